@@ -1,0 +1,1 @@
+"""robustcheck: a gate for medical image models in continuous integration."""

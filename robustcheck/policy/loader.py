@@ -1,0 +1,106 @@
+"""From a file to gates: read, validate, check, expand."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from robustcheck.errors import PolicyError, Problem
+from robustcheck.policy import checks, mistakes
+from robustcheck.policy.bounds import Bound
+from robustcheck.policy.quantities import Quantity
+from robustcheck.policy.schema import AttackSpec, DataSpec, GateSpec, ModelSpec, PolicyFile
+from robustcheck.policy.yamltree import read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """One gate to run: an entry of the policy's `gates`, for one budget."""
+
+    id: str  # "fgsm", or "pgd[2/255]" for an entry of a list
+    attack: AttackSpec | None
+    epsilon: Quantity | None
+    norm: str
+    goal: str
+    bounds: tuple[Bound, ...]
+
+    @property
+    def family(self) -> tuple[str, ...] | None:
+        """Gates of one family may use each other's counterexamples: same goal, knowledge and norm."""
+        return None if self.attack is None else (self.goal, "white-box", self.norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """A policy that can be run: every value has been checked."""
+
+    path: Path
+    shown_path: str  # as the user named it
+    sha256: str
+    name: str
+    model: ModelSpec
+    data: DataSpec
+    seed: int
+    gates: tuple[Gate, ...]
+    decision: str
+    evidence: str
+
+    @property
+    def folder(self) -> Path:
+        """Relative paths in the policy start here."""
+        return self.path.parent
+
+
+def load_policy(path: Path | str) -> Policy:
+    """Read a policy file.
+
+    Raises:
+        PolicyError: it cannot be used; the error carries every mistake, each with file, line, key and a sentence.
+    """
+    shown_path = str(path)
+    path = Path(path).absolute()
+    content, tree = read(path, shown_path)
+    if not isinstance(tree.data, dict):
+        message = f"is {mistakes.shown(tree.data)}; a policy is a mapping that begins with `robustcheck: 1`"
+        raise PolicyError([Problem(file=shown_path, line=1, key="", message=message)])
+    problems = checks.problems(tree, path.parent)
+    try:
+        file = PolicyFile.model_validate(tree.data)
+    except ValidationError as error:
+        problems += mistakes.problems(error, tree)
+    if problems:
+        raise PolicyError(problems)
+    return Policy(
+        path=path,
+        shown_path=shown_path,
+        sha256=hashlib.sha256(content).hexdigest(),
+        name=file.name or path.stem,
+        model=file.model,
+        data=file.data,
+        seed=file.seed,
+        gates=tuple(
+            gate
+            for spec, written in zip(file.gates, tree.data["gates"], strict=True)
+            for gate in _expand(spec, listed=isinstance(written.get("epsilon"), list))
+        ),
+        decision=file.decision.rule,
+        evidence=file.evidence,
+    )
+
+
+def _expand(spec: GateSpec, *, listed: bool) -> Iterator[Gate]:
+    """One gate an entry of a list of budgets; a list of one is a list too, so that ids do not change as it grows."""
+    budgets: tuple[Quantity | None, ...] = spec.epsilon or (None,)
+    for index, budget in enumerate(budgets):
+        yield Gate(
+            id=f"{spec.id}[{budget.text}]" if listed and budget else spec.id,
+            attack=spec.attack,
+            epsilon=budget,
+            norm=spec.norm,
+            goal=spec.goal,
+            bounds=spec.bounds(index),
+        )

@@ -1,0 +1,278 @@
+"""The policy file's schema: what may be written, and nothing that does not work.
+
+Field descriptions are shown by `robustcheck schema` and by editors that read JSON Schema. What no single field shows
+(a label that is not in `labels`, lists whose lengths differ) is looked at in `checks`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    WithJsonSchema,
+)
+
+from robustcheck.policy.bounds import METRICS, Bound
+from robustcheck.policy.quantities import Quantity
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+QuantityField = Annotated[
+    Quantity,
+    BeforeValidator(Quantity.parse),
+    PlainSerializer(lambda quantity: quantity.text, return_type=str),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}]}),
+]
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _one_or_many(item: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [item, {"type": "array", "items": item, "minItems": 1}]}
+
+
+def _label(value: Any) -> Any:
+    """A label may be written as a whole number; it is a name all the same."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Label = Annotated[str, BeforeValidator(_label), Field(strict=True, min_length=1, max_length=200)]
+
+
+# --- model ------------------------------------------------------------------------------------------------------
+
+
+class PreprocessSpec(_Section):
+    """How stored pixels become the network's input, in this order: channels, resize, range, mean and std, layout."""
+
+    layout: Literal["NCHW", "NHWC"] = Field("NCHW", description="order of the network's input axes")
+    channels: Literal[1, 3] | None = Field(
+        None, description="channels of the network's input; a grey image is repeated to 3 (default: as stored)"
+    )
+    resize: (
+        Annotated[
+            tuple[Annotated[StrictInt, Field(ge=1, le=8192)], Annotated[StrictInt, Field(ge=1, le=8192)]],
+            Field(strict=False),
+        ]
+        | None
+    ) = Field(None, description="[height, width]; bilinear, antialiased where it shrinks")
+    range: tuple[Number, Number] = Field(
+        (0.0, 1.0), description="what the darkest and the brightest storable value are mapped to"
+    )
+    mean: Annotated[tuple[Number, ...], BeforeValidator(_as_list)] = Field(
+        (0.0,),
+        min_length=1,
+        max_length=3,
+        description="subtracted, a channel or one for all",
+        json_schema_extra=_one_or_many({"type": "number"}),
+    )
+    std: Annotated[tuple[Number, ...], BeforeValidator(_as_list)] = Field(
+        (1.0,),
+        min_length=1,
+        max_length=3,
+        description="divided by, a channel or one for all",
+        json_schema_extra=_one_or_many({"type": "number"}),
+    )
+
+
+class ModelSpec(_Section):
+    """The candidate: the artefact as it would ship, and what its numbers mean."""
+
+    path: StrictStr = Field(
+        min_length=1,
+        description="the artefact: .onnx, .pt2 (torch.export), .ts (TorchScript), .safetensors or .pt (state dict)",
+    )
+    architecture: StrictStr | None = Field(
+        None,
+        description="'module:callable' that builds the network, for state dicts; may lie beside the policy",
+    )
+    architecture_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the architecture")
+    task: Literal["multiclass", "binary"] = Field(
+        description="multiclass: one score a label; binary: one logit, for the second label"
+    )
+    output: Literal["auto", "logits", "probabilities"] = Field(
+        "auto", description="what the scores are; auto tells it from the samples"
+    )
+    labels: tuple[Label, ...] = Field(
+        min_length=2, max_length=10_000, description="names of the labels, in the order of the scores"
+    )
+    positive: Label | None = Field(None, description="which label is disease: sensitivity and specificity are about it")
+    operating_point: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
+        None, description="decision threshold on the positive label's probability (default: the highest score)"
+    )
+    preprocess: PreprocessSpec = Field(
+        default_factory=lambda: PreprocessSpec(), description="how stored pixels become the network's input"
+    )
+    device: Annotated[StrictStr, Field(pattern=r"^(auto|cpu|cuda|cuda:\d{1,2})$")] = Field(
+        "auto", description="auto | cpu | cuda | cuda:N"
+    )
+    batch_size: Annotated[StrictInt, Field(ge=1, le=65536)] | Literal["auto"] = Field(
+        "auto", description="images through the network at once; changes no verdict"
+    )
+    trust: Literal["pickle"] | None = Field(None, description="pickle: the .pt file may run code when it is loaded")
+
+
+# --- data -------------------------------------------------------------------------------------------------------
+
+
+class DataSpec(_Section):
+    """The samples that the candidate is judged on."""
+
+    source: StrictStr = Field(
+        min_length=1,
+        description=".npz | a folder a class | .csv (path,label) | medmnist:NAME | phantom:nodule | module:callable",
+    )
+    root: StrictStr | None = Field(
+        None,
+        description="medmnist: a folder that already holds the archive; .csv: the folder that its paths start from",
+    )
+    split: Literal["train", "val", "test"] | None = Field(
+        None, description="where the source has splits (default: test)"
+    )
+    bits: Annotated[StrictInt, Field(ge=1, le=16)] | None = Field(
+        None, description="stored depth (default: as the files say)"
+    )
+    samples: Annotated[StrictInt, Field(ge=1, le=10_000_000)] | None = Field(
+        None, description="how many, stratified by label and seeded (default: all)"
+    )
+
+
+# --- gates ------------------------------------------------------------------------------------------------------
+
+
+class _AttackSpec(_Section):
+    summary: ClassVar[str]
+    needs: ClassVar[str]
+    source: ClassVar[str]
+
+
+class FGSMSpec(_AttackSpec):
+    """One step along the sign of the gradient, to the corner of the ball."""
+
+    summary = "fast gradient sign method: one step of size ε along the sign of the gradient"
+    needs = "gradients (white-box), epsilon"
+    source = "Goodfellow, Shlens, Szegedy 2015, arXiv 1412.6572, section 4"
+
+    name: Literal["fgsm"]
+
+
+class PGDSpec(_AttackSpec):
+    """Projected gradient ascent on the loss, from random starts."""
+
+    summary = "projected gradient descent: many signed steps, each projected back into the ball, from random starts"
+    needs = "gradients (white-box), epsilon"
+    source = "Madry, Makelov, Schmidt, Tsipras, Vladu 2018, arXiv 1706.06083, section 2.1"
+
+    name: Literal["pgd"]
+    steps: Annotated[StrictInt, Field(ge=1, le=100_000)] = Field(40, description="gradient steps a restart")
+    step_size: QuantityField | None = Field(None, description="default: 2.5 * epsilon / steps")
+    restarts: Annotated[StrictInt, Field(ge=1, le=10_000)] = Field(1, description="independent starts a sample")
+    random_start: StrictBool = Field(True, description="start at a uniform point of the ball, not at the image")
+
+
+AttackSpec: TypeAlias = FGSMSpec | PGDSpec
+ATTACKS: dict[str, type[FGSMSpec] | type[PGDSpec]] = {"fgsm": FGSMSpec, "pgd": PGDSpec}
+
+
+def _attack(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"name": value}
+    if not isinstance(value, dict):
+        raise ValueError(f"found {value!r}; give the name of an attack, or {{name: …}} with its parameters")  # noqa: TRY004
+    if "name" not in value:
+        raise ValueError("the attack has no name; write {name: pgd, …}")
+    return value
+
+
+def _attack_schema() -> dict[str, Any]:
+    return {"anyOf": [{"enum": list(ATTACKS)}, *(spec.model_json_schema() for spec in ATTACKS.values())]}
+
+
+AttackField = Annotated[
+    FGSMSpec | PGDSpec, Field(discriminator="name"), BeforeValidator(_attack), WithJsonSchema(_attack_schema())
+]
+
+_BOUND_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "number", "minimum": 0, "maximum": 1},
+        {"type": "string", "pattern": r"^\s*(>=|<=)\s*\d*\.?\d+\s*$"},
+    ]
+}
+_REQUIRE_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "minProperties": 1,
+    "additionalProperties": False,
+    "properties": {metric: {"description": text, **_one_or_many(_BOUND_SCHEMA)} for metric, text in METRICS.items()},
+}
+BoundList = Annotated[tuple[Any, ...], BeforeValidator(_as_list)]
+
+
+class GateSpec(_Section):
+    """A threat model, an attack, and a requirement on metrics. A list makes one gate an entry."""
+
+    id: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")] = Field(
+        description="name of the gate: letters, digits, '_', '.', '-'"
+    )
+    attack: AttackField | None = Field(None, description="left out: the unattacked metrics")
+    epsilon: Annotated[tuple[QuantityField, ...], BeforeValidator(_as_list), Field(min_length=1)] | None = Field(
+        None,
+        description="budget: 2/255, 0.01, '3 levels', or a list",
+        json_schema_extra=_one_or_many({"type": ["string", "number"]}),
+    )
+    norm: Literal["linf"] = Field("linf", description="what the budget bounds")
+    goal: Literal["untargeted"] = Field("untargeted", description="what the adversary wants: any wrong label")
+    require: Annotated[dict[str, BoundList], WithJsonSchema(_REQUIRE_SCHEMA)] = Field(
+        description="metric: bound, or a list with one bound an epsilon"
+    )
+
+    def bounds(self, index: int) -> tuple[Bound, ...]:
+        """The requirements of the entry at `index` of the epsilon list."""
+        return tuple(
+            Bound.parse(metric, values[index if len(values) > 1 else 0]) for metric, values in self.require.items()
+        )
+
+
+class DecisionSpec(_Section):
+    """How a measured metric becomes a verdict."""
+
+    rule: Literal["estimate"] = Field(
+        "estimate", description="the point estimate is compared with the bound; the interval is reported"
+    )
+
+
+class PolicyFile(_Section):
+    """A robustcheck policy: candidate, samples, gates."""
+
+    robustcheck: Literal[1] = Field(description="format version")
+    name: Annotated[StrictStr, Field(max_length=500)] | None = Field(
+        None, description="shown in reports (default: the file's name)"
+    )
+    model: ModelSpec = Field(description="the candidate")
+    data: DataSpec = Field(description="the samples")
+    seed: Annotated[StrictInt, Field(ge=0, le=2**63 - 1)] = Field(0, description="all random draws derive from it")
+    gates: tuple[GateSpec, ...] = Field(min_length=1, max_length=1000, description="what has to hold")
+    decision: DecisionSpec = Field(
+        default_factory=lambda: DecisionSpec(), description="how a measurement becomes a verdict"
+    )
+    evidence: Literal["shared", "isolated"] = Field(
+        "shared", description="shared: gates of one threat family use each other's counterexamples"
+    )
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a policy file."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **PolicyFile.model_json_schema()}

@@ -1,0 +1,232 @@
+"""What an evaluation answers: plain frozen data with a JSON round trip.
+
+Reports are functions of an `AuditReport` and nothing else, so an old `report.json` renders again on a machine
+without torch. Only builtin types cross this wall. Fields that programs may rely on are listed in `docs/report.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from robustcheck.errors import ReportError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+SCHEMA: Literal["robustcheck/report/1"] = "robustcheck/report/1"
+
+Verdict = Literal["pass", "fail", "inconclusive", "error"]
+Status = Literal["wrong", "broken", "held"]
+
+VERDICTS_BY_WEIGHT: tuple[Verdict, ...] = ("error", "fail", "inconclusive", "pass")
+"""The heaviest verdict of its gates is a report's verdict: what could not be evaluated outweighs what failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric measured under a gate's attack, with its confidence interval."""
+
+    value: float | None  # None where it is undefined, e.g. sensitivity without a positive sample
+    low: float | None = None  # 95 % interval; None where none is computed
+    high: float | None = None
+    successes: int | None = None  # of `samples`, for metrics that are rates
+    samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requirement:
+    """A bound on a metric, and whether it was met."""
+
+    metric: str
+    bound: str  # ">= 0.7" or "<= 0.2"
+    met: bool | None  # None if the metric is undefined
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queries:
+    """Queries that reached the candidate's oracle, a sample."""
+
+    total: int = 0
+    max: int = 0
+    median: float = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a gate cost. `forward` and `gradient` count samples through the network, not batches."""
+
+    seconds: float = 0.0
+    forward: int = 0
+    gradient: int = 0
+    queries: Queries = field(default_factory=Queries)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something the reader of a gate's verdict should know."""
+
+    code: str  # stable, e.g. "batch-halved"
+    severity: Literal["note", "warning", "error"]
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threat:
+    """What the adversary was allowed: goal, knowledge, capability, query limit."""
+
+    goal: str
+    knowledge: str
+    norm: str
+    epsilon: str  # as the policy says it
+    epsilon_share: float  # of the full pixel range
+    epsilon_levels: int  # stored grey levels that it admits
+    queries: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What happened to one sample in one gate."""
+
+    sample: str  # the sample's name in its data source
+    label: str
+    clean: str  # label predicted before the attack
+    attacked: str  # label predicted under it
+    status: Status  # wrong before the attack | broken by a verified counterexample | held
+    score: float | None = None  # probability of the positive label under the attack
+    found_by: str | None = None  # the gate that found the counterexample
+    distance_levels: float | None = None  # of the counterexample, in the gate's norm
+    restart: int | None = None
+    step: int | None = None
+    counterexample: str | None = None  # file, relative to the report's folder
+    sha256: str | None = None  # of the counterexample's stored pixels, C order
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateResult:
+    """What one gate found."""
+
+    id: str
+    attack: str | None  # None: the unattacked metrics
+    parameters: dict[str, Any] = field(default_factory=dict)
+    threat: Threat | None
+    verdict: Verdict
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    requirements: tuple[Requirement, ...] = ()
+    cost: Cost = field(default_factory=Cost)
+    findings: tuple[Finding, ...] = ()
+    samples: tuple[Outcome, ...] = ()
+    error: str | None = None  # why the verdict is `error`
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyInfo:
+    """Which policy asked."""
+
+    path: str
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileInfo:
+    """A file and its digest."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """Which candidate was judged: its bytes, and how its numbers were read."""
+
+    path: str
+    format: str
+    sha256: str  # over all of `files`
+    files: tuple[FileInfo, ...] = ()
+    task: str
+    labels: tuple[str, ...]
+    positive: str | None
+    operating_point: float | None  # None: the label with the highest score
+    output: str | None = None  # logits | probabilities, and how that is known
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataInfo:
+    """Which samples it was judged on."""
+
+    source: str
+    split: str | None
+    sha256: str  # over the pixels and labels that were used
+    samples: int
+    available: int
+    by_label: dict[str, int]
+    bits: int
+    shape: tuple[int, ...] | None  # (channels, height, width); None if images differ
+    synthetic: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditReport:
+    """The whole of what one run of one policy found out."""
+
+    schema: Literal["robustcheck/report/1"] = SCHEMA
+    verdict: Verdict
+    policy: PolicyInfo
+    model: ModelInfo | None = None  # None if it could not be loaded
+    data: DataInfo | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    seed: int = 0
+    decision: str = "estimate"
+    evidence: str = "shared"
+    started: str = ""  # ISO 8601, UTC
+    seconds: float = 0.0
+    interrupted: bool = False
+    not_run: tuple[str, ...] = ()  # gates of the policy that were deselected or not reached
+    gates: tuple[GateResult, ...] = ()
+
+    def to_json(self) -> str:
+        """JSON text, indented by one space, ending in a newline."""
+        return adapter().dump_json(self, indent=1).decode() + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> AuditReport:
+        """Read a report back.
+
+        Raises:
+            ReportError: the text is not a report of this format.
+        """
+        from pydantic import ValidationError
+
+        try:
+            return adapter().validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise ReportError(f"not a robustcheck report: {where}: {first['msg'].lower()}") from None
+
+
+def overall(verdicts: Sequence[Verdict], *, interrupted: bool = False) -> Verdict:
+    """The verdict of a report from those of its gates; nothing evaluated, or not to the end, is an `error`."""
+    if interrupted or not verdicts:
+        return "error"
+    return min(verdicts, key=VERDICTS_BY_WEIGHT.index)
+
+
+@cache
+def adapter() -> TypeAdapter[AuditReport]:
+    """The pydantic adapter of `AuditReport`; imported on first use, since pytest runs that do not ask must not pay."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(AuditReport)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of `report.json`."""
+    schema = adapter().json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA, **schema}
