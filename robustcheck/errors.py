@@ -5,6 +5,7 @@
     ├── EvaluationError       a gate could not be evaluated: its verdict is `error`
     │   ├── CandidateError    the model artefact: loading it, or what it answers
     │   ├── DataError         the images and labels
+    │   ├── ImportProblem     the user's own code: `module:callable`
     │   ├── AccessError       the attack asked for what the candidate or the threat model does not give
     │   │   └── QueryLimitReached
     │   └── OutOfMemory       one image at a time is still too much
@@ -55,6 +56,10 @@ class CandidateError(EvaluationError):
 
 class DataError(EvaluationError):
     """The images or labels cannot be read, or do not fit the policy."""
+
+
+class ImportProblem(EvaluationError):
+    """What `module:callable` names cannot be imported, or is not callable."""
 
 
 class AccessError(EvaluationError):

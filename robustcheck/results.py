@@ -211,6 +211,26 @@ class AuditReport:
             raise ReportError(f"not a robustcheck report: {where}: {first['msg'].lower()}") from None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A gate's result as it crosses processes, with what it was measured on."""
+
+    gate: GateResult
+    model: ModelInfo | None
+    data: DataInfo | None
+    environment: dict[str, str]
+
+    def to_builtins(self) -> dict[str, Any]:
+        """Builtin types only, as test reports and JSON can carry them."""
+        result: dict[str, Any] = _answer_adapter().dump_python(self, mode="json")
+        return result
+
+    @classmethod
+    def from_builtins(cls, value: dict[str, Any]) -> Answer:
+        """The inverse of `to_builtins`."""
+        return _answer_adapter().validate_python(value)
+
+
 def overall(verdicts: Sequence[Verdict], *, interrupted: bool = False) -> Verdict:
     """The verdict of a report from those of its gates; nothing evaluated, or not to the end, is an `error`."""
     if interrupted or not verdicts:
@@ -224,6 +244,13 @@ def adapter() -> TypeAdapter[AuditReport]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(AuditReport)
+
+
+@cache
+def _answer_adapter() -> TypeAdapter[Answer]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Answer)
 
 
 def json_schema() -> dict[str, Any]:

@@ -12,9 +12,10 @@ from typing import Any
 
 from robustcheck.errors import Problem
 from robustcheck.policy.bounds import METRICS, NEEDS_ATTACK, NEEDS_POSITIVE, Bound
-from robustcheck.policy.mistakes import did_you_mean, shown
+from robustcheck.policy.mistakes import shown
 from robustcheck.policy.quantities import Quantity
 from robustcheck.policy.yamltree import KeyPath, Tree
+from robustcheck.words import did_you_mean
 
 STATE_DICTS = frozenset({".safetensors", ".pt", ".pth"})
 WHOLE_MODELS = frozenset({".onnx", ".pt2", ".ts"})
@@ -82,7 +83,7 @@ def _labels(data: dict[str, Any], _: Path) -> Found:
         yield (
             ("model", "positive"),
             f"found {shown(positive)}; it has to be one of the labels: {', '.join(labels)}"
-            + did_you_mean(positive, labels),
+            + did_you_mean(str(positive), labels),
         )
     if positive is None and "operating_point" in model:
         yield (
@@ -123,7 +124,7 @@ def _data(data: dict[str, Any], folder: Path) -> Found:
         if name not in PHANTOMS:
             yield (
                 ("data", "source"),
-                f"unknown phantom {name!r}; there is {', '.join(PHANTOMS)}{did_you_mean(name, list(PHANTOMS))}",
+                f"unknown phantom {name!r}; there is {', '.join(PHANTOMS)}{did_you_mean(name, PHANTOMS)}",
             )
     elif not colon and not (folder / source).exists():
         yield (
@@ -167,8 +168,8 @@ def _budget(gate: dict[str, Any], at: KeyPath, bits: int | None) -> Found:
         if bits is not None and quantity.in_levels(bits) < 1:
             yield (
                 where,
-                f"found {quantity.text}, {float(quantity.in_levels(bits)):.3g} of a grey level: it admits no change to an image "
-                f"of {bits} bits (one level is 1/{2**bits - 1})",
+                f"found {quantity.text}, {float(quantity.in_levels(bits)):.3g} of a grey level: it admits no change to "
+                f"an image of {bits} bits (one level is 1/{2**bits - 1})",
             )
         if quantity.text in texts:
             yield where, f"{quantity.text} stands in the list twice"
@@ -185,7 +186,7 @@ def _requirements(gate: dict[str, Any], at: KeyPath, *, has_positive: bool) -> F
     for metric, values in require.items():
         where = (*at, "require", metric)
         if metric not in METRICS:
-            yield where, f"unknown metric; there are {', '.join(METRICS)}{did_you_mean(metric, list(METRICS))}"
+            yield where, f"unknown metric; there are {', '.join(METRICS)}{did_you_mean(metric, METRICS)}"
             continue
         if metric in NEEDS_POSITIVE and not has_positive:
             yield where, "needs model.positive: which label is disease"

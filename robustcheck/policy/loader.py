@@ -55,13 +55,13 @@ class Policy:
         return self.path.parent
 
 
-def load_policy(path: Path | str) -> Policy:
-    """Read a policy file.
+def load_policy(path: Path | str, *, shown: str | None = None) -> Policy:
+    """Read a policy file; `shown` is what messages and reports call it (default: the path as given).
 
     Raises:
         PolicyError: it cannot be used; the error carries every mistake, each with file, line, key and a sentence.
     """
-    shown_path = str(path)
+    shown_path = shown or str(path)
     path = Path(path).absolute()
     content, tree = read(path, shown_path)
     if not isinstance(tree.data, dict):

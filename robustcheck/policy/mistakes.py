@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -12,6 +11,7 @@ from pydantic_core import ErrorDetails
 from robustcheck.errors import Problem
 from robustcheck.policy.schema import ATTACKS, PolicyFile
 from robustcheck.policy.yamltree import KeyPath, Tree
+from robustcheck.words import did_you_mean
 
 _TYPES = {
     "int": "a whole number",
@@ -39,13 +39,6 @@ def problems(error: ValidationError, tree: Tree) -> list[Problem]:
         path = _path_in(tree.data, details["loc"])
         seen.setdefault((path, details["type"]), tree.problem(path, _sentence(details, path)))
     return list(seen.values())
-
-
-def did_you_mean(word: object, allowed: list[str]) -> str:
-    """`; did you mean 'pgd'?`, or nothing where no allowed word is close."""
-    close = get_close_matches(str(word).lower(), [choice.lower() for choice in allowed], n=1)
-    original = next((choice for choice in allowed if close and choice.lower() == close[0]), None)
-    return f"; did you mean {original!r}?" if original else ""
 
 
 def shown(value: Any) -> str:
@@ -84,14 +77,15 @@ def _sentence(details: ErrorDetails, path: KeyPath) -> str:  # noqa: C901 (one b
     kind, found, context = details["type"], details.get("input"), details.get("ctx", {})
     if kind == "extra_forbidden":
         allowed = _keys_beside(path)
-        return f"unknown key; allowed here: {', '.join(allowed)}{did_you_mean(path[-1], allowed)}"
+        return f"unknown key; allowed here: {', '.join(allowed)}{did_you_mean(str(path[-1]), allowed)}"
     if kind == "missing":
         return f"is missing; it is needed: {_description(path)}" if path else "is missing"
     if kind == "union_tag_invalid":
         name = found.get("name") if isinstance(found, dict) else found
-        return f"unknown attack {shown(name)}; this version has {', '.join(ATTACKS)}{did_you_mean(name, list(ATTACKS))}"
+        return f"unknown attack {shown(name)}; this version has {', '.join(ATTACKS)}{did_you_mean(str(name), ATTACKS)}"
     if kind == "literal_error":
-        return f"found {shown(found)}; allowed: {context['expected']}{did_you_mean(found, _words(context['expected']))}"
+        expected = str(context["expected"])
+        return f"found {shown(found)}; allowed: {expected}{did_you_mean(str(found), _words(expected))}"
     if kind == "value_error":
         return str(context["error"])
     if kind in _LIMITS:
@@ -106,9 +100,9 @@ def _sentence(details: ErrorDetails, path: KeyPath) -> str:  # noqa: C901 (one b
         return f"is too long; at most {context['max_length']} allowed"
     if kind == "finite_number":
         return f"found {shown(found)}; it has to be a finite number"
-    expected = _TYPES.get(kind.rsplit("_", 1)[0])
-    if expected and kind.endswith(("_type", "_parsing", "_from_float")):
-        return f"found {shown(found)}; expected {expected}"
+    type_name = _TYPES.get(kind.rsplit("_", 1)[0])
+    if type_name and kind.endswith(("_type", "_parsing", "_from_float")):
+        return f"found {shown(found)}; expected {type_name}"
     return f"found {shown(found)}; {details['msg'].lower()}"
 
 

@@ -1,0 +1,161 @@
+"""The `robustcheck` command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+EXIT_CODES = {"pass": 0, "fail": 1, "error": 3, "inconclusive": 4}
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+_POLICY = click.argument("policy", type=click.Path(path_type=Path))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pytest-robustcheck", prog_name="robustcheck")
+def main() -> None:
+    """Gate medical image models on adversarial robustness.
+
+    A policy (YAML) names a candidate model, the samples it is judged on, and gates: what an adversary may do, how it
+    searches, and what has to be left of the candidate's accuracy.
+
+    \b
+    Begin with:
+      robustcheck validate policy.yaml     is the policy right?
+      robustcheck run policy.yaml          run its gates
+      pytest --robustcheck policy.yaml     the same, as tests
+    """
+
+
+@main.command()
+@_POLICY
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("robustcheck-report"),
+    show_default=True,
+    help="Folder for junit.xml, report.json, report.html and counterexamples/.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but the last line.")
+def run(policy: Path, output: Path, *, quiet: bool) -> None:
+    """Run the gates of POLICY and write the reports.
+
+    \b
+    Exit codes:
+      0  every gate passed
+      1  a gate failed
+      2  the policy, or the command, cannot be used
+      3  a gate could not be evaluated (its verdict is error)
+      4  only inconclusive gates stand between it and a pass
+      130  interrupted; the reports hold what was finished
+    """
+    from robustcheck.errors import PolicyError, ReportError
+    from robustcheck.evaluation.run import run as evaluate
+    from robustcheck.policy import load_policy
+    from robustcheck.report.output import outputs
+    from robustcheck.report.progress import Bars
+    from robustcheck.report.summary import render, summary_line, summary_table
+
+    try:
+        loaded = load_policy(policy)
+        (place,) = outputs(output, [policy])
+    except (PolicyError, ReportError) as error:
+        raise _UsageError(str(error)) from None
+    try:
+        with Bars(quiet=quiet) as bars:
+            report = evaluate(loaded, folder=place.scratch, progress=bars.update, finished=bars.finished)
+        files = place.publish(report)
+    finally:
+        place.discard()
+    if not quiet:
+        width = max(80, min(160, _width()))
+        click.echo(render(summary_table(report), width=width, color=sys.stdout.isatty()), nl=False)
+        for file in files:
+            click.echo(f"  {file}")
+    click.echo(summary_line(report))
+    sys.exit(INTERRUPTED if report.interrupted else EXIT_CODES[report.verdict])
+
+
+@main.command()
+@_POLICY
+def validate(policy: Path) -> None:
+    """Check POLICY and print every mistake in it; nothing is loaded or run.
+
+    Exits with 0 if it can be used and with 2 if it cannot.
+    """
+    from robustcheck.errors import PolicyError
+    from robustcheck.policy import load_policy
+
+    try:
+        loaded = load_policy(policy)
+    except PolicyError as error:
+        raise _UsageError(str(error)) from None
+    click.echo(f"{policy}: {len(loaded.gates)} gate{'s' if len(loaded.gates) != 1 else ''}")
+    for gate in loaded.gates:
+        attack = f"{gate.attack.name} at {gate.epsilon.text}" if gate.attack and gate.epsilon else "no attack"
+        bounds = ", ".join(f"{bound.metric} {bound}" for bound in gate.bounds)
+        click.echo(f"  {gate.id}: {attack}; requires {bounds}")
+
+
+@main.command()
+@click.option("--report", is_flag=True, help="The schema of report.json instead of the policy's.")
+def schema(*, report: bool) -> None:
+    """Print the JSON Schema of a policy, for editors and other tools."""
+    if report:
+        from robustcheck.results import json_schema
+    else:
+        from robustcheck.policy.schema import json_schema
+    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+@main.command()
+def attacks() -> None:
+    """List the attacks: what each is, needs, takes and cites."""
+    from robustcheck.policy import ATTACKS
+
+    for name, spec in ATTACKS.items():
+        click.echo(click.style(name, bold=True))
+        click.echo(f"  what    {spec.summary}")
+        click.echo(f"  needs   {spec.needs}")
+        for parameter, field in spec.model_fields.items():
+            if parameter != "name":
+                default = "" if field.default is None else f" (default: {json.dumps(field.default)})"
+                click.echo(f"  takes   {parameter}: {field.description}{default}")
+        click.echo(f"  source  {spec.source}")
+
+
+@main.command()
+@click.argument("report", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder to write to (default: the report's own).",
+)
+def render(report: Path, output: Path | None) -> None:
+    """Write junit.xml and report.html again from REPORT, a report.json of any age."""
+    from robustcheck.errors import ReportError
+    from robustcheck.report import read_report, write_reports
+
+    try:
+        for file in write_reports(read_report(report), output or report.parent):
+            click.echo(str(file))
+    except ReportError as error:
+        raise _UsageError(str(error)) from None
+
+
+class _UsageError(click.ClickException):
+    """Said without a traceback and without the command's usage: the mistake is in a file."""
+
+    exit_code = USAGE_ERROR
+
+
+def _width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size().columns

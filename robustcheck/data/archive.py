@@ -1,0 +1,76 @@
+"""`.npz` in the MedMNIST layout: `{split}_images` and `{split}_labels`.
+
+Only the two members that are needed are read, and only after their headers, because an archive of a kilobyte can
+claim a terabyte. Pickled members are never read.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from robustcheck.data.arrays import array_listing
+from robustcheck.data.label_names import indexes_of
+from robustcheck.data.reading import check_memory, parsing
+from robustcheck.data.samples import Listing
+from robustcheck.errors import DataError
+from robustcheck.words import listed
+
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+def archive_listing(path: Path, labels: Sequence[str], *, split: str | None, bits: int | None) -> Listing:
+    """The samples of one split, `test` if none is named; sample i is called `test/i`.
+
+    Raises:
+        DataError: no such archive, its members are missing or do not fit each other or the policy.
+    """
+    split = split or "test"
+    shown = path.name
+    with parsing(shown):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        images = _member(archive, f"{split}_images", shown)
+        numbers = _member(archive, f"{split}_labels", shown)
+    indexes = indexes_of(numbers, labels, f"{shown}: {split}_labels")
+    names = [f"{split}/{index}" for index in range(len(indexes))]
+    return array_listing(images, indexes, bits=bits, names=names, split=split, what=f"{shown}: {split}_images")
+
+
+def _member(archive: zipfile.ZipFile, key: str, shown: str) -> NDArray[Any]:
+    """Read one array, after its header was checked against the member's size and the memory limit."""
+    what = f"{shown}: {key}"
+    found = [name.removesuffix(".npy") for name in archive.namelist()]
+    if key not in found:
+        raise DataError(f"{shown} has no {key!r}; it holds {listed(found)}")
+    with parsing(what):
+        info = archive.getinfo(f"{key}.npy")
+        with archive.open(info) as member:
+            _check_header(member, info.file_size, what)
+        with archive.open(info) as member:
+            array: NDArray[Any] = npy.read_array(member, allow_pickle=False)
+            return array
+
+
+def _check_header(member: BinaryIO | Any, size: int, what: str) -> None:
+    version = npy.read_magic(member)
+    if version not in _HEADERS:
+        raise DataError(f"{what}: it is of npy version {version}; 1.0 and 2.0 are allowed")
+    shape, _, dtype = _HEADERS[version](member)
+    if dtype.hasobject or dtype.names is not None:
+        raise DataError(f"{what} holds {dtype}: only plain arrays are read, pickled objects never; store integers")
+    if not shape or min(shape) < 0:
+        raise DataError(f"{what} has the shape {shape}; one entry a sample is needed")
+    needed, held = math.prod(shape) * dtype.itemsize, size - member.tell()
+    if needed != held:
+        raise DataError(
+            f"{what}: its header claims {needed} bytes (shape {shape}, {dtype}), but {held} are stored: the archive is "
+            "damaged or forged"
+        )
+    check_memory(needed, what)

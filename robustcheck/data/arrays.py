@@ -1,0 +1,109 @@
+"""Images that lie in memory as one array."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustcheck.data.samples import Images, Indexes, Listing, Shape, Stored
+from robustcheck.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ArrayImages:
+    """Images of one size, uint8 or uint16, in a view (N, C, H, W) of any memory layout."""
+
+    array: Stored
+    bits: int
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def shape_of(self, index: int) -> Shape:  # noqa: ARG002 - all are of one size
+        """(C, H, W)."""
+        channels, height, width = self.array.shape[1:]
+        return channels, height, width
+
+    def image(self, index: int) -> Stored:
+        """A copy of one image (C, H, W), in C order."""
+        return np.array(self.array[index], order="C")
+
+    def content_sha256(self, index: int) -> str:
+        """Digest of one image's pixels, (C, H, W) in C order, little-endian."""
+        image = self.array[index]
+        return hashlib.sha256(image.astype(image.dtype.newbyteorder("<")).tobytes(order="C")).hexdigest()
+
+
+def array_listing(
+    array: NDArray[Any], labels: Indexes, *, bits: int | None, names: Sequence[str], split: str | None, what: str
+) -> Listing:
+    """A listing of images that are at hand.
+
+    Args:
+        array: integers (N, H, W), (N, C, H, W) or (N, H, W, C), C being 1 or 3.
+        labels: (N,).
+        bits: as the policy says.
+        names: (N,).
+        split: where the source has splits.
+        what: the array, as a message names it.
+
+    Raises:
+        DataError: neither integers nor of such a shape, or as many labels as images are missing.
+    """
+    if len(labels) != len(array):
+        raise DataError(f"{what} holds {len(array)} images, but there are {len(labels)} labels")
+    array = _channels_first(array, what)
+    depth = _depth(array.dtype, bits, what)
+
+    def take(indexes: Indexes) -> Images:
+        chosen = array if len(indexes) == len(array) else array[indexes]
+        _check_range(chosen, depth, [names[index] for index in indexes], what)
+        return ArrayImages(array=chosen.astype(np.uint8 if depth <= 8 else np.uint16, copy=False), bits=depth)
+
+    return Listing(names=names, labels=labels, take=take, split=split)
+
+
+def _channels_first(array: NDArray[Any], what: str) -> NDArray[Any]:
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
+        array = array.transpose(0, 3, 1, 2)
+    if array.ndim != 4 or array.shape[1] not in (1, 3) or 0 in array.shape[1:]:
+        raise DataError(
+            f"{what} has the shape {array.shape}; (N, H, W), (N, H, W, C) or (N, C, H, W) is allowed, with 1 or 3 "
+            "channels C: a policy judges images, not volumes"
+        )
+    return array
+
+
+def _depth(dtype: np.dtype[Any], bits: int | None, what: str) -> int:
+    if dtype.kind not in "iu":
+        raise DataError(
+            f"{what} holds {dtype}, which is no pixel space: budgets are measured in stored integers; "
+            "store uint8, or uint16 with data.bits"
+        )
+    container = 8 if dtype == np.uint8 else 16
+    if bits is None and container == 16:
+        raise DataError(f"{what} holds {dtype}: say in data.bits how many of its bits are used, such as 12 or 16")
+    if bits is not None and not 1 <= bits <= container:
+        raise DataError(f"{what} holds {dtype}: data.bits is {bits}, and 1 to {container} are allowed")
+    return bits or container
+
+
+def _check_range(array: NDArray[Any], bits: int, names: Sequence[str], what: str) -> None:
+    maximum = (1 << bits) - 1
+    if array.dtype == np.uint8 and bits == 8:
+        return
+    wrong = np.flatnonzero((array.max(axis=(1, 2, 3)) > maximum) | (array.min(axis=(1, 2, 3)) < 0))
+    if len(wrong):
+        image = array[wrong[0]]
+        raise DataError(
+            f"{what}: {names[wrong[0]]} holds values from {image.min()} to {image.max()}; with {bits} bits, "
+            f"0 to {maximum} are allowed"
+        )

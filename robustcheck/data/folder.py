@@ -1,0 +1,76 @@
+"""A folder whose subfolders are classes: `folder/LABEL/image.png`, or `folder/SPLIT/LABEL/image.png`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from robustcheck.data.pictures import SUFFIXES, open_pictures
+from robustcheck.data.reading import parsing
+from robustcheck.data.samples import Listing
+from robustcheck.errors import DataError
+from robustcheck.words import listed
+
+
+def folder_listing(root: Path, labels: Sequence[str], *, split: str | None, bits: int | None) -> Listing:
+    """Every image of every class, sorted by name; an image is called by its path in the folder.
+
+    Raises:
+        DataError: subfolders that are no labels, or a file that lies elsewhere.
+    """
+    with parsing(root.name):
+        return _listing(root, labels, split, bits)
+
+
+def _listing(root: Path, labels: Sequence[str], split: str | None, bits: int | None) -> Listing:
+    notes = []
+    base = root
+    if split is not None and split not in labels and (root / split).is_dir():
+        base = root / split
+    elif split is not None:
+        notes.append(f"{root.name} has no subfolder {split}: all its images are one split")
+    classes = [entry for entry in _visible(base) if entry.is_dir()]
+    unknown = [entry.name for entry in classes if entry.name not in labels]
+    if not classes:
+        raise DataError(f"{base}: it has no subfolders; one a label is needed, named {listed(labels)}")
+    if unknown:
+        advice = "; name one in data.split if they are splits" if base == root else ""
+        raise DataError(
+            f"{base}: its subfolders are {listed(entry.name for entry in classes)}, and the policy's labels are "
+            f"{listed(labels)}: a subfolder must bear a label's name{advice}"
+        )
+    entries = [(entry, label) for label in classes for entry in _visible(label)]
+    images = [(entry, label.name) for entry, label in entries if _is_image(entry)]
+    others = [entry.relative_to(root).as_posix() for entry, _ in entries if not _is_image(entry)]
+    others += [entry.relative_to(root).as_posix() for entry in _visible(base) if not entry.is_dir()]
+    if others:
+        notes.append(f"{len(others)} entries that are no PNG, JPEG or TIFF were left out: {listed(others, limit=3)}")
+    files = [(entry.relative_to(root).as_posix(), entry) for entry, _ in images]
+    _refuse_escapes(files, root)
+    return Listing(
+        names=[name for name, _ in files],
+        labels=np.array([labels.index(label) for _, label in images], np.int64),
+        take=lambda indexes: open_pictures([files[index] for index in indexes], bits=bits),
+        split=split if base != root else None,
+        notes=tuple(notes),
+    )
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def _is_image(entry: Path) -> bool:
+    return entry.suffix.lower() in SUFFIXES and not entry.is_dir()
+
+
+def _refuse_escapes(files: Sequence[tuple[str, Path]], root: Path) -> None:
+    home = root.resolve()
+    linked_folders = {
+        parent for parent in {path.parent for _, path in files} if not parent.resolve().is_relative_to(home)
+    }
+    for name, path in files:
+        if path.parent in linked_folders or (path.is_symlink() and not path.resolve().is_relative_to(home)):
+            raise DataError(f"{name} is a link out of {root}: a data file cannot escape its folder; copy it there")

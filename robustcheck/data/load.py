@@ -1,0 +1,168 @@
+"""From what a policy says about its data to samples: find the source, take the subset, describe both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from unicodedata import category
+
+import numpy as np
+
+from robustcheck.data import phantom
+from robustcheck.data.archive import archive_listing
+from robustcheck.data.arrays import array_listing
+from robustcheck.data.folder import folder_listing
+from robustcheck.data.manifest import manifest_listing
+from robustcheck.data.medmnist_archive import medmnist_listing
+from robustcheck.data.reading import check_memory, existing_file, parsing
+from robustcheck.data.samples import Images, Listing, Samples
+from robustcheck.data.subset import stratified
+from robustcheck.data.user_callable import callable_listing
+from robustcheck.errors import DataError
+from robustcheck.results import DataInfo
+from robustcheck.words import did_you_mean, listed
+
+_KINDS = ".npz, .csv, a folder of classes, medmnist:NAME, phantom:nodule or module:callable"
+
+
+def load_samples(
+    source: str,
+    *,
+    folder: Path,
+    labels: Sequence[str],
+    root: str | None = None,
+    split: str | None = None,
+    bits: int | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+) -> Samples:
+    """The samples that a policy names, checked, in source order.
+
+    Args:
+        source: `.npz`, `.csv`, a folder, `medmnist:NAME`, `phantom:nodule` or `module:callable`.
+        folder: the policy file's; relative paths start from it.
+        labels: the policy's label names.
+        root: medmnist: a folder that may hold the archive; `.csv`: the folder that its paths start from.
+        split: train, val or test, where the source has splits; `.npz`, medmnist and phantom take test without it.
+        bits: stored depth; without it, as the files say.
+        samples: how many, stratified by label; all without it (phantom: 256).
+        seed: of the subset, and of the phantom.
+
+    Raises:
+        DataError: the data cannot be read, or does not fit the policy.
+        ImportProblem: `module:callable` cannot be imported.
+        MissingExtra: `medmnist:NAME` needs its package.
+    """
+    listing = _listing(source, folder, labels, root, split, bits, samples, seed)
+    available = len(listing.names)
+    if available == 0:
+        raise DataError(f"{source}: it holds no samples{f' in split {listing.split}' if listing.split else ''}")
+    if samples is not None and not 0 < samples <= available:
+        raise DataError(f"{source}: data.samples asks for {samples}, and 1 to {available} are available")
+    chosen = np.arange(available, dtype=np.int64)
+    if samples is not None and samples < available:
+        chosen = stratified(listing.names, listing.labels, samples=samples, seed=seed)
+    names = _storable([listing.names[index] for index in chosen.tolist()])
+    indexes = listing.labels[chosen]
+    indexes.setflags(write=False)
+    images = listing.take(chosen)
+    absent = [label for index, label in enumerate(labels) if not (listing.labels == index).any()]
+    shapes = {images.shape_of(index) for index in range(len(images))}
+    info = DataInfo(
+        source=source,
+        split=listing.split,
+        sha256=digest(names, [labels[index] for index in indexes], images),
+        samples=len(names),
+        available=available,
+        by_label={label: int((indexes == index).sum()) for index, label in enumerate(labels)},
+        bits=images.bits,
+        shape=shapes.pop() if len(shapes) == 1 else None,
+        synthetic=listing.synthetic,
+        notes=(*listing.notes, *images.notes, *(f"no sample is labelled {label!r}" for label in absent)),
+    )
+    return Samples(names=names, labels=indexes, images=images, info=info)
+
+
+def digest(names: Sequence[str], labels: Sequence[str], images: Images) -> str:
+    """sha256 over one JSON line a sample, in source order: [name, label, [C, H, W], content's sha256].
+
+    A file's content is its bytes; an array's is its pixels, (C, H, W) in C order, little-endian. So two runs share a
+    digest when they judged the same pixels under the same names and labels, whatever else the source holds.
+    """
+    whole = hashlib.sha256()
+    for index, (name, label) in enumerate(zip(names, labels, strict=True)):
+        line = json.dumps([name, label, images.shape_of(index), images.content_sha256(index)])
+        whole.update(f"{line}\n".encode())
+    return whole.hexdigest()
+
+
+def _listing(
+    source: str,
+    folder: Path,
+    labels: Sequence[str],
+    root: str | None,
+    split: str | None,
+    bits: int | None,
+    samples: int | None,
+    seed: int,
+) -> Listing:
+    """Every sample of the source; the one place that knows how a source is told from another."""
+    kind, colon, name = source.partition(":")
+    base = folder / root if root is not None else None
+    if colon and kind == "medmnist":
+        return medmnist_listing(name, labels, folder=base, split=split, bits=bits)
+    path = folder / source
+    if path.suffix.lower() == ".csv":
+        existing_file(path, source)
+        if base is not None and not _is_folder(base, source):
+            raise DataError(f"{source}: data.root is {root}, and there is no such folder beside the policy")
+        return manifest_listing(path, labels, root=base or path.parent, split=split, bits=bits)
+    if colon and kind == "phantom":
+        listing = _phantom(name, labels, split, bits, samples, seed)
+    elif path.suffix.lower() == ".npz":
+        listing = archive_listing(existing_file(path, source), labels, split=split, bits=bits)
+    elif _is_folder(path, source):
+        listing = folder_listing(path, labels, split=split, bits=bits)
+    elif colon and not re.match(r"[A-Za-z]:[\\/]", source):
+        listing = callable_listing(source, labels, folder=folder, split=split, bits=bits)
+    else:
+        raise DataError(f"{source}: there is no such folder, and it is none of {_KINDS}{_beside(folder, source)}")
+    unused = () if root is None else ("data.root is not used: it is about medmnist and .csv sources",)
+    return replace(listing, notes=(*listing.notes, *unused))
+
+
+def _phantom(
+    name: str, labels: Sequence[str], split: str | None, bits: int | None, samples: int | None, seed: int
+) -> Listing:
+    if name != "nodule":
+        raise DataError(f"phantom:{name}: there is no such phantom{did_you_mean(name, ['nodule'])}; it has nodule")
+    if len(labels) != 2:
+        raise DataError(f"phantom:nodule has 2 labels, {listed(phantom.LABELS)}; the policy names {len(labels)}")
+    count = phantom.DEFAULT_COUNT if samples is None else samples
+    check_memory(count * phantom.SIDE**2, "phantom:nodule")
+    images, indexes = phantom.generate(count, split=split or "test", seed=seed)
+    names = [f"{split or 'test'}/{index}" for index in range(count)]
+    listing = array_listing(images, indexes, bits=bits, names=names, split=split or "test", what="phantom:nodule")
+    note = "the images are synthetic phantoms: results on them say nothing about patients"
+    return replace(listing, synthetic=True, notes=(note,))
+
+
+def _is_folder(path: Path, source: str) -> bool:
+    with parsing(source):
+        return path.is_dir()
+
+
+def _storable(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, if a report can hold them."""
+    for name in names:
+        if any(category(character) in ("Cc", "Cs") for character in name):  # control, or a byte that is no text
+            raise DataError(f"the file name {name!a} cannot be written in a report: rename the file")
+    return tuple(names)
+
+
+def _beside(folder: Path, source: str) -> str:
+    return did_you_mean(source, [entry.name for entry in folder.iterdir()] if folder.is_dir() else [])

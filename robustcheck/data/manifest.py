@@ -1,0 +1,183 @@
+"""`.csv` manifest with a header: a `path` and a `label` each row, and perhaps a `split`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os.path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+
+from robustcheck.data.pictures import SUFFIXES, open_pictures
+from robustcheck.data.reading import check_memory, parsing
+from robustcheck.data.samples import Listing
+from robustcheck.errors import DataError
+from robustcheck.words import did_you_mean, listed
+
+SHOWN = 10  # mistakes that a message spells out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A line of the manifest, as it was typed."""
+
+    line: int
+    path: str
+    label: str
+    split: str | None
+
+
+def manifest_listing(path: Path, labels: Sequence[str], *, root: Path, split: str | None, bits: int | None) -> Listing:
+    """The rows of one split, in the manifest's order; an image is called by the path that its row says.
+
+    Args:
+        path: the manifest.
+        labels: the policy's.
+        root: the folder that the rows' paths start from and may not leave.
+        split: rows whose `split` says so, where there is that column; all if None.
+        bits: as the policy says.
+
+    Raises:
+        DataError: every mistake of the manifest at once, with its line.
+    """
+    rows, mistakes, notes = list[Row](), list[tuple[int, str]](), list[str]()
+    for found in _rows(_text(path), path.name):
+        if isinstance(found, Row):
+            rows.append(found)
+        else:
+            mistakes.append(found)
+    has_split = any(row.split is not None for row in rows)
+    if split is not None and has_split:
+        splits = sorted({str(row.split) for row in rows})
+        rows = [row for row in rows if row.split == split]
+        if not rows:
+            raise DataError(f"{path.name}: no row's split is {split!r}; the column holds {listed(splits)}")
+    elif split is not None:
+        notes.append(f"{path.name} has no column split: all its rows are one split")
+    elif has_split:
+        notes.append(f"all rows of {path.name} are used, whatever its column split says: data.split names none")
+    numbers = _label_numbers(rows, labels, mistakes)
+    files = _files(rows, root, mistakes)
+    _refuse(mistakes, path.name)
+    return Listing(
+        names=[name for name, _ in files],
+        labels=np.array(numbers, np.int64),
+        take=lambda indexes: open_pictures([files[index] for index in indexes], bits=bits),
+        split=split if has_split else None,
+        notes=tuple(notes),
+    )
+
+
+def _text(path: Path) -> str:
+    with parsing(path.name):
+        check_memory(8 * path.stat().st_size, path.name)
+        data = path.read_bytes()
+        try:
+            return data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise DataError(f"{path.name}:{line}: it is not UTF-8; save it as CSV UTF-8") from None
+
+
+def _rows(text: str, shown: str) -> Iterator[Row | tuple[int, str]]:
+    """Each row, or a mistake: its line and what is wrong."""
+    header_line = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = max(",;\t", key=header_line.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    columns: dict[str, int] = {}
+    width, line = 0, 1
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            raise DataError(f"{shown}:{line}: it cannot be read as CSV: {error}") from None
+        if not any(cell.strip() for cell in cells):
+            continue
+        if not columns:
+            columns, width = _columns(cells, f"{shown}:{line}"), len(cells)
+        elif len(cells) != width:
+            yield line, f"{len(cells)} cells, but the header has {width}"
+        else:
+            split = cells[columns["split"]].strip() if "split" in columns else None
+            path, label = cells[columns["path"]].strip(), cells[columns["label"]].strip()
+            yield Row(line=line, path=path, label=label, split=split)
+    if not columns:
+        raise DataError(f"{shown}: it is empty; a header with the columns path and label is needed")
+
+
+def _columns(header: Sequence[str], where: str) -> dict[str, int]:
+    names = [cell.strip() for cell in header]
+    for needed in ("path", "label"):
+        if needed not in names:
+            raise DataError(
+                f"{where}: no column {needed!r}{did_you_mean(needed, names)}; the header is {listed(names)}, and "
+                "path and label are needed, separated by comma, semicolon or tab"
+            )
+    twice = sorted({name for name in names if name in ("path", "label", "split") and names.count(name) > 1})
+    if twice:
+        raise DataError(f"{where}: the column {twice[0]!r} is there twice")
+    return {name: index for index, name in enumerate(names)}
+
+
+def _label_numbers(rows: Sequence[Row], labels: Sequence[str], mistakes: list[tuple[int, str]]) -> list[int]:
+    """Labels by name; or by number, if every one of them is a number and no name."""
+    by_number = all(row.label not in labels and row.label.isdecimal() for row in rows)
+    numbers = []
+    for row in rows:
+        if by_number and len(row.label) < 10 and int(row.label) < len(labels):
+            numbers.append(int(row.label))
+        elif row.label in labels:
+            numbers.append(labels.index(row.label))
+        elif by_number:
+            mistakes.append((row.line, f"label {row.label:.40} is out of range: 0 to {len(labels) - 1} are allowed"))
+        else:
+            hint = did_you_mean(row.label, labels)
+            mistakes.append((row.line, f"the policy has no label {row.label!r:.60}{hint}; it has {listed(labels)}"))
+    return numbers
+
+
+def _files(rows: Sequence[Row], root: Path, mistakes: list[tuple[int, str]]) -> list[tuple[str, Path]]:
+    """Name and path of each row's image, which must lie in `root` after every link was followed."""
+    files, first_line = [], dict[Path, int]()
+    with parsing(str(root)):
+        home = root.resolve()
+    for row in rows:
+        try:
+            resolved = (home / row.path).resolve()
+            mistake = _path_mistake(row.path, resolved, home)
+        except (OSError, ValueError, RuntimeError):  # a NUL, a name too long, links in a circle
+            mistake = "this path cannot be followed"
+        if mistake is None and resolved in first_line:
+            mistake = f"the same file as in line {first_line[resolved]}"
+        if mistake is not None:
+            mistakes.append((row.line, f"{row.path!r:.200}: {mistake}"))
+            continue
+        first_line[resolved] = row.line
+        files.append((PurePosixPath(os.path.normpath(row.path)).as_posix(), resolved))
+    return files
+
+
+def _path_mistake(typed: str, resolved: Path, home: Path) -> str | None:
+    if not typed:
+        return "the path is empty"
+    if PurePosixPath(typed).is_absolute() or PureWindowsPath(typed).drive or not resolved.is_relative_to(home):
+        return f"it leaves {home}: a data file cannot escape its folder; data.root names another folder"
+    if resolved.suffix.lower() not in SUFFIXES:
+        return f"only {', '.join(SUFFIXES)} are read"
+    if not resolved.is_file():
+        return f"there is no such file in {home}"
+    return None
+
+
+def _refuse(mistakes: Sequence[tuple[int, str]], shown: str) -> None:
+    if not mistakes:
+        return
+    lines = [f"{shown}:{line}: {what}" for line, what in sorted(mistakes)]
+    more = [f"{shown}: {len(lines) - SHOWN} more of {len(lines)} mistakes"] if len(lines) > SHOWN else []
+    raise DataError("\n".join(lines[:SHOWN] + more))

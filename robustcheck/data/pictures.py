@@ -1,0 +1,198 @@
+"""Images that lie in PNG, JPEG and TIFF files: headers are checked at load, pixels are decoded on demand.
+
+A file is opened as one of these three formats whatever it is named, because Pillow hands others to programs of theirs.
+What Pillow would change on the way (16-bit colour cut to 8, transparency) is refused rather than judged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from robustcheck.data.reading import parsing
+from robustcheck.data.samples import Shape, Stored
+from robustcheck.errors import DataError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+MAX_PIXELS = 1 << 26  # 8192 x 8192: above any radiograph, below a decompression bomb
+_FORMATS = ("PNG", "JPEG", "TIFF")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A file whose header has been read."""
+
+    name: str
+    path: Path
+    shape: Shape
+    depth: int  # bits that its format can store: 8, 12 or 16
+    sha256: str
+    turned: bool  # its EXIF orientation asks the viewer to turn it, and decoding does not
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FileImages:
+    """Images in files, of one number of channels, decoded one at a time."""
+
+    pictures: tuple[Picture, ...]
+    bits: int
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Says so where files ask for a turn that is not applied."""
+        turned = [picture.name for picture in self.pictures if picture.turned]
+        return (
+            (f"{len(turned)} files, first {turned[0]}, have an EXIF orientation, which is not applied",)
+            if turned
+            else ()
+        )
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def shape_of(self, index: int) -> Shape:
+        """(C, H, W), as its header said at load."""
+        return self.pictures[index].shape
+
+    def content_sha256(self, index: int) -> str:
+        """Digest of the file's bytes."""
+        return self.pictures[index].sha256
+
+    def image(self, index: int) -> Stored:
+        """Decode a file: (C, H, W), uint8 or uint16.
+
+        Raises:
+            DataError: it cannot be decoded, changed since it was loaded, or holds values that `bits` rules out.
+        """
+        picture = self.pictures[index]
+        with _opened(picture.path, picture.name) as (file, opened):
+            if _sha256(file) != picture.sha256:
+                raise DataError(f"{picture.name}: the file has changed since it was loaded")
+            array = _decoded(opened, picture.shape[0])
+        maximum = (1 << self.bits) - 1
+        low, high = int(array.min()), int(array.max())
+        if array.shape != picture.shape:
+            raise DataError(f"{picture.name}: its header says {picture.shape}, and it decodes to {array.shape}")
+        if low < 0 or high > maximum:
+            raise DataError(
+                f"{picture.name} holds values from {low} to {high}; with {self.bits} bits, 0 to {maximum} are allowed: "
+                "check data.bits, or store the file anew"
+            )
+        return np.array(array, dtype=np.uint8 if self.bits <= 8 else np.uint16, order="C")
+
+
+def open_pictures(files: Sequence[tuple[str, Path]], *, bits: int | None) -> FileImages:
+    """Read the headers of these files, (name, path) each.
+
+    Args:
+        files: at least one.
+        bits: as the policy says; without it, as the files say.
+
+    Raises:
+        DataError: a file that is no such image, or files that differ in channels or contradict `bits`.
+    """
+    pictures = tuple(_inspect(name, path) for name, path in files)
+    first = pictures[0]
+    for picture in pictures:
+        if picture.shape[0] != first.shape[0]:
+            raise DataError(
+                f"{picture.name} has {_channels(picture)} and {first.name} has {_channels(first)}: "
+                "one candidate takes one kind; convert the files"
+            )
+        if bits is None and picture.depth != first.depth:
+            raise DataError(
+                f"{picture.name} stores {picture.depth} bits and {first.name} {first.depth}: "
+                "a budget means one thing in one pixel space; convert the files"
+            )
+        if bits is not None and bits > picture.depth:
+            raise DataError(f"{picture.name} stores {picture.depth} bits; data.bits is {bits}, which it cannot hold")
+    return FileImages(pictures=pictures, bits=bits or first.depth)
+
+
+def _inspect(name: str, path: Path) -> Picture:
+    with _opened(path, name) as (file, opened):
+        channels, depth = _layout(opened, name)
+        return Picture(
+            name=name,
+            path=path,
+            shape=(channels, opened.height, opened.width),
+            depth=depth,
+            sha256=_sha256(file),
+            turned=_turned(opened),
+        )
+
+
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[tuple[io.BufferedReader, Image.Image]]:
+    with parsing(name), path.open("rb") as file:
+        try:
+            opened = Image.open(file, formats=_FORMATS)
+        except UnidentifiedImageError:
+            raise DataError(f"{name} is no PNG, JPEG or TIFF image, or its header is damaged") from None
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise DataError(f"{name} claims more than {MAX_PIXELS} pixels, which is the limit") from None
+        with opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise DataError(f"{name} claims {opened.width} x {opened.height} pixels; {MAX_PIXELS} is the limit")
+            yield file, opened
+
+
+def _sha256(file: io.BufferedReader) -> str:
+    """Of the whole file; leaves it where it was."""
+    place = file.tell()
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    file.seek(place)
+    return digest
+
+
+def _layout(opened: Image.Image, name: str) -> tuple[int, int]:
+    """Channels and bits of an image whose header has been read."""
+    mode = opened.mode
+    raw = " ".join(str(tile.args) for tile in getattr(opened, "tile", []))  # how Pillow will unpack it, such as "I;16B"
+    if getattr(opened, "is_animated", False):
+        raise DataError(f"{name} holds several frames: store each as a file of its own")
+    if "transparency" in opened.info or mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        raise DataError(f"{name} has transparency (mode {mode}): store it without, as grey or RGB")
+    if mode.startswith("I"):
+        return 1, 12 if "I;12" in raw else 16
+    if mode not in ("1", "L", "P", "RGB"):
+        raise DataError(f"{name} is of mode {mode}: store it as grey of 8 or 16 bits, or as RGB")
+    if ";16" in raw:
+        raise DataError(
+            f"{name} is colour of 16 bits a channel, which Pillow cuts to 8: store it as 8-bit RGB, or use .npz"
+        )
+    return 3 if mode == "RGB" or (mode == "P" and not _grey_palette(opened)) else 1, 8
+
+
+def _turned(opened: Image.Image) -> bool:
+    """Whether it asks the viewer for a turn. Pillow turns TIFF itself; its `getexif` would decode a whole PNG."""
+    exif = Image.Exif()
+    exif.load(opened.info.get("exif", b""))
+    return opened.format != "TIFF" and exif.get(ExifTags.Base.Orientation, 1) != 1
+
+
+def _grey_palette(opened: Image.Image) -> bool:
+    colours = np.array(opened.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    return bool((colours == colours[:, :1]).all())
+
+
+def _decoded(opened: Image.Image, channels: int) -> NDArray[Any]:
+    """(C, H, W), in whatever integers Pillow gives."""
+    if opened.mode in ("1", "P"):
+        opened = opened.convert("L" if channels == 1 else "RGB")
+    array = np.asarray(opened)
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def _channels(picture: Picture) -> str:
+    return "1 channel" if picture.shape[0] == 1 else f"{picture.shape[0]} channels"

@@ -1,0 +1,63 @@
+"""What every reader of files needs: library errors as sentences, and how much memory an array may take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from robustcheck.errors import DataError, RobustcheckError
+from robustcheck.words import did_you_mean, last_line
+
+_MEMORY_IF_UNKNOWN = 4 << 30
+
+
+@contextmanager
+def parsing(what: str) -> Iterator[None]:
+    """Turn whatever a parser raises into a `DataError` about `what`.
+
+    Pillow, zipfile and numpy raise anything on a hostile file (IndexError, struct.error, zlib.error, RecursionError,
+    even warnings where those are errors), so everything is caught: keep the body to the library's call.
+    """
+    try:
+        yield
+    except RobustcheckError:
+        raise
+    except MemoryError:
+        raise DataError(f"{what}: it does not fit in memory") from None
+    except OSError as error:
+        raise DataError(f"{what}: it cannot be read: {error.strerror or last_line(error)}") from None
+    except Exception as error:  # noqa: BLE001 - see above
+        raise DataError(f"{what}: it cannot be read: {last_line(error)}") from None
+
+
+def existing_file(path: Path, source: str) -> Path:
+    """The path, if a file is there.
+
+    Raises:
+        DataError: there is none; names a file beside it that was perhaps meant.
+    """
+    with parsing(source):  # a path may hold a NUL, or lie in a folder that may not be searched
+        if path.is_file():
+            return path
+        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise DataError(f"{source}: there is no file {path}{did_you_mean(path.name, beside)}")
+
+
+def memory_limit() -> int:
+    """Bytes that one array may take: half of the machine's memory, so that a lying header cannot take it all."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return _MEMORY_IF_UNKNOWN
+
+
+def check_memory(needed: int, what: str) -> None:
+    """Raise a `DataError` if `needed` bytes pass the limit."""
+    limit = memory_limit()
+    if needed > limit:
+        raise DataError(
+            f"{what}: it would take {needed / 2**30:.1f} GiB of memory, and half of this machine's, "
+            f"{limit / 2**30:.1f} GiB, is allowed; store it as a folder of files, which are read one at a time"
+        )

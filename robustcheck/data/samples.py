@@ -1,0 +1,93 @@
+"""The samples that a candidate is judged on, and what each source gives to build them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustcheck.results import DataInfo
+
+Indexes = NDArray[np.int64]
+Stored = NDArray[np.unsignedinteger[Any]]  # uint8, or uint16 where more than eight bits are stored
+Shape = tuple[int, int, int]  # channels, height, width
+
+
+class Images(Protocol):
+    """Images in their pixel space, in memory or in files."""
+
+    @property
+    def bits(self) -> int:
+        """Stored depth: values are 0 to 2**bits - 1."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the reader of the report should know about how they are stored."""
+
+    def __len__(self) -> int: ...
+
+    def shape_of(self, index: int) -> Shape:
+        """(C, H, W), without decoding."""
+
+    def image(self, index: int) -> Stored:
+        """The stored integers (C, H, W) in an array of the caller's own: never scaled, never shared."""
+
+    def content_sha256(self, index: int) -> str:
+        """Digest of what is stored: a file's bytes; else the pixels', C order, little-endian."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Listing:
+    """Every sample of a source's split, before a subset is taken and before any file is opened."""
+
+    names: Sequence[str]  # stable in the source: random draws derive from them
+    labels: Indexes  # (N,)
+    take: Callable[[Indexes], Images]  # the images of these samples, checked
+    split: str | None  # None where the source has no splits
+    synthetic: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Samples:
+    """Named, labelled images in their pixel space, in source order.
+
+    Attributes:
+        names: of each sample in its source, such as `test/17` or `normal/img3.png`; the same in every subset.
+        labels: (N,) int64, indexes into the policy's labels; read-only.
+        images: the images; `image` and `shape_of` are short for its methods.
+        info: for the report.
+    """
+
+    names: tuple[str, ...]
+    labels: Indexes
+    images: Images
+    info: DataInfo
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def bits(self) -> int:
+        """Stored depth: values are 0 to 2**bits - 1."""
+        return self.images.bits
+
+    @property
+    def maximum(self) -> int:
+        """The largest value that can be stored."""
+        return (1 << self.bits) - 1
+
+    def image(self, index: int) -> Stored:
+        """The stored integers (C, H, W), uint8 or uint16; files are decoded now, and the array is the caller's own.
+
+        Raises:
+            DataError: the file cannot be decoded, changed since it was loaded, or holds values that `bits` rules out.
+        """
+        return self.images.image(index)
+
+    def shape_of(self, index: int) -> Shape:
+        """(C, H, W) of one image, without decoding it."""
+        return self.images.shape_of(index)

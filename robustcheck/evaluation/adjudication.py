@@ -1,0 +1,52 @@
+"""Attacks propose, the evaluation disposes.
+
+A proposal is rounded to the stored depth, checked to lie in the threat model in whole grey levels, and shown to the
+shipped artefact in full precision. Only what is still read wrongly then is a counterexample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from robustcheck.models import Candidate
+from robustcheck.threats import LinfBall
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adjudicated:
+    """What became of N proposals; all tensors are on the CPU."""
+
+    broken: torch.Tensor  # (N,) bool: admissible, and read wrongly
+    stored: np.ndarray  # (N, C, H, W) uint8 or uint16: the images as they would be stored
+    decision: torch.Tensor  # (N,) label index, or NO_ANSWER
+    distance: torch.Tensor  # (N,) grey levels from the clean image, in the threat model's norm
+    score: torch.Tensor | None  # (N,) probability of the positive label
+    admissible: torch.Tensor  # (N,) bool
+
+
+def adjudicate(
+    candidate: Candidate, ball: LinfBall, proposals: torch.Tensor, clean: torch.Tensor, labels: torch.Tensor
+) -> Adjudicated:
+    """Judge proposals and clean images (N, C, H, W), shares of the full range, of samples with these labels (N,)."""
+    stored = to_stored(proposals, ball.maximum)
+    reference = to_stored(clean, ball.maximum)
+    admissible = ball.contains(stored, reference)
+    logits = candidate.logits(stored.float() / ball.maximum)
+    decision = candidate.head.decide(logits)
+    score = candidate.head.positive_probability(logits)
+    return Adjudicated(
+        broken=(admissible & (decision != labels)).cpu(),
+        stored=stored.cpu().numpy().astype(np.uint8 if ball.maximum <= np.iinfo(np.uint8).max else np.uint16),
+        decision=decision.cpu(),
+        distance=ball.distance(stored, reference).cpu(),
+        score=None if score is None else score.cpu(),
+        admissible=admissible.cpu(),
+    )
+
+
+def to_stored(images: torch.Tensor, maximum: int) -> torch.Tensor:
+    """Shares of the full range to whole grey levels, to the nearest: truncation would darken every image."""
+    return (images * maximum).round_().int()

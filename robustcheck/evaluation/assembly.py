@@ -1,0 +1,38 @@
+"""A report from the results of its gates. No torch: xdist's controller builds reports and evaluates nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from robustcheck.policy import Policy
+from robustcheck.results import AuditReport, DataInfo, GateResult, ModelInfo, PolicyInfo, overall
+
+
+def assemble(
+    policy: Policy,
+    results: Mapping[str, GateResult],
+    *,
+    model: ModelInfo | None,
+    data: DataInfo | None,
+    environment: Mapping[str, str],
+    started: datetime,
+    interrupted: bool = False,
+) -> AuditReport:
+    """The report on a policy from the results of its gates, in the policy's order."""
+    gates = tuple(results[gate.id] for gate in policy.gates if gate.id in results)
+    return AuditReport(
+        verdict=overall([gate.verdict for gate in gates], interrupted=interrupted),
+        policy=PolicyInfo(path=policy.shown_path, name=policy.name, sha256=policy.sha256),
+        model=model,
+        data=data,
+        environment=dict(environment),
+        seed=policy.seed,
+        decision=policy.decision,
+        evidence=policy.evidence,
+        started=started.astimezone(UTC).isoformat(timespec="seconds"),
+        seconds=round((datetime.now(UTC) - started).total_seconds(), 3),
+        interrupted=interrupted,
+        not_run=tuple(gate.id for gate in policy.gates if gate.id not in results),
+        gates=gates,
+    )

@@ -1,0 +1,156 @@
+"""A policy under evaluation: everything is loaded once, when the first gate needs it."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from robustcheck.data import load_samples
+from robustcheck.errors import EvaluationError, MissingExtra
+from robustcheck.evaluation.environment import environment
+from robustcheck.evaluation.evidence import Evidence
+from robustcheck.evaluation.gates import Setting, run_gate
+from robustcheck.evaluation.ledger import Ledger
+from robustcheck.models import load_candidate
+from robustcheck.policy import Gate, Policy
+from robustcheck.results import DataInfo, GateResult, ModelInfo
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done (a gate's id, or "loading"), how many samples are done, and of how many."""
+
+
+def _silent(_what: str, _done: int, _of: int) -> None:
+    """No progress wanted."""
+
+
+class Evaluation:
+    """Evaluates the gates of one policy, each once.
+
+    Args:
+        policy: what is asked.
+        folder: where counterexamples are written; None writes none.
+        progress: told how far long work is.
+    """
+
+    def __init__(self, policy: Policy, *, folder: Path | None = None, progress: Progress | None = None) -> None:
+        self.policy = policy
+        self._evidence = Evidence(folder, [gate.id for gate in policy.gates])
+        self._progress = progress or _silent
+        self._running = "loading"
+        self._results: dict[str, GateResult] = {}
+        self._data: DataInfo | None = None
+        self._model: ModelInfo | None = None
+        self._device: torch.device | None = None
+
+    def gate(self, gate_id: str, *, selected: Sequence[str] | None = None) -> GateResult:
+        """The result of a gate, evaluated now unless it has been.
+
+        Gates of its family that stand before it in the policy are evaluated first, if they are among the `selected`
+        ones (default: all): what a gate inherits must not depend on the order in which results are asked for.
+        """
+        for gate in self.family(gate_id):
+            if gate.id not in self._results and (selected is None or gate.id in selected or gate.id == gate_id):
+                self._results[gate.id] = self._evaluate(gate)
+            if gate.id == gate_id:
+                break
+        return self._results[gate_id]
+
+    def family(self, gate_id: str) -> list[Gate]:
+        """The gates that share evidence with one, itself included, in the policy's order."""
+        (own,) = (gate for gate in self.policy.gates if gate.id == gate_id)
+        if own.family is None or self.policy.evidence == "isolated":
+            return [own]
+        return [gate for gate in self.policy.gates if gate.family == own.family]
+
+    @property
+    def model(self) -> ModelInfo | None:
+        """The candidate, once it has been loaded."""
+        return self._model
+
+    @property
+    def data(self) -> DataInfo | None:
+        """The samples, once they have been loaded."""
+        return self._data
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Versions and machine."""
+        return environment(self._device)
+
+    def _evaluate(self, gate: Gate) -> GateResult:
+        try:
+            setting = self._setting
+            if isinstance(setting, _Failure):
+                return _error(gate, setting.message)
+            self._running = gate.id
+            return run_gate(gate, setting, shared=self.policy.evidence == "shared")
+        except (EvaluationError, MissingExtra) as error:
+            return _error(gate, str(error))
+        except Exception as error:  # noqa: BLE001 (a gate that could not be evaluated is an `error`, whatever stopped it)
+            return _error(gate, _unexpected(error))
+
+    @cached_property
+    def _setting(self) -> Setting | _Failure:
+        """Samples and candidate, loaded once; a failure is remembered: each gate reports it, none tries again."""
+        try:
+            return self._load()
+        except (EvaluationError, MissingExtra) as error:
+            return _Failure(message=str(error))
+        except Exception as error:  # noqa: BLE001 (as above)
+            return _Failure(message=_unexpected(error))
+
+    def _load(self) -> Setting:
+        policy = self.policy
+        samples = load_samples(
+            policy.data.source,
+            folder=policy.folder,
+            labels=policy.model.labels,
+            root=policy.data.root,
+            split=policy.data.split,
+            bits=policy.data.bits,
+            samples=policy.data.samples,
+            seed=policy.seed,
+        )
+        self._data = samples.info
+        candidate, logits = load_candidate(
+            policy.model,
+            folder=policy.folder,
+            samples=samples,
+            progress=lambda done, of: self._progress("loading", done, of),
+        )
+        self._model, self._device = candidate.info, candidate.device
+        return Setting(
+            candidate=candidate,
+            samples=samples,
+            labels=torch.tensor(samples.labels, dtype=torch.int64),
+            decisions=candidate.head.decide(logits),
+            scores=candidate.head.positive_probability(logits),
+            seed=policy.seed,
+            ledger=Ledger(),
+            evidence=self._evidence,
+            progress=lambda done, of: self._progress(self._running, done, of),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Failure:
+    message: str
+
+
+def _error(gate: Gate, message: str) -> GateResult:
+    return GateResult(
+        id=gate.id, attack=gate.attack.name if gate.attack else None, threat=None, verdict="error", error=message
+    )
+
+
+def _unexpected(error: Exception) -> str:
+    trace = "".join(traceback.format_exception(error))
+    return (
+        f"unexpected {type(error).__name__}: {error}; this is a defect of robustcheck, or of code that the policy "
+        f"names\n{trace}"
+    )

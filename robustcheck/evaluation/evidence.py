@@ -1,0 +1,74 @@
+"""The images that a verdict rests on, as files beside the report."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+FOLDER = "counterexamples"
+CLEAN = "clean"
+
+
+class Evidence:
+    """Writes counterexamples to `counterexamples/GATE/SAMPLE.png`, and a few clean images beside them.
+
+    With no folder nothing is written; digests are the same.
+    """
+
+    def __init__(self, folder: Path | None, gates: Sequence[str]) -> None:
+        self._folder = folder
+        self._names = _folder_names(gates)
+
+    def counterexample(self, gate: str, sample: int, stored: np.ndarray) -> tuple[str | None, str]:
+        """Write a stored image (C, H, W); returns its file, relative to the report's folder, and its pixels' sha256."""
+        return self._write(self._names[gate], sample, stored), pixels_sha256(stored)
+
+    def clean(self, sample: int, stored: np.ndarray) -> None:
+        """Write a clean image, so that the report can show it beside a counterexample."""
+        self._write(CLEAN, sample, stored)
+
+    def _write(self, folder: str, sample: int, stored: np.ndarray) -> str | None:
+        if self._folder is None:
+            return None
+        image = _picture(stored)
+        name = f"{FOLDER}/{folder}/{sample:05d}.{'npy' if image is None else 'png'}"
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.part")
+        with temporary.open("wb") as file:
+            if image is None:
+                np.save(file, stored, allow_pickle=False)
+            else:
+                image.save(file, format="PNG")
+        temporary.replace(path)
+        return name
+
+
+def pixels_sha256(stored: np.ndarray) -> str:
+    """Digest of the stored integers of an image (C, H, W), little-endian, C order."""
+    little = stored.astype(stored.dtype.newbyteorder("<"), copy=False)
+    return hashlib.sha256(np.ascontiguousarray(little).tobytes()).hexdigest()
+
+
+def _picture(stored: np.ndarray) -> Image.Image | None:
+    """A lossless picture of a stored image; None for colour deeper than 8 bits, which PNG by Pillow cannot hold."""
+    if stored.shape[0] == 1:
+        return Image.fromarray(stored[0])
+    return Image.fromarray(np.moveaxis(stored, 0, -1)) if stored.dtype == np.uint8 else None
+
+
+def _folder_names(gates: Sequence[str]) -> dict[str, str]:
+    """A folder a gate: pgd[2/255] -> pgd-2-255; a number tells apart ids that would share one."""
+    names: dict[str, str] = {}
+    for gate in gates:
+        plain = re.sub(r"[^A-Za-z0-9_.]+", "-", gate).strip("-.") or "gate"
+        name, number = plain, 2
+        while name in names.values() or name == CLEAN:
+            name, number = f"{plain}-{number}", number + 1
+        names[gate] = name
+    return names

@@ -1,0 +1,71 @@
+"""Metrics of decisions and scores, with their intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest, rankdata
+
+from robustcheck.results import Metric
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readings:
+    """How N samples were read; indexes into the policy's labels."""
+
+    labels: np.ndarray  # (N,) true
+    before: np.ndarray  # (N,) decided on the clean image
+    after: np.ndarray  # (N,) decided under the attack
+    scores: np.ndarray | None  # (N,) probability of the positive label under the attack
+    positive: int | None
+
+
+def measure(readings: Readings, *, attacked: bool) -> dict[str, Metric]:
+    """Every metric that these readings define."""
+    right = readings.after == readings.labels
+    metrics = {"accuracy": rate(right), "balanced_accuracy": _balanced(right, readings.labels)}
+    if readings.positive is not None:
+        is_positive = readings.labels == readings.positive
+        read_positive = readings.after == readings.positive
+        metrics["sensitivity"] = rate(read_positive[is_positive])
+        # No answer is no negative read.
+        metrics["specificity"] = rate((~read_positive & (readings.after >= 0))[~is_positive])
+        if readings.scores is not None:
+            metrics["auroc"] = _auroc(readings.scores, is_positive)
+    if attacked:
+        was_right = readings.before == readings.labels
+        metrics["attack_success"] = rate(~right[was_right])
+    return metrics
+
+
+def rate(hits: np.ndarray) -> Metric:
+    """Share of true values with its Clopper-Pearson interval; undefined for none."""
+    successes, samples = int(hits.sum()), len(hits)
+    if not samples:
+        return Metric(value=None, samples=0, successes=0)
+    interval = binomtest(successes, samples).proportion_ci(CONFIDENCE, method="exact")
+    return Metric(
+        value=successes / samples,
+        low=float(interval.low),
+        high=float(interval.high),
+        successes=successes,
+        samples=samples,
+    )
+
+
+def _balanced(right: np.ndarray, labels: np.ndarray) -> Metric:
+    shares = [float(right[labels == label].mean()) for label in np.unique(labels)]
+    return Metric(value=float(np.mean(shares)) if shares else None, samples=len(labels))
+
+
+def _auroc(scores: np.ndarray, positive: np.ndarray) -> Metric:
+    """Share of (positive, negative) pairs that the score orders rightly, ties counted half (Mann-Whitney)."""
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if not positives or not negatives:
+        return Metric(value=None, samples=len(scores))
+    rank_sum = float(rankdata(scores)[positive].sum())
+    value = (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+    return Metric(value=value, samples=len(scores))

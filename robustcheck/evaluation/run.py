@@ -1,0 +1,52 @@
+"""A whole policy, in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from robustcheck.evaluation.assembly import assemble
+from robustcheck.evaluation.evaluation import Evaluation, Progress
+from robustcheck.policy import Policy
+from robustcheck.results import AuditReport, GateResult
+
+
+def run(
+    policy: Policy,
+    *,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+    finished: Callable[[GateResult], None] | None = None,
+) -> AuditReport:
+    """Evaluate every gate of a policy.
+
+    Args:
+        policy: what is asked.
+        folder: where counterexamples are written; None writes none.
+        progress: told how far long work is.
+        finished: told each gate's result as it comes.
+
+    Returns:
+        The report. After Ctrl-C it holds the gates that were finished, and says that it was interrupted.
+    """
+    started = datetime.now(UTC)
+    evaluation = Evaluation(policy, folder=folder, progress=progress)
+    results: dict[str, GateResult] = {}
+    interrupted = False
+    try:
+        for gate in policy.gates:
+            results[gate.id] = evaluation.gate(gate.id)
+            if finished:
+                finished(results[gate.id])
+    except KeyboardInterrupt:
+        interrupted = True
+    return assemble(
+        policy,
+        results,
+        model=evaluation.model,
+        data=evaluation.data,
+        environment=evaluation.environment,
+        started=started,
+        interrupted=interrupted,
+    )

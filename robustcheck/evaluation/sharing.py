@@ -1,0 +1,42 @@
+"""Several worker processes, one policy, the same answers as one process.
+
+The gates of one family inherit from one another, so whichever worker first needs one of them evaluates the family, in
+the policy's order, under a lock; the others wait and read. Families are independent and run side by side.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock
+
+from robustcheck.evaluation.evaluation import Evaluation
+from robustcheck.results import Answer
+
+
+def answer(evaluation: Evaluation, gate_id: str, *, selected: Sequence[str]) -> Answer:
+    """A gate's result, evaluated in this process, with what it was measured on."""
+    gate = evaluation.gate(gate_id, selected=selected)
+    return Answer(gate=gate, model=evaluation.model, data=evaluation.data, environment=evaluation.environment)
+
+
+def shared_answer(evaluation: Evaluation, gate_id: str, *, selected: Sequence[str], folder: Path) -> Answer:
+    """A gate's result, evaluated by this worker or read from `folder`, where all workers of a run leave theirs."""
+    order = [gate.id for gate in evaluation.policy.gates]
+    files = {name: folder / f"answer-{index}.json" for index, name in enumerate(order)}
+    family = [gate.id for gate in evaluation.family(gate_id)]
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"family-{order.index(family[0])}.lock"):
+        if not files[gate_id].exists():
+            for name in family:
+                if name in selected or name == gate_id:
+                    _write(files[name], answer(evaluation, name, selected=selected))
+    return Answer.from_builtins(json.loads(files[gate_id].read_bytes()))
+
+
+def _write(path: Path, value: Answer) -> None:
+    temporary = path.with_suffix(".part")
+    temporary.write_text(json.dumps(value.to_builtins()))
+    temporary.replace(path)

@@ -1,0 +1,13 @@
+"""The candidate: loading it, asking it, and the access levels that attacks are handed.
+
+`load_network` turns an artefact of any format into a `Network` (`state_dict`, `torchscript`, `exported`, `onnx`), with
+the digest of every file of it (`artefact`). `preprocess` maps stored pixels to its input, `head` reads its scores,
+and `candidate` joins the three. `access` is what an attack gets: a white box, or an oracle that counts.
+"""
+
+from robustcheck.models.access import LabelOracle, Meter, ScoreOracle, TopKOracle, WhiteBox
+from robustcheck.models.candidate import Candidate
+from robustcheck.models.head import Head
+from robustcheck.models.loading import load_candidate
+
+__all__ = ["Candidate", "Head", "LabelOracle", "Meter", "ScoreOracle", "TopKOracle", "WhiteBox", "load_candidate"]

@@ -1,0 +1,97 @@
+"""Access is a type: what an attack is handed decides what it can know.
+
+A white box gives scores and gradients. The oracles count each sample's queries, refuse those that would pass the
+limit before anything is asked, and answer from the shipped artefact itself; there is no way from them to a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from robustcheck.errors import AccessError, QueryLimitReached
+from robustcheck.models.candidate import Candidate, Meter, Objective
+
+__all__ = ["LabelOracle", "Meter", "ScoreOracle", "TopKOracle", "WhiteBox"]
+
+
+class WhiteBox:
+    """Scores and gradients, without a limit."""
+
+    def __init__(self, candidate: Candidate) -> None:
+        self._candidate = candidate
+
+    def gradient(
+        self, images: torch.Tensor, labels: torch.Tensor, objective: Objective
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (N, K) and gradients (N, C, H, W) at images (N, C, H, W) in [0, 1]."""
+        return self._candidate.gradient(images, labels, objective)
+
+
+class _Oracle:
+    def __init__(self, candidate: Candidate, *, samples: int, limit: int) -> None:
+        # A closure, not an attribute: an attack that holds the oracle does not hold the candidate.
+        self.__ask: Callable[[torch.Tensor], torch.Tensor] = lambda images: candidate.logits(images).log_softmax(dim=1)
+        self.__decide: Callable[[torch.Tensor], torch.Tensor] = candidate.head.decide
+        self.__counts = torch.zeros(samples, dtype=torch.int64)
+        self.__retired = torch.zeros(samples, dtype=torch.bool)
+        self.limit = limit
+
+    @property
+    def counts(self) -> torch.Tensor:
+        """Queries so far, a sample (a copy)."""
+        return self.__counts.clone()
+
+    def retire(self, samples: torch.Tensor) -> None:
+        """Samples that are done are not asked about again."""
+        self.__retired[samples] = True
+
+    def _answer(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities (N, K) of images (N, C, H, W); sample numbers (N,) say whom each query is counted for."""
+        if len(samples) != len(images):
+            raise AccessError(f"{len(images)} images were asked about for {len(samples)} samples")
+        if bool(self.__retired[samples].any()):
+            raise AccessError("a sample that is done was asked about again")
+        after = self.__counts + torch.bincount(samples, minlength=len(self.__counts))
+        if bool((after > self.limit).any()):
+            worst = int((after - self.limit).argmax())
+            raise QueryLimitReached(
+                f"sample {worst} would have been asked {int(after[worst])} times; the limit is {self.limit}"
+            )
+        self.__counts = after
+        return self.__ask(images)
+
+    def _decide(self, scores: torch.Tensor) -> torch.Tensor:
+        return self.__decide(scores)
+
+
+class ScoreOracle(_Oracle):
+    """Every label's log-probability."""
+
+    def scores(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities (N, K). Raises QueryLimitReached before anything is asked."""
+        return self._answer(samples, images)
+
+
+class TopKOracle(_Oracle):
+    """The k most probable labels and their log-probabilities."""
+
+    def __init__(self, candidate: Candidate, *, samples: int, limit: int, k: int) -> None:
+        if not 1 <= k <= len(candidate.head.labels):
+            raise AccessError(f"top-{k} of a head with {len(candidate.head.labels)} labels")
+        super().__init__(candidate, samples=samples, limit=limit)
+        self._k = k
+
+    def top(self, samples: torch.Tensor, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities and labels, both (N, k), most probable first."""
+        values, labels = self._answer(samples, images).topk(self._k, dim=1)
+        return values, labels
+
+
+class LabelOracle(_Oracle):
+    """The decided label, at the operating point, and nothing else."""
+
+    def labels(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """Labels (N,)."""
+        return self._decide(self._answer(samples, images))

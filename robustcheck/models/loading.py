@@ -1,0 +1,207 @@
+"""From `model:` in a policy to a candidate whose scores can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from robustcheck.errors import CandidateError
+from robustcheck.models import artefact
+from robustcheck.models.candidate import Candidate, raw_scores
+from robustcheck.models.head import read_head
+from robustcheck.models.memory import Chunks
+from robustcheck.models.network import Network
+from robustcheck.models.preprocess import Preprocess
+from robustcheck.policy import ModelSpec
+from robustcheck.results import ModelInfo
+
+FORMATS = {
+    ".safetensors": "safetensors",
+    ".pt": "state-dict",
+    ".pth": "state-dict",
+    ".ts": "torchscript",
+    ".pt2": "torch.export",
+    ".onnx": "onnx",
+}
+_PROBED = 8  # samples that are asked about twice, together and alone
+_PROBE_TOLERANCE = 1e-3
+
+
+class Stored(Protocol):
+    """The gate's samples, as far as a candidate needs to see them."""
+
+    @property
+    def maximum(self) -> int:
+        """The largest storable value."""
+
+    def __len__(self) -> int: ...
+    def shape_of(self, index: int, /) -> tuple[int, int, int]:
+        """(C, H, W) of a sample."""
+
+    def image(self, index: int, /) -> np.ndarray:
+        """Its stored integers, of that shape."""
+
+
+def load_candidate(
+    spec: ModelSpec,
+    *,
+    folder: Path,
+    samples: Stored,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Candidate, torch.Tensor]:
+    """Load the artefact and ask it about every sample, unattacked: that shows what its scores are.
+
+    Returns:
+        The candidate, and its logits (N, K) on the samples.
+
+    Raises:
+        CandidateError: it cannot be loaded, does not take the samples, or gives answers that cannot be judged.
+    """
+    path = folder / spec.path
+    device = _device(spec.device)
+    files = _files(path)
+    sha256, infos = artefact.digest(files, path.parent)
+    network = _load(path, spec, folder, device)
+    preprocess = Preprocess(spec.preprocess, network.device)
+    shapes = [samples.shape_of(index) for index in range(len(samples))]
+    for shape in set(shapes):
+        preprocess.check(shape)
+        _check_channels(network, preprocess.shape(shape))
+    chunks = Chunks(_batch_size(spec, preprocess.shape(shapes[0]), network.device))
+
+    def ask(indexes: list[int]) -> torch.Tensor:
+        return raw_scores(network, preprocess, chunks, as_shares(samples, indexes, network.device)).cpu()
+
+    raw = _ask_all(ask, shapes, chunks, progress)
+    head = read_head(spec, raw)
+    _check_evaluation_mode(ask, shapes)
+    info = ModelInfo(
+        path=spec.path,
+        format=FORMATS[path.suffix.lower()],
+        sha256=sha256,
+        files=infos,
+        task=spec.task,
+        labels=spec.labels,
+        positive=spec.positive,
+        operating_point=spec.operating_point,
+        output=head.found,
+        notes=network.notes,
+    )
+    candidate = Candidate(network=network, preprocess=preprocess, head=head, info=info, chunks=chunks)
+    candidate.meter.forward += len(samples)
+    return candidate, head.logits(raw)
+
+
+def as_shares(samples: Stored, indexes: list[int], device: torch.device) -> torch.Tensor:
+    """Stored images of one shape as float32 shares (N, C, H, W) of the full range."""
+    stored = torch.from_numpy(np.stack([samples.image(index) for index in indexes]))
+    return stored.to(device).float() / samples.maximum
+
+
+def by_shape(shapes: list[tuple[int, int, int]]) -> list[list[int]]:
+    """Indexes of the samples of each shape: only equal shapes make a batch."""
+    groups: dict[tuple[int, int, int], list[int]] = {}
+    for index, shape in enumerate(shapes):
+        groups.setdefault(shape, []).append(index)
+    return list(groups.values())
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_file():
+        raise CandidateError(f"there is no file {path}")
+    if path.suffix.lower() == ".onnx":
+        from robustcheck.models.onnx import onnx_files
+
+        return onnx_files(path)
+    return [path]
+
+
+def _load(path: Path, spec: ModelSpec, folder: Path, device: torch.device) -> Network:
+    # Each format's loader is imported when it is needed: onnxruntime alone costs a tenth of a second.
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
+        from robustcheck.models.onnx import load_onnx
+
+        return load_onnx(path, device)
+    if suffix == ".ts":
+        from robustcheck.models.torchscript import load_torchscript
+
+        return load_torchscript(path, device)
+    if suffix == ".pt2":
+        from robustcheck.models.exported import load_exported
+
+        return load_exported(path, device)
+    from robustcheck.models.state_dict import load_state_dict
+
+    return load_state_dict(path, spec, folder, device)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda"):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (torch.device(name).index or 0) >= count:
+            raise CandidateError(f"model.device is {name}, and this machine has {count} usable GPUs; say auto or cpu")
+    return torch.device(name)
+
+
+def _batch_size(spec: ModelSpec, shape: tuple[int, int, int], device: torch.device) -> int:
+    if spec.batch_size != "auto":
+        return spec.batch_size
+    # Activations are some hundred times an input: about 1.5 GB on a CPU, 16 times that on a GPU. Memory that runs out
+    # halves it, and no verdict depends on it.
+    budget = 2**26 if device.type == "cuda" else 2**22
+    return max(8, min(1024 if device.type == "cuda" else 128, budget // (shape[0] * shape[1] * shape[2])))
+
+
+def _check_channels(network: Network, shape: tuple[int, int, int]) -> None:
+    if network.channels is not None and network.channels != shape[0]:
+        raise CandidateError(
+            f"the network takes {network.channels} channels, and the preprocessed images have {shape[0]}; "
+            f"set model.preprocess.channels: {network.channels}"
+        )
+
+
+def _ask_all(
+    ask: Callable[[list[int]], torch.Tensor],
+    shapes: list[tuple[int, int, int]],
+    chunks: Chunks,
+    progress: Callable[[int, int], None] | None,
+) -> torch.Tensor:
+    rows: dict[int, torch.Tensor] = {}
+    for group in by_shape(shapes):
+        for start in range(0, len(group), chunks.limit):
+            indexes = group[start : start + chunks.limit]
+            rows |= zip(indexes, ask(indexes), strict=True)
+            if progress:
+                progress(len(rows), len(shapes))
+    widths = {row.shape for row in rows.values()}
+    if len(widths) != 1:
+        raise CandidateError("the candidate gives scores of different shapes for different samples")
+    return torch.stack([rows[index] for index in range(len(shapes))])
+
+
+def _check_evaluation_mode(ask: Callable[[list[int]], torch.Tensor], shapes: list[tuple[int, int, int]]) -> None:
+    """Ask about the same samples together, again, and one by one: nothing but the image may decide the scores."""
+    indexes = by_shape(shapes)[0][:_PROBED]
+    together, again = ask(indexes), ask(indexes)
+    try:
+        alone = torch.cat([ask([index]) for index in indexes])
+    except CandidateError as error:
+        raise CandidateError(
+            "the candidate fails on one image alone, as a model in training mode does (batch normalisation); "
+            f"export it after model.eval(): {error}"
+        ) from error
+    scale = max(1.0, float(together.abs().max()))
+    for other, what in ((again, "on chance"), (alone, "on the other images in the batch")):
+        difference = float((together - other).abs().max())
+        if not difference <= _PROBE_TOLERANCE * scale:
+            raise CandidateError(
+                f"the candidate's scores on one image depend {what} (they differ by {difference:.3g}), as those of a "
+                "model left in training mode do (dropout, batch normalisation); export it after model.eval()"
+            )

@@ -1,0 +1,64 @@
+"""Batches that fit: split into chunks, and halved when memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from robustcheck.errors import OutOfMemory
+
+_SIGNS = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "failed to allocate memory",
+    "bad allocation",
+    "bad_alloc",
+    "alloc_failed",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch or ONNX Runtime says that memory ran out; neither has one type for it."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, Exception) and any(sign in str(error).lower() for sign in _SIGNS)
+
+
+class Chunks:
+    """Calls a function on at most `limit` rows at a time; the limit halves when memory runs out, down to one."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.halved_to: int | None = None
+
+    def __call__(
+        self, function: Callable[..., tuple[torch.Tensor, ...]], *rows: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """Apply `function` to chunks of tensors that share their first dimension, and join what it returns.
+
+        Raises:
+            OutOfMemory: one row at a time is too much.
+        """
+        parts: list[tuple[torch.Tensor, ...]] = []
+        start, total = 0, len(rows[0])
+        while start < total or not parts:
+            try:
+                parts.append(function(*(tensor[start : start + self.limit] for tensor in rows)))
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._halve(error)
+                continue
+            start += self.limit
+        return parts[0] if len(parts) == 1 else tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+    def _halve(self, error: Exception) -> None:
+        if self.limit == 1:
+            raise OutOfMemory(
+                "memory ran out with a batch of one image; give the gate smaller images or more memory"
+            ) from error
+        self.limit = self.halved_to = max(1, self.limit // 2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

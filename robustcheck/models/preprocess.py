@@ -1,0 +1,56 @@
+"""From stored pixels to the network's input: differentiable, and part of the candidate.
+
+Because it is part of the candidate, budgets live in pixel space, before any resizing or normalisation.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import interpolate
+
+from robustcheck.errors import CandidateError
+from robustcheck.policy import PreprocessSpec
+
+
+class Preprocess:
+    """Channels, then resize, then range, then mean and standard deviation, then layout."""
+
+    def __init__(self, spec: PreprocessSpec, device: torch.device) -> None:
+        self._spec = spec
+        low, high = spec.range
+        # x * (high - low) + low, then (· - mean) / std, as one multiplication and one addition a channel.
+        mean, std = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in (spec.mean, spec.std))
+        self._scale = ((high - low) / std).float().to(device)
+        self._shift = ((low - mean) / std).float().to(device)
+        self._identity = bool((self._scale == 1).all() and (self._shift == 0).all())
+
+    def check(self, stored: tuple[int, ...]) -> None:
+        """Refuse images of shape (C, H, W) that this cannot map.
+
+        Raises:
+            CandidateError: the sentence says what to change.
+        """
+        wanted = self._spec.channels or stored[0]
+        if stored[0] not in (1, wanted):
+            raise CandidateError(
+                f"the images have {stored[0]} channels and model.preprocess.channels is {wanted}; "
+                "only grey images can be repeated to more channels"
+            )
+        for key, values in (("mean", self._spec.mean), ("std", self._spec.std)):
+            if len(values) not in (1, wanted):
+                raise CandidateError(f"model.preprocess.{key} has {len(values)} numbers for {wanted} channels")
+
+    def shape(self, stored: tuple[int, ...]) -> tuple[int, int, int]:
+        """The network's (C, H, W) for a stored (C, H, W)."""
+        height, width = self._spec.resize or stored[1:]
+        return (self._spec.channels or stored[0], height, width)
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (N, C, H, W) as shares of the full range, in [0, 1], to the network's input."""
+        if self._spec.channels and images.shape[1] != self._spec.channels:
+            images = images.expand(-1, self._spec.channels, -1, -1)
+        if self._spec.resize and tuple(images.shape[2:]) != self._spec.resize:
+            images = interpolate(images, self._spec.resize, mode="bilinear", align_corners=False, antialias=True)
+        if not self._identity:
+            images = images * self._scale + self._shift
+        return images.permute(0, 2, 3, 1) if self._spec.layout == "NHWC" else images

@@ -1,0 +1,123 @@
+"""State dicts (.safetensors, .pt): weights into an architecture that the policy names.
+
+A `.pt` file is a pickle; it is read with weights only, which runs no code, unless the policy says `trust: pickle`.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from robustcheck.errors import CandidateError, RobustcheckError
+from robustcheck.importing import import_callable
+from robustcheck.models.artefact import check_archive
+from robustcheck.models.network import Network, first_line, freeze
+from robustcheck.policy import ModelSpec
+
+_MOST_NAMED = 3
+
+
+def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.device) -> Network:
+    """Build the architecture, fill it, set it to evaluation mode.
+
+    Raises:
+        CandidateError: the file is no state dict, or one of another architecture.
+    """
+    held = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path, spec)
+    if isinstance(held, torch.nn.Module):
+        module = held
+    else:
+        module = _build(spec, folder)
+        _fill(module, _plain(held, path), path, spec)
+    module.eval().to(device)
+    freeze(module)
+    return Network(forward=module, device=device, channels=_input_channels(module))
+
+
+def _read_safetensors(path: Path) -> Mapping[str, Any]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CandidateError(f"{path.name} is not a whole safetensors file: {first_line(error)}") from None
+
+
+def _read_pickle(path: Path, spec: ModelSpec) -> Any:
+    names = check_archive(path)
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise CandidateError(f"{path.name} is TorchScript, not a state dict; name it .ts")
+    if any(name.endswith(("/archive_format", "/serialized_exported_program.json")) for name in names):
+        raise CandidateError(f"{path.name} is a torch.export program, not a state dict; name it .pt2")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=spec.trust != "pickle")
+    except pickle.UnpicklingError:
+        raise CandidateError(
+            f"{path.name} holds Python objects besides tensors, and loading them could run code; save the state dict "
+            "alone (better: as .safetensors), or say model.trust: pickle if you trust whoever made the file"
+        ) from None
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, ImportError) as error:
+        raise CandidateError(f"{path.name} cannot be loaded: {first_line(error)}") from None
+
+
+def _plain(held: Any, path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint, out of the wrappings that training scripts put around them."""
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):
+            held = held[key]
+    if not isinstance(held, Mapping) or not held or not all(isinstance(value, torch.Tensor) for value in held.values()):
+        raise CandidateError(f"{path.name} holds no state dict (names to tensors), but {type(held).__name__}")
+    tensors = {str(name): value for name, value in held.items()}
+    if all(name.startswith("module.") for name in tensors):  # DataParallel's
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def _build(spec: ModelSpec, folder: Path) -> torch.nn.Module:
+    reference = spec.architecture
+    if reference is None:
+        raise CandidateError("a state dict needs model.architecture, 'module:callable'")
+    build = import_callable(reference, folder=folder)
+    try:
+        module = build(**spec.architecture_args)
+    except RobustcheckError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        arguments = ", ".join(f"{key}={value!r}" for key, value in spec.architecture_args.items())
+        message = f"{reference}({arguments}) failed: {type(error).__name__}: {first_line(error)}"
+        raise CandidateError(f"model.architecture: {message}") from error
+    if not isinstance(module, torch.nn.Module):
+        raise CandidateError(f"model.architecture: {reference} made a {type(module).__name__}, not a torch.nn.Module")
+    return module
+
+
+def _fill(module: torch.nn.Module, held: dict[str, torch.Tensor], path: Path, spec: ModelSpec) -> None:
+    wanted = module.state_dict()
+    missing = [name for name in wanted if name not in held and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in held if name not in wanted]
+    reshaped = [
+        f"{name} is {tuple(held[name].shape)} in the file and {tuple(wanted[name].shape)} in the architecture"
+        for name in wanted
+        if name in held and held[name].shape != wanted[name].shape
+    ]
+    found = [
+        f"{len(names)} {kind}: {', '.join(names[:_MOST_NAMED])}{', …' if len(names) > _MOST_NAMED else ''}"
+        for kind, names in (("missing", missing), ("not in it", unexpected), ("of another shape", reshaped))
+        if names
+    ]
+    if found:
+        arguments = f" with {spec.architecture_args}" if spec.architecture_args else ""
+        raise CandidateError(
+            f"the weights in {path.name} are not those of {spec.architecture}{arguments} ({'; '.join(found)}); "
+            "check model.architecture and architecture_args"
+        )
+    module.load_state_dict(held, strict=False)
+
+
+def _input_channels(module: torch.nn.Module) -> int | None:
+    first = next((layer for layer in module.modules() if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear))), None)
+    return first.in_channels if isinstance(first, torch.nn.Conv2d) else None

@@ -1,0 +1,296 @@
+"""The pytest plugin: hooks, and nothing else.
+
+Importing this file costs a pytest run that does not ask for robustcheck nothing but pytest itself: whatever is heavy
+is imported inside the hooks, once a policy was named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from robustcheck.evaluation.evaluation import Evaluation
+    from robustcheck.policy import Policy
+    from robustcheck.report.output import Output
+    from robustcheck.results import AuditReport, GateResult
+
+SCRATCH = "robustcheck_scratch"  # how workers learn where results are shared
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options and ini keys."""
+    group = parser.getgroup("robustcheck", "adversarial robustness gates (robustcheck)")
+    group.addoption(
+        "--robustcheck",
+        metavar="POLICY",
+        action="append",
+        default=[],
+        help="run the gates of a robustcheck policy (YAML) as tests POLICY::GATE-ID; may be given more than once",
+    )
+    group.addoption(
+        "--robustcheck-output",
+        metavar="DIR",
+        default=None,
+        help="folder for junit.xml, report.json, report.html and counterexamples/ (default: robustcheck-report)",
+    )
+    parser.addini("robustcheck", "robustcheck policies to run in every pytest run", type="paths", default=[])
+    for name in ("robustcheck_output", "robustcheck-output"):
+        parser.addini(name, "folder for robustcheck's reports (default: robustcheck-report)", default="")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load the policies that were asked for; without one, nothing else happens."""
+    start = config.invocation_params.dir
+    asked = [start / path for path in config.getoption("robustcheck")]
+    standing = [Path(path) for path in config.getini("robustcheck")]
+    if not asked and not standing:
+        return
+    from robustcheck.errors import PolicyError
+    from robustcheck.policy import load_policy
+
+    policies: dict[Path, Policy] = {}
+    mistakes: list[str] = []
+    for path in dict.fromkeys(path.resolve() for path in asked + standing):
+        try:
+            policies[path] = load_policy(path, shown=_shown(path, start))
+        except PolicyError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise pytest.UsageError("\n".join(mistakes))
+    # Without a path on the command line pytest would also collect the project's own tests; naming a policy is a path.
+    alone = asked and config.args_source is not pytest.Config.ArgsSource.ARGS
+    arguments = [] if alone else list(config.args)
+    named = {(start / argument.partition("::")[0].partition("[")[0]).resolve() for argument in arguments}
+    config.args = arguments + [str(path) for path in policies if path not in named]
+    config.pluginmanager.register(GatePlugin(config, policies), "robustcheck-gates")
+
+
+def _shown(path: Path, start: Path) -> str:
+    return str(path.relative_to(start)) if path.is_relative_to(start) else str(path)
+
+
+class GateNotPassedError(Exception):
+    """A gate's verdict is not `pass`; carries the text for the test's failure."""
+
+
+class PolicyCollector(pytest.File):
+    """A policy file; its items are its gates."""
+
+    gates: tuple[str, ...]
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """One item a gate, in the policy's order."""
+        for gate in self.gates:
+            yield GateItem.from_parent(self, name=gate)
+
+
+class GateItem(pytest.Item):
+    """One gate."""
+
+    answer: dict[str, Any] | None = None  # builtins: it crosses processes on the test's report
+
+    def runtest(self) -> None:
+        """Evaluate the gate; anything but a pass fails the test."""
+        from robustcheck.report.junit import gate_properties
+        from robustcheck.report.summary import gate_text
+        from robustcheck.results import Answer
+
+        plugin = self.config.pluginmanager.getplugin("robustcheck-gates")
+        assert isinstance(plugin, GatePlugin)
+        answer: Answer = plugin.evaluate(self)
+        self.answer = answer.to_builtins()
+        self.user_properties += gate_properties(answer.gate)
+        if answer.gate.verdict != "pass":
+            raise GateNotPassedError(gate_text(answer.gate))
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """The verdict as text: its first line becomes the short summary and JUnit's message."""
+        if isinstance(excinfo.value, GateNotPassedError):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Where the test stands: in the policy."""
+        return self.path, None, f"gate {self.name}"
+
+
+class GatePlugin:
+    """The hooks of a run that asked for robustcheck."""
+
+    def __init__(self, config: pytest.Config, policies: dict[Path, Policy]) -> None:
+        self._config = config
+        self._policies = policies
+        self._started = datetime.now(UTC)
+        self._evaluations: dict[Path, Evaluation] = {}
+        self._selected: dict[Path, list[str]] = {}
+        self._answers: dict[Path, dict[str, dict[str, Any]]] = {path: {} for path in policies}
+        self._crashed: dict[Path, dict[str, GateResult]] = {path: {} for path in policies}
+        self._reports: list[tuple[AuditReport, list[Path]]] = []
+        self._outputs: dict[Path, Output] = {}
+        worker: dict[str, Any] | None = getattr(config, "workerinput", None)
+        self._worker = worker is not None
+        if worker is not None:
+            self._scratch = {path: Path(worker[SCRATCH][str(path)]) for path in policies}
+        elif not config.getoption("collectonly"):
+            self._prepare_outputs()
+        self._line = None if self._worker else _progress_line()
+
+    def _prepare_outputs(self) -> None:
+        from robustcheck.errors import ReportError
+        from robustcheck.report.output import outputs
+
+        name = self._config.getoption("robustcheck_output") or next(
+            (value for key in ("robustcheck_output", "robustcheck-output") if (value := self._config.getini(key))),
+            "robustcheck-report",
+        )
+        try:
+            folder = self._config.invocation_params.dir / name
+            self._outputs = dict(zip(self._policies, outputs(folder, list(self._policies)), strict=True))
+        except ReportError as error:
+            raise pytest.UsageError(str(error)) from None
+        self._scratch = {path: output.scratch for path, output in self._outputs.items()}
+
+    # --- collecting ---------------------------------------------------------------------------------------------
+
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        """Collect the policies that were named, and no other YAML file."""
+        policy = self._policies.get(file_path.resolve())
+        if policy is None:
+            return None
+        collector: PolicyCollector = PolicyCollector.from_parent(parent, path=file_path)
+        collector.gates = tuple(gate.id for gate in policy.gates)
+        return collector
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Note which gates were selected: deselected ones are not evaluated on the way to others."""
+        for item in session.items:
+            if isinstance(item, GateItem):
+                self._selected.setdefault(item.path.resolve(), []).append(item.name)
+
+    # --- running ------------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell an xdist worker where results are shared."""
+        node.workerinput[SCRATCH] = {str(path): str(folder) for path, folder in self._scratch.items()}
+
+    def evaluate(self, item: GateItem) -> Any:
+        """The answer of a gate: evaluated here, or by another worker."""
+        from robustcheck.evaluation.evaluation import Evaluation
+        from robustcheck.evaluation.sharing import answer, shared_answer
+
+        path = item.path.resolve()
+        if path not in self._evaluations:
+            self._evaluations[path] = Evaluation(
+                self._policies[path], folder=self._scratch[path], progress=self._line and self._line.update
+            )
+        selected = self._selected[path]
+        try:
+            if self._worker:
+                return shared_answer(
+                    self._evaluations[path], item.name, selected=selected, folder=self._scratch[path] / "answers"
+                )
+            return answer(self._evaluations[path], item.name, selected=selected)
+        finally:
+            if self._line:
+                self._line.clear()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+        """Put the answer on the test's report, which xdist carries to the controller."""
+        report = yield
+        if isinstance(item, GateItem) and call.when == "call" and item.answer is not None:
+            report.robustcheck = item.answer
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collect answers; on xdist's controller too, which never sees the items."""
+        where = report.nodeid.partition("::")
+        path = (self._config.rootpath / where[0]).resolve()
+        if path not in self._policies or self._worker:
+            return
+        gate = where[2]
+        if (answer := getattr(report, "robustcheck", None)) is not None:
+            self._answers[path][gate] = answer
+            self._crashed[path].pop(gate, None)
+        elif report.failed and gate not in self._answers[path]:
+            self._crashed[path][gate] = self._without_answer(path, gate, report)
+
+    def _without_answer(self, path: Path, gate: str, report: pytest.TestReport) -> GateResult:
+        from robustcheck.results import GateResult
+
+        attack = next((entry.attack for entry in self._policies[path].gates if entry.id == gate), None)
+        return GateResult(
+            id=gate,
+            attack=attack.name if attack else None,
+            threat=None,
+            verdict="error",
+            error=f"the test ended without a result: {report.longreprtext.strip() or report.outcome}",
+        )
+
+    # --- reporting ----------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        """Write the reports, and give pytest's own JUnit file the facts that belong to the suite."""
+        if not self._outputs:
+            return
+        from robustcheck.report.junit import suite_properties
+
+        interrupted = exitstatus == pytest.ExitCode.INTERRUPTED
+        for path, output in self._outputs.items():
+            if self._answers[path] or self._crashed[path] or interrupted:
+                report = self._assemble(path, interrupted=interrupted)
+                self._reports.append((report, output.publish(report)))
+                _add_junit_properties(self._config, suite_properties(report))
+            output.discard()
+
+    def _assemble(self, path: Path, *, interrupted: bool) -> AuditReport:
+        from robustcheck.evaluation.assembly import assemble
+        from robustcheck.results import Answer
+
+        answers = [Answer.from_builtins(value) for value in self._answers[path].values()]
+        known = next((answer for answer in answers if answer.model), answers[0] if answers else None)
+        return assemble(
+            self._policies[path],
+            self._crashed[path] | {answer.gate.id: answer.gate for answer in answers},
+            model=known.model if known else None,
+            data=known.data if known else None,
+            environment=known.environment if known else {},
+            started=self._started,
+            interrupted=interrupted,
+        )
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Print a table of gates for each policy, and where its reports are."""
+        from robustcheck.report.summary import render, summary_line, summary_table
+
+        writer = terminalreporter._tw  # pytest's plugins have no public way to the width
+        for report, files in self._reports:
+            terminalreporter.section(f"robustcheck: {report.policy.name}")
+            table = render(summary_table(report), width=writer.fullwidth, color=writer.hasmarkup)
+            terminalreporter.write_line(table.rstrip("\n"))
+            terminalreporter.write_line(summary_line(report))
+            for file in files:
+                terminalreporter.write_line(f"  {_shown(file, self._config.invocation_params.dir)}")
+
+
+def _progress_line() -> Any:
+    """A line of progress on the terminal that pytest was started in; None where there is none."""
+    from robustcheck.report.progress import Line
+
+    return Line.on_terminal()
+
+
+def _add_junit_properties(config: pytest.Config, properties: list[tuple[str, str]]) -> None:
+    from _pytest.junitxml import xml_key
+
+    xml = config.stash.get(xml_key, None)
+    if xml is not None:
+        for name, value in properties:
+            xml.add_global_property(name, value)

@@ -1,0 +1,114 @@
+"""Facts for the page: name and value, in the order in which a reviewer asks for them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from robustcheck.report.text import (
+    GOALS,
+    KNOWLEDGE,
+    NORMS,
+    cost_text,
+    counts_text,
+    parameters_text,
+    plural,
+    seconds,
+    threat_text,
+)
+from robustcheck.results import AuditReport, DataInfo, GateResult, ModelInfo
+
+Facts = tuple[tuple[str, str], ...]
+
+
+def gate_facts(gate: GateResult) -> Facts:
+    """How one gate was run."""
+    facts = {
+        "Threat model": threat_text(gate.threat) if gate.threat else "None: the images as they are stored.",
+        "Attack": (gate.attack or "") + (f" ({parameters_text(gate.parameters)})" if gate.parameters else ""),
+        "Samples": counts_text(gate) if gate.samples else "",
+        "Found by": _found_by(gate),
+        "Cost": cost_text(gate.cost),
+    }
+    return tuple((name, value) for name, value in facts.items() if value)
+
+
+def _found_by(gate: GateResult) -> str:
+    """Whose counterexamples these are, where some come from another gate of the family."""
+    found = Counter(outcome.found_by for outcome in gate.samples if outcome.status == "broken" and outcome.found_by)
+    if not set(found) - {gate.id}:
+        return ""
+    return ", ".join(f"{count:,} by {name}" for name, count in found.most_common())
+
+
+def run_facts(report: AuditReport) -> Facts:
+    """What was asked, and when."""
+    facts = {
+        "Policy": report.policy.path,
+        "Policy sha256": report.policy.sha256,
+        "Started": report.started,
+        "Duration": seconds(report.seconds),
+        "Seed": str(report.seed),
+        "Decision rule": report.decision,
+        "Evidence between gates": report.evidence,
+    }
+    return tuple((name, value) for name, value in facts.items() if value)
+
+
+def model_facts(model: ModelInfo) -> Facts:
+    """What was judged."""
+    facts = {
+        "Path": model.path,
+        "Format": model.format,
+        "sha256 over all files": model.sha256,
+        "Task": model.task,
+        "Labels": ", ".join(model.labels),
+        "Positive label": model.positive or "none",
+        "Operating point": _operating_point(model),
+        "Output": model.output or "",
+        "Notes": " ".join(model.notes),
+    }
+    return tuple((name, value) for name, value in facts.items() if value)
+
+
+def _operating_point(model: ModelInfo) -> str:
+    if model.operating_point is None:
+        return "the label with the highest score"
+    return f"{model.operating_point:g} on the positive label's probability"
+
+
+def data_facts(data: DataInfo) -> Facts:
+    """What it was judged on."""
+    by_label = ", ".join(f"{label}: {count:,}" for label, count in data.by_label.items())
+    facts = {
+        "Source": data.source + (f", split {data.split}" if data.split else ""),
+        "sha256 of pixels and labels": data.sha256,
+        "Samples": f"{data.samples:,} of {data.available:,} available ({by_label})",
+        "Stored depth": plural(data.bits, "bit"),
+        "Shape": " × ".join(map(str, data.shape)) + " (channels, height, width)" if data.shape else "images differ",
+        "Synthetic": "yes" if data.synthetic else "no",
+        "Notes": " ".join(data.notes),
+    }
+    return tuple((name, value) for name, value in facts.items() if value)
+
+
+def not_tried(report: AuditReport) -> Iterator[str]:
+    """What this report is silent on, as far as it can be told from the report itself."""
+    if report.not_run:
+        reason = "the run was interrupted" if report.interrupted else "deselected or not reached"
+        yield f"Gates of the policy that were not run ({reason}): {', '.join(report.not_run)}."
+    if report.data and report.data.samples < report.data.available:
+        yield f"{report.data.available - report.data.samples:,} of {report.data.available:,} available samples."
+    threats = [gate.threat for gate in report.gates if gate.threat]
+    if not threats:
+        yield "Any attack at all."
+        return
+    for what, known, tried in (
+        ("Goals", GOALS, {threat.goal for threat in threats}),
+        ("Knowledge", KNOWLEDGE, {threat.knowledge for threat in threats}),
+        ("Norms", NORMS, {threat.norm for threat in threats}),
+    ):
+        missing = [name for name in known if name not in tried]
+        # With a word among them that is not known here, what is missing is not known either.
+        if missing and tried <= set(known):
+            yield f"{what}: {', '.join(NORMS.get(name, name).replace('_', ' ') for name in missing)}."

@@ -1,0 +1,34 @@
+"""The audit report: one HTML file that needs no network, no script and nothing beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from robustcheck.report.text import visible
+from robustcheck.report.view import report_view
+from robustcheck.results import AuditReport
+
+
+def html(report: AuditReport, folder: Path | None) -> str:
+    """The report as a page; examples are shown from the counterexample files in `folder`, if one is given."""
+    template = _environment().get_template("report.html.j2")
+    return template.render(view=report_view(report, folder)) + "\n"
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("robustcheck.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _shown(value: Any) -> Any:
+    """Every text that a template puts out, before it is escaped."""
+    return visible(value) if type(value) is str else value

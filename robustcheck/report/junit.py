@@ -1,0 +1,123 @@
+"""JUnit XML: one test case a gate.
+
+Readers of JUnit (GitHub reporters, GitLab, Jenkins) show the message and the text of a failure and ignore
+properties, so thresholds and results are in the text; properties repeat what a program may want to look up.
+"""
+
+from __future__ import annotations
+
+import math
+
+from junit_xml import TestCase, TestSuite, to_xml_report_string
+
+from robustcheck.report.summary import gate_text, metrics_line, summary_line, verdict_sentence
+from robustcheck.report.text import moment, one_line
+from robustcheck.results import AuditReport, GateResult
+
+RUN = "[run]"
+"""The case of a run that is red for a reason that no gate has. No policy can name a gate so."""
+
+
+def junit_xml(report: AuditReport) -> str:
+    """The report as JUnit XML; a report that is not a pass never gives a file without a failure or an error."""
+    classname = policy_path(report)
+    cases = [_gate_case(gate, classname, allowed=report.verdict == "pass") for gate in report.gates]
+    cases += [_not_run_case(gate_id, classname, interrupted=report.interrupted) for gate_id in report.not_run]
+    if _needs_run_case(report, cases):
+        cases.append(_run_case(report, classname))
+    started = moment(report.started)
+    suite = TestSuite(
+        one_line(report.policy.name) or classname,
+        cases,
+        timestamp=started.isoformat(timespec="seconds") if started else None,
+        properties=dict(suite_properties(report)),
+    )
+    return str(to_xml_report_string([suite]))
+
+
+def policy_path(report: AuditReport) -> str:
+    """The policy's path with forward slashes: the class name of its gates, the same on every system."""
+    return one_line(report.policy.path.replace("\\", "/")).removeprefix("./") or "policy"
+
+
+def _gate_case(gate: GateResult, classname: str, *, allowed: bool) -> TestCase:
+    case = _case(gate.id, classname, gate.cost.seconds)
+    sentence, text = verdict_sentence(gate), gate_text(gate)
+    if gate.verdict == "pass":
+        case.stdout = metrics_line(gate)
+    elif gate.verdict == "error":
+        case.add_error_info(sentence, text, "error")
+    elif gate.verdict == "inconclusive" and allowed:
+        # The policy lets it through: a failure here would turn a build red that robustcheck passed.
+        case.add_skipped_info(f"inconclusive, which the policy allows: {sentence}", text)
+    else:
+        case.add_failure_info(sentence, text, gate.verdict)
+    return case
+
+
+def _not_run_case(gate_id: str, classname: str, *, interrupted: bool) -> TestCase:
+    case = _case(gate_id, classname, None)
+    case.add_skipped_info("not run: the run was interrupted" if interrupted else "not run: deselected or not reached")
+    return case
+
+
+def _needs_run_case(report: AuditReport, cases: list[TestCase]) -> bool:
+    if report.verdict == "pass":
+        return False
+    red = any(case.is_failure() or case.is_error() for case in cases)
+    return report.interrupted or not report.gates or not red
+
+
+def _run_case(report: AuditReport, classname: str) -> TestCase:
+    if report.interrupted:
+        message = f"interrupted: {_of_all(report)} were evaluated"
+    elif not report.gates:
+        message = "no gate was evaluated"
+    else:
+        message = f"the verdict of the run is {report.verdict}"
+    case = _case(RUN, classname, None)
+    case.add_error_info(message, f"{message}\n{summary_line(report)}", "error")
+    return case
+
+
+def _of_all(report: AuditReport) -> str:
+    return f"{len(report.gates)} of {len(report.gates) + len(report.not_run)} gates"
+
+
+def _case(name: str, classname: str, seconds: float | None) -> TestCase:
+    known = seconds if seconds is not None and math.isfinite(seconds) else 0.0
+    return TestCase(one_line(name), classname, elapsed_sec=round(known, 3))
+
+
+def suite_properties(report: AuditReport) -> list[tuple[str, str]]:
+    """What a program may want to look up about a run: verdict, digests, versions."""
+    found = [
+        ("policy.name", one_line(report.policy.name)),
+        ("verdict", report.verdict),
+        ("policy.sha256", one_line(report.policy.sha256)),
+    ]
+    if report.model:
+        found += [("model.path", one_line(report.model.path)), ("model.sha256", one_line(report.model.sha256))]
+    if report.data:
+        found += [
+            ("data.source", one_line(report.data.source)),
+            ("data.sha256", one_line(report.data.sha256)),
+            ("data.samples", str(report.data.samples)),
+            ("data.synthetic", "yes" if report.data.synthetic else "no"),
+        ]
+    found += [("seed", str(report.seed)), ("decision", one_line(report.decision))]
+    found += [("evidence", one_line(report.evidence))]
+    return found + [(f"environment.{one_line(name)}", one_line(value)) for name, value in report.environment.items()]
+
+
+def gate_properties(gate: GateResult) -> list[tuple[str, str]]:
+    """What a program may want to look up about a gate: verdict, metrics, requirements, cost."""
+    found = [("verdict", gate.verdict), ("attack", one_line(gate.attack or "none"))]
+    if gate.threat:
+        found += [("threat.epsilon", one_line(gate.threat.epsilon)), ("threat.norm", one_line(gate.threat.norm))]
+    found += [(f"required.{one_line(item.metric)}", one_line(item.bound)) for item in gate.requirements]
+    for name, metric in gate.metrics.items():
+        # In full: a program that compares must not meet a rounded number.
+        found.append((f"measured.{one_line(name)}", "undefined" if metric.value is None else repr(metric.value)))
+    found += [("cost.forward", str(gate.cost.forward)), ("cost.gradient", str(gate.cost.gradient))]
+    return [*found, ("cost.queries", str(gate.cost.queries.total))]

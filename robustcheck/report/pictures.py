@@ -1,0 +1,192 @@
+"""The counterexamples as pictures in the report: clean, attacked, and what was changed.
+
+A report may come from anybody, and its file names with it. Nothing outside the report's folder is read, nothing
+large is decoded, and a picture that cannot be read, or that is not the one whose digest the report states, is left
+out.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from robustcheck.results import GateResult, Outcome
+
+MOST_BYTES = 16 << 20
+MOST_PIXELS = 1 << 24
+MOST_CHANNELS = 3
+MOST_TRIED = 1000  # broken samples a gate whose files are looked for
+LONGEST_SHOWN = 384  # pixels of the longer side; larger pictures are reduced, or reports would be hundreds of MB
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_NPY_SIGNATURE = b"\x93NUMPY"
+_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError)
+
+Stored = NDArray[np.unsignedinteger]
+"""An image as it is stored: (C, H, W), unsigned integers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One sample before and after; the pictures are data URIs."""
+
+    outcome: Outcome
+    clean: str
+    attacked: str
+    difference: str
+    width: int
+    height: int
+    reduced: bool  # shown smaller than it is stored
+    enlarged: bool  # shown larger: its pixels should stay sharp
+    amplification: float  # of the difference picture
+    changed_levels: int  # largest difference, in stored grey levels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """A gate's examples."""
+
+    examples: tuple[Example, ...] = ()
+    not_as_judged: int = 0  # left out: the pixels are not those whose digest the report states
+
+
+def gallery(gate: GateResult, folder: Path, bits: int | None, most: int) -> Gallery:
+    """Up to `most` broken samples that have both pictures in the folder, those that this gate broke first."""
+    broken = [outcome for outcome in gate.samples if outcome.status == "broken" and outcome.counterexample]
+    broken.sort(key=lambda outcome: outcome.found_by != gate.id)
+    span = gate.threat.epsilon_levels if gate.threat and gate.threat.norm == "linf" else 0
+    shown: list[Example] = []
+    not_as_judged = 0
+    for outcome in broken[:MOST_TRIED]:
+        if len(shown) == most:
+            break
+        pair = _pair(folder, outcome.counterexample or "")
+        if pair and outcome.sha256 not in (None, pixels_sha256(pair[1])):
+            not_as_judged += 1
+        elif pair:
+            shown.append(_example(outcome, *pair, bits=bits, span=span))
+    return Gallery(examples=tuple(shown), not_as_judged=not_as_judged)
+
+
+def _pair(folder: Path, name: str) -> tuple[Stored, Stored] | None:
+    """The clean and the attacked image of a sample, if both are there and are alike in shape and depth."""
+    # Most broken samples have no clean picture: ask for it first.
+    clean = next((image for path in _clean_names(name) if (image := read_stored(folder, path)) is not None), None)
+    attacked = read_stored(folder, name) if clean is not None else None
+    if clean is None or attacked is None or clean.shape != attacked.shape or clean.dtype != attacked.dtype:
+        return None
+    return clean, attacked
+
+
+def _clean_names(counterexample: str) -> Iterator[str]:
+    path = PurePosixPath(counterexample)
+    for suffix in dict.fromkeys((path.suffix, ".png", ".npy")):
+        yield str(path.parent.parent / "clean" / f"{path.stem}{suffix}")
+
+
+def pixels_sha256(stored: Stored) -> str:
+    """Digest of the stored integers (C, H, W), little-endian, C order."""
+    little = stored.astype(stored.dtype.newbyteorder("<"), copy=False)
+    return hashlib.sha256(np.ascontiguousarray(little).tobytes()).hexdigest()
+
+
+def read_stored(folder: Path, name: str) -> Stored | None:
+    """A stored image in the folder; None if it is not there, not inside, too large, or no image."""
+    try:
+        path = _inside(folder, name)
+        if path is None:
+            return None
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            return None
+        return _decode_npy(content) if content.startswith(_NPY_SIGNATURE) else _decode_png(content)
+    except _UNREADABLE:
+        return None
+
+
+def _inside(folder: Path, name: str) -> Path | None:
+    """The regular file that a relative name means inside the folder, links followed; None if it leaves the folder."""
+    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor or ".." in re.split(r"[/\\]", name):
+        return None
+    root = folder.resolve(strict=True)
+    path = (root / name).resolve(strict=True)
+    return path if path.is_relative_to(root) and path.is_file() else None
+
+
+def _decode_png(content: bytes) -> Stored | None:
+    width, height = (int.from_bytes(content[start : start + 4]) for start in (16, 20))
+    # Before Pillow looks at it: a small file can claim gigabytes.
+    if not content.startswith(_PNG_SIGNATURE) or not 0 < width * height <= MOST_PIXELS:
+        return None
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        if image.mode not in {"L", "RGB", "I;16"} or getattr(image, "n_frames", 1) != 1:
+            return None
+        pixels = np.asarray(image)
+    return pixels[np.newaxis] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+
+
+def _decode_npy(content: bytes) -> Stored | None:
+    file = io.BytesIO(content)
+    if np.lib.format.read_magic(file) != (1, 0):
+        return None
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    kind = dtype in (np.dtype("<u1"), np.dtype("<u2"))
+    if fortran or not kind or len(shape) != 3 or not 0 < shape[0] <= MOST_CHANNELS:
+        return None
+    if not 0 < shape[1] * shape[2] <= MOST_PIXELS:
+        return None
+    # np.load would allocate whatever the header claims; this raises where the file is shorter.
+    pixels = np.frombuffer(content, dtype=dtype, offset=file.tell(), count=shape[0] * shape[1] * shape[2])
+    return pixels.reshape(shape)
+
+
+def _example(outcome: Outcome, clean: Stored, attacked: Stored, *, bits: int | None, span: int) -> Example:
+    full = 2**bits - 1 if bits and 0 < bits <= 16 else int(np.iinfo(clean.dtype).max)
+    change = attacked.astype(np.int64) - clean.astype(np.int64)
+    largest = int(np.abs(change).max())
+    span = min(span, full) if span > 0 else max(largest, 1)
+    _, height, width = clean.shape
+    step = max(1, -(-max(height, width) // LONGEST_SHOWN))
+    return Example(
+        outcome=outcome,
+        clean=_data_uri(_reduced(clean, step) / full),
+        attacked=_data_uri(_reduced(attacked, step) / full),
+        # Every step-th pixel, not a mean over them: a mean would hide most of a noise-like change.
+        difference=_data_uri(0.5 + change[:, ::step, ::step] / (2 * span)),
+        width=-(-width // step),
+        height=-(-height // step),
+        reduced=step > 1,
+        enlarged=max(height, width) < LONGEST_SHOWN,
+        amplification=full / (2 * span),
+        changed_levels=largest,
+    )
+
+
+def _reduced(stored: Stored, step: int) -> NDArray[np.float64]:
+    """Means over squares of `step` pixels; the last ones repeat the edge."""
+    if step == 1:
+        return stored.astype(np.float64)
+    channels, height, width = stored.shape
+    padded = np.pad(stored, ((0, 0), (0, -height % step), (0, -width % step)), mode="edge")
+    squares = padded.reshape(channels, padded.shape[1] // step, step, padded.shape[2] // step, step)
+    means: NDArray[np.float64] = squares.mean(axis=(2, 4), dtype=np.float64)
+    return means
+
+
+def _data_uri(shares: NDArray[np.float64]) -> str:
+    """A PNG of an image (C, H, W) whose values are shares of the range; two channels are shown as their first."""
+    levels = np.rint(np.clip(shares, 0, 1) * 255).astype(np.uint8)
+    picture = np.moveaxis(levels, 0, -1) if levels.shape[0] == 3 else levels[0]
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,0 +1,100 @@
+"""Progress on long work, for people at a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from robustcheck.report.summary import gate_text
+from robustcheck.results import GateResult
+
+_SECONDS_BETWEEN = 0.1
+
+# Make room for a line below, remember the place, go down to its beginning; and back to the place, line cleared.
+_DOWN = "\x1bD\x1b[A\x1b7\x1b[B\r"
+_UP = "\r\x1b[K\x1b8"
+
+
+class Line:
+    """One line below the one that pytest is writing, which is left as it was.
+
+    Rich owns the line that it draws on; here pytest does, so the line is drawn by hand.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._shown = False
+        self._last = 0.0
+
+    @classmethod
+    def on_terminal(cls) -> Line | None:
+        """A line on standard error as it is now (pytest captures it later), if that is a terminal."""
+        if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+            return None
+        return cls(os.fdopen(os.dup(sys.stderr.fileno()), "w"))
+
+    def update(self, what: str, done: int, of: int) -> None:
+        """Say how far a piece of work is."""
+        now = time.monotonic()
+        if now - self._last < _SECONDS_BETWEEN:
+            return
+        self._last = now
+        self._stream.write(("\r\x1b[K" if self._shown else _DOWN) + f"  {what}: {done} of {of} samples")
+        self._stream.flush()
+        self._shown = True
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            self._stream.write(_UP)
+            self._stream.flush()
+            self._shown = False
+
+
+class Bars:
+    """A bar a gate on a terminal; in a log, a line for each gate that is finished."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        console = Console(stderr=True)
+        self._quiet = quiet
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("samples"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=quiet or not console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def update(self, what: str, done: int, of: int) -> None:
+        """Say how far a piece of work is."""
+        if what not in self._tasks:
+            for task in self._tasks.values():
+                self._progress.update(task, visible=False)
+            self._tasks[what] = self._progress.add_task(what, total=of)
+        self._progress.update(self._tasks[what], completed=done)
+
+    def finished(self, gate: GateResult) -> None:
+        """Print a gate's verdict."""
+        if not self._quiet:
+            first = gate_text(gate).splitlines()[0]
+            self._console.print(f"{gate.id}: {first}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,198 @@
+"""Words and numbers that every report says in the same way, and the cleaning of text that comes from outside.
+
+Labels, sample names, paths and error messages are written by others. Each string goes through `visible` or `one_line`
+on its way into a report, so that none of them can break XML, hide what follows it from a reader, reorder a line by
+bidirectional controls, or send escape sequences to a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from robustcheck.results import Cost, GateResult, Metric, Requirement, Status, Threat
+
+# Controls but tab and newline, line separators, bidirectional controls, surrogates, and what XML calls noncharacters.
+_UNSHOWABLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef"
+    + "".join(rf"\U{plane:04x}fffe\U{plane:04x}ffff" for plane in range(17))
+    + "]"
+)
+_BOUND = re.compile(r"\s*([<>])=?\s*([-+.\deE]+)\s*")
+
+NORMS = {"linf": "L∞", "l2": "L2"}
+GOALS = {
+    "untargeted": "any wrong answer",
+    "targeted": "one particular wrong answer",
+    "missed_finding": "disease read as no disease",
+    "false_alarm": "no disease read as disease",
+}
+KNOWLEDGE = {
+    "white-box": "the candidate's weights and gradients",
+    "scores": "the scores of all labels",
+    "top-k": "the scores of the best few labels",
+    "label": "the predicted label only",
+    "transfer": "another model only",
+}
+METRIC_MEANINGS = {
+    "accuracy": "share of the samples that are read right",
+    "balanced_accuracy": "mean over the labels of the share that is read right",
+    "sensitivity": "share of the positives that are read as positive",
+    "specificity": "share of the negatives that are read as negative",
+    "auroc": "area under the ROC curve of the positive label's probability",
+    "attack_success": "share of the samples right before the attack that it turned",
+}
+
+
+def visible(text: str) -> str:
+    """The text with all that cannot be shown, or that changes how the rest is shown, written as an escape."""
+    plain = text.replace("\r\n", "\n")
+    return _UNSHOWABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), plain)
+
+
+def one_line(text: str) -> str:
+    """The text made visible, on one line."""
+    return " ".join(visible(text).split())
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 gate`, `2 gates`, `1,234 gates`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A value between 0 and 1, or `undefined`."""
+    return "undefined" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def seconds(value: float) -> str:
+    """A duration, in the unit that a reader thinks in."""
+    if not math.isfinite(value):
+        return "unknown time"
+    if value < 120:
+        return f"{value:.1f} s"
+    return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
+
+
+def moment(started: str) -> datetime | None:
+    """The time that an ISO 8601 text names, in UTC; None if it names none."""
+    try:
+        parsed = datetime.fromisoformat(started)
+        return parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def bound_of(requirement: Requirement) -> tuple[str, float] | None:
+    """`(">", 0.7)` for at least 0.7, `("<", 0.2)` for at most 0.2; None if the bound cannot be read."""
+    found = _BOUND.fullmatch(requirement.bound)
+    try:
+        return (found[1], float(found[2])) if found else None
+    except ValueError:
+        return None
+
+
+def measured_value(requirement: Requirement, metric: Metric) -> str:
+    """The value with as many digits, from three, as show on which side of its bound it lies.
+
+    Rounded to three digits, 0.6996 would read as meeting `>= 0.7`.
+    """
+    bound = bound_of(requirement)
+    if bound is None or metric.value is None or not math.isfinite(metric.value):
+        return number(metric.value)
+
+    def side(value: float) -> int:
+        return (value > bound[1]) - (value < bound[1])
+
+    wanted = side(metric.value)
+    digits = next((digits for digits in range(3, 8) if side(round(metric.value, digits)) == wanted), 3)
+    return number(metric.value, digits)
+
+
+def interval(metric: Metric) -> str:
+    """`0.566 to 0.653`, or nothing where no interval is known."""
+    return "" if metric.low is None or metric.high is None else f"{number(metric.low)} to {number(metric.high)}"
+
+
+def count_of(metric: Metric) -> str:
+    """`305 of 500`, or `500 samples` for metrics that are no rate."""
+    if metric.successes is None:
+        return plural(metric.samples, "sample")
+    return f"{metric.successes:,} of {metric.samples:,}"
+
+
+def support(metric: Metric) -> str:
+    """What a value rests on: `305 of 500; 95 % interval 0.566 to 0.653`."""
+    return f"{count_of(metric)}; 95 % interval {interval(metric)}" if interval(metric) else count_of(metric)
+
+
+def metric_text(name: str, metric: Metric) -> str:
+    """`accuracy 0.610 (305 of 500; 95 % interval 0.566 to 0.653)`."""
+    return f"{one_line(name)} {number(metric.value)} ({support(metric)})"
+
+
+def counts(gate: GateResult) -> Counter[Status]:
+    """How many samples were broken, held, or wrong before the attack."""
+    return Counter(outcome.status for outcome in gate.samples)
+
+
+def counts_text(gate: GateResult) -> str:
+    """`90 broken, 305 held, 105 wrong before the attack`."""
+    found = counts(gate)
+    if gate.attack is None:
+        return f"{found['held']:,} right, {found['wrong']:,} wrong"
+    return f"{found['broken']:,} broken, {found['held']:,} held, {found['wrong']:,} wrong before the attack"
+
+
+def parameters_text(parameters: Mapping[str, Any]) -> str:
+    """`steps 40, restarts 2`."""
+    return ", ".join(f"{one_line(name)} {_parameter(value)}" for name, value in parameters.items())
+
+
+def _parameter(value: Any) -> str:
+    if value is None:
+        return "default"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+
+
+def norm_text(norm: str) -> str:
+    """`L∞` for `linf`."""
+    return NORMS.get(norm, one_line(norm))
+
+
+def budget_text(threat: Threat) -> str:
+    """`ε = 2/255, L∞`."""
+    return f"ε = {one_line(threat.epsilon)}, {norm_text(threat.norm)}"
+
+
+def threat_text(threat: Threat) -> str:
+    """The threat model in words: goal, knowledge, capability, query limit."""
+    goal, knowledge = _explained(GOALS, threat.goal), _explained(KNOWLEDGE, threat.knowledge)
+    levels = plural(threat.epsilon_levels, "grey level")
+    if threat.norm == "linf":
+        capability = f"change each stored value by at most {levels}"
+    else:
+        capability = f"change the image by at most {levels} in the norm"
+    queries = "no limit" if threat.queries is None else f"at most {threat.queries:,} a sample"
+    return (
+        f"Goal: {goal}. Knowledge: {knowledge}. Capability: {capability} ({budget_text(threat)}). Queries: {queries}."
+    )
+
+
+def _explained(meanings: Mapping[str, str], word: str) -> str:
+    return f"{meanings[word]} ({word})" if word in meanings else one_line(word)
+
+
+def cost_text(cost: Cost) -> str:
+    """`12.3 s; 20,480 samples forward, 18,211 for gradients; no queries`."""
+    asked = cost.queries
+    queries = f"{asked.total:,} queries (most {asked.max:,}, median {asked.median:,g} a sample)"
+    passes = f"{cost.forward:,} samples forward, {cost.gradient:,} for gradients"
+    return f"{seconds(cost.seconds)}; {passes}; {queries if asked.total else 'no queries'}"

@@ -1,0 +1,246 @@
+"""What the HTML template shows, computed beforehand: the template only lays it out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from robustcheck.report.facts import Facts, data_facts, gate_facts, model_facts, not_tried, run_facts
+from robustcheck.report.pictures import Example, Gallery, gallery
+from robustcheck.report.plot import Plot, plots
+from robustcheck.report.summary import (
+    metric_of,
+    requirement_state,
+    summary_line,
+    verdict_sentence,
+)
+from robustcheck.report.text import (
+    METRIC_MEANINGS,
+    budget_text,
+    count_of,
+    counts,
+    counts_text,
+    interval,
+    measured_value,
+    moment,
+    number,
+    plural,
+    seconds,
+    visible,
+)
+from robustcheck.results import AuditReport, GateResult, Verdict
+
+EXAMPLES_A_GATE = 6
+EXAMPLES_IN_ALL = 60  # at most half a MB each
+
+BANNERS: dict[Verdict, tuple[str, str]] = {
+    "pass": ("Pass", "Every gate that was run met its requirements."),
+    "fail": ("Fail", "At least one gate did not meet its requirements."),
+    "inconclusive": ("Inconclusive", "At least one gate could not be decided with the confidence that is asked."),
+    "error": ("Error", "Not everything could be evaluated, so nothing is shown about the candidate as a whole."),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """A banner below the verdict's."""
+
+    kind: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequirementView:
+    """A requirement and what was measured, as one row says it."""
+
+    metric: str
+    bound: str
+    value: str
+    interval: str
+    state: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricView:
+    """A metric of a gate."""
+
+    name: str
+    meaning: str
+    value: str
+    interval: str
+    count: str
+    required: str
+    state: str  # of the requirement; "" without one
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleView:
+    """A broken sample: three pictures and what is said about them."""
+
+    picture: Example
+    title: str
+    amplified: str
+    details: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateView:
+    """A gate: its row in the table and its section."""
+
+    anchor: str
+    gate: GateResult
+    attack: str
+    budget: str
+    sentence: str
+    error: str
+    counts: str
+    seconds: str
+    requirements: tuple[RequirementView, ...]
+    metrics: tuple[MetricView, ...]
+    facts: Facts
+    examples: tuple[ExampleView, ...]
+    examples_note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportView:
+    """All of the page."""
+
+    report: AuditReport
+    banner: str
+    explanation: str
+    summary: str
+    date: str
+    notices: tuple[Notice, ...]
+    plots: tuple[Plot, ...]
+    gates: tuple[GateView, ...]
+    not_tried: tuple[str, ...]
+    run: Facts
+    model: Facts
+    data: Facts
+
+
+def report_view(report: AuditReport, folder: Path | None) -> ReportView:
+    """Compute the page; pictures come from `folder`, and there are none without one."""
+    banner, explanation = BANNERS[report.verdict]
+    started = moment(report.started)
+    with_pictures = sum(any(outcome.status == "broken" for outcome in gate.samples) for gate in report.gates)
+    most = max(1, min(EXAMPLES_A_GATE, EXAMPLES_IN_ALL // max(1, with_pictures)))
+    bits = report.data.bits if report.data else None
+    return ReportView(
+        report=report,
+        banner=banner,
+        explanation=explanation,
+        summary=summary_line(report).partition(": ")[2],
+        date=started.strftime("%Y-%m-%d %H:%M UTC") if started else "date not recorded",
+        notices=tuple(_notices(report)),
+        plots=tuple(plots(report)),
+        gates=tuple(
+            _gate(gate, f"gate-{order}", gallery(gate, folder, bits, most) if folder else Gallery())
+            for order, gate in enumerate(report.gates, 1)
+        ),
+        not_tried=tuple(not_tried(report)),
+        run=run_facts(report),
+        model=model_facts(report.model) if report.model else (),
+        data=data_facts(report.data) if report.data else (),
+    )
+
+
+def _notices(report: AuditReport) -> Iterator[Notice]:
+    if report.data and report.data.synthetic:
+        text = "The images are generated. The result says nothing about any patient."
+        yield Notice(kind="synthetic", title="Synthetic data", text=text)
+    if report.interrupted:
+        text = "The run was stopped before its end. Gates below were finished; the others were not reached."
+        yield Notice(kind="error", title="Interrupted", text=text)
+    if report.not_run:
+        text = f"{plural(len(report.not_run), 'gate')} of the policy {_were(report.not_run)} not run."
+        yield Notice(kind="inconclusive", title="Partial", text=text)
+    warnings = sum(finding.severity != "note" for gate in report.gates for finding in gate.findings)
+    if warnings:
+        text = f"{plural(warnings, 'finding')} about the gates should be read before the verdict is relied on."
+        yield Notice(kind="inconclusive", title="Findings", text=text)
+
+
+def _were(items: Sequence[object]) -> str:
+    return "was" if len(items) == 1 else "were"
+
+
+def _gate(gate: GateResult, anchor: str, pictures: Gallery) -> GateView:
+    return GateView(
+        anchor=anchor,
+        gate=gate,
+        attack=gate.attack or "no attack",
+        budget=budget_text(gate.threat) if gate.threat else "",
+        sentence=verdict_sentence(gate),
+        error="\n".join(visible(gate.error).strip().splitlines()[1:]) if gate.error else "",
+        counts=counts_text(gate).removesuffix(" before the attack") if gate.samples else "",
+        seconds=seconds(gate.cost.seconds),
+        requirements=_requirements(gate),
+        metrics=_metrics(gate),
+        facts=gate_facts(gate),
+        examples=tuple(_example(example) for example in pictures.examples),
+        examples_note=_examples_note(gate, pictures),
+    )
+
+
+def _requirements(gate: GateResult) -> tuple[RequirementView, ...]:
+    return tuple(
+        RequirementView(
+            metric=requirement.metric,
+            bound=requirement.bound,
+            value=measured_value(requirement, metric_of(gate, requirement)),
+            interval=interval(metric_of(gate, requirement)),
+            state=requirement_state(gate, requirement),
+        )
+        for requirement in gate.requirements
+    )
+
+
+def _metrics(gate: GateResult) -> tuple[MetricView, ...]:
+    required = {requirement.metric: requirement for requirement in gate.requirements}
+    return tuple(
+        MetricView(
+            name=name,
+            meaning=METRIC_MEANINGS.get(name, ""),
+            value=measured_value(required[name], metric) if name in required else number(metric.value),
+            interval=interval(metric) or "not computed",
+            count=count_of(metric),
+            required=required[name].bound if name in required else "",
+            state=requirement_state(gate, required[name]) if name in required else "",
+        )
+        for name, metric in gate.metrics.items()
+    )
+
+
+def _example(example: Example) -> ExampleView:
+    outcome = example.outcome
+    details = [f"labelled {outcome.label}", f"largest change {plural(example.changed_levels, 'grey level')}"]
+    if outcome.distance_levels is not None and outcome.distance_levels != example.changed_levels:
+        details.append(f"distance {outcome.distance_levels:.4g} levels")
+    if outcome.score is not None:
+        details.append(f"probability of the positive label {number(outcome.score)}")
+    if outcome.found_by:
+        details.append(f"found by {outcome.found_by}")
+    return ExampleView(
+        picture=example,
+        title=outcome.sample,
+        amplified=f"×{example.amplification:.3g}",
+        details=", ".join(details),
+    )
+
+
+def _examples_note(gate: GateResult, pictures: Gallery) -> str:
+    broken = counts(gate)["broken"]
+    notes = []
+    if pictures.examples:
+        notes.append(f"{len(pictures.examples)} of {plural(broken, 'broken sample')}; report.json lists all of them.")
+        notes.append("In the difference, mid-grey is no change.")
+    if any(example.reduced for example in pictures.examples):
+        notes.append("Pictures are shown smaller than they are stored; the files beside this report are not.")
+    if pictures.not_as_judged:
+        left_out = plural(pictures.not_as_judged, "picture")
+        notes.append(f"{left_out} left out: the file is not the one that was judged (its digest differs).")
+    return " ".join(notes)

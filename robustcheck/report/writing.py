@@ -1,0 +1,75 @@
+"""Report files: each is whole or not there at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from robustcheck.errors import ReportError
+from robustcheck.report.html import html
+from robustcheck.report.junit import junit_xml
+from robustcheck.report.text import visible
+from robustcheck.results import AuditReport
+
+
+def write_reports(report: AuditReport, folder: Path) -> list[Path]:
+    """Write `report.json`, `junit.xml` and `report.html` into a folder, which is made if it is not there.
+
+    The JSON comes first: the other two can be made from it again.
+
+    Raises:
+        ReportError: a file cannot be written.
+    """
+    texts: dict[str, Callable[[], str]] = {
+        "report.json": lambda: json_text(report),
+        "junit.xml": lambda: junit_xml(report),
+        "report.html": lambda: html(report, folder),
+    }
+    return [write_whole(folder / name, text()) for name, text in texts.items()]
+
+
+def json_text(report: AuditReport) -> str:
+    """The report as JSON, also where a file name that is not UTF-8 got into it, which JSON cannot hold as it is."""
+    try:
+        return report.to_json()
+    except ValueError:
+        shown: AuditReport = _showable(report)
+        return shown.to_json()
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write a text under another name beside its own, then rename it: no reader meets half a file.
+
+    Raises:
+        ReportError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("x", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise ReportError(f"{path}: cannot be written: {error.strerror or error}") from None
+    return path
+
+
+def _showable(value: Any) -> Any:
+    """The same data with every text made visible."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, dict):
+        return {_showable(key): _showable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_showable(item) for item in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.replace(
+            value, **{field.name: _showable(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        )
+    return value

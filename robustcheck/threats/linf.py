@@ -1,0 +1,56 @@
+"""The L∞ ball: every pixel may change by at most so many stored grey levels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import floor
+
+import torch
+
+from robustcheck.errors import EvaluationError
+from robustcheck.policy import Quantity
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinfBall:
+    """Images within `levels` grey levels of a clean one, and within the storable range [0, `maximum`]."""
+
+    levels: int
+    maximum: int
+
+    @classmethod
+    def of(cls, budget: Quantity, bits: int) -> LinfBall:
+        """The ball that a budget admits at a stored depth. A fraction of a level admits no more than the whole ones.
+
+        Raises:
+            EvaluationError: it admits no change at all.
+        """
+        levels = floor(budget.in_levels(bits))
+        if levels < 1:
+            raise EvaluationError(
+                f"epsilon {budget.text} is {float(budget.in_levels(bits)):.3g} of a grey level and admits no change to "
+                f"these images of {bits} bits; one level is 1/{2**bits - 1}"
+            )
+        return cls(levels=levels, maximum=2**bits - 1)
+
+    @property
+    def radius(self) -> float:
+        """As a share of the full range."""
+        return self.levels / self.maximum
+
+    def project(self, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        """The nearest point of the ball, for images and clean images (N, C, H, W) in shares of the range."""
+        return images.clamp(clean - self.radius, clean + self.radius).clamp_(0, 1)
+
+    def sample(self, clean: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        """Points of the ball from uniform numbers in [0, 1) of the images' shape."""
+        return self.project(clean + (2 * uniform - 1) * self.radius, clean)
+
+    def distance(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        """Distance (N,) in grey levels of stored integer images (N, C, H, W) from the clean ones."""
+        return (stored.int() - clean.int()).abs().flatten(1).amax(dim=1)
+
+    def contains(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        """Which (N,) of the stored integer images lie in the ball, exactly."""
+        storable = (stored.flatten(1) >= 0).all(dim=1) & (stored.flatten(1) <= self.maximum).all(dim=1)
+        return storable & (self.distance(stored, clean) <= self.levels)

@@ -1,0 +1,27 @@
+"""Phrases that messages to the user share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from traceback import format_exception_only
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'pgd'?`, or nothing where no known word is close."""
+    originals = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), originals, n=1)
+    return f"; did you mean {originals[close[0]]!r}?" if close else ""
+
+
+def listed(words: Iterable[object], *, limit: int = 10) -> str:
+    """`a, b, c and 4 more`; `nothing` where there are none."""
+    every = [str(word) for word in words]
+    more = f" and {len(every) - limit} more" if len(every) > limit else ""
+    return (", ".join(every[:limit]) or "nothing") + more
+
+
+def last_line(error: BaseException) -> str:
+    """The last line that a traceback would print, at most 300 characters of it."""
+    line = format_exception_only(error)[-1].strip().splitlines()[-1]
+    return line if len(line) <= 300 else line[:299] + "…"

@@ -1,0 +1,16 @@
+"""What the tests of several folders share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def xrays() -> Path:
+    """The PneumoniaMNIST archive, which lies beside the project and never in it; mark such tests `xrays`."""
+    path = Path(__file__).parents[1].parent / "shared" / "data" / "pneumoniamnist.npz"
+    if not path.is_file():
+        pytest.skip(f"needs the PneumoniaMNIST archive at {path}")
+    return path

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from robustcheck.errors import DataError
+
+GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
+
+
+@pytest.fixture
+def classes(save_picture):
+    """`scans/` with two normal and three sick images of one size."""
+    for name in ("normal/b.png", "normal/a.PNG", "sick/3.tif", "sick/1.png", "sick/2.tiff"):
+        save_picture(f"scans/{name}", GREY)
+
+
+def test_classes(classes, load):
+    samples = load("scans")
+    assert samples.names == ("normal/a.PNG", "normal/b.png", "sick/1.png", "sick/2.tiff", "sick/3.tif")
+    assert samples.labels.tolist() == [0, 0, 1, 1, 1]
+    assert (samples.image(3) == GREY).all()
+    assert (samples.info.split, samples.info.shape, samples.info.bits) == (None, (1, 3, 4), 8)
+    assert samples.info.notes == ()
+
+
+def test_the_policy_orders_labels_and_the_folder_samples(classes, load):
+    samples = load("scans", labels=["sick", "normal"])
+    assert samples.names[0] == "normal/a.PNG"
+    assert samples.labels.tolist() == [1, 1, 0, 0, 0]
+
+
+def test_only_the_files_that_are_used_are_opened(classes, load, tmp_path):
+    whole = load("scans", samples=2)
+    for name in {"normal/a.PNG", "normal/b.png", "sick/1.png", "sick/2.tiff", "sick/3.tif"} - set(whole.names):
+        (tmp_path / "scans" / name).write_bytes(b"broken")
+    assert load("scans", samples=2).info.sha256 == whole.info.sha256
+    assert whole.info.available == 5
+
+
+def test_split_folders(save_picture, load):
+    save_picture("scans/test/normal/a.png", GREY)
+    save_picture("scans/train/sick/a.png", GREY)
+    samples = load("scans", split="test")
+    assert samples.names == ("test/normal/a.png",)
+    assert samples.info.split == "test"
+    assert samples.info.notes == ("no sample is labelled 'sick'",)
+
+
+def test_no_split_folders(classes, load):
+    samples = load("scans", split="test")
+    assert len(samples) == 5
+    assert samples.info.split is None
+    assert samples.info.notes == ("scans has no subfolder test: all its images are one split",)
+
+
+def test_hidden_and_other_entries(classes, load, tmp_path):
+    (tmp_path / "scans/.DS_Store").write_bytes(b"")
+    (tmp_path / "scans/.cache").mkdir()
+    (tmp_path / "scans/sick/.hidden.png").write_bytes(b"")
+    (tmp_path / "scans/sick/notes.txt").write_bytes(b"")
+    (tmp_path / "scans/README.md").write_bytes(b"")
+    (tmp_path / "scans/sick/nested.png").mkdir()
+    samples = load("scans")
+    assert len(samples) == 5
+    assert samples.info.notes == (
+        "3 entries that are no PNG, JPEG or TIFF were left out: sick/nested.png, sick/notes.txt, README.md",
+    )
+
+
+def test_images_of_several_sizes(classes, save_picture, load):
+    save_picture("scans/normal/c.png", np.zeros((7, 9), np.uint8))
+    samples = load("scans")
+    assert samples.info.shape is None
+    assert samples.shape_of(2) == (1, 7, 9) == samples.image(2).shape
+
+
+def test_the_digest_is_over_the_files_bytes(classes, save_picture, load):
+    samples = load("scans")
+    assert samples.images.content_sha256(1) == hashlib.sha256(samples.images.pictures[1].path.read_bytes()).hexdigest()
+    save_picture("scans/sick/2.tiff", GREY + 1)
+    assert load("scans").info.sha256 != samples.info.sha256
+
+
+def test_a_file_that_changes_after_loading(classes, save_picture, load):
+    samples = load("scans")
+    save_picture("scans/normal/a.PNG", GREY + 1)
+    with pytest.raises(DataError, match=r"normal/a.PNG: the file has changed since it was loaded"):
+        samples.image(0)
+
+
+def test_a_file_that_goes_after_loading(classes, load, tmp_path):
+    samples = load("scans")
+    (tmp_path / "scans/normal/a.PNG").unlink()
+    with pytest.raises(DataError, match=r"normal/a.PNG: it cannot be read: No such file"):
+        samples.image(0)
+
+
+def test_links_inside_the_folder_are_followed(classes, load, tmp_path):
+    (tmp_path / "scans/sick/4.png").symlink_to(tmp_path / "scans/sick/1.png")
+    assert len(load("scans")) == 6
+
+
+@pytest.mark.parametrize("whole_class", [False, True])
+def test_links_out_of_the_folder_are_refused(classes, save_picture, load, tmp_path, whole_class):
+    outside = save_picture("secret/0.png", GREY)
+    if whole_class:
+        (tmp_path / "scans/extra").symlink_to(outside.parent)
+    else:
+        (tmp_path / "scans/sick/0.png").symlink_to(outside)
+    with pytest.raises(DataError, match=r"0.png is a link out of .*: a data file cannot escape its folder"):
+        load("scans", labels=["normal", "sick", "extra"])
+
+
+def test_a_dangling_link(classes, load, tmp_path):
+    (tmp_path / "scans/sick/0.png").symlink_to(tmp_path / "scans/sick/gone.png")
+    with pytest.raises(DataError, match=r"sick/0.png: it cannot be read: No such file"):
+        load("scans")
+
+
+def test_folders_that_are_no_labels(classes, save_picture, load):
+    save_picture("scans/sic/a.png", GREY)
+    with pytest.raises(DataError, match=r"subfolders are normal, sic, sick, and the policy's labels are normal, sick"):
+        load("scans")
+
+
+def test_splits_that_are_not_named(save_picture, load):
+    save_picture("scans/test/normal/a.png", GREY)
+    with pytest.raises(DataError, match=r"subfolders are test, .*; name one in data.split if they are splits"):
+        load("scans")
+
+
+def test_no_folders(load, tmp_path):
+    (tmp_path / "scans").mkdir()
+    with pytest.raises(DataError, match=r"it has no subfolders; one a label is needed, named normal, sick"):
+        load("scans")
+
+
+def test_no_images(load, tmp_path):
+    (tmp_path / "scans/normal").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"scans: it holds no samples"):
+        load("scans")
+
+
+def test_no_such_folder(classes, load):
+    with pytest.raises(DataError, match=r"scan: there is no such folder.*module:callable; did you mean 'scans'"):
+        load("scan")

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from robustcheck.errors import DataError
+
+GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
+
+
+@pytest.fixture
+def manifest(tmp_path, save_picture):
+    """Write `data.csv` beside the pictures a.png, b.png and sub/c.png."""
+    for index, name in enumerate(("a.png", "b.png", "sub/c.png")):
+        save_picture(name, GREY + index)
+
+    def write(text, encoding="utf-8", name="data.csv"):
+        data = text if isinstance(text, bytes) else text.encode(encoding)
+        (tmp_path / name).write_bytes(data)
+
+    return write
+
+
+def test_rows_in_their_order(manifest, load):
+    manifest("path,label\nb.png,sick\nsub/c.png,normal\na.png,sick\n")
+    samples = load("data.csv")
+    assert samples.names == ("b.png", "sub/c.png", "a.png")
+    assert samples.labels.tolist() == [1, 0, 1]
+    assert (samples.image(1) == GREY + 2).all()
+    assert samples.info.split is None
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_spreadsheets_dialects(manifest, load, encoding, delimiter, newline):
+    rows = [["label", "path", "note, if any"], ["sick", "a.png", "né"], ["normal", '"b.png"', ""]]
+    rows[0][2] = '"note, if any"'
+    manifest(newline.join(delimiter.join(row) for row in rows), encoding=encoding)
+    samples = load("data.csv")
+    assert samples.names == ("a.png", "b.png")
+    assert samples.labels.tolist() == [1, 0]
+
+
+def test_labels_by_number(manifest, load):
+    manifest("path,label\na.png,1\nb.png,0\n")
+    assert load("data.csv").labels.tolist() == [1, 0]
+
+
+def test_labels_that_are_named_with_digits(manifest, load):
+    manifest("path,label\na.png,1\nb.png,0\n")
+    assert load("data.csv", labels=["1", "0"]).labels.tolist() == [0, 1]
+
+
+def test_a_number_among_names_is_a_mistake(manifest, load):
+    manifest("path,label\na.png,1\nb.png,sick\n")
+    with pytest.raises(DataError, match=r"^data.csv:2: the policy has no label '1'; it has normal, sick$"):
+        load("data.csv")
+
+
+def test_splits(manifest, load):
+    manifest("path,label,split\na.png,sick,train\nb.png,sick,test\nsub/c.png,normal,test\nmissing.png,odd,train\n")
+    samples = load("data.csv", split="test")
+    assert samples.names == ("b.png", "sub/c.png")
+    assert samples.info.split == "test"
+    assert samples.info.available == 2
+    assert samples.info.notes == ()
+
+
+def test_a_split_column_that_is_not_asked_for_is_noted(manifest, load):
+    manifest("path,label,split\na.png,sick,train\nb.png,normal,test\n")
+    samples = load("data.csv")
+    assert len(samples) == 2
+    assert samples.info.notes == (
+        "all rows of data.csv are used, whatever its column split says: data.split names none",
+    )
+
+
+def test_a_split_without_a_column_is_noted(manifest, load):
+    manifest("path,label\na.png,sick\nb.png,normal\n")
+    samples = load("data.csv", split="test")
+    assert samples.info.split is None
+    assert samples.info.notes == ("data.csv has no column split: all its rows are one split",)
+
+
+def test_a_split_that_no_row_has(manifest, load):
+    manifest("path,label,split\na.png,sick,train\nb.png,normal,val\n")
+    with pytest.raises(DataError, match=r"data.csv: no row's split is 'test'; the column holds train, val"):
+        load("data.csv", split="test")
+
+
+def test_another_root(manifest, load, save_picture):
+    save_picture("elsewhere/x.png", GREY)
+    manifest("path,label\nx.png,sick\n")
+    assert load("data.csv", root="elsewhere").names == ("x.png",)
+
+
+def test_a_root_that_is_not_there(manifest, load):
+    manifest("path,label\na.png,sick\n")
+    with pytest.raises(DataError, match=r"data.csv: data.root is elsewhere, and there is no such folder"):
+        load("data.csv", root="elsewhere")
+
+
+def test_every_mistake_has_its_line(manifest, load):
+    manifest(
+        "path,label\na.png,sik\n\nb.png\n/etc/passwd.png,sick\n../x.png,sick\nC:\\x.png,sick\ngone.png,sick\n,sick\n"
+        "sub/c.dcm,sick\nb.png,sick\nsub/../b.png,sick\na\0.png,sick\n"
+    )
+    with pytest.raises(DataError) as caught:
+        load("data.csv")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "data.csv:2: the policy has no label 'sik'; did you mean 'sick'?; it has normal, sick"
+    assert lines[1] == "data.csv:4: 1 cells, but the header has 2"
+    for line, place, what in [
+        (2, 5, "'/etc/passwd.png': it leaves "),
+        (3, 6, "'../x.png': it leaves "),
+        (4, 7, "'C:\\\\x.png': it leaves "),
+        (5, 8, "'gone.png': there is no such file in "),
+        (6, 9, "'': the path is empty"),
+        (7, 10, "'sub/c.dcm': only .png, .jpg, .jpeg, .tif, .tiff are read"),
+        (8, 12, "'sub/../b.png': the same file as in line 11"),
+        (9, 13, "'a\\x00.png': "),
+    ]:
+        assert lines[line].startswith(f"data.csv:{place}: {what}"), lines[line]
+
+
+def test_ten_mistakes_are_spelt_out_and_the_rest_counted(manifest, load):
+    manifest("path,label\n" + "".join(f"{index}.png,sick\n" for index in range(14)))
+    with pytest.raises(DataError) as caught:
+        load("data.csv")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 11
+    assert lines[-1] == "data.csv: 4 more of 14 mistakes"
+
+
+def test_links_out_of_the_folder_are_refused(manifest, load, tmp_path, save_picture):
+    outside = save_picture("secret/x.png", GREY)
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside/x.png").symlink_to(outside)
+    manifest("path,label\nx.png,sick\n")
+    with pytest.raises(DataError, match=r"data.csv:2: 'x.png': it leaves .*a data file cannot escape its folder"):
+        load("data.csv", root="inside")
+
+
+def test_links_in_a_circle(manifest, load, tmp_path):
+    (tmp_path / "x.png").symlink_to(tmp_path / "y.png")
+    (tmp_path / "y.png").symlink_to(tmp_path / "x.png")
+    manifest("path,label\nx.png,sick\n")
+    with pytest.raises(DataError, match=r"data.csv:2: 'x.png': "):
+        load("data.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "data.csv: it is empty; a header with the columns path and label is needed"),
+        ("\n\n", "data.csv: it is empty"),
+        ("path,label\n", "data.csv: it holds no samples"),
+        (
+            "paths,label\na.png,sick\n",
+            "data.csv:1: no column 'path'; did you mean 'paths'.; the header is paths, label",
+        ),
+        ("a.png,sick\n", "data.csv:1: no column 'path'"),
+        ("path,label,path\n", "data.csv:1: the column 'path' is there twice"),
+        ("path,label\na.png,7\n", "data.csv:2: label 7 is out of range: 0 to 1 are allowed"),
+        ("path,label\na.png," + "9" * 5000, "data.csv:2: label 9+ is out of range"),
+        (b"path,label\na.png,\xff\n", "data.csv:2: it is not UTF-8; save it as CSV UTF-8"),
+        ("path,label\na.png,sick\n".encode("utf-16"), "data.csv:1: it is not UTF-8"),
+        ('path,label\na.png,"sick\n', "data.csv:2: it cannot be read as CSV: unexpected end of data"),
+        ("path,label\na.png," + "x" * 200_000, "data.csv:2: it cannot be read as CSV: field larger than field limit"),
+    ],
+)
+def test_mistakes(manifest, load, text, message):
+    manifest(text)
+    with pytest.raises(DataError, match=message):
+        load("data.csv")
+
+
+def test_a_missing_manifest(manifest, load):
+    manifest("path,label\na.png,sick\n")
+    with pytest.raises(DataError, match=r"date.csv: there is no file .*; did you mean 'data.csv'"):
+        load("date.csv")

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from robustcheck.errors import DataError
+
+GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
+COLOUR = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
+DEEP = np.array([[0, 1, 255], [256, 4095, 4094]], np.uint16)
+
+
+@pytest.fixture
+def only(load, save_picture):
+    """Save one picture as `scans/normal/NAME` and load it."""
+
+    def build(name, picture, bits=None, **options):
+        save_picture(f"scans/normal/{name}", picture, **options)
+        return load("scans", bits=bits)
+
+    return build
+
+
+def tiff(width, height, pixels, *, bits=8, photometric=1, sample_format=1, samples=1, width_tag=None):
+    """A minimal little-endian TIFF of one strip."""
+    entries = [
+        (256, 4, width_tag or width),
+        (257, 4, height),
+        (258, 3, bits),
+        (259, 3, 1),
+        (262, 3, photometric),
+        (273, 4, 8),
+        (277, 3, samples),
+        (278, 4, height),
+        (279, 4, len(pixels)),
+        (339, 3, sample_format),
+    ]
+    directory = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    header = b"II*\0" + struct.pack("<I", 8 + len(pixels))
+    return header + pixels + struct.pack("<H", len(entries)) + directory + struct.pack("<I", 0)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_grey(only, name):
+    samples = only(name, GREY)
+    assert samples.image(0).tolist() == [GREY.tolist()]
+    assert (samples.image(0).dtype, samples.bits) == (np.uint8, 8)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_colour(only, name):
+    image = only(name, COLOUR).image(0)
+    assert image.flags["C_CONTIGUOUS"]
+    assert (image == COLOUR.transpose(2, 0, 1)).all()
+
+
+def test_jpeg(only):
+    samples = only("a.JPG", np.full((8, 8), 77, np.uint8))
+    assert (samples.image(0) == 77).all()
+
+
+def test_one_bit_is_black_and_white(only):
+    assert only("a.png", Image.fromarray(GREY > 5)).image(0).tolist() == [np.where(GREY > 5, 255, 0).tolist()]
+
+
+def test_a_palette_of_greys_is_grey(only):
+    picture = Image.fromarray(GREY).convert("P")
+    assert only("a.png", picture).image(0).tolist() == [GREY.tolist()]
+
+
+def test_a_palette_of_colours_is_rgb(only):
+    picture = Image.fromarray(np.array([[0, 1]], np.uint8), "L")
+    picture = picture.convert("P")
+    picture.putpalette([10, 20, 30, 40, 50, 60])
+    samples = only("a.png", picture)
+    assert samples.info.shape == (3, 1, 2)
+    assert samples.image(0).reshape(3, 2).tolist() == [[10, 40], [20, 50], [30, 60]]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_sixteen_bits(only, name):
+    samples = only(name, DEEP)
+    assert (samples.bits, samples.maximum) == (16, 65535)
+    assert samples.image(0).dtype == np.uint16
+    assert samples.image(0).tolist() == [DEEP.tolist()]
+
+
+def test_sixteen_bits_of_which_twelve_are_used(only):
+    samples = only("a.png", DEEP, bits=12)
+    assert (samples.bits, samples.maximum) == (12, 4095)
+    assert samples.image(0).tolist() == [DEEP.tolist()]
+
+
+def test_sixteen_bits_that_twelve_do_not_hold(only):
+    samples = only("a.png", DEEP + 1, bits=12)
+    with pytest.raises(
+        DataError, match=r"normal/a.png holds values from 1 to 4096; with 12 bits, 0 to 4095 are allowed"
+    ):
+        samples.image(0)
+
+
+def test_big_endian_tiff(only, save_picture, load, tmp_path):
+    save_picture("scans/normal/a.tif", GREY)
+    pixels = DEEP.astype(">u2").tobytes()
+    data = tiff(3, 2, pixels, bits=16)
+    entries = [struct.unpack_from("<HHII", data, 10 + len(pixels) + 12 * index) for index in range(10)]
+    directory = b""
+    for tag, kind, count, value in entries:
+        directory += struct.pack(">HHI", tag, kind, count) + (
+            struct.pack(">HH", value, 0) if kind == 3 else struct.pack(">I", value)
+        )
+    data = b"MM\0*" + struct.pack(">I", 8 + len(pixels)) + pixels + struct.pack(">H", 10) + directory + bytes(4)
+    (tmp_path / "scans/normal/a.tif").write_bytes(data)
+    assert load("scans").image(0).tolist() == [DEEP.tolist()]
+
+
+@pytest.mark.parametrize(("bits", "expected"), [(None, 12), (11, 11)])
+def test_a_tiff_of_twelve_bits_says_so(load, tmp_path, bits, expected):
+    (tmp_path / "scans/normal").mkdir(parents=True)
+    (tmp_path / "scans/normal/a.tif").write_bytes(tiff(2, 1, bytes([0x12, 0x34, 0x56]), bits=12))
+    samples = load("scans", bits=bits)
+    assert samples.bits == expected
+    assert samples.image(0).tolist() == [[[0x123, 0x456]]]
+
+
+def test_thirty_two_bits_that_fit_sixteen(only):
+    samples = only("a.tif", np.array([[0, 65535]], np.int32))
+    assert samples.bits == 16
+    assert samples.image(0).tolist() == [[[0, 65535]]]
+
+
+@pytest.mark.parametrize("value", [-1, 65536])
+def test_thirty_two_bits_that_do_not(only, value):
+    samples = only("a.tif", np.array([[0, value]], np.int32))
+    with pytest.raises(DataError, match=r"a.tif holds values from .* with 16 bits, 0 to 65535 are allowed"):
+        samples.image(0)
+
+
+def test_an_orientation_is_noted_and_not_applied(only):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    samples = only("a.png", GREY, exif=exif)
+    assert samples.image(0).tolist() == [GREY.tolist()]
+    assert samples.info.notes[0] == "1 files, first normal/a.png, have an EXIF orientation, which is not applied"
+
+
+def test_a_tiffs_orientation_is_applied_and_its_shape_right(only):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    samples = only("a.tif", GREY, exif=exif)
+    assert samples.shape_of(0) == samples.image(0).shape == (1, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "message"),
+    [
+        ("a.png", "RGBA", r"a.png has transparency \(mode RGBA\): store it without"),
+        ("a.png", "LA", r"a.png has transparency \(mode LA\)"),
+        ("a.jpg", "CMYK", "a.jpg is of mode CMYK: store it as grey of 8 or 16 bits, or as RGB"),
+        ("a.tif", "CMYK", "a.tif is of mode CMYK"),
+        ("a.tif", "F", "a.tif is of mode F"),
+        ("a.tif", "LAB", "a.tif is of mode LAB"),
+    ],
+)
+def test_modes_that_are_refused(only, name, mode, message):
+    with pytest.raises(DataError, match=message):
+        only(name, Image.new(mode, (4, 3)))
+
+
+def test_a_transparent_colour(only):
+    with pytest.raises(DataError, match=r"has transparency"):
+        only("a.png", GREY, transparency=3)
+
+
+def test_colour_of_sixteen_bits(only, tmp_path):
+    pixels = bytes(2 * 3 * 2)
+    info = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    import zlib
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    data = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", info)
+        + chunk(b"IDAT", zlib.compress(b"\0" + pixels))
+        + chunk(b"IEND", b"")
+    )
+    (tmp_path / "scans/normal").mkdir(parents=True)
+    (tmp_path / "b.png").write_bytes(data)
+    with Image.open(tmp_path / "b.png") as opened:
+        assert opened.mode == "RGB"  # Pillow would go on in silence
+    (tmp_path / "b.png").rename(tmp_path / "scans/normal/b.png")
+    with pytest.raises(DataError, match=r"b.png is colour of 16 bits a channel, which Pillow cuts to 8"):
+        only("a.png", COLOUR)
+
+
+def test_frames(only):
+    frames = [Image.fromarray(GREY), Image.fromarray(GREY)]
+    with pytest.raises(DataError, match=r"a.tif holds several frames"):
+        only("a.tif", frames[0], save_all=True, append_images=frames[1:])
+
+
+def test_an_animated_png(only):
+    frames = [Image.fromarray(GREY), Image.fromarray(GREY + 1)]
+    with pytest.raises(DataError, match=r"a.png holds several frames"):
+        only("a.png", frames[0], save_all=True, append_images=frames[1:])
+
+
+def test_channels_that_differ(only, save_picture):
+    save_picture("scans/normal/b.png", COLOUR)
+    with pytest.raises(DataError, match=r"b.png has 3 channels and normal/a.png has 1 channel"):
+        only("a.png", GREY)
+
+
+def test_depths_that_differ(only, save_picture):
+    save_picture("scans/normal/b.png", DEEP)
+    with pytest.raises(DataError, match=r"b.png stores 16 bits and normal/a.png 8"):
+        only("a.png", GREY)
+
+
+def test_bits_that_the_files_cannot_hold(only):
+    with pytest.raises(DataError, match=r"a.png stores 8 bits; data.bits is 12, which it cannot hold"):
+        only("a.png", GREY, bits=12)
+
+
+def test_a_comment_as_long_as_a_bomb_is_a_sentence(only):
+    info = PngImagePlugin.PngInfo()
+    info.add_text("key", "x" * (2 << 20), zip=True)
+    with pytest.raises(DataError, match=r"normal/a.png: it cannot be read: ValueError: Decompressed data too large"):
+        only("a.png", GREY, pnginfo=info)

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robustcheck.data.subset import shares, stratified
+
+label_counts = st.lists(st.integers(1, 60), min_size=1, max_size=8)
+
+
+@st.composite
+def requests(draw):
+    counts = draw(label_counts)
+    return counts, draw(st.integers(1, sum(counts)))
+
+
+@given(requests())
+def test_shares_add_up_and_are_proportional(request_):
+    counts, samples = request_
+    result = shares(counts, samples)
+    assert sum(result) == samples
+    assert all(0 <= share <= count for share, count in zip(result, counts, strict=True))
+    if samples >= len(counts):
+        assert min(result) >= 1
+    exact = [samples * count / sum(counts) for count in counts]
+    raised = sum(share > value + 1 - 1e-9 for share, value in zip(result, exact, strict=True))
+    assert raised == 0
+    if all(value >= 1 for value in exact):  # no label had to be rescued: largest remainder's own bound
+        assert all(abs(share - value) < 1 for share, value in zip(result, exact, strict=True))
+
+
+def test_shares_by_hand():
+    assert shares([234, 390], 500) == [188, 312]  # 187.5 and 312.5: the tie goes to the first
+    assert shares([1000, 1, 1], 10) == [8, 1, 1]
+    assert shares([5, 5, 5], 2) == [1, 1, 0]
+    assert shares([3], 3) == [3]
+
+
+@st.composite
+def labelled(draw):
+    labels = draw(st.lists(st.integers(0, 4), min_size=1, max_size=80))
+    return np.array(labels), draw(st.integers(1, len(labels))), draw(st.integers(0, 2**64))
+
+
+@given(labelled())
+def test_the_subset_is_in_source_order_without_repeats(case):
+    labels, samples, seed = case
+    names = [f"x/{index}" for index in range(len(labels))]
+    chosen = stratified(names, labels, samples=samples, seed=seed).tolist()
+    assert len(chosen) == samples
+    assert chosen == sorted(set(chosen))
+    assert chosen == stratified(names, labels, samples=samples, seed=seed).tolist()
+
+
+@given(labelled(), st.randoms(use_true_random=False))
+def test_which_samples_are_kept_does_not_depend_on_their_order(case, random):
+    labels, samples, seed = case
+    names = [f"x/{index}" for index in range(len(labels))]
+    order = list(range(len(labels)))
+    random.shuffle(order)
+    straight = {names[index] for index in stratified(names, labels, samples=samples, seed=seed)}
+    mixed_names = [names[index] for index in order]
+    mixed = {mixed_names[index] for index in stratified(mixed_names, labels[order], samples=samples, seed=seed)}
+    assert mixed == straight
+
+
+def test_the_seed_chooses():
+    names, labels = [f"x/{index}" for index in range(100)], np.arange(100) % 2
+    subsets = {tuple(stratified(names, labels, samples=10, seed=seed).tolist()) for seed in range(20)}
+    assert len(subsets) == 20

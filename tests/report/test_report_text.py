@@ -1,0 +1,219 @@
+"""The words and numbers that all reports share, and the terminal's summary."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_builder import (
+    clean_gate,
+    erring,
+    failing,
+    gate,
+    hostile,
+    inconclusive,
+    metric,
+    mixed,
+    queried,
+    report,
+    synthetic,
+    threat,
+)
+
+from robustcheck.report import gate_text, render, summary_line, summary_table
+from robustcheck.report.summary import verdict_sentence
+from robustcheck.report.text import counts_text, measured_value, moment, one_line, seconds, threat_text, visible
+from robustcheck.results import Finding, Metric, Requirement
+
+
+@pytest.mark.parametrize(
+    ("one", "sentence"),
+    [
+        (failing(), "accuracy 0.610 is below the required >= 0.7 (305 of 500; 95 % interval 0.570 to 0.650)"),
+        (gate(), "accuracy 0.810 meets the required >= 0.7 (405 of 500; 95 % interval 0.770 to 0.850)"),
+        (
+            inconclusive(),
+            "accuracy 0.690 does not decide the required >= 0.7 (345 of 500; 95 % interval 0.650 to 0.730)",
+        ),
+        (erring(), "could not be evaluated: the candidate gave NaN on 3 samples"),
+        (erring(error=None), "could not be evaluated: no reason was recorded"),
+        (
+            erring(error=None, findings=(Finding(code="x", severity="error", message="no gradients"),)),
+            "could not be evaluated: no gradients",
+        ),
+        (gate(requirements=()), "the gate passed"),
+        (
+            failing(
+                metrics={"attack_success": metric(34, 100)},
+                requirements=(Requirement(metric="attack_success", bound="<= 0.2", met=False),),
+            ),
+            "attack_success 0.340 is above the required <= 0.2 (34 of 100; 95 % interval 0.300 to 0.380)",
+        ),
+        (
+            failing(
+                metrics={"auroc": Metric(value=0.4, samples=500)},
+                requirements=(Requirement(metric="auroc", bound=">= 0.9", met=False),),
+            ),
+            "auroc 0.400 is below the required >= 0.9 (500 samples)",
+        ),
+        (
+            inconclusive(
+                metrics={"sensitivity": Metric(value=None, samples=0)},
+                requirements=(Requirement(metric="sensitivity", bound=">= 0.9", met=None),),
+            ),
+            "sensitivity is undefined on these samples, so the required >= 0.9 cannot be judged",
+        ),
+    ],
+)
+def test_the_verdict_is_a_sentence_with_its_reason(one, sentence):
+    assert verdict_sentence(one) == sentence
+    assert gate_text(one).splitlines()[0] == sentence
+
+
+def test_only_requirements_that_are_not_met_are_named_in_a_failure():
+    requirements = (
+        Requirement(metric="sensitivity", bound=">= 0.5", met=True),
+        Requirement(metric="accuracy", bound=">= 0.7", met=False),
+        Requirement(metric="specificity", bound=">= 0.9", met=False),
+    )
+    sentence = verdict_sentence(failing(requirements=requirements))
+
+    assert sentence.startswith("accuracy 0.610 is below")
+    assert sentence.endswith("; 1 other requirement is not met")
+
+
+@pytest.mark.parametrize(
+    ("value", "bound", "shown"),
+    [(0.6996, ">= 0.7", "0.6996"), (0.2004, "<= 0.2", "0.2004"), (0.7, ">= 0.7", "0.700"), (0.61, ">= 0.7", "0.610")],
+)
+def test_rounding_never_moves_a_value_across_its_bound(value, bound, shown):
+    requirement = Requirement(metric="accuracy", bound=bound, met=False)
+
+    assert measured_value(requirement, Metric(value=value, samples=1)) == shown
+
+
+def test_the_text_holds_thresholds_threat_cost_findings_and_files():
+    finding = Finding(code="batch-halved", severity="note", message="memory ran out")
+    text = gate_text(failing(findings=(finding,)))
+
+    assert "accuracy >= 0.7  0.610 (305 of 500; 95 % interval 0.570 to 0.650)  not met" in text
+    assert "also measured: sensitivity 0.800 (200 of 250" in text
+    assert "attack: pgd (steps 40, restarts 2, step_size default, random_start yes)" in text
+    assert "change each stored value by at most 2 grey levels (ε = 2/255, L∞)" in text
+    assert "cost: 12.3 s; 20,480 samples forward, 18,211 for gradients; no queries" in text
+    assert "samples: 175 broken, 305 held, 20 wrong before the attack" in text
+    assert "note: memory ran out [batch-halved]" in text
+    assert "broken samples (first 5 of 175):" in text
+    assert "test/00004: normal -> pneumonia, 2 levels, counterexamples/pgd-2-255/00004.png" in text
+    assert "test/00005" not in text
+
+
+def test_a_counterexample_of_another_gate_says_whose_it_is():
+    assert "found by pgd[4/255]" not in gate_text(failing())
+    assert "found by pgd[4/255]" in gate_text(failing(id="other", samples=failing().samples))
+
+
+def test_an_error_keeps_its_whole_text():
+    assert "Traceback (most recent call last):\n  second line" in gate_text(erring())
+
+
+def test_queries_are_told_where_there_are_any():
+    text = gate_text(queried())
+
+    assert "8,000 queries (most 5,000, median 812.5 a sample)" in text
+    assert "Queries: at most 5,000 a sample" in text
+
+
+def test_a_threat_model_of_unknown_words_is_still_told():
+    text = threat_text(threat(norm="patch", goal="mischief", knowledge="gossip", epsilon="10%"))
+
+    assert text == (
+        "Goal: mischief. Knowledge: gossip. Capability: change the image by at most 2 grey levels in the norm "
+        "(ε = 10%, patch). Queries: no limit."
+    )
+
+
+def test_without_an_attack_samples_are_right_or_wrong():
+    assert counts_text(clean_gate()) == "430 right, 70 wrong"
+
+
+@pytest.mark.parametrize(
+    ("one", "line"),
+    [
+        (report(gate()), "PASS: 1 gate passed, 0 failed, on 500 of 624 samples"),
+        (
+            mixed(),
+            "ERROR: 2 gates passed, 1 failed, 1 inconclusive, 1 could not be evaluated, 1 not run, on 500 of 624 samples",
+        ),
+        (
+            synthetic(),
+            "PASS: 1 gate passed, 0 failed, on 500 of 624 samples (SYNTHETIC data: says nothing about any patient)",
+        ),
+        (
+            report(verdict="error", interrupted=True, not_run=("a",), data=None),
+            "ERROR (interrupted): 0 gates passed, 0 failed, 1 not run",
+        ),
+    ],
+)
+def test_the_summary_counts_gates(one, line):
+    assert summary_line(one) == line
+
+
+def test_the_table_has_a_row_a_gate_with_required_and_measured():
+    text = render(summary_table(mixed()), width=140, color=False)
+    rows = [line.split() for line in text.splitlines()]
+
+    failed = next(row for row in rows if row[:1] == ["pgd[4/255]"])
+    assert failed == [*"pgd[4/255] pgd 2/255 L∞ accuracy >=0.7 0.610 (0.570-0.650) 175/305/20 12.3 fail".split()]
+    assert next(row for row in rows if row[:1] == ["clean"])[-3] == "-/430/70"
+    assert ["late", "not", "run"] in rows
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_no_number_and_no_verdict_is_cut_off_on_a_narrow_terminal(width):
+    text = render(summary_table(report(gate(), failing(), erring(), verdict="error")), width=width, color=False)
+
+    assert max(map(len, text.splitlines())) <= width
+    for whole in ("0.610", "(0.570-0.650)", "175/305/20", "pgd[4/255]", ">=0.7", "fail", "error"):
+        assert whole in text
+    assert "…" not in text
+
+
+def test_colours_are_there_only_when_asked():
+    assert "\x1b[" in render(summary_table(mixed()), width=100, color=True)
+    assert "\x1b" not in render(summary_table(mixed()), width=100, color=False)
+
+
+def test_nothing_from_outside_reaches_the_terminal_as_markup_or_escape():
+    one = hostile()
+    table = render(summary_table(one), width=4000, color=False)
+
+    for text in (table, summary_line(one), gate_text(one.gates[0])):
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+    assert "[bold]x[/bold]" in table
+
+
+@given(st.text(st.characters(codec=None)))
+def test_visible_text_can_be_shown_everywhere(text):
+    shown = visible(text)
+
+    assert visible(shown) == shown
+    assert shown.encode("utf-8").decode() == shown
+    assert all(character in "\n\t" or character.isprintable() or ord(character) > 0xA0 for character in shown)
+    assert len(one_line(text).splitlines()) <= 1
+
+
+@given(st.text(st.characters(categories=["L", "N", "P", "S"])))
+def test_text_that_can_be_shown_is_left_alone(text):
+    assert visible(text) == text
+
+
+@pytest.mark.parametrize(
+    ("duration", "shown"), [(0.04, "0.0 s"), (119, "119.0 s"), (300, "5.0 min"), (9000, "2.5 h"), (float("nan"), "unknown time")]
+)
+def test_durations_have_the_unit_that_fits(duration, shown):
+    assert seconds(duration) == shown
+
+
+def test_times_are_in_utc():
+    assert str(moment("2025-11-23T09:10:00+02:00")) == "2025-11-23 07:10:00+00:00"
+    assert moment("yesterday") is None

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from robustcheck.errors import EvaluationError, ImportProblem
+from robustcheck.importing import import_callable
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a module into a folder under `tmp_path` and return the folder."""
+
+    def save(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return tmp_path / name.partition("/")[0]
+
+    return save
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind():
+    path, modules = list(sys.path), {name for name in sys.modules if not name.startswith("_robustcheck_beside_")}
+    yield
+    assert sys.path == path
+    left = {name for name in sys.modules if not name.startswith("_robustcheck_beside_")} - modules
+    assert not {name for name in left if name.startswith("our_")}
+
+
+def test_an_installed_module(tmp_path):
+    assert import_callable("json.decoder:JSONDecoder.decode", folder=tmp_path) is __import__("json").JSONDecoder.decode
+
+
+def test_a_module_beside_the_policy_and_its_siblings(write):
+    write("a/our_helper.py", "def value():\n    return 7\n")
+    folder = write("a/our_nets.py", "import our_helper\n\ndef build():\n    return our_helper.value()\n")
+    assert import_callable("our_nets:build", folder=folder)() == 7
+
+
+def test_two_folders_with_modules_of_one_name(write):
+    builds = []
+    for name in ("a", "b"):
+        write(f"{name}/our_helper.py", f"NAME = {name!r}\n")
+        folder = write(f"{name}/our_nets.py", "import our_helper\n\ndef build():\n    return our_helper.NAME\n")
+        builds.append(import_callable("our_nets:build", folder=folder))
+    assert [build() for build in builds] == ["a", "b"]
+
+
+def test_a_folder_keeps_one_copy_of_each_module(write):
+    write("a/our_helper.py", "class Thing: pass\n")
+    write("a/our_data.py", "from our_helper import Thing\n")
+    folder = write("a/our_nets.py", "from our_helper import Thing\n")
+    first = import_callable("our_nets:Thing", folder=folder)
+    assert import_callable("our_data:Thing", folder=folder) is first
+    assert import_callable("our_nets:Thing", folder=folder) is first
+
+
+def test_packages_with_relative_and_absolute_imports(write):
+    write("a/our_package/__init__.py", "")
+    write("a/our_package/layers.py", "def layer():\n    return 'a'\n")
+    folder = write(
+        "a/our_package/nets.py",
+        "from our_package.layers import layer\nfrom . import layers\n\ndef build():\n  return layers.layer is layer\n",
+    )
+    assert import_callable("our_package.nets:build", folder=folder)() is True
+
+
+def test_two_folders_with_packages_of_one_name_and_no_init(write):
+    names = []
+    for name in ("a", "b"):
+        folder = write(f"{name}/our_space/nets.py", f"def build():\n    return {name!r}\n")
+        names.append(import_callable("our_space.nets:build", folder=folder)())
+    assert names == ["a", "b"]
+
+
+def test_the_users_own_module_of_that_name_stays(write, monkeypatch):
+    elsewhere = write("elsewhere/our_nets.py", "def build():\n    return 'elsewhere'\n")
+    folder = write("a/our_nets.py", "def build():\n    return 'a'\n")
+    monkeypatch.syspath_prepend(elsewhere)
+    import our_nets
+
+    try:
+        assert import_callable("our_nets:build", folder=folder)() == "a"
+        assert sys.modules["our_nets"] is our_nets
+    finally:
+        del sys.modules["our_nets"]
+
+
+def test_a_module_of_the_folder_that_is_already_imported_is_used(write, monkeypatch):
+    folder = write("a/our_nets.py", "class Net: pass\n")
+    monkeypatch.syspath_prepend(folder)
+    import our_nets
+
+    try:
+        assert import_callable("our_nets:Net", folder=folder) is our_nets.Net
+        assert sys.modules["our_nets"] is our_nets
+    finally:
+        del sys.modules["our_nets"]
+
+
+def test_a_standard_module_is_not_imported_anew(write):
+    import random
+
+    folder = write("a/random.py", "raise RuntimeError\n")
+    assert import_callable("random:Random", folder=folder) is random.Random
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("our_nets", "'our_nets' is not of the form module:callable, such as"),
+        (":build", "not of the form"),
+        ("our_nets:", "not of the form"),
+        ("our-nets:build", "not of the form"),
+        ("..our_nets:build", "not of the form"),
+        (
+            "our_net:build",
+            "no module 'our_net' is installed or lies beside the policy; there: .*; did you mean 'our_nets'",
+        ),
+        ("our_nets.deep:build", "no module 'our_nets.deep' is installed|'our_nets' is not a package"),
+        ("our_nets:biuld", "our_nets has no 'biuld'; did you mean 'build'"),
+        ("our_nets:build.deep.deeper", "our_nets has no 'build.deep.deeper'"),
+        ("our_nets:WIDTH", "is not callable: it is of type int"),
+        ("our_broken:build", "our_broken cannot be imported: TypeError: of our own"),
+        ("our_typo:build", r"our_typo cannot be imported: SyntaxError"),
+        ("our_needy:build", "our_needy cannot be imported: ModuleNotFoundError: No module named 'our_missing'"),
+        ("our_script:build", "our_script cannot be imported: SystemExit: 3"),
+    ],
+)
+def test_mistakes(write, reference, message):
+    write("a/our_nets.py", "WIDTH = 3\n\ndef build(): pass\n")
+    write("a/our_broken.py", "raise TypeError('of our own')\n")
+    write("a/our_typo.py", "def build(:\n")
+    write("a/our_needy.py", "import our_missing\n")
+    folder = write("a/our_script.py", "import sys\nsys.exit(3)\n")
+    with pytest.raises(ImportProblem, match=message) as caught:
+        import_callable(reference, folder=folder)
+    assert isinstance(caught.value, EvaluationError)
+    assert "\n" not in str(caught.value)
