@@ -19,7 +19,9 @@ class SmallCNN(nn.Module):
     def __init__(self, *, widths: Sequence[int], stem_stride: int, labels: int) -> None:
         super().__init__()
         blocks = [_block(before, after) for before, after in pairwise(widths)]
-        self.features = nn.Sequential(*_block(1, widths[0], stride=stem_stride), *(layer for block in blocks for layer in block))
+        self.features = nn.Sequential(
+            *_block(1, widths[0], stride=stem_stride), *(layer for block in blocks for layer in block)
+        )
         self.head = nn.Linear(widths[-1], labels)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from traceback import format_exception_only
 
+_MOST_SHOWN = 60
+
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'pgd'?`, or nothing where no known word is close."""
@@ -25,3 +27,17 @@ def last_line(error: BaseException) -> str:
     """The last line that a traceback would print, at most 300 characters of it."""
     line = format_exception_only(error)[-1].strip().splitlines()[-1]
     return line if len(line) <= 300 else line[:299] + "…"
+
+
+def shown(value: object) -> str:
+    """A value as a message quotes it: short, on one line, and as it was typed."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (dict, list)):
+        return f"a {'mapping' if isinstance(value, dict) else 'list'}"
+    text = value if isinstance(value, str) else str(value)
+    if len(text) > _MOST_SHOWN:
+        text = text[:_MOST_SHOWN] + "…"
+    return repr(text) if isinstance(value, str) else text

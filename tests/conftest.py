@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Time tells nothing about these properties, and machines that run them are busy.
+settings.register_profile("robustcheck", deadline=None)
+settings.load_profile("robustcheck")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ What Pillow would change on the way (16-bit colour cut to 8, transparency) is re
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,8 +73,8 @@ class FileImages:
             DataError: it cannot be decoded, changed since it was loaded, or holds values that `bits` rules out.
         """
         picture = self.pictures[index]
-        with _opened(picture.path, picture.name) as (file, opened):
-            if _sha256(file) != picture.sha256:
+        with _opened(picture.path, picture.name) as (sha256, opened):
+            if sha256 != picture.sha256:
                 raise DataError(f"{picture.name}: the file has changed since it was loaded")
             array = _decoded(opened, picture.shape[0])
         maximum = (1 << self.bits) - 1
@@ -119,21 +118,24 @@ def open_pictures(files: Sequence[tuple[str, Path]], *, bits: int | None) -> Fil
 
 
 def _inspect(name: str, path: Path) -> Picture:
-    with _opened(path, name) as (file, opened):
+    with _opened(path, name) as (sha256, opened):
         channels, depth = _layout(opened, name)
         return Picture(
             name=name,
             path=path,
             shape=(channels, opened.height, opened.width),
             depth=depth,
-            sha256=_sha256(file),
+            sha256=sha256,
             turned=_turned(opened),
         )
 
 
 @contextmanager
-def _opened(path: Path, name: str) -> Iterator[tuple[io.BufferedReader, Image.Image]]:
+def _opened(path: Path, name: str) -> Iterator[tuple[str, Image.Image]]:
+    """A file's digest and its image, of which only the header has been read."""
     with parsing(name), path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
         try:
             opened = Image.open(file, formats=_FORMATS)
         except UnidentifiedImageError:
@@ -143,16 +145,7 @@ def _opened(path: Path, name: str) -> Iterator[tuple[io.BufferedReader, Image.Im
         with opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise DataError(f"{name} claims {opened.width} x {opened.height} pixels; {MAX_PIXELS} is the limit")
-            yield file, opened
-
-
-def _sha256(file: io.BufferedReader) -> str:
-    """Of the whole file; leaves it where it was."""
-    place = file.tell()
-    file.seek(0)
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
-    file.seek(place)
-    return digest
+            yield sha256, opened
 
 
 def _layout(opened: Image.Image, name: str) -> tuple[int, int]:
@@ -175,10 +168,10 @@ def _layout(opened: Image.Image, name: str) -> tuple[int, int]:
 
 
 def _turned(opened: Image.Image) -> bool:
-    """Whether it asks the viewer for a turn. Pillow turns TIFF itself; its `getexif` would decode a whole PNG."""
+    """Whether it asks the viewer for a turn. Pillow turns TIFF itself; `opened.getexif` would decode a whole PNG."""
     exif = Image.Exif()
     exif.load(opened.info.get("exif", b""))
-    return opened.format != "TIFF" and exif.get(ExifTags.Base.Orientation, 1) != 1
+    return bool(exif.get(ExifTags.Base.Orientation, 1) != 1)
 
 
 def _grey_palette(opened: Image.Image) -> bool:

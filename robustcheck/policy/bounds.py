@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
+
+from robustcheck.words import shown
 
 METRICS: dict[str, str] = {
     "accuracy": "share of the samples that are right under the attack",
@@ -17,7 +20,10 @@ METRICS: dict[str, str] = {
 NEEDS_POSITIVE = frozenset({"sensitivity", "specificity", "auroc"})
 NEEDS_ATTACK = frozenset({"attack_success"})
 
-_BOUND = re.compile(r"(>=|<=)\s*(\d*\.?\d+)")
+_NUMBER = r"\d{0,20}\.?\d{1,40}"
+_BOUND = re.compile(rf"(>=|<=)\s*({_NUMBER})", re.ASCII)
+_NEARLY = re.compile(rf"([<>≤≥]|[<>]=|=[<>])?\s*({_NUMBER})\s*(%?)", re.ASCII)
+FORMS = "a bound is a number such as 0.7 (at least), '>= 0.7' or '<= 0.2'"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +35,7 @@ class Bound:
     value: float
 
     def __str__(self) -> str:
-        return f"{'>=' if self.at_least else '<='} {self.value:g}"
+        return f"{'>=' if self.at_least else '<='} {_plain(self.value)}"
 
     def met_by(self, measured: float) -> bool:
         """Whether a measured value meets the bound; meeting it exactly is enough."""
@@ -45,10 +51,32 @@ class Bound:
         if isinstance(value, str) and (match := _BOUND.fullmatch(value.strip())):
             at_least, number = match[1] == ">=", float(match[2])
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            at_least, number = True, float(value)
+            at_least, number = True, value
         else:
-            raise ValueError(f"found {value!r}; a bound is a number such as 0.7 (at least), '>= 0.7' or '<= 0.2'")
+            raise ValueError(f"found {shown(value)}; {FORMS}{_hint(value)}")
         if not 0 <= number <= 1:
-            hint = f"; did you mean {number / 100:g}?" if 1 < number <= 100 else ""
-            raise ValueError(f"found {value}; {metric} lies between 0 and 1{hint}")
-        return cls(metric=metric, at_least=at_least, value=number)
+            raise ValueError(f"found {shown(value)}; {metric} lies between 0 and 1{_hint(value)}")
+        return cls(metric=metric, at_least=at_least, value=float(number))
+
+
+def _plain(number: float) -> str:
+    """The shortest decimal that reads back as the same number, and never with an exponent."""
+    text = format(Decimal(repr(number)), "f")
+    return text.removesuffix(".0")
+
+
+def _hint(value: object) -> str:
+    """`> 0.7`, `80` and `'0.7'` are nearly bounds: say which."""
+    match = _NEARLY.fullmatch(value.strip() if isinstance(value, str) else shown(value))
+    if match is None:
+        return ""
+    sign, digits, percent = match.groups()
+    number = Decimal(digits)
+    if percent or (number > 1 and number == int(number)):
+        number /= 100
+    if number > 1:
+        return ""
+    meant = f"{number.normalize():f}"
+    if sign:
+        return f"; did you mean '{'<=' if set(sign) & set('<≤') else '>='} {meant}'?"
+    return f"; did you mean {meant}{', without quotes' if isinstance(value, str) else ''}?"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from robustcheck.errors import PolicyError, Problem
+from robustcheck import words
+from robustcheck.errors import PolicyError
 from robustcheck.policy import checks, mistakes
 from robustcheck.policy.bounds import Bound
 from robustcheck.policy.quantities import Quantity
 from robustcheck.policy.schema import AttackSpec, DataSpec, GateSpec, ModelSpec, PolicyFile
+from robustcheck.policy.tree import Mistake, Tree
 from robustcheck.policy.yamltree import read
 
 
@@ -61,19 +64,10 @@ def load_policy(path: Path | str, *, shown: str | None = None) -> Policy:
     Raises:
         PolicyError: it cannot be used; the error carries every mistake, each with file, line, key and a sentence.
     """
-    shown_path = shown or str(path)
-    path = Path(path).absolute()
-    content, tree = read(path, shown_path)
-    if not isinstance(tree.data, dict):
-        message = f"is {mistakes.shown(tree.data)}; a policy is a mapping that begins with `robustcheck: 1`"
-        raise PolicyError([Problem(file=shown_path, line=1, key="", message=message)])
-    problems = checks.problems(tree, path.parent)
-    try:
-        file = PolicyFile.model_validate(tree.data)
-    except ValidationError as error:
-        problems += mistakes.problems(error, tree)
-    if problems:
-        raise PolicyError(problems)
+    shown_path = shown if shown is not None else str(path)
+    content, tree = read(Path(path), shown_path)
+    path = Path(os.path.realpath(path))  # a link's relative paths start where the file itself lies
+    file = _checked(tree, path.parent)
     return Policy(
         path=path,
         shown_path=shown_path,
@@ -90,6 +84,22 @@ def load_policy(path: Path | str, *, shown: str | None = None) -> Policy:
         decision=file.decision.rule,
         evidence=file.evidence,
     )
+
+
+def _checked(tree: Tree, folder: Path) -> PolicyFile:
+    """The document, or every mistake in it."""
+    if not isinstance(tree.data, dict):
+        message = f"holds {words.shown(tree.data)}; a policy is a mapping that begins with `robustcheck: 1`"
+        raise PolicyError(tree.problems([Mistake(path=(), message=message)]))
+    found, file = checks.find(tree.data, folder), None
+    try:
+        file = PolicyFile.model_validate(tree.data)
+    except ValidationError as error:
+        found += mistakes.find(error, tree.data)
+    problems = tree.problems(found)
+    if problems or file is None:
+        raise PolicyError(problems)
+    return file
 
 
 def _expand(spec: GateSpec, *, listed: bool) -> Iterator[Gate]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from robustcheck.errors import Problem
 from robustcheck.policy.schema import ATTACKS, PolicyFile
-from robustcheck.policy.yamltree import KeyPath, Tree
-from robustcheck.words import did_you_mean
+from robustcheck.policy.tree import KeyPath, Mistake
+from robustcheck.words import did_you_mean, listed, shown
 
 _TYPES = {
     "int": "a whole number",
@@ -29,85 +29,127 @@ _LIMITS = {
     "less_than": ("less than", "lt"),
     "less_than_equal": ("at most", "le"),
 }
-_MOST_SHOWN = 60
 
 
-def problems(error: ValidationError, tree: Tree) -> list[Problem]:
-    """One problem for each mistake that pydantic found."""
-    seen: dict[tuple[KeyPath, str], Problem] = {}
-    for details in error.errors(include_url=False):
-        path = _path_in(tree.data, details["loc"])
-        seen.setdefault((path, details["type"]), tree.problem(path, _sentence(details, path)))
-    return list(seen.values())
-
-
-def shown(value: Any) -> str:
-    """A value as a message quotes it: short, and as it was typed."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return str(value).lower()
-    text = (
-        repr(value)
-        if isinstance(value, str)
-        else "a mapping"
-        if isinstance(value, dict)
-        else "a list"
-        if isinstance(value, list)
-        else str(value)
-    )
-    return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "…"
+def find(error: ValidationError, data: dict[str, Any]) -> list[Mistake]:
+    """One mistake a key that pydantic found fault with; `data` is what it was given."""
+    details = {_path_in(data, found["loc"]): found for found in reversed(error.errors(include_url=False))}
+    misspelt = {
+        (*path[:-1], key) for path, found in details.items() if (key := _meant(path, found, data)) is not None
+    }
+    return [
+        Mistake(path=path, message=_sentence(found, path, data))
+        for path, found in details.items()
+        if not (found["type"] == "missing" and path in misspelt) and not _follows(found)
+    ]
 
 
 def _path_in(data: Any, location: tuple[int | str, ...]) -> KeyPath:
-    """Pydantic's location without the union tags that it adds and the file does not have."""
+    """Pydantic's location without what the file does not have: the attack's tag, the index of a list of one."""
+    if location[0] == "gates" and location[2:3] == ("attack",):
+        location = location[:3] + location[4:]
     path: list[int | str] = []
-    for index, part in enumerate(location):
-        last = index == len(location) - 1
-        if isinstance(data, dict) and (part in data or (last and part not in ATTACKS)):
-            data = data.get(part)
-            path.append(part)
-        elif isinstance(data, list) and isinstance(part, int):
-            data = data[part] if part < len(data) else None
-            path.append(part)
+    for part in location:
+        if isinstance(part, int) and not isinstance(data, list):
+            continue
+        known = part in data if isinstance(data, dict) else isinstance(part, int) and part < len(data)
+        data = data[part] if known else None
+        path.append(part)
     return tuple(path)
 
 
-def _sentence(details: ErrorDetails, path: KeyPath) -> str:  # noqa: C901 (one branch a kind of mistake)
-    kind, found, context = details["type"], details.get("input"), details.get("ctx", {})
+def _meant(path: KeyPath, found: ErrorDetails, data: dict[str, Any]) -> str | None:
+    """The key that an unknown one was meant to be."""
+    if found["type"] != "extra_forbidden":
+        return None
+    return next(iter(get_close_matches(str(path[-1]).lower(), _keys_beside(path, data), n=1)), None)
+
+
+def _follows(found: ErrorDetails) -> bool:
+    """Whether a list is only too short because entries of it, reported themselves, are wrong."""
+    given = found.get("input")
+    return found["type"] == "too_short" and isinstance(given, list) and len(given) >= found["ctx"]["min_length"]
+
+
+def _sentence(found: ErrorDetails, path: KeyPath, data: dict[str, Any]) -> str:
+    kind, given, context = found["type"], found.get("input"), found.get("ctx", {})
+    description = _description(path, data)
     if kind == "extra_forbidden":
-        allowed = _keys_beside(path)
-        return f"unknown key; allowed here: {', '.join(allowed)}{did_you_mean(str(path[-1]), allowed)}"
+        return _unknown_key(path, data)
     if kind == "missing":
-        return f"is missing; it is needed: {_description(path)}" if path else "is missing"
+        return f"is missing; it is needed: {description}" if description else "is missing"
     if kind == "union_tag_invalid":
-        name = found.get("name") if isinstance(found, dict) else found
-        return f"unknown attack {shown(name)}; this version has {', '.join(ATTACKS)}{did_you_mean(str(name), ATTACKS)}"
+        return _unknown_attack(given)
     if kind == "literal_error":
+        if path == ("robustcheck",):
+            return f"found {shown(given)}; this version reads policies of format 1"
         expected = str(context["expected"])
-        return f"found {shown(found)}; allowed: {expected}{did_you_mean(str(found), _words(expected))}"
+        return f"found {shown(given)}; allowed: {expected}{did_you_mean(str(given), _words(expected))}"
     if kind == "value_error":
         return str(context["error"])
     if kind in _LIMITS:
         words, key = _LIMITS[kind]
-        return f"found {shown(found)}; it has to be {words} {context[key]:g}"
+        return f"found {shown(given)}; it has to be {words} {context[key]}"
     if kind == "string_pattern_mismatch":
-        return f"found {shown(found)}; allowed: {_description(path)}"
-    if kind in ("too_short", "string_too_short"):
-        length = len(found) if isinstance(found, str) else context.get("actual_length")
-        return f"found {length}; at least {context['min_length']} needed"
-    if kind in ("too_long", "string_too_long"):
-        return f"is too long; at most {context['max_length']} allowed"
+        return f"found {shown(given)}; allowed: {description}"
+    if kind.endswith(("too_short", "too_long")):
+        return _wrong_length(given, context, description)
     if kind == "finite_number":
-        return f"found {shown(found)}; it has to be a finite number"
-    type_name = _TYPES.get(kind.rsplit("_", 1)[0])
-    if type_name and kind.endswith(("_type", "_parsing", "_from_float")):
-        return f"found {shown(found)}; expected {type_name}"
-    return f"found {shown(found)}; {details['msg'].lower()}"
+        return f"found {shown(given)}; it has to be a finite number"
+    wanted = _TYPES.get(kind.rsplit("_", 1)[0])
+    if wanted and kind.endswith("_type"):
+        return _wrong_type(given, wanted, description)
+    return f"found {shown(given)}; {found['msg'].lower()}"
+
+
+def _unknown_key(path: KeyPath, data: dict[str, Any]) -> str:
+    key, allowed = str(path[-1]), _keys_beside(path, data)
+    homes = list(dict.fromkeys(_homes(key, PolicyFile, "the top level")))
+    # Where it is right is worth more to know than what it resembles here.
+    hint = f"; it belongs to {' or '.join(homes)}" if homes else did_you_mean(key, allowed)
+    return f"unknown key; allowed here: {', '.join(allowed)}{hint}"
+
+
+def _unknown_attack(given: Any) -> str:
+    name = given.get("name") if isinstance(given, dict) else given
+    hint = did_you_mean(str(name), ATTACKS)
+    if isinstance(name, str) and name.lower() in ("none", "clean"):
+        hint = "; a gate without an attack has no such key: leave attack and epsilon out"
+    return f"unknown attack {shown(name)}; this version has {', '.join(ATTACKS)}{hint}"
+
+
+def _wrong_length(given: Any, context: Mapping[str, Any], description: str) -> str:
+    least, most = context.get("min_length"), context.get("max_length")
+    limit = f"at least {least}" if least is not None else f"at most {most}"
+    unit = "characters" if isinstance(given, str) else "entries"
+    about = f": {description}" if description else ""
+    if not given:
+        return f"is empty{about}"
+    return f"found {len(given)} {unit}, and {limit} are allowed{about}"
+
+
+def _wrong_type(given: Any, wanted: str, description: str) -> str:
+    hint = f": {description}" if description else ""
+    if wanted == "text" and isinstance(given, (bool, int, float)):
+        hint = "; put it in quotes if it is a name"
+    elif wanted in ("a number", "a whole number") and isinstance(given, str) and _is_number(given):
+        hint = f"; write {given.strip()} without quotes"
+    return f"found {shown(given)}; expected {wanted}{hint}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return len(text) < 20
 
 
 def _words(expected: str) -> list[str]:
     return [word.strip(" '") for word in expected.replace(" or ", ",").split(",")]
+
+
+# --- what the schema says at a path -----------------------------------------------------------------------------
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -117,10 +159,21 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models(argument)
 
 
-def _owners(path: KeyPath) -> list[type[BaseModel]]:
-    """The sections of the schema that the last key of a path may belong to."""
+def _homes(key: str, model: type[BaseModel], name: str) -> Iterator[str]:
+    """The sections of the schema that have a key, as a message names them."""
+    if key in model.model_fields:
+        yield name
+    for field, info in model.model_fields.items():
+        part = "a gate" if field == "gates" else field if model is PolicyFile else f"{name}.{field}"
+        for inner in _models(info.annotation):
+            yield from _homes(key, inner, "a gate's attack" if part == "a gate.attack" else part)
+
+
+def _owners(path: KeyPath, data: Any) -> list[type[BaseModel]]:
+    """The sections of the schema that the last key of a path may belong to; of an attack, the one that is named."""
     models: list[type[BaseModel]] = [PolicyFile]
     for part in path[:-1]:
+        data = data[part] if isinstance(data, (dict, list)) else None
         if isinstance(part, str):
             models = [
                 inner
@@ -128,15 +181,17 @@ def _owners(path: KeyPath) -> list[type[BaseModel]]:
                 if part in model.model_fields
                 for inner in _models(model.model_fields[part].annotation)
             ]
+        if part == "attack" and isinstance(data, dict) and isinstance(data.get("name"), str):
+            models = [ATTACKS[data["name"]]] if data["name"] in ATTACKS else models
     return models
 
 
-def _keys_beside(path: KeyPath) -> list[str]:
-    return list(dict.fromkeys(key for model in _owners(path) for key in model.model_fields))
+def _keys_beside(path: KeyPath, data: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(key for model in _owners(path, data) for key in model.model_fields))
 
 
-def _description(path: KeyPath) -> str:
-    for model in _owners(path):
+def _description(path: KeyPath, data: dict[str, Any]) -> str:
+    for model in _owners(path, data):
         if path[-1] in model.model_fields:
             return model.model_fields[str(path[-1])].description or ""
     return ""

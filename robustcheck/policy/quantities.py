@@ -10,11 +10,23 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-_FRACTION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*/\s*(\d{1,9})")
-_DECIMAL = re.compile(r"\d{0,9}\.?\d{1,12}(?:[eE][-+]?\d{1,2})?")
-_LEVELS = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*levels?")
+from robustcheck.words import shown
 
+_NUMBER = r"\d{1,9}(?:\.\d{1,20})?"
+_FRACTION = re.compile(rf"({_NUMBER})\s*/\s*(\d{{1,9}})", re.ASCII)
+_DECIMAL = re.compile(r"(?:\d{1,9}\.?|\d{0,9}\.\d{1,40})(?:[eE][-+]?\d{1,2})?", re.ASCII)
+_LEVELS = re.compile(rf"({_NUMBER})\s*levels?", re.ASCII)
+_PERCENT = re.compile(rf"({_NUMBER})\s*%", re.ASCII)
+_HOUNSFIELD = re.compile(rf"-?{_NUMBER}\s*HU", re.ASCII | re.IGNORECASE)
+PATTERN = r"^\s*\d*\.?\d+([eE][-+]?\d+)?(\s*/\s*\d+|\s*levels?)?\s*$"  # of the JSON Schema, which editors check
+
+_DEEPEST = 16  # bits
+_MOST_LEVELS = 2**_DEEPEST - 1
 FORMS = "a share of the full range such as 2/255 or 0.01, or grey levels such as '3 levels'"
+
+
+class NoChangeError(ValueError):
+    """The quantity is zero."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,47 +52,51 @@ class Quantity:
             ValueError: it is none, or not between nothing and the full range; the message is for the user.
         """
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            raise ValueError(f"found {value!r}; give {FORMS}")  # noqa: TRY004 (pydantic wants ValueError)
-        text = str(value).strip()
-        if text.startswith("-"):
-            raise ValueError(f"found {text}; a budget cannot be negative")
-        if re.fullmatch(r".*\d\s*HU", text):
-            raise ValueError(
-                f"found {text!r}; Hounsfield units need CT data, and this pixel space has none; give {FORMS}"
-            )
-        if text.endswith("%"):
-            raise ValueError(f"found {text!r}; give {FORMS}")
+            raise ValueError(f"found {shown(value)}; give {FORMS}")  # noqa: TRY004 (pydantic wants ValueError)
+        text = " ".join(str(value).split())
+        found = f"found {shown(text) if isinstance(value, str) else text}"
         quantity = cls._parse_positive(text)
         if quantity is None:
-            raise ValueError(f"found {text!r}; give {FORMS}")
+            raise ValueError(f"{found}{_why(text)}; give {FORMS}")
         if quantity.share == 0 or quantity.levels == 0:
-            raise ValueError(
-                f"found {text}, which admits no change at all; leave the attack out to measure without one"
-            )
-        if quantity.share is not None and quantity.share > 1:
-            raise ValueError(f"found {text}, more than the full range of pixel values{_hint(text)}")
+            raise NoChangeError(f"{found}, which is no change at all; give {FORMS}")
+        if text == "1":
+            raise ValueError(f"{found}: is that one grey level or the full range? give 1/255, '1 level' or 255/255")
+        if (quantity.share or 0) > 1 or (quantity.levels or 0) > _MOST_LEVELS:
+            raise ValueError(f"{found}, more than the full range of pixel values{_hint(quantity.share)}")
         return quantity
 
     @classmethod
     def _parse_positive(cls, text: str) -> Quantity | None:
         if match := _FRACTION.fullmatch(text):
-            return cls(text=re.sub(r"\s", "", text), share=_divide(match[1], match[2]))
+            divisor = int(match[2])
+            if divisor == 0:
+                raise ValueError(f"found {shown(text)}, a division by zero; give {FORMS}")
+            return cls(text=re.sub(r"\s", "", text), share=Fraction(match[1]) / divisor)
         if match := _LEVELS.fullmatch(text):
             return cls(text=text, levels=Fraction(match[1]))
-        if _DECIMAL.fullmatch(text):
-            share = Fraction(text)
-            # A bare 1 means one grey level to one reader and the full range to another.
-            return cls(text=text, share=Fraction(2) if text == "1" else share)
-        return None
+        return cls(text=text, share=_share(text)) if _DECIMAL.fullmatch(text) else None
 
 
-def _divide(numerator: str, denominator: str) -> Fraction:
-    if int(denominator) == 0:
-        raise ValueError(f"found {numerator}/{denominator}, a division by zero")
-    return Fraction(numerator) / int(denominator)
+def _share(text: str) -> Fraction:
+    """A decimal as a fraction; `0.03137254901960784`, which Python prints for 8/255, is 8/255 and not a hair less."""
+    exact = Fraction(text)
+    near = exact.limit_denominator(_MOST_LEVELS)
+    return near if float(near) == float(exact) else exact
 
 
-def _hint(text: str) -> str:
-    if text.isdecimal() and int(text) <= 255:
-        return f"; did you mean {text}/255 (a share of the range) or '{text} levels' (stored grey levels)?"
+def _why(text: str) -> str:
+    """What a text that is no quantity was perhaps meant to be."""
+    if match := _PERCENT.fullmatch(text):
+        return f"; did you mean {float(Fraction(match[1]) / 100):g}?"
+    if _HOUNSFIELD.fullmatch(text):
+        return "; Hounsfield units need CT data, and this pixel space has none"
+    if text.startswith("-"):
+        return ", which is negative"
+    return ""
+
+
+def _hint(share: Fraction | None) -> str:
+    if share is not None and share.denominator == 1 and share <= 255:
+        return f"; did you mean {share}/255 (a share of the range) or '{share} levels' (stored grey levels)?"
     return f"; give {FORMS}"

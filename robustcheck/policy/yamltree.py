@@ -1,74 +1,22 @@
-"""YAML, read safely, with the line of every key.
+"""A YAML file, read once and safely, with the place of every key.
 
-The YAML 1.2 core schema is read: `no` is text and not false, `1:30` is text and not ninety. No tag constructs anything.
-Size, nesting and the growth of aliases are bounded before any of it is expanded.
+No tag constructs anything. Bytes, nesting and the growth of aliases are bounded before any of it is expanded.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import yaml
 
 from robustcheck.errors import PolicyError, Problem
+from robustcheck.policy.tree import KeyPath, Mistake, Place, Tree
+from robustcheck.policy.yamltext import MAX_DEPTH, MAX_VALUES, CoreLoader, kind_of, syntax_message
 
 MAX_BYTES = 256 * 1024
-MAX_VALUES = 10_000
-MAX_DEPTH = 32
-_MAX_NUMBER_DIGITS = 40
-
-KeyPath = tuple[str | int, ...]
-
-
-class _CoreLoader(yaml.SafeLoader):
-    """Resolves plain scalars by the core schema of YAML 1.2 instead of the looser one of YAML 1.1."""
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's own attribute)
-
-
-for _tag, _pattern, _first in (
-    ("null", r"(?:~|null|Null|NULL|)", "~nN\0"),
-    ("bool", r"(?:true|True|TRUE|false|False|FALSE)", "tTfF"),
-    ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
-        "-+.0123456789",
-    ),
-):
-    _CoreLoader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), list(_first) + ([""] if _tag == "null" else [])
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tree:
-    """A document as plain dicts, lists and scalars, and where each key stands."""
-
-    file: str
-    data: Any
-    lines: dict[KeyPath, int]
-
-    def line(self, path: KeyPath) -> int | None:
-        """The line of a key, or of the nearest key above it that the document has."""
-        while path and path not in self.lines:
-            path = path[:-1]
-        return self.lines.get(path)
-
-    def problem(self, path: KeyPath, message: str) -> Problem:
-        """A mistake at a key."""
-        return Problem(file=self.file, line=self.line(path), key=show(path), message=message)
-
-
-def show(path: KeyPath) -> str:
-    """A key path as people write it: `gates[0].attack.steps`."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
 
 
 def read(path: Path, name: str) -> tuple[bytes, Tree]:
@@ -78,98 +26,150 @@ def read(path: Path, name: str) -> tuple[bytes, Tree]:
         The bytes that were read (digest these, not the file again) and the document.
 
     Raises:
-        PolicyError: it cannot be read, or is not one plain YAML document.
+        PolicyError: it cannot be read, or is not one YAML document.
     """
     content = _read_bytes(path, name)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise _failure(name, line, "is not UTF-8 text; save it as UTF-8") from None
+        raise _failure(name, line, "is not UTF-8 text; a policy is a YAML file, saved as UTF-8") from None
     return content, parse(text, name)
 
 
 def parse(text: str, name: str) -> Tree:
     """Parse one YAML document. Raises PolicyError as `read` does."""
-    try:
-        root = yaml.compose(text, Loader=_CoreLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise _failure(name, mark.line + 1 if mark else None, _syntax_message(error)) from None
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise _failure(name, line, f"character U+{error.character:04X} is not allowed in YAML") from None
-    except RecursionError:
-        raise _failure(name, None, f"is nested deeper than {MAX_DEPTH} levels") from None
+    root = _compose(text, name)
     if root is None:
         raise _failure(name, None, "is empty; `robustcheck: 1`, model, data and gates are needed")
     builder = _Builder(name)
     data = builder.build(root, ())
-    if builder.problems:
-        raise PolicyError(builder.problems)
-    return Tree(file=name, data=data, lines=builder.lines)
+    return Tree(file=name, data=data, places=builder.places, mistakes=tuple(builder.mistakes))
+
+
+def _compose(text: str, name: str) -> yaml.Node | None:
+    line = None
+    try:
+        loader = CoreLoader(text)
+        try:
+            return loader.get_single_node()
+        except (ValueError, OverflowError):  # of a number inside an escape or a directive that Python cannot hold
+            line = loader.line + 1
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise _failure(name, mark.line + 1 if mark else None, syntax_message(error)) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise _failure(name, line, f"character U+{error.character:04X} is not allowed in YAML") from None
+    except RecursionError:  # who calls may have left little of the stack
+        raise _failure(name, None, "is nested too deep to be read") from None
+    raise _failure(name, line, "is not valid YAML: no such number or character exists")
 
 
 class _Builder:
-    """Turns YAML nodes into plain data, collecting lines and the mistakes that plain data could not show."""
+    """Turns YAML nodes into plain data, collecting places and the mistakes that plain data could not show."""
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self.lines: dict[KeyPath, int] = {}
-        self.problems: list[Problem] = []
+        self.places: dict[KeyPath, Place] = {}
+        self.mistakes: list[Mistake] = []
         self._values = 0
+        self._around: set[yaml.Node] = set()
 
     def build(self, node: yaml.Node, path: KeyPath) -> Any:
-        line = node.start_mark.line + 1
         self._values += 1
         if self._values > MAX_VALUES:
-            raise _failure(self.file, line, f"has more than {MAX_VALUES} values once its aliases are expanded")
+            self._refuse(node, f"has more than {MAX_VALUES} values once its aliases are expanded")
         if len(path) > MAX_DEPTH:
-            raise _failure(self.file, line, f"is nested deeper than {MAX_DEPTH} levels, or an alias contains itself")
-        self.lines.setdefault(path, line)
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, path)
-        if isinstance(node, yaml.SequenceNode):
-            return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
-        return self._scalar(node, path)
+            self._refuse(node, f"is nested deeper than {MAX_DEPTH} levels once its aliases are expanded")
+        if node in self._around:
+            self._refuse(node, "an alias (*name) stands inside what it names")
+        self.places.setdefault(path, _place(node))
+        kind = kind_of(node)
+        if kind is None:
+            message = f"the tag {_written(node.tag)} is not read here; a policy is plain data"
+            self.mistakes.append(Mistake(path=path, message=message, place=_place(node), silences=path))
+            return None
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, kind, path)
+        self._around.add(node)
+        result = self._mapping(node, path) if isinstance(node, yaml.MappingNode) else self._sequence(node, path)
+        self._around.remove(node)
+        return result
+
+    def _sequence(self, node: yaml.Node, path: KeyPath) -> list[Any]:
+        return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        first: dict[str, int] = {}
         for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
-            if not isinstance(key_node, yaml.ScalarNode):
-                self._add(line, path, "a key has to be plain text")
+            mistake = self._unreadable_key(key_node, path)
+            if mistake is not None:
+                self.mistakes.append(mistake)
                 continue
-            key = key_node.value
-            if key == "<<":
-                self._add(line, (*path, key), "merge keys (<<) are not read; write the keys out")
+            key, place = key_node.value, _place(key_node)
+            at = (*path, key)
+            if key in result:
+                message = f"the key stands here a second time; the first is on line {self.places[at].line}"
+                self.mistakes.append(Mistake(path=at, message=message, place=place))
                 continue
-            if key in first:
-                self._add(line, (*path, key), f"the key stands here a second time; the first is on line {first[key]}")
-                continue
-            first[key] = line
-            self.lines[(*path, key)] = line
-            result[key] = self.build(value_node, (*path, key))
+            self.places[at] = place
+            result[key] = self.build(value_node, at)
         return result
 
-    def _scalar(self, node: yaml.Node, path: KeyPath) -> Any:
+    def _unreadable_key(self, node: yaml.Node, path: KeyPath) -> Mistake | None:
+        """Why a key cannot be read; what its section lacks or holds besides is then not to be judged."""
+        if not isinstance(node, yaml.ScalarNode):
+            message = "a key has to be plain text, and here is one in brackets; is it a template that was not filled in?"
+        elif kind_of(node) is None:
+            message = f"the tag {_written(node.tag)} is not read here; a policy is plain data"
+        elif _unprintable(node.value):
+            message = f"a key holds {_unprintable(node.value)}, which no text has"
+        elif node.value == "<<" and node.style is None:
+            return Mistake(
+                path=(*path, "<<"),
+                message="merge keys (<<) are not read; write the keys out",
+                place=_place(node),
+                silences=path,
+            )
+        else:
+            return None
+        return Mistake(path=path, message=message, place=_place(node), silences=path)
+
+    def _scalar(self, node: yaml.ScalarNode, kind: str, path: KeyPath) -> Any:
         value: str = node.value
-        kind = node.tag.removeprefix("tag:yaml.org,2002:")
         if kind == "null":
             return None
         if kind == "bool":
             return value.lower() == "true"
-        if kind == "int" and len(value) <= _MAX_NUMBER_DIGITS:
+        if kind == "int":
             return int(value)
         if kind == "float":
             return float(value)
-        if kind not in ("str", "int"):
-            self._add(node.start_mark.line + 1, path, f"the tag {node.tag!r} is not allowed; a policy is plain data")
+        if _unprintable(value):
+            message = f"holds {_unprintable(value)}, which no text has"
+            self.mistakes.append(Mistake(path=path, message=message, place=_place(node), silences=path))
         return value
 
-    def _add(self, line: int, path: KeyPath, message: str) -> None:
-        self.problems.append(Problem(file=self.file, line=line, key=show(path), message=message))
+    def _refuse(self, node: yaml.Node, message: str) -> None:
+        raise _failure(self.file, _place(node).line, message)
+
+
+def _place(node: yaml.Node) -> Place:
+    return Place(node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _written(tag: str) -> str:
+    """A tag as it was typed: `!!python/object` for `tag:yaml.org,2002:python/object`."""
+    return repr(tag.replace("tag:yaml.org,2002:", "!!", 1)[:60])
+
+
+def _unprintable(text: str) -> str:
+    """The first control character or lone surrogate of a text, named; a terminal or a report would choke on it."""
+    for character in text:
+        if character not in "\n\t" and category(character) in ("Cc", "Cs"):
+            return f"the character U+{ord(character):04X}"
+    return ""
 
 
 def _read_bytes(path: Path, name: str) -> bytes:
@@ -179,34 +179,25 @@ def _read_bytes(path: Path, name: str) -> bytes:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise _failure(name, None, "there is no such file" + _similar(path)) from None
+        raise _failure(name, None, "there is no such file" + _hint(path)) from None
     except OSError as error:
         raise _failure(name, None, f"cannot be read: {error.strerror or error}") from None
+    except ValueError:  # a NUL in it
+        raise _failure(name, None, "is no name that a file can have") from None
     if len(content) > MAX_BYTES:
         raise _failure(name, None, f"is larger than {MAX_BYTES // 1024} KiB, the most a policy may be")
     return content
 
 
-def _similar(path: Path) -> str:
-    from difflib import get_close_matches
-
+def _hint(path: Path) -> str:
+    if path.parts[:1] == ("~",):
+        return "; ~ is not expanded here, write the whole path"
     try:
         names = sorted(file.name for file in path.parent.iterdir() if file.suffix in (".yaml", ".yml"))
     except OSError:
         return ""
     close = get_close_matches(path.name, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _syntax_message(error: yaml.MarkedYAMLError) -> str:
-    problem = error.problem or "it cannot be parsed"
-    if "'\\t'" in problem:
-        return "a tab cannot indent YAML; use spaces"
-    if "undefined alias" in problem:
-        return f"{problem}; an alias (*name) needs an anchor (&name) above it"
-    if "expected a single document" in (error.context or ""):
-        return "holds more than one YAML document (---); a policy is one"
-    return f"is not valid YAML: {problem}" + (f" {error.context}" if error.context else "")
 
 
 def _failure(name: str, line: int | None, message: str) -> PolicyError:

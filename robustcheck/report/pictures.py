@@ -29,6 +29,12 @@ LONGEST_SHOWN = 384  # pixels of the longer side; larger pictures are reduced, o
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NPY_SIGNATURE = b"\x93NUMPY"
+_NPY_PREFIX = 10  # bytes before the header: signature, version, the header's length
+_NPY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '(\|u1|<u2)', 'fortran_order': False, "
+    rb"'shape': \((\d{1,9}), (\d{1,9}), (\d{1,9})\), \}",
+    re.DOTALL,
+)
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError)
 
 Stored = NDArray[np.unsignedinteger]
@@ -136,18 +142,17 @@ def _decode_png(content: bytes) -> Stored | None:
 
 
 def _decode_npy(content: bytes) -> Stored | None:
-    file = io.BytesIO(content)
-    if np.lib.format.read_magic(file) != (1, 0):
+    # Not np.load: it allocates whatever a header claims, and its parser of headers fails in many ways.
+    found = _NPY_HEADER.match(content)
+    if found is None:
         return None
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    kind = dtype in (np.dtype("<u1"), np.dtype("<u2"))
-    if fortran or not kind or len(shape) != 3 or not 0 < shape[0] <= MOST_CHANNELS:
+    channels, height, width = (int(found[axis]) for axis in (2, 3, 4))
+    if not 0 < channels <= MOST_CHANNELS or not 0 < height * width <= MOST_PIXELS:
         return None
-    if not 0 < shape[1] * shape[2] <= MOST_PIXELS:
-        return None
-    # np.load would allocate whatever the header claims; this raises where the file is shorter.
-    pixels = np.frombuffer(content, dtype=dtype, offset=file.tell(), count=shape[0] * shape[1] * shape[2])
-    return pixels.reshape(shape)
+    start = _NPY_PREFIX + int.from_bytes(content[_NPY_PREFIX - 2 : _NPY_PREFIX], "little")
+    dtype = np.dtype(np.uint8) if found[1] == b"|u1" else np.dtype("<u2")
+    values: Stored = np.frombuffer(content, dtype=dtype, offset=start, count=channels * height * width)
+    return values.reshape(channels, height, width)
 
 
 def _example(outcome: Outcome, clean: Stored, attacked: Stored, *, bits: int | None, span: int) -> Example:

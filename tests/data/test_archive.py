@@ -94,6 +94,13 @@ def test_the_digest_is_what_its_docstring_says(archive, load):
     assert samples.info.sha256 == hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 
+def test_the_digest_of_deep_images_is_little_endian(archive, load):
+    images = np.arange(120).reshape(6, 5, 4).astype(">u2")
+    archive(test_images=images)
+    samples = load("data.npz", bits=12)
+    assert samples.images.content_sha256(2) == hashlib.sha256(images[2].astype("<u2").tobytes()).hexdigest()
+
+
 def test_the_digest_sees_pixels_labels_and_names(archive, load):
     images = np.zeros((6, 5, 4), np.uint8)
     archive(test_images=images)

@@ -49,6 +49,11 @@ def test_split_folders(save_picture, load):
     assert samples.info.notes == ("no sample is labelled 'sick'",)
 
 
+def test_a_label_that_is_named_like_the_split(save_picture, load):
+    save_picture("scans/test/a.png", GREY)
+    assert load("scans", labels=["test", "train"], split="test").names == ("test/a.png",)
+
+
 def test_no_split_folders(classes, load):
     samples = load("scans", split="test")
     assert len(samples) == 5

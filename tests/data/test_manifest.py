@@ -142,6 +142,12 @@ def test_links_out_of_the_folder_are_refused(manifest, load, tmp_path, save_pict
         load("data.csv", root="inside")
 
 
+def test_absolute_paths_are_refused_wherever_they_lead(manifest, load, tmp_path):
+    manifest(f"path,label\n{tmp_path / 'a.png'},sick\n")
+    with pytest.raises(DataError, match=r"data.csv:2: .*a.png': it leaves "):
+        load("data.csv")
+
+
 def test_links_in_a_circle(manifest, load, tmp_path):
     (tmp_path / "x.png").symlink_to(tmp_path / "y.png")
     (tmp_path / "y.png").symlink_to(tmp_path / "x.png")

@@ -88,9 +88,7 @@ def test_a_failure_says_required_and_measured_without_properties():
     _, cases = parsed(report(failing(), verdict="fail"))
     (failure,) = cases["pgd[4/255]"].result
 
-    assert failure.message == (
-        "accuracy 0.610 is below the required >= 0.7 (305 of 500; 95 % interval 0.570 to 0.650)"
-    )
+    assert failure.message == ("accuracy 0.610 is below the required >= 0.7 (305 of 500; 95 % interval 0.570 to 0.650)")
     assert failure.text == gate_text(failing())
     assert failure.text.splitlines()[0] == failure.message
     assert "counterexamples/pgd-2-255/00000.png" in failure.text

@@ -1,0 +1,96 @@
+"""Candidates and samples whose robustness is known in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from robustcheck.models import Candidate
+from robustcheck.models.head import Head
+from robustcheck.models.memory import Chunks
+from robustcheck.models.network import Network, freeze
+from robustcheck.models.preprocess import Preprocess
+from robustcheck.policy import PreprocessSpec
+from robustcheck.results import ModelInfo
+
+CPU = torch.device("cpu")
+
+# Reads an image as bright if its mean is above the middle of the range, and the more surely the farther it is. The
+# smallest perturbation that turns an even image of level g is |g - 127.5| levels, in every pixel.
+ARCHITECTURE = """
+import torch
+
+class Brightness(torch.nn.Module):
+    def __init__(self, sharpness=20.0):
+        super().__init__()
+        self.threshold = torch.nn.Parameter(torch.tensor(0.0))
+        self.sharpness = sharpness
+
+    def forward(self, image):
+        excess = (image.flatten(1).mean(dim=1) - self.threshold) * self.sharpness
+        return torch.stack([-excess, excess], dim=1)
+"""
+
+LEVELS = (100, 120, 124, 126, 127, 128, 129, 131, 135, 155)  # even images; dark, then bright
+
+
+def candidate(
+    module: torch.nn.Module, *, labels: Sequence[str] = ("dark", "bright"), binary: bool = False, batch: int = 64
+) -> Candidate:
+    """A candidate around a module of logits that takes shares of the full range."""
+    module.eval()
+    freeze(module)
+    return Candidate(
+        network=Network(forward=module, device=CPU),
+        preprocess=Preprocess(PreprocessSpec(), CPU),
+        head=Head(
+            labels=tuple(labels),
+            binary=binary,
+            probabilities=False,
+            positive=len(labels) - 1,
+            operating_point=None,
+            found="logits (as the test says)",
+        ),
+        info=ModelInfo(
+            path="test", format="test", sha256="", task="multiclass", labels=tuple(labels), positive=labels[-1],
+            operating_point=None,
+        ),
+        chunks=Chunks(batch),
+    )  # fmt: skip
+
+
+def brightness_project(folder: Path, *, levels: Sequence[int] = LEVELS, threshold: float = 0.5) -> None:
+    """Write an architecture, its weights and an archive of even images; `brightness_policy` is a policy about them."""
+    (folder / "brightness.py").write_text(ARCHITECTURE)
+    save_file({"threshold": torch.tensor(threshold)}, folder / "brightness.safetensors")
+    images = np.stack([np.full((8, 8), level, dtype=np.uint8) for level in levels])
+    labels = np.array([[int(level > 127.5)] for level in levels])
+    np.savez(folder / "even.npz", test_images=images, test_labels=labels)
+
+
+def brightness_policy(gates: str, *, model: str = "", extra: str = "") -> str:
+    """A policy on `brightness_project`'s files; `gates` is the text below `gates:`."""
+    return f"""
+robustcheck: 1
+name: Brightness
+model:
+  path: brightness.safetensors
+  architecture: brightness:Brightness
+  task: multiclass
+  labels: [dark, bright]
+  positive: bright
+  {model}
+data: {{source: even.npz}}
+gates:
+{gates}
+{extra}
+"""
+
+
+def accuracy_at(levels: int) -> float:
+    """What is left of `brightness_project`'s accuracy when every pixel may move by so many grey levels."""
+    return sum(abs(level - 127.5) > levels for level in LEVELS) / len(LEVELS)

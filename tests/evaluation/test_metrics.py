@@ -1,0 +1,127 @@
+"""Metrics and verdicts against their definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import beta
+
+from robustcheck.evaluation.ledger import Entry, Ledger
+from robustcheck.evaluation.metrics import Readings, measure, rate
+from robustcheck.evaluation.verdicts import judge, require
+from robustcheck.policy import Bound
+from robustcheck.results import Requirement, overall
+
+
+def _readings(labels, before, after, scores=None, positive=1):
+    def array(values):
+        return None if values is None else np.array(values)
+
+    return Readings(
+        labels=array(labels), before=array(before), after=array(after), scores=array(scores), positive=positive
+    )
+
+
+def test_metrics_of_a_small_case_by_hand():
+    metrics = measure(
+        _readings(
+            labels=[1, 1, 1, 1, 0, 0],
+            before=[1, 1, 1, 0, 0, 0],
+            after=[1, 0, 0, 0, 0, 1],
+            scores=[0.9, 0.4, 0.3, 0.2, 0.3, 0.8],
+        ),
+        attacked=True,
+    )
+    assert metrics["accuracy"].value == pytest.approx(2 / 6)
+    assert metrics["sensitivity"].value == pytest.approx(1 / 4)
+    assert metrics["specificity"].value == pytest.approx(1 / 2)
+    assert metrics["balanced_accuracy"].value == pytest.approx((1 / 4 + 1 / 2) / 2)
+    assert metrics["attack_success"].value == pytest.approx(3 / 5)
+    assert (metrics["attack_success"].successes, metrics["attack_success"].samples) == (3, 5)
+    # pairs (positive, negative) ordered rightly: .9>.3 .9>.8 .4>.3 .3=.3 -> 3.5 of 8
+    assert metrics["auroc"].value == pytest.approx(3.5 / 8)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=40))
+def test_auroc_is_the_share_of_pairs_in_order(samples):
+    labels = [int(positive) for positive, _ in samples]
+    scores = [score / 5 for _, score in samples]
+    value = measure(_readings(labels, labels, labels, scores), attacked=False)["auroc"].value
+    pairs = [
+        (p > n) + (p == n) / 2
+        for p, a in zip(scores, labels, strict=True)
+        if a
+        for n, b in zip(scores, labels, strict=True)
+        if not b
+    ]
+    assert value == (pytest.approx(np.mean(pairs)) if pairs else None)
+
+
+def test_no_answer_is_neither_a_positive_nor_a_negative_read():
+    metrics = measure(_readings([1, 0], [1, 0], [-1, -1]), attacked=True)
+    assert metrics["sensitivity"].value == metrics["specificity"].value == metrics["accuracy"].value == 0
+
+
+@given(st.integers(1, 500), st.floats(0, 1))
+def test_intervals_are_clopper_pearson(samples, share):
+    successes = round(samples * share)
+    metric = rate(np.arange(samples) < successes)
+    low = beta.ppf(0.025, successes, samples - successes + 1) if successes else 0
+    high = beta.ppf(0.975, successes + 1, samples - successes) if successes < samples else 1
+    assert (metric.low, metric.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_a_metric_without_samples_is_undefined_and_its_gate_an_error():
+    metrics = measure(_readings([0, 0], [0, 0], [0, 0]), attacked=True)
+    assert metrics["sensitivity"].value is None
+    requirements = require([Bound.parse("sensitivity", 0.5), Bound.parse("accuracy", 0.5)], metrics)
+    assert [requirement.met for requirement in requirements] == [None, True]
+    assert judge(requirements) == "error"
+
+
+@pytest.mark.parametrize(("value", "met"), [(0.7, True), (">= 0.71", False), ("<= 0.7", True), ("<= 0.69", False)])
+def test_meeting_a_bound_exactly_is_enough(value, met):
+    metrics = {"accuracy": rate(np.arange(10) < 7)}
+    (requirement,) = require([Bound.parse("accuracy", value)], metrics)
+    assert requirement.met is met
+
+
+def test_a_bound_that_is_not_met_fails_the_gate_whatever_else_is_undefined():
+    requirements = [Requirement(metric=str(met), bound="", met=met) for met in (True, None, False)]
+    assert judge(requirements) == "fail"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "whole"),
+    [
+        (["pass", "pass"], "pass"),
+        (["pass", "inconclusive"], "inconclusive"),
+        (["fail", "inconclusive"], "fail"),
+        (["fail", "error", "pass"], "error"),
+        ([], "error"),
+    ],
+)
+def test_the_heaviest_verdict_is_the_report_s(verdicts, whole):
+    assert overall(verdicts) == whole
+    assert overall(verdicts, interrupted=True) == "error"
+
+
+def _entry(distance, gate="pgd"):
+    return Entry(decision=1, distance=distance, score=None, found_by=gate, restart=0, step=0, file=None, sha256="")
+
+
+def test_a_counterexample_is_one_at_every_larger_budget_of_its_family_and_at_no_smaller():
+    ledger = Ledger()
+    ledger.add("linf", 7, _entry(2))
+    assert set(ledger.within("linf", 4)) == set(ledger.within("linf", 2)) == {7}
+    assert ledger.within("linf", 1) == {}
+    assert ledger.within("l2", 4) == {}
+
+
+def test_the_nearest_counterexample_is_kept_in_whatever_order_gates_run():
+    ledger = Ledger()
+    for distance, gate in ((4, "large"), (2, "small"), (3, "between")):
+        ledger.add("linf", 7, _entry(distance, gate))
+    assert ledger.within("linf", 8)[7].found_by == "small"

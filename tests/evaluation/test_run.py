@@ -1,0 +1,270 @@
+"""Whole policies in one process, on candidates whose robustness is known."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from building import LEVELS, accuracy_at, brightness_policy, brightness_project
+from PIL import Image
+
+from robustcheck import load_policy, run
+from robustcheck.evaluation.evaluation import Evaluation
+from robustcheck.results import AuditReport
+
+LADDER = """
+  - id: clean
+    require: {accuracy: 1.0, sensitivity: 1.0, auroc: 1.0}
+  - id: pgd
+    attack: {name: pgd, steps: 5}
+    epsilon: [1/255, 2/255, 4/255, 8/255]
+    require: {accuracy: [0.8, 0.6, 0.5, 0.1], attack_success: "<= 0.7"}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    brightness_project(tmp_path)
+    return tmp_path
+
+
+def _report(project: Path, gates: str, **kwargs) -> AuditReport:
+    (project / "policy.yaml").write_text(brightness_policy(gates, **kwargs))
+    return run(load_policy(project / "policy.yaml"), folder=project / "out")
+
+
+def _plain(report: AuditReport) -> list:
+    """What has to be the same each time: everything but clocks."""
+    return [replace(gate, cost=replace(gate.cost, seconds=0)) for gate in report.gates]
+
+
+def test_accuracy_at_every_budget_is_the_closed_form(project):
+    report = _report(project, LADDER)
+    measured = [gate.metrics["accuracy"].value for gate in report.gates]
+    assert measured == [1.0, *(accuracy_at(levels) for levels in (1, 2, 4, 8))]
+    assert [gate.verdict for gate in report.gates] == ["pass", "pass", "pass", "fail", "fail"]
+    assert report.verdict == "fail"
+
+
+def test_counterexamples_are_carried_up_the_ladder_and_not_searched_again(project):
+    report = _report(project, LADDER)
+    first, second = report.gates[1], report.gates[2]
+    assert {outcome.found_by for outcome in second.samples if outcome.status == "broken"} == {
+        "pgd[1/255]",
+        "pgd[2/255]",
+    }
+    held_before = sum(outcome.status == "held" for outcome in first.samples)
+    assert second.cost.gradient <= held_before * 5
+    for outcome in second.samples:
+        if outcome.found_by == "pgd[1/255]":
+            assert outcome.distance_levels == 1
+
+
+def test_isolated_evidence_shares_nothing_and_finds_the_same(project):
+    report = _report(project, LADDER, extra="evidence: isolated")
+    for gate in report.gates[1:]:
+        assert {outcome.found_by for outcome in gate.samples if outcome.status == "broken"} == {gate.id}
+    assert [gate.metrics["accuracy"].value for gate in report.gates[1:]] == [accuracy_at(n) for n in (1, 2, 4, 8)]
+
+
+def test_a_ladder_written_downwards_reuses_what_is_near_enough(project):
+    down = LADDER.replace("[1/255, 2/255, 4/255, 8/255]", "[8/255, 4/255, 2/255, 1/255]")
+    report = _report(project, down)
+    assert [gate.metrics["accuracy"].value for gate in report.gates[1:]] == [accuracy_at(n) for n in (8, 4, 2, 1)]
+
+
+def test_the_evidence_can_be_checked_without_robustcheck(project):
+    report = _report(project, LADDER)
+    for gate in report.gates[1:]:
+        for index, outcome in enumerate(gate.samples):
+            if outcome.status != "broken":
+                assert outcome.counterexample is None
+                continue
+            pixels = np.asarray(Image.open(project / "out" / outcome.counterexample))
+            assert hashlib.sha256(pixels.tobytes()).hexdigest() == outcome.sha256
+            change = np.abs(pixels.astype(int) - LEVELS[index]).max()
+            assert change == outcome.distance_levels <= gate.threat.epsilon_levels
+            assert (pixels.mean() > 127.5) == (outcome.attacked == "bright") != (outcome.label == "bright")
+
+
+def test_clean_images_are_kept_beside_the_first_counterexamples(project):
+    _report(project, LADDER)
+    clean = sorted((project / "out" / "counterexamples" / "clean").iterdir())
+    assert clean
+    for file in clean:
+        assert (np.asarray(Image.open(file)) == LEVELS[int(file.stem)]).all()
+
+
+def test_the_same_policy_gives_the_same_answer(project):
+    assert _plain(_report(project, LADDER)) == _plain(_report(project, LADDER))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_batch_size_changes_no_outcome(project, batch):
+    def outcomes(report):
+        return [(gate.id, gate.samples, gate.verdict) for gate in report.gates]
+
+    assert outcomes(_report(project, LADDER, model=f"batch_size: {batch}")) == outcomes(_report(project, LADDER))
+
+
+def test_a_subset_s_draws_are_those_of_the_whole(project):
+    whole = _report(project, LADDER)
+    (project / "policy.yaml").write_text(brightness_policy(LADDER).replace("even.npz", "even.npz, samples: 6"))
+    part = run(load_policy(project / "policy.yaml"))
+    expected = {outcome.sample: outcome.sha256 for outcome in whole.gates[1].samples}
+    assert part.data.samples == 6
+    assert {outcome.sample: outcome.sha256 for outcome in part.gates[1].samples}.items() <= expected.items()
+
+
+def test_nothing_global_is_left_changed(project):
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
+    _report(project, LADDER)
+    assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
+    assert (torch.get_num_threads(), torch.is_grad_enabled()) == (threads, grad)
+
+
+def test_a_gate_asked_for_late_is_evaluated_after_those_that_it_inherits_from(project):
+    (project / "policy.yaml").write_text(brightness_policy(LADDER))
+    policy = load_policy(project / "policy.yaml")
+    backwards, forwards = Evaluation(policy), Evaluation(policy)
+    late = [backwards.gate(gate.id) for gate in reversed(policy.gates)][::-1]
+    early = [forwards.gate(gate.id) for gate in policy.gates]
+    assert [gate.samples for gate in late] == [gate.samples for gate in early]
+
+
+def test_samples_wrong_from_the_start_are_not_attacked_and_count_as_wrong(tmp_path):
+    brightness_project(tmp_path, threshold=130.5 / 255)
+    report = _report(tmp_path, LADDER.replace("accuracy: 1.0, sensitivity: 1.0, auroc: 1.0", "accuracy: 0.7"))
+    statuses = [outcome.status for outcome in report.gates[1].samples]
+    assert statuses.count("wrong") == 2  # 128 and 129 are bright, and read as dark
+    assert report.gates[0].metrics["accuracy"].value == 0.8
+    success = report.gates[1].metrics["attack_success"]
+    assert success.samples == 8
+
+
+def test_auroc_falls_under_the_attack(project):
+    report = _report(project, LADDER)
+    values = [gate.metrics["auroc"].value for gate in report.gates]
+    assert values[0] == 1.0
+    assert values == sorted(values, reverse=True)
+    assert values[-1] < 0.6
+
+
+def test_a_progress_listener_sees_loading_and_every_gate(project):
+    (project / "policy.yaml").write_text(brightness_policy(LADDER))
+    seen = []
+    run(load_policy(project / "policy.yaml"), progress=lambda *step: seen.append(step))
+    assert {what for what, _, _ in seen} == {"loading", "pgd[1/255]", "pgd[2/255]", "pgd[4/255]", "pgd[8/255]"}
+    assert all(0 <= done <= of for _, done, of in seen)
+
+
+def test_ctrl_c_keeps_what_was_finished(project):
+    (project / "policy.yaml").write_text(brightness_policy(LADDER))
+
+    def interrupt(what, _done, _of):
+        if what == "pgd[2/255]":
+            raise KeyboardInterrupt
+
+    report = run(load_policy(project / "policy.yaml"), progress=interrupt)
+    assert report.interrupted
+    assert report.verdict == "error"
+    assert [gate.id for gate in report.gates] == ["clean", "pgd[1/255]"]
+    assert report.not_run == ("pgd[2/255]", "pgd[4/255]", "pgd[8/255]")
+
+
+# --- gates that cannot be evaluated ---------------------------------------------------------------------------------
+
+
+def _errors(report: AuditReport) -> str:
+    assert report.verdict == "error"
+    assert all(gate.verdict == "error" for gate in report.gates)
+    (message,) = {gate.error for gate in report.gates}
+    return message
+
+
+def test_weights_that_are_lost_make_every_gate_an_error(project):
+    (project / "brightness.safetensors").write_bytes(b"not weights")
+    assert "brightness.safetensors is not a whole safetensors file" in _errors(_report(project, LADDER))
+
+
+def test_data_that_cannot_be_read_make_every_gate_an_error(project):
+    (project / "even.npz").write_bytes(b"PK\x03\x04 not really")
+    assert "even.npz" in _errors(_report(project, LADDER))
+
+
+def test_code_of_the_user_that_fails_makes_gates_errors_and_not_a_crash(project):
+    (project / "brightness.py").write_text(
+        "import torch\nclass Brightness(torch.nn.Module):\n"
+        "    def __init__(self):\n        raise ZeroDivisionError('here')\n"
+    )
+    assert "ZeroDivisionError: here" in _errors(_report(project, LADDER))
+
+
+HIDDEN = """
+import torch
+
+class Brightness(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.threshold = torch.nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, image):
+        rounded = (image * 16).round() / 16  # its gradient is zero: the attack is blind
+        excess = (rounded.flatten(1).mean(dim=1) - self.threshold) * 20
+        return torch.stack([-excess, excess], dim=1)
+"""
+
+
+def test_a_candidate_that_hides_its_gradients_does_not_pass(project):
+    (project / "brightness.py").write_text(HIDDEN)
+    gates = (
+        "  - {id: pgd, attack: {name: pgd, steps: 5, random_start: false}, epsilon: 8/255, require: {accuracy: 0.5}}"
+    )
+    (gate,) = _report(project, gates).gates
+    assert gate.verdict == "error"
+    assert "no usable gradient on" in gate.error
+    assert [finding.code for finding in gate.findings] == ["no-usable-gradient"]
+
+
+def test_a_gate_that_fails_anyway_fails_and_says_that_it_was_blind(project):
+    (project / "brightness.py").write_text(HIDDEN)
+    gates = "  - {id: pgd, attack: {name: pgd, steps: 5}, epsilon: 8/255, require: {accuracy: '<= 0.1'}}"
+    (gate,) = _report(project, gates).gates
+    assert gate.verdict == "fail"
+    assert gate.findings
+
+
+def test_a_budget_below_one_level_of_these_images_is_an_error_of_its_gate(project):
+    # Files say their depth only when they are read, so a policy alone cannot show this mistake.
+    gates = "  - {id: fgsm, attack: fgsm, epsilon: 0.5/255, require: {accuracy: 0}}"
+    (gate,) = _report(project, gates).gates
+    assert gate.verdict == "error"
+    assert "0.5/255 is 0.5 of a grey level" in gate.error
+
+
+def test_onnx_predicts_and_says_why_it_cannot_be_attacked_white_box(project):
+    class Brightness(torch.nn.Module):
+        def forward(self, image):
+            excess = (image.flatten(1).mean(dim=1) - 0.5) * 20
+            return torch.stack([-excess, excess], dim=1)
+
+    torch.onnx.export(
+        Brightness().eval(), (torch.rand(2, 1, 8, 8),), project / "brightness.onnx", dynamo=True, verbose=False,
+        dynamic_shapes=({0: torch.export.Dim("batch")},), external_data=False,
+    )  # fmt: skip
+    text = brightness_policy(LADDER).replace("brightness.safetensors", "brightness.onnx")
+    text = "\n".join(line for line in text.splitlines() if "architecture" not in line)
+    (project / "policy.yaml").write_text(text)
+    report = run(load_policy(project / "policy.yaml"))
+    clean, *attacked = report.gates
+    assert clean.verdict == "pass"
+    assert clean.metrics["accuracy"].value == 1.0
+    assert {gate.verdict for gate in attacked} == {"error"}
+    assert "ONNX candidates give predictions in this version, not gradients" in attacked[0].error

@@ -1,0 +1,217 @@
+"""`pytest --robustcheck policy.yaml`, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+
+import pytest
+from building import brightness_policy
+
+NAMES = ["clean", "fgsm", "pgd[1/255]", "pgd[4/255]"]
+
+
+def _report(folder):
+    return json.loads((folder / "robustcheck-report" / "report.json").read_text())
+
+
+def _cases(path):
+    return {case.get("name"): case for case in ET.parse(path).getroot().iter("testcase")}
+
+
+def test_a_gate_that_fails_turns_the_build_red_and_everything_says_so(pytester, project, mode):
+    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", "--junitxml", "own.xml", "-v", *mode)
+    assert result.ret == 1
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*accuracy 0.400 is below the required >= 0.9 (4 of 10;*",
+            "*robustcheck: Brightness*",
+            "*FAIL: 3 gates passed, 1 failed, on 10 samples*",
+            "*FAILED policy.yaml::pgd[[]4/255[]] - accuracy 0.400 is below*",
+        ]
+    )
+    report = _report(project)
+    assert report["verdict"] == "fail"
+    assert [gate["id"] for gate in report["gates"]] == NAMES
+    assert [gate["verdict"] for gate in report["gates"]] == ["pass", "pass", "pass", "fail"]
+    ours = _cases(project / "robustcheck-report" / "junit.xml")
+    assert [name for name, case in ours.items() if case.find("failure") is not None] == ["pgd[4/255]"]
+    assert "accuracy >= 0.9" in ours["pgd[4/255]"].find("failure").text
+    html = (project / "robustcheck-report" / "report.html").read_text()
+    assert "pgd[4/255]" in html
+    assert html.count("data:image/png") >= 3
+    own = ET.parse(project / "own.xml").getroot()
+    assert [case.get("name") for case in own.iter("testcase") if case.find("failure") is not None] == ["pgd[4/255]"]
+    suite = {item.get("name"): item.get("value") for item in own.find("testsuite/properties")}
+    assert suite["verdict"] == "fail"
+    assert suite["model.sha256"] == report["model"]["sha256"]
+    case = next(case for case in own.iter("testcase") if case.get("name") == "pgd[4/255]")
+    facts = {item.get("name"): item.get("value") for item in case.find("properties")}
+    assert any("0.9" in value for value in facts.values())
+    assert not list((project / "robustcheck-report").glob(".running*"))
+
+
+def test_a_policy_that_holds_is_green(pytester, project, mode):
+    result = pytester.runpytest_subprocess("--robustcheck", "passing.yaml", *mode)
+    assert result.ret == 0
+    result.assert_outcomes(passed=4)
+    assert _report(project)["verdict"] == "pass"
+    assert (project / "robustcheck-report" / "counterexamples").is_dir()
+
+
+def test_workers_give_the_answers_of_one_process(pytester, project):
+    def answers(*mode):
+        pytester.runpytest_subprocess("--robustcheck", "policy.yaml", *mode)
+        report = _report(project)
+        for gate in report["gates"]:
+            gate["cost"]["seconds"] = 0
+        return report["gates"], report["model"], report["data"]
+
+    assert answers("-n2", "--dist", "load") == answers("-n0")
+
+
+def test_a_candidate_that_cannot_be_loaded_is_an_error_and_not_a_failure(pytester, project, mode):
+    (project / "brightness.safetensors").write_bytes(b"lost")
+    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", *mode)
+    assert result.ret == 1
+    assert _report(project)["verdict"] == "error"
+    for case in _cases(project / "robustcheck-report" / "junit.xml").values():
+        assert case.find("error") is not None
+        assert case.find("failure") is None
+    result.stdout.fnmatch_lines(["*ERROR: *brightness.safetensors is not a whole safetensors file*"])
+
+
+def test_a_policy_with_mistakes_is_a_usage_error_that_shows_them_all(pytester, project, mode):
+    (project / "policy.yaml").write_text(brightness_policy(GATES_WITH_MISTAKES))
+    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", *mode)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        [
+            "*policy.yaml:13: gates[[]0].attack: unknown attack 'pdg'*did you mean 'pgd'?",
+            "*policy.yaml:14: gates[[]0].epsilon: found 8, more than the full range*",
+        ]
+    )
+    assert "Traceback" not in result.stderr.str() + result.stdout.str()
+
+
+GATES_WITH_MISTAKES = """
+  - id: pgd
+    attack: pdg
+    epsilon: 8
+    require: {accuracy: 0.5}
+"""
+
+
+def test_a_gate_can_be_named(pytester, project, mode):
+    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", "policy.yaml::pgd[1/255]", *mode)
+    assert result.ret == 0
+    result.assert_outcomes(passed=1)
+    report = _report(project)
+    assert [gate["id"] for gate in report["gates"]] == ["pgd[1/255]"]
+    assert report["not_run"] == ["clean", "fgsm", "pgd[4/255]"]
+
+
+def test_k_selects_and_the_rest_is_said_not_to_have_run(pytester, project, mode):
+    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", "-k", "pgd or clean", *mode)
+    assert result.ret == 1
+    result.assert_outcomes(passed=2, failed=1, deselected=0 if mode == ["-n2"] else 1)
+    assert _report(project)["not_run"] == ["fgsm"]
+    case = _cases(project / "robustcheck-report" / "junit.xml")["fgsm"]
+    assert case.find("skipped") is not None
+
+
+def test_the_project_s_own_tests_run_beside_if_paths_are_named(pytester, project, mode):
+    alone = pytester.runpytest_subprocess("--robustcheck", "passing.yaml", *mode)
+    alone.assert_outcomes(passed=4)
+    beside = pytester.runpytest_subprocess("--robustcheck", "passing.yaml", ".", *mode)
+    beside.assert_outcomes(passed=5)
+
+
+def test_collect_only_lists_gates_and_touches_no_report(pytester, project):
+    pytester.runpytest_subprocess("--robustcheck", "policy.yaml")
+    before = (project / "robustcheck-report" / "report.json").read_text()
+    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", "--collect-only", "-q")
+    assert result.ret == 0
+    assert [line for line in result.outlines if "::" in line] == [f"policy.yaml::{name}" for name in NAMES]
+    assert (project / "robustcheck-report" / "report.json").read_text() == before
+
+
+def test_an_earlier_green_report_does_not_outlive_a_run_that_wrote_none(pytester, project):
+    pytester.runpytest_subprocess("--robustcheck", "passing.yaml")
+    result = pytester.runpytest_subprocess("--robustcheck", "passing.yaml", "-k", "nothing_of_that_name")
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert not (project / "robustcheck-report" / "report.json").exists()
+
+
+def test_several_policies_write_to_a_folder_each(pytester, project, mode):
+    result = pytester.runpytest_subprocess(
+        "--robustcheck", "policy.yaml", "--robustcheck", "passing.yaml", "--robustcheck-output", "out/here", *mode
+    )
+    assert result.ret == 1
+    result.assert_outcomes(passed=7, failed=1)
+    verdicts = {
+        name: json.loads((project / "out" / "here" / name / "report.json").read_text())["verdict"]
+        for name in ("policy", "passing")
+    }
+    assert verdicts == {"policy": "fail", "passing": "pass"}
+
+
+def test_ini_keys_run_the_gates_beside_every_test(pytester, project, mode):
+    pytester.makeini("[pytest]\nrobustcheck = passing.yaml\nrobustcheck-output = from-ini\n")
+    result = pytester.runpytest_subprocess(*mode)
+    assert result.ret == 0
+    result.assert_outcomes(passed=5)
+    assert (project / "from-ini" / "report.json").exists()
+
+
+def test_the_reports_of_the_first_failure_are_written_after_exitfirst(pytester, project):
+    policy = brightness_policy(GATES_THAT_FAIL_FIRST)
+    (project / "policy.yaml").write_text(policy)
+    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", "-x")
+    assert result.ret == 1
+    report = _report(project)
+    assert (report["verdict"], report["not_run"], report["interrupted"]) == ("fail", ["second"], False)
+
+
+GATES_THAT_FAIL_FIRST = """
+  - {id: first, attack: fgsm, epsilon: 8/255, require: {accuracy: 1}}
+  - {id: second, attack: fgsm, epsilon: 1/255, require: {accuracy: 0}}
+"""
+
+
+def test_a_folder_of_someone_else_s_counterexamples_is_not_deleted(pytester, project):
+    theirs = project / "mine" / "counterexamples" / "precious.txt"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("keep")
+    result = pytester.runpytest_subprocess("--robustcheck", "passing.yaml", "--robustcheck-output", "mine")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*choose another output folder*"])
+    assert theirs.read_text() == "keep"
+
+
+def test_ctrl_c_reports_what_was_finished(pytester, project):
+    (project / "conftest.py").write_text(
+        "import pytest\n"
+        "@pytest.hookimpl(wrapper=True)\n"
+        "def pytest_runtest_call(item):\n"
+        "    if item.name == 'pgd[1/255]':\n"
+        "        raise KeyboardInterrupt\n"
+        "    return (yield)\n"
+    )
+    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    report = _report(project)
+    assert report["interrupted"] is True
+    assert report["verdict"] == "error"
+    assert [gate["id"] for gate in report["gates"]] == ["clean", "fgsm"]
+    assert report["not_run"] == ["pgd[1/255]", "pgd[4/255]"]
+
+
+def test_a_worker_that_dies_leaves_an_error_and_not_a_gap(pytester, project):
+    (project / "brightness.py").write_text("import os\nos._exit(7)\n")
+    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", "-n2", "--max-worker-restart=0")
+    assert result.ret != 0
+    report = _report(project)
+    assert report["verdict"] == "error"
+    assert any("without a result" in (gate["error"] or "") for gate in report["gates"])

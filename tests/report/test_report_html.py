@@ -1,0 +1,371 @@
+"""The page: whole, self-contained, escaped, and saying what was required and measured."""
+
+import base64
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+from report_builder import (
+    DATA,
+    HOSTILE,
+    clean_gate,
+    erring,
+    failing,
+    gate,
+    hostile,
+    inconclusive,
+    metric,
+    mixed,
+    outcomes,
+    report,
+    save,
+    synthetic,
+    threat,
+    with_pictures,
+)
+
+from robustcheck.report.html import html
+from robustcheck.results import AuditReport, GateResult
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+class Page(HTMLParser):
+    """Elements with their attributes and the text of a page; refuses tags that do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        assert len(dict(attrs)) == len(attrs), f"an attribute twice in {tag}"
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self._open:
+            self.text += data
+
+    def of(self, tag: str, **wanted: str) -> list[dict[str, str | None]]:
+        attributes = [attributes for name, attributes in self.elements if name == tag]
+        return [one for one in attributes if all(one.get(key) == value for key, value in wanted.items())]
+
+    def pictures(self) -> list[np.ndarray]:
+        prefix = "data:image/png;base64,"
+        sources = [one["src"] or "" for one in self.of("img")]
+        assert all(source.startswith(prefix) for source in sources)
+        return [np.asarray(Image.open(io.BytesIO(base64.b64decode(source[len(prefix) :])))) for source in sources]
+
+
+def page(one: AuditReport, folder=None) -> Page:
+    return Page(html(one, folder))
+
+
+def with_file(result: GateResult, **changes) -> GateResult:
+    """The gate with one broken sample, changed."""
+    return replace(result, samples=(replace(result.samples[0], **changes),))
+
+
+@pytest.fixture
+def shown(tmp_path):
+    """A failing gate with two pictures on disk."""
+    return with_pictures(failing(threat=threat(4)), tmp_path, most=2)
+
+
+@pytest.mark.parametrize("one", [mixed(), hostile(), synthetic(), report(verdict="error", model=None, data=None)])
+def test_its_tags_match_and_nothing_is_loaded_from_anywhere(one, tmp_path):
+    shown = with_pictures(failing(), tmp_path)
+    text = html(replace(one, gates=(*one.gates, shown)), tmp_path)
+    parsed = Page(text)
+
+    assert [one["content"] for one in parsed.of("meta", **{"http-equiv": "Content-Security-Policy"})] == [CSP]
+    assert not {tag for tag, _ in parsed.elements} & {"script", "link", "iframe", "object", "embed", "form", "base"}
+    for _, attributes in parsed.elements:
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "href", "srcset", "data", "action", "xlink:href", "poster"):
+            assert re.match(r"#gate-\d+$|data:image/png;base64,", attributes.get(name) or "#gate-1")
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+@pytest.mark.parametrize("one", [mixed(), hostile()])
+def test_each_anchor_that_is_linked_is_there_once(one):
+    parsed = page(one)
+    anchors = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
+
+    assert len(anchors) == len(set(anchors))
+    assert {link["href"] for link in parsed.of("a")} <= {f"#{anchor}" for anchor in anchors}
+
+
+def test_hostile_text_stays_text():
+    text = html(hostile(), None)
+
+    assert "<script" not in text
+    assert "\x00" not in text
+    assert "\u202e" not in text
+    assert "\udcff" not in text
+    assert "49" not in Page(text).text.replace("2049", "")
+    assert "<script>alert(1)</script>\"'&]]>\\x00\\x1b[31m\\u202e\\udcff" in Page(text).text
+    text.encode()
+
+
+def test_hostile_text_cannot_leave_an_attribute():
+    for _, attributes in page(hostile()).elements:
+        assert not set(attributes) & {"script", "alert(1)", "&", "onerror"}
+
+
+@pytest.mark.parametrize(
+    ("one", "word", "kind"),
+    [
+        (report(gate()), "Pass", "pass"),
+        (report(failing(), verdict="fail"), "Fail", "fail"),
+        (report(inconclusive(), verdict="inconclusive"), "Inconclusive", "inconclusive"),
+        (report(erring(), verdict="error"), "Error", "error"),
+    ],
+)
+def test_the_verdict_comes_first(one, word, kind):
+    parsed = page(one)
+
+    assert parsed.of("header")[0]["class"] == f"banner {kind}"
+    assert re.search(rf"2025-11-23 07:10 UTC · policies/pneumonia_mnist.yaml\s+{word}\s+Chest X-ray gate", parsed.text)
+
+
+def test_required_and_measured_stand_beside_each_other():
+    parsed = page(report(failing(), verdict="fail"))
+
+    assert re.search(
+        r"pgd\[4/255\]\s+fail\s+pgdε = 2/255, L∞\s+accuracy >= 0.7\s+0.610 \(0.570 to 0.650\)", parsed.text
+    )
+    assert "accuracy 0.610 is below the required >= 0.7 (305 of 500; 95 % interval 0.570 to 0.650)" in parsed.text
+    assert "175 broken, 305 held, 20 wrong" in parsed.text
+
+
+def test_banners_say_what_a_verdict_does_not():
+    quiet, loud = page(report(gate())), page(synthetic(interrupted=True, not_run=("a", "b"), verdict="error"))
+
+    assert "Interrupted." in loud.text
+    assert "2 gates of the policy were not run." in loud.text
+    assert "says nothing about any patient" in loud.text
+    for word in ("Interrupted.", "not run", "patient", "Synthetic data"):
+        assert word not in quiet.text
+
+
+def test_it_says_what_was_not_tried():
+    text = page(report(gate(), not_run=("late", "later"))).text
+
+    assert "covers the threat models that are listed in it and no others" in text
+    assert "Gates of the policy that were not run (deselected or not reached): late, later." in text
+    assert "124 of 624 available samples." in text
+    assert "Goals: targeted, missed finding, false alarm." in text
+    assert "Knowledge: scores, top-k, label, transfer." in text
+    assert "Norms: L2." in text
+
+
+def test_it_does_not_guess_what_was_not_tried_from_words_it_does_not_know():
+    text = page(report(gate(threat=threat(norm="patch")))).text
+
+    assert "Norms:" not in text
+    assert "Goals:" in text
+
+
+def test_without_an_attack_nothing_was_tried():
+    assert "Any attack at all." in page(report(clean_gate())).text
+
+
+def test_digests_and_versions_are_there():
+    text = page(report(gate())).text
+
+    for pair in ("a1", "b2", "c3", "d4", "e5"):
+        assert pair * 32 in text
+    for fact in (
+        "44,731,220",
+        "2.13.0",
+        "medmnist:pneumoniamnist, split test",
+        "normal: 188, pneumonia: 312",
+        "1 × 28 × 28",
+    ):
+        assert fact in text
+
+
+def test_what_was_not_loaded_is_said():
+    text = page(report(erring(), verdict="error", model=None, data=None)).text
+
+    assert "The candidate was not loaded." in text
+    assert "The data were not loaded." in text
+
+
+def test_a_shared_counterexample_says_whose_it_is():
+    text = page(report(gate(id="b", samples=(*outcomes(2, 0, 0, gate="a"), *outcomes(1, 5, 0, gate="b"))))).text
+
+    assert re.search(r"Found by\s*2 by a, 1 by b", text)
+
+
+def test_an_error_keeps_its_trace():
+    assert "Traceback (most recent call last):\n  second line" in page(mixed()).text
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------
+
+
+def test_examples_are_shown_before_after_and_changed(shown, tmp_path):
+    parsed = page(report(shown, verdict="fail"), tmp_path)
+    pictures = parsed.pictures()
+
+    assert len(pictures) == 6
+    clean, attacked, difference = (picture.astype(int) for picture in pictures[:3])
+    assert clean.shape == (28, 28)
+    assert np.abs(attacked - clean).max() == 4
+    # The budget spans the range, and mid-grey is no change.
+    assert set(np.unique(difference[attacked == clean])) == {128}
+    assert np.array_equal(difference[attacked - clean == 4], np.full_like(difference[attacked - clean == 4], 255))
+    assert np.array_equal(difference[attacked - clean == -4], np.zeros_like(difference[attacked - clean == -4]))
+    assert "2 of 175 broken samples; report.json lists all of them." in parsed.text
+    assert re.search(r"Before: normal\s*Attacked: pneumonia\s*Difference ×31.9", parsed.text)
+    assert "largest change 4 grey levels" in parsed.text
+    assert all(one["class"] == "sharp" for one in parsed.of("img"))
+
+
+def test_at_most_six_examples_a_gate(tmp_path):
+    shown = with_pictures(failing(), tmp_path, most=9)
+
+    assert len(page(report(shown, verdict="fail"), tmp_path).pictures()) == 18
+
+
+def test_many_gates_share_the_room_for_examples(tmp_path):
+    shown = with_pictures(failing(), tmp_path)
+    many = report(*(replace(shown, id=f"g{number}") for number in range(30)), verdict="fail")
+
+    assert len(page(many, tmp_path).pictures()) == 30 * 2 * 3
+
+
+def test_no_folder_no_pictures(shown):
+    assert page(report(shown, verdict="fail")).pictures() == []
+
+
+def test_a_sample_without_its_clean_picture_is_not_shown(shown, tmp_path):
+    (tmp_path / "counterexamples/clean/00000.png").unlink()
+
+    assert len(page(report(shown, verdict="fail"), tmp_path).pictures()) == 3
+
+
+def test_a_picture_that_is_not_the_one_that_was_judged_is_left_out(shown, tmp_path):
+    save(tmp_path, "counterexamples/pgd-2-255/00000.png", np.zeros((1, 28, 28), np.uint8))
+    parsed = page(report(shown, verdict="fail"), tmp_path)
+
+    assert len(parsed.pictures()) == 3
+    assert "1 picture left out: the file is not the one that was judged (its digest differs)." in parsed.text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x89PNG\r\n\x1a\n", b"\x93NUMPY", b"\x93NUMPY\x01\x00\x10\x00{'descr': '<u1'}", b"GIF89a" + bytes(40)],
+)
+def test_a_file_that_is_no_picture_only_drops_its_example(shown, tmp_path, content):
+    (tmp_path / "counterexamples/clean/00000.png").write_bytes(content)
+
+    assert len(page(report(shown, verdict="fail"), tmp_path).pictures()) == 3
+
+
+def test_deep_grey_is_scaled_by_its_bits(tmp_path):
+    clean = np.full((1, 4, 4), 4095, np.uint16)
+    file = "counterexamples/g/00001.png"
+    save(tmp_path, "counterexamples/clean/00001.png", clean)
+    one = with_file(failing(threat=threat(16)), counterexample=file, sha256=save(tmp_path, file, clean - 16))
+    pictures = page(report(one, verdict="fail", data=replace(DATA, bits=12)), tmp_path).pictures()
+
+    assert [picture[0, 0] for picture in pictures] == [255, 254, 0]
+
+
+@pytest.mark.parametrize(("dtype", "suffix", "bits", "top"), [(np.uint16, "npy", 16, 65535), (np.uint8, "png", 8, 255)])
+def test_colour_is_shown_in_colour(tmp_path, dtype, suffix, bits, top):
+    clean = np.zeros((3, 4, 5), dtype)
+    clean[0] = top
+    attacked = clean.copy()
+    attacked[1] += 2
+    file = f"counterexamples/g/00001.{suffix}"
+    save(tmp_path, f"counterexamples/clean/00001.{suffix}", clean)
+    one = with_file(failing(threat=threat(2)), counterexample=file, sha256=save(tmp_path, file, attacked))
+    before, _, difference = page(report(one, verdict="fail", data=replace(DATA, bits=bits)), tmp_path).pictures()
+
+    assert before.shape == (4, 5, 3)
+    assert before[0, 0].tolist() == [255, 0, 0]
+    assert difference[0, 0].tolist() == [128, 255, 128]
+
+
+def test_large_pictures_are_reduced_and_it_says_so(tmp_path):
+    shown = with_pictures(failing(), tmp_path, most=1, side=800)
+    parsed = page(report(shown, verdict="fail"), tmp_path)
+
+    assert {picture.shape for picture in parsed.pictures()} == {(267, 267)}
+    assert {one["class"] for one in parsed.of("img")} == {"smooth"}
+    assert "shown smaller than they are stored" in parsed.text
+
+
+# --- plot -------------------------------------------------------------------------------------------------------
+
+
+def test_the_plot_has_a_line_an_attack_and_a_tick_an_epsilon():
+    one = report(
+        clean_gate(),
+        gate(id="fgsm", attack="fgsm", threat=threat(2)),
+        gate(id="a", threat=threat(4)),
+        gate(id="b", threat=threat(8)),
+    )
+    parsed = page(one)
+    heights = [float(d["d"].split()[1].split("V")[0]) for d in parsed.of("path", **{"class": "whisker"})[:1]]
+
+    assert len(parsed.of("svg", role="img")) == 1
+    assert len(parsed.of("g", **{"class": "series s1"})) == 2  # the line and its legend
+    assert len(parsed.of("path", **{"class": "link"})) == 2 * 2
+    for label in ("2/255", "4/255", "8/255"):
+        assert label in parsed.text
+    assert heights[0] > 0
+    assert "clean without an attack: accuracy 0.860" in parsed.text
+    assert "b at ε = 8/255: accuracy 0.810 (405 of 500; 95 % interval 0.770 to 0.850), required >= 0.7" in parsed.text
+
+
+def test_each_norm_has_a_plot_of_its_own():
+    parsed = page(report(gate(id="a"), gate(id="b", threat=threat(77, norm="l2", epsilon="0.3"))))
+
+    assert len(parsed.of("svg", role="img")) == 2
+    assert "Accuracy against ε (L∞)" in parsed.text
+    assert "Accuracy against ε (L2)" in parsed.text
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        report(clean_gate()),
+        report(erring(), verdict="error"),
+        report(gate(metrics={"accuracy": replace(metric(1), value=None)})),
+        report(gate(metrics={"accuracy": replace(metric(1), value=float("nan"))})),
+        report(gate(threat=threat(epsilon_share=float("inf")))),
+        report(gate(threat=threat(epsilon_share=0.0))),
+    ],
+)
+def test_without_anything_to_draw_there_is_no_plot(one):
+    assert page(one).of("svg") == []
+
+
+def test_a_long_policy_name_or_label_does_not_change_the_structure():
+    plain, long = page(mixed()), page(replace(mixed(), policy=replace(mixed().policy, name=HOSTILE * 50)))
+
+    assert [tag for tag, _ in plain.elements] == [tag for tag, _ in long.elements]

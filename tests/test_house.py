@@ -1,0 +1,59 @@
+"""What holds of the package as a whole: its weight, its names, its schema."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import robustcheck
+
+HEAVY = {"torch", "onnx", "onnxruntime", "numpy", "pydantic", "jinja2", "scipy", "PIL", "rich", "yaml"}
+
+
+def _modules_after(code: str) -> set[str]:
+    program = f"{code}\nimport sys, json\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("module", ["robustcheck", "robustcheck.plugin", "robustcheck.errors", "robustcheck.cli"])
+def test_importing_costs_nothing_heavy(module):
+    assert not _modules_after(f"import {module}") & HEAVY
+
+
+@pytest.mark.parametrize("module", ["robustcheck.policy", "robustcheck.report", "robustcheck.evaluation.assembly"])
+def test_policies_and_reports_need_no_torch(module):
+    assert not _modules_after(f"import {module}") & {"torch", "onnx", "onnxruntime"}
+
+
+def test_a_pytest_run_that_does_not_ask_loads_nothing_of_it(tmp_path):
+    (tmp_path / "test_other.py").write_text(
+        "import sys\n"
+        "def test_nothing_is_loaded():\n"
+        "    assert 'robustcheck.plugin' in sys.modules\n"
+        "    ours = {name for name in sys.modules if name.startswith('robustcheck')}\n"
+        "    assert ours == {'robustcheck', 'robustcheck.plugin'}\n"
+        "    assert not {'torch', 'pydantic', 'onnxruntime', 'jinja2'} & set(sys.modules)\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_public_names():
+    assert robustcheck.__all__ == ["AuditReport", "Policy", "load_policy", "run"]
+    assert all(getattr(robustcheck, name) for name in robustcheck.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = robustcheck.nothing
+
+
+def test_every_attack_of_the_schema_can_be_built_and_no_other():
+    from robustcheck.attacks import build
+    from robustcheck.policy import ATTACKS
+    from robustcheck.threats import LinfBall
+
+    for name, spec in ATTACKS.items():
+        assert build(spec.model_validate({"name": name}), LinfBall(levels=2, maximum=255)).steps >= 1

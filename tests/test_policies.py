@@ -1,0 +1,52 @@
+"""The project's own policies, candidates and numbers."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from robustcheck import load_policy, run
+
+POLICIES = Path(__file__).parents[1] / "policies"
+EVERY = sorted(POLICIES.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", EVERY, ids=lambda path: path.stem)
+def test_every_policy_of_the_project_is_valid(path):
+    assert load_policy(path).gates
+
+
+def test_twins_ask_the_same():
+    for name in ("quickstart", "pneumonia_mnist"):
+        one, other = (load_policy(POLICIES / f"{name}{twin}.yaml") for twin in ("", "_standard"))
+        assert one.gates == other.gates
+        assert one.data == other.data
+        assert one.model.path != other.model.path
+
+
+def test_the_quickstart_passes_and_its_twin_fails():
+    hardened, standard = (run(load_policy(POLICIES / f"quickstart{twin}.yaml")) for twin in ("", "_standard"))
+    assert hardened.verdict == "pass"
+    assert hardened.data.synthetic
+    assert standard.verdict == "fail"
+    assert standard.gates[0].verdict == "pass"  # on clean images nothing is wrong with it
+
+
+@pytest.mark.xrays
+def test_real_xrays_the_hardened_candidate_passes_and_the_standard_one_fails(xrays):
+    hardened, standard = (run(load_policy(POLICIES / f"pneumonia_mnist{twin}.yaml")) for twin in ("", "_standard"))
+    accuracy = [{gate.id: gate.metrics["accuracy"].value for gate in report.gates} for report in (hardened, standard)]
+    assert [report.data.samples for report in (hardened, standard)] == [624, 624]
+    assert min(one["clean"] for one in accuracy) >= 0.84
+    assert accuracy[0]["pgd[8/255]"] >= 0.58
+    assert accuracy[1]["pgd[8/255]"] <= 0.35
+    assert (hardened.verdict, standard.verdict) == ("pass", "fail")
+
+
+@pytest.mark.parametrize("path", sorted((POLICIES / "candidates").glob("*.*")), ids=lambda path: path.name)
+def test_candidates_are_small_and_on_their_card(path):
+    assert path.stat().st_size < 1_000_000
+    if path.suffix != ".md":
+        assert hashlib.sha256(path.read_bytes()).hexdigest() in (POLICIES / "candidates" / "README.md").read_text()

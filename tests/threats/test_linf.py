@@ -1,0 +1,66 @@
+"""The L∞ ball, exact in whole grey levels."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robustcheck.errors import EvaluationError
+from robustcheck.evaluation.adjudication import to_stored
+from robustcheck.policy import Quantity
+from robustcheck.threats import LinfBall
+
+balls = st.builds(
+    lambda bits, share: LinfBall(levels=max(1, int(share * (2**bits - 1))), maximum=2**bits - 1),
+    st.sampled_from([1, 8, 12, 16]),
+    st.floats(0, 1),
+)
+seeds = st.integers(0, 2**31)
+
+
+def _clean(ball: LinfBall, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    stored = torch.randint(0, ball.maximum + 1, (3, 2, 5, 4), generator=generator)
+    return stored.float() / ball.maximum
+
+
+@given(balls, seeds, st.floats(-3, 3))
+def test_what_is_projected_can_be_stored_inside_the_ball(ball, seed, shift):
+    clean = _clean(ball, seed)
+    wild = clean + shift * torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed + 1))
+    projected = ball.project(wild, clean)
+    assert ball.contains(to_stored(projected, ball.maximum), to_stored(clean, ball.maximum)).all()
+    assert torch.equal(ball.project(projected, clean), projected)
+
+
+@given(balls, seeds)
+def test_what_is_sampled_lies_in_the_ball_and_reaches_its_border(ball, seed):
+    clean = torch.full((1, 1, 40, 40), 0.5)
+    uniform = torch.rand(clean.shape, generator=torch.Generator().manual_seed(seed))
+    points = ball.sample(clean, uniform)
+    offset = (points - clean).abs().max()
+    assert offset <= ball.radius + 1e-6
+    assert offset >= min(ball.radius, 0.5) * 0.98
+
+
+def test_one_level_too_far_is_outside_and_so_is_what_cannot_be_stored():
+    ball = LinfBall(levels=2, maximum=255)
+    clean = torch.tensor([[[[0, 100, 255]]]] * 4)
+    stored = torch.tensor([[[[2, 98, 253]]], [[[3, 100, 255]]], [[[-1, 100, 255]]], [[[0, 100, 256]]]])
+    assert ball.contains(stored, clean).tolist() == [True, False, False, False]
+    assert ball.distance(stored, clean).tolist() == [2, 3, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("budget", "bits", "levels"),
+    [("2/255", 8, 2), ("0.01", 8, 2), ("3 levels", 12, 3), ("2/255", 12, 32), ("8/255", 16, 2056), ("255/255", 8, 255)],
+)
+def test_a_budget_admits_whole_levels_only(budget, bits, levels):
+    assert LinfBall.of(Quantity.parse(budget), bits).levels == levels
+
+
+def test_a_budget_below_one_level_is_refused_with_a_sentence():
+    with pytest.raises(EvaluationError, match=r"0\.5/255 is 0\.5 of a grey level .* 8 bits; one level is 1/255"):
+        LinfBall.of(Quantity.parse("0.5/255"), 8)
