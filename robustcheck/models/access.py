@@ -36,7 +36,12 @@ class _Oracle:
         self.__decide: Callable[[torch.Tensor], torch.Tensor] = candidate.head.decide
         self.__counts = torch.zeros(samples, dtype=torch.int64)
         self.__retired = torch.zeros(samples, dtype=torch.bool)
-        self.limit = limit
+        self.__limit = limit
+
+    @property
+    def limit(self) -> int:
+        """Queries that a sample may cost."""
+        return self.__limit
 
     @property
     def counts(self) -> torch.Tensor:
@@ -49,15 +54,18 @@ class _Oracle:
 
     def _answer(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Log-probabilities (N, K) of images (N, C, H, W); sample numbers (N,) say whom each query is counted for."""
+        samples = samples.cpu()
         if len(samples) != len(images):
             raise AccessError(f"{len(images)} images were asked about for {len(samples)} samples")
+        if bool(((samples < 0) | (samples >= len(self.__counts))).any()):
+            raise AccessError(f"samples are numbered from 0 to {len(self.__counts) - 1}; others were asked about")
         if bool(self.__retired[samples].any()):
             raise AccessError("a sample that is done was asked about again")
         after = self.__counts + torch.bincount(samples, minlength=len(self.__counts))
-        if bool((after > self.limit).any()):
-            worst = int((after - self.limit).argmax())
+        if bool((after > self.__limit).any()):
+            worst = int((after - self.__limit).argmax())
             raise QueryLimitReached(
-                f"sample {worst} would have been asked {int(after[worst])} times; the limit is {self.limit}"
+                f"sample {worst} would have been asked {int(after[worst])} times; the limit is {self.__limit}"
             )
         self.__counts = after
         return self.__ask(images)

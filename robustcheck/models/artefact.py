@@ -1,10 +1,11 @@
-"""The bytes of a candidate: which files it consists of, and one digest over all of them."""
+"""The bytes of a candidate: which files it consists of, one digest over all of them, and archives looked through."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from robustcheck.errors import CandidateError
@@ -45,10 +46,40 @@ def check_archive(path: Path) -> list[str]:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise CandidateError(f"{path.name} is a broken archive: {error}") from None
     if unpacked > 2 * path.stat().st_size + _SLACK_BYTES:
         raise CandidateError(
             f"{path.name} holds {path.stat().st_size:,} bytes that claim to unpack to {unpacked:,}; it is not loaded"
         )
     return names
+
+
+def checked_copy(path: Path, look: Callable[[str, bytes], bytes | None]) -> io.BytesIO:
+    """A copy of an archive in memory that holds what was looked at and nothing else.
+
+    Two readers can see different files in one archive (two members of one name, names that differ by case, a second
+    directory, a file that is replaced in between), and torch does not read with Python's reader, which looks here.
+
+    Args:
+        path: a zip archive that `check_archive` has passed.
+        look: is shown each member's name and content, and says what the copy holds in its place; None: nothing.
+
+    Raises:
+        CandidateError: broken, or two members have one name. What `look` raises passes through.
+    """
+    copy = io.BytesIO()
+    seen: set[str] = set()
+    try:
+        with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as target:
+            for member in archive.infolist():
+                if member.filename.casefold() in seen:
+                    raise CandidateError(f"{path.name} holds {member.filename} twice; it is not loaded")
+                seen.add(member.filename.casefold())
+                content = look(member.filename, archive.read(member))
+                if content is not None:
+                    target.writestr(zipfile.ZipInfo(member.filename), content)
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise CandidateError(f"{path.name} is a broken archive: {error}") from None
+    copy.seek(0)
+    return copy

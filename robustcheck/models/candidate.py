@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 
-from robustcheck.errors import AccessError, CandidateError
+from robustcheck.errors import AccessError, CandidateError, EvaluationError
 from robustcheck.models.head import Head
 from robustcheck.models.memory import Chunks
-from robustcheck.models.network import Network, first_line
+from robustcheck.models.network import Network, first_line, rows
 from robustcheck.models.preprocess import Preprocess
+from robustcheck.models.process import full_precision
 from robustcheck.results import ModelInfo
 
 Objective = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -64,7 +64,7 @@ class Candidate:
         def step(chunk: torch.Tensor, chunk_labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             chunk = chunk.detach().requires_grad_()
             with torch.enable_grad():
-                logits = self.head.logits(_flat(self.network.forward(self.preprocess(chunk))))
+                logits = self.head.logits(rows(self.network.forward(self.preprocess(chunk)), len(chunk)))
                 # A sum, not a mean: a sample's gradient must not depend on how many are beside it.
                 loss = objective(logits, chunk_labels).sum()
             if not loss.requires_grad:
@@ -73,8 +73,13 @@ class Candidate:
                 )
             return logits.detach(), torch.autograd.grad(loss, chunk)[0]
 
-        with full_precision(self.device):
-            logits, gradient = self.chunks(step, images, labels)
+        try:
+            with full_precision(self.device):
+                logits, gradient = self.chunks(step, images, labels)
+        except EvaluationError:
+            raise
+        except Exception as error:  # as in `raw_scores`
+            raise AccessError(f"the candidate's gradient cannot be computed: {first_line(error)}") from error
         return logits, gradient
 
 
@@ -82,36 +87,20 @@ def raw_scores(network: Network, preprocess: Preprocess, chunks: Chunks, images:
     """What the network itself answers, (N, K), before its head is read.
 
     Raises:
-        CandidateError: it does not take these images.
+        CandidateError: it does not take these images, or its answer is not one row of scores for each.
     """
 
     def ask(chunk: torch.Tensor) -> tuple[torch.Tensor]:
-        return (_flat(network.forward(preprocess(chunk))),)
+        return (rows(network.forward(preprocess(chunk)), len(chunk)),)
 
     try:
         with torch.no_grad(), full_precision(network.device):
             return chunks(ask, images)[0]
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+    except EvaluationError:
+        raise
+    except Exception as error:  # a candidate's code may raise anything
         shape = preprocess.shape(tuple(images.shape[1:]))
         raise CandidateError(
             f"the candidate does not take inputs of {shape[0]} channels, {shape[1]} by {shape[2]} pixels "
-            f"(set model.preprocess): {first_line(error)}"
+            f"({preprocess.advice(network.takes, shape)}): {first_line(error)}"
         ) from error
-
-
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """No TF32 on a GPU, and algorithms that give the same answer twice; settings are put back."""
-    if device.type != "cuda":
-        yield
-        return
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        yield
-
-
-def _flat(raw: object) -> torch.Tensor:
-    if isinstance(raw, (tuple, list)) and len(raw) == 1:
-        raw = raw[0]
-    if not isinstance(raw, torch.Tensor):
-        raise CandidateError(f"the candidate answers with {type(raw).__name__}, not with one tensor of scores")
-    return raw.unsqueeze(1) if raw.ndim == 1 else raw

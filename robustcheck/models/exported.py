@@ -1,43 +1,32 @@
 """`torch.export` programs (.pt2).
 
-`torch.export.load` unpickles some parts of an archive and evaluates others as Python: symbolic sizes, guards and the
-names of operators. So an archive is looked through before it is loaded: pickled constants are refused, expressions may
-hold arithmetic and comparisons only, operators have to be torch's own, what torch pickles is read with weights only.
+`torch.export.load` unpickles some parts of an archive and makes Python source of others. So it is not handed the file,
+but a copy that holds a checked graph (`program`) and plain tensors, with nothing in it that is pickled.
 """
 
 from __future__ import annotations
 
-import ast
+import io
 import json
-import os
+import re
 import warnings
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch.export.passes import move_to_device_pass
 
 from robustcheck.errors import CandidateError
-from robustcheck.models.artefact import check_archive
-from robustcheck.models.network import Network, first_line, freeze
+from robustcheck.models.artefact import check_archive, checked_copy
+from robustcheck.models.network import Forward, Network, Takes, first_line, freeze, in_batches
+from robustcheck.models.program import Unsafe, cleaned
 
-_FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _MAX_JSON_BYTES = 256 * 1024 * 1024
-_OPERATORS = (
-    "torch.ops.aten.", "torch.ops.higher_order.", "torch.ops.torchvision.", "torch.ops.quantized_decomposed.",
-    "math.", "torch.sym_",
-)  # fmt: skip
-_ARITHMETIC = frozenset(
-    "add sub mul floordiv truediv mod pow neg pos eq ne lt le gt ge and_ or_ not_ getitem".split()  # noqa: SIM905
+_PLAIN = re.compile(
+    r"data/(weights/weight_\d+|constants/tensor_\d+)|archive_format|archive_version|byteorder|\.data/.*"
 )
-_EXPRESSION_NODES = (
-    ast.Expression, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Call, ast.Name, ast.Constant, ast.Subscript,
-    ast.Attribute, ast.Tuple, ast.List, ast.keyword, ast.Load, ast.operator, ast.boolop, ast.unaryop, ast.cmpop,
-)  # fmt: skip
-_CALLED_ATTRIBUTES = frozenset({"size", "stride", "storage_offset", "dim", "numel", "isnan", "is_contiguous"})
-_READ_ATTRIBUTES = _CALLED_ATTRIBUTES | {"shape", "ndim", "dtype", "device", "inf", "nan"}
+_CONFIG = re.compile(r"data/(weights|constants)/model_\1_config\.json")
+_SAMPLE_INPUTS = "data/sample_inputs/model.pt"
 
 
 def load_exported(path: Path, device: torch.device) -> Network:
@@ -49,107 +38,91 @@ def load_exported(path: Path, device: torch.device) -> Network:
     names = check_archive(path)
     if not any(name.endswith("archive_format") for name in names):
         raise CandidateError(
-            f"{path.name} is not a torch.export archive of torch 2.9 or newer; export and save it again"
+            f"{path.name} is not a whole torch.export archive of torch 2.9 or newer; export and save it again"
         )
-    _check(path, names)
+    copy = checked_copy(path, partial(_look, path))
     try:
-        with _weights_only(), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.load(path)
-            module = program.module()
+            program = torch.export.load(copy)
+            if device.type != "cpu":
+                program = move_to_device_pass(program, device)
+            # Guards are compiled; without them the shapes are checked all the same, by a hook.
+            module = program.module(check_guards=False)
     except Exception as error:  # noqa: BLE001 (the deserialiser raises whatever a broken archive makes it raise)
         raise CandidateError(f"{path.name} cannot be loaded as a torch.export program: {first_line(error)}") from None
     module.to(device)
     freeze(module)
-    return Network(forward=module, device=device)
+    takes, least, most = _input(program, path)
+    # Not `module` itself: its class prints a traceback whenever a call fails, such as when memory runs out.
+    forward: Forward = partial(torch.nn.Module.__call__, module)
+    notes: tuple[str, ...] = ()
+    if least > 1 or most is not None:
+        forward = in_batches(forward, least=least, most=most)
+        notes = (f"it takes {least} to {most or 'any number of'} images at once: they are split or padded",)
+    if least == most:
+        notes = (f"its batch size is fixed at {least}: images are padded to it",)
+    return Network(forward=forward, device=device, takes=takes, notes=notes)
 
 
-@contextmanager
-def _weights_only() -> Iterator[None]:
-    """Make every `torch.load` inside `torch.export.load` refuse code; it passes weights_only=False itself."""
-    before = os.environ.get(_FORCE_WEIGHTS_ONLY)
-    os.environ[_FORCE_WEIGHTS_ONLY] = "1"
+def _look(path: Path, name: str, content: bytes) -> bytes | None:
+    inner = name.partition("/")[2]
+    if _PLAIN.fullmatch(inner):
+        return content
+    if inner == _SAMPLE_INPUTS:
+        _check_sample_inputs(path, content)
+        return b""  # torch would unpickle them, and they are not needed
+    if inner.startswith("data/extra/"):
+        return None  # files of the user's own, which nothing reads
+    if "aotinductor" in name or name.endswith((".so", ".o")):
+        raise CandidateError(f"{path.name} holds compiled code ({name}); export the program, not a package")
+    if inner != "models/model.json" and not _CONFIG.fullmatch(inner):
+        raise CandidateError(f"{path.name} is not loaded: it holds {name!r}, which no exported network needs")
+    if len(content) > _MAX_JSON_BYTES:
+        raise CandidateError(f"{path.name} holds {name}, larger than any network's graph; it is not loaded")
     try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_FORCE_WEIGHTS_ONLY]
-        else:
-            os.environ[_FORCE_WEIGHTS_ONLY] = before
+        if inner == "models/model.json":
+            return cleaned(content)
+        _check_payloads(json.loads(content.decode("utf-8")))
+    except Unsafe as error:
+        raise CandidateError(f"{path.name} is not loaded: {error}") from None
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise CandidateError(f"{path.name} is broken: {name}: {first_line(error)}") from None
+    return content
 
 
-def _check(path: Path, names: list[str]) -> None:
-    with zipfile.ZipFile(path) as archive:
-        for name in names:
-            if "/data/aotinductor/" in name or name.endswith((".so", ".o")):
-                raise CandidateError(f"{path.name} holds compiled code ({name}); export the program, not a package")
-            if not name.endswith(".json"):
-                continue
-            if archive.getinfo(name).file_size > _MAX_JSON_BYTES:
-                raise CandidateError(f"{path.name} holds {name}, larger than any network's graph; it is not loaded")
-            try:
-                document = json.loads(archive.read(name))
-            except (ValueError, RecursionError) as error:
-                raise CandidateError(f"{path.name} is broken: {name}: {first_line(error)}") from None
-            reason = _payloads(document) if name.endswith("_config.json") else _program(document)
-            if reason:
-                raise CandidateError(f"{path.name} is not loaded: {reason}, which could run code")
-
-
-def _payloads(document: Any) -> str | None:
-    """Constants may be tensors; other kinds are unpickled by torch without a way to refuse."""
-    entries = document.get("config", {}) if isinstance(document, dict) else {}
-    for name, entry in entries.items():
-        file = str(entry.get("path_name", "")) if isinstance(entry, dict) else ""
-        if not file.startswith(("weight_", "tensor_")):
-            return f"the constant {name!r} is a pickled object ({file!r})"
-    return None
-
-
-def _program(document: Any) -> str | None:
-    """Look through a graph for operators and expressions that are not what a network needs."""
-    stack = [document]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, list):
-            stack.extend(value)
-        if not isinstance(value, dict):
-            continue
-        stack.extend(value.values())
-        target, expression = value.get("target"), value.get("expr_str")
-        if isinstance(target, str) and "inputs" in value and not _is_operator(target):
-            return f"its graph calls {target!r}"
-        guards = value.get("guards_code")
-        for text in [
-            *([expression] if isinstance(expression, str) else []),
-            *(guards if isinstance(guards, list) else []),
-        ]:
-            if not _is_arithmetic(text):
-                return f"it holds the expression {str(text)[:80]!r}"
-    return None
-
-
-def _is_operator(target: str) -> bool:
-    module, _, name = target.rpartition(".")
-    return target.startswith(_OPERATORS) or (module in ("_operator", "operator") and name in _ARITHMETIC)
-
-
-def _is_arithmetic(text: object) -> bool:
+def _check_sample_inputs(path: Path, content: bytes) -> None:
     try:
-        tree = ast.parse(str(text), mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return all(_is_harmless(node) for node in ast.walk(tree))
+        torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception:  # noqa: BLE001 (as above)
+        raise CandidateError(
+            f"{path.name} is not loaded: its sample inputs are no plain tensors but pickled objects, which could run code"
+        ) from None
 
 
-def _is_harmless(node: ast.AST) -> bool:
-    if isinstance(node, ast.Name):
-        return not node.id.startswith("_")
-    if isinstance(node, ast.Attribute):
-        return node.attr in _READ_ATTRIBUTES
-    if isinstance(node, ast.Call):
-        # Functions of symbolic sizes are capitalised (FloorDiv, Max, Integer, …); no Python builtin that acts is.
-        function = node.func
-        named = isinstance(function, ast.Name) and function.id[:1].isupper()
-        return named or (isinstance(function, ast.Attribute) and function.attr in _CALLED_ATTRIBUTES)
-    return isinstance(node, _EXPRESSION_NODES)
+def _check_payloads(document: dict[str, dict[str, dict[str, object]]]) -> None:
+    """Weights and constants may be tensors; others are unpickled by torch."""
+    for name, entry in document["config"].items():
+        if entry["use_pickle"] is not False or not str(entry["path_name"]).startswith(("weight_", "tensor_")):
+            raise Unsafe(f"{name[:80]!r} is a pickled object ({entry['path_name']}), which could run code")
+
+
+def _input(program: torch.export.ExportedProgram, path: Path) -> tuple[Takes, int, int | None]:
+    """The shape of its one input, and the fewest and the most images that it takes at once."""
+    inputs = program.graph_signature.user_inputs
+    if len(inputs) != 1:
+        raise CandidateError(
+            f"{path.name} has {len(inputs)} inputs ({', '.join(map(str, inputs))}); one image is needed"
+        )
+    value = next(node.meta["val"] for node in program.graph.nodes if node.name == inputs[0])
+    if not isinstance(value, torch.Tensor) or value.ndim == 0:
+        raise CandidateError(f"{path.name} takes {type(value).__name__} as its input; one image is needed")
+    takes = tuple(size if isinstance(size, int) else None for size in value.shape)
+    if takes[0] is not None:
+        return takes, takes[0], takes[0]
+    bounds = program.range_constraints.get(value.shape[0].node.expr)
+    if bounds is None:
+        return takes, 1, None
+    least, most = bounds.lower, bounds.upper
+    # torch writes 2 where it has not tried 0 and 1, and takes them.
+    return takes, int(least) if least > 2 else 1, int(most) if most.is_Integer else None

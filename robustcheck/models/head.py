@@ -79,6 +79,11 @@ def read_head(spec: ModelSpec, raw: torch.Tensor) -> Head:
             + ("" if spec.task == "binary" else " or do not sum to 1")
             + "; say logits, or auto"
         )
+    if spec.output == "logits" and looks and spec.task == "multiclass":
+        raise CandidateError(
+            f"model.output says logits, but the scores on all {len(raw)} samples lie between 0 and 1 and sum to 1, as "
+            "probabilities do; say probabilities, or auto"
+        )
     probabilities = looks if spec.output == "auto" else spec.output == "probabilities"
     kind = "probabilities" if probabilities else "logits"
     return Head(

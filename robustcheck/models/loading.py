@@ -11,11 +11,12 @@ import torch
 
 from robustcheck.errors import CandidateError
 from robustcheck.models import artefact
-from robustcheck.models.candidate import Candidate, raw_scores
+from robustcheck.models.candidate import Candidate, Meter, raw_scores
 from robustcheck.models.head import read_head
 from robustcheck.models.memory import Chunks
 from robustcheck.models.network import Network
 from robustcheck.models.preprocess import Preprocess
+from robustcheck.models.process import left_as_found
 from robustcheck.policy import ModelSpec
 from robustcheck.results import ModelInfo
 
@@ -27,7 +28,7 @@ FORMATS = {
     ".pt2": "torch.export",
     ".onnx": "onnx",
 }
-_PROBED = 8  # samples that are asked about twice, together and alone
+_PROBED = 4  # samples that are asked about twice, together and alone
 _PROBE_TOLERANCE = 1e-3
 
 
@@ -65,20 +66,25 @@ def load_candidate(
     device = _device(spec.device)
     files = _files(path)
     sha256, infos = artefact.digest(files, path.parent)
-    network = _load(path, spec, folder, device)
-    preprocess = Preprocess(spec.preprocess, network.device)
-    shapes = [samples.shape_of(index) for index in range(len(samples))]
-    for shape in set(shapes):
-        preprocess.check(shape)
-        _check_channels(network, preprocess.shape(shape))
-    chunks = Chunks(_batch_size(spec, preprocess.shape(shapes[0]), network.device))
+    meter = Meter()
+    with left_as_found():
+        network = _load(path, spec, folder, device)
+        preprocess = Preprocess(spec.preprocess, network.device)
+        shapes = [samples.shape_of(index) for index in range(len(samples))]
+        for shape in set(shapes):
+            preprocess.check(shape)
+        chunks = Chunks(_batch_size(spec, preprocess.shape(shapes[0]), network.device))
 
-    def ask(indexes: list[int]) -> torch.Tensor:
-        return raw_scores(network, preprocess, chunks, as_shares(samples, indexes, network.device)).cpu()
+        def ask(images: torch.Tensor) -> torch.Tensor:
+            meter.forward += len(images)
+            return raw_scores(network, preprocess, chunks, images).cpu()
 
-    raw = _ask_all(ask, shapes, chunks, progress)
-    head = read_head(spec, raw)
-    _check_evaluation_mode(ask, shapes)
+        def load(indexes: list[int]) -> torch.Tensor:
+            return as_shares(samples, indexes, network.device)
+
+        raw = _ask_all(lambda indexes: ask(load(indexes)), shapes, chunks, progress)
+        head = read_head(spec, raw)
+        _check_evaluation_mode(ask, load(by_shape(shapes)[0][:_PROBED]))
     info = ModelInfo(
         path=spec.path,
         format=FORMATS[path.suffix.lower()],
@@ -91,8 +97,7 @@ def load_candidate(
         output=head.found,
         notes=network.notes,
     )
-    candidate = Candidate(network=network, preprocess=preprocess, head=head, info=info, chunks=chunks)
-    candidate.meter.forward += len(samples)
+    candidate = Candidate(network=network, preprocess=preprocess, head=head, info=info, chunks=chunks, meter=meter)
     return candidate, head.logits(raw)
 
 
@@ -159,14 +164,6 @@ def _batch_size(spec: ModelSpec, shape: tuple[int, int, int], device: torch.devi
     return max(8, min(1024 if device.type == "cuda" else 128, budget // (shape[0] * shape[1] * shape[2])))
 
 
-def _check_channels(network: Network, shape: tuple[int, int, int]) -> None:
-    if network.channels is not None and network.channels != shape[0]:
-        raise CandidateError(
-            f"the network takes {network.channels} channels, and the preprocessed images have {shape[0]}; "
-            f"set model.preprocess.channels: {network.channels}"
-        )
-
-
 def _ask_all(
     ask: Callable[[list[int]], torch.Tensor],
     shapes: list[tuple[int, int, int]],
@@ -186,12 +183,12 @@ def _ask_all(
     return torch.stack([rows[index] for index in range(len(shapes))])
 
 
-def _check_evaluation_mode(ask: Callable[[list[int]], torch.Tensor], shapes: list[tuple[int, int, int]]) -> None:
-    """Ask about the same samples together, again, and one by one: nothing but the image may decide the scores."""
-    indexes = by_shape(shapes)[0][:_PROBED]
-    together, again = ask(indexes), ask(indexes)
+def _check_evaluation_mode(ask: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> None:
+    """Ask about the same images together, again, and one by one: nothing but the image may decide the scores."""
+    company = torch.cat([images, 1 - images])  # even a single image has company that it does not resemble
+    together, again = (ask(company)[: len(images)] for _ in range(2))
     try:
-        alone = torch.cat([ask([index]) for index in indexes])
+        alone = torch.cat([ask(image[None]) for image in images])
     except CandidateError as error:
         raise CandidateError(
             "the candidate fails on one image alone, as a model in training mode does (batch normalisation); "

@@ -44,21 +44,23 @@ class Chunks:
         parts: list[tuple[torch.Tensor, ...]] = []
         start, total = 0, len(rows[0])
         while start < total or not parts:
+            size = min(self.limit, total - start)
             try:
-                parts.append(function(*(tensor[start : start + self.limit] for tensor in rows)))
+                parts.append(function(*(tensor[start : start + size] for tensor in rows)))
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                self._halve(error)
+                if size <= 1:
+                    raise OutOfMemory(
+                        "memory ran out with a batch of one image; give the gate smaller images or more memory"
+                    ) from error
+            else:
+                start += size
                 continue
-            start += self.limit
+            self._halve(size)  # not before the exception is gone: its frames hold the chunk's tensors
         return parts[0] if len(parts) == 1 else tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
-    def _halve(self, error: Exception) -> None:
-        if self.limit == 1:
-            raise OutOfMemory(
-                "memory ran out with a batch of one image; give the gate smaller images or more memory"
-            ) from error
-        self.limit = self.halved_to = max(1, self.limit // 2)
+    def _halve(self, size: int) -> None:
+        self.limit = self.halved_to = size // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

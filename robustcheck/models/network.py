@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 import torch
+
+from robustcheck.errors import CandidateError
+
+Takes: TypeAlias = tuple[int | None, ...]
+"""The shape of an input, (N, …); None where any size will do, or where it is not known."""
 
 
 class Forward(Protocol):
@@ -22,8 +27,8 @@ class Network:
     forward: Forward
     device: torch.device
     no_gradients: str | None = None  # why it gives none; None if it does
-    channels: int | None = None  # that its first layer takes, where it tells
-    notes: tuple[str, ...] = field(default=())
+    takes: Takes | None = None  # as far as it tells; what it is asked shows the rest
+    notes: tuple[str, ...] = ()
 
 
 def freeze(module: torch.nn.Module) -> None:
@@ -35,3 +40,41 @@ def freeze(module: torch.nn.Module) -> None:
 def first_line(error: BaseException) -> str:
     """The first line of a library's message: enough for a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def rows(answer: object, count: int) -> torch.Tensor:
+    """The scores (N, …) in what a network answered about so many images.
+
+    Raises:
+        CandidateError: it is not one tensor with a row for each image.
+    """
+    if isinstance(answer, (tuple, list)) and len(answer) == 1:
+        answer = answer[0]
+    if not isinstance(answer, torch.Tensor):
+        raise CandidateError(f"the candidate answers with {type(answer).__name__}, not with one tensor of scores")
+    if answer.ndim < 2 and count == 1:  # networks that squeeze lose the batch's axis, too
+        answer = answer.reshape(1, -1)
+    if answer.ndim == 0 or len(answer) != count:
+        raise CandidateError(
+            f"the candidate answers {count} images with scores of shape {tuple(answer.shape)}; "
+            "the first axis has to be the images'"
+        )
+    return answer.unsqueeze(1) if answer.ndim == 1 else answer
+
+
+def in_batches(forward: Forward, *, least: int, most: int | None) -> Forward:
+    """A network that takes some batch sizes only, as one that takes any.
+
+    Too many images are split; too few are joined by blank ones, whose scores are dropped.
+    """
+
+    def part(inputs: torch.Tensor) -> torch.Tensor:
+        missing = max(0, least - len(inputs))
+        blank = inputs.new_zeros((missing, *inputs.shape[1:]))
+        return rows(forward(torch.cat([inputs, blank])), len(inputs) + missing)[: len(inputs)]
+
+    def ask(inputs: torch.Tensor) -> torch.Tensor:
+        size = most or max(1, len(inputs))
+        return torch.cat([part(inputs[start : start + size]) for start in range(0, max(1, len(inputs)), size)])
+
+    return ask

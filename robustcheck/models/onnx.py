@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 import torch
@@ -17,15 +16,15 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import uses_external_data
 
 from robustcheck.errors import CandidateError
-from robustcheck.models.network import Network, first_line
+from robustcheck.models.network import Forward, Network, Takes, first_line, in_batches
 
 NO_GRADIENTS = (
     "ONNX candidates give predictions in this version, not gradients, and this attack needs gradients; gate the "
     "PyTorch form of the same network (.safetensors with architecture, .pt2 or .ts), or leave the attack out"
 )
-_FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+_FLOATS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
 _MAX_GRAPH_BYTES = 2 * 1024**3
-_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
 
 
 def onnx_files(path: Path) -> list[Path]:
@@ -42,12 +41,13 @@ def onnx_files(path: Path) -> list[Path]:
         raise CandidateError(f"{path.name} is not an ONNX file: {first_line(error)}") from None
     if not model.graph.node or not model.graph.output:
         raise CandidateError(f"{path.name} is not an ONNX model: its graph is empty")
-    foreign = sorted({opset.domain for opset in model.opset_import} - _DOMAINS - {f.domain for f in model.functions})
+    nodes, tensors = _parts(model)
+    foreign = sorted({node.domain for node in nodes} - _DOMAINS - {function.domain for function in model.functions})
     if foreign:
         raise CandidateError(
             f"{path.name} uses custom operators ({', '.join(foreign)}), which need code that is not run"
         )
-    external = sorted({_location(tensor, path) for tensor in _tensors(model) if uses_external_data(tensor)})
+    external = sorted({_location(tensor, path) for tensor in tensors if uses_external_data(tensor)})
     files = [path, *(_inside(location, path) for location in external)]
     try:
         onnx.checker.check_model(str(path))
@@ -59,23 +59,29 @@ def onnx_files(path: Path) -> list[Path]:
 def load_onnx(path: Path, device: torch.device) -> Network:
     """Start a session on the file that `onnx_files` has checked."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what it would print is raised, too
     notes: list[str] = []
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=_providers(device, notes))
     except Exception as error:  # noqa: BLE001 (ONNX Runtime's exceptions share no base but Exception)
         raise CandidateError(f"ONNX Runtime cannot load {path.name}: {first_line(error)}") from None
-    forward = _Session(session, path.name)
+    ask = _Session(session, path.name)
+    forward: Forward = ask
+    batch = ask.takes[0] if ask.takes else None
+    if batch:
+        forward = in_batches(ask, least=batch, most=batch)
+        notes.append(f"its batch size is fixed at {batch}: images are padded to it")
     return Network(
         forward=forward,
         device=torch.device("cpu"),
         no_gradients=NO_GRADIENTS,
-        notes=(*notes, *forward.notes, f"ONNX Runtime on {session.get_providers()[0]}"),
+        takes=ask.takes,
+        notes=(*notes, f"ONNX Runtime on {session.get_providers()[0]}"),
     )
 
 
 class _Session:
-    """An ONNX Runtime session as a function of torch tensors; a fixed batch size is padded or looped."""
+    """An ONNX Runtime session as a function of torch tensors."""
 
     def __init__(self, session: Any, name: str) -> None:
         inputs, outputs = session.get_inputs(), session.get_outputs()
@@ -90,35 +96,24 @@ class _Session:
             )
         if inputs[0].type not in (*_FLOATS, "tensor(uint8)"):
             raise CandidateError(f"{name} takes {inputs[0].type}; float, float16, double and uint8 inputs can be given")
+        if outputs[0].type not in _FLOATS:
+            raise CandidateError(f"{name} answers with {outputs[0].type}, not with scores; export it with the scores")
         self._session, self._input, self._type = session, inputs[0].name, inputs[0].type
-        first = inputs[0].shape[0] if inputs[0].shape else None
-        self._batch: int | None = first if isinstance(first, int) and first > 0 else None
-        self.notes = [f"its batch size is fixed at {self._batch}: images are padded to it"] if self._batch else []
+        self.takes: Takes | None = tuple(
+            size if isinstance(size, int) and size > 0 else None for size in inputs[0].shape or ()
+        )
 
     def __call__(self, inputs: torch.Tensor, /) -> torch.Tensor:
-        values = self._typed(inputs.detach().cpu().numpy())
-        if self._batch is None:
-            return self._run(values)
-        parts = [values[start : start + self._batch] for start in range(0, len(values), self._batch)]
-        return torch.cat([self._run(self._padded(part))[: len(part)] for part in parts])
-
-    def _typed(self, values: np.ndarray) -> np.ndarray:
+        inputs = inputs.detach().cpu()
         if self._type == "tensor(uint8)":
-            return values.round().clip(0, 255).astype(np.uint8)
-        return np.ascontiguousarray(values, dtype=_FLOATS[self._type])
-
-    def _padded(self, part: np.ndarray) -> np.ndarray:
-        assert self._batch is not None
-        return part if len(part) == self._batch else np.concatenate([part, part[:1].repeat(self._batch - len(part), 0)])
-
-    def _run(self, values: np.ndarray) -> torch.Tensor:
+            values = inputs.round().clamp(0, 255).byte()
+        else:
+            values = inputs.to(_FLOATS[self._type])
         try:
-            (scores,) = self._session.run(None, {self._input: values})
+            (scores,) = self._session.run(None, {self._input: values.contiguous().numpy()})
         except Exception as error:  # noqa: BLE001 (as above; the caller tells memory from the rest)
             raise RuntimeError(first_line(error)) from None
-        if not isinstance(scores, np.ndarray):
-            raise CandidateError(f"the candidate answers with {type(scores).__name__}, not with one tensor of scores")
-        return torch.from_numpy(scores.astype(np.float32))
+        return torch.from_numpy(scores).float()
 
 
 def _providers(device: torch.device, notes: list[str]) -> list[Any]:
@@ -131,26 +126,32 @@ def _providers(device: torch.device, notes: list[str]) -> list[Any]:
     return [("CUDAExecutionProvider", {"device_id": device.index or 0, "use_tf32": 0}), "CPUExecutionProvider"]
 
 
-def _tensors(model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    """Every tensor of a model, those in attributes and subgraphs too: any of them may name a file."""
-    found: list[onnx.TensorProto] = []
+def _parts(model: onnx.ModelProto) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Every node and tensor of a model, those in attributes, subgraphs and functions too."""
+    nodes: list[onnx.NodeProto] = []
+    tensors: list[onnx.TensorProto] = []
     stack: list[Any] = [model]
     while stack:
         message = stack.pop()
         if isinstance(message, onnx.TensorProto):
-            found.append(message)
+            tensors.append(message)
             continue
+        if isinstance(message, onnx.NodeProto):
+            nodes.append(message)
         for field, value in message.ListFields():
             if field.message_type is not None:
                 stack.extend(value if field.is_repeated else [value])
-    return found
+    return nodes, tensors
 
 
 def _location(tensor: onnx.TensorProto, path: Path) -> str:
-    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-    if not location:
-        raise CandidateError(f"{path.name} keeps the tensor {tensor.name!r} in an external file that it does not name")
-    return location
+    locations = [entry.value for entry in tensor.external_data if entry.key == "location"]
+    # ONNX Runtime keeps a location with asterisks for itself: it stands for an address in memory.
+    if len(locations) != 1 or not locations[0] or "*" in locations[0]:
+        raise CandidateError(
+            f"{path.name} keeps the tensor {tensor.name!r} in an external file and does not name one: {locations}"
+        )
+    return locations[0]
 
 
 def _inside(location: str, path: Path) -> Path:

@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from robustcheck.errors import CandidateError
+from robustcheck.models.network import Takes
 from robustcheck.policy import PreprocessSpec
 
 
@@ -44,6 +45,21 @@ class Preprocess:
         """The network's (C, H, W) for a stored (C, H, W)."""
         height, width = self._spec.resize or stored[1:]
         return (self._spec.channels or stored[0], height, width)
+
+    def advice(self, takes: Takes | None, shape: tuple[int, int, int]) -> str:
+        """What to set so that (C, H, W) becomes what a network says it takes."""
+        if takes is None or len(takes) != 4:
+            return "set model.preprocess"
+        nhwc = self._spec.layout == "NHWC"
+        channels, height, width = (takes[axis] for axis in ((3, 1, 2) if nhwc else (1, 2, 3)))
+        if channels not in (None, 1, 3) and takes[1 if nhwc else 3] in (1, 3):
+            return f"set model.preprocess.layout: {'NCHW' if nhwc else 'NHWC'}"
+        settings = []
+        if channels not in (None, shape[0]):
+            settings.append(f"model.preprocess.channels: {channels}")
+        if (height, width) != (height and shape[1], width and shape[2]):
+            settings.append(f"model.preprocess.resize: [{height or shape[1]}, {width or shape[2]}]")
+        return f"set {' and '.join(settings) or 'model.preprocess'}"
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Images (N, C, H, W) as shares of the full range, in [0, 1], to the network's input."""

@@ -6,6 +6,7 @@ A `.pt` file is a pickle; it is read with weights only, which runs no code, unle
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from robustcheck.errors import CandidateError, RobustcheckError
 from robustcheck.importing import import_callable
 from robustcheck.models.artefact import check_archive
-from robustcheck.models.network import Network, first_line, freeze
+from robustcheck.models.network import Network, Takes, first_line, freeze
 from robustcheck.policy import ModelSpec
 
 _MOST_NAMED = 3
@@ -29,7 +30,7 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
     Raises:
         CandidateError: the file is no state dict, or one of another architecture.
     """
-    held = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path, spec)
+    held = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path, spec)
     if isinstance(held, torch.nn.Module):
         module = held
     else:
@@ -37,7 +38,7 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
         _fill(module, _plain(held, path), path, spec)
     module.eval().to(device)
     freeze(module)
-    return Network(forward=module, device=device, channels=_input_channels(module))
+    return Network(forward=module, device=device, takes=_takes(module))
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
@@ -51,17 +52,26 @@ def _read_pickle(path: Path, spec: ModelSpec) -> Any:
     names = check_archive(path)
     if any(name.endswith("/constants.pkl") for name in names):
         raise CandidateError(f"{path.name} is TorchScript, not a state dict; name it .ts")
-    if any(name.endswith(("/archive_format", "/serialized_exported_program.json")) for name in names):
+    if any(name.endswith(("/archive_format", "serialized_exported_program.json")) for name in names):
         raise CandidateError(f"{path.name} is a torch.export program, not a state dict; name it .pt2")
+    if not names and not _is_pickle(path):  # torch's format before 1.6 was a bare pickle
+        raise CandidateError(f"{path.name} is not a whole file of torch.save: it is cut short, or something else")
     try:
-        return torch.load(path, map_location="cpu", weights_only=spec.trust != "pickle")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=spec.trust != "pickle")
     except pickle.UnpicklingError:
         raise CandidateError(
             f"{path.name} holds Python objects besides tensors, and loading them could run code; save the state dict "
             "alone (better: as .safetensors), or say model.trust: pickle if you trust whoever made the file"
         ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, ImportError) as error:
+    except Exception as error:  # noqa: BLE001 (a broken file, or with trust any code, raises anything)
         raise CandidateError(f"{path.name} cannot be loaded: {first_line(error)}") from None
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(1) == pickle.PROTO
 
 
 def _plain(held: Any, path: Path) -> dict[str, torch.Tensor]:
@@ -71,10 +81,7 @@ def _plain(held: Any, path: Path) -> dict[str, torch.Tensor]:
             held = held[key]
     if not isinstance(held, Mapping) or not held or not all(isinstance(value, torch.Tensor) for value in held.values()):
         raise CandidateError(f"{path.name} holds no state dict (names to tensors), but {type(held).__name__}")
-    tensors = {str(name): value for name, value in held.items()}
-    if all(name.startswith("module.") for name in tensors):  # DataParallel's
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
-    return tensors
+    return {str(name): value for name, value in held.items()}
 
 
 def _build(spec: ModelSpec, folder: Path) -> torch.nn.Module:
@@ -97,6 +104,7 @@ def _build(spec: ModelSpec, folder: Path) -> torch.nn.Module:
 
 def _fill(module: torch.nn.Module, held: dict[str, torch.Tensor], path: Path, spec: ModelSpec) -> None:
     wanted = module.state_dict()
+    held = _without_wrapping(held, wanted)
     missing = [name for name in wanted if name not in held and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in held if name not in wanted]
     reshaped = [
@@ -115,9 +123,25 @@ def _fill(module: torch.nn.Module, held: dict[str, torch.Tensor], path: Path, sp
             f"the weights in {path.name} are not those of {spec.architecture}{arguments} ({'; '.join(found)}); "
             "check model.architecture and architecture_args"
         )
-    module.load_state_dict(held, strict=False)
+    try:
+        module.load_state_dict(held, strict=False)
+    except RuntimeError as error:
+        raise CandidateError(
+            f"the weights in {path.name} do not go into {spec.architecture}: {first_line(error)}"
+        ) from None
 
 
-def _input_channels(module: torch.nn.Module) -> int | None:
+def _without_wrapping(held: dict[str, torch.Tensor], wanted: Mapping[str, object]) -> dict[str, torch.Tensor]:
+    """Less the prefix that a wrapper gave every name: `module.` (DataParallel), `_orig_mod.` (compile), `model.`, …"""
+    while held and not any(name in wanted for name in held):
+        prefix = next(iter(held)).partition(".")[0] + "."
+        if any(not name.startswith(prefix) or name == prefix for name in held):
+            break
+        held = {name.removeprefix(prefix): value for name, value in held.items()}
+    return held
+
+
+def _takes(module: torch.nn.Module) -> Takes | None:
+    """The channels of the first layer, if that is a convolution."""
     first = next((layer for layer in module.modules() if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear))), None)
-    return first.in_channels if isinstance(first, torch.nn.Conv2d) else None
+    return (None, first.in_channels, None, None) if isinstance(first, torch.nn.Conv2d) else None

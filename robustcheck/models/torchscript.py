@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import re
 import warnings
-import zipfile
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from robustcheck.errors import CandidateError
-from robustcheck.models.artefact import check_archive
-from robustcheck.models.network import Network, first_line, freeze
+from robustcheck.models.artefact import check_archive, checked_copy
+from robustcheck.models.network import Network, Takes, first_line, freeze
 
-# TorchScript is a language of tensors, but these operators of it reach files.
-_REACHES_FILES = re.compile(r"\b(?:torch|aten)\.(save|load|from_file)\s*\(")
+# TorchScript is a language of tensors, but these operators of it reach files. A function can be renamed
+# (`f = torch.save`), so the words are refused wherever they stand.
+_REACHES_FILES = re.compile(r"\b(save|from_file|read_file|write_file|load_tensor)\b")
+_GETATTR = re.compile(r"\bgetattr\b(?!\([\w.()]+, \"[\w.-]*\"\))")  # torch writes `getattr(self, "0")`, and no other
 _MAX_SOURCE_BYTES = 64 * 1024 * 1024
 
 
 def load_torchscript(path: Path, device: torch.device) -> Network:
-    """Load a scripted or traced module.
+    """Load a scripted or traced module, in the mode that it was saved in.
 
     Raises:
         CandidateError: the file is not TorchScript, or its code reaches for files.
@@ -27,27 +29,35 @@ def load_torchscript(path: Path, device: torch.device) -> Network:
     names = check_archive(path)
     if not any(name.endswith("/constants.pkl") for name in names):
         hint = "; a torch.export program is named .pt2" if any("archive_format" in name for name in names) else ""
-        raise CandidateError(f"{path.name} is not a TorchScript archive (torch.jit.save){hint}")
-    _check_code(path, names)
+        raise CandidateError(f"{path.name} is not a whole TorchScript archive (torch.jit.save){hint}")
+    copy = checked_copy(path, partial(_look, path))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own notice that TorchScript is deprecated
-            module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
-    except (RuntimeError, ValueError, OSError) as error:
+            module = torch.jit.load(copy, map_location=device)  # type: ignore[no-untyped-call]
+    except Exception as error:  # noqa: BLE001 (torch raises whatever a broken archive makes it raise)
         raise CandidateError(f"{path.name} cannot be loaded as TorchScript: {first_line(error)}") from None
-    module.eval()
     freeze(module)
-    return Network(forward=module, device=device)
+    return Network(forward=module, device=device, takes=_takes(module))
 
 
-def _check_code(path: Path, names: list[str]) -> None:
-    with zipfile.ZipFile(path) as archive:
-        for name in names:
-            if not name.endswith(".py"):
-                continue
-            if archive.getinfo(name).file_size > _MAX_SOURCE_BYTES:
-                raise CandidateError(f"{path.name} holds {name}, more code than any network needs; it is not loaded")
-            if match := _REACHES_FILES.search(archive.read(name).decode("utf-8", "replace")):
-                raise CandidateError(
-                    f"{path.name} calls torch.{match[1]} in {name}; a candidate does not read or write files"
-                )
+def _look(path: Path, name: str, content: bytes) -> bytes:
+    if not name.lower().endswith(".py"):
+        return content
+    if len(content) > _MAX_SOURCE_BYTES:
+        raise CandidateError(f"{path.name} holds {name}, more code than any network needs; it is not loaded")
+    source = content.decode("utf-8", "replace")
+    if match := _REACHES_FILES.search(source):
+        raise CandidateError(
+            f"{path.name} names {match[0]!r} in {name}, with which TorchScript reaches files; "
+            "a candidate does not read or write files"
+        )
+    if _GETATTR.search(source):
+        raise CandidateError(f"{path.name} looks up names by getattr in {name}, which torch.jit.save does not write")
+    return content
+
+
+def _takes(module: torch.jit.ScriptModule) -> Takes | None:
+    """The channels of the first layer, if that is a convolution."""
+    first = next(iter(module.parameters()), None)
+    return (None, first.shape[1], None, None) if first is not None and first.ndim == 4 else None

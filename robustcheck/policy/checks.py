@@ -1,4 +1,4 @@
-"""What no single field of a policy shows: the candidate and the samples. `gate_checks` has the gates.
+"""What no single field of a policy shows about the candidate and the samples; `gate_checks` looks at the gates.
 
 Each check reads the plain document, looks only at what has the right type (the rest is already a mistake of its own)
 and yields what it finds. So one run reports the mistakes of every kind at once.
@@ -9,13 +9,166 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from robustcheck.policy import gate_checks
 from robustcheck.policy.schema import ModelSpec
+from robustcheck.policy.sections import Found, is_name, is_number, section, stands
 from robustcheck.policy.tree import KeyPath, Mistake
 from robustcheck.words import did_you_mean, listed, shown
+
+STATE_DICTS = frozenset({".safetensors", ".pt", ".pth"})
+WHOLE_MODELS = frozenset({".onnx", ".pt2", ".ts"})
+PHANTOMS = ("nodule",)
+
+_CALLABLE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+_MOST_BESIDE = 2000  # files of a folder that are looked through for what was meant
+
+
+def find(data: dict[str, Any], folder: Path) -> list[Mistake]:
+    """All cross-field mistakes of a document; `folder` is the policy's."""
+    checks: tuple[Callable[[dict[str, Any], Path], Found], ...] = (_model, _labels, _preprocess, _data)
+    found = [mistake for check in checks for mistake in check(data, folder)] + list(gate_checks.find(data))
+    return [*_blanks(data), *(Mistake(path=path, message=message) for path, message in found)]
+
+
+def _blanks(data: Any, path: KeyPath = ()) -> Iterator[Mistake]:
+    """Keys with nothing behind them: a blank `attack:` would quietly make a gate that attacks nothing."""
+    if path == ("model", "architecture_args"):
+        return  # None may be what the architecture wants
+    if data is None:
+        message = "has no value (blank, ~ and null are none); write one, or leave the key out"
+        yield Mistake(path=path, message=message, silences=path)
+    elif isinstance(data, (dict, list)):
+        for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+            yield from _blanks(value, (*path, key))
+
+
+def _model(data: dict[str, Any], folder: Path) -> Found:
+    model = section(data, "model")
+    path, architecture = model.get("path"), model.get("architecture")
+    if isinstance(architecture, str) and not _CALLABLE.fullmatch(architecture):
+        yield (
+            ("model", "architecture"),
+            f"found {shown(architecture)}; write 'module:callable', such as torchvision.models:resnet18",
+        )
+    if not isinstance(path, str) or not path:
+        return
+    suffix = Path(path).suffix.lower()
+    if suffix not in STATE_DICTS | WHOLE_MODELS:
+        yield (
+            ("model", "path"),
+            f"found {shown(path)}; a candidate is .onnx, .pt2 (torch.export), .ts (TorchScript), "
+            f".safetensors or .pt (state dict){did_you_mean(suffix, STATE_DICTS | WHOLE_MODELS)}",
+        )
+    elif reason := _not_there(path, folder, STATE_DICTS | WHOLE_MODELS, file=True):
+        yield ("model", "path"), reason
+    yield from _architecture(model, suffix)
+
+
+def _architecture(model: dict[str, Any], suffix: str) -> Found:
+    """Whether the file and the network's source fit each other."""
+    whole = suffix != ".safetensors" and model.get("trust") == "pickle"
+    if suffix in STATE_DICTS and not whole and not stands("architecture", model, ModelSpec):
+        yield (
+            ("model", "path"),
+            f"a state dict ({suffix}) needs model.architecture, the 'module:callable' that builds its network",
+        )
+    for key in ("architecture", "architecture_args"):
+        if suffix in WHOLE_MODELS and key in model:
+            yield ("model", key), f"a {suffix} file holds its own architecture; leave this out"
+
+
+def _labels(data: dict[str, Any], _: Path) -> Found:
+    model = section(data, "model")
+    written = model.get("labels")
+    labels = [str(label) for label in written if is_name(label)] if isinstance(written, list) else []
+    sound = isinstance(written, list) and 0 < len(written) == len(labels)
+    first: dict[str, int] = {}
+    for index, label in enumerate(labels if sound else []):
+        if first.setdefault(label, index) != index:
+            yield ("model", "labels", index), f"found {shown(label)}, which is labels[{first[label]}] already"
+    if sound and model.get("task") == "binary" and len(labels) > 2:
+        yield ("model", "labels"), f"found {len(labels)} labels; a binary task has 2 (one logit, for the second)"
+    positive = model.get("positive")
+    if sound and is_name(positive) and str(positive) not in first:
+        yield (
+            ("model", "positive"),
+            f"found {shown(positive)}; it has to be one of the labels: {listed(map(shown, labels))}"
+            + did_you_mean(str(positive), labels),
+        )
+    if "operating_point" in model and not stands("positive", model, ModelSpec):
+        yield (
+            ("model", "operating_point"),
+            "needs model.positive: it is a threshold on the positive label's probability",
+        )
+
+
+def _preprocess(data: dict[str, Any], _: Path) -> Found:
+    preprocess = section(section(data, "model"), "preprocess")
+    channels = preprocess.get("channels")
+    for key in ("mean", "std"):
+        values = preprocess.get(key)
+        count = len(values) if isinstance(values, list) else 1
+        if is_number(channels) and channels in (1, 3) and count in (2, 3) and count != channels:
+            channel = "1 channel" if channels == 1 else f"{channels} channels"
+            yield ("model", "preprocess", key), f"found {count} numbers for {channel}; give one, or one a channel"
+    limits = preprocess.get("range")
+    if isinstance(limits, list) and len(limits) == 2 and all(map(is_number, limits)) and limits[0] >= limits[1]:
+        yield (
+            ("model", "preprocess", "range"),
+            f"found [{shown(limits[0])}, {shown(limits[1])}]; the first number has to be less than the second",
+        )
+
+
+def _data(data: dict[str, Any], folder: Path) -> Found:
+    samples = section(data, "data")
+    source, root = samples.get("source"), samples.get("root")
+    if not isinstance(source, str) or not source:
+        return
+    kind, colon, name = source.partition(":")
+    suffix = Path(source).suffix.lower()
+    if kind == "phantom" and (colon or not (folder / source).exists()):
+        if name not in PHANTOMS:
+            yield (
+                ("data", "source"),
+                f"found {shown(source)}; there is {listed(f'phantom:{name}' for name in PHANTOMS)}",
+            )
+    elif not (kind == "medmnist" and colon) and not (_CALLABLE.fullmatch(source) and suffix not in (".npz", ".csv")):
+        reason = _not_there(source, folder, {".npz", ".csv", ""})
+        if reason is None and suffix not in (".npz", ".csv") and not (folder / source).is_dir():
+            reason = f"found {shown(source)}; samples are a .npz, a .csv (path,label) or a folder a class"
+        if reason is not None:
+            yield ("data", "source"), reason
+    if "root" in samples and kind != "medmnist" and suffix != ".csv":
+        yield ("data", "root"), f"is for medmnist:NAME and .csv sources, and the source is {shown(source)}"
+    elif isinstance(root, str) and root and (reason := _not_there(root, folder, {""})):
+        yield ("data", "root"), reason
+
+
+def _not_there(name: str, folder: Path, endings: set[str] | frozenset[str], *, file: bool = False) -> str | None:
+    """Why what a policy names cannot be used; None if it is there. Names with these endings may have been meant."""
+    path = folder / name
+    what = "file" if file else "folder" if endings == {""} else "file or folder"
+    try:
+        if path.stat() and ((file and not path.is_file()) or (endings == {""} and not path.is_dir())):
+            return f"found {shown(name)}, which is no {what}"
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        full = os.path.normpath(path)
+        looked = f" (looked for {full})" if len(full) < 300 else ""
+        return f"there is no {what} {shown(name)}{looked}{_hint(name, path.parent, endings)}"
+    except OSError as error:
+        return f"{shown(name)} cannot be read: {error.strerror or error}"
+    return None
+
+
+def _hint(name: str, folder: Path, endings: set[str] | frozenset[str]) -> str:
+    if name[0] in "~$":
+        return "; neither ~ nor $NAME is filled in"
+    try:
+        beside = [file.name for file in islice(folder.iterdir(), _MOST_BESIDE) if file.suffix.lower() in endings]
+    except (OSError, ValueError):
+        return ""
+    return did_you_mean(name, sorted(Path(name).with_name(other).as_posix() for other in beside))

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from robustcheck.policy.schema import ATTACKS, PolicyFile
 from robustcheck.policy.tree import KeyPath, Mistake
-from robustcheck.words import did_you_mean, listed, shown
+from robustcheck.words import did_you_mean, shown
 
 _TYPES = {
     "int": "a whole number",
@@ -33,15 +33,33 @@ _LIMITS = {
 
 def find(error: ValidationError, data: dict[str, Any]) -> list[Mistake]:
     """One mistake a key that pydantic found fault with; `data` is what it was given."""
-    details = {_path_in(data, found["loc"]): found for found in reversed(error.errors(include_url=False))}
-    misspelt = {
-        (*path[:-1], key) for path, found in details.items() if (key := _meant(path, found, data)) is not None
-    }
+    # Reversed, so that of several faults with one key the first is kept.
+    details = {_path(data, found): found for found in reversed(error.errors(include_url=False))}
+    excused = _excused(details, data)
     return [
         Mistake(path=path, message=_sentence(found, path, data))
         for path, found in details.items()
-        if not (found["type"] == "missing" and path in misspelt) and not _follows(found)
+        if not (found["type"] == "missing" and (path in excused or path[-1:] in excused)) and not _follows(found)
     ]
+
+
+def _excused(details: dict[KeyPath, ErrorDetails], data: dict[str, Any]) -> set[KeyPath]:
+    """Keys that are missing only because they are misspelt (their paths) or stand elsewhere (their names)."""
+    unknown = [path for path, found in details.items() if found["type"] == "extra_forbidden"]
+    meant = {
+        (*path[:-1], key)
+        for path in unknown
+        for key in get_close_matches(str(path[-1]).lower(), _keys_beside(path, data), n=1)
+    }
+    return meant | {path[-1:] for path in unknown}
+
+
+def _path(data: Any, found: ErrorDetails) -> KeyPath:
+    path = _path_in(data, found["loc"])
+    if found["type"] == "union_tag_invalid":  # pydantic says where the attack stands, people look for its name
+        attack = data["gates"][path[1]]["attack"]
+        return (*path, "name") if isinstance(attack, dict) else path
+    return path
 
 
 def _path_in(data: Any, location: tuple[int | str, ...]) -> KeyPath:
@@ -58,13 +76,6 @@ def _path_in(data: Any, location: tuple[int | str, ...]) -> KeyPath:
     return tuple(path)
 
 
-def _meant(path: KeyPath, found: ErrorDetails, data: dict[str, Any]) -> str | None:
-    """The key that an unknown one was meant to be."""
-    if found["type"] != "extra_forbidden":
-        return None
-    return next(iter(get_close_matches(str(path[-1]).lower(), _keys_beside(path, data), n=1)), None)
-
-
 def _follows(found: ErrorDetails) -> bool:
     """Whether a list is only too short because entries of it, reported themselves, are wrong."""
     given = found.get("input")
@@ -74,6 +85,8 @@ def _follows(found: ErrorDetails) -> bool:
 def _sentence(found: ErrorDetails, path: KeyPath, data: dict[str, Any]) -> str:
     kind, given, context = found["type"], found.get("input"), found.get("ctx", {})
     description = _description(path, data)
+    if kind == "value_error":
+        return str(context["error"])
     if kind == "extra_forbidden":
         return _unknown_key(path, data)
     if kind == "missing":
@@ -81,25 +94,26 @@ def _sentence(found: ErrorDetails, path: KeyPath, data: dict[str, Any]) -> str:
     if kind == "union_tag_invalid":
         return _unknown_attack(given)
     if kind == "literal_error":
-        if path == ("robustcheck",):
-            return f"found {shown(given)}; this version reads policies of format 1"
-        expected = str(context["expected"])
-        return f"found {shown(given)}; allowed: {expected}{did_you_mean(str(given), _words(expected))}"
-    if kind == "value_error":
-        return str(context["error"])
-    if kind in _LIMITS:
-        words, key = _LIMITS[kind]
-        return f"found {shown(given)}; it has to be {words} {context[key]}"
-    if kind == "string_pattern_mismatch":
-        return f"found {shown(given)}; allowed: {description}"
+        return _other_word(given, str(context["expected"]), path)
     if kind.endswith(("too_short", "too_long")):
         return _wrong_length(given, context, description)
-    if kind == "finite_number":
-        return f"found {shown(given)}; it has to be a finite number"
-    wanted = _TYPES.get(kind.rsplit("_", 1)[0])
-    if wanted and kind.endswith("_type"):
+    wanted = _TYPES.get(kind.removesuffix("_type"))
+    if wanted:
         return _wrong_type(given, wanted, description)
-    return f"found {shown(given)}; {found['msg'].lower()}"
+    return f"found {shown(given)}; {_limit(kind, context) or description or found['msg'].lower()}"
+
+
+def _limit(kind: str, context: Mapping[str, Any]) -> str:
+    if kind == "finite_number":
+        return "it has to be a finite number"
+    words, key = _LIMITS.get(kind, ("", ""))
+    return f"it has to be {words} {context[key]}" if words else ""
+
+
+def _other_word(given: Any, expected: str, path: KeyPath) -> str:
+    if path == ("robustcheck",):
+        return f"found {shown(given)}; this version reads policies of format 1"
+    return f"found {shown(given)}; allowed: {expected}{did_you_mean(str(given), _words(expected))}"
 
 
 def _unknown_key(path: KeyPath, data: dict[str, Any]) -> str:
@@ -173,7 +187,7 @@ def _owners(path: KeyPath, data: Any) -> list[type[BaseModel]]:
     """The sections of the schema that the last key of a path may belong to; of an attack, the one that is named."""
     models: list[type[BaseModel]] = [PolicyFile]
     for part in path[:-1]:
-        data = data[part] if isinstance(data, (dict, list)) else None
+        data = data[part]
         if isinstance(part, str):
             models = [
                 inner
@@ -191,7 +205,9 @@ def _keys_beside(path: KeyPath, data: dict[str, Any]) -> list[str]:
 
 
 def _description(path: KeyPath, data: dict[str, Any]) -> str:
+    while path and isinstance(path[-1], int):
+        path = path[:-1]
     for model in _owners(path, data):
-        if path[-1] in model.model_fields:
+        if path and path[-1] in model.model_fields:
             return model.model_fields[str(path[-1])].description or ""
     return ""

@@ -8,49 +8,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    StrictBool,
-    StrictInt,
-    StrictStr,
-    WithJsonSchema,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, WithJsonSchema
 
 from robustcheck.policy.bounds import METRICS, Bound
-from robustcheck.policy.quantities import Quantity
+from robustcheck.policy.fields import (
+    BatchSizeField,
+    BudgetsField,
+    Label,
+    Number,
+    NumbersField,
+    PositiveNumbersField,
+    QuantityField,
+    as_list,
+    one_or_many,
+    whole,
+)
+from robustcheck.words import shown
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-QuantityField = Annotated[
-    Quantity,
-    BeforeValidator(Quantity.parse),
-    PlainSerializer(lambda quantity: quantity.text, return_type=str),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}]}),
-]
-
-
-def _as_list(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
-
-
-def _one_or_many(item: dict[str, Any]) -> dict[str, Any]:
-    return {"anyOf": [item, {"type": "array", "items": item, "minItems": 1}]}
-
-
-def _label(value: Any) -> Any:
-    """A label may be written as a whole number; it is a name all the same."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-Label = Annotated[str, BeforeValidator(_label), Field(strict=True, min_length=1, max_length=200)]
 
 
 # --- model ------------------------------------------------------------------------------------------------------
@@ -60,7 +37,7 @@ class PreprocessSpec(_Section):
     """How stored pixels become the network's input, in this order: channels, resize, range, mean and std, layout."""
 
     layout: Literal["NCHW", "NHWC"] = Field("NCHW", description="order of the network's input axes")
-    channels: Literal[1, 3] | None = Field(
+    channels: Annotated[Literal[1, 3], BeforeValidator(whole)] | None = Field(
         None, description="channels of the network's input; a grey image is repeated to 3 (default: as stored)"
     )
     resize: (
@@ -73,19 +50,9 @@ class PreprocessSpec(_Section):
     range: tuple[Number, Number] = Field(
         (0.0, 1.0), description="what the darkest and the brightest storable value are mapped to"
     )
-    mean: Annotated[tuple[Number, ...], BeforeValidator(_as_list)] = Field(
-        (0.0,),
-        min_length=1,
-        max_length=3,
-        description="subtracted, a channel or one for all",
-        json_schema_extra=_one_or_many({"type": "number"}),
-    )
-    std: Annotated[tuple[Number, ...], BeforeValidator(_as_list)] = Field(
-        (1.0,),
-        min_length=1,
-        max_length=3,
-        description="divided by, a channel or one for all",
-        json_schema_extra=_one_or_many({"type": "number"}),
+    mean: NumbersField = Field((0.0,), min_length=1, max_length=3, description="subtracted, a channel or one for all")
+    std: PositiveNumbersField = Field(
+        (1.0,), min_length=1, max_length=3, description="divided by, a channel or one for all"
     )
 
 
@@ -120,9 +87,7 @@ class ModelSpec(_Section):
     device: Annotated[StrictStr, Field(pattern=r"^(auto|cpu|cuda|cuda:\d{1,2})$")] = Field(
         "auto", description="auto | cpu | cuda | cuda:N"
     )
-    batch_size: Annotated[StrictInt, Field(ge=1, le=65536)] | Literal["auto"] = Field(
-        "auto", description="images through the network at once; changes no verdict"
-    )
+    batch_size: BatchSizeField = Field("auto", description="images through the network at once; changes no verdict")
     trust: Literal["pickle"] | None = Field(None, description="pickle: the .pt file may run code when it is loaded")
 
 
@@ -192,7 +157,7 @@ def _attack(value: Any) -> Any:
     if isinstance(value, str):
         return {"name": value}
     if not isinstance(value, dict):
-        raise ValueError(f"found {value!r}; give the name of an attack, or {{name: …}} with its parameters")  # noqa: TRY004
+        raise ValueError(f"found {shown(value)}; give the name of an attack, or {{name: …}} with its parameters")  # noqa: TRY004
     if "name" not in value:
         raise ValueError("the attack has no name; write {name: pgd, …}")
     return value
@@ -216,9 +181,9 @@ _REQUIRE_SCHEMA: dict[str, Any] = {
     "type": "object",
     "minProperties": 1,
     "additionalProperties": False,
-    "properties": {metric: {"description": text, **_one_or_many(_BOUND_SCHEMA)} for metric, text in METRICS.items()},
+    "properties": {metric: {"description": text, **one_or_many(_BOUND_SCHEMA)} for metric, text in METRICS.items()},
 }
-BoundList = Annotated[tuple[Any, ...], BeforeValidator(_as_list)]
+BoundList = Annotated[tuple[Any, ...], BeforeValidator(as_list)]
 
 
 class GateSpec(_Section):
@@ -228,11 +193,7 @@ class GateSpec(_Section):
         description="name of the gate: letters, digits, '_', '.', '-'"
     )
     attack: AttackField | None = Field(None, description="left out: the unattacked metrics")
-    epsilon: Annotated[tuple[QuantityField, ...], BeforeValidator(_as_list), Field(min_length=1)] | None = Field(
-        None,
-        description="budget: 2/255, 0.01, '3 levels', or a list",
-        json_schema_extra=_one_or_many({"type": ["string", "number"]}),
-    )
+    epsilon: BudgetsField | None = Field(None, description="budget: 2/255, 0.01, '3 levels', or a list")
     norm: Literal["linf"] = Field("linf", description="what the budget bounds")
     goal: Literal["untargeted"] = Field("untargeted", description="what the adversary wants: any wrong label")
     require: Annotated[dict[str, BoundList], WithJsonSchema(_REQUIRE_SCHEMA)] = Field(
@@ -257,7 +218,7 @@ class DecisionSpec(_Section):
 class PolicyFile(_Section):
     """A robustcheck policy: candidate, samples, gates."""
 
-    robustcheck: Literal[1] = Field(description="format version")
+    robustcheck: Annotated[Literal[1], BeforeValidator(whole)] = Field(description="format version, which is 1")
     name: Annotated[StrictStr, Field(max_length=500)] | None = Field(
         None, description="shown in reports (default: the file's name)"
     )
@@ -275,4 +236,14 @@ class PolicyFile(_Section):
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a policy file."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **PolicyFile.model_json_schema()}
+    schema: dict[str, Any] = _without_null(PolicyFile.model_json_schema())
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _without_null(schema: Any) -> Any:
+    """None stands for a key that is left out; a key with nothing behind it is a mistake (`checks`)."""
+    if isinstance(schema, list):
+        return [_without_null(part) for part in schema if part != {"type": "null"}]
+    if isinstance(schema, dict):
+        return {key: _without_null(part) for key, part in schema.items() if not (key == "default" and part is None)}
+    return schema

@@ -54,7 +54,7 @@ class CoreLoader(yaml.SafeLoader):
         return node
 
     def _refuse(self, problem: str) -> None:
-        raise LimitError(problem=problem, problem_mark=self.peek_event().start_mark)
+        raise LimitError(problem=problem, problem_mark=self.peek_event().start_mark)  # type: ignore[no-untyped-call]
 
 
 for _kind, _pattern in SCALARS.items():
@@ -97,9 +97,9 @@ _SYNTAX = {
     "'\\t'": "a tab cannot indent YAML; use spaces",
     "chomping or indentation indicators": "text that begins with '>' or '|' needs quotes, such as '>= 0.7'",
     "cannot start any token": "text that begins with %, @ or ` needs quotes",
-    "mapping values are not allowed": "a ':' where no key can stand; text that holds ': ' needs quotes, and the keys of "
-    "a section stand one below the other",
-    "expected <block end>": "the indentation does not fit the lines above it; the keys of a section stand one below the "
-    "other",
+    "mapping values are not allowed": (
+        "a ':' where no key can stand; text that holds ': ' needs quotes, and keys of a section start in one column"
+    ),
+    "expected <block end>": "the indentation does not fit the lines above it; keys of a section start in one column",
     "could not find expected ':'": "a line that is no 'key: value'",
 }

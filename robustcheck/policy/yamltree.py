@@ -120,7 +120,9 @@ class _Builder:
     def _unreadable_key(self, node: yaml.Node, path: KeyPath) -> Mistake | None:
         """Why a key cannot be read; what its section lacks or holds besides is then not to be judged."""
         if not isinstance(node, yaml.ScalarNode):
-            message = "a key has to be plain text, and here is one in brackets; is it a template that was not filled in?"
+            message = (
+                "a key has to be plain text, and here is one in brackets; is it a template that was not filled in?"
+            )
         elif kind_of(node) is None:
             message = f"the tag {_written(node.tag)} is not read here; a policy is plain data"
         elif _unprintable(node.value):

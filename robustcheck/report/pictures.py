@@ -193,5 +193,5 @@ def _data_uri(shares: NDArray[np.float64]) -> str:
     levels = np.rint(np.clip(shares, 0, 1) * 255).astype(np.uint8)
     picture = np.moveaxis(levels, 0, -1) if levels.shape[0] == 3 else levels[0]
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -80,8 +80,11 @@ def test_a_folder_that_is_not_there_has_no_pictures(tmp_path):
 
 
 def test_a_large_file_is_not_decoded(folder, monkeypatch):
-    monkeypatch.setattr(pictures, "MOST_BYTES", 40)
+    path = folder / "counterexamples/g/1.png"
+    monkeypatch.setattr(pictures, "MOST_BYTES", path.stat().st_size)
+    assert read_stored(folder, "counterexamples/g/1.png") is not None
 
+    path.write_bytes(path.read_bytes() + b"x")
     assert read_stored(folder, "counterexamples/g/1.png") is None
 
 

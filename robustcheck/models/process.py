@@ -1,0 +1,53 @@
+"""What belongs to the whole process: settings that change answers, and what a candidate's code may change."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """float32 is float32, and the same question gets the same answer; settings are put back.
+
+    TF32 (GPU) and bfloat16 (CPU) multiply float32 numbers where the user's code, or the candidate's, allows it.
+    """
+    mkldnn: Any = torch.backends.mkldnn
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        if device.type == "cuda":
+            with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+                yield
+        else:
+            yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
+
+
+@contextmanager
+def left_as_found() -> Iterator[None]:
+    """Undo what building and trying a candidate does to random states, threads, grad mode and the default dtype."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    threads, gradients, dtype = torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+        torch.set_grad_enabled(gradients)
+        torch.set_default_dtype(dtype)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)

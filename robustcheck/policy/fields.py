@@ -1,0 +1,83 @@
+"""The kinds of value that a policy's keys take, with their JSON Schema."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PlainSerializer, StrictInt, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from robustcheck.policy.quantities import PATTERN, NoChangeError, Quantity
+from robustcheck.words import shown
+
+_LARGEST_BATCH = 65536
+
+
+def whole(value: Any) -> Any:
+    """Refuse true and 1.0, which Python, and so a Literal, takes for 1."""
+    if isinstance(value, (bool, float)):
+        raise PydanticCustomError("int_type", "expected a whole number")
+    return value
+
+
+def as_list(value: Any) -> Any:
+    """One value stands for a list of one."""
+    return value if isinstance(value, list) else [value]
+
+
+def one_or_many(item: dict[str, Any], *, most: int | None = None) -> dict[str, Any]:
+    """The JSON Schema of an item, or of a list of such items."""
+    limit = {} if most is None else {"maxItems": most}
+    return {"anyOf": [item, {"type": "array", "items": item, "minItems": 1, **limit}]}
+
+
+def _budget(value: Any) -> Quantity:
+    try:
+        return Quantity.parse(value)
+    except NoChangeError as error:
+        raise ValueError(f"{error}; to measure without an attack, leave attack and epsilon out") from None
+
+
+def _label(value: Any) -> Any:
+    """A label may be written as a whole number; it is a name all the same."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _batch_size(value: Any) -> Any:
+    fits = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LARGEST_BATCH
+    if value != "auto" and not fits:
+        raise ValueError(f"found {shown(value)}; allowed: auto, or a whole number from 1 to {_LARGEST_BATCH}")
+    return value
+
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+NumbersField = Annotated[
+    tuple[Number, ...], BeforeValidator(as_list), WithJsonSchema(one_or_many({"type": "number"}, most=3))
+]
+PositiveNumbersField = Annotated[
+    tuple[Annotated[Number, Field(gt=0)], ...],
+    BeforeValidator(as_list),
+    WithJsonSchema(one_or_many({"type": "number", "exclusiveMinimum": 0}, most=3)),
+]
+
+_QUANTITY_SCHEMA: dict[str, Any] = {
+    "anyOf": [{"type": "string", "pattern": PATTERN}, {"type": "number", "exclusiveMinimum": 0, "maximum": 1}]
+}
+_as_text = PlainSerializer(lambda quantity: quantity.text, return_type=str)
+QuantityField = Annotated[Quantity, BeforeValidator(Quantity.parse), _as_text, WithJsonSchema(_QUANTITY_SCHEMA)]
+BudgetsField = Annotated[
+    tuple[Annotated[Quantity, BeforeValidator(_budget), _as_text], ...],
+    BeforeValidator(as_list),
+    Field(min_length=1),
+    WithJsonSchema(one_or_many(_QUANTITY_SCHEMA)),
+]
+
+Label = Annotated[
+    str,
+    BeforeValidator(_label),
+    Field(strict=True, min_length=1, max_length=200),
+    WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1, "maxLength": 200}, {"type": "integer"}]}),
+]
+BatchSizeField = Annotated[
+    Annotated[StrictInt, Field(ge=1, le=_LARGEST_BATCH)] | Literal["auto"], BeforeValidator(_batch_size)
+]

@@ -1,0 +1,123 @@
+"""What no single field of a policy shows about its gates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from robustcheck.policy.bounds import METRICS, NEEDS_ATTACK, NEEDS_POSITIVE, Bound
+from robustcheck.policy.quantities import Quantity
+from robustcheck.policy.schema import GateSpec, ModelSpec
+from robustcheck.policy.sections import Found, entries, section, stands
+from robustcheck.policy.tree import KeyPath
+from robustcheck.words import did_you_mean, shown
+
+
+def find(data: dict[str, Any]) -> Found:
+    """The mistakes of all gates."""
+    bits = known_bits(section(data, "data"))
+    has_positive = stands("positive", section(data, "model"), ModelSpec)
+    first: dict[str, int] = {}
+    for index, gate in _gates(data):
+        at: KeyPath = ("gates", index)
+        yield from _budget(gate, at)
+        yield from _budgets(gate, at, bits)
+        yield from _requirements(gate, at, has_positive=has_positive)
+        name = gate.get("id")
+        if isinstance(name, str) and first.setdefault(name, index) != index:
+            yield (*at, "id"), f"found {shown(name)}, which gates[{first[name]}] has already; ids are unique"
+
+
+def known_bits(data: dict[str, Any]) -> int | None:
+    """The stored depth, where the policy's `data` alone tells it."""
+    bits, source = data.get("bits"), data.get("source")
+    if isinstance(bits, int) and not isinstance(bits, bool) and 1 <= bits <= 16:
+        return bits
+    return 8 if isinstance(source, str) and source.startswith(("phantom:", "medmnist:")) else None
+
+
+def _gates(data: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    gates = data.get("gates")
+    for index, gate in enumerate(gates if isinstance(gates, list) else []):
+        if isinstance(gate, dict):
+            yield index, gate
+
+
+def _budget(gate: dict[str, Any], at: KeyPath) -> Found:
+    """An attack needs a budget, and a budget an attack."""
+    attack = gate.get("attack")
+    named = isinstance(attack, str) or (isinstance(attack, dict) and "epsilon" not in attack)
+    if named and not stands("epsilon", gate, GateSpec):
+        yield (*at, "attack"), "needs epsilon beside it, the budget of the adversary, such as 2/255"
+    if "epsilon" in gate and not stands("attack", gate, GateSpec):
+        yield (*at, "epsilon"), "is the budget of an attack, and this gate names none"
+
+
+def _budgets(gate: dict[str, Any], at: KeyPath, bits: int | None) -> Found:
+    """Each budget admits a change, and none is listed twice."""
+    listed = isinstance(gate.get("epsilon"), list)
+    seen: dict[object, str] = {}
+    for position, value in enumerate(entries(gate.get("epsilon"))):
+        where: KeyPath = (*at, "epsilon", position) if listed else (*at, "epsilon")
+        try:
+            quantity = Quantity.parse(value)
+        except ValueError:
+            continue  # a mistake of its own, reported with the schema's
+        amount = (quantity.share, quantity.levels) if bits is None else quantity.in_levels(bits)
+        if amount in seen:
+            again = f", the same as {seen[amount]}" if seen[amount] != quantity.text else ""
+            yield where, f"found {quantity.text}{again}, for the second time in the list"
+        seen.setdefault(amount, quantity.text)
+        if bits is not None:
+            yield from _admits(quantity, bits, where)
+
+
+def _admits(quantity: Quantity, bits: int, where: KeyPath) -> Found:
+    levels, most = quantity.in_levels(bits), 2**bits - 1
+    if levels < 1:
+        yield (
+            where,
+            f"found {quantity.text}, {float(levels):.3g} of a grey level: it admits no change to an image of {bits} "
+            f"bits; one level is 1/{most}",
+        )
+    elif levels > most:
+        yield where, f"found {quantity.text}, and images of {bits} bits have {most}"
+
+
+def _requirements(gate: dict[str, Any], at: KeyPath, *, has_positive: bool) -> Found:
+    require = gate.get("require")
+    if not isinstance(require, dict):
+        return
+    if not require:
+        yield (*at, "require"), f"is empty: the gate could never fail; name at least one of {', '.join(METRICS)}"
+    for metric, values in require.items():
+        where = (*at, "require", metric)
+        if metric not in METRICS:
+            yield where, f"unknown metric; there are {', '.join(METRICS)}{did_you_mean(metric, METRICS)}"
+            continue
+        if metric in NEEDS_POSITIVE and not has_positive:
+            yield where, "needs model.positive: which label is disease"
+        if metric in NEEDS_ATTACK and not stands("attack", gate, GateSpec):
+            yield where, "needs an attack, and this gate names none"
+        yield from _bounds(metric, values, where)
+        yield from _count(values, gate.get("epsilon"), where)
+
+
+def _bounds(metric: str, values: Any, where: KeyPath) -> Found:
+    for position, value in enumerate(entries(values)):
+        try:
+            Bound.parse(metric, value)
+        except ValueError as error:
+            yield ((*where, position) if isinstance(values, list) else where), str(error)
+
+
+def _count(values: Any, budgets: Any, where: KeyPath) -> Found:
+    """A list of bounds goes with a list of budgets of the same length."""
+    if not isinstance(values, list) or budgets == []:
+        return
+    if not values:
+        yield where, "is empty; give one bound, or one an epsilon"
+    elif not isinstance(budgets, list) and len(values) != 1:
+        yield where, f"found {len(values)} bounds, and epsilon is no list; give one bound"
+    elif isinstance(budgets, list) and len(values) != len(budgets):
+        yield where, f"found {len(values)} bounds for {len(budgets)} epsilons; give one bound, or one an epsilon"
