@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
@@ -26,7 +26,9 @@ MEAN, STD = 0.5, 0.25  # the policies' `preprocess`; it stays outside the networ
 BATCH = 128
 LEARNING_RATE, WEIGHT_DECAY = 2e-3, 5e-4
 TRAINING_STEPS = 5  # of PGD on each batch, while training
-RAMP = 0.6  # share of the epochs over which ε grows to its full size: at full size from the start, nothing is learnt
+RAMP = (
+    0.6  # share of the epochs after which ε has grown to its full size: at full size from the start, nothing is learnt
+)
 EVALUATION_STEPS = 40
 EVALUATION_LEVELS = (1, 2, 4, 8)  # ε in 255ths
 AGREEMENT = 1e-4  # largest difference of a logit between the two files of a model
@@ -58,29 +60,39 @@ class Task:
     test: Split
     augment: Callable[[Tensor, Generator], Tensor]
     level: int  # ε of the hardened model's training, in 255ths
+    quiet: float  # share of the hardened model's epochs before ε begins to grow
     epochs: dict[str, int]  # by kind of model
 
 
 def pneumonia(folder: Path) -> Task:
     """Chest X-rays, 28×28. Few of the training images are healthy ones, and they are not quite like the test images."""
     archive = np.load(folder / "pneumoniamnist.npz")
-    splits = {
-        name: split(archive[f"{name}_images"], archive[f"{name}_labels"][:, 0]) for name in ("train", "val", "test")
-    }
-    epochs = {"standard": 20, "hardened": 30}
+    names = ("train", "val", "test")
     return Task(
-        name="pneumonia", network=networks.chest_cnn, augment=another_exposure, level=8, epochs=epochs, **splits
+        name="pneumonia",
+        network=networks.chest_cnn,
+        augment=another_exposure,
+        level=8,
+        quiet=0,
+        epochs={"standard": 20, "hardened": 30},
+        **{name: split(archive[f"{name}_images"], archive[f"{name}_labels"][:, 0]) for name in names},
     )
 
 
 def phantom(seed: int) -> Task:
-    """Synthetic chest radiographs, 64×64, half of them with a nodule."""
+    """Synthetic chest radiographs, 64×64, half with a nodule so small that it must be learnt before it is attacked."""
     from robustcheck.data.phantom import generate
 
     sizes = {"train": 16384, "val": 1024, "test": 1024}
-    splits = {name: split(*generate(count, split=name, seed=seed)) for name, count in sizes.items()}
-    epochs = {"standard": 12, "hardened": 16}
-    return Task(name="phantom", network=networks.phantom_cnn, augment=mirror, level=4, epochs=epochs, **splits)
+    return Task(
+        name="phantom",
+        network=networks.phantom_cnn,
+        augment=mirror,
+        level=4,
+        quiet=0.25,
+        epochs={"standard": 12, "hardened": 16},
+        **{name: split(*generate(count, split=name, seed=seed)) for name, count in sizes.items()},
+    )
 
 
 def split(images: np.ndarray, labels: np.ndarray) -> Split:
@@ -155,7 +167,7 @@ def fit(task: Task, kind: str, epochs: int, seed: int) -> nn.Module:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=epochs * batches)
     started = time.perf_counter()
     for epoch in range(1, epochs + 1):
-        epsilon = task.level / 255 * min(1, epoch / (epochs * RAMP)) if kind == "hardened" else 0.0
+        epsilon = task.level / 255 * strength(epoch, epochs, task.quiet) if kind == "hardened" else 0.0
         total = 0.0
         for chosen in balanced(task.train.labels, batches, generator):
             images, labels = task.augment(task.train.images[chosen], generator), task.train.labels[chosen]
@@ -176,6 +188,11 @@ def fit(task: Task, kind: str, epochs: int, seed: int) -> nn.Module:
         )
     centre(network, task.val)
     return network
+
+
+def strength(epoch: int, epochs: int, quiet: float) -> float:
+    """The share of the full ε in this epoch (from 1): none in the quiet ones, then growing until RAMP."""
+    return min(1, max(0, epoch - quiet * epochs) / (epochs * RAMP - quiet * epochs))
 
 
 def balanced(labels: Tensor, batches: int, generator: Generator) -> Iterator[Tensor]:
@@ -249,7 +266,7 @@ def write(network: nn.Module, stem: Path, test: Split) -> list[Path]:
     stem.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=stem.parent) as folder:
         drafts = [Path(folder) / target.name for target in targets]
-        save_file({name: value.contiguous() for name, value in network.state_dict().items()}, drafts[0])
+        drafts[0].write_bytes(save({name: value.contiguous() for name, value in network.state_dict().items()}))
         export(network, tuple(test.images.shape[1:]), drafts[1])
         difference = disagreement(network, drafts[1], test)
         if difference > AGREEMENT:

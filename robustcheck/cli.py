@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from robustcheck.policy import Policy
+    from robustcheck.results import AuditReport
 
 EXIT_CODES = {"pass": 0, "fail": 1, "error": 3, "inconclusive": 4}
 USAGE_ERROR = 2
@@ -29,6 +35,8 @@ def main() -> None:
       robustcheck run policy.yaml          run its gates
       pytest --robustcheck policy.yaml     the same, as tests
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every console has an ε, and none is worth a traceback
 
 
 @main.command()
@@ -54,24 +62,13 @@ def run(policy: Path, output: Path, *, quiet: bool) -> None:
       4  only inconclusive gates stand between it and a pass
       130  interrupted; the reports hold what was finished
     """
-    from robustcheck.errors import PolicyError, ReportError
-    from robustcheck.evaluation.run import run as evaluate
-    from robustcheck.policy import load_policy
-    from robustcheck.report.output import outputs
-    from robustcheck.report.progress import Bars
+    loaded = _load(policy)
+    try:
+        report, files = _evaluate(loaded, output, quiet=quiet)
+    except KeyboardInterrupt:  # before the first gate, or while reports were written; click would exit with 1
+        sys.exit(INTERRUPTED)
     from robustcheck.report.summary import render, summary_line, summary_table
 
-    try:
-        loaded = load_policy(policy)
-        (place,) = outputs(output, [policy])
-    except (PolicyError, ReportError) as error:
-        raise _UsageError(str(error)) from None
-    try:
-        with Bars(quiet=quiet) as bars:
-            report = evaluate(loaded, folder=place.scratch, progress=bars.update, finished=bars.finished)
-        files = place.publish(report)
-    finally:
-        place.discard()
     if not quiet:
         width = max(80, min(160, _width()))
         click.echo(render(summary_table(report), width=width, color=sys.stdout.isatty()), nl=False)
@@ -84,17 +81,11 @@ def run(policy: Path, output: Path, *, quiet: bool) -> None:
 @main.command()
 @_POLICY
 def validate(policy: Path) -> None:
-    """Check POLICY and print every mistake in it; nothing is loaded or run.
+    """Print every mistake in POLICY; no model is loaded.
 
     Exits with 0 if it can be used and with 2 if it cannot.
     """
-    from robustcheck.errors import PolicyError
-    from robustcheck.policy import load_policy
-
-    try:
-        loaded = load_policy(policy)
-    except PolicyError as error:
-        raise _UsageError(str(error)) from None
+    loaded = _load(policy)
     click.echo(f"{policy}: {len(loaded.gates)} gate{'s' if len(loaded.gates) != 1 else ''}")
     for gate in loaded.gates:
         attack = f"{gate.attack.name} at {gate.epsilon.text}" if gate.attack and gate.epsilon else "no attack"
@@ -110,7 +101,7 @@ def schema(*, report: bool) -> None:
         from robustcheck.results import json_schema
     else:
         from robustcheck.policy.schema import json_schema
-    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    click.echo(json.dumps(json_schema(), indent=2))
 
 
 @main.command()
@@ -138,7 +129,10 @@ def attacks() -> None:
     help="Folder to write to (default: the report's own).",
 )
 def render(report: Path, output: Path | None) -> None:
-    """Write junit.xml and report.html again from REPORT, a report.json of any age."""
+    """Write junit.xml and report.html again.
+
+    REPORT is a report.json of any age.
+    """
     from robustcheck.errors import ReportError
     from robustcheck.report import read_report, write_reports
 
@@ -150,9 +144,43 @@ def render(report: Path, output: Path | None) -> None:
 
 
 class _UsageError(click.ClickException):
-    """Said without a traceback and without the command's usage: the mistake is in a file."""
+    """The mistake is in a file, not in the command: said as `file:line: …`, which editors and CI make a link of."""
 
     exit_code = USAGE_ERROR
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the message and nothing around it."""
+        click.echo(self.format_message(), file=file, err=file is None)
+
+
+def _load(policy: Path) -> Policy:
+    from robustcheck.errors import PolicyError
+    from robustcheck.policy import load_policy
+
+    try:
+        return load_policy(policy)
+    except PolicyError as error:
+        raise _UsageError(str(error)) from None
+
+
+def _evaluate(policy: Policy, output: Path, *, quiet: bool) -> tuple[AuditReport, list[Path]]:
+    """Run the gates and write the reports. What is heavy is imported last: mistakes are told at once."""
+    from robustcheck.errors import ReportError
+    from robustcheck.report.output import outputs
+
+    try:
+        (place,) = outputs(output, [policy.path])
+        try:
+            from robustcheck.evaluation.run import run as evaluate
+            from robustcheck.report.progress import Bars
+
+            with Bars(quiet=quiet) as bars:
+                report = evaluate(policy, folder=place.scratch, progress=bars.update, finished=bars.finished)
+            return report, place.publish(report)
+        finally:
+            place.discard()
+    except ReportError as error:
+        raise _UsageError(str(error)) from None
 
 
 def _width() -> int:

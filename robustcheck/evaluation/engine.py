@@ -109,13 +109,15 @@ class Engine:
             fooled = (self.candidate.head.decide(logits) != rows.label).cpu()
             if fooled.any():
                 broken = torch.zeros(len(rows), dtype=torch.bool)
-                broken[fooled] = self._judge(rows.take(fooled), fooled=True)
+                where = fooled.to(gradient.device)
+                broken[fooled] = self._judge(rows.take(fooled), gradient[where], fooled=True)
                 done += int(broken.sum())
                 rows, gradient = rows.take(~broken), gradient[(~broken).to(gradient.device)]
             if len(rows):
-                rows.state = self.attack.step(rows.state, self._usable(rows, gradient), rows.clean, self.ball)
+                gradient = self._usable(rows, gradient)
+                rows.state = self.attack.step(rows.state, gradient, rows.clean, self.ball)
                 rows.step = rows.step + 1
-                rows, finished = self._finish(rows, waiting)
+                rows, finished = self._finish(rows, gradient, waiting)
                 done += finished
             self.progress(done)
 
@@ -157,13 +159,13 @@ class Engine:
         self.trace.moved.update(rows.sample[flat.any(dim=1).cpu()].tolist())
         return gradient
 
-    def _finish(self, rows: _Rows, waiting: deque[tuple[int, int]]) -> tuple[_Rows, int]:
+    def _finish(self, rows: _Rows, gradient: torch.Tensor, waiting: deque[tuple[int, int]]) -> tuple[_Rows, int]:
         """Adjudicate rows that have made their steps; returns those that go on, and how many samples are done."""
         over = rows.step >= self.attack.steps
         if not over.any():
             return rows, 0
         ending = rows.take(over)
-        broken = self._judge(ending, fooled=False)
+        broken = self._judge(ending, gradient[over.to(gradient.device)], fooled=False)
         done = int(broken.sum())
         for sample, restart in zip(ending.sample[~broken].tolist(), ending.restart[~broken].tolist(), strict=True):
             if restart + 1 < self.attack.restarts:
@@ -172,11 +174,23 @@ class Engine:
                 done += 1
         return rows.take(~over), done
 
-    def _judge(self, rows: _Rows, *, fooled: bool) -> torch.Tensor:
-        """Adjudicate the rows' images, report the counterexamples; returns which rows are broken (N,)."""
-        verdict = adjudicate(self.candidate, self.ball, rows.state["images"], rows.clean, rows.label)
+    def _judge(self, rows: _Rows, gradient: torch.Tensor, *, fooled: bool) -> torch.Tensor:
+        """Adjudicate the rows' images, report the counterexamples; returns which rows are broken (N,).
+
+        Each image is proposed as it is, which rounds it to the nearest storable one; and, if that holds, as its
+        storable neighbour on the gradient's side.
+        """
+        broken = self._propose(rows, rows.state["images"])
         if fooled:
-            self.trace.unstorable += int((~verdict.broken).sum())
+            self.trace.unstorable += int((~broken).sum())
+        if not broken.all():
+            rest = (~broken).to(gradient.device)
+            images = rows.state["images"][rest]
+            broken[~broken] = self._propose(rows.take(~broken), self.ball.storable(images, gradient[rest]))
+        return broken
+
+    def _propose(self, rows: _Rows, images: torch.Tensor) -> torch.Tensor:
+        verdict = adjudicate(self.candidate, self.ball, images, rows.clean, rows.label)
         self._remember_scores(rows.sample.tolist(), verdict)
         for row in verdict.broken.nonzero().flatten().tolist():
             self.found(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest, rankdata
+from scipy.special import betaincinv  # scipy.stats takes a second to import
 
 from robustcheck.results import Metric
 
@@ -42,15 +42,18 @@ def measure(readings: Readings, *, attacked: bool) -> dict[str, Metric]:
 
 
 def rate(hits: np.ndarray) -> Metric:
-    """Share of true values with its Clopper-Pearson interval; undefined for none."""
+    """Share of true values with its Clopper-Pearson interval, by quantiles of the beta distribution.
+
+    Undefined (value None) for no values.
+    """
     successes, samples = int(hits.sum()), len(hits)
     if not samples:
         return Metric(value=None, samples=0, successes=0)
-    interval = binomtest(successes, samples).proportion_ci(CONFIDENCE, method="exact")
+    tail, misses = (1 - CONFIDENCE) / 2, samples - successes
     return Metric(
         value=successes / samples,
-        low=float(interval.low),
-        high=float(interval.high),
+        low=float(betaincinv(successes, misses + 1, tail)) if successes else 0.0,
+        high=float(betaincinv(successes + 1, misses, 1 - tail)) if misses else 1.0,
         successes=successes,
         samples=samples,
     )
@@ -66,6 +69,8 @@ def _auroc(scores: np.ndarray, positive: np.ndarray) -> Metric:
     positives, negatives = int(positive.sum()), int((~positive).sum())
     if not positives or not negatives:
         return Metric(value=None, samples=len(scores))
-    rank_sum = float(rankdata(scores)[positive].sum())
+    _, group, sizes = np.unique(scores, return_inverse=True, return_counts=True)
+    mean_rank = np.cumsum(sizes) - (sizes - 1) / 2  # of each group of equal scores
+    rank_sum = float(mean_rank[group][positive].sum())
     value = (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
     return Metric(value=value, samples=len(scores))

@@ -101,6 +101,6 @@ def raw_scores(network: Network, preprocess: Preprocess, chunks: Chunks, images:
     except Exception as error:  # a candidate's code may raise anything
         shape = preprocess.shape(tuple(images.shape[1:]))
         raise CandidateError(
-            f"the candidate does not take inputs of {shape[0]} channels, {shape[1]} by {shape[2]} pixels "
-            f"({preprocess.advice(network.takes, shape)}): {first_line(error)}"
+            f"the candidate does not take inputs of {'×'.join(map(str, shape))} (channels × height × width); "
+            f"{preprocess.advice(network.takes, shape)} ({first_line(error)})"
         ) from error

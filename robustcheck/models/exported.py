@@ -18,7 +18,7 @@ from torch.export.passes import move_to_device_pass
 
 from robustcheck.errors import CandidateError
 from robustcheck.models.artefact import check_archive, checked_copy
-from robustcheck.models.network import Forward, Network, Takes, first_line, freeze, in_batches
+from robustcheck.models.network import Forward, Network, first_line, freeze, in_batches, in_dtype
 from robustcheck.models.program import Unsafe, cleaned
 
 _MAX_JSON_BYTES = 256 * 1024 * 1024
@@ -53,15 +53,16 @@ def load_exported(path: Path, device: torch.device) -> Network:
         raise CandidateError(f"{path.name} cannot be loaded as a torch.export program: {first_line(error)}") from None
     module.to(device)
     freeze(module)
-    takes, least, most = _input(program, path)
+    image, least, most = _input(program, path)
     # Not `module` itself: its class prints a traceback whenever a call fails, such as when memory runs out.
-    forward: Forward = partial(torch.nn.Module.__call__, module)
+    forward: Forward = in_dtype(partial(torch.nn.Module.__call__, module), image.dtype)
     notes: tuple[str, ...] = ()
     if least > 1 or most is not None:
         forward = in_batches(forward, least=least, most=most)
         notes = (f"it takes {least} to {most or 'any number of'} images at once: they are split or padded",)
     if least == most:
         notes = (f"its batch size is fixed at {least}: images are padded to it",)
+    takes = tuple(size if isinstance(size, int) else None for size in image.shape)
     return Network(forward=forward, device=device, takes=takes, notes=notes)
 
 
@@ -93,10 +94,12 @@ def _look(path: Path, name: str, content: bytes) -> bytes | None:
 
 def _check_sample_inputs(path: Path, content: bytes) -> None:
     try:
-        torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:  # noqa: BLE001 (as above)
         raise CandidateError(
-            f"{path.name} is not loaded: its sample inputs are no plain tensors but pickled objects, which could run code"
+            f"{path.name} is not loaded: its sample inputs are pickled objects, not tensors, and could run code"
         ) from None
 
 
@@ -107,22 +110,19 @@ def _check_payloads(document: dict[str, dict[str, dict[str, object]]]) -> None:
             raise Unsafe(f"{name[:80]!r} is a pickled object ({entry['path_name']}), which could run code")
 
 
-def _input(program: torch.export.ExportedProgram, path: Path) -> tuple[Takes, int, int | None]:
-    """The shape of its one input, and the fewest and the most images that it takes at once."""
-    inputs = program.graph_signature.user_inputs
-    if len(inputs) != 1:
-        raise CandidateError(
-            f"{path.name} has {len(inputs)} inputs ({', '.join(map(str, inputs))}); one image is needed"
-        )
-    value = next(node.meta["val"] for node in program.graph.nodes if node.name == inputs[0])
-    if not isinstance(value, torch.Tensor) or value.ndim == 0:
-        raise CandidateError(f"{path.name} takes {type(value).__name__} as its input; one image is needed")
-    takes = tuple(size if isinstance(size, int) else None for size in value.shape)
-    if takes[0] is not None:
-        return takes, takes[0], takes[0]
-    bounds = program.range_constraints.get(value.shape[0].node.expr)
+def _input(program: torch.export.ExportedProgram, path: Path) -> tuple[torch.Tensor, int, int | None]:
+    """What stands for its one input, and the fewest and the most images that it takes at once."""
+    names = program.graph_signature.user_inputs
+    if len(names) != 1:
+        raise CandidateError(f"{path.name} has {len(names)} inputs ({', '.join(map(str, names))}); one image is needed")
+    image = next(node.meta["val"] for node in program.graph.nodes if node.name == names[0])
+    if not isinstance(image, torch.Tensor) or not image.is_floating_point() or image.ndim == 0:
+        raise CandidateError(f"{path.name} takes {getattr(image, 'dtype', image)}; one image of floats is needed")
+    if isinstance(image.shape[0], int):
+        return image, image.shape[0], image.shape[0]
+    bounds = program.range_constraints.get(image.shape[0].node.expr)
     if bounds is None:
-        return takes, 1, None
-    least, most = bounds.lower, bounds.upper
+        return image, 1, None
     # torch writes 2 where it has not tried 0 and 1, and takes them.
-    return takes, int(least) if least > 2 else 1, int(most) if most.is_Integer else None
+    least = int(bounds.lower) if bounds.lower > 2 else 1
+    return image, least, int(bounds.upper) if bounds.upper.is_Integer else None

@@ -6,6 +6,7 @@ network is sure of itself, that of the log-odds between labels does not.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import log
 
@@ -58,8 +59,14 @@ class Head:
         return None if self.positive is None else logits.softmax(dim=1)[:, self.positive]
 
 
-def read_head(spec: ModelSpec, raw: torch.Tensor) -> Head:
+def read_head(spec: ModelSpec, raw: torch.Tensor, beyond: Callable[[], torch.Tensor | None] = lambda: None) -> Head:
     """Find out what a network's raw scores (N, …) on the gate's own samples are.
+
+    Args:
+        spec: what the policy says.
+        raw: on the samples.
+        beyond: asks for scores (M, …) on inputs that no image is. The one logit of an unsure network may lie between 0
+            and 1 on every sample, and leaves there; a probability does not.
 
     Raises:
         CandidateError: their shape or values do not fit the policy's task, labels or output.
@@ -72,6 +79,8 @@ def read_head(spec: ModelSpec, raw: torch.Tensor) -> Head:
             f"(first: number {int(bad[0])}); check the weights and model.preprocess"
         )
     looks = _look_like_probabilities(raw, binary=spec.task == "binary")
+    if looks and spec.task == "binary" and spec.output == "auto" and (far := beyond()) is not None:
+        looks = _look_like_probabilities(far[far.isfinite().all(dim=1)], binary=True)
     if spec.output == "probabilities" and not looks:
         raise CandidateError(
             "model.output says probabilities, but the scores on the samples "

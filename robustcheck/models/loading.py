@@ -30,6 +30,7 @@ FORMATS = {
 }
 _PROBED = 4  # samples that are asked about twice, together and alone
 _PROBE_TOLERANCE = 1e-3
+_FAR = 1000.0  # times as bright as an image
 
 
 class Stored(Protocol):
@@ -83,8 +84,9 @@ def load_candidate(
             return as_shares(samples, indexes, network.device)
 
         raw = _ask_all(lambda indexes: ask(load(indexes)), shapes, chunks, progress)
-        head = read_head(spec, raw)
-        _check_evaluation_mode(ask, load(by_shape(shapes)[0][:_PROBED]))
+        some = load(by_shape(shapes)[0][:_PROBED])
+        head = read_head(spec, raw, lambda: _beyond(ask, some))
+        _check_evaluation_mode(ask, some)
     info = ModelInfo(
         path=spec.path,
         format=FORMATS[path.suffix.lower()],
@@ -181,6 +183,14 @@ def _ask_all(
     if len(widths) != 1:
         raise CandidateError("the candidate gives scores of different shapes for different samples")
     return torch.stack([rows[index] for index in range(len(shapes))])
+
+
+def _beyond(ask: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> torch.Tensor | None:
+    """Scores on images that are far too bright, if the candidate takes them."""
+    try:
+        return ask(torch.cat([images, 1 - images]) * _FAR)
+    except CandidateError:
+        return None
 
 
 def _check_evaluation_mode(ask: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> None:

@@ -37,9 +37,21 @@ def freeze(module: torch.nn.Module) -> None:
         parameter.requires_grad_(False)
 
 
+def in_dtype(forward: Forward, dtype: torch.dtype) -> Forward:
+    """A network of another precision as one that takes float32."""
+    return forward if dtype == torch.float32 else lambda inputs: forward(inputs.to(dtype))
+
+
+def dtype_of(module: torch.nn.Module) -> torch.dtype:
+    """Of a module's first weights; float32 where it has none."""
+    return next((weights.dtype for weights in module.parameters() if weights.is_floating_point()), torch.float32)
+
+
 def first_line(error: BaseException) -> str:
-    """The first line of a library's message: enough for a sentence."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    """The line of a library's message that says what is wrong: enough for a sentence."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # TorchScript begins with where it happened and ends with what.
+    return lines[-1 if "TorchScript interpreter" in lines[0] else 0].strip()[:300]
 
 
 def rows(answer: object, count: int) -> torch.Tensor:

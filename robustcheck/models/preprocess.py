@@ -52,8 +52,10 @@ class Preprocess:
             return "set model.preprocess"
         nhwc = self._spec.layout == "NHWC"
         channels, height, width = (takes[axis] for axis in ((3, 1, 2) if nhwc else (1, 2, 3)))
-        if channels not in (None, 1, 3) and takes[1 if nhwc else 3] in (1, 3):
+        if channels not in (1, 3) and takes[1 if nhwc else 3] in (1, 3):
             return f"set model.preprocess.layout: {'NCHW' if nhwc else 'NHWC'}"
+        if channels == 1 < shape[0]:
+            return "it takes grey images"
         settings = []
         if channels not in (None, shape[0]):
             settings.append(f"model.preprocess.channels: {channels}")

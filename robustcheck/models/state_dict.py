@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from robustcheck.errors import CandidateError, RobustcheckError
 from robustcheck.importing import import_callable
 from robustcheck.models.artefact import check_archive
-from robustcheck.models.network import Network, Takes, first_line, freeze
+from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
 from robustcheck.policy import ModelSpec
 
 _MOST_NAMED = 3
@@ -38,7 +38,7 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
         _fill(module, _plain(held, path), path, spec)
     module.eval().to(device)
     freeze(module)
-    return Network(forward=module, device=device, takes=_takes(module))
+    return Network(forward=in_dtype(module, dtype_of(module)), device=device, takes=_takes(module))
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:

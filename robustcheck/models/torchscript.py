@@ -11,7 +11,7 @@ import torch
 
 from robustcheck.errors import CandidateError
 from robustcheck.models.artefact import check_archive, checked_copy
-from robustcheck.models.network import Network, Takes, first_line, freeze
+from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
 
 # TorchScript is a language of tensors, but these operators of it reach files. A function can be renamed
 # (`f = torch.save`), so the words are refused wherever they stand.
@@ -38,7 +38,7 @@ def load_torchscript(path: Path, device: torch.device) -> Network:
     except Exception as error:  # noqa: BLE001 (torch raises whatever a broken archive makes it raise)
         raise CandidateError(f"{path.name} cannot be loaded as TorchScript: {first_line(error)}") from None
     freeze(module)
-    return Network(forward=module, device=device, takes=_takes(module))
+    return Network(forward=in_dtype(module, dtype_of(module)), device=device, takes=_takes(module))
 
 
 def _look(path: Path, name: str, content: bytes) -> bytes:

@@ -79,4 +79,4 @@ def _hint(value: object) -> str:
     meant = f"{number.normalize():f}"
     if sign:
         return f"; did you mean '{'<=' if set(sign) & set('<≤') else '>='} {meant}'?"
-    return f"; did you mean {meant}{', without quotes' if isinstance(value, str) else ''}?"
+    return f"; did you mean {meant}{', without quotes' if isinstance(value, str) and not percent else ''}?"

@@ -154,7 +154,7 @@ def _not_there(name: str, folder: Path, endings: set[str] | frozenset[str], *, f
     what = "file" if file else "folder" if endings == {""} else "file or folder"
     try:
         if path.stat() and ((file and not path.is_file()) or (endings == {""} and not path.is_dir())):
-            return f"found {shown(name)}, which is no {what}"
+            return f"found {shown(name)}, which is {'a folder' if path.is_dir() else 'no folder'}"
     except (FileNotFoundError, NotADirectoryError, ValueError):
         full = os.path.normpath(path)
         looked = f" (looked for {full})" if len(full) < 300 else ""

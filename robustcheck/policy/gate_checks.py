@@ -8,7 +8,7 @@ from typing import Any
 from robustcheck.policy.bounds import METRICS, NEEDS_ATTACK, NEEDS_POSITIVE, Bound
 from robustcheck.policy.quantities import Quantity
 from robustcheck.policy.schema import GateSpec, ModelSpec
-from robustcheck.policy.sections import Found, entries, section, stands
+from robustcheck.policy.sections import NO_ATTACK, Found, entries, section, stands
 from robustcheck.policy.tree import KeyPath
 from robustcheck.words import did_you_mean, shown
 
@@ -46,7 +46,9 @@ def _gates(data: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
 def _budget(gate: dict[str, Any], at: KeyPath) -> Found:
     """An attack needs a budget, and a budget an attack."""
     attack = gate.get("attack")
-    named = isinstance(attack, str) or (isinstance(attack, dict) and "epsilon" not in attack)
+    named = (isinstance(attack, str) and attack.lower() not in NO_ATTACK) or (
+        isinstance(attack, dict) and "epsilon" not in attack
+    )
     if named and not stands("epsilon", gate, GateSpec):
         yield (*at, "attack"), "needs epsilon beside it, the budget of the adversary, such as 2/255"
     if "epsilon" in gate and not stands("attack", gate, GateSpec):
@@ -81,7 +83,7 @@ def _admits(quantity: Quantity, bits: int, where: KeyPath) -> Found:
             f"bits; one level is 1/{most}",
         )
     elif levels > most:
-        yield where, f"found {quantity.text}, and images of {bits} bits have {most}"
+        yield where, f"found {quantity.text}; an image of {bits} bits has {most}"
 
 
 def _requirements(gate: dict[str, Any], at: KeyPath, *, has_positive: bool) -> Found:
@@ -118,6 +120,8 @@ def _count(values: Any, budgets: Any, where: KeyPath) -> Found:
     if not values:
         yield where, "is empty; give one bound, or one an epsilon"
     elif not isinstance(budgets, list) and len(values) != 1:
-        yield where, f"found {len(values)} bounds, and epsilon is no list; give one bound"
+        yield where, f"found {len(values)} bounds, and this gate has no list of epsilons; give one bound"
     elif isinstance(budgets, list) and len(values) != len(budgets):
-        yield where, f"found {len(values)} bounds for {len(budgets)} epsilons; give one bound, or one an epsilon"
+        bounds = "a list of 1 bound" if len(values) == 1 else f"{len(values)} bounds"
+        epsilons = "1 epsilon" if len(budgets) == 1 else f"{len(budgets)} epsilons"
+        yield where, f"found {bounds} for {epsilons}; give one bound, or one an epsilon"

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from robustcheck.policy.schema import ATTACKS, PolicyFile
+from robustcheck.policy.sections import NO_ATTACK
 from robustcheck.policy.tree import KeyPath, Mistake
 from robustcheck.words import did_you_mean, shown
 
@@ -38,7 +39,7 @@ def find(error: ValidationError, data: dict[str, Any]) -> list[Mistake]:
     excused = _excused(details, data)
     return [
         Mistake(path=path, message=_sentence(found, path, data))
-        for path, found in details.items()
+        for path, found in reversed(details.items())
         if not (found["type"] == "missing" and (path in excused or path[-1:] in excused)) and not _follows(found)
     ]
 
@@ -100,14 +101,15 @@ def _sentence(found: ErrorDetails, path: KeyPath, data: dict[str, Any]) -> str:
     wanted = _TYPES.get(kind.removesuffix("_type"))
     if wanted:
         return _wrong_type(given, wanted, description)
-    return f"found {shown(given)}; {_limit(kind, context) or description or found['msg'].lower()}"
+    limit = _limit(kind, context) or f"allowed: {description}" if description else found["msg"].lower()
+    return f"found {shown(given)}; {limit}"
 
 
 def _limit(kind: str, context: Mapping[str, Any]) -> str:
     if kind == "finite_number":
         return "it has to be a finite number"
     words, key = _LIMITS.get(kind, ("", ""))
-    return f"it has to be {words} {context[key]}" if words else ""
+    return f"it has to be {words} {str(context[key]).removesuffix('.0')}" if words else ""
 
 
 def _other_word(given: Any, expected: str, path: KeyPath) -> str:
@@ -118,7 +120,7 @@ def _other_word(given: Any, expected: str, path: KeyPath) -> str:
 
 def _unknown_key(path: KeyPath, data: dict[str, Any]) -> str:
     key, allowed = str(path[-1]), _keys_beside(path, data)
-    homes = list(dict.fromkeys(_homes(key, PolicyFile, "the top level")))
+    homes = list(_homes(key))
     # Where it is right is worth more to know than what it resembles here.
     hint = f"; it belongs to {' or '.join(homes)}" if homes else did_you_mean(key, allowed)
     return f"unknown key; allowed here: {', '.join(allowed)}{hint}"
@@ -126,20 +128,22 @@ def _unknown_key(path: KeyPath, data: dict[str, Any]) -> str:
 
 def _unknown_attack(given: Any) -> str:
     name = given.get("name") if isinstance(given, dict) else given
-    hint = did_you_mean(str(name), ATTACKS)
-    if isinstance(name, str) and name.lower() in ("none", "clean"):
+    if not isinstance(name, str):
+        return f"found {shown(name)}; give the name of an attack: {', '.join(ATTACKS)}"
+    hint = did_you_mean(name, ATTACKS)
+    if name.lower() in NO_ATTACK:
         hint = "; a gate without an attack has no such key: leave attack and epsilon out"
     return f"unknown attack {shown(name)}; this version has {', '.join(ATTACKS)}{hint}"
 
 
 def _wrong_length(given: Any, context: Mapping[str, Any], description: str) -> str:
     least, most = context.get("min_length"), context.get("max_length")
-    limit = f"at least {least}" if least is not None else f"at most {most}"
-    unit = "characters" if isinstance(given, str) else "entries"
-    about = f": {description}" if description else ""
-    if not given:
-        return f"is empty{about}"
-    return f"found {len(given)} {unit}, and {limit} are allowed{about}"
+    limit = f"at least {least} needed" if least is not None else f"at most {most} allowed"
+    if isinstance(given, str):
+        found = f"found {len(given)} characters" if given else "is empty"
+    else:
+        found = f"found a list of {len(given)}" if given else "is empty"
+    return f"{found}; {limit}" + (f": {description}" if description else "")
 
 
 def _wrong_type(given: Any, wanted: str, description: str) -> str:
@@ -173,14 +177,22 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models(argument)
 
 
-def _homes(key: str, model: type[BaseModel], name: str) -> Iterator[str]:
+def _homes(key: str) -> Iterator[str]:
     """The sections of the schema that have a key, as a message names them."""
-    if key in model.model_fields:
-        yield name
+    sections: dict[str, type[BaseModel]] = {"the top level": PolicyFile, **dict(_named_sections(PolicyFile))}
+    yield from (name for name, model in sections.items() if key in model.model_fields)
+    attacks = [f"the attack {name}" for name, spec in ATTACKS.items() if key in spec.model_fields]
+    yield from ["a gate's attack"] if len(attacks) == len(ATTACKS) else attacks
+
+
+def _named_sections(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """`model`, `model.preprocess`, `a gate` …, but not the attacks, of which there are many at one place."""
     for field, info in model.model_fields.items():
-        part = "a gate" if field == "gates" else field if model is PolicyFile else f"{name}.{field}"
         for inner in _models(info.annotation):
-            yield from _homes(key, inner, "a gate's attack" if part == "a gate.attack" else part)
+            if inner not in ATTACKS.values():
+                name = "a gate" if field == "gates" else above + field
+                yield name, inner
+                yield from _named_sections(inner, f"{name}.")
 
 
 def _owners(path: KeyPath, data: Any) -> list[type[BaseModel]]:

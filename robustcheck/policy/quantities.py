@@ -57,7 +57,8 @@ class Quantity:
         found = f"found {shown(text) if isinstance(value, str) else text}"
         quantity = cls._parse_positive(text)
         if quantity is None:
-            raise ValueError(f"{found}{_why(text)}; give {FORMS}")
+            why, meant = _why(text)
+            raise ValueError(f"{found}{why}; give {FORMS}{meant}")
         if quantity.share == 0 or quantity.levels == 0:
             raise NoChangeError(f"{found}, which is no change at all; give {FORMS}")
         if text == "1":
@@ -85,15 +86,13 @@ def _share(text: str) -> Fraction:
     return near if float(near) == float(exact) else exact
 
 
-def _why(text: str) -> str:
-    """What a text that is no quantity was perhaps meant to be."""
+def _why(text: str) -> tuple[str, str]:
+    """Why a text is no quantity, and what was perhaps meant."""
     if match := _PERCENT.fullmatch(text):
-        return f"; did you mean {float(Fraction(match[1]) / 100):g}?"
+        return "", f"; did you mean {float(Fraction(match[1]) / 100):g}?"
     if _HOUNSFIELD.fullmatch(text):
-        return "; Hounsfield units need CT data, and this pixel space has none"
-    if text.startswith("-"):
-        return ", which is negative"
-    return ""
+        return "; Hounsfield units need CT data, and this pixel space has none", ""
+    return (", which is negative" if text.startswith("-") else ""), ""
 
 
 def _hint(share: Fraction | None) -> str:

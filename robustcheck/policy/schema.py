@@ -69,7 +69,7 @@ class ModelSpec(_Section):
     )
     architecture_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the architecture")
     task: Literal["multiclass", "binary"] = Field(
-        description="multiclass: one score a label; binary: one logit, for the second label"
+        description="multiclass (one score a label) or binary (one logit, for the second label)"
     )
     output: Literal["auto", "logits", "probabilities"] = Field(
         "auto", description="what the scores are; auto tells it from the samples"
@@ -144,7 +144,7 @@ class PGDSpec(_AttackSpec):
 
     name: Literal["pgd"]
     steps: Annotated[StrictInt, Field(ge=1, le=100_000)] = Field(40, description="gradient steps a restart")
-    step_size: QuantityField | None = Field(None, description="default: 2.5 * epsilon / steps")
+    step_size: QuantityField | None = Field(None, description="size of a step (default: 2.5 * epsilon / steps)")
     restarts: Annotated[StrictInt, Field(ge=1, le=10_000)] = Field(1, description="independent starts a sample")
     random_start: StrictBool = Field(True, description="start at a uniform point of the ball, not at the image")
 
@@ -190,14 +190,16 @@ class GateSpec(_Section):
     """A threat model, an attack, and a requirement on metrics. A list makes one gate an entry."""
 
     id: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")] = Field(
-        description="name of the gate: letters, digits, '_', '.', '-'"
+        description="the gate's name, of letters, digits, '_', '.' and '-'"
     )
     attack: AttackField | None = Field(None, description="left out: the unattacked metrics")
-    epsilon: BudgetsField | None = Field(None, description="budget: 2/255, 0.01, '3 levels', or a list")
+    epsilon: BudgetsField | None = Field(
+        None, description="the adversary's budget, such as 2/255, 0.01 or '3 levels', or a list of them"
+    )
     norm: Literal["linf"] = Field("linf", description="what the budget bounds")
     goal: Literal["untargeted"] = Field("untargeted", description="what the adversary wants: any wrong label")
     require: Annotated[dict[str, BoundList], WithJsonSchema(_REQUIRE_SCHEMA)] = Field(
-        description="metric: bound, or a list with one bound an epsilon"
+        description="the bound of each metric, such as {accuracy: 0.7}, or a list with one bound an epsilon"
     )
 
     def bounds(self, index: int) -> tuple[Bound, ...]:
@@ -225,7 +227,7 @@ class PolicyFile(_Section):
     model: ModelSpec = Field(description="the candidate")
     data: DataSpec = Field(description="the samples")
     seed: Annotated[StrictInt, Field(ge=0, le=2**63 - 1)] = Field(0, description="all random draws derive from it")
-    gates: tuple[GateSpec, ...] = Field(min_length=1, max_length=1000, description="what has to hold")
+    gates: tuple[GateSpec, ...] = Field(min_length=1, max_length=1000, description="what has to hold, a list of gates")
     decision: DecisionSpec = Field(
         default_factory=lambda: DecisionSpec(), description="how a measurement becomes a verdict"
     )

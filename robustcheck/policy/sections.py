@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from robustcheck.policy.tree import KeyPath
 
+NO_ATTACK = frozenset({"none", "clean"})  # what people call it to leave the attack out
 Found = Iterator[tuple[KeyPath, str]]
 
 

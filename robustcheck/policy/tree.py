@@ -48,15 +48,15 @@ class Tree:
 
     def problems(self, found: Iterable[Mistake]) -> list[Problem]:
         """The mistakes of the document and those found besides, in file order, without those that are silenced."""
-        every = [*self.mistakes, *found]
-        silenced = {mistake.silences for mistake in every if mistake.silences is not None}
-        placed = {
-            (mistake.place or self.place(mistake.path), show(mistake.path), mistake.message)
-            for mistake in every
-            if mistake.silences is not None or not any(start in silenced for start in _starts(mistake.path))
-        }
+        said, silenced = list(self.mistakes), {mistake.silences for mistake in self.mistakes}
+        for mistake in sorted(found, key=lambda mistake: mistake.silences is None):
+            if not any(start in silenced for start in _starts(mistake.path)):
+                said.append(mistake)
+                silenced.add(mistake.silences)
+        placed = [(mistake.place or self.place(mistake.path), mistake) for mistake in said]
         return [
-            Problem(file=self.file, line=place.line, key=key, message=message) for place, key, message in sorted(placed)
+            Problem(file=self.file, line=place.line, key=show(mistake.path), message=mistake.message)
+            for place, mistake in sorted(placed, key=lambda pair: pair[0])
         ]
 
 

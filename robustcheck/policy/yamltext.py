@@ -72,6 +72,14 @@ def kind_of(node: yaml.Node) -> str | None:
     return kind if fits else None
 
 
+def syntax_line(error: yaml.MarkedYAMLError) -> int | None:
+    """The line of a syntax error: where it begins, if PyYAML noticed it only further down."""
+    mark = error.problem_mark
+    if mark is None or "quoted scalar" in (error.context or "") or "simple key" in (error.context or ""):
+        mark = error.context_mark or mark
+    return mark.line + 1 if mark else None
+
+
 def syntax_message(error: yaml.MarkedYAMLError) -> str:
     """What a syntax error of PyYAML means to who typed it."""
     problem, context = error.problem or "it cannot be parsed", error.context or ""
@@ -83,7 +91,7 @@ def syntax_message(error: yaml.MarkedYAMLError) -> str:
     if "undefined alias" in problem:
         return f"{problem}; an alias (*name) needs an anchor (&name) above it"
     if "quoted scalar" in context and "end of stream" in problem:
-        return f"the quotation mark{began} is not closed"
+        return "a quotation mark is not closed"
     if "flow" in context and "expected ',' or" in problem:
         bracket = "[" if "sequence" in context else "{"
         return f"the {bracket}{began} is not closed, or a comma is missing in it"
@@ -101,5 +109,5 @@ _SYNTAX = {
         "a ':' where no key can stand; text that holds ': ' needs quotes, and keys of a section start in one column"
     ),
     "expected <block end>": "the indentation does not fit the lines above it; keys of a section start in one column",
-    "could not find expected ':'": "a line that is no 'key: value'",
+    "could not find expected ':'": "is no 'key: value'; is its ':' missing?",
 }

@@ -14,7 +14,8 @@ import yaml
 
 from robustcheck.errors import PolicyError, Problem
 from robustcheck.policy.tree import KeyPath, Mistake, Place, Tree
-from robustcheck.policy.yamltext import MAX_DEPTH, MAX_VALUES, CoreLoader, kind_of, syntax_message
+from robustcheck.policy.yamltext import MAX_DEPTH, MAX_VALUES, CoreLoader, kind_of, syntax_line, syntax_message
+from robustcheck.words import shown
 
 MAX_BYTES = 256 * 1024
 
@@ -56,13 +57,10 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         except (ValueError, OverflowError):  # of a number inside an escape or a directive that Python cannot hold
             line = loader.line + 1
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise _failure(name, mark.line + 1 if mark else None, syntax_message(error)) from None
+        raise _failure(name, syntax_line(error), syntax_message(error)) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise _failure(name, line, f"character U+{error.character:04X} is not allowed in YAML") from None
-    except RecursionError:  # who calls may have left little of the stack
-        raise _failure(name, None, "is nested too deep to be read") from None
     raise _failure(name, line, "is not valid YAML: no such number or character exists")
 
 
@@ -147,7 +145,7 @@ class _Builder:
         if kind == "int":
             return int(value)
         if kind == "float":
-            return float(value)
+            return float(value.replace(".", "") if value[-1].isalpha() else value)  # .inf and .nan
         if _unprintable(value):
             message = f"holds {_unprintable(value)}, which no text has"
             self.mistakes.append(Mistake(path=path, message=message, place=_place(node), silences=path))
@@ -194,6 +192,8 @@ def _read_bytes(path: Path, name: str) -> bytes:
 def _hint(path: Path) -> str:
     if path.parts[:1] == ("~",):
         return "; ~ is not expanded here, write the whole path"
+    if path.is_symlink():
+        return f"; it is a link to {shown(str(path.readlink()))}, which is not there"
     try:
         names = sorted(file.name for file in path.parent.iterdir() if file.suffix in (".yaml", ".yml"))
     except OSError:

@@ -10,6 +10,8 @@ import torch
 from robustcheck.errors import EvaluationError
 from robustcheck.policy import Quantity
 
+_ON_LEVEL = 0.01  # of a level: float32 shares of 16-bit images are this exact
+
 
 @dataclass(frozen=True, kw_only=True)
 class LinfBall:
@@ -45,6 +47,18 @@ class LinfBall:
     def sample(self, clean: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
         """Points of the ball from uniform numbers in [0, 1) of the images' shape."""
         return self.project(clean + (2 * uniform - 1) * self.radius, clean)
+
+    def storable(self, images: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+        """Whole grey levels, as shares: each pixel of points of the ball is rounded to the side that `direction` has.
+
+        Both neighbours of a point lie in the ball, since its border is on whole levels. Pixels without a direction, and
+        those on a level but for float32's error, go to the nearest.
+        """
+        levels = images * self.maximum
+        nearest = levels.round()
+        off_level = (levels - nearest).abs() > _ON_LEVEL
+        aside = torch.where(direction > 0, levels.ceil(), levels.floor())
+        return torch.where(off_level & (direction != 0), aside, nearest) / self.maximum
 
     def distance(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """Distance (N,) in grey levels of stored integer images (N, C, H, W) from the clean ones."""

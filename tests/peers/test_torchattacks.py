@@ -69,13 +69,12 @@ def test_a_few_xrays(tmp_path, xrays, which):
 @pytest.mark.slow
 @pytest.mark.xrays
 @pytest.mark.parametrize("which", ["standard", "hardened"])
-def test_all_xrays_at_every_budget(tmp_path, xrays, which, record_property):
+def test_all_xrays_at_every_budget(tmp_path, xrays, which, record_testsuite_property):
     budgets = ", ".join(f"{levels}/255" for levels in LADDER)
     gates = f"gates:\n  - {{id: pgd, attack: {{name: pgd, steps: 40}}, epsilon: [{budgets}], require: {{accuracy: 0}}}}"
     policy = _policy(tmp_path, xrays, which, gates)
     ours = [gate.metrics["accuracy"].value for gate in run(load_policy(policy)).gates]
     theirs = [_theirs(policy, levels, 40) for levels in LADDER]
-    record_property("robustcheck", str(ours))
-    record_property("torchattacks", str(theirs))
+    record_testsuite_property(f"{which}: robustcheck, torchattacks", f"{ours}, {theirs}")
     for levels, mine, peer in zip(LADDER, ours, theirs, strict=True):
         assert mine <= peer + 0.003, f"at {levels}/255: {mine:.4f} against torchattacks' {peer:.4f}"

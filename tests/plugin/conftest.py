@@ -33,6 +33,12 @@ def mode(request: pytest.FixtureRequest) -> list[str]:
     return request.param
 
 
+@pytest.fixture(params=["plain", "n2"])
+def plain_or_two(request: pytest.FixtureRequest) -> list[str]:
+    """As `mode`, where an xdist that is loaded and unused can make no difference."""
+    return MODES[request.param]
+
+
 @pytest.fixture
 def project(pytester: pytest.Pytester) -> Path:
     """A project with a policy of which one gate fails, one of which all pass, and tests of its own."""

@@ -45,6 +45,19 @@ def test_what_is_sampled_lies_in_the_ball_and_reaches_its_border(ball, seed):
     assert offset >= min(ball.radius, 0.5) * 0.98
 
 
+@given(balls, seeds, st.floats(-3, 3))
+def test_storable_neighbours_lie_in_the_ball_on_the_side_of_the_direction(ball, seed, shift):
+    clean = _clean(ball, seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    points = ball.project(clean + shift * torch.randn(clean.shape, generator=generator), clean)
+    direction = torch.randn(clean.shape, generator=generator)
+    neighbours = ball.storable(points, direction)
+    assert ball.contains(to_stored(neighbours, ball.maximum), to_stored(clean, ball.maximum)).all()
+    moved = (to_stored(neighbours, ball.maximum) - points * ball.maximum) * direction.sign()
+    assert moved.min() >= -0.02
+    assert moved.abs().max() <= 1.02
+
+
 def test_one_level_too_far_is_outside_and_so_is_what_cannot_be_stored():
     ball = LinfBall(levels=2, maximum=255)
     clean = torch.tensor([[[[0, 100, 255]]]] * 4)

@@ -1,0 +1,140 @@
+"""Batches that fit: split, halved when memory runs out, and in order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny_models as tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import helper, numpy_helper
+
+from robustcheck.errors import CandidateError, OutOfMemory
+from robustcheck.models.memory import Chunks, is_out_of_memory
+
+ERRORS = (
+    lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+    lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    lambda: RuntimeError("Failed to allocate memory for requested buffer of size 8000000000000"),
+    lambda: RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+    lambda: RuntimeError("std::bad_alloc"),
+    lambda: MemoryError(),
+)
+
+
+class Greedy:
+    """Doubles its rows, as long as there are not too many."""
+
+    def __init__(self, most, error=ERRORS[0]):
+        self.most, self.error, self.sizes = most, error, []
+
+    def __call__(self, rows, *others):
+        self.sizes.append(len(rows))
+        if len(rows) > self.most:
+            raise self.error()
+        return (rows * 2, *others)
+
+
+@given(limit=st.integers(1, 20), total=st.integers(0, 40), most=st.integers(1, 20))
+def test_what_comes_out_does_not_depend_on_the_memory(limit, total, most):
+    rows, labels = torch.arange(total * 2).view(total, 2), torch.arange(total)
+    chunks, function = Chunks(limit), Greedy(most)
+    doubled, same = chunks(function, rows, labels)
+    assert torch.equal(doubled, rows * 2)
+    assert torch.equal(same, labels)
+    assert (chunks.halved_to is None) == (max(function.sizes) <= most)
+    assert chunks.limit <= limit
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_it_halves_until_it_fits_and_remembers(error):
+    chunks, function = Chunks(20), Greedy(3, error)
+    chunks(function, torch.zeros(10))
+    assert function.sizes == [10, 5, 2, 2, 2, 2, 2]  # not 20: there were ten
+    assert (chunks.limit, chunks.halved_to) == (2, 2)
+    function.sizes.clear()
+    chunks(function, torch.zeros(4))
+    assert function.sizes == [2, 2]
+
+
+@pytest.mark.parametrize("total", [1, 9])
+def test_down_to_one_and_no_further(total):
+    chunks, function = Chunks(8), Greedy(0)
+    with pytest.raises(OutOfMemory, match="memory ran out with a batch of one image; give the gate smaller images"):
+        chunks(function, torch.zeros(total))
+    assert function.sizes == ([8, 4, 2, 1] if total == 9 else [1])
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes"), ValueError("x"), KeyError("memory"), CandidateError("y")])
+def test_other_errors_pass(error):
+    def fail(_rows):
+        raise error
+
+    chunks = Chunks(8)
+    with pytest.raises(type(error)) as caught:
+        chunks(fail, torch.zeros(9))
+    assert caught.value is error
+    assert chunks.halved_to is None
+
+
+def test_an_interrupt_is_no_lack_of_memory():
+    assert not is_out_of_memory(KeyboardInterrupt("out of memory"))
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
+
+
+def test_nothing_is_asked_once():
+    seen = []
+
+    def remember(rows):
+        seen.append(len(rows))
+        return (rows,)
+
+    (answer,) = Chunks(4)(remember, torch.zeros(0, 3))
+    assert answer.shape == (0, 3)
+    assert seen == [0]
+
+
+def test_a_candidate_halves(tmp_path, net):
+    """Scores and gradients that did not fit are those that did."""
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    candidate, logits = tiny.load(tmp_path / "net.safetensors", tiny.pictures(7), batch_size=7)
+    forward, sizes = candidate.network.forward, []
+
+    def narrow(inputs):
+        sizes.append(len(inputs))
+        if len(inputs) > 2:
+            raise ERRORS[1]()
+        return forward(inputs)
+
+    images, labels = tiny.pictures(7).shares(), torch.tensor([0, 1, 0, 1, 0, 1, 0])
+    _, expected = candidate.gradient(images, labels, _margin)
+    object.__setattr__(candidate.network, "forward", narrow)
+    torch.testing.assert_close(candidate.logits(images), logits)
+    assert sizes == [7, 3, 1, 1, 1, 1, 1, 1, 1]
+    candidate.chunks.limit, candidate.chunks.halved_to = 5, None
+    again, gradient = candidate.gradient(images, labels, _margin)
+    torch.testing.assert_close(again, logits)
+    torch.testing.assert_close(gradient, expected)
+    assert candidate.chunks.halved_to == 2
+
+
+def _margin(logits, labels):
+    return -logits.gather(1, labels[:, None]).squeeze(1)
+
+
+def test_a_graph_that_no_memory_holds(tmp_path):
+    """Through ONNX Runtime: its own words for it are understood."""
+    model = tiny.save_linear_onnx(tmp_path / "net.onnx", np.ones((30, 2), np.float32))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([10**15]), "size"))
+    model.graph.node[-1].output[0] = "small"
+    model.graph.node.extend(
+        [
+            helper.make_node("ConstantOfShape", ["size"], ["huge"]),
+            helper.make_node("ReduceSum", ["huge"], ["sum"], keepdims=0),
+            helper.make_node("Add", ["small", "sum"], ["scores"]),
+        ]
+    )
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(OutOfMemory, match="memory ran out with a batch of one image"):
+        tiny.load(tmp_path / "net.onnx")

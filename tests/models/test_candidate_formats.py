@@ -1,0 +1,280 @@
+"""The same network in every format gives the same scores, and the same gradients where the format has any."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import onnx
+import pytest
+import tiny_models as tiny
+import torch
+from onnx import TensorProto
+from torch.nn.functional import cross_entropy
+
+from robustcheck.errors import AccessError, CandidateError
+
+
+def _save_pt(wrap, **options):
+    return lambda net, path: torch.save(wrap(net.state_dict()), path, **options)
+
+
+def _with_prefix(prefix):
+    return lambda state: {f"{prefix}{name}": value for name, value in state.items()}
+
+
+WITH_GRADIENTS = {
+    "net.safetensors": tiny.save_safetensors,
+    "bare.pt": _save_pt(lambda state: state),
+    "bare.pth": _save_pt(lambda state: state),
+    "before-torch-1.6.pt": _save_pt(lambda state: state, _use_new_zipfile_serialization=False),
+    "checkpoint.pt": _save_pt(lambda state: {"epoch": 3, "state_dict": state}),
+    "data-parallel.pt": _save_pt(_with_prefix("module.")),
+    "compiled-lightning.pt": _save_pt(lambda state: {"state_dict": _with_prefix("model._orig_mod.")(state)}),
+    "script.ts": tiny.save_script,
+    "trace.ts": tiny.save_trace,
+    "any-batch.pt2": tiny.save_exported,
+    "batch-of-1.pt2": partial(tiny.save_exported, batch=None, number=1),
+    "batch-of-4.pt2": partial(tiny.save_exported, batch=None, number=4),
+    "batch-of-3-to-5.pt2": partial(tiny.save_exported, batch=torch.export.Dim("b", min=3, max=5), number=4),
+    "untried-batch.pt2": partial(tiny.save_exported, batch=torch.export.Dim.AUTO),
+}
+PREDICTIONS_ONLY = {
+    "dynamo.onnx": tiny.save_onnx,
+    "dynamo-batch-of-4.onnx": partial(tiny.save_onnx, batch=4),
+    "external.onnx": tiny.save_onnx_external,
+    "old.onnx": tiny.save_onnx_old,
+    "old-batch-of-1.onnx": partial(tiny.save_onnx_old, batch=1),
+    "old-batch-of-4.onnx": partial(tiny.save_onnx_old, batch=4),
+}
+SAVERS = WITH_GRADIENTS | PREDICTIONS_ONLY
+
+
+@pytest.fixture(scope="module")
+def artefacts(tmp_path_factory, net):
+    folder = tmp_path_factory.mktemp("artefacts")
+    for name, save in SAVERS.items():
+        save(net, folder / name)
+    return folder
+
+
+def _expected(net, images):
+    with torch.no_grad():
+        return net(images * 2 - 1)
+
+
+@pytest.mark.parametrize("name", SAVERS)
+def test_the_same_scores(name, artefacts, net):
+    samples = tiny.pictures(7)
+    candidate, logits = tiny.load(artefacts / name, samples, preprocess={"range": [-1, 1]}, batch_size=3)
+    expected = _expected(net, samples.shares())
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-6)
+    for number in (0, 1, 2, 4, 7):
+        again = candidate.logits(samples.shares()[:number])
+        assert again.shape == (number, 2)
+        torch.testing.assert_close(again, expected[:number], rtol=1e-5, atol=1e-6)
+        assert again.dtype == torch.float32
+        assert not again.requires_grad
+    assert candidate.info.output == "logits (told from 7 samples)"
+
+
+@pytest.mark.parametrize("name", WITH_GRADIENTS)
+def test_the_same_gradients(name, artefacts, net):
+    samples = tiny.pictures(7)
+    candidate, _ = tiny.load(artefacts / name, samples, preprocess={"range": [-1, 1]}, batch_size=3)
+    images, labels = samples.shares(), torch.tensor([0, 1, 0, 1, 1, 0, 1])
+    logits, gradient = candidate.gradient(images, labels, partial(cross_entropy, reduction="none"))
+    wanted = images.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(cross_entropy(net(wanted * 2 - 1), labels, reduction="sum"), wanted)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(logits, _expected(net, images), rtol=1e-5, atol=1e-6)
+    assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["old.onnx", "dynamo.onnx"])
+def test_onnx_gives_no_gradients_and_says_what_does(name, artefacts):
+    candidate, _ = tiny.load(artefacts / name)
+    with pytest.raises(AccessError, match=r"predictions in this version, not gradients.*\.pt2 or \.ts"):
+        candidate.gradient(tiny.pictures().shares(), torch.zeros(6, dtype=torch.int64), cross_entropy)
+    assert candidate.meter.gradient == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        ("batch-of-1.pt2", "its batch size is fixed at 1: images are padded to it"),
+        ("batch-of-4.pt2", "its batch size is fixed at 4: images are padded to it"),
+        ("batch-of-3-to-5.pt2", "it takes 3 to 5 images at once: they are split or padded"),
+        ("old-batch-of-4.onnx", "its batch size is fixed at 4: images are padded to it"),
+    ],
+)
+def test_a_bounded_batch_is_noted(name, note, artefacts):
+    assert note in tiny.load(artefacts / name)[0].info.notes
+
+
+@pytest.mark.parametrize("name", ["any-batch.pt2", "untried-batch.pt2", "old.onnx", "script.ts", "net.safetensors"])
+def test_no_other_batch_is(name, artefacts):
+    assert not [note for note in tiny.load(artefacts / name)[0].info.notes if "batch" in note or "at once" in note]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("net.safetensors", "safetensors"),
+        ("bare.pt", "state-dict"),
+        ("bare.pth", "state-dict"),
+        ("script.ts", "torchscript"),
+        ("any-batch.pt2", "torch.export"),
+        ("old.onnx", "onnx"),
+    ],
+)
+def test_the_digest_is_of_the_file(name, kind, artefacts):
+    info = tiny.load(artefacts / name)[0].info
+    assert info.format == kind
+    assert [(file.path, file.bytes) for file in info.files] == [(name, (artefacts / name).stat().st_size)]
+
+
+def test_the_digest_covers_external_data(artefacts, tmp_path):
+    for file in artefacts.glob("external.onnx*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    before = tiny.load(tmp_path / "external.onnx")[0].info
+    assert [file.path for file in before.files] == ["external.onnx", "external.onnx.data"]
+    data = tmp_path / "external.onnx.data"
+    content = bytearray(data.read_bytes())
+    content[0] ^= 1
+    data.write_bytes(content)
+    after = tiny.load(tmp_path / "external.onnx")[0].info
+    assert after.sha256 != before.sha256
+    assert after.files[0] == before.files[0]
+    assert after.files[1].sha256 != before.files[1].sha256
+
+
+def test_a_model_file_may_be_a_link(artefacts, tmp_path, net):
+    (tmp_path / "linked.ts").symlink_to(artefacts / "script.ts")
+    candidate, logits = tiny.load(tmp_path / "linked.ts")
+    torch.testing.assert_close(logits, net(tiny.pictures().shares()).detach())
+    assert candidate.info.sha256 != tiny.load(artefacts / "script.ts")[0].info.sha256  # the name is part of it
+    assert candidate.info.files[0].sha256 == tiny.load(artefacts / "script.ts")[0].info.files[0].sha256
+
+
+@pytest.mark.parametrize(
+    "save", [tiny.save_script, tiny.save_trace, tiny.save_exported], ids=["script", "trace", "pt2"]
+)
+def test_a_network_of_double_precision(save, tmp_path):
+    net = tiny.tiny_net().double()
+    path = tmp_path / ("net.pt2" if save is tiny.save_exported else "net.ts")
+    save(net, path)
+    images = tiny.pictures().shares()
+    candidate, logits = tiny.load(path)
+    torch.testing.assert_close(logits, net(images.double()).detach().float())
+    _, gradient = candidate.gradient(images, torch.zeros(6, dtype=torch.int64), _first_score)
+    assert gradient.dtype == torch.float32
+    assert gradient.abs().sum() > 0
+
+
+def _first_score(logits, _labels):
+    return logits[:, 0]
+
+
+# --- ONNX graphs built by hand ---------------------------------------------------------------------------------
+
+WEIGHTS = np.random.default_rng(0).normal(size=(tiny.HEIGHT * tiny.WIDTH, 2)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("kind", "tolerance"), [(TensorProto.FLOAT, 1e-5), (TensorProto.DOUBLE, 1e-5), (TensorProto.FLOAT16, 2e-2)]
+)
+def test_onnx_of_each_float(kind, tolerance, tmp_path):
+    tiny.save_linear_onnx(tmp_path / "linear.onnx", WEIGHTS, kind=kind)
+    samples = tiny.pictures()
+    _, logits = tiny.load(tmp_path / "linear.onnx", samples)
+    expected = samples.shares().flatten(1).numpy() @ WEIGHTS
+    np.testing.assert_allclose(logits.numpy(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_onnx_of_stored_integers(tmp_path):
+    tiny.save_linear_onnx(tmp_path / "linear.onnx", WEIGHTS, kind=TensorProto.UINT8)
+    samples = tiny.pictures()
+    _, logits = tiny.load(tmp_path / "linear.onnx", samples, preprocess={"range": [0, 255]})
+    expected = (samples.shares() * 255).round().flatten(1).numpy() @ WEIGHTS
+    np.testing.assert_allclose(logits.numpy(), expected, rtol=1e-5)
+
+
+def test_onnx_of_halves_that_overflow_gives_a_sentence(tmp_path):
+    tiny.save_linear_onnx(tmp_path / "linear.onnx", WEIGHTS, kind=TensorProto.FLOAT16)
+    with pytest.raises(CandidateError, match="NaN or infinite scores on 6 of 6"):
+        tiny.load(tmp_path / "linear.onnx", preprocess={"range": [0, 1e6]})
+
+
+@pytest.mark.parametrize("batch", ["n", 1, 4])
+def test_onnx_with_channels_last(batch, tmp_path):
+    tiny.save_linear_onnx(tmp_path / "nhwc.onnx", np.repeat(WEIGHTS, 3, axis=0), shape=(batch, 6, 5, 3))
+    samples = tiny.pictures(5, channels=3)
+    _, logits = tiny.load(tmp_path / "nhwc.onnx", samples, preprocess={"layout": "NHWC"})
+    expected = samples.shares().sum(dim=1).flatten(1).numpy() @ WEIGHTS
+    np.testing.assert_allclose(logits.numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_onnx_prints_nothing_of_its_own(tmp_path, capfd):
+    tiny.save_linear_onnx(tmp_path / "linear.onnx", WEIGHTS)
+    with pytest.raises(CandidateError, match="does not take inputs"):
+        tiny.load(tmp_path / "linear.onnx", tiny.pictures(height=9))
+    tiny.load(tmp_path / "linear.onnx")
+    captured = capfd.readouterr()
+    assert captured.out == captured.err == ""
+
+
+def test_several_outputs_are_refused(tmp_path):
+    tiny.save_linear_onnx(tmp_path / "two.onnx", WEIGHTS, outputs=("scores", "features"))
+    with pytest.raises(CandidateError, match=r"two\.onnx has 2 outputs \(scores, features\).*the scores alone"):
+        tiny.load(tmp_path / "two.onnx")
+
+
+def test_several_inputs_are_refused(tmp_path):
+    tiny.save_linear_onnx(tmp_path / "two.onnx", WEIGHTS, inputs=("image", "age"))
+    with pytest.raises(CandidateError, match=r"two\.onnx has 2 inputs \(image, age\); one image is needed"):
+        tiny.load(tmp_path / "two.onnx")
+
+
+def test_an_input_of_another_type_is_refused(tmp_path):
+    tiny.save_linear_onnx(tmp_path / "whole.onnx", WEIGHTS, kind=TensorProto.INT32)
+    with pytest.raises(CandidateError, match=r"takes tensor\(int32\); float, float16, double and uint8"):
+        tiny.load(tmp_path / "whole.onnx")
+
+
+def test_an_answer_that_is_the_decided_label_is_refused(tmp_path):
+    model = tiny.save_linear_onnx(tmp_path / "label.onnx", WEIGHTS)
+    model.graph.node.append(onnx.helper.make_node("ArgMax", ["scores"], ["label"], axis=1, keepdims=0))
+    del model.graph.output[:]
+    model.graph.output.append(onnx.helper.make_tensor_value_info("label", TensorProto.INT64, ["n"]))
+    (tmp_path / "label.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(CandidateError, match=r"answers with tensor\(int64\), not with scores"):
+        tiny.load(tmp_path / "label.onnx")
+
+
+class _TwoInputs(tiny.TinyNet):
+    def forward(self, image, age):
+        return super().forward(image) + age
+
+
+class _Dictionary(tiny.TinyNet):
+    def forward(self, image):
+        return {"logits": super().forward(image)}
+
+
+class _Pair(tiny.TinyNet):
+    def forward(self, image):
+        scores = super().forward(image)
+        return scores, scores
+
+
+def test_programs_of_several_inputs_or_outputs_are_refused(tmp_path):
+    path = tmp_path / "net.pt2"
+    image = torch.rand(2, 1, 6, 5)
+    torch.export.save(torch.export.export(_TwoInputs().eval(), (image, torch.ones(2, 1))), path)
+    with pytest.raises(CandidateError, match=r"has 2 inputs \(image, age\); one image is needed"):
+        tiny.load(path)
+    for net, kind in ((_Dictionary(), "dict"), (_Pair(), "tuple")):
+        tiny.save_exported(net.eval(), path)
+        with pytest.raises(CandidateError, match=f"answers with {kind}, not with one tensor"):
+            tiny.load(path)

@@ -1,0 +1,263 @@
+"""Raw scores of any kind become logits, and logits become decisions."""
+
+from __future__ import annotations
+
+from math import log
+
+import pytest
+import tiny_models as tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.functional import cross_entropy
+
+from robustcheck.attacks import log_odds
+from robustcheck.errors import CandidateError
+from robustcheck.models.head import NO_ANSWER, Head, read_head
+
+THREE = ("normal", "benign", "malignant")
+TWO = ("healthy", "ill")
+
+
+def _spec(**options):
+    return tiny.spec("net.ts", **options)
+
+
+def _head(labels=TWO, **options):
+    given_ = {"binary": False, "probabilities": False, "positive": None, "operating_point": None, "found": ""}
+    return Head(labels=labels, **{**given_, **options})
+
+
+RAW = torch.tensor([[2.0, -1.0, 0.5], [-3.0, 0.0, 4.0], [0.2, 0.3, 0.1]])
+
+
+# --- what the scores are -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("labels", [TWO, THREE])
+@pytest.mark.parametrize("output", ["auto", "logits"])
+def test_logits_are_told(labels, output):
+    head = read_head(_spec(labels=labels, output=output), RAW[:, : len(labels)])
+    assert not head.probabilities
+    assert head.found == f"logits ({'told from 3 samples' if output == 'auto' else 'as the policy says'})"
+
+
+@pytest.mark.parametrize("labels", [TWO, THREE])
+@pytest.mark.parametrize("output", ["auto", "probabilities"])
+def test_probabilities_are_told(labels, output):
+    head = read_head(_spec(labels=labels, output=output), RAW[:, : len(labels)].softmax(dim=1))
+    assert head.probabilities
+    assert head.found == f"probabilities ({'told from 3 samples' if output == 'auto' else 'as the policy says'})"
+
+
+@pytest.mark.parametrize("output", ["auto", "logits"])
+def test_one_logit_is_told(output):
+    head = read_head(_spec(task="binary", output=output), torch.tensor([[0.3], [-2.0]]))
+    assert head.binary
+    assert not head.probabilities
+
+
+@pytest.mark.parametrize("output", ["auto", "probabilities"])
+def test_one_probability_is_told(output):
+    assert read_head(_spec(task="binary", output=output), torch.tensor([[0.0], [0.7], [1.0]])).probabilities
+
+
+def test_one_logit_that_may_be_a_probability_is_what_the_policy_says():
+    assert not read_head(_spec(task="binary", output="logits"), torch.tensor([[0.1], [0.7]])).probabilities
+
+
+def test_scores_between_0_and_1_that_do_not_sum_to_1_are_logits():
+    assert not read_head(_spec(labels=THREE), torch.tensor([[0.1, 0.2, 0.3], [0.9, 0.8, 0.7]])).probabilities
+
+
+def test_one_sample_that_is_no_distribution_shows_that_none_is():
+    raw = torch.cat([RAW.softmax(dim=1), torch.tensor([[0.5, 0.5, 0.1]])])
+    assert not read_head(_spec(labels=THREE), raw).probabilities
+
+
+def test_logits_stated_as_probabilities():
+    with pytest.raises(CandidateError, match=r"output says probabilities.* range from -3 to 4 or do not sum to 1; say"):
+        read_head(_spec(labels=THREE, output="probabilities"), RAW)
+    with pytest.raises(CandidateError, match=r"says probabilities, .* range from -2 to 0\.3; say logits, or auto"):
+        read_head(_spec(task="binary", output="probabilities"), torch.tensor([[0.3], [-2.0]]))
+
+
+def test_probabilities_stated_as_logits():
+    with pytest.raises(
+        CandidateError, match=r"output says logits, but .* all 3 samples .* sum to 1.*; say probabilities"
+    ):
+        read_head(_spec(labels=THREE, output="logits"), RAW.softmax(dim=1))
+
+
+# --- widths --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "shape", "match"),
+    [
+        (
+            {"labels": THREE},
+            (4, 2),
+            r"gives 2 scores a sample, .* names 3 \(normal, benign, malignant\)$",
+        ),
+        ({"labels": TWO}, (4, 1), r"gives 1 scores a sample.*; did you mean task: binary\?"),
+        ({"labels": TWO, "task": "binary"}, (4, 2), r"one score a sample; .* gives 2; did you mean task: multiclass\?"),
+        ({"labels": TWO, "task": "binary"}, (4, 3), r"a binary task has one score a sample; the candidate gives 3$"),
+        ({"labels": TWO}, (4, 2, 7, 7), r"scores have shape \(4, 2, 7, 7\); \(samples, labels\) is needed"),
+        ({"labels": tuple("abcdefgh")}, (4, 9), r"names 8 \(a, b, c, d, e, f, …\)"),
+    ],
+)
+def test_labels_that_do_not_match(options, shape, match):
+    with pytest.raises(CandidateError, match=match):
+        read_head(_spec(**options), torch.zeros(shape))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_scores_that_are_no_numbers(value):
+    raw = RAW.clone()
+    raw[1:, 2] = value
+    match = r"NaN or infinite scores on 2 of 3 unattacked samples \(first: number 1\); check the weights"
+    with pytest.raises(CandidateError, match=match):
+        read_head(_spec(labels=THREE), raw)
+
+
+# --- logits --------------------------------------------------------------------------------------------------------
+
+
+def test_every_head_says_the_same_of_the_same_network():
+    two = RAW[:, :2]
+    expected = two.softmax(dim=1)
+    one = two[:, 1:] - two[:, :1]
+    heads = [
+        (_head(), two),
+        (_head(probabilities=True), expected),
+        (_head(binary=True), one),
+        (_head(binary=True, probabilities=True), one.sigmoid()),
+    ]
+    for head, raw in heads:
+        logits = head.logits(raw)
+        assert logits.shape == (3, 2)
+        torch.testing.assert_close(logits.softmax(dim=1), expected)
+        torch.testing.assert_close(logits[:, 1] - logits[:, 0], one.squeeze(1), rtol=1e-5, atol=1e-5)
+
+
+def test_logits_are_float32():
+    assert _head().logits(RAW.half()).dtype == torch.float32
+    assert _head(probabilities=True).logits(RAW.softmax(1).double()).dtype == torch.float32
+
+
+def test_certainty_stays_finite():
+    head = _head(labels=THREE, probabilities=True)
+    logits = head.logits(torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]))
+    assert logits.isfinite().all()
+    assert head.decide(logits).tolist() == [0, 2]
+    binary = _head(binary=True, probabilities=True)
+    assert binary.decide(binary.logits(torch.tensor([[0.0], [1.0]]))).tolist() == [0, 1]
+
+
+def _gradient(objective, raw, probability, head):
+    raw = raw.clone().requires_grad_()
+    loss = objective(head.logits(probability(raw)), torch.zeros(len(raw), dtype=torch.int64)).sum()
+    return torch.autograd.grad(loss, raw)[0]
+
+
+def _plain_cross_entropy(probabilities, labels):
+    """What a library computes that takes a softmax head's probabilities for logits."""
+    return cross_entropy(probabilities, labels, reduction="none")
+
+
+def test_the_gradient_of_a_sure_softmax_head_does_not_vanish():
+    raw = torch.tensor([[40.0, 0.0, -3.0]])  # the probability of label 0 rounds to 1
+    assert raw.softmax(dim=1)[0, 0] == 1
+    head, plain = _head(labels=THREE, probabilities=True), _head(labels=THREE)
+    gradient = _gradient(log_odds, raw, lambda scores: scores.softmax(dim=1), head)
+    torch.testing.assert_close(gradient[0, 0], torch.tensor(-1.0))
+    assert gradient[0, 1] > 0.9
+    naive = _gradient(_plain_cross_entropy, raw, lambda scores: scores.softmax(dim=1), plain)
+    assert naive.abs().max() < 1e-15
+    entropy = _gradient(_plain_cross_entropy, raw, lambda scores: scores, plain)
+    assert entropy[0, 0] == 0  # even on logits, cross-entropy rounds to no gradient where log-odds do not
+
+
+def test_the_gradient_of_a_sure_sigmoid_head_does_not_vanish():
+    raw = torch.tensor([[-30.0]])  # sure of label 0
+    head = _head(binary=True, probabilities=True)
+    torch.testing.assert_close(_gradient(log_odds, raw, torch.sigmoid, head), torch.tensor([[1.0]]))
+    torch.testing.assert_close(_gradient(log_odds, raw, lambda one: one, _head(binary=True)), torch.tensor([[1.0]]))
+
+
+# --- decisions -----------------------------------------------------------------------------------------------------
+
+
+def _logits_of(*rows):
+    return torch.tensor(rows).log()
+
+
+def test_without_an_operating_point_the_highest_score_decides():
+    assert _head(labels=THREE).decide(_logits_of([0.2, 0.5, 0.3], [0.4, 0.3, 0.3])).tolist() == [1, 0]
+    assert _head(labels=THREE, positive=2).decide(_logits_of([0.2, 0.5, 0.3])).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("positive", "probability", "decision"), [(1, 0.31, 1), (1, 0.29, 0), (0, 0.31, 0), (0, 0.29, 1)]
+)
+def test_two_labels_at_an_operating_point(positive, probability, decision):
+    head = _head(positive=positive, operating_point=0.3)
+    row = [1 - probability, probability] if positive else [probability, 1 - probability]
+    assert head.decide(_logits_of(row)).tolist() == [decision]
+    binary = _head(binary=True, positive=positive, operating_point=0.3)
+    logit = torch.tensor([[row[1]]]).logit()
+    assert binary.decide(binary.logits(logit)).tolist() == [decision]
+
+
+def test_three_labels_at_an_operating_point():
+    head = _head(labels=THREE, positive=2, operating_point=0.2)
+    logits = _logits_of([0.5, 0.29, 0.21], [0.3, 0.51, 0.19], [0.51, 0.3, 0.19], [0.1, 0.1, 0.8])
+    assert head.decide(logits).tolist() == [2, 1, 0, 2]
+    strict = _head(labels=THREE, positive=2, operating_point=0.9)  # it reads another label though 2 is the likeliest
+    assert strict.decide(logits).tolist() == [0, 1, 0, 0]
+
+
+@given(st.floats(0.01, 0.99), st.lists(st.floats(-8, 8), min_size=3, max_size=3), st.integers(0, 2))
+def test_the_operating_point_is_a_threshold_on_the_probability(point, row, positive):
+    logits = torch.tensor([row])
+    row = logits[0].tolist()
+    head = _head(labels=THREE, positive=positive, operating_point=point)
+    probability = float(logits.double().softmax(dim=1)[0, positive])
+    decision = int(head.decide(logits)[0])
+    if abs(probability - point) > 1e-5:
+        assert (decision == positive) == (probability > point)
+    if decision != positive:
+        others = [label for label in range(3) if label != positive]
+        assert row[decision] == max(row[label] for label in others)
+
+
+@pytest.mark.parametrize("point", [None, 0.3])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_scores_that_are_no_numbers_are_no_answer(point, value):
+    logits = RAW.clone()
+    logits[1, 0] = value
+    head = _head(labels=THREE, positive=1, operating_point=point)
+    decision = head.decide(logits)
+    assert decision[1] == NO_ANSWER
+    assert (decision[[0, 2]] != NO_ANSWER).all()
+
+
+def test_probabilities_that_are_no_numbers_are_no_answer():
+    head = _head(binary=True, probabilities=True)
+    assert head.decide(head.logits(torch.tensor([[torch.nan], [torch.inf], [0.2]]))).tolist() == [-1, -1, 0]
+
+
+def test_the_positive_labels_probability():
+    logits = _logits_of([0.5, 0.3, 0.2])
+    assert _head(labels=THREE).positive_probability(logits) is None
+    torch.testing.assert_close(_head(labels=THREE, positive=2).positive_probability(logits), torch.tensor([0.2]))
+    torch.testing.assert_close(_head(labels=THREE, positive=0).positive_probability(logits), torch.tensor([0.5]))
+    binary = _head(binary=True, positive=0)
+    shown = binary.positive_probability(binary.logits(torch.tensor([[log(3)]])))
+    torch.testing.assert_close(shown, torch.tensor([0.25]))
+
+
+def test_a_head_is_read_from_the_policy():
+    head = read_head(_spec(labels=THREE, positive="benign", operating_point=0.4), RAW)
+    assert (head.labels, head.positive, head.operating_point, head.binary) == (THREE, 1, 0.4, False)

@@ -1,0 +1,341 @@
+"""The mistakes that people make with a candidate, and the sentences that they get."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny_models as tiny
+import torch
+from torch import nn
+
+from robustcheck.errors import AccessError, CandidateError, ImportProblem
+
+# --- left in training mode ------------------------------------------------------------------------------------------
+
+
+class Sensitive(nn.Module):
+    """Many features to drop, so that two draws are never the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 16, 3)
+        self.bn = nn.BatchNorm2d(16)
+        self.drop = nn.Dropout(0.5)
+        self.fc = nn.Linear(16, 2)
+
+    def forward(self, image):
+        return self.fc(self.drop(self.bn(self.conv(image)).abs().mean((2, 3))))
+
+
+def _sensitive(training=None):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        net = Sensitive().eval()
+    if training:
+        getattr(net, training).train()
+    return net
+
+
+def _old_onnx_as_it_is(net, path):
+    mode = torch.onnx.TrainingMode.PRESERVE
+    tiny.save_onnx_old(net, path, training=mode, do_constant_folding=False)
+
+
+FORMATS = {
+    "net.ts": tiny.save_script,
+    "trace.ts": tiny.save_trace,
+    "net.pt2": tiny.save_exported,
+    "old.onnx": _old_onnx_as_it_is,
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_in_evaluation_mode(name, tmp_path):
+    FORMATS[name](_sensitive(), tmp_path / name)
+    tiny.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_batch_normalisation_in_training_mode(name, tmp_path):
+    FORMATS[name](_sensitive("bn"), tmp_path / name)
+    match = r"scores on one image depend on the other images in the batch .*training mode.*model\.eval\(\)"
+    for number in (1, 6):
+        with pytest.raises(CandidateError, match=match):
+            tiny.load(tmp_path / name, tiny.pictures(number))
+
+
+@pytest.mark.parametrize("name", ["net.ts", "trace.ts", "net.pt2"])
+def test_active_dropout(name, tmp_path):
+    FORMATS[name](_sensitive("drop"), tmp_path / name)
+    with pytest.raises(CandidateError, match=r"scores on one image depend on chance .*dropout.*model\.eval\(\)"):
+        tiny.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_program_of_a_fixed_batch_in_training_mode(batch, tmp_path):
+    tiny.save_exported(_sensitive("bn"), tmp_path / "net.pt2", batch=None, number=batch)
+    if batch == 1:  # each image is normalised by itself alone: strange, but no image changes another's scores
+        tiny.load(tmp_path / "net.pt2")
+    else:
+        with pytest.raises(CandidateError, match="depend on the other images in the batch"):
+            tiny.load(tmp_path / "net.pt2")
+
+
+class OnVectors(nn.Module):
+    """In training mode this normalisation refuses a single image."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(30, 2)
+        self.bn = nn.BatchNorm1d(2)
+
+    def forward(self, image):
+        return self.bn(self.fc(image.flatten(1)))
+
+
+def test_a_network_that_fails_on_one_image(tmp_path):
+    quiet = OnVectors().train()
+    tiny.quietly(lambda: torch.jit.save(torch.jit.script(quiet), str(tmp_path / "net.ts")))
+    with pytest.raises(CandidateError, match=r"fails on one image alone, as a model in training mode.*model\.eval\(\)"):
+        tiny.load(tmp_path / "net.ts")
+
+
+def test_state_dicts_are_set_to_evaluation_mode(tmp_path):
+    torch.save(_sensitive().train().state_dict(), tmp_path / "net.pt")
+    _, logits = tiny.load(tmp_path / "net.pt", architecture="test_candidate_mistakes:Sensitive")
+    torch.testing.assert_close(logits, _sensitive()(tiny.pictures().shares()).detach())
+
+
+def test_torchscript_is_asked_in_the_mode_it_ships_in(tmp_path):
+    """Without layers that mind it, a forgotten eval() changes nothing, and nothing is said."""
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2)).train()
+    tiny.save_script(net, tmp_path / "net.ts")
+    _, logits = tiny.load(tmp_path / "net.ts")
+    torch.testing.assert_close(logits, net(tiny.pictures().shares()).detach())
+
+
+# --- what goes in ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["net.safetensors", "net.ts", "trace.ts", "net.pt2", "net.onnx"])
+def test_grey_images_for_a_network_of_three_channels(name, tmp_path):
+    save = {"net.safetensors": tiny.save_safetensors, "net.onnx": tiny.save_onnx_old, **FORMATS}[name]
+    save(tiny.tiny_net(3), tmp_path / name)
+    options = {"architecture_args": {"channels": 3}}
+    match = r"does not take inputs of 1×6×5 \(channels × height × width\); set model\.preprocess\.channels: 3 \("
+    with pytest.raises(CandidateError, match=match):
+        tiny.load(tmp_path / name, **options)
+    _, logits = tiny.load(tmp_path / name, preprocess={"channels": 3}, **options)
+    expected = tiny.tiny_net(3)(tiny.pictures().shares().expand(-1, 3, -1, -1))
+    torch.testing.assert_close(logits, expected.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["net.pt2", "old.onnx"])
+def test_images_of_another_size(name, tmp_path, net):
+    FORMATS[name](net, tmp_path / name)
+    with pytest.raises(CandidateError, match=r"inputs of 1×9×8 .*; set model\.preprocess\.resize: \[6, 5\]"):
+        tiny.load(tmp_path / name, tiny.pictures(height=9, width=8))
+
+
+@pytest.mark.parametrize("name", ["net.ts", "net.pt2", "old.onnx"])
+def test_channels_last_for_a_network_that_has_them_first(name, tmp_path):
+    FORMATS[name](tiny.tiny_net(3), tmp_path / name)
+    with pytest.raises(CandidateError, match=r"; set model\.preprocess\.layout: NCHW \("):
+        tiny.load(tmp_path / name, tiny.pictures(channels=3), preprocess={"layout": "NHWC"})
+
+
+class Misregistered(nn.Module):
+    """The layer that is registered first is not the one that sees the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.later = nn.Conv2d(8, 2, 1)
+        self.first = nn.Conv2d(1, 8, 3)
+
+    def forward(self, image):
+        return self.later(self.first(image)).mean((2, 3))
+
+
+def test_a_guess_about_the_first_layer_refuses_nothing(tmp_path):
+    tiny.save_safetensors(Misregistered(), tmp_path / "net.safetensors")
+    tiny.load(tmp_path / "net.safetensors", architecture="test_candidate_mistakes:Misregistered")
+    tiny.save_script(Misregistered(), tmp_path / "net.ts")
+    tiny.load(tmp_path / "net.ts")
+
+
+class Careless(nn.Module):
+    """Raises what no library would."""
+
+    def forward(self, image):
+        raise KeyError("no such thing")
+
+
+def test_code_that_raises_anything(tmp_path):
+    tiny.save_safetensors(nn.Linear(1, 1), tmp_path / "net.safetensors")
+    torch.save({"unused": torch.zeros(1)}, tmp_path / "net.pt")
+    with pytest.raises(CandidateError, match=r"1 not in it: unused"):
+        tiny.load(tmp_path / "net.pt", architecture="test_candidate_mistakes:Careless")
+    torch.save(Careless(), tmp_path / "net.pt")
+    with pytest.raises(CandidateError, match=r"set model\.preprocess \('no such thing'\)"):
+        tiny.load(tmp_path / "net.pt", trust="pickle")
+
+
+# --- the weights and the architecture -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (
+            {"architecture_args": {"labels": 3}},
+            r"in net\.safetensors are not those of tiny_models:TinyNet with \{'labels': 3\} \(2 of another shape"
+            r": fc\.weight is \(2, 3\) in the file and \(3, 3\) in the architecture, fc\.bias .*\); check model\.arch",
+        ),
+        (
+            {"architecture": "torchvision.models:squeezenet1_1"},
+            r"\(52 missing: features\.0\.weight, .*, …; 9 not in it: bn\..*, …\)",
+        ),
+        (
+            {"architecture": "tiny_models:tiny_net", "architecture_args": {"kernel": 3}},
+            r"tiny_net\(kernel=3\) failed: Type",
+        ),
+        ({"architecture": "tiny_models:pictures"}, r"tiny_models:pictures made a Pictures, not a torch\.nn\.Module"),
+        ({"architecture": None}, r"a state dict needs model\.architecture, 'module:callable'"),
+    ],
+)
+def test_a_wrong_architecture(options, match, tmp_path, net):
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    with pytest.raises(CandidateError, match=match):
+        tiny.load(tmp_path / "net.safetensors", **options)
+
+
+def test_an_architecture_that_is_not_there(tmp_path, net):
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    with pytest.raises(ImportProblem, match="no 'TinyNat'; did you mean 'TinyNet'"):
+        tiny.load(tmp_path / "net.safetensors", architecture="tiny_models:TinyNat")
+
+
+LAZY = {"out_channels": 2, "kernel_size": 1}
+
+
+def test_lazy_layers_are_a_sentence(tmp_path, net):
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    with pytest.raises(CandidateError, match=r"weights in net\.safetensors .*"):
+        tiny.load(
+            tmp_path / "net.safetensors", architecture="torch.nn:LazyLinear", architecture_args={"out_features": 2}
+        )
+
+
+def test_batches_need_not_have_been_counted(tmp_path, net):
+    """Older files lack `num_batches_tracked`, which no answer depends on."""
+    state = {name: value for name, value in net.state_dict().items() if not name.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / "net.pt")
+    tiny.load(tmp_path / "net.pt")
+
+
+# --- what comes out -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_no_numbers(value, tmp_path):
+    net = tiny.tiny_net()
+    net.fc.bias.data[1] = value
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    with pytest.raises(CandidateError, match="gives NaN or infinite scores on 6 of 6 unattacked samples"):
+        tiny.load(tmp_path / "net.safetensors")
+
+
+def test_labels_that_do_not_match_the_head(tmp_path, net):
+    tiny.save_exported(net, tmp_path / "net.pt2")
+    with pytest.raises(CandidateError, match=r"gives 2 scores a sample, and model\.labels names 3 \(a, b, c\)"):
+        tiny.load(tmp_path / "net.pt2", labels=("a", "b", "c"))
+    with pytest.raises(CandidateError, match=r"a binary task has one score .*; did you mean task: multiclass\?"):
+        tiny.load(tmp_path / "net.pt2", task="binary")
+
+
+@pytest.mark.parametrize(
+    ("answer", "match"),
+    [
+        (lambda image: image, r"scores have shape \(6, 1, 6, 5\)"),
+        (lambda image: image.mean((2, 3)).sum(0, keepdim=True), r"answers 6 images with scores of shape \(1, 1\)"),
+        (lambda image: image.sum(), r"answers 6 images with scores of shape \(\); the first axis"),
+        (lambda image: None, "answers with NoneType, not with one tensor of scores"),
+    ],
+)
+def test_answers_that_are_no_rows_of_scores(answer, match, tmp_path, net, monkeypatch):
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    monkeypatch.setattr(tiny.TinyNet, "forward", lambda _self, image: answer(image))
+    with pytest.raises(CandidateError, match=match):
+        tiny.load(tmp_path / "net.safetensors")
+
+
+@pytest.mark.parametrize("squeeze", [lambda scores: scores.squeeze(), lambda scores: scores.squeeze(1), lambda s: (s,)])
+def test_answers_that_are_squeezed_or_wrapped(squeeze, tmp_path, net, monkeypatch):
+    """`scores.squeeze()` is (N,), and () for one image."""
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    whole = tiny.TinyNet.forward
+    monkeypatch.setattr(tiny.TinyNet, "forward", lambda self, image: squeeze(whole(self, image)[:, :1]))
+    candidate, logits = tiny.load(tmp_path / "net.safetensors", task="binary")
+    images = tiny.pictures().shares()
+    torch.testing.assert_close(logits[:, 1], whole(net, images)[:, 0].detach())
+    torch.testing.assert_close(candidate.logits(images[:1]), logits[:1])
+
+
+class Unsure(nn.Module):
+    """One logit that is near 0.4 on every image, or its probability."""
+
+    def __init__(self, sigmoid=False):
+        super().__init__()
+        self.fc = nn.Linear(30, 1)
+        nn.init.constant_(self.fc.weight, 0.01)
+        nn.init.constant_(self.fc.bias, 0.2)
+        self.sigmoid = sigmoid
+
+    def forward(self, image):
+        logit = self.fc(image.flatten(1))
+        return logit.sigmoid() if self.sigmoid else logit
+
+
+@pytest.mark.parametrize("sigmoid", [True, False])
+def test_an_unsure_logit_is_not_taken_for_a_probability(sigmoid, tmp_path):
+    tiny.save_safetensors(Unsure(), tmp_path / "net.safetensors")
+    options = {"architecture": "test_candidate_mistakes:Unsure", "architecture_args": {"sigmoid": sigmoid}}
+    candidate, logits = tiny.load(tmp_path / "net.safetensors", task="binary", **options)
+    assert candidate.info.output == f"{'probabilities' if sigmoid else 'logits'} (told from 6 samples)"
+    expected = Unsure()(tiny.pictures().shares()).detach()
+    assert ((expected > 0) & (expected < 1)).all()
+    torch.testing.assert_close(logits[:, 1:] - logits[:, :1], expected)
+
+
+# --- gradients, devices ---------------------------------------------------------------------------------------------
+
+
+def test_scores_without_a_gradient(tmp_path, net, monkeypatch):
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    whole = tiny.TinyNet.forward
+    monkeypatch.setattr(tiny.TinyNet, "forward", lambda self, image: whole(self, image).detach())
+    candidate, _ = tiny.load(tmp_path / "net.safetensors")
+    images, labels = tiny.pictures().shares(), torch.zeros(6, dtype=torch.int64)
+    with pytest.raises(AccessError, match="do not depend differentiably on its input: it has no gradient"):
+        candidate.gradient(images, labels, lambda logits, _: logits[:, 0])
+
+    def broken(self, image):
+        return whole(self, image) + torch.from_numpy(image.numpy()).sum()
+
+    monkeypatch.setattr(tiny.TinyNet, "forward", broken)
+    with pytest.raises(AccessError, match=r"gradient cannot be computed: Can't call numpy\(\) on Tensor"):
+        candidate.gradient(images, labels, lambda logits, _: logits[:, 0])
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:7"])
+def test_a_device_that_is_not_there(name, tmp_path, net, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    with pytest.raises(CandidateError, match=rf"model\.device is {name}, and this machine has 0 usable GPUs; say auto"):
+        tiny.load(tmp_path / "net.safetensors", device=name)
+    assert tiny.load(tmp_path / "net.safetensors", device="auto")[0].device == tiny.CPU
+
+
+def test_images_that_are_constant_are_no_trouble(tmp_path, net):
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    tiny.load(tmp_path / "net.safetensors", tiny.Pictures([np.zeros((1, 6, 5), np.uint8)]))

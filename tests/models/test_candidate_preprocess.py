@@ -1,0 +1,175 @@
+"""From stored pixels to the network's input: by hand, and its gradient against finite differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny_models as tiny
+import torch
+from torch.nn.functional import interpolate
+
+from robustcheck.errors import CandidateError
+from robustcheck.models.preprocess import Preprocess
+from robustcheck.policy import PreprocessSpec
+
+
+def _preprocess(**options):
+    given = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
+    return Preprocess(PreprocessSpec(**given), tiny.CPU)
+
+
+def test_by_default_nothing_happens():
+    images = torch.rand(2, 3, 4, 5)
+    assert torch.equal(_preprocess()(images), images)
+
+
+def test_the_order_of_the_steps_by_hand():
+    """A 1×2 grey image to 2×2, then to [-1, 1], then its own mean and deviation a channel, then channels last."""
+    preprocess = _preprocess(
+        channels=3, resize=(2, 2), range=(-1, 1), mean=(0.0, 0.5, -1.0), std=(1.0, 0.5, 2.0), layout="NHWC"
+    )
+    images = torch.tensor([[[[0.25, 1.0]]]])
+    # grey g -> 2g - 1 -> (· - mean) / std; the row is doubled by the resize.
+    dark, bright = [-0.5, (-0.5 - 0.5) / 0.5, (-0.5 + 1) / 2], [1.0, (1 - 0.5) / 0.5, (1 + 1) / 2]
+    expected = torch.tensor([[[dark, bright], [dark, bright]]])
+    torch.testing.assert_close(preprocess(images), expected)
+    assert preprocess.shape((1, 1, 2)) == (3, 2, 2)
+
+
+def test_range_before_mean():
+    images = torch.tensor([[[[0.5]]]])
+    assert _preprocess(range=(0, 255), mean=(127.5,), std=(2,))(images).item() == 0
+    assert _preprocess(range=(1, 0))(torch.tensor([[[[0.25]]]])).item() == 0.75  # inverted: MONOCHROME1
+
+
+def test_shrinking_is_antialiased():
+    """Every stored pixel has a say: a chequerboard shrinks to grey, not to one of its colours."""
+    board = (torch.arange(16)[:, None] + torch.arange(16)) % 2
+    small = _preprocess(resize=(4, 4))(board.float()[None, None])
+    assert (small - 0.5).abs().max() < 0.05
+    assert (interpolate(board.float()[None, None], (4, 4), mode="nearest") - 0.5).abs().max() == 0.5
+
+
+def test_a_size_that_fits_is_not_touched():
+    images = torch.rand(1, 1, 6, 5)
+    assert torch.equal(_preprocess(resize=(6, 5))(images), images)
+
+
+@pytest.mark.parametrize(
+    ("channels", "options"),
+    [
+        (1, {}),
+        (1, {"channels": 3, "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.25, 2.0)}),
+        (3, {"range": (-1, 1), "layout": "NHWC"}),
+        (1, {"resize": (9, 8), "channels": 3, "range": (0, 255), "mean": 120.0, "std": 60.0}),
+        (3, {"resize": (3, 2), "std": (0.1, 0.2, 0.3)}),
+        (1, {"resize": (2, 9), "layout": "NHWC"}),
+    ],
+)
+def test_the_gradient_against_finite_differences(channels, options):
+    """The loss is linear in the input, so a difference quotient of any step is the gradient, but for rounding."""
+    preprocess = _preprocess(**options)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, channels, 5, 4, generator=generator).requires_grad_()
+    weights = torch.rand(preprocess(images).shape, generator=generator) - 0.5
+
+    def loss(some):
+        return float((preprocess(some).double() * weights).sum())
+
+    (gradient,) = torch.autograd.grad((preprocess(images) * weights).sum(), images)
+    with torch.no_grad():
+        quotients = torch.zeros_like(gradient)
+        for place in np.ndindex(*images.shape):
+            above, below = images.clone(), images.clone()
+            above[place] += 0.5
+            below[place] -= 0.5
+            quotients[place] = loss(above) - loss(below)
+    torch.testing.assert_close(gradient, quotients, rtol=1e-3, atol=1e-4 * float(quotients.abs().max()))
+
+
+def test_the_gradient_of_a_repeated_channel_is_the_sum():
+    images = torch.rand(1, 1, 2, 2).requires_grad_()
+    weights = torch.tensor([1.0, 10.0, 100.0]).view(1, 3, 1, 1)
+    (gradient,) = torch.autograd.grad((_preprocess(channels=3)(images) * weights).sum(), images)
+    assert torch.equal(gradient, torch.full((1, 1, 2, 2), 111.0))
+
+
+def test_rows_are_independent():
+    preprocess = _preprocess(resize=(7, 3), channels=3, mean=(0.1, 0.2, 0.3))
+    images = torch.rand(4, 1, 5, 6)
+    alone = torch.cat([preprocess(image[None]) for image in images])
+    torch.testing.assert_close(preprocess(images), alone, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "stored", "match"),
+    [
+        ({"channels": 1}, (3, 8, 8), r"images have 3 channels and model\.preprocess\.channels is 1; only grey images"),
+        ({"mean": (0.1, 0.2, 0.3)}, (1, 8, 8), r"model\.preprocess\.mean has 3 numbers for 1 channels"),
+        ({"std": (0.1, 0.2)}, (3, 8, 8), r"model\.preprocess\.std has 2 numbers for 3 channels"),
+        ({"channels": 3, "mean": (0.1, 0.2)}, (1, 8, 8), r"model\.preprocess\.mean has 2 numbers for 3 channels"),
+    ],
+)
+def test_what_cannot_be_mapped_is_refused(options, stored, match):
+    with pytest.raises(CandidateError, match=match):
+        _preprocess(**options).check(stored)
+
+
+@pytest.mark.parametrize(
+    ("options", "stored"),
+    [
+        ({}, (3, 8, 8)),
+        ({"channels": 3}, (1, 8, 8)),
+        ({"channels": 3, "std": (1, 2, 3)}, (1, 8, 8)),
+        ({"mean": 1}, (3, 8, 8)),
+    ],
+)
+def test_what_can_is_not(options, stored):
+    preprocess = _preprocess(**options)
+    preprocess.check(stored)
+    assert tuple(preprocess(torch.rand(2, *stored)).shape[1:]) == preprocess.shape(stored)
+
+
+_BOTH = "set model.preprocess.channels: 3 and model.preprocess.resize: [8, 9]"
+
+
+@pytest.mark.parametrize(
+    ("options", "takes", "shape", "advice"),
+    [
+        ({}, None, (1, 6, 5), "set model.preprocess"),
+        ({}, (None, 30), (1, 6, 5), "set model.preprocess"),
+        ({}, (None, 3, None, None), (1, 6, 5), "set model.preprocess.channels: 3"),
+        ({}, (None, 3, 8, 9), (3, 6, 5), "set model.preprocess.resize: [8, 9]"),
+        ({}, (4, 3, 8, 9), (1, 6, 5), _BOTH),
+        ({}, (None, 3, 6, 5), (3, 6, 5), "set model.preprocess"),
+        ({}, (None, 1, None, 7), (1, 6, 5), "set model.preprocess.resize: [6, 7]"),
+        ({}, (None, 1, 6, 5), (3, 6, 5), "it takes grey images"),
+        ({}, (None, 6, 5, 3), (3, 6, 5), "set model.preprocess.layout: NHWC"),
+        ({"layout": "NHWC"}, (None, 3, None, None), (3, 6, 5), "set model.preprocess.layout: NCHW"),
+        (
+            {"layout": "NHWC"},
+            (None, 8, 9, 3),
+            (1, 6, 5),
+            "set model.preprocess.channels: 3 and model.preprocess.resize: [8, 9]",
+        ),
+    ],
+)
+def test_advice(options, takes, shape, advice):
+    assert _preprocess(**options).advice(takes, shape) == advice
+
+
+def test_images_of_several_sizes(tmp_path, net):
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    sizes = [(6, 5), (9, 4), (6, 5), (12, 20), (9, 4)]
+    samples = tiny.Pictures([np.full((1, *size), 10 * index, dtype=np.uint8) for index, size in enumerate(sizes)])
+    _, logits = tiny.load(tmp_path / "net.safetensors", samples, preprocess={"resize": [6, 5]})
+    expected = torch.cat([net(torch.full((1, 1, 6, 5), 10 * index / 255)) for index in range(5)])
+    torch.testing.assert_close(logits, expected.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_sixteen_bits(tmp_path, net):
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    stored = [np.full((1, 6, 5), value, dtype=np.uint16) for value in (0, 1000, 4095)]
+    _, logits = tiny.load(tmp_path / "net.safetensors", tiny.Pictures(stored, maximum=4095))
+    expected = torch.cat([net(torch.full((1, 1, 6, 5), value / 4095)) for value in (0, 1000, 4095)])
+    torch.testing.assert_close(logits, expected.detach(), rtol=1e-5, atol=1e-6)

@@ -1,0 +1,248 @@
+"""What a candidate leaves as it found it, what it counts, and that a GPU says what a CPU says."""
+
+from __future__ import annotations
+
+import random
+import warnings
+
+import numpy as np
+import pytest
+import tiny_models as tiny
+import torch
+
+from robustcheck.attacks import log_odds
+from robustcheck.models.process import full_precision, left_as_found
+
+IMAGES = tiny.pictures().shares()
+LABELS = torch.tensor([0, 1, 0, 1, 0, 1])
+SAVERS = {
+    "net.safetensors": tiny.save_safetensors,
+    "net.ts": tiny.save_script,
+    "net.pt2": tiny.save_exported,
+    "net.onnx": tiny.save_onnx_old,
+}
+
+
+@pytest.fixture(params=SAVERS)
+def artefact(request, tmp_path, net):
+    SAVERS[request.param](net, tmp_path / request.param)
+    return tmp_path / request.param
+
+
+def _state():
+    return {
+        "torch": torch.get_rng_state().tolist(),
+        "numpy": [value.tolist() if isinstance(value, np.ndarray) else value for value in np.random.get_state()],
+        "random": random.getstate(),
+        "grad": torch.is_grad_enabled(),
+        "threads": torch.get_num_threads(),
+        "dtype": torch.get_default_dtype(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "precision": torch.get_float32_matmul_precision(),
+        "warnings": list(warnings.filters),
+    }
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_the_process_is_left_as_it_was(artefact, gradients):
+    with torch.set_grad_enabled(gradients):
+        before = _state()
+        candidate, _ = tiny.load(artefact)
+        assert _state() == before
+        candidate.logits(IMAGES)
+        if candidate.network.no_gradients is None:
+            _, gradient = candidate.gradient(IMAGES, LABELS, log_odds)
+            assert gradient.abs().sum() > 0
+        assert _state() == before
+
+
+def _disturb():
+    random.random()
+    np.random.rand()
+    torch.rand(1)
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    torch.set_default_dtype(torch.float64)
+
+
+def _disturb_and_fail():
+    _disturb()
+    raise ZeroDivisionError
+
+
+def rude_architecture():
+    """What a user's module may do while it builds a network."""
+    net = tiny.TinyNet()
+    _disturb()
+    return net
+
+
+def test_code_that_changes_the_process_is_undone(tmp_path, net):
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    before = _state()
+    tiny.load(tmp_path / "net.safetensors", architecture="test_candidate_process:rude_architecture")
+    assert _state() == before
+
+
+def test_after_an_error_too():
+    before = _state()
+    with pytest.raises(ZeroDivisionError), left_as_found():
+        _disturb_and_fail()
+    assert _state() == before
+
+
+# --- precision -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def low_precision():
+    """As a training script may have left the process."""
+    torch.set_float32_matmul_precision("medium")
+    yield
+    torch.set_float32_matmul_precision("highest")
+
+
+def test_answers_are_in_full_precision(artefact, low_precision):
+    torch.set_float32_matmul_precision("highest")
+    candidate, expected = tiny.load(artefact)
+    torch.set_float32_matmul_precision("medium")
+    assert torch.equal(candidate.logits(IMAGES), expected)
+    assert torch.equal(tiny.load(artefact)[1], expected)
+    assert torch.get_float32_matmul_precision() == "medium"
+
+
+def test_full_precision_inside_and_what_was_before_outside(low_precision):
+    mkldnn = torch.backends.mkldnn
+    mkldnn.conv.fp32_precision = "bf16"
+    backends = (torch.backends.cuda.matmul, mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
+    before = [backend.fp32_precision for backend in backends]
+    assert before[1:3] == ["bf16", "bf16"]
+    left, right = torch.rand(64, 512), torch.rand(512, 64)
+    try:
+        with full_precision(tiny.CPU):
+            assert [backend.fp32_precision for backend in backends] == ["ieee"] * 4
+            exact = (left.double() @ right.double()).float()
+            torch.testing.assert_close(left @ right, exact, rtol=1e-5, atol=1e-5)
+        assert [backend.fp32_precision for backend in backends] == before
+        with pytest.raises(ZeroDivisionError), full_precision(tiny.CPU):
+            _ = 1 / 0
+        assert [backend.fp32_precision for backend in backends] == before
+    finally:
+        mkldnn.conv.fp32_precision = "none"
+
+
+# --- counting and freezing -----------------------------------------------------------------------------------------
+
+
+def test_the_meter_counts_samples(artefact):
+    asked = []
+    candidate, _ = tiny.load(artefact, batch_size=2)
+    assert candidate.meter.forward >= 6
+    assert candidate.meter.gradient == 0
+    forward, before = candidate.network.forward, candidate.meter.forward
+
+    def count(inputs):
+        asked.append(len(inputs))
+        return forward(inputs)
+
+    object.__setattr__(candidate.network, "forward", count)
+    candidate.logits(IMAGES[:5])
+    assert (asked, candidate.meter.forward - before) == ([2, 2, 1], 5)
+    if candidate.network.no_gradients is None:
+        candidate.gradient(IMAGES[:3], LABELS[:3], log_odds)
+        assert (asked, candidate.meter.forward - before) == ([2, 2, 1, 2, 1], 8)
+        assert candidate.meter.gradient == 3
+
+
+def test_loading_counts_what_it_asked(tmp_path, net, monkeypatch):
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    asked = []
+    whole = tiny.TinyNet.forward
+    monkeypatch.setattr(tiny.TinyNet, "forward", lambda self, image: asked.append(len(image)) or whole(self, image))
+    candidate, _ = tiny.load(tmp_path / "net.safetensors")
+    assert candidate.meter.forward == sum(asked)
+    assert asked[0] == 6
+
+
+@pytest.mark.parametrize("name", ["net.safetensors", "net.ts"])
+def test_weights_ask_for_no_gradient(name, tmp_path, net):
+    SAVERS[name](net, tmp_path / name)
+    candidate, _ = tiny.load(tmp_path / name)
+    weights = list(candidate.network.forward.parameters())
+    assert weights
+    assert not any(weight.requires_grad for weight in weights)
+
+
+def test_each_sample_has_a_gradient_of_its_own(artefact):
+    """Neither its size nor its direction depends on who is beside it."""
+    candidate, _ = tiny.load(artefact)
+    if candidate.network.no_gradients:
+        return
+    _, together = candidate.gradient(IMAGES, LABELS, log_odds)
+    alone = [candidate.gradient(IMAGES[i : i + 1], LABELS[i : i + 1], log_odds)[1] for i in range(6)]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-7)
+
+
+def test_progress_is_told(tmp_path, net):
+    from robustcheck.models import load_candidate
+
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    told = []
+    load_candidate(
+        tiny.spec("net.safetensors", batch_size=4),
+        folder=tmp_path,
+        samples=tiny.pictures(10),
+        progress=lambda done, of: told.append((done, of)),
+    )
+    assert told == [(4, 10), (8, 10), (10, 10)]
+
+
+# --- GPU -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("name", SAVERS)
+def test_a_gpu_says_what_a_cpu_says(name, tmp_path, net):
+    SAVERS[name](net, tmp_path / name)
+    torch.set_float32_matmul_precision("medium")  # TF32 where nothing forbids it
+    try:
+        there, logits = tiny.load(tmp_path / name, device="cuda")
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    here, expected = tiny.load(tmp_path / name)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+    assert logits.device == tiny.CPU
+    images = IMAGES.to(there.device)
+    torch.testing.assert_close(there.logits(images).cpu(), expected, rtol=1e-4, atol=1e-5)
+    if there.network.no_gradients is None:
+        assert there.device.type == "cuda"
+        _, gradient = there.gradient(images, LABELS.to(there.device), log_odds)
+        _, reference = here.gradient(IMAGES, LABELS, log_odds)
+        torch.testing.assert_close(gradient.cpu(), reference, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_full_precision_on_a_gpu():
+    device = torch.device("cuda")
+    left, right = torch.rand(256, 1024, device=device), torch.rand(1024, 256, device=device)
+    before = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with full_precision(device):
+            exact = (left.double() @ right.double()).float()
+            torch.testing.assert_close(left @ right, exact, rtol=1e-5, atol=1e-4)
+            assert torch.backends.cudnn.deterministic
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_random_states_of_a_gpu_are_left_as_they_were():
+    before = torch.cuda.get_rng_state()
+    with left_as_found():
+        torch.rand(4, device="cuda")
+    assert torch.equal(torch.cuda.get_rng_state(), before)

@@ -1,0 +1,187 @@
+"""State dicts, TorchScript and safetensors from somebody who means harm, or from a disk that was full."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+
+import pytest
+import tiny_models as tiny
+import torch
+from tiny_models import Payload
+
+# --- .pt -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickled_payload_does_not_run(zipped, tmp_path, marker, refused, net):
+    held = {"state_dict": net.state_dict(), "extra": Payload(marker)}
+    torch.save(held, tmp_path / "net.pt", _use_new_zipfile_serialization=zipped)
+    refused(tmp_path / "net.pt", r"net\.pt holds Python objects besides tensors.*\.safetensors.*trust: pickle")
+
+
+def test_it_runs_where_the_policy_trusts_it(tmp_path, marker, net):
+    torch.save({"state_dict": net.state_dict(), "extra": Payload(marker)}, tmp_path / "net.pt")
+    _, logits = tiny.load(tmp_path / "net.pt", trust="pickle")
+    assert marker.exists()
+    torch.testing.assert_close(logits, net(tiny.pictures().shares()).detach())
+
+
+def test_a_whole_module_is_loaded_only_with_trust(tmp_path, refused):
+    net = tiny.tiny_net()
+    torch.save(net.train(), tmp_path / "net.pt")
+    refused(tmp_path / "net.pt", "holds Python objects besides tensors")
+    _, logits = tiny.load(tmp_path / "net.pt", trust="pickle", architecture=None)
+    torch.testing.assert_close(logits, net.eval()(tiny.pictures().shares()).detach())
+
+
+def test_trusted_code_that_fails_is_a_sentence(tmp_path, marker, refused):
+    torch.save({"extra": Payload(tmp_path / "no" / "such" / "folder")}, tmp_path / "net.pt")
+    refused(tmp_path / "net.pt", r"net\.pt cannot be loaded: .*No such file", trust="pickle")
+
+
+def test_a_bare_pickle_does_not_run(tmp_path, marker, refused):
+    (tmp_path / "net.pt").write_bytes(pickle.dumps(Payload(marker), protocol=2))
+    refused(tmp_path / "net.pt", "holds Python objects besides tensors")
+    (tmp_path / "net.pt").write_bytes(f"cos\nmkdir\n(V{marker}\ntR.".encode())  # protocol 0
+    refused(tmp_path / "net.pt", "not a whole file of torch.save")
+
+
+def test_a_checkpoint_that_is_no_state_dict(tmp_path, refused):
+    torch.save([torch.zeros(3)], tmp_path / "net.pt")
+    refused(tmp_path / "net.pt", r"net\.pt holds no state dict \(names to tensors\), but list")
+    torch.save({"state_dict": {"conv.weight": 3.0}}, tmp_path / "net.pt")
+    refused(tmp_path / "net.pt", "holds no state dict")
+
+
+# --- files that are not what their name says ---------------------------------------------------------------------
+
+WHOLE = {
+    ".pt": r"net\.pt is not a whole file of torch\.save",
+    ".ts": r"net\.ts is not a whole TorchScript archive",
+    ".pt2": r"net\.pt2 is not a whole torch\.export archive",
+    ".safetensors": r"net\.safetensors is not a whole safetensors file",
+    ".onnx": r"net\.onnx is not an ONNX",
+}
+SAVE = {
+    ".pt": lambda net, path: torch.save(net.state_dict(), path),
+    ".ts": tiny.save_script,
+    ".pt2": tiny.save_exported,
+    ".safetensors": tiny.save_safetensors,
+    ".onnx": tiny.save_onnx_old,
+}
+
+
+@pytest.mark.parametrize("suffix", WHOLE)
+@pytest.mark.parametrize("content", [b"", b"PK", b"hello, this is text\n" * 20, bytes(range(256)) * 8])
+def test_other_bytes(suffix, content, tmp_path, refused):
+    (tmp_path / f"net{suffix}").write_bytes(content)
+    refused(tmp_path / f"net{suffix}", WHOLE[suffix])
+
+
+@pytest.mark.parametrize("suffix", WHOLE)
+def test_files_that_are_cut_short(suffix, tmp_path, refused, net):
+    whole = tmp_path / f"whole{suffix}"
+    SAVE[suffix](net, whole)
+    content = whole.read_bytes()
+    for share in (0.1, 0.5, 0.9, 0.999):
+        (tmp_path / f"net{suffix}").write_bytes(content[: int(len(content) * share)])
+        refused(tmp_path / f"net{suffix}", r"net\.")
+
+
+@pytest.mark.parametrize(
+    ("held", "named", "match"),
+    [
+        (".ts", ".pt", r"is TorchScript, not a state dict; name it \.ts"),
+        (".pt2", ".pt", r"is a torch\.export program, not a state dict; name it \.pt2"),
+        (".pt2", ".ts", r"is not a whole TorchScript archive .*; a torch\.export program is named \.pt2"),
+        (".pt", ".ts", "is not a whole TorchScript archive"),
+        (".pt", ".pt2", r"is not a whole torch\.export archive"),
+        (".safetensors", ".pt", r"is not a whole file of torch\.save"),
+    ],
+)
+def test_a_format_under_the_name_of_another(held, named, match, tmp_path, refused, net):
+    SAVE[held](net, tmp_path / f"other{held}")
+    (tmp_path / f"other{held}").rename(tmp_path / f"net{named}")
+    refused(tmp_path / f"net{named}", match)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".ts", ".pt2"])
+def test_archives_that_unpack_to_much_more(suffix, tmp_path, refused):
+    with zipfile.ZipFile(tmp_path / f"net{suffix}", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("net/archive_format", "net/constants.pkl", "net/data.pkl"):
+            archive.writestr(name, b"")
+        with archive.open("net/data/0", "w") as stream:
+            for _ in range(100):
+                stream.write(bytes(1024 * 1024))
+    refused(tmp_path / f"net{suffix}", r"holds \d.* bytes that claim to unpack to 104,857,600; it is not loaded")
+
+
+def test_there_is_no_such_file(tmp_path, refused):
+    refused(tmp_path / "net.pt", "there is no file .*net.pt")
+    (tmp_path / "net.ts").mkdir()
+    refused(tmp_path / "net.ts", "there is no file .*net.ts")
+
+
+# --- TorchScript -----------------------------------------------------------------------------------------------
+
+
+def _script_with(line, scripted, path, extra=()):
+    """The tiny network, which runs `line` before anything else."""
+    source = tiny.member(scripted, "code/__torch__/tiny_models.py").decode()
+    head, colon, rest = source.partition("-> Tensor:\n")
+    changed = f"{head}{colon}    {line}\n{rest}".encode()
+    tiny.rezip(scripted, path, {"code/__torch__/tiny_models.py": changed, ".debug_pkl": None}, extra)
+
+
+def test_a_harmless_line_runs(scripted, tmp_path, net):
+    _script_with("_x = torch.add(image, image)", scripted, tmp_path / "net.ts")
+    _, logits = tiny.load(tmp_path / "net.ts")
+    torch.testing.assert_close(logits, net(tiny.pictures().shares()).detach())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'torch.save(image, "{}")',
+        'torch . save(image, "{}")',
+        'torch.\\\n save(image, "{}")',
+        'f = torch.save\n    f(image, "{}")',
+        'getattr(torch, "save")(image, "{}")',
+        'getattr(torch, "sav\\145")(image, "{}")',
+        'ops.aten.save(image, "{}")',
+        '_x = torch.from_file("{}", True, 100)',
+        '_x = ops.aten.from_file("{}", True, 100)',
+        '_x = ops.image.write_file("{}", torch.zeros([4], dtype=0))',
+        '_x = ops.image.read_file("{}")',
+    ],
+)
+def test_code_that_reaches_for_files(line, scripted, tmp_path, marker, refused):
+    _script_with(line.format(marker), scripted, tmp_path / "net.ts")
+    refused(tmp_path / "net.ts", r"net\.ts (names '\w+' in .*does not read or write files|looks up names by getattr)")
+
+
+def test_what_would_run_if_it_were_not_refused(scripted, tmp_path, marker):
+    """The test above tests something: torch itself runs such code."""
+    _script_with(f'f = torch.save\n    f(image, "{marker}")', scripted, tmp_path / "net.ts")
+    tiny.quietly(torch.jit.load, str(tmp_path / "net.ts"))(tiny.pictures().shares())
+    assert marker.exists()
+
+
+@pytest.mark.parametrize("name", ["code/__torch__/tiny_models.py", "code/__torch__/TINY_models.py"])
+def test_two_members_of_one_name(name, scripted, tmp_path, refused):
+    source = tiny.member(scripted, "code/__torch__/tiny_models.py")
+    _script_with("_x = image", scripted, tmp_path / "net.ts", [(name, source)])
+    refused(tmp_path / "net.ts", "twice; it is not loaded")
+
+
+def test_a_member_that_is_damaged(scripted, tmp_path, refused):
+    content = bytearray(scripted.read_bytes())
+    content[content.index(tiny.member(scripted, "net/data/0"))] ^= 0xFF
+    (tmp_path / "net.ts").write_bytes(content)
+    refused(tmp_path / "net.ts", "net.ts is a broken archive: .*CRC")
+
+
+def test_code_that_does_not_compile(scripted, tmp_path, refused):
+    _script_with("_x = torch.no_such_function(image)", scripted, tmp_path / "net.ts")
+    refused(tmp_path / "net.ts", "cannot be loaded as TorchScript")

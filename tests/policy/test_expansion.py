@@ -1,0 +1,125 @@
+"""From a valid policy to gates."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from policy_example import EXAMPLE, document
+
+from robustcheck import load_policy
+from robustcheck.policy import METRICS, PGDSpec, Quantity
+
+
+def test_a_policy_becomes_gates(write):
+    policy = load_policy(write(EXAMPLE))
+    assert [gate.id for gate in policy.gates] == [
+        "clean",
+        "fgsm",
+        "pgd[1/255]",
+        "pgd[2/255]",
+        "pgd[4/255]",
+        "one[0.01]",
+    ]
+    assert [" and ".join(f"{bound.metric} {bound}" for bound in gate.bounds) for gate in policy.gates] == [
+        "accuracy >= 0.8 and sensitivity >= 0.9",
+        "accuracy >= 0.7",
+        "accuracy >= 0.75 and attack_success <= 0.5",
+        "accuracy >= 0.7 and attack_success <= 0.5",
+        "accuracy >= 0.6 and attack_success <= 0.5",
+        "specificity >= 0.5",
+    ]
+    assert [gate.attack and gate.attack.name for gate in policy.gates] == [None, "fgsm", "pgd", "pgd", "pgd", "pgd"]
+    assert [gate.epsilon and gate.epsilon.text for gate in policy.gates[:3]] == [None, "2/255", "1/255"]
+    assert policy.gates[2].attack == PGDSpec(name="pgd", steps=40, restarts=2)
+    assert policy.gates[5].attack == PGDSpec(name="pgd")
+    assert (policy.name, policy.seed, policy.decision, policy.evidence) == (
+        "Chest X-ray pneumonia, pre-deployment gate",
+        7,
+        "estimate",
+        "isolated",
+    )
+    assert policy.model.preprocess.mean == (0.5,)
+    assert policy.data.samples == 500
+
+
+def test_what_may_be_left_out(write):
+    policy = load_policy(write(name="chest.yaml"))
+    assert (policy.name, policy.seed, policy.decision, policy.evidence) == ("chest", 0, "estimate", "shared")
+    assert policy.model.preprocess.range == (0, 1)
+    assert policy.data.split is policy.data.samples is policy.model.operating_point is None
+
+
+def test_a_label_stays_as_it_was_typed(write):
+    written = EXAMPLE.replace("[normal, pneumonia]", "[no, 1, 007, 1:30, 0x1F, +5, Off]").replace(
+        "positive: pneumonia", "positive: 1"
+    )
+    policy = load_policy(write(written))
+    assert policy.model.labels == ("no", "1", "007", "1:30", "0x1F", "+5", "Off")
+    assert policy.model.positive == "1"
+
+
+def test_aliases_stand_for_what_they_name(write):
+    gates = """
+gates:
+  - id: fgsm
+    attack: fgsm
+    epsilon: &ladder [1/255, 2/255]
+    require: &floor {accuracy: 0.5}
+  - {id: pgd, attack: pgd, epsilon: *ladder, require: *floor}
+"""
+    policy = load_policy(write(EXAMPLE.partition("gates:")[0] + gates))
+    assert [gate.id for gate in policy.gates] == ["fgsm[1/255]", "fgsm[2/255]", "pgd[1/255]", "pgd[2/255]"]
+    assert policy.gates[0].bounds == policy.gates[3].bounds
+
+
+BUDGETS = st.lists(st.integers(1, 255), min_size=1, max_size=5, unique=True)
+BOUNDS = st.one_of(st.integers(0, 100).map(lambda percent: percent / 100), st.sampled_from([">= 0.25", "<= 0.75"]))
+
+
+@st.composite
+def gates(draw):
+    """A gate as written, and the ids, levels and number of bounds that it stands for."""
+    name = draw(st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,12}", fullmatch=True))
+    attack = draw(st.sampled_from([None, "fgsm", "pgd", {"name": "pgd", "steps": 3}]))
+    levels = draw(BUDGETS)
+    listed = attack is not None and draw(st.booleans())
+    metrics = draw(st.lists(st.sampled_from(list(METRICS)), min_size=1, unique=True))
+    if attack is None:
+        metrics = [metric for metric in metrics if metric != "attack_success"] or ["accuracy"]
+    count = len(levels) if listed else 1
+    require = {metric: draw(st.one_of(BOUNDS, st.lists(BOUNDS, min_size=count, max_size=count))) for metric in metrics}
+    gate = {"id": name, "require": require}
+    if attack is None:
+        return gate, [(name, None)]
+    if not listed:
+        return gate | {"attack": attack, "epsilon": f"{levels[0]}/255"}, [(name, levels[0])]
+    budgets = [f"{level}/255" for level in levels]
+    return gate | {"attack": attack, "epsilon": budgets}, [(f"{name}[{level}/255]", level) for level in levels]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(gates(), min_size=1, max_size=4, unique_by=lambda gate: gate[0]["id"]))
+def test_every_valid_policy_expands_to_its_gates(write, drawn):
+    written = document() | {"gates": [gate for gate, _ in drawn]}
+    policy = load_policy(write(json.dumps(written)))
+    expected = [entry for _, entries in drawn for entry in entries]
+    assert [
+        (gate.id, None if gate.epsilon is None else int(gate.epsilon.in_levels(8))) for gate in policy.gates
+    ] == expected
+
+    sources = [(gate, index) for gate, entries in drawn for index in range(len(entries))]
+    for gate, (source, index) in zip(policy.gates, sources, strict=True):
+        for bound in gate.bounds:
+            value = source["require"][bound.metric]
+            value = value[index] if isinstance(value, list) else value
+            assert str(bound) == (value if isinstance(value, str) else f">= {value:g}")
+
+
+@pytest.mark.parametrize("text", ["2/255", "0.01", "3 levels"])
+def test_an_entry_is_named_as_its_budget_was_typed(write, text):
+    policy = load_policy(write(EXAMPLE.replace("[0.01]", f"[{text}]")))
+    assert policy.gates[-1].id == f"one[{text}]"
+    assert policy.gates[-1].epsilon == Quantity.parse(text)

@@ -1,0 +1,237 @@
+"""The `robustcheck` command; whole runs are in `evaluation`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+from click.testing import CliRunner
+
+from robustcheck.cli import main
+from robustcheck.policy import ATTACKS
+
+POLICY = """robustcheck: 1
+name: Röntgen
+model: {path: candidate.onnx, task: multiclass, labels: [normal, pneumonia]}
+data: {source: phantom:nodule}
+gates:
+  - {id: clean, require: {accuracy: 0.8, balanced_accuracy: ">= 0.75"}}
+  - {id: pgd, attack: pgd, epsilon: [1/255, 2/255], require: {accuracy: [0.7, 0.6]}}
+"""
+MISTAKEN = POLICY.replace("0.8,", "80,").replace("attack: pgd", "attack: pdg")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working directory, with a candidate that nothing looks into."""
+    (tmp_path / "candidate.onnx").touch()
+    (tmp_path / "policy.yaml").write_text(POLICY, encoding="utf-8")
+    (tmp_path / "mistaken.yaml").write_text(MISTAKEN, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def command(*arguments):
+    return CliRunner().invoke(main, arguments, catch_exceptions=False)
+
+
+def process(*arguments, **environment):
+    program = "from robustcheck.cli import main; main(prog_name='robustcheck')"
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, env=os.environ | environment, check=False
+    )
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_says_how_to_begin(flag):
+    done = command(flag)
+    assert done.exit_code == 0
+    assert done.stderr == ""
+    for name, about in main.commands.items():
+        assert f"  {name}" in done.stdout
+        assert command(name, flag).exit_code == 0
+        assert about.help
+    assert "..." not in done.stdout.split("Commands:")[1], "a summary is cut off"
+    assert "pytest --robustcheck policy.yaml" in done.stdout
+
+
+def test_help_of_run_lists_the_exit_codes():
+    text = command("run", "--help").stdout
+    for code in (
+        "0  every gate passed",
+        "1  a gate failed",
+        "2  the policy",
+        "3  a gate could not",
+        "4  only inconclusive",
+    ):
+        assert code in text
+
+
+def test_validate_says_what_would_be_run(folder):
+    done = command("validate", "policy.yaml")
+    assert done.exit_code == 0
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "policy.yaml: 3 gates",
+        "  clean: no attack; requires accuracy >= 0.8, balanced_accuracy >= 0.75",
+        "  pgd[1/255]: pgd at 1/255; requires accuracy >= 0.7",
+        "  pgd[2/255]: pgd at 2/255; requires accuracy >= 0.6",
+    ]
+
+
+@pytest.mark.parametrize("name", ["validate", "run"])
+def test_every_mistake_is_said_on_stderr_as_file_and_line(folder, name):
+    done = command(name, "mistaken.yaml")
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "mistaken.yaml:6: gates[0].require.accuracy: found 80; accuracy lies between 0 and 1; did you mean 0.8?",
+        "mistaken.yaml:7: gates[1].attack: unknown attack 'pdg'; this version has fgsm, pgd; did you mean 'pgd'?",
+    ]
+    assert not (folder / "robustcheck-report").exists()
+
+
+@pytest.mark.parametrize("name", ["validate", "run"])
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ("polcy.yaml", "polcy.yaml: there is no such file; did you mean 'policy.yaml'?"),
+        ("candidate.onnx", "candidate.onnx: is empty; `robustcheck: 1`, model, data and gates are needed"),
+        (".", ".: is a folder; name the policy file in it"),
+    ],
+)
+def test_what_is_no_policy(folder, name, policy, message):
+    done = command(name, policy)
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"{message}\n")
+
+
+def test_an_absolute_path_is_shown_as_typed(folder):
+    done = command("validate", str(folder / "mistaken.yaml"))
+    assert done.stderr.startswith(f"{folder / 'mistaken.yaml'}:6: ")
+
+
+def test_a_mistake_costs_no_torch(folder):
+    program = (
+        "import sys\n"
+        "from robustcheck.cli import main\n"
+        "try:\n"
+        "    main(['run', 'mistaken.yaml'])\n"
+        "except SystemExit as end:\n"
+        "    assert end.code == 2\n"
+        "assert not {'torch', 'onnxruntime', 'numpy', 'scipy'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_output_folder_that_cannot_be(folder):
+    (folder / "reports").write_text("a file")
+    done = command("run", "policy.yaml", "-o", "reports/here")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("cannot write reports to reports/here: ")
+
+
+def test_an_interrupt_is_no_failed_gate(folder, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("robustcheck.cli._evaluate", interrupted)
+    assert command("run", "policy.yaml").exit_code == 130
+
+
+def test_the_schema_of_a_policy():
+    done = command("schema")
+    schema = json.loads(done.stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert {"robustcheck", "model", "data", "gates"} == set(schema["required"])
+
+
+def test_the_schema_of_a_report():
+    done = command("schema", "--report")
+    schema = json.loads(done.stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert schema["properties"]["schema"]["const"] == "robustcheck/report/1"
+
+
+def test_the_attacks_with_what_they_take_and_cite():
+    done = command("attacks")
+    assert done.exit_code == 0
+    blocks = dict(block.split("\n", 1) for block in re.split(r"\n(?=\w)", done.stdout))
+    assert list(blocks) == list(ATTACKS)
+    for name, spec in ATTACKS.items():
+        assert f"  source  {spec.source}" in blocks[name]
+        for parameter in spec.model_fields.keys() - {"name"}:
+            assert f"  takes   {parameter}: " in blocks[name]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["atacks"], ["validate"], ["validate", "a", "b"], ["schema", "--polcy"], ["run"]]
+)
+def test_what_is_no_command(arguments):
+    done = command(*arguments)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("Usage: ")
+
+
+def test_nothing_at_all_is_a_question_for_help():
+    assert "Commands:" in command().output
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.json", None, "none.json: there is no such file"),
+        ("report.json", b"", "report.json: not a robustcheck report: "),
+        ("report.json", b"\xff\xfe", "report.json: not a robustcheck report: "),
+        ("report.json", b'{"schema": "robustcheck/report/9"}', "report.json: not a robustcheck report: "),
+        (".", None, ".: is not a file"),
+    ],
+)
+def test_render_of_what_is_no_report(folder, name, content, message):
+    if content is not None:
+        (folder / name).write_bytes(content)
+    before = set(folder.iterdir())
+    done = command("render", name)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == 1
+    assert set(folder.iterdir()) == before
+
+
+def test_render_writes_the_reports_again(folder):
+    report = {
+        "verdict": "error",
+        "policy": {"path": "policy.yaml", "name": "Röntgen", "sha256": "0" * 64},
+        "model": None,
+        "data": None,
+    }
+    (folder / "old.json").write_text(json.dumps(report))
+    done = command("render", "old.json", "-o", "again")
+    assert (done.exit_code, done.stderr) == (0, "")
+    files = [Path(line) for line in done.stdout.splitlines()]
+    assert {file.name for file in files} == {"report.json", "junit.xml", "report.html"}
+    assert all(file.parent == Path("again") and file.stat().st_size for file in files)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_a_console_that_has_not_every_letter(folder, encoding):
+    (folder / "röntgen-ε.yaml").write_text(POLICY, encoding="utf-8")
+    for arguments in (["attacks"], ["validate", "röntgen-ε.yaml"]):
+        done = process(*arguments, PYTHONIOENCODING=encoding)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+        assert b"Traceback" not in done.stderr
+
+
+def test_the_version():
+    done = command("--version")
+    assert done.exit_code == 0
+    assert done.stdout.startswith("robustcheck, version ")
