@@ -144,8 +144,8 @@ def _data(data: dict[str, Any], folder: Path) -> Found:
             yield ("data", "source"), reason
     if "root" in samples and kind != "medmnist" and suffix != ".csv":
         yield ("data", "root"), f"is for medmnist:NAME and .csv sources, and the source is {shown(source)}"
-    elif isinstance(root, str) and root and (reason := _not_there(root, folder, {""})):
-        yield ("data", "root"), reason
+    elif kind != "medmnist" and isinstance(root, str) and root and (reason := _not_there(root, folder, {""})):
+        yield ("data", "root"), reason  # medmnist falls back to its own folder, so that one policy serves many machines
 
 
 def _not_there(name: str, folder: Path, endings: set[str] | frozenset[str], *, file: bool = False) -> str | None:

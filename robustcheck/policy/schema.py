@@ -106,7 +106,7 @@ class DataSpec(_Section):
         description="medmnist: a folder that already holds the archive; .csv: the folder that its paths start from",
     )
     split: Literal["train", "val", "test"] | None = Field(
-        None, description="where the source has splits (default: test)"
+        None, description="where the source has splits (default: test for archives and phantoms, all for manifests)"
     )
     bits: Annotated[StrictInt, Field(ge=1, le=16)] | None = Field(
         None, description="stored depth (default: as the files say)"

@@ -100,7 +100,7 @@ def gates(draw):
     return gate | {"attack": attack, "epsilon": budgets}, [(f"{name}[{level}/255]", level) for level in levels]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(gates(), min_size=1, max_size=4, unique_by=lambda gate: gate[0]["id"]))
 def test_every_valid_policy_expands_to_its_gates(write, drawn):
     written = document() | {"gates": [gate for gate, _ in drawn]}

@@ -43,7 +43,9 @@ TREES = st.recursive(
     ),
     max_leaves=12,
 )
-in_a_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+in_a_folder = settings(
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 def answer(path):

@@ -136,7 +136,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(LEAVES), VALUES)
 def test_what_it_rejects_no_policy_may_say(write, path, value):
     """An editor must not underline what is right: what the loader accepts, the schema accepts."""
