@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ class Evidence:
         name = f"{FOLDER}/{folder}/{sample:05d}.{'npy' if image is None else 'png'}"
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.part")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # workers may write the same clean image
         with temporary.open("wb") as file:
             if image is None:
                 np.save(file, stored, allow_pickle=False)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustcheck.errors import AccessError, QueryLimitReached
+from robustcheck.errors import AccessError, CandidateError, QueryLimitReached
 from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle, WhiteBox
 
 SAMPLES = 4
@@ -85,6 +85,22 @@ def test_the_refusal_says_whom_and_how_often(candidate):
         oracle.labels(torch.tensor([1, 2]), _images(2))
     assert oracle.counts.tolist() == [0, 0, 2, 0]
     oracle.labels(torch.tensor([1, 1]), _images(2))
+
+
+def test_a_query_that_fails_is_counted(candidate, monkeypatch):
+    """It was asked: whoever makes the network fail does not get queries for nothing."""
+    oracle = LabelOracle(candidate, samples=SAMPLES, limit=1)
+
+    def fail(_inputs):
+        raise ValueError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setitem(candidate.network.__dict__, "forward", fail)
+        with pytest.raises(CandidateError, match="does not take inputs"):
+            oracle.labels(torch.tensor([0]), _images(1))
+    assert oracle.counts.tolist() == [1, 0, 0, 0]
+    with pytest.raises(QueryLimitReached):
+        oracle.labels(torch.tensor([0]), _images(1))
 
 
 def test_the_candidates_meter_counts_the_queries(candidate):

@@ -191,6 +191,14 @@ def test_a_name_of_an_input(rewrite, refused, act):
         refused(path, f"it holds the name '{name}=.*, which could run code")
 
 
+def test_a_name_that_is_a_key(rewrite, refused, act):
+    def change(document):
+        values = document["graph_module"]["graph"]["tensor_values"]
+        values[act] = values["image"]
+
+    refused(rewrite(change), "it holds the name .*, which could run code")
+
+
 @pytest.mark.parametrize(
     "spec",
     [

@@ -61,6 +61,13 @@ def test_a_label_stays_as_it_was_typed(write):
     assert policy.model.positive == "1"
 
 
+def test_the_arguments_of_an_architecture_are_its_own_matter(write):
+    arguments = {"depth": None, "widths": [8, 16], "bias": False, "scale": 1.5}
+    written = document()
+    written["model"] |= {"path": "candidate.safetensors", "architecture": "nets:build", "architecture_args": arguments}
+    assert load_policy(write(json.dumps(written))).model.architecture_args == arguments
+
+
 def test_aliases_stand_for_what_they_name(write):
     gates = """
 gates:
