@@ -256,4 +256,4 @@ def _answer_adapter() -> TypeAdapter[Answer]:
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of `report.json`."""
     schema = adapter().json_schema(mode="serialization")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA, **schema}
+    return {**schema, "$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA}

@@ -24,8 +24,8 @@ def listed(words: Iterable[object], *, limit: int = 10) -> str:
 
 
 def last_line(error: BaseException) -> str:
-    """The last line that a traceback would print, at most 300 characters of it."""
-    line = format_exception_only(error)[-1].strip().splitlines()[-1]
+    """What a traceback would end with, type and message, as one line of at most 300 characters."""
+    line = " ".join(format_exception_only(error)[-1].split())
     return line if len(line) <= 300 else line[:299] + "…"
 
 

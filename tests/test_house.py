@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import robustcheck
 
@@ -57,3 +60,31 @@ def test_every_attack_of_the_schema_can_be_built_and_no_other():
 
     for name, spec in ATTACKS.items():
         assert build(spec.model_validate({"name": name}), LinfBall(levels=2, maximum=255)).steps >= 1
+
+
+def test_every_dependency_is_written_as_installers_read_it():
+    document = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    everything = document["dependencies"] + [
+        line for lines in document["optional-dependencies"].values() for line in lines
+    ]
+    assert all(Requirement(line).name for line in everything)
+
+
+@pytest.mark.parametrize(
+    ("machine", "name"),
+    [
+        (("linux", "x86_64"), "onnxruntime-gpu"),
+        (("win32", "AMD64"), "onnxruntime-gpu"),
+        (("linux", "aarch64"), "onnxruntime"),
+        (("darwin", "arm64"), "onnxruntime"),
+    ],
+)
+def test_each_machine_gets_one_onnx_runtime(machine, name):
+    document = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    wanted = [
+        requirement.name
+        for requirement in map(Requirement, document["dependencies"])
+        if requirement.name.startswith("onnxruntime")
+        and requirement.marker.evaluate({"sys_platform": machine[0], "platform_machine": machine[1]})
+    ]
+    assert wanted == [name]

@@ -11,7 +11,9 @@ from robustcheck.data.pictures import SUFFIXES, open_pictures
 from robustcheck.data.reading import parsing
 from robustcheck.data.samples import Listing
 from robustcheck.errors import DataError
-from robustcheck.words import listed
+from robustcheck.words import did_you_mean, listed
+
+SPLITS = frozenset({"train", "val", "test"})
 
 
 def folder_listing(root: Path, labels: Sequence[str], *, split: str | None, bits: int | None) -> Listing:
@@ -29,14 +31,16 @@ def _listing(root: Path, labels: Sequence[str], split: str | None, bits: int | N
     base = root
     if split is not None and split not in labels and (root / split).is_dir():
         base = root / split
-    elif split is not None:
-        notes.append(f"{root.name} has no subfolder {split}: all its images are one split")
     classes = [entry for entry in _visible(base) if entry.is_dir()]
     unknown = [entry.name for entry in classes if entry.name not in labels]
+    if split is not None and base == root:
+        if set(unknown) & SPLITS:
+            raise DataError(f"{root}: it has no subfolder {split!r}; there are {listed(e.name for e in classes)}")
+        notes.append(f"{root.name} has no subfolder {split}: all its images are one split")
     if not classes:
         raise DataError(f"{base}: it has no subfolders; one a label is needed, named {listed(labels)}")
     if unknown:
-        advice = "; name one in data.split if they are splits" if base == root else ""
+        advice = "; name one in data.split" if set(unknown) & SPLITS else did_you_mean(unknown[0], labels)
         raise DataError(
             f"{base}: its subfolders are {listed(entry.name for entry in classes)}, and the policy's labels are "
             f"{listed(labels)}: a subfolder must bear a label's name{advice}"

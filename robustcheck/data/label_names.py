@@ -45,8 +45,9 @@ def indexes_of(values: object, labels: Sequence[str], what: str) -> Indexes:
     if array.dtype.kind in "iu" and array.dtype.itemsize <= 8:
         return checked_indexes(array, labels, what)
     if array.dtype.kind not in "UO" or array.ndim != 1 or not all(isinstance(value, str) for value in array):
+        columns = f", {array.shape[1]} columns (one-hot?)" if array.ndim == 2 and array.shape[1] > 1 else ""
         raise DataError(
-            f"{what} is an array of {array.dtype} with the shape {array.shape}; integers or names, (N,), are allowed"
+            f"{what} holds {array.dtype} of the shape {array.shape}{columns}; store one integer or name for each image"
         )
     return np.array([index_of(str(value), labels, what) for value in array], np.int64)
 

@@ -96,7 +96,8 @@ def _rows(text: str, shown: str) -> Iterator[Row | tuple[int, str]]:
         except StopIteration:
             break
         except csv.Error as error:
-            raise DataError(f"{shown}:{line}: it cannot be read as CSV: {error}") from None
+            yield line, f"it cannot be read as CSV from here on: {error}"
+            return
         if not any(cell.strip() for cell in cells):
             continue
         if not columns:

@@ -30,7 +30,7 @@ def callable_listing(
     function = import_callable(reference, folder=folder)
     try:
         returned = function(split)
-    except Exception as error:  # noqa: BLE001 - a user's function may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's function may raise anything
         raise DataError(f"{reference}({split!r}) raised {last_line(error)}") from None
     if not isinstance(returned, (tuple, list)) or len(returned) != 2:
         raise DataError(f"{reference} returned {type(returned).__name__}; a pair (images, labels) is needed")

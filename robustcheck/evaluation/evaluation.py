@@ -91,7 +91,7 @@ class Evaluation:
             return run_gate(gate, setting, shared=self.policy.evidence == "shared")
         except (EvaluationError, MissingExtra) as error:
             return _error(gate, str(error))
-        except Exception as error:  # noqa: BLE001 (a gate that could not be evaluated is an `error`, whatever stopped it)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever stopped it: a candidate may call sys.exit)
             return _error(gate, _unexpected(error))
 
     @cached_property
@@ -101,7 +101,7 @@ class Evaluation:
             return self._load()
         except (EvaluationError, MissingExtra) as error:
             return _Failure(message=str(error))
-        except Exception as error:  # noqa: BLE001 (as above)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (as above)
             return _Failure(message=_unexpected(error))
 
     def _load(self) -> Setting:
@@ -148,7 +148,7 @@ def _error(gate: Gate, message: str) -> GateResult:
     )
 
 
-def _unexpected(error: Exception) -> str:
+def _unexpected(error: BaseException) -> str:
     trace = "".join(traceback.format_exception(error))
     return (
         f"unexpected {type(error).__name__}: {error}; this is a defect of robustcheck, or of code that the policy "

@@ -65,7 +65,7 @@ def _read_pickle(path: Path, spec: ModelSpec) -> Any:
             f"{path.name} holds Python objects besides tensors, and loading them could run code; save the state dict "
             "alone (better: as .safetensors), or say model.trust: pickle if you trust whoever made the file"
         ) from None
-    except Exception as error:  # noqa: BLE001 (a broken file, or with trust any code, raises anything)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (a broken file, or with trust any code, raises anything)
         raise CandidateError(f"{path.name} cannot be loaded: {first_line(error)}") from None
 
 
@@ -93,7 +93,7 @@ def _build(spec: ModelSpec, folder: Path) -> torch.nn.Module:
         module = build(**spec.architecture_args)
     except RobustcheckError:
         raise
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         arguments = ", ".join(f"{key}={value!r}" for key, value in spec.architecture_args.items())
         message = f"{reference}({arguments}) failed: {type(error).__name__}: {first_line(error)}"
         raise CandidateError(f"model.architecture: {message}") from error

@@ -128,24 +128,33 @@ def _data(data: dict[str, Any], folder: Path) -> Found:
     source, root = samples.get("source"), samples.get("root")
     if not isinstance(source, str) or not source:
         return
+    kind, suffix = source.partition(":")[0], Path(source).suffix.lower()
+    if reason := _source(source, folder):
+        yield ("data", "source"), reason
+    if "root" in samples and kind != "medmnist" and suffix != ".csv":
+        yield ("data", "root"), f"is for medmnist:NAME and .csv sources, and the source is {shown(source)}"
+    # medmnist falls back to its own folder, so that one policy serves many machines.
+    elif kind != "medmnist" and isinstance(root, str) and root and (reason := _not_there(root, folder, {""})):
+        yield ("data", "root"), reason
+
+
+def _source(source: str, folder: Path) -> str | None:
+    """Why a source cannot be read; None if nothing speaks against it yet."""
     kind, colon, name = source.partition(":")
     suffix = Path(source).suffix.lower()
     if kind == "phantom" and (colon or not (folder / source).exists()):
-        if name not in PHANTOMS:
-            yield (
-                ("data", "source"),
-                f"found {shown(source)}; there is {listed(f'phantom:{name}' for name in PHANTOMS)}",
-            )
-    elif not (kind == "medmnist" and colon) and not (_CALLABLE.fullmatch(source) and suffix not in (".npz", ".csv")):
-        reason = _not_there(source, folder, {".npz", ".csv", ""})
-        if reason is None and suffix not in (".npz", ".csv") and not (folder / source).is_dir():
-            reason = f"found {shown(source)}; samples are a .npz, a .csv (path,label) or a folder a class"
-        if reason is not None:
-            yield ("data", "source"), reason
-    if "root" in samples and kind != "medmnist" and suffix != ".csv":
-        yield ("data", "root"), f"is for medmnist:NAME and .csv sources, and the source is {shown(source)}"
-    elif kind != "medmnist" and isinstance(root, str) and root and (reason := _not_there(root, folder, {""})):
-        yield ("data", "root"), reason  # medmnist falls back to its own folder, so that one policy serves many machines
+        known = listed(f"phantom:{phantom}" for phantom in PHANTOMS)
+        return None if name in PHANTOMS else f"found {shown(source)}; there is {known}"
+    if kind in ("http", "https", "s3", "gs") and name.startswith("//"):
+        return f"found {shown(source)}; nothing is downloaded: save it beside the policy, and name the file"
+    if suffix in (".dcm", ".dicom"):
+        return f"found {shown(source)}; DICOM is not read in this version; convert it to PNG, TIFF or .npz"
+    if (kind == "medmnist" and colon) or (_CALLABLE.fullmatch(source) and suffix not in (".npz", ".csv")):
+        return None
+    reason = _not_there(source, folder, {".npz", ".csv", ""})
+    if reason is None and suffix not in (".npz", ".csv") and not (folder / source).is_dir():
+        return f"found {shown(source)}; samples are a .npz, a .csv (path,label) or a folder a class"
+    return reason
 
 
 def _not_there(name: str, folder: Path, endings: set[str] | frozenset[str], *, file: bool = False) -> str | None:

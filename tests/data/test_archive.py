@@ -150,7 +150,7 @@ def test_another_split(archive, load):
         ({"test_labels": np.array([0, -1, 0, 1, 0, 1])}, {}, r"holds -1 \(first at index 1\)"),
         ({"test_labels": np.zeros((6, 14), int)}, {}, r"shape \(6, 14\).*one label an image"),
         ({"test_labels": np.zeros(5, int)}, {}, "holds 6 images, but there are 5 labels"),
-        ({"test_labels": np.zeros(6)}, {}, "array of float64.*integers or names"),
+        ({"test_labels": np.zeros(6)}, {}, "holds float64.*one integer or name for each image"),
         ({"test_images": np.zeros((6, 5, 4))}, {}, "holds float64, which is no pixel space"),
         ({"test_images": np.zeros((6, 5, 4), bool)}, {}, "holds bool"),
         ({"test_images": np.zeros((6, 5, 4), np.uint16)}, {}, "holds uint16: say in data.bits"),

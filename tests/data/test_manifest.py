@@ -172,8 +172,11 @@ def test_links_in_a_circle(manifest, load, tmp_path):
         ("path,label\na.png," + "9" * 5000, "data.csv:2: label 9+ is out of range"),
         (b"path,label\na.png,\xff\n", "data.csv:2: it is not UTF-8; save it as CSV UTF-8"),
         ("path,label\na.png,sick\n".encode("utf-16"), "data.csv:1: it is not UTF-8"),
-        ('path,label\na.png,"sick\n', "data.csv:2: it cannot be read as CSV: unexpected end of data"),
-        ("path,label\na.png," + "x" * 200_000, "data.csv:2: it cannot be read as CSV: field larger than field limit"),
+        ('path,label\na.png,"sick\n', "data.csv:2: it cannot be read as CSV from here on: unexpected end of data"),
+        (
+            "path,label\na.png," + "x" * 200_000,
+            "data.csv:2: it cannot be read as CSV from here on: field larger than field limit",
+        ),
     ],
 )
 def test_mistakes(manifest, load, text, message):

@@ -79,10 +79,10 @@ def test_other_integers_need_bits(module, load, bits, dtype):
         ("return np.array([None, None]), [0, 1]", r"shape \(2,\)"),
         ("return np.zeros((2, 3, 3), np.uint8), [0]", "2 images, but there are 1 labels"),
         ("return np.zeros((2, 3, 3), np.uint8), ['normal', 'sik']", "no label 'sik'; did you mean 'sick'"),
-        ("return np.zeros((2, 3, 3), np.uint8), [0.0, 1.0]", "array of float64"),
-        ("return np.zeros((2, 3, 3), np.uint8), [0, None]", "array of object"),
+        ("return np.zeros((2, 3, 3), np.uint8), [0.0, 1.0]", "holds float64"),
+        ("return np.zeros((2, 3, 3), np.uint8), [0, None]", "holds object"),
         ("return np.zeros((2, 3, 3), np.uint8), 1", r"its labels has the shape \(\)"),
-        ("return np.zeros((2, 3, 3), np.uint8), [True, False]", "array of bool"),
+        ("return np.zeros((2, 3, 3), np.uint8), [True, False]", "holds bool"),
         ("return {}[split]", r"scans_of_ours:images\(None\) raised KeyError: None"),
     ],
 )

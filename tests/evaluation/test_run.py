@@ -207,6 +207,15 @@ def test_code_of_the_user_that_fails_makes_gates_errors_and_not_a_crash(project)
     assert "ZeroDivisionError: here" in _errors(_report(project, LADDER))
 
 
+@pytest.mark.parametrize("where", ["__init__", "forward"])
+def test_code_of_the_user_that_exits_is_no_way_to_be_green(project, where):
+    source = (project / "brightness.py").read_text()
+    line = f"    def {where}("
+    at = source.index("\n", source.index(line)) + 1
+    (project / "brightness.py").write_text(source[:at] + "        raise SystemExit(0)\n" + source[at:])
+    assert "SystemExit" in _errors(_report(project, LADDER))
+
+
 HIDDEN = """
 import torch
 
