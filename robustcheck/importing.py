@@ -47,6 +47,24 @@ def import_callable(reference: str, *, folder: Path) -> Callable[..., Any]:
     return result
 
 
+def own_sources(function: Callable[..., Any], *, folder: Path) -> list[Path]:
+    """The files beside the policy that a callable's behaviour is written in: its module, and siblings that it uses."""
+    home, files = folder.resolve(), set[Path]()
+    modules = _shelf(home)
+    waiting = [getattr(function, "__module__", None)]
+    while waiting:
+        module = modules.get(str(waiting.pop()))
+        place = getattr(module, "__file__", None)
+        if module is None or place is None or Path(place).resolve() in files:
+            continue
+        files.add(Path(place).resolve())
+        waiting += [
+            value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+            for value in vars(module).values()
+        ]
+    return sorted(files)
+
+
 def _module(name: str, reference: str, folder: Path) -> ModuleType:
     try:
         with _modules_beside(folder.resolve(), name):

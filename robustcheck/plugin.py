@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from robustcheck.results import AuditReport, GateResult
 
 SCRATCH = "robustcheck_scratch"  # how workers learn where results are shared
+_RUNS_NOTHING = ("collectonly", "showfixtures", "show_fixtures_per_test", "setuponly", "setupplan")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -131,16 +132,21 @@ class GatePlugin:
         self._answers: dict[Path, dict[str, dict[str, Any]]] = {path: {} for path in policies}
         self._crashed: dict[Path, dict[str, GateResult]] = {path: {} for path in policies}
         self._reports: list[tuple[AuditReport, list[Path]]] = []
+        self._failures: list[str] = []  # reports that could not be written
         self._outputs: dict[Path, Output] = {}
+        self._scratch: dict[Path, Path] = {}
+        self._interrupted = False
         worker: dict[str, Any] | None = getattr(config, "workerinput", None)
         self._worker = worker is not None
         if worker is not None:
             self._scratch = {path: Path(worker[SCRATCH][str(path)]) for path in policies}
-        elif not config.getoption("collectonly"):
-            self._prepare_outputs()
         self._line = None if self._worker else _progress_line()
 
-    def _prepare_outputs(self) -> None:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """Take away earlier reports and make room for new ones, in runs that will write some."""
+        if self._worker or any(self._config.getoption(name, False) for name in _RUNS_NOTHING):
+            return
         from robustcheck.errors import ReportError
         from robustcheck.report.output import outputs
 
@@ -162,7 +168,9 @@ class GatePlugin:
         policy = self._policies.get(file_path.resolve())
         if policy is None:
             return None
-        collector: PolicyCollector = PolicyCollector.from_parent(parent, path=file_path)
+        collector: PolicyCollector = PolicyCollector.from_parent(
+            parent, path=file_path, nodeid=self._nodeid(file_path.resolve())
+        )
         collector.gates = tuple(gate.id for gate in policy.gates)
         return collector
 
@@ -205,21 +213,32 @@ class GatePlugin:
         """Put the answer on the test's report, which xdist carries to the controller."""
         report = yield
         if isinstance(item, GateItem) and call.when == "call" and item.answer is not None:
-            report.robustcheck = item.answer
+            report.robustcheck = {"policy": str(item.path.resolve()), "gate": item.name, "answer": item.answer}
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect answers; on xdist's controller too, which never sees the items."""
-        where = report.nodeid.partition("::")
-        path = (self._config.rootpath / where[0]).resolve()
-        if path not in self._policies or self._worker:
+        if self._worker:
             return
-        gate = where[2]
-        if (answer := getattr(report, "robustcheck", None)) is not None:
-            self._answers[path][gate] = answer
+        if (carried := getattr(report, "robustcheck", None)) is not None:
+            path, gate = Path(carried["policy"]), carried["gate"]
+            self._answers[path][gate] = carried["answer"]
             self._crashed[path].pop(gate, None)
-        elif report.failed and gate not in self._answers[path]:
-            self._crashed[path][gate] = self._without_answer(path, gate, report)
+        elif report.failed:
+            self._note_crash(report)
+
+    def _note_crash(self, report: pytest.TestReport) -> None:
+        """A gate's test that failed without an answer: its worker died, or something else stopped it."""
+        where, _, gate = report.nodeid.partition("::")
+        for path, policy in self._policies.items():
+            known = any(entry.id == gate for entry in policy.gates)
+            if where == self._nodeid(path) and known and gate not in self._answers[path]:
+                self._crashed[path][gate] = self._without_answer(path, gate, report)
+
+    def _nodeid(self, path: Path) -> str:
+        """A policy's part of its gates' node ids: as pytest's own below the root folder, and not empty elsewhere."""
+        root = self._config.rootpath
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
     def _without_answer(self, path: Path, gate: str, report: pytest.TestReport) -> GateResult:
         from robustcheck.results import GateResult
@@ -235,22 +254,36 @@ class GatePlugin:
 
     # --- reporting ----------------------------------------------------------------------------------------------
 
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Tell Ctrl-C from the subclasses of it that pytest and xdist raise to stop at the first failure."""
+        self._interrupted = type(excinfo.value) is KeyboardInterrupt or isinstance(excinfo.value, pytest.exit.Exception)
+
     @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, exitstatus: int) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the reports, and give pytest's own JUnit file the facts that belong to the suite."""
-        if not self._outputs:
-            return
+        for path in self._outputs:
+            if not self._publish(path):
+                session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+
+    def _publish(self, path: Path) -> bool:
+        """Write the reports on a policy; False if that cannot be done. Those on other policies go on."""
+        from robustcheck.errors import ReportError
         from robustcheck.report.junit import suite_properties
 
-        interrupted = exitstatus == pytest.ExitCode.INTERRUPTED
-        for path, output in self._outputs.items():
-            if self._answers[path] or self._crashed[path] or interrupted:
-                report = self._assemble(path, interrupted=interrupted)
-                self._reports.append((report, output.publish(report)))
+        output = self._outputs[path]
+        try:
+            if self._answers[path] or self._crashed[path] or self._interrupted:
+                report = self._assemble(path)
                 _add_junit_properties(self._config, suite_properties(report))
+                self._reports.append((report, output.publish(report)))
+        except ReportError as error:
+            self._failures.append(str(error))
+            return False
+        finally:
             output.discard()
+        return True
 
-    def _assemble(self, path: Path, *, interrupted: bool) -> AuditReport:
+    def _assemble(self, path: Path) -> AuditReport:
         from robustcheck.evaluation.assembly import assemble
         from robustcheck.results import Answer
 
@@ -263,7 +296,7 @@ class GatePlugin:
             data=known.data if known else None,
             environment=known.environment if known else {},
             started=self._started,
-            interrupted=interrupted,
+            interrupted=self._interrupted,
         )
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -278,6 +311,8 @@ class GatePlugin:
             terminalreporter.write_line(summary_line(report))
             for file in files:
                 terminalreporter.write_line(f"  {_shown(file, self._config.invocation_params.dir)}")
+        for failure in self._failures:
+            terminalreporter.write_line(f"ERROR: {failure}", red=True, bold=True)
 
 
 def _progress_line() -> Any:

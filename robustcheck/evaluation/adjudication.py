@@ -33,7 +33,9 @@ def adjudicate(
     """Judge proposals and clean images (N, C, H, W), shares of the full range, of samples with these labels (N,)."""
     stored = to_stored(proposals, ball.maximum)
     reference = to_stored(clean, ball.maximum)
-    admissible = ball.contains(stored, reference)
+    distance = ball.distance(stored, reference)
+    # The clean image is no counterexample to itself, even if float reassociation reads it differently in this batch.
+    admissible = ball.contains(stored, reference) & (distance > 0)
     logits = candidate.logits(stored.float() / ball.maximum)
     decision = candidate.head.decide(logits)
     score = candidate.head.positive_probability(logits)
@@ -41,7 +43,7 @@ def adjudicate(
         broken=(admissible & (decision != labels)).cpu(),
         stored=stored.cpu().numpy().astype(np.uint8 if ball.maximum <= np.iinfo(np.uint8).max else np.uint16),
         decision=decision.cpu(),
-        distance=ball.distance(stored, reference).cpu(),
+        distance=distance.cpu(),
         score=None if score is None else score.cpu(),
         admissible=admissible.cpu(),
     )

@@ -20,6 +20,8 @@ from robustcheck.evaluation.adjudication import Adjudicated, adjudicate
 from robustcheck.models import Candidate, WhiteBox
 from robustcheck.threats import LinfBall
 
+_REFILL = 16  # a batch is refilled when one place in so many is free: joining rows copies all of them
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hit:
@@ -39,7 +41,7 @@ class Trace:
     """What a search saw besides its hits."""
 
     scores: dict[int, float] = field(default_factory=dict)  # most adverse admissible probability of the positive label
-    moved: set[int] = field(default_factory=set)  # samples that had a usable gradient at least once
+    moved: set[int] = field(default_factory=set)  # samples that had a finite gradient to follow at least once
     not_finite: set[int] = field(default_factory=set)  # samples that had a NaN or infinite gradient
     unstorable: int = 0  # proposals that were read wrongly before rounding and rightly after
 
@@ -123,9 +125,9 @@ class Engine:
 
     def _fill(self, rows: _Rows | None, waiting: deque[tuple[int, int]]) -> _Rows:
         """Put waiting searches into the free places."""
-        free = self.candidate.chunks.limit - (len(rows) if rows else 0)
-        if free <= 0 or not waiting:
-            assert rows is not None
+        limit = self.candidate.chunks.limit
+        free = limit - (len(rows) if rows else 0)
+        if rows and (not waiting or free < max(1, limit // _REFILL)):
             return rows
         entering = [waiting.popleft() for _ in range(min(free, len(waiting)))]
         numbers = [sample for sample, _ in entering]
@@ -156,7 +158,7 @@ class Engine:
         if not finite.all():
             gradient = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
             flat = gradient.flatten(1)
-        self.trace.moved.update(rows.sample[flat.any(dim=1).cpu()].tolist())
+        self.trace.moved.update(rows.sample[finite & flat.any(dim=1).cpu()].tolist())
         return gradient
 
     def _finish(self, rows: _Rows, gradient: torch.Tensor, waiting: deque[tuple[int, int]]) -> tuple[_Rows, int]:
@@ -199,7 +201,7 @@ class Engine:
                     stored=verdict.stored[row],
                     decision=int(verdict.decision[row]),
                     distance=float(verdict.distance[row]),
-                    score=None if verdict.score is None else float(verdict.score[row]),
+                    score=_finite(verdict.score, row),
                     restart=int(rows.restart[row]),
                     step=int(rows.step[row]),
                 )
@@ -211,8 +213,12 @@ class Engine:
         if verdict.score is None:
             return
         for row, sample in enumerate(samples):
-            score = float(verdict.score[row])
-            if not verdict.admissible[row] or not np.isfinite(score):
-                continue
-            worse = min if int(self.labels[sample]) == self.positive else max
-            self.trace.scores[sample] = worse(score, self.trace.scores.get(sample, score))
+            score = _finite(verdict.score, row)
+            if score is not None and verdict.admissible[row]:
+                worse = min if int(self.labels[sample]) == self.positive else max
+                self.trace.scores[sample] = worse(score, self.trace.scores.get(sample, score))
+
+
+def _finite(scores: torch.Tensor | None, row: int) -> float | None:
+    score = None if scores is None else float(scores[row])
+    return score if score is not None and np.isfinite(score) else None

@@ -14,11 +14,14 @@ from robustcheck.data import load_samples
 from robustcheck.errors import EvaluationError, MissingExtra
 from robustcheck.evaluation.environment import environment
 from robustcheck.evaluation.evidence import Evidence
-from robustcheck.evaluation.gates import Setting, run_gate
+from robustcheck.evaluation.gates import Setting, run_gate, threat
 from robustcheck.evaluation.ledger import Ledger
 from robustcheck.models import load_candidate
+from robustcheck.models.memory import is_out_of_memory
+from robustcheck.models.process import left_as_found
 from robustcheck.policy import Gate, Policy
 from robustcheck.results import DataInfo, GateResult, ModelInfo
+from robustcheck.words import last_line
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done (a gate's id, or "loading"), how many samples are done, and of how many."""
@@ -50,8 +53,8 @@ class Evaluation:
     def gate(self, gate_id: str, *, selected: Sequence[str] | None = None) -> GateResult:
         """The result of a gate, evaluated now unless it has been.
 
-        Gates of its family that stand before it in the policy are evaluated first, if they are among the `selected`
-        ones (default: all): what a gate inherits must not depend on the order in which results are asked for.
+        Gates of its family with smaller budgets are evaluated first, if they are among the `selected` ones (default:
+        all): what a gate inherits must not depend on the order in which gates are written, or asked for.
         """
         for gate in self.family(gate_id):
             if gate.id not in self._results and (selected is None or gate.id in selected or gate.id == gate_id):
@@ -61,11 +64,13 @@ class Evaluation:
         return self._results[gate_id]
 
     def family(self, gate_id: str) -> list[Gate]:
-        """The gates that share evidence with one, itself included, in the policy's order."""
+        """The gates that share evidence with one, itself included, by budget; equal budgets in the policy's order."""
         (own,) = (gate for gate in self.policy.gates if gate.id == gate_id)
         if own.family is None or self.policy.evidence == "isolated":
             return [own]
-        return [gate for gate in self.policy.gates if gate.family == own.family]
+        bits = self.policy.data.bits or 8  # the order is all that it is for
+        relatives = [gate for gate in self.policy.gates if gate.family == own.family]
+        return sorted(relatives, key=lambda gate: gate.epsilon.in_levels(bits) if gate.epsilon else 0)
 
     @property
     def model(self) -> ModelInfo | None:
@@ -83,22 +88,41 @@ class Evaluation:
         return environment(self._device)
 
     def _evaluate(self, gate: Gate) -> GateResult:
+        setting = self._setting
+        if isinstance(setting, _Failure):
+            return self._error(gate, setting.message)
+        self._running = gate.id
         try:
-            setting = self._setting
-            if isinstance(setting, _Failure):
-                return _error(gate, setting.message)
-            self._running = gate.id
-            return run_gate(gate, setting, shared=self.policy.evidence == "shared")
+            with left_as_found():  # the candidate's code may draw, and set threads
+                return run_gate(gate, setting, shared=self.policy.evidence == "shared")
         except (EvaluationError, MissingExtra) as error:
-            return _error(gate, str(error))
+            return self._error(gate, str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever stopped it: a candidate may call sys.exit)
-            return _error(gate, _unexpected(error))
+            return self._error(gate, _unexpected(error))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a time limit, say: it is told, and does not strike the gate's relatives again
+            self._results[gate.id] = self._error(gate, f"it was stopped: {last_line(error)}")
+            raise
+
+    def _error(self, gate: Gate, message: str) -> GateResult:
+        attack = gate.attack
+        bits = self._data.bits if self._data else self.policy.data.bits
+        return GateResult(
+            id=gate.id,
+            attack=attack.name if attack else None,
+            parameters=attack.model_dump(mode="json", exclude={"name"}) if attack else {},
+            threat=threat(gate, bits) if bits and gate.epsilon else None,
+            verdict="error",
+            error=message,
+        )
 
     @cached_property
     def _setting(self) -> Setting | _Failure:
         """Samples and candidate, loaded once; a failure is remembered: each gate reports it, none tries again."""
         try:
-            return self._load()
+            with left_as_found():
+                return self._load()
         except (EvaluationError, MissingExtra) as error:
             return _Failure(message=str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 (as above)
@@ -142,13 +166,9 @@ class _Failure:
     message: str
 
 
-def _error(gate: Gate, message: str) -> GateResult:
-    return GateResult(
-        id=gate.id, attack=gate.attack.name if gate.attack else None, threat=None, verdict="error", error=message
-    )
-
-
 def _unexpected(error: BaseException) -> str:
+    if is_out_of_memory(error):
+        return f"memory ran out outside the network; give a smaller model.batch_size: {last_line(error)}"
     trace = "".join(traceback.format_exception(error))
     return (
         f"unexpected {type(error).__name__}: {error}; this is a defect of robustcheck, or of code that the policy "

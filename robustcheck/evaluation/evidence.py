@@ -39,7 +39,9 @@ class Evidence:
         image = _picture(stored)
         name = f"{FOLDER}/{folder}/{sample:05d}.{'npy' if image is None else 'png'}"
         path = self._folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not the folder itself: where a run has ended and taken it away, a straggler must not make it again.
+        path.parent.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # workers may write the same clean image
         with temporary.open("wb") as file:
             if image is None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from math import floor
 
 import numpy as np
 import torch
@@ -27,6 +28,8 @@ from robustcheck.threats import LinfBall
 
 NO_ANSWER_NAME = "(no answer)"
 EXAMPLES = 6  # samples a gate whose clean image is kept for the report
+
+_LOST = Entry(decision=NO_ANSWER, distance=0, score=None, found_by="", restart=0, step=0, file=None, sha256="")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +57,12 @@ def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     known = setting.ledger.within(family, ball.levels)
     right = (setting.decisions == setting.labels).nonzero().flatten().tolist()
     trace = _search(gate, setting, ball, family, [sample for sample in right if sample not in known])
-    entries = setting.ledger.within(family, ball.levels)
-    broken = {sample: entry for sample, entry in entries.items() if sample in set(right)}
+    setting.ledger.add_scores(family, ball.levels, trace.scores)
+    broken = setting.ledger.within(family, ball.levels)
+    scores = _most_adverse(setting, setting.ledger.scores_within(family, ball.levels))
     _keep_examples(gate, setting, broken)
 
-    metrics = _measure(setting, broken, trace)
+    metrics = measure(_readings(setting, broken, scores), attacked=True)
     requirements = require(gate.bounds, metrics)
     blind = _blind(right, broken, trace)
     findings = _findings(setting, trace, blind)
@@ -66,7 +70,7 @@ def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     if verdict == "error":
         error = _undefined(gate, metrics)
     elif (
-        verdict == "pass" and blind and judge(require(gate.bounds, _measure_without(setting, broken, blind))) != "pass"
+        verdict == "pass" and blind and judge(require(gate.bounds, _without(setting, broken, scores, blind))) != "pass"
     ):
         verdict = "error"
         error = (
@@ -77,7 +81,7 @@ def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
         id=gate.id,
         attack=gate.attack.name,
         parameters=gate.attack.model_dump(mode="json", exclude={"name"}),
-        threat=threat(gate, ball),
+        threat=threat(gate, setting.samples.bits),
         verdict=verdict,
         metrics=metrics,
         requirements=requirements,
@@ -87,26 +91,28 @@ def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
             gradient=setting.candidate.meter.gradient - meter.gradient,
         ),
         findings=findings,
-        samples=tuple(_outcome(setting, sample, broken.get(sample), trace) for sample in range(len(setting.labels))),
+        samples=_outcomes(setting, broken, scores),
         error=error,
     )
 
 
-def threat(gate: Gate, ball: LinfBall) -> Threat:
-    """The threat model of a gate, as reports say it."""
+def threat(gate: Gate, bits: int) -> Threat:
+    """The threat model of a gate on images of so many bits, as reports say it."""
     assert gate.epsilon is not None
+    levels = gate.epsilon.in_levels(bits)
     return Threat(
         goal=gate.goal,
         knowledge="white-box",
         norm=gate.norm,
         epsilon=gate.epsilon.text,
-        epsilon_share=float(gate.epsilon.in_levels(ball.maximum.bit_length()) / ball.maximum),
-        epsilon_levels=ball.levels,
+        epsilon_share=float(levels / (2**bits - 1)),
+        epsilon_levels=floor(levels),
     )
 
 
 def _unattacked(gate: Gate, setting: Setting) -> GateResult:
-    metrics = measure(_readings(setting, {}, Trace()), attacked=False)
+    scores = _most_adverse(setting, [])
+    metrics = measure(_readings(setting, {}, scores), attacked=False)
     requirements = require(gate.bounds, metrics)
     verdict = judge(requirements)
     return GateResult(
@@ -116,7 +122,7 @@ def _unattacked(gate: Gate, setting: Setting) -> GateResult:
         verdict=verdict,
         metrics=metrics,
         requirements=requirements,
-        samples=tuple(_outcome(setting, sample, None, Trace()) for sample in range(len(setting.labels))),
+        samples=_outcomes(setting, {}, scores),
         error=_undefined(gate, metrics) if verdict == "error" else None,
     )
 
@@ -168,54 +174,53 @@ def _keep_examples(gate: Gate, setting: Setting, broken: dict[int, Entry]) -> No
         setting.evidence.clean(sample, setting.samples.image(sample))
 
 
-def _readings(setting: Setting, broken: dict[int, Entry], trace: Trace) -> Readings:
+def _most_adverse(setting: Setting, verified: list[dict[int, float]]) -> np.ndarray | None:
+    """Probability (N,) of the positive label at each sample's most adverse verified image; the clean one is one."""
+    if setting.scores is None:
+        return None
+    scores = setting.scores.numpy().astype(np.float64)
+    positives = [label == setting.candidate.head.positive for label in setting.labels.tolist()]
+    for sample, score in (item for scores_of_search in verified for item in scores_of_search.items()):
+        scores[sample] = (min if positives[sample] else max)(scores[sample], score)
+    return scores
+
+
+def _readings(setting: Setting, broken: dict[int, Entry], scores: np.ndarray | None) -> Readings:
     after = setting.decisions.numpy().copy()
-    scores = None if setting.scores is None else setting.scores.numpy().astype(np.float64)
-    if scores is not None:
-        for sample, score in trace.scores.items():
-            scores[sample] = score
     for sample, entry in broken.items():
         after[sample] = entry.decision
-        if scores is not None and entry.score is not None:
-            scores[sample] = entry.score
-    return Readings(
-        labels=setting.labels.numpy(),
-        before=setting.decisions.numpy(),
-        after=after,
-        scores=scores,
-        positive=setting.candidate.head.positive,
-    )
+    positive = setting.candidate.head.positive
+    labels = setting.labels.numpy()
+    if scores is not None:
+        # No answer has no score: as wrong as can be.
+        scores = np.where(after == NO_ANSWER, np.where(labels == positive, 0.0, 1.0), scores)
+    return Readings(labels=labels, before=setting.decisions.numpy(), after=after, scores=scores, positive=positive)
 
 
-def _measure(setting: Setting, broken: dict[int, Entry], trace: Trace) -> dict[str, Metric]:
-    return measure(_readings(setting, broken, trace), attacked=True)
-
-
-def _measure_without(setting: Setting, broken: dict[int, Entry], blind: set[int]) -> dict[str, Metric]:
+def _without(
+    setting: Setting, broken: dict[int, Entry], scores: np.ndarray | None, blind: set[int]
+) -> dict[str, Metric]:
     """The metrics if every sample that the attack could not search were broken."""
-    readings = _readings(setting, broken, Trace())
-    for sample in blind:
-        readings.after[sample] = NO_ANSWER
-        if readings.scores is not None:
-            readings.scores[sample] = 0.0 if readings.labels[sample] == readings.positive else 1.0
-    return measure(readings, attacked=True)
+    lost = dict.fromkeys(blind, _LOST)
+    return measure(_readings(setting, broken | lost, scores), attacked=True)
 
 
 def _blind(right: list[int], broken: dict[int, Entry], trace: Trace) -> set[int]:
-    """Samples that held while the attack had nothing to follow, or a gradient that was NaN."""
-    return {
-        sample for sample in right if sample not in broken and (sample not in trace.moved or sample in trace.not_finite)
-    }
+    """Samples that held while the attack never had a gradient to follow."""
+    return {sample for sample in right if sample not in broken and sample not in trace.moved}
 
 
 def _findings(setting: Setting, trace: Trace, blind: set[int]) -> tuple[Finding, ...]:
     findings = []
     if blind:
         message = (
-            f"{len(blind)} samples held, but their gradients were zero throughout, NaN or infinite: the attack could "
-            f"not search there (first: {setting.samples.names[min(blind)]})"
+            f"{len(blind)} samples held, but none of their gradients was finite and not zero: the attack could not "
+            f"search there (first: {setting.samples.names[min(blind)]})"
         )
         findings.append(Finding(code="no-usable-gradient", severity="warning", message=message))
+    if trace.not_finite:
+        message = f"{len(trace.not_finite)} samples had gradients with NaN or infinity, which were not followed"
+        findings.append(Finding(code="gradient-not-finite", severity="warning", message=message))
     if trace.unstorable:
         message = f"{trace.unstorable} proposals were read wrongly only until they were rounded to the stored depth"
         findings.append(Finding(code="lost-in-rounding", severity="note", message=message + "; the search went on"))
@@ -234,24 +239,27 @@ def _undefined(gate: Gate, metrics: dict[str, Metric]) -> str:
     return f"{', '.join(names)} cannot be measured on these samples: none of them is of the kind that it is about"
 
 
-def _outcome(setting: Setting, sample: int, entry: Entry | None, trace: Trace) -> Outcome:
-    def name(index: int) -> str:
-        return NO_ANSWER_NAME if index == NO_ANSWER else setting.candidate.head.labels[index]
+def _outcomes(setting: Setting, broken: dict[int, Entry], scores: np.ndarray | None) -> tuple[Outcome, ...]:
+    names = (*setting.candidate.head.labels, NO_ANSWER_NAME)  # NO_ANSWER is -1, the last of them
+    outcomes = []
+    for sample, (label, clean) in enumerate(zip(setting.labels.tolist(), setting.decisions.tolist(), strict=True)):
+        entry = broken.get(sample)
+        unbroken = Outcome(
+            sample=setting.samples.names[sample],
+            label=names[label],
+            clean=names[clean],
+            attacked=names[clean],
+            status="held" if label == clean else "wrong",
+            score=None if scores is None else float(scores[sample]),
+        )
+        outcomes.append(unbroken if entry is None else _broken_outcome(unbroken, entry, names[entry.decision]))
+    return tuple(outcomes)
 
-    label, clean = int(setting.labels[sample]), int(setting.decisions[sample])
-    unbroken = Outcome(
-        sample=setting.samples.names[sample],
-        label=name(label),
-        clean=name(clean),
-        attacked=name(clean),
-        status="held" if label == clean else "wrong",
-        score=trace.scores.get(sample, None if setting.scores is None else float(setting.scores[sample])),
-    )
-    if entry is None:
-        return unbroken
+
+def _broken_outcome(unbroken: Outcome, entry: Entry, attacked: str) -> Outcome:
     return replace(
         unbroken,
-        attacked=name(entry.decision),
+        attacked=attacked,
         status="broken",
         score=entry.score,
         found_by=entry.found_by,

@@ -29,6 +29,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._entries: dict[Hashable, dict[int, Entry]] = {}
+        self._scores: dict[Hashable, list[tuple[int, dict[int, float]]]] = {}
 
     def add(self, family: Hashable, sample: int, entry: Entry) -> None:
         """Remember a counterexample if it is the nearest so far."""
@@ -39,3 +40,11 @@ class Ledger:
     def within(self, family: Hashable, levels: float) -> dict[int, Entry]:
         """Entries at a distance of at most `levels`, by sample."""
         return {sample: entry for sample, entry in self._entries.get(family, {}).items() if entry.distance <= levels}
+
+    def add_scores(self, family: Hashable, levels: int, scores: dict[int, float]) -> None:
+        """Remember the most adverse scores that a search within `levels` has verified, by sample."""
+        self._scores.setdefault(family, []).append((levels, scores))
+
+    def scores_within(self, family: Hashable, levels: int) -> list[dict[int, float]]:
+        """The verified scores of all searches within at most `levels`."""
+        return [scores for searched, scores in self._scores.get(family, []) if searched <= levels]

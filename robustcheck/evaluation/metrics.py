@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from scipy.special import betaincinv  # scipy.stats takes a second to import
@@ -60,8 +61,9 @@ def rate(hits: np.ndarray) -> Metric:
 
 
 def _balanced(right: np.ndarray, labels: np.ndarray) -> Metric:
-    shares = [float(right[labels == label].mean()) for label in np.unique(labels)]
-    return Metric(value=float(np.mean(shares)) if shares else None, samples=len(labels))
+    # Fractions: a value that meets a bound exactly must not miss it by a rounding error.
+    shares = [Fraction(int(right[labels == label].sum()), int((labels == label).sum())) for label in np.unique(labels)]
+    return Metric(value=float(sum(shares) / len(shares)) if shares else None, samples=len(labels))
 
 
 def _auroc(scores: np.ndarray, positive: np.ndarray) -> Metric:
@@ -70,7 +72,6 @@ def _auroc(scores: np.ndarray, positive: np.ndarray) -> Metric:
     if not positives or not negatives:
         return Metric(value=None, samples=len(scores))
     _, group, sizes = np.unique(scores, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(sizes) - (sizes - 1) / 2  # of each group of equal scores
-    rank_sum = float(mean_rank[group][positive].sum())
-    value = (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
-    return Metric(value=value, samples=len(scores))
+    twice_mean_rank = 2 * np.cumsum(sizes) - (sizes - 1)  # of each group of equal scores; whole numbers
+    twice_pairs = int(twice_mean_rank[group][positive].sum()) - positives * (positives + 1)
+    return Metric(value=float(Fraction(twice_pairs, 2 * positives * negatives)), samples=len(scores))

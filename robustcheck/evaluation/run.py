@@ -31,6 +31,8 @@ def run(
         The report. After Ctrl-C it holds the gates that were finished, and says that it was interrupted.
     """
     started = datetime.now(UTC)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     evaluation = Evaluation(policy, folder=folder, progress=progress)
     results: dict[str, GateResult] = {}
     interrupted = False

@@ -27,7 +27,7 @@ def shared_answer(evaluation: Evaluation, gate_id: str, *, selected: Sequence[st
     order = [gate.id for gate in evaluation.policy.gates]
     files = {name: folder / f"answer-{index}.json" for index, name in enumerate(order)}
     family = [gate.id for gate in evaluation.family(gate_id)]
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     with FileLock(folder / f"family-{order.index(family[0])}.lock"):
         if not files[gate_id].exists():
             for name in family:

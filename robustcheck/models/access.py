@@ -2,6 +2,7 @@
 
 A white box gives scores and gradients. The oracles count each sample's queries, refuse those that would pass the
 limit before anything is asked, and answer from the shipped artefact itself; there is no way from them to a gradient.
+The attacks of this version are white-box; the oracles are the wall that black-box attacks will be built behind.
 """
 
 from __future__ import annotations

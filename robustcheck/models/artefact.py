@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ def digest(files: Sequence[Path], folder: Path) -> tuple[str, tuple[FileInfo, ..
                 content = hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
             raise CandidateError(f"{file.name} cannot be read: {error.strerror or error}") from None
-        name = file.relative_to(folder).as_posix()
+        name = Path(os.path.relpath(file, folder)).as_posix()
         whole.update(f"{name}\0{content}\n".encode())
         lines.append(FileInfo(path=name, sha256=content, bytes=file.stat().st_size))
     return whole.hexdigest(), tuple(lines)

@@ -66,7 +66,6 @@ def load_candidate(
     path = folder / spec.path
     device = _device(spec.device)
     files = _files(path)
-    sha256, infos = artefact.digest(files, path.parent)
     meter = Meter()
     with left_as_found():
         network = _load(path, spec, folder, device)
@@ -87,6 +86,7 @@ def load_candidate(
         some = load(by_shape(shapes)[0][:_PROBED])
         head = read_head(spec, raw, lambda: _beyond(ask, some))
         _check_evaluation_mode(ask, some)
+    sha256, infos = artefact.digest([*files, *network.sources], path.parent)
     info = ModelInfo(
         path=spec.path,
         format=FORMATS[path.suffix.lower()],

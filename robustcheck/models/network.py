@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import torch
@@ -28,6 +29,7 @@ class Network:
     device: torch.device
     no_gradients: str | None = None  # why it gives none; None if it does
     takes: Takes | None = None  # as far as it tells; what it is asked shows the rest
+    sources: tuple[Path, ...] = ()  # code beside the policy that is part of the candidate
     notes: tuple[str, ...] = ()
 
 

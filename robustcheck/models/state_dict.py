@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from robustcheck.errors import CandidateError, RobustcheckError
-from robustcheck.importing import import_callable
+from robustcheck.importing import import_callable, own_sources
 from robustcheck.models.artefact import check_archive
 from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
 from robustcheck.policy import ModelSpec
@@ -32,13 +32,15 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
     """
     held = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path, spec)
     if isinstance(held, torch.nn.Module):
-        module = held
+        module, sources = held, list[Path]()
     else:
-        module = _build(spec, folder)
+        module, sources = _build(spec, folder)
         _fill(module, _plain(held, path), path, spec)
     module.eval().to(device)
     freeze(module)
-    return Network(forward=in_dtype(module, dtype_of(module)), device=device, takes=_takes(module))
+    return Network(
+        forward=in_dtype(module, dtype_of(module)), device=device, takes=_takes(module), sources=tuple(sources)
+    )
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
@@ -84,7 +86,8 @@ def _plain(held: Any, path: Path) -> dict[str, torch.Tensor]:
     return {str(name): value for name, value in held.items()}
 
 
-def _build(spec: ModelSpec, folder: Path) -> torch.nn.Module:
+def _build(spec: ModelSpec, folder: Path) -> tuple[torch.nn.Module, list[Path]]:
+    """The network without its weights, and the files beside the policy that it is written in."""
     reference = spec.architecture
     if reference is None:
         raise CandidateError("a state dict needs model.architecture, 'module:callable'")
@@ -99,7 +102,7 @@ def _build(spec: ModelSpec, folder: Path) -> torch.nn.Module:
         raise CandidateError(f"model.architecture: {message}") from error
     if not isinstance(module, torch.nn.Module):
         raise CandidateError(f"model.architecture: {reference} made a {type(module).__name__}, not a torch.nn.Module")
-    return module
+    return module, own_sources(build, folder=folder)
 
 
 def _fill(module: torch.nn.Module, held: dict[str, torch.Tensor], path: Path, spec: ModelSpec) -> None:

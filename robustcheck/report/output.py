@@ -1,7 +1,8 @@
 """The folder that a run writes to.
 
 A run works in a scratch folder inside it and publishes at its end: what lies there is always of one run. Reports of an
-earlier run are taken away when a run begins, so that none of them can be mistaken for this one's.
+earlier run are taken away when a run begins, so that none of them can be mistaken for this one's. One run at a time
+writes to a folder.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from robustcheck.errors import ReportError
 from robustcheck.results import AuditReport
 
 COUNTEREXAMPLES = "counterexamples"
+_SCRATCH = ".running-"
 REPORT_FILES = ("junit.xml", "report.json", "report.html")
 
 
@@ -32,17 +34,26 @@ class Output:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._take_away_earlier()
-            self.scratch = Path(tempfile.mkdtemp(prefix=".running-", dir=folder))
+            self.scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=folder))
         except OSError as error:
             raise ReportError(f"cannot write reports to {folder}: {error.strerror or error}") from None
 
     def publish(self, report: AuditReport) -> list[Path]:
-        """Move the run's counterexamples into place and write its reports; returns the files."""
+        """Move the run's counterexamples into place and write its reports; returns the files.
+
+        Raises:
+            ReportError: they cannot be written.
+        """
         from robustcheck.report import write_reports
 
-        made = self.scratch / COUNTEREXAMPLES
-        if made.exists():
-            made.replace(self.folder / COUNTEREXAMPLES)
+        made, place = self.scratch / COUNTEREXAMPLES, self.folder / COUNTEREXAMPLES
+        try:
+            if place.exists():  # made by someone else while this run went on
+                place.replace(Path(tempfile.mkdtemp(prefix=f"{COUNTEREXAMPLES}-of-others-", dir=self.folder)))
+            if made.exists():
+                made.replace(place)
+        except OSError as error:
+            raise ReportError(f"cannot move counterexamples to {place}: {error.strerror or error}") from None
         return write_reports(report, self.folder)
 
     def discard(self) -> None:
@@ -58,6 +69,8 @@ class Output:
                     "move it away, or choose another output folder"
                 )
             shutil.rmtree(images)
+        for left in self.folder.glob(f"{_SCRATCH}*"):  # of a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
         for name in REPORT_FILES:
             (self.folder / name).unlink(missing_ok=True)
 

@@ -218,5 +218,11 @@ def test_proposals_of_many_are_judged_as_those_of_one():
     judged = adjudicate(run.engine.candidate, run.engine.ball, proposals, clean, labels)
     assert judged.stored[:, 0, 0, 0].tolist() == [100, 101, 102, 103, 104]
     assert judged.distance.tolist() == [0, 1, 2, 3, 4]
-    assert judged.admissible.tolist() == [True, True, True, True, False]
+    assert judged.admissible.tolist() == [
+        False,
+        True,
+        True,
+        True,
+        False,
+    ]  # the clean image is none, nor is one beyond 3
     assert not judged.broken[4]

@@ -125,3 +125,10 @@ def test_the_nearest_counterexample_is_kept_in_whatever_order_gates_run():
     for distance, gate in ((4, "large"), (2, "small"), (3, "between")):
         ledger.add("linf", 7, _entry(distance, gate))
     assert ledger.within("linf", 8)[7].found_by == "small"
+
+
+def test_a_mean_that_meets_its_bound_exactly_is_not_failed_by_rounding():
+    labels = [0] * 10 + [1] * 10
+    after = [0] * 1 + [1] * 9 + [1] * 7 + [0] * 3  # recalls of .1 and .7, whose floats average to less than .4
+    metrics = measure(_readings(labels, labels, after), attacked=True)
+    assert require([Bound.parse("balanced_accuracy", 0.4)], metrics)[0].met

@@ -72,6 +72,17 @@ def test_isolated_evidence_shares_nothing_and_finds_the_same(project):
     assert [gate.metrics["accuracy"].value for gate in report.gates[1:]] == [accuracy_at(n) for n in (1, 2, 4, 8)]
 
 
+def test_a_large_budget_written_first_still_inherits_from_smaller_ones(project):
+    gates = """
+  - {id: fgsm, attack: fgsm, epsilon: 8/255, require: {accuracy: 0}}
+  - {id: pgd, attack: {name: pgd, steps: 5}, epsilon: 4/255, require: {accuracy: 0}}
+"""
+    fgsm, pgd = _report(project, gates).gates
+    by_pgd = {outcome.sample for outcome in pgd.samples if outcome.status == "broken"}
+    assert by_pgd
+    assert by_pgd == {outcome.sample for outcome in fgsm.samples if outcome.found_by == "pgd"}
+
+
 def test_a_ladder_written_downwards_reuses_what_is_near_enough(project):
     down = LADDER.replace("[1/255, 2/255, 4/255, 8/255]", "[8/255, 4/255, 2/255, 1/255]")
     report = _report(project, down)
@@ -179,6 +190,16 @@ def test_ctrl_c_keeps_what_was_finished(project):
     assert report.not_run == ("pgd[2/255]", "pgd[4/255]", "pgd[8/255]")
 
 
+def test_the_architecture_s_source_is_part_of_the_candidate(project):
+    (project / "sibling.py").write_text("sharp = 20.0\n")
+    source = (project / "brightness.py").read_text()
+    (project / "brightness.py").write_text("import sibling\n" + source)
+    before = _report(project, LADDER).model
+    assert [file.path for file in before.files] == ["brightness.safetensors", "brightness.py", "sibling.py"]
+    (project / "brightness.py").write_text("import sibling\n" + source + "\n# another network\n")
+    assert _report(project, LADDER).model.sha256 != before.sha256
+
+
 # --- gates that cannot be evaluated ---------------------------------------------------------------------------------
 
 
@@ -277,3 +298,30 @@ def test_onnx_predicts_and_says_why_it_cannot_be_attacked_white_box(project):
     assert clean.metrics["accuracy"].value == 1.0
     assert {gate.verdict for gate in attacked} == {"error"}
     assert "ONNX candidates give predictions in this version, not gradients" in attacked[0].error
+
+
+NO_ANSWERS = """
+import torch
+
+class Brightness(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.threshold = torch.nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, image):
+        excess = (image.flatten(1).mean(dim=1) - self.threshold) * 20
+        broken = (image * 255).round().flatten(1).amax(dim=1) % 2 == 1  # even images of an odd level have no answer
+        excess = torch.where(broken & (image.flatten(1).std(dim=1) > 0), torch.nan, excess)
+        return torch.stack([-excess, excess], dim=1)
+"""
+
+
+def test_a_sample_without_an_answer_counts_as_wrong_in_every_metric(project):
+    (project / "brightness.py").write_text(NO_ANSWERS)
+    report = _report(project, "  - {id: pgd, attack: pgd, epsilon: 1/255, require: {auroc: 0.9, accuracy: 0.9}}")
+    (gate,) = report.gates
+    silent = [outcome for outcome in gate.samples if outcome.attacked == "(no answer)"]
+    assert silent
+    assert gate.verdict == "fail"
+    assert gate.metrics["auroc"].value < 0.9
+    assert AuditReport.from_json(report.to_json()) == report

@@ -195,9 +195,12 @@ def test_onnx_of_each_float(kind, tolerance, tmp_path):
 def test_onnx_of_stored_integers(tmp_path):
     tiny.save_linear_onnx(tmp_path / "linear.onnx", WEIGHTS, kind=TensorProto.UINT8)
     samples = tiny.pictures()
-    _, logits = tiny.load(tmp_path / "linear.onnx", samples, preprocess={"range": [0, 255]})
+    candidate, logits = tiny.load(tmp_path / "linear.onnx", samples, preprocess={"range": [0, 255]})
     expected = (samples.shares() * 255).round().flatten(1).numpy() @ WEIGHTS
-    np.testing.assert_allclose(logits.numpy(), expected, rtol=1e-5)
+    np.testing.assert_allclose(logits.numpy(), expected, rtol=1e-4)
+    between = candidate.logits((samples.shares() * 255 + 0.3) / 255)  # nearest, and no overflow past 255
+    torch.testing.assert_close(between, logits)
+    torch.testing.assert_close(candidate.logits((samples.shares() * 255 - 0.3) / 255), logits)
 
 
 def test_onnx_of_halves_that_overflow_gives_a_sentence(tmp_path):
@@ -220,6 +223,11 @@ def test_onnx_prints_nothing_of_its_own(tmp_path, capfd):
     with pytest.raises(CandidateError, match="does not take inputs"):
         tiny.load(tmp_path / "linear.onnx", tiny.pictures(height=9))
     tiny.load(tmp_path / "linear.onnx")
+    model = onnx.load(tmp_path / "linear.onnx")
+    onnx.save(model, tmp_path / "short.onnx", save_as_external_data=True, location="short.data", size_threshold=0)
+    (tmp_path / "short.data").write_bytes(b"")
+    with pytest.raises(CandidateError, match=r"ONNX Runtime cannot load short\.onnx"):
+        tiny.load(tmp_path / "short.onnx")
     captured = capfd.readouterr()
     assert captured.out == captured.err == ""
 

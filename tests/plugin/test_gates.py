@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -171,15 +172,6 @@ def test_ini_keys_run_the_gates_beside_every_test(pytester, project, plain_or_tw
     assert (project / "from-ini" / "report.json").exists()
 
 
-def test_the_reports_of_the_first_failure_are_written_after_exitfirst(pytester, project):
-    policy = brightness_policy(GATES_THAT_FAIL_FIRST)
-    (project / "policy.yaml").write_text(policy)
-    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", "-x")
-    assert result.ret == 1
-    report = _report(project)
-    assert (report["verdict"], report["not_run"], report["interrupted"]) == ("fail", ["second"], False)
-
-
 GATES_THAT_FAIL_FIRST = """
   - {id: first, attack: fgsm, epsilon: 8/255, require: {accuracy: 1}}
   - {id: second, attack: fgsm, epsilon: 1/255, require: {accuracy: 0}}
@@ -221,3 +213,79 @@ def test_a_worker_that_dies_leaves_an_error_and_not_a_gap(pytester, project):
     report = _report(project)
     assert report["verdict"] == "error"
     assert any("without a result" in (gate["error"] or "") for gate in report["gates"])
+
+
+def test_exitfirst_is_no_interruption(pytester, project, mode):
+    (project / "policy.yaml").write_text(brightness_policy(GATES_THAT_FAIL_FIRST))
+    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", "-x", *mode)
+    assert result.ret != 0
+    report = _report(project)
+    assert (report["verdict"], report["interrupted"]) == ("fail", False)
+    assert _cases(project / "robustcheck-report" / "junit.xml")["first"].find("failure") is not None
+
+
+def test_a_policy_outside_the_root_folder_reports_as_any_other(pytester, project, plain_or_two):
+    elsewhere = pytester.mkdir("elsewhere")
+    result = pytester.run(
+        sys.executable, "-m", "pytest", "--rootdir", str(elsewhere), "--robustcheck", str(project / "policy.yaml"),
+        "--robustcheck-output", str(elsewhere / "out"), *plain_or_two,
+    )  # fmt: skip
+    assert result.ret == 1
+    report = json.loads((elsewhere / "out" / "report.json").read_text())
+    assert [gate["verdict"] for gate in report["gates"]] == ["pass", "pass", "pass", "fail"]
+
+
+@pytest.mark.parametrize("option", ["--help", "--markers", "--fixtures"])
+def test_asking_pytest_about_itself_touches_no_report(pytester, project, option):
+    pytester.makeini("[pytest]\nrobustcheck = passing.yaml\n")
+    pytester.runpytest_subprocess()
+    before = sorted(path.name for path in (project / "robustcheck-report").iterdir())
+    assert "report.json" in before
+    assert pytester.runpytest_subprocess(option).ret == 0
+    assert sorted(path.name for path in (project / "robustcheck-report").iterdir()) == before
+
+
+def test_reports_that_cannot_be_written_turn_the_run_red_and_are_told(pytester, project):
+    (project / "conftest.py").write_text(
+        "import pathlib\n"
+        "def pytest_runtest_teardown(item):\n"
+        "    folder = pathlib.Path('robustcheck-report')\n"
+        "    (folder / 'report.html').mkdir(exist_ok=True)\n"
+    )
+    result = pytester.runpytest_subprocess("--robustcheck", "passing.yaml", "--junitxml", "own.xml")
+    assert result.ret == pytest.ExitCode.INTERNAL_ERROR
+    result.stdout.fnmatch_lines(["*ERROR: *report.html*"])
+    assert (project / "own.xml").exists()
+    assert not list((project / "robustcheck-report").glob(".running*"))
+
+
+def test_files_that_someone_else_leaves_in_the_folder_are_moved_aside(pytester, project):
+    (project / "conftest.py").write_text(
+        "import pathlib\n"
+        "def pytest_runtest_teardown(item):\n"
+        "    folder = pathlib.Path('robustcheck-report/counterexamples')\n"
+        "    folder.mkdir(exist_ok=True)\n"
+        "    (folder / 'theirs.txt').write_text('keep')\n"
+    )
+    result = pytester.runpytest_subprocess("--robustcheck", "passing.yaml")
+    assert result.ret == 0
+    (theirs,) = (project / "robustcheck-report").glob("counterexamples-of-others-*/theirs.txt")
+    assert theirs.read_text() == "keep"
+    assert (project / "robustcheck-report" / "counterexamples" / "clean").is_dir()
+
+
+def test_a_gate_that_runs_into_a_time_limit_does_not_strike_its_relatives(pytester, project):
+    (project / "conftest.py").write_text(
+        "import pytest\n"
+        "from robustcheck.evaluation import evaluation\n"
+        "original = evaluation.run_gate\n"
+        "def run_gate(gate, setting, *, shared):\n"
+        "    if gate.id == 'fgsm':\n"
+        "        pytest.fail('time limit')\n"
+        "    return original(gate, setting, shared=shared)\n"
+        "evaluation.run_gate = run_gate\n"
+    )
+    result = pytester.runpytest_subprocess("--robustcheck", "passing.yaml")
+    assert result.ret == 1
+    verdicts = {gate["id"]: gate["verdict"] for gate in _report(project)["gates"]}
+    assert verdicts == {"clean": "pass", "fgsm": "error", "pgd[1/255]": "pass", "pgd[4/255]": "pass"}
