@@ -112,7 +112,7 @@ class _Session:
         try:
             (scores,) = self._session.run(None, {self._input: values.contiguous().numpy()})
         except Exception as error:  # noqa: BLE001 (as above; the caller tells memory from the rest)
-            raise RuntimeError(first_line(error)) from None
+            raise RuntimeError(" ".join(str(error).split())) from None  # the numbers stand in its further lines
         return torch.from_numpy(scores).float()
 
 
