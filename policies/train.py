@@ -186,7 +186,7 @@ def fit(task: Task, kind: str, epochs: int, seed: int) -> nn.Module:
             f"{task.name} {kind}: epoch {epoch}/{epochs}, loss {total / batches:.3f}, "
             f"val accuracy {accuracy:.3f}, {time.perf_counter() - started:.0f} s"
         )
-    centre(network, under_attack(network, task.val, task.level / 255, generator) if kind == "hardened" else task.val)
+    centre(network, task.val)
     return network
 
 
@@ -201,17 +201,11 @@ def balanced(labels: Tensor, batches: int, generator: Generator) -> Iterator[Ten
     return iter(torch.multinomial(weights[labels], batches * BATCH, replacement=True, generator=generator).split(BATCH))
 
 
-def under_attack(network: nn.Module, data: Split, epsilon: float, generator: Generator) -> Split:
-    attacked = [attack(network, images, labels, epsilon, generator) for images, labels in data.batches()]
-    return Split(images=torch.cat(attacked), labels=data.labels)
-
-
 def centre(network: nn.Module, val: Split) -> None:
     """Shift the head's bias to where sensitivity and specificity are nearest to each other on the validation split.
 
     Training on even odds leaves the decision anywhere between the labels; a policy's operating point of 0.5 should
-    favour neither. A hardened model is centred on attacked images, as it was trained on them: an attack does not
-    move both labels equally far, and the shift itself does not change where it leads.
+    favour neither.
     """
     logits = logits_on(network, val)
     margin = logits[:, 1] - logits[:, 0]

@@ -54,7 +54,7 @@ class Candidate:
         """Logits (N, K), and the gradient (N, C, H, W) of each sample's own objective on its own image.
 
         Raises:
-            AccessError: the candidate gives no gradients.
+            AccessError: the candidate gives no gradients, or fails to.
         """
         if self.network.no_gradients:
             raise AccessError(self.network.no_gradients)

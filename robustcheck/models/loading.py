@@ -9,11 +9,11 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from robustcheck.errors import CandidateError
+from robustcheck.errors import CandidateError, OutOfMemory
 from robustcheck.models import artefact
 from robustcheck.models.candidate import Candidate, Meter, raw_scores
 from robustcheck.models.head import read_head
-from robustcheck.models.memory import Chunks
+from robustcheck.models.memory import Chunks, is_out_of_memory
 from robustcheck.models.network import Network
 from robustcheck.models.preprocess import Preprocess
 from robustcheck.models.process import left_as_found
@@ -68,7 +68,7 @@ def load_candidate(
     files = _files(path)
     meter = Meter()
     with left_as_found():
-        network = _load(path, spec, folder, device)
+        network = _load_within_memory(path, spec, folder, device)
         preprocess = Preprocess(spec.preprocess, network.device)
         shapes = [samples.shape_of(index) for index in range(len(samples))]
         for shape in set(shapes):
@@ -125,6 +125,15 @@ def _files(path: Path) -> list[Path]:
 
         return onnx_files(path)
     return [path]
+
+
+def _load_within_memory(path: Path, spec: ModelSpec, folder: Path, device: torch.device) -> Network:
+    try:
+        return _load(path, spec, folder, device)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(f"{path.name} alone, without any image, does not fit in the memory of {device}") from error
 
 
 def _load(path: Path, spec: ModelSpec, folder: Path, device: torch.device) -> Network:

@@ -123,6 +123,18 @@ def _margin(logits, labels):
     return -logits.gather(1, labels[:, None]).squeeze(1)
 
 
+def test_a_candidate_that_no_memory_holds(tmp_path, net, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    monkeypatch.setattr(tiny.TinyNet, "to", fail)
+    with pytest.raises(
+        OutOfMemory, match=r"net\.safetensors alone, without any image, does not fit in the memory of cpu"
+    ):
+        tiny.load(tmp_path / "net.safetensors")
+
+
 def test_a_graph_that_no_memory_holds(tmp_path):
     """Through ONNX Runtime: its own words for it are understood."""
     model = tiny.save_linear_onnx(tmp_path / "net.onnx", np.ones((30, 2), np.float32))

@@ -227,7 +227,7 @@ def test_onnx_prints_nothing_of_its_own(tmp_path, capfd):
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 30]), "shape"))
     model.graph.node[1].CopyFrom(onnx.helper.make_node("Reshape", ["cast", "shape"], ["flat"]))
     onnx.save(model, tmp_path / "reshape.onnx")
-    with pytest.raises(CandidateError, match="does not take inputs .*Reshape"):  # of more than one image
+    with pytest.raises(CandidateError, match=r"does not take inputs .*Reshape"):  # of more than one image
         tiny.load(tmp_path / "reshape.onnx")
     tiny.load(tmp_path / "reshape.onnx", batch_size=1)
     captured = capfd.readouterr()
