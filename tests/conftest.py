@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
-# Time tells nothing about these properties, and machines that run them are busy.
-settings.register_profile("robustcheck", deadline=None)
-settings.load_profile("robustcheck")
+# pytest reads this file in every run from here, also where only robustcheck itself is installed.
+if find_spec("hypothesis"):
+    from hypothesis import settings
+
+    # Time tells nothing about these properties, and machines that run them are busy.
+    settings.register_profile("robustcheck", deadline=None)
+    settings.load_profile("robustcheck")
 
 
 @pytest.fixture(scope="session")

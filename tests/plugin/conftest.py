@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from building import brightness_policy, brightness_project
 
-pytest_plugins = ["pytester"]
-
 GATES = """
   - id: clean
     require: {accuracy: 1.0}
