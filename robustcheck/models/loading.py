@@ -66,6 +66,7 @@ def load_candidate(
     path = folder / spec.path
     device = _device(spec.device)
     files = _files(path)
+    before = artefact.digest(files, path.parent)[1]
     meter = Meter()
     with left_as_found():
         network = _load_within_memory(path, spec, folder, device)
@@ -87,6 +88,8 @@ def load_candidate(
         head = read_head(spec, raw, lambda: _beyond(ask, some))
         _check_evaluation_mode(ask, some)
     sha256, infos = artefact.digest([*files, *network.sources], path.parent)
+    if infos[: len(before)] != before:
+        raise CandidateError(f"{path.name} changed while it was loaded; what was judged has no digest")
     info = ModelInfo(
         path=spec.path,
         format=FORMATS[path.suffix.lower()],

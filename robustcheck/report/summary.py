@@ -133,7 +133,7 @@ def summary_table(report: AuditReport) -> Table:
     table.add_column("broken/\nheld/wrong", justify="right", no_wrap=True)
     table.add_column("seconds", justify="right", no_wrap=True)
     table.add_column(
-        "verdict", no_wrap=True, min_width=max(map(len, ["not run", *(gate.verdict for gate in report.gates)]))
+        "verdict", no_wrap=True, min_width=max(map(len, ["verdict", *(gate.verdict for gate in report.gates)]))
     )
     for gate in report.gates:
         for row in _rows(gate):
