@@ -131,7 +131,7 @@ def summary_table(report: AuditReport) -> Table:
     for name, least in {"gate": 10, "attack": 4, "threat": 5, "required": 11, "measured": 13}.items():
         table.add_column(name, overflow="fold", min_width=least)
     table.add_column("broken/\nheld/wrong", justify="right", no_wrap=True)
-    table.add_column("seconds", justify="right", no_wrap=True)
+    table.add_column("time/s", justify="right", no_wrap=True)
     table.add_column(
         "verdict", no_wrap=True, min_width=max(map(len, ["verdict", *(gate.verdict for gate in report.gates)]))
     )
