@@ -26,9 +26,7 @@ MEAN, STD = 0.5, 0.25  # the policies' `preprocess`; it stays outside the networ
 BATCH = 128
 LEARNING_RATE, WEIGHT_DECAY = 2e-3, 5e-4
 TRAINING_STEPS = 5  # of PGD on each batch, while training
-RAMP = (
-    0.6  # share of the epochs after which ε has grown to its full size: at full size from the start, nothing is learnt
-)
+RAMP = 0.6  # share of the epochs after which ε has its full size: with that from the start, nothing is learnt
 EVALUATION_STEPS = 40
 EVALUATION_LEVELS = (1, 2, 4, 8)  # ε in 255ths
 AGREEMENT = 1e-4  # largest difference of a logit between the two files of a model
