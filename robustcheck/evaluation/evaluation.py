@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 
@@ -56,7 +57,7 @@ class Evaluation:
         Gates of its family with smaller budgets are evaluated first, if they are among the `selected` ones (default:
         all): what a gate inherits must not depend on the order in which gates are written, or asked for.
         """
-        for gate in self.family(gate_id):
+        for gate in sorted(self.family(gate_id), key=self._budget):
             if gate.id not in self._results and (selected is None or gate.id in selected or gate.id == gate_id):
                 self._results[gate.id] = self._evaluate(gate)
             if gate.id == gate_id:
@@ -64,13 +65,18 @@ class Evaluation:
         return self._results[gate_id]
 
     def family(self, gate_id: str) -> list[Gate]:
-        """The gates that share evidence with one, itself included, by budget; equal budgets in the policy's order."""
+        """The gates that share evidence with one, itself included, in the policy's order."""
         (own,) = (gate for gate in self.policy.gates if gate.id == gate_id)
         if own.family is None or self.policy.evidence == "isolated":
             return [own]
-        bits = self.policy.data.bits or 8  # the order is all that it is for
-        relatives = [gate for gate in self.policy.gates if gate.family == own.family]
-        return sorted(relatives, key=lambda gate: gate.epsilon.in_levels(bits) if gate.epsilon else 0)
+        return [gate for gate in self.policy.gates if gate.family == own.family]
+
+    def _budget(self, gate: Gate) -> Fraction:
+        """In grey levels; gates of equal budgets keep the policy's order."""
+        setting = self._setting  # files alone may say how deep they are, and so which budget is the larger
+        if gate.epsilon is None or isinstance(setting, _Failure):
+            return Fraction(0)
+        return gate.epsilon.in_levels(setting.samples.bits)
 
     @property
     def model(self) -> ModelInfo | None:

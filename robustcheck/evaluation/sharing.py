@@ -1,7 +1,7 @@
 """Several worker processes, one policy, the same answers as one process.
 
-The gates of one family inherit from one another, so whichever worker first needs one of them evaluates the family, in
-the policy's order, under a lock; the others wait and read. Families are independent and run side by side.
+The gates of one family inherit from one another, so whichever worker first needs one of them evaluates the family
+under a lock; the others wait and read. Families are independent and run side by side.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from robustcheck.errors import ReportError
+from robustcheck.report.writing import write_reports
 from robustcheck.results import AuditReport
 
 COUNTEREXAMPLES = "counterexamples"
@@ -44,8 +45,6 @@ class Output:
         Raises:
             ReportError: they cannot be written.
         """
-        from robustcheck.report import write_reports
-
         made, place = self.scratch / COUNTEREXAMPLES, self.folder / COUNTEREXAMPLES
         try:
             if place.exists():  # made by someone else while this run went on

@@ -83,6 +83,22 @@ def test_a_large_budget_written_first_still_inherits_from_smaller_ones(project):
     assert by_pgd == {outcome.sample for outcome in fgsm.samples if outcome.found_by == "pgd"}
 
 
+def test_budgets_are_put_in_order_by_the_depth_that_the_files_tell(project):
+    for level, label in ((32_000, "dark"), (33_500, "bright")):
+        (project / "scans" / label).mkdir(parents=True)
+        Image.fromarray(np.full((8, 8), level, np.uint16)).save(project / "scans" / label / "even.png")
+    gates = """
+  - {id: large, attack: fgsm, epsilon: 2/255, require: {accuracy: 0}}
+  - {id: small, attack: fgsm, epsilon: 3 levels, require: {accuracy: 0}}
+"""  # at 8 bits the order would be the other way round
+    (project / "policy.yaml").write_text(brightness_policy(gates).replace("even.npz", "scans"))
+    order = []
+    report = run(load_policy(project / "policy.yaml"), progress=lambda what, *_: order.append(what))
+    assert report.data.bits == 16
+    assert [gate.threat.epsilon_levels for gate in report.gates] == [514, 3]
+    assert list(dict.fromkeys(order)) == ["loading", "small", "large"]
+
+
 def test_a_ladder_written_downwards_reuses_what_is_near_enough(project):
     down = LADDER.replace("[1/255, 2/255, 4/255, 8/255]", "[8/255, 4/255, 2/255, 1/255]")
     report = _report(project, down)
