@@ -82,8 +82,9 @@ class Threat:
     norm: str
     epsilon: str  # as the policy says it
     epsilon_share: float  # of the full pixel range
-    epsilon_levels: int  # stored grey levels that it admits
-    queries: int | None = None
+    epsilon_levels: int | float  # stored grey levels that it admits; whole in L∞
+    queries: int | None = None  # limit a sample, where an oracle is asked
+    target: str | None = None  # the label that a targeted adversary wants
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +96,24 @@ class Outcome:
     clean: str  # label predicted before the attack
     attacked: str  # label predicted under it
     status: Status  # wrong before the attack | broken by a verified counterexample | held
+    evidence: Literal["searched", "inherited"] | None = None  # this gate's own, or another's; None: not attacked
     score: float | None = None  # probability of the positive label under the attack
     found_by: str | None = None  # the gate that found the counterexample
+    attack: str | None = None  # its search that did, such as apgd-ce
     distance_levels: float | None = None  # of the counterexample, in the gate's norm
     restart: int | None = None
     step: int | None = None
     counterexample: str | None = None  # file, relative to the report's folder
     sha256: str | None = None  # of the counterexample's stored pixels, C order
+    queries: int | None = None  # that reached the oracle in this gate, where one is asked
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """Accuracy from a budget on, up to the next point's."""
+
+    levels: float  # grey levels
+    accuracy: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +130,7 @@ class GateResult:
     cost: Cost = field(default_factory=Cost)
     findings: tuple[Finding, ...] = ()
     samples: tuple[Outcome, ...] = ()
+    curve: tuple[CurvePoint, ...] = ()  # minimum-norm attacks: accuracy against the budget, the whole curve
     error: str | None = None  # why the verdict is `error`
 
 

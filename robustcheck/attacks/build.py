@@ -1,25 +1,112 @@
-"""From an attack's entry in a policy to the attack."""
+"""From an attack's entry in a policy to the searches that it stands for, in the order in which they run."""
 
 from __future__ import annotations
 
-from robustcheck.attacks.base import GradientAttack
+from functools import singledispatch
+
+from robustcheck.attacks.apgd import APGD
+from robustcheck.attacks.base import Attack
 from robustcheck.attacks.fgsm import FGSM
+from robustcheck.attacks.fmn import FMN
+from robustcheck.attacks.objectives import Loss, objective
 from robustcheck.attacks.pgd import PGD
-from robustcheck.policy import FGSMSpec, PGDSpec
-from robustcheck.threats import LinfBall
+from robustcheck.attacks.square import Square
+from robustcheck.policy import APGDSpec, AttackSpec, EnsembleSpec, FGSMSpec, FMNSpec, PGDSpec, Quantity, SquareSpec
+from robustcheck.threats import Ball, Goal, LinfBall
 
 STEP_RATIO = 2.5  # of ε / steps: Madry et al.'s, far enough to reach the ball's border from any start
+FMN_STEP = 1.0  # the paper's α₀, the full range
+
+_SHORT: dict[Loss, str] = {"cross_entropy": "ce", "margin": "margin", "dlr": "dlr"}
 
 
-def build(spec: FGSMSpec | PGDSpec, ball: LinfBall) -> GradientAttack:
-    """The attack that a policy asks for, inside a ball."""
-    if isinstance(spec, FGSMSpec):
-        return FGSM()
-    bits = ball.maximum.bit_length()
-    step = (
-        STEP_RATIO * ball.radius / spec.steps
-        if spec.step_size is None
-        else float(spec.step_size.in_levels(bits) / ball.maximum)
+def build(spec: AttackSpec, ball: Ball, goal: Goal, *, queries: int | None = None) -> tuple[Attack, ...]:
+    """The searches that a policy asks for, inside a ball; each runs on what those before it left.
+
+    Args:
+        spec: the attack's entry.
+        ball: the budget.
+        goal: what the adversary wants.
+        queries: how often attacks that ask an oracle may ask about a sample.
+    """
+    return _build(spec, ball, goal, queries or 0)
+
+
+@singledispatch
+def _build(spec: AttackSpec, _ball: Ball, _goal: Goal, _queries: int) -> tuple[Attack, ...]:
+    raise AssertionError(spec)
+
+
+@_build.register
+def _fgsm(spec: FGSMSpec, _ball: Ball, goal: Goal, _queries: int) -> tuple[Attack, ...]:
+    return (FGSM(objective=objective(spec.loss, goal)),)
+
+
+@_build.register
+def _pgd(spec: PGDSpec, ball: Ball, goal: Goal, _queries: int) -> tuple[Attack, ...]:
+    attack = PGD(
+        objective=objective(spec.loss, goal),
+        steps=spec.steps,
+        restarts=spec.restarts if spec.random_start else 1,  # from the image itself every restart is the same
+        step_share=_share(spec.step_size, ball, STEP_RATIO * ball.radius / spec.steps),
+        random_start=spec.random_start,
+        momentum=spec.momentum,
+        schedule=spec.schedule,
     )
-    restarts = spec.restarts if spec.random_start else 1  # from the image itself every restart is the same
-    return PGD(steps=spec.steps, restarts=restarts, step_share=step, random_start=spec.random_start)
+    return (attack,)
+
+
+@_build.register
+def _apgd(spec: APGDSpec, _ball: Ball, goal: Goal, _queries: int) -> tuple[Attack, ...]:
+    attack = _one_apgd(spec.loss, spec.steps, goal, spec.targets, restarts=spec.restarts)
+    return (APGD(**{**vars(attack), "momentum": spec.momentum, "rho": spec.rho}),)
+
+
+@_build.register
+def _fmn(spec: FMNSpec, ball: Ball, goal: Goal, _queries: int) -> tuple[Attack, ...]:
+    attack = FMN(
+        objective=objective(spec.loss, goal),
+        steps=spec.steps,
+        step_share=_share(spec.step_size, ball, FMN_STEP),
+        gamma=spec.gamma,
+    )
+    return (attack,)
+
+
+@_build.register
+def _square(spec: SquareSpec, _ball: Ball, goal: Goal, queries: int) -> tuple[Attack, ...]:
+    attack = Square(
+        objective=objective(spec.loss, goal),
+        steps=queries // spec.restarts,
+        restarts=spec.restarts,
+        share=spec.share,
+    )
+    return (attack,)
+
+
+@_build.register
+def _ensemble(spec: EnsembleSpec, ball: Ball, goal: Goal, _queries: int) -> tuple[Attack, ...]:
+    members: list[Attack] = [
+        _one_apgd("cross_entropy", spec.steps, goal, 0),
+        _one_apgd("dlr", spec.steps, goal, spec.targets),
+        FMN(objective=objective("margin", goal), steps=spec.steps, step_share=FMN_STEP),
+    ]
+    if isinstance(ball, LinfBall):
+        members.append(Square(objective=objective("margin", goal), steps=spec.queries, share=spec.square_share))
+    return tuple(members)
+
+
+def _one_apgd(loss: Loss, steps: int, goal: Goal, targets: int, restarts: int = 1) -> APGD:
+    """APGD; towards each of the likeliest other labels in turn if `targets` says how many, and the goal leaves it."""
+    aims = min(targets, goal.labels - 1) if goal.toward is None and not goal.multilabel else 0
+    return APGD(
+        objective=objective(loss, goal, aimed=aims > 0),
+        steps=steps,
+        restarts=restarts * max(1, aims),
+        aims=aims,
+        name=f"apgd-{_SHORT[loss]}{'-targeted' if aims else ''}",
+    )
+
+
+def _share(size: Quantity | None, ball: Ball, default: float) -> float:
+    return default if size is None else float(size.in_levels(ball.maximum.bit_length()) / ball.maximum)

@@ -1,16 +1,58 @@
 """Random numbers that depend on (seed, gate, sample, restart) and on nothing else.
 
-Batch size, order of the samples, and number of workers or devices change no draw; nor does one draw change another.
+Batch size, order of the samples, and number of workers or devices change no draw; nor does one draw change another. A
+batch's rows have a key each, and number k of a row is a function of its key and k: rows that are at different steps
+of their searches draw together, in a few tensor operations.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
 
-import numpy as np
+import torch
+
+# SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators"), as signed 64-bit integers.
+_GAMMA = 0x9E3779B97F4A7C15 - 2**64
+_MIX = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
+_STREAM = 2**40  # numbers of a row that belong to one draw of a search
 
 
-def stream(seed: int, gate: str, sample: str, restart: int) -> np.random.Generator:
-    """The generator of one restart of one sample in one gate: counter-based (Philox), the same on every platform."""
-    key = hashlib.sha256(f"{seed}\0{gate}\0{sample}\0{restart}".encode()).digest()[:16]
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
+def key(seed: int, gate: str, sample: str, restart: int) -> int:
+    """What tells the draws of one restart of one sample in one gate from all others: 64 bits, signed."""
+    digest = hashlib.sha256(f"{seed}\0{gate}\0{sample}\0{restart}".encode()).digest()
+    return int.from_bytes(digest[:8], "little", signed=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """Random numbers of the rows with these keys."""
+
+    keys: torch.Tensor  # (N,) int64
+
+    @classmethod
+    def of(cls, keys: Sequence[int], device: torch.device) -> Draws:
+        """Of rows with these keys."""
+        return cls(keys=torch.tensor(keys, dtype=torch.int64, device=device))
+
+    def uniform(self, shape: Sequence[int], at: int | torch.Tensor = 0) -> torch.Tensor:
+        """Numbers in [0, 1), float32 (N, *shape).
+
+        Args:
+            shape: of one row's numbers.
+            at: which draw of the row this is, such as its step; one for all rows, or (N,).
+        """
+        count = torch.arange(1, prod(shape) + 1, dtype=torch.int64, device=self.keys.device)
+        place = torch.as_tensor(at, dtype=torch.int64, device=self.keys.device) * _STREAM
+        bits = (self.keys + place * _GAMMA)[:, None] + count * _GAMMA
+        for shift, factor in zip((30, 27), _MIX, strict=True):
+            bits = (bits ^ _logical_shift(bits, shift)) * factor
+        bits = bits ^ _logical_shift(bits, 31)
+        return (_logical_shift(bits, 40).float() * 2.0**-24).view(-1, *shape)
+
+
+def _logical_shift(bits: torch.Tensor, by: int) -> torch.Tensor:
+    """Shift right with zeros coming in, as unsigned integers do."""
+    return (bits >> by) & ((1 << (64 - by)) - 1)

@@ -1,21 +1,132 @@
-"""What the adversary raises: one loss a sample."""
+"""What the adversary raises: one loss a sample, above 0 where the reading is what it wants.
+
+Each is defined for two labels, three and more, for one logit (whose head is read as two labels), and for several
+findings at once. They are functions of logits or log-probabilities, at the operating point: a softmax or sigmoid head
+does not kill their gradient.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 import torch
+
+from robustcheck.threats import Goal
+
+Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Logits (N, K), true readings (N,) and aims (N,) to losses (N,). An aim is a label that this row is to be turned to;
+objectives that have one of their own, or need none, do not look at it."""
+
+Loss = Literal["cross_entropy", "margin", "dlr"]
+
+_TINY = 1e-12
+
+
+def objective(loss: Loss, goal: Goal, *, aimed: bool = False) -> Objective:
+    """The loss that serves a goal.
+
+    Args:
+        loss: `cross_entropy`, `margin` (Carlini, Wagner 2017, arXiv 1608.04644, f₆) or `dlr`, the difference of
+            logits ratio (Croce, Hein 2020, arXiv 2003.01690, equations 5 and 6).
+        goal: what the adversary wants.
+        aimed: each row goes for its own aim, one label among those that would do.
+    """
+    if goal.multilabel:
+        return _findings(loss, goal)
+    if goal.toward is not None:
+        return _toward(loss, goal.toward)
+    if aimed:
+        return _aimed(loss)
+    return lambda logits, labels, _aims: _UNTARGETED[loss](logits, labels)
 
 
 def log_odds(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Log-odds (N,) against the true label: log((1 - p) / p) of its softmax probability p.
+    """Log-odds (N,) against a label: log((1 - p) / p) of its softmax probability p.
 
-    Its gradient is a positive multiple of that of the cross-entropy -log p, so signed steps go the same way; but where
-    the network is sure and the gradient of cross-entropy rounds to zero, this one does not. For two labels, or one
-    logit, it is the margin between them. Above 0 more than half of the probability lies elsewhere.
+    It is what `cross_entropy` raises. It rises with the cross-entropy -log p and its gradient is a positive multiple of
+    that, so signed and normalised steps, and comparisons of losses, are the same; but where the network is sure and the
+    gradient of cross-entropy rounds to zero, this one does not. For two labels, or one logit, it is the margin between
+    them. Above 0 more than half of the probability lies elsewhere.
 
     Args:
         logits: (N, K), K >= 2; log-probabilities are logits too.
         labels: (N,) indexes.
     """
-    true = logits.gather(1, labels[:, None])
-    others = logits.scatter(1, labels[:, None], -torch.inf)
-    return others.logsumexp(dim=1) - true.squeeze(1)
+    if logits.shape[1] == 2:
+        return margin(logits, labels)
+    return _others(logits, labels).logsumexp(dim=1) - _of(logits, labels)
+
+
+def margin(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """How far the best other label is ahead of this one: (N,)."""
+    return _others(logits, labels).amax(dim=1) - _of(logits, labels)
+
+
+def dlr(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The margin in units of the distance between the best and the third best logit: no scale of the logits matters.
+
+    With two labels there is no third, and one logit more is the margin itself.
+    """
+    if logits.shape[1] < 3:
+        return margin(logits, labels)
+    best = logits.topk(3, dim=1).values
+    return margin(logits, labels) / (best[:, 0] - best[:, 2]).clamp_min(_TINY)
+
+
+def _cross_entropy_to(logits: torch.Tensor, _labels: torch.Tensor, aims: torch.Tensor) -> torch.Tensor:
+    return -log_odds(logits, aims)
+
+
+def _margin_to(logits: torch.Tensor, labels: torch.Tensor, aims: torch.Tensor) -> torch.Tensor:
+    return _of(logits, aims) - _of(logits, labels)
+
+
+def _dlr_to(logits: torch.Tensor, labels: torch.Tensor, aims: torch.Tensor) -> torch.Tensor:
+    """Targeted DLR; with three labels the third best stands for the mean of the third and the fourth."""
+    if logits.shape[1] < 3:
+        return _margin_to(logits, labels, aims)
+    best = logits.topk(min(4, logits.shape[1]), dim=1).values
+    scale = best[:, 0] - best[:, 2:].mean(dim=1)
+    return _margin_to(logits, labels, aims) / scale.clamp_min(_TINY)
+
+
+_UNTARGETED = {"cross_entropy": log_odds, "margin": margin, "dlr": dlr}
+_TO: dict[str, Objective] = {"cross_entropy": _cross_entropy_to, "margin": _margin_to, "dlr": _dlr_to}
+
+
+def _aimed(loss: Loss) -> Objective:
+    return _TO[loss]
+
+
+def _toward(loss: Loss, label: int) -> Objective:
+    """One label is wanted, and all others are in its way: the untargeted loss of that label, the other way round."""
+
+    def toward(logits: torch.Tensor, labels: torch.Tensor, _aims: torch.Tensor) -> torch.Tensor:
+        return -_UNTARGETED[loss](logits, torch.full_like(labels, label))
+
+    return toward
+
+
+def _findings(loss: Loss, goal: Goal) -> Objective:
+    """Of several findings any that may be turned will do: the margin is that of the one nearest to its threshold.
+
+    `cross_entropy` takes the soft maximum (log-sum-exp) of those margins, which every finding pulls at. There is no
+    scale to divide by (`dlr`): findings do not compete.
+    """
+
+    def turned(logits: torch.Tensor, labels: torch.Tensor, _aims: torch.Tensor) -> torch.Tensor:
+        present = (labels[:, None] >> torch.arange(logits.shape[1], device=labels.device)) & 1
+        margins = torch.where(present.bool(), -logits, logits)
+        margins = margins.masked_fill(~goal.findings(labels), -torch.inf)
+        return margins.logsumexp(dim=1) if loss == "cross_entropy" else margins.amax(dim=1)
+
+    return turned
+
+
+def _of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return logits.gather(1, labels[:, None]).squeeze(1)
+
+
+def _others(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return logits.scatter(1, labels[:, None], -torch.inf)

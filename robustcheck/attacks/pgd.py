@@ -1,28 +1,67 @@
-"""PGD: many signed steps, each projected back into the ball (Madry et al. 2018, arXiv 1706.06083, section 2.1)."""
+"""PGD: many steepest steps, each projected back into the ball (Madry et al. 2018, arXiv 1706.06083, section 2.1).
+
+With `momentum` it follows a decaying sum of normalised gradients (Dong et al. 2018, arXiv 1710.06081, algorithm 1).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import pi
+from typing import Literal
 
 import torch
 
-from robustcheck.attacks.base import State, Uniform
-from robustcheck.threats import LinfBall
+from robustcheck.attacks.base import State, Told, per_row
+from robustcheck.attacks.draws import Draws
+from robustcheck.attacks.objectives import Objective
+from robustcheck.threats import Ball
+
+Schedule = Literal["constant", "linear", "cosine"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PGD:
-    """xₜ₊₁ = project(xₜ + α · sign ∇ₓ loss), from a uniform point of the ball (or from the image)."""
+    """xₜ₊₁ = project(xₜ + αₜ · u(∇ₓ loss)), u the unit direction of steepest ascent, from a point of the ball."""
 
+    objective: Objective
     steps: int
     restarts: int
     step_share: float  # α, as a share of the full range
     random_start: bool
+    momentum: float = 0.0  # μ, the share of the sum of gradients that is kept
+    schedule: Schedule = "constant"  # of αₜ, which falls to 0 with the others
+    name: str = "pgd"
+    asks: Literal["gradient"] = "gradient"
+    minimum_norm: bool = False
+    aims: int = 0
 
-    def start(self, clean: torch.Tensor, ball: LinfBall, uniform: Uniform) -> State:
-        """At a uniform point of the ball, or at the image."""
-        return {"images": ball.sample(clean, uniform()) if self.random_start else clean}
+    def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
+        """At a point of the ball."""
+        return {"images": images, "sum": torch.zeros_like(images)} if self.momentum else {"images": images}
 
-    def step(self, state: State, gradient: torch.Tensor, clean: torch.Tensor, ball: LinfBall) -> State:
-        """One signed step and its projection."""
-        return {"images": ball.project(state["images"] + self.step_share * gradient.sign(), clean)}
+    def step(self, state: State, told: Told, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
+        """One step and its projection."""
+        assert told.gradient is not None
+        kept: State = {}
+        direction = told.gradient
+        if self.momentum:
+            direction = self.momentum * state["sum"] + _normalised(direction)
+            kept = {"sum": direction}
+        step = ball.steepest(direction) * self._size(told.step)
+        return {"images": ball.project(step.add_(state["images"]), clean), **kept}
+
+    def best(self, state: State) -> torch.Tensor:
+        """The last point."""
+        return state["images"]
+
+    def _size(self, step: torch.Tensor) -> torch.Tensor | float:
+        if self.schedule == "constant":
+            return self.step_share
+        left = 1 - step / self.steps
+        return per_row(self.step_share * (left if self.schedule == "linear" else (1 - (pi * left).cos()) / 2))
+
+
+def _normalised(gradient: torch.Tensor) -> torch.Tensor:
+    """To a mean absolute value of 1 a row: gradients of all steps weigh the same in their sum."""
+    mean = gradient.abs().flatten(1).mean(dim=1)
+    return gradient / per_row(mean.clamp_min(torch.finfo(torch.float32).tiny))

@@ -1,7 +1,7 @@
 """Attacks propose, the evaluation disposes.
 
-A proposal is rounded to the stored depth, checked to lie in the threat model in whole grey levels, and shown to the
-shipped artefact in full precision. Only what is still read wrongly then is a counterexample.
+A proposal is checked to lie in the threat model in whole grey levels, and shown to the shipped artefact in full
+precision. Only if that is then read as the adversary wants is it a counterexample.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ import numpy as np
 import torch
 
 from robustcheck.models import Candidate
-from robustcheck.threats import LinfBall
+from robustcheck.threats import Ball, Goal
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adjudicated:
-    """What became of N proposals; all tensors are on the CPU."""
+    """What became of N proposals, on the host."""
 
-    broken: torch.Tensor  # (N,) bool: admissible, and read wrongly
+    broken: np.ndarray  # (N,) bool: admissible, and read as the adversary wants
     stored: np.ndarray  # (N, C, H, W) uint8 or uint16: the images as they would be stored
-    decision: torch.Tensor  # (N,) label index, or NO_ANSWER
-    distance: torch.Tensor  # (N,) grey levels from the clean image, in the threat model's norm
+    decision: np.ndarray  # (N,) readings
+    distance: np.ndarray  # (N,) grey levels from the clean image, in the threat model's norm
     score: torch.Tensor | None  # (N,) probability of the positive label
-    admissible: torch.Tensor  # (N,) bool
+    admissible: np.ndarray  # (N,) bool
 
 
 def adjudicate(
-    candidate: Candidate, ball: LinfBall, proposals: torch.Tensor, clean: torch.Tensor, labels: torch.Tensor
+    candidate: Candidate, ball: Ball, goal: Goal, proposals: torch.Tensor, clean: torch.Tensor, labels: torch.Tensor
 ) -> Adjudicated:
-    """Judge proposals and clean images (N, C, H, W), shares of the full range, of samples with these labels (N,)."""
+    """Judge proposals and clean images (N, C, H, W), shares of the full range, of samples with true readings (N,)."""
     stored = to_stored(proposals, ball.maximum)
     reference = to_stored(clean, ball.maximum)
     distance = ball.distance(stored, reference)
@@ -40,12 +40,12 @@ def adjudicate(
     decision = candidate.head.decide(logits)
     score = candidate.head.positive_probability(logits)
     return Adjudicated(
-        broken=(admissible & (decision != labels)).cpu(),
+        broken=(admissible & goal.met(decision, labels)).cpu().numpy(),
         stored=stored.cpu().numpy().astype(np.uint8 if ball.maximum <= np.iinfo(np.uint8).max else np.uint16),
-        decision=decision.cpu(),
-        distance=distance.cpu(),
+        decision=decision.cpu().numpy(),
+        distance=distance.cpu().numpy(),
         score=None if score is None else score.cpu(),
-        admissible=admissible.cpu(),
+        admissible=admissible.cpu().numpy(),
     )
 
 

@@ -1,8 +1,8 @@
 """The search loop: a batch that stays full, and no work for samples that are done.
 
 Each row of the batch is one restart of one sample and carries its own step count. A row whose sample is broken leaves
-at once; a row that has made its steps is adjudicated at its last point and leaves; a waiting sample, or the next
-restart, takes the place. So nothing is computed for a sample that is done, and the batch is full until the last
+at once; a row that has made its steps is adjudicated at its best point and leaves; a waiting sample, or the next
+restart, takes its place. So nothing is computed for a sample that is done, and the batch is full until the last
 samples. Rows are independent of one another: the batch's size and order change no result but by float reassociation.
 """
 
@@ -11,16 +11,27 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
 
-from robustcheck.attacks import GradientAttack, State, log_odds
+from robustcheck.attacks import Attack, Told
+from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.adjudication import Adjudicated, adjudicate
-from robustcheck.models import Candidate, WhiteBox
-from robustcheck.threats import LinfBall
+from robustcheck.evaluation.rows import Rows
+from robustcheck.models import Candidate, ScoreOracle, WhiteBox
+from robustcheck.models.process import full_precision
+from robustcheck.threats import Ball, Goal
 
-_REFILL = 16  # a batch is refilled when one place in so many is free: joining rows copies all of them
+_NEARER = 0.98  # of the last proposal's distance, from which a minimum-norm search proposes again
+
+
+class Held(Protocol):
+    """Takes the last points (M, C, H, W) of rows that hold, with samples, clean images and what the loss was (M,)."""
+
+    def __call__(self, samples: np.ndarray, images: torch.Tensor, clean: torch.Tensor, loss: torch.Tensor, /) -> None:
+        """Remember them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +39,7 @@ class Hit:
     """A verified counterexample, as the search found it."""
 
     sample: int
+    attack: str
     stored: np.ndarray  # (C, H, W)
     decision: int
     distance: float  # grey levels
@@ -38,166 +50,151 @@ class Hit:
 
 @dataclass(kw_only=True)
 class Trace:
-    """What a search saw besides its hits."""
+    """What the searches of a gate saw besides their hits."""
 
     scores: dict[int, float] = field(default_factory=dict)  # most adverse admissible probability of the positive label
-    moved: set[int] = field(default_factory=set)  # samples that had a finite gradient to follow at least once
+    moved: set[int] = field(default_factory=set)  # samples for which there was something to follow at least once
     not_finite: set[int] = field(default_factory=set)  # samples that had a NaN or infinite gradient
+    gradients_not_finite: int = 0  # how many gradients had
     unstorable: int = 0  # proposals that were read wrongly before rounding and rightly after
-
-
-@dataclass(kw_only=True)
-class _Rows:
-    """The batch: one row a search. All tensors share their first dimension."""
-
-    sample: torch.Tensor  # (N,) on the CPU, as are restart and step
-    restart: torch.Tensor
-    step: torch.Tensor
-    label: torch.Tensor  # (N,) on the candidate's device, as are clean and state
-    clean: torch.Tensor
-    state: State
-
-    def __len__(self) -> int:
-        return len(self.sample)
-
-    def take(self, keep: torch.Tensor) -> _Rows:
-        """The rows where `keep` (N,) on the CPU is true."""
-        there = keep.to(self.clean.device)
-        return _Rows(
-            sample=self.sample[keep],
-            restart=self.restart[keep],
-            step=self.step[keep],
-            label=self.label[there],
-            clean=self.clean[there],
-            state={name: rows[there] for name, rows in self.state.items()},
-        )
-
-    def join(self, other: _Rows) -> _Rows:
-        return _Rows(
-            sample=torch.cat([self.sample, other.sample]),
-            restart=torch.cat([self.restart, other.restart]),
-            step=torch.cat([self.step, other.step]),
-            label=torch.cat([self.label, other.label]),
-            clean=torch.cat([self.clean, other.clean]),
-            state={name: torch.cat([rows, other.state[name]]) for name, rows in self.state.items()},
-        )
 
 
 @dataclass(kw_only=True)
 class Engine:
     """One search of one attack over samples of one shape."""
 
-    attack: GradientAttack
+    attack: Attack
+    access: WhiteBox | ScoreOracle
     candidate: Candidate
-    ball: LinfBall
-    labels: torch.Tensor  # (all samples,) on the CPU
-    positive: int | None
+    ball: Ball
+    goal: Goal
+    labels: torch.Tensor  # (all samples,) true readings, on the CPU
+    is_positive: Callable[[int], bool]  # whether a true reading has the positive label
     load: Callable[[list[int]], torch.Tensor]  # sample numbers to clean images on the candidate's device
-    stream: Callable[[int, int], np.random.Generator]  # of a sample's restart
+    key: Callable[[int, int], int]  # of the draws of a sample's restart
     found: Callable[[Hit], None]
     progress: Callable[[int], None]  # how many samples of this search are done
+    aim: Callable[[int, int], int] = lambda _sample, _rank: 0  # the label of that rank among a sample's others
+    warm: Callable[[list[int]], tuple[np.ndarray, torch.Tensor] | None] = lambda _samples: None  # known better starts
+    held: Held = lambda _samples, _images, _clean, _loss: None
     trace: Trace = field(default_factory=Trace)
+    _turn: int = 0
+    _done: int = 0
 
     def run(self, samples: Sequence[int]) -> None:
         """Search until each sample is broken or has had all its restarts."""
-        access = WhiteBox(self.candidate)
         waiting = deque((sample, 0) for sample in samples)
-        rows: _Rows | None = None
-        done = 0
-        while waiting or rows:
-            rows = self._fill(rows, waiting)
-            images = rows.state["images"]
-            logits, gradient = access.gradient(images, rows.label, log_odds)
-            fooled = (self.candidate.head.decide(logits) != rows.label).cpu()
-            if fooled.any():
-                broken = torch.zeros(len(rows), dtype=torch.bool)
-                where = fooled.to(gradient.device)
-                broken[fooled] = self._judge(rows.take(fooled), gradient[where], fooled=True)
-                done += int(broken.sum())
-                rows, gradient = rows.take(~broken), gradient[(~broken).to(gradient.device)]
-            if len(rows):
-                gradient = self._usable(rows, gradient)
-                rows.state = self.attack.step(rows.state, gradient, rows.clean, self.ball)
-                rows.step = rows.step + 1
-                rows, finished = self._finish(rows, gradient, waiting)
-                done += finished
-            self.progress(done)
+        with full_precision(self.candidate.device):
+            rows = self._enter(waiting, self.candidate.chunks.limit) if waiting else None
+            while rows is not None and len(rows):
+                self._turn += 1
+                free = self._advance(rows, waiting)
+                if len(free):
+                    rows = self._refill(rows, free, waiting)
+                    self.progress(self._done)
 
-    def _fill(self, rows: _Rows | None, waiting: deque[tuple[int, int]]) -> _Rows:
-        """Put waiting searches into the free places."""
-        limit = self.candidate.chunks.limit
-        free = limit - (len(rows) if rows else 0)
-        if rows and (not waiting or free < max(1, limit // _REFILL)):
-            return rows
-        entering = [waiting.popleft() for _ in range(min(free, len(waiting)))]
-        numbers = [sample for sample, _ in entering]
-        clean = self.load(numbers)
+    def _advance(self, rows: Rows, waiting: deque[tuple[int, int]]) -> np.ndarray:
+        """Ask about all rows' points, adjudicate, step; returns the places (M,) of rows that leave."""
+        images = rows.state["images"]
+        told = self._ask(rows, images)
+        gone = np.zeros(len(rows), dtype=bool)
+        proposing = self._proposing(rows, images, told)
+        if len(proposing):
+            broken = self._judge(rows.take(proposing), images, told, proposing, fooled=True)
+            if not self.attack.minimum_norm:
+                gone[proposing[broken]] = True
+                self._done += int(broken.sum())
+        rows.state = self.attack.step(rows.state, told, rows.clean, self.ball, rows.draws)
+        rows.step = rows.step + 1
+        ending = np.flatnonzero((rows.ends <= self._turn) & ~gone)
+        if len(ending):
+            self._finish(rows.take(ending), told, ending, waiting)
+            gone[ending] = True
+        leaving = np.flatnonzero(gone)
+        if len(leaving):
+            self.trace.moved.update(rows.sample[leaving][rows.moved.cpu().numpy()[leaving]].tolist())
+        return leaving
 
-        def uniform() -> torch.Tensor:
-            draws = [
-                self.stream(sample, restart).random(clean.shape[1:], dtype=np.float32) for sample, restart in entering
-            ]
-            return torch.from_numpy(np.stack(draws)).to(clean.device)
+    def _ask(self, rows: Rows, images: torch.Tensor) -> Told:
+        """What is found at the rows' points. What is not finite is noted, and not followed."""
+        gradient: torch.Tensor | None = None
+        if self.attack.asks == "gradient":
+            assert isinstance(self.access, WhiteBox)
+            logits, loss, gradient = self.access.gradient(images, rows.label, rows.aim, self.attack.objective)
+            steepness = torch.linalg.vector_norm(gradient, torch.inf, dim=(1, 2, 3))
+            usable = (steepness > 0) & (steepness < torch.inf)  # neither holds for a NaN
+            if not usable.all() and not (finite := steepness.isfinite()).all():
+                self.trace.not_finite.update(rows.sample[~finite.cpu().numpy()].tolist())
+                self.trace.gradients_not_finite += int((~finite).sum())
+                gradient = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        else:
+            logits = self.access.scores(torch.from_numpy(rows.sample), images)
+            loss = self.attack.objective(self.candidate.head.at_operating_point(logits), rows.label, rows.aim)
+            usable = loss.isfinite() & rows.last_loss.isfinite() & (loss != rows.last_loss)
+        rows.moved |= usable
+        rows.last_loss = loss
+        fooled = self.goal.met(self.candidate.head.decide(logits), rows.label)
+        return Told(step=rows.step, loss=loss, fooled=fooled, gradient=gradient)
 
-        sample = torch.tensor(numbers)
-        new = _Rows(
-            sample=sample,
-            restart=torch.tensor([restart for _, restart in entering]),
-            step=torch.zeros(len(entering), dtype=torch.int64),
-            label=self.labels[sample].to(clean.device),
-            clean=clean,
-            state=self.attack.start(clean, self.ball, uniform),
+    def _proposing(self, rows: Rows, images: torch.Tensor, told: Told) -> np.ndarray:
+        """Places of the rows whose points are worth adjudicating now."""
+        worth = told.fooled
+        if self.attack.minimum_norm and worth.any():
+            distance = self.ball.norm(images - rows.clean)
+            worth = worth & (distance < _NEARER * rows.proposed)
+            rows.proposed = torch.where(worth, distance, rows.proposed)
+        return np.flatnonzero(worth.cpu().numpy())
+
+    def _finish(self, rows: Rows, told: Told, places: np.ndarray, waiting: deque[tuple[int, int]]) -> None:
+        """Adjudicate rows that have made their steps; a sample that holds goes on with its next restart."""
+        images = self.attack.best(rows.state)
+        broken = self._judge(rows, images, told, places, fooled=False)
+        holding = np.flatnonzero(~broken)
+        again = rows.restart[holding] + 1 < self.attack.restarts
+        waiting.extend(
+            (int(sample), int(restart) + 1)
+            for sample, restart in zip(rows.sample[holding[again]], rows.restart[holding[again]], strict=True)
         )
-        return rows.join(new) if rows else new
+        self._done += len(rows) - int(again.sum())
+        if len(holding):
+            index = torch.from_numpy(holding).to(images.device)
+            loss = rows.state.get("best_loss", rows.last_loss)
+            self.held(rows.sample[holding], images[index], rows.clean[index], loss[index])
 
-    def _usable(self, rows: _Rows, gradient: torch.Tensor) -> torch.Tensor:
-        """The gradient with NaN and infinity as 0, after noting which samples had any and which had one to follow."""
-        flat = gradient.flatten(1)
-        finite = flat.isfinite().all(dim=1).cpu()
-        self.trace.not_finite.update(rows.sample[~finite].tolist())
-        if not finite.all():
-            gradient = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-            flat = gradient.flatten(1)
-        self.trace.moved.update(rows.sample[finite & flat.any(dim=1).cpu()].tolist())
-        return gradient
+    def _judge(self, rows: Rows, images: torch.Tensor, told: Told, places: np.ndarray, *, fooled: bool) -> np.ndarray:
+        """Adjudicate images, report the counterexamples; returns which rows (M,) are broken.
 
-    def _finish(self, rows: _Rows, gradient: torch.Tensor, waiting: deque[tuple[int, int]]) -> tuple[_Rows, int]:
-        """Adjudicate rows that have made their steps; returns those that go on, and how many samples are done."""
-        over = rows.step >= self.attack.steps
-        if not over.any():
-            return rows, 0
-        ending = rows.take(over)
-        broken = self._judge(ending, gradient[over.to(gradient.device)], fooled=False)
-        done = int(broken.sum())
-        for sample, restart in zip(ending.sample[~broken].tolist(), ending.restart[~broken].tolist(), strict=True):
-            if restart + 1 < self.attack.restarts:
-                waiting.append((sample, restart + 1))
-            else:
-                done += 1
-        return rows.take(~over), done
+        Each image is proposed as the nearest storable one; if that holds, as its storable neighbour on the gradient's
+        side, unless there is no gradient.
 
-    def _judge(self, rows: _Rows, gradient: torch.Tensor, *, fooled: bool) -> torch.Tensor:
-        """Adjudicate the rows' images, report the counterexamples; returns which rows are broken (N,).
-
-        Each image is proposed as it is, which rounds it to the nearest storable one; and, if that holds, as its
-        storable neighbour on the gradient's side.
+        Args:
+            rows: (M) of the rows, those at `places`.
+            images: their images (M, …), or those of all rows (N, …).
+            told: of all rows.
+            places: (M,).
+            fooled: the search saw them read wrongly.
         """
-        broken = self._propose(rows, rows.state["images"])
+        index = torch.from_numpy(places).to(rows.clean.device)
+        images = images[index] if fooled else images
+        broken = self._propose(rows, self.ball.nearest(images, rows.clean))
         if fooled:
             self.trace.unstorable += int((~broken).sum())
-        if not broken.all():
-            rest = (~broken).to(gradient.device)
-            images = rows.state["images"][rest]
-            broken[~broken] = self._propose(rows.take(~broken), self.ball.storable(images, gradient[rest]))
+        if told.gradient is not None and not broken.all():
+            rest = np.flatnonzero(~broken)
+            there = torch.from_numpy(rest).to(index.device)
+            left = rows.take(rest)
+            direction = told.gradient[index[there]]
+            broken[rest] = self._propose(left, self.ball.aside(images[there], left.clean, direction))
         return broken
 
-    def _propose(self, rows: _Rows, images: torch.Tensor) -> torch.Tensor:
-        verdict = adjudicate(self.candidate, self.ball, images, rows.clean, rows.label)
+    def _propose(self, rows: Rows, images: torch.Tensor) -> np.ndarray:
+        verdict = adjudicate(self.candidate, self.ball, self.goal, images, rows.clean, rows.label)
         self._remember_scores(rows.sample.tolist(), verdict)
-        for row in verdict.broken.nonzero().flatten().tolist():
+        for row in np.flatnonzero(verdict.broken).tolist():
             self.found(
                 Hit(
                     sample=int(rows.sample[row]),
+                    attack=self.attack.name,
                     stored=verdict.stored[row],
                     decision=int(verdict.decision[row]),
                     distance=float(verdict.distance[row]),
@@ -210,13 +207,68 @@ class Engine:
 
     def _remember_scores(self, samples: list[int], verdict: Adjudicated) -> None:
         """Keep, for AUROC, the score that hurts most: the lowest of a positive, the highest of a negative."""
-        if verdict.score is None:
+        if verdict.score is None or self.attack.minimum_norm:  # whose proposals lie at any distance
             return
         for row, sample in enumerate(samples):
             score = _finite(verdict.score, row)
             if score is not None and verdict.admissible[row]:
-                worse = min if int(self.labels[sample]) == self.positive else max
+                worse = min if self.is_positive(int(self.labels[sample])) else max
                 self.trace.scores[sample] = worse(score, self.trace.scores.get(sample, score))
+
+    def _refill(self, rows: Rows, free: np.ndarray, waiting: deque[tuple[int, int]]) -> Rows:
+        """Put waiting searches into the places that rows left; with none left, the batch shrinks."""
+        limit = self.candidate.chunks.limit  # which may have been halved
+        spare = max(0, len(rows) - limit)
+        entering = min(len(waiting), max(0, len(free) - spare))
+        if entering:
+            rows.put(free[:entering], self._enter(waiting, entering))
+        stay = np.ones(len(rows), dtype=bool)
+        stay[free[entering:]] = False
+        return rows if stay.all() else rows.take(np.flatnonzero(stay))
+
+    def _enter(self, waiting: deque[tuple[int, int]], most: int) -> Rows:
+        """The next searches, before their first points."""
+        entering = [waiting.popleft() for _ in range(min(most, len(waiting)))]
+        samples = [sample for sample, _ in entering]
+        clean = self.load(samples)
+        device = clean.device
+        draws = Draws.of([self.key(sample, restart) for sample, restart in entering], device)
+        images = clean
+        if self.attack.random_start:
+            images = self.ball.sample(clean, draws.uniform(clean.shape[1:]))
+            images = self._warmed(images, clean, entering)
+        unknown = torch.full((len(entering),), torch.inf, device=device)
+        aims = (
+            [self.aim(sample, restart % self.attack.aims) for sample, restart in entering] if self.attack.aims else []
+        )
+        label = self.labels[samples].to(device)
+        state = self.attack.start(images, clean, self.ball, draws)
+        return Rows(
+            sample=np.array(samples),
+            restart=np.array([restart for _, restart in entering]),
+            ends=np.full(len(entering), self._turn + self.attack.steps),
+            label=label,
+            aim=torch.tensor(aims, device=device) if aims else label,
+            step=torch.zeros(len(entering), dtype=torch.int64, device=device),
+            keys=draws.keys,
+            clean=clean,
+            # Clones: rows are replaced in place, and a state may name one tensor twice.
+            state={name: values.clone() for name, values in state.items()},
+            moved=torch.zeros(len(entering), dtype=torch.bool, device=device),
+            last_loss=unknown,
+            proposed=unknown,
+        )
+
+    def _warmed(self, images: torch.Tensor, clean: torch.Tensor, entering: list[tuple[int, int]]) -> torch.Tensor:
+        """First restarts begin where a smaller budget's search ended, if that is known."""
+        first = [place for place, (_, restart) in enumerate(entering) if restart == 0]
+        known = self.warm([entering[place][0] for place in first])
+        if known is None:
+            return images
+        which, changes = known  # of the first restarts, and of unit norm
+        index = torch.tensor(first)[torch.from_numpy(which)].to(images.device)
+        start = self.ball.project(clean[index] + changes.to(images.device) * self.ball.radius, clean[index])
+        return images.index_copy(0, index, start)
 
 
 def _finite(scores: torch.Tensor | None, row: int) -> float | None:

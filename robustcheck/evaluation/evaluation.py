@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
 import torch
@@ -15,8 +16,10 @@ from robustcheck.data import load_samples
 from robustcheck.errors import EvaluationError, MissingExtra
 from robustcheck.evaluation.environment import environment
 from robustcheck.evaluation.evidence import Evidence
-from robustcheck.evaluation.gates import Setting, run_gate, threat
+from robustcheck.evaluation.gates import run_gate, threat
 from robustcheck.evaluation.ledger import Ledger
+from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.starts import Starts
 from robustcheck.models import load_candidate
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.process import left_as_found
@@ -72,11 +75,12 @@ class Evaluation:
         return [gate for gate in self.policy.gates if gate.family == own.family]
 
     def _budget(self, gate: Gate) -> Fraction:
-        """In grey levels; gates of equal budgets keep the policy's order."""
+        """In grey levels; gates of equal budgets keep the policy's order, and ladders go down before others go up."""
         setting = self._setting  # files alone may say how deep they are, and so which budget is the larger
         if gate.epsilon is None or isinstance(setting, _Failure):
             return Fraction(0)
-        return gate.epsilon.in_levels(setting.samples.bits)
+        levels = gate.epsilon.in_levels(setting.samples.bits)
+        return -levels if gate.descending else levels
 
     @property
     def model(self) -> ModelInfo | None:
@@ -158,10 +162,12 @@ class Evaluation:
             candidate=candidate,
             samples=samples,
             labels=torch.tensor(samples.labels, dtype=torch.int64),
+            logits=logits,
             decisions=candidate.head.decide(logits),
             scores=candidate.head.positive_probability(logits),
             seed=policy.seed,
             ledger=Ledger(),
+            starts=Starts(sum(prod(samples.shape_of(index)) for index in range(len(samples)))),
             evidence=self._evidence,
             progress=lambda done, of: self._progress(self._running, done, of),
         )

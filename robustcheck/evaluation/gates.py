@@ -3,48 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Set
+from dataclasses import replace
 from math import floor
 
 import numpy as np
-import torch
 
-from robustcheck.attacks import build
-from robustcheck.attacks.draws import stream
-from robustcheck.data import Samples
-from robustcheck.evaluation.engine import Engine, Hit, Trace
-from robustcheck.evaluation.evidence import Evidence
-from robustcheck.evaluation.ledger import Entry, Ledger
+from robustcheck.evaluation.ledger import Entry
 from robustcheck.evaluation.metrics import Readings, measure
+from robustcheck.evaluation.searching import Found, Search
+from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.verdicts import judge, require
-from robustcheck.models import Candidate
 from robustcheck.models.head import NO_ANSWER
-from robustcheck.models.loading import as_shares, by_shape
 from robustcheck.policy import Gate
-from robustcheck.results import Cost, Finding, GateResult, Metric, Outcome, Threat
-from robustcheck.threats import LinfBall
+from robustcheck.results import Cost, CurvePoint, Finding, GateResult, Metric, Outcome, Queries, Threat
+from robustcheck.threats import Goal, ball_of
 
-NO_ANSWER_NAME = "(no answer)"
 EXAMPLES = 6  # samples a gate whose clean image is kept for the report
 
-_LOST = Entry(decision=NO_ANSWER, distance=0, score=None, found_by="", restart=0, step=0, file=None, sha256="")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What all gates of a policy share."""
-
-    candidate: Candidate
-    samples: Samples
-    labels: torch.Tensor  # (N,) true
-    decisions: torch.Tensor  # (N,) of the candidate on the clean images
-    scores: torch.Tensor | None  # (N,) clean probability of the positive label
-    seed: int
-    ledger: Ledger
-    evidence: Evidence
-    progress: Callable[[int, int], None]  # samples done, of
+_LOST = Entry(
+    decision=NO_ANSWER, distance=0, score=None, found_by="", attack="", restart=0, step=0, file=None, sha256=""
+)
 
 
 def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
@@ -52,25 +31,27 @@ def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     if gate.attack is None or gate.epsilon is None:
         return _unattacked(gate, setting)
     began, meter = time.perf_counter(), replace(setting.candidate.meter)
-    ball = LinfBall.of(gate.epsilon, setting.samples.bits)
-    family = gate.family if shared else gate.id
-    known = setting.ledger.within(family, ball.levels)
-    right = (setting.decisions == setting.labels).nonzero().flatten().tolist()
-    trace = _search(gate, setting, ball, family, [sample for sample in right if sample not in known])
-    setting.ledger.add_scores(family, ball.levels, trace.scores)
-    broken = setting.ledger.within(family, ball.levels)
-    scores = _most_adverse(setting, setting.ledger.scores_within(family, ball.levels))
+    ball = ball_of(gate.norm, gate.epsilon, setting.samples.bits)
+    goal = _goal(gate, setting)
+    family, levels = gate.family if shared else gate.id, float(ball.levels)
+    right = (setting.decisions == setting.labels) & goal.applies(setting.labels)
+    attacked: list[int] = right.nonzero().flatten().tolist()
+    found = Search(gate=gate, setting=setting, ball=ball, goal=goal, family=family).run(attacked)
+    setting.ledger.add_scores(family, levels, found.trace.scores)
+    broken = {sample: entry for sample, entry in setting.ledger.within(family, levels).items() if right[sample]}
+    scores = _most_adverse(setting, setting.ledger.scores_within(family, levels), broken)
     _keep_examples(gate, setting, broken)
 
-    metrics = measure(_readings(setting, broken, scores), attacked=True)
+    metrics = measure(_readings(setting, broken, scores), attacked=right.numpy())
     requirements = require(gate.bounds, metrics)
-    blind = _blind(right, broken, trace)
-    findings = _findings(setting, trace, blind)
+    blind = _blind(attacked, broken, found)
     verdict, error = judge(requirements), None
     if verdict == "error":
         error = _undefined(gate, metrics)
     elif (
-        verdict == "pass" and blind and judge(require(gate.bounds, _without(setting, broken, scores, blind))) != "pass"
+        verdict == "pass"
+        and blind
+        and judge(require(gate.bounds, _without(setting, broken, scores, blind, right.numpy()))) != "pass"
     ):
         verdict = "error"
         error = (
@@ -89,9 +70,11 @@ def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
             seconds=round(time.perf_counter() - began, 3),
             forward=setting.candidate.meter.forward - meter.forward,
             gradient=setting.candidate.meter.gradient - meter.gradient,
+            queries=_queries(found, attacked),
         ),
-        findings=findings,
-        samples=_outcomes(setting, broken, scores),
+        findings=_findings(setting, found, blind),
+        samples=_outcomes(gate, setting, broken, scores, found, set(attacked)),
+        curve=_curve(setting, family, set(attacked)) if gate.attack.name == "fmn" else (),
         error=error,
     )
 
@@ -102,17 +85,37 @@ def threat(gate: Gate, bits: int) -> Threat:
     levels = gate.epsilon.in_levels(bits)
     return Threat(
         goal=gate.goal,
-        knowledge="white-box",
+        target=gate.target,
+        knowledge=gate.knowledge,
         norm=gate.norm,
         epsilon=gate.epsilon.text,
         epsilon_share=float(levels / (2**bits - 1)),
-        epsilon_levels=floor(levels),
+        epsilon_levels=floor(levels) if gate.norm == "linf" else float(levels),
+        queries=gate.queries,
     )
 
 
+def _goal(gate: Gate, setting: Setting) -> Goal:
+    head = setting.candidate.head
+    return Goal(
+        kind=gate.goal,
+        labels=len(head.labels),
+        target=None if gate.target is None else head.labels.index(gate.target),
+        positive=head.positive,
+    )
+
+
+def _queries(found: Found, attacked: list[int]) -> Queries:
+    """What reached the oracle about the samples that were attacked."""
+    if found.queries is None or not attacked:
+        return Queries()
+    counts = found.queries[attacked]
+    return Queries(total=int(counts.sum()), max=int(counts.max()), median=float(np.median(counts)))
+
+
 def _unattacked(gate: Gate, setting: Setting) -> GateResult:
-    scores = _most_adverse(setting, [])
-    metrics = measure(_readings(setting, {}, scores), attacked=False)
+    scores = _most_adverse(setting, [], {})
+    metrics = measure(_readings(setting, {}, scores), attacked=None)
     requirements = require(gate.bounds, metrics)
     verdict = judge(requirements)
     return GateResult(
@@ -122,51 +125,9 @@ def _unattacked(gate: Gate, setting: Setting) -> GateResult:
         verdict=verdict,
         metrics=metrics,
         requirements=requirements,
-        samples=_outcomes(setting, {}, scores),
+        samples=_outcomes(gate, setting, {}, scores),
         error=_undefined(gate, metrics) if verdict == "error" else None,
     )
-
-
-def _search(gate: Gate, setting: Setting, ball: LinfBall, family: object, samples: list[int]) -> Trace:
-    trace = Trace()
-    if gate.attack is None or not samples:
-        return trace
-    attack, device, finished = build(gate.attack, ball), setting.candidate.device, 0
-
-    def record(hit: Hit) -> None:
-        file, sha256 = setting.evidence.counterexample(gate.id, hit.sample, hit.stored)
-        entry = Entry(
-            decision=hit.decision,
-            distance=hit.distance,
-            score=hit.score,
-            found_by=gate.id,
-            restart=hit.restart,
-            step=hit.step,
-            file=file,
-            sha256=sha256,
-        )
-        setting.ledger.add(family, hit.sample, entry)
-
-    shapes = [setting.samples.shape_of(sample) for sample in samples]
-    for group in by_shape(shapes):
-        Engine(
-            attack=attack,
-            candidate=setting.candidate,
-            ball=ball,
-            labels=setting.labels,
-            positive=setting.candidate.head.positive,
-            load=lambda numbers: as_shares(setting.samples, numbers, device),
-            stream=lambda sample, restart: stream(setting.seed, gate.id, setting.samples.names[sample], restart),
-            found=record,
-            progress=partial(_advance, setting, finished, len(samples)),
-            trace=trace,
-        ).run([samples[index] for index in group])
-        finished += len(group)
-    return trace
-
-
-def _advance(setting: Setting, before: int, of: int, done: int) -> None:
-    setting.progress(before + done, of)
 
 
 def _keep_examples(gate: Gate, setting: Setting, broken: dict[int, Entry]) -> None:
@@ -174,14 +135,15 @@ def _keep_examples(gate: Gate, setting: Setting, broken: dict[int, Entry]) -> No
         setting.evidence.clean(sample, setting.samples.image(sample))
 
 
-def _most_adverse(setting: Setting, verified: list[dict[int, float]]) -> np.ndarray | None:
+def _most_adverse(setting: Setting, verified: list[dict[int, float]], broken: dict[int, Entry]) -> np.ndarray | None:
     """Probability (N,) of the positive label at each sample's most adverse verified image; the clean one is one."""
     if setting.scores is None:
         return None
     scores = setting.scores.numpy().astype(np.float64)
-    positives = [label == setting.candidate.head.positive for label in setting.labels.tolist()]
-    for sample, score in (item for scores_of_search in verified for item in scores_of_search.items()):
-        scores[sample] = (min if positives[sample] else max)(scores[sample], score)
+    counterexamples = {sample: entry.score for sample, entry in broken.items() if entry.score is not None}
+    for sample, score in (item for search in (*verified, counterexamples) for item in search.items()):
+        positive = setting.candidate.head.is_positive(int(setting.labels[sample]))
+        scores[sample] = (min if positive else max)(scores[sample], score)
     return scores
 
 
@@ -198,20 +160,21 @@ def _readings(setting: Setting, broken: dict[int, Entry], scores: np.ndarray | N
 
 
 def _without(
-    setting: Setting, broken: dict[int, Entry], scores: np.ndarray | None, blind: set[int]
+    setting: Setting, broken: dict[int, Entry], scores: np.ndarray | None, blind: set[int], attacked: np.ndarray
 ) -> dict[str, Metric]:
     """The metrics if every sample that the attack could not search were broken."""
     lost = dict.fromkeys(blind, _LOST)
-    return measure(_readings(setting, broken | lost, scores), attacked=True)
+    return measure(_readings(setting, broken | lost, scores), attacked=attacked)
 
 
-def _blind(right: list[int], broken: dict[int, Entry], trace: Trace) -> set[int]:
-    """Samples that held while the attack never had a gradient to follow."""
-    return {sample for sample in right if sample not in broken and sample not in trace.moved}
+def _blind(attacked: list[int], broken: dict[int, Entry], found: Found) -> set[int]:
+    """Samples that held while no search ever had anything to follow."""
+    moved = found.trace.moved | {sample for sample, moved in found.inherited.items() if moved}
+    return {sample for sample in attacked if sample not in broken and sample not in moved}
 
 
-def _findings(setting: Setting, trace: Trace, blind: set[int]) -> tuple[Finding, ...]:
-    findings = []
+def _findings(setting: Setting, found: Found, blind: set[int]) -> tuple[Finding, ...]:
+    findings, trace = [], found.trace
     if blind:
         message = (
             f"{len(blind)} samples held, but none of their gradients was finite and not zero: the attack could not "
@@ -219,7 +182,10 @@ def _findings(setting: Setting, trace: Trace, blind: set[int]) -> tuple[Finding,
         )
         findings.append(Finding(code="no-usable-gradient", severity="warning", message=message))
     if trace.not_finite:
-        message = f"{len(trace.not_finite)} samples had gradients with NaN or infinity, which were not followed"
+        message = (
+            f"{trace.gradients_not_finite} gradients, of {len(trace.not_finite)} samples, had NaN or infinity, which "
+            "was not followed"
+        )
         findings.append(Finding(code="gradient-not-finite", severity="warning", message=message))
     if trace.unstorable:
         message = f"{trace.unstorable} proposals were read wrongly only until they were rounded to the stored depth"
@@ -239,30 +205,57 @@ def _undefined(gate: Gate, metrics: dict[str, Metric]) -> str:
     return f"{', '.join(names)} cannot be measured on these samples: none of them is of the kind that it is about"
 
 
-def _outcomes(setting: Setting, broken: dict[int, Entry], scores: np.ndarray | None) -> tuple[Outcome, ...]:
-    names = (*setting.candidate.head.labels, NO_ANSWER_NAME)  # NO_ANSWER is -1, the last of them
-    outcomes = []
+def _curve(setting: Setting, family: object, attacked: set[int]) -> tuple[CurvePoint, ...]:
+    """Accuracy at each distance at which it falls, from the nearest counterexamples that are known."""
+    nearest = setting.ledger.nearest(family)
+    distances = np.array(sorted(entry.distance for sample, entry in nearest.items() if sample in attacked))
+    right, samples = int((setting.decisions == setting.labels).sum()), len(setting.labels)
+    levels, lost = np.unique(distances, return_counts=True)
+    left = (right - np.cumsum(lost)) / samples
+    return tuple(
+        CurvePoint(levels=float(level), accuracy=float(accuracy))
+        for level, accuracy in zip((0.0, *levels), (right / samples, *left), strict=True)
+    )
+
+
+def _outcomes(
+    gate: Gate,
+    setting: Setting,
+    broken: dict[int, Entry],
+    scores: np.ndarray | None,
+    found: Found | None = None,
+    attacked: Set[int] = frozenset(),
+) -> tuple[Outcome, ...]:
+    outcomes, head = [], setting.candidate.head
     for sample, (label, clean) in enumerate(zip(setting.labels.tolist(), setting.decisions.tolist(), strict=True)):
-        entry = broken.get(sample)
-        unbroken = Outcome(
+        outcome = Outcome(
             sample=setting.samples.names[sample],
-            label=names[label],
-            clean=names[clean],
-            attacked=names[clean],
+            label=head.name(label),
+            clean=head.name(clean),
+            attacked=head.name(clean),
             status="held" if label == clean else "wrong",
             score=None if scores is None else float(scores[sample]),
         )
-        outcomes.append(unbroken if entry is None else _broken_outcome(unbroken, entry, names[entry.decision]))
+        if found is not None and sample in attacked:
+            queries = None if found.queries is None else int(found.queries[sample])
+            outcome = replace(outcome, queries=queries)
+            if (entry := broken.get(sample)) is not None:
+                outcome = _broken_outcome(outcome, entry, head.name(entry.decision), gate)
+            else:
+                outcome = replace(outcome, evidence="inherited" if sample in found.inherited else "searched")
+        outcomes.append(outcome)
     return tuple(outcomes)
 
 
-def _broken_outcome(unbroken: Outcome, entry: Entry, attacked: str) -> Outcome:
+def _broken_outcome(outcome: Outcome, entry: Entry, attacked: str, gate: Gate) -> Outcome:
     return replace(
-        unbroken,
+        outcome,
         attacked=attacked,
         status="broken",
+        evidence="searched" if entry.found_by == gate.id else "inherited",
         score=entry.score,
         found_by=entry.found_by,
+        attack=entry.attack,
         distance_levels=entry.distance,
         restart=entry.restart,
         step=entry.step,

@@ -1,4 +1,4 @@
-"""What is known so far: the nearest verified counterexample of each sample, in each threat family."""
+"""What is known so far, per sample and threat family, and which search found it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from dataclasses import dataclass
 class Entry:
     """A verified counterexample and where it came from."""
 
-    decision: int  # label index it is read as, or NO_ANSWER
+    decision: int  # reading, or NO_ANSWER
     distance: float  # grey levels, in the family's norm
     score: float | None
-    found_by: str
+    found_by: str  # the gate
+    attack: str
     restart: int
     step: int
     file: str | None  # relative to the report's folder
@@ -21,30 +22,50 @@ class Entry:
 
 
 class Ledger:
-    """Counterexamples by family and sample.
+    """Counterexamples by family and sample, and the samples that searches went through without one.
 
-    One at distance d is one at every budget of d or more: an entry answers for each gate of its family whose budget
-    admits it, whichever gate found it and in whatever order they ran.
+    A counterexample at distance d is one at every budget of d or more: an entry answers for each gate of its family
+    whose budget admits it, whichever gate found it and in whatever order they ran.
     """
 
     def __init__(self) -> None:
         self._entries: dict[Hashable, dict[int, Entry]] = {}
-        self._scores: dict[Hashable, list[tuple[int, dict[int, float]]]] = {}
+        self._scores: dict[Hashable, list[tuple[float, dict[int, float]]]] = {}
+        self._held: dict[Hashable, dict[int, tuple[float, bool]]] = {}
 
     def add(self, family: Hashable, sample: int, entry: Entry) -> None:
         """Remember a counterexample if it is the nearest so far."""
-        entries = self._entries.setdefault(family, {})
-        if sample not in entries or entry.distance < entries[sample].distance:
-            entries[sample] = entry
+        if self.improves(family, sample, entry.distance):
+            self._entries.setdefault(family, {})[sample] = entry
+
+    def improves(self, family: Hashable, sample: int, distance: float) -> bool:
+        """Whether a counterexample at this distance would be the nearest so far."""
+        entries = self._entries.get(family, {})
+        return sample not in entries or distance < entries[sample].distance
+
+    def nearest(self, family: Hashable) -> dict[int, Entry]:
+        """The nearest counterexample of each sample that has one, at whatever distance."""
+        return dict(self._entries.get(family, {}))
 
     def within(self, family: Hashable, levels: float) -> dict[int, Entry]:
         """Entries at a distance of at most `levels`, by sample."""
         return {sample: entry for sample, entry in self._entries.get(family, {}).items() if entry.distance <= levels}
 
-    def add_scores(self, family: Hashable, levels: int, scores: dict[int, float]) -> None:
+    def hold(self, search: Hashable, levels: float, samples: dict[int, bool]) -> None:
+        """Samples in which a search within `levels` found nothing, and whether it had anything to follow in them."""
+        held = self._held.setdefault(search, {})
+        for sample, moved in samples.items():
+            if levels >= held.get(sample, (0.0, moved))[0]:
+                held[sample] = levels, moved
+
+    def held(self, search: Hashable, levels: float) -> dict[int, bool]:
+        """Samples that held against this search within `levels` or more, and whether it had anything to follow."""
+        return {sample: moved for sample, (upto, moved) in self._held.get(search, {}).items() if upto >= levels}
+
+    def add_scores(self, family: Hashable, levels: float, scores: dict[int, float]) -> None:
         """Remember the most adverse scores that a search within `levels` has verified, by sample."""
         self._scores.setdefault(family, []).append((levels, scores))
 
-    def scores_within(self, family: Hashable, levels: int) -> list[dict[int, float]]:
+    def scores_within(self, family: Hashable, levels: float) -> list[dict[int, float]]:
         """The verified scores of all searches within at most `levels`."""
         return [scores for searched, scores in self._scores.get(family, []) if searched <= levels]

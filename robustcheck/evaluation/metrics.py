@@ -24,8 +24,13 @@ class Readings:
     positive: int | None
 
 
-def measure(readings: Readings, *, attacked: bool) -> dict[str, Metric]:
-    """Every metric that these readings define."""
+def measure(readings: Readings, *, attacked: np.ndarray | None) -> dict[str, Metric]:
+    """Every metric that these readings define.
+
+    Args:
+        readings: of N samples.
+        attacked: which of them (N,) the adversary was after; None without an attack.
+    """
     right = readings.after == readings.labels
     metrics = {"accuracy": rate(right), "balanced_accuracy": _balanced(right, readings.labels)}
     if readings.positive is not None:
@@ -36,9 +41,8 @@ def measure(readings: Readings, *, attacked: bool) -> dict[str, Metric]:
         metrics["specificity"] = rate((~read_positive & (readings.after >= 0))[~is_positive])
         if readings.scores is not None:
             metrics["auroc"] = _auroc(readings.scores, is_positive)
-    if attacked:
-        was_right = readings.before == readings.labels
-        metrics["attack_success"] = rate(~right[was_right])
+    if attacked is not None:
+        metrics["attack_success"] = rate(~right[attacked])
     return metrics
 
 

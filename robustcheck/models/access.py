@@ -2,7 +2,6 @@
 
 A white box gives scores and gradients. The oracles count each sample's queries, refuse those that would pass the
 limit before anything is asked, and answer from the shipped artefact itself; there is no way from them to a gradient.
-The attacks of this version are white-box; the oracles are the wall that black-box attacks will be built behind.
 """
 
 from __future__ import annotations
@@ -18,16 +17,21 @@ __all__ = ["LabelOracle", "Meter", "ScoreOracle", "TopKOracle", "WhiteBox"]
 
 
 class WhiteBox:
-    """Scores and gradients, without a limit."""
+    """Scores and gradients, without a limit; `exact` ones are the artefact's own, not those of a faster form of it."""
 
-    def __init__(self, candidate: Candidate) -> None:
+    def __init__(self, candidate: Candidate, *, exact: bool = False) -> None:
         self._candidate = candidate
+        self._exact = exact
 
     def gradient(
-        self, images: torch.Tensor, labels: torch.Tensor, objective: Objective
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (N, K) and gradients (N, C, H, W) at images (N, C, H, W) in [0, 1]."""
-        return self._candidate.gradient(images, labels, objective)
+        self, images: torch.Tensor, labels: torch.Tensor, aims: torch.Tensor, objective: Objective
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits (N, K), losses (N,) and gradients (N, C, H, W) at images (N, C, H, W) in [0, 1]."""
+        return self._candidate.gradient(images, labels, aims, objective, exact=self._exact)
+
+    def scores(self, _samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """Logits (N, K) at images (N, C, H, W) in [0, 1]; nobody counts."""
+        return self._candidate.search_logits(images)
 
 
 class _Oracle:

@@ -1,4 +1,7 @@
-"""The candidate: network, preprocessing and head as one, asked in full precision."""
+"""The candidate: network, preprocessing and head as one.
+
+Verdicts ask the artefact in full precision; searches may ask another form of it (`search`).
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ import torch
 from robustcheck.errors import AccessError, CandidateError, EvaluationError
 from robustcheck.models.head import Head
 from robustcheck.models.memory import Chunks
-from robustcheck.models.network import Network, first_line, rows
+from robustcheck.models.network import Forward, Network, first_line, rows
 from robustcheck.models.preprocess import Preprocess
 from robustcheck.models.process import full_precision
 from robustcheck.results import ModelInfo
 
-Objective = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Logits (N, K) and true labels (N,) to a loss (N,) that the adversary raises."""
+Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Logits (N, K), true readings (N,) and aims (N,) to a loss (N,) that the adversary raises."""
 
 
 @dataclass(kw_only=True)
@@ -28,6 +31,15 @@ class Meter:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Searched:
+    """The form of the network that searches ask, and how it is read."""
+
+    forward: Forward
+    head: Head
+    error: float  # how far losses that it shows are from the artefact's
+
+
+@dataclass(frozen=True, kw_only=True)
 class Candidate:
     """A loaded model whose scores can be read."""
 
@@ -36,6 +48,7 @@ class Candidate:
     head: Head
     info: ModelInfo
     chunks: Chunks
+    searched: Searched | None = None  # None: the artefact itself
     meter: Meter = field(default_factory=Meter)
 
     @property
@@ -44,14 +57,36 @@ class Candidate:
         return self.network.device
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (N, K) of images (N, C, H, W), shares of the full range in [0, 1], without a gradient."""
+        """Logits (N, K) of images (N, C, H, W), shares of the full range in [0, 1]: the artefact's, full precision."""
         self.meter.forward += len(images)
-        return self.head.logits(raw_scores(self.network, self.preprocess, self.chunks, images))
+        return self.head.logits(raw_scores(self.network.forward, self.network, self.preprocess, self.chunks, images))
+
+    def search_logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (N, K) as searches see them: no verdict rests on them."""
+        self.meter.forward += len(images)
+        searched = self._searched
+        return searched.head.logits(raw_scores(searched.forward, self.network, self.preprocess, self.chunks, images))
 
     def gradient(
-        self, images: torch.Tensor, labels: torch.Tensor, objective: Objective
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (N, K), and the gradient (N, C, H, W) of each sample's own objective on its own image.
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        aims: torch.Tensor,
+        objective: Objective,
+        *,
+        exact: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What searches see at images (N, C, H, W), for true readings and aims (N,).
+
+        Args:
+            images: shares of the full range.
+            labels: true readings.
+            aims: labels that rows are to be turned to.
+            objective: what is raised.
+            exact: ask the artefact itself.
+
+        Returns:
+            Logits (N, K), losses (N,), and the gradient (N, C, H, W) of each sample's own loss on its own image.
 
         Raises:
             AccessError: the candidate gives no gradients, or fails to.
@@ -60,38 +95,50 @@ class Candidate:
             raise AccessError(self.network.no_gradients)
         self.meter.forward += len(images)
         self.meter.gradient += len(images)
+        searched = self._artefact if exact else self._searched
 
-        def step(chunk: torch.Tensor, chunk_labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def step(chunk: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             chunk = chunk.detach().requires_grad_()
             with torch.enable_grad():
-                logits = self.head.logits(rows(self.network.forward(self.preprocess(chunk)), len(chunk)))
+                logits = searched.head.logits(rows(searched.forward(self.preprocess(chunk)), len(chunk)))
                 # A sum, not a mean: a sample's gradient must not depend on how many are beside it.
-                loss = objective(logits, chunk_labels).sum()
-            if not loss.requires_grad:
+                loss = objective(self.head.at_operating_point(logits), *others)
+                total = loss.sum()
+            if not total.requires_grad:
                 raise AccessError(
                     "the candidate's scores do not depend differentiably on its input: it has no gradient"
                 )
-            return logits.detach(), torch.autograd.grad(loss, chunk)[0]
+            return logits.detach(), loss.detach(), torch.autograd.grad(total, chunk)[0]
 
         try:
             with full_precision(self.device):
-                logits, gradient = self.chunks(step, images, labels)
+                logits, loss, gradient = self.chunks(step, images, labels, aims)
         except EvaluationError:
             raise
         except Exception as error:  # as in `raw_scores`
             raise AccessError(f"the candidate's gradient cannot be computed: {first_line(error)}") from error
-        return logits, gradient
+        return logits, loss, gradient
+
+    @property
+    def _searched(self) -> Searched:
+        return self.searched or self._artefact
+
+    @property
+    def _artefact(self) -> Searched:
+        return Searched(forward=self.network.forward, head=self.head, error=0.0)
 
 
-def raw_scores(network: Network, preprocess: Preprocess, chunks: Chunks, images: torch.Tensor) -> torch.Tensor:
-    """What the network itself answers, (N, K), before its head is read.
+def raw_scores(
+    forward: Forward, network: Network, preprocess: Preprocess, chunks: Chunks, images: torch.Tensor
+) -> torch.Tensor:
+    """What a network itself answers, (N, K), before its head is read.
 
     Raises:
         CandidateError: it does not take these images, or its answer is not one row of scores for each.
     """
 
     def ask(chunk: torch.Tensor) -> tuple[torch.Tensor]:
-        return (rows(network.forward(preprocess(chunk)), len(chunk)),)
+        return (rows(forward(preprocess(chunk)), len(chunk)),)
 
     try:
         with torch.no_grad(), full_precision(network.device):

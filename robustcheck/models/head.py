@@ -15,6 +15,7 @@ import torch
 from robustcheck.errors import CandidateError
 from robustcheck.policy import ModelSpec
 
+NO_ANSWER_NAME = "(no answer)"
 NO_ANSWER = -1  # the decision on a sample whose scores are not finite
 
 _SUM_TOLERANCE = 1e-3
@@ -41,6 +42,11 @@ class Head:
             return raw.clamp_min(tiny).log()
         return torch.cat([torch.zeros_like(raw), raw], dim=1) if self.binary else raw
 
+    @staticmethod
+    def _threshold(probability: float) -> float:
+        """As log-odds."""
+        return log(probability) - log(1 - probability)
+
     def decide(self, logits: torch.Tensor) -> torch.Tensor:
         """Label indexes (N,) at the operating point; `NO_ANSWER` where a logit is not finite."""
         if self.operating_point is None:
@@ -50,9 +56,25 @@ class Head:
             others = logits.clone()
             others[:, self.positive] = -torch.inf
             odds = logits[:, self.positive] - others.logsumexp(dim=1)
-            threshold = log(self.operating_point) - log(1 - self.operating_point)
-            decision = torch.where(odds >= threshold, self.positive, others.argmax(dim=1))
+            decision = torch.where(odds >= self._threshold(self.operating_point), self.positive, others.argmax(dim=1))
         return torch.where(logits.isfinite().all(dim=1), decision, NO_ANSWER)
+
+    def name(self, reading: int) -> str:
+        """What a reading is called."""
+        return NO_ANSWER_NAME if reading == NO_ANSWER else self.labels[reading]
+
+    def is_positive(self, reading: int) -> bool:
+        """Whether a reading has the positive label."""
+        return reading == self.positive
+
+    def at_operating_point(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits (N, K) less what the operating point asks of the positive label: at 0 odds the decision turns."""
+        if self.operating_point is None:
+            return logits
+        assert self.positive is not None
+        shift = torch.zeros(logits.shape[1], device=logits.device)
+        shift[self.positive] = self._threshold(self.operating_point)
+        return logits - shift
 
     def positive_probability(self, logits: torch.Tensor) -> torch.Tensor | None:
         """Probability (N,) of the positive label; None if the policy names none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -11,10 +12,10 @@ import torch
 
 from robustcheck.errors import CandidateError, OutOfMemory
 from robustcheck.models import artefact
-from robustcheck.models.candidate import Candidate, Meter, raw_scores
-from robustcheck.models.head import read_head
+from robustcheck.models.candidate import Candidate, Meter, Searched, raw_scores
+from robustcheck.models.head import Head, read_head
 from robustcheck.models.memory import Chunks, is_out_of_memory
-from robustcheck.models.network import Network
+from robustcheck.models.network import Forward, Network
 from robustcheck.models.preprocess import Preprocess
 from robustcheck.models.process import left_as_found
 from robustcheck.policy import ModelSpec
@@ -29,6 +30,7 @@ FORMATS = {
     ".onnx": "onnx",
 }
 _PROBED = 4  # samples that are asked about twice, together and alone
+_COMPARED = 16  # samples on which a faster form of the network is compared with it
 _PROBE_TOLERANCE = 1e-3
 _FAR = 1000.0  # times as bright as an image
 
@@ -78,7 +80,7 @@ def load_candidate(
 
         def ask(images: torch.Tensor) -> torch.Tensor:
             meter.forward += len(images)
-            return raw_scores(network, preprocess, chunks, images).cpu()
+            return raw_scores(network.forward, network, preprocess, chunks, images).cpu()
 
         def load(indexes: list[int]) -> torch.Tensor:
             return as_shares(samples, indexes, network.device)
@@ -87,6 +89,7 @@ def load_candidate(
         some = load(by_shape(shapes)[0][:_PROBED])
         head = read_head(spec, raw, lambda: _beyond(ask, some))
         _check_evaluation_mode(ask, some)
+        searched, search_notes = _searched(spec, network, head, preprocess(load(by_shape(shapes)[0][:_COMPARED])))
     sha256, infos = artefact.digest([*files, *network.sources], path.parent)
     if infos[: len(before)] != before:
         raise CandidateError(f"{path.name} changed while it was loaded; what was judged has no digest")
@@ -100,10 +103,50 @@ def load_candidate(
         positive=spec.positive,
         operating_point=spec.operating_point,
         output=head.found,
-        notes=network.notes,
+        notes=(*network.notes, *search_notes),
     )
-    candidate = Candidate(network=network, preprocess=preprocess, head=head, info=info, chunks=chunks, meter=meter)
+    candidate = Candidate(
+        network=network, preprocess=preprocess, head=head, info=info, chunks=chunks, meter=meter, searched=searched
+    )
     return candidate, head.logits(raw)
+
+
+def _searched(
+    spec: ModelSpec, network: Network, head: Head, example: torch.Tensor
+) -> tuple[Searched | None, tuple[str, ...]]:
+    """The form of the network that searches ask, and what the reader of the report should know about it."""
+    module = network.module
+    if module is None:
+        return None, ()
+    from robustcheck.models import search  # torch.fx takes a moment to import
+
+    notes = []
+    if head.probabilities:
+        ending: search.Ending = "sigmoid" if head.binary else "softmax"
+        without = search.leave_off(module, ending)
+        if without is not None:
+            module, head = without, replace(head, probabilities=False)
+            notes.append(f"searches look at what goes into its last {ending}, where gradients do not vanish")
+    forward: Forward = module
+    error = 0.0
+    if spec.precision == "auto":
+        labels = head.decide(head.logits(module(example))).clamp_min(0)
+        reading = search.Reading(
+            probabilities=lambda raw: head.logits(raw).softmax(dim=1),
+            loss=lambda raw: _lead(head.logits(raw), labels),
+        )
+        if (found := search.faster(module, example, reading)) is not None:
+            forward, error = found.forward, found.error
+            notes.append(f"searches ask a faster form of it ({found.words}); verdicts are its own, in float32")
+    if forward is network.module:
+        return None, ()
+    return Searched(forward=forward, head=head, error=error), tuple(notes)
+
+
+def _lead(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """How far labels (N,) are ahead of the best other one."""
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return logits.gather(1, labels[:, None]).squeeze(1) - others.amax(dim=1)
 
 
 def as_shares(samples: Stored, indexes: list[int], device: torch.device) -> torch.Tensor:

@@ -27,6 +27,7 @@ class Network:
 
     forward: Forward
     device: torch.device
+    module: torch.nn.Module | None = None  # what `forward` asks, if it is a float32 module that can be copied
     no_gradients: str | None = None  # why it gives none; None if it does
     takes: Takes | None = None  # as far as it tells; what it is asked shows the rest
     sources: tuple[Path, ...] = ()  # code beside the policy that is part of the candidate

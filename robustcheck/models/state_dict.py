@@ -38,8 +38,13 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
         _fill(module, _plain(held, path), path, spec)
     module.eval().to(device)
     freeze(module)
+    dtype = dtype_of(module)
     return Network(
-        forward=in_dtype(module, dtype_of(module)), device=device, takes=_takes(module), sources=tuple(sources)
+        forward=in_dtype(module, dtype),
+        device=device,
+        module=module if dtype == torch.float32 else None,
+        takes=_takes(module),
+        sources=tuple(sources),
     )
 
 

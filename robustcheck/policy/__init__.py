@@ -9,14 +9,31 @@ found into sentences. No torch here: validating a policy takes milliseconds.
 from robustcheck.policy.bounds import METRICS, Bound
 from robustcheck.policy.loader import Gate, Policy, load_policy
 from robustcheck.policy.quantities import Quantity
-from robustcheck.policy.schema import ATTACKS, DataSpec, FGSMSpec, ModelSpec, PGDSpec, PolicyFile, PreprocessSpec
+from robustcheck.policy.schema import (
+    ATTACKS,
+    APGDSpec,
+    AttackSpec,
+    DataSpec,
+    EnsembleSpec,
+    FGSMSpec,
+    FMNSpec,
+    ModelSpec,
+    PGDSpec,
+    PolicyFile,
+    PreprocessSpec,
+    SquareSpec,
+)
 
 __all__ = [
     "ATTACKS",
     "METRICS",
+    "APGDSpec",
+    "AttackSpec",
     "Bound",
     "DataSpec",
+    "EnsembleSpec",
     "FGSMSpec",
+    "FMNSpec",
     "Gate",
     "ModelSpec",
     "PGDSpec",
@@ -24,5 +41,6 @@ __all__ = [
     "PolicyFile",
     "PreprocessSpec",
     "Quantity",
+    "SquareSpec",
     "load_policy",
 ]

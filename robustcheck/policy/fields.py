@@ -33,7 +33,7 @@ def one_or_many(item: dict[str, Any], *, most: int | None = None) -> dict[str, A
 
 def _budget(value: Any) -> Quantity:
     try:
-        return Quantity.parse(value)
+        return Quantity.parse(value, length=True)  # `gate_checks` knows the norm, and what it allows
     except NoChangeError as error:
         raise ValueError(f"{error}; to measure without an attack, leave attack and epsilon out") from None
 
@@ -65,11 +65,12 @@ _QUANTITY_SCHEMA: dict[str, Any] = {
 }
 _as_text = PlainSerializer(lambda quantity: quantity.text, return_type=str)
 QuantityField = Annotated[Quantity, BeforeValidator(Quantity.parse), _as_text, WithJsonSchema(_QUANTITY_SCHEMA)]
+_BUDGET_SCHEMA: dict[str, Any] = {"anyOf": [_QUANTITY_SCHEMA["anyOf"][0], {"type": "number", "exclusiveMinimum": 0}]}
 BudgetsField = Annotated[
     tuple[Annotated[Quantity, BeforeValidator(_budget), _as_text], ...],
     BeforeValidator(as_list),
     Field(min_length=1),
-    WithJsonSchema(one_or_many(_QUANTITY_SCHEMA)),
+    WithJsonSchema(one_or_many(_BUDGET_SCHEMA)),
 ]
 
 Label = Annotated[

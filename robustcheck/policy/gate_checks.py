@@ -7,21 +7,25 @@ from typing import Any
 
 from robustcheck.policy.bounds import METRICS, NEEDS_ATTACK, NEEDS_POSITIVE, Bound
 from robustcheck.policy.quantities import Quantity
-from robustcheck.policy.schema import GateSpec, ModelSpec
-from robustcheck.policy.sections import NO_ATTACK, Found, entries, section, stands
+from robustcheck.policy.schema import ASK_AN_ORACLE, ATTACKS, LINF_ONLY, GateSpec, ModelSpec
+from robustcheck.policy.sections import NO_ATTACK, Found, entries, is_name, section, stands
 from robustcheck.policy.tree import KeyPath
-from robustcheck.words import did_you_mean, shown
+from robustcheck.words import did_you_mean, listed, shown
 
 
 def find(data: dict[str, Any]) -> Found:
     """The mistakes of all gates."""
     bits = known_bits(section(data, "data"))
-    has_positive = stands("positive", section(data, "model"), ModelSpec)
+    model = section(data, "model")
+    has_positive = stands("positive", model, ModelSpec)
     first: dict[str, int] = {}
     for index, gate in _gates(data):
         at: KeyPath = ("gates", index)
         yield from _budget(gate, at)
         yield from _budgets(gate, at, bits)
+        yield from _goal(gate, at, model, has_positive=has_positive)
+        yield from _queries(gate, at)
+        yield from _ladder(gate, at, data)
         yield from _requirements(gate, at, has_positive=has_positive)
         name = gate.get("id")
         if isinstance(name, str) and first.setdefault(name, index) != index:
@@ -59,22 +63,28 @@ def _budgets(gate: dict[str, Any], at: KeyPath, bits: int | None) -> Found:
     """Each budget admits a change, and none is listed twice."""
     listed = isinstance(gate.get("epsilon"), list)
     seen: dict[object, str] = {}
+    l2 = gate.get("norm") == "l2"
     for position, value in enumerate(entries(gate.get("epsilon"))):
         where: KeyPath = (*at, "epsilon", position) if listed else (*at, "epsilon")
         try:
-            quantity = Quantity.parse(value)
+            quantity = Quantity.parse(value, length=True)
         except ValueError:
             continue  # a mistake of its own, reported with the schema's
+        try:
+            Quantity.parse(value, length=l2)
+        except ValueError as error:
+            yield where, str(error)
+            continue
         amount = (quantity.share, quantity.levels) if bits is None else quantity.in_levels(bits)
         if amount in seen:
             again = f", the same as {seen[amount]}" if seen[amount] != quantity.text else ""
             yield where, f"found {quantity.text}{again}, for the second time in the list"
         seen.setdefault(amount, quantity.text)
         if bits is not None:
-            yield from _admits(quantity, bits, where)
+            yield from _admits(quantity, bits, where, l2=l2)
 
 
-def _admits(quantity: Quantity, bits: int, where: KeyPath) -> Found:
+def _admits(quantity: Quantity, bits: int, where: KeyPath, *, l2: bool) -> Found:
     levels, most = quantity.in_levels(bits), 2**bits - 1
     if levels < 1:
         yield (
@@ -82,8 +92,69 @@ def _admits(quantity: Quantity, bits: int, where: KeyPath) -> Found:
             f"found {quantity.text}, {float(levels):.3g} of a grey level: it admits no change to an image of {bits} "
             f"bits; one level is 1/{most}",
         )
-    elif levels > most:
+    elif levels > most and not l2:
         yield where, f"found {quantity.text}; an image of {bits} bits has {most}"
+
+
+def _attack_name(gate: dict[str, Any]) -> str | None:
+    attack = gate.get("attack")
+    name = attack.get("name") if isinstance(attack, dict) else attack
+    return name if isinstance(name, str) and name in ATTACKS else None
+
+
+def _goal(gate: dict[str, Any], at: KeyPath, model: dict[str, Any], *, has_positive: bool) -> Found:
+    """What a goal needs beside it: an attack, a target, a positive label."""
+    goal, several = gate.get("goal"), model.get("task") == "multilabel"
+    for key in ("goal", "norm", "target", "queries", "ladder"):
+        if key in gate and not stands("attack", gate, GateSpec):
+            yield (*at, key), "is about an attack, and this gate names none"
+    if goal == "targeted" and not stands("target", gate, GateSpec):
+        yield (*at, "goal"), "targeted needs target beside it, the label that the adversary wants to be read"
+    if goal == "targeted" and several:
+        yield (*at, "goal"), "targeted is not for multilabel tasks; missed_finding and false_alarm are"
+    if goal in ("missed_finding", "false_alarm") and not has_positive and not several:
+        yield (*at, "goal"), f"{goal} needs model.positive: which label is disease"
+    if "target" not in gate:
+        return
+    if goal != "targeted":
+        yield (*at, "target"), "is for goal: targeted"
+    labels = model.get("labels")
+    names = [str(label) for label in labels if is_name(label)] if isinstance(labels, list) else []
+    target = gate["target"]
+    if names and is_name(target) and str(target) not in names:
+        yield (
+            (*at, "target"),
+            f"found {shown(target)}; it has to be one of the labels: {listed(map(shown, names))}"
+            + did_you_mean(str(target), names),
+        )
+
+
+def _queries(gate: dict[str, Any], at: KeyPath) -> Found:
+    """Attacks that ask an oracle have a limit, and only they."""
+    name = _attack_name(gate)
+    if name is None:
+        return
+    asks = name in ASK_AN_ORACLE
+    if asks and not stands("queries", gate, GateSpec):
+        yield (*at, "attack"), f"{name} needs queries beside it: how often a sample may be asked about, such as 2000"
+    if "queries" in gate and not asks:
+        yield (*at, "queries"), f"limits what may be asked of an oracle, and {name} follows gradients; leave it out"
+    attack, queries = gate.get("attack"), gate.get("queries")
+    restarts = attack.get("restarts", 1) if isinstance(attack, dict) else 1
+    if asks and isinstance(queries, int) and isinstance(restarts, int) and 1 <= queries < 2 * restarts:
+        yield (*at, "queries"), f"found {queries}; a restart asks at least twice, and there are {restarts}"
+    if name in LINF_ONLY and gate.get("norm") == "l2":
+        yield (*at, "norm"), f"{name} is an attack in the L∞ ball; for l2 there are {listed(set(ATTACKS) - LINF_ONLY)}"
+
+
+def _ladder(gate: dict[str, Any], at: KeyPath, data: dict[str, Any]) -> Found:
+    """Going down a ladder takes rungs, and lets one rung's evidence serve another."""
+    if gate.get("ladder") != "descending":
+        return
+    if not isinstance(gate.get("epsilon"), list) or len(gate["epsilon"]) < 2:
+        yield (*at, "ladder"), "descending is about a list of epsilons; give at least two"
+    if data.get("evidence") == "isolated":
+        yield (*at, "ladder"), "descending shares evidence between budgets, and evidence is isolated"
 
 
 def _requirements(gate: dict[str, Any], at: KeyPath, *, has_positive: bool) -> Found:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -15,7 +16,7 @@ from robustcheck.errors import PolicyError
 from robustcheck.policy import checks, mistakes
 from robustcheck.policy.bounds import Bound
 from robustcheck.policy.quantities import Quantity
-from robustcheck.policy.schema import AttackSpec, DataSpec, GateSpec, ModelSpec, PolicyFile
+from robustcheck.policy.schema import ASK_AN_ORACLE, AttackSpec, DataSpec, GateSpec, ModelSpec, PolicyFile
 from robustcheck.policy.tree import Mistake, Tree
 from robustcheck.policy.yamltree import read
 
@@ -27,14 +28,23 @@ class Gate:
     id: str  # "fgsm", or "pgd[2/255]" for an entry of a list
     attack: AttackSpec | None
     epsilon: Quantity | None
-    norm: str
-    goal: str
+    norm: Literal["linf", "l2"]
+    goal: Literal["untargeted", "targeted", "missed_finding", "false_alarm"]
+    target: str | None
+    queries: int | None
+    descending: bool  # what survives a larger budget of its entry stands for this one
+    entry: str  # the id of the policy's entry, which gates of a list share
     bounds: tuple[Bound, ...]
+
+    @property
+    def knowledge(self) -> Literal["white-box", "scores"]:
+        """What the adversary knows about the candidate."""
+        return "scores" if self.attack is not None and self.attack.name in ASK_AN_ORACLE else "white-box"
 
     @property
     def family(self) -> tuple[str, ...] | None:
         """Gates of one family may use each other's counterexamples: same goal, knowledge and norm."""
-        return None if self.attack is None else (self.goal, "white-box", self.norm)
+        return None if self.attack is None else (self.goal, self.target or "", self.knowledge, self.norm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,5 +122,9 @@ def _expand(spec: GateSpec, *, listed: bool) -> Iterator[Gate]:
             epsilon=budget,
             norm=spec.norm,
             goal=spec.goal,
+            target=spec.target,
+            queries=spec.queries,
+            descending=spec.ladder == "descending",
+            entry=spec.id,
             bounds=spec.bounds(index),
         )

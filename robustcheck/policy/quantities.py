@@ -45,8 +45,12 @@ class Quantity:
         return self.share * Fraction(2**bits - 1)
 
     @classmethod
-    def parse(cls, value: object) -> Quantity:
+    def parse(cls, value: object, *, length: bool = False) -> Quantity:
         """Read a quantity.
+
+        Args:
+            value: as the policy has it.
+            length: it may be the L2 length of a whole image's change, which can be more than the full range.
 
         Raises:
             ValueError: it is none, or not between nothing and the full range; the message is for the user.
@@ -63,7 +67,7 @@ class Quantity:
             raise NoChangeError(f"{found}, which is no change at all; give {FORMS}")
         if text == "1":
             raise ValueError(f"{found}: is that one grey level or the full range? give 1/255, '1 level' or 255/255")
-        if (quantity.share or 0) > 1 or (quantity.levels or 0) > _MOST_LEVELS:
+        if not length and ((quantity.share or 0) > 1 or (quantity.levels or 0) > _MOST_LEVELS):
             raise ValueError(f"{found}, more than the full range of pixel values{_hint(quantity.share)}")
         return quantity
 

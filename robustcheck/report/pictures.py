@@ -69,7 +69,7 @@ def gallery(gate: GateResult, folder: Path, bits: int | None, most: int) -> Gall
     """Up to `most` broken samples that have both pictures in the folder, those that this gate broke first."""
     broken = [outcome for outcome in gate.samples if outcome.status == "broken" and outcome.counterexample]
     broken.sort(key=lambda outcome: outcome.found_by != gate.id)
-    span = gate.threat.epsilon_levels if gate.threat and gate.threat.norm == "linf" else 0
+    span = int(gate.threat.epsilon_levels) if gate.threat and gate.threat.norm == "linf" else 0
     shown: list[Example] = []
     not_as_judged = 0
     for outcome in broken[:MOST_TRIED]:

@@ -175,11 +175,12 @@ def budget_text(threat: Threat) -> str:
 def threat_text(threat: Threat) -> str:
     """The threat model in words: goal, knowledge, capability, query limit."""
     goal, knowledge = _explained(GOALS, threat.goal), _explained(KNOWLEDGE, threat.knowledge)
-    levels = plural(threat.epsilon_levels, "grey level")
+    if threat.target is not None:
+        goal += f", {one_line(threat.target)}"
     if threat.norm == "linf":
-        capability = f"change each stored value by at most {levels}"
+        capability = f"change each stored value by at most {plural(int(threat.epsilon_levels), 'grey level')}"
     else:
-        capability = f"change the image by at most {levels} in the norm"
+        capability = f"change the image by at most {threat.epsilon_levels:g} grey levels in the norm"
     queries = "no limit" if threat.queries is None else f"at most {threat.queries:,} a sample"
     return (
         f"Goal: {goal}. Knowledge: {knowledge}. Capability: {capability} ({budget_text(threat)}). Queries: {queries}."

@@ -1,9 +1,27 @@
-"""What the adversary may do: the sets of images that a threat model admits.
+"""What the adversary may do, and what it wants.
 
-A set projects a search back into itself, samples its starts, and, in whole grey levels, says whether a stored image
-belongs to it.
+A ball projects a search back into itself, samples its starts, and, in whole grey levels, says whether a stored image
+belongs to it. A goal says which samples it is about and which readings of them are a success.
 """
 
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from robustcheck.policy import Quantity
+from robustcheck.threats.goals import Goal
+from robustcheck.threats.l2 import L2Ball
 from robustcheck.threats.linf import LinfBall
 
-__all__ = ["LinfBall"]
+__all__ = ["Ball", "Goal", "L2Ball", "LinfBall", "ball_of"]
+
+Ball: TypeAlias = LinfBall | L2Ball
+
+
+def ball_of(norm: str, budget: Quantity, bits: int) -> Ball:
+    """The ball of a norm that a budget admits at a stored depth.
+
+    Raises:
+        EvaluationError: it admits no change at all.
+    """
+    return L2Ball.of(budget, bits) if norm == "l2" else LinfBall.of(budget, bits)

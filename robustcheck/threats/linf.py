@@ -40,16 +40,49 @@ class LinfBall:
         """As a share of the full range."""
         return self.levels / self.maximum
 
+    def widest(self, _shape: tuple[int, int, int]) -> LinfBall:
+        """The ball that holds every storable image."""
+        return LinfBall(levels=self.maximum, maximum=self.maximum)
+
+    def reach(self, _clean: torch.Tensor) -> float:
+        """The radius within which every storable image lies, for minimum-norm searches."""
+        return 1.0
+
+    # --- the search's world: shares of the full range ---
+
     def project(self, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """The nearest point of the ball, for images and clean images (N, C, H, W) in shares of the range."""
         return images.clamp(clean - self.radius, clean + self.radius).clamp_(0, 1)
+
+    def within(self, images: torch.Tensor, clean: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+        """The nearest points of balls with a radius (N,) a row."""
+        radius = radius.view(-1, 1, 1, 1)
+        return torch.minimum(torch.maximum(images, clean - radius), clean + radius).clamp_(0, 1)
 
     def sample(self, clean: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
         """Points of the ball from uniform numbers in [0, 1) of the images' shape."""
         return self.project(clean + (2 * uniform - 1) * self.radius, clean)
 
-    def storable(self, images: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-        """Whole grey levels, as shares: each pixel of points of the ball is rounded to the side that `direction` has.
+    def steepest(self, gradient: torch.Tensor) -> torch.Tensor:
+        """The direction (N, C, H, W) of unit L∞ norm in which a function with this gradient rises fastest."""
+        return gradient.sign()
+
+    def norm(self, change: torch.Tensor) -> torch.Tensor:
+        """L∞ norms (N,) of changes (N, C, H, W)."""
+        return change.abs().flatten(1).amax(dim=1)
+
+    def dual_norm(self, gradient: torch.Tensor) -> torch.Tensor:
+        """L1 norms (N,): how fast a function with this gradient rises along `steepest`."""
+        return gradient.abs().flatten(1).sum(dim=1)
+
+    # --- the world of stored images: whole grey levels ---
+
+    def nearest(self, images: torch.Tensor, _clean: torch.Tensor) -> torch.Tensor:
+        """The storable images of the ball that are nearest to points of it, as shares of the range."""
+        return (images * self.maximum).round_() / self.maximum
+
+    def aside(self, images: torch.Tensor, _clean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+        """Storable images beside points of the ball: each pixel is rounded to the side that `direction` has.
 
         Both neighbours of a point lie in the ball, since its border is on whole levels. Pixels without a direction, and
         those on a level but for float32's error, go to the nearest.

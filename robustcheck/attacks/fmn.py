@@ -1,0 +1,74 @@
+"""FMN: the fast minimum-norm attack (Pintor, Roli, Brendel, Biggio 2021, arXiv 2102.12827, algorithm 1).
+
+Each row walks along the gradient in a ball of its own, which shrinks while the row is read wrongly and grows while it
+is not. So it ends at the border between the two, as near to the image as it can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import pi
+from typing import Literal
+
+import torch
+
+from robustcheck.attacks.base import State, Told, per_row
+from robustcheck.attacks.draws import Draws
+from robustcheck.attacks.objectives import Objective
+from robustcheck.threats import Ball
+
+_LAST_STEP = 0.01  # of the first: where the cosine ends
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class FMN:
+    """`steps` gradients; steps of length α (L2), and ε that changes by γ, both falling along a cosine."""
+
+    objective: Objective
+    steps: int
+    step_share: float = 1.0  # α₀, as a share of the full range
+    gamma: float = 0.05  # γ₀
+    name: str = "fmn"
+    restarts: int = 1
+    random_start: bool = False
+    asks: Literal["gradient"] = "gradient"
+    minimum_norm: bool = True
+    aims: int = 0
+
+    def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
+        """At the image; no wrong reading of it is known."""
+        unknown = torch.full((len(images),), torch.inf, device=images.device)
+        return {"images": images, "best": images, "best_norm": unknown, "radius": unknown}
+
+    def step(self, state: State, told: Told, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
+        """Algorithm 1, lines 4 to 14, for the point that was just asked about."""
+        assert told.gradient is not None
+        images = state["images"]
+        norm = ball.norm(images - clean)
+        better = told.fooled & (norm < state["best_norm"])
+        best_norm = torch.where(better, norm, state["best_norm"])
+        best = torch.where(per_row(better), images, state["best"])
+
+        decay = (1 + (pi * told.step / self.steps).cos()) / 2
+        gamma = self.gamma * decay
+        step = self.step_share * (_LAST_STEP + (1 - _LAST_STEP) * decay)
+        # Where nothing wrong has been found, the ball reaches to where the loss, were it linear, would turn.
+        to_border = norm + told.loss.abs() / ball.dual_norm(told.gradient).clamp_min(_TINY)
+        radius = torch.where(
+            told.fooled,
+            torch.minimum(state["radius"] * (1 - gamma), best_norm),
+            torch.where(best_norm < torch.inf, state["radius"] * (1 + gamma), to_border),
+        ).clamp_max(ball.reach(clean))
+        length = told.gradient.flatten(1).norm(dim=1).clamp_min(_TINY)
+        ahead = images + told.gradient * per_row(step / length)
+        return {
+            "images": ball.within(ahead, clean, radius),
+            "best": best,
+            "best_norm": best_norm,
+            "radius": radius,
+        }
+
+    def best(self, state: State) -> torch.Tensor:
+        """The nearest point that the search has seen read wrongly; the image itself if there is none."""
+        return state["best"]

@@ -1,0 +1,79 @@
+"""Square: random search with squares of colour, for those who may ask for scores only, in the L∞ ball.
+
+Andriushchenko, Croce, Flammarion, Hein 2020, arXiv 1912.00049, algorithms 1 and 2; the schedule is scaled to the number
+of queries, as the authors' AutoAttack does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from robustcheck.attacks.base import State, Told, per_row
+from robustcheck.attacks.draws import Draws
+from robustcheck.attacks.objectives import Objective
+from robustcheck.threats import Ball
+
+_HALVED_AT = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries of 10 000, after which the area halves
+_FULL_SCHEDULE = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square:
+    """`steps` queries: stripes of ±ε, then squares, of which each is kept if it raises the loss."""
+
+    objective: Objective
+    steps: int
+    share: float  # of the image's area that the first square covers, p in the paper
+    restarts: int = 1
+    name: str = "square"
+    random_start: bool = False
+    asks: Literal["scores"] = "scores"
+    minimum_norm: bool = False
+    aims: int = 0
+
+    def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
+        """Vertical stripes, ±ε in each column and channel."""
+        _, channels, _, width = clean.shape
+        stripes = _sign(draws.uniform((channels, 1, width)))
+        lowest = torch.full((len(clean),), -torch.inf, device=clean.device)
+        return {"images": ball.project(clean + ball.radius * stripes, clean), "best": clean, "best_loss": lowest}
+
+    def step(self, state: State, told: Told, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
+        """Keep the point if it is better than the best so far, and try a square on that."""
+        better = told.loss > state["best_loss"]
+        best_loss = torch.where(better, told.loss, state["best_loss"])
+        best = torch.where(per_row(better), state["images"], state["best"])
+
+        _, channels, height, width = clean.shape
+        drawn = draws.uniform((2 + channels,), at=told.step + 1)
+        side = self._side(told.step, height, width)
+        top = (drawn[:, 0] * (height - side + 1)).floor()
+        left = (drawn[:, 1] * (width - side + 1)).floor()
+        inside = _span(top, side, height)[:, :, None] & _span(left, side, width)[:, None, :]
+        colour = _sign(drawn[:, 2:])[:, :, None, None]
+        changed = ball.project(best + torch.where(inside[:, None], 2 * ball.radius * colour, 0), clean)
+        return {"images": changed, "best": best, "best_loss": best_loss}
+
+    def best(self, state: State) -> torch.Tensor:
+        """The point of the highest loss."""
+        return state["best"]
+
+    def _side(self, step: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """Sides (N,) of the squares that rows try at these steps."""
+        thresholds = torch.tensor(_HALVED_AT, device=step.device)
+        scaled = step * _FULL_SCHEDULE // self.steps
+        share = self.share * 0.5 ** (scaled[:, None] > thresholds).sum(dim=1)
+        return (share * height * width).sqrt().round().clamp(1, max(1, min(height, width) - 1))
+
+
+def _sign(uniform: torch.Tensor) -> torch.Tensor:
+    return torch.where(uniform < 0.5, -1.0, 1.0)
+
+
+def _span(start: torch.Tensor, length: torch.Tensor, size: int) -> torch.Tensor:
+    """(N, size): true from `start` (N,) on, for `length` (N,) places."""
+    place = torch.arange(size, device=start.device)
+    return (place >= start[:, None]) & (place < (start + length)[:, None])

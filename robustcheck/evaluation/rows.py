@@ -1,0 +1,72 @@
+"""The batch of a search: one row a restart of a sample, all rows independent of one another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from robustcheck.attacks import State
+from robustcheck.attacks.draws import Draws
+
+
+@dataclass(kw_only=True)
+class Rows:
+    """What is known of each row. Arrays are the host's, tensors the candidate's device's; (N, …) all of them."""
+
+    sample: np.ndarray
+    restart: np.ndarray
+    ends: np.ndarray  # the engine's turn after which the row has made its steps
+    label: torch.Tensor
+    aim: torch.Tensor
+    step: torch.Tensor  # points asked about so far
+    keys: torch.Tensor  # of the row's draws
+    clean: torch.Tensor
+    state: State
+    moved: torch.Tensor  # bool: there was something to follow at least once
+    last_loss: torch.Tensor
+    proposed: torch.Tensor  # how far from the clean image the last proposal was, for minimum-norm searches
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    @property
+    def draws(self) -> Draws:
+        """The rows' random numbers."""
+        return Draws(keys=self.keys)
+
+    def take(self, places: np.ndarray) -> Rows:
+        """The rows at these places (M,)."""
+        index = torch.from_numpy(places).to(self.clean.device)
+        return Rows(
+            sample=self.sample[places],
+            restart=self.restart[places],
+            ends=self.ends[places],
+            label=self.label[index],
+            aim=self.aim[index],
+            step=self.step[index],
+            keys=self.keys[index],
+            clean=self.clean[index],
+            state={name: rows[index] for name, rows in self.state.items()},
+            moved=self.moved[index],
+            last_loss=self.last_loss[index],
+            proposed=self.proposed[index],
+        )
+
+    def put(self, places: np.ndarray, others: Rows) -> None:
+        """Let other rows (M) take these places (M,)."""
+        index = torch.from_numpy(places).to(self.clean.device)
+        self.sample[places], self.restart[places], self.ends[places] = others.sample, others.restart, others.ends
+        for mine, theirs in (
+            (self.label, others.label),
+            (self.aim, others.aim),
+            (self.step, others.step),
+            (self.keys, others.keys),
+            (self.clean, others.clean),
+            (self.moved, others.moved),
+            (self.last_loss, others.last_loss),
+            (self.proposed, others.proposed),
+            *((self.state[name], rows) for name, rows in others.state.items()),
+        ):
+            mine[index] = theirs

@@ -1,0 +1,31 @@
+"""What all gates of a policy share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from robustcheck.data import Samples
+from robustcheck.evaluation.evidence import Evidence
+from robustcheck.evaluation.ledger import Ledger
+from robustcheck.evaluation.starts import Starts
+from robustcheck.models import Candidate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Candidate and samples, what the candidate makes of them unattacked, and what has been found so far."""
+
+    candidate: Candidate
+    samples: Samples
+    labels: torch.Tensor  # (N,) true readings
+    logits: torch.Tensor  # (N, K) of the candidate on the clean images
+    decisions: torch.Tensor  # (N,) of the candidate on the clean images
+    scores: torch.Tensor | None  # (N,) clean probability of the positive label
+    seed: int
+    ledger: Ledger
+    starts: Starts
+    evidence: Evidence
+    progress: Callable[[int, int], None]  # samples done, of

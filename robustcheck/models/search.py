@@ -1,0 +1,215 @@
+"""The network as searches ask it: the same function, faster, and logits where the artefact ends in probabilities.
+
+A copy of the network is traced; its batch norms are folded into the convolutions before them, its convolutions work
+channels-last, and in bfloat16 where the machine multiplies that; a last softmax or sigmoid is left off, because its
+gradient is zero where the network is sure. Images, the first and the last layer and all losses stay in float32. The
+copy only searches: each verdict is the shipped artefact's, in full precision. A copy that does not agree with the
+artefact is not used.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import fx, nn
+from torch.fx.experimental.optimization import fuse
+from torch.utils.flop_counter import FlopCounterMode
+
+from robustcheck.models.network import Forward, freeze
+
+_WORK_IN_CONVOLUTIONS = 0.8  # share of the multiplications, from which bfloat16 pays on a CPU
+_PROBABILITIES_AGREE = 0.05  # the largest difference
+_GRADIENTS_AGREE = 0.9  # cosine, in the mean over samples
+
+Ending = Literal["softmax", "sigmoid"]
+_ENDINGS: dict[Any, Ending] = {
+    torch.softmax: "softmax",
+    nn.functional.softmax: "softmax",
+    nn.Softmax: "softmax",
+    torch.sigmoid: "sigmoid",
+    nn.functional.sigmoid: "sigmoid",
+    nn.Sigmoid: "sigmoid",
+    "softmax": "softmax",
+    "sigmoid": "sigmoid",
+}
+_Layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How raw scores are read, so that two forms of a network can be compared."""
+
+    probabilities: Callable[[torch.Tensor], torch.Tensor]  # of raw scores (N, K)
+    loss: Callable[[torch.Tensor], torch.Tensor]  # (N,) of raw scores (N, K): what searches follow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Faster:
+    """Another form of a network."""
+
+    forward: Forward
+    words: str  # what it is
+    error: float  # the largest difference of its losses from those of the network
+
+
+def leave_off(module: nn.Module, ending: Ending) -> nn.Module | None:
+    """A traced copy of a network without its last softmax or sigmoid; None if that is not what it ends in."""
+    traced = _traced(module)
+    if traced is None:
+        return None
+    output = next(node for node in traced.graph.nodes if node.op == "output")
+    last = output.args[0]
+    if not isinstance(last, fx.Node) or _kind(traced, last) != ending:
+        return None
+    output.replace_input_with(last, cast("fx.Node", last.args[0]))
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+    return traced
+
+
+def faster(module: nn.Module, example: torch.Tensor, reading: Reading) -> Faster | None:
+    """A faster form of a network; None if there is none that agrees.
+
+    Args:
+        module: float32, in evaluation mode; it is not changed.
+        example: inputs (N, C, H, W), on its device.
+        reading: how its raw scores are read.
+    """
+    if not any(isinstance(layer, _Layers) and not isinstance(layer, nn.Linear) for layer in module.modules()):
+        return None
+    traced = _traced(module)
+    folded = copy.deepcopy(module) if traced is None else fuse(traced)
+    folded = folded.to(memory_format=torch.channels_last)
+    freeze(folded)
+    words = "channels-last" if traced is None else "batch norm folded, channels-last"
+    if _multiplies_bfloat16(example.device) and _convolves(folded, example):
+        forward = _channels_last(_in_bfloat16(copy.deepcopy(folded), example))
+        if (error := _difference(module, forward, example, reading)) is not None:
+            return Faster(forward=forward, words=f"{words}, bfloat16", error=error)
+    forward, error = _channels_last(folded), _difference(module, _channels_last(folded), example, reading)
+    return None if error is None else Faster(forward=forward, words=words, error=error)
+
+
+def _traced(module: nn.Module) -> fx.GraphModule | None:
+    """A copy as a graph; None if its code cannot be followed."""
+    try:
+        return fx.symbolic_trace(copy.deepcopy(module))
+    except Exception:  # noqa: BLE001 (a network's code may do anything; what cannot be traced is asked as it is)
+        return None
+
+
+def _kind(traced: fx.GraphModule, node: fx.Node) -> Ending | None:
+    if node.op == "call_module":
+        return _ENDINGS.get(type(traced.get_submodule(str(node.target))))
+    return _ENDINGS.get(node.target) if node.op in ("call_function", "call_method") else None
+
+
+def _channels_last(forward: Forward) -> Forward:
+    return lambda inputs: forward(inputs.contiguous(memory_format=torch.channels_last))
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the machine does so itself, and not by way of float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _convolves(module: nn.Module, example: torch.Tensor) -> bool:
+    """Whether bfloat16 pays: on GPUs always; on CPUs convolutions gain, grouped ones and matrix products lose."""
+    if example.device.type == "cuda":
+        return True
+    if any(getattr(layer, "groups", 1) > 1 for layer in module.modules()):
+        return False
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(example[:1])
+    work: dict[str, int] = {str(operator): count for operator, count in counter.get_flop_counts()["Global"].items()}
+    return work.get("aten.convolution", 0) >= _WORK_IN_CONVOLUTIONS * sum(work.values())
+
+
+def _in_bfloat16(module: nn.Module, example: torch.Tensor) -> Forward:
+    """Convolutions in bfloat16; on a GPU the linear layers too. The first and the last layer stay in float32."""
+    device = example.device.type
+    order = _order(module, example)
+    for name, layer in list(module.named_modules()):
+        if not isinstance(layer, _Layers):
+            continue
+        if layer in (order[0], order[-1]) or (device == "cpu" and isinstance(layer, nn.Linear)):
+            out = torch.bfloat16 if layer is order[0] and len(order) > 1 else None
+            _replace(module, name, _Float32(layer, device, out))
+        else:
+            layer.to(torch.bfloat16)
+
+    def forward(inputs: torch.Tensor, /) -> torch.Tensor:
+        with torch.autocast(device, dtype=torch.bfloat16, cache_enabled=False):
+            scores: torch.Tensor = module(inputs)
+        return scores
+
+    return forward
+
+
+def _order(module: nn.Module, example: torch.Tensor) -> list[nn.Module]:
+    """The layers in the order in which they are first asked."""
+    asked: dict[nn.Module, None] = {}
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, _inputs: asked.setdefault(layer))
+        for layer in module.modules()
+        if isinstance(layer, _Layers)
+    ]
+    try:
+        with torch.no_grad():
+            module(example[:1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return list(asked)
+
+
+class _Float32(nn.Module):
+    """A layer that works in float32 among others that do not."""
+
+    def __init__(self, layer: nn.Module, device: str, out: torch.dtype | None) -> None:
+        super().__init__()
+        self.layer, self.device, self.out = layer, device, out
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The layer's answer, cast to `out` for what follows."""
+        with torch.autocast(self.device, enabled=False):
+            answer: torch.Tensor = self.layer(inputs.float())
+        return answer if self.out is None else answer.to(self.out)
+
+
+def _replace(module: nn.Module, name: str, layer: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(parent), leaf, layer)
+
+
+def _difference(module: Forward, other: Forward, example: torch.Tensor, reading: Reading) -> float | None:
+    """The largest difference of losses; None if the other form reads images, or follows gradients, otherwise."""
+    try:
+        (scores, gradient), (other_scores, other_gradient) = (
+            _look(forward, example, reading) for forward in (module, other)
+        )
+    except (RuntimeError, TypeError, ValueError):  # a form that does not run at all
+        return None
+    apart = (reading.probabilities(scores) - reading.probabilities(other_scores)).abs()
+    if not bool(apart.max() <= _PROBABILITIES_AGREE):  # a NaN does not agree
+        return None
+    moving = gradient.flatten(1).any(dim=1)
+    cosine = nn.functional.cosine_similarity(gradient.flatten(1), other_gradient.flatten(1), dim=1)[moving]
+    if len(cosine) and not bool(cosine.mean() >= _GRADIENTS_AGREE):
+        return None
+    return float((reading.loss(scores) - reading.loss(other_scores)).abs().max())
+
+
+def _look(forward: Forward, example: torch.Tensor, reading: Reading) -> tuple[torch.Tensor, torch.Tensor]:
+    inputs = example.detach().requires_grad_()
+    with torch.enable_grad():
+        scores = forward(inputs).float()
+        gradient = torch.autograd.grad(reading.loss(scores).sum(), inputs)[0]
+    return scores.detach(), gradient

@@ -1,0 +1,69 @@
+"""What the adversary wants: which samples are worth attacking, and which readings of them are a success.
+
+A reading is a number: the index of the decided label; for several findings at once, the sum of 2**k over the findings
+k that are read as present; `NO_ANSWER` where the candidate gave no finite scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from robustcheck.models.head import NO_ANSWER
+
+Kind = Literal["untargeted", "targeted", "missed_finding", "false_alarm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """A goal against a head of so many labels, or of so many findings that may be present together."""
+
+    kind: Kind = "untargeted"
+    labels: int
+    target: int | None = None  # the label that `targeted` wants
+    positive: int | None = None  # the label that is disease
+    multilabel: bool = False
+
+    @property
+    def toward(self) -> int | None:
+        """The one label that the adversary wants to be read; None if any other than the true one will do."""
+        if self.multilabel:
+            return None
+        return {"targeted": self.target, "false_alarm": self.positive}.get(self.kind)
+
+    def applies(self, labels: torch.Tensor) -> torch.Tensor:
+        """Which samples (N,) with these true readings (N,) it is about."""
+        if self.kind == "untargeted":
+            return torch.ones_like(labels, dtype=torch.bool)
+        if self.multilabel:
+            present = labels & self._findings
+            return present != (0 if self.kind == "missed_finding" else self._findings)
+        return labels.eq(self.positive or 0) if self.kind == "missed_finding" else labels.ne(self.toward or 0)
+
+    def met(self, decisions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Where (N,) these decisions (N,) are what the adversary wants. No answer is right for nobody."""
+        if self.toward is not None:
+            return decisions.eq(self.toward)
+        if self.multilabel and self.kind != "untargeted":
+            answered = decisions != NO_ANSWER
+            turned = (decisions ^ labels) & self._findings
+            if self.kind == "false_alarm":
+                return answered & ((turned & decisions) != 0)
+            return ~answered | ((turned & labels) != 0)
+        return decisions.ne(labels)
+
+    def findings(self, labels: torch.Tensor) -> torch.Tensor:
+        """For several findings: which of them (N, K) the adversary may turn on samples with true readings (N,)."""
+        bits = torch.arange(self.labels, device=labels.device)
+        present = ((labels[:, None] >> bits) & 1).bool()
+        if self.kind == "untargeted":
+            return torch.ones_like(present)
+        wanted = present if self.kind == "missed_finding" else ~present
+        return wanted if self.positive is None else wanted & (bits == self.positive)
+
+    @property
+    def _findings(self) -> int:
+        """The findings that it is about, as a reading."""
+        return (1 << self.labels) - 1 if self.positive is None else 1 << self.positive

@@ -1,0 +1,139 @@
+"""The L2 ball: the root of the summed squares of all pixels' changes is at most so many grey levels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, floor, prod, sqrt
+
+import torch
+from torch import nn
+
+from robustcheck.errors import EvaluationError
+from robustcheck.policy import Quantity
+
+_TINY = 1e-12
+_HALVINGS = 20  # of the search for the scale at which a rounded change fits
+_LARGEST_SCALE = 64.0  # of it: a change of which every pixel is below half a level has to grow to be stored at all
+
+
+@dataclass(frozen=True, kw_only=True)
+class L2Ball:
+    """Images within `levels` of a clean one in L2, and within the storable range [0, `maximum`]."""
+
+    levels: Fraction
+    maximum: int
+
+    @classmethod
+    def of(cls, budget: Quantity, bits: int) -> L2Ball:
+        """The ball that a budget admits at a stored depth; it need not be a whole number of levels.
+
+        Raises:
+            EvaluationError: it is less than one level, and so admits no change at all.
+        """
+        levels = budget.in_levels(bits)
+        if levels < 1:
+            raise EvaluationError(
+                f"epsilon {budget.text} is {float(levels):.3g} of a grey level in L2 and admits no change to these "
+                f"images of {bits} bits; one pixel changed by one level is 1/{2**bits - 1}"
+            )
+        return cls(levels=levels, maximum=2**bits - 1)
+
+    @property
+    def radius(self) -> float:
+        """As a share of the full range."""
+        return float(self.levels / self.maximum)
+
+    def widest(self, shape: tuple[int, int, int]) -> L2Ball:
+        """The ball that holds every storable image (C, H, W)."""
+        return L2Ball(levels=Fraction(self.maximum * ceil(sqrt(prod(shape)))), maximum=self.maximum)
+
+    def reach(self, clean: torch.Tensor) -> float:
+        """The radius within which every storable image lies, for minimum-norm searches."""
+        return sqrt(clean[0].numel())
+
+    # --- the search's world: shares of the full range ---
+
+    def project(self, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        """Onto the ball, then into the range, which only shortens the change."""
+        change = images - clean
+        length = self.norm(change).clamp_min(_TINY)
+        return (clean + change * (self.radius / length).clamp_max(1).view(-1, 1, 1, 1)).clamp_(0, 1)
+
+    def within(self, images: torch.Tensor, clean: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+        """Points of balls with a radius (N,) a row."""
+        change = images - clean
+        length = self.norm(change).clamp_min(_TINY)
+        return (clean + change * (radius / length).clamp_max(1).view(-1, 1, 1, 1)).clamp_(0, 1)
+
+    def sample(self, clean: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        """Points of the ball from uniform numbers in [0, 1) of the images' shape: a direction at random, to the border.
+
+        In many dimensions almost all of a ball's volume lies at its border.
+        """
+        return self.project(clean + self.steepest(_normal(uniform)) * self.radius, clean)
+
+    def steepest(self, gradient: torch.Tensor) -> torch.Tensor:
+        """The direction (N, C, H, W) of unit L2 norm in which a function with this gradient rises fastest."""
+        flat = gradient.flatten(1)
+        # Twice, since the squares of a small gradient underflow: scaled to a largest pixel of 1 they do not.
+        flat = flat / flat.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        return nn.functional.normalize(flat, dim=1).view_as(gradient)
+
+    def norm(self, change: torch.Tensor) -> torch.Tensor:
+        """L2 norms (N,) of changes (N, C, H, W)."""
+        length: torch.Tensor = torch.linalg.vector_norm(change, dim=(1, 2, 3))
+        return length
+
+    def dual_norm(self, gradient: torch.Tensor) -> torch.Tensor:
+        """L2 norms (N,): how fast a function with this gradient rises along `steepest`."""
+        return self.norm(gradient)
+
+    # --- the world of stored images: whole grey levels ---
+
+    def nearest(self, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        """Storable images of the ball in the direction of points of it, as shares of the range."""
+        reference = (clean * self.maximum).round()
+        return self._fitted(images * self.maximum - reference, reference)
+
+    def aside(self, images: torch.Tensor, clean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+        """Storable images beside points of the ball: half a level towards `direction` before they are rounded."""
+        reference = (clean * self.maximum).round()
+        return self._fitted(images * self.maximum + direction.sign() / 2 - reference, reference)
+
+    def _fitted(self, change: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        """A multiple of each change that, rounded to whole levels, goes as far as the change and no farther.
+
+        Rounding makes some changes longer than the ball is wide, and takes small ones away; with the scale, the length
+        of the rounded change never falls, so that the best scale is found by halving. The length aimed at is that of
+        the change, so that a minimum-norm search stays as near as it came, but never beyond the ball.
+        """
+        squares = change.double().flatten(1).square().sum(dim=1).clamp(1, floor(self.levels**2))
+        low = torch.zeros_like(squares)
+        high = torch.full_like(squares, _LARGEST_SCALE)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            fits = self._squares(self._scaled(change, middle, reference) - reference) <= squares
+            low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
+        return self._scaled(change, low, reference) / self.maximum
+
+    def _scaled(self, change: torch.Tensor, scale: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        return (reference + (change * scale.view(-1, 1, 1, 1).float()).round()).clamp_(0, self.maximum)
+
+    def _squares(self, change: torch.Tensor) -> torch.Tensor:
+        return change.double().flatten(1).square().sum(dim=1)
+
+    def distance(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        """Distance (N,) in grey levels, float64, of stored integer images (N, C, H, W) from the clean ones."""
+        return self._squares(stored.int() - clean.int()).sqrt()
+
+    def contains(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        """Which (N,) of the stored integer images lie in the ball, exactly: squares of whole numbers are compared."""
+        storable = (stored.flatten(1) >= 0).all(dim=1) & (stored.flatten(1) <= self.maximum).all(dim=1)
+        return storable & (self._squares(stored.int() - clean.int()) <= floor(self.levels**2))
+
+
+def _normal(uniform: torch.Tensor) -> torch.Tensor:
+    """Normal numbers from uniform ones in [0, 1), by the inverse of their distribution."""
+    normal: torch.Tensor = torch.special.ndtri(uniform.clamp(1e-7, 1 - 1e-7))
+    return normal
