@@ -163,7 +163,7 @@ class ModelInfo:
     task: str
     labels: tuple[str, ...]
     positive: str | None
-    operating_point: float | None  # None: the label with the highest score
+    operating_point: float | tuple[float, ...] | None  # one a label of several; None: the label with the highest score
     output: str | None = None  # logits | probabilities, and how that is known
     notes: tuple[str, ...] = ()
 

@@ -9,12 +9,13 @@ from robustcheck.attacks.base import Attack
 from robustcheck.attacks.fgsm import FGSM
 from robustcheck.attacks.fmn import FMN
 from robustcheck.attacks.objectives import Loss, objective
-from robustcheck.attacks.pgd import PGD
+from robustcheck.attacks.pgd import PGD, Schedule
 from robustcheck.attacks.square import Square
 from robustcheck.policy import APGDSpec, AttackSpec, EnsembleSpec, FGSMSpec, FMNSpec, PGDSpec, Quantity, SquareSpec
 from robustcheck.threats import Ball, Goal, LinfBall
 
 STEP_RATIO = 2.5  # of ε / steps: Madry et al.'s, far enough to reach the ball's border from any start
+MEAN_STEP: dict[Schedule, float] = {"constant": 1.0, "linear": 0.5, "cosine": 0.5}  # of the first
 FMN_STEP = 1.0  # the paper's α₀, the full range
 
 _SHORT: dict[Loss, str] = {"cross_entropy": "ce", "margin": "margin", "dlr": "dlr"}
@@ -48,7 +49,7 @@ def _pgd(spec: PGDSpec, ball: Ball, goal: Goal, _queries: int) -> tuple[Attack, 
         objective=objective(spec.loss, goal),
         steps=spec.steps,
         restarts=spec.restarts if spec.random_start else 1,  # from the image itself every restart is the same
-        step_share=_share(spec.step_size, ball, STEP_RATIO * ball.radius / spec.steps),
+        step_share=_share(spec.step_size, ball, STEP_RATIO * ball.radius / (spec.steps * MEAN_STEP[spec.schedule])),
         random_start=spec.random_start,
         momentum=spec.momentum,
         schedule=spec.schedule,
@@ -64,8 +65,11 @@ def _apgd(spec: APGDSpec, _ball: Ball, goal: Goal, _queries: int) -> tuple[Attac
 
 @_build.register
 def _fmn(spec: FMNSpec, ball: Ball, goal: Goal, _queries: int) -> tuple[Attack, ...]:
+    aims = _aims(spec.targets, goal)
     attack = FMN(
-        objective=objective(spec.loss, goal),
+        objective=objective(spec.loss, goal, aimed=aims > 0),
+        aims=aims,
+        restarts=max(1, aims),
         steps=spec.steps,
         step_share=_share(spec.step_size, ball, FMN_STEP),
         gamma=spec.gamma,
@@ -98,7 +102,7 @@ def _ensemble(spec: EnsembleSpec, ball: Ball, goal: Goal, _queries: int) -> tupl
 
 def _one_apgd(loss: Loss, steps: int, goal: Goal, targets: int, restarts: int = 1) -> APGD:
     """APGD; towards each of the likeliest other labels in turn if `targets` says how many, and the goal leaves it."""
-    aims = min(targets, goal.labels - 1) if goal.toward is None and not goal.multilabel else 0
+    aims = _aims(targets, goal)
     return APGD(
         objective=objective(loss, goal, aimed=aims > 0),
         steps=steps,
@@ -106,6 +110,11 @@ def _one_apgd(loss: Loss, steps: int, goal: Goal, targets: int, restarts: int = 
         aims=aims,
         name=f"apgd-{_SHORT[loss]}{'-targeted' if aims else ''}",
     )
+
+
+def _aims(targets: int, goal: Goal) -> int:
+    """How many labels to go for: those that there are, and none where the goal names one itself."""
+    return min(targets, goal.labels - 1) if goal.toward is None and not goal.multilabel else 0
 
 
 def _share(size: Quantity | None, ball: Ball, default: float) -> float:

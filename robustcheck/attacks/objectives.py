@@ -83,12 +83,19 @@ def _margin_to(logits: torch.Tensor, labels: torch.Tensor, aims: torch.Tensor) -
 
 
 def _dlr_to(logits: torch.Tensor, labels: torch.Tensor, aims: torch.Tensor) -> torch.Tensor:
-    """Targeted DLR; with three labels the third best stands for the mean of the third and the fourth."""
-    if logits.shape[1] < 3:
-        return _margin_to(logits, labels, aims)
-    best = logits.topk(min(4, logits.shape[1]), dim=1).values
-    scale = best[:, 0] - best[:, 2:].mean(dim=1)
-    return _margin_to(logits, labels, aims) / scale.clamp_min(_TINY)
+    return _margin_to(logits, labels, aims) / _scale_to(logits)
+
+
+def _scale_to(logits: torch.Tensor) -> torch.Tensor | float:
+    """Targeted DLR's unit, the best logit's distance from the mean of the third and the fourth.
+
+    With three labels the third alone would do only until it is the target: then the ratio is constant. So there is
+    none, as with two.
+    """
+    if logits.shape[1] < 4:
+        return 1.0
+    best = logits.topk(4, dim=1).values
+    return (best[:, 0] - best[:, 2:].mean(dim=1)).clamp_min(_TINY)
 
 
 _UNTARGETED = {"cross_entropy": log_odds, "margin": margin, "dlr": dlr}
@@ -100,10 +107,13 @@ def _aimed(loss: Loss) -> Objective:
 
 
 def _toward(loss: Loss, label: int) -> Objective:
-    """One label is wanted, and all others are in its way: the untargeted loss of that label, the other way round."""
+    """One label is wanted, and all others are in its way: the loss of that label, the other way round."""
 
     def toward(logits: torch.Tensor, labels: torch.Tensor, _aims: torch.Tensor) -> torch.Tensor:
-        return -_UNTARGETED[loss](logits, torch.full_like(labels, label))
+        wanted = torch.full_like(labels, label)
+        if loss == "cross_entropy":
+            return -log_odds(logits, wanted)
+        return -margin(logits, wanted) / (_scale_to(logits) if loss == "dlr" else 1.0)
 
     return toward
 

@@ -16,6 +16,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from robustcheck.data.arrays import array_listing
+from robustcheck.data.findings import readings_of
 from robustcheck.data.label_names import indexes_of
 from robustcheck.data.reading import check_memory, parsing
 from robustcheck.data.samples import Listing
@@ -25,7 +26,9 @@ from robustcheck.words import listed
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-def archive_listing(path: Path, labels: Sequence[str], *, split: str | None, bits: int | None) -> Listing:
+def archive_listing(
+    path: Path, labels: Sequence[str], *, multilabel: bool, split: str | None, bits: int | None
+) -> Listing:
     """The samples of one split, `test` if none is named; sample i is called `test/i`.
 
     Raises:
@@ -38,7 +41,8 @@ def archive_listing(path: Path, labels: Sequence[str], *, split: str | None, bit
     with archive:
         images = _member(archive, f"{split}_images", shown)
         numbers = _member(archive, f"{split}_labels", shown)
-    indexes = indexes_of(numbers, labels, f"{shown}: {split}_labels")
+    read = readings_of if multilabel else indexes_of
+    indexes = read(numbers, labels, f"{shown}: {split}_labels")
     names = [f"{split}/{index}" for index in range(len(indexes))]
     return array_listing(images, indexes, bits=bits, names=names, split=split, what=f"{shown}: {split}_images")
 

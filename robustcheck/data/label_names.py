@@ -23,7 +23,8 @@ def checked_indexes(values: NDArray[np.integer[Any]], labels: Sequence[str], wha
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
-        raise DataError(f"{what} has the shape {values.shape}; (N,) or (N, 1) is allowed: one label an image")
+        hint = "; several are for task: multilabel" if values.ndim == 2 else ""
+        raise DataError(f"{what} has the shape {values.shape}; (N,) or (N, 1) is allowed: one label an image{hint}")
     wrong = np.flatnonzero((values < 0) | (values >= len(labels)))
     if len(wrong):
         found = listed(np.unique(values[wrong]))

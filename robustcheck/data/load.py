@@ -15,12 +15,13 @@ import numpy as np
 from robustcheck.data import phantom
 from robustcheck.data.archive import archive_listing
 from robustcheck.data.arrays import array_listing
+from robustcheck.data.findings import SOURCES, has, names_in
 from robustcheck.data.folder import folder_listing
 from robustcheck.data.manifest import manifest_listing
 from robustcheck.data.medmnist_archive import medmnist_listing
 from robustcheck.data.reading import check_memory, existing_file, parsing
 from robustcheck.data.samples import Images, Listing, Samples
-from robustcheck.data.subset import stratified
+from robustcheck.data.subset import spread, stratified
 from robustcheck.data.user_callable import callable_listing
 from robustcheck.errors import DataError
 from robustcheck.results import DataInfo
@@ -34,6 +35,7 @@ def load_samples(
     *,
     folder: Path,
     labels: Sequence[str],
+    task: str = "multiclass",
     root: str | None = None,
     split: str | None = None,
     bits: int | None = None,
@@ -46,6 +48,7 @@ def load_samples(
         source: `.npz`, `.csv`, a folder, `medmnist:NAME`, `phantom:nodule` or `module:callable`.
         folder: the policy file's; relative paths start from it.
         labels: the policy's label names.
+        task: of the policy; of a multilabel one, several labels may be present, or none.
         root: medmnist: a folder that may hold the archive; `.csv`: the folder that its paths start from.
         split: train, val or test, where the source has splits; `.npz`, medmnist and phantom take test without it.
         bits: stored depth; without it, as the files say.
@@ -57,7 +60,8 @@ def load_samples(
         ImportProblem: `module:callable` cannot be imported.
         MissingExtra: `medmnist:NAME` needs its package.
     """
-    listing = _listing(source, folder, labels, root, split, bits, samples, seed)
+    multilabel = task == "multilabel"
+    listing = _listing(source, folder, labels, multilabel, root, split, bits, samples, seed)
     available = len(listing.names)
     if available == 0:
         raise DataError(f"{source}: it holds no samples{f' in split {listing.split}' if listing.split else ''}")
@@ -65,20 +69,23 @@ def load_samples(
         raise DataError(f"{source}: data.samples asks for {samples}, and 1 to {available} are available")
     chosen = np.arange(available, dtype=np.int64)
     if samples is not None and samples < available:
-        chosen = stratified(listing.names, listing.labels, samples=samples, seed=seed)
+        chosen = (spread if multilabel else stratified)(listing.names, listing.labels, samples=samples, seed=seed)
     names = _storable([listing.names[index] for index in chosen.tolist()])
     indexes = listing.labels[chosen]
     indexes.setflags(write=False)
     images = listing.take(chosen)
-    absent = [label for index, label in enumerate(labels) if not (listing.labels == index).any()]
+    which = has if multilabel else np.equal
+    absent = [label for index, label in enumerate(labels) if not which(listing.labels, index).any()]
     shapes = {images.shape_of(index) for index in range(len(images))}
     info = DataInfo(
         source=source,
         split=listing.split,
-        sha256=digest(names, [labels[index] for index in indexes], images),
+        sha256=digest(
+            names, [names_in(index, labels) if multilabel else labels[index] for index in indexes.tolist()], images
+        ),
         samples=len(names),
         available=available,
-        by_label={label: int((indexes == index).sum()) for index, label in enumerate(labels)},
+        by_label={label: int(which(indexes, index).sum()) for index, label in enumerate(labels)},
         bits=images.bits,
         shape=shapes.pop() if len(shapes) == 1 else None,
         synthetic=listing.synthetic,
@@ -87,9 +94,10 @@ def load_samples(
     return Samples(names=names, labels=indexes, images=images, info=info)
 
 
-def digest(names: Sequence[str], labels: Sequence[str], images: Images) -> str:
+def digest(names: Sequence[str], labels: Sequence[str | list[str]], images: Images) -> str:
     """sha256 over one JSON line a sample, in source order: [name, label, [C, H, W], content's sha256].
 
+    Where several labels may be present, their list stands for the label.
     A file's content is its bytes; an array's is its pixels, (C, H, W) in C order, little-endian. So two runs share a
     digest when they judged the same pixels under the same names and labels, whatever else the source holds.
     """
@@ -104,6 +112,7 @@ def _listing(
     source: str,
     folder: Path,
     labels: Sequence[str],
+    multilabel: bool,
     root: str | None,
     split: str | None,
     bits: int | None,
@@ -114,21 +123,23 @@ def _listing(
     kind, colon, name = source.partition(":")
     base = folder / root if root is not None else None
     if colon and kind == "medmnist":
-        return medmnist_listing(name, labels, folder=base, split=split, bits=bits)
+        return medmnist_listing(name, labels, multilabel=multilabel, folder=base, split=split, bits=bits)
     path = folder / source
     if path.suffix.lower() == ".csv":
         existing_file(path, source)
         if base is not None and not _is_folder(base, source):
             raise DataError(f"{source}: data.root is {root}, and there is no such folder beside the policy")
-        return manifest_listing(path, labels, root=base or path.parent, split=split, bits=bits)
+        return manifest_listing(path, labels, multilabel=multilabel, root=base or path.parent, split=split, bits=bits)
+    if multilabel and ((colon and kind == "phantom") or (path.suffix.lower() != ".npz" and _is_folder(path, source))):
+        raise DataError(f"{source}: it has one label an image; a multilabel task takes {SOURCES}")
     if colon and kind == "phantom":
         listing = _phantom(name, labels, split, bits, samples, seed)
     elif path.suffix.lower() == ".npz":
-        listing = archive_listing(existing_file(path, source), labels, split=split, bits=bits)
+        listing = archive_listing(existing_file(path, source), labels, multilabel=multilabel, split=split, bits=bits)
     elif _is_folder(path, source):
         listing = folder_listing(path, labels, split=split, bits=bits)
     elif colon and not re.match(r"[A-Za-z]:[\\/]", source):
-        listing = callable_listing(source, labels, folder=folder, split=split, bits=bits)
+        listing = callable_listing(source, labels, multilabel=multilabel, folder=folder, split=split, bits=bits)
     else:
         raise DataError(f"{source}: there is no such folder, and it is none of {_KINDS}{_beside(folder, source)}")
     unused = () if root is None else ("data.root is not used: it is about medmnist and .csv sources",)

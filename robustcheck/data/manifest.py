@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
+from robustcheck.data.findings import reading_of
 from robustcheck.data.pictures import SUFFIXES, open_pictures
 from robustcheck.data.reading import check_memory, parsing
 from robustcheck.data.samples import Listing
@@ -30,12 +31,15 @@ class Row:
     split: str | None
 
 
-def manifest_listing(path: Path, labels: Sequence[str], *, root: Path, split: str | None, bits: int | None) -> Listing:
+def manifest_listing(
+    path: Path, labels: Sequence[str], *, multilabel: bool, root: Path, split: str | None, bits: int | None
+) -> Listing:
     """The rows of one split, in the manifest's order; an image is called by the path that its row says.
 
     Args:
         path: the manifest.
         labels: the policy's.
+        multilabel: a row may have several of them, or none.
         root: the folder that the rows' paths start from and may not leave.
         split: rows whose `split` says so, where there is that column; all if None.
         bits: as the policy says.
@@ -59,7 +63,7 @@ def manifest_listing(path: Path, labels: Sequence[str], *, root: Path, split: st
         notes.append(f"{path.name} has no column split: all its rows are one split")
     elif has_split:
         notes.append(f"all rows of {path.name} are used, whatever its column split says: data.split names none")
-    numbers = _label_numbers(rows, labels, mistakes)
+    numbers = (_findings if multilabel else _label_numbers)(rows, labels, mistakes)
     files = _files(rows, root, mistakes)
     _refuse(mistakes, path.name)
     return Listing(
@@ -141,6 +145,17 @@ def _label_numbers(rows: Sequence[Row], labels: Sequence[str], mistakes: list[tu
             hint = did_you_mean(row.label, labels)
             mistakes.append((row.line, f"the policy has no label {row.label!r:.60}{hint}; it has {listed(labels)}"))
     return numbers
+
+
+def _findings(rows: Sequence[Row], labels: Sequence[str], mistakes: list[tuple[int, str]]) -> list[int]:
+    """Readings by names."""
+    readings = []
+    for row in rows:
+        try:
+            readings.append(reading_of(row.label, labels))
+        except ValueError as error:
+            mistakes.append((row.line, str(error)))
+    return readings
 
 
 def _files(rows: Sequence[Row], root: Path, mistakes: list[tuple[int, str]]) -> list[tuple[str, Path]]:

@@ -18,13 +18,14 @@ SPLITS = ("train", "val", "test")
 
 
 def medmnist_listing(
-    name: str, labels: Sequence[str], *, folder: Path | None, split: str | None, bits: int | None
+    name: str, labels: Sequence[str], *, multilabel: bool, folder: Path | None, split: str | None, bits: int | None
 ) -> Listing:
     """The samples of one split, `test` if none is named.
 
     Args:
         name: the package's flag, such as `pneumoniamnist` (28 x 28) or `pneumoniamnist_64`.
         labels: the policy's.
+        multilabel: several of them may be present.
         folder: where the archive may lie already; the package is not imported if it does.
         split: train, val or test.
         bits: as the policy says.
@@ -47,10 +48,11 @@ def medmnist_listing(
         with parsing(source):
             there = path.is_file()
         if there:
-            return archive_listing(path, labels, split=split, bits=bits)
+            return archive_listing(path, labels, multilabel=multilabel, split=split, bits=bits)
         notes.append(f"root {folder} holds no {path.name}, so the medmnist package's own folder was used")
     path = _downloaded(name, source, split, folder)
-    return replace(archive_listing(path, labels, split=split, bits=bits), notes=tuple(notes))
+    listing = archive_listing(path, labels, multilabel=multilabel, split=split, bits=bits)
+    return replace(listing, notes=tuple(notes))
 
 
 def _downloaded(name: str, source: str, split: str, folder: Path | None) -> Path:

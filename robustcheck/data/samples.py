@@ -57,7 +57,7 @@ class Samples:
 
     Attributes:
         names: of each sample in its source, such as `test/17` or `normal/img3.png`; the same in every subset.
-        labels: (N,) int64, indexes into the policy's labels; read-only.
+        labels: (N,) int64, true readings: indexes into the policy's labels, or of several the sum of 2**k; read-only.
         images: the images; `image` and `shape_of` are short for its methods.
         info: for the report.
     """

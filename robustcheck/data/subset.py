@@ -19,11 +19,23 @@ def stratified(names: Sequence[str], labels: Indexes, *, samples: int, seed: int
     kept: list[int] = []
     for label, count in zip(present, shares(counts.tolist(), samples), strict=True):
         members = np.flatnonzero(labels == label).tolist()
-        members.sort(
-            key=lambda index: hashlib.sha256(f"{seed}/{names[index]}".encode(errors="surrogateescape")).digest()
-        )
+        members.sort(key=lambda index: _rank(seed, names[index]))
         kept += members[:count]
     return np.array(sorted(kept), np.int64)
+
+
+def spread(names: Sequence[str], readings: Indexes, *, samples: int, seed: int) -> Indexes:
+    """The same for readings that may be nearly as many as samples: every n-th of them, by reading and then by rank.
+
+    Each reading's share is proportional, to less than one sample. One of each would make combinations of findings that
+    are rare as common as frequent ones, and largest remainders would leave all rare ones out.
+    """
+    order = sorted(range(len(names)), key=lambda index: (int(readings[index]), _rank(seed, names[index])))
+    return np.array(sorted(order[(2 * place + 1) * len(order) // (2 * samples)] for place in range(samples)), np.int64)
+
+
+def _rank(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
 
 
 def shares(counts: Sequence[int], samples: int) -> list[int]:

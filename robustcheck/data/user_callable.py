@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustcheck.data.arrays import array_listing
+from robustcheck.data.findings import readings_of
 from robustcheck.data.label_names import indexes_of
 from robustcheck.data.reading import parsing
 from robustcheck.data.samples import Listing
@@ -19,7 +20,7 @@ from robustcheck.words import last_line
 
 
 def callable_listing(
-    reference: str, labels: Sequence[str], *, folder: Path, split: str | None, bits: int | None
+    reference: str, labels: Sequence[str], *, multilabel: bool, folder: Path, split: str | None, bits: int | None
 ) -> Listing:
     """What the function returns for this split; sample i is called `SPLIT/i`, or `i` without a split.
 
@@ -36,7 +37,8 @@ def callable_listing(
         raise DataError(f"{reference} returned {type(returned).__name__}; a pair (images, labels) is needed")
     with parsing(f"{reference}: its images"):
         images: NDArray[Any] = np.asarray(returned[0])
-    indexes = indexes_of(returned[1], labels, f"{reference}: its labels")
+    read = readings_of if multilabel else indexes_of
+    indexes = read(returned[1], labels, f"{reference}: its labels")
     if images.ndim == 0:
         raise DataError(f"{reference}: its images are {type(returned[0]).__name__}; an array (N, H, W) is needed")
     names = [f"{split}/{index}" if split else str(index) for index in range(len(indexes))]

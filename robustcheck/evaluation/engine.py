@@ -150,11 +150,10 @@ class Engine:
         images = self.attack.best(rows.state)
         broken = self._judge(rows, images, told, places, fooled=False)
         holding = np.flatnonzero(~broken)
-        again = rows.restart[holding] + 1 < self.attack.restarts
-        waiting.extend(
-            (int(sample), int(restart) + 1)
-            for sample, restart in zip(rows.sample[holding[again]], rows.restart[holding[again]], strict=True)
-        )
+        again = rows.restart + 1 < self.attack.restarts
+        if not self.attack.minimum_norm:
+            again &= ~broken
+        waiting.extend(zip(rows.sample[again].tolist(), (rows.restart[again] + 1).tolist(), strict=True))
         self._done += len(rows) - int(again.sum())
         if len(holding):
             index = torch.from_numpy(holding).to(images.device)
@@ -184,7 +183,8 @@ class Engine:
             there = torch.from_numpy(rest).to(index.device)
             left = rows.take(rest)
             direction = told.gradient[index[there]]
-            broken[rest] = self._propose(left, self.ball.aside(images[there], left.clean, direction))
+            beside = self.ball.outward if self.attack.minimum_norm else self.ball.aside
+            broken[rest] = self._propose(left, beside(images[there], left.clean, direction))
         return broken
 
     def _propose(self, rows: Rows, images: torch.Tensor) -> np.ndarray:

@@ -144,6 +144,7 @@ class Evaluation:
             policy.data.source,
             folder=policy.folder,
             labels=policy.model.labels,
+            task=policy.model.task,
             root=policy.data.root,
             split=policy.data.split,
             bits=policy.data.bits,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Set
 from dataclasses import replace
 from math import floor
+from typing import Literal
 
 import numpy as np
 
@@ -34,15 +35,15 @@ def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     ball = ball_of(gate.norm, gate.epsilon, setting.samples.bits)
     goal = _goal(gate, setting)
     family, levels = gate.family if shared else gate.id, float(ball.levels)
-    right = (setting.decisions == setting.labels) & goal.applies(setting.labels)
-    attacked: list[int] = right.nonzero().flatten().tolist()
+    worth = goal.open(setting.decisions, setting.labels)
+    attacked: list[int] = worth.nonzero().flatten().tolist()
     found = Search(gate=gate, setting=setting, ball=ball, goal=goal, family=family).run(attacked)
     setting.ledger.add_scores(family, levels, found.trace.scores)
-    broken = {sample: entry for sample, entry in setting.ledger.within(family, levels).items() if right[sample]}
+    broken = {sample: entry for sample, entry in setting.ledger.within(family, levels).items() if worth[sample]}
     scores = _most_adverse(setting, setting.ledger.scores_within(family, levels), broken)
     _keep_examples(gate, setting, broken)
 
-    metrics = measure(_readings(setting, broken, scores), attacked=right.numpy())
+    metrics = measure(_readings(setting, broken, scores), attacked=worth.numpy())
     requirements = require(gate.bounds, metrics)
     blind = _blind(attacked, broken, found)
     verdict, error = judge(requirements), None
@@ -51,7 +52,7 @@ def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     elif (
         verdict == "pass"
         and blind
-        and judge(require(gate.bounds, _without(setting, broken, scores, blind, right.numpy()))) != "pass"
+        and judge(require(gate.bounds, _without(setting, broken, scores, blind, worth.numpy()))) != "pass"
     ):
         verdict = "error"
         error = (
@@ -102,6 +103,7 @@ def _goal(gate: Gate, setting: Setting) -> Goal:
         labels=len(head.labels),
         target=None if gate.target is None else head.labels.index(gate.target),
         positive=head.positive,
+        multilabel=head.multilabel,
     )
 
 
@@ -151,12 +153,20 @@ def _readings(setting: Setting, broken: dict[int, Entry], scores: np.ndarray | N
     after = setting.decisions.numpy().copy()
     for sample, entry in broken.items():
         after[sample] = entry.decision
-    positive = setting.candidate.head.positive
-    labels = setting.labels.numpy()
-    if scores is not None:
-        # No answer has no score: as wrong as can be.
-        scores = np.where(after == NO_ANSWER, np.where(labels == positive, 0.0, 1.0), scores)
-    return Readings(labels=labels, before=setting.decisions.numpy(), after=after, scores=scores, positive=positive)
+    head = setting.candidate.head
+    readings = Readings(
+        labels=setting.labels.numpy(),
+        before=setting.decisions.numpy(),
+        after=after,
+        scores=scores,
+        positive=head.positive,
+        findings=len(head.labels) if head.multilabel else None,
+    )
+    if scores is None:
+        return readings
+    # No answer has no score: as wrong as can be.
+    worst = np.where(readings.positives, 0.0, 1.0)
+    return replace(readings, scores=np.where(after == NO_ANSWER, worst, scores))
 
 
 def _without(
@@ -208,8 +218,9 @@ def _undefined(gate: Gate, metrics: dict[str, Metric]) -> str:
 def _curve(setting: Setting, family: object, attacked: set[int]) -> tuple[CurvePoint, ...]:
     """Accuracy at each distance at which it falls, from the nearest counterexamples that are known."""
     nearest = setting.ledger.nearest(family)
-    distances = np.array(sorted(entry.distance for sample, entry in nearest.items() if sample in attacked))
-    right, samples = int((setting.decisions == setting.labels).sum()), len(setting.labels)
+    clean = setting.decisions == setting.labels
+    distances = [entry.distance for sample, entry in nearest.items() if sample in attacked and clean[sample]]
+    right, samples = int(clean.sum()), len(setting.labels)
     levels, lost = np.unique(distances, return_counts=True)
     left = (right - np.cumsum(lost)) / samples
     return tuple(
@@ -242,7 +253,8 @@ def _outcomes(
             if (entry := broken.get(sample)) is not None:
                 outcome = _broken_outcome(outcome, entry, head.name(entry.decision), gate)
             else:
-                outcome = replace(outcome, evidence="inherited" if sample in found.inherited else "searched")
+                evidence: Literal["inherited", "searched"] = "inherited" if sample in found.inherited else "searched"
+                outcome = replace(outcome, status="held", evidence=evidence)
         outcomes.append(outcome)
     return tuple(outcomes)
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 from scipy.special import betaincinv  # scipy.stats takes a second to import
 
+from robustcheck.models.head import NO_ANSWER
 from robustcheck.results import Metric
 
 CONFIDENCE = 0.95
@@ -15,13 +16,31 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Readings:
-    """How N samples were read; indexes into the policy's labels."""
+    """How N samples were read: indexes into the policy's labels, or sums of 2**k over the findings k that are there."""
 
     labels: np.ndarray  # (N,) true
     before: np.ndarray  # (N,) decided on the clean image
     after: np.ndarray  # (N,) decided under the attack
     scores: np.ndarray | None  # (N,) probability of the positive label under the attack
     positive: int | None
+    findings: int | None = None  # how many labels may be present together; None: each sample has one
+
+    @property
+    def positives(self) -> np.ndarray:
+        """Which samples (N,) have the positive label."""
+        return np.zeros(len(self.labels), bool) if self.positive is None else self.has(self.labels, self.positive)
+
+    def has(self, readings: np.ndarray, label: int) -> np.ndarray:
+        """Which readings (N,) have a label. No answer has none."""
+        if self.findings is None:
+            return np.asarray(readings == label)
+        return np.asarray((readings != NO_ANSWER) & (readings >> label & 1 == 1))
+
+    def hits(self, label: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of the samples that have a label, and of those that have it not, which are read so."""
+        has, read = self.has(self.labels, label), self.has(self.after, label)
+        answered = self.after != NO_ANSWER  # no answer is no negative read
+        return read[has], (~read & answered)[~has]
 
 
 def measure(readings: Readings, *, attacked: np.ndarray | None) -> dict[str, Metric]:
@@ -32,17 +51,15 @@ def measure(readings: Readings, *, attacked: np.ndarray | None) -> dict[str, Met
         attacked: which of them (N,) the adversary was after; None without an attack.
     """
     right = readings.after == readings.labels
-    metrics = {"accuracy": rate(right), "balanced_accuracy": _balanced(right, readings.labels)}
+    metrics = {"accuracy": rate(right), "balanced_accuracy": _balanced(readings)}
     if readings.positive is not None:
-        is_positive = readings.labels == readings.positive
-        read_positive = readings.after == readings.positive
-        metrics["sensitivity"] = rate(read_positive[is_positive])
-        # No answer is no negative read.
-        metrics["specificity"] = rate((~read_positive & (readings.after >= 0))[~is_positive])
+        found, spared = readings.hits(readings.positive)
+        metrics["sensitivity"], metrics["specificity"] = rate(found), rate(spared)
         if readings.scores is not None:
-            metrics["auroc"] = _auroc(readings.scores, is_positive)
+            metrics["auroc"] = _auroc(readings.scores, readings.positives)
     if attacked is not None:
-        metrics["attack_success"] = rate(~right[attacked])
+        # Only a counterexample changes what a sample is read as.
+        metrics["attack_success"] = rate((readings.after != readings.before)[attacked])
     return metrics
 
 
@@ -64,9 +81,19 @@ def rate(hits: np.ndarray) -> Metric:
     )
 
 
-def _balanced(right: np.ndarray, labels: np.ndarray) -> Metric:
+def _balanced(readings: Readings) -> Metric:
+    """Mean over the labels of the share that is right; of findings, over sensitivities and specificities.
+
+    Findings that all samples have, or none, are left out.
+    """
+    labels, groups = readings.labels, list[np.ndarray]()
+    if readings.findings is None:
+        groups = [(readings.after == labels)[labels == label] for label in np.unique(labels)]
+    for finding in range(readings.findings or 0):
+        both = readings.hits(finding)
+        groups += both if all(map(len, both)) else ()
     # Fractions: a value that meets a bound exactly must not miss it by a rounding error.
-    shares = [Fraction(int(right[labels == label].sum()), int((labels == label).sum())) for label in np.unique(labels)]
+    shares = [Fraction(int(group.sum()), len(group)) for group in groups]
     return Metric(value=float(sum(shares) / len(shares)) if shares else None, samples=len(labels))
 
 

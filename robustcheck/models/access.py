@@ -37,8 +37,9 @@ class WhiteBox:
 class _Oracle:
     def __init__(self, candidate: Candidate, *, samples: int, limit: int) -> None:
         # A closure, not an attribute: an attack that holds the oracle does not hold the candidate.
-        self.__ask: Callable[[torch.Tensor], torch.Tensor] = lambda images: candidate.logits(images).log_softmax(dim=1)
-        self.__decide: Callable[[torch.Tensor], torch.Tensor] = candidate.head.decide
+        head = candidate.head
+        self.__ask: Callable[[torch.Tensor], torch.Tensor] = lambda images: head.told(candidate.logits(images))
+        self.__decide: Callable[[torch.Tensor], torch.Tensor] = head.decide
         self.__counts = torch.zeros(samples, dtype=torch.int64)
         self.__retired = torch.zeros(samples, dtype=torch.bool)
         self.__limit = limit
@@ -58,7 +59,10 @@ class _Oracle:
         self.__retired[samples] = True
 
     def _answer(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities (N, K) of images (N, C, H, W); sample numbers (N,) say whom each query is counted for."""
+        """Log-probabilities (N, K) of images (N, C, H, W); sample numbers (N,) say whom each query is counted for.
+
+        Findings, which do not compete, have log-odds.
+        """
         samples = samples.cpu()
         if len(samples) != len(images):
             raise AccessError(f"{len(images)} images were asked about for {len(samples)} samples")
@@ -80,10 +84,10 @@ class _Oracle:
 
 
 class ScoreOracle(_Oracle):
-    """Every label's log-probability."""
+    """Every label's log-probability, or every finding's log-odds."""
 
     def scores(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities (N, K). Raises QueryLimitReached before anything is asked."""
+        """Log-probabilities, or log-odds, (N, K). Raises QueryLimitReached before anything is asked."""
         return self._answer(samples, images)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from robustcheck.errors import AccessError, CandidateError, EvaluationError
-from robustcheck.models.head import Head
+from robustcheck.models.findings import AnyHead
 from robustcheck.models.memory import Chunks
 from robustcheck.models.network import Forward, Network, first_line, rows
 from robustcheck.models.preprocess import Preprocess
@@ -35,7 +35,7 @@ class Searched:
     """The form of the network that searches ask, and how it is read."""
 
     forward: Forward
-    head: Head
+    head: AnyHead
     error: float  # how far losses that it shows are from the artefact's
 
 
@@ -45,7 +45,7 @@ class Candidate:
 
     network: Network
     preprocess: Preprocess
-    head: Head
+    head: AnyHead
     info: ModelInfo
     chunks: Chunks
     searched: Searched | None = None  # None: the artefact itself

@@ -13,9 +13,10 @@ import torch
 from robustcheck.errors import CandidateError, OutOfMemory
 from robustcheck.models import artefact
 from robustcheck.models.candidate import Candidate, Meter, Searched, raw_scores
-from robustcheck.models.head import Head, read_head
+from robustcheck.models.findings import AnyHead
 from robustcheck.models.memory import Chunks, is_out_of_memory
 from robustcheck.models.network import Forward, Network
+from robustcheck.models.output import read_head
 from robustcheck.models.preprocess import Preprocess
 from robustcheck.models.process import left_as_found
 from robustcheck.policy import ModelSpec
@@ -101,7 +102,7 @@ def load_candidate(
         task=spec.task,
         labels=spec.labels,
         positive=spec.positive,
-        operating_point=spec.operating_point,
+        operating_point=head.operating_point,
         output=head.found,
         notes=(*network.notes, *search_notes),
     )
@@ -112,7 +113,7 @@ def load_candidate(
 
 
 def _searched(
-    spec: ModelSpec, network: Network, head: Head, example: torch.Tensor
+    spec: ModelSpec, network: Network, head: AnyHead, example: torch.Tensor
 ) -> tuple[Searched | None, tuple[str, ...]]:
     """The form of the network that searches ask, and what the reader of the report should know about it."""
     module = network.module
@@ -122,18 +123,17 @@ def _searched(
 
     notes = []
     if head.probabilities:
-        ending: search.Ending = "sigmoid" if head.binary else "softmax"
-        without = search.leave_off(module, ending)
+        without = search.leave_off(module, head.ending)
         if without is not None:
             module, head = without, replace(head, probabilities=False)
-            notes.append(f"searches look at what goes into its last {ending}, where gradients do not vanish")
+            notes.append(f"searches look at what goes into its last {head.ending}, where gradients do not vanish")
     forward: Forward = module
     error = 0.0
     if spec.precision == "auto":
-        labels = head.decide(head.logits(module(example))).clamp_min(0)
+        readings = head.decide(head.logits(module(example))).clamp_min(0)
         reading = search.Reading(
-            probabilities=lambda raw: head.logits(raw).softmax(dim=1),
-            loss=lambda raw: _lead(head.logits(raw), labels),
+            probabilities=lambda raw: head.chances(head.logits(raw)),
+            loss=lambda raw: head.lead(head.logits(raw), readings),
         )
         if (found := search.faster(module, example, reading)) is not None:
             forward, error = found.forward, found.error
@@ -141,12 +141,6 @@ def _searched(
     if forward is network.module:
         return None, ()
     return Searched(forward=forward, head=head, error=error), tuple(notes)
-
-
-def _lead(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """How far labels (N,) are ahead of the best other one."""
-    others = logits.scatter(1, labels[:, None], -torch.inf)
-    return logits.gather(1, labels[:, None]).squeeze(1) - others.amax(dim=1)
 
 
 def as_shares(samples: Stored, indexes: list[int], device: torch.device) -> torch.Tensor:

@@ -9,8 +9,8 @@ from decimal import Decimal
 from robustcheck.words import shown
 
 METRICS: dict[str, str] = {
-    "accuracy": "share of the samples that are right under the attack",
-    "balanced_accuracy": "mean over the labels of the share that is right",
+    "accuracy": "share of the samples that are right under the attack; multilabel: in every label",
+    "balanced_accuracy": "mean over the labels of the share that is right; multilabel: of sensitivity and specificity",
     "sensitivity": "share of the positives that are read as positive",
     "specificity": "share of the negatives that are read as negative",
     "auroc": "area under the ROC curve of the positive label's probability",

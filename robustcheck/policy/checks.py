@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from robustcheck.policy import gate_checks
-from robustcheck.policy.schema import ModelSpec
+from robustcheck.policy.schema import MOST_FINDINGS, ModelSpec
 from robustcheck.policy.sections import Found, is_name, is_number, section, stands
 from robustcheck.policy.tree import KeyPath, Mistake
 from robustcheck.words import did_you_mean, listed, shown
@@ -22,6 +22,7 @@ from robustcheck.words import did_you_mean, listed, shown
 STATE_DICTS = frozenset({".safetensors", ".pt", ".pth"})
 WHOLE_MODELS = frozenset({".onnx", ".pt2", ".ts"})
 PHANTOMS = ("nodule",)
+FINDINGS_FROM = ".npz, .csv, medmnist:NAME or module:callable"
 
 _CALLABLE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _MOST_BESIDE = 2000  # files of a folder that are looked through for what was meant
@@ -29,7 +30,8 @@ _MOST_BESIDE = 2000  # files of a folder that are looked through for what was me
 
 def find(data: dict[str, Any], folder: Path) -> list[Mistake]:
     """All cross-field mistakes of a document; `folder` is the policy's."""
-    checks: tuple[Callable[[dict[str, Any], Path], Found], ...] = (_model, _labels, _preprocess, _data)
+    checks: tuple[Callable[[dict[str, Any], Path], Found], ...]
+    checks = (_model, _labels, _operating_point, _preprocess, _data)
     found = [mistake for check in checks for mistake in check(data, folder)] + list(gate_checks.find(data))
     return [*_blanks(data), *(Mistake(path=path, message=message) for path, message in found)]
 
@@ -90,8 +92,8 @@ def _labels(data: dict[str, Any], _: Path) -> Found:
     for index, label in enumerate(labels if sound else []):
         if first.setdefault(label, index) != index:
             yield ("model", "labels", index), f"found {shown(label)}, which is labels[{first[label]}] already"
-    if sound and model.get("task") == "binary" and len(labels) > 2:
-        yield ("model", "labels"), f"found {len(labels)} labels; a binary task has 2 (one logit, for the second)"
+    if sound and (wrong := _wrong_count(len(labels), model.get("task"))):
+        yield ("model", "labels"), wrong
     positive = model.get("positive")
     if sound and is_name(positive) and str(positive) not in first:
         yield (
@@ -99,11 +101,32 @@ def _labels(data: dict[str, Any], _: Path) -> Found:
             f"found {shown(positive)}; it has to be one of the labels: {listed(map(shown, labels))}"
             + did_you_mean(str(positive), labels),
         )
-    if "operating_point" in model and not stands("positive", model, ModelSpec):
-        yield (
-            ("model", "operating_point"),
-            "needs model.positive: it is a threshold on the positive label's probability",
-        )
+
+
+def _wrong_count(labels: int, task: Any) -> str | None:
+    """Why a task cannot have so many labels."""
+    several = task == "multilabel"
+    if several and labels > MOST_FINDINGS:
+        return f"found {labels} labels; a multilabel task has at most {MOST_FINDINGS}"
+    if not several and labels < 2:
+        return f"found a list of {labels}; at least 2 needed: names of the labels, in the order of the scores"
+    if task == "binary" and labels > 2:
+        return f"found {labels} labels; a binary task has 2 (one logit, for the second)"
+    return None
+
+
+def _operating_point(data: dict[str, Any], _: Path) -> Found:
+    model = section(data, "model")
+    at, point, labels = ("model", "operating_point"), model.get("operating_point"), model.get("labels")
+    if model.get("task") == "multilabel":
+        if isinstance(point, list) and isinstance(labels, list) and 0 < len(point) != len(labels) > 0:
+            numbers = "1 number" if len(point) == 1 else f"{len(point)} numbers"
+            names = "1 label" if len(labels) == 1 else f"{len(labels)} labels"
+            yield at, f"found a list of {numbers} for {names}; give one number, or a list with one a label"
+    elif isinstance(point, list) and point:
+        yield at, "found a list; thresholds for each label are for task: multilabel, and any other has one number"
+    elif "operating_point" in model and not stands("positive", model, ModelSpec):
+        yield at, "needs model.positive: it is a threshold on the positive label's probability"
 
 
 def _preprocess(data: dict[str, Any], _: Path) -> Found:
@@ -129,13 +152,22 @@ def _data(data: dict[str, Any], folder: Path) -> Found:
     if not isinstance(source, str) or not source:
         return
     kind, suffix = source.partition(":")[0], Path(source).suffix.lower()
-    if reason := _source(source, folder):
+    if reason := _source(source, folder) or _one_label_each(data, source, folder):
         yield ("data", "source"), reason
     if "root" in samples and kind != "medmnist" and suffix != ".csv":
         yield ("data", "root"), f"is for medmnist:NAME and .csv sources, and the source is {shown(source)}"
     # medmnist falls back to its own folder, so that one policy serves many machines.
     elif kind != "medmnist" and isinstance(root, str) and root and (reason := _not_there(root, folder, {""})):
         yield ("data", "root"), reason
+
+
+def _one_label_each(data: dict[str, Any], source: str, folder: Path) -> str | None:
+    """Why a source that is there holds no findings."""
+    if section(data, "model").get("task") != "multilabel":
+        return None
+    if not source.startswith("phantom:") and (":" in source or not (folder / source).is_dir()):
+        return None
+    return f"found {shown(source)}, which has one label an image; a multilabel task takes {FINDINGS_FROM}"
 
 
 def _source(source: str, folder: Path) -> str | None:

@@ -60,6 +60,13 @@ PositiveNumbersField = Annotated[
     WithJsonSchema(one_or_many({"type": "number", "exclusiveMinimum": 0}, most=3)),
 ]
 
+OperatingPointField = Annotated[
+    tuple[Annotated[Number, Field(gt=0, lt=1)], ...],
+    BeforeValidator(as_list),
+    Field(min_length=1),
+    WithJsonSchema(one_or_many({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1})),
+]
+
 _QUANTITY_SCHEMA: dict[str, Any] = {
     "anyOf": [{"type": "string", "pattern": PATTERN}, {"type": "number", "exclusiveMinimum": 0, "maximum": 1}]
 }

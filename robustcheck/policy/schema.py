@@ -17,6 +17,7 @@ from robustcheck.policy.fields import (
     Label,
     Number,
     NumbersField,
+    OperatingPointField,
     PositiveNumbersField,
     QuantityField,
     as_list,
@@ -56,8 +57,19 @@ class PreprocessSpec(_Section):
     )
 
 
+MOST_FINDINGS = 62  # a sample's findings are the bits of one int64
+
+_BY_TASK: dict[str, Any] = {
+    "if": {"properties": {"task": {"const": "multilabel"}}, "required": ["task"]},
+    "then": {"properties": {"labels": {"maxItems": MOST_FINDINGS}}},
+    "else": {"properties": {"labels": {"minItems": 2}, "operating_point": {"type": "number"}}},
+}
+
+
 class ModelSpec(_Section):
     """The candidate: the artefact as it would ship, and what its numbers mean."""
+
+    model_config = ConfigDict(json_schema_extra=_BY_TASK)
 
     path: StrictStr = Field(
         min_length=1,
@@ -68,18 +80,21 @@ class ModelSpec(_Section):
         description="'module:callable' that builds the network, for state dicts; may lie beside the policy",
     )
     architecture_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the architecture")
-    task: Literal["multiclass", "binary"] = Field(
-        description="multiclass (one score a label) or binary (one logit, for the second label)"
+    task: Literal["multiclass", "binary", "multilabel"] = Field(
+        description="multiclass (a score a label), binary (one logit, for the second label) or multilabel (a score a "
+        "label, and any of them may be present)"
     )
     output: Literal["auto", "logits", "probabilities"] = Field(
         "auto", description="what the scores are; auto tells it from the samples"
     )
     labels: tuple[Label, ...] = Field(
-        min_length=2, max_length=10_000, description="names of the labels, in the order of the scores"
+        min_length=1, max_length=10_000, description="names of the labels, in the order of the scores"
     )
     positive: Label | None = Field(None, description="which label is disease: sensitivity and specificity are about it")
-    operating_point: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
-        None, description="decision threshold on the positive label's probability (default: the highest score)"
+    operating_point: OperatingPointField | None = Field(
+        None,
+        description="decision threshold on the positive label's probability (default: the highest score); multilabel: "
+        "on each label's, one number or a list with one a label (default: 0.5)",
     )
     preprocess: PreprocessSpec = Field(
         default_factory=lambda: PreprocessSpec(), description="how stored pixels become the network's input"
@@ -165,7 +180,7 @@ class PGDSpec(_AttackSpec):
         0.0, description="share of the sum of earlier gradients that is kept; 1 is MI-FGSM (arXiv 1710.06081)"
     )
     schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="of the step's size over a restart; linear and cosine fall to 0"
+        "constant", description="of the step's size over a restart; linear and cosine fall to 0, from twice the size"
     )
 
 
@@ -199,6 +214,9 @@ class FMNSpec(_AttackSpec):
     source = "Pintor, Roli, Brendel, Biggio 2021, arXiv 2102.12827, algorithm 1"
 
     name: Literal["fmn"]
+    targets: Annotated[StrictInt, Field(ge=0, le=10_000)] = Field(
+        9, description="go for each of so many other labels in turn, the likeliest first; 0: away from the true one"
+    )
     steps: StepsField = Field(100, description="gradient steps")
     step_size: QuantityField | None = Field(None, description="L2 length of the first step (default: the full range)")
     gamma: ShareField = Field(0.05, description="by which share a sample's own epsilon changes at first")

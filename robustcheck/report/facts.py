@@ -72,9 +72,15 @@ def model_facts(model: ModelInfo) -> Facts:
 
 
 def _operating_point(model: ModelInfo) -> str:
-    if model.operating_point is None:
+    point = model.operating_point
+    if point is None:
         return "the label with the highest score"
-    return f"{model.operating_point:g} on the positive label's probability"
+    if not isinstance(point, tuple):
+        return f"{point:g} on the positive label's probability"
+    if len(set(point)) == 1:
+        return f"{point[0]:g} on each label's probability"
+    each = ", ".join(f"{label}: {threshold:g}" for label, threshold in zip(model.labels, point, strict=False))
+    return f"on each label's probability ({each})"
 
 
 def data_facts(data: DataInfo) -> Facts:

@@ -40,7 +40,7 @@ KNOWLEDGE = {
     "transfer": "another model only",
 }
 METRIC_MEANINGS = {
-    "accuracy": "share of the samples that are read right",
+    "accuracy": "share of the samples that are read right, in every label where several may be present",
     "balanced_accuracy": "mean over the labels of the share that is read right",
     "sensitivity": "share of the positives that are read as positive",
     "specificity": "share of the negatives that are read as negative",

@@ -42,6 +42,15 @@ class Goal:
             return present != (0 if self.kind == "missed_finding" else self._findings)
         return labels.eq(self.positive or 0) if self.kind == "missed_finding" else labels.ne(self.toward or 0)
 
+    def open(self, decisions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Which samples (N,) are worth attacking: it is about them, and they are right.
+
+        Of several findings only those count that it is about: a sample whose other findings are read wrongly, and a
+        missed finding rightly, is still to be attacked.
+        """
+        right = ~self.met(decisions, labels) if self.multilabel else decisions.eq(labels)
+        return self.applies(labels) & right
+
     def met(self, decisions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Where (N,) these decisions (N,) are what the adversary wants. No answer is right for nobody."""
         if self.toward is not None:

@@ -101,6 +101,10 @@ class L2Ball:
         reference = (clean * self.maximum).round()
         return self._fitted(images * self.maximum + direction.sign() / 2 - reference, reference)
 
+    def outward(self, images: torch.Tensor, clean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+        """As `aside`, which keeps a level of length for changes that are shorter."""
+        return self.aside(images, clean, direction)
+
     def _fitted(self, change: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         """A multiple of each change that, rounded to whole levels, goes as far as the change and no farther.
 

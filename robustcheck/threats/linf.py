@@ -93,6 +93,18 @@ class LinfBall:
         aside = torch.where(direction > 0, levels.ceil(), levels.floor())
         return torch.where(off_level & (direction != 0), aside, nearest) / self.maximum
 
+    def outward(self, images: torch.Tensor, clean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+        """Corners of the smallest balls of whole levels, and of one at least, that hold points.
+
+        For minimum-norm searches, whose ball has no border. Pixels that went less than half way go to the side that
+        `direction` has, the others to the side that they are on.
+        """
+        reference = (clean * self.maximum).round()
+        change = images * self.maximum - reference
+        levels = (self.norm(change) - _ON_LEVEL).ceil().clamp_min(1).view(-1, 1, 1, 1)
+        side = torch.where(2 * change.abs() < levels, direction, change).sign()
+        return (reference + side * levels).clamp_(0, self.maximum) / self.maximum
+
     def distance(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """Distance (N,) in grey levels of stored integer images (N, C, H, W) from the clean ones."""
         return (stored.int() - clean.int()).abs().flatten(1).amax(dim=1)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from itertools import product
 from math import ceil, floor
 
 import numpy as np
 import pytest
 import torch
-from building import candidate
+from searching import search
 
-from robustcheck.attacks import FGSM, PGD
-from robustcheck.attacks.draws import stream
-from robustcheck.evaluation.engine import Engine
-from robustcheck.threats import LinfBall
+from robustcheck.attacks import APGD, FGSM, FMN, PGD, Square, build, objective
+from robustcheck.policy import EnsembleSpec, PGDSpec
+from robustcheck.threats import Goal, L2Ball, LinfBall
+
+DEEP = 65535  # 16 bits: rounding to whole levels is no part of what is measured
 
 
 class Linear(torch.nn.Module):
-    """Logits of K labels, linear in the image. For two labels the optimum is margin / ‖w₁ - w₀‖₁ (Hölder)."""
+    """Logits of K labels, linear in the image. Two labels turn at margin / ‖w₁ - w₀‖, in the dual norm (Hölder)."""
 
     def __init__(self, labels: int, pixels: int, seed: int) -> None:
         super().__init__()
@@ -27,61 +30,136 @@ class Linear(torch.nn.Module):
         return (image - 0.5).flatten(1) @ self.weight.T
 
 
-def _problem(labels: int, seed: int, count: int = 30) -> tuple[Linear, np.ndarray, torch.Tensor, np.ndarray]:
+def _problem(
+    labels: int, seed: int, *, count: int = 30, maximum: int = 255, dual: int = 1
+) -> tuple[Linear, np.ndarray, torch.Tensor, np.ndarray]:
     """A network, stored images away from the range's ends, their labels, and each one's smallest budget in levels."""
     network = Linear(labels, 36, seed)
     rng = np.random.default_rng(seed)
-    images = rng.integers(90, 166, (count, 1, 6, 6)).astype(np.uint8)
-    logits = network(torch.from_numpy(images).float() / 255).detach()
-    truth = logits.argmax(dim=1)
+    images = rng.integers(90 * maximum // 255, 166 * maximum // 255, (count, 1, 6, 6))
+    images = images.astype(np.uint8 if maximum == 255 else np.uint16)
+    with torch.no_grad():
+        logits = network(torch.from_numpy(images.astype(np.float32)) / maximum).double()
+        truth, weight = logits.argmax(dim=1), network.weight.double()
     smallest = np.full(count, np.inf)
     for row, label in enumerate(truth.tolist()):
         for other in set(range(labels)) - {label}:
             margin = float(logits[row, label] - logits[row, other])
-            width = float((network.weight[label] - network.weight[other]).detach().abs().sum())
-            smallest[row] = min(smallest[row], 255 * margin / width)
+            width = float((weight[label] - weight[other]).norm(dual).detach())
+            smallest[row] = min(smallest[row], maximum * margin / width)
     return network, images, truth, smallest
 
 
-def _broken(attack, network, images, truth, levels: int, batch: int) -> set[int]:
-    hits = set()
-    Engine(
-        attack=attack,
-        candidate=candidate(network, labels=[f"label {k}" for k in range(len(network.weight))], batch=batch),
-        ball=LinfBall(levels=levels, maximum=255),
-        labels=truth,
-        positive=None,
-        load=lambda numbers: torch.from_numpy(images[numbers]).float() / 255,
-        stream=lambda sample, restart: stream(0, "gate", str(sample), restart),
-        found=lambda hit: hits.add(hit.sample),
-        progress=lambda _done: None,
-    ).run(range(len(images)))
-    return hits
+def _attack(name: str, labels: int, levels: float, maximum: int = 255, steps: int = 40):
+    goal = Goal(labels=labels)
+    step = 2.5 * levels / maximum / steps
+    pgd = {"objective": objective("cross_entropy", goal), "steps": steps, "restarts": 1, "step_share": step}
+    return {
+        "fgsm": FGSM(objective=objective("cross_entropy", goal)),
+        "pgd": PGD(**pgd, random_start=True),
+        "momentum": PGD(**pgd, random_start=True, momentum=1.0),
+        "cosine": PGD(**{**pgd, "step_share": 2 * step}, random_start=True, schedule="cosine"),
+        "apgd": APGD(objective=objective("cross_entropy", goal), steps=steps, restarts=1),
+        "apgd-dlr": APGD(objective=objective("dlr", goal), steps=steps, restarts=1),
+        "apgd-targeted": APGD(
+            objective=objective("dlr", goal, aimed=True), steps=steps, restarts=labels - 1, aims=labels - 1
+        ),
+        "fmn": FMN(objective=objective("margin", goal, aimed=True), steps=100, restarts=labels - 1, aims=labels - 1),
+    }[name]
+
+
+def _aims(truth: torch.Tensor, labels: int):
+    return lambda sample, rank: [label for label in range(labels) if label != int(truth[sample])][rank]
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
 @pytest.mark.parametrize("levels", [1, 2, 3, 6])
-@pytest.mark.parametrize("name", ["fgsm", "pgd"])
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "momentum", "cosine", "apgd"])
 def test_two_labels_are_turned_exactly_within_the_optimum(name, levels, batch):
     network, images, truth, smallest = _problem(labels=2, seed=levels)
-    step = 2.5 * levels / 255 / 10
-    attack = FGSM() if name == "fgsm" else PGD(steps=10, restarts=1, step_share=step, random_start=True)
-    broken = _broken(attack, network, images, truth, levels, batch)
-    assert {row for row in range(len(images)) if smallest[row] < levels * 0.999} == broken
-    assert 0 < len(broken) < len(images)
+    attack = _attack(name, 2, levels, steps=10)
+    hits = search(attack, network, images, truth, LinfBall(levels=levels, maximum=255), count=2, batch=batch).hits
+    assert {row for row in range(len(images)) if smallest[row] < levels * 0.999} == set(hits)
+    assert 0 < len(hits) < len(images)
 
 
 @pytest.mark.parametrize("labels", [3, 5])
-def test_more_labels_are_turned_within_a_quarter_of_the_optimum(labels):
+@pytest.mark.parametrize("name", ["pgd", "apgd", "apgd-targeted"])
+def test_more_labels_are_turned_within_a_quarter_of_the_optimum(name, labels):
     network, images, truth, smallest = _problem(labels=labels, seed=labels, count=60)
     for levels in (2, 4, 8, 16):
-        attack = PGD(steps=40, restarts=1, step_share=2.5 * levels / 255 / 40, random_start=True)
-        broken = _broken(attack, network, images, truth, levels, 64)
-        for row in range(len(images)):
-            if ceil(smallest[row] * 1.25) <= levels:
-                assert row in broken
-            if floor(smallest[row]) >= levels:
-                assert row not in broken
+        ball = LinfBall(levels=levels, maximum=255)
+        attack, aim = _attack(name, labels, levels), _aims(truth, labels)
+        broken = set(search(attack, network, images, truth, ball, count=labels, aim=aim).hits)
+        assert {row for row in range(60) if ceil(smallest[row] * 1.25) <= levels} <= broken
+        assert not broken & {row for row in range(60) if floor(smallest[row]) >= levels}
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+@pytest.mark.parametrize("labels", [2, 4])
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "momentum", "apgd", "apgd-dlr"])
+def test_l2_searches_reach_the_optimum_within_a_quarter(name, labels, batch):
+    network, images, truth, smallest = _problem(labels=labels, seed=labels, maximum=DEEP, dual=2)
+    levels = float(np.median(smallest))
+    ball = L2Ball(levels=Fraction(levels), maximum=DEEP)
+    attack = _attack(name, labels, levels, DEEP)
+    broken = set(search(attack, network, images, truth, ball, count=labels, batch=batch).hits)
+    worst = 1.25 if name != "fgsm" or labels == 2 else 3  # one step looks at one point's nearest border
+    assert {row for row in range(30) if smallest[row] * worst <= levels} <= broken
+    assert not broken & {row for row in range(30) if smallest[row] > levels}
+    assert broken
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+@pytest.mark.parametrize("labels", [2, 3, 5])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_minimum_norm_searches_reach_the_optimum_within_a_twentieth(norm, labels, batch):
+    network, images, truth, smallest = _problem(
+        labels=labels, seed=labels, maximum=DEEP, dual=1 if norm == "linf" else 2
+    )
+    ball = LinfBall(levels=1, maximum=DEEP) if norm == "linf" else L2Ball(levels=Fraction(1), maximum=DEEP)
+    attack, aim = _attack("fmn", labels, 1), _aims(truth, labels)
+    found = search(attack, network, images, truth, ball, count=labels, batch=batch, aim=aim)
+    ratio = found.distances(30) / (np.ceil(smallest) if norm == "linf" else smallest)
+    assert ratio.min() >= 0.999
+    assert ratio.max() <= 1.05
+
+
+def test_minimum_norm_searches_come_nearer_one_counterexample_after_the_other():
+    network, images, truth, _ = _problem(labels=3, seed=3, maximum=DEEP)
+    attack = _attack("fmn", 3, 1)
+    ball = LinfBall(levels=1, maximum=DEEP)
+    found = search(attack, network, images, truth, ball, count=3, aim=_aims(truth, 3))
+    assert len(found.every) > len(found.hits) == len(images)
+
+
+def test_a_targeted_search_ends_at_its_target_and_nowhere_else():
+    network, images, truth, _ = _problem(labels=4, seed=4, count=40)
+    goal = Goal(kind="targeted", target=2, labels=4)
+    attack = PGD(
+        objective=objective("cross_entropy", goal), steps=40, restarts=1, step_share=1 / 255, random_start=True
+    )
+    others = np.flatnonzero(truth.numpy() != 2).tolist()
+    ball = LinfBall(levels=40, maximum=255)
+    found = search(attack, network, images, truth, ball, count=4, goal=goal, order=others)
+    assert len(found.hits) == len(others) > 20
+    assert {hit.decision for hit in found.hits.values()} == {2}
+
+
+def test_aims_are_gone_for_in_turn():
+    network, images, truth, _ = _problem(labels=4, seed=4, count=40)
+    asked: list[tuple[int, int]] = []
+
+    def aim(sample: int, rank: int) -> int:
+        asked.append((sample, rank))
+        return [label for label in range(4) if label != int(truth[sample])][rank]
+
+    attack = APGD(objective=objective("dlr", Goal(labels=4), aimed=True), steps=10, restarts=3, aims=3)
+    ball = LinfBall(levels=1, maximum=255)
+    found = search(attack, network, images, truth, ball, count=4, aim=aim)
+    held = [sample for sample in range(40) if sample not in found.hits]
+    assert held
+    assert {rank for sample, rank in asked if sample == held[0]} == {0, 1, 2}
 
 
 def test_the_loss_of_a_sure_network_still_has_a_gradient_to_follow():
@@ -89,7 +167,63 @@ def test_the_loss_of_a_sure_network_still_has_a_gradient_to_follow():
     network.weight.data *= 1e4  # cross-entropy's gradient is exactly zero in float32 here
     logits = network(torch.from_numpy(images).float() / 255)
     assert (logits.softmax(dim=1).gather(1, truth[:, None]) == 1).all()
-    attack = PGD(steps=10, restarts=1, step_share=2 / 255, random_start=False)
-    broken = _broken(attack, network, images, truth, 8, 64)
+    broken = set(search(_attack("pgd", 2, 8), network, images, truth, LinfBall(levels=8, maximum=255), count=2).hits)
     assert {row for row in range(len(images)) if smallest[row] < 7.99} == broken
     assert broken
+
+
+def test_square_turns_what_is_easily_turned_and_nothing_beyond_the_optimum():
+    network, images, truth, smallest = _problem(labels=2, seed=2, count=60)
+    ball, goal = LinfBall(levels=12, maximum=255), Goal(labels=2)
+    attack = Square(objective=objective("margin", goal), steps=2000, share=0.8)
+    found = search(attack, network, images, truth, ball, count=2, queries=2000)
+    assert {row for row in range(60) if smallest[row] * 1.25 <= 12} <= set(found.hits)
+    assert not set(found.hits) & {row for row in range(60) if smallest[row] > 12}
+    counts = found.engine.access.counts
+    held = [row for row in range(60) if row not in found.hits]
+    assert held
+    assert set(counts[held].tolist()) == {2000}
+    assert all(int(counts[row]) == hit.step + 1 for row, hit in found.hits.items())
+
+
+class Small(torch.nn.Module):
+    """Two layers on four pixels: few enough images around one to look at all of them."""
+
+    def __init__(self, seed: int, labels: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.first = torch.nn.Parameter(4 * torch.randn(8, 4, generator=generator))
+        self.second = torch.nn.Parameter(torch.randn(labels, 8, generator=generator))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.relu((image - 0.5).flatten(1) @ self.first.T) @ self.second.T
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_verdicts_on_small_networks_are_those_of_looking_at_every_image_of_the_ball(norm, seed, labels):
+    network, levels, maximum = Small(seed, labels), 6, 63
+    images = np.random.default_rng(seed).integers(12, 52, (40, 1, 2, 2)).astype(np.uint8)
+    with torch.no_grad():
+        truth = network(torch.from_numpy(images).float() / maximum).argmax(dim=1)
+        changes = np.array(list(product(range(-levels, levels + 1), repeat=4)), dtype=np.int64)
+        if norm == "l2":
+            changes = changes[(changes**2).sum(axis=1) <= levels**2]
+        around = (images.reshape(40, 1, 4).astype(np.int64) + changes).reshape(-1, 1, 2, 2)
+        read = network(torch.from_numpy(around).float() / maximum).argmax(dim=1).reshape(40, -1)
+    fragile = set(np.flatnonzero((read != truth[:, None]).any(dim=1).numpy()).tolist())
+    ball = (
+        LinfBall(levels=levels, maximum=maximum) if norm == "linf" else L2Ball(levels=Fraction(levels), maximum=maximum)
+    )
+    goal, broken = Goal(labels=labels), set[int]()
+    specs = (EnsembleSpec(name="ensemble", queries=500), PGDSpec(name="pgd", restarts=100, steps=20))
+    for attack in (attack for spec in specs for attack in build(spec, ball, goal)):
+        hits = search(attack, network, images, truth, ball, count=labels, aim=_aims(truth, labels)).hits
+        broken |= {sample for sample, hit in hits.items() if hit.distance <= levels}
+    assert broken <= fragile
+    assert 0 < len(fragile) < 40
+    # A handful of images in a thousand times as many can escape random starts on a surface with kinks; no more may.
+    share = (read != truth[:, None]).double().mean(dim=1)
+    assert all(share[sample] < 0.001 for sample in fragile - broken)
+    assert len(fragile - broken) <= 1

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustcheck.data.subset import shares, stratified
+from robustcheck.data.subset import shares, spread, stratified
 
 label_counts = st.lists(st.integers(1, 60), min_size=1, max_size=8)
 
@@ -65,7 +65,26 @@ def test_which_samples_are_kept_does_not_depend_on_their_order(case, random):
     assert mixed == straight
 
 
+@given(labelled(), st.randoms(use_true_random=False))
+def test_a_spread_subset_has_each_readings_share_and_does_not_depend_on_order(case, random):
+    readings, samples, seed = case
+    names = [f"x/{index}" for index in range(len(readings))]
+    chosen = spread(names, readings, samples=samples, seed=seed).tolist()
+    assert len(chosen) == samples
+    assert chosen == sorted(set(chosen))
+    for reading in set(readings.tolist()):
+        exact = samples * (readings == reading).sum() / len(readings)
+        assert abs((readings[chosen] == reading).sum() - exact) < 1
+    order = list(range(len(readings)))
+    random.shuffle(order)
+    mixed_names = [names[index] for index in order]
+    mixed = spread(mixed_names, readings[order], samples=samples, seed=seed).tolist()
+    assert {mixed_names[index] for index in mixed} == {names[index] for index in chosen}
+
+
 def test_the_seed_chooses():
     names, labels = [f"x/{index}" for index in range(100)], np.arange(100) % 2
     subsets = {tuple(stratified(names, labels, samples=10, seed=seed).tolist()) for seed in range(20)}
+    assert len(subsets) == 20
+    subsets = {tuple(spread(names, labels, samples=10, seed=seed).tolist()) for seed in range(20)}
     assert len(subsets) == 20

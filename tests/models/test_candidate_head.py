@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from robustcheck.attacks import log_odds
+from robustcheck.attacks.objectives import log_odds
 from robustcheck.errors import CandidateError
-from robustcheck.models.head import NO_ANSWER, Head, read_head
+from robustcheck.models.head import NO_ANSWER, Head
+from robustcheck.models.output import read_head
 
 THREE = ("normal", "benign", "malignant")
 TWO = ("healthy", "ill")

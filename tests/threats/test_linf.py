@@ -51,7 +51,7 @@ def test_storable_neighbours_lie_in_the_ball_on_the_side_of_the_direction(ball, 
     generator = torch.Generator().manual_seed(seed + 1)
     points = ball.project(clean + shift * torch.randn(clean.shape, generator=generator), clean)
     direction = torch.randn(clean.shape, generator=generator)
-    neighbours = ball.storable(points, direction)
+    neighbours = ball.aside(points, clean, direction)
     assert ball.contains(to_stored(neighbours, ball.maximum), to_stored(clean, ball.maximum)).all()
     moved = (to_stored(neighbours, ball.maximum) - points * ball.maximum) * direction.sign()
     assert moved.min() >= -0.02

@@ -1,0 +1,76 @@
+"""Reading the head of a network that says of each of its labels whether it is there: several findings, or none.
+
+A logit is the log-odds of one finding. Nothing competes: each finding has a threshold of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+import torch
+
+from robustcheck.models.head import NO_ANSWER, NO_ANSWER_NAME, Head, log_odds_of
+
+NO_FINDING_NAME = "(no finding)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindingsHead:
+    """What the network's numbers mean. A reading is the sum of 2**k over the findings k that are present."""
+
+    multilabel: ClassVar[bool] = True
+    ending: ClassVar[Literal["sigmoid"]] = "sigmoid"
+    labels: tuple[str, ...]
+    probabilities: bool
+    positive: int | None  # index of the finding that sensitivity, specificity and AUROC are about
+    operating_point: tuple[float, ...]  # threshold on the probability of each finding
+    found: str  # "logits" or "probabilities", and how that is known
+
+    def logits(self, raw: torch.Tensor) -> torch.Tensor:
+        """Raw scores (N, K) to float32 log-odds (N, K)."""
+        raw = raw.float()
+        if not self.probabilities:
+            return raw
+        tiny = torch.finfo(torch.float32).tiny
+        return raw.clamp_min(tiny).log() - (1 - raw).clamp_min(tiny).log()
+
+    def decide(self, logits: torch.Tensor) -> torch.Tensor:
+        """Readings (N,) at the operating point; `NO_ANSWER` where a logit is not finite."""
+        present = self.at_operating_point(logits) >= 0
+        readings = (present.long() << torch.arange(len(self.labels), device=logits.device)).sum(dim=1)
+        return torch.where(logits.isfinite().all(dim=1), readings, NO_ANSWER)
+
+    def name(self, reading: int) -> str:
+        """What a reading is called."""
+        if reading == NO_ANSWER:
+            return NO_ANSWER_NAME
+        return " + ".join(label for bit, label in enumerate(self.labels) if reading >> bit & 1) or NO_FINDING_NAME
+
+    def is_positive(self, reading: int) -> bool:
+        """Whether a reading has the positive finding, among others or alone."""
+        return self.positive is not None and reading != NO_ANSWER and bool(reading >> self.positive & 1)
+
+    def at_operating_point(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits (N, K) less each finding's threshold: a finding is present from 0 on."""
+        return logits - torch.tensor([log_odds_of(point) for point in self.operating_point], device=logits.device)
+
+    def positive_probability(self, logits: torch.Tensor) -> torch.Tensor | None:
+        """Probability (N,) of the positive finding; None if the policy names none."""
+        return None if self.positive is None else self.chances(logits)[:, self.positive]
+
+    def chances(self, logits: torch.Tensor) -> torch.Tensor:
+        """Probability (N, K) of each finding."""
+        return logits.sigmoid()
+
+    def told(self, logits: torch.Tensor) -> torch.Tensor:
+        """What an oracle tells of logits: the same log-odds (N, K), which probabilities become without loss."""
+        return logits
+
+    def lead(self, logits: torch.Tensor, readings: torch.Tensor) -> torch.Tensor:
+        """How far (N,) readings (N,) are from others: the sum over all findings of the log-odds of what is read."""
+        present = (readings[:, None] >> torch.arange(len(self.labels), device=logits.device)) & 1
+        return torch.where(present.bool(), logits, -logits).sum(dim=1)
+
+
+AnyHead: TypeAlias = Head | FindingsHead

@@ -1,0 +1,86 @@
+"""Runs one search of an attack on images in memory, as a gate does, and keeps what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from building import candidate
+
+from robustcheck.attacks import Attack
+from robustcheck.attacks.draws import key
+from robustcheck.evaluation.engine import Engine, Hit
+from robustcheck.models import ScoreOracle, WhiteBox
+from robustcheck.threats import Ball, Goal
+
+
+@dataclass
+class Searched:
+    """What a search found: each sample's nearest counterexample."""
+
+    engine: Engine
+    hits: dict[int, Hit] = field(default_factory=dict)
+    every: list[Hit] = field(default_factory=list)
+    done: list[int] = field(default_factory=list)
+    held: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def found(self) -> dict[int, tuple]:
+        """Everything about the counterexamples that must not depend on how samples were batched."""
+        return {
+            sample: (hit.stored.tobytes(), hit.decision, hit.restart, hit.step) for sample, hit in self.hits.items()
+        }
+
+    def distances(self, count: int) -> np.ndarray:
+        """Each sample's smallest distance in grey levels; infinity where there is no counterexample."""
+        return np.array([self.hits[sample].distance if sample in self.hits else np.inf for sample in range(count)])
+
+
+def search(
+    attack: Attack,
+    network: torch.nn.Module,
+    images: np.ndarray,
+    labels: torch.Tensor,
+    ball: Ball,
+    *,
+    count: int,
+    batch: int = 64,
+    goal: Goal | None = None,
+    queries: int | None = None,
+    order: Sequence[int] | None = None,
+    aim: Callable[[int, int], int] | None = None,
+    warm: Callable | None = None,
+) -> Searched:
+    """Search stored images (N, C, H, W) with these true readings (N,) for counterexamples."""
+    asked = candidate(network, labels=[f"label {index}" for index in range(count)], batch=batch)
+    access = WhiteBox(asked) if queries is None else ScoreOracle(asked, samples=len(images), limit=queries)
+
+    def found(hit: Hit) -> None:
+        searched.every.append(hit)
+        if hit.sample not in searched.hits or hit.distance < searched.hits[hit.sample].distance:
+            searched.hits[hit.sample] = hit
+
+    def held(samples: np.ndarray, points: torch.Tensor, _clean: torch.Tensor, _loss: torch.Tensor) -> None:
+        searched.held.update(zip(samples.tolist(), points, strict=True))
+
+    engine = Engine(
+        attack=attack,
+        access=access,
+        candidate=asked,
+        ball=ball.widest(images.shape[1:]) if attack.minimum_norm else ball,
+        goal=goal or Goal(labels=count),
+        labels=labels,
+        is_positive=lambda reading: reading == count - 1,
+        load=lambda numbers: torch.from_numpy(images[numbers]).float() / ball.maximum,
+        key=lambda sample, restart: key(0, "gate", str(sample), restart),
+        found=found,
+        progress=lambda done: searched.done.append(done),
+        held=held,
+        **({"aim": aim} if aim else {}),
+        **({"warm": warm} if warm else {}),
+    )
+    searched = Searched(engine=engine)
+    engine.run(list(range(len(images))) if order is None else order)
+    return searched

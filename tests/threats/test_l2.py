@@ -1,0 +1,92 @@
+"""The L2 ball, exact in whole grey levels."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robustcheck.errors import EvaluationError
+from robustcheck.evaluation.adjudication import to_stored
+from robustcheck.policy import Quantity
+from robustcheck.threats import L2Ball, ball_of
+
+balls = st.builds(
+    lambda bits, share: L2Ball(levels=max(Fraction(1), Fraction(share) * (2**bits - 1)), maximum=2**bits - 1),
+    st.sampled_from([1, 8, 12, 16]),
+    st.floats(0, 3),
+)
+seeds = st.integers(0, 2**31)
+
+
+def _points(ball: L2Ball, seed: int, shift: float) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    clean = torch.randint(0, ball.maximum + 1, (3, 2, 5, 4), generator=generator).float() / ball.maximum
+    return clean, clean + shift * torch.randn(clean.shape, generator=generator)
+
+
+@given(balls, seeds, st.floats(-3, 3))
+def test_what_is_projected_lies_in_the_ball_and_stays_there(ball, seed, shift):
+    clean, wild = _points(ball, seed, shift)
+    projected = ball.project(wild, clean)
+    assert (ball.norm(projected - clean) <= ball.radius * (1 + 1e-5) + 1e-6).all()
+    assert ((projected >= 0) & (projected <= 1)).all()
+    torch.testing.assert_close(ball.project(projected, clean), projected)
+
+
+@given(balls, seeds, st.floats(-3, 3))
+def test_storable_images_lie_in_the_ball_exactly(ball, seed, shift):
+    clean, wild = _points(ball, seed, shift)
+    points = ball.project(wild, clean)
+    direction = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed + 1))
+    for stored in (ball.nearest(points, clean), ball.aside(points, clean, direction)):
+        whole = to_stored(stored, ball.maximum)
+        assert torch.allclose(whole / ball.maximum, stored, atol=1e-6)
+        assert ball.contains(whole, to_stored(clean, ball.maximum)).all()
+
+
+def test_a_change_of_less_than_half_a_level_a_pixel_is_stored_where_it_is_largest():
+    ball = L2Ball(levels=Fraction(10), maximum=255)
+    clean = torch.full((1, 1, 40, 40), 100 / 255)
+    change = torch.rand(clean.shape, generator=torch.Generator().manual_seed(0))
+    change = change / ball.norm(change) * ball.radius
+    assert (change * 255).max() < 0.5  # rounding alone would leave nothing
+    stored = to_stored(ball.nearest(clean + change, clean), 255) - to_stored(clean, 255)
+    assert 0.9 * 100 <= int((stored**2).sum()) <= 100
+    moved = stored.flatten() != 0
+    assert change.flatten()[moved].min() >= change.flatten()[~moved].max() - 1e-6
+
+
+@given(seeds)
+def test_starts_reach_the_border_in_every_direction(seed):
+    ball = L2Ball(levels=Fraction(20), maximum=255)
+    clean = torch.full((4, 1, 10, 10), 0.5)
+    uniform = torch.rand(clean.shape, generator=torch.Generator().manual_seed(seed))
+    change = ball.sample(clean, uniform) - clean
+    torch.testing.assert_close(ball.norm(change), torch.full((4,), ball.radius))
+    assert (change > 0).any()
+    assert (change < 0).any()
+
+
+def test_distances_are_roots_of_whole_numbers_and_the_border_belongs_to_the_ball():
+    ball = L2Ball(levels=Fraction(5), maximum=255)
+    clean = torch.tensor([[[[0, 100, 255]]]] * 4)
+    stored = torch.tensor([[[[3, 104, 255]]], [[[3, 104, 254]]], [[[-1, 100, 255]]], [[[0, 100, 250]]]])
+    assert ball.contains(stored, clean).tolist() == [True, False, False, True]
+    assert ball.distance(stored, clean).tolist() == [5, 26**0.5, 1, 5]
+
+
+def test_the_steepest_direction_has_unit_length_even_where_squares_underflow():
+    ball = L2Ball(levels=Fraction(5), maximum=255)
+    gradient = torch.full((1, 1, 4, 4), 1e-30)
+    torch.testing.assert_close(ball.norm(ball.steepest(gradient)), torch.ones(1))
+    assert not ball.steepest(torch.zeros(1, 1, 4, 4)).any()
+
+
+def test_budgets_in_l2_may_exceed_the_range_and_not_fall_below_a_level():
+    assert ball_of("l2", Quantity.parse("3.5", length=True), 8).levels == Fraction(7, 2) * 255
+    with pytest.raises(EvaluationError, match="0.255 of a grey level in L2 and admits no change"):
+        ball_of("l2", Quantity.parse("0.001"), 8)
