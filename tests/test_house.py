@@ -56,10 +56,13 @@ def test_the_public_names():
 def test_every_attack_of_the_schema_can_be_built_and_no_other():
     from robustcheck.attacks import build
     from robustcheck.policy import ATTACKS
-    from robustcheck.threats import LinfBall
+    from robustcheck.threats import Goal, LinfBall
 
     for name, spec in ATTACKS.items():
-        assert build(spec.model_validate({"name": name}), LinfBall(levels=2, maximum=255)).steps >= 1
+        attacks = build(spec.model_validate({"name": name}), LinfBall(levels=2, maximum=255), Goal(labels=2), queries=9)
+        assert attacks
+        assert all(attack.steps >= 1 for attack in attacks)
+        assert len({attack.name for attack in attacks}) == len(attacks)
 
 
 def test_every_dependency_is_written_as_installers_read_it():

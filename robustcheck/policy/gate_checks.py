@@ -144,7 +144,8 @@ def _queries(gate: dict[str, Any], at: KeyPath) -> Found:
     if asks and isinstance(queries, int) and isinstance(restarts, int) and 1 <= queries < 2 * restarts:
         yield (*at, "queries"), f"found {queries}; a restart asks at least twice, and there are {restarts}"
     if name in LINF_ONLY and gate.get("norm") == "l2":
-        yield (*at, "norm"), f"{name} is an attack in the L∞ ball; for l2 there are {listed(set(ATTACKS) - LINF_ONLY)}"
+        others = listed(other for other in ATTACKS if other not in LINF_ONLY)
+        yield (*at, "norm"), f"{name} is an attack in the L∞ ball; for l2 there are {others}"
 
 
 def _ladder(gate: dict[str, Any], at: KeyPath, data: dict[str, Any]) -> Found:

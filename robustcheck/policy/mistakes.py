@@ -101,15 +101,34 @@ def _sentence(found: ErrorDetails, path: KeyPath, data: dict[str, Any]) -> str:
     wanted = _TYPES.get(kind.removesuffix("_type"))
     if wanted:
         return _wrong_type(given, wanted, description)
-    limit = _limit(kind, context) or f"allowed: {description}" if description else found["msg"].lower()
+    limit = (
+        _limit(kind, context, _range(path, data)) or f"allowed: {description}" if description else found["msg"].lower()
+    )
     return f"found {shown(given)}; {limit}"
 
 
-def _limit(kind: str, context: Mapping[str, Any]) -> str:
+def _limit(kind: str, context: Mapping[str, Any], allowed: Mapping[str, Any]) -> str:
+    """The whole range that is allowed, also where only one end of it was passed."""
     if kind == "finite_number":
         return "it has to be a finite number"
-    words, key = _LIMITS.get(kind, ("", ""))
-    return f"it has to be {words} {str(context[key]).removesuffix('.0')}" if words else ""
+    if kind not in _LIMITS:
+        return ""
+    ends = {**allowed, **{key: context[key] for _, key in _LIMITS.values() if key in context}}
+    words = [f"{words} {_plain(ends[key])}" for words, key in _LIMITS.values() if key in ends]
+    return f"it has to be {' and '.join(words)}"
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number == int(number) else str(number)
+
+
+def _range(path: KeyPath, data: dict[str, Any]) -> dict[str, Any]:
+    """The limits that the schema sets to the value at a path."""
+    for model in _owners(path, data) if path and isinstance(path[-1], str) else []:
+        if path[-1] in model.model_fields:
+            metadata = model.model_fields[str(path[-1])].metadata
+            return {key: getattr(item, key) for item in metadata for _, key in _LIMITS.values() if hasattr(item, key)}
+    return {}
 
 
 def _other_word(given: Any, expected: str, path: KeyPath) -> str:

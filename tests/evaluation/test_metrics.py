@@ -15,12 +15,17 @@ from robustcheck.policy import Bound
 from robustcheck.results import Requirement, overall
 
 
-def _readings(labels, before, after, scores=None, positive=1):
+def _readings(labels, before, after, scores=None, positive=1, findings=None):
     def array(values):
         return None if values is None else np.array(values)
 
     return Readings(
-        labels=array(labels), before=array(before), after=array(after), scores=array(scores), positive=positive
+        labels=array(labels),
+        before=array(before),
+        after=array(after),
+        scores=array(scores),
+        positive=positive,
+        findings=findings,
     )
 
 
@@ -32,7 +37,7 @@ def test_metrics_of_a_small_case_by_hand():
             after=[1, 0, 0, 0, 0, 1],
             scores=[0.9, 0.4, 0.3, 0.2, 0.3, 0.8],
         ),
-        attacked=True,
+        attacked=np.array([True, True, True, False, True, True]),
     )
     assert metrics["accuracy"].value == pytest.approx(2 / 6)
     assert metrics["sensitivity"].value == pytest.approx(1 / 4)
@@ -48,7 +53,7 @@ def test_metrics_of_a_small_case_by_hand():
 def test_auroc_is_the_share_of_pairs_in_order(samples):
     labels = [int(positive) for positive, _ in samples]
     scores = [score / 5 for _, score in samples]
-    value = measure(_readings(labels, labels, labels, scores), attacked=False)["auroc"].value
+    value = measure(_readings(labels, labels, labels, scores), attacked=None)["auroc"].value
     pairs = [
         (p > n) + (p == n) / 2
         for p, a in zip(scores, labels, strict=True)
@@ -59,9 +64,39 @@ def test_auroc_is_the_share_of_pairs_in_order(samples):
     assert value == (pytest.approx(np.mean(pairs)) if pairs else None)
 
 
-def test_no_answer_is_neither_a_positive_nor_a_negative_read():
-    metrics = measure(_readings([1, 0], [1, 0], [-1, -1]), attacked=True)
+@pytest.mark.parametrize("findings", [None, 2])
+def test_no_answer_is_neither_a_positive_nor_a_negative_read(findings):
+    labels = [1, 0] if findings is None else [0b11, 0b01]
+    metrics = measure(_readings(labels, labels, [-1, -1], findings=findings), attacked=None)
     assert metrics["sensitivity"].value == metrics["specificity"].value == metrics["accuracy"].value == 0
+    assert metrics["balanced_accuracy"].value == 0
+
+
+def test_metrics_of_several_findings_by_hand():
+    metrics = measure(
+        _readings(  # bits: finding 2, the positive finding 1, finding 0
+            labels=[0b011, 0b010, 0b001, 0b000, 0b110],
+            before=[0b011, 0b010, 0b101, 0b000, 0b110],
+            after=[0b001, 0b010, 0b101, 0b010, -1],
+            scores=[0.2, 0.9, 0.1, 0.8, 0.0],
+            findings=3,
+        ),
+        attacked=np.array([True, True, True, True, True]),
+    )
+    assert (metrics["accuracy"].successes, metrics["accuracy"].samples) == (1, 5)  # every finding right
+    assert (metrics["sensitivity"].successes, metrics["sensitivity"].samples) == (1, 3)
+    assert (metrics["specificity"].successes, metrics["specificity"].samples) == (1, 2)
+    # finding 0: 2 of 2 and 2 of 3 (no answer is none); 1: as above; 2: 0 of 1 and 3 of 4
+    assert metrics["balanced_accuracy"].value == pytest.approx((1 + 2 / 3 + 1 / 3 + 1 / 2 + 0 + 3 / 4) / 6)
+    assert metrics["auroc"].value == pytest.approx(3 / 6)
+    assert (metrics["attack_success"].successes, metrics["attack_success"].samples) == (3, 5)
+
+
+def test_findings_that_all_samples_have_or_none_are_left_out_of_balanced_accuracy():
+    readings = _readings([0b011, 0b010], [0b011, 0b010], [0b010, 0b000], findings=3)
+    assert measure(readings, attacked=None)["balanced_accuracy"].value == 1 / 2  # finding 0: 0 of 1 and 1 of 1
+    everywhere = _readings([0b1, 0b1], [0b1, 0b1], [0b1, 0b1], positive=None, findings=1)
+    assert measure(everywhere, attacked=None)["balanced_accuracy"].value is None
 
 
 @given(st.integers(1, 500), st.floats(0, 1))
@@ -74,7 +109,7 @@ def test_intervals_are_clopper_pearson(samples, share):
 
 
 def test_a_metric_without_samples_is_undefined_and_its_gate_an_error():
-    metrics = measure(_readings([0, 0], [0, 0], [0, 0]), attacked=True)
+    metrics = measure(_readings([0, 0], [0, 0], [0, 0]), attacked=None)
     assert metrics["sensitivity"].value is None
     requirements = require([Bound.parse("sensitivity", 0.5), Bound.parse("accuracy", 0.5)], metrics)
     assert [requirement.met for requirement in requirements] == [None, True]
@@ -109,7 +144,9 @@ def test_the_heaviest_verdict_is_the_report_s(verdicts, whole):
 
 
 def _entry(distance, gate="pgd"):
-    return Entry(decision=1, distance=distance, score=None, found_by=gate, restart=0, step=0, file=None, sha256="")
+    return Entry(
+        decision=1, distance=distance, score=None, found_by=gate, attack="", restart=0, step=0, file=None, sha256=""
+    )
 
 
 def test_a_counterexample_is_one_at_every_larger_budget_of_its_family_and_at_no_smaller():
@@ -130,5 +167,5 @@ def test_the_nearest_counterexample_is_kept_in_whatever_order_gates_run():
 def test_a_mean_that_meets_its_bound_exactly_is_not_failed_by_rounding():
     labels = [0] * 10 + [1] * 10
     after = [0] * 1 + [1] * 9 + [1] * 7 + [0] * 3  # recalls of .1 and .7, whose floats average to less than .4
-    metrics = measure(_readings(labels, labels, after), attacked=True)
+    metrics = measure(_readings(labels, labels, after), attacked=None)
     assert require([Bound.parse("balanced_accuracy", 0.4)], metrics)[0].met

@@ -197,13 +197,14 @@ def test_there_is_no_way_from_an_oracle_to_a_gradient(kind, candidate):
 
 def test_a_white_box_gives_gradients_and_no_limit(candidate):
     before = candidate.meter.forward, candidate.meter.gradient
-    logits, gradient = WhiteBox(candidate).gradient(_images(4), torch.zeros(4, dtype=torch.int64), _first)
+    zeros = torch.zeros(4, dtype=torch.int64)
+    logits, _, gradient = WhiteBox(candidate).gradient(_images(4), zeros, zeros, _first)
     torch.testing.assert_close(logits, candidate.logits(_images(4)))
     assert gradient.shape == (4, 1, 6, 5)
     assert (candidate.meter.forward, candidate.meter.gradient) == (before[0] + 8, before[1] + 4)
 
 
-def _first(logits, _labels):
+def _first(logits, _labels, _aims):
     return logits[:, 0]
 
 

@@ -108,18 +108,18 @@ def test_a_candidate_halves(tmp_path, net):
         return forward(inputs)
 
     images, labels = tiny.pictures(7).shares(), torch.tensor([0, 1, 0, 1, 0, 1, 0])
-    _, expected = candidate.gradient(images, labels, _margin)
+    _, _, expected = candidate.gradient(images, labels, labels, _margin)
     object.__setattr__(candidate.network, "forward", narrow)
     torch.testing.assert_close(candidate.logits(images), logits)
     assert sizes == [7, 3, 1, 1, 1, 1, 1, 1, 1]
     candidate.chunks.limit, candidate.chunks.halved_to = 5, None
-    again, gradient = candidate.gradient(images, labels, _margin)
+    again, _, gradient = candidate.gradient(images, labels, labels, _margin)
     torch.testing.assert_close(again, logits)
     torch.testing.assert_close(gradient, expected)
     assert candidate.chunks.halved_to == 2
 
 
-def _margin(logits, labels):
+def _margin(logits, labels, _aims):
     return -logits.gather(1, labels[:, None]).squeeze(1)
 
 

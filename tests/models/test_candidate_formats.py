@@ -14,6 +14,8 @@ from torch.nn.functional import cross_entropy
 
 from robustcheck.errors import AccessError, CandidateError
 
+ZEROS = torch.zeros(6, dtype=torch.int64)
+
 
 def _save_pt(wrap, **options):
     return lambda net, path: torch.save(wrap(net.state_dict()), path, **options)
@@ -83,11 +85,12 @@ def test_the_same_gradients(name, artefacts, net):
     samples = tiny.pictures(7)
     candidate, _ = tiny.load(artefacts / name, samples, preprocess={"range": [-1, 1]}, batch_size=3)
     images, labels = samples.shares(), torch.tensor([0, 1, 0, 1, 1, 0, 1])
-    logits, gradient = candidate.gradient(images, labels, partial(cross_entropy, reduction="none"))
+    logits, loss, gradient = candidate.gradient(images, labels, labels, _cross_entropy)
     wanted = images.clone().requires_grad_()
     (expected,) = torch.autograd.grad(cross_entropy(net(wanted * 2 - 1), labels, reduction="sum"), wanted)
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(logits, _expected(net, images), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(loss, cross_entropy(net(images * 2 - 1), labels, reduction="none"), rtol=1e-4, atol=1e-6)
     assert gradient.abs().sum() > 0
 
 
@@ -95,7 +98,7 @@ def test_the_same_gradients(name, artefacts, net):
 def test_onnx_gives_no_gradients_and_says_what_does(name, artefacts):
     candidate, _ = tiny.load(artefacts / name)
     with pytest.raises(AccessError, match=r"predictions in this version, not gradients.*\.pt2 or \.ts"):
-        candidate.gradient(tiny.pictures().shares(), torch.zeros(6, dtype=torch.int64), cross_entropy)
+        candidate.gradient(tiny.pictures().shares(), ZEROS, ZEROS, _cross_entropy)
     assert candidate.meter.gradient == 0
 
 
@@ -167,12 +170,16 @@ def test_a_network_of_double_precision(save, tmp_path):
     images = tiny.pictures().shares()
     candidate, logits = tiny.load(path)
     torch.testing.assert_close(logits, net(images.double()).detach().float())
-    _, gradient = candidate.gradient(images, torch.zeros(6, dtype=torch.int64), _first_score)
+    _, _, gradient = candidate.gradient(images, ZEROS, ZEROS, _first_score)
     assert gradient.dtype == torch.float32
     assert gradient.abs().sum() > 0
 
 
-def _first_score(logits, _labels):
+def _cross_entropy(logits, labels, _aims):
+    return cross_entropy(logits, labels, reduction="none")
+
+
+def _first_score(logits, _labels, _aims):
     return logits[:, 0]
 
 

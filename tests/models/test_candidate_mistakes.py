@@ -317,14 +317,14 @@ def test_scores_without_a_gradient(tmp_path, net, monkeypatch):
     candidate, _ = tiny.load(tmp_path / "net.safetensors")
     images, labels = tiny.pictures().shares(), torch.zeros(6, dtype=torch.int64)
     with pytest.raises(AccessError, match="do not depend differentiably on its input: it has no gradient"):
-        candidate.gradient(images, labels, lambda logits, _: logits[:, 0])
+        candidate.gradient(images, labels, labels, lambda logits, *_: logits[:, 0])
 
     def broken(self, image):
         return whole(self, image) + torch.from_numpy(image.numpy()).sum()
 
     monkeypatch.setattr(tiny.TinyNet, "forward", broken)
     with pytest.raises(AccessError, match=r"gradient cannot be computed: Can't call numpy\(\) on Tensor"):
-        candidate.gradient(images, labels, lambda logits, _: logits[:, 0])
+        candidate.gradient(images, labels, labels, lambda logits, *_: logits[:, 0])
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:7"])

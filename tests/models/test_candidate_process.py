@@ -10,11 +10,13 @@ import pytest
 import tiny_models as tiny
 import torch
 
-from robustcheck.attacks import log_odds
+from robustcheck.attacks import objective
 from robustcheck.models.process import full_precision, left_as_found
+from robustcheck.threats import Goal
 
 IMAGES = tiny.pictures().shares()
 LABELS = torch.tensor([0, 1, 0, 1, 0, 1])
+LOSS = objective("cross_entropy", Goal(labels=2))
 SAVERS = {
     "net.safetensors": tiny.save_safetensors,
     "net.ts": tiny.save_script,
@@ -51,7 +53,7 @@ def test_the_process_is_left_as_it_was(artefact, gradients):
         assert _state() == before
         candidate.logits(IMAGES)
         if candidate.network.no_gradients is None:
-            _, gradient = candidate.gradient(IMAGES, LABELS, log_odds)
+            _, _, gradient = candidate.gradient(IMAGES, LABELS, LABELS, LOSS)
             assert gradient.abs().sum() > 0
         assert _state() == before
 
@@ -116,7 +118,7 @@ def test_the_network_is_asked_in_full_precision(tmp_path, net, low_precision, mo
     candidate.logits(IMAGES)
     assert seen == {("ieee", "ieee")}
     seen.clear()
-    candidate.gradient(IMAGES, LABELS, log_odds)
+    candidate.gradient(IMAGES, LABELS, LABELS, LOSS)
     assert seen == {("ieee", "ieee")}
     assert torch.get_float32_matmul_precision() == "medium"
 
@@ -159,7 +161,7 @@ def test_the_meter_counts_samples(artefact):
     candidate.logits(IMAGES[:5])
     assert (asked, candidate.meter.forward - before) == ([2, 2, 1], 5)
     if candidate.network.no_gradients is None:
-        candidate.gradient(IMAGES[:3], LABELS[:3], log_odds)
+        candidate.gradient(IMAGES[:3], LABELS[:3], LABELS[:3], LOSS)
         assert (asked, candidate.meter.forward - before) == ([2, 2, 1, 2, 1], 8)
         assert candidate.meter.gradient == 3
 
@@ -188,8 +190,8 @@ def test_each_sample_has_a_gradient_of_its_own(artefact):
     candidate, _ = tiny.load(artefact)
     if candidate.network.no_gradients:
         return
-    _, together = candidate.gradient(IMAGES, LABELS, log_odds)
-    alone = [candidate.gradient(IMAGES[i : i + 1], LABELS[i : i + 1], log_odds)[1] for i in range(6)]
+    _, _, together = candidate.gradient(IMAGES, LABELS, LABELS, LOSS)
+    alone = [candidate.gradient(*(rows[i : i + 1] for rows in (IMAGES, LABELS, LABELS)), LOSS)[2] for i in range(6)]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-7)
 
 
@@ -227,8 +229,9 @@ def test_a_gpu_says_what_a_cpu_says(name, tmp_path, net):
     torch.testing.assert_close(there.logits(images).cpu(), expected, rtol=1e-4, atol=1e-5)
     if there.network.no_gradients is None:
         assert there.device.type == "cuda"
-        _, gradient = there.gradient(images, LABELS.to(there.device), log_odds)
-        _, reference = here.gradient(IMAGES, LABELS, log_odds)
+        labels = LABELS.to(there.device)
+        _, _, gradient = there.gradient(images, labels, labels, LOSS)
+        _, _, reference = here.gradient(IMAGES, LABELS, LABELS, LOSS)
         torch.testing.assert_close(gradient.cpu(), reference, rtol=1e-3, atol=1e-6)
 
 

@@ -78,6 +78,39 @@ def test_other_ways_to_say_it(path, value):
     assert accepts(changed(path, value))
 
 
+MULTILABEL = {"task": "multilabel", "positive": "effusion", "labels": ["effusion", "nodule"]}
+
+
+@pytest.mark.parametrize(
+    ("model", "fits"),
+    [
+        ({}, True),
+        ({"operating_point": 0.3}, True),
+        ({"operating_point": [0.3, 0.6]}, True),
+        ({"labels": ["effusion"], "operating_point": [0.3]}, True),
+        ({"labels": ["effusion", *map(str, range(61))]}, True),
+        ({"labels": ["effusion", *map(str, range(62))]}, False),
+        ({"operating_point": [0.3, 1]}, False),
+        ({"task": "multiclass", "operating_point": [0.3, 0.6]}, False),
+        ({"task": "multiclass", "labels": ["effusion"]}, False),
+        ({"task": "binary", "labels": ["effusion"]}, False),
+    ],
+)
+def test_several_findings(write, model, fits):
+    policy = document()
+    policy["model"] = {"path": "candidate.onnx", **MULTILABEL, **model}
+    assert accepts(policy) == fits
+    path = write(json.dumps(policy))
+    if not fits:
+        with pytest.raises(PolicyError):
+            load_policy(path)
+        return
+    point = model.get("operating_point")
+    assert load_policy(path).model.operating_point == (
+        None if point is None else tuple(point) if isinstance(point, list) else (point,)
+    )
+
+
 TYPE_MISTAKES = sorted(MISTAKES.glob("type-*.yaml")) + [
     MISTAKES / f"{name}.yaml"
     for name in (
@@ -95,8 +128,8 @@ TYPE_MISTAKES = sorted(MISTAKES.glob("type-*.yaml")) + [
         *("model-one-label", "model-operating-point-too-large", "preprocess-std-zero", "preprocess-resize"),
     )
 ]
-# JSON knows one kind of number, and YAML 1.1, which editors read, has hexadecimal ones.
-UNSEEN = {"type-steps-float", "type-seed-hexadecimal", "type-infinite"}
+# JSON knows one kind of number, and YAML 1.1, which editors read, has hexadecimal ones; 8 is a budget in L2.
+UNSEEN = {"type-steps-float", "type-seed-hexadecimal", "type-infinite", "epsilon-bare-8"}
 
 
 @pytest.mark.parametrize("path", TYPE_MISTAKES, ids=lambda path: path.stem)

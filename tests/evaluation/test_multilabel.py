@@ -1,0 +1,239 @@
+"""Whole policies about several findings at once, on a network whose findings' margins are known.
+
+An image has three bands, each even, and each finding looks at one: it is present where its band is brighter than its
+threshold. The smallest perturbation that turns it is the distance to that, in every pixel of the band.
+"""
+
+from __future__ import annotations
+
+from math import log
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from robustcheck import load_policy, run
+from robustcheck.attacks import build
+from robustcheck.evaluation.searching import Search
+from robustcheck.policy import APGDSpec, EnsembleSpec
+from robustcheck.report.facts import model_facts
+from robustcheck.results import AuditReport
+from robustcheck.threats import Goal, LinfBall
+
+LABELS = ("effusion", "nodule", "mass")
+POINTS = (0.5, 0.4, 0.7)
+SHARPNESS = 40.0
+THRESHOLDS = [127.5 + 255 * log(point / (1 - point)) / SHARPNESS for point in POINTS]  # 127.5, 124.9, 132.9
+
+ARCHITECTURE = """
+import torch
+
+class Bands(torch.nn.Module):
+    def __init__(self, sigmoid=False):
+        super().__init__()
+        self.middle = torch.nn.Parameter(torch.tensor(0.5))
+        self.sigmoid = sigmoid
+
+    def forward(self, image):
+        logits = (image.flatten(1).unflatten(1, (3, -1)).mean(dim=2) - self.middle) * 40
+        return logits.sigmoid() if self.sigmoid else logits
+"""
+
+BANDS = np.array(
+    [
+        (100, 90, 110),
+        (129, 100, 100),
+        (124, 150, 100),
+        (150, 126, 150),
+        (140, 140, 131),
+        (126, 123, 140),
+        (131, 118, 128),
+        (120, 131, 135),
+        (160, 160, 160),
+        (133, 121, 126),
+        (105, 130, 137),
+        (122, 127, 120),
+    ]
+)
+PRESENT = BANDS > THRESHOLDS
+DISTANCE = np.abs(BANDS - THRESHOLDS)
+NAMES = [" + ".join(label for label, there in zip(LABELS, row, strict=True) if there) for row in PRESENT]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Architecture, weights, and the same images as an archive and as a manifest."""
+    (tmp_path / "bands.py").write_text(ARCHITECTURE)
+    save_file({"middle": torch.tensor(0.5)}, tmp_path / "bands.safetensors")
+    images = np.repeat(BANDS.astype(np.uint8), 2, axis=1)[:, :, None].repeat(6, axis=2)
+    np.savez(tmp_path / "bands.npz", test_images=images, test_labels=PRESENT.astype(np.uint8))
+    rows = ["path,label"]
+    for index, (image, names) in enumerate(zip(images, NAMES, strict=True)):
+        Image.fromarray(image).save(tmp_path / f"{index:02}.png")
+        rows.append(f"{index:02}.png,{names.replace(' + ', '|') or '-'}")
+    (tmp_path / "bands.csv").write_text("\n".join(rows))
+    return tmp_path
+
+
+def _report(project: Path, gates: str, *, model: str = "", source: str = "bands.npz") -> AuditReport:
+    (project / "policy.yaml").write_text(f"""
+robustcheck: 1
+model:
+  path: bands.safetensors
+  architecture: bands:Bands
+  task: multilabel
+  labels: [{", ".join(LABELS)}]
+  operating_point: [{", ".join(map(str, POINTS))}]
+  {model}
+data: {{source: {source}}}
+gates:
+{gates}
+""")
+    return run(load_policy(project / "policy.yaml"), folder=project / "out")
+
+
+def _gate(attack: str, levels: int, rest: str = "") -> str:
+    return f"  - {{id: gate, attack: {attack}, epsilon: {levels} levels, require: {{accuracy: 0}}{rest}}}"
+
+
+def _by_status(gate, status: str) -> set[int]:
+    return {index for index, outcome in enumerate(gate.samples) if outcome.status == status}
+
+
+def _turnable(goal: str, positive: int | None) -> np.ndarray:
+    """Which findings (N, 3) the adversary may turn."""
+    may = {"untargeted": PRESENT | True, "missed_finding": PRESENT, "false_alarm": ~PRESENT}[goal]
+    return may if positive is None or goal == "untargeted" else may & (np.arange(3) == positive)
+
+
+@pytest.mark.parametrize("source", ["bands.npz", "bands.csv"])
+@pytest.mark.parametrize("positive", [None, 1])
+@pytest.mark.parametrize("goal", ["untargeted", "missed_finding", "false_alarm"])
+def test_pgd_breaks_exactly_the_samples_whose_smallest_margin_allows_it(project, source, goal, positive):
+    model = "" if positive is None else f"positive: {LABELS[positive]}"
+    may = _turnable(goal, positive)
+    smallest = np.where(may, DISTANCE, np.inf).min(axis=1)
+    broken = {}
+    for levels in (2, 5):
+        (gate,) = _report(
+            project, _gate("{name: pgd, steps: 10}", levels, f", goal: {goal}"), model=model, source=source
+        ).gates
+        broken[levels] = _by_status(gate, "broken")
+        assert broken[levels] == set(np.flatnonzero(smallest <= levels))
+        assert gate.metrics["attack_success"].samples == int(may.any(axis=1).sum())
+        assert gate.metrics["attack_success"].successes == len(broken[levels])
+    assert 0 < len(broken[2]) < len(broken[5]) < len(BANDS)
+
+
+def test_outcomes_name_their_findings(project):
+    report = _report(project, _gate("{name: pgd, steps: 10}", 3, ", goal: missed_finding"), model="positive: nodule")
+    assert report.data.by_label == dict(zip(LABELS, PRESENT.sum(axis=0).tolist(), strict=True))
+    (gate,) = report.gates
+    for outcome, names in zip(gate.samples, NAMES, strict=True):
+        assert outcome.label == outcome.clean == (names or "(no finding)")
+        assert ("nodule" in outcome.attacked) == (outcome.status == "held" and "nodule" in names)
+    assert gate.samples[3].status == "broken"  # its nodule is 1.1 levels above the threshold
+    assert AuditReport.from_json(report.to_json()) == report
+
+
+def test_metrics_are_about_findings(project):
+    gates = """
+  - {id: clean, require: {accuracy: 1.0, balanced_accuracy: 1.0, sensitivity: 1.0, specificity: 1.0, auroc: 1.0}}
+  - {id: missed, attack: {name: pgd, steps: 10}, epsilon: 3 levels, goal: missed_finding, require: {sensitivity: 0.1}}
+  - {id: alarm, attack: {name: pgd, steps: 10}, epsilon: 3 levels, goal: false_alarm, require: {specificity: 0.1}}
+"""
+    clean, missed, alarm = _report(project, gates, model="positive: nodule").gates
+    assert clean.verdict == "pass"
+    near, there = DISTANCE[:, 1] <= 3, PRESENT[:, 1]
+    assert missed.metrics["sensitivity"].value == pytest.approx(1 - near[there].mean())
+    assert missed.metrics["specificity"].value == 1.0
+    assert alarm.metrics["specificity"].value == pytest.approx(1 - near[~there].mean())
+    assert alarm.metrics["sensitivity"].value == 1.0
+
+
+def test_a_finding_that_is_read_rightly_is_attacked_though_another_one_is_not(project):
+    """Else a sensitivity would be that of the clean images wherever a sample has one finding wrong."""
+    wrong = PRESENT.copy()
+    wrong[:, 2] ^= True  # every sample's mass is labelled wrongly
+    images = np.load(project / "bands.npz")["test_images"]
+    np.savez(project / "bands.npz", test_images=images, test_labels=wrong.astype(np.uint8))
+    gates = """
+  - {id: any, attack: {name: pgd, steps: 10}, epsilon: 3 levels, require: {accuracy: 0}}
+  - {id: missed, attack: fmn, epsilon: 3 levels, goal: missed_finding, require: {sensitivity: 0.1}}
+"""
+    untargeted, missed = _report(project, gates, model="positive: nodule").gates
+    assert _by_status(untargeted, "wrong") == set(range(12))
+    near, there = DISTANCE[:, 1] <= 3, PRESENT[:, 1]
+    assert missed.metrics["sensitivity"].value == pytest.approx(1 - near[there].mean())
+    assert _by_status(missed, "broken") == set(np.flatnonzero(near & there))
+    assert _by_status(missed, "held") == set(np.flatnonzero(~near & there))
+    assert _by_status(missed, "wrong") == set(np.flatnonzero(~there))
+    assert missed.metrics["attack_success"].value == pytest.approx(near[there].mean())
+    assert [point.accuracy for point in missed.curve] == [0.0]  # of the whole reading, which was never right
+
+
+@pytest.mark.parametrize(
+    ("attack", "rest"),
+    [
+        ("fgsm", ""),
+        ("{name: pgd, loss: dlr, steps: 40, restarts: 3}", ""),
+        ("{name: apgd, targets: 2, steps: 20}", ""),
+        ("fmn", ""),
+        ("{name: ensemble, steps: 20, queries: 50}", ""),
+        ("square", ", queries: 500"),
+    ],
+)
+def test_every_attack_knows_findings(project, attack, rest, monkeypatch):
+    def no_aim(*_):
+        raise AssertionError("an aim is one label, and findings do not compete")
+
+    monkeypatch.setattr(Search, "_aim", no_aim)
+    (gate,) = _report(project, _gate(attack, 5, rest), model="positive: nodule").gates
+    possible = set(np.flatnonzero(DISTANCE.min(axis=1) <= 5))
+    assert gate.error is None
+    assert _by_status(gate, "broken") <= possible
+    assert len(_by_status(gate, "broken")) >= len(possible) - ("dlr" in attack or attack == "square")
+
+
+def test_targets_are_left_out():
+    goal, ball = Goal(labels=3, multilabel=True), LinfBall(levels=2, maximum=255)
+    specs = APGDSpec(name="apgd", targets=2), EnsembleSpec(name="ensemble")
+    assert [attack.aims for spec in specs for attack in build(spec, ball, goal)] == [0] * 5
+
+
+def test_the_minimum_norm_is_the_distance_to_the_nearest_threshold(project):
+    (gate,) = _report(project, _gate("fmn", 20)).gates
+    for outcome, smallest in zip(gate.samples, DISTANCE.min(axis=1), strict=True):
+        if outcome.status == "broken":
+            assert np.ceil(smallest) <= outcome.distance_levels <= np.ceil(1.25 * smallest)
+
+
+def test_a_sigmoid_head_is_as_its_logits(project):
+    plain = _report(project, _gate("{name: pgd, steps: 10}", 3)).gates[0]
+    report = _report(project, _gate("{name: pgd, steps: 10}", 3), model="architecture_args: {sigmoid: true}")
+    assert report.model.output == "probabilities (told from 12 samples)"
+    assert any("last sigmoid" in note for note in report.model.notes)
+    assert _by_status(report.gates[0], "broken") == _by_status(plain, "broken")
+
+
+def test_the_report_shows_every_threshold(project):
+    model = _report(project, "  - {id: clean, require: {accuracy: 1}}").model
+    assert model.operating_point == POINTS
+    facts = dict(model_facts(model))
+    assert facts["Operating point"] == "on each label's probability (effusion: 0.5, nodule: 0.4, mass: 0.7)"
+    (project / "policy.yaml").write_text(
+        "\n".join(line for line in (project / "policy.yaml").read_text().splitlines() if "operating_point" not in line)
+    )
+    model = run(load_policy(project / "policy.yaml")).model
+    assert dict(model_facts(model))["Operating point"] == "0.5 on each label's probability"
+
+
+def test_labels_that_do_not_fit_end_in_a_sentence(project):
+    images = np.load(project / "bands.npz")["test_images"]
+    np.savez(project / "bands.npz", test_images=images, test_labels=np.zeros((12, 1), np.uint8))
+    (gate,) = _report(project, _gate("pgd", 2)).gates
+    assert gate.verdict == "error"
+    assert "a multilabel task with 3 labels (effusion, nodule, mass) needs integers (N, 3)" in gate.error
