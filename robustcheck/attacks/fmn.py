@@ -53,8 +53,8 @@ class FMN:
         decay = (1 + (pi * told.step / self.steps).cos()) / 2
         gamma = self.gamma * decay
         step = self.step_share * (_LAST_STEP + (1 - _LAST_STEP) * decay)
-        # Where nothing wrong has been found, the ball reaches to where the loss, were it linear, would turn; and a little
-        # farther than in the paper, since a loss that is linear is 0 there, and on either side of it by chance.
+        # Where nothing wrong has been found, the ball reaches to where the loss, were it linear, would turn; and a
+        # little farther than in the paper, since a loss that is linear is 0 there, on either side of it by chance.
         to_border = norm + told.loss.abs() / ball.dual_norm(told.gradient).clamp_min(_TINY)
         to_border = to_border * (1 + gamma)
         radius = torch.where(

@@ -90,7 +90,8 @@ def load_candidate(
         some = load(by_shape(shapes)[0][:_PROBED])
         head = read_head(spec, raw, lambda: _beyond(ask, some))
         _check_evaluation_mode(ask, some)
-        searched, search_notes = _searched(spec, network, head, preprocess(load(by_shape(shapes)[0][:_COMPARED])))
+        compared = load(by_shape(shapes)[0][: min(_COMPARED, chunks.limit)])
+        searched, search_notes = _searched(spec, network, head, preprocess(compared))
     sha256, infos = artefact.digest([*files, *network.sources], path.parent)
     if infos[: len(before)] != before:
         raise CandidateError(f"{path.name} changed while it was loaded; what was judged has no digest")
@@ -146,7 +147,9 @@ def _searched(
 def as_shares(samples: Stored, indexes: list[int], device: torch.device) -> torch.Tensor:
     """Stored images of one shape as float32 shares (N, C, H, W) of the full range."""
     stored = torch.from_numpy(np.stack([samples.image(index) for index in indexes]))
-    return stored.to(device).float() / samples.maximum
+    if device.type == "cuda":  # as integers, and while the GPU works on
+        stored = stored.pin_memory().to(device, non_blocking=True)
+    return stored.float() / samples.maximum
 
 
 def by_shape(shapes: list[tuple[int, int, int]]) -> list[list[int]]:

@@ -45,8 +45,9 @@ class Chunks:
         start, total = 0, len(rows[0])
         while start < total or not parts:
             size = min(self.limit, total - start)
+            chunk = rows if size == total else tuple(tensor[start : start + size] for tensor in rows)
             try:
-                parts.append(function(*(tensor[start : start + size] for tensor in rows)))
+                parts.append(function(*chunk))
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -57,6 +58,7 @@ class Chunks:
             else:
                 start += size
                 continue
+            del chunk
             self._halve(size)  # not before the exception is gone: its frames hold the chunk's tensors
         return parts[0] if len(parts) == 1 else tuple(torch.cat(column) for column in zip(*parts, strict=True))
 

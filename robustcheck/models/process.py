@@ -20,8 +20,8 @@ def full_precision(device: torch.device) -> Iterator[None]:
     mkldnn: Any = torch.backends.mkldnn
     backends: tuple[Any, ...] = (torch.backends.cuda.matmul, mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
     before = [backend.fp32_precision for backend in backends]
-    if device.type == "cpu" and all(precision == "ieee" for precision in before):
-        yield  # the search enters once and asks a thousand times
+    if before == ["ieee"] * len(backends) and device.type == "cpu":
+        yield  # a search enters once, and asks a thousand times
         return
     try:
         for backend in backends:

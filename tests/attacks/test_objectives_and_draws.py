@@ -63,7 +63,7 @@ def test_losses_are_above_zero_where_the_goal_is_met_and_have_a_gradient(loss, l
         met = goal.met(decisions, truth)[goal.applies(truth)]
         positive = (values > 0)[goal.applies(truth)]
         assert (gradient.abs().sum(dim=1) > 0)[goal.applies(truth)][~met].all()
-        # Log-odds ask for more than half of the probability, for which with three labels and more the lead is not enough.
+        # Log-odds ask for more than half of the probability, for which the lead is not enough with three labels.
         if loss != "cross_entropy" or labels == 2:
             assert torch.equal(met, positive)
         elif goal.toward is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from building import candidate
 from searching import Searched, search
 
 from robustcheck.attacks import APGD, FMN, PGD, Square, objective

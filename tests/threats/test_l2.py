@@ -88,5 +88,5 @@ def test_the_steepest_direction_has_unit_length_even_where_squares_underflow():
 
 def test_budgets_in_l2_may_exceed_the_range_and_not_fall_below_a_level():
     assert ball_of("l2", Quantity.parse("3.5", length=True), 8).levels == Fraction(7, 2) * 255
-    with pytest.raises(EvaluationError, match="0.255 of a grey level in L2 and admits no change"):
+    with pytest.raises(EvaluationError, match=r"0\.255 of a grey level in L2 and admits no change"):
         ball_of("l2", Quantity.parse("0.001"), 8)
