@@ -27,6 +27,7 @@ def gate_facts(gate: GateResult) -> Facts:
         "Threat model": threat_text(gate.threat) if gate.threat else "None: the images as they are stored.",
         "Attack": (gate.attack or "") + (f" ({parameters_text(gate.parameters)})" if gate.parameters else ""),
         "Samples": counts_text(gate) if gate.samples else "",
+        "Evidence": _evidence(gate),
         "Found by": _found_by(gate),
         "Cost": cost_text(gate.cost),
     }
@@ -34,11 +35,23 @@ def gate_facts(gate: GateResult) -> Facts:
 
 
 def _found_by(gate: GateResult) -> str:
-    """Whose counterexamples these are, where some come from another gate of the family."""
-    found = Counter(outcome.found_by for outcome in gate.samples if outcome.status == "broken" and outcome.found_by)
+    """Whose counterexamples these are, where some come from another gate of the family or there are several attacks."""
+    found = Counter(
+        outcome.found_by + (f" ({outcome.attack})" if outcome.attack and outcome.attack != gate.attack else "")
+        for outcome in gate.samples
+        if outcome.status == "broken" and outcome.found_by
+    )
     if not set(found) - {gate.id}:
         return ""
     return ", ".join(f"{count:,} by {name}" for name, count in found.most_common())
+
+
+def _evidence(gate: GateResult) -> str:
+    """How many of the samples that the adversary was after were searched here, and how many were known already."""
+    evidence = Counter(outcome.evidence for outcome in gate.samples)
+    known = f"{evidence['inherited']:,} known from other gates" if evidence["inherited"] else ""
+    searched = f"{plural(evidence['searched'], 'sample')} searched in this gate" if evidence["searched"] else ""
+    return ", ".join(part for part in (searched, known) if part)
 
 
 def run_facts(report: AuditReport) -> Facts:

@@ -143,7 +143,23 @@ def _series(name: str, index: int, group: Sequence[_Measured], largest: float, c
     points = tuple(_point(measured, largest) for measured in group)
     corners = [*([clean] if clean else []), *points]
     line = " ".join(f"{'L' if order else 'M'}{corner.x} {corner.y}" for order, corner in enumerate(corners))
+    line = next((curve for measured in group if (curve := _curve(measured, largest))), line)
     return Series(name=name, style=index % SERIES_STYLES + 1, line=line, points=points)
+
+
+def _curve(measured: _Measured, largest: float) -> str:
+    """Of a minimum-norm attack: accuracy at every ε up to the largest that is drawn, which falls in steps."""
+    threat = measured.threat
+    steps = [
+        (point.levels * threat.epsilon_share / threat.epsilon_levels, point.accuracy)
+        for point in measured.gate.curve
+        if threat.epsilon_levels > 0 and math.isfinite(point.levels) and point.levels >= 0
+    ]
+    drawn = [(share, accuracy) for share, accuracy in steps if share <= largest]
+    if not drawn:
+        return ""
+    path = " ".join(f"H{_x(share, largest)} V{_y(accuracy)}" for share, accuracy in drawn)
+    return f"M{_x(0, largest)} {_y(drawn[0][1])} {path} H{_x(largest, largest)}"
 
 
 def _point(measured: _Measured, largest: float) -> Point:

@@ -1,0 +1,98 @@
+"""Budgets of one attack, up and down: what is searched, what is inherited, and where searches begin."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from building import accuracy_at, brightness_policy, brightness_project
+
+from robustcheck import load_policy, run
+from robustcheck.evaluation.starts import Starts
+
+GATES = """
+  - id: pgd
+    attack: {name: pgd, steps: 5}
+    epsilon: [1/255, 2/255, 4/255, 8/255]
+    ladder: LADDER
+    require: {accuracy: 0}
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    brightness_project(tmp_path)
+    return tmp_path
+
+
+def _gates(project, ladder, *, gates=GATES, extra=""):
+    (project / "policy.yaml").write_text(brightness_policy(gates.replace("LADDER", ladder), extra=extra))
+    order = []
+    report = run(
+        load_policy(project / "policy.yaml"), folder=project / "out", progress=lambda what, *_: order.append(what)
+    )
+    return report.gates, [name for name in dict.fromkeys(order) if name != "loading"]
+
+
+@pytest.mark.parametrize("ladder", ["ascending", "descending"])
+def test_both_ways_measure_the_closed_form(project, ladder):
+    gates, _ = _gates(project, ladder)
+    assert [gate.metrics["accuracy"].value for gate in gates] == [accuracy_at(levels) for levels in (1, 2, 4, 8)]
+
+
+def test_going_down_what_survives_is_not_searched_again(project):
+    gates, order = _gates(project, "descending")
+    assert order == ["pgd[8/255]", "pgd[4/255]", "pgd[2/255]", "pgd[1/255]"]
+    for larger, smaller in zip(gates[:0:-1], gates[-2::-1], strict=True):
+        survived = {outcome.sample for outcome in larger.samples if outcome.status == "held"}
+        assert survived
+        inherited = {outcome.sample: outcome for outcome in smaller.samples if outcome.evidence == "inherited"}
+        assert survived <= set(inherited)
+        assert all(inherited[sample].status == "held" for sample in survived)
+    searched = [sum(outcome.evidence == "searched" for outcome in gate.samples) for gate in gates]
+    assert searched == [4, 6, 8, 10]  # of ten, those that the next larger budget broke
+
+
+def test_going_up_every_survivor_is_searched_again(project):
+    gates, order = _gates(project, "ascending")
+    assert order == ["pgd[1/255]", "pgd[2/255]", "pgd[4/255]", "pgd[8/255]"]
+    for gate in gates:
+        for outcome in gate.samples:
+            assert outcome.evidence == ("inherited" if outcome.found_by not in (None, gate.id) else "searched")
+
+
+def test_what_the_adversary_is_not_after_has_no_evidence(project):
+    gates = """
+  - {id: clean, require: {accuracy: 0}}
+  - {id: alarm, attack: fgsm, epsilon: 4/255, goal: false_alarm, require: {accuracy: 0}}
+"""
+    (clean, alarm), _ = _gates(project, "", gates=gates)
+    assert {outcome.evidence for outcome in clean.samples} == {None}
+    assert {outcome.label for outcome in alarm.samples if outcome.evidence is None} == {"bright"}
+    assert {outcome.label for outcome in alarm.samples if outcome.evidence == "searched"} == {"dark"}
+
+
+def test_another_attack_does_not_stand_for_this_one(project):
+    gates = (
+        GATES + "  - {id: fgsm, attack: fgsm, epsilon: [1/255, 2/255], ladder: descending, require: {accuracy: 0}}\n"
+    )
+    results, _ = _gates(project, "ascending", gates=gates)
+    pgd = [gate for gate in results if gate.attack == "pgd"]
+    assert all(outcome.evidence == "searched" for gate in pgd for outcome in gate.samples if outcome.status == "held")
+
+
+def test_changes_come_back_at_unit_size():
+    starts = Starts(pixels=1000)
+    changes = torch.tensor([[[[0.0, -0.02], [0.01, 0.02]]], [[[0.0, 0.0], [0.0, 0.5]]]])
+    starts.keep("pgd", np.array([3, 9]), changes)
+    which, known = starts.known("pgd", [9, 1, 3])
+    assert which.tolist() == [0, 2]
+    torch.testing.assert_close(known[1], torch.tensor([[[0.0, -1.0], [0.5, 1.0]]]), atol=1 / 127, rtol=0)
+    assert starts.known("fgsm", [9]) is None
+    assert starts.known("pgd", [1]) is None
+
+
+def test_nothing_is_kept_of_more_pixels_than_memory_is_meant_for():
+    starts = Starts(pixels=2**40)
+    starts.keep("pgd", np.array([3]), torch.ones(1, 1, 2, 2))
+    assert starts.known("pgd", [3]) is None

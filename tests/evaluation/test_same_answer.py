@@ -1,0 +1,78 @@
+"""The example candidates get the same verdicts however their samples are batched and ordered, and in bounded memory."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robustcheck import load_policy
+from robustcheck.evaluation.evaluation import Evaluation
+from robustcheck.evaluation.searching import Search
+from robustcheck.threats import Goal, LinfBall
+
+POLICIES = Path(__file__).parents[2] / "policies"
+GATE = "gates:\n  - {id: pgd, attack: {name: pgd, steps: 20}, epsilon: 4/255, require: {accuracy: 0}}\n"
+
+
+def _policy(folder: Path, archive: Path, batch: int) -> Path:
+    text = (POLICIES / "pneumonia_mnist.yaml").read_text()
+    text = text.replace("candidates/pneumonia_hardened", f"{POLICIES}/candidates/pneumonia_hardened")
+    text = re.sub(r"root: .*", f"root: {archive.parent}", text).replace("  task:", f"  batch_size: {batch}\n  task:")
+    (folder / "networks.py").write_text((POLICIES / "networks.py").read_text())
+    path = folder / "policy.yaml"
+    path.write_text(text[: text.index("gates:")] + GATE)
+    return path
+
+
+def _broken(path: Path, *, shuffled: bool) -> set[int]:
+    policy = load_policy(path)
+    setting = Evaluation(policy)._setting
+    (gate,) = policy.gates
+    order = (setting.decisions == setting.labels).nonzero().flatten().numpy()
+    if shuffled:
+        order = np.random.default_rng(0).permutation(order)
+    ball, goal = LinfBall(levels=4, maximum=255), Goal(labels=2, positive=1)
+    Search(gate=gate, setting=setting, ball=ball, goal=goal, family="all").run(order.tolist())
+    return set(setting.ledger.within("all", 4))
+
+
+@pytest.mark.xrays
+def test_batches_of_1_16_and_256_and_shuffled_samples_get_the_same_verdicts(tmp_path, xrays, record_property):
+    reference = _broken(_policy(tmp_path, xrays, 256), shuffled=False)
+    assert 40 < len(reference) < 300
+    differing = {
+        name: len(reference ^ _broken(_policy(tmp_path, xrays, batch), shuffled=shuffled))
+        for name, batch, shuffled in (("1", 1, False), ("16", 16, False), ("256 shuffled", 256, True))
+    }
+    record_property("verdicts of 624 that differ from those at batch 256", str(differing))
+    assert max(differing.values()) <= 1, differing  # float reassociation
+
+
+RUN = """
+import resource, sys
+from robustcheck import load_policy, run
+report = run(load_policy(sys.argv[1]))
+(gate,) = report.gates
+assert report.data.samples == 20_000, report
+assert gate.verdict == "pass", gate.error
+assert sum(outcome.evidence == "searched" for outcome in gate.samples) > 15_000
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+def test_memory_is_bounded_by_the_batch_and_not_by_the_number_of_samples(tmp_path):
+    text = (POLICIES / "quickstart.yaml").read_text().replace("samples: 200", "samples: 20000")
+    text = text.replace("candidates/", f"{POLICIES}/candidates/")
+    (tmp_path / "networks.py").write_text((POLICIES / "networks.py").read_text())
+    gate = "gates:\n  - {id: pgd, attack: {name: pgd, steps: 2}, epsilon: 1/255, require: {accuracy: 0}}\n"
+    (tmp_path / "policy.yaml").write_text(text[: text.index("gates:")] + gate)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(tmp_path / "policy.yaml")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 2 * 1024**3
