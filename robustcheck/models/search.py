@@ -2,9 +2,9 @@
 
 A copy of the network is traced; its batch norms are folded into the convolutions before them, its convolutions work
 channels-last, and in bfloat16 where the machine multiplies that; a last softmax or sigmoid is left off, because its
-gradient is zero where the network is sure. Images, the first and the last layer and all losses stay in float32. The
-copy only searches: each verdict is the shipped artefact's, in full precision. A copy that does not agree with the
-artefact is not used.
+gradient is zero where the network is sure. Images, the last layer and all losses stay in float32. The copy only
+searches: each verdict is the shipped artefact's, in full precision. A copy that does not agree with the artefact is not
+used.
 """
 
 from __future__ import annotations
@@ -133,15 +133,16 @@ def _convolves(module: nn.Module, example: torch.Tensor) -> bool:
 
 
 def _in_bfloat16(module: nn.Module, example: torch.Tensor) -> Forward:
-    """Convolutions in bfloat16; on a GPU the linear layers too. The first and the last layer stay in float32."""
+    """Convolutions in bfloat16; on a GPU the linear layers too. Images and the last layer stay in float32."""
     device = example.device.type
     order = _order(module, example)
     for name, layer in list(module.named_modules()):
         if not isinstance(layer, _Layers):
             continue
-        if layer in (order[0], order[-1]) or (device == "cpu" and isinstance(layer, nn.Linear)):
-            out = torch.bfloat16 if layer is order[0] and len(order) > 1 else None
-            _replace(module, name, _Float32(layer, device, out))
+        if layer is order[0] is not order[-1] and isinstance(layer, nn.Conv2d) and layer.groups == 1:
+            _replace(module, name, _InTwoParts(layer))
+        elif layer in (order[0], order[-1]) or (device == "cpu" and isinstance(layer, nn.Linear)):
+            _replace(module, name, _Float32(layer, device))
         else:
             layer.to(torch.bfloat16)
 
@@ -170,18 +171,41 @@ def _order(module: nn.Module, example: torch.Tensor) -> list[nn.Module]:
     return list(asked)
 
 
+class _InTwoParts(nn.Module):
+    """A first convolution that works in bfloat16 and still sees images as they are.
+
+    Near 1.0 a bfloat16 has steps of a grey level. So each value goes in as the sum of two, what bfloat16 holds of it and
+    what that leaves; the convolution adds them up in float32. The gradient is that of the first part alone: both would be
+    twice what it is.
+    """
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        self.layer = layer.to(torch.bfloat16)
+        twice = torch.cat([layer.weight, layer.weight], dim=1).contiguous(memory_format=torch.channels_last)
+        self.layer.weight = nn.Parameter(twice, requires_grad=False)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The layer's answer, in bfloat16."""
+        held = inputs.to(torch.bfloat16)
+        left = (inputs.detach() - held.detach()).to(torch.bfloat16)
+        both = torch.cat([held, left], dim=1).contiguous(memory_format=torch.channels_last)
+        answer: torch.Tensor = self.layer(both)
+        return answer
+
+
 class _Float32(nn.Module):
     """A layer that works in float32 among others that do not."""
 
-    def __init__(self, layer: nn.Module, device: str, out: torch.dtype | None) -> None:
+    def __init__(self, layer: nn.Module, device: str) -> None:
         super().__init__()
-        self.layer, self.device, self.out = layer, device, out
+        self.layer, self.device = layer, device
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The layer's answer, cast to `out` for what follows."""
+        """The layer's answer, in float32."""
         with torch.autocast(self.device, enabled=False):
             answer: torch.Tensor = self.layer(inputs.float())
-        return answer if self.out is None else answer.to(self.out)
+        return answer
 
 
 def _replace(module: nn.Module, name: str, layer: nn.Module) -> None:
