@@ -1,0 +1,130 @@
+"""One contender, one candidate, one round, in a process of its own: `python -m benchmarks.child JOB` prints one line.
+
+A process of its own, because peak memory has no other meaning, and because libraries change settings of torch and of
+the warnings, logs and random generators that the next one would inherit.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.candidates import CANDIDATES, Candidate
+from benchmarks.counting import Counting
+from benchmarks.images import Split
+from benchmarks.job import Job, Measurement
+from benchmarks.libraries import BARE, LIBRARIES, Effort, Library
+from benchmarks.memory import peak_mib
+from benchmarks.ours import WAYS, Way, write_policy
+
+ROUNDING = 1e-5  # how far outside the ball float arithmetic may put a returned image
+
+
+def measure(job: Job) -> Measurement:
+    """Run the job in this process."""
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(job.seed)
+    np.random.seed(job.seed)  # ART draws from the global generator
+    candidate = CANDIDATES[job.candidate]
+    if job.contender in WAYS:
+        return _robustcheck(job, candidate, WAYS[job.contender])
+    return _library(job, candidate, BARE if job.contender == "bare" else LIBRARIES[job.contender])
+
+
+def _library(job: Job, candidate: Candidate, library: Library) -> Measurement:
+    effort = Effort(steps=job.steps, batch=job.batch)
+    data = Split.read(Path(job.archive), "test")
+    warmed = library.build(candidate.load(), Effort(steps=1, batch=job.batch))
+    warmed(data.images[: job.batch], data.labels[: job.batch], job.levels[0] / 255)
+
+    began = time.perf_counter()
+    network = candidate.load()
+    counting = Counting(network).eval()
+    right = _right(network, data.images, data.labels, job.batch)
+    attack = library.build(counting, effort)
+    clean, robust, seconds = float(right.float().mean()), [], 0.0
+    for level in job.levels:
+        began_attack = time.perf_counter()
+        attacked = attack(data.images, data.labels, level / 255).detach()
+        seconds += time.perf_counter() - began_attack
+        _check(attacked, data.images, level / 255)
+        robust.append(float((right & _right(network, attacked, data.labels, job.batch)).float().mean()))
+    return Measurement(
+        seconds=seconds,
+        answer_seconds=time.perf_counter() - began,
+        forward=counting.forward_samples,
+        gradient=counting.gradient_samples,
+        peak_mib=peak_mib(),
+        clean=clean,
+        robust=robust,
+        versions=_versions(library.package),
+    )
+
+
+@torch.no_grad()
+def _right(network: nn.Module, images: Tensor, labels: Tensor, batch: int) -> Tensor:
+    return torch.cat([network(some).argmax(dim=1) for some in images.split(batch)]) == labels
+
+
+def _check(attacked: Tensor, images: Tensor, epsilon: float) -> None:
+    """What a library returns has to lie where it was told to search, or the comparison is none."""
+    off = float((attacked - images).abs().max()) - epsilon
+    if off > ROUNDING or attacked.min() < -ROUNDING or attacked.max() > 1 + ROUNDING:
+        raise RuntimeError(f"images were returned that lie outside the ball of ε {epsilon:.5f} or outside [0, 1]")
+
+
+def _robustcheck(job: Job, candidate: Candidate, way: Way) -> Measurement:
+    from robustcheck import load_policy, run
+
+    epsilons = [f"{level}/255" for level in job.levels]
+    with tempfile.TemporaryDirectory() as folder:
+        warming, policy = (
+            write_policy(
+                Path(folder) / f"{name}.yaml",
+                candidate,
+                way,
+                Path(job.archive),
+                epsilons=epsilons,
+                steps=steps,
+                batch=job.batch,
+                seed=job.seed,
+                samples=samples,
+            )
+            for name, steps, samples in (("warming", 1, min(job.batch, job.images)), ("policy", job.steps, None))
+        )
+        run(load_policy(warming))
+        began = time.perf_counter()
+        report = run(load_policy(policy))
+        answer_seconds = time.perf_counter() - began
+    if errors := [f"{gate.id}: {gate.error}" for gate in report.gates if gate.verdict == "error"]:
+        raise RuntimeError("; ".join(errors))
+    clean, *attacked = report.gates
+    costs = [gate.cost for gate in attacked]
+    return Measurement(
+        seconds=sum(cost.seconds for cost in costs),
+        answer_seconds=answer_seconds,
+        forward=sum(cost.forward for cost in costs),
+        gradient=sum(cost.gradient for cost in costs),
+        peak_mib=peak_mib(),
+        clean=clean.metrics["accuracy"].value,
+        robust=[gate.metrics["accuracy"].value for gate in attacked],
+        versions=_versions("pytest-robustcheck"),
+    )
+
+
+def _versions(package: str) -> dict[str, str]:
+    return {name: version(name) for name in ("numpy", "torch", "torchvision", package)}
+
+
+if __name__ == "__main__":
+    answer = measure(Job(**json.loads(sys.argv[1])))
+    print(json.dumps(asdict(answer)))

@@ -1,0 +1,177 @@
+"""robustcheck beside the attack libraries: `python -m benchmarks.peers --help`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import machine
+from benchmarks.arguments import add_common, positive
+from benchmarks.candidates import CANDIDATES, Candidate
+from benchmarks.images import write_part
+from benchmarks.job import Job
+from benchmarks.libraries import BARE, LIBRARIES
+from benchmarks.ours import WAYS
+from benchmarks.processes import measure, train
+from benchmarks.results import Record, section
+
+LEVELS = [1, 2, 4, 8]
+QUIET = 0.1  # the share of the machine that others may take before one is told
+EXPLANATION = """\
+PGD in the L∞ ball at 1, 2, 4 and 8 /255 from one random start, in steps of 2.5 · ε / steps. Everyone gets the same
+candidate, images, batch and threads, in turn, each in a process of its own. What is measured, and where the comparison
+favours whom, is in benchmarks/README.md.
+
+candidates, and how many X-rays are attacked unless NAME:N or --images says so:
+{candidates}
+
+A candidate whose weights the project does not hold is trained first, which takes minutes, and kept in the user's cache.
+
+examples:
+  python -m benchmarks.peers --candidates cnn-hardened --images 64 --rounds 1    a look
+  python -m benchmarks.peers --candidates resnet18 --peers --images 64           robustcheck and the bare loop only
+  python -m benchmarks.peers --out benchmarks/RESULTS.md                         everything: many hours
+  python -m benchmarks.peers --candidates cnn-standard cnn-hardened resnet18:96 resnet50:8 densenet121:8
+                                                                                 everything, on fewer images: a few
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the comparison; 1 if a contender failed, 2 if there is nothing to attack."""
+    given = _parse(arguments)
+    if not given.archive.is_file():
+        print(f"There is no {given.archive}; say with --archive where PneumoniaMNIST's archive lies.", file=sys.stderr)
+        return 2
+    began, command = datetime.now(UTC), shlex.join(sys.argv[1:] if arguments is None else arguments)
+    sections: list[str] = []
+    records: list[Record] = []
+    for candidate, count in given.candidates:
+        images, compared = _compare(candidate, count or given.images or candidate.images, given)
+        sections.append(section(f"{candidate.title}: {images} X-rays", compared, LEVELS))
+        records += compared
+        text = "\n\n".join([_heading(given, began, command, records), *sections]) + "\n"
+        if given.out:
+            given.out.write_text(text, encoding="utf-8")  # after each candidate, since all of them take long
+    print(text)
+    return int(any(record.failure for record in records))
+
+
+def _compare(candidate: Candidate, count: int | None, given: argparse.Namespace) -> tuple[int, list[Record]]:
+    """Measure every contender on one candidate; how many images were attacked, and the measurements."""
+    if not candidate.weights.is_file():
+        train(candidate, given.archive, given.threads)
+    contenders = _contenders(given)
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / "images.npz"
+        images = write_part(given.archive, count, part)
+        for number in range(given.rounds):
+            turn = number % len(contenders)  # nobody is always first, or always after the same one
+            for name in [*contenders][turn:] + [*contenders][:turn]:
+                record = contenders[name]
+                if record.failure:
+                    continue
+                job = Job(
+                    contender=name,
+                    candidate=candidate.name,
+                    archive=str(part),
+                    images=images,
+                    levels=LEVELS,
+                    steps=given.steps,
+                    batch=given.batch,
+                    threads=given.threads,
+                    seed=number,
+                )
+                measure(job, record)
+                last = record.failure or f"{record.rounds[-1].seconds:.1f} s"
+                if record.elsewhere[-1] > QUIET:
+                    last += f"; others took {record.elsewhere[-1]:.0%} of the machine: this is no measurement"
+                print(f"{candidate.name}, round {number + 1}/{given.rounds}, {record.title}: {last}", file=sys.stderr)
+    return images, list(contenders.values())
+
+
+def _contenders(given: argparse.Namespace) -> dict[str, Record]:
+    """Those that run, by name: the libraries that are there, the floor, and ours."""
+    there = [name for name in given.peers if LIBRARIES[name].installed]
+    return {
+        **{name: Record(title=LIBRARIES[name].title, kind="peer") for name in there},
+        "bare": Record(title=BARE.title, kind="floor"),
+        **{name: Record(title=WAYS[name].title, kind="ours") for name in given.ways},
+    }
+
+
+def _heading(given: argparse.Namespace, began: datetime, command: str, records: Sequence[Record]) -> str:
+    """What ran, where, when and how."""
+    versions: dict[str, str] = {}
+    for record in records:
+        for one in record.rounds:
+            versions |= one.versions
+    shares = [share for record in records for share in record.elsewhere]
+    absent = [LIBRARIES[name].package for name in given.peers if not LIBRARIES[name].installed]
+    lines = [
+        "# robustcheck beside its peers",
+        "Written by `benchmarks/peers.py`; [README.md](README.md) says what the columns are.",
+        f"- {machine.describe()}; threads: {given.threads}",
+        f"- {began:%Y-%m-%d %H:%M} UTC: `python -m benchmarks.peers {command}`",
+        f"- other processes took at most {max(shares):.0%} of it meanwhile",
+        f"- PGD-{given.steps}, batches of {given.batch}, rounds: {given.rounds}",
+        f"- {', '.join(f'{package} {version}' for package, version in sorted(versions.items()))}",
+        *([f"- not installed, and so not compared: {', '.join(absent)}"] if absent else []),
+    ]
+    return "\n\n".join(lines[:2]) + "\n\n" + "\n".join(lines[2:])
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    listed = "\n".join(f"  {one.name:<13} {one.images or 'all':<4} {one.title}" for one in CANDIDATES.values())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.peers",
+        description="Measure robustcheck beside the libraries that run the same attack.",
+        epilog=EXPLANATION.format(candidates=listed),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--candidates",
+        nargs="+",
+        type=_candidate,
+        default=[(candidate, None) for candidate in CANDIDATES.values()],
+        metavar="NAME[:N]",
+        help="which to attack, and on how many X-rays (default: all, as below)",
+    )
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        choices=LIBRARIES,
+        default=[*LIBRARIES],
+        help=f"which libraries to run beside it: {', '.join(LIBRARIES)} (default: those that are installed)",
+        metavar="NAME",
+    )
+    parser.add_argument(
+        "--ways",
+        nargs="*",
+        choices=WAYS,
+        default=[*WAYS],
+        help=f"which ways of running robustcheck: {', '.join(WAYS)} (default: all)",
+        metavar="NAME",
+    )
+    parser.add_argument("--images", type=positive, metavar="N", help="X-rays to attack where NAME:N does not say")
+    parser.add_argument("--steps", type=positive, default=40, metavar="N", help="PGD's steps (default: 40)")
+    parser.add_argument("--batch", type=positive, default=128, metavar="N", help="images at once (default: 128)")
+    add_common(parser, rounds=3)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the tables as well")
+    return parser.parse_args(arguments)
+
+
+def _candidate(text: str) -> tuple[Candidate, int | None]:
+    """`resnet50`, or `resnet50:8`: a candidate, and how many images it is attacked on if that is said."""
+    name, _, count = text.partition(":")
+    if name not in CANDIDATES:
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(CANDIDATES)}")
+    return CANDIDATES[name], positive(count) if count else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

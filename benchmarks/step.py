@@ -1,0 +1,154 @@
+"""What the engine adds to one step: `python -m benchmarks.step --help`.
+
+One PGD step of robustcheck is the gradient, the sign and the clamp of a bare loop; and a look at the scores, a row of
+bookkeeping a sample, and at the end a verdict. The ratio of their seconds is what those cost. It is measured on samples
+that hold, where the engine can save nothing by stopping.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from benchmarks import machine
+from benchmarks.arguments import add_common, positive
+from benchmarks.candidates import CANDIDATES
+from benchmarks.images import Split
+from benchmarks.libraries import Effort, bare
+from benchmarks.ours import WAYS, write_policy
+from benchmarks.results import table
+from robustcheck import AuditReport, load_policy, run
+
+CANDIDATE = CANDIDATES["cnn-hardened"]
+BATCHES = (1, 8, 32, 128, 256)
+LEVEL, SAFE_LEVEL = 1, 4  # ε of the measured steps in 255ths; and the one at which their samples are known to hold
+SAMPLES = 16384  # samples through the network a measurement: enough that starting and judging are lost among the steps
+MOST_STEPS = 2000
+EXPLANATION = """\
+The hardened CNN that the project ships, `precision: full`, at 1/255, on X-rays that hold at 4/255. Both get the same
+images, steps, step size and threads, and take turns. An engine that cost nothing would have the ratio 1.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Seconds a step, of both, measured one after the other."""
+
+    engine: float
+    bare: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long the engine's step takes."""
+        return self.engine / self.bare
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure; 2 if there is nothing to attack."""
+    given = _parse(arguments)
+    if not given.archive.is_file():
+        print(f"There is no {given.archive}; say with --archive where PneumoniaMNIST's archive lies.", file=sys.stderr)
+        return 2
+    torch.set_num_threads(given.threads)
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        holding = _holding(given.archive, folder)
+        for batch in given.batches:
+            steps = min(MOST_STEPS, SAMPLES // batch)
+            images = _part(given.archive, holding[:batch], folder / "images.npz")
+            pairs = [_pair(images, folder, steps, batch, seed) for seed in range(given.rounds + 1)][
+                1:
+            ]  # one to warm up
+            rows.append(_row(batch, steps, pairs))
+            print(f"batch {batch}: {rows[-1][-1]}", file=sys.stderr)
+    print(f"{machine.describe()}; threads: {given.threads}; torch {torch.__version__}; rounds: {given.rounds}\n")
+    print(table(["batch", "steps", "engine, ms a step", "bare loop, ms a step", "ratio"], rows))
+    return 0
+
+
+def _holding(archive: Path, folder: Path) -> list[int]:
+    """The numbers of the X-rays that PGD does not break at the safe level."""
+    report = _run(folder, archive, level=SAFE_LEVEL, steps=20, batch=128, seed=0)
+    (outcomes,) = (gate.samples for gate in report.gates if gate.attack)
+    return [number for number, outcome in enumerate(outcomes) if outcome.status == "held"]
+
+
+def _part(archive: Path, numbers: Sequence[int], target: Path) -> Path:
+    """An archive of some X-rays of the test split."""
+    with np.load(archive) as held:
+        np.savez(target, test_images=held["test_images"][numbers], test_labels=held["test_labels"][numbers])
+    return target
+
+
+def _pair(images: Path, folder: Path, steps: int, batch: int, seed: int) -> Pair:
+    """Both, one after the other; every other time the other one first."""
+    if seed % 2:
+        engine = _engine(images, folder, steps, batch, seed)
+        return Pair(engine=engine, bare=_bare(images, steps, batch, seed))
+    loop = _bare(images, steps, batch, seed)
+    return Pair(engine=_engine(images, folder, steps, batch, seed), bare=loop)
+
+
+def _engine(images: Path, folder: Path, steps: int, batch: int, seed: int) -> float:
+    report = _run(folder, images, level=LEVEL, steps=steps, batch=batch, seed=seed)
+    (cost,) = (gate.cost for gate in report.gates if gate.attack)
+    return cost.seconds / (cost.gradient / batch)
+
+
+def _bare(images: Path, steps: int, batch: int, seed: int) -> float:
+    data = Split.read(images, "test")
+    attack = bare(CANDIDATE.load(), Effort(steps=steps, batch=batch))
+    torch.manual_seed(seed)
+    began = time.perf_counter()
+    attack(data.images, data.labels, LEVEL / 255)
+    return (time.perf_counter() - began) / steps
+
+
+def _run(folder: Path, archive: Path, *, level: int, steps: int, batch: int, seed: int) -> AuditReport:
+    path = folder / "policy.yaml"
+    epsilons = [f"{level}/255"]
+    write_policy(path, CANDIDATE, WAYS["full"], archive, epsilons=epsilons, steps=steps, batch=batch, seed=seed)
+    report = run(load_policy(path))
+    if errors := [f"{gate.id}: {gate.error}" for gate in report.gates if gate.error]:
+        raise RuntimeError("; ".join(errors))
+    return report
+
+
+def _row(batch: int, steps: int, pairs: Sequence[Pair]) -> list[str]:
+    ratios = [pair.ratio for pair in pairs]
+    return [
+        str(batch),
+        str(steps),
+        f"{median(pair.engine for pair in pairs) * 1000:.2f}",
+        f"{median(pair.bare for pair in pairs) * 1000:.2f}",
+        f"{median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f})",
+    ]
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.step",
+        description="Measure what robustcheck's engine adds to one PGD step of a bare loop.",
+        epilog=EXPLANATION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    listed = " ".join(map(str, BATCHES))
+    parser.add_argument(
+        "--batches", nargs="+", type=positive, default=BATCHES, metavar="N", help=f"batch sizes (default: {listed})"
+    )
+    add_common(parser, rounds=5)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
