@@ -12,6 +12,7 @@ from building import candidate
 from robustcheck.attacks import Attack
 from robustcheck.attacks.draws import key
 from robustcheck.evaluation.engine import Engine, Hit
+from robustcheck.evaluation.rows import Rows
 from robustcheck.models import ScoreOracle, WhiteBox
 from robustcheck.threats import Ball, Goal
 
@@ -62,8 +63,8 @@ def search(
         if hit.sample not in searched.hits or hit.distance < searched.hits[hit.sample].distance:
             searched.hits[hit.sample] = hit
 
-    def held(samples: np.ndarray, points: torch.Tensor, _clean: torch.Tensor, _loss: torch.Tensor) -> None:
-        searched.held.update(zip(samples.tolist(), points, strict=True))
+    def held(rows: Rows, points: torch.Tensor) -> None:
+        searched.held.update(zip(rows.sample.tolist(), points, strict=True))
 
     engine = Engine(
         attack=attack,
@@ -82,5 +83,5 @@ def search(
         **({"warm": warm} if warm else {}),
     )
     searched = Searched(engine=engine)
-    engine.run(list(range(len(images))) if order is None else order)
+    engine.run([(sample, 0) for sample in (range(len(images)) if order is None else order)])
     return searched

@@ -7,6 +7,7 @@ arXiv 2003.01690, algorithm 1, with the paper's parameters.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from math import ceil
 from typing import Literal
@@ -18,7 +19,7 @@ from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.objectives import Objective
 from robustcheck.threats import Ball
 
-_FIRST_PERIOD, _SHORTER_BY, _SHORTEST = 0.22, 0.03, 0.06  # of the steps, between checkpoints (section 3.2)
+_FIRST_PERIOD, _SHORTER_BY, _SHORTEST = 22, 3, 6  # percent of the steps between checkpoints (section 3.2)
 _FIRST_STEP = 2.0  # of ε
 _STALLED = -torch.inf
 
@@ -42,22 +43,14 @@ class APGD:
     minimum_norm: bool = False
 
     @cached_property
-    def _checkpoints(self) -> dict[int, int]:
-        """Step to the number of steps since the checkpoint before it."""
-        checkpoints, period, at = {}, _FIRST_PERIOD, 0.0
-        last = 0
-        while (step := ceil((at := at + period) * self.steps)) < self.steps:
-            checkpoints[step] = step - last
-            last = step
-            period = max(period - _SHORTER_BY, _SHORTEST)
-        return checkpoints
-
-    @cached_property
     def _since_checkpoint(self) -> torch.Tensor:
-        """(steps + 1,) the length of the period that ends at a step; 0 where none does."""
+        """(steps + 1,) how many steps a checkpoint looks back on; 0 where none is."""
         table = torch.zeros(self.steps + 1, dtype=torch.int64)
-        for step, since in self._checkpoints.items():
-            table[step] = since
+        at, period, last = 0, _FIRST_PERIOD, 0
+        while (step := ceil(Fraction((at := at + period) * self.steps, 100))) < self.steps:
+            if step > last:  # few steps may have two checkpoints at one
+                table[step] = step - last
+            last, period = step, max(period - _SHORTER_BY, _SHORTEST)
         return table
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import singledispatch
 
 from robustcheck.attacks.apgd import APGD
@@ -16,7 +17,6 @@ from robustcheck.threats import Ball, Goal, LinfBall
 
 STEP_RATIO = 2.5  # of ε / steps: Madry et al.'s, far enough to reach the ball's border from any start
 MEAN_STEP: dict[Schedule, float] = {"constant": 1.0, "linear": 0.5, "cosine": 0.5}  # of the first
-FMN_STEP = 1.0  # the paper's α₀, the full range
 
 _SHORT: dict[Loss, str] = {"cross_entropy": "ce", "margin": "margin", "dlr": "dlr"}
 
@@ -49,7 +49,7 @@ def _pgd(spec: PGDSpec, ball: Ball, goal: Goal, _queries: int) -> tuple[Attack, 
         objective=objective(spec.loss, goal),
         steps=spec.steps,
         restarts=spec.restarts if spec.random_start else 1,  # from the image itself every restart is the same
-        step_share=_share(spec.step_size, ball, STEP_RATIO * ball.radius / (spec.steps * MEAN_STEP[spec.schedule])),
+        step_share=_share(spec.step_size, ball, STEP_RATIO * ball.radius / spec.steps) / MEAN_STEP[spec.schedule],
         random_start=spec.random_start,
         momentum=spec.momentum,
         schedule=spec.schedule,
@@ -60,7 +60,7 @@ def _pgd(spec: PGDSpec, ball: Ball, goal: Goal, _queries: int) -> tuple[Attack, 
 @_build.register
 def _apgd(spec: APGDSpec, _ball: Ball, goal: Goal, _queries: int) -> tuple[Attack, ...]:
     attack = _one_apgd(spec.loss, spec.steps, goal, spec.targets, restarts=spec.restarts)
-    return (APGD(**{**vars(attack), "momentum": spec.momentum, "rho": spec.rho}),)
+    return (replace(attack, momentum=spec.momentum, rho=spec.rho),)
 
 
 @_build.register
@@ -71,7 +71,7 @@ def _fmn(spec: FMNSpec, ball: Ball, goal: Goal, _queries: int) -> tuple[Attack, 
         aims=aims,
         restarts=max(1, aims),
         steps=spec.steps,
-        step_share=_share(spec.step_size, ball, FMN_STEP),
+        step_share=_share(spec.step_size, ball, FMN.step_share),
         gamma=spec.gamma,
     )
     return (attack,)
@@ -93,7 +93,7 @@ def _ensemble(spec: EnsembleSpec, ball: Ball, goal: Goal, _queries: int) -> tupl
     members: list[Attack] = [
         _one_apgd("cross_entropy", spec.steps, goal, 0),
         _one_apgd("dlr", spec.steps, goal, spec.targets),
-        FMN(objective=objective("margin", goal), steps=spec.steps, step_share=FMN_STEP),
+        FMN(objective=objective("margin", goal), steps=spec.steps),
     ]
     if isinstance(ball, LinfBall):
         members.append(Square(objective=objective("margin", goal), steps=spec.queries, share=spec.square_share))

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from robustcheck.attacks import Attack, Told
+from robustcheck.attacks import Attack, Objective, Told
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.adjudication import Adjudicated, adjudicate
 from robustcheck.evaluation.rows import Rows
@@ -24,13 +25,19 @@ from robustcheck.models import Candidate, ScoreOracle, WhiteBox
 from robustcheck.models.process import full_precision
 from robustcheck.threats import Ball, Goal
 
+Start = tuple[int, int]
+"""A sample, and which of its restarts."""
+
+Warm = Callable[[Sequence[Start]], tuple[np.ndarray, torch.Tensor] | None]
+"""Of some starts: which places (M,) have a known better point, and the changes (M, C, H, W), their largest pixel 1."""
+
 _NEARER = 0.98  # of the last proposal's distance, from which a minimum-norm search proposes again
 
 
 class Held(Protocol):
-    """Takes the last points (M, C, H, W) of rows that hold, with samples, clean images and what the loss was (M,)."""
+    """Takes the rows (M) that hold when they have made their steps, and their best points (M, C, H, W)."""
 
-    def __call__(self, samples: np.ndarray, images: torch.Tensor, clean: torch.Tensor, loss: torch.Tensor, /) -> None:
+    def __call__(self, rows: Rows, images: torch.Tensor, /) -> None:
         """Remember them."""
 
 
@@ -75,15 +82,18 @@ class Engine:
     found: Callable[[Hit], None]
     progress: Callable[[int], None]  # how many samples of this search are done
     aim: Callable[[int, int], int] = lambda _sample, _rank: 0  # the label of that rank among a sample's others
-    warm: Callable[[list[int]], tuple[np.ndarray, torch.Tensor] | None] = lambda _samples: None  # known better starts
-    held: Held = lambda _samples, _images, _clean, _loss: None
+    warm: Warm = lambda _starts: None
+    held: Held = lambda _rows, _images: None
+    margin: Objective | None = None  # of the goal, if rows are to remember how near they came
+    enough: float = -1.0  # grey levels: a counterexample as near as this ends a minimum-norm search
     trace: Trace = field(default_factory=Trace)
     _turn: int = 0
     _done: int = 0
+    _distances: dict[int, float] = field(default_factory=dict)  # of the nearest counterexamples of this search
 
-    def run(self, samples: Sequence[int]) -> None:
-        """Search until each sample is broken or has had all its restarts."""
-        waiting = deque((sample, 0) for sample in samples)
+    def run(self, starts: Sequence[Start]) -> None:
+        """Search from these on, until each sample is broken or has had all its restarts."""
+        waiting = deque(starts)
         with full_precision(self.candidate.device):
             rows = self._enter(waiting, self.candidate.chunks.limit) if waiting else None
             while rows is not None and len(rows):
@@ -93,7 +103,7 @@ class Engine:
                     rows = self._refill(rows, free, waiting)
                     self.progress(self._done)
 
-    def _advance(self, rows: Rows, waiting: deque[tuple[int, int]]) -> np.ndarray:
+    def _advance(self, rows: Rows, waiting: deque[Start]) -> np.ndarray:
         """Ask about all rows' points, adjudicate, step; returns the places (M,) of rows that leave."""
         images = rows.state["images"]
         told = self._ask(rows, images)
@@ -101,9 +111,13 @@ class Engine:
         proposing = self._proposing(rows, images, told)
         if len(proposing):
             broken = self._judge(rows.take(proposing), images, told, proposing, fooled=True)
-            if not self.attack.minimum_norm:
-                gone[proposing[broken]] = True
-                self._done += int(broken.sum())
+            if self.attack.minimum_norm:
+                told = self._learn(rows, images, told, proposing, broken)
+                broken &= np.array(
+                    [self._near_enough(sample) for sample in rows.sample[proposing].tolist()], dtype=bool
+                )
+            gone[proposing[broken]] = True
+            self._done += int(broken.sum())
         rows.state = self.attack.step(rows.state, told, rows.clean, self.ball, rows.draws)
         rows.step = rows.step + 1
         ending = np.flatnonzero((rows.ends <= self._turn) & ~gone)
@@ -131,8 +145,11 @@ class Engine:
             logits = self.access.scores(torch.from_numpy(rows.sample), images)
             loss = self.attack.objective(self.candidate.head.at_operating_point(logits), rows.label, rows.aim)
             usable = loss.isfinite() & rows.last_loss.isfinite() & (loss != rows.last_loss)
+            rows.last_loss = loss
         rows.moved |= usable
-        rows.last_loss = loss
+        if self.margin is not None:
+            margin = self.margin(self.candidate.head.at_operating_point(logits), rows.label, rows.aim)
+            rows.nearest = torch.maximum(rows.nearest, margin)
         fooled = self.goal.met(self.candidate.head.decide(logits), rows.label)
         return Told(step=rows.step, loss=loss, fooled=fooled, gradient=gradient)
 
@@ -142,23 +159,36 @@ class Engine:
         if self.attack.minimum_norm and worth.any():
             distance = self.ball.norm(images - rows.clean)
             worth = worth & (distance < _NEARER * rows.proposed)
-            rows.proposed = torch.where(worth, distance, rows.proposed)
         return np.flatnonzero(worth.cpu().numpy())
 
-    def _finish(self, rows: Rows, told: Told, places: np.ndarray, waiting: deque[tuple[int, int]]) -> None:
+    def _learn(self, rows: Rows, images: torch.Tensor, told: Told, proposing: np.ndarray, broken: np.ndarray) -> Told:
+        """A minimum-norm search comes nearer from what was verified; what was refuted is no wrong reading to it."""
+        index = torch.from_numpy(proposing).to(images.device)
+        verified = torch.from_numpy(broken).to(images.device)
+        near = index[verified]
+        rows.proposed[near] = self.ball.norm(images[near] - rows.clean[near])
+        fooled = told.fooled.clone()
+        fooled[index[~verified]] = False
+        return replace(told, fooled=fooled)
+
+    def _near_enough(self, sample: int) -> bool:
+        """Whether nothing depends any more on how near a counterexample of this sample can be."""
+        return self._distances.get(sample, inf) <= self.enough
+
+    def _finish(self, rows: Rows, told: Told, places: np.ndarray, waiting: deque[Start]) -> None:
         """Adjudicate rows that have made their steps; a sample that holds goes on with its next restart."""
         images = self.attack.best(rows.state)
         broken = self._judge(rows, images, told, places, fooled=False)
         holding = np.flatnonzero(~broken)
         again = rows.restart + 1 < self.attack.restarts
-        if not self.attack.minimum_norm:
+        if self.attack.minimum_norm:
+            again &= np.array([not self._near_enough(sample) for sample in rows.sample.tolist()], dtype=bool)
+        else:
             again &= ~broken
         waiting.extend(zip(rows.sample[again].tolist(), (rows.restart[again] + 1).tolist(), strict=True))
         self._done += len(rows) - int(again.sum())
         if len(holding):
-            index = torch.from_numpy(holding).to(images.device)
-            loss = rows.state.get("best_loss", rows.last_loss)
-            self.held(rows.sample[holding], images[index], rows.clean[index], loss[index])
+            self.held(rows.take(holding), images[torch.from_numpy(holding).to(images.device)])
 
     def _judge(self, rows: Rows, images: torch.Tensor, told: Told, places: np.ndarray, *, fooled: bool) -> np.ndarray:
         """Adjudicate images, report the counterexamples; returns which rows (M,) are broken.
@@ -191,13 +221,15 @@ class Engine:
         verdict = adjudicate(self.candidate, self.ball, self.goal, images, rows.clean, rows.label)
         self._remember_scores(rows.sample.tolist(), verdict)
         for row in np.flatnonzero(verdict.broken).tolist():
+            sample, distance = int(rows.sample[row]), float(verdict.distance[row])
+            self._distances[sample] = min(distance, self._distances.get(sample, inf))
             self.found(
                 Hit(
-                    sample=int(rows.sample[row]),
+                    sample=sample,
                     attack=self.attack.name,
                     stored=verdict.stored[row],
                     decision=int(verdict.decision[row]),
-                    distance=float(verdict.distance[row]),
+                    distance=distance,
                     score=_finite(verdict.score, row),
                     restart=int(rows.restart[row]),
                     step=int(rows.step[row]),
@@ -215,7 +247,7 @@ class Engine:
                 worse = min if self.is_positive(int(self.labels[sample])) else max
                 self.trace.scores[sample] = worse(score, self.trace.scores.get(sample, score))
 
-    def _refill(self, rows: Rows, free: np.ndarray, waiting: deque[tuple[int, int]]) -> Rows:
+    def _refill(self, rows: Rows, free: np.ndarray, waiting: deque[Start]) -> Rows:
         """Put waiting searches into the places that rows left; with none left, the batch shrinks."""
         limit = self.candidate.chunks.limit  # which may have been halved
         spare = max(0, len(rows) - limit)
@@ -226,7 +258,7 @@ class Engine:
         stay[free[entering:]] = False
         return rows if stay.all() else rows.take(np.flatnonzero(stay))
 
-    def _enter(self, waiting: deque[tuple[int, int]], most: int) -> Rows:
+    def _enter(self, waiting: deque[Start], most: int) -> Rows:
         """The next searches, before their first points."""
         entering = [waiting.popleft() for _ in range(min(most, len(waiting)))]
         samples = [sample for sample, _ in entering]
@@ -237,7 +269,6 @@ class Engine:
         if self.attack.random_start:
             images = self.ball.sample(clean, draws.uniform(clean.shape[1:]))
             images = self._warmed(images, clean, entering)
-        unknown = torch.full((len(entering),), torch.inf, device=device)
         aims = (
             [self.aim(sample, restart % self.attack.aims) for sample, restart in entering] if self.attack.aims else []
         )
@@ -255,18 +286,18 @@ class Engine:
             # Clones: rows are replaced in place, and a state may name one tensor twice.
             state={name: values.clone() for name, values in state.items()},
             moved=torch.zeros(len(entering), dtype=torch.bool, device=device),
-            last_loss=unknown,
-            proposed=unknown,
+            last_loss=torch.full((len(entering),), torch.inf, device=device),
+            nearest=torch.full((len(entering),), -torch.inf, device=device),
+            proposed=torch.full((len(entering),), torch.inf, device=device),
         )
 
-    def _warmed(self, images: torch.Tensor, clean: torch.Tensor, entering: list[tuple[int, int]]) -> torch.Tensor:
-        """First restarts begin where a smaller budget's search ended, if that is known."""
-        first = [place for place, (_, restart) in enumerate(entering) if restart == 0]
-        known = self.warm([entering[place][0] for place in first])
+    def _warmed(self, images: torch.Tensor, clean: torch.Tensor, entering: list[Start]) -> torch.Tensor:
+        """Searches begin where others ended, if that is known: changes whose largest pixel is 1, made as large as ε."""
+        known = self.warm(entering)
         if known is None:
             return images
-        which, changes = known  # of the first restarts, and of unit norm
-        index = torch.tensor(first)[torch.from_numpy(which)].to(images.device)
+        which, changes = known
+        index = torch.from_numpy(which).to(images.device)
         start = self.ball.project(clean[index] + changes.to(images.device) * self.ball.radius, clean[index])
         return images.index_copy(0, index, start)
 

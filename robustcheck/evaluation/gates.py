@@ -16,7 +16,7 @@ from robustcheck.evaluation.searching import Found, Search
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.verdicts import judge, require
 from robustcheck.models.head import NO_ANSWER
-from robustcheck.policy import Gate
+from robustcheck.policy import FMNSpec, Gate
 from robustcheck.results import Cost, CurvePoint, Finding, GateResult, Metric, Outcome, Queries, Threat
 from robustcheck.threats import Goal, ball_of
 
@@ -47,7 +47,9 @@ def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     requirements = require(gate.bounds, metrics)
     blind = _blind(attacked, broken, found)
     verdict, error = judge(requirements), None
-    if verdict == "error":
+    if not goal.applies(setting.labels).any():
+        verdict, error = "error", f"no sample is of the kind that the goal {gate.goal} is about: nothing was attacked"
+    elif verdict == "error":
         error = _undefined(gate, metrics)
     elif (
         verdict == "pass"
@@ -56,8 +58,8 @@ def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     ):
         verdict = "error"
         error = (
-            f"the attack had no usable gradient on {len(blind)} of the samples that held, and without them the gate "
-            "would not pass; a candidate that hides its gradients is not shown to be robust"
+            f"the attack had nothing to follow on {len(blind)} of the samples that held, "
+            "and without them the gate would not pass; a candidate that hides its gradients is not shown to be robust"
         )
     return GateResult(
         id=gate.id,
@@ -75,7 +77,7 @@ def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
         ),
         findings=_findings(setting, found, blind),
         samples=_outcomes(gate, setting, broken, scores, found, set(attacked)),
-        curve=_curve(setting, family, set(attacked)) if gate.attack.name == "fmn" else (),
+        curve=_curve(setting, family, set(attacked)) if isinstance(gate.attack, FMNSpec) else (),
         error=error,
     )
 
@@ -187,8 +189,8 @@ def _findings(setting: Setting, found: Found, blind: set[int]) -> tuple[Finding,
     findings, trace = [], found.trace
     if blind:
         message = (
-            f"{len(blind)} samples held, but none of their gradients was finite and not zero: the attack could not "
-            f"search there (first: {setting.samples.names[min(blind)]})"
+            f"{len(blind)} samples held, but the attack never had anything to follow there: no finite "
+            f"gradient but zero, and no scores that changed (first: {setting.samples.names[min(blind)]})"
         )
         findings.append(Finding(code="no-usable-gradient", severity="warning", message=message))
     if trace.not_finite:
@@ -198,8 +200,11 @@ def _findings(setting: Setting, found: Found, blind: set[int]) -> tuple[Finding,
         )
         findings.append(Finding(code="gradient-not-finite", severity="warning", message=message))
     if trace.unstorable:
-        message = f"{trace.unstorable} proposals were read wrongly only until they were rounded to the stored depth"
-        findings.append(Finding(code="lost-in-rounding", severity="note", message=message + "; the search went on"))
+        message = (
+            f"{trace.unstorable} proposals that the search saw read wrongly were not, once rounded to the stored depth "
+            "and read by the artefact in full precision; the search went on"
+        )
+        findings.append(Finding(code="lost-in-rounding", severity="note", message=message))
     if setting.candidate.chunks.halved_to:
         message = (
             f"memory ran out, and the batch was halved to {setting.candidate.chunks.halved_to}; no draw depends on it"

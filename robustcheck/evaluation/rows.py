@@ -25,7 +25,8 @@ class Rows:
     clean: torch.Tensor
     state: State
     moved: torch.Tensor  # bool: there was something to follow at least once
-    last_loss: torch.Tensor
+    last_loss: torch.Tensor  # of searches that ask for scores
+    nearest: torch.Tensor  # the largest margin of the goal that the search has seen, if it looks at margins
     proposed: torch.Tensor  # how far from the clean image the last proposal was, for minimum-norm searches
 
     def __len__(self) -> int:
@@ -51,6 +52,7 @@ class Rows:
             state={name: rows[index] for name, rows in self.state.items()},
             moved=self.moved[index],
             last_loss=self.last_loss[index],
+            nearest=self.nearest[index],
             proposed=self.proposed[index],
         )
 
@@ -66,6 +68,7 @@ class Rows:
             (self.clean, others.clean),
             (self.moved, others.moved),
             (self.last_loss, others.last_loss),
+            (self.nearest, others.nearest),
             (self.proposed, others.proposed),
             *((self.state[name], rows) for name, rows in others.state.items()),
         ):

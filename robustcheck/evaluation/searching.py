@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 
 import numpy as np
 import torch
 
-from robustcheck.attacks import Attack, build
+from robustcheck.attacks import Attack, Objective, build, objective
 from robustcheck.attacks.base import once
 from robustcheck.attacks.draws import key
-from robustcheck.evaluation.engine import Engine, Hit, Trace
+from robustcheck.evaluation.engine import Engine, Held, Hit, Start, Trace, Warm
 from robustcheck.evaluation.ledger import Entry
+from robustcheck.evaluation.rows import Rows
 from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.starts import Ends
 from robustcheck.models import ScoreOracle, WhiteBox
 from robustcheck.models.loading import as_shares, by_shape
 from robustcheck.policy import Gate
 from robustcheck.threats import Ball, Goal
 
-_NEAR = 3.0  # times the difference that was seen between the losses of the two forms of a network
+_NEAR = 3.0  # times the difference that was seen between the margins of the two forms of a network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,29 +44,31 @@ class Search:
     ball: Ball
     goal: Goal
     family: Hashable  # gates that share counterexamples; the gate's own if it shares none
-    losses: dict[int, float] = field(default_factory=dict)  # where the running attack left the samples that hold
 
     def run(self, samples: Sequence[int]) -> Found:
         """Search counterexamples of samples, and put them into the ledger."""
         gate, setting = self.gate, self.setting
         assert gate.attack is not None
         attacks = build(gate.attack, self.ball, self.goal, queries=gate.queries)
-        access: WhiteBox | ScoreOracle = WhiteBox(setting.candidate)
+        oracle = None
         if gate.queries is not None:
-            access = ScoreOracle(setting.candidate, samples=len(setting.samples), limit=gate.queries)
-        trace, inherited = Trace(), dict[int, bool]()
+            oracle = ScoreOracle(setting.candidate, samples=len(setting.samples), limit=gate.queries)
+        trace, through, searched = Trace(), dict[int, bool](), set[int]()
         for number, attack in enumerate(attacks):
-            through = setting.ledger.held(self._key(attack), float(self.ball.levels))
-            left = self._standing(samples)
-            inherited = {sample: through[sample] for sample in left if sample in through}
-            left = [sample for sample in left if sample not in through]
-            self.losses.clear()
+            stands = setting.ledger.held(self._key(attack), float(self.ball.levels))
+            # A minimum-norm search of its own is asked for distances, also where a counterexample is known.
+            left = samples if attack.minimum_norm and len(attacks) == 1 else self._standing(samples)
+            through |= {sample: stands[sample] for sample in left if sample in stands}
+            left = [sample for sample in left if sample not in stands]
+            searched.update(left)
             progress = partial(self._progress, (number + 1) * len(samples) - len(left), len(attacks) * len(samples))
-            self._run(attack, access, left, trace, progress)
-            self._look_closer(attack, left, trace)
+            self._search(attack, oracle, left, trace, progress, enough=-1.0 if len(attacks) == 1 else None)
             self._remember(attack, left, trace)
-        queries = access.counts.numpy() if isinstance(access, ScoreOracle) else None
-        return Found(trace=trace, inherited=inherited, queries=queries)
+        return Found(
+            trace=trace,
+            inherited={sample: moved for sample, moved in through.items() if sample not in searched},
+            queries=None if oracle is None else oracle.counts.numpy(),
+        )
 
     def _standing(self, samples: Sequence[int]) -> list[int]:
         """The samples of which no counterexample is known."""
@@ -75,7 +79,7 @@ class Search:
         """Under which searches stand for one another: the same attack of the same entry of the policy."""
         return self.family, self.gate.entry, attack.name
 
-    def _remember(self, attack: Attack, searched: list[int], trace: Trace) -> None:
+    def _remember(self, attack: Attack, searched: Sequence[int], trace: Trace) -> None:
         """A minimum-norm search stands for every budget; one that goes down the ladder, for smaller ones."""
         if attack.minimum_norm:
             held, levels = searched, inf
@@ -85,33 +89,66 @@ class Search:
             return
         self.setting.ledger.hold(self._key(attack), levels, {sample: sample in trace.moved for sample in held})
 
-    def _look_closer(self, attack: Attack, samples: list[int], trace: Trace) -> None:
-        """Search on, with the artefact's own gradients, where a faster form of it came near a counterexample.
+    def _search(
+        self,
+        attack: Attack,
+        oracle: ScoreOracle | None,
+        samples: Sequence[int],
+        trace: Trace,
+        progress: Callable[[int], None],
+        *,
+        enough: float | None,
+    ) -> None:
+        """One attack on samples; then again, with the artefact's own gradients, where it came near.
 
-        Near is what the two may differ by: there the faster form can be wrong about which side a point is on.
+        Near is what a faster form and the artefact may differ by: there the faster form can be wrong about which side a
+        point is on. Minimum-norm searches live there, so they follow the artefact from the beginning.
         """
-        searched = self.setting.candidate.searched
-        if searched is None or attack.asks != "gradient" or attack.minimum_norm:
-            return
-        near = [
-            sample for sample in self._standing(samples) if self.losses.get(sample, -inf) >= -_NEAR * searched.error
-        ]
-        exact = WhiteBox(self.setting.candidate, exact=True)
-        self._run(once(attack), exact, near, trace, lambda _done: None)
+        candidate, ends = self.setting.candidate, Ends()
+        access = oracle or WhiteBox(candidate, exact=attack.minimum_norm)
+        within = float(self.ball.levels) if enough is None else enough
+        near = 0.0 if oracle else _NEAR * WhiteBox(candidate, exact=attack.minimum_norm).error
+        looks = near > 0 and attack.asks == "gradient"
+        self._run(
+            attack,
+            access,
+            [(sample, 0) for sample in samples],
+            trace,
+            progress,
+            warm=partial(self._warm, attack),
+            held=partial(self._held, attack, ends, near if looks else None),
+            margin=objective("margin", self.goal) if looks else None,
+            enough=within,
+        )
+        again = [(sample, ends.restart(sample)) for sample in self._standing(samples) if sample in ends]
+        self._run(
+            once(attack),
+            WhiteBox(candidate, exact=True),
+            again,
+            trace,
+            lambda _done: None,
+            warm=ends.known,
+            enough=within,
+        )
 
     def _run(
         self,
         attack: Attack,
         access: WhiteBox | ScoreOracle,
-        samples: list[int],
+        starts: Sequence[Start],
         trace: Trace,
         progress: Callable[[int], None],
+        *,
+        warm: Warm,
+        held: Held | None = None,
+        margin: Objective | None = None,
+        enough: float,
     ) -> None:
-        setting, gate = self.setting, self.gate
-        shapes = [setting.samples.shape_of(sample) for sample in samples]
-        names, before = setting.samples.names, 0
+        setting, gate, names = self.setting, self.gate, self.setting.samples.names
+        shapes, before = [setting.samples.shape_of(sample) for sample, _ in starts], 0
         for group in by_shape(shapes):
-            Engine(
+            nearest: dict[int, Hit] = {}
+            engine = Engine(
                 attack=attack,
                 access=access,
                 candidate=setting.candidate,
@@ -121,13 +158,20 @@ class Search:
                 is_positive=setting.candidate.head.is_positive,
                 load=lambda numbers: as_shares(setting.samples, numbers, setting.candidate.device),
                 key=lambda sample, restart: key(setting.seed, f"{gate.id}/{attack.name}", names[sample], restart),
-                found=self._record,
+                found=partial(_keep_nearest, nearest),
                 progress=partial(_later, progress, before),
                 aim=self._aim,
-                warm=partial(setting.starts.known, self._key(attack)),
-                held=partial(self._held, attack),
+                warm=warm,
+                held=held or _forget,
+                margin=margin,
+                enough=enough,
                 trace=trace,
-            ).run([samples[index] for index in group])
+            )
+            try:
+                engine.run([starts[index] for index in group])
+            finally:  # what was found before an interruption is known
+                for hit in nearest.values():
+                    self._record(hit)
             before += len(group)
 
     def _progress(self, before: int, of: int, done: int) -> None:
@@ -138,13 +182,21 @@ class Search:
         order = self.setting.logits[sample].argsort(descending=True, stable=True)
         return int(order[order != self.setting.labels[sample]][rank])
 
-    def _held(
-        self, attack: Attack, samples: np.ndarray, images: torch.Tensor, clean: torch.Tensor, loss: torch.Tensor
-    ) -> None:
+    def _warm(self, attack: Attack, entering: Sequence[Start]) -> tuple[np.ndarray, torch.Tensor] | None:
+        """First restarts begin where the same attack ended at another budget."""
+        return self.setting.starts.known(
+            self._key(attack), [sample if restart == 0 else None for sample, restart in entering]
+        )
+
+    def _held(self, attack: Attack, ends: Ends, near: float | None, rows: Rows, images: torch.Tensor) -> None:
+        changes, margins = images - rows.clean, rows.nearest.tolist()
         if attack.random_start:
-            self.setting.starts.keep(self._key(attack), samples, images - clean)
-        for sample, last in zip(samples.tolist(), loss.tolist(), strict=True):
-            self.losses[sample] = max(last, self.losses.get(sample, -inf))
+            first = np.flatnonzero(rows.restart == 0)  # later restarts may have other aims
+            self.setting.starts.keep(self._key(attack), rows.sample[first], changes[torch.from_numpy(first)])
+        if near is not None:
+            for row, (sample, restart) in enumerate(zip(rows.sample.tolist(), rows.restart.tolist(), strict=True)):
+                if margins[row] >= -near:
+                    ends.keep(sample, restart, margins[row], changes[row])
 
     def _record(self, hit: Hit) -> None:
         gate, setting = self.gate, self.setting
@@ -166,6 +218,15 @@ class Search:
         if gate.descending:  # the next budget is smaller, and its search begins on the way here
             change = torch.from_numpy(hit.stored.astype(np.float32) - setting.samples.image(hit.sample))
             setting.starts.keep((self.family, gate.entry, hit.attack), np.array([hit.sample]), change[None])
+
+
+def _keep_nearest(nearest: dict[int, Hit], hit: Hit) -> None:
+    if hit.sample not in nearest or hit.distance < nearest[hit.sample].distance:
+        nearest[hit.sample] = hit
+
+
+def _forget(_rows: Rows, _images: torch.Tensor) -> None:
+    """Nobody asks where these rows ended."""
 
 
 def _later(progress: Callable[[int], None], before: int, done: int) -> None:

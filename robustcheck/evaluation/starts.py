@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
@@ -31,11 +31,36 @@ class Starts:
         small = (changes / largest.view(-1, 1, 1, 1) * _STEPS).round().to(torch.int8).cpu().numpy()
         self._changes.setdefault(entry, {}).update(zip(samples.tolist(), small, strict=True))
 
-    def known(self, entry: Hashable, samples: list[int]) -> tuple[np.ndarray, torch.Tensor] | None:
-        """Of some samples: which of them (M,) are known, and their changes (M, C, H, W), the largest pixel at ±1."""
+    def known(self, entry: Hashable, samples: Sequence[int | None]) -> tuple[np.ndarray, torch.Tensor] | None:
+        """Of some samples: which places (M,) are known, and their changes (M, C, H, W), the largest pixel at ±1."""
         changes = self._changes.get(entry, {})
-        which = np.array([place for place, sample in enumerate(samples) if sample in changes], dtype=np.int64)
-        if not len(which):
+        there = [(place, sample) for place, sample in enumerate(samples) if sample is not None and sample in changes]
+        if not there:
             return None
-        stacked = np.stack([changes[samples[place]] for place in which.tolist()])
-        return which, torch.from_numpy(stacked).float() / _STEPS
+        stacked = np.stack([changes[sample] for _, sample in there])
+        return np.array([place for place, _ in there]), torch.from_numpy(stacked).float() / _STEPS
+
+
+class Ends:
+    """Of the samples whose search came nearest to a counterexample without one: which restart, and where it was."""
+
+    def __init__(self) -> None:
+        self._ends: dict[int, tuple[float, int, torch.Tensor]] = {}
+
+    def __contains__(self, sample: int) -> bool:
+        return sample in self._ends
+
+    def keep(self, sample: int, restart: int, margin: float, change: torch.Tensor) -> None:
+        """Remember the restart of a sample that came nearest, by its margin."""
+        if sample not in self._ends or margin > self._ends[sample][0]:
+            self._ends[sample] = margin, restart, change.cpu()
+
+    def restart(self, sample: int) -> int:
+        """The restart that came nearest."""
+        return self._ends[sample][1]
+
+    def known(self, starts: Sequence[tuple[int, int]]) -> tuple[np.ndarray, torch.Tensor]:
+        """All places (M,), and the changes (M, C, H, W) of their samples, the largest pixel at ±1."""
+        changes = torch.stack([self._ends[sample][2] for sample, _ in starts])
+        largest = changes.abs().flatten(1).amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+        return np.arange(len(starts)), changes / largest.view(-1, 1, 1, 1)

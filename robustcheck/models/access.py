@@ -31,7 +31,13 @@ class WhiteBox:
 
     def scores(self, _samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, K) at images (N, C, H, W) in [0, 1]; nobody counts."""
-        return self._candidate.search_logits(images)
+        return self._candidate.logits(images) if self._exact else self._candidate.search_logits(images)
+
+    @property
+    def error(self) -> float:
+        """How far margins that it shows are from the artefact's."""
+        searched = self._candidate.searched
+        return 0.0 if self._exact or searched is None else searched.error
 
 
 class _Oracle:

@@ -36,7 +36,7 @@ class Searched:
 
     forward: Forward
     head: AnyHead
-    error: float  # how far losses that it shows are from the artefact's
+    error: float  # how far margins that it shows are from the artefact's
 
 
 @dataclass(frozen=True, kw_only=True)

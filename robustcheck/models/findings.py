@@ -67,10 +67,9 @@ class FindingsHead:
         """What an oracle tells of logits: the same log-odds (N, K), which probabilities become without loss."""
         return logits
 
-    def lead(self, logits: torch.Tensor, readings: torch.Tensor) -> torch.Tensor:
-        """How far (N,) readings (N,) are from others: the sum over all findings of the log-odds of what is read."""
-        present = (readings[:, None] >> torch.arange(len(self.labels), device=logits.device)) & 1
-        return torch.where(present.bool(), logits, -logits).sum(dim=1)
+    def margins(self, logits: torch.Tensor) -> torch.Tensor:
+        """How far (N, K) each finding is from its turning, at a threshold of one half."""
+        return logits
 
 
 AnyHead: TypeAlias = Head | FindingsHead

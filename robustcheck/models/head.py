@@ -89,7 +89,9 @@ class Head:
         """What an oracle tells of logits: log-probabilities (N, K), which are logits too."""
         return logits.log_softmax(dim=1)
 
-    def lead(self, logits: torch.Tensor, readings: torch.Tensor) -> torch.Tensor:
-        """How far (N,) the labels of readings (N,) are ahead of the best other one."""
-        others = logits.scatter(1, readings[:, None], -torch.inf)
-        return logits.gather(1, readings[:, None]).squeeze(1) - others.amax(dim=1)
+    def margins(self, logits: torch.Tensor) -> torch.Tensor:
+        """How far (N, K) each label is ahead of the best other one."""
+        best = logits.topk(2, dim=1)
+        first, second = best.values[:, :1], best.values[:, 1:]
+        is_best = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, best.indices[:, :1], value=True)
+        return logits - torch.where(is_best, second, first)

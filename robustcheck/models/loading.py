@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -18,9 +18,12 @@ from robustcheck.models.memory import Chunks, is_out_of_memory
 from robustcheck.models.network import Forward, Network
 from robustcheck.models.output import read_head
 from robustcheck.models.preprocess import Preprocess
-from robustcheck.models.process import left_as_found
+from robustcheck.models.process import full_precision, left_as_found
 from robustcheck.policy import ModelSpec
 from robustcheck.results import ModelInfo
+
+if TYPE_CHECKING:
+    from robustcheck.models import search
 
 FORMATS = {
     ".safetensors": "safetensors",
@@ -90,8 +93,9 @@ def load_candidate(
         some = load(by_shape(shapes)[0][:_PROBED])
         head = read_head(spec, raw, lambda: _beyond(ask, some))
         _check_evaluation_mode(ask, some)
-        compared = load(by_shape(shapes)[0][: min(_COMPARED, chunks.limit)])
-        searched, search_notes = _searched(spec, network, head, preprocess(compared))
+        compared = torch.split(preprocess(load(by_shape(shapes)[0][:_COMPARED])), chunks.limit)
+        with full_precision(network.device):
+            searched, search_notes = _searched(spec, network, head, compared)
     sha256, infos = artefact.digest([*files, *network.sources], path.parent)
     if infos[: len(before)] != before:
         raise CandidateError(f"{path.name} changed while it was loaded; what was judged has no digest")
@@ -114,7 +118,7 @@ def load_candidate(
 
 
 def _searched(
-    spec: ModelSpec, network: Network, head: AnyHead, example: torch.Tensor
+    spec: ModelSpec, network: Network, head: AnyHead, example: Sequence[torch.Tensor]
 ) -> tuple[Searched | None, tuple[str, ...]]:
     """The form of the network that searches ask, and what the reader of the report should know about it."""
     module = network.module
@@ -122,26 +126,27 @@ def _searched(
         return None, ()
     from robustcheck.models import search  # torch.fx takes a moment to import
 
-    notes = []
-    if head.probabilities:
-        without = search.leave_off(module, head.ending)
-        if without is not None:
-            module, head = without, replace(head, probabilities=False)
+    notes, forward, error = list[str](), module, 0.0
+    if head.probabilities and (without := search.leave_off(module, head.ending)) is not None:
+        bare = replace(head, probabilities=False)
+        if search.alike(module, without, example, _reading(head), _reading(bare)):
+            forward = without
             notes.append(f"searches look at what goes into its last {head.ending}, where gradients do not vanish")
-    forward: Forward = module
-    error = 0.0
-    if spec.precision == "auto":
-        readings = head.decide(head.logits(module(example))).clamp_min(0)
-        reading = search.Reading(
-            probabilities=lambda raw: head.chances(head.logits(raw)),
-            loss=lambda raw: head.lead(head.logits(raw), readings),
-        )
-        if (found := search.faster(module, example, reading)) is not None:
-            forward, error = found.forward, found.error
-            notes.append(f"searches ask a faster form of it ({found.words}); verdicts are its own, in float32")
-    if forward is network.module:
-        return None, ()
-    return Searched(forward=forward, head=head, error=error), tuple(notes)
+            head = bare
+    asked: Forward = forward
+    if spec.precision == "auto" and (found := search.faster(forward, example, _reading(head))) is not None:
+        asked, error = found.forward, found.error
+        notes.append(f"searches ask a faster form of it ({found.words}); verdicts are its own, in float32")
+    return (Searched(forward=asked, head=head, error=error), tuple(notes)) if notes else (None, ())
+
+
+def _reading(head: AnyHead) -> search.Reading:
+    from robustcheck.models import search
+
+    return search.Reading(
+        probabilities=lambda raw: head.chances(head.logits(raw)),
+        margins=lambda raw: head.margins(head.logits(raw)),
+    )
 
 
 def as_shares(samples: Stored, indexes: list[int], device: torch.device) -> torch.Tensor:

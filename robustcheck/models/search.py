@@ -10,9 +10,9 @@ used.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import fx, nn
@@ -43,8 +43,8 @@ _Layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
 class Reading:
     """How raw scores are read, so that two forms of a network can be compared."""
 
-    probabilities: Callable[[torch.Tensor], torch.Tensor]  # of raw scores (N, K)
-    loss: Callable[[torch.Tensor], torch.Tensor]  # (N,) of raw scores (N, K): what searches follow
+    probabilities: Callable[[torch.Tensor], torch.Tensor]  # (N, K) of raw scores
+    margins: Callable[[torch.Tensor], torch.Tensor]  # (N, K) of raw scores: how far each label is from turning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Faster:
 
     forward: Forward
     words: str  # what it is
-    error: float  # the largest difference of its losses from those of the network
+    error: float  # the largest difference of its margins from those of the network
 
 
 def leave_off(module: nn.Module, ending: Ending) -> nn.Module | None:
@@ -63,31 +63,54 @@ def leave_off(module: nn.Module, ending: Ending) -> nn.Module | None:
         return None
     output = next(node for node in traced.graph.nodes if node.op == "output")
     last = output.args[0]
-    if not isinstance(last, fx.Node) or _kind(traced, last) != ending:
+    if not isinstance(last, fx.Node) or _kind(traced, last) != ending or len(last.all_input_nodes) != 1:
         return None
-    output.replace_input_with(last, cast("fx.Node", last.args[0]))
+    output.replace_input_with(last, last.all_input_nodes[0])
     traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced
 
 
-def faster(module: nn.Module, example: torch.Tensor, reading: Reading) -> Faster | None:
-    """A faster form of a network; None if there is none that agrees.
+def alike(
+    module: Forward, other: Forward, example: Sequence[torch.Tensor], reading: Reading, other_reading: Reading
+) -> bool:
+    """Whether two forms of a network give the same probabilities on example inputs."""
+    try:
+        with torch.no_grad():
+            apart = [
+                (reading.probabilities(module(some)) - other_reading.probabilities(other(some))).abs().max()
+                for some in example
+            ]
+    except Exception:  # noqa: BLE001 (a form that does not run at all)
+        return False
+    return all(bool(difference <= _PROBABILITIES_AGREE) for difference in apart)  # a NaN is not alike
+
+
+def faster(module: nn.Module, example: Sequence[torch.Tensor], reading: Reading) -> Faster | None:
+    """A faster form of a network; None if there is none that runs and agrees.
 
     Args:
         module: float32, in evaluation mode; it is not changed.
-        example: inputs (N, C, H, W), on its device.
+        example: batches of inputs (N, C, H, W) that fit, on its device.
         reading: how its raw scores are read.
     """
+    try:
+        return _faster(module, example, reading)
+    except Exception:  # noqa: BLE001 (a network's code may rely on a layout or a type: then it is asked as it is)
+        return None
+
+
+def _faster(module: nn.Module, example: Sequence[torch.Tensor], reading: Reading) -> Faster | None:
     if not any(isinstance(layer, _Layers) and not isinstance(layer, nn.Linear) for layer in module.modules()):
         return None
+    device, image = example[0].device, example[0][:1]
     traced = _traced(module)
     folded = copy.deepcopy(module) if traced is None else fuse(traced)
     folded = folded.to(memory_format=torch.channels_last)
     freeze(folded)
     words = "channels-last" if traced is None else "batch norm folded, channels-last"
-    if _multiplies_bfloat16(example.device) and _convolves(folded, example):
-        forward = _channels_last(_in_bfloat16(copy.deepcopy(folded), example))
+    if _multiplies_bfloat16(device) and _convolves(folded, image):
+        forward = _channels_last(_in_bfloat16(copy.deepcopy(folded), image))
         if (error := _difference(module, forward, example, reading)) is not None:
             return Faster(forward=forward, words=f"{words}, bfloat16", error=error)
     forward, error = _channels_last(folded), _difference(module, _channels_last(folded), example, reading)
@@ -120,22 +143,22 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _convolves(module: nn.Module, example: torch.Tensor) -> bool:
+def _convolves(module: nn.Module, image: torch.Tensor) -> bool:
     """Whether bfloat16 pays: on GPUs always; on CPUs convolutions gain, grouped ones and matrix products lose."""
-    if example.device.type == "cuda":
+    if image.device.type == "cuda":
         return True
     if any(getattr(layer, "groups", 1) > 1 for layer in module.modules()):
         return False
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(example[:1])
+        module(image)
     work: dict[str, int] = {str(operator): count for operator, count in counter.get_flop_counts()["Global"].items()}
     return work.get("aten.convolution", 0) >= _WORK_IN_CONVOLUTIONS * sum(work.values())
 
 
-def _in_bfloat16(module: nn.Module, example: torch.Tensor) -> Forward:
+def _in_bfloat16(module: nn.Module, image: torch.Tensor) -> Forward:
     """Convolutions in bfloat16; on a GPU the linear layers too. Images and the last layer stay in float32."""
-    device = example.device.type
-    order = _order(module, example)
+    device = image.device.type
+    order = _order(module, image)
     for name, layer in list(module.named_modules()):
         if not isinstance(layer, _Layers):
             continue
@@ -154,7 +177,7 @@ def _in_bfloat16(module: nn.Module, example: torch.Tensor) -> Forward:
     return forward
 
 
-def _order(module: nn.Module, example: torch.Tensor) -> list[nn.Module]:
+def _order(module: nn.Module, image: torch.Tensor) -> list[nn.Module]:
     """The layers in the order in which they are first asked."""
     asked: dict[nn.Module, None] = {}
     hooks = [
@@ -164,7 +187,7 @@ def _order(module: nn.Module, example: torch.Tensor) -> list[nn.Module]:
     ]
     try:
         with torch.no_grad():
-            module(example[:1])
+            module(image)
     finally:
         for hook in hooks:
             hook.remove()
@@ -174,9 +197,9 @@ def _order(module: nn.Module, example: torch.Tensor) -> list[nn.Module]:
 class _InTwoParts(nn.Module):
     """A first convolution that works in bfloat16 and still sees images as they are.
 
-    Near 1.0 a bfloat16 has steps of a grey level. So each value goes in as the sum of two, what bfloat16 holds of it and
-    what that leaves; the convolution adds them up in float32. The gradient is that of the first part alone: both would be
-    twice what it is.
+    Near 1.0 a bfloat16 has steps of a grey level. So each value goes in as the sum of two, what bfloat16 holds of it
+    and what that leaves; the convolution adds them up in float32. The gradient is that of the first part alone: both
+    would be twice what it is.
     """
 
     def __init__(self, layer: nn.Conv2d) -> None:
@@ -213,27 +236,26 @@ def _replace(module: nn.Module, name: str, layer: nn.Module) -> None:
     setattr(module.get_submodule(parent), leaf, layer)
 
 
-def _difference(module: Forward, other: Forward, example: torch.Tensor, reading: Reading) -> float | None:
-    """The largest difference of losses; None if the other form reads images, or follows gradients, otherwise."""
-    try:
-        (scores, gradient), (other_scores, other_gradient) = (
-            _look(forward, example, reading) for forward in (module, other)
-        )
-    except (RuntimeError, TypeError, ValueError):  # a form that does not run at all
-        return None
+def _difference(module: Forward, other: Forward, example: Sequence[torch.Tensor], reading: Reading) -> float | None:
+    """The largest difference of margins; None if the other form reads images, or follows gradients, otherwise."""
+    scores, gradient = _look(module, example, reading)
+    other_scores, other_gradient = _look(other, example, reading)
     apart = (reading.probabilities(scores) - reading.probabilities(other_scores)).abs()
     if not bool(apart.max() <= _PROBABILITIES_AGREE):  # a NaN does not agree
         return None
-    moving = gradient.flatten(1).any(dim=1)
-    cosine = nn.functional.cosine_similarity(gradient.flatten(1), other_gradient.flatten(1), dim=1)[moving]
+    moving = gradient.any(dim=1)
+    cosine = nn.functional.cosine_similarity(gradient, other_gradient, dim=1)[moving]
     if len(cosine) and not bool(cosine.mean() >= _GRADIENTS_AGREE):
         return None
-    return float((reading.loss(scores) - reading.loss(other_scores)).abs().max())
+    return float((reading.margins(scores) - reading.margins(other_scores)).abs().max())
 
 
-def _look(forward: Forward, example: torch.Tensor, reading: Reading) -> tuple[torch.Tensor, torch.Tensor]:
-    inputs = example.detach().requires_grad_()
-    with torch.enable_grad():
-        scores = forward(inputs).float()
-        gradient = torch.autograd.grad(reading.loss(scores).sum(), inputs)[0]
-    return scores.detach(), gradient
+def _look(forward: Forward, example: Sequence[torch.Tensor], reading: Reading) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores (N, K) and gradients (N, pixels) of all batches."""
+    scores, gradients = [], []
+    for some in example:
+        inputs = some.detach().requires_grad_()
+        with torch.enable_grad():
+            scores.append(forward(inputs).float())
+            gradients.append(torch.autograd.grad(reading.margins(scores[-1]).abs().sum(), inputs)[0].flatten(1))
+    return torch.cat(scores).detach(), torch.cat(gradients)

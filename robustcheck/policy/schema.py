@@ -180,7 +180,7 @@ class PGDSpec(_AttackSpec):
         0.0, description="share of the sum of earlier gradients that is kept; 1 is MI-FGSM (arXiv 1710.06081)"
     )
     schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="of the step's size over a restart; linear and cosine fall to 0, from twice the size"
+        "constant", description="of the step's size over a restart; linear and cosine fall from twice the size to 0"
     )
 
 

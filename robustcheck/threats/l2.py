@@ -56,12 +56,10 @@ class L2Ball:
 
     def project(self, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """Onto the ball, then into the range, which only shortens the change."""
-        change = images - clean
-        length = self.norm(change).clamp_min(_TINY)
-        return (clean + change * (self.radius / length).clamp_max(1).view(-1, 1, 1, 1)).clamp_(0, 1)
+        return self.within(images, clean, torch.tensor(self.radius, device=images.device))
 
     def within(self, images: torch.Tensor, clean: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
-        """Points of balls with a radius (N,) a row."""
+        """Points of balls with a radius (N,) a row, or one for all."""
         change = images - clean
         length = self.norm(change).clamp_min(_TINY)
         return (clean + change * (radius / length).clamp_max(1).view(-1, 1, 1, 1)).clamp_(0, 1)

@@ -108,7 +108,7 @@ def test_a_network_that_takes_not_even_one_image_ends_in_a_sentence():
     run = _run(network=network)
     network.most = 0
     with pytest.raises(OutOfMemory, match="batch of one image"):
-        run.engine.run([0])
+        run.engine.run([(0, 0)])
 
 
 def test_the_meter_counts_what_really_reached_the_network():
@@ -205,9 +205,9 @@ def test_a_search_begins_where_a_smaller_budget_ended():
     far = torch.ones(1, 1, 6, 6)
     begun: list[int] = []
 
-    def warm(samples: list[int]):
-        begun.extend(samples)
-        which = np.array([place for place, sample in enumerate(samples) if sample == 7], dtype=np.int64)
+    def warm(starts):
+        begun.extend(sample for sample, _ in starts)
+        which = np.array([place for place, (sample, _) in enumerate(starts) if sample == 7], dtype=np.int64)
         return (which, far) if len(which) else None
 
     images = np.full((9, 1, 6, 6), 100, dtype=np.uint8)

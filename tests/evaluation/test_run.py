@@ -275,7 +275,7 @@ def test_a_candidate_that_hides_its_gradients_does_not_pass(project):
     )
     (gate,) = _report(project, gates).gates
     assert gate.verdict == "error"
-    assert "no usable gradient on" in gate.error
+    assert "nothing to follow on" in gate.error
     assert [finding.code for finding in gate.findings] == ["no-usable-gradient"]
 
 

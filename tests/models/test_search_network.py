@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import tiny_models as tiny
 import torch
@@ -50,6 +52,24 @@ class Grouped(Wide):
     def __init__(self) -> None:
         super().__init__()
         self.features[3] = nn.Conv2d(8, 16, 3, padding=1, groups=4)
+
+
+class Viewing(Wide):
+    """Relies on the memory layout that it was written for."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        features = self.features(image)
+        return self.head(features.view(len(image), -1)[:, :16])
+
+
+class Negated(nn.Module):
+    def forward(self, scores: torch.Tensor) -> torch.Tensor:
+        return -scores
+
+
+class Keyword(Wide):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(input=super().forward(image), dim=1)
 
 
 class Shallow(nn.Module):
@@ -127,6 +147,33 @@ def test_what_cannot_be_traced_or_does_not_gain_is_left_as_it_is(tmp_path, modul
     assert words in _notes(_saved(tmp_path, module))
 
 
+def test_a_network_that_relies_on_its_layout_is_asked_as_it_is(tmp_path):
+    candidate = _saved(tmp_path, Viewing())
+    assert candidate.searched is None
+    assert not candidate.info.notes
+
+
+def test_a_softmax_by_keyword_is_left_off_as_well(tmp_path):
+    assert "searches look at what goes into its last softmax" in _notes(_saved(tmp_path, Keyword()))
+
+
+def test_the_comparison_does_not_depend_on_the_batch(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "all").mkdir()
+    one, every = _saved(tmp_path / "one", Wide(), batch_size=1), _saved(tmp_path / "all", Wide(), batch_size=16)
+    assert one.searched.error == pytest.approx(every.searched.error, rel=1e-3)
+
+
+def test_a_peeled_form_that_reads_otherwise_is_not_used(monkeypatch, tmp_path):
+    def other(module, _ending):
+        module = copy.deepcopy(module)
+        module.ending, module.gain = nn.Identity(), -1.0
+        return module
+
+    monkeypatch.setattr(search, "leave_off", other)
+    assert "last softmax" not in _notes(_saved(tmp_path, Wide(nn.Softmax(dim=1))))
+
+
 def test_a_network_without_convolutions_has_no_faster_form(tmp_path):
     assert _saved(tmp_path, Shallow()).searched is None
 
@@ -161,7 +208,7 @@ def test_a_sigmoid_that_is_sure_is_left_off(tmp_path):
 
 
 def test_a_form_that_disagrees_is_not_used(monkeypatch, tmp_path):
-    monkeypatch.setattr(search, "fuse", lambda traced: nn.Sequential(traced, nn.Linear(2, 2)))
+    monkeypatch.setattr(search, "fuse", lambda traced: nn.Sequential(traced, Negated()))
     candidate = _saved(tmp_path, Wide())
     assert candidate.searched is None
     assert "faster" not in _notes(candidate)

@@ -1,0 +1,107 @@
+"""Searches that ask another form of the network than the one that judges, and that form is wrong near the border."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from building import LEVELS, accuracy_at, brightness_policy, brightness_project
+
+from robustcheck import load_policy
+from robustcheck.evaluation.evaluation import Evaluation
+from robustcheck.models import candidate as candidates
+
+
+class Shifted(torch.nn.Module):
+    """The network, and it takes images for so much brighter, in logits, than they are."""
+
+    def __init__(self, network, by: float) -> None:
+        super().__init__()
+        self.network, self.by = network, by
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.network(image) + torch.tensor([-self.by / 2, self.by / 2])
+
+
+def _gates(project, gates: str, *, by: float, error: float):
+    (project / "policy.yaml").write_text(brightness_policy(gates))
+    evaluation = Evaluation(load_policy(project / "policy.yaml"), folder=project / "out")
+    setting = evaluation._setting
+    form = candidates.Searched(
+        forward=Shifted(setting.candidate.network.forward, by), head=setting.candidate.head, error=error
+    )
+    evaluation.__dict__["_setting"] = replace(setting, candidate=replace(setting.candidate, searched=form))
+    return [evaluation.gate(gate.id) for gate in evaluation.policy.gates]
+
+
+@pytest.fixture
+def project(tmp_path):
+    brightness_project(tmp_path)
+    (tmp_path / "out").mkdir()
+    return tmp_path
+
+
+# A level is worth 40 / 255 logits between the two labels. The form is wrong by half a level, or by three.
+@pytest.mark.parametrize("by", [0.08, -0.08, 0.5, -0.5])
+@pytest.mark.parametrize(
+    "attack",
+    ["{name: pgd, steps: 5}", "{name: apgd, steps: 8}", "{name: apgd, steps: 8, targets: 1, loss: dlr}", "fmn"],
+)
+def test_no_sample_holds_because_the_searched_form_is_wrong_near_the_border(project, attack, by):
+    gates = f"\n  - {{id: gate, attack: {attack}, epsilon: [1/255, 2/255, 4/255], require: {{accuracy: 0}}}}\n"
+    results = _gates(project, gates, by=by, error=abs(by))
+    assert [gate.metrics["accuracy"].value for gate in results] == [accuracy_at(levels) for levels in (1, 2, 4)]
+
+
+def test_what_is_far_from_the_border_is_not_searched_again(project):
+    gates = "\n  - {id: gate, attack: {name: pgd, steps: 5}, epsilon: 1/255, require: {accuracy: 0}}\n"
+    (plain,) = _gates(project, gates, by=0.0, error=0.0)
+    (closer,) = _gates(project, gates, by=0.0, error=0.06)
+    # At ε of a level, 129 and 126 come within half a level of the border, which is worth 0.08 logits: 3 · 0.06 is near.
+    assert closer.cost.gradient == plain.cost.gradient + 2 * 5
+
+
+def test_minimum_norm_searches_follow_the_artefact_itself(project):
+    gates = "\n  - {id: fmn, attack: fmn, epsilon: 32/255, require: {accuracy: 0}}\n"
+    (wrong,) = _gates(project, gates, by=1.0, error=0.0)
+    assert wrong.metrics["accuracy"].value == 0
+    nearest = {LEVELS[i]: outcome.distance_levels for i, outcome in enumerate(wrong.samples)}
+    assert nearest == {level: float(abs(Fraction(level) - Fraction(255, 2)) + Fraction(1, 2)) for level in LEVELS}
+
+
+def test_a_curve_is_of_the_nearest_counterexamples_whatever_other_gates_found(project):
+    gates = """
+  - {id: pgd, attack: {name: pgd, steps: 5}, epsilon: 32/255, require: {accuracy: 0}}
+  - {id: fmn, attack: fmn, epsilon: 32/255, require: {accuracy: 0}}
+"""
+    _, fmn = _gates(project, gates, by=0.0, error=0.0)
+    assert {point.levels: point.accuracy for point in fmn.curve} == {
+        levels: pytest.approx(accuracy_at(levels)) for levels in (0, 1, 2, 4, 8, 28)
+    }
+
+
+def test_evidence_of_a_cascade_is_inherited_only_if_no_member_searched(project):
+    gates = """
+  - id: all
+    attack: {name: ensemble, steps: 10}
+    norm: l2
+    epsilon: [10 levels, 34 levels]
+    require: {accuracy: 0}
+"""
+    first, second = _gates(project, gates, by=0.0, error=0.0)
+    for gate in (first, second):
+        assert {outcome.evidence for outcome in gate.samples if outcome.status == "held"} == {"searched"}
+    assert second.cost.gradient > 0
+
+
+@pytest.mark.parametrize("goal", ["missed_finding", "targeted"])
+def test_a_goal_that_is_about_no_sample_is_no_pass(project, goal):
+    np.savez(project / "even.npz", test_images=np.full((4, 8, 8), 90, np.uint8), test_labels=np.zeros((4, 1), int))
+    words = "goal: missed_finding" if goal == "missed_finding" else "goal: targeted, target: dark"
+    gates = f"\n  - {{id: gate, attack: fgsm, epsilon: 1/255, {words}, require: {{accuracy: 0.5}}}}\n"
+    (gate,) = _gates(project, gates, by=0.0, error=0.0)
+    assert gate.verdict == "error"
+    assert "nothing was attacked" in gate.error
