@@ -17,7 +17,6 @@ from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
 
 NONE = ("", "-")  # how a manifest says that there is no finding
-SOURCES = ".npz, .csv, medmnist:NAME or module:callable"
 
 
 def readings_of(values: object, labels: Sequence[str], what: str) -> Indexes:

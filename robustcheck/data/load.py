@@ -15,7 +15,7 @@ import numpy as np
 from robustcheck.data import phantom
 from robustcheck.data.archive import archive_listing
 from robustcheck.data.arrays import array_listing
-from robustcheck.data.findings import SOURCES, has, names_in
+from robustcheck.data.findings import has, names_in
 from robustcheck.data.folder import folder_listing
 from robustcheck.data.manifest import manifest_listing
 from robustcheck.data.medmnist_archive import medmnist_listing
@@ -24,6 +24,7 @@ from robustcheck.data.samples import Images, Listing, Samples
 from robustcheck.data.subset import spread, stratified
 from robustcheck.data.user_callable import callable_listing
 from robustcheck.errors import DataError
+from robustcheck.policy.checks import FINDINGS_FROM
 from robustcheck.results import DataInfo
 from robustcheck.words import did_you_mean, listed
 
@@ -131,7 +132,7 @@ def _listing(
             raise DataError(f"{source}: data.root is {root}, and there is no such folder beside the policy")
         return manifest_listing(path, labels, multilabel=multilabel, root=base or path.parent, split=split, bits=bits)
     if multilabel and ((colon and kind == "phantom") or (path.suffix.lower() != ".npz" and _is_folder(path, source))):
-        raise DataError(f"{source}: it has one label an image; a multilabel task takes {SOURCES}")
+        raise DataError(f"{source}: it has one label an image; a multilabel task takes {FINDINGS_FROM}")
     if colon and kind == "phantom":
         listing = _phantom(name, labels, split, bits, samples, seed)
     elif path.suffix.lower() == ".npz":

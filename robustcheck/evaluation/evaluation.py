@@ -57,8 +57,9 @@ class Evaluation:
     def gate(self, gate_id: str, *, selected: Sequence[str] | None = None) -> GateResult:
         """The result of a gate, evaluated now unless it has been.
 
-        Gates of its family with smaller budgets are evaluated first, if they are among the `selected` ones (default:
-        all): what a gate inherits must not depend on the order in which gates are written, or asked for.
+        Gates of its family with smaller budgets, and those of descending ladders, are evaluated first, if they are
+        among the `selected` ones (default: all): what a gate inherits must not depend on the order in which gates are
+        written, or asked for.
         """
         for gate in sorted(self.family(gate_id), key=self._budget):
             if gate.id not in self._results and (selected is None or gate.id in selected or gate.id == gate_id):

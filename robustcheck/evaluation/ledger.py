@@ -52,14 +52,17 @@ class Ledger:
         return {sample: entry for sample, entry in self._entries.get(family, {}).items() if entry.distance <= levels}
 
     def hold(self, search: Hashable, levels: float, samples: dict[int, bool]) -> None:
-        """Samples in which a search within `levels` found nothing, and whether it had anything to follow in them."""
+        """Samples that a search within `levels` is through with, and whether it had anything to follow in them.
+
+        Where it found something at all, that is an entry; within `levels` there is nothing else to find.
+        """
         held = self._held.setdefault(search, {})
         for sample, moved in samples.items():
             if levels >= held.get(sample, (0.0, moved))[0]:
                 held[sample] = levels, moved
 
     def held(self, search: Hashable, levels: float) -> dict[int, bool]:
-        """Samples that held against this search within `levels` or more, and whether it had anything to follow."""
+        """Samples that this search is through with up to `levels` or more, and whether it had anything to follow."""
         return {sample: moved for sample, (upto, moved) in self._held.get(search, {}).items() if upto >= levels}
 
     def add_scores(self, family: Hashable, levels: float, scores: dict[int, float]) -> None:

@@ -22,7 +22,7 @@ from robustcheck.words import did_you_mean, listed, shown
 STATE_DICTS = frozenset({".safetensors", ".pt", ".pth"})
 WHOLE_MODELS = frozenset({".onnx", ".pt2", ".ts"})
 PHANTOMS = ("nodule",)
-FINDINGS_FROM = ".npz, .csv, medmnist:NAME or module:callable"
+FINDINGS_FROM = ".npz, .csv, medmnist:NAME or module:callable"  # sources that can have several labels an image
 
 _CALLABLE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _MOST_BESIDE = 2000  # files of a folder that are looked through for what was meant

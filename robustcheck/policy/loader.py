@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from robustcheck import words
 from robustcheck.errors import PolicyError
 from robustcheck.policy import checks, mistakes
+from robustcheck.policy.attack_specs import ASK_AN_ORACLE, AttackSpec
 from robustcheck.policy.bounds import Bound
 from robustcheck.policy.quantities import Quantity
-from robustcheck.policy.schema import ASK_AN_ORACLE, AttackSpec, DataSpec, GateSpec, ModelSpec, PolicyFile
+from robustcheck.policy.schema import DataSpec, GateSpec, ModelSpec, PolicyFile
 from robustcheck.policy.tree import Mistake, Tree
 from robustcheck.policy.yamltree import read
 

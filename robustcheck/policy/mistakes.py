@@ -9,7 +9,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from robustcheck.policy.schema import ATTACKS, PolicyFile
+from robustcheck.policy.attack_specs import ATTACKS
+from robustcheck.policy.schema import PolicyFile
 from robustcheck.policy.sections import NO_ATTACK
 from robustcheck.policy.tree import KeyPath, Mistake
 from robustcheck.words import did_you_mean, shown

@@ -83,16 +83,17 @@ def test_two_labels_are_turned_exactly_within_the_optimum(name, levels, batch):
     assert 0 < len(hits) < len(images)
 
 
+@pytest.mark.parametrize("batch", [1, 7, 64])
 @pytest.mark.parametrize("labels", [3, 5])
 @pytest.mark.parametrize("name", ["pgd", "apgd", "apgd-targeted"])
-def test_more_labels_are_turned_within_a_quarter_of_the_optimum(name, labels):
-    network, images, truth, smallest = _problem(labels=labels, seed=labels, count=60)
-    for levels in (2, 4, 8, 16):
+def test_more_labels_are_turned_within_a_quarter_of_the_optimum(name, labels, batch):
+    network, images, truth, smallest = _problem(labels=labels, seed=labels, count=40)
+    for levels in (2, 8, 16):
         ball = LinfBall(levels=levels, maximum=255)
         attack, aim = _attack(name, labels, levels), _aims(truth, labels)
-        broken = set(search(attack, network, images, truth, ball, count=labels, aim=aim).hits)
-        assert {row for row in range(60) if ceil(smallest[row] * 1.25) <= levels} <= broken
-        assert not broken & {row for row in range(60) if floor(smallest[row]) >= levels}
+        broken = set(search(attack, network, images, truth, ball, count=labels, aim=aim, batch=batch).hits)
+        assert {row for row in range(40) if ceil(smallest[row] * 1.25) <= levels} <= broken
+        assert not broken & {row for row in range(40) if floor(smallest[row]) >= levels}
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
