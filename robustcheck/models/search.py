@@ -23,7 +23,7 @@ from robustcheck.models.network import Forward, freeze
 
 _WORK_IN_CONVOLUTIONS = 0.8  # share of the multiplications, from which bfloat16 pays on a CPU
 _PROBABILITIES_AGREE = 0.05  # the largest difference
-_GRADIENTS_AGREE = 0.9  # cosine, in the mean over samples
+_GRADIENTS_AGREE = 0.8  # cosine, in the mean over samples; a ResNet-50 has .88, small CNNs .99
 
 Ending = Literal["softmax", "sigmoid"]
 _ENDINGS: dict[Any, Ending] = {
