@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from robustcheck import load_policy, run
 
@@ -47,6 +47,15 @@ class Counting(torch.nn.Module):
         return self.network(images)
 
 
+class Normalised(torch.nn.Module):
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.network((images - 0.5) / 0.25)
+
+
 def _two(folder: Path, xrays: Path) -> tuple[Path, torch.nn.Module, np.ndarray, torch.Tensor, float]:
     """The hardened candidate, on X-rays, at 8/255."""
     text = (POLICIES / "pneumonia_mnist.yaml").read_text()
@@ -59,15 +68,17 @@ def _two(folder: Path, xrays: Path) -> tuple[Path, torch.nn.Module, np.ndarray, 
     text = re.sub(r"source: .*\n.*root: .*", "source: some.npz", text)
     gate = "gates:\n  - {id: gate, attack: ensemble, epsilon: 8/255, require: {accuracy: 0}}\n"
     (folder / "policy.yaml").write_text(text[: text.index("gates:")] + gate)
-    from safetensors.torch import load_file
-
     scope: dict = {"__name__": "networks"}
     exec((POLICIES / "networks.py").read_text(), scope)
     network = scope["chest_cnn"]()
     network.load_state_dict(load_file(POLICIES / "candidates" / "pneumonia_hardened.safetensors"))
-    normalise = torch.nn.Module()
-    normalise.forward = lambda image: network.eval()((image - 0.5) / 0.25)
-    return folder / "policy.yaml", normalise, images[:, None], torch.from_numpy(labels[:, 0].astype(np.int64)), 8 / 255
+    return (
+        folder / "policy.yaml",
+        Normalised(network).eval(),
+        images[:, None],
+        torch.from_numpy(labels[:, 0].astype(np.int64)),
+        8 / 255,
+    )
 
 
 def _ten(folder: Path, xrays: Path) -> tuple[Path, torch.nn.Module, np.ndarray, torch.Tensor, float]:
