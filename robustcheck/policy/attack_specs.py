@@ -126,7 +126,7 @@ class EnsembleSpec(_AttackSpec):
     targets: Annotated[StrictInt, Field(ge=1, le=10_000)] = Field(
         9, description="how many other labels the targeted member goes for, the likeliest first"
     )
-    queries: QueriesField = Field(2000, description="points that Square asks about")
+    queries: QueriesField = Field(1000, description="points that Square asks about")
     square_share: ShareField = Field(0.8, description="share of the image's area that its first square covers")
 
 

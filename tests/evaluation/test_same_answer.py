@@ -42,14 +42,14 @@ def _broken(path: Path, *, shuffled: bool) -> set[int]:
 
 
 @pytest.mark.xrays
-def test_batches_of_1_16_and_256_and_shuffled_samples_get_the_same_verdicts(tmp_path, xrays, record_property):
+def test_batches_of_1_16_and_256_and_shuffled_samples_get_the_same_verdicts(tmp_path, xrays, record_testsuite_property):
     reference = _broken(_policy(tmp_path, xrays, 256), shuffled=False)
     assert 40 < len(reference) < 300
     differing = {
         name: len(reference ^ _broken(_policy(tmp_path, xrays, batch), shuffled=shuffled))
         for name, batch, shuffled in (("1", 1, False), ("16", 16, False), ("256 shuffled", 256, True))
     }
-    record_property("verdicts of 624 that differ from those at batch 256", str(differing))
+    record_testsuite_property("verdicts of 624 that differ from those at batch 256", str(differing))
     assert max(differing.values()) <= 1, differing  # float reassociation
 
 

@@ -107,7 +107,7 @@ def _ten(folder: Path, xrays: Path) -> tuple[Path, torch.nn.Module, np.ndarray, 
 @pytest.mark.slow
 @pytest.mark.xrays
 @pytest.mark.parametrize("problem", [_two, _ten], ids=["two labels", "ten labels"])
-def test_the_ensemble_leaves_no_more_for_half_the_samples(tmp_path, xrays, problem, record_property):
+def test_the_ensemble_leaves_no_more_for_half_the_samples(tmp_path, xrays, problem, record_testsuite_property):
     policy, network, images, labels, epsilon = problem(tmp_path, xrays)
     (gate,) = run(load_policy(policy)).gates
     ours = gate.metrics["accuracy"].value
@@ -129,6 +129,9 @@ def test_the_ensemble_leaves_no_more_for_half_the_samples(tmp_path, xrays, probl
         with torch.no_grad():
             right = right[network(adversarial).argmax(dim=1) == labels[right]]
     theirs = len(right) / SAMPLES
-    record_property("robust accuracy, samples: ours, theirs", f"{ours} {gate.cost.forward}, {theirs} {counting.seen}")
+    record_testsuite_property(
+        f"{policy.parent.name}: robust accuracy, samples, ours and theirs",
+        f"{ours} {gate.cost.forward}, {theirs} {counting.seen}",
+    )
     assert 0 < ours <= theirs
     assert gate.cost.forward <= counting.seen / 2, (gate.cost.forward, counting.seen)
