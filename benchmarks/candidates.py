@@ -130,6 +130,14 @@ def _chest_cnn(kind: str) -> Candidate:
 
 
 _AT_224 = Preprocess(channels=3, side=224)
+_TO_224 = Recipe(
+    stages=(
+        Stage(side=64, steps=140, batch=64, rate=1e-3),
+        Stage(side=128, steps=60, batch=32, rate=5e-4),
+        Stage(side=224, steps=80, batch=16, rate=5e-4),
+    ),
+    settle=192,
+)
 
 CANDIDATES = {
     candidate.name: candidate
@@ -151,14 +159,7 @@ CANDIDATES = {
             arguments={"num_classes": 2},
             preprocess=_AT_224,
             images=32,
-            recipe=Recipe(
-                stages=(
-                    Stage(side=64, steps=140, batch=64, rate=1e-3),
-                    Stage(side=128, steps=60, batch=32, rate=5e-4),
-                    Stage(side=224, steps=80, batch=16, rate=5e-4),
-                ),
-                settle=192,
-            ),
+            recipe=_TO_224,
         ),
         Candidate(
             name="densenet121",
@@ -167,14 +168,7 @@ CANDIDATES = {
             arguments={"num_classes": 2},
             preprocess=_AT_224,
             images=32,
-            recipe=Recipe(
-                stages=(
-                    Stage(side=64, steps=140, batch=64, rate=1e-3),
-                    Stage(side=128, steps=60, batch=32, rate=5e-4),
-                    Stage(side=224, steps=80, batch=16, rate=5e-4),
-                ),
-                settle=192,
-            ),
+            recipe=_TO_224,
         ),
     )
 }

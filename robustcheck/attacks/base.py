@@ -13,8 +13,8 @@ from robustcheck.threats import Ball
 
 State = dict[str, torch.Tensor]
 """What a search remembers, one row a sample. `images` (N, C, H, W) are the points that it asks about next; an attack
-may keep more: momentum, step sizes, and `best_loss` (N,) if it keeps the best point. Rows are independent: the engine
-takes them out and puts others in their place."""
+may keep more (momentum, step sizes, the best point). Rows are independent: the engine takes them out and puts others in
+their place."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,16 +7,12 @@ does not kill their gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 
+from robustcheck.models.candidate import Objective as Objective
 from robustcheck.threats import Goal
-
-Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""Logits (N, K), true readings (N,) and aims (N,) to losses (N,). An aim is a label that this row is to be turned to;
-objectives that have one of their own, or need none, do not look at it."""
 
 Loss = Literal["cross_entropy", "margin", "dlr"]
 

@@ -105,13 +105,13 @@ class Search:
         point is on. Minimum-norm searches live there, so they follow the artefact from the beginning.
         """
         candidate, ends = self.setting.candidate, Ends()
-        access = oracle or WhiteBox(candidate, exact=attack.minimum_norm)
+        white_box = WhiteBox(candidate, exact=attack.minimum_norm)
         within = float(self.ball.levels) if enough is None else enough
-        near = 0.0 if oracle else _NEAR * WhiteBox(candidate, exact=attack.minimum_norm).error
+        near = _NEAR * white_box.error
         looks = near > 0 and attack.asks == "gradient"
         self._run(
             attack,
-            access,
+            oracle or white_box,
             [(sample, 0) for sample in samples],
             trace,
             progress,

@@ -27,8 +27,7 @@ class Starts:
         """Remember changes (M, C, H, W) of samples (M,)."""
         if not self._keeps:
             return
-        largest = changes.abs().flatten(1).amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
-        small = (changes / largest.view(-1, 1, 1, 1) * _STEPS).round().to(torch.int8).cpu().numpy()
+        small = (_unit(changes) * _STEPS).round().to(torch.int8).cpu().numpy()
         self._changes.setdefault(entry, {}).update(zip(samples.tolist(), small, strict=True))
 
     def known(self, entry: Hashable, samples: Sequence[int | None]) -> tuple[np.ndarray, torch.Tensor] | None:
@@ -61,6 +60,10 @@ class Ends:
 
     def known(self, starts: Sequence[tuple[int, int]]) -> tuple[np.ndarray, torch.Tensor]:
         """All places (M,), and the changes (M, C, H, W) of their samples, the largest pixel at ±1."""
-        changes = torch.stack([self._ends[sample][2] for sample, _ in starts])
-        largest = changes.abs().flatten(1).amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
-        return np.arange(len(starts)), changes / largest.view(-1, 1, 1, 1)
+        return np.arange(len(starts)), _unit(torch.stack([self._ends[sample][2] for sample, _ in starts]))
+
+
+def _unit(changes: torch.Tensor) -> torch.Tensor:
+    """Changes (M, C, H, W) with their largest pixel at ±1."""
+    largest = changes.abs().flatten(1).amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+    return changes / largest.view(-1, 1, 1, 1)

@@ -19,7 +19,8 @@ from robustcheck.models.process import full_precision
 from robustcheck.results import ModelInfo
 
 Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""Logits (N, K), true readings (N,) and aims (N,) to a loss (N,) that the adversary raises."""
+"""Logits (N, K), true readings (N,) and aims (N,) to a loss (N,) that the adversary raises. An aim is a label that its
+row is to be turned to; objectives that have one of their own, or need none, do not look at it."""
 
 
 @dataclass(kw_only=True)

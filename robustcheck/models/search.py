@@ -113,7 +113,8 @@ def _faster(module: nn.Module, example: Sequence[torch.Tensor], reading: Reading
         forward = _channels_last(_in_bfloat16(copy.deepcopy(folded), image))
         if (error := _difference(module, forward, example, reading)) is not None:
             return Faster(forward=forward, words=f"{words}, bfloat16", error=error)
-    forward, error = _channels_last(folded), _difference(module, _channels_last(folded), example, reading)
+    forward = _channels_last(folded)
+    error = _difference(module, forward, example, reading)
     return None if error is None else Faster(forward=forward, words=words, error=error)
 
 

@@ -110,7 +110,7 @@ class L2Ball:
         of the rounded change never falls, so that the best scale is found by halving. The length aimed at is that of
         the change, so that a minimum-norm search stays as near as it came, but never beyond the ball.
         """
-        squares = change.double().flatten(1).square().sum(dim=1).clamp(1, floor(self.levels**2))
+        squares = self._squares(change).clamp(1, floor(self.levels**2))
         low = torch.zeros_like(squares)
         high = torch.full_like(squares, _LARGEST_SCALE)
         for _ in range(_HALVINGS):
