@@ -61,7 +61,7 @@ class FMN:
             told.fooled,
             torch.minimum(state["radius"] * (1 - gamma), best_norm),
             torch.where(best_norm < torch.inf, state["radius"] * (1 + gamma), to_border),
-        ).clamp_max(ball.reach(clean))
+        ).clamp_max(ball.radius)
         length = told.gradient.flatten(1).norm(dim=1).clamp_min(_TINY)
         ahead = images + told.gradient * per_row(step / length)
         return {

@@ -124,8 +124,7 @@ def _findings(loss: Loss, goal: Goal) -> Objective:
     """
 
     def turned(logits: torch.Tensor, labels: torch.Tensor, _aims: torch.Tensor) -> torch.Tensor:
-        present = (labels[:, None] >> torch.arange(logits.shape[1], device=labels.device)) & 1
-        margins = torch.where(present.bool(), -logits, logits)
+        margins = torch.where(goal.present(labels), -logits, logits)
         margins = margins.masked_fill(~goal.findings(labels), -torch.inf)
         return margins.logsumexp(dim=1) if loss == "cross_entropy" else margins.amax(dim=1)
 

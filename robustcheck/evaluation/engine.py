@@ -31,7 +31,7 @@ Start = tuple[int, int]
 Warm = Callable[[Sequence[Start]], tuple[np.ndarray, torch.Tensor] | None]
 """Of some starts: which places (M,) have a known better point, and the changes (M, C, H, W), their largest pixel 1."""
 
-_NEARER = 0.98  # of the last proposal's distance, from which a minimum-norm search proposes again
+_NEARER = 0.98  # of the last verified proposal's distance, from which a minimum-norm search proposes again
 
 
 class Held(Protocol):
@@ -63,7 +63,7 @@ class Trace:
     moved: set[int] = field(default_factory=set)  # samples for which there was something to follow at least once
     not_finite: set[int] = field(default_factory=set)  # samples that had a NaN or infinite gradient
     gradients_not_finite: int = 0  # how many gradients had
-    unstorable: int = 0  # proposals that were read wrongly before rounding and rightly after
+    unstorable: int = 0  # proposals that the search saw read wrongly, and the artefact on the stored image did not
 
 
 @dataclass(kw_only=True)

@@ -27,7 +27,7 @@ class Rows:
     moved: torch.Tensor  # bool: there was something to follow at least once
     last_loss: torch.Tensor  # of searches that ask for scores
     nearest: torch.Tensor  # the largest margin of the goal that the search has seen, if it looks at margins
-    proposed: torch.Tensor  # how far from the clean image the last proposal was, for minimum-norm searches
+    proposed: torch.Tensor  # minimum-norm searches: how far the last verified proposal is from the clean image
 
     def __len__(self) -> int:
         return len(self.sample)

@@ -63,14 +63,19 @@ class Goal:
             return ~answered | ((turned & labels) != 0)
         return decisions.ne(labels)
 
+    def present(self, labels: torch.Tensor) -> torch.Tensor:
+        """For several findings: which of them (N, K) are there in readings (N,)."""
+        return ((labels[:, None] >> torch.arange(self.labels, device=labels.device)) & 1).bool()
+
     def findings(self, labels: torch.Tensor) -> torch.Tensor:
         """For several findings: which of them (N, K) the adversary may turn on samples with true readings (N,)."""
-        bits = torch.arange(self.labels, device=labels.device)
-        present = ((labels[:, None] >> bits) & 1).bool()
+        present = self.present(labels)
         if self.kind == "untargeted":
             return torch.ones_like(present)
         wanted = present if self.kind == "missed_finding" else ~present
-        return wanted if self.positive is None else wanted & (bits == self.positive)
+        if self.positive is None:
+            return wanted
+        return wanted & (torch.arange(self.labels, device=labels.device) == self.positive)
 
     @property
     def _findings(self) -> int:

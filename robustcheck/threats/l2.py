@@ -48,10 +48,6 @@ class L2Ball:
         """The ball that holds every storable image (C, H, W)."""
         return L2Ball(levels=Fraction(self.maximum * ceil(sqrt(prod(shape)))), maximum=self.maximum)
 
-    def reach(self, clean: torch.Tensor) -> float:
-        """The radius within which every storable image lies, for minimum-norm searches."""
-        return sqrt(clean[0].numel())
-
     # --- the search's world: shares of the full range ---
 
     def project(self, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:

@@ -44,10 +44,6 @@ class LinfBall:
         """The ball that holds every storable image."""
         return LinfBall(levels=self.maximum, maximum=self.maximum)
 
-    def reach(self, _clean: torch.Tensor) -> float:
-        """The radius within which every storable image lies, for minimum-norm searches."""
-        return 1.0
-
     # --- the search's world: shares of the full range ---
 
     def project(self, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
