@@ -72,9 +72,9 @@ class Attack(Protocol):
         """The points (N, C, H, W) that rows propose when they have made their steps."""
 
 
-def once(attack: Attack) -> Attack:
-    """The same search with a single restart."""
-    single: Attack = replace(cast("Any", attack), restarts=1)  # attacks are dataclasses
+def shortened(attack: Attack, steps: int) -> Attack:
+    """The same search with a single restart, and no more steps than this."""
+    single: Attack = replace(cast("Any", attack), restarts=1, steps=min(steps, attack.steps))  # attacks are dataclasses
     return single
 
 

@@ -85,6 +85,7 @@ class Engine:
     warm: Warm = lambda _starts: None
     held: Held = lambda _rows, _images: None
     margin: Objective | None = None  # of the goal, if rows are to remember how near they came
+    near: float = inf  # below 0 by so much, a margin leaves it open which side of the border the point is on
     enough: float = -1.0  # grey levels: a counterexample as near as this ends a minimum-norm search
     trace: Trace = field(default_factory=Trace)
     _turn: int = 0
@@ -110,7 +111,8 @@ class Engine:
         gone = np.zeros(len(rows), dtype=bool)
         proposing = self._proposing(rows, images, told)
         if len(proposing):
-            broken = self._judge(rows.take(proposing), images, told, proposing, fooled=True)
+            index = torch.from_numpy(proposing).to(images.device)
+            broken = self._judge(rows.take(proposing), images[index], told, proposing, fooled=True)
             if self.attack.minimum_norm:
                 told = self._learn(rows, images, told, proposing, broken)
                 broken &= np.array(
@@ -190,31 +192,37 @@ class Engine:
         if len(holding):
             self.held(rows.take(holding), images[torch.from_numpy(holding).to(images.device)])
 
-    def _judge(self, rows: Rows, images: torch.Tensor, told: Told, places: np.ndarray, *, fooled: bool) -> np.ndarray:
+    def _judge(
+        self, rows: Rows, images: torch.Tensor, told: Told, places: np.ndarray, *, fooled: bool
+    ) -> np.ndarray:
         """Adjudicate images, report the counterexamples; returns which rows (M,) are broken.
 
         Each image is proposed as the nearest storable one; if that holds, as its storable neighbour on the gradient's
-        side, unless there is no gradient.
+        side, unless there is no gradient, that is the same image, or the row has stayed far from the border.
 
         Args:
             rows: (M) of the rows, those at `places`.
-            images: their images (M, …), or those of all rows (N, …).
+            images: (M, C, H, W) of them.
             told: of all rows.
             places: (M,).
             fooled: the search saw them read wrongly.
         """
-        index = torch.from_numpy(places).to(rows.clean.device)
-        images = images[index] if fooled else images
-        broken = self._propose(rows, self.ball.nearest(images, rows.clean))
+        nearest = self.ball.nearest(images, rows.clean)
+        broken = self._propose(rows, nearest)
         if fooled:
             self.trace.unstorable += int((~broken).sum())
-        if told.gradient is not None and not broken.all():
-            rest = np.flatnonzero(~broken)
-            there = torch.from_numpy(rest).to(index.device)
-            left = rows.take(rest)
-            direction = told.gradient[index[there]]
+        if told.gradient is None:
+            return broken
+        rest = np.flatnonzero(~broken & (rows.nearest >= -self.near).cpu().numpy())
+        if len(rest):
+            left, there = rows.take(rest), torch.from_numpy(rest).to(images.device)
+            direction = told.gradient[torch.from_numpy(places[rest]).to(images.device)]
             beside = self.ball.outward if self.attack.minimum_norm else self.ball.aside
-            broken[rest] = self._propose(left, beside(images[there], left.clean, direction))
+            neighbours = beside(images[there], left.clean, direction)
+            other = (neighbours != nearest[there]).flatten(1).any(dim=1).cpu().numpy()
+            if other.any():
+                index = torch.from_numpy(np.flatnonzero(other)).to(images.device)
+                broken[rest[other]] = self._propose(left.take(np.flatnonzero(other)), neighbours[index])
         return broken
 
     def _propose(self, rows: Rows, images: torch.Tensor) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from robustcheck.attacks import Attack, Objective, build, objective
-from robustcheck.attacks.base import once
+from robustcheck.attacks.base import shortened
 from robustcheck.attacks.draws import key
 from robustcheck.evaluation.engine import Engine, Held, Hit, Start, Trace, Warm
 from robustcheck.evaluation.ledger import Entry
@@ -24,6 +24,7 @@ from robustcheck.policy import Gate
 from robustcheck.threats import Ball, Goal
 
 _NEAR = 3.0  # times the difference that was seen between the margins of the two forms of a network
+_CLOSER_STEPS = 10  # at least, of a search that begins where another came near
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class Search:
         """Search counterexamples of samples, and put them into the ledger."""
         gate, setting = self.gate, self.setting
         assert gate.attack is not None
-        attacks = build(gate.attack, self.ball, self.goal, queries=gate.queries)
+        attacks = build(gate.attack, self.ball, self.goal, queries=gate.queries, quick_first=gate.descending)
         oracle = None
         if gate.queries is not None:
             oracle = ScoreOracle(setting.candidate, samples=len(setting.samples), limit=gate.queries)
@@ -118,11 +119,12 @@ class Search:
             warm=partial(self._warm, attack),
             held=partial(self._held, attack, ends, near if looks else None),
             margin=objective("margin", self.goal) if looks else None,
+            near=near if looks else inf,
             enough=within,
         )
         again = [(sample, ends.restart(sample)) for sample in self._standing(samples) if sample in ends]
         self._run(
-            once(attack),
+            shortened(attack, max(_CLOSER_STEPS, attack.steps // 4)),
             WhiteBox(candidate, exact=True),
             again,
             trace,
@@ -142,6 +144,7 @@ class Search:
         warm: Warm,
         held: Held | None = None,
         margin: Objective | None = None,
+        near: float = inf,
         enough: float,
     ) -> None:
         setting, gate, names = self.setting, self.gate, self.setting.samples.names
@@ -164,6 +167,7 @@ class Search:
                 warm=warm,
                 held=held or _forget,
                 margin=margin,
+                near=near,
                 enough=enough,
                 trace=trace,
             )
