@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from building import candidate
 
-from robustcheck.attacks import Attack
+from robustcheck.attacks import Attack, objective
 from robustcheck.attacks.draws import key
 from robustcheck.evaluation.engine import Engine, Hit
 from robustcheck.evaluation.rows import Rows
@@ -53,8 +53,10 @@ def search(
     order: Sequence[int] | None = None,
     aim: Callable[[int, int], int] | None = None,
     warm: Callable | None = None,
+    near: float | None = None,
 ) -> Searched:
     """Search stored images (N, C, H, W) with these true readings (N,) for counterexamples."""
+    goal = goal or Goal(labels=count)
     asked = candidate(network, labels=[f"label {index}" for index in range(count)], batch=batch)
     access = WhiteBox(asked) if queries is None else ScoreOracle(asked, samples=len(images), limit=queries)
 
@@ -71,7 +73,7 @@ def search(
         access=access,
         candidate=asked,
         ball=ball.widest(images.shape[1:]) if attack.minimum_norm else ball,
-        goal=goal or Goal(labels=count),
+        goal=goal,
         labels=labels,
         is_positive=lambda reading: reading == count - 1,
         load=lambda numbers: torch.from_numpy(images[numbers]).float() / ball.maximum,
@@ -81,6 +83,7 @@ def search(
         held=held,
         **({"aim": aim} if aim else {}),
         **({"warm": warm} if warm else {}),
+        **({"margin": objective("margin", goal), "near": near} if near is not None else {}),
     )
     searched = Searched(engine=engine)
     engine.run([(sample, 0) for sample in (range(len(images)) if order is None else order)])

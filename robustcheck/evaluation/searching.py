@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from math import inf
 
 import numpy as np
@@ -48,9 +48,7 @@ class Search:
 
     def run(self, samples: Sequence[int]) -> Found:
         """Search counterexamples of samples, and put them into the ledger."""
-        gate, setting = self.gate, self.setting
-        assert gate.attack is not None
-        attacks = build(gate.attack, self.ball, self.goal, queries=gate.queries, quick_first=gate.descending)
+        gate, setting, attacks = self.gate, self.setting, self._attacks
         oracle = None
         if gate.queries is not None:
             oracle = ScoreOracle(setting.candidate, samples=len(setting.samples), limit=gate.queries)
@@ -70,6 +68,12 @@ class Search:
             inherited={sample: moved for sample, moved in through.items() if sample not in searched},
             queries=None if oracle is None else oracle.counts.numpy(),
         )
+
+    @cached_property
+    def _attacks(self) -> tuple[Attack, ...]:
+        gate = self.gate
+        assert gate.attack is not None
+        return build(gate.attack, self.ball, self.goal, queries=gate.queries, quick_first=gate.descending)
 
     def _standing(self, samples: Sequence[int]) -> list[int]:
         """The samples of which no counterexample is known."""
@@ -219,9 +223,11 @@ class Search:
             sha256=sha256,
         )
         setting.ledger.add(self.family, hit.sample, entry)
-        if gate.descending:  # the next budget is smaller, and its search begins on the way here
+        if gate.descending:  # the next budget is smaller, and its searches begin on the way here
             change = torch.from_numpy(hit.stored.astype(np.float32) - setting.samples.image(hit.sample))
-            setting.starts.keep((self.family, gate.entry, hit.attack), np.array([hit.sample]), change[None])
+            for attack in self._attacks:
+                if attack.random_start:
+                    setting.starts.keep(self._key(attack), np.array([hit.sample]), change[None])
 
 
 def _keep_nearest(nearest: dict[int, Hit], hit: Hit) -> None:

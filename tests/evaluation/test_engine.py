@@ -7,7 +7,7 @@ import pytest
 import torch
 from searching import Searched, search
 
-from robustcheck.attacks import APGD, FMN, PGD, Square, objective
+from robustcheck.attacks import APGD, FGSM, FMN, PGD, Square, objective
 from robustcheck.errors import OutOfMemory
 from robustcheck.evaluation.adjudication import adjudicate
 from robustcheck.threats import Goal, LinfBall
@@ -52,7 +52,7 @@ ATTACKS = {
 }
 
 
-def _run(*, batch=16, steps=6, restarts=2, levels=3, count=50, order=None, network=None, attack=None) -> Searched:
+def _run(*, batch=16, steps=6, restarts=2, levels=3, count=50, order=None, network=None, attack=None, near=None) -> Searched:
     network = network or Counting()
     rng = np.random.default_rng(0)
     images = rng.integers(60, 196, (count, 1, 6, 6)).astype(np.uint8)
@@ -69,6 +69,7 @@ def _run(*, batch=16, steps=6, restarts=2, levels=3, count=50, order=None, netwo
         count=3,
         batch=batch,
         order=order,
+        near=near,
         aim=lambda sample, rank: [label for label in range(3) if label != int(labels[sample])][rank],
     )
 
@@ -120,25 +121,40 @@ def test_the_meter_counts_what_really_reached_the_network():
 
 def test_nothing_is_computed_for_a_sample_once_it_is_broken():
     run = _run(batch=1, restarts=1, steps=6)
-    looks = 50 + run.engine.trace.unstorable  # each at the image, and at its neighbour if that holds
+    looks = 50 + run.engine.trace.unstorable  # each at the image, and at its neighbour if that is another
     gradients = 0
     for sample in range(50):
         hit = run.hits.get(sample)
         # Broken at step s: gradients at 0 … s, of which the last one showed it; at the last image: all steps.
         gradients += 6 if hit is None else min(hit.step + 1, 6)
     assert run.engine.candidate.meter.gradient == gradients
-    held = 50 - len(run.hits)
-    assert gradients + looks + held <= run.engine.candidate.meter.forward <= gradients + 2 * looks
+    assert gradients + looks <= run.engine.candidate.meter.forward <= gradients + 2 * looks
 
 
-def test_a_sample_that_holds_costs_its_steps_and_two_looks_a_restart():
+def test_a_sample_that_holds_costs_its_steps_and_at_most_two_looks_a_restart():
     run = _run(levels=1, count=8, restarts=3, steps=4, batch=1)
     held = [sample for sample in range(8) if sample not in run.hits]
     assert len(held) >= 4
     alone = _run(levels=1, count=8, restarts=3, steps=4, order=held)
     assert alone.engine.candidate.meter.gradient == len(held) * 3 * 4
     looks = alone.engine.candidate.meter.forward - alone.engine.candidate.meter.gradient
-    assert looks == len(held) * 3 * 2 + 2 * alone.engine.trace.unstorable
+    least = len(held) * 3 + alone.engine.trace.unstorable
+    assert least < looks <= 2 * least  # a border's corner is its own neighbour
+
+
+def test_an_image_that_is_its_own_neighbour_is_looked_at_once():
+    run = _run(attack=FGSM(objective=objective("cross_entropy", GOAL)), levels=1)
+    held = 50 - len(run.hits)
+    assert held > 5
+    # FGSM's image is a corner of the ball: there is nothing beside it on the gradient's side.
+    assert run.engine.candidate.meter.forward == run.engine.candidate.meter.gradient + 50
+
+
+def test_neighbours_are_looked_at_only_where_the_search_came_near_the_border():
+    far, close = _run(restarts=1, near=0.0), _run(restarts=1, near=1e9)
+    assert far.found == close.found
+    looks = [run.engine.candidate.meter.forward - run.engine.candidate.meter.gradient for run in (far, close)]
+    assert looks[0] == 50 < looks[1]
 
 
 def test_the_batch_is_full_until_the_last_samples():

@@ -53,6 +53,22 @@ def test_going_down_what_survives_is_not_searched_again(project):
     assert searched == [4, 6, 8, 10]  # of ten, those that the next larger budget broke
 
 
+def test_going_down_a_few_large_steps_come_first_and_the_attack_follows_for_what_holds(project):
+    gates, _ = _gates(project, "descending")
+    found = {outcome.attack for gate in gates for outcome in gate.samples if outcome.found_by == gate.id}
+    assert found == {"pgd-large-steps"}  # a linear network falls to its first step
+    largest = gates[-1]
+    broken = sum(outcome.status == "broken" for outcome in largest.samples)
+    held = sum(outcome.status == "held" for outcome in largest.samples)
+    # Two gradients show a sample that falls; one that holds is asked about at four large steps and at PGD's five.
+    assert largest.cost.gradient == 2 * broken + (4 + 5) * held
+
+
+def test_going_up_no_large_steps_come_first(project):
+    gates, _ = _gates(project, "ascending")
+    assert {outcome.attack for gate in gates for outcome in gate.samples if outcome.found_by} == {"pgd"}
+
+
 def test_going_up_every_survivor_is_searched_again(project):
     gates, order = _gates(project, "ascending")
     assert order == ["pgd[1/255]", "pgd[2/255]", "pgd[4/255]", "pgd[8/255]"]
