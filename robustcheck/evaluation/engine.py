@@ -64,6 +64,7 @@ class Trace:
     not_finite: set[int] = field(default_factory=set)  # samples that had a NaN or infinite gradient
     gradients_not_finite: int = 0  # how many gradients had
     unstorable: int = 0  # proposals that the search saw read wrongly, and the artefact on the stored image did not
+    disagreed: int = 0  # of those, how many the searched form sees read wrongly as they are stored, too
 
 
 @dataclass(kw_only=True)
@@ -209,8 +210,9 @@ class Engine:
         """
         nearest = self.ball.nearest(images, rows.clean)
         broken = self._propose(rows, nearest)
-        if fooled:
-            self.trace.unstorable += int((~broken).sum())
+        if fooled and not broken.all():
+            refuted = torch.from_numpy(~broken).to(images.device)
+            self._note_refuted(nearest[refuted], rows.label[refuted])
         if told.gradient is None:
             return broken
         rest = np.flatnonzero(~broken & (rows.nearest >= -self.near).cpu().numpy())
@@ -224,6 +226,13 @@ class Engine:
                 index = torch.from_numpy(np.flatnonzero(other)).to(images.device)
                 broken[rest[other]] = self._propose(left.take(np.flatnonzero(other)), neighbours[index])
         return broken
+
+    def _note_refuted(self, stored: torch.Tensor, labels: torch.Tensor) -> None:
+        """Count proposals (M, C, H, W) that the artefact refuted; of a twin's, those that are not lost in rounding."""
+        self.trace.unstorable += len(stored)
+        if self.candidate.network.twin is not None:
+            decisions = self.candidate.head.decide(self.candidate.search_logits(stored))
+            self.trace.disagreed += int(self.goal.met(decisions, labels).sum())
 
     def _propose(self, rows: Rows, images: torch.Tensor) -> np.ndarray:
         verdict = adjudicate(self.candidate, self.ball, self.goal, images, rows.clean, rows.label)

@@ -205,6 +205,12 @@ def _findings(setting: Setting, found: Found, blind: set[int]) -> tuple[Finding,
             "and read by the artefact in full precision; the search went on"
         )
         findings.append(Finding(code="lost-in-rounding", severity="note", message=message))
+    if trace.disagreed:
+        message = (
+            f"of these, {trace.disagreed} are read wrongly by the form that is searched as they are stored, and not by "
+            "the artefact, whose verdict counts"
+        )
+        findings.append(Finding(code="twin-disagreed", severity="note", message=message))
     if setting.candidate.chunks.halved_to:
         message = (
             f"memory ran out, and the batch was halved to {setting.candidate.chunks.halved_to}; no draw depends on it"

@@ -126,7 +126,7 @@ class Candidate:
 
     @property
     def _artefact(self) -> Searched:
-        return Searched(forward=self.network.forward, head=self.head, error=0.0)
+        return Searched(forward=self.network.twin or self.network.forward, head=self.head, error=0.0)
 
 
 def raw_scores(

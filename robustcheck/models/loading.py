@@ -71,7 +71,7 @@ def load_candidate(
     """
     path = folder / spec.path
     device = _device(spec.device)
-    files = _files(path)
+    files = _files(path, spec)
     before = artefact.digest(files, path.parent)[1]
     meter = Meter()
     with left_as_found():
@@ -95,6 +95,8 @@ def load_candidate(
         _check_evaluation_mode(ask, some)
         compared = torch.split(preprocess(load(by_shape(shapes)[0][:_COMPARED])), chunks.limit)
         with full_precision(network.device):
+            if network.tried:
+                network = network.tried(compared)
             searched, search_notes = _searched(spec, network, head, compared)
     sha256, infos = artefact.digest([*files, *network.sources], path.parent)
     if infos[: len(before)] != before:
@@ -165,13 +167,13 @@ def by_shape(shapes: list[tuple[int, int, int]]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, spec: ModelSpec) -> list[Path]:
     if not path.is_file():
         raise CandidateError(f"there is no file {path}")
     if path.suffix.lower() == ".onnx":
-        from robustcheck.models.onnx import onnx_files
+        from robustcheck.models.onnx_file import onnx_files
 
-        return onnx_files(path)
+        return onnx_files(path, operators=bool(spec.operators))
     return [path]
 
 
@@ -188,9 +190,9 @@ def _load(path: Path, spec: ModelSpec, folder: Path, device: torch.device) -> Ne
     # Each format's loader is imported when it is needed: onnxruntime alone costs a tenth of a second.
     suffix = path.suffix.lower()
     if suffix == ".onnx":
-        from robustcheck.models.onnx import load_onnx
+        from robustcheck.models.onnx import libraries_of, load_onnx
 
-        return load_onnx(path, device)
+        return load_onnx(path, spec, libraries_of(spec, folder), device)
     if suffix == ".ts":
         from robustcheck.models.torchscript import load_torchscript
 

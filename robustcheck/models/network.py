@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -27,11 +28,14 @@ class Network:
 
     forward: Forward
     device: torch.device
-    module: torch.nn.Module | None = None  # what `forward` asks, if it is a float32 module that can be copied
+    twin: Forward | None = None  # a differentiable form of it, where it is none itself
+    module: torch.nn.Module | None = None  # what this or `forward` asks, if it is a float32 module that can be copied
     no_gradients: str | None = None  # why it gives none; None if it does
     takes: Takes | None = None  # as far as it tells; what it is asked shows the rest
     sources: tuple[Path, ...] = ()  # code beside the policy that is part of the candidate
     notes: tuple[str, ...] = ()
+    tried: Callable[[Sequence[torch.Tensor]], Network] | None = None
+    """Inputs (batches of (N, …)) to the network as it is to be used; None if there is nothing left to try."""
 
 
 def freeze(module: torch.nn.Module) -> None:

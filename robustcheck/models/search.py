@@ -105,7 +105,7 @@ def _faster(module: nn.Module, example: Sequence[torch.Tensor], reading: Reading
         return None
     device, image = example[0].device, example[0][:1]
     traced = _traced(module)
-    folded = copy.deepcopy(module) if traced is None else fuse(traced)
+    folded = copy.deepcopy(module) if traced is None else fuse(traced, no_trace=True)
     folded = folded.to(memory_format=torch.channels_last)
     freeze(folded)
     words = "channels-last" if traced is None else "batch norm folded, channels-last"
@@ -120,6 +120,8 @@ def _faster(module: nn.Module, example: Sequence[torch.Tensor], reading: Reading
 
 def _traced(module: nn.Module) -> fx.GraphModule | None:
     """A copy as a graph; None if its code cannot be followed."""
+    if isinstance(module, fx.GraphModule):
+        return copy.deepcopy(module)
     try:
         return fx.symbolic_trace(copy.deepcopy(module))
     except Exception:  # noqa: BLE001 (a network's code may do anything; what cannot be traced is asked as it is)

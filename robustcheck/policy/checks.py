@@ -81,6 +81,9 @@ def _architecture(model: dict[str, Any], suffix: str) -> Found:
     for key in ("architecture", "architecture_args"):
         if suffix in WHOLE_MODELS and key in model:
             yield ("model", key), f"a {suffix} file holds its own architecture; leave this out"
+    for key in ("output_name", "operators"):
+        if suffix != ".onnx" and key in model:
+            yield ("model", key), f"found it beside a {suffix} file; it is about .onnx files"
 
 
 def _labels(data: dict[str, Any], _: Path) -> Found:

@@ -106,6 +106,10 @@ class ModelSpec(_Section):
         description="of searches: auto may ask a faster form of the network, full is float32; verdicts always are",
     )
     batch_size: BatchSizeField = Field("auto", description="images through the network at once; changes no verdict")
+    output_name: StrictStr | None = Field(None, description=".onnx: which of several outputs has the scores")
+    operators: tuple[StrictStr, ...] = Field(
+        (), description=".onnx: libraries of custom operators beside the policy; their code is run"
+    )
     trust: Literal["pickle"] | None = Field(None, description="pickle: the .pt file may run code when it is loaded")
 
 

@@ -1,0 +1,121 @@
+"""How much of ONNX the twin computes as the standard says: the conformance cases of the onnx package.
+
+`python -m benchmarks.onnx_conformance` runs the cases of the operators that image models use through the twin and prints,
+an operator a line, how many agree, and of those that do not, why. Float8, 4-bit and text cases and training modes are
+left out: no shipped image model has them on its way from the image to the scores.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import ModelProto, TensorProto, numpy_helper
+from onnx.backend.test.case.node import collect_testcases
+
+OPERATORS = (
+    "Abs Add And Attention AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv ConvTranspose "
+    "DepthToSpace DequantizeLinear Div Dropout Einsum Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements "
+    "GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool GridSample GroupNormalization HardSigmoid HardSwish Identity "
+    "InstanceNormalization LRN LayerNormalization LeakyRelu Log LogSoftmax LpNormalization MatMul Max MaxPool Mean Min "
+    "Mish Mul Neg PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear RMSNormalization Reciprocal ReduceL2 ReduceMax "
+    "ReduceMean ReduceMin ReduceSum Relu Reshape Resize Selu Shape Sigmoid Slice Softmax Softplus SpaceToDepth Split Sqrt "
+    "Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Upsample Where"
+).split()
+_FLOATS = {"FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16"}
+_LEFT_OUT = ("FLOAT8", "FLOAT4", "FLOAT6", "INT4", "INT2", "STRING")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A single-operator model, what it is given, and what it has to answer."""
+
+    operator: str
+    name: str
+    model: ModelProto
+    inputs: list[Any]
+    outputs: list[Any]
+    rtol: float
+    atol: float
+
+
+def cases() -> Iterator[Case]:
+    """The conformance cases of the operators, in the package's order."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they compute overflows on purpose
+        found = collect_testcases()
+    for case in found:
+        assert case.model is not None and case.data_sets is not None
+        nodes = case.model.graph.node
+        if len(nodes) != 1 or nodes[0].op_type not in OPERATORS or "training" in case.name or not _usual(case.model):
+            continue
+        (inputs, outputs), *_ = case.data_sets
+        name = case.name.removeprefix("test_")
+        yield Case(nodes[0].op_type, name, case.model, list(inputs), list(outputs), case.rtol, case.atol)
+
+
+def _usual(model: ModelProto) -> bool:
+    """Whether numbers that an image model computes with go in or come out."""
+    kinds = {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
+    names = {TensorProto.DataType.Name(kind) for kind in kinds}
+    return bool(names & _FLOATS) and not any(word in name for name in names for word in _LEFT_OUT)
+
+
+def _tensor(value: Any) -> torch.Tensor:
+    """A case's value; numpy has no bfloat16, and the package gives some values as messages."""
+    array = numpy_helper.to_array(value) if isinstance(value, TensorProto) else np.array(value)
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.astype(np.float32)).bfloat16()
+    return torch.from_numpy(array)
+
+
+def disagreement(case: Case) -> str | None:
+    """Why the twin's answer is not the standard's; None if it is."""
+    from robustcheck.models.twin import converted
+
+    try:
+        module = converted(case.model)
+        with torch.no_grad():
+            answer = module.forward(*map(_tensor, case.inputs))
+    except Exception as error:  # noqa: BLE001 (whatever goes wrong is the answer)
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+    answers = answer if isinstance(answer, (tuple, list)) else [answer]
+    for ours, value in zip(answers, case.outputs, strict=False):
+        theirs = _tensor(value)
+        if ours.shape != theirs.shape:
+            return f"shape {tuple(ours.shape)}, not {tuple(theirs.shape)}"
+        few_bits = theirs.is_floating_point() and theirs.itemsize < 4
+        apart = {"rtol": max(case.rtol, 1e-2 if few_bits else 0), "atol": max(case.atol, 2e-3 if few_bits else 1e-5)}
+        if not torch.allclose(ours.double(), theirs.double(), equal_nan=True, **apart):
+            return f"differs by {float((ours.double() - theirs.double()).abs().nan_to_num().max()):.3g}"
+    return None
+
+
+def main() -> int:
+    """Print the table; returns how many cases disagree."""
+    agreed: dict[str, int] = defaultdict(int)
+    wrong: dict[str, list[str]] = defaultdict(list)
+    for case in cases():
+        reason = disagreement(case)
+        if reason is None:
+            agreed[case.operator] += 1
+        else:
+            wrong[case.operator].append(f"{case.name}: {reason}")
+    for operator in sorted({*agreed, *wrong}):
+        print(f"{operator:24} {agreed[operator]:3} of {agreed[operator] + len(wrong[operator])}")
+        for line in wrong[operator]:
+            print(f"    {line}")
+    total, failed = sum(agreed.values()), sum(map(len, wrong.values()))
+    print(f"{total} of {total + failed} agree")
+    return failed
+
+
+if __name__ == "__main__":
+    main()
+    sys.exit(0)

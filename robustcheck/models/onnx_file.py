@@ -1,0 +1,97 @@
+"""The bytes of an ONNX candidate, checked before anything runs them.
+
+External data has to lie inside the model's folder as plain files, and the digest covers every one of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx.external_data_helper import uses_external_data
+
+from robustcheck.errors import CandidateError
+from robustcheck.models.network import first_line
+
+_MAX_GRAPH_BYTES = 2 * 1024**3
+_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
+
+
+def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
+    """The model file and its external data, checked.
+
+    Args:
+        path: the .onnx file.
+        operators: the policy names libraries of operators that it may need.
+
+    Raises:
+        CandidateError: it is not ONNX, not valid, or reaches outside its folder.
+    """
+    if path.stat().st_size >= _MAX_GRAPH_BYTES:
+        raise CandidateError(f"{path.name} is 2 GiB or larger, more than an ONNX file can be; use external data")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError, OSError) as error:
+        raise CandidateError(f"{path.name} is not an ONNX file: {first_line(error)}") from None
+    if not model.graph.node or not model.graph.output:
+        raise CandidateError(f"{path.name} is not an ONNX model: its graph is empty")
+    nodes, tensors = _parts(model)
+    foreign = sorted({node.domain for node in nodes} - _DOMAINS - {function.domain for function in model.functions})
+    if foreign and not operators:
+        raise CandidateError(
+            f"{path.name} uses custom operators ({', '.join(foreign)}), which need code that is not run; if you trust "
+            "the library that has them, name it in model.operators"
+        )
+    external = sorted({_location(tensor, path) for tensor in tensors if uses_external_data(tensor)})
+    files = [path, *(_inside(location, path) for location in external)]
+    try:
+        onnx.checker.check_model(str(path))  # what it does not know of other domains it lets pass
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        raise CandidateError(f"{path.name} is not valid ONNX: {first_line(error)}") from None
+    return files
+
+
+def _parts(model: onnx.ModelProto) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Every node and tensor of a model, those in attributes, subgraphs and functions too."""
+    nodes: list[onnx.NodeProto] = []
+    tensors: list[onnx.TensorProto] = []
+    stack: list[Any] = [model]
+    while stack:
+        message = stack.pop()
+        if isinstance(message, onnx.TensorProto):
+            tensors.append(message)
+            continue
+        if isinstance(message, onnx.NodeProto):
+            nodes.append(message)
+        for field, value in message.ListFields():
+            if field.message_type is not None:
+                stack.extend(value if field.is_repeated else [value])
+    return nodes, tensors
+
+
+def _location(tensor: onnx.TensorProto, path: Path) -> str:
+    locations = [entry.value for entry in tensor.external_data if entry.key == "location"]
+    # ONNX Runtime keeps a location with asterisks for itself: it stands for an address in memory.
+    if len(locations) != 1 or not locations[0] or "*" in locations[0]:
+        raise CandidateError(
+            f"{path.name} keeps the tensor {tensor.name!r} in an external file and does not name one: {locations}"
+        )
+    return locations[0]
+
+
+def _inside(location: str, path: Path) -> Path:
+    folder, file = path.parent, path.parent / location
+    if Path(location).is_absolute() or ".." in Path(location).parts:
+        raise CandidateError(f"{path.name} names external data outside its folder: {location!r}; it is not read")
+    parts = [file, *(parent for parent in file.parents if folder in parent.parents)]
+    if any(part.is_symlink() for part in parts):
+        raise CandidateError(f"{path.name} names external data through a symbolic link: {location!r}; it is not read")
+    if not file.is_file():
+        raise CandidateError(f"{path.name} needs its external data file {location!r}, which is not there")
+    if file.stat().st_nlink != 1:
+        raise CandidateError(
+            f"{path.name} names external data with a hard link elsewhere: {location!r}; it is not read"
+        )
+    return file

@@ -1,0 +1,161 @@
+"""ONNX Runtime on the shipped bytes: what every verdict about an ONNX candidate rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+
+from robustcheck.errors import CandidateError
+from robustcheck.models.network import Takes, first_line
+
+_FLOATS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
+_TYPES = {**_FLOATS, "tensor(uint8)": torch.uint8}
+_NUMPY = {torch.float32: np.float32, torch.float16: np.float16, torch.float64: np.float64, torch.uint8: np.uint8}
+
+
+class Session:
+    """An ONNX Runtime session as a function of torch tensors, which it reads and writes where they lie.
+
+    Args:
+        path: the checked file.
+        device: where inputs will be.
+        output: which output has the scores; None if there is only one.
+        operators: libraries of custom operators, whose code is run.
+
+    Raises:
+        CandidateError: ONNX Runtime cannot load it, or it is no function from one image to scores.
+    """
+
+    def __init__(
+        self, path: Path, device: torch.device, *, output: str | None = None, operators: Sequence[Path] = ()
+    ) -> None:
+        self.notes: list[str] = []
+        self._device = self._obtain(device)
+        session = _start(path, _providers(self._device), operators)
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        if len(inputs) != 1:
+            raise CandidateError(
+                f"{path.name} has {len(inputs)} inputs ({', '.join(i.name for i in inputs)}); one image is needed"
+            )
+        if inputs[0].type not in _TYPES:
+            raise CandidateError(
+                f"{path.name} takes {inputs[0].type}; float, float16, double and uint8 inputs can be given"
+            )
+        self._session, self._input, self._type = session, inputs[0].name, _TYPES[inputs[0].type]
+        scores = _choose(path.name, outputs, output)
+        self.output: str = scores.name
+        self._answer_type = _FLOATS[scores.type]
+        self._row: tuple[int, ...] | None = None  # the shape of one image's scores, once it is known
+        self.takes: Takes | None = tuple(
+            size if isinstance(size, int) and size > 0 else None for size in inputs[0].shape or ()
+        )
+        self.flat = len(self.takes) == 2
+        if self.flat:
+            self.notes.append("it takes rows of numbers: images are given to it a row each, channels first")
+        self.notes.append(f"ONNX Runtime on {session.get_providers()[0]}")
+
+    def __call__(self, inputs: torch.Tensor, /) -> torch.Tensor:
+        """Scores (N, …), in float32, of inputs (N, …)."""
+        values = self._as_taken(inputs.detach())
+        try:
+            answer = self._bound(values, self._row) if self._row else self._first(values)
+        except Exception as error:  # noqa: BLE001 (ONNX Runtime's exceptions share no base but Exception)
+            raise RuntimeError(" ".join(str(error).split())) from None  # the numbers stand in its further lines
+        return answer.float()
+
+    def _as_taken(self, inputs: torch.Tensor) -> torch.Tensor:
+        inputs = inputs.to(self._device)
+        if self.flat:
+            inputs = inputs.flatten(1)
+        if self._type == torch.uint8:
+            inputs = inputs.round().clamp(0, 255)
+        return inputs.to(self._type).contiguous()
+
+    def _first(self, values: torch.Tensor) -> torch.Tensor:
+        """An answer of any shape; it tells what the next ones will need."""
+        (scores,) = self._session.run([self.output], {self._input: values.cpu().numpy()})
+        answer = torch.from_numpy(np.asarray(scores)).to(self._device)
+        if answer.ndim > 1 and len(answer) == len(values):
+            self._row = tuple(answer.shape[1:])
+        return answer
+
+    def _bound(self, values: torch.Tensor, row: tuple[int, ...]) -> torch.Tensor:
+        """ONNX Runtime reads the tensor's memory and writes into the answer's: nothing goes through the host."""
+        answer = torch.empty((len(values), *row), dtype=self._answer_type, device=self._device)
+        binding, kind, index = self._session.io_binding(), self._device.type, self._device.index or 0
+        binding.bind_input(self._input, kind, index, _NUMPY[values.dtype], tuple(values.shape), values.data_ptr())
+        binding.bind_output(self.output, kind, index, _NUMPY[answer.dtype], tuple(answer.shape), answer.data_ptr())
+        if kind == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()  # the two libraries' streams know nothing of another
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return answer
+
+    def _obtain(self, device: torch.device) -> torch.device:
+        if device.type == "cuda" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            self.notes.append("this ONNX Runtime has no CUDA provider: predictions run on the CPU")
+            return torch.device("cpu")
+        return device
+
+
+def _start(path: Path, providers: list[Any], operators: Sequence[Path]) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what it would print is raised, too
+    options.intra_op_num_threads = torch.get_num_threads()
+    # Its threads would wait for work in a loop, on the cores that torch computes gradients with.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for library in operators:
+        try:
+            options.register_custom_ops_library(str(library))
+        except Exception as error:  # noqa: BLE001 (as for sessions)
+            raise CandidateError(f"model.operators: {library.name} cannot be loaded: {first_line(error)}") from None
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # noqa: BLE001 (ONNX Runtime's exceptions share no base but Exception)
+        raise CandidateError(f"ONNX Runtime cannot load {path.name}: {first_line(error)}") from None
+    wanted = providers[0][0] if isinstance(providers[0], tuple) else providers[0]
+    if session.get_providers()[0] != wanted:
+        raise CandidateError(
+            f"ONNX Runtime was asked for {wanted} and uses {session.get_providers()[0]}: its CUDA libraries do not load; "
+            "mend the installation, or say device: cpu"
+        )
+    return session
+
+
+def _providers(device: torch.device) -> list[Any]:
+    if device.type != "cuda":
+        return ["CPUExecutionProvider"]
+    onnxruntime.preload_dlls()  # the CUDA libraries that torch's wheels brought
+    return [("CUDAExecutionProvider", {"device_id": device.index or 0, "use_tf32": 0}), "CPUExecutionProvider"]
+
+
+def _choose(name: str, outputs: Sequence[Any], wanted: str | None) -> Any:
+    """The output that has the scores."""
+    told = ", ".join(f"{output.name} {_shape(output)}" for output in outputs)
+    if wanted is not None:
+        found = [output for output in outputs if output.name == wanted]
+        if not found:
+            raise CandidateError(f"{name} has no output {wanted!r}, which model.output_name asks for; it has {told}")
+    elif len(outputs) > 1:
+        raise CandidateError(
+            f"{name} has {len(outputs)} outputs ({told}); which one has the scores? Say model.output_name"
+        )
+    else:
+        found = list(outputs)
+    if found[0].type not in _FLOATS:
+        hint = " (skl2onnx: export with options={'zipmap': False})" if found[0].type.startswith("seq") else ""
+        raise CandidateError(
+            f"{name} answers with {found[0].type} in {found[0].name}, not with scores; "
+            f"name another output in model.output_name, or export it with the scores{hint}"
+        )
+    return found[0]
+
+
+def _shape(output: Any) -> str:
+    sizes = ("×".join(str(size) for size in output.shape)) if output.shape else "?"
+    return f"({output.type.removeprefix('tensor(').removesuffix(')')} {sizes})"

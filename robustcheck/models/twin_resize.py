@@ -1,0 +1,166 @@
+"""ONNX's Resize, all of it, as a linear function of the image: an interpolation matrix an axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import ceil
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_RADIUS = {"linear": 1, "cubic": 2}
+
+
+class Resize(nn.Module):
+    """Resizes any axes (ONNX operator Resize, opset 10 to the newest; Upsample).
+
+    Args:
+        mode: nearest, linear or cubic.
+        coordinates: the attribute coordinate_transformation_mode.
+        nearest: the attribute nearest_mode.
+        cubic_a: the attribute cubic_coeff_a.
+        exclude_outside: pixels outside the image have no weight; else the border's stand for them.
+        extrapolation: what lies outside a crop.
+        antialias: the filter is as wide as a pixel of a smaller image.
+        axes: which axes the sizes are about; None: all.
+        aspect: the attribute keep_aspect_ratio_policy.
+        scales: known beforehand.
+    """
+
+    def __init__(
+        self,
+        *,
+        mode: str,
+        coordinates: str,
+        nearest: str = "round_prefer_floor",
+        cubic_a: float = -0.75,
+        exclude_outside: bool = False,
+        extrapolation: float = 0.0,
+        antialias: bool = False,
+        axes: Sequence[int] | None = None,
+        aspect: str = "stretch",
+        scales: tuple[float, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        self.mode, self.coordinates, self.nearest, self.cubic_a = mode, coordinates, nearest, cubic_a
+        self.exclude_outside, self.extrapolation, self.antialias = exclude_outside, extrapolation, antialias
+        self.axes, self.aspect, self.scales = axes, aspect, scales
+
+    def forward(
+        self, image: Tensor, roi: Tensor | None = None, scales: Tensor | None = None, sizes: Tensor | None = None
+    ) -> Tensor:
+        """Resize to the sizes, or by the scales."""
+        axes = [axis % image.ndim for axis in self.axes] if self.axes is not None else list(range(image.ndim))
+        shape = [image.shape[axis] for axis in axes]
+        if sizes is not None and sizes.numel():
+            factors, target = self._to_sizes(shape, sizes.tolist())
+        else:
+            factors = list(self.scales or scales.tolist() if scales is not None or self.scales else [1.0] * len(axes))
+            target = [int(size * factor) for size, factor in zip(shape, factors, strict=True)]
+        crop = self.coordinates == "tf_crop_and_resize"
+        corners = roi.tolist() if crop and roi is not None else [0.0] * len(axes) + [1.0] * len(axes)
+        if self._is_bilinear(axes, shape, target, factors):
+            corner = self.coordinates == "align_corners"
+            return functional.interpolate(image, target[-2:], mode="bilinear", align_corners=corner)
+        kind, answer = image.dtype, image
+        with torch.autocast(image.device.type, enabled=False):  # images are not to lose bits on their way in
+            answer = image.float()
+            for place, axis in enumerate(axes):
+                if target[place] == shape[place] and factors[place] == 1 and not crop:
+                    continue
+                span = corners[place], corners[place + len(axes)]
+                answer = self._along(answer, axis, shape[place], target[place], factors[place], span)
+        return answer.to(kind) if kind.is_floating_point else answer.round().to(kind)
+
+    def _to_sizes(self, shape: list[int], sizes: list[int]) -> tuple[list[float], list[int]]:
+        factors = [size / was for size, was in zip(sizes, shape, strict=True)]
+        if self.aspect == "stretch":
+            return factors, [int(size) for size in sizes]
+        factor = min(factors) if self.aspect == "not_larger" else max(factors)
+        return [factor] * len(shape), [int(factor * was + 0.5) for was in shape]
+
+    def _is_bilinear(self, axes: list[int], shape: list[int], target: list[int], factors: list[float]) -> bool:
+        """Whether torch's own bilinear interpolation, which is faster than matrices, does the same."""
+        if self.mode != "linear" or self.antialias or self.exclude_outside or axes not in ([0, 1, 2, 3], [2, 3]):
+            return False
+        if len(axes) == 4 and target[:2] != shape[:2]:
+            return False
+        exact = all(new == was * factor for new, was, factor in zip(target, shape, factors, strict=True))
+        return exact and self.coordinates in ("half_pixel", "align_corners", "pytorch_half_pixel") and min(target) > 1
+
+    def _along(
+        self, image: Tensor, axis: int, size: int, target: int, factor: float, span: tuple[float, float]
+    ) -> Tensor:
+        key = (self.mode, self.coordinates, self.nearest, self.cubic_a, self.exclude_outside, self.antialias)
+        weights, outside = _weights(key, size, target, factor, span)
+        if self.mode == "nearest":
+            answer = image.index_select(axis, torch.from_numpy(weights).to(image.device))
+        else:
+            matrix = torch.from_numpy(weights).to(image.device)
+            answer = image.movedim(axis, -1).matmul(matrix.T).movedim(-1, axis)
+        if outside is None:
+            return answer
+        shape = [1] * image.ndim
+        shape[axis] = -1
+        return torch.where(torch.from_numpy(outside).to(image.device).view(shape), self.extrapolation, answer)
+
+
+@lru_cache(maxsize=64)
+def _weights(
+    key: tuple[str, str, str, float, bool, bool], size: int, target: int, factor: float, span: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The interpolation matrix (target, size), or for nearest the index (target,) of each pixel; and what is outside."""
+    mode, coordinates, nearest, cubic_a, exclude_outside, antialias = key
+    where = _source(coordinates, size, target, factor, span)
+    outside = (where < 0) | (where > size - 1) if coordinates == "tf_crop_and_resize" else None
+    if mode == "nearest":
+        rounded = {
+            "round_prefer_floor": np.ceil(where - 0.5),
+            "round_prefer_ceil": np.floor(where + 0.5),
+            "floor": np.floor(where),
+            "ceil": np.ceil(where),
+        }[nearest]
+        return rounded.clip(0, size - 1).astype(np.int64), outside
+    narrow = min(factor, 1.0) if antialias else 1.0
+    reach = ceil(_RADIUS[mode] / narrow)
+    taps = np.floor(where).astype(np.int64)[:, None] + np.arange(-reach, reach + 1)
+    weights = _filter(mode, (taps - where[:, None]) * narrow, cubic_a)
+    if exclude_outside:
+        weights[(taps < 0) | (taps >= size)] = 0
+    if exclude_outside or antialias:
+        weights /= weights.sum(axis=1, keepdims=True)
+    matrix = np.zeros((target, size))
+    rows = np.broadcast_to(np.arange(target)[:, None], taps.shape)
+    np.add.at(matrix, (rows, taps.clip(0, size - 1)), weights)
+    return matrix.astype(np.float32), outside
+
+
+def _source(coordinates: str, size: int, target: int, factor: float, span: tuple[float, float]) -> np.ndarray:
+    """Where (target,) each pixel of the answer lies in the image."""
+    place, length = np.arange(target, dtype=np.float64), size * factor
+    if coordinates == "align_corners":
+        return place * (size - 1) / (length - 1) if length != 1 else np.zeros(target)
+    if coordinates == "asymmetric":
+        return place / factor
+    if coordinates == "tf_crop_and_resize":
+        width = (span[1] - span[0]) * (size - 1)
+        return span[0] * (size - 1) + (place * width / (length - 1) if length != 1 else np.full(target, width / 2))
+    centre = (place + 0.5) / factor - 0.5
+    if coordinates == "pytorch_half_pixel" and length == 1:
+        return np.full(target, -0.5)
+    if coordinates == "half_pixel_symmetric":
+        return centre + size / 2 * (1 - target / length)
+    return centre
+
+
+def _filter(mode: str, distance: np.ndarray, a: float) -> np.ndarray:
+    """Weights at distances in pixels: a triangle, or the cubic of Keys 1981."""
+    x = np.abs(distance)
+    if mode == "linear":
+        return np.clip(1 - x, 0, 1)
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * (x**3 - 5 * x**2 + 8 * x - 4)
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
