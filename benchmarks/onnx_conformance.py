@@ -1,8 +1,8 @@
 """How much of ONNX the twin computes as the standard says: the conformance cases of the onnx package.
 
-`python -m benchmarks.onnx_conformance` runs the cases of the operators that image models use through the twin and prints,
-an operator a line, how many agree, and of those that do not, why. Float8, 4-bit and text cases and training modes are
-left out: no shipped image model has them on its way from the image to the scores.
+`python -m benchmarks.onnx_conformance` runs the cases of the operators that image models use through the twin and
+prints, an operator a line, how many agree, and of those that do not, why. Float8, 4-bit and text cases and training
+modes are left out: no shipped image model has them on its way from the image to the scores.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ import torch
 from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 
-OPERATORS = (
-    "Abs Add And Attention AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv ConvTranspose "
-    "DepthToSpace DequantizeLinear Div Dropout Einsum Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements "
-    "GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool GridSample GroupNormalization HardSigmoid HardSwish Identity "
-    "InstanceNormalization LRN LayerNormalization LeakyRelu Log LogSoftmax LpNormalization MatMul Max MaxPool Mean Min "
-    "Mish Mul Neg PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear RMSNormalization Reciprocal ReduceL2 ReduceMax "
-    "ReduceMean ReduceMin ReduceSum Relu Reshape Resize Selu Shape Sigmoid Slice Softmax Softplus SpaceToDepth Split Sqrt "
-    "Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Upsample Where"
-).split()
+OPERATORS = """
+Abs Add And Attention AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv
+ConvTranspose DepthToSpace DequantizeLinear Div Dropout Einsum Elu Equal Erf Exp Expand Flatten Floor Gather
+GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool GridSample GroupNormalization HardSigmoid
+HardSwish Identity InstanceNormalization LRN LayerNormalization LeakyRelu Log LogSoftmax LpNormalization
+MatMul Max MaxPool Mean Min Mish Mul Neg PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear
+RMSNormalization Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Resize Selu Shape
+Sigmoid Slice Softmax Softplus SpaceToDepth Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Upsample
+Where
+""".split()  # noqa: SIM905 (a list would be a page)
 _FLOATS = {"FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16"}
 _LEFT_OUT = ("FLOAT8", "FLOAT4", "FLOAT6", "INT4", "INT2", "STRING")
 
@@ -51,7 +52,8 @@ def cases() -> Iterator[Case]:
         warnings.simplefilter("ignore")  # they compute overflows on purpose
         found = collect_testcases()
     for case in found:
-        assert case.model is not None and case.data_sets is not None
+        assert case.model is not None
+        assert case.data_sets is not None
         nodes = case.model.graph.node
         if len(nodes) != 1 or nodes[0].op_type not in OPERATORS or "training" in case.name or not _usual(case.model):
             continue
@@ -69,7 +71,7 @@ def _usual(model: ModelProto) -> bool:
 
 def _tensor(value: Any) -> torch.Tensor:
     """A case's value; numpy has no bfloat16, and the package gives some values as messages."""
-    array = numpy_helper.to_array(value) if isinstance(value, TensorProto) else np.array(value)
+    array = numpy_helper.to_array(value).copy() if isinstance(value, TensorProto) else np.array(value)
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.astype(np.float32)).bfloat16()
     return torch.from_numpy(array)

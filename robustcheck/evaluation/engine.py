@@ -193,9 +193,7 @@ class Engine:
         if len(holding):
             self.held(rows.take(holding), images[torch.from_numpy(holding).to(images.device)])
 
-    def _judge(
-        self, rows: Rows, images: torch.Tensor, told: Told, places: np.ndarray, *, fooled: bool
-    ) -> np.ndarray:
+    def _judge(self, rows: Rows, images: torch.Tensor, told: Told, places: np.ndarray, *, fooled: bool) -> np.ndarray:
         """Adjudicate images, report the counterexamples; returns which rows (M,) are broken.
 
         Each image is proposed as the nearest storable one; if that holds, as its storable neighbour on the gradient's

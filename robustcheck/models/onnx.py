@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from robustcheck.models.twin import Twin
 
 _NO_TWIN = "this ONNX candidate gives predictions and no gradients, which this attack needs: "
+_AT_ONCE = 4  # images that a gradient is tried on
 _REFUSED = "export the network again, or use an attack that asks for scores only (square)"
 
 
@@ -39,9 +40,7 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
     elif _quantises_batches(path):
         forward = in_batches(session, least=1, most=1)
         notes.append("it quantises a whole batch by its range: images are given to it one by one")
-    network = Network(
-        forward=forward, device=device, takes=session.takes, sources=tuple(libraries), notes=tuple(notes)
-    )
+    network = Network(forward=forward, device=device, takes=session.takes, sources=tuple(libraries), notes=tuple(notes))
     from robustcheck.models.twin import NoTwin, make_twin  # onnx2fx takes a moment to import
 
     try:
@@ -60,11 +59,13 @@ def _with_twin(network: Network, twin: Twin, images: Sequence[torch.Tensor]) -> 
     note = "searches follow a differentiable twin of the graph, which agrees with ONNX Runtime"
     if twin.rounded:
         note += "; gradients go straight through its rounding"
-    reason = agreement.difference(network.forward, twin.module, images, allowed)
+    images = [part for some in images for part in some.split(_AT_ONCE)]
+    ask: Forward = twin.module.forward  # a call of the module itself would print what goes wrong
+    reason = agreement.difference(network.forward, ask, images, allowed)
     if reason is None:
-        return replace(network, twin=twin.module, module=twin.module, notes=(*network.notes, note))
+        return replace(network, twin=ask, module=twin.module, notes=(*network.notes, note))
     if twin.batch:
-        fixed = in_batches(twin.module, least=twin.batch, most=twin.batch)
+        fixed = in_batches(ask, least=twin.batch, most=twin.batch)
         if agreement.difference(network.forward, fixed, images, allowed) is None:
             note += f"; it takes batches of {twin.batch}, as the graph does"
             return replace(network, twin=fixed, notes=(*network.notes, note))

@@ -63,7 +63,7 @@ class Session:
         """Scores (N, …), in float32, of inputs (N, …)."""
         values = self._as_taken(inputs.detach())
         try:
-            answer = self._bound(values, self._row) if self._row else self._first(values)
+            answer = self._bound(values, self._row) if self._row and len(values) else self._first(values)
         except Exception as error:  # noqa: BLE001 (ONNX Runtime's exceptions share no base but Exception)
             raise RuntimeError(" ".join(str(error).split())) from None  # the numbers stand in its further lines
         return answer.float()
@@ -119,9 +119,9 @@ def _start(path: Path, providers: list[Any], operators: Sequence[Path]) -> Any:
     except Exception as error:  # noqa: BLE001 (ONNX Runtime's exceptions share no base but Exception)
         raise CandidateError(f"ONNX Runtime cannot load {path.name}: {first_line(error)}") from None
     wanted = providers[0][0] if isinstance(providers[0], tuple) else providers[0]
-    if session.get_providers()[0] != wanted:
+    if (obtained := session.get_providers()[0]) != wanted:
         raise CandidateError(
-            f"ONNX Runtime was asked for {wanted} and uses {session.get_providers()[0]}: its CUDA libraries do not load; "
+            f"ONNX Runtime was asked for {wanted} and uses {obtained}: its CUDA libraries do not load; "
             "mend the installation, or say device: cpu"
         )
     return session

@@ -52,7 +52,9 @@ ATTACKS = {
 }
 
 
-def _run(*, batch=16, steps=6, restarts=2, levels=3, count=50, order=None, network=None, attack=None, near=None) -> Searched:
+def _run(
+    *, batch=16, steps=6, restarts=2, levels=3, count=50, order=None, network=None, attack=None, near=None
+) -> Searched:
     network = network or Counting()
     rng = np.random.default_rng(0)
     images = rng.integers(60, 196, (count, 1, 6, 6)).astype(np.uint8)

@@ -295,7 +295,7 @@ def test_a_budget_below_one_level_of_these_images_is_an_error_of_its_gate(projec
     assert "0.5/255 is 0.5 of a grey level" in gate.error
 
 
-def test_onnx_predicts_and_says_why_it_cannot_be_attacked_white_box(project):
+def test_onnx_is_judged_by_onnx_runtime_and_searched_through_its_twin(project):
     class Brightness(torch.nn.Module):
         def forward(self, image):
             excess = (image.flatten(1).mean(dim=1) - 0.5) * 20
@@ -310,10 +310,10 @@ def test_onnx_predicts_and_says_why_it_cannot_be_attacked_white_box(project):
     (project / "policy.yaml").write_text(text)
     report = run(load_policy(project / "policy.yaml"))
     clean, *attacked = report.gates
-    assert clean.verdict == "pass"
     assert clean.metrics["accuracy"].value == 1.0
-    assert {gate.verdict for gate in attacked} == {"error"}
-    assert "ONNX candidates give predictions in this version, not gradients" in attacked[0].error
+    for gate in attacked:
+        assert gate.metrics["accuracy"].value == accuracy_at(gate.threat.epsilon_levels)
+    assert any("twin" in note for note in report.model.notes)
 
 
 NO_ANSWERS = """

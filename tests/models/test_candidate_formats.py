@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto
 from torch.nn.functional import cross_entropy
 
-from robustcheck.errors import AccessError, CandidateError
+from robustcheck.errors import CandidateError
 
 ZEROS = torch.zeros(6, dtype=torch.int64)
 
@@ -41,7 +41,7 @@ WITH_GRADIENTS = {
     "batch-of-3-to-5.pt2": partial(tiny.save_exported, batch=torch.export.Dim("b", min=3, max=5), number=4),
     "untried-batch.pt2": partial(tiny.save_exported, batch=torch.export.Dim.AUTO),
 }
-PREDICTIONS_ONLY = {
+THROUGH_TWINS = {
     "dynamo.onnx": tiny.save_onnx,
     "dynamo-batch-of-4.onnx": partial(tiny.save_onnx, batch=4),
     "external.onnx": tiny.save_onnx_external,
@@ -49,7 +49,7 @@ PREDICTIONS_ONLY = {
     "old-batch-of-1.onnx": partial(tiny.save_onnx_old, batch=1),
     "old-batch-of-4.onnx": partial(tiny.save_onnx_old, batch=4),
 }
-SAVERS = WITH_GRADIENTS | PREDICTIONS_ONLY
+SAVERS = WITH_GRADIENTS | THROUGH_TWINS
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_the_same_scores(name, artefacts, net):
     assert candidate.info.output == "logits (told from 7 samples)"
 
 
-@pytest.mark.parametrize("name", WITH_GRADIENTS)
+@pytest.mark.parametrize("name", SAVERS)
 def test_the_same_gradients(name, artefacts, net):
     samples = tiny.pictures(7)
     candidate, _ = tiny.load(artefacts / name, samples, preprocess={"range": [-1, 1]}, batch_size=3)
@@ -92,14 +92,6 @@ def test_the_same_gradients(name, artefacts, net):
     torch.testing.assert_close(logits, _expected(net, images), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(loss, cross_entropy(net(images * 2 - 1), labels, reduction="none"), rtol=1e-4, atol=1e-6)
     assert gradient.abs().sum() > 0
-
-
-@pytest.mark.parametrize("name", ["old.onnx", "dynamo.onnx"])
-def test_onnx_gives_no_gradients_and_says_what_does(name, artefacts):
-    candidate, _ = tiny.load(artefacts / name)
-    with pytest.raises(AccessError, match=r"predictions in this version, not gradients.*\.pt2 or \.ts"):
-        candidate.gradient(tiny.pictures().shares(), ZEROS, ZEROS, _cross_entropy)
-    assert candidate.meter.gradient == 0
 
 
 @pytest.mark.parametrize(
@@ -241,10 +233,39 @@ def test_onnx_prints_nothing_of_its_own(tmp_path, capfd):
     assert captured.out == captured.err == ""
 
 
-def test_several_outputs_are_refused(tmp_path):
+def test_several_outputs_are_a_question(tmp_path):
     tiny.save_linear_onnx(tmp_path / "two.onnx", WEIGHTS, outputs=("scores", "features"))
-    with pytest.raises(CandidateError, match=r"two\.onnx has 2 outputs \(scores, features\).*the scores alone"):
+    question = r"two\.onnx has 2 outputs \(scores \(float n×2\), features \(float n×2\)\).*Say model\.output_name"
+    with pytest.raises(CandidateError, match=question):
         tiny.load(tmp_path / "two.onnx")
+    with pytest.raises(CandidateError, match=r"no output 'score', which model\.output_name asks for; it has scores"):
+        tiny.load(tmp_path / "two.onnx", output_name="score")
+
+
+def test_one_of_several_outputs(tmp_path, net):
+    class Two(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, image):
+            scores = self.net(image)
+            return image.mean(dim=(2, 3)), scores
+
+    names = {"input_names": ["image"], "output_names": ["features", "scores"]}
+    axes = {"image": {0: "batch"}, "features": {0: "batch"}, "scores": {0: "batch"}}
+    tiny.quietly(
+        torch.onnx.export, Two().eval(), (tiny.image_for(net),), str(tmp_path / "two.onnx"), dynamo=False,
+        dynamic_axes=axes, **names,
+    )  # fmt: skip
+    samples = tiny.pictures()
+    candidate, logits = tiny.load(tmp_path / "two.onnx", samples, output_name="scores")
+    with torch.no_grad():
+        torch.testing.assert_close(logits, net(samples.shares()), rtol=1e-5, atol=1e-6)
+    _, _, gradient = candidate.gradient(samples.shares(), ZEROS, ZEROS, _first_score)
+    wanted = samples.shares().requires_grad_()
+    (expected,) = torch.autograd.grad(net(wanted)[:, 0].sum(), wanted)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_several_inputs_are_refused(tmp_path):
@@ -265,7 +286,7 @@ def test_an_answer_that_is_the_decided_label_is_refused(tmp_path):
     del model.graph.output[:]
     model.graph.output.append(onnx.helper.make_tensor_value_info("label", TensorProto.INT64, ["n"]))
     (tmp_path / "label.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(CandidateError, match=r"answers with tensor\(int64\), not with scores"):
+    with pytest.raises(CandidateError, match=r"answers with tensor\(int64\) in label, not with scores"):
         tiny.load(tmp_path / "label.onnx")
 
 

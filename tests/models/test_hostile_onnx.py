@@ -11,7 +11,7 @@ import tiny_models as tiny
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from robustcheck.models.onnx import onnx_files
+from robustcheck.models.onnx_file import onnx_files
 
 WEIGHTS = np.random.default_rng(0).normal(size=(tiny.HEIGHT * tiny.WIDTH, 2)).astype(np.float32)
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from math import ceil
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from onnx import NodeProto
+from onnx2fx import register_op
+from torch import Tensor, fx, nn
 from torch.nn import functional
+
+from robustcheck.models.twin.builder import Builder, attribute, call, input_of
 
 _RADIUS = {"linear": 1, "cubic": 2}
 
@@ -112,7 +117,7 @@ class Resize(nn.Module):
 def _weights(
     key: tuple[str, str, str, float, bool, bool], size: int, target: int, factor: float, span: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The interpolation matrix (target, size), or for nearest the index (target,) of each pixel; and what is outside."""
+    """The interpolation matrix (target, size), or for nearest the indexes (target,); and which pixels are outside."""
     mode, coordinates, nearest, cubic_a, exclude_outside, antialias = key
     where = _source(coordinates, size, target, factor, span)
     outside = (where < 0) | (where > size - 1) if coordinates == "tf_crop_and_resize" else None
@@ -164,3 +169,44 @@ def _filter(mode: str, distance: np.ndarray, a: float) -> np.ndarray:
     near = (a + 2) * x**3 - (a + 3) * x**2 + 1
     far = a * (x**3 - 5 * x**2 + 8 * x - 4)
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+
+
+def _resize(builder: Builder, node: NodeProto, roi: int, scales: int, sizes: int, **settings: Any) -> fx.Node:
+    module = Resize(**settings)
+    given = [input_of(builder, node, place) if place else None for place in (0, roi, scales, sizes)]
+    given[0] = input_of(builder, node, 0)
+    return call(builder, node, module, *given)
+
+
+@register_op("Resize", since_version=11)
+def _resize_11(builder: Builder, node: NodeProto) -> fx.Node:
+    return _resize(
+        builder,
+        node,
+        1,
+        2,
+        3,
+        mode=attribute(node, "mode", "nearest"),
+        coordinates=attribute(node, "coordinate_transformation_mode", "half_pixel"),
+        nearest=attribute(node, "nearest_mode", "round_prefer_floor"),
+        cubic_a=attribute(node, "cubic_coeff_a", -0.75),
+        exclude_outside=bool(attribute(node, "exclude_outside", 0)),
+        extrapolation=attribute(node, "extrapolation_value", 0.0),
+        antialias=bool(attribute(node, "antialias", 0)),
+        axes=attribute(node, "axes"),
+        aspect=attribute(node, "keep_aspect_ratio_policy", "stretch"),
+    )
+
+
+@register_op("Resize", since_version=10)
+@register_op("Upsample", since_version=9)
+def _resize_10(builder: Builder, node: NodeProto) -> fx.Node:
+    settings = {"mode": attribute(node, "mode", "nearest"), "coordinates": "asymmetric", "nearest": "floor"}
+    return _resize(builder, node, 0, 1, 0, **settings)
+
+
+@register_op("Upsample", since_version=7)
+def _upsample_7(builder: Builder, node: NodeProto) -> fx.Node:
+    scales = tuple(attribute(node, "scales"))
+    module = Resize(mode=attribute(node, "mode", "nearest"), coordinates="asymmetric", nearest="floor", scales=scales)
+    return call(builder, node, module, input_of(builder, node, 0))

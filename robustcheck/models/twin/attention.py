@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import operator
+
 import torch
-from torch import Tensor, nn
+from onnx import NodeProto
+from onnx2fx import register_op
+from torch import Tensor, fx, nn
 from torch.nn import functional
+
+from robustcheck.models.twin.builder import Builder, attribute, call, inputs_of
 
 
 class Attention(nn.Module):
     """softmax(scale · QKᵀ + mask) V; a query that may look at nothing answers 0.
 
     Args:
-        heads: of queries, and of keys and values, where inputs are (N, length, width) and not (N, heads, length, width).
+        heads: of queries, and of keys and values, where inputs are (N, length, width), not (N, heads, length, width).
         scale: of QKᵀ; None: 1 / √width of a head.
         softcap: c · tanh(x / c) bounds the products before they are masked; 0: no bound.
         causal: no query looks at later keys.
@@ -70,7 +76,7 @@ class Attention(nn.Module):
     def _bias(
         self, query: Tensor, key: Tensor, mask: Tensor | None, before: int, lengths: Tensor | None
     ) -> Tensor | None:
-        """What is added to the products (…, queries, keys): -∞ where a query may not look; None if it may everywhere."""
+        """What is added to products (…, queries, keys), -∞ where a query may not look; None if it may everywhere."""
         queries, keys = query.shape[2], key.shape[2]
         allowed = torch.ones((queries, keys), dtype=torch.bool, device=query.device)
         offset = torch.tensor(before, device=query.device)
@@ -103,3 +109,18 @@ class Attention(nn.Module):
 def _split(flat: Tensor, heads: int) -> Tensor:
     """(N, length, heads · width) to (N, heads, length, width)."""
     return flat.unflatten(2, (heads, -1)).transpose(1, 2)
+
+
+@register_op("Attention", since_version=23)
+def _attention(builder: Builder, node: NodeProto) -> fx.Node:
+    heads = attribute(node, "q_num_heads"), attribute(node, "kv_num_heads")
+    module = Attention(
+        heads=None if None in heads else heads,
+        scale=attribute(node, "scale"),
+        softcap=attribute(node, "softcap", 0.0),
+        causal=bool(attribute(node, "is_causal", 0)),
+        window=(attribute(node, "left_window_size", -1), attribute(node, "right_window_size", -1)),
+        mode=attribute(node, "qk_matmul_output_mode", 0),
+    )
+    answers = call(builder, node, module, *inputs_of(builder, node, 7))
+    return builder.call_function(operator.getitem, args=(answers, 0)) if len(node.output) == 1 else answers

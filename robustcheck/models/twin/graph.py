@@ -1,92 +1,20 @@
-"""A differentiable twin of an ONNX graph: torch's answer to the same image, and its gradient.
-
-The converter is onnx2fx, and nothing outside this folder's twin files knows: another can take its place. The twin only
-searches. It is compared with ONNX Runtime before it is used (`agreement`), and no verdict is its own.
-"""
+"""An ONNX graph before it is converted: constants computed, one output, float32, names of ours, any batch size."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-import onnx2fx
 import onnxruntime
-import torch
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
-from onnx2fx.exceptions import UnsupportedOpError
-from torch import fx
-
-from robustcheck.models import twin_operators
-from robustcheck.models.network import first_line, freeze
 
 _FOLDABLE_BYTES = 2**30  # of a file that ONNX Runtime rewrites as one message, which can have 2 GiB
 _NARROW = (TensorProto.FLOAT16, TensorProto.DOUBLE)
-_ADVICE = "export the network again with other operators, or use an attack that asks for scores only (square)"
-_ROUNDED_OPERATORS = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger")
 
 
-class NoTwin(Exception):  # noqa: N818 (not a failure: the artefact still answers)
-    """A graph has no differentiable form; the message says why and what to do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Twin:
-    """A graph in torch."""
-
-    module: fx.GraphModule  # float32 inputs (N, …) to scores; weights frozen
-    batch: int | None  # the only batch size that it takes; None: any
-    rounded: bool  # it works on whole numbers somewhere, which gradients go straight through
-    halves: bool  # it works in float16 somewhere, and its twin in float32
-
-
-def make_twin(path: Path, output: str, device: torch.device, *, flat: bool = False) -> Twin:
-    """Convert the graph of a checked file.
-
-    Args:
-        path: the .onnx file.
-        output: which of its outputs are the scores.
-        device: where the twin is to live.
-        flat: it takes a row of numbers for an image.
-
-    Raises:
-        NoTwin: it cannot be converted.
-    """
-    model = _folded(path)
-    rounded = any(node.op_type in _ROUNDED_OPERATORS for node in _nodes(model.graph))
-    _keep_only(model.graph, output)
-    halves = _widen(model)
-    kind = _anonymise(model)
-    batch = _free_batch(model.graph)
-    module = converted(model)
-    _adapt_inputs(module, kind, flat=flat)
-    module.graph.eliminate_dead_code()
-    module.recompile()
-    freeze(module)
-    return Twin(module=module.eval().to(device), batch=batch, rounded=rounded, halves=halves)
-
-
-def converted(model: ModelProto) -> fx.GraphModule:
-    """A graph in torch, operator by operator.
-
-    Raises:
-        NoTwin: an operator of it has no differentiable form.
-    """
-    try:
-        return onnx2fx.convert(model)
-    except UnsupportedOpError as error:
-        domain = f"{error.domain}." if error.domain else ""
-        what = f"its operator {domain}{error.op_type} (opset {error.opset_version}) has no differentiable form here"
-    except NotImplementedError as error:
-        what = f"its {error} has no differentiable form here"
-    except Exception as error:  # noqa: BLE001 (a converter's code meets any graph there is)
-        what = f"its graph cannot be converted ({first_line(error)})"
-    raise NoTwin(f"{what}; {_ADVICE}")
-
-
-def _folded(path: Path) -> ModelProto:
+def folded(path: Path) -> ModelProto:
     """The graph with its constants computed and its batch norms in its convolutions, in standard operators."""
     model = onnx.load(path)
     if model.ByteSize() > _FOLDABLE_BYTES:
@@ -104,12 +32,12 @@ def _folded(path: Path) -> ModelProto:
             return model
 
 
-def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
+def nodes(graph: GraphProto) -> Iterator[NodeProto]:
     """Nodes of a graph and of the graphs within it."""
     for node in graph.node:
         yield node
         for inner in _inner(node):
-            yield from _nodes(inner)
+            yield from nodes(inner)
 
 
 def _inner(node: NodeProto) -> Iterator[GraphProto]:
@@ -127,14 +55,14 @@ def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
             yield from _graphs(inner)
 
 
-def _keep_only(graph: GraphProto, output: str) -> None:
+def keep_only(graph: GraphProto, output: str) -> None:
     """Drop the other outputs, and what only they need."""
     wanted, kept = {output}, list[NodeProto]()
     for node in reversed(graph.node):
         if wanted.intersection(node.output):
             kept.append(node)
             wanted.update(node.input)
-            wanted.update(name for inner in _inner(node) for deep in _nodes(inner) for name in deep.input)
+            wanted.update(name for inner in _inner(node) for deep in nodes(inner) for name in deep.input)
             wanted.update(value.name for inner in _inner(node) for value in inner.output)
     outputs = [value for value in graph.output if value.name == output]
     tensors = [tensor for tensor in graph.initializer if tensor.name in wanted]
@@ -144,7 +72,7 @@ def _keep_only(graph: GraphProto, output: str) -> None:
         field.extend(copies)
 
 
-def _widen(model: ModelProto) -> bool:
+def widen(model: ModelProto) -> bool:
     """Everything of another precision in float32; whether something was in float16."""
     halves = False
     for graph in _graphs(model.graph):
@@ -174,7 +102,7 @@ def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
                 yield attribute.t
 
 
-def _anonymise(model: ModelProto) -> int:
+def anonymise(model: ModelProto) -> int:
     """Give every value a name of ours: the converter writes Python, and names are the file's author's.
 
     Returns:
@@ -199,7 +127,7 @@ def _anonymise(model: ModelProto) -> int:
     return kind
 
 
-def _free_batch(graph: GraphProto) -> int | None:
+def free_batch(graph: GraphProto) -> int | None:
     """Let a graph of a fixed batch size take any, as far as its reshapes tell; the size that was fixed."""
     held = {tensor.name: tensor for tensor in graph.initializer}
     (image,) = (value for value in graph.input if value.name not in held)
@@ -220,27 +148,3 @@ def _free_batch(graph: GraphProto) -> int | None:
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
     return batch
-
-
-def _adapt_inputs(module: fx.GraphModule, kind: int, *, flat: bool) -> None:
-    """Images as the file's own input holds them: whole numbers, halves, or rows."""
-    steps = [_as_bytes] * (kind == TensorProto.UINT8) + [_as_halves] * (kind == TensorProto.FLOAT16)
-    image = held = next(node for node in module.graph.nodes if node.op == "placeholder")
-    users = list(image.users)
-    for step in [*steps, *[_as_rows] * flat]:
-        with module.graph.inserting_after(held):
-            held = module.graph.call_function(step, (held,))
-    for user in users:
-        user.replace_input_with(image, held)
-
-
-def _as_rows(values: torch.Tensor) -> torch.Tensor:
-    return values.flatten(1)
-
-
-def _as_bytes(values: torch.Tensor) -> torch.Tensor:
-    return twin_operators.straight_through(values, values.round().clamp(0, 255))
-
-
-def _as_halves(values: torch.Tensor) -> torch.Tensor:
-    return twin_operators.straight_through(values, values.half().float())

@@ -1,0 +1,232 @@
+"""Whether networks that people export can be attacked as ONNX: `python -m benchmarks.onnx_zoo`.
+
+Architectures of torchvision and MONAI, by both of torch's exporters, with a fixed and a dynamic batch. Each file is
+loaded as a policy would load it: checked, run by ONNX Runtime, converted, its twin compared in scores and gradients.
+Then PGD follows the twin, and the same stored images are shown to both. A line an export; the last line counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate
+
+from benchmarks.images import ARCHIVE
+
+TORCHVISION = """
+alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s googlenet inception_v3 maxvit_t mnasnet0_5
+mnasnet1_0 mobilenet_v2 mobilenet_v3_large mobilenet_v3_small regnet_x_400mf regnet_y_400mf resnet18 resnet34
+resnet50 resnext50_32x4d shufflenet_v2_x0_5 shufflenet_v2_x1_0 squeezenet1_0 squeezenet1_1 swin_t swin_v2_t
+vgg11 vgg11_bn vit_b_16 wide_resnet50_2
+""".split()  # noqa: SIM905 (a list would be a page)
+MONAI = ("densenet", "se-resnet", "unet", "vit", "resnet")
+_SIDES = {"inception_v3": 96, "maxvit_t": 224, "vit_b_16": 224, "swin_t": 64, "swin_v2_t": 64}
+_SIDE = 64
+_STEPS, _LEVELS = 10, 2
+
+
+class FirstOf(nn.Module):
+    """A network whose first answer, averaged over any pixels, is the scores."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores (N, 2)."""
+        answer = self.network(images)
+        scores: Tensor = answer[0] if isinstance(answer, tuple) else answer
+        return scores.mean(dim=(2, 3)) if scores.ndim == 4 else scores
+
+
+def _torchvision(name: str) -> nn.Module:
+    from torchvision import models
+
+    extra = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    network: nn.Module = models.get_model(name, weights=None, num_classes=2, **extra)
+    if name in ("googlenet", "inception_v3"):
+        network.aux_logits = False
+        network.AuxLogits = network.aux1 = network.aux2 = None
+    return network
+
+
+def _monai(name: str, side: int) -> nn.Module:
+    from monai.networks import nets
+
+    make: dict[str, Callable[[], nn.Module]] = {
+        "densenet": lambda: nets.DenseNet121(spatial_dims=2, in_channels=3, out_channels=2),
+        "se-resnet": lambda: nets.SEResNet50(spatial_dims=2, in_channels=3, num_classes=2),
+        "unet": lambda: nets.UNet(2, 3, 2, channels=(8, 16, 32), strides=(2, 2), num_res_units=1),
+        "vit": lambda: nets.ViT(3, side, 16, hidden_size=64, mlp_dim=128, num_layers=3, num_heads=4,
+                                classification=True, num_classes=2, spatial_dims=2, post_activation=""),
+        "resnet": lambda: nets.resnet18(spatial_dims=2, n_input_channels=3, num_classes=2),
+    }  # fmt: skip
+    return FirstOf(make[name]())
+
+
+def networks(only: Sequence[str]) -> Iterator[tuple[str, nn.Module, int]]:
+    """Names, networks in evaluation mode, and the side of their images."""
+    for name in (*TORCHVISION, *(f"monai:{name}" for name in MONAI)):
+        if only and name not in only:
+            continue
+        side = _SIDES.get(name, _SIDE)
+        torch.manual_seed(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            network = _monai(name.partition(":")[2], side) if name.startswith("monai:") else _torchvision(name)
+        yield name, network, side
+
+
+def images(side: int, count: int) -> Tensor:
+    """X-rays (count, 3, side, side) as stored shares."""
+    with np.load(ARCHIVE) as archive:
+        stored = torch.from_numpy(archive["test_images"][:count]).float()[:, None] / 255
+    large = interpolate(stored, (side, side), mode="bilinear", align_corners=False).clamp(0, 1)
+    return ((large * 255).round() / 255).expand(-1, 3, -1, -1).contiguous()
+
+
+def _settle(network: nn.Module, some: Tensor) -> nn.Module:
+    """Random weights with sensible statistics, and scores that differ between images."""
+    network.train()
+    with torch.no_grad():
+        for _ in range(3):
+            network(torch.cat([some, 1 - some]))
+    return network.eval().requires_grad_(False)
+
+
+def export(network: nn.Module, some: Tensor, path: Path, *, dynamo: bool, batch: int | None) -> None:
+    """By torch's new or old exporter; batch: None for a dynamic one."""
+    example = some[: batch or 2]
+    options: dict[str, Any] = {"input_names": ["image"], "output_names": ["scores"], "dynamo": dynamo}
+    if batch is None and dynamo:
+        options["dynamic_shapes"] = ({0: torch.export.Dim("batch")},)
+    elif batch is None:
+        options["dynamic_axes"] = {"image": {0: "batch"}, "scores": {0: "batch"}}
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        torch.onnx.export(network, (example,), str(path), external_data=False, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """What became of one export."""
+
+    exported: bool
+    loaded: bool = False
+    agrees: bool = False
+    twin: float | None = None  # what PGD leaves of the accuracy, as the twin sees it
+    artefact: float | None = None  # and as ONNX Runtime does
+    why: str = ""
+
+
+class _Samples:
+    """Images in memory, as a candidate is shown them at load."""
+
+    maximum = 255
+
+    def __init__(self, shares: Tensor) -> None:
+        self._stored = (shares * 255).round().byte().numpy()
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def shape_of(self, index: int, /) -> tuple[int, int, int]:
+        shape: tuple[int, int, int] = self._stored[index].shape
+        return shape
+
+    def image(self, index: int, /) -> np.ndarray:
+        image: np.ndarray = self._stored[index]
+        return image
+
+
+def judge(path: Path, some: Tensor) -> Line:
+    """Load an export as a policy would, and attack it through its twin."""
+    from robustcheck.errors import EvaluationError
+    from robustcheck.models import load_candidate
+    from robustcheck.policy import ModelSpec
+
+    spec = ModelSpec(
+        path=path.name, task="multiclass", labels=("a", "b"), device="cpu", precision="full", output="logits"
+    )
+    try:
+        candidate, logits = load_candidate(spec, folder=path.parent, samples=_Samples(some))
+    except EvaluationError as error:
+        return Line(exported=True, why=str(error))
+    if candidate.network.no_gradients:
+        return Line(exported=True, loaded=True, why=candidate.network.no_gradients)
+    labels = logits.argmax(dim=1)
+    attacked = some.clone()
+    for _ in range(_STEPS):
+        gradient = candidate.gradient(attacked, labels, labels, lambda x, y, _: cross_entropy(x, y, reduction="none"))[
+            2
+        ]
+        attacked = (attacked + _LEVELS / 4 / 255 * gradient.sign()).clamp(some - _LEVELS / 255, some + _LEVELS / 255)
+        attacked = attacked.clamp(0, 1)
+    attacked = (attacked * 255).round() / 255
+    twin = (candidate.search_logits(attacked).argmax(dim=1) == labels).float().mean()
+    artefact = (candidate.logits(attacked).argmax(dim=1) == labels).float().mean()
+    return Line(exported=True, loaded=True, agrees=True, twin=float(twin), artefact=float(artefact))
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="these architectures (monai:unet, …)")
+    parser.add_argument("--exporters", nargs="+", default=["new", "old"], choices=["new", "old"])
+    parser.add_argument("--batches", nargs="+", default=["dynamic", "fixed"], choices=["dynamic", "fixed"])
+    parser.add_argument("--images", type=int, default=6, help="how many X-rays are attacked (default: %(default)s)")
+    asked = parser.parse_args()
+    lines: list[Line] = []
+    print(f"{'architecture':22} {'exporter':8} {'batch':8} exported loaded agrees  twin  ONNX Runtime  seconds")
+    for name, network, side in networks(asked.only):
+        some = images(side, asked.images)
+        network = _settle(network, some)
+        for exporter in asked.exporters:
+            for batch in asked.batches:
+                began = time.perf_counter()
+                with tempfile.TemporaryDirectory() as folder:
+                    path = Path(folder) / "network.onnx"
+                    try:
+                        export(network, some, path, dynamo=exporter == "new", batch=1 if batch == "fixed" else None)
+                        line = judge(path, some)
+                    except Exception as error:  # noqa: BLE001 (what an exporter cannot do is a line of the table)
+                        line = Line(exported=False, why=f"{type(error).__name__}: {str(error).strip()[:80]}")
+                lines.append(line)
+                print(_row(name, exporter, batch, line, time.perf_counter() - began), flush=True)
+    exported = [line for line in lines if line.exported]
+    apart = [line for line in exported if line.agrees and line.twin != line.artefact]
+    print(
+        f"{len(lines)} exports tried, {len(exported)} made; of these {sum(line.loaded for line in exported)} loaded, "
+        f"{sum(line.agrees for line in exported)} with a twin that agrees, of which {len(apart)} leave another accuracy"
+    )
+
+
+def _row(name: str, exporter: str, batch: str, line: Line, seconds: float) -> str:
+    said = ["yes" if held else "no" for held in (line.exported, line.loaded, line.agrees)]
+    left = ["" if value is None else f"{value:.2f}" for value in (line.twin, line.artefact)]
+    why = " ".join(line.why.split())[:160]
+    return (
+        f"{name:22} {exporter:8} {batch:8} {said[0]:8} {said[1]:6} {said[2]:6} "
+        f"{left[0]:>5} {left[1]:>13} {seconds:8.1f}"
+        f"{f'  {why}' if why else ''}"
+    )
+
+
+if __name__ == "__main__":
+    main()

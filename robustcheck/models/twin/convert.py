@@ -1,0 +1,108 @@
+"""A differentiable twin of an ONNX graph: torch's answer to the same image, and its gradient.
+
+The converter is onnx2fx, and nothing outside this folder's twin files knows: another can take its place. The twin only
+searches. It is compared with ONNX Runtime before it is used (`agreement`), and no verdict is its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx2fx
+import torch
+from onnx import ModelProto, TensorProto
+from onnx2fx.exceptions import UnsupportedOpError
+from torch import fx
+
+from robustcheck.models.network import first_line, freeze
+from robustcheck.models.twin import attention, layers, linear_models, quantised, resize, rounding, standard
+from robustcheck.models.twin.graph import anonymise, folded, free_batch, keep_only, nodes, widen
+
+OPERATORS = (layers, rounding, quantised, resize, attention, standard, linear_models)
+"""Whoever imports these has registered their operators with onnx2fx."""
+
+_ADVICE = "export the network again with other operators, or use an attack that asks for scores only (square)"
+_ROUNDED_OPERATORS = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger")
+
+
+class NoTwin(Exception):
+    """A graph has no differentiable form; the message says why and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twin:
+    """A graph in torch."""
+
+    module: fx.GraphModule  # float32 inputs (N, …) to scores; weights frozen
+    batch: int | None  # the only batch size that it takes; None: any
+    rounded: bool  # it works on whole numbers somewhere, which gradients go straight through
+    halves: bool  # it works in float16 somewhere, and its twin in float32
+
+
+def make_twin(path: Path, output: str, device: torch.device, *, flat: bool = False) -> Twin:
+    """Convert the graph of a checked file.
+
+    Args:
+        path: the .onnx file.
+        output: which of its outputs are the scores.
+        device: where the twin is to live.
+        flat: it takes a row of numbers for an image.
+
+    Raises:
+        NoTwin: it cannot be converted.
+    """
+    model = folded(path)
+    rounded = any(node.op_type in _ROUNDED_OPERATORS for node in nodes(model.graph))
+    keep_only(model.graph, output)
+    halves = widen(model)
+    kind = anonymise(model)
+    batch = free_batch(model.graph)
+    module = converted(model)
+    _adapt_inputs(module, kind, flat=flat)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    freeze(module)
+    return Twin(module=module.eval().to(device), batch=batch, rounded=rounded, halves=halves)
+
+
+def converted(model: ModelProto) -> fx.GraphModule:
+    """A graph in torch, operator by operator.
+
+    Raises:
+        NoTwin: an operator of it has no differentiable form.
+    """
+    try:
+        return onnx2fx.convert(model)
+    except UnsupportedOpError as error:
+        domain = f"{error.domain}." if error.domain else ""
+        what = f"its operator {domain}{error.op_type} (opset {error.opset_version}) has no differentiable form here"
+    except NotImplementedError as error:
+        what = f"its {error} has no differentiable form here"
+    except Exception as error:  # noqa: BLE001 (a converter's code meets any graph there is)
+        what = f"its graph cannot be converted ({first_line(error)})"
+    raise NoTwin(f"{what}; {_ADVICE}")
+
+
+def _adapt_inputs(module: fx.GraphModule, kind: int, *, flat: bool) -> None:
+    """Images as the file's own input holds them: whole numbers, halves, or rows."""
+    steps = [_as_bytes] * (kind == TensorProto.UINT8) + [_as_halves] * (kind == TensorProto.FLOAT16)
+    image = held = next(node for node in module.graph.nodes if node.op == "placeholder")
+    users = list(image.users)
+    for step in [*steps, *[_as_rows] * flat]:
+        with module.graph.inserting_after(held):
+            held = module.graph.call_function(step, (held,))
+    for user in users:
+        user.replace_input_with(image, held)
+
+
+def _as_rows(values: torch.Tensor) -> torch.Tensor:
+    return values.flatten(1)
+
+
+def _as_bytes(values: torch.Tensor) -> torch.Tensor:
+    return rounding.straight_through(values, values.round().clamp(0, 255))
+
+
+def _as_halves(values: torch.Tensor) -> torch.Tensor:
+    return rounding.straight_through(values, values.half().float())

@@ -1,0 +1,55 @@
+"""Linear models of scikit-learn, as skl2onnx writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from onnx import NodeProto
+from onnx2fx import register_op
+from torch import Tensor, fx
+
+from robustcheck.models.twin.builder import Builder, attribute, input_of
+from robustcheck.models.twin.layers import linear
+
+_ML = "ai.onnx.ml"
+_AFTER: dict[str, Callable[[Tensor], Tensor]] = {
+    "NONE": lambda x: x,
+    "LOGISTIC": torch.sigmoid,
+    "SOFTMAX": lambda x: x.softmax(dim=1),
+}
+
+
+@register_op("LinearClassifier", domain=_ML)
+def _linear_classifier(builder: Builder, node: NodeProto) -> fx.Node:
+    """Only the scores, its second output: the first is a decision."""
+    intercepts = attribute(node, "intercepts")
+    after = attribute(node, "post_transform", "NONE")
+    rows = (
+        len(intercepts)
+        if intercepts
+        else len(attribute(node, "classlabels_ints") or attribute(node, "classlabels_strings"))
+    )
+    weight = torch.tensor(attribute(node, "coefficients")).reshape(rows, -1)
+    if after not in _AFTER or rows == 1:
+        raise NotImplementedError(f"LinearClassifier with {rows} rows and {after}")
+    bias = torch.tensor(intercepts) if intercepts else None
+    scores = linear(builder, node, input_of(builder, node, 0), weight, bias)
+    return builder.call_function(lambda x, after: (x.argmax(dim=1), _AFTER[after](x)), args=(scores, after))
+
+
+@register_op("Normalizer", domain=_ML)
+def _normalizer(builder: Builder, node: NodeProto) -> fx.Node:
+    by = {"MAX": torch.inf, "L1": 1, "L2": 2}[attribute(node, "norm", "MAX")]
+    return builder.call_function(
+        lambda x, by: x / torch.linalg.vector_norm(x, by, dim=1, keepdim=True), args=(input_of(builder, node, 0), by)
+    )
+
+
+@register_op("Scaler", domain=_ML)
+def _scaler(builder: Builder, node: NodeProto) -> fx.Node:
+    offset, scale = (tuple(attribute(node, name, [default])) for name, default in (("offset", 0.0), ("scale", 1.0)))
+    return builder.call_function(
+        lambda x, offset, scale: (x - x.new_tensor(offset)) * x.new_tensor(scale),
+        args=(input_of(builder, node, 0), offset, scale),
+    )

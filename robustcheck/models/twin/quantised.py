@@ -1,0 +1,216 @@
+"""Quantised operators: whole numbers, kept as floats where a gradient passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from onnx import NodeProto
+from onnx2fx import register_op
+from torch import Tensor, fx
+from torch.nn import functional
+
+from robustcheck.models.twin.builder import Builder, attribute, constant, input_of, inputs_of, torch_type
+from robustcheck.models.twin.layers import Convolution, convolution_of, convolve
+from robustcheck.models.twin.rounding import straight_through
+
+_MICROSOFT = "com.microsoft"
+_BEYOND = 1 / 16  # of the range
+_BOUNDS = {
+    torch.uint8: (0, 255),
+    torch.int8: (-128, 127),
+    torch.uint16: (0, 65535),
+    torch.int16: (-32768, 32767),
+}
+
+
+def _along(parameter: Tensor, axis: int, values: Tensor, block: int) -> Tensor:
+    """A scale or zero point, a number or one for each place of an axis, or for each block of it, to go with values."""
+    parameter = parameter.float()
+    if block:
+        return parameter.repeat_interleave(block, dim=axis).narrow(axis, 0, values.shape[axis])
+    if parameter.ndim > 1 or parameter.numel() == 1:
+        return parameter if parameter.ndim > 1 else parameter.reshape(())
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    return parameter.reshape(shape)
+
+
+def _clip(whole: Tensor, low: int, high: int) -> Tensor:
+    """Cut off at the ends. Gradients pass a little beyond them, where what a network answers often lies.
+
+    They do not pass far beyond: there the cut is what is left of a ReLU.
+    """
+    if not whole.requires_grad:
+        return whole.clamp(low, high)
+    beyond = _BEYOND * (high - low)
+    followed = whole.clamp(low - beyond, high + beyond)
+    return followed + (whole.clamp(low, high) - followed).detach()
+
+
+def _quantise(
+    values: Tensor, scale: Tensor, zero: Tensor | None, axis: int = 1, kind: torch.dtype | None = None, block: int = 0
+) -> Tensor:
+    kind = kind or (zero.dtype if zero is not None else torch.uint8)
+    low, high = _BOUNDS[kind]
+    axis = axis if values.ndim else 0
+    shares = values.float() / _along(scale, axis, values, block)
+    whole = straight_through(shares, shares.round())
+    if zero is not None:
+        whole = whole + _along(zero, axis, values, block)
+    whole = _clip(whole, low, high)
+    return whole if whole.requires_grad else whole.to(kind)
+
+
+def _dequantise(values: Tensor, scale: Tensor, zero: Tensor | None, axis: int = 1, block: int = 0) -> Tensor:
+    whole = values.float()
+    if zero is not None:
+        whole = whole - _along(zero, axis, values, block)
+    return whole * _along(scale, axis, values, block)
+
+
+@register_op("QuantizeLinear")
+def _quantize_linear(builder: Builder, node: NodeProto) -> fx.Node:
+    code = attribute(node, "output_dtype", 0)
+    kind = torch_type(code, node) if code else None
+    zero = constant(builder, node, 2)
+    if (kind or (zero.dtype if zero is not None else torch.uint8)) not in _BOUNDS:
+        raise NotImplementedError("QuantizeLinear to other types than 8 and 16 bits")
+    settings = (attribute(node, "axis", 1), kind, attribute(node, "block_size", 0))
+    return builder.call_function(_quantise, args=(*inputs_of(builder, node, 3), *settings))
+
+
+@register_op("DequantizeLinear")
+def _dequantize_linear(builder: Builder, node: NodeProto) -> fx.Node:
+    settings = (attribute(node, "axis", 1), attribute(node, "block_size", 0))
+    return builder.call_function(_dequantise, args=(*inputs_of(builder, node, 3), *settings))
+
+
+def _quantise_dynamically(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Each image (N, …) by its own range: one image is asked about at a time."""
+    flat = values.detach().flatten(1) if values.ndim > 1 else values.detach()[None]
+    shape = (-1, *[1] * (values.ndim - 1)) if values.ndim > 1 else ()
+    low, high = flat.amin(dim=1).clamp_max(0).reshape(shape), flat.amax(dim=1).clamp_min(0).reshape(shape)
+    scale = (high - low) / 255
+    scale = torch.where(scale == 0, 1.0, scale)
+    zero = (-low / scale).round().clamp(0, 255)
+    shares = values / scale
+    whole = _clip(straight_through(shares, shares.round()) + zero, 0, 255)
+    if whole.requires_grad:
+        return whole, scale, zero
+    return whole.to(torch.uint8), scale, zero.to(torch.uint8)
+
+
+@register_op("DynamicQuantizeLinear")
+def _dynamic_quantize_linear(builder: Builder, node: NodeProto) -> fx.Node:
+    return builder.call_function(_quantise_dynamically, args=(input_of(builder, node, 0),))
+
+
+def _whole(values: Tensor, zero: Tensor | None, axis: int) -> Tensor:
+    return values.float() if zero is None else values.float() - _along(zero, axis, values, 0)
+
+
+def _as_integers(answer: Tensor) -> Tensor:
+    return answer if answer.requires_grad else answer.to(torch.int32)
+
+
+def _multiply_integers(a: Tensor, b: Tensor, a_zero: Tensor | None, b_zero: Tensor | None) -> Tensor:
+    return _as_integers(_whole(a, a_zero, a.ndim - 2) @ _whole(b, b_zero, b.ndim - 1))
+
+
+@register_op("MatMulInteger")
+def _matmul_integer(builder: Builder, node: NodeProto) -> fx.Node:
+    return builder.call_function(_multiply_integers, args=tuple(inputs_of(builder, node, 4)))
+
+
+def _convolve_integers(x: Tensor, w: Tensor, x_zero: Tensor | None, w_zero: Tensor | None, how: Convolution) -> Tensor:
+    return _as_integers(convolve(_whole(x, x_zero, 1), _whole(w, w_zero, 0), None, how))
+
+
+@register_op("ConvInteger")
+def _conv_integer(builder: Builder, node: NodeProto) -> fx.Node:
+    how = convolution_of(node, constant(builder, node, 1))
+    return builder.call_function(_convolve_integers, args=(*inputs_of(builder, node, 4), how))
+
+
+def _convolve_quantised(*values: Any) -> Tensor:
+    x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias, how = values
+    scaled = None if bias is None else bias.float() * x_scale.reshape(()) * w_scale
+    answer = convolve(_dequantise(x, x_scale, x_zero), _dequantise(w, w_scale, w_zero, 0), scaled, how)
+    return _quantise(answer, y_scale, y_zero)
+
+
+@register_op("QLinearConv")
+def _qlinear_conv(builder: Builder, node: NodeProto) -> fx.Node:
+    how = convolution_of(node, constant(builder, node, 3))
+    return builder.call_function(_convolve_quantised, args=(*inputs_of(builder, node, 9), how))
+
+
+def _multiply_quantised(*values: Tensor) -> Tensor:
+    a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = values
+    answer = _dequantise(a, a_scale, a_zero, a.ndim - 2) @ _dequantise(b, b_scale, b_zero, b.ndim - 1)
+    return _quantise(answer, y_scale, y_zero, answer.ndim - 1)
+
+
+@register_op("QLinearMatMul")
+def _qlinear_matmul(builder: Builder, node: NodeProto) -> fx.Node:
+    return builder.call_function(_multiply_quantised, args=tuple(inputs_of(builder, node, 8)))
+
+
+def _gemm_quantised(*values: Any) -> Tensor:
+    a, a_scale, a_zero, b, b_scale, b_zero, bias, y_scale, y_zero, alpha, trans_a, trans_b = values
+    left = _dequantise(a, a_scale, a_zero)
+    right = _dequantise(b, b_scale, b_zero, 0 if trans_b else 1)
+    answer = alpha * ((left.T if trans_a else left) @ (right.T if trans_b else right))
+    if bias is not None:
+        answer = answer + alpha * bias.float() * a_scale * b_scale
+    return answer if y_scale is None else _quantise(answer, y_scale, y_zero)
+
+
+@register_op("QGemm", domain=_MICROSOFT)
+def _qgemm(builder: Builder, node: NodeProto) -> fx.Node:
+    settings = (attribute(node, "alpha", 1.0), attribute(node, "transA", 0), attribute(node, "transB", 0))
+    return builder.call_function(_gemm_quantised, args=(*inputs_of(builder, node, 9), *settings))
+
+
+def _quantised(name: str, function: Callable[..., Tensor], tensors: int, *attributes: tuple[str, Any]) -> None:
+    """Register com.microsoft's form of an operator on (values, scale, zero point)s, with those of the answer.
+
+    Args:
+        name: the operator's.
+        function: of so many dequantised tensors, and then the attributes.
+        tensors: how many.
+        attributes: their names and defaults.
+    """
+
+    def compute(settings: tuple[Any, ...], *values: Any) -> Tensor:
+        parts = [_dequantise(*values[3 * place : 3 * place + 3]) for place in range(tensors)]
+        scale, zero = values[3 * tensors : 3 * tensors + 2]
+        return _quantise(function(*parts, *settings), scale, zero)
+
+    @register_op(name, domain=_MICROSOFT)
+    def _handle(builder: Builder, node: NodeProto) -> fx.Node:
+        if attribute(node, "channels_last", 0):
+            raise NotImplementedError(f"{name} with its channels last")
+        settings = tuple(attribute(node, key, default) for key, default in attributes)
+        return builder.call_function(compute, args=(settings, *inputs_of(builder, node, 3 * tensors + 2)))
+
+
+_quantised("QLinearAdd", torch.add, 2)
+_quantised("QLinearMul", torch.mul, 2)
+_quantised("QLinearSigmoid", torch.sigmoid, 1)
+_quantised("QLinearLeakyRelu", functional.leaky_relu, 1, ("alpha", 0.01))
+_quantised("QLinearSoftmax", functional.softmax, 1, ("axis", -1))
+_quantised("QLinearGlobalAveragePool", lambda x: x.mean(dim=tuple(range(2, x.ndim)), keepdim=True), 1)
+
+
+def _join_quantised(axis: int, y_scale: Tensor, y_zero: Tensor, *values: Tensor) -> Tensor:
+    parts = [_dequantise(*values[place : place + 3]) for place in range(0, len(values), 3)]
+    return _quantise(torch.cat(parts, dim=axis), y_scale, y_zero)
+
+
+@register_op("QLinearConcat", domain=_MICROSOFT)
+def _qlinear_concat(builder: Builder, node: NodeProto) -> fx.Node:
+    values = inputs_of(builder, node, len(node.input))
+    return builder.call_function(_join_quantised, args=(attribute(node, "axis"), *values))
