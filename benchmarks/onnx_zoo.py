@@ -32,7 +32,16 @@ resnet50 resnext50_32x4d shufflenet_v2_x0_5 shufflenet_v2_x1_0 squeezenet1_0 squ
 vgg11 vgg11_bn vit_b_16 wide_resnet50_2
 """.split()  # noqa: SIM905 (a list would be a page)
 MONAI = ("densenet", "se-resnet", "unet", "vit", "resnet")
-_SIDES = {"inception_v3": 96, "maxvit_t": 224, "vit_b_16": 224, "swin_t": 64, "swin_v2_t": 64}
+_SIDES = {
+    "alexnet": 224,
+    "vgg11": 224,
+    "vgg11_bn": 224,
+    "inception_v3": 96,
+    "maxvit_t": 224,
+    "vit_b_16": 224,
+    "swin_t": 64,
+    "swin_v2_t": 64,
+}
 _SIDE = 64
 _STEPS, _LEVELS = 10, 2
 

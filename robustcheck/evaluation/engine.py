@@ -64,7 +64,7 @@ class Trace:
     not_finite: set[int] = field(default_factory=set)  # samples that had a NaN or infinite gradient
     gradients_not_finite: int = 0  # how many gradients had
     unstorable: int = 0  # proposals that the search saw read wrongly, and the artefact on the stored image did not
-    disagreed: int = 0  # of those, how many the searched form sees read wrongly as they are stored, too
+    disagreed: int = 0  # of those, how many the twin of an ONNX graph sees read wrongly as they are stored
 
 
 @dataclass(kw_only=True)
@@ -229,7 +229,7 @@ class Engine:
         """Count proposals (M, C, H, W) that the artefact refuted; of a twin's, those that are not lost in rounding."""
         self.trace.unstorable += len(stored)
         if self.candidate.network.twin is not None:
-            decisions = self.candidate.head.decide(self.candidate.search_logits(stored))
+            decisions = self.candidate.head.decide(self.candidate.search_logits(stored, exact=True))
             self.trace.disagreed += int(self.goal.met(decisions, labels).sum())
 
     def _propose(self, rows: Rows, images: torch.Tensor) -> np.ndarray:

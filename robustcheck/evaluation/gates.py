@@ -207,8 +207,8 @@ def _findings(setting: Setting, found: Found, blind: set[int]) -> tuple[Finding,
         findings.append(Finding(code="lost-in-rounding", severity="note", message=message))
     if trace.disagreed:
         message = (
-            f"of these, {trace.disagreed} are read wrongly by the form that is searched as they are stored, and not by "
-            "the artefact, whose verdict counts"
+            f"of these, {trace.disagreed} are read wrongly by the twin of the graph as they are stored, and not by "
+            "ONNX Runtime, whose verdict counts"
         )
         findings.append(Finding(code="twin-disagreed", severity="note", message=message))
     if setting.candidate.chunks.halved_to:

@@ -15,7 +15,7 @@ import torch
 from robustcheck.models.network import Forward, first_line
 
 _SLOPES = 4  # images whose gradients are compared
-_STEPS = (1e-2, 1e-3, 5e-2)  # of the inputs' range, from the likeliest on
+_STEPS = (1e-2, 1e-3, 1e-4, 5e-2)  # of the inputs' range, from the likeliest on
 _FLOAT32 = 1.2e-7  # the smallest step from 1
 
 

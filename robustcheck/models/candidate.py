@@ -62,10 +62,10 @@ class Candidate:
         self.meter.forward += len(images)
         return self.head.logits(raw_scores(self.network.forward, self.network, self.preprocess, self.chunks, images))
 
-    def search_logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (N, K) as searches see them: no verdict rests on them."""
+    def search_logits(self, images: torch.Tensor, *, exact: bool = False) -> torch.Tensor:
+        """Logits (N, K) as searches see them, or exact ones: no verdict rests on them."""
         self.meter.forward += len(images)
-        searched = self._searched
+        searched = self._artefact if exact else self._searched
         return searched.head.logits(raw_scores(searched.forward, self.network, self.preprocess, self.chunks, images))
 
     def gradient(

@@ -59,13 +59,13 @@ def _with_twin(network: Network, twin: Twin, images: Sequence[torch.Tensor]) -> 
     note = "searches follow a differentiable twin of the graph, which agrees with ONNX Runtime"
     if twin.rounded:
         note += "; gradients go straight through its rounding"
-    images = [part for some in images for part in some.split(_AT_ONCE)]
+    images = [part for some in images for part in torch.split(some, _AT_ONCE)]
     ask: Forward = twin.module.forward  # a call of the module itself would print what goes wrong
     reason = agreement.difference(network.forward, ask, images, allowed)
     if reason is None:
         return replace(network, twin=ask, module=twin.module, notes=(*network.notes, note))
     if twin.batch:
-        fixed = in_batches(ask, least=twin.batch, most=twin.batch)
+        fixed = in_batches(twin.bound().forward, least=twin.batch, most=twin.batch)
         if agreement.difference(network.forward, fixed, images, allowed) is None:
             note += f"; it takes batches of {twin.batch}, as the graph does"
             return replace(network, twin=fixed, notes=(*network.notes, note))

@@ -5,6 +5,7 @@ External data has to lie inside the model's folder as plain files, and the diges
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from robustcheck.errors import CandidateError
 from robustcheck.models.network import first_line
 
 _MAX_GRAPH_BYTES = 2 * 1024**3
+_MOST_ELEMENTS = 2**31  # of one tensor: 8 GiB of float32
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
 
 
@@ -50,7 +52,24 @@ def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
         onnx.checker.check_model(str(path))  # what it does not know of other domains it lets pass
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise CandidateError(f"{path.name} is not valid ONNX: {first_line(error)}") from None
+    _check_sizes(model, path)
     return files
+
+
+def _check_sizes(model: onnx.ModelProto, path: Path) -> None:
+    """Refuse a graph that makes a tensor, for one image, that no memory holds: a small file can ask for any size."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except Exception:  # noqa: BLE001 (what cannot be inferred is seen when it runs)
+        return
+    for value in (*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input):
+        sizes = [dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim]
+        if (elements := prod(sizes)) > _MOST_ELEMENTS:
+            shape = "×".join(map(str, sizes))
+            raise CandidateError(
+                f"{path.name} computes a tensor of {shape} ({value.name[:40]!r}), which is {elements:.1e} numbers; "
+                f"at most {_MOST_ELEMENTS:.1e} are computed"
+            )
 
 
 def _parts(model: onnx.ModelProto) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:

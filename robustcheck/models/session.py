@@ -49,6 +49,8 @@ class Session:
         self._session, self._input, self._type = session, inputs[0].name, _TYPES[inputs[0].type]
         scores = _choose(path.name, outputs, output)
         self.output: str = scores.name
+        if output is None and len(outputs) > 1:
+            self.notes.append(f"of its outputs, {scores.name} alone can have the scores")
         self._answer_type = _FLOATS[scores.type]
         self._row: tuple[int, ...] | None = None  # the shape of one image's scores, once it is known
         self.takes: Takes | None = tuple(
@@ -137,16 +139,17 @@ def _providers(device: torch.device) -> list[Any]:
 def _choose(name: str, outputs: Sequence[Any], wanted: str | None) -> Any:
     """The output that has the scores."""
     told = ", ".join(f"{output.name} {_shape(output)}" for output in outputs)
+    numbers = [output for output in outputs if output.type in _FLOATS]
     if wanted is not None:
         found = [output for output in outputs if output.name == wanted]
         if not found:
             raise CandidateError(f"{name} has no output {wanted!r}, which model.output_name asks for; it has {told}")
-    elif len(outputs) > 1:
+    elif len(numbers) > 1:
         raise CandidateError(
             f"{name} has {len(outputs)} outputs ({told}); which one has the scores? Say model.output_name"
         )
     else:
-        found = list(outputs)
+        found = numbers or list(outputs)
     if found[0].type not in _FLOATS:
         hint = " (skl2onnx: export with options={'zipmap': False})" if found[0].type.startswith("seq") else ""
         raise CandidateError(
@@ -157,5 +160,5 @@ def _choose(name: str, outputs: Sequence[Any], wanted: str | None) -> Any:
 
 
 def _shape(output: Any) -> str:
-    sizes = ("×".join(str(size) for size in output.shape)) if output.shape else "?"
+    sizes = "×".join("?" if size is None else str(size) for size in output.shape or ["?"])
     return f"({output.type.removeprefix('tensor(').removesuffix(')')} {sizes})"

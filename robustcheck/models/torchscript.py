@@ -34,7 +34,7 @@ def load_torchscript(path: Path, device: torch.device) -> Network:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own notice that TorchScript is deprecated
-            module = torch.jit.load(copy, map_location=device)  # type: ignore[no-untyped-call]
+            module = torch.jit.load(copy, map_location=device)
     except Exception as error:  # noqa: BLE001 (torch raises whatever a broken archive makes it raise)
         raise CandidateError(f"{path.name} cannot be loaded as TorchScript: {first_line(error)}") from None
     freeze(module)

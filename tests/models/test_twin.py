@@ -109,6 +109,52 @@ def test_softmax_of_old_opsets_is_left_off_too(opset, tmp_path):
     torch.testing.assert_close(_gradient(candidate), expected)
 
 
+def _opsets():
+    """From 9 to the newest that ONNX Runtime runs."""
+    return range(9, min(onnx.defs.onnx_opset_version(), 26) + 1)
+
+
+@pytest.mark.parametrize("opset", _opsets())
+def test_every_opset(opset, tmp_path):
+    squeezed = [helper.make_node("Squeeze", ["pooled"], ["flat"], axes=[2, 3])]
+    if opset >= 13:
+        squeezed = [helper.make_node("Squeeze", ["pooled", "axes"], ["flat"])]
+    nodes = [
+        helper.make_node("Conv", ["image", "w1", "b1"], ["c"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("GlobalAveragePool", ["r"], ["pooled"]),
+        *squeezed,
+        helper.make_node("Gemm", ["flat", "w2", "b2"], ["scores"], transB=1),
+    ]
+    held = [
+        ("w1", _random(4, 1, 3, 3)),
+        ("b1", _random(4, seed=1)),
+        ("w2", _random(2, 4, seed=2)),
+        ("b2", _random(2, seed=3)),
+        *([("axes", np.array([2, 3]))] if opset >= 13 else []),
+    ]
+    model = _model(nodes, held=held, opset=opset)
+    model.ir_version = 8 if opset < 19 else 10
+    onnx.save(model, tmp_path / "net.onnx")
+    candidate, _ = tiny.load(tmp_path / "net.onnx", IMAGES)
+    values = {name: torch.from_numpy(value) for name, value in held}
+    wanted = IMAGES.shares().requires_grad_()
+    features = nn.functional.conv2d(wanted, values["w1"], values["b1"], padding=1).relu().mean(dim=(2, 3))
+    scores = nn.functional.linear(features, values["w2"], values["b2"])
+    torch.testing.assert_close(_gradient(candidate), torch.autograd.grad(scores[:, 0].sum(), wanted)[0])
+
+
+def test_the_only_output_of_floats_is_taken(tmp_path):
+    weights = _random(tiny.HEIGHT * tiny.WIDTH, 2)
+    model = tiny.save_linear_onnx(tmp_path / "net.onnx", weights)
+    model.graph.node.append(helper.make_node("ArgMax", ["scores"], ["label"], axis=1, keepdims=0))
+    model.graph.output.insert(0, helper.make_tensor_value_info("label", TensorProto.INT64, ["n"]))
+    onnx.save(model, tmp_path / "net.onnx")
+    candidate, logits = tiny.load(tmp_path / "net.onnx", IMAGES)
+    torch.testing.assert_close(logits, IMAGES.shares().flatten(1) @ torch.from_numpy(weights), rtol=1e-4, atol=1e-5)
+    assert "of its outputs, scores alone can have the scores" in candidate.info.notes
+
+
 def test_one_logit_and_a_sigmoid(tmp_path, net):
     for name, ending in (("logit", nn.Identity()), ("sigmoid", nn.Sigmoid())):
         one = nn.Sequential(tiny.tiny_net(labels=1), ending).eval()

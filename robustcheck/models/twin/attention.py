@@ -6,11 +6,10 @@ import operator
 
 import torch
 from onnx import NodeProto
-from onnx2fx import register_op
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from robustcheck.models.twin.builder import Builder, attribute, call, inputs_of
+from robustcheck.models.twin.builder import Builder, attribute, call, computes, inputs_of
 
 
 class Attention(nn.Module):
@@ -108,10 +107,10 @@ class Attention(nn.Module):
 
 def _split(flat: Tensor, heads: int) -> Tensor:
     """(N, length, heads · width) to (N, heads, length, width)."""
-    return flat.unflatten(2, (heads, -1)).transpose(1, 2)
+    return flat.reshape(*flat.shape[:2], heads, -1).transpose(1, 2)
 
 
-@register_op("Attention", since_version=23)
+@computes("Attention", since=23)
 def _attention(builder: Builder, node: NodeProto) -> fx.Node:
     heads = attribute(node, "q_num_heads"), attribute(node, "kv_num_heads")
     module = Attention(

@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias, cast
 
 import onnx
 import torch
 from onnx import NodeProto
 from onnx.helper import tensor_dtype_to_np_dtype
-from onnx2fx import op_registry
+from onnx2fx import op_registry, register_op
 from torch import Tensor, fx, nn
 
-Builder: TypeAlias = Any
-"""onnx2fx's GraphBuilder: values by name, and functions and modules that are put into the graph."""
+
+class Builder(Protocol):
+    """As much of onnx2fx's GraphBuilder as handlers use."""
+
+    initializer_map: dict[str, Tensor]
+    value_info_map: dict[str, tuple[list[int | None] | None, torch.dtype | None]]
+
+    def get_value(self, name: str) -> fx.Node:
+        """A value by its name."""
+
+    def call_function(
+        self, func: Callable[..., Any], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> fx.Node:
+        """Put a function into the graph."""
+
+    def register_submodule(self, name: str, module: nn.Module) -> str:
+        """Keep a module; returns what it is called."""
+
+    def call_module(self, module_name: str, args: Sequence[Any] = ()) -> fx.Node:
+        """Put a module into the graph."""
+
 
 Handler: TypeAlias = Callable[[Builder, NodeProto], fx.Node]
+
+
+def computes(name: str, *, domain: str = "", since: int = 1) -> Callable[[Handler], Handler]:
+    """Register a handler of an operator, from an opset on, in place of onnx2fx's own."""
+
+    def register(handler: Handler) -> Handler:
+        register_op(name, cast("Any", handler), domain=domain, since_version=since)
+        return handler
+
+    return register
 
 
 def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
@@ -57,7 +86,7 @@ def call(builder: Builder, node: NodeProto, module: nn.Module, *inputs: Any) -> 
 
 def theirs(name: str) -> Handler:
     """onnx2fx's own handler of an operator, before another takes its place."""
-    handler: Handler | None = op_registry.get_handler(name)
+    handler = cast("Handler | None", op_registry.get_handler(name))
     assert handler is not None
     return handler
 

@@ -6,6 +6,7 @@ searches. It is compared with ONNX Runtime before it is used (`agreement`), and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,8 @@ class Twin:
     """A graph in torch."""
 
     module: fx.GraphModule  # float32 inputs (N, …) to scores; weights frozen
-    batch: int | None  # the only batch size that it takes; None: any
+    batch: int | None  # the only batch size of the graph, which `module` is meant to be free of; None: any
+    bound: Callable[[], fx.GraphModule]  # the graph as it is, for its own batch size only
     rounded: bool  # it works on whole numbers somewhere, which gradients go straight through
     halves: bool  # it works in float16 somewhere, and its twin in float32
 
@@ -52,18 +54,33 @@ def make_twin(path: Path, output: str, device: torch.device, *, flat: bool = Fal
     Raises:
         NoTwin: it cannot be converted.
     """
+    model, rounded, halves, kind = _prepared(path, output)
+    batch = free_batch(model.graph)
+
+    def make(model: ModelProto) -> fx.GraphModule:
+        module = converted(model)
+        _adapt_inputs(module, kind, flat=flat)
+        module.graph.eliminate_dead_code()
+        module.recompile()
+        freeze(module)
+        return module.eval().to(device)
+
+    return Twin(
+        module=make(model),
+        batch=batch,
+        bound=lambda: make(_prepared(path, output)[0]),
+        rounded=rounded,
+        halves=halves,
+    )
+
+
+def _prepared(path: Path, output: str) -> tuple[ModelProto, bool, bool, int]:
+    """A graph to convert; whether it rounds, and works in halves; and the type of its input."""
     model = folded(path)
     rounded = any(node.op_type in _ROUNDED_OPERATORS for node in nodes(model.graph))
     keep_only(model.graph, output)
     halves = widen(model)
-    kind = anonymise(model)
-    batch = free_batch(model.graph)
-    module = converted(model)
-    _adapt_inputs(module, kind, flat=flat)
-    module.graph.eliminate_dead_code()
-    module.recompile()
-    freeze(module)
-    return Twin(module=module.eval().to(device), batch=batch, rounded=rounded, halves=halves)
+    return model, rounded, halves, anonymise(model)
 
 
 def converted(model: ModelProto) -> fx.GraphModule:

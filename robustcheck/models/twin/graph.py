@@ -66,10 +66,8 @@ def keep_only(graph: GraphProto, output: str) -> None:
             wanted.update(value.name for inner in _inner(node) for value in inner.output)
     outputs = [value for value in graph.output if value.name == output]
     tensors = [tensor for tensor in graph.initializer if tensor.name in wanted]
-    for field, values in ((graph.node, kept[::-1]), (graph.output, outputs), (graph.initializer, tensors)):
-        copies = [type(value).FromString(value.SerializeToString()) for value in values]  # they die with the field
-        del field[:]
-        field.extend(copies)
+    kept_graph = onnx.helper.make_graph(kept[::-1], graph.name, graph.input, outputs, tensors)
+    graph.CopyFrom(kept_graph)
 
 
 def widen(model: ModelProto) -> bool:
@@ -114,8 +112,10 @@ def anonymise(model: ModelProto) -> int:
         return names.setdefault(name, f"v{len(names)}")
 
     for graph in _graphs(model.graph):
-        for value in [*graph.input, *graph.output, *graph.initializer]:
+        for value in (*graph.input, *graph.output):
             value.name = called(value.name)
+        for tensor in graph.initializer:
+            tensor.name = called(tensor.name)
         for number, node in enumerate(graph.node):
             node.name = f"n{number}"
             for field in (node.input, node.output):
@@ -140,8 +140,9 @@ def free_batch(graph: GraphProto) -> int | None:
     for node in graph.node:
         if node.op_type == "Reshape" and (shape := held.get(node.input[1])) is not None:
             sizes = numpy_helper.to_array(shape).copy()
-            if sizes.size and sizes[0] == batch:
+            if sizes.size and sizes[0] == batch and not (sizes == 0).any():
                 sizes[0] = 0  # that of what is reshaped
+                del node.attribute[:]  # allowzero, for which 0 is a size
                 fresh = f"{shape.name}_{len(graph.initializer)}"
                 graph.initializer.append(numpy_helper.from_array(sizes, fresh))
                 node.input[1] = fresh

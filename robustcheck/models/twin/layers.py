@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from onnx import NodeProto
-from onnx2fx import register_op
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from robustcheck.models.twin.builder import Builder, attribute, call, constant, given, inputs_of, theirs
+from robustcheck.models.twin.builder import Builder, attribute, call, computes, constant, given, inputs_of, theirs
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -58,7 +57,7 @@ def convolution_of(node: NodeProto, weight: Tensor | None) -> Convolution:
     return stride, dilation, attribute(node, "group", 1), pads, auto
 
 
-@register_op("Conv")
+@computes("Conv")
 def _conv(builder: Builder, node: NodeProto) -> fx.Node:
     inputs, weights, biases = inputs_of(builder, node, 3)
     weight, bias = constant(builder, node, 1), constant(builder, node, 2)
@@ -99,7 +98,7 @@ def linear(builder: Builder, node: NodeProto, inputs: Any, weight: Tensor, bias:
     return call(builder, node, module, inputs)
 
 
-@register_op("Gemm")
+@computes("Gemm")
 def _gemm(builder: Builder, node: NodeProto) -> fx.Node:
     weight, bias = constant(builder, node, 1), constant(builder, node, 2)
     if weight is None or (bias is None and given(node, 2)) or attribute(node, "transA", 0):
@@ -112,7 +111,7 @@ def _gemm(builder: Builder, node: NodeProto) -> fx.Node:
     return linear(builder, node, builder.get_value(node.input[0]), weight * attribute(node, "alpha", 1.0), bias)
 
 
-@register_op("MatMul")
+@computes("MatMul")
 def _matmul(builder: Builder, node: NodeProto) -> fx.Node:
     weight = constant(builder, node, 1)
     if weight is None or weight.ndim != 2 or not weight.is_floating_point():

@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import torch
 from onnx import NodeProto
-from onnx2fx import register_op
 from torch import Tensor, fx
 
-from robustcheck.models.twin.builder import Builder, attribute, input_of
+from robustcheck.models.twin.builder import Builder, attribute, computes, input_of
 from robustcheck.models.twin.layers import linear
 
 _ML = "ai.onnx.ml"
@@ -20,7 +19,7 @@ _AFTER: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@register_op("LinearClassifier", domain=_ML)
+@computes("LinearClassifier", domain=_ML)
 def _linear_classifier(builder: Builder, node: NodeProto) -> fx.Node:
     """Only the scores, its second output: the first is a decision."""
     intercepts = attribute(node, "intercepts")
@@ -38,7 +37,7 @@ def _linear_classifier(builder: Builder, node: NodeProto) -> fx.Node:
     return builder.call_function(lambda x, after: (x.argmax(dim=1), _AFTER[after](x)), args=(scores, after))
 
 
-@register_op("Normalizer", domain=_ML)
+@computes("Normalizer", domain=_ML)
 def _normalizer(builder: Builder, node: NodeProto) -> fx.Node:
     by = {"MAX": torch.inf, "L1": 1, "L2": 2}[attribute(node, "norm", "MAX")]
     return builder.call_function(
@@ -46,7 +45,7 @@ def _normalizer(builder: Builder, node: NodeProto) -> fx.Node:
     )
 
 
-@register_op("Scaler", domain=_ML)
+@computes("Scaler", domain=_ML)
 def _scaler(builder: Builder, node: NodeProto) -> fx.Node:
     offset, scale = (tuple(attribute(node, name, [default])) for name, default in (("offset", 0.0), ("scale", 1.0)))
     return builder.call_function(

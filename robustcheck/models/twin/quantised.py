@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from onnx import NodeProto
-from onnx2fx import register_op
 from torch import Tensor, fx
 from torch.nn import functional
 
-from robustcheck.models.twin.builder import Builder, attribute, constant, input_of, inputs_of, torch_type
+from robustcheck.models.twin.builder import Builder, attribute, computes, constant, input_of, inputs_of, torch_type
 from robustcheck.models.twin.layers import Convolution, convolution_of, convolve
 from robustcheck.models.twin.rounding import straight_through
 
@@ -70,7 +69,7 @@ def _dequantise(values: Tensor, scale: Tensor, zero: Tensor | None, axis: int = 
     return whole * _along(scale, axis, values, block)
 
 
-@register_op("QuantizeLinear")
+@computes("QuantizeLinear")
 def _quantize_linear(builder: Builder, node: NodeProto) -> fx.Node:
     code = attribute(node, "output_dtype", 0)
     kind = torch_type(code, node) if code else None
@@ -81,7 +80,7 @@ def _quantize_linear(builder: Builder, node: NodeProto) -> fx.Node:
     return builder.call_function(_quantise, args=(*inputs_of(builder, node, 3), *settings))
 
 
-@register_op("DequantizeLinear")
+@computes("DequantizeLinear")
 def _dequantize_linear(builder: Builder, node: NodeProto) -> fx.Node:
     settings = (attribute(node, "axis", 1), attribute(node, "block_size", 0))
     return builder.call_function(_dequantise, args=(*inputs_of(builder, node, 3), *settings))
@@ -102,7 +101,7 @@ def _quantise_dynamically(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return whole.to(torch.uint8), scale, zero.to(torch.uint8)
 
 
-@register_op("DynamicQuantizeLinear")
+@computes("DynamicQuantizeLinear")
 def _dynamic_quantize_linear(builder: Builder, node: NodeProto) -> fx.Node:
     return builder.call_function(_quantise_dynamically, args=(input_of(builder, node, 0),))
 
@@ -119,7 +118,7 @@ def _multiply_integers(a: Tensor, b: Tensor, a_zero: Tensor | None, b_zero: Tens
     return _as_integers(_whole(a, a_zero, a.ndim - 2) @ _whole(b, b_zero, b.ndim - 1))
 
 
-@register_op("MatMulInteger")
+@computes("MatMulInteger")
 def _matmul_integer(builder: Builder, node: NodeProto) -> fx.Node:
     return builder.call_function(_multiply_integers, args=tuple(inputs_of(builder, node, 4)))
 
@@ -128,7 +127,7 @@ def _convolve_integers(x: Tensor, w: Tensor, x_zero: Tensor | None, w_zero: Tens
     return _as_integers(convolve(_whole(x, x_zero, 1), _whole(w, w_zero, 0), None, how))
 
 
-@register_op("ConvInteger")
+@computes("ConvInteger")
 def _conv_integer(builder: Builder, node: NodeProto) -> fx.Node:
     how = convolution_of(node, constant(builder, node, 1))
     return builder.call_function(_convolve_integers, args=(*inputs_of(builder, node, 4), how))
@@ -141,7 +140,7 @@ def _convolve_quantised(*values: Any) -> Tensor:
     return _quantise(answer, y_scale, y_zero)
 
 
-@register_op("QLinearConv")
+@computes("QLinearConv")
 def _qlinear_conv(builder: Builder, node: NodeProto) -> fx.Node:
     how = convolution_of(node, constant(builder, node, 3))
     return builder.call_function(_convolve_quantised, args=(*inputs_of(builder, node, 9), how))
@@ -153,7 +152,7 @@ def _multiply_quantised(*values: Tensor) -> Tensor:
     return _quantise(answer, y_scale, y_zero, answer.ndim - 1)
 
 
-@register_op("QLinearMatMul")
+@computes("QLinearMatMul")
 def _qlinear_matmul(builder: Builder, node: NodeProto) -> fx.Node:
     return builder.call_function(_multiply_quantised, args=tuple(inputs_of(builder, node, 8)))
 
@@ -168,7 +167,7 @@ def _gemm_quantised(*values: Any) -> Tensor:
     return answer if y_scale is None else _quantise(answer, y_scale, y_zero)
 
 
-@register_op("QGemm", domain=_MICROSOFT)
+@computes("QGemm", domain=_MICROSOFT)
 def _qgemm(builder: Builder, node: NodeProto) -> fx.Node:
     settings = (attribute(node, "alpha", 1.0), attribute(node, "transA", 0), attribute(node, "transB", 0))
     return builder.call_function(_gemm_quantised, args=(*inputs_of(builder, node, 9), *settings))
@@ -189,7 +188,7 @@ def _quantised(name: str, function: Callable[..., Tensor], tensors: int, *attrib
         scale, zero = values[3 * tensors : 3 * tensors + 2]
         return _quantise(function(*parts, *settings), scale, zero)
 
-    @register_op(name, domain=_MICROSOFT)
+    @computes(name, domain=_MICROSOFT)
     def _handle(builder: Builder, node: NodeProto) -> fx.Node:
         if attribute(node, "channels_last", 0):
             raise NotImplementedError(f"{name} with its channels last")
@@ -206,11 +205,11 @@ _quantised("QLinearGlobalAveragePool", lambda x: x.mean(dim=tuple(range(2, x.ndi
 
 
 def _join_quantised(axis: int, y_scale: Tensor, y_zero: Tensor, *values: Tensor) -> Tensor:
-    parts = [_dequantise(*values[place : place + 3]) for place in range(0, len(values), 3)]
+    parts = [_dequantise(*part) for part in zip(values[::3], values[1::3], values[2::3], strict=True)]
     return _quantise(torch.cat(parts, dim=axis), y_scale, y_zero)
 
 
-@register_op("QLinearConcat", domain=_MICROSOFT)
+@computes("QLinearConcat", domain=_MICROSOFT)
 def _qlinear_concat(builder: Builder, node: NodeProto) -> fx.Node:
     values = inputs_of(builder, node, len(node.input))
     return builder.call_function(_join_quantised, args=(attribute(node, "axis"), *values))

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from onnx import NodeProto
-from onnx2fx import register_op
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from robustcheck.models.twin.builder import Builder, attribute, call, input_of
+from robustcheck.models.twin.builder import Builder, attribute, call, computes, input_of
 
 _RADIUS = {"linear": 1, "cubic": 2}
 
@@ -63,7 +62,8 @@ class Resize(nn.Module):
         if sizes is not None and sizes.numel():
             factors, target = self._to_sizes(shape, sizes.tolist())
         else:
-            factors = list(self.scales or scales.tolist() if scales is not None or self.scales else [1.0] * len(axes))
+            told = [1.0] * len(axes) if scales is None else scales.tolist()
+            factors = list(self.scales or told)
             target = [int(size * factor) for size, factor in zip(shape, factors, strict=True)]
         crop = self.coordinates == "tf_crop_and_resize"
         corners = roi.tolist() if crop and roi is not None else [0.0] * len(axes) + [1.0] * len(axes)
@@ -145,7 +145,8 @@ def _weights(
 
 def _source(coordinates: str, size: int, target: int, factor: float, span: tuple[float, float]) -> np.ndarray:
     """Where (target,) each pixel of the answer lies in the image."""
-    place, length = np.arange(target, dtype=np.float64), size * factor
+    place: np.ndarray = np.arange(target, dtype=np.float64)
+    length = size * factor
     if coordinates == "align_corners":
         return place * (size - 1) / (length - 1) if length != 1 else np.zeros(target)
     if coordinates == "asymmetric":
@@ -153,7 +154,7 @@ def _source(coordinates: str, size: int, target: int, factor: float, span: tuple
     if coordinates == "tf_crop_and_resize":
         width = (span[1] - span[0]) * (size - 1)
         return span[0] * (size - 1) + (place * width / (length - 1) if length != 1 else np.full(target, width / 2))
-    centre = (place + 0.5) / factor - 0.5
+    centre: np.ndarray = (place + 0.5) / factor - 0.5
     if coordinates == "pytorch_half_pixel" and length == 1:
         return np.full(target, -0.5)
     if coordinates == "half_pixel_symmetric":
@@ -178,7 +179,7 @@ def _resize(builder: Builder, node: NodeProto, roi: int, scales: int, sizes: int
     return call(builder, node, module, *given)
 
 
-@register_op("Resize", since_version=11)
+@computes("Resize", since=11)
 def _resize_11(builder: Builder, node: NodeProto) -> fx.Node:
     return _resize(
         builder,
@@ -198,14 +199,14 @@ def _resize_11(builder: Builder, node: NodeProto) -> fx.Node:
     )
 
 
-@register_op("Resize", since_version=10)
-@register_op("Upsample", since_version=9)
+@computes("Resize", since=10)
+@computes("Upsample", since=9)
 def _resize_10(builder: Builder, node: NodeProto) -> fx.Node:
     settings = {"mode": attribute(node, "mode", "nearest"), "coordinates": "asymmetric", "nearest": "floor"}
     return _resize(builder, node, 0, 1, 0, **settings)
 
 
-@register_op("Upsample", since_version=7)
+@computes("Upsample", since=7)
 def _upsample_7(builder: Builder, node: NodeProto) -> fx.Node:
     scales = tuple(attribute(node, "scales"))
     module = Resize(mode=attribute(node, "mode", "nearest"), coordinates="asymmetric", nearest="floor", scales=scales)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from onnx import NodeProto
-from onnx2fx import register_op
 from torch import Tensor, fx
 
-from robustcheck.models.twin.builder import Builder, attribute, input_of, torch_type
+from robustcheck.models.twin.builder import Builder, attribute, computes, input_of, torch_type
 
 
 def straight_through(values: Tensor, rounded: Tensor) -> Tensor:
@@ -15,7 +14,7 @@ def straight_through(values: Tensor, rounded: Tensor) -> Tensor:
     return values + (rounded - values).detach() if values.requires_grad else rounded
 
 
-@register_op("Round")
+@computes("Round")
 def _round(builder: Builder, node: NodeProto) -> fx.Node:
     return builder.call_function(lambda x: straight_through(x, x.round()), args=(input_of(builder, node, 0),))
 
@@ -26,7 +25,7 @@ def _cast_to(values: Tensor, kind: torch.dtype) -> Tensor:
     return straight_through(values, values.to(kind).to(values.dtype))
 
 
-@register_op("Cast")
+@computes("Cast")
 def _cast(builder: Builder, node: NodeProto) -> fx.Node:
     kind = torch_type(attribute(node, "to"), node)
     return builder.call_function(_cast_to, args=(input_of(builder, node, 0), kind))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 from onnx import NodeProto
-from onnx2fx import register_op
 from torch import Tensor, fx
 from torch.nn import functional
 
-from robustcheck.models.twin.builder import Builder, attribute, constant, given, input_of, inputs_of
+from robustcheck.models.twin.builder import Builder, attribute, computes, constant, given, input_of, inputs_of
 
 
 def _clamp(values: Tensor, low: Tensor | None, high: Tensor | None) -> Tensor:
@@ -17,19 +16,20 @@ def _clamp(values: Tensor, low: Tensor | None, high: Tensor | None) -> Tensor:
     return values if high is None else torch.minimum(values, high.to(values.dtype))
 
 
-@register_op("Clip", since_version=11)
+@computes("Clip", since=11)
 def _clip(builder: Builder, node: NodeProto) -> fx.Node:
+    image = builder.get_value(node.input[0])
     low, high = constant(builder, node, 1), constant(builder, node, 2)
     plain = all(bound is None or bound.numel() == 1 for bound in (low, high))
     if plain and (low is not None or not given(node, 1)) and (high is not None or not given(node, 2)):
         bounds = {"min": None if low is None else low.item(), "max": None if high is None else high.item()}
         if bounds == {"min": None, "max": None}:
-            return input_of(builder, node, 0)
-        return builder.call_function(torch.clamp, args=(input_of(builder, node, 0),), kwargs=bounds)
+            return image
+        return builder.call_function(torch.clamp, args=(image,), kwargs=bounds)
     return builder.call_function(_clamp, args=tuple(inputs_of(builder, node, 3)))
 
 
-@register_op("Softmax", since_version=1)
+@computes("Softmax", since=1)
 def _softmax(builder: Builder, node: NodeProto) -> fx.Node:
     """Before opset 13 all axes from this one on were one; that is the same where it is the last."""
     axis, shape = attribute(node, "axis", 1), (builder.value_info_map.get(node.input[0]) or (None,))[0]
@@ -40,7 +40,7 @@ def _softmax(builder: Builder, node: NodeProto) -> fx.Node:
     )
 
 
-@register_op("SpaceToDepth")
+@computes("SpaceToDepth")
 def _space_to_depth(builder: Builder, node: NodeProto) -> fx.Node:
     by_columns = attribute(node, "mode", "DCR") == "CRD"
     settings = (attribute(node, "blocksize"), by_columns)
@@ -55,7 +55,7 @@ def _to_depth(values: Tensor, block: int, by_columns: bool) -> Tensor:
     return parts.permute(0, 3, 5, 1, 2, 4).reshape(count, -1, height // block, width // block)
 
 
-@register_op("LpNormalization")
+@computes("LpNormalization")
 def _lp_normalization(builder: Builder, node: NodeProto) -> fx.Node:
     settings = (attribute(node, "p", 2), attribute(node, "axis", -1))
     return builder.call_function(_normalise, args=(input_of(builder, node, 0), *settings))
@@ -67,7 +67,7 @@ def _normalise(values: Tensor, order: int, axis: int) -> Tensor:
     return values / torch.where(length == 0, 1.0, length)
 
 
-@register_op("GatherElements")
+@computes("GatherElements")
 def _gather_elements(builder: Builder, node: NodeProto) -> fx.Node:
     return builder.call_function(_gather, args=(*inputs_of(builder, node, 2), attribute(node, "axis", 0)))
 
