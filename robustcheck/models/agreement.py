@@ -64,13 +64,16 @@ def difference(artefact: Forward, twin: Forward, images: Sequence[torch.Tensor],
     some = first[:_SLOPES]
     if allowed.slopes is None:
         return None if bool(_gradient(twin, some, generator)[2].any()) else "its gradient is zero"
-    closest = torch.inf
-    for step in _STEPS:  # the first that will do: kinks spoil large ones, rounding small ones
-        closest = min(closest, _apart(artefact, twin, some, step * ((high - low) or 1.0), generator))
-        if closest <= allowed.slopes:
+    measured: list[float] = []
+    for step in _STEPS:  # until one will do: kinks spoil large ones, rounding small ones
+        apart_slopes = _apart(artefact, twin, some, step * ((high - low) or 1.0), generator)
+        if apart_slopes is not None and apart_slopes <= allowed.slopes:
             return None
+        measured += [] if apart_slopes is None else [apart_slopes]
+    if not measured:
+        return None  # the scores hardly move with the image, by either
     return (
-        f"its gradient differs from finite differences of ONNX Runtime's output by {closest:.0%} "
+        f"its gradient differs from finite differences of ONNX Runtime's output by {min(measured):.0%} "
         f"(at most {allowed.slopes:.0%} is allowed)"
     )
 
@@ -79,20 +82,20 @@ def _scores(forward: Forward, images: torch.Tensor) -> torch.Tensor:
     return forward(images).float().flatten(1).cpu()
 
 
-def _apart(artefact: Forward, twin: Forward, images: torch.Tensor, step: float, generator: torch.Generator) -> float:
-    """How far slopes along a few directions are apart, as a share of them; 0 where they drown in rounding."""
+def _apart(artefact: Forward, twin: Forward, images: torch.Tensor, step: float, generator: torch.Generator) -> float | None:
+    """How far slopes along a few directions are apart, as a share of them; None where they drown in rounding."""
     scores, weights, gradient = _gradient(twin, images, generator)
-    measured, told = [], []
+    seen, told = [], []
     for direction in _directions(gradient, generator):
         with torch.no_grad():
             above, below = (_scores(artefact, images + sign * step * direction) @ weights for sign in (1, -1))
-        measured.append((above - below) / (2 * step))
+        seen.append((above - below) / (2 * step))
         told.append((gradient * direction).flatten(1).sum(dim=1).cpu())
-    slopes, expected = torch.cat(measured), torch.cat(told)
+    slopes, expected = torch.cat(seen), torch.cat(told)
     noise = 8 * _FLOAT32 * max(1.0, float(scores.abs().max())) * float(weights.norm()) / step
     size = max(float(slopes.norm()), float(expected.norm()))
     if size <= noise * len(slopes) ** 0.5:
-        return 0.0
+        return None
     return float((slopes - expected).norm()) / size
 
 

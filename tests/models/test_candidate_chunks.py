@@ -8,7 +8,7 @@ import tiny_models as tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from robustcheck.errors import CandidateError, OutOfMemory
 from robustcheck.models.memory import Chunks, is_out_of_memory
@@ -138,10 +138,15 @@ def test_a_candidate_that_no_memory_holds(tmp_path, net, monkeypatch):
 def test_a_graph_that_no_memory_holds(tmp_path):
     """Through ONNX Runtime: its own words for it are understood."""
     model = tiny.save_linear_onnx(tmp_path / "net.onnx", np.ones((30, 2), np.float32))
-    model.graph.initializer.append(numpy_helper.from_array(np.array([10**15]), "size"))
+    large = {"nothing": np.zeros(1, np.float32), "large": np.full(1, 1e15, np.float32)}
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in large.items())
     model.graph.node[-1].output[0] = "small"
     model.graph.node.extend(
         [
+            helper.make_node("ReduceSum", ["small"], ["any"], keepdims=0),  # only the image tells: no check sees it
+            helper.make_node("Mul", ["any", "nothing"], ["none"]),
+            helper.make_node("Add", ["none", "large"], ["wide"]),
+            helper.make_node("Cast", ["wide"], ["size"], to=TensorProto.INT64),
             helper.make_node("ConstantOfShape", ["size"], ["huge"]),
             helper.make_node("ReduceSum", ["huge"], ["sum"], keepdims=0),
             helper.make_node("Add", ["small", "sum"], ["scores"]),

@@ -164,9 +164,9 @@ def _source(coordinates: str, size: int, target: int, factor: float, span: tuple
 
 def _filter(mode: str, distance: np.ndarray, a: float) -> np.ndarray:
     """Weights at distances in pixels: a triangle, or the cubic of Keys 1981."""
-    x = np.abs(distance)
+    x: np.ndarray = np.abs(distance)
     if mode == "linear":
-        return np.clip(1 - x, 0, 1)
+        return (1 - x).clip(0, 1)
     near = (a + 2) * x**3 - (a + 3) * x**2 + 1
     far = a * (x**3 - 5 * x**2 + 8 * x - 4)
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
