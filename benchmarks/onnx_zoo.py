@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import sys
 import tempfile
 import time
 import warnings
@@ -193,8 +194,8 @@ def judge(path: Path, some: Tensor) -> Line:
     return Line(exported=True, loaded=True, agrees=True, twin=float(twin), artefact=float(artefact))
 
 
-def main() -> None:
-    """Print the table."""
+def main() -> bool:
+    """Print the table; returns whether it is as it should be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="these architectures (monai:unet, …)")
     parser.add_argument("--exporters", nargs="+", default=["new", "old"], choices=["new", "old"])
@@ -224,6 +225,7 @@ def main() -> None:
         f"{len(lines)} exports tried, {len(exported)} made; of these {sum(line.loaded for line in exported)} loaded, "
         f"{sum(line.agrees for line in exported)} with a twin that agrees, of which {len(apart)} leave another accuracy"
     )
+    return not apart and sum(line.agrees for line in exported) >= 0.95 * len(exported)
 
 
 def _row(name: str, exporter: str, batch: str, line: Line, seconds: float) -> str:
@@ -238,4 +240,4 @@ def _row(name: str, exporter: str, batch: str, line: Line, seconds: float) -> st
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(0 if main() else 1)

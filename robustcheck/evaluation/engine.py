@@ -152,7 +152,7 @@ class Engine:
         rows.moved |= usable
         if self.margin is not None:
             margin = self.margin(self.candidate.head.at_operating_point(logits), rows.label, rows.aim)
-            rows.nearest = torch.maximum(rows.nearest, margin)
+            rows.nearest = torch.maximum(rows.nearest, margin.nan_to_num(nan=torch.inf))  # it may be anywhere
         fooled = self.goal.met(self.candidate.head.decide(logits), rows.label)
         return Told(step=rows.step, loss=loss, fooled=fooled, gradient=gradient)
 
@@ -283,7 +283,7 @@ class Engine:
         images = clean
         if self.attack.random_start:
             images = self.ball.sample(clean, draws.uniform(clean.shape[1:]))
-            images = self._warmed(images, clean, entering)
+        images = self._warmed(images, clean, entering)
         aims = (
             [self.aim(sample, restart % self.attack.aims) for sample, restart in entering] if self.attack.aims else []
         )

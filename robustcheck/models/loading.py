@@ -96,7 +96,7 @@ def load_candidate(
         compared = torch.split(preprocess(load(by_shape(shapes)[0][:_COMPARED])), chunks.limit)
         with full_precision(network.device):
             if network.tried:
-                network = network.tried(compared)
+                network = network.tried([*compared, *_of_other_shapes(shapes, preprocess, load)])
             searched, search_notes = _searched(spec, network, head, compared)
     sha256, infos = artefact.digest([*files, *network.sources], path.parent)
     if infos[: len(before)] != before:
@@ -149,6 +149,19 @@ def _reading(head: AnyHead) -> search.Reading:
         probabilities=lambda raw: head.chances(head.logits(raw)),
         margins=lambda raw: head.margins(head.logits(raw)),
     )
+
+
+def _of_other_shapes(
+    shapes: list[tuple[int, int, int]], preprocess: Preprocess, load: Callable[[list[int]], torch.Tensor]
+) -> list[torch.Tensor]:
+    """Inputs (N, …) of each shape that the network is given, but for the first one's."""
+    first, *others = by_shape(shapes)
+    seen, batches = {preprocess.shape(shapes[first[0]])}, list[torch.Tensor]()
+    for group in others:
+        if (shape := preprocess.shape(shapes[group[0]])) not in seen:
+            seen.add(shape)
+            batches.append(preprocess(load(group[:2])))
+    return batches
 
 
 def as_shares(samples: Stored, indexes: list[int], device: torch.device) -> torch.Tensor:

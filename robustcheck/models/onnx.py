@@ -6,19 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import onnx
 import torch
 
-from robustcheck.errors import CandidateError
+from robustcheck.errors import CandidateError, OutOfMemory
 from robustcheck.models import agreement
-from robustcheck.models.network import Forward, Network, in_batches
+from robustcheck.models.memory import is_out_of_memory
+from robustcheck.models.network import Forward, Network, first_line, in_batches
+from robustcheck.models.onnx_file import nodes_of
 from robustcheck.models.session import Session
+from robustcheck.models.twin import NoTwin, Twin, make_twin
 from robustcheck.policy import ModelSpec
-
-if TYPE_CHECKING:
-    from robustcheck.models.twin import Twin
 
 _NO_TWIN = "this ONNX candidate gives predictions and no gradients, which this attack needs: "
 _AT_ONCE = 4  # images that a gradient is tried on
@@ -31,6 +29,11 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
     The twin is not used before `Network.tried` has compared it with the session.
     """
     session = Session(path, device, output=spec.output_name, operators=libraries)
+    if session.whole and spec.preprocess.range[1] <= 1:
+        raise CandidateError(
+            f"{path.name} takes whole numbers from 0 to 255, and model.preprocess makes images of at most "
+            f"{spec.preprocess.range[1]:g}; set model.preprocess.range: [0, 255]"
+        )
     forward: Forward = session
     notes = list(session.notes)
     batch = session.takes[0] if session.takes else None
@@ -41,8 +44,6 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
         forward = in_batches(session, least=1, most=1)
         notes.append("it quantises a whole batch by its range: images are given to it one by one")
     network = Network(forward=forward, device=device, takes=session.takes, sources=tuple(libraries), notes=tuple(notes))
-    from robustcheck.models.twin import NoTwin, make_twin  # onnx2fx takes a moment to import
-
     try:
         twin = make_twin(path, session.output, device, flat=session.flat)
     except NoTwin as reason:
@@ -55,26 +56,45 @@ def _with_twin(network: Network, twin: Twin, images: Sequence[torch.Tensor]) -> 
 
     A graph that was exported for one batch size may be wrong at another: then its twin takes batches of that size.
     """
-    allowed = agreement.ROUNDED if twin.rounded else agreement.HALF if twin.halves else agreement.FLOAT
-    note = "searches follow a differentiable twin of the graph, which agrees with ONNX Runtime"
-    if twin.rounded:
-        note += "; gradients go straight through its rounding"
-    images = [part for some in images for part in torch.split(some, _AT_ONCE)]
     ask: Forward = twin.module.forward  # a call of the module itself would print what goes wrong
-    reason = agreement.difference(network.forward, ask, images, allowed)
-    if reason is None:
-        return replace(network, twin=ask, module=twin.module, notes=(*network.notes, note))
-    if twin.batch:
-        fixed = in_batches(twin.bound().forward, least=twin.batch, most=twin.batch)
-        if agreement.difference(network.forward, fixed, images, allowed) is None:
-            note += f"; it takes batches of {twin.batch}, as the graph does"
-            return replace(network, twin=fixed, notes=(*network.notes, note))
-    return replace(network, no_gradients=f"{_NO_TWIN}its differentiable twin is wrong, {reason}; {_REFUSED}")
+    found = _compared(network, twin, ask, images)
+    module: torch.nn.Module | None = twin.module
+    words = ["searches follow a differentiable twin of the graph, which agrees with ONNX Runtime"]
+    if found.wrong and twin.batch:
+        try:
+            ask, module = in_batches(twin.bound().forward, least=twin.batch, most=twin.batch), None
+        except NoTwin as reason:
+            return replace(network, no_gradients=f"{_NO_TWIN}{reason}")
+        found = _compared(network, twin, ask, images)
+        words.append(f"it takes batches of {twin.batch}, as the graph does")
+    if found.wrong:
+        return replace(network, no_gradients=f"{_NO_TWIN}its differentiable twin is wrong, {found.wrong}; {_REFUSED}")
+    if twin.rounded:
+        words.append("gradients go straight through its rounding")
+    elif not found.told:
+        words.append("its scores hardly move with the image, so that gradients could not be compared")
+    return replace(network, twin=ask, module=module, notes=(*network.notes, "; ".join(words)))
+
+
+def _compared(network: Network, twin: Twin, ask: Forward, images: Sequence[torch.Tensor]) -> agreement.Agreement:
+    allowed = agreement.ROUNDED if twin.rounded else agreement.HALF if twin.halves else agreement.FLOAT
+    for at_once in (_AT_ONCE, 1):
+        parts = [_in_company(part) for some in images for part in torch.split(some, at_once)]
+        try:
+            return agreement.compare(network.forward, ask, parts, allowed, twin.holds)
+        except Exception as error:  # noqa: BLE001 (converted code may fail in any way)
+            if not is_out_of_memory(error):
+                return agreement.Agreement(wrong=f"it fails: {first_line(error)}")
+    raise OutOfMemory("memory ran out when the differentiable twin was tried on one image; give it smaller images")
+
+
+def _in_company(images: torch.Tensor) -> torch.Tensor:
+    """At least two images: one alone cannot show that those of a batch are mixed."""
+    return images if len(images) > 1 else torch.cat([images, images.flip(-1) / 2])
 
 
 def _quantises_batches(path: Path) -> bool:
-    nodes = onnx.load(path, load_external_data=False).graph.node
-    return any(node.op_type == "DynamicQuantizeLinear" for node in nodes)
+    return any(node.op_type == "DynamicQuantizeLinear" for node in nodes_of(path))
 
 
 def libraries_of(spec: ModelSpec, folder: Path) -> tuple[Path, ...]:

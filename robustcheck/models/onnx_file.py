@@ -18,6 +18,7 @@ from robustcheck.models.network import first_line
 
 _MAX_GRAPH_BYTES = 2 * 1024**3
 _MOST_ELEMENTS = 2**31  # of one tensor: 8 GiB of float32
+_MOST_IN_ALL = 2**33  # of all tensors; a ResNet-152 on an image of a megapixel has an eighth of that
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
 
 
@@ -56,20 +57,31 @@ def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
     return files
 
 
+def nodes_of(path: Path) -> list[onnx.NodeProto]:
+    """Every node of a checked file, those of subgraphs and functions too."""
+    return _parts(onnx.load(path, load_external_data=False))[0]
+
+
 def _check_sizes(model: onnx.ModelProto, path: Path) -> None:
     """Refuse a graph that makes a tensor, for one image, that no memory holds: a small file can ask for any size."""
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception:  # noqa: BLE001 (what cannot be inferred is seen when it runs)
         return
-    for value in (*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input):
-        sizes = [dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim]
-        if (elements := prod(sizes)) > _MOST_ELEMENTS:
+    total = 0
+    for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
+        sizes = [max(1, dim.dim_value) for dim in value.type.tensor_type.shape.dim]
+        total += (elements := prod(sizes))
+        if elements > _MOST_ELEMENTS:
             shape = "×".join(map(str, sizes))
             raise CandidateError(
                 f"{path.name} computes a tensor of {shape} ({value.name[:40]!r}), which is {elements:.1e} numbers; "
                 f"at most {_MOST_ELEMENTS:.1e} are computed"
             )
+    if total > _MOST_IN_ALL:
+        raise CandidateError(
+            f"{path.name} computes {total:.1e} numbers for one batch; at most {_MOST_IN_ALL:.1e} are computed"
+        )
 
 
 def _parts(model: onnx.ModelProto) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:

@@ -57,6 +57,7 @@ class Session:
             size if isinstance(size, int) and size > 0 else None for size in inputs[0].shape or ()
         )
         self.flat = len(self.takes) == 2
+        self.whole = self._type == torch.uint8
         if self.flat:
             self.notes.append("it takes rows of numbers: images are given to it a row each, channels first")
         self.notes.append(f"ONNX Runtime on {session.get_providers()[0]}")
@@ -65,10 +66,18 @@ class Session:
         """Scores (N, …), in float32, of inputs (N, …)."""
         values = self._as_taken(inputs.detach())
         try:
-            answer = self._bound(values, self._row) if self._row and len(values) else self._first(values)
+            answer = self._answer(values)
         except Exception as error:  # noqa: BLE001 (ONNX Runtime's exceptions share no base but Exception)
             raise RuntimeError(" ".join(str(error).split())) from None  # the numbers stand in its further lines
-        return answer.float()
+        return answer.float().to(inputs.device)
+
+    def _answer(self, values: torch.Tensor) -> torch.Tensor:
+        if self._row and len(values):
+            try:
+                return self._bound(values, self._row)
+            except Exception:  # noqa: BLE001 (an answer of another shape, as of networks that squeeze; or a real failure)
+                self._row = None
+        return self._first(values)
 
     def _as_taken(self, inputs: torch.Tensor) -> torch.Tensor:
         inputs = inputs.to(self._device)

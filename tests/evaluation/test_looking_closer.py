@@ -48,12 +48,33 @@ def project(tmp_path):
 @pytest.mark.parametrize("by", [0.08, -0.08, 0.5, -0.5])
 @pytest.mark.parametrize(
     "attack",
-    ["{name: pgd, steps: 5}", "{name: apgd, steps: 8}", "{name: apgd, steps: 8, targets: 1, loss: dlr}", "fmn"],
+    [
+        "{name: pgd, steps: 5}",
+        "{name: pgd, steps: 40, random_start: false}",
+        "{name: apgd, steps: 8}",
+        "{name: apgd, steps: 8, targets: 1, loss: dlr}",
+        "fmn",
+    ],
 )
 def test_no_sample_holds_because_the_searched_form_is_wrong_near_the_border(project, attack, by):
     gates = f"\n  - {{id: gate, attack: {attack}, epsilon: [1/255, 2/255, 4/255], require: {{accuracy: 0}}}}\n"
     results = _gates(project, gates, by=by, error=abs(by))
     assert [gate.metrics["accuracy"].value for gate in results] == [accuracy_at(levels) for levels in (1, 2, 4)]
+
+
+class Silent(Shifted):
+    """It has no answer for bright images."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        scores = super().forward(image)
+        return torch.where(image.flatten(1).mean(dim=1, keepdim=True) > 0.4, torch.nan, scores)
+
+
+def test_a_form_without_an_answer_is_near_everything(project, monkeypatch):
+    monkeypatch.setattr("test_looking_closer.Shifted", Silent)
+    gates = "\n  - {id: gate, attack: {name: pgd, steps: 5}, epsilon: [1/255, 4/255], require: {accuracy: 0}}\n"
+    results = _gates(project, gates, by=0.0, error=0.01)
+    assert [gate.metrics["accuracy"].value for gate in results] == [accuracy_at(levels) for levels in (1, 4)]
 
 
 def test_what_is_far_from_the_border_is_not_searched_again(project):

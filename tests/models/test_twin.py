@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import quantization
 from torch import nn
 
-from robustcheck.errors import AccessError
+from robustcheck.errors import AccessError, CandidateError
+from robustcheck.models import agreement
 from robustcheck.models.twin import convert
 
 IMAGES = tiny.pictures(7)
@@ -311,7 +312,7 @@ def test_a_twin_of_other_scores_is_refused(tmp_path, net, monkeypatch):
     tiny.save_onnx_old(net, tmp_path / "net.onnx")
     _with_twin(monkeypatch, shift)
     candidate, _ = tiny.load(tmp_path / "net.onnx", IMAGES)
-    _refused(candidate, r"its score [12] of 2 differs by 0\.01 on the samples \(at most 0\.001 is allowed\)")
+    _refused(candidate, r"its score [12] of 2 differs by 0\.01 on the samples \(at most 0\.0\d+ is allowed\)")
     assert candidate.logits(IMAGES.shares()).isfinite().all()
 
 
@@ -328,7 +329,7 @@ def test_a_twin_of_another_gradient_is_refused(part, tmp_path, net, monkeypatch)
     tiny.save_onnx_old(net, tmp_path / "net.onnx")
     _with_twin(monkeypatch, scale)
     candidate, _ = tiny.load(tmp_path / "net.onnx", IMAGES)
-    _refused(candidate, r"its gradient differs from finite differences of ONNX Runtime's output by \d+%")
+    _refused(candidate, r"its gradient differs from differences of ONNX Runtime's output by \d+% in the mean")
 
 
 def test_a_twin_that_fails_is_refused_and_prints_nothing(tmp_path, net, monkeypatch, capfd):
@@ -345,6 +346,212 @@ def test_a_twin_that_fails_is_refused_and_prints_nothing(tmp_path, net, monkeypa
     _refused(candidate, r"its differentiable twin is wrong, it fails: .*\[5, 7\]")
     captured = capfd.readouterr()
     assert captured.out == captured.err == ""
+
+
+def test_a_twin_is_compared_as_searches_ask_it(tmp_path):
+    """Whole numbers are kept as floats where a gradient is asked for, and their quotient is no whole number then."""
+    held = (("scale", np.float32(255)), ("seven", np.array(7)), ("w", _random(tiny.HEIGHT * tiny.WIDTH, 2)))
+    nodes = [
+        helper.make_node("Mul", ["image", "scale"], ["levels"]),
+        helper.make_node("Cast", ["levels"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("Div", ["whole", "seven"], ["quotient"]),
+        helper.make_node("Cast", ["quotient"], ["again"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["again"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["scores"]),
+    ]
+    onnx.save(_model(nodes, held=held), tmp_path / "net.onnx")
+    _refused(tiny.load(tmp_path / "net.onnx", IMAGES)[0], r"its score [12] of 2 differs by .* on the samples")
+
+
+def test_a_twin_without_any_gradient_is_refused_and_the_rest_goes_on(tmp_path):
+    nodes = [
+        helper.make_node("Greater", ["image", "half"], ["bright"]),
+        helper.make_node("Cast", ["bright"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["float"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["scores"]),
+    ]
+    held = (("half", np.float32(0.5)), ("w", _random(tiny.HEIGHT * tiny.WIDTH, 2)))
+    onnx.save(_model(nodes, held=held), tmp_path / "net.onnx")
+    candidate, logits = tiny.load(tmp_path / "net.onnx", IMAGES)
+    assert logits.isfinite().all()
+    _refused(candidate, r"its differentiable twin is wrong, it fails: .*does not require grad")
+
+
+def test_images_that_are_mixed_show_whatever_shape_comes_first(tmp_path):
+    """Freed of its batch of one, this graph takes the mean of all images; the first shape has one image alone."""
+    nodes = [
+        helper.make_node("ReduceMean", ["image"], ["mean"], keepdims=1),
+        helper.make_node("Sub", ["image", "mean"], ["centred"]),
+        helper.make_node("Relu", ["centred"], ["bright"]),
+        helper.make_node("GlobalAveragePool", ["bright"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["scores"]),
+    ]
+    onnx.save(_model(nodes, inputs=(1, 1, "h", "w"), held=(("w", _random(1, 2)),)), tmp_path / "net.onnx")
+    random = np.random.default_rng(0)
+    shapes = [(6, 5), *[(8, 8)] * 6]
+    samples = tiny.Pictures([random.integers(0, 256, (1, *shape), dtype=np.uint8) for shape in shapes])
+    candidate, logits = tiny.load(tmp_path / "net.onnx", samples)
+    large = torch.from_numpy(np.stack([samples.image(index) for index in range(1, 7)])).float() / 255
+    torch.testing.assert_close(candidate.search_logits(large), logits[1:], rtol=1e-4, atol=1e-6)
+    assert any("it takes batches of 1, as the graph does" in note for note in candidate.info.notes)
+
+
+def _straightened(function, slope):
+    """A function whose gradient is another's."""
+    return lambda x: slope(x) + (function(x) - slope(x)).detach()
+
+
+def test_where_probabilities_are_at_an_end_their_logarithms_are_compared():
+    weights = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    shift = torch.tensor([60.0, 0.0, 0.0])
+
+    def ask(x):
+        return (x.flatten(1) @ weights + shift).softmax(dim=1)
+
+    images = [torch.rand(4, 1, 3, 4)]
+    assert agreement.compare(ask, ask, images, agreement.FLOAT) == agreement.Agreement(wrong=None)
+    other = _straightened(ask, lambda x: (-(x.flatten(1) @ weights) + shift).softmax(dim=1))
+    assert "its gradient differs" in agreement.compare(ask, other, images, agreement.FLOAT).wrong
+
+
+def test_scores_that_do_not_move_tell_nothing():
+    found = agreement.compare(_constant, _constant, [torch.rand(4, 1, 3, 4)], agreement.FLOAT)
+    assert found == agreement.Agreement(wrong=None, told=False)
+
+
+def _constant(x):
+    return torch.tensor([[3.0, 1.0]]) + 0 * x.flatten(1)[:, :2]
+
+
+def test_each_image_is_judged_for_itself():
+    """The steepest image does not hide three whose gradients point the wrong way."""
+    weights = torch.randn(12, 2, generator=torch.Generator().manual_seed(0))
+    steep = torch.tensor([1.0, 0.02, 0.02, 0.02]).view(-1, 1)
+    turned = torch.tensor([1.0, -1.0, -1.0, -1.0]).view(-1, 1)
+
+    def ask(x):
+        return steep[: len(x)] * (x.flatten(1) @ weights) * 100
+
+    other = _straightened(ask, lambda x: turned[: len(x)] * ask(x))
+    assert "its gradient differs" in agreement.compare(ask, other, [torch.rand(4, 1, 3, 4)], agreement.FLOAT).wrong
+
+
+@pytest.mark.parametrize(("factor", "words"), [(torch.nan, "not finite"), (0.0, "is zero"), (-1.0, "fall along")])
+def test_gradients_through_rounding_are_there_and_lead_upwards(factor, words):
+    weights = torch.randn(12, 2, generator=torch.Generator().manual_seed(0))
+
+    def ask(x):
+        return ((x.flatten(1) @ weights) * 20).round() / 20
+
+    def followed(by):
+        return _straightened(ask, lambda x: by * (x.flatten(1) @ weights))
+
+    images = [torch.rand(4, 1, 3, 4)]
+    assert agreement.compare(ask, followed(1.0), images, agreement.ROUNDED).wrong is None
+    wrong = followed(factor) if factor == factor else lambda x: ask(x) + _NoSlope.apply(x)
+    assert words in agreement.compare(ask, wrong, images, agreement.ROUNDED).wrong
+
+
+class _NoSlope(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx, x):
+        return x.new_zeros(len(x), 2)
+
+    @staticmethod
+    def backward(_ctx, gradient):
+        return gradient.new_full((len(gradient), 1, 3, 4), torch.nan)
+
+
+def test_an_infinite_score_hides_no_other():
+    def ask(x):
+        return torch.cat([x.flatten(1)[:, :2], x.new_full((len(x), 1), torch.inf)], dim=1)
+
+    assert agreement.compare(ask, lambda x: 50 * ask(x), [torch.rand(4, 1, 3, 4)], agreement.FLOAT).wrong
+
+
+def test_rounding_that_the_scores_do_not_depend_on_loosens_nothing(tmp_path):
+    model = tiny.save_linear_onnx(tmp_path / "net.onnx", _random(tiny.HEIGHT * tiny.WIDTH, 2))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0.1), "step"))
+    model.graph.node.append(helper.make_node("QuantizeLinear", ["image", "step"], ["small"]))
+    model.graph.output.append(helper.make_tensor_value_info("small", TensorProto.UINT8, None))
+    model.graph.output[-1].type.tensor_type.shape.dim.add().dim_param = "any"
+    model.graph.output[-1].type.tensor_type.shape.ClearField("dim")
+    for _ in range(4):
+        model.graph.output[-1].type.tensor_type.shape.dim.add()
+    onnx.save(model, tmp_path / "net.onnx")
+    candidate, _ = tiny.load(tmp_path / "net.onnx", IMAGES)
+    assert not any("rounding" in note for note in candidate.info.notes)
+
+
+def test_weights_that_are_inputs_too_as_in_old_files(tmp_path):
+    model = tiny.save_linear_onnx(tmp_path / "net.onnx", _random(tiny.HEIGHT * tiny.WIDTH, 2))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32([2.0]), "unused"))
+    model.graph.node.append(helper.make_node("Mul", ["scores", "unused"], ["twice"]))
+    model.graph.output.append(helper.make_tensor_value_info("twice", TensorProto.FLOAT, ["n", 2]))
+    shapes = {"w": [tiny.HEIGHT * tiny.WIDTH, 2], "unused": [1]}
+    model.graph.input.extend(helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items())
+    onnx.save(model, tmp_path / "net.onnx")
+    candidate, _ = tiny.load(tmp_path / "net.onnx", IMAGES, output_name="scores")
+    assert _gradient(candidate).any()
+
+
+def test_a_network_that_squeezes_one_image_away(tmp_path):
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["c"]),
+        helper.make_node("GlobalAveragePool", ["c"], ["pooled"]),
+        helper.make_node("Squeeze", ["pooled"], ["scores"]),
+    ]
+    model = _model(nodes, held=(("w", _random(2, 1, 3, 3)),))
+    onnx.save(model, tmp_path / "net.onnx")
+    candidate, logits = tiny.load(tmp_path / "net.onnx", IMAGES)
+    assert torch.allclose(candidate.logits(IMAGES.shares()[:1]), logits[:1], atol=1e-6)
+    assert _gradient(candidate).any()
+
+
+def test_a_real_network_of_whole_numbers(tmp_path):
+    """Preprocessing inside the graph, black borders, and rounding of what is given."""
+
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                self.net = nn.Sequential(
+                    nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(),
+                    nn.Flatten(), nn.Linear(8 * 12 * 12, 2),
+                )  # fmt: skip
+
+        def forward(self, image):
+            return self.net(image.float() / 255 * 4 - 2)
+
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (6, 1, 24, 24), dtype=np.uint8)
+    images[:, :, :4], images[:, :, -4:] = 0, 255
+    axes = {"image": {0: "batch"}, "scores": {0: "batch"}}
+    tiny.quietly(
+        torch.onnx.export, Whole().eval(), (torch.from_numpy(images[:2]),), str(tmp_path / "net.onnx"), dynamo=False,
+        input_names=["image"], output_names=["scores"], dynamic_axes=axes,
+    )  # fmt: skip
+    samples = tiny.Pictures(list(images))
+    candidate, _ = tiny.load(tmp_path / "net.onnx", samples, preprocess={"range": [0, 255]})
+    assert candidate.network.no_gradients is None
+    with pytest.raises(CandidateError, match=r"takes whole numbers from 0 to 255.*range: \[0, 255\]"):
+        tiny.load(tmp_path / "net.onnx", samples)
+
+
+def test_whole_numbers_are_resized_to_whole_numbers(tmp_path):
+    nodes = [
+        helper.make_node("Resize", ["image", "", "", "sizes"], ["large"], mode="linear"),
+        helper.make_node("Cast", ["large"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["float"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["scores"]),
+    ]
+    held = (("sizes", np.array([7, 1, 9, 8])), ("w", _random(72, 2)))
+    model = _model(nodes, inputs=(7, 1, tiny.HEIGHT, tiny.WIDTH), kind=TensorProto.UINT8, held=held, opset=19)
+    onnx.save(model, tmp_path / "net.onnx")
+    candidate, _ = tiny.load(tmp_path / "net.onnx", IMAGES, preprocess={"range": [0, 255]})
+    assert _gradient(candidate).any()
 
 
 def test_names_in_a_file_are_no_code(tmp_path, marker):

@@ -76,6 +76,12 @@ def constant(builder: Builder, node: NodeProto, place: int) -> Tensor | None:
     return builder.initializer_map.get(node.input[place]) if given(node, place) else None
 
 
+def shape_of(builder: Builder, name: str) -> list[int | None] | None:
+    """The shape of a value, as far as it is known; builders of inner graphs know none."""
+    known = getattr(builder, "value_info_map", {}).get(name)
+    return known[0] if known else None
+
+
 def call(builder: Builder, node: NodeProto, module: nn.Module, *inputs: Any) -> fx.Node:
     """A module in the graph, its weights frozen."""
     for parameter in module.parameters():

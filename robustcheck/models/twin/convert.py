@@ -18,7 +18,7 @@ from torch import fx
 
 from robustcheck.models.network import first_line, freeze
 from robustcheck.models.twin import attention, layers, linear_models, quantised, resize, rounding, standard
-from robustcheck.models.twin.graph import anonymise, folded, free_batch, keep_only, nodes, widen
+from robustcheck.models.twin.graph import anonymise, cut_resized_bytes, folded, free_batch, keep_only, nodes, widen
 
 OPERATORS = (layers, rounding, quantised, resize, attention, standard, linear_models)
 """Whoever imports these has registered their operators with onnx2fx."""
@@ -38,6 +38,7 @@ class Twin:
     module: fx.GraphModule  # float32 inputs (N, …) to scores; weights frozen
     batch: int | None  # the only batch size of the graph, which `module` is meant to be free of; None: any
     bound: Callable[[], fx.GraphModule]  # the graph as it is, for its own batch size only
+    holds: Callable[[torch.Tensor], torch.Tensor]  # inputs as the graph's own type of input holds them
     rounded: bool  # it works on whole numbers somewhere, which gradients go straight through
     halves: bool  # it works in float16 somewhere, and its twin in float32
 
@@ -69,6 +70,7 @@ def make_twin(path: Path, output: str, device: torch.device, *, flat: bool = Fal
         module=make(model),
         batch=batch,
         bound=lambda: make(_prepared(path, output)[0]),
+        holds=_HELD_AS.get(kind, lambda values: values),
         rounded=rounded,
         halves=halves,
     )
@@ -76,11 +78,16 @@ def make_twin(path: Path, output: str, device: torch.device, *, flat: bool = Fal
 
 def _prepared(path: Path, output: str) -> tuple[ModelProto, bool, bool, int]:
     """A graph to convert; whether it rounds, and works in halves; and the type of its input."""
-    model = folded(path)
-    rounded = any(node.op_type in _ROUNDED_OPERATORS for node in nodes(model.graph))
-    keep_only(model.graph, output)
-    halves = widen(model)
-    return model, rounded, halves, anonymise(model)
+    try:
+        model = folded(path)
+        keep_only(model.graph, output)
+        rounded = any(node.op_type in _ROUNDED_OPERATORS for node in nodes(model.graph))
+        cut_resized_bytes(model)
+        halves = widen(model)
+        kind = anonymise(model)
+    except Exception as error:  # noqa: BLE001 (as in `converted`)
+        raise NoTwin(f"its graph cannot be prepared ({first_line(error)}); {_ADVICE}") from None
+    return model, rounded, halves, kind
 
 
 def converted(model: ModelProto) -> fx.GraphModule:
@@ -103,9 +110,9 @@ def converted(model: ModelProto) -> fx.GraphModule:
 
 def _adapt_inputs(module: fx.GraphModule, kind: int, *, flat: bool) -> None:
     """Images as the file's own input holds them: whole numbers, halves, or rows."""
-    steps = [_as_bytes] * (kind == TensorProto.UINT8) + [_as_halves] * (kind == TensorProto.FLOAT16)
     image = held = next(node for node in module.graph.nodes if node.op == "placeholder")
     users = list(image.users)
+    steps = [_HELD_AS[kind]] if kind in _HELD_AS else []
     for step in [*steps, *[_as_rows] * flat]:
         with module.graph.inserting_after(held):
             held = module.graph.call_function(step, (held,))
@@ -123,3 +130,9 @@ def _as_bytes(values: torch.Tensor) -> torch.Tensor:
 
 def _as_halves(values: torch.Tensor) -> torch.Tensor:
     return rounding.straight_through(values, values.half().float())
+
+
+_HELD_AS: dict[int, Callable[[torch.Tensor], torch.Tensor]] = {
+    TensorProto.UINT8: _as_bytes,
+    TensorProto.FLOAT16: _as_halves,
+}

@@ -11,6 +11,7 @@ import onnxruntime
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 _FOLDABLE_BYTES = 2**30  # of a file that ONNX Runtime rewrites as one message, which can have 2 GiB
+_WHOLE = (TensorProto.UINT8, TensorProto.INT8)
 _NARROW = (TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
@@ -66,8 +67,29 @@ def keep_only(graph: GraphProto, output: str) -> None:
             wanted.update(value.name for inner in _inner(node) for value in inner.output)
     outputs = [value for value in graph.output if value.name == output]
     tensors = [tensor for tensor in graph.initializer if tensor.name in wanted]
-    kept_graph = onnx.helper.make_graph(kept[::-1], graph.name, graph.input, outputs, tensors)
+    held = {tensor.name for tensor in graph.initializer}
+    images = [value for value in graph.input if value.name not in held]  # old files list weights there, too
+    kept_graph = onnx.helper.make_graph(kept[::-1], graph.name, images, outputs, tensors)
     graph.CopyFrom(kept_graph)
+
+
+def cut_resized_bytes(model: ModelProto) -> None:
+    """Cut whole numbers to whole numbers after they are resized, as ONNX Runtime does: in the twin they are floats."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*inferred.input, *inferred.value_info)}
+    cut: list[NodeProto] = []
+    for node in model.graph.node:
+        cut.append(node)
+        if node.op_type in ("Resize", "Upsample") and (kind := kinds.get(node.input[0])) in _WHOLE:
+            (answer,) = node.output
+            node.output[0] = f"{answer}/before-it-is-cut"
+            cut.append(onnx.helper.make_node("Cast", [node.output[0]], [answer], to=kind))
+    if len(cut) > len(model.graph.node):
+        model.graph.CopyFrom(
+            onnx.helper.make_graph(
+                cut, model.graph.name, model.graph.input, model.graph.output, model.graph.initializer
+            )
+        )
 
 
 def widen(model: ModelProto) -> bool:

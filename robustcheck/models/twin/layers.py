@@ -13,16 +13,29 @@ from robustcheck.models.twin.builder import Builder, attribute, call, computes, 
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
-Convolution: TypeAlias = tuple[Sequence[int], Sequence[int], int, tuple[int, ...], str]
-"""Stride, dilation, groups, padding as functional.pad wants it, and the attribute auto_pad."""
+Convolution: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], int, tuple[int, ...], str]
+"""Stride, dilation, groups, pads and auto_pad, as ONNX has them; empty where the node does not say."""
 
 _their_gemm, _their_matmul = theirs("Gemm"), theirs("MatMul")
 
 
-def _padding(node: NodeProto, rank: int) -> tuple[int, ...]:
-    """As functional.pad wants it: the last axis first, before and after."""
-    pads = attribute(node, "pads") or [0] * 2 * rank
-    return tuple(pads[side * rank + axis] for axis in reversed(range(rank)) for side in (0, 1))
+def convolution_of(node: NodeProto) -> Convolution:
+    """What a node says of its convolution."""
+    stride, dilation, pads = (tuple(attribute(node, name, [])) for name in ("strides", "dilations", "pads"))
+    return stride, dilation, attribute(node, "group", 1), pads, attribute(node, "auto_pad", "NOTSET")
+
+
+def _in_full(how: Convolution, rank: int) -> Convolution:
+    """With what holds where a node does not say."""
+    stride, dilation, groups, pads, auto = how
+    pads = (0,) * 2 * rank if auto == "VALID" or not pads else pads
+    return stride or (1,) * rank, dilation or (1,) * rank, groups, pads, auto
+
+
+def _around(pads: tuple[int, ...]) -> list[int]:
+    """Pads as functional.pad wants them: the last axis first, before and after."""
+    rank = len(pads) // 2
+    return [pads[side * rank + axis] for axis in reversed(range(rank)) for side in (0, 1)]
 
 
 def _pad_same(
@@ -39,46 +52,38 @@ def _pad_same(
 
 def convolve(inputs: Tensor, weight: Tensor, bias: Tensor | None, how: Convolution) -> Tensor:
     """A convolution in as many dimensions as the weights have."""
-    stride, dilation, groups, pads, auto = how
+    rank = weight.ndim - 2
+    stride, dilation, groups, pads, auto = _in_full(how, rank)
     if auto.startswith("SAME"):
         inputs = _pad_same(inputs, weight.shape[2:], stride, dilation, auto)
     elif any(pads):
-        inputs = functional.pad(inputs, list(pads))
-    function = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}[weight.ndim - 2]
-    return function(inputs, weight, bias, tuple(stride), 0, tuple(dilation), groups)
-
-
-def convolution_of(node: NodeProto, weight: Tensor | None) -> Convolution:
-    """What a node says of its convolution; its weights, if they are known, tell in how many dimensions."""
-    rank = len(attribute(node, "kernel_shape", [0, 0])) if weight is None else weight.ndim - 2
-    auto = attribute(node, "auto_pad", "NOTSET")
-    pads = (0,) * 2 * rank if auto == "VALID" else _padding(node, rank)
-    stride, dilation = (tuple(attribute(node, name, [1] * rank)) for name in ("strides", "dilations"))
-    return stride, dilation, attribute(node, "group", 1), pads, auto
+        inputs = functional.pad(inputs, _around(pads))
+    function = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}[rank]
+    return function(inputs, weight, bias, stride, 0, dilation, groups)
 
 
 @computes("Conv")
 def _conv(builder: Builder, node: NodeProto) -> fx.Node:
     inputs, weights, biases = inputs_of(builder, node, 3)
     weight, bias = constant(builder, node, 1), constant(builder, node, 2)
-    how = convolution_of(node, weight)
     if weight is None or weight.ndim - 2 not in _CONVOLUTIONS or (biases is not None and bias is None):
-        return builder.call_function(convolve, args=(inputs, weights, biases, how))
-    stride, dilation, groups, pads, auto = how
-    before, after = pads[-2::-2], pads[::-2]
+        return builder.call_function(convolve, args=(inputs, weights, biases, convolution_of(node)))
+    rank = weight.ndim - 2
+    stride, dilation, groups, pads, auto = _in_full(convolution_of(node), rank)
+    padding = pads[:rank]
     if auto.startswith("SAME"):
         inputs = builder.call_function(_pad_same, args=(inputs, tuple(weight.shape[2:]), stride, dilation, auto))
-        before = (0,) * len(stride)
-    elif before != after:
-        inputs = builder.call_function(functional.pad, args=(inputs, pads))
-        before = (0,) * len(stride)
+        padding = (0,) * rank
+    elif pads[:rank] != pads[rank:]:
+        inputs = builder.call_function(functional.pad, args=(inputs, _around(pads)))
+        padding = (0,) * rank
     module = nn.utils.skip_init(
-        _CONVOLUTIONS[weight.ndim - 2],
+        _CONVOLUTIONS[rank],
         weight.shape[1] * groups,
         weight.shape[0],
         tuple(weight.shape[2:]),
         stride=stride,
-        padding=before,
+        padding=padding,
         dilation=dilation,
         groups=groups,
         bias=bias is not None,
@@ -87,6 +92,42 @@ def _conv(builder: Builder, node: NodeProto) -> fx.Node:
     if bias is not None:
         module.bias = nn.Parameter(bias)
     return call(builder, node, module, inputs)
+
+
+def _transpose_convolve(
+    inputs: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    how: Convolution,
+    more: tuple[int, ...],
+    wanted: tuple[int, ...],
+) -> Tensor:
+    """The whole answer, then as much of it as the pads leave, or the size that is wanted; `more` is output_padding."""
+    rank = weight.ndim - 2
+    stride, dilation, groups, pads, auto = _in_full(how, rank)
+    more, wanted = more or (0,) * rank, wanted[-rank:]
+    if not wanted and auto.startswith("SAME"):
+        wanted = tuple(size * step for size, step in zip(inputs.shape[2:], stride, strict=True))
+    function = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}[rank]
+    answer = function(inputs, weight, None, stride, 0, 0, groups, dilation)
+    for axis, size in enumerate(wanted):
+        total = answer.shape[2 + axis] + more[axis] - size
+        small, large = total // 2, total - total // 2
+        before, after = (small, large) if auto == "SAME_UPPER" else (large, small)
+        pads = (*pads[:axis], before, *pads[axis + 1 : axis + rank], after, *pads[axis + rank + 1 :])
+    cut = tuple(-size for size in pads[:rank]) + tuple(
+        extra - size for extra, size in zip(more, pads[rank:], strict=True)
+    )
+    answer = functional.pad(answer, _around(cut)) if any(cut) else answer
+    return answer if bias is None else answer + bias.view(-1, *[1] * rank)
+
+
+@computes("ConvTranspose")
+def _conv_transpose(builder: Builder, node: NodeProto) -> fx.Node:
+    more, wanted = (tuple(attribute(node, name, [])) for name in ("output_padding", "output_shape"))
+    return builder.call_function(
+        _transpose_convolve, args=(*inputs_of(builder, node, 3), convolution_of(node), more, wanted)
+    )
 
 
 def linear(builder: Builder, node: NodeProto, inputs: Any, weight: Tensor, bias: Tensor | None) -> fx.Node:

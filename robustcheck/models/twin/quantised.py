@@ -129,7 +129,7 @@ def _convolve_integers(x: Tensor, w: Tensor, x_zero: Tensor | None, w_zero: Tens
 
 @computes("ConvInteger")
 def _conv_integer(builder: Builder, node: NodeProto) -> fx.Node:
-    how = convolution_of(node, constant(builder, node, 1))
+    how = convolution_of(node)
     return builder.call_function(_convolve_integers, args=(*inputs_of(builder, node, 4), how))
 
 
@@ -142,7 +142,7 @@ def _convolve_quantised(*values: Any) -> Tensor:
 
 @computes("QLinearConv")
 def _qlinear_conv(builder: Builder, node: NodeProto) -> fx.Node:
-    how = convolution_of(node, constant(builder, node, 3))
+    how = convolution_of(node)
     return builder.call_function(_convolve_quantised, args=(*inputs_of(builder, node, 9), how))
 
 

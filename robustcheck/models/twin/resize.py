@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import ceil
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch.nn import functional
 from robustcheck.models.twin.builder import Builder, attribute, call, computes, input_of
 
 _RADIUS = {"linear": 1, "cubic": 2}
+_MOST_WEIGHTS = 2**26  # of a matrix: from 8192 pixels to as many
 
 
 class Resize(nn.Module):
@@ -52,6 +52,7 @@ class Resize(nn.Module):
         self.mode, self.coordinates, self.nearest, self.cubic_a = mode, coordinates, nearest, cubic_a
         self.exclude_outside, self.extrapolation, self.antialias = exclude_outside, extrapolation, antialias
         self.axes, self.aspect, self.scales = axes, aspect, scales
+        self._known: dict[tuple[Any, ...], tuple[Tensor, Tensor | None]] = {}
 
     def forward(
         self, image: Tensor, roi: Tensor | None = None, scales: Tensor | None = None, sizes: Tensor | None = None
@@ -99,21 +100,31 @@ class Resize(nn.Module):
     def _along(
         self, image: Tensor, axis: int, size: int, target: int, factor: float, span: tuple[float, float]
     ) -> Tensor:
-        key = (self.mode, self.coordinates, self.nearest, self.cubic_a, self.exclude_outside, self.antialias)
-        weights, outside = _weights(key, size, target, factor, span)
+        weights, outside = self._weights(size, target, factor, span, image.device)
         if self.mode == "nearest":
-            answer = image.index_select(axis, torch.from_numpy(weights).to(image.device))
+            answer = image.index_select(axis, weights)
         else:
-            matrix = torch.from_numpy(weights).to(image.device)
-            answer = image.movedim(axis, -1).matmul(matrix.T).movedim(-1, axis)
+            answer = image.movedim(axis, -1).matmul(weights.T).movedim(-1, axis)
         if outside is None:
             return answer
         shape = [1] * image.ndim
         shape[axis] = -1
-        return torch.where(torch.from_numpy(outside).to(image.device).view(shape), self.extrapolation, answer)
+        return torch.where(outside.view(shape), self.extrapolation, answer)
+
+    def _weights(
+        self, size: int, target: int, factor: float, span: tuple[float, float], device: torch.device
+    ) -> tuple[Tensor, Tensor | None]:
+        key = (size, target, factor, span, device)
+        if key not in self._known:
+            if self.mode != "nearest" and size * target > _MOST_WEIGHTS:
+                raise NotImplementedError(f"Resize from {size} to {target} pixels")
+            kind = (self.mode, self.coordinates, self.nearest, self.cubic_a, self.exclude_outside, self.antialias)
+            weights, outside = _weights(kind, size, target, factor, span)
+            there = None if outside is None else torch.from_numpy(outside).to(device)
+            self._known[key] = torch.from_numpy(weights).to(device), there
+        return self._known[key]
 
 
-@lru_cache(maxsize=64)
 def _weights(
     key: tuple[str, str, str, float, bool, bool], size: int, target: int, factor: float, span: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray | None]:

@@ -7,7 +7,7 @@ from onnx import NodeProto
 from torch import Tensor, fx
 from torch.nn import functional
 
-from robustcheck.models.twin.builder import Builder, attribute, computes, constant, given, input_of, inputs_of
+from robustcheck.models.twin.builder import Builder, attribute, computes, constant, given, input_of, inputs_of, shape_of
 
 
 def _clamp(values: Tensor, low: Tensor | None, high: Tensor | None) -> Tensor:
@@ -32,7 +32,7 @@ def _clip(builder: Builder, node: NodeProto) -> fx.Node:
 @computes("Softmax", since=1)
 def _softmax(builder: Builder, node: NodeProto) -> fx.Node:
     """Before opset 13 all axes from this one on were one; that is the same where it is the last."""
-    axis, shape = attribute(node, "axis", 1), (builder.value_info_map.get(node.input[0]) or (None,))[0]
+    axis, shape = attribute(node, "axis", 1), shape_of(builder, node.input[0])
     if shape is not None and axis in (len(shape) - 1, -1):
         return builder.call_function(functional.softmax, args=(input_of(builder, node, 0),), kwargs={"dim": axis})
     return builder.call_function(
