@@ -16,7 +16,7 @@ from robustcheck.models.network import Forward, Network, first_line, in_batches
 from robustcheck.models.onnx_file import nodes_of
 from robustcheck.models.session import Session
 from robustcheck.models.twin import NoTwin, Twin, make_twin
-from robustcheck.policy import ModelSpec
+from robustcheck.policy import ModelSpec, PreprocessSpec
 
 _NO_TWIN = "this ONNX candidate gives predictions and no gradients, which this attack needs: "
 _AT_ONCE = 4  # images that a gradient is tried on
@@ -29,10 +29,11 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
     The twin is not used before `Network.tried` has compared it with the session.
     """
     session = Session(path, device, output=spec.output_name, operators=libraries)
-    if session.whole and spec.preprocess.range[1] <= 1:
+    most = _brightest(spec.preprocess)
+    if session.whole and most <= 1:
         raise CandidateError(
-            f"{path.name} takes whole numbers from 0 to 255, and model.preprocess makes images of at most "
-            f"{spec.preprocess.range[1]:g}; set model.preprocess.range: [0, 255]"
+            f"{path.name} takes whole numbers from 0 to 255, and model.preprocess makes images of at most {most:g}; "
+            "set model.preprocess.range: [0, 255]"
         )
     forward: Forward = session
     notes = list(session.notes)
@@ -91,6 +92,11 @@ def _compared(network: Network, twin: Twin, ask: Forward, images: Sequence[torch
 def _in_company(images: torch.Tensor) -> torch.Tensor:
     """At least two images: one alone cannot show that those of a batch are mixed."""
     return images if len(images) > 1 else torch.cat([images, images.flip(-1) / 2])
+
+
+def _brightest(preprocess: PreprocessSpec) -> float:
+    """The largest input that an image can become."""
+    return max((preprocess.range[1] - mean) / std for mean in preprocess.mean for std in preprocess.std)
 
 
 def _quantises_batches(path: Path) -> bool:

@@ -72,7 +72,7 @@ class Session:
         return answer.float().to(inputs.device)
 
     def _answer(self, values: torch.Tensor) -> torch.Tensor:
-        if self._row and len(values):
+        if self._row is not None and len(values):
             try:
                 return self._bound(values, self._row)
             except Exception:  # noqa: BLE001 (an answer of another shape, as of networks that squeeze; or a real failure)
@@ -91,7 +91,7 @@ class Session:
         """An answer of any shape; it tells what the next ones will need."""
         (scores,) = self._session.run([self.output], {self._input: values.cpu().numpy()})
         answer = torch.from_numpy(np.asarray(scores)).to(self._device)
-        if answer.ndim > 1 and len(answer) == len(values):
+        if answer.ndim and len(answer) == len(values) > 1:
             self._row = tuple(answer.shape[1:])
         return answer
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
+from onnx import TensorProto, helper
 
 from benchmarks.onnx_conformance import cases, disagreement
+from robustcheck.models.twin import converted
 from robustcheck.models.twin.quantised import _quantise, _quantise_dynamically
 from robustcheck.models.twin.rounding import _cast_to, straight_through
 
@@ -58,3 +62,137 @@ def test_each_image_is_quantised_by_its_own_range():
     whole, scale, _ = _quantise_dynamically(images)
     assert whole.tolist() == [[[0, 255]], [[0, 255]]]
     assert scale.flatten().tolist() == pytest.approx([1 / 255, 10 / 255])
+
+
+# --- operators that the onnx package has no cases of: ONNX Runtime itself is the standard ----------------------------
+
+
+def _quantised(rng, *shape):
+    return (
+        rng.integers(20, 236, shape, dtype=np.uint8),
+        np.float32(rng.uniform(0.01, 0.05)),
+        np.uint8(rng.integers(100, 150)),
+    )
+
+
+MICROSOFT = {
+    "QLinearAdd": ([(2, 3, 4, 4), (2, 3, 4, 4)], {}),
+    "QLinearMul": ([(2, 3, 4, 4), (2, 3, 4, 4)], {}),
+    "QLinearSigmoid": ([(2, 3, 4, 4)], {}),
+    "QLinearLeakyRelu": ([(2, 3, 4, 4)], {"alpha": 0.2}),
+    "QLinearSoftmax": ([(2, 5)], {"axis": 1, "opset": 13}),
+    "QLinearGlobalAveragePool": ([(2, 3, 4, 4)], {}),
+}
+
+
+def _agrees(model, inputs, *, atol):
+    """The twin's answer is ONNX Runtime's, and a gradient reaches the first input."""
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    theirs = session.run(None, {name: np.array(value) for name, value in inputs.items()})[-1]
+    tensors = [torch.from_numpy(np.array(value)) for value in inputs.values()]
+    module = converted(model)
+    answer = module.forward(*tensors)
+    ours = answer[-1] if isinstance(answer, (tuple, list)) else answer
+    np.testing.assert_allclose(ours.numpy().astype(float), theirs.astype(float), atol=atol, rtol=1e-5)
+    image = tensors[0].float().requires_grad_()
+    answer = module.forward(image, *tensors[1:])
+    followed = answer[-1] if isinstance(answer, (tuple, list)) else answer
+    np.testing.assert_allclose(followed.detach().numpy(), theirs.astype(float), atol=atol, rtol=1e-5)
+    weights = torch.arange(1.0, followed.numel() + 1).view(followed.shape)
+    (gradient,) = torch.autograd.grad((followed * weights).sum(), image)
+    assert gradient.any()
+
+
+def _model(node, inputs, outputs, opset=17):
+    kinds = {name: helper.np_dtype_to_tensor_dtype(np.asarray(value).dtype) for name, value in inputs.items()}
+    graph = helper.make_graph(
+        [node],
+        "one",
+        [helper.make_tensor_value_info(name, kinds[name], np.shape(value)) for name, value in inputs.items()],
+        [helper.make_tensor_value_info(name, kind, None) for name, kind in outputs.items()],
+    )
+    domains = [helper.make_opsetid(node.domain, 1)] if node.domain else []
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset), *domains], ir_version=9)
+
+
+@pytest.mark.parametrize("name", MICROSOFT)
+def test_a_quantised_operator_of_onnx_runtime(name):
+    shapes, attributes = MICROSOFT[name]
+    rng = np.random.default_rng(0)
+    inputs = {}
+    for place, shape in enumerate(shapes):
+        inputs |= zip((f"x{place}", f"s{place}", f"z{place}"), _quantised(rng, *shape), strict=True)
+    scale = np.float32(1 / 256) if name in ("QLinearSigmoid", "QLinearSoftmax") else np.float32(0.1)
+    zero = np.uint8(0) if name in ("QLinearSigmoid", "QLinearSoftmax") else np.uint8(128)
+    inputs |= {"ys": scale, "yz": zero}
+    node = helper.make_node(name, list(inputs), ["y"], domain="com.microsoft", **attributes)
+    _agrees(_model(node, inputs, {"y": TensorProto.UINT8}), inputs, atol=1)  # halves are rounded by the last bit
+
+
+def test_quantised_tensors_are_joined():
+    rng = np.random.default_rng(0)
+    inputs = {"x": _quantised(rng, 2, 3, 4)[0], "ys": np.float32(0.1), "yz": np.uint8(128)}
+    inputs |= {"s": np.float32(0.03), "z": np.uint8(120), "x2": _quantised(rng, 2, 5, 4)[0]}
+    inputs |= {"s2": np.float32(0.05), "z2": np.uint8(140)}
+    names = ["ys", "yz", "x", "s", "z", "x2", "s2", "z2"]
+    node = helper.make_node("QLinearConcat", names, ["y"], domain="com.microsoft", axis=1)
+    _agrees(_model(node, inputs, {"y": TensorProto.UINT8}), inputs, atol=1)
+
+
+@pytest.mark.parametrize("channels", [False, True])
+def test_a_quantised_linear_layer(channels):
+    rng = np.random.default_rng(0)
+    inputs = dict(zip(("a", "as", "az"), _quantised(rng, 2, 6), strict=True))
+    inputs |= {"b": rng.integers(-90, 90, (4, 6), dtype=np.int8)}
+    inputs |= {"bs": rng.uniform(0.01, 0.02, 4).astype(np.float32) if channels else np.float32(0.02)}
+    inputs |= {"bz": np.zeros(4, np.int8) if channels else np.int8(0), "c": rng.integers(-50, 50, 4, dtype=np.int32)}
+    inputs |= {"ys": np.float32(0.1), "yz": np.uint8(120)}
+    node = helper.make_node("QGemm", list(inputs), ["y"], domain="com.microsoft", transB=1, alpha=1.0)
+    _agrees(_model(node, inputs, {"y": TensorProto.UINT8}), inputs, atol=1)
+
+
+@pytest.mark.parametrize("after", ["NONE", "LOGISTIC", "SOFTMAX"])
+def test_a_linear_classifier(after):
+    rng = np.random.default_rng(0)
+    inputs = {"x": rng.normal(size=(3, 5)).astype(np.float32)}
+    node = helper.make_node(
+        "LinearClassifier", ["x"], ["label", "y"], domain="ai.onnx.ml", classlabels_ints=[0, 1, 2],
+        coefficients=rng.normal(size=15).tolist(), intercepts=[0.1, -0.2, 0.3], post_transform=after,
+    )  # fmt: skip
+    outputs = {"label": TensorProto.INT64, "y": TensorProto.FLOAT}
+    _agrees(_model(node, inputs, outputs), inputs, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes"),
+    [
+        ("Scaler", {"offset": [0.1, 0.2, 0.3], "scale": [2.0, 3.0, 4.0]}),
+        ("Normalizer", {"norm": "L1"}),
+        ("Normalizer", {"norm": "L2"}),
+        ("Normalizer", {"norm": "MAX"}),
+    ],
+)
+def test_preprocessing_of_scikit_learn(name, attributes):
+    inputs = {"x": np.random.default_rng(0).uniform(0.1, 1, size=(4, 3)).astype(np.float32)}
+    node = helper.make_node(name, ["x"], ["y"], domain="ai.onnx.ml", **attributes)
+    _agrees(_model(node, inputs, {"y": TensorProto.FLOAT}), inputs, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "attributes", [{"output_shape": [12, 10]}, {"auto_pad": "SAME_UPPER"}, {"auto_pad": "SAME_LOWER"}]
+)
+def test_a_transposed_convolution_of_a_wanted_size(attributes):
+    rng = np.random.default_rng(0)
+    inputs = {
+        "x": rng.normal(size=(2, 3, 6, 5)).astype(np.float32),
+        "w": rng.normal(size=(3, 4, 3, 3)).astype(np.float32),
+    }
+    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], kernel_shape=[3, 3], **attributes)
+    _agrees(_model(node, inputs, {"y": TensorProto.FLOAT}), inputs, atol=1e-4)
+
+
+def test_a_convolution_of_weights_that_are_computed_in_one_dimension():
+    rng = np.random.default_rng(0)
+    inputs = {"x": rng.normal(size=(2, 3, 9)).astype(np.float32), "w": rng.normal(size=(4, 3, 3)).astype(np.float32)}
+    node = helper.make_node("Conv", ["x", "w"], ["y"])
+    _agrees(_model(node, inputs, {"y": TensorProto.FLOAT}), inputs, atol=1e-4)
