@@ -133,7 +133,7 @@ class Search:
             again,
             trace,
             lambda _done: None,
-            warm=ends.known,
+            warm=ends.known if attack.steps > 1 else _anew,
             enough=within,
         )
 
@@ -233,6 +233,10 @@ class Search:
 def _keep_nearest(nearest: dict[int, Hit], hit: Hit) -> None:
     if hit.sample not in nearest or hit.distance < nearest[hit.sample].distance:
         nearest[hit.sample] = hit
+
+
+def _anew(_starts: Sequence[Start]) -> None:
+    """Nothing is known: a single step is one from the image."""
 
 
 def _forget(_rows: Rows, _images: torch.Tensor) -> None:

@@ -49,6 +49,7 @@ def project(tmp_path):
 @pytest.mark.parametrize(
     "attack",
     [
+        "fgsm",
         "{name: pgd, steps: 5}",
         "{name: pgd, steps: 40, random_start: false}",
         "{name: apgd, steps: 8}",
