@@ -226,7 +226,7 @@ class Search:
         if gate.descending:  # the next budget is smaller, and its searches begin on the way here
             change = torch.from_numpy(hit.stored.astype(np.float32) - setting.samples.image(hit.sample))
             for attack in self._attacks:
-                if attack.random_start:
+                if attack.asks == "gradient" and not attack.minimum_norm:
                     setting.starts.keep(self._key(attack), np.array([hit.sample]), change[None])
 
 

@@ -64,6 +64,14 @@ def test_going_down_a_few_large_steps_come_first_and_the_attack_follows_for_what
     assert largest.cost.gradient == 2 * broken + (4 + 5) * held
 
 
+def test_going_down_large_steps_begin_where_those_before_ended(project):
+    gates, _ = _gates(project, "descending")
+    for gate in gates[:-1]:
+        broken = sum(outcome.status == "broken" for outcome in gate.samples)
+        held = sum(outcome.status == "held" and outcome.evidence == "searched" for outcome in gate.samples)
+        assert gate.cost.gradient == broken + (4 + 5) * held  # one gradient shows what falls
+
+
 def test_going_up_no_large_steps_come_first(project):
     gates, _ = _gates(project, "ascending")
     assert {outcome.attack for gate in gates for outcome in gate.samples if outcome.found_by} == {"pgd"}
