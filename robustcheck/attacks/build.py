@@ -51,7 +51,6 @@ def _quick(ball: Ball, goal: Goal) -> PGD:
         restarts=1,
         step_share=ball.radius,
         random_start=False,
-        momentum=0.0,
         schedule="linear",
         name="pgd-large-steps",
     )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 
 from robustcheck.models.network import Forward
 
@@ -42,6 +43,15 @@ class Agreement:
     told: bool = True  # whether the gradient could be compared: scores that hardly move tell nothing
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Slope:
+    """Of a twin at some images."""
+
+    scores: torch.Tensor  # (N, K), as they are read
+    gradient: torch.Tensor  # (N, …) of their sum with the weights
+    weights: torch.Tensor  # (K,)
+
+
 def compare(
     artefact: Forward,
     twin: Forward,
@@ -66,14 +76,14 @@ def compare(
         if (wrong := _scores_differ(artefact, twin, batch, what, allowed.scores)) is not None:
             return Agreement(wrong=wrong)
     some, span = first[:_SLOPES], (high - low) or 1.0
-    gradient = _gradient(twin, some)[1]
-    if not bool(gradient.isfinite().all()):
+    slope = _slope(twin, some)
+    if not bool(slope.gradient.isfinite().all()):
         return Agreement(wrong="its gradient is not finite")
     if allowed.slopes is None:
-        return Agreement(wrong=_leads_astray(artefact, twin, some, span, holds))
+        return Agreement(wrong=_leads_astray(artefact, slope, some, span, holds))
     best = torch.full((len(some),), torch.inf)  # each image at the step that suits it
     for step in _STEPS:
-        best = torch.minimum(best, _apart(artefact, twin, some, step * span, holds).nan_to_num(nan=torch.inf))
+        best = torch.minimum(best, _apart(artefact, slope, some, step * span, holds).nan_to_num(nan=torch.inf))
         told = best[best.isfinite()]
         if len(told) == len(best) and _close(told, allowed.slopes):
             return Agreement(wrong=None)
@@ -124,13 +134,13 @@ def _read(scores: torch.Tensor) -> torch.Tensor:
 
 def _apart(
     artefact: Forward,
-    twin: Forward,
+    slope: _Slope,
     images: torch.Tensor,
     step: float,
     holds: Callable[[torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
     """How far (N,) slopes along a few directions are apart, as a share of them; NaN where they drown in rounding."""
-    scores, gradient, weights = _gradient(twin, images)
+    gradient, weights = slope.gradient, slope.weights
     seen, told = [], []
     for direction in _directions(gradient):
         ahead, behind = holds(images + step * direction), holds(images - step * direction)
@@ -140,19 +150,19 @@ def _apart(
         told.append((gradient * (ahead - behind)).flatten(1).sum(dim=1).cpu())
     rises, expected = torch.stack(seen), torch.stack(told)
     size = torch.maximum(rises.norm(dim=0), expected.norm(dim=0))
-    noise = 16 * _FLOAT32 * scores.abs().amax(dim=1).clamp_min(_SMALL) * weights.norm() * len(rises) ** 0.5
+    noise = 16 * _FLOAT32 * slope.scores.abs().amax(dim=1).clamp_min(_SMALL) * weights.norm() * len(rises) ** 0.5
     return torch.where(size > noise, (rises - expected).norm(dim=0) / size, torch.nan)
 
 
 def _leads_astray(
     artefact: Forward,
-    twin: Forward,
+    slope: _Slope,
     images: torch.Tensor,
     span: float,
     holds: Callable[[torch.Tensor], torch.Tensor],
 ) -> str | None:
     """Of a twin that rounds, at least that its gradient is there, and that the scores rise along it."""
-    _, gradient, weights = _gradient(twin, images)
+    gradient, weights = slope.gradient, slope.weights
     if not bool(gradient.flatten(1).any(dim=1).float().mean() >= 0.5):
         return "its gradient is zero"
     rises = []
@@ -165,14 +175,13 @@ def _leads_astray(
     return "ONNX Runtime's scores fall along its gradient" if max(rises) < 0 else None
 
 
-def _gradient(twin: Forward, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What is read of scores (N, K), the gradient (N, …) of their sum with some weights, and these (K,)."""
+def _slope(twin: Forward, images: torch.Tensor) -> _Slope:
     inputs = images.detach().requires_grad_()
     with torch.enable_grad():
         scores = _read(twin(inputs))
         weights = torch.randn(scores.shape[1], generator=torch.Generator().manual_seed(1))
         (gradient,) = torch.autograd.grad((scores @ weights.to(scores)).sum(), inputs)
-    return scores.detach().cpu(), gradient, weights
+    return _Slope(scores=scores.detach().cpu(), gradient=gradient, weights=weights)
 
 
 def _directions(gradient: torch.Tensor) -> list[torch.Tensor]:
@@ -184,5 +193,4 @@ def _directions(gradient: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _unit(change: torch.Tensor) -> torch.Tensor:
-    largest = change.abs().flatten(1).amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
-    return change / largest.view(-1, *[1] * (change.ndim - 1))
+    return functional.normalize(change.flatten(1), p=torch.inf, eps=torch.finfo(torch.float32).tiny).view_as(change)

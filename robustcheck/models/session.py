@@ -24,7 +24,7 @@ class Session:
     Args:
         path: the checked file.
         device: where inputs will be.
-        output: which output has the scores; None if there is only one.
+        output: which output has the scores; None: the only one that is floats.
         operators: libraries of custom operators, whose code is run.
 
     Raises:
@@ -53,7 +53,7 @@ class Session:
             self.notes.append(f"of its outputs, {scores.name} alone can have the scores")
         self._answer_type = _FLOATS[scores.type]
         self._row: tuple[int, ...] | None = None  # the shape of one image's scores, once it is known
-        self.takes: Takes | None = tuple(
+        self.takes: Takes = tuple(
             size if isinstance(size, int) and size > 0 else None for size in inputs[0].shape or ()
         )
         self.flat = len(self.takes) == 2

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from building import accuracy_at, brightness_policy, brightness_project
+from onnxruntime import quantization
 from safetensors.torch import load_file
 
 from robustcheck import load_policy, run
 from robustcheck.evaluation.evaluation import Evaluation
+from robustcheck.models.twin import make_twin
 
 POLICIES = Path(__file__).parents[2] / "policies"
 GATES = "\n  - {id: gate, attack: {name: pgd, steps: 5}, epsilon: [1/255, 2/255, 4/255], require: {accuracy: 0}}\n"
@@ -115,3 +118,50 @@ def test_the_export_gets_the_verdicts_of_the_pytorch_file(kind, xrays, tmp_path,
     differ = sum(ours != theirs for ours, theirs in zip(*statuses, strict=True))
     assert len(statuses[0]) == 2 * 624
     assert differ <= 2
+
+
+@pytest.mark.xrays
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("way", ["QDQ", "QOperator"])
+def test_gradients_of_a_quantised_network_are_those_of_the_float_one(way, xrays, tmp_path, monkeypatch):
+    """Its quantisers are its ReLUs, too: gradients that pass where those are closed lead astray."""
+    monkeypatch.syspath_prepend(str(POLICIES))
+    from networks import chest_cnn
+
+    class Normalised(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = chest_cnn()
+            self.network.load_state_dict(load_file(POLICIES / "candidates" / "pneumonia_standard.safetensors"))
+
+        def forward(self, image):
+            return self.network((image - 0.5) / 0.25)
+
+    network = Normalised()
+    _export(network, torch.rand(2, 1, 28, 28), tmp_path / "float.onnx")
+    images = torch.from_numpy(np.load(xrays)["train_images"][:64, None]).float() / 255
+
+    class Calibration(quantization.CalibrationDataReader):
+        def __init__(self):
+            self.images = iter([{"image": image[None].numpy()} for image in images])
+
+        def get_next(self):
+            return next(self.images, None)
+
+    path = tmp_path / "quantised.onnx"
+    quantization.quantize_static(
+        tmp_path / "float.onnx",
+        path,
+        Calibration(),
+        quant_format=quantization.QuantFormat[way],
+        per_channel=way == "QDQ",
+    )
+    twin = make_twin(path, "scores", torch.device("cpu"))
+    assert twin.rounded
+    gradients = []
+    for form in (network, twin.module):
+        inputs = images.clone().requires_grad_()
+        scores = form(inputs)
+        gradients.append(torch.autograd.grad((scores[:, 1] - scores[:, 0]).sum(), inputs)[0].flatten(1))
+    cosine = torch.nn.functional.cosine_similarity(*gradients)
+    assert cosine.mean() > 0.95

@@ -13,6 +13,10 @@ from onnx2fx import op_registry, register_op
 from torch import Tensor, fx, nn
 
 
+class NotFollowed(Exception):
+    """A handler cannot make a differentiable form of its operator; the message says of what."""
+
+
 class Builder(Protocol):
     """As much of onnx2fx's GraphBuilder as handlers use."""
 
@@ -97,11 +101,11 @@ def theirs(name: str) -> Handler:
     return handler
 
 
-def torch_type(code: int, node: NodeProto) -> torch.dtype:
+def torch_type(code: int) -> torch.dtype:
     """The type that an attribute names.
 
     Raises:
-        NotImplementedError: torch has none that is a number.
+        NotFollowed: torch has none that is a number.
     """
     try:
         name = tensor_dtype_to_np_dtype(code).name
@@ -109,5 +113,5 @@ def torch_type(code: int, node: NodeProto) -> torch.dtype:
     except (KeyError, TypeError):
         kind = None
     if not isinstance(kind, torch.dtype):
-        raise NotImplementedError(f"{node.op_type} to {onnx.TensorProto.DataType.Name(code)}")
+        raise NotFollowed(f"to {onnx.TensorProto.DataType.Name(code)}")
     return kind

@@ -1,7 +1,6 @@
 """A differentiable twin of an ONNX graph: torch's answer to the same image, and its gradient.
 
-The converter is onnx2fx, and nothing outside this folder's twin files knows: another can take its place. The twin only
-searches. It is compared with ONNX Runtime before it is used (`agreement`), and no verdict is its own.
+The twin only searches. It is compared with ONNX Runtime before it is used (`agreement`), and no verdict is its own.
 """
 
 from __future__ import annotations
@@ -9,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import onnx2fx
 import torch
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto
 from onnx2fx.exceptions import UnsupportedOpError
+from onnx2fx.graph_builder import GraphBuilder
 from torch import fx
 
 from robustcheck.models.network import first_line, freeze
@@ -96,16 +96,24 @@ def converted(model: ModelProto) -> fx.GraphModule:
     Raises:
         NoTwin: an operator of it has no differentiable form.
     """
+    builder = _Builder(model)
     try:
-        return onnx2fx.convert(model)
-    except UnsupportedOpError as error:
-        domain = f"{error.domain}." if error.domain else ""
-        what = f"its operator {domain}{error.op_type} (opset {error.opset_version}) has no differentiable form here"
-    except NotImplementedError as error:
-        what = f"its {error} has no differentiable form here"
+        return builder.build()
     except Exception as error:  # noqa: BLE001 (a converter's code meets any graph there is)
-        what = f"its graph cannot be converted ({first_line(error)})"
-    raise NoTwin(f"{what}; {_ADVICE}")
+        why = "" if isinstance(error, UnsupportedOpError) else f" ({first_line(error)})"
+        raise NoTwin(f"its {builder.at} has no differentiable form here{why}; {_ADVICE}") from None
+
+
+class _Builder(GraphBuilder):
+    """onnx2fx's, and it knows which operator it is at."""
+
+    at = "graph"
+
+    def _resolve_handler(self, node: NodeProto) -> tuple[Any, str, int]:
+        domain = f"{node.domain}." if node.domain else ""
+        self.at = f"operator {domain}{node.op_type} (opset {self.get_opset_version(node.domain)})"
+        found: tuple[Any, str, int] = super()._resolve_handler(node)
+        return found
 
 
 def _adapt_inputs(module: fx.GraphModule, kind: int, *, flat: bool) -> None:

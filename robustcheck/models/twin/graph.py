@@ -35,10 +35,7 @@ def folded(path: Path) -> ModelProto:
 
 def nodes(graph: GraphProto) -> Iterator[NodeProto]:
     """Nodes of a graph and of the graphs within it."""
-    for node in graph.node:
-        yield node
-        for inner in _inner(node):
-            yield from nodes(inner)
+    return (node for each in _graphs(graph) for node in each.node)
 
 
 def _inner(node: NodeProto) -> Iterator[GraphProto]:

@@ -10,7 +10,16 @@ from onnx import NodeProto
 from torch import Tensor, fx
 from torch.nn import functional
 
-from robustcheck.models.twin.builder import Builder, attribute, computes, constant, input_of, inputs_of, torch_type
+from robustcheck.models.twin.builder import (
+    Builder,
+    NotFollowed,
+    attribute,
+    computes,
+    constant,
+    input_of,
+    inputs_of,
+    torch_type,
+)
 from robustcheck.models.twin.layers import Convolution, convolution_of, convolve
 from robustcheck.models.twin.rounding import straight_through
 
@@ -36,29 +45,29 @@ def _along(parameter: Tensor, axis: int, values: Tensor, block: int) -> Tensor:
     return parameter.reshape(shape)
 
 
-def _clip(whole: Tensor, low: int, high: int) -> Tensor:
-    """Cut off at the ends. Gradients pass a little beyond them, where what a network answers often lies.
+def _to_whole(shares: Tensor, zero: Tensor | None, low: int, high: int) -> Tensor:
+    """Shares of a scale, rounded, moved by a zero point, and cut off at the ends.
 
-    They do not pass far beyond: there the cut is what is left of a ReLU.
+    Gradients pass a little beyond the ends, where what a network answers often lies; but not below a zero point that is
+    the low end itself: there the cut is what is left of a ReLU.
     """
-    if not whole.requires_grad:
-        return whole.clamp(low, high)
+    moved = shares if zero is None else shares + zero
+    whole = (shares.round() if zero is None else shares.round() + zero).clamp(low, high)
+    if not shares.requires_grad:
+        return whole
     beyond = _BEYOND * (high - low)
-    followed = whole.clamp(low - beyond, high + beyond)
-    return followed + (whole.clamp(low, high) - followed).detach()
+    floor = torch.as_tensor(0.0 if zero is None else zero, device=shares.device)
+    floor = torch.where(floor == low, low, low - beyond)
+    return straight_through(torch.maximum(moved, floor).clamp_max(high + beyond), whole)
 
 
 def _quantise(
     values: Tensor, scale: Tensor, zero: Tensor | None, axis: int = 1, kind: torch.dtype | None = None, block: int = 0
 ) -> Tensor:
     kind = kind or (zero.dtype if zero is not None else torch.uint8)
-    low, high = _BOUNDS[kind]
     axis = axis if values.ndim else 0
     shares = values.float() / _along(scale, axis, values, block)
-    whole = straight_through(shares, shares.round())
-    if zero is not None:
-        whole = whole + _along(zero, axis, values, block)
-    whole = _clip(whole, low, high)
+    whole = _to_whole(shares, None if zero is None else _along(zero, axis, values, block), *_BOUNDS[kind])
     return whole if whole.requires_grad else whole.to(kind)
 
 
@@ -72,10 +81,10 @@ def _dequantise(values: Tensor, scale: Tensor, zero: Tensor | None, axis: int = 
 @computes("QuantizeLinear")
 def _quantize_linear(builder: Builder, node: NodeProto) -> fx.Node:
     code = attribute(node, "output_dtype", 0)
-    kind = torch_type(code, node) if code else None
+    kind = torch_type(code) if code else None
     zero = constant(builder, node, 2)
     if (kind or (zero.dtype if zero is not None else torch.uint8)) not in _BOUNDS:
-        raise NotImplementedError("QuantizeLinear to other types than 8 and 16 bits")
+        raise NotFollowed("to other types than of 8 and 16 bits")
     settings = (attribute(node, "axis", 1), kind, attribute(node, "block_size", 0))
     return builder.call_function(_quantise, args=(*inputs_of(builder, node, 3), *settings))
 
@@ -94,8 +103,7 @@ def _quantise_dynamically(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     scale = (high - low) / 255
     scale = torch.where(scale == 0, 1.0, scale)
     zero = (-low / scale).round().clamp(0, 255)
-    shares = values / scale
-    whole = _clip(straight_through(shares, shares.round()) + zero, 0, 255)
+    whole = _to_whole(values / scale, zero, 0, 255)
     if whole.requires_grad:
         return whole, scale, zero
     return whole.to(torch.uint8), scale, zero.to(torch.uint8)
@@ -191,7 +199,7 @@ def _quantised(name: str, function: Callable[..., Tensor], tensors: int, *attrib
     @computes(name, domain=_MICROSOFT)
     def _handle(builder: Builder, node: NodeProto) -> fx.Node:
         if attribute(node, "channels_last", 0):
-            raise NotImplementedError(f"{name} with its channels last")
+            raise NotFollowed("with its channels last")
         settings = tuple(attribute(node, key, default) for key, default in attributes)
         return builder.call_function(compute, args=(settings, *inputs_of(builder, node, 3 * tensors + 2)))
 

@@ -12,7 +12,7 @@ from onnx import NodeProto
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from robustcheck.models.twin.builder import Builder, attribute, call, computes, input_of
+from robustcheck.models.twin.builder import Builder, NotFollowed, attribute, call, computes, input_of
 
 _RADIUS = {"linear": 1, "cubic": 2}
 _MOST_WEIGHTS = 2**26  # of a matrix: from 8192 pixels to as many
@@ -117,7 +117,7 @@ class Resize(nn.Module):
         key = (size, target, factor, span, device)
         if key not in self._known:
             if self.mode != "nearest" and size * target > _MOST_WEIGHTS:
-                raise NotImplementedError(f"Resize from {size} to {target} pixels")
+                raise NotFollowed(f"Resize from {size} to {target} pixels takes a matrix that is too large")
             kind = (self.mode, self.coordinates, self.nearest, self.cubic_a, self.exclude_outside, self.antialias)
             weights, outside = _weights(kind, size, target, factor, span)
             there = None if outside is None else torch.from_numpy(outside).to(device)
@@ -184,10 +184,9 @@ def _filter(mode: str, distance: np.ndarray, a: float) -> np.ndarray:
 
 
 def _resize(builder: Builder, node: NodeProto, roi: int, scales: int, sizes: int, **settings: Any) -> fx.Node:
-    module = Resize(**settings)
-    given = [input_of(builder, node, place) if place else None for place in (0, roi, scales, sizes)]
-    given[0] = input_of(builder, node, 0)
-    return call(builder, node, module, *given)
+    """In the graph, with the places of its inputs; 0 for those that this opset does not have."""
+    others = [input_of(builder, node, place) if place else None for place in (roi, scales, sizes)]
+    return call(builder, node, Resize(**settings), builder.get_value(node.input[0]), *others)
 
 
 @computes("Resize", since=11)

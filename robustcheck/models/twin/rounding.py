@@ -27,5 +27,5 @@ def _cast_to(values: Tensor, kind: torch.dtype) -> Tensor:
 
 @computes("Cast")
 def _cast(builder: Builder, node: NodeProto) -> fx.Node:
-    kind = torch_type(attribute(node, "to"), node)
+    kind = torch_type(attribute(node, "to"))
     return builder.call_function(_cast_to, args=(input_of(builder, node, 0), kind))
