@@ -84,6 +84,8 @@ class Threat:
     epsilon_share: float  # of the full pixel range
     epsilon_levels: int | float  # stored grey levels that it admits; whole in L∞
     queries: int | None = None  # limit a sample, where an oracle is asked
+    oracle: Literal["float", "stored"] | None = None  # what a query is: an image of floats, or rounded as if stored
+    top_k: int | None = None  # how many labels' scores an answer has, where it is not all or none
     target: str | None = None  # the label that a targeted adversary wants
 
 
@@ -106,6 +108,7 @@ class Outcome:
     counterexample: str | None = None  # file, relative to the report's folder
     sha256: str | None = None  # of the counterexample's stored pixels, C order
     queries: int | None = None  # that reached the oracle in this gate, where one is asked
+    found_after: int | None = None  # queries that had been asked, here or where it was found, when it was found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +117,27 @@ class CurvePoint:
 
     levels: float  # grey levels
     accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryPoint:
+    """Accuracy from a number of queries a sample on, up to the next point's."""
+
+    queries: int
+    accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surrogate:
+    """A model that a transfer attack follows in place of the candidate, and how good a stand-in it is."""
+
+    path: str  # its file, or the architecture that was trained
+    format: str
+    sha256: str
+    trained: str | None = None  # how, if robustcheck trained it
+    accuracy: Metric  # its own, on the gate's samples
+    agreement: Metric  # share of the samples that it reads as the candidate does
+    turned: Metric  # share of the attacked samples that it misreads itself where the attack on it ended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +155,8 @@ class GateResult:
     findings: tuple[Finding, ...] = ()
     samples: tuple[Outcome, ...] = ()
     curve: tuple[CurvePoint, ...] = ()  # minimum-norm attacks: accuracy against the budget, the whole curve
+    query_curve: tuple[QueryPoint, ...] = ()  # attacks that ask: accuracy against the queries a sample, up to the limit
+    surrogates: tuple[Surrogate, ...] = ()  # transfer: what was attacked in the candidate's place
     error: str | None = None  # why the verdict is `error`
 
 

@@ -1,25 +1,29 @@
 """What is asked: the policy file, read, checked and expanded into gates.
 
 `load_policy` is the only way in. `yamltext` and `yamltree` read YAML safely into a `tree` that remembers places;
-`schema` says what may be written, of the kinds in `fields`, and `attack_specs` which attacks there are; `quantities`
+`schema` says what may be written, of the kinds in `fields`: the candidate in `model_spec`, the attacks in
+`attack_specs`, from those that follow gradients, ask, or follow another model; `quantities`
 and `bounds` read the small languages inside it (`2/255`, `>= 0.7`); `checks` and `gate_checks` look at what no single
 field shows; `mistakes` turns what pydantic found into sentences. No torch here: validating a policy takes milliseconds.
 """
 
-from robustcheck.policy.attack_specs import (
-    ATTACKS,
-    APGDSpec,
-    AttackSpec,
-    EnsembleSpec,
-    FGSMSpec,
-    FMNSpec,
-    PGDSpec,
+from robustcheck.policy.attack_specs import ATTACKS, AttackSpec
+from robustcheck.policy.bounds import METRICS, Bound
+from robustcheck.policy.gradient_specs import APGDSpec, EnsembleSpec, FGSMSpec, FMNSpec, PGDSpec
+from robustcheck.policy.loader import Gate, Policy, load_policy
+from robustcheck.policy.model_spec import ModelSpec, PreprocessSpec
+from robustcheck.policy.quantities import Quantity
+from robustcheck.policy.query_specs import (
+    HopSkipJumpSpec,
+    LabelOnlySpec,
+    NESSpec,
+    NoiseSpec,
+    PartialInformationSpec,
+    RaySSpec,
     SquareSpec,
 )
-from robustcheck.policy.bounds import METRICS, Bound
-from robustcheck.policy.loader import Gate, Policy, load_policy
-from robustcheck.policy.quantities import Quantity
-from robustcheck.policy.schema import DataSpec, ModelSpec, PolicyFile, PreprocessSpec
+from robustcheck.policy.schema import DataSpec, PolicyFile
+from robustcheck.policy.transfer_spec import SurrogateSpec, TrainSpec, TransferSpec
 
 __all__ = [
     "ATTACKS",
@@ -32,12 +36,21 @@ __all__ = [
     "FGSMSpec",
     "FMNSpec",
     "Gate",
+    "HopSkipJumpSpec",
+    "LabelOnlySpec",
     "ModelSpec",
+    "NESSpec",
+    "NoiseSpec",
     "PGDSpec",
+    "PartialInformationSpec",
     "Policy",
     "PolicyFile",
     "PreprocessSpec",
     "Quantity",
+    "RaySSpec",
     "SquareSpec",
+    "SurrogateSpec",
+    "TrainSpec",
+    "TransferSpec",
     "load_policy",
 ]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from robustcheck.policy import gate_checks
-from robustcheck.policy.schema import MOST_FINDINGS, ModelSpec
+from robustcheck.policy.model_spec import MOST_FINDINGS, ModelSpec
 from robustcheck.policy.sections import Found, is_name, is_number, section, stands
 from robustcheck.policy.tree import KeyPath, Mistake
 from robustcheck.words import did_you_mean, listed, shown

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, StrictInt, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StrictInt, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from robustcheck.policy.quantities import PATTERN, NoChangeError, Quantity
 from robustcheck.words import shown
 
 _LARGEST_BATCH = 65536
+
+
+class Section(BaseModel):
+    """A mapping of the policy: its keys and no others, and nothing changes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
 def whole(value: Any) -> Any:
@@ -29,6 +35,24 @@ def one_or_many(item: dict[str, Any], *, most: int | None = None) -> dict[str, A
     """The JSON Schema of an item, or of a list of such items."""
     limit = {} if most is None else {"maxItems": most}
     return {"anyOf": [item, {"type": "array", "items": item, "minItems": 1, **limit}]}
+
+
+def plain_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """A mapping's JSON Schema without references, so that it can stand anywhere in another."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def resolved(part: Any) -> Any:
+        if isinstance(part, list):
+            return [resolved(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            part = definitions[part["$ref"].rpartition("/")[2]] | {key: part[key] for key in part if key != "$ref"}
+        return {key: resolved(value) for key, value in part.items()}
+
+    plain: dict[str, Any] = resolved(schema)
+    return plain
 
 
 def _budget(value: Any) -> Quantity:
@@ -89,3 +113,8 @@ Label = Annotated[
 BatchSizeField = Annotated[
     Annotated[StrictInt, Field(ge=1, le=_LARGEST_BATCH)] | Literal["auto"], BeforeValidator(_batch_size)
 ]
+
+StepsField = Annotated[StrictInt, Field(ge=1, le=100_000)]
+RestartsField = Annotated[StrictInt, Field(ge=1, le=10_000)]
+QueriesField = Annotated[StrictInt, Field(ge=1, le=10_000_000)]
+ShareField = Annotated[Number, Field(gt=0, le=1)]

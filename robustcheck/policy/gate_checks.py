@@ -8,7 +8,8 @@ from typing import Any
 from robustcheck.policy.attack_specs import ASK_AN_ORACLE, ATTACKS, LINF_ONLY
 from robustcheck.policy.bounds import METRICS, NEEDS_ATTACK, NEEDS_POSITIVE, Bound
 from robustcheck.policy.quantities import Quantity
-from robustcheck.policy.schema import GateSpec, ModelSpec
+from robustcheck.policy.model_spec import ModelSpec
+from robustcheck.policy.schema import GateSpec
 from robustcheck.policy.sections import NO_ATTACK, Found, entries, is_name, section, stands
 from robustcheck.policy.tree import KeyPath
 from robustcheck.words import did_you_mean, listed, shown

@@ -14,10 +14,13 @@ from pydantic import ValidationError
 from robustcheck import words
 from robustcheck.errors import PolicyError
 from robustcheck.policy import checks, mistakes
+from robustcheck.policy.attack_entry import Knowledge
 from robustcheck.policy.attack_specs import ASK_AN_ORACLE, AttackSpec
 from robustcheck.policy.bounds import Bound
 from robustcheck.policy.quantities import Quantity
-from robustcheck.policy.schema import DataSpec, GateSpec, ModelSpec, PolicyFile
+from robustcheck.policy.query_specs import PartialInformationSpec
+from robustcheck.policy.model_spec import ModelSpec
+from robustcheck.policy.schema import DataSpec, GateSpec, PolicyFile
 from robustcheck.policy.tree import Mistake, Tree
 from robustcheck.policy.yamltree import read
 
@@ -33,19 +36,36 @@ class Gate:
     goal: Literal["untargeted", "targeted", "missed_finding", "false_alarm"]
     target: str | None
     queries: int | None
+    oracle: Literal["float", "stored"]
     descending: bool  # what survives a larger budget of its entry stands for this one
     entry: str  # the id of the policy's entry, which gates of a list share
     bounds: tuple[Bound, ...]
 
     @property
-    def knowledge(self) -> Literal["white-box", "scores"]:
+    def knowledge(self) -> Knowledge:
         """What the adversary knows about the candidate."""
-        return "scores" if self.attack is not None and self.attack.name in ASK_AN_ORACLE else "white-box"
+        return "white-box" if self.attack is None else self.attack.knowledge
 
     @property
-    def family(self) -> tuple[str, ...] | None:
-        """Gates of one family may use each other's counterexamples: same goal, knowledge and norm."""
-        return None if self.attack is None else (self.goal, self.target or "", self.knowledge, self.norm)
+    def asks(self) -> bool:
+        """Whether the adversary asks the candidate, a limited number of times."""
+        return self.attack is not None and self.attack.name in ASK_AN_ORACLE
+
+    @property
+    def top_k(self) -> int | None:
+        """How many labels' scores an answer has, where it is not all or none."""
+        return self.attack.k if isinstance(self.attack, PartialInformationSpec) else None
+
+    @property
+    def family(self) -> tuple[object, ...] | None:
+        """Gates of one family may use each other's counterexamples: their adversaries want, know and may ask the same.
+
+        A counterexample that took more queries than a gate allows is none of its adversary's, so limits are equal.
+        """
+        if self.attack is None:
+            return None
+        asked = (self.queries, self.oracle, self.top_k) if self.asks else ()
+        return (self.goal, self.target or "", self.knowledge, self.norm, *asked)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +145,7 @@ def _expand(spec: GateSpec, *, listed: bool) -> Iterator[Gate]:
             goal=spec.goal,
             target=spec.target,
             queries=spec.queries,
+            oracle=spec.oracle,
             descending=spec.ladder == "descending",
             entry=spec.id,
             bounds=spec.bounds(index),

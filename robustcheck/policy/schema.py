@@ -8,115 +8,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr, WithJsonSchema
+from pydantic import BeforeValidator, Field, StrictInt, StrictStr, WithJsonSchema
 
-from robustcheck.policy.attack_specs import AttackField, QueriesField
+from robustcheck.policy.attack_specs import AttackField
 from robustcheck.policy.bounds import METRICS, Bound
-from robustcheck.policy.fields import (
-    BatchSizeField,
-    BudgetsField,
-    Label,
-    Number,
-    NumbersField,
-    OperatingPointField,
-    PositiveNumbersField,
-    as_list,
-    one_or_many,
-    whole,
-)
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-
-# --- model ------------------------------------------------------------------------------------------------------
-
-
-class PreprocessSpec(_Section):
-    """How stored pixels become the network's input, in this order: channels, resize, range, mean and std, layout."""
-
-    layout: Literal["NCHW", "NHWC"] = Field("NCHW", description="order of the network's input axes")
-    channels: Annotated[Literal[1, 3], BeforeValidator(whole)] | None = Field(
-        None, description="channels of the network's input; a grey image is repeated to 3 (default: as stored)"
-    )
-    resize: (
-        Annotated[
-            tuple[Annotated[StrictInt, Field(ge=1, le=8192)], Annotated[StrictInt, Field(ge=1, le=8192)]],
-            Field(strict=False),
-        ]
-        | None
-    ) = Field(None, description="[height, width]; bilinear, antialiased where it shrinks")
-    range: tuple[Number, Number] = Field(
-        (0.0, 1.0), description="what the darkest and the brightest storable value are mapped to"
-    )
-    mean: NumbersField = Field((0.0,), min_length=1, max_length=3, description="subtracted, a channel or one for all")
-    std: PositiveNumbersField = Field(
-        (1.0,), min_length=1, max_length=3, description="divided by, a channel or one for all"
-    )
-
-
-MOST_FINDINGS = 62  # a sample's findings are the bits of one int64
-
-_BY_TASK: dict[str, Any] = {
-    "if": {"properties": {"task": {"const": "multilabel"}}, "required": ["task"]},
-    "then": {"properties": {"labels": {"maxItems": MOST_FINDINGS}}},
-    "else": {"properties": {"labels": {"minItems": 2}, "operating_point": {"type": "number"}}},
-}
-
-
-class ModelSpec(_Section):
-    """The candidate: the artefact as it would ship, and what its numbers mean."""
-
-    model_config = ConfigDict(json_schema_extra=_BY_TASK)
-
-    path: StrictStr = Field(
-        min_length=1,
-        description="the artefact: .onnx, .pt2 (torch.export), .ts (TorchScript), .safetensors or .pt (state dict)",
-    )
-    architecture: StrictStr | None = Field(
-        None,
-        description="'module:callable' that builds the network, for state dicts; may lie beside the policy",
-    )
-    architecture_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the architecture")
-    task: Literal["multiclass", "binary", "multilabel"] = Field(
-        description="multiclass (a score a label), binary (one logit, for the second label) or multilabel (a score a "
-        "label, and any of them may be present)"
-    )
-    output: Literal["auto", "logits", "probabilities"] = Field(
-        "auto", description="what the scores are; auto tells it from the samples"
-    )
-    labels: tuple[Label, ...] = Field(
-        min_length=1, max_length=10_000, description="names of the labels, in the order of the scores"
-    )
-    positive: Label | None = Field(None, description="which label is disease: sensitivity and specificity are about it")
-    operating_point: OperatingPointField | None = Field(
-        None,
-        description="decision threshold on the positive label's probability (default: the highest score); multilabel: "
-        "on each label's, one number or a list with one a label (default: 0.5)",
-    )
-    preprocess: PreprocessSpec = Field(
-        default_factory=lambda: PreprocessSpec(), description="how stored pixels become the network's input"
-    )
-    device: Annotated[StrictStr, Field(pattern=r"^(auto|cpu|cuda|cuda:\d{1,2})$")] = Field(
-        "auto", description="auto | cpu | cuda | cuda:N"
-    )
-    precision: Literal["auto", "full"] = Field(
-        "auto",
-        description="of searches: auto may ask a faster form of the network, full is float32; verdicts always are",
-    )
-    batch_size: BatchSizeField = Field("auto", description="images through the network at once; changes no verdict")
-    output_name: StrictStr | None = Field(None, description=".onnx: which of several outputs has the scores")
-    operators: tuple[StrictStr, ...] = Field(
-        (), description=".onnx: libraries of custom operators beside the policy; their code is run"
-    )
-    trust: Literal["pickle"] | None = Field(None, description="pickle: the .pt file may run code when it is loaded")
+from robustcheck.policy.fields import BudgetsField, Label, QueriesField, Section, as_list, one_or_many, whole
+from robustcheck.policy.model_spec import ModelSpec
 
 
 # --- data -------------------------------------------------------------------------------------------------------
 
 
-class DataSpec(_Section):
+class DataSpec(Section):
     """The samples that the candidate is judged on."""
 
     source: StrictStr = Field(
@@ -156,7 +59,7 @@ _REQUIRE_SCHEMA: dict[str, Any] = {
 BoundList = Annotated[tuple[Any, ...], BeforeValidator(as_list)]
 
 
-class GateSpec(_Section):
+class GateSpec(Section):
     """A threat model, an attack, and a requirement on metrics. A list makes one gate an entry."""
 
     id: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")] = Field(
@@ -173,6 +76,9 @@ class GateSpec(_Section):
     )
     target: Label | None = Field(None, description="the label that a targeted adversary wants to be read")
     queries: QueriesField | None = Field(None, description="how often a sample may be asked about, a hard limit")
+    oracle: Literal["float", "stored"] = Field(
+        "float", description="what is asked about: images of floats, or each rounded to the stored depth, as a file is"
+    )
     ladder: Literal["ascending", "descending"] = Field(
         "ascending",
         description="order of a list of epsilons; descending: what survives a larger one stands for the smaller ones",
@@ -188,7 +94,7 @@ class GateSpec(_Section):
         )
 
 
-class DecisionSpec(_Section):
+class DecisionSpec(Section):
     """How a measured metric becomes a verdict."""
 
     rule: Literal["estimate"] = Field(
@@ -196,7 +102,7 @@ class DecisionSpec(_Section):
     )
 
 
-class PolicyFile(_Section):
+class PolicyFile(Section):
     """A robustcheck policy: candidate, samples, gates."""
 
     robustcheck: Annotated[Literal[1], BeforeValidator(whole)] = Field(description="format version, which is 1")

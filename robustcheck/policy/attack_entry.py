@@ -1,0 +1,28 @@
+"""What the attacks' entries in a policy have in common."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from robustcheck.policy.fields import Section
+
+Knowledge = Literal["white-box", "scores", "top-k", "label", "transfer"]
+
+
+class AttackEntry(Section):
+    """An attack's parameters, and what it is, needs and cites."""
+
+    summary: ClassVar[str]
+    needs: ClassVar[str]
+    source: ClassVar[str]
+    knowledge: ClassVar[Knowledge] = "white-box"
+    linf_only: ClassVar[bool] = False
+
+    @property
+    def least_queries(self) -> int:
+        """What a sample's first step costs: a limit below it admits no search at all."""
+        return 0
+
+
+LossField = Literal["cross_entropy", "margin", "dlr"]
+LOSS = "what is raised: cross_entropy, margin, or dlr (the margin, free of the logits' scale)"

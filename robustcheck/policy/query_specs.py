@@ -1,0 +1,160 @@
+"""The attacks that may only ask, a limited number of times: parameters, ranges, and what each is, needs and cites."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StrictInt
+
+from robustcheck.policy.attack_entry import LOSS, AttackEntry, LossField
+from robustcheck.policy.fields import Number, QuantityField, RestartsField, ShareField
+
+SamplesField = Annotated[StrictInt, Field(ge=2, le=100_000, multiple_of=2)]
+MomentumField = Annotated[Number, Field(ge=0, lt=1)]
+_SAMPLES = "queries of an estimate of the gradient, in pairs x + σu, x - σu"
+_SIGMA = "σ, how far from the point an estimate asks (at least one grey level with oracle: stored)"
+_STEP = "size of the first step"
+_MOMENTUM = "share of the earlier estimates that is kept"
+
+
+class NESSpec(AttackEntry):
+    """Gradient ascent on estimates of the gradient."""
+
+    summary = "natural evolution strategies: PGD whose gradient is estimated from scores at pairs of noisy images"
+    needs = "scores, epsilon, queries"
+    source = "Ilyas, Engstrom, Athalye, Lin 2018, arXiv 1804.08598, algorithm 1; the authors' code for what it leaves"
+    knowledge = "scores"
+
+    name: Literal["nes"]
+    samples: SamplesField = Field(50, description=_SAMPLES)
+    sigma: QuantityField | None = Field(None, description=f"{_SIGMA}; default 0.001")
+    momentum: MomentumField = Field(0.9, description=_MOMENTUM)
+    step_size: QuantityField | None = Field(None, description=f"{_STEP} (default: epsilon / 4)")
+    least_step: ShareField = Field(0.01, description="share of the first step below which it falls no more")
+    plateau: Annotated[StrictInt, Field(ge=2, le=1000)] = Field(
+        5, description="steps over which the loss has to rise, or the step is halved"
+    )
+    loss: LossField = Field("margin", description=LOSS)
+
+    @property
+    def least_queries(self) -> int:
+        """The point and an estimate around it."""
+        return 1 + self.samples
+
+
+class SquareSpec(AttackEntry):
+    """Random search that asks for scores only."""
+
+    summary = "square attack: random squares of ±ε, kept where they raise the loss; asks for scores, not gradients"
+    needs = "scores, epsilon (L∞), queries"
+    source = "Andriushchenko, Croce, Flammarion, Hein 2020, arXiv 1912.00049, algorithms 1 and 2"
+    knowledge = "scores"
+    linf_only = True
+
+    name: Literal["square"]
+    share: ShareField = Field(0.8, description="share of the image's area that the first square covers (p)")
+    restarts: RestartsField = Field(1, description="independent starts, which share the queries")
+    loss: LossField = Field("margin", description=LOSS)
+
+    @property
+    def least_queries(self) -> int:
+        """Stripes and a square, a restart."""
+        return 2 * self.restarts
+
+
+class PartialInformationSpec(AttackEntry):
+    """From an image of the wanted label to the sample, seeing the scores of the best few labels."""
+
+    summary = "starts at an image of the wanted label and nears the sample while that stays among the k best labels"
+    needs = "scores of the k best labels, epsilon, queries; other images of the wanted label among the samples"
+    source = "Ilyas, Engstrom, Athalye, Lin 2018, arXiv 1804.08598, algorithm 2"
+    knowledge = "top-k"
+
+    name: Literal["partial_information"]
+    k: Annotated[StrictInt, Field(ge=1, le=10_000)] = Field(1, description="how many labels an answer shows")
+    samples: SamplesField = Field(50, description=_SAMPLES)
+    sigma: QuantityField | None = Field(None, description=f"{_SIGMA}; default 0.001")
+    momentum: MomentumField = Field(0.9, description=_MOMENTUM)
+    step_size: QuantityField | None = Field(None, description=f"{_STEP} (default: epsilon / 4)")
+
+    @property
+    def least_queries(self) -> int:
+        """A start, an estimate and a step."""
+        return 2 + self.samples
+
+
+class LabelOnlySpec(AttackEntry):
+    """As partial_information, seeing labels only."""
+
+    summary = "the same, seeing labels only: a score is the share of noisy copies that are read as wanted"
+    needs = "labels, epsilon, queries; other images of the wanted label among the samples"
+    source = "Ilyas, Engstrom, Athalye, Lin 2018, arXiv 1804.08598, section 2.4"
+    knowledge = "label"
+
+    name: Literal["label_only"]
+    samples: SamplesField = Field(20, description="scores of an estimate of the gradient, in pairs x + σu, x - σu")
+    copies: Annotated[StrictInt, Field(ge=1, le=1000)] = Field(5, description="noisy copies that a score is made of")
+    radius: QuantityField | None = Field(None, description="of the copies' noise (default: epsilon / 4)")
+    sigma: QuantityField | None = Field(None, description=f"{_SIGMA}; default epsilon / 4")
+    momentum: MomentumField = Field(0.9, description=_MOMENTUM)
+    step_size: QuantityField | None = Field(None, description=f"{_STEP} (default: epsilon / 4)")
+
+    @property
+    def least_queries(self) -> int:
+        """A start, an estimate and a step."""
+        return 2 + self.samples * self.copies
+
+
+class HopSkipJumpSpec(AttackEntry):
+    """From an image of the wanted label along the border to the sample, seeing labels only."""
+
+    summary = "walks along the decision border from an image of the wanted label towards the sample; asks for labels"
+    needs = "labels, epsilon, queries; other images of the wanted label among the samples, or noise that is read so"
+    source = "Chen, Jordan, Wainwright 2020, arXiv 1904.02144, algorithm 2"
+    knowledge = "label"
+
+    name: Literal["hopskipjump"]
+    samples: Annotated[StrictInt, Field(ge=2, le=100_000)] = Field(
+        100, description="queries of the first estimate of the border's direction; later ones grow with √t (B₀)"
+    )
+    gamma: Annotated[Number, Field(gt=0, le=1000)] = Field(
+        1.0, description="how near to the border a binary search goes, in the paper's unit (γ)"
+    )
+
+    @property
+    def least_queries(self) -> int:
+        """A start, a binary search, an estimate and a step."""
+        return 22 + self.samples
+
+
+class RaySSpec(AttackEntry):
+    """Search for the direction of ±1 along which the border is nearest, seeing labels only."""
+
+    summary = "ray search: turns the signs of ever smaller blocks where that brings the border nearer; asks for labels"
+    needs = "labels, epsilon (L∞), queries"
+    source = "Chen, Gu 2020, arXiv 2006.12792, algorithm 3"
+    knowledge = "label"
+    linf_only = True
+
+    name: Literal["rays"]
+
+    @property
+    def least_queries(self) -> int:
+        """A direction and a point on it."""
+        return 2
+
+
+class NoiseSpec(AttackEntry):
+    """Random images at the border of the ball: what an attack has to beat."""
+
+    summary = "random points at the border of the ball: no attack, but what any attack has to beat"
+    needs = "labels, epsilon, queries"
+    source = "the control of Carlini et al. 2019, arXiv 1902.06705, section 5.3"
+    knowledge = "label"
+
+    name: Literal["noise"]
+
+    @property
+    def least_queries(self) -> int:
+        """A point."""
+        return 1

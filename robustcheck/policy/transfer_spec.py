@@ -1,0 +1,100 @@
+"""The attack that follows another model: which one, or how to train one, and what carries over."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, StrictInt, StrictStr, WithJsonSchema
+
+from robustcheck.policy.attack_entry import LOSS, AttackEntry, LossField
+from robustcheck.policy.fields import (
+    Label,
+    Number,
+    QuantityField,
+    QueriesField,
+    RestartsField,
+    Section,
+    ShareField,
+    StepsField,
+    as_list,
+    one_or_many,
+    plain_schema,
+)
+from robustcheck.policy.model_spec import PreprocessSpec
+
+
+class SurrogateSpec(Section):
+    """A model that the adversary has. What is left out is as with the candidate."""
+
+    path: StrictStr = Field(min_length=1, description="the model's file, of any format that a candidate may have")
+    architecture: StrictStr | None = Field(
+        None, description="'module:callable' that builds the network, for state dicts"
+    )
+    architecture_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the architecture")
+    task: Literal["multiclass", "binary", "multilabel"] | None = Field(None, description="default: the candidate's")
+    output: Literal["auto", "logits", "probabilities"] = Field("auto", description="what its scores are")
+    labels: tuple[Label, ...] | None = Field(
+        None, description="names of its labels, in the order of its scores: the candidate's, which is the default"
+    )
+    preprocess: PreprocessSpec | None = Field(None, description="default: the candidate's")
+    output_name: StrictStr | None = Field(None, description=".onnx: which of several outputs has the scores")
+    operators: tuple[StrictStr, ...] = Field((), description=".onnx: libraries of custom operators; their code is run")
+    trust: Literal["pickle"] | None = Field(None, description="pickle: the .pt file may run code when it is loaded")
+
+
+class TrainSpec(Section):
+    """A surrogate that is trained on the data's train split."""
+
+    architecture: StrictStr = Field(
+        min_length=1, description="'module:callable' that builds the network, such as torchvision.models:resnet18"
+    )
+    architecture_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the architecture")
+    task: Literal["multiclass", "binary", "multilabel"] | None = Field(None, description="default: the candidate's")
+    preprocess: PreprocessSpec | None = Field(None, description="default: the candidate's")
+    labels: Literal["data", "candidate"] = Field(
+        "data", description="what it learns: the data's labels, or what the candidate answers (a stolen-label surrogate)"
+    )
+    queries: QueriesField | None = Field(
+        None, description="labels: candidate: about how many images of the train split the candidate may be asked"
+    )
+    epochs: Annotated[StrictInt, Field(ge=1, le=10_000)] = Field(10, description="passes over the train split")
+    batch_size: Annotated[StrictInt, Field(ge=2, le=65536)] = Field(64, description="images a training step")
+    learning_rate: Annotated[Number, Field(gt=0, le=10)] = Field(0.001, description="of AdamW, at its highest")
+    seed: Annotated[StrictInt, Field(ge=0, le=2**63 - 1)] = Field(0, description="of its weights and batches")
+
+
+def _surrogates(value: Any) -> Any:
+    return [{"path": entry} if isinstance(entry, str) else entry for entry in as_list(value)]
+
+
+_PATH: dict[str, Any] = {"type": "string", "minLength": 1}
+
+
+class TransferSpec(AttackEntry):
+    """Search on models of the adversary's own, and carry what was found over to the candidate."""
+
+    summary = "PGD with momentum and input diversity on surrogates; the candidate is asked about where it ends only"
+    needs = "surrogate (a model) or train (an architecture), epsilon"
+    source = "Dong et al. 2018, arXiv 1710.06081, algorithm 1; Xie et al. 2019, arXiv 1803.06978, section 3.3"
+    knowledge = "transfer"
+
+    name: Literal["transfer"]
+    surrogate: Annotated[
+        tuple[SurrogateSpec, ...],
+        BeforeValidator(_surrogates),
+        WithJsonSchema(one_or_many({"anyOf": [_PATH, plain_schema(SurrogateSpec)]})),
+    ] = Field((), max_length=16, description="a model's file, or {path, …} with what a candidate has; or a list")
+    train: Annotated[
+        tuple[TrainSpec, ...], BeforeValidator(as_list), WithJsonSchema(one_or_many(plain_schema(TrainSpec)))
+    ] = Field((), max_length=16, description="{architecture, epochs, …}: train a surrogate, once; or a list")
+    steps: StepsField = Field(40, description="gradient steps a restart")
+    step_size: QuantityField | None = Field(None, description="size of a step (default: 2.5 * epsilon / steps)")
+    momentum: Annotated[Number, Field(ge=0, le=1)] = Field(
+        1.0, description="share of the sum of earlier gradients that is kept"
+    )
+    diversity: Annotated[Number, Field(ge=0, le=1)] = Field(
+        0.5, description="how likely a step sees the image shrunk and shifted at random"
+    )
+    smallest: ShareField = Field(0.9, description="share of its sides that an image is shrunk to at most")
+    restarts: RestartsField = Field(1, description="independent starts; the candidate judges the end of each")
+    loss: LossField = Field("cross_entropy", description=LOSS)
