@@ -21,6 +21,7 @@ from robustcheck.policy.quantities import Quantity
 from robustcheck.policy.query_specs import PartialInformationSpec
 from robustcheck.policy.model_spec import ModelSpec
 from robustcheck.policy.schema import DataSpec, GateSpec, PolicyFile
+from robustcheck.policy.transfer_spec import TransferSpec
 from robustcheck.policy.tree import Mistake, Tree
 from robustcheck.policy.yamltree import read
 
@@ -60,12 +61,15 @@ class Gate:
     def family(self) -> tuple[object, ...] | None:
         """Gates of one family may use each other's counterexamples: their adversaries want, know and may ask the same.
 
-        A counterexample that took more queries than a gate allows is none of its adversary's, so limits are equal.
+        A counterexample that took more queries than a gate allows is none of its adversary's, so limits are equal; nor
+        does who has one surrogate know what another one shows.
         """
         if self.attack is None:
             return None
-        asked = (self.queries, self.oracle, self.top_k) if self.asks else ()
-        return (self.goal, self.target or "", self.knowledge, self.norm, *asked)
+        own: tuple[object, ...] = (self.queries, self.oracle, self.top_k) if self.asks else ()
+        if isinstance(self.attack, TransferSpec):
+            own = (self.attack.model_dump_json(include={"surrogate", "train"}),)
+        return (self.goal, self.target or "", self.knowledge, self.norm, *own)
 
 
 @dataclass(frozen=True, kw_only=True)
