@@ -20,6 +20,7 @@ SCHEMA: Literal["robustcheck/report/1"] = "robustcheck/report/1"
 
 Verdict = Literal["pass", "fail", "inconclusive", "error"]
 Status = Literal["wrong", "broken", "held"]
+Evidence = Literal["searched", "inherited", "unstarted"]
 
 VERDICTS_BY_WEIGHT: tuple[Verdict, ...] = ("error", "fail", "inconclusive", "pass")
 """The heaviest verdict of its gates is a report's verdict: what could not be evaluated outweighs what failed."""
@@ -98,7 +99,7 @@ class Outcome:
     clean: str  # label predicted before the attack
     attacked: str  # label predicted under it
     status: Status  # wrong before the attack | broken by a verified counterexample | held
-    evidence: Literal["searched", "inherited"] | None = None  # this gate's own, or another's; None: not attacked
+    evidence: Evidence | None = None  # this gate's own search, another's, or none, for want of a start; None: no attack
     score: float | None = None  # probability of the positive label under the attack
     found_by: str | None = None  # the gate that found the counterexample
     attack: str | None = None  # its search that did, such as apgd-ce

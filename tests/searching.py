@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from building import candidate
 
-from robustcheck.attacks import Attack, objective
+from robustcheck.attacks import GradientAttack, QueryAttack, objective
 from robustcheck.attacks.draws import key
-from robustcheck.evaluation.engine import Engine, Hit
+from robustcheck.evaluation.asking import Asking
+from robustcheck.evaluation.engine import Engine
+from robustcheck.evaluation.loop import Hit
 from robustcheck.evaluation.rows import Rows
-from robustcheck.models import ScoreOracle, WhiteBox
+from robustcheck.models import Candidate, LabelOracle, ScoreOracle, TopKOracle, WhiteBox
 from robustcheck.threats import Ball, Goal
 
 
@@ -21,7 +23,7 @@ from robustcheck.threats import Ball, Goal
 class Searched:
     """What a search found: each sample's nearest counterexample."""
 
-    engine: Engine
+    engine: Engine | Asking
     hits: dict[int, Hit] = field(default_factory=dict)
     every: list[Hit] = field(default_factory=list)
     done: list[int] = field(default_factory=list)
@@ -40,7 +42,7 @@ class Searched:
 
 
 def search(
-    attack: Attack,
+    attack: GradientAttack | QueryAttack,
     network: torch.nn.Module,
     images: np.ndarray,
     labels: torch.Tensor,
@@ -54,11 +56,12 @@ def search(
     aim: Callable[[int, int], int] | None = None,
     warm: Callable | None = None,
     near: float | None = None,
+    stored: bool = False,
+    elsewhere: Callable[[int, int], torch.Tensor] | None = None,
 ) -> Searched:
     """Search stored images (N, C, H, W) with these true readings (N,) for counterexamples."""
     goal = goal or Goal(labels=count)
     asked = candidate(network, labels=[f"label {index}" for index in range(count)], batch=batch)
-    access = WhiteBox(asked) if queries is None else ScoreOracle(asked, samples=len(images), limit=queries)
 
     def found(hit: Hit) -> None:
         searched.every.append(hit)
@@ -68,23 +71,47 @@ def search(
     def held(rows: Rows, points: torch.Tensor) -> None:
         searched.held.update(zip(rows.sample.tolist(), points, strict=True))
 
-    engine = Engine(
-        attack=attack,
-        access=access,
-        candidate=asked,
-        ball=ball.widest(images.shape[1:]) if attack.minimum_norm else ball,
-        goal=goal,
-        labels=labels,
-        is_positive=lambda reading: reading == count - 1,
-        load=lambda numbers: torch.from_numpy(images[numbers]).float() / ball.maximum,
-        key=lambda sample, restart: key(0, "gate", str(sample), restart),
-        found=found,
-        progress=lambda done: searched.done.append(done),
-        held=held,
+    def load(numbers: list[int]) -> torch.Tensor:
+        return torch.from_numpy(images[numbers]).float() / ball.maximum
+
+    common = {
+        "attack": attack,
+        "candidate": asked,
+        "goal": goal,
+        "labels": labels,
+        "is_positive": lambda reading: reading == count - 1,
+        "load": load,
+        "key": lambda sample, restart: key(0, "gate", str(sample), restart),
+        "found": found,
+        "progress": lambda done: searched.done.append(done),
         **({"aim": aim} if aim else {}),
-        **({"warm": warm} if warm else {}),
-        **({"margin": objective("margin", goal), "near": near} if near is not None else {}),
-    )
+    }
+    if attack.asks == "gradient":
+        engine = Engine(
+            access=WhiteBox(asked),
+            ball=ball.widest(images.shape[1:]) if attack.minimum_norm else ball,
+            held=held,
+            **common,
+            **({"warm": warm} if warm else {}),
+            **({"margin": objective("margin", goal), "near": near} if near is not None else {}),
+        )
+    else:
+        others = [np.flatnonzero(labels.numpy() != label) for label in labels.tolist()]
+        engine = Asking(
+            oracle=_oracle(attack, asked, len(images), queries, ball.maximum if stored else None),
+            ball=ball,
+            elsewhere=elsewhere or (lambda sample, attempt: load([int(others[sample][attempt])])[0]),
+            **common,
+        )
     searched = Searched(engine=engine)
     engine.run([(sample, 0) for sample in (range(len(images)) if order is None else order)])
     return searched
+
+
+def _oracle(attack: QueryAttack, asked: Candidate, samples: int, limit: int | None, maximum: int | None):
+    if limit is None:
+        return WhiteBox(asked)
+    if attack.asks == "top-k":
+        return TopKOracle(asked, samples=samples, limit=limit, maximum=maximum, k=1)
+    kind = LabelOracle if attack.asks == "label" else ScoreOracle
+    return kind(asked, samples=samples, limit=limit, maximum=maximum)

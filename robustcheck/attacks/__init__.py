@@ -1,17 +1,46 @@
 """How the adversary searches: one file an attack, pure functions over tensors.
 
-An attack never judges its own work and never loops: it says where to start and how to step, a row a sample, and the
-engine keeps the rows, asks about their points, adjudicates and restarts (`base` has the protocol). `objectives` are the
-losses that are raised, `draws` the random numbers. `build` makes the searches of a policy's entry.
+An attack never judges its own work and never loops: it says where to start and how to go on, a row a sample, and the
+evaluation keeps the rows, asks about their points, adjudicates and restarts (`base` has the protocols: attacks that
+follow gradients, and attacks that ask an oracle). `objectives` are the losses that are raised, `draws` the random
+numbers, `estimate` what stands for a gradient. `build` makes the searches of a policy's entry.
 """
 
 from robustcheck.attacks.apgd import APGD
-from robustcheck.attacks.base import Attack, State, Told
+from robustcheck.attacks.base import Answers, Attack, GradientAttack, Queries, QueryAttack, State, Told
 from robustcheck.attacks.build import build
 from robustcheck.attacks.fgsm import FGSM
 from robustcheck.attacks.fmn import FMN
+from robustcheck.attacks.hopskipjump import HopSkipJump
+from robustcheck.attacks.nes import NES
+from robustcheck.attacks.noise import Noise
 from robustcheck.attacks.objectives import Objective, objective
+from robustcheck.attacks.partial_information import PartialInformation
 from robustcheck.attacks.pgd import PGD
+from robustcheck.attacks.rays import RayS
 from robustcheck.attacks.square import Square
+from robustcheck.attacks.transfer import DiversePGD
 
-__all__ = ["APGD", "FGSM", "FMN", "PGD", "Attack", "Objective", "Square", "State", "Told", "build", "objective"]
+__all__ = [
+    "APGD",
+    "FGSM",
+    "FMN",
+    "NES",
+    "PGD",
+    "Answers",
+    "Attack",
+    "DiversePGD",
+    "GradientAttack",
+    "HopSkipJump",
+    "Noise",
+    "Objective",
+    "PartialInformation",
+    "Queries",
+    "QueryAttack",
+    "RayS",
+    "Square",
+    "State",
+    "Told",
+    "build",
+    "objective",
+]

@@ -71,7 +71,6 @@ class APGD:
 
     def step(self, state: State, told: Told, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """Algorithm 1, lines 5 to 16, for the point that was just asked about."""
-        assert told.gradient is not None
         images, first = state["images"], told.step == 0
         rises = state["rises"] + (~first & (told.loss > state["last_loss"]))
         better = told.loss > state["best_loss"]

@@ -24,27 +24,50 @@ class Told:
     step: torch.Tensor  # (N,) int64: how many points of this restart were asked about before
     loss: torch.Tensor  # (N,) the objective, which the adversary raises
     fooled: torch.Tensor  # (N,) bool: the candidate reads the point as the adversary wants; not yet adjudicated
-    gradient: torch.Tensor | None  # (N, C, H, W) of the loss, finite; None for attacks that ask for scores
+    gradient: torch.Tensor  # (N, C, H, W) of the loss, finite
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queries:
+    """Images that rows ask about in one turn, in the order of the rows; a row may ask about several."""
+
+    images: torch.Tensor  # (M, C, H, W); an oracle sees what of them lies in the range
+    asked: torch.Tensor  # (N, Q) bool: which places of a row's turn are filled; M in all, row by row
+    noise: torch.Tensor | None = None  # what the attack added, for it to learn from
+
+    @property
+    def rows(self) -> torch.Tensor:
+        """Which row (M,) asks."""
+        return self.asked.nonzero()[:, 0]
+
+    @property
+    def counts(self) -> torch.Tensor:
+        """How many images a row (N,) asks about."""
+        return self.asked.sum(dim=1)
+
+    def table(self, answers: torch.Tensor) -> torch.Tensor:
+        """Answers (M,) as (N, Q); 0 at places that are not filled."""
+        return answers.new_zeros(self.asked.shape).masked_scatter_(self.asked, answers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What an oracle told, an image asked about each."""
+
+    loss: torch.Tensor  # (M,) the objective; where only labels are told, 1 for a wanted reading and -1 for another
+    fooled: torch.Tensor  # (M,) bool: the candidate reads the image as the adversary wants; not yet adjudicated
 
 
 class Attack(Protocol):
-    """A search, as a pure function of rows."""
+    """A search, as pure functions of rows."""
 
     @property
     def name(self) -> str:
         """What reports call it, such as `apgd-ce`."""
 
     @property
-    def asks(self) -> Literal["gradient", "scores"]:
-        """What it is told about a point."""
-
-    @property
     def objective(self) -> Objective:
         """What it raises."""
-
-    @property
-    def steps(self) -> int:
-        """Points that a restart asks about."""
 
     @property
     def restarts(self) -> int:
@@ -65,19 +88,98 @@ class Attack(Protocol):
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """The state before the first point, which is `images` unless the attack begins in a way of its own."""
 
-    def step(self, state: State, told: Told, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """Where rows go next."""
-
     def best(self, state: State) -> torch.Tensor:
         """The points (N, C, H, W) that rows propose when they have made their steps."""
 
 
-def shortened(attack: Attack, steps: int) -> Attack:
+class GradientAttack(Attack, Protocol):
+    """A search that is told the gradient at each row's point."""
+
+    @property
+    def asks(self) -> Literal["gradient"]:
+        """What it is told about a point."""
+
+    @property
+    def steps(self) -> int:
+        """Points that a restart asks about."""
+
+    def step(self, state: State, told: Told, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
+        """Where rows go next."""
+
+
+class QueryAttack(Attack, Protocol):
+    """A search that asks an oracle, a row as often as it likes in a turn, until the next turn would pass its limit."""
+
+    @property
+    def asks(self) -> Literal["scores", "top-k", "label"]:
+        """What it is told about an image."""
+
+    @property
+    def queries(self) -> int:
+        """How often a restart may ask."""
+
+    @property
+    def block(self) -> int:
+        """How many images a row asks about in a turn, at least."""
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it starts at another image, one that is read as the adversary wants."""
+
+    @property
+    def follows(self) -> bool:
+        """Whether what it is told decides where it goes."""
+
+    def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
+        """What rows ask about next."""
+
+    def learn(
+        self, state: State, queries: Queries, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
+    ) -> State:
+        """Where the answers lead."""
+
+
+def shortened(attack: GradientAttack, steps: int) -> GradientAttack:
     """The same search with a single restart, and no more steps than this."""
-    single: Attack = replace(cast("Any", attack), restarts=1, steps=min(steps, attack.steps))  # attacks are dataclasses
+    single: GradientAttack = replace(
+        cast("Any", attack), restarts=1, steps=min(steps, attack.steps)
+    )  # attacks are dataclasses
     return single
 
 
 def per_row(values: torch.Tensor) -> torch.Tensor:
     """A number a row (N,) as (N, 1, 1, 1), to go with images."""
     return values.view(-1, 1, 1, 1)
+
+
+def part(state: State, rows: torch.Tensor) -> State:
+    """The state of some rows (N,) bool."""
+    return {name: values[rows] for name, values in state.items()}
+
+
+def merged(state: State, rows: torch.Tensor, others: State) -> State:
+    """The state with that of some rows (N,) bool replaced, where `others` has it."""
+    changed = {name: state[name].clone() for name in others}
+    for name, values in others.items():
+        changed[name][rows] = values
+    return {**state, **changed}
+
+
+def one_each(images: torch.Tensor) -> Queries:
+    """One image a row (N, C, H, W)."""
+    return Queries(images=images, asked=torch.ones(len(images), 1, dtype=torch.bool, device=images.device))
+
+
+def together(*parts: tuple[torch.Tensor, Queries]) -> Queries:
+    """The queries of different rows (N,) bool as those of all; their noise is that of the last part."""
+    if len(parts) == 1:
+        return parts[0][1]
+    rows, last = parts[-1]
+    asked = torch.zeros(len(rows), max(one.asked.shape[1] for _, one in parts), dtype=torch.bool, device=rows.device)
+    for rows, one in parts:
+        asked[rows, : one.asked.shape[1]] = one.asked
+    number = asked.flatten().cumsum(dim=0).sub_(1).view_as(asked)
+    images = last.images.new_empty(int(asked.sum()), *last.images.shape[1:])
+    for rows, one in parts:
+        images[number[rows][asked[rows]]] = one.images
+    return Queries(images=images, asked=asked, noise=last.noise)

@@ -2,29 +2,70 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import singledispatch
 
 from robustcheck.attacks.apgd import APGD
-from robustcheck.attacks.base import Attack
+from robustcheck.attacks.base import GradientAttack, QueryAttack
 from robustcheck.attacks.fgsm import FGSM
 from robustcheck.attacks.fmn import FMN
+from robustcheck.attacks.hopskipjump import HopSkipJump
+from robustcheck.attacks.nes import NES
+from robustcheck.attacks.noise import Noise
 from robustcheck.attacks.objectives import Loss, objective
+from robustcheck.attacks.partial_information import PartialInformation
 from robustcheck.attacks.pgd import PGD, Schedule
+from robustcheck.attacks.rays import RayS
 from robustcheck.attacks.square import Square
-from robustcheck.policy import APGDSpec, AttackSpec, EnsembleSpec, FGSMSpec, FMNSpec, PGDSpec, Quantity, SquareSpec
+from robustcheck.attacks.transfer import DiversePGD
+from robustcheck.policy import (
+    APGDSpec,
+    AttackSpec,
+    EnsembleSpec,
+    FGSMSpec,
+    FMNSpec,
+    HopSkipJumpSpec,
+    LabelOnlySpec,
+    NESSpec,
+    NoiseSpec,
+    PartialInformationSpec,
+    PGDSpec,
+    Quantity,
+    RaySSpec,
+    SquareSpec,
+    TransferSpec,
+)
 from robustcheck.threats import Ball, Goal, LinfBall
 
 STEP_RATIO = 2.5  # of ε / steps: Madry et al.'s, far enough to reach the ball's border from any start
 QUICK_STEPS = 4
 MEAN_STEP: dict[Schedule, float] = {"constant": 1.0, "linear": 0.5, "cosine": 0.5}  # of the first
 
+NES_SIGMA = 1e-3  # of the full range
+NOISE_BLOCK = 64  # queries of a sample in one turn
+
+Searches = tuple[GradientAttack | QueryAttack, ...]
+
 _SHORT: dict[Loss, str] = {"cross_entropy": "ce", "margin": "margin", "dlr": "dlr"}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asks:
+    """What attacks may ask of an oracle."""
+
+    queries: int  # a sample
+    least_offset: float  # of a pixel, that changes an image at all, as a share of the full range; 0 if all do
+
+
 def build(
-    spec: AttackSpec, ball: Ball, goal: Goal, *, queries: int | None = None, quick_first: bool = False
-) -> tuple[Attack, ...]:
+    spec: AttackSpec,
+    ball: Ball,
+    goal: Goal,
+    *,
+    queries: int | None = None,
+    stored: bool = False,
+    quick_first: bool = False,
+) -> Searches:
     """The searches that a policy asks for, inside a ball; each runs on what those before it left.
 
     Args:
@@ -32,13 +73,14 @@ def build(
         ball: the budget.
         goal: what the adversary wants.
         queries: how often attacks that ask an oracle may ask about a sample.
+        stored: the oracle rounds images to what can be stored: offsets have to be a grey level at least.
         quick_first: put a few steps as large as the ball before a search of many. Of the samples that 40 steps turn
             they turn 96 in 100 on the networks of the benchmarks, after two or three questions in place of a dozen;
             those that hold are asked about so much more.
     """
-    attacks = _build(spec, ball, goal, queries or 0)
+    attacks = _build(spec, ball, goal, Asks(queries=queries or 0, least_offset=stored / ball.maximum))
     first = attacks[0]
-    if quick_first and first.steps > QUICK_STEPS and first.asks == "gradient" and not first.minimum_norm:
+    if quick_first and first.asks == "gradient" and first.steps > QUICK_STEPS and not first.minimum_norm:
         return _quick(ball, goal), *attacks
     return attacks
 
@@ -57,17 +99,17 @@ def _quick(ball: Ball, goal: Goal) -> PGD:
 
 
 @singledispatch
-def _build(spec: AttackSpec, _ball: Ball, _goal: Goal, _queries: int) -> tuple[Attack, ...]:
+def _build(spec: AttackSpec, _ball: Ball, _goal: Goal, _asks: Asks) -> Searches:
     raise AssertionError(spec)
 
 
 @_build.register
-def _fgsm(spec: FGSMSpec, _ball: Ball, goal: Goal, _queries: int) -> tuple[Attack, ...]:
+def _fgsm(spec: FGSMSpec, _ball: Ball, goal: Goal, _asks: Asks) -> Searches:
     return (FGSM(objective=objective(spec.loss, goal)),)
 
 
 @_build.register
-def _pgd(spec: PGDSpec, ball: Ball, goal: Goal, _queries: int) -> tuple[Attack, ...]:
+def _pgd(spec: PGDSpec, ball: Ball, goal: Goal, _asks: Asks) -> Searches:
     attack = PGD(
         objective=objective(spec.loss, goal),
         steps=spec.steps,
@@ -81,13 +123,13 @@ def _pgd(spec: PGDSpec, ball: Ball, goal: Goal, _queries: int) -> tuple[Attack, 
 
 
 @_build.register
-def _apgd(spec: APGDSpec, _ball: Ball, goal: Goal, _queries: int) -> tuple[Attack, ...]:
+def _apgd(spec: APGDSpec, _ball: Ball, goal: Goal, _asks: Asks) -> Searches:
     attack = _one_apgd(spec.loss, spec.steps, goal, spec.targets, restarts=spec.restarts)
     return (replace(attack, momentum=spec.momentum, rho=spec.rho),)
 
 
 @_build.register
-def _fmn(spec: FMNSpec, ball: Ball, goal: Goal, _queries: int) -> tuple[Attack, ...]:
+def _fmn(spec: FMNSpec, ball: Ball, goal: Goal, _asks: Asks) -> Searches:
     aims = _aims(spec.targets, goal)
     attack = FMN(
         objective=objective(spec.loss, goal, aimed=aims > 0),
@@ -101,10 +143,26 @@ def _fmn(spec: FMNSpec, ball: Ball, goal: Goal, _queries: int) -> tuple[Attack, 
 
 
 @_build.register
-def _square(spec: SquareSpec, _ball: Ball, goal: Goal, queries: int) -> tuple[Attack, ...]:
+def _nes(spec: NESSpec, ball: Ball, goal: Goal, asks: Asks) -> Searches:
+    step = _share(spec.step_size, ball, ball.radius / 4)
+    attack = NES(
+        objective=objective(spec.loss, goal),
+        queries=asks.queries,
+        samples=spec.samples,
+        sigma=max(asks.least_offset, _share(spec.sigma, ball, NES_SIGMA)),
+        step_share=step,
+        least_step_share=step * spec.least_step,
+        momentum=spec.momentum,
+        plateau=spec.plateau,
+    )
+    return (attack,)
+
+
+@_build.register
+def _square(spec: SquareSpec, _ball: Ball, goal: Goal, asks: Asks) -> Searches:
     attack = Square(
         objective=objective(spec.loss, goal),
-        steps=queries // spec.restarts,
+        queries=asks.queries // spec.restarts,
         restarts=spec.restarts,
         share=spec.share,
     )
@@ -112,14 +170,83 @@ def _square(spec: SquareSpec, _ball: Ball, goal: Goal, queries: int) -> tuple[At
 
 
 @_build.register
-def _ensemble(spec: EnsembleSpec, ball: Ball, goal: Goal, _queries: int) -> tuple[Attack, ...]:
-    members: list[Attack] = [
+def _partial_information(spec: PartialInformationSpec, ball: Ball, goal: Goal, asks: Asks) -> Searches:
+    attack = PartialInformation(
+        objective=objective("cross_entropy", goal),
+        queries=asks.queries,
+        samples=spec.samples,
+        sigma=max(asks.least_offset, _share(spec.sigma, ball, NES_SIGMA)),
+        step=spec.step,
+        momentum=spec.momentum,
+        asks="top-k",
+    )
+    return (attack,)
+
+
+@_build.register
+def _label_only(spec: LabelOnlySpec, ball: Ball, goal: Goal, asks: Asks) -> Searches:
+    attack = PartialInformation(
+        objective=objective("cross_entropy", goal),
+        queries=asks.queries,
+        samples=spec.samples,
+        sigma=max(asks.least_offset, _share(spec.sigma, ball, ball.radius / 4)),
+        step=spec.step,
+        momentum=spec.momentum,
+        asks="label",
+        copies=spec.copies,
+        radius=max(asks.least_offset, _share(spec.radius, ball, ball.radius / 4)),
+        name="label_only",
+    )
+    return (attack,)
+
+
+@_build.register
+def _hopskipjump(spec: HopSkipJumpSpec, _ball: Ball, goal: Goal, asks: Asks) -> Searches:
+    attack = HopSkipJump(
+        objective=objective("cross_entropy", goal),
+        queries=asks.queries,
+        samples=spec.samples,
+        gamma=spec.gamma,
+        least_offset=max(asks.least_offset, HopSkipJump.least_offset),
+    )
+    return (attack,)
+
+
+@_build.register
+def _rays(_spec: RaySSpec, _ball: Ball, goal: Goal, asks: Asks) -> Searches:
+    return (RayS(objective=objective("cross_entropy", goal), queries=asks.queries),)
+
+
+@_build.register
+def _noise(_spec: NoiseSpec, _ball: Ball, goal: Goal, asks: Asks) -> Searches:
+    objective_ = objective("cross_entropy", goal)
+    return (Noise(objective=objective_, queries=asks.queries, block=min(NOISE_BLOCK, asks.queries)),)
+
+
+@_build.register
+def _transfer(spec: TransferSpec, ball: Ball, goal: Goal, _asks: Asks) -> Searches:
+    attack = DiversePGD(
+        objective=objective(spec.loss, goal),
+        steps=spec.steps,
+        restarts=spec.restarts,
+        step_share=_share(spec.step_size, ball, STEP_RATIO * ball.radius / spec.steps),
+        random_start=spec.restarts > 1,
+        momentum=spec.momentum,
+        diversity=spec.diversity,
+        smallest=spec.smallest,
+    )
+    return (attack,)
+
+
+@_build.register
+def _ensemble(spec: EnsembleSpec, ball: Ball, goal: Goal, _asks: Asks) -> Searches:
+    members: list[GradientAttack | QueryAttack] = [
         _one_apgd("cross_entropy", spec.steps, goal, 0),
         _one_apgd("dlr", spec.steps, goal, spec.targets),
         FMN(objective=objective("margin", goal), steps=spec.steps),
     ]
     if isinstance(ball, LinfBall):
-        members.append(Square(objective=objective("margin", goal), steps=spec.queries, share=spec.square_share))
+        members.append(Square(objective=objective("margin", goal), queries=spec.queries, share=spec.square_share))
     return tuple(members)
 
 

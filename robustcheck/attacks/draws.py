@@ -52,6 +52,20 @@ class Draws:
         bits = bits ^ _logical_shift(bits, 31)
         return (_logical_shift(bits, 40).float() * 2.0**-24).view(-1, *shape)
 
+    def normal(self, shape: Sequence[int], at: int | torch.Tensor = 0) -> torch.Tensor:
+        """Standard normal numbers, float32 (N, *shape), by the inverse of their distribution."""
+        return normal(self.uniform(shape, at))
+
+    def signs(self, shape: Sequence[int], at: int | torch.Tensor = 0) -> torch.Tensor:
+        """-1 or 1, float32 (N, *shape)."""
+        return torch.where(self.uniform(shape, at) < 0.5, -1.0, 1.0)
+
+
+def normal(uniform: torch.Tensor) -> torch.Tensor:
+    """Normal numbers from uniform ones in [0, 1)."""
+    numbers: torch.Tensor = torch.special.ndtri(uniform.clamp(1e-7, 1 - 1e-7))
+    return numbers
+
 
 def _logical_shift(bits: torch.Tensor, by: int) -> torch.Tensor:
     """Shift right with zeros coming in, as unsigned integers do."""

@@ -35,7 +35,6 @@ class FGSM:
 
     def step(self, state: State, told: Told, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """To the border."""
-        assert told.gradient is not None
         return {"images": ball.project(state["images"] + ball.radius * ball.steepest(told.gradient), clean)}
 
     def best(self, state: State) -> torch.Tensor:

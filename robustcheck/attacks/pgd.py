@@ -41,7 +41,6 @@ class PGD:
 
     def step(self, state: State, told: Told, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """One step and its projection."""
-        assert told.gradient is not None
         kept: State = {}
         direction = told.gradient
         if self.momentum:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from robustcheck.attacks.base import State, Told, per_row
+from robustcheck.attacks.base import Answers, Queries, State, one_each, per_row
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.objectives import Objective
 from robustcheck.threats import Ball
@@ -22,55 +22,65 @@ _FULL_SCHEDULE = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Square:
-    """`steps` queries: stripes of ±ε, then squares, of which each is kept if it raises the loss."""
+    """Stripes of ±ε, then squares, of which each is kept if it raises the loss: one query each."""
 
     objective: Objective
-    steps: int
+    queries: int
     share: float  # of the image's area that the first square covers, p in the paper
     restarts: int = 1
     name: str = "square"
-    random_start: bool = False
     asks: Literal["scores"] = "scores"
+    block: int = 1
+    elsewhere: bool = False
+    follows: bool = True
+    random_start: bool = False
     minimum_norm: bool = False
     aims: int = 0
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """Vertical stripes, ±ε in each column and channel."""
         _, channels, _, width = clean.shape
-        stripes = _sign(draws.uniform((channels, 1, width)))
-        lowest = torch.full((len(clean),), -torch.inf, device=clean.device)
-        return {"images": ball.project(clean + ball.radius * stripes, clean), "best": clean, "best_loss": lowest}
+        stripes = draws.signs((channels, 1, width))
+        return {
+            "images": ball.project(clean + ball.radius * stripes, clean),
+            "best": clean,
+            "best_loss": torch.full((len(clean),), -torch.inf, device=clean.device),
+            "asked": torch.zeros(len(clean), dtype=torch.int64, device=clean.device),
+        }
 
-    def step(self, state: State, told: Told, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """Keep the point if it is better than the best so far, and try a square on that."""
-        better = told.loss > state["best_loss"]
-        best_loss = torch.where(better, told.loss, state["best_loss"])
+    def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
+        """One image a row."""
+        return one_each(state["images"])
+
+    def learn(
+        self, state: State, queries: Queries, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
+    ) -> State:
+        """Keep the image if it is better than the best so far, and try a square on that."""
+        better = answers.loss > state["best_loss"]
+        best_loss = torch.where(better, answers.loss, state["best_loss"])
         best = torch.where(per_row(better), state["images"], state["best"])
 
         _, channels, height, width = clean.shape
-        drawn = draws.uniform((2 + channels,), at=told.step + 1)
-        side = self._side(told.step, height, width)
+        asked = state["asked"] + 1
+        drawn = draws.uniform((2 + channels,), at=asked)
+        side = self._side(asked - 1, height, width)
         top = (drawn[:, 0] * (height - side + 1)).floor()
         left = (drawn[:, 1] * (width - side + 1)).floor()
         inside = _span(top, side, height)[:, :, None] & _span(left, side, width)[:, None, :]
-        colour = _sign(drawn[:, 2:])[:, :, None, None]
+        colour = torch.where(drawn[:, 2:] < 0.5, -1.0, 1.0)[:, :, None, None]
         changed = ball.project(best + torch.where(inside[:, None], 2 * ball.radius * colour, 0), clean)
-        return {"images": changed, "best": best, "best_loss": best_loss}
+        return {"images": changed, "best": best, "best_loss": best_loss, "asked": asked}
 
     def best(self, state: State) -> torch.Tensor:
         """The point of the highest loss."""
         return state["best"]
 
-    def _side(self, step: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """Sides (N,) of the squares that rows try at these steps."""
-        thresholds = torch.tensor(_HALVED_AT, device=step.device)
-        scaled = step * _FULL_SCHEDULE // self.steps
+    def _side(self, asked: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """Sides (N,) of the squares that rows try after so many queries (N,)."""
+        thresholds = torch.tensor(_HALVED_AT, device=asked.device)
+        scaled = asked * _FULL_SCHEDULE // self.queries
         share = self.share * 0.5 ** (scaled[:, None] > thresholds).sum(dim=1)
         return (share * height * width).sqrt().round().clamp(1, max(1, min(height, width) - 1))
-
-
-def _sign(uniform: torch.Tensor) -> torch.Tensor:
-    return torch.where(uniform < 0.5, -1.0, 1.0)
 
 
 def _span(start: torch.Tensor, length: torch.Tensor, size: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from robustcheck.data import load_samples
+from robustcheck.data import Samples, load_samples
 from robustcheck.errors import EvaluationError, MissingExtra
 from robustcheck.evaluation.environment import environment
 from robustcheck.evaluation.evidence import Evidence
@@ -20,10 +20,11 @@ from robustcheck.evaluation.gates import run_gate, threat
 from robustcheck.evaluation.ledger import Ledger
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.starts import Starts
-from robustcheck.models import load_candidate
+from robustcheck.evaluation.surrogates import LoadedSurrogate, load_surrogates
+from robustcheck.models import Candidate, load_candidate
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.process import left_as_found
-from robustcheck.policy import Gate, Policy
+from robustcheck.policy import Gate, Policy, TransferSpec
 from robustcheck.results import DataInfo, GateResult, ModelInfo
 from robustcheck.words import last_line
 
@@ -53,6 +54,7 @@ class Evaluation:
         self._data: DataInfo | None = None
         self._model: ModelInfo | None = None
         self._device: torch.device | None = None
+        self._loaded_surrogates: dict[str, list[LoadedSurrogate]] = {}
 
     def gate(self, gate_id: str, *, selected: Sequence[str] | None = None) -> GateResult:
         """The result of a gate, evaluated now unless it has been.
@@ -172,7 +174,23 @@ class Evaluation:
             starts=Starts(sum(prod(samples.shape_of(index)) for index in range(len(samples)))),
             evidence=self._evidence,
             progress=lambda done, of: self._progress(self._running, done, of),
+            surrogates=lambda attack: self._surrogates(attack, candidate, samples),
         )
+
+    def _surrogates(self, attack: TransferSpec, candidate: Candidate, samples: Samples) -> list[LoadedSurrogate]:
+        """The models that an attack follows; gates that name the same ones share them."""
+        named = attack.model_dump_json(include={"surrogate", "train"})
+        if named not in self._loaded_surrogates:
+            self._loaded_surrogates[named] = load_surrogates(
+                attack,
+                model=self.policy.model,
+                data=self.policy.data,
+                candidate=candidate,
+                samples=samples,
+                folder=self.policy.folder,
+                progress=lambda done, of: self._progress("surrogates", done, of),
+            )
+        return self._loaded_surrogates[named]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,38 +6,49 @@ import time
 from collections.abc import Set
 from dataclasses import replace
 from math import floor
-from typing import Literal
 
 import numpy as np
 
+from robustcheck.evaluation.curves import budget_curve, query_curve
+from robustcheck.evaluation.findings import blind_spots, findings
 from robustcheck.evaluation.ledger import Entry
-from robustcheck.evaluation.metrics import Readings, measure
+from robustcheck.evaluation.metrics import Readings, measure, rate
 from robustcheck.evaluation.searching import Found, Search
 from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.surrogates import LoadedSurrogate
 from robustcheck.evaluation.verdicts import judge, require
+from robustcheck.models import Surrogates
 from robustcheck.models.head import NO_ANSWER
-from robustcheck.policy import FMNSpec, Gate
-from robustcheck.results import Cost, CurvePoint, Finding, GateResult, Metric, Outcome, Queries, Threat
+from robustcheck.policy import FMNSpec, Gate, TransferSpec
+from robustcheck.results import Cost, Evidence, GateResult, Metric, Outcome, Queries, Surrogate, Threat
 from robustcheck.threats import Goal, ball_of
 
 EXAMPLES = 6  # samples a gate whose clean image is kept for the report
 
-_LOST = Entry(
-    decision=NO_ANSWER, distance=0, score=None, found_by="", attack="", restart=0, step=0, file=None, sha256=""
-)
+_LOST = Entry(decision=NO_ANSWER, distance=0, score=None, found_by="", attack="", restart=0, step=0)
 
 
 def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     """Evaluate a gate. Counterexamples of its family are used, and added to, if evidence is `shared`."""
     if gate.attack is None or gate.epsilon is None:
         return _unattacked(gate, setting)
-    began, meter = time.perf_counter(), replace(setting.candidate.meter)
+    began = time.perf_counter()
     ball = ball_of(gate.norm, gate.epsilon, setting.samples.bits)
     goal = _goal(gate, setting)
     family, levels = gate.family if shared else gate.id, float(ball.levels)
     worth = goal.open(setting.decisions, setting.labels)
     attacked: list[int] = worth.nonzero().flatten().tolist()
-    found = Search(gate=gate, setting=setting, ball=ball, goal=goal, family=family).run(attacked)
+    surrogates = setting.surrogates(gate.attack) if isinstance(gate.attack, TransferSpec) else ()
+    meters = [setting.candidate.meter, *(one.candidate.meter for one in surrogates)]
+    before = [replace(meter) for meter in meters]
+    found = Search(
+        gate=gate,
+        setting=setting,
+        ball=ball,
+        goal=goal,
+        family=family,
+        surrogates=Surrogates([one.candidate for one in surrogates]) if surrogates else None,
+    ).run(attacked)
     setting.ledger.add_scores(family, levels, found.trace.scores)
     broken = {sample: entry for sample, entry in setting.ledger.within(family, levels).items() if worth[sample]}
     scores = _most_adverse(setting, setting.ledger.scores_within(family, levels), broken)
@@ -45,7 +56,8 @@ def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
 
     metrics = measure(_readings(setting, broken, scores), attacked=worth.numpy())
     requirements = require(gate.bounds, metrics)
-    blind = _blind(attacked, broken, found)
+    blind = blind_spots(attacked, broken, found)
+    stand_ins = tuple(_surrogate(one, setting, found) for one in surrogates)
     verdict, error = judge(requirements), None
     if not goal.applies(setting.labels).any():
         verdict, error = "error", f"no sample is of the kind that the goal {gate.goal} is about: nothing was attacked"
@@ -71,13 +83,15 @@ def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
         requirements=requirements,
         cost=Cost(
             seconds=round(time.perf_counter() - began, 3),
-            forward=setting.candidate.meter.forward - meter.forward,
-            gradient=setting.candidate.meter.gradient - meter.gradient,
+            forward=sum(now.forward - then.forward for now, then in zip(meters, before, strict=True)),
+            gradient=sum(now.gradient - then.gradient for now, then in zip(meters, before, strict=True)),
             queries=_queries(found, attacked),
         ),
-        findings=_findings(setting, found, blind),
+        findings=findings(setting, found, blind, stand_ins),
         samples=_outcomes(gate, setting, broken, scores, found, set(attacked)),
-        curve=_curve(setting, family, set(attacked)) if isinstance(gate.attack, FMNSpec) else (),
+        curve=budget_curve(setting, family, set(attacked)) if isinstance(gate.attack, FMNSpec) else (),
+        query_curve=query_curve(setting, broken) if gate.asks else (),
+        surrogates=stand_ins,
         error=error,
     )
 
@@ -95,6 +109,8 @@ def threat(gate: Gate, bits: int) -> Threat:
         epsilon_share=float(levels / (2**bits - 1)),
         epsilon_levels=floor(levels) if gate.norm == "linf" else float(levels),
         queries=gate.queries,
+        oracle=gate.oracle if gate.asks else None,
+        top_k=gate.top_k,
     )
 
 
@@ -106,6 +122,21 @@ def _goal(gate: Gate, setting: Setting) -> Goal:
         target=None if gate.target is None else head.labels.index(gate.target),
         positive=head.positive,
         multilabel=head.multilabel,
+    )
+
+
+def _surrogate(surrogate: LoadedSurrogate, setting: Setting, found: Found) -> Surrogate:
+    """How good a stand-in it is, for the report."""
+    decisions = surrogate.candidate.head.decide(surrogate.logits)
+    turned = np.array([sample in found.trace.turned for sample in sorted(found.searched)], dtype=bool)
+    return Surrogate(
+        path=surrogate.path,
+        format=surrogate.candidate.info.format,
+        sha256=surrogate.candidate.info.sha256,
+        trained=surrogate.trained,
+        accuracy=rate((decisions == setting.labels).numpy()),
+        agreement=rate((decisions == setting.decisions).numpy()),
+        turned=rate(turned),
     )
 
 
@@ -179,65 +210,11 @@ def _without(
     return measure(_readings(setting, broken | lost, scores), attacked=attacked)
 
 
-def _blind(attacked: list[int], broken: dict[int, Entry], found: Found) -> set[int]:
-    """Samples that held while no search ever had anything to follow."""
-    moved = found.trace.moved | {sample for sample, moved in found.inherited.items() if moved}
-    return {sample for sample in attacked if sample not in broken and sample not in moved}
-
-
-def _findings(setting: Setting, found: Found, blind: set[int]) -> tuple[Finding, ...]:
-    findings, trace = [], found.trace
-    if blind:
-        message = (
-            f"{len(blind)} samples held, but the attack never had anything to follow there: no finite "
-            f"gradient but zero, and no scores that changed (first: {setting.samples.names[min(blind)]})"
-        )
-        findings.append(Finding(code="no-usable-gradient", severity="warning", message=message))
-    if trace.not_finite:
-        message = (
-            f"{trace.gradients_not_finite} gradients, of {len(trace.not_finite)} samples, had NaN or infinity, which "
-            "was not followed"
-        )
-        findings.append(Finding(code="gradient-not-finite", severity="warning", message=message))
-    if trace.unstorable:
-        message = (
-            f"{trace.unstorable} proposals that the search saw read wrongly were not, once rounded to the stored depth "
-            "and read by the artefact in full precision; the search went on"
-        )
-        findings.append(Finding(code="lost-in-rounding", severity="note", message=message))
-    if trace.disagreed:
-        message = (
-            f"of these, {trace.disagreed} are read wrongly by the twin of the graph as they are stored, and not by "
-            "ONNX Runtime, whose verdict counts"
-        )
-        findings.append(Finding(code="twin-disagreed", severity="note", message=message))
-    if setting.candidate.chunks.halved_to:
-        message = (
-            f"memory ran out, and the batch was halved to {setting.candidate.chunks.halved_to}; no draw depends on it"
-        )
-        findings.append(Finding(code="batch-halved", severity="note", message=message))
-    return tuple(findings)
-
-
 def _undefined(gate: Gate, metrics: dict[str, Metric]) -> str:
     names = [
         bound.metric for bound in gate.bounds if bound.metric not in metrics or metrics[bound.metric].value is None
     ]
     return f"{', '.join(names)} cannot be measured on these samples: none of them is of the kind that it is about"
-
-
-def _curve(setting: Setting, family: object, attacked: set[int]) -> tuple[CurvePoint, ...]:
-    """Accuracy at each distance at which it falls, from the nearest counterexamples that are known."""
-    nearest = setting.ledger.nearest(family)
-    clean = setting.decisions == setting.labels
-    distances = [entry.distance for sample, entry in nearest.items() if sample in attacked and clean[sample]]
-    right, samples = int(clean.sum()), len(setting.labels)
-    levels, lost = np.unique(distances, return_counts=True)
-    left = (right - np.cumsum(lost)) / samples
-    return tuple(
-        CurvePoint(levels=float(level), accuracy=float(accuracy))
-        for level, accuracy in zip((0.0, *levels), (right / samples, *left), strict=True)
-    )
 
 
 def _outcomes(
@@ -264,10 +241,16 @@ def _outcomes(
             if (entry := broken.get(sample)) is not None:
                 outcome = _broken_outcome(outcome, entry, head.name(entry.decision), gate)
             else:
-                evidence: Literal["inherited", "searched"] = "inherited" if sample in found.inherited else "searched"
-                outcome = replace(outcome, status="held", evidence=evidence)
+                outcome = replace(outcome, status="held", evidence=_evidence(sample, found))
         outcomes.append(outcome)
     return tuple(outcomes)
+
+
+def _evidence(sample: int, found: Found) -> Evidence:
+    """What speaks for a sample that held."""
+    if sample in found.trace.unstarted:
+        return "unstarted"
+    return "inherited" if sample in found.inherited else "searched"
 
 
 def _broken_outcome(outcome: Outcome, entry: Entry, attacked: str, gate: Gate) -> Outcome:
@@ -282,6 +265,7 @@ def _broken_outcome(outcome: Outcome, entry: Entry, attacked: str, gate: Gate) -
         distance_levels=entry.distance,
         restart=entry.restart,
         step=entry.step,
+        found_after=entry.queries,
         counterexample=entry.file,
         sha256=entry.sha256,
     )

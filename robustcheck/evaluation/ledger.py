@@ -17,8 +17,9 @@ class Entry:
     attack: str
     restart: int
     step: int
-    file: str | None  # relative to the report's folder
-    sha256: str
+    queries: int | None = None  # that the sample had cost by then, where an oracle counts
+    file: str | None = None  # relative to the report's folder
+    sha256: str = ""
 
 
 class Ledger:

@@ -17,15 +17,16 @@ class Rows:
 
     sample: np.ndarray
     restart: np.ndarray
-    ends: np.ndarray  # the engine's turn after which the row has made its steps
+    ends: np.ndarray  # the turn after which the row has made its steps, of searches that know
+    attempt: np.ndarray  # how many images it has tried to start from; -1 once it is under way
     label: torch.Tensor
     aim: torch.Tensor
-    step: torch.Tensor  # points asked about so far
+    step: torch.Tensor  # points asked about so far, by this restart
     keys: torch.Tensor  # of the row's draws
     clean: torch.Tensor
     state: State
     moved: torch.Tensor  # bool: there was something to follow at least once
-    last_loss: torch.Tensor  # of searches that ask for scores
+    last_loss: torch.Tensor  # what an oracle told last
     nearest: torch.Tensor  # the largest margin of the goal that the search has seen, if it looks at margins
     proposed: torch.Tensor  # minimum-norm searches: how far the last verified proposal is from the clean image
 
@@ -44,6 +45,7 @@ class Rows:
             sample=self.sample[places],
             restart=self.restart[places],
             ends=self.ends[places],
+            attempt=self.attempt[places],
             label=self.label[index],
             aim=self.aim[index],
             step=self.step[index],
@@ -59,7 +61,13 @@ class Rows:
     def put(self, places: np.ndarray, others: Rows) -> None:
         """Let other rows (M) take these places (M,)."""
         index = torch.from_numpy(places).to(self.clean.device)
-        self.sample[places], self.restart[places], self.ends[places] = others.sample, others.restart, others.ends
+        for arrays, others_arrays in (
+            (self.sample, others.sample),
+            (self.restart, others.restart),
+            (self.ends, others.ends),
+            (self.attempt, others.attempt),
+        ):
+            arrays[places] = others_arrays
         for mine, theirs in (
             (self.label, others.label),
             (self.aim, others.aim),

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import inf
+from typing import TypedDict
 
 import numpy as np
 import torch
 
-from robustcheck.attacks import Attack, Objective, build, objective
+from robustcheck.attacks import GradientAttack, Objective, QueryAttack, build, objective
 from robustcheck.attacks.base import shortened
+from robustcheck.attacks.build import Searches
 from robustcheck.attacks.draws import key
-from robustcheck.evaluation.engine import Engine, Held, Hit, Start, Trace, Warm
+from robustcheck.evaluation.asking import Asking, Oracle
+from robustcheck.evaluation.elsewhere import Elsewhere
+from robustcheck.evaluation.engine import Engine, Gradients, Held, StandIn, Warm
 from robustcheck.evaluation.ledger import Entry
+from robustcheck.evaluation.loop import Hit, Start, Trace
 from robustcheck.evaluation.rows import Rows
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.starts import Ends
-from robustcheck.models import ScoreOracle, WhiteBox
+from robustcheck.models import Candidate, LabelOracle, ScoreOracle, Surrogates, TopKOracle, WhiteBox
 from robustcheck.models.loading import as_shares, by_shape
 from robustcheck.policy import Gate
 from robustcheck.threats import Ball, Goal
@@ -32,8 +38,24 @@ class Found:
     """What a gate's searches saw, besides the counterexamples, which are in the ledger."""
 
     trace: Trace
+    searched: set[int]  # samples that a search of this gate was about
     inherited: dict[int, bool]  # samples that were not searched, since a search that stands for this one was through
     queries: np.ndarray | None  # (N,) that reached the oracle, a sample; None without an oracle
+
+
+class Common(TypedDict):
+    """Of `Loop`'s fields, those that all searches of a gate set alike."""
+
+    candidate: Candidate
+    goal: Goal
+    labels: torch.Tensor
+    is_positive: Callable[[int], bool]
+    load: Callable[[list[int]], torch.Tensor]
+    key: Callable[[int, int], int]
+    found: Callable[[Hit], None]
+    progress: Callable[[int], None]
+    aim: Callable[[int, int], int]
+    trace: Trace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +67,11 @@ class Search:
     ball: Ball
     goal: Goal
     family: Hashable  # gates that share counterexamples; the gate's own if it shares none
+    surrogates: Surrogates | None = None  # that are searched in the candidate's place
 
     def run(self, samples: Sequence[int]) -> Found:
         """Search counterexamples of samples, and put them into the ledger."""
-        gate, setting, attacks = self.gate, self.setting, self._attacks
-        oracle = None
-        if gate.queries is not None:
-            oracle = ScoreOracle(setting.candidate, samples=len(setting.samples), limit=gate.queries)
+        setting, attacks, oracle = self.setting, self._attacks, self._oracle()
         trace, through, searched = Trace(), dict[int, bool](), set[int]()
         for number, attack in enumerate(attacks):
             stands = setting.ledger.held(self._key(attack), float(self.ball.levels))
@@ -61,30 +81,52 @@ class Search:
             left = [sample for sample in left if sample not in stands]
             searched.update(left)
             progress = partial(self._progress, (number + 1) * len(samples) - len(left), len(attacks) * len(samples))
-            self._search(attack, oracle, left, trace, progress, enough=-1.0 if len(attacks) == 1 else None)
+            if attack.asks == "gradient":
+                self._search(attack, left, trace, progress, enough=-1.0 if len(attacks) == 1 else None)
+            else:
+                self._ask(attack, oracle or WhiteBox(setting.candidate), left, trace, progress)
             self._remember(attack, left, trace)
         return Found(
             trace=trace,
+            searched=searched,
             inherited={sample: moved for sample, moved in through.items() if sample not in searched},
             queries=None if oracle is None else oracle.counts.numpy(),
         )
 
     @cached_property
-    def _attacks(self) -> tuple[Attack, ...]:
+    def _attacks(self) -> Searches:
         gate = self.gate
         assert gate.attack is not None
-        return build(gate.attack, self.ball, self.goal, queries=gate.queries, quick_first=gate.descending)
+        return build(
+            gate.attack,
+            self.ball,
+            self.goal,
+            queries=gate.queries,
+            stored=gate.oracle == "stored",
+            quick_first=gate.descending,
+        )
+
+    def _oracle(self) -> ScoreOracle | TopKOracle | LabelOracle | None:
+        """Who answers the attacks of this gate, if it is about an adversary who asks."""
+        gate, candidate, samples = self.gate, self.setting.candidate, len(self.setting.samples)
+        if gate.queries is None:
+            return None
+        maximum = self.setting.samples.maximum if gate.oracle == "stored" else None
+        if gate.top_k is not None:
+            return TopKOracle(candidate, samples=samples, limit=gate.queries, maximum=maximum, k=gate.top_k)
+        kind = LabelOracle if gate.knowledge == "label" else ScoreOracle
+        return kind(candidate, samples=samples, limit=gate.queries, maximum=maximum)
 
     def _standing(self, samples: Sequence[int]) -> list[int]:
         """The samples of which no counterexample is known."""
         known = self.setting.ledger.within(self.family, float(self.ball.levels))
         return [sample for sample in samples if sample not in known]
 
-    def _key(self, attack: Attack) -> Hashable:
+    def _key(self, attack: GradientAttack | QueryAttack) -> Hashable:
         """Under which searches stand for one another: the same attack of the same entry of the policy."""
         return self.family, self.gate.entry, attack.name
 
-    def _remember(self, attack: Attack, searched: Sequence[int], trace: Trace) -> None:
+    def _remember(self, attack: GradientAttack | QueryAttack, searched: Sequence[int], trace: Trace) -> None:
         """A minimum-norm search stands for every budget; one that goes down the ladder, for smaller ones."""
         if attack.minimum_norm:
             held, levels = searched, inf
@@ -96,8 +138,7 @@ class Search:
 
     def _search(
         self,
-        attack: Attack,
-        oracle: ScoreOracle | None,
+        attack: GradientAttack,
         samples: Sequence[int],
         trace: Trace,
         progress: Callable[[int], None],
@@ -113,10 +154,10 @@ class Search:
         white_box = WhiteBox(candidate, exact=attack.minimum_norm)
         within = float(self.ball.levels) if enough is None else enough
         near = _NEAR * white_box.error
-        looks = near > 0 and attack.asks == "gradient"
+        looks = near > 0 and self.surrogates is None
         self._run(
             attack,
-            oracle or white_box,
+            self.surrogates or white_box,
             [(sample, 0) for sample in samples],
             trace,
             progress,
@@ -125,6 +166,7 @@ class Search:
             margin=objective("margin", self.goal) if looks else None,
             near=near if looks else inf,
             enough=within,
+            stand_in=self.surrogates,
         )
         again = [(sample, ends.restart(sample)) for sample in self._standing(samples) if sample in ends]
         self._run(
@@ -139,8 +181,8 @@ class Search:
 
     def _run(
         self,
-        attack: Attack,
-        access: WhiteBox | ScoreOracle,
+        attack: GradientAttack,
+        access: Gradients,
         starts: Sequence[Start],
         trace: Trace,
         progress: Callable[[int], None],
@@ -150,37 +192,92 @@ class Search:
         margin: Objective | None = None,
         near: float = inf,
         enough: float,
+        stand_in: StandIn | None = None,
     ) -> None:
-        setting, gate, names = self.setting, self.gate, self.setting.samples.names
-        shapes, before = [setting.samples.shape_of(sample) for sample, _ in starts], 0
-        for group in by_shape(shapes):
-            nearest: dict[int, Hit] = {}
-            engine = Engine(
-                attack=attack,
-                access=access,
-                candidate=setting.candidate,
-                ball=self.ball.widest(shapes[group[0]]) if attack.minimum_norm else self.ball,
-                goal=self.goal,
-                labels=setting.labels,
-                is_positive=setting.candidate.head.is_positive,
-                load=lambda numbers: as_shares(setting.samples, numbers, setting.candidate.device),
-                key=lambda sample, restart: key(setting.seed, f"{gate.id}/{attack.name}", names[sample], restart),
-                found=partial(_keep_nearest, nearest),
-                progress=partial(_later, progress, before),
-                aim=self._aim,
-                warm=warm,
-                held=held or _forget,
-                margin=margin,
-                near=near,
-                enough=enough,
-                trace=trace,
-            )
-            try:
-                engine.run([starts[index] for index in group])
-            finally:  # what was found before an interruption is known
-                for hit in nearest.values():
-                    self._record(hit)
+        for group, told in self._groups(starts, progress):
+            shape = self.setting.samples.shape_of(group[0][0])
+            with self._recording() as found:
+                Engine(
+                    attack=attack,
+                    access=access,
+                    ball=self.ball.widest(shape) if attack.minimum_norm else self.ball,
+                    warm=warm,
+                    held=held or _forget,
+                    margin=margin,
+                    near=near,
+                    enough=enough,
+                    stand_in=stand_in,
+                    **self._common(attack, trace, found, told),
+                ).run(group)
+
+    def _ask(
+        self,
+        attack: QueryAttack,
+        oracle: Oracle,
+        samples: Sequence[int],
+        trace: Trace,
+        progress: Callable[[int], None],
+    ) -> None:
+        """One attack that asks."""
+        setting = self.setting
+        elsewhere = Elsewhere(
+            setting.samples,
+            setting.labels,
+            self.goal,
+            seed=setting.seed,
+            name=f"{self.gate.id}/{attack.name}",
+            device=setting.candidate.device,
+        )
+        for group, told in self._groups([(sample, 0) for sample in samples], progress):
+            with self._recording() as found:
+                Asking(
+                    attack=attack,
+                    oracle=oracle,
+                    ball=self.ball,
+                    elsewhere=elsewhere,
+                    **self._common(attack, trace, found, told),
+                ).run(group)
+
+    def _groups(
+        self, starts: Sequence[Start], progress: Callable[[int], None]
+    ) -> Iterator[tuple[list[Start], Callable[[int], None]]]:
+        """Starts by the shape of their images, and whom to tell how many of them are done."""
+        before = 0
+        for group in by_shape([self.setting.samples.shape_of(sample) for sample, _ in starts]):
+            yield [starts[index] for index in group], partial(_later, progress, before)
             before += len(group)
+
+    @contextmanager
+    def _recording(self) -> Iterator[Callable[[Hit], None]]:
+        """Takes hits, and puts the nearest of each sample into the ledger, after an interruption too."""
+        nearest: dict[int, Hit] = {}
+        try:
+            yield partial(_keep_nearest, nearest)
+        finally:
+            for hit in nearest.values():
+                self._record(hit)
+
+    def _common(
+        self,
+        attack: GradientAttack | QueryAttack,
+        trace: Trace,
+        found: Callable[[Hit], None],
+        progress: Callable[[int], None],
+    ) -> Common:
+        """What every loop is given."""
+        setting, gate, names = self.setting, self.gate, self.setting.samples.names
+        return {
+            "candidate": setting.candidate,
+            "goal": self.goal,
+            "labels": setting.labels,
+            "is_positive": setting.candidate.head.is_positive,
+            "load": lambda numbers: as_shares(setting.samples, numbers, setting.candidate.device),
+            "key": lambda sample, restart: key(setting.seed, f"{gate.id}/{attack.name}", names[sample], restart),
+            "found": found,
+            "progress": progress,
+            "aim": self._aim,
+            "trace": trace,
+        }
 
     def _progress(self, before: int, of: int, done: int) -> None:
         self.setting.progress(before + done, of)
@@ -190,13 +287,13 @@ class Search:
         order = self.setting.logits[sample].argsort(descending=True, stable=True)
         return int(order[order != self.setting.labels[sample]][rank])
 
-    def _warm(self, attack: Attack, entering: Sequence[Start]) -> tuple[np.ndarray, torch.Tensor] | None:
+    def _warm(self, attack: GradientAttack, entering: Sequence[Start]) -> tuple[np.ndarray, torch.Tensor] | None:
         """First restarts begin where the same attack ended at another budget."""
         return self.setting.starts.known(
             self._key(attack), [sample if restart == 0 else None for sample, restart in entering]
         )
 
-    def _held(self, attack: Attack, ends: Ends, near: float | None, rows: Rows, images: torch.Tensor) -> None:
+    def _held(self, attack: GradientAttack, ends: Ends, near: float | None, rows: Rows, images: torch.Tensor) -> None:
         changes, margins = images - rows.clean, rows.nearest.tolist()
         if attack.random_start:
             first = np.flatnonzero(rows.restart == 0)  # later restarts may have other aims
@@ -219,6 +316,7 @@ class Search:
             attack=hit.attack,
             restart=hit.restart,
             step=hit.step,
+            queries=hit.queries,
             file=file,
             sha256=sha256,
         )

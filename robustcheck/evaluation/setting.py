@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,9 @@ from robustcheck.data import Samples
 from robustcheck.evaluation.evidence import Evidence
 from robustcheck.evaluation.ledger import Ledger
 from robustcheck.evaluation.starts import Starts
+from robustcheck.evaluation.surrogates import LoadedSurrogate
 from robustcheck.models import Candidate
+from robustcheck.policy import TransferSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,3 +31,4 @@ class Setting:
     starts: Starts
     evidence: Evidence
     progress: Callable[[int, int], None]  # samples done, of
+    surrogates: Callable[[TransferSpec], Sequence[LoadedSurrogate]]  # of an attack, loaded or trained once

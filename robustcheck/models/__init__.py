@@ -8,9 +8,19 @@
 oracle that counts.
 """
 
-from robustcheck.models.access import LabelOracle, Meter, ScoreOracle, TopKOracle, WhiteBox
+from robustcheck.models.access import LabelOracle, Meter, ScoreOracle, Surrogates, TopKOracle, WhiteBox
 from robustcheck.models.candidate import Candidate
 from robustcheck.models.head import Head
 from robustcheck.models.loading import load_candidate
 
-__all__ = ["Candidate", "Head", "LabelOracle", "Meter", "ScoreOracle", "TopKOracle", "WhiteBox", "load_candidate"]
+__all__ = [
+    "Candidate",
+    "Head",
+    "LabelOracle",
+    "Meter",
+    "ScoreOracle",
+    "Surrogates",
+    "TopKOracle",
+    "WhiteBox",
+    "load_candidate",
+]

@@ -6,14 +6,14 @@ limit before anything is asked, and answer from the shipped artefact itself; the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
 from robustcheck.errors import AccessError, QueryLimitReached
 from robustcheck.models.candidate import Candidate, Meter, Objective
 
-__all__ = ["LabelOracle", "Meter", "ScoreOracle", "TopKOracle", "WhiteBox"]
+__all__ = ["LabelOracle", "Meter", "ScoreOracle", "Surrogates", "TopKOracle", "WhiteBox"]
 
 
 class WhiteBox:
@@ -40,8 +40,38 @@ class WhiteBox:
         return 0.0 if self._exact or searched is None else searched.error
 
 
+class Surrogates:
+    """Models of the adversary's own, which stand in for the candidate; nothing of the candidate is seen."""
+
+    def __init__(self, surrogates: Sequence[Candidate]) -> None:
+        self._surrogates = tuple(surrogates)
+
+    def gradient(
+        self, images: torch.Tensor, labels: torch.Tensor, aims: torch.Tensor, objective: Objective
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Means over the models: logits (N, K), losses (N,) and gradients (N, C, H, W) at images (N, C, H, W)."""
+        answers = [surrogate.gradient(images, labels, aims, objective) for surrogate in self._surrogates]
+        logits, loss, gradient = (torch.stack(part).mean(dim=0) for part in zip(*answers, strict=True))
+        return logits, loss, gradient
+
+    def decide(self, images: torch.Tensor) -> torch.Tensor:
+        """The readings (N,) of images (N, C, H, W) by the mean of what the models tell."""
+        told = [surrogate.head.told(surrogate.search_logits(images)) for surrogate in self._surrogates]
+        return self._surrogates[0].head.decide(torch.stack(told).mean(dim=0))
+
+
 class _Oracle:
-    def __init__(self, candidate: Candidate, *, samples: int, limit: int) -> None:
+    """What all oracles are.
+
+    Args:
+        candidate: who is asked; what answers is its artefact, in full precision.
+        samples: how many there are.
+        limit: queries that each may cost.
+        maximum: the largest value that can be stored, if images are rounded to what can be before they are asked
+            about, as a system that takes files would see them; None: they are asked about as floats.
+    """
+
+    def __init__(self, candidate: Candidate, *, samples: int, limit: int, maximum: int | None = None) -> None:
         # A closure, not an attribute: an attack that holds the oracle does not hold the candidate.
         head = candidate.head
         self.__ask: Callable[[torch.Tensor], torch.Tensor] = lambda images: head.told(candidate.logits(images))
@@ -49,6 +79,7 @@ class _Oracle:
         self.__counts = torch.zeros(samples, dtype=torch.int64)
         self.__retired = torch.zeros(samples, dtype=torch.bool)
         self.__limit = limit
+        self.__maximum = maximum
 
     @property
     def limit(self) -> int:
@@ -67,7 +98,7 @@ class _Oracle:
     def _answer(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Log-probabilities (N, K) of images (N, C, H, W); sample numbers (N,) say whom each query is counted for.
 
-        Findings, which do not compete, have log-odds.
+        Findings, which do not compete, have log-odds. What lies outside of the range is at its end for the candidate.
         """
         samples = samples.cpu()
         if len(samples) != len(images):
@@ -83,6 +114,9 @@ class _Oracle:
                 f"sample {worst} would have been asked {int(after[worst])} times; the limit is {self.__limit}"
             )
         self.__counts = after
+        images = images.detach().clamp(0, 1)
+        if self.__maximum is not None:
+            images = (images * self.__maximum).round() / self.__maximum
         return self.__ask(images)
 
     def _decide(self, scores: torch.Tensor) -> torch.Tensor:
@@ -98,18 +132,19 @@ class ScoreOracle(_Oracle):
 
 
 class TopKOracle(_Oracle):
-    """The k most probable labels and their log-probabilities."""
+    """The k most probable labels and their log-probabilities, and the decided label."""
 
-    def __init__(self, candidate: Candidate, *, samples: int, limit: int, k: int) -> None:
+    def __init__(self, candidate: Candidate, *, samples: int, limit: int, maximum: int | None = None, k: int) -> None:
         if not 1 <= k <= len(candidate.head.labels):
             raise AccessError(f"top-{k} of a head with {len(candidate.head.labels)} labels")
-        super().__init__(candidate, samples=samples, limit=limit)
+        super().__init__(candidate, samples=samples, limit=limit, maximum=maximum)
         self._k = k
 
-    def top(self, samples: torch.Tensor, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities and labels, both (N, k), most probable first."""
-        values, labels = self._answer(samples, images).topk(self._k, dim=1)
-        return values, labels
+    def top(self, samples: torch.Tensor, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Log-probabilities and labels, both (N, k), most probable first, and decisions (N,) at the operating point."""
+        scores = self._answer(samples, images)
+        values, labels = scores.topk(self._k, dim=1)
+        return values, labels, self._decide(scores)
 
 
 class LabelOracle(_Oracle):

@@ -34,7 +34,9 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
     if isinstance(held, torch.nn.Module):
         module, sources = held, list[Path]()
     else:
-        module, sources = _build(spec, folder)
+        if spec.architecture is None:
+            raise CandidateError("a state dict needs model.architecture, 'module:callable'")
+        module, sources = build(spec.architecture, spec.architecture_args, folder)
         _fill(module, _plain(held, path), path, spec)
     module.eval().to(device)
     freeze(module)
@@ -43,7 +45,7 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
         forward=in_dtype(module, dtype),
         device=device,
         module=module if dtype == torch.float32 else None,
-        takes=_takes(module),
+        takes=takes(module),
         sources=tuple(sources),
     )
 
@@ -91,23 +93,33 @@ def _plain(held: Any, path: Path) -> dict[str, torch.Tensor]:
     return {str(name): value for name, value in held.items()}
 
 
-def _build(spec: ModelSpec, folder: Path) -> tuple[torch.nn.Module, list[Path]]:
-    """The network without its weights, and the files beside the policy that it is written in."""
-    reference = spec.architecture
-    if reference is None:
-        raise CandidateError("a state dict needs model.architecture, 'module:callable'")
-    build = import_callable(reference, folder=folder)
+def build(
+    reference: str, arguments: Mapping[str, Any], folder: Path, *, key: str = "model.architecture"
+) -> tuple[torch.nn.Module, list[Path]]:
+    """A network without its weights, and the files beside the policy that it is written in.
+
+    Args:
+        reference: `module:callable`.
+        arguments: of the callable, by keyword.
+        folder: the policy's.
+        key: where the policy names the architecture.
+
+    Raises:
+        CandidateError: it fails, or makes something else.
+        ImportProblem: there is no such callable.
+    """
+    make = import_callable(reference, folder=folder)
     try:
-        module = build(**spec.architecture_args)
+        module = make(**arguments)
     except RobustcheckError:
         raise
     except (Exception, SystemExit) as error:  # the user's code may raise anything
-        arguments = ", ".join(f"{key}={value!r}" for key, value in spec.architecture_args.items())
-        message = f"{reference}({arguments}) failed: {type(error).__name__}: {first_line(error)}"
-        raise CandidateError(f"model.architecture: {message}") from error
+        given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        message = f"{reference}({given}) failed: {type(error).__name__}: {first_line(error)}"
+        raise CandidateError(f"{key}: {message}") from error
     if not isinstance(module, torch.nn.Module):
-        raise CandidateError(f"model.architecture: {reference} made a {type(module).__name__}, not a torch.nn.Module")
-    return module, own_sources(build, folder=folder)
+        raise CandidateError(f"{key}: {reference} made a {type(module).__name__}, not a torch.nn.Module")
+    return module, own_sources(make, folder=folder)
 
 
 def _fill(module: torch.nn.Module, held: dict[str, torch.Tensor], path: Path, spec: ModelSpec) -> None:
@@ -149,7 +161,7 @@ def _without_wrapping(held: dict[str, torch.Tensor], wanted: Mapping[str, object
     return held
 
 
-def _takes(module: torch.nn.Module) -> Takes | None:
+def takes(module: torch.nn.Module) -> Takes | None:
     """The channels of the first layer, if that is a convolution."""
     first = next((layer for layer in module.modules() if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear))), None)
     return (None, first.in_channels, None, None) if isinstance(first, torch.nn.Conv2d) else None

@@ -6,33 +6,26 @@ and yields what it finds. So one run reports the mistakes of every kind at once.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from robustcheck.policy import gate_checks
+from robustcheck.policy import gate_checks, model_checks
+from robustcheck.policy.model_checks import CALLABLE, not_there
 from robustcheck.policy.model_spec import MOST_FINDINGS, ModelSpec
-from robustcheck.policy.sections import Found, is_name, is_number, section, stands
+from robustcheck.policy.sections import Found, is_name, section, stands
 from robustcheck.policy.tree import KeyPath, Mistake
 from robustcheck.words import did_you_mean, listed, shown
 
-STATE_DICTS = frozenset({".safetensors", ".pt", ".pth"})
-WHOLE_MODELS = frozenset({".onnx", ".pt2", ".ts"})
 PHANTOMS = ("nodule",)
 FINDINGS_FROM = ".npz, .csv, medmnist:NAME or module:callable"  # sources that can have several labels an image
-
-_CALLABLE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
-_MOST_BESIDE = 2000  # files of a folder that are looked through for what was meant
 
 
 def find(data: dict[str, Any], folder: Path) -> list[Mistake]:
     """All cross-field mistakes of a document; `folder` is the policy's."""
     checks: tuple[Callable[[dict[str, Any], Path], Found], ...]
-    checks = (_model, _labels, _operating_point, _preprocess, _data)
-    found = [mistake for check in checks for mistake in check(data, folder)] + list(gate_checks.find(data))
+    checks = (_model, _labels, _operating_point, _data)
+    found = [mistake for check in checks for mistake in check(data, folder)] + list(gate_checks.find(data, folder))
     return [*_blanks(data), *(Mistake(path=path, message=message) for path, message in found)]
 
 
@@ -50,40 +43,8 @@ def _blanks(data: Any, path: KeyPath = ()) -> Iterator[Mistake]:
 
 def _model(data: dict[str, Any], folder: Path) -> Found:
     model = section(data, "model")
-    path, architecture = model.get("path"), model.get("architecture")
-    if isinstance(architecture, str) and not _CALLABLE.fullmatch(architecture):
-        yield (
-            ("model", "architecture"),
-            f"found {shown(architecture)}; write 'module:callable', such as torchvision.models:resnet18",
-        )
-    if not isinstance(path, str) or not path:
-        return
-    suffix = Path(path).suffix.lower()
-    if suffix not in STATE_DICTS | WHOLE_MODELS:
-        yield (
-            ("model", "path"),
-            f"found {shown(path)}; a candidate is .onnx, .pt2 (torch.export), .ts (TorchScript), "
-            f".safetensors or .pt (state dict){did_you_mean(suffix, STATE_DICTS | WHOLE_MODELS)}",
-        )
-    elif reason := _not_there(path, folder, STATE_DICTS | WHOLE_MODELS, file=True):
-        yield ("model", "path"), reason
-    yield from _architecture(model, suffix)
-
-
-def _architecture(model: dict[str, Any], suffix: str) -> Found:
-    """Whether the file and the network's source fit each other."""
-    whole = suffix != ".safetensors" and model.get("trust") == "pickle"
-    if suffix in STATE_DICTS and not whole and not stands("architecture", model, ModelSpec):
-        yield (
-            ("model", "path"),
-            f"a state dict ({suffix}) needs model.architecture, the 'module:callable' that builds its network",
-        )
-    for key in ("architecture", "architecture_args"):
-        if suffix in WHOLE_MODELS and key in model:
-            yield ("model", key), f"a {suffix} file holds its own architecture; leave this out"
-    for key in ("output_name", "operators"):
-        if suffix != ".onnx" and key in model:
-            yield ("model", key), f"found it beside a {suffix} file; it is about .onnx files"
+    yield from model_checks.artefact(model, ("model",), folder, ModelSpec)
+    yield from model_checks.preprocess(model, ("model",))
 
 
 def _labels(data: dict[str, Any], _: Path) -> Found:
@@ -132,23 +93,6 @@ def _operating_point(data: dict[str, Any], _: Path) -> Found:
         yield at, "needs model.positive: it is a threshold on the positive label's probability"
 
 
-def _preprocess(data: dict[str, Any], _: Path) -> Found:
-    preprocess = section(section(data, "model"), "preprocess")
-    channels = preprocess.get("channels")
-    for key in ("mean", "std"):
-        values = preprocess.get(key)
-        count = len(values) if isinstance(values, list) else 1
-        if is_number(channels) and channels in (1, 3) and count in (2, 3) and count != channels:
-            channel = "1 channel" if channels == 1 else f"{channels} channels"
-            yield ("model", "preprocess", key), f"found {count} numbers for {channel}; give one, or one a channel"
-    limits = preprocess.get("range")
-    if isinstance(limits, list) and len(limits) == 2 and all(map(is_number, limits)) and limits[0] >= limits[1]:
-        yield (
-            ("model", "preprocess", "range"),
-            f"found [{shown(limits[0])}, {shown(limits[1])}]; the first number has to be less than the second",
-        )
-
-
 def _data(data: dict[str, Any], folder: Path) -> Found:
     samples = section(data, "data")
     source, root = samples.get("source"), samples.get("root")
@@ -160,7 +104,7 @@ def _data(data: dict[str, Any], folder: Path) -> Found:
     if "root" in samples and kind != "medmnist" and suffix != ".csv":
         yield ("data", "root"), f"is for medmnist:NAME and .csv sources, and the source is {shown(source)}"
     # medmnist falls back to its own folder, so that one policy serves many machines.
-    elif kind != "medmnist" and isinstance(root, str) and root and (reason := _not_there(root, folder, {""})):
+    elif kind != "medmnist" and isinstance(root, str) and root and (reason := not_there(root, folder, {""})):
         yield ("data", "root"), reason
 
 
@@ -184,35 +128,9 @@ def _source(source: str, folder: Path) -> str | None:
         return f"found {shown(source)}; nothing is downloaded: save it beside the policy, and name the file"
     if suffix in (".dcm", ".dicom"):
         return f"found {shown(source)}; DICOM is not read in this version; convert it to PNG, TIFF or .npz"
-    if (kind == "medmnist" and colon) or (_CALLABLE.fullmatch(source) and suffix not in (".npz", ".csv")):
+    if (kind == "medmnist" and colon) or (CALLABLE.fullmatch(source) and suffix not in (".npz", ".csv")):
         return None
-    reason = _not_there(source, folder, {".npz", ".csv", ""})
+    reason = not_there(source, folder, {".npz", ".csv", ""})
     if reason is None and suffix not in (".npz", ".csv") and not (folder / source).is_dir():
         return f"found {shown(source)}; samples are a .npz, a .csv (path,label) or a folder a class"
     return reason
-
-
-def _not_there(name: str, folder: Path, endings: set[str] | frozenset[str], *, file: bool = False) -> str | None:
-    """Why what a policy names cannot be used; None if it is there. Names with these endings may have been meant."""
-    path = folder / name
-    what = "file" if file else "folder" if endings == {""} else "file or folder"
-    try:
-        if path.stat() and ((file and not path.is_file()) or (endings == {""} and not path.is_dir())):
-            return f"found {shown(name)}, which is {'a folder' if path.is_dir() else 'no folder'}"
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        full = os.path.normpath(path)
-        looked = f" (looked for {full})" if len(full) < 300 else ""
-        return f"there is no {what} {shown(name)}{looked}{_hint(name, path.parent, endings)}"
-    except OSError as error:
-        return f"{shown(name)} cannot be read: {error.strerror or error}"
-    return None
-
-
-def _hint(name: str, folder: Path, endings: set[str] | frozenset[str]) -> str:
-    if name[0] in "~$":
-        return "; neither ~ nor $NAME is filled in"
-    try:
-        beside = [file.name for file in islice(folder.iterdir(), _MOST_BESIDE) if file.suffix.lower() in endings]
-    except (OSError, ValueError):
-        return ""
-    return did_you_mean(name, sorted(Path(name).with_name(other).as_posix() for other in beside))

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from robustcheck.policy.attack_specs import ASK_AN_ORACLE, ATTACKS, LINF_ONLY
+from robustcheck.policy import query_checks, transfer_checks
+from robustcheck.policy.attack_specs import ATTACKS, LINF_ONLY
 from robustcheck.policy.bounds import METRICS, NEEDS_ATTACK, NEEDS_POSITIVE, Bound
-from robustcheck.policy.quantities import Quantity
 from robustcheck.policy.model_spec import ModelSpec
+from robustcheck.policy.quantities import Quantity
+from robustcheck.policy.query_checks import attack_name
 from robustcheck.policy.schema import GateSpec
 from robustcheck.policy.sections import NO_ATTACK, Found, entries, is_name, section, stands
 from robustcheck.policy.tree import KeyPath
 from robustcheck.words import did_you_mean, listed, shown
 
 
-def find(data: dict[str, Any]) -> Found:
+def find(data: dict[str, Any], folder: Path) -> Found:
     """The mistakes of all gates."""
     bits = known_bits(section(data, "data"))
     model = section(data, "model")
@@ -26,7 +29,9 @@ def find(data: dict[str, Any]) -> Found:
         yield from _budget(gate, at)
         yield from _budgets(gate, at, bits)
         yield from _goal(gate, at, model, has_positive=has_positive)
-        yield from _queries(gate, at)
+        yield from query_checks.find(gate, at, model)
+        yield from transfer_checks.find(gate, at, model, folder)
+        yield from _norm(gate, at)
         yield from _ladder(gate, at, data)
         yield from _requirements(gate, at, has_positive=has_positive)
         name = gate.get("id")
@@ -98,16 +103,10 @@ def _admits(quantity: Quantity, bits: int, where: KeyPath, *, l2: bool) -> Found
         yield where, f"found {quantity.text}; an image of {bits} bits has {most}"
 
 
-def _attack_name(gate: dict[str, Any]) -> str | None:
-    attack = gate.get("attack")
-    name = attack.get("name") if isinstance(attack, dict) else attack
-    return name if isinstance(name, str) and name in ATTACKS else None
-
-
 def _goal(gate: dict[str, Any], at: KeyPath, model: dict[str, Any], *, has_positive: bool) -> Found:
     """What a goal needs beside it: an attack, a target, a positive label."""
     goal, several = gate.get("goal"), model.get("task") == "multilabel"
-    for key in ("goal", "norm", "target", "queries", "ladder"):
+    for key in ("goal", "norm", "target", "queries", "oracle", "ladder"):
         if key in gate and not stands("attack", gate, GateSpec):
             yield (*at, key), "is about an attack, and this gate names none"
     if goal == "targeted" and not stands("target", gate, GateSpec):
@@ -131,20 +130,8 @@ def _goal(gate: dict[str, Any], at: KeyPath, model: dict[str, Any], *, has_posit
         )
 
 
-def _queries(gate: dict[str, Any], at: KeyPath) -> Found:
-    """Attacks that ask an oracle have a limit, and only they."""
-    name = _attack_name(gate)
-    if name is None:
-        return
-    asks = name in ASK_AN_ORACLE
-    if asks and not stands("queries", gate, GateSpec):
-        yield (*at, "attack"), f"{name} needs queries beside it: how often a sample may be asked about, such as 2000"
-    if "queries" in gate and not asks:
-        yield (*at, "queries"), f"limits what may be asked of an oracle, and {name} follows gradients; leave it out"
-    attack, queries = gate.get("attack"), gate.get("queries")
-    restarts = attack.get("restarts", 1) if isinstance(attack, dict) else 1
-    if asks and isinstance(queries, int) and isinstance(restarts, int) and 1 <= queries < 2 * restarts:
-        yield (*at, "queries"), f"found {queries}; a restart asks at least twice, and there are {restarts}"
+def _norm(gate: dict[str, Any], at: KeyPath) -> Found:
+    name = attack_name(gate)
     if name in LINF_ONLY and gate.get("norm") == "l2":
         others = listed(other for other in ATTACKS if other not in LINF_ONLY)
         yield (*at, "norm"), f"{name} is an attack in the L∞ ball; for l2 there are {others}"

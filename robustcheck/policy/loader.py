@@ -17,9 +17,9 @@ from robustcheck.policy import checks, mistakes
 from robustcheck.policy.attack_entry import Knowledge
 from robustcheck.policy.attack_specs import ASK_AN_ORACLE, AttackSpec
 from robustcheck.policy.bounds import Bound
+from robustcheck.policy.model_spec import ModelSpec
 from robustcheck.policy.quantities import Quantity
 from robustcheck.policy.query_specs import PartialInformationSpec
-from robustcheck.policy.model_spec import ModelSpec
 from robustcheck.policy.schema import DataSpec, GateSpec, PolicyFile
 from robustcheck.policy.transfer_spec import TransferSpec
 from robustcheck.policy.tree import Mistake, Tree

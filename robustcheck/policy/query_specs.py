@@ -13,7 +13,7 @@ SamplesField = Annotated[StrictInt, Field(ge=2, le=100_000, multiple_of=2)]
 MomentumField = Annotated[Number, Field(ge=0, lt=1)]
 _SAMPLES = "queries of an estimate of the gradient, in pairs x + σu, x - σu"
 _SIGMA = "σ, how far from the point an estimate asks (at least one grey level with oracle: stored)"
-_STEP = "size of the first step"
+_STEP = "size of a step, as a share of the radius of the ball, which shrinks to epsilon"
 _MOMENTUM = "share of the earlier estimates that is kept"
 
 
@@ -29,7 +29,7 @@ class NESSpec(AttackEntry):
     samples: SamplesField = Field(50, description=_SAMPLES)
     sigma: QuantityField | None = Field(None, description=f"{_SIGMA}; default 0.001")
     momentum: MomentumField = Field(0.9, description=_MOMENTUM)
-    step_size: QuantityField | None = Field(None, description=f"{_STEP} (default: epsilon / 4)")
+    step_size: QuantityField | None = Field(None, description="size of the first step (default: epsilon / 4)")
     least_step: ShareField = Field(0.01, description="share of the first step below which it falls no more")
     plateau: Annotated[StrictInt, Field(ge=2, le=1000)] = Field(
         5, description="steps over which the loss has to rise, or the step is halved"
@@ -75,7 +75,7 @@ class PartialInformationSpec(AttackEntry):
     samples: SamplesField = Field(50, description=_SAMPLES)
     sigma: QuantityField | None = Field(None, description=f"{_SIGMA}; default 0.001")
     momentum: MomentumField = Field(0.9, description=_MOMENTUM)
-    step_size: QuantityField | None = Field(None, description=f"{_STEP} (default: epsilon / 4)")
+    step: ShareField = Field(0.25, description=_STEP)
 
     @property
     def least_queries(self) -> int:
@@ -92,12 +92,14 @@ class LabelOnlySpec(AttackEntry):
     knowledge = "label"
 
     name: Literal["label_only"]
-    samples: SamplesField = Field(20, description="scores of an estimate of the gradient, in pairs x + σu, x - σu")
-    copies: Annotated[StrictInt, Field(ge=1, le=1000)] = Field(5, description="noisy copies that a score is made of")
+    samples: SamplesField = Field(50, description="scores of an estimate of the gradient, in pairs x + σu, x - σu")
+    copies: Annotated[StrictInt, Field(ge=1, le=1000)] = Field(
+        1, description="noisy copies that a score is made of (the paper has 50; more directions are worth more)"
+    )
     radius: QuantityField | None = Field(None, description="of the copies' noise (default: epsilon / 4)")
     sigma: QuantityField | None = Field(None, description=f"{_SIGMA}; default epsilon / 4")
     momentum: MomentumField = Field(0.9, description=_MOMENTUM)
-    step_size: QuantityField | None = Field(None, description=f"{_STEP} (default: epsilon / 4)")
+    step: ShareField = Field(0.25, description=_STEP)
 
     @property
     def least_queries(self) -> int:

@@ -15,7 +15,6 @@ from robustcheck.policy.bounds import METRICS, Bound
 from robustcheck.policy.fields import BudgetsField, Label, QueriesField, Section, as_list, one_or_many, whole
 from robustcheck.policy.model_spec import ModelSpec
 
-
 # --- data -------------------------------------------------------------------------------------------------------
 
 

@@ -52,7 +52,8 @@ class TrainSpec(Section):
     task: Literal["multiclass", "binary", "multilabel"] | None = Field(None, description="default: the candidate's")
     preprocess: PreprocessSpec | None = Field(None, description="default: the candidate's")
     labels: Literal["data", "candidate"] = Field(
-        "data", description="what it learns: the data's labels, or what the candidate answers (a stolen-label surrogate)"
+        "data",
+        description="what it learns: the data's labels, or what the candidate answers (a stolen-label surrogate)",
     )
     queries: QueriesField | None = Field(
         None, description="labels: candidate: about how many images of the train split the candidate may be asked"

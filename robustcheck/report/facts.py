@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from robustcheck.report.queries import smaller_limits_text, success_text
 from robustcheck.report.text import (
     GOALS,
     KNOWLEDGE,
@@ -29,6 +30,8 @@ def gate_facts(gate: GateResult) -> Facts:
         "Samples": counts_text(gate) if gate.samples else "",
         "Evidence": _evidence(gate),
         "Found by": _found_by(gate),
+        "Queries to success": success_text(gate),
+        "Accuracy at smaller limits": smaller_limits_text(gate),
         "Cost": cost_text(gate.cost),
     }
     return tuple((name, value) for name, value in facts.items() if value)
@@ -47,11 +50,12 @@ def _found_by(gate: GateResult) -> str:
 
 
 def _evidence(gate: GateResult) -> str:
-    """How many of the samples that the adversary was after were searched here, and how many were known already."""
+    """How many of the samples that the adversary was after were searched here, known already, or never begun."""
     evidence = Counter(outcome.evidence for outcome in gate.samples)
     known = f"{evidence['inherited']:,} known from other gates" if evidence["inherited"] else ""
     searched = f"{plural(evidence['searched'], 'sample')} searched in this gate" if evidence["searched"] else ""
-    return ", ".join(part for part in (searched, known) if part)
+    lost = f"{evidence['unstarted']:,} for which no image to start from was found" if evidence["unstarted"] else ""
+    return ", ".join(part for part in (searched, known, lost) if part)
 
 
 def run_facts(report: AuditReport) -> Facts:

@@ -115,6 +115,7 @@ def gate_properties(gate: GateResult) -> list[tuple[str, str]]:
     found = [("verdict", gate.verdict), ("attack", one_line(gate.attack or "none"))]
     if gate.threat:
         found += [("threat.epsilon", one_line(gate.threat.epsilon)), ("threat.norm", one_line(gate.threat.norm))]
+        found += [("threat.queries", str(gate.threat.queries))] if gate.threat.queries is not None else []
     found += [(f"required.{one_line(item.metric)}", one_line(item.bound)) for item in gate.requirements]
     for name, metric in gate.metrics.items():
         # In full: a program that compares must not meet a rounded number.

@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from robustcheck.report.queries import queries_text, smaller_limits_text, success_text
 from robustcheck.report.text import (
     bound_of,
     cost_text,
@@ -28,7 +29,7 @@ from robustcheck.report.text import (
     threat_text,
     visible,
 )
-from robustcheck.results import AuditReport, GateResult, Metric, Outcome, Requirement, Verdict
+from robustcheck.results import AuditReport, GateResult, Metric, Outcome, Requirement, Surrogate, Verdict
 
 BROKEN_LISTED = 5
 
@@ -216,9 +217,18 @@ def _fact_lines(gate: GateResult) -> list[str]:
         "attack": attack,
         "threat model": threat_text(gate.threat) if gate.threat else "",
         "samples": counts_text(gate) if gate.samples else "",
+        "queries to success": success_text(gate),
+        "accuracy at smaller limits": smaller_limits_text(gate),
         "cost": cost_text(gate.cost),
     }
-    return [f"{name}: {value}" for name, value in facts.items() if value]
+    lines = [f"{name}: {value}" for name, value in facts.items() if value]
+    return [*lines, *map(_surrogate_line, gate.surrogates)]
+
+
+def _surrogate_line(one: Surrogate) -> str:
+    measured = {"accuracy": one.accuracy, "agreement": one.agreement, "turned": one.turned}
+    values = "; ".join(metric_text(name, metric) for name, metric in measured.items())
+    return f"surrogate {one_line(one.path)}: {values}"
 
 
 def _broken_lines(gate: GateResult) -> list[str]:
@@ -236,6 +246,8 @@ def _broken_line(gate: GateResult, outcome: Outcome) -> str:
         parts.append(f"{outcome.distance_levels:g} levels")
     if outcome.found_by and outcome.found_by != gate.id:
         parts.append(f"found by {one_line(outcome.found_by)}")
+    if outcome.found_after is not None:
+        parts.append(f"found after {queries_text(outcome.found_after)}")
     if outcome.counterexample:
         parts.append(one_line(outcome.counterexample))
     return ", ".join(parts)

@@ -39,6 +39,7 @@ KNOWLEDGE = {
     "label": "the predicted label only",
     "transfer": "another model only",
 }
+ORACLES = {"stored": ", each rounded to the stored depth", "float": ", none rounded to the stored depth"}
 METRIC_MEANINGS = {
     "accuracy": "share of the samples that are read right, in every label where several may be present",
     "balanced_accuracy": "mean over the labels of the share that is read right",
@@ -174,17 +175,30 @@ def budget_text(threat: Threat) -> str:
 
 def threat_text(threat: Threat) -> str:
     """The threat model in words: goal, knowledge, capability, query limit."""
-    goal, knowledge = _explained(GOALS, threat.goal), _explained(KNOWLEDGE, threat.knowledge)
+    goal, knowledge = _explained(GOALS, threat.goal), _knowledge(threat)
     if threat.target is not None:
         goal += f", {one_line(threat.target)}"
     if threat.norm == "linf":
         capability = f"change each stored value by at most {plural(int(threat.epsilon_levels), 'grey level')}"
     else:
         capability = f"change the image by at most {threat.epsilon_levels:g} grey levels in the norm"
-    queries = "no limit" if threat.queries is None else f"at most {threat.queries:,} a sample"
     return (
-        f"Goal: {goal}. Knowledge: {knowledge}. Capability: {capability} ({budget_text(threat)}). Queries: {queries}."
+        f"Goal: {goal}. Knowledge: {knowledge}. Capability: {capability} ({budget_text(threat)}). "
+        f"Queries: {_queries(threat)}."
     )
+
+
+def _queries(threat: Threat) -> str:
+    if threat.queries is None:
+        return "none about a sample" if threat.knowledge == "transfer" else "no limit"
+    return f"at most {threat.queries:,} a sample" + (ORACLES[threat.oracle] if threat.oracle else "")
+
+
+def _knowledge(threat: Threat) -> str:
+    if threat.top_k is None:
+        return _explained(KNOWLEDGE, threat.knowledge)
+    best = "score of the best label" if threat.top_k == 1 else f"scores of the best {threat.top_k:,} labels"
+    return f"the {best} ({one_line(threat.knowledge)})"
 
 
 def _explained(meanings: Mapping[str, str], word: str) -> str:

@@ -6,9 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from robustcheck.report.canvas import Plot
 from robustcheck.report.facts import Facts, data_facts, gate_facts, model_facts, not_tried, run_facts
 from robustcheck.report.pictures import Example, Gallery, gallery
-from robustcheck.report.plot import Plot, plots
+from robustcheck.report.plot import plots
+from robustcheck.report.queries import queries_text
+from robustcheck.report.query_plot import query_plot
 from robustcheck.report.summary import (
     metric_of,
     requirement_state,
@@ -29,7 +32,7 @@ from robustcheck.report.text import (
     seconds,
     visible,
 )
-from robustcheck.results import AuditReport, GateResult, Verdict
+from robustcheck.results import AuditReport, GateResult, Surrogate, Verdict
 
 EXAMPLES_A_GATE = 6
 EXAMPLES_IN_ALL = 60  # at most half a MB each
@@ -76,6 +79,14 @@ class MetricView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SurrogateView:
+    """A surrogate and its metrics: accuracy, agreement, turned."""
+
+    surrogate: Surrogate
+    measured: tuple[tuple[str, str, str], ...]  # value, interval, count
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExampleView:
     """A broken sample: three pictures and what is said about them."""
 
@@ -100,6 +111,7 @@ class GateView:
     requirements: tuple[RequirementView, ...]
     metrics: tuple[MetricView, ...]
     facts: Facts
+    surrogates: tuple[SurrogateView, ...]
     examples: tuple[ExampleView, ...]
     examples_note: str
 
@@ -115,6 +127,7 @@ class ReportView:
     date: str
     notices: tuple[Notice, ...]
     plots: tuple[Plot, ...]
+    query_plot: Plot | None
     gates: tuple[GateView, ...]
     not_tried: tuple[str, ...]
     run: Facts
@@ -137,6 +150,7 @@ def report_view(report: AuditReport, folder: Path | None) -> ReportView:
         date=started.strftime("%Y-%m-%d %H:%M UTC") if started else "date not recorded",
         notices=tuple(_notices(report)),
         plots=tuple(plots(report)),
+        query_plot=query_plot(report),
         gates=tuple(
             _gate(gate, f"gate-{order}", gallery(gate, folder, bits, most) if folder else Gallery())
             for order, gate in enumerate(report.gates, 1)
@@ -181,6 +195,7 @@ def _gate(gate: GateResult, anchor: str, pictures: Gallery) -> GateView:
         requirements=_requirements(gate),
         metrics=_metrics(gate),
         facts=gate_facts(gate),
+        surrogates=tuple(_surrogate(surrogate) for surrogate in gate.surrogates),
         examples=tuple(_example(example) for example in pictures.examples),
         examples_note=_examples_note(gate, pictures),
     )
@@ -215,6 +230,12 @@ def _metrics(gate: GateResult) -> tuple[MetricView, ...]:
     )
 
 
+def _surrogate(surrogate: Surrogate) -> SurrogateView:
+    metrics = (surrogate.accuracy, surrogate.agreement, surrogate.turned)
+    measured = tuple((number(metric.value), interval(metric), count_of(metric)) for metric in metrics)
+    return SurrogateView(surrogate=surrogate, measured=measured)
+
+
 def _example(example: Example) -> ExampleView:
     outcome = example.outcome
     details = [f"labelled {outcome.label}", f"largest change {plural(example.changed_levels, 'grey level')}"]
@@ -224,6 +245,8 @@ def _example(example: Example) -> ExampleView:
         details.append(f"probability of the positive label {number(outcome.score)}")
     if outcome.found_by:
         details.append(f"found by {outcome.found_by}")
+    if outcome.found_after is not None:
+        details.append(f"found after {queries_text(outcome.found_after)}")
     return ExampleView(
         picture=example,
         title=outcome.sample,

@@ -65,7 +65,9 @@ class L2Ball:
 
         In many dimensions almost all of a ball's volume lies at its border.
         """
-        return self.project(clean + self.steepest(_normal(uniform)) * self.radius, clean)
+        return self.project(
+            clean + self.steepest(torch.special.ndtri(uniform.clamp(1e-7, 1 - 1e-7))) * self.radius, clean
+        )
 
     def steepest(self, gradient: torch.Tensor) -> torch.Tensor:
         """The direction (N, C, H, W) of unit L2 norm in which a function with this gradient rises fastest."""
@@ -129,9 +131,3 @@ class L2Ball:
         """Which (N,) of the stored integer images lie in the ball, exactly: squares of whole numbers are compared."""
         storable = (stored.flatten(1) >= 0).all(dim=1) & (stored.flatten(1) <= self.maximum).all(dim=1)
         return storable & (self._squares(stored.int() - clean.int()) <= floor(self.levels**2))
-
-
-def _normal(uniform: torch.Tensor) -> torch.Tensor:
-    """Normal numbers from uniform ones in [0, 1), by the inverse of their distribution."""
-    normal: torch.Tensor = torch.special.ndtri(uniform.clamp(1e-7, 1 - 1e-7))
-    return normal

@@ -176,11 +176,11 @@ def test_the_loss_of_a_sure_network_still_has_a_gradient_to_follow():
 def test_square_turns_what_is_easily_turned_and_nothing_beyond_the_optimum():
     network, images, truth, smallest = _problem(labels=2, seed=2, count=60)
     ball, goal = LinfBall(levels=12, maximum=255), Goal(labels=2)
-    attack = Square(objective=objective("margin", goal), steps=2000, share=0.8)
+    attack = Square(objective=objective("margin", goal), queries=2000, share=0.8)
     found = search(attack, network, images, truth, ball, count=2, queries=2000)
     assert {row for row in range(60) if smallest[row] * 1.25 <= 12} <= set(found.hits)
     assert not set(found.hits) & {row for row in range(60) if smallest[row] > 12}
-    counts = found.engine.access.counts
+    counts = found.engine.oracle.counts
     held = [row for row in range(60) if row not in found.hits]
     assert held
     assert set(counts[held].tolist()) == {2000}

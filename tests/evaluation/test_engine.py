@@ -48,7 +48,7 @@ ATTACKS = {
     "apgd": APGD(objective=objective("margin", GOAL), steps=12, restarts=2),
     "apgd-targeted": APGD(objective=objective("dlr", GOAL, aimed=True), steps=12, restarts=2, aims=2),
     "fmn": FMN(objective=objective("margin", GOAL), steps=12),
-    "square": Square(objective=objective("margin", GOAL), steps=200, share=0.8),
+    "square": Square(objective=objective("margin", GOAL), queries=200, share=0.8),
 }
 
 

@@ -169,10 +169,11 @@ def test_the_most_probable_come_first(tmp_path):
     tiny.save_safetensors(tiny.tiny_net(labels=4), tmp_path / "net.safetensors")
     options = {"labels": tuple("abcd"), "architecture_args": {"labels": 4}}
     candidate, logits = tiny.load(tmp_path / "net.safetensors", **options)
-    values, labels = TopKOracle(candidate, samples=6, limit=1, k=2).top(torch.arange(6), _images(6))
+    values, labels, decisions = TopKOracle(candidate, samples=6, limit=1, k=2).top(torch.arange(6), _images(6))
     order = logits.argsort(dim=1, descending=True)[:, :2]
     assert torch.equal(labels, order)
     torch.testing.assert_close(values, logits.log_softmax(dim=1).gather(1, order))
+    assert torch.equal(decisions, candidate.head.decide(logits))
 
 
 @pytest.mark.parametrize("k", [-1, 0, 3])

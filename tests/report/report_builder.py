@@ -21,7 +21,9 @@ from robustcheck.results import (
     Outcome,
     PolicyInfo,
     Queries,
+    QueryPoint,
     Requirement,
+    Surrogate,
     Threat,
     Verdict,
 )
@@ -156,16 +158,19 @@ def hostile() -> AuditReport:
         status="broken",
         found_by=HOSTILE,
         counterexample="../" + HOSTILE,
+        found_after=10**30,
     )
     finding = Finding(code=HOSTILE, severity="warning", message=HOSTILE)
     bad = failing(
         id=HOSTILE,
         attack=HOSTILE,
         parameters={HOSTILE: [HOSTILE]},
-        threat=threat(goal=HOSTILE, knowledge=HOSTILE, norm=HOSTILE, epsilon=HOSTILE),
+        threat=threat(goal=HOSTILE, knowledge=HOSTILE, norm=HOSTILE, epsilon=HOSTILE, queries=9, top_k=-1),
         metrics={"accuracy": metric(305), HOSTILE: metric(1)},
         samples=(row,),
         findings=(finding,),
+        query_curve=(QueryPoint(queries=-1, accuracy=-1.0), QueryPoint(queries=5, accuracy=1e300)),
+        surrogates=(replace(TRAINED, path=HOSTILE, format=HOSTILE, sha256=HOSTILE, trained=HOSTILE),),
     )
     model = ModelInfo(
         path=HOSTILE,
@@ -192,9 +197,57 @@ def hostile() -> AuditReport:
     )
 
 
-def queried() -> GateResult:
+def with_queries(result: GateResult) -> GateResult:
+    """The gate with the queries after which its broken samples were found, late ones ever rarer, and their curve."""
+    broken = [row.sample for row in result.samples if row.status == "broken"]
+    after = {name: 1 + index**2 * result.threat.queries // len(broken) ** 2 for index, name in enumerate(broken)}
+    rows = tuple(replace(row, found_after=after.get(row.sample)) for row in result.samples)
+    right = sum(row.status != "wrong" for row in rows)
+    steps = [(queries, right - sum(one <= queries for one in after.values())) for queries in {0, *after.values()}]
+    curve = tuple(QueryPoint(queries=queries, accuracy=left / len(rows)) for queries, left in sorted(steps))
+    return replace(result, samples=rows, query_curve=curve)
+
+
+def queried(**changes) -> GateResult:
+    """75 of 500 samples broken, within 5,000 queries each."""
     cost = Cost(seconds=300, forward=9000, queries=Queries(total=8000, max=5000, median=812.5))
-    return gate(id="square", attack="square", threat=threat(8, knowledge="scores", queries=5000), cost=cost)
+    asks = threat(8, knowledge="scores", queries=5000, oracle="stored")
+    return with_queries(gate(**{"id": "square", "attack": "square", "threat": asks, "cost": cost} | changes))
+
+
+def top_two(**changes) -> GateResult:
+    """175 of 500 samples broken, within 20,000 queries each, by an adversary who sees two scores."""
+    asks = threat(8, knowledge="top-k", queries=20_000, oracle="float", top_k=2)
+    return with_queries(failing(**{"id": "partial", "attack": "partial_information", "threat": asks} | changes))
+
+
+SURROGATE = Surrogate(
+    path="models/densenet.safetensors",
+    format="safetensors",
+    sha256="f6" * 32,
+    accuracy=metric(440),
+    agreement=metric(425),
+    turned=metric(468, 480),
+)
+TRAINED = Surrogate(
+    path="torchvision.models:resnet18",
+    format="safetensors",
+    sha256="a7" * 32,
+    trained="10 epochs on the data's labels",
+    accuracy=metric(350),
+    agreement=metric(310),
+    turned=metric(48, 480),
+)
+
+
+def transferred(**changes) -> GateResult:
+    known = {"id": "transfer", "attack": "transfer", "threat": threat(8, knowledge="transfer")}
+    return gate(**known | {"surrogates": (SURROGATE, TRAINED)} | changes)
+
+
+def asking() -> AuditReport:
+    """Adversaries without the candidate's weights."""
+    return report(clean_gate(), queried(), top_two(), transferred(), verdict="fail")
 
 
 def xray(index: int, side: int = 28, levels: int = 255, dtype=np.uint8) -> np.ndarray:

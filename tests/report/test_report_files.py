@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from report_builder import SCRIPT, failing, hostile, mixed, report, synthetic, with_pictures
+from report_builder import SCRIPT, asking, failing, hostile, mixed, report, synthetic, with_pictures
 
 from robustcheck.errors import ReportError
 from robustcheck.report import loading, read_report, write_reports
@@ -72,7 +72,7 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "one", [mixed(), synthetic(), report(verdict="error", model=None, data=None, interrupted=True)]
+    "one", [mixed(), asking(), synthetic(), report(verdict="error", model=None, data=None, interrupted=True)]
 )
 def test_json_comes_back_equal(one, tmp_path):
     path = write_whole(tmp_path / "report.json", one.to_json())
@@ -95,7 +95,9 @@ def test_text_that_is_unicode_is_written_as_it_is():
     assert AuditReport.from_json(json_text(one)) == one
 
 
-@pytest.mark.parametrize("one", [mixed(), hostile(), synthetic(), report(verdict="error", model=None, data=None)])
+@pytest.mark.parametrize(
+    "one", [mixed(), asking(), hostile(), synthetic(), report(verdict="error", model=None, data=None)]
+)
 def test_it_is_what_the_schema_says(one):
     schema = json.loads(FILE.read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)

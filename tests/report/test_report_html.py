@@ -12,6 +12,7 @@ from PIL import Image
 from report_builder import (
     DATA,
     HOSTILE,
+    asking,
     clean_gate,
     erring,
     failing,
@@ -89,7 +90,9 @@ def shown(tmp_path):
     return with_pictures(failing(threat=threat(4)), tmp_path, most=2)
 
 
-@pytest.mark.parametrize("one", [mixed(), hostile(), synthetic(), report(verdict="error", model=None, data=None)])
+@pytest.mark.parametrize(
+    "one", [mixed(), asking(), hostile(), synthetic(), report(verdict="error", model=None, data=None)]
+)
 def test_its_tags_match_and_nothing_is_loaded_from_anywhere(one, tmp_path):
     shown = with_pictures(failing(), tmp_path)
     text = html(replace(one, gates=(*one.gates, shown)), tmp_path)
@@ -106,7 +109,7 @@ def test_its_tags_match_and_nothing_is_loaded_from_anywhere(one, tmp_path):
     assert "@import" not in style
 
 
-@pytest.mark.parametrize("one", [mixed(), hostile()])
+@pytest.mark.parametrize("one", [mixed(), asking(), hostile()])
 def test_each_anchor_that_is_linked_is_there_once(one):
     parsed = page(one)
     anchors = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
@@ -216,6 +219,17 @@ def test_a_shared_counterexample_says_whose_it_is():
     text = page(report(gate(id="b", samples=(*outcomes(2, 0, 0, gate="a"), *outcomes(1, 5, 0, gate="b"))))).text
 
     assert re.search(r"Found by\s*2 by a, 1 by b", text)
+
+
+def test_evidence_is_told_apart():
+    kinds = ("searched", "searched", "inherited", "unstarted", None)
+    rows = tuple(replace(row, evidence=kind) for row, kind in zip(outcomes(2, 2, 1), kinds, strict=True))
+
+    assert re.search(
+        r"Evidence\s*2 samples searched in this gate, 1 known from other gates, "
+        r"1 for which no image to start from was found\n",
+        page(report(gate(samples=rows))).text,
+    )
 
 
 def test_an_error_keeps_its_trace():

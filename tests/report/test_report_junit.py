@@ -9,6 +9,7 @@ from junitparser import Error, Failure, JUnitXml, Skipped
 from report_builder import (
     DATA,
     HOSTILE,
+    asking,
     clean_gate,
     erring,
     failing,
@@ -17,6 +18,7 @@ from report_builder import (
     inconclusive,
     metric,
     mixed,
+    queried,
     report,
     synthetic,
 )
@@ -36,6 +38,7 @@ REPORTS = {
     "deselected": report(gate(), not_run=("late",)),
     "synthetic": synthetic(),
     "mixed": mixed(),
+    "asking": asking(),
     "hostile": hostile(),
 }
 
@@ -212,3 +215,10 @@ def test_gate_properties_are_builtins_and_unrounded():
     assert properties["required.accuracy"] == ">= 0.7"
     assert properties["threat.epsilon"] == "2/255"
     assert {type(value) for item in properties.items() for value in item} == {str}
+
+
+def test_gate_properties_hold_the_limit_and_what_was_asked_of_an_oracle():
+    properties = dict(gate_properties(queried()))
+
+    assert (properties["threat.queries"], properties["cost.queries"]) == ("5000", "8000")
+    assert "threat.queries" not in dict(gate_properties(failing()))

@@ -1,9 +1,10 @@
 """The plot's coordinates: where a gate stands says what it measured."""
 
 import pytest
-from report_builder import clean_gate, failing, gate, metric, report, threat
+from report_builder import SURROGATE, TRAINED, clean_gate, failing, gate, metric, report, threat, transferred
 
-from robustcheck.report.plot import BOTTOM, HEIGHT, TOP, plots
+from robustcheck.report.canvas import BOTTOM, HEIGHT, TOP
+from robustcheck.report.plot import plots
 from robustcheck.results import Metric, Requirement
 
 FLOOR = HEIGHT - BOTTOM
@@ -83,6 +84,28 @@ def test_query_limits_tell_lines_apart():
     plot = only(gate(id="a", threat=threat(queries=100)), gate(id="b", threat=threat(queries=5000)))
 
     assert [series.name for series in plot.series] == ["pgd, 100 queries", "pgd, 5,000 queries"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "names"),
+    [
+        ({"oracle": "float"}, {"oracle": "stored"}, ["pgd, float oracle", "pgd, stored oracle"]),
+        ({"top_k": 1}, {"top_k": 2}, ["pgd, top 1", "pgd, top 2"]),
+    ],
+)
+def test_what_a_query_answers_tells_lines_apart(one, other, names):
+    plot = only(gate(id="a", threat=threat(**one)), gate(id="b", threat=threat(**other)))
+
+    assert [series.name for series in plot.series] == names
+
+
+def test_surrogates_tell_lines_apart():
+    plot = only(transferred(id="a", surrogates=(SURROGATE,)), transferred(id="b", surrogates=(TRAINED,)))
+
+    assert [series.name for series in plot.series] == [
+        "transfer, models/densenet.safetensors",
+        "transfer, torchvision.models:resnet18 (10 epochs on the data's labels)",
+    ]
 
 
 def test_only_a_requirement_on_accuracy_is_drawn():

@@ -20,6 +20,7 @@ from report_builder import (
     report,
     synthetic,
     threat,
+    transferred,
 )
 
 from robustcheck.report import gate_text, render, summary_line, summary_table
@@ -125,7 +126,43 @@ def test_queries_are_told_where_there_are_any():
     text = gate_text(queried())
 
     assert "8,000 queries (most 5,000, median 812.5 a sample)" in text
-    assert "Queries: at most 5,000 a sample" in text
+    assert "Queries: at most 5,000 a sample, each rounded to the stored depth." in text
+    assert "queries to success: median 1,217, most 4,868 (75 broken samples)" in text
+    assert "accuracy at smaller limits: 0.938 at 100, 0.912 at 500, 0.892 at 1,000" in text
+    assert "test/00003: pneumonia -> normal, 2 levels, found after 9 queries, counterexamples/" in text
+
+
+def test_without_a_query_nothing_is_said_of_them():
+    text = gate_text(failing())
+
+    assert "queries to success" not in text
+    assert "smaller limits" not in text
+    assert "found after" not in text
+
+
+def test_surrogates_are_told_with_how_good_stand_ins_they_were():
+    assert (
+        "surrogate torchvision.models:resnet18: accuracy 0.700 (350 of 500; 95 % interval 0.660 to 0.740); "
+        "agreement 0.620 (310 of 500; 95 % interval 0.580 to 0.660); "
+        "turned 0.100 (48 of 480; 95 % interval 0.060 to 0.140)"
+    ) in gate_text(transferred())
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "Queries: no limit."),
+        ({"knowledge": "transfer"}, "Queries: none about a sample."),
+        ({"queries": 100}, "Queries: at most 100 a sample."),
+        ({"queries": 100, "oracle": "stored"}, "Queries: at most 100 a sample, each rounded to the stored depth."),
+        ({"queries": 100, "oracle": "float"}, "Queries: at most 100 a sample, none rounded to the stored depth."),
+        ({"knowledge": "top-k"}, "Knowledge: the scores of the best few labels (top-k)."),
+        ({"knowledge": "top-k", "top_k": 2}, "Knowledge: the scores of the best 2 labels (top-k)."),
+        ({"knowledge": "top-k", "top_k": 1}, "Knowledge: the score of the best label (top-k)."),
+    ],
+)
+def test_the_threat_model_says_what_may_be_asked_and_what_is_answered(changes, told):
+    assert told in threat_text(threat(**changes))
 
 
 def test_a_threat_model_of_unknown_words_is_still_told():

@@ -1,0 +1,89 @@
+"""Estimates of a gradient from answers at pairs of points on either side of a point, a row for itself.
+
+Ilyas, Engstrom, Athalye, Lin 2018, arXiv 1804.08598, equation 1 with antithetic pairs (Salimans et al. 2017, arXiv
+1703.03864). Rows are never summed over: the estimate of a sample is its own, whatever the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+
+from robustcheck.attacks.base import Queries, State, per_row
+from robustcheck.attacks.draws import Draws
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """g = 1/(2σn) Σ (f(x + σuᵢ) - f(x - σuᵢ)) uᵢ over n pairs with standard normal uᵢ, asked over one turn or more."""
+
+    pairs: int
+    sigma: float  # as a share of the full range
+    at_once: int = 32  # pairs of a row in one turn, at most
+
+    @property
+    def most(self) -> int:
+        """Pairs in one turn."""
+        return ceil(self.pairs / ceil(self.pairs / self.at_once))
+
+    def start(self, images: torch.Tensor) -> State:
+        """Nothing asked yet."""
+        nothing = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        return {"sum": torch.zeros_like(images), "pairs": nothing, "turn": nothing}
+
+    def asked(self, state: State) -> torch.Tensor:
+        """Which (N, `most`) of a turn's pairs are still to be asked about."""
+        place = torch.arange(self.most, device=state["pairs"].device)
+        return place < (self.pairs - state["pairs"])[:, None]
+
+    def noise(self, state: State, draws: Draws) -> torch.Tensor:
+        """The directions u (N, `most`, C, H, W) of this turn."""
+        return draws.normal((self.most, *state["sum"].shape[1:]), at=state["turn"])
+
+    def add(self, state: State, noise: torch.Tensor, difference: torch.Tensor) -> tuple[State, torch.Tensor]:
+        """Take answers in.
+
+        Args:
+            state: what `start` made, or this.
+            noise: u (N, `most`, C, H, W).
+            difference: f(x + σu) - f(x - σu), (N, `most`), 0 where nothing was asked.
+
+        Returns:
+            The state, and which rows (N,) have their estimate: it is in `state["sum"]`, until `again`.
+        """
+        weighed = torch.einsum("np,npchw->nchw", difference.nan_to_num(0, 0, 0), noise)
+        total = state["sum"] + weighed / (2 * self.sigma * self.pairs)
+        pairs = state["pairs"] + self.asked(state).sum(dim=1)
+        return {"sum": total, "pairs": pairs, "turn": state["turn"] + 1}, pairs >= self.pairs
+
+    def again(self, state: State, rows: torch.Tensor) -> State:
+        """Begin anew in these rows (N,), at other draws."""
+        return {
+            "sum": torch.where(per_row(rows), 0, state["sum"]),
+            "pairs": torch.where(rows, 0, state["pairs"]),
+            "turn": state["turn"],
+        }
+
+
+def around(
+    point: torch.Tensor, noise: torch.Tensor, sigma: float, pairs: torch.Tensor, centre: torch.Tensor | None = None
+) -> Queries:
+    """Queries about pairs around a point, and, first, about the point itself.
+
+    Args:
+        point: (N, C, H, W).
+        noise: u (N, P, C, H, W).
+        sigma: σ.
+        pairs: which (N, P) are asked about.
+        centre: which rows (N,) ask about the point too; None: there is no place for it.
+    """
+    offset = sigma * noise
+    images = torch.cat([point[:, None] + offset, point[:, None] - offset], dim=1)
+    asked = torch.cat([pairs, pairs], dim=1)
+    if centre is not None:
+        images = torch.cat([point[:, None], images], dim=1)
+        asked = torch.cat([centre[:, None], asked], dim=1)
+    flat = images.flatten(0, 1)
+    return Queries(images=flat if asked.all() else flat[asked.flatten()], asked=asked, noise=noise)

@@ -1,0 +1,192 @@
+"""HopSkipJump: along the decision border towards the sample, for those who see labels only.
+
+Chen, Jordan, Wainwright 2020, arXiv 1904.02144, algorithms 1 and 2, for L2 and L∞.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import Literal
+
+import torch
+
+from robustcheck.attacks.base import Answers, Queries, State, merged, one_each, part, per_row, together
+from robustcheck.attacks.draws import Draws
+from robustcheck.attacks.objectives import Objective
+from robustcheck.threats import Ball, LinfBall
+
+_BISECTING, _ESTIMATING, _STEPPING = 0, 1, 2
+_AT_ONCE = 16  # queries of a row's estimate in one turn
+_MOST_SAMPLES = 10_000
+_FIRST_DELTA = 0.1  # of the full range: where the first estimate asks, as the start may be far from the border
+_SHORTEST = 2.0**-16  # of the distance: a step that is shorter leads nowhere
+_FINEST = 1e-6  # of the distance: what float32 images can tell apart
+
+
+@dataclass(frozen=True, kw_only=True)
+class HopSkipJump:
+    """Each iteration: a binary search to the border, an estimate of its normal there, and a step along that.
+
+    The step is halved until its end is read as wanted. The search is for the nearest such image, and is over when one
+    lies within ε.
+    """
+
+    objective: Objective
+    queries: int
+    samples: int  # B₀, queries of the first estimate
+    gamma: float  # γ, in units of which θ is how near to the border a binary search ends
+    least_offset: float = 1e-5  # of a pixel, from the point to where an estimate asks: what float32 can tell apart
+    name: str = "hopskipjump"
+    asks: Literal["label"] = "label"
+    block: int = 1
+    elsewhere: bool = True
+    follows: bool = True
+    restarts: int = 1
+    random_start: bool = False
+    minimum_norm: bool = False
+    aims: int = 0
+
+    def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
+        """At an image that is read as wanted; the border lies between it and the sample."""
+        nothing = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        zero = torch.zeros(len(images), device=images.device)
+        return {
+            "images": images,
+            "phase": nothing,
+            "iteration": nothing,
+            "turn": nothing,
+            "low": zero,  # shares of the way from the sample to the image: read rightly
+            "high": zero + 1,  # and read as wanted
+            "size": zero,
+            "asked": nothing,  # in this estimate
+            "wanted": zero,  # sum of the answers, ±1
+            "sum": torch.zeros_like(images),  # of the directions
+            "weighed": torch.zeros_like(images),  # of the directions, by their answers
+        }
+
+    def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
+        """One image, or a turn's part of an estimate."""
+        estimating, parts = state["phase"] == _ESTIMATING, list[tuple[torch.Tensor, Queries]]()
+        if not estimating.all():
+            one = ~estimating
+            parts.append((one, one_each(self._single(part(state, one), clean[one], ball))))
+        if estimating.any():
+            keys = Draws(keys=draws.keys[estimating])
+            parts.append((estimating, self._around(part(state, estimating), clean[estimating], ball, keys)))
+        return together(*parts)
+
+    def learn(
+        self, state: State, queries: Queries, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
+    ) -> State:
+        """Where the answers lead, phase by phase."""
+        fooled, told, before = queries.table(answers.fooled), queries.table(answers.loss), state["phase"]
+        for phase, follow in ((_BISECTING, self._bisected), (_STEPPING, self._stepped)):
+            if (rows := before == phase).any():
+                state = merged(state, rows, follow(part(state, rows), fooled[rows, 0], clean[rows], ball))
+        if (rows := before == _ESTIMATING).any():
+            assert queries.noise is not None
+            state = merged(
+                state, rows, self._estimated(part(state, rows), told[rows], queries.noise, clean[rows], ball)
+            )
+        return state
+
+    def best(self, state: State) -> torch.Tensor:
+        """The last image that was read as wanted."""
+        return state["images"]
+
+    # --- one image at a time ---
+
+    def _single(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
+        bisecting = per_row(state["phase"] == _BISECTING)
+        return torch.where(bisecting, self._between(state, clean, ball), self._ahead(state))
+
+    def _between(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
+        return self._at((state["low"] + state["high"]) / 2, state, clean, ball)
+
+    def _at(self, share: torch.Tensor, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
+        """The image of a ball that is smaller, by a share (N,), than the one that the image lies on."""
+        return ball.within(state["images"], clean, share * ball.norm(state["images"] - clean))
+
+    def _bisected(self, state: State, fooled: torch.Tensor, clean: torch.Tensor, ball: Ball) -> State:
+        middle = (state["low"] + state["high"]) / 2
+        low, high = torch.where(fooled, state["low"], middle), torch.where(fooled, middle, state["high"])
+        there = high - low <= self._theta(clean, ball)
+        nearer = torch.where(per_row(there), self._at(high, state, clean, ball), state["images"])
+        return {
+            "images": nearer,
+            "low": torch.where(there, 0, low),
+            "high": torch.where(there, 1, high),
+            "phase": torch.where(there, _ESTIMATING, _BISECTING),
+            "iteration": state["iteration"] + there,
+        }
+
+    def _ahead(self, state: State) -> torch.Tensor:
+        return (state["images"] + per_row(state["size"]) * state["sum"]).clamp(0, 1)
+
+    def _stepped(self, state: State, fooled: torch.Tensor, clean: torch.Tensor, ball: Ball) -> State:
+        stuck = ~fooled & (state["size"] < _SHORTEST * ball.norm(state["images"] - clean))
+        there = fooled | stuck
+        return {
+            "images": torch.where(per_row(fooled), self._ahead(state), state["images"]),
+            "size": state["size"] / 2,
+            "phase": torch.where(fooled, _BISECTING, torch.where(stuck, _ESTIMATING, _STEPPING)),
+            "sum": torch.where(per_row(there), 0, state["sum"]),
+        }
+
+    # --- the border's normal ---
+
+    def _around(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
+        shape = (_AT_ONCE, *clean.shape[1:])
+        linf = isinstance(ball, LinfBall)
+        drawn = 2 * draws.uniform(shape, at=state["turn"]) - 1 if linf else draws.normal(shape, at=state["turn"])
+        unit = drawn / drawn.flatten(2).norm(dim=2)[..., None, None, None]
+        delta = self._delta(state, clean, ball)[:, None, None, None, None]
+        images = (state["images"][:, None] + delta * unit).clamp_(0, 1)
+        left = self._samples(state) - state["asked"]
+        asked = torch.arange(_AT_ONCE, device=left.device) < left[:, None]
+        seen = (images - state["images"][:, None]) / delta  # the directions that are left of those at the range's ends
+        return Queries(images=images.flatten(0, 1)[asked.flatten()], asked=asked, noise=seen)
+
+    def _estimated(
+        self, state: State, told: torch.Tensor, noise: torch.Tensor, clean: torch.Tensor, ball: Ball
+    ) -> State:
+        place = torch.arange(_AT_ONCE, device=told.device)
+        asked = (place < (self._samples(state) - state["asked"])[:, None]).float()
+        answers = told[:, :_AT_ONCE] * asked
+        total = state["sum"] + torch.einsum("nq,nqchw->nchw", asked, noise)
+        weighed = state["weighed"] + torch.einsum("nq,nqchw->nchw", answers, noise)
+        wanted, count = state["wanted"] + answers.sum(dim=1), state["asked"] + asked.sum(dim=1).long()
+        ready = count >= self._samples(state)
+        mean = wanted / count
+        # With one answer only, that side is all that is known; else answers count by how unusual they are.
+        normal = torch.where(per_row(mean.abs() >= 1), weighed, weighed - per_row(mean) * total)
+        distance = ball.norm(state["images"] - clean)
+        return {
+            "sum": torch.where(per_row(ready), ball.steepest(normal), total),
+            "weighed": torch.where(per_row(ready), 0, weighed),
+            "wanted": torch.where(ready, 0, wanted),
+            "asked": torch.where(ready, 0, count),
+            "turn": state["turn"] + 1,
+            "size": torch.where(ready, distance / state["iteration"].clamp_min(1).sqrt(), state["size"]),
+            "phase": torch.where(ready, _STEPPING, _ESTIMATING),
+        }
+
+    # --- the paper's schedule ---
+
+    def _samples(self, state: State) -> torch.Tensor:
+        """B_t = B₀ √t."""
+        return (self.samples * state["iteration"].clamp_min(1).sqrt()).long().clamp_max(_MOST_SAMPLES)
+
+    def _theta(self, clean: torch.Tensor, ball: Ball) -> float:
+        """θ, of the distance."""
+        size = clean[0].numel()
+        return max(_FINEST, self.gamma / (size * size if isinstance(ball, LinfBall) else size * sqrt(size)))
+
+    def _delta(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
+        """δ_t (N,), the L2 length of the offsets at which the normal is estimated."""
+        size, distance = clean[0].numel(), ball.norm(state["images"] - clean)
+        scale = size if isinstance(ball, LinfBall) else sqrt(size)
+        delta = scale * self._theta(clean, ball) * distance
+        delta = torch.where(state["iteration"] <= 1, _FIRST_DELTA, delta)
+        return delta.clamp_min(self.least_offset * sqrt(size))

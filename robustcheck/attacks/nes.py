@@ -1,0 +1,111 @@
+"""NES: gradient ascent on gradients that are estimated from scores.
+
+Ilyas, Engstrom, Athalye, Lin 2018, arXiv 1804.08598, section 2.1 and algorithm 1, with momentum, and a step that halves
+when the loss stops rising, as in the authors' code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+
+from robustcheck.attacks.base import Answers, Queries, State, per_row
+from robustcheck.attacks.draws import Draws
+from robustcheck.attacks.estimate import Estimate, around
+from robustcheck.attacks.objectives import Objective
+from robustcheck.threats import Ball
+
+
+@dataclass(frozen=True, kw_only=True)
+class NES:
+    """xₜ₊₁ = project(xₜ + αₜ · u(mₜ)), where m is the running mean of estimates and u the direction of steepest ascent.
+
+    A step asks about the point, which tells how the loss goes, and about `samples` points around it.
+    """
+
+    objective: Objective
+    queries: int
+    samples: int  # even
+    sigma: float  # σ, as a share of the full range
+    step_share: float  # the first α, as a share of the full range
+    least_step_share: float
+    momentum: float  # share of the earlier mean that is kept
+    plateau: int  # steps over which the loss has to rise
+    name: str = "nes"
+    asks: Literal["scores"] = "scores"
+    elsewhere: bool = False
+    follows: bool = True
+    restarts: int = 1
+    random_start: bool = False
+    minimum_norm: bool = False
+    aims: int = 0
+
+    @cached_property
+    def _estimate(self) -> Estimate:
+        return Estimate(pairs=self.samples // 2, sigma=self.sigma)
+
+    @property
+    def block(self) -> int:
+        """The images of a turn."""
+        return 2 * self._estimate.most
+
+    def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
+        """At the image."""
+        unknown = torch.full((len(images),), -torch.inf, device=images.device)
+        return {
+            "images": images,
+            "mean": torch.zeros_like(images),
+            "size": torch.full_like(unknown, self.step_share),
+            "loss": unknown,  # at the point
+            "loss_then": unknown,  # at the beginning of the plateau's steps
+            "since": torch.zeros(len(images), dtype=torch.int64, device=images.device),
+            "best": images,
+            "best_loss": unknown,
+            **self._estimate.start(images),
+        }
+
+    def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
+        """The point, once a step, and pairs around it."""
+        noise, pairs = self._estimate.noise(state, draws), self._estimate.asked(state)
+        return around(state["images"], noise, self.sigma, pairs, centre=state["pairs"] == 0)
+
+    def learn(
+        self, state: State, queries: Queries, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
+    ) -> State:
+        """A step, in the rows that have all answers of an estimate."""
+        assert queries.noise is not None
+        told = queries.table(answers.loss)
+        loss = torch.where(queries.asked[:, 0], told[:, 0], state["loss"])
+        better = loss > state["best_loss"]
+        plus, minus = told[:, 1:].chunk(2, dim=1)
+        estimate, ready = self._estimate.add(state, queries.noise, plus - minus)
+
+        mean = self.momentum * state["mean"] + (1 - self.momentum) * estimate["sum"]
+        size, loss_then, since = self._paced(state, loss)
+        ahead = ball.project(state["images"] + per_row(size) * ball.steepest(mean), clean)
+        return {
+            "images": torch.where(per_row(ready), ahead, state["images"]),
+            "mean": torch.where(per_row(ready), mean, state["mean"]),
+            "size": torch.where(ready, size, state["size"]),
+            "loss": loss,
+            "loss_then": torch.where(ready, loss_then, state["loss_then"]),
+            "since": torch.where(ready, since, state["since"]),
+            "best": torch.where(per_row(better), state["images"], state["best"]),
+            "best_loss": torch.where(better, loss, state["best_loss"]),
+            **self._estimate.again(estimate, ready),
+        }
+
+    def best(self, state: State) -> torch.Tensor:
+        """The point of the highest loss that was asked about."""
+        return state["best"]
+
+    def _paced(self, state: State, loss: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Step sizes, the losses that later ones are compared with, and how many steps ago they were."""
+        since = state["since"] + 1
+        due = since >= self.plateau
+        stalled = due & (loss <= state["loss_then"])
+        size = torch.where(stalled, (state["size"] / 2).clamp_min(self.least_step_share), state["size"])
+        return size, torch.where(due, loss, state["loss_then"]), torch.where(due, 0, since)

@@ -1,0 +1,57 @@
+"""Noise: random points at the border of the ball. No attack, but what any attack has to beat.
+
+Carlini et al. 2019, arXiv 1902.06705, section 5.3: where random search finds more than an attack does, the attack is
+broken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from robustcheck.attacks.base import Answers, Queries, State
+from robustcheck.attacks.draws import Draws
+from robustcheck.attacks.objectives import Objective
+from robustcheck.threats import Ball
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """In each turn `block` directions at random, to the border: a corner of the L∞ ball, any point of the L2 sphere."""
+
+    objective: Objective
+    queries: int
+    block: int = 1
+    name: str = "noise"
+    asks: Literal["label"] = "label"
+    elsewhere: bool = False
+    follows: bool = False
+    restarts: int = 1
+    random_start: bool = False
+    minimum_norm: bool = False
+    aims: int = 0
+
+    def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
+        """Nothing to remember but how often it asked."""
+        return {"images": clean, "turn": torch.zeros(len(clean), dtype=torch.int64, device=clean.device)}
+
+    def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
+        """Points at the border."""
+        direction = draws.normal((self.block, *clean.shape[1:]), at=state["turn"]).flatten(0, 1)
+        beside = clean.repeat_interleave(self.block, dim=0)
+        left = self.queries - state["turn"] * self.block
+        asked = torch.arange(self.block, device=clean.device) < left.clamp_min(1)[:, None]
+        images = ball.project(beside + ball.radius * ball.steepest(direction), beside)
+        return Queries(images=images[asked.flatten()], asked=asked)
+
+    def learn(
+        self, state: State, queries: Queries, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
+    ) -> State:
+        """Nothing is learned."""
+        return {"images": state["images"], "turn": state["turn"] + 1}
+
+    def best(self, state: State) -> torch.Tensor:
+        """Every point was asked about already."""
+        return state["images"]

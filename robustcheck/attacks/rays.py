@@ -1,0 +1,108 @@
+"""RayS: the direction of ±1 along which the border is nearest, for those who see labels only, in the L∞ ball.
+
+Chen, Gu 2020, arXiv 2006.12792, algorithms 2 and 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from robustcheck.attacks.base import Answers, Queries, State, one_each, per_row
+from robustcheck.attacks.draws import Draws
+from robustcheck.attacks.objectives import Objective
+from robustcheck.threats import Ball
+
+_TOLERANCE = 1e-3  # of the full range, of a binary search
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayS:
+    """Turns the signs of one block after another, of 1, 2, 4, … blocks in all, and keeps what brings the border nearer.
+
+    Whether it does is one question, at the distance that is known; how much nearer, a binary search.
+    """
+
+    objective: Objective
+    queries: int
+    name: str = "rays"
+    asks: Literal["label"] = "label"
+    block: int = 1
+    elsewhere: bool = False
+    follows: bool = True
+    restarts: int = 1
+    random_start: bool = False
+    minimum_norm: bool = False
+    aims: int = 0
+
+    def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
+        """All signs are +1, and the border is not known to be anywhere."""
+        count, device = len(clean), clean.device
+        nothing = torch.zeros(count, dtype=torch.int64, device=device)
+        return {
+            "images": clean,
+            "sign": torch.ones_like(clean),
+            "tried": torch.ones_like(clean),
+            "distance": torch.ones(count, device=device),
+            "low": torch.zeros(count, device=device),
+            "high": torch.zeros(count, device=device),
+            "bisecting": torch.zeros(count, dtype=torch.bool, device=device),
+            "level": nothing - 1,  # before the first, the signs as they are
+            "place": nothing,
+        }
+
+    def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
+        """A point on the ray that is tried."""
+        middle = (state["low"] + state["high"]) / 2
+        reach = torch.where(state["bisecting"], middle, state["distance"])
+        return one_each((clean + per_row(reach) * state["tried"]).clamp_(0, 1))
+
+    def learn(
+        self, state: State, queries: Queries, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
+    ) -> State:
+        """Halve the interval in which the border lies, or go on to the next block."""
+        fooled, bisecting = answers.fooled, state["bisecting"]
+        middle = (state["low"] + state["high"]) / 2
+        low = torch.where(bisecting & ~fooled, middle, torch.where(bisecting, state["low"], 0))
+        high = torch.where(bisecting & fooled, middle, torch.where(bisecting, state["high"], state["distance"]))
+        found = bisecting & (high - low <= _TOLERANCE)
+        onward = found | (~bisecting & ~fooled)
+
+        sign = torch.where(per_row(found), state["tried"], state["sign"])
+        level, place = self._next(state, clean[0].numel())
+        level, place = torch.where(onward, level, state["level"]), torch.where(onward, place, state["place"])
+        return {
+            "images": queries.images,
+            "sign": sign,
+            "tried": torch.where(per_row(onward), self._turned(sign, level, place), state["tried"]),
+            "distance": torch.where(found, high, state["distance"]),
+            "low": low,
+            "high": high,
+            "bisecting": ~onward,
+            "level": level,
+            "place": place,
+        }
+
+    def best(self, state: State) -> torch.Tensor:
+        """The last point that was asked about."""
+        return state["images"]
+
+    def _next(self, state: State, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The block after this one; after the last of the finest the finest begins again, on other signs."""
+        level, place = state["level"], state["place"] + 1
+        blocks = 2 ** level.clamp_min(0)
+        length = (size + blocks - 1) // blocks
+        done = (level < 0) | (place * length >= size)
+        finest = max(0, (size - 1).bit_length())
+        return torch.where(done, (level + 1).clamp_max(finest), level), torch.where(done, 0, place)
+
+    def _turned(self, sign: torch.Tensor, level: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        """The signs with those of one block changed, a row."""
+        size = sign[0].numel()
+        blocks = 2 ** level.clamp_min(0)
+        length = (size + blocks - 1) // blocks
+        pixel = torch.arange(size, device=sign.device)
+        inside = (pixel >= (place * length)[:, None]) & (pixel < ((place + 1) * length)[:, None])
+        return torch.where(inside.view_as(sign), -sign, sign)

@@ -1,0 +1,101 @@
+"""What the reader of a gate's verdict should know about how it was searched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from robustcheck.evaluation.ledger import Entry
+from robustcheck.evaluation.searching import Found
+from robustcheck.evaluation.setting import Setting
+from robustcheck.results import Finding, Metric, Surrogate
+
+LEAST_TURNED = 0.5  # of the attacked samples: a surrogate that the attack turns less often than so is no guide
+LEAST_AGREEMENT = 0.75  # of the samples: a surrogate that reads fewer as the candidate does is another model
+
+
+def blind_spots(attacked: list[int], broken: dict[int, Entry], found: Found) -> set[int]:
+    """Samples that held while no search ever had anything to follow."""
+    moved = found.trace.moved | {sample for sample, moved in found.inherited.items() if moved}
+    return {sample for sample in attacked if sample not in broken and sample not in moved}
+
+
+def findings(setting: Setting, found: Found, blind: set[int], surrogates: tuple[Surrogate, ...]) -> tuple[Finding, ...]:
+    """All of them, what weighs most first."""
+    return (
+        *_unsearched(setting, found, blind),
+        *_poor(surrogates),
+        *_of_the_search(found),
+        *_of_the_machine(setting),
+    )
+
+
+def _unsearched(setting: Setting, found: Found, blind: set[int]) -> Iterator[Finding]:
+    unstarted = blind & found.trace.unstarted
+    if unstarted:
+        message = (
+            f"{len(unstarted)} samples held, but no image to start from was found for them within the limit: none of "
+            f"the others that are labelled as the adversary wants is read so (first: {_first(setting, unstarted)})"
+        )
+        yield Finding(code="no-start", severity="warning", message=message)
+    if rest := blind - unstarted:
+        message = (
+            f"{len(rest)} samples held, but the attack never had anything to follow there: no finite "
+            f"gradient but zero, and no answers that changed (first: {_first(setting, rest)})"
+        )
+        yield Finding(code="no-usable-gradient", severity="warning", message=message)
+
+
+def _first(setting: Setting, samples: set[int]) -> str:
+    return setting.samples.names[min(samples)]
+
+
+def _poor(surrogates: tuple[Surrogate, ...]) -> Iterator[Finding]:
+    """A surrogate that is no stand-in is not to be mistaken for a robust candidate."""
+    for surrogate in surrogates:
+        if _below(surrogate.agreement, LEAST_AGREEMENT):
+            message = (
+                f"the surrogate {surrogate.path} reads only {surrogate.agreement.successes} of "
+                f"{surrogate.agreement.samples} samples as the candidate does; "
+                "what does not carry over may be its fault"
+            )
+            yield Finding(code="poor-surrogate", severity="warning", message=message)
+        if _below(surrogate.turned, LEAST_TURNED):
+            message = (
+                f"the attack turned {surrogate.turned.successes} of {surrogate.turned.samples} samples on the "
+                f"surrogate {surrogate.path} itself; what does not turn the surrogate shows little about the candidate"
+            )
+            yield Finding(code="surrogate-not-turned", severity="warning", message=message)
+
+
+def _below(share: Metric, least: float) -> bool:
+    return share.value is not None and share.value < least
+
+
+def _of_the_search(found: Found) -> Iterator[Finding]:
+    trace = found.trace
+    if trace.not_finite:
+        message = (
+            f"{trace.gradients_not_finite} gradients, of {len(trace.not_finite)} samples, had NaN or infinity, which "
+            "was not followed"
+        )
+        yield Finding(code="gradient-not-finite", severity="warning", message=message)
+    if trace.unstorable:
+        message = (
+            f"{trace.unstorable} proposals that the search saw read wrongly were not, once rounded to the stored depth "
+            "and read by the artefact in full precision; the search went on"
+        )
+        yield Finding(code="lost-in-rounding", severity="note", message=message)
+    if trace.disagreed:
+        message = (
+            f"of these, {trace.disagreed} are read wrongly by the twin of the graph as they are stored, and not by "
+            "ONNX Runtime, whose verdict counts"
+        )
+        yield Finding(code="twin-disagreed", severity="note", message=message)
+
+
+def _of_the_machine(setting: Setting) -> Iterator[Finding]:
+    if setting.candidate.chunks.halved_to:
+        message = (
+            f"memory ran out, and the batch was halved to {setting.candidate.chunks.halved_to}; no draw depends on it"
+        )
+        yield Finding(code="batch-halved", severity="note", message=message)

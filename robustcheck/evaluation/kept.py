@@ -1,0 +1,73 @@
+"""Trained weights are kept: what took minutes once is read the next time, by every process that wants the same."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save, save_file
+
+from robustcheck.errors import CandidateError
+
+
+def kept(name: str, make: Callable[[], dict[str, torch.Tensor]]) -> Path:
+    """The file of a state dict, which is made unless it is there and whole.
+
+    Of several processes that want it at once, one makes it and the others wait.
+
+    Args:
+        name: what stands for everything that decides the weights.
+        make: makes them; what it raises passes through, and leaves no file.
+
+    Raises:
+        CandidateError: the folder cannot be used.
+    """
+    with _writing():
+        folder = _folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        path, part = folder / f"{name}.safetensors", folder / f"{name}.part"
+        with FileLock(folder / f"{name}.lock"):
+            if not _is_whole(path):
+                weights = make()
+                try:
+                    save_file(weights, part, metadata={"sha256": _digest(weights)})
+                    part.replace(path)
+                finally:
+                    part.unlink(missing_ok=True)
+    return path
+
+
+def _folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "robustcheck" / "surrogates"
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, NotImplementedError, SafetensorError) as error:  # no space, no rights, no locks on this disk
+        reason = getattr(error, "strerror", None) or error
+        raise CandidateError(
+            f"trained weights cannot be kept in {_folder()}: {reason}; set XDG_CACHE_HOME to a folder that can be "
+            "written"
+        ) from error
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file holds what was once written to it; a machine that lost power may have left less."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            return metadata.get("sha256") == _digest({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError):
+        return False
+
+
+def _digest(weights: dict[str, torch.Tensor]) -> str:
+    return hashlib.sha256(save(weights)).hexdigest()

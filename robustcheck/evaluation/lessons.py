@@ -1,0 +1,145 @@
+"""What a surrogate learns from: the train split, with the data's labels or with what the candidate answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+
+import torch
+
+from robustcheck.data import Samples, load_samples
+from robustcheck.errors import CandidateError, DataError
+from robustcheck.models import Candidate
+from robustcheck.models.head import NO_ANSWER
+from robustcheck.models.loading import as_shares, by_shape
+from robustcheck.models.preprocess import Preprocess
+from robustcheck.policy import DataSpec, ModelSpec, PreprocessSpec, TrainSpec
+
+_KEPT_BYTES = 1 << 30  # of images that are kept in memory, so that files are not decoded in every epoch
+_ASKED = 64  # images that the candidate is asked about at once
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lessons:
+    """Images of the train split, and how they are to be read."""
+
+    samples: Samples  # the split
+    chosen: tuple[int, ...]  # numbers in it
+    readings: torch.Tensor  # (N,) of those
+    answered_by: str | None  # sha256 of the candidate that was asked; None: the data's labels
+
+    @property
+    def words(self) -> str:
+        """For reports, after "trained here for 10 epochs"."""
+        count = f"{len(self.chosen):,} images"
+        if self.answered_by is None:
+            return f"on {count} of the train split (the data's labels)"
+        return f"on the candidate's own answers about {count}"
+
+    def images(self, preprocess: PreprocessSpec, device: torch.device) -> Callable[[Sequence[int]], torch.Tensor]:
+        """From numbers, 0 to N - 1, to shares (M, C, H, W) of the full range, of the network's size.
+
+        Raises:
+            CandidateError: the preprocessing does not take them, or leaves them of different sizes.
+        """
+        whole, resized = (
+            Preprocess(spec, _CPU)
+            for spec in (preprocess, PreprocessSpec(channels=preprocess.channels, resize=preprocess.resize))
+        )
+        shapes = {self.samples.shape_of(index) for index in self.chosen}
+        for shape in shapes:
+            whole.check(shape)
+        if len(sizes := {whole.shape(shape) for shape in shapes}) > 1:
+            raise CandidateError(
+                f"the images of the train split are of {len(sizes)} sizes, and a batch is of one: set "
+                "train.preprocess.resize"
+            )
+
+        @lru_cache(maxsize=max(1, _KEPT_BYTES // (4 * prod(sizes.pop()))))
+        def image(number: int) -> torch.Tensor:
+            return resized(as_shares(self.samples, [self.chosen[number]], _CPU))
+
+        return lambda numbers: torch.cat([image(number) for number in numbers]).to(device)
+
+
+def train_split(data: DataSpec, model: ModelSpec, folder: Path) -> Samples:
+    """All samples of the train split of a policy's data.
+
+    Raises:
+        DataError: there is none, or it cannot be read.
+    """
+    try:
+        samples = load_samples(
+            data.source,
+            folder=folder,
+            labels=model.labels,
+            task=model.task,
+            root=data.root,
+            split="train",
+            bits=data.bits,
+        )
+    except DataError as error:
+        raise DataError(_no_split(data, str(error))) from None
+    if samples.info.split != "train":
+        raise DataError(_no_split(data, "; ".join(samples.info.notes) or "it has no splits"))
+    return samples
+
+
+def _no_split(data: DataSpec, why: str) -> str:
+    return (
+        f"train: needs a train split of {data.source} to learn from ({why}); or leave train out, and name a model in "
+        "surrogate"
+    )
+
+
+def lessons(spec: TrainSpec, samples: Samples, candidate: Candidate) -> Lessons:
+    """What is learned from the train split.
+
+    With `labels: candidate`, the candidate is asked about at most `queries` of its images, each once; those that it
+    gives no answer about are left out, and the data's labels are not looked at.
+
+    Raises:
+        CandidateError: the candidate gives all images one answer.
+        DataError: the data have one label only.
+    """
+    if spec.labels == "data":
+        everything = Lessons(
+            samples=samples,
+            chosen=tuple(range(len(samples))),
+            readings=torch.tensor(samples.labels),
+            answered_by=None,
+        )
+        if len(everything.readings.unique()) == 1:
+            only = candidate.head.name(int(everything.readings[0]))
+            raise DataError(f"train: every image of the train split is labelled {only}: that teaches nothing")
+        return everything
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(spec.seed))
+    asked = sorted(order[: spec.queries].tolist())
+    answers = {index: answer for index, answer in _ask(candidate, samples, asked).items() if answer != NO_ANSWER}
+    if len(given := set(answers.values())) < 2:
+        what = f"answers {candidate.head.name(given.pop())} about" if given else "gives no answer about"
+        raise CandidateError(
+            f"the candidate {what} every image of the train split that it was asked about ({len(asked):,}): that "
+            "teaches nothing; raise train.queries, or say train.labels: data"
+        )
+    return Lessons(
+        samples=samples,
+        chosen=tuple(sorted(answers)),
+        readings=torch.tensor([answers[index] for index in sorted(answers)]),
+        answered_by=candidate.info.sha256,
+    )
+
+
+def _ask(candidate: Candidate, samples: Samples, indexes: Sequence[int]) -> dict[int, int]:
+    """What the candidate decides about each of these samples."""
+    answers: dict[int, int] = {}
+    for group in by_shape([samples.shape_of(index) for index in indexes]):
+        for start in range(0, len(group), _ASKED):
+            chunk = [indexes[place] for place in group[start : start + _ASKED]]
+            logits = candidate.logits(as_shares(samples, chunk, candidate.device))
+            answers |= zip(chunk, candidate.head.decide(logits).tolist(), strict=True)
+    return answers

@@ -1,0 +1,205 @@
+"""The models that a transfer attack follows in the candidate's place: loaded, or trained here first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustcheck.data import Samples
+from robustcheck.errors import CandidateError, DataError, EvaluationError
+from robustcheck.evaluation.environment import environment
+from robustcheck.evaluation.kept import kept
+from robustcheck.evaluation.lessons import Lessons, lessons, train_split
+from robustcheck.importing import own_sources
+from robustcheck.models import Candidate, load_candidate, training
+from robustcheck.models.loading import FORMATS
+from robustcheck.policy import DataSpec, ModelSpec, SurrogateSpec, TrainSpec, TransferSpec
+from robustcheck.words import did_you_mean, listed
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedSurrogate:
+    """A model of the adversary's, ready to be followed."""
+
+    path: str  # its file as the policy says it, or the architecture that was trained
+    candidate: Candidate
+    logits: torch.Tensor  # (N, K) on the gate's samples, unattacked
+    trained: str | None  # how, if it was trained here
+
+
+def load_surrogates(
+    attack: TransferSpec,
+    *,
+    model: ModelSpec,
+    data: DataSpec,
+    candidate: Candidate,
+    samples: Samples,
+    folder: Path,
+    progress: Progress | None = None,
+) -> list[LoadedSurrogate]:
+    """Every surrogate of an attack: the named ones, then the trained ones, in the policy's order.
+
+    Args:
+        attack: names them.
+        model: the candidate as the policy describes it; what a surrogate leaves out is as there.
+        data: whose train split is learned from.
+        candidate: is asked, if its answers are what is learned.
+        samples: the gate's.
+        folder: the policy's.
+        progress: told how far loading (samples) or training (steps) is.
+
+    Raises:
+        CandidateError: one cannot be loaded or trained, gives no gradients, or reads images in another way than the
+            candidate; the message begins with which one it is.
+        DataError: there is no train split to learn from.
+    """
+    split = cache(lambda: train_split(data, model, folder))
+    loaded = []
+    for given in attack.surrogate:
+        with _about(given.path, given):
+            described = _described(given, model)
+            loaded.append(_load(described, given.path, folder=folder, samples=samples, progress=progress))
+    for spec in attack.train:
+        with _about(spec.architecture, spec):
+            described, code = _described(spec, model), _code(spec, folder)
+            taught = lessons(spec, split(), candidate)
+            weights = _trained(spec, described, taught, code, folder, candidate.device, progress)
+            described = described.model_copy(update={"path": str(weights)})
+            trained = f"trained here for {spec.epochs} {'epoch' if spec.epochs == 1 else 'epochs'} {taught.words}"
+            loaded.append(
+                _load(described, spec.architecture, trained, folder=folder, samples=samples, progress=progress)
+            )
+    return loaded
+
+
+@contextmanager
+def _about(name: str, spec: SurrogateSpec | TrainSpec) -> Iterator[None]:
+    """Errors of a model as errors of this one: keys of `model` become keys of where it is described."""
+    key = "surrogate" if isinstance(spec, SurrogateSpec) else "train"
+    try:
+        yield
+    except DataError:
+        raise
+    except EvaluationError as error:
+        own = re.sub(rf"\bmodel\.(?=({'|'.join(type(spec).model_fields)})\b)", f"{key}.", str(error))
+        raise CandidateError(f"surrogate {name}: {own}") from error
+
+
+def _described(spec: SurrogateSpec | TrainSpec, model: ModelSpec) -> ModelSpec:
+    """A surrogate as the policy would describe a candidate.
+
+    Raises:
+        CandidateError: its decisions do not mean what the candidate's mean, or there is no such kind of file.
+    """
+    task = spec.task or model.task
+    if (task == "multilabel") != (model.task == "multilabel"):
+        raise CandidateError(f"its task is {task}, and the candidate's {model.task}: their readings cannot be compared")
+    if task == "binary" and len(model.labels) != 2:
+        raise CandidateError(f"its task is binary, and the policy names {len(model.labels)} labels; 2 are needed")
+    changes: dict[str, Any] = {"task": task, "preprocess": spec.preprocess or model.preprocess, "operating_point": None}
+    if spec.architecture:
+        changes |= {"architecture": spec.architecture, "architecture_args": spec.architecture_args}
+    elif spec.architecture_args:
+        changes["architecture_args"] = spec.architecture_args
+    if isinstance(spec, TrainSpec):
+        plain = SurrogateSpec(path=spec.architecture)
+    else:
+        plain = spec
+        if spec.labels not in (None, model.labels):
+            raise CandidateError(
+                f"its labels are {listed(spec.labels or ())}, and the candidate's {listed(model.labels)}: a surrogate "
+                "has the candidate's labels, in the same order"
+            )
+        if (suffix := Path(spec.path).suffix.lower()) not in FORMATS:
+            raise CandidateError(f"a model's file ends in {', '.join(FORMATS)}{did_you_mean(suffix, FORMATS)}")
+    changes |= {name: getattr(plain, name) for name in ("path", "output", "output_name", "operators", "trust")}
+    return model.model_copy(update=changes)
+
+
+def _load(
+    described: ModelSpec,
+    name: str,
+    trained: str | None = None,
+    *,
+    folder: Path,
+    samples: Samples,
+    progress: Progress | None,
+) -> LoadedSurrogate:
+    try:
+        own, logits = load_candidate(described, folder=folder, samples=samples, progress=progress)
+    except CandidateError as error:
+        raise CandidateError(_of_surrogate(str(error))) from error
+    if own.network.no_gradients:
+        raise CandidateError(_of_surrogate(own.network.no_gradients))
+    if trained and own.head.probabilities:
+        raise CandidateError(
+            f"train.architecture: it ends in probabilities, and logits are trained; leave the {own.head.ending} off"
+        )
+    return LoadedSurrogate(path=name, candidate=own, logits=logits, trained=trained)
+
+
+def _of_surrogate(message: str) -> str:
+    """What loading says of a candidate, said of a surrogate that was loaded like one."""
+    return re.sub(r"\b(the|this ONNX) candidate\b", r"\1 surrogate", message)
+
+
+def _trained(
+    spec: TrainSpec,
+    described: ModelSpec,
+    taught: Lessons,
+    code: list[str],
+    folder: Path,
+    device: torch.device,
+    progress: Progress | None,
+) -> Path:
+    """The file of the weights, which are trained unless the same were before.
+
+    All that decides them makes its name, but for threads and devices, which decide their last bits.
+    """
+    decisive = {
+        "train": spec.model_dump(mode="json"),
+        "task": described.task,
+        "labels": described.labels,
+        "preprocess": described.preprocess.model_dump(mode="json"),
+        "samples": [taught.samples.info.sha256, taught.samples.bits],
+        "answers": taught.answered_by and [taught.answered_by, taught.chosen, taught.readings.tolist()],
+        "code": code,
+    }
+
+    def make() -> dict[str, torch.Tensor]:
+        images = taught.images(described.preprocess, device)
+        return training.train(
+            spec, described, folder=folder, images=images, readings=taught.readings, device=device, progress=progress
+        )
+
+    return kept(hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest(), make)
+
+
+def _code(spec: TrainSpec, folder: Path) -> list[str]:
+    """What an architecture and its training are written in: files' digests, and versions of installed packages.
+
+    Raises:
+        ImportProblem: there is no such architecture.
+    """
+    build = training.architecture(spec, folder)
+    home = str(getattr(build, "__module__", None))
+    files = [*own_sources(build, folder=folder), getattr(sys.modules.get(home), "__file__", None), training.__file__]
+    packages = ["torch", *packages_distributions().get(home.partition(".")[0], [])]
+    return [
+        *(hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files if file),
+        *(f"{package} {version(package)}" for package in packages),
+        f"robustcheck {environment(None)['robustcheck']}",
+    ]

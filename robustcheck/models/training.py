@@ -1,0 +1,228 @@
+"""Trains a surrogate: a network of the adversary's own, on images and readings that the adversary has.
+
+A few hundred images and a laptop have to be enough, so labels are drawn evenly (most images of most medical sets have
+one label), each image is moved and exposed a little differently every time it is seen, and few images are learned from
+in small batches. Images are never mirrored: a label may depend on the side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import affine_grid, binary_cross_entropy_with_logits, cross_entropy, grid_sample
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from robustcheck.errors import CandidateError, EvaluationError, ImportProblem, OutOfMemory
+from robustcheck.importing import import_callable
+from robustcheck.models.memory import is_out_of_memory
+from robustcheck.models.network import first_line
+from robustcheck.models.preprocess import Preprocess
+from robustcheck.models.process import full_precision, left_as_found
+from robustcheck.models.state_dict import build, takes
+from robustcheck.policy import ModelSpec, TrainSpec
+
+_KEY = "train.architecture"
+_WEIGHT_DECAY = 0.05
+_LEAST_STEPS = 16  # of an epoch, unless batches would become smaller than
+_SMALLEST_BATCH = 8
+_SETTLING_BATCH, _SETTLING_BATCHES = 64, 64  # of which batch normalisation's statistics are, at most
+_SHIFT, _SCALE = 0.05, 0.1  # of half a side
+_CONTRAST, _BRIGHTNESS = 0.2, 0.1  # of the full range
+
+
+def train(
+    spec: TrainSpec,
+    model: ModelSpec,
+    *,
+    folder: Path,
+    images: Callable[[Sequence[int]], torch.Tensor],
+    readings: torch.Tensor,
+    device: torch.device,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, torch.Tensor]:
+    """Weights of the architecture after all epochs, the same each time on one machine.
+
+    An epoch is as many images as there are, drawn with replacement; a batch is smaller than the policy says where an
+    epoch would have few steps.
+
+    Args:
+        spec: architecture, epochs, batch size, learning rate and seed.
+        model: task, labels and preprocessing.
+        folder: the policy's.
+        images: numbers of samples, from 0 to N - 1, to shares (M, C, H, W) of the full range on the device.
+        readings: (N,) of the images, on any device: indexes of labels, or of several the sum of 2**k.
+        device: where the network is trained.
+        progress: told how many steps are done, and of how many.
+
+    Returns:
+        The state dict, on the CPU; batch normalisation has the statistics of images that were not altered.
+
+    Raises:
+        CandidateError: the architecture cannot be built or trained, or the loss is not finite.
+        ImportProblem: there is no such architecture.
+        OutOfMemory: the batch is too large.
+    """
+    with left_as_found(), full_precision(device), torch.enable_grad(), _training(spec):
+        torch.manual_seed(spec.seed)  # of weights and dropout
+        architecture(spec, folder)
+        network = build(spec.architecture, spec.architecture_args, folder, key=_KEY)[0].float().to(device).train()
+        weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        if not weights:
+            raise CandidateError(f"{_KEY}: {spec.architecture} has no weights to train")
+        drawn = torch.Generator().manual_seed(spec.seed)  # on the CPU: the same numbers for every device
+        batch = min(spec.batch_size, max(_SMALLEST_BATCH, len(readings) // _LEAST_STEPS))
+        steps = spec.epochs * ceil(len(readings) / batch)
+        optimiser = torch.optim.AdamW(weights, lr=spec.learning_rate, weight_decay=_WEIGHT_DECAY, fused=True)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, spec.learning_rate, total_steps=steps)
+        ask, readings = _asking(network, spec, model, device), readings.cpu()
+        for step, chosen in enumerate(_batches(readings, model, batch, steps, drawn), start=1):
+            scores = ask(_another_exposure(images(chosen.tolist()), drawn))
+            loss = _loss(scores, readings[chosen].to(device), model)
+            _check_finite(loss, f"the loss in step {step} of {steps}", spec)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            if progress:
+                progress(step, steps)
+        size = min(_SETTLING_BATCH, len(readings))
+        count = min(_SETTLING_BATCHES, ceil(len(readings) / size))
+        _settle(network, ask, (images(c.tolist()) for c in _batches(readings, model, size, count, drawn)))
+        state: dict[str, torch.Tensor] = network.state_dict()
+        for name, value in state.items():
+            _check_finite(value, name, spec)
+        # Copies, because tied weights share their memory, and a file of them may not.
+        return {
+            name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+            for name, value in state.items()
+        }
+
+
+def architecture(spec: TrainSpec, folder: Path) -> Callable[..., Any]:
+    """What builds the network.
+
+    Raises:
+        ImportProblem: there is no such callable.
+    """
+    try:
+        return import_callable(spec.architecture, folder=folder)
+    except ImportProblem as error:
+        raise ImportProblem(f"{_KEY}: {error}") from None
+
+
+@contextmanager
+def _training(spec: TrainSpec) -> Iterator[None]:
+    """What goes wrong inside as a sentence about the policy: a network, and torch about it, may raise anything."""
+    try:
+        yield
+    except EvaluationError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise OutOfMemory(
+                f"memory ran out in training; lower train.batch_size, which is {spec.batch_size}"
+            ) from error
+        raise CandidateError(
+            f"{_KEY}: {spec.architecture} cannot be trained: {type(error).__name__}: {first_line(error)}"
+        ) from error
+
+
+def _batches(
+    readings: torch.Tensor, model: ModelSpec, size: int, count: int, drawn: torch.Generator
+) -> Iterator[torch.Tensor]:
+    """So many batches of sample numbers, in which each label is as likely; findings, which mix, are as they are."""
+    weights = torch.ones(len(readings))
+    if model.task != "multilabel":
+        weights /= torch.bincount(readings)[readings]
+    for _ in range(count):
+        yield torch.multinomial(weights, size, replacement=True, generator=drawn)
+
+
+def _asking(
+    network: torch.nn.Module, spec: TrainSpec, model: ModelSpec, device: torch.device
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The network with its preprocessing: shares (N, C, H, W) to scores (N, K), or (N, 1) of a binary task."""
+    preprocess = Preprocess(model.preprocess, device)
+
+    def ask(shares: torch.Tensor) -> torch.Tensor:
+        try:
+            answer: object = network(preprocess(shares))
+        except Exception as error:  # it is the user's code
+            if is_out_of_memory(error):
+                raise
+            shape = preprocess.shape(tuple(shares.shape[1:]))
+            advice = preprocess.advice(takes(network), shape).replace("model.", "train.")
+            raise CandidateError(
+                f"{_KEY}: {spec.architecture} does not take inputs of {'×'.join(map(str, shape))} (channels × height × "
+                f"width); {advice} ({first_line(error)})"
+            ) from error
+        return _scores(answer, len(shares), spec, model)
+
+    return ask
+
+
+def _scores(answer: object, count: int, spec: TrainSpec, model: ModelSpec) -> torch.Tensor:
+    """What a network answered about so many images, if it is of the shape that the task takes."""
+    wanted = (count, 1 if model.task == "binary" else len(model.labels))
+    found = type(answer).__name__
+    if isinstance(answer, torch.Tensor):
+        if tuple(answer.shape) in (wanted, wanted[:1] if wanted[1] == 1 else wanted):
+            return answer.reshape(wanted)
+        found = f"scores of shape {tuple(answer.shape)}"
+    raise CandidateError(
+        f"{_KEY}: {spec.architecture} answers {count} images with {found}, and a {model.task} task of "
+        f"{len(model.labels)} labels takes scores of shape {wanted}; see train.architecture_args"
+    )
+
+
+def _loss(scores: torch.Tensor, readings: torch.Tensor, model: ModelSpec) -> torch.Tensor:
+    """Of scores (N, K) that ought to tell readings (N,)."""
+    if model.task == "multiclass":
+        return cross_entropy(scores, readings)
+    present = readings[:, None] >> torch.arange(scores.shape[1], device=scores.device) & 1
+    return binary_cross_entropy_with_logits(scores, present.float())
+
+
+def _check_finite(value: torch.Tensor, what: str, spec: TrainSpec) -> None:
+    if not value.isfinite().all():
+        raise CandidateError(
+            f"training {spec.architecture} ran away ({what} is not finite): lower train.learning_rate, which is "
+            f"{spec.learning_rate:g}"
+        )
+
+
+@torch.no_grad()
+def _settle(
+    network: torch.nn.Module, ask: Callable[[torch.Tensor], torch.Tensor], batches: Iterator[torch.Tensor]
+) -> None:
+    """Measure batch normalisation's statistics anew, on images as they are and on weights as they have become."""
+    network.eval()  # nothing is dropped
+    layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    if not layers:
+        return
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the mean over all batches, not one that forgets
+        layer.train()
+    for shares in batches:
+        ask(shares)
+    network.eval()
+
+
+def _another_exposure(images: torch.Tensor, drawn: torch.Generator) -> torch.Tensor:
+    """The same patients on another day: moved, nearer or farther, and exposed differently."""
+    count = len(images)
+
+    def within(most: float, *shape: int) -> torch.Tensor:
+        return (2 * torch.rand(count, *shape, generator=drawn) - 1) * most
+
+    pose = torch.cat([torch.eye(2) * (1 + within(_SCALE, 1, 1)), within(_SHIFT, 2, 1)], dim=2).to(images.device)
+    grid = affine_grid(pose, list(images.shape), align_corners=False)
+    moved = grid_sample(images, grid, padding_mode="border", align_corners=False)
+    contrast, brightness = (within(most, 1, 1, 1).to(images.device) for most in (_CONTRAST, _BRIGHTNESS))
+    return ((moved - 0.5) * (1 + contrast) + 0.5 + brightness).clamp(0, 1)

@@ -1,0 +1,77 @@
+"""What no single field of a policy shows about gates whose adversary may only ask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from robustcheck.policy.attack_entry import AttackEntry
+from robustcheck.policy.attack_specs import ASK_AN_ORACLE, ATTACKS
+from robustcheck.policy.query_specs import PartialInformationSpec
+from robustcheck.policy.schema import GateSpec
+from robustcheck.policy.sections import Found, stands
+from robustcheck.policy.tree import KeyPath
+
+
+def find(gate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Found:
+    """Attacks that ask have a limit, and only they; and an answer has no more labels than the head."""
+    name = attack_name(gate)
+    if name is None:
+        return
+    if name not in ASK_AN_ORACLE:
+        yield from _asks_nothing(name, gate, at)
+        return
+    if not stands("queries", gate, GateSpec):
+        yield (*at, "attack"), f"{name} needs queries beside it: how often a sample may be asked about, such as 2000"
+    spec, queries = attack_spec(gate), gate.get("queries")
+    if spec is None:
+        return
+    if isinstance(queries, int) and not isinstance(queries, bool) and 1 <= queries < spec.least_queries:
+        yield (
+            (*at, "queries"),
+            f"found {queries}; {name} asks {spec.least_queries} times about a sample for its first step: give at "
+            "least as many",
+        )
+    if isinstance(spec, PartialInformationSpec):
+        yield from _best_few(spec, at, model)
+
+
+def _asks_nothing(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
+    why = "asks the candidate nothing" if name == "transfer" else "follows gradients"
+    if "queries" in gate:
+        yield (*at, "queries"), f"limits what may be asked of an oracle, and {name} {why}; leave it out"
+    if "oracle" in gate:
+        yield (*at, "oracle"), f"is what an oracle is asked about, and {name} {why}; leave it out"
+
+
+def _best_few(spec: PartialInformationSpec, at: KeyPath, model: dict[str, Any]) -> Found:
+    labels = model.get("labels")
+    if isinstance(labels, list) and len(labels) > 1 and spec.k > len(labels):
+        yield (*at, "attack", "k"), f"found {spec.k}; the candidate has {len(labels)} labels, and 1 to {len(labels)} go"
+    if model.get("task") == "multilabel":
+        yield (
+            (*at, "attack"),
+            "partial_information sees the best few of labels that compete, and those of a multilabel task do not; "
+            "label_only and hopskipjump ask for what is found, nes and square for scores",
+        )
+
+
+def attack_name(gate: dict[str, Any]) -> str | None:
+    """The attack that a gate names, if there is such a one."""
+    attack = gate.get("attack")
+    name = attack.get("name") if isinstance(attack, dict) else attack
+    return name if isinstance(name, str) and name in ATTACKS else None
+
+
+def attack_spec(gate: dict[str, Any]) -> AttackEntry | None:
+    """A gate's attack, if nothing is wrong with its parameters."""
+    name, attack = attack_name(gate), gate.get("attack")
+    try:
+        return (
+            None
+            if name is None
+            else ATTACKS[name].model_validate(attack if isinstance(attack, dict) else {"name": name})
+        )
+    except ValidationError:
+        return None  # reported with the schema's mistakes

@@ -1,0 +1,82 @@
+"""What no single field of a policy shows about the models that a transfer attack follows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from robustcheck.policy import model_checks
+from robustcheck.policy.query_checks import attack_name
+from robustcheck.policy.sections import Found, entries, is_name, stands
+from robustcheck.policy.transfer_spec import SurrogateSpec, TrainSpec, TransferSpec
+from robustcheck.policy.tree import KeyPath
+from robustcheck.words import listed, shown
+
+
+def find(gate: dict[str, Any], at: KeyPath, model: dict[str, Any], folder: Path) -> Found:
+    """There is a surrogate, each is there, and has the candidate's labels."""
+    if attack_name(gate) != "transfer":
+        return
+    attack = gate["attack"] if isinstance(gate["attack"], dict) else {}
+    at = (*at, "attack")
+    if not any(stands(key, attack, TransferSpec) for key in ("surrogate", "train")):
+        yield (
+            at,
+            "transfer follows another model: write {name: transfer, surrogate: other.onnx}, or train: {architecture: "
+            "'module:callable'} to have one trained",
+        )
+    for surrogate, place in _each(attack, "surrogate", at):
+        keys = {"path": surrogate} if isinstance(surrogate, str) else surrogate
+        if isinstance(keys, dict):
+            yield from model_checks.artefact(keys, place, folder, SurrogateSpec)
+            yield from model_checks.preprocess(keys, place)
+            yield from _labels(keys, place, model)
+            yield from _task(keys, place, model)
+    for train, place in _each(attack, "train", at):
+        if isinstance(train, dict):
+            yield from model_checks.reference(train.get("architecture"), (*place, "architecture"))
+            yield from model_checks.preprocess(train, place)
+            yield from _task(train, place, model)
+            yield from _stolen(train, place)
+
+
+def _each(attack: dict[str, Any], key: str, at: KeyPath) -> list[tuple[Any, KeyPath]]:
+    """The entries at a key, and where each stands."""
+    if key not in attack:
+        return []
+    value = attack[key]
+    place = (*at, key)
+    return [
+        (entry, (*place, number) if isinstance(value, list) else place) for number, entry in enumerate(entries(value))
+    ]
+
+
+def _labels(surrogate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Found:
+    own, wanted = surrogate.get("labels"), model.get("labels")
+    if not isinstance(own, list) or not isinstance(wanted, list) or not all(map(is_name, own + wanted)):
+        return
+    if list(map(str, own)) != list(map(str, wanted)):
+        yield (
+            (*at, "labels"),
+            f"found {listed(map(shown, own))}; a surrogate has the candidate's labels in the candidate's order, "
+            f"{listed(map(shown, wanted))}: another model's answers cannot be carried over",
+        )
+
+
+def _task(surrogate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Found:
+    own, wanted = surrogate.get("task"), model.get("task")
+    several = [task == "multilabel" for task in (own, wanted)]
+    if own is not None and wanted is not None and several[0] != several[1]:
+        yield (*at, "task"), f"found {shown(own)}, and the candidate's is {shown(wanted)}: their answers do not compare"
+
+
+def _stolen(train: dict[str, Any], at: KeyPath) -> Found:
+    """A surrogate that learns from the candidate's answers says how many it may have."""
+    stolen = train.get("labels") == "candidate"
+    if stolen and not stands("queries", train, TrainSpec):
+        yield (
+            (*at, "labels"),
+            "candidate needs queries beside it: how many images of the train split it may be asked about, such as 1000",
+        )
+    if "queries" in train and not stolen:
+        yield (*at, "queries"), "is for labels: candidate; a surrogate that learns the data's labels asks nothing"

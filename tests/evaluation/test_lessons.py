@@ -1,0 +1,171 @@
+"""What a surrogate learns: the data's labels, or what the candidate answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from building import candidate as candidate_around
+from halves import LABELS, SMALL, Project, agreement, halves, halves_project, project_in
+from PIL import Image
+from torch import nn
+
+from robustcheck.errors import CandidateError, DataError
+from robustcheck.policy import DataSpec
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Project:
+    return halves_project(tmp_path, monkeypatch)
+
+
+class Counted(nn.Module):
+    """Reads images the wrong way round, counts them, and may refuse those of one label."""
+
+    def __init__(self, *, refuses: bool = False, always: bool = False) -> None:
+        super().__init__()
+        self.seen, self.refuses, self.always = 0, refuses, always
+
+    def forward(self, image):
+        self.seen += len(image)
+        excess = (image[..., :4].mean(dim=(1, 2, 3)) - image[..., 4:].mean(dim=(1, 2, 3))) * 20
+        if self.always:
+            excess = excess.abs()
+        if self.refuses:
+            excess = torch.where(torch.arange(len(image)) % 3 == 0, torch.nan, excess)
+        return torch.stack([-excess, excess], dim=1)
+
+
+def test_the_candidate_s_answers_are_learned(project):
+    network = Counted()
+    project.candidate = candidate_around(network, labels=LABELS)
+    (own,) = project.load(train=SMALL | {"labels": "candidate", "queries": 80})
+    assert network.seen == 80
+    assert own.trained == "trained here for 8 epochs on the candidate's own answers about 80 images"
+    assert agreement(own, project) < 0.1  # the data's labels were not looked at
+
+
+def test_each_image_is_asked_about_once_at_most(project):
+    network = Counted()
+    project.candidate = candidate_around(network, labels=LABELS)
+    (own,) = project.load(train=SMALL | {"labels": "candidate", "queries": 10**6})
+    assert network.seen == 120
+    assert "about 120 images" in own.trained
+
+
+def test_images_without_an_answer_are_left_out(project):
+    project.candidate = candidate_around(Counted(refuses=True), labels=LABELS)
+    (own,) = project.load(train=SMALL | {"labels": "candidate", "queries": 60})
+    assert "about 40 images" in own.trained
+
+
+@pytest.mark.parametrize(
+    ("network", "queries", "sentence"),
+    [
+        (
+            Counted(always=True),
+            60,
+            r"the candidate answers right about every image of the train split that it was asked about \(60\)",
+        ),
+        (Counted(refuses=True), 1, "the candidate gives no answer about every image of the train split"),
+    ],
+)
+def test_one_answer_teaches_nothing(project, network, queries, sentence):
+    project.candidate = candidate_around(network, labels=LABELS)
+    with pytest.raises(
+        CandidateError, match=f"^surrogate nets:small: {sentence}.* teaches nothing; raise train.queries"
+    ):
+        project.load(train=SMALL | {"labels": "candidate", "queries": queries})
+
+
+def _no_train_archive(folder):
+    images, labels = halves(20, 1)
+    np.savez(folder / "test.npz", test_images=images, test_labels=labels)
+    return "test.npz"
+
+
+def _folder(folder):
+    for label, image in zip(LABELS, halves(2, 0)[0], strict=True):
+        (folder / "scans" / label).mkdir(parents=True)
+        Image.fromarray(image).save(folder / "scans" / label / "one.png")
+    return "scans"
+
+
+def _manifest(folder):
+    _folder(folder)
+    (folder / "scans.csv").write_text("path,label\nscans/left/one.png,left\nscans/right/one.png,right\n")
+    return "scans.csv"
+
+
+def _failing(folder):
+    (folder / "mine.py").write_text("def load(split):\n    raise KeyError(split)\n")
+    return "mine:load"
+
+
+WITHOUT = {
+    _no_train_archive: "test.npz has no 'train_images'",
+    _folder: "scans has no subfolder train: all its images are one split",
+    _manifest: "scans.csv has no column split: all its rows are one split",
+    _failing: r"mine:load\('train'\) raised KeyError",
+}
+
+
+@pytest.mark.parametrize("make", WITHOUT, ids=lambda make: make.__name__)
+def test_a_source_without_a_train_split(make, project):
+    source = make(project.folder)
+    match = (
+        rf"^train: needs a train split of {source} .*{WITHOUT[make]}.*; or leave train out, and name a model in surr"
+    )
+    with pytest.raises(DataError, match=match):
+        project.load(train=SMALL, data=DataSpec(source=source))
+
+
+def test_one_label_teaches_nothing(project):
+    images, _ = halves(20, 1)
+    np.savez(project.folder / "one.npz", train_images=images, train_labels=np.ones((20, 1), int))
+    with pytest.raises(
+        DataError, match=r"^train: every image of the train split is labelled right: that teaches nothing"
+    ):
+        project.load(train=SMALL, data=DataSpec(source="one.npz"))
+
+
+def test_images_of_several_sizes(project):
+    for index, image in enumerate(halves(20, 0)[0]):
+        file = project.folder / "sizes" / "train" / LABELS[index % 2] / f"{index}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).resize((8 + index % 3, 8)).save(file)
+    with pytest.raises(CandidateError, match=r"^surrogate nets:small: .* of 3 sizes, .* set train.preprocess.resize"):
+        project.load(train=SMALL, data=DataSpec(source="sizes"))
+    (own,) = project.load(train=SMALL | {"preprocess": {"resize": [8, 8]}}, data=DataSpec(source="sizes"))
+    assert "20 images" in own.trained
+
+
+def test_phantoms_have_a_train_split(project):
+    (own,) = project.load(train=SMALL | {"epochs": 1}, data=DataSpec(source="phantom:nodule"))
+    assert "256 images" in own.trained
+
+
+def test_findings(tmp_path, project):
+    quarters = np.array([[0, 0], [0, 1], [1, 0], [1, 1]] * 30)
+    images = np.random.default_rng(0).integers(90, 150, (120, 8, 8))
+    images[:, :, :4] += 40 * quarters[:, 0, None, None]
+    images[:, :, 4:] += 40 * quarters[:, 1, None, None]
+    images = images.astype(np.uint8)
+    np.savez(
+        tmp_path / "findings.npz", train_images=images, train_labels=quarters, test_images=images, test_labels=quarters
+    )
+    model = project.model.model_copy(update={"task": "multilabel", "preprocess": project.model.preprocess})
+    several = project_in(tmp_path, model, DataSpec(source="findings.npz"))
+    (own,) = several.load(train=SMALL | {"epochs": 20})
+    assert own.candidate.head.multilabel
+    assert agreement(own, several) > 0.8
+
+
+@pytest.mark.xrays
+def test_x_rays(tmp_path, project, xrays):
+    (tmp_path / "xrays.npz").symlink_to(xrays)
+    model = project.model.model_copy(update={"labels": ("normal", "pneumonia")})
+    real = project_in(tmp_path, model, DataSpec(source="xrays.npz"), candidate=project.candidate)
+    (own,) = real.load(train=SMALL | {"epochs": 8, "preprocess": {"mean": 0.5, "std": 0.2}})
+    assert own.trained == "trained here for 8 epochs on 3,882 images of the train split (the data's labels)"
+    assert agreement(own, real) > 0.7  # 390 of 624 are of disease

@@ -1,0 +1,100 @@
+"""The models that a transfer attack follows, as the policy names them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from halves import LABELS, SMALL, Project, agreement, halves_project
+from safetensors.torch import save_file
+
+from robustcheck.errors import CandidateError
+from robustcheck.models import load_candidate
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Project:
+    return halves_project(tmp_path, monkeypatch)
+
+
+def test_what_is_left_out_is_as_with_the_candidate(project):
+    (own,) = project.load(surrogate="other.safetensors")
+    assert (own.path, own.trained) == ("other.safetensors", None)
+    assert own.candidate.info.labels == LABELS
+    assert own.candidate.info.sha256 != project.candidate.info.sha256
+    assert own.logits.shape == (20, 2)
+    assert agreement(own, project) == 1
+
+
+def test_the_operating_point_is_not_the_candidate_s(project):
+    project.model = project.model.model_copy(update={"positive": "right", "operating_point": (0.9,)})
+    (own,) = project.load(surrogate="other.safetensors")
+    assert own.candidate.head.positive == 1
+    assert own.candidate.head.operating_point is None
+
+
+def test_several_in_the_policy_s_order(project):
+    other = {"path": "other.safetensors", "architecture": "nets:Halves", "architecture_args": {"sharpness": 1.0}}
+    named = project.load(surrogate=[other, "candidate.safetensors"], train=SMALL)
+    assert [own.path for own in named] == ["other.safetensors", "candidate.safetensors", "nets:small"]
+    torch.testing.assert_close(named[0].logits * 10, named[1].logits)
+
+
+NAMED = {
+    "labels": (
+        {"path": "other.safetensors", "labels": ["right", "left"]},
+        "its labels are right, left, and the candidate's left, right: a surrogate has the candidate's labels, in",
+    ),
+    "task": (
+        {"path": "other.safetensors", "task": "multilabel"},
+        "its task is multilabel, and the candidate's multiclass: their readings cannot be compared",
+    ),
+    "ending": ({"path": "other.onxx"}, r"a model's file ends in .*; did you mean '\.onnx'\?"),
+    "missing": ({"path": "absent.onnx"}, r"there is no file .*absent\.onnx"),
+    "weights": (
+        {"path": "other.safetensors", "architecture": "nets:small"},
+        r"the weights in other.safetensors are not those of nets:small .* check surrogate\.architecture and",
+    ),
+    "import": ({"path": "other.safetensors", "architecture": "nets:Halfs"}, r"did you mean 'Halves'\?"),
+    "shape": (
+        {"path": "three.safetensors", "architecture": "nets:small", "architecture_args": {"channels": 3}},
+        r"the surrogate does not take inputs of 1×8×8 .*set surrogate\.preprocess\.channels: 3",
+    ),
+    "scores": (
+        {"path": "other.safetensors", "task": "binary"},
+        r"a binary task has one score a sample; the surrogate gives 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_surrogate_that_cannot_be_used(name, project):
+    entry, sentence = NAMED[name]
+    convolution = {"0.weight": (6, 3, 3, 3), "0.bias": (6,), "5.weight": (2, 24), "5.bias": (2,)}
+    normalisation = {f"1.{name}": (6,) for name in ("weight", "bias", "running_mean", "running_var")}
+    shapes = convolution | normalisation
+    save_file({name: torch.ones(shape) for name, shape in shapes.items()}, project.folder / "three.safetensors")
+    with pytest.raises(CandidateError, match=rf"^surrogate {entry['path']}: .*{sentence}") as caught:
+        project.load(surrogate=entry)
+    assert "\n" not in str(caught.value)
+
+
+def test_binary_is_about_two_labels(project):
+    project.model = project.model.model_copy(update={"labels": ("a", "b", "c")})
+    with pytest.raises(
+        CandidateError, match=r"^surrogate nets:small: its task is binary, and the policy names 3 labels"
+    ):
+        project.load(train=SMALL | {"task": "binary"})
+
+
+def test_a_surrogate_without_gradients(project, monkeypatch):
+    whole = load_candidate
+
+    def without(*arguments, **options):
+        own, logits = whole(*arguments, **options)
+        object.__setattr__(own.network, "no_gradients", "this ONNX candidate gives predictions and no gradients: why")
+        return own, logits
+
+    monkeypatch.setattr("robustcheck.evaluation.surrogates.load_candidate", without)
+    match = "^surrogate other.safetensors: this ONNX surrogate gives predictions and no gradients: why$"
+    with pytest.raises(CandidateError, match=match):
+        project.load(surrogate="other.safetensors")

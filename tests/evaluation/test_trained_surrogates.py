@@ -1,0 +1,170 @@
+"""Surrogates that are trained here, once, and kept."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from halves import NETS, SMALL, Project, agreement, halves_project
+
+from robustcheck.errors import CandidateError
+from robustcheck.evaluation.kept import kept
+from robustcheck.models import training
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Project:
+    return halves_project(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def trainings(monkeypatch) -> list[str]:
+    """The architectures that are trained from here on."""
+    seen, whole = [], training.train
+
+    def counted(spec, *arguments, **options):
+        seen.append(spec.architecture)
+        return whole(spec, *arguments, **options)
+
+    monkeypatch.setattr(training, "train", counted)
+    return seen
+
+
+def test_it_is_trained_on_the_train_split(project):
+    told = []
+    (own,) = project.load(train=SMALL, progress=lambda *step: told.append(step))
+    assert own.path == "nets:small"
+    assert own.trained == "trained here for 8 epochs on 120 images of the train split (the data's labels)"
+    assert agreement(own, project) > 0.9
+    assert (120, 120) in told
+    assert told[-1] == (20, 20)
+
+
+def test_a_task_and_preprocessing_of_its_own(project):
+    own_ways = {"task": "binary", "architecture_args": {"scores": 1, "channels": 3}, "epochs": 1}
+    preprocess = {"channels": 3, "resize": [12, 12], "mean": 0.5, "std": 0.1}
+    (own,) = project.load(train=SMALL | own_ways | {"preprocess": preprocess})
+    assert own.candidate.info.task == "binary"
+    assert own.candidate.preprocess.shape((1, 8, 8)) == (3, 12, 12)
+    assert own.trained.startswith("trained here for 1 epoch on")
+
+
+def test_it_is_trained_once(project, trainings):
+    (first,) = project.load(train=SMALL)
+    (again,) = project.load(train=SMALL)
+    assert len(trainings) == 1
+    assert torch.equal(first.logits, again.logits)
+    assert first.trained == again.trained
+    assert first.candidate.info.sha256 == again.candidate.info.sha256
+    assert len(project.files) == 1
+
+
+CHANGES = {
+    "epochs": {"epochs": 7},
+    "seed": {"seed": 1},
+    "batch": {"batch_size": 32},
+    "preprocess": {"preprocess": {"mean": 0.5}},
+    "task": {"task": "binary", "architecture_args": {"scores": 1}},
+    "answers": {"labels": "candidate", "queries": 50},
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_decides_the_weights_decides_the_file(name, project, trainings):
+    project.load(train=[SMALL, SMALL | CHANGES[name]])
+    assert len(trainings) == len(project.files) == 2
+
+
+def test_so_do_the_code_and_the_data(project, trainings):
+    project.load(train=SMALL)
+    (project.folder / "nets.py").write_text(f"{NETS}\n")
+    project.load(train=SMALL)
+    arrays = dict(np.load(project.folder / "halves.npz"))
+    arrays["train_images"][0, 0, 0] += 1
+    np.savez(project.folder / "halves.npz", **arrays)
+    project.load(train=SMALL)
+    assert len(trainings) == len(project.files) == 3
+
+
+def _cut(content: bytes) -> bytes:
+    return content[:-40]
+
+
+def _blanked(content: bytes) -> bytes:
+    return content[:-40] + bytes(40)
+
+
+def _emptied(_content: bytes) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize("damage", [_cut, _blanked, _emptied])
+def test_a_damaged_file_is_trained_again(damage, project, trainings):
+    (first,) = project.load(train=SMALL)
+    (file,) = project.files
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    (again,) = project.load(train=SMALL)
+    assert len(trainings) == 2
+    assert file.read_bytes() == whole
+    assert torch.equal(first.logits, again.logits)
+
+
+def test_a_training_that_is_cut_short_leaves_nothing(project):
+    def stop(_done, _of):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        project.load(train=SMALL, progress=stop)
+    left = list((project.folder / "cache" / "robustcheck" / "surrogates").iterdir())
+    assert [path.suffix for path in left] == [".lock"]
+
+
+def test_of_two_that_want_it_at_once_one_makes_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = []
+
+    def make():
+        made.append(1)
+        time.sleep(0.2)
+        return {"weight": torch.ones(3)}
+
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: kept("name", make), range(4)))
+    assert len(made) == len(set(paths)) == 1
+
+
+def test_a_folder_that_cannot_be_used(project, monkeypatch):
+    (project.folder / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(project.folder / "file"))
+    match = r"^surrogate nets:small: trained weights cannot be kept in .*: Not a directory; set XDG_CACHE_HOME to"
+    with pytest.raises(CandidateError, match=match):
+        project.load(train=SMALL)
+
+
+TRAINED = {
+    "softmax": (
+        {"architecture_args": {"softmax": True}},
+        "train.architecture: it ends in probabilities, and logits are trained; leave the softmax off",
+    ),
+    "scores": ({"architecture_args": {"scores": 3}}, r"train.architecture: nets:small answers 8 images with scores of"),
+    "arguments": (
+        {"architecture_args": {"width": 3}},
+        r"train.architecture: nets:small\(width=3\) failed: TypeError: ",
+    ),
+    "import": ({"architecture": "nets:smal"}, r"train.architecture: 'nets:smal': .*did you mean 'small'\?"),
+    "channels": ({"preprocess": {"mean": [0.1, 0.2]}}, r"train.preprocess.mean has 2 numbers for 1 channels"),
+    "task": ({"task": "multilabel"}, "its task is multilabel, and the candidate's multiclass"),
+}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_training_that_cannot_be_done(name, project):
+    changes, sentence = TRAINED[name]
+    entry = SMALL | changes
+    with pytest.raises(CandidateError, match=rf"^surrogate {entry['architecture']}: {sentence}") as caught:
+        project.load(train=entry)
+    assert "\n" not in str(caught.value)
