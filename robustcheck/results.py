@@ -138,7 +138,7 @@ class Surrogate:
     trained: str | None = None  # how, if robustcheck trained it
     accuracy: Metric  # its own, on the gate's samples
     agreement: Metric  # share of the samples that it reads as the candidate does
-    turned: Metric  # share of the attacked samples that it misreads itself where the attack on it ended
+    turned: Metric  # share of the searched samples that the surrogates misread themselves where the search ended
 
 
 @dataclass(frozen=True, kw_only=True)

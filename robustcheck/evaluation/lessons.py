@@ -12,7 +12,7 @@ import torch
 
 from robustcheck.data import Samples, load_samples
 from robustcheck.errors import CandidateError, DataError
-from robustcheck.models import Candidate
+from robustcheck.models import Candidate, LabelOracle
 from robustcheck.models.head import NO_ANSWER
 from robustcheck.models.loading import as_shares, by_shape
 from robustcheck.models.preprocess import Preprocess
@@ -137,9 +137,10 @@ def lessons(spec: TrainSpec, samples: Samples, candidate: Candidate) -> Lessons:
 def _ask(candidate: Candidate, samples: Samples, indexes: Sequence[int]) -> dict[int, int]:
     """What the candidate decides about each of these samples."""
     answers: dict[int, int] = {}
+    oracle = LabelOracle(candidate, samples=len(samples), limit=1)
     for group in by_shape([samples.shape_of(index) for index in indexes]):
         for start in range(0, len(group), _ASKED):
             chunk = [indexes[place] for place in group[start : start + _ASKED]]
-            logits = candidate.logits(as_shares(samples, chunk, candidate.device))
-            answers |= zip(chunk, candidate.head.decide(logits).tolist(), strict=True)
+            labels = oracle.labels(torch.tensor(chunk), as_shares(samples, chunk, candidate.device))
+            answers |= zip(chunk, labels.tolist(), strict=True)
     return answers

@@ -194,7 +194,7 @@ class Loop(ABC, Generic[AttackT]):
             ends=np.full(len(entering), self._ends()),
             attempt=np.full(len(entering), self._attempt()),
             label=label,
-            aim=torch.tensor(aims, device=device) if aims else label,
+            aim=torch.tensor(aims, device=device) if aims else label.clone(),
             step=torch.zeros(len(entering), dtype=torch.int64, device=device),
             keys=draws.keys,
             clean=clean,

@@ -21,10 +21,20 @@ CALLABLE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 _MOST_BESIDE = 2000  # files of a folder that are looked through for what was meant
 
 
-def artefact(model: dict[str, Any], at: KeyPath, folder: Path, spec: type[BaseModel]) -> Found:
-    """Whether a model's file is there, of a format that is read, and goes with the keys beside it."""
-    path, architecture = model.get("path"), model.get("architecture")
-    yield from reference(architecture, (*at, "architecture"))
+def artefact(
+    model: dict[str, Any], at: KeyPath, folder: Path, spec: type[BaseModel], *, built: bool = False
+) -> Found:
+    """Whether a model's file is there, of a format that is read, and goes with the keys beside it.
+
+    Args:
+        model: the section.
+        at: where it stands.
+        folder: the policy's.
+        spec: what may stand in it.
+        built: an architecture is known from elsewhere.
+    """
+    path = model.get("path")
+    yield from reference(model.get("architecture"), (*at, "architecture"))
     if not isinstance(path, str) or not path:
         return
     suffix = Path(path).suffix.lower()
@@ -36,13 +46,13 @@ def artefact(model: dict[str, Any], at: KeyPath, folder: Path, spec: type[BaseMo
         )
     elif reason := not_there(path, folder, STATE_DICTS | WHOLE_MODELS, file=True):
         yield (*at, "path"), reason
-    yield from _architecture(model, at, suffix, spec)
-
-
-def _architecture(model: dict[str, Any], at: KeyPath, suffix: str, spec: type[BaseModel]) -> Found:
-    """Whether the file and the network's source fit each other."""
     whole = suffix != ".safetensors" and model.get("trust") == "pickle"
-    if suffix in STATE_DICTS and not whole and not stands("architecture", model, spec):
+    yield from _architecture(model, at, suffix, built=built or whole or stands("architecture", model, spec))
+
+
+def _architecture(model: dict[str, Any], at: KeyPath, suffix: str, *, built: bool) -> Found:
+    """Whether the file and the network's source fit each other."""
+    if suffix in STATE_DICTS and not built:
         yield (
             (*at, "path"),
             f"a state dict ({suffix}) needs {_named(at)}.architecture, the 'module:callable' that builds its network",

@@ -11,7 +11,7 @@ from robustcheck.policy.fields import Number, QuantityField, RestartsField, Shar
 
 SamplesField = Annotated[StrictInt, Field(ge=2, le=100_000, multiple_of=2)]
 MomentumField = Annotated[Number, Field(ge=0, lt=1)]
-_SAMPLES = "queries of an estimate of the gradient, in pairs x + σu, x - σu"
+_SAMPLES = "an even number: queries of an estimate of the gradient, in pairs x + σu, x - σu"
 _SIGMA = "σ, how far from the point an estimate asks (at least one grey level with oracle: stored)"
 _STEP = "size of a step, as a share of the radius of the ball, which shrinks to epsilon"
 _MOMENTUM = "share of the earlier estimates that is kept"
@@ -92,7 +92,9 @@ class LabelOnlySpec(AttackEntry):
     knowledge = "label"
 
     name: Literal["label_only"]
-    samples: SamplesField = Field(50, description="scores of an estimate of the gradient, in pairs x + σu, x - σu")
+    samples: SamplesField = Field(
+        50, description="an even number: scores of an estimate of the gradient, in pairs x + σu, x - σu"
+    )
     copies: Annotated[StrictInt, Field(ge=1, le=1000)] = Field(
         1, description="noisy copies that a score is made of (the paper has 50; more directions are worth more)"
     )

@@ -28,7 +28,7 @@ def find(gate: dict[str, Any], at: KeyPath, model: dict[str, Any], folder: Path)
     for surrogate, place in _each(attack, "surrogate", at):
         keys = {"path": surrogate} if isinstance(surrogate, str) else surrogate
         if isinstance(keys, dict):
-            yield from model_checks.artefact(keys, place, folder, SurrogateSpec)
+            yield from model_checks.artefact(keys, place, folder, SurrogateSpec, built="architecture" in model)
             yield from model_checks.preprocess(keys, place)
             yield from _labels(keys, place, model)
             yield from _task(keys, place, model)
