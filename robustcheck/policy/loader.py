@@ -19,7 +19,7 @@ from robustcheck.policy.attack_specs import ASK_AN_ORACLE, AttackSpec
 from robustcheck.policy.bounds import Bound
 from robustcheck.policy.model_spec import ModelSpec
 from robustcheck.policy.quantities import Quantity
-from robustcheck.policy.query_specs import PartialInformationSpec
+from robustcheck.policy.query_specs import NoiseSpec, PartialInformationSpec
 from robustcheck.policy.schema import DataSpec, GateSpec, PolicyFile
 from robustcheck.policy.transfer_spec import TransferSpec
 from robustcheck.policy.tree import Mistake, Tree
@@ -61,12 +61,14 @@ class Gate:
     def family(self) -> tuple[object, ...] | None:
         """Gates of one family may use each other's counterexamples: their adversaries want, know and may ask the same.
 
-        A counterexample that took more queries than a gate allows is none of its adversary's, so limits are equal; nor
+        Noise is what others are compared with, and shares nothing. A counterexample that took more queries than a gate allows is none of its adversary's, so limits are equal; nor
         does who has one surrogate know what another one shows.
         """
         if self.attack is None:
             return None
         own: tuple[object, ...] = (self.queries, self.oracle, self.top_k) if self.asks else ()
+        if isinstance(self.attack, NoiseSpec):
+            own += ("noise",)
         if isinstance(self.attack, TransferSpec):
             own = (self.attack.model_dump_json(include={"surrogate", "train"}),)
         return (self.goal, self.target or "", self.knowledge, self.norm, *own)

@@ -1,0 +1,128 @@
+"""Attacks that only ask, against linear networks whose smallest adversarial perturbation is known."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from searching import search
+from test_closed_forms import DEEP, _problem
+
+from robustcheck.attacks import build
+from robustcheck.policy import ATTACKS
+from robustcheck.threats import Goal, L2Ball, LinfBall
+
+GOAL = Goal(labels=2)
+ASKING = [name for name, spec in ATTACKS.items() if spec.knowledge in ("scores", "top-k", "label")]
+SEARCHING = [name for name in ASKING if name != "noise"]
+IN_L2 = [name for name in SEARCHING if not ATTACKS[name].linf_only]
+
+
+def _attack(name, ball, queries, *, stored=False, goal=GOAL, **parameters):
+    (attack,) = build(ATTACKS[name](name=name, **parameters), ball, goal, queries=queries, stored=stored)
+    return attack
+
+
+@pytest.mark.parametrize("name", SEARCHING)
+def test_in_linf_the_optimum_is_reached_within_a_quarter_and_never_passed(name):
+    network, images, truth, smallest = _problem(labels=2, seed=2, count=40)
+    ball = LinfBall(levels=12, maximum=255)
+    found = search(_attack(name, ball, 4000), network, images, truth, ball, count=2, queries=4000)
+    assert {row for row in range(40) if smallest[row] * 1.25 <= 12} <= set(found.hits)
+    assert not set(found.hits) & {row for row in range(40) if smallest[row] > 12}
+    assert 5 < len(found.hits) < 40
+
+
+@pytest.mark.parametrize("name", IN_L2)
+def test_in_l2_the_optimum_is_reached_within_a_quarter_and_never_passed(name):
+    network, images, truth, smallest = _problem(labels=2, seed=2, maximum=DEEP, dual=2)
+    levels = float(np.median(smallest))
+    ball = L2Ball(levels=Fraction(levels), maximum=DEEP)
+    found = search(_attack(name, ball, 4000), network, images, truth, ball, count=2, queries=4000)
+    assert {row for row in range(30) if smallest[row] * 1.25 <= levels} <= set(found.hits)
+    assert not set(found.hits) & {row for row in range(30) if smallest[row] > levels}
+
+
+@pytest.mark.parametrize("name", SEARCHING)
+def test_three_labels_are_turned_within_half_the_optimum(name):
+    network, images, truth, smallest = _problem(labels=3, seed=3, count=40)
+    ball = LinfBall(levels=16, maximum=255)
+    attack = _attack(name, ball, 4000, goal=Goal(labels=3))
+    found = search(attack, network, images, truth, ball, count=3, queries=4000)
+    assert {row for row in range(40) if smallest[row] * 1.5 <= 16} <= set(found.hits)
+    assert not set(found.hits) & {row for row in range(40) if smallest[row] > 16}
+
+
+@pytest.mark.parametrize("name", ["nes", "square", "label_only", "hopskipjump", "partial_information"])
+def test_a_target_is_reached_and_no_other_label_will_do(name):
+    network, images, truth, _ = _problem(labels=3, seed=3, count=40)
+    ball, goal = LinfBall(levels=30, maximum=255), Goal(labels=3, kind="targeted", target=1)
+    others = [row for row in range(40) if int(truth[row]) != 1]
+    wanted = [row for row in range(40) if int(truth[row]) == 1]
+    found = search(
+        _attack(name, ball, 3000, goal=goal), network, images, truth, ball, count=3, queries=3000, goal=goal,
+        order=others, elsewhere=lambda _sample, attempt: torch.from_numpy(images[wanted[attempt]]).float() / 255,
+    )  # fmt: skip
+    assert len(found.hits) > 5
+    assert {hit.decision for hit in found.hits.values()} == {1}
+
+
+@pytest.mark.parametrize("name", SEARCHING)
+def test_queries_that_are_rounded_to_grey_levels_turn_samples_too(name):
+    network, images, truth, smallest = _problem(labels=2, seed=2, count=40)
+    ball = LinfBall(levels=12, maximum=255)
+    attack = _attack(name, ball, 4000, stored=True)
+    found = search(attack, network, images, truth, ball, count=2, queries=4000, stored=True)
+    easy = {row for row in range(40) if smallest[row] * 2 <= 12}
+    assert easy
+    assert easy <= set(found.hits)
+    assert found.engine.trace.unstorable == 0, "what was asked about is what was judged"
+
+
+@pytest.mark.parametrize("name", ASKING)
+@settings(max_examples=8)
+@given(seed=st.integers(0, 1000), levels=st.integers(1, 20), queries=st.integers(130, 500))
+def test_counterexamples_lie_in_the_ball_and_no_sample_costs_more_than_its_limit(name, seed, levels, queries):
+    network, images, truth, _ = _problem(labels=2, seed=seed, count=6)
+    if len(truth.unique()) < 2:
+        return  # nothing to start from
+    ball = LinfBall(levels=levels, maximum=255)
+    found = search(_attack(name, ball, queries), network, images, truth, ball, count=2, queries=queries)
+    counts = found.engine.oracle.counts
+    assert (counts <= queries).all()
+    for sample, hit in found.hits.items():
+        assert np.abs(hit.stored.astype(int) - images[sample].astype(int)).max() <= levels
+        assert hit.queries == counts[sample] >= 1
+        assert hit.decision != truth[sample]
+
+
+@pytest.mark.parametrize("batch", [1, 5, 64])
+@pytest.mark.parametrize("name", ASKING)
+def test_neither_batch_nor_order_nor_a_second_run_changes_a_counterexample(name, batch):
+    network, images, truth, _ = _problem(labels=2, seed=5, count=12)
+    ball = LinfBall(levels=14, maximum=255)
+
+    def run(batch, order=None):
+        attack = _attack(name, ball, 600)
+        found = search(attack, network, images, truth, ball, count=2, queries=600, batch=batch, order=order)
+        return found.found, found.engine.oracle.counts.tolist()
+
+    expected = run(16)
+    assert expected[0] or name == "noise"
+    assert run(batch) == expected
+    assert run(16, order=list(reversed(range(12)))) == expected
+
+
+@pytest.mark.parametrize("name", SEARCHING)
+def test_no_attack_breaks_fewer_than_noise_does(name):
+    network, images, truth, _ = _problem(labels=2, seed=7, count=40)
+    ball = LinfBall(levels=20, maximum=255)
+    broken = {
+        kind: len(search(_attack(kind, ball, 500), network, images, truth, ball, count=2, queries=500).hits)
+        for kind in ("noise", name)
+    }
+    assert 0 < broken["noise"] <= broken[name]
