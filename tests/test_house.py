@@ -59,9 +59,8 @@ def test_every_attack_of_the_schema_can_be_built_and_no_other():
     from robustcheck.threats import Goal, LinfBall
 
     for name, spec in ATTACKS.items():
-        attacks = build(
-            spec.model_validate({"name": name}), LinfBall(levels=2, maximum=255), Goal(labels=2), queries=999
-        )
+        ball = LinfBall(levels=2, maximum=255)
+        attacks = build(spec.model_validate({"name": name}), ball, Goal(labels=2), queries=999)
         assert attacks
         assert all((attack.steps if attack.asks == "gradient" else attack.queries) >= 1 for attack in attacks)
         assert len({attack.name for attack in attacks}) == len(attacks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import sqrt
 from pathlib import Path
 
@@ -77,9 +78,8 @@ def test_no_estimate_depends_on_others_in_the_batch_or_on_how_many_pairs_go_at_o
     images = torch.rand(5, 1, 6, 6)
     together = _estimated(lambda x, rows: (x * weight[rows]).flatten(1).sum(dim=1), images, 20)
     for row in range(5):
-        alone = _estimated(
-            lambda x, _rows: (x * weight[row]).flatten(1).sum(dim=1), images[row : row + 1], 20, rows=[row]
-        )  # noqa: B023
+        own = weight[row]
+        alone = _estimated(lambda x, _, w=own: (x * w).flatten(1).sum(dim=1), images[row : row + 1], 20, rows=[row])
         torch.testing.assert_close(alone[0], together[row], atol=2e-2, rtol=1e-3)
 
 
@@ -111,10 +111,8 @@ def test_on_xrays_the_cosine_is_the_same_in_any_batch_and_grows_with_the_samples
         parts = []
         for start in range(0, 64, batch):
             chosen = range(start, start + batch)
-            own = labels[start : start + batch]
-            parts.append(
-                _estimated(lambda x, r, o=own: margins(x, r, o), images[start : start + batch], pairs, rows=chosen)
-            )
+            own = partial(margins, of=labels[start : start + batch])
+            parts.append(_estimated(own, images[start : start + batch], pairs, rows=chosen))
         return float(_cosines(torch.cat(parts), gradient).mean())
 
     alone, together = cosine(25, 1), cosine(25, 64)

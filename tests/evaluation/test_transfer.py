@@ -96,9 +96,12 @@ def test_the_candidate_is_asked_about_the_ends_of_searches_and_nothing_else(rest
 
     def tapped(gate, setting, **kwargs):
         forward = setting.candidate.network.forward
-        network = replace(
-            setting.candidate.network, forward=lambda inputs: (asked.append(len(inputs)), forward(inputs))[1]
-        )
+
+        def count(inputs):
+            asked.append(len(inputs))
+            return forward(inputs)
+
+        network = replace(setting.candidate.network, forward=count)
         return run_gate(gate, replace(setting, candidate=replace(setting.candidate, network=network)), **kwargs)
 
     monkeypatch.setattr("robustcheck.evaluation.evaluation.run_gate", tapped)
@@ -153,10 +156,8 @@ gates:
 """
     )
     data, stolen = run(load_policy(tmp_path / "policy.yaml"), folder=tmp_path / "out").gates
-    for gate, words in (
-        (data, "120 images of the train split"),
-        (stolen, "the candidate's own answers about 80 images"),
-    ):
+    told = "120 images of the train split", "the candidate's own answers about 80 images"
+    for gate, words in zip((data, stolen), told, strict=True):
         (surrogate,) = gate.surrogates
         assert words in surrogate.trained
         assert surrogate.path == "nets:small"
