@@ -61,8 +61,8 @@ class Gate:
     def family(self) -> tuple[object, ...] | None:
         """Gates of one family may use each other's counterexamples: their adversaries want, know and may ask the same.
 
-        Noise is what others are compared with, and shares nothing. A counterexample that took more queries than a gate allows is none of its adversary's, so limits are equal; nor
-        does who has one surrogate know what another one shows.
+        A counterexample that took more queries than a gate allows is none of its adversary's, so limits are equal; nor
+        does who has one surrogate know what another one shows. Noise, with which others are compared, shares nothing.
         """
         if self.attack is None:
             return None
