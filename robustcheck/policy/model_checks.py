@@ -21,9 +21,7 @@ CALLABLE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 _MOST_BESIDE = 2000  # files of a folder that are looked through for what was meant
 
 
-def artefact(
-    model: dict[str, Any], at: KeyPath, folder: Path, spec: type[BaseModel], *, built: bool = False
-) -> Found:
+def artefact(model: dict[str, Any], at: KeyPath, folder: Path, spec: type[BaseModel], *, built: bool = False) -> Found:
     """Whether a model's file is there, of a format that is read, and goes with the keys beside it.
 
     Args:

@@ -1,0 +1,91 @@
+"""How much carries over from one network to another: `python -m benchmarks.transfer`.
+
+Each network stands in for each other one, in both directions: the shipped CNN, the same architecture trained again
+from other weights, networks of other architectures, and, as what there is to be found, each network for itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from benchmarks.arguments import add_common, positive
+from benchmarks.candidates import CANDIDATES, Candidate, cache
+from benchmarks.gating import described, gated
+from benchmarks.images import LABELS, Split
+from benchmarks.machine import describe
+from benchmarks.training import ensure
+from robustcheck.models.training import train
+from robustcheck.policy import ModelSpec, TrainSpec
+
+EPOCHS, SEED = 10, 1
+
+
+def trained_again(archive: Path) -> Candidate:
+    """The standard CNN's architecture, trained by robustcheck as a surrogate would be; kept in the user's cache."""
+    standard = CANDIDATES["cnn-standard"]
+    weights = cache() / f"cnn-again-{EPOCHS}-{SEED}.safetensors"
+    assert standard.module is not None
+    if not weights.is_file():
+        split = Split.read(archive, "train")
+        spec = TrainSpec(architecture=standard.architecture, epochs=EPOCHS, seed=SEED)
+        model = ModelSpec(
+            path="x.pt", architecture=standard.architecture, task="multiclass", labels=LABELS,
+            preprocess=standard.preprocess.policy(),
+        )  # fmt: skip
+        state = train(
+            spec,
+            model,
+            folder=standard.module.parent,
+            images=lambda numbers: split.images[list(numbers)],
+            readings=split.labels,
+            device=torch.device("cpu"),
+        )
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        save_file(state, weights.with_suffix(".tmp"))
+        weights.with_suffix(".tmp").replace(weights)
+    return replace(standard, name="cnn-again", title="the CNN, trained again", shipped=weights)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print a table for each ε."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.transfer", description=__doc__)
+    parser.add_argument("--others", nargs="*", choices=list(CANDIDATES), default=["resnet18"], metavar="NAME")
+    parser.add_argument("--epsilon", nargs="+", default=["4/255", "8/255"], help="budgets in L∞")
+    parser.add_argument("--images", type=positive, default=200, help="X-rays of the test split (default: 200)")
+    add_common(parser, rounds=1)
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    for name in given.others:
+        ensure(CANDIDATES[name], given.archive)
+    again = trained_again(given.archive)
+    networks = [CANDIDATES["cnn-standard"], again, CANDIDATES["cnn-hardened"], *(CANDIDATES[n] for n in given.others)]
+    modules = sorted({network.module for network in networks if network.module})
+    print(f"Measured by `python -m benchmarks.transfer`, {describe()}; {given.images} X-rays.\n")
+    for epsilon in given.epsilon:
+        print(f"Accuracy that is left of each candidate at ε = {epsilon}; in brackets, how often they read alike.\n")
+        print(f"| candidate | clean | {' | '.join(f'from {network.name}' for network in networks)} |")
+        print(f"|---|---:|{'---:|' * len(networks)}")
+        for candidate in networks:
+            gates: list[dict[str, Any]] = [{"id": "clean"}]
+            for network in networks:
+                attack = {"name": "transfer", "surrogate": described(network)}
+                gates.append({"id": network.name, "attack": attack, "epsilon": epsilon})
+            found = gated(candidate, gates, given.archive, samples=given.images, beside=modules)
+            left = [f"{found['clean'].metrics['accuracy'].value:.3f}"]
+            for network in networks:
+                (surrogate,) = found[network.name].surrogates
+                left.append(f"{found[network.name].metrics['accuracy'].value:.3f} ({surrogate.agreement.value:.2f})")
+            print(f"| {candidate.name} | {' | '.join(left)} |", flush=True)
+        print()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
