@@ -8,8 +8,6 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,6 @@ from safetensors.torch import load_file
 from robustcheck.errors import CandidateError, RobustcheckError
 from robustcheck.importing import import_callable, own_sources
 from robustcheck.models.artefact import check_archive
-from robustcheck.models.layout import channels_together
 from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
 from robustcheck.policy import ModelSpec
 
@@ -44,17 +41,13 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
     module.eval().to(device)
     freeze(module)
     dtype = dtype_of(module)
-    network = Network(
+    return Network(
         forward=in_dtype(module, dtype),
         device=device,
         module=module if dtype == torch.float32 else None,
         takes=takes(module),
         sources=tuple(sources),
     )
-    convolves = any(isinstance(layer, torch.nn.Conv2d) for layer in module.modules())
-    if network.module is None or device.type != "cpu" or not convolves:
-        return network
-    return replace(network, tried=partial(channels_together, network))
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
