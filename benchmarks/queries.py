@@ -134,11 +134,16 @@ def compare(pair: str, candidate: str, archive: Path, given: argparse.Namespace)
         title = OURS if contender == OURS else PEERS[pair][contender].title
         seconds = [one["seconds"] for one in found]
         images, middle = median(one["images"] for one in found), median(seconds)
-        lines.append(
-            f"| {title} | {middle:.2f} ({min(seconds):.2f}–{max(seconds):.2f}) | {images:,.0f} | {images / middle:,.0f} | "
-            f"{found[0]['attacked'] / middle:.1f} | {np.mean([one['left'] for one in found]):.3f} | "
-            f"{'' if contender == OURS else f'{middle / own:.1f} ×'} |"
+        cells = (
+            title,
+            f"{middle:.2f} ({min(seconds):.2f}–{max(seconds):.2f})",
+            f"{images:,.0f}",
+            f"{images / middle:,.0f}",
+            f"{attacked / middle:.1f}",
+            f"{np.mean([one['left'] for one in found]):.3f}",
+            "" if contender == OURS else f"{middle / own:.1f} ×",
         )
+        lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 
 

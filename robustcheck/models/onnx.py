@@ -20,7 +20,7 @@ from robustcheck.policy import ModelSpec, PreprocessSpec
 
 _NO_TWIN = "this ONNX candidate gives predictions and no gradients, which this attack needs: "
 _AT_ONCE = 4  # images that a gradient is tried on
-_REFUSED = "export the network again, or use an attack that asks for scores only (square)"
+_REFUSED = "export the network again, or use an attack that only asks (square, nes, label_only) or transfer"
 
 
 def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: torch.device) -> Network:
