@@ -17,11 +17,10 @@ from benchmarks.images import write_part
 from benchmarks.job import Job
 from benchmarks.libraries import BARE, LIBRARIES
 from benchmarks.ours import WAYS
-from benchmarks.processes import measure, train
+from benchmarks.processes import QUIET, measure, train
 from benchmarks.results import Record, section
 
 LEVELS = [1, 2, 4, 8]
-QUIET = 0.1  # the share of the machine that others may take before one is told
 EXPLANATION = """\
 PGD in the L∞ ball at 1, 2, 4 and 8 /255 from one random start, in steps of 2.5 · ε / steps. Everyone gets the same
 candidate, images, batch and threads, in turn, each in a process of its own. What is measured, and where the comparison

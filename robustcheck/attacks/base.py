@@ -56,6 +56,7 @@ class Answers:
 
     loss: torch.Tensor  # (M,) the objective; where only labels are told, 1 for a wanted reading and -1 for another
     fooled: torch.Tensor  # (M,) bool: the candidate reads the image as the adversary wants; not yet adjudicated
+    shown: torch.Tensor  # (M,) bool: that, or the wanted label is among the best few that are told
 
 
 class Attack(Protocol):
@@ -120,7 +121,7 @@ class QueryAttack(Attack, Protocol):
 
     @property
     def block(self) -> int:
-        """How many images a row asks about in a turn, at least."""
+        """How many images a row may ask about in a turn."""
 
     @property
     def elsewhere(self) -> bool:

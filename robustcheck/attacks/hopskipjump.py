@@ -39,7 +39,7 @@ class HopSkipJump:
     least_offset: float = 1e-5  # of a pixel, from the point to where an estimate asks: what float32 can tell apart
     name: str = "hopskipjump"
     asks: Literal["label"] = "label"
-    block: int = 1
+    block: int = _AT_ONCE
     elsewhere: bool = True
     follows: bool = True
     restarts: int = 1

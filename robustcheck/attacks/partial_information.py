@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import sqrt
 from typing import Literal
 
 import torch
@@ -17,32 +18,34 @@ from robustcheck.attacks.base import Answers, Queries, State, merged, one_each, 
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.estimate import Estimate
 from robustcheck.attacks.objectives import Objective
-from robustcheck.threats import Ball
+from robustcheck.threats import Ball, LinfBall
 
 _LEAST_GAIN = 0.02  # of the radius: what a smaller ball gains beyond ε
+_ARRIVED = 1e-5  # of ε: what float32 images are off their distance by
 _SMALLEST_STEP = 2.0**-4  # of the first
-_AT_ONCE = 32  # queries of a row in one turn, for pairs of one copy
+_AT_ONCE = 16  # queries of a row in one turn, or a pair with all its copies
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartialInformation:
     """Alternates between an estimate of the gradient and tries of a smaller ball, each with a step along it.
 
-    A try that is not read as wanted halves what the ball loses, and then the step; when both are small another estimate
-    is made. A try that is read so moves the search, and what the ball loses grows again.
+    A try at which the wanted label is not among those that are told halves what the ball loses; when that is small, the
+    step is tried in the ball as it is, then halved. Any other try moves the search, and what the ball loses grows.
+    Another estimate is made after a step with which the ball did not shrink, and when the step is small.
     """
 
     objective: Objective
     queries: int
     samples: int  # scores of an estimate, even
-    sigma: float  # σ, as a share of the full range
+    sigma: float | None  # σ, of a pixel, as a share of the full range; None: a quarter of ε, in L2 of the whole offset
     step: float  # of the ball's radius
     momentum: float
     asks: Literal["top-k", "label"]
     copies: int = 1  # whose share of wanted readings is a point's score
-    radius: float = 0.0  # of their noise, as a share of the full range
+    radius: float | None = None  # of their noise, as `sigma`
+    least_offset: float = 0.0  # of a pixel, that changes an image at all, as a share of the full range
     name: str = "partial_information"
-    block: int = 1
     elsewhere: bool = True
     follows: bool = True
     restarts: int = 1
@@ -52,7 +55,13 @@ class PartialInformation:
 
     @cached_property
     def _estimate(self) -> Estimate:
-        return Estimate(pairs=self.samples // 2, sigma=self.sigma, at_once=max(1, _AT_ONCE // (2 * self.copies)))
+        # In units of σ, which may depend on the image's size: of an estimate only the direction is used.
+        return Estimate(pairs=self.samples // 2, sigma=1.0, at_once=max(1, _AT_ONCE // (2 * self.copies)))
+
+    @property
+    def block(self) -> int:
+        """The most images of a turn."""
+        return 2 * self._estimate.most * self.copies
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """At an image that is read as wanted, and with tries of a smaller ball: nothing is known about the slope."""
@@ -73,7 +82,7 @@ class PartialInformation:
         if trying.any():
             parts.append((trying, one_each(self._ahead(part(state, trying), clean[trying], ball))))
         if not trying.all():
-            parts.append((~trying, self._around(part(state, ~trying), Draws(keys=draws.keys[~trying]))))
+            parts.append((~trying, self._around(part(state, ~trying), ball, Draws(keys=draws.keys[~trying]))))
         return together(*parts)
 
     def learn(
@@ -82,15 +91,15 @@ class PartialInformation:
         """Move where a try was read as wanted; take an estimate's answers in."""
         trying, told = state["trying"], queries.table(answers.loss)
         if trying.any():
-            fooled = queries.table(answers.fooled)[trying, 0]
-            state = merged(state, trying, self._tried(part(state, trying), fooled, clean[trying], ball))
+            held = queries.table(answers.shown)[trying, 0]
+            state = merged(state, trying, self._tried(part(state, trying), held, clean[trying], ball))
         if not trying.all():
             assert queries.noise is not None
             state = merged(state, ~trying, self._estimated(part(state, ~trying), told[~trying], queries.noise, ball))
         return state
 
     def best(self, state: State) -> torch.Tensor:
-        """The nearest image that is read as wanted."""
+        """The last image that held the wanted label."""
         return state["images"]
 
     # --- tries ---
@@ -100,41 +109,46 @@ class PartialInformation:
         moved = state["images"] + per_row(state["size"] * state["radius"]) * ball.steepest(state["mean"])
         return ball.within(moved, clean, smaller)
 
-    def _tried(self, state: State, fooled: torch.Tensor, clean: torch.Tensor, ball: Ball) -> State:
+    def _tried(self, state: State, held: torch.Tensor, clean: torch.Tensor, ball: Ball) -> State:
         ahead = self._ahead(state, clean, ball)
-        images = torch.where(per_row(fooled), ahead, state["images"])
-        radius = torch.where(fooled, ball.norm(ahead - clean).clamp_min(ball.radius), state["radius"])
+        images = torch.where(per_row(held), ahead, state["images"])
+        radius = torch.where(held, ball.norm(ahead - clean).clamp_min(ball.radius), state["radius"])
         left = radius - ball.radius  # what the ball may still lose
         least = torch.minimum(_LEAST_GAIN * radius, left)
+        arrived = left <= _ARRIVED * ball.radius
 
-        gain = torch.where(fooled, 2 * state["gain"], state["gain"] / 2)
-        gives_up = ~fooled & (gain < least)
-        shorter = gives_up & (state["size"] > _SMALLEST_STEP * self.step)
+        gain = torch.where(held, 2 * state["gain"], state["gain"] / 2)
+        gives_up = ~held & ((gain < least) | arrived)
+        # Where no smaller ball will do, a step in this one may, away from the border; then the slope is another.
+        moves_only, without_slope = state["gain"] <= 0, ~state["mean"].flatten(1).any(dim=1)
+        shorter = gives_up & moves_only & (state["size"] > _SMALLEST_STEP * self.step)
         size = torch.where(shorter, state["size"] / 2, state["size"])
-        # Within ε, but not verified there: only another slope helps.
-        estimate = (gives_up & ~shorter) | (fooled & (left <= 0))
-        first = state["mean"].flatten(1).any(dim=1).logical_not() & gives_up  # without a slope no step is any shorter
-        estimate |= first
+        estimate = (gives_up & ((moves_only & ~shorter) | without_slope)) | (held & (moves_only | arrived))
         return {
             "images": images,
             "radius": radius,
-            "gain": torch.where(gives_up, least, torch.minimum(gain, left)),
+            "gain": torch.where(gives_up | arrived, 0, torch.minimum(gain, left)),
             "size": torch.where(estimate, self.step, size),
             "trying": ~estimate,
         }
 
     # --- estimates ---
 
-    def _around(self, state: State, draws: Draws) -> Queries:
+    def _around(self, state: State, ball: Ball, draws: Draws) -> Queries:
         """Pairs around the point, each with its noisy copies."""
         noise, pairs = self._estimate.noise(state, draws), self._estimate.asked(state)
-        offset = torch.cat([noise, -noise], dim=1) * self.sigma
+        offset = torch.cat([noise, -noise], dim=1) * self._size(self.sigma, state, ball)
         images = (state["images"][:, None] + offset).repeat_interleave(self.copies, dim=1)
         if self.copies > 1:
             copies = draws.uniform(images.shape[1:], at=-1 - state["turn"])
-            images = images + (2 * copies - 1) * self.radius
+            images = images + (2 * copies - 1) * self._size(self.radius, state, ball)
         asked = torch.cat([pairs, pairs], dim=1).repeat_interleave(self.copies, dim=1)
         return Queries(images=images.flatten(0, 1)[asked.flatten()], asked=asked, noise=noise)
+
+    def _size(self, given: float | None, state: State, ball: Ball) -> float:
+        """Of a pixel's offset, as a share of the full range."""
+        pixels = 1 if isinstance(ball, LinfBall) else state["images"][0].numel()
+        return max(self.least_offset, ball.radius / 4 / sqrt(pixels) if given is None else given)
 
     def _estimated(self, state: State, told: torch.Tensor, noise: torch.Tensor, ball: Ball) -> State:
         width = 2 * self._estimate.most * self.copies

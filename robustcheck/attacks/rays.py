@@ -71,13 +71,14 @@ class RayS:
         onward = found | (~bisecting & ~fooled)
 
         sign = torch.where(per_row(found), state["tried"], state["sign"])
+        distance = torch.where(found, high, state["distance"])
         level, place = self._next(state, clean[0].numel())
         level, place = torch.where(onward, level, state["level"]), torch.where(onward, place, state["place"])
         return {
-            "images": queries.images,
+            "images": (clean + per_row(distance) * sign).clamp(0, 1),
             "sign": sign,
             "tried": torch.where(per_row(onward), self._turned(sign, level, place), state["tried"]),
-            "distance": torch.where(found, high, state["distance"]),
+            "distance": distance,
             "low": low,
             "high": high,
             "bisecting": ~onward,
@@ -86,7 +87,7 @@ class RayS:
         }
 
     def best(self, state: State) -> torch.Tensor:
-        """The last point that was asked about."""
+        """The nearest point that is known to be read as wanted, if there is one."""
         return state["images"]
 
     def _next(self, state: State, size: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -124,16 +124,17 @@ class Asking(Loop[QueryAttack]):
         if isinstance(self.oracle, TopKOracle):
             values, labels, readings = self.oracle.top(samples, images)
             fooled = self.goal.met(readings, label)
+            shown = fooled | (labels == aim[:, None]).any(dim=1)
             loss = _odds_of_aim(values, labels, aim)
         elif isinstance(self.oracle, LabelOracle):
-            fooled = self.goal.met(self.oracle.labels(samples, images), label)
+            fooled = shown = self.goal.met(self.oracle.labels(samples, images), label)
             loss = torch.where(fooled, 1.0, -1.0)
         else:
             logits = self.oracle.scores(samples, images)
-            fooled = self.goal.met(head.decide(logits), label)
+            fooled = shown = self.goal.met(head.decide(logits), label)
             loss = self.attack.objective(head.at_operating_point(logits), label, aim)
         self._note_moved(rows, queries, loss)
-        return Answers(loss=loss, fooled=fooled)
+        return Answers(loss=loss, fooled=fooled, shown=shown)
 
     def _note_moved(self, rows: Rows, queries: Queries, loss: torch.Tensor) -> None:
         """Rows whose answers change have something to follow."""
@@ -175,7 +176,7 @@ class Asking(Loop[QueryAttack]):
         verdict = self._propose(proposed, stored)
         if not verdict.all():
             refuted = torch.from_numpy(~verdict).to(images.device)
-            self._note_refuted(stored[refuted], proposed.label[refuted])
+            self._note_refuted(stored[refuted], proposed.label[refuted], twin=isinstance(self.oracle, WhiteBox))
         broken[places] = verdict
         self._retire(proposed.sample[verdict])
         return broken

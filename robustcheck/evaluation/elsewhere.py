@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from robustcheck.attacks.draws import Draws, key
 from robustcheck.data import Samples
 from robustcheck.threats import Goal
 
+_KEPT = 256  # images, and orders of them, in memory
 MOST_IMAGES = 100  # of a shape and a reading that are looked through
 
 
@@ -32,8 +33,9 @@ class Elsewhere:
     ) -> None:
         self._samples, self._labels, self._goal = samples, labels, goal
         self._seed, self._name, self._device = seed, name, device
-        self._images = cache(self._load)
-        self._order = cache(self._nearest)
+        self._images = lru_cache(_KEPT)(self._load)
+        self._group = cache(self._wanted)
+        self._order = lru_cache(_KEPT)(self._nearest)
 
     def __call__(self, sample: int, attempt: int) -> torch.Tensor:
         """What to try at the `attempt`-th attempt: an image (C, H, W) of another sample, the nearest first; then noise.
@@ -53,7 +55,7 @@ class Elsewhere:
         distances = [float((self._images(other) - own).abs().sum()) for other in group]
         return [group[place] for place in np.argsort(distances, kind="stable")]
 
-    def _group(self, shape: Hashable, label: int) -> list[int]:
+    def _wanted(self, shape: Hashable, label: int) -> list[int]:
         """At most `MOST_IMAGES` samples that are worth a try, spread over the data set."""
         wanted = self._goal.met(self._labels, torch.full_like(self._labels, label)).nonzero().flatten().tolist()
         alike = [other for other in wanted if self._samples.shape_of(other) == shape]

@@ -168,7 +168,7 @@ class Engine(Loop[GradientAttack]):
         broken = self._propose(rows, nearest)
         if fooled and not broken.all():
             refuted = torch.from_numpy(~broken).to(images.device)
-            self._note_refuted(nearest[refuted], rows.label[refuted])
+            self._note_refuted(nearest[refuted], rows.label[refuted], twin=True)
         if self.stand_in is not None:
             return broken
         rest = np.flatnonzero(~broken & (rows.nearest >= -self.near).cpu().numpy())

@@ -54,7 +54,7 @@ class Evaluation:
         self._data: DataInfo | None = None
         self._model: ModelInfo | None = None
         self._device: torch.device | None = None
-        self._loaded_surrogates: dict[str, list[LoadedSurrogate]] = {}
+        self._loaded_surrogates: dict[str, list[LoadedSurrogate] | EvaluationError] = {}
 
     def gate(self, gate_id: str, *, selected: Sequence[str] | None = None) -> GateResult:
         """The result of a gate, evaluated now unless it has been.
@@ -181,16 +181,24 @@ class Evaluation:
         """The models that an attack follows; gates that name the same ones share them."""
         named = attack.model_dump_json(include={"surrogate", "train"})
         if named not in self._loaded_surrogates:
-            self._loaded_surrogates[named] = load_surrogates(
-                attack,
-                model=self.policy.model,
-                data=self.policy.data,
-                candidate=candidate,
-                samples=samples,
-                folder=self.policy.folder,
-                progress=lambda done, of: self._progress("surrogates", done, of),
-            )
-        return self._loaded_surrogates[named]
+            try:
+                loaded = load_surrogates(
+                    attack,
+                    model=self.policy.model,
+                    data=self.policy.data,
+                    candidate=candidate,
+                    samples=samples,
+                    folder=self.policy.folder,
+                    progress=lambda done, of: self._progress("surrogates", done, of),
+                )
+            except EvaluationError as error:  # each gate reports it, none tries again
+                self._loaded_surrogates[named] = error
+                raise
+            self._loaded_surrogates[named] = loaded
+        found = self._loaded_surrogates[named]
+        if isinstance(found, EvaluationError):
+            raise found
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,8 +33,9 @@ def _unsearched(setting: Setting, found: Found, blind: set[int]) -> Iterator[Fin
     unstarted = blind & found.trace.unstarted
     if unstarted:
         message = (
-            f"{len(unstarted)} samples held, but no image to start from was found for them within the limit: none of "
-            f"the others that are labelled as the adversary wants is read so (first: {_first(setting, unstarted)})"
+            f"{len(unstarted)} samples held, but no image to start from was found for them within the limit: none that "
+            "was tried, of the others of this shape that are labelled as the adversary wants and of noise, is read so; "
+            f"raise queries, or add samples (first: {_first(setting, unstarted)})"
         )
         yield Finding(code="no-start", severity="warning", message=message)
     if rest := blind - unstarted:
@@ -59,12 +60,13 @@ def _poor(surrogates: tuple[Surrogate, ...]) -> Iterator[Finding]:
                 "what does not carry over may be its fault"
             )
             yield Finding(code="poor-surrogate", severity="warning", message=message)
-        if _below(surrogate.turned, LEAST_TURNED):
-            message = (
-                f"the attack turned {surrogate.turned.successes} of {surrogate.turned.samples} samples on the "
-                f"surrogate {surrogate.path} itself; what does not turn the surrogate shows little about the candidate"
-            )
-            yield Finding(code="surrogate-not-turned", severity="warning", message=message)
+    if surrogates and _below(turned := surrogates[0].turned, LEAST_TURNED):  # of several, by their mean
+        who = f"the surrogate {surrogates[0].path} itself" if len(surrogates) == 1 else "the surrogates together"
+        message = (
+            f"the attack turned {turned.successes} of {turned.samples} samples on {who}; what does not turn the "
+            "surrogate shows little about the candidate"
+        )
+        yield Finding(code="surrogate-not-turned", severity="warning", message=message)
 
 
 def _below(share: Metric, least: float) -> bool:

@@ -71,7 +71,7 @@ def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
         verdict = "error"
         error = (
             f"the attack had nothing to follow on {len(blind)} of the samples that held, "
-            "and without them the gate would not pass; a candidate that hides its gradients is not shown to be robust"
+            f"and without them the gate would not pass; {_lesson(gate, unstarted=blind <= found.trace.unstarted)}"
         )
     return GateResult(
         id=gate.id,
@@ -94,6 +94,17 @@ def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
         surrogates=stand_ins,
         error=error,
     )
+
+
+def _lesson(gate: Gate, *, unstarted: bool) -> str:
+    """What samples that nothing could be done about do not show."""
+    if unstarted:
+        return "a search that never started shows nothing: raise queries, or add samples of the other labels"
+    if gate.asks:
+        return "answers that never change show nothing about other adversaries"
+    if gate.knowledge == "transfer":
+        return "a surrogate without gradients shows nothing about the candidate"
+    return "a candidate that hides its gradients is not shown to be robust"
 
 
 def threat(gate: Gate, bits: int) -> Threat:

@@ -44,7 +44,14 @@ def kept(name: str, make: Callable[[], dict[str, torch.Tensor]]) -> Path:
 
 
 def _folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "robustcheck" / "surrogates"
+    try:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # a user without a home, as containers have
+        raise CandidateError(
+            "trained weights have no place to be kept: there is no home folder; set XDG_CACHE_HOME to a folder that "
+            "can be written"
+        ) from None
+    return Path(cache) / "robustcheck" / "surrogates"
 
 
 @contextmanager

@@ -31,6 +31,8 @@ from robustcheck.threats import Ball, Goal
 Start = tuple[int, int]
 """A sample, and which of its restarts."""
 
+_SIGN_OF_LIFE = 50  # turns after which progress is told though nothing is done
+
 AttackT = TypeVar("AttackT", bound=Attack)
 
 
@@ -118,6 +120,7 @@ class Loop(ABC, Generic[AttackT]):
                 free = self._advance(rows, waiting)
                 if len(free):
                     rows = self._refill(rows, free, waiting)
+                if len(free) or self._turn % _SIGN_OF_LIFE == 0:
                     self.progress(self._done)
 
     def _again(self, rows: Rows, which: np.ndarray, waiting: deque[Start]) -> None:
@@ -148,10 +151,10 @@ class Loop(ABC, Generic[AttackT]):
             )
         return verdict.broken
 
-    def _note_refuted(self, stored: torch.Tensor, labels: torch.Tensor) -> None:
+    def _note_refuted(self, stored: torch.Tensor, labels: torch.Tensor, *, twin: bool) -> None:
         """Count proposals (M, C, H, W) that the artefact refuted; of a twin's, those that are not lost in rounding."""
         self.trace.unstorable += len(stored)
-        if self.candidate.network.twin is not None:
+        if twin and self.candidate.network.twin is not None:
             decisions = self.candidate.head.decide(self.candidate.search_logits(stored, exact=True))
             self.trace.disagreed += int(self.goal.met(decisions, labels).sum())
 

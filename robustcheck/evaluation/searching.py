@@ -103,7 +103,7 @@ class Search:
             self.goal,
             queries=gate.queries,
             stored=gate.oracle == "stored",
-            quick_first=gate.descending,
+            quick_first=gate.descending and self.surrogates is None,
         )
 
     def _oracle(self) -> ScoreOracle | TopKOracle | LabelOracle | None:
@@ -131,7 +131,8 @@ class Search:
         if attack.minimum_norm:
             held, levels = searched, inf
         elif self.gate.descending:
-            held, levels = self._standing(searched), float(self.ball.levels)
+            held = [sample for sample in self._standing(searched) if sample not in trace.unstarted]
+            levels = float(self.ball.levels)
         else:
             return
         self.setting.ledger.hold(self._key(attack), levels, {sample: sample in trace.moved for sample in held})
@@ -321,7 +322,8 @@ class Search:
             sha256=sha256,
         )
         setting.ledger.add(self.family, hit.sample, entry)
-        if gate.descending:  # the next budget is smaller, and its searches begin on the way here
+        # The next budget is smaller, and its searches begin on the way here; whoever may not ask is not told the way.
+        if gate.descending and self.surrogates is None:
             change = torch.from_numpy(hit.stored.astype(np.float32) - setting.samples.image(hit.sample))
             for attack in self._attacks:
                 if attack.asks == "gradient" and not attack.minimum_norm:

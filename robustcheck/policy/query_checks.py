@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from robustcheck.policy.attack_entry import AttackEntry
 from robustcheck.policy.attack_specs import ASK_AN_ORACLE, ATTACKS
-from robustcheck.policy.query_specs import PartialInformationSpec
+from robustcheck.policy.query_specs import LabelOnlySpec, PartialInformationSpec
 from robustcheck.policy.schema import GateSpec
 from robustcheck.policy.sections import Found, stands
 from robustcheck.policy.tree import KeyPath
@@ -35,6 +35,8 @@ def find(gate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Found:
         )
     if isinstance(spec, PartialInformationSpec):
         yield from _best_few(spec, at, model)
+    if isinstance(spec, LabelOnlySpec) and spec.radius is not None and spec.copies == 1:
+        yield (*at, "attack", "radius"), "is of the noise between copies, and one copy has none; give copies above 1"
 
 
 def _asks_nothing(name: str, gate: dict[str, Any], at: KeyPath) -> Found:

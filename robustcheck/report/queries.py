@@ -42,10 +42,15 @@ def query_curve(gate: GateResult) -> QueryCurve | None:
 
 
 def smaller_limits_text(gate: GateResult) -> str:
-    """`0.712 at 100, 0.654 at 500`; nothing for a gate without a curve."""
+    """`0.712 at 100, 0.654 at 500`; nothing for a gate without a curve.
+
+    What another gate found, at a smaller budget, this one might have found sooner.
+    """
     curve = query_curve(gate)
     smaller = curve.at_smaller_limits() if curve else []
-    return ", ".join(f"{number(accuracy)} at {queries:,}" for queries, accuracy in smaller)
+    said = ", ".join(f"{number(accuracy)} at {queries:,}" for queries, accuracy in smaller)
+    inherited = any(outcome.status == "broken" and outcome.evidence == "inherited" for outcome in gate.samples)
+    return f"{said}; or less, as other gates found some of these, at their own pace" if said and inherited else said
 
 
 def success_text(gate: GateResult) -> str:

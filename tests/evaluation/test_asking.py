@@ -281,3 +281,34 @@ def test_a_batch_is_full_while_several_samples_are_in_flight(project, reached):
     sizes = [len(images) for images in reached["asked"]]
     assert np.mean([size == 32 for size in sizes]) > 0.7
     assert 1 not in sizes[: len(sizes) // 2]
+
+
+def test_what_could_not_be_started_is_said_on_every_rung_of_a_ladder(project):
+    np.savez(
+        project / "even.npz",
+        test_images=np.stack([np.full((8, 8), level, np.uint8) for level in (126, 40)]),
+        test_labels=np.array([[0], [1]]),
+    )
+    gate = _gate("label_only", queries=120, epsilon="[4/255, 8/255]", extra=", ladder: descending")
+    for rung in _gates(project, gate, model="operating_point: 0.999"):
+        assert [outcome.evidence for outcome in rung.samples if outcome.status == "held"] == ["unstarted"]
+        assert [finding.code for finding in rung.findings] == ["no-start"]
+
+
+def test_the_error_says_what_was_missing(project):
+    np.savez(
+        project / "even.npz",
+        test_images=np.stack([np.full((8, 8), level, np.uint8) for level in (100, 101, 40)]),
+        test_labels=np.array([[0], [0], [1]]),
+    )
+    gate = _gate("label_only", queries=120).replace("accuracy: 0", "accuracy: 0.5")
+    (lonely,) = _gates(project, gate, model="operating_point: 0.999")
+    assert lonely.verdict == "error"
+    assert "a search that never started shows nothing: raise queries, or add samples" in lonely.error
+
+
+def test_progress_is_told_while_nothing_is_done(project):
+    told = []
+    (project / "policy.yaml").write_text(brightness_policy(_gate("square", queries=400, epsilon="1/255")))
+    run(load_policy(project / "policy.yaml"), progress=lambda what, done, of: told.append((what, done, of)))
+    assert len([one for one in told if one[0] == "square"]) > 5

@@ -175,7 +175,11 @@ def test_trees_are_named_and_still_predict(tmp_path):
     candidate, logits = tiny.load(tmp_path / "trees.onnx", IMAGES, output_name="scores")
     right = IMAGES.shares().flatten(1)[:, 3] > 0.5
     assert torch.equal(logits[:, 1] > logits[:, 0], right)
-    refused_by(candidate, r"ai\.onnx\.ml\.TreeEnsembleClassifier \(opset 1\) has no differentiable form.*\(square, nes, label_only\) or transfer")
+    refused_by(
+        candidate,
+        r"ai\.onnx\.ml\.TreeEnsembleClassifier \(opset 1\) has no differentiable form.*"
+        r"\(square, nes, label_only\) or transfer",
+    )
 
 
 def test_preprocessing_inside_the_graph(tmp_path, net):

@@ -23,7 +23,10 @@ from robustcheck.models.twin.graph import anonymise, cut_resized_bytes, folded, 
 OPERATORS = (layers, rounding, quantised, resize, attention, standard, linear_models)
 """Whoever imports these has registered their operators with onnx2fx."""
 
-_ADVICE = "export the network again with other operators, or use an attack that only asks (square, nes, label_only) or transfer"
+_ADVICE = (
+    "export the network again with other operators, or use an attack that only asks (square, nes, label_only) or "
+    "transfer"
+)
 _ROUNDED_OPERATORS = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger")
 
 

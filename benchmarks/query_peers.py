@@ -1,0 +1,184 @@
+"""Attacks that may only ask, beside the libraries': `python -m benchmarks.query_peers --help`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import machine
+from benchmarks.arguments import add_common, positive
+from benchmarks.candidates import CANDIDATES, Candidate
+from benchmarks.images import write_part
+from benchmarks.libraries import LIBRARIES
+from benchmarks.processes import QUIET, measure, train
+from benchmarks.query_job import QueryJob, QueryMeasurement
+from benchmarks.query_pairs import OURS, PAIRS, Pair
+from benchmarks.query_results import QueryRecord, section
+
+L2 = {"cnn-hardened": "1.5"}  # of the full range, where 0.5 is too little
+ASKING = [name for name in LIBRARIES if any(name in pair.peers for pair in PAIRS.values())]
+EXPLANATION = """\
+Everyone gets the same candidate, the X-rays that it reads rightly, about the same number of queries a sample, and the
+same threads, in turn, each in a process of its own. All images that an attack puts through the network are counted,
+those too with which a library checks its own work, and its steps are chosen to come to about --queries a sample. What
+it returns is taken into the ball, stored in 8 bits and read again, as robustcheck's own proposals are. Attacks that ask
+for labels start at the nearest X-ray of the other label. More is in benchmarks/README.md.
+
+pairs:
+{pairs}
+
+examples:
+  python -m benchmarks.query_peers --images 8 --queries 100 --rounds 1 --threads 1       a look: a minute or two
+  python -m benchmarks.query_peers --pairs square nes --peers torchattacks foolbox
+  python -m benchmarks.query_peers --candidates resnet18 --images 32 --pairs square      a larger candidate
+  python -m benchmarks.query_peers --out benchmarks/QUERIES.md                           everything
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the comparison; 1 if a contender failed, 2 if there is nothing to attack."""
+    given = _parse(arguments)
+    if not given.archive.is_file():
+        print(f"There is no {given.archive}; say with --archive where PneumoniaMNIST's archive lies.", file=sys.stderr)
+        return 2
+    began, command = datetime.now(UTC), shlex.join(sys.argv[1:] if arguments is None else arguments)
+    sections: list[str] = []
+    records: list[QueryRecord] = []
+    for candidate in given.candidates:
+        if not candidate.weights.is_file():
+            train(candidate, given.archive, given.threads)
+        with tempfile.TemporaryDirectory() as folder:
+            part = Path(folder) / "images.npz"
+            images = write_part(given.archive, given.images, part)
+            title = f"## {candidate.title}: {images} X-rays"
+            for name in given.pairs:
+                compared = _compare(name, candidate, part, given)
+                records += compared
+                text = section(PAIRS[name], _epsilon(PAIRS[name], candidate, given), given.queries, compared)
+                sections += [title, text] if name == given.pairs[0] else [text]
+                if given.out:  # after each pair, since all of them take long
+                    written = [_heading(given, began, command, records), *sections]
+                    given.out.write_text("\n\n".join(written) + "\n", encoding="utf-8")
+    print("\n\n".join([_heading(given, began, command, records), *sections]))
+    return int(any(record.failure for record in records))
+
+
+def _compare(name: str, candidate: Candidate, part: Path, given: argparse.Namespace) -> list[QueryRecord]:
+    """Measure every contender of a pair."""
+    pair = PAIRS[name]
+    contenders = {OURS: QueryRecord(title=OURS)} | {
+        key: QueryRecord(title=peer.title, how=peer.how)
+        for key, peer in pair.peers.items()
+        if peer.library in [LIBRARIES[one] for one in given.peers] and peer.library.installed
+    }
+    for number in range(given.rounds):
+        turn = number % len(contenders)  # nobody is always first, or always after the same one
+        for contender in [*contenders][turn:] + [*contenders][:turn]:
+            record = contenders[contender]
+            if record.failure:
+                continue
+            job = QueryJob(
+                pair=name,
+                contender=contender,
+                candidate=candidate.name,
+                archive=str(part),
+                epsilon=_epsilon(pair, candidate, given),
+                queries=given.queries,
+                batch=given.batch,
+                threads=given.threads,
+                seed=number,
+            )
+            measure(job, record, child="benchmarks.query_child", answer=QueryMeasurement)
+            last = record.failure or f"{record.rounds[-1].seconds:.2f} s, {record.rounds[-1].left:.3f} left"
+            if record.elsewhere[-1] > QUIET:
+                last += f"; others took {record.elsewhere[-1]:.0%} of the machine: this is no measurement"
+            place = f"{candidate.name}, {name}, round {number + 1}/{given.rounds}"
+            print(f"{place}, {record.title}: {last}", file=sys.stderr)
+    return list(contenders.values())
+
+
+def _epsilon(pair: Pair, candidate: Candidate, given: argparse.Namespace) -> str:
+    """The budget as a policy says it; in L2, unless told, one that leaves neither all nor nothing."""
+    if pair.norm == "linf":
+        return str(given.linf)
+    return str(given.l2 or L2.get(candidate.name, "0.5"))
+
+
+def _heading(given: argparse.Namespace, began: datetime, command: str, records: Sequence[QueryRecord]) -> str:
+    """What ran, where, when and how."""
+    versions: dict[str, str] = {}
+    for record in records:
+        for one in record.rounds:
+            versions |= one.versions
+    share = max(share for record in records for share in record.elsewhere)
+    absent = [LIBRARIES[name].package for name in given.peers if not LIBRARIES[name].installed]
+    lines = [
+        "# Attacks that ask, beside the peers'",
+        "Written by `benchmarks/query_peers.py`; [README.md](README.md) says what the columns are.",
+        f"- {machine.describe()}; threads: {given.threads}",
+        f"- {began:%Y-%m-%d %H:%M} UTC: `python -m benchmarks.query_peers {command}`",
+        f"- other processes took at most {share:.0%} of it meanwhile",
+        f"- {given.queries:,} queries a sample, peers' batches of {given.batch}, rounds: {given.rounds}",
+        f"- {', '.join(f'{package} {version}' for package, version in sorted(versions.items()))}",
+        *([f"- not installed, and so not compared: {', '.join(absent)}"] if absent else []),
+    ]
+    return "\n\n".join(lines[:2]) + "\n\n" + "\n".join(lines[2:])
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    listed = "\n".join(
+        f"  {name:<17} {pair.title}: {', '.join(peer.title for peer in pair.peers.values())}"
+        for name, pair in PAIRS.items()
+    )
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.query_peers",
+        description="Measure robustcheck's attacks that may only ask beside those of the libraries.",
+        epilog=EXPLANATION.format(pairs=listed),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--candidates",
+        nargs="+",
+        type=_candidate,
+        default=[CANDIDATES["cnn-standard"], CANDIDATES["cnn-hardened"]],
+        metavar="NAME",
+        help=f"which to attack, of {', '.join(CANDIDATES)} (default: the first two)",
+    )
+    parser.add_argument(
+        "--pairs", nargs="+", choices=PAIRS, default=[*PAIRS], metavar="NAME", help="of those below (default: all)"
+    )
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        choices=ASKING,
+        default=ASKING,
+        metavar="NAME",
+        help=f"which libraries to run beside it: {', '.join(ASKING)} (default: those that are installed)",
+    )
+    parser.add_argument("--images", type=positive, default=100, metavar="N", help="X-rays (default: 100)")
+    parser.add_argument("--queries", type=positive, default=1000, metavar="N", help="a sample (default: 1000)")
+    parser.add_argument("--linf", default="8/255", metavar="ε", help="budget in L∞ (default: 8/255)")
+    parser.add_argument("--l2", metavar="ε", help="budget in L2 (default: 0.5, cnn-hardened: 1.5)")
+    parser.add_argument("--batch", type=positive, default=128, metavar="N", help="peers' images at once (default: 128)")
+    add_common(parser, rounds=3)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the tables as well")
+    given = parser.parse_args(arguments)
+    for name in given.pairs:
+        if given.queries < PAIRS[name].least:
+            parser.error(f"--queries: {name} takes at least {PAIRS[name].least}")
+    return given
+
+
+def _candidate(name: str) -> Candidate:
+    if name not in CANDIDATES:
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(CANDIDATES)}")
+    return CANDIDATES[name]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

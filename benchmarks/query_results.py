@@ -1,0 +1,102 @@
+"""From measurements of attacks that ask to the tables that people read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, median
+
+from benchmarks.query_job import QueryMeasurement
+from benchmarks.query_pairs import Pair
+from benchmarks.results import table
+
+
+@dataclass(kw_only=True)
+class QueryRecord:
+    """What one contender did in one pair."""
+
+    title: str
+    how: str | None = None  # None: ours
+    rounds: list[QueryMeasurement] = field(default_factory=list)
+    elsewhere: list[float] = field(default_factory=list)  # share of the machine that others took, in each round
+    failure: str | None = None  # the last line of what went wrong
+
+    def median(self, of: Callable[[QueryMeasurement], float]) -> float:
+        """Over the rounds."""
+        return median(of(one) for one in self.rounds)
+
+    @property
+    def images_a_second(self) -> float:
+        """Through the network: median over the rounds."""
+        return self.median(lambda one: one.images / one.seconds)
+
+    @property
+    def samples_a_second(self) -> float:
+        """Attacked: median over the rounds."""
+        return self.median(lambda one: one.attacked / one.seconds)
+
+
+def section(pair: Pair, epsilon: str, queries: int, records: Sequence[QueryRecord]) -> str:
+    """The tables of one pair, as Markdown."""
+    done = [record for record in records if record.rounds]
+    failed = [f"{record.title} failed: {record.failure}" for record in records if record.failure]
+    parts = [f"### {pair.title}, ε = {epsilon}, {queries:,} queries", *failed]
+    if done:
+        parts += [_measured(done), _compared(done), _explained(done)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _measured(records: Sequence[QueryRecord]) -> str:
+    head = [
+        "",
+        "seconds",
+        "images",
+        "images a sample",
+        "images/s",
+        "samples/s",
+        "clean",
+        "left",
+        "as floats",
+        "to success",
+    ]
+    return table(head, [_row(record) for record in records])
+
+
+def _row(record: QueryRecord) -> list[str]:
+    seconds = [one.seconds for one in record.rounds]
+    spread = f" ({min(seconds):.2f}–{max(seconds):.2f})" if len(seconds) > 1 else ""
+    told = [one.to_success for one in record.rounds if one.to_success is not None]
+    floats = [one.left_as_floats for one in record.rounds if one.left_as_floats is not None]
+    return [
+        record.title,
+        f"{median(seconds):.2f}{spread}",
+        f"{record.median(lambda one: one.images):,.0f}",
+        f"{record.median(lambda one: one.images / one.attacked):,.0f}",
+        f"{record.images_a_second:,.0f}",
+        f"{record.samples_a_second:,.2f}",
+        f"{record.rounds[0].clean:.3f}",
+        f"{fmean(one.left for one in record.rounds):.3f}",
+        f"{fmean(floats):.3f}" if floats else "",
+        f"{fmean(told):,.0f}" if told else "",
+    ]
+
+
+def _compared(records: Sequence[QueryRecord]) -> str:
+    """Ours against the fastest peer by either measure, and against the one that leaves least."""
+    ours, peers = ([record for record in records if (record.how is None) is own] for own in (True, False))
+    if not ours or not peers:
+        return ""
+    (own,) = ours
+    by_images = max(peers, key=lambda record: record.images_a_second)
+    by_samples = max(peers, key=lambda record: record.samples_a_second)
+    strongest = min(peers, key=lambda record: fmean(one.left for one in record.rounds))
+    lead = fmean(one.left for one in own.rounds) - fmean(one.left for one in strongest.rounds)
+    return (
+        f"Ours over the fastest peer: {own.images_a_second / by_images.images_a_second:.2f} in images a second "
+        f"({by_images.title}), {own.samples_a_second / by_samples.samples_a_second:.2f} in samples a second "
+        f"({by_samples.title}). Our accuracy left, less that of the strongest peer ({strongest.title}): {lead:+.3f}."
+    )
+
+
+def _explained(records: Sequence[QueryRecord]) -> str:
+    return "\n".join(f"- {record.title}: {record.how}." for record in records if record.how)
