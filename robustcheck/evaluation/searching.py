@@ -21,10 +21,11 @@ from robustcheck.evaluation.elsewhere import Elsewhere
 from robustcheck.evaluation.engine import Engine, Gradients, Held, StandIn, Warm
 from robustcheck.evaluation.ledger import Entry
 from robustcheck.evaluation.loop import Hit, Start, Trace
+from robustcheck.evaluation.oracles import oracle_of
 from robustcheck.evaluation.rows import Rows
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.starts import Ends
-from robustcheck.models import Candidate, LabelOracle, ScoreOracle, Surrogates, TopKOracle, WhiteBox
+from robustcheck.models import Candidate, Surrogates, WhiteBox
 from robustcheck.models.loading import as_shares, by_shape
 from robustcheck.policy import Gate
 from robustcheck.threats import Ball, Goal
@@ -71,7 +72,7 @@ class Search:
 
     def run(self, samples: Sequence[int]) -> Found:
         """Search counterexamples of samples, and put them into the ledger."""
-        setting, attacks, oracle = self.setting, self._attacks, self._oracle()
+        setting, attacks, oracle = self.setting, self._attacks, oracle_of(self.gate, self.setting)
         trace, through, searched = Trace(), dict[int, bool](), set[int]()
         for number, attack in enumerate(attacks):
             stands = setting.ledger.held(self._key(attack), float(self.ball.levels))
@@ -105,17 +106,6 @@ class Search:
             stored=gate.oracle == "stored",
             quick_first=gate.descending and self.surrogates is None,
         )
-
-    def _oracle(self) -> ScoreOracle | TopKOracle | LabelOracle | None:
-        """Who answers the attacks of this gate, if it is about an adversary who asks."""
-        gate, candidate, samples = self.gate, self.setting.candidate, len(self.setting.samples)
-        if gate.queries is None:
-            return None
-        maximum = self.setting.samples.maximum if gate.oracle == "stored" else None
-        if gate.top_k is not None:
-            return TopKOracle(candidate, samples=samples, limit=gate.queries, maximum=maximum, k=gate.top_k)
-        kind = LabelOracle if gate.knowledge == "label" else ScoreOracle
-        return kind(candidate, samples=samples, limit=gate.queries, maximum=maximum)
 
     def _standing(self, samples: Sequence[int]) -> list[int]:
         """The samples of which no counterexample is known."""
