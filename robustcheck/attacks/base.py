@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, cast
+from typing import Any, ClassVar, Literal, Protocol, cast
 
 import torch
 
@@ -79,10 +80,6 @@ class Attack(Protocol):
         """How many other labels its restarts go for in turn, the likeliest first; 0 if it has no need of an aim."""
 
     @property
-    def random_start(self) -> bool:
-        """Whether it starts at a random point of the ball, which a better known point may stand for."""
-
-    @property
     def minimum_norm(self) -> bool:
         """Whether it goes on from a counterexample to nearer ones."""
 
@@ -104,47 +101,57 @@ class GradientAttack(Attack, Protocol):
     def steps(self) -> int:
         """Points that a restart asks about."""
 
+    @property
+    def random_start(self) -> bool:
+        """Whether it starts at a random point of the ball, which a better known point may stand for."""
+
     def step(self, state: State, told: Told, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """Where rows go next."""
 
 
-class QueryAttack(Attack, Protocol):
+@dataclass(frozen=True, kw_only=True)
+class QueryAttack(ABC):
     """A search that asks an oracle, a row as often as it likes in a turn, until the next turn would pass its limit."""
 
-    @property
-    def asks(self) -> Literal["scores", "top-k", "label"]:
-        """What it is told about an image."""
+    objective: Objective
+    queries: int  # how often a restart may ask
+    restarts: int = 1
+    name: str
+    asks: Literal["scores", "top-k", "label"]  # what it is told about an image
+
+    elsewhere: ClassVar[bool] = False  # it starts at another image, one that is read as the adversary wants
+    follows: ClassVar[bool] = True  # what it is told decides where it goes
+    aims: ClassVar[int] = 0
+    minimum_norm: ClassVar[bool] = False
 
     @property
-    def queries(self) -> int:
-        """How often a restart may ask."""
-
-    @property
+    @abstractmethod
     def block(self) -> int:
         """How many images a row may ask about in a turn."""
 
-    @property
-    def elsewhere(self) -> bool:
-        """Whether it starts at another image, one that is read as the adversary wants."""
+    @abstractmethod
+    def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
+        """The state before the first turn."""
 
-    @property
-    def follows(self) -> bool:
-        """Whether what it is told decides where it goes."""
-
+    @abstractmethod
     def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
         """What rows ask about next."""
 
+    @abstractmethod
     def learn(
         self, state: State, queries: Queries, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
     ) -> State:
         """Where the answers lead."""
 
+    @abstractmethod
+    def best(self, state: State) -> torch.Tensor:
+        """The points (N, C, H, W) that rows propose when they may ask no more."""
+
 
 def shortened(attack: GradientAttack, steps: int) -> GradientAttack:
     """The same search with a single restart, and no more steps than this."""
-    single: GradientAttack = replace(
-        cast("Any", attack), restarts=1, steps=min(steps, attack.steps)
-    )  # attacks are dataclasses
+    fewer: Any = cast("Any", attack)  # attacks are dataclasses
+    single: GradientAttack = replace(fewer, restarts=1, steps=min(steps, attack.steps))
     return single
 
 

@@ -68,22 +68,19 @@ class Estimate:
 
 
 def around(
-    point: torch.Tensor, noise: torch.Tensor, sigma: float, pairs: torch.Tensor, centre: torch.Tensor | None = None
+    point: torch.Tensor, noise: torch.Tensor, sigma: float, *, centre: torch.Tensor, pairs: torch.Tensor
 ) -> Queries:
-    """Queries about pairs around a point, and, first, about the point itself.
+    """Queries about a point itself, and about pairs around it.
 
     Args:
         point: (N, C, H, W).
         noise: u (N, P, C, H, W).
         sigma: σ.
+        centre: which rows (N,) ask about the point.
         pairs: which (N, P) are asked about.
-        centre: which rows (N,) ask about the point too; None: there is no place for it.
     """
     offset = sigma * noise
-    images = torch.cat([point[:, None] + offset, point[:, None] - offset], dim=1)
-    asked = torch.cat([pairs, pairs], dim=1)
-    if centre is not None:
-        images = torch.cat([point[:, None], images], dim=1)
-        asked = torch.cat([centre[:, None], asked], dim=1)
+    images = torch.cat([point[:, None], point[:, None] + offset, point[:, None] - offset], dim=1)
+    asked = torch.cat([centre[:, None], pairs, pairs], dim=1)
     flat = images.flatten(0, 1)
     return Queries(images=flat if asked.all() else flat[asked.flatten()], asked=asked, noise=noise)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
-from robustcheck.attacks.base import Answers, Queries, State, merged, one_each, part, per_row, together
+from robustcheck.attacks.base import Answers, Queries, QueryAttack, State, merged, one_each, part, per_row, together
 from robustcheck.attacks.draws import Draws
-from robustcheck.attacks.objectives import Objective
 from robustcheck.threats import Ball, LinfBall
 
 _BISECTING, _ESTIMATING, _STEPPING = 0, 1, 2
@@ -25,27 +24,20 @@ _FINEST = 1e-6  # of the distance: what float32 images can tell apart
 
 
 @dataclass(frozen=True, kw_only=True)
-class HopSkipJump:
+class HopSkipJump(QueryAttack):
     """Each iteration: a binary search to the border, an estimate of its normal there, and a step along that.
 
     The step is halved until its end is read as wanted. The search is for the nearest such image, and is over when one
     lies within ε.
     """
 
-    objective: Objective
-    queries: int
     samples: int  # B₀, queries of the first estimate
     gamma: float  # γ, in units of which θ is how near to the border a binary search ends
     least_offset: float = 1e-5  # of a pixel, from the point to where an estimate asks: what float32 can tell apart
     name: str = "hopskipjump"
     asks: Literal["label"] = "label"
-    block: int = _AT_ONCE
-    elsewhere: bool = True
-    follows: bool = True
-    restarts: int = 1
-    random_start: bool = False
-    minimum_norm: bool = False
-    aims: int = 0
+    block: ClassVar[int] = _AT_ONCE
+    elsewhere: ClassVar[bool] = True
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """At an image that is read as wanted; the border lies between it and the sample."""
@@ -80,15 +72,15 @@ class HopSkipJump:
         self, state: State, queries: Queries, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
     ) -> State:
         """Where the answers lead, phase by phase."""
-        fooled, told, before = queries.table(answers.fooled), queries.table(answers.loss), state["phase"]
+        fooled, before = queries.table(answers.fooled), state["phase"]
         for phase, follow in ((_BISECTING, self._bisected), (_STEPPING, self._stepped)):
             if (rows := before == phase).any():
                 state = merged(state, rows, follow(part(state, rows), fooled[rows, 0], clean[rows], ball))
         if (rows := before == _ESTIMATING).any():
             assert queries.noise is not None
-            state = merged(
-                state, rows, self._estimated(part(state, rows), told[rows], queries.noise, clean[rows], ball)
-            )
+            asked, told = queries.asked[rows, :_AT_ONCE], queries.table(answers.loss)[rows, :_AT_ONCE]
+            estimated = self._estimated(part(state, rows), asked.float(), told, queries.noise, clean[rows], ball)
+            state = merged(state, rows, estimated)
         return state
 
     def best(self, state: State) -> torch.Tensor:
@@ -149,11 +141,14 @@ class HopSkipJump:
         return Queries(images=images.flatten(0, 1)[asked.flatten()], asked=asked, noise=seen)
 
     def _estimated(
-        self, state: State, told: torch.Tensor, noise: torch.Tensor, clean: torch.Tensor, ball: Ball
+        self,
+        state: State,
+        asked: torch.Tensor,
+        answers: torch.Tensor,
+        noise: torch.Tensor,
+        clean: torch.Tensor,
+        ball: Ball,
     ) -> State:
-        place = torch.arange(_AT_ONCE, device=told.device)
-        asked = (place < (self._samples(state) - state["asked"])[:, None]).float()
-        answers = told[:, :_AT_ONCE] * asked
         total = state["sum"] + torch.einsum("nq,nqchw->nchw", asked, noise)
         weighed = state["weighed"] + torch.einsum("nq,nqchw->nchw", answers, noise)
         wanted, count = state["wanted"] + answers.sum(dim=1), state["asked"] + asked.sum(dim=1).long()

@@ -12,22 +12,19 @@ from typing import Literal
 
 import torch
 
-from robustcheck.attacks.base import Answers, Queries, State, per_row
+from robustcheck.attacks.base import Answers, Queries, QueryAttack, State, per_row
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.estimate import Estimate, around
-from robustcheck.attacks.objectives import Objective
 from robustcheck.threats import Ball
 
 
 @dataclass(frozen=True, kw_only=True)
-class NES:
+class NES(QueryAttack):
     """xₜ₊₁ = project(xₜ + αₜ · u(mₜ)), where m is the running mean of estimates and u the direction of steepest ascent.
 
     A step asks about the point, which tells how the loss goes, and about `samples` points around it.
     """
 
-    objective: Objective
-    queries: int
     samples: int  # even
     sigma: float  # σ, as a share of the full range
     step_share: float  # the first α, as a share of the full range
@@ -36,12 +33,6 @@ class NES:
     plateau: int  # steps over which the loss has to rise
     name: str = "nes"
     asks: Literal["scores"] = "scores"
-    elsewhere: bool = False
-    follows: bool = True
-    restarts: int = 1
-    random_start: bool = False
-    minimum_norm: bool = False
-    aims: int = 0
 
     @cached_property
     def _estimate(self) -> Estimate:
@@ -70,7 +61,7 @@ class NES:
     def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
         """The point, once a step, and pairs around it."""
         noise, pairs = self._estimate.noise(state, draws), self._estimate.asked(state)
-        return around(state["images"], noise, self.sigma, pairs, centre=state["pairs"] == 0)
+        return around(state["images"], noise, self.sigma, centre=state["pairs"] == 0, pairs=pairs)
 
     def learn(
         self, state: State, queries: Queries, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws

@@ -7,31 +7,23 @@ broken.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
-from robustcheck.attacks.base import Answers, Queries, State
+from robustcheck.attacks.base import Answers, Queries, QueryAttack, State
 from robustcheck.attacks.draws import Draws
-from robustcheck.attacks.objectives import Objective
 from robustcheck.threats import Ball
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noise:
+class Noise(QueryAttack):
     """In each turn `block` directions at random, to the border: a corner of the L∞ ball, any point of the L2 sphere."""
 
-    objective: Objective
-    queries: int
     block: int = 1
     name: str = "noise"
     asks: Literal["label"] = "label"
-    elsewhere: bool = False
-    follows: bool = False
-    restarts: int = 1
-    random_start: bool = False
-    minimum_norm: bool = False
-    aims: int = 0
+    follows: ClassVar[bool] = False
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """Nothing to remember but how often it asked."""

@@ -10,14 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
-from robustcheck.attacks.base import Answers, Queries, State, merged, one_each, part, per_row, together
+from robustcheck.attacks.base import Answers, Queries, QueryAttack, State, merged, one_each, part, per_row, together
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.estimate import Estimate
-from robustcheck.attacks.objectives import Objective
 from robustcheck.threats import Ball, LinfBall
 
 _LEAST_GAIN = 0.02  # of the radius: what a smaller ball gains beyond ε
@@ -27,7 +26,7 @@ _AT_ONCE = 16  # queries of a row in one turn, or a pair with all its copies
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartialInformation:
+class PartialInformation(QueryAttack):
     """Alternates between an estimate of the gradient and tries of a smaller ball, each with a step along it.
 
     A try at which the wanted label is not among those that are told halves what the ball loses; when that is small, the
@@ -35,8 +34,6 @@ class PartialInformation:
     Another estimate is made after a step with which the ball did not shrink, and when the step is small.
     """
 
-    objective: Objective
-    queries: int
     samples: int  # scores of an estimate, even
     sigma: float | None  # σ, of a pixel, as a share of the full range; None: a quarter of ε, in L2 of the whole offset
     step: float  # of the ball's radius
@@ -46,12 +43,7 @@ class PartialInformation:
     radius: float | None = None  # of their noise, as `sigma`
     least_offset: float = 0.0  # of a pixel, that changes an image at all, as a share of the full range
     name: str = "partial_information"
-    elsewhere: bool = True
-    follows: bool = True
-    restarts: int = 1
-    random_start: bool = False
-    minimum_norm: bool = False
-    aims: int = 0
+    elsewhere: ClassVar[bool] = True
 
     @cached_property
     def _estimate(self) -> Estimate:

@@ -6,36 +6,27 @@ Chen, Gu 2020, arXiv 2006.12792, algorithms 2 and 3.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
-from robustcheck.attacks.base import Answers, Queries, State, one_each, per_row
+from robustcheck.attacks.base import Answers, Queries, QueryAttack, State, one_each, per_row
 from robustcheck.attacks.draws import Draws
-from robustcheck.attacks.objectives import Objective
 from robustcheck.threats import Ball
 
 _TOLERANCE = 1e-3  # of the full range, of a binary search
 
 
 @dataclass(frozen=True, kw_only=True)
-class RayS:
+class RayS(QueryAttack):
     """Turns the signs of one block after another, of 1, 2, 4, … blocks in all, and keeps what brings the border nearer.
 
     Whether it does is one question, at the distance that is known; how much nearer, a binary search.
     """
 
-    objective: Objective
-    queries: int
     name: str = "rays"
     asks: Literal["label"] = "label"
-    block: int = 1
-    elsewhere: bool = False
-    follows: bool = True
-    restarts: int = 1
-    random_start: bool = False
-    minimum_norm: bool = False
-    aims: int = 0
+    block: ClassVar[int] = 1
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """All signs are +1, and the border is not known to be anywhere."""

@@ -7,13 +7,12 @@ of queries, as the authors' AutoAttack does.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
-from robustcheck.attacks.base import Answers, Queries, State, one_each, per_row
+from robustcheck.attacks.base import Answers, Queries, QueryAttack, State, one_each, per_row
 from robustcheck.attacks.draws import Draws
-from robustcheck.attacks.objectives import Objective
 from robustcheck.threats import Ball
 
 _HALVED_AT = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries of 10 000, after which the area halves
@@ -21,21 +20,13 @@ _FULL_SCHEDULE = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Square:
+class Square(QueryAttack):
     """Stripes of ±ε, then squares, of which each is kept if it raises the loss: one query each."""
 
-    objective: Objective
-    queries: int
     share: float  # of the image's area that the first square covers, p in the paper
-    restarts: int = 1
     name: str = "square"
     asks: Literal["scores"] = "scores"
-    block: int = 1
-    elsewhere: bool = False
-    follows: bool = True
-    random_start: bool = False
-    minimum_norm: bool = False
-    aims: int = 0
+    block: ClassVar[int] = 1
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """Vertical stripes, ±ε in each column and channel."""

@@ -138,6 +138,8 @@ class Asking(Loop[QueryAttack]):
 
     def _note_moved(self, rows: Rows, queries: Queries, loss: torch.Tensor) -> None:
         """Rows whose answers change have something to follow."""
+        if rows.moved.all():
+            return
         if not self.attack.follows:
             rows.moved |= True
             return

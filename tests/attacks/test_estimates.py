@@ -34,8 +34,8 @@ def _estimated(function, images, pairs, *, rows=None, sigma=1e-3, at_once=32):
     state, draws, ready = estimate.start(images), _draws(rows), torch.zeros(len(images), dtype=torch.bool)
     while not ready.all():
         noise = estimate.noise(state, draws)
-        queries = around(images, noise, sigma, estimate.asked(state))
-        plus, minus = queries.table(function(queries.images, queries.rows)).chunk(2, dim=1)
+        queries = around(images, noise, sigma, centre=ready, pairs=estimate.asked(state))
+        plus, minus = queries.table(function(queries.images, queries.rows))[:, 1:].chunk(2, dim=1)
         state, ready = estimate.add(state, noise, plus - minus)
     return state["sum"]
 
