@@ -171,35 +171,29 @@ def _square(spec: SquareSpec, _ball: Ball, goal: Goal, asks: Asks) -> Searches:
 
 @_build.register
 def _partial_information(spec: PartialInformationSpec, ball: Ball, goal: Goal, asks: Asks) -> Searches:
-    attack = PartialInformation(
-        objective=objective("cross_entropy", goal),
-        queries=asks.queries,
-        samples=spec.samples,
-        sigma=_share(spec.sigma, ball, NES_SIGMA),
-        least_offset=asks.least_offset,
-        step=spec.step,
-        momentum=spec.momentum,
-        asks="top-k",
-    )
-    return (attack,)
+    sigma = _share(spec.sigma, ball, NES_SIGMA)
+    return (_shrinking(spec, goal, asks, sigma),)
 
 
 @_build.register
 def _label_only(spec: LabelOnlySpec, ball: Ball, goal: Goal, asks: Asks) -> Searches:
-    attack = PartialInformation(
+    sigma, radius = (None if size is None else _share(size, ball, 0) for size in (spec.sigma, spec.radius))
+    shrinking = _shrinking(spec, goal, asks, sigma)
+    return (replace(shrinking, name="label_only", asks="label", copies=spec.copies, radius=radius),)
+
+
+def _shrinking(
+    spec: PartialInformationSpec | LabelOnlySpec, goal: Goal, asks: Asks, sigma: float | None
+) -> PartialInformation:
+    return PartialInformation(
         objective=objective("cross_entropy", goal),
         queries=asks.queries,
         samples=spec.samples,
-        sigma=None if spec.sigma is None else _share(spec.sigma, ball, 0),
+        sigma=sigma,
         least_offset=asks.least_offset,
         step=spec.step,
         momentum=spec.momentum,
-        asks="label",
-        copies=spec.copies,
-        radius=None if spec.radius is None else _share(spec.radius, ball, 0),
-        name="label_only",
     )
-    return (attack,)
 
 
 @_build.register

@@ -38,7 +38,7 @@ class PartialInformation(QueryAttack):
     sigma: float | None  # σ, of a pixel, as a share of the full range; None: a quarter of ε, in L2 of the whole offset
     step: float  # of the ball's radius
     momentum: float
-    asks: Literal["top-k", "label"]
+    asks: Literal["top-k", "label"] = "top-k"
     copies: int = 1  # whose share of wanted readings is a point's score
     radius: float | None = None  # of their noise, as `sigma`
     least_offset: float = 0.0  # of a pixel, that changes an image at all, as a share of the full range

@@ -28,19 +28,33 @@ def kept(name: str, make: Callable[[], dict[str, torch.Tensor]]) -> Path:
     Raises:
         CandidateError: the folder cannot be used.
     """
-    with _writing():
-        folder = _folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        path, part = folder / f"{name}.safetensors", folder / f"{name}.part"
-        with FileLock(folder / f"{name}.lock"):
-            if not _is_whole(path):
-                weights = make()
+    folder = _folder()
+    path, part = folder / f"{name}.safetensors", folder / f"{name}.part"
+    with _locked(folder, name):
+        if not _is_whole(path):
+            weights = make()
+            with _kept_in(folder):
                 try:
                     save_file(weights, part, metadata={"sha256": _digest(weights)})
                     part.replace(path)
                 finally:
                     part.unlink(missing_ok=True)
     return path
+
+
+@contextmanager
+def _locked(folder: Path, name: str) -> Iterator[None]:
+    lock = FileLock(folder / f"{name}.lock")
+    with _kept_in(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except NotImplementedError as error:  # filelock's word for it
+            raise OSError("this disk has no locks") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _folder() -> Path:
@@ -55,14 +69,14 @@ def _folder() -> Path:
 
 
 @contextmanager
-def _writing() -> Iterator[None]:
+def _kept_in(folder: Path) -> Iterator[None]:
+    """What goes wrong with files, and not in training, as a sentence."""
     try:
         yield
-    except (OSError, NotImplementedError, SafetensorError) as error:  # no space, no rights, no locks on this disk
+    except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CandidateError(
-            f"trained weights cannot be kept in {_folder()}: {reason}; set XDG_CACHE_HOME to a folder that can be "
-            "written"
+            f"trained weights cannot be kept in {folder}: {reason}; set XDG_CACHE_HOME to a folder that can be written"
         ) from error
 
 

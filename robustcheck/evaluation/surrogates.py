@@ -23,9 +23,7 @@ from robustcheck.evaluation.kept import kept
 from robustcheck.evaluation.lessons import Lessons, lessons, train_split
 from robustcheck.importing import own_sources
 from robustcheck.models import Candidate, load_candidate, training
-from robustcheck.models.loading import FORMATS
 from robustcheck.policy import DataSpec, ModelSpec, SurrogateSpec, TrainSpec, TransferSpec
-from robustcheck.words import did_you_mean, listed
 
 Progress = Callable[[int, int], None]
 
@@ -99,32 +97,17 @@ def _about(name: str, spec: SurrogateSpec | TrainSpec) -> Iterator[None]:
 
 
 def _described(spec: SurrogateSpec | TrainSpec, model: ModelSpec) -> ModelSpec:
-    """A surrogate as the policy would describe a candidate.
-
-    Raises:
-        CandidateError: its decisions do not mean what the candidate's mean, or there is no such kind of file.
-    """
-    task = spec.task or model.task
-    if (task == "multilabel") != (model.task == "multilabel"):
-        raise CandidateError(f"its task is {task}, and the candidate's {model.task}: their readings cannot be compared")
-    if task == "binary" and len(model.labels) != 2:
-        raise CandidateError(f"its task is binary, and the policy names {len(model.labels)} labels; 2 are needed")
-    changes: dict[str, Any] = {"task": task, "preprocess": spec.preprocess or model.preprocess, "operating_point": None}
+    """A surrogate as the policy would describe a candidate; the policy's own checks have seen that they compare."""
+    changes: dict[str, Any] = {
+        "task": spec.task or model.task,
+        "preprocess": spec.preprocess or model.preprocess,
+        "operating_point": None,
+    }
     if spec.architecture:
         changes |= {"architecture": spec.architecture, "architecture_args": spec.architecture_args}
     elif spec.architecture_args:
         changes["architecture_args"] = spec.architecture_args
-    if isinstance(spec, TrainSpec):
-        plain = SurrogateSpec(path=spec.architecture)
-    else:
-        plain = spec
-        if spec.labels not in (None, model.labels):
-            raise CandidateError(
-                f"its labels are {listed(spec.labels or ())}, and the candidate's {listed(model.labels)}: a surrogate "
-                "has the candidate's labels, in the same order"
-            )
-        if (suffix := Path(spec.path).suffix.lower()) not in FORMATS:
-            raise CandidateError(f"a model's file ends in {', '.join(FORMATS)}{did_you_mean(suffix, FORMATS)}")
+    plain = SurrogateSpec(path=spec.architecture) if isinstance(spec, TrainSpec) else spec
     changes |= {name: getattr(plain, name) for name in ("path", "output", "output_name", "operators", "trust")}
     return model.model_copy(update=changes)
 

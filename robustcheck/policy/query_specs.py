@@ -11,13 +11,25 @@ from robustcheck.policy.fields import Number, QuantityField, RestartsField, Shar
 
 SamplesField = Annotated[StrictInt, Field(ge=2, le=100_000, multiple_of=2)]
 MomentumField = Annotated[Number, Field(ge=0, lt=1)]
-_SAMPLES = "an even number: queries of an estimate of the gradient, in pairs x + σu, x - σu"
 _SIGMA = "σ, how far from the point an estimate asks (at least one grey level with oracle: stored)"
-_STEP = "size of a step, as a share of the radius of the ball, which shrinks to epsilon"
-_MOMENTUM = "share of the earlier estimates that is kept"
 
 
-class NESSpec(AttackEntry):
+class _Estimating(AttackEntry):
+    """Attacks that estimate gradients from pairs of images."""
+
+    samples: SamplesField = Field(50, description="an even number: scores of an estimate, at pairs x + σu, x - σu")
+    momentum: MomentumField = Field(0.9, description="share of the earlier estimates that is kept")
+
+
+class _Shrinking(_Estimating):
+    """Attacks that near the sample from another image."""
+
+    step: ShareField = Field(
+        0.25, description="size of a step, as a share of the radius of the ball, which shrinks to epsilon"
+    )
+
+
+class NESSpec(_Estimating):
     """Gradient ascent on estimates of the gradient."""
 
     summary = "natural evolution strategies: PGD whose gradient is estimated from scores at pairs of noisy images"
@@ -26,9 +38,7 @@ class NESSpec(AttackEntry):
     knowledge = "scores"
 
     name: Literal["nes"]
-    samples: SamplesField = Field(50, description=_SAMPLES)
     sigma: QuantityField | None = Field(None, description=f"{_SIGMA}; default 0.001")
-    momentum: MomentumField = Field(0.9, description=_MOMENTUM)
     step_size: QuantityField | None = Field(None, description="size of the first step (default: epsilon / 4)")
     least_step: ShareField = Field(0.01, description="share of the first step below which it falls no more")
     plateau: Annotated[StrictInt, Field(ge=2, le=1000)] = Field(
@@ -62,7 +72,7 @@ class SquareSpec(AttackEntry):
         return 2 * self.restarts
 
 
-class PartialInformationSpec(AttackEntry):
+class PartialInformationSpec(_Shrinking):
     """From an image of the wanted label to the sample, seeing the scores of the best few labels."""
 
     summary = "starts at an image of the wanted label and nears the sample while that stays among the k best labels"
@@ -72,10 +82,7 @@ class PartialInformationSpec(AttackEntry):
 
     name: Literal["partial_information"]
     k: Annotated[StrictInt, Field(ge=1, le=10_000)] = Field(1, description="how many labels an answer shows")
-    samples: SamplesField = Field(50, description=_SAMPLES)
     sigma: QuantityField | None = Field(None, description=f"{_SIGMA}; default 0.001")
-    momentum: MomentumField = Field(0.9, description=_MOMENTUM)
-    step: ShareField = Field(0.25, description=_STEP)
 
     @property
     def least_queries(self) -> int:
@@ -83,7 +90,7 @@ class PartialInformationSpec(AttackEntry):
         return 2 + self.samples
 
 
-class LabelOnlySpec(AttackEntry):
+class LabelOnlySpec(_Shrinking):
     """As partial_information, seeing labels only."""
 
     summary = "the same, seeing labels only: a score is the share of noisy copies that are read as wanted"
@@ -92,16 +99,11 @@ class LabelOnlySpec(AttackEntry):
     knowledge = "label"
 
     name: Literal["label_only"]
-    samples: SamplesField = Field(
-        50, description="an even number: scores of an estimate of the gradient, in pairs x + σu, x - σu"
-    )
     copies: Annotated[StrictInt, Field(ge=1, le=1000)] = Field(
         1, description="noisy copies that a score is made of (the paper has 50; more directions are worth more)"
     )
     radius: QuantityField | None = Field(None, description="of the copies' noise (default: epsilon / 4)")
     sigma: QuantityField | None = Field(None, description=f"{_SIGMA}; default epsilon / 4")
-    momentum: MomentumField = Field(0.9, description=_MOMENTUM)
-    step: ShareField = Field(0.25, description=_STEP)
 
     @property
     def least_queries(self) -> int:

@@ -64,10 +64,12 @@ def _labels(surrogate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Fo
 
 
 def _task(surrogate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Found:
-    own, wanted = surrogate.get("task"), model.get("task")
+    own, wanted, labels = surrogate.get("task"), model.get("task"), model.get("labels")
     several = [task == "multilabel" for task in (own, wanted)]
     if own is not None and wanted is not None and several[0] != several[1]:
         yield (*at, "task"), f"found {shown(own)}, and the candidate's is {shown(wanted)}: their answers do not compare"
+    elif own == "binary" and isinstance(labels, list) and len(labels) > 2:
+        yield (*at, "task"), f"found 'binary', which has 2 labels, and the candidate has {len(labels)}"
 
 
 def _stolen(train: dict[str, Any], at: KeyPath) -> Found:

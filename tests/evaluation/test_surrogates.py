@@ -40,15 +40,6 @@ def test_several_in_the_policy_s_order(project):
 
 
 NAMED = {
-    "labels": (
-        {"path": "other.safetensors", "labels": ["right", "left"]},
-        "its labels are right, left, and the candidate's left, right: a surrogate has the candidate's labels, in",
-    ),
-    "task": (
-        {"path": "other.safetensors", "task": "multilabel"},
-        "its task is multilabel, and the candidate's multiclass: their readings cannot be compared",
-    ),
-    "ending": ({"path": "other.onxx"}, r"a model's file ends in .*; did you mean '\.onnx'\?"),
     "missing": ({"path": "absent.onnx"}, r"there is no file .*absent\.onnx"),
     "weights": (
         {"path": "other.safetensors", "architecture": "nets:small"},
@@ -76,14 +67,6 @@ def test_a_surrogate_that_cannot_be_used(name, project):
     with pytest.raises(CandidateError, match=rf"^surrogate {entry['path']}: .*{sentence}") as caught:
         project.load(surrogate=entry)
     assert "\n" not in str(caught.value)
-
-
-def test_binary_is_about_two_labels(project):
-    project.model = project.model.model_copy(update={"labels": ("a", "b", "c")})
-    with pytest.raises(
-        CandidateError, match=r"^surrogate nets:small: its task is binary, and the policy names 3 labels"
-    ):
-        project.load(train=SMALL | {"task": "binary"})
 
 
 def test_a_surrogate_without_gradients(project, monkeypatch):

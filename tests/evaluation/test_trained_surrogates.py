@@ -157,7 +157,6 @@ TRAINED = {
     ),
     "import": ({"architecture": "nets:smal"}, r"train.architecture: 'nets:smal': .*did you mean 'small'\?"),
     "channels": ({"preprocess": {"mean": [0.1, 0.2]}}, r"train.preprocess.mean has 2 numbers for 1 channels"),
-    "task": ({"task": "multilabel"}, "its task is multilabel, and the candidate's multiclass"),
 }
 
 
