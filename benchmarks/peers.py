@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import machine
 from benchmarks.arguments import add_common, positive
 from benchmarks.candidates import CANDIDATES, Candidate
 from benchmarks.images import write_part
 from benchmarks.job import Job
 from benchmarks.libraries import BARE, LIBRARIES
 from benchmarks.ours import WAYS
-from benchmarks.processes import QUIET, measure, train
+from benchmarks.processes import measure, train
+from benchmarks.records import heading, in_turn
 from benchmarks.results import Record, section
 
 LEVELS = [1, 2, 4, 8]
@@ -68,28 +68,20 @@ def _compare(candidate: Candidate, count: int | None, given: argparse.Namespace)
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder) / "images.npz"
         images = write_part(given.archive, count, part)
-        for number in range(given.rounds):
-            turn = number % len(contenders)  # nobody is always first, or always after the same one
-            for name in [*contenders][turn:] + [*contenders][:turn]:
-                record = contenders[name]
-                if record.failure:
-                    continue
-                job = Job(
-                    contender=name,
-                    candidate=candidate.name,
-                    archive=str(part),
-                    images=images,
-                    levels=LEVELS,
-                    steps=given.steps,
-                    batch=given.batch,
-                    threads=given.threads,
-                    seed=number,
-                )
-                measure(job, record)
-                last = record.failure or f"{record.rounds[-1].seconds:.1f} s"
-                if record.elsewhere[-1] > QUIET:
-                    last += f"; others took {record.elsewhere[-1]:.0%} of the machine: this is no measurement"
-                print(f"{candidate.name}, round {number + 1}/{given.rounds}, {record.title}: {last}", file=sys.stderr)
+        for number, name, record in in_turn(contenders, given.rounds):
+            job = Job(
+                contender=name,
+                candidate=candidate.name,
+                archive=str(part),
+                images=images,
+                levels=LEVELS,
+                steps=given.steps,
+                batch=given.batch,
+                threads=given.threads,
+                seed=number,
+            )
+            measure(job, record)
+            record.tell(f"{candidate.name}, round {number + 1}/{given.rounds}", lambda one: f"{one.seconds:.1f} s")
     return images, list(contenders.values())
 
 
@@ -104,24 +96,8 @@ def _contenders(given: argparse.Namespace) -> dict[str, Record]:
 
 
 def _heading(given: argparse.Namespace, began: datetime, command: str, records: Sequence[Record]) -> str:
-    """What ran, where, when and how."""
-    versions: dict[str, str] = {}
-    for record in records:
-        for one in record.rounds:
-            versions |= one.versions
-    shares = [share for record in records for share in record.elsewhere]
-    absent = [LIBRARIES[name].package for name in given.peers if not LIBRARIES[name].installed]
-    lines = [
-        "# robustcheck beside its peers",
-        "Written by `benchmarks/peers.py`; [README.md](README.md) says what the columns are.",
-        f"- {machine.describe()}; threads: {given.threads}",
-        f"- {began:%Y-%m-%d %H:%M} UTC: `python -m benchmarks.peers {command}`",
-        f"- other processes took at most {max(shares):.0%} of it meanwhile",
-        f"- PGD-{given.steps}, batches of {given.batch}, rounds: {given.rounds}",
-        f"- {', '.join(f'{package} {version}' for package, version in sorted(versions.items()))}",
-        *([f"- not installed, and so not compared: {', '.join(absent)}"] if absent else []),
-    ]
-    return "\n\n".join(lines[:2]) + "\n\n" + "\n".join(lines[2:])
+    effort = f"PGD-{given.steps}, batches of {given.batch}"
+    return heading("robustcheck beside its peers", "peers", began, command, records, given, effort=effort)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -17,7 +17,6 @@ from benchmarks.query_results import QueryRecord
 from benchmarks.results import Record
 
 ROOT = Path(__file__).parents[1]
-QUIET = 0.1  # the share of the machine that others may take before one is told
 
 
 def measure(

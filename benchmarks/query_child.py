@@ -22,6 +22,7 @@ from benchmarks.candidates import CANDIDATES, Candidate
 from benchmarks.counting import Counting
 from benchmarks.gating import gated
 from benchmarks.images import Split
+from benchmarks.libraries import LIBRARIES
 from benchmarks.query_job import Attack, Plan, QueryJob, QueryMeasurement
 from benchmarks.query_pairs import NES_LEAST, OURS, PAIRS, Pair, Peer
 from robustcheck.threats import L2Ball, LinfBall
@@ -111,7 +112,7 @@ def _theirs(job: QueryJob, candidate: Candidate, pair: Pair) -> QueryMeasurement
         left=held / len(data),
         left_as_floats=held_as_floats / len(data),
         to_success=fmean(found) if found else None,
-        versions=_versions(peer.library.package),
+        versions=_versions(LIBRARIES[peer.made_by].package),
     )
 
 

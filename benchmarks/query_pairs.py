@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import nn
 
 from benchmarks import query_labels, query_scores
-from benchmarks.libraries import LIBRARIES, Library
+from benchmarks.libraries import LIBRARIES
 from benchmarks.query_job import Attack, Plan, first_estimate
 
 OURS = "robustcheck"
@@ -21,7 +21,7 @@ class Peer:
     """A library's attack."""
 
     title: str
-    library: Library
+    made_by: str  # its library, by the name that `benchmarks.libraries` has for it
     build: Callable[[nn.Module, Plan], Attack]
     how: str  # what it asks, and how it is held to the number of queries
     leaves: bool = False  # but for the first and the last, a call asks once about each sample that is not fooled yet
@@ -44,7 +44,7 @@ class Pair:
 
 
 def _peer(library: str, title: str, build: Callable[[nn.Module, Plan], Attack], how: str, **more: Any) -> Peer:
-    return Peer(title=f"{LIBRARIES[library].title} {title}", library=LIBRARIES[library], build=build, how=how, **more)
+    return Peer(title=f"{LIBRARIES[library].title} {title}", made_by=library, build=build, how=how, **more)
 
 
 _IN_A_BATCH = "iterations that come nearest to the queries; a batch goes on until its last sample is done"

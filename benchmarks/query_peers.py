@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import machine
 from benchmarks.arguments import add_common, positive
 from benchmarks.candidates import CANDIDATES, Candidate
 from benchmarks.images import write_part
 from benchmarks.libraries import LIBRARIES
-from benchmarks.processes import QUIET, measure, train
+from benchmarks.processes import measure, train
 from benchmarks.query_job import QueryJob, QueryMeasurement
 from benchmarks.query_pairs import OURS, PAIRS, Pair
 from benchmarks.query_results import QueryRecord, section
+from benchmarks.records import heading, in_turn
 
 L2 = {"cnn-hardened": "1.5"}  # of the full range, where 0.5 is too little
 ASKING = [name for name in LIBRARIES if any(name in pair.peers for pair in PAIRS.values())]
@@ -74,31 +74,23 @@ def _compare(name: str, candidate: Candidate, part: Path, given: argparse.Namesp
     contenders = {OURS: QueryRecord(title=OURS)} | {
         key: QueryRecord(title=peer.title, how=peer.how)
         for key, peer in pair.peers.items()
-        if peer.library in [LIBRARIES[one] for one in given.peers] and peer.library.installed
+        if peer.made_by in given.peers and LIBRARIES[peer.made_by].installed
     }
-    for number in range(given.rounds):
-        turn = number % len(contenders)  # nobody is always first, or always after the same one
-        for contender in [*contenders][turn:] + [*contenders][:turn]:
-            record = contenders[contender]
-            if record.failure:
-                continue
-            job = QueryJob(
-                pair=name,
-                contender=contender,
-                candidate=candidate.name,
-                archive=str(part),
-                epsilon=_epsilon(pair, candidate, given),
-                queries=given.queries,
-                batch=given.batch,
-                threads=given.threads,
-                seed=number,
-            )
-            measure(job, record, child="benchmarks.query_child", answer=QueryMeasurement)
-            last = record.failure or f"{record.rounds[-1].seconds:.2f} s, {record.rounds[-1].left:.3f} left"
-            if record.elsewhere[-1] > QUIET:
-                last += f"; others took {record.elsewhere[-1]:.0%} of the machine: this is no measurement"
-            place = f"{candidate.name}, {name}, round {number + 1}/{given.rounds}"
-            print(f"{place}, {record.title}: {last}", file=sys.stderr)
+    for number, contender, record in in_turn(contenders, given.rounds):
+        job = QueryJob(
+            pair=name,
+            contender=contender,
+            candidate=candidate.name,
+            archive=str(part),
+            epsilon=_epsilon(pair, candidate, given),
+            queries=given.queries,
+            batch=given.batch,
+            threads=given.threads,
+            seed=number,
+        )
+        measure(job, record, child="benchmarks.query_child", answer=QueryMeasurement)
+        place = f"{candidate.name}, {name}, round {number + 1}/{given.rounds}"
+        record.tell(place, lambda one: f"{one.seconds:.2f} s, {one.left:.3f} left")
     return list(contenders.values())
 
 
@@ -110,24 +102,9 @@ def _epsilon(pair: Pair, candidate: Candidate, given: argparse.Namespace) -> str
 
 
 def _heading(given: argparse.Namespace, began: datetime, command: str, records: Sequence[QueryRecord]) -> str:
-    """What ran, where, when and how."""
-    versions: dict[str, str] = {}
-    for record in records:
-        for one in record.rounds:
-            versions |= one.versions
-    share = max(share for record in records for share in record.elsewhere)
-    absent = [LIBRARIES[name].package for name in given.peers if not LIBRARIES[name].installed]
-    lines = [
-        "# Attacks that ask, beside the peers'",
-        "Written by `benchmarks/query_peers.py`; [README.md](README.md) says what the columns are.",
-        f"- {machine.describe()}; threads: {given.threads}",
-        f"- {began:%Y-%m-%d %H:%M} UTC: `python -m benchmarks.query_peers {command}`",
-        f"- other processes took at most {share:.0%} of it meanwhile",
-        f"- {given.queries:,} queries a sample, peers' batches of {given.batch}, rounds: {given.rounds}",
-        f"- {', '.join(f'{package} {version}' for package, version in sorted(versions.items()))}",
-        *([f"- not installed, and so not compared: {', '.join(absent)}"] if absent else []),
-    ]
-    return "\n\n".join(lines[:2]) + "\n\n" + "\n".join(lines[2:])
+    effort = f"{given.queries:,} queries a sample, peers' batches of {given.batch}"
+    title = "Attacks that ask, beside the peers'"
+    return heading(title, "query_peers", began, command, records, given, effort=effort)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean, median
 
 from benchmarks.query_job import QueryMeasurement
 from benchmarks.query_pairs import Pair
+from benchmarks.records import Rounds
 from benchmarks.results import table
 
 
 @dataclass(kw_only=True)
-class QueryRecord:
+class QueryRecord(Rounds[QueryMeasurement]):
     """What one contender did in one pair."""
 
-    title: str
     how: str | None = None  # None: ours
-    rounds: list[QueryMeasurement] = field(default_factory=list)
-    elsewhere: list[float] = field(default_factory=list)  # share of the machine that others took, in each round
-    failure: str | None = None  # the last line of what went wrong
-
-    def median(self, of: Callable[[QueryMeasurement], float]) -> float:
-        """Over the rounds."""
-        return median(of(one) for one in self.rounds)
 
     @property
     def images_a_second(self) -> float:

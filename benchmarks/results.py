@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from statistics import fmean, median
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
 
 from benchmarks.job import Measurement
+from benchmarks.records import Rounds
 
 
 @dataclass(kw_only=True)
-class Record:
+class Record(Rounds[Measurement]):
     """What one contender did to one candidate."""
 
-    title: str
     kind: str  # ours | peer | floor
-    rounds: list[Measurement] = field(default_factory=list)
-    elsewhere: list[float] = field(default_factory=list)  # share of the machine that others took, in each round
-    failure: str | None = None  # the last line of what went wrong
-
-    def median(self, of: Callable[[Measurement], float]) -> float:
-        """Over the rounds."""
-        return median(of(one) for one in self.rounds)
 
     @property
     def seconds(self) -> float:
