@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from robustcheck import load_policy, run
 from robustcheck.models import Candidate
 from robustcheck.models.head import Head
 from robustcheck.models.memory import Chunks
 from robustcheck.models.network import Network, freeze
 from robustcheck.models.preprocess import Preprocess
 from robustcheck.policy import PreprocessSpec
-from robustcheck.results import ModelInfo
+from robustcheck.results import GateResult, ModelInfo
 
 CPU = torch.device("cpu")
 
@@ -67,9 +68,19 @@ def brightness_project(folder: Path, *, levels: Sequence[int] = LEVELS, threshol
     """Write an architecture, its weights and an archive of even images; `brightness_policy` is a policy about them."""
     (folder / "brightness.py").write_text(ARCHITECTURE)
     save_file({"threshold": torch.tensor(threshold)}, folder / "brightness.safetensors")
+    even_images(folder, levels, [int(level > 127.5) for level in levels])
+
+
+def even_images(folder: Path, levels: Sequence[int], labels: Sequence[int]) -> None:
+    """Write the archive anew, with an even image of each level."""
     images = np.stack([np.full((8, 8), level, dtype=np.uint8) for level in levels])
-    labels = np.array([[int(level > 127.5)] for level in levels])
-    np.savez(folder / "even.npz", test_images=images, test_labels=labels)
+    np.savez(folder / "even.npz", test_images=images, test_labels=np.array(labels)[:, None])
+
+
+def brightness_gates(folder: Path, gates: str, *, model: str = "", extra: str = "") -> tuple[GateResult, ...]:
+    """The results of `brightness_policy`'s gates."""
+    (folder / "policy.yaml").write_text(brightness_policy(gates, model=model, extra=extra))
+    return run(load_policy(folder / "policy.yaml"), folder=folder / "out").gates
 
 
 def brightness_policy(gates: str, *, model: str = "", extra: str = "") -> str:

@@ -96,7 +96,9 @@ def _no_split(data: DataSpec, why: str) -> str:
     )
 
 
-def lessons(spec: TrainSpec, samples: Samples, candidate: Candidate) -> Lessons:
+def lessons(
+    spec: TrainSpec, samples: Samples, candidate: Candidate, progress: Callable[[int, int], None] | None = None
+) -> Lessons:
     """What is learned from the train split.
 
     With `labels: candidate`, the candidate is asked about at most `queries` of its images, each once; those that it
@@ -119,7 +121,9 @@ def lessons(spec: TrainSpec, samples: Samples, candidate: Candidate) -> Lessons:
         return everything
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(spec.seed))
     asked = sorted(order[: spec.queries].tolist())
-    answers = {index: answer for index, answer in _ask(candidate, samples, asked).items() if answer != NO_ANSWER}
+    answers = {
+        index: answer for index, answer in _ask(candidate, samples, asked, progress).items() if answer != NO_ANSWER
+    }
     if len(given := set(answers.values())) < 2:
         what = f"answers {candidate.head.name(given.pop())} about" if given else "gives no answer about"
         raise CandidateError(
@@ -134,7 +138,9 @@ def lessons(spec: TrainSpec, samples: Samples, candidate: Candidate) -> Lessons:
     )
 
 
-def _ask(candidate: Candidate, samples: Samples, indexes: Sequence[int]) -> dict[int, int]:
+def _ask(
+    candidate: Candidate, samples: Samples, indexes: Sequence[int], progress: Callable[[int, int], None] | None
+) -> dict[int, int]:
     """What the candidate decides about each of these samples."""
     answers: dict[int, int] = {}
     oracle = LabelOracle(candidate, samples=len(samples), limit=1)
@@ -143,4 +149,6 @@ def _ask(candidate: Candidate, samples: Samples, indexes: Sequence[int]) -> dict
             chunk = [indexes[place] for place in group[start : start + _ASKED]]
             labels = oracle.labels(torch.tensor(chunk), as_shares(samples, chunk, candidate.device))
             answers |= zip(chunk, labels.tolist(), strict=True)
+            if progress:
+                progress(len(answers), len(indexes))
     return answers

@@ -57,7 +57,7 @@ def load_surrogates(
         candidate: is asked, if its answers are what is learned.
         samples: the gate's.
         folder: the policy's.
-        progress: told how far loading (samples) or training (steps) is.
+        progress: told how far loading (samples), asking (images) or training (steps) is.
 
     Raises:
         CandidateError: one cannot be loaded or trained, gives no gradients, or reads images in another way than the
@@ -73,7 +73,7 @@ def load_surrogates(
     for spec in attack.train:
         with _about(spec.architecture, spec):
             described, code = _described(spec, model), _code(spec, folder)
-            taught = lessons(spec, split(), candidate)
+            taught = lessons(spec, split(), candidate, progress)
             weights = _trained(spec, described, taught, code, folder, candidate.device, progress)
             described = described.model_copy(update={"path": str(weights)})
             trained = f"trained here for {spec.epochs} {'epoch' if spec.epochs == 1 else 'epochs'} {taught.words}"

@@ -85,7 +85,7 @@ def train(
             loss = _loss(scores, readings[chosen].to(device), model)
             _check_finite(loss, f"the loss in step {step} of {steps}", spec)
             optimiser.zero_grad()
-            loss.backward()  # for once, weights are what is changed
+            loss.backward()  # the one place where weights are what is changed
             optimiser.step()
             schedule.step()
             if progress:

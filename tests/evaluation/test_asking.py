@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from building import LEVELS, brightness_policy, brightness_project
+from building import LEVELS, brightness_gates, brightness_policy, brightness_project, even_images
 
 from robustcheck import load_policy, run
 from robustcheck.evaluation import gates, loop
@@ -23,11 +23,6 @@ EVERYONE = [name for name in ASKING if name != "noise"]
 def project(tmp_path):
     brightness_project(tmp_path)
     return tmp_path
-
-
-def _gates(project, gates, **kwargs):
-    (project / "policy.yaml").write_text(brightness_policy(gates, **kwargs))
-    return run(load_policy(project / "policy.yaml"), folder=project / "out").gates
 
 
 def _gate(name, *, queries=400, epsilon="8/255", extra=""):
@@ -70,7 +65,7 @@ def reached(monkeypatch):
 @pytest.mark.parametrize("oracle", ["float", "stored"])
 @pytest.mark.parametrize("name", ASKING)
 def test_the_counts_are_the_images_that_really_reached_the_artefact(name, oracle, project, reached):
-    (gate,) = _gates(project, _gate(name, extra=f", oracle: {oracle}"))
+    (gate,) = brightness_gates(project, _gate(name, extra=f", oracle: {oracle}"))
     asked = sum(map(len, reached["asked"]))
     counts = [outcome.queries for outcome in gate.samples]
     assert asked == sum(counts) == gate.cost.queries.total
@@ -87,7 +82,7 @@ def test_each_sample_is_counted_for_itself(name, project, reached):
     images = rng.integers(0, 256, (12, 8, 8)).astype(np.uint8)  # which no budget of 8 levels mixes up
     labels = (images.reshape(12, -1).mean(axis=1) > 127.5).astype(np.uint8)[:, None]
     np.savez(project / "even.npz", test_images=images, test_labels=labels)
-    (gate,) = _gates(project, _gate(name, queries=300))
+    (gate,) = brightness_gates(project, _gate(name, queries=300))
     clean = torch.from_numpy(images).float() / 255
     asked = torch.cat(reached["asked"])[:, 0]
     owner = (asked[:, None] - clean[None]).abs().flatten(2).amax(dim=2).argmin(dim=1)
@@ -97,7 +92,7 @@ def test_each_sample_is_counted_for_itself(name, project, reached):
 
 @pytest.mark.parametrize("name", EVERYONE)
 def test_what_is_easily_turned_is_turned_and_the_report_says_after_how_many_queries(name, project):
-    (gate,) = _gates(project, _gate(name, queries=2000))
+    (gate,) = brightness_gates(project, _gate(name, queries=2000))
     easy = {level for level in LEVELS if abs(level - 127.5) <= 4}
     turned = {level for level, outcome in zip(LEVELS, gate.samples, strict=True) if outcome.status == "broken"}
     assert easy <= turned <= {level for level in LEVELS if abs(level - 127.5) <= 8}
@@ -113,9 +108,9 @@ def test_what_is_easily_turned_is_turned_and_the_report_says_after_how_many_quer
 
 
 def test_the_curve_is_what_a_smaller_limit_would_have_left(project):
-    (whole,) = _gates(project, _gate("nes", queries=1000))
+    (whole,) = brightness_gates(project, _gate("nes", queries=1000))
     for limit in (60, 110, 300):
-        (limited,) = _gates(project, _gate("nes", queries=limit))
+        (limited,) = brightness_gates(project, _gate("nes", queries=limit))
         told = [point.accuracy for point in whole.query_curve if point.queries <= limit][-1]
         # What a search submits at its end was not asked about, and may turn one more.
         assert limited.query_curve[-1].accuracy <= told
@@ -125,22 +120,18 @@ def test_the_curve_is_what_a_smaller_limit_would_have_left(project):
 
 
 def test_a_stored_oracle_sees_whole_grey_levels_only(project, reached):
-    _gates(project, _gate("nes", extra=", oracle: stored"))
+    brightness_gates(project, _gate("nes", extra=", oracle: stored"))
     levels = torch.cat(reached["asked"]) * 255
     assert (levels - levels.round()).abs().max() < 1e-3
     reached["asked"].clear()
-    _gates(project, _gate("nes"))
+    brightness_gates(project, _gate("nes"))
     levels = torch.cat(reached["asked"]) * 255
     assert (levels - levels.round()).abs().max() > 0.1
 
 
 def test_queries_lie_in_the_range_whatever_an_attack_asks(project, reached):
-    np.savez(
-        project / "even.npz",
-        test_images=np.stack([np.full((8, 8), level, np.uint8) for level in (0, 255)]),
-        test_labels=np.array([[0], [1]]),
-    )
-    _gates(project, _gate("nes") + _gate("rays"))
+    even_images(project, (0, 255), [0, 1])
+    brightness_gates(project, _gate("nes") + _gate("rays"))
     asked = torch.cat(reached["asked"])
     assert asked.min() == 0
     assert asked.max() == 1
@@ -150,13 +141,9 @@ def test_queries_lie_in_the_range_whatever_an_attack_asks(project, reached):
 def test_without_an_image_to_start_from_that_sample_is_reported_and_the_others_go_on(name, project):
     """Labelled bright, and read as dark: no dark image can be turned from there, nor from noise of an even mean."""
     levels = (126, 125, 124, 40)
-    np.savez(
-        project / "even.npz",
-        test_images=np.stack([np.full((8, 8), level, np.uint8) for level in levels]),
-        test_labels=np.array([[0], [0], [0], [1]]),
-    )
+    even_images(project, levels, [0, 0, 0, 1])
     gate = _gate(name, queries=120).replace("hopskipjump, e", "{name: hopskipjump, samples: 50}, e")
-    (lonely,) = _gates(project, gate, model="operating_point: 0.999")
+    (lonely,) = brightness_gates(project, gate, model="operating_point: 0.999")
     held = [outcome for outcome in lonely.samples if outcome.status == "held"]
     assert len(held) == 3
     assert {outcome.evidence for outcome in held} == {"unstarted"}
@@ -166,23 +153,15 @@ def test_without_an_image_to_start_from_that_sample_is_reported_and_the_others_g
     assert "3 samples held, but no image to start from was found" in finding.message
     assert lonely.verdict == "pass"  # accuracy 0 is met even if all three are lost
 
-    np.savez(
-        project / "even.npz",
-        test_images=np.stack([np.full((8, 8), level, np.uint8) for level in (*levels, 255)]),
-        test_labels=np.array([[0], [0], [0], [1], [1]]),
-    )
-    (started,) = _gates(project, gate, model="operating_point: 0.999")
+    even_images(project, (*levels, 255), [0, 0, 0, 1, 1])
+    (started,) = brightness_gates(project, gate, model="operating_point: 0.999")
     assert not [outcome for outcome in started.samples if outcome.evidence == "unstarted"]
 
 
 def test_a_gate_that_passes_only_because_nothing_could_be_started_is_an_error(project):
-    np.savez(
-        project / "even.npz",
-        test_images=np.stack([np.full((8, 8), level, np.uint8) for level in (100, 101, 40)]),
-        test_labels=np.array([[0], [0], [1]]),
-    )
+    even_images(project, (100, 101, 40), [0, 0, 1])
     gate = _gate("label_only", queries=120).replace("accuracy: 0", "accuracy: 0.5")
-    (lonely,) = _gates(project, gate, model="operating_point: 0.999")
+    (lonely,) = brightness_gates(project, gate, model="operating_point: 0.999")
     assert lonely.verdict == "error"
     assert "nothing to follow on 2 of the samples that held" in lonely.error
 
@@ -197,7 +176,7 @@ def test_gates_with_other_limits_or_oracles_share_no_counterexamples_and_those_w
             ("stored", "nes", "queries: 400, oracle: stored"),
         )
     )
-    square, nes, fewer, stored = _gates(project, policy + "\n")
+    square, nes, fewer, stored = brightness_gates(project, policy + "\n")
     assert square.metrics["attack_success"].successes > 0
     assert {outcome.found_by for outcome in nes.samples if outcome.status == "broken"} == {"square"}
     inherited = [outcome for outcome in nes.samples if outcome.status == "broken"]
@@ -207,13 +186,13 @@ def test_gates_with_other_limits_or_oracles_share_no_counterexamples_and_those_w
 
 
 def test_noise_inherits_nothing_from_attacks(project):
-    *_, noise = _gates(project, _gate("square") + _gate("hopskipjump") + _gate("noise"))
+    *_, noise = brightness_gates(project, _gate("square") + _gate("hopskipjump") + _gate("noise"))
     assert {outcome.found_by for outcome in noise.samples} <= {"noise", None}
     assert noise.cost.queries.total > 0
 
 
 def test_a_ladder_carries_what_was_found_up_with_the_queries_that_it_took(project):
-    small, large = _gates(project, _gate("nes", epsilon="[4/255, 8/255]", queries=1000))
+    small, large = brightness_gates(project, _gate("nes", epsilon="[4/255, 8/255]", queries=1000))
     carried = [outcome for outcome in large.samples if outcome.found_by == small.id]
     assert carried
     by_name = {outcome.sample: outcome for outcome in small.samples}
@@ -232,7 +211,7 @@ def test_broken_samples_are_retired_and_asking_about_them_again_is_refused(proje
         retire(oracle, samples)
 
     monkeypatch.setattr("robustcheck.models.access._Oracle.retire", note)
-    (gate,) = _gates(project, _gate("nes", queries=1000))
+    (gate,) = brightness_gates(project, _gate("nes", queries=1000))
     broken = [index for index, outcome in enumerate(gate.samples) if outcome.status == "broken"]
     assert broken
     assert sorted(retired) == broken
@@ -251,7 +230,7 @@ def test_attacks_that_ask_hold_neither_oracle_nor_candidate_nor_anything_with_a_
         return learn(attack, state, queries, answers, clean, ball, draws)
 
     monkeypatch.setattr(NES, "learn", spy)
-    _gates(project, _gate("nes", queries=120))
+    brightness_gates(project, _gate("nes", queries=120))
     assert seen
     known, waiting = set(), list(seen[0])
     while waiting:
@@ -266,7 +245,7 @@ def test_attacks_that_ask_hold_neither_oracle_nor_candidate_nor_anything_with_a_
 
 def test_the_answers_do_not_depend_on_batch_size(project):
     reports = [
-        _gates(project, _gate("nes", queries=300) + _gate("hopskipjump"), model=f"batch_size: {size}")
+        brightness_gates(project, _gate("nes", queries=300) + _gate("hopskipjump"), model=f"batch_size: {size}")
         for size in (1, 7, 64)
     ]
     for other in reports[1:]:
@@ -277,32 +256,24 @@ def test_the_answers_do_not_depend_on_batch_size(project):
 
 
 def test_a_batch_is_full_while_several_samples_are_in_flight(project, reached):
-    _gates(project, _gate("nes", queries=1000), model="batch_size: 32")
+    brightness_gates(project, _gate("nes", queries=1000), model="batch_size: 32")
     sizes = [len(images) for images in reached["asked"]]
     assert np.mean([size == 32 for size in sizes]) > 0.7
     assert 1 not in sizes[: len(sizes) // 2]
 
 
 def test_what_could_not_be_started_is_said_on_every_rung_of_a_ladder(project):
-    np.savez(
-        project / "even.npz",
-        test_images=np.stack([np.full((8, 8), level, np.uint8) for level in (126, 40)]),
-        test_labels=np.array([[0], [1]]),
-    )
+    even_images(project, (126, 40), [0, 1])
     gate = _gate("label_only", queries=120, epsilon="[4/255, 8/255]", extra=", ladder: descending")
-    for rung in _gates(project, gate, model="operating_point: 0.999"):
+    for rung in brightness_gates(project, gate, model="operating_point: 0.999"):
         assert [outcome.evidence for outcome in rung.samples if outcome.status == "held"] == ["unstarted"]
         assert [finding.code for finding in rung.findings] == ["no-start"]
 
 
 def test_the_error_says_what_was_missing(project):
-    np.savez(
-        project / "even.npz",
-        test_images=np.stack([np.full((8, 8), level, np.uint8) for level in (100, 101, 40)]),
-        test_labels=np.array([[0], [0], [1]]),
-    )
+    even_images(project, (100, 101, 40), [0, 0, 1])
     gate = _gate("label_only", queries=120).replace("accuracy: 0", "accuracy: 0.5")
-    (lonely,) = _gates(project, gate, model="operating_point: 0.999")
+    (lonely,) = brightness_gates(project, gate, model="operating_point: 0.999")
     assert lonely.verdict == "error"
     assert "a search that never started shows nothing: raise queries, or add samples" in lonely.error
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from building import LEVELS, accuracy_at, brightness_policy, brightness_project
-
-from robustcheck import load_policy, run
+from building import LEVELS, accuracy_at, brightness_gates, brightness_project
 
 DARK = [level for level in LEVELS if level < 127.5]
 BRIGHT = [level for level in LEVELS if level > 127.5]
@@ -17,11 +15,6 @@ def project(tmp_path):
     return tmp_path
 
 
-def _gates(project, gates, **kwargs):
-    (project / "policy.yaml").write_text(brightness_policy(gates, **kwargs))
-    return run(load_policy(project / "policy.yaml"), folder=project / "out").gates
-
-
 def _turned(gate):
     return {LEVELS[index] for index, outcome in enumerate(gate.samples) if outcome.status == "broken"}
 
@@ -30,7 +23,7 @@ def _turned(gate):
     "attack", ["fgsm", "{name: pgd, steps: 5}", "{name: apgd, steps: 10}", "{name: ensemble, steps: 10}"]
 )
 def test_each_goal_turns_those_that_it_is_about_and_that_it_can(project, attack):
-    missed, alarm, targeted, any_wrong = _gates(
+    missed, alarm, targeted, any_wrong = brightness_gates(
         project,
         f"""
   - {{id: missed, attack: {attack}, epsilon: 4/255, goal: missed_finding, require: {{sensitivity: 0}}}}
@@ -53,7 +46,7 @@ def test_each_goal_turns_those_that_it_is_about_and_that_it_can(project, attack)
 def test_an_operating_point_moves_the_border_for_searches_as_for_verdicts(project):
     gates = "\n  - {id: pgd, attack: {name: pgd, steps: 10}, epsilon: 4/255, require: {accuracy: 0}}\n"
     # The logits differ by 2 · 20 · (level - 127.5) / 255: at odds of 3 to 1 the border lies 7 levels farther up.
-    (gate,) = _gates(project, gates, model="operating_point: 0.75")
+    (gate,) = brightness_gates(project, gates, model="operating_point: 0.75")
     border = 127.5 + 1.0986 * 255 / 40
     assert {LEVELS[i] for i, outcome in enumerate(gate.samples) if outcome.status == "wrong"} == {
         level for level in BRIGHT if level < border
@@ -66,7 +59,7 @@ def test_an_operating_point_moves_the_border_for_searches_as_for_verdicts(projec
 @pytest.mark.parametrize("attack", ["fgsm", "pgd", "apgd", "ensemble"])
 def test_in_l2_an_even_change_of_every_pixel_is_the_optimum(project, attack):
     # 64 pixels, each by d: the length is 8 · d.
-    (gate,) = _gates(
+    (gate,) = brightness_gates(
         project, f"\n  - {{id: gate, attack: {attack}, norm: l2, epsilon: 34 levels, require: {{accuracy: 0}}}}\n"
     )
     assert _turned(gate) == {level for level in LEVELS if abs(level - 127.5) <= 4}
@@ -76,7 +69,7 @@ def test_in_l2_an_even_change_of_every_pixel_is_the_optimum(project, attack):
 
 
 def test_one_minimum_norm_search_serves_every_budget_and_gives_the_whole_curve(project):
-    gates = _gates(
+    gates = brightness_gates(
         project, "\n  - {id: fmn, attack: fmn, epsilon: [1/255, 2/255, 4/255, 8/255], require: {accuracy: 0}}\n"
     )
     assert [gate.metrics["accuracy"].value for gate in gates] == [accuracy_at(levels) for levels in (1, 2, 4, 8)]
@@ -93,13 +86,13 @@ def test_one_minimum_norm_search_serves_every_budget_and_gives_the_whole_curve(p
 
 def test_minimum_norm_searches_run_for_each_budget_where_evidence_is_isolated(project):
     gates = "\n  - {id: fmn, attack: fmn, epsilon: [2/255, 4/255], require: {accuracy: 0}}\n"
-    results = _gates(project, gates, extra="evidence: isolated")
+    results = brightness_gates(project, gates, extra="evidence: isolated")
     assert all(gate.cost.gradient > 0 for gate in results)
     assert [gate.metrics["accuracy"].value for gate in results] == [accuracy_at(levels) for levels in (2, 4)]
 
 
 def test_square_asks_an_oracle_no_more_often_than_it_may_and_never_for_gradients(project):
-    (gate,) = _gates(
+    (gate,) = brightness_gates(
         project, "\n  - {id: square, attack: square, epsilon: 8/255, queries: 60, require: {accuracy: 0}}\n"
     )
     assert gate.threat.knowledge == "scores"
@@ -115,7 +108,7 @@ def test_square_asks_an_oracle_no_more_often_than_it_may_and_never_for_gradients
 
 
 def test_an_ensemble_says_which_of_its_attacks_found_what(project):
-    (gate,) = _gates(
+    (gate,) = brightness_gates(
         project,
         "\n  - {id: all, attack: {name: ensemble, steps: 5, queries: 20}, epsilon: 4/255, require: {accuracy: 0}}\n",
     )

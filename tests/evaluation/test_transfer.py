@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from building import LEVELS, accuracy_at, brightness_policy, brightness_project
+from building import LEVELS, accuracy_at, brightness_gates, brightness_project, even_images
 from halves import NETS, halves
 from safetensors.torch import save_file
 from torch import nn
@@ -35,8 +35,7 @@ def _gates(project, *attacks, epsilon="4/255", model=""):
         f"\n  - {{id: gate-{number}, attack: {attack}, epsilon: {epsilon}, require: {{accuracy: 0}}}}"
         for number, attack in enumerate(attacks)
     )
-    (project / "policy.yaml").write_text(brightness_policy(gates + "\n", model=model))
-    return run(load_policy(project / "policy.yaml"), folder=project / "out").gates
+    return brightness_gates(project, gates + "\n", model=model)
 
 
 def _turned(gate):
@@ -78,11 +77,7 @@ def test_the_report_says_how_good_a_stand_in_each_surrogate_is(project):
 
 def test_a_surrogate_that_the_attack_does_not_turn_is_no_sign_of_a_robust_candidate(project):
     save_file({"threshold": torch.tensor(0.5)}, project / "far.safetensors")
-    np.savez(
-        project / "even.npz",
-        test_images=np.stack([np.full((8, 8), level, np.uint8) for level in (60, 70, 180, 200)]),
-        test_labels=np.array([[0], [0], [1], [1]]),
-    )
+    even_images(project, (60, 70, 180, 200), [0, 0, 1, 1])
     (gate,) = _gates(project, "{name: transfer, surrogate: far.safetensors}")
     (finding,) = [finding for finding in gate.findings if finding.code == "surrogate-not-turned"]
     assert finding.severity == "warning"
