@@ -34,6 +34,7 @@ def gated(
     samples: int | None,
     seed: int = 0,
     beside: Sequence[Path] = (),
+    kept: Path | None = None,
 ) -> dict[str, GateResult]:
     """The results of gates, which share nothing, by their ids.
 
@@ -44,6 +45,7 @@ def gated(
         samples: how many of its test split; None: all.
         seed: of every draw.
         beside: modules that the policy's other architectures are written in.
+        kept: where counterexamples are written.
     """
     with tempfile.TemporaryDirectory() as folder:
         for module in (candidate.module, *beside):
@@ -60,4 +62,4 @@ def gated(
         }
         path = Path(folder) / "policy.yaml"
         path.write_text(yaml.safe_dump(policy, sort_keys=False))
-        return {gate.id: gate for gate in run(load_policy(path)).gates}
+        return {gate.id: gate for gate in run(load_policy(path), folder=kept).gates}

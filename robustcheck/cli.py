@@ -115,7 +115,10 @@ def attacks() -> None:
         click.echo(f"  needs   {spec.needs}")
         for parameter, field in spec.model_fields.items():
             if parameter != "name":
-                default = "" if field.default is None else f" (default: {json.dumps(field.default)})"
+                if field.is_required():
+                    default = " (needed)"
+                else:
+                    default = "" if field.default is None else f" (default: {json.dumps(field.default)})"
                 click.echo(f"  takes   {parameter}: {field.description}{default}")
         click.echo(f"  source  {spec.source}")
 

@@ -75,19 +75,41 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ball:
+    """What an image may differ by: a norm, and a budget in it."""
+
+    norm: str
+    epsilon: str  # as the policy says it
+    share: float  # of the full pixel range
+    levels: int | float  # stored grey levels
+
+
+@dataclass(frozen=True, kw_only=True)
 class Threat:
     """What the adversary was allowed: goal, knowledge, capability, query limit."""
 
     goal: str
     knowledge: str
-    norm: str
-    epsilon: str  # as the policy says it
-    epsilon_share: float  # of the full pixel range
-    epsilon_levels: int | float  # stored grey levels that it admits; whole in L∞
+    capability: Literal["ball", "patch", "stickers"] = "ball"
+    norm: str | None = None  # of a ball
+    epsilon: str | None = None  # its radius, as the policy says it
+    epsilon_share: float | None = None  # of the full pixel range
+    epsilon_levels: int | float | None = None  # stored grey levels that it admits; whole in L∞
+    size: str | None = None  # of a patch, as the policy says it
+    conditions: dict[str, Any] | None = None  # how images are seen; None: as they are
     queries: int | None = None  # limit a sample, where an oracle is asked
     oracle: Literal["float", "stored"] | None = None  # what a query is: an image of floats, or rounded as if stored
     top_k: int | None = None  # how many labels' scores an answer has, where it is not all or none
     target: str | None = None  # the label that a targeted adversary wants
+
+    @property
+    def ball(self) -> Ball | None:
+        """Its ball, where that is what bounds it."""
+        known = (self.norm, self.epsilon, self.epsilon_share, self.epsilon_levels)
+        if None in known:
+            return None
+        norm, epsilon, share, levels = known
+        return Ball(norm=str(norm), epsilon=str(epsilon), share=float(share or 0), levels=levels or 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +131,8 @@ class Outcome:
     counterexample: str | None = None  # file, relative to the report's folder
     sha256: str | None = None  # of the counterexample's stored pixels, C order
     queries: int | None = None  # that reached the oracle in this gate, where one is asked
+    share: float | None = None  # of the looks on which the counterexample holds, if it is seen under conditions
+    patch: str | None = None  # file of the sample's own patch, relative to the report's folder
     found_after: int | None = None  # queries that had been asked, here or where it was found, when it was found
 
 
@@ -142,6 +166,35 @@ class Surrogate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Control:
+    """What is turned without an attack, in the same places or under the same conditions."""
+
+    name: str  # natural patch | grey patch | no attack
+    success: Metric  # share of the attacked samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patch:
+    """The patch that a gate judged: one for all images."""
+
+    picture: str | None  # file, relative to the report's folder; None for what no picture can hold, or without a folder
+    array: str | None  # the same as .npy: stored integers (C, S, S)
+    sha256: str  # of its stored pixels, C order
+    side: int  # pixels
+    origin: str  # how it came about
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A place from which stickers are looked at."""
+
+    distance: float  # at 1 the image fills the view
+    angle: float  # degrees off the normal, to the side
+    success: Metric  # share of the attacked samples that are read as the adversary wants
+    control: Metric  # the same without stickers
+
+
+@dataclass(frozen=True, kw_only=True)
 class GateResult:
     """What one gate found."""
 
@@ -158,6 +211,9 @@ class GateResult:
     curve: tuple[CurvePoint, ...] = ()  # minimum-norm attacks: accuracy against the budget, the whole curve
     query_curve: tuple[QueryPoint, ...] = ()  # attacks that ask: accuracy against the queries a sample, up to the limit
     surrogates: tuple[Surrogate, ...] = ()  # transfer: what was attacked in the candidate's place
+    controls: tuple[Control, ...] = ()  # patches and conditions: what is turned without an attack
+    patch: Patch | None = None  # patches for all images: the one that was judged
+    cells: tuple[Cell, ...] = ()  # stickers: the grid that they were judged on
     error: str | None = None  # why the verdict is `error`
 
 

@@ -13,6 +13,7 @@ from robustcheck.attacks import GradientAttack, QueryAttack, objective
 from robustcheck.attacks.draws import key
 from robustcheck.evaluation.asking import Asking
 from robustcheck.evaluation.engine import Engine
+from robustcheck.evaluation.looking import Once
 from robustcheck.evaluation.loop import Hit
 from robustcheck.evaluation.rows import Rows
 from robustcheck.models import Candidate, LabelOracle, ScoreOracle, TopKOracle, WhiteBox
@@ -77,6 +78,7 @@ def search(
     common = {
         "attack": attack,
         "candidate": asked,
+        "look": Once(candidate=asked, goal=goal),
         "goal": goal,
         "labels": labels,
         "is_positive": lambda reading: reading == count - 1,

@@ -93,7 +93,7 @@ def test_every_mistake_is_said_on_stderr_as_file_and_line(folder, name):
     assert done.stderr.splitlines() == [
         "mistaken.yaml:6: gates[0].require.accuracy: found 80; accuracy lies between 0 and 1; did you mean 0.8?",
         "mistaken.yaml:7: gates[1].attack: unknown attack 'pdg'; this version has fgsm, pgd, apgd, fmn, ensemble, nes, "
-        "square, partial_information, label_only, hopskipjump, rays, noise, transfer; did you mean 'pgd'?",
+        "square, partial_information, label_only, hopskipjump, rays, noise, transfer, patch, rp2; did you mean 'pgd'?",
     ]
     assert not (folder / "robustcheck-report").exists()
 

@@ -12,10 +12,11 @@ from robustcheck.attacks.fmn import FMN
 from robustcheck.attacks.hopskipjump import HopSkipJump
 from robustcheck.attacks.nes import NES
 from robustcheck.attacks.noise import Noise
-from robustcheck.attacks.objectives import Loss, objective
+from robustcheck.attacks.objectives import Loss, log_probability, objective
 from robustcheck.attacks.partial_information import PartialInformation
 from robustcheck.attacks.pgd import PGD, Schedule
 from robustcheck.attacks.rays import RayS
+from robustcheck.attacks.rp2 import RP2
 from robustcheck.attacks.square import Square
 from robustcheck.attacks.transfer import DiversePGD
 from robustcheck.policy import (
@@ -32,6 +33,7 @@ from robustcheck.policy import (
     PGDSpec,
     Quantity,
     RaySSpec,
+    RP2Spec,
     SquareSpec,
     TransferSpec,
 )
@@ -230,6 +232,20 @@ def _transfer(spec: TransferSpec, ball: Ball, goal: Goal, _asks: Asks) -> Search
         momentum=spec.momentum,
         diversity=spec.diversity,
         smallest=spec.smallest,
+    )
+    return (attack,)
+
+
+@_build.register
+def _rp2(spec: RP2Spec, _ball: Ball, goal: Goal, _asks: Asks) -> Searches:
+    attack = RP2(
+        objective=log_probability(goal),
+        steps=spec.steps,
+        step_size=spec.step_size,
+        size_weight=spec.size_weight,
+        smoothness=spec.smoothness,
+        printability=spec.printability,
+        inks=spec.printable,
     )
     return (attack,)
 

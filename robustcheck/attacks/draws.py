@@ -17,6 +17,7 @@ import torch
 # SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators"), as signed 64-bit integers.
 _GAMMA = 0x9E3779B97F4A7C15 - 2**64
 _MIX = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
+_APART = 0x2545F4914F6CDD1D  # flips half of the bits of a key
 _STREAM = 2**40  # numbers of a row that belong to one draw of a search
 
 
@@ -59,6 +60,10 @@ class Draws:
     def signs(self, shape: Sequence[int], at: int | torch.Tensor = 0) -> torch.Tensor:
         """-1 or 1, float32 (N, *shape)."""
         return torch.where(self.uniform(shape, at) < 0.5, -1.0, 1.0)
+
+    def apart(self, purpose: int) -> Draws:
+        """Other numbers of the same rows, for a purpose (1, 2, …) that must not disturb what their searches draw."""
+        return Draws(keys=self.keys ^ (purpose * _APART))
 
 
 def normal(uniform: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from torch.nn.functional import logsigmoid
 
 from robustcheck.models.candidate import Objective as Objective
 from robustcheck.threats import Goal
@@ -35,6 +36,16 @@ def objective(loss: Loss, goal: Goal, *, aimed: bool = False) -> Objective:
     if aimed:
         return _aimed(loss)
     return lambda logits, labels, _aims: _UNTARGETED[loss](logits, labels)
+
+
+def log_probability(goal: Goal) -> Objective:
+    """The log-probability of what a goal wants, for means over many images: those that are turned weigh nothing.
+
+    It is log σ of the log-odds, so that its gradient does not vanish where the network is sure of the true label. Of
+    several findings it is that of the soft maximum over those that may be turned.
+    """
+    odds = objective("cross_entropy", goal)
+    return lambda logits, labels, aims: logsigmoid(odds(logits, labels, aims))
 
 
 def log_odds(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

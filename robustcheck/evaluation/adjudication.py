@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from robustcheck.models import Candidate
-from robustcheck.threats import Ball, Goal
+from robustcheck.attacks.draws import Draws
+from robustcheck.evaluation.looking import Look
+from robustcheck.threats import Ball
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,30 +26,53 @@ class Adjudicated:
     distance: np.ndarray  # (N,) grey levels from the clean image, in the threat model's norm
     score: torch.Tensor | None  # (N,) probability of the positive label
     admissible: np.ndarray  # (N,) bool
+    share: np.ndarray | None  # (N,) of the looks on which it is read as the adversary wants, if there are several
+    cells: np.ndarray | None  # (N, L) on which looks of a grid it is
 
 
 def adjudicate(
-    candidate: Candidate, ball: Ball, goal: Goal, proposals: torch.Tensor, clean: torch.Tensor, labels: torch.Tensor
+    look: Look,
+    ball: Ball,
+    proposals: torch.Tensor,
+    clean: torch.Tensor,
+    labels: torch.Tensor,
+    draws: Draws,
+    at: torch.Tensor,
 ) -> Adjudicated:
-    """Judge proposals and clean images (N, C, H, W), shares of the full range, of samples with true readings (N,)."""
+    """Judge proposals and clean images (N, C, H, W), shares of the full range, of samples with true readings (N,).
+
+    Args:
+        look: how they are looked at.
+        ball: where they have to lie.
+        proposals: what is judged.
+        clean: what they differ from.
+        labels: true readings.
+        draws: of the rows, for fresh looks.
+        at: (N,) which proposal of its row each is.
+    """
     stored = to_stored(proposals, ball.maximum)
     reference = to_stored(clean, ball.maximum)
     distance = ball.distance(stored, reference)
     # The clean image is no counterexample to itself, even if float reassociation reads it differently in this batch.
     admissible = ball.contains(stored, reference) & (distance > 0)
-    logits = candidate.logits(stored.float() / ball.maximum)
-    decision = candidate.head.decide(logits)
-    score = candidate.head.positive_probability(logits)
+    seen = look(stored.float() / ball.maximum, labels, draws, at)
     return Adjudicated(
-        broken=(admissible & goal.met(decision, labels)).cpu().numpy(),
-        stored=stored.cpu().numpy().astype(np.uint8 if ball.maximum <= np.iinfo(np.uint8).max else np.uint16),
-        decision=decision.cpu().numpy(),
+        broken=(admissible & seen.wanted).cpu().numpy(),
+        stored=on_host(stored, ball.maximum),
+        decision=seen.decision.cpu().numpy(),
         distance=distance.cpu().numpy(),
-        score=None if score is None else score.cpu(),
+        score=None if seen.score is None else seen.score.cpu(),
         admissible=admissible.cpu().numpy(),
+        share=None if seen.share is None else seen.share.cpu().numpy(),
+        cells=None if seen.cells is None else seen.cells.cpu().numpy(),
     )
 
 
 def to_stored(images: torch.Tensor, maximum: int) -> torch.Tensor:
     """Shares of the full range to whole grey levels, to the nearest: truncation would darken every image."""
     return (images * maximum).round_().int()
+
+
+def on_host(stored: torch.Tensor, maximum: int) -> np.ndarray:
+    """Stored integers as they would be in a file: uint8, or uint16 where more than eight bits are stored."""
+    return stored.cpu().numpy().astype(np.uint8 if maximum <= np.iinfo(np.uint8).max else np.uint16)

@@ -13,6 +13,7 @@ import torch
 
 from robustcheck.attacks import GradientAttack, Objective, Told
 from robustcheck.attacks.draws import Draws
+from robustcheck.evaluation.looking import Averaging, Gradients
 from robustcheck.evaluation.loop import Loop, Start
 from robustcheck.evaluation.rows import Rows
 
@@ -20,15 +21,6 @@ Warm = Callable[[Sequence[Start]], tuple[np.ndarray, torch.Tensor] | None]
 """Of some starts: which places (M,) have a known better point, and the changes (M, C, H, W), their largest pixel 1."""
 
 _NEARER = 0.98  # of the last verified proposal's distance, from which a minimum-norm search proposes again
-
-
-class Gradients(Protocol):
-    """Whose gradients are followed: the candidate's, or another model's."""
-
-    def gradient(
-        self, images: torch.Tensor, labels: torch.Tensor, aims: torch.Tensor, objective: Objective
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits (N, K), losses (N,) and gradients (N, C, H, W) at images (N, C, H, W)."""
 
 
 class StandIn(Gradients, Protocol):
@@ -55,12 +47,15 @@ class Engine(Loop[GradientAttack]):
     margin: Objective | None = None  # of the goal, if rows are to remember how near they came
     near: float = inf  # below 0 by so much, a margin leaves it open which side of the border the point is on
     enough: float = -1.0  # grey levels: a counterexample as near as this ends a minimum-norm search
-    stand_in: StandIn | None = None  # whose gradients are followed; then only the end of a search is proposed
+    stand_in: StandIn | None = None  # whose gradients are followed
+    averaging: Averaging | None = None  # over looks, if images are seen under conditions
+    only_ends: bool = False  # nothing but the end of a search is proposed
 
     @property
     def limit(self) -> int:
         """As many rows as go through the network together."""
-        return self.candidate.chunks.limit
+        looks = 1 if self.averaging is None else self.averaging.count
+        return max(1, self.candidate.chunks.limit // looks)
 
     def _ends(self) -> int:
         return self._turn + self.attack.steps
@@ -76,7 +71,7 @@ class Engine(Loop[GradientAttack]):
         images = rows.state["images"]
         told = self._ask(rows, images)
         gone = np.zeros(len(rows), dtype=bool)
-        proposing = np.zeros(0, dtype=np.int64) if self.stand_in else self._proposing(rows, images, told)
+        proposing = np.zeros(0, dtype=np.int64) if self.only_ends else self._proposing(rows, images, told)
         if len(proposing):
             index = torch.from_numpy(proposing).to(images.device)
             broken = self._judge(rows.take(proposing), images[index], told, proposing, fooled=True)
@@ -100,7 +95,11 @@ class Engine(Loop[GradientAttack]):
 
     def _ask(self, rows: Rows, images: torch.Tensor) -> Told:
         """What is found at the rows' points. What is not finite is noted, and not followed."""
-        logits, loss, gradient = self.access.gradient(images, rows.label, rows.aim, self.attack.objective)
+        given = (images, rows.label, rows.aim, self.attack.objective)
+        if self.averaging is None:
+            logits, loss, gradient = self.access.gradient(*given)
+        else:
+            logits, loss, gradient = self.averaging.gradient(self.access, *given, rows.draws, rows.step)
         steepness = torch.linalg.vector_norm(gradient, torch.inf, dim=(1, 2, 3))
         usable = (steepness > 0) & (steepness < torch.inf)  # neither holds for a NaN
         if not usable.all() and not (finite := steepness.isfinite()).all():
@@ -111,8 +110,15 @@ class Engine(Loop[GradientAttack]):
         if self.margin is not None:
             margin = self.margin(self.candidate.head.at_operating_point(logits), rows.label, rows.aim)
             rows.nearest = torch.maximum(rows.nearest, margin.nan_to_num(nan=torch.inf))  # it may be anywhere
-        fooled = self.goal.met(self.candidate.head.decide(logits), rows.label)
-        return Told(step=rows.step, loss=loss, fooled=fooled, gradient=gradient)
+        return Told(step=rows.step, loss=loss, fooled=self._fooled(logits, rows.label), gradient=gradient)
+
+    def _fooled(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Which rows (N,) are read as the adversary wants; of several looks, on as large a share as it takes."""
+        if self.averaging is None:
+            return self.goal.met(self.candidate.head.decide(logits), labels)
+        looks = logits.shape[1]
+        wanted = self.goal.met(self.candidate.head.decide(logits.flatten(0, 1)), labels.repeat_interleave(looks))
+        return wanted.view(-1, looks).float().mean(dim=1) >= self.averaging.conditions.spec.holds_on
 
     def _proposing(self, rows: Rows, images: torch.Tensor, told: Told) -> np.ndarray:
         """Places of the rows whose points are worth adjudicating now."""
@@ -155,7 +161,8 @@ class Engine(Loop[GradientAttack]):
         """Adjudicate images, report the counterexamples; returns which rows (M,) are broken.
 
         Each image is proposed as the nearest storable one; if that holds, as its storable neighbour on the gradient's
-        side, unless the gradient is another model's, that is the same image, or the row has stayed far from the border.
+        side, unless the gradient is another model's, images are seen under conditions (a level decides little then),
+        that is the same image, or the row has stayed far from the border.
 
         Args:
             rows: (M) of the rows, those at `places`.
@@ -167,9 +174,12 @@ class Engine(Loop[GradientAttack]):
         nearest = self.ball.nearest(images, rows.clean)
         broken = self._propose(rows, nearest)
         if fooled and not broken.all():
-            refuted = torch.from_numpy(~broken).to(images.device)
-            self._note_refuted(nearest[refuted], rows.label[refuted], twin=True)
-        if self.stand_in is not None:
+            if self.averaging is not None:
+                self.trace.lapsed += int((~broken).sum())
+            else:
+                refuted = torch.from_numpy(~broken).to(images.device)
+                self._note_refuted(nearest[refuted], rows.label[refuted], twin=True)
+        if self.only_ends or self.averaging is not None:
             return broken
         rest = np.flatnonzero(~broken & (rows.nearest >= -self.near).cpu().numpy())
         if len(rest):

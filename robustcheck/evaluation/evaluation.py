@@ -16,15 +16,17 @@ from robustcheck.data import Samples, load_samples
 from robustcheck.errors import EvaluationError, MissingExtra
 from robustcheck.evaluation.environment import environment
 from robustcheck.evaluation.evidence import Evidence
-from robustcheck.evaluation.gates import run_gate, threat
+from robustcheck.evaluation.gates import run_gate
 from robustcheck.evaluation.ledger import Ledger
+from robustcheck.evaluation.lessons import train_split
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.starts import Starts
 from robustcheck.evaluation.surrogates import LoadedSurrogate, load_surrogates
+from robustcheck.evaluation.threat import threat
 from robustcheck.models import Candidate, load_candidate
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.process import left_as_found
-from robustcheck.policy import Gate, Policy, TransferSpec
+from robustcheck.policy import Gate, Policy, SurrogatesEntry
 from robustcheck.results import DataInfo, GateResult, ModelInfo
 from robustcheck.words import last_line
 
@@ -125,7 +127,7 @@ class Evaluation:
             id=gate.id,
             attack=attack.name if attack else None,
             parameters=attack.model_dump(mode="json", exclude={"name"}) if attack else {},
-            threat=threat(gate, bits) if bits and gate.epsilon else None,
+            threat=threat(gate, bits) if bits and attack else None,
             verdict="error",
             error=message,
         )
@@ -175,9 +177,18 @@ class Evaluation:
             evidence=self._evidence,
             progress=lambda done, of: self._progress(self._running, done, of),
             surrogates=lambda attack: self._surrogates(attack, candidate, samples),
+            train_split=lambda: self._train_split,
+            folder=policy.folder,
         )
 
-    def _surrogates(self, attack: TransferSpec, candidate: Candidate, samples: Samples) -> list[LoadedSurrogate]:
+    @cached_property
+    def _train_split(self) -> Samples:
+        """What patches are trained on."""
+        policy = self.policy
+        instead = "write attack.train_on: 0.5 to train on half of the samples, and judge the others"
+        return train_split(policy.data, policy.model, policy.folder, what="attack:", instead=instead)
+
+    def _surrogates(self, attack: SurrogatesEntry, candidate: Candidate, samples: Samples) -> list[LoadedSurrogate]:
         """The models that an attack follows; gates that name the same ones share them."""
         named = attack.model_dump_json(include={"surrogate", "train"})
         if named not in self._loaded_surrogates:

@@ -12,11 +12,12 @@ import numpy as np
 from PIL import Image
 
 FOLDER = "counterexamples"
+PATCHES = "patches"
 CLEAN = "clean"
 
 
 class Evidence:
-    """Writes counterexamples to `counterexamples/GATE/SAMPLE.png`, and a few clean images beside them.
+    """Writes counterexamples to `counterexamples/GATE/SAMPLE.png`, a few clean images beside them, and patches.
 
     With no folder nothing is written; digests are the same.
     """
@@ -33,15 +34,30 @@ class Evidence:
         """Write a clean image, so that the report can show it beside a counterexample."""
         self._write(CLEAN, sample, stored)
 
+    def patch(self, gate: str, stored: np.ndarray, sample: int | None = None) -> tuple[str | None, str | None, str]:
+        """Write a patch (C, S, S), of all images or of a sample.
+
+        Returns:
+            Its picture, if there can be one, and its array, relative to the report's folder; and its pixels' sha256.
+        """
+        name = self._names[gate] if sample is None else f"{self._names[gate]}/{sample:05d}"
+        array, picture = self._save(f"{FOLDER}/{PATCHES}/{name}", stored, None), None
+        if (image := _picture(stored)) is not None:
+            picture = self._save(f"{FOLDER}/{PATCHES}/{name}", stored, image)
+        return picture, array, pixels_sha256(stored)
+
     def _write(self, folder: str, sample: int, stored: np.ndarray) -> str | None:
+        return self._save(f"{FOLDER}/{folder}/{sample:05d}", stored, _picture(stored))
+
+    def _save(self, name: str, stored: np.ndarray, image: Image.Image | None) -> str | None:
+        """Write a picture, or without one the array, under a name without its ending."""
         if self._folder is None:
             return None
-        image = _picture(stored)
-        name = f"{FOLDER}/{folder}/{sample:05d}.{'npy' if image is None else 'png'}"
+        name = f"{name}.{'npy' if image is None else 'png'}"
         path = self._folder / name
         # Not the folder itself: where a run has ended and taken it away, a straggler must not make it again.
-        path.parent.parent.mkdir(exist_ok=True)
-        path.parent.mkdir(exist_ok=True)
+        for parent in [*Path(name).parents][-2::-1]:
+            (self._folder / parent).mkdir(exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # workers may write the same clean image
         with temporary.open("wb") as file:
             if image is None:
@@ -71,7 +87,7 @@ def _folder_names(gates: Sequence[str]) -> dict[str, str]:
     for gate in gates:
         plain = re.sub(r"[^A-Za-z0-9_.]+", "-", gate).strip("-.") or "gate"
         name, number = plain, 2
-        while name in names.values() or name == CLEAN:
+        while name in names.values() or name in (CLEAN, PATCHES):
             name, number = f"{plain}-{number}", number + 1
         names[gate] = name
     return names

@@ -87,6 +87,12 @@ def _of_the_search(found: Found) -> Iterator[Finding]:
             "and read by the artefact in full precision; the search went on"
         )
         yield Finding(code="lost-in-rounding", severity="note", message=message)
+    if trace.lapsed:
+        message = (
+            f"{trace.lapsed} proposals held on the looks of a step, and not on as many fresh ones as it takes; the "
+            "search went on"
+        )
+        yield Finding(code="lost-on-fresh-looks", severity="note", message=message)
     if trace.disagreed:
         message = (
             f"of these, {trace.disagreed} are read wrongly by the twin of the graph as they are stored, and not by "

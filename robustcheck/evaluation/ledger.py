@@ -18,6 +18,8 @@ class Entry:
     restart: int
     step: int
     queries: int | None = None  # that the sample had cost by then, where an oracle counts
+    patch: str | None = None  # file of the sample's own patch, relative to the report's folder
+    share: float | None = None  # of the looks on which it holds, if there are several
     file: str | None = None  # relative to the report's folder
     sha256: str = ""
 

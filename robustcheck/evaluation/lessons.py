@@ -66,8 +66,22 @@ class Lessons:
         return lambda numbers: torch.cat([image(number) for number in numbers]).to(device)
 
 
-def train_split(data: DataSpec, model: ModelSpec, folder: Path) -> Samples:
+def train_split(
+    data: DataSpec,
+    model: ModelSpec,
+    folder: Path,
+    *,
+    what: str = "train:",
+    instead: str = "or leave train out, and name a model in surrogate",
+) -> Samples:
     """All samples of the train split of a policy's data.
+
+    Args:
+        data: the policy's.
+        model: whose labels it has.
+        folder: the policy's.
+        what: needs it, for the sentence if there is none.
+        instead: what else may be done.
 
     Raises:
         DataError: there is none, or it cannot be read.
@@ -83,17 +97,14 @@ def train_split(data: DataSpec, model: ModelSpec, folder: Path) -> Samples:
             bits=data.bits,
         )
     except DataError as error:
-        raise DataError(_no_split(data, str(error))) from None
+        raise DataError(_no_split(data, str(error), what, instead)) from None
     if samples.info.split != "train":
-        raise DataError(_no_split(data, "; ".join(samples.info.notes) or "it has no splits"))
+        raise DataError(_no_split(data, "; ".join(samples.info.notes) or "it has no splits", what, instead))
     return samples
 
 
-def _no_split(data: DataSpec, why: str) -> str:
-    return (
-        f"train: needs a train split of {data.source} to learn from ({why}); or leave train out, and name a model in "
-        "surrogate"
-    )
+def _no_split(data: DataSpec, why: str, what: str, instead: str) -> str:
+    return f"{what} needs a train split of {data.source} to learn from ({why}); {instead}"
 
 
 def lessons(

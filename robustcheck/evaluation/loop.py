@@ -23,6 +23,7 @@ import torch
 from robustcheck.attacks.base import Attack
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.adjudication import Adjudicated, adjudicate
+from robustcheck.evaluation.looking import Look
 from robustcheck.evaluation.rows import Rows
 from robustcheck.models import Candidate
 from robustcheck.models.process import full_precision
@@ -49,6 +50,7 @@ class Hit:
     restart: int
     step: int
     queries: int | None  # that the sample had cost by then, where an oracle counts
+    share: float | None = None  # of the looks on which it holds, if there are several
 
 
 @dataclass(kw_only=True)
@@ -62,6 +64,8 @@ class Trace:
     not_finite: set[int] = field(default_factory=set)  # samples that had a NaN or infinite gradient
     gradients_not_finite: int = 0  # how many gradients had
     unstorable: int = 0  # proposals that the search saw read wrongly, and the artefact on the stored image did not
+    lapsed: int = 0  # proposals that held on every look of a step, and on too few fresh ones
+    cells: dict[int, np.ndarray] = field(default_factory=dict)  # looks of a grid on which a search's end holds
     disagreed: int = 0  # of those, how many the twin of an ONNX graph sees read wrongly as they are stored
 
 
@@ -71,6 +75,7 @@ class Loop(ABC, Generic[AttackT]):
 
     attack: AttackT
     candidate: Candidate
+    look: Look  # how proposals are looked at
     ball: Ball
     goal: Goal
     labels: torch.Tensor  # (all samples,) true readings, on the CPU
@@ -131,7 +136,9 @@ class Loop(ABC, Generic[AttackT]):
 
     def _propose(self, rows: Rows, images: torch.Tensor) -> np.ndarray:
         """Adjudicate storable images of rows, report the counterexamples; returns which rows (N,) are broken."""
-        verdict = adjudicate(self.candidate, self.ball, self.goal, images, rows.clean, rows.label)
+        verdict = adjudicate(self.look, self.ball, images, rows.clean, rows.label, rows.draws, rows.step)
+        if verdict.cells is not None:
+            self.trace.cells.update(zip(rows.sample.tolist(), verdict.cells, strict=True))
         self._remember_scores(rows.sample.tolist(), verdict)
         for row in np.flatnonzero(verdict.broken).tolist():
             sample, distance = int(rows.sample[row]), float(verdict.distance[row])
@@ -147,6 +154,7 @@ class Loop(ABC, Generic[AttackT]):
                     restart=int(rows.restart[row]),
                     step=int(rows.step[row]),
                     queries=self._queries(sample),
+                    share=None if verdict.share is None else float(verdict.share[row]),
                 )
             )
         return verdict.broken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -9,7 +10,7 @@ import numpy as np
 from scipy.special import betaincinv  # scipy.stats takes a second to import
 
 from robustcheck.models.head import NO_ANSWER
-from robustcheck.results import Metric
+from robustcheck.results import Control, Metric
 
 CONFIDENCE = 0.95
 
@@ -36,6 +37,17 @@ class Readings:
             return np.asarray(readings == label)
         return np.asarray((readings != NO_ANSWER) & (readings >> label & 1 == 1))
 
+    def at(self, samples: np.ndarray) -> Readings:
+        """Those of some samples (M,), by number."""
+        return Readings(
+            labels=self.labels[samples],
+            before=self.before[samples],
+            after=self.after[samples],
+            scores=None if self.scores is None else self.scores[samples],
+            positive=self.positive,
+            findings=self.findings,
+        )
+
     def hits(self, label: int) -> tuple[np.ndarray, np.ndarray]:
         """Of the samples that have a label, and of those that have it not, which are read so."""
         has, read = self.has(self.labels, label), self.has(self.after, label)
@@ -61,6 +73,19 @@ def measure(readings: Readings, *, attacked: np.ndarray | None) -> dict[str, Met
         # Only a counterexample changes what a sample is read as.
         metrics["attack_success"] = rate((readings.after != readings.before)[attacked])
     return metrics
+
+
+def with_controls(metrics: dict[str, Metric], controls: Sequence[Control]) -> dict[str, Metric]:
+    """Metrics, and what of the attack's success the controls do not explain."""
+    attack, known = metrics["attack_success"], [one.success for one in controls if one.success.value is not None]
+    if not known:
+        return metrics
+    control = max(known, key=lambda success: success.value or 0.0)
+    excess = None
+    if attack.value is not None and control.value is not None:
+        own, other = (Fraction(one.successes or 0, one.samples) for one in (attack, control))
+        excess = float(own - other)
+    return metrics | {"control_success": control, "excess_success": Metric(value=excess, samples=attack.samples)}
 
 
 def rate(hits: np.ndarray) -> Metric:

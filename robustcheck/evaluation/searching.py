@@ -18,8 +18,9 @@ from robustcheck.attacks.build import Searches
 from robustcheck.attacks.draws import key
 from robustcheck.evaluation.asking import Asking, Oracle
 from robustcheck.evaluation.elsewhere import Elsewhere
-from robustcheck.evaluation.engine import Engine, Gradients, Held, StandIn, Warm
+from robustcheck.evaluation.engine import Engine, Held, StandIn, Warm
 from robustcheck.evaluation.ledger import Entry
+from robustcheck.evaluation.looking import Averaging, Gradients, Look, look_of
 from robustcheck.evaluation.loop import Hit, Start, Trace
 from robustcheck.evaluation.oracles import oracle_of
 from robustcheck.evaluation.rows import Rows
@@ -27,8 +28,9 @@ from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.starts import Ends
 from robustcheck.models import Candidate, Surrogates, WhiteBox
 from robustcheck.models.loading import as_shares, by_shape
-from robustcheck.policy import Gate
+from robustcheck.policy import Gate, RP2Spec
 from robustcheck.threats import Ball, Goal
+from robustcheck.threats.viewing import Conditions
 
 _NEAR = 3.0  # times the difference that was seen between the margins of the two forms of a network
 _CLOSER_STEPS = 10  # at least, of a search that begins where another came near
@@ -48,6 +50,7 @@ class Common(TypedDict):
     """Of `Loop`'s fields, those that all searches of a gate set alike."""
 
     candidate: Candidate
+    look: Look
     goal: Goal
     labels: torch.Tensor
     is_positive: Callable[[int], bool]
@@ -98,7 +101,7 @@ class Search:
     def _attacks(self) -> Searches:
         gate = self.gate
         assert gate.attack is not None
-        return build(
+        attacks = build(
             gate.attack,
             self.ball,
             self.goal,
@@ -106,6 +109,18 @@ class Search:
             stored=gate.oracle == "stored",
             quick_first=gate.descending and self.surrogates is None,
         )
+        # Only gradients are averaged over looks: under conditions the ensemble's Square, which asks, is left out.
+        return attacks if gate.conditions is None else tuple(one for one in attacks if one.asks == "gradient")
+
+    @cached_property
+    def look(self) -> Look:
+        """How proposals are looked at."""
+        return look_of(self.gate, self.setting.candidate, self.goal, maximum=self.setting.samples.maximum)
+
+    @property
+    def _averaging(self) -> Averaging | None:
+        spec = self.gate.conditions
+        return None if spec is None else Averaging(conditions=Conditions(spec=spec), count=spec.draws)
 
     def _standing(self, samples: Sequence[int]) -> list[int]:
         """The samples of which no counterexample is known."""
@@ -145,7 +160,7 @@ class Search:
         white_box = WhiteBox(candidate, exact=attack.minimum_norm)
         within = float(self.ball.levels) if enough is None else enough
         near = _NEAR * white_box.error
-        looks = near > 0 and self.surrogates is None
+        looks = near > 0 and self.surrogates is None and self.gate.conditions is None
         self._run(
             attack,
             self.surrogates or white_box,
@@ -198,6 +213,8 @@ class Search:
                     near=near,
                     enough=enough,
                     stand_in=stand_in,
+                    averaging=self._averaging,
+                    only_ends=stand_in is not None or isinstance(self.gate.attack, RP2Spec),
                     **self._common(attack, trace, found, told),
                 ).run(group)
 
@@ -259,6 +276,7 @@ class Search:
         setting, gate, names = self.setting, self.gate, self.setting.samples.names
         return {
             "candidate": setting.candidate,
+            "look": self.look,
             "goal": self.goal,
             "labels": setting.labels,
             "is_positive": setting.candidate.head.is_positive,
@@ -308,6 +326,7 @@ class Search:
             restart=hit.restart,
             step=hit.step,
             queries=hit.queries,
+            share=hit.share,
             file=file,
             sha256=sha256,
         )

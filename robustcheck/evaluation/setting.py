@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -13,7 +14,7 @@ from robustcheck.evaluation.ledger import Ledger
 from robustcheck.evaluation.starts import Starts
 from robustcheck.evaluation.surrogates import LoadedSurrogate
 from robustcheck.models import Candidate
-from robustcheck.policy import TransferSpec
+from robustcheck.policy import SurrogatesEntry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,4 +32,6 @@ class Setting:
     starts: Starts
     evidence: Evidence
     progress: Callable[[int, int], None]  # samples done, of
-    surrogates: Callable[[TransferSpec], Sequence[LoadedSurrogate]]  # of an attack, loaded or trained once
+    surrogates: Callable[[SurrogatesEntry], Sequence[LoadedSurrogate]]  # of an attack, loaded or trained once
+    train_split: Callable[[], Samples]  # of the data, loaded once
+    folder: Path  # the policy's, from which its paths start

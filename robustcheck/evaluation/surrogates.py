@@ -21,9 +21,11 @@ from robustcheck.errors import CandidateError, DataError, EvaluationError
 from robustcheck.evaluation.environment import environment
 from robustcheck.evaluation.kept import kept
 from robustcheck.evaluation.lessons import Lessons, lessons, train_split
+from robustcheck.evaluation.metrics import rate
 from robustcheck.importing import own_sources
 from robustcheck.models import Candidate, load_candidate, training
-from robustcheck.policy import DataSpec, ModelSpec, SurrogateSpec, TrainSpec, TransferSpec
+from robustcheck.policy import DataSpec, ModelSpec, SurrogatesEntry, SurrogateSpec, TrainSpec
+from robustcheck.results import Metric, Surrogate
 
 Progress = Callable[[int, int], None]
 
@@ -38,8 +40,29 @@ class LoadedSurrogate:
     trained: str | None  # how, if it was trained here
 
 
+def as_reported(surrogate: LoadedSurrogate, labels: torch.Tensor, decisions: torch.Tensor, turned: Metric) -> Surrogate:
+    """How good a stand-in it is.
+
+    Args:
+        surrogate: with its answers on N samples.
+        labels: (N,) true readings of those.
+        decisions: (N,) the candidate's.
+        turned: share of the attacked samples that the attack turned on the surrogates themselves.
+    """
+    own = surrogate.candidate.head.decide(surrogate.logits)
+    return Surrogate(
+        path=surrogate.path,
+        format=surrogate.candidate.info.format,
+        sha256=surrogate.candidate.info.sha256,
+        trained=surrogate.trained,
+        accuracy=rate((own == labels).numpy()),
+        agreement=rate((own == decisions).numpy()),
+        turned=turned,
+    )
+
+
 def load_surrogates(
-    attack: TransferSpec,
+    attack: SurrogatesEntry,
     *,
     model: ModelSpec,
     data: DataSpec,

@@ -1,10 +1,11 @@
 """What is asked: the policy file, read, checked and expanded into gates.
 
 `load_policy` is the only way in. `yamltext` and `yamltree` read YAML safely into a `tree` that remembers places;
-`schema` says what may be written, of the kinds in `fields`: the candidate in `model_spec`, the attacks in
-`attack_specs`, from those that follow gradients, ask, or follow another model; `quantities`
-and `bounds` read the small languages inside it (`2/255`, `>= 0.7`); `checks` and `gate_checks` look at what no single
-field shows; `mistakes` turns what pydantic found into sentences. No torch here: validating a policy takes milliseconds.
+`schema` says what may be written, of the kinds in `fields`: the candidate in `model_spec`, how images are seen in
+`viewing_spec`, the attacks in `attack_specs`, from those that follow gradients, ask, follow another model, or lie on a
+part of the image; `quantities`, `sizes` and `bounds` read the small languages inside it (`2/255`, `10%`, `>= 0.7`);
+`checks` and `gate_checks` look at what no single field shows; `mistakes` turns what pydantic found into sentences. No
+torch here: validating a policy takes milliseconds.
 """
 
 from robustcheck.policy.attack_specs import ATTACKS, AttackSpec
@@ -12,6 +13,7 @@ from robustcheck.policy.bounds import METRICS, Bound
 from robustcheck.policy.gradient_specs import APGDSpec, EnsembleSpec, FGSMSpec, FMNSpec, PGDSpec
 from robustcheck.policy.loader import Gate, Policy, load_policy
 from robustcheck.policy.model_spec import ModelSpec, PreprocessSpec
+from robustcheck.policy.patch_specs import Box, PatchSpec, RP2Spec
 from robustcheck.policy.quantities import Quantity
 from robustcheck.policy.query_specs import (
     HopSkipJumpSpec,
@@ -23,7 +25,9 @@ from robustcheck.policy.query_specs import (
     SquareSpec,
 )
 from robustcheck.policy.schema import DataSpec, PolicyFile
-from robustcheck.policy.transfer_spec import SurrogateSpec, TrainSpec, TransferSpec
+from robustcheck.policy.sizes import Size
+from robustcheck.policy.transfer_spec import SurrogatesEntry, SurrogateSpec, TrainSpec, TransferSpec
+from robustcheck.policy.viewing_spec import ConditionsSpec
 
 __all__ = [
     "ATTACKS",
@@ -31,6 +35,8 @@ __all__ = [
     "APGDSpec",
     "AttackSpec",
     "Bound",
+    "Box",
+    "ConditionsSpec",
     "DataSpec",
     "EnsembleSpec",
     "FGSMSpec",
@@ -43,13 +49,17 @@ __all__ = [
     "NoiseSpec",
     "PGDSpec",
     "PartialInformationSpec",
+    "PatchSpec",
     "Policy",
     "PolicyFile",
     "PreprocessSpec",
     "Quantity",
+    "RP2Spec",
     "RaySSpec",
+    "Size",
     "SquareSpec",
     "SurrogateSpec",
+    "SurrogatesEntry",
     "TrainSpec",
     "TransferSpec",
     "load_policy",

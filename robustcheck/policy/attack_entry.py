@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from robustcheck.policy.fields import Section
 
-Knowledge = Literal["white-box", "scores", "top-k", "label", "transfer"]
+Knowledge = Literal["white-box", "scores", "top-k", "label", "transfer", "none"]
 
 
 class AttackEntry(Section):
@@ -17,6 +17,7 @@ class AttackEntry(Section):
     source: ClassVar[str]
     knowledge: ClassVar[Knowledge] = "white-box"
     linf_only: ClassVar[bool] = False
+    budget: ClassVar[Literal["epsilon", "size", "none"]] = "epsilon"  # the gate's key that bounds what may change
 
     @property
     def least_queries(self) -> int:

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from robustcheck.policy.fields import plain_schema
 from robustcheck.policy.gradient_specs import APGDSpec, EnsembleSpec, FGSMSpec, FMNSpec, PGDSpec
+from robustcheck.policy.patch_specs import PatchSpec, RP2Spec
 from robustcheck.policy.query_specs import (
     HopSkipJumpSpec,
     LabelOnlySpec,
@@ -37,6 +38,8 @@ AttackSpec: TypeAlias = (
     | RaySSpec
     | NoiseSpec
     | TransferSpec
+    | PatchSpec
+    | RP2Spec
 )
 ATTACKS: dict[str, type[AttackSpec]] = {
     "fgsm": FGSMSpec,
@@ -52,8 +55,11 @@ ATTACKS: dict[str, type[AttackSpec]] = {
     "rays": RaySSpec,
     "noise": NoiseSpec,
     "transfer": TransferSpec,
+    "patch": PatchSpec,
+    "rp2": RP2Spec,
 }
 ASK_AN_ORACLE = frozenset(name for name, spec in ATTACKS.items() if spec.knowledge in ("scores", "top-k", "label"))
+NO_EPSILON = frozenset(name for name, spec in ATTACKS.items() if spec.budget != "epsilon")
 LINF_ONLY = frozenset(name for name, spec in ATTACKS.items() if spec.linf_only)
 
 

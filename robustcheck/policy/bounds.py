@@ -15,10 +15,13 @@ METRICS: dict[str, str] = {
     "specificity": "share of the negatives that are read as negative",
     "auroc": "area under the ROC curve of the positive label's probability",
     "attack_success": "share of the samples right before the attack that it turned",
+    "control_success": "the same of the controls, where there are several of the one that turned most",
+    "excess_success": "attack_success less control_success: what the attack turned and occlusion or viewing did not",
 }
 
 NEEDS_POSITIVE = frozenset({"sensitivity", "specificity", "auroc"})
-NEEDS_ATTACK = frozenset({"attack_success"})
+NEEDS_CONTROLS = frozenset({"control_success", "excess_success"})
+NEEDS_ATTACK = frozenset({"attack_success"}) | NEEDS_CONTROLS
 
 _NUMBER = r"\d{0,20}\.?\d{1,40}"
 _BOUND = re.compile(rf"(>=|<=)\s*({_NUMBER})", re.ASCII)

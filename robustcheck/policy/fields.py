@@ -8,6 +8,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from pydantic_core import PydanticCustomError
 
 from robustcheck.policy.quantities import PATTERN, NoChangeError, Quantity
+from robustcheck.policy.sizes import PATTERN as SIZE_PATTERN
+from robustcheck.policy.sizes import Size
 from robustcheck.words import shown
 
 _LARGEST_BATCH = 65536
@@ -96,12 +98,20 @@ _QUANTITY_SCHEMA: dict[str, Any] = {
 }
 _as_text = PlainSerializer(lambda quantity: quantity.text, return_type=str)
 QuantityField = Annotated[Quantity, BeforeValidator(Quantity.parse), _as_text, WithJsonSchema(_QUANTITY_SCHEMA)]
+_size_as_text = PlainSerializer(lambda size: size.text, return_type=str)
 _BUDGET_SCHEMA: dict[str, Any] = {"anyOf": [_QUANTITY_SCHEMA["anyOf"][0], {"type": "number", "exclusiveMinimum": 0}]}
 BudgetsField = Annotated[
     tuple[Annotated[Quantity, BeforeValidator(_budget), _as_text], ...],
     BeforeValidator(as_list),
     Field(min_length=1),
     WithJsonSchema(one_or_many(_BUDGET_SCHEMA)),
+]
+
+SizesField = Annotated[
+    tuple[Annotated[Size, BeforeValidator(Size.parse), _size_as_text], ...],
+    BeforeValidator(as_list),
+    Field(min_length=1),
+    WithJsonSchema(one_or_many({"type": "string", "pattern": SIZE_PATTERN})),
 ]
 
 Label = Annotated[

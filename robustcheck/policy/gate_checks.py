@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from robustcheck.policy import query_checks, transfer_checks
-from robustcheck.policy.attack_specs import ATTACKS, LINF_ONLY
-from robustcheck.policy.bounds import METRICS, NEEDS_ATTACK, NEEDS_POSITIVE, Bound
+from robustcheck.policy import patch_checks, query_checks, transfer_checks
+from robustcheck.policy.attack_specs import ATTACKS, LINF_ONLY, NO_EPSILON
+from robustcheck.policy.bounds import METRICS, NEEDS_ATTACK, NEEDS_CONTROLS, NEEDS_POSITIVE, Bound
 from robustcheck.policy.model_spec import ModelSpec
 from robustcheck.policy.quantities import Quantity
-from robustcheck.policy.query_checks import attack_name
+from robustcheck.policy.query_checks import attack_name, target_label
 from robustcheck.policy.schema import GateSpec
-from robustcheck.policy.sections import NO_ATTACK, Found, entries, is_name, section, stands
+from robustcheck.policy.sections import NO_ATTACK, Found, entries, section, stands
 from robustcheck.policy.tree import KeyPath
 from robustcheck.words import did_you_mean, listed, shown
 
@@ -31,6 +31,7 @@ def find(data: dict[str, Any], folder: Path) -> Found:
         yield from _goal(gate, at, model, has_positive=has_positive)
         yield from query_checks.find(gate, at, model)
         yield from transfer_checks.find(gate, at, model, folder)
+        yield from patch_checks.find(gate, at, data, folder)
         yield from _norm(gate, at)
         yield from _ladder(gate, at, data)
         yield from _requirements(gate, at, has_positive=has_positive)
@@ -60,6 +61,8 @@ def _budget(gate: dict[str, Any], at: KeyPath) -> Found:
     named = (isinstance(attack, str) and attack.lower() not in NO_ATTACK) or (
         isinstance(attack, dict) and "epsilon" not in attack
     )
+    if attack_name(gate) in NO_EPSILON:
+        return  # `patch_checks` knows what bounds these
     if named and not stands("epsilon", gate, GateSpec):
         yield (*at, "attack"), "needs epsilon beside it, the budget of the adversary, such as 2/255"
     if "epsilon" in gate and not stands("attack", gate, GateSpec):
@@ -106,7 +109,7 @@ def _admits(quantity: Quantity, bits: int, where: KeyPath, *, l2: bool) -> Found
 def _goal(gate: dict[str, Any], at: KeyPath, model: dict[str, Any], *, has_positive: bool) -> Found:
     """What a goal needs beside it: an attack, a target, a positive label."""
     goal, several = gate.get("goal"), model.get("task") == "multilabel"
-    for key in ("goal", "norm", "target", "queries", "oracle", "ladder"):
+    for key in ("goal", "norm", "target", "queries", "oracle", "ladder", "size", "conditions"):
         if key in gate and not stands("attack", gate, GateSpec):
             yield (*at, key), "is about an attack, and this gate names none"
     if goal == "targeted" and not stands("target", gate, GateSpec):
@@ -119,15 +122,7 @@ def _goal(gate: dict[str, Any], at: KeyPath, model: dict[str, Any], *, has_posit
         return
     if goal != "targeted":
         yield (*at, "target"), "is for goal: targeted"
-    labels = model.get("labels")
-    names = [str(label) for label in labels if is_name(label)] if isinstance(labels, list) else []
-    target = gate["target"]
-    if names and is_name(target) and str(target) not in names:
-        yield (
-            (*at, "target"),
-            f"found {shown(target)}; it has to be one of the labels: {listed(map(shown, names))}"
-            + did_you_mean(str(target), names),
-        )
+    yield from target_label(gate["target"], (*at, "target"), model)
 
 
 def _norm(gate: dict[str, Any], at: KeyPath) -> Found:
@@ -162,8 +157,10 @@ def _requirements(gate: dict[str, Any], at: KeyPath, *, has_positive: bool) -> F
             yield where, "needs model.positive: which label is disease"
         if metric in NEEDS_ATTACK and not stands("attack", gate, GateSpec):
             yield where, "needs an attack, and this gate names none"
+        elif metric in NEEDS_CONTROLS and attack_name(gate) != "patch" and not stands("conditions", gate, GateSpec):
+            yield where, "needs controls, which a gate with a patch or with conditions has"
         yield from _bounds(metric, values, where)
-        yield from _count(values, gate.get("epsilon"), where)
+        yield from _count(values, "size" if attack_name(gate) == "patch" else "epsilon", gate, where)
 
 
 def _bounds(metric: str, values: Any, where: KeyPath) -> Found:
@@ -174,15 +171,17 @@ def _bounds(metric: str, values: Any, where: KeyPath) -> Found:
             yield ((*where, position) if isinstance(values, list) else where), str(error)
 
 
-def _count(values: Any, budgets: Any, where: KeyPath) -> Found:
-    """A list of bounds goes with a list of budgets of the same length."""
+def _count(values: Any, key: str, gate: dict[str, Any], where: KeyPath) -> Found:
+    """A list of bounds goes with a list of budgets, epsilons or sizes, of the same length."""
+    budgets = gate.get(key)
     if not isinstance(values, list) or budgets == []:
         return
+    one = "an epsilon" if key == "epsilon" else "a size"
     if not values:
-        yield where, "is empty; give one bound, or one an epsilon"
+        yield where, f"is empty; give one bound, or one {one}"
     elif not isinstance(budgets, list) and len(values) != 1:
-        yield where, f"found {len(values)} bounds, and this gate has no list of epsilons; give one bound"
+        yield where, f"found {len(values)} bounds, and this gate has no list of {key}s; give one bound"
     elif isinstance(budgets, list) and len(values) != len(budgets):
         bounds = "a list of 1 bound" if len(values) == 1 else f"{len(values)} bounds"
-        epsilons = "1 epsilon" if len(budgets) == 1 else f"{len(budgets)} epsilons"
-        yield where, f"found {bounds} for {epsilons}; give one bound, or one an epsilon"
+        several = f"1 {key}" if len(budgets) == 1 else f"{len(budgets)} {key}s"
+        yield where, f"found {bounds} for {several}; give one bound, or one {one}"

@@ -18,11 +18,14 @@ from robustcheck.policy.attack_entry import Knowledge
 from robustcheck.policy.attack_specs import ASK_AN_ORACLE, AttackSpec
 from robustcheck.policy.bounds import Bound
 from robustcheck.policy.model_spec import ModelSpec
+from robustcheck.policy.patch_specs import PatchSpec
 from robustcheck.policy.quantities import Quantity
 from robustcheck.policy.query_specs import NoiseSpec, PartialInformationSpec
 from robustcheck.policy.schema import DataSpec, GateSpec, PolicyFile
-from robustcheck.policy.transfer_spec import TransferSpec
+from robustcheck.policy.sizes import Size
+from robustcheck.policy.transfer_spec import SurrogatesEntry
 from robustcheck.policy.tree import Mistake, Tree
+from robustcheck.policy.viewing_spec import ConditionsSpec
 from robustcheck.policy.yamltree import read
 
 
@@ -33,6 +36,8 @@ class Gate:
     id: str  # "fgsm", or "pgd[2/255]" for an entry of a list
     attack: AttackSpec | None
     epsilon: Quantity | None
+    size: Size | None  # of patches, which have no epsilon
+    conditions: ConditionsSpec | None  # how images are seen; None: as they are
     norm: Literal["linf", "l2"]
     goal: Literal["untargeted", "targeted", "missed_finding", "false_alarm"]
     target: str | None
@@ -45,7 +50,17 @@ class Gate:
     @property
     def knowledge(self) -> Knowledge:
         """What the adversary knows about the candidate."""
+        if isinstance(self.attack, PatchSpec) and self.attack.patch is not None:
+            return "none"
+        if self.surrogates is not None:
+            return "transfer"
         return "white-box" if self.attack is None else self.attack.knowledge
+
+    @property
+    def surrogates(self) -> SurrogatesEntry | None:
+        """The attack, if it follows other models in the candidate's place."""
+        follows = isinstance(self.attack, SurrogatesEntry) and self.attack.follows_surrogates
+        return self.attack if follows and isinstance(self.attack, SurrogatesEntry) else None
 
     @property
     def asks(self) -> bool:
@@ -64,13 +79,15 @@ class Gate:
         A counterexample that took more queries than a gate allows is none of its adversary's, so limits are equal; nor
         does who has one surrogate know what another one shows. Noise, with which others are compared, shares nothing.
         """
-        if self.attack is None:
+        if self.attack is None or self.epsilon is None:
             return None
         own: tuple[object, ...] = (self.queries, self.oracle, self.top_k) if self.asks else ()
         if isinstance(self.attack, NoiseSpec):
             own += ("noise",)
-        if isinstance(self.attack, TransferSpec):
-            own = (self.attack.model_dump_json(include={"surrogate", "train"}),)
+        if self.surrogates is not None:
+            own += (self.surrogates.model_dump_json(include={"surrogate", "train"}),)
+        if self.conditions is not None:
+            own += (self.conditions.model_dump_json(exclude={"draws"}),)
         return (self.goal, self.target or "", self.knowledge, self.norm, *own)
 
 
@@ -116,7 +133,7 @@ def load_policy(path: Path | str, *, shown: str | None = None) -> Policy:
         gates=tuple(
             gate
             for spec, written in zip(file.gates, tree.data["gates"], strict=True)
-            for gate in _expand(spec, listed=isinstance(written.get("epsilon"), list))
+            for gate in _expand(spec, listed=any(isinstance(written.get(key), list) for key in ("epsilon", "size")))
         ),
         decision=file.decision.rule,
         evidence=file.evidence,
@@ -141,15 +158,18 @@ def _checked(tree: Tree, folder: Path) -> PolicyFile:
 
 def _expand(spec: GateSpec, *, listed: bool) -> Iterator[Gate]:
     """One gate an entry of a list of budgets; a list of one is a list too, so that ids do not change as it grows."""
-    budgets: tuple[Quantity | None, ...] = spec.epsilon or (None,)
+    budgets: tuple[Quantity | Size | None, ...] = spec.epsilon or spec.size or (None,)
+    target = spec.attack.target if isinstance(spec.attack, PatchSpec) and spec.attack.target else spec.target
     for index, budget in enumerate(budgets):
         yield Gate(
             id=f"{spec.id}[{budget.text}]" if listed and budget else spec.id,
             attack=spec.attack,
-            epsilon=budget,
+            epsilon=budget if isinstance(budget, Quantity) else None,
+            size=budget if isinstance(budget, Size) else None,
+            conditions=spec.conditions,
             norm=spec.norm,
-            goal=spec.goal,
-            target=spec.target,
+            goal="targeted" if target else spec.goal,
+            target=target,
             queries=spec.queries,
             oracle=spec.oracle,
             descending=spec.ladder == "descending",

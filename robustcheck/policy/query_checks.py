@@ -10,8 +10,9 @@ from robustcheck.policy.attack_entry import AttackEntry
 from robustcheck.policy.attack_specs import ASK_AN_ORACLE, ATTACKS
 from robustcheck.policy.query_specs import LabelOnlySpec, PartialInformationSpec
 from robustcheck.policy.schema import GateSpec
-from robustcheck.policy.sections import Found, stands
+from robustcheck.policy.sections import Found, is_name, stands
 from robustcheck.policy.tree import KeyPath
+from robustcheck.words import did_you_mean, listed, shown
 
 
 def find(gate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Found:
@@ -40,7 +41,7 @@ def find(gate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Found:
 
 
 def _asks_nothing(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
-    why = "asks the candidate nothing" if name == "transfer" else "follows gradients"
+    why = "asks the candidate nothing" if name in ("transfer", "patch") else "follows gradients"
     if "queries" in gate:
         yield (*at, "queries"), f"limits what may be asked of an oracle, and {name} {why}; leave it out"
     if "oracle" in gate:
@@ -64,6 +65,18 @@ def attack_name(gate: dict[str, Any]) -> str | None:
     attack = gate.get("attack")
     name = attack.get("name") if isinstance(attack, dict) else attack
     return name if isinstance(name, str) and name in ATTACKS else None
+
+
+def target_label(target: Any, at: KeyPath, model: dict[str, Any]) -> Found:
+    """Whether a target is one of the candidate's labels."""
+    labels = model.get("labels")
+    names = [str(label) for label in labels if is_name(label)] if isinstance(labels, list) else []
+    if names and is_name(target) and str(target) not in names:
+        yield (
+            at,
+            f"found {shown(target)}; it has to be one of the labels: {listed(map(shown, names))}"
+            + did_you_mean(str(target), names),
+        )
 
 
 def attack_spec(gate: dict[str, Any]) -> AttackEntry | None:

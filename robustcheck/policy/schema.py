@@ -12,8 +12,18 @@ from pydantic import BeforeValidator, Field, StrictInt, StrictStr, WithJsonSchem
 
 from robustcheck.policy.attack_specs import AttackField
 from robustcheck.policy.bounds import METRICS, Bound
-from robustcheck.policy.fields import BudgetsField, Label, QueriesField, Section, as_list, one_or_many, whole
+from robustcheck.policy.fields import (
+    BudgetsField,
+    Label,
+    QueriesField,
+    Section,
+    SizesField,
+    as_list,
+    one_or_many,
+    whole,
+)
 from robustcheck.policy.model_spec import ModelSpec
+from robustcheck.policy.viewing_spec import ConditionsSpec
 
 # --- data -------------------------------------------------------------------------------------------------------
 
@@ -68,6 +78,12 @@ class GateSpec(Section):
     epsilon: BudgetsField | None = Field(
         None, description="the adversary's budget, such as 2/255, 0.01 or '3 levels', or a list of them"
     )
+    size: SizesField | None = Field(
+        None, description="how large a patch is: 10% of the image's area, or '32 px' (its side), or a list of them"
+    )
+    conditions: ConditionsSpec | None = Field(
+        None, description="how images are seen: what is found has to hold on most looks, each drawn from these ranges"
+    )
     norm: Literal["linf", "l2"] = Field("linf", description="what the budget bounds: every pixel, or their L2 length")
     goal: Literal["untargeted", "targeted", "missed_finding", "false_alarm"] = Field(
         "untargeted",
@@ -83,11 +99,11 @@ class GateSpec(Section):
         description="order of a list of epsilons; descending: what survives a larger one stands for the smaller ones",
     )
     require: Annotated[dict[str, BoundList], WithJsonSchema(_REQUIRE_SCHEMA)] = Field(
-        description="the bound of each metric, such as {accuracy: 0.7}, or a list with one bound an epsilon"
+        description="the bound of each metric, such as {accuracy: 0.7}, or a list with one bound an epsilon or size"
     )
 
     def bounds(self, index: int) -> tuple[Bound, ...]:
-        """The requirements of the entry at `index` of the epsilon list."""
+        """The requirements of the entry at `index` of the list of epsilons or sizes."""
         return tuple(
             Bound.parse(metric, values[index if len(values) > 1 else 0]) for metric, values in self.require.items()
         )

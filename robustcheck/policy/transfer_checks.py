@@ -15,11 +15,12 @@ from robustcheck.words import listed, shown
 
 def find(gate: dict[str, Any], at: KeyPath, model: dict[str, Any], folder: Path) -> Found:
     """There is a surrogate, each is there, and has the candidate's labels."""
-    if attack_name(gate) != "transfer":
+    name = attack_name(gate)
+    if name not in ("transfer", "patch"):
         return
     attack = gate["attack"] if isinstance(gate["attack"], dict) else {}
     at = (*at, "attack")
-    if not any(stands(key, attack, TransferSpec) for key in ("surrogate", "train")):
+    if name == "transfer" and not any(stands(key, attack, TransferSpec) for key in ("surrogate", "train")):
         yield (
             at,
             "transfer follows another model: write {name: transfer, surrogate: other.onnx}, or train: {architecture: "

@@ -71,15 +71,9 @@ def _surrogates(value: Any) -> Any:
 _PATH: dict[str, Any] = {"type": "string", "minLength": 1}
 
 
-class TransferSpec(AttackEntry):
-    """Search on models of the adversary's own, and carry what was found over to the candidate."""
+class SurrogatesEntry(AttackEntry):
+    """An attack that may follow models of the adversary's own."""
 
-    summary = "PGD with momentum and input diversity on surrogates; the candidate is asked about where it ends only"
-    needs = "surrogate (a model) or train (an architecture), epsilon"
-    source = "Dong et al. 2018, arXiv 1710.06081, algorithm 1; Xie et al. 2019, arXiv 1803.06978, section 3.3"
-    knowledge = "transfer"
-
-    name: Literal["transfer"]
     surrogate: Annotated[
         tuple[SurrogateSpec, ...],
         BeforeValidator(_surrogates),
@@ -88,6 +82,22 @@ class TransferSpec(AttackEntry):
     train: Annotated[
         tuple[TrainSpec, ...], BeforeValidator(as_list), WithJsonSchema(one_or_many(plain_schema(TrainSpec)))
     ] = Field((), max_length=16, description="{architecture, epochs, …}: train a surrogate, once; or a list")
+
+    @property
+    def follows_surrogates(self) -> bool:
+        """Whether it names any."""
+        return bool(self.surrogate or self.train)
+
+
+class TransferSpec(SurrogatesEntry):
+    """Search on models of the adversary's own, and carry what was found over to the candidate."""
+
+    summary = "PGD with momentum and input diversity on surrogates; the candidate is asked about where it ends only"
+    needs = "surrogate (a model) or train (an architecture), epsilon"
+    source = "Dong et al. 2018, arXiv 1710.06081, algorithm 1; Xie et al. 2019, arXiv 1803.06978, section 3.3"
+    knowledge = "transfer"
+
+    name: Literal["transfer"]
     steps: StepsField = Field(40, description="gradient steps a restart")
     step_size: QuantityField | None = Field(None, description="size of a step (default: 2.5 * epsilon / steps)")
     momentum: Annotated[Number, Field(ge=0, le=1)] = Field(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from robustcheck.report.queries import smaller_limits_text, success_text
 from robustcheck.report.text import (
+    CAPABILITIES,
     GOALS,
     KNOWLEDGE,
     NORMS,
@@ -17,9 +18,13 @@ from robustcheck.report.text import (
     seconds,
     threat_text,
 )
-from robustcheck.results import AuditReport, DataInfo, GateResult, ModelInfo
+from robustcheck.results import AuditReport, DataInfo, GateResult, ModelInfo, Patch
 
 Facts = tuple[tuple[str, str], ...]
+
+_KNOWLEDGE = {name: words for name, words in KNOWLEDGE.items() if name != "none"}
+    name: words for name, words in KNOWLEDGE.items() if name != "none"
+}  # a patch that was there knows nothing
 
 
 def gate_facts(gate: GateResult) -> Facts:
@@ -33,6 +38,17 @@ def gate_facts(gate: GateResult) -> Facts:
         "Queries to success": success_text(gate),
         "Accuracy at smaller limits": smaller_limits_text(gate),
         "Cost": cost_text(gate.cost),
+    }
+    return tuple((name, value) for name, value in facts.items() if value)
+
+
+def patch_facts(patch: Patch) -> Facts:
+    """What was laid on the images."""
+    facts = {
+        "Origin": patch.origin,
+        "Size": f"{patch.side:,} × {patch.side:,} pixels",
+        "Files": ", ".join(file for file in (patch.picture, patch.array) if file),
+        "sha256 of its pixels": patch.sha256,
     }
     return tuple((name, value) for name, value in facts.items() if value)
 
@@ -128,10 +144,13 @@ def not_tried(report: AuditReport) -> Iterator[str]:
         return
     for what, known, tried in (
         ("Goals", GOALS, {threat.goal for threat in threats}),
-        ("Knowledge", KNOWLEDGE, {threat.knowledge for threat in threats}),
-        ("Norms", NORMS, {threat.norm for threat in threats}),
+        ("Knowledge", _KNOWLEDGE, {threat.knowledge for threat in threats} - {"none"}),
+        ("Capabilities", CAPABILITIES, {threat.capability for threat in threats}),
+        ("Norms", NORMS, {threat.norm for threat in threats if threat.norm is not None}),
     ):
         missing = [name for name in known if name not in tried]
         # With a word among them that is not known here, what is missing is not known either.
         if missing and tried <= set(known):
             yield f"{what}: {', '.join(NORMS.get(name, name).replace('_', ' ') for name in missing)}."
+    if not any(threat.conditions for threat in threats):
+        yield "Viewing conditions: images are judged as they are stored."

@@ -114,7 +114,9 @@ def gate_properties(gate: GateResult) -> list[tuple[str, str]]:
     """What a program may want to look up about a gate: verdict, metrics, requirements, cost."""
     found = [("verdict", gate.verdict), ("attack", one_line(gate.attack or "none"))]
     if gate.threat:
-        found += [("threat.epsilon", one_line(gate.threat.epsilon)), ("threat.norm", one_line(gate.threat.norm))]
+        if ball := gate.threat.ball:
+            found += [("threat.epsilon", one_line(ball.epsilon)), ("threat.norm", one_line(ball.norm))]
+        found += [("threat.size", one_line(gate.threat.size))] if gate.threat.size is not None else []
         found += [("threat.queries", str(gate.threat.queries))] if gate.threat.queries is not None else []
     found += [(f"required.{one_line(item.metric)}", one_line(item.bound)) for item in gate.requirements]
     for name, metric in gate.metrics.items():

@@ -69,7 +69,8 @@ def gallery(gate: GateResult, folder: Path, bits: int | None, most: int) -> Gall
     """Up to `most` broken samples that have both pictures in the folder, those that this gate broke first."""
     broken = [outcome for outcome in gate.samples if outcome.status == "broken" and outcome.counterexample]
     broken.sort(key=lambda outcome: outcome.found_by != gate.id)
-    span = int(gate.threat.epsilon_levels) if gate.threat and gate.threat.norm == "linf" else 0
+    ball = gate.threat.ball if gate.threat else None
+    span = int(ball.levels) if ball and ball.norm == "linf" else 0
     shown: list[Example] = []
     not_as_judged = 0
     for outcome in broken[:MOST_TRIED]:
@@ -81,6 +82,16 @@ def gallery(gate: GateResult, folder: Path, bits: int | None, most: int) -> Gall
         elif pair:
             shown.append(_example(outcome, *pair, bits=bits, span=span))
     return Gallery(examples=tuple(shown), not_as_judged=not_as_judged)
+
+
+def patch_picture(gate: GateResult, folder: Path, bits: int | None) -> str | None:
+    """The patch that a gate judged, if its file is there and is the one that was."""
+    name = gate.patch and (gate.patch.picture or gate.patch.array)
+    stored = read_stored(folder, name) if name else None
+    if gate.patch is None or stored is None or pixels_sha256(stored) != gate.patch.sha256:
+        return None
+    full = 2**bits - 1 if bits and 0 < bits <= 16 else int(np.iinfo(stored.dtype).max)
+    return _data_uri(_reduced(stored, max(1, -(-max(stored.shape[1:]) // LONGEST_SHOWN))) / full)
 
 
 def _pair(folder: Path, name: str) -> tuple[Stored, Stored] | None:

@@ -24,8 +24,8 @@ from robustcheck.report.canvas import (
     style_of,
     ticks,
 )
-from robustcheck.report.text import norm_text, one_line
-from robustcheck.results import AuditReport, GateResult, Metric, Threat
+from robustcheck.report.text import conditions_text, norm_text, one_line
+from robustcheck.results import AuditReport, Ball, GateResult, Metric, Threat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ class _Measured:
 
     gate: GateResult
     threat: Threat
+    ball: Ball
     accuracy: Metric
 
 
@@ -42,7 +43,7 @@ def plots(report: AuditReport) -> list[Plot]:
     drawable = [measured for gate in report.gates if (measured := _drawable(gate))]
     norms: dict[str, list[_Measured]] = defaultdict(list)
     for measured in drawable:
-        norms[measured.threat.norm].append(measured)
+        norms[measured.ball.norm].append(measured)
     unattacked = next((gate for gate in report.gates if gate.attack is None and "accuracy" in gate.metrics), None)
     return [_plot(norm, gates, unattacked) for norm, gates in norms.items()]
 
@@ -50,13 +51,13 @@ def plots(report: AuditReport) -> list[Plot]:
 def _drawable(gate: GateResult) -> _Measured | None:
     threat, accuracy = gate.threat, accuracy_of(gate)
     # A report that came from elsewhere may hold an epsilon of nothing.
-    if threat is None or accuracy is None or not 0 < threat.epsilon_share < math.inf:
+    if threat is None or accuracy is None or threat.ball is None or not 0 < threat.ball.share < math.inf:
         return None
-    return _Measured(gate=gate, threat=threat, accuracy=accuracy)
+    return _Measured(gate=gate, threat=threat, ball=threat.ball, accuracy=accuracy)
 
 
 def _plot(norm: str, gates: Sequence[_Measured], unattacked: GateResult | None) -> Plot:
-    largest = max(measured.threat.epsilon_share for measured in gates)
+    largest = max(measured.ball.share for measured in gates)
     clean = _clean_point(unattacked) if unattacked else None
     name = norm_text(norm)
     return sheet(
@@ -77,7 +78,7 @@ def _named(gates: Sequence[_Measured]) -> Iterator[tuple[str, list[_Measured]]]:
         alike = [key[1:] for key in groups if key[0] == attack]
         varied = [part for part, others in zip(parts, zip(*alike, strict=True), strict=True) if len(set(others)) > 1]
         name = ", ".join(part for part in [attack, *varied] if part)
-        yield one_line(name), sorted(group, key=lambda measured: measured.threat.epsilon_share)
+        yield one_line(name), sorted(group, key=lambda measured: measured.ball.share)
 
 
 def _adversary(measured: _Measured) -> tuple[str, ...]:
@@ -91,6 +92,7 @@ def _adversary(measured: _Measured) -> tuple[str, ...]:
         f"{threat.oracle} oracle" if threat.oracle else "",
         f"top {threat.top_k}" if threat.top_k else "",
         " and ".join(followed),
+        conditions_text(threat),
     )
 
 
@@ -104,11 +106,11 @@ def _series(name: str, index: int, group: Sequence[_Measured], largest: float, c
 
 def _curve(measured: _Measured, largest: float) -> str:
     """Of a minimum-norm attack: accuracy at every ε up to the largest that is drawn, which falls in steps."""
-    threat = measured.threat
+    ball = measured.ball
     steps = [
-        (point.levels * threat.epsilon_share / threat.epsilon_levels, point.accuracy)
+        (point.levels * ball.share / ball.levels, point.accuracy)
         for point in measured.gate.curve
-        if threat.epsilon_levels > 0 and math.isfinite(point.levels) and point.levels >= 0
+        if ball.levels > 0 and math.isfinite(point.levels) and point.levels >= 0
     ]
     drawn = [(share, accuracy) for share, accuracy in steps if share <= largest]
     if not drawn:
@@ -118,9 +120,9 @@ def _curve(measured: _Measured, largest: float) -> str:
 
 
 def _point(measured: _Measured, largest: float) -> Point:
-    gate, threat, accuracy = measured.gate, measured.threat, measured.accuracy
-    words = f"{one_line(gate.id)} at ε = {one_line(threat.epsilon)}: accuracy {accuracy_words(gate, accuracy)}"
-    return gate_point(place_x(threat.epsilon_share / largest), gate, accuracy, words)
+    gate, ball, accuracy = measured.gate, measured.ball, measured.accuracy
+    words = f"{one_line(gate.id)} at ε = {one_line(ball.epsilon)}: accuracy {accuracy_words(gate, accuracy)}"
+    return gate_point(place_x(ball.share / largest), gate, accuracy, words)
 
 
 def _clean_point(gate: GateResult) -> Point | None:
@@ -135,6 +137,6 @@ def _x_ticks(gates: Iterable[_Measured], largest: float) -> tuple[Tick, ...]:
     """A tick at each ε, with the policy's words for it where there is room: the largest and nothing first."""
     names: dict[float, str] = {}
     for measured in gates:
-        names.setdefault(measured.threat.epsilon_share, one_line(measured.threat.epsilon))
+        names.setdefault(measured.ball.share, one_line(measured.ball.epsilon))
     places = [(place_x(share / largest), names[share]) for share in sorted(names, reverse=True)]
     return ticks([(place_x(0), "0"), *places])

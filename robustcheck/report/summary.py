@@ -20,11 +20,11 @@ from robustcheck.report.text import (
     interval,
     measured_value,
     metric_text,
-    norm_text,
     number,
     one_line,
     parameters_text,
     plural,
+    short_budget,
     support,
     threat_text,
     visible,
@@ -107,10 +107,24 @@ def gate_text(gate: GateResult) -> str:
         _error_lines(gate),
         _requirement_lines(gate),
         _fact_lines(gate),
+        _control_lines(gate),
         [f"{finding.severity}: {one_line(finding.message)} [{one_line(finding.code)}]" for finding in gate.findings],
         _broken_lines(gate),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
+
+
+def _control_lines(gate: GateResult) -> list[str]:
+    """What was turned without the attack, and stickers' table of distances by angles."""
+    lines = [f"control: {metric_text(f'{one.name} turned', one.success)}" for one in gate.controls]
+    if gate.patch is not None:
+        files = ", ".join(one_line(file) for file in (gate.patch.picture, gate.patch.array) if file)
+        lines.append(f"patch: {one_line(gate.patch.origin)}" + (f" ({files})" if files else ""))
+    return lines + [
+        f"distance {cell.distance:g}, angle {cell.angle:g}: turned {number(cell.success.value)}, "
+        f"{number(cell.control.value)} without the attack"
+        for cell in gate.cells
+    ]
 
 
 def summary_line(report: AuditReport) -> str:
@@ -269,7 +283,7 @@ def _rows(gate: GateResult) -> Iterator[list[Text]]:
     about = [
         one_line(gate.id),
         one_line(gate.attack) if gate.attack else "none",
-        f"{one_line(gate.threat.epsilon)} {norm_text(gate.threat.norm)}" if gate.threat else "",
+        short_budget(gate.threat) if gate.threat else "",
     ]
     outcome = [f"{broken}/{found['held']}/{found['wrong']}" if gate.samples else "", f"{gate.cost.seconds:.1f}"]
     verdict = Text(gate.verdict, style=STYLES[gate.verdict])

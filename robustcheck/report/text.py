@@ -38,6 +38,12 @@ KNOWLEDGE = {
     "top-k": "the scores of the best few labels",
     "label": "the predicted label only",
     "transfer": "another model only",
+    "none": "nothing: what it uses was there before",
+}
+CAPABILITIES = {
+    "ball": "small changes everywhere",
+    "patch": "a patch on the image",
+    "stickers": "anything inside a mask",
 }
 ORACLES = {"stored": ", each rounded to the stored depth", "float": ", none rounded to the stored depth"}
 METRIC_MEANINGS = {
@@ -47,6 +53,8 @@ METRIC_MEANINGS = {
     "specificity": "share of the negatives that are read as negative",
     "auroc": "area under the ROC curve of the positive label's probability",
     "attack_success": "share of the samples right before the attack that it turned",
+    "control_success": "the same of the control that turned most",
+    "excess_success": "attack_success less control_success",
 }
 
 
@@ -169,8 +177,29 @@ def norm_text(norm: str) -> str:
 
 
 def budget_text(threat: Threat) -> str:
-    """`ε = 2/255, L∞`."""
-    return f"ε = {one_line(threat.epsilon)}, {norm_text(threat.norm)}"
+    """`ε = 2/255, L∞`, `patch of 10%`, or `stickers`."""
+    ball = threat.ball
+    if ball is None:
+        return f"patch of {one_line(threat.size)}" if threat.size is not None else one_line(threat.capability)
+    return f"ε = {one_line(ball.epsilon)}, {norm_text(ball.norm)}"
+
+
+def short_budget(threat: Threat) -> str:
+    """`2/255 L∞`, `10%`, or `stickers`: for a narrow column."""
+    ball = threat.ball
+    if ball is None:
+        return one_line(threat.size if threat.size is not None else threat.capability)
+    return f"{one_line(ball.epsilon)} {norm_text(ball.norm)}"
+
+
+def conditions_text(threat: Threat) -> str:
+    """`rotation -15 to 15, scale 0.9 to 1.1`; nothing where images are seen as they are."""
+    ranges = {name: ends for name, ends in (threat.conditions or {}).items() if isinstance(ends, (list, tuple))}
+    return ", ".join(
+        f"{one_line(name)} {' to '.join(f'{end:g}' for end in ends)}"
+        for name, ends in ranges.items()
+        if all(isinstance(end, (int, float)) for end in ends)
+    )
 
 
 def threat_text(threat: Threat) -> str:
@@ -178,19 +207,28 @@ def threat_text(threat: Threat) -> str:
     goal, knowledge = _explained(GOALS, threat.goal), _knowledge(threat)
     if threat.target is not None:
         goal += f", {one_line(threat.target)}"
-    if threat.norm == "linf":
-        capability = f"change each stored value by at most {plural(int(threat.epsilon_levels), 'grey level')}"
-    else:
-        capability = f"change the image by at most {threat.epsilon_levels:g} grey levels in the norm"
-    return (
-        f"Goal: {goal}. Knowledge: {knowledge}. Capability: {capability} ({budget_text(threat)}). "
-        f"Queries: {_queries(threat)}."
+    seen = conditions_text(threat)
+    return f"Goal: {goal}. Knowledge: {knowledge}. Capability: {_capability(threat)}. Queries: {_queries(threat)}." + (
+        f" Seen with: {seen}." if seen else ""
     )
+
+
+def _capability(threat: Threat) -> str:
+    ball = threat.ball
+    if ball is None:
+        if threat.size is None:
+            return "paint anything inside a mask"
+        return f"lay a patch on the image, {one_line(threat.size)} {'long' if 'px' in threat.size else 'of its area'}"
+    if ball.norm == "linf":
+        amount = f"change each stored value by at most {plural(int(ball.levels), 'grey level')}"
+    else:
+        amount = f"change the image by at most {ball.levels:g} grey levels in the norm"
+    return f"{amount} ({budget_text(threat)})"
 
 
 def _queries(threat: Threat) -> str:
     if threat.queries is None:
-        return "none about a sample" if threat.knowledge == "transfer" else "no limit"
+        return "none about a sample" if threat.knowledge in ("transfer", "none") else "no limit"
     return f"at most {threat.queries:,} a sample" + (ORACLES[threat.oracle] if threat.oracle else "")
 
 

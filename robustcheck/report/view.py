@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustcheck.report.canvas import Plot
-from robustcheck.report.facts import Facts, data_facts, gate_facts, model_facts, not_tried, run_facts
-from robustcheck.report.pictures import Example, Gallery, gallery
+from robustcheck.report.facts import Facts, data_facts, gate_facts, model_facts, not_tried, patch_facts, run_facts
+from robustcheck.report.pictures import Example, Gallery, gallery, patch_picture
 from robustcheck.report.plot import plots
 from robustcheck.report.queries import queries_text
 from robustcheck.report.query_plot import query_plot
@@ -87,6 +87,24 @@ class SurrogateView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ControlView:
+    """The attack, or a control, and the share of the attacked samples that it turned."""
+
+    name: str
+    value: str
+    interval: str
+    count: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridView:
+    """Distances by angles: for each cell the attack's share, and that without it."""
+
+    angles: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]  # a distance, and its cells
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExampleView:
     """A broken sample: three pictures and what is said about them."""
 
@@ -112,6 +130,10 @@ class GateView:
     metrics: tuple[MetricView, ...]
     facts: Facts
     surrogates: tuple[SurrogateView, ...]
+    controls: tuple[ControlView, ...]
+    patch: str | None  # the picture of the one that was judged
+    patch_facts: Facts
+    grid: GridView | None
     examples: tuple[ExampleView, ...]
     examples_note: str
 
@@ -152,7 +174,12 @@ def report_view(report: AuditReport, folder: Path | None) -> ReportView:
         plots=tuple(plots(report)),
         query_plot=query_plot(report),
         gates=tuple(
-            _gate(gate, f"gate-{order}", gallery(gate, folder, bits, most) if folder else Gallery())
+            _gate(
+                gate,
+                f"gate-{order}",
+                gallery(gate, folder, bits, most) if folder else Gallery(),
+                patch_picture(gate, folder, bits) if folder else None,
+            )
             for order, gate in enumerate(report.gates, 1)
         ),
         not_tried=tuple(not_tried(report)),
@@ -182,7 +209,7 @@ def _were(items: Sequence[object]) -> str:
     return "was" if len(items) == 1 else "were"
 
 
-def _gate(gate: GateResult, anchor: str, pictures: Gallery) -> GateView:
+def _gate(gate: GateResult, anchor: str, pictures: Gallery, patch: str | None) -> GateView:
     return GateView(
         anchor=anchor,
         gate=gate,
@@ -196,6 +223,10 @@ def _gate(gate: GateResult, anchor: str, pictures: Gallery) -> GateView:
         metrics=_metrics(gate),
         facts=gate_facts(gate),
         surrogates=tuple(_surrogate(surrogate) for surrogate in gate.surrogates),
+        controls=tuple(_controls(gate)),
+        patch=patch,
+        patch_facts=patch_facts(gate.patch) if gate.patch else (),
+        grid=_grid(gate),
         examples=tuple(_example(example) for example in pictures.examples),
         examples_note=_examples_note(gate, pictures),
     )
@@ -236,6 +267,35 @@ def _surrogate(surrogate: Surrogate) -> SurrogateView:
     return SurrogateView(surrogate=surrogate, measured=measured)
 
 
+def _controls(gate: GateResult) -> Iterator[ControlView]:
+    """The attack and its controls, side by side."""
+    success = gate.metrics.get("attack_success")
+    if not gate.controls or success is None:
+        return
+    attack = "the patch" if gate.threat and gate.threat.capability == "patch" else "the attack"
+    for name, metric in [(attack, success), *((one.name, one.success) for one in gate.controls)]:
+        yield ControlView(
+            name=name, value=number(metric.value), interval=interval(metric) or "not computed", count=count_of(metric)
+        )
+
+
+def _grid(gate: GateResult) -> GridView | None:
+    """A row a distance and a column an angle."""
+    if not gate.cells:
+        return None
+    cells = {(cell.distance, cell.angle): cell for cell in gate.cells}
+    distances, angles = (list(dict.fromkeys(axis)) for axis in zip(*cells, strict=True))
+
+    def shares(distance: float, angle: float) -> tuple[str, str]:
+        cell = cells.get((distance, angle))
+        return (number(cell.success.value), number(cell.control.value)) if cell else ("", "")
+
+    return GridView(
+        angles=tuple(f"{angle:g}°" for angle in angles),
+        rows=tuple((f"{distance:g}", tuple(shares(distance, angle) for angle in angles)) for distance in distances),
+    )
+
+
 def _example(example: Example) -> ExampleView:
     outcome = example.outcome
     details = [f"labelled {outcome.label}", f"largest change {plural(example.changed_levels, 'grey level')}"]
@@ -243,6 +303,8 @@ def _example(example: Example) -> ExampleView:
         details.append(f"distance {outcome.distance_levels:.4g} levels")
     if outcome.score is not None:
         details.append(f"probability of the positive label {number(outcome.score)}")
+    if outcome.share is not None:
+        details.append(f"holds on {number(outcome.share)} of the looks")
     if outcome.found_by:
         details.append(f"found by {outcome.found_by}")
     if outcome.found_after is not None:

@@ -1,7 +1,8 @@
 """What the adversary may do, and what it wants.
 
 A ball projects a search back into itself, samples its starts, and, in whole grey levels, says whether a stored image
-belongs to it. A goal says which samples it is about and which readings of them are a success.
+belongs to it; a region does the same inside a mask. A patch lies where its placing lets it, and conditions say how
+images are seen. A goal says which samples it is about and which readings of them are a success.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from robustcheck.policy import Quantity
 from robustcheck.threats.goals import Goal
 from robustcheck.threats.l2 import L2Ball
 from robustcheck.threats.linf import LinfBall
+from robustcheck.threats.region import Region
 
-__all__ = ["Ball", "Goal", "L2Ball", "LinfBall", "ball_of"]
+__all__ = ["Ball", "Goal", "L2Ball", "LinfBall", "Region", "ball_of"]
 
-Ball: TypeAlias = LinfBall | L2Ball
+Ball: TypeAlias = LinfBall | L2Ball | Region
 
 
 def ball_of(norm: str, budget: Quantity, bits: int) -> Ball:

@@ -8,6 +8,7 @@ import torch
 from searching import Searched, search
 
 from robustcheck.attacks import APGD, FGSM, FMN, PGD, Square, objective
+from robustcheck.attacks.draws import Draws
 from robustcheck.errors import OutOfMemory
 from robustcheck.evaluation.adjudication import adjudicate
 from robustcheck.threats import Goal, LinfBall
@@ -266,7 +267,8 @@ def test_proposals_of_many_are_judged_as_those_of_one():
     clean = torch.full((5, 1, 6, 6), 100 / 255)
     proposals = clean + torch.tensor([0.0, 1.4, 1.6, 3.4, 3.6]).view(-1, 1, 1, 1) / 255
     labels = torch.zeros(5, dtype=torch.int64)
-    judged = adjudicate(run.engine.candidate, run.engine.ball, run.engine.goal, proposals, clean, labels)
+    draws, at = Draws.of(range(5), torch.device("cpu")), torch.zeros(5, dtype=torch.int64)
+    judged = adjudicate(run.engine.look, run.engine.ball, proposals, clean, labels, draws, at)
     assert judged.stored[:, 0, 0, 0].tolist() == [100, 101, 102, 103, 104]
     assert judged.distance.tolist() == [0, 1, 2, 3, 4]
     assert judged.admissible.tolist() == [

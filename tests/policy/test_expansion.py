@@ -11,6 +11,7 @@ from policy_example import EXAMPLE, document
 
 from robustcheck import load_policy
 from robustcheck.policy import METRICS, PGDSpec, Quantity
+from robustcheck.policy.bounds import NEEDS_ATTACK, NEEDS_CONTROLS
 
 
 def test_a_policy_becomes_gates(write):
@@ -93,9 +94,8 @@ def gates(draw):
     attack = draw(st.sampled_from([None, "fgsm", "pgd", {"name": "pgd", "steps": 3}]))
     levels = draw(BUDGETS)
     listed = attack is not None and draw(st.booleans())
-    metrics = draw(st.lists(st.sampled_from(list(METRICS)), min_size=1, unique=True))
-    if attack is None:
-        metrics = [metric for metric in metrics if metric != "attack_success"] or ["accuracy"]
+    known = set(METRICS) - (NEEDS_CONTROLS if attack else NEEDS_ATTACK)
+    metrics = draw(st.lists(st.sampled_from(sorted(known)), min_size=1, unique=True))
     count = len(levels) if listed else 1
     require = {metric: draw(st.one_of(BOUNDS, st.lists(BOUNDS, min_size=count, max_size=count))) for metric in metrics}
     gate = {"id": name, "require": require}
@@ -130,3 +130,13 @@ def test_an_entry_is_named_as_its_budget_was_typed(write, text):
     policy = load_policy(write(EXAMPLE.replace("[0.01]", f"[{text}]")))
     assert policy.gates[-1].id == f"one[{text}]"
     assert policy.gates[-1].epsilon == Quantity.parse(text)
+
+
+def test_a_list_of_sizes_is_a_gate_each_and_the_target_of_a_patch_is_the_goal(write):
+    gates = "[{id: s, attack: {name: patch, target: normal}, size: [5%, 32 px], require: {accuracy: [0.1, 0.2]}}]"
+    policy = load_policy(write(EXAMPLE[: EXAMPLE.index("gates:")] + f"gates: {gates}\n"))
+    assert [gate.id for gate in policy.gates] == ["s[5%]", "s[32 px]"]
+    assert [str(gate.bounds[0]) for gate in policy.gates] == [">= 0.1", ">= 0.2"]
+    assert {(gate.goal, gate.target, gate.epsilon, gate.family) for gate in policy.gates} == {
+        ("targeted", "normal", None, None)
+    }

@@ -1,0 +1,161 @@
+"""Patches: how many X-rays they turn by size, beside controls, and beside ART's at equal and at ten times the steps.
+
+Every patch is judged by a gate, at the same places on the same X-rays: ART's is given to one as a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from math import pi, sqrt
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.arguments import add_common, positive
+from benchmarks.candidates import CANDIDATES, Candidate
+from benchmarks.gating import gated
+from benchmarks.images import LABELS, Split
+from benchmarks.machine import describe
+from benchmarks.results import table
+from benchmarks.training import ensure
+from robustcheck.results import GateResult
+
+STEPS, BATCH = 500, 64
+ROTATION, SCALE = 22.5, 0.1
+LEARNING_RATE = 5 / 255  # ART's default, on a range of 255
+_GREY = ("natural patch", "grey patch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What ART made, and how long it took."""
+
+    patch: np.ndarray  # (1, S, S) uint8
+    seconds: float
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.patches", description=__doc__)
+    parser.add_argument("--candidate", choices=list(CANDIDATES), default="cnn-standard")
+    parser.add_argument("--sizes", nargs="+", default=["1%", "2%", "5%", "10%", "15%", "20%"], help="of the area")
+    parser.add_argument("--beside", nargs="+", default=["10%", "15%"], help="sizes at which ART is run, too")
+    parser.add_argument("--longer", nargs="*", default=["10%"], help="sizes at which ART gets ten times the steps")
+    parser.add_argument("--images", type=positive, help="X-rays of the test split (default: all)")
+    add_common(parser, rounds=1)
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    candidate = CANDIDATES[given.candidate]
+    ensure(candidate, given.archive)
+    print(f"Measured by `python -m benchmarks.patches`, {describe()}; {candidate.title}.\n")
+    for target in LABELS:
+        print(f"Toward {target}: share of the X-rays of the other label that are turned.\n")
+        print(_by_size(candidate, target, given), flush=True)
+    if find_spec("art") is None:
+        print("ART is not installed: pip install -e '.[benchmarks]'", file=sys.stderr)
+        return
+    for target in LABELS:
+        for size in given.beside:
+            print(_beside(candidate, target, size, given), flush=True)
+
+
+def _by_size(candidate: Candidate, target: str, given: argparse.Namespace) -> str:
+    rows = []
+    for size in given.sizes:
+        gate = _gate(candidate, {"name": "patch", "target": target}, size, given)
+        controls = {one.name: one.success for one in gate.controls}
+        values = [gate.metrics["attack_success"], *(controls[name] for name in _GREY)]
+        rows.append([size, *(f"{metric.value:.3f}" for metric in values), f"{gate.cost.seconds:.1f}"])
+    return table(["size", "patch", *_GREY, "seconds"], rows) + "\n"
+
+
+def _beside(candidate: Candidate, target: str, size: str, given: argparse.Namespace) -> str:
+    ours, theirs = list[float](), dict[str, list[float]]()
+    success = {}
+    for _ in range(given.rounds):
+        gate = _gate(candidate, {"name": "patch", "target": target}, size, given)
+        ours.append(gate.cost.seconds)
+        success["robustcheck"] = gate.metrics["attack_success"].value
+        for optimiser in ("pgd", "Adam"):
+            for factor in (1, 10) if size in given.longer else (1,):
+                name = f"ART, {optimiser}, {STEPS * factor:,} steps"
+                made = _art(candidate, target, size, optimiser, STEPS * factor, given)
+                theirs.setdefault(name, []).append(made.seconds)
+                success[name] = _judged(candidate, made.patch, target, size, given)
+    rows = [[f"robustcheck, {STEPS} steps", f"{success['robustcheck']:.3f}", f"{median(ours):.1f}", "1"]]
+    for name, seconds in theirs.items():
+        rows.append([name, f"{success[name]:.3f}", f"{median(seconds):.1f}", f"{median(seconds) / median(ours):.1f}"])
+    head = [f"toward {target}, {size}", "turned", "seconds", "times ours"]
+    return table(head, rows) + "\n"
+
+
+def _gate(candidate: Candidate, attack: dict[str, Any], size: str, given: argparse.Namespace) -> GateResult:
+    attack = {"rotation": ROTATION, "scale": SCALE, **attack}
+    gate = {"id": "patch", "attack": attack, "size": size, "require": {"attack_success": "<= 1"}}
+    (found,) = gated(candidate, [gate], given.archive, samples=given.images).values()
+    assert found.verdict == "pass", found.error
+    return found
+
+
+def _judged(candidate: Candidate, patch: np.ndarray, target: str, size: str, given: argparse.Namespace) -> float:
+    """What a patch turns, at the places at which ours is judged."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "patch.npy"
+        np.save(file, patch)
+        gate = _gate(candidate, {"name": "patch", "target": target, "patch": str(file)}, size, given)
+    return gate.metrics["attack_success"].value or 0.0
+
+
+def _art(
+    candidate: Candidate, target: str, size: str, optimiser: str, steps: int, given: argparse.Namespace
+) -> Trained:
+    """A round patch by ART's AdversarialPatchPyTorch, from X-rays of the train split of the other label."""
+    from art.attacks.evasion import AdversarialPatchPyTorch
+    from art.estimators.classification import PyTorchClassifier
+
+    split, wanted = Split.read(given.archive, "train"), LABELS.index(target)
+    images = split.images[split.labels != wanted][: 10 * BATCH]
+    towards = np.zeros((len(images), len(LABELS)), np.float32)
+    towards[:, wanted] = 1
+    side = images.shape[-1]
+    # ART's scale is the patch's side by the image's; a circle of a share s of the area has 2 √(s / π) of it.
+    scale = 2 * sqrt(float(size.rstrip("%")) / 100 / pi)
+    np.random.seed(0)
+    classifier = PyTorchClassifier(
+        model=candidate.load(),
+        loss=torch.nn.CrossEntropyLoss(),
+        input_shape=tuple(images.shape[1:]),
+        nb_classes=len(LABELS),
+        clip_values=(0, 1),
+        device_type="cpu",
+    )
+    attack = AdversarialPatchPyTorch(
+        classifier,
+        rotation_max=ROTATION,
+        scale_min=scale * (1 - SCALE),
+        scale_max=scale * (1 + SCALE),
+        learning_rate=LEARNING_RATE,
+        max_iter=steps * BATCH // len(images),
+        batch_size=BATCH,
+        patch_shape=(1, side, side),
+        patch_type="circle",
+        optimizer=optimiser,
+        targeted=True,
+        verbose=False,
+    )
+    began = time.perf_counter()
+    patch, _ = attack.generate(images.numpy().astype(np.float32), towards)
+    return Trained(patch=(patch * 255).round().astype(np.uint8), seconds=time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    main()

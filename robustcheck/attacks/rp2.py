@@ -1,0 +1,71 @@
+"""Robust physical perturbations (RP₂; Eykholt et al. 2018, arXiv 1707.08945, equations 2 and 3).
+
+Stickers inside a mask are painted so that they turn the image on average over how it is seen, and change little, are
+smooth, and can be printed:
+
+    max E[log p(wanted | seen(x + M·δ))] - λ ‖M·δ‖₁ - a · TV - b · NPS
+
+The engine averages over looks. The non-printability score is each pixel's distance from the nearest ink; the product of
+the distances from all inks, which the paper takes from Sharif et al. 2016, vanishes the faster the more inks there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from robustcheck.attacks.adam import ascend, moments
+from robustcheck.attacks.base import State, Told
+from robustcheck.attacks.draws import Draws
+from robustcheck.attacks.objectives import Objective
+from robustcheck.threats import Ball, Region
+
+
+@dataclass(frozen=True, kw_only=True)
+class RP2:
+    """Adam on the objective less what stickers should not be; the last point is proposed."""
+
+    objective: Objective
+    steps: int
+    step_size: float
+    size_weight: float  # λ
+    smoothness: float
+    printability: float
+    inks: tuple[float, ...]
+    name: str = "rp2"
+    asks: Literal["gradient"] = "gradient"
+    restarts: int = 1
+    random_start: bool = False
+    minimum_norm: bool = False
+    aims: int = 0
+
+    def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
+        """At the clean image."""
+        return {"images": images, **moments(images)}
+
+    def step(self, state: State, told: Told, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
+        """A step inside the mask."""
+        assert isinstance(ball, Region)
+        images = state["images"].detach().requires_grad_()
+        mask = ball.mask(*images.shape[-2:]).to(images.device)
+        with torch.enable_grad():
+            fault = self.fault(images, clean, mask).sum()
+        gradient = (told.gradient - torch.autograd.grad(fault, images)[0]) * mask
+        change, learned = ascend(state, gradient, told.step, size=self.step_size, steps=self.steps)
+        return {"images": ball.project(images.detach() + change, clean), **learned}
+
+    def best(self, state: State) -> torch.Tensor:
+        """The last point."""
+        return state["images"]
+
+    def fault(self, images: torch.Tensor, clean: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """What stickers on images (N, C, H, W), in a mask (H, W), should not be, (N,): large, rough, far from inks."""
+        size = ((images - clean).abs() * mask).flatten(1).sum(dim=1)
+        down = (images[..., 1:, :] - images[..., :-1, :]).abs() * (mask[1:, :] & mask[:-1, :])
+        right = (images[..., :, 1:] - images[..., :, :-1]).abs() * (mask[:, 1:] & mask[:, :-1])
+        rough = down.flatten(1).sum(dim=1) + right.flatten(1).sum(dim=1)
+        inks = torch.tensor(self.inks, device=images.device)
+        away = ((images[..., None] - inks).abs().amin(dim=-1) * mask).flatten(1).sum(dim=1)
+        return self.size_weight * size + self.smoothness * rough + self.printability * away

@@ -1,0 +1,159 @@
+"""Parts of images that a policy names: boxes for all of them, boxes in a table, a mask, or a folder of masks."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, floor, isfinite
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustcheck.data.pictures import open_pictures
+from robustcheck.data.reading import check_memory, existing_file, parsing
+from robustcheck.errors import DataError
+
+Mask = NDArray[np.bool_]
+Corners = tuple[float, float, float, float]  # left, top, right, bottom
+
+_COLUMNS = ("path", "left", "top", "right", "bottom")
+
+
+class Area(Protocol):
+    """A part of each image."""
+
+    def mask(self, name: str, height: int, width: int) -> Mask:
+        """Its pixels (H, W) on a sample of that name and size.
+
+        Raises:
+            DataError: what describes it cannot be read, or does not fit the image.
+        """
+
+
+def load_area(source: str | Sequence[Corners], folder: Path) -> Area:
+    """The area that a policy in `folder` names.
+
+    Raises:
+        DataError: its file cannot be read.
+    """
+    if not isinstance(source, str):
+        return Boxes(boxes=tuple(source))
+    path = folder / source
+    if path.suffix.lower() == ".csv":
+        return _table(existing_file(path, source), source)
+    if path.is_dir():
+        return MaskFolder(folder=path, shown=source)
+    return OneMask(pixels=_mask(source, existing_file(path, source)), shown=source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boxes:
+    """The same boxes on every image, in shares of its width and height."""
+
+    boxes: tuple[Corners, ...]
+
+    def mask(self, _name: str, height: int, width: int) -> Mask:
+        """Every pixel that one of them touches."""
+        scaled = [
+            (left * width, top * height, right * width, bottom * height) for left, top, right, bottom in self.boxes
+        ]
+        return _touched(scaled, height, width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxTable:
+    """Boxes a sample, in pixels; samples that have none have no such part."""
+
+    boxes: dict[str, list[Corners]]
+
+    def mask(self, name: str, height: int, width: int) -> Mask:
+        """Every pixel that one of a sample's boxes touches."""
+        return _touched(self.boxes.get(name, []), height, width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskFolder:
+    """A mask a sample: `NAME.png`, or `NAME` itself, whose pixels above 0 count; samples without one have none."""
+
+    folder: Path
+    shown: str
+
+    def mask(self, name: str, height: int, width: int) -> Mask:
+        """The pixels of its own mask."""
+        parts = PurePosixPath(name)
+        if parts.is_absolute() or ".." in parts.parts:
+            return np.zeros((height, width), bool)
+        for file in (parts.with_name(f"{parts.name}.png"), parts.with_suffix(".png"), parts):
+            if (self.folder / file).is_file():
+                return _fitting(_mask(str(file), self.folder / file), f"{self.shown}/{file}", height, width)
+        return np.zeros((height, width), bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneMask:
+    """One mask for every image, enlarged or shrunk to it."""
+
+    pixels: Mask
+    shown: str
+
+    def mask(self, _name: str, height: int, width: int) -> Mask:
+        """Each pixel as the mask has it at the same place."""
+        rows, columns = (
+            (np.arange(to) * 2 + 1) * have // (2 * to)
+            for to, have in zip((height, width), self.pixels.shape, strict=True)
+        )
+        return np.ascontiguousarray(self.pixels[rows][:, columns])
+
+
+def _touched(boxes: Sequence[Corners], height: int, width: int) -> Mask:
+    mask = np.zeros((height, width), bool)
+    for left, top, right, bottom in boxes:
+        mask[max(0, floor(top)) : max(0, ceil(bottom)), max(0, floor(left)) : max(0, ceil(right))] = True
+    return mask
+
+
+def _mask(name: str, path: Path) -> Mask:
+    """A picture's pixels that are above 0 in any channel."""
+    return np.asarray(open_pictures([(name, path)], bits=None).image(0).any(axis=0))
+
+
+def _fitting(mask: Mask, shown: str, height: int, width: int) -> Mask:
+    if mask.shape != (height, width):
+        raise DataError(
+            f"{shown} is a mask of {mask.shape[0]}×{mask.shape[1]} pixels (height × width), and its image has "
+            f"{height}×{width}: store it at the image's own size"
+        )
+    return mask
+
+
+def _table(path: Path, shown: str) -> BoxTable:
+    """A .csv with the columns path, left, top, right and bottom: a box a row, in pixels."""
+    with parsing(shown):
+        check_memory(8 * path.stat().st_size, shown)
+        reader = csv.DictReader(io.StringIO(path.read_text("utf-8-sig"), newline=""), strict=True)
+        header, rows = [name.strip() for name in reader.fieldnames or ()], [(reader.line_num, row) for row in reader]
+    missing = [name for name in _COLUMNS if name not in header]
+    if missing:
+        raise DataError(f"{shown}: it has no column {missing[0]}; a table of boxes has {', '.join(_COLUMNS)}")
+    boxes: dict[str, list[Corners]] = {}
+    for line, row in rows:
+        cells = {str(name).strip(): value for name, value in row.items()}
+        left, top, right, bottom = (_number(cells[name], f"{shown}:{line}: {name}") for name in _COLUMNS[1:])
+        if left >= right or top >= bottom:
+            raise DataError(f"{shown}:{line}: the box [{left:g}, {top:g}, {right:g}, {bottom:g}] has no area")
+        boxes.setdefault(str(cells["path"]).strip(), []).append((left, top, right, bottom))
+    return BoxTable(boxes=boxes)
+
+
+def _number(cell: str | None, where: str) -> float:
+    try:
+        number = float(cell or "")
+    except ValueError:
+        number = float("nan")
+    if not isfinite(number):
+        raise DataError(f"{where}: found {(cell or 'nothing')!r}; boxes are given in pixels")
+    return number

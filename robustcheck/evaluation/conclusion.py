@@ -1,0 +1,139 @@
+"""From what a gate's searches found to its result: measured, judged, and said."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from robustcheck.evaluation.findings import blind_spots, findings
+from robustcheck.evaluation.ledger import Entry
+from robustcheck.evaluation.metrics import measure, rate, with_controls
+from robustcheck.evaluation.outcomes import outcomes, readings, undefined
+from robustcheck.evaluation.searching import Found
+from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.surrogates import LoadedSurrogate, as_reported
+from robustcheck.evaluation.threat import threat
+from robustcheck.evaluation.verdicts import judge, require
+from robustcheck.models import Meter
+from robustcheck.models.head import NO_ANSWER
+from robustcheck.policy import Gate
+from robustcheck.results import Control, Cost, GateResult, Metric, Queries
+from robustcheck.threats import Goal
+
+_LOST = Entry(decision=NO_ANSWER, distance=0, score=None, found_by="", attack="", restart=0, step=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """What a gate costs: begun before its first search."""
+
+    meters: tuple[Meter, ...]
+    before: tuple[Meter, ...]
+    began: float = field(default_factory=time.perf_counter)
+
+    @classmethod
+    def open(cls, setting: Setting, surrogates: Sequence[LoadedSurrogate]) -> Account:
+        """From now on, for the candidate and those that stand in for it."""
+        meters = (setting.candidate.meter, *(one.candidate.meter for one in surrogates))
+        return cls(meters=meters, before=tuple(replace(meter) for meter in meters))
+
+    def cost(self, queries: Queries) -> Cost:
+        """Until now."""
+        pairs = list(zip(self.meters, self.before, strict=True))
+        return Cost(
+            seconds=round(time.perf_counter() - self.began, 3),
+            forward=sum(now.forward - then.forward for now, then in pairs),
+            gradient=sum(now.gradient - then.gradient for now, then in pairs),
+            queries=queries,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conclusion:
+    """What a gate's searches came to."""
+
+    gate: Gate
+    setting: Setting
+    goal: Goal
+    judged: np.ndarray  # (M,) numbers of the samples that the gate is about
+    attacked: list[int]  # those of them that were worth attacking
+    broken: dict[int, Entry]
+    scores: np.ndarray | None  # (N,) of all samples, under the attack
+    found: Found
+    surrogates: Sequence[LoadedSurrogate]
+    controls: tuple[Control, ...]
+
+    def result(self, account: Account) -> GateResult:
+        """Measured and judged."""
+        gate, setting = self.gate, self.setting
+        assert gate.attack is not None
+        metrics = with_controls(self._measured(self.broken), self.controls)
+        requirements = require(gate.bounds, metrics)
+        blind = blind_spots(self.attacked, self.broken, self.found)
+        turned = rate(np.array([sample in self.found.trace.turned for sample in sorted(self.found.searched)], bool))
+        stand_ins = tuple(as_reported(one, setting.labels, setting.decisions, turned) for one in self.surrogates)
+        verdict, error = judge(requirements), None
+        if not self.goal.applies(setting.labels[self.judged]).any():
+            verdict, error = "error", _nothing_to_attack(gate)
+        elif verdict == "error":
+            error = undefined(gate, metrics)
+        elif verdict == "pass" and blind and not self._passes_without(blind):
+            verdict = "error"
+            error = (
+                f"the attack had nothing to follow on {len(blind)} of the samples that held, and without them the gate "
+                f"would not pass; {_lesson(gate, unstarted=blind <= self.found.trace.unstarted)}"
+            )
+        every = outcomes(gate, setting, self.broken, self.scores, self.found, set(self.attacked))
+        return GateResult(
+            id=gate.id,
+            attack=gate.attack.name,
+            parameters=gate.attack.model_dump(mode="json", exclude={"name"}),
+            threat=threat(gate, setting.samples.bits),
+            verdict=verdict,
+            metrics=metrics,
+            requirements=requirements,
+            cost=account.cost(_queries(self.found, self.attacked)),
+            findings=findings(setting, self.found, blind, stand_ins),
+            samples=tuple(every[sample] for sample in self.judged.tolist()),
+            surrogates=stand_ins,
+            controls=self.controls,
+            error=error,
+        )
+
+    def _measured(self, broken: dict[int, Entry]) -> dict[str, Metric]:
+        worth = np.zeros(len(self.setting.labels), bool)
+        worth[self.attacked] = True
+        return measure(readings(self.setting, broken, self.scores).at(self.judged), attacked=worth[self.judged])
+
+    def _passes_without(self, blind: set[int]) -> bool:
+        """Whether the gate would pass if every sample that the attack could not search were broken."""
+        metrics = with_controls(self._measured(self.broken | dict.fromkeys(blind, _LOST)), self.controls)
+        return judge(require(self.gate.bounds, metrics)) == "pass"
+
+
+def _nothing_to_attack(gate: Gate) -> str:
+    if gate.target is not None:
+        return f"every sample is labelled {gate.target}, which is the target: nothing was attacked"
+    return f"no sample is of the kind that the goal {gate.goal} is about: nothing was attacked"
+
+
+def _lesson(gate: Gate, *, unstarted: bool) -> str:
+    """What samples that nothing could be done about do not show."""
+    if unstarted:
+        return "a search that never started shows nothing: raise queries, or add samples of the other labels"
+    if gate.asks:
+        return "answers that never change show nothing about other adversaries"
+    if gate.knowledge == "transfer":
+        return "a surrogate without gradients shows nothing about the candidate"
+    return "a candidate that hides its gradients is not shown to be robust"
+
+
+def _queries(found: Found, attacked: list[int]) -> Queries:
+    """What reached the oracle about the samples that were attacked."""
+    if found.queries is None or not attacked:
+        return Queries()
+    counts = found.queries[attacked]
+    return Queries(total=int(counts.sum()), max=int(counts.max()), median=float(np.median(counts)))

@@ -1,0 +1,47 @@
+"""What is turned without an attack: what a condition alone, or a patch that nobody optimised, does to the candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from robustcheck.attacks.draws import Draws, key
+from robustcheck.evaluation.looking import Look
+from robustcheck.evaluation.metrics import rate
+from robustcheck.evaluation.setting import Setting
+from robustcheck.models.loading import as_shares, by_shape
+from robustcheck.policy import Gate, RP2Spec
+from robustcheck.results import Cell, Control
+
+
+def seen_unattacked(
+    gate: Gate, setting: Setting, look: Look, samples: Sequence[int]
+) -> tuple[Control, np.ndarray | None]:
+    """Clean images under a gate's conditions: which are read as the adversary wants, and on which cells (N, L)."""
+    wanted, cells = dict[int, bool](), dict[int, np.ndarray]()
+    limit = max(1, setting.candidate.chunks.limit)
+    for group in by_shape([setting.samples.shape_of(sample) for sample in samples]):
+        for start in range(0, len(group), limit):
+            chunk = [samples[place] for place in group[start : start + limit]]
+            images = as_shares(setting.samples, chunk, setting.candidate.device)
+            keys = [key(setting.seed, f"{gate.id}/control", setting.samples.names[sample], 0) for sample in chunk]
+            labels = setting.labels[chunk].to(images.device)
+            at = torch.zeros(len(chunk), dtype=torch.int64, device=images.device)
+            seen = look(images, labels, Draws.of(keys, images.device), at)
+            wanted.update(zip(chunk, seen.wanted.tolist(), strict=True))
+            if seen.cells is not None:
+                cells.update(zip(chunk, seen.cells.cpu().numpy(), strict=True))
+    success = rate(np.array([wanted[sample] for sample in samples], dtype=bool))
+    grid = np.stack([cells[sample] for sample in samples]) if cells else None
+    return Control(name="no attack", success=success), grid
+
+
+def grid_of(spec: RP2Spec, attacked: np.ndarray, unattacked: np.ndarray) -> tuple[Cell, ...]:
+    """The table of distances by angles from what was read on each cell, (N, L) both."""
+    places = [(distance, angle) for distance in spec.distances for angle in spec.angles]
+    return tuple(
+        Cell(distance=distance, angle=angle, success=rate(attacked[:, cell]), control=rate(unattacked[:, cell]))
+        for cell, (distance, angle) in enumerate(places)
+    )

@@ -1,0 +1,135 @@
+"""What a gate's samples came to: readings, scores and outcomes, from the counterexamples that are known."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import replace
+
+import numpy as np
+
+from robustcheck.evaluation.ledger import Entry
+from robustcheck.evaluation.metrics import Readings
+from robustcheck.evaluation.searching import Found
+from robustcheck.evaluation.setting import Setting
+from robustcheck.models.head import NO_ANSWER
+from robustcheck.policy import Gate
+from robustcheck.results import Evidence, Metric, Outcome
+from robustcheck.threats import Goal
+
+EXAMPLES = 6  # samples a gate whose clean image is kept for the report
+
+
+def goal_of(gate: Gate, setting: Setting) -> Goal:
+    """What a gate's adversary wants of this candidate."""
+    head = setting.candidate.head
+    return Goal(
+        kind=gate.goal,
+        labels=len(head.labels),
+        target=None if gate.target is None else head.labels.index(gate.target),
+        positive=head.positive,
+        multilabel=head.multilabel,
+    )
+
+
+def keep_examples(gate: Gate, setting: Setting, broken: dict[int, Entry]) -> None:
+    """Put the clean images of a few of a gate's own counterexamples beside them."""
+    for sample in sorted(sample for sample, entry in broken.items() if entry.found_by == gate.id)[:EXAMPLES]:
+        setting.evidence.clean(sample, setting.samples.image(sample))
+
+
+def most_adverse(setting: Setting, verified: list[dict[int, float]], broken: dict[int, Entry]) -> np.ndarray | None:
+    """Probability (N,) of the positive label at each sample's most adverse verified image; the clean one is one."""
+    if setting.scores is None:
+        return None
+    scores = setting.scores.numpy().astype(np.float64)
+    counterexamples = {sample: entry.score for sample, entry in broken.items() if entry.score is not None}
+    for sample, score in (item for search in (*verified, counterexamples) for item in search.items()):
+        positive = setting.candidate.head.is_positive(int(setting.labels[sample]))
+        scores[sample] = (min if positive else max)(scores[sample], score)
+    return scores
+
+
+def readings(setting: Setting, broken: dict[int, Entry], scores: np.ndarray | None) -> Readings:
+    """How all samples are read where these counterexamples are known."""
+    after = setting.decisions.numpy().copy()
+    for sample, entry in broken.items():
+        after[sample] = entry.decision
+    head = setting.candidate.head
+    read = Readings(
+        labels=setting.labels.numpy(),
+        before=setting.decisions.numpy(),
+        after=after,
+        scores=scores,
+        positive=head.positive,
+        findings=len(head.labels) if head.multilabel else None,
+    )
+    if scores is None:
+        return read
+    # No answer has no score: as wrong as can be.
+    worst = np.where(read.positives, 0.0, 1.0)
+    return replace(read, scores=np.where(after == NO_ANSWER, worst, scores))
+
+
+def undefined(gate: Gate, metrics: dict[str, Metric]) -> str:
+    """Why a gate's requirements cannot be judged."""
+    names = [
+        bound.metric for bound in gate.bounds if bound.metric not in metrics or metrics[bound.metric].value is None
+    ]
+    return f"{', '.join(names)} cannot be measured on these samples: none of them is of the kind that it is about"
+
+
+def outcomes(
+    gate: Gate,
+    setting: Setting,
+    broken: dict[int, Entry],
+    scores: np.ndarray | None,
+    found: Found | None = None,
+    attacked: Set[int] = frozenset(),
+) -> tuple[Outcome, ...]:
+    """What happened to each sample; without `found`, nothing did."""
+    every, head = list[Outcome](), setting.candidate.head
+    for sample, (label, clean) in enumerate(zip(setting.labels.tolist(), setting.decisions.tolist(), strict=True)):
+        outcome = Outcome(
+            sample=setting.samples.names[sample],
+            label=head.name(label),
+            clean=head.name(clean),
+            attacked=head.name(clean),
+            status="held" if label == clean else "wrong",
+            score=None if scores is None else float(scores[sample]),
+        )
+        if found is not None and sample in attacked:
+            queries = None if found.queries is None else int(found.queries[sample])
+            outcome = replace(outcome, queries=queries)
+            if (entry := broken.get(sample)) is not None:
+                outcome = _broken_outcome(outcome, entry, head.name(entry.decision), gate)
+            else:
+                outcome = replace(outcome, status="held", evidence=_evidence(sample, found))
+        every.append(outcome)
+    return tuple(every)
+
+
+def _evidence(sample: int, found: Found) -> Evidence:
+    """What speaks for a sample that held."""
+    if sample in found.trace.unstarted:
+        return "unstarted"
+    return "inherited" if sample in found.inherited else "searched"
+
+
+def _broken_outcome(outcome: Outcome, entry: Entry, attacked: str, gate: Gate) -> Outcome:
+    return replace(
+        outcome,
+        attacked=attacked,
+        status="broken",
+        evidence="searched" if entry.found_by == gate.id else "inherited",
+        score=entry.score,
+        found_by=entry.found_by,
+        attack=entry.attack,
+        distance_levels=None if gate.size else entry.distance,
+        restart=entry.restart,
+        step=entry.step,
+        share=entry.share,
+        patch=entry.patch,
+        found_after=entry.queries,
+        counterexample=entry.file,
+        sha256=entry.sha256,
+    )

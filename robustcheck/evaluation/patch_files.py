@@ -1,0 +1,56 @@
+"""Patches as files: what a gate has trained, for others to print and to be given; and what it is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from robustcheck.data.pictures import open_pictures
+from robustcheck.data.reading import check_memory, existing_file, parsing
+from robustcheck.errors import DataError
+
+_DEEPEST = 16  # bits
+
+
+def read_patch(name: str, folder: Path, *, bits: int, channels: int) -> np.ndarray:
+    """A patch's values (C, S, S), float32 shares of the full range.
+
+    A picture of 8 bits for images of more is of its own range; all others are in the images' own grey levels. A grey
+    patch is laid on colour images as it is.
+
+    Args:
+        name: of the file, .png or .npy (stored integers, (C, S, S) or (S, S)).
+        folder: the policy's.
+        bits: stored depth of the images.
+        channels: of the images.
+
+    Raises:
+        DataError: it cannot be read, or is no patch for these images.
+    """
+    path = existing_file(folder / name, name)
+    own = bits
+    if path.suffix.lower() == ".npy":
+        with parsing(name):
+            check_memory(4 * path.stat().st_size, name)
+            stored = np.load(path, allow_pickle=False)
+        if not np.issubdtype(stored.dtype, np.unsignedinteger) or stored.ndim not in (2, 3):
+            raise DataError(
+                f"{name} holds {stored.dtype} of shape {stored.shape}; a patch is unsigned integers (channels, side, "
+                "side), or (side, side)"
+            )
+        stored = stored[None] if stored.ndim == 2 else stored
+    else:
+        picture = open_pictures([(name, path)], bits=None)
+        stored = picture.image(0)
+        own = 8 if picture.bits == 8 else bits
+    count, height, width = stored.shape
+    if height != width:
+        raise DataError(f"{name} is {height}×{width} pixels (height × width); a patch is square")
+    if count not in (1, channels):
+        raise DataError(f"{name} has {count} channels, and the images have {channels}")
+    most = (1 << own) - 1
+    if stored.size and int(stored.max()) > most:
+        raise DataError(f"{name} holds values up to {int(stored.max())}; with {own} bits, 0 to {most} are allowed")
+    shares = stored.astype(np.float32) / most
+    return np.repeat(shares, channels, axis=0) if count < channels else shares

@@ -1,0 +1,126 @@
+"""A gate with a patch: what the patch does to images that it has not seen, and beside it what its controls do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+
+from robustcheck.attacks.draws import Draws
+from robustcheck.evaluation.conclusion import Account, Conclusion
+from robustcheck.evaluation.ledger import Entry
+from robustcheck.evaluation.loop import Trace
+from robustcheck.evaluation.metrics import rate
+from robustcheck.evaluation.outcomes import goal_of, keep_examples, most_adverse
+from robustcheck.evaluation.patch_judging import Judgement, constant, own
+from robustcheck.evaluation.patch_making import Made, make
+from robustcheck.evaluation.patch_task import PatchTask
+from robustcheck.evaluation.searching import Found
+from robustcheck.evaluation.setting import Setting
+from robustcheck.models import Surrogates
+from robustcheck.policy import Gate, PatchSpec
+from robustcheck.results import Control, GateResult
+
+_GREY = 0.5
+
+
+def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
+    """Evaluate a gate whose attack is a patch.
+
+    Raises:
+        DataError: there is nothing to train it on or to judge it on, a patch that is given does not fit, or there is no
+            place for it on an image.
+        EvaluationError: it is larger than an image, or there are no gradients to train it with.
+    """
+    assert isinstance(gate.attack, PatchSpec)
+    surrogates = setting.surrogates(gate.surrogates) if gate.surrogates else ()
+    account = Account.open(setting, surrogates)
+    stand_in = Surrogates([one.candidate for one in surrogates]) if surrogates else None
+    task = PatchTask(gate=gate, spec=gate.attack, setting=setting, goal=goal_of(gate, setting))
+    made, judgement = Made(textures=constant(torch.empty(0))), Judgement()
+    controls: tuple[Control, ...] = ()
+    _ = task.shape  # it fits, or nothing is trained
+    if task.attacked:
+        made = make(task, stand_in)
+        judgement = task.judge(stand_in).judge(made.textures)
+        controls = _controls(task)
+    attacked = task.attacked
+    broken = {attacked[place]: _entry(task, place, judgement, made) for place in sorted(judgement.turned)}
+    keep_examples(gate, setting, broken)
+    scores = {attacked[place]: score for place, score in judgement.scores.items()}
+    conclusion = Conclusion(
+        gate=gate,
+        setting=setting,
+        goal=task.goal,
+        judged=task.judged,
+        attacked=attacked,
+        broken=broken,
+        scores=most_adverse(setting, [scores], broken),
+        found=Found(trace=_trace(task, made, judgement), searched=set(attacked), inherited={}, queries=None),
+        surrogates=surrogates,
+        controls=controls,
+    )
+    return replace(conclusion.result(account), patch=made.patch)
+
+
+def _trace(task: PatchTask, made: Made, judgement: Judgement) -> Trace:
+    return Trace(
+        moved={sample for place, sample in enumerate(task.attacked) if place not in made.unmoved},
+        turned={task.attacked[place] for place in judgement.stand_in_turned},
+        not_finite=set(task.attacked) if made.not_finite else set(),
+        gradients_not_finite=made.not_finite,
+    )
+
+
+def _entry(task: PatchTask, place: int, judgement: Judgement, made: Made) -> Entry:
+    turned, sample = judgement.turned[place], task.attacked[place]
+    file, sha256 = task.setting.evidence.counterexample(task.gate.id, sample, turned.stored)
+    return Entry(
+        decision=turned.decision,
+        distance=turned.largest,
+        score=turned.score,
+        found_by=task.gate.id,
+        attack=task.spec.name,
+        restart=turned.attempt,
+        step=0,
+        share=turned.share,
+        patch=made.files.get(place),
+        file=file,
+        sha256=sha256,
+    )
+
+
+def _controls(task: PatchTask) -> tuple[Control, ...]:
+    """A piece of another image, and a grey patch, in the same places."""
+    judge = task.judge()
+    found = [("grey patch", judge.judge(constant(torch.full((1, *task.shape), _GREY, device=task.device))))]
+    if (pieces := _pieces(task)) is not None:
+        found.insert(0, ("natural patch", judge.judge(own(pieces))))
+    places = np.arange(len(task.attacked))
+    return tuple(Control(name=name, success=rate(np.isin(places, list(one.turned)))) for name, one in found)
+
+
+def _pieces(task: PatchTask) -> dict[int, torch.Tensor] | None:
+    """For each attacked sample a piece of another one that is labelled as the adversary wants; None if one has none."""
+    samples, labels = task.setting.samples, task.setting.labels
+    numbers, pieces = torch.arange(len(samples)), dict[int, torch.Tensor]()
+    for place, sample in enumerate(task.attacked):
+        donors = numbers[task.goal.met(labels, labels[sample].expand(len(labels))) & (numbers != sample)]
+        if not len(donors):
+            return None
+        draws = Draws.of([task.key(f"piece/{samples.names[sample]}", 0)], torch.device("cpu"))
+        which, down, right = draws.uniform((3,))[0].tolist()
+        image = samples.image(int(donors[int(which * len(donors))]))
+        height, width = image.shape[1:]
+        side = max(1, min(round(task.placing.side(height, width)), height, width))
+        top, left = int(down * (height - side + 1)), int(right * (width - side + 1))
+        piece = torch.from_numpy(image[:, top : top + side, left : left + side].astype(np.float32))
+        pieces[place] = (piece / samples.maximum).to(task.device)
+    largest = max(piece.shape[-1] for piece in pieces.values())
+    # Of images of different sizes: enlarged to the largest of them, so that they make a batch.
+    return {
+        place: piece if piece.shape[-1] == largest else interpolate(piece[None], largest, mode="bilinear")[0]
+        for place, piece in pieces.items()
+    }

@@ -1,0 +1,118 @@
+"""Judging patches: laid on images at fresh places, stored, and shown to the artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from robustcheck.attacks.draws import Draws
+from robustcheck.evaluation.adjudication import on_host, to_stored
+from robustcheck.evaluation.looking import Look
+from robustcheck.evaluation.patch_training import Pool
+from robustcheck.models import Surrogates
+from robustcheck.models.loading import by_shape
+from robustcheck.threats import Goal
+from robustcheck.threats.patch import NUMBERS, Outline, Placements, Placing, covered, place
+
+Textures = Callable[[list[int]], torch.Tensor]
+"""Of images of one shape, by place in the pool: the patch (N, C, S, S) that lies on each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turned:
+    """An image that a patch turned."""
+
+    stored: np.ndarray  # (C, H, W)
+    decision: int
+    score: float | None
+    attempt: int  # which of its places
+    share: float | None  # of the looks on which it is turned, if there are several
+    largest: int  # change of a pixel, grey levels
+
+
+@dataclass(kw_only=True)
+class Judgement:
+    """What patches did to the images of a pool, by place."""
+
+    turned: dict[int, Turned] = field(default_factory=dict)
+    scores: dict[int, float] = field(default_factory=dict)  # most adverse probability of the positive label
+    stand_in_turned: set[int] = field(default_factory=set)  # images that the surrogates misread
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Lays patches on every image of a pool, at so many places each, or until one of them turns it.
+
+    Places are functions of the image's key: all patches that are judged by one judge lie in the same ones.
+    """
+
+    pool: Pool
+    placing: Placing
+    look: Look
+    goal: Goal
+    places: int
+    key: Callable[[str], int]  # of an image's name
+    is_positive: Callable[[int], bool]
+    batch: int
+    device: torch.device
+    surrogates: Surrogates | None = None
+
+    def judge(self, textures: Textures) -> Judgement:
+        """What these patches do."""
+        judgement = Judgement()
+        for group in by_shape([image.shape for image in self.pool.images]):
+            for start in range(0, len(group), self.batch):
+                standing = group[start : start + self.batch]
+                for attempt in range(self.places):
+                    if standing:
+                        self._try(textures, standing, attempt, judgement)
+                        standing = [number for number in standing if number not in judgement.turned]
+        return judgement
+
+    def _try(self, textures: Textures, numbers: list[int], attempt: int, judgement: Judgement) -> None:
+        draws = Draws.of([self.key(self.pool.names[number]) for number in numbers], self.device)
+        at = self.pool.placements(numbers, self.placing, draws.uniform((NUMBERS,), at=attempt))
+        clean, labels = self.pool.batch(numbers, self.device), self.pool.labels[numbers].to(self.device)
+        images = place(textures(numbers), clean, at, self.placing.outline)
+        stored, reference = to_stored(images, self.pool.maximum), to_stored(clean, self.pool.maximum)
+        admissible = lies_under(stored, reference, at, self.placing.outline)
+        shown = stored.float() / self.pool.maximum
+        seen = self.look(shown, labels, draws, torch.full((len(numbers),), attempt, device=self.device))
+        if self.surrogates is not None:
+            misread = self.goal.met(self.surrogates.decide(shown), labels)
+            judgement.stand_in_turned.update(np.array(numbers)[misread.cpu().numpy()].tolist())
+        largest = (stored - reference).abs().flatten(1).amax(dim=1)
+        for row, number in enumerate(numbers):
+            score = None if seen.score is None or not seen.score[row].isfinite() else float(seen.score[row])
+            if score is not None:
+                worse = min if self.is_positive(int(self.pool.labels[number])) else max
+                judgement.scores[number] = worse(score, judgement.scores.get(number, score))
+            if bool(seen.wanted[row]) and bool(admissible[row]):
+                judgement.turned[number] = Turned(
+                    stored=on_host(stored[row], self.pool.maximum),
+                    decision=int(seen.decision[row]),
+                    score=score,
+                    attempt=attempt,
+                    share=None if seen.share is None else float(seen.share[row]),
+                    largest=int(largest[row]),
+                )
+
+
+def lies_under(stored: torch.Tensor, clean: torch.Tensor, at: Placements, outline: Outline) -> torch.Tensor:
+    """Which (N,) of the stored images (N, C, H, W) differ from the clean ones, and under the patch only."""
+    changed = (stored != clean).any(dim=1)
+    outside = changed & ~covered(stored.shape, at, outline)
+    return changed.flatten(1).any(dim=1) & ~outside.flatten(1).any(dim=1)
+
+
+def constant(texture: torch.Tensor) -> Textures:
+    """One patch (1, C, S, S) on every image."""
+    return lambda numbers: texture.expand(len(numbers), -1, -1, -1)
+
+
+def own(textures: dict[int, torch.Tensor]) -> Textures:
+    """A patch (C, S, S) for each image."""
+    return lambda numbers: torch.stack([textures[number] for number in numbers])

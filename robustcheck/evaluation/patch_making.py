@@ -1,0 +1,147 @@
+"""The patches that a gate judges: read from a file, trained for all images, or trained for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from robustcheck.attacks.draws import Draws
+from robustcheck.attacks.objectives import log_probability
+from robustcheck.attacks.patch import PatchTraining
+from robustcheck.errors import DataError
+from robustcheck.evaluation.adjudication import on_host, to_stored
+from robustcheck.evaluation.looking import Averaging
+from robustcheck.evaluation.patch_files import read_patch
+from robustcheck.evaluation.patch_judging import Textures, constant, own
+from robustcheck.evaluation.patch_task import PatchTask
+from robustcheck.evaluation.patch_training import Pool, Trainer
+from robustcheck.models import Surrogates, WhiteBox
+from robustcheck.models.loading import by_shape
+from robustcheck.results import Patch
+
+_STEPS, _STEPS_EACH = 500, 100
+_DRAWS, _DRAWS_EACH = 64, 16
+_COMPARED = 256  # images that several patches are compared on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """Patches, and how they came about."""
+
+    textures: Textures
+    patch: Patch | None = None  # if it is one for all images
+    files: dict[int, str | None] = field(default_factory=dict)  # of each image's own, by place among the attacked
+    unmoved: set[int] = field(default_factory=set)  # places whose patch never had a gradient to follow
+    not_finite: int = 0  # gradients that had NaN or infinity
+
+
+def make(task: PatchTask, stand_in: Surrogates | None) -> Made:
+    """The patches of a gate, rounded to whole grey levels: a patch is a file, and what is judged is what lies in it.
+
+    Args:
+        task: the gate's.
+        stand_in: whose gradients are followed in the candidate's place.
+
+    Raises:
+        DataError: the file is none that fits, or there is no image to train on.
+        EvaluationError: there are no gradients.
+    """
+    if task.spec.patch is not None:
+        return _given(task, task.spec.patch)
+    return (_for_all if task.spec.universal else _for_each)(task, stand_in)
+
+
+def _given(task: PatchTask, name: str) -> Made:
+    samples = task.setting.samples
+    shares = read_patch(name, task.setting.folder, bits=samples.bits, channels=task.channels)
+    texture = torch.from_numpy(shares)[None].to(task.device)
+    return Made(textures=constant(texture), patch=_filed(task, texture, f"given: {name}"))
+
+
+def _for_all(task: PatchTask, stand_in: Surrogates | None) -> Made:
+    lessons, words = _lessons(task)
+    trainer = _trainer(task, lessons, stand_in, steps=_STEPS, draws=_DRAWS)
+    patches = [_rounded(task, trainer.for_all(task.shape, restart)) for restart in range(task.spec.restarts)]
+    best = patches[0] if len(patches) == 1 else max(patches, key=partial(_turns, task, lessons))
+    return Made(
+        textures=constant(best),
+        patch=_filed(task, best, f"trained here in {trainer.attack.steps:,} steps on {words}"),
+        unmoved=set() if trainer.followed else set(range(len(task.attacked))),
+        not_finite=trainer.not_finite,
+    )
+
+
+def _for_each(task: PatchTask, stand_in: Surrogates | None) -> Made:
+    trainer = _trainer(task, task.pool, stand_in, steps=_STEPS_EACH, draws=_DRAWS_EACH)
+    rows = max(1, task.setting.candidate.chunks.limit // trainer.draws)
+    textures = dict[int, torch.Tensor]()
+    for group in by_shape([image.shape for image in task.pool.images]):
+        for start in range(0, len(group), rows):
+            places = group[start : start + rows]
+            textures.update(zip(places, _rounded(task, trainer.for_each(task.shape, places)), strict=True))
+    evidence, gate = task.setting.evidence, task.gate.id
+    return Made(
+        textures=own(textures),
+        files={
+            place: evidence.patch(gate, _stored(task, texture), task.attacked[place])[0]
+            for place, texture in textures.items()
+        },
+        unmoved={place for place, name in enumerate(task.pool.names) if name not in trainer.followed},
+        not_finite=trainer.not_finite,
+    )
+
+
+def _lessons(task: PatchTask) -> tuple[Pool, str]:
+    """What one patch for all images is trained on, and how reports say it."""
+    own_samples = len(task.trained_on) > 0
+    source = task.setting.samples if own_samples else task.setting.train_split()
+    numbers = task.trained_on if own_samples else np.arange(len(source))
+    numbers = numbers[task.goal.applies(torch.from_numpy(source.labels[numbers])).numpy()]
+    if not len(numbers):
+        wanted = "as the goal wants" if task.gate.target is None else f"other than {task.gate.target}, the target"
+        raise DataError(f"there is no image to train the patch on: none is labelled {wanted}")
+    if len(numbers) > task.spec.images:
+        ranks = Draws.of([task.key("images", 0)], torch.device("cpu")).uniform((len(numbers),))[0]
+        numbers = np.sort(numbers[ranks.argsort(stable=True).numpy()[: task.spec.images]])
+    what = "of the samples, which are not judged" if own_samples else "of the train split"
+    return Pool.of(source, numbers.tolist(), task.keep_out), f"{len(numbers):,} images {what}"
+
+
+def _trainer(task: PatchTask, pool: Pool, stand_in: Surrogates | None, *, steps: int, draws: int) -> Trainer:
+    spec, conditions = task.spec, task.conditions
+    return Trainer(
+        attack=PatchTraining(objective=log_probability(task.goal), steps=spec.steps or steps, step_size=spec.step_size),
+        placing=task.placing,
+        access=stand_in or WhiteBox(task.setting.candidate),
+        averaging=None if conditions is None else Averaging(conditions=conditions, count=1),
+        pool=pool,
+        device=task.device,
+        draws=spec.draws or draws,
+        key=lambda name, slot: task.key(f"patch/{name}", slot),
+        progress=task.setting.progress,
+    )
+
+
+def _turns(task: PatchTask, pool: Pool, texture: torch.Tensor) -> int:
+    """How many images of a pool a patch turns at places that it was not trained at."""
+    judge = replace(
+        task.judge(), pool=pool.first(_COMPARED), places=1, key=lambda name: task.key(f"compared/{name}", 0)
+    )
+    return len(judge.judge(constant(texture)).turned)
+
+
+def _filed(task: PatchTask, texture: torch.Tensor, origin: str) -> Patch:
+    stored = _stored(task, texture[0])
+    picture, array, sha256 = task.setting.evidence.patch(task.gate.id, stored)
+    return Patch(picture=picture, array=array, sha256=sha256, side=stored.shape[-1], origin=origin)
+
+
+def _rounded(task: PatchTask, textures: torch.Tensor) -> torch.Tensor:
+    return to_stored(textures, task.setting.samples.maximum).float() / task.setting.samples.maximum
+
+
+def _stored(task: PatchTask, texture: torch.Tensor) -> np.ndarray:
+    return on_host(to_stored(texture, task.setting.samples.maximum), task.setting.samples.maximum)

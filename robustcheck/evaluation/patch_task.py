@@ -1,0 +1,125 @@
+"""What a gate with a patch asks: which images it is about, where patches may lie on them, and how they are judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from robustcheck.attacks.draws import key
+from robustcheck.data import Area, load_area
+from robustcheck.data.subset import stratified
+from robustcheck.errors import DataError
+from robustcheck.evaluation.looking import look_of
+from robustcheck.evaluation.patch_judging import Judge
+from robustcheck.evaluation.patch_training import Pool
+from robustcheck.evaluation.setting import Setting
+from robustcheck.models import Surrogates
+from robustcheck.policy import Gate, PatchSpec
+from robustcheck.threats import Goal
+from robustcheck.threats.patch import Placing
+from robustcheck.threats.viewing import Conditions
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchTask:
+    """One gate's."""
+
+    gate: Gate
+    spec: PatchSpec
+    setting: Setting
+    goal: Goal
+
+    @cached_property
+    def trained_on(self) -> np.ndarray:
+        """Numbers of the samples that the patch is trained on; none of them if it is trained on others.
+
+        Raises:
+            DataError: none is left to train on, or to judge.
+        """
+        share, samples = self.spec.train_on, self.setting.samples
+        if share == "train" or not self.spec.universal or self.spec.patch is not None:
+            return np.zeros(0, np.int64)
+        count = round(share * len(samples))
+        if not 0 < count < len(samples):
+            raise DataError(
+                f"attack.train_on: {share:g} of {len(samples):,} samples leaves none to "
+                f"{'judge it on' if count else 'train the patch on'}; add samples, or train on the train split"
+            )
+        return stratified(samples.names, samples.labels, samples=count, seed=self.setting.seed)
+
+    @cached_property
+    def judged(self) -> np.ndarray:
+        """Numbers of the samples that the gate is about."""
+        return np.setdiff1d(np.arange(len(self.setting.samples)), self.trained_on)
+
+    @cached_property
+    def attacked(self) -> list[int]:
+        """Those of them that are worth attacking."""
+        worth = self.goal.open(self.setting.decisions, self.setting.labels)[self.judged]
+        return [int(sample) for sample in self.judged[worth.numpy()]]
+
+    @cached_property
+    def pool(self) -> Pool:
+        """The attacked samples; a place in it is one among `attacked`."""
+        return Pool.of(self.setting.samples, self.attacked, self.keep_out)
+
+    @cached_property
+    def placing(self) -> Placing:
+        """Where a patch may lie."""
+        assert self.gate.size is not None
+        return Placing.of(self.spec, self.gate.size)
+
+    @cached_property
+    def keep_out(self) -> Area | None:
+        """Where it may not."""
+        return None if self.spec.keep_out is None else load_area(self.spec.keep_out, self.setting.folder)
+
+    @cached_property
+    def conditions(self) -> Conditions | None:
+        """Under which it is seen."""
+        return None if self.gate.conditions is None else Conditions(spec=self.gate.conditions)
+
+    @property
+    def device(self) -> torch.device:
+        """The candidate's."""
+        return self.setting.candidate.device
+
+    @property
+    def channels(self) -> int:
+        """Of the images, and so of patches."""
+        return self.setting.samples.shape_of(0)[0]
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int]:
+        """Of patches in pixels: so many for each of the largest image's.
+
+        Raises:
+            EvaluationError: a patch is larger than one of the images.
+        """
+        shapes = {self.setting.samples.shape_of(sample) for sample in self.judged.tolist()}
+        side = max(self.placing.side(*shape[1:]) for shape in shapes)
+        pixels = max(1, round(side * self.spec.resolution))
+        return self.channels, pixels, pixels
+
+    def key(self, what: str, number: int) -> int:
+        """Of the draws for a purpose."""
+        return key(self.setting.seed, self.gate.id, what, number)
+
+    def judge(self, surrogates: Surrogates | None = None) -> Judge:
+        """Of patches on the attacked samples; notes what turns the surrogates, too."""
+        candidate = self.setting.candidate
+        return Judge(
+            pool=self.pool,
+            placing=self.placing,
+            look=look_of(self.gate, candidate, self.goal, maximum=self.setting.samples.maximum),
+            goal=self.goal,
+            places=self.spec.worst_of,
+            key=lambda name: self.key(f"judged/{name}", 0),
+            is_positive=candidate.head.is_positive,
+            batch=candidate.chunks.limit,
+            device=self.device,
+            surrogates=surrogates,
+        )

@@ -1,0 +1,34 @@
+"""A gate's threat model as reports say it. No torch is needed for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import floor
+
+from robustcheck.policy import Gate
+from robustcheck.results import Threat
+
+
+def threat(gate: Gate, bits: int) -> Threat:
+    """The threat model of a gate with an attack, on images of so many bits."""
+    common = Threat(
+        goal=gate.goal,
+        target=gate.target,
+        knowledge=gate.knowledge,
+        conditions=None if gate.conditions is None else gate.conditions.model_dump(mode="json", exclude_none=True),
+        queries=gate.queries,
+        oracle=gate.oracle if gate.asks else None,
+        top_k=gate.top_k,
+    )
+    if gate.epsilon is None:
+        if gate.size is None:
+            return replace(common, capability="stickers")
+        return replace(common, capability="patch", size=gate.size.text)
+    levels = gate.epsilon.in_levels(bits)
+    return replace(
+        common,
+        norm=gate.norm,
+        epsilon=gate.epsilon.text,
+        epsilon_share=float(levels / (2**bits - 1)),
+        epsilon_levels=floor(levels) if gate.norm == "linf" else float(levels),
+    )

@@ -1,0 +1,160 @@
+"""What no single field of a policy shows about patches, stickers, and how images are seen."""
+
+from __future__ import annotations
+
+from math import cos, radians, sin
+from pathlib import Path
+from typing import Any
+
+from robustcheck.policy.attack_specs import ASK_AN_ORACLE, ATTACKS, NO_EPSILON
+from robustcheck.policy.model_checks import not_there
+from robustcheck.policy.patch_specs import PatchSpec
+from robustcheck.policy.query_checks import attack_name, attack_spec, target_label
+from robustcheck.policy.schema import GateSpec
+from robustcheck.policy.sections import Found, entries, section, stands
+from robustcheck.policy.sizes import Size
+from robustcheck.policy.tree import KeyPath
+from robustcheck.policy.viewing_spec import CONDITIONS, ConditionsSpec
+from robustcheck.words import listed, shown
+
+_OF_A_BALL = ("epsilon", "norm", "ladder")
+
+
+def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], folder: Path) -> Found:
+    """The mistakes of one gate."""
+    name = attack_name(gate)
+    if name is None:
+        return
+    yield from _budget(name, gate, at)
+    yield from _sizes(gate, at)
+    yield from _conditions(name, gate, at)
+    attack = gate["attack"] if isinstance(gate["attack"], dict) else {}
+    if name == "patch":
+        yield from _patch(attack, gate, (*at, "attack"), data, folder)
+    if name == "rp2":
+        yield from _file(attack, "stickers", (*at, "attack"), folder, {".png"})
+
+
+def _budget(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
+    """A patch has a size, stickers their mask, and neither of them a ball."""
+    if name in NO_EPSILON:
+        bounds = "size bounds it" if name == "patch" else "attack.stickers bounds it"
+        for key in _OF_A_BALL:
+            if key in gate:
+                yield (*at, key), f"is about a ball of small changes, and {name} is none: {bounds}; leave {key} out"
+    if name == "patch" and not stands("size", gate, GateSpec):
+        yield (*at, "attack"), "patch needs size beside it, such as 10% of the image's area, or '32 px'"
+    if name != "patch" and "size" in gate:
+        yield (*at, "size"), f"is how large a patch is, and {name} has none; leave it out"
+    if name == "rp2" and not stands("conditions", gate, GateSpec):
+        yield (
+            (*at, "attack"),
+            "rp2 needs conditions beside it, over which stickers are painted, such as {rotation: 10, scale: [0.5, 1]}",
+        )
+
+
+def _sizes(gate: dict[str, Any], at: KeyPath) -> Found:
+    """None is listed twice."""
+    listed_, seen = isinstance(gate.get("size"), list), set[tuple[object, object]]()
+    for position, value in enumerate(entries(gate.get("size"))):
+        try:
+            size = Size.parse(value)
+        except ValueError:
+            continue  # a mistake of its own, reported with the schema's
+        if (size.area, size.pixels) in seen:
+            where: KeyPath = (*at, "size", position) if listed_ else (*at, "size")
+            yield where, f"found {size.text}, for the second time in the list"
+        seen.add((size.area, size.pixels))
+
+
+def _conditions(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
+    conditions = gate.get("conditions")
+    if "conditions" not in gate:
+        return
+    where = (*at, "conditions")
+    if name in ASK_AN_ORACLE:
+        others = listed(other for other in ATTACKS if other not in ASK_AN_ORACLE)
+        yield where, f"are averaged over by attacks that follow gradients, and {name} asks; there are {others}"
+    if not isinstance(conditions, dict):
+        return
+    if not any(stands(key, conditions, ConditionsSpec) for key in CONDITIONS):
+        yield where, f"names none; give at least one of {', '.join(CONDITIONS)}"
+    try:
+        spec = ConditionsSpec.model_validate(conditions)
+    except ValueError:
+        return  # reported with the schema's mistakes
+    if spec.translation is not None and _out_of_view(spec):
+        yield (
+            (*where, "translation"),
+            f"found {spec.translation[0]:g} to {spec.translation[1]:g}, which moves every image out of view "
+            "altogether; a shift of 1 is the image's whole side",
+        )
+
+
+def _out_of_view(spec: ConditionsSpec) -> bool:
+    """Whether no draw leaves anything of the image to be seen."""
+    low, high = spec.translation or (0.0, 0.0)
+    nearest = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
+    start, end = spec.rotation or (0.0, 0.0)
+    turns = [radians(start + (end - start) * step / 360) for step in range(361)]
+    largest = max((spec.scale or (1.0, 1.0))[1], 1.0 if spec.perspective is None else 2.0)
+    reach = max(abs(cos(turn)) + abs(sin(turn)) for turn in turns) * largest / 2
+    return nearest >= 0.5 + reach - 1e-9
+
+
+def _patch(attack: dict[str, Any], gate: dict[str, Any], at: KeyPath, data: dict[str, Any], folder: Path) -> Found:
+    model, samples = section(data, "model"), section(data, "data")
+    if "target" in attack:
+        yield from target_label(attack["target"], (*at, "target"), model)
+        if "goal" in gate:
+            yield (*at[:-1], "goal"), "is given twice: attack.target says that the goal is targeted; leave goal out"
+        elif model.get("task") == "multilabel":
+            yield (*at, "target"), "is not for multilabel tasks; goal: missed_finding and goal: false_alarm are"
+    yield from _file(attack, "patch", at, folder, {".png", ".npy"})
+    yield from _file(attack, "keep_out", at, folder, {".csv", ""})
+    spec = attack_spec(gate)
+    if not isinstance(spec, PatchSpec):
+        return
+    untrained = [key for key in _OF_TRAINING if key in attack]
+    if spec.patch is not None and untrained:
+        yield (
+            (*at, untrained[0]),
+            "is about training a patch, and this gate is given one; leave one of them out",
+        )
+    for key in ("train_on", "images", "restarts"):
+        if not spec.universal and key in attack:
+            yield (*at, key), "is for one patch of all images; with universal: false each is trained on its own image"
+    if spec.universal and spec.patch is None and spec.train_on == "train" and samples.get("split") == "train":
+        yield (
+            at,
+            "the patch would be judged on the images that it is trained on: data.split is train; write train_on: 0.5 "
+            "to train it on half of the samples and judge it on the others",
+        )
+    if spec.worst_of > 1 and spec.location != "random" and not (spec.rotation or spec.scale):
+        yield (
+            (*at, "worst_of"),
+            f"found {spec.worst_of}, and every place is the same: location, rotation and scale are fixed",
+        )
+
+
+_OF_TRAINING = (
+    "surrogate",
+    "train",
+    "universal",
+    "train_on",
+    "images",
+    "steps",
+    "draws",
+    "step_size",
+    "restarts",
+    "resolution",
+)
+
+
+def _file(attack: dict[str, Any], key: str, at: KeyPath, folder: Path, endings: set[str]) -> Found:
+    name = attack.get(key)
+    if isinstance(name, str) and name and (reason := not_there(name, folder, endings)):
+        yield (*at, key), reason
+    elif isinstance(name, str) and name and Path(name).suffix.lower() not in endings:
+        allowed = listed(ending or "a folder" for ending in sorted(endings, reverse=True))
+        yield (*at, key), f"found {shown(name)}; allowed: {allowed}"

@@ -1,0 +1,160 @@
+"""The attacks that lie on a part of the image: patches put anywhere, and stickers painted where they are."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, StrictBool, StrictInt, StrictStr, WithJsonSchema
+
+from robustcheck.policy.attack_entry import AttackEntry
+from robustcheck.policy.fields import (
+    Label,
+    Number,
+    RestartsField,
+    ShareField,
+    StepsField,
+    as_list,
+    one_or_many,
+)
+from robustcheck.policy.transfer_spec import SurrogatesEntry
+from robustcheck.words import shown
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom: shares of the image's width and height."""
+
+_SHARE: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1}
+_PATH: dict[str, Any] = {"type": "string", "minLength": 1}
+_BOX: dict[str, Any] = {"type": "array", "items": _SHARE, "minItems": 4, "maxItems": 4}
+_BOXES = "boxes are [left, top, right, bottom], shares of the image's width and height such as [0.1, 0.1, 0.4, 0.3]"
+_CENTRE = "random, or the centre as [x, y], shares of the image's width and height such as [0.5, 0.25]"
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _area(value: Any) -> Any:
+    """A file's name, one box, or a list of boxes."""
+    if isinstance(value, str) and value:
+        return value
+    boxes = value if isinstance(value, list) and value and isinstance(value[0], (list, tuple)) else [value]
+    for box in boxes:
+        sound = isinstance(box, (list, tuple)) and len(box) == 4 and all(map(_is_share, box))
+        if not sound:
+            found = f"[{', '.join(map(shown, box))}]" if isinstance(box, (list, tuple)) else shown(box)
+            raise ValueError(f"found {found}; give a file, or boxes; {_BOXES}")
+        if box[0] >= box[2] or box[1] >= box[3]:
+            raise ValueError(f"found [{', '.join(map(shown, box))}], a box without an area; {_BOXES}")
+    return [tuple(map(float, box)) for box in boxes]
+
+
+def _location(value: Any) -> Any:
+    if value != "random" and not (isinstance(value, list) and len(value) == 2 and all(map(_is_share, value))):
+        raise ValueError(f"found {shown(value)}; give {_CENTRE}")
+    return value
+
+
+def _train_on(value: Any) -> Any:
+    share = isinstance(value, float) and 0 < value < 1
+    if value != "train" and not share:
+        raise ValueError(
+            f"found {shown(value)}; give train (the data's train split), or the share of the samples that the patch is "
+            "trained on and the gate then not judged on, such as 0.5"
+        )
+    return value
+
+
+AreaField = Annotated[
+    StrictStr | tuple[Box, ...],
+    BeforeValidator(_area),
+    WithJsonSchema({"anyOf": [_PATH, _BOX, {"type": "array", "items": _BOX, "minItems": 1}]}),
+]
+LocationField = Annotated[
+    Literal["random"] | tuple[float, float],
+    BeforeValidator(_location),
+    WithJsonSchema({"anyOf": [{"const": "random"}, {"type": "array", "items": _SHARE, "minItems": 2, "maxItems": 2}]}),
+]
+TrainOnField = Annotated[
+    Literal["train"] | float,
+    BeforeValidator(_train_on),
+    WithJsonSchema({"anyOf": [{"const": "train"}, {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}]}),
+]
+
+
+class PatchSpec(SurrogatesEntry):
+    """A patch that someone sticks on, wherever it comes to lie: one for all images, or one for each."""
+
+    summary = "adversarial patch: one for all images (or one each), trained over places, angles and scales"
+    needs = "gradients (white-box), surrogate or train (transfer), or patch (a given one); size (one or many)"
+    source = "Brown, Mané, Roy, Abadi, Gilmer 2017, arXiv 1712.09665, equation 1"
+    budget = "size"
+
+    name: Literal["patch"]
+    target: Label | None = Field(None, description="the label that it is to be read as (default: any wrong one)")
+    universal: StrictBool = Field(True, description="one patch for all images; false: one for each")
+    shape: Literal["circle", "square"] = Field("circle", description="its outline")
+    location: LocationField = Field("random", description=_CENTRE)
+    worst_of: Annotated[StrictInt, Field(ge=1, le=10_000)] = Field(
+        1, description="places that it is tried at, each drawn anew; one that turns the image is enough"
+    )
+    rotation: Annotated[Number, Field(ge=0, le=180)] = Field(22.5, description="degrees each way that it may be turned")
+    scale: Annotated[Number, Field(ge=0, lt=1)] = Field(0.1, description="share each way that its side may differ")
+    keep_out: AreaField | None = Field(
+        None, description="where it may not lie: boxes for all images, a .csv of boxes, or a folder of masks"
+    )
+    patch: StrictStr | None = Field(None, min_length=1, description="a .png or .npy that is judged, not trained")
+    train_on: TrainOnField = Field(
+        "train", description="what it is trained on: the train split, or a share of the samples, which are not judged"
+    )
+    images: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = Field(
+        1000, description="of which so many are used, drawn at random, if there are more"
+    )
+    steps: StepsField | None = Field(None, description="training steps (default: 500, or 100 if not universal)")
+    draws: Annotated[StrictInt, Field(ge=1, le=65536)] | None = Field(
+        None,
+        description="places a step, each on an image (default: 64); if not universal, of each image (default: 16)",
+    )
+    step_size: ShareField = Field(0.05, description="of the optimiser (Adam), a share of the full range; falls to 0")
+    restarts: RestartsField = Field(1, description="patches that are trained, of which the best one is judged")
+    resolution: Annotated[Number, Field(gt=0, le=16)] = Field(
+        2, description="pixels of the patch for each pixel of the image that it covers, along a side"
+    )
+
+
+def _paints(value: Any) -> Any:
+    return tuple(as_list(value))
+
+
+class RP2Spec(AttackEntry):
+    """Stickers on each image, painted so that they turn it however it is seen."""
+
+    summary = "robust physical perturbations: stickers in a mask, smooth and printable, over viewing conditions"
+    needs = "gradients (white-box), stickers (boxes or a mask), conditions"
+    source = "Eykholt et al. 2018, arXiv 1707.08945, equations 2 and 3"
+    budget = "none"
+
+    name: Literal["rp2"]
+    stickers: AreaField = Field(description="where they are: boxes, or a .png mask whose white part they cover")
+    steps: StepsField = Field(200, description="gradient steps")
+    step_size: ShareField = Field(0.05, description="of the optimiser (Adam), a share of the full range; falls to 0")
+    size_weight: Annotated[Number, Field(ge=0)] = Field(0.002, description="of the change, the sum of its absolute values (λ)")
+    smoothness: Annotated[Number, Field(ge=0)] = Field(0.02, description="weight of the stickers' total variation")
+    printability: Annotated[Number, Field(ge=0)] = Field(0.02, description="weight of the non-printability score")
+    printable: Annotated[
+        tuple[Annotated[Number, Field(ge=0, le=1)], ...],
+        BeforeValidator(_paints),
+        Field(min_length=1, max_length=256),
+        WithJsonSchema(one_or_many(_SHARE)),
+    ] = Field((0.1, 0.3, 0.5, 0.7, 0.9), description="what the printer's inks reach, in each channel")
+    distances: Annotated[
+        tuple[Annotated[Number, Field(gt=0, le=20)], ...],
+        BeforeValidator(_paints),
+        Field(min_length=1, max_length=64),
+        WithJsonSchema(one_or_many({"type": "number", "exclusiveMinimum": 0, "maximum": 20})),
+    ] = Field((1.0, 1.5, 2.0), description="of the grid that it is judged on; at 1 the image fills the view")
+    angles: Annotated[
+        tuple[Annotated[Number, Field(ge=-80, le=80)], ...],
+        BeforeValidator(_paints),
+        Field(min_length=1, max_length=64),
+        WithJsonSchema(one_or_many({"type": "number", "minimum": -80, "maximum": 80})),
+    ] = Field((-30.0, -15.0, 0.0, 15.0, 30.0), description="of the grid, degrees off the normal, to the side")

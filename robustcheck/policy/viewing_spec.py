@@ -1,0 +1,97 @@
+"""How a camera may see an image: conditions as ranges, each drawn from evenly and apart from the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, StrictInt, WithJsonSchema
+
+from robustcheck.policy.fields import Section, ShareField
+from robustcheck.words import shown
+
+Range = tuple[float, float]
+
+_NUMBER: dict[str, Any] = {"type": "number"}
+_SCHEMA = WithJsonSchema({"anyOf": [_NUMBER, {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2}]})
+
+
+def _range(low: float, high: float, of: Callable[[float], Range], words: str) -> BeforeValidator:
+    """Reads a number, of which `of` makes a range, or `[from, to]`, within `low` and `high`."""
+
+    def read(value: Any) -> Any:
+        ends = value if isinstance(value, (list, tuple)) else [value]
+        numbers = [end for end in ends if isinstance(end, (int, float)) and not isinstance(end, bool)]
+        if len(numbers) != len(ends) or not 1 <= len(ends) <= 2:
+            raise ValueError(f"found {shown(value)}; give {words}, or [from, to]")
+        found = of(numbers[0]) if len(numbers) == 1 else (numbers[0], numbers[1])
+        if not low <= min(found) or not max(found) <= high:  # neither holds for a NaN
+            given = shown(value) if len(ends) == 1 else f"{ends[0]} to {ends[1]}"
+            raise ValueError(f"found {given}; it has to lie between {low:g} and {high:g}: {words}, or [from, to]")
+        if found[0] > found[1]:
+            raise ValueError(f"found {ends[0]} to {ends[1]}; the lower end comes first")
+        return found
+
+    return BeforeValidator(read)
+
+
+def _each_way(most: float) -> Range:
+    return -most, most
+
+
+def _around_one(most: float) -> Range:
+    return 1 - most, 1 + most
+
+
+def _up_to(most: float) -> Range:
+    return 0.0, most
+
+
+def _down_to(least: float) -> Range:
+    return least, 1.0
+
+
+def _quality_from(least: float) -> Range:
+    return least, 100.0
+
+
+Degrees = Annotated[Range, _range(-180, 180, _each_way, "degrees each way such as 15"), _SCHEMA]
+Scale = Annotated[Range, _range(0.05, 20, _around_one, "a share each way such as 0.1, which is [0.9, 1.1]"), _SCHEMA]
+Shift = Annotated[Range, _range(-10, 10, _each_way, "a share of the image's sides each way such as 0.1"), _SCHEMA]
+Tilt = Annotated[Range, _range(-80, 80, _each_way, "degrees off the normal each way such as 20"), _SCHEMA]
+Brightness = Annotated[Range, _range(-1, 1, _each_way, "a share of the full range each way such as 0.1"), _SCHEMA]
+Contrast = Annotated[Range, _range(0, 20, _around_one, "a share each way such as 0.2, which is [0.8, 1.2]"), _SCHEMA]
+Blur = Annotated[Range, _range(0, 1000, _up_to, "the largest standard deviation in pixels, such as 1"), _SCHEMA]
+NoiseLevel = Annotated[
+    Range, _range(0, 1, _up_to, "the largest standard deviation, a share of the range such as 0.02"), _SCHEMA
+]
+Resampling = Annotated[Range, _range(0.01, 1, _down_to, "the smallest share of the resolution such as 0.5"), _SCHEMA]
+Quality = Annotated[Range, _range(1, 100, _quality_from, "the lowest quality such as 50"), _SCHEMA]
+
+
+class ConditionsSpec(Section):
+    """Viewing conditions: what is drawn for each look at an image, in this order, and how often one looks."""
+
+    rotation: Degrees | None = Field(None, description="degrees each way, or [from, to]")
+    scale: Scale | None = Field(None, description="share each way, 0.1 is [0.9, 1.1]; below 1 as from further away")
+    translation: Shift | None = Field(None, description="of the image's sides, each way, along each of them")
+    perspective: Tilt | None = Field(None, description="degrees off the normal, each way, about a random axis")
+    resampling: Resampling | None = Field(None, description="down to this share of the resolution, and back")
+    blur: Blur | None = Field(None, description="Gaussian, standard deviation in pixels up to this")
+    contrast: Contrast | None = Field(None, description="share each way about mid-grey, 0.2 is [0.8, 1.2]")
+    brightness: Brightness | None = Field(None, description="added, share of the full range each way")
+    noise: NoiseLevel | None = Field(None, description="Gaussian, standard deviation as a share of the full range")
+    jpeg: Quality | None = Field(None, description="compressed with a quality from this to 100; gradients pass through")
+    draws: Annotated[StrictInt, Field(ge=1, le=1024)] = Field(8, description="looks at an image in each gradient step")
+    judged_on: Annotated[StrictInt, Field(ge=1, le=10_000)] = Field(
+        100, description="fresh looks that a counterexample is judged on"
+    )
+    holds_on: ShareField = Field(0.9, description="share of them that it has to hold on")
+
+    @property
+    def drawn(self) -> dict[str, Range]:
+        """The conditions that are given, by name."""
+        return {name: value for name in CONDITIONS if (value := getattr(self, name)) is not None}
+
+
+CONDITIONS = tuple(name for name in ConditionsSpec.model_fields if name not in ("draws", "judged_on", "holds_on"))

@@ -1,0 +1,176 @@
+"""Patches: where they may lie on an image, and how they are put there.
+
+The operator A(p, x, l, t) of Brown, Mané, Roy, Abadi, Gilmer 2017 (arXiv 1712.09665, equation 1): a patch p on an image
+x, at a location l, turned and scaled by t. Lengths are in pixels. The top left corner of an image is at (0, 0), and the
+centre of its first pixel at (½, ½).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, pi, radians, sqrt
+from typing import Literal
+
+import torch
+from torch.nn.functional import affine_grid, conv2d, grid_sample
+
+from robustcheck.errors import EvaluationError
+from robustcheck.policy import PatchSpec, Size
+
+Outline = Literal["square", "circle"]
+
+NUMBERS = 4  # uniform ones, of which a placement is made
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placements:
+    """How N patches lie, each on an image of its own."""
+
+    x: torch.Tensor  # (N,) of the centre, from the left
+    y: torch.Tensor  # (N,) of the centre, from the top
+    side: torch.Tensor  # (N,) of the square, or the circle's diameter
+    angle: torch.Tensor  # (N,) radians, clockwise as one looks at the image
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+def place(textures: torch.Tensor, images: torch.Tensor, at: Placements, outline: Outline) -> torch.Tensor:
+    """Images (N, C, H, W) with textures (N, C, S, S) on them: bilinear between a texture's pixels, sharp at its edge.
+
+    Differentiable in the textures. A texture of S pixels that lies unturned on S whole pixels is copied.
+    """
+    grid = _grid(images.shape, at)
+    seen = grid_sample(textures, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return torch.where(_inside(grid, outline)[:, None], seen, images)
+
+
+def covered(shape: torch.Size, at: Placements, outline: Outline) -> torch.Tensor:
+    """Which pixels (N, H, W) of images of a shape (N, C, H, W) lie under patches: those whose centres do."""
+    return _inside(_grid(shape, at), outline)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placing:
+    """Where a patch may lie."""
+
+    size: Size
+    outline: Outline = "circle"
+    location: tuple[float, float] | None = None  # of the centre, shares of the image's sides; None: anywhere
+    rotation: float = 0.0  # degrees each way
+    scale: float = 0.0  # share of the side each way
+
+    @classmethod
+    def of(cls, spec: PatchSpec, size: Size) -> Placing:
+        """As a policy says it."""
+        location = None if spec.location == "random" else spec.location
+        return cls(size=size, outline=spec.shape, location=location, rotation=spec.rotation, scale=spec.scale)
+
+    def side(self, height: int, width: int) -> float:
+        """Of the patch as it is named, on an image of so many pixels; of a circle the diameter.
+
+        Raises:
+            EvaluationError: at its largest it is longer than the image's shorter side.
+        """
+        if self.size.pixels is not None:
+            side = float(self.size.pixels)
+        else:
+            assert self.size.area is not None
+            side = sqrt(float(self.size.area) * height * width * (4 / pi if self.outline == "circle" else 1))
+        largest = side * (1 + self.scale)
+        if largest > min(height, width) + 1e-6:
+            raise EvaluationError(
+                f"a patch of {self.size.text} is {largest:.3g} pixels wide at its largest scale, and an image of "
+                f"{height}×{width} (height × width) has no room for it; give a smaller size or scale"
+            )
+        return side
+
+    def draw(self, uniform: torch.Tensor, height: int, width: int, keep_out: torch.Tensor | None = None) -> Placements:
+        """Placements of N patches, whole on the image, evenly among those that there are.
+
+        Args:
+            uniform: (N, 4) numbers in [0, 1): angle, scale, and two for the location.
+            height: of the images.
+            width: of the images.
+            keep_out: (N, H, W) pixels that may not be covered. Then centres are those of pixels.
+
+        Raises:
+            NoPlaceError: there is none for one of them.
+        """
+        angle = (2 * uniform[:, 0] - 1) * radians(self.rotation)
+        side = self.side(height, width) * (1 + (2 * uniform[:, 1] - 1) * self.scale)
+        half = side / 2
+        reach = half if self.outline == "circle" else half * (angle.cos().abs() + angle.sin().abs())
+        if self.location is not None:
+            x, y = (
+                torch.full_like(side, share * length)
+                for share, length in zip(self.location, (width, height), strict=True)
+            )
+        else:
+            x, y = (
+                torch.where(2 * reach < length, reach + number * (length - 2 * reach), length / 2)
+                for number, length in ((uniform[:, 2], width), (uniform[:, 3], height))
+            )
+        placements = Placements(x=x, y=y, side=side, angle=angle)
+        if keep_out is None or not bool(keep_out.any()):
+            return placements
+        if self.location is None:
+            return self._around(keep_out, placements, reach, uniform[:, 2])
+        shape = torch.Size((len(side), 1, height, width))
+        over = (covered(shape, placements, self.outline) & keep_out).flatten(1).any(dim=1)
+        if over.any():
+            raise NoPlaceError(int(over.nonzero()[0]))
+        return placements
+
+    def _around(self, keep_out: torch.Tensor, at: Placements, reach: torch.Tensor, uniform: torch.Tensor) -> Placements:
+        """The same patches, with centres in the middle of pixels, where they cover nothing that they may not."""
+        rows, height, width = keep_out.shape
+        half = ceil(float(reach.max()))
+        size = 2 * half + 1
+        middle = torch.full_like(at.x, size / 2)
+        centred = Placements(x=middle, y=middle, side=at.side, angle=at.angle)
+        footprints = covered(torch.Size((rows, 1, size, size)), centred, self.outline).float()
+        # Of each image with its own footprint, how many pixels it would cover that it may not.
+        over = conv2d(keep_out.float()[None], footprints[:, None], padding=half, groups=rows)[0]
+        x, y = (torch.arange(length, device=at.x.device) + 0.5 for length in (width, height))
+        fits_x, fits_y = (
+            ((centres >= reach[:, None]) & (centres <= length - reach[:, None]))
+            | ((centres - length / 2).abs() <= 0.5) & (2 * reach[:, None] > length - 1)
+            for centres, length in ((x, width), (y, height))
+        )
+        free = (over < 0.5) & fits_x[:, None, :] & fits_y[:, :, None]
+        counts = free.flatten(1).cumsum(dim=1)
+        if (counts[:, -1] == 0).any():
+            raise NoPlaceError(int((counts[:, -1] == 0).nonzero()[0]))
+        rank = (uniform * counts[:, -1]).floor().long().clamp_max(counts[:, -1] - 1)
+        chosen = torch.searchsorted(counts, rank[:, None] + 1).squeeze(1)
+        return Placements(x=x[chosen % width], y=y[chosen // width], side=at.side, angle=at.angle)
+
+
+class NoPlaceError(ValueError):
+    """A patch cannot lie anywhere on an image without covering what it may not; `row` is which one."""
+
+    def __init__(self, row: int) -> None:
+        self.row = row
+        super().__init__(f"no place for the patch on image {row}")
+
+
+def _grid(shape: torch.Size, at: Placements) -> torch.Tensor:
+    """Where on the patch, from -1 to 1, left to right and down, the centre of each pixel (N, H, W, 2) lies."""
+    height, width = shape[2:]
+    cosine, sine = at.angle.cos(), at.angle.sin()
+    # A pixel (u, v) lies at (cos (u - x) + sin (v - y), cos (v - y) - sin (u - x)) of the unturned patch, and
+    # u = (1 + u') W / 2 for the coordinates u' from -1 to 1 that `affine_grid` counts in.
+    left, top = width / 2 - at.x, height / 2 - at.y
+    rows = (
+        (cosine * (width / 2), sine * (height / 2), cosine * left + sine * top),
+        (-sine * (width / 2), cosine * (height / 2), cosine * top - sine * left),
+    )
+    theta = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1) / (at.side / 2)[:, None, None]
+    return affine_grid(theta, [shape[0], 1, height, width], align_corners=False)
+
+
+def _inside(grid: torch.Tensor, outline: Outline) -> torch.Tensor:
+    if outline == "circle":
+        return grid.square().sum(dim=-1) <= 1
+    return grid.abs().amax(dim=-1) <= 1

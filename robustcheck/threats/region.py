@@ -1,0 +1,88 @@
+"""A region of the image, in which every pixel may be anything: stickers that are painted where they lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from robustcheck.data import Area
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """Images that differ from a clean one inside a mask only, and lie within the storable range [0, `maximum`].
+
+    It has what balls have, so that searches run in it; distances are the largest pixel's, in grey levels.
+    """
+
+    area: Area  # the same on every image of a size
+    maximum: int
+
+    @property
+    def levels(self) -> int:
+        """Any storable value is allowed."""
+        return self.maximum
+
+    @property
+    def radius(self) -> float:
+        """As a share of the full range."""
+        return 1.0
+
+    def widest(self, _shape: tuple[int, int, int]) -> Region:
+        """There is no wider one."""
+        return self
+
+    def project(self, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        """The nearest points of the region, for images and clean images (N, C, H, W) in shares of the range."""
+        return torch.where(self._mask(images), images.clamp(0, 1), clean)
+
+    def within(self, images: torch.Tensor, clean: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+        """The nearest points of the region that differ by at most a radius (N,) a row."""
+        radius = radius.view(-1, 1, 1, 1)
+        return self.project(torch.minimum(torch.maximum(images, clean - radius), clean + radius), clean)
+
+    def sample(self, clean: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        """Points of the region from uniform numbers in [0, 1) of the images' shape."""
+        return self.project(uniform, clean)
+
+    def steepest(self, gradient: torch.Tensor) -> torch.Tensor:
+        """The direction (N, C, H, W) of unit L∞ norm in which a function with this gradient rises fastest."""
+        return gradient.sign() * self._mask(gradient)
+
+    def norm(self, change: torch.Tensor) -> torch.Tensor:
+        """L∞ norms (N,) of changes (N, C, H, W)."""
+        return change.abs().flatten(1).amax(dim=1)
+
+    def dual_norm(self, gradient: torch.Tensor) -> torch.Tensor:
+        """L1 norms (N,) inside the mask."""
+        return (gradient.abs() * self._mask(gradient)).flatten(1).sum(dim=1)
+
+    def nearest(self, images: torch.Tensor, _clean: torch.Tensor) -> torch.Tensor:
+        """The nearest storable images, as shares of the range."""
+        return (images * self.maximum).round_() / self.maximum
+
+    def aside(self, images: torch.Tensor, clean: torch.Tensor, _direction: torch.Tensor) -> torch.Tensor:
+        """Where values are free a grey level decides nothing: the nearest again."""
+        return self.nearest(images, clean)
+
+    def outward(self, images: torch.Tensor, clean: torch.Tensor, _direction: torch.Tensor) -> torch.Tensor:
+        """The nearest again."""
+        return self.nearest(images, clean)
+
+    def distance(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        """Largest change (N,) in grey levels of stored integer images (N, C, H, W) from the clean ones."""
+        return (stored.int() - clean.int()).abs().flatten(1).amax(dim=1)
+
+    def contains(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        """Which (N,) of the stored integer images lie in the region, exactly."""
+        storable = (stored.flatten(1) >= 0).all(dim=1) & (stored.flatten(1) <= self.maximum).all(dim=1)
+        outside = (stored.int() == clean.int()) | self._mask(stored)
+        return storable & outside.flatten(1).all(dim=1)
+
+    def mask(self, height: int, width: int) -> torch.Tensor:
+        """Which pixels (H, W) may change."""
+        return torch.from_numpy(self.area.mask("", height, width))
+
+    def _mask(self, images: torch.Tensor) -> torch.Tensor:
+        return self.mask(*images.shape[-2:]).to(images.device)

@@ -1,0 +1,220 @@
+"""Viewing conditions: how a camera sees an image, as a distribution of differentiable transformations.
+
+Expectation over transformation (Athalye, Engstrom, Ilyas, Kwok 2018, arXiv 1707.07397, section 2.1) averages over
+draws of it. An image is turned, scaled, shifted and tilted in one step (a homography), resampled and blurred in one
+more (a matrix along each axis), then its contrast and brightness change, grain comes in, and it is compressed.
+Conditions that are not given cost nothing.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from math import radians
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn.functional import grid_sample
+
+from robustcheck.policy import ConditionsSpec
+
+NUMBERS = 12  # uniform ones, of which a look is made
+
+_CAMERA = 4.0  # its distance at scale 1, in halves of the image's longer side
+_TINY = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looks:
+    """N looks, each at an image of its own; None where a condition is not among those that vary."""
+
+    rotation: torch.Tensor | None = None  # (N,) radians, clockwise
+    scale: torch.Tensor | None = None  # (N,) 1 / distance
+    right: torch.Tensor | None = None  # (N,) share of the width
+    down: torch.Tensor | None = None  # (N,) share of the height
+    tilt: torch.Tensor | None = None  # (N,) radians off the normal
+    axis: torch.Tensor | None = None  # (N,) radians, of the axis that the image is tilted about; 0 is its width
+    resampling: torch.Tensor | None = None  # (N,) share of the resolution
+    blur: torch.Tensor | None = None  # (N,) standard deviation in pixels
+    contrast: torch.Tensor | None = None  # (N,) factor
+    brightness: torch.Tensor | None = None  # (N,) share of the full range
+    noise: torch.Tensor | None = None  # (N,) standard deviation, share of the full range
+    jpeg: torch.Tensor | None = None  # (N,) quality
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """A distribution of looks: every condition even between its ends, and apart from the others."""
+
+    spec: ConditionsSpec
+
+    @property
+    def grainy(self) -> bool:
+        """Whether looks need grain, a normal number a pixel."""
+        return self.spec.noise is not None
+
+    def draw(self, uniform: torch.Tensor) -> Looks:
+        """Looks made of numbers (N, 12) in [0, 1)."""
+        spec = self.spec
+        looks = Looks(
+            rotation=_between(spec.rotation, uniform[:, 0], radians(1)),
+            scale=_between(spec.scale, uniform[:, 1]),
+            right=_between(spec.translation, uniform[:, 2]),
+            down=_between(spec.translation, uniform[:, 3]),
+            tilt=_between(spec.perspective, uniform[:, 4], radians(1)),
+            axis=_between(None if spec.perspective is None else (0.0, 180.0), uniform[:, 5], radians(1)),
+            resampling=_between(spec.resampling, uniform[:, 6]),
+            blur=_between(spec.blur, uniform[:, 7]),
+            contrast=_between(spec.contrast, uniform[:, 8]),
+            brightness=_between(spec.brightness, uniform[:, 9]),
+            noise=_between(spec.noise, uniform[:, 10]),
+        )
+        quality = _between(spec.jpeg, uniform[:, 11])
+        return looks if quality is None else replace(looks, jpeg=quality.round())
+
+
+def cells(distances: tuple[float, ...], angles: tuple[float, ...], device: torch.device) -> Looks:
+    """Looks from each distance at each angle to the side, distance by distance."""
+    pairs = torch.tensor([(distance, angle) for distance in distances for angle in angles], device=device)
+    return Looks(
+        scale=1 / pairs[:, 0],
+        tilt=torch.deg2rad(pairs[:, 1]),
+        axis=torch.full((len(pairs),), radians(90), device=device),
+    )
+
+
+def repeated(looks: Looks, times: int) -> Looks:
+    """The same looks at each of so many images, all at the first image first."""
+    values = {field.name: getattr(looks, field.name) for field in fields(looks)}
+    return Looks(**{name: None if value is None else value.repeat(times) for name, value in values.items()})
+
+
+def see(images: torch.Tensor, looks: Looks, grain: torch.Tensor | None = None) -> torch.Tensor:
+    """Images (N, C, H, W), shares of the full range, as they are seen; what lies beyond their edges is black.
+
+    Differentiable in the images. Compression passes gradients straight through.
+
+    Args:
+        images: one a look.
+        looks: N.
+        grain: (N, C, H, W) normal numbers, if there is noise.
+    """
+    seen = images
+    if any(value is not None for value in (looks.rotation, looks.scale, looks.right, looks.down, looks.tilt)):
+        seen = grid_sample(seen, _homography(images, looks), mode="bilinear", padding_mode="zeros", align_corners=False)
+    if looks.resampling is not None or looks.blur is not None:
+        height, width = (_optics(looks, length, images.device) for length in images.shape[2:])
+        seen = height[:, None] @ seen @ width[:, None].transpose(-1, -2)
+    if looks.contrast is not None:
+        seen = (seen - 0.5) * _each(looks.contrast) + 0.5
+    if looks.brightness is not None:
+        seen = seen + _each(looks.brightness)
+    if looks.noise is not None and grain is not None:
+        seen = seen + grain * _each(looks.noise)
+    seen = seen.clamp(0, 1)
+    if looks.jpeg is not None:
+        seen = seen + (_compressed(seen.detach(), looks.jpeg) - seen.detach())
+    return seen
+
+
+def _between(ends: tuple[float, float] | None, uniform: torch.Tensor, unit: float = 1.0) -> torch.Tensor | None:
+    return None if ends is None else (ends[0] + (ends[1] - ends[0]) * uniform) * unit
+
+
+def _each(values: torch.Tensor) -> torch.Tensor:
+    return values.view(-1, 1, 1, 1)
+
+
+def _homography(images: torch.Tensor, looks: Looks) -> torch.Tensor:
+    """Where on the image (N, H, W, 2), from -1 to 1, each pixel of a look lies.
+
+    The image is a plane that turns about its middle, in front of a pinhole camera. In halves of its longer side, a
+    point p of it is seen at (x, y) / w, with (x, y, w) = M p.
+    """
+    count, _, height, width = images.shape
+    device, long = images.device, max(height, width) / 2
+    zero = torch.zeros(count, device=device)
+    one = torch.ones(count, device=device)
+    turn = zero if looks.rotation is None else looks.rotation
+    tilt = zero if looks.tilt is None else looks.tilt
+    axis = zero if looks.axis is None else looks.axis
+    distance = one if looks.scale is None else 1 / looks.scale
+    right = zero if looks.right is None else looks.right * (width / long)
+    down = zero if looks.down is None else looks.down * (height / long)
+
+    rotation = _matrix([[turn.cos(), -turn.sin(), zero], [turn.sin(), turn.cos(), zero], [zero, zero, one]])
+    # A rotation in space by `tilt` about an axis in the plane (Rodrigues), of which the plane needs two columns.
+    x, y, less = axis.cos(), axis.sin(), 1 - tilt.cos()
+    away = _CAMERA
+    tilted = _matrix(
+        [
+            [tilt.cos() + x * x * less, x * y * less, zero],
+            [x * y * less, tilt.cos() + y * y * less, zero],
+            [-y * tilt.sin() / away, x * tilt.sin() / away, distance],
+        ]
+    )
+    shifted = _matrix([[one, zero, right], [zero, one, down], [zero, zero, one]])
+    seen_from = shifted @ tilted @ rotation
+    across = ((torch.arange(width, device=device) + 0.5) - width / 2) / long
+    along = ((torch.arange(height, device=device) + 0.5) - height / 2) / long
+    pixels = torch.stack(
+        [across.expand(height, width), along[:, None].expand(height, width), torch.ones(height, width, device=device)],
+        dim=-1,
+    ).view(1, -1, 3)
+    points = pixels @ torch.linalg.inv(seen_from).transpose(-1, -2)
+    depth = points[..., 2:]  # 1 / w: what is behind the camera is not seen
+    grid = points[..., :2] / depth.abs().clamp_min(1e-9)
+    grid = torch.where(depth > 0, grid * torch.tensor([long / (width / 2), long / (height / 2)], device=device), 9.0)
+    return grid.view(count, height, width, 2)
+
+
+def _matrix(rows: list[list[torch.Tensor]]) -> torch.Tensor:
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+
+
+def _optics(looks: Looks, length: int, device: torch.device) -> torch.Tensor:
+    """Resampling and blur along an axis, as matrices (N, length, length)."""
+    matrices: list[torch.Tensor] = []
+    if looks.resampling is not None:
+        sizes = (looks.resampling * length).round().clamp(1, length).int().tolist()
+        matrices.append(torch.stack([_resampled(length, size).to(device) for size in sizes]))
+    if looks.blur is not None:
+        places = torch.arange(length, device=device, dtype=torch.float32)
+        apart = (places[:, None] - places[None, :]).square()
+        weights = (-apart / (2 * looks.blur.clamp_min(_TINY).square())[:, None, None]).exp()
+        matrices.append(weights / weights.sum(dim=-1, keepdim=True))
+    return matrices[0] if len(matrices) == 1 else matrices[1] @ matrices[0]
+
+
+@lru_cache(maxsize=4096)
+def _resampled(length: int, size: int) -> torch.Tensor:
+    """Down to so many pixels, each the mean of what it covers, and back, linearly between them: (length, length)."""
+    edges = torch.arange(size + 1, dtype=torch.float64) * (length / size)
+    places = torch.arange(length, dtype=torch.float64)
+    overlap = torch.minimum(edges[1:, None], places + 1) - torch.maximum(edges[:-1, None], places)
+    down = overlap.clamp_min(0) * (size / length)
+    back = ((places + 0.5) * (size / length) - 0.5).clamp(0, size - 1)
+    low = back.floor().long()
+    up = torch.zeros(length, size, dtype=torch.float64)
+    up.scatter_add_(1, low[:, None], (1 - (back - low))[:, None])
+    up.scatter_add_(1, (low + 1).clamp_max(size - 1)[:, None], (back - low)[:, None])
+    return (up @ down).float()
+
+
+def _compressed(images: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
+    """Images (N, C, H, W) of 8 bits after JPEG compression."""
+    levels = (images * 255).round().byte().cpu().numpy()
+    read = [_through_jpeg(image, int(value)) for image, value in zip(levels, quality.tolist(), strict=True)]
+    return torch.from_numpy(np.stack(read)).to(images.device).float() / 255
+
+
+def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    """One image (C, H, W); channels that are no colours are compressed one by one."""
+    if len(image) not in (1, 3):
+        return np.concatenate([_through_jpeg(channel[None], quality) for channel in image])
+    file = io.BytesIO()
+    Image.fromarray(image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)).save(file, "JPEG", quality=quality)
+    read = np.asarray(Image.open(file))
+    return read[None] if read.ndim == 2 else np.moveaxis(read, -1, 0)

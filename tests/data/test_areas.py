@@ -1,0 +1,86 @@
+"""Parts of images that a policy names."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from robustcheck.data import load_area
+from robustcheck.errors import DataError
+
+
+def _picture(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.array(pixels, np.uint8)).save(path)
+
+
+def test_boxes_cover_every_pixel_that_they_touch(tmp_path):
+    mask = load_area([(0.0, 0.5, 0.25, 1.0), (0.9, 0.0, 1.0, 0.1)], tmp_path).mask("any", 4, 8)
+    expected = np.zeros((4, 8), bool)
+    expected[2:, :2] = True
+    expected[0, 7] = True
+    assert (mask == expected).all()
+
+
+def test_a_table_has_boxes_by_sample_in_pixels(tmp_path):
+    (tmp_path / "boxes.csv").write_text(
+        "path, left, top, right, bottom\na.png,1,0,3,2\na.png,5,5,6,6.5\nb.png,0,0,9,9\n"
+    )
+    area = load_area("boxes.csv", tmp_path)
+    mask = area.mask("a.png", 8, 8)
+    assert mask.sum() == 2 * 2 + 1 * 2
+    assert mask[:2, 1:3].all()
+    assert area.mask("b.png", 4, 4).all()
+    assert not area.mask("other.png", 4, 4).any()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("path,left,top,right\na,1,2,3\n", "boxes.csv: it has no column bottom"),
+        ("path,left,top,right,bottom\na,1,2,3,x\n", "boxes.csv:2: bottom: found 'x'; boxes are given in pixels"),
+        ("path,left,top,right,bottom\na,1,2,3\n", "boxes.csv:2: bottom: found 'nothing'"),
+        ("path,left,top,right,bottom\na,1,2,nan,4\n", "boxes.csv:2: right: found 'nan'"),
+        ("path,left,top,right,bottom\na,1,2,1,4\n", r"boxes.csv:2: the box \[1, 2, 1, 4\] has no area"),
+        ("", "boxes.csv: it has no column path"),
+    ],
+)
+def test_a_table_that_is_none_is_said_with_its_line(text, said, tmp_path):
+    (tmp_path / "boxes.csv").write_text(text)
+    with pytest.raises(DataError, match=said):
+        load_area("boxes.csv", tmp_path)
+
+
+def test_a_folder_has_a_mask_a_sample(tmp_path):
+    _picture(tmp_path / "masks" / "test" / "17.png", [[0, 255], [1, 0]])
+    _picture(tmp_path / "masks" / "scan.png", [[9, 0]])
+    area = load_area("masks", tmp_path)
+    assert area.mask("test/17", 2, 2).tolist() == [[False, True], [True, False]]
+    assert area.mask("scan.jpg", 1, 2).tolist() == [[True, False]]
+    assert not area.mask("test/18", 3, 3).any()
+    with pytest.raises(DataError, match=r"masks/test/17.png is a mask of 2×2 pixels .* 3×3"):
+        area.mask("test/17", 3, 3)
+
+
+def test_names_do_not_lead_out_of_the_folder(tmp_path):
+    (tmp_path / "masks").mkdir()
+    _picture(tmp_path / "secret.png", [[255]])
+    area = load_area("masks", tmp_path)
+    assert not area.mask("../secret", 1, 1).any()
+    assert not area.mask(str(tmp_path / "secret"), 1, 1).any()
+
+
+def test_one_mask_fits_every_image(tmp_path):
+    _picture(tmp_path / "mask.png", [[0, 255], [0, 0]])
+    area = load_area("mask.png", tmp_path)
+    mask = area.mask("any", 4, 6)
+    assert mask[:2, 3:].all()
+    assert mask.sum() == 6
+    assert area.mask("any", 1, 1).shape == (1, 1)
+
+
+def test_a_mask_that_is_no_picture(tmp_path):
+    (tmp_path / "mask.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"mask.png is no PNG"):
+        load_area("mask.png", tmp_path)

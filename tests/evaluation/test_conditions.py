@@ -1,0 +1,288 @@
+"""Gates whose images are seen under conditions, on a network whose answer is the mean brightness."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from building import brightness_gates, brightness_project, candidate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+from robustcheck import load_policy, run
+from robustcheck.attacks import objective
+from robustcheck.attacks.draws import Draws, key
+from robustcheck.evaluation.looking import Averaging, Fresh, Once
+from robustcheck.models import WhiteBox
+from robustcheck.policy import ConditionsSpec
+from robustcheck.threats import Goal
+from robustcheck.threats.viewing import Conditions
+
+GOAL = Goal(labels=2)
+LEVELS = (60, 90, 100, 118, 137, 155, 165, 200)
+
+
+class Brightness(nn.Module):
+    def forward(self, image):
+        excess = (image.flatten(1).mean(dim=1) - 0.5) * 20
+        return torch.stack([-excess, excess], dim=1)
+
+
+def _rows(count, gate="gate"):
+    return Draws.of([key(0, gate, str(row), 0) for row in range(count)], torch.device("cpu"))
+
+
+def _conditions(**ranges):
+    return Conditions(spec=ConditionsSpec(**ranges))
+
+
+def test_gradients_and_losses_are_means_over_looks():
+    """A contrast drawn from 0 to 2 has a mean of 1, and the loss is linear: its gradient is 40 / pixels on average."""
+    averaging = Averaging(conditions=_conditions(contrast=[0.2, 1.8]), count=512)
+    box = WhiteBox(candidate(Brightness()))
+    images, labels = torch.full((3, 1, 4, 4), 0.4), torch.tensor([0, 0, 1])
+    given_ = (images, labels, labels, objective("margin", GOAL))
+    at = torch.zeros(3, dtype=torch.int64)
+    logits, loss, gradient = averaging.gradient(box, *given_, _rows(3), at)
+    assert logits.shape == (3, 512, 2)
+    assert torch.allclose(
+        loss,
+        objective("margin", GOAL)(logits.flatten(0, 1), labels.repeat_interleave(512), labels).view(3, 512).mean(1),
+    )
+    expected = torch.tensor([40 / 16, 40 / 16, -40 / 16]).view(3, 1, 1, 1).expand(3, 1, 4, 4)
+    assert torch.allclose(gradient, expected, rtol=0.1)
+    again = averaging.gradient(box, *given_, _rows(3), at)[2]
+    other = averaging.gradient(box, *given_, _rows(3), at + 1)[2]
+    assert torch.equal(gradient, again)
+    assert not torch.equal(gradient, other)
+
+
+@settings(max_examples=25, deadline=None)
+@given(level=st.floats(0.3, 0.7), holds_on=st.floats(0.05, 1), judged_on=st.integers(1, 70))
+def test_what_is_judged_early_is_judged_the_same(level, holds_on, judged_on):
+    asked = candidate(Brightness())
+    conditions = _conditions(brightness=0.2, judged_on=judged_on, holds_on=holds_on)
+    images, labels = torch.full((4, 1, 3, 3), level), torch.zeros(4, dtype=torch.int64)
+    at = torch.zeros(4, dtype=torch.int64)
+    seen = Fresh(candidate=asked, goal=GOAL, conditions=conditions, maximum=255)(images, labels, _rows(4), at)
+    lenient = conditions.spec.model_copy(update={"holds_on": 1e-9})
+    everything = Fresh(candidate=asked, goal=GOAL, conditions=Conditions(spec=lenient), maximum=255)
+    shares = everything(images, labels, _rows(4), at).share
+    assert seen.wanted.tolist() == (shares * judged_on >= holds_on * judged_on - 1e-6).tolist()
+    assert torch.equal(seen.share[seen.wanted], shares[seen.wanted])
+    assert set(seen.decision[seen.wanted].tolist()) <= {1}
+
+
+def test_fresh_looks_are_stored_images_and_each_proposal_has_its_own():
+    asked, seen = candidate(Brightness()), []
+    forward = asked.network.forward
+    object.__setattr__(asked.network, "forward", lambda inputs: (seen.append(inputs), forward(inputs))[1])
+    look = Fresh(candidate=asked, goal=GOAL, conditions=_conditions(noise=[0.05, 0.05], judged_on=6), maximum=255)
+    images, labels = torch.full((2, 1, 3, 3), 0.6), torch.zeros(2, dtype=torch.int64)
+    for at in (0, 0, 1):
+        look(images, labels, _rows(2), torch.full((2,), at))
+    first, again, other = seen
+    levels = first * 255
+    assert torch.allclose(levels, levels.round(), atol=1e-3)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert len({tuple(image.flatten().tolist()) for image in first}) == 12
+
+
+def test_a_look_that_is_wanted_on_none_counts_as_none():
+    seen = Once(candidate=candidate(Brightness()), goal=GOAL)(
+        torch.full((1, 1, 2, 2), 0.2), torch.tensor([0]), _rows(1), torch.zeros(1, dtype=torch.int64)
+    )
+    assert not seen.wanted.any()
+    assert seen.share is None
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("seen")
+    brightness_project(folder, levels=LEVELS)
+    return folder
+
+
+ATTACKS = [
+    "fgsm",
+    "{name: pgd, steps: 8}",
+    "{name: apgd, steps: 12}",
+    "{name: fmn, steps: 30}",
+    "{name: ensemble, steps: 8}",
+]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_what_holds_on_nine_tenths_of_the_looks_is_a_counterexample(attack, project):
+    """Brightness moves by up to a tenth of the range, 25.5 levels, either way: ε has to reach .8 of that further."""
+    (gate,) = brightness_gates(
+        project,
+        f"  - {{id: seen, attack: {attack}, epsilon: 44/255, require: {{accuracy: 0}}, "
+        "conditions: {brightness: 0.1, judged_on: 400, draws: 64}}",
+    )
+    assert gate.verdict == "pass", gate.error
+    reach = 44 - 0.8 * 25.5  # 23.6
+    broken = {level for level, outcome in zip(LEVELS, gate.samples, strict=True) if outcome.status == "broken"}
+    assert broken == {level for level in LEVELS if abs(level - 127.5) <= reach} == {118, 137}
+    for outcome in gate.samples:
+        assert (outcome.share is not None) == (outcome.status == "broken")
+        assert outcome.share is None or 0.9 <= outcome.share <= 1
+    (control,) = gate.controls
+    assert control.name == "no attack"
+    assert control.success.successes == 0
+    assert gate.threat.conditions["brightness"] == pytest.approx([-0.1, 0.1])
+
+
+def test_one_look_less_and_it_is_none(project):
+    """Without conditions the same ε turns more: that it holds on most looks is what is asked here."""
+    plain, seen = brightness_gates(
+        project,
+        "  - {id: plain, attack: pgd, epsilon: 44/255, require: {accuracy: 0}}\n"
+        "  - {id: seen, attack: pgd, epsilon: 44/255, conditions: {brightness: 0.1}, require: {accuracy: 0}}",
+    )
+    broken = [sum(outcome.status == "broken" for outcome in gate.samples) for gate in (plain, seen)]
+    assert broken[0] > broken[1] > 0
+    assert all(outcome.found_by != "plain" for outcome in seen.samples), "who sees otherwise shares nothing"
+
+
+def test_going_up_a_counterexample_is_one_at_larger_budgets(project):
+    small, large = brightness_gates(
+        project,
+        "  - {id: seen, attack: pgd, epsilon: [32/255, 60/255], conditions: {brightness: 0.1}, require: {accuracy: 0}}",
+    )
+    inherited = [outcome for outcome in large.samples if outcome.evidence == "inherited"]
+    assert {outcome.found_by for outcome in inherited} == {small.id}
+    assert all(outcome.share >= 0.9 for outcome in inherited)
+
+
+def test_what_conditions_alone_turn_is_a_control(project):
+    (gate,) = brightness_gates(
+        project,
+        "  - {id: dark, attack: pgd, epsilon: 1/255, require: {excess_success: 0}, "
+        "conditions: {brightness: [-0.2, -0.19]}}",
+    )
+    turned = sum(127.5 < level < 127.5 + 0.19 * 255 for level in LEVELS)
+    assert gate.controls[0].success.successes == turned > 0
+    assert gate.metrics["control_success"].successes == turned
+    assert gate.metrics["excess_success"].value == pytest.approx(
+        gate.metrics["attack_success"].value - turned / len(LEVELS)
+    )
+
+
+def test_the_batch_changes_nothing(project):
+    gates = (
+        "  - {id: seen, attack: {name: pgd, steps: 5}, epsilon: 40/255, conditions: {brightness: 0.1, noise: 0.05,"
+        " rotation: 5}, require: {accuracy: 0}}"
+    )
+    results = []
+    for batch in (1, 16, 64):
+        (gate,) = brightness_gates(project, gates, model=f"batch_size: {batch}")
+        results.append([(outcome.status, outcome.sha256, outcome.share) for outcome in gate.samples])
+    assert results[0] == results[1] == results[2]
+
+
+# --- stickers ---
+
+BOX = "[0, 0, 0.5, 1]"
+RP2 = (
+    f"{{name: rp2, stickers: {BOX}, steps: 60, step_size: 0.2, distances: DISTANCES, angles: ANGLES, "
+    "printable: [0, 1]}"
+)
+
+
+def _stickers(project, distances, angles, *, attack=RP2, goal="", conditions="{contrast: [0.99, 1.01], draws: 2}"):
+    attack = attack.replace("DISTANCES", str(distances)).replace("ANGLES", str(angles))
+    (gate,) = brightness_gates(
+        project, f"  - {{id: rp2, attack: {attack}, conditions: {conditions}, require: {{accuracy: 0}}{goal}}}"
+    )
+    return gate
+
+
+def test_stickers_turn_what_half_of_the_image_can_turn(project):
+    gate = _stickers(project, [1], [0])
+    white = {level for level in LEVELS if level < 127.5 and level / 2 + 255 / 2 > 128}
+    black = {level for level in LEVELS if level > 127.5 and level / 2 < 127}
+    broken = {level for level, outcome in zip(LEVELS, gate.samples, strict=True) if outcome.status == "broken"}
+    assert broken == white | black == set(LEVELS)
+    for level, outcome in zip(LEVELS, gate.samples, strict=True):
+        attacked = np.asarray(Image.open(project / "out" / outcome.counterexample))
+        assert (attacked[:, 4:] == level).all(), "nothing changes outside of the mask"
+    assert gate.threat.capability == "stickers"
+    assert gate.threat.norm is None
+
+
+def test_the_table_has_each_distance_at_each_angle(project):
+    """Seen from four times as far, an image is a sixteenth of what is seen, and the rest is black: all look dark."""
+    gate = _stickers(project, [1, 4], [0, 20], goal=", goal: missed_finding")
+    cells = {(cell.distance, cell.angle): cell for cell in gate.cells}
+    assert set(cells) == {(1, 0), (1, 20), (4, 0), (4, 20)}
+    assert all(cell.success.samples == sum(level > 127.5 for level in LEVELS) for cell in gate.cells)
+    assert cells[1, 0].control.value == 0
+    assert cells[4, 0].control.value == cells[4, 20].control.value == 1
+    assert cells[1, 0].success.value == 1
+    assert gate.controls[0].success.value == 0, "two of four places are fewer than nine tenths"
+
+
+def test_stickers_are_judged_at_their_end_only(project):
+    gate = _stickers(project, [1], [0])
+    assert {outcome.step for outcome in gate.samples if outcome.status == "broken"} == {60}
+    assert gate.cost.gradient == len(LEVELS) * 60 * 2
+
+
+def test_printable_and_smooth_stickers_are_so(project):
+    rough = _stickers(project, [1], [0], attack=RP2.replace("printable: [0, 1]", "printable: [0.5], printability: 50"))
+    for level, outcome in zip(LEVELS, rough.samples, strict=True):
+        if outcome.counterexample:
+            attacked = np.asarray(Image.open(project / "out" / outcome.counterexample)).astype(int)
+            assert abs(attacked[:, :4] - 127.5).max() < 60, level
+
+
+def test_a_mask_is_a_picture(project):
+    pixels = np.zeros((8, 8), np.uint8)
+    pixels[2:6] = 255
+    Image.fromarray(pixels).save(project / "mask.png")
+    gate = _stickers(project, [1], [0], attack=RP2.replace(BOX, "mask.png"))
+    outcome = next(outcome for outcome in gate.samples if outcome.status == "broken")
+    attacked = np.asarray(Image.open(project / "out" / outcome.counterexample))
+    level = LEVELS[gate.samples.index(outcome)]
+    assert (attacked[[0, 1, 6, 7]] == level).all()
+    assert (attacked[2:6] != level).any()
+
+
+def test_conditions_go_with_a_patch(project):
+    np.savez(
+        project / "both.npz",
+        **{
+            f"{split}_images": np.stack([np.full((8, 8), level, np.uint8) for level in LEVELS])
+            for split in ("train", "test")
+        },
+        **{f"{split}_labels": np.array([[int(level > 127.5)] for level in LEVELS]) for split in ("train", "test")},
+    )
+    text = """
+robustcheck: 1
+model:
+  path: brightness.safetensors
+  architecture: brightness:Brightness
+  task: multiclass
+  labels: [dark, bright]
+data: {source: both.npz}
+gates:
+  - id: plain
+    attack: {name: patch, target: bright, shape: square, rotation: 0, scale: 0, steps: 10, step_size: 0.4, draws: 8}
+    size: 4 px
+    require: {attack_success: "<= 1"}
+  - id: seen
+    attack: {name: patch, target: bright, shape: square, rotation: 0, scale: 0, steps: 10, step_size: 0.4, draws: 8}
+    size: 4 px
+    conditions: {brightness: [-0.12, -0.1]}
+    require: {attack_success: "<= 1"}
+"""
+    (project / "patches.yaml").write_text(text)
+    plain, seen = run(load_policy(project / "patches.yaml")).gates
+    for gate, less in ((plain, 0), (seen, 0.12 * 255)):
+        broken = {level for level, outcome in zip(LEVELS, gate.samples, strict=True) if outcome.status == "broken"}
+        assert broken == {level for level in LEVELS if level < 127.5 and level * 3 / 4 + 255 / 4 - less > 127.5}
+    assert all(outcome.share is None or outcome.share >= 0.9 for outcome in seen.samples)

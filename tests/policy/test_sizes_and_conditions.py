@@ -1,0 +1,74 @@
+"""How large patches are, and how images are seen, as users type it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from robustcheck.policy import ConditionsSpec, Size
+
+
+@given(st.decimals(min_value="0.001", max_value="99.999", places=3))
+def test_shares_of_the_area_are_exact(percent):
+    for text in (f"{percent}%", f" {percent} %"):
+        size = Size.parse(text)
+        assert size.area == Fraction(percent) / 100
+        assert size.text == f"{percent}%"
+        assert size.pixels is None
+
+
+@pytest.mark.parametrize("text", ["32 px", "32px", " 32   px "])
+def test_sides_are_in_pixels(text):
+    assert Size.parse(text) == Size(text="32 px", pixels=Fraction(32))
+
+
+def _is_none(text):
+    return not text.rstrip().endswith(("%", "px"))
+
+
+@given(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.lists(st.integers()),
+        st.text("0123456789.px %x", max_size=4).filter(_is_none),
+        st.floats(),
+    )
+)
+def test_anything_else_is_a_sentence(value):
+    with pytest.raises(ValueError, match=r"^found "):
+        Size.parse(value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "ends"),
+    [
+        ("rotation", 15, (-15, 15)),
+        ("scale", 0.1, (0.9, 1.1)),
+        ("scale", [0.5, 1], (0.5, 1)),
+        ("translation", 0.05, (-0.05, 0.05)),
+        ("contrast", 0.2, (0.8, 1.2)),
+        ("brightness", [0, 0.1], (0, 0.1)),
+        ("blur", 1, (0, 1)),
+        ("noise", 0.02, (0, 0.02)),
+        ("resampling", 0.5, (0.5, 1)),
+        ("jpeg", 50, (50, 100)),
+    ],
+)
+def test_a_number_stands_for_the_range_that_its_key_means(key, value, ends):
+    spec = ConditionsSpec(**{key: value})
+    assert spec.drawn == {key: pytest.approx(ends)}
+    assert ConditionsSpec(**{key: list(spec.drawn[key])}) == spec
+
+
+@pytest.mark.parametrize("value", [True, "5", None, [], [1, 2, 3], [2, 1], float("nan"), 500, [-500, 0], {"a": 1}])
+def test_what_is_no_range_is_refused(value):
+    if value is None:
+        assert ConditionsSpec(rotation=None).rotation is None
+        return
+    with pytest.raises(ValidationError):
+        ConditionsSpec(rotation=value)

@@ -1,0 +1,152 @@
+"""What reports say of patches, stickers and viewing conditions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+from report_builder import HOSTILE, clean_gate, gate, metric, report, threat
+from test_report_html import page
+
+from robustcheck.report.html import html
+from robustcheck.report.junit import gate_properties
+from robustcheck.report.pictures import pixels_sha256
+from robustcheck.report.summary import gate_text, summary_table
+from robustcheck.report.text import budget_text, conditions_text, threat_text
+from robustcheck.results import AuditReport, Cell, Control, Patch, Threat
+
+PATCH = Threat(goal="targeted", target="normal", knowledge="white-box", capability="patch", size="10%")
+STICKERS = Threat(
+    goal="untargeted",
+    knowledge="white-box",
+    capability="stickers",
+    conditions={"rotation": [-10.0, 10.0], "scale": [0.5, 1.0], "draws": 8, "judged_on": 100, "holds_on": 0.9},
+)
+PIXELS = np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
+FILES = {"picture": "counterexamples/patches/sticker.png", "array": "counterexamples/patches/sticker.npy"}
+
+
+def patched(**changes):
+    metrics = {"attack_success": metric(300), "control_success": metric(50), "accuracy": metric(200)}
+    known = {
+        "id": "sticker[10%]",
+        "attack": "patch",
+        "threat": PATCH,
+        "metrics": metrics,
+        "controls": (
+            Control(name="natural patch", success=metric(50)),
+            Control(name="grey patch", success=metric(40)),
+        ),
+        "patch": Patch(**FILES, sha256=pixels_sha256(PIXELS), side=8, origin="trained here for 500 steps"),
+    }
+    return gate(**known | changes)
+
+
+def stickers():
+    cells = tuple(
+        Cell(distance=distance, angle=angle, success=metric(400 - 100 * at), control=metric(10 * at))
+        for distance in (1.0, 2.0)
+        for at, angle in enumerate((-30.0, 0.0, 30.0))
+    )
+    control = (Control(name="no attack", success=metric(5)),)
+    return gate(id="rp2", attack="rp2", threat=STICKERS, cells=cells, controls=control)
+
+
+def test_the_threat_is_a_patch_and_no_ball():
+    text = threat_text(PATCH)
+    assert "Capability: lay a patch on the image, 10% of its area." in text
+    assert "one particular wrong answer (targeted), normal" in text
+    assert "lay a patch on the image, 32 px long." in threat_text(replace(PATCH, size="32 px"))
+    assert budget_text(PATCH) == "patch of 10%"
+    given = threat_text(replace(PATCH, knowledge="none"))
+    assert "Knowledge: nothing: what it uses was there before (none)." in given
+    assert "Queries: none about a sample." in given
+
+
+def test_conditions_are_told_as_ranges():
+    assert conditions_text(STICKERS) == "rotation -10 to 10, scale 0.5 to 1"
+    assert threat_text(STICKERS).endswith("Seen with: rotation -10 to 10, scale 0.5 to 1.")
+    assert "paint anything inside a mask" in threat_text(STICKERS)
+    assert conditions_text(threat()) == ""
+    assert conditions_text(replace(STICKERS, conditions={"rotation": "much", HOSTILE: [1, 2], "blur": ["a"]})) != ""
+
+
+def test_the_patch_stands_beside_its_controls():
+    text = " ".join(page(report(patched())).text.split())
+    assert "the patch0.600 (0.560 to 0.640)" not in text
+    assert "the patch0.6000.560 to 0.640300 of 500" in text.replace(" natural", "natural")
+    assert "natural patch0.1000.060 to 0.14050 of 500" in text
+    assert "grey patch0.080" in text
+    assert "What a control turns as well is occlusion or viewing, not the attack." in text
+    assert "trained here for 500 steps" in text
+    assert "Beside its controls" not in page(report(gate())).text
+
+
+def test_the_patch_is_shown_if_its_file_is_the_one_that_was_judged(tmp_path):
+    folder = tmp_path / "counterexamples" / "patches"
+    folder.mkdir(parents=True)
+    Image.fromarray(PIXELS[0]).save(folder / "sticker.png")
+    shown = 'alt="the patch"'
+    assert shown in html(report(patched()), tmp_path)
+    assert shown not in html(report(patched()), None)
+    Image.fromarray(PIXELS[0] + 1).save(folder / "sticker.png")
+    assert shown not in html(report(patched()), tmp_path)
+    np.save(folder / "sticker.npy", PIXELS)
+    only = replace(patched().patch, picture=None)
+    assert shown in html(report(patched(patch=only)), tmp_path)
+    away = replace(patched().patch, picture="../../etc/passwd")
+    assert shown not in html(report(patched(patch=away)), tmp_path)
+
+
+def test_stickers_have_a_table_of_distances_by_angles():
+    text = page(report(stickers())).text
+    table = " ".join(text.partition("By distance and angle")[2].split())
+    assert "Distance-30°0°30°" in table.replace(" ", "")
+    assert "10.8000.0000.6000.0200.4000.040" in table.replace(" ", "")
+    assert "By distance and angle" not in page(report(patched())).text
+
+
+def test_the_terminal_tells_controls_files_and_cells():
+    text = gate_text(patched())
+    assert "control: natural patch turned 0.100 (50 of 500; 95 % interval 0.060 to 0.140)" in text
+    assert f"patch: trained here for 500 steps ({FILES['picture']}, {FILES['array']})" in text
+    assert "distance 2, angle 30: turned 0.400, 0.040 without the attack" in gate_text(stickers())
+
+
+def test_other_reports_name_the_size():
+    assert ("threat.size", "10%") in gate_properties(patched())
+    assert not [name for name, _ in gate_properties(stickers()) if name in ("threat.epsilon", "threat.size")]
+    for one, budget in ((patched(), "10%"), (stickers(), "stickers")):
+        assert budget in [str(cell) for cell in summary_table(report(one)).columns[2].cells]
+
+
+def test_patches_are_not_drawn_against_epsilon():
+    assert "Accuracy against ε" not in page(report(patched())).text
+    assert "Accuracy against ε" in page(report(patched(), gate())).text
+
+
+def test_what_was_not_tried_is_said():
+    text = page(report(clean_gate(), gate())).text
+    assert "Capabilities: patch, stickers." in text
+    assert "Viewing conditions: images are judged as they are stored." in text
+    text = page(report(gate(), patched(), stickers())).text
+    assert "Capabilities:" not in text
+    assert "Viewing conditions:" not in text
+    given = page(report(patched(threat=replace(PATCH, knowledge="none")))).text
+    assert "Knowledge: white-box, scores, top-k, label, transfer." in given
+
+
+def test_it_comes_back_from_json():
+    made = report(patched(), stickers())
+    assert AuditReport.from_json(made.to_json()) == made
+
+
+def test_hostile_names_stay_text():
+    one = patched(
+        controls=(Control(name=HOSTILE, success=metric(1)),),
+        patch=Patch(picture=HOSTILE, array=HOSTILE, sha256=HOSTILE, side=1, origin=HOSTILE),
+        threat=replace(PATCH, size=HOSTILE, conditions={HOSTILE: [1, 2]}),
+    )
+    assert page(report(one)).of("script") == []
+    assert "\x1b" not in gate_text(one)

@@ -1,0 +1,163 @@
+"""The patch operator: exact where it can be, differentiable, and nowhere but where it may be."""
+
+from __future__ import annotations
+
+from math import pi, radians
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robustcheck.errors import EvaluationError
+from robustcheck.policy import Size
+from robustcheck.threats.patch import NUMBERS, NoPlaceError, Placements, Placing, covered, place
+
+shapes = st.tuples(st.integers(1, 3), st.integers(12, 30), st.integers(12, 30))
+seeds = st.integers(0, 2**31)
+
+
+def _random(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _at(x, y, side, angle=0.0):
+    return Placements(x=torch.tensor([x]), y=torch.tensor([y]), side=torch.tensor([side]), angle=torch.tensor([angle]))
+
+
+@pytest.mark.parametrize(("left", "top"), [(0, 0), (3, 5), (11, 2)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_unturned_patch_on_whole_pixels_is_copied(left, top, channels):
+    image, patch = _random(1, channels, 14, 19), _random(1, channels, 8, 8, seed=1)
+    placed = place(patch, image, _at(left + 4.0, top + 4.0, 8.0), "square")
+    expected = image.clone()
+    expected[..., top : top + 8, left : left + 8] = patch
+    assert torch.allclose(placed, expected, atol=1e-5)
+    outside = torch.ones(14, 19, dtype=torch.bool)
+    outside[top : top + 8, left : left + 8] = False
+    assert torch.equal(placed[..., outside], image[..., outside])
+    stored = (patch * 255).round() / 255
+    back = place(stored, image, _at(left + 4.0, top + 4.0, 8.0), "square")[..., top : top + 8, left : left + 8]
+    assert torch.equal((back * 255).round(), (stored * 255).round())
+
+
+def test_a_quarter_turn_turns_it_clockwise():
+    image, patch = torch.zeros(1, 1, 12, 12), _random(1, 1, 6, 6)
+    placed = place(patch, image, _at(6.0, 6.0, 6.0, radians(90)), "square")[0, 0, 3:9, 3:9]
+    assert torch.allclose(placed, torch.from_numpy(np.rot90(patch[0, 0].numpy(), k=-1).copy()), atol=1e-5)
+
+
+def test_twice_the_side_shows_each_pixel_twice_as_large():
+    image, patch = torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 2, 2)
+    patch[0, 0, 0, 1] = 1.0
+    placed = place(patch, image, _at(8.0, 8.0, 8.0), "square")[0, 0]
+    assert placed[4:6, 10:12].min() == 1
+    assert placed[10:12].max() == 0
+    assert placed.sum() == pytest.approx(16, rel=0.01)
+
+
+@pytest.mark.parametrize("outline", ["circle", "square"])
+@given(shape=shapes, seed=seeds)
+@settings(max_examples=20)
+def test_only_what_lies_under_it_changes_and_it_lies_on_the_image(outline, shape, seed):
+    channels, height, width = shape
+    placing = Placing(size=Size.parse("12%"), outline=outline, rotation=30, scale=0.1)
+    at = placing.draw(_random(16, NUMBERS, seed=seed), height, width)
+    images, patches = _random(16, *shape, seed=seed), 2 + _random(16, channels, 5, 5, seed=seed + 1)
+    placed = place(patches, images, at, outline)
+    under = covered(images.shape, at, outline)
+    assert torch.equal((placed != images).any(dim=1), under)
+    reach = at.side / 2 if outline == "circle" else at.side / 2 * (at.angle.cos().abs() + at.angle.sin().abs())
+    for centre, length in ((at.x, width), (at.y, height)):
+        assert (centre >= reach - 1e-4).all()
+        assert (centre <= length - reach + 1e-4).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "outline", "share"), [("10%", "circle", 0.1), ("10%", "square", 0.1), ("40 px", "square", 0.16)]
+)
+def test_it_covers_the_share_of_the_area_that_its_size_says(size, outline, share):
+    placing = Placing(size=Size.parse(size), outline=outline, rotation=22.5, scale=0.1)
+    at = placing.draw(_random(400, NUMBERS), 100, 100)
+    areas = covered(torch.Size((400, 1, 100, 100)), at, outline).float().mean(dim=(1, 2))
+    assert areas.mean() == pytest.approx(share, rel=0.03)
+    assert (at.side.max() / at.side.min()).item() == pytest.approx(1.1 / 0.9, rel=0.02)
+    assert at.angle.abs().max().item() == pytest.approx(radians(22.5), rel=0.02)
+
+
+def test_placements_are_even_over_the_image():
+    at = Placing(size=Size.parse("1%"), outline="circle").draw(_random(4000, NUMBERS), 64, 128)
+    radius = (0.01 * 64 * 128 / pi) ** 0.5
+    for centre, length in ((at.x, 128), (at.y, 64)):
+        room = (centre - radius) / (length - 2 * radius)
+        assert torch.histc(room, 8, 0, 1).min() > 400
+
+
+@pytest.mark.parametrize("outline", ["circle", "square"])
+def test_it_is_differentiable_as_finite_differences_say(outline):
+    patches = _random(3, 2, 4, 4).double().requires_grad_()
+    images, weights = _random(3, 2, 12, 15, seed=1).double(), _random(3, 2, 12, 15, seed=2).double()
+    at = Placing(size=Size.parse("20%"), outline=outline, rotation=40, scale=0.2).draw(
+        _random(3, NUMBERS, seed=3), 12, 15
+    )
+    at = Placements(**{name: getattr(at, name).double() for name in ("x", "y", "side", "angle")})
+    assert torch.autograd.gradcheck(lambda p: (place(p, images, at, outline) * weights).sum(), patches)
+
+
+def test_a_batch_is_what_its_images_are_alone():
+    patches, images = _random(5, 1, 6, 6), _random(5, 1, 20, 20, seed=1)
+    at = Placing(size=Size.parse("8%"), rotation=20, scale=0.1).draw(_random(5, NUMBERS), 20, 20)
+    together = place(patches, images, at, "circle")
+    for row in range(5):
+        alone = Placements(**{name: getattr(at, name)[row : row + 1] for name in ("x", "y", "side", "angle")})
+        assert torch.equal(place(patches[row : row + 1], images[row : row + 1], alone, "circle")[0], together[row])
+
+
+@pytest.mark.parametrize("outline", ["circle", "square"])
+@given(seed=seeds)
+@settings(max_examples=25)
+def test_what_it_may_not_cover_it_does_not_and_all_other_places_are_taken(outline, seed):
+    keep_out = torch.zeros(8, 16, 20, dtype=torch.bool)
+    keep_out[:, 4:9, 6:14] = True
+    placing = Placing(size=Size.parse("6%"), outline=outline, rotation=45, scale=0.2)
+    at = placing.draw(_random(8, NUMBERS, seed=seed), 16, 20, keep_out)
+    under = covered(torch.Size((8, 1, 16, 20)), at, outline)
+    assert not (under & keep_out).any()
+    assert under.flatten(1).any(dim=1).all()
+
+
+def test_free_places_are_even_among_those_that_there_are():
+    keep_out = torch.zeros(2000, 9, 9, dtype=torch.bool)
+    keep_out[:, :, 5:] = True
+    at = Placing(size=Size.parse("3 px"), outline="square").draw(_random(2000, NUMBERS), 9, 9, keep_out)
+    assert set(at.x.tolist()) == {1.5, 2.5, 3.5}
+    assert set(at.y.tolist()) == {1.5 + row for row in range(7)}
+    counts = torch.unique(torch.stack([at.x, at.y]), dim=1, return_counts=True)[1]
+    assert counts.min() > 60
+
+
+def test_where_there_is_no_place_the_row_is_named():
+    keep_out = torch.zeros(3, 10, 10, dtype=torch.bool)
+    keep_out[1, ::3, ::3] = True
+    with pytest.raises(NoPlaceError) as caught:
+        Placing(size=Size.parse("5 px"), outline="square").draw(_random(3, NUMBERS), 10, 10, keep_out)
+    assert caught.value.row == 1
+    fixed = Placing(size=Size.parse("3 px"), outline="square", location=(0.5, 0.5))
+    with pytest.raises(NoPlaceError):
+        fixed.draw(_random(3, NUMBERS), 10, 10, keep_out)
+
+
+def test_a_fixed_place_is_one():
+    placing = Placing(size=Size.parse("4 px"), outline="square", location=(0.25, 0.75))
+    at = placing.draw(_random(3, NUMBERS), 20, 40)
+    assert at.x.tolist() == [10, 10, 10]
+    assert at.y.tolist() == [15, 15, 15]
+    assert at.angle.abs().max() == 0
+
+
+@pytest.mark.parametrize(("size", "scale"), [("25 px", 0.0), ("19 px", 0.1), ("99%", 0.0)])
+def test_a_patch_that_is_larger_than_the_image_is_refused(size, scale):
+    placing = Placing(size=Size.parse(size), outline="square", scale=scale)
+    with pytest.raises(EvaluationError, match=r"has no room for it; give a smaller size or scale"):
+        placing.draw(_random(1, NUMBERS), 20, 60)

@@ -1,0 +1,154 @@
+"""Viewing conditions: what each does to an image, where that is known, and that gradients are right."""
+
+from __future__ import annotations
+
+from math import radians
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robustcheck.policy import ConditionsSpec
+from robustcheck.threats.viewing import NUMBERS, Conditions, Looks, cells, repeated, see
+
+
+def _random(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _one(**values):
+    return Looks(**{name: torch.tensor([float(value)]) for name, value in values.items()})
+
+
+IMAGE = _random(1, 2, 12, 12)
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        _one(rotation=0, scale=1, right=0, down=0, tilt=0, axis=1),
+        _one(blur=0),
+        _one(resampling=1),
+        _one(contrast=1, brightness=0),
+        _one(noise=0),
+    ],
+)
+def test_conditions_that_do_nothing_change_nothing(looks):
+    assert torch.allclose(see(IMAGE, looks, torch.randn(IMAGE.shape)), IMAGE, atol=1e-5)
+
+
+def test_a_quarter_turn_is_clockwise():
+    expected = np.rot90(IMAGE.numpy(), k=-1, axes=(2, 3)).copy()
+    assert torch.allclose(see(IMAGE, _one(rotation=radians(90))), torch.from_numpy(expected), atol=1e-5)
+
+
+def test_a_shift_is_a_share_of_the_side_and_what_comes_in_is_black():
+    image = _random(1, 1, 8, 20)
+    seen = see(image, _one(right=0.25, down=-0.125))
+    assert torch.allclose(seen[..., :7, 5:], image[..., 1:, :15], atol=1e-5)
+    assert seen[..., 7:, :].max() < 1e-5
+    assert seen[..., :, :5].max() < 1e-5
+
+
+def test_half_the_scale_is_half_the_side():
+    seen = see(torch.ones(1, 1, 16, 32), _one(scale=0.5))
+    inside = torch.zeros(16, 32, dtype=torch.bool)
+    inside[4:12, 8:24] = True
+    assert seen[0, 0][inside].min() == 1
+    assert seen[0, 0][~inside].max() == 0
+
+
+def test_a_tilt_about_the_vertical_axis_narrows_and_brings_one_side_nearer():
+    seen = see(torch.ones(1, 1, 64, 64), _one(tilt=radians(40), axis=radians(90)))[0, 0]
+    width = (seen[32] > 0.5).sum()
+    assert 64 * 0.6 < width < 64 * 0.85  # cos 40° is .77
+    columns = (seen > 0.5).sum(dim=0)
+    columns = columns[columns > 0]
+    assert abs(int(columns[1]) - int(columns[-2])) > 5, "the nearer edge looks longer"
+    mirrored = see(torch.ones(1, 1, 64, 64), _one(tilt=radians(-40), axis=radians(90)))[0, 0]
+    assert torch.allclose(seen, mirrored.flip(1), atol=1e-3)
+
+
+def test_what_is_behind_the_camera_is_not_seen():
+    seen = see(torch.ones(1, 1, 32, 32), _one(tilt=radians(79), axis=radians(90), scale=10))
+    assert seen.isfinite().all()
+
+
+def test_blur_is_gaussian_and_keeps_the_mean_inside():
+    image = torch.zeros(1, 1, 41, 41)
+    image[..., 20, 20] = 1.0
+    seen = see(image, _one(blur=2.0))[0, 0]
+    places = torch.arange(41) - 20.0
+    assert seen.sum() == pytest.approx(1, abs=1e-4)
+    assert (seen.sum(dim=0) * places.square()).sum() == pytest.approx(4, rel=0.01)
+    assert torch.allclose(seen, seen.T, atol=1e-7)
+
+
+def test_resampling_takes_means_and_goes_back_linearly():
+    image = torch.tensor([0.0, 1.0, 0.0, 1.0]).repeat(4, 1)[None, None]
+    assert torch.allclose(see(image, _one(resampling=0.5)), torch.full((1, 1, 4, 4), 0.5), atol=1e-6)
+    steps = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(4, 1)[None, None]
+    assert torch.allclose(see(steps, _one(resampling=0.5))[0, 0, 0], torch.tensor([0.0, 0.25, 0.75, 1.0]), atol=1e-6)
+
+
+def test_contrast_is_about_mid_grey_then_brightness_is_added_and_the_range_is_kept():
+    seen = see(torch.tensor([[[[0.25, 0.5, 0.9]]]]), _one(contrast=2.0, brightness=0.125))
+    assert torch.allclose(seen, torch.tensor([[[[0.125, 0.625, 1.0]]]]))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_compression_loses_more_at_lower_quality_and_passes_gradients(channels):
+    image = _random(1, channels, 24, 24)
+    losses = [(see(image, _one(jpeg=quality)) - image).abs().mean() for quality in (95, 50, 5)]
+    assert 0 < losses[0] < losses[1] < losses[2]
+    given = image.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(see(given, _one(jpeg=50)).sum(), given)
+    assert torch.equal(gradient, torch.ones_like(gradient))
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 2**31))
+def test_gradients_are_what_finite_differences_say(seed):
+    spec = ConditionsSpec(rotation=20, scale=0.2, translation=0.1, perspective=15, resampling=0.5, blur=1, contrast=0.2)
+    looks = Conditions(spec=spec).draw(_random(2, NUMBERS, seed=seed))
+    images = 0.3 + 0.4 * _random(2, 1, 7, 9, seed=seed + 1)
+    weights, direction = _random(2, 1, 7, 9, seed=seed + 2), _random(2, 1, 7, 9, seed=seed + 3) - 0.5
+    given_images = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((see(given_images, looks) * weights).sum(), given_images)
+    ahead, behind = ((see(images + sign * 0.05 * direction, looks) * weights).sum() for sign in (1, -1))
+    assert (ahead - behind).item() / 0.1 == pytest.approx((gradient * direction).sum().item(), rel=1e-3, abs=1e-4)
+
+
+def test_draws_lie_in_their_ranges_and_reach_their_ends():
+    spec = ConditionsSpec(
+        rotation=30, scale=[0.5, 1.0], translation=0.2, perspective=10, resampling=0.25, blur=2, contrast=0.3,
+        brightness=[0, 0.1], noise=0.05, jpeg=40,
+    )  # fmt: skip
+    looks = Conditions(spec=spec).draw(_random(4000, NUMBERS))
+    ends = {
+        "rotation": (radians(-30), radians(30)), "scale": (0.5, 1), "right": (-0.2, 0.2), "down": (-0.2, 0.2),
+        "tilt": (radians(-10), radians(10)), "axis": (0, radians(180)), "resampling": (0.25, 1), "blur": (0, 2),
+        "contrast": (0.7, 1.3), "brightness": (0, 0.1), "noise": (0, 0.05), "jpeg": (40, 100),
+    }  # fmt: skip
+    for name, (low, high) in ends.items():
+        values = getattr(looks, name)
+        assert values.min() >= low - 1e-5
+        assert values.max() <= high + 1e-5
+        assert values.max() - values.min() > 0.98 * (high - low)
+    assert torch.corrcoef(torch.stack([looks.right, looks.down]))[0, 1].abs() < 0.05
+
+
+def test_a_grid_has_each_distance_at_each_angle():
+    looks = cells((1.0, 2.0), (-30.0, 0.0, 30.0), torch.device("cpu"))
+    assert looks.scale.tolist() == [1, 1, 1, 0.5, 0.5, 0.5]
+    assert torch.rad2deg(looks.tilt).round().tolist() == [-30, 0, 30] * 2
+    assert torch.allclose(see(IMAGE, _first(looks, 1)), IMAGE, atol=1e-5)
+    assert repeated(looks, 3).scale.tolist() == looks.scale.tolist() * 3
+
+
+def _first(looks, place):
+    return Looks(
+        scale=looks.scale[place : place + 1], tilt=looks.tilt[place : place + 1], axis=looks.axis[place : place + 1]
+    )
