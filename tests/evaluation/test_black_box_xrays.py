@@ -2,37 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-import yaml
+from chest import gates_on_xrays
 
-from robustcheck import load_policy, run
-
-POLICIES = Path(__file__).parents[2] / "policies"
 pytestmark = pytest.mark.xrays
-
-
-def _left(folder, xrays, kind, gates, *, samples=100):
-    """Accuracy by gate, of gates that share nothing."""
-    policy = {
-        "robustcheck": 1,
-        "model": {
-            "path": str(POLICIES / "candidates" / f"pneumonia_{kind}.safetensors"),
-            "architecture": "networks:chest_cnn",
-            "task": "multiclass",
-            "labels": ["normal", "pneumonia"],
-            "positive": "pneumonia",
-            "preprocess": {"mean": 0.5, "std": 0.25},
-            "device": "cpu",
-        },
-        "data": {"source": str(xrays), "samples": samples},
-        "evidence": "isolated",
-        "gates": [{"require": {"accuracy": 0}, **gate} for gate in gates],
-    }
-    (folder / "networks.py").write_bytes((POLICIES / "networks.py").read_bytes())
-    (folder / "policy.yaml").write_text(yaml.safe_dump(policy))
-    return {gate.id: gate for gate in run(load_policy(folder / "policy.yaml")).gates}
 
 
 def _gate(attack, epsilon, queries=None):
@@ -45,13 +18,13 @@ def _accuracy(gates):
 
 def test_estimated_gradients_and_squares_come_near_to_what_true_gradients_leave(tmp_path, xrays):
     gates = [_gate("pgd", "8/255"), _gate("nes", "8/255", 10_000), _gate("square", "8/255", 5000)]
-    left = _accuracy(_left(tmp_path, xrays, "standard", gates))
+    left = _accuracy(gates_on_xrays(tmp_path, xrays, "standard", gates))
     assert left["nes"] <= left["pgd"] + 0.20
     assert left["square"] <= left["pgd"] + 0.10
 
 
 def test_labels_alone_make_progress_and_the_curve_shows_it(tmp_path, xrays):
-    gates = _left(tmp_path, xrays, "standard", [_gate("label_only", "8/255", 2000)])
+    gates = gates_on_xrays(tmp_path, xrays, "standard", [_gate("label_only", "8/255", 2000)])
     curve = gates["label_only"].query_curve
     assert curve[0].accuracy > 0.8
     at = {limit: min(point.accuracy for point in curve if point.queries <= limit) for limit in (100, 500, 2000)}
@@ -61,5 +34,7 @@ def test_labels_alone_make_progress_and_the_curve_shows_it(tmp_path, xrays):
 @pytest.mark.parametrize(("kind", "epsilon"), [("standard", "4/255"), ("hardened", "8/255")])
 def test_no_attack_breaks_fewer_than_the_same_number_of_random_images(kind, epsilon, tmp_path, xrays):
     attacks = ("noise", "square", "nes", "partial_information", "label_only", "hopskipjump", "rays")
-    left = _accuracy(_left(tmp_path, xrays, kind, [_gate(attack, epsilon, 1000) for attack in attacks], samples=40))
+    left = _accuracy(
+        gates_on_xrays(tmp_path, xrays, kind, [_gate(attack, epsilon, 1000) for attack in attacks], samples=40)
+    )
     assert all(left[attack] <= left["noise"] for attack in attacks), left
