@@ -21,7 +21,7 @@ def seen_unattacked(
 ) -> tuple[Control, np.ndarray | None]:
     """Clean images under a gate's conditions: which are read as the adversary wants, and on which cells (N, L)."""
     wanted, cells = dict[int, bool](), dict[int, np.ndarray]()
-    limit = max(1, setting.candidate.chunks.limit)
+    limit = max(1, setting.candidate.chunks.limit // look.at_once)
     for group in by_shape([setting.samples.shape_of(sample) for sample in samples]):
         for start in range(0, len(group), limit):
             chunk = [samples[place] for place in group[start : start + limit]]

@@ -38,6 +38,10 @@ class Seen:
 class Look(Protocol):
     """A way to look at images."""
 
+    @property
+    def at_once(self) -> int:
+        """Looks at one image that go through the network together."""
+
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, draws: Draws, at: torch.Tensor, /) -> Seen:
         """How the artefact reads stored images (N, C, H, W), shares of the range, of true readings (N,).
 
@@ -55,6 +59,7 @@ class Once:
 
     candidate: Candidate
     goal: Goal
+    at_once: int = 1
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, _draws: Draws, _at: torch.Tensor) -> Seen:
         """One look."""
@@ -72,6 +77,11 @@ class Fresh:
     goal: Goal
     conditions: Conditions
     maximum: int  # largest value that can be stored
+
+    @property
+    def at_once(self) -> int:
+        """A block of them."""
+        return min(_BLOCK, self.conditions.spec.judged_on)
 
     @property
     def needed(self) -> int:
@@ -109,6 +119,11 @@ class Grid:
     count: int
     holds_on: float
     maximum: int
+
+    @property
+    def at_once(self) -> int:
+        """All of them."""
+        return self.count
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, _draws: Draws, _at: torch.Tensor) -> Seen:
         """One look from each."""

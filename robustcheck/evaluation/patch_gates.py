@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from robustcheck.evaluation.ledger import Entry
 from robustcheck.evaluation.loop import Trace
 from robustcheck.evaluation.metrics import rate
 from robustcheck.evaluation.outcomes import goal_of, keep_examples, most_adverse
-from robustcheck.evaluation.patch_judging import Judgement, constant, own
+from robustcheck.evaluation.patch_judging import Judgement, Textures, constant, forgotten
 from robustcheck.evaluation.patch_making import Made, make
 from robustcheck.evaluation.patch_task import PatchTask
 from robustcheck.evaluation.searching import Found
@@ -44,7 +45,7 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
     _ = task.shape  # it fits, or nothing is trained
     if task.attacked:
         made = make(task, stand_in)
-        judgement = task.judge(stand_in).judge(made.textures)
+        judgement = task.judge(_keeps(task), stand_in).judge(made.textures)
         controls = _controls(task)
     attacked = task.attacked
     broken = {attacked[place]: _entry(task, place, judgement, made) for place in sorted(judgement.turned)}
@@ -74,9 +75,14 @@ def _trace(task: PatchTask, made: Made, judgement: Judgement) -> Trace:
     )
 
 
+def _keeps(task: PatchTask) -> Callable[[int, np.ndarray], tuple[str | None, str]]:
+    """Writes counterexamples."""
+    evidence, gate = task.setting.evidence, task.gate.id
+    return lambda place, stored: evidence.counterexample(gate, task.attacked[place], stored)
+
+
 def _entry(task: PatchTask, place: int, judgement: Judgement, made: Made) -> Entry:
-    turned, sample = judgement.turned[place], task.attacked[place]
-    file, sha256 = task.setting.evidence.counterexample(task.gate.id, sample, turned.stored)
+    turned = judgement.turned[place]
     return Entry(
         decision=turned.decision,
         distance=turned.largest,
@@ -87,40 +93,49 @@ def _entry(task: PatchTask, place: int, judgement: Judgement, made: Made) -> Ent
         step=0,
         share=turned.share,
         patch=made.files.get(place),
-        file=file,
-        sha256=sha256,
+        file=turned.file,
+        sha256=turned.sha256,
     )
 
 
 def _controls(task: PatchTask) -> tuple[Control, ...]:
     """A piece of another image, and a grey patch, in the same places."""
-    judge = task.judge()
-    found = [("grey patch", judge.judge(constant(torch.full((1, *task.shape), _GREY, device=task.device))))]
+    judge, grey = task.judge(forgotten), torch.full((1, *task.shape), _GREY, device=task.device)
+    found = [("grey patch", judge.judge(constant(grey)))]
     if (pieces := _pieces(task)) is not None:
-        found.insert(0, ("natural patch", judge.judge(own(pieces))))
+        found.insert(0, ("natural patch", judge.judge(pieces)))
     places = np.arange(len(task.attacked))
     return tuple(Control(name=name, success=rate(np.isin(places, list(one.turned)))) for name, one in found)
 
 
-def _pieces(task: PatchTask) -> dict[int, torch.Tensor] | None:
-    """For each attacked sample a piece of another one that is labelled as the adversary wants; None if one has none."""
+def _pieces(task: PatchTask) -> Textures | None:
+    """Of another sample that is labelled as the adversary wants, for each; None if there is none for one of them."""
     samples, labels = task.setting.samples, task.setting.labels
-    numbers, pieces = torch.arange(len(samples)), dict[int, torch.Tensor]()
-    for place, sample in enumerate(task.attacked):
-        donors = numbers[task.goal.met(labels, labels[sample].expand(len(labels))) & (numbers != sample)]
-        if not len(donors):
-            return None
+    numbers = torch.arange(len(samples))
+
+    def donors(sample: int) -> torch.Tensor:
+        return numbers[task.goal.met(labels, labels[sample].expand(len(labels))) & (numbers != sample)]
+
+    if not all(len(donors(sample)) for sample in task.attacked):
+        return None
+    # Of images of different sizes: enlarged to the largest of them, so that they make a batch.
+    largest = max(_side_of(task, samples.shape_of(number)) for number in range(len(samples)))
+
+    def piece(place: int) -> torch.Tensor:
+        sample = task.attacked[place]
         draws = Draws.of([task.key(f"piece/{samples.names[sample]}", 0)], torch.device("cpu"))
         which, down, right = draws.uniform((3,))[0].tolist()
-        image = samples.image(int(donors[int(which * len(donors))]))
-        height, width = image.shape[1:]
-        side = max(1, min(round(task.placing.side(height, width)), height, width))
+        own_donors = donors(sample)
+        image = samples.image(int(own_donors[int(which * len(own_donors))]))
+        side, (_, height, width) = _side_of(task, image.shape), image.shape
         top, left = int(down * (height - side + 1)), int(right * (width - side + 1))
-        piece = torch.from_numpy(image[:, top : top + side, left : left + side].astype(np.float32))
-        pieces[place] = (piece / samples.maximum).to(task.device)
-    largest = max(piece.shape[-1] for piece in pieces.values())
-    # Of images of different sizes: enlarged to the largest of them, so that they make a batch.
-    return {
-        place: piece if piece.shape[-1] == largest else interpolate(piece[None], largest, mode="bilinear")[0]
-        for place, piece in pieces.items()
-    }
+        cut = torch.from_numpy(image[:, top : top + side, left : left + side].astype(np.float32))
+        return cut if side == largest else interpolate(cut[None], largest, mode="bilinear")[0]
+
+    return lambda places: torch.stack([piece(place) for place in places]).to(task.device) / samples.maximum
+
+
+def _side_of(task: PatchTask, shape: tuple[int, ...]) -> int:
+    """Whole pixels of a piece of an image: as long as a patch on it, where the image is so long."""
+    _, height, width = shape
+    return max(1, min(round(task.placing.nominal(height, width)), height, width))

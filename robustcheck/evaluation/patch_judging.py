@@ -25,7 +25,8 @@ Textures = Callable[[list[int]], torch.Tensor]
 class Turned:
     """An image that a patch turned."""
 
-    stored: np.ndarray  # (C, H, W)
+    file: str | None  # of the image, relative to the report's folder
+    sha256: str  # of its stored pixels
     decision: int
     score: float | None
     attempt: int  # which of its places
@@ -56,14 +57,15 @@ class Judge:
     places: int
     key: Callable[[str], int]  # of an image's name
     is_positive: Callable[[int], bool]
-    batch: int
+    keep: Callable[[int, np.ndarray], tuple[str | None, str]]  # writes the turned image at a place: its file and digest
+    batch: int  # images that are looked at together
     device: torch.device
     surrogates: Surrogates | None = None
 
     def judge(self, textures: Textures) -> Judgement:
         """What these patches do."""
         judgement = Judgement()
-        for group in by_shape([image.shape for image in self.pool.images]):
+        for group in by_shape([self.pool.shape(number) for number in range(len(self.pool))]):
             for start in range(0, len(group), self.batch):
                 standing = group[start : start + self.batch]
                 for attempt in range(self.places):
@@ -73,13 +75,14 @@ class Judge:
         return judgement
 
     def _try(self, textures: Textures, numbers: list[int], attempt: int, judgement: Judgement) -> None:
-        draws = Draws.of([self.key(self.pool.names[number]) for number in numbers], self.device)
+        draws = Draws.of([self.key(self.pool.name(number)) for number in numbers], self.device)
         at = self.pool.placements(numbers, self.placing, draws.uniform((NUMBERS,), at=attempt))
         clean, labels = self.pool.batch(numbers, self.device), self.pool.labels[numbers].to(self.device)
         images = place(textures(numbers), clean, at, self.placing.outline)
-        stored, reference = to_stored(images, self.pool.maximum), to_stored(clean, self.pool.maximum)
+        maximum = self.pool.samples.maximum
+        stored, reference = to_stored(images, maximum), to_stored(clean, maximum)
         admissible = lies_under(stored, reference, at, self.placing.outline)
-        shown = stored.float() / self.pool.maximum
+        shown = stored.float() / maximum
         seen = self.look(shown, labels, draws, torch.full((len(numbers),), attempt, device=self.device))
         if self.surrogates is not None:
             misread = self.goal.met(self.surrogates.decide(shown), labels)
@@ -91,8 +94,10 @@ class Judge:
                 worse = min if self.is_positive(int(self.pool.labels[number])) else max
                 judgement.scores[number] = worse(score, judgement.scores.get(number, score))
             if bool(seen.wanted[row]) and bool(admissible[row]):
+                file, sha256 = self.keep(number, on_host(stored[row], maximum))
                 judgement.turned[number] = Turned(
-                    stored=on_host(stored[row], self.pool.maximum),
+                    file=file,
+                    sha256=sha256,
                     decision=int(seen.decision[row]),
                     score=score,
                     attempt=attempt,
@@ -113,6 +118,11 @@ def constant(texture: torch.Tensor) -> Textures:
     return lambda numbers: texture.expand(len(numbers), -1, -1, -1)
 
 
-def own(textures: dict[int, torch.Tensor]) -> Textures:
-    """A patch (C, S, S) for each image."""
-    return lambda numbers: torch.stack([textures[number] for number in numbers])
+def own(textures: dict[int, np.ndarray], maximum: int, device: torch.device) -> Textures:
+    """A patch of its own, in stored integers (C, S, S), for each image."""
+    return lambda places: torch.from_numpy(np.stack([textures[place] for place in places])).to(device).float() / maximum
+
+
+def forgotten(_place: int, _stored: np.ndarray) -> tuple[str | None, str]:
+    """Nobody wants to see what a control turned."""
+    return None, ""

@@ -15,7 +15,7 @@ from robustcheck.errors import DataError
 from robustcheck.evaluation.adjudication import on_host, to_stored
 from robustcheck.evaluation.looking import Averaging
 from robustcheck.evaluation.patch_files import read_patch
-from robustcheck.evaluation.patch_judging import Textures, constant, own
+from robustcheck.evaluation.patch_judging import Textures, constant, forgotten, own
 from robustcheck.evaluation.patch_task import PatchTask
 from robustcheck.evaluation.patch_training import Pool, Trainer
 from robustcheck.models import Surrogates, WhiteBox
@@ -77,19 +77,16 @@ def _for_all(task: PatchTask, stand_in: Surrogates | None) -> Made:
 def _for_each(task: PatchTask, stand_in: Surrogates | None) -> Made:
     trainer = _trainer(task, task.pool, stand_in, steps=_STEPS_EACH, draws=_DRAWS_EACH)
     rows = max(1, task.setting.candidate.chunks.limit // trainer.draws)
-    textures = dict[int, torch.Tensor]()
-    for group in by_shape([image.shape for image in task.pool.images]):
+    textures = dict[int, np.ndarray]()
+    for group in by_shape([task.pool.shape(place) for place in range(len(task.pool))]):
         for start in range(0, len(group), rows):
             places = group[start : start + rows]
-            textures.update(zip(places, _rounded(task, trainer.for_each(task.shape, places)), strict=True))
+            textures.update(zip(places, _stored(task, trainer.for_each(task.shape, places)), strict=True))
     evidence, gate = task.setting.evidence, task.gate.id
     return Made(
-        textures=own(textures),
-        files={
-            place: evidence.patch(gate, _stored(task, texture), task.attacked[place])[0]
-            for place, texture in textures.items()
-        },
-        unmoved={place for place, name in enumerate(task.pool.names) if name not in trainer.followed},
+        textures=own(textures, task.setting.samples.maximum, task.device),
+        files={place: evidence.patch(gate, texture, task.attacked[place])[0] for place, texture in textures.items()},
+        unmoved={place for place in textures if task.pool.name(place) not in trainer.followed},
         not_finite=trainer.not_finite,
     )
 
@@ -127,14 +124,13 @@ def _trainer(task: PatchTask, pool: Pool, stand_in: Surrogates | None, *, steps:
 
 def _turns(task: PatchTask, pool: Pool, texture: torch.Tensor) -> int:
     """How many images of a pool a patch turns at places that it was not trained at."""
-    judge = replace(
-        task.judge(), pool=pool.first(_COMPARED), places=1, key=lambda name: task.key(f"compared/{name}", 0)
-    )
+    few = pool.first(_COMPARED)
+    judge = replace(task.judge(forgotten), pool=few, places=1, key=lambda name: task.key(f"compared/{name}", 0))
     return len(judge.judge(constant(texture)).turned)
 
 
 def _filed(task: PatchTask, texture: torch.Tensor, origin: str) -> Patch:
-    stored = _stored(task, texture[0])
+    stored = _stored(task, texture)[0]
     picture, array, sha256 = task.setting.evidence.patch(task.gate.id, stored)
     return Patch(picture=picture, array=array, sha256=sha256, side=stored.shape[-1], origin=origin)
 
@@ -143,5 +139,5 @@ def _rounded(task: PatchTask, textures: torch.Tensor) -> torch.Tensor:
     return to_stored(textures, task.setting.samples.maximum).float() / task.setting.samples.maximum
 
 
-def _stored(task: PatchTask, texture: torch.Tensor) -> np.ndarray:
-    return on_host(to_stored(texture, task.setting.samples.maximum), task.setting.samples.maximum)
+def _stored(task: PatchTask, textures: torch.Tensor) -> np.ndarray:
+    return on_host(to_stored(textures, task.setting.samples.maximum), task.setting.samples.maximum)

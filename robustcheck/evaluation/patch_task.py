@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -108,18 +109,27 @@ class PatchTask:
         """Of the draws for a purpose."""
         return key(self.setting.seed, self.gate.id, what, number)
 
-    def judge(self, surrogates: Surrogates | None = None) -> Judge:
-        """Of patches on the attacked samples; notes what turns the surrogates, too."""
+    def judge(
+        self, keep: Callable[[int, np.ndarray], tuple[str | None, str]], surrogates: Surrogates | None = None
+    ) -> Judge:
+        """Of patches on the attacked samples.
+
+        Args:
+            keep: writes a turned image, by place among the attacked; returns its file and digest.
+            surrogates: what turns them is noted, too.
+        """
         candidate = self.setting.candidate
+        look = look_of(self.gate, candidate, self.goal, maximum=self.setting.samples.maximum)
         return Judge(
             pool=self.pool,
             placing=self.placing,
-            look=look_of(self.gate, candidate, self.goal, maximum=self.setting.samples.maximum),
+            look=look,
             goal=self.goal,
             places=self.spec.worst_of,
             key=lambda name: self.key(f"judged/{name}", 0),
             is_positive=candidate.head.is_positive,
-            batch=candidate.chunks.limit,
+            keep=keep,
+            batch=max(1, candidate.chunks.limit // look.at_once),
             device=self.device,
             surrogates=surrogates,
         )

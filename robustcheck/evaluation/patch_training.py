@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -19,55 +19,72 @@ from robustcheck.threats.patch import NUMBERS, NoPlaceError, Placements, Placing
 Shape = tuple[int, int, int]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pool:
-    """Images that patches lie on, in memory as they are stored."""
+_KEPT_BYTES = 1 << 30  # of images and masks, so that files are not decoded in every step
 
-    names: tuple[str, ...]
-    images: tuple[np.ndarray, ...]  # (C, H, W) each
+
+@dataclass(kw_only=True)
+class Pool:
+    """Samples that patches lie on, by place: some of a source's."""
+
+    samples: Samples
+    numbers: tuple[int, ...]  # in the source
     labels: torch.Tensor  # (N,) true readings
-    maximum: int
-    masks: tuple[np.ndarray, ...] | None  # (H, W) each: what may not be covered
+    keep_out: Area | None  # what may not be covered
+    _kept: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    _room: int = _KEPT_BYTES
 
     @classmethod
     def of(cls, samples: Samples, numbers: Sequence[int], keep_out: Area | None) -> Pool:
-        """Some of the samples, by number."""
-        names = tuple(samples.names[number] for number in numbers)
-        images = tuple(samples.image(number) for number in numbers)
-        masks = None
-        if keep_out is not None:
-            masks = tuple(keep_out.mask(name, *image.shape[1:]) for name, image in zip(names, images, strict=True))
+        """These samples of a source."""
         labels = torch.from_numpy(samples.labels[list(numbers)].copy())
-        return cls(names=names, images=images, labels=labels, maximum=samples.maximum, masks=masks)
+        return cls(samples=samples, numbers=tuple(numbers), labels=labels, keep_out=keep_out)
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.numbers)
 
     def first(self, most: int) -> Pool:
         """The first of them."""
-        masks = self.masks and self.masks[:most]
-        return replace(self, names=self.names[:most], images=self.images[:most], labels=self.labels[:most], masks=masks)
+        return Pool.of(self.samples, self.numbers[:most], self.keep_out)
 
-    def batch(self, numbers: Sequence[int], device: torch.device) -> torch.Tensor:
+    def name(self, place: int) -> str:
+        """Of the sample in its source."""
+        return self.samples.names[self.numbers[place]]
+
+    def shape(self, place: int) -> Shape:
+        """(C, H, W)."""
+        return self.samples.shape_of(self.numbers[place])
+
+    def batch(self, places: Sequence[int], device: torch.device) -> torch.Tensor:
         """Images of one shape (M, C, H, W), as shares of the range."""
-        return torch.from_numpy(np.stack([self.images[number] for number in numbers])).to(device).float() / self.maximum
+        images = [self._keep("image", place, lambda at: self.samples.image(self.numbers[at])) for place in places]
+        return torch.from_numpy(np.stack(images)).to(device).float() / self.samples.maximum
 
-    def placements(self, numbers: Sequence[int], placing: Placing, uniform: torch.Tensor) -> Placements:
+    def _keep(self, what: str, place: int, load: Callable[[int], np.ndarray]) -> np.ndarray:
+        if (known := self._kept.get((what, place))) is not None:
+            return known
+        loaded = load(place)
+        if loaded.nbytes <= self._room:
+            self._kept[what, place] = loaded
+            self._room -= loaded.nbytes
+        return loaded
+
+    def placements(self, places: Sequence[int], placing: Placing, uniform: torch.Tensor) -> Placements:
         """Where patches lie on images of one shape, made of numbers (M, 4).
 
         Raises:
             DataError: there is no place on one of them.
         """
-        height, width = self.images[numbers[0]].shape[1:]
-        keep_out = None
-        if self.masks is not None:
-            keep_out = torch.from_numpy(np.stack([self.masks[number] for number in numbers])).to(uniform.device)
+        _, height, width = self.shape(places[0])
+        mask, keep_out = self.keep_out, None
+        if mask is not None:
+            masks = [self._keep("mask", place, lambda at: mask.mask(self.name(at), height, width)) for place in places]
+            keep_out = torch.from_numpy(np.stack(masks)).to(uniform.device)
         try:
             return placing.draw(uniform, height, width, keep_out)
         except NoPlaceError as error:
             raise DataError(
-                f"a patch of {placing.size.text} has no place on {self.names[numbers[error.row]]} without covering "
-                "what attack.keep_out says it may not; give a smaller size, or less to keep out of"
+                f"a patch of {placing.size.text} has no place on {self.name(places[error.row])} without covering what "
+                "attack.keep_out says it may not; give a smaller size, or less to keep out of"
             ) from None
 
 
@@ -100,7 +117,7 @@ class Trainer:
 
     def for_each(self, shape: Shape, numbers: Sequence[int]) -> torch.Tensor:
         """A patch (N, C, S, S) for each of these images of the pool, of one shape."""
-        names = [self.pool.names[number] for number in numbers]
+        names = [self.pool.name(number) for number in numbers]
         draws = Draws.of([self.key(name, slot) for name in names for slot in range(self.draws)], self.device)
         own = torch.arange(len(numbers), device=self.device).repeat_interleave(self.draws)
         each = [number for number in numbers for _ in range(self.draws)]
@@ -141,7 +158,7 @@ class Trainer:
     ) -> torch.Tensor:
         """Mean gradient of each patch (R, C, S, S) over B placements: whose (B,) they are, and on which images."""
         total = torch.zeros_like(patches)
-        for group in by_shape([self.pool.images[number].shape for number in numbers]):
+        for group in by_shape([self.pool.shape(number) for number in numbers]):
             index = torch.tensor(group, device=self.device)
             members = [numbers[slot] for slot in group]
             images, labels = self.pool.batch(members, self.device), self.pool.labels[members].to(self.device)

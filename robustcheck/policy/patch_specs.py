@@ -137,7 +137,7 @@ class RP2Spec(AttackEntry):
     stickers: AreaField = Field(description="where they are: boxes, or a .png mask whose white part they cover")
     steps: StepsField = Field(200, description="gradient steps")
     step_size: ShareField = Field(0.05, description="of the optimiser (Adam), a share of the full range; falls to 0")
-    size_weight: Annotated[Number, Field(ge=0)] = Field(0.002, description="of the change, the sum of its absolute values (λ)")
+    size_weight: Annotated[Number, Field(ge=0)] = Field(0.002, description="of the sum of absolute changes (λ)")
     smoothness: Annotated[Number, Field(ge=0)] = Field(0.02, description="weight of the stickers' total variation")
     printability: Annotated[Number, Field(ge=0)] = Field(0.02, description="weight of the non-printability score")
     printable: Annotated[

@@ -23,8 +23,6 @@ from robustcheck.results import AuditReport, DataInfo, GateResult, ModelInfo, Pa
 Facts = tuple[tuple[str, str], ...]
 
 _KNOWLEDGE = {name: words for name, words in KNOWLEDGE.items() if name != "none"}
-    name: words for name, words in KNOWLEDGE.items() if name != "none"
-}  # a patch that was there knows nothing
 
 
 def gate_facts(gate: GateResult) -> Facts:

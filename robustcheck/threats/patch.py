@@ -72,11 +72,7 @@ class Placing:
         Raises:
             EvaluationError: at its largest it is longer than the image's shorter side.
         """
-        if self.size.pixels is not None:
-            side = float(self.size.pixels)
-        else:
-            assert self.size.area is not None
-            side = sqrt(float(self.size.area) * height * width * (4 / pi if self.outline == "circle" else 1))
+        side = self.nominal(height, width)
         largest = side * (1 + self.scale)
         if largest > min(height, width) + 1e-6:
             raise EvaluationError(
@@ -84,6 +80,13 @@ class Placing:
                 f"{height}×{width} (height × width) has no room for it; give a smaller size or scale"
             )
         return side
+
+    def nominal(self, height: int, width: int) -> float:
+        """The side that its size means on an image of so many pixels, whether or not there is room for it."""
+        if self.size.pixels is not None:
+            return float(self.size.pixels)
+        assert self.size.area is not None
+        return sqrt(float(self.size.area) * height * width * (4 / pi if self.outline == "circle" else 1))
 
     def draw(self, uniform: torch.Tensor, height: int, width: int, keep_out: torch.Tensor | None = None) -> Placements:
         """Placements of N patches, whole on the image, evenly among those that there are.
