@@ -60,18 +60,21 @@ class Judge:
     keep: Callable[[int, np.ndarray], tuple[str | None, str]]  # writes the turned image at a place: its file and digest
     batch: int  # images that are looked at together
     device: torch.device
+    progress: Callable[[int, int], None]  # images judged, of
     surrogates: Surrogates | None = None
 
     def judge(self, textures: Textures) -> Judgement:
         """What these patches do."""
-        judgement = Judgement()
+        judgement, done = Judgement(), 0
         for group in by_shape([self.pool.shape(number) for number in range(len(self.pool))]):
             for start in range(0, len(group), self.batch):
                 standing = group[start : start + self.batch]
+                done += len(standing)
                 for attempt in range(self.places):
                     if standing:
                         self._try(textures, standing, attempt, judgement)
                         standing = [number for number in standing if number not in judgement.turned]
+                self.progress(done, len(self.pool))
         return judgement
 
     def _try(self, textures: Textures, numbers: list[int], attempt: int, judgement: Judgement) -> None:

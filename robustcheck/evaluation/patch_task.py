@@ -131,5 +131,6 @@ class PatchTask:
             keep=keep,
             batch=max(1, candidate.chunks.limit // look.at_once),
             device=self.device,
+            progress=self.setting.progress,
             surrogates=surrogates,
         )

@@ -1,0 +1,125 @@
+"""Confidence intervals of what gates measure.
+
+Rates have Clopper-Pearson's exact interval, or Wilson's on request. What is made of several rates (their mean, or a
+difference) has the interval that follows from theirs, each at a level so high that together they fail no more often than
+they may (Bonferroni). The area under an ROC curve has DeLong's, on the scale of its logit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import sqrt
+from typing import Literal
+
+import numpy as np
+from scipy.special import betaincinv, expit, logit, ndtri  # scipy.stats takes a second to import
+
+from robustcheck.results import Metric
+
+Kind = Literal["clopper-pearson", "wilson"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intervals:
+    """Two-sided intervals at a level of confidence."""
+
+    confidence: float = 0.95
+    kind: Kind = "clopper-pearson"
+
+    def rate(self, hits: np.ndarray) -> Metric:
+        """Share of true values (N,); undefined (value None) for none."""
+        successes, samples = int(hits.sum()), len(hits)
+        if not samples:
+            return Metric(value=None, samples=0, successes=0, confidence=self.confidence)
+        low, high = self._ends(successes, samples)
+        return Metric(
+            value=successes / samples,
+            low=low,
+            high=high,
+            successes=successes,
+            samples=samples,
+            confidence=self.confidence,
+        )
+
+    def mean(self, groups: Sequence[np.ndarray], *, samples: int) -> Metric:
+        """Mean of the shares of true values of several groups; undefined without any."""
+        if not groups:
+            return Metric(value=None, samples=samples, confidence=self.confidence)
+        # Fractions: a value that meets a bound exactly must not miss it by a rounding error.
+        shares = [Fraction(int(group.sum()), len(group)) for group in groups]
+        each = [self._together(len(groups))._ends(int(group.sum()), len(group)) for group in groups]
+        return Metric(
+            value=float(sum(shares) / len(shares)),
+            low=sum(low for low, _ in each) / len(each),
+            high=sum(high for _, high in each) / len(each),
+            samples=samples,
+            confidence=self.confidence,
+        )
+
+    def difference(self, rate: Metric, less: Metric) -> Metric:
+        """One rate less another; undefined if one of them is."""
+        if not rate.samples or not less.samples:
+            return Metric(value=None, samples=rate.samples, confidence=self.confidence)
+        counts = [(one.successes or 0, one.samples) for one in (rate, less)]
+        own, other = (Fraction(*count) for count in counts)
+        (low, high), (least, most) = (self._together(2)._ends(*count) for count in counts)
+        return Metric(
+            value=float(own - other), low=low - most, high=high - least, samples=rate.samples, confidence=self.confidence
+        )
+
+    def auroc(self, scores: np.ndarray, positive: np.ndarray) -> Metric:
+        """Share of (positive, negative) pairs that the score orders rightly, ties counted half (Mann-Whitney).
+
+        Its variance is DeLong, DeLong, Clarke-Pearson's (1988, Biometrics 44). Where all pairs are ordered alike there is
+        none, and the interval is the exact one of as many pairs as share no sample.
+
+        Args:
+            scores: (N,).
+            positive: (N,) bool.
+        """
+        positives, negatives = int(positive.sum()), int((~positive).sum())
+        undefined = Metric(value=None, samples=len(scores), confidence=self.confidence)
+        if not positives or not negatives:
+            return undefined
+        ranks = _twice_mean_ranks(scores)
+        twice_pairs = int(ranks[positive].sum()) - positives * (positives + 1)
+        area = Fraction(twice_pairs, 2 * positives * negatives)
+        # Of each sample, the share of those of the other kind that it is ordered rightly against.
+        of_positives = (ranks[positive] - _twice_mean_ranks(scores[positive])) / (2 * negatives)
+        of_negatives = 1 - (ranks[~positive] - _twice_mean_ranks(scores[~positive])) / (2 * positives)
+        low, high = self._around(float(area), of_positives, of_negatives)
+        return replace(undefined, value=float(area), low=low, high=high)
+
+    def _around(self, area: float, *shares: np.ndarray) -> tuple[float, float]:
+        fewest = min(map(len, shares))
+        variance = sum(float(share.var(ddof=1)) / len(share) if len(share) > 1 else 0.25 for share in shares)
+        if not 0 < area < 1 or variance == 0:
+            certain = ((1 - self.confidence) / 2) ** (1 / fewest)
+            return (certain if area == 1 else 0.0), (1 - certain if area == 0 else 1.0)
+        reach = float(ndtri((1 + self.confidence) / 2)) * sqrt(variance) / (area * (1 - area))
+        middle = float(logit(area))
+        return float(expit(middle - reach)), float(expit(middle + reach))
+
+    def _ends(self, successes: int, samples: int) -> tuple[float, float]:
+        tail, misses = (1 - self.confidence) / 2, samples - successes
+        if self.kind == "wilson":
+            z = float(ndtri(1 - tail))
+            share, unit = successes / samples, z * z / samples
+            middle = (share + unit / 2) / (1 + unit)
+            reach = z * sqrt(share * (1 - share) / samples + unit / samples / 4) / (1 + unit)
+            return max(0.0, middle - reach) if successes else 0.0, min(1.0, middle + reach) if misses else 1.0
+        low = float(betaincinv(successes, misses + 1, tail)) if successes else 0.0
+        high = float(betaincinv(successes + 1, misses, 1 - tail)) if misses else 1.0
+        return low, high
+
+    def _together(self, count: int) -> Intervals:
+        """Intervals that all hold together with this confidence."""
+        return replace(self, confidence=1 - (1 - self.confidence) / count)
+
+
+def _twice_mean_ranks(scores: np.ndarray) -> np.ndarray:
+    """Twice the rank (N,) of each score, from 1 on; equal ones share their mean, so it is a whole number."""
+    _, group, sizes = np.unique(scores, return_inverse=True, return_counts=True)
+    return np.asarray((2 * np.cumsum(sizes) - (sizes - 1))[group])
