@@ -88,7 +88,7 @@ def validate(policy: Path) -> None:
     loaded = _load(policy)
     click.echo(f"{policy}: {len(loaded.gates)} gate{'s' if len(loaded.gates) != 1 else ''}")
     for gate in loaded.gates:
-        attack = gate.attack.name if gate.attack else "no attack"
+        attack = str(gate.attack.name) if gate.attack else "no attack"
         attack += f" at {gate.epsilon.text}" if gate.epsilon else f" of {gate.size.text}" if gate.size else ""
         bounds = ", ".join(f"{bound.metric} {bound}" for bound in gate.bounds)
         click.echo(f"  {gate.id}: {attack}; requires {bounds}")

@@ -96,9 +96,9 @@ class GateItem(pytest.Item):
     answer: dict[str, Any] | None = None  # builtins: it crosses processes on the test's report
 
     def runtest(self) -> None:
-        """Evaluate the gate; anything but a pass fails the test."""
+        """Evaluate the gate; anything but a pass fails the test, or skips it where the policy allows that."""
         from robustcheck.report.junit import gate_properties
-        from robustcheck.report.summary import gate_text
+        from robustcheck.report.summary import gate_text, verdict_sentence
         from robustcheck.results import Answer
 
         plugin = self.config.pluginmanager.getplugin("robustcheck-gates")
@@ -106,6 +106,8 @@ class GateItem(pytest.Item):
         answer: Answer = plugin.evaluate(self)
         self.answer = answer.to_builtins()
         self.user_properties += gate_properties(answer.gate)
+        if answer.gate.verdict == "inconclusive" and plugin.allows_inconclusive(self):
+            pytest.skip(f"inconclusive, which the policy allows: {verdict_sentence(answer.gate)}")
         if answer.gate.verdict != "pass":
             raise GateNotPassedError(gate_text(answer.gate))
 
@@ -207,6 +209,11 @@ class GatePlugin:
         finally:
             if self._line:
                 self._line.clear()
+
+    def allows_inconclusive(self, item: GateItem) -> bool:
+        """Whether its policy lets inconclusive gates through."""
+        decision = self._policies[item.path.resolve()].decision
+        return bool(decision.inconclusive == "allow")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:

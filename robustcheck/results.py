@@ -31,10 +31,11 @@ class Metric:
     """A metric measured under a gate's attack, with its confidence interval."""
 
     value: float | None  # None where it is undefined, e.g. sensitivity without a positive sample
-    low: float | None = None  # 95 % interval; None where none is computed
+    low: float | None = None  # of its interval; None where none is computed
     high: float | None = None
     successes: int | None = None  # of `samples`, for metrics that are rates
     samples: int
+    confidence: float = 0.95  # of the interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class Requirement:
 
     metric: str
     bound: str  # ">= 0.7" or "<= 0.2"
-    met: bool | None  # None if the metric is undefined
+    met: bool | None  # None if the metric is undefined, or its interval does not decide
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,6 +280,9 @@ class AuditReport:
     environment: dict[str, str] = field(default_factory=dict)
     seed: int = 0
     decision: str = "estimate"
+    confidence: float = 0.95  # of all intervals
+    interval: str = "clopper-pearson"  # of rates
+    inconclusive: Literal["fail", "allow"] = "fail"  # what a gate that its interval does not decide means for the build
     evidence: str = "shared"
     started: str = ""  # ISO 8601, UTC
     seconds: float = 0.0
@@ -327,11 +331,18 @@ class Answer:
         return _answer_adapter().validate_python(value)
 
 
-def overall(verdicts: Sequence[Verdict], *, interrupted: bool = False) -> Verdict:
-    """The verdict of a report from those of its gates; nothing evaluated, or not to the end, is an `error`."""
+def overall(verdicts: Sequence[Verdict], *, interrupted: bool = False, allow: bool = False) -> Verdict:
+    """The verdict of a report from those of its gates; nothing evaluated, or not to the end, is an `error`.
+
+    Args:
+        verdicts: of the gates that were evaluated.
+        interrupted: not all were that should have been.
+        allow: inconclusive gates stand in nobody's way.
+    """
     if interrupted or not verdicts:
         return "error"
-    return min(verdicts, key=VERDICTS_BY_WEIGHT.index)
+    heaviest = min(verdicts, key=VERDICTS_BY_WEIGHT.index)
+    return "pass" if allow and heaviest == "inconclusive" else heaviest
 
 
 @cache

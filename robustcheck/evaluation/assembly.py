@@ -20,15 +20,21 @@ def assemble(
     interrupted: bool = False,
 ) -> AuditReport:
     """The report on a policy from the results of its gates, in the policy's order."""
+    decision = policy.decision
     gates = tuple(results[gate.id] for gate in policy.gates if gate.id in results)
     return AuditReport(
-        verdict=overall([gate.verdict for gate in gates], interrupted=interrupted),
+        verdict=overall(
+            [gate.verdict for gate in gates], interrupted=interrupted, allow=decision.inconclusive == "allow"
+        ),
         policy=PolicyInfo(path=policy.shown_path, name=policy.name, sha256=policy.sha256),
         model=model,
         data=data,
         environment=dict(environment),
         seed=policy.seed,
-        decision=policy.decision,
+        decision=decision.rule,
+        confidence=decision.confidence,
+        interval=decision.interval,
+        inconclusive=decision.inconclusive,
         evidence=policy.evidence,
         started=started.astimezone(UTC).isoformat(timespec="seconds"),
         seconds=round((datetime.now(UTC) - started).total_seconds(), 3),

@@ -10,7 +10,7 @@ import numpy as np
 
 from robustcheck.evaluation.findings import blind_spots, findings
 from robustcheck.evaluation.ledger import Entry
-from robustcheck.evaluation.metrics import measure, rate, with_controls
+from robustcheck.evaluation.metrics import measure, with_controls
 from robustcheck.evaluation.outcomes import outcomes, readings, undefined
 from robustcheck.evaluation.searching import Found
 from robustcheck.evaluation.setting import Setting
@@ -70,12 +70,15 @@ class Conclusion:
         """Measured and judged."""
         gate, setting = self.gate, self.setting
         assert gate.attack is not None
-        metrics = with_controls(self._measured(self.broken), self.controls)
-        requirements = require(gate.bounds, metrics)
+        metrics = self._measured(self.broken)
+        requirements = require(gate.bounds, metrics, setting.rule)
         blind = blind_spots(self.attacked, self.broken, self.found)
-        turned = rate(np.array([sample in self.found.trace.turned for sample in sorted(self.found.searched)], bool))
-        stand_ins = tuple(as_reported(one, setting.labels, setting.decisions, turned) for one in self.surrogates)
-        verdict, error = judge(requirements), None
+        turned = np.array([sample in self.found.trace.turned for sample in sorted(self.found.searched)], bool)
+        stand_ins = tuple(
+            as_reported(one, setting.labels, setting.decisions, setting.intervals.rate(turned), setting.intervals)
+            for one in self.surrogates
+        )
+        verdict, error = judge(requirements, metrics), None
         if not self.goal.applies(setting.labels[self.judged]).any():
             verdict, error = "error", _nothing_to_attack(gate)
         elif verdict == "error":
@@ -106,12 +109,13 @@ class Conclusion:
     def _measured(self, broken: dict[int, Entry]) -> dict[str, Metric]:
         worth = np.zeros(len(self.setting.labels), bool)
         worth[self.attacked] = True
-        return measure(readings(self.setting, broken, self.scores).at(self.judged), attacked=worth[self.judged])
+        read, intervals = readings(self.setting, broken, self.scores).at(self.judged), self.setting.intervals
+        return with_controls(measure(read, attacked=worth[self.judged], intervals=intervals), self.controls, intervals)
 
     def _passes_without(self, blind: set[int]) -> bool:
         """Whether the gate would pass if every sample that the attack could not search were broken."""
-        metrics = with_controls(self._measured(self.broken | dict.fromkeys(blind, _LOST)), self.controls)
-        return judge(require(self.gate.bounds, metrics)) == "pass"
+        metrics = self._measured(self.broken | dict.fromkeys(blind, _LOST))
+        return judge(require(self.gate.bounds, metrics, self.setting.rule), metrics) == "pass"
 
 
 def _nothing_to_attack(gate: Gate) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from robustcheck.attacks.draws import Draws, key
+from robustcheck.evaluation.intervals import Intervals
 from robustcheck.evaluation.looking import Look
-from robustcheck.evaluation.metrics import rate
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models.loading import as_shares, by_shape
 from robustcheck.policy import Gate, RP2Spec
@@ -33,15 +33,20 @@ def seen_unattacked(
             wanted.update(zip(chunk, seen.wanted.tolist(), strict=True))
             if seen.cells is not None:
                 cells.update(zip(chunk, seen.cells.cpu().numpy(), strict=True))
-    success = rate(np.array([wanted[sample] for sample in samples], dtype=bool))
+    success = setting.intervals.rate(np.array([wanted[sample] for sample in samples], dtype=bool))
     grid = np.stack([cells[sample] for sample in samples]) if cells else None
     return Control(name="no attack", success=success), grid
 
 
-def grid_of(spec: RP2Spec, attacked: np.ndarray, unattacked: np.ndarray) -> tuple[Cell, ...]:
+def grid_of(spec: RP2Spec, attacked: np.ndarray, unattacked: np.ndarray, intervals: Intervals) -> tuple[Cell, ...]:
     """The table of distances by angles from what was read on each cell, (N, L) both."""
     places = [(distance, angle) for distance in spec.distances for angle in spec.angles]
     return tuple(
-        Cell(distance=distance, angle=angle, success=rate(attacked[:, cell]), control=rate(unattacked[:, cell]))
+        Cell(
+            distance=distance,
+            angle=angle,
+            success=intervals.rate(attacked[:, cell]),
+            control=intervals.rate(unattacked[:, cell]),
+        )
         for cell, (distance, angle) in enumerate(places)
     )

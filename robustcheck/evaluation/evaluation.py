@@ -17,6 +17,7 @@ from robustcheck.errors import EvaluationError, MissingExtra
 from robustcheck.evaluation.environment import environment
 from robustcheck.evaluation.evidence import Evidence
 from robustcheck.evaluation.gates import run_gate
+from robustcheck.evaluation.intervals import Intervals
 from robustcheck.evaluation.ledger import Ledger
 from robustcheck.evaluation.lessons import train_split
 from robustcheck.evaluation.setting import Setting
@@ -172,6 +173,8 @@ class Evaluation:
             decisions=candidate.head.decide(logits),
             scores=candidate.head.positive_probability(logits),
             seed=policy.seed,
+            rule=policy.decision.rule,
+            intervals=Intervals(confidence=policy.decision.confidence, kind=policy.decision.interval),
             ledger=Ledger(),
             starts=Starts(sum(prod(samples.shape_of(index)) for index in range(len(samples)))),
             evidence=self._evidence,

@@ -87,14 +87,16 @@ def _controls(
     control, grid = seen_unattacked(gate, setting, search.look, attacked)
     if grid is None or not isinstance(gate.attack, RP2Spec):
         return (control,), ()
-    return (control,), grid_of(gate.attack, np.stack([found.trace.cells[sample] for sample in attacked]), grid)
+    return (control,), grid_of(
+        gate.attack, np.stack([found.trace.cells[sample] for sample in attacked]), grid, setting.intervals
+    )
 
 
 def _unattacked(gate: Gate, setting: Setting) -> GateResult:
     scores = most_adverse(setting, [], {})
-    metrics = measure(readings(setting, {}, scores), attacked=None)
-    requirements = require(gate.bounds, metrics)
-    verdict = judge(requirements)
+    metrics = measure(readings(setting, {}, scores), attacked=None, intervals=setting.intervals)
+    requirements = require(gate.bounds, metrics, setting.rule)
+    verdict = judge(requirements, metrics)
     return GateResult(
         id=gate.id,
         attack=None,

@@ -1,8 +1,8 @@
 """Confidence intervals of what gates measure.
 
 Rates have Clopper-Pearson's exact interval, or Wilson's on request. What is made of several rates (their mean, or a
-difference) has the interval that follows from theirs, each at a level so high that together they fail no more often than
-they may (Bonferroni). The area under an ROC curve has DeLong's, on the scale of its logit.
+difference) has the interval that follows from theirs, each at a level so high that together they fail no more often
+than they may (Bonferroni). What the area under an ROC curve has is said at `auroc`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from math import sqrt
 from typing import Literal
 
 import numpy as np
-from scipy.special import betaincinv, expit, logit, ndtri  # scipy.stats takes a second to import
+from scipy.special import betaincinv, expit, logit, ndtri, stdtrit  # scipy.stats takes a second to import
 
 from robustcheck.results import Metric
 
@@ -66,14 +66,20 @@ class Intervals:
         own, other = (Fraction(*count) for count in counts)
         (low, high), (least, most) = (self._together(2)._ends(*count) for count in counts)
         return Metric(
-            value=float(own - other), low=low - most, high=high - least, samples=rate.samples, confidence=self.confidence
+            value=float(own - other),
+            low=low - most,
+            high=high - least,
+            samples=rate.samples,
+            confidence=self.confidence,
         )
 
     def auroc(self, scores: np.ndarray, positive: np.ndarray) -> Metric:
         """Share of (positive, negative) pairs that the score orders rightly, ties counted half (Mann-Whitney).
 
-        Its variance is DeLong, DeLong, Clarke-Pearson's (1988, Biometrics 44). Where all pairs are ordered alike there is
-        none, and the interval is the exact one of as many pairs as share no sample.
+        The interval is one on the scale of the logit, with Student's quantile for the smaller class and the larger of
+        two variances: DeLong, DeLong, Clarke-Pearson's (1988, Biometrics 44), which covers less than it says where
+        samples are few and the area is near 1, and Hanley, McNeil's (1982, Radiology 143). Where all pairs are ordered
+        alike it is the exact one of as many pairs as share no sample.
 
         Args:
             scores: (N,).
@@ -94,11 +100,15 @@ class Intervals:
 
     def _around(self, area: float, *shares: np.ndarray) -> tuple[float, float]:
         fewest = min(map(len, shares))
-        variance = sum(float(share.var(ddof=1)) / len(share) if len(share) > 1 else 0.25 for share in shares)
-        if not 0 < area < 1 or variance == 0:
+        if not 0 < area < 1:
             certain = ((1 - self.confidence) / 2) ** (1 / fewest)
             return (certain if area == 1 else 0.0), (1 - certain if area == 0 else 1.0)
-        reach = float(ndtri((1 + self.confidence) / 2)) * sqrt(variance) / (area * (1 - area))
+        if fewest == 1:
+            return 0.0, 1.0
+        variance = max(
+            sum(float(share.var(ddof=1)) / len(share) for share in shares), _variance(area, *map(len, shares))
+        )
+        reach = float(stdtrit(fewest - 1, (1 + self.confidence) / 2)) * sqrt(variance) / (area * (1 - area))
         middle = float(logit(area))
         return float(expit(middle - reach)), float(expit(middle + reach))
 
@@ -117,6 +127,13 @@ class Intervals:
     def _together(self, count: int) -> Intervals:
         """Intervals that all hold together with this confidence."""
         return replace(self, confidence=1 - (1 - self.confidence) / count)
+
+
+def _variance(area: float, positives: int, negatives: int) -> float:
+    """Of an ROC area if scores are distributed exponentially (Hanley, McNeil 1982), in Newcombe's form."""
+    others = (positives + negatives) / 2 - 1
+    alike = 1 + others * (1 - area) / (2 - area) + others * area / (1 + area)
+    return area * (1 - area) * alike / (positives * negatives)
 
 
 def _twice_mean_ranks(scores: np.ndarray) -> np.ndarray:

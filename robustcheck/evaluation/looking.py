@@ -6,7 +6,7 @@ judged on looks that no search has had: each proposal of a sample on its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from robustcheck.policy import Gate, RP2Spec
 from robustcheck.threats import Goal
 from robustcheck.threats.viewing import NUMBERS, Conditions, Looks, cells, repeated, see
 
-_SEARCHING, _JUDGING, _GRAIN = 1, 2, 3  # draws of a row are for one purpose each
+_SEARCHING, _JUDGING, _CONFIRMING, _GRAIN = 1, 2, 3, 4  # draws of a row are for one purpose each
 _BLOCK = 20  # looks at an image, after which it is asked whether the others can still matter
 _TOLERANCE = 1e-9  # of a count: .9 of 100 is 90
 
@@ -33,6 +33,17 @@ class Seen:
     score: torch.Tensor | None  # (N,) probability of the positive label, the mean over looks
     share: torch.Tensor | None = None  # (N,) of the looks, read as the adversary wants
     cells: torch.Tensor | None = None  # (N, L) bool: each look of a grid
+
+    def updated(self, rows: torch.Tensor, again: Seen) -> Seen:
+        """What was seen of these rows (M,) a second time stands for the first."""
+        score, share = self.score, self.share
+        return replace(
+            self,
+            decision=self.decision.index_copy(0, rows, again.decision),
+            wanted=self.wanted.index_copy(0, rows, again.wanted),
+            score=None if score is None or again.score is None else score.index_copy(0, rows, again.score),
+            share=None if share is None or again.share is None else share.index_copy(0, rows, again.share),
+        )
 
 
 class Look(Protocol):
@@ -71,7 +82,11 @@ class Once:
 
 @dataclass(frozen=True, kw_only=True)
 class Fresh:
-    """Under conditions, each look drawn anew; what a camera sees is stored at the images' own depth."""
+    """Under conditions, each look drawn anew; what a camera sees is stored at the images' own depth.
+
+    What holds is looked at once more, by as many others: a search proposes until something holds, and some of that held
+    by chance. What is told of it comes from the second time.
+    """
 
     candidate: Candidate
     goal: Goal
@@ -90,15 +105,24 @@ class Fresh:
         return max(1, ceil(spec.holds_on * spec.judged_on - _TOLERANCE))
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, draws: Draws, at: torch.Tensor) -> Seen:
+        """Twice as many looks as the policy says, or until too few of those to come could hold."""
+        first = self.look(images, labels, draws.apart(_JUDGING), at)
+        held = first.wanted.nonzero().flatten()
+        if not len(held):
+            return first
+        others = Draws(keys=draws.keys[held]).apart(_CONFIRMING)
+        return first.updated(held, self.look(images[held], labels[held], others, at[held]))
+
+    def look(self, images: torch.Tensor, labels: torch.Tensor, draws: Draws, at: torch.Tensor) -> Seen:
         """As many looks as the policy says, or until too few of those to come could hold."""
         total = self.conditions.spec.judged_on
-        numbers = _numbers(draws.apart(_JUDGING), total, at)
+        numbers = _numbers(draws, total, at)
         rows = torch.arange(len(images), device=images.device)
         tally = _Tally.of(len(images), images.device)
         for start in range(0, total, _BLOCK):
             size = min(_BLOCK, total - start)
             looks = self.conditions.draw(numbers[rows, start : start + size].flatten(0, 1))
-            grain = _grain(self.conditions, draws.apart(_JUDGING), rows, images, size, at[rows] * total + start)
+            grain = _grain(self.conditions, draws, rows, images, size, at[rows] * total + start)
             tally.add(
                 rows, *_read(self.candidate, self.goal, self.maximum, images[rows], labels[rows], looks, grain, size)
             )

@@ -1,18 +1,15 @@
-"""Metrics of decisions and scores, with their intervals."""
+"""Metrics of decisions and scores."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
-from scipy.special import betaincinv  # scipy.stats takes a second to import
 
+from robustcheck.evaluation.intervals import Intervals
 from robustcheck.models.head import NO_ANSWER
 from robustcheck.results import Control, Metric
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,79 +52,49 @@ class Readings:
         return read[has], (~read & answered)[~has]
 
 
-def measure(readings: Readings, *, attacked: np.ndarray | None) -> dict[str, Metric]:
+def measure(readings: Readings, *, attacked: np.ndarray | None, intervals: Intervals) -> dict[str, Metric]:
     """Every metric that these readings define.
 
     Args:
         readings: of N samples.
         attacked: which of them (N,) the adversary was after; None without an attack.
+        intervals: that they have.
     """
     right = readings.after == readings.labels
-    metrics = {"accuracy": rate(right), "balanced_accuracy": _balanced(readings)}
+    metrics = {
+        "accuracy": intervals.rate(right),
+        "balanced_accuracy": intervals.mean(_of_each_label(readings), samples=len(right)),
+    }
     if readings.positive is not None:
         found, spared = readings.hits(readings.positive)
-        metrics["sensitivity"], metrics["specificity"] = rate(found), rate(spared)
+        metrics["sensitivity"], metrics["specificity"] = intervals.rate(found), intervals.rate(spared)
         if readings.scores is not None:
-            metrics["auroc"] = _auroc(readings.scores, readings.positives)
+            metrics["auroc"] = intervals.auroc(readings.scores, readings.positives)
     if attacked is not None:
         # Only a counterexample changes what a sample is read as.
-        metrics["attack_success"] = rate((readings.after != readings.before)[attacked])
+        metrics["attack_success"] = intervals.rate((readings.after != readings.before)[attacked])
     return metrics
 
 
-def with_controls(metrics: dict[str, Metric], controls: Sequence[Control]) -> dict[str, Metric]:
+def with_controls(metrics: dict[str, Metric], controls: Sequence[Control], intervals: Intervals) -> dict[str, Metric]:
     """Metrics, and what of the attack's success the controls do not explain."""
-    attack, known = metrics["attack_success"], [one.success for one in controls if one.success.value is not None]
+    known = [one.success for one in controls if one.success.value is not None]
     if not known:
         return metrics
     control = max(known, key=lambda success: success.value or 0.0)
-    excess = None
-    if attack.value is not None and control.value is not None:
-        own, other = (Fraction(one.successes or 0, one.samples) for one in (attack, control))
-        excess = float(own - other)
-    return metrics | {"control_success": control, "excess_success": Metric(value=excess, samples=attack.samples)}
+    excess = intervals.difference(metrics["attack_success"], control)
+    return metrics | {"control_success": control, "excess_success": excess}
 
 
-def rate(hits: np.ndarray) -> Metric:
-    """Share of true values with its Clopper-Pearson interval, by quantiles of the beta distribution.
-
-    Undefined (value None) for no values.
-    """
-    successes, samples = int(hits.sum()), len(hits)
-    if not samples:
-        return Metric(value=None, samples=0, successes=0)
-    tail, misses = (1 - CONFIDENCE) / 2, samples - successes
-    return Metric(
-        value=successes / samples,
-        low=float(betaincinv(successes, misses + 1, tail)) if successes else 0.0,
-        high=float(betaincinv(successes + 1, misses, 1 - tail)) if misses else 1.0,
-        successes=successes,
-        samples=samples,
-    )
-
-
-def _balanced(readings: Readings) -> Metric:
-    """Mean over the labels of the share that is right; of findings, over sensitivities and specificities.
+def _of_each_label(readings: Readings) -> list[np.ndarray]:
+    """Which samples are right, a label each; of findings, those that have one and those that have it not.
 
     Findings that all samples have, or none, are left out.
     """
     labels, groups = readings.labels, list[np.ndarray]()
     if readings.findings is None:
-        groups = [(readings.after == labels)[labels == label] for label in np.unique(labels)]
-    for finding in range(readings.findings or 0):
+        return [(readings.after == labels)[labels == label] for label in np.unique(labels)]
+    for finding in range(readings.findings):
         both = readings.hits(finding)
         groups += both if all(map(len, both)) else ()
-    # Fractions: a value that meets a bound exactly must not miss it by a rounding error.
-    shares = [Fraction(int(group.sum()), len(group)) for group in groups]
-    return Metric(value=float(sum(shares) / len(shares)) if shares else None, samples=len(labels))
-
-
-def _auroc(scores: np.ndarray, positive: np.ndarray) -> Metric:
-    """Share of (positive, negative) pairs that the score orders rightly, ties counted half (Mann-Whitney)."""
-    positives, negatives = int(positive.sum()), int((~positive).sum())
-    if not positives or not negatives:
-        return Metric(value=None, samples=len(scores))
-    _, group, sizes = np.unique(scores, return_inverse=True, return_counts=True)
-    twice_mean_rank = 2 * np.cumsum(sizes) - (sizes - 1)  # of each group of equal scores; whole numbers
-    twice_pairs = int(twice_mean_rank[group][positive].sum()) - positives * (positives + 1)
-    return Metric(value=float(Fraction(twice_pairs, 2 * positives * negatives)), samples=len(scores))
+    return groups

@@ -13,7 +13,6 @@ from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.conclusion import Account, Conclusion
 from robustcheck.evaluation.ledger import Entry
 from robustcheck.evaluation.loop import Trace
-from robustcheck.evaluation.metrics import rate
 from robustcheck.evaluation.outcomes import goal_of, keep_examples, most_adverse
 from robustcheck.evaluation.patch_judging import Judgement, Textures, constant, forgotten
 from robustcheck.evaluation.patch_making import Made, make
@@ -105,7 +104,10 @@ def _controls(task: PatchTask) -> tuple[Control, ...]:
     if (pieces := _pieces(task)) is not None:
         found.insert(0, ("natural patch", judge.judge(pieces)))
     places = np.arange(len(task.attacked))
-    return tuple(Control(name=name, success=rate(np.isin(places, list(one.turned)))) for name, one in found)
+    return tuple(
+        Control(name=name, success=task.setting.intervals.rate(np.isin(places, list(one.turned))))
+        for name, one in found
+    )
 
 
 def _pieces(task: PatchTask) -> Textures | None:

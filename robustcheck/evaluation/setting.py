@@ -10,9 +10,11 @@ import torch
 
 from robustcheck.data import Samples
 from robustcheck.evaluation.evidence import Evidence
+from robustcheck.evaluation.intervals import Intervals
 from robustcheck.evaluation.ledger import Ledger
 from robustcheck.evaluation.starts import Starts
 from robustcheck.evaluation.surrogates import LoadedSurrogate
+from robustcheck.evaluation.verdicts import Rule
 from robustcheck.models import Candidate
 from robustcheck.policy import SurrogatesEntry
 
@@ -28,6 +30,8 @@ class Setting:
     decisions: torch.Tensor  # (N,) of the candidate on the clean images
     scores: torch.Tensor | None  # (N,) clean probability of the positive label
     seed: int
+    rule: Rule  # how metrics are judged
+    intervals: Intervals
     ledger: Ledger
     starts: Starts
     evidence: Evidence

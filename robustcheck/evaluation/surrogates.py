@@ -19,9 +19,9 @@ import torch
 from robustcheck.data import Samples
 from robustcheck.errors import CandidateError, DataError, EvaluationError
 from robustcheck.evaluation.environment import environment
+from robustcheck.evaluation.intervals import Intervals
 from robustcheck.evaluation.kept import kept
 from robustcheck.evaluation.lessons import Lessons, lessons, train_split
-from robustcheck.evaluation.metrics import rate
 from robustcheck.importing import own_sources
 from robustcheck.models import Candidate, load_candidate, training
 from robustcheck.policy import DataSpec, ModelSpec, SurrogatesEntry, SurrogateSpec, TrainSpec
@@ -40,7 +40,13 @@ class LoadedSurrogate:
     trained: str | None  # how, if it was trained here
 
 
-def as_reported(surrogate: LoadedSurrogate, labels: torch.Tensor, decisions: torch.Tensor, turned: Metric) -> Surrogate:
+def as_reported(
+    surrogate: LoadedSurrogate,
+    labels: torch.Tensor,
+    decisions: torch.Tensor,
+    turned: Metric,
+    intervals: Intervals,
+) -> Surrogate:
     """How good a stand-in it is.
 
     Args:
@@ -48,6 +54,7 @@ def as_reported(surrogate: LoadedSurrogate, labels: torch.Tensor, decisions: tor
         labels: (N,) true readings of those.
         decisions: (N,) the candidate's.
         turned: share of the attacked samples that the attack turned on the surrogates themselves.
+        intervals: of its rates.
     """
     own = surrogate.candidate.head.decide(surrogate.logits)
     return Surrogate(
@@ -55,8 +62,8 @@ def as_reported(surrogate: LoadedSurrogate, labels: torch.Tensor, decisions: tor
         format=surrogate.candidate.info.format,
         sha256=surrogate.candidate.info.sha256,
         trained=surrogate.trained,
-        accuracy=rate((own == labels).numpy()),
-        agreement=rate((own == decisions).numpy()),
+        accuracy=intervals.rate((own == labels).numpy()),
+        agreement=intervals.rate((own == decisions).numpy()),
         turned=turned,
     )
 

@@ -24,7 +24,7 @@ from robustcheck.policy.query_specs import (
     RaySSpec,
     SquareSpec,
 )
-from robustcheck.policy.schema import DataSpec, PolicyFile
+from robustcheck.policy.schema import DataSpec, DecisionSpec, PolicyFile
 from robustcheck.policy.sizes import Size
 from robustcheck.policy.transfer_spec import SurrogatesEntry, SurrogateSpec, TrainSpec, TransferSpec
 from robustcheck.policy.viewing_spec import ConditionsSpec
@@ -38,6 +38,7 @@ __all__ = [
     "Box",
     "ConditionsSpec",
     "DataSpec",
+    "DecisionSpec",
     "EnsembleSpec",
     "FGSMSpec",
     "FMNSpec",

@@ -44,6 +44,12 @@ class Bound:
         """Whether a measured value meets the bound; meeting it exactly is enough."""
         return measured >= self.value if self.at_least else measured <= self.value
 
+    def decided_by(self, low: float, high: float) -> bool | None:
+        """Whether a whole interval meets the bound; None if the bound lies inside it."""
+        if self.at_least:
+            return True if low >= self.value else False if high < self.value else None
+        return True if high <= self.value else False if low > self.value else None
+
     @classmethod
     def parse(cls, metric: str, value: object) -> Bound:
         """Read one requirement.

@@ -21,7 +21,7 @@ from robustcheck.policy.model_spec import ModelSpec
 from robustcheck.policy.patch_specs import PatchSpec
 from robustcheck.policy.quantities import Quantity
 from robustcheck.policy.query_specs import NoiseSpec, PartialInformationSpec
-from robustcheck.policy.schema import DataSpec, GateSpec, PolicyFile
+from robustcheck.policy.schema import DataSpec, DecisionSpec, GateSpec, PolicyFile
 from robustcheck.policy.sizes import Size
 from robustcheck.policy.transfer_spec import SurrogatesEntry
 from robustcheck.policy.tree import Mistake, Tree
@@ -103,7 +103,7 @@ class Policy:
     data: DataSpec
     seed: int
     gates: tuple[Gate, ...]
-    decision: str
+    decision: DecisionSpec
     evidence: str
 
     @property
@@ -135,7 +135,7 @@ def load_policy(path: Path | str, *, shown: str | None = None) -> Policy:
             for spec, written in zip(file.gates, tree.data["gates"], strict=True)
             for gate in _expand(spec, listed=any(isinstance(written.get(key), list) for key in ("epsilon", "size")))
         ),
-        decision=file.decision.rule,
+        decision=file.decision,
         evidence=file.evidence,
     )
 

@@ -15,6 +15,7 @@ from robustcheck.policy.bounds import METRICS, Bound
 from robustcheck.policy.fields import (
     BudgetsField,
     Label,
+    Number,
     QueriesField,
     Section,
     SizesField,
@@ -112,8 +113,15 @@ class GateSpec(Section):
 class DecisionSpec(Section):
     """How a measured metric becomes a verdict."""
 
-    rule: Literal["estimate"] = Field(
-        "estimate", description="the point estimate is compared with the bound; the interval is reported"
+    rule: Literal["estimate", "confident"] = Field(
+        "estimate",
+        description="estimate: the point estimate is compared with the bound; confident: the whole interval is, and "
+        "where the bound lies inside of it the gate is inconclusive",
+    )
+    confidence: Annotated[Number, Field(ge=0.5, lt=1)] = Field(0.95, description="of the two-sided intervals")
+    interval: Literal["clopper-pearson", "wilson"] = Field("clopper-pearson", description="which one, of rates")
+    inconclusive: Literal["fail", "allow"] = Field(
+        "fail", description="what an inconclusive gate means for the build; allow: it is skipped"
     )
 
 

@@ -13,6 +13,7 @@ from robustcheck.report.text import (
     NORMS,
     cost_text,
     counts_text,
+    level,
     parameters_text,
     plural,
     seconds,
@@ -80,10 +81,18 @@ def run_facts(report: AuditReport) -> Facts:
         "Started": report.started,
         "Duration": seconds(report.seconds),
         "Seed": str(report.seed),
-        "Decision rule": report.decision,
+        "Decision rule": _decision(report),
         "Evidence between gates": report.evidence,
     }
     return tuple((name, value) for name, value in facts.items() if value)
+
+
+def _decision(report: AuditReport) -> str:
+    intervals = f"{level(report.confidence)} intervals ({report.interval} for rates)"
+    if report.decision != "confident":
+        return f"{report.decision}; {intervals} are reported"
+    allowed = ", which the policy allows" if report.inconclusive == "allow" else ""
+    return f"{report.decision}: {intervals} decide; a bound inside of one leaves its gate inconclusive{allowed}"
 
 
 def model_facts(model: ModelInfo) -> Facts:

@@ -21,7 +21,7 @@ RUN = "[run]"
 def junit_xml(report: AuditReport) -> str:
     """The report as JUnit XML; a report that is not a pass never gives a file without a failure or an error."""
     classname = policy_path(report)
-    cases = [_gate_case(gate, classname, allowed=report.verdict == "pass") for gate in report.gates]
+    cases = [_gate_case(gate, classname, allowed=report.inconclusive == "allow") for gate in report.gates]
     cases += [_not_run_case(gate_id, classname, interrupted=report.interrupted) for gate_id in report.not_run]
     if _needs_run_case(report, cases):
         cases.append(_run_case(report, classname))

@@ -137,7 +137,14 @@ def count_of(metric: Metric) -> str:
 
 def support(metric: Metric) -> str:
     """What a value rests on: `305 of 500; 95 % interval 0.566 to 0.653`."""
-    return f"{count_of(metric)}; 95 % interval {interval(metric)}" if interval(metric) else count_of(metric)
+    if not interval(metric):
+        return count_of(metric)
+    return f"{count_of(metric)}; {level(metric.confidence)} interval {interval(metric)}"
+
+
+def level(confidence: float) -> str:
+    """`95 %`."""
+    return f"{100 * confidence:.6g} %"
 
 
 def metric_text(name: str, metric: Metric) -> str:

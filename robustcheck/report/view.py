@@ -25,6 +25,7 @@ from robustcheck.report.text import (
     counts,
     counts_text,
     interval,
+    level,
     measured_value,
     moment,
     number,
@@ -120,6 +121,7 @@ class GateView:
 
     anchor: str
     gate: GateResult
+    level: str  # of its intervals
     attack: str
     budget: str
     sentence: str
@@ -152,6 +154,7 @@ class ReportView:
     query_plot: Plot | None
     gates: tuple[GateView, ...]
     not_tried: tuple[str, ...]
+    level: str
     run: Facts
     model: Facts
     data: Facts
@@ -183,6 +186,7 @@ def report_view(report: AuditReport, folder: Path | None) -> ReportView:
             for order, gate in enumerate(report.gates, 1)
         ),
         not_tried=tuple(not_tried(report)),
+        level=level(report.confidence),
         run=run_facts(report),
         model=model_facts(report.model) if report.model else (),
         data=data_facts(report.data) if report.data else (),
@@ -213,6 +217,7 @@ def _gate(gate: GateResult, anchor: str, pictures: Gallery, patch: str | None) -
     return GateView(
         anchor=anchor,
         gate=gate,
+        level=level(next((metric.confidence for metric in gate.metrics.values()), 0.95)),
         attack=gate.attack or "no attack",
         budget=budget_text(gate.threat) if gate.threat else "",
         sentence=verdict_sentence(gate),
