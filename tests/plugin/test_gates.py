@@ -289,3 +289,41 @@ def test_a_gate_that_runs_into_a_time_limit_does_not_strike_its_relatives(pytest
     assert result.ret == 1
     verdicts = {gate["id"]: gate["verdict"] for gate in _report(project)["gates"]}
     assert verdicts == {"clean": "pass", "fgsm": "error", "pgd[1/255]": "pass", "pgd[4/255]": "pass"}
+
+
+DOUBTFUL = """
+  - id: clean
+    require: {accuracy: 0.6}
+  - id: pgd
+    attack: {name: pgd, steps: 4}
+    epsilon: 4/255
+    require: {accuracy: 0.4}
+"""
+
+
+@pytest.mark.parametrize(
+    ("decision", "code", "outcomes", "verdict"),
+    [
+        ("{rule: confident}", 1, {"passed": 1, "failed": 1}, "inconclusive"),
+        ("{rule: confident, inconclusive: allow}", 0, {"passed": 1, "skipped": 1}, "pass"),
+    ],
+)
+def test_an_inconclusive_gate_fails_or_is_skipped_as_the_policy_says(
+    pytester, project, plain_or_two, decision, code, outcomes, verdict
+):
+    (project / "policy.yaml").write_text(brightness_policy(DOUBTFUL, extra=f"decision: {decision}"))
+    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", "-rs", "-v", *plain_or_two)
+    assert result.ret == code
+    result.assert_outcomes(**outcomes)
+    assert "accuracy 0.400 does not decide the required >= 0.4 (4 of 10; 95 % interval 0.122 to 0.738)" in str(
+        result.stdout
+    )
+    report = _report(project)
+    assert report["verdict"] == verdict
+    assert [gate["verdict"] for gate in report["gates"]] == ["pass", "inconclusive"]
+    case = _cases(project / "robustcheck-report" / "junit.xml")["pgd"]
+    assert (case.find("skipped") is not None, case.find("failure") is not None) == (code == 0, code == 1)
+    assert (
+        "95 % intervals (clopper-pearson for rates) decide"
+        in (project / "robustcheck-report" / "report.html").read_text()
+    )
