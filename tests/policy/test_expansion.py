@@ -36,7 +36,7 @@ def test_a_policy_becomes_gates(write):
     assert [gate.epsilon and gate.epsilon.text for gate in policy.gates[:3]] == [None, "2/255", "1/255"]
     assert policy.gates[2].attack == PGDSpec(name="pgd", steps=40, restarts=2)
     assert policy.gates[5].attack == PGDSpec(name="pgd")
-    assert (policy.name, policy.seed, policy.decision, policy.evidence) == (
+    assert (policy.name, policy.seed, policy.decision.rule, policy.evidence) == (
         "Chest X-ray pneumonia, pre-deployment gate",
         7,
         "estimate",
@@ -48,7 +48,7 @@ def test_a_policy_becomes_gates(write):
 
 def test_what_may_be_left_out(write):
     policy = load_policy(write(name="chest.yaml"))
-    assert (policy.name, policy.seed, policy.decision, policy.evidence) == ("chest", 0, "estimate", "shared")
+    assert (policy.name, policy.seed, policy.decision.rule, policy.evidence) == ("chest", 0, "estimate", "shared")
     assert policy.model.preprocess.range == (0, 1)
     assert policy.data.split is policy.data.samples is policy.model.operating_point is None
 
