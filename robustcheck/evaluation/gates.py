@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from robustcheck.data import load_area
+from robustcheck.errors import DataError
 from robustcheck.evaluation.conclusion import Account, Conclusion
 from robustcheck.evaluation.controls import grid_of, seen_unattacked
 from robustcheck.evaluation.curves import budget_curve, query_curve
@@ -75,7 +76,11 @@ def _ball(gate: Gate, setting: Setting) -> Ball:
     if gate.epsilon is not None:
         return ball_of(gate.norm, gate.epsilon, setting.samples.bits)
     assert isinstance(gate.attack, RP2Spec)
-    return Region(area=load_area(gate.attack.stickers, setting.folder), maximum=setting.samples.maximum)
+    region = Region(area=load_area(gate.attack.stickers, setting.folder), maximum=setting.samples.maximum)
+    for _, height, width in {setting.samples.shape_of(sample) for sample in range(len(setting.samples))}:
+        if not region.mask(height, width).any():
+            raise DataError(f"attack.stickers cover no pixel of an image of {height}×{width} (height × width)")
+    return region
 
 
 def _controls(

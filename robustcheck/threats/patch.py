@@ -70,9 +70,15 @@ class Placing:
         """Of the patch as it is named, on an image of so many pixels; of a circle the diameter.
 
         Raises:
-            EvaluationError: at its largest it is longer than the image's shorter side.
+            EvaluationError: at its largest it is longer than the image's shorter side, or at its smallest it may lie
+                between the middles of pixels, and cover none.
         """
         side = self.nominal(height, width)
+        if (smallest := side * (1 - self.scale)) < sqrt(2):
+            raise EvaluationError(
+                f"a patch of {self.size.text} is {smallest:.2g} pixels wide at its smallest scale on an image of "
+                f"{height}×{width} (height × width), and may come to lie between them, covering none; give a larger size"
+            )
         largest = side * (1 + self.scale)
         if largest > min(height, width) + 1e-6:
             raise EvaluationError(

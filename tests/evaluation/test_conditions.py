@@ -254,6 +254,13 @@ def test_a_mask_is_a_picture(project):
     assert (attacked[2:6] != level).any()
 
 
+def test_stickers_that_cover_nothing_are_an_error(project):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(project / "black.png")
+    gate = _stickers(project, [1], [0], attack=RP2.replace(BOX, "black.png"))
+    assert gate.verdict == "error"
+    assert gate.error == "attack.stickers cover no pixel of an image of 8×8 (height × width)"
+
+
 def test_conditions_go_with_a_patch(project):
     np.savez(
         project / "both.npz",

@@ -156,6 +156,13 @@ def test_a_fixed_place_is_one():
     assert at.angle.abs().max() == 0
 
 
+@pytest.mark.parametrize(("size", "scale"), [("0.9 px", 0.0), ("1 px", 0.1), ("0.05%", 0.0)])
+def test_a_patch_that_may_cover_no_pixel_is_refused(size, scale):
+    placing = Placing(size=Size.parse(size), outline="square", scale=scale)
+    with pytest.raises(EvaluationError, match=r"pixels wide at its smallest scale .* covering none"):
+        placing.draw(_random(1, NUMBERS), 20, 40)
+
+
 @pytest.mark.parametrize(("size", "scale"), [("25 px", 0.0), ("19 px", 0.1), ("99%", 0.0)])
 def test_a_patch_that_is_larger_than_the_image_is_refused(size, scale):
     placing = Placing(size=Size.parse(size), outline="square", scale=scale)
