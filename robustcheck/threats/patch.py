@@ -77,7 +77,7 @@ class Placing:
         if (smallest := side * (1 - self.scale)) < sqrt(2):
             raise EvaluationError(
                 f"a patch of {self.size.text} is {smallest:.2g} pixels wide at its smallest scale on an image of "
-                f"{height}×{width} (height × width), and may come to lie between them, covering none; give a larger size"
+                f"{height}×{width} (height × width), and may lie between them, covering none; give a larger size"
             )
         largest = side * (1 + self.scale)
         if largest > min(height, width) + 1e-6:
