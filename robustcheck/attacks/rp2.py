@@ -66,6 +66,8 @@ class RP2:
         down = (images[..., 1:, :] - images[..., :-1, :]).abs() * (mask[1:, :] & mask[:-1, :])
         right = (images[..., :, 1:] - images[..., :, :-1]).abs() * (mask[:, 1:] & mask[:, :-1])
         rough = down.flatten(1).sum(dim=1) + right.flatten(1).sum(dim=1)
-        inks = torch.tensor(self.inks, device=images.device)
-        away = ((images[..., None] - inks).abs().amin(dim=-1) * mask).flatten(1).sum(dim=1)
+        nearest = (images - self.inks[0]).abs()
+        for ink in self.inks[1:]:
+            nearest = torch.minimum(nearest, (images - ink).abs())
+        away = (nearest * mask).flatten(1).sum(dim=1)
         return self.size_weight * size + self.smoothness * rough + self.printability * away

@@ -20,6 +20,7 @@ from robustcheck.errors import DataError
 Mask = NDArray[np.bool_]
 Corners = tuple[float, float, float, float]  # left, top, right, bottom
 
+_LOSSLESS = (".png", ".tif", ".tiff")
 _COLUMNS = ("path", "left", "top", "right", "bottom")
 
 
@@ -72,12 +73,21 @@ class BoxTable:
 
     def mask(self, name: str, height: int, width: int) -> Mask:
         """Every pixel that one of a sample's boxes touches."""
+        for left, top, right, bottom in self.boxes.get(name, []):
+            if right <= 0 or bottom <= 0 or left >= width or top >= height:
+                raise DataError(
+                    f"the box [{left:g}, {top:g}, {right:g}, {bottom:g}] of {name} lies outside of its image of "
+                    f"{height}×{width} pixels (height × width)"
+                )
         return _touched(self.boxes.get(name, []), height, width)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskFolder:
-    """A mask a sample: `NAME.png`, or `NAME` itself, whose pixels above 0 count; samples without one have none."""
+    """A mask a sample, `NAME.png` or a TIFF, whose pixels above 0 count; samples without one have none.
+
+    JPEG is not read: what is compressed so has pixels above 0 around its edges.
+    """
 
     folder: Path
     shown: str
@@ -88,7 +98,7 @@ class MaskFolder:
         if parts.is_absolute() or ".." in parts.parts:
             return np.zeros((height, width), bool)
         for file in (parts.with_name(f"{parts.name}.png"), parts.with_suffix(".png"), parts):
-            if (self.folder / file).is_file():
+            if file.suffix.lower() in _LOSSLESS and (self.folder / file).is_file():
                 return _fitting(_mask(str(file), self.folder / file), f"{self.shown}/{file}", height, width)
         return np.zeros((height, width), bool)
 
@@ -146,6 +156,8 @@ def _table(path: Path, shown: str) -> BoxTable:
         if left >= right or top >= bottom:
             raise DataError(f"{shown}:{line}: the box [{left:g}, {top:g}, {right:g}, {bottom:g}] has no area")
         boxes.setdefault(str(cells["path"]).strip(), []).append((left, top, right, bottom))
+    if boxes and max(max(box) for own in boxes.values() for box in own) <= 1:
+        raise DataError(f"{shown}: no number is above 1; a table's boxes are in pixels, not in shares of the image")
     return BoxTable(boxes=boxes)
 
 

@@ -89,6 +89,13 @@ class Conclusion:
                 f"the attack had nothing to follow on {len(blind)} of the samples that held, and without them the gate "
                 f"would not pass; {_lesson(gate, unstarted=blind <= self.found.trace.unstarted)}"
             )
+        elif verdict == "pass" and (stronger := self._stronger_controls(metrics)):
+            verdict = "error"
+            error = (
+                f"{stronger[0].name} turned {stronger[0].success.successes} of {stronger[0].success.samples} samples, "
+                f"and the attack {metrics['attack_success'].successes}: an attack that a control outdoes is none; "
+                "raise attack.steps or attack.draws"
+            )
         every = outcomes(gate, setting, self.broken, self.scores, self.found, set(self.attacked))
         return GateResult(
             id=gate.id,
@@ -99,12 +106,17 @@ class Conclusion:
             metrics=metrics,
             requirements=requirements,
             cost=account.cost(_queries(self.found, self.attacked)),
-            findings=findings(setting, self.found, blind, stand_ins),
+            findings=findings(setting, self.found, blind, stand_ins, metrics["attack_success"], self.controls),
             samples=tuple(every[sample] for sample in self.judged.tolist()),
             surrogates=stand_ins,
             controls=self.controls,
             error=error,
         )
+
+    def _stronger_controls(self, metrics: dict[str, Metric]) -> list[Control]:
+        """Controls that turn clearly more than the attack does: their intervals lie above its own."""
+        most = metrics["attack_success"].high
+        return [one for one in self.controls if most is not None and (one.success.low or 0.0) > most]
 
     def _measured(self, broken: dict[int, Entry]) -> dict[str, Metric]:
         worth = np.zeros(len(self.setting.labels), bool)

@@ -54,7 +54,7 @@ class Engine(Loop[GradientAttack]):
     @property
     def limit(self) -> int:
         """As many rows as go through the network together."""
-        looks = 1 if self.averaging is None else self.averaging.count
+        looks = self.look.at_once if self.averaging is None else max(self.averaging.count, self.look.at_once)
         return max(1, self.candidate.chunks.limit // looks)
 
     def _ends(self) -> int:

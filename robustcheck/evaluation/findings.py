@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from robustcheck.evaluation.ledger import Entry
 from robustcheck.evaluation.searching import Found
 from robustcheck.evaluation.setting import Setting
-from robustcheck.results import Finding, Metric, Surrogate
+from robustcheck.results import Control, Finding, Metric, Surrogate
 
 LEAST_TURNED = 0.5  # of the attacked samples: a surrogate that the attack turns less often than so is no guide
 LEAST_AGREEMENT = 0.75  # of the samples: a surrogate that reads fewer as the candidate does is another model
@@ -19,10 +19,18 @@ def blind_spots(attacked: list[int], broken: dict[int, Entry], found: Found) -> 
     return {sample for sample in attacked if sample not in broken and sample not in moved}
 
 
-def findings(setting: Setting, found: Found, blind: set[int], surrogates: tuple[Surrogate, ...]) -> tuple[Finding, ...]:
+def findings(
+    setting: Setting,
+    found: Found,
+    blind: set[int],
+    surrogates: tuple[Surrogate, ...],
+    success: Metric,
+    controls: tuple[Control, ...],
+) -> tuple[Finding, ...]:
     """All of them, what weighs most first."""
     return (
         *_unsearched(setting, found, blind),
+        *_outdone(success, controls),
         *_poor(surrogates),
         *_of_the_search(found),
         *_of_the_machine(setting),
@@ -44,6 +52,17 @@ def _unsearched(setting: Setting, found: Found, blind: set[int]) -> Iterator[Fin
             f"gradient but zero, and no answers that changed (first: {_first(setting, rest)})"
         )
         yield Finding(code="no-usable-gradient", severity="warning", message=message)
+
+
+def _outdone(success: Metric, controls: tuple[Control, ...]) -> Iterator[Finding]:
+    """An attack that turns no more than what nobody optimised is weak."""
+    for control in controls:
+        if control.success.successes and (control.success.successes or 0) >= (success.successes or 0):
+            message = (
+                f"{control.name} turned {control.success.successes} of {control.success.samples} samples, and the "
+                f"attack {success.successes}: it is weak, or not trained to its end"
+            )
+            yield Finding(code="outdone-by-control", severity="warning", message=message)
 
 
 def _first(setting: Setting, samples: set[int]) -> str:

@@ -18,6 +18,7 @@ from robustcheck.evaluation.searching import Found, Search
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.verdicts import judge, require
 from robustcheck.models import Surrogates
+from robustcheck.models.process import full_precision
 from robustcheck.policy import FMNSpec, Gate, PatchSpec, RP2Spec
 from robustcheck.results import Cell, Control, GateResult
 from robustcheck.threats import Ball, Region, ball_of
@@ -27,9 +28,10 @@ def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     """Evaluate a gate. Counterexamples of its family are used, and added to, if evidence is `shared`."""
     if gate.attack is None:
         return _unattacked(gate, setting)
-    if isinstance(gate.attack, PatchSpec):
-        return run_patch_gate(gate, setting)
-    return _searched(gate, setting, shared=shared)
+    with full_precision(setting.candidate.device):
+        if isinstance(gate.attack, PatchSpec):
+            return run_patch_gate(gate, setting)
+        return _searched(gate, setting, shared=shared)
 
 
 def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:

@@ -14,7 +14,7 @@ import torch
 
 from robustcheck.attacks import Objective
 from robustcheck.attacks.draws import Draws
-from robustcheck.models import Candidate
+from robustcheck.models import Candidate, Surrogates
 from robustcheck.policy import Gate, RP2Spec
 from robustcheck.threats import Goal
 from robustcheck.threats.viewing import NUMBERS, Conditions, Looks, cells, repeated, see
@@ -78,6 +78,20 @@ class Once:
         decision = self.candidate.head.decide(logits)
         wanted = self.goal.met(decision, labels)
         return Seen(decision=decision, wanted=wanted, score=self.candidate.head.positive_probability(logits))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandsIn:
+    """As they are, by other models in the candidate's place."""
+
+    model: Surrogates
+    goal: Goal
+    at_once: int = 1
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor, _draws: Draws, _at: torch.Tensor) -> Seen:
+        """One look."""
+        decision = self.model.decide(images)
+        return Seen(decision=decision, wanted=self.goal.met(decision, labels), score=None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,9 +64,9 @@ class Trace:
     not_finite: set[int] = field(default_factory=set)  # samples that had a NaN or infinite gradient
     gradients_not_finite: int = 0  # how many gradients had
     unstorable: int = 0  # proposals that the search saw read wrongly, and the artefact on the stored image did not
-    lapsed: int = 0  # proposals that held on every look of a step, and on too few fresh ones
-    cells: dict[int, np.ndarray] = field(default_factory=dict)  # looks of a grid on which a search's end holds
     disagreed: int = 0  # of those, how many the twin of an ONNX graph sees read wrongly as they are stored
+    lapsed: int = 0  # proposals that held on enough looks of a step, and on too few fresh ones
+    cells: dict[int, np.ndarray] = field(default_factory=dict)  # looks of a grid on which a search's end holds
 
 
 @dataclass(kw_only=True)

@@ -43,14 +43,16 @@ def read_patch(name: str, folder: Path, *, bits: int, channels: int) -> np.ndarr
     else:
         picture = open_pictures([(name, path)], bits=None)
         stored = picture.image(0)
-        own = 8 if picture.bits == 8 else bits
+        own = 8 if picture.bits == 8 and bits > 8 else bits
     count, height, width = stored.shape
+    if not stored.size:
+        raise DataError(f"{name} holds no pixels: it is of shape {stored.shape}")
     if height != width:
         raise DataError(f"{name} is {height}×{width} pixels (height × width); a patch is square")
     if count not in (1, channels):
         raise DataError(f"{name} has {count} channels, and the images have {channels}")
     most = (1 << own) - 1
-    if stored.size and int(stored.max()) > most:
+    if int(stored.max()) > most:
         raise DataError(f"{name} holds values up to {int(stored.max())}; with {own} bits, 0 to {most} are allowed")
     shares = stored.astype(np.float32) / most
     return np.repeat(shares, channels, axis=0) if count < channels else shares

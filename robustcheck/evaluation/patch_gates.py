@@ -43,6 +43,7 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
     controls: tuple[Control, ...] = ()
     _ = task.shape  # it fits, or nothing is trained
     if task.attacked:
+        task.check_keep_out()
         made = make(task, stand_in)
         judgement = task.judge(_keeps(task), stand_in).judge(made.textures)
         controls = _controls(task)
@@ -113,10 +114,14 @@ def _controls(task: PatchTask) -> tuple[Control, ...]:
 def _pieces(task: PatchTask) -> Textures | None:
     """Of another sample that is labelled as the adversary wants, for each; None if there is none for one of them."""
     samples, labels = task.setting.samples, task.setting.labels
-    numbers = torch.arange(len(samples))
+    wanted = {
+        int(label): torch.nonzero(task.goal.met(labels, label.expand(len(labels)))).flatten()
+        for label in labels[task.attacked].unique()
+    }
 
     def donors(sample: int) -> torch.Tensor:
-        return numbers[task.goal.met(labels, labels[sample].expand(len(labels))) & (numbers != sample)]
+        every = wanted[int(labels[sample])]
+        return every[every != sample]
 
     if not all(len(donors(sample)) for sample in task.attacked):
         return None

@@ -11,9 +11,10 @@ import torch
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.objectives import log_probability
 from robustcheck.attacks.patch import PatchTraining
+from robustcheck.data import Samples
 from robustcheck.errors import DataError
 from robustcheck.evaluation.adjudication import on_host, to_stored
-from robustcheck.evaluation.looking import Averaging
+from robustcheck.evaluation.looking import Averaging, StandsIn
 from robustcheck.evaluation.patch_files import read_patch
 from robustcheck.evaluation.patch_judging import Textures, constant, forgotten, own
 from robustcheck.evaluation.patch_task import PatchTask
@@ -65,7 +66,7 @@ def _for_all(task: PatchTask, stand_in: Surrogates | None) -> Made:
     lessons, words = _lessons(task)
     trainer = _trainer(task, lessons, stand_in, steps=_STEPS, draws=_DRAWS)
     patches = [_rounded(task, trainer.for_all(task.shape, restart)) for restart in range(task.spec.restarts)]
-    best = patches[0] if len(patches) == 1 else max(patches, key=partial(_turns, task, lessons))
+    best = patches[0] if len(patches) == 1 else max(patches, key=partial(_turns, task, lessons, stand_in))
     return Made(
         textures=constant(best),
         patch=_filed(task, best, f"trained here in {trainer.attack.steps:,} steps on {words}"),
@@ -82,10 +83,9 @@ def _for_each(task: PatchTask, stand_in: Surrogates | None) -> Made:
         for start in range(0, len(group), rows):
             places = group[start : start + rows]
             textures.update(zip(places, _stored(task, trainer.for_each(task.shape, places)), strict=True))
-    evidence, gate = task.setting.evidence, task.gate.id
     return Made(
         textures=own(textures, task.setting.samples.maximum, task.device),
-        files={place: evidence.patch(gate, texture, task.attacked[place])[0] for place, texture in textures.items()},
+        files={place: _file_of(task, place, texture) for place, texture in textures.items()},
         unmoved={place for place in textures if task.pool.name(place) not in trainer.followed},
         not_finite=trainer.not_finite,
     )
@@ -100,11 +100,34 @@ def _lessons(task: PatchTask) -> tuple[Pool, str]:
     if not len(numbers):
         wanted = "as the goal wants" if task.gate.target is None else f"other than {task.gate.target}, the target"
         raise DataError(f"there is no image to train the patch on: none is labelled {wanted}")
+    if not own_samples:
+        numbers = _not_judged(task, source, numbers)
     if len(numbers) > task.spec.images:
         ranks = Draws.of([task.key("images", 0)], torch.device("cpu")).uniform((len(numbers),))[0]
         numbers = np.sort(numbers[ranks.argsort(stable=True).numpy()[: task.spec.images]])
     what = "of the samples, which are not judged" if own_samples else "of the train split"
-    return Pool.of(source, numbers.tolist(), task.keep_out), f"{len(numbers):,} images {what}"
+    pool = Pool.of(source, numbers.tolist(), task.keep_out)
+    if task.keep_out is not None:
+        pool = pool.with_room(task.placing, lambda place: task.key(f"room/{pool.name(place)}", 0), task.device)
+    return pool, f"{len(pool):,} images {what}"
+
+
+def _not_judged(task: PatchTask, source: Samples, numbers: np.ndarray) -> np.ndarray:
+    """Those of another split that the gate does not judge: splits may overlap, and a source may know none."""
+    judged, images = task.setting.samples, task.setting.samples.images
+    known = {images.content_sha256(number) for number in task.judged.tolist()}
+    names = {judged.names[number] for number in task.judged.tolist()}
+    left = [
+        number
+        for number in numbers.tolist()
+        if source.names[number] not in names and source.images.content_sha256(number) not in known
+    ]
+    if not left:
+        raise DataError(
+            "every image of the train split is judged as well, and a patch is judged on images that it was not trained "
+            "on: set data.split: test, or attack.train_on: 0.5"
+        )
+    return np.array(left, np.int64)
 
 
 def _trainer(task: PatchTask, pool: Pool, stand_in: Surrogates | None, *, steps: int, draws: int) -> Trainer:
@@ -117,16 +140,31 @@ def _trainer(task: PatchTask, pool: Pool, stand_in: Surrogates | None, *, steps:
         pool=pool,
         device=task.device,
         draws=spec.draws or draws,
+        batch=task.setting.candidate.chunks.limit,
         key=lambda name, slot: task.key(f"patch/{name}", slot),
         progress=task.setting.progress,
     )
 
 
-def _turns(task: PatchTask, pool: Pool, texture: torch.Tensor) -> int:
-    """How many images of a pool a patch turns at places that it was not trained at."""
-    few = pool.first(_COMPARED)
-    judge = replace(task.judge(forgotten), pool=few, places=1, key=lambda name: task.key(f"compared/{name}", 0))
-    return len(judge.judge(constant(texture)).turned)
+def _turns(task: PatchTask, pool: Pool, stand_in: Surrogates | None, texture: torch.Tensor) -> int:
+    """How many images of a pool a patch turns at places that it was not trained at, on what it was trained on."""
+    judge = replace(
+        task.judge(forgotten, stand_in),
+        pool=pool.some(_COMPARED),
+        places=1,
+        key=lambda name: task.key(f"compared/{name}", 0),
+    )
+    if stand_in is None:
+        return len(judge.judge(constant(texture)).turned)
+    # Who follows other models may not ask the candidate which patch is the best.
+    look = StandsIn(model=stand_in, goal=task.goal)
+    return len(replace(judge, look=look, surrogates=None).judge(constant(texture)).turned)
+
+
+def _file_of(task: PatchTask, place: int, stored: np.ndarray) -> str | None:
+    """Of an image's own patch: its picture, or the array of what no picture can hold."""
+    picture, array, _ = task.setting.evidence.patch(task.gate.id, stored, task.attacked[place])
+    return picture or array
 
 
 def _filed(task: PatchTask, texture: torch.Tensor, origin: str) -> Patch:

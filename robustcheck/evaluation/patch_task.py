@@ -11,7 +11,7 @@ import torch
 
 from robustcheck.attacks.draws import key
 from robustcheck.data import Area, load_area
-from robustcheck.data.subset import stratified
+from robustcheck.data.subset import spread, stratified
 from robustcheck.errors import DataError
 from robustcheck.evaluation.looking import look_of
 from robustcheck.evaluation.patch_judging import Judge
@@ -49,7 +49,8 @@ class PatchTask:
                 f"attack.train_on: {share:g} of {len(samples):,} samples leaves none to "
                 f"{'judge it on' if count else 'train the patch on'}; add samples, or train on the train split"
             )
-        return stratified(samples.names, samples.labels, samples=count, seed=self.setting.seed)
+        choose = spread if self.setting.candidate.head.multilabel else stratified
+        return choose(samples.names, samples.labels, samples=count, seed=self.setting.seed)
 
     @cached_property
     def judged(self) -> np.ndarray:
@@ -77,6 +78,23 @@ class PatchTask:
     def keep_out(self) -> Area | None:
         """Where it may not."""
         return None if self.spec.keep_out is None else load_area(self.spec.keep_out, self.setting.folder)
+
+    def check_keep_out(self) -> None:
+        """Refuse one that says nothing: it is misspelt, and nothing would be kept out of anything.
+
+        Raises:
+            DataError: it names no pixel of any attacked sample.
+        """
+        area, samples = self.keep_out, self.setting.samples
+        if area is None:
+            return
+        for sample in self.attacked:
+            if area.mask(samples.names[sample], *samples.shape_of(sample)[1:]).any():
+                return
+        raise DataError(
+            f"attack.keep_out names no part of any of the {len(self.attacked):,} samples that are attacked; they are "
+            f"called {samples.names[self.attacked[0]]} and so on"
+        )
 
     @cached_property
     def conditions(self) -> Conditions | None:

@@ -19,6 +19,7 @@ from robustcheck.threats.patch import NUMBERS, NoPlaceError, Placements, Placing
 Shape = tuple[int, int, int]
 
 
+_TRIED = 8  # placements, which show whether a patch has room on an image
 _KEPT_BYTES = 1 << 30  # of images and masks, so that files are not decoded in every step
 
 
@@ -42,9 +43,28 @@ class Pool:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def first(self, most: int) -> Pool:
-        """The first of them."""
-        return Pool.of(self.samples, self.numbers[:most], self.keep_out)
+    def some(self, most: int) -> Pool:
+        """As many of them at most, at equal distances."""
+        return Pool.of(self.samples, self.numbers[:: -(-len(self) // most)], self.keep_out)
+
+    def with_room(self, placing: Placing, key: Callable[[int], int], device: torch.device) -> Pool:
+        """Those of them that a patch has a place on, at several angles and scales.
+
+        Raises:
+            DataError: there is none.
+        """
+        kept, why = list[int](), None
+        for at, number in enumerate(self.numbers):
+            uniform = Draws.of([key(at)], device).uniform((_TRIED, NUMBERS))[0]
+            try:
+                self.placements([at] * _TRIED, placing, uniform)
+            except DataError as error:
+                why = error
+            else:
+                kept.append(number)
+        if not kept and why is not None:
+            raise why
+        return Pool.of(self.samples, kept, self.keep_out)
 
     def name(self, place: int) -> str:
         """Of the sample in its source."""
@@ -69,7 +89,7 @@ class Pool:
         return loaded
 
     def placements(self, places: Sequence[int], placing: Placing, uniform: torch.Tensor) -> Placements:
-        """Where patches lie on images of one shape, made of numbers (M, 4).
+        """Where patches lie on images of one shape, made of numbers (M, 5).
 
         Raises:
             DataError: there is no place on one of them.
@@ -99,6 +119,7 @@ class Trainer:
     pool: Pool
     device: torch.device
     draws: int  # placements a step and patch
+    batch: int  # of them that are laid on images together
     key: Callable[[str, int], int]  # of the draws of a patch's name, in a slot of its batch
     progress: Callable[[int, int], None]  # steps made, of
     not_finite: int = 0  # gradients that had NaN or infinity
@@ -158,9 +179,12 @@ class Trainer:
     ) -> torch.Tensor:
         """Mean gradient of each patch (R, C, S, S) over B placements: whose (B,) they are, and on which images."""
         total = torch.zeros_like(patches)
-        for group in by_shape([self.pool.shape(number) for number in numbers]):
-            index = torch.tensor(group, device=self.device)
-            members = [numbers[slot] for slot in group]
+        alike = by_shape([self.pool.shape(number) for number in numbers])
+        for slots in (
+            group[start : start + self.batch] for group in alike for start in range(0, len(group), self.batch)
+        ):
+            index = torch.tensor(slots, device=self.device)
+            members = [numbers[slot] for slot in slots]
             images, labels = self.pool.batch(members, self.device), self.pool.labels[members].to(self.device)
             at = self.pool.placements(members, self.placing, uniform[index])
             own = patches.detach().requires_grad_()
@@ -170,7 +194,7 @@ class Trainer:
             if self.averaging is None:
                 _, _, gradient = self.access.gradient(*given)
             else:
-                steps = torch.full((len(group),), step, device=self.device)
+                steps = torch.full((len(slots),), step, device=self.device)
                 rows = Draws(keys=draws.keys[index])
                 _, _, gradient = self.averaging.gradient(self.access, *given, rows, steps)
             total += torch.autograd.grad(placed, own, gradient)[0]

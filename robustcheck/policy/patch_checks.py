@@ -8,7 +8,7 @@ from typing import Any
 
 from robustcheck.policy.attack_specs import ASK_AN_ORACLE, ATTACKS, NO_EPSILON
 from robustcheck.policy.model_checks import not_there
-from robustcheck.policy.patch_specs import PatchSpec
+from robustcheck.policy.patch_specs import PatchSpec, RP2Spec
 from robustcheck.policy.query_checks import attack_name, attack_spec, target_label
 from robustcheck.policy.schema import GateSpec
 from robustcheck.policy.sections import Found, entries, section, stands
@@ -33,6 +33,7 @@ def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], folder: Path) 
         yield from _patch(attack, gate, (*at, "attack"), data, folder)
     if name == "rp2":
         yield from _file(attack, "stickers", (*at, "attack"), folder, {".png"})
+        yield from _grid(gate, at)
 
 
 def _budget(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
@@ -83,12 +84,44 @@ def _conditions(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
         spec = ConditionsSpec.model_validate(conditions)
     except ValueError:
         return  # reported with the schema's mistakes
+    for key, ends, nothing in (
+        ("contrast", spec.contrast, ((0.0, 0.0),)),
+        ("brightness", spec.brightness, ((1.0, 1.0), (-1.0, -1.0))),
+    ):
+        if ends is not None and ends in nothing:
+            yield (*where, key), f"found {ends[0]:g} to {ends[1]:g}, which leaves nothing of any image to be seen"
     if spec.translation is not None and _out_of_view(spec):
         yield (
             (*where, "translation"),
             f"found {spec.translation[0]:g} to {spec.translation[1]:g}, which moves every image out of view "
             "altogether; a shift of 1 is the image's whole side",
         )
+
+
+def _grid(gate: dict[str, Any], at: KeyPath) -> Found:
+    """Stickers are judged where they were painted for."""
+    conditions, spec = gate.get("conditions"), attack_spec(gate)
+    if not isinstance(conditions, dict) or not isinstance(spec, RP2Spec):
+        return
+    if "judged_on" in conditions:
+        yield (*at, "conditions", "judged_on"), "is about fresh looks, and rp2 is judged on its grid; leave it out"
+    try:
+        seen = ConditionsSpec.model_validate(conditions)
+    except ValueError:
+        return
+    for key, values, ends, what in (
+        ("distances", [1 / distance for distance in spec.distances], seen.scale or (1.0, 1.0), "scale"),
+        ("angles", list(spec.angles), seen.perspective or (0.0, 0.0), "perspective"),
+    ):
+        outside = [value for value in values if not ends[0] - 1e-6 <= value <= ends[1] + 1e-6]
+        if outside:
+            written = getattr(spec, key)[values.index(outside[0])]
+            yield (
+                (*at, "attack", key),
+                f"found {written:g}, a {what} of {outside[0]:g}, and conditions.{what} goes from {ends[0]:g} to "
+                f"{ends[1]:g}: stickers would be judged where they are not painted for; widen conditions.{what}, or "
+                f"give other {key}",
+            )
 
 
 def _out_of_view(spec: ConditionsSpec) -> bool:
@@ -155,6 +188,10 @@ def _file(attack: dict[str, Any], key: str, at: KeyPath, folder: Path, endings: 
     name = attack.get(key)
     if isinstance(name, str) and name and (reason := not_there(name, folder, endings)):
         yield (*at, key), reason
-    elif isinstance(name, str) and name and Path(name).suffix.lower() not in endings:
+    elif isinstance(name, str) and name and not _is_one_of(folder / name, endings):
         allowed = listed(ending or "a folder" for ending in sorted(endings, reverse=True))
         yield (*at, key), f"found {shown(name)}; allowed: {allowed}"
+
+
+def _is_one_of(path: Path, endings: set[str]) -> bool:
+    return "" in endings if path.is_dir() else path.suffix.lower() in endings - {""}

@@ -149,12 +149,12 @@ class RP2Spec(AttackEntry):
     distances: Annotated[
         tuple[Annotated[Number, Field(gt=0, le=20)], ...],
         BeforeValidator(_paints),
-        Field(min_length=1, max_length=64),
+        Field(min_length=1, max_length=16),
         WithJsonSchema(one_or_many({"type": "number", "exclusiveMinimum": 0, "maximum": 20})),
     ] = Field((1.0, 1.5, 2.0), description="of the grid that it is judged on; at 1 the image fills the view")
     angles: Annotated[
         tuple[Annotated[Number, Field(ge=-80, le=80)], ...],
         BeforeValidator(_paints),
-        Field(min_length=1, max_length=64),
+        Field(min_length=1, max_length=16),
         WithJsonSchema(one_or_many({"type": "number", "minimum": -80, "maximum": 80})),
     ] = Field((-30.0, -15.0, 0.0, 15.0, 30.0), description="of the grid, degrees off the normal, to the side")

@@ -73,9 +73,9 @@ class ConditionsSpec(Section):
     """Viewing conditions: what is drawn for each look at an image, in this order, and how often one looks."""
 
     rotation: Degrees | None = Field(None, description="degrees each way, or [from, to]")
+    perspective: Tilt | None = Field(None, description="degrees off the normal, each way, about a random axis")
     scale: Scale | None = Field(None, description="share each way, 0.1 is [0.9, 1.1]; below 1 as from further away")
     translation: Shift | None = Field(None, description="of the image's sides, each way, along each of them")
-    perspective: Tilt | None = Field(None, description="degrees off the normal, each way, about a random axis")
     resampling: Resampling | None = Field(None, description="down to this share of the resolution, and back")
     blur: Blur | None = Field(None, description="Gaussian, standard deviation in pixels up to this")
     contrast: Contrast | None = Field(None, description="share each way about mid-grey, 0.2 is [0.8, 1.2]")

@@ -216,8 +216,17 @@ def threat_text(threat: Threat) -> str:
         goal += f", {one_line(threat.target)}"
     seen = conditions_text(threat)
     return f"Goal: {goal}. Knowledge: {knowledge}. Capability: {_capability(threat)}. Queries: {_queries(threat)}." + (
-        f" Seen with: {seen}." if seen else ""
+        f" Seen with: {seen}; a counterexample holds on {_holds(threat)}." if seen else ""
     )
+
+
+def _holds(threat: Threat) -> str:
+    conditions = threat.conditions or {}
+    share = f"{100 * conditions['holds_on']:g} %" if isinstance(conditions.get("holds_on"), float) else "most"
+    if threat.capability == "stickers":
+        return f"{share} of the cells of its grid"
+    looks = conditions.get("judged_on")
+    return f"{share} of {looks if isinstance(looks, int) else 'the'} fresh looks, and of as many others"
 
 
 def _capability(threat: Threat) -> str:

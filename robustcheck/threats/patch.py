@@ -8,18 +8,18 @@ centre of its first pixel at (½, ½).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, pi, radians, sqrt
+from math import ceil, cos, pi, radians, sin, sqrt
 from typing import Literal
 
 import torch
-from torch.nn.functional import affine_grid, conv2d, grid_sample
+from torch.nn.functional import affine_grid, grid_sample
 
 from robustcheck.errors import EvaluationError
 from robustcheck.policy import PatchSpec, Size
 
 Outline = Literal["square", "circle"]
 
-NUMBERS = 4  # uniform ones, of which a placement is made
+NUMBERS = 5  # uniform ones, of which a placement is made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +80,23 @@ class Placing:
                 f"{height}×{width} (height × width), and may lie between them, covering none; give a larger size"
             )
         largest = side * (1 + self.scale)
+        if self.outline == "square":
+            turned = radians(min(self.rotation, 45))
+            largest *= cos(turned) + sin(turned)
         if largest > min(height, width) + 1e-6:
+            how = "scale, turned" if self.outline == "square" and self.rotation else "scale"
             raise EvaluationError(
-                f"a patch of {self.size.text} is {largest:.3g} pixels wide at its largest scale, and an image of "
+                f"a patch of {self.size.text} is {largest:.3g} pixels wide at its largest {how}, and an image of "
                 f"{height}×{width} (height × width) has no room for it; give a smaller size or scale"
             )
+        if self.location is not None:
+            for share, length in zip(self.location, (width, height), strict=True):
+                if min(share, 1 - share) * length < largest / 2 - 1e-6:
+                    raise EvaluationError(
+                        f"a patch of {self.size.text} with its middle at {list(self.location)} does not lie on an "
+                        f"image of {height}×{width} (height × width) as a whole; give another location, or a "
+                        "smaller size"
+                    )
         return side
 
     def nominal(self, height: int, width: int) -> float:
@@ -98,10 +110,11 @@ class Placing:
         """Placements of N patches, whole on the image, evenly among those that there are.
 
         Args:
-            uniform: (N, 4) numbers in [0, 1): angle, scale, and two for the location.
+            uniform: (N, 5) numbers in [0, 1): angle, scale, two for the location, and one in case it has to be another.
             height: of the images.
             width: of the images.
-            keep_out: (N, H, W) pixels that may not be covered. Then centres are those of pixels.
+            keep_out: (N, H, W) pixels that may not be covered. A patch that would is moved: its centre to the middle of
+                a pixel, any from which it does not.
 
         Raises:
             NoPlaceError: there is none for one of them.
@@ -123,37 +136,42 @@ class Placing:
         placements = Placements(x=x, y=y, side=side, angle=angle)
         if keep_out is None or not bool(keep_out.any()):
             return placements
-        if self.location is None:
-            return self._around(keep_out, placements, reach, uniform[:, 2])
         shape = torch.Size((len(side), 1, height, width))
-        over = (covered(shape, placements, self.outline) & keep_out).flatten(1).any(dim=1)
-        if over.any():
-            raise NoPlaceError(int(over.nonzero()[0]))
-        return placements
+        over = (covered(shape, placements, self.outline) & keep_out).flatten(1).any(dim=1).nonzero().flatten()
+        if not len(over):
+            return placements
+        if self.location is not None:
+            raise NoPlaceError(int(over[0]))
+        hindered = Placements(x=x[over], y=y[over], side=side[over], angle=angle[over])
+        moved_x, moved_y = self._beside(keep_out[over], hindered, reach[over], uniform[over, 4], over)
+        return Placements(x=x.index_copy(0, over, moved_x), y=y.index_copy(0, over, moved_y), side=side, angle=angle)
 
-    def _around(self, keep_out: torch.Tensor, at: Placements, reach: torch.Tensor, uniform: torch.Tensor) -> Placements:
-        """The same patches, with centres in the middle of pixels, where they cover nothing that they may not."""
-        rows, height, width = keep_out.shape
+    def _beside(
+        self, keep_out: torch.Tensor, at: Placements, reach: torch.Tensor, uniform: torch.Tensor, rows: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Centres (M,) in the middle of pixels, even among all from which patches cover nothing that they may not."""
+        count, height, width = keep_out.shape
         half = ceil(float(reach.max()))
         size = 2 * half + 1
         middle = torch.full_like(at.x, size / 2)
         centred = Placements(x=middle, y=middle, side=at.side, angle=at.angle)
-        footprints = covered(torch.Size((rows, 1, size, size)), centred, self.outline).float()
-        # Of each image with its own footprint, how many pixels it would cover that it may not.
-        over = conv2d(keep_out.float()[None], footprints[:, None], padding=half, groups=rows)[0]
+        footprints = covered(torch.Size((count, 1, size, size)), centred, self.outline).float()
+        # How many pixels a footprint would cover that it may not, at each centre: a correlation, by Fourier transforms.
+        padded = (height + size, width + size)
+        product = torch.fft.rfft2(keep_out.float(), padded) * torch.fft.rfft2(footprints, padded).conj()
+        over = torch.fft.irfft2(product, padded).roll((half, half), dims=(1, 2))[:, :height, :width]
         x, y = (torch.arange(length, device=at.x.device) + 0.5 for length in (width, height))
         fits_x, fits_y = (
-            ((centres >= reach[:, None]) & (centres <= length - reach[:, None]))
-            | ((centres - length / 2).abs() <= 0.5) & (2 * reach[:, None] > length - 1)
+            (centres >= reach[:, None]) & (centres <= length - reach[:, None])
             for centres, length in ((x, width), (y, height))
         )
         free = (over < 0.5) & fits_x[:, None, :] & fits_y[:, :, None]
         counts = free.flatten(1).cumsum(dim=1)
         if (counts[:, -1] == 0).any():
-            raise NoPlaceError(int((counts[:, -1] == 0).nonzero()[0]))
+            raise NoPlaceError(int(rows[(counts[:, -1] == 0).nonzero()[0]]))
         rank = (uniform * counts[:, -1]).floor().long().clamp_max(counts[:, -1] - 1)
         chosen = torch.searchsorted(counts, rank[:, None] + 1).squeeze(1)
-        return Placements(x=x[chosen % width], y=y[chosen // width], side=at.side, angle=at.angle)
+        return x[chosen % width], y[chosen // width]
 
 
 class NoPlaceError(ValueError):

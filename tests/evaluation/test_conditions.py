@@ -12,7 +12,8 @@ from PIL import Image
 from torch import nn
 
 from robustcheck import load_policy, run
-from robustcheck.attacks import objective
+from robustcheck.attacks import objective, rp2
+from robustcheck.attacks.adam import ascend, moments
 from robustcheck.attacks.draws import Draws, key
 from robustcheck.evaluation.looking import Averaging, Fresh, Once
 from robustcheck.models import WhiteBox
@@ -218,7 +219,8 @@ def test_stickers_turn_what_half_of_the_image_can_turn(project):
 
 def test_the_table_has_each_distance_at_each_angle(project):
     """Seen from four times as far, an image is a sixteenth of what is seen, and the rest is black: all look dark."""
-    gate = _stickers(project, [1, 4], [0, 20], goal=", goal: missed_finding")
+    conditions = "{scale: [0.25, 1], perspective: 20, draws: 2}"
+    gate = _stickers(project, [1, 4], [0, 20], goal=", goal: missed_finding", conditions=conditions)
     cells = {(cell.distance, cell.angle): cell for cell in gate.cells}
     assert set(cells) == {(1, 0), (1, 20), (4, 0), (4, 20)}
     assert all(cell.success.samples == sum(level > 127.5 for level in LEVELS) for cell in gate.cells)
@@ -234,12 +236,46 @@ def test_stickers_are_judged_at_their_end_only(project):
     assert gate.cost.gradient == len(LEVELS) * 60 * 2
 
 
-def test_printable_and_smooth_stickers_are_so(project):
-    rough = _stickers(project, [1], [0], attack=RP2.replace("printable: [0, 1]", "printable: [0.5], printability: 50"))
-    for level, outcome in zip(LEVELS, rough.samples, strict=True):
-        if outcome.counterexample:
-            attacked = np.asarray(Image.open(project / "out" / outcome.counterexample)).astype(int)
-            assert abs(attacked[:, :4] - 127.5).max() < 60, level
+def test_what_stickers_should_not_be_is_counted_inside_the_mask():
+    """One of two pixels of the mask changed by .4; they differ by .5; from the inks 0 and 1 they are .3 and .2 away."""
+    attack = rp2.RP2(
+        objective=objective("margin", GOAL),
+        steps=1,
+        step_size=1.0,
+        size_weight=100.0,
+        smoothness=10.0,
+        printability=1.0,
+        inks=(0.0, 1.0),
+    )
+    clean = torch.tensor([[[[0.3, 0.4, 0.9]]]])
+    images = torch.tensor([[[[0.3, 0.8, 0.1]]]])
+    mask = torch.tensor([[True, True, False]])
+    assert attack.fault(images, clean, mask).item() == pytest.approx(100 * 0.4 + 10 * 0.5 + 0.3 + 0.2)
+
+
+@pytest.mark.parametrize("weight", ["size_weight", "printability"])
+def test_the_more_a_fault_weighs_the_less_of_it_there_is(weight, project):
+    """Without weights all are turned; with them stickers stay as they are, or keep to the ink."""
+    ends = []
+    for value in (0, 1000):
+        weights = {"size_weight": 0, "printability": 0, weight: value}
+        keys = ", ".join(f"{name}: {number}" for name, number in weights.items())
+        attack = RP2.replace("printable: [0, 1]", f"printable: [0.45], {keys}")
+        gate = _stickers(project, [1], [0], attack=attack)
+        ends.append(sum(outcome.status == "broken" for outcome in gate.samples))
+    assert ends[0] == len(LEVELS)
+    assert ends[1] < ends[0]
+
+
+def test_adam_goes_its_step_at_first_and_none_at_the_end():
+    gradient = torch.tensor([[3.0, -0.01]])
+    start = moments(gradient)
+    change, state = ascend(start, gradient, torch.tensor([0]), size=0.1, steps=10)
+    assert torch.allclose(change, torch.tensor([[0.1, -0.1]]), atol=1e-5)
+    middle, _ = ascend(start, gradient, torch.tensor([5]), size=0.1, steps=10)
+    assert middle.abs().max() < change.abs().max()
+    assert torch.allclose(state["mean"], 0.1 * gradient)
+    assert torch.allclose(state["square"], 0.01 * gradient.square())
 
 
 def test_a_mask_is_a_picture(project):
@@ -262,14 +298,11 @@ def test_stickers_that_cover_nothing_are_an_error(project):
 
 
 def test_conditions_go_with_a_patch(project):
-    np.savez(
-        project / "both.npz",
-        **{
-            f"{split}_images": np.stack([np.full((8, 8), level, np.uint8) for level in LEVELS])
-            for split in ("train", "test")
-        },
-        **{f"{split}_labels": np.array([[int(level > 127.5)] for level in LEVELS]) for split in ("train", "test")},
-    )
+    arrays = {}
+    for split, levels in (("train", (50, 75, 105, 150)), ("test", LEVELS)):
+        arrays[f"{split}_images"] = np.stack([np.full((8, 8), level, np.uint8) for level in levels])
+        arrays[f"{split}_labels"] = np.array([[int(level > 127.5)] for level in levels])
+    np.savez(project / "both.npz", **arrays)
     text = """
 robustcheck: 1
 model:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from robustcheck import load_policy, run
 from robustcheck.errors import PolicyError
+from robustcheck.models import WhiteBox
 from robustcheck.results import AuditReport
 
 DARK, BRIGHT = (20, 60, 80, 90, 110, 120), (135, 150, 165, 180, 200, 240)
@@ -38,11 +39,16 @@ def _archive(folder, *, test=DARK + BRIGHT, train=None, shape=(SIDE, SIDE)):
 
 
 def _run(folder, *attacks, size="8 px", gate="", channels=None, extra=""):
+    (folder / "policy.yaml").write_text(_policy(*attacks, size=size, gate=gate, channels=channels, extra=extra))
+    return run(load_policy(folder / "policy.yaml"), folder=folder / "out").gates
+
+
+def _policy(*attacks, size="8 px", gate="", channels=None, extra=""):
     entries = "".join(
         f"  - {{id: gate-{number}, attack: {attack}, size: {size}, require: {{attack_success: '<= 1'}} {gate}}}\n"
         for number, attack in enumerate(attacks)
     )
-    (folder / "policy.yaml").write_text(f"""
+    return f"""
 robustcheck: 1
 model:
   path: brightness.safetensors
@@ -54,8 +60,7 @@ model:
 data: {{source: even.npz}}
 {extra}
 gates:
-{entries}""")
-    return run(load_policy(folder / "policy.yaml"), folder=folder / "out").gates
+{entries}"""
 
 
 FIXED = "{name: patch, shape: square, rotation: 0, scale: 0, steps: 20, draws: 8, step_size: 0.3"
@@ -186,15 +191,99 @@ def test_half_of_the_samples_train_it_and_the_others_are_judged(project):
 
 
 def test_it_is_not_laid_where_it_may_not(project):
-    (gate,) = _run(project, "{name: patch, target: bright, steps: 5, draws: 4, keep_out: [0, 0, 0.5, 1]}", size="4 px")
-    for outcome in gate.samples:
-        if outcome.counterexample:
-            attacked = np.asarray(Image.open(project / "out" / outcome.counterexample))
-            assert len(np.unique(attacked[:, :8])) == 1
-    (none,) = _run(project, "{name: patch, target: bright, keep_out: [0.3, 0, 0.7, 1]}")
+    attack = "{name: patch, target: bright, steps: 20, draws: 8, step_size: 0.3, keep_out: KEPT}"
+    (gate,) = _run(project, attack.replace("KEPT", "[0, 0, 0.5, 1]"), size="7 px")
+    broken = [outcome for outcome in gate.samples if outcome.counterexample]
+    assert broken
+    for outcome in broken:
+        attacked = np.asarray(Image.open(project / "out" / outcome.counterexample))
+        assert len(np.unique(attacked[:, :8])) == 1
+        assert len(np.unique(attacked[:, 8:])) > 1
+    (none,) = _run(project, attack.replace("KEPT", "[0.3, 0, 0.7, 1]"))
     assert none.verdict == "error"
     assert none.error.startswith("a patch of 8 px has no place on train/")
     assert "without covering what attack.keep_out says it may not" in none.error
+
+
+def test_images_without_room_are_not_trained_on_and_what_names_nothing_is_refused(project):
+    attack = "{name: patch, target: bright, steps: 5, draws: 8, step_size: 0.3, keep_out: boxes.csv}"
+    header = "path,left,top,right,bottom\n"
+    (project / "boxes.csv").write_text(header + "train/0,3,3,13,13\ntest/2,0,0,4,16\n")
+    (gate,) = _run(project, attack)
+    assert gate.verdict == "pass", gate.error
+    assert gate.patch.origin.endswith("on 2 images of the train split")
+    (project / "boxes.csv").write_text(header + "tset/2,0,0,4,16\n")
+    (gate,) = _run(project, attack)
+    assert gate.error == (
+        "attack.keep_out names no part of any of the 6 samples that are attacked; they are called test/0 and so on"
+    )
+
+
+def test_what_is_judged_is_not_trained_on_though_it_is_in_both_splits(project):
+    _archive(project, train=(*DARK, 40))
+    (gate,) = _run(project, f"{FIXED}, target: bright}}")
+    assert gate.patch.origin.endswith("on 1 images of the train split")
+    _archive(project, train=DARK)
+    (gate,) = _run(project, f"{FIXED}, target: bright}}")
+    assert gate.verdict == "error"
+    assert gate.error.startswith("every image of the train split is judged as well")
+
+
+def test_a_patch_that_its_controls_outdo_is_no_evidence(project):
+    _archive(project, test=(100, 105, 110, 112, 114, 116, 118, 120, 121, 122, 240, 250), train=(40, 70, 101, 160, 190))
+    (gate,) = _run(
+        project, "{name: patch, target: bright, shape: square, rotation: 0, scale: 0, steps: 1, step_size: 0.01}"
+    )
+    assert gate.verdict == "error"
+    assert gate.error.startswith("natural patch turned 10 of 10 samples, and the attack ")
+    assert "outdone-by-control" in [finding.code for finding in gate.findings]
+
+
+def test_of_several_patches_the_best_one_is_judged(project):
+    once, best = _run(
+        project,
+        "{name: patch, target: bright, steps: 2, draws: 4, step_size: 0.01}",
+        "{name: patch, target: bright, steps: 2, draws: 4, step_size: 0.01, restarts: 6}",
+    )
+    assert once.patch.sha256 != best.patch.sha256
+    assert len(_turned(best)) >= len(_turned(once))
+
+
+def test_who_follows_another_model_never_asks_the_candidate_which_patch_is_the_best(project, monkeypatch):
+    save_file({"threshold": torch.tensor(0.6)}, project / "other.safetensors")
+    monkeypatch.setattr(WhiteBox, "gradient", lambda *_: pytest.fail("the candidate's gradients were followed"))
+    one, several = _run(
+        project,
+        f"{FIXED}, target: bright, surrogate: other.safetensors}}",
+        f"{FIXED}, target: bright, surrogate: other.safetensors, restarts: 3}}",
+    )
+    assert _turned(one) == _turned(several) != set()
+    compared = several.cost.forward - several.cost.gradient - (one.cost.forward - one.cost.gradient)
+    assert compared == 3 * 3, "three patches on three training images, on the surrogate"
+
+
+def test_deep_images_and_images_of_several_sizes(project):
+    for folder, shapes in (("deep", [(16, 16)] * 4), ("sizes", [(16, 16), (20, 24), (16, 16), (24, 20)])):
+        for label, levels in (("dark", (20000, 28000)), ("bright", (40000, 60000))):
+            (project / folder / label).mkdir(parents=True)
+            for number, (level, shape) in enumerate(zip(levels, shapes, strict=False)):
+                Image.fromarray(np.full(shape, level, np.uint16)).save(project / folder / label / f"{number}.png")
+        text = _policy(f"{FIXED}, target: bright, universal: false}}", size="40%").replace("even.npz", folder)
+        (project / "policy.yaml").write_text(text)
+        (gate,) = run(load_policy(project / "policy.yaml"), folder=project / "out").gates
+        assert gate.verdict == "pass", gate.error
+        broken = [outcome for outcome in gate.samples if outcome.status == "broken"]
+        assert [outcome.label for outcome in broken] == ["dark", "dark"]
+        assert np.asarray(Image.open(project / "out" / broken[0].patch)).dtype == np.uint16
+
+
+def test_a_patch_is_kept_off_the_image_s_edges_or_refused(project):
+    (gate,) = _run(project, "{name: patch, target: bright, location: [0.1, 0.5]}")
+    assert gate.error.startswith("a patch of 8 px with its middle at [0.1, 0.5] does not lie on an image of 16×16")
+    (gate,) = _run(project, "{name: patch, target: bright, shape: square, rotation: 45, scale: 0}", size="12 px")
+    assert gate.error.startswith(
+        "a patch of 12 px is 17 pixels wide at its largest scale, turned, and an image of 16×16"
+    )
 
 
 def test_a_patch_that_is_larger_than_the_image_is_an_error(project):
@@ -255,6 +344,7 @@ def test_a_candidate_without_a_gradient_to_follow_is_not_passed(project):
         ("deep.npy", np.full((1, 4, 4), 300, np.uint16), "deep.npy holds values up to 300; with 8 bits, 0 to 255"),
         ("objects.npy", np.array([{}], dtype=object), "objects.npy: it cannot be read"),
         ("text.npy", None, "text.npy: it cannot be read"),
+        ("empty.npy", np.zeros((1, 0, 0), np.uint8), "empty.npy holds no pixels"),
     ],
 )
 def test_a_file_that_is_no_patch_is_said(name, pixels, said, project):

@@ -131,10 +131,9 @@ def test_free_places_are_even_among_those_that_there_are():
     keep_out = torch.zeros(2000, 9, 9, dtype=torch.bool)
     keep_out[:, :, 5:] = True
     at = Placing(size=Size.parse("3 px"), outline="square").draw(_random(2000, NUMBERS), 9, 9, keep_out)
-    assert set(at.x.tolist()) == {1.5, 2.5, 3.5}
-    assert set(at.y.tolist()) == {1.5 + row for row in range(7)}
-    counts = torch.unique(torch.stack([at.x, at.y]), dim=1, return_counts=True)[1]
-    assert counts.min() > 60
+    assert not (covered(torch.Size((2000, 1, 9, 9)), at, "square") & keep_out).any()
+    assert torch.histc(at.x, 3, 1.5, 4).min() > 450
+    assert torch.histc(at.y, 6, 1.5, 7.5001).min() > 220
 
 
 def test_where_there_is_no_place_the_row_is_named():

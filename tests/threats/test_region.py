@@ -1,0 +1,25 @@
+"""A region in which pixels are free, and outside of which nothing may change."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from robustcheck.data import load_area
+from robustcheck.threats import Region
+
+
+def test_only_what_lies_inside_may_change(tmp_path):
+    region = Region(area=load_area([(0.0, 0.0, 0.5, 1.0)], tmp_path), maximum=255)
+    clean = torch.randint(0, 256, (3, 1, 4, 6), generator=torch.Generator().manual_seed(0))
+    changed = clean.clone()
+    changed[0, 0, :, :3] = 255 - clean[0, 0, :, :3]
+    changed[1, 0, 2, 3] = (clean[1, 0, 2, 3] + 1) % 256
+    changed[2, 0, 0, 0] = 256
+    assert region.contains(changed, clean).tolist() == [True, False, False]
+    wild = clean / 255 + torch.randn(clean.shape)
+    projected = region.project(wild, clean / 255)
+    assert torch.equal(projected[..., 3:], (clean / 255)[..., 3:])
+    assert 0 <= projected.min() <= projected.max() <= 1
+    assert region.contains((projected * 255).round().int(), clean).all()
+    assert np.array_equal(region.mask(4, 6).numpy(), np.arange(24).reshape(4, 6) % 6 < 3)
