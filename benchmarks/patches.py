@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sizes", nargs="+", default=["1%", "2%", "5%", "10%", "15%", "20%"], help="of the area")
     parser.add_argument("--beside", nargs="+", default=["10%", "15%"], help="sizes at which ART is run, too")
     parser.add_argument("--longer", nargs="*", default=["10%"], help="sizes at which ART gets ten times the steps")
+    parser.add_argument("--toward", nargs="+", choices=LABELS, default=list(LABELS), help="labels (default: both)")
     parser.add_argument("--images", type=positive, help="X-rays of the test split (default: all)")
     add_common(parser, rounds=1)
     given = parser.parse_args(arguments)
@@ -57,13 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     candidate = CANDIDATES[given.candidate]
     ensure(candidate, given.archive)
     print(f"Measured by `python -m benchmarks.patches`, {describe()}; {candidate.title}.\n")
-    for target in LABELS:
+    for target in given.toward:
         print(f"Toward {target}: share of the X-rays of the other label that are turned.\n")
         print(_by_size(candidate, target, given), flush=True)
     if find_spec("art") is None:
         print("ART is not installed: pip install -e '.[benchmarks]'", file=sys.stderr)
         return
-    for target in LABELS:
+    for target in given.toward:
         for size in given.beside:
             print(_beside(candidate, target, size, given), flush=True)
 

@@ -94,7 +94,7 @@ class Conclusion:
             error = (
                 f"{stronger[0].name} turned {stronger[0].success.successes} of {stronger[0].success.samples} samples, "
                 f"and the attack {metrics['attack_success'].successes}: an attack that a control outdoes is none; "
-                "raise attack.steps or attack.draws"
+                "raise its steps or draws"
             )
         every = outcomes(gate, setting, self.broken, self.scores, self.found, set(self.attacked))
         return GateResult(
@@ -114,7 +114,12 @@ class Conclusion:
         )
 
     def _stronger_controls(self, metrics: dict[str, Metric]) -> list[Control]:
-        """Controls that turn clearly more than the attack does: their intervals lie above its own."""
+        """Controls that turn clearly more than the attack does: their intervals lie above its own.
+
+        A patch that is given was not searched for, and may be as weak as it likes.
+        """
+        if self.gate.knowledge == "none":
+            return []
         most = metrics["attack_success"].high
         return [one for one in self.controls if most is not None and (one.success.low or 0.0) > most]
 

@@ -60,7 +60,7 @@ def _outdone(success: Metric, controls: tuple[Control, ...]) -> Iterator[Finding
         if control.success.successes and (control.success.successes or 0) >= (success.successes or 0):
             message = (
                 f"{control.name} turned {control.success.successes} of {control.success.samples} samples, and the "
-                f"attack {success.successes}: it is weak, or not trained to its end"
+                f"attack {success.successes}: it is weak, or its search was too short"
             )
             yield Finding(code="outdone-by-control", severity="warning", message=message)
 

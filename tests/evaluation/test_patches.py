@@ -237,6 +237,10 @@ def test_a_patch_that_its_controls_outdo_is_no_evidence(project):
     assert gate.verdict == "error"
     assert gate.error.startswith("natural patch turned 10 of 10 samples, and the attack ")
     assert "outdone-by-control" in [finding.code for finding in gate.findings]
+    Image.fromarray(np.full((4, 4), 100, np.uint8)).save(project / "weak.png")
+    (given,) = _run(project, "{name: patch, target: bright, shape: square, rotation: 0, patch: weak.png}")
+    assert given.verdict == "pass", "who is asked about a known patch need not find a better one"
+    assert "outdone-by-control" in [finding.code for finding in given.findings]
 
 
 def test_of_several_patches_the_best_one_is_judged(project):
