@@ -106,11 +106,9 @@ class Threat:
     @property
     def ball(self) -> Ball | None:
         """Its ball, where that is what bounds it."""
-        known = (self.norm, self.epsilon, self.epsilon_share, self.epsilon_levels)
-        if None in known:
+        if self.norm is None or self.epsilon is None or self.epsilon_share is None or self.epsilon_levels is None:
             return None
-        norm, epsilon, share, levels = known
-        return Ball(norm=str(norm), epsilon=str(epsilon), share=float(share or 0), levels=levels or 0)
+        return Ball(norm=self.norm, epsilon=self.epsilon, share=self.epsilon_share, levels=self.epsilon_levels)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from robustcheck.data import Samples, load_samples
+from robustcheck.evaluation.lessons import FOR_SURROGATES, train_split
 from robustcheck.evaluation.surrogates import LoadedSurrogate, load_surrogates
 from robustcheck.models import Candidate, load_candidate
 from robustcheck.policy import DataSpec, ModelSpec, TransferSpec
@@ -65,7 +66,7 @@ class Project:
         return load_surrogates(
             TransferSpec(name="transfer", **attack),
             model=self.model,
-            data=data,
+            split=lambda: train_split(data, self.model, self.folder, FOR_SURROGATES),
             candidate=self.candidate,
             samples=self.samples,
             folder=self.folder,

@@ -76,3 +76,9 @@ def to_stored(images: torch.Tensor, maximum: int) -> torch.Tensor:
 def on_host(stored: torch.Tensor, maximum: int) -> np.ndarray:
     """Stored integers as they would be in a file: uint8, or uint16 where more than eight bits are stored."""
     return stored.cpu().numpy().astype(np.uint8 if maximum <= np.iinfo(np.uint8).max else np.uint16)
+
+
+def finite(scores: torch.Tensor | None, row: int) -> float | None:
+    """One of the scores (N,), on the host; None for what is not finite, or without scores."""
+    score = None if scores is None else float(scores[row])
+    return score if score is not None and np.isfinite(score) else None

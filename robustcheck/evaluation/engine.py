@@ -13,7 +13,7 @@ import torch
 
 from robustcheck.attacks import GradientAttack, Objective, Told
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.looking import Averaging, Gradients
+from robustcheck.evaluation.looking import Averaging, Gradients, looks_needed
 from robustcheck.evaluation.loop import Loop, Start
 from robustcheck.evaluation.rows import Rows
 
@@ -118,7 +118,7 @@ class Engine(Loop[GradientAttack]):
             return self.goal.met(self.candidate.head.decide(logits), labels)
         looks = logits.shape[1]
         wanted = self.goal.met(self.candidate.head.decide(logits.flatten(0, 1)), labels.repeat_interleave(looks))
-        return wanted.view(-1, looks).float().mean(dim=1) >= self.averaging.conditions.spec.holds_on
+        return wanted.view(-1, looks).sum(dim=1) >= looks_needed(self.averaging.conditions.spec.holds_on, looks)
 
     def _proposing(self, rows: Rows, images: torch.Tensor, told: Told) -> np.ndarray:
         """Places of the rows whose points are worth adjudicating now."""

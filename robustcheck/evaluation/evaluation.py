@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from robustcheck.evaluation.evidence import Evidence
 from robustcheck.evaluation.gates import run_gate
 from robustcheck.evaluation.intervals import Intervals
 from robustcheck.evaluation.ledger import Ledger
-from robustcheck.evaluation.lessons import train_split
+from robustcheck.evaluation.lessons import FOR_PATCHES, FOR_SURROGATES, Need, train_split
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.starts import Starts
 from robustcheck.evaluation.surrogates import LoadedSurrogate, load_surrogates
@@ -57,6 +57,7 @@ class Evaluation:
         self._data: DataInfo | None = None
         self._model: ModelInfo | None = None
         self._device: torch.device | None = None
+        self._train_samples: Samples | None = None
         self._loaded_surrogates: dict[str, list[LoadedSurrogate] | EvaluationError] = {}
 
     def gate(self, gate_id: str, *, selected: Sequence[str] | None = None) -> GateResult:
@@ -180,16 +181,16 @@ class Evaluation:
             evidence=self._evidence,
             progress=lambda done, of: self._progress(self._running, done, of),
             surrogates=lambda attack: self._surrogates(attack, candidate, samples),
-            train_split=lambda: self._train_split,
+            train_split=partial(self._train_split, FOR_PATCHES),
             folder=policy.folder,
         )
 
-    @cached_property
-    def _train_split(self) -> Samples:
-        """What patches are trained on."""
-        policy = self.policy
-        instead = "write attack.train_on: 0.5 to train on half of the samples, and judge the others"
-        return train_split(policy.data, policy.model, policy.folder, what="attack:", instead=instead)
+    def _train_split(self, need: Need) -> Samples:
+        """What surrogates and patches learn from, read once."""
+        if self._train_samples is None:
+            data, model, folder = self.policy.data, self.policy.model, self.policy.folder
+            self._train_samples = train_split(data, model, folder, need)
+        return self._train_samples
 
     def _surrogates(self, attack: SurrogatesEntry, candidate: Candidate, samples: Samples) -> list[LoadedSurrogate]:
         """The models that an attack follows; gates that name the same ones share them."""
@@ -199,7 +200,7 @@ class Evaluation:
                 loaded = load_surrogates(
                     attack,
                     model=self.policy.model,
-                    data=self.policy.data,
+                    split=partial(self._train_split, FOR_SURROGATES),
                     candidate=candidate,
                     samples=samples,
                     folder=self.policy.folder,

@@ -66,22 +66,22 @@ class Lessons:
         return lambda numbers: torch.cat([image(number) for number in numbers]).to(device)
 
 
-def train_split(
-    data: DataSpec,
-    model: ModelSpec,
-    folder: Path,
-    *,
-    what: str = "train:",
-    instead: str = "or leave train out, and name a model in surrogate",
-) -> Samples:
-    """All samples of the train split of a policy's data.
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """Of the train split: which key has it, and what else its user may do."""
 
-    Args:
-        data: the policy's.
-        model: whose labels it has.
-        folder: the policy's.
-        what: needs it, for the sentence if there is none.
-        instead: what else may be done.
+    key: str
+    instead: str
+
+
+FOR_SURROGATES = Need(key="train", instead="or leave train out, and name a model in surrogate")
+FOR_PATCHES = Need(
+    key="attack", instead="write attack.train_on: 0.5 to train on half of the samples, and judge the others"
+)
+
+
+def train_split(data: DataSpec, model: ModelSpec, folder: Path, need: Need) -> Samples:
+    """All samples of the train split of a policy's data.
 
     Raises:
         DataError: there is none, or it cannot be read.
@@ -97,14 +97,14 @@ def train_split(
             bits=data.bits,
         )
     except DataError as error:
-        raise DataError(_no_split(data, str(error), what, instead)) from None
+        raise DataError(_no_split(data, str(error), need)) from None
     if samples.info.split != "train":
-        raise DataError(_no_split(data, "; ".join(samples.info.notes) or "it has no splits", what, instead))
+        raise DataError(_no_split(data, "; ".join(samples.info.notes) or "it has no splits", need))
     return samples
 
 
-def _no_split(data: DataSpec, why: str, what: str, instead: str) -> str:
-    return f"{what} needs a train split of {data.source} to learn from ({why}); {instead}"
+def _no_split(data: DataSpec, why: str, need: Need) -> str:
+    return f"{need.key}: needs a train split of {data.source} to learn from ({why}); {need.instead}"
 
 
 def lessons(

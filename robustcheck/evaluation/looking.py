@@ -112,12 +112,6 @@ class Fresh:
         """A block of them."""
         return min(_BLOCK, self.conditions.spec.judged_on)
 
-    @property
-    def needed(self) -> int:
-        """Looks on which a counterexample has to hold."""
-        spec = self.conditions.spec
-        return max(1, ceil(spec.holds_on * spec.judged_on - _TOLERANCE))
-
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, draws: Draws, at: torch.Tensor) -> Seen:
         """Twice as many looks as the policy says, or until too few of those to come could hold."""
         first = self.look(images, labels, draws.apart(_JUDGING), at)
@@ -130,6 +124,7 @@ class Fresh:
     def look(self, images: torch.Tensor, labels: torch.Tensor, draws: Draws, at: torch.Tensor) -> Seen:
         """As many looks as the policy says, or until too few of those to come could hold."""
         total = self.conditions.spec.judged_on
+        needed = looks_needed(self.conditions.spec.holds_on, total)
         numbers = _numbers(draws, total, at)
         rows = torch.arange(len(images), device=images.device)
         tally = _Tally.of(len(images), images.device)
@@ -141,10 +136,10 @@ class Fresh:
                 rows, *_read(self.candidate, self.goal, self.maximum, images[rows], labels[rows], looks, grain, size)
             )
             possible = tally.wanted[rows] + (total - start - size)
-            rows = rows[possible >= self.needed]
+            rows = rows[possible >= needed]
             if not len(rows):
                 break
-        return tally.seen(self.needed)
+        return tally.seen(needed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +166,12 @@ class Grid:
             self.candidate, self.goal, self.maximum, images, labels, looks, None, self.count
         )
         tally.add(rows, decisions, wanted, scores)
-        return tally.seen(max(1, ceil(self.holds_on * self.count - _TOLERANCE)), cells=wanted)
+        return tally.seen(looks_needed(self.holds_on, self.count), cells=wanted)
+
+
+def looks_needed(share: float, looks: int) -> int:
+    """On how many looks an image has to be read as wanted, if on a share of them."""
+    return max(1, ceil(share * looks - _TOLERANCE))
 
 
 def look_of(gate: Gate, candidate: Candidate, goal: Goal, *, maximum: int) -> Look:

@@ -22,7 +22,7 @@ import torch
 
 from robustcheck.attacks.base import Attack
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.adjudication import Adjudicated, adjudicate
+from robustcheck.evaluation.adjudication import Adjudicated, adjudicate, finite
 from robustcheck.evaluation.looking import Look
 from robustcheck.evaluation.rows import Rows
 from robustcheck.models import Candidate
@@ -150,7 +150,7 @@ class Loop(ABC, Generic[AttackT]):
                     stored=verdict.stored[row],
                     decision=int(verdict.decision[row]),
                     distance=distance,
-                    score=_finite(verdict.score, row),
+                    score=finite(verdict.score, row),
                     restart=int(rows.restart[row]),
                     step=int(rows.step[row]),
                     queries=self._queries(sample),
@@ -171,7 +171,7 @@ class Loop(ABC, Generic[AttackT]):
         if verdict.score is None or self.attack.minimum_norm:  # whose proposals lie at any distance
             return
         for row, sample in enumerate(samples):
-            score = _finite(verdict.score, row)
+            score = finite(verdict.score, row)
             if score is not None and verdict.admissible[row]:
                 worse = min if self.is_positive(int(self.labels[sample])) else max
                 self.trace.scores[sample] = worse(score, self.trace.scores.get(sample, score))
@@ -216,8 +216,3 @@ class Loop(ABC, Generic[AttackT]):
             nearest=torch.full((len(entering),), -torch.inf, device=device),
             proposed=torch.full((len(entering),), torch.inf, device=device),
         )
-
-
-def _finite(scores: torch.Tensor | None, row: int) -> float | None:
-    score = None if scores is None else float(scores[row])
-    return score if score is not None and np.isfinite(score) else None

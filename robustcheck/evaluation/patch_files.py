@@ -10,8 +10,6 @@ from robustcheck.data.pictures import open_pictures
 from robustcheck.data.reading import check_memory, existing_file, parsing
 from robustcheck.errors import DataError
 
-_DEEPEST = 16  # bits
-
 
 def read_patch(name: str, folder: Path, *, bits: int, channels: int) -> np.ndarray:
     """A patch's values (C, S, S), float32 shares of the full range.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.adjudication import on_host, to_stored
+from robustcheck.evaluation.adjudication import finite, on_host, to_stored
 from robustcheck.evaluation.looking import Look
 from robustcheck.evaluation.patch_training import Pool
 from robustcheck.models import Surrogates
@@ -90,22 +90,25 @@ class Judge:
         if self.surrogates is not None:
             misread = self.goal.met(self.surrogates.decide(shown), labels)
             judgement.stand_in_turned.update(np.array(numbers)[misread.cpu().numpy()].tolist())
-        largest = (stored - reference).abs().flatten(1).amax(dim=1)
+        largest = (stored - reference).abs().flatten(1).amax(dim=1).tolist()
+        turned, decisions = (admissible & seen.wanted).tolist(), seen.decision.tolist()
+        scores = None if seen.score is None else seen.score.cpu()
+        shares = None if seen.share is None else seen.share.tolist()
         for row, number in enumerate(numbers):
-            score = None if seen.score is None or not seen.score[row].isfinite() else float(seen.score[row])
+            score = finite(scores, row)
             if score is not None:
                 worse = min if self.is_positive(int(self.pool.labels[number])) else max
                 judgement.scores[number] = worse(score, judgement.scores.get(number, score))
-            if bool(seen.wanted[row]) and bool(admissible[row]):
+            if turned[row]:
                 file, sha256 = self.keep(number, on_host(stored[row], maximum))
                 judgement.turned[number] = Turned(
                     file=file,
                     sha256=sha256,
-                    decision=int(seen.decision[row]),
+                    decision=decisions[row],
                     score=score,
                     attempt=attempt,
-                    share=None if seen.share is None else float(seen.share[row]),
-                    largest=int(largest[row]),
+                    share=None if shares is None else shares[row],
+                    largest=largest[row],
                 )
 
 

@@ -148,17 +148,12 @@ def _trainer(task: PatchTask, pool: Pool, stand_in: Surrogates | None, *, steps:
 
 def _turns(task: PatchTask, pool: Pool, stand_in: Surrogates | None, texture: torch.Tensor) -> int:
     """How many images of a pool a patch turns at places that it was not trained at, on what it was trained on."""
-    judge = replace(
-        task.judge(forgotten, stand_in),
-        pool=pool.some(_COMPARED),
-        places=1,
-        key=lambda name: task.key(f"compared/{name}", 0),
-    )
-    if stand_in is None:
-        return len(judge.judge(constant(texture)).turned)
+    judge = task.judge(forgotten)
     # Who follows other models may not ask the candidate which patch is the best.
-    look = StandsIn(model=stand_in, goal=task.goal)
-    return len(replace(judge, look=look, surrogates=None).judge(constant(texture)).turned)
+    look = judge.look if stand_in is None else StandsIn(model=stand_in, goal=task.goal)
+    few = pool.some(_COMPARED)
+    judge = replace(judge, pool=few, look=look, places=1, key=lambda name: task.key(f"compared/{name}", 0))
+    return len(judge.judge(constant(texture)).turned)
 
 
 def _file_of(task: PatchTask, place: int, stored: np.ndarray) -> str | None:

@@ -161,7 +161,7 @@ class Trainer:
             if not usable.all():
                 self.not_finite += int((~usable).sum())
                 gradient = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-            if len(self.followed) < len(names):
+            if not self.followed.issuperset(names):
                 moved = (gradient != 0).flatten(1).any(dim=1)
                 self.followed.update(name for name, has in zip(names, moved.tolist(), strict=True) if has)
             state = self.attack.step(state, gradient, step)

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,10 @@ from robustcheck.errors import CandidateError, DataError, EvaluationError
 from robustcheck.evaluation.environment import environment
 from robustcheck.evaluation.intervals import Intervals
 from robustcheck.evaluation.kept import kept
-from robustcheck.evaluation.lessons import Lessons, lessons, train_split
+from robustcheck.evaluation.lessons import Lessons, lessons
 from robustcheck.importing import own_sources
 from robustcheck.models import Candidate, load_candidate, training
-from robustcheck.policy import DataSpec, ModelSpec, SurrogatesEntry, SurrogateSpec, TrainSpec
+from robustcheck.policy import ModelSpec, SurrogatesEntry, SurrogateSpec, TrainSpec
 from robustcheck.results import Metric, Surrogate
 
 Progress = Callable[[int, int], None]
@@ -72,7 +71,7 @@ def load_surrogates(
     attack: SurrogatesEntry,
     *,
     model: ModelSpec,
-    data: DataSpec,
+    split: Callable[[], Samples],
     candidate: Candidate,
     samples: Samples,
     folder: Path,
@@ -83,7 +82,7 @@ def load_surrogates(
     Args:
         attack: names them.
         model: the candidate as the policy describes it; what a surrogate leaves out is as there.
-        data: whose train split is learned from.
+        split: the train split, which is learned from; asked for once it is needed.
         candidate: is asked, if its answers are what is learned.
         samples: the gate's.
         folder: the policy's.
@@ -94,7 +93,6 @@ def load_surrogates(
             candidate; the message begins with which one it is.
         DataError: there is no train split to learn from.
     """
-    split = cache(lambda: train_split(data, model, folder))
     loaded = []
     for given in attack.surrogate:
         with _about(given.path, given):

@@ -59,8 +59,8 @@ class Gate:
     @property
     def surrogates(self) -> SurrogatesEntry | None:
         """The attack, if it follows other models in the candidate's place."""
-        follows = isinstance(self.attack, SurrogatesEntry) and self.attack.follows_surrogates
-        return self.attack if follows and isinstance(self.attack, SurrogatesEntry) else None
+        attack = self.attack
+        return attack if isinstance(attack, SurrogatesEntry) and attack.follows_surrogates else None
 
     @property
     def asks(self) -> bool:

@@ -88,10 +88,5 @@ class ConditionsSpec(Section):
     )
     holds_on: ShareField = Field(0.9, description="share of them that it has to hold on")
 
-    @property
-    def drawn(self) -> dict[str, Range]:
-        """The conditions that are given, by name."""
-        return {name: value for name in CONDITIONS if (value := getattr(self, name)) is not None}
-
 
 CONDITIONS = tuple(name for name in ConditionsSpec.model_fields if name not in ("draws", "judged_on", "holds_on"))

@@ -31,9 +31,6 @@ class Placements:
     side: torch.Tensor  # (N,) of the square, or the circle's diameter
     angle: torch.Tensor  # (N,) radians, clockwise as one looks at the image
 
-    def __len__(self) -> int:
-        return len(self.x)
-
 
 def place(textures: torch.Tensor, images: torch.Tensor, at: Placements, outline: Outline) -> torch.Tensor:
     """Images (N, C, H, W) with textures (N, C, S, S) on them: bilinear between a texture's pixels, sharp at its edge.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from building import brightness_gates, brightness_project, candidate
+from building import brightness_gates, brightness_policy, brightness_project, candidate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -303,25 +303,10 @@ def test_conditions_go_with_a_patch(project):
         arrays[f"{split}_images"] = np.stack([np.full((8, 8), level, np.uint8) for level in levels])
         arrays[f"{split}_labels"] = np.array([[int(level > 127.5)] for level in levels])
     np.savez(project / "both.npz", **arrays)
-    text = """
-robustcheck: 1
-model:
-  path: brightness.safetensors
-  architecture: brightness:Brightness
-  task: multiclass
-  labels: [dark, bright]
-data: {source: both.npz}
-gates:
-  - id: plain
-    attack: {name: patch, target: bright, shape: square, rotation: 0, scale: 0, steps: 10, step_size: 0.4, draws: 8}
-    size: 4 px
-    require: {attack_success: "<= 1"}
-  - id: seen
-    attack: {name: patch, target: bright, shape: square, rotation: 0, scale: 0, steps: 10, step_size: 0.4, draws: 8}
-    size: 4 px
-    conditions: {brightness: [-0.12, -0.1]}
-    require: {attack_success: "<= 1"}
-"""
+    patch = "{name: patch, target: bright, shape: square, rotation: 0, scale: 0, steps: 10, step_size: 0.4, draws: 8}"
+    plain = f"attack: {patch}, size: 4 px, require: {{attack_success: '<= 1'}}"
+    gates = f"  - {{id: plain, {plain}}}\n  - {{id: seen, {plain}, conditions: {{brightness: [-0.12, -0.1]}}}}"
+    text = brightness_policy(gates).replace("even.npz", "both.npz")
     (project / "patches.yaml").write_text(text)
     plain, seen = run(load_policy(project / "patches.yaml")).gates
     for gate, less in ((plain, 0), (seen, 0.12 * 255)):
