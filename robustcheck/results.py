@@ -20,6 +20,7 @@ SCHEMA: Literal["robustcheck/report/1"] = "robustcheck/report/1"
 
 Verdict = Literal["pass", "fail", "inconclusive", "error"]
 Status = Literal["wrong", "broken", "held"]
+HealthOutcome = Literal["sound", "suspect", "broken", "not examined"]
 Evidence = Literal["searched", "inherited", "unstarted"]
 
 VERDICTS_BY_WEIGHT: tuple[Verdict, ...] = ("error", "fail", "inconclusive", "pass")
@@ -73,6 +74,15 @@ class Finding:
     code: str  # stable, e.g. "batch-halved"
     severity: Literal["note", "warning", "error"]
     message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealthCheck:
+    """What an attack was examined for, to know whether what held against it means anything."""
+
+    name: str  # stable, e.g. "loss-rises"
+    outcome: HealthOutcome
+    evidence: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +216,7 @@ class GateResult:
     requirements: tuple[Requirement, ...] = ()
     cost: Cost = field(default_factory=Cost)
     findings: tuple[Finding, ...] = ()
+    health: tuple[HealthCheck, ...] = ()  # what the attack was examined for
     samples: tuple[Outcome, ...] = ()
     curve: tuple[CurvePoint, ...] = ()  # minimum-norm attacks: accuracy against the budget, the whole curve
     query_curve: tuple[QueryPoint, ...] = ()  # attacks that ask: accuracy against the queries a sample, up to the limit
@@ -282,6 +293,7 @@ class AuditReport:
     interval: str = "clopper-pearson"  # of rates
     inconclusive: Literal["fail", "allow"] = "fail"  # what a gate that its interval does not decide means for the build
     evidence: str = "shared"
+    health: Literal["strict", "warn"] = "strict"  # what an attack that is shown to be broken makes of its gate's pass
     started: str = ""  # ISO 8601, UTC
     seconds: float = 0.0
     interrupted: bool = False

@@ -36,6 +36,7 @@ def assemble(
         interval=decision.interval,
         inconclusive=decision.inconclusive,
         evidence=policy.evidence,
+        health=policy.health,
         started=started.astimezone(UTC).isoformat(timespec="seconds"),
         seconds=round((datetime.now(UTC) - started).total_seconds(), 3),
         interrupted=interrupted,

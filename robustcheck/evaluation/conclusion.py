@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from robustcheck.evaluation.findings import blind_spots, findings
+from robustcheck.evaluation.health import as_findings
 from robustcheck.evaluation.ledger import Entry
 from robustcheck.evaluation.metrics import measure, with_controls
 from robustcheck.evaluation.outcomes import outcomes, readings, undefined
@@ -20,7 +21,7 @@ from robustcheck.evaluation.verdicts import judge, require
 from robustcheck.models import Meter
 from robustcheck.models.head import NO_ANSWER
 from robustcheck.policy import Gate
-from robustcheck.results import Control, Cost, GateResult, Metric, Queries
+from robustcheck.results import Control, Cost, GateResult, HealthCheck, Metric, Queries, Verdict
 from robustcheck.threats import Goal
 
 _LOST = Entry(decision=NO_ANSWER, distance=0, score=None, found_by="", attack="", restart=0, step=0)
@@ -66,13 +67,13 @@ class Conclusion:
     surrogates: Sequence[LoadedSurrogate]
     controls: tuple[Control, ...]
 
-    def result(self, account: Account) -> GateResult:
-        """Measured and judged."""
+    def result(self, account: Account, health: tuple[HealthCheck, ...] = ()) -> GateResult:
+        """Measured and judged; a pass needs an attack that nothing shows to be broken."""
         gate, setting = self.gate, self.setting
         assert gate.attack is not None
         metrics = self._measured(self.broken)
         requirements = require(gate.bounds, metrics, setting.rule)
-        blind = blind_spots(self.attacked, self.broken, self.found)
+        blind = self.blind
         turned = np.array([sample in self.found.trace.turned for sample in sorted(self.found.searched)], bool)
         stand_ins = tuple(
             as_reported(one, setting.labels, setting.decisions, setting.intervals.rate(turned), setting.intervals)
@@ -83,12 +84,16 @@ class Conclusion:
             verdict, error = "error", _nothing_to_attack(gate)
         elif verdict == "error":
             error = undefined(gate, metrics)
-        elif verdict == "pass" and blind and not self._passes_without(blind):
+        elif not setting.strict or verdict not in ("pass", "inconclusive"):
+            pass
+        elif blind and self.judged_with(blind) != verdict:
             verdict = "error"
             error = (
                 f"the attack had nothing to follow on {len(blind)} of the samples that held, and without them the gate "
                 f"would not pass; {_lesson(gate, unstarted=blind <= self.found.trace.unstarted)}"
             )
+        elif shown := [check for check in health if check.outcome == "broken"]:
+            verdict, error = "error", _broken(shown)
         elif verdict == "pass" and (stronger := self._stronger_controls(metrics)):
             verdict = "error"
             error = (
@@ -106,7 +111,8 @@ class Conclusion:
             metrics=metrics,
             requirements=requirements,
             cost=account.cost(_queries(self.found, self.attacked)),
-            findings=findings(setting, self.found, blind, stand_ins, metrics["attack_success"], self.controls),
+            findings=findings(setting, self.found, blind, stand_ins, metrics["attack_success"], self.controls, health),
+            health=health,
             samples=tuple(every[sample] for sample in self.judged.tolist()),
             surrogates=stand_ins,
             controls=self.controls,
@@ -129,10 +135,30 @@ class Conclusion:
         read, intervals = readings(self.setting, broken, self.scores).at(self.judged), self.setting.intervals
         return with_controls(measure(read, attacked=worth[self.judged], intervals=intervals), self.controls, intervals)
 
-    def _passes_without(self, blind: set[int]) -> bool:
-        """Whether the gate would pass if every sample that the attack could not search were broken."""
-        metrics = self._measured(self.broken | dict.fromkeys(blind, _LOST))
-        return judge(require(self.gate.bounds, metrics, self.setting.rule), metrics) == "pass"
+    @property
+    def blind(self) -> set[int]:
+        """Samples that held while no search ever had anything to follow."""
+        return blind_spots(self.attacked, self.broken, self.found)
+
+    @property
+    def held(self) -> list[int]:
+        """Samples that were attacked and held."""
+        return [sample for sample in self.attacked if sample not in self.broken]
+
+    def judged_with(self, lost: Set[int]) -> Verdict:
+        """How the gate would be judged if these samples were broken, too."""
+        metrics = self._measured(self.broken | dict.fromkeys(lost, _LOST))
+        return judge(require(self.gate.bounds, metrics, self.setting.rule), metrics)
+
+
+def _broken(checks: Sequence[HealthCheck]) -> str:
+    """Why a gate that would have passed did not."""
+    first = next(as_findings(checks))
+    others = f" (and {len(checks) - 1} more of its checks are broken)" if len(checks) > 1 else ""
+    return (
+        f"a pass would mean nothing: {first.message}{others}; attack the candidate in another way, such as by square "
+        "or transfer, or mend what hides its gradients"
+    )
 
 
 def _nothing_to_attack(gate: Gate) -> str:

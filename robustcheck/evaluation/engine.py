@@ -13,8 +13,8 @@ import torch
 
 from robustcheck.attacks import GradientAttack, Objective, Told
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.looking import Averaging, Gradients, looks_needed
-from robustcheck.evaluation.loop import Loop, Start
+from robustcheck.evaluation.looking import Averages, Gradients, looks_needed
+from robustcheck.evaluation.loop import Loop, Rise, Start
 from robustcheck.evaluation.rows import Rows
 
 Warm = Callable[[Sequence[Start]], tuple[np.ndarray, torch.Tensor] | None]
@@ -44,17 +44,18 @@ class Engine(Loop[GradientAttack]):
     access: Gradients
     warm: Warm = lambda _starts: None
     held: Held = lambda _rows, _images: None
+    clean_logits: torch.Tensor | None = None  # (all samples, K), from which losses are said to rise
     margin: Objective | None = None  # of the goal, if rows are to remember how near they came
     near: float = inf  # below 0 by so much, a margin leaves it open which side of the border the point is on
     enough: float = -1.0  # grey levels: a counterexample as near as this ends a minimum-norm search
     stand_in: StandIn | None = None  # whose gradients are followed
-    averaging: Averaging | None = None  # over looks, if images are seen under conditions
+    averaging: Averages | None = None  # over looks, if images are seen under conditions, or over a candidate's draws
     only_ends: bool = False  # nothing but the end of a search is proposed
 
     @property
     def limit(self) -> int:
         """As many rows as go through the network together."""
-        looks = self.look.at_once if self.averaging is None else max(self.averaging.count, self.look.at_once)
+        looks = self.look.at_once if self.averaging is None else max(self.averaging.at_once, self.look.at_once)
         return max(1, self.candidate.chunks.limit // looks)
 
     def _ends(self) -> int:
@@ -102,11 +103,16 @@ class Engine(Loop[GradientAttack]):
             logits, loss, gradient = self.averaging.gradient(self.access, *given, rows.draws, rows.step)
         steepness = torch.linalg.vector_norm(gradient, torch.inf, dim=(1, 2, 3))
         usable = (steepness > 0) & (steepness < torch.inf)  # neither holds for a NaN
-        if not usable.all() and not (finite := steepness.isfinite()).all():
+        if not (every := bool(usable.all())) and not (finite := steepness.isfinite()).all():
             self.trace.not_finite.update(rows.sample[~finite.cpu().numpy()].tolist())
             self.trace.gradients_not_finite += int((~finite).sum())
             gradient = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        if not every:
+            self.trace.vanished += int((steepness == 0).sum())
+        self.trace.asked += len(rows)
         rows.moved |= usable
+        rows.highest = torch.maximum(rows.highest, loss.nan_to_num(nan=-torch.inf))
+        rows.earlier = torch.where(4 * rows.step < 3 * self.attack.steps, rows.highest, rows.earlier)
         if self.margin is not None:
             margin = self.margin(self.candidate.head.at_operating_point(logits), rows.label, rows.aim)
             rows.nearest = torch.maximum(rows.nearest, margin.nan_to_num(nan=torch.inf))  # it may be anywhere
@@ -118,7 +124,7 @@ class Engine(Loop[GradientAttack]):
             return self.goal.met(self.candidate.head.decide(logits), labels)
         looks = logits.shape[1]
         wanted = self.goal.met(self.candidate.head.decide(logits.flatten(0, 1)), labels.repeat_interleave(looks))
-        return wanted.view(-1, looks).sum(dim=1) >= looks_needed(self.averaging.conditions.spec.holds_on, looks)
+        return wanted.view(-1, looks).sum(dim=1) >= looks_needed(self.averaging.holds_on, looks)
 
     def _proposing(self, rows: Rows, images: torch.Tensor, told: Told) -> np.ndarray:
         """Places of the rows whose points are worth adjudicating now."""
@@ -155,7 +161,20 @@ class Engine(Loop[GradientAttack]):
             on = np.array([not self._near_enough(sample) for sample in rows.sample.tolist()], dtype=bool)
         self._again(rows, on, waiting)
         if len(holding):
+            self._remember_rises(rows.take(holding))
             self.held(rows.take(holding), images[torch.from_numpy(holding).to(images.device)])
+
+    def _remember_rises(self, rows: Rows) -> None:
+        """How far the losses of rows that hold were raised, where the model that is searched is the candidate."""
+        if self.clean_logits is None or self.averaging is not None or self.attack.minimum_norm:
+            return
+        logits = self.candidate.head.at_operating_point(self.clean_logits[rows.sample].to(rows.clean.device))
+        clean = self.attack.objective(logits, rows.label, rows.aim)
+        told = torch.stack([clean, rows.earlier, rows.highest]).cpu().T.tolist()
+        for sample, (before, earlier, highest) in zip(rows.sample.tolist(), told, strict=True):
+            known = self.trace.rises.get(sample)
+            if known is None or highest > known.highest:
+                self.trace.rises[sample] = Rise(clean=before, earlier=earlier, highest=highest, steps=self.attack.steps)
 
     def _judge(self, rows: Rows, images: torch.Tensor, told: Told, places: np.ndarray, *, fooled: bool) -> np.ndarray:
         """Adjudicate images, report the counterexamples; returns which rows (M,) are broken.

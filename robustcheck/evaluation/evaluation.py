@@ -12,11 +12,13 @@ from pathlib import Path
 
 import torch
 
+from robustcheck.attacks.draws import key
 from robustcheck.data import Samples, load_samples
 from robustcheck.errors import EvaluationError, MissingExtra
 from robustcheck.evaluation.environment import environment
 from robustcheck.evaluation.evidence import Evidence
 from robustcheck.evaluation.gates import run_gate
+from robustcheck.evaluation.health import comparable
 from robustcheck.evaluation.intervals import Intervals
 from robustcheck.evaluation.ledger import Ledger
 from robustcheck.evaluation.lessons import FOR_PATCHES, FOR_SURROGATES, Need, train_split
@@ -67,6 +69,9 @@ class Evaluation:
         among the `selected` ones (default: all): what a gate inherits must not depend on the order in which gates are
         written, or asked for.
         """
+        for gate in self.white_boxes(gate_id):
+            if gate.id not in self._results and (selected is None or gate.id in selected):
+                self.gate(gate.id, selected=selected)
         for gate in sorted(self.family(gate_id), key=self._budget):
             if gate.id not in self._results and (selected is None or gate.id in selected or gate.id == gate_id):
                 self._results[gate.id] = self._evaluate(gate)
@@ -80,6 +85,18 @@ class Evaluation:
         if own.family is None or self.policy.evidence == "isolated":
             return [own]
         return [gate for gate in self.policy.gates if gate.family == own.family]
+
+    def white_boxes(self, gate_id: str) -> list[Gate]:
+        """The gates whose attacks should find all that this one's does, since they have gradients and it has none."""
+        (own,) = (gate for gate in self.policy.gates if gate.id == gate_id)
+        setting = self._setting
+        if isinstance(setting, _Failure):
+            return []
+        return [gate for gate in self.policy.gates if comparable(own, gate, setting.samples.bits)]
+
+    def learn(self, result: GateResult) -> None:
+        """A gate's result that another process has found."""
+        self._results.setdefault(result.id, result)
 
     def _budget(self, gate: Gate) -> Fraction:
         """In grey levels; gates of equal budgets keep the policy's order, and ladders go down before others go up."""
@@ -111,7 +128,10 @@ class Evaluation:
         self._running = gate.id
         try:
             with left_as_found():  # the candidate's code may draw, and set threads
-                return run_gate(gate, setting, shared=self.policy.evidence == "shared")
+                if setting.candidate.randomness is not None:
+                    torch.manual_seed(key(setting.seed, gate.id, "chance", 0))
+                white_boxes = [self._results[one.id] for one in self.white_boxes(gate.id) if one.id in self._results]
+                return run_gate(gate, setting, shared=self.policy.evidence == "shared", white_boxes=white_boxes)
         except (EvaluationError, MissingExtra) as error:
             return self._error(gate, str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever stopped it: a candidate may call sys.exit)
@@ -175,6 +195,7 @@ class Evaluation:
             scores=candidate.head.positive_probability(logits),
             seed=policy.seed,
             rule=policy.decision.rule,
+            strict=policy.health == "strict",
             intervals=Intervals(confidence=policy.decision.confidence, kind=policy.decision.interval),
             ledger=Ledger(),
             starts=Starts(sum(prod(samples.shape_of(index)) for index in range(len(samples)))),

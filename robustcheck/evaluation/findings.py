@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from robustcheck.evaluation.health import as_findings
 from robustcheck.evaluation.ledger import Entry
 from robustcheck.evaluation.searching import Found
 from robustcheck.evaluation.setting import Setting
-from robustcheck.results import Control, Finding, Metric, Surrogate
+from robustcheck.results import Control, Finding, HealthCheck, Metric, Surrogate
 
 LEAST_TURNED = 0.5  # of the attacked samples: a surrogate that the attack turns less often than so is no guide
 LEAST_AGREEMENT = 0.75  # of the samples: a surrogate that reads fewer as the candidate does is another model
@@ -26,10 +27,12 @@ def findings(
     surrogates: tuple[Surrogate, ...],
     success: Metric,
     controls: tuple[Control, ...],
+    health: tuple[HealthCheck, ...],
 ) -> tuple[Finding, ...]:
     """All of them, what weighs most first."""
     return (
         *_unsearched(setting, found, blind),
+        *as_findings([check for check in health if not (blind and check.name == "gradients")]),
         *_outdone(success, controls),
         *_poor(surrogates),
         *_of_the_search(found),

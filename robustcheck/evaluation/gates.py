@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from robustcheck.attacks.draws import key
 from robustcheck.data import load_area
 from robustcheck.errors import DataError
 from robustcheck.evaluation.conclusion import Account, Conclusion
 from robustcheck.evaluation.controls import grid_of, seen_unattacked
 from robustcheck.evaluation.curves import budget_curve, query_curve
+from robustcheck.evaluation.health import Examination, compare, same_answers
 from robustcheck.evaluation.metrics import measure
 from robustcheck.evaluation.outcomes import goal_of, keep_examples, most_adverse, outcomes, readings, undefined
 from robustcheck.evaluation.patch_gates import run_patch_gate
+from robustcheck.evaluation.probing import Probes
 from robustcheck.evaluation.searching import Found, Search
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.verdicts import judge, require
 from robustcheck.models import Surrogates
 from robustcheck.models.process import full_precision
 from robustcheck.policy import FMNSpec, Gate, PatchSpec, RP2Spec
-from robustcheck.results import Cell, Control, GateResult
+from robustcheck.results import Cell, Control, GateResult, HealthCheck, Queries
 from robustcheck.threats import Ball, Region, ball_of
 
 
-def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
-    """Evaluate a gate. Counterexamples of its family are used, and added to, if evidence is `shared`."""
+def run_gate(gate: Gate, setting: Setting, *, shared: bool, white_boxes: Sequence[GateResult] = ()) -> GateResult:
+    """Evaluate a gate.
+
+    Args:
+        gate: what is asked.
+        setting: of whom, and on what.
+        shared: counterexamples of its family are used, and added to.
+        white_boxes: gates whose attacks should have found all that this one's does, as far as they are evaluated.
+    """
     if gate.attack is None:
         return _unattacked(gate, setting)
     with full_precision(setting.candidate.device):
         if isinstance(gate.attack, PatchSpec):
             return run_patch_gate(gate, setting)
-        return _searched(gate, setting, shared=shared)
+        return _searched(gate, setting, white_boxes, shared=shared)
 
 
-def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
+def _searched(gate: Gate, setting: Setting, white_boxes: Sequence[GateResult], *, shared: bool) -> GateResult:
     surrogates = setting.surrogates(gate.surrogates) if gate.surrogates else ()
     account = Account.open(setting, surrogates)
     ball, goal = _ball(gate, setting), goal_of(gate, setting)
@@ -66,12 +77,32 @@ def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
         surrogates=surrogates,
         controls=controls,
     )
+    result = conclusion.result(account, _health(conclusion, search, account))
+    if compared := tuple(compare(result, white_boxes)):
+        result = conclusion.result(account, (*result.health, *compared))
     return replace(
-        conclusion.result(account),
+        result,
         curve=budget_curve(setting, family, set(attacked)) if isinstance(gate.attack, FMNSpec) else (),
         query_curve=query_curve(setting, broken) if gate.asks else (),
         cells=cells,
     )
+
+
+def _health(conclusion: Conclusion, search: Search, account: Account) -> tuple[HealthCheck, ...]:
+    """Whether the attack of a white box worked on this candidate. Those who only ask have no gradients to be masked."""
+    gate, setting = conclusion.gate, conclusion.setting
+    if gate.knowledge != "white-box" or gate.epsilon is None:
+        return () if setting.candidate.randomness is None else (same_answers(setting.candidate.randomness),)
+    held = conclusion.held
+    examination = Examination(
+        setting=setting,
+        found=conclusion.found,
+        held=held,
+        blind=len(conclusion.blind),
+        undermined_by=lambda lost: conclusion.judged_with(lost) != conclusion.judged_with(set()),
+    )
+    in_turn = sorted(held, key=lambda sample: key(setting.seed, f"{gate.id}/health", setting.samples.names[sample], 0))
+    return examination.checks(Probes(search=search, held=in_turn), account.cost(Queries()))
 
 
 def _ball(gate: Gate, setting: Setting) -> Ball:

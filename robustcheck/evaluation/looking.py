@@ -1,7 +1,7 @@
-"""How images are looked at: once and as they are, or as they are seen under viewing conditions.
+"""How images are looked at, and whose gradients searches follow: once and as they are, or by means over draws.
 
-Searches average over looks (expectation over transformation; Athalye et al. 2018, arXiv 1707.07397). A proposal is
-judged on looks that no search has had: each proposal of a sample on its own.
+`conditions` has what is seen under viewing conditions, `chance` what a candidate draws itself, and `looks` says which
+of them a gate takes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,8 @@ import torch
 from robustcheck.attacks import Objective
 from robustcheck.attacks.draws import Draws
 from robustcheck.models import Candidate, Surrogates
-from robustcheck.policy import Gate, RP2Spec
 from robustcheck.threats import Goal
-from robustcheck.threats.viewing import NUMBERS, Conditions, Looks, cells, repeated, see
 
-_SEARCHING, _JUDGING, _CONFIRMING, _GRAIN = 1, 2, 3, 4  # draws of a row are for one purpose each
-_BLOCK = 20  # looks at an image, after which it is asked whether the others can still matter
 _TOLERANCE = 1e-9  # of a count: .9 of 100 is 90
 
 
@@ -94,102 +90,6 @@ class StandsIn:
         return Seen(decision=decision, wanted=self.goal.met(decision, labels), score=None)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fresh:
-    """Under conditions, each look drawn anew; what a camera sees is stored at the images' own depth.
-
-    What holds is looked at once more, by as many others: a search proposes until something holds, and some of that held
-    by chance. What is told of it comes from the second time.
-    """
-
-    candidate: Candidate
-    goal: Goal
-    conditions: Conditions
-    maximum: int  # largest value that can be stored
-
-    @property
-    def at_once(self) -> int:
-        """A block of them."""
-        return min(_BLOCK, self.conditions.spec.judged_on)
-
-    def __call__(self, images: torch.Tensor, labels: torch.Tensor, draws: Draws, at: torch.Tensor) -> Seen:
-        """Twice as many looks as the policy says, or until too few of those to come could hold."""
-        first = self.look(images, labels, draws.apart(_JUDGING), at)
-        held = first.wanted.nonzero().flatten()
-        if not len(held):
-            return first
-        others = Draws(keys=draws.keys[held]).apart(_CONFIRMING)
-        return first.updated(held, self.look(images[held], labels[held], others, at[held]))
-
-    def look(self, images: torch.Tensor, labels: torch.Tensor, draws: Draws, at: torch.Tensor) -> Seen:
-        """As many looks as the policy says, or until too few of those to come could hold."""
-        total = self.conditions.spec.judged_on
-        needed = looks_needed(self.conditions.spec.holds_on, total)
-        numbers = _numbers(draws, total, at)
-        rows = torch.arange(len(images), device=images.device)
-        tally = _Tally.of(len(images), images.device)
-        for start in range(0, total, _BLOCK):
-            size = min(_BLOCK, total - start)
-            looks = self.conditions.draw(numbers[rows, start : start + size].flatten(0, 1))
-            grain = _grain(self.conditions, draws, rows, images, size, at[rows] * total + start)
-            tally.add(
-                rows, *_read(self.candidate, self.goal, self.maximum, images[rows], labels[rows], looks, grain, size)
-            )
-            possible = tally.wanted[rows] + (total - start - size)
-            rows = rows[possible >= needed]
-            if not len(rows):
-                break
-        return tally.seen(needed)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Grid:
-    """From a grid of places, the same ones each time."""
-
-    candidate: Candidate
-    goal: Goal
-    looks: Looks
-    count: int
-    holds_on: float
-    maximum: int
-
-    @property
-    def at_once(self) -> int:
-        """All of them."""
-        return self.count
-
-    def __call__(self, images: torch.Tensor, labels: torch.Tensor, _draws: Draws, _at: torch.Tensor) -> Seen:
-        """One look from each."""
-        tally, rows = _Tally.of(len(images), images.device), torch.arange(len(images), device=images.device)
-        looks = repeated(self.looks, len(images))
-        decisions, wanted, scores = _read(
-            self.candidate, self.goal, self.maximum, images, labels, looks, None, self.count
-        )
-        tally.add(rows, decisions, wanted, scores)
-        return tally.seen(looks_needed(self.holds_on, self.count), cells=wanted)
-
-
-def looks_needed(share: float, looks: int) -> int:
-    """On how many looks an image has to be read as wanted, if on a share of them."""
-    return max(1, ceil(share * looks - _TOLERANCE))
-
-
-def look_of(gate: Gate, candidate: Candidate, goal: Goal, *, maximum: int) -> Look:
-    """How a gate's proposals are looked at."""
-    if gate.conditions is None:
-        return Once(candidate=candidate, goal=goal)
-    if isinstance(spec := gate.attack, RP2Spec):
-        return Grid(
-            candidate=candidate,
-            goal=goal,
-            looks=cells(spec.distances, spec.angles, candidate.device),
-            count=len(spec.distances) * len(spec.angles),
-            holds_on=gate.conditions.holds_on,
-            maximum=maximum,
-        )
-    return Fresh(candidate=candidate, goal=goal, conditions=Conditions(spec=gate.conditions), maximum=maximum)
-
-
 class Gradients(Protocol):
     """Whose gradients are followed: the candidate's, or another model's."""
 
@@ -199,12 +99,16 @@ class Gradients(Protocol):
         """Logits (N, K), losses (N,) and gradients (N, C, H, W) at images (N, C, H, W)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Averaging:
-    """Losses and gradients as means over looks."""
+class Averages(Protocol):
+    """Losses and gradients as means over what is drawn."""
 
-    conditions: Conditions
-    count: int  # looks a step
+    @property
+    def at_once(self) -> int:
+        """Images that go through the network together for each row."""
+
+    @property
+    def holds_on(self) -> float:
+        """Share of the draws on which a counterexample has to hold."""
 
     def gradient(
         self,
@@ -215,24 +119,28 @@ class Averaging:
         objective: Objective,
         draws: Draws,
         at: torch.Tensor,
+        /,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits (N, L, K) on L looks; mean losses (N,); gradients (N, C, H, W) of those in the images as they are."""
-        rows = torch.arange(len(images), device=images.device)
-        looks = self.conditions.draw(_numbers(draws.apart(_SEARCHING), self.count, at).flatten(0, 1))
-        grain = _grain(self.conditions, draws.apart(_SEARCHING), rows, images, self.count, at)
-        images = images.detach().requires_grad_()
-        with torch.enable_grad():
-            seen = see(images.repeat_interleave(self.count, dim=0), looks, grain)
-        logits, loss, gradient = access.gradient(
-            seen.detach(), labels.repeat_interleave(self.count), aims.repeat_interleave(self.count), objective
-        )
-        (own,) = torch.autograd.grad(seen, images, gradient / self.count)
-        shape = (len(images), self.count)
-        return logits.view(*shape, -1), loss.view(shape).mean(dim=1), own
+        """Logits (N, L, K) on L draws, mean losses (N,) and gradients (N, C, H, W) at images (N, C, H, W).
+
+        Args:
+            access: whose.
+            images: that are asked about.
+            labels: true readings (N,).
+            aims: of their rows (N,).
+            objective: what is raised.
+            draws: of their rows.
+            at: (N,) which step of its row each is.
+        """
+
+
+def looks_needed(share: float, looks: int) -> int:
+    """On how many looks an image has to be read as wanted, if on a share of them."""
+    return max(1, ceil(share * looks - _TOLERANCE))
 
 
 @dataclass(kw_only=True)
-class _Tally:
+class Tally:
     """What was read so far, of N images."""
 
     looks: torch.Tensor  # (N,)
@@ -242,7 +150,8 @@ class _Tally:
     decisions: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]  # rows, readings, whether wanted, a look each
 
     @classmethod
-    def of(cls, rows: int, device: torch.device) -> _Tally:
+    def of(cls, rows: int, device: torch.device) -> Tally:
+        """Nothing yet, of so many images."""
         zero = torch.zeros(rows, dtype=torch.int64, device=device)
         return cls(looks=zero, wanted=zero.clone(), score=zero.double(), scored=True, decisions=[])
 
@@ -273,37 +182,3 @@ class _Tally:
             share=self.wanted.double() / self.looks,
             cells=cells,
         )
-
-
-def _read(
-    candidate: Candidate,
-    goal: Goal,
-    maximum: int,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    looks: Looks,
-    grain: torch.Tensor | None,
-    count: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Readings, whether they are wanted, and scores, (N, L) each, of `count` looks at each image (N, C, H, W)."""
-    seen = see(images.repeat_interleave(count, dim=0), looks, grain)
-    logits = candidate.logits((seen * maximum).round() / maximum)
-    decisions = candidate.head.decide(logits)
-    wanted = goal.met(decisions, labels.repeat_interleave(count))
-    scores = candidate.head.positive_probability(logits)
-    shape = (len(images), count)
-    return decisions.view(shape), wanted.view(shape), None if scores is None else scores.view(shape)
-
-
-def _numbers(draws: Draws, looks: int, at: torch.Tensor) -> torch.Tensor:
-    """Uniform numbers (N, looks, 12)."""
-    return draws.uniform((looks, NUMBERS), at)
-
-
-def _grain(
-    conditions: Conditions, draws: Draws, rows: torch.Tensor, images: torch.Tensor, looks: int, at: torch.Tensor
-) -> torch.Tensor | None:
-    """Normal numbers (M · looks, C, H, W) for these rows (M,), if the conditions have noise."""
-    if not conditions.grainy:
-        return None
-    return Draws(keys=draws.apart(_GRAIN).keys[rows]).normal((looks, *images.shape[1:]), at).flatten(0, 1)

@@ -53,6 +53,16 @@ class Hit:
     share: float | None = None  # of the looks on which it holds, if there are several
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rise:
+    """How far a search raised its loss, without a counterexample."""
+
+    clean: float  # on the clean image
+    earlier: float  # the highest before the last quarter of the steps
+    highest: float
+    steps: int
+
+
 @dataclass(kw_only=True)
 class Trace:
     """What the searches of a gate saw besides their hits."""
@@ -63,6 +73,9 @@ class Trace:
     turned: set[int] = field(default_factory=set)  # samples that a surrogate misreads where the search on it ended
     not_finite: set[int] = field(default_factory=set)  # samples that had a NaN or infinite gradient
     gradients_not_finite: int = 0  # how many gradients had
+    asked: int = 0  # gradients
+    vanished: int = 0  # how many of them were zero
+    rises: dict[int, Rise] = field(default_factory=dict)  # of samples whose search ended, that of the highest loss
     unstorable: int = 0  # proposals that the search saw read wrongly, and the artefact on the stored image did not
     disagreed: int = 0  # of those, how many the twin of an ONNX graph sees read wrongly as they are stored
     lapsed: int = 0  # proposals that held on enough looks of a step, and on too few fresh ones
@@ -213,6 +226,8 @@ class Loop(ABC, Generic[AttackT]):
             state={name: values.clone() for name, values in state.items()},
             moved=torch.zeros(len(entering), dtype=torch.bool, device=device),
             last_loss=torch.full((len(entering),), torch.inf, device=device),
+            highest=torch.full((len(entering),), -torch.inf, device=device),
+            earlier=torch.full((len(entering),), -torch.inf, device=device),
             nearest=torch.full((len(entering),), -torch.inf, device=device),
             proposed=torch.full((len(entering),), torch.inf, device=device),
         )

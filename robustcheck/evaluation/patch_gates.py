@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.conclusion import Account, Conclusion
+from robustcheck.evaluation.health import same_answers
 from robustcheck.evaluation.ledger import Entry
 from robustcheck.evaluation.loop import Trace
 from robustcheck.evaluation.outcomes import goal_of, keep_examples, most_adverse
@@ -63,7 +64,9 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
         surrogates=surrogates,
         controls=controls,
     )
-    return replace(conclusion.result(account), patch=made.patch)
+    drawn = setting.candidate.randomness
+    health = () if drawn is None else (same_answers(drawn),)
+    return replace(conclusion.result(account, health), patch=made.patch)
 
 
 def _trace(task: PatchTask, made: Made, judgement: Judgement) -> Trace:

@@ -14,7 +14,8 @@ from robustcheck.attacks.patch import PatchTraining
 from robustcheck.data import Samples
 from robustcheck.errors import DataError
 from robustcheck.evaluation.adjudication import on_host, to_stored
-from robustcheck.evaluation.looking import Averaging, StandsIn
+from robustcheck.evaluation.conditions import Averaging
+from robustcheck.evaluation.looking import StandsIn
 from robustcheck.evaluation.patch_files import read_patch
 from robustcheck.evaluation.patch_judging import Textures, constant, forgotten, own
 from robustcheck.evaluation.patch_task import PatchTask

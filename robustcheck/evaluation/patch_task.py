@@ -13,7 +13,7 @@ from robustcheck.attacks.draws import key
 from robustcheck.data import Area, load_area
 from robustcheck.data.subset import spread, stratified
 from robustcheck.errors import DataError
-from robustcheck.evaluation.looking import look_of
+from robustcheck.evaluation.looks import look_of
 from robustcheck.evaluation.patch_judging import Judge
 from robustcheck.evaluation.patch_training import Pool
 from robustcheck.evaluation.setting import Setting

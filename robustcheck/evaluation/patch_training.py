@@ -12,7 +12,8 @@ from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.patch import PatchTraining
 from robustcheck.data import Area, Samples
 from robustcheck.errors import DataError
-from robustcheck.evaluation.looking import Averaging, Gradients
+from robustcheck.evaluation.conditions import Averaging
+from robustcheck.evaluation.looking import Gradients
 from robustcheck.models.loading import by_shape
 from robustcheck.threats.patch import NUMBERS, NoPlaceError, Placements, Placing, place
 

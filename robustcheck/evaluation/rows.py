@@ -27,6 +27,8 @@ class Rows:
     state: State
     moved: torch.Tensor  # bool: there was something to follow at least once
     last_loss: torch.Tensor  # what an oracle told last
+    highest: torch.Tensor  # loss that was told so far, of searches that follow gradients
+    earlier: torch.Tensor  # the same, before the last quarter of the steps
     nearest: torch.Tensor  # the largest margin of the goal that the search has seen, if it looks at margins
     proposed: torch.Tensor  # minimum-norm searches: how far the last verified proposal is from the clean image
 
@@ -54,6 +56,8 @@ class Rows:
             state={name: rows[index] for name, rows in self.state.items()},
             moved=self.moved[index],
             last_loss=self.last_loss[index],
+            highest=self.highest[index],
+            earlier=self.earlier[index],
             nearest=self.nearest[index],
             proposed=self.proposed[index],
         )
@@ -76,6 +80,8 @@ class Rows:
             (self.clean, others.clean),
             (self.moved, others.moved),
             (self.last_loss, others.last_loss),
+            (self.highest, others.highest),
+            (self.earlier, others.earlier),
             (self.nearest, others.nearest),
             (self.proposed, others.proposed),
             *((self.state[name], rows) for name, rows in others.state.items()),

@@ -20,7 +20,8 @@ from robustcheck.evaluation.asking import Asking, Oracle
 from robustcheck.evaluation.elsewhere import Elsewhere
 from robustcheck.evaluation.engine import Engine, Held, StandIn, Warm
 from robustcheck.evaluation.ledger import Entry
-from robustcheck.evaluation.looking import Averaging, Gradients, Look, look_of
+from robustcheck.evaluation.looking import Gradients, Look
+from robustcheck.evaluation.looks import averages_of, look_of
 from robustcheck.evaluation.loop import Hit, Start, Trace
 from robustcheck.evaluation.oracles import oracle_of
 from robustcheck.evaluation.rows import Rows
@@ -30,7 +31,6 @@ from robustcheck.models import Candidate, Surrogates, WhiteBox
 from robustcheck.models.loading import as_shares, by_shape
 from robustcheck.policy import Gate, RP2Spec
 from robustcheck.threats import Ball, Goal
-from robustcheck.threats.viewing import Conditions
 
 _NEAR = 3.0  # times the difference that was seen between the margins of the two forms of a network
 _CLOSER_STEPS = 10  # at least, of a search that begins where another came near
@@ -72,6 +72,7 @@ class Search:
     goal: Goal
     family: Hashable  # gates that share counterexamples; the gate's own if it shares none
     surrogates: Surrogates | None = None  # that are searched in the candidate's place
+    to_the_nearest: bool = True  # a minimum-norm search goes on from one counterexample to nearer ones
 
     def run(self, samples: Sequence[int]) -> Found:
         """Search counterexamples of samples, and put them into the ledger."""
@@ -86,7 +87,9 @@ class Search:
             searched.update(left)
             progress = partial(self._progress, (number + 1) * len(samples) - len(left), len(attacks) * len(samples))
             if attack.asks == "gradient":
-                self._search(attack, left, trace, progress, enough=-1.0 if len(attacks) == 1 else None)
+                self._search(
+                    attack, left, trace, progress, enough=-1.0 if len(attacks) == 1 and self.to_the_nearest else None
+                )
             else:
                 self._ask(attack, oracle or WhiteBox(setting.candidate), left, trace, progress)
             self._remember(attack, left, trace)
@@ -116,11 +119,6 @@ class Search:
     def look(self) -> Look:
         """How proposals are looked at."""
         return look_of(self.gate, self.setting.candidate, self.goal, maximum=self.setting.samples.maximum)
-
-    @property
-    def _averaging(self) -> Averaging | None:
-        spec = self.gate.conditions
-        return None if spec is None else Averaging(conditions=Conditions(spec=spec), count=spec.draws)
 
     def _standing(self, samples: Sequence[int]) -> list[int]:
         """The samples of which no counterexample is known."""
@@ -213,7 +211,8 @@ class Search:
                     near=near,
                     enough=enough,
                     stand_in=stand_in,
-                    averaging=self._averaging,
+                    clean_logits=None if stand_in is not None else self.setting.logits,
+                    averaging=averages_of(self.gate, self.setting.candidate),
                     only_ends=stand_in is not None or isinstance(self.gate.attack, RP2Spec),
                     **self._common(attack, trace, found, told),
                 ).run(group)

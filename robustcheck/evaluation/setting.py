@@ -31,6 +31,7 @@ class Setting:
     scores: torch.Tensor | None  # (N,) clean probability of the positive label
     seed: int
     rule: Rule  # how metrics are judged
+    strict: bool  # an attack that is shown to be broken passes nothing
     intervals: Intervals
     ledger: Ledger
     starts: Starts

@@ -28,6 +28,8 @@ def shared_answer(evaluation: Evaluation, gate_id: str, *, selected: Sequence[st
     files = {name: folder / f"answer-{index}.json" for index, name in enumerate(order)}
     family = [gate.id for gate in evaluation.family(gate_id)]
     folder.mkdir(exist_ok=True)
+    for other in {gate.id for name in family for gate in evaluation.white_boxes(name)} & set(selected):
+        evaluation.learn(shared_answer(evaluation, other, selected=selected, folder=folder).gate)
     with FileLock(folder / f"family-{order.index(family[0])}.lock"):
         if not files[gate_id].exists():
             for name in family:

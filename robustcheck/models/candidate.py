@@ -50,6 +50,7 @@ class Candidate:
     info: ModelInfo
     chunks: Chunks
     searched: Searched | None = None  # None: the artefact itself
+    randomness: float | None = None  # largest difference of scores between two identical calls; None: there is none
     meter: Meter = field(default_factory=Meter)
 
     @property

@@ -63,7 +63,15 @@ def load_exported(path: Path, device: torch.device) -> Network:
     if least == most:
         notes = (f"its batch size is fixed at {least}: images are padded to it",)
     takes = tuple(size if isinstance(size, int) else None for size in image.shape)
-    return Network(forward=forward, device=device, takes=takes, notes=notes)
+    return Network(forward=forward, device=device, takes=takes, notes=notes, in_training=_dropping(program))
+
+
+def _dropping(program: torch.export.ExportedProgram) -> str | None:
+    """A node that drops features in training mode."""
+    for node in program.graph.nodes:
+        if "dropout" in str(node.target) and len(node.args) > 2 and node.args[2] is True:
+            return str(node.name)
+    return None
 
 
 def _look(path: Path, name: str, content: bytes) -> bytes | None:

@@ -38,7 +38,17 @@ def load_torchscript(path: Path, device: torch.device) -> Network:
     except Exception as error:  # noqa: BLE001 (torch raises whatever a broken archive makes it raise)
         raise CandidateError(f"{path.name} cannot be loaded as TorchScript: {first_line(error)}") from None
     freeze(module)
-    return Network(forward=in_dtype(module, dtype_of(module)), device=device, takes=_takes(module))
+    return Network(
+        forward=in_dtype(module, dtype_of(module)),
+        device=device,
+        takes=_takes(module),
+        in_training=next((name for name, part in module.named_modules() if _drops(part)), None),
+    )
+
+
+def _drops(module: torch.nn.Module) -> bool:
+    """Whether it is a dropout layer in training mode. What a function of the network's own drops is its design."""
+    return module.training and "Dropout" in str(getattr(module, "original_name", ""))
 
 
 def _look(path: Path, name: str, content: bytes) -> bytes:

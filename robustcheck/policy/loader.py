@@ -105,6 +105,7 @@ class Policy:
     gates: tuple[Gate, ...]
     decision: DecisionSpec
     evidence: str
+    health: Literal["strict", "warn"]
 
     @property
     def folder(self) -> Path:
@@ -137,6 +138,7 @@ def load_policy(path: Path | str, *, shown: str | None = None) -> Policy:
         ),
         decision=file.decision,
         evidence=file.evidence,
+        health=file.health,
     )
 
 

@@ -142,6 +142,10 @@ class PolicyFile(Section):
     evidence: Literal["shared", "isolated"] = Field(
         "shared", description="shared: gates of one threat family use each other's counterexamples"
     )
+    health: Literal["strict", "warn"] = Field(
+        "strict",
+        description="strict: a gate whose attack is shown to be broken is an error, not a pass; warn: it is only said",
+    )
 
 
 def json_schema() -> dict[str, Any]:

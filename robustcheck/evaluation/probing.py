@@ -1,0 +1,175 @@
+"""Probes of an attack's health: small searches of another kind, on samples that held, for a tenth of the gate's cost.
+
+What they turn is evidence about the attack; it is not counted as the gate's, and no ledger has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import prod
+
+from robustcheck.attacks import objective
+from robustcheck.evaluation.evidence import Evidence
+from robustcheck.evaluation.ledger import Ledger
+from robustcheck.evaluation.searching import Search
+from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.starts import Starts
+from robustcheck.models import WhiteBox
+from robustcheck.models.loading import as_shares, by_shape
+from robustcheck.policy import APGDSpec, FMNSpec, NESSpec, NoiseSpec, PGDSpec, SquareSpec
+from robustcheck.policy.attack_specs import AttackSpec
+from robustcheck.results import Cost
+from robustcheck.threats import Ball
+
+OVERHEAD = Fraction(1, 10)  # of what the gate's own searches put through the network
+_FOR_UNBOUNDED, _FOR_LONGER = 0.25, 0.15  # of that, at most; searches without gradients get the rest
+FEW = 3  # samples at least, of which anything is concluded
+_MOST_SHARES = 16  # samples whose gradient is tried
+_MOST_PROBED = 20  # samples that a rival is tried on
+_MOST_QUERIES, _LEAST_QUERIES = 200, 20  # of a rival, a sample
+_NOISE = 0.2  # of a rival's queries
+_MOST_UNBOUNDED, _UNBOUNDED_STEPS, _UNBOUNDED_COST = 10, 25, 2.2  # samples, steps, forward passes a step
+_MOST_LONGER, _LONGER = 10, 4  # samples, times the steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turned:
+    """What a probe turned."""
+
+    how: str = ""
+    turned: int = 0
+    of: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probed:
+    """What all probes of a gate found."""
+
+    shares: Sequence[float] = ()  # of what the gradient promises, that a small change along it brought
+    change: str = ""  # how small
+    without_gradients: Sequence[Turned] = ()
+    unbounded: Turned = Turned()
+    longer: Turned = Turned()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probes:
+    """The probes of one gate.
+
+    Args:
+        search: the gate's own.
+        held: samples that held, in the order in which they are probed.
+    """
+
+    search: Search
+    held: Sequence[int]
+
+    def run(self, cost: Cost, *, more_steps: bool) -> Probed:
+        """All that a tenth of this cost allows."""
+        gradients, forward = int(cost.gradient * OVERHEAD), int(cost.forward * OVERHEAD)
+        shares = min(_MOST_SHARES, forward // 2, gradients)  # first: they show most for what they cost
+        if self.search.setting.candidate.randomness is not None:
+            shares = 0  # two answers differ more by chance than by so small a change
+        each = _UNBOUNDED_STEPS * _UNBOUNDED_COST
+        unbounded = min(_MOST_UNBOUNDED, int(forward * _FOR_UNBOUNDED / each), gradients // 2 // _UNBOUNDED_STEPS)
+        if unbounded < FEW or self._averages:  # what is averaged costs many times as much
+            unbounded = 0
+        longer = int(min(forward * _FOR_LONGER, gradients / 4)) if more_steps else 0
+        levels = self._change * self._maximum
+        return Probed(
+            shares=self._shares(shares),
+            change="one grey level" if round(levels) == 1 else f"{levels:.0f} grey levels",
+            without_gradients=self._without_gradients(int(forward - 2 * shares - unbounded * each - longer)),
+            unbounded=self._unbounded(unbounded),
+            longer=self._longer(longer),
+        )
+
+    @property
+    def _averages(self) -> bool:
+        """Whether a gradient is a mean over many."""
+        return self.search.gate.conditions is not None or self.search.setting.candidate.randomness is not None
+
+    @property
+    def _maximum(self) -> int:
+        return self.search.setting.samples.maximum
+
+    @property
+    def _change(self) -> float:
+        """Of a pixel: one level in 255, or one of what is stored; never more than the budget. A share of the range."""
+        ball = self.search.ball
+        most = ball.radius if self.search.gate.norm == "linf" else 1.0
+        return min(most, max(1 / self._maximum, 1 / 255))
+
+    def _shares(self, count: int) -> list[float]:
+        """How much the goal's margin really rises along its gradient, as a share of what the gradient says."""
+        setting, shares = self.search.setting, list[float]()
+        candidate, raised = setting.candidate, objective("margin", self.search.goal)
+        white_box = WhiteBox(candidate, exact=True)
+        for group in by_shape([setting.samples.shape_of(sample) for sample in self.held[:count]]):
+            samples = [self.held[place] for place in group]
+            images, labels = as_shares(setting.samples, samples, candidate.device), setting.labels[samples]
+            labels = labels.to(candidate.device)
+            _, before, gradient = white_box.gradient(images, labels, labels, raised)
+            moved = (images + self._change * gradient.sign()).clamp(0, 1)
+            logits = white_box.scores(labels, moved)
+            after = raised(candidate.head.at_operating_point(logits), labels, labels)
+            promised = ((moved - images) * gradient).flatten(1).sum(dim=1)
+            usable = (promised > 0) & promised.isfinite() & after.isfinite() & before.isfinite()
+            shares += ((after - before)[usable] / promised[usable]).tolist()
+        return shares
+
+    def _without_gradients(self, budget: int) -> list[Turned]:
+        """Random search and noise, at the gate's own budget."""
+        gate = self.search.gate
+        count = min(_MOST_PROBED, len(self.held), budget // _LEAST_QUERIES)
+        if self._averages or count < FEW:
+            return []
+        queries = min(_MOST_QUERIES, budget // count)
+        noise = max(1, int(queries * _NOISE))
+        rival = SquareSpec(name="square") if gate.norm == "linf" else NESSpec(name="nes", samples=10)
+        return [
+            self._turned(rival, f"{rival.name} with {queries - noise} queries", count, queries=queries - noise - 1),
+            self._turned(NoiseSpec(name="noise"), f"noise with {noise} queries", count, queries=noise),
+        ]
+
+    def _unbounded(self, count: int) -> Turned:
+        """A minimum-norm search, which ends where it finds anything at all."""
+        if not count or not self.held:
+            return Turned()
+        samples = self.search.setting.samples
+        widest = max((samples.shape_of(sample) for sample in self.held[:count]), key=prod)
+        how = f"a search for the nearest counterexample at any distance ({_UNBOUNDED_STEPS} steps)"
+        return self._turned(
+            FMNSpec(name="fmn", steps=_UNBOUNDED_STEPS), how, count, ball=self.search.ball.widest(widest)
+        )
+
+    def _longer(self, budget: int) -> Turned:
+        """The gate's own attack with more steps."""
+        spec = self.search.gate.attack
+        if not isinstance(spec, PGDSpec | APGDSpec):
+            return Turned()
+        steps = _LONGER * spec.steps
+        count = min(_MOST_LONGER, len(self.held), budget // (steps + 3))
+        more = spec.model_copy(update={"steps": steps, "restarts": 1})
+        return self._turned(more, f"{steps} steps", count) if count else Turned()
+
+    def _turned(
+        self, spec: AttackSpec, how: str, count: int, *, queries: int | None = None, ball: Ball | None = None
+    ) -> Turned:
+        """What another attack turns of the first samples that held; nothing of it is kept."""
+        own, samples = self.search.setting, self.held[:count]
+        setting: Setting = replace(
+            own,
+            ledger=Ledger(),
+            starts=Starts(sum(prod(own.samples.shape_of(sample)) for sample in samples)),
+            evidence=Evidence(None, [self.search.gate.id]),
+            progress=lambda _done, _of: None,
+        )
+        gate = replace(self.search.gate, attack=spec, queries=queries, oracle="float", descending=False)
+        search = replace(self.search, gate=gate, setting=setting, ball=ball or self.search.ball, to_the_nearest=False)
+        search.run(samples)
+        return Turned(
+            how=how, turned=len(setting.ledger.within(search.family, float(search.ball.levels))), of=len(samples)
+        )
