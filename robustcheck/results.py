@@ -267,13 +267,16 @@ class DataInfo:
 
     source: str
     split: str | None
-    sha256: str  # over the pixels and labels that were used
+    sha256: str  # over the pixels and labels that were used, and the columns if the policy names any
     samples: int
     available: int
     by_label: dict[str, int]
     bits: int
     shape: tuple[int, ...] | None  # (channels, height, width); None if images differ
     synthetic: bool
+    group: str | None = None  # the column that says which samples belong together
+    groups: int | None = None  # how many groups the samples are of
+    subgroups: dict[str, dict[str, int]] = field(default_factory=dict)  # column, value, and how many samples have it
     notes: tuple[str, ...] = ()
 
 

@@ -1,6 +1,6 @@
-"""`.npz` in the MedMNIST layout: `{split}_images` and `{split}_labels`.
+"""`.npz` in the MedMNIST layout: `{split}_images` and `{split}_labels`, and perhaps columns `{split}_{name}`.
 
-Only the two members that are needed are read, and only after their headers, because an archive of a kilobyte can
+Only the members that are needed are read, and only after their headers, because an archive of a kilobyte can
 claim a terabyte. Pickled members are never read.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,20 +17,35 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from robustcheck.data.arrays import array_listing
+from robustcheck.data.columns import NAMED, texts_of
 from robustcheck.data.findings import readings_of
 from robustcheck.data.label_names import indexes_of
 from robustcheck.data.reading import check_memory, parsing
 from robustcheck.data.samples import Listing
 from robustcheck.errors import DataError
-from robustcheck.words import listed
+from robustcheck.words import did_you_mean, listed
 
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def archive_listing(
-    path: Path, labels: Sequence[str], *, multilabel: bool, split: str | None, bits: int | None
+    path: Path,
+    labels: Sequence[str],
+    *,
+    multilabel: bool,
+    split: str | None,
+    bits: int | None,
+    columns: Sequence[str] = (),
 ) -> Listing:
     """The samples of one split, `test` if none is named; sample i is called `test/i`.
+
+    Args:
+        path: the archive.
+        labels: the policy's.
+        multilabel: several of them may be present.
+        split: train, val or test, or whatever its members' names begin with.
+        bits: as the policy says.
+        columns: members besides, without their split; each a text or an integer for each image (N,).
 
     Raises:
         DataError: no such archive, its members are missing or do not fit each other or the policy.
@@ -41,10 +57,22 @@ def archive_listing(
     with archive:
         images = _member(archive, f"{split}_images", shown)
         numbers = _member(archive, f"{split}_labels", shown)
+        values = {column: _column(archive, f"{split}_{column}", shown) for column in columns}
     read = readings_of if multilabel else indexes_of
     indexes = read(numbers, labels, f"{shown}: {split}_labels")
     names = [f"{split}/{index}" for index in range(len(indexes))]
-    return array_listing(images, indexes, bits=bits, names=names, split=split, what=f"{shown}: {split}_images")
+    listing = array_listing(images, indexes, bits=bits, names=names, split=split, what=f"{shown}: {split}_images")
+    texts = {column: texts_of(found, len(names), f"{shown}: {split}_{column}") for column, found in values.items()}
+    return replace(listing, columns=texts)
+
+
+def _column(archive: zipfile.ZipFile, key: str, shown: str) -> NDArray[Any]:
+    """Read a member that the policy names, if there is one."""
+    held = [name.removesuffix(".npy") for name in archive.namelist()]
+    if key not in held:
+        meant = did_you_mean(key, [name for name in held if not name.endswith(("_images", "_labels"))])
+        raise DataError(f"{shown} has no {key!r}, {NAMED}{meant}; it holds {listed(held)}")
+    return _member(archive, key, shown)
 
 
 def _member(archive: zipfile.ZipFile, key: str, shown: str) -> NDArray[Any]:
@@ -69,6 +97,8 @@ def _check_header(member: BinaryIO | Any, size: int, what: str) -> None:
     shape, _, dtype = _HEADERS[version](member)
     if dtype.hasobject or dtype.names is not None:
         raise DataError(f"{what} holds {dtype}: only plain arrays are read, pickled objects never; store integers")
+    if not dtype.itemsize:  # any shape would fit its bytes
+        raise DataError(f"{what} holds {dtype}, which is no byte a value: the archive is damaged or forged")
     if not shape or min(shape) < 0:
         raise DataError(f"{what} has the shape {shape}; one entry a sample is needed")
     needed, held = math.prod(shape) * dtype.itemsize, size - member.tell()

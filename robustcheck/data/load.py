@@ -5,26 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from unicodedata import category
 
 import numpy as np
 
 from robustcheck.data import phantom
 from robustcheck.data.archive import archive_listing
 from robustcheck.data.arrays import array_listing
+from robustcheck.data.columns import check_subgroups, counts_of, few, numbered
 from robustcheck.data.findings import has, names_in
 from robustcheck.data.folder import folder_listing
 from robustcheck.data.manifest import manifest_listing
 from robustcheck.data.medmnist_archive import medmnist_listing
-from robustcheck.data.reading import check_memory, existing_file, parsing
+from robustcheck.data.reading import check_memory, existing_file, parsing, storable
 from robustcheck.data.samples import Images, Listing, Samples
 from robustcheck.data.subset import spread, stratified
 from robustcheck.data.user_callable import callable_listing
 from robustcheck.errors import DataError
-from robustcheck.policy.checks import FINDINGS_FROM
+from robustcheck.policy.checks import COLUMNS_FROM, FINDINGS_FROM
 from robustcheck.results import DataInfo
 from robustcheck.words import did_you_mean, listed
 
@@ -42,6 +42,8 @@ def load_samples(
     bits: int | None = None,
     samples: int | None = None,
     seed: int = 0,
+    group: str | None = None,
+    subgroups: Sequence[str] = (),
 ) -> Samples:
     """The samples that a policy names, checked, in source order.
 
@@ -55,6 +57,8 @@ def load_samples(
         bits: stored depth; without it, as the files say.
         samples: how many, stratified by label; all without it (phantom: 256).
         seed: of the subset, and of the phantom.
+        group: the column that says which images belong together.
+        subgroups: columns that say what each image is one of; different ones, of at most 50 values each.
 
     Raises:
         DataError: the data cannot be read, or does not fit the policy.
@@ -62,7 +66,8 @@ def load_samples(
         MissingExtra: `medmnist:NAME` needs its package.
     """
     multilabel = task == "multilabel"
-    listing = _listing(source, folder, labels, multilabel, root, split, bits, samples, seed)
+    asked = tuple(dict.fromkeys([*subgroups, *([] if group is None else [group])]))
+    listing = _listing(source, folder, labels, multilabel, root, split, bits, samples, seed, asked)
     available = len(listing.names)
     if available == 0:
         raise DataError(f"{source}: it holds no samples{f' in split {listing.split}' if listing.split else ''}")
@@ -74,7 +79,14 @@ def load_samples(
     names = _storable([listing.names[index] for index in chosen.tolist()])
     indexes = listing.labels[chosen]
     indexes.setflags(write=False)
+    for column in subgroups:
+        check_subgroups(column, listing.columns[column], source)
     images = listing.take(chosen)
+    columns = {name: tuple(values[index] for index in chosen.tolist()) for name, values in listing.columns.items()}
+    groups = None if group is None else numbered(columns[group])
+    parts = {column: columns[column] for column in subgroups}
+    counts = {column: counts_of(values) for column, values in parts.items()}
+    small = few(counts, {column: listing.columns[column] for column in subgroups})
     which = has if multilabel else np.equal
     absent = [label for index, label in enumerate(labels) if not which(listing.labels, index).any()]
     shapes = {images.shape_of(index) for index in range(len(images))}
@@ -82,7 +94,10 @@ def load_samples(
         source=source,
         split=listing.split,
         sha256=digest(
-            names, [names_in(index, labels) if multilabel else labels[index] for index in indexes.tolist()], images
+            names,
+            [names_in(index, labels) if multilabel else labels[index] for index in indexes.tolist()],
+            images,
+            columns,
         ),
         samples=len(names),
         available=available,
@@ -90,21 +105,28 @@ def load_samples(
         bits=images.bits,
         shape=shapes.pop() if len(shapes) == 1 else None,
         synthetic=listing.synthetic,
-        notes=(*listing.notes, *images.notes, *(f"no sample is labelled {label!r}" for label in absent)),
+        group=group,
+        groups=None if groups is None else int(groups.max()) + 1,
+        subgroups=counts,
+        notes=(*listing.notes, *images.notes, *(f"no sample is labelled {label!r}" for label in absent), *small),
     )
-    return Samples(names=names, labels=indexes, images=images, info=info)
+    return Samples(names=names, labels=indexes, images=images, info=info, groups=groups, subgroups=parts)
 
 
-def digest(names: Sequence[str], labels: Sequence[str | list[str]], images: Images) -> str:
+def digest(
+    names: Sequence[str], labels: Sequence[str | list[str]], images: Images, columns: Mapping[str, Sequence[str]]
+) -> str:
     """sha256 over one JSON line a sample, in source order: [name, label, [C, H, W], content's sha256].
 
-    Where several labels may be present, their list stands for the label.
+    Where several labels may be present, their list stands for the label. Where the policy names columns, each line ends
+    in a mapping, sorted by name, from column to value; without any, it has no such entry.
     A file's content is its bytes; an array's is its pixels, (C, H, W) in C order, little-endian. So two runs share a
     digest when they judged the same pixels under the same names and labels, whatever else the source holds.
     """
     whole = hashlib.sha256()
     for index, (name, label) in enumerate(zip(names, labels, strict=True)):
-        line = json.dumps([name, label, images.shape_of(index), images.content_sha256(index)])
+        beside = [{column: columns[column][index] for column in sorted(columns)}] if columns else []
+        line = json.dumps([name, label, images.shape_of(index), images.content_sha256(index), *beside])
         whole.update(f"{line}\n".encode())
     return whole.hexdigest()
 
@@ -119,32 +141,56 @@ def _listing(
     bits: int | None,
     samples: int | None,
     seed: int,
+    columns: Sequence[str],
 ) -> Listing:
     """Every sample of the source; the one place that knows how a source is told from another."""
     kind, colon, name = source.partition(":")
     base = folder / root if root is not None else None
     if colon and kind == "medmnist":
+        _no_columns(source, columns)
         return medmnist_listing(name, labels, multilabel=multilabel, folder=base, split=split, bits=bits)
     path = folder / source
     if path.suffix.lower() == ".csv":
         existing_file(path, source)
         if base is not None and not _is_folder(base, source):
             raise DataError(f"{source}: data.root is {root}, and there is no such folder beside the policy")
-        return manifest_listing(path, labels, multilabel=multilabel, root=base or path.parent, split=split, bits=bits)
-    if multilabel and ((colon and kind == "phantom") or (path.suffix.lower() != ".npz" and _is_folder(path, source))):
-        raise DataError(f"{source}: it has one label an image; a multilabel task takes {FINDINGS_FROM}")
+        return manifest_listing(
+            path,
+            labels,
+            multilabel=multilabel,
+            root=base or path.parent,
+            split=split,
+            bits=bits,
+            columns=columns,
+        )
+    if (colon and kind == "phantom") or (path.suffix.lower() != ".npz" and _is_folder(path, source)):
+        if multilabel:
+            raise DataError(f"{source}: it has one label an image; a multilabel task takes {FINDINGS_FROM}")
+        _no_columns(source, columns)
     if colon and kind == "phantom":
         listing = _phantom(name, labels, split, bits, samples, seed)
     elif path.suffix.lower() == ".npz":
-        listing = archive_listing(existing_file(path, source), labels, multilabel=multilabel, split=split, bits=bits)
+        listing = archive_listing(
+            existing_file(path, source), labels, multilabel=multilabel, split=split, bits=bits, columns=columns
+        )
     elif _is_folder(path, source):
         listing = folder_listing(path, labels, split=split, bits=bits)
     elif colon and not re.match(r"[A-Za-z]:[\\/]", source):
-        listing = callable_listing(source, labels, multilabel=multilabel, folder=folder, split=split, bits=bits)
+        listing = callable_listing(
+            source, labels, multilabel=multilabel, folder=folder, split=split, bits=bits, columns=columns
+        )
     else:
         raise DataError(f"{source}: there is no such folder, and it is none of {_KINDS}{_beside(folder, source)}")
     unused = () if root is None else ("data.root is not used: it is about medmnist and .csv sources",)
     return replace(listing, notes=(*listing.notes, *unused))
+
+
+def _no_columns(source: str, asked: Sequence[str]) -> None:
+    if asked:
+        raise DataError(
+            f"{source}: it has no columns, and data.group or data.subgroups names {asked[0]!r}; {COLUMNS_FROM} can "
+            "have them"
+        )
 
 
 def _phantom(
@@ -171,7 +217,7 @@ def _is_folder(path: Path, source: str) -> bool:
 def _storable(names: Sequence[str]) -> tuple[str, ...]:
     """The names, if a report can hold them."""
     for name in names:
-        if any(category(character) in ("Cc", "Cs") for character in name):  # control, or a byte that is no text
+        if not storable(name):
             raise DataError(f"the file name {name!a} cannot be written in a report: rename the file")
     return tuple(names)
 

@@ -1,4 +1,4 @@
-"""`.csv` manifest with a header: a `path` and a `label` each row, and perhaps a `split`."""
+"""`.csv` manifest with a header: a `path` and a `label` each row, perhaps a `split`, and what else the policy names."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
+from robustcheck.data.columns import NAMED, fault_of
 from robustcheck.data.findings import reading_of
 from robustcheck.data.pictures import SUFFIXES, open_pictures
 from robustcheck.data.reading import check_memory, parsing
@@ -29,10 +30,18 @@ class Row:
     path: str
     label: str
     split: str | None
+    values: tuple[str, ...]  # in the columns that are asked for
 
 
 def manifest_listing(
-    path: Path, labels: Sequence[str], *, multilabel: bool, root: Path, split: str | None, bits: int | None
+    path: Path,
+    labels: Sequence[str],
+    *,
+    multilabel: bool,
+    root: Path,
+    split: str | None,
+    bits: int | None,
+    columns: Sequence[str] = (),
 ) -> Listing:
     """The rows of one split, in the manifest's order; an image is called by the path that its row says.
 
@@ -43,12 +52,13 @@ def manifest_listing(
         root: the folder that the rows' paths start from and may not leave.
         split: rows whose `split` says so, where there is that column; all if None.
         bits: as the policy says.
+        columns: those that it has to have besides, with a value in every row.
 
     Raises:
         DataError: every mistake of the manifest at once, with its line.
     """
     rows, mistakes, notes = list[Row](), list[tuple[int, str]](), list[str]()
-    for found in _rows(_text(path), path.name):
+    for found in _rows(_text(path), path.name, columns):
         if isinstance(found, Row):
             rows.append(found)
         else:
@@ -65,6 +75,7 @@ def manifest_listing(
         notes.append(f"all rows of {path.name} are used, whatever its column split says: data.split names none")
     numbers = (_findings if multilabel else _label_numbers)(rows, labels, mistakes)
     files = _files(rows, root, mistakes)
+    values = _values(rows, columns, mistakes)
     _refuse(mistakes, path.name)
     return Listing(
         names=[name for name, _ in files],
@@ -72,6 +83,7 @@ def manifest_listing(
         take=lambda indexes: open_pictures([files[index] for index in indexes], bits=bits),
         split=split if has_split else None,
         notes=tuple(notes),
+        columns=values,
     )
 
 
@@ -86,12 +98,12 @@ def _text(path: Path) -> str:
             raise DataError(f"{path.name}:{line}: it is not UTF-8; save it as CSV UTF-8") from None
 
 
-def _rows(text: str, shown: str) -> Iterator[Row | tuple[int, str]]:
+def _rows(text: str, shown: str, asked: Sequence[str]) -> Iterator[Row | tuple[int, str]]:
     """Each row, or a mistake: its line and what is wrong."""
     header_line = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=header_line.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    columns: dict[str, int] = {}
+    columns: dict[str, int] = {}  # where in a row each stands
     width, line = 0, 1
     while True:
         line = reader.line_num + 1
@@ -105,18 +117,19 @@ def _rows(text: str, shown: str) -> Iterator[Row | tuple[int, str]]:
         if not any(cell.strip() for cell in cells):
             continue
         if not columns:
-            columns, width = _columns(cells, f"{shown}:{line}"), len(cells)
+            columns, width = _columns(cells, f"{shown}:{line}", asked), len(cells)
         elif len(cells) != width:
             yield line, f"{len(cells)} cells, but the header has {width}"
         else:
             split = cells[columns["split"]].strip() if "split" in columns else None
             path, label = cells[columns["path"]].strip(), cells[columns["label"]].strip()
-            yield Row(line=line, path=path, label=label, split=split)
+            values = tuple(cells[columns[name]].strip() for name in asked)
+            yield Row(line=line, path=path, label=label, split=split, values=values)
     if not columns:
         raise DataError(f"{shown}: it is empty; a header with the columns path and label is needed")
 
 
-def _columns(header: Sequence[str], where: str) -> dict[str, int]:
+def _columns(header: Sequence[str], where: str, asked: Sequence[str]) -> dict[str, int]:
     names = [cell.strip() for cell in header]
     for needed in ("path", "label"):
         if needed not in names:
@@ -124,7 +137,13 @@ def _columns(header: Sequence[str], where: str) -> dict[str, int]:
                 f"{where}: no column {needed!r}{did_you_mean(needed, names)}; the header is {listed(names)}, and "
                 "path and label are needed, separated by comma, semicolon or tab"
             )
-    twice = sorted({name for name in names if name in ("path", "label", "split") and names.count(name) > 1})
+    for name in asked:
+        if name not in names:
+            raise DataError(
+                f"{where}: no column {name!r}, {NAMED}{did_you_mean(name, names)}; the header is {listed(names)}"
+            )
+    read = {"path", "label", "split", *asked}
+    twice = sorted({name for name in names if name in read and names.count(name) > 1})
     if twice:
         raise DataError(f"{where}: the column {twice[0]!r} is there twice")
     return {name: index for index, name in enumerate(names)}
@@ -156,6 +175,14 @@ def _findings(rows: Sequence[Row], labels: Sequence[str], mistakes: list[tuple[i
         except ValueError as error:
             mistakes.append((row.line, str(error)))
     return readings
+
+
+def _values(rows: Sequence[Row], columns: Sequence[str], mistakes: list[tuple[int, str]]) -> dict[str, tuple[str, ...]]:
+    """Each column's values (N,)."""
+    for row in rows:
+        faults = [(name, fault_of(value)) for name, value in zip(columns, row.values, strict=True)]
+        mistakes += [(row.line, f"{name} {fault}") for name, fault in faults if fault]
+    return {name: tuple(row.values[index] for row in rows) for index, name in enumerate(columns)}
 
 
 def _files(rows: Sequence[Row], root: Path, mistakes: list[tuple[int, str]]) -> list[tuple[str, Path]]:

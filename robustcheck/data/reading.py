@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unicodedata import category
 
 from robustcheck.errors import DataError, RobustcheckError
 from robustcheck.words import did_you_mean, last_line
@@ -43,6 +44,11 @@ def existing_file(path: Path, source: str) -> Path:
             return path
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     raise DataError(f"{source}: there is no file {path}{did_you_mean(path.name, beside)}")
+
+
+def storable(text: str) -> bool:
+    """Whether a report can hold a text: it has no control character, and no byte that is no text."""
+    return not any(category(character) in ("Cc", "Cs") for character in text)
 
 
 def memory_limit() -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,6 +49,7 @@ class Listing:
     split: str | None  # None where the source has no splits
     synthetic: bool = False
     notes: tuple[str, ...] = ()
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)  # those asked for: a text for each sample
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,12 +61,17 @@ class Samples:
         labels: (N,) int64, true readings: indexes into the policy's labels, or of several the sum of 2**k; read-only.
         images: the images; `image` and `shape_of` are short for its methods.
         info: for the report.
+        groups: (N,) int64, which samples belong together: numbers from 0 in order of first appearance; read-only. None
+            where the policy names no column that says so.
+        subgroups: the columns that the policy names, in its order, with the value of each sample (N,).
     """
 
     names: tuple[str, ...]
     labels: Indexes
     images: Images
     info: DataInfo
+    groups: Indexes | None = None
+    subgroups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)

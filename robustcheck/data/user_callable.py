@@ -1,8 +1,9 @@
-"""`module:callable`: the user's own function, called with the split, returns images and labels."""
+"""`module:callable`: the user's own function, called with the split, returns images and labels, and perhaps columns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +11,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustcheck.data.arrays import array_listing
+from robustcheck.data.columns import NAMED, texts_of
 from robustcheck.data.findings import readings_of
 from robustcheck.data.label_names import indexes_of
 from robustcheck.data.reading import parsing
 from robustcheck.data.samples import Listing
 from robustcheck.errors import DataError
 from robustcheck.importing import import_callable
-from robustcheck.words import last_line
+from robustcheck.words import did_you_mean, last_line, listed
 
 
 def callable_listing(
-    reference: str, labels: Sequence[str], *, multilabel: bool, folder: Path, split: str | None, bits: int | None
+    reference: str,
+    labels: Sequence[str],
+    *,
+    multilabel: bool,
+    folder: Path,
+    split: str | None,
+    bits: int | None,
+    columns: Sequence[str] = (),
 ) -> Listing:
     """What the function returns for this split; sample i is called `SPLIT/i`, or `i` without a split.
 
+    Args:
+        reference: `module:callable`.
+        labels: the policy's.
+        multilabel: several of them may be present.
+        folder: the policy's, where the module may lie.
+        split: handed to the function.
+        bits: as the policy says.
+        columns: those that the third thing it returns, a mapping from names to a value for each image, has to have.
+
     Raises:
         ImportProblem: there is no such function.
-        DataError: it raises, or what it returns is not (images, labels) of a shape and type that can be judged.
+        DataError: it raises, or what it returns is not (images, labels) of a shape and type that can be judged, or not
+            (images, labels, columns) where columns are asked for.
     """
     function = import_callable(reference, folder=folder)
     try:
         returned = function(split)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's function may raise anything
         raise DataError(f"{reference}({split!r}) raised {last_line(error)}") from None
-    if not isinstance(returned, (tuple, list)) or len(returned) != 2:
-        raise DataError(f"{reference} returned {type(returned).__name__}; a pair (images, labels) is needed")
+    if not isinstance(returned, (tuple, list)) or len(returned) not in (2, 3):
+        raise DataError(
+            f"{reference} returned {type(returned).__name__}; a pair (images, labels) is needed, or "
+            "(images, labels, columns)"
+        )
     with parsing(f"{reference}: its images"):
         images: NDArray[Any] = np.asarray(returned[0])
     read = readings_of if multilabel else indexes_of
@@ -42,4 +64,31 @@ def callable_listing(
     if images.ndim == 0:
         raise DataError(f"{reference}: its images are {type(returned[0]).__name__}; an array (N, H, W) is needed")
     names = [f"{split}/{index}" if split else str(index) for index in range(len(indexes))]
-    return array_listing(images, indexes, bits=bits, names=names, split=split, what=f"{reference}: its images")
+    listing = array_listing(images, indexes, bits=bits, names=names, split=split, what=f"{reference}: its images")
+    return replace(listing, columns=_columns(returned[2:], columns, len(names), reference))
+
+
+def _columns(beside: Sequence[Any], asked: Sequence[str], count: int, reference: str) -> dict[str, list[str]]:
+    """The columns that are asked for, from what was returned beside images and labels: one mapping, or nothing."""
+    if not beside:
+        if asked:
+            raise DataError(
+                f"{reference} returned a pair (images, labels) and no column {asked[0]!r}, {NAMED}; return "
+                "(images, labels, columns), the last a mapping from each column's name to a value for each image"
+            )
+        return {}
+    if not isinstance(beside[0], Mapping):
+        raise DataError(
+            f"{reference}: its columns are {type(beside[0]).__name__}; a mapping from each column's name to a value "
+            "for each image is needed, such as a dict"
+        )
+    with parsing(f"{reference}: its columns"):
+        held = dict(beside[0])
+    for name in asked:
+        if name not in held:
+            known = [str(key) for key in held]
+            raise DataError(
+                f"{reference} returned no column {name!r}, {NAMED}{did_you_mean(name, known)}; its columns are "
+                f"{listed(known)}"
+            )
+    return {name: texts_of(held[name], count, f"{reference}: its column {name!r}") for name in asked}

@@ -177,6 +177,8 @@ class Evaluation:
             bits=policy.data.bits,
             samples=policy.data.samples,
             seed=policy.seed,
+            group=policy.data.group,
+            subgroups=policy.data.subgroups,
         )
         self._data = samples.info
         candidate, logits = load_candidate(

@@ -13,18 +13,20 @@ from typing import Any
 from robustcheck.policy import gate_checks, model_checks
 from robustcheck.policy.model_checks import CALLABLE, not_there
 from robustcheck.policy.model_spec import MOST_FINDINGS, ModelSpec
-from robustcheck.policy.sections import Found, is_name, section, stands
-from robustcheck.policy.tree import KeyPath, Mistake
+from robustcheck.policy.sections import Found, entries, is_name, section, stands
+from robustcheck.policy.tree import KeyPath, Mistake, show
 from robustcheck.words import did_you_mean, listed, shown
 
 PHANTOMS = ("nodule",)
 FINDINGS_FROM = ".npz, .csv, medmnist:NAME or module:callable"  # sources that can have several labels an image
+COLUMNS_FROM = ".npz, .csv or module:callable"  # sources that can say more about an image than its label
+_SAMPLES_THEMSELVES = {".npz": ("images", "labels"), ".csv": ("path", "label")}
 
 
 def find(data: dict[str, Any], folder: Path) -> list[Mistake]:
     """All cross-field mistakes of a document; `folder` is the policy's."""
     checks: tuple[Callable[[dict[str, Any], Path], Found], ...]
-    checks = (_model, _labels, _operating_point, _data)
+    checks = (_model, _labels, _operating_point, _data, _columns, _prevalence)
     found = [mistake for check in checks for mistake in check(data, folder)] + list(gate_checks.find(data, folder))
     return [*_blanks(data), *(Mistake(path=path, message=message) for path, message in found)]
 
@@ -80,17 +82,28 @@ def _wrong_count(labels: int, task: Any) -> str | None:
 
 
 def _operating_point(data: dict[str, Any], _: Path) -> Found:
-    model = section(data, "model")
-    at, point, labels = ("model", "operating_point"), model.get("operating_point"), model.get("labels")
+    what = "it is a threshold on the positive label's probability"
+    yield from _of_positive(data, "model", "operating_point", what, several="thresholds for each label are")
+
+
+def _prevalence(data: dict[str, Any], _: Path) -> Found:
+    what = "it is how common the positive label is where the candidate will be used"
+    yield from _of_positive(data, "data", "prevalence", what, several="a prevalence for each label is")
+
+
+def _of_positive(data: dict[str, Any], where: str, key: str, what: str, *, several: str) -> Found:
+    """What a number about the positive label, or of several findings about each label, needs beside it."""
+    model, holder, at = section(data, "model"), section(data, where), (where, key)
+    given, labels = holder.get(key), model.get("labels")
     if model.get("task") == "multilabel":
-        if isinstance(point, list) and isinstance(labels, list) and 0 < len(point) != len(labels) > 0:
-            numbers = "1 number" if len(point) == 1 else f"{len(point)} numbers"
+        if isinstance(given, list) and isinstance(labels, list) and 0 < len(given) != len(labels) > 0:
+            numbers = "1 number" if len(given) == 1 else f"{len(given)} numbers"
             names = "1 label" if len(labels) == 1 else f"{len(labels)} labels"
             yield at, f"found a list of {numbers} for {names}; give one number, or a list with one a label"
-    elif isinstance(point, list) and point:
-        yield at, "found a list; thresholds for each label are for task: multilabel, and any other has one number"
-    elif "operating_point" in model and not stands("positive", model, ModelSpec):
-        yield at, "needs model.positive: it is a threshold on the positive label's probability"
+    elif isinstance(given, list) and given:
+        yield at, f"found a list; {several} for task: multilabel, and any other has one number"
+    elif key in holder and not stands("positive", model, ModelSpec):
+        yield at, f"needs model.positive: {what}"
 
 
 def _data(data: dict[str, Any], folder: Path) -> Found:
@@ -99,13 +112,42 @@ def _data(data: dict[str, Any], folder: Path) -> Found:
     if not isinstance(source, str) or not source:
         return
     kind, suffix = source.partition(":")[0], Path(source).suffix.lower()
-    if reason := _source(source, folder) or _one_label_each(data, source, folder):
+    if reason := _source(source, folder) or _one_label_each(data, source, folder) or _no_columns(data, source):
         yield ("data", "source"), reason
     if "root" in samples and kind != "medmnist" and suffix != ".csv":
         yield ("data", "root"), f"is for medmnist:NAME and .csv sources, and the source is {shown(source)}"
     # medmnist falls back to its own folder, so that one policy serves many machines.
     elif kind != "medmnist" and isinstance(root, str) and root and (reason := not_there(root, folder, {""})):
         yield ("data", "root"), reason
+
+
+def _columns(data: dict[str, Any], _: Path) -> Found:
+    """Whether the columns that are named are different ones, and say more than the samples do."""
+    samples = section(data, "data")
+    source, group, subgroups = samples.get("source"), samples.get("group"), samples.get("subgroups")
+    named: dict[KeyPath, Any] = {("data", "group"): group}
+    for index, name in enumerate(entries(subgroups)):
+        named[("data", "subgroups", *([index] if isinstance(subgroups, list) else []))] = name
+    taken = _SAMPLES_THEMSELVES.get(Path(source).suffix.lower(), ()) if isinstance(source, str) else ()
+    first: dict[str, KeyPath] = {}
+    for at, name in named.items():
+        if not isinstance(name, str) or not name:
+            continue
+        if name in taken:
+            yield at, f"found {shown(name)}; {' and '.join(taken)} are the samples themselves, so name another column"
+        elif first.setdefault(name, at) != at:
+            yield at, f"found {shown(name)}, which is {show(first[name])} already"
+
+
+def _no_columns(data: dict[str, Any], source: str) -> str | None:
+    """Why a source that is there cannot have the columns that are named."""
+    named = [f"data.{key}" for key in ("group", "subgroups") if section(data, "data").get(key)]
+    kind, suffix = source.partition(":")[0], Path(source).suffix.lower()
+    if not named or (
+        kind not in ("medmnist", "phantom") and (suffix in (".npz", ".csv") or CALLABLE.fullmatch(source))
+    ):
+        return None
+    return f"found {shown(source)}, which has no columns for {' and '.join(named)}; {COLUMNS_FROM} can have them"
 
 
 def _one_label_each(data: dict[str, Any], source: str, folder: Path) -> str | None:

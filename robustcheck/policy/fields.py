@@ -33,9 +33,9 @@ def as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-def one_or_many(item: dict[str, Any], *, most: int | None = None) -> dict[str, Any]:
-    """The JSON Schema of an item, or of a list of such items."""
-    limit = {} if most is None else {"maxItems": most}
+def one_or_many(item: dict[str, Any], *, most: int | None = None, different: bool = False) -> dict[str, Any]:
+    """The JSON Schema of an item, or of a list of such items, perhaps all different."""
+    limit = ({} if most is None else {"maxItems": most}) | ({"uniqueItems": True} if different else {})
     return {"anyOf": [item, {"type": "array", "items": item, "minItems": 1, **limit}]}
 
 
@@ -86,7 +86,7 @@ PositiveNumbersField = Annotated[
     WithJsonSchema(one_or_many({"type": "number", "exclusiveMinimum": 0}, most=3)),
 ]
 
-OperatingPointField = Annotated[
+OpenSharesField = Annotated[  # of a probability or a population: one, or one a label
     tuple[Annotated[Number, Field(gt=0, lt=1)], ...],
     BeforeValidator(as_list),
     Field(min_length=1),
@@ -119,6 +119,14 @@ Label = Annotated[
     BeforeValidator(_label),
     Field(strict=True, min_length=1, max_length=200),
     WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1, "maxLength": 200}, {"type": "integer"}]}),
+]
+_COLUMN_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 200}
+ColumnField = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
+ColumnsField = Annotated[
+    tuple[ColumnField, ...],
+    BeforeValidator(as_list),
+    Field(min_length=1, max_length=8),
+    WithJsonSchema(one_or_many(_COLUMN_SCHEMA, most=8, different=True)),
 ]
 BatchSizeField = Annotated[
     Annotated[StrictInt, Field(ge=1, le=_LARGEST_BATCH)] | Literal["auto"], BeforeValidator(_batch_size)

@@ -11,7 +11,7 @@ from robustcheck.policy.fields import (
     Label,
     Number,
     NumbersField,
-    OperatingPointField,
+    OpenSharesField,
     PositiveNumbersField,
     Section,
     whole,
@@ -75,7 +75,7 @@ class ModelSpec(Section):
         min_length=1, max_length=10_000, description="names of the labels, in the order of the scores"
     )
     positive: Label | None = Field(None, description="which label is disease: sensitivity and specificity are about it")
-    operating_point: OperatingPointField | None = Field(
+    operating_point: OpenSharesField | None = Field(
         None,
         description="decision threshold on the positive label's probability (default: the highest score); multilabel: "
         "on each label's, one number or a list with one a label (default: 0.5)",

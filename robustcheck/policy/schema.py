@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StrictInt, StrictStr, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field, StrictInt, StrictStr, WithJsonSchema
 
 from robustcheck.policy.attack_specs import AttackField
 from robustcheck.policy.bounds import METRICS, Bound
 from robustcheck.policy.fields import (
     BudgetsField,
+    ColumnField,
+    ColumnsField,
     Label,
     Number,
+    OpenSharesField,
     QueriesField,
     Section,
     SizesField,
@@ -48,6 +51,18 @@ class DataSpec(Section):
     )
     samples: Annotated[StrictInt, Field(ge=1, le=10_000_000)] | None = Field(
         None, description="how many, stratified by label and seeded (default: all)"
+    )
+    group: ColumnField | None = Field(
+        None,
+        description="column that says which images belong together, such as patient_id: intervals are by group then",
+    )
+    subgroups: ColumnsField = Field(
+        (), description="columns that the samples are told apart by, such as [sex, scanner]; each has at most 50 values"
+    )
+    prevalence: OpenSharesField | None = Field(
+        None,
+        description="share of positives where the candidate will be used, which PPV and NPV are about; multilabel: of "
+        "each label, one number or a list with one a label",
     )
 
 
@@ -125,8 +140,19 @@ class DecisionSpec(Section):
     )
 
 
+_BY_TASK: dict[str, Any] = {
+    "if": {
+        "properties": {"model": {"properties": {"task": {"const": "multilabel"}}, "required": ["task"]}},
+        "required": ["model"],
+    },
+    "else": {"properties": {"data": {"properties": {"prevalence": {"type": "number"}}}}},
+}
+
+
 class PolicyFile(Section):
     """A robustcheck policy: candidate, samples, gates."""
+
+    model_config = ConfigDict(json_schema_extra=_BY_TASK)
 
     robustcheck: Annotated[Literal[1], BeforeValidator(whole)] = Field(description="format version, which is 1")
     name: Annotated[StrictStr, Field(max_length=500)] | None = Field(

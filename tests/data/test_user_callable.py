@@ -68,7 +68,8 @@ def test_other_integers_need_bits(module, load, bits, dtype):
     ("body", "message"),
     [
         ("return 3", "returned int; a pair"),
-        ("return [], [], []", "returned tuple; a pair"),
+        ("return [], [], [], []", "returned tuple; a pair"),
+        ("return np.zeros((2, 3, 3), np.uint8), [0, 1], []", "its columns are list; a mapping"),
         ("return np.zeros((2, 3, 3)), [0, 1]", "its images holds float64, which is no pixel space"),
         ("return np.zeros((2, 3, 3), int), [0, 1]", "holds int64: say in data.bits"),
         ("return np.zeros((2, 2, 3, 5), np.uint8), [0, 1]", r"shape \(2, 2, 3, 5\)"),

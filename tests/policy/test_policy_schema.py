@@ -111,6 +111,46 @@ def test_several_findings(write, model, fits):
     )
 
 
+@pytest.mark.parametrize(
+    ("model", "data", "fits"),
+    [
+        ({}, {"prevalence": 0.02}, True),
+        ({}, {"prevalence": [0.02]}, False),
+        ({}, {"prevalence": 0}, False),
+        ({}, {"prevalence": 1}, False),
+        (MULTILABEL, {"prevalence": 0.02}, True),
+        (MULTILABEL, {"prevalence": [0.02, 0.3]}, True),
+        (MULTILABEL, {"prevalence": []}, False),
+        ({}, {"group": "patient_id", "subgroups": ["sex", "scanner"]}, True),
+        ({}, {"subgroups": "sex"}, True),
+        ({}, {"subgroups": ["sex", "sex"]}, False),
+        ({}, {"subgroups": []}, False),
+        ({}, {"subgroups": list("abcdefgh")}, True),
+        ({}, {"subgroups": list("abcdefghi")}, False),
+        ({}, {"group": ["patient_id"]}, False),
+        ({}, {"group": 3}, False),
+    ],
+)
+def test_columns_and_prevalence(write, model, data, fits):
+    policy = document()
+    policy["model"] = {"path": "candidate.onnx", **(model or {key: policy["model"][key] for key in MULTILABEL})}
+    policy["data"] = {"source": "samples.npz", **data}
+    assert accepts(policy) == fits
+    path = write(json.dumps(policy))
+    if not fits:
+        with pytest.raises(PolicyError):
+            load_policy(path)
+        return
+    loaded = load_policy(path).data
+    for key in ("subgroups", "prevalence"):
+        written = data.get(key, () if key == "subgroups" else None)
+        many = isinstance(written, (list, tuple)) or written is None
+        assert getattr(loaded, key) == (
+            tuple(written) if isinstance(written, list) else written if many else (written,)
+        )
+    assert loaded.group == data.get("group")
+
+
 TYPE_MISTAKES = sorted(MISTAKES.glob("type-*.yaml")) + [
     MISTAKES / f"{name}.yaml"
     for name in (
