@@ -12,6 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from robustcheck.policy import Policy
+    from robustcheck.qualifications import Qualification
     from robustcheck.results import AuditReport
 
 EXIT_CODES = {"pass": 0, "fail": 1, "error": 3, "inconclusive": 4}
@@ -33,6 +34,7 @@ def main() -> None:
     Begin with:
       robustcheck validate policy.yaml     is the policy right?
       robustcheck run policy.yaml          run its gates
+      robustcheck qualify                  does this installation find what there is to find?
       pytest --robustcheck policy.yaml     the same, as tests
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -125,6 +127,46 @@ def attacks() -> None:
 
 
 @main.command()
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("robustcheck-qualification"),
+    show_default=True,
+    help="Folder for qualification.json and qualification.html.",
+)
+def qualify(output: Path) -> None:
+    """Show that this installation, on this machine, finds what there is to find.
+
+    Runs gates on candidates whose robustness is known: robust and fragile ones must get their accuracy exactly, those
+    that hide their gradients must not pass. Takes some seconds, needs no network, and writes a report that a quality
+    system can file.
+
+    \b
+    Exit codes:
+      0  every known answer came out as it has to
+      1  one did not: do not rely on this installation
+      2  the report cannot be written
+    """
+    from robustcheck.errors import ReportError
+    from robustcheck.report.qualification import qualification_line, qualification_table, write_qualification
+    from robustcheck.report.summary import render
+
+    try:
+        found = _qualify()
+        width = max(80, min(160, _width()))
+        click.echo(render(qualification_table(found), width=width, color=sys.stdout.isatty()), nl=False)
+        for file in write_qualification(found, output):
+            click.echo(f"  {file}")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except ReportError as error:
+        raise _UsageError(str(error)) from None
+    click.echo(qualification_line(found))
+    sys.exit(0 if found.qualified else 1)
+
+
+@main.command()
 @click.argument("report", type=click.Path(path_type=Path))
 @click.option(
     "-o",
@@ -185,6 +227,14 @@ def _evaluate(policy: Policy, output: Path, *, quiet: bool) -> tuple[AuditReport
             place.discard()
     except ReportError as error:
         raise _UsageError(str(error)) from None
+
+
+def _qualify() -> Qualification:
+    from robustcheck.qualification import qualify
+    from robustcheck.report.progress import Bars
+
+    with Bars(quiet=False, counted="candidates") as bars:
+        return qualify(progress=bars.update)
 
 
 def _width() -> int:

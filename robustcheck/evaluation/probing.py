@@ -24,7 +24,7 @@ from robustcheck.results import Cost
 from robustcheck.threats import Ball
 
 OVERHEAD = Fraction(1, 10)  # of what the gate's own searches put through the network
-_FOR_UNBOUNDED, _FOR_LONGER = 0.25, 0.15  # of that, at most; searches without gradients get the rest
+_FOR_UNBOUNDED, _FOR_LONGER = 0.4, 0.15  # of that, at most; searches without gradients get the rest
 FEW = 3  # samples at least, of which anything is concluded
 _MOST_SHARES = 16  # samples whose gradient is tried
 _MOST_PROBED = 20  # samples that a rival is tried on

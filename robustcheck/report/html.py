@@ -14,11 +14,12 @@ from robustcheck.results import AuditReport
 
 def html(report: AuditReport, folder: Path | None) -> str:
     """The report as a page; examples are shown from the counterexample files in `folder`, if one is given."""
-    template = _environment().get_template("report.html.j2")
+    template = environment().get_template("report.html.j2")
     return template.render(view=report_view(report, folder)) + "\n"
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates in which every text is escaped and shown."""
     return Environment(
         loader=PackageLoader("robustcheck.report"),
         autoescape=True,

@@ -60,7 +60,7 @@ class Line:
 class Bars:
     """A bar a gate on a terminal; in a log, a line for each gate that is finished."""
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, *, quiet: bool, counted: str = "samples") -> None:
         console = Console(stderr=True)
         self._quiet = quiet
         self._console = console
@@ -68,7 +68,7 @@ class Bars:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("samples"),
+            TextColumn(counted),
             TimeElapsedColumn(),
             console=console,
             transient=True,

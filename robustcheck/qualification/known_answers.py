@@ -1,0 +1,92 @@
+"""What must come out: the accuracy to the last image where it is known, and no pass where gradients are hidden."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from robustcheck.qualification.images import robust_share
+
+LEVELS = 8  # the budget at which masked candidates are asked to hold
+REQUIRED = 0.55  # accuracy: a little more than is left at LEVELS, which turn half of the images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """A candidate, its gates, and what they must answer."""
+
+    name: str
+    what: str
+    network: str  # in `candidates`
+    gates: dict[str, float]  # requirement, an accuracy, by gate in `GATES`
+    answer: Literal["accuracy", "no pass"]
+    format: Literal["safetensors", "onnx"] = "safetensors"
+    output: Literal["logits", "probabilities"] = "logits"
+    images: Literal["images", "far_images"] = "images"
+    draws: bool = False  # and must be said to
+
+
+GATES: dict[str, str] = {
+    "fgsm": f"attack: fgsm, epsilon: {LEVELS}/255",
+    "pgd": f"attack: {{name: pgd, steps: 20}}, epsilon: {LEVELS}/255",
+    "pgd-2": "attack: {name: pgd, steps: 20}, epsilon: 2/255",
+    "pgd-l2": f"attack: {{name: pgd, steps: 20}}, norm: l2, epsilon: {16 * LEVELS} levels",
+    "apgd": f"attack: {{name: apgd, steps: 20}}, epsilon: {LEVELS}/255",
+    "square": f"attack: square, queries: 2000, epsilon: {LEVELS}/255",
+    "transfer": f"attack: {{name: transfer, surrogate: {{path: surrogate.safetensors, "
+    f"architecture: 'robustcheck.qualification.candidates:Template'}}}}, epsilon: {LEVELS}/255",
+}
+
+BUDGETS = {"pgd-2": 2}  # grey levels, of gates that have another
+
+
+def true_accuracy(gate: str) -> float:
+    """Of a fragile candidate, in closed form."""
+    return robust_share(BUDGETS.get(gate, LEVELS))
+
+
+def _masked(name: str, what: str, network: str, *, draws: bool = False, output: str = "logits") -> Known:
+    return Known(
+        name=name,
+        what=what,
+        network=network,
+        gates={"pgd": REQUIRED},
+        answer="no pass",
+        output="probabilities" if output == "probabilities" else "logits",
+        draws=draws,
+    )
+
+
+KNOWN: tuple[Known, ...] = (
+    Known(
+        name="robust",
+        what="no change that the budget allows turns any image",
+        network="Template",
+        images="far_images",
+        gates=dict.fromkeys(("fgsm", "pgd", "apgd", "square"), 1.0),
+        answer="accuracy",
+    ),
+    Known(
+        name="fragile",
+        what="each image is turned by a known number of grey levels, and by none less",
+        network="Template",
+        gates=dict.fromkeys(("fgsm", "pgd", "pgd-2", "pgd-l2", "apgd", "square", "transfer"), REQUIRED),
+        answer="accuracy",
+    ),
+    Known(
+        name="fragile, ONNX",
+        what="the same network as a graph",
+        network="Template",
+        format="onnx",
+        gates=dict.fromkeys(("fgsm", "pgd", "square"), REQUIRED),
+        answer="accuracy",
+    ),
+    _masked("quantised input", "pixels are rounded to nine levels first", "Quantised"),
+    _masked("thermometer code", "pixels become codes of the thresholds that they pass", "Thermometer"),
+    _masked("saturated softmax", "probabilities are 0 or 1", "SaturatedSoftmax", output="probabilities"),
+    _masked("saturated sigmoid", "a sigmoid in the middle is 0 or 1", "SaturatedSigmoid"),
+    _masked("noise", "every pixel gets noise that is drawn in each call", "Noisy", draws=True),
+    _masked("random transformation", "each image is scaled and brightened by chance", "RandomlyShifted", draws=True),
+    _masked("shattered gradient", "a ripple too fast to be followed lies on every pixel", "Shattered"),
+    _masked("k-winners-take-all", "which features decide changes with the image", "WinnersTakeAll"),
+)

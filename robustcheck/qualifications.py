@@ -1,0 +1,30 @@
+"""What a qualification answers: plain frozen data, which the report on it is a function of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownAnswer:
+    """One gate of a candidate that is known, what had to come out, and what did."""
+
+    candidate: str
+    what: str  # the candidate, in words
+    gate: str
+    expected: str
+    found: str
+    caught_by: str = ""  # the check or error that keeps a masked candidate from passing
+    agrees: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Qualification:
+    """All known answers of an installation on a machine."""
+
+    schema: str = "robustcheck/qualification/1"
+    qualified: bool  # all agree
+    environment: dict[str, str] = field(default_factory=dict)
+    started: str = ""  # ISO 8601, UTC
+    seconds: float = 0.0
+    answers: tuple[KnownAnswer, ...] = ()

@@ -1,0 +1,61 @@
+"""The report on a qualification: JSON for programs, one HTML file for a quality system, a table for a terminal."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from robustcheck.qualifications import Qualification
+from robustcheck.report.html import environment
+from robustcheck.report.text import moment, plural, visible
+from robustcheck.report.writing import write_whole
+
+
+def write_qualification(qualification: Qualification, folder: Path) -> list[Path]:
+    """Write `qualification.json` and `qualification.html` into a folder, which is made if it is not there.
+
+    Raises:
+        ReportError: a file cannot be written.
+    """
+    page = environment().get_template("qualification.html.j2")
+    started = moment(qualification.started)
+    texts = {
+        "qualification.json": json.dumps(asdict(qualification), indent=1) + "\n",
+        "qualification.html": page.render(
+            qualification=qualification,
+            sentence=qualification_line(qualification),
+            date=started.strftime("%Y-%m-%d %H:%M UTC") if started else "date not recorded",
+        )
+        + "\n",
+    }
+    return [write_whole(folder / name, text) for name, text in texts.items()]
+
+
+def qualification_line(qualification: Qualification) -> str:
+    """What it came to, in one line."""
+    answers = qualification.answers
+    wrong = [answer for answer in answers if not answer.agrees]
+    if not wrong:
+        return f"qualified: all {plural(len(answers), 'known answer')} came out as they have to"
+    first = wrong[0]
+    return (
+        f"not qualified: {len(wrong)} of {plural(len(answers), 'known answer')} came out otherwise; first: "
+        f"{first.candidate}, {first.gate}: expected {first.expected}, found {first.found}"
+    )
+
+
+def qualification_table(qualification: Qualification) -> Table:
+    """A row a known answer."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    for column in ("Candidate", "Gate", "Expected", "Found", "Caught by", ""):
+        table.add_column(column, overflow="fold")
+    for answer in qualification.answers:
+        state = Text("agrees", style="green") if answer.agrees else Text("differs", style="bold red")
+        cells = (answer.candidate, answer.gate, answer.expected, answer.found, answer.caught_by)
+        table.add_row(*(Text(visible(cell)) for cell in cells), state)
+    return table
