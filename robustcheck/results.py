@@ -37,6 +37,19 @@ class Metric:
     successes: int | None = None  # of `samples`, for metrics that are rates
     samples: int
     confidence: float = 0.95  # of the interval
+    groups: int | None = None  # that the samples come from, e.g. patients; None: each is its own, or it was not counted
+    effective: float | None = None  # independent samples that a rate's samples are worth; None: as many as they are
+    slice: str | None = None  # the part of the samples that it is about, e.g. the worst subgroup's sex=F
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """A part of the samples, and what was measured on it."""
+
+    kind: Literal["subgroup", "finding"]
+    column: str | None = None  # of a subgroup
+    name: str  # the value in it, or the finding's label
+    metrics: dict[str, Metric] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +78,8 @@ class Cost:
     forward: int = 0
     gradient: int = 0
     queries: Queries = field(default_factory=Queries)
+    health_forward: int = 0  # beside these: samples through the network to examine the attack
+    health_gradient: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +209,16 @@ class Patch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stopped:
+    """How many samples a gate that may decide early needed."""
+
+    rule: Literal["early", "determined"]
+    needed: int  # in the policy's random order; the metrics are about these
+    of: int
+    decided: bool  # before the last one
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """A place from which stickers are looked at."""
 
@@ -213,6 +238,7 @@ class GateResult:
     threat: Threat | None
     verdict: Verdict
     metrics: dict[str, Metric] = field(default_factory=dict)
+    slices: tuple[Slice, ...] = ()  # each subgroup, and of several findings each one
     requirements: tuple[Requirement, ...] = ()
     cost: Cost = field(default_factory=Cost)
     findings: tuple[Finding, ...] = ()
@@ -224,6 +250,7 @@ class GateResult:
     controls: tuple[Control, ...] = ()  # patches and conditions: what is turned without an attack
     patch: Patch | None = None  # patches for all images: the one that was judged
     cells: tuple[Cell, ...] = ()  # stickers: the grid that they were judged on
+    stopped: Stopped | None = None  # policies that let gates decide early: with how many samples this one did
     error: str | None = None  # why the verdict is `error`
 
 
@@ -294,6 +321,7 @@ class AuditReport:
     decision: str = "estimate"
     confidence: float = 0.95  # of all intervals
     interval: str = "clopper-pearson"  # of rates
+    stop: Literal["never", "early", "determined"] = "never"  # when gates may decide before all samples were looked at
     inconclusive: Literal["fail", "allow"] = "fail"  # what a gate that its interval does not decide means for the build
     evidence: str = "shared"
     health: Literal["strict", "warn"] = "strict"  # what an attack that is shown to be broken makes of its gate's pass

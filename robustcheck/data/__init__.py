@@ -11,5 +11,6 @@ A source's mistakes end in a `DataError` sentence.
 from robustcheck.data.areas import Area, load_area
 from robustcheck.data.load import load_samples
 from robustcheck.data.samples import Samples
+from robustcheck.data.subset import in_random_order
 
-__all__ = ["Area", "Samples", "load_area", "load_samples"]
+__all__ = ["Area", "Samples", "in_random_order", "load_area", "load_samples"]

@@ -34,6 +34,11 @@ def spread(names: Sequence[str], readings: Indexes, *, samples: int, seed: int) 
     return np.array(sorted(order[(2 * place + 1) * len(order) // (2 * samples)] for place in range(samples)), np.int64)
 
 
+def in_random_order(names: Sequence[str], *, seed: int) -> Indexes:
+    """All samples (N,), ranked as those of a label are."""
+    return np.array(sorted(range(len(names)), key=lambda index: _rank(seed, f"order/{names[index]}")), np.int64)
+
+
 def _rank(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
 

@@ -34,6 +34,7 @@ def assemble(
         decision=decision.rule,
         confidence=decision.confidence,
         interval=decision.interval,
+        stop=decision.stop,
         inconclusive=decision.inconclusive,
         evidence=policy.evidence,
         health=policy.health,

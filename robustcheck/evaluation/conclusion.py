@@ -9,15 +9,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from robustcheck.evaluation.findings import blind_spots, findings
+from robustcheck.evaluation.found import Found
 from robustcheck.evaluation.health import as_findings
+from robustcheck.evaluation.intervals import Intervals
 from robustcheck.evaluation.ledger import Entry
-from robustcheck.evaluation.metrics import measure, with_controls
+from robustcheck.evaluation.measurement import Measurement
+from robustcheck.evaluation.metrics import with_controls
 from robustcheck.evaluation.outcomes import outcomes, readings, undefined
-from robustcheck.evaluation.searching import Found
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.surrogates import LoadedSurrogate, as_reported
 from robustcheck.evaluation.threat import threat
-from robustcheck.evaluation.verdicts import judge, require
+from robustcheck.evaluation.verdicts import Rule, judge, require
 from robustcheck.models import Meter
 from robustcheck.models.head import NO_ANSWER
 from robustcheck.policy import Gate
@@ -41,14 +43,19 @@ class Account:
         meters = (setting.candidate.meter, *(one.candidate.meter for one in surrogates))
         return cls(meters=meters, before=tuple(replace(meter) for meter in meters))
 
-    def cost(self, queries: Queries) -> Cost:
-        """Until now."""
+    def cost(self, queries: Queries, *, searched: Cost | None = None) -> Cost:
+        """Until now; what was `searched` for was counted before the attack was examined."""
         pairs = list(zip(self.meters, self.before, strict=True))
+        forward = sum(now.forward - then.forward for now, then in pairs)
+        gradient = sum(now.gradient - then.gradient for now, then in pairs)
+        own = searched or Cost(forward=forward, gradient=gradient)
         return Cost(
             seconds=round(time.perf_counter() - self.began, 3),
-            forward=sum(now.forward - then.forward for now, then in pairs),
-            gradient=sum(now.gradient - then.gradient for now, then in pairs),
+            forward=own.forward,
+            gradient=own.gradient,
             queries=queries,
+            health_forward=forward - own.forward,
+            health_gradient=gradient - own.gradient,
         )
 
 
@@ -66,13 +73,15 @@ class Conclusion:
     found: Found
     surrogates: Sequence[LoadedSurrogate]
     controls: tuple[Control, ...]
+    intervals: Intervals
+    rule: Rule
 
-    def result(self, account: Account, health: tuple[HealthCheck, ...] = ()) -> GateResult:
+    def result(self, cost: Cost, health: tuple[HealthCheck, ...] = ()) -> GateResult:
         """Measured and judged; a pass needs an attack that nothing shows to be broken."""
         gate, setting = self.gate, self.setting
         assert gate.attack is not None
         metrics = self._measured(self.broken)
-        requirements = require(gate.bounds, metrics, setting.rule)
+        requirements = require(gate.bounds, metrics, self.rule)
         blind = self.blind
         turned = np.array([sample in self.found.trace.turned for sample in sorted(self.found.searched)], bool)
         stand_ins = tuple(
@@ -109,8 +118,9 @@ class Conclusion:
             threat=threat(gate, setting.samples.bits),
             verdict=verdict,
             metrics=metrics,
+            slices=self._measurement(self.broken).slices(),
             requirements=requirements,
-            cost=account.cost(_queries(self.found, self.attacked)),
+            cost=cost,
             findings=findings(setting, self.found, blind, stand_ins, metrics["attack_success"], self.controls, health),
             health=health,
             samples=tuple(every[sample] for sample in self.judged.tolist()),
@@ -130,10 +140,32 @@ class Conclusion:
         return [one for one in self.controls if most is not None and (one.success.low or 0.0) > most]
 
     def _measured(self, broken: dict[int, Entry]) -> dict[str, Metric]:
+        measured = self._measurement(broken)
+        return with_controls(measured.metrics(self.gate.bounds), self.controls, self.intervals)
+
+    def _measurement(self, broken: dict[int, Entry]) -> Measurement:
         worth = np.zeros(len(self.setting.labels), bool)
         worth[self.attacked] = True
-        read, intervals = readings(self.setting, broken, self.scores).at(self.judged), self.setting.intervals
-        return with_controls(measure(read, attacked=worth[self.judged], intervals=intervals), self.controls, intervals)
+        read = readings(self.setting, broken, self.scores)
+        return Measurement.of(self.setting, read, self.judged, attacked=worth, intervals=self.intervals)
+
+    def about(self, judged: np.ndarray) -> Conclusion:
+        """The same of some of the samples (M,)."""
+        seen = set(judged.tolist())
+        return replace(
+            self,
+            judged=judged,
+            attacked=[sample for sample in self.attacked if sample in seen],
+            broken={sample: entry for sample, entry in self.broken.items() if sample in seen},
+        )
+
+    @property
+    def queries(self) -> Queries:
+        """What reached the oracle about the samples that were attacked."""
+        if self.found.queries is None or not self.attacked:
+            return Queries()
+        counts = self.found.queries[self.attacked]
+        return Queries(total=int(counts.sum()), max=int(counts.max()), median=float(np.median(counts)))
 
     @property
     def blind(self) -> set[int]:
@@ -148,7 +180,7 @@ class Conclusion:
     def judged_with(self, lost: Set[int]) -> Verdict:
         """How the gate would be judged if these samples were broken, too."""
         metrics = self._measured(self.broken | dict.fromkeys(lost, _LOST))
-        return judge(require(self.gate.bounds, metrics, self.setting.rule), metrics)
+        return judge(require(self.gate.bounds, metrics, self.rule), metrics)
 
 
 def _broken(checks: Sequence[HealthCheck]) -> str:
@@ -176,11 +208,3 @@ def _lesson(gate: Gate, *, unstarted: bool) -> str:
     if gate.knowledge == "transfer":
         return "a surrogate without gradients shows nothing about the candidate"
     return "a candidate that hides its gradients is not shown to be robust"
-
-
-def _queries(found: Found, attacked: list[int]) -> Queries:
-    """What reached the oracle about the samples that were attacked."""
-    if found.queries is None or not attacked:
-        return Queries()
-    counts = found.queries[attacked]
-    return Queries(total=int(counts.sum()), max=int(counts.max()), median=float(np.median(counts)))

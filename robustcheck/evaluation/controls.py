@@ -33,20 +33,27 @@ def seen_unattacked(
             wanted.update(zip(chunk, seen.wanted.tolist(), strict=True))
             if seen.cells is not None:
                 cells.update(zip(chunk, seen.cells.cpu().numpy(), strict=True))
-    success = setting.intervals.rate(np.array([wanted[sample] for sample in samples], dtype=bool))
+    turned = np.array([wanted[sample] for sample in samples], dtype=bool)
+    success = setting.intervals.rate(turned, setting.groups_of(samples))
     grid = np.stack([cells[sample] for sample in samples]) if cells else None
     return Control(name="no attack", success=success), grid
 
 
-def grid_of(spec: RP2Spec, attacked: np.ndarray, unattacked: np.ndarray, intervals: Intervals) -> tuple[Cell, ...]:
-    """The table of distances by angles from what was read on each cell, (N, L) both."""
+def grid_of(
+    spec: RP2Spec,
+    attacked: np.ndarray,
+    unattacked: np.ndarray,
+    intervals: Intervals,
+    groups: np.ndarray | None = None,
+) -> tuple[Cell, ...]:
+    """The table of distances by angles from what was read on each cell, (N, L) both, of samples of groups (N,)."""
     places = [(distance, angle) for distance in spec.distances for angle in spec.angles]
     return tuple(
         Cell(
             distance=distance,
             angle=angle,
-            success=intervals.rate(attacked[:, cell]),
-            control=intervals.rate(unattacked[:, cell]),
+            success=intervals.rate(attacked[:, cell], groups),
+            control=intervals.rate(unattacked[:, cell], groups),
         )
         for cell, (distance, angle) in enumerate(places)
     )

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property, partial
 from math import prod
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from robustcheck.attacks.draws import key
-from robustcheck.data import Samples, load_samples
+from robustcheck.data import Samples, in_random_order, load_samples
 from robustcheck.errors import EvaluationError, MissingExtra
 from robustcheck.evaluation.environment import environment
 from robustcheck.evaluation.evidence import Evidence
@@ -188,6 +189,7 @@ class Evaluation:
             progress=lambda done, of: self._progress("loading", done, of),
         )
         self._model, self._device = candidate.info, candidate.device
+        intervals = Intervals(confidence=policy.decision.confidence, kind=policy.decision.interval)
         return Setting(
             candidate=candidate,
             samples=samples,
@@ -195,10 +197,14 @@ class Evaluation:
             logits=logits,
             decisions=candidate.head.decide(logits),
             scores=candidate.head.positive_probability(logits),
+            prevalence=policy.data.prevalence,
             seed=policy.seed,
             rule=policy.decision.rule,
             strict=policy.health == "strict",
-            intervals=Intervals(confidence=policy.decision.confidence, kind=policy.decision.interval),
+            intervals=intervals,
+            sequential=intervals if policy.decision.stop == "never" else replace(intervals, kind="anytime"),
+            stop=policy.decision.stop,
+            order=_order(policy, samples),
             ledger=Ledger(),
             starts=Starts(sum(prod(samples.shape_of(index)) for index in range(len(samples)))),
             evidence=self._evidence,
@@ -237,6 +243,13 @@ class Evaluation:
         if isinstance(found, EvaluationError):
             raise found
         return found
+
+
+def _order(policy: Policy, samples: Samples) -> np.ndarray:
+    """As they are written, or at random where a gate may stop before the last one."""
+    if policy.decision.stop == "never":
+        return np.arange(len(samples))
+    return in_random_order(samples.names, seed=policy.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

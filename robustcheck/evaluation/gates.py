@@ -13,18 +13,20 @@ from robustcheck.errors import DataError
 from robustcheck.evaluation.conclusion import Account, Conclusion
 from robustcheck.evaluation.controls import grid_of, seen_unattacked
 from robustcheck.evaluation.curves import budget_curve, query_curve
+from robustcheck.evaluation.found import Found
 from robustcheck.evaluation.health import Examination, compare, same_answers
-from robustcheck.evaluation.metrics import measure
+from robustcheck.evaluation.measurement import Measurement
 from robustcheck.evaluation.outcomes import goal_of, keep_examples, most_adverse, outcomes, readings, undefined
 from robustcheck.evaluation.patch_gates import run_patch_gate
 from robustcheck.evaluation.probing import Probes
-from robustcheck.evaluation.searching import Found, Search
+from robustcheck.evaluation.searching import Search
 from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.stopping import Stopping, stages
 from robustcheck.evaluation.verdicts import judge, require
 from robustcheck.models import Surrogates
 from robustcheck.models.process import full_precision
 from robustcheck.policy import FMNSpec, Gate, PatchSpec, RP2Spec
-from robustcheck.results import Cell, Control, GateResult, HealthCheck, Queries
+from robustcheck.results import Cell, Control, Cost, GateResult, HealthCheck
 from robustcheck.threats import Ball, Region, ball_of
 
 
@@ -50,8 +52,7 @@ def _searched(gate: Gate, setting: Setting, white_boxes: Sequence[GateResult], *
     account = Account.open(setting, surrogates)
     ball, goal = _ball(gate, setting), goal_of(gate, setting)
     family, levels = (gate.family if shared and gate.family else gate.id), float(ball.levels)
-    worth = goal.open(setting.decisions, setting.labels)
-    attacked: list[int] = worth.nonzero().flatten().tolist()
+    worth = goal.open(setting.decisions, setting.labels).numpy()
     search = Search(
         gate=gate,
         setting=setting,
@@ -60,35 +61,55 @@ def _searched(gate: Gate, setting: Setting, white_boxes: Sequence[GateResult], *
         family=family,
         surrogates=Surrogates([one.candidate for one in surrogates]) if surrogates else None,
     )
-    found = search.run(attacked)
+    found, searched, needed = search.begin(), 0, None
+    for end in stages(setting):
+        search.run([sample for sample in setting.order[searched:end].tolist() if worth[sample]], found)
+        broken = {sample: entry for sample, entry in setting.ledger.within(family, levels).items() if worth[sample]}
+        verified = [*setting.ledger.scores_within(family, levels), found.trace.scores]
+        known = Conclusion(
+            gate=gate,
+            setting=setting,
+            goal=goal,
+            judged=setting.order,
+            attacked=setting.order[worth[setting.order]].tolist(),
+            broken=broken,
+            scores=most_adverse(setting, verified, broken),
+            found=found,
+            surrogates=surrogates,
+            controls=(),
+            intervals=setting.sequential,
+            rule=setting.rule,
+        )
+        stopping = Stopping(setting=setting, known=known)
+        if (needed := stopping.needed(searched, end)) is not None:
+            break
+        searched = end
     setting.ledger.add_scores(family, levels, found.trace.scores)
-    broken = {sample: entry for sample, entry in setting.ledger.within(family, levels).items() if worth[sample]}
-    keep_examples(gate, setting, broken)
-    controls, cells = _controls(gate, setting, search, found, attacked)
-    conclusion = Conclusion(
-        gate=gate,
-        setting=setting,
-        goal=goal,
-        judged=np.arange(len(setting.labels)),
-        attacked=attacked,
-        broken=broken,
-        scores=most_adverse(setting, setting.ledger.scores_within(family, levels), broken),
-        found=found,
-        surrogates=surrogates,
-        controls=controls,
+    conclusion = known.about(np.sort(setting.order[:needed]))
+    keep_examples(gate, setting, conclusion.broken)
+    controls, cells = _controls(gate, setting, search, found, conclusion.attacked)
+    conclusion = replace(
+        conclusion, controls=controls, rule="confident" if stopping.by_interval(needed) else known.rule
     )
-    result = conclusion.result(account, _health(conclusion, search, account))
-    if compared := tuple(compare(result, white_boxes)):
-        result = conclusion.result(account, (*result.health, *compared))
+    searched_for = account.cost(conclusion.queries)
+    health = (*_health(conclusion, search, searched_for), *compare(_names(conclusion), white_boxes))
+    result = conclusion.result(account.cost(conclusion.queries, searched=searched_for), health)
+    judged, attacked = conclusion.judged, set(conclusion.attacked)
     return replace(
         result,
-        curve=budget_curve(setting, family, set(attacked)) if isinstance(gate.attack, FMNSpec) else (),
-        query_curve=query_curve(setting, broken) if gate.asks else (),
+        curve=budget_curve(setting, family, judged, attacked) if isinstance(gate.attack, FMNSpec) else (),
+        query_curve=query_curve(setting, judged, conclusion.broken) if gate.asks else (),
         cells=cells,
+        stopped=stopping.stopped(needed),
     )
 
 
-def _health(conclusion: Conclusion, search: Search, account: Account) -> tuple[HealthCheck, ...]:
+def _names(conclusion: Conclusion) -> set[str]:
+    """The samples that are broken, as reports call them."""
+    return {conclusion.setting.samples.names[sample] for sample in conclusion.broken}
+
+
+def _health(conclusion: Conclusion, search: Search, cost: Cost) -> tuple[HealthCheck, ...]:
     """Whether the attack of a white box worked on this candidate. Those who only ask have no gradients to be masked."""
     gate, setting = conclusion.gate, conclusion.setting
     if gate.knowledge != "white-box" or gate.epsilon is None:
@@ -102,7 +123,7 @@ def _health(conclusion: Conclusion, search: Search, account: Account) -> tuple[H
         undermined_by=lambda lost: conclusion.judged_with(lost) != conclusion.judged_with(set()),
     )
     in_turn = sorted(held, key=lambda sample: key(setting.seed, f"{gate.id}/health", setting.samples.names[sample], 0))
-    return examination.checks(Probes(search=search, held=in_turn), account.cost(Queries()))
+    return examination.checks(Probes(search=search, held=in_turn), cost)
 
 
 def _ball(gate: Gate, setting: Setting) -> Ball:
@@ -126,13 +147,21 @@ def _controls(
     if grid is None or not isinstance(gate.attack, RP2Spec):
         return (control,), ()
     return (control,), grid_of(
-        gate.attack, np.stack([found.trace.cells[sample] for sample in attacked]), grid, setting.intervals
+        gate.attack,
+        np.stack([found.trace.cells[sample] for sample in attacked]),
+        grid,
+        setting.intervals,
+        setting.groups_of(attacked),
     )
 
 
 def _unattacked(gate: Gate, setting: Setting) -> GateResult:
     scores = most_adverse(setting, [], {})
-    metrics = measure(readings(setting, {}, scores), attacked=None, intervals=setting.intervals)
+    every = np.arange(len(setting.labels))
+    measurement = Measurement.of(
+        setting, readings(setting, {}, scores), every, attacked=None, intervals=setting.intervals
+    )
+    metrics = measurement.metrics(gate.bounds)
     requirements = require(gate.bounds, metrics, setting.rule)
     verdict = judge(requirements, metrics)
     return GateResult(
@@ -141,6 +170,7 @@ def _unattacked(gate: Gate, setting: Setting) -> GateResult:
         threat=None,
         verdict=verdict,
         metrics=metrics,
+        slices=measurement.slices(),
         requirements=requirements,
         samples=outcomes(gate, setting, {}, scores),
         error=undefined(gate, metrics) if verdict == "error" else None,

@@ -14,9 +14,9 @@ from math import ceil
 from statistics import median
 from typing import Literal
 
+from robustcheck.evaluation.found import Found
 from robustcheck.evaluation.loop import Rise
 from robustcheck.evaluation.probing import FEW, Probed, Probes, Turned
-from robustcheck.evaluation.searching import Found
 from robustcheck.evaluation.setting import Setting
 from robustcheck.policy import Gate
 from robustcheck.results import Cost, Finding, GateResult, HealthCheck, HealthOutcome
@@ -167,14 +167,13 @@ def same_answers(difference: float | None) -> HealthCheck:
     return _check("same-answers", "suspect", evidence)
 
 
-def compare(own: GateResult, others: Sequence[GateResult]) -> Iterator[HealthCheck]:
+def compare(turned: Set[str], others: Sequence[GateResult]) -> Iterator[HealthCheck]:
     """What a gate whose adversary has no gradients shows about those whose adversary has them, and as large a budget.
 
     Args:
-        own: a gate of scores, labels, or transfer.
+        turned: samples that a gate of scores, labels, or transfer turned.
         others: white-box gates that were evaluated before, with the same goal.
     """
-    turned = {sample.sample for sample in own.samples if sample.status == "broken"}
     for other in others:
         held = {sample.sample for sample in other.samples if sample.status == "held"}
         lost = turned & held

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,8 @@ class Readings:
     scores: np.ndarray | None  # (N,) probability of the positive label under the attack
     positive: int | None
     findings: int | None = None  # how many labels may be present together; None: each sample has one
+    groups: np.ndarray | None = None  # (N,) which samples belong together; None: each is its own
+    prevalence: tuple[float, ...] | None = None  # of the positive label, or of each finding, where it will be used
 
     @property
     def positives(self) -> np.ndarray:
@@ -36,20 +38,35 @@ class Readings:
 
     def at(self, samples: np.ndarray) -> Readings:
         """Those of some samples (M,), by number."""
-        return Readings(
+        return replace(
+            self,
             labels=self.labels[samples],
             before=self.before[samples],
             after=self.after[samples],
             scores=None if self.scores is None else self.scores[samples],
-            positive=self.positive,
-            findings=self.findings,
+            groups=None if self.groups is None else self.groups[samples],
         )
+
+    def group_of(self, which: np.ndarray) -> np.ndarray | None:
+        """Of some samples (N,) bool."""
+        return None if self.groups is None else self.groups[which]
+
+    def prevalence_of(self, label: int) -> float | None:
+        """Of a finding, or of the positive label."""
+        if self.prevalence is None:
+            return None
+        return self.prevalence[label if self.findings is not None and len(self.prevalence) > 1 else 0]
 
     def hits(self, label: int) -> tuple[np.ndarray, np.ndarray]:
         """Of the samples that have a label, and of those that have it not, which are read so."""
         has, read = self.has(self.labels, label), self.has(self.after, label)
         answered = self.after != NO_ANSWER  # no answer is no negative read
         return read[has], (~read & answered)[~has]
+
+    def groups_of_hits(self, label: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """The groups of these."""
+        has = self.has(self.labels, label)
+        return None if self.groups is None else (self.groups[has], self.groups[~has])
 
 
 def measure(readings: Readings, *, attacked: np.ndarray | None, intervals: Intervals) -> dict[str, Metric]:
@@ -61,18 +78,44 @@ def measure(readings: Readings, *, attacked: np.ndarray | None, intervals: Inter
         intervals: that they have.
     """
     right = readings.after == readings.labels
+    shares, groups = _of_each_label(readings)
     metrics = {
-        "accuracy": intervals.rate(right),
-        "balanced_accuracy": intervals.mean(_of_each_label(readings), samples=len(right)),
+        "accuracy": intervals.rate(right, readings.groups),
+        "balanced_accuracy": intervals.mean(
+            shares, samples=len(right), groups=None if readings.groups is None else groups
+        ),
     }
     if readings.positive is not None:
-        found, spared = readings.hits(readings.positive)
-        metrics["sensitivity"], metrics["specificity"] = intervals.rate(found), intervals.rate(spared)
+        metrics |= _of_label(readings, readings.positive, intervals)
         if readings.scores is not None:
-            metrics["auroc"] = intervals.auroc(readings.scores, readings.positives)
+            metrics["auroc"] = intervals.auroc(readings.scores, readings.positives, readings.groups)
     if attacked is not None:
         # Only a counterexample changes what a sample is read as.
-        metrics["attack_success"] = intervals.rate((readings.after != readings.before)[attacked])
+        turned = (readings.after != readings.before)[attacked]
+        metrics["attack_success"] = intervals.rate(turned, readings.group_of(attacked))
+    return metrics
+
+
+def measure_finding(readings: Readings, label: int, intervals: Intervals) -> dict[str, Metric]:
+    """What is defined of one of several findings."""
+    hits, groups = readings.hits(label), readings.groups_of_hits(label)
+    both = all(map(len, hits))
+    metrics = _of_label(readings, label, intervals)
+    metrics["balanced_accuracy"] = intervals.mean(
+        hits if both else (), samples=len(readings.labels), groups=groups if both and groups else None
+    )
+    return metrics
+
+
+def _of_label(readings: Readings, label: int, intervals: Intervals) -> dict[str, Metric]:
+    """Sensitivity and specificity, and what they make of a prevalence."""
+    found, spared = readings.hits(label)
+    groups = readings.groups_of_hits(label) or (None, None)
+    sensitivity, specificity = intervals.rate(found, groups[0]), intervals.rate(spared, groups[1])
+    metrics = {"sensitivity": sensitivity, "specificity": specificity}
+    if (prevalence := readings.prevalence_of(label)) is not None:
+        metrics["ppv"] = intervals.ppv(sensitivity, specificity, prevalence)
+        metrics["npv"] = intervals.npv(sensitivity, specificity, prevalence)
     return metrics
 
 
@@ -86,15 +129,19 @@ def with_controls(metrics: dict[str, Metric], controls: Sequence[Control], inter
     return metrics | {"control_success": control, "excess_success": excess}
 
 
-def _of_each_label(readings: Readings) -> list[np.ndarray]:
-    """Which samples are right, a label each; of findings, those that have one and those that have it not.
+def _of_each_label(readings: Readings) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Which samples are right, a label each, and their groups; of findings, of those that have one and have it not.
 
     Findings that all samples have, or none, are left out.
     """
-    labels, groups = readings.labels, list[np.ndarray]()
+    labels, shares, groups = readings.labels, list[np.ndarray](), list[np.ndarray]()
+    every = np.arange(len(labels)) if readings.groups is None else readings.groups
     if readings.findings is None:
-        return [(readings.after == labels)[labels == label] for label in np.unique(labels)]
+        members = [labels == label for label in np.unique(labels)]
+        return [(readings.after == labels)[one] for one in members], [every[one] for one in members]
     for finding in range(readings.findings):
-        both = readings.hits(finding)
-        groups += both if all(map(len, both)) else ()
-    return groups
+        has = readings.has(labels, finding)
+        if has.any() and not has.all():
+            shares += readings.hits(finding)
+            groups += [every[has], every[~has]]
+    return shares, groups

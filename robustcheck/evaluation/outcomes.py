@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from robustcheck.evaluation.found import Found
 from robustcheck.evaluation.ledger import Entry
 from robustcheck.evaluation.metrics import Readings
-from robustcheck.evaluation.searching import Found
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models.head import NO_ANSWER
 from robustcheck.policy import Gate
@@ -62,6 +62,8 @@ def readings(setting: Setting, broken: dict[int, Entry], scores: np.ndarray | No
         scores=scores,
         positive=head.positive,
         findings=len(head.labels) if head.multilabel else None,
+        groups=setting.samples.groups,
+        prevalence=setting.prevalence,
     )
     if scores is None:
         return read

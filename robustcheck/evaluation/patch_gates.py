@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.conclusion import Account, Conclusion
+from robustcheck.evaluation.found import Found
 from robustcheck.evaluation.health import same_answers
 from robustcheck.evaluation.ledger import Entry
 from robustcheck.evaluation.loop import Trace
@@ -18,7 +19,6 @@ from robustcheck.evaluation.outcomes import goal_of, keep_examples, most_adverse
 from robustcheck.evaluation.patch_judging import Judgement, Textures, constant, forgotten
 from robustcheck.evaluation.patch_making import Made, make
 from robustcheck.evaluation.patch_task import PatchTask
-from robustcheck.evaluation.searching import Found
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import Surrogates
 from robustcheck.policy import Gate, PatchSpec
@@ -60,13 +60,15 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
         attacked=attacked,
         broken=broken,
         scores=most_adverse(setting, [scores], broken),
-        found=Found(trace=_trace(task, made, judgement), searched=set(attacked), inherited={}, queries=None),
+        found=Found(trace=_trace(task, made, judgement), searched=set(attacked)),
         surrogates=surrogates,
         controls=controls,
+        intervals=setting.intervals,
+        rule=setting.rule,
     )
     drawn = setting.candidate.randomness
     health = () if drawn is None else (same_answers(drawn),)
-    return replace(conclusion.result(account, health), patch=made.patch)
+    return replace(conclusion.result(account.cost(conclusion.queries), health), patch=made.patch)
 
 
 def _trace(task: PatchTask, made: Made, judgement: Judgement) -> Trace:
@@ -107,9 +109,9 @@ def _controls(task: PatchTask) -> tuple[Control, ...]:
     found = [("grey patch", judge.judge(constant(grey)))]
     if (pieces := _pieces(task)) is not None:
         found.insert(0, ("natural patch", judge.judge(pieces)))
-    places = np.arange(len(task.attacked))
+    places, groups = np.arange(len(task.attacked)), task.setting.groups_of(task.attacked)
     return tuple(
-        Control(name=name, success=task.setting.intervals.rate(np.isin(places, list(one.turned))))
+        Control(name=name, success=task.setting.intervals.rate(np.isin(places, list(one.turned)), groups))
         for name, one in found
     )
 

@@ -30,6 +30,7 @@ _MOST_SHARES = 16  # samples whose gradient is tried
 _MOST_PROBED = 20  # samples that a rival is tried on
 _MOST_QUERIES, _LEAST_QUERIES = 200, 20  # of a rival, a sample
 _NOISE = 0.2  # of a rival's queries
+_ENDS = 4  # of its images that are adjudicated beside, a sample
 _MOST_UNBOUNDED, _UNBOUNDED_STEPS, _UNBOUNDED_COST = 10, 25, 2.2  # samples, steps, forward passes a step
 _MOST_LONGER, _LONGER = 10, 4  # samples, times the steps
 
@@ -123,10 +124,10 @@ class Probes:
     def _without_gradients(self, budget: int) -> list[Turned]:
         """Random search and noise, at the gate's own budget."""
         gate = self.search.gate
-        count = min(_MOST_PROBED, len(self.held), budget // _LEAST_QUERIES)
+        count = min(_MOST_PROBED, len(self.held), budget // (_LEAST_QUERIES + _ENDS))
         if self._averages or count < FEW:
             return []
-        queries = min(_MOST_QUERIES, budget // count)
+        queries = min(_MOST_QUERIES, budget // count - _ENDS)
         noise = max(1, int(queries * _NOISE))
         rival = SquareSpec(name="square") if gate.norm == "linf" else NESSpec(name="nes", samples=10)
         return [
@@ -169,7 +170,7 @@ class Probes:
         )
         gate = replace(self.search.gate, attack=spec, queries=queries, oracle="float", descending=False)
         search = replace(self.search, gate=gate, setting=setting, ball=ball or self.search.ball, to_the_nearest=False)
-        search.run(samples)
+        search.run(samples, search.begin())
         return Turned(
             how=how, turned=len(setting.ledger.within(search.family, float(search.ball.levels))), of=len(samples)
         )

@@ -19,6 +19,7 @@ from robustcheck.attacks.draws import key
 from robustcheck.evaluation.asking import Asking, Oracle
 from robustcheck.evaluation.elsewhere import Elsewhere
 from robustcheck.evaluation.engine import Engine, Held, StandIn, Warm
+from robustcheck.evaluation.found import Found
 from robustcheck.evaluation.ledger import Entry
 from robustcheck.evaluation.looking import Gradients, Look
 from robustcheck.evaluation.looks import averages_of, look_of
@@ -34,16 +35,6 @@ from robustcheck.threats import Ball, Goal
 
 _NEAR = 3.0  # times the difference that was seen between the margins of the two forms of a network
 _CLOSER_STEPS = 10  # at least, of a search that begins where another came near
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """What a gate's searches saw, besides the counterexamples, which are in the ledger."""
-
-    trace: Trace
-    searched: set[int]  # samples that a search of this gate was about
-    inherited: dict[int, bool]  # samples that were not searched, since a search that stands for this one was through
-    queries: np.ndarray | None  # (N,) that reached the oracle, a sample; None without an oracle
 
 
 class Common(TypedDict):
@@ -74,31 +65,28 @@ class Search:
     surrogates: Surrogates | None = None  # that are searched in the candidate's place
     to_the_nearest: bool = True  # a minimum-norm search goes on from one counterexample to nearer ones
 
-    def run(self, samples: Sequence[int]) -> Found:
-        """Search counterexamples of samples, and put them into the ledger."""
-        setting, attacks, oracle = self.setting, self._attacks, oracle_of(self.gate, self.setting)
-        trace, through, searched = Trace(), dict[int, bool](), set[int]()
+    def begin(self) -> Found:
+        """Nothing yet."""
+        return Found(oracle=oracle_of(self.gate, self.setting))
+
+    def run(self, samples: Sequence[int], found: Found) -> None:
+        """Search counterexamples of samples that were not searched: they go into the ledger, the rest to `found`."""
+        setting, attacks, trace = self.setting, self._attacks, found.trace
         for number, attack in enumerate(attacks):
             stands = setting.ledger.held(self._key(attack), float(self.ball.levels))
             # A minimum-norm search of its own is asked for distances, also where a counterexample is known.
             left = samples if attack.minimum_norm and len(attacks) == 1 else self._standing(samples)
-            through |= {sample: stands[sample] for sample in left if sample in stands}
+            found.through |= {sample: stands[sample] for sample in left if sample in stands}
             left = [sample for sample in left if sample not in stands]
-            searched.update(left)
+            found.searched.update(left)
             progress = partial(self._progress, (number + 1) * len(samples) - len(left), len(attacks) * len(samples))
             if attack.asks == "gradient":
                 self._search(
                     attack, left, trace, progress, enough=-1.0 if len(attacks) == 1 and self.to_the_nearest else None
                 )
             else:
-                self._ask(attack, oracle or WhiteBox(setting.candidate), left, trace, progress)
+                self._ask(attack, found.oracle or WhiteBox(setting.candidate), left, trace, progress)
             self._remember(attack, left, trace)
-        return Found(
-            trace=trace,
-            searched=searched,
-            inherited={sample: moved for sample, moved in through.items() if sample not in searched},
-            queries=None if oracle is None else oracle.counts.numpy(),
-        )
 
     @cached_property
     def _attacks(self) -> Searches:
@@ -198,6 +186,7 @@ class Search:
         enough: float,
         stand_in: StandIn | None = None,
     ) -> None:
+        follows_it = stand_in is None and self.setting.candidate.reads_alike
         for group, told in self._groups(starts, progress):
             shape = self.setting.samples.shape_of(group[0][0])
             with self._recording() as found:
@@ -211,7 +200,7 @@ class Search:
                     near=near,
                     enough=enough,
                     stand_in=stand_in,
-                    clean_logits=None if stand_in is not None else self.setting.logits,
+                    clean_logits=self.setting.logits if follows_it else None,
                     averaging=averages_of(self.gate, self.setting.candidate),
                     only_ends=stand_in is not None or isinstance(self.gate.attack, RP2Spec),
                     **self._common(attack, trace, found, told),

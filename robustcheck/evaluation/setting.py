@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 
 from robustcheck.data import Samples
@@ -29,10 +31,14 @@ class Setting:
     logits: torch.Tensor  # (N, K) of the candidate on the clean images
     decisions: torch.Tensor  # (N,) of the candidate on the clean images
     scores: torch.Tensor | None  # (N,) clean probability of the positive label
+    prevalence: tuple[float, ...] | None  # of the positive label, or of each of several, where it will be used
     seed: int
     rule: Rule  # how metrics are judged
     strict: bool  # an attack that is shown to be broken passes nothing
     intervals: Intervals
+    sequential: Intervals  # of gates that may stop before the last sample
+    stop: Literal["never", "early", "determined"]
+    order: np.ndarray  # (N,) in which samples are taken
     ledger: Ledger
     starts: Starts
     evidence: Evidence
@@ -40,3 +46,8 @@ class Setting:
     surrogates: Callable[[SurrogatesEntry], Sequence[LoadedSurrogate]]  # of an attack, loaded or trained once
     train_split: Callable[[], Samples]  # of the data, loaded once
     folder: Path  # the policy's, from which its paths start
+
+    def groups_of(self, samples: Sequence[int]) -> np.ndarray | None:
+        """Which of these samples (M,) belong together; None if the policy says nothing about it."""
+        groups = self.samples.groups
+        return None if groups is None else groups[np.asarray(samples, dtype=np.int64)]

@@ -122,6 +122,11 @@ class Candidate:
         return logits, loss, gradient
 
     @property
+    def reads_alike(self) -> bool:
+        """Whether losses that searches see can be compared with those of its own logits."""
+        return self._searched.head.probabilities == self.head.probabilities
+
+    @property
     def _searched(self) -> Searched:
         return self.searched or self._artefact
 

@@ -13,15 +13,29 @@ METRICS: dict[str, str] = {
     "balanced_accuracy": "mean over the labels of the share that is right; multilabel: of sensitivity and specificity",
     "sensitivity": "share of the positives that are read as positive",
     "specificity": "share of the negatives that are read as negative",
+    "ppv": "share of the positives among those that are read as positive, at data.prevalence",
+    "npv": "share of the negatives among those that are read as negative, at data.prevalence",
     "auroc": "area under the ROC curve of the positive label's probability",
     "attack_success": "share of the samples right before the attack that it turned",
     "control_success": "the same of the controls, where there are several of the one that turned most",
     "excess_success": "attack_success less control_success: what the attack turned and occlusion or viewing did not",
 }
 
-NEEDS_POSITIVE = frozenset({"sensitivity", "specificity", "auroc"})
+WORST_SUBGROUP, WORST_FINDING = "worst_subgroup", "worst_finding"
+OF_SUBGROUPS = (
+    "accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "auroc", "attack_success",
+)  # fmt: skip
+OF_FINDINGS = ("sensitivity", "specificity", "balanced_accuracy", "ppv", "npv")
+SLICED = (
+    f"{WORST_SUBGROUP}.METRIC (with data.subgroups), and for task: multilabel {WORST_FINDING}.METRIC and LABEL.METRIC"
+)
+
+NEEDS_POSITIVE = frozenset({"sensitivity", "specificity", "ppv", "npv", "auroc"})
+NEEDS_PREVALENCE = frozenset({"ppv", "npv"})
 NEEDS_CONTROLS = frozenset({"control_success", "excess_success"})
 NEEDS_ATTACK = frozenset({"attack_success"}) | NEEDS_CONTROLS
+
+WITHOUT_EARLY = frozenset({"auroc"})  # there is no interval of it for gates that stop early
 
 _NUMBER = r"\d{0,20}\.?\d{1,40}"
 _BOUND = re.compile(rf"(>=|<=)\s*({_NUMBER})", re.ASCII)
@@ -49,6 +63,12 @@ class Bound:
         if self.at_least:
             return True if low >= self.value else False if high < self.value else None
         return True if high <= self.value else False if low > self.value else None
+
+    @property
+    def of(self) -> tuple[str, str]:
+        """What it is about (`worst_subgroup`, `worst_finding`, a label; all samples: ""), and the plain metric."""
+        about, _, plain = self.metric.rpartition(".")
+        return about, plain
 
     @classmethod
     def parse(cls, metric: str, value: object) -> Bound:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from robustcheck.policy import gate_checks, model_checks
+from robustcheck.policy.bounds import WITHOUT_EARLY
 from robustcheck.policy.model_checks import CALLABLE, not_there
 from robustcheck.policy.model_spec import MOST_FINDINGS, ModelSpec
 from robustcheck.policy.sections import Found, entries, is_name, section, stands
@@ -26,7 +27,7 @@ _SAMPLES_THEMSELVES = {".npz": ("images", "labels"), ".csv": ("path", "label")}
 def find(data: dict[str, Any], folder: Path) -> list[Mistake]:
     """All cross-field mistakes of a document; `folder` is the policy's."""
     checks: tuple[Callable[[dict[str, Any], Path], Found], ...]
-    checks = (_model, _labels, _operating_point, _data, _columns, _prevalence)
+    checks = (_model, _labels, _operating_point, _data, _columns, _prevalence, _decision)
     found = [mistake for check in checks for mistake in check(data, folder)] + list(gate_checks.find(data, folder))
     return [*_blanks(data), *(Mistake(path=path, message=message) for path, message in found)]
 
@@ -104,6 +105,26 @@ def _of_positive(data: dict[str, Any], where: str, key: str, what: str, *, sever
         yield at, f"found a list; {several} for task: multilabel, and any other has one number"
     elif key in holder and not stands("positive", model, ModelSpec):
         yield at, f"needs model.positive: {what}"
+
+
+def _decision(data: dict[str, Any], _: Path) -> Found:
+    """What deciding early takes: metrics with intervals for it, and samples that come one at a time."""
+    decision, at = section(data, "decision"), ("decision", "stop")
+    if decision.get("stop") == "determined" and decision.get("rule") == "confident":
+        yield at, "found determined, which is about the estimate; with rule: confident give early, or leave it out"
+    if decision.get("stop") != "early":
+        return
+    if "group" in section(data, "data"):
+        yield at, "found early, which takes images as independent of one another, and data.group says that some are not"
+    for index, gate in enumerate(entries(data.get("gates"))):
+        require = gate.get("require") if isinstance(gate, dict) else None
+        for metric in require if isinstance(require, dict) else ():
+            if str(metric).rpartition(".")[2] in WITHOUT_EARLY:
+                where = f"gates[{index}].require.{metric}"
+                yield (
+                    at,
+                    f"found early, and {where} has no interval that holds at every number of samples; leave out one",
+                )
 
 
 def _data(data: dict[str, Any], folder: Path) -> Found:

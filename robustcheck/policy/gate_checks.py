@@ -8,7 +8,19 @@ from typing import Any
 
 from robustcheck.policy import patch_checks, query_checks, transfer_checks
 from robustcheck.policy.attack_specs import ATTACKS, LINF_ONLY, NO_EPSILON
-from robustcheck.policy.bounds import METRICS, NEEDS_ATTACK, NEEDS_CONTROLS, NEEDS_POSITIVE, Bound
+from robustcheck.policy.bounds import (
+    METRICS,
+    NEEDS_ATTACK,
+    NEEDS_CONTROLS,
+    NEEDS_POSITIVE,
+    NEEDS_PREVALENCE,
+    OF_FINDINGS,
+    OF_SUBGROUPS,
+    SLICED,
+    WORST_FINDING,
+    WORST_SUBGROUP,
+    Bound,
+)
 from robustcheck.policy.model_spec import ModelSpec
 from robustcheck.policy.quantities import Quantity
 from robustcheck.policy.query_checks import attack_name, target_label
@@ -34,7 +46,7 @@ def find(data: dict[str, Any], folder: Path) -> Found:
         yield from patch_checks.find(gate, at, data, folder)
         yield from _norm(gate, at)
         yield from _ladder(gate, at, data)
-        yield from _requirements(gate, at, has_positive=has_positive)
+        yield from _requirements(gate, at, data, has_positive=has_positive)
         name = gate.get("id")
         if isinstance(name, str) and first.setdefault(name, index) != index:
             yield (*at, "id"), f"found {shown(name)}, which gates[{first[name]}] has already; ids are unique"
@@ -142,7 +154,7 @@ def _ladder(gate: dict[str, Any], at: KeyPath, data: dict[str, Any]) -> Found:
         yield (*at, "ladder"), "descending shares evidence between budgets, and evidence is isolated"
 
 
-def _requirements(gate: dict[str, Any], at: KeyPath, *, has_positive: bool) -> Found:
+def _requirements(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], *, has_positive: bool) -> Found:
     require = gate.get("require")
     if not isinstance(require, dict):
         return
@@ -150,17 +162,43 @@ def _requirements(gate: dict[str, Any], at: KeyPath, *, has_positive: bool) -> F
         yield (*at, "require"), f"is empty: the gate could never fail; name at least one of {', '.join(METRICS)}"
     for metric, values in require.items():
         where = (*at, "require", metric)
-        if metric not in METRICS:
-            yield where, f"unknown metric; there are {', '.join(METRICS)}{did_you_mean(metric, METRICS)}"
+        about, dot, plain = metric.rpartition(".")
+        if dot and (wrong := _wrong_part(about, plain, data)):
+            yield where, wrong
             continue
-        if metric in NEEDS_POSITIVE and not has_positive:
+        if plain not in METRICS:
+            yield where, f"unknown metric; there are {', '.join(METRICS)}, and {SLICED}{did_you_mean(metric, METRICS)}"
+            continue
+        if plain in NEEDS_POSITIVE and not has_positive and about in ("", WORST_SUBGROUP):
             yield where, "needs model.positive: which label is disease"
-        if metric in NEEDS_ATTACK and not stands("attack", gate, GateSpec):
+        if plain in NEEDS_PREVALENCE and "prevalence" not in section(data, "data"):
+            yield where, "needs data.prevalence: how common the finding is where the candidate will be used"
+        if plain in NEEDS_ATTACK and not stands("attack", gate, GateSpec):
             yield where, "needs an attack, and this gate names none"
         elif metric in NEEDS_CONTROLS and attack_name(gate) != "patch" and not stands("conditions", gate, GateSpec):
             yield where, "needs controls, which a gate with a patch or with conditions has"
         yield from _bounds(metric, values, where)
         yield from _count(values, "size" if attack_name(gate) == "patch" else "epsilon", gate, where)
+
+
+def _wrong_part(about: str, plain: str, data: dict[str, Any]) -> str | None:
+    """Why there is no such metric of a part of the samples."""
+    model = section(data, "model")
+    labels = [str(label) for label in entries(model.get("labels"))] if model.get("task") == "multilabel" else []
+    if about == WORST_SUBGROUP:
+        if "subgroups" not in section(data, "data"):
+            return "needs data.subgroups: the columns that say which samples make a subgroup"
+        known: tuple[str, ...] = OF_SUBGROUPS
+    elif about == WORST_FINDING and not labels:
+        return "is for task: multilabel, where an image may have several findings"
+    elif about == WORST_FINDING or about in labels:
+        known = OF_FINDINGS
+    else:
+        there = [WORST_SUBGROUP, *([WORST_FINDING, *labels] if labels else [])]
+        return f"found {shown(about)} before the dot; {listed(there)} can stand there{did_you_mean(about, there)}"
+    if plain in known:
+        return None
+    return f"of {about} there are {', '.join(known)}{did_you_mean(plain, known)}"
 
 
 def _bounds(metric: str, values: Any, where: KeyPath) -> Found:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, StrictInt, StrictStr, WithJsonSchema
 
 from robustcheck.policy.attack_specs import AttackField
-from robustcheck.policy.bounds import METRICS, Bound
+from robustcheck.policy.bounds import METRICS, OF_SUBGROUPS, SLICED, Bound
 from robustcheck.policy.fields import (
     BudgetsField,
     ColumnField,
@@ -80,6 +80,12 @@ _REQUIRE_SCHEMA: dict[str, Any] = {
     "minProperties": 1,
     "additionalProperties": False,
     "properties": {metric: {"description": text, **one_or_many(_BOUND_SCHEMA)} for metric, text in METRICS.items()},
+    "patternProperties": {
+        rf"^.+\.({'|'.join(OF_SUBGROUPS)})$": {
+            "description": f"of a part of the samples: {SLICED}",
+            **one_or_many(_BOUND_SCHEMA),
+        }
+    },
 }
 BoundList = Annotated[tuple[Any, ...], BeforeValidator(as_list)]
 
@@ -135,6 +141,11 @@ class DecisionSpec(Section):
     )
     confidence: Annotated[Number, Field(ge=0.5, lt=1)] = Field(0.95, description="of the two-sided intervals")
     interval: Literal["clopper-pearson", "wilson"] = Field("clopper-pearson", description="which one, of rates")
+    stop: Literal["never", "early", "determined"] = Field(
+        "never",
+        description="early: samples are taken in a random order until an interval that holds at every number of them "
+        "decides; determined: until no outcome of the others could change the verdict on the estimate",
+    )
     inconclusive: Literal["fail", "allow"] = Field(
         "fail", description="what an inconclusive gate means for the build; allow: it is skipped"
     )

@@ -85,7 +85,8 @@ class RandomlyShifted(Template):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (N, 2)."""
-        factor, shift = torch.rand(2, device=image.device)
+        drawn = torch.rand(2, device=image.device)
+        factor, shift = drawn[0], drawn[1]
         return self.logits(self.excess(image * (0.8 + 0.2 * factor)) + 3 * (shift - 0.5)) * (0.5 + factor)
 
 

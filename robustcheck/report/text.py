@@ -264,4 +264,5 @@ def cost_text(cost: Cost) -> str:
     asked = cost.queries
     queries = f"{asked.total:,} queries (most {asked.max:,}, median {asked.median:,g} a sample)"
     passes = f"{cost.forward:,} samples forward, {cost.gradient:,} for gradients"
-    return f"{seconds(cost.seconds)}; {passes}; {queries if asked.total else 'no queries'}"
+    health = f"; {cost.health_forward:,} more to examine the attack" if cost.health_forward else ""
+    return f"{seconds(cost.seconds)}; {passes}; {queries if asked.total else 'no queries'}{health}"

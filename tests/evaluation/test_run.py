@@ -276,7 +276,7 @@ def test_a_candidate_that_hides_its_gradients_does_not_pass(project):
     (gate,) = _report(project, gates).gates
     assert gate.verdict == "error"
     assert "nothing to follow on" in gate.error
-    assert [finding.code for finding in gate.findings] == ["no-usable-gradient"]
+    assert [finding.code for finding in gate.findings] == ["no-usable-gradient", "loss-rises"]
 
 
 def test_a_gate_that_fails_anyway_fails_and_says_that_it_was_blind(project):

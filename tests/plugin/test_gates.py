@@ -279,10 +279,10 @@ def test_a_gate_that_runs_into_a_time_limit_does_not_strike_its_relatives(pytest
         "import pytest\n"
         "from robustcheck.evaluation import evaluation\n"
         "original = evaluation.run_gate\n"
-        "def run_gate(gate, setting, *, shared):\n"
+        "def run_gate(gate, setting, **others):\n"
         "    if gate.id == 'fgsm':\n"
         "        pytest.fail('time limit')\n"
-        "    return original(gate, setting, shared=shared)\n"
+        "    return original(gate, setting, **others)\n"
         "evaluation.run_gate = run_gate\n"
     )
     result = pytester.runpytest_subprocess("--robustcheck", "passing.yaml")

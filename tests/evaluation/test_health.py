@@ -1,0 +1,244 @@
+"""Attacks that did not work are seen, and attacks that did are not accused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from building import brightness_gates, brightness_project
+from chest import POLICIES, gates_on_xrays
+from masks import masked_gates
+
+from robustcheck import load_policy, run
+from robustcheck.evaluation import probing
+from robustcheck.evaluation.evaluation import Evaluation
+
+PGD = "- {id: pgd, attack: {name: pgd, steps: 10}, epsilon: 4/255, require: {accuracy: 0.3}}"
+
+
+def _suspected(gate):
+    return {check.name for check in gate.health if check.outcome in ("suspect", "broken")}
+
+
+# --- masked gradients ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.xrays
+@pytest.mark.parametrize(
+    ("mask", "by"),
+    [
+        ("Quantised", "loss-rises"),
+        ("SaturatedSigmoid", "gradients"),
+        ("Shattered", "gradient-predicts"),
+    ],
+)
+def test_candidates_that_hide_their_gradients_do_not_pass(mask, by, tmp_path, xrays):
+    (gate,) = masked_gates(tmp_path, xrays, mask, PGD)
+    assert gate.metrics["accuracy"].value > 0.6  # the attack failed, and without these checks the gate had passed
+    assert gate.verdict == "error"
+    assert by in _suspected(gate)
+
+
+@pytest.mark.xrays
+@pytest.mark.parametrize("mask", ["Distilled", "SaturatedSoftmax"])
+def test_masks_that_the_attack_goes_through(mask, tmp_path, xrays):
+    (gate,) = masked_gates(tmp_path, xrays, mask, PGD)
+    assert gate.verdict == "fail"
+    assert gate.metrics["accuracy"].value < 0.1
+    assert not _suspected(gate)
+
+
+@pytest.mark.xrays
+def test_a_candidate_without_gradients_is_no_pass(tmp_path, xrays):
+    (gate,) = masked_gates(tmp_path, xrays, "Thermometer", PGD)
+    assert gate.verdict == "error"
+    assert "it has no gradient" in gate.error
+
+
+@pytest.mark.xrays
+def test_one_step_is_examined_too(tmp_path, xrays):
+    fgsm = "- {id: fgsm, attack: fgsm, epsilon: 4/255, require: {accuracy: 0.3}}"
+    (gate,) = masked_gates(tmp_path, xrays, "Shattered", fgsm)
+    assert (gate.verdict, _suspected(gate)) == ("error", {"gradient-predicts"})
+
+
+@pytest.mark.xrays
+def test_warn_only_says_it(tmp_path, xrays):
+    (gate,) = masked_gates(tmp_path, xrays, "Shattered", PGD, extra="health: warn")
+    assert gate.verdict == "pass"
+    assert [finding.code for finding in gate.findings if finding.severity == "error"] == ["gradient-predicts"]
+
+
+# --- candidates that draw --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.xrays
+@pytest.mark.parametrize("mask", ["RandomResizing", "Noisy"])
+def test_candidates_that_draw_are_attacked_by_the_mean_of_their_gradients(mask, tmp_path, xrays):
+    gates = """
+    - {id: clean, require: {accuracy: 0.7}}
+    - {id: pgd, attack: {name: pgd, steps: 10}, epsilon: 16/255, require: {accuracy: 0.5}}
+    """
+    clean, pgd = masked_gates(tmp_path, xrays, mask, gates, samples=16)
+    assert clean.verdict == "pass"
+    assert "same-answers" in _suspected(pgd)
+    assert any("depend on chance" in finding.message for finding in pgd.findings)
+    assert pgd.verdict == "fail"
+    assert {outcome.attacked for outcome in pgd.samples if outcome.status == "broken"} <= {"normal", "pneumonia"}
+    assert [gate.samples for gate in masked_gates(tmp_path, xrays, mask, gates, samples=16)] == [
+        clean.samples,
+        pgd.samples,
+    ]  # what a candidate draws derives from the seed
+
+
+@pytest.mark.xrays
+def test_one_lucky_call_is_no_counterexample(tmp_path, xrays):
+    """Of noise as strong as this, single calls would misread many a sample some time; most calls do not."""
+    noise = "- {id: noise, attack: noise, epsilon: 1/255, queries: 30, require: {accuracy: 0.5}}"
+    (gate,) = masked_gates(tmp_path, xrays, "Noisy", noise, samples=16, kind="hardened")
+    assert gate.metrics["attack_success"].value == 0
+    assert "same-answers" in _suspected(gate)
+
+
+# --- attacks that were too weak --------------------------------------------------------------------------------------
+
+
+@pytest.mark.xrays
+def test_too_few_steps(tmp_path, xrays):
+    short = {"name": "pgd", "steps": 8, "step_size": "0.0004", "random_start": False}
+    gate = {"id": "pgd", "attack": short, "epsilon": "4/255", "require": {"accuracy": 0.6}}
+    found = gates_on_xrays(tmp_path, xrays, "standard", [gate], samples=624)["pgd"]
+    assert found.metrics["accuracy"].value > 0.6
+    (check,) = [check for check in found.health if check.name == "enough-steps"]
+    assert check.outcome == "broken"
+    assert "32 steps turned" in check.evidence
+    assert found.verdict == "error"
+
+
+def test_an_attack_with_gradients_that_one_without_outdoes(tmp_path):
+    brightness_project(tmp_path)
+    gates = """
+  - {id: square, attack: square, epsilon: 8/255, queries: 200, require: {accuracy: 0}}
+  - id: pgd
+    attack: {name: pgd, steps: 2, step_size: 1/2550, random_start: false}
+    epsilon: 8/255
+    require: {accuracy: 0.5}
+"""
+    square, pgd = brightness_gates(tmp_path, gates)
+    assert pgd.verdict == "pass"
+    assert square.verdict == "error"
+    assert "8 of the 10 samples that held in pgd" in square.error or "that held in pgd" in square.error
+    assert {check.name: check.outcome for check in square.health} == {"white-box-is-stronger": "broken"}
+
+
+def test_who_asks_is_compared_whichever_gate_comes_first(tmp_path):
+    brightness_project(tmp_path)
+    square = "  - {id: square, attack: square, epsilon: 8/255, queries: 200, require: {accuracy: 0}}\n"
+    pgd = "  - {id: pgd, attack: {name: pgd, steps: 10}, epsilon: 8/255, require: {accuracy: 0}}\n"
+    first, second = brightness_gates(tmp_path, square + pgd), brightness_gates(tmp_path, pgd + square)
+    assert first[0].health == second[1].health
+    assert [check.outcome for check in first[0].health] == ["sound"]
+
+
+# --- nobody is accused who did nothing -------------------------------------------------------------------------------
+
+
+@pytest.mark.xrays
+@pytest.mark.parametrize("kind", ["standard", "hardened"])
+def test_plain_candidates_on_xrays_are_not_accused(kind, tmp_path, xrays):
+    gates = [
+        {"id": "fgsm", "attack": "fgsm", "epsilon": "2/255"},
+        {"id": "pgd", "attack": {"name": "pgd", "steps": 10}, "epsilon": ["1/255", "4/255"]},
+        {"id": "l2", "attack": {"name": "pgd", "steps": 10}, "norm": "l2", "epsilon": 0.5},
+        {"id": "apgd", "attack": {"name": "apgd", "steps": 10, "loss": "dlr"}, "epsilon": "2/255"},
+        {"id": "fmn", "attack": {"name": "fmn", "steps": 20}, "epsilon": "2/255"},
+        {
+            "id": "blur",
+            "attack": {"name": "pgd", "steps": 5},
+            "epsilon": "2/255",
+            "conditions": {"blur": 1, "judged_on": 10},
+        },
+    ]
+    for gate in gates_on_xrays(tmp_path, xrays, kind, gates, samples=120).values():
+        assert not _suspected(gate), gate.id
+        assert {check.name for check in gate.health if check.outcome == "sound"} >= {"gradients", "same-answers"}
+
+
+@pytest.mark.parametrize("policy", ["quickstart.yaml", "quickstart_standard.yaml"])
+def test_plain_candidates_on_phantoms_are_not_accused(policy):
+    evaluation = Evaluation(load_policy(POLICIES / policy))
+    for gate in ("fgsm", "pgd[2/255]"):
+        result = evaluation.gate(gate)
+        assert not _suspected(result)
+        assert not [finding for finding in result.findings if finding.severity != "note"]
+
+
+@pytest.mark.slow
+@pytest.mark.xrays
+def test_a_resnet18_is_not_accused(tmp_path, xrays):
+    from benchmarks.candidates import CANDIDATES
+    from benchmarks.training import ensure
+
+    candidate = CANDIDATES["resnet18"]
+    ensure(candidate, xrays)
+    (tmp_path / "architectures.py").write_text(candidate.module.read_text())
+    (tmp_path / "policy.yaml").write_text(f"""
+robustcheck: 1
+model:
+  path: {candidate.weights}
+  architecture: {candidate.architecture}
+  task: multiclass
+  labels: [normal, pneumonia]
+  preprocess: {{mean: 0.5, std: 0.25}}
+data: {{source: '{xrays}', samples: 100}}
+gates:
+  - {{id: pgd, attack: {{name: pgd, steps: 10}}, epsilon: [1/255, 4/255], require: {{accuracy: 0}}}}
+""")
+    for gate in run(load_policy(tmp_path / "policy.yaml")).gates:
+        assert not _suspected(gate)
+
+
+# --- what it costs ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.xrays
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "fgsm",
+        {"name": "pgd", "steps": 20},
+        {"name": "apgd", "steps": 10},
+        {"name": "ensemble", "steps": 4, "queries": 20},
+    ],
+)
+def test_health_costs_a_tenth_at_most(attack, tmp_path, xrays, monkeypatch):
+    gate = [{"id": "gate", "attack": attack, "epsilon": "2/255"}]
+    examined = gates_on_xrays(tmp_path, xrays, "hardened", gate, samples=300)["gate"]
+    monkeypatch.setattr(probing.Probes, "run", lambda *_, **__: probing.Probed())
+    plain = gates_on_xrays(tmp_path, xrays, "hardened", gate, samples=300)["gate"]
+    cost = examined.cost
+    assert 0 < cost.health_forward <= cost.forward / 10
+    assert 0 < cost.health_gradient <= cost.gradient / 10
+    assert (cost.forward, cost.gradient) == (plain.cost.forward, plain.cost.gradient)
+    assert replace(plain, cost=cost, health=()) == replace(examined, health=())  # and changes nothing
+
+
+def test_what_probes_find_is_in_no_ledger_and_no_file(tmp_path):
+    brightness_project(tmp_path)
+    brightness_gates(
+        tmp_path, "  - {id: pgd, attack: {name: pgd, steps: 40}, epsilon: 1/255, require: {accuracy: 0}}\n"
+    )
+    written = [path.name for path in (tmp_path / "out").rglob("*.png") if path.parent.name == "pgd"]
+    assert len(written) == 2  # of 127 and 128: those that a level turns
+
+
+def test_health_is_strict_unless_the_policy_says_otherwise(tmp_path: Path):
+    brightness_project(tmp_path)
+    (tmp_path / "policy.yaml").write_text("")
+    from building import brightness_policy
+
+    gates = "  - {id: clean, require: {accuracy: 0}}\n"
+    for extra, health in (("", "strict"), ("health: warn", "warn")):
+        (tmp_path / "policy.yaml").write_text(brightness_policy(gates, extra=extra))
+        assert run(load_policy(tmp_path / "policy.yaml")).health == health

@@ -1,0 +1,82 @@
+"""`robustcheck qualify`: what is known of its candidates holds, and what differs is said."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from robustcheck.cli import main
+from robustcheck.qualification import candidates, qualify
+from robustcheck.qualification.images import far_images, images, robust_share, template
+from robustcheck.qualification.known_answers import KNOWN, LEVELS, true_accuracy
+
+
+def _asked(network, pixels):
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        return getattr(candidates, network)()(torch.from_numpy(pixels).float().div(255)[:, None]).argmax(dim=1).numpy()
+
+
+@pytest.mark.parametrize("network", sorted({known.network for known in KNOWN}))
+def test_the_best_change_is_known(network):
+    """Without a change all are right; along the template half of the images are turned, whatever hides it."""
+    pixels, labels = images()
+    draws = network in ("Noisy", "RandomlyShifted")
+    assert (_asked(network, pixels) == labels).mean() >= (0.97 if draws else 1)
+    attacked = pixels + (LEVELS * template() * np.where(labels, -1, 1)[:, None, None])
+    assert attacked.min() >= 0
+    assert attacked.max() <= 255
+    assert (_asked(network, attacked) == labels).mean() == pytest.approx(
+        robust_share(LEVELS), abs=0.08 if draws else 0.01
+    )
+
+
+def test_margins_are_exact():
+    pixels, labels = images()
+    towards = template() * np.where(labels, -1, 1)[:, None, None]
+    for levels in (1, 2, 5, 6, 8, 20):
+        assert (_asked("Template", pixels + levels * towards) == labels).mean() == robust_share(levels)
+    far, _ = far_images()
+    assert len(far) == len(pixels) // 4
+    assert true_accuracy("pgd-2") == robust_share(2)
+
+
+def test_every_known_answer_comes_out(tmp_path):
+    done = CliRunner().invoke(main, ["qualify", "-o", str(tmp_path / "filed")])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1].startswith("qualified: all 22 known answers")
+    filed = json.loads((tmp_path / "filed" / "qualification.json").read_text())
+    assert filed["qualified"] is True
+    assert {answer["candidate"] for answer in filed["answers"]} == {known.name for known in KNOWN}
+    assert {"robustcheck", "torch", "onnxruntime", "platform"} <= set(filed["environment"])
+    page = (tmp_path / "filed" / "qualification.html").read_text()
+    assert "Qualified" in page
+    assert "k-winners-take-all" in page
+
+
+def test_an_answer_that_differs_is_said(monkeypatch):
+    """Were the known amount another, the installation would not qualify."""
+    fragile = next(known for known in KNOWN if known.name == "fragile, ONNX")
+    monkeypatch.setattr(import_module("robustcheck.qualification.qualify"), "true_accuracy", lambda _gate: 0.4)
+    found = qualify((fragile,))
+    assert not found.qualified
+    assert [answer.agrees for answer in found.answers] == [False] * 3
+
+
+def test_a_masked_candidate_that_passes_is_said(monkeypatch):
+    """With nobody looking at the attack's health, shattered gradients pass."""
+    shattered = next(known for known in KNOWN if known.name == "shattered gradient")
+    monkeypatch.setattr("robustcheck.evaluation.gates._health", lambda *_: ())
+    (answer,) = qualify((shattered,)).answers
+    assert (answer.agrees, answer.found) == (False, "pass, 1.000")
+
+
+def test_help_says_what_it_shows():
+    text = CliRunner().invoke(main, ["qualify", "--help"]).output
+    assert "hide their gradients" in text
+    assert "Exit codes" in text
