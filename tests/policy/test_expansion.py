@@ -11,7 +11,7 @@ from policy_example import EXAMPLE, document
 
 from robustcheck import load_policy
 from robustcheck.policy import METRICS, PGDSpec, Quantity
-from robustcheck.policy.bounds import NEEDS_ATTACK, NEEDS_CONTROLS
+from robustcheck.policy.bounds import NEEDS_ATTACK, NEEDS_CONTROLS, NEEDS_PREVALENCE
 
 
 def test_a_policy_becomes_gates(write):
@@ -94,7 +94,7 @@ def gates(draw):
     attack = draw(st.sampled_from([None, "fgsm", "pgd", {"name": "pgd", "steps": 3}]))
     levels = draw(BUDGETS)
     listed = attack is not None and draw(st.booleans())
-    known = set(METRICS) - (NEEDS_CONTROLS if attack else NEEDS_ATTACK)
+    known = set(METRICS) - NEEDS_PREVALENCE - (NEEDS_CONTROLS if attack else NEEDS_ATTACK)
     metrics = draw(st.lists(st.sampled_from(sorted(known)), min_size=1, unique=True))
     count = len(levels) if listed else 1
     require = {metric: draw(st.one_of(BOUNDS, st.lists(BOUNDS, min_size=count, max_size=count))) for metric in metrics}
