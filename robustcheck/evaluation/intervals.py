@@ -112,17 +112,23 @@ class Intervals:
         middle = float(logit(area))
         return float(expit(middle - reach)), float(expit(middle + reach))
 
-    def _ends(self, successes: int, samples: int) -> tuple[float, float]:
+    def ends(self, successes: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Low and high ends (N,) of rates' intervals: so many successes (N,), of so many samples (N,), 1 or more."""
         tail, misses = (1 - self.confidence) / 2, samples - successes
         if self.kind == "wilson":
             z = float(ndtri(1 - tail))
             share, unit = successes / samples, z * z / samples
             middle = (share + unit / 2) / (1 + unit)
-            reach = z * sqrt(share * (1 - share) / samples + unit / samples / 4) / (1 + unit)
-            return max(0.0, middle - reach) if successes else 0.0, min(1.0, middle + reach) if misses else 1.0
-        low = float(betaincinv(successes, misses + 1, tail)) if successes else 0.0
-        high = float(betaincinv(successes + 1, misses, 1 - tail)) if misses else 1.0
-        return low, high
+            reach = z * np.sqrt(share * (1 - share) / samples + unit / samples / 4) / (1 + unit)
+            low, high = np.maximum(0.0, middle - reach), np.minimum(1.0, middle + reach)
+        else:  # where there are no successes, or no misses, an end is set below
+            low = betaincinv(np.maximum(successes, 1), misses + 1, tail)
+            high = betaincinv(successes + 1, np.maximum(misses, 1), 1 - tail)
+        return np.where(successes > 0, low, 0.0), np.where(misses > 0, high, 1.0)
+
+    def _ends(self, successes: int, samples: int) -> tuple[float, float]:
+        low, high = self.ends(np.array(successes), np.array(samples))
+        return float(low), float(high)
 
     def _together(self, count: int) -> Intervals:
         """Intervals that all hold together with this confidence."""

@@ -63,7 +63,7 @@ def measure(readings: Readings, *, attacked: np.ndarray | None, intervals: Inter
     right = readings.after == readings.labels
     metrics = {
         "accuracy": intervals.rate(right),
-        "balanced_accuracy": intervals.mean(_of_each_label(readings), samples=len(right)),
+        "balanced_accuracy": intervals.mean(of_each_label(readings), samples=len(right)),
     }
     if readings.positive is not None:
         found, spared = readings.hits(readings.positive)
@@ -86,7 +86,7 @@ def with_controls(metrics: dict[str, Metric], controls: Sequence[Control], inter
     return metrics | {"control_success": control, "excess_success": excess}
 
 
-def _of_each_label(readings: Readings) -> list[np.ndarray]:
+def of_each_label(readings: Readings) -> list[np.ndarray]:
     """Which samples are right, a label each; of findings, those that have one and those that have it not.
 
     Findings that all samples have, or none, are left out.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from robustcheck.attacks import GradientAttack, Objective, QueryAttack, build, objective
-from robustcheck.attacks.base import shortened
+from robustcheck.attacks.base import closer
 from robustcheck.attacks.build import Searches
 from robustcheck.attacks.draws import key
 from robustcheck.evaluation.asking import Asking, Oracle
@@ -33,7 +33,6 @@ from robustcheck.threats import Ball, Goal
 from robustcheck.threats.viewing import Conditions
 
 _NEAR = 3.0  # times the difference that was seen between the margins of the two forms of a network
-_CLOSER_STEPS = 10  # at least, of a search that begins where another came near
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +74,7 @@ class Search:
 
     def run(self, samples: Sequence[int]) -> Found:
         """Search counterexamples of samples, and put them into the ledger."""
-        setting, attacks, oracle = self.setting, self._attacks, oracle_of(self.gate, self.setting)
+        setting, attacks, oracle = self.setting, self.attacks, oracle_of(self.gate, self.setting)
         trace, through, searched = Trace(), dict[int, bool](), set[int]()
         for number, attack in enumerate(attacks):
             stands = setting.ledger.held(self._key(attack), float(self.ball.levels))
@@ -98,7 +97,8 @@ class Search:
         )
 
     @cached_property
-    def _attacks(self) -> Searches:
+    def attacks(self) -> Searches:
+        """In the order in which they run."""
         gate = self.gate
         assert gate.attack is not None
         attacks = build(
@@ -107,7 +107,7 @@ class Search:
             self.goal,
             queries=gate.queries,
             stored=gate.oracle == "stored",
-            quick_first=gate.descending and self.surrogates is None,
+            quick_first=gate.descending and gate.surrogates is None,
         )
         # Only gradients are averaged over looks: under conditions the ensemble's Square, which asks, is left out.
         return attacks if gate.conditions is None else tuple(one for one in attacks if one.asks == "gradient")
@@ -118,7 +118,8 @@ class Search:
         return look_of(self.gate, self.setting.candidate, self.goal, maximum=self.setting.samples.maximum)
 
     @property
-    def _averaging(self) -> Averaging | None:
+    def averaging(self) -> Averaging | None:
+        """Over looks, if images are seen under conditions."""
         spec = self.gate.conditions
         return None if spec is None else Averaging(conditions=Conditions(spec=spec), count=spec.draws)
 
@@ -176,7 +177,7 @@ class Search:
         )
         again = [(sample, ends.restart(sample)) for sample in self._standing(samples) if sample in ends]
         self._run(
-            shortened(attack, max(_CLOSER_STEPS, attack.steps // 4)),
+            closer(attack),
             WhiteBox(candidate, exact=True),
             again,
             trace,
@@ -213,7 +214,7 @@ class Search:
                     near=near,
                     enough=enough,
                     stand_in=stand_in,
-                    averaging=self._averaging,
+                    averaging=self.averaging,
                     only_ends=stand_in is not None or isinstance(self.gate.attack, RP2Spec),
                     **self._common(attack, trace, found, told),
                 ).run(group)
@@ -334,7 +335,7 @@ class Search:
         # The next budget is smaller, and its searches begin on the way here; whoever may not ask is not told the way.
         if gate.descending and self.surrogates is None:
             change = torch.from_numpy(hit.stored.astype(np.float32) - setting.samples.image(hit.sample))
-            for attack in self._attacks:
+            for attack in self.attacks:
                 if attack.asks == "gradient" and not attack.minimum_norm:
                     setting.starts.keep(self._key(attack), np.array([hit.sample]), change[None])
 
