@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from robustcheck.plans import Plan
     from robustcheck.policy import Policy
     from robustcheck.qualifications import Qualification
     from robustcheck.results import AuditReport
@@ -33,6 +34,7 @@ def main() -> None:
     \b
     Begin with:
       robustcheck validate policy.yaml     is the policy right?
+      robustcheck plan policy.yaml         are the samples enough, and how long will it take?
       robustcheck run policy.yaml          run its gates
       robustcheck qualify                  does this installation find what there is to find?
       pytest --robustcheck policy.yaml     the same, as tests
@@ -72,8 +74,7 @@ def run(policy: Path, output: Path, *, quiet: bool) -> None:
     from robustcheck.report.summary import render, summary_line, summary_table
 
     if not quiet:
-        width = max(80, min(160, _width()))
-        click.echo(render(summary_table(report), width=width, color=sys.stdout.isatty()), nl=False)
+        click.echo(render(summary_table(report), width=_table_width(), color=sys.stdout.isatty()), nl=False)
         for file in files:
             click.echo(f"  {file}")
     click.echo(summary_line(report))
@@ -94,6 +95,71 @@ def validate(policy: Path) -> None:
         attack += f" at {gate.epsilon.text}" if gate.epsilon else f" of {gate.size.text}" if gate.size else ""
         bounds = ", ".join(f"{bound.metric} {bound}" for bound in gate.bounds)
         click.echo(f"  {gate.id}: {attack}; requires {bounds}")
+
+
+def _not_nan(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+    if value != value:  # only a NaN is not itself, and it lies within any range
+        raise click.BadParameter("nan is not a number")
+    return value
+
+
+@main.command()
+@_POLICY
+@click.option(
+    "--margin",
+    type=click.FloatRange(0.001, 0.5),
+    default=0.05,
+    show_default=True,
+    callback=_not_nan,
+    help="How far from its bound, on its good side, a metric's true value is supposed to be.",
+)
+@click.option(
+    "--power",
+    type=click.FloatRange(0.5, 1, max_open=True),
+    default=0.9,
+    show_default=True,
+    callback=_not_nan,
+    help="How likely a requirement is then to be met.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, for programs.")
+def plan(policy: Path, *, margin: float, power: float, as_json: bool) -> None:
+    """Say what POLICY needs: samples and time.
+
+    Nothing is attacked and no file is written: the samples are read, the candidate is asked about each of them as it
+    is, and its steps are timed on this machine.
+
+    For each requirement you are told how many samples its rule needs, so that a candidate whose true value is a
+    margin better than the bound passes with the power that you ask for; how many there are of the kind that the
+    metric is about (positives for sensitivity, right ones for attack_success); how likely it passes with those, and
+    how wide its interval will be. With too few samples, a good candidate fails by chance (rule: estimate) or is
+    inconclusive (rule: confident).
+
+    \b
+    Examples:
+      robustcheck plan policy.yaml
+      robustcheck plan policy.yaml --margin 0.02 --power 0.8
+      robustcheck plan policy.yaml --json | jq .too_few
+
+    \b
+    Exit codes:
+      0  planned, whether or not the samples are enough
+      2  the policy, or the command, cannot be used
+      3  the samples or the candidate cannot be loaded
+      130  interrupted
+    """
+    loaded = _load(policy)
+    try:
+        planned = _planned(loaded, margin, power)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    if as_json:
+        click.echo(json.dumps(planned.to_dict(), indent=2, allow_nan=False))
+        return
+    from robustcheck.report.plan import plan_line, plan_tables
+    from robustcheck.report.summary import render
+
+    click.echo(render(plan_tables(planned), width=_table_width(), color=sys.stdout.isatty()), nl=False)
+    click.echo(plan_line(planned))
 
 
 @main.command()
@@ -154,8 +220,7 @@ def qualify(output: Path) -> None:
 
     try:
         found = _qualify()
-        width = max(80, min(160, _width()))
-        click.echo(render(qualification_table(found), width=width, color=sys.stdout.isatty()), nl=False)
+        click.echo(render(qualification_table(found), width=_table_width(), color=sys.stdout.isatty()), nl=False)
         for file in write_qualification(found, output):
             click.echo(f"  {file}")
     except KeyboardInterrupt:
@@ -237,7 +302,21 @@ def _qualify() -> Qualification:
         return qualify(progress=bars.update)
 
 
-def _width() -> int:
+def _planned(policy: Policy, margin: float, power: float) -> Plan:
+    from robustcheck.errors import EvaluationError
+    from robustcheck.report.progress import Bars
+
+    try:
+        with Bars(quiet=False) as bars:
+            from robustcheck.evaluation.planning import plan
+
+            return plan(policy, margin=margin, power=power, progress=bars.update)
+    except EvaluationError as error:
+        click.echo(str(error).strip().splitlines()[0], err=True)
+        sys.exit(EXIT_CODES["error"])
+
+
+def _table_width() -> int:
     import shutil
 
-    return shutil.get_terminal_size().columns
+    return max(80, min(160, shutil.get_terminal_size().columns))

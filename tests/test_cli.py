@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from building import brightness_policy, brightness_project
 from click.testing import CliRunner
 
 from robustcheck.cli import main
@@ -23,6 +24,10 @@ data: {source: phantom:nodule}
 gates:
   - {id: clean, require: {accuracy: 0.8, balanced_accuracy: ">= 0.75"}}
   - {id: pgd, attack: pgd, epsilon: [1/255, 2/255], require: {accuracy: [0.7, 0.6]}}
+"""
+PLANNED = """
+  - {id: clean, require: {accuracy: 0.7}}
+  - {id: pgd, attack: {name: pgd, steps: 5}, epsilon: 1/255, require: {accuracy: 0.7}}
 """
 MISTAKEN = POLICY.replace("0.8,", "80,").replace("attack: pgd", "attack: pdg")
 
@@ -85,7 +90,7 @@ def test_validate_says_what_would_be_run(folder):
     ]
 
 
-@pytest.mark.parametrize("name", ["validate", "run"])
+@pytest.mark.parametrize("name", ["validate", "plan", "run"])
 def test_every_mistake_is_said_on_stderr_as_file_and_line(folder, name):
     done = command(name, "mistaken.yaml")
     assert done.exit_code == 2
@@ -98,7 +103,7 @@ def test_every_mistake_is_said_on_stderr_as_file_and_line(folder, name):
     assert not (folder / "robustcheck-report").exists()
 
 
-@pytest.mark.parametrize("name", ["validate", "run"])
+@pytest.mark.parametrize("name", ["validate", "plan", "run"])
 @pytest.mark.parametrize(
     ("policy", "message"),
     [
@@ -144,6 +149,81 @@ def test_an_interrupt_is_no_failed_gate(folder, monkeypatch):
 
     monkeypatch.setattr("robustcheck.cli._evaluate", interrupted)
     assert command("run", "policy.yaml").exit_code == 130
+
+
+def test_a_plan_is_a_table_and_a_line_and_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    brightness_project(tmp_path)
+    (tmp_path / "policy.yaml").write_text(brightness_policy(PLANNED))
+    before = set(tmp_path.iterdir())
+    done = command("plan", "policy.yaml")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "clean: no attack" in done.stdout
+    assert "pgd: pgd at 1/255, 10 samples attacked, at most about " in done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert re.fullmatch(r"PLAN: at most about \S+ s, of which \S+ s to load; too few samples for clean, pgd", last)
+    assert "\x1b" not in done.stdout
+    assert {path for path in tmp_path.iterdir() if path.name != "__pycache__"} == before
+
+
+def test_a_plan_for_programs(tmp_path):
+    brightness_project(tmp_path)
+    (tmp_path / "policy.yaml").write_text(brightness_policy(PLANNED))
+    done = command("plan", str(tmp_path / "policy.yaml"), "--json", "--margin", "0.1", "--power", "0.8")
+    assert (done.exit_code, done.stderr) == (0, "")
+    plan = json.loads(done.stdout)
+    assert plan["schema"] == "robustcheck/plan/1"
+    assert (plan["margin"], plan["power"], plan["too_few"]) == (0.1, 0.8, ["clean", "pgd"])
+    assert set(plan) == {
+        "schema", "name", "margin", "power", "rule", "confidence", "interval", "samples", "device", "loading", "gates",
+        "steps", "seconds", "too_few",
+    }  # fmt: skip
+    clean, pgd = plan["gates"]
+    assert set(pgd) == {
+        "id", "attack", "budget", "attacked", "requirements", "forward", "gradient", "seconds", "notes", "error"
+    }  # fmt: skip
+    assert (clean["attack"], clean["forward"], clean["seconds"]) == (None, 0, 0)
+    assert (pgd["attack"], pgd["budget"], pgd["attacked"], pgd["gradient"]) == ("pgd", "1/255", 10, 50)
+    (required,) = pgd["requirements"]
+    assert set(required) == {
+        "metric", "bound", "supposed", "needed", "about", "never", "samples", "enough", "power", "low", "high",
+        "clean", "notes",
+    }  # fmt: skip
+    assert (required["bound"], required["samples"], required["enough"]) == (">= 0.7", 10, False)
+    assert required["supposed"] == pytest.approx(0.8)
+    assert plan["seconds"] == pytest.approx(plan["loading"] + pgd["seconds"])
+    assert {step["kind"] for step in plan["steps"]} == {"forward", "pgd gradient"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--margin", "0"], ["--margin", "0.6"], ["--margin", "nan"], ["--power", "1"], ["--power", "wide"]]
+)
+def test_a_margin_or_a_power_that_cannot_be(folder, arguments):
+    done = command("plan", "policy.yaml", *arguments)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert f"Invalid value for '{arguments[0]}'" in done.stderr
+
+
+def test_a_plan_of_what_cannot_be_loaded_is_a_sentence(tmp_path):
+    brightness_project(tmp_path)
+    (tmp_path / "policy.yaml").write_text(brightness_policy(PLANNED))
+    (tmp_path / "brightness.safetensors").write_bytes(b"no weights")
+    for flags in ([], ["--json"]):
+        done = command("plan", str(tmp_path / "policy.yaml"), *flags)
+        assert done.exit_code == 3
+        assert done.stdout == ""
+        assert len(done.stderr.splitlines()) == 1
+        assert "brightness.safetensors" in done.stderr
+
+
+def test_a_plan_may_be_interrupted(folder, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("robustcheck.cli._planned", interrupted)
+    done = command("plan", "policy.yaml")
+    assert (done.exit_code, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_the_schema_of_a_policy():

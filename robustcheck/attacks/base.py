@@ -12,6 +12,8 @@ from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.objectives import Objective
 from robustcheck.threats import Ball
 
+_CLOSER_STEPS = 10  # at least, where there are as many
+
 State = dict[str, torch.Tensor]
 """What a search remembers, one row a sample. `images` (N, C, H, W) are the points that it asks about next; an attack
 may keep more (momentum, step sizes, the best point). Rows are independent: the engine takes them out and puts others in
@@ -148,10 +150,11 @@ class QueryAttack(ABC):
         """The points (N, C, H, W) that rows propose when they may ask no more."""
 
 
-def shortened(attack: GradientAttack, steps: int) -> GradientAttack:
-    """The same search with a single restart, and no more steps than this."""
+def closer(attack: GradientAttack) -> GradientAttack:
+    """The same search where it came near before: with a single restart, and fewer steps."""
     fewer: Any = cast("Any", attack)  # attacks are dataclasses
-    single: GradientAttack = replace(fewer, restarts=1, steps=min(steps, attack.steps))
+    steps = min(attack.steps, max(_CLOSER_STEPS, attack.steps // 4))
+    single: GradientAttack = replace(fewer, restarts=1, steps=steps)
     return single
 
 

@@ -57,6 +57,7 @@ class Repeating:
     """Losses and gradients as means over calls."""
 
     at_once: int = 1
+    count: int = _DRAWS
     holds_on: float = MOST_CALLS
 
     def gradient(
@@ -70,6 +71,6 @@ class Repeating:
         _at: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits (N, L, K) of L calls, mean losses (N,) and gradients (N, C, H, W) at images (N, C, H, W)."""
-        calls = [access.gradient(images, labels, aims, objective) for _ in range(_DRAWS)]
+        calls = [access.gradient(images, labels, aims, objective) for _ in range(self.count)]
         logits, losses, gradients = (torch.stack(part, dim=1) for part in zip(*calls, strict=True))
         return logits, losses.mean(dim=1), gradients.mean(dim=1)

@@ -118,6 +118,18 @@ class Evaluation:
         return self._data
 
     @property
+    def setting(self) -> Setting:
+        """Samples and candidate, loaded now unless they have been.
+
+        Raises:
+            EvaluationError: they cannot be; the message is for the person who typed the policy.
+        """
+        setting = self._setting
+        if isinstance(setting, _Failure):
+            raise EvaluationError(setting.message)
+        return setting
+
+    @property
     def environment(self) -> dict[str, str]:
         """Versions and machine."""
         return environment(self._device)

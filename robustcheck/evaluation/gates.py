@@ -50,7 +50,7 @@ def run_gate(gate: Gate, setting: Setting, *, shared: bool, white_boxes: Sequenc
 def _searched(gate: Gate, setting: Setting, white_boxes: Sequence[GateResult], *, shared: bool) -> GateResult:
     surrogates = setting.surrogates(gate.surrogates) if gate.surrogates else ()
     account = Account.open(setting, surrogates)
-    ball, goal = _ball(gate, setting), goal_of(gate, setting)
+    ball, goal = ball_for(gate, setting), goal_of(gate, setting)
     family, levels = (gate.family if shared and gate.family else gate.id), float(ball.levels)
     worth = goal.open(setting.decisions, setting.labels).numpy()
     search = Search(
@@ -126,7 +126,12 @@ def _health(conclusion: Conclusion, search: Search, cost: Cost) -> tuple[HealthC
     return examination.checks(Probes(search=search, held=in_turn), cost)
 
 
-def _ball(gate: Gate, setting: Setting) -> Ball:
+def ball_for(gate: Gate, setting: Setting) -> Ball:
+    """Where a gate's counterexamples may lie.
+
+    Raises:
+        DataError: stickers cover no pixel of an image.
+    """
     if gate.epsilon is not None:
         return ball_of(gate.norm, gate.epsilon, setting.samples.bits)
     assert isinstance(gate.attack, RP2Spec)

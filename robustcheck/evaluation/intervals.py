@@ -202,29 +202,35 @@ class Intervals:
         together = self._together(len(rates))
         return tuple(together._ends(one.successes or 0, one.samples, one.effective) for one in rates)
 
-    def _ends(self, successes: int, samples: int, worth: float | None = None) -> tuple[float, float]:
-        """Ends of a rate's interval.
+    def ends(
+        self, successes: np.ndarray, samples: np.ndarray, worth: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Low and high ends (N,) of rates' intervals.
 
         Args:
-            successes: of all samples.
-            samples: from 1 on.
-            worth: how many independent ones they are worth; None: as many as they are.
+            successes: (N,) of all samples.
+            samples: (N,) from 1 on.
+            worth: (N,) how many independent ones they are worth; None: as many as they are.
         """
         tail, size = (1 - self.confidence) / 2, samples if worth is None else worth
-        hits = successes * (size / samples)
-        misses = (samples - successes) * (size / samples)
+        hits, misses = successes * (size / samples), (samples - successes) * (size / samples)
         if self.kind == "anytime":
-            least, most = anytime.ends(hits, size, self.confidence)
-            return float(least), float(most)
+            return anytime.ends(hits, size, self.confidence)
         if self.kind == "wilson":
             z = float(ndtri(1 - tail))
             share, unit = successes / samples, z * z / size
             middle = (share + unit / 2) / (1 + unit)
-            reach = z * sqrt(share * (1 - share) / size + unit / size / 4) / (1 + unit)
-            return max(0.0, middle - reach) if successes else 0.0, min(1.0, middle + reach) if misses else 1.0
-        low = float(betaincinv(hits, misses + 1, tail)) if successes else 0.0
-        high = float(betaincinv(hits + 1, misses, 1 - tail)) if misses else 1.0
-        return low, high
+            reach = z * np.sqrt(share * (1 - share) / size + unit / size / 4) / (1 + unit)
+            low, high = np.maximum(0.0, middle - reach), np.minimum(1.0, middle + reach)
+        else:  # where there are no successes, or no misses, an end is set below
+            low = betaincinv(np.where(hits > 0, hits, 1), misses + 1, tail)
+            high = betaincinv(hits + 1, np.where(misses > 0, misses, 1), 1 - tail)
+        return np.where(hits > 0, low, 0.0), np.where(misses > 0, high, 1.0)
+
+    def _ends(self, successes: int, samples: int, worth: float | None = None) -> tuple[float, float]:
+        size = None if worth is None else np.array(worth)
+        low, high = self.ends(np.array(successes), np.array(samples), size)
+        return float(low), float(high)
 
     def _together(self, count: int) -> Intervals:
         """Intervals that all hold together with this confidence."""

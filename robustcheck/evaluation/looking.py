@@ -107,6 +107,10 @@ class Averages(Protocol):
         """Images that go through the network together for each row."""
 
     @property
+    def count(self) -> int:
+        """Draws of a step."""
+
+    @property
     def holds_on(self) -> float:
         """Share of the draws on which a counterexample has to hold."""
 

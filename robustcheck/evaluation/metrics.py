@@ -78,7 +78,7 @@ def measure(readings: Readings, *, attacked: np.ndarray | None, intervals: Inter
         intervals: that they have.
     """
     right = readings.after == readings.labels
-    shares, groups = _of_each_label(readings)
+    shares, groups = of_each_label(readings)
     metrics = {
         "accuracy": intervals.rate(right, readings.groups),
         "balanced_accuracy": intervals.mean(
@@ -129,7 +129,7 @@ def with_controls(metrics: dict[str, Metric], controls: Sequence[Control], inter
     return metrics | {"control_success": control, "excess_success": excess}
 
 
-def _of_each_label(readings: Readings) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def of_each_label(readings: Readings) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Which samples are right, a label each, and their groups; of findings, of those that have one and have it not.
 
     Findings that all samples have, or none, are left out.

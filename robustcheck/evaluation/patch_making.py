@@ -24,9 +24,7 @@ from robustcheck.models import Surrogates, WhiteBox
 from robustcheck.models.loading import by_shape
 from robustcheck.results import Patch
 
-_STEPS, _STEPS_EACH = 500, 100
-_DRAWS, _DRAWS_EACH = 64, 16
-_COMPARED = 256  # images that several patches are compared on
+COMPARED = 256  # images that several patches are compared on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +63,7 @@ def _given(task: PatchTask, name: str) -> Made:
 
 def _for_all(task: PatchTask, stand_in: Surrogates | None) -> Made:
     lessons, words = _lessons(task)
-    trainer = _trainer(task, lessons, stand_in, steps=_STEPS, draws=_DRAWS)
+    trainer = trainer_of(task, lessons, stand_in)
     patches = [_rounded(task, trainer.for_all(task.shape, restart)) for restart in range(task.spec.restarts)]
     best = patches[0] if len(patches) == 1 else max(patches, key=partial(_turns, task, lessons, stand_in))
     return Made(
@@ -77,7 +75,7 @@ def _for_all(task: PatchTask, stand_in: Surrogates | None) -> Made:
 
 
 def _for_each(task: PatchTask, stand_in: Surrogates | None) -> Made:
-    trainer = _trainer(task, task.pool, stand_in, steps=_STEPS_EACH, draws=_DRAWS_EACH)
+    trainer = trainer_of(task, task.pool, stand_in)
     rows = max(1, task.setting.candidate.chunks.limit // trainer.draws)
     textures = dict[int, np.ndarray]()
     for group in by_shape([task.pool.shape(place) for place in range(len(task.pool))]):
@@ -131,16 +129,17 @@ def _not_judged(task: PatchTask, source: Samples, numbers: np.ndarray) -> np.nda
     return np.array(left, np.int64)
 
 
-def _trainer(task: PatchTask, pool: Pool, stand_in: Surrogates | None, *, steps: int, draws: int) -> Trainer:
+def trainer_of(task: PatchTask, pool: Pool, stand_in: Surrogates | None) -> Trainer:
+    """Trains the patches of a gate on the images of a pool."""
     spec, conditions = task.spec, task.conditions
     return Trainer(
-        attack=PatchTraining(objective=log_probability(task.goal), steps=spec.steps or steps, step_size=spec.step_size),
+        attack=PatchTraining(objective=log_probability(task.goal), steps=task.steps, step_size=spec.step_size),
         placing=task.placing,
         access=stand_in or WhiteBox(task.setting.candidate),
         averaging=None if conditions is None else Averaging(conditions=conditions, count=1),
         pool=pool,
         device=task.device,
-        draws=spec.draws or draws,
+        draws=task.draws,
         batch=task.setting.candidate.chunks.limit,
         key=lambda name, slot: task.key(f"patch/{name}", slot),
         progress=task.setting.progress,
@@ -152,7 +151,7 @@ def _turns(task: PatchTask, pool: Pool, stand_in: Surrogates | None, texture: to
     judge = task.judge(forgotten)
     # Who follows other models may not ask the candidate which patch is the best.
     look = judge.look if stand_in is None else StandsIn(model=stand_in, goal=task.goal)
-    few = pool.some(_COMPARED)
+    few = pool.some(COMPARED)
     judge = replace(judge, pool=few, look=look, places=1, key=lambda name: task.key(f"compared/{name}", 0))
     return len(judge.judge(constant(texture)).turned)
 

@@ -13,6 +13,7 @@ from robustcheck.attacks.draws import key
 from robustcheck.data import Area, load_area
 from robustcheck.data.subset import spread, stratified
 from robustcheck.errors import DataError
+from robustcheck.evaluation.looking import Look
 from robustcheck.evaluation.looks import look_of
 from robustcheck.evaluation.patch_judging import Judge
 from robustcheck.evaluation.patch_training import Pool
@@ -22,6 +23,9 @@ from robustcheck.policy import Gate, PatchSpec
 from robustcheck.threats import Goal
 from robustcheck.threats.patch import Placing
 from robustcheck.threats.viewing import Conditions
+
+_STEPS, _STEPS_EACH = 500, 100
+_DRAWS, _DRAWS_EACH = 64, 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,16 @@ class PatchTask:
         """The attacked samples; a place in it is one among `attacked`."""
         return Pool.of(self.setting.samples, self.attacked, self.keep_out)
 
+    @property
+    def steps(self) -> int:
+        """Of training."""
+        return self.spec.steps or (_STEPS if self.spec.universal else _STEPS_EACH)
+
+    @property
+    def draws(self) -> int:
+        """Placements a step and patch."""
+        return self.spec.draws or (_DRAWS if self.spec.universal else _DRAWS_EACH)
+
     @cached_property
     def placing(self) -> Placing:
         """Where a patch may lie."""
@@ -100,6 +114,12 @@ class PatchTask:
     def conditions(self) -> Conditions | None:
         """Under which it is seen."""
         return None if self.gate.conditions is None else Conditions(spec=self.gate.conditions)
+
+    @cached_property
+    def look(self) -> Look:
+        """How images with patches are looked at."""
+        candidate = self.setting.candidate
+        return look_of(self.gate, candidate, self.goal, maximum=self.setting.samples.maximum)
 
     @property
     def device(self) -> torch.device:
@@ -137,17 +157,16 @@ class PatchTask:
             surrogates: what turns them is noted, too.
         """
         candidate = self.setting.candidate
-        look = look_of(self.gate, candidate, self.goal, maximum=self.setting.samples.maximum)
         return Judge(
             pool=self.pool,
             placing=self.placing,
-            look=look,
+            look=self.look,
             goal=self.goal,
             places=self.spec.worst_of,
             key=lambda name: self.key(f"judged/{name}", 0),
             is_positive=candidate.head.is_positive,
             keep=keep,
-            batch=max(1, candidate.chunks.limit // look.at_once),
+            batch=max(1, candidate.chunks.limit // self.look.at_once),
             device=self.device,
             progress=self.setting.progress,
             surrogates=surrogates,

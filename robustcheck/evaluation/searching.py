@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from robustcheck.attacks import GradientAttack, Objective, QueryAttack, build, objective
-from robustcheck.attacks.base import shortened
+from robustcheck.attacks.base import closer
 from robustcheck.attacks.build import Searches
 from robustcheck.attacks.draws import key
 from robustcheck.evaluation.asking import Asking, Oracle
@@ -21,7 +21,7 @@ from robustcheck.evaluation.elsewhere import Elsewhere
 from robustcheck.evaluation.engine import Engine, Held, StandIn, Warm
 from robustcheck.evaluation.found import Found
 from robustcheck.evaluation.ledger import Entry
-from robustcheck.evaluation.looking import Gradients, Look
+from robustcheck.evaluation.looking import Averages, Gradients, Look
 from robustcheck.evaluation.looks import averages_of, look_of
 from robustcheck.evaluation.loop import Hit, Start, Trace
 from robustcheck.evaluation.oracles import oracle_of
@@ -34,7 +34,6 @@ from robustcheck.policy import Gate, RP2Spec
 from robustcheck.threats import Ball, Goal
 
 _NEAR = 3.0  # times the difference that was seen between the margins of the two forms of a network
-_CLOSER_STEPS = 10  # at least, of a search that begins where another came near
 
 
 class Common(TypedDict):
@@ -71,7 +70,7 @@ class Search:
 
     def run(self, samples: Sequence[int], found: Found) -> None:
         """Search counterexamples of samples that were not searched: they go into the ledger, the rest to `found`."""
-        setting, attacks, trace = self.setting, self._attacks, found.trace
+        setting, attacks, trace = self.setting, self.attacks, found.trace
         for number, attack in enumerate(attacks):
             stands = setting.ledger.held(self._key(attack), float(self.ball.levels))
             # A minimum-norm search of its own is asked for distances, also where a counterexample is known.
@@ -89,7 +88,8 @@ class Search:
             self._remember(attack, left, trace)
 
     @cached_property
-    def _attacks(self) -> Searches:
+    def attacks(self) -> Searches:
+        """In the order in which they run."""
         gate = self.gate
         assert gate.attack is not None
         attacks = build(
@@ -98,7 +98,7 @@ class Search:
             self.goal,
             queries=gate.queries,
             stored=gate.oracle == "stored",
-            quick_first=gate.descending and self.surrogates is None,
+            quick_first=gate.descending and gate.surrogates is None,
         )
         # Only gradients are averaged over looks: under conditions the ensemble's Square, which asks, is left out.
         return attacks if gate.conditions is None else tuple(one for one in attacks if one.asks == "gradient")
@@ -107,6 +107,11 @@ class Search:
     def look(self) -> Look:
         """How proposals are looked at."""
         return look_of(self.gate, self.setting.candidate, self.goal, maximum=self.setting.samples.maximum)
+
+    @property
+    def averaging(self) -> Averages | None:
+        """What gradients are means over, if anything is drawn."""
+        return averages_of(self.gate, self.setting.candidate)
 
     def _standing(self, samples: Sequence[int]) -> list[int]:
         """The samples of which no counterexample is known."""
@@ -162,7 +167,7 @@ class Search:
         )
         again = [(sample, ends.restart(sample)) for sample in self._standing(samples) if sample in ends]
         self._run(
-            shortened(attack, max(_CLOSER_STEPS, attack.steps // 4)),
+            closer(attack),
             WhiteBox(candidate, exact=True),
             again,
             trace,
@@ -201,7 +206,7 @@ class Search:
                     enough=enough,
                     stand_in=stand_in,
                     clean_logits=self.setting.logits if follows_it else None,
-                    averaging=averages_of(self.gate, self.setting.candidate),
+                    averaging=self.averaging,
                     only_ends=stand_in is not None or isinstance(self.gate.attack, RP2Spec),
                     **self._common(attack, trace, found, told),
                 ).run(group)
@@ -322,7 +327,7 @@ class Search:
         # The next budget is smaller, and its searches begin on the way here; whoever may not ask is not told the way.
         if gate.descending and self.surrogates is None:
             change = torch.from_numpy(hit.stored.astype(np.float32) - setting.samples.image(hit.sample))
-            for attack in self._attacks:
+            for attack in self.attacks:
                 if attack.asks == "gradient" and not attack.minimum_norm:
                     setting.starts.keep(self._key(attack), np.array([hit.sample]), change[None])
 

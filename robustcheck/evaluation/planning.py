@@ -1,0 +1,203 @@
+"""A plan of a policy: what its gates need and have, and how long they will take, before any of them is run."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from robustcheck.errors import EvaluationError, MissingExtra
+from robustcheck.evaluation.evaluation import Evaluation, Progress
+from robustcheck.evaluation.expectation import MOST as MOST_ABOUT
+from robustcheck.evaluation.expectation import NO_RATES, Kinds, about, expected
+from robustcheck.evaluation.gates import ball_for
+from robustcheck.evaluation.metrics import Readings, measure, of_each_label
+from robustcheck.evaluation.outcomes import goal_of, most_adverse, readings
+from robustcheck.evaluation.patch_task import PatchTask
+from robustcheck.evaluation.power import MOST, Power, never_met, supposed
+from robustcheck.evaluation.searching import Search
+from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.stepping import Stopwatch
+from robustcheck.evaluation.timing import Timing
+from robustcheck.evaluation.verdicts import Rule
+from robustcheck.evaluation.workload import of_patch, of_search
+from robustcheck.models import Surrogates
+from robustcheck.models.process import full_precision, left_as_found
+from robustcheck.plans import GatePlan, Plan, RequirementPlan
+from robustcheck.policy import Bound, Gate, PatchSpec, Policy
+from robustcheck.policy.bounds import NEEDS_ATTACK
+from robustcheck.results import Metric
+
+_UNTRAINED = "without training surrogates, each of which is taken to cost what the candidate does"
+_UNTIMED = "the candidate has no gradients, so no step could be timed"
+_UNDEFINED = Metric(value=None, samples=0)
+
+
+def plan(policy: Policy, *, margin: float = 0.05, power: float = 0.9, progress: Progress | None = None) -> Plan:
+    """Plan every gate of a policy: the samples are read and the candidate is asked about them, and nothing is attacked.
+
+    Args:
+        policy: what is asked.
+        margin: how far from its bound, on its good side, each metric's true value is supposed to be.
+        power: how likely a gate whose metrics have these values is to pass, at least, with the samples that it needs.
+        progress: told how far loading is.
+
+    Raises:
+        EvaluationError: the samples or the candidate cannot be loaded.
+    """
+    began = time.perf_counter()
+    setting = Evaluation(policy, progress=progress).setting
+    loading = time.perf_counter() - began
+    planner = _Planner(setting=setting, margin=margin, power=power)
+    with left_as_found(), full_precision(setting.candidate.device):
+        gates = tuple(planner.gate(gate) for gate in policy.gates)
+    return Plan(
+        name=policy.name,
+        margin=margin,
+        power=power,
+        rule=setting.rule,
+        confidence=setting.intervals.confidence,
+        interval=setting.intervals.kind,
+        samples=len(setting.samples),
+        device=str(setting.candidate.device),
+        loading=loading,
+        gates=gates,
+        steps=tuple(planner.watch.known.values()),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scope:
+    """Which samples a gate is about."""
+
+    judged: Readings
+    attacked: list[int]
+    task: PatchTask | None = None
+
+    def kinds(self, metric: str) -> Kinds:
+        """Those that a metric is about."""
+        every, positives = len(self.judged.labels), int(self.judged.positives.sum())
+        count = {"sensitivity": positives, "specificity": every - positives}.get(metric, every)
+        return Kinds(
+            samples=len(self.attacked) if metric in NEEDS_ATTACK else count,
+            positives=positives,
+            groups=tuple(map(len, of_each_label(self.judged)[0])),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Planner:
+    setting: Setting
+    margin: float
+    power: float
+
+    @cached_property
+    def watch(self) -> Stopwatch:
+        return Stopwatch(setting=self.setting)
+
+    def gate(self, gate: Gate) -> GatePlan:
+        """One gate; what keeps it from being evaluated is said, as its result would say it."""
+        budget = gate.epsilon or gate.size
+        planned = GatePlan(
+            id=gate.id,
+            attack=gate.attack.name if gate.attack else None,
+            budget=budget.text if budget else None,
+            attacked=0,
+        )
+        try:
+            scope = self._scope(gate)
+            requirements = tuple(self._requirement(bound, scope) for bound in gate.bounds)
+            planned = replace(planned, attacked=len(scope.attacked), requirements=requirements)
+            if gate.attack is None:
+                return planned
+            if not scope.attacked:
+                return replace(planned, notes=("no sample is right and of the kind that its goal is about",))
+            return self._costed(gate, scope, planned)
+        except (EvaluationError, MissingExtra) as error:
+            return replace(planned, error=str(error), seconds=None)
+
+    def _scope(self, gate: Gate) -> _Scope:
+        setting = self.setting
+        every = readings(setting, {}, most_adverse(setting, [], {}))
+        if gate.attack is None:
+            return _Scope(judged=every, attacked=[])
+        goal = goal_of(gate, setting)
+        if not isinstance(gate.attack, PatchSpec):
+            worth = goal.open(setting.decisions, setting.labels)
+            return _Scope(judged=every, attacked=worth.nonzero().flatten().tolist())
+        task = PatchTask(gate=gate, spec=gate.attack, setting=setting, goal=goal)
+        _ = task.shape  # it fits
+        task.check_keep_out()
+        return _Scope(judged=every.at(task.judged), attacked=task.attacked, task=task)
+
+    # --- samples ---
+
+    def _requirement(self, bound: Bound, scope: _Scope) -> RequirementPlan:
+        intervals, rule, metric = self.setting.intervals, self.setting.rule, bound.metric
+        true, kinds, never = supposed(bound, self.margin), scope.kinds(metric), never_met(bound, rule)
+        power, notes = None, list[str]()
+        if metric in NO_RATES:
+            needed = about(bound, true, kinds, power=self.power, rule=rule, intervals=intervals)
+        else:
+            rate = Power(bound=bound, true=true, rule=rule, intervals=intervals)
+            needed = rate.needed(self.power)
+            power = float(rate.at(np.array([kinds.samples]))[0]) if kinds.samples else None
+        interval = expected(metric, true, kinds, intervals)
+        if never:
+            notes.append(f"no number of samples shows {metric} {bound} with confidence")
+        elif not math.isclose(abs(true - bound.value), self.margin):
+            notes.append(f"{true:g} is supposed: no true value is {self.margin:g} from the bound")
+        if interval.value is None:
+            notes.append("undefined on these samples")
+        elif needed is None and not never:
+            notes.append(f"more than {MOST_ABOUT if metric in NO_RATES else MOST:,} samples are needed")
+        clean = measure(scope.judged, attacked=None, intervals=intervals).get(metric, _UNDEFINED)
+        return RequirementPlan(
+            metric=metric,
+            bound=str(bound),
+            supposed=true,
+            needed=needed,
+            about=metric in NO_RATES,
+            never=never,
+            samples=kinds.samples,
+            enough=needed is not None and interval.value is not None and kinds.samples >= needed,
+            power=power,
+            low=interval.low,
+            high=interval.high,
+            clean=clean.value,
+            notes=(*notes, *_already(bound, clean, rule)),
+        )
+
+    # --- time ---
+
+    def _costed(self, gate: Gate, scope: _Scope, planned: GatePlan) -> GatePlan:
+        setting, work = self.setting, scope.task or self._search(gate)
+        bill = of_patch(work) if isinstance(work, PatchTask) else of_search(work, len(scope.attacked))
+        planned, stand_in = replace(planned, forward=bill.forward, gradient=bill.gradient), None
+        if gate.surrogates is not None and gate.surrogates.train:
+            planned = replace(planned, notes=(_UNTRAINED,))
+            if setting.candidate.network.no_gradients:
+                return replace(planned, seconds=None, notes=(_UNTRAINED, _UNTIMED))
+        elif gate.surrogates is not None:
+            stand_in = Surrogates([one.candidate for one in setting.surrogates(gate.surrogates)])
+        timing = Timing(work=work, bill=bill, attacked=scope.attacked, stand_in=stand_in)
+        return replace(planned, seconds=timing.seconds(self.watch))
+
+    def _search(self, gate: Gate) -> Search:
+        setting = self.setting
+        ball, goal = ball_for(gate, setting), goal_of(gate, setting)
+        return Search(gate=gate, setting=setting, ball=ball, goal=goal, family=gate.id)
+
+
+def _already(bound: Bound, clean: Metric, rule: Rule) -> tuple[str, ...]:
+    """What the unattacked metric says: an attack leaves no more of it."""
+    if clean.value is None or clean.low is None or not bound.at_least:
+        return ()
+    if not bound.met_by(clean.value):
+        return (f"the clean {bound.metric} {clean.value:.3f} is below it",)
+    if rule == "confident" and clean.low < bound.value:
+        return (f"the interval of the clean {bound.metric} begins below it, at {clean.low:.3f}",)
+    return ()

@@ -1,0 +1,83 @@
+"""What a plan says, before anything is run: plain frozen data, as `results` are."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+SCHEMA: Literal["robustcheck/plan/1"] = "robustcheck/plan/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequirementPlan:
+    """A bound on a metric, and whether the samples can decide it."""
+
+    metric: str
+    bound: str  # ">= 0.7" or "<= 0.2"
+    supposed: float  # the true value that all of this is about
+    needed: int | None  # samples of its kind; None: no number is enough, or none can be said (`notes` say why)
+    about: bool  # `needed` is approximate
+    never: bool  # no number of samples is enough
+    samples: int  # of its kind, that there are
+    enough: bool  # as many as are needed
+    power: float | None  # with the samples that there are; None where it is not known exactly
+    low: float | None  # ends of the interval that is to be expected of them; None where the metric is undefined
+    high: float | None
+    clean: float | None  # the metric now, unattacked; None for those that are about an attack
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatePlan:
+    """One gate."""
+
+    id: str
+    attack: str | None
+    budget: str | None  # its epsilon or size, as the policy says it
+    attacked: int  # samples
+    requirements: tuple[RequirementPlan, ...] = ()
+    forward: int = 0  # samples through the network at most, as a report's `cost` counts them
+    gradient: int = 0
+    seconds: float | None = 0.0  # if no sample breaks; None where no step could be measured
+    notes: tuple[str, ...] = ()
+    error: str | None = None  # why it cannot be evaluated
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A measured step."""
+
+    kind: str  # such as "forward", "pgd gradient", "fmn exact gradient" (the artefact's own) or "nes query"
+    batch: int  # images through the network at once
+    seconds: float  # an image, the median
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All gates of a policy."""
+
+    name: str  # the policy's
+    margin: float
+    power: float
+    rule: Literal["estimate", "confident"]
+    confidence: float
+    interval: str
+    samples: int
+    device: str
+    loading: float  # seconds that it took, with what all samples were asked unattacked
+    gates: tuple[GatePlan, ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Of all gates whose time is known, and of loading."""
+        return self.loading + sum(gate.seconds or 0.0 for gate in self.gates)
+
+    @property
+    def too_few(self) -> tuple[str, ...]:
+        """Gates that have too few samples for a requirement."""
+        return tuple(gate.id for gate in self.gates if not all(one.enough for one in gate.requirements))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"schema": SCHEMA, **asdict(self), "seconds": self.seconds, "too_few": self.too_few}

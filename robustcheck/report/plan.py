@@ -1,0 +1,78 @@
+"""A plan for the terminal: a table a gate, and a last line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from robustcheck.plans import GatePlan, Plan, RequirementPlan
+from robustcheck.report.text import level, number, one_line, plural, seconds
+
+
+def plan_tables(plan: Plan) -> RenderableType:
+    """What each gate needs and has; a requirement a row."""
+    return Group(*_head(plan), *(part for gate in plan.gates for part in _gate(gate)))
+
+
+def plan_line(plan: Plan) -> str:
+    """The total, and which gates have too few samples for their rule."""
+    unknown = [gate.id for gate in plan.gates if gate.seconds is None]
+    left_out = f" without {', '.join(map(one_line, unknown))}" if unknown else ""
+    few = f"too few samples for {', '.join(map(one_line, plan.too_few))}" if plan.too_few else "samples enough for all"
+    return f"PLAN: at most about {seconds(plan.seconds)}{left_out}, of which {seconds(plan.loading)} to load; {few}"
+
+
+def _head(plan: Plan) -> Iterator[RenderableType]:
+    yield Text(one_line(plan.name), style="bold")
+    rule = f"{level(plan.confidence)} intervals ({plan.interval})" if plan.rule == "confident" else "point estimates"
+    yield Text(
+        f"Needed: samples of its kind with which a requirement whose true value is {plan.margin:g} better than its "
+        f"bound is met with a power of {level(plan.power)}, by {rule}. Interval: how wide it would be with those that "
+        "there are. Times are of no sample breaking: those that do leave early, and gates share what they find."
+    )
+    if plan.steps:
+        kinds = {one.kind: one for one in plan.steps}  # of several batches the last
+        measured = ", ".join(f"{one_line(kind)} {1000 * one.seconds:.3g} ms" for kind, one in kinds.items())
+        yield Text(f"Measured on {one_line(plan.device)}, an image: {measured}.")
+
+
+def _gate(gate: GatePlan) -> Iterator[RenderableType]:
+    attack = "no attack" if gate.attack is None else one_line(gate.attack)
+    if gate.attack is not None:
+        attack += f" at {one_line(gate.budget)}" if gate.budget else ""
+        took = "unknown time" if gate.seconds is None else f"at most about {seconds(gate.seconds)}"
+        attack += f", {plural(gate.attacked, 'sample')} attacked, {took}"
+    yield Text()
+    yield Text.assemble((one_line(gate.id), "bold"), f": {attack}")
+    if gate.error is not None:
+        yield Text(f"cannot be evaluated: {one_line(gate.error.strip().splitlines()[0])}", style="bold magenta")
+    for note in gate.notes:
+        yield Text(one_line(note))
+    if gate.requirements:
+        table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+        table.add_column("required", overflow="fold", min_width=16)
+        for name in ("needed", "has", "power", "interval", "clean"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("", overflow="fold")
+        for requirement in gate.requirements:
+            table.add_row(*_row(requirement))
+        yield table
+
+
+def _row(one: RequirementPlan) -> list[Text]:
+    needed = "never" if one.never else "-" if one.needed is None else f"{'~' if one.about else ''}{one.needed:,}"
+    width = "-" if one.low is None or one.high is None else number(one.high - one.low)
+    notes = [*(() if one.enough or one.never else ("too few",)), *map(one_line, one.notes)]
+    return [
+        Text(f"{one_line(one.metric)} {one_line(one.bound).replace(' ', '')}"),
+        Text(needed, style="" if one.enough else "bold yellow"),
+        Text(f"{one.samples:,}"),
+        Text("-" if one.power is None else number(one.power)),
+        Text(width),
+        Text("-" if one.clean is None else number(one.clean)),
+        Text("; ".join(notes), style="" if one.enough else "yellow"),
+    ]
