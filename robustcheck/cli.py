@@ -202,11 +202,11 @@ def attacks() -> None:
     help="Folder for qualification.json and qualification.html.",
 )
 def qualify(output: Path) -> None:
-    """Show that this installation, on this machine, finds what there is to find.
+    """Check this installation on known answers.
 
     Runs gates on candidates whose robustness is known: robust and fragile ones must get their accuracy exactly, those
-    that hide their gradients must not pass. Takes some seconds, needs no network, and writes a report that a quality
-    system can file.
+    that hide their gradients must not pass. So it shows that this installation, on this machine, finds what there is
+    to find. Takes some seconds, needs no network, and writes a report that a quality system can file.
 
     \b
     Exit codes:

@@ -32,6 +32,7 @@ def gate_facts(gate: GateResult) -> Facts:
         "Threat model": threat_text(gate.threat) if gate.threat else "None: the images as they are stored.",
         "Attack": (gate.attack or "") + (f" ({parameters_text(gate.parameters)})" if gate.parameters else ""),
         "Samples": counts_text(gate) if gate.samples else "",
+        "Samples needed": _needed(gate),
         "Evidence": _evidence(gate),
         "Found by": _found_by(gate),
         "Queries to success": success_text(gate),
@@ -39,6 +40,23 @@ def gate_facts(gate: GateResult) -> Facts:
         "Cost": cost_text(gate.cost),
     }
     return tuple((name, value) for name, value in facts.items() if value)
+
+
+def _needed(gate: GateResult) -> str:
+    """How many samples a gate that may decide early looked at."""
+    stopped = gate.stopped
+    if stopped is None:
+        return ""
+    how = "an interval that holds at every number of samples"
+    if stopped.rule == "determined":
+        how = "no outcome of the others could change the verdict"
+    if not stopped.decided:
+        return f"all {stopped.of:,}: nothing decided before the last one"
+    return (
+        f"{stopped.needed:,} of {stopped.of:,}, in a random order; decided by {how}"
+        if stopped.rule == "early"
+        else (f"{stopped.needed:,} of {stopped.of:,}, in a random order; {how}")
+    )
 
 
 def patch_facts(patch: Patch) -> Facts:
@@ -83,12 +101,21 @@ def run_facts(report: AuditReport) -> Facts:
         "Seed": str(report.seed),
         "Decision rule": _decision(report),
         "Evidence between gates": report.evidence,
+        "Attacks that are shown to be broken": {
+            "strict": "make an error of a gate that would pass",
+            "warn": "are reported only",
+        }[report.health],
     }
     return tuple((name, value) for name, value in facts.items() if value)
 
 
 def _decision(report: AuditReport) -> str:
-    intervals = f"{level(report.confidence)} intervals ({report.interval} for rates)"
+    kind = f"{report.interval} for rates"
+    if report.stop != "never":
+        kind = (
+            f"beta-mixture, valid at every number of samples, for rates of gates that stop {report.stop}; else {kind}"
+        )
+    intervals = f"{level(report.confidence)} intervals ({kind})"
     if report.decision != "confident":
         return f"{report.decision}; {intervals} are reported"
     allowed = ", which the policy allows" if report.inconclusive == "allow" else ""
@@ -130,6 +157,11 @@ def data_facts(data: DataInfo) -> Facts:
         "Source": data.source + (f", split {data.split}" if data.split else ""),
         "sha256 of pixels and labels": data.sha256,
         "Samples": f"{data.samples:,} of {data.available:,} available ({by_label})",
+        "Groups": f"{data.groups:,} ({data.group})" if data.groups is not None else "",
+        "Subgroups": "; ".join(
+            f"{column}: {', '.join(f'{value} {count:,}' for value, count in values.items())}"
+            for column, values in data.subgroups.items()
+        ),
         "Stored depth": plural(data.bits, "bit"),
         "Shape": " × ".join(map(str, data.shape)) + " (channels, height, width)" if data.shape else "images differ",
         "Synthetic": "yes" if data.synthetic else "no",

@@ -107,11 +107,21 @@ def gate_text(gate: GateResult) -> str:
         _error_lines(gate),
         _requirement_lines(gate),
         _fact_lines(gate),
+        _slice_lines(gate),
         _control_lines(gate),
         [f"{finding.severity}: {one_line(finding.message)} [{one_line(finding.code)}]" for finding in gate.findings],
         _broken_lines(gate),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
+
+
+def _slice_lines(gate: GateResult) -> list[str]:
+    """A line a part of the samples."""
+    return [
+        f"{one_line(f'{part.column}={part.name}' if part.column else part.name)}: "
+        + ", ".join(f"{name} {number(metric.value)}" for name, metric in part.metrics.items())
+        for part in gate.slices
+    ]
 
 
 def _control_lines(gate: GateResult) -> list[str]:

@@ -51,6 +51,8 @@ METRIC_MEANINGS = {
     "balanced_accuracy": "mean over the labels of the share that is read right",
     "sensitivity": "share of the positives that are read as positive",
     "specificity": "share of the negatives that are read as negative",
+    "ppv": "share of the positives among those read as positive, at the stated prevalence",
+    "npv": "share of the negatives among those read as negative, at the stated prevalence",
     "auroc": "area under the ROC curve of the positive label's probability",
     "attack_success": "share of the samples right before the attack that it turned",
     "control_success": "the same of the control that turned most",
@@ -129,10 +131,11 @@ def interval(metric: Metric) -> str:
 
 
 def count_of(metric: Metric) -> str:
-    """`305 of 500`, or `500 samples` for metrics that are no rate."""
-    if metric.successes is None:
-        return plural(metric.samples, "sample")
-    return f"{metric.successes:,} of {metric.samples:,}"
+    """`305 of 500`, or `500 samples` for metrics that are no rate; `of 210 groups` if they do not stand alone."""
+    of = plural(metric.samples, "sample") if metric.successes is None else f"{metric.successes:,} of {metric.samples:,}"
+    in_groups = "" if metric.groups is None else f", of {plural(metric.groups, 'group')}"
+    which = "" if metric.slice is None else f" in {one_line(metric.slice)}"
+    return f"{of}{which}{in_groups}"
 
 
 def support(metric: Metric) -> str:

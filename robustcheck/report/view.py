@@ -33,7 +33,7 @@ from robustcheck.report.text import (
     seconds,
     visible,
 )
-from robustcheck.results import AuditReport, GateResult, Surrogate, Verdict
+from robustcheck.results import AuditReport, GateResult, Metric, Surrogate, Verdict
 
 EXAMPLES_A_GATE = 6
 EXAMPLES_IN_ALL = 60  # at most half a MB each
@@ -106,6 +106,15 @@ class GridView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SlicesView:
+    """Parts of the samples: a row each, a column a metric."""
+
+    title: str
+    metrics: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]  # a part, and value, interval, count of each metric
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExampleView:
     """A broken sample: three pictures and what is said about them."""
 
@@ -136,6 +145,7 @@ class GateView:
     patch: str | None  # the picture of the one that was judged
     patch_facts: Facts
     grid: GridView | None
+    slices: tuple[SlicesView, ...]
     examples: tuple[ExampleView, ...]
     examples_note: str
 
@@ -232,6 +242,7 @@ def _gate(gate: GateResult, anchor: str, pictures: Gallery, patch: str | None) -
         patch=patch,
         patch_facts=patch_facts(gate.patch) if gate.patch else (),
         grid=_grid(gate),
+        slices=tuple(_slices(gate)),
         examples=tuple(_example(example) for example in pictures.examples),
         examples_note=_examples_note(gate, pictures),
     )
@@ -255,7 +266,7 @@ def _metrics(gate: GateResult) -> tuple[MetricView, ...]:
     return tuple(
         MetricView(
             name=name,
-            meaning=METRIC_MEANINGS.get(name, ""),
+            meaning=METRIC_MEANINGS.get(name.rpartition(".")[2], ""),
             value=measured_value(required[name], metric) if name in required else number(metric.value),
             interval=interval(metric) or "not computed",
             count=count_of(metric),
@@ -299,6 +310,21 @@ def _grid(gate: GateResult) -> GridView | None:
         angles=tuple(f"{angle:g}°" for angle in angles),
         rows=tuple((f"{distance:g}", tuple(shares(distance, angle) for angle in angles)) for distance in distances),
     )
+
+
+def _slices(gate: GateResult) -> Iterator[SlicesView]:
+    """Findings, then subgroups column by column."""
+    kinds = dict.fromkeys((part.kind, part.column) for part in gate.slices)
+    for kind, column in kinds:
+        parts = [part for part in gate.slices if (part.kind, part.column) == (kind, column)]
+        names = tuple(dict.fromkeys(name for part in parts for name in part.metrics))
+        rows = ((part.name, tuple(_cells(part.metrics.get(name)) for name in names)) for part in parts)
+        title = "By finding" if kind == "finding" else f"By {column}"
+        yield SlicesView(title=title, metrics=names, rows=tuple(rows))
+
+
+def _cells(metric: Metric | None) -> tuple[str, str, str]:
+    return ("", "", "") if metric is None else (number(metric.value), interval(metric), count_of(metric))
 
 
 def _example(example: Example) -> ExampleView:
