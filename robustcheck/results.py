@@ -36,6 +36,8 @@ class Metric:
     successes: int | None = None  # of `samples`, for metrics that are rates
     samples: int
     confidence: float = 0.95  # of the interval
+    groups: int | None = None  # that the samples come from, e.g. patients; None: each is its own, or it was not counted
+    effective: float | None = None  # independent samples that a rate's samples are worth; None: as many as they are
 
 
 @dataclass(frozen=True, kw_only=True)
