@@ -90,11 +90,11 @@ class Intervals:
         It grows with both rates, so it lies between what their least and their largest values give. Undefined where
         one of them is, or where it is seen in nobody.
         """
-        return self._predictive(sensitivity, specificity, Fraction(prevalence))
+        return self._predictive(sensitivity, specificity, Fraction(str(prevalence)))
 
     def npv(self, sensitivity: Metric, specificity: Metric, prevalence: float) -> Metric:
         """Share of those without the finding among those in whom it is not seen; otherwise as `ppv`."""
-        return self._predictive(specificity, sensitivity, 1 - Fraction(prevalence))
+        return self._predictive(specificity, sensitivity, 1 - Fraction(str(prevalence)))
 
     def _predictive(self, found: Metric, spared: Metric, prior: Fraction) -> Metric:
         undefined = Metric(value=None, samples=found.samples + spared.samples, confidence=self.confidence)

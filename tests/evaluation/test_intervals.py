@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from building import LEVELS, brightness_policy, brightness_project
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest
+from scipy.stats import beta, binom, binomtest, chi2
 
 from robustcheck import load_policy, run
+from robustcheck.evaluation.clusters import effective, fewest
 from robustcheck.evaluation.intervals import Intervals
+from robustcheck.evaluation.roc import Area, _exponential
 from robustcheck.evaluation.verdicts import judge, require
 from robustcheck.policy import Bound
 from robustcheck.results import Metric, overall
@@ -79,6 +83,218 @@ def test_perfect_order_is_no_certainty():
     assert (reverse.low, reverse.high) == (0, pytest.approx(1 - 0.025 ** (1 / 3)))
     ties = Intervals().auroc(np.zeros(6), np.arange(6) >= 3)
     assert (ties.value, ties.low, ties.high) == (0.5, pytest.approx(0, abs=0.2), pytest.approx(1, abs=0.2))
+
+
+PATIENTS = {
+    "5 equal": np.full(5, 20),
+    "pairs": np.full(100, 2),
+    "100 of 20": np.full(100, 20),
+    "1 to 20": np.tile([1, 1, 2, 3, 5, 8, 20, 1, 2, 4], 4),
+    "two huge": np.array([100, 50] + [2, 1, 3] * 25),
+    "one half": np.array([100] + [1] * 100),
+}
+
+
+def _own_rates(dice, rate, correlation, shape):
+    """Of patients: beta distributed, so that two images of one correlate so."""
+    if correlation in (0, 1):
+        return np.full(shape, rate) if correlation == 0 else (dice.random(shape) < rate).astype(float)
+    weight = (1 - correlation) / correlation
+    return dice.beta(rate * weight, (1 - rate) * weight, shape)
+
+
+@pytest.mark.parametrize("sizes", PATIENTS.values(), ids=PATIENTS)
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+def test_intervals_by_patient_cover_at_or_above_their_level(sizes, confidence):
+    """A smaller grid than `benchmarks/coverage.py` has."""
+    dice, gates, samples = np.random.default_rng(2), 1000, sizes.sum()
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    for rate in (0.01, 0.1, 0.5):
+        for correlation in (0, 0.1, 0.6, 1):
+            hits = dice.binomial(sizes, _own_rates(dice, rate, correlation, (gates, len(sizes))))
+            successes, worth = hits.sum(1), effective(hits, sizes, confidence)
+            unit, tail = worth / samples, (1 - confidence) / 2
+            low = beta.ppf(tail, successes * unit, (samples - successes) * unit + 1)
+            high = beta.ppf(1 - tail, successes * unit + 1, (samples - successes) * unit)
+            low, high = np.where(successes > 0, low, 0), np.where(successes < samples, high, 1)
+            covered = ((low <= rate) & (rate <= high)).mean()
+            assert covered >= confidence - 3 * (confidence * (1 - confidence) / gates) ** 0.5
+            first = np.concatenate([_hits(own, size) for own, size in zip(hits[0], sizes, strict=True)])
+            metric = Intervals(confidence=confidence).rate(first, 7 - 3 * group)
+            assert (metric.low, metric.high) == (pytest.approx(low[0]), pytest.approx(high[0]))
+            assert (metric.groups, metric.effective) == (len(sizes), pytest.approx(worth[0]))
+            assert metric.successes == successes[0]
+
+
+def test_intervals_by_patient_are_hardly_wider_where_images_do_not_correlate():
+    hits = np.random.default_rng(3).binomial(2, 0.5, (200, 1000))
+    worth = effective(hits, np.full(1000, 2), 0.95)
+    assert 0.8 * 2000 < worth.mean() < 2000
+    assert worth.max() <= 2000
+
+
+def test_images_that_always_agree_count_once():
+    sizes = np.array([3, 1, 4, 1, 5])
+    whole = np.array([sizes, 0 * sizes])  # all hit, or none
+    assert effective(whole, sizes, 0.95) == pytest.approx([14**2 / 52] * 2)
+    assert effective(np.full(6, 2), np.full(6, 4), 0.95) == pytest.approx(6)  # equal rates, nothing varies
+    assert effective(np.array([0, 0, 4, 4, 4, 0]), np.full(6, 4), 0.95) <= 6
+    assert Intervals().rate(np.ones(14, bool), np.repeat(np.arange(5), sizes)).low < 0.45
+
+
+def test_the_effective_size_by_hand():
+    """60 patients of three images, and one of 30."""
+    sizes, hits = np.array([30] + [3] * 60), np.array([12] + [1, 0, 2] * 20)
+    share, parts = 72 / 210, (hits - 72 / 210 * sizes) ** 2 / (1 - sizes / 210)
+    freedom = parts.sum() ** 2 / (parts**2).sum() - 1
+    design = parts.sum() / 210 / (share * (1 - share)) * freedom / chi2.ppf(0.1, freedom)
+    assert 1 < design < (sizes**2).sum() / 210
+    assert effective(hits, sizes, 0.95) == pytest.approx(210 / design, rel=1e-9)
+    design *= chi2.ppf(0.1, freedom) / chi2.ppf(0.02, freedom)
+    assert effective(hits, sizes, 0.99) == pytest.approx(210 / design, rel=1e-9)
+
+
+def test_patients_whose_rate_goes_with_their_images_count_less_than_once():
+    sizes = np.array([40] * 4 + [1] * 1000)
+    hits = np.where(sizes == 40, 40, 0)
+    assert effective(hits, sizes, 0.95) < fewest(sizes)
+
+
+@pytest.mark.parametrize("kind", ["clopper-pearson", "wilson"])
+@given(samples=st.integers(1, 60), share=st.floats(0, 1), seed=st.integers(0, 99))
+def test_patients_of_one_image_each_change_nothing(kind, samples, share, seed):
+    dice = np.random.default_rng(seed)
+    hits, groups, labels = dice.random(samples) < share, dice.permutation(samples), dice.random(samples) < 0.4
+    intervals, scores = Intervals(kind=kind), dice.integers(0, 9, samples) / 9
+    plain, by_patient = intervals.rate(hits), intervals.rate(hits, groups)
+    assert (plain.low, plain.high) == (by_patient.low, by_patient.high)
+    assert (plain.effective, by_patient.effective) == (None, samples)
+    (mean,) = {intervals.mean([hits, hits], samples=9, groups=at).low for at in (None, [groups, groups])}
+    assert mean == intervals.mean([hits, hits], samples=9).low
+    area, clustered = intervals.auroc(scores, labels), intervals.auroc(scores, labels, groups)
+    assert clustered.value == area.value
+    assert (clustered.low, clustered.high) == (pytest.approx(area.low, abs=1e-9), pytest.approx(area.high, abs=1e-9))
+
+
+def test_a_mean_by_patient_counts_each_patient_once():
+    mean = Intervals().mean(
+        [np.array([True, False, True]), np.array([True, True])],
+        samples=5,
+        groups=[np.array([4, 4, 9]), np.array([9, 7])],
+    )
+    assert (mean.groups, mean.value, mean.samples) == (3, pytest.approx(5 / 6), 5)
+    assert Intervals().mean([], samples=5, groups=[]).groups == 0
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("sizes", [[4] * 10, [60, 30] + [2, 1, 3] * 6, [2] * 60])
+def test_the_interval_of_the_roc_area_by_patient_covers_it(sizes, mixed):
+    """Scores that are a patient's in part or altogether, of one distribution: the area is a half."""
+    dice, group = np.random.default_rng(4), np.repeat(np.arange(len(sizes)), sizes)
+    labels = np.arange(len(group)) * 7 % 20 < 7 if mixed else group % 3 == 0
+    for correlation in (0.5, 1):
+        covered = 0
+        for _ in range(300):
+            scores = (correlation**0.5 * dice.normal(size=len(sizes)))[group]
+            scores = scores + (1 - correlation) ** 0.5 * dice.normal(size=len(group))
+            metric = Intervals().auroc(scores, labels, group)
+            covered += metric.low <= 0.5 <= metric.high
+        assert covered / 300 >= 0.95 - 3 * (0.95 * 0.05 / 300) ** 0.5
+
+
+def test_the_roc_area_s_variance_by_patient_is_obuchowski_s():
+    """Three patients by hand: scores 1 2 | 3 0 | 2 4, labels 1 0 | 1 0 | 0 1."""
+    labels, groups = np.array([1, 0, 1, 0, 0, 1], bool), np.array([0, 0, 1, 1, 2, 2])
+    area = Area.under(np.array([1.0, 2, 3, 0, 2, 4]), labels)
+    assert area.value == Fraction(7, 9)
+    own, other = np.array([1 / 3, 1, 1]) - 7 / 9, np.array([2 / 3, 1, 2 / 3]) - 7 / 9
+    expected = (own @ own + other @ other + 2 * own @ other) * 3 / 2 / 9
+    hanley = area.variance()
+    assert area.variance_by(groups[labels], groups[~labels], 3) == pytest.approx(
+        max(expected, _exponential(7 / 9, 3, 3))
+    )
+    assert hanley >= _exponential(7 / 9, 3, 3)
+
+
+def test_a_class_that_one_patient_has_alone_tells_nothing_of_the_area():
+    scores, labels = np.array([3.0, 1, 2, 0]), np.array([1, 1, 0, 0], bool)
+    metric = Intervals().auroc(scores, labels, np.array([0, 0, 1, 2]))
+    assert (metric.value, metric.low, metric.high, metric.groups) == (0.75, 0, 1, 3)
+
+
+def test_what_is_made_of_two_rates_covers_by_patient():
+    dice, gates, sizes = np.random.default_rng(5), 200, np.array([1, 1, 2, 3, 5, 8, 20, 1, 2, 4] * 2)
+    group, covered, (one, other) = np.repeat(np.arange(20), sizes), np.zeros(4), (0.9, 0.7)
+    true = (one - other, 0.09 / (0.09 + 0.27), 0.63 / (0.63 + 0.01), 0.7)
+    for _ in range(gates):
+        hits = [dice.random(len(group)) < _own_rates(dice, rate, 0.6, 20)[group] for rate in (one, other)]
+        found, spared = (Intervals().rate(own, group) for own in hits)
+        made = [
+            Intervals().difference(found, spared),
+            Intervals().ppv(found, spared, 0.1),
+            Intervals().npv(found, spared, 0.1),
+            Intervals().worst({str(own.sum()): lambda at, own=own: at.rate(own, group) for own in hits})[1],
+        ]
+        covered += [
+            metric.value is None or metric.low <= at <= metric.high for metric, at in zip(made, true, strict=True)
+        ]
+    assert (covered / gates >= 0.95).all()
+
+
+def test_predictive_values_are_bayes_s_and_lie_between_those_of_the_ends():
+    found, spared = Intervals().rate(_hits(90, 100)), Intervals().rate(_hits(160, 200))
+    ppv, npv = Intervals().ppv(found, spared, 0.02), Intervals().npv(found, spared, 0.02)
+    assert ppv.value == pytest.approx(0.9 * 0.02 / (0.9 * 0.02 + 0.2 * 0.98))
+    assert npv.value == pytest.approx(0.8 * 0.98 / (0.8 * 0.98 + 0.1 * 0.02))
+    (a, b), (c, d) = (binomtest(*n).proportion_ci(0.975, method="exact") for n in ((90, 100), (160, 200)))
+    assert (ppv.low, ppv.high) == pytest.approx([x * 0.02 / (x * 0.02 + (1 - y) * 0.98) for x, y in ((a, c), (b, d))])
+    assert (npv.low, npv.high) == pytest.approx([y * 0.98 / (y * 0.98 + (1 - x) * 0.02) for x, y in ((a, c), (b, d))])
+    assert (ppv.samples, ppv.confidence, ppv.successes) == (300, 0.95, None)
+
+
+def test_predictive_values_meet_their_bounds_exactly():
+    half = Intervals().rate(_hits(5, 10))
+    assert Intervals().ppv(half, half, 0.1).value == 0.1
+    assert Intervals().npv(half, half, 0.1).value == 0.9
+    few, most = Intervals().rate(_hits(1, 10)), Intervals().rate(_hits(8, 10))
+    assert Intervals().ppv(few, most, 0.3).value == 3 / 17  # with the float next to .3, a little less
+
+
+def test_predictive_values_of_nothing_are_undefined():
+    none, never, always = (Intervals().rate(_hits(*n)) for n in ((0, 0), (0, 9), (9, 9)))
+    for metric in (
+        Intervals().ppv(none, always, 0.1),
+        Intervals().npv(always, none, 0.1),
+        Intervals().ppv(never, always, 0.1),
+        Intervals().npv(always, never, 0.1),
+    ):
+        assert (metric.value, metric.low, metric.high) == (None, None, None)
+    assert (Intervals().ppv(always, always, 0.1).value, Intervals().ppv(always, always, 0.1).high) == (1, 1)
+
+
+def test_the_worst_slice_is_named_and_the_interval_is_of_the_worst_of_all():
+    hits = {"many": _hits(800, 1000), "few": _hits(3, 4), "none": _hits(0, 0)}
+    slices = {name: lambda at, own=own: at.rate(own) for name, own in hits.items()}
+    many, few = (Intervals(confidence=0.975).rate(hits[name]) for name in ("many", "few"))
+    name, worst = Intervals().worst(slices)
+    assert (name, worst.value, worst.samples, worst.successes, worst.confidence) == ("few", 0.75, 4, 3, 0.95)
+    assert (worst.low, worst.high) == (pytest.approx(few.low), pytest.approx(many.high))
+    name, worst = Intervals().worst(slices, largest=True)
+    assert (name, worst.value) == ("many", 0.8)
+    assert (worst.low, worst.high) == (pytest.approx(many.low), pytest.approx(few.high))
+    assert Intervals().worst({"none": slices["none"]}) is None
+    assert Intervals().worst({}) is None
+    assert Intervals().worst({"only": slices["many"]})[1] == Intervals().rate(hits["many"])
+
+
+def test_the_worst_of_eight_subgroups_is_covered():
+    dice, covered, draws = np.random.default_rng(6), 0, 400
+    for _ in range(draws):
+        hits = dice.random((8, 25)) < 0.8
+        slices = {str(k): lambda at, own=own: at.rate(own) for k, own in enumerate(hits)}
+        worst = Intervals().worst(slices)[1]
+        covered += worst.low <= 0.8 <= worst.high
+    assert covered / draws >= 0.95
 
 
 @given(low=st.floats(0, 1), width=st.floats(0, 1), value=st.floats(0, 1), at_least=st.booleans())
