@@ -25,6 +25,7 @@ class Adjudicated:
     decision: np.ndarray  # (N,) readings
     distance: np.ndarray  # (N,) grey levels from the clean image, in the threat model's norm
     score: torch.Tensor | None  # (N,) probability of the positive label
+    chances: np.ndarray | None  # (N, K) probability of each of several findings
     admissible: np.ndarray  # (N,) bool
     share: np.ndarray | None  # (N,) of the looks on which it is read as the adversary wants, if there are several
     cells: np.ndarray | None  # (N, L) on which looks of a grid it is
@@ -62,6 +63,7 @@ def adjudicate(
         decision=seen.decision.cpu().numpy(),
         distance=distance.cpu().numpy(),
         score=None if seen.score is None else seen.score.cpu(),
+        chances=None if seen.chances is None else seen.chances.cpu().numpy(),
         admissible=admissible.cpu().numpy(),
         share=None if seen.share is None else seen.share.cpu().numpy(),
         cells=None if seen.cells is None else seen.cells.cpu().numpy(),

@@ -70,6 +70,7 @@ class Conclusion:
     attacked: list[int]  # those of them that were worth attacking
     broken: dict[int, Entry]
     scores: np.ndarray | None  # (N,) of all samples, under the attack
+    chances: np.ndarray | None = None  # (N, K) the same of each of several findings, if it is known
     found: Found
     surrogates: Sequence[LoadedSurrogate]
     controls: tuple[Control, ...]
@@ -83,9 +84,10 @@ class Conclusion:
         metrics = self._measured(self.broken)
         requirements = require(gate.bounds, metrics, self.rule)
         blind = self.blind
-        turned = np.array([sample in self.found.trace.turned for sample in sorted(self.found.searched)], bool)
         stand_ins = tuple(
-            as_reported(one, setting.labels, setting.decisions, setting.intervals.rate(turned), setting.intervals)
+            as_reported(
+                one, setting.labels, setting.decisions, self._turned(), setting.intervals, setting.samples.groups
+            )
             for one in self.surrogates
         )
         verdict, error = judge(requirements, metrics), None
@@ -129,6 +131,12 @@ class Conclusion:
             error=error,
         )
 
+    def _turned(self) -> Metric:
+        """Share of the searched samples that surrogates misread themselves where the search ended."""
+        searched = sorted(self.found.searched)
+        turned = np.array([sample in self.found.trace.turned for sample in searched], bool)
+        return self.setting.intervals.rate(turned, self.setting.groups_of(searched))
+
     def _stronger_controls(self, metrics: dict[str, Metric]) -> list[Control]:
         """Controls that turn clearly more than the attack does: their intervals lie above its own.
 
@@ -146,7 +154,7 @@ class Conclusion:
     def _measurement(self, broken: dict[int, Entry]) -> Measurement:
         worth = np.zeros(len(self.setting.labels), bool)
         worth[self.attacked] = True
-        read = readings(self.setting, broken, self.scores)
+        read = readings(self.setting, broken, self.scores, self.chances)
         return Measurement.of(self.setting, read, self.judged, attacked=worth, intervals=self.intervals)
 
     def about(self, judged: np.ndarray) -> Conclusion:

@@ -15,8 +15,17 @@ from robustcheck.evaluation.controls import grid_of, seen_unattacked
 from robustcheck.evaluation.curves import budget_curve, query_curve
 from robustcheck.evaluation.found import Found
 from robustcheck.evaluation.health import Examination, compare, same_answers
+from robustcheck.evaluation.looking import Once
 from robustcheck.evaluation.measurement import Measurement
-from robustcheck.evaluation.outcomes import goal_of, keep_examples, most_adverse, outcomes, readings, undefined
+from robustcheck.evaluation.outcomes import (
+    goal_of,
+    keep_examples,
+    most_adverse,
+    most_adverse_chances,
+    outcomes,
+    readings,
+    undefined,
+)
 from robustcheck.evaluation.patch_gates import run_patch_gate
 from robustcheck.evaluation.probing import Probes
 from robustcheck.evaluation.searching import Search
@@ -74,6 +83,7 @@ def _searched(gate: Gate, setting: Setting, white_boxes: Sequence[GateResult], *
             attacked=setting.order[worth[setting.order]].tolist(),
             broken=broken,
             scores=most_adverse(setting, verified, broken),
+            chances=_chances(search, found),
             found=found,
             surrogates=surrogates,
             controls=(),
@@ -84,7 +94,7 @@ def _searched(gate: Gate, setting: Setting, white_boxes: Sequence[GateResult], *
         if (needed := stopping.needed(searched, end)) is not None:
             break
         searched = end
-    setting.ledger.add_scores(family, levels, found.trace.scores)
+    setting.ledger.add_scores(family, levels, found.trace.scores, found.trace.chances)
     conclusion = known.about(np.sort(setting.order[:needed]))
     keep_examples(gate, setting, conclusion.broken)
     controls, cells = _controls(gate, setting, search, found, conclusion.attacked)
@@ -102,6 +112,14 @@ def _searched(gate: Gate, setting: Setting, white_boxes: Sequence[GateResult], *
         cells=cells,
         stopped=stopping.stopped(needed),
     )
+
+
+def _chances(search: Search, found: Found) -> np.ndarray | None:
+    """Most adverse probabilities (N, K) of several findings, where images are looked at once and as they are."""
+    if not isinstance(search.look, Once):
+        return None
+    verified = search.setting.ledger.chances_within(search.family, float(search.ball.levels))
+    return most_adverse_chances(search.setting, [*verified, found.trace.chances])
 
 
 def _names(conclusion: Conclusion) -> set[str]:
@@ -163,9 +181,8 @@ def _controls(
 def _unattacked(gate: Gate, setting: Setting) -> GateResult:
     scores = most_adverse(setting, [], {})
     every = np.arange(len(setting.labels))
-    measurement = Measurement.of(
-        setting, readings(setting, {}, scores), every, attacked=None, intervals=setting.intervals
-    )
+    read = readings(setting, {}, scores, most_adverse_chances(setting, []))
+    measurement = Measurement.of(setting, read, every, attacked=None, intervals=setting.intervals)
     metrics = measurement.metrics(gate.bounds)
     requirements = require(gate.bounds, metrics, setting.rule)
     verdict = judge(requirements, metrics)

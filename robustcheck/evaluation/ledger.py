@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
@@ -34,6 +36,7 @@ class Ledger:
     def __init__(self) -> None:
         self._entries: dict[Hashable, dict[int, Entry]] = {}
         self._scores: dict[Hashable, list[tuple[float, dict[int, float]]]] = {}
+        self._chances: dict[Hashable, list[tuple[float, dict[int, np.ndarray]]]] = {}
         self._held: dict[Hashable, dict[int, tuple[float, bool]]] = {}
 
     def add(self, family: Hashable, sample: int, entry: Entry) -> None:
@@ -68,10 +71,17 @@ class Ledger:
         """Samples that this search is through with up to `levels` or more, and whether it had anything to follow."""
         return {sample: moved for sample, (upto, moved) in self._held.get(search, {}).items() if upto >= levels}
 
-    def add_scores(self, family: Hashable, levels: float, scores: dict[int, float]) -> None:
-        """Remember the most adverse scores that a search within `levels` has verified, by sample."""
+    def add_scores(
+        self, family: Hashable, levels: float, scores: dict[int, float], chances: dict[int, np.ndarray]
+    ) -> None:
+        """Remember the most adverse scores that a search within `levels` has verified, by sample; (K,) of findings."""
         self._scores.setdefault(family, []).append((levels, scores))
+        self._chances.setdefault(family, []).append((levels, chances))
 
     def scores_within(self, family: Hashable, levels: float) -> list[dict[int, float]]:
         """The verified scores of all searches within at most `levels`."""
         return [scores for searched, scores in self._scores.get(family, []) if searched <= levels]
+
+    def chances_within(self, family: Hashable, levels: float) -> list[dict[int, np.ndarray]]:
+        """The same of each of several findings."""
+        return [chances for searched, chances in self._chances.get(family, []) if searched <= levels]

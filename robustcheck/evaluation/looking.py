@@ -27,6 +27,7 @@ class Seen:
     decision: torch.Tensor  # (N,) readings; of several looks the most frequent one, of the wanted ones if it was met
     wanted: torch.Tensor  # (N,) bool: read as the adversary wants, on as many looks as it takes
     score: torch.Tensor | None  # (N,) probability of the positive label, the mean over looks
+    chances: torch.Tensor | None = None  # (N, K) of each finding, if there are several, and one look
     share: torch.Tensor | None = None  # (N,) of the looks, read as the adversary wants
     cells: torch.Tensor | None = None  # (N, L) bool: each look of a grid
 
@@ -73,7 +74,13 @@ class Once:
         logits = self.candidate.logits(images)
         decision = self.candidate.head.decide(logits)
         wanted = self.goal.met(decision, labels)
-        return Seen(decision=decision, wanted=wanted, score=self.candidate.head.positive_probability(logits))
+        head = self.candidate.head
+        return Seen(
+            decision=decision,
+            wanted=wanted,
+            score=head.positive_probability(logits),
+            chances=head.chances(logits) if head.multilabel else None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,6 +68,7 @@ class Trace:
     """What the searches of a gate saw besides their hits."""
 
     scores: dict[int, float] = field(default_factory=dict)  # most adverse admissible probability of the positive label
+    chances: dict[int, np.ndarray] = field(default_factory=dict)  # the same of each of several findings, (K,)
     moved: set[int] = field(default_factory=set)  # samples for which there was something to follow at least once
     unstarted: set[int] = field(default_factory=set)  # samples for which no image to start from was found
     turned: set[int] = field(default_factory=set)  # samples that a surrogate misreads where the search on it ended
@@ -181,13 +182,27 @@ class Loop(ABC, Generic[AttackT]):
 
     def _remember_scores(self, samples: list[int], verdict: Adjudicated) -> None:
         """Keep, for AUROC, the score that hurts most: the lowest of a positive, the highest of a negative."""
-        if verdict.score is None or self.attack.minimum_norm:  # whose proposals lie at any distance
+        if self.attack.minimum_norm:  # whose proposals lie at any distance
+            return
+        if verdict.chances is not None:
+            self._remember_chances(samples, verdict.chances, verdict.admissible)
+        if verdict.score is None:
             return
         for row, sample in enumerate(samples):
             score = finite(verdict.score, row)
             if score is not None and verdict.admissible[row]:
                 worse = min if self.is_positive(int(self.labels[sample])) else max
                 self.trace.scores[sample] = worse(score, self.trace.scores.get(sample, score))
+
+    def _remember_chances(self, samples: list[int], chances: np.ndarray, admissible: np.ndarray) -> None:
+        """The same of each finding (N, K): the lowest where it is present, the highest where it is not."""
+        bits = np.arange(chances.shape[1])
+        for row in np.flatnonzero(admissible & np.isfinite(chances).all(axis=1)).tolist():
+            known = self.trace.chances.get(samples[row], chances[row])
+            present = int(self.labels[samples[row]]) >> bits & 1 == 1
+            self.trace.chances[samples[row]] = np.where(
+                present, np.minimum(known, chances[row]), np.maximum(known, chances[row])
+            )
 
     def _refill(self, rows: Rows, free: np.ndarray, waiting: deque[Start]) -> Rows:
         """Put waiting searches into the places that rows left; with none left, the batch shrinks."""

@@ -21,6 +21,7 @@ class Readings:
     after: np.ndarray  # (N,) decided under the attack
     scores: np.ndarray | None  # (N,) probability of the positive label under the attack
     positive: int | None
+    chances: np.ndarray | None = None  # (N, K) the same of each of several findings
     findings: int | None = None  # how many labels may be present together; None: each sample has one
     groups: np.ndarray | None = None  # (N,) which samples belong together; None: each is its own
     prevalence: tuple[float, ...] | None = None  # of the positive label, or of each finding, where it will be used
@@ -44,6 +45,7 @@ class Readings:
             before=self.before[samples],
             after=self.after[samples],
             scores=None if self.scores is None else self.scores[samples],
+            chances=None if self.chances is None else self.chances[samples],
             groups=None if self.groups is None else self.groups[samples],
         )
 
@@ -101,6 +103,11 @@ def measure_finding(readings: Readings, label: int, intervals: Intervals) -> dic
     hits, groups = readings.hits(label), readings.groups_of_hits(label)
     both = all(map(len, hits))
     metrics = _of_label(readings, label, intervals)
+    if readings.chances is not None:
+        has = readings.has(readings.labels, label)
+        # No answer has no score: as wrong as can be.
+        scores = np.where(readings.after == NO_ANSWER, np.where(has, 0.0, 1.0), readings.chances[:, label])
+        metrics["auroc"] = intervals.auroc(scores, has, readings.groups)
     metrics["balanced_accuracy"] = intervals.mean(
         hits if both else (), samples=len(readings.labels), groups=groups if both and groups else None
     )

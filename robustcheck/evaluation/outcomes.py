@@ -49,7 +49,23 @@ def most_adverse(setting: Setting, verified: list[dict[int, float]], broken: dic
     return scores
 
 
-def readings(setting: Setting, broken: dict[int, Entry], scores: np.ndarray | None) -> Readings:
+def most_adverse_chances(setting: Setting, verified: list[dict[int, np.ndarray]]) -> np.ndarray | None:
+    """The same (N, K) of each of several findings; None for a task that has one label an image."""
+    head = setting.candidate.head
+    if not head.multilabel:
+        return None
+    chances = head.chances(setting.logits).cpu().numpy().astype(np.float64)
+    present = setting.labels.numpy()[:, None] >> np.arange(chances.shape[1]) & 1 == 1
+    for sample, found in (item for search in verified for item in search.items()):
+        chances[sample] = np.where(
+            present[sample], np.minimum(chances[sample], found), np.maximum(chances[sample], found)
+        )
+    return chances
+
+
+def readings(
+    setting: Setting, broken: dict[int, Entry], scores: np.ndarray | None, chances: np.ndarray | None = None
+) -> Readings:
     """How all samples are read where these counterexamples are known."""
     after = setting.decisions.numpy().copy()
     for sample, entry in broken.items():
@@ -60,6 +76,7 @@ def readings(setting: Setting, broken: dict[int, Entry], scores: np.ndarray | No
         before=setting.decisions.numpy(),
         after=after,
         scores=scores,
+        chances=chances,
         positive=head.positive,
         findings=len(head.labels) if head.multilabel else None,
         groups=setting.samples.groups,

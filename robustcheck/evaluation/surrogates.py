@@ -13,6 +13,7 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from robustcheck.data import Samples
@@ -45,6 +46,7 @@ def as_reported(
     decisions: torch.Tensor,
     turned: Metric,
     intervals: Intervals,
+    groups: np.ndarray | None,
 ) -> Surrogate:
     """How good a stand-in it is.
 
@@ -54,6 +56,7 @@ def as_reported(
         decisions: (N,) the candidate's.
         turned: share of the attacked samples that the attack turned on the surrogates themselves.
         intervals: of its rates.
+        groups: (N,) which samples belong together; None: each is its own.
     """
     own = surrogate.candidate.head.decide(surrogate.logits)
     return Surrogate(
@@ -61,8 +64,8 @@ def as_reported(
         format=surrogate.candidate.info.format,
         sha256=surrogate.candidate.info.sha256,
         trained=surrogate.trained,
-        accuracy=intervals.rate((own == labels).numpy()),
-        agreement=intervals.rate((own == decisions).numpy()),
+        accuracy=intervals.rate((own == labels).numpy(), groups),
+        agreement=intervals.rate((own == decisions).numpy(), groups),
         turned=turned,
     )
 

@@ -25,7 +25,7 @@ WORST_SUBGROUP, WORST_FINDING = "worst_subgroup", "worst_finding"
 OF_SUBGROUPS = (
     "accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "auroc", "attack_success",
 )  # fmt: skip
-OF_FINDINGS = ("sensitivity", "specificity", "balanced_accuracy", "ppv", "npv")
+OF_FINDINGS = ("sensitivity", "specificity", "balanced_accuracy", "ppv", "npv", "auroc")
 SLICED = (
     f"{WORST_SUBGROUP}.METRIC (with data.subgroups), and for task: multilabel {WORST_FINDING}.METRIC and LABEL.METRIC"
 )

@@ -108,14 +108,12 @@ def _of_positive(data: dict[str, Any], where: str, key: str, what: str, *, sever
 
 
 def _decision(data: dict[str, Any], _: Path) -> Found:
-    """What deciding early takes: metrics with intervals for it, and samples that come one at a time."""
+    """What deciding early takes: a rule that it serves, and metrics with intervals for it."""
     decision, at = section(data, "decision"), ("decision", "stop")
     if decision.get("stop") == "determined" and decision.get("rule") == "confident":
         yield at, "found determined, which is about the estimate; with rule: confident give early, or leave it out"
     if decision.get("stop") != "early":
         return
-    if "group" in section(data, "data"):
-        yield at, "found early, which takes images as independent of one another, and data.group says that some are not"
     for index, gate in enumerate(entries(data.get("gates"))):
         require = gate.get("require") if isinstance(gate, dict) else None
         for metric in require if isinstance(require, dict) else ():

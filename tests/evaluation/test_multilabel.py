@@ -237,3 +237,37 @@ def test_labels_that_do_not_fit_end_in_a_sentence(project):
     (gate,) = _report(project, _gate("pgd", 2)).gates
     assert gate.verdict == "error"
     assert "a multilabel task with 3 labels (effusion, nodule, mass) needs integers (N, 3)" in gate.error
+
+
+# --- by finding ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("require", "verdict"),
+    [
+        ("{effusion.sensitivity: 0.1, worst_finding.specificity: 0.1}", "pass"),
+        ("{worst_finding.sensitivity: 0.99}", "fail"),
+    ],
+)
+def test_each_finding_is_measured_and_may_be_required(project, require, verdict):
+    gate = f"  - {{id: pgd, attack: {{name: pgd, steps: 20}}, epsilon: 3/255, require: {require}}}"
+    (gate,) = _report(project, gate).gates
+    assert gate.verdict == verdict
+    assert [(part.kind, part.name) for part in gate.slices] == [("finding", label) for label in LABELS]
+    for number, part in enumerate(gate.slices):
+        sensitivity = part.metrics["sensitivity"]
+        assert sensitivity.samples == PRESENT[:, number].sum()
+        # A finding that is farther from its threshold than the budget cannot be turned.
+        assert sensitivity.successes >= (PRESENT & (DISTANCE > 3))[:, number].sum()
+        assert {"specificity", "balanced_accuracy", "auroc"} <= set(part.metrics)
+    for metric in gate.metrics.values():
+        assert metric.slice is None or metric.slice in LABELS
+
+
+def test_roc_areas_of_findings_fall_under_attack(project):
+    gates = """  - {id: clean, require: {accuracy: 0}}
+  - {id: pgd, attack: {name: pgd, steps: 20}, epsilon: 8/255, require: {accuracy: 0}}"""
+    clean, pgd = _report(project, gates).gates
+    before, after = ([part.metrics["auroc"].value for part in gate.slices] for gate in (clean, pgd))
+    assert before == [1, 1, 1]
+    assert all(area < 1 for area in after)

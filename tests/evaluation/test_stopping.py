@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from building import brightness_gates, brightness_project, even_images
 
-from robustcheck import load_policy
 from robustcheck.data import in_random_order
 from robustcheck.errors import PolicyError
 from robustcheck.evaluation import anytime
@@ -152,16 +151,3 @@ def test_mistakes(decision, require, message, tmp_path):
     brightness_project(tmp_path)
     with pytest.raises(PolicyError, match=message):
         _gate(tmp_path, decision, require=require)
-
-
-def test_images_of_one_patient_are_not_taken_one_at_a_time(tmp_path):
-    brightness_project(tmp_path)
-    (tmp_path / "policy.yaml").write_text("""
-robustcheck: 1
-model: {path: brightness.safetensors, architecture: 'brightness:Brightness', task: multiclass, labels: [dark, bright]}
-data: {source: even.npz, group: patient}
-decision: {stop: early}
-gates: [{id: clean, require: {accuracy: 0.5}}]
-""")
-    with pytest.raises(PolicyError, match="takes images as independent"):
-        load_policy(tmp_path / "policy.yaml")
