@@ -18,9 +18,9 @@ from robustcheck.models import Candidate
 from robustcheck.threats import Goal
 
 MOST_CALLS = 0.5  # share of the calls on which a counterexample has to be misread
-_JUDGED_ON = 100  # calls
+JUDGED_ON = 100  # calls
 _BLOCK = 10  # of them, after which it is asked whether the others can still matter
-_DRAWS = 8  # calls whose gradients are averaged
+DRAWS = 8  # calls whose gradients are averaged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,15 +38,15 @@ class Repeated:
         return first.updated(held, self._ask(images[held], labels[held])) if len(held) else first
 
     def _ask(self, images: torch.Tensor, labels: torch.Tensor) -> Seen:
-        needed, head = looks_needed(MOST_CALLS, _JUDGED_ON), self.candidate.head
+        needed, head = looks_needed(MOST_CALLS, JUDGED_ON), self.candidate.head
         rows, tally = torch.arange(len(images), device=images.device), Tally.of(len(images), images.device)
-        for call in range(_JUDGED_ON):
+        for call in range(JUDGED_ON):
             logits = self.candidate.logits(images[rows])
             decisions, scores = head.decide(logits), head.positive_probability(logits)
             wanted = self.goal.met(decisions, labels[rows])
             tally.add(rows, decisions[:, None], wanted[:, None], None if scores is None else scores[:, None])
             if (call + 1) % _BLOCK == 0:
-                rows = rows[tally.wanted[rows] + (_JUDGED_ON - call - 1) >= needed]
+                rows = rows[tally.wanted[rows] + (JUDGED_ON - call - 1) >= needed]
                 if not len(rows):
                     break
         return tally.seen(needed)
@@ -57,7 +57,7 @@ class Repeating:
     """Losses and gradients as means over calls."""
 
     at_once: int = 1
-    count: int = _DRAWS
+    count: int = DRAWS
     holds_on: float = MOST_CALLS
 
     def gradient(

@@ -7,7 +7,7 @@ have in the data. With them, a normal law says how many samples are enough.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 
 import numpy as np
@@ -19,7 +19,7 @@ from robustcheck.evaluation.verdicts import Rule
 from robustcheck.policy import Bound
 from robustcheck.results import Metric
 
-NO_RATES = frozenset({"balanced_accuracy", "auroc", "excess_success"})
+NO_RATES = frozenset({"balanced_accuracy", "auroc", "excess_success", "ppv", "npv"})
 MOST = 1_000_000  # samples that are asked about
 _APART = 12.0  # standard deviations, at most, between the scores of two labels
 
@@ -31,11 +31,13 @@ class Kinds:
     samples: int
     positives: int
     groups: tuple[int, ...]  # sizes of those whose rates `balanced_accuracy` is the mean of
+    prevalence: float | None = None  # that predictive values are about
 
     def of(self, samples: int) -> Kinds:
         """So many of them, in the same shares; one of each at least."""
         ratio = samples / self.samples
-        return Kinds(
+        return replace(
+            self,
             samples=samples,
             positives=min(max(1, round(self.positives * ratio)), samples - 1),
             groups=tuple(max(1, round(group * ratio)) for group in self.groups),
@@ -45,8 +47,11 @@ class Kinds:
 def expected(metric: str, value: float, kinds: Kinds, intervals: Intervals) -> Metric:
     """A metric of these samples if it has this value, 0 to 1; undefined where they do not define it.
 
-    For `excess_success`, the attack and its control are as uncertain as they can be with that difference.
+    For `excess_success`, the attack and its control are as uncertain as they can be with that difference; for
+    predictive values, sensitivity and specificity are equal.
     """
+    if metric in ("ppv", "npv"):
+        return _predictive(metric, value, kinds, intervals)
     if metric == "balanced_accuracy":
         return intervals.mean([_hits(value, size) for size in kinds.groups], samples=kinds.samples)
     if metric == "excess_success":
@@ -94,6 +99,19 @@ def about(bound: Bound, true: float, kinds: Kinds, *, power: float, rule: Rule, 
         middle = (too_few + enough) // 2
         too_few, enough = (too_few, middle) if narrow(middle) else (middle, enough)
     return enough
+
+
+def _predictive(metric: str, value: float, kinds: Kinds, intervals: Intervals) -> Metric:
+    """What equal rates make of a prevalence, the rates being those that give this value."""
+    assert kinds.prevalence is not None
+    prior = kinds.prevalence if metric == "ppv" else 1 - kinds.prevalence
+    # r prior / (r prior + (1 - r) (1 - prior)) = value
+    rate = value * (1 - prior) / (value * (1 - prior) + (1 - value) * prior) if 0 < value < 1 else value
+    sensitivity, specificity = (
+        intervals.rate(_hits(rate, size)) for size in (kinds.positives, kinds.samples - kinds.positives)
+    )
+    combine = intervals.ppv if metric == "ppv" else intervals.npv
+    return combine(sensitivity, specificity, kinds.prevalence)
 
 
 def _error(metric: str, value: float, kinds: Kinds, reach: float, intervals: Intervals) -> float:

@@ -64,7 +64,7 @@ class Intervals:
             return undefined
         # Fractions: a value that meets a bound exactly must not miss it by a rounding error.
         shares = [Fraction(int(hits.sum()), len(hits)) for hits in rates]
-        together = self._together(len(rates))
+        together = self.together(len(rates))
         each = [
             together._ends(int(hits.sum()), len(hits), together._worth(hits, group))
             for hits, group in zip(rates, known, strict=True)
@@ -129,7 +129,7 @@ class Intervals:
         defined = {name: measure for name, measure in slices.items() if measure(self).value is not None}
         if not defined:
             return None
-        each = {name: measure(self._together(len(defined))) for name, measure in defined.items()}
+        each = {name: measure(self.together(len(defined))) for name, measure in defined.items()}
         extreme = max if largest else min
         name = extreme(each, key=lambda one: each[one].value or 0.0)
         lows = [metric.low for metric in each.values() if metric.low is not None]
@@ -199,7 +199,7 @@ class Intervals:
 
     def _both(self, *rates: Metric) -> tuple[tuple[float, float], ...]:
         """Ends of the intervals of rates that are defined, which hold together."""
-        together = self._together(len(rates))
+        together = self.together(len(rates))
         return tuple(together._ends(one.successes or 0, one.samples, one.effective) for one in rates)
 
     def ends(
@@ -232,7 +232,7 @@ class Intervals:
         low, high = self.ends(np.array(successes), np.array(samples), size)
         return float(low), float(high)
 
-    def _together(self, count: int) -> Intervals:
+    def together(self, count: int) -> Intervals:
         """Intervals that all hold together with this confidence."""
         return replace(self, confidence=1 - (1 - self.confidence) / count)
 

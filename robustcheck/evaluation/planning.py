@@ -12,10 +12,13 @@ import numpy as np
 from robustcheck.errors import EvaluationError, MissingExtra
 from robustcheck.evaluation.evaluation import Evaluation, Progress
 from robustcheck.evaluation.expectation import MOST as MOST_ABOUT
-from robustcheck.evaluation.expectation import NO_RATES, Kinds, about, expected
+from robustcheck.evaluation.expectation import NO_RATES, about, expected
 from robustcheck.evaluation.gates import ball_for
-from robustcheck.evaluation.metrics import Readings, measure, of_each_label
+from robustcheck.evaluation.intervals import Intervals
+from robustcheck.evaluation.measurement import Measurement
+from robustcheck.evaluation.metrics import Readings
 from robustcheck.evaluation.outcomes import goal_of, most_adverse, readings
+from robustcheck.evaluation.parts import part_of
 from robustcheck.evaluation.patch_task import PatchTask
 from robustcheck.evaluation.power import MOST, Power, never_met, supposed
 from robustcheck.evaluation.searching import Search
@@ -28,7 +31,6 @@ from robustcheck.models import Surrogates
 from robustcheck.models.process import full_precision, left_as_found
 from robustcheck.plans import GatePlan, Plan, RequirementPlan
 from robustcheck.policy import Bound, Gate, PatchSpec, Policy
-from robustcheck.policy.bounds import NEEDS_ATTACK
 from robustcheck.results import Metric
 
 _UNTRAINED = "without training surrogates, each of which is taken to cost what the candidate does"
@@ -73,19 +75,10 @@ def plan(policy: Policy, *, margin: float = 0.05, power: float = 0.9, progress: 
 class _Scope:
     """Which samples a gate is about."""
 
-    judged: Readings
-    attacked: list[int]
+    every: Readings  # of all samples
+    judged: np.ndarray  # (M,) numbers of those that are judged
+    attacked: list[int]  # of these
     task: PatchTask | None = None
-
-    def kinds(self, metric: str) -> Kinds:
-        """Those that a metric is about."""
-        every, positives = len(self.judged.labels), int(self.judged.positives.sum())
-        count = {"sensitivity": positives, "specificity": every - positives}.get(metric, every)
-        return Kinds(
-            samples=len(self.attacked) if metric in NEEDS_ATTACK else count,
-            positives=positives,
-            groups=tuple(map(len, of_each_label(self.judged)[0])),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +102,9 @@ class _Planner:
         )
         try:
             scope = self._scope(gate)
-            requirements = tuple(self._requirement(bound, scope) for bound in gate.bounds)
+            sequential = gate.attack is not None and scope.task is None  # gates that may stop before the last sample
+            intervals = self.setting.sequential if sequential else self.setting.intervals
+            requirements = tuple(self._requirement(bound, scope, intervals) for bound in gate.bounds)
             planned = replace(planned, attacked=len(scope.attacked), requirements=requirements)
             if gate.attack is None:
                 return planned
@@ -123,47 +118,56 @@ class _Planner:
         setting = self.setting
         every = readings(setting, {}, most_adverse(setting, [], {}))
         if gate.attack is None:
-            return _Scope(judged=every, attacked=[])
+            return _Scope(every=every, judged=np.arange(len(setting.labels)), attacked=[])
         goal = goal_of(gate, setting)
         if not isinstance(gate.attack, PatchSpec):
             worth = goal.open(setting.decisions, setting.labels)
-            return _Scope(judged=every, attacked=worth.nonzero().flatten().tolist())
+            attacked = worth.nonzero().flatten().tolist()
+            return _Scope(every=every, judged=np.arange(len(setting.labels)), attacked=attacked)
         task = PatchTask(gate=gate, spec=gate.attack, setting=setting, goal=goal)
         _ = task.shape  # it fits
         task.check_keep_out()
-        return _Scope(judged=every.at(task.judged), attacked=task.attacked, task=task)
+        return _Scope(every=every, judged=task.judged, attacked=task.attacked, task=task)
 
     # --- samples ---
 
-    def _requirement(self, bound: Bound, scope: _Scope) -> RequirementPlan:
-        intervals, rule, metric = self.setting.intervals, self.setting.rule, bound.metric
-        true, kinds, never = supposed(bound, self.margin), scope.kinds(metric), never_met(bound, rule)
-        power, notes = None, list[str]()
+    def _requirement(self, bound: Bound, scope: _Scope, intervals: Intervals) -> RequirementPlan:
+        rule, metric = self.setting.rule, bound.of[1]
+        clean = (
+            Measurement.of(self.setting, scope.every, scope.judged, attacked=None, intervals=intervals)
+            .metrics([bound])
+            .get(bound.metric, _UNDEFINED)
+        )
+        part = part_of(bound, self.setting, scope.every, scope.judged, scope.attacked)
+        intervals = intervals.together(part.among)
+        true, kinds, never = supposed(bound, self.margin), part.kinds, never_met(bound, rule)
+        power, notes = None, list(part.notes)
+        if kinds.prevalence is not None and not never:
+            notes.append("supposed: sensitivity and specificity are equal")
         if metric in NO_RATES:
             needed = about(bound, true, kinds, power=self.power, rule=rule, intervals=intervals)
         else:
             rate = Power(bound=bound, true=true, rule=rule, intervals=intervals)
             needed = rate.needed(self.power)
-            power = float(rate.at(np.array([kinds.samples]))[0]) if kinds.samples else None
-        interval = expected(metric, true, kinds, intervals)
+            power = float(rate.at(np.array([part.worth]))[0]) if part.worth else None
+        interval = expected(metric, true, kinds if part.worth == kinds.samples else kinds.of(part.worth), intervals)
         if never:
-            notes.append(f"no number of samples shows {metric} {bound} with confidence")
+            notes.append(f"no number of samples shows {bound.metric} {bound} with confidence")
         elif not math.isclose(abs(true - bound.value), self.margin):
             notes.append(f"{true:g} is supposed: no true value is {self.margin:g} from the bound")
         if interval.value is None:
             notes.append("undefined on these samples")
         elif needed is None and not never:
             notes.append(f"more than {MOST_ABOUT if metric in NO_RATES else MOST:,} samples are needed")
-        clean = measure(scope.judged, attacked=None, intervals=intervals).get(metric, _UNDEFINED)
         return RequirementPlan(
-            metric=metric,
+            metric=bound.metric,
             bound=str(bound),
             supposed=true,
             needed=needed,
             about=metric in NO_RATES,
             never=never,
             samples=kinds.samples,
-            enough=needed is not None and interval.value is not None and kinds.samples >= needed,
+            enough=needed is not None and interval.value is not None and part.worth >= needed,
             power=power,
             low=interval.low,
             high=interval.high,

@@ -13,10 +13,11 @@ from typing import Literal
 
 from robustcheck.attacks import GradientAttack, QueryAttack
 from robustcheck.attacks.base import closer
+from robustcheck.evaluation.chance import DRAWS, JUDGED_ON
 from robustcheck.evaluation.patch_making import COMPARED
 from robustcheck.evaluation.patch_task import PatchTask
 from robustcheck.evaluation.searching import Search
-from robustcheck.models import WhiteBox
+from robustcheck.models import Candidate, WhiteBox
 from robustcheck.policy import Gate, RP2Spec
 
 
@@ -86,11 +87,14 @@ class Looks:
     most: int  # until it is a counterexample
 
     @classmethod
-    def of(cls, gate: Gate) -> Looks:
-        """Once, or as conditions say (see `looking`)."""
+    def of(cls, gate: Gate, candidate: Candidate) -> Looks:
+        """Once, as conditions say (see `conditions`), or as often as a candidate that draws is asked (see `chance`)."""
         spec = gate.conditions
-        if spec is None:
+        if spec is None and candidate.randomness is None:
             return cls(searching=1, judging=1, most=1)
+        if spec is None:
+            draws = DRAWS if gate.surrogates is None else 1
+            return cls(searching=draws, judging=JUDGED_ON, most=2 * JUDGED_ON)
         if isinstance(gate.attack, RP2Spec):
             cells = len(gate.attack.distances) * len(gate.attack.angles)
             return cls(searching=spec.draws, judging=cells, most=cells)
@@ -112,9 +116,9 @@ def column(attack: GradientAttack | QueryAttack) -> Literal["gradient", "exact",
 
 def of_search(search: Search, attacked: int) -> Bill:
     """What the searches of a gate cost on so many samples."""
-    looks, total = Looks.of(search.gate), Bill(holding=Work(), models=_models(search.gate))
+    looks, total = Looks.of(search.gate, search.setting.candidate), Bill(holding=Work(), models=_models(search.gate))
     for attack in search.attacks:
-        total += _following(attack, search, looks) if attack.asks == "gradient" else _asking(attack, search)
+        total += _following(attack, search, looks) if attack.asks == "gradient" else _asking(attack, search, looks)
     if search.gate.conditions is not None:
         total += looks.seen(1)  # the control
     return total * attacked
@@ -146,16 +150,18 @@ def _following(attack: GradientAttack, search: Search, looks: Looks) -> Bill:
     return total
 
 
-def _asking(attack: QueryAttack, search: Search) -> Bill:
+def _asking(attack: QueryAttack, search: Search, looks: Looks) -> Bill:
     """A search that asks, on one sample: in each turn one image at most is judged, and where each restart ended."""
     asked, unlimited = attack.queries * attack.restarts, search.gate.queries is None
     twin = unlimited and search.setting.candidate.network.twin is not None
-    return Bill(holding=Work(forward=attack.restarts, query=asked), refuted=Work(forward=asked * (1 + twin)))
+    return looks.seen(attack.restarts) + Bill(
+        holding=Work(query=asked), refuted=Work(forward=asked * (looks.most + twin))
+    )
 
 
 def of_patch(task: PatchTask) -> Bill:
     """What a gate with a patch costs: training, comparing, judging, and two controls."""
-    spec, attacked, looks = task.spec, len(task.attacked), Looks.of(task.gate)
+    spec, attacked, looks = task.spec, len(task.attacked), Looks.of(task.gate, task.setting.candidate)
     models, follows = _models(task.gate), task.gate.surrogates is not None
     if not attacked:
         return Bill(holding=Work())

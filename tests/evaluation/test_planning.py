@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from building import LEVELS, brightness_policy, brightness_project, even_images
 from patching import FIXED, patch_policy
+from PIL import Image
 
 from robustcheck import load_policy, run
 from robustcheck.evaluation.planning import plan
@@ -212,3 +214,94 @@ def test_tables_and_the_last_line(tmp_path):
     assert "\x1b" in render(plan_tables(result), width=80, color=True)
     assert plan_line(result).endswith("; too few samples for gate")
     assert plan_line(result).startswith("PLAN: at most about ")
+
+
+# --- parts of the samples, groups, and deciding early ----------------------------------------------------------------
+
+
+def _patients(folder, images=1):
+    brightness_project(folder)
+    lines = ["path,label,patient,sex"]
+    for number in range(60):
+        level, sex = (160 if number % 2 else 100), "F" if number < 40 else "M"
+        for index in range(images):
+            name = f"{number}-{index}.png"
+            Image.fromarray(np.full((8, 8), level, np.uint8)).save(folder / name)
+            lines.append(f"{name},{'bright' if number % 2 else 'dark'},p{number},{sex}")
+    (folder / "patients.csv").write_text("\n".join(lines))
+
+
+def _one(folder, require, *, data="", decision="{rule: confident}"):
+    (folder / "policy.yaml").write_text(f"""
+robustcheck: 1
+model:
+  path: brightness.safetensors
+  architecture: brightness:Brightness
+  task: multiclass
+  labels: [dark, bright]
+  positive: bright
+data: {{source: patients.csv, bits: 8{data}}}
+decision: {decision}
+gates: [{{id: gate, attack: fgsm, epsilon: 8/255, require: {{{require}}}}}]
+""")
+    (gate,) = plan(load_policy(folder / "policy.yaml")).gates
+    assert gate.error is None
+    (requirement,) = gate.requirements
+    return requirement
+
+
+def test_the_worst_subgroup_is_planned_for_the_smallest_with_all_intervals_together(tmp_path):
+    _patients(tmp_path)
+    whole = _one(tmp_path, "accuracy: 0.6")
+    worst = _one(tmp_path, "worst_subgroup.accuracy: 0.6", data=", subgroups: sex")
+    assert (whole.samples, worst.samples) == (60, 20)
+    assert worst.needed > whole.needed  # each interval is surer
+    assert worst.clean == 1
+    assert "of sex=M, the smallest of 2" in worst.notes
+    few = _one(tmp_path, "worst_subgroup.sensitivity: 0.6", data=", subgroups: sex")
+    assert few.samples == 10
+
+
+def test_images_of_a_patient_are_worth_one_at_least(tmp_path):
+    _patients(tmp_path, images=4)
+    alone, grouped = _one(tmp_path, "accuracy: 0.6"), _one(tmp_path, "accuracy: 0.6", data=", group: patient")
+    assert (alone.samples, grouped.samples) == (240, 240)
+    assert alone.needed == grouped.needed
+    assert grouped.high - grouped.low > 1.5 * (alone.high - alone.low)
+    assert grouped.power < alone.power
+    assert any("240 images of 60 groups, worth 60 at least" in note for note in grouped.notes)
+    plain = _one(tmp_path, "accuracy: 0.6", data=", group: patient, samples: 20")
+    assert plain.samples == 20
+
+
+def test_predictive_values_are_planned_as_if_both_rates_were_equal(tmp_path):
+    _patients(tmp_path)
+    ppv = _one(tmp_path, "ppv: 0.4", data=", prevalence: 0.1")
+    assert ppv.about
+    assert ppv.needed > 60
+    assert ppv.low < 0.45 < ppv.high
+    assert ppv.clean == 1
+
+
+def test_gates_that_may_stop_are_planned_with_their_own_interval(tmp_path):
+    _patients(tmp_path)
+    fixed, early = (
+        _one(tmp_path, "accuracy: 0.6"),
+        _one(tmp_path, "accuracy: 0.6", decision="{rule: confident, stop: early}"),
+    )
+    assert early.needed > fixed.needed  # an interval that holds at every number of samples is wider
+    assert early.high - early.low > fixed.high - fixed.low
+
+
+def test_a_candidate_that_draws_is_planned_with_its_calls(tmp_path):
+    brightness_project(tmp_path)
+    source = (tmp_path / "brightness.py").read_text()
+    drawn = source.replace("excess], dim=1)", "excess], dim=1) + 0.01 * torch.randn(len(image), 2)")
+    (tmp_path / "brightness.py").write_text(drawn)
+    for attack, more in (("{name: pgd, steps: 4}", "epsilon: 1/255"), ("noise", "epsilon: 1/255, queries: 20")):
+        text = brightness_policy(gate_text(attack, more=more))
+        (promised,) = planned(tmp_path, text).gates
+        (gate,) = run(load_policy(tmp_path / "policy.yaml")).gates
+        assert gate.cost.forward > 10 * 100  # each image is judged on a hundred calls
+        assert promised.forward >= gate.cost.forward
+        assert promised.gradient >= gate.cost.gradient
