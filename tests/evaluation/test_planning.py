@@ -302,6 +302,6 @@ def test_a_candidate_that_draws_is_planned_with_its_calls(tmp_path):
         text = brightness_policy(gate_text(attack, more=more))
         (promised,) = planned(tmp_path, text).gates
         (gate,) = run(load_policy(tmp_path / "policy.yaml")).gates
-        assert gate.cost.forward > 10 * 100  # each image is judged on a hundred calls
+        assert gate.cost.forward > 10 * 50  # each image is judged on a hundred calls, or until that is hopeless
         assert promised.forward >= gate.cost.forward
         assert promised.gradient >= gate.cost.gradient
