@@ -14,7 +14,6 @@ from robustcheck.evaluation.health import as_findings
 from robustcheck.evaluation.intervals import Intervals
 from robustcheck.evaluation.ledger import Entry
 from robustcheck.evaluation.measurement import Measurement
-from robustcheck.evaluation.metrics import with_controls
 from robustcheck.evaluation.outcomes import outcomes, readings, undefined
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.surrogates import LoadedSurrogate, as_reported
@@ -81,7 +80,8 @@ class Conclusion:
         """Measured and judged; a pass needs an attack that nothing shows to be broken."""
         gate, setting = self.gate, self.setting
         assert gate.attack is not None
-        metrics = self._measured(self.broken)
+        measurement = self._measurement(self.broken)
+        metrics = measurement.metrics(gate.bounds)
         requirements = require(gate.bounds, metrics, self.rule)
         blind = self.blind
         stand_ins = tuple(
@@ -120,7 +120,7 @@ class Conclusion:
             threat=threat(gate, setting.samples.bits),
             verdict=verdict,
             metrics=metrics,
-            slices=self._measurement(self.broken).slices(),
+            slices=measurement.slices(),
             requirements=requirements,
             cost=cost,
             findings=findings(setting, self.found, blind, stand_ins, metrics["attack_success"], self.controls, health),
@@ -147,15 +147,13 @@ class Conclusion:
         most = metrics["attack_success"].high
         return [one for one in self.controls if most is not None and (one.success.low or 0.0) > most]
 
-    def _measured(self, broken: dict[int, Entry]) -> dict[str, Metric]:
-        measured = self._measurement(broken)
-        return with_controls(measured.metrics(self.gate.bounds), self.controls, self.intervals)
-
     def _measurement(self, broken: dict[int, Entry]) -> Measurement:
         worth = np.zeros(len(self.setting.labels), bool)
         worth[self.attacked] = True
         read = readings(self.setting, broken, self.scores, self.chances)
-        return Measurement.of(self.setting, read, self.judged, attacked=worth, intervals=self.intervals)
+        return Measurement.of(
+            self.setting, read, self.judged, attacked=worth, intervals=self.intervals, controls=self.controls
+        )
 
     def about(self, judged: np.ndarray) -> Conclusion:
         """The same of some of the samples (M,)."""
@@ -187,7 +185,7 @@ class Conclusion:
 
     def judged_with(self, lost: Set[int]) -> Verdict:
         """How the gate would be judged if these samples were broken, too."""
-        metrics = self._measured(self.broken | dict.fromkeys(lost, _LOST))
+        metrics = self._measurement(self.broken | dict.fromkeys(lost, _LOST)).required(self.gate.bounds)
         return judge(require(self.gate.bounds, metrics, self.rule), metrics)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from math import sqrt
 from typing import Literal
 
@@ -227,6 +228,7 @@ class Intervals:
             high = betaincinv(hits + 1, np.where(misses > 0, misses, 1), 1 - tail)
         return np.where(hits > 0, low, 0.0), np.where(misses > 0, high, 1.0)
 
+    @lru_cache(maxsize=4096)  # noqa: B019 (frozen, and small: gates that stop early ask for the same ones again)
     def _ends(self, successes: int, samples: int, worth: float | None = None) -> tuple[float, float]:
         size = None if worth is None else np.array(worth)
         low, high = self.ends(np.array(successes), np.array(samples), size)

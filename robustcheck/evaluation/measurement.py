@@ -8,21 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from robustcheck.evaluation.intervals import Intervals
-from robustcheck.evaluation.metrics import Readings, measure
+from robustcheck.evaluation.metrics import Measure, Readings, of_all, of_controls
 from robustcheck.evaluation.setting import Setting
-from robustcheck.evaluation.slices import Measured, findings, required, slices, subgroups
+from robustcheck.evaluation.slices import Findings, Subgroups, findings, required, slices, subgroups
 from robustcheck.policy import Bound
-from robustcheck.results import Metric, Slice
+from robustcheck.results import Control, Metric, Slice
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
     """Of some samples as they were read."""
 
-    readings: Readings
-    attacked: np.ndarray | None  # which of them (M,); None without an attack
-    by_subgroup: Mapping[tuple[str, str], Measured]
-    by_finding: Mapping[str, Measured]
+    plain: Mapping[str, Measure]  # of all of them
+    by_subgroup: Subgroups
+    by_finding: Findings
     intervals: Intervals
 
     @classmethod
@@ -34,6 +33,7 @@ class Measurement:
         *,
         attacked: np.ndarray | None,
         intervals: Intervals,
+        controls: Sequence[Control] = (),
     ) -> Measurement:
         """Of the samples with these numbers (M,).
 
@@ -43,12 +43,13 @@ class Measurement:
             judged: those that are measured.
             attacked: which of all samples (N,) the adversary was after; None without an attack.
             intervals: that metrics have.
+            controls: beside the attack.
         """
         read, worth = readings.at(judged), None if attacked is None else attacked[judged]
         columns = {name: np.array(values)[judged] for name, values in setting.samples.subgroups.items()}
+        plain = of_all(read, worth)
         return cls(
-            readings=read,
-            attacked=worth,
+            plain=plain | of_controls(plain["attack_success"], controls) if controls else plain,
             by_subgroup=subgroups(read, columns, worth),
             by_finding=findings(read, setting.candidate.head.labels),
             intervals=intervals,
@@ -56,8 +57,17 @@ class Measurement:
 
     def metrics(self, bounds: Sequence[Bound]) -> dict[str, Metric]:
         """On all samples, and what bounds ask of parts of them."""
-        plain = measure(self.readings, attacked=self.attacked, intervals=self.intervals)
-        return plain | required(bounds, self.by_subgroup, self.by_finding, self.intervals)
+        return {name: one(self.intervals) for name, one in self.plain.items()} | self.required(bounds)
+
+    def required(self, bounds: Sequence[Bound]) -> dict[str, Metric]:
+        """What bounds ask for, where it is defined, and nothing else."""
+        found = dict[str, Metric]()
+        for bound in bounds:
+            if bound.of[0]:
+                found[bound.metric] = required(bound, self.by_subgroup, self.by_finding, self.intervals)
+            elif bound.metric in self.plain:
+                found[bound.metric] = self.plain[bound.metric](self.intervals)
+        return found
 
     def slices(self) -> tuple[Slice, ...]:
         """On each part."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +10,9 @@ import numpy as np
 from robustcheck.evaluation.intervals import Intervals
 from robustcheck.models.head import NO_ANSWER
 from robustcheck.results import Control, Metric
+
+Measure = Callable[[Intervals], Metric]
+"""A metric of some samples, with these intervals: it is computed when it is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,68 +75,82 @@ class Readings:
 
 
 def measure(readings: Readings, *, attacked: np.ndarray | None, intervals: Intervals) -> dict[str, Metric]:
+    """Every metric that these readings define; arguments as of `of_all`, with these intervals."""
+    return {name: one(intervals) for name, one in of_all(readings, attacked).items()}
+
+
+def of_all(readings: Readings, attacked: np.ndarray | None) -> dict[str, Measure]:
     """Every metric that these readings define.
 
     Args:
         readings: of N samples.
         attacked: which of them (N,) the adversary was after; None without an attack.
-        intervals: that they have.
     """
-    right = readings.after == readings.labels
-    shares, groups = of_each_label(readings)
-    metrics = {
-        "accuracy": intervals.rate(right, readings.groups),
-        "balanced_accuracy": intervals.mean(
-            shares, samples=len(right), groups=None if readings.groups is None else groups
-        ),
+    found: dict[str, Measure] = {
+        "accuracy": lambda intervals: intervals.rate(readings.after == readings.labels, readings.groups),
+        "balanced_accuracy": lambda intervals: _balanced(readings, intervals),
     }
-    if readings.positive is not None:
-        metrics |= _of_label(readings, readings.positive, intervals)
-        if readings.scores is not None:
-            metrics["auroc"] = intervals.auroc(readings.scores, readings.positives, readings.groups)
+    if (positive := readings.positive) is not None:
+        found |= _of_label(readings, positive)
+        if (scores := readings.scores) is not None:
+            found["auroc"] = lambda intervals: intervals.auroc(scores, readings.positives, readings.groups)
     if attacked is not None:
         # Only a counterexample changes what a sample is read as.
         turned = (readings.after != readings.before)[attacked]
-        metrics["attack_success"] = intervals.rate(turned, readings.group_of(attacked))
-    return metrics
+        found["attack_success"] = lambda intervals: intervals.rate(turned, readings.group_of(attacked))
+    return found
 
 
-def measure_finding(readings: Readings, label: int, intervals: Intervals) -> dict[str, Metric]:
+def of_finding(readings: Readings, label: int) -> dict[str, Measure]:
     """What is defined of one of several findings."""
+    found = _of_label(readings, label)
     hits, groups = readings.hits(label), readings.groups_of_hits(label)
-    both = all(map(len, hits))
-    metrics = _of_label(readings, label, intervals)
-    if readings.chances is not None:
+    if (chances := readings.chances) is not None:
         has = readings.has(readings.labels, label)
         # No answer has no score: as wrong as can be.
-        scores = np.where(readings.after == NO_ANSWER, np.where(has, 0.0, 1.0), readings.chances[:, label])
-        metrics["auroc"] = intervals.auroc(scores, has, readings.groups)
-    metrics["balanced_accuracy"] = intervals.mean(
+        scores = np.where(readings.after == NO_ANSWER, np.where(has, 0.0, 1.0), chances[:, label])
+        found["auroc"] = lambda intervals: intervals.auroc(scores, has, readings.groups)
+    both = all(map(len, hits))
+    found["balanced_accuracy"] = lambda intervals: intervals.mean(
         hits if both else (), samples=len(readings.labels), groups=groups if both and groups else None
     )
-    return metrics
+    return found
 
 
-def _of_label(readings: Readings, label: int, intervals: Intervals) -> dict[str, Metric]:
+def of_controls(success: Measure, controls: Sequence[Control]) -> dict[str, Measure]:
+    """What the controls turn, and what of the attack's success they do not explain."""
+    known = [one.success for one in controls if one.success.value is not None]
+    if not known:
+        return {}
+    control = max(known, key=lambda turned: turned.value or 0.0)
+    return {
+        "control_success": lambda _intervals: control,
+        "excess_success": lambda intervals: intervals.difference(success(intervals), control),
+    }
+
+
+def _of_label(readings: Readings, label: int) -> dict[str, Measure]:
     """Sensitivity and specificity, and what they make of a prevalence."""
     found, spared = readings.hits(label)
     groups = readings.groups_of_hits(label) or (None, None)
-    sensitivity, specificity = intervals.rate(found, groups[0]), intervals.rate(spared, groups[1])
-    metrics = {"sensitivity": sensitivity, "specificity": specificity}
+
+    def sensitivity(intervals: Intervals) -> Metric:
+        return intervals.rate(found, groups[0])
+
+    def specificity(intervals: Intervals) -> Metric:
+        return intervals.rate(spared, groups[1])
+
+    metrics: dict[str, Measure] = {"sensitivity": sensitivity, "specificity": specificity}
     if (prevalence := readings.prevalence_of(label)) is not None:
-        metrics["ppv"] = intervals.ppv(sensitivity, specificity, prevalence)
-        metrics["npv"] = intervals.npv(sensitivity, specificity, prevalence)
+        metrics["ppv"] = lambda intervals: intervals.ppv(sensitivity(intervals), specificity(intervals), prevalence)
+        metrics["npv"] = lambda intervals: intervals.npv(sensitivity(intervals), specificity(intervals), prevalence)
     return metrics
 
 
-def with_controls(metrics: dict[str, Metric], controls: Sequence[Control], intervals: Intervals) -> dict[str, Metric]:
-    """Metrics, and what of the attack's success the controls do not explain."""
-    known = [one.success for one in controls if one.success.value is not None]
-    if not known:
-        return metrics
-    control = max(known, key=lambda success: success.value or 0.0)
-    excess = intervals.difference(metrics["attack_success"], control)
-    return metrics | {"control_success": control, "excess_success": excess}
+def _balanced(readings: Readings, intervals: Intervals) -> Metric:
+    shares, groups = of_each_label(readings)
+    known = None if readings.groups is None else groups
+    return intervals.mean(shares, samples=len(readings.labels), groups=known)
 
 
 def of_each_label(readings: Readings) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -2,88 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from robustcheck.evaluation.intervals import Intervals
-from robustcheck.evaluation.metrics import Readings, measure, measure_finding
+from robustcheck.evaluation.metrics import Measure, Readings, of_all, of_finding
 from robustcheck.policy import Bound
 from robustcheck.policy.bounds import OF_SUBGROUPS, WORST_FINDING, WORST_SUBGROUP
 from robustcheck.results import Metric, Slice
 
-Measured = Callable[[Intervals], dict[str, Metric]]
-"""The metrics of a part of the samples, with these intervals."""
+Subgroups = Mapping[tuple[str, str], Mapping[str, Measure]]
+"""By column and value: the metrics of the samples that have it."""
+
+Findings = Mapping[str, Mapping[str, Measure]]
+"""By label."""
 
 _BETTER_LOW = frozenset({"attack_success"})
 
 
-def subgroups(
-    readings: Readings, columns: Mapping[str, np.ndarray], attacked: np.ndarray | None
-) -> dict[tuple[str, str], Measured]:
-    """Of each value of each column (N,), by column and value; values in order."""
-
-    def of(members: np.ndarray) -> Measured:
-        part, worth = readings.at(members), None if attacked is None else attacked[members]
-        return lambda intervals: measure(part, attacked=worth, intervals=intervals)
-
-    return {
-        (column, str(value)): of(np.flatnonzero(values == value))
+def subgroups(readings: Readings, columns: Mapping[str, np.ndarray], attacked: np.ndarray | None) -> Subgroups:
+    """Of each value of each column (N,), values in order."""
+    parts = {
+        (column, str(value)): np.flatnonzero(values == value)
         for column, values in columns.items()
         for value in np.unique(values)
     }
-
-
-def findings(readings: Readings, labels: Sequence[str]) -> dict[str, Measured]:
-    """Of each of several findings, by label."""
-    if readings.findings is None:
-        return {}
     return {
-        label: lambda intervals, number=number: measure_finding(readings, number, intervals)  # type: ignore[misc]
-        for number, label in enumerate(labels)
+        name: of_all(readings.at(members), None if attacked is None else attacked[members])
+        for name, members in parts.items()
     }
 
 
-def slices(
-    by_subgroup: Mapping[tuple[str, str], Measured], by_finding: Mapping[str, Measured], intervals: Intervals
-) -> tuple[Slice, ...]:
+def findings(readings: Readings, labels: Sequence[str]) -> Findings:
+    """Of each of several findings."""
+    if readings.findings is None:
+        return {}
+    return {label: of_finding(readings, number) for number, label in enumerate(labels)}
+
+
+def slices(by_subgroup: Subgroups, by_finding: Findings, intervals: Intervals) -> tuple[Slice, ...]:
     """All of them, for the report."""
+
+    def measured(part: Mapping[str, Measure]) -> dict[str, Metric]:
+        return {name: one(intervals) for name, one in part.items()}
+
     return (
-        *(Slice(kind="finding", name=label, metrics=part(intervals)) for label, part in by_finding.items()),
+        *(Slice(kind="finding", name=label, metrics=measured(part)) for label, part in by_finding.items()),
         *(
-            Slice(kind="subgroup", column=column, name=value, metrics=_only(part(intervals), OF_SUBGROUPS))
+            Slice(
+                kind="subgroup",
+                column=column,
+                name=value,
+                metrics=measured({name: one for name, one in part.items() if name in OF_SUBGROUPS}),
+            )
             for (column, value), part in by_subgroup.items()
         ),
     )
 
 
-def required(
-    bounds: Sequence[Bound],
-    by_subgroup: Mapping[tuple[str, str], Measured],
-    by_finding: Mapping[str, Measured],
-    intervals: Intervals,
-) -> dict[str, Metric]:
-    """What bounds ask of parts of the samples, under the names that they give it."""
-    names = {f"{column}={value}": part for (column, value), part in by_subgroup.items()}
-    found = dict[str, Metric]()
-    for bound in bounds:
-        about, plain = bound.of
-        if about == WORST_SUBGROUP:
-            found[bound.metric] = _worst(names, plain, intervals)
-        elif about == WORST_FINDING:
-            found[bound.metric] = _worst(by_finding, plain, intervals)
-        elif about:
-            found[bound.metric] = replace(by_finding[about](intervals)[plain], slice=about)
-    return found
+def required(bound: Bound, by_subgroup: Subgroups, by_finding: Findings, intervals: Intervals) -> Metric:
+    """What a bound asks of parts of the samples."""
+    about, plain = bound.of
+    if about == WORST_SUBGROUP:
+        return _worst({f"{column}={value}": part for (column, value), part in by_subgroup.items()}, plain, intervals)
+    if about == WORST_FINDING:
+        return _worst(by_finding, plain, intervals)
+    return replace(by_finding[about][plain](intervals), slice=about)
 
 
-def _worst(parts: Mapping[str, Measured], plain: str, intervals: Intervals) -> Metric:
-    undefined = Metric(value=None, samples=0, confidence=intervals.confidence)
-    each = {name: lambda given, part=part: part(given).get(plain, undefined) for name, part in parts.items()}
+def _worst(parts: Mapping[str, Mapping[str, Measure]], plain: str, intervals: Intervals) -> Metric:
+    each = {name: part[plain] for name, part in parts.items() if plain in part}
     worst = intervals.worst(each, largest=plain in _BETTER_LOW)
-    return undefined if worst is None else replace(worst[1], slice=worst[0])
-
-
-def _only(metrics: dict[str, Metric], names: Sequence[str]) -> dict[str, Metric]:
-    return {name: metric for name, metric in metrics.items() if name in names}
+    if worst is None:
+        return Metric(value=None, samples=0, confidence=intervals.confidence)
+    return replace(worst[1], slice=worst[0])

@@ -14,6 +14,7 @@ from robustcheck.report.text import (
     cost_text,
     counts_text,
     level,
+    needed_text,
     parameters_text,
     plural,
     seconds,
@@ -32,7 +33,7 @@ def gate_facts(gate: GateResult) -> Facts:
         "Threat model": threat_text(gate.threat) if gate.threat else "None: the images as they are stored.",
         "Attack": (gate.attack or "") + (f" ({parameters_text(gate.parameters)})" if gate.parameters else ""),
         "Samples": counts_text(gate) if gate.samples else "",
-        "Samples needed": _needed(gate),
+        "Samples needed": needed_text(gate),
         "Evidence": _evidence(gate),
         "Found by": _found_by(gate),
         "Queries to success": success_text(gate),
@@ -40,23 +41,6 @@ def gate_facts(gate: GateResult) -> Facts:
         "Cost": cost_text(gate.cost),
     }
     return tuple((name, value) for name, value in facts.items() if value)
-
-
-def _needed(gate: GateResult) -> str:
-    """How many samples a gate that may decide early looked at."""
-    stopped = gate.stopped
-    if stopped is None:
-        return ""
-    how = "an interval that holds at every number of samples"
-    if stopped.rule == "determined":
-        how = "no outcome of the others could change the verdict"
-    if not stopped.decided:
-        return f"all {stopped.of:,}: nothing decided before the last one"
-    return (
-        f"{stopped.needed:,} of {stopped.of:,}, in a random order; decided by {how}"
-        if stopped.rule == "early"
-        else (f"{stopped.needed:,} of {stopped.of:,}, in a random order; {how}")
-    )
 
 
 def patch_facts(patch: Patch) -> Facts:

@@ -269,3 +269,17 @@ def cost_text(cost: Cost) -> str:
     passes = f"{cost.forward:,} samples forward, {cost.gradient:,} for gradients"
     health = f"; {cost.health_forward:,} more to examine the attack" if cost.health_forward else ""
     return f"{seconds(cost.seconds)}; {passes}; {queries if asked.total else 'no queries'}{health}"
+
+
+def needed_text(gate: GateResult) -> str:
+    """How many samples a gate that may decide early looked at."""
+    stopped = gate.stopped
+    if stopped is None:
+        return ""
+    if not stopped.decided:
+        return f"all {stopped.of:,}: nothing was decided before the last one"
+    how = {
+        "early": "decided by an interval that holds at every number of samples",
+        "determined": "no outcome of the others could change the verdict",
+    }[stopped.rule]
+    return f"{stopped.needed:,} of {stopped.of:,}, in a random order; {how}"

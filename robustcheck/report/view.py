@@ -33,7 +33,7 @@ from robustcheck.report.text import (
     seconds,
     visible,
 )
-from robustcheck.results import AuditReport, GateResult, Metric, Surrogate, Verdict
+from robustcheck.results import AuditReport, GateResult, Metric, Slice, Surrogate, Verdict
 
 EXAMPLES_A_GATE = 6
 EXAMPLES_IN_ALL = 60  # at most half a MB each
@@ -111,7 +111,9 @@ class SlicesView:
 
     title: str
     metrics: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]  # a part, and value, interval, count of each metric
+    rows: tuple[
+        tuple[str, str, tuple[tuple[str, str], ...]], ...
+    ]  # a part, its size; value and interval of each metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,13 +320,17 @@ def _slices(gate: GateResult) -> Iterator[SlicesView]:
     for kind, column in kinds:
         parts = [part for part in gate.slices if (part.kind, part.column) == (kind, column)]
         names = tuple(dict.fromkeys(name for part in parts for name in part.metrics))
-        rows = ((part.name, tuple(_cells(part.metrics.get(name)) for name in names)) for part in parts)
+        rows = ((part.name, _size(part), tuple(_cells(part.metrics.get(name)) for name in names)) for part in parts)
         title = "By finding" if kind == "finding" else f"By {column}"
         yield SlicesView(title=title, metrics=names, rows=tuple(rows))
 
 
-def _cells(metric: Metric | None) -> tuple[str, str, str]:
-    return ("", "", "") if metric is None else (number(metric.value), interval(metric), count_of(metric))
+def _size(part: Slice) -> str:
+    return plural(max((metric.samples for metric in part.metrics.values()), default=0), "sample")
+
+
+def _cells(metric: Metric | None) -> tuple[str, str]:
+    return ("", "") if metric is None else (number(metric.value), interval(metric))
 
 
 def _example(example: Example) -> ExampleView:
