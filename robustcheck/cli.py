@@ -11,10 +11,10 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from robustcheck.plans import Plan
     from robustcheck.policy import Policy
-    from robustcheck.qualifications import Qualification
     from robustcheck.results import AuditReport
+    from robustcheck.results.plan import Plan
+    from robustcheck.results.qualification import Qualification
 
 EXIT_CODES = {"pass": 0, "fail": 1, "error": 3, "inconclusive": 4}
 USAGE_ERROR = 2

@@ -29,9 +29,9 @@ from robustcheck.evaluation.verdicts import Rule
 from robustcheck.evaluation.workload import of_patch, of_search
 from robustcheck.models import Surrogates
 from robustcheck.models.process import full_precision, left_as_found
-from robustcheck.plans import GatePlan, Plan, RequirementPlan
 from robustcheck.policy import Bound, Gate, PatchSpec, Policy
 from robustcheck.results import Metric
+from robustcheck.results.plan import GatePlan, Plan, RequirementPlan
 
 _UNTRAINED = "without training surrogates, each of which is taken to cost what the candidate does"
 _UNTIMED = "the candidate has no gradients, so no step could be timed"

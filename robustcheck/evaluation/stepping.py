@@ -17,7 +17,7 @@ from robustcheck.evaluation.patch_task import PatchTask
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import Candidate, Surrogates
 from robustcheck.models.loading import as_shares, by_shape
-from robustcheck.plans import Step
+from robustcheck.results.plan import Step
 from robustcheck.threats import Ball
 
 Turn = Callable[[torch.Tensor, torch.Tensor], int]

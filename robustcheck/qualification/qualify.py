@@ -18,8 +18,8 @@ from robustcheck.policy import load_policy
 from robustcheck.qualification import candidates
 from robustcheck.qualification.images import SIDE, template
 from robustcheck.qualification.known_answers import GATES, KNOWN, Known, true_accuracy
-from robustcheck.qualifications import KnownAnswer, Qualification
 from robustcheck.results import AuditReport, GateResult
+from robustcheck.results.qualification import KnownAnswer, Qualification
 
 _HERE = "robustcheck.qualification"
 

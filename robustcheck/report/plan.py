@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from robustcheck.plans import GatePlan, Plan, RequirementPlan
 from robustcheck.report.text import level, number, one_line, plural, seconds
+from robustcheck.results.plan import GatePlan, Plan, RequirementPlan
 
 
 def plan_tables(plan: Plan) -> RenderableType:

@@ -10,10 +10,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from robustcheck.qualifications import Qualification
 from robustcheck.report.html import environment
 from robustcheck.report.text import moment, plural, visible
 from robustcheck.report.writing import write_whole
+from robustcheck.results.qualification import Qualification
 
 
 def write_qualification(qualification: Qualification, folder: Path) -> list[Path]:

@@ -117,7 +117,7 @@ def test_the_schema_refuses_what_is_no_report():
 def test_the_published_schema_is_the_one_of_the_results():
     published = FILE.read_text(encoding="utf-8")
 
-    assert published == schema_text(), "results.py changed; run: python -m robustcheck.report.schema"
+    assert published == schema_text(), "results/ changed; run: python -m robustcheck.report.schema"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,79 @@
+"""What is answered: plain frozen data with a JSON round trip.
+
+Reports are functions of an `AuditReport` and nothing else, so an old `report.json` renders again on a machine without
+torch. Only builtin types cross this wall. Fields that programs may rely on are listed in `docs/report.md`. `measured`
+has metrics, `gate` what one gate found, `report` the whole; `plan` and `qualification` are the answers of the commands
+of these names.
+"""
+
+from robustcheck.results.gate import (
+    Ball,
+    Cell,
+    Control,
+    Cost,
+    CurvePoint,
+    Evidence,
+    Finding,
+    GateResult,
+    HealthCheck,
+    HealthOutcome,
+    Outcome,
+    Patch,
+    Queries,
+    QueryPoint,
+    Status,
+    Stopped,
+    Surrogate,
+    Threat,
+    Verdict,
+)
+from robustcheck.results.measured import Metric, Requirement, Slice
+from robustcheck.results.report import (
+    SCHEMA,
+    VERDICTS_BY_WEIGHT,
+    Answer,
+    AuditReport,
+    DataInfo,
+    FileInfo,
+    ModelInfo,
+    PolicyInfo,
+    adapter,
+    json_schema,
+    overall,
+)
+
+__all__ = [
+    "SCHEMA",
+    "VERDICTS_BY_WEIGHT",
+    "Answer",
+    "AuditReport",
+    "Ball",
+    "Cell",
+    "Control",
+    "Cost",
+    "CurvePoint",
+    "DataInfo",
+    "Evidence",
+    "FileInfo",
+    "Finding",
+    "GateResult",
+    "HealthCheck",
+    "HealthOutcome",
+    "Metric",
+    "ModelInfo",
+    "Outcome",
+    "Patch",
+    "PolicyInfo",
+    "Queries",
+    "QueryPoint",
+    "Requirement",
+    "Slice",
+    "Status",
+    "Stopped",
+    "Surrogate",
+    "Threat",
+    "Verdict",
+    "adapter",
+    "json_schema",
+    "overall",
+]

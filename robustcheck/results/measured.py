@@ -1,0 +1,40 @@
+"""What is measured, and what is required of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric measured under a gate's attack, with its confidence interval."""
+
+    value: float | None  # None where it is undefined, e.g. sensitivity without a positive sample
+    low: float | None = None  # of its interval; None where none is computed
+    high: float | None = None
+    successes: int | None = None  # of `samples`, for metrics that are rates
+    samples: int
+    confidence: float = 0.95  # of the interval
+    groups: int | None = None  # that the samples come from, e.g. patients; None: each is its own, or it was not counted
+    effective: float | None = None  # independent samples that a rate's samples are worth; None: as many as they are
+    slice: str | None = None  # the part of the samples that it is about, e.g. the worst subgroup's sex=F
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """A part of the samples, and what was measured on it."""
+
+    kind: Literal["subgroup", "finding"]
+    column: str | None = None  # of a subgroup
+    name: str  # the value in it, or the finding's label
+    metrics: dict[str, Metric] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requirement:
+    """A bound on a metric, and whether it was met."""
+
+    metric: str
+    bound: str  # ">= 0.7" or "<= 0.2"
+    met: bool | None  # None if the metric is undefined, or its interval does not decide

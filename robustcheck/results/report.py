@@ -1,0 +1,172 @@
+"""The whole of what a run found out, and how it crosses files and processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from robustcheck.errors import ReportError
+from robustcheck.results.gate import GateResult, Verdict
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+SCHEMA: Literal["robustcheck/report/1"] = "robustcheck/report/1"
+
+VERDICTS_BY_WEIGHT: tuple[Verdict, ...] = ("error", "fail", "inconclusive", "pass")
+"""The heaviest verdict of its gates is a report's verdict: what could not be evaluated outweighs what failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyInfo:
+    """Which policy asked."""
+
+    path: str
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileInfo:
+    """A file and its digest."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """Which candidate was judged: its bytes, and how its numbers were read."""
+
+    path: str
+    format: str
+    sha256: str  # over all of `files`
+    files: tuple[FileInfo, ...] = ()
+    task: str
+    labels: tuple[str, ...]
+    positive: str | None
+    operating_point: float | tuple[float, ...] | None  # one a label of several; None: the label with the highest score
+    output: str | None = None  # logits | probabilities, and how that is known
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataInfo:
+    """Which samples it was judged on."""
+
+    source: str
+    split: str | None
+    sha256: str  # over the pixels and labels that were used, and the columns if the policy names any
+    samples: int
+    available: int
+    by_label: dict[str, int]
+    bits: int
+    shape: tuple[int, ...] | None  # (channels, height, width); None if images differ
+    synthetic: bool
+    group: str | None = None  # the column that says which samples belong together
+    groups: int | None = None  # how many groups the samples are of
+    subgroups: dict[str, dict[str, int]] = field(default_factory=dict)  # column, value, and how many samples have it
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditReport:
+    """The whole of what one run of one policy found out."""
+
+    schema: Literal["robustcheck/report/1"] = SCHEMA
+    verdict: Verdict
+    policy: PolicyInfo
+    model: ModelInfo | None = None  # None if it could not be loaded
+    data: DataInfo | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    seed: int = 0
+    decision: str = "estimate"
+    confidence: float = 0.95  # of all intervals
+    interval: str = "clopper-pearson"  # of rates
+    stop: Literal["never", "early", "determined"] = "never"  # when gates may decide before all samples were looked at
+    inconclusive: Literal["fail", "allow"] = "fail"  # what a gate that its interval does not decide means for the build
+    evidence: str = "shared"
+    health: Literal["strict", "warn"] = "strict"  # what an attack that is shown to be broken makes of its gate's pass
+    started: str = ""  # ISO 8601, UTC
+    seconds: float = 0.0
+    interrupted: bool = False
+    not_run: tuple[str, ...] = ()  # gates of the policy that were deselected or not reached
+    gates: tuple[GateResult, ...] = ()
+
+    def to_json(self) -> str:
+        """JSON text, indented by one space, ending in a newline."""
+        return adapter().dump_json(self, indent=1).decode() + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> AuditReport:
+        """Read a report back.
+
+        Raises:
+            ReportError: the text is not a report of this format.
+        """
+        from pydantic import ValidationError
+
+        try:
+            return adapter().validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise ReportError(f"not a robustcheck report: {where}: {first['msg'].lower()}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A gate's result as it crosses processes, with what it was measured on."""
+
+    gate: GateResult
+    model: ModelInfo | None
+    data: DataInfo | None
+    environment: dict[str, str]
+
+    def to_builtins(self) -> dict[str, Any]:
+        """Builtin types only, as test reports and JSON can carry them."""
+        result: dict[str, Any] = _answer_adapter().dump_python(self, mode="json")
+        return result
+
+    @classmethod
+    def from_builtins(cls, value: dict[str, Any]) -> Answer:
+        """The inverse of `to_builtins`."""
+        return _answer_adapter().validate_python(value)
+
+
+def overall(verdicts: Sequence[Verdict], *, interrupted: bool = False, allow: bool = False) -> Verdict:
+    """The verdict of a report from those of its gates; nothing evaluated, or not to the end, is an `error`.
+
+    Args:
+        verdicts: of the gates that were evaluated.
+        interrupted: not all were that should have been.
+        allow: inconclusive gates stand in nobody's way.
+    """
+    if interrupted or not verdicts:
+        return "error"
+    heaviest = min(verdicts, key=VERDICTS_BY_WEIGHT.index)
+    return "pass" if allow and heaviest == "inconclusive" else heaviest
+
+
+@cache
+def adapter() -> TypeAdapter[AuditReport]:
+    """The pydantic adapter of `AuditReport`; imported on first use, since pytest runs that do not ask must not pay."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(AuditReport)
+
+
+@cache
+def _answer_adapter() -> TypeAdapter[Answer]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Answer)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of `report.json`."""
+    schema = adapter().json_schema(mode="serialization")
+    return {**schema, "$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA}
