@@ -31,13 +31,14 @@ def _policy(folder: Path, archive: Path, batch: int) -> Path:
 
 def _broken(path: Path, *, shuffled: bool) -> set[int]:
     policy = load_policy(path)
-    setting = Evaluation(policy)._setting
+    setting = Evaluation(policy).setting
     (gate,) = policy.gates
     order = (setting.decisions == setting.labels).nonzero().flatten().numpy()
     if shuffled:
         order = np.random.default_rng(0).permutation(order)
     ball, goal = LinfBall(levels=4, maximum=255), Goal(labels=2, positive=1)
-    Search(gate=gate, setting=setting, ball=ball, goal=goal, family="all").run(order.tolist())
+    search = Search(gate=gate, setting=setting, ball=ball, goal=goal, family="all")
+    search.run(order.tolist(), search.begin())
     return set(setting.ledger.within("all", 4))
 
 
