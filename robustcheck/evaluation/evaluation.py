@@ -90,10 +90,13 @@ class Evaluation:
     def white_boxes(self, gate_id: str) -> list[Gate]:
         """The gates whose attacks should find all that this one's does, since they have gradients and it has none."""
         (own,) = (gate for gate in self.policy.gates if gate.id == gate_id)
+        others = [gate for gate in self.policy.gates if comparable(own, gate)]
+        if not others:
+            return []  # nothing need be loaded to know that
         setting = self._setting
         if isinstance(setting, _Failure):
             return []
-        return [gate for gate in self.policy.gates if comparable(own, gate, setting.samples.bits)]
+        return [gate for gate in others if own.levels(setting.samples.bits) <= gate.levels(setting.samples.bits)]
 
     def learn(self, result: GateResult) -> None:
         """A gate's result that another process has found."""
@@ -104,7 +107,7 @@ class Evaluation:
         setting = self._setting  # files alone may say how deep they are, and so which budget is the larger
         if gate.epsilon is None or isinstance(setting, _Failure):
             return Fraction(0)
-        levels = gate.epsilon.in_levels(setting.samples.bits)
+        levels = gate.levels(setting.samples.bits)
         return -levels if gate.descending else levels
 
     @property

@@ -184,8 +184,8 @@ def compare(turned: Set[str], others: Sequence[GateResult]) -> Iterator[HealthCh
         yield _check("white-box-is-stronger", "broken" if outdone else "sound", evidence)
 
 
-def comparable(own: Gate, other: Gate, bits: int) -> bool:
-    """Whether another gate's adversary has gradients, and may else do what this one's may, who has none."""
+def comparable(own: Gate, other: Gate) -> bool:
+    """Whether another gate's adversary has gradients, and wants the same as this one's, who has none."""
     alike = (own.goal, own.target, own.norm, own.conditions) == (other.goal, other.target, other.norm, other.conditions)
     return (
         alike
@@ -194,7 +194,6 @@ def comparable(own: Gate, other: Gate, bits: int) -> bool:
         and other.knowledge == "white-box"
         and own.epsilon is not None
         and other.epsilon is not None
-        and own.epsilon.in_levels(bits) <= other.epsilon.in_levels(bits)
     )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
@@ -55,6 +56,10 @@ class Gate:
         if self.surrogates is not None:
             return "transfer"
         return "white-box" if self.attack is None else self.attack.knowledge
+
+    def levels(self, bits: int) -> Fraction:
+        """The budget in grey levels of images of so many bits; 0 for a gate that has none."""
+        return Fraction(0) if self.epsilon is None else self.epsilon.in_levels(bits)
 
     @property
     def surrogates(self) -> SurrogatesEntry | None:
