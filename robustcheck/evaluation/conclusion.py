@@ -65,7 +65,8 @@ class Conclusion:
     gate: Gate
     setting: Setting
     goal: Goal
-    judged: np.ndarray  # (M,) numbers of the samples that the gate is about
+    among: np.ndarray  # numbers of the samples that the gate may look at
+    judged: np.ndarray  # (M,) of those that it is about
     attacked: list[int]  # those of them that were worth attacking
     broken: dict[int, Entry]
     scores: np.ndarray | None  # (N,) of all samples, under the attack
@@ -91,7 +92,7 @@ class Conclusion:
             for one in self.surrogates
         )
         verdict, error = judge(requirements, metrics), None
-        if not self.goal.applies(setting.labels[self.judged]).any():
+        if not self.goal.applies(setting.labels[self.among]).any():
             verdict, error = "error", _nothing_to_attack(gate)
         elif verdict == "error":
             error = undefined(gate, metrics)
@@ -152,7 +153,13 @@ class Conclusion:
         worth[self.attacked] = True
         read = readings(self.setting, broken, self.scores, self.chances)
         return Measurement.of(
-            self.setting, read, self.judged, attacked=worth, intervals=self.intervals, controls=self.controls
+            self.setting,
+            read,
+            self.judged,
+            attacked=worth,
+            intervals=self.intervals,
+            controls=self.controls,
+            among=self.judged if len(self.judged) == len(self.among) else self.among,
         )
 
     def about(self, judged: np.ndarray) -> Conclusion:
@@ -194,8 +201,8 @@ def _broken(checks: Sequence[HealthCheck]) -> str:
     first = next(as_findings(checks))
     others = f" (and {len(checks) - 1} more of its checks are broken)" if len(checks) > 1 else ""
     return (
-        f"a pass would mean nothing: {first.message}{others}; attack the candidate in another way, such as by square "
-        "or transfer, or mend what hides its gradients"
+        f"the attack cannot be relied on: {first.message}{others}; attack the candidate in another way too, such as by "
+        "square or transfer, or mend what hides its gradients"
     )
 
 

@@ -79,6 +79,7 @@ def _searched(gate: Gate, setting: Setting, white_boxes: Sequence[GateResult], *
             gate=gate,
             setting=setting,
             goal=goal,
+            among=setting.order,
             judged=setting.order,
             attacked=setting.order[worth[setting.order]].tolist(),
             broken=broken,

@@ -114,7 +114,7 @@ class Intervals:
         )
 
     def worst(
-        self, slices: Mapping[str, Callable[[Intervals], Metric]], *, largest: bool = False
+        self, slices: Mapping[str, Callable[[Intervals], Metric]], *, largest: bool = False, unseen: int = 0
     ) -> tuple[str, Metric] | None:
         """The lowest of the metrics of several slices, such as the accuracies of subgroups, and the slice's name.
 
@@ -126,16 +126,19 @@ class Intervals:
         Args:
             slices: each slice's metric, measured with the intervals that it is given.
             largest: the largest instead, of metrics that have to stay low.
+            unseen: further slices of which no sample was looked at yet: anything may be true of them.
         """
         defined = {name: measure for name, measure in slices.items() if measure(self).value is not None}
         if not defined:
             return None
-        each = {name: measure(self.together(len(defined))) for name, measure in defined.items()}
+        each = {name: measure(self.together(len(defined) + unseen)) for name, measure in defined.items()}
         extreme = max if largest else min
         name = extreme(each, key=lambda one: each[one].value or 0.0)
         lows = [metric.low for metric in each.values() if metric.low is not None]
         highs = [metric.high for metric in each.values() if metric.high is not None]
         known = len(lows) == len(highs) == len(each)
+        if unseen:
+            lows, highs = [*lows, 0.0], [*highs, 1.0]
         return name, replace(
             each[name],
             low=extreme(lows) if known else None,

@@ -34,6 +34,7 @@ class Measurement:
         attacked: np.ndarray | None,
         intervals: Intervals,
         controls: Sequence[Control] = (),
+        among: np.ndarray | None = None,
     ) -> Measurement:
         """Of the samples with these numbers (M,).
 
@@ -44,14 +45,16 @@ class Measurement:
             attacked: which of all samples (N,) the adversary was after; None without an attack.
             intervals: that metrics have.
             controls: beside the attack.
+            among: numbers of all samples that these are the first of, if more may follow.
         """
+        among = judged if among is None else among
         read, worth = readings.at(judged), None if attacked is None else attacked[judged]
-        columns = {name: np.array(values)[judged] for name, values in setting.samples.subgroups.items()}
-        plain = of_all(read, worth)
+        columns = {name: np.array(values) for name, values in setting.samples.subgroups.items()}
+        plain = of_all(read, worth, readings.at(among))
         return cls(
             plain=plain | of_controls(plain["attack_success"], controls) if controls else plain,
-            by_subgroup=subgroups(read, columns, worth),
-            by_finding=findings(read, setting.candidate.head.labels),
+            by_subgroup=subgroups(readings, columns, attacked, judged, among),
+            by_finding=findings(readings, setting.candidate.head.labels, judged, among),
             intervals=intervals,
         )
 

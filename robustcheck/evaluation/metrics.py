@@ -79,16 +79,18 @@ def measure(readings: Readings, *, attacked: np.ndarray | None, intervals: Inter
     return {name: one(intervals) for name, one in of_all(readings, attacked).items()}
 
 
-def of_all(readings: Readings, attacked: np.ndarray | None) -> dict[str, Measure]:
+def of_all(readings: Readings, attacked: np.ndarray | None, among: Readings | None = None) -> dict[str, Measure]:
     """Every metric that these readings define.
 
     Args:
         readings: of N samples.
         attacked: which of them (N,) the adversary was after; None without an attack.
+        among: of all samples that these are the first of, if more may follow: a mean over labels is undefined until
+            each of theirs was seen.
     """
     found: dict[str, Measure] = {
         "accuracy": lambda intervals: intervals.rate(readings.after == readings.labels, readings.groups),
-        "balanced_accuracy": lambda intervals: _balanced(readings, intervals),
+        "balanced_accuracy": lambda intervals: _balanced(readings, among or readings, intervals),
     }
     if (positive := readings.positive) is not None:
         found |= _of_label(readings, positive)
@@ -147,25 +149,29 @@ def _of_label(readings: Readings, label: int) -> dict[str, Measure]:
     return metrics
 
 
-def _balanced(readings: Readings, intervals: Intervals) -> Metric:
-    shares, groups = of_each_label(readings)
+def _balanced(readings: Readings, among: Readings, intervals: Intervals) -> Metric:
+    shares, groups = of_each_label(readings, among)
+    if not all(map(len, shares)):
+        shares, groups = [], []
     known = None if readings.groups is None else groups
     return intervals.mean(shares, samples=len(readings.labels), groups=known)
 
 
-def of_each_label(readings: Readings) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def of_each_label(readings: Readings, among: Readings | None = None) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Which samples are right, a label each, and their groups; of findings, of those that have one and have it not.
 
-    Findings that all samples have, or none, are left out.
+    Labels that are not `among` the samples (default: these) are left out, as are findings that all of those have, or
+    none.
     """
+    every_label = readings.labels if among is None else among.labels
     labels, shares, groups = readings.labels, list[np.ndarray](), list[np.ndarray]()
     every = np.arange(len(labels)) if readings.groups is None else readings.groups
     if readings.findings is None:
-        members = [labels == label for label in np.unique(labels)]
+        members = [labels == label for label in np.unique(every_label)]
         return [(readings.after == labels)[one] for one in members], [every[one] for one in members]
     for finding in range(readings.findings):
-        has = readings.has(labels, finding)
-        if has.any() and not has.all():
+        has, there = readings.has(labels, finding), readings.has(every_label, finding)
+        if there.any() and not there.all():
             shares += readings.hits(finding)
             groups += [every[has], every[~has]]
     return shares, groups

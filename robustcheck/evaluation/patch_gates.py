@@ -56,6 +56,7 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
         gate=gate,
         setting=setting,
         goal=task.goal,
+        among=task.judged,
         judged=task.judged,
         attacked=attacked,
         broken=broken,

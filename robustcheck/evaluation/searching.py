@@ -151,7 +151,7 @@ class Search:
         white_box = WhiteBox(candidate, exact=attack.minimum_norm)
         within = float(self.ball.levels) if enough is None else enough
         near = _NEAR * white_box.error
-        looks = near > 0 and self.surrogates is None and self.gate.conditions is None
+        looks = near > 0 and self.surrogates is None and self.averaging is None
         self._run(
             attack,
             self.surrogates or white_box,

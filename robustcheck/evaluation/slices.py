@@ -3,59 +3,96 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from robustcheck.evaluation.intervals import Intervals
 from robustcheck.evaluation.metrics import Measure, Readings, of_all, of_finding
 from robustcheck.policy import Bound
-from robustcheck.policy.bounds import OF_SUBGROUPS, WORST_FINDING, WORST_SUBGROUP
+from robustcheck.policy.bounds import OF_FINDINGS, OF_SUBGROUPS, WORST_FINDING, WORST_SUBGROUP
 from robustcheck.results import Metric, Slice
 
-Subgroups = Mapping[tuple[str, str], Mapping[str, Measure]]
-"""By column and value: the metrics of the samples that have it."""
 
-Findings = Mapping[str, Mapping[str, Measure]]
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The metrics of some samples, and of all samples `among` which they are the first, if more may follow."""
+
+    metrics: Mapping[str, Measure]
+    among: Mapping[str, Measure]
+
+    def unseen(self, plain: str, intervals: Intervals) -> bool:
+        """Whether a metric is undefined until more samples are looked at."""
+        if plain not in self.metrics or self.metrics is self.among:
+            return False
+        return self.metrics[plain](intervals).value is None and self.among[plain](intervals).value is not None
+
+
+Subgroups = Mapping[tuple[str, str], Part]
+"""By column and value."""
+
+Findings = Mapping[str, Part]
 """By label."""
 
 _BETTER_LOW = frozenset({"attack_success"})
 
 
-def subgroups(readings: Readings, columns: Mapping[str, np.ndarray], attacked: np.ndarray | None) -> Subgroups:
-    """Of each value of each column (N,), values in order."""
-    parts = {
-        (column, str(value)): np.flatnonzero(values == value)
-        for column, values in columns.items()
-        for value in np.unique(values)
-    }
-    return {
-        name: of_all(readings.at(members), None if attacked is None else attacked[members])
-        for name, members in parts.items()
-    }
+def subgroups(
+    readings: Readings,
+    columns: Mapping[str, np.ndarray],
+    attacked: np.ndarray | None,
+    judged: np.ndarray,
+    among: np.ndarray,
+) -> Subgroups:
+    """Of each value of each column, values in order.
+
+    Args:
+        readings: of all samples (N,).
+        columns: their values (N,).
+        attacked: which of them (N,) the adversary was after; None without an attack.
+        judged: numbers (M,) of those that were looked at.
+        among: numbers of those that may be.
+    """
+
+    def metrics(members: np.ndarray, every: np.ndarray) -> dict[str, Measure]:
+        worth = None if attacked is None else attacked[members]
+        return of_all(readings.at(members), worth, readings.at(every))
+
+    found = dict[tuple[str, str], Part]()
+    for column, values in columns.items():
+        for value in np.unique(values[among]):
+            own, every = (numbers[values[numbers] == value] for numbers in (judged, among))
+            whole = metrics(every, every)
+            found[column, str(value)] = Part(metrics=whole if judged is among else metrics(own, every), among=whole)
+    return found
 
 
-def findings(readings: Readings, labels: Sequence[str]) -> Findings:
-    """Of each of several findings."""
+def findings(readings: Readings, labels: Sequence[str], judged: np.ndarray, among: np.ndarray) -> Findings:
+    """Of each of several findings; arguments as of `subgroups`."""
     if readings.findings is None:
         return {}
-    return {label: of_finding(readings, number) for number, label in enumerate(labels)}
+    found = dict[str, Part]()
+    for number, label in enumerate(labels):
+        whole = of_finding(readings.at(among), number)
+        own = whole if judged is among else of_finding(readings.at(judged), number)
+        found[label] = Part(metrics=own, among=whole)
+    return found
 
 
 def slices(by_subgroup: Subgroups, by_finding: Findings, intervals: Intervals) -> tuple[Slice, ...]:
     """All of them, for the report."""
 
-    def measured(part: Mapping[str, Measure]) -> dict[str, Metric]:
-        return {name: one(intervals) for name, one in part.items()}
+    def measured(part: Part, names: Sequence[str]) -> dict[str, Metric]:
+        return {name: one(intervals) for name, one in part.metrics.items() if name in names}
 
     return (
-        *(Slice(kind="finding", name=label, metrics=measured(part)) for label, part in by_finding.items()),
+        *(Slice(kind="finding", name=label, metrics=measured(part, OF_FINDINGS)) for label, part in by_finding.items()),
         *(
             Slice(
                 kind="subgroup",
                 column=column,
                 name=value,
-                metrics=measured({name: one for name, one in part.items() if name in OF_SUBGROUPS}),
+                metrics=measured(part, OF_SUBGROUPS),
             )
             for (column, value), part in by_subgroup.items()
         ),
@@ -69,12 +106,16 @@ def required(bound: Bound, by_subgroup: Subgroups, by_finding: Findings, interva
         return _worst({f"{column}={value}": part for (column, value), part in by_subgroup.items()}, plain, intervals)
     if about == WORST_FINDING:
         return _worst(by_finding, plain, intervals)
-    return replace(by_finding[about][plain](intervals), slice=about)
+    part = by_finding[about].metrics
+    return replace(part[plain](intervals), slice=about) if plain in part else _undefined(intervals)
 
 
-def _worst(parts: Mapping[str, Mapping[str, Measure]], plain: str, intervals: Intervals) -> Metric:
-    each = {name: part[plain] for name, part in parts.items() if plain in part}
-    worst = intervals.worst(each, largest=plain in _BETTER_LOW)
-    if worst is None:
-        return Metric(value=None, samples=0, confidence=intervals.confidence)
-    return replace(worst[1], slice=worst[0])
+def _worst(parts: Mapping[str, Part], plain: str, intervals: Intervals) -> Metric:
+    each = {name: part.metrics[plain] for name, part in parts.items() if plain in part.metrics}
+    unseen = sum(part.unseen(plain, intervals) for part in parts.values())
+    worst = intervals.worst(each, largest=plain in _BETTER_LOW, unseen=unseen)
+    return _undefined(intervals) if worst is None else replace(worst[1], slice=worst[0])
+
+
+def _undefined(intervals: Intervals) -> Metric:
+    return Metric(value=None, samples=0, confidence=intervals.confidence)

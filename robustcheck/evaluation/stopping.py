@@ -46,9 +46,8 @@ class Stopping:
     def needed(self, before: int, until: int) -> int | None:
         """The number of samples with which the verdict was decided, from more than `before` to `until`; None if not."""
         if self.setting.stop == "early":
-            step = max(1, until // _LOOKS)
-            decided = (count for count in range(before + 1, until + 1, step) if self._decided_by_interval(count))
-            return next(decided, None)
+            counts = [*range(before + 1, until, max(1, until // _LOOKS)), until]
+            return next((count for count in counts if self._decided_by_interval(count)), None)
         if self.setting.stop == "never" or not self._whatever_follows(until):
             return None
         low, high = before, until  # what no sample can change any more stays so
@@ -63,7 +62,7 @@ class Stopping:
             return None
         of = len(self.setting.order)
         return Stopped(
-            rule=self.setting.stop, needed=of if needed is None else needed, of=of, decided=needed is not None
+            rule=self.setting.stop, needed=of if needed is None else needed, of=of, decided=(needed or of) < of
         )
 
     def by_interval(self, needed: int | None) -> bool:
