@@ -17,7 +17,7 @@ from robustcheck.evaluation.looking import Gradients, Seen, Tally, looks_needed
 from robustcheck.models import Candidate
 from robustcheck.threats import Goal
 
-MOST_CALLS = 0.5  # share of the calls on which a counterexample has to be misread
+MOST_CALLS = 0.51  # share of the calls on which a counterexample has to be misread: more than half
 JUDGED_ON = 100  # calls
 _BLOCK = 10  # of them, after which it is asked whether the others can still matter
 DRAWS = 8  # calls whose gradients are averaged

@@ -201,6 +201,7 @@ class Evaluation:
             policy.model,
             folder=policy.folder,
             samples=samples,
+            seed=policy.seed,
             progress=lambda done, of: self._progress("loading", done, of),
         )
         self._model, self._device = candidate.info, candidate.device

@@ -161,8 +161,8 @@ def same_answers(difference: float | None) -> HealthCheck:
     if difference is None:
         return _check("same-answers", "sound", "two identical calls got the same answer")
     evidence = (
-        f"scores of two identical calls differ by up to {difference:.3g}: clean images are read by the mean of several "
-        "calls, searches follow the mean of several gradients, and counterexamples are misread on most of 100 calls"
+        f"scores of two identical calls differ by up to {difference:.3g}: clean images are read as most of several "
+        "calls do, searches follow the mean of several gradients, and counterexamples are misread on most of 100 calls"
     )
     return _check("same-answers", "suspect", evidence)
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from robustcheck.errors import CandidateError, OutOfMemory
-from robustcheck.models import artefact
+from robustcheck.models import artefact, drawing
 from robustcheck.models.candidate import Candidate, Meter, Searched, raw_scores
 from robustcheck.models.findings import AnyHead
 from robustcheck.models.memory import Chunks, is_out_of_memory
@@ -36,7 +36,6 @@ FORMATS = {
 _PROBED = 4  # samples that are asked about twice, together and alone
 _COMPARED = 16  # samples on which a faster form of the network is compared with it
 _PROBE_TOLERANCE = 1e-3
-_CALLS = 20  # of a randomised candidate on each clean image
 _FAR = 1000.0  # times as bright as an image
 
 
@@ -60,12 +59,20 @@ def load_candidate(
     *,
     folder: Path,
     samples: Stored,
+    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Candidate, torch.Tensor]:
     """Load the artefact and ask it about every sample, unattacked: that shows what its scores are.
 
+    Args:
+        spec: the policy's.
+        folder: from which its path starts.
+        samples: that it is asked about.
+        seed: of what it draws itself, if it does.
+        progress: told how many samples are done, and of how many.
+
     Returns:
-        The candidate, and its logits (N, K) on the samples.
+        The candidate, and its logits (N, K) on the samples; of one that draws, see `drawing.usual`.
 
     Raises:
         CandidateError: it cannot be loaded, does not take the samples, or gives answers that cannot be judged.
@@ -90,20 +97,24 @@ def load_candidate(
         def load(indexes: list[int]) -> torch.Tensor:
             return as_shares(samples, indexes, network.device)
 
+        torch.manual_seed(seed)
         raw = _ask_all(lambda indexes: ask(load(indexes)), shapes, chunks, progress)
         some = load(by_shape(shapes)[0][:_PROBED])
         head = read_head(spec, raw, lambda: _beyond(ask, some))
         randomness = _check_evaluation_mode(ask, some, network.in_training)
         logits = head.logits(raw)
         if randomness is not None:
-            torch.manual_seed(0)
-            again = [_ask_all(lambda indexes: ask(load(indexes)), shapes, chunks, progress) for _ in range(_CALLS - 1)]
-            logits = torch.stack([logits, *map(head.logits, again)]).mean(dim=0)
+            calls = (
+                _ask_all(lambda indexes: ask(load(indexes)), shapes, chunks, progress) for _ in range(drawing.CALLS - 1)
+            )
+            logits = drawing.usual(head, torch.stack([logits, *map(head.logits, calls)]))
+            network = drawing.asked_only(network)
         compared = torch.split(preprocess(load(by_shape(shapes)[0][:_COMPARED])), chunks.limit)
         with full_precision(network.device):
             if network.tried:
                 network = network.tried([*compared, *_of_other_shapes(shapes, preprocess, load)])
-            searched, search_notes = _searched(spec, network, head, compared)
+            # Another form of a network that draws would draw otherwise, or once for all calls.
+            searched, search_notes = _searched(spec, network, head, compared) if randomness is None else (None, ())
     sha256, infos = artefact.digest([*files, *network.sources], path.parent)
     if infos[: len(before)] != before:
         raise CandidateError(f"{path.name} changed while it was loaded; what was judged has no digest")
@@ -117,7 +128,7 @@ def load_candidate(
         positive=spec.positive,
         operating_point=head.operating_point,
         output=head.found,
-        notes=(*network.notes, *search_notes, *_chance_notes(randomness)),
+        notes=(*network.notes, *search_notes, *([drawing.NOTE] if randomness is not None else [])),
     )
     candidate = Candidate(
         network=network,
@@ -130,12 +141,6 @@ def load_candidate(
         randomness=randomness,
     )
     return candidate, logits
-
-
-def _chance_notes(randomness: float | None) -> tuple[str, ...]:
-    if randomness is None:
-        return ()
-    return (f"its answers depend on chance: clean images are read by the mean of {_CALLS} calls",)
 
 
 def _searched(
