@@ -41,3 +41,8 @@ def shown(value: object) -> str:
     if len(text) > _MOST_SHOWN:
         text = text[:_MOST_SHOWN] + "…"
     return repr(text) if isinstance(value, str) else text
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 gate`, `2 gates`, `1,234 gates`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

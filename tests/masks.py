@@ -76,6 +76,11 @@ class RandomResizing(Masked):  # Xie et al. 2018: resized and padded at random, 
         return nn.functional.pad(small, (left, 40 - size - left, top, 40 - size - top))
 
 
+class ShatteredAndNoisy(Shattered):
+    def after(self, logits):
+        return logits + 0.5 * torch.randn_like(logits)
+
+
 class Noisy(Masked):
     def before(self, pixels):
         return pixels + 0.05 * torch.randn_like(pixels)

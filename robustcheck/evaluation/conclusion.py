@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from robustcheck.evaluation.checks import not_relied_on
 from robustcheck.evaluation.findings import blind_spots, findings
 from robustcheck.evaluation.found import Found
-from robustcheck.evaluation.health import as_findings
 from robustcheck.evaluation.intervals import Intervals
 from robustcheck.evaluation.ledger import Entry
 from robustcheck.evaluation.measurement import Measurement
@@ -105,7 +105,7 @@ class Conclusion:
                 f"would not pass; {_lesson(gate, unstarted=blind <= self.found.trace.unstarted)}"
             )
         elif shown := [check for check in health if check.outcome == "broken"]:
-            verdict, error = "error", _broken(shown)
+            verdict, error = "error", not_relied_on(shown)
         elif verdict == "pass" and (stronger := self._stronger_controls(metrics)):
             verdict = "error"
             error = (
@@ -194,16 +194,6 @@ class Conclusion:
         """How the gate would be judged if these samples were broken, too."""
         metrics = self._measurement(self.broken | dict.fromkeys(lost, _LOST)).required(self.gate.bounds)
         return judge(require(self.gate.bounds, metrics, self.rule), metrics)
-
-
-def _broken(checks: Sequence[HealthCheck]) -> str:
-    """Why a gate that would have passed did not."""
-    first = next(as_findings(checks))
-    others = f" (and {len(checks) - 1} more of its checks are broken)" if len(checks) > 1 else ""
-    return (
-        f"the attack cannot be relied on: {first.message}{others}; attack the candidate in another way too, such as by "
-        "square or transfer, or mend what hides its gradients"
-    )
 
 
 def _nothing_to_attack(gate: Gate) -> str:

@@ -16,10 +16,10 @@ import torch
 from robustcheck.attacks.draws import key
 from robustcheck.data import Samples, in_random_order, load_samples
 from robustcheck.errors import EvaluationError, MissingExtra
+from robustcheck.evaluation.comparing import comparable, compared
 from robustcheck.evaluation.environment import environment
 from robustcheck.evaluation.evidence import Evidence
 from robustcheck.evaluation.gates import run_gate
-from robustcheck.evaluation.health import comparable
 from robustcheck.evaluation.intervals import Intervals
 from robustcheck.evaluation.ledger import Ledger
 from robustcheck.evaluation.lessons import FOR_PATCHES, FOR_SURROGATES, Need, train_split
@@ -57,28 +57,58 @@ class Evaluation:
         self._progress = progress or _silent
         self._running = "loading"
         self._results: dict[str, GateResult] = {}
+        self._compared: set[str] = set()  # gates whose results were put beside others'
         self._data: DataInfo | None = None
         self._model: ModelInfo | None = None
         self._device: torch.device | None = None
         self._train_samples: Samples | None = None
         self._loaded_surrogates: dict[str, list[LoadedSurrogate] | EvaluationError] = {}
 
-    def gate(self, gate_id: str, *, selected: Sequence[str] | None = None) -> GateResult:
+    def gate(
+        self,
+        gate_id: str,
+        *,
+        selected: Sequence[str] | None = None,
+        elsewhere: Callable[[str], GateResult] | None = None,
+    ) -> GateResult:
         """The result of a gate, evaluated now unless it has been.
 
         Gates of its family with smaller budgets, and those of descending ladders, are evaluated first, if they are
         among the `selected` ones (default: all): what a gate inherits must not depend on the order in which gates are
-        written, or asked for.
+        written, or asked for. A gate that would pass is compared with those whose adversaries know less, which are
+        evaluated for it; `elsewhere` says where else their results may come from.
         """
-        for gate in self.white_boxes(gate_id):
-            if gate.id not in self._results and (selected is None or gate.id in selected):
-                self.gate(gate.id, selected=selected)
         for gate in sorted(self.family(gate_id), key=self._budget):
             if gate.id not in self._results and (selected is None or gate.id in selected or gate.id == gate_id):
                 self._results[gate.id] = self._evaluate(gate)
             if gate.id == gate_id:
                 break
+        if gate_id not in self._compared:
+            self._compared.add(gate_id)
+            self._results[gate_id] = self._beside_others(self._results[gate_id], selected, elsewhere)
         return self._results[gate_id]
+
+    def _beside_others(
+        self,
+        own: GateResult,
+        selected: Sequence[str] | None,
+        elsewhere: Callable[[str], GateResult] | None,
+    ) -> GateResult:
+        if own.verdict not in ("pass", "inconclusive"):
+            return own  # what failed has failed, whoever else would have broken more
+        names = [one.id for one in self._weaker(own.id) if selected is None or one.id in selected]
+        others = [elsewhere(name) if elsewhere else self.gate(name, selected=selected) for name in names]
+        return compared(own, others, strict=self.policy.health == "strict")
+
+    def _weaker(self, gate_id: str) -> list[Gate]:
+        """Gates whose adversaries want the same, may do no more, and know less."""
+        (own,) = (gate for gate in self.policy.gates if gate.id == gate_id)
+        isolated = self.policy.evidence == "isolated"
+        others = [gate for gate in self.policy.gates if comparable(own, gate, isolated=isolated)]
+        setting = self._setting
+        if not others or isinstance(setting, _Failure):
+            return []
+        return [gate for gate in others if gate.levels(setting.samples.bits) <= own.levels(setting.samples.bits)]
 
     def family(self, gate_id: str) -> list[Gate]:
         """The gates that share evidence with one, itself included, in the policy's order."""
@@ -86,21 +116,6 @@ class Evaluation:
         if own.family is None or self.policy.evidence == "isolated":
             return [own]
         return [gate for gate in self.policy.gates if gate.family == own.family]
-
-    def white_boxes(self, gate_id: str) -> list[Gate]:
-        """The gates whose attacks should find all that this one's does, since they have gradients and it has none."""
-        (own,) = (gate for gate in self.policy.gates if gate.id == gate_id)
-        others = [gate for gate in self.policy.gates if comparable(own, gate)]
-        if not others:
-            return []  # nothing need be loaded to know that
-        setting = self._setting
-        if isinstance(setting, _Failure):
-            return []
-        return [gate for gate in others if own.levels(setting.samples.bits) <= gate.levels(setting.samples.bits)]
-
-    def learn(self, result: GateResult) -> None:
-        """A gate's result that another process has found."""
-        self._results.setdefault(result.id, result)
 
     def _budget(self, gate: Gate) -> Fraction:
         """In grey levels; gates of equal budgets keep the policy's order, and ladders go down before others go up."""
@@ -146,8 +161,7 @@ class Evaluation:
             with left_as_found():  # the candidate's code may draw, and set threads
                 if setting.candidate.randomness is not None:
                     torch.manual_seed(key(setting.seed, gate.id, "chance", 0))
-                white_boxes = [self._results[one.id] for one in self.white_boxes(gate.id) if one.id in self._results]
-                return run_gate(gate, setting, shared=self.policy.evidence == "shared", white_boxes=white_boxes)
+                return run_gate(gate, setting, shared=self.policy.evidence == "shared")
         except (EvaluationError, MissingExtra) as error:
             return self._error(gate, str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever stopped it: a candidate may call sys.exit)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from robustcheck.evaluation.checks import as_findings
 from robustcheck.evaluation.found import Found
-from robustcheck.evaluation.health import as_findings
 from robustcheck.evaluation.ledger import Entry
 from robustcheck.evaluation.setting import Setting
 from robustcheck.results import Control, Finding, HealthCheck, Metric, Surrogate
@@ -32,12 +32,17 @@ def findings(
     """All of them, what weighs most first."""
     return (
         *_unsearched(setting, found, blind),
-        *as_findings([check for check in health if not (blind and check.name == "gradients")]),
+        *as_findings([check for check in health if not (blind and _said(check))]),
         *_outdone(success, controls),
         *_poor(surrogates),
         *_of_the_search(found),
         *_of_the_machine(setting),
     )
+
+
+def _said(check: HealthCheck) -> bool:
+    """Whether it says no more than that there was nothing to follow."""
+    return check.name == "gradients" or (check.name, check.outcome) == ("gradient-predicts", "not examined")
 
 
 def _unsearched(setting: Setting, found: Found, blind: set[int]) -> Iterator[Finding]:

@@ -10,11 +10,12 @@ import numpy as np
 from robustcheck.attacks.draws import key
 from robustcheck.data import load_area
 from robustcheck.errors import DataError
+from robustcheck.evaluation.checks import of_gradients, same_answers, with_inherited
 from robustcheck.evaluation.conclusion import Account, Conclusion
 from robustcheck.evaluation.controls import grid_of, seen_unattacked
 from robustcheck.evaluation.curves import budget_curve, query_curve
 from robustcheck.evaluation.found import Found
-from robustcheck.evaluation.health import Examination, compare, same_answers
+from robustcheck.evaluation.health import Examination
 from robustcheck.evaluation.looking import Once
 from robustcheck.evaluation.measurement import Measurement
 from robustcheck.evaluation.outcomes import (
@@ -39,24 +40,17 @@ from robustcheck.results import Cell, Control, Cost, GateResult, HealthCheck
 from robustcheck.threats import Ball, Region, ball_of
 
 
-def run_gate(gate: Gate, setting: Setting, *, shared: bool, white_boxes: Sequence[GateResult] = ()) -> GateResult:
-    """Evaluate a gate.
-
-    Args:
-        gate: what is asked.
-        setting: of whom, and on what.
-        shared: counterexamples of its family are used, and added to.
-        white_boxes: gates whose attacks should have found all that this one's does, as far as they are evaluated.
-    """
+def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
+    """Evaluate a gate. Counterexamples of its family are used, and added to, if evidence is `shared`."""
     if gate.attack is None:
         return _unattacked(gate, setting)
     with full_precision(setting.candidate.device):
         if isinstance(gate.attack, PatchSpec):
             return run_patch_gate(gate, setting)
-        return _searched(gate, setting, white_boxes, shared=shared)
+        return _searched(gate, setting, shared=shared)
 
 
-def _searched(gate: Gate, setting: Setting, white_boxes: Sequence[GateResult], *, shared: bool) -> GateResult:
+def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     surrogates = setting.surrogates(gate.surrogates) if gate.surrogates else ()
     account = Account.open(setting, surrogates)
     ball, goal = ball_for(gate, setting), goal_of(gate, setting)
@@ -103,7 +97,7 @@ def _searched(gate: Gate, setting: Setting, white_boxes: Sequence[GateResult], *
         conclusion, controls=controls, rule="confident" if stopping.by_interval(needed) else known.rule
     )
     searched_for = account.cost(conclusion.queries)
-    health = (*_health(conclusion, search, searched_for), *compare(_names(conclusion), white_boxes))
+    health = _health(conclusion, search, searched_for)
     result = conclusion.result(account.cost(conclusion.queries, searched=searched_for), health)
     judged, attacked = conclusion.judged, set(conclusion.attacked)
     return replace(
@@ -123,26 +117,39 @@ def _chances(search: Search, found: Found) -> np.ndarray | None:
     return most_adverse_chances(search.setting, [*verified, found.trace.chances])
 
 
-def _names(conclusion: Conclusion) -> set[str]:
-    """The samples that are broken, as reports call them."""
-    return {conclusion.setting.samples.names[sample] for sample in conclusion.broken}
-
-
 def _health(conclusion: Conclusion, search: Search, cost: Cost) -> tuple[HealthCheck, ...]:
     """Whether the attack of a white box worked on this candidate. Those who only ask have no gradients to be masked."""
     gate, setting = conclusion.gate, conclusion.setting
-    if gate.knowledge != "white-box" or gate.epsilon is None:
+    if gate.knowledge != "white-box":
         return () if setting.candidate.randomness is None else (same_answers(setting.candidate.randomness),)
-    held = conclusion.held
+
+    def in_turn(samples: Sequence[int]) -> list[int]:
+        names = setting.samples.names
+        return sorted(samples, key=lambda sample: key(setting.seed, f"{gate.entry}/health", names[sample], 0))
+
+    attacked, held = in_turn(conclusion.attacked), in_turn(conclusion.held)
+    if gate.epsilon is None:  # stickers
+        return of_gradients(setting, conclusion.goal, conclusion.found.trace, attacked, conclusion.blind)
     examination = Examination(
         setting=setting,
         found=conclusion.found,
         held=held,
-        blind=len(conclusion.blind),
-        undermined_by=lambda lost: conclusion.judged_with(lost) != conclusion.judged_with(set()),
+        blind=conclusion.blind,
+        undermined_by=lambda lost: conclusion.judged_with(lost) != conclusion.judged_with(frozenset()),
     )
-    in_turn = sorted(held, key=lambda sample: key(setting.seed, f"{gate.id}/health", setting.samples.names[sample], 0))
-    return examination.checks(Probes(search=search, held=in_turn), cost)
+    own = examination.checks(Probes(search=search, attacked=attacked, held=held), cost)
+    return _with_inherited(own, conclusion, search)
+
+
+def _with_inherited(own: tuple[HealthCheck, ...], conclusion: Conclusion, search: Search) -> tuple[HealthCheck, ...]:
+    """What held against a search that stands for this gate's is worth what that search is."""
+    examined, keys = conclusion.setting.examined, [search.key(attack) for attack in search.attacks]
+    if any(sample in conclusion.found.inherited for sample in conclusion.held):
+        for one in keys:
+            own = with_inherited(own, examined.get(one, ()))
+    for one in keys:
+        examined.setdefault(one, own)
+    return own
 
 
 def ball_for(gate: Gate, setting: Setting) -> Ball:

@@ -10,9 +10,9 @@ import torch
 from torch.nn.functional import interpolate
 
 from robustcheck.attacks.draws import Draws
+from robustcheck.evaluation.checks import of_gradients, same_answers
 from robustcheck.evaluation.conclusion import Account, Conclusion
 from robustcheck.evaluation.found import Found
-from robustcheck.evaluation.health import same_answers
 from robustcheck.evaluation.ledger import Entry
 from robustcheck.evaluation.loop import Trace
 from robustcheck.evaluation.outcomes import goal_of, keep_examples, most_adverse
@@ -22,7 +22,7 @@ from robustcheck.evaluation.patch_task import PatchTask
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import Surrogates
 from robustcheck.policy import Gate, PatchSpec
-from robustcheck.results import Control, GateResult
+from robustcheck.results import Control, GateResult, HealthCheck
 
 _GREY = 0.5
 
@@ -67,9 +67,17 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
         intervals=setting.intervals,
         rule=setting.rule,
     )
-    drawn = setting.candidate.randomness
-    health = () if drawn is None else (same_answers(drawn),)
-    return replace(conclusion.result(account.cost(conclusion.queries), health), patch=made.patch)
+    searched_for = account.cost(conclusion.queries)
+    health = _health(conclusion)
+    return replace(conclusion.result(account.cost(conclusion.queries, searched=searched_for), health), patch=made.patch)
+
+
+def _health(conclusion: Conclusion) -> tuple[HealthCheck, ...]:
+    """Whether the gradients that a patch was made with mean anything; controls show the rest."""
+    setting, attacked = conclusion.setting, conclusion.attacked
+    if conclusion.gate.knowledge != "white-box":
+        return () if setting.candidate.randomness is None else (same_answers(setting.candidate.randomness),)
+    return of_gradients(setting, conclusion.goal, conclusion.found.trace, attacked, conclusion.blind)
 
 
 def _trace(task: PatchTask, made: Made, judgement: Judgement) -> Trace:

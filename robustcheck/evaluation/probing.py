@@ -10,23 +10,20 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import prod
 
-from robustcheck.attacks import objective
 from robustcheck.evaluation.evidence import Evidence
 from robustcheck.evaluation.ledger import Ledger
+from robustcheck.evaluation.predicting import FEW, MOST, Prediction
 from robustcheck.evaluation.searching import Search
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.starts import Starts
-from robustcheck.models import WhiteBox
-from robustcheck.models.loading import as_shares, by_shape
+from robustcheck.models import Meter
 from robustcheck.policy import APGDSpec, FMNSpec, NESSpec, NoiseSpec, PGDSpec, SquareSpec
 from robustcheck.policy.attack_specs import AttackSpec
 from robustcheck.results import Cost
 from robustcheck.threats import Ball
 
 OVERHEAD = Fraction(1, 10)  # of what the gate's own searches put through the network
-_FOR_UNBOUNDED, _FOR_LONGER = 0.4, 0.15  # of that, at most; searches without gradients get the rest
-FEW = 3  # samples at least, of which anything is concluded
-_MOST_SHARES = 16  # samples whose gradient is tried
+_FOR_UNBOUNDED, _FOR_LONGER = 0.4, 0.5  # of that, at most; searches without gradients get the rest
 _MOST_PROBED = 20  # samples that a rival is tried on
 _MOST_QUERIES, _LEAST_QUERIES = 200, 20  # of a rival, a sample
 _NOISE = 0.2  # of a rival's queries
@@ -48,7 +45,8 @@ class Turned:
 class Probed:
     """What all probes of a gate found."""
 
-    shares: Sequence[float] = ()  # of what the gradient promises, that a small change along it brought
+    at_images: Sequence[float] = ()  # shares of what the gradient promises, that a small change along it brought
+    in_ball: Sequence[float] = ()  # the same at points of the ball
     change: str = ""  # how small
     without_gradients: Sequence[Turned] = ()
     unbounded: Turned = Turned()
@@ -61,71 +59,59 @@ class Probes:
 
     Args:
         search: the gate's own.
+        attacked: all samples that it was about, in such an order.
         held: samples that held, in the order in which they are probed.
     """
 
     search: Search
+    attacked: Sequence[int]
     held: Sequence[int]
 
     def run(self, cost: Cost, *, more_steps: bool) -> Probed:
         """All that a tenth of this cost allows."""
-        gradients, forward = int(cost.gradient * OVERHEAD), int(cost.forward * OVERHEAD)
-        shares = min(_MOST_SHARES, forward // 2, gradients)  # first: they show most for what they cost
-        if self.search.setting.candidate.randomness is not None:
-            shares = 0  # two answers differ more by chance than by so small a change
+        prediction, meter = Prediction(setting=self.search.setting, goal=self.search.goal), self._meter
+        before = replace(meter)
+
+        def left() -> tuple[int, int]:
+            """Forward passes and gradients."""
+            spent = meter.forward - before.forward, meter.gradient - before.gradient
+            return int(cost.forward * OVERHEAD) - spent[0], int(cost.gradient * OVERHEAD) - spent[1]
+
+        # First, since these show most for what they cost; a few of them whatever they cost.
+        affordable = min(MOST, prediction.cost(*left()))
+        at_images = prediction.at_images(self.attacked, max(FEW, affordable))
+        forward, gradients = left()
+        inside = self.held[: min(MOST // 2, prediction.cost(forward // 2, gradients))]
+        in_ball = prediction.in_ball(inside, self.search.ball, self.search.gate.id) if len(inside) >= FEW else []
+        forward, gradients = left()
         each = _UNBOUNDED_STEPS * _UNBOUNDED_COST
         unbounded = min(_MOST_UNBOUNDED, int(forward * _FOR_UNBOUNDED / each), gradients // 2 // _UNBOUNDED_STEPS)
-        if unbounded < FEW or self._averages:  # what is averaged costs many times as much
+        if unbounded < FEW or self.averages:  # what is averaged costs many times as much
             unbounded = 0
-        longer = int(min(forward * _FOR_LONGER, gradients / 4)) if more_steps else 0
-        levels = self._change * self._maximum
+        longer = int(min(forward * _FOR_LONGER, gradients * _FOR_LONGER)) if more_steps else 0
         return Probed(
-            shares=self._shares(shares),
-            change="one grey level" if round(levels) == 1 else f"{levels:.0f} grey levels",
-            without_gradients=self._without_gradients(int(forward - 2 * shares - unbounded * each - longer)),
+            at_images=at_images,
+            in_ball=in_ball,
+            change=prediction.change,
+            without_gradients=self._without_gradients(int(forward - unbounded * each - longer)),
             unbounded=self._unbounded(unbounded),
             longer=self._longer(longer),
         )
 
     @property
-    def _averages(self) -> bool:
+    def _meter(self) -> Meter:
+        return self.search.setting.candidate.meter
+
+    @property
+    def averages(self) -> bool:
         """Whether a gradient is a mean over many."""
         return self.search.gate.conditions is not None or self.search.setting.candidate.randomness is not None
-
-    @property
-    def _maximum(self) -> int:
-        return self.search.setting.samples.maximum
-
-    @property
-    def _change(self) -> float:
-        """Of a pixel: one level in 255, or one of what is stored; never more than the budget. A share of the range."""
-        ball = self.search.ball
-        most = ball.radius if self.search.gate.norm == "linf" else 1.0
-        return min(most, max(1 / self._maximum, 1 / 255))
-
-    def _shares(self, count: int) -> list[float]:
-        """How much the goal's margin really rises along its gradient, as a share of what the gradient says."""
-        setting, shares = self.search.setting, list[float]()
-        candidate, raised = setting.candidate, objective("margin", self.search.goal)
-        white_box = WhiteBox(candidate, exact=True)
-        for group in by_shape([setting.samples.shape_of(sample) for sample in self.held[:count]]):
-            samples = [self.held[place] for place in group]
-            images, labels = as_shares(setting.samples, samples, candidate.device), setting.labels[samples]
-            labels = labels.to(candidate.device)
-            _, before, gradient = white_box.gradient(images, labels, labels, raised)
-            moved = (images + self._change * gradient.sign()).clamp(0, 1)
-            logits = white_box.scores(labels, moved)
-            after = raised(candidate.head.at_operating_point(logits), labels, labels)
-            promised = ((moved - images) * gradient).flatten(1).sum(dim=1)
-            usable = (promised > 0) & promised.isfinite() & after.isfinite() & before.isfinite()
-            shares += ((after - before)[usable] / promised[usable]).tolist()
-        return shares
 
     def _without_gradients(self, budget: int) -> list[Turned]:
         """Random search and noise, at the gate's own budget."""
         gate = self.search.gate
         count = min(_MOST_PROBED, len(self.held), budget // (_LEAST_QUERIES + _ENDS))
-        if self._averages or count < FEW:
+        if self.averages or count < FEW:
             return []
         queries = min(_MOST_QUERIES, budget // count - _ENDS)
         noise = max(1, int(queries * _NOISE))
@@ -154,7 +140,7 @@ class Probes:
         steps = _LONGER * spec.steps
         count = min(_MOST_LONGER, len(self.held), budget // (steps + 3))
         more = spec.model_copy(update={"steps": steps, "restarts": 1})
-        return self._turned(more, f"{steps} steps", count) if count else Turned()
+        return self._turned(more, f"{steps} steps", count) if count >= FEW else Turned()
 
     def _turned(
         self, spec: AttackSpec, how: str, count: int, *, queries: int | None = None, ball: Ball | None = None

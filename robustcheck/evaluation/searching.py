@@ -72,7 +72,7 @@ class Search:
         """Search counterexamples of samples that were not searched: they go into the ledger, the rest to `found`."""
         setting, attacks, trace = self.setting, self.attacks, found.trace
         for number, attack in enumerate(attacks):
-            stands = setting.ledger.held(self._key(attack), float(self.ball.levels))
+            stands = setting.ledger.held(self.key(attack), float(self.ball.levels))
             # A minimum-norm search of its own is asked for distances, also where a counterexample is known.
             left = samples if attack.minimum_norm and len(attacks) == 1 else self._standing(samples)
             found.through |= {sample: stands[sample] for sample in left if sample in stands}
@@ -118,7 +118,7 @@ class Search:
         known = self.setting.ledger.within(self.family, float(self.ball.levels))
         return [sample for sample in samples if sample not in known]
 
-    def _key(self, attack: GradientAttack | QueryAttack) -> Hashable:
+    def key(self, attack: GradientAttack | QueryAttack) -> Hashable:
         """Under which searches stand for one another: the same attack of the same entry of the policy."""
         return self.family, self.gate.entry, attack.name
 
@@ -131,7 +131,7 @@ class Search:
             levels = float(self.ball.levels)
         else:
             return
-        self.setting.ledger.hold(self._key(attack), levels, {sample: sample in trace.moved for sample in held})
+        self.setting.ledger.hold(self.key(attack), levels, {sample: sample in trace.moved for sample in held})
 
     def _search(
         self,
@@ -292,14 +292,14 @@ class Search:
     def _warm(self, attack: GradientAttack, entering: Sequence[Start]) -> tuple[np.ndarray, torch.Tensor] | None:
         """First restarts begin where the same attack ended at another budget."""
         return self.setting.starts.known(
-            self._key(attack), [sample if restart == 0 else None for sample, restart in entering]
+            self.key(attack), [sample if restart == 0 else None for sample, restart in entering]
         )
 
     def _held(self, attack: GradientAttack, ends: Ends, near: float | None, rows: Rows, images: torch.Tensor) -> None:
         changes, margins = images - rows.clean, rows.nearest.tolist()
         if attack.random_start:
             first = np.flatnonzero(rows.restart == 0)  # later restarts may have other aims
-            self.setting.starts.keep(self._key(attack), rows.sample[first], changes[torch.from_numpy(first)])
+            self.setting.starts.keep(self.key(attack), rows.sample[first], changes[torch.from_numpy(first)])
         if near is not None:
             for row, (sample, restart) in enumerate(zip(rows.sample.tolist(), rows.restart.tolist(), strict=True)):
                 if margins[row] >= -near:
@@ -329,7 +329,7 @@ class Search:
             change = torch.from_numpy(hit.stored.astype(np.float32) - setting.samples.image(hit.sample))
             for attack in self.attacks:
                 if attack.asks == "gradient" and not attack.minimum_norm:
-                    setting.starts.keep(self._key(attack), np.array([hit.sample]), change[None])
+                    setting.starts.keep(self.key(attack), np.array([hit.sample]), change[None])
 
 
 def _keep_nearest(nearest: dict[int, Hit], hit: Hit) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,8 @@ from robustcheck.evaluation.surrogates import LoadedSurrogate
 from robustcheck.evaluation.verdicts import Rule
 from robustcheck.models import Candidate
 from robustcheck.policy import SurrogatesEntry
+from robustcheck.results import HealthCheck
+from robustcheck.threats import Goal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,8 @@ class Setting:
     evidence: Evidence
     progress: Callable[[int, int], None]  # samples done, of
     surrogates: Callable[[SurrogatesEntry], Sequence[LoadedSurrogate]]  # of an attack, loaded or trained once
+    predicted: dict[Goal, dict[int, float | None]] = field(default_factory=dict)  # see `predicting`
+    examined: dict[Hashable, tuple[HealthCheck, ...]] = field(default_factory=dict)  # health of searches, by their key
     train_split: Callable[[], Samples]  # of the data, loaded once
     folder: Path  # the policy's, from which its paths start
 

@@ -7,18 +7,24 @@ under a lock; the others wait and read. Families are independent and run side by
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from filelock import FileLock
 
 from robustcheck.evaluation.evaluation import Evaluation
-from robustcheck.results import Answer
+from robustcheck.results import Answer, GateResult
 
 
-def answer(evaluation: Evaluation, gate_id: str, *, selected: Sequence[str]) -> Answer:
+def answer(
+    evaluation: Evaluation,
+    gate_id: str,
+    *,
+    selected: Sequence[str],
+    elsewhere: Callable[[str], GateResult] | None = None,
+) -> Answer:
     """A gate's result, evaluated in this process, with what it was measured on."""
-    gate = evaluation.gate(gate_id, selected=selected)
+    gate = evaluation.gate(gate_id, selected=selected, elsewhere=elsewhere)
     return Answer(gate=gate, model=evaluation.model, data=evaluation.data, environment=evaluation.environment)
 
 
@@ -28,13 +34,16 @@ def shared_answer(evaluation: Evaluation, gate_id: str, *, selected: Sequence[st
     files = {name: folder / f"answer-{index}.json" for index, name in enumerate(order)}
     family = [gate.id for gate in evaluation.family(gate_id)]
     folder.mkdir(exist_ok=True)
-    for other in {gate.id for name in family for gate in evaluation.white_boxes(name)} & set(selected):
-        evaluation.learn(shared_answer(evaluation, other, selected=selected, folder=folder).gate)
+
+    def elsewhere(other: str) -> GateResult:
+        """Of a gate whose adversary knows less, which waits for none of those that know more: there is no circle."""
+        return shared_answer(evaluation, other, selected=selected, folder=folder).gate
+
     with FileLock(folder / f"family-{order.index(family[0])}.lock"):
         if not files[gate_id].exists():
             for name in family:
                 if name in selected or name == gate_id:
-                    _write(files[name], answer(evaluation, name, selected=selected))
+                    _write(files[name], answer(evaluation, name, selected=selected, elsewhere=elsewhere))
     return Answer.from_builtins(json.loads(files[gate_id].read_bytes()))
 
 

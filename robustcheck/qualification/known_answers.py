@@ -7,6 +7,8 @@ from typing import Literal
 
 from robustcheck.qualification.images import robust_share
 
+ATTACK, NO_GRADIENT, NOTHING_TO_FOLLOW = "the attack", "no gradient", "nothing to follow"
+
 LEVELS = 8  # the budget at which masked candidates are asked to hold
 REQUIRED = 0.55  # accuracy: a little more than is left at LEVELS, which turn half of the images
 
@@ -23,6 +25,7 @@ class Known:
     format: Literal["safetensors", "onnx"] = "safetensors"
     output: Literal["logits", "probabilities"] = "logits"
     images: Literal["images", "far_images"] = "images"
+    caught_by: str = ""  # what keeps it from passing, if it hides its gradients: a check that is broken, or `ATTACK`
     draws: bool = False  # and must be said to
 
 
@@ -45,7 +48,9 @@ def true_accuracy(gate: str) -> float:
     return robust_share(BUDGETS.get(gate, LEVELS))
 
 
-def _masked(name: str, what: str, network: str, *, draws: bool = False, output: str = "logits") -> Known:
+def _masked(
+    name: str, what: str, network: str, caught_by: str, *, draws: bool = False, output: str = "logits"
+) -> Known:
     return Known(
         name=name,
         what=what,
@@ -53,6 +58,7 @@ def _masked(name: str, what: str, network: str, *, draws: bool = False, output: 
         gates={"pgd": REQUIRED},
         answer="no pass",
         output="probabilities" if output == "probabilities" else "logits",
+        caught_by=caught_by,
         draws=draws,
     )
 
@@ -81,12 +87,14 @@ KNOWN: tuple[Known, ...] = (
         gates=dict.fromkeys(("fgsm", "pgd", "square"), REQUIRED),
         answer="accuracy",
     ),
-    _masked("quantised input", "pixels are rounded to nine levels first", "Quantised"),
-    _masked("thermometer code", "pixels become codes of the thresholds that they pass", "Thermometer"),
-    _masked("saturated softmax", "probabilities are 0 or 1", "SaturatedSoftmax", output="probabilities"),
-    _masked("saturated sigmoid", "a sigmoid in the middle is 0 or 1", "SaturatedSigmoid"),
-    _masked("noise", "every pixel gets noise that is drawn in each call", "Noisy", draws=True),
-    _masked("random transformation", "each image is scaled and brightened by chance", "RandomlyShifted", draws=True),
-    _masked("shattered gradient", "a ripple too fast to be followed lies on every pixel", "Shattered"),
-    _masked("k-winners-take-all", "which features decide changes with the image", "WinnersTakeAll"),
+    _masked("quantised input", "pixels are rounded to nine levels first", "Quantised", NOTHING_TO_FOLLOW),
+    _masked("thermometer code", "pixels become codes of the thresholds that they pass", "Thermometer", NO_GRADIENT),
+    _masked("saturated softmax", "probabilities are 0 or 1", "SaturatedSoftmax", ATTACK, output="probabilities"),
+    _masked("saturated sigmoid", "a sigmoid in the middle is 0 or 1", "SaturatedSigmoid", NOTHING_TO_FOLLOW),
+    _masked("noise", "every pixel gets noise that is drawn in each call", "Noisy", ATTACK, draws=True),
+    _masked(
+        "random transformation", "images are scaled and brightened by chance", "RandomlyShifted", ATTACK, draws=True
+    ),
+    _masked("shattered gradient", "a ripple too fast to follow lies on every pixel", "Shattered", "gradient-predicts"),
+    _masked("k-winners-take-all", "which features decide depends on the image", "WinnersTakeAll", "gradient-predicts"),
 )

@@ -17,7 +17,15 @@ from robustcheck.evaluation.run import run
 from robustcheck.policy import load_policy
 from robustcheck.qualification import candidates
 from robustcheck.qualification.images import SIDE, template
-from robustcheck.qualification.known_answers import GATES, KNOWN, Known, true_accuracy
+from robustcheck.qualification.known_answers import (
+    ATTACK,
+    GATES,
+    KNOWN,
+    NO_GRADIENT,
+    NOTHING_TO_FOLLOW,
+    Known,
+    true_accuracy,
+)
 from robustcheck.results import AuditReport, GateResult
 from robustcheck.results.qualification import KnownAnswer, Qualification
 
@@ -68,17 +76,21 @@ def _answer(known: Known, gate: GateResult, report: AuditReport) -> KnownAnswer:
         agrees = accuracy is not None and true <= accuracy <= true + slack and not accused
         expected = f"{true:.3f} to {true + slack:.3f}" if near else f"{true:.3f}"
         return _known(known, gate, expected, found, ", ".join(accused), agrees=agrees)
-    caught = _caught(gate, broken, warned)
-    agrees = gate.verdict in ("fail", "error") and (not known.draws or "same-answers" in warned)
+    caught = _caught(gate, broken)
+    agrees = known.caught_by in caught and (not known.draws or "same-answers" in warned)
     expected = "no pass, drawing seen" if known.draws else "no pass"
-    return _known(known, gate, expected, found, caught, agrees=agrees)
+    return _known(known, gate, expected, found, ", ".join([*caught, *warned]), agrees=agrees)
 
 
-def _caught(gate: GateResult, broken: list[str], warned: list[str]) -> str:
-    """What keeps a masked candidate from passing."""
+def _caught(gate: GateResult, broken: list[str]) -> list[str]:
+    """What keeps a masked candidate from passing; nothing, if something else went wrong."""
+    error = gate.error or ""
     if gate.verdict == "fail":
-        return ", ".join(["the attack", *warned])
-    return ", ".join([*broken, *warned]) or "no gradients"
+        return [ATTACK]
+    if gate.verdict != "error":
+        return []
+    said = {NOTHING_TO_FOLLOW: "the attack had nothing to follow", NO_GRADIENT: "it has no gradient"}
+    return [*(name for name, words in said.items() if words in error), *broken]
 
 
 def _known(known: Known, gate: GateResult, expected: str, found: str, caught: str, *, agrees: bool) -> KnownAnswer:

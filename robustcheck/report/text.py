@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from robustcheck.results import Cost, GateResult, Metric, Requirement, Status, Threat
+from robustcheck.words import plural as plural
 
 # Controls but tab and newline, line separators, bidirectional controls, surrogates, and what XML calls noncharacters.
 _UNSHOWABLE = re.compile(
@@ -69,11 +70,6 @@ def visible(text: str) -> str:
 def one_line(text: str) -> str:
     """The text made visible, on one line."""
     return " ".join(visible(text).split())
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 gate`, `2 gates`, `1,234 gates`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def number(value: float | None, digits: int = 3) -> str:

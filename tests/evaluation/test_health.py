@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from building import brightness_gates, brightness_project
+from building import brightness_gates, brightness_policy, brightness_project, even_images
 from chest import POLICIES, gates_on_xrays
 from masks import masked_gates
 
@@ -116,29 +116,107 @@ def test_too_few_steps(tmp_path, xrays):
     assert found.verdict == "error"
 
 
-def test_an_attack_with_gradients_that_one_without_outdoes(tmp_path):
-    brightness_project(tmp_path)
-    gates = """
-  - {id: square, attack: square, epsilon: 8/255, queries: 200, require: {accuracy: 0}}
+SHORT = """
   - id: pgd
     attack: {name: pgd, steps: 2, step_size: 1/2550, random_start: false}
     epsilon: 8/255
     require: {accuracy: 0.5}
 """
-    square, pgd = brightness_gates(tmp_path, gates)
-    assert pgd.verdict == "pass"
-    assert square.verdict == "error"
-    assert "8 of the 10 samples that held in pgd" in square.error or "that held in pgd" in square.error
-    assert {check.name: check.outcome for check in square.health} == {"white-box-is-stronger": "broken"}
+SQUARE = "  - {id: square, attack: square, epsilon: 8/255, queries: 200, require: {accuracy: 0}}\n"
 
 
-def test_who_asks_is_compared_whichever_gate_comes_first(tmp_path):
+@pytest.mark.parametrize("gates", [SHORT + SQUARE, SQUARE + SHORT], ids=["before", "after"])
+def test_an_attack_with_gradients_that_one_without_outdoes_passes_nothing(gates, tmp_path):
     brightness_project(tmp_path)
-    square = "  - {id: square, attack: square, epsilon: 8/255, queries: 200, require: {accuracy: 0}}\n"
-    pgd = "  - {id: pgd, attack: {name: pgd, steps: 10}, epsilon: 8/255, require: {accuracy: 0}}\n"
-    first, second = brightness_gates(tmp_path, square + pgd), brightness_gates(tmp_path, pgd + square)
-    assert first[0].health == second[1].health
-    assert [check.outcome for check in first[0].health] == ["sound"]
+    found = {gate.id: gate for gate in brightness_gates(tmp_path, gates)}
+    assert (found["square"].verdict, found["square"].health) == ("pass", ())
+    assert found["pgd"].verdict == "error"
+    (check,) = [check for check in found["pgd"].health if check.name == "as-strong-as-others"]
+    assert (check.outcome, check.evidence) == ("broken", "square turned 6 of 8 samples that held in this gate")
+    assert "turned what this one left" in found["pgd"].error
+
+
+def test_what_failed_waits_for_nobody(tmp_path):
+    brightness_project(tmp_path)
+    (tmp_path / "policy.yaml").write_text(
+        brightness_policy(SHORT.replace("0.5}", "1}").replace("steps: 2", "steps: 60") + SQUARE)
+    )
+    evaluation = Evaluation(load_policy(tmp_path / "policy.yaml"))
+    assert evaluation.gate("pgd").verdict == "fail"
+    assert set(evaluation._results) == {"pgd"}
+
+
+def test_gates_that_were_not_selected_are_not_run_for_a_comparison(tmp_path):
+    brightness_project(tmp_path)
+    (tmp_path / "policy.yaml").write_text(brightness_policy(SHORT + SQUARE))
+    evaluation = Evaluation(load_policy(tmp_path / "policy.yaml"))
+    assert evaluation.gate("pgd", selected=["pgd"]).verdict == "pass"
+
+
+def test_a_single_step_is_weak_by_design(tmp_path):
+    brightness_project(tmp_path)
+    short = SHORT.replace("steps: 2", "steps: 1")
+    pgd = next(gate for gate in brightness_gates(tmp_path, short + SQUARE) if gate.id == "pgd")
+    assert pgd.verdict == "pass"
+    assert [check.outcome for check in pgd.health if check.name == "as-strong-as-others"] == ["suspect"]
+
+
+def test_only_samples_that_both_looked_at_are_compared(tmp_path):
+    brightness_project(tmp_path)
+    even_images(tmp_path, [130] * 100, [1] * 100)
+    square, pgd = brightness_gates(
+        tmp_path, SQUARE.replace("accuracy: 0}", "accuracy: 0.5}") + SHORT, extra="decision: {stop: early}"
+    )
+    (check,) = [check for check in pgd.health if check.name == "as-strong-as-others"]
+    seen = min(square.stopped.needed, pgd.stopped.needed)
+    assert seen < 100
+    assert check.evidence == f"square turned {seen} of {seen} samples that held in this gate"
+    assert pgd.verdict == "error"
+
+
+def test_several_steps_do_what_one_step_does_where_evidence_is_not_shared(tmp_path):
+    brightness_project(tmp_path)
+    fgsm = "  - {id: fgsm, attack: fgsm, epsilon: 8/255, require: {accuracy: 0}}\n"
+    for evidence, verdict in (("isolated", "error"), ("shared", "fail")):
+        gates = brightness_gates(tmp_path, fgsm + SHORT, extra=f"evidence: {evidence}")
+        assert {gate.id: gate.verdict for gate in gates} == {"fgsm": "pass", "pgd": verdict}
+
+
+# --- what is inherited -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.xrays
+@pytest.mark.parametrize("attack", ["{name: pgd, steps: 10}, ladder: descending", "{name: fmn, steps: 10}"])
+def test_who_inherits_from_a_search_inherits_its_health(attack, tmp_path, xrays):
+    gates = f"- {{id: gate, attack: {attack}, epsilon: [2/255, 4/255], require: {{accuracy: 0.3}}}}"
+    for gate in masked_gates(tmp_path, xrays, "Shattered", gates):
+        assert gate.verdict == "error", gate.id
+        assert "gradient-predicts" in _suspected(gate)
+
+
+# --- patches and small gates -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.xrays
+def test_patches_follow_gradients_too(tmp_path, xrays):
+    patch = "- {id: patch, attack: {name: patch, steps: 5, train: samples}, size: 10%, require: {accuracy: 0.3}}"
+    (gate,) = masked_gates(tmp_path, xrays, "Shattered", patch.replace(", train: samples", ""), samples=20)
+    assert (gate.verdict, _suspected(gate)) == ("error", {"gradient-predicts"})
+
+
+@pytest.mark.xrays
+@pytest.mark.parametrize("extra", ["", "decision: {stop: early}"])
+def test_a_few_samples_are_examined_however_small_the_gate_is(extra, tmp_path, xrays):
+    fgsm = "- {id: fgsm, attack: fgsm, epsilon: 2/255, require: {accuracy: 0.3}}"
+    (gate,) = masked_gates(tmp_path, xrays, "Shattered", fgsm, samples=24, extra=extra)
+    assert (gate.verdict, _suspected(gate)) == ("error", {"gradient-predicts"})
+
+
+@pytest.mark.xrays
+def test_noise_on_the_scores_hides_no_mask(tmp_path, xrays):
+    (gate,) = masked_gates(tmp_path, xrays, "ShatteredAndNoisy", PGD, samples=16)
+    assert gate.verdict == "error"
+    assert _suspected(gate) == {"gradient-predicts", "same-answers"}
 
 
 # --- nobody is accused who did nothing -------------------------------------------------------------------------------
@@ -215,7 +293,7 @@ gates:
 def test_health_costs_a_tenth_at_most(attack, tmp_path, xrays, monkeypatch):
     gate = [{"id": "gate", "attack": attack, "epsilon": "2/255"}]
     examined = gates_on_xrays(tmp_path, xrays, "hardened", gate, samples=300)["gate"]
-    monkeypatch.setattr(probing.Probes, "run", lambda *_, **__: probing.Probed())
+    monkeypatch.setattr(probing.Probes, "run", lambda *_, **__: probing.Probed(at_images=[1, 1, 1]))
     plain = gates_on_xrays(tmp_path, xrays, "hardened", gate, samples=300)["gate"]
     cost = examined.cost
     assert 0 < cost.health_forward <= cost.forward / 10
@@ -236,8 +314,6 @@ def test_what_probes_find_is_in_no_ledger_and_no_file(tmp_path):
 def test_health_is_strict_unless_the_policy_says_otherwise(tmp_path: Path):
     brightness_project(tmp_path)
     (tmp_path / "policy.yaml").write_text("")
-    from building import brightness_policy
-
     gates = "  - {id: clean, require: {accuracy: 0}}\n"
     for extra, health in (("", "strict"), ("health: warn", "warn")):
         (tmp_path / "policy.yaml").write_text(brightness_policy(gates, extra=extra))

@@ -1,0 +1,109 @@
+"""Whether the candidate's gradient tells what a small change does: the sharpest check of health, and the cheapest.
+
+Of a change of one grey level along the gradient's sign the gradient promises a rise of the goal's margin. On networks
+that can be attacked by their gradients about that comes; where gradients are shattered, nothing does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from robustcheck.attacks import objective
+from robustcheck.attacks.draws import Draws, key
+from robustcheck.evaluation.setting import Setting
+from robustcheck.models import WhiteBox
+from robustcheck.models.loading import as_shares, by_shape
+from robustcheck.threats import Ball, Goal
+
+FEW, MOST = 3, 16  # samples at least, of which anything is concluded, and that are tried
+COST = 2  # forward passes each, of which one has a gradient
+_STEP = 1 / 255  # of the full range, or one grey level where that is more
+_LEVELS_IF_DRAWN = 4  # so that more than chance is promised
+_GRADIENTS, _CALLS = 8, 20  # of a candidate that draws: of which means are taken
+_CERTAIN = 4.0  # standard errors of the means that a promised rise has to be
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """Of one goal."""
+
+    setting: Setting
+    goal: Goal
+
+    @property
+    def change(self) -> str:
+        """How much every pixel is changed."""
+        levels = self._step * self.setting.samples.maximum
+        return "one grey level" if round(levels) == 1 else f"{levels:.0f} grey levels"
+
+    @property
+    def draws(self) -> bool:
+        """Whether means over calls are compared."""
+        return self.setting.candidate.randomness is not None
+
+    def cost(self, forward: int, gradient: int) -> int:
+        """How many samples so many passes are enough for."""
+        if self.draws:
+            return min(forward // (_GRADIENTS + 2 * _CALLS), gradient // _GRADIENTS)
+        return min(forward // COST, gradient)
+
+    def at_images(self, samples: Sequence[int], count: int) -> list[float]:
+        """Shares of what was promised that came, at clean images.
+
+        Gates of one policy share them: each sample is tried once.
+
+        Args:
+            samples: that may be tried, in this order.
+            count: how many of them are to be, with those that others have tried.
+        """
+        known = self.setting.predicted.setdefault(self.goal, {})
+        new = [sample for sample in samples if sample not in known][: max(0, count - len(known))]
+        known.update(zip(new, self._shares(new, None, ""), strict=True))
+        return [share for share in known.values() if share is not None]
+
+    def in_ball(self, samples: Sequence[int], ball: Ball, gate: str) -> list[float]:
+        """The same at a random point of a ball around each sample, where searches are on their way."""
+        return [share for share in self._shares(samples, ball, gate) if share is not None]
+
+    @property
+    def _step(self) -> float:
+        levels = _LEVELS_IF_DRAWN if self.draws else 1
+        return levels * max(_STEP, 1 / self.setting.samples.maximum)
+
+    def _shares(self, samples: Sequence[int], ball: Ball | None, gate: str) -> list[float | None]:
+        """In the samples' order; None where nothing is promised, or no more than chance is."""
+        setting, found = self.setting, dict[int, float | None]()
+        for group in by_shape([setting.samples.shape_of(sample) for sample in samples]):
+            numbers = [samples[place] for place in group]
+            images = as_shares(setting.samples, numbers, setting.candidate.device)
+            if ball is not None:
+                keys = [key(setting.seed, f"{gate}/predicting", setting.samples.names[number], 0) for number in numbers]
+                images = ball.sample(images, Draws.of(keys, images.device).uniform(images.shape[1:]))
+            found.update(zip(numbers, self._of(images, setting.labels[numbers].to(images.device)), strict=True))
+        return [found[sample] for sample in samples]
+
+    def _of(self, images: torch.Tensor, labels: torch.Tensor) -> list[float | None]:
+        """Of images (N, C, H, W) of true readings (N,)."""
+        candidate, raised = self.setting.candidate, objective("margin", self.goal)
+        # The artefact's own, unless searches look at what goes into its last softmax, where its own gradient is zero.
+        white_box = WhiteBox(candidate, exact=candidate.reads_alike)
+        told = [white_box.gradient(images, labels, labels, raised) for _ in range(_GRADIENTS if self.draws else 1)]
+        gradient = torch.stack([one[2] for one in told]).mean(dim=0)
+        moved = (images + self._step * gradient.sign()).clamp(0, 1)
+
+        def margins(asked: torch.Tensor) -> torch.Tensor:
+            logits = (white_box.scores(labels, asked) for _ in range(_CALLS if self.draws else 1))
+            return torch.stack([raised(candidate.head.at_operating_point(one), labels, labels) for one in logits])
+
+        before, after = margins(images) if self.draws else told[0][1][None], margins(moved)
+        promised = ((moved - images) * gradient).flatten(1).sum(dim=1)
+        rise = after.mean(dim=0) - before.mean(dim=0)
+        usable = (promised > 0) & promised.isfinite() & rise.isfinite()
+        if self.draws:
+            error = ((before.var(dim=0) + after.var(dim=0)) / _CALLS).sqrt()
+            usable &= promised > _CERTAIN * error
+        shares = rise / promised
+        return [share if there else None for share, there in zip(shares.tolist(), usable.tolist(), strict=True)]
