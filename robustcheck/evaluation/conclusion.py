@@ -124,7 +124,10 @@ class Conclusion:
             slices=measurement.slices(),
             requirements=requirements,
             cost=cost,
-            findings=findings(setting, self.found, blind, stand_ins, metrics["attack_success"], self.controls, health),
+            findings=(
+                *findings(setting, self.found, blind, stand_ins, metrics["attack_success"], self.controls, health),
+                *measurement.findings(gate.bounds),
+            ),
             health=health,
             samples=tuple(every[sample] for sample in self.judged.tolist()),
             surrogates=stand_ins,

@@ -202,6 +202,7 @@ def _unattacked(gate: Gate, setting: Setting) -> GateResult:
         metrics=metrics,
         slices=measurement.slices(),
         requirements=requirements,
+        findings=measurement.findings(gate.bounds),
         samples=outcomes(gate, setting, {}, scores),
         error=undefined(gate, metrics) if verdict == "error" else None,
     )

@@ -10,9 +10,10 @@ import numpy as np
 from robustcheck.evaluation.intervals import Intervals
 from robustcheck.evaluation.metrics import Measure, Readings, of_all, of_controls
 from robustcheck.evaluation.setting import Setting
-from robustcheck.evaluation.slices import Findings, Subgroups, findings, required, slices, subgroups
+from robustcheck.evaluation.slices import Findings, Subgroups, findings, left_out, required, slices, subgroups
 from robustcheck.policy import Bound
-from robustcheck.results import Control, Metric, Slice
+from robustcheck.results import Control, Finding, Metric, Slice
+from robustcheck.words import listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,3 +76,12 @@ class Measurement:
     def slices(self) -> tuple[Slice, ...]:
         """On each part."""
         return slices(self.by_subgroup, self.by_finding, self.intervals)
+
+    def findings(self, bounds: Sequence[Bound]) -> tuple[Finding, ...]:
+        """What the worst that bounds ask for is not about."""
+        found = list[Finding]()
+        for bound in bounds:
+            if names := left_out(bound, self.by_subgroup, self.by_finding, self.intervals):
+                message = f"{bound.metric} is not about {listed(names)}: {bound.of[1]} is undefined on their samples"
+                found.append(Finding(code="part-not-measured", severity="warning", message=message))
+        return tuple(found)

@@ -102,12 +102,28 @@ def slices(by_subgroup: Subgroups, by_finding: Findings, intervals: Intervals) -
 def required(bound: Bound, by_subgroup: Subgroups, by_finding: Findings, intervals: Intervals) -> Metric:
     """What a bound asks of parts of the samples."""
     about, plain = bound.of
-    if about == WORST_SUBGROUP:
-        return _worst({f"{column}={value}": part for (column, value), part in by_subgroup.items()}, plain, intervals)
-    if about == WORST_FINDING:
-        return _worst(by_finding, plain, intervals)
+    if parts := _parts(bound, by_subgroup, by_finding):
+        return _worst(parts, plain, intervals)
     part = by_finding[about].metrics
     return replace(part[plain](intervals), slice=about) if plain in part else _undefined(intervals)
+
+
+def left_out(bound: Bound, by_subgroup: Subgroups, by_finding: Findings, intervals: Intervals) -> list[str]:
+    """Parts that the worst of a bound is not about, since its metric is undefined on their samples."""
+    plain = bound.of[1]
+    return [
+        name
+        for name, part in _parts(bound, by_subgroup, by_finding).items()
+        if plain not in part.metrics or part.metrics[plain](intervals).value is None
+    ]
+
+
+def _parts(bound: Bound, by_subgroup: Subgroups, by_finding: Findings) -> Mapping[str, Part]:
+    """Those that a bound is about the worst of, by name; none for another bound."""
+    about = bound.of[0]
+    if about == WORST_SUBGROUP:
+        return {f"{column}={value}": part for (column, value), part in by_subgroup.items()}
+    return by_finding if about == WORST_FINDING else {}
 
 
 def _worst(parts: Mapping[str, Part], plain: str, intervals: Intervals) -> Metric:

@@ -148,6 +148,8 @@ def test_a_subgroup_without_positives_has_no_sensitivity(tmp_path):
     assert {part.name: part.metrics["sensitivity"].value for part in gate.slices}["X"] is None
     assert gate.metrics["worst_subgroup.sensitivity"].slice == "sex=M"
     assert gate.verdict == "pass"
+    (finding,) = [finding for finding in gate.findings if finding.code == "part-not-measured"]
+    assert "worst_subgroup.sensitivity is not about sex=X" in finding.message
 
 
 # --- predictive values -----------------------------------------------------------------------------------------------
