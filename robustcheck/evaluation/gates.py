@@ -14,7 +14,7 @@ from robustcheck.evaluation.conclusion import Account, Conclusion
 from robustcheck.evaluation.controls import grid_of, seen_unattacked
 from robustcheck.evaluation.curves import budget_curve, query_curve
 from robustcheck.evaluation.found import Found
-from robustcheck.evaluation.health import Examination, compare, same_answers
+from robustcheck.evaluation.health import Examination, compare, examined, same_answers
 from robustcheck.evaluation.looking import Once
 from robustcheck.evaluation.measurement import Measurement
 from robustcheck.evaluation.outcomes import (
@@ -129,9 +129,9 @@ def _names(conclusion: Conclusion) -> set[str]:
 
 
 def _health(conclusion: Conclusion, search: Search, cost: Cost) -> tuple[HealthCheck, ...]:
-    """Whether the attack of a white box worked on this candidate. Those who only ask have no gradients to be masked."""
+    """Whether the attack of a white box worked on this candidate."""
     gate, setting = conclusion.gate, conclusion.setting
-    if gate.knowledge != "white-box" or gate.epsilon is None:
+    if not examined(gate):
         return () if setting.candidate.randomness is None else (same_answers(setting.candidate.randomness),)
     held = conclusion.held
     examination = Examination(

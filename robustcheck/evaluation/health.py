@@ -156,6 +156,11 @@ class Examination:
         return probe.turned > 0 and self.undermined_by(set(self.held[:lost]))
 
 
+def examined(gate: Gate) -> bool:
+    """Whether a gate's attack is examined: those who only ask have no gradients to be masked."""
+    return gate.knowledge == "white-box" and gate.epsilon is not None
+
+
 def same_answers(difference: float | None) -> HealthCheck:
     """Whether a candidate answers the same question alike; else how far two answers were apart."""
     if difference is None:
