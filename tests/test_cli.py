@@ -175,8 +175,8 @@ def test_a_plan_for_programs(tmp_path):
     assert plan["schema"] == "robustcheck/plan/1"
     assert (plan["margin"], plan["power"], plan["too_few"]) == (0.1, 0.8, ["clean", "pgd"])
     assert set(plan) == {
-        "schema", "name", "margin", "power", "rule", "confidence", "interval", "samples", "device", "loading", "gates",
-        "steps", "seconds", "too_few",
+        "schema", "name", "margin", "power", "rule", "confidence", "interval", "samples", "groups", "device", "loading",
+        "gates", "steps", "seconds", "too_few",
     }  # fmt: skip
     clean, pgd = plan["gates"]
     assert set(pgd) == {
@@ -186,8 +186,8 @@ def test_a_plan_for_programs(tmp_path):
     assert (pgd["attack"], pgd["budget"], pgd["attacked"], pgd["gradient"]) == ("pgd", "1/255", 10, 50)
     (required,) = pgd["requirements"]
     assert set(required) == {
-        "metric", "bound", "supposed", "needed", "about", "never", "samples", "enough", "power", "low", "high",
-        "clean", "notes",
+        "metric", "bound", "supposed", "needed", "about", "never", "samples", "groups", "worth", "slice", "among",
+        "enough", "power", "low", "high", "clean", "notes",
     }  # fmt: skip
     assert (required["bound"], required["samples"], required["enough"]) == (">= 0.7", 10, False)
     assert required["supposed"] == pytest.approx(0.8)

@@ -165,7 +165,7 @@ class Evaluation:
         except (EvaluationError, MissingExtra) as error:
             return self._error(gate, str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever stopped it: a candidate may call sys.exit)
-            return self._error(gate, _unexpected(error))
+            return self._error(gate, unexpected(error))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a time limit, say: it is told, and does not strike the gate's relatives again
@@ -193,7 +193,7 @@ class Evaluation:
         except (EvaluationError, MissingExtra) as error:
             return _Failure(message=str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 (as above)
-            return _Failure(message=_unexpected(error))
+            return _Failure(message=unexpected(error))
 
     def _load(self) -> Setting:
         policy = self.policy
@@ -287,7 +287,8 @@ class _Failure:
     message: str
 
 
-def _unexpected(error: BaseException) -> str:
+def unexpected(error: BaseException) -> str:
+    """What is said of an error that nobody foresaw: all of it."""
     if is_out_of_memory(error):
         return f"memory ran out outside the network; give a smaller model.batch_size: {last_line(error)}"
     trace = "".join(traceback.format_exception(error))

@@ -11,16 +11,19 @@ from dataclasses import dataclass, replace
 from math import sqrt
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import logit, ndtri
 
 from robustcheck.evaluation.intervals import Intervals
 from robustcheck.evaluation.power import always_met, never_met
+from robustcheck.evaluation.predictive import Predictive
 from robustcheck.evaluation.verdicts import Rule
 from robustcheck.policy import Bound
 from robustcheck.results import Metric
 
-NO_RATES = frozenset({"balanced_accuracy", "auroc", "excess_success", "ppv", "npv"})
+PREDICTIVE = frozenset({"ppv", "npv"})
+NO_RATES = PREDICTIVE | {"balanced_accuracy", "auroc", "excess_success"}
 MOST = 1_000_000  # samples that are asked about
+_NEAR = 0.25  # of the margin: how far an expected metric may be from what is supposed
 _APART = 12.0  # standard deviations, at most, between the scores of two labels
 
 
@@ -32,6 +35,7 @@ class Kinds:
     positives: int
     groups: tuple[int, ...]  # sizes of those whose rates `balanced_accuracy` is the mean of
     prevalence: float | None = None  # that predictive values are about
+    clean: tuple[float, float] | None = None  # sensitivity and specificity unattacked, where there is a prevalence
 
     def of(self, samples: int) -> Kinds:
         """So many of them, in the same shares; one of each at least."""
@@ -45,14 +49,16 @@ class Kinds:
 
 
 def expected(metric: str, value: float, kinds: Kinds, intervals: Intervals) -> Metric:
-    """A metric of these samples if it has this value, 0 to 1; undefined where they do not define it.
+    """A plain metric of these samples if it has this value, 0 to 1; undefined where they do not define it.
 
-    For `excess_success`, the attack and its control are as uncertain as they can be with that difference; for
-    predictive values, sensitivity and specificity are equal.
+    For `excess_success`, the attack and its control are as uncertain as they can be with that difference; what
+    predictive values suppose is said at `predictive`.
     """
-    if metric in ("ppv", "npv"):
-        return _predictive(metric, value, kinds, intervals)
+    if metric in PREDICTIVE:
+        return predictive(metric, value, kinds).expected(kinds.positives, kinds.samples - kinds.positives, intervals)
     if metric == "balanced_accuracy":
+        if not all(kinds.groups):
+            return intervals.mean((), samples=kinds.samples)
         return intervals.mean([_hits(value, size) for size in kinds.groups], samples=kinds.samples)
     if metric == "excess_success":
         control = (1 - value) / 2
@@ -70,24 +76,30 @@ def about(bound: Bound, true: float, kinds: Kinds, *, power: float, rule: Rule, 
     The measured value may miss the true one by as many standard errors as the power asks for, and what is left of the
     margin has to hold the expected interval's reach toward the bound (`confident`).
     """
-    negative = bound.metric == "excess_success"  # it can be
+    plain = bound.of[1]
+    negative = plain == "excess_success"  # it can be
     if (always_met(bound) and not (negative and bound.at_least)) or (
         true == bound.value and not never_met(bound, rule)
     ):
         return 1
-    if never_met(bound, rule) or expected(bound.metric, true, kinds, intervals).value is None:
+    if never_met(bound, rule) or expected(plain, true, kinds, intervals).value is None:
         return None
     errors = float(ndtri(power))
+    scale = logit if plain in PREDICTIVE and 0 < true < 1 else float  # on which the normal law is close
+    margin = abs(scale(true) - scale(bound.value))
+    measured = rule == "confident" or plain == "auroc"  # whether the expected interval is used
 
     def narrow(samples: int) -> bool:
         some = kinds.of(samples)
-        found = expected(bound.metric, true, some, intervals)
+        found = expected(plain, true, some, intervals)
         assert found.value is not None
         assert found.low is not None
         assert found.high is not None
-        reach = found.value - found.low if bound.at_least else found.high - found.value
-        missed = errors * _error(bound.metric, true, some, reach, intervals)
-        return missed + (reach if rule == "confident" else 0.0) <= abs(true - bound.value)
+        if measured and abs(scale(found.value) - scale(true)) > _NEAR * margin:
+            return False  # of so few, hits and scores can only have other values, and those at the ends are surer
+        reach = abs(scale(found.value) - scale(found.low if bound.at_least else found.high))
+        missed = errors * _error(plain, true, some, reach, intervals)
+        return missed + (reach if rule == "confident" else 0.0) <= margin
 
     enough = 2
     while not narrow(enough):
@@ -101,21 +113,19 @@ def about(bound: Bound, true: float, kinds: Kinds, *, power: float, rule: Rule, 
     return enough
 
 
-def _predictive(metric: str, value: float, kinds: Kinds, intervals: Intervals) -> Metric:
-    """What equal rates make of a prevalence, the rates being those that give this value."""
+def predictive(metric: str, value: float, kinds: Kinds) -> Predictive:
+    """What is supposed of a predictive value."""
     assert kinds.prevalence is not None
-    prior = kinds.prevalence if metric == "ppv" else 1 - kinds.prevalence
-    # r prior / (r prior + (1 - r) (1 - prior)) = value
-    rate = value * (1 - prior) / (value * (1 - prior) + (1 - value) * prior) if 0 < value < 1 else value
-    sensitivity, specificity = (
-        intervals.rate(_hits(rate, size)) for size in (kinds.positives, kinds.samples - kinds.positives)
-    )
-    combine = intervals.ppv if metric == "ppv" else intervals.npv
-    return combine(sensitivity, specificity, kinds.prevalence)
+    return Predictive(metric=metric, value=value, prevalence=kinds.prevalence, clean=kinds.clean)
 
 
 def _error(metric: str, value: float, kinds: Kinds, reach: float, intervals: Intervals) -> float:
-    """Standard error: of rates that are measured apart from each other; of an area, what its interval is made of."""
+    """Standard error: of rates that are measured apart from each other; of an area, what its interval is made of.
+
+    Of predictive values it is that of their logit.
+    """
+    if metric in PREDICTIVE:
+        return predictive(metric, value, kinds).error(kinds.positives, kinds.samples - kinds.positives)
     if metric == "balanced_accuracy":
         return sqrt(value * (1 - value) * sum(1 / group for group in kinds.groups)) / len(kinds.groups)
     if metric == "excess_success":

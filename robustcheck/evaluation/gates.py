@@ -118,7 +118,7 @@ def _chances(search: Search, found: Found) -> np.ndarray | None:
 
 
 def _health(conclusion: Conclusion, search: Search, cost: Cost) -> tuple[HealthCheck, ...]:
-    """Whether the attack of a white box worked on this candidate. Those who only ask have no gradients to be masked."""
+    """Whether the attack of a white box worked on this candidate."""
     gate, setting = conclusion.gate, conclusion.setting
     if gate.knowledge != "white-box":
         return () if setting.candidate.randomness is None else (same_answers(setting.candidate.randomness),)

@@ -19,6 +19,7 @@ from robustcheck.evaluation.loop import Rise
 from robustcheck.evaluation.predicting import FEW
 from robustcheck.evaluation.probing import Probes, Turned
 from robustcheck.evaluation.setting import Setting
+from robustcheck.policy import Gate
 from robustcheck.results import Cost, HealthCheck, HealthOutcome
 from robustcheck.words import plural
 
@@ -138,3 +139,8 @@ class Examination:
         """Whether the gate would be judged otherwise if of all that held as many were broken as of those probed."""
         lost = ceil(probe.turned / probe.of * len(self.held))
         return probe.turned > 0 and self.undermined_by(set(self.held[:lost]))
+
+
+def examined(gate: Gate) -> bool:
+    """Whether a gate's attack is examined by probes: those who only ask have no gradients to be masked."""
+    return gate.knowledge == "white-box" and gate.epsilon is not None

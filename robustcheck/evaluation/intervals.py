@@ -101,11 +101,11 @@ class Intervals:
         undefined = Metric(value=None, samples=found.samples + spared.samples, confidence=self.confidence)
         if not found.samples or not spared.samples:
             return undefined
-        value = _bayes(_share(found), _share(spared), prior)
+        value = bayes(_share(found), _share(spared), prior)
         if value is None:
             return undefined
         lows, highs = zip(*self._both(found, spared), strict=True)
-        low, high = (_bayes(Fraction(own), Fraction(other), prior) for own, other in (lows, highs))
+        low, high = (bayes(Fraction(own), Fraction(other), prior) for own, other in (lows, highs))
         return replace(
             undefined,
             value=float(value),
@@ -247,7 +247,7 @@ def _share(rate: Metric) -> Fraction:
     return Fraction(rate.successes or 0, rate.samples)
 
 
-def _bayes(found: Fraction, spared: Fraction, prior: Fraction) -> Fraction | None:
+def bayes(found: Fraction, spared: Fraction, prior: Fraction) -> Fraction | None:
     """Share of true alarms: a share `prior` is there, `found` of it is seen, and of the rest all but `spared`."""
     true, false = found * prior, (1 - spared) * (1 - prior)
     return true / (true + false) if true + false else None

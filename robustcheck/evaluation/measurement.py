@@ -10,7 +10,16 @@ import numpy as np
 from robustcheck.evaluation.intervals import Intervals
 from robustcheck.evaluation.metrics import Measure, Readings, of_all, of_controls
 from robustcheck.evaluation.setting import Setting
-from robustcheck.evaluation.slices import Findings, Subgroups, findings, left_out, required, slices, subgroups
+from robustcheck.evaluation.slices import (
+    Findings,
+    Subgroups,
+    columns_of,
+    findings,
+    left_out,
+    required,
+    slices,
+    subgroups,
+)
 from robustcheck.policy import Bound
 from robustcheck.results import Control, Finding, Metric, Slice
 from robustcheck.words import listed
@@ -50,11 +59,10 @@ class Measurement:
         """
         among = judged if among is None else among
         read, worth = readings.at(judged), None if attacked is None else attacked[judged]
-        columns = {name: np.array(values) for name, values in setting.samples.subgroups.items()}
         plain = of_all(read, worth, readings.at(among))
         return cls(
             plain=plain | of_controls(plain["attack_success"], controls) if controls else plain,
-            by_subgroup=subgroups(readings, columns, attacked, judged, among),
+            by_subgroup=subgroups(readings, columns_of(setting.samples), attacked, judged, among),
             by_finding=findings(readings, setting.candidate.head.labels, judged, among),
             intervals=intervals,
         )

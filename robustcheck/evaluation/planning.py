@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from robustcheck.errors import EvaluationError, MissingExtra
-from robustcheck.evaluation.evaluation import Evaluation, Progress
+from robustcheck.evaluation.evaluation import Evaluation, Progress, unexpected
 from robustcheck.evaluation.expectation import MOST as MOST_ABOUT
-from robustcheck.evaluation.expectation import NO_RATES, about, expected
+from robustcheck.evaluation.expectation import NO_RATES, PREDICTIVE, about, predictive
 from robustcheck.evaluation.gates import ball_for
+from robustcheck.evaluation.health import examined
 from robustcheck.evaluation.intervals import Intervals
 from robustcheck.evaluation.measurement import Measurement
 from robustcheck.evaluation.metrics import Readings
-from robustcheck.evaluation.outcomes import goal_of, most_adverse, readings
-from robustcheck.evaluation.parts import part_of
+from robustcheck.evaluation.outcomes import goal_of, most_adverse, most_adverse_chances, readings
+from robustcheck.evaluation.parts import Part, part_of
 from robustcheck.evaluation.patch_task import PatchTask
 from robustcheck.evaluation.power import MOST, Power, never_met, supposed
+from robustcheck.evaluation.probing import OVERHEAD
 from robustcheck.evaluation.searching import Search
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.stepping import Stopwatch
@@ -64,6 +67,7 @@ def plan(policy: Policy, *, margin: float = 0.05, power: float = 0.9, progress: 
         confidence=setting.intervals.confidence,
         interval=setting.intervals.kind,
         samples=len(setting.samples),
+        groups=None if setting.samples.groups is None else len(np.unique(setting.samples.groups)),
         device=str(setting.candidate.device),
         loading=loading,
         gates=gates,
@@ -113,10 +117,16 @@ class _Planner:
             return self._costed(gate, scope, planned)
         except (EvaluationError, MissingExtra) as error:
             return replace(planned, error=str(error), seconds=None)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (as where gates are evaluated)
+            return replace(planned, error=unexpected(error), seconds=None)
 
     def _scope(self, gate: Gate) -> _Scope:
         setting = self.setting
-        every = readings(setting, {}, most_adverse(setting, [], {}))
+        # The area of a finding is measured where images are looked at once, and as they are.
+        seen = gate.attack is None or (setting.candidate.randomness is None and gate.conditions is None)
+        known = seen and not isinstance(gate.attack, PatchSpec)
+        chances = most_adverse_chances(setting, []) if known else None
+        every = readings(setting, {}, most_adverse(setting, [], {}), chances)
         if gate.attack is None:
             return _Scope(every=every, judged=np.arange(len(setting.labels)), attacked=[])
         goal = goal_of(gate, setting)
@@ -138,42 +148,58 @@ class _Planner:
             .metrics([bound])
             .get(bound.metric, _UNDEFINED)
         )
-        part = part_of(bound, self.setting, scope.every, scope.judged, scope.attacked)
+        true, never, by_law = supposed(bound, self.margin), never_met(bound, rule), metric in NO_RATES
+        part = part_of(bound, true, self.setting, scope.every, scope.judged, scope.attacked, intervals)
         intervals = intervals.together(part.among)
-        true, kinds, never = supposed(bound, self.margin), part.kinds, never_met(bound, rule)
-        power, notes = None, list(part.notes)
-        if kinds.prevalence is not None and not never:
-            notes.append("supposed: sensitivity and specificity are equal")
-        if metric in NO_RATES:
-            needed = about(bound, true, kinds, power=self.power, rule=rule, intervals=intervals)
-        else:
+        power, needed = None, None
+        if by_law and part.defined:
+            needed = about(bound, true, part.kinds, power=self.power, rule=rule, intervals=intervals)
+        elif not by_law:
             rate = Power(bound=bound, true=true, rule=rule, intervals=intervals)
             needed = rate.needed(self.power)
             power = float(rate.at(np.array([part.worth]))[0]) if part.worth else None
-        interval = expected(metric, true, kinds if part.worth == kinds.samples else kinds.of(part.worth), intervals)
-        if never:
-            notes.append(f"no number of samples shows {bound.metric} {bound} with confidence")
-        elif not math.isclose(abs(true - bound.value), self.margin):
-            notes.append(f"{true:g} is supposed: no true value is {self.margin:g} from the bound")
-        if interval.value is None:
-            notes.append("undefined on these samples")
-        elif needed is None and not never:
-            notes.append(f"more than {MOST_ABOUT if metric in NO_RATES else MOST:,} samples are needed")
+        interval = part.expected(metric, true, intervals)
         return RequirementPlan(
             metric=bound.metric,
             bound=str(bound),
             supposed=true,
             needed=needed,
-            about=metric in NO_RATES,
+            about=by_law,
             never=never,
-            samples=kinds.samples,
-            enough=needed is not None and interval.value is not None and part.worth >= needed,
+            samples=part.kinds.samples,
+            groups=part.groups,
+            worth=part.worth,
+            slice=part.name,
+            among=part.among,
+            enough=needed is not None and part.defined and part.worth >= needed,
             power=power,
             low=interval.low,
             high=interval.high,
             clean=clean.value,
-            notes=(*notes, *_already(bound, clean, rule)),
+            notes=(*self._notes(bound, true, part, needed), *_already(bound, clean, rule)),
         )
+
+    def _notes(self, bound: Bound, true: float, part: Part, needed: int | None) -> Iterator[str]:
+        """What is to be said of a requirement beside its numbers."""
+        metric, never = bound.of[1], never_met(bound, self.setting.rule)
+        if part.among > 1:
+            how = "least certain" if metric in NO_RATES else "smallest"
+            yield f"of {part.name}, the {how} of {part.among}"
+        if part.left_out:
+            alone = f"of {part.name}, " if part.among == 1 else ""
+            yield f"{alone}without {part.left_out} in which it is undefined"
+        if not part.defined:
+            yield "undefined on these samples"
+        if part.worth == 1 < part.kinds.samples:
+            yield "all of one group, and so worth one sample" if part.groups == 1 else "worth one independent sample"
+        if metric in PREDICTIVE and part.defined and not never:
+            yield predictive(metric, true, part.kinds).note
+        if never:
+            yield f"no number of samples shows {bound.metric} {bound} with confidence"
+        elif not math.isclose(abs(true - bound.value), self.margin):
+            yield f"{true:g} is supposed: no true value is {self.margin:g} from the bound"
+        if part.defined and needed is None and not never:
+            yield f"more than {MOST_ABOUT if metric in NO_RATES else MOST:,} samples are needed"
 
     # --- time ---
 
@@ -188,7 +214,8 @@ class _Planner:
         elif gate.surrogates is not None:
             stand_in = Surrogates([one.candidate for one in setting.surrogates(gate.surrogates)])
         timing = Timing(work=work, bill=bill, attacked=scope.attacked, stand_in=stand_in)
-        return replace(planned, seconds=timing.seconds(self.watch))
+        overhead = float(OVERHEAD) if examined(gate) else 0.0
+        return replace(planned, seconds=(1 + overhead) * timing.seconds(self.watch))
 
     def _search(self, gate: Gate) -> Search:
         setting = self.setting
@@ -201,7 +228,7 @@ def _already(bound: Bound, clean: Metric, rule: Rule) -> tuple[str, ...]:
     if clean.value is None or clean.low is None or not bound.at_least:
         return ()
     if not bound.met_by(clean.value):
-        return (f"the clean {bound.metric} {clean.value:.3f} is below it",)
+        return (f"the clean {bound.of[1]} {clean.value:.3f} is below it",)
     if rule == "confident" and clean.low < bound.value:
-        return (f"the interval of the clean {bound.metric} begins below it, at {clean.low:.3f}",)
+        return (f"the interval of the clean {bound.of[1]} begins below it, at {clean.low:.3f}",)
     return ()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from robustcheck.data import Samples
 from robustcheck.evaluation.intervals import Intervals
 from robustcheck.evaluation.metrics import Measure, Readings, of_all, of_finding
 from robustcheck.policy import Bound
@@ -37,6 +38,25 @@ Findings = Mapping[str, Part]
 _BETTER_LOW = frozenset({"attack_success"})
 
 
+def columns_of(samples: Samples) -> dict[str, np.ndarray]:
+    """Values (N,) of each column of subgroups."""
+    return {name: np.array(values) for name, values in samples.subgroups.items()}
+
+
+def subgroups_of(columns: Mapping[str, np.ndarray], among: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+    """Which of all samples (N,) are of each subgroup: of each column, the values that some samples have, in order.
+
+    Args:
+        columns: values (N,) of all samples.
+        among: numbers of these samples.
+    """
+    return {
+        (column, str(value)): values == value
+        for column, values in columns.items()
+        for value in np.unique(values[among])
+    }
+
+
 def subgroups(
     readings: Readings,
     columns: Mapping[str, np.ndarray],
@@ -44,7 +64,7 @@ def subgroups(
     judged: np.ndarray,
     among: np.ndarray,
 ) -> Subgroups:
-    """Of each value of each column, values in order.
+    """Of each of `subgroups_of`.
 
     Args:
         readings: of all samples (N,).
@@ -59,11 +79,10 @@ def subgroups(
         return of_all(readings.at(members), worth, readings.at(every))
 
     found = dict[tuple[str, str], Part]()
-    for column, values in columns.items():
-        for value in np.unique(values[among]):
-            own, every = (numbers[values[numbers] == value] for numbers in (judged, among))
-            whole = metrics(every, every)
-            found[column, str(value)] = Part(metrics=whole if judged is among else metrics(own, every), among=whole)
+    for name, which in subgroups_of(columns, among).items():
+        own, every = (numbers[which[numbers]] for numbers in (judged, among))
+        whole = metrics(every, every)
+        found[name] = Part(metrics=whole if judged is among else metrics(own, every), among=whole)
     return found
 
 

@@ -9,6 +9,7 @@ the most, and not in the time.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal
 
 from robustcheck.attacks import GradientAttack, QueryAttack
@@ -151,11 +152,16 @@ def _following(attack: GradientAttack, search: Search, looks: Looks) -> Bill:
 
 
 def _asking(attack: QueryAttack, search: Search, looks: Looks) -> Bill:
-    """A search that asks, on one sample: in each turn one image at most is judged, and where each restart ended."""
-    asked, unlimited = attack.queries * attack.restarts, search.gate.queries is None
-    twin = unlimited and search.setting.candidate.network.twin is not None
+    """A search that asks, on one sample: in each turn one image at most is judged, and where each restart ended.
+
+    Where answers are drawn, it is told of counterexamples that are none as often as of others: one a turn is judged.
+    """
+    asked, candidate = attack.queries * attack.restarts, search.setting.candidate
+    twin = search.gate.queries is None and candidate.network.twin is not None
+    judged = 0 if candidate.randomness is None else ceil(attack.queries / attack.block) * attack.restarts
+    seen = judged * looks.judging
     return looks.seen(attack.restarts) + Bill(
-        holding=Work(query=asked), refuted=Work(forward=asked * (looks.most + twin))
+        holding=Work(query=asked, forward=seen), refuted=Work(forward=asked * (looks.most + twin) - seen)
     )
 
 

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from robustcheck.report.cells import Required
 from robustcheck.report.text import level, number, one_line, plural, seconds
 from robustcheck.results.plan import GatePlan, Plan, RequirementPlan
+
+_REQUIRED = 20  # columns: longer names break
 
 
 def plan_tables(plan: Plan) -> RenderableType:
     """What each gate needs and has; a requirement a row."""
-    return Group(*_head(plan), *(part for gate in plan.gates for part in _gate(gate)))
+    return Group(*_head(plan), *(part for gate in plan.gates for part in _gate(gate, grouped=plan.groups is not None)))
 
 
 def plan_line(plan: Plan) -> str:
     """The total, and which gates have too few samples for their rule."""
-    unknown = [gate.id for gate in plan.gates if gate.seconds is None]
-    left_out = f" without {', '.join(map(one_line, unknown))}" if unknown else ""
-    few = f"too few samples for {', '.join(map(one_line, plan.too_few))}" if plan.too_few else "samples enough for all"
-    return f"PLAN: at most about {seconds(plan.seconds)}{left_out}, of which {seconds(plan.loading)} to load; {few}"
+    unknown = [gate.id for gate in plan.gates if gate.seconds is None and gate.error is None]
+    left_out = f" without {_listed(unknown)}" if unknown else ""
+    total = f"at most about {seconds(plan.seconds)}{left_out}, of which {seconds(plan.loading)} to load"
+    enough = "samples enough for all others" if plan.failed else "samples enough for all"
+    parts = [total, f"too few samples for {_listed(plan.too_few)}" if plan.too_few else enough]
+    if plan.failed:
+        parts.append(f"{plural(len(plan.failed), 'gate')} cannot be evaluated: {_listed(plan.failed)}")
+    return f"PLAN: {'; '.join(parts)}"
+
+
+def _listed(gates: Sequence[str]) -> str:
+    return ", ".join(map(one_line, gates))
 
 
 def _head(plan: Plan) -> Iterator[RenderableType]:
@@ -34,13 +45,18 @@ def _head(plan: Plan) -> Iterator[RenderableType]:
         f"bound is met with a power of {level(plan.power)}, by {rule}. Interval: how wide it would be with those that "
         "there are. Times are of no sample breaking: those that do leave early, and gates share what they find."
     )
+    if plan.groups is not None:
+        yield Text(
+            f"The {plural(plan.samples, 'sample')} are of {plural(plan.groups, 'group')}. Worth: as many independent "
+            "ones at least, if those of a group always agree; power and interval are of these."
+        )
     if plan.steps:
         kinds = {one.kind: one for one in plan.steps}  # of several batches the last
         measured = ", ".join(f"{one_line(kind)} {1000 * one.seconds:.3g} ms" for kind, one in kinds.items())
         yield Text(f"Measured on {one_line(plan.device)}, an image: {measured}.")
 
 
-def _gate(gate: GatePlan) -> Iterator[RenderableType]:
+def _gate(gate: GatePlan, *, grouped: bool) -> Iterator[RenderableType]:
     attack = "no attack" if gate.attack is None else one_line(gate.attack)
     if gate.attack is not None:
         attack += f" at {one_line(gate.budget)}" if gate.budget else ""
@@ -54,23 +70,26 @@ def _gate(gate: GatePlan) -> Iterator[RenderableType]:
         yield Text(one_line(note))
     if gate.requirements:
         table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
-        table.add_column("required", overflow="fold", min_width=16)
-        for name in ("needed", "has", "power", "interval", "clean"):
-            table.add_column(name, justify="right", no_wrap=True)
+        required = [Required(one.metric, one.bound) for one in gate.requirements]
+        widest = max(_REQUIRED, *(one.least for one in required))
+        table.add_column("required", width=min(widest, max(8, *(one.most for one in required))))
+        numbers = ("needed", "has", "worth", "power", "interval", "clean")
+        for column in (column for column in numbers if grouped or column != "worth"):
+            table.add_column(column, justify="right", no_wrap=True)
         table.add_column("", overflow="fold")
-        for requirement in gate.requirements:
-            table.add_row(*_row(requirement))
+        for name, requirement in zip(required, gate.requirements, strict=True):
+            table.add_row(name, *_row(requirement, grouped=grouped))
         yield table
 
 
-def _row(one: RequirementPlan) -> list[Text]:
+def _row(one: RequirementPlan, *, grouped: bool) -> list[Text]:
     needed = "never" if one.never else "-" if one.needed is None else f"{'~' if one.about else ''}{one.needed:,}"
     width = "-" if one.low is None or one.high is None else number(one.high - one.low)
     notes = [*(() if one.enough or one.never else ("too few",)), *map(one_line, one.notes)]
     return [
-        Text(f"{one_line(one.metric)} {one_line(one.bound).replace(' ', '')}"),
         Text(needed, style="" if one.enough else "bold yellow"),
         Text(f"{one.samples:,}"),
+        *([Text(f"{one.worth:,}")] if grouped else []),
         Text("-" if one.power is None else number(one.power)),
         Text(width),
         Text("-" if one.clean is None else number(one.clean)),

@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from robustcheck.report.cells import Required
 from robustcheck.report.queries import queries_text, smaller_limits_text, success_text
 from robustcheck.report.text import (
     bound_of,
@@ -288,7 +289,7 @@ def _on_data(report: AuditReport) -> str:
     return f", on {some} samples{synthetic}"
 
 
-def _rows(gate: GateResult) -> Iterator[list[Text]]:
+def _rows(gate: GateResult) -> Iterator[list[RenderableType]]:
     """A row a requirement; what is about the gate as a whole stands in the first."""
     found = counts(gate)
     broken = "-" if gate.attack is None else f"{found['broken']}"
@@ -299,17 +300,14 @@ def _rows(gate: GateResult) -> Iterator[list[Text]]:
     ]
     outcome = [f"{broken}/{found['held']}/{found['wrong']}" if gate.samples else "", f"{gate.cost.seconds:.1f}"]
     verdict = Text(gate.verdict, style=STYLES[gate.verdict])
-    cells = [(_required_cell(item), _measured_cell(gate, item)) for item in gate.requirements]
-    for order, (required, measured) in enumerate(cells or [("", "")]):
+    cells: list[tuple[RenderableType, Text]] = [
+        (Required(item.metric, item.bound), Text(_measured_cell(gate, item))) for item in gate.requirements
+    ]
+    for order, (required, measured) in enumerate(cells or [(Text(), Text())]):
         if order:
-            yield [*map(Text, ["", "", "", required, measured, "", "", ""])]
+            yield [*map(Text, ["", "", ""]), required, measured, *map(Text, ["", "", ""])]
         else:
-            yield [*map(Text, [*about, required, measured, *outcome]), verdict]
-
-
-def _required_cell(requirement: Requirement) -> str:
-    # Without its space the bound stays whole where the terminal is narrow.
-    return f"{one_line(requirement.metric)} {one_line(requirement.bound).replace(' ', '')}"
+            yield [*map(Text, about), required, measured, *map(Text, outcome), verdict]
 
 
 def _measured_cell(gate: GateResult, requirement: Requirement) -> str:

@@ -18,12 +18,16 @@ class RequirementPlan:
     needed: int | None  # samples of its kind; None: no number is enough, or none can be said (`notes` say why)
     about: bool  # `needed` is approximate
     never: bool  # no number of samples is enough
-    samples: int  # of its kind, that there are
-    enough: bool  # as many as are needed
-    power: float | None  # with the samples that there are; None where it is not known exactly
-    low: float | None  # ends of the interval that is to be expected of them; None where the metric is undefined
+    samples: int  # of its kind, that there are; of `slice`, if there is one
+    groups: int | None  # that they are of; None: each is on its own
+    worth: int  # independent samples that they are worth, at least; as many as they are without groups
+    slice: str | None  # the part of the samples that it is about, such as "sex=F"; None: all of them
+    among: int  # parts that have the metric, and have to meet the bound together; of these `slice` says least
+    enough: bool  # they are worth as many as are needed
+    power: float | None  # with what they are worth; None where it is not known exactly
+    low: float | None  # ends of the interval that is to be expected of as many; None where the metric is undefined
     high: float | None
-    clean: float | None  # the metric now, unattacked; None for those that are about an attack
+    clean: float | None  # the metric now, unattacked; None where it is undefined, or about an attack
     notes: tuple[str, ...] = ()
 
 
@@ -38,7 +42,7 @@ class GatePlan:
     requirements: tuple[RequirementPlan, ...] = ()
     forward: int = 0  # samples through the network at most, as a report's `cost` counts them
     gradient: int = 0
-    seconds: float | None = 0.0  # if no sample breaks; None where no step could be measured
+    seconds: float | None = 0.0  # if no sample breaks, with health checks; None where no step could be measured
     notes: tuple[str, ...] = ()
     error: str | None = None  # why it cannot be evaluated
 
@@ -63,6 +67,7 @@ class Plan:
     confidence: float
     interval: str
     samples: int
+    groups: int | None  # that they are of; None: each is on its own
     device: str
     loading: float  # seconds that it took, with what all samples were asked unattacked
     gates: tuple[GatePlan, ...]
@@ -72,6 +77,11 @@ class Plan:
     def seconds(self) -> float:
         """Of all gates whose time is known, and of loading."""
         return self.loading + sum(gate.seconds or 0.0 for gate in self.gates)
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Gates that cannot be evaluated."""
+        return tuple(gate.id for gate in self.gates if gate.error is not None)
 
     @property
     def too_few(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from robustcheck.evaluation.expectation import Kinds, about, expected
+from robustcheck.evaluation.expectation import Kinds, about, expected, predictive
 from robustcheck.evaluation.intervals import Intervals
 from robustcheck.evaluation.power import MOST, Power, supposed
 from robustcheck.policy import Bound
@@ -180,3 +180,70 @@ def test_expected_scores_have_the_area_that_is_supposed(area):
     metric = expected("auroc", area, kinds, Intervals())
     assert metric.value == pytest.approx(area, abs=0.01)
     assert metric.low < area < metric.high
+
+
+# --- predictive values ---
+
+# Metric, bound, prevalence, and positives of 600 samples.
+PREDICTED = [
+    ("ppv", ">= 0.5", 0.1, 300),
+    ("ppv", ">= 0.2", 0.02, 400),
+    ("ppv", ">= 0.9", 0.5, 300),
+    ("ppv", ">= 0.1", 0.01, 40),
+    ("npv", ">= 0.9", 0.5, 60),
+    ("npv", ">= 0.85", 0.1, 300),
+    ("npv", ">= 0.9", 0.3, 400),
+    ("npv", ">= 0.9", 0.1, 150),
+]
+
+
+@pytest.mark.parametrize("rule", ["confident", "estimate"])
+@pytest.mark.parametrize(("metric", "text", "prevalence", "positives"), PREDICTED)
+def test_predictive_values_of_simulated_samples_have_about_the_power(metric, text, prevalence, positives, rule):
+    bound, intervals = bound_of(text, metric), Intervals()
+    kinds = Kinds(samples=600, positives=positives, groups=(), prevalence=prevalence, clean=(0.95, 0.9))
+    true = supposed(bound, 0.05)
+    needed = about(bound, true, kinds, power=0.9, rule=rule, intervals=intervals)
+    sensitivity, specificity = predictive(metric, true, kinds).rates
+    some, random, met = kinds.of(needed), np.random.default_rng(0), []
+    for _ in range(400):
+        found = intervals.rate(random.random(some.positives) < sensitivity)
+        spared = intervals.rate(random.random(some.samples - some.positives) < specificity)
+        one = getattr(intervals, metric)(found, spared, prevalence)
+        decided = one.value is not None and bound.decided_by(one.low, one.high) is True
+        met.append(decided if rule == "confident" else one.value is not None and bound.met_by(one.value))
+    assert 0.84 <= np.mean(met) <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "prevalence"), [("npv", 0.95, 0.02), ("npv", 0.8, 0.15), ("ppv", 0.1, 0.2), ("ppv", 0.6, 0.1)]
+)
+def test_the_supposed_rates_have_the_supposed_value(metric, value, prevalence):
+    kinds = Kinds(samples=400, positives=200, groups=(), prevalence=prevalence, clean=(0.9, 0.8))
+    one = predictive(metric, value, kinds)
+    sensitivity, specificity = one.rates
+    assert 0 <= sensitivity <= 1
+    assert 0 <= specificity <= 1
+    true, false = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
+    if metric == "npv":
+        true, false = specificity * (1 - prevalence), (1 - sensitivity) * prevalence
+    assert true / (true + false) == pytest.approx(value)
+    found = expected(metric, value, kinds, Intervals())
+    assert found.low < value < found.high
+
+
+def test_where_equal_rates_would_be_worse_than_chance_one_stays_as_it_is():
+    kinds = Kinds(samples=400, positives=200, groups=(), prevalence=0.15, clean=(0.9, 0.8))
+    one = predictive("npv", 0.83, kinds)
+    assert one.rates == (pytest.approx(0.0716, abs=1e-3), 0.8)
+    assert "better than chance" in one.note
+    equal = predictive("ppv", 0.6, kinds)
+    assert equal.rates[0] == equal.rates[1] > 0.5
+    assert equal.note == "supposed: sensitivity and specificity 0.895"
+
+
+@pytest.mark.parametrize(("metric", "text", "prevalence"), [("npv", ">= 0.9", 0.02), ("auroc", ">= 0.3", None)])
+def test_a_handful_of_samples_is_never_called_enough(metric, text, prevalence):
+    kinds = Kinds(samples=80, positives=40, groups=(40, 40), prevalence=prevalence, clean=(0.9, 0.9))
+    bound = bound_of(text, metric)
+    assert about(bound, bound.value + 0.05, kinds, power=0.9, rule="confident", intervals=Intervals()) > 80
