@@ -15,7 +15,7 @@ from time import process_time
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv, ndtr, stdtrit
+from scipy.special import betaincinv, ndtr, ndtri, stdtrit
 
 from benchmarks.arguments import positive
 from benchmarks.machine import describe
@@ -57,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(_of_rates(given.gates, confidence, dice, in_full=confidence == 0.95), flush=True)
     print("## Areas under ROC curves at 0.95\n")
     print(_of_areas(given.gates, np.random.default_rng(given.seed)), flush=True)
+    print("## Areas near 1, without patients, at 0.95\n")
+    print(_near_one(given.gates, np.random.default_rng(given.seed)), flush=True)
     print("## What is made of two rates, at 0.95\n")
     print(_of_two(given.gates, np.random.default_rng(given.seed)), flush=True)
     print("## Stopping early at 0.95\n")
@@ -192,7 +194,7 @@ def _of_areas(gates: int, dice: np.random.Generator) -> str:
         group = np.repeat(np.arange(len(sizes)), sizes)
         # A third of the patients are positive, or a third of the images of most.
         for mixed, labels in (("each of one label", group % 3 == 0), ("mixed", np.arange(len(group)) * 7 % 20 < 7)):
-            for shift in (0.0, 1.0, 2.5):
+            for shift in (0.0, 1.0, 2.5, 4.0):
                 for correlation in (0.0, 0.5, 1.0):
                     area = _area(group, labels, shift, correlation)
                     covered, widths = np.zeros(2), np.zeros(2)
@@ -204,7 +206,7 @@ def _of_areas(gates: int, dice: np.random.Generator) -> str:
                             low, high = metric.low or 0.0, 1.0 if metric.high is None else metric.high
                             covered[place] += low <= area <= high
                             widths[place] += high - low
-                    where = (kind, mixed, f"area {area:.2f}", f"correlation {correlation:g}")
+                    where = (kind, mixed, f"area {area:.3f}", f"correlation {correlation:g}")
                     for place, name in enumerate(methods):
                         share, wide = float(covered[place] / gates), float(widths[place] / widths[0])
                         found[name].append(Cell(place=where, correlation=correlation, covered=share, width=wide))
@@ -224,6 +226,47 @@ def _area(group: NDArray[np.int64], labels: NDArray[np.bool_], shift: float, cor
     same = float(positives @ negatives / positives.sum() / negatives.sum())
     own = float(ndtr(shift / sqrt(2 * (1 - correlation)))) if correlation < 1 else 1.0 if shift else 0.5
     return same * own + (1 - same) * float(ndtr(shift / sqrt(2)))
+
+
+def _scores(kind: str, area: float, counts: tuple[int, int], dice: np.random.Generator) -> tuple[Floats, Floats, float]:
+    """Of positives and of negatives, so many, and the area under their ROC curve: about the one that is wanted."""
+    positives, negatives = counts
+    shift = sqrt(2) * float(ndtri(area))
+    if kind == "normal":
+        return dice.normal(size=positives) + shift, dice.normal(size=negatives), area
+    if kind == "exponential":
+        return dice.exponential(size=positives) * area / (1 - area), dice.exponential(size=negatives), area
+    if kind == "rounded normal":
+        edges = np.arange(-12, 14)
+        of, others = np.diff(ndtr(edges - shift)), np.diff(ndtr(edges))
+        true = float(of @ (np.cumsum(others) - others / 2))
+        return np.floor(dice.normal(size=positives) + shift), np.floor(dice.normal(size=negatives)), true
+    if kind == "two values":
+        return (dice.random(positives) < area) * 1.0, (dice.random(negatives) < 1 - area) * 1.0, area
+    if kind == "some as negatives":
+        return (dice.random(positives) < 2 * area - 1) * 1.0, np.zeros(negatives), area
+    return np.where(dice.random(positives) < area, 2.0, -1.0), dice.random(negatives), area  # some below all negatives
+
+
+def _near_one(gates: int, dice: np.random.Generator) -> str:
+    areas = (0.9, 0.97, 0.99, 0.999)
+    rows, lowest = [], 1.0
+    for kind in ("normal", "exponential", "rounded normal", "two values", "some as negatives", "some below all"):
+        for counts in ((10, 10), (30, 30), (200, 200), (10, 200), (200, 10), (30, 1000)):
+            told = []
+            for area in areas:
+                covered, width = 0, 0.0
+                for _ in range(gates):
+                    own, others, true = _scores(kind, area, counts, dice)
+                    metric = Intervals().auroc(np.concatenate([own, others]), np.arange(sum(counts)) < len(own))
+                    low, high = metric.low or 0.0, 1.0 if metric.high is None else metric.high
+                    covered += low - 1e-12 <= true <= high + 1e-12
+                    width += (high - low) / gates
+                lowest = min(lowest, covered / gates)
+                told.append(f"{covered / gates:.3f} ({width:.3f})")
+            rows.append([f"{kind}, {counts[0]:,} and {counts[1]:,}", *told])
+    text = "Coverage, and in brackets the mean width, of positives and negatives whose scores are distributed as told; "
+    return f"{text}the lowest is {lowest:.4f}.\n\n{table(['', *map(str, areas)], rows)}\n"
 
 
 def _of_two(gates: int, dice: np.random.Generator) -> str:

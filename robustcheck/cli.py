@@ -23,7 +23,18 @@ INTERRUPTED = 130
 _POLICY = click.argument("policy", type=click.Path(path_type=Path))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Ends with 130 when it is interrupted, wherever that is: click's own 1 is the code of a failed gate."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that is asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pytest-robustcheck", prog_name="robustcheck")
 def main() -> None:
     """Gate medical image models on adversarial robustness.
@@ -66,11 +77,7 @@ def run(policy: Path, output: Path, *, quiet: bool) -> None:
       4  only inconclusive gates stand between it and a pass
       130  interrupted; the reports hold what was finished
     """
-    loaded = _load(policy)
-    try:
-        report, files = _evaluate(loaded, output, quiet=quiet)
-    except KeyboardInterrupt:  # before the first gate, or while reports were written; click would exit with 1
-        sys.exit(INTERRUPTED)
+    report, files = _evaluate(_load(policy), output, quiet=quiet)
     from robustcheck.report.summary import render, summary_line, summary_table
 
     if not quiet:
@@ -86,7 +93,7 @@ def run(policy: Path, output: Path, *, quiet: bool) -> None:
 def validate(policy: Path) -> None:
     """Print every mistake in POLICY; no model is loaded.
 
-    Exits with 0 if it can be used and with 2 if it cannot.
+    Exits with 0 if it can be used and with 2 if it cannot (130: interrupted).
     """
     loaded = _load(policy)
     click.echo(f"{policy}: {len(loaded.gates)} gate{'s' if len(loaded.gates) != 1 else ''}")
@@ -213,6 +220,7 @@ def qualify(output: Path) -> None:
       0  every known answer came out as it has to
       1  one did not: do not rely on this installation
       2  the report cannot be written
+      130  interrupted
     """
     from robustcheck.errors import ReportError
     from robustcheck.report.qualification import qualification_line, qualification_table, write_qualification
@@ -223,8 +231,6 @@ def qualify(output: Path) -> None:
         click.echo(render(qualification_table(found), width=_table_width(), color=sys.stdout.isatty()), nl=False)
         for file in write_qualification(found, output):
             click.echo(f"  {file}")
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
     except ReportError as error:
         raise _UsageError(str(error)) from None
     click.echo(qualification_line(found))

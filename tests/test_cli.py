@@ -143,12 +143,25 @@ def test_an_output_folder_that_cannot_be(folder):
     assert done.stderr.startswith("cannot write reports to reports/here: ")
 
 
-def test_an_interrupt_is_no_failed_gate(folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        (("run", "policy.yaml"), "robustcheck.cli._evaluate"),
+        (("run", "policy.yaml"), "robustcheck.policy.load_policy"),
+        (("plan", "policy.yaml"), "robustcheck.policy.load_policy"),
+        (("validate", "policy.yaml"), "robustcheck.policy.load_policy"),
+        (("qualify",), "robustcheck.cli._qualify"),
+        (("qualify",), "robustcheck.report.qualification.qualification_table"),
+    ],
+)
+def test_an_interrupt_is_no_failed_gate(folder, monkeypatch, arguments, where):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("robustcheck.cli._evaluate", interrupted)
-    assert command("run", "policy.yaml").exit_code == 130
+    monkeypatch.setattr("robustcheck.cli._qualify", lambda: None)
+    monkeypatch.setattr(where, interrupted)
+    done = command(*arguments)
+    assert (done.exit_code, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_a_plan_is_a_table_and_a_line_and_no_file(tmp_path, monkeypatch):

@@ -6,9 +6,10 @@ integers are told apart as they are written.
 
 from __future__ import annotations
 
+import reprlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,19 +35,34 @@ def texts_of(values: object, count: int, what: str) -> list[str]:
         what: the column, as a message names it.
 
     Raises:
-        DataError: something else, not N of them, or a text that cannot stand in a report.
+        DataError: something else, not N of them, both beside each other, or a text that cannot stand in a report.
     """
+    if isinstance(values, np.ma.MaskedArray):
+        masked = np.flatnonzero(np.ma.getmaskarray(values))
+        where = f": index {masked[0]} has no value" if len(masked) else ""
+        raise DataError(f"{what} is a masked array{where}; one text or integer for each image is needed")
     with parsing(what):
         array: NDArray[Any] = np.asarray(values)
     if array.shape != (count,):  # before it becomes a list: an array of no bytes may claim any length
         raise DataError(f"{what} has the shape {array.shape}; ({count},) is needed: one text or integer for each image")
-    with parsing(what):
-        found = array.tolist()
-    numbers = all(isinstance(value, int) and not isinstance(value, bool) for value in found)
-    if not numbers and not all(isinstance(value, str) for value in found):
-        raise DataError(f"{what} holds {array.dtype}; one text or integer for each image is needed")
-    with parsing(what):  # Python does not write every integer
-        texts = [str(value) for value in found]
+    if hasattr(values, "__array__"):
+        if array.dtype.kind not in "OTUiu":
+            raise DataError(f"{what} holds {array.dtype}; one text or integer for each image is needed")
+        values = array
+    with parsing(what):  # an array made of a list has one type for all of it: of a nan beside texts it makes a text
+        found = list[Any](cast("Iterable[Any]", values))
+    for index, value in enumerate(found):
+        if not isinstance(value, (str, int, np.integer)) or isinstance(value, bool):
+            raise DataError(
+                f"{what} has {reprlib.repr(value)} at index {index}; one text or integer for each image is needed"
+            )
+        if isinstance(value, str) != isinstance(found[0], str):
+            raise DataError(
+                f"{what} has {reprlib.repr(found[0])} at index 0 and {reprlib.repr(value)} at index {index}; give "
+                "texts alone, or integers alone"
+            )
+    with parsing(what):  # Python does not write every integer; of an enumeration its values are told, not its names
+        texts = [str.__str__(value) if isinstance(value, str) else str(int(value)) for value in found]
     for index, text in enumerate(texts):
         if fault := fault_of(text):
             raise DataError(f"{what}: the value at index {index} {fault}")

@@ -210,7 +210,7 @@ class Evaluation:
             group=policy.data.group,
             subgroups=policy.data.subgroups,
         )
-        self._data = samples.info
+        self._data = replace(samples.info, prevalence=policy.data.prevalence)
         candidate, logits = load_candidate(
             policy.model,
             folder=policy.folder,

@@ -25,6 +25,8 @@ from robustcheck.evaluation.clusters import effective, fewest, members
 from robustcheck.evaluation.roc import Area
 from robustcheck.results import Metric
 
+_FEW, _NEAR = 4, 0.15  # areas near 1: pairs amiss, of as many as the smaller class has samples, and their share
+
 Kind = Literal["clopper-pearson", "wilson", "anytime"]
 
 
@@ -151,10 +153,16 @@ class Intervals:
 
         The interval is one on the scale of the logit, with Student's quantile for the smaller class and the larger of
         two variances: DeLong, DeLong, Clarke-Pearson's (1988, Biometrics 44), which covers less than it says where
-        samples are few and the area is near 1, and Hanley, McNeil's (1982, Radiology 143). Where all pairs are ordered
-        alike it is the exact one of as many pairs as share no sample. In groups, the first variance is Obuchowski's
-        (1997, Biometrics 53), and a class is as large as it is if all of its samples in a group always agree. There is
-        no interval that holds at every number of samples (`anytime`).
+        samples are few and the area is near 1, and Hanley, McNeil's (1982, Radiology 143). In groups, the first
+        variance is Obuchowski's (1997, Biometrics 53), and a class is as large as it is if all of its samples in a
+        group always agree.
+
+        Near 1, and near 0, that scale stretches without end, and no variance can be told from what hardly varies. An
+        area A varies no more than the mean of as many independent pairs as the smaller class has samples, A (1 - A) by
+        their number (Birnbaum, Klose 1957, Annals of Mathematical Statistics 28). So Clopper, Pearson's interval of
+        that many has a say: where less than one of them is amiss, the far end is the nearer of both; where less than
+        four are, and the area is near 1, the near end is the nearer to 1. Without groups, no far end is nearer than
+        where all pairs are ordered alike. There is no interval that holds at every number of samples (`anytime`).
 
         Args:
             scores: (N,).
@@ -180,16 +188,26 @@ class Intervals:
             group, sizes = members(groups)
             own, others = group[positive], group[~positive]
             smaller = min(fewest(members(of)[1]) for of in (own, others))
+        exact = replace(self, kind="clopper-pearson").ends(np.array(value * smaller), np.array(smaller))
+        least, most = map(float, exact)
         if not 0 < value < 1:
-            certain = ((1 - self.confidence) / 2) ** (1 / smaller)
-            return (certain if value == 1 else 0.0), (1 - certain if value == 0 else 1.0)
+            return least, most
         if smaller == 1:
             return 0.0, 1.0
         variance = area.variance() if groups is None else area.variance_by(own, others, len(sizes))
         # Of one huge group beside small ones there is less than one degree: the interval is then nearly all there is.
         reach = float(stdtrit(smaller - 1, (1 + self.confidence) / 2)) * sqrt(variance) / (value * (1 - value))
         middle = float(logit(value))
-        return float(expit(middle - reach)), float(expit(middle + reach))
+        low, high = float(expit(middle - reach)), float(expit(middle + reach))
+        # In groups, how much they agree is in the variance: they may be worth more than if all of theirs always did.
+        nearest = ((1 - self.confidence) / 2) ** (1 / smaller) if groups is None else 1.0
+        left = min(value, 1 - value)
+        hardly, few = left * smaller < 1, left * smaller < _FEW and left < _NEAR
+        if value < 0.5:
+            far, near = min(high, most) if hardly else high, min(low, least) if few else low
+            return near, max(far, 1 - nearest)
+        far, near = max(low, least) if hardly else low, max(high, most) if few else high
+        return min(far, nearest), near
 
     def _worth(self, hits: np.ndarray, groups: np.ndarray | None) -> float | None:
         """How many independent samples these (N,) are worth; None: as many as they are."""

@@ -144,8 +144,14 @@ def _of_label(readings: Readings, label: int) -> dict[str, Measure]:
 
     metrics: dict[str, Measure] = {"sensitivity": sensitivity, "specificity": specificity}
     if (prevalence := readings.prevalence_of(label)) is not None:
-        metrics["ppv"] = lambda intervals: intervals.ppv(sensitivity(intervals), specificity(intervals), prevalence)
-        metrics["npv"] = lambda intervals: intervals.npv(sensitivity(intervals), specificity(intervals), prevalence)
+        # A group may have samples of both rates, which cannot be told from how many each has.
+        number = None if readings.groups is None else len(np.unique(readings.groups))
+
+        def of_both(metric: Metric) -> Metric:
+            return replace(metric, groups=number)
+
+        metrics["ppv"] = lambda at: of_both(at.ppv(sensitivity(at), specificity(at), prevalence))
+        metrics["npv"] = lambda at: of_both(at.npv(sensitivity(at), specificity(at), prevalence))
     return metrics
 
 

@@ -36,6 +36,7 @@ NEEDS_CONTROLS = frozenset({"control_success", "excess_success"})
 NEEDS_ATTACK = frozenset({"attack_success"}) | NEEDS_CONTROLS
 
 WITHOUT_EARLY = frozenset({"auroc"})  # there is no interval of it for gates that stop early
+AT_THE_END = NEEDS_CONTROLS  # a gate sees its controls after its last sample, so none of these can stop it before
 
 _NUMBER = r"\d{0,20}\.?\d{1,40}"
 _BOUND = re.compile(rf"(>=|<=)\s*({_NUMBER})", re.ASCII)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from robustcheck.policy import gate_checks, model_checks
-from robustcheck.policy.bounds import WITHOUT_EARLY
+from robustcheck.policy.bounds import AT_THE_END, WITHOUT_EARLY, WORST_FINDING, WORST_SUBGROUP
+from robustcheck.policy.gate_checks import may_stop
 from robustcheck.policy.model_checks import CALLABLE, not_there
 from robustcheck.policy.model_spec import MOST_FINDINGS, ModelSpec
 from robustcheck.policy.sections import Found, entries, is_name, section, stands
@@ -61,6 +62,13 @@ def _labels(data: dict[str, Any], _: Path) -> Found:
             yield ("model", "labels", index), f"found {shown(label)}, which is labels[{first[label]}] already"
     if sound and (wrong := _wrong_count(len(labels), model.get("task"))):
         yield ("model", "labels"), wrong
+    if sound and model.get("task") == "multilabel":
+        for index, label in enumerate(labels):
+            if label in (WORST_SUBGROUP, WORST_FINDING):
+                yield (
+                    ("model", "labels", index),
+                    f"found {shown(label)}, which gates require metrics of under that name; give the finding another",
+                )
     positive = model.get("positive")
     if sound and is_name(positive) and str(positive) not in first:
         yield (
@@ -112,17 +120,26 @@ def _decision(data: dict[str, Any], _: Path) -> Found:
     decision, at = section(data, "decision"), ("decision", "stop")
     if decision.get("stop") == "determined" and decision.get("rule") == "confident":
         yield at, "found determined, which is about the estimate; with rule: confident give early, or leave it out"
-    if decision.get("stop") != "early":
+    stop, endless, late = decision.get("stop"), list[str](), list[str]()
+    if stop not in ("early", "determined"):
         return
     for index, gate in enumerate(entries(data.get("gates"))):
-        require = gate.get("require") if isinstance(gate, dict) else None
-        for metric in require if isinstance(require, dict) else ():
-            if str(metric).rpartition(".")[2] in WITHOUT_EARLY:
-                where = f"gates[{index}].require.{metric}"
-                yield (
-                    at,
-                    f"found early, and {where} has no interval that holds at every number of samples; leave out one",
-                )
+        require = gate.get("require") if isinstance(gate, dict) and may_stop(gate) else None
+        for metric in map(str, require if isinstance(require, dict) else ()):
+            where = f"gates[{index}].require.{metric}"
+            if metric in AT_THE_END:
+                late.append(where)
+            elif stop == "early" and metric.rpartition(".")[2] in WITHOUT_EARLY:
+                endless.append(where)
+    reasons = []
+    if endless:
+        have = "has" if len(endless) == 1 else "have"
+        reasons.append(f"{listed(endless)} {have} no interval that holds at every number of samples")
+    if late:
+        needs = "needs" if len(late) == 1 else "need"
+        reasons.append(f"{listed(late)} {needs} controls, which are seen after the last sample")
+    if reasons:
+        yield at, f"found {stop}, and {', and '.join(reasons)}; leave out {listed(endless + late)}, or {show(at)}"
 
 
 def _data(data: dict[str, Any], folder: Path) -> Found:

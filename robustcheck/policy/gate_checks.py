@@ -52,6 +52,11 @@ def find(data: dict[str, Any], folder: Path) -> Found:
             yield (*at, "id"), f"found {shown(name)}, which gates[{first[name]}] has already; ids are unique"
 
 
+def may_stop(gate: dict[str, Any]) -> bool:
+    """Whether a gate takes samples one after another, so that it may decide before the last one."""
+    return stands("attack", gate, GateSpec) and attack_name(gate) != "patch"
+
+
 def known_bits(data: dict[str, Any]) -> int | None:
     """The stored depth, where the policy's `data` alone tells it."""
     bits, source = data.get("bits"), data.get("source")
@@ -162,12 +167,9 @@ def _requirements(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], *, ha
         yield (*at, "require"), f"is empty: the gate could never fail; name at least one of {', '.join(METRICS)}"
     for metric, values in require.items():
         where = (*at, "require", metric)
-        about, dot, plain = metric.rpartition(".")
-        if dot and (wrong := _wrong_part(about, plain, data)):
+        about, _, plain = metric.rpartition(".")
+        if wrong := _not_measured(metric, gate, data):
             yield where, wrong
-            continue
-        if plain not in METRICS:
-            yield where, f"unknown metric; there are {', '.join(METRICS)}, and {SLICED}{did_you_mean(metric, METRICS)}"
             continue
         if plain in NEEDS_POSITIVE and not has_positive and about in ("", WORST_SUBGROUP):
             yield where, "needs model.positive: which label is disease"
@@ -181,10 +183,29 @@ def _requirements(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], *, ha
         yield from _count(values, "size" if attack_name(gate) == "patch" else "epsilon", gate, where)
 
 
+def _not_measured(metric: str, gate: dict[str, Any], data: dict[str, Any]) -> str | None:
+    """Why there is no such metric, or none in this gate."""
+    about, dot, plain = metric.rpartition(".")
+    if dot and (wrong := _wrong_part(about, plain, data)):
+        return wrong
+    if plain not in METRICS:
+        known = [*METRICS, *(f"{label}.{one}" for label in _findings(data) for one in OF_FINDINGS)]
+        return f"unknown metric; there are {', '.join(METRICS)}, and {SLICED}{did_you_mean(metric, known)}"
+    seen_once = attack_name(gate) not in NO_EPSILON and not stands("conditions", gate, GateSpec)
+    if plain == "auroc" and about not in ("", WORST_SUBGROUP) and not seen_once:
+        return "the ROC area of a finding is measured where images are looked at once and as they are"
+    return None
+
+
+def _findings(data: dict[str, Any]) -> list[str]:
+    """The labels, where several may be present."""
+    model = section(data, "model")
+    return [str(label) for label in entries(model.get("labels"))] if model.get("task") == "multilabel" else []
+
+
 def _wrong_part(about: str, plain: str, data: dict[str, Any]) -> str | None:
     """Why there is no such metric of a part of the samples."""
-    model = section(data, "model")
-    labels = [str(label) for label in entries(model.get("labels"))] if model.get("task") == "multilabel" else []
+    labels = _findings(data)
     if about == WORST_SUBGROUP:
         if "subgroups" not in section(data, "data"):
             return "needs data.subgroups: the columns that say which samples make a subgroup"
@@ -195,7 +216,13 @@ def _wrong_part(about: str, plain: str, data: dict[str, Any]) -> str | None:
         known = OF_FINDINGS
     else:
         there = [WORST_SUBGROUP, *([WORST_FINDING, *labels] if labels else [])]
-        return f"found {shown(about)} before the dot; {listed(there)} can stand there{did_you_mean(about, there)}"
+        first, dot, second = about.partition(".")
+        if dot and first in there:
+            each = f"{first}.{plain}" + (f" or {second}.{plain}" if second in there else "")
+            return f"found {shown(about)} before the last dot, and parts do not combine; give {each}"
+        swapped = f"; did you mean '{plain}.{about}'?" if about in METRICS and plain in there else ""
+        hint = swapped or did_you_mean(about, there)
+        return f"found {shown(about)} before the dot; {listed(there)} can stand there{hint}"
     if plain in known:
         return None
     return f"of {about} there are {', '.join(known)}{did_you_mean(plain, known)}"

@@ -24,6 +24,7 @@ from robustcheck.results import AuditReport, DataInfo, GateResult, ModelInfo, Pa
 
 Facts = tuple[tuple[str, str], ...]
 
+_BROKEN_ATTACKS = {"strict": "make an error of a gate that would pass", "warn": "are reported only"}
 _KNOWLEDGE = {name: words for name, words in KNOWLEDGE.items() if name != "none"}
 
 
@@ -85,10 +86,7 @@ def run_facts(report: AuditReport) -> Facts:
         "Seed": str(report.seed),
         "Decision rule": _decision(report),
         "Evidence between gates": report.evidence,
-        "Attacks that are shown to be broken": {
-            "strict": "make an error of a gate that would pass",
-            "warn": "are reported only",
-        }[report.health],
+        "Attacks that are shown to be broken": _BROKEN_ATTACKS[report.health] if report.health else "",
     }
     return tuple((name, value) for name, value in facts.items() if value)
 
@@ -146,12 +144,19 @@ def data_facts(data: DataInfo) -> Facts:
             f"{column}: {', '.join(f'{value} {count:,}' for value, count in values.items())}"
             for column, values in data.subgroups.items()
         ),
+        "Prevalence": _prevalence(data),
         "Stored depth": plural(data.bits, "bit"),
         "Shape": " × ".join(map(str, data.shape)) + " (channels, height, width)" if data.shape else "images differ",
         "Synthetic": "yes" if data.synthetic else "no",
         "Notes": " ".join(data.notes),
     }
     return tuple((name, value) for name, value in facts.items() if value)
+
+
+def _prevalence(data: DataInfo) -> str:
+    """Where the candidate will be used, which predictive values are about."""
+    shares = data.prevalence or ()
+    return ", ".join(f"{share:.6g}" for share in shares) + (" (of each label, in turn)" if len(shares) > 1 else "")
 
 
 def not_tried(report: AuditReport) -> Iterator[str]:

@@ -105,8 +105,13 @@ def suite_properties(report: AuditReport) -> list[tuple[str, str]]:
             ("data.samples", str(report.data.samples)),
             ("data.synthetic", "yes" if report.data.synthetic else "no"),
         ]
-    found += [("seed", str(report.seed)), ("decision", one_line(report.decision))]
-    found += [("evidence", one_line(report.evidence))]
+        if report.data.group is not None:
+            found += [("data.group", one_line(report.data.group)), ("data.groups", str(report.data.groups))]
+        if report.data.prevalence is not None:
+            found.append(("data.prevalence", ", ".join(map(repr, report.data.prevalence))))
+    found += [("seed", str(report.seed)), ("decision", one_line(report.decision)), ("stop", report.stop)]
+    found.append(("evidence", one_line(report.evidence)))
+    found += [("health", report.health)] if report.health else []
     return found + [(f"environment.{one_line(name)}", one_line(value)) for name, value in report.environment.items()]
 
 

@@ -16,6 +16,7 @@ from robustcheck.report.queries import queries_text, smaller_limits_text, succes
 from robustcheck.report.text import (
     bound_of,
     cost_text,
+    count_of,
     counts,
     counts_text,
     interval,
@@ -34,6 +35,7 @@ from robustcheck.report.text import (
 from robustcheck.results import AuditReport, GateResult, Metric, Outcome, Requirement, Surrogate, Verdict
 
 BROKEN_LISTED = 5
+PARTS_LISTED = 20
 
 STYLES: dict[Verdict, str] = {
     "pass": "bold green",
@@ -119,11 +121,18 @@ def gate_text(gate: GateResult) -> str:
 
 def _slice_lines(gate: GateResult) -> list[str]:
     """A line a part of the samples."""
-    return [
+    lines = [
         f"{one_line(f'{part.column}={part.name}' if part.column else part.name)}: "
-        + ", ".join(f"{name} {number(metric.value)}" for name, metric in part.metrics.items())
-        for part in gate.slices
+        + ", ".join(f"{one_line(name)} {_counted(metric)}" for name, metric in part.metrics.items())
+        for part in gate.slices[:PARTS_LISTED]
     ]
+    more = len(gate.slices) - len(lines)
+    return [*lines, f"… and {more:,} more in report.json"] if more else lines
+
+
+def _counted(metric: Metric) -> str:
+    """`0.333 (3 of 9)`."""
+    return number(metric.value) + ("" if metric.successes is None else f" ({count_of(metric)})")
 
 
 def _control_lines(gate: GateResult) -> list[str]:

@@ -47,6 +47,7 @@ CAPABILITIES = {
     "stickers": "anything inside a mask",
 }
 ORACLES = {"stored": ", each rounded to the stored depth", "float": ", none rounded to the stored depth"}
+_OF_POSITIVE = "the positive label's"
 METRIC_MEANINGS = {
     "accuracy": "share of the samples that are read right, in every label where several may be present",
     "balanced_accuracy": "mean over the labels of the share that is read right",
@@ -54,11 +55,23 @@ METRIC_MEANINGS = {
     "specificity": "share of the negatives that are read as negative",
     "ppv": "share of the positives among those read as positive, at the stated prevalence",
     "npv": "share of the negatives among those read as negative, at the stated prevalence",
-    "auroc": "area under the ROC curve of the positive label's probability",
+    "auroc": f"area under the ROC curve of {_OF_POSITIVE} probability",
     "attack_success": "share of the samples right before the attack that it turned",
     "control_success": "the same of the control that turned most",
     "excess_success": "attack_success less control_success",
 }
+
+
+def meaning_of(name: str) -> str:
+    """What a metric is, and of which part of the samples; nothing if it is not known."""
+    about, _, plain = name.rpartition(".")
+    meaning = METRIC_MEANINGS.get(plain, "")
+    if not about or not meaning:
+        return meaning
+    if about == "worst_subgroup":
+        return f"in the worst subgroup: {meaning}"
+    finding = "the worst finding" if about == "worst_finding" else one_line(about)
+    return f"of {finding}: {meaning.replace(_OF_POSITIVE, 'its')}"
 
 
 def visible(text: str) -> str:
@@ -144,6 +157,11 @@ def support(metric: Metric) -> str:
 def level(confidence: float) -> str:
     """`95 %`."""
     return f"{100 * confidence:.6g} %"
+
+
+def level_of(gate: GateResult) -> str:
+    """Of a gate's intervals."""
+    return level(next((metric.confidence for metric in gate.metrics.values()), 0.95))
 
 
 def metric_text(name: str, metric: Metric) -> str:

@@ -18,14 +18,25 @@ from robustcheck.report.summary import (
     summary_line,
     verdict_sentence,
 )
+from robustcheck.report.tables import (
+    ControlView,
+    GridView,
+    SlicesView,
+    SurrogateView,
+    control_views,
+    grid_view,
+    slices_views,
+    surrogate_view,
+)
 from robustcheck.report.text import (
-    METRIC_MEANINGS,
     budget_text,
     count_of,
     counts,
     counts_text,
     interval,
     level,
+    level_of,
+    meaning_of,
     measured_value,
     moment,
     number,
@@ -33,7 +44,7 @@ from robustcheck.report.text import (
     seconds,
     visible,
 )
-from robustcheck.results import AuditReport, GateResult, Metric, Slice, Surrogate, Verdict
+from robustcheck.results import AuditReport, GateResult, Verdict
 
 EXAMPLES_A_GATE = 6
 EXAMPLES_IN_ALL = 60  # at most half a MB each
@@ -77,43 +88,6 @@ class MetricView:
     count: str
     required: str
     state: str  # of the requirement; "" without one
-
-
-@dataclass(frozen=True, kw_only=True)
-class SurrogateView:
-    """A surrogate and its metrics: accuracy, agreement, turned."""
-
-    surrogate: Surrogate
-    measured: tuple[tuple[str, str, str], ...]  # value, interval, count
-
-
-@dataclass(frozen=True, kw_only=True)
-class ControlView:
-    """The attack, or a control, and the share of the attacked samples that it turned."""
-
-    name: str
-    value: str
-    interval: str
-    count: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class GridView:
-    """Distances by angles: for each cell the attack's share, and that without it."""
-
-    angles: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]  # a distance, and its cells
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlicesView:
-    """Parts of the samples: a row each, a column a metric."""
-
-    title: str
-    metrics: tuple[str, ...]
-    rows: tuple[
-        tuple[str, str, tuple[tuple[str, str], ...]], ...
-    ]  # a part, its size; value and interval of each metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +203,7 @@ def _gate(gate: GateResult, anchor: str, pictures: Gallery, patch: str | None) -
     return GateView(
         anchor=anchor,
         gate=gate,
-        level=level(next((metric.confidence for metric in gate.metrics.values()), 0.95)),
+        level=level_of(gate),
         attack=gate.attack or "no attack",
         budget=budget_text(gate.threat) if gate.threat else "",
         sentence=verdict_sentence(gate),
@@ -239,12 +213,12 @@ def _gate(gate: GateResult, anchor: str, pictures: Gallery, patch: str | None) -
         requirements=_requirements(gate),
         metrics=_metrics(gate),
         facts=gate_facts(gate),
-        surrogates=tuple(_surrogate(surrogate) for surrogate in gate.surrogates),
-        controls=tuple(_controls(gate)),
+        surrogates=tuple(surrogate_view(surrogate) for surrogate in gate.surrogates),
+        controls=tuple(control_views(gate)),
         patch=patch,
         patch_facts=patch_facts(gate.patch) if gate.patch else (),
-        grid=_grid(gate),
-        slices=tuple(_slices(gate)),
+        grid=grid_view(gate),
+        slices=tuple(slices_views(gate)),
         examples=tuple(_example(example) for example in pictures.examples),
         examples_note=_examples_note(gate, pictures),
     )
@@ -268,7 +242,7 @@ def _metrics(gate: GateResult) -> tuple[MetricView, ...]:
     return tuple(
         MetricView(
             name=name,
-            meaning=METRIC_MEANINGS.get(name.rpartition(".")[2], ""),
+            meaning=meaning_of(name),
             value=measured_value(required[name], metric) if name in required else number(metric.value),
             interval=interval(metric) or "not computed",
             count=count_of(metric),
@@ -277,60 +251,6 @@ def _metrics(gate: GateResult) -> tuple[MetricView, ...]:
         )
         for name, metric in gate.metrics.items()
     )
-
-
-def _surrogate(surrogate: Surrogate) -> SurrogateView:
-    metrics = (surrogate.accuracy, surrogate.agreement, surrogate.turned)
-    measured = tuple((number(metric.value), interval(metric), count_of(metric)) for metric in metrics)
-    return SurrogateView(surrogate=surrogate, measured=measured)
-
-
-def _controls(gate: GateResult) -> Iterator[ControlView]:
-    """The attack and its controls, side by side."""
-    success = gate.metrics.get("attack_success")
-    if not gate.controls or success is None:
-        return
-    attack = "the patch" if gate.threat and gate.threat.capability == "patch" else "the attack"
-    for name, metric in [(attack, success), *((one.name, one.success) for one in gate.controls)]:
-        yield ControlView(
-            name=name, value=number(metric.value), interval=interval(metric) or "not computed", count=count_of(metric)
-        )
-
-
-def _grid(gate: GateResult) -> GridView | None:
-    """A row a distance and a column an angle."""
-    if not gate.cells:
-        return None
-    cells = {(cell.distance, cell.angle): cell for cell in gate.cells}
-    distances, angles = (list(dict.fromkeys(axis)) for axis in zip(*cells, strict=True))
-
-    def shares(distance: float, angle: float) -> tuple[str, str]:
-        cell = cells.get((distance, angle))
-        return (number(cell.success.value), number(cell.control.value)) if cell else ("", "")
-
-    return GridView(
-        angles=tuple(f"{angle:g}°" for angle in angles),
-        rows=tuple((f"{distance:g}", tuple(shares(distance, angle) for angle in angles)) for distance in distances),
-    )
-
-
-def _slices(gate: GateResult) -> Iterator[SlicesView]:
-    """Findings, then subgroups column by column."""
-    kinds = dict.fromkeys((part.kind, part.column) for part in gate.slices)
-    for kind, column in kinds:
-        parts = [part for part in gate.slices if (part.kind, part.column) == (kind, column)]
-        names = tuple(dict.fromkeys(name for part in parts for name in part.metrics))
-        rows = ((part.name, _size(part), tuple(_cells(part.metrics.get(name)) for name in names)) for part in parts)
-        title = "By finding" if kind == "finding" else f"By {column}"
-        yield SlicesView(title=title, metrics=names, rows=tuple(rows))
-
-
-def _size(part: Slice) -> str:
-    return plural(max((metric.samples for metric in part.metrics.values()), default=0), "sample")
-
-
-def _cells(metric: Metric | None) -> tuple[str, str]:
-    return ("", "") if metric is None else (number(metric.value), interval(metric))
 
 
 def _example(example: Example) -> ExampleView:

@@ -69,6 +69,7 @@ class DataInfo:
     group: str | None = None  # the column that says which samples belong together
     groups: int | None = None  # how many groups the samples are of
     subgroups: dict[str, dict[str, int]] = field(default_factory=dict)  # column, value, and how many samples have it
+    prevalence: tuple[float, ...] | None = None  # of positives, or of each label, that predictive values are about
     notes: tuple[str, ...] = ()
 
 
@@ -89,7 +90,9 @@ class AuditReport:
     stop: Literal["never", "early", "determined"] = "never"  # when gates may decide before all samples were looked at
     inconclusive: Literal["fail", "allow"] = "fail"  # what a gate that its interval does not decide means for the build
     evidence: str = "shared"
-    health: Literal["strict", "warn"] = "strict"  # what an attack that is shown to be broken makes of its gate's pass
+    health: Literal["strict", "warn"] | None = (
+        None  # what a broken attack makes of its gate's pass; None: none examined
+    )
     started: str = ""  # ISO 8601, UTC
     seconds: float = 0.0
     interrupted: bool = False

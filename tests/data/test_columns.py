@@ -78,7 +78,16 @@ def test_of_a_manifest(manifest, load):
     check_six(load("data.csv", **COLUMNS))
 
 
-@pytest.mark.parametrize("group", [SIX, "np.array([7, 2, 7, 5, 2, 7])", "np.array(list('abacba'), dtype=object)"])
+@pytest.mark.parametrize(
+    "group",
+    [
+        SIX,
+        tuple(SIX),
+        "np.array([7, 2, 7, 5, 2, 7])",
+        "list(np.array([7, 2, 7, 5, 2, 7]))",
+        "np.array(list('abacba'), dtype=object)",
+    ],
+)
 def test_of_a_callable(module, load, group):
     module(f", {{'patient_id': {group}, 'sex': {SEX}, 'unused': object()}}")
     check_six(load("scans_with_columns:images", **COLUMNS))
@@ -326,7 +335,28 @@ def test_a_subgroup_has_fifty_values_and_a_group_as_many_as_it_likes(manifest, l
             ": its column 'sex' has the shape (1,); (6,) is needed: one text or integer for each image",
         ),
         (", {'sex': None}", ": its column 'sex' has the shape (); (6,) is needed: one text or integer for each image"),
-        (", {'sex': ['F', None] * 3}", ": its column 'sex' holds object; one text or integer for each image is needed"),
+        (", {'sex': np.zeros(6)}", ": its column 'sex' holds float64; one text or integer for each image is needed"),
+        *(
+            (f", {{'sex': {given}}}", f": its column 'sex' has {found}; one text or integer for each image is needed")
+            for given, found in {
+                "['F', None] * 3": "None at index 1",
+                "np.array(['F', None] * 3, object)": "None at index 1",
+                "['F', 'M', float('nan')] * 2": "nan at index 2",
+                "[7, 1.5] * 3": "1.5 at index 1",
+                "['F', True] * 3": "True at index 1",
+                "[1, True] * 3": "True at index 1",
+                "('F', b'M') * 3": "b'M' at index 1",
+            }.items()
+        ),
+        (
+            ", {'sex': ['F', 'F', 1] * 2}",
+            ": its column 'sex' has 'F' at index 0 and 1 at index 2; give texts alone, or integers alone",
+        ),
+        (
+            ", {'sex': np.ma.masked_equal([1, 2, 3] * 2, 2)}",
+            ": its column 'sex' is a masked array: index 1 has no value; one text or integer for each image is needed",
+        ),
+        (", {'sex': np.ma.array([1, 2, 3] * 2)}", ": its column 'sex' is a masked array; one text or integer for each"),
         (", {'sex': [10**5000] * 6}", ": its column 'sex': it cannot be read: ValueError: Exceeds the limit"),
         (", {}, {}", " returned tuple; a pair (images, labels) is needed, or (images, labels, columns)"),
     ],
@@ -345,4 +375,5 @@ def test_reports_from_before_there_were_columns_are_read():
     )
     data = adapter().validate_json(old).data
     assert isinstance(data, DataInfo)
-    assert (data.group, data.groups, data.subgroups) == (None, None, {})
+    assert (data.group, data.groups, data.subgroups, data.prevalence) == (None, None, {}, None)
+    assert adapter().validate_json(old).health is None

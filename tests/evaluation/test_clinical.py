@@ -87,13 +87,35 @@ def test_controls_are_by_patient(tmp_path):
     assert gate.metrics["control_success"].groups == len(ROWS)
 
 
-def test_early_decisions_take_patients_as_whole(tmp_path):
-    _project(tmp_path, images=4)
+def test_early_decisions_take_more_images_where_they_are_of_few_patients(tmp_path):
+    """Images are in a random order, so that one patient's lie apart."""
+    _project(tmp_path, images=8)
     decision = "{rule: confident, stop: early}"
-    (gate,) = _run(tmp_path, ", group: patient", require="accuracy: 0.05", decision=decision).gates
-    accuracy = gate.metrics["accuracy"]
-    assert gate.stopped.needed == accuracy.samples
-    assert accuracy.effective <= accuracy.groups or accuracy.effective < accuracy.samples
+    alone, grouped = (
+        _run(tmp_path, data, require="accuracy: 0.3", decision=decision).gates[0] for data in ("", ", group: patient")
+    )
+    assert alone.verdict == grouped.verdict == "pass"
+    assert alone.stopped.needed < grouped.stopped.needed
+    assert grouped.metrics["accuracy"].effective < alone.stopped.needed + 1 < grouped.metrics["accuracy"].samples
+
+
+def test_predictive_values_count_the_patients_of_both_rates(tmp_path):
+    _project(tmp_path, images=2)
+    text = (tmp_path / "patients.csv").read_text()
+    (tmp_path / "patients.csv").write_text(text.replace(",p3,", ",p0,"))  # has dark and bright images
+    (gate,) = _run(tmp_path, ", group: patient, prevalence: 0.1, subgroups: sex", require="ppv: 0").gates
+    metrics = gate.metrics
+    assert metrics["sensitivity"].groups + metrics["specificity"].groups == len(ROWS)
+    assert metrics["ppv"].groups == metrics["npv"].groups == metrics["accuracy"].groups == len(ROWS) - 1
+    assert {part.name: part.metrics["ppv"].groups for part in gate.slices} == {"F": 9, "M": 6}
+    (alone,) = _run(tmp_path, ", prevalence: 0.1").gates
+    assert alone.metrics["ppv"].groups is None
+
+
+def test_the_prevalence_is_reported(tmp_path):
+    _project(tmp_path)
+    assert _run(tmp_path, ", prevalence: 0.1").data.prevalence == (0.1,)
+    assert _run(tmp_path).data.prevalence is None
 
 
 # --- by subgroup -----------------------------------------------------------------------------------------------------
@@ -101,7 +123,7 @@ def test_early_decisions_take_patients_as_whole(tmp_path):
 
 def test_each_subgroup_is_measured(tmp_path):
     _project(tmp_path)
-    (gate,) = _run(tmp_path, ", subgroups: [sex, patient]".replace(", patient", "")).gates
+    (gate,) = _run(tmp_path, ", subgroups: [sex]").gates
     found = {(part.column, part.name): part.metrics for part in gate.slices}
     assert list(found) == [("sex", "F"), ("sex", "M")]
     assert found["sex", "F"]["accuracy"].value == 0.8

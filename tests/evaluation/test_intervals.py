@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import numpy as np
 import pytest
 from building import LEVELS, brightness_policy, brightness_project
@@ -14,7 +12,6 @@ from scipy.stats import beta, binom, binomtest, chi2
 from robustcheck import load_policy, run
 from robustcheck.evaluation.clusters import effective, fewest
 from robustcheck.evaluation.intervals import Intervals
-from robustcheck.evaluation.roc import Area, _exponential
 from robustcheck.evaluation.verdicts import judge, require
 from robustcheck.policy import Bound
 from robustcheck.results import Metric, overall
@@ -58,31 +55,6 @@ def test_means_and_differences_cover_at_or_above_their_level(truth, samples):
             assert metric.low <= metric.value <= metric.high
             covered[place] += metric.low <= true + 1e-12 and true - 1e-12 <= metric.high
     assert (covered / 2000 >= 0.95).all()
-
-
-@pytest.mark.parametrize("positives", [8, 40, 200])
-@pytest.mark.parametrize("shift", [0.0, 1.0, 2.5])
-def test_the_interval_of_the_roc_area_covers_it(positives, shift):
-    """Scores of two normal distributions so far apart; the area is known."""
-    from scipy.stats import norm
-
-    dice, covered, area = np.random.default_rng(1), 0, norm.cdf(shift / 2**0.5)
-    labels = np.arange(3 * positives) < positives
-    for _ in range(1000):
-        metric = Intervals().auroc(dice.normal(size=3 * positives) + shift * labels, labels)
-        assert 0 <= metric.low <= metric.value <= metric.high <= 1
-        covered += metric.low <= area <= metric.high
-    assert covered / 1000 >= 0.94  # of 1,000 simulations
-
-
-def test_perfect_order_is_no_certainty():
-    metric = Intervals().auroc(np.arange(6.0), np.arange(6) >= 3)
-    assert metric.value == metric.high == 1
-    assert metric.low == pytest.approx(0.025 ** (1 / 3))
-    reverse = Intervals().auroc(-np.arange(6.0), np.arange(6) >= 3)
-    assert (reverse.low, reverse.high) == (0, pytest.approx(1 - 0.025 ** (1 / 3)))
-    ties = Intervals().auroc(np.zeros(6), np.arange(6) >= 3)
-    assert (ties.value, ties.low, ties.high) == (0.5, pytest.approx(0, abs=0.2), pytest.approx(1, abs=0.2))
 
 
 PATIENTS = {
@@ -184,42 +156,6 @@ def test_a_mean_by_patient_counts_each_patient_once():
     )
     assert (mean.groups, mean.value, mean.samples) == (3, pytest.approx(5 / 6), 5)
     assert Intervals().mean([], samples=5, groups=[]).groups == 0
-
-
-@pytest.mark.parametrize("mixed", [False, True])
-@pytest.mark.parametrize("sizes", [[4] * 10, [60, 30] + [2, 1, 3] * 6, [2] * 60])
-def test_the_interval_of_the_roc_area_by_patient_covers_it(sizes, mixed):
-    """Scores that are a patient's in part or altogether, of one distribution: the area is a half."""
-    dice, group = np.random.default_rng(4), np.repeat(np.arange(len(sizes)), sizes)
-    labels = np.arange(len(group)) * 7 % 20 < 7 if mixed else group % 3 == 0
-    for correlation in (0.5, 1):
-        covered = 0
-        for _ in range(300):
-            scores = (correlation**0.5 * dice.normal(size=len(sizes)))[group]
-            scores = scores + (1 - correlation) ** 0.5 * dice.normal(size=len(group))
-            metric = Intervals().auroc(scores, labels, group)
-            covered += metric.low <= 0.5 <= metric.high
-        assert covered / 300 >= 0.95 - 3 * (0.95 * 0.05 / 300) ** 0.5
-
-
-def test_the_roc_area_s_variance_by_patient_is_obuchowski_s():
-    """Three patients by hand: scores 1 2 | 3 0 | 2 4, labels 1 0 | 1 0 | 0 1."""
-    labels, groups = np.array([1, 0, 1, 0, 0, 1], bool), np.array([0, 0, 1, 1, 2, 2])
-    area = Area.under(np.array([1.0, 2, 3, 0, 2, 4]), labels)
-    assert area.value == Fraction(7, 9)
-    own, other = np.array([1 / 3, 1, 1]) - 7 / 9, np.array([2 / 3, 1, 2 / 3]) - 7 / 9
-    expected = (own @ own + other @ other + 2 * own @ other) * 3 / 2 / 9
-    hanley = area.variance()
-    assert area.variance_by(groups[labels], groups[~labels], 3) == pytest.approx(
-        max(expected, _exponential(7 / 9, 3, 3))
-    )
-    assert hanley >= _exponential(7 / 9, 3, 3)
-
-
-def test_a_class_that_one_patient_has_alone_tells_nothing_of_the_area():
-    scores, labels = np.array([3.0, 1, 2, 0]), np.array([1, 1, 0, 0], bool)
-    metric = Intervals().auroc(scores, labels, np.array([0, 0, 1, 2]))
-    assert (metric.value, metric.low, metric.high, metric.groups) == (0.75, 0, 1, 3)
 
 
 def test_what_is_made_of_two_rates_covers_by_patient():

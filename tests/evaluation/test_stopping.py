@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from building import brightness_gates, brightness_project, even_images
+from PIL import Image
 
+from robustcheck import load_policy, run
 from robustcheck.data import in_random_order
 from robustcheck.errors import PolicyError
 from robustcheck.evaluation import anytime
@@ -128,6 +130,41 @@ def test_roc_areas_can_be_determined(tmp_path):
     assert gate.stopped.needed < 240
 
 
+# --- what is rare ----------------------------------------------------------------------------------------------------
+
+
+def _rare(folder, *, label):
+    """95 images of a hundred hold; the five others break, and are a subgroup of their own or the only bright ones."""
+    brightness_project(folder)
+    rows = ["path,label,scanner"]
+    for index in range(300):
+        rare = index % 20 == 0
+        level = (130 if rare else 60) if label else (130 if rare else 200)
+        Image.fromarray(np.full((4, 4), level, np.uint8)).save(folder / f"{index}.png")
+        rows.append(f"{index}.png,{'bright' if level > 127 else 'dark'},{'old' if rare else 'new'}")
+    (folder / "rare.csv").write_text("\n".join(rows))
+
+
+@pytest.mark.parametrize(
+    ("label", "require"), [(False, "worst_subgroup.accuracy: 0.6"), (True, "balanced_accuracy: 0.6")]
+)
+def test_what_is_rare_and_broken_is_never_passed_early(label, require, tmp_path):
+    """A gate that forgot what it has not yet seen would pass with the first samples of most orders."""
+    _rare(tmp_path, label=label)
+    for seed in range(20):
+        (tmp_path / "policy.yaml").write_text(f"""
+robustcheck: 1
+seed: {seed}
+model: {{path: brightness.safetensors, architecture: "brightness:Brightness", task: multiclass, labels: [dark, bright]}}
+data: {{source: rare.csv, bits: 8, subgroups: scanner}}
+decision: {{stop: early}}
+gates:
+  - {{id: gate, attack: fgsm, epsilon: 8/255, require: {{{require}}}}}
+""")
+        (gate,) = run(load_policy(tmp_path / "policy.yaml")).gates
+        assert gate.verdict == "fail"
+
+
 # --- and without it --------------------------------------------------------------------------------------------------
 
 
@@ -144,6 +181,7 @@ def test_gates_look_at_all_samples_unless_the_policy_says_otherwise(tmp_path):
     [
         ("{rule: confident, stop: determined}", "accuracy: 0.6", "which is about the estimate"),
         ("{stop: early}", "auroc: 0.6", r"gates\[0\].require.auroc has no interval that holds at every number"),
+        ("{stop: early}", "auroc: 0.6", r"; leave out gates\[0\].require.auroc, or decision.stop"),
         ("{stop: soon}", "accuracy: 0.6", "'never', 'early' or 'determined'"),
     ],
 )

@@ -166,11 +166,22 @@ def test_the_suite_carries_digests_versions_and_no_hostname():
         "data.synthetic": "yes",
         "seed": "7",
         "decision": "estimate",
+        "stop": "never",
         "evidence": "shared",
         "environment.robustcheck": "0.1.0",
         "environment.python": "3.11.7",
         "environment.torch": "2.13.0",
     }
+
+
+def test_the_suite_says_by_what_it_was_measured_and_decided():
+    data = replace(DATA, group="patient", groups=210, prevalence=(0.02, 0.1))
+    suite, _ = parsed(report(gate(), data=data, stop="early", health="warn"))
+    properties = {item.name: item.value for item in suite.properties()}
+
+    assert (properties["stop"], properties["health"]) == ("early", "warn")
+    assert (properties["data.group"], properties["data.groups"]) == ("patient", "210")
+    assert properties["data.prevalence"] == "0.02, 0.1"
 
 
 def test_real_data_are_not_called_synthetic():

@@ -1,0 +1,112 @@
+"""Tables in a gate's section of the page: parts of the samples, controls, stickers' grid, surrogates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from robustcheck.report.text import count_of, interval, level_of, number, plural
+from robustcheck.results import GateResult, Metric, Slice, Surrogate
+
+Cell = tuple[str, str, str]
+"""Value, interval, count."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurrogateView:
+    """A surrogate and its metrics: accuracy, agreement, turned."""
+
+    surrogate: Surrogate
+    measured: tuple[tuple[str, str, str], ...]  # value, interval, count
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlView:
+    """The attack, or a control, and the share of the attacked samples that it turned."""
+
+    name: str
+    value: str
+    interval: str
+    count: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridView:
+    """Distances by angles: for each cell the attack's share, and that without it."""
+
+    angles: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]  # a distance, and its cells
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlicesView:
+    """Parts of the samples: a row each, a column a metric."""
+
+    title: str
+    note: str
+    metrics: tuple[str, ...]
+    rows: tuple[tuple[str, str, tuple[Cell, ...]], ...]  # a part, its size, and a cell each metric
+
+
+def surrogate_view(surrogate: Surrogate) -> SurrogateView:
+    """What stood in for the candidate."""
+    metrics = (surrogate.accuracy, surrogate.agreement, surrogate.turned)
+    measured = tuple((number(metric.value), interval(metric), count_of(metric)) for metric in metrics)
+    return SurrogateView(surrogate=surrogate, measured=measured)
+
+
+def control_views(gate: GateResult) -> Iterator[ControlView]:
+    """The attack and its controls, side by side."""
+    success = gate.metrics.get("attack_success")
+    if not gate.controls or success is None:
+        return
+    attack = "the patch" if gate.threat and gate.threat.capability == "patch" else "the attack"
+    for name, metric in [(attack, success), *((one.name, one.success) for one in gate.controls)]:
+        yield ControlView(
+            name=name, value=number(metric.value), interval=interval(metric) or "not computed", count=count_of(metric)
+        )
+
+
+def grid_view(gate: GateResult) -> GridView | None:
+    """A row a distance and a column an angle."""
+    if not gate.cells:
+        return None
+    cells = {(cell.distance, cell.angle): cell for cell in gate.cells}
+    distances, angles = (list(dict.fromkeys(axis)) for axis in zip(*cells, strict=True))
+
+    def shares(distance: float, angle: float) -> tuple[str, str]:
+        cell = cells.get((distance, angle))
+        return (number(cell.success.value), number(cell.control.value)) if cell else ("", "")
+
+    return GridView(
+        angles=tuple(f"{angle:g}°" for angle in angles),
+        rows=tuple((f"{distance:g}", tuple(shares(distance, angle) for angle in angles)) for distance in distances),
+    )
+
+
+def slices_views(gate: GateResult) -> Iterator[SlicesView]:
+    """Findings, then subgroups column by column."""
+    kinds = dict.fromkeys((part.kind, part.column) for part in gate.slices)
+    for kind, column in kinds:
+        parts = [part for part in gate.slices if (part.kind, part.column) == (kind, column)]
+        names = tuple(dict.fromkeys(name for part in parts for name in part.metrics))
+        rows = ((part.name, _size(part), tuple(_cell(part.metrics.get(name)) for name in names)) for part in parts)
+        title, worst, several = f"By {column}", "worst_subgroup", "all subgroups of all columns"
+        if kind == "finding":
+            title, worst, several = "By finding", "worst_finding", "all findings"
+        note = (
+            f"Each of these intervals is one of {level_of(gate)}. That of {worst}, where it is required, holds for "
+            f"{several} together and is wider."
+        )
+        yield SlicesView(title=title, note=note, metrics=names, rows=tuple(rows))
+
+
+def _size(part: Slice) -> str:
+    return plural(max((metric.samples for metric in part.metrics.values()), default=0), "sample")
+
+
+def _cell(metric: Metric | None) -> Cell:
+    """What is no rate is of as many samples as the row says."""
+    if metric is None:
+        return "", "", ""
+    return number(metric.value), interval(metric), "" if metric.successes is None else count_of(metric)
