@@ -167,8 +167,8 @@ class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {"torch", "torchvision", "onnx", "onnxruntime", "scipy"}:
             raise ImportError(f"{name} is not installed")
-        if name.startswith("robustcheck.") and name.split(".")[1] not in {"errors", "results", "report"}:
-            raise ImportError(f"reports need results and errors only, not {name}")
+        if name.startswith("robustcheck.") and name.split(".")[1] not in {"errors", "words", "results", "report"}:
+            raise ImportError(f"reports need results, errors and words only, not {name}")
 
 sys.meta_path.insert(0, Refuse())
 from robustcheck.report import read_report, render, summary_table, write_reports
