@@ -229,9 +229,11 @@ def test_every_metric_of_findings_is_planned(plain, attack, tmp_path):
 
 
 def test_areas_of_findings_are_undefined_where_a_run_has_none(tmp_path):
-    conditions = "conditions: {brightness: 0.01, draws: 2, judged_on: 10}"
-    gate = f"attack: {{name: pgd, steps: 2}}, epsilon: 2/255, {conditions}, require: {{nodule.auroc: 0.3}}"
-    policy = _findings(tmp_path, gate)
+    """A candidate that draws is looked at many times, and has no single score."""
+    policy = _findings(tmp_path, "attack: {name: pgd, steps: 2}, epsilon: 2/255, require: {nodule.auroc: 0.3}")
+    drawn = BANDS.replace("* 40", "* 40 + 0.1 * torch.randn(len(image), 2)")
+    assert drawn != BANDS
+    (tmp_path / "bands.py").write_text(drawn)
     (one,) = plan(policy).gates[0].requirements
     assert (one.needed, one.low, one.clean) == (None, None, None)
     assert one.notes == ("undefined on these samples",)
