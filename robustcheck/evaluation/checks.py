@@ -29,6 +29,7 @@ MEANINGS = {
 """What it means if a check is not sound."""
 
 LEAST_SHARE, MOST_SHARE = 1 / 3, 3.0  # of what the gradient promises, that a change along it has to bring
+MOST_OUTDONE = 0.1  # of the samples that held: what who knows less may turn
 _ZERO = 0.5  # share of the gradients that are zero, from which on they are suspect
 _RANK: dict[HealthOutcome, int] = {"not examined": 0, "sound": 1, "suspect": 2, "broken": 3}
 
@@ -49,12 +50,17 @@ def gradients(trace: Trace, blind: Set[int]) -> HealthCheck:
     return check("gradients", "suspect" if share > _ZERO or blind else "sound", evidence)
 
 
-def predicts(at_images: Sequence[float], in_ball: Sequence[float], change: str, drawn: float | None) -> HealthCheck:
+def predicts(
+    at_images: Sequence[float], in_ball: Sequence[float], change: str, drawn: float | None, *, attacked: int
+) -> HealthCheck:
     """What came of what the gradient promised, as shares, at clean images and at points of the ball."""
     name = "gradient-predicts"
     if len(at_images) < FEW:
         why = "no more than chance is promised" if drawn is not None else "nothing is promised"
-        return check(name, "not examined", f"{why} on all but {plural(len(at_images), 'sample')}")
+        few = f"{plural(attacked, 'sample')} attacked, which is too few"
+        return check(
+            name, "not examined", few if attacked < FEW else f"{why} on all but {len(at_images)} of those tried"
+        )
     middles = [median(shares) for shares in (at_images, in_ball) if len(shares) >= FEW]
     inside = f", and {middles[1]:.2f} times at points of the ball ({len(in_ball)} samples)" if len(middles) > 1 else ""
     evidence = (
@@ -90,7 +96,11 @@ def of_gradients(
     """
     prediction, drawn = Prediction(setting=setting, goal=goal), setting.candidate.randomness
     at_images = prediction.at_images(attacked, FEW)
-    return (gradients(trace, blind), predicts(at_images, (), prediction.change, drawn), same_answers(drawn))
+    return (
+        gradients(trace, blind),
+        predicts(at_images, (), prediction.change, drawn, attacked=len(attacked)),
+        same_answers(drawn),
+    )
 
 
 def with_inherited(own: Sequence[HealthCheck], others: Sequence[HealthCheck]) -> tuple[HealthCheck, ...]:

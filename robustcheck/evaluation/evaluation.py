@@ -84,8 +84,8 @@ class Evaluation:
             if gate.id == gate_id:
                 break
         if gate_id not in self._compared:
-            self._compared.add(gate_id)
             self._results[gate_id] = self._beside_others(self._results[gate_id], selected, elsewhere)
+            self._compared.add(gate_id)
         return self._results[gate_id]
 
     def _beside_others(
@@ -98,7 +98,17 @@ class Evaluation:
             return own  # what failed has failed, whoever else would have broken more
         names = [one.id for one in self._weaker(own.id) if selected is None or one.id in selected]
         others = [elsewhere(name) if elsewhere else self.gate(name, selected=selected) for name in names]
-        return compared(own, others, strict=self.policy.health == "strict")
+        larger = [self.gate(name, selected=selected, elsewhere=elsewhere) for name in self._stand_for(own)]
+        return compared(own, others, larger, strict=self.policy.health == "strict")
+
+    def _stand_for(self, own: GateResult) -> list[str]:
+        """Gates whose searches stand for what held in this one: those before it on a descending ladder."""
+        if not any(sample.status == "held" and sample.evidence == "inherited" for sample in own.samples):
+            return []
+        ladder = sorted(self.family(own.id), key=self._budget)
+        (gate,) = (one for one in ladder if one.id == own.id)
+        before = ladder[: ladder.index(gate)]
+        return [one.id for one in before if one.descending and one.entry == gate.entry and one.id in self._results]
 
     def _weaker(self, gate_id: str) -> list[Gate]:
         """Gates whose adversaries want the same, may do no more, and know less."""
@@ -159,8 +169,7 @@ class Evaluation:
         self._running = gate.id
         try:
             with left_as_found():  # the candidate's code may draw, and set threads
-                if setting.candidate.randomness is not None:
-                    torch.manual_seed(key(setting.seed, gate.id, "chance", 0))
+                torch.manual_seed(key(setting.seed, gate.id, "chance", 0))  # of what candidates and surrogates draw
                 return run_gate(gate, setting, shared=self.policy.evidence == "shared")
         except (EvaluationError, MissingExtra) as error:
             return self._error(gate, str(error))

@@ -125,17 +125,20 @@ def _health(conclusion: Conclusion, search: Search, cost: Cost) -> tuple[HealthC
 
     def in_turn(samples: Sequence[int]) -> list[int]:
         names = setting.samples.names
-        return sorted(samples, key=lambda sample: key(setting.seed, f"{gate.entry}/health", names[sample], 0))
+        return sorted(samples, key=lambda sample: key(setting.seed, f"health/{gate.goal}", names[sample], 0))
 
     attacked, held = in_turn(conclusion.attacked), in_turn(conclusion.held)
     if gate.epsilon is None:  # stickers
         return of_gradients(setting, conclusion.goal, conclusion.found.trace, attacked, conclusion.blind)
+    # A gate that stopped early has just been decided by its interval: one sample less, and it would not be yet.
+    rule = setting.rule if conclusion.rule == setting.rule and setting.stop != "early" else "estimate"
+    judged = replace(conclusion, rule=rule)
     examination = Examination(
         setting=setting,
         found=conclusion.found,
         held=held,
         blind=conclusion.blind,
-        undermined_by=lambda lost: conclusion.judged_with(lost) != conclusion.judged_with(frozenset()),
+        undermined_by=lambda lost: judged.judged_with(lost) != judged.judged_with(frozenset()),
     )
     own = examination.checks(Probes(search=search, attacked=attacked, held=held), cost)
     return _with_inherited(own, conclusion, search)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import ceil
 from statistics import median
 
-from robustcheck.evaluation.checks import check, gradients, predicts, same_answers
+from robustcheck.evaluation.checks import MOST_OUTDONE, check, gradients, predicts, same_answers
 from robustcheck.evaluation.found import Found
 from robustcheck.evaluation.loop import Rise
 from robustcheck.evaluation.predicting import FEW
@@ -24,7 +24,6 @@ from robustcheck.results import Cost, HealthCheck, HealthOutcome
 from robustcheck.words import plural
 
 LEAST_GAIN = 0.1  # of the rise of the loss: what the last quarter of the steps may bring
-MOST_OUTDONE = 0.1  # of the probed samples that held: what a search without gradients may turn
 LEAST_GROWN = 0.5  # of the probed samples that held: what has to be turned where nothing bounds the change
 _TOLERANCE = 1e-6  # of a loss: what float32 does not tell apart
 _FEWEST_STEPS = 4  # of a search, whose loss can be said to have risen
@@ -47,7 +46,13 @@ class Examination:
         return (
             gradients(self.found.trace, self.blind),
             self._rises(),
-            predicts(probed.at_images, probed.in_ball, probed.change, self.setting.candidate.randomness),
+            predicts(
+                probed.at_images,
+                probed.in_ball,
+                probed.change,
+                self.setting.candidate.randomness,
+                attacked=len(probes.attacked),
+            ),
             self._longer(steps, probed.longer),
             self._without_gradients(probes, probed.without_gradients),
             self._grown(probes, probed.unbounded),

@@ -46,23 +46,28 @@ class Prediction:
 
     def cost(self, forward: int, gradient: int) -> int:
         """How many samples so many passes are enough for."""
+        each = self.price(1)
+        return max(0, min(forward // each[0], gradient // each[1]))
+
+    def price(self, samples: int) -> tuple[int, int]:
+        """Forward passes and gradients of so many."""
         if self.draws:
-            return min(forward // (_GRADIENTS + 2 * _CALLS), gradient // _GRADIENTS)
-        return min(forward // COST, gradient)
+            return samples * (_GRADIENTS + 2 * _CALLS), samples * _GRADIENTS
+        return samples * COST, samples
 
     def at_images(self, samples: Sequence[int], count: int) -> list[float]:
         """Shares of what was promised that came, at clean images.
 
-        Gates of one policy share them: each sample is tried once.
+        Gates of one policy share what each has tried: that saves work, and changes nothing else.
 
         Args:
-            samples: that may be tried, in this order.
-            count: how many of them are to be, with those that others have tried.
+            samples: that may be tried, in an order that depends on the goal alone.
+            count: how many of them, from the first on.
         """
-        known = self.setting.predicted.setdefault(self.goal, {})
-        new = [sample for sample in samples if sample not in known][: max(0, count - len(known))]
+        known, chosen = self.setting.predicted.setdefault(self.goal, {}), samples[:count]
+        new = [sample for sample in chosen if sample not in known]
         known.update(zip(new, self._shares(new, None, ""), strict=True))
-        return [share for share in known.values() if share is not None]
+        return [share for sample in chosen if (share := known[sample]) is not None]
 
     def in_ball(self, samples: Sequence[int], ball: Ball, gate: str) -> list[float]:
         """The same at a random point of a ball around each sample, where searches are on their way."""

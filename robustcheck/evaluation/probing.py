@@ -70,20 +70,16 @@ class Probes:
     def run(self, cost: Cost, *, more_steps: bool) -> Probed:
         """All that a tenth of this cost allows."""
         prediction, meter = Prediction(setting=self.search.setting, goal=self.search.goal), self._meter
-        before = replace(meter)
-
-        def left() -> tuple[int, int]:
-            """Forward passes and gradients."""
-            spent = meter.forward - before.forward, meter.gradient - before.gradient
-            return int(cost.forward * OVERHEAD) - spent[0], int(cost.gradient * OVERHEAD) - spent[1]
-
-        # First, since these show most for what they cost; a few of them whatever they cost.
-        affordable = min(MOST, prediction.cost(*left()))
-        at_images = prediction.at_images(self.attacked, max(FEW, affordable))
-        forward, gradients = left()
+        forward, gradients = int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD)
+        # First, since these show most for what they cost; a few of them whatever they cost. They have their price also
+        # where another gate has paid for them: what is examined must not depend on which gates were run.
+        count = max(FEW, min(MOST, prediction.cost(forward, gradients)))
+        at_images, price = prediction.at_images(self.attacked, count), prediction.price(count)
+        forward, gradients, before = forward - price[0], gradients - price[1], replace(meter)
         inside = self.held[: min(MOST // 2, prediction.cost(forward // 2, gradients))]
         in_ball = prediction.in_ball(inside, self.search.ball, self.search.gate.id) if len(inside) >= FEW else []
-        forward, gradients = left()
+        forward -= meter.forward - before.forward
+        gradients -= meter.gradient - before.gradient
         each = _UNBOUNDED_STEPS * _UNBOUNDED_COST
         unbounded = min(_MOST_UNBOUNDED, int(forward * _FOR_UNBOUNDED / each), gradients // 2 // _UNBOUNDED_STEPS)
         if unbounded < FEW or self.averages:  # what is averaged costs many times as much

@@ -70,11 +70,19 @@ class Stopping:
         return needed is not None and self.setting.stop == "early"
 
     def _decided_by_interval(self, count: int) -> bool:
-        seen = self.known.about(self.setting.order[:count])
-        return replace(seen, rule="confident").judged_with(frozenset()) in _DECIDED
+        seen = replace(self.known.about(self.setting.order[:count]), rule="confident")
+        verdict = seen.judged_with(frozenset())
+        # What held for want of anything to follow shows nothing: a pass has to do without it.
+        return verdict in _DECIDED and (verdict == "fail" or seen.judged_with(seen.blind) == "pass")
 
     def _whatever_follows(self, count: int) -> bool:
-        """Whether the verdict is the same if all that are left hold, if all break, and on those that were seen."""
+        """Whether the verdict is the same if all that are left hold, if all break, and on those that were seen.
+
+        Where a sample is attacked that is misread in another finding, an attack may mend that: nothing is determined.
+        """
+        goal = self.known.goal
+        if goal.multilabel and goal.kind != "untargeted":
+            return False
         order = self.setting.order
         seen, every = self.known.about(order[:count]), self.known
         every = replace(every, broken=seen.broken)

@@ -30,7 +30,7 @@ def asked_only(network: Network) -> Network:
     if network.tried is None:
         return network
     message = (
-        "the graph draws random numbers, and no twin that draws others can be compared with it: attack it as one who "
-        "asks (square, nes, label_only), or export the network for PyTorch"
+        "the graph draws random numbers, and no twin that draws others can be compared with it; exported for PyTorch "
+        "it can be followed, and who asks (square, nes, label_only) needs no gradients"
     )
     return replace(network, tried=None, twin=None, no_gradients=message)

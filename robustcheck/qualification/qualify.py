@@ -72,7 +72,7 @@ def _answer(known: Known, gate: GateResult, report: AuditReport) -> KnownAnswer:
         near = gate.attack == "square" or (
             gate.attack == "pgd" and gate.threat is not None and gate.threat.norm == "l2"
         )
-        slack = 1.5 / images_judged if not near else 0.05
+        slack = 1.5 / max(1, images_judged) if not near else 0.05
         agrees = accuracy is not None and true <= accuracy <= true + slack and not accused
         expected = f"{true:.3f} to {true + slack:.3f}" if near else f"{true:.3f}"
         return _known(known, gate, expected, found, ", ".join(accused), agrees=agrees)

@@ -182,6 +182,36 @@ def test_several_steps_do_what_one_step_does_where_evidence_is_not_shared(tmp_pa
         assert {gate.id: gate.verdict for gate in gates} == {"fgsm": "pass", "pgd": verdict}
 
 
+def test_an_interrupted_comparison_is_made_again(tmp_path, monkeypatch):
+    brightness_project(tmp_path)
+    (tmp_path / "policy.yaml").write_text(brightness_policy(SHORT + SQUARE))
+    evaluation = Evaluation(load_policy(tmp_path / "policy.yaml"))
+    with monkeypatch.context() as patched:
+        patched.setattr(Evaluation, "_beside_others", lambda *_: pytest.fail("time limit"))
+        with pytest.raises(pytest.fail.Exception):
+            evaluation.gate("pgd")
+    assert evaluation.gate("pgd").verdict == "error"
+
+
+@pytest.mark.xrays
+def test_what_is_concluded_depends_on_no_other_gate(tmp_path, xrays):
+    gates = [
+        {"id": "long", "attack": {"name": "pgd", "steps": 20}, "epsilon": "2/255"},
+        {"id": "short", "attack": {"name": "pgd", "steps": 4}, "epsilon": "2/255"},
+    ]
+    both = gates_on_xrays(tmp_path, xrays, "hardened", gates, samples=40)
+    alone = gates_on_xrays(tmp_path, xrays, "hardened", gates[1:], samples=40)
+    assert both["short"].health == alone["short"].health
+
+
+@pytest.mark.xrays
+def test_health_of_the_smallest_gates_stays_small(tmp_path, xrays):
+    """Three samples are tried whatever that costs, and then nothing else."""
+    gate = [{"id": "fgsm", "attack": "fgsm", "epsilon": "2/255"}]
+    found = gates_on_xrays(tmp_path, xrays, "hardened", gate, samples=20)["fgsm"]
+    assert (found.cost.health_forward, found.cost.health_gradient) == (6, 3)
+
+
 # --- what is inherited -----------------------------------------------------------------------------------------------
 
 

@@ -271,3 +271,14 @@ def test_roc_areas_of_findings_fall_under_attack(project):
     before, after = ([part.metrics["auroc"].value for part in gate.slices] for gate in (clean, pgd))
     assert before == [1, 1, 1]
     assert all(area < 1 for area in after)
+
+
+def test_nothing_is_determined_where_an_attack_may_mend_another_finding(project):
+    """Whoever hides one finding may turn another one right."""
+    text = "  - {id: gate, attack: {name: pgd, steps: 20}, epsilon: 20 levels, goal: missed_finding, require: REQUIRE}"
+    gate = text.replace("REQUIRE", "{nodule.sensitivity: 0.05}")
+    (never,) = _report(project, gate, model="positive: effusion").gates
+    (project / "policy.yaml").write_text((project / "policy.yaml").read_text() + "decision: {stop: determined}\n")
+    (determined,) = run(load_policy(project / "policy.yaml")).gates
+    assert determined.stopped.decided is False
+    assert determined.verdict == never.verdict

@@ -189,3 +189,17 @@ def test_mistakes(decision, require, message, tmp_path):
     brightness_project(tmp_path)
     with pytest.raises(PolicyError, match=message):
         _gate(tmp_path, decision, require=require)
+
+
+def test_what_held_for_want_of_anything_to_follow_decides_nothing_early(tmp_path):
+    """One image in ten is black, where the network is flat: without it the gate passes, and says so in time."""
+    brightness_project(tmp_path)
+    source = (tmp_path / "brightness.py").read_text()
+    flat = source.replace("excess = (", "image = image.clamp_min(0.2)\n        excess = (")
+    assert flat != source
+    (tmp_path / "brightness.py").write_text(flat)
+    even_images(tmp_path, ([160] * 9 + [0]) * 10, ([1] * 9 + [0]) * 10)
+    for seed in range(5):
+        gate = "  - {id: gate, attack: {name: pgd, steps: 4}, epsilon: 8/255, require: {accuracy: 0.6}}\n"
+        (result,) = brightness_gates(tmp_path, gate, extra=f"seed: {seed}\ndecision: {{stop: early}}")
+        assert (result.verdict, result.stopped.decided) == ("pass", True)
