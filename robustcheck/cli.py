@@ -154,11 +154,7 @@ def plan(policy: Path, *, margin: float, power: float, as_json: bool) -> None:
       3  the samples or the candidate cannot be loaded
       130  interrupted
     """
-    loaded = _load(policy)
-    try:
-        planned = _planned(loaded, margin, power)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    planned = _planned(_load(policy), margin, power)
     if as_json:
         click.echo(json.dumps(planned.to_dict(), indent=2, allow_nan=False))
         return

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from robustcheck import load_policy, run
@@ -83,7 +84,18 @@ def brightness_gates(folder: Path, gates: str, *, model: str = "", extra: str = 
     return run(load_policy(folder / "policy.yaml"), folder=folder / "out").gates
 
 
-def brightness_policy(gates: str, *, model: str = "", extra: str = "") -> str:
+def brightness_manifest(folder: Path, rows: Sequence[tuple[int, str, str]], *, images: int = 1) -> None:
+    """Write so many even images of a level, a patient and a sex each row, and `patients.csv` about them."""
+    lines = ["path,label,patient,sex"]
+    for level, patient, sex in rows:
+        for index in range(images):
+            name = f"{patient}-{index}.png"
+            Image.fromarray(np.full((8, 8), level, np.uint8)).save(folder / name)
+            lines.append(f"{name},{'bright' if level > 127 else 'dark'},{patient},{sex}")
+    (folder / "patients.csv").write_text("\n".join(lines))
+
+
+def brightness_policy(gates: str, *, model: str = "", data: str = "source: even.npz", extra: str = "") -> str:
     """A policy on `brightness_project`'s files; `gates` is the text below `gates:`."""
     return f"""
 robustcheck: 1
@@ -95,7 +107,7 @@ model:
   labels: [dark, bright]
   positive: bright
   {model}
-data: {{source: even.npz}}
+data: {{{data}}}
 gates:
 {gates}
 {extra}

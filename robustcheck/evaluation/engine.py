@@ -111,8 +111,11 @@ class Engine(Loop[GradientAttack]):
             self.trace.vanished += int((steepness == 0).sum())
         self.trace.asked += len(rows)
         rows.moved |= usable
-        rows.highest = torch.maximum(rows.highest, loss.nan_to_num(nan=-torch.inf))
-        rows.earlier = torch.where(4 * rows.step < 3 * self.attack.steps, rows.highest, rows.earlier)
+        if self._remembers_rises:
+            rows.highest = torch.fmax(rows.highest, loss)
+            if len(due := np.flatnonzero(rows.ends - self._turn == self.attack.steps // 4)):
+                index = torch.from_numpy(due).to(images.device)
+                rows.earlier[index] = rows.highest[index]
         if self.margin is not None:
             margin = self.margin(self.candidate.head.at_operating_point(logits), rows.label, rows.aim)
             rows.nearest = torch.maximum(rows.nearest, margin.nan_to_num(nan=torch.inf))  # it may be anywhere
@@ -164,9 +167,14 @@ class Engine(Loop[GradientAttack]):
             self._remember_rises(rows.take(holding))
             self.held(rows.take(holding), images[torch.from_numpy(holding).to(images.device)])
 
+    @property
+    def _remembers_rises(self) -> bool:
+        """Whether losses can be compared with those of the clean images, and with one another."""
+        return self.clean_logits is not None and self.averaging is None and not self.attack.minimum_norm
+
     def _remember_rises(self, rows: Rows) -> None:
-        """How far the losses of rows that hold were raised, where the model that is searched is the candidate."""
-        if self.clean_logits is None or self.averaging is not None or self.attack.minimum_norm:
+        """How far the losses of rows that hold were raised."""
+        if self.clean_logits is None or not self._remembers_rises:
             return
         logits = self.candidate.head.at_operating_point(self.clean_logits[rows.sample].to(rows.clean.device))
         clean = self.attack.objective(logits, rows.label, rows.aim)

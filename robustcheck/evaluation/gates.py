@@ -131,8 +131,7 @@ def _health(conclusion: Conclusion, search: Search, cost: Cost) -> tuple[HealthC
     if gate.epsilon is None:  # stickers
         return of_gradients(setting, conclusion.goal, conclusion.found.trace, attacked, conclusion.blind)
     # A gate that stopped early has just been decided by its interval: one sample less, and it would not be yet.
-    rule = setting.rule if conclusion.rule == setting.rule and setting.stop != "early" else "estimate"
-    judged = replace(conclusion, rule=rule)
+    judged = replace(conclusion, rule="estimate" if setting.stop == "early" else setting.rule)
     examination = Examination(
         setting=setting,
         found=conclusion.found,

@@ -6,8 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from building import brightness_project
-from PIL import Image
+from building import brightness_manifest, brightness_policy, brightness_project
 
 from robustcheck import load_policy, run
 from robustcheck.errors import PolicyError
@@ -23,29 +22,13 @@ ROWS = [
 def _project(folder, *, images=1):
     """So many images of each patient, of levels so near each other that they break together."""
     brightness_project(folder)
-    lines = ["path,label,patient,sex"]
-    for level, patient, sex in ROWS:
-        for index in range(images):
-            name = f"{patient}-{index}.png"
-            Image.fromarray(np.full((8, 8), level, np.uint8)).save(folder / name)
-            lines.append(f"{name},{'bright' if level > 127 else 'dark'},{patient},{sex}")
-    (folder / "patients.csv").write_text("\n".join(lines))
+    brightness_manifest(folder, ROWS, images=images)
 
 
 def _run(folder, data="", *, require="accuracy: 0", gate="attack: fgsm, epsilon: 8/255, ", decision="{}"):
-    (folder / "policy.yaml").write_text(f"""
-robustcheck: 1
-model:
-  path: brightness.safetensors
-  architecture: brightness:Brightness
-  task: multiclass
-  labels: [dark, bright]
-  positive: bright
-data: {{source: patients.csv, bits: 8{data}}}
-decision: {decision}
-gates:
-  - {{id: gate, {gate}require: {{{require}}}}}
-""")
+    text = f"  - {{id: gate, {gate}require: {{{require}}}}}"
+    policy = brightness_policy(text, data=f"source: patients.csv, bits: 8{data}", extra=f"decision: {decision}")
+    (folder / "policy.yaml").write_text(policy)
     return run(load_policy(folder / "policy.yaml"))
 
 

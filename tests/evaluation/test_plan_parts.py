@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from building import brightness_project
+from building import brightness_manifest, brightness_policy, brightness_project
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -15,32 +15,18 @@ from robustcheck.policy.bounds import OF_FINDINGS, OF_SUBGROUPS
 from robustcheck.report.plan import plan_tables
 from robustcheck.report.summary import render, summary_table
 
+ROWS = [(160 if number % 2 else 100, f"p{number}", "F" if number < 40 else "M") for number in range(60)]
+
 
 def _patients(folder, images=1):
     brightness_project(folder)
-    lines = ["path,label,patient,sex"]
-    for number in range(60):
-        level, sex = (160 if number % 2 else 100), "F" if number < 40 else "M"
-        for index in range(images):
-            name = f"{number}-{index}.png"
-            Image.fromarray(np.full((8, 8), level, np.uint8)).save(folder / name)
-            lines.append(f"{name},{'bright' if number % 2 else 'dark'},p{number},{sex}")
-    (folder / "patients.csv").write_text("\n".join(lines))
+    brightness_manifest(folder, ROWS, images=images)
 
 
 def _one(folder, require, *, data="", decision="{rule: confident}"):
-    (folder / "policy.yaml").write_text(f"""
-robustcheck: 1
-model:
-  path: brightness.safetensors
-  architecture: brightness:Brightness
-  task: multiclass
-  labels: [dark, bright]
-  positive: bright
-data: {{source: patients.csv, bits: 8{data}}}
-decision: {decision}
-gates: [{{id: gate, attack: fgsm, epsilon: 8/255, require: {{{require}}}}}]
-""")
+    gate = f"  - {{id: gate, attack: fgsm, epsilon: 8/255, require: {{{require}}}}}"
+    policy = brightness_policy(gate, data=f"source: patients.csv, bits: 8{data}", extra=f"decision: {decision}")
+    (folder / "policy.yaml").write_text(policy)
     (gate,) = plan(load_policy(folder / "policy.yaml")).gates
     assert gate.error is None
     (requirement,) = gate.requirements
