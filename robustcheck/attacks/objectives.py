@@ -68,7 +68,8 @@ def log_odds(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def margin(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """How far the best other label is ahead of this one: (N,)."""
     if logits.shape[1] == 2:
-        return _of(logits, 1 - labels) - _of(logits, labels)
+        first, second = logits.unbind(dim=1)
+        return (second - first) * (1 - 2 * labels)
     return _others(logits, labels).amax(dim=1) - _of(logits, labels)
 
 

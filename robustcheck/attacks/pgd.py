@@ -46,8 +46,8 @@ class PGD:
         if self.momentum:
             direction = self.momentum * state["sum"] + _normalised(direction)
             kept = {"sum": direction}
-        step = ball.steepest(direction) * self._size(told.step)
-        return {"images": ball.project(step.add_(state["images"]), clean), **kept}
+        step = ball.steepest(direction).mul_(self._size(told.step)).add_(state["images"])
+        return {"images": ball.project(step, clean), **kept}
 
     def best(self, state: State) -> torch.Tensor:
         """The last point."""

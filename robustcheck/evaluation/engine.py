@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Protocol
 
@@ -51,6 +51,7 @@ class Engine(Loop[GradientAttack]):
     stand_in: StandIn | None = None  # whose gradients are followed
     averaging: Averages | None = None  # over looks, if images are seen under conditions, or over a candidate's draws
     only_ends: bool = False  # nothing but the end of a search is proposed
+    _marked: set[int] = field(default_factory=set)  # turns in which some row begins its last quarter, or ends
 
     @property
     def limit(self) -> int:
@@ -59,7 +60,14 @@ class Engine(Loop[GradientAttack]):
         return max(1, self.candidate.chunks.limit // looks)
 
     def _ends(self) -> int:
-        return self._turn + self.attack.steps
+        ends = self._turn + self.attack.steps
+        self._marked |= {ends - self._last_quarter, ends}
+        return ends
+
+    @property
+    def _last_quarter(self) -> int:
+        """Of a search, in steps."""
+        return self.attack.steps // 4
 
     def _starts(self, clean: torch.Tensor, draws: Draws, entering: list[Start]) -> torch.Tensor:
         images = clean
@@ -85,8 +93,7 @@ class Engine(Loop[GradientAttack]):
             self._done += int(broken.sum())
         rows.state = self.attack.step(rows.state, told, rows.clean, self.ball, rows.draws)
         rows.step = rows.step + 1
-        ending = np.flatnonzero((rows.ends <= self._turn) & ~gone)
-        if len(ending):
+        if self._turn in self._marked and len(ending := np.flatnonzero((rows.ends <= self._turn) & ~gone)):
             self._finish(rows.take(ending), told, ending, waiting)
             gone[ending] = True
         leaving = np.flatnonzero(gone)
@@ -101,25 +108,33 @@ class Engine(Loop[GradientAttack]):
             logits, loss, gradient = self.access.gradient(*given)
         else:
             logits, loss, gradient = self.averaging.gradient(self.access, *given, rows.draws, rows.step)
-        steepness = torch.linalg.vector_norm(gradient, torch.inf, dim=(1, 2, 3))
-        usable = (steepness > 0) & (steepness < torch.inf)  # neither holds for a NaN
-        if not (every := bool(usable.all())) and not (finite := steepness.isfinite()).all():
-            self.trace.not_finite.update(rows.sample[~finite.cpu().numpy()].tolist())
-            self.trace.gradients_not_finite += int((~finite).sum())
-            gradient = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-        if not every:
-            self.trace.vanished += int((steepness == 0).sum())
+        least, most = torch.linalg.vector_norm(gradient, dim=(1, 2, 3)).aminmax()
+        if least > 0 and most < inf:  # neither holds for a NaN
+            rows.moved.fill_(True)
+        else:
+            gradient = self._usable(rows, gradient)
         self.trace.asked += len(rows)
-        rows.moved |= usable
         if self._remembers_rises:
             rows.highest = torch.fmax(rows.highest, loss)
-            if len(due := np.flatnonzero(rows.ends - self._turn == self.attack.steps // 4)):
-                index = torch.from_numpy(due).to(images.device)
+            if self._turn in self._marked:
+                index = torch.from_numpy(rows.ends - self._turn == self._last_quarter).to(images.device)
                 rows.earlier[index] = rows.highest[index]
         if self.margin is not None:
             margin = self.margin(self.candidate.head.at_operating_point(logits), rows.label, rows.aim)
             rows.nearest = torch.maximum(rows.nearest, margin.nan_to_num(nan=torch.inf))  # it may be anywhere
         return Told(step=rows.step, loss=loss, fooled=self._fooled(logits, rows.label), gradient=gradient)
+
+    def _usable(self, rows: Rows, gradient: torch.Tensor) -> torch.Tensor:
+        """Gradients (N, C, H, W) that can be followed, of such as may be 0, NaN or infinite."""
+        steepness = gradient.flatten(1).abs().amax(dim=1)  # no square of it is too small or too large
+        finite = steepness.isfinite()
+        rows.moved |= finite & (steepness > 0)
+        self.trace.vanished += int((steepness == 0).sum())
+        if finite.all():
+            return gradient
+        self.trace.not_finite.update(rows.sample[~finite.cpu().numpy()].tolist())
+        self.trace.gradients_not_finite += int((~finite).sum())
+        return gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
     def _fooled(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Which rows (N,) are read as the adversary wants; of several looks, on as large a share as it takes."""

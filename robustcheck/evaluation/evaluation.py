@@ -29,7 +29,7 @@ from robustcheck.evaluation.surrogates import LoadedSurrogate, load_surrogates
 from robustcheck.evaluation.threat import threat
 from robustcheck.models import Candidate, load_candidate
 from robustcheck.models.memory import is_out_of_memory
-from robustcheck.models.process import left_as_found
+from robustcheck.models.process import freed_memory_kept, left_as_found
 from robustcheck.policy import Gate, Policy, SurrogatesEntry
 from robustcheck.results import DataInfo, GateResult, ModelInfo
 from robustcheck.words import last_line
@@ -168,7 +168,7 @@ class Evaluation:
             return self._error(gate, setting.message)
         self._running = gate.id
         try:
-            with left_as_found():  # the candidate's code may draw, and set threads
+            with left_as_found(), freed_memory_kept():  # the candidate's code may draw, and set threads
                 torch.manual_seed(key(setting.seed, gate.id, "chance", 0))  # of what candidates and surrogates draw
                 return run_gate(gate, setting, shared=self.policy.evidence == "shared")
         except (EvaluationError, MissingExtra) as error:
@@ -197,7 +197,7 @@ class Evaluation:
     def _setting(self) -> Setting | _Failure:
         """Samples and candidate, loaded once; a failure is remembered: each gate reports it, none tries again."""
         try:
-            with left_as_found():
+            with left_as_found(), freed_memory_kept():
                 return self._load()
         except (EvaluationError, MissingExtra) as error:
             return _Failure(message=str(error))

@@ -31,7 +31,7 @@ from robustcheck.evaluation.timing import Timing
 from robustcheck.evaluation.verdicts import Rule
 from robustcheck.evaluation.workload import of_patch, of_search
 from robustcheck.models import Surrogates
-from robustcheck.models.process import full_precision, left_as_found
+from robustcheck.models.process import freed_memory_kept, full_precision, left_as_found
 from robustcheck.policy import Bound, Gate, PatchSpec, Policy
 from robustcheck.results import Metric
 from robustcheck.results.plan import GatePlan, Plan, RequirementPlan
@@ -57,7 +57,7 @@ def plan(policy: Policy, *, margin: float = 0.05, power: float = 0.9, progress: 
     setting = Evaluation(policy, progress=progress).setting
     loading = time.perf_counter() - began
     planner = _Planner(setting=setting, margin=margin, power=power)
-    with left_as_found(), full_precision(setting.candidate.device):
+    with left_as_found(), freed_memory_kept(), full_precision(setting.candidate.device):
         gates = tuple(planner.gate(gate) for gate in policy.gates)
     return Plan(
         name=policy.name,

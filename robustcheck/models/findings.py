@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 import torch
 
-from robustcheck.models.head import NO_ANSWER, NO_ANSWER_NAME, Head, log_odds_of
+from robustcheck.models.head import NO_ANSWER, NO_ANSWER_NAME, Head, all_finite, log_odds_of
 
 NO_FINDING_NAME = "(no finding)"
 
@@ -39,7 +39,7 @@ class FindingsHead:
         """Readings (N,) at the operating point; `NO_ANSWER` where a logit is not finite."""
         present = self.at_operating_point(logits) >= 0
         readings = (present.long() << torch.arange(len(self.labels), device=logits.device)).sum(dim=1)
-        return torch.where(logits.isfinite().all(dim=1), readings, NO_ANSWER)
+        return torch.where(all_finite(logits), readings, NO_ANSWER)
 
     def name(self, reading: int) -> str:
         """What a reading is called."""

@@ -48,7 +48,7 @@ class LinfBall:
 
     def project(self, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """The nearest point of the ball, for images and clean images (N, C, H, W) in shares of the range."""
-        return images.clamp(clean - self.radius, clean + self.radius).clamp_(0, 1)
+        return (images - clean).clamp_(-self.radius, self.radius).add_(clean).clamp_(0, 1)
 
     def within(self, images: torch.Tensor, clean: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
         """The nearest points of balls with a radius (N,) a row."""
