@@ -48,10 +48,10 @@ class Draws:
         count = torch.arange(1, prod(shape) + 1, dtype=torch.int64, device=self.keys.device)
         place = torch.as_tensor(at, dtype=torch.int64, device=self.keys.device) * _STREAM
         bits = (self.keys + place * _GAMMA)[:, None] + count * _GAMMA
-        for shift, factor in zip((30, 27), _MIX, strict=True):
-            bits = (bits ^ _logical_shift(bits, shift)) * factor
-        bits = bits ^ _logical_shift(bits, 31)
-        return (_logical_shift(bits, 40).float() * 2.0**-24).view(-1, *shape)
+        for shift, factor in zip((30, 27), _MIX, strict=True):  # in place: these are the largest tensors of a search
+            bits.bitwise_xor_(_logical_shift(bits, shift)).mul_(factor)
+        bits.bitwise_xor_(_logical_shift(bits, 31))
+        return _logical_shift(bits, 40).float().mul_(2.0**-24).view(-1, *shape)
 
     def normal(self, shape: Sequence[int], at: int | torch.Tensor = 0) -> torch.Tensor:
         """Standard normal numbers, float32 (N, *shape), by the inverse of their distribution."""
@@ -74,4 +74,4 @@ def normal(uniform: torch.Tensor) -> torch.Tensor:
 
 def _logical_shift(bits: torch.Tensor, by: int) -> torch.Tensor:
     """Shift right with zeros coming in, as unsigned integers do."""
-    return (bits >> by) & ((1 << (64 - by)) - 1)
+    return (bits >> by).bitwise_and_((1 << (64 - by)) - 1)

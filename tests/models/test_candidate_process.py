@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import resource
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import tiny_models as tiny
 import torch
 
 from robustcheck.attacks import objective
-from robustcheck.models.process import full_precision, left_as_found
+from robustcheck.models.process import _glibc, freed_memory_kept, full_precision, left_as_found
 from robustcheck.threats import Goal
 
 IMAGES = tiny.pictures().shares()
@@ -260,3 +262,33 @@ def test_random_states_of_a_gpu_are_left_as_they_were():
     with left_as_found():
         torch.rand(4, device="cuda")
     assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+def _fresh_pages(steps: int) -> int:
+    """Pages that the system makes for steps that use and free more memory than glibc keeps by itself."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(steps):
+        torch.ones(48, 1 << 20).mul(2)  # 192 MiB, twice
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(_glibc() is None, reason="other C libraries than glibc are left as they are")
+def test_a_step_finds_the_pages_of_the_one_before():
+    outside = _fresh_pages(steps=4)
+    with freed_memory_kept():
+        _fresh_pages(steps=1)
+        inside = _fresh_pages(steps=4)
+    assert inside < outside / 20
+
+
+@pytest.mark.skipif(_glibc() is None, reason="other C libraries than glibc are left as they are")
+def test_kept_memory_is_given_back():
+    with freed_memory_kept():
+        _fresh_pages(steps=1)
+        kept = _resident()
+    assert kept - _resident() > 150 << 20
+
+
+def _resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
