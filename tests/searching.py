@@ -57,6 +57,7 @@ def search(
     aim: Callable[[int, int], int] | None = None,
     warm: Callable | None = None,
     near: float | None = None,
+    clean_logits: torch.Tensor | None = None,
     stored: bool = False,
     elsewhere: Callable[[int, int], torch.Tensor] | None = None,
 ) -> Searched:
@@ -93,6 +94,7 @@ def search(
             access=WhiteBox(asked),
             ball=ball.widest(images.shape[1:]) if attack.minimum_norm else ball,
             held=held,
+            clean_logits=clean_logits,
             **common,
             **({"warm": warm} if warm else {}),
             **({"margin": objective("margin", goal), "near": near} if near is not None else {}),

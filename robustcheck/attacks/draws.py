@@ -48,7 +48,7 @@ class Draws:
         count = torch.arange(1, prod(shape) + 1, dtype=torch.int64, device=self.keys.device)
         place = torch.as_tensor(at, dtype=torch.int64, device=self.keys.device) * _STREAM
         bits = (self.keys + place * _GAMMA)[:, None] + count * _GAMMA
-        for shift, factor in zip((30, 27), _MIX, strict=True):  # in place: these are the largest tensors of a search
+        for shift, factor in zip((30, 27), _MIX, strict=True):  # in place: they are twice as large as images
             bits.bitwise_xor_(_logical_shift(bits, shift)).mul_(factor)
         bits.bitwise_xor_(_logical_shift(bits, 31))
         return _logical_shift(bits, 40).float().mul_(2.0**-24).view(-1, *shape)

@@ -69,7 +69,7 @@ def margin(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """How far the best other label is ahead of this one: (N,)."""
     if logits.shape[1] == 2:
         first, second = logits.unbind(dim=1)
-        return (second - first) * (1 - 2 * labels)
+        return (second - first) * (1 - 2 * labels)  # 1 for label 0, -1 for label 1
     return _others(logits, labels).amax(dim=1) - _of(logits, labels)
 
 

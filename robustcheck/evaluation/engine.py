@@ -51,7 +51,9 @@ class Engine(Loop[GradientAttack]):
     stand_in: StandIn | None = None  # whose gradients are followed
     averaging: Averages | None = None  # over looks, if images are seen under conditions, or over a candidate's draws
     only_ends: bool = False  # nothing but the end of a search is proposed
-    _marked: set[int] = field(default_factory=set)  # turns in which some row begins its last quarter, or ends
+    _marked: set[int] = field(
+        default_factory=set
+    )  # turns after which a row has a quarter of its steps left, or none
 
     @property
     def limit(self) -> int:
@@ -60,6 +62,7 @@ class Engine(Loop[GradientAttack]):
         return max(1, self.candidate.chunks.limit // looks)
 
     def _ends(self) -> int:
+        """As in `Loop`; the turn is marked, and the one after which the last quarter begins."""
         ends = self._turn + self.attack.steps
         self._marked |= {ends - self._last_quarter, ends}
         return ends
@@ -108,7 +111,7 @@ class Engine(Loop[GradientAttack]):
             logits, loss, gradient = self.access.gradient(*given)
         else:
             logits, loss, gradient = self.averaging.gradient(self.access, *given, rows.draws, rows.step)
-        least, most = torch.linalg.vector_norm(gradient, dim=(1, 2, 3)).aminmax()
+        least, most = torch.stack(torch.linalg.vector_norm(gradient, dim=(1, 2, 3)).aminmax()).tolist()
         if least > 0 and most < inf:  # neither holds for a NaN
             rows.moved.fill_(True)
         else:
@@ -125,8 +128,8 @@ class Engine(Loop[GradientAttack]):
         return Told(step=rows.step, loss=loss, fooled=self._fooled(logits, rows.label), gradient=gradient)
 
     def _usable(self, rows: Rows, gradient: torch.Tensor) -> torch.Tensor:
-        """Gradients (N, C, H, W) that can be followed, of such as may be 0, NaN or infinite."""
-        steepness = gradient.flatten(1).abs().amax(dim=1)  # no square of it is too small or too large
+        """Note which gradients are 0, NaN or infinite; returns them (N, C, H, W) with 0 for what is not finite."""
+        steepness = gradient.flatten(1).abs().amax(dim=1)  # not the L2 norm, whose squares round to 0 or to infinity
         finite = steepness.isfinite()
         rows.moved |= finite & (steepness > 0)
         self.trace.vanished += int((steepness == 0).sum())

@@ -22,7 +22,7 @@ def log_odds_of(probability: float) -> float:
 
 
 def all_finite(logits: torch.Tensor) -> torch.Tensor:
-    """Which rows (N,) of logits (N, K) are finite throughout. Asked at every step: three operations, not seven."""
+    """Which rows (N,) of logits (N, K) are finite throughout."""
     return logits.abs().amax(dim=1) < torch.inf
 
 

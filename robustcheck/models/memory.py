@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from robustcheck.errors import OutOfMemory
+from robustcheck.models.process import give_back_freed_memory
 
 _SIGNS = (
     "out of memory",
@@ -64,5 +65,6 @@ class Chunks:
 
     def _halve(self, size: int) -> None:
         self.limit = self.halved_to = size // 2
+        give_back_freed_memory()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

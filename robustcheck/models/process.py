@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import random
 import sys
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of mallopt(3)
-_KEPT = 1 << 30  # bytes
-_USUAL = {_MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20}  # what glibc's own thresholds grow to at most
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # parameters of mallopt(3)
+_KEEPING = {_TRIM_THRESHOLD: -1, _MMAP_MAX: 0}  # the heap does not shrink, and holds large tensors, too
+_USUAL = {_TRIM_THRESHOLD: 64 << 20, _MMAP_THRESHOLD: 32 << 20, _MMAP_MAX: 65536}  # glibc's, at their largest
+_CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES")
 
 
 @contextmanager
@@ -45,22 +47,30 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """What a step frees is kept for the next one, up to a gibibyte, and given back at the end; not to be nested.
+    """What the main thread frees is kept for what it needs next, and given back at the end; not to be nested.
 
-    glibc gives it back after each step. The next one then finds pages that the system has to make and clear first,
-    which is up to a third of its time. Other C libraries are left as they are.
+    glibc gives much of it back after each step. The next one then finds pages that the system has to make and clear
+    first, which is up to a third of its time. glibc does not tell what its thresholds were: afterwards they are the
+    largest that it would have come to itself. Where the user has chosen them, and with another C library, nothing is
+    done.
     """
     library = _glibc()
-    if library is None:
+    if library is None or any(name in os.environ for name in _CHOSEN):
         yield
         return
     try:
-        for parameter in _USUAL:
-            library.mallopt(parameter, _KEPT)
+        for parameter, value in _KEEPING.items():
+            library.mallopt(parameter, value)
         yield
     finally:
-        for parameter, usual in _USUAL.items():
-            library.mallopt(parameter, usual)
+        for parameter, value in _USUAL.items():
+            library.mallopt(parameter, value)
+        give_back_freed_memory()
+
+
+def give_back_freed_memory() -> None:
+    """To the system, now."""
+    if (library := _glibc()) is not None:
         library.malloc_trim(0)
 
 
@@ -69,7 +79,10 @@ def _glibc() -> ctypes.CDLL | None:
     if not sys.platform.startswith("linux"):
         return None
     library = ctypes.CDLL(None)
-    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
+    if not (hasattr(library, "mallopt") and hasattr(library, "malloc_trim")):
+        return None
+    library.mallopt.argtypes, library.malloc_trim.argtypes = (ctypes.c_int, ctypes.c_int), (ctypes.c_size_t,)
+    return library
 
 
 @contextmanager

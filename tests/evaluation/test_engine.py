@@ -54,14 +54,13 @@ ATTACKS = {
 
 
 def _run(
-    *, batch=16, steps=6, restarts=2, levels=3, count=50, order=None, network=None, attack=None, near=None
+    *, batch=16, steps=6, restarts=2, levels=3, count=50, order=None, network=None, attack=None, near=None, rises=False
 ) -> Searched:
     network = network or Counting()
     rng = np.random.default_rng(0)
     images = rng.integers(60, 196, (count, 1, 6, 6)).astype(np.uint8)
-    labels = (
-        torch.cat([network(torch.from_numpy(images[i : i + 1]).float() / 255) for i in range(count)]).argmax(1).detach()
-    )
+    logits = torch.cat([network(torch.from_numpy(images[i : i + 1]).float() / 255) for i in range(count)]).detach()
+    labels = logits.argmax(1)
     network.seen.clear()
     return search(
         attack or _pgd(steps, restarts, levels),
@@ -73,6 +72,7 @@ def _run(
         batch=batch,
         order=order,
         near=near,
+        clean_logits=logits if rises else None,
         aim=lambda sample, rank: [label for label in range(3) if label != int(labels[sample])][rank],
     )
 
@@ -279,3 +279,33 @@ def test_proposals_of_many_are_judged_as_those_of_one():
         False,
     ]  # the clean image is none, nor is one beyond 3
     assert not judged.broken[4]
+
+
+class OfSizes(Counting):
+    """Gradients of one factor a row."""
+
+    factors = torch.tensor([1, 0, torch.nan, torch.inf, 1e-30, 1e30])
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if image.requires_grad:
+            image.register_hook(lambda gradient: gradient * self.factors[:, None, None, None])
+        return super().forward(image)
+
+
+def test_each_gradient_is_followed_that_is_finite_and_not_zero():
+    run = _run(network=OfSizes(), count=6, levels=1, steps=2, restarts=1)
+    assert not run.hits  # all rows stay where they are
+    trace = run.engine.trace
+    assert trace.moved == {0, 4, 5}  # squares of 1e-30 are 0, and of 1e30 infinite
+    assert trace.not_finite == {2, 3}
+    assert (trace.asked, trace.vanished, trace.gradients_not_finite) == (12, 2, 4)
+
+
+def test_losses_of_the_first_three_quarters_are_remembered_whenever_a_search_began():
+    run = _run(batch=7, steps=8, levels=1, rises=True)  # later searches and restarts begin in the turns of others
+    assert len(run.engine.trace.rises) > 20
+    other = _run(batch=64, steps=8, levels=1, rises=True)
+    for sample, rise in run.engine.trace.rises.items():
+        assert rise.earlier == pytest.approx(other.engine.trace.rises[sample].earlier, abs=1e-5)
+        assert np.isfinite(rise.earlier)
+        assert rise.earlier <= rise.highest

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ import tiny_models as tiny
 import torch
 
 from robustcheck.attacks import objective
-from robustcheck.models.process import _glibc, freed_memory_kept, full_precision, left_as_found
+from robustcheck.models import process
+from robustcheck.models.memory import Chunks
+from robustcheck.models.process import _CHOSEN, _glibc, freed_memory_kept, full_precision, left_as_found
 from robustcheck.threats import Goal
 
 IMAGES = tiny.pictures().shares()
@@ -264,31 +268,57 @@ def test_random_states_of_a_gpu_are_left_as_they_were():
     assert torch.equal(torch.cuda.get_rng_state(), before)
 
 
-def _fresh_pages(steps: int) -> int:
-    """Pages that the system makes for steps that use and free more memory than glibc keeps by itself."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(steps):
-        torch.ones(48, 1 << 20).mul(2)  # 192 MiB, twice
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-
-@pytest.mark.skipif(_glibc() is None, reason="other C libraries than glibc are left as they are")
-def test_a_step_finds_the_pages_of_the_one_before():
-    outside = _fresh_pages(steps=4)
-    with freed_memory_kept():
-        _fresh_pages(steps=1)
-        inside = _fresh_pages(steps=4)
-    assert inside < outside / 20
-
-
-@pytest.mark.skipif(_glibc() is None, reason="other C libraries than glibc are left as they are")
-def test_kept_memory_is_given_back():
-    with freed_memory_kept():
-        _fresh_pages(steps=1)
-        kept = _resident()
-    assert kept - _resident() > 150 << 20
+_KEEPS = _glibc() is not None and not any(name in os.environ for name in _CHOSEN)
+keeps = pytest.mark.skipif(not _KEEPS, reason="needs glibc, with its memory thresholds not set in the environment")
 
 
 def _resident() -> int:
     """Bytes of this process in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def _use_and_free() -> None:
+    """1,200 MiB, in blocks of 400."""
+    assert sum(float(block[-1]) for block in [torch.ones(100 << 20) for _ in range(3)]) == 3
+
+
+@keeps
+def test_what_is_freed_is_kept_for_the_next_step_and_given_back_at_the_end():
+    before = _resident()
+    with freed_memory_kept():
+        _use_and_free()
+        assert _resident() - before > 1100 << 20
+    assert _resident() - before < 100 << 20
+
+
+@keeps
+def test_what_is_kept_is_given_back_when_a_batch_does_not_fit():
+    before, limits = _resident(), list[int]()
+    chunks = Chunks(4)
+
+    def does_not_fit(rows: torch.Tensor) -> tuple[torch.Tensor]:
+        limits.append(len(rows))
+        if len(rows) == 4:
+            _use_and_free()
+            raise MemoryError
+        assert _resident() - before < 100 << 20
+        return (rows,)
+
+    with freed_memory_kept():
+        chunks(does_not_fit, torch.zeros(4))
+    assert limits == [4, 2, 2]
+
+
+def test_thresholds_that_the_user_chose_are_left_alone(monkeypatch):
+    asked = list[int]()
+    library = SimpleNamespace(mallopt=lambda parameter, _value: asked.append(parameter), malloc_trim=lambda _pad: None)
+    monkeypatch.setattr(process, "_glibc", lambda: library)
+    for name in _CHOSEN:
+        monkeypatch.delenv(name, raising=False)
+    with freed_memory_kept():
+        assert asked
+    asked.clear()
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    with freed_memory_kept():
+        pass
+    assert asked == []
