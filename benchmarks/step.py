@@ -28,7 +28,7 @@ from benchmarks.libraries import Effort, bare
 from benchmarks.ours import WAYS, write_policy
 from benchmarks.results import table
 from robustcheck import load_policy, run
-from robustcheck.evaluation import Evaluation
+from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.searching import Search
 from robustcheck.models.process import freed_memory_kept
 from robustcheck.threats import Goal, LinfBall
