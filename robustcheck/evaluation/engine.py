@@ -51,9 +51,7 @@ class Engine(Loop[GradientAttack]):
     stand_in: StandIn | None = None  # whose gradients are followed
     averaging: Averages | None = None  # over looks, if images are seen under conditions, or over a candidate's draws
     only_ends: bool = False  # nothing but the end of a search is proposed
-    _marked: set[int] = field(
-        default_factory=set
-    )  # turns after which a row has a quarter of its steps left, or none
+    _marked: set[int] = field(default_factory=set)  # turns after which a row has a quarter of its steps left, or none
 
     @property
     def limit(self) -> int:
