@@ -161,7 +161,8 @@ def test_the_comparison_does_not_depend_on_the_batch(tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "all").mkdir()
     one, every = _saved(tmp_path / "one", Wide(), batch_size=1), _saved(tmp_path / "all", Wide(), batch_size=16)
-    assert one.searched.error == pytest.approx(every.searched.error, rel=1e-3)
+    # Without bfloat16 the two forms differ by the last bits of float32 alone.
+    assert one.searched.error == pytest.approx(every.searched.error, rel=1e-3, abs=1e-6)
 
 
 def test_a_peeled_form_that_reads_otherwise_is_not_used(monkeypatch, tmp_path):
