@@ -23,15 +23,16 @@ import torch
 from benchmarks import machine
 from benchmarks.arguments import add_common, positive
 from benchmarks.candidates import CANDIDATES
-from benchmarks.images import LABELS, Split
+from benchmarks.images import Split
 from benchmarks.libraries import Effort, bare
 from benchmarks.ours import WAYS, write_policy
 from benchmarks.results import table
 from robustcheck import load_policy, run
 from robustcheck.evaluation.evaluation import Evaluation
+from robustcheck.evaluation.gates import ball_for
+from robustcheck.evaluation.outcomes import goal_of
 from robustcheck.evaluation.searching import Search
 from robustcheck.models.process import freed_memory_kept
-from robustcheck.threats import Goal, LinfBall
 
 CANDIDATE = CANDIDATES["cnn-hardened"]
 BATCHES = (1, 8, 32, 128, 256)
@@ -84,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _holding(archive: Path, folder: Path) -> list[int]:
     """The numbers of the X-rays that PGD does not break at the safe level."""
     report = run(load_policy(_policy(folder, archive, level=SAFE_LEVEL, steps=20, batch=128, seed=0)))
+    if errors := [f"{gate.id}: {gate.error}" for gate in report.gates if gate.error]:
+        raise RuntimeError("; ".join(errors))
     (outcomes,) = (gate.samples for gate in report.gates if gate.attack)
     return [number for number, outcome in enumerate(outcomes) if outcome.status == "held"]
 
@@ -107,13 +110,15 @@ def _pair(images: Path, folder: Path, steps: int, batch: int, seed: int) -> Pair
 def _engine(images: Path, folder: Path, steps: int, batch: int, seed: int) -> float:
     policy = load_policy(_policy(folder, images, level=LEVEL, steps=steps, batch=batch, seed=seed))
     setting, gate = Evaluation(policy).setting, policy.gates[-1]
-    assert gate.epsilon is not None
-    ball = LinfBall.of(gate.epsilon, setting.samples.bits)
-    search = Search(gate=gate, setting=setting, ball=ball, goal=Goal(labels=len(LABELS)), family=gate.id)
+    ball, goal = ball_for(gate, setting), goal_of(gate, setting)
+    search = Search(gate=gate, setting=setting, ball=ball, goal=goal, family=gate.id)
+    meter = setting.candidate.meter
+    before = meter.gradient
     with freed_memory_kept():  # as gates do
         began = time.perf_counter()
         search.run(range(len(setting.samples)), search.begin())
-        return (time.perf_counter() - began) / steps
+        took = time.perf_counter() - began
+    return took / ((meter.gradient - before) / batch)
 
 
 def _bare(images: Path, steps: int, batch: int, seed: int) -> float:

@@ -168,7 +168,7 @@ class Evaluation:
             return self._error(gate, setting.message)
         self._running = gate.id
         try:
-            with left_as_found(), freed_memory_kept():  # the candidate's code may draw, set threads
+            with left_as_found(), freed_memory_kept():  # a candidate may draw, and set threads
                 torch.manual_seed(key(setting.seed, gate.id, "chance", 0))  # of what candidates and surrogates draw
                 return run_gate(gate, setting, shared=self.policy.evidence == "shared")
         except (EvaluationError, MissingExtra) as error:
