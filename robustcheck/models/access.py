@@ -74,7 +74,7 @@ class _Oracle:
     def __init__(self, candidate: Candidate, *, samples: int, limit: int, maximum: int | None = None) -> None:
         # A closure, not an attribute: an attack that holds the oracle does not hold the candidate.
         head = candidate.head
-        self.__ask: Callable[[torch.Tensor], torch.Tensor] = lambda images: head.told(candidate.logits(images))
+        self.__ask: Callable[[torch.Tensor], torch.Tensor] = lambda images: head.told(candidate.answers(images))
         self.__decide: Callable[[torch.Tensor], torch.Tensor] = head.decide
         self.__counts = torch.zeros(samples, dtype=torch.int64)
         self.__retired = torch.zeros(samples, dtype=torch.bool)

@@ -12,6 +12,7 @@ import torch
 
 from robustcheck.errors import AccessError, CandidateError, EvaluationError
 from robustcheck.models.findings import AnyHead
+from robustcheck.models.layout import channels_last
 from robustcheck.models.memory import Chunks
 from robustcheck.models.network import Forward, Network, first_line, rows
 from robustcheck.models.preprocess import Preprocess
@@ -50,6 +51,7 @@ class Candidate:
     info: ModelInfo
     chunks: Chunks
     searched: Searched | None = None  # None: the artefact itself
+    asked_channels_last: bool = False  # those who ask hand the artefact its inputs in the layout that suits the machine
     randomness: float | None = None  # largest difference of scores between two identical calls; None: there is none
     meter: Meter = field(default_factory=Meter)
 
@@ -62,6 +64,17 @@ class Candidate:
         """Logits (N, K) of images (N, C, H, W), shares of the full range in [0, 1]: the artefact's, full precision."""
         self.meter.forward += len(images)
         return self.head.logits(raw_scores(self.network.forward, self.network, self.preprocess, self.chunks, images))
+
+    def answers(self, images: torch.Tensor) -> torch.Tensor:
+        """The same for those who ask, often: of the same artefact in full precision, though not to the last bit."""
+        if not self.asked_channels_last:
+            return self.logits(images)
+        self.meter.forward += len(images)
+
+        def forward(inputs: torch.Tensor, /) -> torch.Tensor:
+            return self.network.forward(channels_last(inputs))
+
+        return self.head.logits(raw_scores(forward, self.network, self.preprocess, self.chunks, images))
 
     def search_logits(self, images: torch.Tensor, *, exact: bool = False) -> torch.Tensor:
         """Logits (N, K) as searches see them, or exact ones: no verdict rests on them."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +15,7 @@ from robustcheck.errors import CandidateError, OutOfMemory
 from robustcheck.models import artefact, drawing
 from robustcheck.models.candidate import Candidate, Meter, Searched, raw_scores
 from robustcheck.models.findings import AnyHead
+from robustcheck.models.layout import takes_channels_last
 from robustcheck.models.memory import Chunks, is_out_of_memory
 from robustcheck.models.network import Forward, Network
 from robustcheck.models.output import read_head
@@ -110,11 +112,17 @@ def load_candidate(
             logits = drawing.usual(head, torch.stack([logits, *map(head.logits, calls)]))
             network = drawing.asked_only(network)
         compared = torch.split(preprocess(load(by_shape(shapes)[0][:_COMPARED])), chunks.limit)
+        others = _of_other_shapes(shapes, preprocess, load)
+        searched, search_notes, asked_channels_last = None, tuple[str, ...](), False
         with full_precision(network.device):
             if network.tried:
-                network = network.tried([*compared, *_of_other_shapes(shapes, preprocess, load)])
+                network = network.tried([*compared, *others])
             # Another form of a network that draws would draw otherwise, or once for all calls.
-            searched, search_notes = _searched(spec, network, head, compared) if randomness is None else (None, ())
+            if randomness is None:
+                searched, search_notes = _searched(spec, network, head, compared)
+                # Measured on CPUs; ONNX Runtime has a layout of its own.
+                if spec.precision == "auto" and network.device.type == "cpu" and path.suffix.lower() != ".onnx":
+                    asked_channels_last = takes_channels_last(network.forward, chain(compared, others))
     sha256, infos = artefact.digest([*files, *network.sources], path.parent)
     if infos[: len(before)] != before:
         raise CandidateError(f"{path.name} changed while it was loaded; what was judged has no digest")
@@ -138,6 +146,7 @@ def load_candidate(
         chunks=chunks,
         meter=meter,
         searched=searched,
+        asked_channels_last=asked_channels_last,
         randomness=randomness,
     )
     return candidate, logits
@@ -177,15 +186,14 @@ def _reading(head: AnyHead) -> search.Reading:
 
 def _of_other_shapes(
     shapes: list[tuple[int, int, int]], preprocess: Preprocess, load: Callable[[list[int]], torch.Tensor]
-) -> list[torch.Tensor]:
+) -> Iterator[torch.Tensor]:
     """Inputs (N, …) of each shape that the network is given, but for the first one's."""
     first, *others = by_shape(shapes)
-    seen, batches = {preprocess.shape(shapes[first[0]])}, list[torch.Tensor]()
+    seen = {preprocess.shape(shapes[first[0]])}
     for group in others:
         if (shape := preprocess.shape(shapes[group[0]])) not in seen:
             seen.add(shape)
-            batches.append(preprocess(load(group[:2])))
-    return batches
+            yield preprocess(load(group[:2]))
 
 
 def as_shares(samples: Stored, indexes: list[int], device: torch.device) -> torch.Tensor:
