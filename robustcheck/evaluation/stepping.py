@@ -87,7 +87,7 @@ def asking(candidate: Candidate, attack: QueryAttack, ball: Ball) -> Turn:
         draws = _draws(images)
         state = attack.start(images, images, ball, draws)
         queries = attack.ask(state, images, ball, draws)
-        loss = candidate.logits(queries.images.clamp(0, 1))[:, 0]
+        loss = candidate.answers(queries.images.clamp(0, 1))[:, 0]
         no = torch.zeros_like(loss, dtype=torch.bool)
         attack.learn(state, queries, Answers(loss=loss, fooled=no, shown=no), images, ball, draws)
         return len(loss)

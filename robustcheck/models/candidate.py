@@ -1,6 +1,7 @@
 """The candidate: network, preprocessing and head as one.
 
-Verdicts ask the artefact in full precision; searches may ask another form of it (`search`).
+Verdicts ask the artefact in full precision, and so do oracles, which may lay images out as suits the machine
+(`layout`). Searches that follow gradients may ask another form of it (`search`).
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Candidate:
     info: ModelInfo
     chunks: Chunks
     searched: Searched | None = None  # None: the artefact itself
-    asked_channels_last: bool = False  # those who ask hand the artefact its inputs in the layout that suits the machine
+    asked_channels_last: bool = False  # oracles hand the artefact its inputs so
     randomness: float | None = None  # largest difference of scores between two identical calls; None: there is none
     meter: Meter = field(default_factory=Meter)
 
@@ -62,18 +63,16 @@ class Candidate:
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, K) of images (N, C, H, W), shares of the full range in [0, 1]: the artefact's, full precision."""
-        self.meter.forward += len(images)
-        return self.head.logits(raw_scores(self.network.forward, self.network, self.preprocess, self.chunks, images))
+        return self._logits(self.network.forward, images)
 
     def answers(self, images: torch.Tensor) -> torch.Tensor:
-        """The same for those who ask, often: of the same artefact in full precision, though not to the last bit."""
+        """Logits (N, K) as oracles see them: those of `logits`, but for their last bits if inputs lie channels last."""
         if not self.asked_channels_last:
             return self.logits(images)
+        return self._logits(lambda inputs: self.network.forward(channels_last(inputs)), images)
+
+    def _logits(self, forward: Forward, images: torch.Tensor) -> torch.Tensor:
         self.meter.forward += len(images)
-
-        def forward(inputs: torch.Tensor, /) -> torch.Tensor:
-            return self.network.forward(channels_last(inputs))
-
         return self.head.logits(raw_scores(forward, self.network, self.preprocess, self.chunks, images))
 
     def search_logits(self, images: torch.Tensor, *, exact: bool = False) -> torch.Tensor:

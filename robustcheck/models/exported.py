@@ -57,13 +57,21 @@ def load_exported(path: Path, device: torch.device) -> Network:
     # Not `module` itself: its class prints a traceback whenever a call fails, such as when memory runs out.
     forward: Forward = in_dtype(partial(torch.nn.Module.__call__, module), image.dtype)
     notes: tuple[str, ...] = ()
-    if least > 1 or most is not None:
+    in_parts = least > 1 or most is not None
+    if in_parts:
         forward = in_batches(forward, least=least, most=most)
         notes = (f"it takes {least} to {most or 'any number of'} images at once: they are split or padded",)
     if least == most:
         notes = (f"its batch size is fixed at {least}: images are padded to it",)
     takes = tuple(size if isinstance(size, int) else None for size in image.shape)
-    return Network(forward=forward, device=device, takes=takes, notes=notes, in_training=_dropping(program))
+    return Network(
+        forward=forward,
+        device=device,
+        any_layout=image.dtype == torch.float32 and not in_parts,  # parts are joined by torch.cat, in its own layout
+        takes=takes,
+        notes=notes,
+        in_training=_dropping(program),
+    )
 
 
 def _dropping(program: torch.export.ExportedProgram) -> str | None:

@@ -2,44 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 
 import torch
 
-from robustcheck.models.network import Forward, rows
+from robustcheck.errors import EvaluationError
 
+NOTE = (
+    "those who ask are answered with the images' channels last in memory: by the same network, in float32, with scores "
+    "that may differ in their last bits"
+)
 _LAST_BITS = 1e-5  # as a share of the largest score, or of 0.1
+
+Ask = Callable[[torch.Tensor], torch.Tensor]
+"""Images (N, C, H, W) to logits (N, K)."""
 
 
 def channels_last(inputs: torch.Tensor) -> torch.Tensor:
     """The same numbers (N, C, H, W) in that layout.
 
-    `contiguous` would not do: images of one channel count as laid out either way, and convolutions take the other one.
+    `contiguous` would not do: images of one channel count as laid out either way, and convolutions then take the other
+    one unless their weights are laid out so, too.
     """
     return torch.empty_like(inputs, memory_format=torch.channels_last).copy_(inputs)
 
 
-def takes_channels_last(forward: Forward, example: Iterable[torch.Tensor]) -> bool:
-    """Whether a network scores inputs alike however they lie in memory.
+def alike(ask: Ask, other: Ask, images: torch.Tensor) -> bool:
+    """Whether two ways to ask lead to the same logits but for last bits, for images together and the first one alone.
 
-    Args:
-        forward: the network.
-        example: batches of inputs (N, …) that fit, of each shape that it will be given.
+    False, too, if the other way leads to an error: a network's code may rely on how its inputs lie.
     """
-    return all(_alike(forward, inputs) for inputs in example)
-
-
-def _alike(forward: Forward, inputs: torch.Tensor) -> bool:
-    """On these inputs, together and the first one alone."""
     try:
-        with torch.no_grad():
-            return all(
-                _close(rows(forward(some), len(some)), rows(forward(channels_last(some)), len(some)))
-                for some in (inputs, inputs[:1])
-            )
-    except Exception:  # noqa: BLE001 (a network's code may rely on a layout; then it is asked as it is)
+        return all(_close(ask(some), other(some)) for some in (images, images[:1])[: len(images)])
+    except EvaluationError:
         return False
 
 
-def _close(scores: torch.Tensor, others: torch.Tensor) -> bool:
-    return bool((scores - others).abs().max() <= _LAST_BITS * scores.abs().max().clamp_min(0.1))  # a NaN is not close
+def _close(logits: torch.Tensor, others: torch.Tensor) -> bool:
+    return bool((logits - others).abs().max() <= _LAST_BITS * logits.abs().max().clamp_min(0.1))  # a NaN is not close

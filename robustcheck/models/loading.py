@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -12,10 +12,9 @@ import numpy as np
 import torch
 
 from robustcheck.errors import CandidateError, OutOfMemory
-from robustcheck.models import artefact, drawing
+from robustcheck.models import artefact, drawing, layout
 from robustcheck.models.candidate import Candidate, Meter, Searched, raw_scores
 from robustcheck.models.findings import AnyHead
-from robustcheck.models.layout import takes_channels_last
 from robustcheck.models.memory import Chunks, is_out_of_memory
 from robustcheck.models.network import Forward, Network
 from robustcheck.models.output import read_head
@@ -36,7 +35,7 @@ FORMATS = {
     ".onnx": "onnx",
 }
 _PROBED = 4  # samples that are asked about twice, together and alone
-_COMPARED = 16  # samples on which a faster form of the network is compared with it
+_COMPARED = 16  # samples on which another form of the network, or another layout, is compared with it
 _PROBE_TOLERANCE = 1e-3
 _FAR = 1000.0  # times as bright as an image
 
@@ -62,6 +61,7 @@ def load_candidate(
     folder: Path,
     samples: Stored,
     seed: int = 0,
+    asked: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Candidate, torch.Tensor]:
     """Load the artefact and ask it about every sample, unattacked: that shows what its scores are.
@@ -71,6 +71,7 @@ def load_candidate(
         folder: from which its path starts.
         samples: that it is asked about.
         seed: of what it draws itself, if it does.
+        asked: oracles will ask it, which may be worth a layout of its own.
         progress: told how many samples are done, and of how many.
 
     Returns:
@@ -112,17 +113,11 @@ def load_candidate(
             logits = drawing.usual(head, torch.stack([logits, *map(head.logits, calls)]))
             network = drawing.asked_only(network)
         compared = torch.split(preprocess(load(by_shape(shapes)[0][:_COMPARED])), chunks.limit)
-        others = _of_other_shapes(shapes, preprocess, load)
-        searched, search_notes, asked_channels_last = None, tuple[str, ...](), False
         with full_precision(network.device):
             if network.tried:
-                network = network.tried([*compared, *others])
+                network = network.tried([*compared, *map(preprocess, _of_other_shapes(shapes, preprocess, load))])
             # Another form of a network that draws would draw otherwise, or once for all calls.
-            if randomness is None:
-                searched, search_notes = _searched(spec, network, head, compared)
-                # Measured on CPUs; ONNX Runtime has a layout of its own.
-                if spec.precision == "auto" and network.device.type == "cpu" and path.suffix.lower() != ".onnx":
-                    asked_channels_last = takes_channels_last(network.forward, chain(compared, others))
+            searched, search_notes = _searched(spec, network, head, compared) if randomness is None else (None, ())
     sha256, infos = artefact.digest([*files, *network.sources], path.parent)
     if infos[: len(before)] != before:
         raise CandidateError(f"{path.name} changed while it was loaded; what was judged has no digest")
@@ -146,10 +141,27 @@ def load_candidate(
         chunks=chunks,
         meter=meter,
         searched=searched,
-        asked_channels_last=asked_channels_last,
         randomness=randomness,
     )
+    if asked and spec.precision == "auto" and _takes_any_layout(candidate, spec):
+        first = load(by_shape(shapes)[0][:_COMPARED])
+        with left_as_found():
+            candidate = _laid_out(candidate, chain([first], _of_other_shapes(shapes, preprocess, load)))
     return candidate, logits
+
+
+def _takes_any_layout(candidate: Candidate, spec: ModelSpec) -> bool:
+    """Whether it may be asked channels last: on a CPU, where it is faster, and if it does not draw."""
+    network = candidate.network
+    on_cpu = network.device.type == "cpu"
+    return network.any_layout and on_cpu and candidate.randomness is None and spec.preprocess.layout == "NCHW"
+
+
+def _laid_out(candidate: Candidate, batches: Iterable[torch.Tensor]) -> Candidate:
+    """The candidate as one that is asked channels last, if it then reads these images (N, C, H, W) alike."""
+    notes = (*candidate.info.notes, layout.NOTE)
+    other = replace(candidate, asked_channels_last=True, info=replace(candidate.info, notes=notes))
+    return other if all(layout.alike(candidate.logits, other.answers, images) for images in batches) else candidate
 
 
 def _searched(
@@ -187,13 +199,13 @@ def _reading(head: AnyHead) -> search.Reading:
 def _of_other_shapes(
     shapes: list[tuple[int, int, int]], preprocess: Preprocess, load: Callable[[list[int]], torch.Tensor]
 ) -> Iterator[torch.Tensor]:
-    """Inputs (N, …) of each shape that the network is given, but for the first one's."""
+    """Images (N, C, H, W), two of each shape that the network is given, but for the first one's."""
     first, *others = by_shape(shapes)
     seen = {preprocess.shape(shapes[first[0]])}
     for group in others:
         if (shape := preprocess.shape(shapes[group[0]])) not in seen:
             seen.add(shape)
-            yield preprocess(load(group[:2]))
+            yield load(group[:2])
 
 
 def as_shares(samples: Stored, indexes: list[int], device: torch.device) -> torch.Tensor:

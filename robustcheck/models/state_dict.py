@@ -45,6 +45,7 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
         forward=in_dtype(module, dtype),
         device=device,
         module=module if dtype == torch.float32 else None,
+        any_layout=dtype == torch.float32,
         takes=takes(module),
         sources=tuple(sources),
     )

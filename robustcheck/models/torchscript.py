@@ -38,9 +38,11 @@ def load_torchscript(path: Path, device: torch.device) -> Network:
     except Exception as error:  # noqa: BLE001 (torch raises whatever a broken archive makes it raise)
         raise CandidateError(f"{path.name} cannot be loaded as TorchScript: {first_line(error)}") from None
     freeze(module)
+    dtype = dtype_of(module)
     return Network(
-        forward=in_dtype(module, dtype_of(module)),
+        forward=in_dtype(module, dtype),
         device=device,
+        any_layout=dtype == torch.float32,
         takes=_takes(module),
         in_training=next((name for name, part in module.named_modules() if _drops(part)), None),
     )
