@@ -17,7 +17,6 @@ from typing import Any, Literal
 import torch
 from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
-from torch.utils.flop_counter import FlopCounterMode
 
 from robustcheck.models.network import Forward, freeze
 
@@ -152,6 +151,8 @@ def _convolves(module: nn.Module, image: torch.Tensor) -> bool:
         return True
     if any(getattr(layer, "groups", 1) > 1 for layer in module.modules()):
         return False
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton, which takes a moment
+
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(image)
     work: dict[str, int] = {str(operator): count for operator, count in counter.get_flop_counts()["Global"].items()}

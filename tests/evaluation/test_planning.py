@@ -16,6 +16,7 @@ from robustcheck.evaluation.planning import plan
 from robustcheck.evaluation.searching import Search
 from robustcheck.evaluation.stepping import Stopwatch
 from robustcheck.evaluation.workload import Work, of_search
+from robustcheck.models import Candidate
 from robustcheck.report.plan import plan_line, plan_tables
 from robustcheck.report.summary import render
 
@@ -118,6 +119,17 @@ def test_the_time_is_that_of_the_images_and_of_health_checks(tmp_path, a_second_
     assert few == pytest.approx(1.1 * 10 * (20 + 2))  # gradients, and two looks; a tenth is for health checks
     assert many == pytest.approx(1.1 * 10 * (40 + 2))
     assert seconds("square", "epsilon: 3/255, queries: 50") == 10 * (50 + 1)  # who asks is not examined
+
+
+def test_questions_are_timed_as_oracles_ask_them(monkeypatch, tmp_path):
+    asked, answers = list[int](), Candidate.answers
+    monkeypatch.setattr(Candidate, "answers", lambda self, images: asked.append(len(images)) or answers(self, images))
+    brightness_project(tmp_path)
+    as_it_is = "precision: full"  # or it would be asked at load, to compare layouts
+    planned(tmp_path, brightness_policy(gate_text("fgsm"), model=as_it_is))
+    assert not asked
+    planned(tmp_path, brightness_policy(gate_text("square", more="epsilon: 3/255, queries: 50"), model=as_it_is))
+    assert asked
 
 
 @pytest.mark.parametrize("attack", ["square", "{name: nes, samples: 4}"])

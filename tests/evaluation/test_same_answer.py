@@ -60,20 +60,29 @@ from benchmarks.memory import peak_mib
 from robustcheck import load_policy, run
 report = run(load_policy(sys.argv[1]))
 (gate,) = report.gates
-assert report.data.samples == 20_000, report
+assert report.data.samples == int(sys.argv[2]), report
 assert gate.verdict == "pass", gate.error
-assert sum(outcome.evidence == "searched" for outcome in gate.samples) > 15_000
+assert sum(outcome.evidence == "searched" for outcome in gate.samples) > 0.75 * report.data.samples
 print(peak_mib())
 """
 
 
-def test_memory_is_bounded_by_the_batch_and_not_by_the_number_of_samples(tmp_path):
-    text = (POLICIES / "quickstart.yaml").read_text().replace("samples: 200", "samples: 20000")
+def _peak(folder: Path, samples: int) -> float:
+    """MiB that a process of its own has had at most, with a gate on so many phantoms."""
+    text = (POLICIES / "quickstart.yaml").read_text().replace("samples: 200", f"samples: {samples}")
     text = text.replace("candidates/", f"{POLICIES}/candidates/")
-    (tmp_path / "networks.py").write_text((POLICIES / "networks.py").read_text())
+    (folder / "networks.py").write_text((POLICIES / "networks.py").read_text())
     gate = "gates:\n  - {id: pgd, attack: {name: pgd, steps: 2}, epsilon: 1/255, require: {accuracy: 0}}\n"
-    (tmp_path / "policy.yaml").write_text(text[: text.index("gates:")] + gate)
-    command = [sys.executable, "-c", RUN, str(tmp_path / "policy.yaml")]
+    (folder / "policy.yaml").write_text(text[: text.index("gates:")] + gate)
+    command = [sys.executable, "-c", RUN, str(folder / "policy.yaml"), str(samples)]
     done = subprocess.run(command, cwd=POLICIES.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert 300 < float(done.stdout) < 2048
+    return float(done.stdout)
+
+
+def test_memory_is_bounded_by_the_batch_and_not_by_the_number_of_samples(tmp_path):
+    few, many = _peak(tmp_path, 1000), _peak(tmp_path, 20_000)
+    assert many < 2048
+    # What a sample leaves, its image in bytes, its counterexample and its outcome, comes to 15 KB; as floats the
+    # images alone would be 16 KB more.
+    assert many - few < 400
