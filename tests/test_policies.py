@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from robustcheck import load_policy, run
+from robustcheck.models.layout import NOTE
 
 POLICIES = Path(__file__).parents[1] / "policies"
 EVERY = sorted(POLICIES.glob("*.yaml"))
@@ -30,6 +31,7 @@ def test_the_quickstart_passes_and_its_twin_fails():
     hardened, standard = (run(load_policy(POLICIES / f"quickstart{twin}.yaml")) for twin in ("", "_standard"))
     assert hardened.verdict == "pass"
     assert hardened.data.synthetic
+    assert NOTE in hardened.model.notes  # its convolutions answer oracles channels last
     assert standard.verdict == "fail"
     assert standard.gates[0].verdict == "pass"  # on clean images nothing is wrong with it
 

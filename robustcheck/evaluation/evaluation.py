@@ -225,7 +225,6 @@ class Evaluation:
             folder=policy.folder,
             samples=samples,
             seed=policy.seed,
-            asked=any(gate.queries is not None for gate in policy.gates),
             progress=lambda done, of: self._progress("loading", done, of),
         )
         self._model, self._device = candidate.info, candidate.device

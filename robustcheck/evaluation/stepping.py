@@ -80,14 +80,15 @@ def training(task: PatchTask, stand_in: Surrogates | None) -> Turn:
     return turn
 
 
-def asking(candidate: Candidate, attack: QueryAttack, ball: Ball) -> Turn:
-    """A turn of an attack that asks."""
+def asking(candidate: Candidate, attack: QueryAttack, ball: Ball, *, counted: bool) -> Turn:
+    """A turn of an attack that asks: an oracle, which counts, or a white box."""
+    ask = candidate.answers if counted else candidate.search_logits
 
     def turn(images: torch.Tensor, _labels: torch.Tensor) -> int:
         draws = _draws(images)
         state = attack.start(images, images, ball, draws)
         queries = attack.ask(state, images, ball, draws)
-        loss = candidate.answers(queries.images.clamp(0, 1))[:, 0]
+        loss = ask(queries.images.clamp(0, 1))[:, 0]
         no = torch.zeros_like(loss, dtype=torch.bool)
         attack.learn(state, queries, Answers(loss=loss, fooled=no, shown=no), images, ball, draws)
         return len(loss)

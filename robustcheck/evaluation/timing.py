@@ -65,6 +65,7 @@ class Timing:
 
         images = {"gradient": gradients, "exact": holding.exact, "query": holding.query}
         for name, attack in {column(attack): attack for attack in reversed(work.attacks)}.items():  # the first of each
+            step: str = "exact gradient" if name == "exact" else name
             if attack.asks == "gradient":
                 looks = 1 if work.averaging is None else work.averaging.count
                 rows = min(at_most, max(1, limit // looks))
@@ -74,6 +75,7 @@ class Timing:
                 turn = following(asked, work.averaging, attack, ball)
             else:
                 rows = min(at_most, limit, ceil(_BATCHES * limit / attack.block))
-                turn = asking(candidate, attack, work.ball)
-            step = "exact gradient" if name == "exact" else name
+                if work.gate.queries is None:  # nobody counts
+                    step = "white-box query"
+                turn = asking(candidate, attack, work.ball, counted=work.gate.queries is not None)
             yield Kind(name=f"{attack.name} {step}{seen}", images=images[name], rows=rows, turn=turn)

@@ -67,7 +67,7 @@ def load_exported(path: Path, device: torch.device) -> Network:
     return Network(
         forward=forward,
         device=device,
-        any_layout=image.dtype == torch.float32 and not in_parts,  # parts are joined by torch.cat, in its own layout
+        convolves_as_laid_out=image.dtype == torch.float32 and not in_parts,  # torch.cat joins parts in its own layout
         takes=takes,
         notes=notes,
         in_training=_dropping(program),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,9 +11,10 @@ import numpy as np
 import torch
 
 from robustcheck.errors import CandidateError, OutOfMemory
-from robustcheck.models import artefact, drawing, layout
+from robustcheck.models import artefact, drawing
 from robustcheck.models.candidate import Candidate, Meter, Searched, raw_scores
 from robustcheck.models.findings import AnyHead
+from robustcheck.models.layout import as_oracles_ask
 from robustcheck.models.memory import Chunks, is_out_of_memory
 from robustcheck.models.network import Forward, Network
 from robustcheck.models.output import read_head
@@ -36,6 +36,7 @@ FORMATS = {
 }
 _PROBED = 4  # samples that are asked about twice, together and alone
 _COMPARED = 16  # samples on which another form of the network, or another layout, is compared with it
+_MOST_SHAPES = 8  # on which layouts are compared
 _PROBE_TOLERANCE = 1e-3
 _FAR = 1000.0  # times as bright as an image
 
@@ -61,7 +62,6 @@ def load_candidate(
     folder: Path,
     samples: Stored,
     seed: int = 0,
-    asked: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Candidate, torch.Tensor]:
     """Load the artefact and ask it about every sample, unattacked: that shows what its scores are.
@@ -71,7 +71,6 @@ def load_candidate(
         folder: from which its path starts.
         samples: that it is asked about.
         seed: of what it draws itself, if it does.
-        asked: oracles will ask it, which may be worth a layout of its own.
         progress: told how many samples are done, and of how many.
 
     Returns:
@@ -143,25 +142,11 @@ def load_candidate(
         searched=searched,
         randomness=randomness,
     )
-    if asked and spec.precision == "auto" and _takes_any_layout(candidate, spec):
-        first = load(by_shape(shapes)[0][:_COMPARED])
+    if spec.precision == "auto" and len({preprocess.shape(shape) for shape in shapes}) <= _MOST_SHAPES:
         with left_as_found():
-            candidate = _laid_out(candidate, chain([first], _of_other_shapes(shapes, preprocess, load)))
+            first = load(by_shape(shapes)[0][:_COMPARED])
+            candidate = as_oracles_ask(candidate, [first, *_of_other_shapes(shapes, preprocess, load)])
     return candidate, logits
-
-
-def _takes_any_layout(candidate: Candidate, spec: ModelSpec) -> bool:
-    """Whether it may be asked channels last: on a CPU, where it is faster, and if it does not draw."""
-    network = candidate.network
-    on_cpu = network.device.type == "cpu"
-    return network.any_layout and on_cpu and candidate.randomness is None and spec.preprocess.layout == "NCHW"
-
-
-def _laid_out(candidate: Candidate, batches: Iterable[torch.Tensor]) -> Candidate:
-    """The candidate as one that is asked channels last, if it then reads these images (N, C, H, W) alike."""
-    notes = (*candidate.info.notes, layout.NOTE)
-    other = replace(candidate, asked_channels_last=True, info=replace(candidate.info, notes=notes))
-    return other if all(layout.alike(candidate.logits, other.answers, images) for images in batches) else candidate
 
 
 def _searched(

@@ -31,7 +31,7 @@ class Network:
     twin: Forward | None = None  # a differentiable form of it, where it is none itself
     module: torch.nn.Module | None = None  # what this or `forward` asks, if it is a float32 module that can be copied
     no_gradients: str | None = None  # why it gives none; None if it does
-    any_layout: bool = False  # a float32 network of torch's that is handed its inputs as they lie in memory
+    convolves_as_laid_out: bool = False  # in torch, in float32, as its inputs lie in memory
     in_training: str | None = None  # what of it is in training mode and draws, such as dropout; None: nothing is known
     takes: Takes | None = None  # as far as it tells; what it is asked shows the rest
     sources: tuple[Path, ...] = ()  # code beside the policy that is part of the candidate

@@ -25,6 +25,11 @@ class Preprocess:
         self._shift = ((low - mean) / std).float().to(device)
         self._identity = bool((self._scale == 1).all() and (self._shift == 0).all())
 
+    @property
+    def channels_first(self) -> bool:
+        """Whether the network's input is (N, C, H, W)."""
+        return self._spec.layout == "NCHW"
+
     def check(self, stored: tuple[int, ...]) -> None:
         """Refuse images of shape (C, H, W) that this cannot map.
 

@@ -22,6 +22,7 @@ from robustcheck.models.network import Network, Takes, dtype_of, first_line, fre
 from robustcheck.policy import ModelSpec
 
 _MOST_NAMED = 3
+_Conv = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
 
 
 def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.device) -> Network:
@@ -45,7 +46,7 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
         forward=in_dtype(module, dtype),
         device=device,
         module=module if dtype == torch.float32 else None,
-        any_layout=dtype == torch.float32,
+        convolves_as_laid_out=dtype == torch.float32 and any(isinstance(part, _Conv) for part in module.modules()),
         takes=takes(module),
         sources=tuple(sources),
     )

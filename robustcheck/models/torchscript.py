@@ -42,7 +42,7 @@ def load_torchscript(path: Path, device: torch.device) -> Network:
     return Network(
         forward=in_dtype(module, dtype),
         device=device,
-        any_layout=dtype == torch.float32,
+        convolves_as_laid_out=dtype == torch.float32,
         takes=_takes(module),
         in_training=next((name for name, part in module.named_modules() if _drops(part)), None),
     )

@@ -88,8 +88,8 @@ class ModelSpec(Section):
     )
     precision: Literal["auto", "full"] = Field(
         "auto",
-        description="of searches: auto may ask a faster form of the network, and lay out in memory what oracles are "
-        "asked as suits the machine; full is float32, as it is; verdicts always are",
+        description="auto: searches may ask a faster form of the network, and oracles hand it images channels last in "
+        "memory; full: both ask it in float32, as it is; verdicts always do",
     )
     batch_size: BatchSizeField = Field("auto", description="images through the network at once; changes no verdict")
     output_name: StrictStr | None = Field(None, description=".onnx: which of several outputs has the scores")

@@ -121,15 +121,17 @@ def test_the_time_is_that_of_the_images_and_of_health_checks(tmp_path, a_second_
     assert seconds("square", "epsilon: 3/255, queries: 50") == 10 * (50 + 1)  # who asks is not examined
 
 
-def test_questions_are_timed_as_oracles_ask_them(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("attack", "more", "counted"),
+    [("square", ", queries: 50", True), ("{name: ensemble, steps: 5, queries: 50}", "", False), ("fgsm", "", False)],
+)
+def test_questions_are_timed_as_they_are_asked(monkeypatch, tmp_path, attack, more, counted):
     asked, answers = list[int](), Candidate.answers
     monkeypatch.setattr(Candidate, "answers", lambda self, images: asked.append(len(images)) or answers(self, images))
     brightness_project(tmp_path)
-    as_it_is = "precision: full"  # or it would be asked at load, to compare layouts
-    planned(tmp_path, brightness_policy(gate_text("fgsm"), model=as_it_is))
-    assert not asked
-    planned(tmp_path, brightness_policy(gate_text("square", more="epsilon: 3/255, queries: 50"), model=as_it_is))
-    assert asked
+    as_it_is = "precision: full"  # or it could be asked at load, to compare layouts
+    planned(tmp_path, brightness_policy(gate_text(attack, more=f"epsilon: 3/255{more}"), model=as_it_is))
+    assert bool(asked) == counted
 
 
 @pytest.mark.parametrize("attack", ["square", "{name: nes, samples: 4}"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny_models as tiny
@@ -10,7 +12,7 @@ from torch import nn
 
 from robustcheck.errors import CandidateError
 from robustcheck.models import ScoreOracle
-from robustcheck.models.layout import NOTE, alike, channels_last
+from robustcheck.models.layout import NOTE, alike, as_oracles_ask, channels_last
 
 IMAGES = tiny.pictures(5).shares()
 LARGE = np.zeros((1, 9, 8), dtype=np.uint8)
@@ -61,6 +63,15 @@ class Drawing(Plain):
         return super().forward(image + 0.1 * torch.randn_like(image))
 
 
+class Linear(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(tiny.HEIGHT * tiny.WIDTH, 2)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.layer(image.flatten(1))
+
+
 class Half(Plain):
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +80,7 @@ class Half(Plain):
 
 def _candidate(tmp_path, module, *others, **options):
     torch.save(module.eval().state_dict(), tmp_path / "net.pt")
-    options = {"architecture": f"test_layout:{type(module).__name__}", "precision": "auto", "asked": True, **options}
+    options = {"architecture": f"test_layout:{type(module).__name__}", "precision": "auto", **options}
     images = [tiny.pictures(5).image(index) for index in range(5)]
     return tiny.load(tmp_path / "net.pt", tiny.Pictures([*images, *others]), **options)[0]
 
@@ -115,7 +126,7 @@ def test_questions_reach_the_artefact_so_and_verdicts_as_ever(monkeypatch, tmp_p
 )
 def test_whatever_runs_in_torch_is_asked_so(monkeypatch, tmp_path, net, name, save, so):
     save(net, tmp_path / name)
-    candidate = tiny.load(tmp_path / name, precision="auto", asked=True)[0]
+    candidate = tiny.load(tmp_path / name, precision="auto")[0]
     assert _reaching(monkeypatch, candidate, _asking(candidate))[0] == so
 
 
@@ -140,6 +151,26 @@ def test_a_network_that_reads_otherwise_is_asked_as_it_is(monkeypatch, tmp_path)
     assert torch.equal(_as_it_is(monkeypatch, candidate), candidate.logits(IMAGES).log_softmax(dim=1))
 
 
+def test_verdicts_are_the_artefacts_own_to_the_last_bit(tmp_path):
+    module = Plain()
+    candidate = _candidate(tmp_path, module)
+    assert candidate.asked_channels_last
+    assert torch.equal(candidate.logits(IMAGES), module(IMAGES))
+
+
+def test_a_gpu_asks_as_ever(tmp_path):
+    candidate = _candidate(tmp_path, Plain(), precision="full")
+    assert as_oracles_ask(candidate, [IMAGES]).asked_channels_last
+    elsewhere = replace(candidate, network=replace(candidate.network, device=torch.device("cuda")))
+    assert as_oracles_ask(elsewhere, [IMAGES]) is elsewhere
+
+
+def test_many_shapes_are_not_tried(tmp_path):
+    shapes = [np.zeros((1, 9, width), dtype=np.uint8) for width in range(6, 14)]
+    assert _candidate(tmp_path, Plain(), *shapes[:7]).asked_channels_last
+    assert not _candidate(tmp_path, Plain(), *shapes).asked_channels_last
+
+
 def test_every_shape_is_tried(tmp_path):
     assert _candidate(tmp_path, ViewingLarge()).asked_channels_last
     assert not _candidate(tmp_path, ViewingLarge(), LARGE).asked_channels_last
@@ -150,12 +181,12 @@ def test_every_shape_is_tried(tmp_path):
     ("module", "options"),
     [
         (Plain(), {"precision": "full"}),
-        (Plain(), {"asked": False}),
         (Rows(), {"preprocess": {"layout": "NHWC"}}),
         (Half(), {}),
         (Drawing(), {}),
+        (Linear(), {}),
     ],
-    ids=["precision-full", "nobody-asks", "nhwc", "half", "draws"],
+    ids=["precision-full", "nhwc", "half", "draws", "no-convolution"],
 )
 def test_others_are_asked_as_they_are(monkeypatch, tmp_path, module, options):
     _as_it_is(monkeypatch, _candidate(tmp_path, module, **options))
@@ -163,7 +194,7 @@ def test_others_are_asked_as_they_are(monkeypatch, tmp_path, module, options):
 
 def test_a_fixed_batch_is_asked_as_it_is(tmp_path, net):
     tiny.save_exported(net, tmp_path / "net.pt2", batch=None)
-    assert not tiny.load(tmp_path / "net.pt2", precision="auto", asked=True)[0].asked_channels_last
+    assert not tiny.load(tmp_path / "net.pt2", precision="auto")[0].asked_channels_last
 
 
 @pytest.mark.parametrize(
@@ -174,6 +205,10 @@ def test_alike_is_to_the_last_bits(apart, same):
     logits = torch.tensor([[4.0, -1.0], [0.5, 0.25]])
     far = logits + torch.tensor([[0.0, 0.0], [0.0, 4 * apart]])
     assert alike(lambda images: logits[: len(images)], lambda images: far[: len(images)], IMAGES[:2]) == same
+
+
+def test_other_shapes_are_not_alike():
+    assert not alike(lambda images: images.flatten(1)[:, :2], lambda images: images.flatten(1)[:, :1], IMAGES)
 
 
 def test_the_first_image_alone_is_tried_too():
@@ -188,6 +223,8 @@ def test_an_error_is_not_alike():
         raise CandidateError("no")
 
     assert not alike(lambda images: images.flatten(1), fails, IMAGES)
+    with pytest.raises(CandidateError):
+        alike(fails, lambda images: images.flatten(1), IMAGES)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

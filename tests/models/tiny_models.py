@@ -82,11 +82,9 @@ def spec(path: str, **options: Any) -> ModelSpec:
     return ModelSpec(path=path, **given)
 
 
-def load(
-    path: Path, samples: Pictures | None = None, *, asked: bool = False, **options: Any
-) -> tuple[Candidate, torch.Tensor]:
+def load(path: Path, samples: Pictures | None = None, **options: Any) -> tuple[Candidate, torch.Tensor]:
     options = {"precision": "full", **options}  # other forms of a network are what test_search_network is about
-    return load_candidate(spec(path.name, **options), folder=path.parent, samples=samples or pictures(), asked=asked)
+    return load_candidate(spec(path.name, **options), folder=path.parent, samples=samples or pictures())
 
 
 def network(forward: Forward, **options: Any) -> Network:
