@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from robustcheck.models.candidate import Candidate
 
 NOTE = (
-    "oracles hand it images with their channels last in memory, where it answers faster: the same network, in float32, "
-    "but for the last bits of its scores"
+    "oracles hand it images with their channels last in memory: the same network, in float32, but for the last bits of "
+    "its scores"
 )
 _LAST_BITS = 1e-5  # as a share of the largest logit of a batch, or of 0.1
 
