@@ -75,7 +75,7 @@ class Timing:
                 turn = following(asked, work.averaging, attack, ball)
             else:
                 rows = min(at_most, limit, ceil(_BATCHES * limit / attack.block))
-                if work.gate.queries is None:  # nobody counts
-                    step = "white-box query"
-                turn = asking(candidate, attack, work.ball, counted=work.gate.queries is not None)
+                counted = work.gate.queries is not None
+                step = name if counted else "white-box query"
+                turn = asking(candidate, attack, work.ball, counted=counted)
             yield Kind(name=f"{attack.name} {step}{seen}", images=images[name], rows=rows, turn=turn)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ def channels_last(inputs: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(inputs, memory_format=torch.channels_last).copy_(inputs)
 
 
-def as_oracles_ask(candidate: Candidate, batches: Sequence[torch.Tensor]) -> Candidate:
+def as_oracles_ask(candidate: Candidate, batches: Iterable[torch.Tensor]) -> Candidate:
     """The candidate, to be asked channels last if that may be faster and it reads these images (N, C, H, W) alike.
 
     It is faster on CPUs. A candidate that draws cannot be compared, and NHWC inputs have another layout already.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -111,7 +112,8 @@ def load_candidate(
             )
             logits = drawing.usual(head, torch.stack([logits, *map(head.logits, calls)]))
             network = drawing.asked_only(network)
-        compared = torch.split(preprocess(load(by_shape(shapes)[0][:_COMPARED])), chunks.limit)
+        first = load(by_shape(shapes)[0][:_COMPARED])
+        compared = torch.split(preprocess(first), chunks.limit)
         with full_precision(network.device):
             if network.tried:
                 network = network.tried([*compared, *map(preprocess, _of_other_shapes(shapes, preprocess, load))])
@@ -144,8 +146,7 @@ def load_candidate(
     )
     if spec.precision == "auto" and len({preprocess.shape(shape) for shape in shapes}) <= _MOST_SHAPES:
         with left_as_found():
-            first = load(by_shape(shapes)[0][:_COMPARED])
-            candidate = as_oracles_ask(candidate, [first, *_of_other_shapes(shapes, preprocess, load)])
+            candidate = as_oracles_ask(candidate, chain([first], _of_other_shapes(shapes, preprocess, load)))
     return candidate, logits
 
 

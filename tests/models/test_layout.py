@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny_models as tiny
 import torch
+from test_search_network import Shallow
 from torch import nn
 
 from robustcheck.errors import CandidateError
@@ -63,15 +64,6 @@ class Drawing(Plain):
         return super().forward(image + 0.1 * torch.randn_like(image))
 
 
-class Linear(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(tiny.HEIGHT * tiny.WIDTH, 2)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.layer(image.flatten(1))
-
-
 class Half(Plain):
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +72,7 @@ class Half(Plain):
 
 def _candidate(tmp_path, module, *others, **options):
     torch.save(module.eval().state_dict(), tmp_path / "net.pt")
-    options = {"architecture": f"test_layout:{type(module).__name__}", "precision": "auto", **options}
+    options = {"architecture": f"{type(module).__module__}:{type(module).__name__}", "precision": "auto", **options}
     images = [tiny.pictures(5).image(index) for index in range(5)]
     return tiny.load(tmp_path / "net.pt", tiny.Pictures([*images, *others]), **options)[0]
 
@@ -151,13 +143,6 @@ def test_a_network_that_reads_otherwise_is_asked_as_it_is(monkeypatch, tmp_path)
     assert torch.equal(_as_it_is(monkeypatch, candidate), candidate.logits(IMAGES).log_softmax(dim=1))
 
 
-def test_verdicts_are_the_artefacts_own_to_the_last_bit(tmp_path):
-    module = Plain()
-    candidate = _candidate(tmp_path, module)
-    assert candidate.asked_channels_last
-    assert torch.equal(candidate.logits(IMAGES), module(IMAGES))
-
-
 def test_a_gpu_asks_as_ever(tmp_path):
     candidate = _candidate(tmp_path, Plain(), precision="full")
     assert as_oracles_ask(candidate, [IMAGES]).asked_channels_last
@@ -184,7 +169,7 @@ def test_every_shape_is_tried(tmp_path):
         (Rows(), {"preprocess": {"layout": "NHWC"}}),
         (Half(), {}),
         (Drawing(), {}),
-        (Linear(), {}),
+        (Shallow(), {}),
     ],
     ids=["precision-full", "nhwc", "half", "draws", "no-convolution"],
 )

@@ -122,6 +122,7 @@ def test_the_faster_form_says_what_it_is_and_agrees(tmp_path):
 def test_verdicts_are_the_artefacts_own_to_the_last_bit(tmp_path):
     module = Wide().eval()
     candidate = _saved(tmp_path, module)
+    assert candidate.asked_channels_last  # by oracles
     images = tiny.pictures(9).shares()
     with torch.no_grad():
         assert torch.equal(candidate.logits(images), module(images))
