@@ -155,6 +155,7 @@ def _nes(spec: NESSpec, ball: Ball, goal: Goal, asks: Asks) -> Searches:
         step_share=step,
         least_step_share=step * spec.least_step,
         momentum=spec.momentum,
+        blur=spec.blur,
         plateau=spec.plateau,
     )
     return (attack,)
@@ -195,6 +196,7 @@ def _shrinking(
         least_offset=asks.least_offset,
         step=spec.step,
         momentum=spec.momentum,
+        blur=spec.blur,
     )
 
 
@@ -205,6 +207,8 @@ def _hopskipjump(spec: HopSkipJumpSpec, _ball: Ball, goal: Goal, asks: Asks) -> 
         queries=asks.queries,
         samples=spec.samples,
         gamma=spec.gamma,
+        momentum=spec.momentum,
+        blur=spec.blur,
         least_offset=max(asks.least_offset, HopSkipJump.least_offset),
     )
     return (attack,)

@@ -13,14 +13,16 @@ import torch
 
 from robustcheck.attacks.base import Queries, State, per_row
 from robustcheck.attacks.draws import Draws
+from robustcheck.attacks.smooth import smooth_normal
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """g = 1/(2σn) Σ (f(x + σuᵢ) - f(x - σuᵢ)) uᵢ over n pairs with standard normal uᵢ, asked over one turn or more."""
+    """g = 1/(2σn) Σ (f(x + σuᵢ) - f(x - σuᵢ)) uᵢ over n pairs with normal uᵢ, asked over one turn or more."""
 
     pairs: int
     sigma: float  # as a share of the full range
+    blur: float = 0.0  # of u, as a share of the image's shorter side
     at_once: int = 32  # pairs of a row in one turn, at most
 
     @property
@@ -40,7 +42,7 @@ class Estimate:
 
     def noise(self, state: State, draws: Draws) -> torch.Tensor:
         """The directions u (N, `most`, C, H, W) of this turn."""
-        return draws.normal((self.most, *state["sum"].shape[1:]), at=state["turn"])
+        return smooth_normal(draws, (self.most, *state["sum"].shape[1:]), blur=self.blur, at=state["turn"])
 
     def add(self, state: State, noise: torch.Tensor, difference: torch.Tensor) -> tuple[State, torch.Tensor]:
         """Take answers in.

@@ -1,6 +1,7 @@
 """HopSkipJump: along the decision border towards the sample, for those who see labels only.
 
-Chen, Jordan, Wainwright 2020, arXiv 1904.02144, algorithms 1 and 2, for L2 and L∞.
+Chen, Jordan, Wainwright 2020, arXiv 1904.02144, algorithms 1 and 2, for L2 and L∞. Two things are not the paper's, and can
+be had without: directions are smooth (`smooth.py`), and a normal is the decaying sum of its estimates.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 
 from robustcheck.attacks.base import Answers, Queries, QueryAttack, State, merged, one_each, part, per_row, together
 from robustcheck.attacks.draws import Draws
+from robustcheck.attacks.smooth import smooth_normal
 from robustcheck.threats import Ball, LinfBall
 
 _BISECTING, _ESTIMATING, _STEPPING = 0, 1, 2
@@ -33,6 +35,8 @@ class HopSkipJump(QueryAttack):
 
     samples: int  # B₀, queries of the first estimate
     gamma: float  # γ, in units of which θ is how near to the border a binary search ends
+    momentum: float  # share of the earlier normal that is kept
+    blur: float  # of the directions, as a share of the image's shorter side; 0: those of the paper
     least_offset: float = 1e-5  # of a pixel, from the point to where an estimate asks: what float32 can tell apart
     name: str = "hopskipjump"
     asks: Literal["label"] = "label"
@@ -55,6 +59,7 @@ class HopSkipJump(QueryAttack):
             "wanted": zero,  # sum of the answers, ±1
             "sum": torch.zeros_like(images),  # of the directions
             "weighed": torch.zeros_like(images),  # of the directions, by their answers
+            "normal": torch.zeros_like(images),
         }
 
     def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
@@ -130,8 +135,10 @@ class HopSkipJump(QueryAttack):
 
     def _around(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
         shape = (_AT_ONCE, *clean.shape[1:])
-        linf = isinstance(ball, LinfBall)
-        drawn = 2 * draws.uniform(shape, at=state["turn"]) - 1 if linf else draws.normal(shape, at=state["turn"])
+        if isinstance(ball, LinfBall) and not self.blur:
+            drawn = 2 * draws.uniform(shape, at=state["turn"]) - 1
+        else:
+            drawn = smooth_normal(draws, shape, blur=self.blur, at=state["turn"])
         unit = drawn / drawn.flatten(2).norm(dim=2)[..., None, None, None]
         delta = self._delta(state, clean, ball)[:, None, None, None, None]
         images = (state["images"][:, None] + delta * unit).clamp_(0, 1)
@@ -155,11 +162,13 @@ class HopSkipJump(QueryAttack):
         ready = count >= self._samples(state)
         mean = wanted / count
         # With one answer only, that side is all that is known; else answers count by how unusual they are.
-        normal = torch.where(per_row(mean.abs() >= 1), weighed, weighed - per_row(mean) * total)
+        told = torch.where(per_row(mean.abs() >= 1), weighed, weighed - per_row(mean) * total)
+        normal = self.momentum * state["normal"] + told  # estimates of more answers are longer, and weigh more
         distance = ball.norm(state["images"] - clean)
         return {
             "sum": torch.where(per_row(ready), ball.steepest(normal), total),
             "weighed": torch.where(per_row(ready), 0, weighed),
+            "normal": torch.where(per_row(ready), normal, state["normal"]),
             "wanted": torch.where(ready, 0, wanted),
             "asked": torch.where(ready, 0, count),
             "turn": state["turn"] + 1,

@@ -31,12 +31,13 @@ class NES(QueryAttack):
     least_step_share: float
     momentum: float  # share of the earlier mean that is kept
     plateau: int  # steps over which the loss has to rise
+    blur: float  # of the directions, as a share of the image's shorter side
     name: str = "nes"
     asks: Literal["scores"] = "scores"
 
     @cached_property
     def _estimate(self) -> Estimate:
-        return Estimate(pairs=self.samples // 2, sigma=self.sigma)
+        return Estimate(pairs=self.samples // 2, sigma=self.sigma, blur=self.blur)
 
     @property
     def block(self) -> int:

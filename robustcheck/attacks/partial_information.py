@@ -38,6 +38,7 @@ class PartialInformation(QueryAttack):
     sigma: float | None  # σ, of a pixel, as a share of the full range; None: a quarter of ε, in L2 of the whole offset
     step: float  # of the ball's radius
     momentum: float
+    blur: float  # of the directions, as a share of the image's shorter side
     asks: Literal["top-k", "label"] = "top-k"
     copies: int = 1  # whose share of wanted readings is a point's score
     radius: float | None = None  # of their noise, as `sigma`
@@ -48,7 +49,8 @@ class PartialInformation(QueryAttack):
     @cached_property
     def _estimate(self) -> Estimate:
         # In units of σ, which may depend on the image's size: of an estimate only the direction is used.
-        return Estimate(pairs=self.samples // 2, sigma=1.0, at_once=max(1, _AT_ONCE // (2 * self.copies)))
+        at_once = max(1, _AT_ONCE // (2 * self.copies))
+        return Estimate(pairs=self.samples // 2, sigma=1.0, blur=self.blur, at_once=at_once)
 
     @property
     def block(self) -> int:
