@@ -12,7 +12,7 @@ from torch import Tensor
 Attack: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Images (N, C, H, W) in [0, 1], labels (N,) and images (N, C, H, W) that are read otherwise; returns attacked ones."""
 
-_FIRST_ESTIMATE = 100  # images of HopSkipJump's first estimate: the paper's, and everyone's default
+_FIRST_ESTIMATE = 100  # images of HopSkipJump's first estimate: the paper's, and every peer's default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,6 @@ class Plan:
             spent, count = after, count + 1
 
 
-def first_estimate(queries: int) -> int:
-    """B₀ at so many queries."""
-    return max(2, min(_FIRST_ESTIMATE, queries // 10))
+def first_estimate(queries: int, default: int = _FIRST_ESTIMATE) -> int:
+    """B₀ at so many queries: the default at 1,000."""
+    return max(2, min(default, queries // 10))

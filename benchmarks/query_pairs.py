@@ -11,6 +11,7 @@ from torch import nn
 from benchmarks import query_labels, query_scores
 from benchmarks.libraries import LIBRARIES
 from benchmarks.query_job import Attack, Plan, first_estimate
+from robustcheck.policy import HopSkipJumpSpec
 
 OURS = "robustcheck"
 NES_LEAST = 1 + query_scores.SAMPLES
@@ -36,11 +37,14 @@ class Pair:
     ours: dict[str, Any]  # as a policy says it
     peers: dict[str, Peer]
     least: int = 40  # queries below which somebody could not begin
-    hops: bool = False  # ours is HopSkipJump, whose first estimate is everyone's
+    hops: bool = False  # ours is HopSkipJump, whose first estimate is shorter at few queries
 
     def attack(self, queries: int) -> dict[str, Any]:
         """Our attack as a policy says it, with so many queries."""
-        return {**self.ours, **({"samples": first_estimate(queries)} if self.hops else {})}
+        if not self.hops:
+            return self.ours
+        default = HopSkipJumpSpec.model_fields["samples"].default
+        return {**self.ours, "samples": first_estimate(queries, default)}
 
 
 def _peer(library: str, title: str, build: Callable[[nn.Module, Plan], Attack], how: str, **more: Any) -> Peer:
@@ -49,6 +53,11 @@ def _peer(library: str, title: str, build: Callable[[nn.Module, Plan], Attack], 
 
 _IN_A_BATCH = "iterations that come nearest to the queries; a batch goes on until its last sample is done"
 _ALONE = "iterations that come nearest to the queries; sample after sample. It ends with a step away from the border"
+
+_HOPS_IN_LINF = {
+    "foolbox": _peer("foolbox", "HopSkipJumpAttack", query_labels.foolbox_hopskipjump_linf, _IN_A_BATCH),
+    "art": _peer("art", "HopSkipJump", query_labels.art_hopskipjump_linf, _ALONE),
+}
 
 PAIRS = {
     "square": Pair(
@@ -92,10 +101,13 @@ PAIRS = {
         norm="linf",
         ours={"name": "hopskipjump"},
         hops=True,
-        peers={
-            "foolbox": _peer("foolbox", "HopSkipJumpAttack", query_labels.foolbox_hopskipjump_linf, _IN_A_BATCH),
-            "art": _peer("art", "HopSkipJump", query_labels.art_hopskipjump_linf, _ALONE),
-        },
+        peers=_HOPS_IN_LINF,
+    ),
+    "labels-linf": Pair(
+        title="HopSkipJump, L∞, beside our RayS",
+        norm="linf",
+        ours={"name": "rays"},
+        peers=_HOPS_IN_LINF,
     ),
     "boundary": Pair(
         title="the boundary attack, L2, beside our HopSkipJump",

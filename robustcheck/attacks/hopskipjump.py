@@ -1,7 +1,7 @@
 """HopSkipJump: along the decision border towards the sample, for those who see labels only.
 
-Chen, Jordan, Wainwright 2020, arXiv 1904.02144, algorithms 1 and 2, for L2 and L∞. Two things are not the paper's, and can
-be had without: directions are smooth (`smooth.py`), and a normal is the decaying sum of its estimates.
+Chen, Jordan, Wainwright 2020, arXiv 1904.02144, algorithms 1 and 2, for L2 and L∞. Two things are not the
+paper's, and can be had without: directions are smooth (`smooth.py`), and a normal is a decaying sum of its estimates.
 """
 
 from __future__ import annotations

@@ -1,39 +1,45 @@
 """Noise of which neighbouring pixels go together, for adversaries who ask where the loss rises.
 
-Gradients of networks that see images are mostly smooth: as many questions along smooth directions tell more about them
-(Guo, Frank, Weinberger 2019, arXiv 1809.08758; Li, Xu, Zhang, Yang, Li 2020, arXiv 2005.14137, QEBA-S). Estimates
-from such noise lean that way, too: of noise of covariance Σ, what is expected of them is Σ∇f.
+The gradients of networks that see images are smoother than independent pixels: as many questions along smooth
+directions tell more about them (Guo, Frank, Weinberger 2019, arXiv 1809.08758; Li, Xu, Zhang, Yang, Li 2020, arXiv
+2005.14137, QEBA-S). Half of the noise stays as it was, so that what is not smooth is found as well, only later.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, prod, sqrt
 
 import torch
+from torch import nn
 
 from robustcheck.attacks.draws import Draws
 
+_SMOOTH = 0.5  # share of the variance
+
 
 def smooth_normal(draws: Draws, shape: Sequence[int], *, blur: float, at: int | torch.Tensor = 0) -> torch.Tensor:
-    """Normal numbers (N, *shape) of mean 0 and variance 1, blurred by a Gaussian.
+    """Normal numbers (N, *shape) of mean 0 and variance 1, of which one part is blurred by a Gaussian.
 
-    They are drawn at knots no farther apart than the Gaussian is wide, so that large images cost no more draws.
+    That part is drawn at knots no farther apart than the Gaussian is wide, which in large images are few.
 
     Args:
         draws: of N rows.
         shape: (…, H, W).
-        blur: standard deviation of the Gaussian, as a share of the shorter side; 0 leaves pixels independent.
+        blur: standard deviation of the Gaussian, as a share of the shorter side; 0: all pixels are independent.
         at: which draw of the row this is, one for all rows, or (N,).
     """
     if not blur:
         return draws.normal(shape, at)
-    height, width = shape[-2:]
+    *leading, height, width = shape
     sigma = blur * min(height, width)
-    device = draws.keys.device
-    down, across = _weights(height, sigma, device), _weights(width, sigma, device)
-    knots = draws.normal((*shape[:-2], down.shape[1], across.shape[1]), at)
-    return down @ knots @ across.T
+    down, across = (_weights(side, sigma, draws.keys.device) for side in (height, width))
+    grid = down.shape[1], across.shape[1]
+    drawn = draws.normal((*leading, height * width + prod(grid)), at)
+    pixels, knots = drawn[..., : height * width].unflatten(-1, (height, width)), drawn[..., height * width :]
+    blurred = down @ knots.unflatten(-1, grid) @ across.T
+    noise: torch.Tensor = sqrt(_SMOOTH) * blurred + sqrt(1 - _SMOOTH) * pixels
+    return noise
 
 
 def _weights(side: int, sigma: float, device: torch.device) -> torch.Tensor:
@@ -42,4 +48,4 @@ def _weights(side: int, sigma: float, device: torch.device) -> torch.Tensor:
     pixels = torch.arange(side, dtype=torch.float64, device=device) + 0.5
     knots = (torch.arange(count, dtype=torch.float64, device=device) + 0.5) * (side / count)
     weights = torch.exp(-((pixels[:, None] - knots) ** 2) / (2 * sigma**2))
-    return torch.nn.functional.normalize(weights, dim=1).float()
+    return nn.functional.normalize(weights, dim=1).float()

@@ -27,9 +27,9 @@ def _draws(rows, sample=str):
     return Draws.of([key(0, "gate", sample(row), 0) for row in rows], torch.device("cpu"))
 
 
-def _estimated(function, images, pairs, *, rows=None, sigma=1e-3, at_once=32):
+def _estimated(function, images, pairs, *, rows=None, sigma=1e-3, blur=0.0, at_once=32):
     """Estimates (N, C, H, W) of the gradient of a function from images to values (N,)."""
-    estimate = Estimate(pairs=pairs, sigma=sigma, at_once=at_once)
+    estimate = Estimate(pairs=pairs, sigma=sigma, blur=blur, at_once=at_once)
     rows = range(len(images)) if rows is None else rows
     state, draws, ready = estimate.start(images), _draws(rows), torch.zeros(len(images), dtype=torch.bool)
     while not ready.all():
@@ -53,6 +53,20 @@ def test_the_cosine_to_a_linear_functions_gradient_is_what_theory_says(pairs):
     estimates = _estimated(lambda x, _rows: (x.double() * weight).flatten(1).sum(dim=1).float(), images, pairs)
     cosine = _cosines(estimates, weight.expand(40, 1, 14, 14)).mean()
     assert cosine == pytest.approx(sqrt(pairs / (pairs + pixels + 1)), abs=0.03)
+
+
+def test_of_a_smooth_gradient_smooth_directions_tell_more_and_of_any_other_not_much_less():
+    places = torch.arange(28.0)
+    smooth = ((places[:, None] - 9).square() + (places - 15).square()).div(-2 * 4**2).exp()[None]
+    rough = torch.randn(1, 28, 28, generator=torch.Generator().manual_seed(1))
+    images = torch.full((20, 1, 28, 28), 0.5)
+
+    def cosine(weight, blur):
+        found = _estimated(lambda x, _rows: (x.double() * weight).flatten(1).sum(dim=1).float(), images, 25, blur=blur)
+        return _cosines(found, weight.expand(20, 1, 28, 28)).mean()
+
+    assert cosine(smooth, 0.025) > 1.5 * cosine(smooth, 0)
+    assert cosine(rough, 0.025) > 0.7 * cosine(rough, 0)
 
 
 def test_an_estimate_has_the_gradients_length():

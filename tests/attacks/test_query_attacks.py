@@ -27,6 +27,15 @@ def _attack(name, ball, queries, *, stored=False, goal=GOAL, **parameters):
     return attack
 
 
+def _farthest(network, images, truth):
+    """Each sample's smallest budget in L∞, in levels, towards the label that is farthest from it."""
+    scores = network(torch.from_numpy(images.astype(np.float32)) / 255).double().detach()
+    weight = network.weight.double().detach()
+    margins = scores.gather(1, truth[:, None]) - scores
+    widths = (weight[truth][:, None] - weight).norm(1, dim=2)
+    return (255 * margins / widths).nan_to_num(0).amax(dim=1).numpy()
+
+
 @pytest.mark.parametrize("name", SEARCHING)
 def test_in_linf_the_optimum_is_reached_within_a_quarter_and_never_passed(name):
     network, images, truth, smallest = _problem(labels=2, seed=2, count=40)
@@ -53,7 +62,9 @@ def test_three_labels_are_turned_within_half_the_optimum(name):
     ball = LinfBall(levels=16, maximum=255)
     attack = _attack(name, ball, 4000, goal=Goal(labels=3))
     found = search(attack, network, images, truth, ball, count=3, queries=4000)
-    assert {row for row in range(40) if smallest[row] * 1.5 <= 16} <= set(found.hits)
+    # Who sees the best label's score keeps to the label of the image that it started from: any of the others.
+    reached = _farthest(network, images, truth) if name == "partial_information" else smallest
+    assert {row for row in range(40) if reached[row] * 1.5 <= 16} <= set(found.hits)
     assert not set(found.hits) & {row for row in range(40) if smallest[row] > 16}
 
 

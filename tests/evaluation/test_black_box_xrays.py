@@ -38,3 +38,16 @@ def test_no_attack_breaks_fewer_than_the_same_number_of_random_images(kind, epsi
         gates_on_xrays(tmp_path, xrays, kind, [_gate(attack, epsilon, 600) for attack in attacks], samples=30)
     )
     assert all(left[attack] <= left["noise"] for attack in attacks), left
+
+
+def test_smooth_directions_turn_more_xrays_of_the_hardened_candidate(tmp_path, xrays):
+    attacks = ("nes", "label_only", "hopskipjump")
+    gates = [
+        _gate({"name": attack, **blur}, 1.5, 500) | {"id": f"{attack}-{kind}", "norm": "l2"}
+        for attack in attacks
+        for kind, blur in (("smooth", {}), ("plain", {"blur": 0}))
+    ]
+    left = _accuracy(gates_on_xrays(tmp_path, xrays, "hardened", gates, samples=25))
+    gained = [left[f"{attack}-plain"] - left[f"{attack}-smooth"] for attack in attacks]
+    assert min(gained) > 0, left
+    assert sum(gained) > 0.25, left
