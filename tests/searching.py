@@ -103,6 +103,7 @@ def search(
         others = [np.flatnonzero(labels.numpy() != label) for label in labels.tolist()]
         engine = Asking(
             oracle=_oracle(attack, asked, len(images), queries, ball.maximum if stored else None),
+            pixels=images[0].size,
             ball=ball,
             elsewhere=elsewhere or (lambda sample, attempt: load([int(others[sample][attempt])])[0]),
             **common,

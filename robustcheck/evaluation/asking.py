@@ -19,7 +19,8 @@ from robustcheck.evaluation.loop import Loop, Start
 from robustcheck.evaluation.rows import Rows
 from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle, WhiteBox
 
-_BATCHES = 4  # a turn's images, in batches: few of them are left half empty
+_BATCHES = (4, 12)  # a turn's images, in batches, at least and at most: few of them are left half empty
+_BYTES = 64 * 1024**2  # of a turn's images, above which the batches are few
 _INSIDE = 1 + 1e-5  # times the radius: float32 points at the ball's border
 
 Oracle = ScoreOracle | TopKOracle | LabelOracle | WhiteBox
@@ -30,13 +31,13 @@ class Asking(Loop[QueryAttack]):
     """A search that asks an oracle."""
 
     oracle: Oracle  # a white box, if nobody counts
+    pixels: int  # of an image, in all channels
     elsewhere: Callable[[int, int], torch.Tensor] | None = None  # of a sample, the image (C, H, W) to try to start from
 
     @property
     def limit(self) -> int:
         """So many rows that their images fill some batches."""
-        batch = self.candidate.chunks.limit
-        return max(1, min(batch, ceil(_BATCHES * batch / self.attack.block)))
+        return rows_in_flight(self.attack, self.candidate.chunks.limit, self.pixels)
 
     def _attempt(self) -> int:
         return 0 if self.attack.elsewhere else -1
@@ -193,6 +194,13 @@ class Asking(Loop[QueryAttack]):
     def _retire(self, samples: np.ndarray) -> None:
         if not isinstance(self.oracle, WhiteBox):
             self.oracle.retire(torch.from_numpy(samples))
+
+
+def rows_in_flight(attack: QueryAttack, batch: int, pixels: int) -> int:
+    """How many rows of images of so many pixels search together."""
+    least, most = _BATCHES
+    batches = min(most, max(least, _BYTES // (4 * batch * pixels)))
+    return max(1, min(batch, ceil(batches * batch / attack.block)))
 
 
 def _odds_of_aim(values: torch.Tensor, labels: torch.Tensor, aim: torch.Tensor) -> torch.Tensor:

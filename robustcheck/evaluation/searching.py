@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from math import inf
+from math import inf, prod
 from typing import TypedDict
 
 import numpy as np
@@ -234,6 +234,7 @@ class Search:
                 Asking(
                     attack=attack,
                     oracle=oracle,
+                    pixels=prod(self.setting.samples.shape_of(group[0][0])),
                     ball=self.ball,
                     elsewhere=elsewhere,
                     **self._common(attack, trace, found, told),

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil
+from math import prod
 
+from robustcheck.evaluation.asking import rows_in_flight
 from robustcheck.evaluation.patch_task import PatchTask
 from robustcheck.evaluation.searching import Search
 from robustcheck.evaluation.stepping import Stopwatch, Turn, asking, following, judging, training
 from robustcheck.evaluation.workload import Bill, column
 from robustcheck.models import Surrogates, WhiteBox
-
-_BATCHES = 4  # that the images of a turn fill, of rows that ask (`Asking.limit`)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +73,8 @@ class Timing:
                 asked = WhiteBox(candidate, exact=True) if name == "exact" else access
                 turn = following(asked, work.averaging, attack, ball)
             else:
-                rows = min(at_most, limit, ceil(_BATCHES * limit / attack.block))
+                pixels = prod(work.setting.samples.shape_of(self.attacked[0]))
+                rows = min(at_most, rows_in_flight(attack, limit, pixels))
                 counted = work.gate.queries is not None
                 step = name if counted else "white-box query"
                 turn = asking(candidate, attack, work.ball, counted=counted)
