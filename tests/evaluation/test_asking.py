@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from building import LEVELS, brightness_gates, brightness_policy, brightness_pro
 
 from robustcheck import load_policy, run
 from robustcheck.evaluation import gates, loop
+from robustcheck.evaluation.asking import rows_in_flight
 from robustcheck.models import ScoreOracle
 from robustcheck.policy import ATTACKS
 
@@ -283,3 +285,10 @@ def test_progress_is_told_while_nothing_is_done(project):
     (project / "policy.yaml").write_text(brightness_policy(_gate("square", queries=400, epsilon="1/255")))
     run(load_policy(project / "policy.yaml"), progress=lambda what, done, of: told.append((what, done, of)))
     assert len([one for one in told if one[0] == "square"]) > 5
+
+
+@pytest.mark.parametrize(("pixels", "rows"), [(28 * 28, 96), (64 * 64 * 3, 80), (224 * 224, 32), (1024 * 1024, 32)])
+def test_more_rows_are_in_flight_where_images_are_small(pixels, rows):
+    attack = SimpleNamespace(block=16)
+    assert rows_in_flight(attack, 128, pixels) == rows
+    assert rows_in_flight(SimpleNamespace(block=1), 128, pixels) == 128, "a batch is enough"
