@@ -18,7 +18,10 @@ from robustcheck.attacks.smooth import smooth_normal
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """g = 1/(2σn) Σ (f(x + σuᵢ) - f(x - σuᵢ)) uᵢ over n pairs with normal uᵢ, asked over one turn or more."""
+    """g = 1/(2σn) Σ (f(x + σuᵢ) - f(x - σuᵢ)) uᵢ over n pairs of normal uᵢ, asked over one turn or more.
+
+    What is expected of it is C∇f, with C the covariance of the uᵢ, whose pixels have variance 1; without `blur`, ∇f.
+    """
 
     pairs: int
     sigma: float  # as a share of the full range

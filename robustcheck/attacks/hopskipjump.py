@@ -1,7 +1,7 @@
 """HopSkipJump: along the decision border towards the sample, for those who see labels only.
 
-Chen, Jordan, Wainwright 2020, arXiv 1904.02144, algorithms 1 and 2, for L2 and L∞. Two things are not the
-paper's, and can be had without: directions are smooth (`smooth.py`), and a normal is a decaying sum of its estimates.
+Chen, Jordan, Wainwright 2020, arXiv 1904.02144, algorithms 1 and 2, for L2 and L∞. What is not the paper's
+by default: directions are smooth (`smooth.py`), and a normal is a decaying sum of its estimates, which are shorter.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class HopSkipJump(QueryAttack):
             "wanted": zero,  # sum of the answers, ±1
             "sum": torch.zeros_like(images),  # of the directions
             "weighed": torch.zeros_like(images),  # of the directions, by their answers
-            "normal": torch.zeros_like(images),
+            "normal": torch.zeros_like(images),  # the decaying sum of its estimates
         }
 
     def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:

@@ -2,7 +2,8 @@
 
 The gradients of networks that see images are smoother than independent pixels: as many questions along smooth
 directions tell more about them (Guo, Frank, Weinberger 2019, arXiv 1809.08758; Li, Xu, Zhang, Yang, Li 2020, arXiv
-2005.14137, QEBA-S). Half of the noise stays as it was, so that what is not smooth is found as well, only later.
+2005.14137, QEBA-S). Half of the noise stays as it was, so that what is not smooth is found as well, only later: what is
+expected of an estimate is C∇f, with C the covariance of the noise.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import nn
 from robustcheck.attacks.draws import Draws
 
 _SMOOTH = 0.5  # share of the variance
+_LEAST_SIGMA = 0.1  # pixels: of a narrower Gaussian, float32 neighbours have no share
 
 
 def smooth_normal(draws: Draws, shape: Sequence[int], *, blur: float, at: int | torch.Tensor = 0) -> torch.Tensor:
@@ -29,15 +31,17 @@ def smooth_normal(draws: Draws, shape: Sequence[int], *, blur: float, at: int | 
         blur: standard deviation of the Gaussian, as a share of the shorter side; 0: all pixels are independent.
         at: which draw of the row this is, one for all rows, or (N,).
     """
-    if not blur:
-        return draws.normal(shape, at)
     *leading, height, width = shape
     sigma = blur * min(height, width)
+    if sigma < _LEAST_SIGMA:
+        return draws.normal(shape, at)
     down, across = (_weights(side, sigma, draws.keys.device) for side in (height, width))
     grid = down.shape[1], across.shape[1]
     drawn = draws.normal((*leading, height * width + prod(grid)), at)
     pixels, knots = drawn[..., : height * width].unflatten(-1, (height, width)), drawn[..., height * width :]
-    blurred = down @ knots.unflatten(-1, grid) @ across.T
+    # Of rounded factors all sums are exact in float64, whatever their order, which depends on the batch.
+    knots = _rounded(knots.double(), bits=16).unflatten(-1, grid)
+    blurred = (down @ knots @ across.T).float()
     noise: torch.Tensor = sqrt(_SMOOTH) * blurred + sqrt(1 - _SMOOTH) * pixels
     return noise
 
@@ -48,4 +52,9 @@ def _weights(side: int, sigma: float, device: torch.device) -> torch.Tensor:
     pixels = torch.arange(side, dtype=torch.float64, device=device) + 0.5
     knots = (torch.arange(count, dtype=torch.float64, device=device) + 0.5) * (side / count)
     weights = torch.exp(-((pixels[:, None] - knots) ** 2) / (2 * sigma**2))
-    return nn.functional.normalize(weights, dim=1).float()
+    return _rounded(nn.functional.normalize(weights, dim=1), bits=12)
+
+
+def _rounded(values: torch.Tensor, *, bits: int) -> torch.Tensor:
+    """To so many binary places."""
+    return (values * 2.0**bits).round() / 2.0**bits

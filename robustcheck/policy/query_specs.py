@@ -11,10 +11,10 @@ from robustcheck.policy.fields import Number, QuantityField, RestartsField, Shar
 
 SamplesField = Annotated[StrictInt, Field(ge=2, le=100_000, multiple_of=2)]
 MomentumField = Annotated[Number, Field(ge=0, lt=1)]
-BlurField = Annotated[Number, Field(ge=0, le=1)]
-BLUR = (
-    "of the directions an estimate asks along: the standard deviation of a Gaussian, as a share of the image's shorter "
-    "side; 0 leaves their pixels independent, as in the paper"
+BlurField = Annotated[Number, Field(ge=0, le=0.25)]
+_BLUR = (
+    "of half of what an estimate's directions are made of: the standard deviation of a Gaussian, as a share of the "
+    "image's shorter side; 0 leaves all pixels independent, as in the paper"
 )
 _SIGMA = "σ, how far from the point an estimate asks (at least one grey level with oracle: stored)"
 
@@ -24,7 +24,7 @@ class _Estimating(AttackEntry):
 
     samples: SamplesField = Field(50, description="an even number: scores of an estimate, at pairs x + σu, x - σu")
     momentum: MomentumField = Field(0.9, description="share of the earlier estimates that is kept")
-    blur: BlurField = Field(0.025, description=BLUR)
+    blur: BlurField = Field(0.025, description=_BLUR)
 
 
 class _Shrinking(_Estimating):
@@ -134,7 +134,7 @@ class HopSkipJumpSpec(AttackEntry):
         1.0, description="how near to the border a binary search goes, in the paper's unit (γ)"
     )
     momentum: MomentumField = Field(0.5, description="share of the earlier estimates that is kept (in the paper none)")
-    blur: BlurField = Field(0.025, description=BLUR)
+    blur: BlurField = Field(0.025, description=_BLUR)
 
     @property
     def least_queries(self) -> int:

@@ -55,10 +55,10 @@ def test_the_cosine_to_a_linear_functions_gradient_is_what_theory_says(pairs):
     assert cosine == pytest.approx(sqrt(pairs / (pairs + pixels + 1)), abs=0.03)
 
 
-def test_of_a_smooth_gradient_smooth_directions_tell_more_and_of_any_other_not_much_less():
+def test_of_a_smooth_gradient_smooth_directions_tell_more_and_of_a_rough_one_half():
     places = torch.arange(28.0)
     smooth = ((places[:, None] - 9).square() + (places - 15).square()).div(-2 * 4**2).exp()[None]
-    rough = torch.randn(1, 28, 28, generator=torch.Generator().manual_seed(1))
+    rough = (1 - 2 * ((places[:, None] + places) % 2))[None]  # a checkerboard has no smooth part
     images = torch.full((20, 1, 28, 28), 0.5)
 
     def cosine(weight, blur):
@@ -66,7 +66,7 @@ def test_of_a_smooth_gradient_smooth_directions_tell_more_and_of_any_other_not_m
         return _cosines(found, weight.expand(20, 1, 28, 28)).mean()
 
     assert cosine(smooth, 0.025) > 1.5 * cosine(smooth, 0)
-    assert cosine(rough, 0.025) > 0.7 * cosine(rough, 0)
+    assert 0.6 < cosine(rough, 0.025) / cosine(rough, 0) < 0.85, "half as many questions: the root of a half"
 
 
 def test_an_estimate_has_the_gradients_length():
@@ -87,13 +87,16 @@ def test_every_pair_is_asked_about_once_however_many_go_at_once(pairs):
     assert [asked.count(row) for row in range(3)] == [2 * pairs] * 3
 
 
-def test_no_estimate_depends_on_others_in_the_batch_or_on_how_many_pairs_go_at_once():
+@pytest.mark.parametrize("blur", [0, 0.2])
+def test_no_estimate_depends_on_others_in_the_batch_or_on_how_many_pairs_go_at_once(blur):
     weight = torch.randn(5, 1, 6, 6, generator=torch.Generator().manual_seed(2))
     images = torch.rand(5, 1, 6, 6)
-    together = _estimated(lambda x, rows: (x * weight[rows]).flatten(1).sum(dim=1), images, 20)
+    together = _estimated(lambda x, rows: (x * weight[rows]).flatten(1).sum(dim=1), images, 20, blur=blur)
     for row in range(5):
         own = weight[row]
-        alone = _estimated(lambda x, _, w=own: (x * w).flatten(1).sum(dim=1), images[row : row + 1], 20, rows=[row])
+        alone = _estimated(
+            lambda x, _, w=own: (x * w).flatten(1).sum(dim=1), images[row : row + 1], 20, rows=[row], blur=blur
+        )
         torch.testing.assert_close(alone[0], together[row], atol=2e-2, rtol=1e-3)
 
 

@@ -144,7 +144,7 @@ def test_without_an_image_to_start_from_that_sample_is_reported_and_the_others_g
     """Labelled bright, and read as dark: no dark image can be turned from there, nor from noise of an even mean."""
     levels = (126, 125, 124, 40)
     even_images(project, levels, [0, 0, 0, 1])
-    gate = _gate(name, queries=120).replace("hopskipjump, e", "{name: hopskipjump, samples: 50}, e")
+    gate = _gate(name, queries=120)
     (lonely,) = brightness_gates(project, gate, model="operating_point: 0.999")
     held = [outcome for outcome in lonely.samples if outcome.status == "held"]
     assert len(held) == 3
