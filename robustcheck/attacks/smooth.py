@@ -35,7 +35,8 @@ def smooth_normal(draws: Draws, shape: Sequence[int], *, blur: float, at: int | 
     sigma = blur * min(height, width)
     if sigma < _LEAST_SIGMA:
         return draws.normal(shape, at)
-    down, across = (_weights(side, sigma, draws.keys.device) for side in (height, width))
+    down = _weights(height, sigma, draws.keys.device)
+    across = down if width == height else _weights(width, sigma, draws.keys.device)
     grid = down.shape[1], across.shape[1]
     drawn = draws.normal((*leading, height * width + prod(grid)), at)
     pixels, knots = drawn[..., : height * width].unflatten(-1, (height, width)), drawn[..., height * width :]

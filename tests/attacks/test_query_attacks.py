@@ -130,8 +130,8 @@ def test_directions_that_are_smooth_at_this_size_turn_samples_whatever_the_batch
     assert run(3) == expected
 
 
-def _normals(**parameters):
-    """HopSkipJump's normal after four estimates at a linear border, and the cosine of each row's to the true one."""
+def _cosine_of_normals(**parameters):
+    """The mean cosine of HopSkipJump's normals, after four estimates at a linear border, to the true one."""
     ball = L2Ball(levels=Fraction(100), maximum=255)
     attack = _attack("hopskipjump", ball, 4000, samples=32, **parameters)
     weight = torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -150,7 +150,7 @@ def _normals(**parameters):
 
 
 def test_hopskipjump_knows_a_border_better_for_what_it_keeps_of_it():
-    assert _normals(momentum=0.9, blur=0) > 1.3 * _normals(momentum=0, blur=0)
+    assert _cosine_of_normals(momentum=0.9, blur=0) > 1.3 * _cosine_of_normals(momentum=0, blur=0)
 
 
 @pytest.mark.parametrize("batch", [1, 5, 64])
