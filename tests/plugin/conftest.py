@@ -1,4 +1,4 @@
-"""pytest runs inside pytest, each in a process of its own."""
+"""A project with policies, and the ways in which a user runs them."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ GATES = """
 """
 PASSING = GATES.replace("0.9]", "0.4]")
 
-# Without xdist loaded, with it loaded and unused, and with two workers.
-MODES = {"plain": ["-p", "no:xdist"], "n0": ["-n0"], "n2": ["-n2"]}
+# Without xdist loaded, with it loaded and unused, with one worker, and with two.
+MODES = {"plain": ["-p", "no:xdist"], "n0": ["-n0"], "n1": ["-n1"], "n2": ["-n2"]}
 
 
-@pytest.fixture(params=MODES.values(), ids=MODES)
+@pytest.fixture(params=["plain", "n0", "n2"])
 def mode(request: pytest.FixtureRequest) -> list[str]:
     """Arguments for each way in which tests are spread over processes."""
-    return request.param
+    return MODES[request.param]
 
 
-@pytest.fixture(params=["plain", "n2"])
-def plain_or_two(request: pytest.FixtureRequest) -> list[str]:
-    """As `mode`, where an xdist that is loaded and unused can make no difference."""
+@pytest.fixture(params=["plain", "n1"])
+def plain_or_worker(request: pytest.FixtureRequest) -> list[str]:
+    """As `mode`, where it makes no difference that xdist is loaded and unused, nor how many workers there are."""
     return MODES[request.param]
 
 

@@ -1,13 +1,17 @@
-"""`pytest --robustcheck policy.yaml`, as a user runs it."""
+"""`pytest --robustcheck policy.yaml`, as a user runs it.
+
+pytest runs inside pytest, in this process, which has torch loaded, unless a test does what a process does not survive.
+"""
 
 from __future__ import annotations
 
 import json
-import sys
 import xml.etree.ElementTree as ET
 
 import pytest
 from building import brightness_policy
+
+from robustcheck.evaluation import evaluation
 
 NAMES = ["clean", "fgsm", "pgd[1/255]", "pgd[4/255]"]
 
@@ -21,7 +25,7 @@ def _cases(path):
 
 
 def test_a_gate_that_fails_turns_the_build_red_and_everything_says_so(pytester, project, mode):
-    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", "--junitxml", "own.xml", "-v", *mode)
+    result = pytester.runpytest("--robustcheck", "policy.yaml", "--junitxml", "own.xml", "-v", *mode)
     assert result.ret == 1
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.fnmatch_lines(
@@ -54,7 +58,7 @@ def test_a_gate_that_fails_turns_the_build_red_and_everything_says_so(pytester, 
 
 
 def test_a_policy_that_holds_is_green(pytester, project, mode):
-    result = pytester.runpytest_subprocess("--robustcheck", "passing.yaml", *mode)
+    result = pytester.runpytest("--robustcheck", "passing.yaml", *mode)
     assert result.ret == 0
     result.assert_outcomes(passed=4)
     assert _report(project)["verdict"] == "pass"
@@ -63,7 +67,7 @@ def test_a_policy_that_holds_is_green(pytester, project, mode):
 
 def test_workers_give_the_answers_of_one_process(pytester, project):
     def answers(*mode):
-        pytester.runpytest_subprocess("--robustcheck", "policy.yaml", *mode)
+        pytester.runpytest("--robustcheck", "policy.yaml", *mode)
         report = _report(project)
         for gate in report["gates"]:
             gate["cost"]["seconds"] = 0
@@ -72,9 +76,9 @@ def test_workers_give_the_answers_of_one_process(pytester, project):
     assert answers("-n2", "--dist", "load") == answers("-n0")
 
 
-def test_a_candidate_that_cannot_be_loaded_is_an_error_and_not_a_failure(pytester, project, plain_or_two):
+def test_a_candidate_that_cannot_be_loaded_is_an_error_and_not_a_failure(pytester, project, plain_or_worker):
     (project / "brightness.safetensors").write_bytes(b"lost")
-    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", *plain_or_two)
+    result = pytester.runpytest("--robustcheck", "policy.yaml", *plain_or_worker)
     assert result.ret == 1
     assert _report(project)["verdict"] == "error"
     for case in _cases(project / "robustcheck-report" / "junit.xml").values():
@@ -85,7 +89,7 @@ def test_a_candidate_that_cannot_be_loaded_is_an_error_and_not_a_failure(pyteste
 
 def test_a_policy_with_mistakes_is_a_usage_error_that_shows_them_all(pytester, project, mode):
     (project / "policy.yaml").write_text(brightness_policy(GATES_WITH_MISTAKES))
-    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", *mode)
+    result = pytester.runpytest("--robustcheck", "policy.yaml", *mode)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
         [
@@ -104,8 +108,8 @@ GATES_WITH_MISTAKES = """
 """
 
 
-def test_a_gate_can_be_named(pytester, project, plain_or_two):
-    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", "policy.yaml::pgd[1/255]", *plain_or_two)
+def test_a_gate_can_be_named(pytester, project, plain_or_worker):
+    result = pytester.runpytest("--robustcheck", "policy.yaml", "policy.yaml::pgd[1/255]", *plain_or_worker)
     assert result.ret == 0
     result.assert_outcomes(passed=1)
     report = _report(project)
@@ -113,47 +117,44 @@ def test_a_gate_can_be_named(pytester, project, plain_or_two):
     assert report["not_run"] == ["clean", "fgsm", "pgd[4/255]"]
 
 
-def test_k_selects_and_the_rest_is_said_not_to_have_run(pytester, project, plain_or_two):
-    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", "-k", "pgd or clean", *plain_or_two)
+def test_k_selects_and_the_rest_is_said_not_to_have_run(pytester, project, plain_or_worker):
+    result = pytester.runpytest("--robustcheck", "policy.yaml", "-k", "pgd or clean", *plain_or_worker)
     assert result.ret == 1
-    result.assert_outcomes(passed=2, failed=1, deselected=0 if plain_or_two == ["-n2"] else 1)
+    result.assert_outcomes(passed=2, failed=1, deselected=0 if plain_or_worker == ["-n1"] else 1)
     assert _report(project)["not_run"] == ["fgsm"]
     case = _cases(project / "robustcheck-report" / "junit.xml")["fgsm"]
     assert case.find("skipped") is not None
 
 
-def test_the_project_s_own_tests_run_beside_if_paths_are_named(pytester, project, plain_or_two):
-    alone = pytester.runpytest_subprocess("--robustcheck", "passing.yaml", *plain_or_two)
-    alone.assert_outcomes(passed=4)
-    beside = pytester.runpytest_subprocess("--robustcheck", "passing.yaml", ".", *plain_or_two)
-    beside.assert_outcomes(passed=5)
+def test_the_project_s_own_tests_run_beside_if_paths_are_named(pytester, project, plain_or_worker):
+    pytester.runpytest("--robustcheck", "passing.yaml", ".", *plain_or_worker).assert_outcomes(passed=5)
 
 
 def test_collect_only_lists_gates_and_touches_no_report(pytester, project):
-    pytester.runpytest_subprocess("--robustcheck", "policy.yaml")
+    pytester.runpytest("--robustcheck", "policy.yaml")
     before = (project / "robustcheck-report" / "report.json").read_text()
-    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", "--collect-only", "-q")
+    result = pytester.runpytest("--robustcheck", "policy.yaml", "--collect-only", "-q")
     assert result.ret == 0
     assert [line for line in result.outlines if "::" in line] == [f"policy.yaml::{name}" for name in NAMES]
     assert (project / "robustcheck-report" / "report.json").read_text() == before
 
 
 def test_an_earlier_green_report_does_not_outlive_a_run_that_wrote_none(pytester, project):
-    pytester.runpytest_subprocess("--robustcheck", "passing.yaml")
-    result = pytester.runpytest_subprocess("--robustcheck", "passing.yaml", "-k", "nothing_of_that_name")
+    pytester.runpytest("--robustcheck", "passing.yaml")
+    result = pytester.runpytest("--robustcheck", "passing.yaml", "-k", "nothing_of_that_name")
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
     assert not (project / "robustcheck-report" / "report.json").exists()
 
 
-def test_several_policies_write_to_a_folder_each(pytester, project, plain_or_two):
-    result = pytester.runpytest_subprocess(
+def test_several_policies_write_to_a_folder_each(pytester, project, plain_or_worker):
+    result = pytester.runpytest(
         "--robustcheck",
         "policy.yaml",
         "--robustcheck",
         "passing.yaml",
         "--robustcheck-output",
         "out/here",
-        *plain_or_two,
+        *plain_or_worker,
     )
     assert result.ret == 1
     result.assert_outcomes(passed=7, failed=1)
@@ -164,9 +165,9 @@ def test_several_policies_write_to_a_folder_each(pytester, project, plain_or_two
     assert verdicts == {"policy": "fail", "passing": "pass"}
 
 
-def test_ini_keys_run_the_gates_beside_every_test(pytester, project, plain_or_two):
+def test_ini_keys_run_the_gates_beside_every_test(pytester, project, plain_or_worker):
     pytester.makeini("[pytest]\nrobustcheck = passing.yaml\nrobustcheck-output = from-ini\n")
-    result = pytester.runpytest_subprocess(*plain_or_two)
+    result = pytester.runpytest(*plain_or_worker)
     assert result.ret == 0
     result.assert_outcomes(passed=5)
     assert (project / "from-ini" / "report.json").exists()
@@ -182,7 +183,7 @@ def test_a_folder_of_someone_else_s_counterexamples_is_not_deleted(pytester, pro
     theirs = project / "mine" / "counterexamples" / "precious.txt"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("keep")
-    result = pytester.runpytest_subprocess("--robustcheck", "passing.yaml", "--robustcheck-output", "mine")
+    result = pytester.runpytest("--robustcheck", "passing.yaml", "--robustcheck-output", "mine")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*choose another output folder*"])
     assert theirs.read_text() == "keep"
@@ -208,7 +209,7 @@ def test_ctrl_c_reports_what_was_finished(pytester, project):
 
 def test_a_worker_that_dies_leaves_an_error_and_not_a_gap(pytester, project):
     (project / "brightness.py").write_text("import os\nos._exit(7)\n")
-    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", "-n2", "--max-worker-restart=0")
+    result = pytester.runpytest("--robustcheck", "policy.yaml", "-n2", "--max-worker-restart=0")
     assert result.ret != 0
     report = _report(project)
     assert report["verdict"] == "error"
@@ -217,18 +218,18 @@ def test_a_worker_that_dies_leaves_an_error_and_not_a_gap(pytester, project):
 
 def test_exitfirst_is_no_interruption(pytester, project, mode):
     (project / "policy.yaml").write_text(brightness_policy(GATES_THAT_FAIL_FIRST))
-    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", "-x", *mode)
+    result = pytester.runpytest("--robustcheck", "policy.yaml", "-x", *mode)
     assert result.ret != 0
     report = _report(project)
     assert (report["verdict"], report["interrupted"]) == ("fail", False)
     assert _cases(project / "robustcheck-report" / "junit.xml")["first"].find("failure") is not None
 
 
-def test_a_policy_outside_the_root_folder_reports_as_any_other(pytester, project, plain_or_two):
+def test_a_policy_outside_the_root_folder_reports_as_any_other(pytester, project, plain_or_worker):
     elsewhere = pytester.mkdir("elsewhere")
-    result = pytester.run(
-        sys.executable, "-m", "pytest", "--rootdir", str(elsewhere), "--robustcheck", str(project / "policy.yaml"),
-        "--robustcheck-output", str(elsewhere / "out"), *plain_or_two,
+    result = pytester.runpytest(
+        "--rootdir", str(elsewhere), "--robustcheck", str(project / "policy.yaml"),
+        "--robustcheck-output", str(elsewhere / "out"), *plain_or_worker,
     )  # fmt: skip
     assert result.ret == 1
     report = json.loads((elsewhere / "out" / "report.json").read_text())
@@ -238,10 +239,10 @@ def test_a_policy_outside_the_root_folder_reports_as_any_other(pytester, project
 @pytest.mark.parametrize("option", ["--help", "--markers", "--fixtures"])
 def test_asking_pytest_about_itself_touches_no_report(pytester, project, option):
     pytester.makeini("[pytest]\nrobustcheck = passing.yaml\n")
-    pytester.runpytest_subprocess()
+    pytester.runpytest()
     before = sorted(path.name for path in (project / "robustcheck-report").iterdir())
     assert "report.json" in before
-    assert pytester.runpytest_subprocess(option).ret == 0
+    assert pytester.runpytest(option).ret == 0
     assert sorted(path.name for path in (project / "robustcheck-report").iterdir()) == before
 
 
@@ -252,7 +253,7 @@ def test_reports_that_cannot_be_written_turn_the_run_red_and_are_told(pytester, 
         "    folder = pathlib.Path('robustcheck-report')\n"
         "    (folder / 'report.html').mkdir(exist_ok=True)\n"
     )
-    result = pytester.runpytest_subprocess("--robustcheck", "passing.yaml", "--junitxml", "own.xml")
+    result = pytester.runpytest("--robustcheck", "passing.yaml", "--junitxml", "own.xml")
     assert result.ret == pytest.ExitCode.INTERNAL_ERROR
     result.stdout.fnmatch_lines(["*ERROR: *report.html*"])
     assert (project / "own.xml").exists()
@@ -267,25 +268,23 @@ def test_files_that_someone_else_leaves_in_the_folder_are_moved_aside(pytester, 
         "    folder.mkdir(exist_ok=True)\n"
         "    (folder / 'theirs.txt').write_text('keep')\n"
     )
-    result = pytester.runpytest_subprocess("--robustcheck", "passing.yaml")
+    result = pytester.runpytest("--robustcheck", "passing.yaml")
     assert result.ret == 0
     (theirs,) = (project / "robustcheck-report").glob("counterexamples-of-others-*/theirs.txt")
     assert theirs.read_text() == "keep"
     assert (project / "robustcheck-report" / "counterexamples" / "clean").is_dir()
 
 
-def test_a_gate_that_runs_into_a_time_limit_does_not_strike_its_relatives(pytester, project):
-    (project / "conftest.py").write_text(
-        "import pytest\n"
-        "from robustcheck.evaluation import evaluation\n"
-        "original = evaluation.run_gate\n"
-        "def run_gate(gate, setting, **others):\n"
-        "    if gate.id == 'fgsm':\n"
-        "        pytest.fail('time limit')\n"
-        "    return original(gate, setting, **others)\n"
-        "evaluation.run_gate = run_gate\n"
-    )
-    result = pytester.runpytest_subprocess("--robustcheck", "passing.yaml")
+def test_a_gate_that_runs_into_a_time_limit_does_not_strike_its_relatives(pytester, project, monkeypatch):
+    original = evaluation.run_gate
+
+    def run_gate(gate, setting, **others):
+        if gate.id == "fgsm":
+            pytest.fail("time limit")
+        return original(gate, setting, **others)
+
+    monkeypatch.setattr(evaluation, "run_gate", run_gate)
+    result = pytester.runpytest("--robustcheck", "passing.yaml")
     assert result.ret == 1
     verdicts = {gate["id"]: gate["verdict"] for gate in _report(project)["gates"]}
     assert verdicts == {"clean": "pass", "fgsm": "error", "pgd[1/255]": "pass", "pgd[4/255]": "pass"}
@@ -309,10 +308,10 @@ DOUBTFUL = """
     ],
 )
 def test_an_inconclusive_gate_fails_or_is_skipped_as_the_policy_says(
-    pytester, project, plain_or_two, decision, code, outcomes, verdict
+    pytester, project, plain_or_worker, decision, code, outcomes, verdict
 ):
     (project / "policy.yaml").write_text(brightness_policy(DOUBTFUL, extra=f"decision: {decision}"))
-    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", "-rs", "-v", *plain_or_two)
+    result = pytester.runpytest("--robustcheck", "policy.yaml", "-rs", "-v", *plain_or_worker)
     assert result.ret == code
     result.assert_outcomes(**outcomes)
     assert "accuracy 0.400 does not decide the required >= 0.4 (4 of 10; 95 % interval 0.122 to 0.738)" in str(
