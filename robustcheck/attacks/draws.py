@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
+from functools import cache
+from math import ceil, prod
 
 import torch
 
@@ -45,31 +46,38 @@ class Draws:
             shape: of one row's numbers.
             at: which draw of the row this is, such as its step; one for all rows, or (N,).
         """
-        count = torch.arange(1, prod(shape) + 1, dtype=torch.int64, device=self.keys.device)
-        place = torch.as_tensor(at, dtype=torch.int64, device=self.keys.device) * _STREAM
-        bits = (self.keys + place * _GAMMA)[:, None] + count * _GAMMA
-        for shift, factor in zip((30, 27), _MIX, strict=True):  # in place: they are twice as large as images
-            bits.bitwise_xor_(_logical_shift(bits, shift)).mul_(factor)
-        bits.bitwise_xor_(_logical_shift(bits, 31))
-        return _logical_shift(bits, 40).float().mul_(2.0**-24).view(-1, *shape)
+        return _logical_shift(self._words(prod(shape), at), 40).float().mul_(2.0**-24).view(-1, *shape)
 
     def normal(self, shape: Sequence[int], at: int | torch.Tensor = 0) -> torch.Tensor:
-        """Standard normal numbers, float32 (N, *shape), by the inverse of their distribution."""
-        return normal(self.uniform(shape, at))
+        """Standard normal numbers, float32 (N, *shape): quantiles of their distribution, all of 2¹⁶ as likely."""
+        count, quantiles = prod(shape), _quantiles(self.keys.device)
+        numbers = self._words(ceil(count / 4), at).view(torch.int16)[:, :count].int() + len(quantiles) // 2
+        return quantiles.index_select(0, numbers.flatten()).view(-1, *shape)
 
     def signs(self, shape: Sequence[int], at: int | torch.Tensor = 0) -> torch.Tensor:
         """-1 or 1, float32 (N, *shape)."""
         return torch.where(self.uniform(shape, at) < 0.5, -1.0, 1.0)
+
+    def _words(self, count: int, at: int | torch.Tensor) -> torch.Tensor:
+        """64 random bits each, int64 (N, count)."""
+        number = torch.arange(1, count + 1, dtype=torch.int64, device=self.keys.device)
+        place = torch.as_tensor(at, dtype=torch.int64, device=self.keys.device) * _STREAM
+        bits = (self.keys + place * _GAMMA)[:, None] + number * _GAMMA
+        for shift, factor in zip((30, 27), _MIX, strict=True):  # in place: they are twice as large as images
+            bits.bitwise_xor_(_logical_shift(bits, shift)).mul_(factor)
+        return bits.bitwise_xor_(_logical_shift(bits, 31))
 
     def apart(self, purpose: int) -> Draws:
         """Other numbers of the same rows, for a purpose (1, 2, …) that must not disturb what their searches draw."""
         return Draws(keys=self.keys ^ (purpose * _APART))
 
 
-def normal(uniform: torch.Tensor) -> torch.Tensor:
-    """Normal numbers from uniform ones in [0, 1)."""
-    numbers: torch.Tensor = torch.special.ndtri(uniform.clamp(1e-7, 1 - 1e-7))
-    return numbers
+@cache
+def _quantiles(device: torch.device) -> torch.Tensor:
+    """Of the standard normal distribution, float32 (2¹⁶,), ascending, scaled to variance 1."""
+    shares = (torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16
+    quantiles: torch.Tensor = torch.special.ndtri(shares)
+    return (quantiles / quantiles.square().mean().sqrt()).float().to(device)
 
 
 def _logical_shift(bits: torch.Tensor, by: int) -> torch.Tensor:

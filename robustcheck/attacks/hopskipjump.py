@@ -1,7 +1,11 @@
 """HopSkipJump: along the decision border towards the sample, for those who see labels only.
 
-Chen, Jordan, Wainwright 2020, arXiv 1904.02144, algorithms 1 and 2, for L2 and L∞. What is not the paper's
-by default: directions are smooth (`smooth.py`), and a normal is a decaying sum of its estimates, which are shorter.
+Chen, Jordan, Wainwright 2020, arXiv 1904.02144, algorithms 1 and 2, for L2 and L∞. What is not the paper's:
+
+- Directions are smooth (`smooth.py`), and perpendicular to the way that leads from the sample to the image: how steep
+  the border is along it decides nothing, as the next binary search goes back along it, and would outweigh what does.
+- A normal is a decaying sum of its estimates, which are shorter.
+- Once a step's border is roughly known, twice its length is tried at that distance, and half of it.
 """
 
 from __future__ import annotations
@@ -17,9 +21,12 @@ from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.smooth import smooth_normal
 from robustcheck.threats import Ball, LinfBall
 
-_BISECTING, _ESTIMATING, _STEPPING = 0, 1, 2
+_BISECTING, _ESTIMATING, _STEPPING, _NEARING, _LONGER, _SHORTER = range(6)
+_TIMES = {_LONGER: 2.0, _SHORTER: 0.5}  # the length of the step that is tried instead
 _AT_ONCE = 16  # queries of a row's estimate in one turn
 _MOST_SAMPLES = 10_000
+_NEAR = 2.0**-6  # of the way: how well a step's border is known before other lengths are tried
+_OUTWARD = 0.5  # of the normal's other part: its part along the way, about which nothing is asked
 _FIRST_DELTA = 0.1  # of the full range: where the first estimate asks, as the start may be far from the border
 _SHORTEST = 2.0**-16  # of the distance: a step that is shorter leads nowhere
 _FINEST = 1e-6  # of the distance: what float32 images can tell apart
@@ -49,6 +56,7 @@ class HopSkipJump(QueryAttack):
         zero = torch.zeros(len(images), device=images.device)
         return {
             "images": images,
+            "origin": images,  # where the last step began
             "phase": nothing,
             "iteration": nothing,
             "turn": nothing,
@@ -78,8 +86,12 @@ class HopSkipJump(QueryAttack):
     ) -> State:
         """Where the answers lead, phase by phase."""
         fooled, before = queries.table(answers.fooled), state["phase"]
-        for phase, follow in ((_BISECTING, self._bisected), (_STEPPING, self._stepped)):
-            if (rows := before == phase).any():
+        for phases, follow in (
+            ((_BISECTING, _NEARING), self._bisected),
+            ((_STEPPING,), self._stepped),
+            ((_LONGER, _SHORTER), self._tried),
+        ):
+            if (rows := torch.isin(before, before.new_tensor(phases))).any():
                 state = merged(state, rows, follow(part(state, rows), fooled[rows, 0], clean[rows], ball))
         if (rows := before == _ESTIMATING).any():
             assert queries.noise is not None
@@ -95,8 +107,12 @@ class HopSkipJump(QueryAttack):
     # --- one image at a time ---
 
     def _single(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
-        bisecting = per_row(state["phase"] == _BISECTING)
-        return torch.where(bisecting, self._between(state, clean, ball), self._ahead(state))
+        images, phase = self._between(state, clean, ball), state["phase"]
+        if (stepping := phase == _STEPPING).any():
+            images = torch.where(per_row(stepping), self._ahead(state, ball), images)
+        if (trying := (phase == _LONGER) | (phase == _SHORTER)).any():
+            images = torch.where(per_row(trying), self._instead(state, clean, ball), images)
+        return images
 
     def _between(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
         return self._at((state["low"] + state["high"]) / 2, state, clean, ball)
@@ -106,29 +122,43 @@ class HopSkipJump(QueryAttack):
         return ball.within(state["images"], clean, share * ball.norm(state["images"] - clean))
 
     def _bisected(self, state: State, fooled: torch.Tensor, clean: torch.Tensor, ball: Ball) -> State:
-        middle = (state["low"] + state["high"]) / 2
+        middle, nearing = (state["low"] + state["high"]) / 2, state["phase"] == _NEARING
         low, high = torch.where(fooled, state["low"], middle), torch.where(fooled, middle, state["high"])
-        there = high - low <= self._theta(clean, ball)
+        near = nearing & (high - low <= _NEAR)
+        there = ~nearing & (high - low <= self._theta(clean, ball))
         nearer = torch.where(per_row(there), self._at(high, state, clean, ball), state["images"])
         return {
             "images": nearer,
             "low": torch.where(there, 0, low),
             "high": torch.where(there, 1, high),
-            "phase": torch.where(there, _ESTIMATING, _BISECTING),
+            "phase": torch.where(there, _ESTIMATING, torch.where(near, _LONGER, state["phase"])),
             "iteration": state["iteration"] + there,
         }
 
-    def _ahead(self, state: State) -> torch.Tensor:
-        return (state["images"] + per_row(state["size"]) * state["sum"]).clamp(0, 1)
+    def _ahead(self, state: State, ball: Ball, times: float | torch.Tensor = 1.0) -> torch.Tensor:
+        """Where a step leads, or one that is so many times as long."""
+        return (state["origin"] + per_row(times * state["size"]) * ball.steepest(state["normal"])).clamp(0, 1)
 
     def _stepped(self, state: State, fooled: torch.Tensor, clean: torch.Tensor, ball: Ball) -> State:
         stuck = ~fooled & (state["size"] < _SHORTEST * ball.norm(state["images"] - clean))
-        there = fooled | stuck
         return {
-            "images": torch.where(per_row(fooled), self._ahead(state), state["images"]),
-            "size": state["size"] / 2,
-            "phase": torch.where(fooled, _BISECTING, torch.where(stuck, _ESTIMATING, _STEPPING)),
-            "sum": torch.where(per_row(there), 0, state["sum"]),
+            "images": torch.where(per_row(fooled), self._ahead(state, ball), state["images"]),
+            "size": torch.where(fooled, state["size"], state["size"] / 2),
+            "phase": torch.where(fooled, _NEARING, torch.where(stuck, _ESTIMATING, _STEPPING)),
+        }
+
+    def _instead(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
+        """Where a step of another length leads, brought as near to the sample as this one's is read rightly."""
+        times = torch.where(state["phase"] == _LONGER, _TIMES[_LONGER], _TIMES[_SHORTER])
+        return ball.within(self._ahead(state, ball, times), clean, state["low"] * ball.norm(state["images"] - clean))
+
+    def _tried(self, state: State, fooled: torch.Tensor, clean: torch.Tensor, ball: Ball) -> State:
+        again = ~fooled & (state["phase"] == _LONGER)
+        return {
+            "images": torch.where(per_row(fooled), self._instead(state, clean, ball), state["images"]),
+            "low": torch.where(fooled, 0, state["low"]),
+            "high": torch.where(fooled, 1, state["high"]),
+            "phase": torch.where(again, _SHORTER, _BISECTING),
         }
 
     # --- the border's normal ---
@@ -139,6 +169,7 @@ class HopSkipJump(QueryAttack):
             drawn = 2 * draws.uniform(shape, at=state["turn"]) - 1
         else:
             drawn = smooth_normal(draws, shape, blur=self.blur, at=state["turn"])
+        drawn = _across(drawn, _way(state, clean)[:, None])
         unit = drawn / drawn.flatten(2).norm(dim=2)[..., None, None, None]
         delta = self._delta(state, clean, ball)[:, None, None, None, None]
         images = (state["images"][:, None] + delta * unit).clamp_(0, 1)
@@ -163,10 +194,15 @@ class HopSkipJump(QueryAttack):
         mean = wanted / count
         # With one answer only, that side is all that is known; else answers count by how unusual they are.
         told = torch.where(per_row(mean.abs() >= 1), weighed, weighed - per_row(mean) * total)
-        normal = self.momentum * state["normal"] + told  # estimates of more answers are longer, and weigh more
+        way = _way(state, clean)
+        # Estimates of more answers are longer, and weigh more.
+        across = self.momentum * _across(state["normal"], way) + told
+        # A step in L∞ moves all pixels as far: without this, those that already are as they should be would go back.
+        normal = across + _OUTWARD * per_row(across.flatten(1).norm(dim=1)) * way
         distance = ball.norm(state["images"] - clean)
         return {
-            "sum": torch.where(per_row(ready), ball.steepest(normal), total),
+            "sum": torch.where(per_row(ready), 0, total),
+            "origin": torch.where(per_row(ready), state["images"], state["origin"]),
             "weighed": torch.where(per_row(ready), 0, weighed),
             "normal": torch.where(per_row(ready), normal, state["normal"]),
             "wanted": torch.where(ready, 0, wanted),
@@ -194,3 +230,14 @@ class HopSkipJump(QueryAttack):
         delta = scale * self._theta(clean, ball) * distance
         delta = torch.where(state["iteration"] <= 1, _FIRST_DELTA, delta)
         return delta.clamp_min(self.least_offset * sqrt(size))
+
+
+def _way(state: State, clean: torch.Tensor) -> torch.Tensor:
+    """From the sample to the image, of length 1 (N, C, H, W)."""
+    way = state["images"] - clean
+    return way / per_row(way.flatten(1).norm(dim=1).clamp_min(1e-12))
+
+
+def _across(directions: torch.Tensor, way: torch.Tensor) -> torch.Tensor:
+    """The part of directions (…, C, H, W) that is perpendicular to a way of length 1 (…, C, H, W)."""
+    return directions - (directions * way).sum(dim=(-3, -2, -1), keepdim=True) * way
