@@ -49,8 +49,12 @@ class Draws:
         return _logical_shift(self._words(prod(shape), at), 40).float().mul_(2.0**-24).view(-1, *shape)
 
     def normal(self, shape: Sequence[int], at: int | torch.Tensor = 0) -> torch.Tensor:
-        """Standard normal numbers, float32 (N, *shape): quantiles of their distribution, all of 2¹⁶ as likely."""
+        """Standard normal numbers, float32 (N, *shape): 2¹⁶ quantiles of their distribution, each as likely.
+
+        They are made of the bits of `uniform` with the same `at`: a search draws one or the other there.
+        """
         count, quantiles = prod(shape), _quantiles(self.keys.device)
+        # Four numbers a word, its lowest bits first, as they lie in memory on little-endian machines.
         numbers = self._words(ceil(count / 4), at).view(torch.int16)[:, :count].int() + len(quantiles) // 2
         return quantiles.index_select(0, numbers.flatten()).view(-1, *shape)
 
@@ -74,10 +78,14 @@ class Draws:
 
 @cache
 def _quantiles(device: torch.device) -> torch.Tensor:
-    """Of the standard normal distribution, float32 (2¹⁶,), ascending, scaled to variance 1."""
-    shares = (torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16
+    """Of the standard normal distribution, float32 (2¹⁶,), ascending, scaled to variance 1, at most 4.33.
+
+    Rounded to what float32 holds of the largest, so that they are the same wherever they are computed.
+    """
+    shares = (torch.arange(2**16, dtype=torch.float64, device="cpu") + 0.5) / 2**16
     quantiles: torch.Tensor = torch.special.ndtri(shares)
-    return (quantiles / quantiles.square().mean().sqrt()).float().to(device)
+    quantiles /= quantiles.square().mean().sqrt()
+    return ((quantiles * 2**20).round() / 2**20).float().to(device)
 
 
 def _logical_shift(bits: torch.Tensor, by: int) -> torch.Tensor:

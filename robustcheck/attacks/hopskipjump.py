@@ -2,10 +2,13 @@
 
 Chen, Jordan, Wainwright 2020, arXiv 1904.02144, algorithms 1 and 2, for L2 and L∞. What is not the paper's:
 
-- Directions are smooth (`smooth.py`), and perpendicular to the way that leads from the sample to the image: how steep
-  the border is along it decides nothing, as the next binary search goes back along it, and would outweigh what does.
-- A normal is a decaying sum of its estimates, which are shorter.
-- Once a step's border is roughly known, twice its length is tried at that distance, and half of it.
+- Directions are smooth (`smooth.py`), and perpendicular to the way from the sample to the image. How fast scores change
+  along the way does not matter, as the next binary search goes back along it; but it would drown what does.
+- In L∞ a step moves all pixels as far. Those that are where they should be stay there because half as much as was found
+  across the way is added along it. In L2 that makes no difference.
+- A normal is a decaying sum of its estimates, which are made of fewer queries.
+- Once the border is roughly known where a step leads, twice its length is tried, and if that fails, half of it.
+- A round that came no nearer begins again where it began.
 """
 
 from __future__ import annotations
@@ -21,12 +24,12 @@ from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.smooth import smooth_normal
 from robustcheck.threats import Ball, LinfBall
 
-_BISECTING, _ESTIMATING, _STEPPING, _NEARING, _LONGER, _SHORTER = range(6)
+_BISECTING, _ESTIMATING, _STEPPING, _BRACKETING, _LONGER, _SHORTER = range(6)
 _TIMES = {_LONGER: 2.0, _SHORTER: 0.5}  # the length of the step that is tried instead
 _AT_ONCE = 16  # queries of a row's estimate in one turn
 _MOST_SAMPLES = 10_000
-_NEAR = 2.0**-6  # of the way: how well a step's border is known before other lengths are tried
-_OUTWARD = 0.5  # of the normal's other part: its part along the way, about which nothing is asked
+_ROUGHLY = 2.0**-6  # of the way: how well the border is known before other lengths of the step are tried
+_ALONG = 0.5  # of what was found across the way: what is added along it, about which nothing is asked
 _FIRST_DELTA = 0.1  # of the full range: where the first estimate asks, as the start may be far from the border
 _SHORTEST = 2.0**-16  # of the distance: a step that is shorter leads nowhere
 _FINEST = 1e-6  # of the distance: what float32 images can tell apart
@@ -36,8 +39,8 @@ _FINEST = 1e-6  # of the distance: what float32 images can tell apart
 class HopSkipJump(QueryAttack):
     """Each iteration: a binary search to the border, an estimate of its normal there, and a step along that.
 
-    The step is halved until its end is read as wanted. The search is for the nearest such image, and is over when one
-    lies within ε.
+    The step is halved until its end is read as wanted, and then compared with others. The search is for the nearest
+    such image, and is over when one lies within ε.
     """
 
     samples: int  # B₀, queries of the first estimate
@@ -67,7 +70,7 @@ class HopSkipJump(QueryAttack):
             "wanted": zero,  # sum of the answers, ±1
             "sum": torch.zeros_like(images),  # of the directions
             "weighed": torch.zeros_like(images),  # of the directions, by their answers
-            "normal": torch.zeros_like(images),  # the decaying sum of its estimates
+            "normal": torch.zeros_like(images),  # the decaying sum of its estimates, and what is added along the way
         }
 
     def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
@@ -87,9 +90,9 @@ class HopSkipJump(QueryAttack):
         """Where the answers lead, phase by phase."""
         fooled, before = queries.table(answers.fooled), state["phase"]
         for phases, follow in (
-            ((_BISECTING, _NEARING), self._bisected),
+            ((_BISECTING, _BRACKETING), self._bisected),
             ((_STEPPING,), self._stepped),
-            ((_LONGER, _SHORTER), self._tried),
+            ((_LONGER, _SHORTER), self._compared),
         ):
             if (rows := torch.isin(before, before.new_tensor(phases))).any():
                 state = merged(state, rows, follow(part(state, rows), fooled[rows, 0], clean[rows], ball))
@@ -111,7 +114,7 @@ class HopSkipJump(QueryAttack):
         if (stepping := phase == _STEPPING).any():
             images = torch.where(per_row(stepping), self._ahead(state, ball), images)
         if (trying := (phase == _LONGER) | (phase == _SHORTER)).any():
-            images = torch.where(per_row(trying), self._instead(state, clean, ball), images)
+            images = torch.where(per_row(trying), self._other_length(state, clean, ball), images)
         return images
 
     def _between(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
@@ -122,16 +125,19 @@ class HopSkipJump(QueryAttack):
         return ball.within(state["images"], clean, share * ball.norm(state["images"] - clean))
 
     def _bisected(self, state: State, fooled: torch.Tensor, clean: torch.Tensor, ball: Ball) -> State:
-        middle, nearing = (state["low"] + state["high"]) / 2, state["phase"] == _NEARING
+        middle, theta = (state["low"] + state["high"]) / 2, self._theta(clean, ball)
+        roughly = state["phase"] == _BRACKETING
         low, high = torch.where(fooled, state["low"], middle), torch.where(fooled, middle, state["high"])
-        near = nearing & (high - low <= _NEAR)
-        there = ~nearing & (high - low <= self._theta(clean, ball))
-        nearer = torch.where(per_row(there), self._at(high, state, clean, ball), state["images"])
+        there = ~roughly & (high - low <= theta)
+        # Of a step that had to be halved, twice the length has been seen to lead too far.
+        halved = state["size"] * state["iteration"].clamp_min(1).sqrt() < 0.75 * ball.norm(state["origin"] - clean)
+        after = torch.where(low == 0, _BISECTING, torch.where(halved, _SHORTER, _LONGER))  # 0: the sample itself
+        compare = roughly & (high - low <= max(_ROUGHLY, theta))
         return {
-            "images": nearer,
+            "images": torch.where(per_row(there), self._at(high, state, clean, ball), state["images"]),
             "low": torch.where(there, 0, low),
             "high": torch.where(there, 1, high),
-            "phase": torch.where(there, _ESTIMATING, torch.where(near, _LONGER, state["phase"])),
+            "phase": torch.where(there, _ESTIMATING, torch.where(compare, after, state["phase"])),
             "iteration": state["iteration"] + there,
         }
 
@@ -140,25 +146,35 @@ class HopSkipJump(QueryAttack):
         return (state["origin"] + per_row(times * state["size"]) * ball.steepest(state["normal"])).clamp(0, 1)
 
     def _stepped(self, state: State, fooled: torch.Tensor, clean: torch.Tensor, ball: Ball) -> State:
-        stuck = ~fooled & (state["size"] < _SHORTEST * ball.norm(state["images"] - clean))
+        stuck = ~fooled & (state["size"] <= _SHORTEST * ball.norm(state["images"] - clean))
         return {
             "images": torch.where(per_row(fooled), self._ahead(state, ball), state["images"]),
             "size": torch.where(fooled, state["size"], state["size"] / 2),
-            "phase": torch.where(fooled, _NEARING, torch.where(stuck, _ESTIMATING, _STEPPING)),
+            "phase": torch.where(fooled, _BRACKETING, torch.where(stuck, _ESTIMATING, _STEPPING)),
         }
 
-    def _instead(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
-        """Where a step of another length leads, brought as near to the sample as this one's is read rightly."""
+    def _other_length(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
+        """Where a step of another length leads, brought nearer to the sample than all that is known to be as wanted."""
         times = torch.where(state["phase"] == _LONGER, _TIMES[_LONGER], _TIMES[_SHORTER])
-        return ball.within(self._ahead(state, ball, times), clean, state["low"] * ball.norm(state["images"] - clean))
+        at = torch.minimum(*self._distances(state, clean, ball))
+        return ball.within(self._ahead(state, ball, times), clean, at)
 
-    def _tried(self, state: State, fooled: torch.Tensor, clean: torch.Tensor, ball: Ball) -> State:
+    def _distances(self, state: State, clean: torch.Tensor, ball: Ball) -> tuple[torch.Tensor, torch.Tensor]:
+        """How near (N,) the step's end is read rightly, and how near it began."""
+        return state["low"] * ball.norm(state["images"] - clean), ball.norm(state["origin"] - clean)
+
+    def _compared(self, state: State, fooled: torch.Tensor, clean: torch.Tensor, ball: Ball) -> State:
         again = ~fooled & (state["phase"] == _LONGER)
+        ends, began = self._distances(state, clean, ball)
+        worse = ~fooled & ~again & (ends >= began)  # all three lengths are
+        instead = torch.where(per_row(worse), state["origin"], self._other_length(state, clean, ball))
+        moved = fooled | worse
         return {
-            "images": torch.where(per_row(fooled), self._instead(state, clean, ball), state["images"]),
-            "low": torch.where(fooled, 0, state["low"]),
-            "high": torch.where(fooled, 1, state["high"]),
-            "phase": torch.where(again, _SHORTER, _BISECTING),
+            "images": torch.where(per_row(moved), instead, state["images"]),
+            "low": torch.where(moved, 0, state["low"]),
+            "high": torch.where(moved, 1, state["high"]),
+            "phase": torch.where(again, _SHORTER, torch.where(worse, _ESTIMATING, _BISECTING)),
+            "iteration": state["iteration"] + worse,
         }
 
     # --- the border's normal ---
@@ -196,9 +212,9 @@ class HopSkipJump(QueryAttack):
         told = torch.where(per_row(mean.abs() >= 1), weighed, weighed - per_row(mean) * total)
         way = _way(state, clean)
         # Estimates of more answers are longer, and weigh more.
-        across = self.momentum * _across(state["normal"], way) + told
+        across = _across((self.momentum * state["normal"] + told).double(), way.double()).float()
         # A step in L∞ moves all pixels as far: without this, those that already are as they should be would go back.
-        normal = across + _OUTWARD * per_row(across.flatten(1).norm(dim=1)) * way
+        normal = across + _ALONG * per_row(across.flatten(1).norm(dim=1)) * way
         distance = ball.norm(state["images"] - clean)
         return {
             "sum": torch.where(per_row(ready), 0, total),
@@ -240,4 +256,6 @@ def _way(state: State, clean: torch.Tensor) -> torch.Tensor:
 
 def _across(directions: torch.Tensor, way: torch.Tensor) -> torch.Tensor:
     """The part of directions (…, C, H, W) that is perpendicular to a way of length 1 (…, C, H, W)."""
+    if way.shape[-3:].numel() == 1:
+        return directions  # there is nothing but the way
     return directions - (directions * way).sum(dim=(-3, -2, -1), keepdim=True) * way

@@ -115,13 +115,14 @@ def test_l2_searches_reach_the_optimum_within_a_quarter(name, labels, batch):
 @pytest.mark.parametrize("labels", [2, 3, 5])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_minimum_norm_searches_reach_the_optimum_within_a_twentieth(norm, labels, batch):
+    count = 8 if batch == 1 else 30  # alone, each image costs as much as a batch of them
     network, images, truth, smallest = _problem(
-        labels=labels, seed=labels, maximum=DEEP, dual=1 if norm == "linf" else 2
+        labels=labels, seed=labels, count=count, maximum=DEEP, dual=1 if norm == "linf" else 2
     )
     ball = LinfBall(levels=1, maximum=DEEP) if norm == "linf" else L2Ball(levels=Fraction(1), maximum=DEEP)
     attack, aim = _attack("fmn", labels, 1), _aims(truth, labels)
     found = search(attack, network, images, truth, ball, count=labels, batch=batch, aim=aim)
-    ratio = found.distances(30) / (np.ceil(smallest) if norm == "linf" else smallest)
+    ratio = found.distances(count) / (np.ceil(smallest) if norm == "linf" else smallest)
     assert ratio.min() >= 0.999
     assert ratio.max() <= 1.05
 
@@ -205,14 +206,14 @@ class Small(torch.nn.Module):
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_verdicts_on_small_networks_are_those_of_looking_at_every_image_of_the_ball(norm, seed, labels):
     network, levels, maximum = Small(seed, labels), 6, 63
-    images = np.random.default_rng(seed).integers(12, 52, (40, 1, 2, 2)).astype(np.uint8)
+    images = np.random.default_rng(seed).integers(12, 52, (24, 1, 2, 2)).astype(np.uint8)
     with torch.no_grad():
         truth = network(torch.from_numpy(images).float() / maximum).argmax(dim=1)
         changes = np.array(list(product(range(-levels, levels + 1), repeat=4)), dtype=np.int64)
         if norm == "l2":
             changes = changes[(changes**2).sum(axis=1) <= levels**2]
-        around = (images.reshape(40, 1, 4).astype(np.int64) + changes).reshape(-1, 1, 2, 2)
-        read = network(torch.from_numpy(around).float() / maximum).argmax(dim=1).reshape(40, -1)
+        around = (images.reshape(24, 1, 4).astype(np.int64) + changes).reshape(-1, 1, 2, 2)
+        read = network(torch.from_numpy(around).float() / maximum).argmax(dim=1).reshape(24, -1)
     fragile = set(np.flatnonzero((read != truth[:, None]).any(dim=1).numpy()).tolist())
     ball = (
         LinfBall(levels=levels, maximum=maximum) if norm == "linf" else L2Ball(levels=Fraction(levels), maximum=maximum)
@@ -223,7 +224,7 @@ def test_verdicts_on_small_networks_are_those_of_looking_at_every_image_of_the_b
         hits = search(attack, network, images, truth, ball, count=labels, aim=_aims(truth, labels)).hits
         broken |= {sample for sample, hit in hits.items() if hit.distance <= levels}
     assert broken <= fragile
-    assert 0 < len(fragile) < 40
+    assert 0 < len(fragile) < 24
     # A handful of images in a thousand times as many can escape random starts on a surface with kinks; no more may.
     share = (read != truth[:, None]).double().mean(dim=1)
     assert all(share[sample] < 0.001 for sample in fragile - broken)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import kstest
+from scipy.stats import kstest, norm
 from torch.nn.functional import cross_entropy
 
 from robustcheck.attacks import objective
-from robustcheck.attacks.draws import Draws, key
+from robustcheck.attacks.draws import Draws, _quantiles, key
 from robustcheck.attacks.objectives import dlr, log_odds, margin
 from robustcheck.models.head import NO_ANSWER
 from robustcheck.threats import Goal
@@ -170,3 +172,40 @@ def test_draws_are_uniform_and_rows_and_steps_are_independent():
     assert np.abs(correlation).max() < 0.25
     assert drawn.min() >= 0
     assert drawn.max() < 1
+
+
+def test_normal_numbers_are_quantiles_that_four_parts_of_a_word_choose():
+    word = 0xE220A8397B1DCDAF  # SplitMix64's first from state 0
+    parts = [word >> shift & 0xFFFF for shift in (0, 16, 32, 48)]
+    places = [part - 2**16 if part >= 2**15 else part for part in parts]  # as signed numbers
+    drawn = Draws.of([0], CPU).normal((2, 3))
+    expected = norm.ppf([(place + 2**15 + 0.5) / 2**16 for place in places])
+    assert drawn.shape == (1, 2, 3)
+    assert np.allclose(drawn.flatten()[:4].numpy(), expected, rtol=1e-4)
+    assert torch.equal(Draws.of([0], CPU).normal((6,)).flatten()[:3], Draws.of([0], CPU).normal((3,)).flatten())
+
+
+def test_normal_numbers_are_the_same_on_every_platform():
+    table = _quantiles(CPU).numpy().astype("<f4")
+    assert (
+        hashlib.sha256(table.tobytes()).hexdigest()
+        == "e8cfff23047b7e58f6ae180f798c0bd13cfa7a46c5e6db798596865662071226"
+    )
+
+
+def test_normal_numbers_are_normal_and_those_of_a_word_independent():
+    keys = [key(1, "gate", f"test/{row}", 0) for row in range(40)]
+    drawn = np.stack([Draws.of(keys, CPU).normal((500,), at=step).numpy() for step in range(5)], axis=1)
+    assert kstest(drawn.ravel(), "norm").pvalue > 1e-3
+    assert _quantiles(CPU).double().square().mean().sqrt() == pytest.approx(1, abs=1e-6)
+    assert 4.3 < _quantiles(CPU).max() == -_quantiles(CPU).min() < 4.33
+    words = drawn.reshape(-1, 4)
+    for values in (words, words**2):
+        assert np.abs(np.corrcoef(values.T) - np.eye(4)).max() < 4 / np.sqrt(len(words))
+
+
+def test_a_row_draws_the_same_normal_numbers_whoever_is_beside_it():
+    keys = [key(0, "gate", f"test/{row}", 0) for row in range(5)]
+    together = Draws.of(keys, CPU).normal((2, 3), at=torch.tensor([0, 1, 2, 3, 4]))
+    for row, one in enumerate(keys):
+        assert torch.equal(Draws.of([one], CPU).normal((2, 3), at=row)[0], together[row])
