@@ -46,7 +46,7 @@ class HopSkipJump(QueryAttack):
     samples: int  # B₀, queries of the first estimate
     gamma: float  # γ, in units of which θ is how near to the border a binary search ends
     momentum: float  # share of the earlier normal that is kept
-    blur: float  # of the directions, as a share of the image's shorter side; 0: those of the paper
+    blur: float  # of the directions, as a share of the image's shorter side; 0: all pixels are independent
     least_offset: float = 1e-5  # of a pixel, from the point to where an estimate asks: what float32 can tell apart
     name: str = "hopskipjump"
     asks: Literal["label"] = "label"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,19 @@ GATES = """
 """
 PASSING = GATES.replace("0.9]", "0.4]")
 
+# What gates load when they first need it. After a run in this process pytester forgets modules that were not there before,
+# and the next run would load them again, with classes that are not those of the first.
+LOADED_LATE = ("robustcheck.evaluation.evaluation", "robustcheck.report.output", "torch.utils.flop_counter", "jinja2")
+
 # Without xdist loaded, with it loaded and unused, with one worker, and with two.
 MODES = {"plain": ["-p", "no:xdist"], "n0": ["-n0"], "n1": ["-n1"], "n2": ["-n2"]}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loaded() -> None:
+    """Load for all runs what would be loaded by each."""
+    for module in LOADED_LATE:
+        import_module(module)
 
 
 @pytest.fixture(params=["plain", "n0", "n2"])
@@ -31,9 +43,15 @@ def mode(request: pytest.FixtureRequest) -> list[str]:
     return MODES[request.param]
 
 
+@pytest.fixture(params=["plain", "n2"])
+def plain_or_two(request: pytest.FixtureRequest) -> list[str]:
+    """As `mode`, where an xdist that is loaded and unused can make no difference."""
+    return MODES[request.param]
+
+
 @pytest.fixture(params=["plain", "n1"])
 def plain_or_worker(request: pytest.FixtureRequest) -> list[str]:
-    """As `mode`, where it makes no difference that xdist is loaded and unused, nor how many workers there are."""
+    """As `plain_or_two`, where it makes no difference among how many workers gates are spread."""
     return MODES[request.param]
 
 

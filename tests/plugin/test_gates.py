@@ -1,11 +1,13 @@
 """`pytest --robustcheck policy.yaml`, as a user runs it.
 
-pytest runs inside pytest, in this process, which has torch loaded, unless a test does what a process does not survive.
+pytest runs inside pytest, mostly in this process, where torch is loaded already. What a process does not survive, or what
+depends on how it begins, has one of its own.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -65,6 +67,14 @@ def test_a_policy_that_holds_is_green(pytester, project, mode):
     assert (project / "robustcheck-report" / "counterexamples").is_dir()
 
 
+@pytest.mark.parametrize(("policy", "code", "verdict"), [("passing.yaml", 0, "pass"), ("policy.yaml", 1, "fail")])
+def test_it_runs_where_nothing_has_been_loaded(pytester, project, policy, code, verdict):
+    result = pytester.run(sys.executable, "-m", "pytest", "--robustcheck", policy)
+    assert result.ret == code
+    assert _report(project)["verdict"] == verdict
+    assert (project / "robustcheck-report" / "report.html").exists()
+
+
 def test_workers_give_the_answers_of_one_process(pytester, project):
     def answers(*mode):
         pytester.runpytest("--robustcheck", "policy.yaml", *mode)
@@ -117,10 +127,10 @@ def test_a_gate_can_be_named(pytester, project, plain_or_worker):
     assert report["not_run"] == ["clean", "fgsm", "pgd[4/255]"]
 
 
-def test_k_selects_and_the_rest_is_said_not_to_have_run(pytester, project, plain_or_worker):
-    result = pytester.runpytest("--robustcheck", "policy.yaml", "-k", "pgd or clean", *plain_or_worker)
+def test_k_selects_and_the_rest_is_said_not_to_have_run(pytester, project, plain_or_two):
+    result = pytester.runpytest("--robustcheck", "policy.yaml", "-k", "pgd or clean", *plain_or_two)
     assert result.ret == 1
-    result.assert_outcomes(passed=2, failed=1, deselected=0 if plain_or_worker == ["-n1"] else 1)
+    result.assert_outcomes(passed=2, failed=1, deselected=0 if plain_or_two == ["-n2"] else 1)
     assert _report(project)["not_run"] == ["fgsm"]
     case = _cases(project / "robustcheck-report" / "junit.xml")["fgsm"]
     assert case.find("skipped") is not None
@@ -146,7 +156,7 @@ def test_an_earlier_green_report_does_not_outlive_a_run_that_wrote_none(pytester
     assert not (project / "robustcheck-report" / "report.json").exists()
 
 
-def test_several_policies_write_to_a_folder_each(pytester, project, plain_or_worker):
+def test_several_policies_write_to_a_folder_each(pytester, project, plain_or_two):
     result = pytester.runpytest(
         "--robustcheck",
         "policy.yaml",
@@ -154,7 +164,7 @@ def test_several_policies_write_to_a_folder_each(pytester, project, plain_or_wor
         "passing.yaml",
         "--robustcheck-output",
         "out/here",
-        *plain_or_worker,
+        *plain_or_two,
     )
     assert result.ret == 1
     result.assert_outcomes(passed=7, failed=1)
@@ -209,7 +219,7 @@ def test_ctrl_c_reports_what_was_finished(pytester, project):
 
 def test_a_worker_that_dies_leaves_an_error_and_not_a_gap(pytester, project):
     (project / "brightness.py").write_text("import os\nos._exit(7)\n")
-    result = pytester.runpytest("--robustcheck", "policy.yaml", "-n2", "--max-worker-restart=0")
+    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", "-n2", "--max-worker-restart=0")
     assert result.ret != 0
     report = _report(project)
     assert report["verdict"] == "error"
@@ -225,11 +235,11 @@ def test_exitfirst_is_no_interruption(pytester, project, mode):
     assert _cases(project / "robustcheck-report" / "junit.xml")["first"].find("failure") is not None
 
 
-def test_a_policy_outside_the_root_folder_reports_as_any_other(pytester, project, plain_or_worker):
+def test_a_policy_outside_the_root_folder_reports_as_any_other(pytester, project, plain_or_two):
     elsewhere = pytester.mkdir("elsewhere")
     result = pytester.runpytest(
         "--rootdir", str(elsewhere), "--robustcheck", str(project / "policy.yaml"),
-        "--robustcheck-output", str(elsewhere / "out"), *plain_or_worker,
+        "--robustcheck-output", str(elsewhere / "out"), *plain_or_two,
     )  # fmt: skip
     assert result.ret == 1
     report = json.loads((elsewhere / "out" / "report.json").read_text())
@@ -284,7 +294,7 @@ def test_a_gate_that_runs_into_a_time_limit_does_not_strike_its_relatives(pytest
         return original(gate, setting, **others)
 
     monkeypatch.setattr(evaluation, "run_gate", run_gate)
-    result = pytester.runpytest("--robustcheck", "passing.yaml")
+    result = pytester.runpytest_inprocess("--robustcheck", "passing.yaml")
     assert result.ret == 1
     verdicts = {gate["id"]: gate["verdict"] for gate in _report(project)["gates"]}
     assert verdicts == {"clean": "pass", "fgsm": "error", "pgd[1/255]": "pass", "pgd[4/255]": "pass"}
