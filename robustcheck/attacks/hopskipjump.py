@@ -8,7 +8,6 @@ Chen, Jordan, Wainwright 2020, arXiv 1904.02144, algorithms 1 and 2, for L2 and 
   across the way is added along it. In L2 that makes no difference.
 - A normal is a decaying sum of its estimates, which are made of fewer queries.
 - Once the border is roughly known where a step leads, twice its length is tried, and if that fails, half of it.
-- A round that came no nearer begins again where it began.
 """
 
 from __future__ import annotations
@@ -154,27 +153,17 @@ class HopSkipJump(QueryAttack):
         }
 
     def _other_length(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
-        """Where a step of another length leads, brought nearer to the sample than all that is known to be as wanted."""
+        """Where a step of another length leads, brought as near to the sample as this one's end is read rightly."""
         times = torch.where(state["phase"] == _LONGER, _TIMES[_LONGER], _TIMES[_SHORTER])
-        at = torch.minimum(*self._distances(state, clean, ball))
-        return ball.within(self._ahead(state, ball, times), clean, at)
-
-    def _distances(self, state: State, clean: torch.Tensor, ball: Ball) -> tuple[torch.Tensor, torch.Tensor]:
-        """How near (N,) the step's end is read rightly, and how near it began."""
-        return state["low"] * ball.norm(state["images"] - clean), ball.norm(state["origin"] - clean)
+        return ball.within(self._ahead(state, ball, times), clean, state["low"] * ball.norm(state["images"] - clean))
 
     def _compared(self, state: State, fooled: torch.Tensor, clean: torch.Tensor, ball: Ball) -> State:
         again = ~fooled & (state["phase"] == _LONGER)
-        ends, began = self._distances(state, clean, ball)
-        worse = ~fooled & ~again & (ends >= began)  # all three lengths are
-        instead = torch.where(per_row(worse), state["origin"], self._other_length(state, clean, ball))
-        moved = fooled | worse
         return {
-            "images": torch.where(per_row(moved), instead, state["images"]),
-            "low": torch.where(moved, 0, state["low"]),
-            "high": torch.where(moved, 1, state["high"]),
-            "phase": torch.where(again, _SHORTER, torch.where(worse, _ESTIMATING, _BISECTING)),
-            "iteration": state["iteration"] + worse,
+            "images": torch.where(per_row(fooled), self._other_length(state, clean, ball), state["images"]),
+            "low": torch.where(fooled, 0, state["low"]),
+            "high": torch.where(fooled, 1, state["high"]),
+            "phase": torch.where(again, _SHORTER, _BISECTING),
         }
 
     # --- the border's normal ---
