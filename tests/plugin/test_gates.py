@@ -1,7 +1,7 @@
 """`pytest --robustcheck policy.yaml`, as a user runs it.
 
-pytest runs inside pytest, mostly in this process, where torch is loaded already. What a process does not survive, or what
-depends on how it begins, has one of its own.
+pytest runs inside pytest, mostly in this process, where torch is loaded already. What a process does not survive, or
+what depends on how it begins, has one of its own.
 """
 
 from __future__ import annotations
