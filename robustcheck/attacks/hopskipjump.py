@@ -24,7 +24,6 @@ from robustcheck.attacks.smooth import smooth_normal
 from robustcheck.threats import Ball, LinfBall
 
 _BISECTING, _ESTIMATING, _STEPPING, _BRACKETING, _LONGER, _SHORTER = range(6)
-_TIMES = {_LONGER: 2.0, _SHORTER: 0.5}  # the length of the step that is tried instead
 _AT_ONCE = 16  # queries of a row's estimate in one turn
 _MOST_SAMPLES = 10_000
 _ROUGHLY = 2.0**-6  # of the way: how well the border is known before other lengths of the step are tried
@@ -154,7 +153,7 @@ class HopSkipJump(QueryAttack):
 
     def _other_length(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
         """Where a step of another length leads, brought as near to the sample as this one's end is read rightly."""
-        times = torch.where(state["phase"] == _LONGER, _TIMES[_LONGER], _TIMES[_SHORTER])
+        times = torch.where(state["phase"] == _LONGER, 2.0, 0.5)
         return ball.within(self._ahead(state, ball, times), clean, state["low"] * ball.norm(state["images"] - clean))
 
     def _compared(self, state: State, fooled: torch.Tensor, clean: torch.Tensor, ball: Ball) -> State:

@@ -206,14 +206,14 @@ class Small(torch.nn.Module):
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_verdicts_on_small_networks_are_those_of_looking_at_every_image_of_the_ball(norm, seed, labels):
     network, levels, maximum = Small(seed, labels), 6, 63
-    images = np.random.default_rng(seed).integers(12, 52, (24, 1, 2, 2)).astype(np.uint8)
+    images = np.random.default_rng(seed).integers(12, 52, (40, 1, 2, 2)).astype(np.uint8)
     with torch.no_grad():
         truth = network(torch.from_numpy(images).float() / maximum).argmax(dim=1)
         changes = np.array(list(product(range(-levels, levels + 1), repeat=4)), dtype=np.int64)
         if norm == "l2":
             changes = changes[(changes**2).sum(axis=1) <= levels**2]
-        around = (images.reshape(24, 1, 4).astype(np.int64) + changes).reshape(-1, 1, 2, 2)
-        read = network(torch.from_numpy(around).float() / maximum).argmax(dim=1).reshape(24, -1)
+        around = (images.reshape(40, 1, 4).astype(np.int64) + changes).reshape(-1, 1, 2, 2)
+        read = network(torch.from_numpy(around).float() / maximum).argmax(dim=1).reshape(40, -1)
     fragile = set(np.flatnonzero((read != truth[:, None]).any(dim=1).numpy()).tolist())
     ball = (
         LinfBall(levels=levels, maximum=maximum) if norm == "linf" else L2Ball(levels=Fraction(levels), maximum=maximum)
@@ -224,7 +224,7 @@ def test_verdicts_on_small_networks_are_those_of_looking_at_every_image_of_the_b
         hits = search(attack, network, images, truth, ball, count=labels, aim=_aims(truth, labels)).hits
         broken |= {sample for sample, hit in hits.items() if hit.distance <= levels}
     assert broken <= fragile
-    assert 0 < len(fragile) < 24
+    assert 0 < len(fragile) < 40
     # A handful of images in a thousand times as many can escape random starts on a surface with kinks; no more may.
     share = (read != truth[:, None]).double().mean(dim=1)
     assert all(share[sample] < 0.001 for sample in fragile - broken)

@@ -15,6 +15,7 @@ from test_closed_forms import DEEP, _problem
 from robustcheck.attacks import Answers, build
 from robustcheck.attacks.base import merged, part, per_row
 from robustcheck.attacks.draws import Draws
+from robustcheck.attacks.hopskipjump import _ESTIMATING
 from robustcheck.policy import ATTACKS
 from robustcheck.threats import Goal, L2Ball, LinfBall
 
@@ -151,7 +152,7 @@ class Border:
     def estimating(self):
         """The state of a search that stands at the border and has asked nothing there."""
         state = self.attack.start(self.images, self.clean, self.ball, self.draws)
-        return state | {"phase": torch.ones(len(self.images), dtype=torch.int64)}
+        return state | {"phase": torch.full((len(self.images),), _ESTIMATING)}
 
     def turn(self, state):
         """Ask and learn once."""
@@ -177,7 +178,7 @@ def _cosine_of_normals(**parameters):
     state = border.estimating()
     for _ in range(4):
         state |= {name: values for name, values in border.estimating().items() if name in ("phase", "asked", "sum")}
-        while (state["phase"] == 1).all():
+        while (state["phase"] == _ESTIMATING).all():
             state = border.turn(state)
     known, true = border.across(state["normal"]), border.across(border.weight)
     return torch.nn.functional.cosine_similarity(known, true).mean()
@@ -199,7 +200,7 @@ def test_hopskipjump_asks_nothing_along_the_way_to_the_sample():
 def test_hopskipjump_asks_about_images_of_one_value_too():
     border = Border(L2_BALL, shape=(1, 1, 1))
     state = border.estimating()
-    while (state["phase"] == 1).any():
+    while (state["phase"] == _ESTIMATING).any():
         state = border.turn(state)
     assert (state["normal"].isfinite() & (state["normal"] != 0)).all()
 
@@ -212,10 +213,10 @@ def test_hopskipjump_asks_about_images_of_one_value_too():
 def test_hopskipjump_takes_its_step_or_one_twice_or_half_as_long(ball, taken, iteration, slant):
     border = Border(ball, slant=slant)
     state = border.estimating() | {"iteration": torch.full((30,), iteration)}
-    while (state["phase"] == 1).any():
+    while (state["phase"] == _ESTIMATING).any():
         state = border.turn(state)
     steps = per_row(state["size"]) * ball.steepest(state["normal"])
-    while (walking := state["phase"] != 1).any():
+    while (walking := state["phase"] != _ESTIMATING).any():
         state = merged(state, walking, part(border.turn(state), walking))
 
     def nearest(times):

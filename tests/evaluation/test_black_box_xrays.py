@@ -18,13 +18,13 @@ def _accuracy(gates):
 
 def test_estimated_gradients_and_squares_come_near_to_what_true_gradients_leave(tmp_path, xrays):
     gates = [_gate("pgd", "8/255"), _gate("nes", "8/255", 10_000), _gate("square", "8/255", 5000)]
-    left = _accuracy(gates_on_xrays(tmp_path, xrays, "standard", gates, samples=60))
+    left = _accuracy(gates_on_xrays(tmp_path, xrays, "standard", gates))
     assert left["nes"] <= left["pgd"] + 0.20
     assert left["square"] <= left["pgd"] + 0.10
 
 
 def test_labels_alone_make_progress_and_the_curve_shows_it(tmp_path, xrays):
-    gates = gates_on_xrays(tmp_path, xrays, "standard", [_gate("label_only", "8/255", 2000)], samples=60)
+    gates = gates_on_xrays(tmp_path, xrays, "standard", [_gate("label_only", "8/255", 2000)])
     curve = gates["label_only"].query_curve
     assert curve[0].accuracy > 0.8
     at = {limit: min(point.accuracy for point in curve if point.queries <= limit) for limit in (100, 500, 2000)}
@@ -35,7 +35,7 @@ def test_labels_alone_make_progress_and_the_curve_shows_it(tmp_path, xrays):
 def test_no_attack_breaks_fewer_than_the_same_number_of_random_images(kind, epsilon, tmp_path, xrays):
     attacks = ("noise", "square", "nes", "partial_information", "label_only", "hopskipjump", "rays")
     left = _accuracy(
-        gates_on_xrays(tmp_path, xrays, kind, [_gate(attack, epsilon, 600) for attack in attacks], samples=20)
+        gates_on_xrays(tmp_path, xrays, kind, [_gate(attack, epsilon, 600) for attack in attacks], samples=30)
     )
     assert all(left[attack] <= left["noise"] for attack in attacks), left
 
@@ -49,5 +49,5 @@ def test_smooth_directions_turn_more_xrays_of_the_hardened_candidate(tmp_path, x
     ]
     left = _accuracy(gates_on_xrays(tmp_path, xrays, "hardened", gates, samples=25))
     gained = [left[f"{attack}-plain"] - left[f"{attack}-smooth"] for attack in attacks]
-    assert min(gained) >= -0.04, left
+    assert min(gained) > 0, left
     assert sum(gained) > 0.25, left

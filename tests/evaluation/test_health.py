@@ -268,7 +268,7 @@ def test_plain_candidates_on_xrays_are_not_accused(kind, tmp_path, xrays):
             "conditions": {"blur": 1, "judged_on": 10},
         },
     ]
-    for gate in gates_on_xrays(tmp_path, xrays, kind, gates, samples=60).values():
+    for gate in gates_on_xrays(tmp_path, xrays, kind, gates, samples=120).values():
         assert not _suspected(gate), gate.id
         assert {check.name for check in gate.health if check.outcome == "sound"} >= {"gradients", "same-answers"}
 

@@ -24,7 +24,7 @@ PASSING = GATES.replace("0.9]", "0.4]")
 
 # What gates load when they first need it. After a run in this process pytester forgets modules that were not there
 # before, and the next run would load them again, with classes that are not those of the first.
-LOADED_LATE = ("robustcheck.evaluation.evaluation", "robustcheck.report.output", "torch.utils.flop_counter", "jinja2")
+LOADED_LATE = ("robustcheck.evaluation.evaluation", "robustcheck.report.output", "torch.utils.flop_counter")
 
 # Without xdist loaded, with it loaded and unused, with one worker, and with two.
 MODES = {"plain": ["-p", "no:xdist"], "n0": ["-n0"], "n1": ["-n1"], "n2": ["-n2"]}
