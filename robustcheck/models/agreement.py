@@ -17,6 +17,7 @@ from robustcheck.models.network import Forward
 
 _SLOPES = 4  # images whose gradients are compared
 _STEPS = (1e-3, 1e-2, 3e-3, 2e-3, 1e-4, 3e-4, 3e-2)  # of the inputs' range: kinks spoil large ones, rounding small ones
+_ROUNDED_STEPS = (2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 2e-1)  # small ones are lost in rounding, large ones lead past the rise
 _WORST = 5.0  # times what is allowed in the mean over images is allowed in one of them
 _SMALL = 0.1  # a score, whose rounding is that of what it is the sum of
 _FLOAT32 = 1.2e-7  # the smallest step from 1
@@ -82,10 +83,13 @@ def compare(
     if allowed.slopes is None:
         return Agreement(wrong=_leads_astray(artefact, slope, some, span, holds))
     best = torch.full((len(some),), torch.inf)  # each image at the step that suits it
+    flat = torch.zeros(len(some), dtype=torch.bool)  # as both of them say: what lies farther away is no slope here
     for step in _STEPS:
-        best = torch.minimum(best, _apart(artefact, slope, some, step * span, holds).nan_to_num(nan=torch.inf))
-        told = best[best.isfinite()]
-        if len(told) == len(best) and _close(told, allowed.slopes):
+        apart, still = _apart(artefact, slope, some, step * span, holds)
+        best = torch.minimum(best, apart.nan_to_num(nan=torch.inf))
+        flat |= still & bool(slope.gradient.any())  # a gradient that is missing everywhere says nothing
+        told = best[best.isfinite() & ~flat]
+        if len(told) == int((~flat).sum()) and _close(told, allowed.slopes):
             return Agreement(wrong=None)
     if not len(told):
         return Agreement(wrong=None, told=False)
@@ -138,8 +142,11 @@ def _apart(
     images: torch.Tensor,
     step: float,
     holds: Callable[[torch.Tensor], torch.Tensor],
-) -> torch.Tensor:
-    """How far (N,) slopes along a few directions are apart, as a share of them; NaN where they drown in rounding."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """How far (N,) slopes along a few directions are apart, as a share of them; NaN where they drown in rounding.
+
+    And which images (N,) bool do not move at all, neither here nor there.
+    """
     gradient, weights = slope.gradient, slope.weights
     seen, told = [], []
     for direction in _directions(gradient):
@@ -151,7 +158,7 @@ def _apart(
     rises, expected = torch.stack(seen), torch.stack(told)
     size = torch.maximum(rises.norm(dim=0), expected.norm(dim=0))
     noise = 16 * _FLOAT32 * slope.scores.abs().amax(dim=1).clamp_min(_SMALL) * weights.norm() * len(rises) ** 0.5
-    return torch.where(size > noise, (rises - expected).norm(dim=0) / size, torch.nan)
+    return torch.where(size > noise, (rises - expected).norm(dim=0) / size, torch.nan), size == 0
 
 
 def _leads_astray(
@@ -166,7 +173,7 @@ def _leads_astray(
     if not bool(gradient.flatten(1).any(dim=1).float().mean() >= 0.5):
         return "its gradient is zero"
     rises = []
-    for step in (0.05 * span, 0.2 * span):
+    for step in (share * span for share in _ROUNDED_STEPS):
         with torch.no_grad():
             ahead, behind = (
                 _read(artefact(holds(images + sign * step * gradient.sign())).cpu()) @ weights for sign in (1, -1)

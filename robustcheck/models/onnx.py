@@ -100,7 +100,7 @@ def _brightest(preprocess: PreprocessSpec) -> float:
 
 
 def _quantises_batches(path: Path) -> bool:
-    return any(node.op_type == "DynamicQuantizeLinear" for node in nodes_of(path))
+    return any(node.op_type.startswith("DynamicQuantize") for node in nodes_of(path))
 
 
 def libraries_of(spec: ModelSpec, folder: Path) -> tuple[Path, ...]:

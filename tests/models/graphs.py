@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime
 import pytest
 import tiny_models as tiny
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from robustcheck.errors import AccessError
+from robustcheck.models.twin import converted
 
 IMAGES = tiny.pictures(7)
 ZEROS = torch.zeros(7, dtype=torch.int64)
@@ -41,3 +43,34 @@ def model_of(nodes, *, inputs=("n", 1, tiny.HEIGHT, tiny.WIDTH), kind=TensorProt
 
 def drawn(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def agrees_with_runtime(model, inputs, *, atol):
+    """Assert that the twin's answer is ONNX Runtime's, and a gradient reaches the first input."""
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    theirs = session.run(None, {name: np.array(value) for name, value in inputs.items()})[-1]
+    tensors = [torch.from_numpy(np.array(value)) for value in inputs.values()]
+    module = converted(model)
+    answer = module.forward(*tensors)
+    ours = answer[-1] if isinstance(answer, (tuple, list)) else answer
+    np.testing.assert_allclose(ours.numpy().astype(float), theirs.astype(float), atol=atol, rtol=1e-5)
+    image = tensors[0].float().requires_grad_()
+    answer = module.forward(image, *tensors[1:])
+    followed = answer[-1] if isinstance(answer, (tuple, list)) else answer
+    np.testing.assert_allclose(followed.detach().numpy(), theirs.astype(float), atol=atol, rtol=1e-5)
+    weights = torch.arange(1.0, followed.numel() + 1).view(followed.shape)
+    (gradient,) = torch.autograd.grad((followed * weights).sum(), image)
+    assert gradient.any()
+
+
+def one_node(node, inputs, outputs, opset=17):
+    """A model of one node; inputs as arrays by their names, outputs as their types."""
+    kinds = {name: helper.np_dtype_to_tensor_dtype(np.asarray(value).dtype) for name, value in inputs.items()}
+    graph = helper.make_graph(
+        [node],
+        "one",
+        [helper.make_tensor_value_info(name, kinds[name], np.shape(value)) for name, value in inputs.items()],
+        [helper.make_tensor_value_info(name, kind, None) for name, kind in outputs.items()],
+    )
+    domains = [helper.make_opsetid(node.domain, 1)] if node.domain else []
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset), *domains], ir_version=9)

@@ -31,6 +31,25 @@ def test_scores_that_do_not_move_tell_nothing():
     assert found == agreement.Agreement(wrong=None, told=False)
 
 
+def test_an_image_where_both_are_flat_is_no_witness_against_the_twin():
+    """Clipped scores do not move there, and a step that leaves the plateau is no slope of it."""
+    images = torch.cat([torch.full((1, 1, 3, 4), 0.995), torch.rand(3, 1, 3, 4, generator=_seeded()) * 0.5])
+    weights = torch.rand(12, 2, generator=_seeded())
+
+    def ask(x):
+        return (1 - 1000 * (0.99 - x).clamp_min(0) ** 2).flatten(1) @ weights
+
+    assert agreement.compare(ask, ask, [images], agreement.FLOAT) == agreement.Agreement(wrong=None)
+    turned = torch.tensor([1.0, -1.0, 1.0, 1.0]).view(-1, 1)
+    for wrong in (lambda x: turned[: len(x)] * ask(x), lambda x: 0 * ask(x)):
+        other = _straightened(ask, wrong)
+        assert "its gradient differs" in agreement.compare(ask, other, [images], agreement.FLOAT).wrong
+
+
+def _seeded():
+    return torch.Generator().manual_seed(0)
+
+
 def _constant(x):
     return torch.tensor([[3.0, 1.0]]) + 0 * x.flatten(1)[:, :2]
 
@@ -62,6 +81,21 @@ def test_gradients_through_rounding_are_there_and_lead_upwards(factor, words):
     assert agreement.compare(ask, followed(1.0), images, agreement.ROUNDED).wrong is None
     wrong = followed(factor) if factor == factor else lambda x: ask(x) + _NoSlope.apply(x)
     assert words in agreement.compare(ask, wrong, images, agreement.ROUNDED).wrong
+
+
+def test_scores_that_rise_at_first_and_then_fall_are_no_sign_of_a_wrong_gradient():
+    weights = torch.randn(12, generator=_seeded())
+    turns = 28 * torch.pi / weights.abs().sum()  # a twentieth of the range along the gradient is 1.4 π
+
+    def smooth(x):
+        return (turns * ((x.flatten(1) - 0.5) @ weights)).sin()[:, None].expand(-1, 2)
+
+    def ask(x):
+        return (smooth(x) * 50).round() / 50
+
+    images = 0.5 + 0.001 * torch.randn(4, 1, 3, 4, generator=_seeded())
+    images[0, 0, 0, :2] = torch.tensor([0.0, 1.0])  # which the range is taken from
+    assert agreement.compare(ask, _straightened(ask, smooth), [images], agreement.ROUNDED).wrong is None
 
 
 class _NoSlope(torch.autograd.Function):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
+from graphs import agrees_with_runtime, one_node
 from onnx import TensorProto, helper
 
 from benchmarks.onnx_conformance import cases, disagreement
-from robustcheck.models.twin import converted
+from robustcheck.models.twin.graph import take_apart
 from robustcheck.models.twin.quantised import _quantise, _quantise_dynamically
 from robustcheck.models.twin.rounding import _cast_to, straight_through
 
@@ -85,36 +85,6 @@ MICROSOFT = {
 }
 
 
-def _agrees(model, inputs, *, atol):
-    """The twin's answer is ONNX Runtime's, and a gradient reaches the first input."""
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    theirs = session.run(None, {name: np.array(value) for name, value in inputs.items()})[-1]
-    tensors = [torch.from_numpy(np.array(value)) for value in inputs.values()]
-    module = converted(model)
-    answer = module.forward(*tensors)
-    ours = answer[-1] if isinstance(answer, (tuple, list)) else answer
-    np.testing.assert_allclose(ours.numpy().astype(float), theirs.astype(float), atol=atol, rtol=1e-5)
-    image = tensors[0].float().requires_grad_()
-    answer = module.forward(image, *tensors[1:])
-    followed = answer[-1] if isinstance(answer, (tuple, list)) else answer
-    np.testing.assert_allclose(followed.detach().numpy(), theirs.astype(float), atol=atol, rtol=1e-5)
-    weights = torch.arange(1.0, followed.numel() + 1).view(followed.shape)
-    (gradient,) = torch.autograd.grad((followed * weights).sum(), image)
-    assert gradient.any()
-
-
-def _model(node, inputs, outputs, opset=17):
-    kinds = {name: helper.np_dtype_to_tensor_dtype(np.asarray(value).dtype) for name, value in inputs.items()}
-    graph = helper.make_graph(
-        [node],
-        "one",
-        [helper.make_tensor_value_info(name, kinds[name], np.shape(value)) for name, value in inputs.items()],
-        [helper.make_tensor_value_info(name, kind, None) for name, kind in outputs.items()],
-    )
-    domains = [helper.make_opsetid(node.domain, 1)] if node.domain else []
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset), *domains], ir_version=9)
-
-
 @pytest.mark.parametrize("name", MICROSOFT)
 def test_a_quantised_operator_of_onnx_runtime(name):
     shapes, attributes = MICROSOFT[name]
@@ -126,7 +96,9 @@ def test_a_quantised_operator_of_onnx_runtime(name):
     zero = np.uint8(0) if name in ("QLinearSigmoid", "QLinearSoftmax") else np.uint8(128)
     inputs |= {"ys": scale, "yz": zero}
     node = helper.make_node(name, list(inputs), ["y"], domain="com.microsoft", **attributes)
-    _agrees(_model(node, inputs, {"y": TensorProto.UINT8}), inputs, atol=1)  # halves are rounded by the last bit
+    agrees_with_runtime(
+        one_node(node, inputs, {"y": TensorProto.UINT8}), inputs, atol=1
+    )  # halves are rounded by the last bit
 
 
 def test_quantised_tensors_are_joined():
@@ -136,7 +108,19 @@ def test_quantised_tensors_are_joined():
     inputs |= {"s2": np.float32(0.05), "z2": np.uint8(140)}
     names = ["ys", "yz", "x", "s", "z", "x2", "s2", "z2"]
     node = helper.make_node("QLinearConcat", names, ["y"], domain="com.microsoft", axis=1)
-    _agrees(_model(node, inputs, {"y": TensorProto.UINT8}), inputs, atol=1)
+    agrees_with_runtime(one_node(node, inputs, {"y": TensorProto.UINT8}), inputs, atol=1)
+
+
+@pytest.mark.parametrize("counted", [0, 1])
+def test_quantised_means_of_windows(counted):
+    inputs = dict(zip(("x", "xs", "xz"), _quantised(np.random.default_rng(0), 2, 3, 7, 6), strict=True))
+    inputs |= {"ys": np.float32(0.02), "yz": np.uint8(128)}
+    windows = {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 0, 0, 1], "count_include_pad": counted}
+    node = helper.make_node("QLinearAveragePool", list(inputs), ["y"], domain="com.microsoft", **windows)
+    model = one_node(node, inputs, {"y": TensorProto.UINT8})
+    take_apart(model.graph)
+    assert [node.op_type for node in model.graph.node] == ["DequantizeLinear", "AveragePool", "QuantizeLinear"]
+    agrees_with_runtime(model, inputs, atol=1)
 
 
 @pytest.mark.parametrize("channels", [False, True])
@@ -148,7 +132,7 @@ def test_a_quantised_linear_layer(channels):
     inputs |= {"bz": np.zeros(4, np.int8) if channels else np.int8(0), "c": rng.integers(-50, 50, 4, dtype=np.int32)}
     inputs |= {"ys": np.float32(0.1), "yz": np.uint8(120)}
     node = helper.make_node("QGemm", list(inputs), ["y"], domain="com.microsoft", transB=1, alpha=1.0)
-    _agrees(_model(node, inputs, {"y": TensorProto.UINT8}), inputs, atol=1)
+    agrees_with_runtime(one_node(node, inputs, {"y": TensorProto.UINT8}), inputs, atol=1)
 
 
 @pytest.mark.parametrize("after", ["NONE", "LOGISTIC", "SOFTMAX"])
@@ -160,7 +144,7 @@ def test_a_linear_classifier(after):
         coefficients=rng.normal(size=15).tolist(), intercepts=[0.1, -0.2, 0.3], post_transform=after,
     )  # fmt: skip
     outputs = {"label": TensorProto.INT64, "y": TensorProto.FLOAT}
-    _agrees(_model(node, inputs, outputs), inputs, atol=1e-5)
+    agrees_with_runtime(one_node(node, inputs, outputs), inputs, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +159,7 @@ def test_a_linear_classifier(after):
 def test_preprocessing_of_scikit_learn(name, attributes):
     inputs = {"x": np.random.default_rng(0).uniform(0.1, 1, size=(4, 3)).astype(np.float32)}
     node = helper.make_node(name, ["x"], ["y"], domain="ai.onnx.ml", **attributes)
-    _agrees(_model(node, inputs, {"y": TensorProto.FLOAT}), inputs, atol=1e-5)
+    agrees_with_runtime(one_node(node, inputs, {"y": TensorProto.FLOAT}), inputs, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -188,11 +172,11 @@ def test_a_transposed_convolution_of_a_wanted_size(attributes):
         "w": rng.normal(size=(3, 4, 3, 3)).astype(np.float32),
     }
     node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], kernel_shape=[3, 3], **attributes)
-    _agrees(_model(node, inputs, {"y": TensorProto.FLOAT}), inputs, atol=1e-4)
+    agrees_with_runtime(one_node(node, inputs, {"y": TensorProto.FLOAT}), inputs, atol=1e-4)
 
 
 def test_a_convolution_of_weights_that_are_computed_in_one_dimension():
     rng = np.random.default_rng(0)
     inputs = {"x": rng.normal(size=(2, 3, 9)).astype(np.float32), "w": rng.normal(size=(4, 3, 3)).astype(np.float32)}
     node = helper.make_node("Conv", ["x", "w"], ["y"])
-    _agrees(_model(node, inputs, {"y": TensorProto.FLOAT}), inputs, atol=1e-4)
+    agrees_with_runtime(one_node(node, inputs, {"y": TensorProto.FLOAT}), inputs, atol=1e-4)

@@ -30,12 +30,14 @@ def whole_numbers(tmp_path_factory, net):
     static = partial(quantization.quantize_static, folder / "float.onnx")
     static(folder / "qdq.onnx", _Calibration(), quant_format=formats.QDQ)
     static(folder / "qdq-channels.onnx", _Calibration(), quant_format=formats.QDQ, per_channel=True)
+    signed = {"activation_type": kinds.QInt8, "weight_type": kinds.QInt8}
+    static(folder / "qdq-signed.onnx", _Calibration(), **signed, extra_options={"ActivationSymmetric": True})
     static(folder / "operators.onnx", _Calibration(), quant_format=formats.QOperator, activation_type=kinds.QUInt8)
     quantization.quantize_dynamic(folder / "float.onnx", folder / "dynamic.onnx", weight_type=kinds.QUInt8)
     return folder
 
 
-@pytest.mark.parametrize("name", ["qdq", "qdq-channels", "operators", "dynamic"])
+@pytest.mark.parametrize("name", ["qdq", "qdq-channels", "qdq-signed", "operators", "dynamic"])
 def test_quantised_graphs_are_followed_through_their_rounding(name, whole_numbers, net):
     candidate, _ = tiny.load(whole_numbers / f"{name}.onnx", IMAGES)
     assert any("straight through its rounding" in note for note in candidate.info.notes)

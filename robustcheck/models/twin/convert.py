@@ -17,17 +17,33 @@ from onnx2fx.graph_builder import GraphBuilder
 from torch import fx
 
 from robustcheck.models.network import first_line, freeze
-from robustcheck.models.twin import attention, layers, linear_models, quantised, resize, rounding, standard
-from robustcheck.models.twin.graph import anonymise, cut_resized_bytes, folded, free_batch, keep_only, nodes, widen
+from robustcheck.models.twin import attention, fused, layers, linear_models, quantised, resize, rounding, standard
+from robustcheck.models.twin.graph import (
+    anonymise,
+    cut_resized_bytes,
+    folded,
+    free_batch,
+    keep_only,
+    nodes,
+    take_apart,
+    widen,
+)
 
-OPERATORS = (layers, rounding, quantised, resize, attention, standard, linear_models)
+OPERATORS = (layers, rounding, quantised, resize, attention, standard, linear_models, fused)
 """Whoever imports these has registered their operators with onnx2fx."""
 
 _ADVICE = (
     "export the network again with other operators, or use an attack that only asks (square, nes, label_only) or "
     "transfer"
 )
-_ROUNDED_OPERATORS = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger")
+_ROUNDED_OPERATORS = (
+    "QuantizeLinear",
+    "DynamicQuantizeLinear",
+    "DynamicQuantizeMatMul",
+    "QLinearConv",
+    "QLinearMatMul",
+    "ConvInteger",
+)
 
 
 class NoTwin(Exception):
@@ -86,6 +102,7 @@ def _prepared(path: Path, output: str) -> tuple[ModelProto, bool, bool, int]:
         keep_only(model.graph, output)
         rounded = any(node.op_type in _ROUNDED_OPERATORS for node in nodes(model.graph))
         cut_resized_bytes(model)
+        take_apart(model.graph)
         halves = widen(model)
         kind = anonymise(model)
     except Exception as error:  # noqa: BLE001 (as in `converted`)

@@ -89,6 +89,24 @@ def cut_resized_bytes(model: ModelProto) -> None:
         )
 
 
+def take_apart(graph: GraphProto) -> None:
+    """Means of whole numbers as ONNX Runtime takes them, in three standard operators."""
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        settings = {found.name: onnx.helper.get_attribute_value(found) for found in node.attribute}
+        if node.op_type != "QLinearAveragePool" or settings.pop("channels_last", 0):
+            nodes.append(node)
+            continue
+        (answer,), floats, means = node.output, f"{node.output[0]}/floats", f"{node.output[0]}/means"
+        nodes += [
+            onnx.helper.make_node("DequantizeLinear", node.input[:3], [floats]),
+            onnx.helper.make_node("AveragePool", [floats], [means], **settings),
+            onnx.helper.make_node("QuantizeLinear", [means, *node.input[3:]], [answer]),
+        ]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
 def widen(model: ModelProto) -> bool:
     """Everything of another precision in float32; whether something was in float16."""
     halves = False

@@ -63,7 +63,8 @@ def convolve(inputs: Tensor, weight: Tensor, bias: Tensor | None, how: Convoluti
 
 
 @computes("Conv")
-def _conv(builder: Builder, node: NodeProto) -> fx.Node:
+def conv(builder: Builder, node: NodeProto) -> fx.Node:
+    """A convolution in the graph, as a module where its weights are constants."""
     inputs, weights, biases = inputs_of(builder, node, 3)
     weight, bias = constant(builder, node, 1), constant(builder, node, 2)
     if weight is None or weight.ndim - 2 not in _CONVOLUTIONS or (biases is not None and bias is None):
@@ -140,7 +141,8 @@ def linear(builder: Builder, node: NodeProto, inputs: Any, weight: Tensor, bias:
 
 
 @computes("Gemm")
-def _gemm(builder: Builder, node: NodeProto) -> fx.Node:
+def gemm(builder: Builder, node: NodeProto) -> fx.Node:
+    """A matrix product with a bias in the graph, as a linear layer where its weights are constants."""
     weight, bias = constant(builder, node, 1), constant(builder, node, 2)
     if weight is None or (bias is None and given(node, 2)) or attribute(node, "transA", 0):
         return _their_gemm(builder, node)

@@ -135,6 +135,38 @@ def _convolve_integers(x: Tensor, w: Tensor, x_zero: Tensor | None, w_zero: Tens
     return _as_integers(convolve(_whole(x, x_zero, 1), _whole(w, w_zero, 0), None, how))
 
 
+def _multiply_integers_to_floats(
+    a: Tensor,
+    b: Tensor,
+    a_scale: Tensor,
+    b_scale: Tensor,
+    a_zero: Tensor | None,
+    b_zero: Tensor | None,
+    bias: Tensor | None,
+) -> Tensor:
+    answer = _multiply_integers(a, b, a_zero, b_zero).float() * a_scale * b_scale
+    return answer if bias is None else answer + bias
+
+
+@computes("MatMulIntegerToFloat", domain=_MICROSOFT)
+def _matmul_integer_to_float(builder: Builder, node: NodeProto) -> fx.Node:
+    return builder.call_function(_multiply_integers_to_floats, args=tuple(inputs_of(builder, node, 7)))
+
+
+def _multiply_dynamically(
+    values: Tensor, weight: Tensor, scale: Tensor, zero: Tensor | None, bias: Tensor | None
+) -> Tensor:
+    whole, its_scale, its_zero = _quantise_dynamically(values)
+    moved = whole.float() - its_zero
+    answer = (moved @ _whole(weight, zero, weight.ndim - 1)) * its_scale * scale
+    return answer if bias is None else answer + bias
+
+
+@computes("DynamicQuantizeMatMul", domain=_MICROSOFT)
+def _dynamic_quantize_matmul(builder: Builder, node: NodeProto) -> fx.Node:
+    return builder.call_function(_multiply_dynamically, args=tuple(inputs_of(builder, node, 5)))
+
+
 @computes("ConvInteger")
 def _conv_integer(builder: Builder, node: NodeProto) -> fx.Node:
     how = convolution_of(node)

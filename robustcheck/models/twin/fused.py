@@ -1,0 +1,232 @@
+"""Operators that ONNX Runtime makes of several, and that are in the files it saves of graphs that it has optimised."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+
+import torch
+from onnx import NodeProto
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from robustcheck.models.twin.attention import Attention
+from robustcheck.models.twin.builder import (
+    Builder,
+    NotFollowed,
+    attribute,
+    call,
+    computes,
+    constant,
+    given,
+    input_of,
+    inputs_of,
+)
+from robustcheck.models.twin.layers import conv, gemm, linear
+
+_MICROSOFT = "com.microsoft"
+
+_in_it = partial(computes, domain=_MICROSOFT)
+
+
+def _hard_sigmoid(values: Tensor, alpha: float = 0.2, beta: float = 0.5) -> Tensor:
+    return (alpha * values + beta).clamp(0, 1)
+
+
+_ACTIVATIONS: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
+    {
+        "Relu": torch.relu,
+        "Sigmoid": torch.sigmoid,
+        "Tanh": torch.tanh,
+        "LeakyRelu": lambda values, alpha=0.01: functional.leaky_relu(values, alpha),
+        "Clip": torch.clamp,
+        "HardSigmoid": _hard_sigmoid,
+        "HardSwish": functional.hardswish,
+        "Elu": lambda values, alpha=1.0: functional.elu(values, alpha),
+        "Softplus": functional.softplus,
+        "Softsign": functional.softsign,
+    }
+)
+
+
+def _then(builder: Builder, node: NodeProto, values: fx.Node, settings: tuple[float, ...]) -> fx.Node:
+    """The activation that a node ends in."""
+    name = attribute(node, "activation", "")
+    if not name:
+        return values
+    if name not in _ACTIVATIONS:
+        raise NotFollowed(f"with {name}")
+    return builder.call_function(_ACTIVATIONS[name], args=(values, *settings))
+
+
+@_in_it("FusedConv")
+def _fused_conv(builder: Builder, node: NodeProto) -> fx.Node:
+    answer = conv(builder, node)
+    if given(node, 3):
+        answer = builder.call_function(torch.add, args=(answer, input_of(builder, node, 3)))
+    return _then(builder, node, answer, tuple(attribute(node, "activation_params", [])))
+
+
+@_in_it("FusedGemm")
+def _fused_gemm(builder: Builder, node: NodeProto) -> fx.Node:
+    settings = (attribute(node, f"activation_{name}") for name in ("alpha", "beta", "gamma"))
+    return _then(builder, node, gemm(builder, node), tuple(value for value in settings if value is not None))
+
+
+def _multiply(a: Tensor, b: Tensor, alpha: float, turned: tuple[int, int], batches: tuple[int, int]) -> Tensor:
+    """Products of matrices, the last two axes of which may be turned, and the first one may stand before the last."""
+    a, b = (values.movedim(0, -2) if moved else values for values, moved in zip((a, b), batches, strict=True))
+    a, b = (values.mT if turn and values.ndim > 1 else values for values, turn in zip((a, b), turned, strict=True))
+    return alpha * (a @ b)
+
+
+@_in_it("FusedMatMul")
+def _fused_matmul(builder: Builder, node: NodeProto) -> fx.Node:
+    turned = attribute(node, "transA", 0), attribute(node, "transB", 0)
+    batches = attribute(node, "transBatchA", 0), attribute(node, "transBatchB", 0)
+    alpha, weight = attribute(node, "alpha", 1.0), constant(builder, node, 1)
+    if weight is not None and weight.ndim == 2 and not turned[0] and batches == (0, 0):
+        return linear(builder, node, input_of(builder, node, 0), alpha * (weight if turned[1] else weight.T), None)
+    return builder.call_function(_multiply, args=(*inputs_of(builder, node, 2), alpha, turned, batches))
+
+
+# --- smooth steps ---
+
+
+@_in_it("Gelu")
+def _gelu(builder: Builder, node: NodeProto) -> fx.Node:
+    return builder.call_function(functional.gelu, args=(input_of(builder, node, 0),))
+
+
+@_in_it("BiasGelu")
+def _bias_gelu(builder: Builder, node: NodeProto) -> fx.Node:
+    return builder.call_function(lambda x, bias: functional.gelu(x + bias), args=tuple(inputs_of(builder, node, 2)))
+
+
+def _fast_gelu_of(values: Tensor, bias: Tensor | None) -> Tensor:
+    return functional.gelu(values if bias is None else values + bias, approximate="tanh")
+
+
+@_in_it("FastGelu")
+def _fast_gelu(builder: Builder, node: NodeProto) -> fx.Node:
+    return builder.call_function(_fast_gelu_of, args=tuple(inputs_of(builder, node, 2)))
+
+
+@_in_it("QuickGelu")
+def _quick_gelu(builder: Builder, node: NodeProto) -> fx.Node:
+    settings = (attribute(node, "alpha", 1.702),)
+    return builder.call_function(lambda x, a: x * torch.sigmoid(a * x), args=(input_of(builder, node, 0), *settings))
+
+
+# --- normalisation ---
+
+
+def _after_skip(
+    values: Tensor, skip: Tensor, scale: Tensor, shift: Tensor | None, bias: Tensor | None, least: float, centred: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The sum of all that comes in, normalised; and its mean, 1 / its deviation, and itself."""
+    total = values + skip if bias is None else values + skip + bias
+    mean = total.mean(dim=-1, keepdim=True) if centred else torch.zeros_like(total[..., :1])
+    inverse = ((total - mean).square().mean(dim=-1, keepdim=True) + least).rsqrt()
+    answer = (total - mean) * inverse * scale
+    return answer if shift is None else answer + shift, mean, inverse, total
+
+
+def _normalise_sum(builder: Builder, node: NodeProto, inputs: list[fx.Node | None], *, centred: bool) -> fx.Node:
+    answers = builder.call_function(_after_skip, args=(*inputs, attribute(node, "epsilon", 1e-12), centred))
+    return _first(builder, node, answers)
+
+
+def _first(builder: Builder, node: NodeProto, answers: fx.Node) -> fx.Node:
+    """All answers where a node has several, else the first one."""
+    return builder.call_function(operator.getitem, args=(answers, 0)) if len(node.output) == 1 else answers
+
+
+@_in_it("SkipLayerNormalization")
+def _skip_layer_normalization(builder: Builder, node: NodeProto) -> fx.Node:
+    return _normalise_sum(builder, node, inputs_of(builder, node, 5), centred=True)
+
+
+@_in_it("SkipSimplifiedLayerNormalization")
+def _skip_simplified_layer_normalization(builder: Builder, node: NodeProto) -> fx.Node:
+    values, skip, scale, bias = inputs_of(builder, node, 4)
+    return _normalise_sum(builder, node, [values, skip, scale, None, bias], centred=False)
+
+
+# --- attention ---
+
+
+class _FromOneProduct(nn.Module):
+    """Attention whose queries, keys and values are one product of the same rows (N, length, width)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, widths: list[int], attention: Attention) -> None:
+        super().__init__()
+        self.together = nn.utils.skip_init(nn.Linear, *weight.shape, bias=bias is not None)
+        self.together.weight = nn.Parameter(weight.T.contiguous())
+        if bias is not None:
+            self.together.bias = nn.Parameter(bias)
+        self.widths, self.attention = widths, attention
+
+    def forward(self, rows: Tensor, added: Tensor | None = None) -> Tensor:
+        """The answer (N, length, width of the values); `added` goes to the products."""
+        answer: Tensor = self.attention(*self.together(rows).split(self.widths, dim=-1), added)[0]
+        return answer
+
+
+def _attention_of(node: NodeProto) -> Attention:
+    heads = attribute(node, "num_heads")
+    return Attention(
+        heads=(heads, heads),
+        scale=attribute(node, "scale", 0.0) or None,
+        softcap=0.0,
+        causal=bool(attribute(node, "unidirectional", 0)),
+        window=(-1, -1),
+        mode=0,
+    )
+
+
+def _refuse(node: NodeProto, **others: int) -> None:
+    """Inputs that networks of images have no use for."""
+    for name, place in others.items():
+        if given(node, place):
+            raise NotFollowed(f"with {name.replace('_', ' ')}")
+
+
+@_in_it("Attention")
+def _attention(builder: Builder, node: NodeProto) -> fx.Node:
+    _refuse(node, mask_index=3, past=4, past_sequence_length=6)
+    weight, bias = constant(builder, node, 1), constant(builder, node, 2)
+    if weight is None or (bias is None and given(node, 2)):
+        raise NotFollowed("of weights that are computed")
+    widths = attribute(node, "qkv_hidden_sizes", []) or [weight.shape[1] // 3] * 3
+    module = _FromOneProduct(weight, bias, list(widths), _attention_of(node))
+    return call(builder, node, module, input_of(builder, node, 0), input_of(builder, node, 5))
+
+
+class _OfThree(nn.Module):
+    """Attention to rows (N, length, width) of queries, keys and values, each moved by a part of one bias."""
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None, added: Tensor | None = None
+    ) -> Tensor:
+        """The answer (N, length, width of the values)."""
+        if bias is not None:
+            parts = bias.split([query.shape[-1], query.shape[-1], bias.shape[0] - 2 * query.shape[-1]])
+            query, key, value = (rows + part for rows, part in zip((query, key, value), parts, strict=True))
+        answer: Tensor = self.attention(query, key, value, added)[0]
+        return answer
+
+
+@_in_it("MultiHeadAttention")
+def _multi_head_attention(builder: Builder, node: NodeProto) -> fx.Node:
+    _refuse(node, key_padding_mask=4, past_key=6, past_value=7, past_sequence_length=8, cache_indirection=9)
+    if not (given(node, 1) and given(node, 2)):
+        raise NotFollowed("of keys and values that are packed")
+    query, key, value, bias = inputs_of(builder, node, 4)
+    return call(builder, node, _OfThree(_attention_of(node)), query, key, value, bias, input_of(builder, node, 5))

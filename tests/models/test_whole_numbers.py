@@ -1,0 +1,74 @@
+"""ONNX Runtime's sums of 8-bit products are exact, on every processor.
+
+Where a processor has no VNNI, ONNX Runtime as it comes adds pairs of them in 16 bits, which these sums overflow.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import tiny_models as tiny
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from robustcheck.models.session import Session
+
+WIDTH = 20
+GEMM = {"domain": "com.microsoft", "transB": 1, "alpha": 1.0}
+KINDS = {"u8s8": (np.uint8, np.int8), "s8s8": (np.int8, np.int8), "u8u8": (np.uint8, np.uint8)}
+
+
+def _sums(operator, image_kind, weight_kind):
+    """Rows of ones, times weights of one: the largest numbers that both kinds have."""
+    largest = np.iinfo(weight_kind).max
+    weight = np.full((2, WIDTH), largest, weight_kind)
+    held = {
+        "s": np.float32(1 / np.iinfo(image_kind).max),
+        "z": image_kind(0),
+        "ws": np.float32(1 / largest),
+        "wz": weight_kind(0),
+        "ys": np.float32(WIDTH / 100),
+        "b": np.zeros(2, np.int32),
+        "bs": np.float32(1 / np.iinfo(image_kind).max / largest),
+        "bz": np.int32(0),
+        "w": {"QLinearConv": weight[..., None, None], "QLinearMatMul": weight.T.copy()}.get(operator, weight),
+    }
+    node = helper.make_node
+    product = {
+        "QLinearConv": [node("QLinearConv", ["q", "s", "z", "w", "ws", "wz", "ys", "z", "b"], ["a"])],
+        "QLinearMatMul": [node("QLinearMatMul", ["q", "s", "z", "w", "ws", "wz", "ys", "z"], ["a"])],
+        "QGemm": [node("QGemm", ["q", "s", "z", "w", "ws", "wz", "b", "ys", "z"], ["a"], **GEMM)],
+        "QDQ": [
+            node("DequantizeLinear", ["q", "s", "z"], ["fx"]),
+            node("DequantizeLinear", ["w", "ws", "wz"], ["fw"]),
+            node("DequantizeLinear", ["b", "bs", "bz"], ["fb"]),
+            node("Gemm", ["fx", "fw", "fb"], ["y"], transB=1),
+            node("QuantizeLinear", ["y", "ys", "z"], ["a"]),
+        ],
+    }[operator]
+    nodes = [
+        node("QuantizeLinear", ["row", "s", "z"], ["q"]),
+        *product,
+        node("DequantizeLinear", ["a", "ys", "z"], ["f"]),
+        node("Flatten", ["f"], ["scores"]),
+    ]
+    asked = {name for each in nodes for name in each.input}
+    graph = helper.make_graph(
+        nodes,
+        "sums",
+        [helper.make_tensor_value_info("row", TensorProto.FLOAT, ["n", WIDTH, *[1, 1] * (operator == "QLinearConv")])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in held.items() if name in asked],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9)
+
+
+@pytest.mark.parametrize("kinds", KINDS)
+@pytest.mark.parametrize("operator", ["QDQ", "QLinearConv", "QLinearMatMul", "QGemm"])
+def test_sums_do_not_overflow(operator, kinds, tmp_path):
+    onnx.save(_sums(operator, *KINDS[kinds]), tmp_path / "sums.onnx")
+    session = Session(tmp_path / "sums.onnx", tiny.CPU)
+    rows = torch.ones((3, WIDTH, *[1, 1] * (operator == "QLinearConv")))
+    torch.testing.assert_close(session(rows), torch.full((3, 2), float(WIDTH)))
