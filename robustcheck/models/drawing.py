@@ -33,4 +33,4 @@ def asked_only(network: Network) -> Network:
         "the graph draws random numbers, and no twin that draws others can be compared with it; exported for PyTorch "
         "it can be followed, and who asks (square, nes, label_only) needs no gradients"
     )
-    return replace(network, tried=None, twin=None, no_gradients=message)
+    return replace(network, tried=None, twin=None, no_gradients=network.no_gradients or message)

@@ -19,6 +19,11 @@ from robustcheck.models.twin import NoTwin, Twin, make_twin
 from robustcheck.policy import ModelSpec, PreprocessSpec
 
 _NO_TWIN = "this ONNX candidate gives predictions and no gradients, which this attack needs: "
+_OVERFLOWS = (
+    "ONNX Runtime by default lets sums of 8-bit numbers overflow on this processor, and scores of these samples would "
+    "be off by up to {apart:.2g} (the largest is {largest:.2g}); it was told not to (session.x64quantprecision)"
+)
+_ON_BYTES = ("Quantize", "QLinear", "QGemm", "DynamicQuantize", "ConvInteger", "MatMulInteger")
 _AT_ONCE = 4  # images that a gradient is tried on
 _REFUSED = "export the network again, or use an attack that only asks (square, nes, label_only) or transfer"
 
@@ -28,28 +33,52 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
 
     The twin is not used before `Network.tried` has compared it with the session.
     """
-    session = Session(path, device, output=spec.output_name, operators=libraries)
+    start = partial(Session, path, device, output=spec.output_name, operators=libraries)
+    session = start()
     most = _brightest(spec.preprocess)
     if session.whole and most <= 1:
         raise CandidateError(
             f"{path.name} takes whole numbers from 0 to 255, and model.preprocess makes images of at most {most:g}; "
             "set model.preprocess.range: [0, 255]"
         )
-    forward: Forward = session
     notes = list(session.notes)
-    batch = session.takes[0] if session.takes else None
+    operators = {node.op_type for node in nodes_of(path)}
+    size = batch = session.takes[0] if session.takes else None
     if batch:
-        forward = in_batches(session, least=batch, most=batch)
         notes.append(f"its batch size is fixed at {batch}: images are padded to it")
-    elif _quantises_batches(path):
-        forward = in_batches(session, least=1, most=1)
+    elif any(name.startswith("DynamicQuantize") for name in operators):
+        size = 1
         notes.append("it quantises a whole batch by its range: images are given to it one by one")
-    network = Network(forward=forward, device=device, takes=session.takes, sources=tuple(libraries), notes=tuple(notes))
+
+    def batched(forward: Forward) -> Forward:
+        return in_batches(forward, least=size, most=size) if size else forward
+
+    network = Network(
+        forward=batched(session), device=device, takes=session.takes, sources=tuple(libraries), notes=tuple(notes)
+    )
+    twin: Twin | None = None
     try:
         twin = make_twin(path, session.output, device, flat=session.flat)
     except NoTwin as reason:
-        return replace(network, no_gradients=f"{_NO_TWIN}{reason}")
-    return replace(network, tried=partial(_with_twin, network, twin))
+        network = replace(network, no_gradients=f"{_NO_TWIN}{reason}")
+    on_bytes = any(name.startswith(_ON_BYTES) for name in operators)
+
+    def tried(images: Sequence[torch.Tensor]) -> Network:
+        seen = _as_it_comes(network, batched(start(exact=False)), images) if on_bytes else network
+        return seen if twin is None else _with_twin(seen, twin, images)
+
+    return replace(network, tried=tried)
+
+
+def _as_it_comes(network: Network, usual: Forward, images: Sequence[torch.Tensor]) -> Network:
+    """The network, and a note if ONNX Runtime computes it otherwise on this processor unless it is told not to."""
+    allowed = agreement.ROUNDED.scores
+    for inputs in images:
+        exact, other = network.forward(inputs), usual(inputs)
+        apart, largest = float((exact - other).abs().max()), float(exact.abs().max())
+        if apart > allowed * largest:
+            return replace(network, notes=(*network.notes, _OVERFLOWS.format(apart=apart, largest=largest)))
+    return network
 
 
 def _with_twin(network: Network, twin: Twin, images: Sequence[torch.Tensor]) -> Network:
@@ -97,10 +126,6 @@ def _in_company(images: torch.Tensor) -> torch.Tensor:
 def _brightest(preprocess: PreprocessSpec) -> float:
     """The largest input that an image can become."""
     return max((preprocess.range[1] - mean) / std for mean in preprocess.mean for std in preprocess.std)
-
-
-def _quantises_batches(path: Path) -> bool:
-    return any(node.op_type.startswith("DynamicQuantize") for node in nodes_of(path))
 
 
 def libraries_of(spec: ModelSpec, folder: Path) -> tuple[Path, ...]:

@@ -26,17 +26,24 @@ class Session:
         device: where inputs will be.
         output: which output has the scores; None: the only one that is floats.
         operators: libraries of custom operators, whose code is run.
+        exact: sums of 8-bit products do not overflow. By default ONNX Runtime lets them, where a processor has no VNNI.
 
     Raises:
         CandidateError: ONNX Runtime cannot load it, or it is no function from one image to scores.
     """
 
     def __init__(
-        self, path: Path, device: torch.device, *, output: str | None = None, operators: Sequence[Path] = ()
+        self,
+        path: Path,
+        device: torch.device,
+        *,
+        output: str | None = None,
+        operators: Sequence[Path] = (),
+        exact: bool = True,
     ) -> None:
         self.notes: list[str] = []
         self._device = self._obtain(device)
-        session = _start(path, _providers(self._device), operators)
+        session = _start(path, _providers(self._device), operators, exact=exact)
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1:
             raise CandidateError(
@@ -114,11 +121,12 @@ class Session:
         return device
 
 
-def _start(path: Path, providers: list[Any], operators: Sequence[Path]) -> Any:
+def _start(path: Path, providers: list[Any], operators: Sequence[Path], *, exact: bool) -> Any:
+    options = _options(operators)
+    if exact:
+        options.add_session_config_entry("session.x64quantprecision", "1")
     try:
-        session = onnxruntime.InferenceSession(str(path), _options(operators), providers=providers)
-    except CandidateError:
-        raise
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # noqa: BLE001 (ONNX Runtime's exceptions share no base but Exception)
         # Of operators on signed 8-bit numbers it lacks that exact form; unfused, they are exact as they are.
         plain = _options(operators)
@@ -142,8 +150,6 @@ def _options(operators: Sequence[Path]) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     # Its threads would wait for work in a loop, on the cores that torch computes gradients with.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Without this, sums of 8-bit products overflow where a processor has no VNNI, and verdicts depend on processors.
-    options.add_session_config_entry("session.x64quantprecision", "1")
     for library in operators:
         try:
             options.register_custom_ops_library(str(library))

@@ -11,7 +11,9 @@ import pytest
 import tiny_models as tiny
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime import quantization
 
+from robustcheck.models import onnx as onnx_candidates
 from robustcheck.models.session import Session
 
 WIDTH = 20
@@ -72,3 +74,23 @@ def test_sums_do_not_overflow(operator, kinds, tmp_path):
     session = Session(tmp_path / "sums.onnx", tiny.CPU)
     rows = torch.ones((3, WIDTH, *[1, 1] * (operator == "QLinearConv")))
     torch.testing.assert_close(session(rows), torch.full((3, 2), float(WIDTH)))
+
+
+def test_scores_that_would_overflow_elsewhere_are_said(tmp_path, monkeypatch):
+    """A processor that lets sums overflow is played by a session that halves them unless it is told to be exact."""
+
+    class Overflowing(Session):
+        def __init__(self, *settings, exact=True, **others):
+            super().__init__(*settings, **others)
+            self.share = 1.0 if exact else 0.5
+
+        def __call__(self, inputs):
+            return self.share * super().__call__(inputs)
+
+    tiny.save_linear_onnx(tmp_path / "float.onnx", np.ones((tiny.HEIGHT * tiny.WIDTH, 2), np.float32))
+    unsigned = quantization.QuantType.QUInt8
+    quantization.quantize_dynamic(tmp_path / "float.onnx", tmp_path / "bytes.onnx", weight_type=unsigned)
+    for name, session, count in (("float", Overflowing, 0), ("bytes", Session, 0), ("bytes", Overflowing, 1)):
+        monkeypatch.setattr(onnx_candidates, "Session", session)
+        candidate, _ = tiny.load(tmp_path / f"{name}.onnx", tiny.pictures(3))
+        assert sum("overflow on this processor" in note for note in candidate.info.notes) == count, name

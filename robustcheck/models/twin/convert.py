@@ -36,6 +36,7 @@ _ADVICE = (
     "export the network again with other operators, or use an attack that only asks (square, nes, label_only) or "
     "transfer"
 )
+_BLOCKED = "com.microsoft.nchwc"  # the domain of what ONNX Runtime makes when it optimises all that it can
 _ROUNDED_OPERATORS = (
     "QuantizeLinear",
     "DynamicQuantizeLinear",
@@ -120,6 +121,11 @@ def converted(model: ModelProto) -> fx.GraphModule:
     try:
         return builder.build()
     except Exception as error:  # noqa: BLE001 (a converter's code meets any graph there is)
+        if _BLOCKED in builder.at:
+            raise NoTwin(
+                f"its {builder.at} has weights in the order that suits one kind of processor; save the graph with at "
+                "most ORT_ENABLE_EXTENDED, or use an attack that only asks (square, nes, label_only) or transfer"
+            ) from None
         why = "" if isinstance(error, UnsupportedOpError) else f" ({first_line(error)})"
         raise NoTwin(f"its {builder.at} has no differentiable form here{why}; {_ADVICE}") from None
 
