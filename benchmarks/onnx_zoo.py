@@ -1,8 +1,9 @@
 """Whether networks that people export can be attacked as ONNX: `python -m benchmarks.onnx_zoo`.
 
-Architectures of torchvision and MONAI, by both of torch's exporters, with a fixed and a dynamic batch. Each file is
-loaded as a policy would load it: checked, run by ONNX Runtime, converted, its twin compared in scores and gradients.
-Then PGD follows the twin, and the same stored images are shown to both. A line an export; the last line counts.
+Architectures of torchvision and MONAI, and of timm if asked, by both of torch's exporters, with a fixed and a dynamic
+batch. Each file is loaded as a policy would load it: checked, run by ONNX Runtime, converted, its twin compared in
+scores and gradients. Then PGD follows the twin, and the same stored images are shown to both. A line an export; the
+last line counts.
 """
 
 from __future__ import annotations
@@ -33,6 +34,20 @@ resnet50 resnext50_32x4d shufflenet_v2_x0_5 shufflenet_v2_x1_0 squeezenet1_0 squ
 vgg11 vgg11_bn vit_b_16 wide_resnet50_2
 """.split()  # noqa: SIM905 (a list would be a page)
 MONAI = ("densenet", "se-resnet", "unet", "vit", "resnet")
+TIMM = """
+bat_resnext26ts botnet26t_256 cait_xxs24_224 coat_tiny coatnet_nano_rw_224 convit_tiny convmixer_768_32 convnextv2_atto
+crossvit_tiny_240 csatv2 cspresnet50 cs3darknet_s davit_tiny deit_tiny_patch16_224 dla34 dpn48b eca_resnet33ts
+edgenext_xx_small efficientformer_l1 efficientformerv2_s0 efficientvit_b0 efficientvit_m0 eva02_tiny_patch14_224
+fastvit_t8 fbnetc_100 focalnet_tiny_srf gcresnet33ts gcvit_xxtiny gernet_s ghostnet_100 ghostnetv2_100 gmixer_12_224
+gmlp_ti16_224 hardcorenas_a hgnet_tiny hiera_tiny_224 hrnet_w18_small inception_next_tiny lambda_resnet26t lcnet_050
+legacy_seresnet18 levit_128s mambaout_femto maxvit_rmlp_nano_rw_256 mixer_s32_224 mixnet_s mobilenetv4_conv_small
+mobileone_s0 mobilevit_xxs mobilevitv2_050 mvitv2_tiny nest_tiny nextvit_small nf_resnet26 pit_ti_224 poolformer_s12
+pvt_v2_b0 rdnet_tiny regnetz_005 repghostnet_050 repvgg_a0 repvit_m0_9 res2net50_26w_4s resmlp_12_224 resnest14d
+resnetv2_50 rexnet_100 sebotnet33ts_256 selecsls42 semnasnet_075 sequencer2d_s seresnext26d_32x4d shvit_s1 skresnet18
+spnasnet_100 starnet_s1 swiftformer_xs swinv2_cr_tiny_224 tf_efficientnet_lite0 tf_mobilenetv3_small_minimal_100
+tiny_vit_5m_224 tinynet_e tnt_s_patch16_224 tresnet_m twins_pcpvt_small visformer_tiny vit_relpos_small_patch16_224
+vit_small_patch16_rope_224 vit_tiny_patch16_224 vitamin_small_224 volo_d1_224 vovnet39a xception41 xcit_nano_12_p16_224
+""".split()  # noqa: SIM905
 _SIDES = {
     "alexnet": 224,
     "vgg11": 224,
@@ -44,6 +59,7 @@ _SIDES = {
     "swin_v2_t": 64,
 }
 _SIDE = 64
+_TIMM_SIDE = 96
 _STEPS, _LEVELS = 10, 2
 
 
@@ -86,16 +102,37 @@ def _monai(name: str, side: int) -> nn.Module:
     return FirstOf(make[name]())
 
 
-def networks(only: Sequence[str]) -> Iterator[tuple[str, nn.Module, int]]:
+def _timm(name: str) -> tuple[nn.Module, int]:
+    """A network, and 96 or, if it takes no other, the side that it is made for."""
+    import timm
+
+    network: nn.Module = timm.create_model(name, pretrained=False, num_classes=2)
+    own = network.default_cfg["input_size"][-1]
+    if network.default_cfg.get("fixed_input_size"):
+        return network, own
+    try:
+        with torch.no_grad():
+            network.eval()(torch.rand(2, 3, _TIMM_SIDE, _TIMM_SIDE))
+    except (AssertionError, RuntimeError):
+        return network, own
+    return network, _TIMM_SIDE
+
+
+def networks(only: Sequence[str], *, timm: bool) -> Iterator[tuple[str, nn.Module, int]]:
     """Names, networks in evaluation mode, and the side of their images."""
-    for name in (*TORCHVISION, *(f"monai:{name}" for name in MONAI)):
+    others = [f"monai:{name}" for name in MONAI] + [f"timm:{name}" for name in TIMM if timm]
+    for name in (*TORCHVISION, *others):
         if only and name not in only:
             continue
         side = _SIDES.get(name, _SIDE)
         torch.manual_seed(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            network = _monai(name.partition(":")[2], side) if name.startswith("monai:") else _torchvision(name)
+            package, _, inner = name.rpartition(":")
+            if package == "timm":
+                network, side = _timm(inner)
+            else:
+                network = _monai(inner, side) if package else _torchvision(name)
         yield name, network, side
 
 
@@ -198,13 +235,14 @@ def main() -> bool:
     """Print the table; returns whether it is as it should be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="these architectures (monai:unet, …)")
+    parser.add_argument("--timm", action="store_true", help="families of timm as well, which takes an hour or more")
     parser.add_argument("--exporters", nargs="+", default=["new", "old"], choices=["new", "old"])
     parser.add_argument("--batches", nargs="+", default=["dynamic", "fixed"], choices=["dynamic", "fixed"])
     parser.add_argument("--images", type=int, default=6, help="how many X-rays are attacked (default: %(default)s)")
     asked = parser.parse_args()
     lines: list[Line] = []
-    print(f"{'architecture':22} {'exporter':8} {'batch':8} exported loaded agrees  twin  ONNX Runtime  seconds")
-    for name, network, side in networks(asked.only):
+    print(f"{'architecture':34} {'exporter':8} {'batch':8} exported loaded agrees  twin  ONNX Runtime  seconds")
+    for name, network, side in networks(asked.only, timm=asked.timm):
         some = images(side, asked.images)
         network = _settle(network, some)
         for exporter in asked.exporters:
@@ -233,7 +271,7 @@ def _row(name: str, exporter: str, batch: str, line: Line, seconds: float) -> st
     left = ["" if value is None else f"{value:.2f}" for value in (line.twin, line.artefact)]
     why = " ".join(line.why.split())[:160]
     return (
-        f"{name:22} {exporter:8} {batch:8} {said[0]:8} {said[1]:6} {said[2]:6} "
+        f"{name:34} {exporter:8} {batch:8} {said[0]:8} {said[1]:6} {said[2]:6} "
         f"{left[0]:>5} {left[1]:>13} {seconds:8.1f}"
         f"{f'  {why}' if why else ''}"
     )

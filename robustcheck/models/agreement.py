@@ -19,6 +19,7 @@ _SLOPES = 4  # images whose gradients are compared
 _STEPS = (1e-3, 1e-2, 3e-3, 2e-3, 1e-4, 3e-4, 3e-2)  # of the inputs' range: kinks spoil large ones, rounding small ones
 _ROUNDED_STEPS = (2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 2e-1)  # small ones are lost in rounding, large ones lead past the rise
 _WORST = 5.0  # times what is allowed in the mean over images is allowed in one of them
+_SEEN = 1e-3  # of the range: what moves a score, does so at such a step, and is not lost in the score's rounding
 _SMALL = 0.1  # a score, whose rounding is that of what it is the sum of
 _FLOAT32 = 1.2e-7  # the smallest step from 1
 
@@ -85,9 +86,10 @@ def compare(
     best = torch.full((len(some),), torch.inf)  # each image at the step that suits it
     flat = torch.zeros(len(some), dtype=torch.bool)  # as both of them say: what lies farther away is no slope here
     for step in _STEPS:
-        apart, still = _apart(artefact, slope, some, step * span, holds)
+        apart, unmoved = _apart(artefact, slope, some, step * span, holds)
         best = torch.minimum(best, apart.nan_to_num(nan=torch.inf))
-        flat |= still & bool(slope.gradient.any())  # a gradient that is missing everywhere says nothing
+        if step >= _SEEN and slope.gradient.any():  # a gradient that is missing everywhere says nothing
+            flat |= unmoved
         told = best[best.isfinite() & ~flat]
         if len(told) == int((~flat).sum()) and _close(told, allowed.slopes):
             return Agreement(wrong=None)
@@ -145,12 +147,14 @@ def _apart(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """How far (N,) slopes along a few directions are apart, as a share of them; NaN where they drown in rounding.
 
-    And which images (N,) bool do not move at all, neither here nor there.
+    And of which images (N,) bool neither score nor twin moves at all, though the image does.
     """
     gradient, weights = slope.gradient, slope.weights
     seen, told = [], []
+    moved = torch.ones(len(images), dtype=torch.bool)
     for direction in _directions(gradient):
         ahead, behind = holds(images + step * direction), holds(images - step * direction)
+        moved &= (ahead != behind).flatten(1).any(dim=1).cpu() | ~direction.flatten(1).any(dim=1).cpu()
         with torch.no_grad():
             above, below = (_read(artefact(moved).cpu()) @ weights for moved in (ahead, behind))
         seen.append(above - below)
@@ -158,7 +162,7 @@ def _apart(
     rises, expected = torch.stack(seen), torch.stack(told)
     size = torch.maximum(rises.norm(dim=0), expected.norm(dim=0))
     noise = 16 * _FLOAT32 * slope.scores.abs().amax(dim=1).clamp_min(_SMALL) * weights.norm() * len(rises) ** 0.5
-    return torch.where(size > noise, (rises - expected).norm(dim=0) / size, torch.nan), size == 0
+    return torch.where(size > noise, (rises - expected).norm(dim=0) / size, torch.nan), moved & (size == 0)
 
 
 def _leads_astray(
@@ -168,7 +172,7 @@ def _leads_astray(
     span: float,
     holds: Callable[[torch.Tensor], torch.Tensor],
 ) -> str | None:
-    """Of a twin that rounds, at least that its gradient is there, and that the scores rise along it."""
+    """Of a twin that rounds, at least that its gradient is there, and that scores rise along it at some distance."""
     gradient, weights = slope.gradient, slope.weights
     if not bool(gradient.flatten(1).any(dim=1).float().mean() >= 0.5):
         return "its gradient is zero"
@@ -179,7 +183,8 @@ def _leads_astray(
                 _read(artefact(holds(images + sign * step * gradient.sign())).cpu()) @ weights for sign in (1, -1)
             )
         rises.append(float((ahead - behind).sum()))
-    return "ONNX Runtime's scores fall along its gradient" if max(rises) < 0 else None
+    seen = [rise for rise in rises if rise]  # the others are lost in rounding
+    return "ONNX Runtime's scores fall along its gradient" if seen and max(seen) < 0 else None
 
 
 def _slope(twin: Forward, images: torch.Tensor) -> _Slope:

@@ -5,7 +5,7 @@ External data has to lie inside the model's folder as plain files, and the diges
 
 from __future__ import annotations
 
-from math import prod
+from math import inf, prod
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from robustcheck.models.network import first_line
 _MAX_GRAPH_BYTES = 2 * 1024**3
 _MOST_ELEMENTS = 2**31  # of one tensor: 8 GiB of float32
 _MOST_IN_ALL = 2**33  # of all tensors; a ResNet-152 on an image of a megapixel has an eighth of that
+_OF_THE_RUNTIME = {"LayerNormalization": 17, "SimplifiedLayerNormalization": inf}  # until so many opsets
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
 
 
@@ -50,11 +51,30 @@ def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
     external = sorted({_location(tensor, path) for tensor in tensors if uses_external_data(tensor)})
     files = [path, *(_inside(location, path) for location in external)]
     try:
-        onnx.checker.check_model(str(path))  # what it does not know of other domains it lets pass
+        onnx.checker.check_model(_to_check(model, path, external=bool(external)))
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise CandidateError(f"{path.name} is not valid ONNX: {first_line(error)}") from None
     _check_sizes(model, path)
     return files
+
+
+def _to_check(model: onnx.ModelProto, path: Path, *, external: bool) -> onnx.ModelProto | str:
+    """The file; or a copy whose operators are in their own domains, where ONNX Runtime wrote some into the standard's.
+
+    The checker lets operators of domains pass that it does not know. Of a copy it would not find external data.
+    """
+    standard = max((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), default=1)
+    theirs = {name for name, since in _OF_THE_RUNTIME.items() if standard < since}
+    if external or not any(node.op_type in theirs and not node.domain for node in _parts(model)[0]):
+        return str(path)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for node in _parts(copy)[0]:
+        if node.op_type in theirs and not node.domain:
+            node.domain = "com.microsoft"
+    if all(opset.domain != "com.microsoft" for opset in copy.opset_import):
+        copy.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    return copy
 
 
 def nodes_of(path: Path) -> list[onnx.NodeProto]:

@@ -26,7 +26,7 @@ class Session:
         device: where inputs will be.
         output: which output has the scores; None: the only one that is floats.
         operators: libraries of custom operators, whose code is run.
-        exact: sums of 8-bit products do not overflow. By default ONNX Runtime lets them, where a processor has no VNNI.
+        exact: sums of 8-bit products do not overflow. By default they do on x86 processors without VNNI.
 
     Raises:
         CandidateError: ONNX Runtime cannot load it, or it is no function from one image to scores.
@@ -43,7 +43,7 @@ class Session:
     ) -> None:
         self.notes: list[str] = []
         self._device = self._obtain(device)
-        session = _start(path, _providers(self._device), operators, exact=exact)
+        session, note = _start(path, _providers(self._device), operators, exact=exact)
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1:
             raise CandidateError(
@@ -68,6 +68,7 @@ class Session:
         if self.flat:
             self.notes.append("it takes rows of numbers: images are given to it a row each, channels first")
         self.notes.append(f"ONNX Runtime on {session.get_providers()[0]}")
+        self.notes += [note] if note else []
 
     def __call__(self, inputs: torch.Tensor, /) -> torch.Tensor:
         """Scores (N, …), in float32, of inputs (N, …)."""
@@ -121,35 +122,50 @@ class Session:
         return device
 
 
-def _start(path: Path, providers: list[Any], operators: Sequence[Path], *, exact: bool) -> Any:
-    options = _options(operators)
-    if exact:
-        options.add_session_config_entry("session.x64quantprecision", "1")
+def _start(path: Path, providers: list[Any], operators: Sequence[Path], *, exact: bool) -> tuple[Any, str | None]:
+    """A session; and what is to be known about it."""
+
+    def begin(options: Any) -> Any:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+
+    note = None
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # noqa: BLE001 (ONNX Runtime's exceptions share no base but Exception)
-        # Of operators on signed 8-bit numbers it lacks that exact form; unfused, they are exact as they are.
-        plain = _options(operators)
-        plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         try:
-            session = onnxruntime.InferenceSession(str(path), plain, providers=providers)
-        except Exception:  # noqa: BLE001
-            raise CandidateError(f"ONNX Runtime cannot load {path.name}: {first_line(error)}") from None
+            session = begin(_options(operators, exact=exact))
+        except Exception:
+            if not exact:
+                raise
+            begin(
+                _options(operators, exact=False)
+            )  # what cannot be loaded where it is deployed is an error here as well
+            # Of operators on signed bytes ONNX Runtime lacks the exact form; unfused, they are exact as they are.
+            unfused = _options(operators, exact=True)
+            unfused.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+            session = begin(unfused)
+            note = (
+                "its operators on signed bytes are run unfused, since ONNX Runtime has no exact form of the fused ones"
+            )
+    except CandidateError:
+        raise
+    except Exception as error:  # noqa: BLE001 (ONNX Runtime's exceptions share no base but Exception)
+        raise CandidateError(f"ONNX Runtime cannot load {path.name}: {first_line(error)}") from None
     wanted = providers[0][0] if isinstance(providers[0], tuple) else providers[0]
     if (obtained := session.get_providers()[0]) != wanted:
         raise CandidateError(
             f"ONNX Runtime was asked for {wanted} and uses {obtained}: its CUDA libraries do not load; "
             "mend the installation, or say device: cpu"
         )
-    return session
+    return session, note
 
 
-def _options(operators: Sequence[Path]) -> Any:
+def _options(operators: Sequence[Path], *, exact: bool) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what it would print is raised, too
     options.intra_op_num_threads = torch.get_num_threads()
     # Its threads would wait for work in a loop, on the cores that torch computes gradients with.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if exact:
+        options.add_session_config_entry("session.x64quantprecision", "1")
     for library in operators:
         try:
             options.register_custom_ops_library(str(library))

@@ -47,7 +47,9 @@ def drawn(*shape, seed=0):
 
 def agrees_with_runtime(model, inputs, *, atol):
     """Assert that the twin's answer is ONNX Runtime's, and a gradient reaches the first input."""
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     theirs = session.run(None, {name: np.array(value) for name, value in inputs.items()})[-1]
     tensors = [torch.from_numpy(np.array(value)) for value in inputs.values()]
     module = converted(model)

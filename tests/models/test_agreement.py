@@ -46,6 +46,31 @@ def test_an_image_where_both_are_flat_is_no_witness_against_the_twin():
         assert "its gradient differs" in agreement.compare(ask, other, [images], agreement.FLOAT).wrong
 
 
+def test_a_step_that_the_input_rounds_away_shows_nothing():
+    """Bytes do not move by a thousandth of their range."""
+    weights = torch.randn(12, 2, generator=_seeded())
+    images = [torch.randint(0, 256, (4, 1, 3, 4), generator=_seeded()).float()]
+
+    def ask(x):
+        return x.flatten(1) @ weights
+
+    assert agreement.compare(ask, ask, images, agreement.FLOAT, torch.round) == agreement.Agreement(wrong=None)
+    turned = _straightened(ask, lambda x: -ask(x))
+    assert "its gradient differs" in agreement.compare(ask, turned, images, agreement.FLOAT, torch.round).wrong
+
+
+def test_an_image_whose_gradient_is_missing_is_a_witness():
+    weights = torch.randn(12, 2, generator=_seeded())
+    there = torch.tensor([0.0, 1.0, 1.0, 1.0]).view(-1, 1)
+
+    def ask(x):
+        return 10_000 + x.flatten(1) @ weights  # of which float32 rounds small changes away
+
+    missing = _straightened(ask, lambda x: there[: len(x)] * ask(x))
+    images = [torch.rand(4, 1, 3, 4, generator=_seeded())]
+    assert "its gradient differs" in agreement.compare(ask, missing, images, agreement.FLOAT).wrong
+
+
 def _seeded():
     return torch.Generator().manual_seed(0)
 
@@ -67,12 +92,13 @@ def test_each_image_is_judged_for_itself():
     assert "its gradient differs" in agreement.compare(ask, other, [torch.rand(4, 1, 3, 4)], agreement.FLOAT).wrong
 
 
+@pytest.mark.parametrize("levels", [4, 20, 500])
 @pytest.mark.parametrize(("factor", "words"), [(torch.nan, "not finite"), (0.0, "is zero"), (-1.0, "fall along")])
-def test_gradients_through_rounding_are_there_and_lead_upwards(factor, words):
+def test_gradients_through_rounding_are_there_and_lead_upwards(factor, words, levels):
     weights = torch.randn(12, 2, generator=torch.Generator().manual_seed(0))
 
     def ask(x):
-        return ((x.flatten(1) @ weights) * 20).round() / 20
+        return ((x.flatten(1) @ weights) * levels).round() / levels
 
     def followed(by):
         return _straightened(ask, lambda x: by * (x.flatten(1) @ weights))

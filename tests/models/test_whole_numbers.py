@@ -10,9 +10,11 @@ import onnx
 import pytest
 import tiny_models as tiny
 import torch
+from graphs import one_node
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import quantization
 
+from robustcheck.errors import CandidateError
 from robustcheck.models import onnx as onnx_candidates
 from robustcheck.models.session import Session
 
@@ -76,6 +78,36 @@ def test_sums_do_not_overflow(operator, kinds, tmp_path):
     torch.testing.assert_close(session(rows), torch.full((3, 2), float(WIDTH)))
 
 
+def test_a_comparison_that_fails_is_a_note_and_no_error(tmp_path, monkeypatch):
+    class Failing(Session):
+        def __init__(self, *settings, exact=True, **others):
+            if not exact:
+                raise CandidateError("there is no memory for a second one")
+            super().__init__(*settings, **others)
+
+    monkeypatch.setattr(onnx_candidates, "Session", Failing)
+    onnx.save(_sums("QLinearConv", *KINDS["u8u8"]), tmp_path / "bytes.onnx")
+    network = onnx_candidates.load_onnx(tmp_path / "bytes.onnx", tiny.spec("bytes.onnx"), libraries=(), device=tiny.CPU)
+    notes = network.tried([torch.rand(3, WIDTH, 1, 1)]).notes
+    assert any("could not be compared" in note and "no memory for a second one" in note for note in notes)
+
+
+def test_what_does_not_load_as_it_is_deployed_is_refused(tmp_path):
+    """A convolution whose activation ONNX Runtime does not know fails with any settings."""
+    node = helper.make_node("FusedConv", ["x", "w"], ["scores"], domain="com.microsoft", activation="Cosine")
+    inputs = {"x": np.zeros((1, 1, 1, 1), np.float32), "w": np.zeros((1, 1, 1, 1), np.float32)}
+    onnx.save(one_node(node, inputs, {"scores": TensorProto.FLOAT}), tmp_path / "net.onnx")
+    with pytest.raises(CandidateError, match=r"cannot load net\.onnx: .*[Aa]ctivation"):
+        Session(tmp_path / "net.onnx", tiny.CPU)
+
+
+def test_sessions_are_told_to_be_exact(tmp_path):
+    """Also where a processor would be so by itself, and no sum shows it."""
+    tiny.save_linear_onnx(tmp_path / "net.onnx", np.ones((tiny.HEIGHT * tiny.WIDTH, 2), np.float32))
+    session = Session(tmp_path / "net.onnx", tiny.CPU)._session
+    assert session.get_session_options().get_session_config_entry("session.x64quantprecision") == "1"
+
+
 def test_scores_that_would_overflow_elsewhere_are_said(tmp_path, monkeypatch):
     """A processor that lets sums overflow is played by a session that halves them unless it is told to be exact."""
 
@@ -93,4 +125,4 @@ def test_scores_that_would_overflow_elsewhere_are_said(tmp_path, monkeypatch):
     for name, session, count in (("float", Overflowing, 0), ("bytes", Session, 0), ("bytes", Overflowing, 1)):
         monkeypatch.setattr(onnx_candidates, "Session", session)
         candidate, _ = tiny.load(tmp_path / f"{name}.onnx", tiny.pictures(3))
-        assert sum("overflow on this processor" in note for note in candidate.info.notes) == count, name
+        assert sum("8-bit numbers overflow" in note for note in candidate.info.notes) == count, name

@@ -23,6 +23,7 @@ from robustcheck.models.twin.builder import (
     given,
     input_of,
     inputs_of,
+    theirs,
 )
 from robustcheck.models.twin.layers import conv, gemm, linear
 
@@ -51,14 +52,14 @@ _ACTIVATIONS: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
 )
 
 
-def _then(builder: Builder, node: NodeProto, values: fx.Node, settings: tuple[float, ...]) -> fx.Node:
-    """The activation that a node ends in."""
+def _then(builder: Builder, node: NodeProto, values: fx.Node, *settings: float, **named: float) -> fx.Node:
+    """The activation that a node ends in, with its settings."""
     name = attribute(node, "activation", "")
     if not name:
         return values
     if name not in _ACTIVATIONS:
         raise NotFollowed(f"with {name}")
-    return builder.call_function(_ACTIVATIONS[name], args=(values, *settings))
+    return builder.call_function(_ACTIVATIONS[name], args=(values, *settings), kwargs=named)
 
 
 @_in_it("FusedConv")
@@ -66,13 +67,14 @@ def _fused_conv(builder: Builder, node: NodeProto) -> fx.Node:
     answer = conv(builder, node)
     if given(node, 3):
         answer = builder.call_function(torch.add, args=(answer, input_of(builder, node, 3)))
-    return _then(builder, node, answer, tuple(attribute(node, "activation_params", [])))
+    return _then(builder, node, answer, *attribute(node, "activation_params", []))
 
 
 @_in_it("FusedGemm")
 def _fused_gemm(builder: Builder, node: NodeProto) -> fx.Node:
-    settings = (attribute(node, f"activation_{name}") for name in ("alpha", "beta", "gamma"))
-    return _then(builder, node, gemm(builder, node), tuple(value for value in settings if value is not None))
+    settings = {name: attribute(node, f"activation_{name}") for name in ("alpha", "beta", "gamma")}
+    given_ones = {name: value for name, value in settings.items() if value is not None}
+    return _then(builder, node, gemm(builder, node), **given_ones)
 
 
 def _multiply(a: Tensor, b: Tensor, alpha: float, turned: tuple[int, int], batches: tuple[int, int]) -> Tensor:
@@ -155,6 +157,23 @@ def _skip_simplified_layer_normalization(builder: Builder, node: NodeProto) -> f
     return _normalise_sum(builder, node, [values, skip, scale, None, bias], centred=False)
 
 
+computes("LayerNormalization")(theirs("LayerNormalization"))  # before opset 17 it is ONNX Runtime's
+
+
+@computes("SimplifiedLayerNormalization")
+def _simplified_layer_normalization(builder: Builder, node: NodeProto) -> fx.Node:
+    if attribute(node, "axis", -1) != -1:
+        raise NotFollowed("along other axes than the last")
+    values, scale = inputs_of(builder, node, 2)
+    answers = builder.call_function(_of_its_size, args=(values, scale, attribute(node, "epsilon", 1e-5)))
+    return _first(builder, node, answers)
+
+
+def _of_its_size(values: Tensor, scale: Tensor, least: float) -> tuple[Tensor, Tensor]:
+    inverse = (values.square().mean(dim=-1, keepdim=True) + least).rsqrt()
+    return values * inverse * scale, inverse
+
+
 # --- attention ---
 
 
@@ -188,10 +207,14 @@ def _attention_of(node: NodeProto) -> Attention:
 
 
 def _refuse(node: NodeProto, **others: int) -> None:
-    """Inputs that networks of images have no use for."""
+    """Inputs and answers that networks of images have no use for."""
     for name, place in others.items():
         if given(node, place):
             raise NotFollowed(f"with {name.replace('_', ' ')}")
+    if attribute(node, "do_rotary", 0):
+        raise NotFollowed("with rotary embeddings")
+    if any(node.output[1:]):
+        raise NotFollowed("of whose answers more than the first are used")
 
 
 @_in_it("Attention")

@@ -93,8 +93,11 @@ def take_apart(graph: GraphProto) -> None:
     """Means of whole numbers as ONNX Runtime takes them, in three standard operators."""
     nodes: list[NodeProto] = []
     for node in graph.node:
+        if (node.domain, node.op_type) != ("com.microsoft", "QLinearAveragePool"):
+            nodes.append(node)
+            continue
         settings = {found.name: onnx.helper.get_attribute_value(found) for found in node.attribute}
-        if node.op_type != "QLinearAveragePool" or settings.pop("channels_last", 0):
+        if settings.pop("channels_last", 0):
             nodes.append(node)
             continue
         (answer,), floats, means = node.output, f"{node.output[0]}/floats", f"{node.output[0]}/means"
