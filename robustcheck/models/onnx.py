@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from math import inf
 from pathlib import Path
 
 import torch
@@ -77,8 +78,9 @@ def _note_overflow(network: Network, begin: Callable[[], Forward], images: Seque
     try:
         by_default = begin()
         for inputs in images:
-            scores = network.forward(inputs)
-            apart = max(apart, float((scores - by_default(inputs)).abs().max()))
+            scores, others = network.forward(inputs), by_default(inputs)
+            differences = torch.where(scores == others, 0.0, (scores - others).abs())
+            apart = max(apart, float(differences.nan_to_num(nan=inf).max()))
             largest = max(largest, float(scores.abs().max()))
     except Exception as error:  # noqa: BLE001 (it is only a comparison: the gate does without it)
         note = f"its scores could not be compared with those of ONNX Runtime's own settings: {first_line(error)}"

@@ -123,28 +123,9 @@ class Session:
 
 
 def _start(path: Path, providers: list[Any], operators: Sequence[Path], *, exact: bool) -> tuple[Any, str | None]:
-    """A session; and what is to be known about it."""
-
-    def begin(options: Any) -> Any:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
-
-    note = None
+    """A session, and what is to be known about it."""
     try:
-        try:
-            session = begin(_options(operators, exact=exact))
-        except Exception:
-            if not exact:
-                raise
-            begin(
-                _options(operators, exact=False)
-            )  # what cannot be loaded where it is deployed is an error here as well
-            # Of operators on signed bytes ONNX Runtime lacks the exact form; unfused, they are exact as they are.
-            unfused = _options(operators, exact=True)
-            unfused.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-            session = begin(unfused)
-            note = (
-                "its operators on signed bytes are run unfused, since ONNX Runtime has no exact form of the fused ones"
-            )
+        session, note = _begin(path, providers, operators, exact=exact)
     except CandidateError:
         raise
     except Exception as error:  # noqa: BLE001 (ONNX Runtime's exceptions share no base but Exception)
@@ -156,6 +137,22 @@ def _start(path: Path, providers: list[Any], operators: Sequence[Path], *, exact
             "mend the installation, or say device: cpu"
         )
     return session, note
+
+
+def _begin(path: Path, providers: list[Any], operators: Sequence[Path], *, exact: bool) -> tuple[Any, str | None]:
+    def begin(options: Any) -> Any:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+
+    if not exact:
+        return begin(_options(operators, exact=False)), None
+    try:
+        return begin(_options(operators, exact=True)), None
+    except Exception:  # noqa: BLE001 (as above)
+        begin(_options(operators, exact=False))  # what does not load where it is deployed does not load here
+    # Of operators on signed bytes ONNX Runtime lacks the exact form; unfused, they are exact as they are.
+    unfused = _options(operators, exact=True)
+    unfused.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    return begin(unfused), "it is run unfused: of its operators on signed bytes ONNX Runtime has no other exact form"
 
 
 def _options(operators: Sequence[Path], *, exact: bool) -> Any:

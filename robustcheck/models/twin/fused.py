@@ -27,9 +27,7 @@ from robustcheck.models.twin.builder import (
 )
 from robustcheck.models.twin.layers import conv, gemm, linear
 
-_MICROSOFT = "com.microsoft"
-
-_in_it = partial(computes, domain=_MICROSOFT)
+_fuses = partial(computes, domain="com.microsoft")
 
 
 def _hard_sigmoid(values: Tensor, alpha: float = 0.2, beta: float = 0.5) -> Tensor:
@@ -62,7 +60,7 @@ def _then(builder: Builder, node: NodeProto, values: fx.Node, *settings: float, 
     return builder.call_function(_ACTIVATIONS[name], args=(values, *settings), kwargs=named)
 
 
-@_in_it("FusedConv")
+@_fuses("FusedConv")
 def _fused_conv(builder: Builder, node: NodeProto) -> fx.Node:
     answer = conv(builder, node)
     if given(node, 3):
@@ -70,11 +68,11 @@ def _fused_conv(builder: Builder, node: NodeProto) -> fx.Node:
     return _then(builder, node, answer, *attribute(node, "activation_params", []))
 
 
-@_in_it("FusedGemm")
+@_fuses("FusedGemm")
 def _fused_gemm(builder: Builder, node: NodeProto) -> fx.Node:
     settings = {name: attribute(node, f"activation_{name}") for name in ("alpha", "beta", "gamma")}
-    given_ones = {name: value for name, value in settings.items() if value is not None}
-    return _then(builder, node, gemm(builder, node), **given_ones)
+    said = {name: value for name, value in settings.items() if value is not None}
+    return _then(builder, node, gemm(builder, node), **said)
 
 
 def _multiply(a: Tensor, b: Tensor, alpha: float, turned: tuple[int, int], batches: tuple[int, int]) -> Tensor:
@@ -84,7 +82,7 @@ def _multiply(a: Tensor, b: Tensor, alpha: float, turned: tuple[int, int], batch
     return alpha * (a @ b)
 
 
-@_in_it("FusedMatMul")
+@_fuses("FusedMatMul")
 def _fused_matmul(builder: Builder, node: NodeProto) -> fx.Node:
     turned = attribute(node, "transA", 0), attribute(node, "transB", 0)
     batches = attribute(node, "transBatchA", 0), attribute(node, "transBatchB", 0)
@@ -97,12 +95,12 @@ def _fused_matmul(builder: Builder, node: NodeProto) -> fx.Node:
 # --- smooth steps ---
 
 
-@_in_it("Gelu")
+@_fuses("Gelu")
 def _gelu(builder: Builder, node: NodeProto) -> fx.Node:
     return builder.call_function(functional.gelu, args=(input_of(builder, node, 0),))
 
 
-@_in_it("BiasGelu")
+@_fuses("BiasGelu")
 def _bias_gelu(builder: Builder, node: NodeProto) -> fx.Node:
     return builder.call_function(lambda x, bias: functional.gelu(x + bias), args=tuple(inputs_of(builder, node, 2)))
 
@@ -111,12 +109,12 @@ def _fast_gelu_of(values: Tensor, bias: Tensor | None) -> Tensor:
     return functional.gelu(values if bias is None else values + bias, approximate="tanh")
 
 
-@_in_it("FastGelu")
+@_fuses("FastGelu")
 def _fast_gelu(builder: Builder, node: NodeProto) -> fx.Node:
     return builder.call_function(_fast_gelu_of, args=tuple(inputs_of(builder, node, 2)))
 
 
-@_in_it("QuickGelu")
+@_fuses("QuickGelu")
 def _quick_gelu(builder: Builder, node: NodeProto) -> fx.Node:
     settings = (attribute(node, "alpha", 1.702),)
     return builder.call_function(lambda x, a: x * torch.sigmoid(a * x), args=(input_of(builder, node, 0), *settings))
@@ -146,12 +144,12 @@ def _first(builder: Builder, node: NodeProto, answers: fx.Node) -> fx.Node:
     return builder.call_function(operator.getitem, args=(answers, 0)) if len(node.output) == 1 else answers
 
 
-@_in_it("SkipLayerNormalization")
+@_fuses("SkipLayerNormalization")
 def _skip_layer_normalization(builder: Builder, node: NodeProto) -> fx.Node:
     return _normalise_sum(builder, node, inputs_of(builder, node, 5), centred=True)
 
 
-@_in_it("SkipSimplifiedLayerNormalization")
+@_fuses("SkipSimplifiedLayerNormalization")
 def _skip_simplified_layer_normalization(builder: Builder, node: NodeProto) -> fx.Node:
     values, skip, scale, bias = inputs_of(builder, node, 4)
     return _normalise_sum(builder, node, [values, skip, scale, None, bias], centred=False)
@@ -217,7 +215,7 @@ def _refuse(node: NodeProto, **others: int) -> None:
         raise NotFollowed("of whose answers more than the first are used")
 
 
-@_in_it("Attention")
+@_fuses("Attention")
 def _attention(builder: Builder, node: NodeProto) -> fx.Node:
     _refuse(node, mask_index=3, past=4, past_sequence_length=6)
     weight, bias = constant(builder, node, 1), constant(builder, node, 2)
@@ -246,7 +244,7 @@ class _OfThree(nn.Module):
         return answer
 
 
-@_in_it("MultiHeadAttention")
+@_fuses("MultiHeadAttention")
 def _multi_head_attention(builder: Builder, node: NodeProto) -> fx.Node:
     _refuse(node, key_padding_mask=4, past_key=6, past_value=7, past_sequence_length=8, cache_indirection=9)
     if not (given(node, 1) and given(node, 2)):
