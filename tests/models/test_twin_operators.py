@@ -11,6 +11,7 @@ from graphs import agrees_with_runtime, one_node
 from onnx import TensorProto, helper
 
 from benchmarks.onnx_conformance import cases, disagreement
+from robustcheck.models.twin import converted
 from robustcheck.models.twin.graph import take_apart
 from robustcheck.models.twin.quantised import _quantise, _quantise_dynamically
 from robustcheck.models.twin.rounding import _cast_to, straight_through
@@ -180,3 +181,34 @@ def test_a_convolution_of_weights_that_are_computed_in_one_dimension():
     inputs = {"x": rng.normal(size=(2, 3, 9)).astype(np.float32), "w": rng.normal(size=(4, 3, 3)).astype(np.float32)}
     node = helper.make_node("Conv", ["x", "w"], ["y"])
     agrees_with_runtime(one_node(node, inputs, {"y": TensorProto.FLOAT}), inputs, atol=1e-4)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("reduction", ["none", "add", "mul", "max", "min"])
+def test_updates_at_places(reduction, depth):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(4, 5, 3)).astype(np.float32)
+    places = np.stack([rng.permutation(sizes)[:3] for sizes in values.shape[:depth]], axis=-1)
+    places[0] -= values.shape[:depth]  # from the end
+    if reduction == "add":
+        places[2] = places[1]
+    updates = rng.normal(size=(3, *values.shape[depth:])).astype(np.float32)
+    inputs = {"x": values, "places": places, "updates": updates}
+    node = helper.make_node("ScatterND", list(inputs), ["y"], reduction=reduction)
+    agrees_with_runtime(one_node(node, inputs, {"y": TensorProto.FLOAT}, opset=18), inputs, atol=1e-5)
+
+
+def test_updates_of_a_whole_tensor_are_one_step():
+    """PyTorch's old exporter writes `x[:, :, 1:] += y` like that; a step a place would never end."""
+    values = torch.zeros(200, 300)
+    places = torch.cartesian_prod(torch.arange(200), torch.arange(300)).view(200, 300, 2)
+    updates = torch.rand(200, 300, requires_grad=True)
+    node = helper.make_node("ScatterND", ["x", "places", "updates"], ["y"])
+    inputs = {"x": values.numpy(), "places": places.numpy(), "updates": updates.detach().numpy()}
+    module = converted(one_node(node, inputs, {"y": TensorProto.FLOAT}))
+    answer = module.forward(values, places, updates)
+    assert torch.equal(answer, updates)
+    steps, last = 1, answer.grad_fn
+    while last.next_functions:
+        steps, last = steps + 1, last.next_functions[-1][0]
+    assert steps < 10

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from onnx import NodeProto
 from torch import Tensor, fx
@@ -74,3 +76,29 @@ def _gather_elements(builder: Builder, node: NodeProto) -> fx.Node:
 
 def _gather(values: Tensor, places: Tensor, axis: int) -> Tensor:
     return values.gather(axis, places.long() % values.shape[axis])  # from the end, where they are negative
+
+
+@computes("ScatterND")
+def _scatter_nd(builder: Builder, node: NodeProto) -> fx.Node:
+    settings = (attribute(node, "reduction", "none"),)
+    return builder.call_function(_scatter, args=(*inputs_of(builder, node, 3), *settings))
+
+
+def _scatter(values: Tensor, places: Tensor, updates: Tensor, reduction: str) -> Tensor:
+    """Updates at places (…, depth) of the first axes, all at once: exporters write whole tensors this way."""
+    depth = places.shape[-1]
+    sizes = torch.tensor(values.shape[:depth], device=values.device)
+    steps = torch.tensor([prod(values.shape[axis + 1 : depth]) for axis in range(depth)], device=values.device)
+    rows = ((places.long() % sizes) * steps).sum(dim=-1).flatten()  # places may count from the end
+    kind = torch.promote_types(values.dtype, updates.dtype)
+    before = values.to(kind).reshape(-1, *values.shape[depth:])
+    new = updates.to(kind).reshape(len(rows), *values.shape[depth:])
+    if reduction == "none":
+        return before.index_put((rows,), new).view(values.shape)
+    if reduction == "add":
+        return before.index_add(0, rows, new).view(values.shape)
+    everywhere = rows.view(-1, *[1] * (new.ndim - 1)).expand_as(new)
+    return before.scatter_reduce(0, everywhere, new, _REDUCTIONS[reduction]).view(values.shape)
+
+
+_REDUCTIONS = {"mul": "prod", "max": "amax", "min": "amin"}
