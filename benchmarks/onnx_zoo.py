@@ -118,12 +118,9 @@ def _timm(name: str) -> tuple[nn.Module, int]:
     return network, _TIMM_SIDE
 
 
-def networks(only: Sequence[str], *, timm: bool) -> Iterator[tuple[str, nn.Module, int]]:
-    """Names, networks in evaluation mode, and the side of their images."""
-    others = [f"monai:{name}" for name in MONAI] + [f"timm:{name}" for name in TIMM if timm]
-    for name in (*TORCHVISION, *others):
-        if only and name not in only:
-            continue
+def networks(only: Sequence[str]) -> Iterator[tuple[str, nn.Module, int]]:
+    """Names, networks, and the side of their images."""
+    for name in only:
         side = _SIDES.get(name, _SIDE)
         torch.manual_seed(0)
         with warnings.catch_warnings():
@@ -234,15 +231,24 @@ def judge(path: Path, some: Tensor) -> Line:
 def main() -> bool:
     """Print the table; returns whether it is as it should be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="these architectures (monai:unet, …)")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        default=[],
+        metavar="NAME",
+        help="these architectures (resnet18, monai:unet, timm:dla34, …)",
+    )
     parser.add_argument("--timm", action="store_true", help="families of timm as well, which takes an hour or more")
     parser.add_argument("--exporters", nargs="+", default=["new", "old"], choices=["new", "old"])
     parser.add_argument("--batches", nargs="+", default=["dynamic", "fixed"], choices=["dynamic", "fixed"])
     parser.add_argument("--images", type=int, default=6, help="how many X-rays are attacked (default: %(default)s)")
     asked = parser.parse_args()
+    usual, more = [*TORCHVISION, *(f"monai:{name}" for name in MONAI)], [f"timm:{name}" for name in TIMM]
+    if unknown := set(asked.only or ()).difference(usual, more):
+        parser.error(f"--only: there is no {', '.join(sorted(unknown))}")
     lines: list[Line] = []
     print(f"{'architecture':34} {'exporter':8} {'batch':8} exported loaded agrees  twin  ONNX Runtime  seconds")
-    for name, network, side in networks(asked.only, timm=asked.timm):
+    for name, network, side in networks(asked.only or usual + more * asked.timm):
         some = images(side, asked.images)
         network = _settle(network, some)
         for exporter in asked.exporters:

@@ -16,7 +16,7 @@ from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import Forward, Network, first_line, in_batches
 from robustcheck.models.onnx_file import nodes_of
 from robustcheck.models.session import Session
-from robustcheck.models.twin import NoTwin, Twin, make_twin
+from robustcheck.models.twin import ROUNDED_OPERATORS, NoTwin, Twin, make_twin
 from robustcheck.policy import ModelSpec, PreprocessSpec
 
 _NO_TWIN = "this ONNX candidate gives predictions and no gradients, which this attack needs: "
@@ -25,7 +25,6 @@ _OVERFLOWS = (
     "ONNX Runtime's own settings: without VNNI, sums of 8-bit numbers overflow unless session.x64quantprecision is set"
 )
 _APART = 0.01  # of the largest score, from which it is said; without overflow nothing or a last bit is apart
-_ON_BYTES = ("Quantize", "QLinear", "QGemm", "DynamicQuantize", "ConvInteger", "MatMulInteger")
 _AT_ONCE = 4  # images that a gradient is tried on
 _REFUSED = "export the network again, or use an attack that only asks (square, nes, label_only) or transfer"
 
@@ -63,7 +62,7 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
         twin = make_twin(path, session.output, device, flat=session.flat)
     except NoTwin as reason:
         network = replace(network, no_gradients=f"{_NO_TWIN}{reason}")
-    on_bytes = device.type == "cpu" and any(name.startswith(_ON_BYTES) for name in operators)
+    on_bytes = device.type == "cpu" and bool(operators & ROUNDED_OPERATORS)
 
     def tried(images: Sequence[torch.Tensor]) -> Network:
         seen = _note_overflow(network, lambda: batched(start(exact=False)), images) if on_bytes else network

@@ -51,21 +51,21 @@ def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
     external = sorted({_location(tensor, path) for tensor in tensors if uses_external_data(tensor)})
     files = [path, *(_inside(location, path) for location in external)]
     try:
-        onnx.checker.check_model(_to_check(model, path, external=bool(external)))
+        onnx.checker.check_model(str(path) if external else _to_check(model, nodes, path))
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise CandidateError(f"{path.name} is not valid ONNX: {first_line(error)}") from None
     _check_sizes(model, path)
     return files
 
 
-def _to_check(model: onnx.ModelProto, path: Path, *, external: bool) -> onnx.ModelProto | str:
+def _to_check(model: onnx.ModelProto, nodes: list[onnx.NodeProto], path: Path) -> onnx.ModelProto | str:
     """The file; or a copy whose operators are in their own domains, where ONNX Runtime wrote some into the standard's.
 
-    The checker lets operators of domains pass that it does not know. Of a copy it would not find external data.
+    The checker lets operators of domains pass that it does not know. Of a copy it would find no external data.
     """
     standard = max((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), default=1)
     theirs = {name for name, since in _OF_THE_RUNTIME.items() if standard < since}
-    if external or not any(node.op_type in theirs and not node.domain for node in _parts(model)[0]):
+    if not any(node.op_type in theirs and not node.domain for node in nodes):
         return str(path)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

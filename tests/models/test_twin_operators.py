@@ -97,9 +97,8 @@ def test_a_quantised_operator_of_onnx_runtime(name):
     zero = np.uint8(0) if name in ("QLinearSigmoid", "QLinearSoftmax") else np.uint8(128)
     inputs |= {"ys": scale, "yz": zero}
     node = helper.make_node(name, list(inputs), ["y"], domain="com.microsoft", **attributes)
-    agrees_with_runtime(
-        one_node(node, inputs, {"y": TensorProto.UINT8}), inputs, atol=1
-    )  # halves are rounded by the last bit
+    model = one_node(node, inputs, {"y": TensorProto.UINT8})
+    agrees_with_runtime(model, inputs, atol=1)  # halves are rounded by the last bit
 
 
 def test_quantised_tensors_are_joined():

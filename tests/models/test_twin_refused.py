@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from robustcheck.errors import CandidateError
+from robustcheck.models.drawing import asked_only
 from robustcheck.models.twin import convert
 
 
@@ -244,3 +245,11 @@ def test_other_formats_import_no_converter(tmp_path, net):
     here = __file__.rpartition("/")[0]
     answer = subprocess.run([sys.executable, "-c", code, here, folder], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(("before", "words"), [(None, "draws random numbers"), ("its operator Foo has none", "Foo")])
+def test_a_graph_that_draws_is_asked_only_and_the_first_reason_stays(before, words):
+    network = tiny.network(torch.nn.Identity(), tried=lambda _images: pytest.fail("compared"), no_gradients=before)
+    asked = asked_only(network)
+    assert words in asked.no_gradients
+    assert asked.tried is None

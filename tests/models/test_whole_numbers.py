@@ -1,12 +1,13 @@
-"""ONNX Runtime's sums of 8-bit products are exact, on every processor.
+"""Sums of 8-bit products do not overflow in sessions, on whatever processor.
 
-Where a processor has no VNNI, ONNX Runtime as it comes adds pairs of them in 16 bits, which these sums overflow.
+Where an x86 processor has no VNNI, ONNX Runtime by default adds pairs of them in 16 bits, which these sums overflow.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import tiny_models as tiny
 import torch
@@ -99,6 +100,21 @@ def test_what_does_not_load_as_it_is_deployed_is_refused(tmp_path):
     onnx.save(one_node(node, inputs, {"scores": TensorProto.FLOAT}), tmp_path / "net.onnx")
     with pytest.raises(CandidateError, match=r"cannot load net\.onnx: .*[Aa]ctivation"):
         Session(tmp_path / "net.onnx", tiny.CPU)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_what_loads_only_unfused_is_not_what_is_deployed(exact, tmp_path, monkeypatch):
+    begin, basic = onnxruntime.InferenceSession, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+
+    def failing(path, options, **others):
+        if options.graph_optimization_level != basic:
+            raise RuntimeError("a fused operator has no kernel")
+        return begin(path, options, **others)
+
+    tiny.save_linear_onnx(tmp_path / "net.onnx", np.ones((tiny.HEIGHT * tiny.WIDTH, 2), np.float32))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", failing)
+    with pytest.raises(CandidateError, match=r"cannot load net\.onnx: a fused operator has no kernel"):
+        Session(tmp_path / "net.onnx", tiny.CPU, exact=exact)
 
 
 def test_sessions_are_told_to_be_exact(tmp_path):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import operator
-
 import torch
 from onnx import NodeProto
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from robustcheck.models.twin.builder import Builder, attribute, call, computes, inputs_of
+from robustcheck.models.twin.builder import Builder, attribute, call, computes, first_or_all, inputs_of
 
 
 class Attention(nn.Module):
@@ -122,4 +120,4 @@ def _attention(builder: Builder, node: NodeProto) -> fx.Node:
         mode=attribute(node, "qk_matmul_output_mode", 0),
     )
     answers = call(builder, node, module, *inputs_of(builder, node, 7))
-    return builder.call_function(operator.getitem, args=(answers, 0)) if len(node.output) == 1 else answers
+    return first_or_all(builder, node, answers)

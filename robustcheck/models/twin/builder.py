@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -11,6 +12,9 @@ from onnx import NodeProto
 from onnx.helper import tensor_dtype_to_np_dtype
 from onnx2fx import op_registry, register_op
 from torch import Tensor, fx, nn
+
+RUNTIME = "com.microsoft"
+"""The domain of operators that are ONNX Runtime's own."""
 
 
 class NotFollowed(Exception):
@@ -92,6 +96,11 @@ def call(builder: Builder, node: NodeProto, module: nn.Module, *inputs: Any) -> 
         parameter.requires_grad_(False)
     name = builder.register_submodule(f"m_{node.output[0]}", module)
     return builder.call_module(name, args=inputs)
+
+
+def first_or_all(builder: Builder, node: NodeProto, answers: fx.Node) -> fx.Node:
+    """Of a tuple the first answer where a node has no other, else all."""
+    return builder.call_function(operator.getitem, args=(answers, 0)) if len(node.output) == 1 else answers
 
 
 def theirs(name: str) -> Handler:

@@ -37,14 +37,17 @@ _ADVICE = (
     "transfer"
 )
 _BLOCKED = "com.microsoft.nchwc"  # the domain of what ONNX Runtime makes when it optimises all that it can
-_ROUNDED_OPERATORS = (
-    "QuantizeLinear",
-    "DynamicQuantizeLinear",
-    "DynamicQuantizeMatMul",
-    "QLinearConv",
-    "QLinearMatMul",
-    "ConvInteger",
+ROUNDED_OPERATORS = frozenset(
+    {
+        "QuantizeLinear",
+        "DynamicQuantizeLinear",
+        "DynamicQuantizeMatMul",
+        "QLinearConv",
+        "QLinearMatMul",
+        "ConvInteger",
+    }
 )
+"""Where there is one of these, a graph works on whole numbers."""
 
 
 class NoTwin(Exception):
@@ -101,7 +104,7 @@ def _prepared(path: Path, output: str) -> tuple[ModelProto, bool, bool, int]:
     try:
         model = folded(path)
         keep_only(model.graph, output)
-        rounded = any(node.op_type in _ROUNDED_OPERATORS for node in nodes(model.graph))
+        rounded = any(node.op_type in ROUNDED_OPERATORS for node in nodes(model.graph))
         cut_resized_bytes(model)
         take_apart(model.graph)
         halves = widen(model)

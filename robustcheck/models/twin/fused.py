@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -14,12 +13,14 @@ from torch.nn import functional
 
 from robustcheck.models.twin.attention import Attention
 from robustcheck.models.twin.builder import (
+    RUNTIME,
     Builder,
     NotFollowed,
     attribute,
     call,
     computes,
     constant,
+    first_or_all,
     given,
     input_of,
     inputs_of,
@@ -27,7 +28,7 @@ from robustcheck.models.twin.builder import (
 )
 from robustcheck.models.twin.layers import conv, gemm, linear
 
-_fuses = partial(computes, domain="com.microsoft")
+_fuses = partial(computes, domain=RUNTIME)
 
 
 def _hard_sigmoid(values: Tensor, alpha: float = 0.2, beta: float = 0.5) -> Tensor:
@@ -42,7 +43,6 @@ _ACTIVATIONS: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
         "LeakyRelu": lambda values, alpha=0.01: functional.leaky_relu(values, alpha),
         "Clip": torch.clamp,
         "HardSigmoid": _hard_sigmoid,
-        "HardSwish": functional.hardswish,
         "Elu": lambda values, alpha=1.0: functional.elu(values, alpha),
         "Softplus": functional.softplus,
         "Softsign": functional.softsign,
@@ -123,25 +123,25 @@ def _quick_gelu(builder: Builder, node: NodeProto) -> fx.Node:
 # --- normalisation ---
 
 
+def _normalised(rows: Tensor, scale: Tensor, least: float, *, centred: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows at a deviation of `scale`, from their mean or from 0; and what they were from, and 1 / their deviation."""
+    mean = rows.mean(dim=-1, keepdim=True) if centred else torch.zeros_like(rows[..., :1])
+    inverse = ((rows - mean).square().mean(dim=-1, keepdim=True) + least).rsqrt()
+    return (rows - mean) * inverse * scale, mean, inverse
+
+
 def _after_skip(
     values: Tensor, skip: Tensor, scale: Tensor, shift: Tensor | None, bias: Tensor | None, least: float, centred: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The sum of all that comes in, normalised; and its mean, 1 / its deviation, and itself."""
     total = values + skip if bias is None else values + skip + bias
-    mean = total.mean(dim=-1, keepdim=True) if centred else torch.zeros_like(total[..., :1])
-    inverse = ((total - mean).square().mean(dim=-1, keepdim=True) + least).rsqrt()
-    answer = (total - mean) * inverse * scale
+    answer, mean, inverse = _normalised(total, scale, least, centred=centred)
     return answer if shift is None else answer + shift, mean, inverse, total
 
 
 def _normalise_sum(builder: Builder, node: NodeProto, inputs: list[fx.Node | None], *, centred: bool) -> fx.Node:
     answers = builder.call_function(_after_skip, args=(*inputs, attribute(node, "epsilon", 1e-12), centred))
-    return _first(builder, node, answers)
-
-
-def _first(builder: Builder, node: NodeProto, answers: fx.Node) -> fx.Node:
-    """All answers where a node has several, else the first one."""
-    return builder.call_function(operator.getitem, args=(answers, 0)) if len(node.output) == 1 else answers
+    return first_or_all(builder, node, answers)
 
 
 @_fuses("SkipLayerNormalization")
@@ -164,12 +164,12 @@ def _simplified_layer_normalization(builder: Builder, node: NodeProto) -> fx.Nod
         raise NotFollowed("along other axes than the last")
     values, scale = inputs_of(builder, node, 2)
     answers = builder.call_function(_of_its_size, args=(values, scale, attribute(node, "epsilon", 1e-5)))
-    return _first(builder, node, answers)
+    return first_or_all(builder, node, answers)
 
 
 def _of_its_size(values: Tensor, scale: Tensor, least: float) -> tuple[Tensor, Tensor]:
-    inverse = (values.square().mean(dim=-1, keepdim=True) + least).rsqrt()
-    return values * inverse * scale, inverse
+    answer, _, inverse = _normalised(values, scale, least)
+    return answer, inverse
 
 
 # --- attention ---

@@ -10,6 +10,8 @@ import onnx
 import onnxruntime
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
+from robustcheck.models.twin.builder import RUNTIME
+
 _FOLDABLE_BYTES = 2**30  # of a file that ONNX Runtime rewrites as one message, which can have 2 GiB
 _WHOLE = (TensorProto.UINT8, TensorProto.INT8)
 _NARROW = (TensorProto.FLOAT16, TensorProto.DOUBLE)
@@ -91,23 +93,21 @@ def cut_resized_bytes(model: ModelProto) -> None:
 
 def take_apart(graph: GraphProto) -> None:
     """Means of whole numbers as ONNX Runtime takes them, in three standard operators."""
-    nodes: list[NodeProto] = []
-    for node in graph.node:
-        if (node.domain, node.op_type) != ("com.microsoft", "QLinearAveragePool"):
-            nodes.append(node)
-            continue
-        settings = {found.name: onnx.helper.get_attribute_value(found) for found in node.attribute}
-        if settings.pop("channels_last", 0):
-            nodes.append(node)
-            continue
-        (answer,), floats, means = node.output, f"{node.output[0]}/floats", f"{node.output[0]}/means"
-        nodes += [
-            onnx.helper.make_node("DequantizeLinear", node.input[:3], [floats]),
-            onnx.helper.make_node("AveragePool", [floats], [means], **settings),
-            onnx.helper.make_node("QuantizeLinear", [means, *node.input[3:]], [answer]),
-        ]
+    taken = [part for node in graph.node for part in _parts(node)]
     del graph.node[:]
-    graph.node.extend(nodes)
+    graph.node.extend(taken)
+
+
+def _parts(node: NodeProto) -> list[NodeProto]:
+    settings = {found.name: onnx.helper.get_attribute_value(found) for found in node.attribute}
+    if (node.domain, node.op_type) != (RUNTIME, "QLinearAveragePool") or settings.pop("channels_last", 0):
+        return [node]
+    (answer,), floats, means = node.output, f"{node.output[0]}/floats", f"{node.output[0]}/means"
+    return [
+        onnx.helper.make_node("DequantizeLinear", node.input[:3], [floats]),
+        onnx.helper.make_node("AveragePool", [floats], [means], **settings),
+        onnx.helper.make_node("QuantizeLinear", [means, *node.input[3:]], [answer]),
+    ]
 
 
 def widen(model: ModelProto) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from robustcheck.models.twin.builder import (
+    RUNTIME,
     Builder,
     NotFollowed,
     attribute,
@@ -23,7 +24,6 @@ from robustcheck.models.twin.builder import (
 from robustcheck.models.twin.layers import Convolution, convolution_of, convolve
 from robustcheck.models.twin.rounding import straight_through
 
-_MICROSOFT = "com.microsoft"
 _BEYOND = 1 / 16  # of the range
 _BOUNDS = {
     torch.uint8: (0, 255),
@@ -148,7 +148,7 @@ def _multiply_integers_to_floats(
     return answer if bias is None else answer + bias
 
 
-@computes("MatMulIntegerToFloat", domain=_MICROSOFT)
+@computes("MatMulIntegerToFloat", domain=RUNTIME)
 def _matmul_integer_to_float(builder: Builder, node: NodeProto) -> fx.Node:
     return builder.call_function(_multiply_integers_to_floats, args=tuple(inputs_of(builder, node, 7)))
 
@@ -157,12 +157,10 @@ def _multiply_dynamically(
     values: Tensor, weight: Tensor, scale: Tensor, zero: Tensor | None, bias: Tensor | None
 ) -> Tensor:
     whole, its_scale, its_zero = _quantise_dynamically(values)
-    moved = whole.float() - its_zero
-    answer = (moved @ _whole(weight, zero, weight.ndim - 1)) * its_scale * scale
-    return answer if bias is None else answer + bias
+    return _multiply_integers_to_floats(whole, weight, its_scale, scale, its_zero, zero, bias)
 
 
-@computes("DynamicQuantizeMatMul", domain=_MICROSOFT)
+@computes("DynamicQuantizeMatMul", domain=RUNTIME)
 def _dynamic_quantize_matmul(builder: Builder, node: NodeProto) -> fx.Node:
     return builder.call_function(_multiply_dynamically, args=tuple(inputs_of(builder, node, 5)))
 
@@ -207,7 +205,7 @@ def _gemm_quantised(*values: Any) -> Tensor:
     return answer if y_scale is None else _quantise(answer, y_scale, y_zero)
 
 
-@computes("QGemm", domain=_MICROSOFT)
+@computes("QGemm", domain=RUNTIME)
 def _qgemm(builder: Builder, node: NodeProto) -> fx.Node:
     settings = (attribute(node, "alpha", 1.0), attribute(node, "transA", 0), attribute(node, "transB", 0))
     return builder.call_function(_gemm_quantised, args=(*inputs_of(builder, node, 9), *settings))
@@ -228,7 +226,7 @@ def _quantised(name: str, function: Callable[..., Tensor], tensors: int, *attrib
         scale, zero = values[3 * tensors : 3 * tensors + 2]
         return _quantise(function(*parts, *settings), scale, zero)
 
-    @computes(name, domain=_MICROSOFT)
+    @computes(name, domain=RUNTIME)
     def _handle(builder: Builder, node: NodeProto) -> fx.Node:
         if attribute(node, "channels_last", 0):
             raise NotFollowed("with its channels last")
@@ -249,7 +247,7 @@ def _join_quantised(axis: int, y_scale: Tensor, y_zero: Tensor, *values: Tensor)
     return _quantise(torch.cat(parts, dim=axis), y_scale, y_zero)
 
 
-@computes("QLinearConcat", domain=_MICROSOFT)
+@computes("QLinearConcat", domain=RUNTIME)
 def _qlinear_concat(builder: Builder, node: NodeProto) -> fx.Node:
     values = inputs_of(builder, node, len(node.input))
     return builder.call_function(_join_quantised, args=(attribute(node, "axis"), *values))
