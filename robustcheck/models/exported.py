@@ -17,8 +17,9 @@ import torch
 from torch.export.passes import move_to_device_pass
 
 from robustcheck.errors import CandidateError
+from robustcheck.models.answer import scores_in
 from robustcheck.models.artefact import check_archive, checked_copy
-from robustcheck.models.network import Forward, Network, first_line, freeze, in_batches, in_dtype
+from robustcheck.models.network import Network, first_line, freeze, in_batches, in_dtype
 from robustcheck.models.program import Unsafe, cleaned
 
 _MAX_JSON_BYTES = 256 * 1024 * 1024
@@ -29,8 +30,13 @@ _CONFIG = re.compile(r"data/(weights|constants)/model_\1_config\.json")
 _SAMPLE_INPUTS = "data/sample_inputs/model.pt"
 
 
-def load_exported(path: Path, device: torch.device) -> Network:
+def load_exported(path: Path, device: torch.device, output: str | None = None) -> Network:
     """Load an exported program.
+
+    Args:
+        path: the archive.
+        device: where it is to work.
+        output: which of several has the scores.
 
     Raises:
         CandidateError: it is none, cannot be loaded, or holds what could run code.
@@ -54,8 +60,15 @@ def load_exported(path: Path, device: torch.device) -> Network:
     module.to(device)
     freeze(module)
     image, least, most = _input(program, path)
-    # Not `module` itself: its class prints a traceback whenever a call fails, such as when memory runs out.
-    forward: Forward = in_dtype(partial(torch.nn.Module.__call__, module), image.dtype)
+    taken = program.call_spec.in_spec  # its one input may be named, or stand in a dictionary
+
+    def ask(inputs: torch.Tensor) -> torch.Tensor:
+        arguments, named = taken.unflatten([inputs])
+        # Not `module` itself: its class prints a traceback whenever a call fails, such as when memory runs out.
+        scores: torch.Tensor = scores_in(torch.nn.Module.__call__(module, *arguments, **named), output)
+        return scores
+
+    forward = in_dtype(ask, image.dtype)
     notes: tuple[str, ...] = ()
     in_parts = least > 1 or most is not None
     if in_parts:

@@ -31,6 +31,8 @@ FORMATS = {
     ".safetensors": "safetensors",
     ".pt": "state-dict",
     ".pth": "state-dict",
+    ".ckpt": "state-dict",
+    ".bin": "state-dict",
     ".ts": "torchscript",
     ".pt2": "torch.export",
     ".onnx": "onnx",
@@ -239,11 +241,11 @@ def _load(path: Path, spec: ModelSpec, folder: Path, device: torch.device) -> Ne
     if suffix == ".ts":
         from robustcheck.models.torchscript import load_torchscript
 
-        return load_torchscript(path, device)
+        return load_torchscript(path, device, spec.output_name)
     if suffix == ".pt2":
         from robustcheck.models.exported import load_exported
 
-        return load_exported(path, device)
+        return load_exported(path, device, spec.output_name)
     from robustcheck.models.state_dict import load_state_dict
 
     return load_state_dict(path, spec, folder, device)

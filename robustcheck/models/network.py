@@ -69,10 +69,9 @@ def rows(answer: object, count: int) -> torch.Tensor:
     Raises:
         CandidateError: it is not one tensor with a row for each image.
     """
-    if isinstance(answer, (tuple, list)) and len(answer) == 1:
-        answer = answer[0]
-    if not isinstance(answer, torch.Tensor):
-        raise CandidateError(f"the candidate answers with {type(answer).__name__}, not with one tensor of scores")
+    if not isinstance(answer, torch.Tensor) or not answer.is_floating_point():
+        found = answer.dtype if isinstance(answer, torch.Tensor) else type(answer).__name__
+        raise CandidateError(f"the candidate answers with {found}, not with one tensor of scores")
     if answer.ndim < 2 and count == 1:  # networks that squeeze lose the batch's axis, too
         answer = answer.reshape(1, -1)
     if answer.ndim == 0 or len(answer) != count:

@@ -78,6 +78,9 @@ def _cleaned(key: str, value: Any) -> Any:
         return _object(value)
     if isinstance(value, list):
         return [_cleaned(key, held) for held in value]
+    if isinstance(value, str) and key in ("in_spec", "out_spec"):
+        version, spec = json.loads(value)
+        return json.dumps([version, _containers(spec)])
     if isinstance(value, str):
         _check_text(key, value)
     return value
@@ -86,8 +89,6 @@ def _cleaned(key: str, value: Any) -> Any:
 def _check_text(key: str, text: str) -> None:
     if key == "expr_str":
         _check_size(text)
-    elif key in ("in_spec", "out_spec"):
-        _check_containers(json.loads(text)[1])
     elif key == "as_operator":
         _check_operator(text)
     else:
@@ -177,14 +178,21 @@ def _is_small(exponent: ast.expr) -> bool:
     return len(numbers) == 1 and isinstance(numbers[0], int) and numbers[0] <= _MAX_EXPONENT
 
 
-def _check_containers(spec: dict[str, Any]) -> None:
-    """How arguments and answers are nested; a class that is none of Python's own would be imported by its name."""
-    if spec["type"] not in _CONTAINERS:
-        raise Unsafe(f"its arguments or answers are {str(spec['type'])[:80]!r}, not tuples, lists or dictionaries")
+def _containers(spec: dict[str, Any]) -> dict[str, Any]:
+    """How arguments and answers are nested.
+
+    A class that is none of Python's own would be imported by its name. One that names its parts, such as an answer of
+    transformers, is made a dictionary instead.
+    """
+    kind, children = spec["type"], spec["children_spec"]
     context = json.loads(spec["context"]) if spec["context"] is not None else None
+    named = isinstance(context, list) and len(context) == len(children) and all(isinstance(key, str) for key in context)
+    if kind not in _CONTAINERS:
+        if not named:
+            raise Unsafe(f"its arguments or answers are {str(kind)[:80]!r}, not tuples, lists or dictionaries")
+        kind = "builtins.dict"
     for key in context or []:
         if not isinstance(key, str):
             raise Unsafe(f"a dictionary of its arguments or answers has the key {str(key)[:80]!r}")
         _name(key)
-    for child in spec["children_spec"]:
-        _check_containers(child)
+    return {**spec, "type": kind, "children_spec": [_containers(child) for child in children]}

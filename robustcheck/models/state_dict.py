@@ -14,9 +14,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch.nn.parameter import is_lazy
 
 from robustcheck.errors import CandidateError, RobustcheckError
 from robustcheck.importing import import_callable, own_sources
+from robustcheck.models.answer import Answering
 from robustcheck.models.artefact import check_archive
 from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
 from robustcheck.policy import ModelSpec
@@ -41,11 +43,11 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
         _fill(module, _plain(held, path), path, spec)
     module.eval().to(device)
     freeze(module)
-    dtype = dtype_of(module)
+    dtype, answering = dtype_of(module), Answering(module, spec.output_name)
     return Network(
-        forward=in_dtype(module, dtype),
+        forward=in_dtype(answering, dtype),
         device=device,
-        module=module if dtype == torch.float32 else None,
+        module=answering if dtype == torch.float32 else None,
         convolves_as_laid_out=dtype == torch.float32 and any(isinstance(part, _Conv) for part in module.modules()),
         takes=takes(module),
         sources=tuple(sources),
@@ -132,13 +134,19 @@ def _fill(module: torch.nn.Module, held: dict[str, torch.Tensor], path: Path, sp
     reshaped = [
         f"{name} is {tuple(held[name].shape)} in the file and {tuple(wanted[name].shape)} in the architecture"
         for name in wanted
-        if name in held and held[name].shape != wanted[name].shape
+        if name in held and not _fits(held[name], wanted[name])
     ]
     found = [
-        f"{len(names)} {kind}: {', '.join(names[:_MOST_NAMED])}{', …' if len(names) > _MOST_NAMED else ''}"
+        f"{len(names)} {kind}: {_some(names)}"
         for kind, names in (("missing", missing), ("not in it", unexpected), ("of another shape", reshaped))
         if names
     ]
+    if found and (part := _part(held, wanted)):
+        beside = [name for name in held if not name.startswith(part)]
+        raise CandidateError(
+            f"{path.name} holds the weights of {spec.architecture} under {part!r}, and beside them {_some(beside)}; "
+            "name the architecture that all of it belongs to, or save the state dict of that part alone"
+        )
     if found:
         arguments = f" with {spec.architecture_args}" if spec.architecture_args else ""
         raise CandidateError(
@@ -161,6 +169,24 @@ def _without_wrapping(held: dict[str, torch.Tensor], wanted: Mapping[str, object
             break
         held = {name.removeprefix(prefix): value for name, value in held.items()}
     return held
+
+
+def _fits(value: torch.Tensor, place: torch.Tensor) -> bool:
+    """Whether weights are of the shape that is wanted; lazy layers take any."""
+    return is_lazy(place) or value.shape == place.shape
+
+
+def _part(held: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str | None:
+    """The prefix under which all that is wanted stands among other things."""
+    first = next(iter(wanted), "")
+    for prefix in (name.removesuffix(first) for name in held if name.endswith(f".{first}")):
+        if all(prefix + name in held and _fits(held[prefix + name], place) for name, place in wanted.items()):
+            return prefix
+    return None
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_MOST_NAMED]) + (", …" if len(names) > _MOST_NAMED else "")
 
 
 def takes(module: torch.nn.Module) -> Takes | None:

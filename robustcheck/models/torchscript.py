@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from robustcheck.errors import CandidateError
+from robustcheck.models.answer import Answering
 from robustcheck.models.artefact import check_archive, checked_copy
 from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
 
@@ -20,8 +21,13 @@ _GETATTR = re.compile(r"\bgetattr\b(?!\([\w.()]+, \"[\w.-]*\"\))")  # torch writ
 _MAX_SOURCE_BYTES = 64 * 1024 * 1024
 
 
-def load_torchscript(path: Path, device: torch.device) -> Network:
+def load_torchscript(path: Path, device: torch.device, output: str | None = None) -> Network:
     """Load a scripted or traced module, in the mode that it was saved in.
+
+    Args:
+        path: the archive.
+        device: where it is to work.
+        output: which of several has the scores.
 
     Raises:
         CandidateError: the file is not TorchScript, or its code reaches for files.
@@ -40,7 +46,7 @@ def load_torchscript(path: Path, device: torch.device) -> Network:
     freeze(module)
     dtype = dtype_of(module)
     return Network(
-        forward=in_dtype(module, dtype),
+        forward=in_dtype(Answering(module, output), dtype),
         device=device,
         convolves_as_laid_out=dtype == torch.float32,
         takes=_takes(module),

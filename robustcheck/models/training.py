@@ -8,7 +8,7 @@ in small batches. Images are never mirrored: a label may depend on the side.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from robustcheck.errors import CandidateError, EvaluationError, ImportProblem, OutOfMemory
 from robustcheck.importing import import_callable
+from robustcheck.models.answer import scores_in
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import first_line
 from robustcheck.models.preprocess import Preprocess
@@ -170,6 +171,8 @@ def _scores(answer: object, count: int, spec: TrainSpec, model: ModelSpec) -> to
     """What a network answered about so many images, if it is of the shape that the task takes."""
     wanted = (count, 1 if model.task == "binary" else len(model.labels))
     found = type(answer).__name__
+    with suppress(CandidateError):  # of several outputs none is told to be the scores
+        answer = scores_in(answer, None)
     if isinstance(answer, torch.Tensor):
         if tuple(answer.shape) in (wanted, wanted[:1] if wanted[1] == 1 else wanted):
             return answer.reshape(wanted)

@@ -64,8 +64,8 @@ def _budget(value: Any) -> Quantity:
         raise ValueError(f"{error}; to measure without an attack, leave attack and epsilon out") from None
 
 
-def _label(value: Any) -> Any:
-    """A label may be written as a whole number; it is a name all the same."""
+def _name(value: Any) -> Any:
+    """A label or an output may be written as a whole number; it is a name all the same."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -116,9 +116,15 @@ SizesField = Annotated[
 
 Label = Annotated[
     str,
-    BeforeValidator(_label),
+    BeforeValidator(_name),
     Field(strict=True, min_length=1, max_length=200),
     WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1, "maxLength": 200}, {"type": "integer"}]}),
+]
+OutputField = Annotated[
+    str,
+    BeforeValidator(_name),
+    Field(strict=True, min_length=1),
+    WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, {"type": "integer"}]}),
 ]
 _COLUMN_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 200}
 ColumnField = Annotated[str, Field(strict=True, min_length=1, max_length=200)]

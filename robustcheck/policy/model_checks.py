@@ -14,7 +14,7 @@ from robustcheck.policy.sections import Found, is_number, section, stands
 from robustcheck.policy.tree import KeyPath
 from robustcheck.words import did_you_mean, shown
 
-STATE_DICTS = frozenset({".safetensors", ".pt", ".pth"})
+STATE_DICTS = frozenset({".safetensors", ".pt", ".pth", ".ckpt", ".bin"})
 WHOLE_MODELS = frozenset({".onnx", ".pt2", ".ts"})
 CALLABLE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
@@ -58,9 +58,8 @@ def _architecture(model: dict[str, Any], at: KeyPath, suffix: str, *, built: boo
     for key in ("architecture", "architecture_args"):
         if suffix in WHOLE_MODELS and key in model:
             yield (*at, key), f"a {suffix} file holds its own architecture; leave this out"
-    for key in ("output_name", "operators"):
-        if suffix != ".onnx" and key in model:
-            yield (*at, key), f"found it beside a {suffix} file; it is about .onnx files"
+    if suffix != ".onnx" and "operators" in model:
+        yield (*at, "operators"), f"found it beside a {suffix} file; it is about .onnx files"
 
 
 def reference(architecture: Any, at: KeyPath) -> Found:

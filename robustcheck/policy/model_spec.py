@@ -12,6 +12,7 @@ from robustcheck.policy.fields import (
     Number,
     NumbersField,
     OpenSharesField,
+    OutputField,
     PositiveNumbersField,
     Section,
     whole,
@@ -92,7 +93,9 @@ class ModelSpec(Section):
         "memory; full: both ask it in float32, as it is; verdicts always do",
     )
     batch_size: BatchSizeField = Field("auto", description="images through the network at once; changes no verdict")
-    output_name: StrictStr | None = Field(None, description=".onnx: which of several outputs has the scores")
+    output_name: OutputField | None = Field(
+        None, description="which of several outputs has the scores: its name, or its place in a tuple, from 0"
+    )
     operators: tuple[StrictStr, ...] = Field(
         (), description=".onnx: libraries of custom operators beside the policy; their code is run"
     )

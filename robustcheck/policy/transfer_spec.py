@@ -10,6 +10,7 @@ from robustcheck.policy.attack_entry import LOSS, AttackEntry, LossField
 from robustcheck.policy.fields import (
     Label,
     Number,
+    OutputField,
     QuantityField,
     QueriesField,
     RestartsField,
@@ -37,7 +38,7 @@ class SurrogateSpec(Section):
         None, description="names of its labels, in the order of its scores: the candidate's, which is the default"
     )
     preprocess: PreprocessSpec | None = Field(None, description="default: the candidate's")
-    output_name: StrictStr | None = Field(None, description=".onnx: which of several outputs has the scores")
+    output_name: OutputField | None = Field(None, description="which of several outputs has the scores")
     operators: tuple[StrictStr, ...] = Field((), description=".onnx: libraries of custom operators; their code is run")
     trust: Literal["pickle"] | None = Field(None, description="pickle: the .pt file may run code when it is loaded")
 

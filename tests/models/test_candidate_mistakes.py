@@ -209,6 +209,17 @@ def test_a_wrong_architecture(options, match, tmp_path, net):
         tiny.load(tmp_path / "net.safetensors", **options)
 
 
+def test_weights_that_are_part_of_a_whole(tmp_path, net):
+    """A training wrapper's own tensors may matter: nothing is left out in silence."""
+    whole = {f"model.{name}": value for name, value in net.state_dict().items()}
+    torch.save({"state_dict": {"loss.weight": torch.ones(2), **whole}}, tmp_path / "net.ckpt")
+    match = (
+        r"net\.ckpt holds the weights of tiny_models:TinyNet under 'model\.', and beside them loss\.weight; name the"
+    )
+    with pytest.raises(CandidateError, match=match):
+        tiny.load(tmp_path / "net.ckpt")
+
+
 def test_an_architecture_that_is_not_there(tmp_path, net):
     tiny.save_safetensors(net, tmp_path / "net.safetensors")
     with pytest.raises(ImportProblem, match="no 'TinyNat'; did you mean 'TinyNet'"):
@@ -219,11 +230,13 @@ LAZY = {"out_channels": 2, "kernel_size": 1}
 
 
 def test_lazy_layers_are_a_sentence(tmp_path, net):
+    lazy = {"architecture": "torch.nn:LazyLinear", "architecture_args": {"out_features": 2}}
+    tiny.save_safetensors(net.fc, tmp_path / "part.safetensors")
+    with pytest.raises(CandidateError, match=r"does not take inputs of 1×6×5"):
+        tiny.load(tmp_path / "part.safetensors", **lazy)
     tiny.save_safetensors(net, tmp_path / "net.safetensors")
-    with pytest.raises(CandidateError, match=r"weights in net\.safetensors .*"):
-        tiny.load(
-            tmp_path / "net.safetensors", architecture="torch.nn:LazyLinear", architecture_args={"out_features": 2}
-        )
+    with pytest.raises(CandidateError, match=r"net\.safetensors .*"):
+        tiny.load(tmp_path / "net.safetensors", **lazy)
 
 
 def test_batches_need_not_have_been_counted(tmp_path, net):
@@ -260,6 +273,7 @@ def test_labels_that_do_not_match_the_head(tmp_path, net):
         (lambda image: image.mean((2, 3)).sum(0, keepdim=True), r"answers 6 images with scores of shape \(1, 1\)"),
         (lambda image: image.sum(), r"answers 6 images with scores of shape \(\); the first axis"),
         (lambda image: None, "answers with NoneType, not with one tensor of scores"),
+        (lambda image: image[:, 0, 0].argmax(1), r"answers with torch\.int64, not with one tensor of scores"),
     ],
 )
 def test_answers_that_are_no_rows_of_scores(answer, match, tmp_path, net, monkeypatch):

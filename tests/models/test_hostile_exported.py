@@ -204,6 +204,8 @@ def test_a_name_that_is_a_key(rewrite, refused, act):
     [
         {"type": "builtins.list", "context": json.dumps([{"__enum__": True, "fqn": "antigravity:x", "name": "x"}])},
         {"type": "collections.namedtuple", "context": '"os.system"'},
+        {"type": "antigravity.Answer", "context": '["scores", "more"]'},
+        {"type": "antigravity.Answer", "context": '[["scores"]]'},
         {"type": "builtins.dict", "context": '["a\\" + f() + \\""]'},
     ],
 )

@@ -170,7 +170,7 @@ def test_the_comparison_does_not_depend_on_the_batch(monkeypatch, tmp_path):
 def test_a_peeled_form_that_reads_otherwise_is_not_used(monkeypatch, tmp_path):
     def other(module, _ending):
         module = copy.deepcopy(module)
-        module.ending, module.gain = nn.Identity(), -1.0
+        module.network.ending, module.network.gain = nn.Identity(), -1.0
         return module
 
     monkeypatch.setattr(search, "leave_off", other)

@@ -200,7 +200,8 @@ class Pair(Small):
     """As networks with a second head answer while they are trained."""
 
     def forward(self, image):
-        return super().forward(image), None
+        scores = super().forward(image)
+        return scores, scores
 
 
 class Hungry(Small):

@@ -77,7 +77,7 @@ def pictures(number: int = 6, *, channels: int = 1, height: int = HEIGHT, width:
 
 def spec(path: str, **options: Any) -> ModelSpec:
     given = {"task": "multiclass", "labels": ("healthy", "ill"), "device": "cpu", **options}
-    if path.endswith((".safetensors", ".pt", ".pth")):
+    if path.endswith((".safetensors", ".pt", ".pth", ".ckpt", ".bin")):
         given.setdefault("architecture", "tiny_models:TinyNet")
     return ModelSpec(path=path, **given)
 
