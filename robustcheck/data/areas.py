@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from robustcheck.data.pictures import open_pictures
+from robustcheck.data.files import open_files
 from robustcheck.data.reading import check_memory, existing_file, parsing
 from robustcheck.errors import DataError
 
@@ -128,7 +128,7 @@ def _touched(boxes: Sequence[Corners], height: int, width: int) -> Mask:
 
 def _mask(name: str, path: Path) -> Mask:
     """A picture's pixels that are above 0 in any channel."""
-    return np.asarray(open_pictures([(name, path)], bits=None).image(0).any(axis=0))
+    return np.asarray(open_files([(name, path)]).image(0).any(axis=0))
 
 
 def _fitting(mask: Mask, shown: str, height: int, width: int) -> Mask:

@@ -20,6 +20,7 @@ class ArrayImages:
 
     array: Stored
     bits: int
+    hounsfield: int | None = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:

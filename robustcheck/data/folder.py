@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robustcheck.data.pictures import SUFFIXES, open_pictures
+from robustcheck.data.files import KINDS, is_image, open_files
 from robustcheck.data.reading import parsing
 from robustcheck.data.samples import Listing
 from robustcheck.errors import DataError
@@ -16,17 +16,26 @@ from robustcheck.words import did_you_mean, listed
 SPLITS = frozenset({"train", "val", "test"})
 
 
-def folder_listing(root: Path, labels: Sequence[str], *, split: str | None, bits: int | None) -> Listing:
+def folder_listing(
+    root: Path, labels: Sequence[str], *, split: str | None, bits: int | None, hounsfield: int | None = None
+) -> Listing:
     """Every image of every class, sorted by name; an image is called by its path in the folder.
+
+    Args:
+        root: the folder.
+        labels: the policy's.
+        split: its subfolder, if there is one.
+        bits: as the policy says.
+        hounsfield: as the policy says.
 
     Raises:
         DataError: subfolders that are no labels, or a file that lies elsewhere.
     """
     with parsing(root.name):
-        return _listing(root, labels, split, bits)
+        return _listing(root, labels, split, bits, hounsfield)
 
 
-def _listing(root: Path, labels: Sequence[str], split: str | None, bits: int | None) -> Listing:
+def _listing(root: Path, labels: Sequence[str], split: str | None, bits: int | None, hounsfield: int | None) -> Listing:
     notes = []
     base = root
     if split is not None and split not in labels and (root / split).is_dir():
@@ -50,13 +59,13 @@ def _listing(root: Path, labels: Sequence[str], split: str | None, bits: int | N
     others = [entry.relative_to(root).as_posix() for entry, _ in entries if not _is_image(entry)]
     others += [entry.relative_to(root).as_posix() for entry in _visible(base) if not entry.is_dir()]
     if others:
-        notes.append(f"{len(others)} entries that are no PNG, JPEG or TIFF were left out: {listed(others, limit=3)}")
+        notes.append(f"{len(others)} entries that are no {KINDS} were left out: {listed(others, limit=3)}")
     files = [(entry.relative_to(root).as_posix(), entry) for entry, _ in images]
     _refuse_escapes(files, root)
     return Listing(
         names=[name for name, _ in files],
         labels=np.array([labels.index(label) for _, label in images], np.int64),
-        take=lambda indexes: open_pictures([files[index] for index in indexes], bits=bits),
+        take=lambda indexes: open_files([files[index] for index in indexes], bits=bits, hounsfield=hounsfield),
         split=split if base != root else None,
         notes=tuple(notes),
     )
@@ -67,7 +76,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _is_image(entry: Path) -> bool:
-    return entry.suffix.lower() in SUFFIXES and not entry.is_dir()
+    return not entry.is_dir() and is_image(entry)
 
 
 def _refuse_escapes(files: Sequence[tuple[str, Path]], root: Path) -> None:

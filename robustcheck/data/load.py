@@ -40,6 +40,7 @@ def load_samples(
     root: str | None = None,
     split: str | None = None,
     bits: int | None = None,
+    hounsfield: int | None = None,
     samples: int | None = None,
     seed: int = 0,
     group: str | None = None,
@@ -55,6 +56,7 @@ def load_samples(
         root: medmnist: a folder that may hold the archive; `.csv`: the folder that its paths start from.
         split: train, val or test, where the source has splits; `.npz`, medmnist and phantom take test without it.
         bits: stored depth; without it, as the files say.
+        hounsfield: of CT, Hounsfield units of a stored 0; of DICOM, without it, as the files say.
         samples: how many, stratified by label; all without it (phantom: 256).
         seed: of the subset, and of the phantom.
         group: the column that says which images belong together.
@@ -67,7 +69,7 @@ def load_samples(
     """
     multilabel = task == "multilabel"
     asked = tuple(dict.fromkeys([*subgroups, *([] if group is None else [group])]))
-    listing = _listing(source, folder, labels, multilabel, root, split, bits, samples, seed, asked)
+    listing = _listing(source, folder, labels, multilabel, root, split, bits, hounsfield, samples, seed, asked)
     available = len(listing.names)
     if available == 0:
         raise DataError(f"{source}: it holds no samples{f' in split {listing.split}' if listing.split else ''}")
@@ -103,6 +105,7 @@ def load_samples(
         available=available,
         by_label={label: int(which(indexes, index).sum()) for index, label in enumerate(labels)},
         bits=images.bits,
+        hounsfield=hounsfield if images.hounsfield is None else images.hounsfield,
         shape=shapes.pop() if len(shapes) == 1 else None,
         synthetic=listing.synthetic,
         group=group,
@@ -139,6 +142,7 @@ def _listing(
     root: str | None,
     split: str | None,
     bits: int | None,
+    hounsfield: int | None,
     samples: int | None,
     seed: int,
     columns: Sequence[str],
@@ -161,6 +165,7 @@ def _listing(
             root=base or path.parent,
             split=split,
             bits=bits,
+            hounsfield=hounsfield,
             columns=columns,
         )
     if (colon and kind == "phantom") or (path.suffix.lower() != ".npz" and _is_folder(path, source)):
@@ -174,7 +179,7 @@ def _listing(
             existing_file(path, source), labels, multilabel=multilabel, split=split, bits=bits, columns=columns
         )
     elif _is_folder(path, source):
-        listing = folder_listing(path, labels, split=split, bits=bits)
+        listing = folder_listing(path, labels, split=split, bits=bits, hounsfield=hounsfield)
     elif colon and not re.match(r"[A-Za-z]:[\\/]", source):
         listing = callable_listing(
             source, labels, multilabel=multilabel, folder=folder, split=split, bits=bits, columns=columns

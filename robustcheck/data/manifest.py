@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 
 from robustcheck.data.columns import NAMED, fault_of
+from robustcheck.data.files import SUFFIXES, is_image, open_files
 from robustcheck.data.findings import reading_of
-from robustcheck.data.pictures import SUFFIXES, open_pictures
 from robustcheck.data.reading import check_memory, parsing
 from robustcheck.data.samples import Listing
 from robustcheck.errors import DataError
@@ -41,6 +41,7 @@ def manifest_listing(
     root: Path,
     split: str | None,
     bits: int | None,
+    hounsfield: int | None = None,
     columns: Sequence[str] = (),
 ) -> Listing:
     """The rows of one split, in the manifest's order; an image is called by the path that its row says.
@@ -52,6 +53,7 @@ def manifest_listing(
         root: the folder that the rows' paths start from and may not leave.
         split: rows whose `split` says so, where there is that column; all if None.
         bits: as the policy says.
+        hounsfield: as the policy says.
         columns: those that it has to have besides, with a value in every row.
 
     Raises:
@@ -80,7 +82,7 @@ def manifest_listing(
     return Listing(
         names=[name for name, _ in files],
         labels=np.array(numbers, np.int64),
-        take=lambda indexes: open_pictures([files[index] for index in indexes], bits=bits),
+        take=lambda indexes: open_files([files[index] for index in indexes], bits=bits, hounsfield=hounsfield),
         split=split if has_split else None,
         notes=tuple(notes),
         columns=values,
@@ -211,10 +213,10 @@ def _path_mistake(typed: str, resolved: Path, home: Path) -> str | None:
         return "the path is empty"
     if PurePosixPath(typed).is_absolute() or PureWindowsPath(typed).drive or not resolved.is_relative_to(home):
         return f"it leaves {home}: a data file cannot escape its folder; data.root names another folder"
-    if resolved.suffix.lower() not in SUFFIXES:
-        return f"only {', '.join(SUFFIXES)} are read"
     if not resolved.is_file():
         return f"there is no such file in {home}"
+    if not is_image(resolved):
+        return f"only {', '.join(SUFFIXES)} are read, and DICOM of any name"
     return None
 
 

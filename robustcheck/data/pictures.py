@@ -7,7 +7,7 @@ What Pillow would change on the way (16-bit colour cut to 8, transparency) is re
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from robustcheck.data.reading import parsing
-from robustcheck.data.samples import Shape, Stored
+from robustcheck.data.reading import MAX_PIXELS, parsing
+from robustcheck.data.samples import Shape
 from robustcheck.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-MAX_PIXELS = 1 << 26  # 8192 x 8192: above any radiograph, below a decompression bomb
 _FORMATS = ("PNG", "JPEG", "TIFF")
 
 
@@ -36,88 +35,33 @@ class Picture:
     depth: int  # bits that its format can store: 8, 12 or 16
     sha256: str
     turned: bool  # its EXIF orientation asks the viewer to turn it, and decoding does not
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FileImages:
-    """Images in files, of one number of channels, decoded one at a time."""
-
-    pictures: tuple[Picture, ...]
-    bits: int
+    lowest: int = 0
+    hounsfield: bool = False  # no picture says so
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Says so where files ask for a turn that is not applied."""
-        turned = [picture.name for picture in self.pictures if picture.turned]
-        return (
-            (f"{len(turned)} files, first {turned[0]}, have an EXIF orientation, which is not applied",)
-            if turned
-            else ()
-        )
+        """What is peculiar to it."""
+        return ("have an EXIF orientation, which is not applied",) if self.turned else ()
 
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def shape_of(self, index: int) -> Shape:
-        """(C, H, W), as its header said at load."""
-        return self.pictures[index].shape
-
-    def content_sha256(self, index: int) -> str:
-        """Digest of the file's bytes."""
-        return self.pictures[index].sha256
-
-    def image(self, index: int) -> Stored:
-        """Decode a file: (C, H, W), uint8 or uint16.
+    def levels(self, zero: int) -> NDArray[Any]:
+        """Its pixels (C, H, W), counted from `zero`.
 
         Raises:
-            DataError: it cannot be decoded, changed since it was loaded, or holds values that `bits` rules out.
+            DataError: it cannot be decoded, or changed since it was loaded.
         """
-        picture = self.pictures[index]
-        with _opened(picture.path, picture.name) as (sha256, opened):
-            if sha256 != picture.sha256:
-                raise DataError(f"{picture.name}: the file has changed since it was loaded")
-            array = _decoded(opened, picture.shape[0])
-        maximum = (1 << self.bits) - 1
-        low, high = int(array.min()), int(array.max())
-        if array.shape != picture.shape:
-            raise DataError(f"{picture.name}: its header says {picture.shape}, and it decodes to {array.shape}")
-        if low < 0 or high > maximum:
-            raise DataError(
-                f"{picture.name} holds values from {low} to {high}; with {self.bits} bits, 0 to {maximum} are allowed: "
-                "check data.bits, or store the file anew"
-            )
-        return np.array(array, dtype=np.uint8 if self.bits <= 8 else np.uint16, order="C")
+        with _opened(self.path, self.name) as (sha256, opened):
+            if sha256 != self.sha256:
+                raise DataError(f"{self.name}: the file has changed since it was loaded")
+            levels = _decoded(opened, self.shape[0])
+        return levels - zero if zero else levels
 
 
-def open_pictures(files: Sequence[tuple[str, Path]], *, bits: int | None) -> FileImages:
-    """Read the headers of these files, (name, path) each.
-
-    Args:
-        files: at least one.
-        bits: as the policy says; without it, as the files say.
+def open_picture(name: str, path: Path) -> Picture:
+    """Read a file's header.
 
     Raises:
-        DataError: a file that is no such image, or files that differ in channels or contradict `bits`.
+        DataError: it is no image that can be judged as it is stored.
     """
-    pictures = tuple(_inspect(name, path) for name, path in files)
-    first = pictures[0]
-    for picture in pictures:
-        if picture.shape[0] != first.shape[0]:
-            raise DataError(
-                f"{picture.name} has {_channels(picture)} and {first.name} has {_channels(first)}: "
-                "one candidate takes one kind; convert the files"
-            )
-        if bits is None and picture.depth != first.depth:
-            raise DataError(
-                f"{picture.name} stores {picture.depth} bits and {first.name} {first.depth}: "
-                "a budget means one thing in one pixel space; convert the files"
-            )
-        if bits is not None and bits > picture.depth:
-            raise DataError(f"{picture.name} stores {picture.depth} bits; data.bits is {bits}, which it cannot hold")
-    return FileImages(pictures=pictures, bits=bits or first.depth)
-
-
-def _inspect(name: str, path: Path) -> Picture:
     with _opened(path, name) as (sha256, opened):
         channels, depth = _layout(opened, name)
         return Picture(
@@ -185,7 +129,3 @@ def _decoded(opened: Image.Image, channels: int) -> NDArray[Any]:
         opened = opened.convert("L" if channels == 1 else "RGB")
     array = np.asarray(opened)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-
-
-def _channels(picture: Picture) -> str:
-    return "1 channel" if picture.shape[0] == 1 else f"{picture.shape[0]} channels"

@@ -11,6 +11,7 @@ from unicodedata import category
 from robustcheck.errors import DataError, RobustcheckError
 from robustcheck.words import did_you_mean, last_line
 
+MAX_PIXELS = 1 << 26  # of an image: 8192 x 8192, above any radiograph, below a decompression bomb
 _MEMORY_IF_UNKNOWN = 4 << 30
 
 

@@ -24,6 +24,10 @@ class Images(Protocol):
         """Stored depth: values are 0 to 2**bits - 1."""
 
     @property
+    def hounsfield(self) -> int | None:
+        """What a stored 0 is in Hounsfield units, of which each level is one; None if images are no CT."""
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What the reader of the report should know about how they are stored."""
 
@@ -80,6 +84,11 @@ class Samples:
     def bits(self) -> int:
         """Stored depth: values are 0 to 2**bits - 1."""
         return self.images.bits
+
+    @property
+    def hounsfield(self) -> int | None:
+        """What a stored 0 is in Hounsfield units, of which each level is one; None if images are no CT."""
+        return self.info.hounsfield
 
     @property
     def maximum(self) -> int:

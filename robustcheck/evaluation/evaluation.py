@@ -214,6 +214,7 @@ class Evaluation:
             root=policy.data.root,
             split=policy.data.split,
             bits=policy.data.bits,
+            hounsfield=policy.data.hounsfield,
             samples=policy.data.samples,
             seed=policy.seed,
             group=policy.data.group,

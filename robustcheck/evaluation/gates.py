@@ -158,9 +158,14 @@ def ball_for(gate: Gate, setting: Setting) -> Ball:
     """Where a gate's counterexamples may lie.
 
     Raises:
-        DataError: stickers cover no pixel of an image.
+        DataError: stickers cover no pixel of an image, or a budget is in Hounsfield units and the images are no CT.
     """
     if gate.epsilon is not None:
+        if gate.epsilon.hounsfield and setting.samples.hounsfield is None:
+            raise DataError(
+                f"epsilon {gate.epsilon.text} is in Hounsfield units, and {setting.samples.info.source} holds no CT; "
+                "say data.hounsfield, what a stored 0 is in Hounsfield units, if it does"
+            )
         return ball_of(gate.norm, gate.epsilon, setting.samples.bits)
     assert isinstance(gate.attack, RP2Spec)
     region = Region(area=load_area(gate.attack.stickers, setting.folder), maximum=setting.samples.maximum)

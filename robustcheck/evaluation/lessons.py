@@ -21,6 +21,7 @@ from robustcheck.policy import DataSpec, ModelSpec, PreprocessSpec, TrainSpec
 _KEPT_BYTES = 1 << 30  # of images that are kept in memory, so that files are not decoded in every epoch
 _ASKED = 64  # images that the candidate is asked about at once
 _CPU = torch.device("cpu")
+_LEFT_TO_TRAINING = PreprocessSpec().model_dump(include={"range", "mean", "std", "layout"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +42,14 @@ class Lessons:
         return f"on the candidate's own answers about {count}"
 
     def images(self, preprocess: PreprocessSpec, device: torch.device) -> Callable[[Sequence[int]], torch.Tensor]:
-        """From numbers, 0 to N - 1, to shares (M, C, H, W) of the full range, of the network's size.
+        """From numbers, 0 to N - 1, to shares (M, C, H, W) of the window or the full range, of the network's size.
 
         Raises:
             CandidateError: the preprocessing does not take them, or leaves them of different sizes.
         """
         whole, resized = (
-            Preprocess(spec, _CPU)
-            for spec in (preprocess, PreprocessSpec(channels=preprocess.channels, resize=preprocess.resize))
+            Preprocess(spec, _CPU, maximum=self.samples.maximum, hounsfield=self.samples.hounsfield)
+            for spec in (preprocess, preprocess.model_copy(update=_LEFT_TO_TRAINING))
         )
         shapes = {self.samples.shape_of(index) for index in self.chosen}
         for shape in shapes:
@@ -95,6 +96,7 @@ def train_split(data: DataSpec, model: ModelSpec, folder: Path, need: Need) -> S
             root=data.root,
             split="train",
             bits=data.bits,
+            hounsfield=data.hounsfield,
         )
     except DataError as error:
         raise DataError(_no_split(data, str(error), need)) from None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robustcheck.data.pictures import open_pictures
+from robustcheck.data.files import open_files
 from robustcheck.data.reading import check_memory, existing_file, parsing
 from robustcheck.errors import DataError
 
@@ -39,7 +39,7 @@ def read_patch(name: str, folder: Path, *, bits: int, channels: int) -> np.ndarr
             )
         stored = stored[None] if stored.ndim == 2 else stored
     else:
-        picture = open_pictures([(name, path)], bits=None)
+        picture = open_files([(name, path)])
         stored = picture.image(0)
         own = 8 if picture.bits == 8 and bits > 8 else bits
     count, height, width = stored.shape

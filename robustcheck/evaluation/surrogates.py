@@ -188,15 +188,16 @@ def _trained(
         "task": described.task,
         "labels": described.labels,
         "preprocess": described.preprocess.model_dump(mode="json"),
-        "samples": [taught.samples.info.sha256, taught.samples.bits],
+        "samples": [taught.samples.info.sha256, taught.samples.bits, taught.samples.hounsfield],
         "answers": taught.answered_by and [taught.answered_by, taught.chosen, taught.readings.tolist()],
         "code": code,
     }
 
     def make() -> dict[str, torch.Tensor]:
         images = taught.images(described.preprocess, device)
+        windowed = described.model_copy(update={"preprocess": described.preprocess.model_copy(update={"window": None})})
         return training.train(
-            spec, described, folder=folder, images=images, readings=taught.readings, device=device, progress=progress
+            spec, windowed, folder=folder, images=images, readings=taught.readings, device=device, progress=progress
         )
 
     return kept(hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest(), make)

@@ -51,6 +51,10 @@ class Stored(Protocol):
     def maximum(self) -> int:
         """The largest storable value."""
 
+    @property
+    def hounsfield(self) -> int | None:
+        """What a stored 0 is in Hounsfield units; None if the images are no CT."""
+
     def __len__(self) -> int: ...
     def shape_of(self, index: int, /) -> tuple[int, int, int]:
         """(C, H, W) of a sample."""
@@ -89,7 +93,7 @@ def load_candidate(
     meter = Meter()
     with left_as_found():
         network = _load_within_memory(path, spec, folder, device)
-        preprocess = Preprocess(spec.preprocess, network.device)
+        preprocess = Preprocess(spec.preprocess, network.device, maximum=samples.maximum, hounsfield=samples.hounsfield)
         shapes = [samples.shape_of(index) for index in range(len(samples))]
         for shape in set(shapes):
             preprocess.check(shape)

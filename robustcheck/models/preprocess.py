@@ -14,10 +14,20 @@ from robustcheck.policy import PreprocessSpec
 
 
 class Preprocess:
-    """Channels, then resize, then range, then mean and standard deviation, then layout."""
+    """Window, then channels, then resize, then range, then mean and standard deviation, then layout."""
 
-    def __init__(self, spec: PreprocessSpec, device: torch.device) -> None:
+    def __init__(
+        self, spec: PreprocessSpec, device: torch.device, *, maximum: int = 255, hounsfield: int | None = None
+    ) -> None:
+        """
+        Args:
+            spec: the policy's.
+            device: where images are.
+            maximum: the largest value that can be stored.
+            hounsfield: what a stored 0 is in Hounsfield units; None: images are no CT.
+        """
         self._spec = spec
+        self._zero, self._maximum, self._is_ct = hounsfield or 0, maximum, hounsfield is not None
         low, high = spec.range
         # x * (high - low) + low, then (· - mean) / std, as one multiplication and one addition a channel.
         mean, std = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in (spec.mean, spec.std))
@@ -42,9 +52,20 @@ class Preprocess:
                 f"the images have {stored[0]} channels and model.preprocess.channels is {wanted}; "
                 "only grey images can be repeated to more channels"
             )
+        if self._spec.window and not self._can_show(*self._spec.window):
+            unit = "HU" if self._is_ct else "levels, as they are of no CT (or say data.hounsfield)"
+            raise CandidateError(
+                f"model.preprocess.window is {self._spec.window[0]:g} to {self._spec.window[1]:g}, and the images can "
+                f"store {self._zero} to {self._zero + self._maximum} {unit}"
+            )
         for key, values in (("mean", self._spec.mean), ("std", self._spec.std)):
             if len(values) not in (1, wanted):
                 raise CandidateError(f"model.preprocess.{key} has {len(values)} numbers for {wanted} channels")
+
+    def _can_show(self, low: float, high: float) -> bool:
+        """Whether a window shows something; of CT it may be wider than what is stored."""
+        inside = self._is_ct or (low >= 0 and high <= self._maximum)
+        return inside and low < self._zero + self._maximum and high > self._zero
 
     def shape(self, stored: tuple[int, ...]) -> tuple[int, int, int]:
         """The network's (C, H, W) for a stored (C, H, W)."""
@@ -70,6 +91,10 @@ class Preprocess:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Images (N, C, H, W) as shares of the full range, in [0, 1], to the network's input."""
+        if self._spec.window:
+            low, high = self._spec.window
+            width = high - low
+            images = (images * (self._maximum / width) + (self._zero - low) / width).clamp(0, 1)
         if self._spec.channels and images.shape[1] != self._spec.channels:
             images = images.expand(-1, self._spec.channels, -1, -1)
         if self._spec.resize and tuple(images.shape[2:]) != self._spec.resize:

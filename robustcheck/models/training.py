@@ -55,7 +55,8 @@ def train(
         spec: architecture, epochs, batch size, learning rate and seed.
         model: task, labels and preprocessing.
         folder: the policy's.
-        images: numbers of samples, from 0 to N - 1, to shares (M, C, H, W) of the full range on the device.
+        images: numbers of samples, from 0 to N - 1, to shares (M, C, H, W) of the window, or of the full range, on the
+            device.
         readings: (N,) of the images, on any device: indexes of labels, or of several the sum of 2**k.
         device: where the network is trained.
         progress: told how many steps are done, and of how many.

@@ -15,6 +15,7 @@ from robustcheck.policy.bounds import AT_THE_END, WITHOUT_EARLY, WORST_FINDING, 
 from robustcheck.policy.gate_checks import may_stop
 from robustcheck.policy.model_checks import CALLABLE, not_there
 from robustcheck.policy.model_spec import MOST_FINDINGS, ModelSpec
+from robustcheck.policy.quantities import in_hounsfield_units
 from robustcheck.policy.sections import Found, entries, is_name, section, stands
 from robustcheck.policy.tree import KeyPath, Mistake, show
 from robustcheck.words import did_you_mean, listed, shown
@@ -28,7 +29,7 @@ _SAMPLES_THEMSELVES = {".npz": ("images", "labels"), ".csv": ("path", "label")}
 def find(data: dict[str, Any], folder: Path) -> list[Mistake]:
     """All cross-field mistakes of a document; `folder` is the policy's."""
     checks: tuple[Callable[[dict[str, Any], Path], Found], ...]
-    checks = (_model, _labels, _operating_point, _data, _columns, _prevalence, _decision)
+    checks = (_model, _labels, _operating_point, _data, _hounsfield, _columns, _prevalence, _decision)
     found = [mistake for check in checks for mistake in check(data, folder)] + list(gate_checks.find(data, folder))
     return [*_blanks(data), *(Mistake(path=path, message=message) for path, message in found)]
 
@@ -157,6 +158,27 @@ def _data(data: dict[str, Any], folder: Path) -> Found:
         yield ("data", "root"), reason
 
 
+def _hounsfield(data: dict[str, Any], _: Path) -> Found:
+    """Whether images that budgets in Hounsfield units are about can be CT."""
+    samples = section(data, "data")
+    source = samples.get("source")
+    if not isinstance(source, str) or not source:
+        return
+    never = source.partition(":")[0] in ("medmnist", "phantom") and ":" in source
+    if never and "hounsfield" in samples:
+        yield ("data", "hounsfield"), f"is about CT, and the source is {shown(source)}"
+    silent = Path(source).suffix.lower() == ".npz" or ":" in source  # files may be DICOM, which says so
+    if "hounsfield" in samples or not silent:
+        return
+    for index, gate in enumerate(entries(data.get("gates"))):
+        budgets = gate.get("epsilon") if isinstance(gate, dict) else None
+        for place, text in enumerate(budgets if isinstance(budgets, list) else [budgets]):
+            if isinstance(text, str) and in_hounsfield_units(text):
+                where = (place,) if isinstance(budgets, list) else ()
+                say = "" if never else "; say data.hounsfield, what a stored 0 is in Hounsfield units, if it does"
+                yield ("gates", index, "epsilon", *where), f"found {shown(text)}, and {shown(source)} holds no CT{say}"
+
+
 def _columns(data: dict[str, Any], _: Path) -> Found:
     """Whether the columns that are named are different ones, and say more than the samples do."""
     samples = section(data, "data")
@@ -205,7 +227,7 @@ def _source(source: str, folder: Path) -> str | None:
     if kind in ("http", "https", "s3", "gs") and name.startswith("//"):
         return f"found {shown(source)}; nothing is downloaded: save it beside the policy, and name the file"
     if suffix in (".dcm", ".dicom"):
-        return f"found {shown(source)}; DICOM is not read in this version; convert it to PNG, TIFF or .npz"
+        return f"found {shown(source)}; samples are a folder a class of such files, or a .csv (path,label) of them"
     if (kind == "medmnist" and colon) or (CALLABLE.fullmatch(source) and suffix not in (".npz", ".csv")):
         return None
     reason = not_there(source, folder, {".npz", ".csv", ""})

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StrictInt, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from robustcheck.policy.quantities import PATTERN, NoChangeError, Quantity
+from robustcheck.policy.quantities import BUDGET_PATTERN, PATTERN, NoChangeError, Quantity
 from robustcheck.policy.sizes import PATTERN as SIZE_PATTERN
 from robustcheck.policy.sizes import Size
 from robustcheck.words import shown
@@ -64,6 +64,15 @@ def _budget(value: Any) -> Quantity:
         raise ValueError(f"{error}; to measure without an attack, leave attack and epsilon out") from None
 
 
+def _amount(value: Any) -> Quantity:
+    quantity = Quantity.parse(value)
+    if quantity.hounsfield:
+        raise ValueError(
+            f"found {shown(value)}; Hounsfield units are for epsilon: give grey levels, each of them is one"
+        )
+    return quantity
+
+
 def _name(value: Any) -> Any:
     """A label or an output may be written as a whole number; it is a name all the same."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
@@ -97,9 +106,11 @@ _QUANTITY_SCHEMA: dict[str, Any] = {
     "anyOf": [{"type": "string", "pattern": PATTERN}, {"type": "number", "exclusiveMinimum": 0, "maximum": 1}]
 }
 _as_text = PlainSerializer(lambda quantity: quantity.text, return_type=str)
-QuantityField = Annotated[Quantity, BeforeValidator(Quantity.parse), _as_text, WithJsonSchema(_QUANTITY_SCHEMA)]
+QuantityField = Annotated[Quantity, BeforeValidator(_amount), _as_text, WithJsonSchema(_QUANTITY_SCHEMA)]
 _size_as_text = PlainSerializer(lambda size: size.text, return_type=str)
-_BUDGET_SCHEMA: dict[str, Any] = {"anyOf": [_QUANTITY_SCHEMA["anyOf"][0], {"type": "number", "exclusiveMinimum": 0}]}
+_BUDGET_SCHEMA: dict[str, Any] = {
+    "anyOf": [{"type": "string", "pattern": BUDGET_PATTERN}, {"type": "number", "exclusiveMinimum": 0}]
+}
 BudgetsField = Annotated[
     tuple[Annotated[Quantity, BeforeValidator(_budget), _as_text], ...],
     BeforeValidator(as_list),

@@ -82,12 +82,13 @@ def preprocess(model: dict[str, Any], at: KeyPath) -> Found:
         if is_number(channels) and channels in (1, 3) and count in (2, 3) and count != channels:
             channel = "1 channel" if channels == 1 else f"{channels} channels"
             yield (*at, "preprocess", key), f"found {count} numbers for {channel}; give one, or one a channel"
-    limits = steps.get("range")
-    if isinstance(limits, list) and len(limits) == 2 and all(map(is_number, limits)) and limits[0] >= limits[1]:
-        yield (
-            (*at, "preprocess", "range"),
-            f"found [{shown(limits[0])}, {shown(limits[1])}]; the first number has to be less than the second",
-        )
+    for key in ("window", "range"):
+        limits = steps.get(key)
+        if isinstance(limits, list) and len(limits) == 2 and all(map(is_number, limits)) and limits[0] >= limits[1]:
+            yield (
+                (*at, "preprocess", key),
+                f"found [{shown(limits[0])}, {shown(limits[1])}]; the first number has to be less than the second",
+            )
 
 
 def not_there(name: str, folder: Path, endings: set[str] | frozenset[str], *, file: bool = False) -> str | None:

@@ -20,7 +20,7 @@ from robustcheck.policy.fields import (
 
 
 class PreprocessSpec(Section):
-    """How stored pixels become the network's input, in this order: channels, resize, range, mean and std, layout."""
+    """How stored pixels become the network's input: window, channels, resize, range, mean and std, layout, in turn."""
 
     layout: Literal["NCHW", "NHWC"] = Field("NCHW", description="order of the network's input axes")
     channels: Annotated[Literal[1, 3], BeforeValidator(whole)] | None = Field(
@@ -33,8 +33,13 @@ class PreprocessSpec(Section):
         ]
         | None
     ) = Field(None, description="[height, width]; bilinear, antialiased where it shrinks")
+    window: tuple[Number, Number] | None = Field(
+        None,
+        description="what is dark and what is bright, in Hounsfield units or stored levels; what lies outside is cut "
+        "off (default: all that can be stored)",
+    )
     range: tuple[Number, Number] = Field(
-        (0.0, 1.0), description="what the darkest and the brightest storable value are mapped to"
+        (0.0, 1.0), description="what the darkest and the brightest value are mapped to"
     )
     mean: NumbersField = Field((0.0,), min_length=1, max_length=3, description="subtracted, a channel or one for all")
     std: PositiveNumbersField = Field(

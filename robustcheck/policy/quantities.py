@@ -1,4 +1,4 @@
-"""Quantities of pixel space as a policy writes them: `2/255`, `0.01`, `3 levels`.
+"""Quantities of pixel space as a policy writes them: `2/255`, `0.01`, `3 levels`, `20 HU`.
 
 A budget is kept as an exact fraction, so that 2/255 of an 8-bit image is exactly two grey levels and no rounding
 error decides whether a pixel lies inside the ball.
@@ -17,12 +17,14 @@ _FRACTION = re.compile(rf"({_NUMBER})\s*/\s*(\d{{1,9}})", re.ASCII)
 _DECIMAL = re.compile(r"(?:\d{1,9}\.?|\d{0,9}\.\d{1,40})(?:[eE][-+]?\d{1,2})?", re.ASCII)
 _LEVELS = re.compile(rf"({_NUMBER})\s*levels?", re.ASCII)
 _PERCENT = re.compile(rf"({_NUMBER})\s*%", re.ASCII)
-_HOUNSFIELD = re.compile(rf"-?{_NUMBER}\s*HU", re.ASCII | re.IGNORECASE)
-PATTERN = r"^\s*\d*\.?\d+([eE][-+]?\d+)?(\s*/\s*\d+|\s*levels?)?\s*$"  # of the JSON Schema, which editors check
+_HOUNSFIELD = re.compile(rf"({_NUMBER})\s*HU", re.ASCII | re.IGNORECASE)
+# Of the JSON Schema, which editors check:
+PATTERN = r"^\s*\d*\.?\d+([eE][-+]?\d+)?(\s*/\s*\d+|\s*levels?)?\s*$"
+BUDGET_PATTERN = PATTERN.replace("levels?", "levels?|\\s*[hH][uU]")
 
 _DEEPEST = 16  # bits
 _MOST_LEVELS = 2**_DEEPEST - 1
-FORMS = "a share of the full range such as 2/255 or 0.01, or grey levels such as '3 levels'"
+FORMS = "a share of the full range such as 2/255 or 0.01, grey levels such as '3 levels', or of CT '20 HU'"
 
 
 class NoChangeError(ValueError):
@@ -36,6 +38,7 @@ class Quantity:
     text: str  # as the policy says it
     share: Fraction | None = None
     levels: Fraction | None = None
+    hounsfield: bool = False  # it is of CT alone, whose levels are Hounsfield units
 
     def in_levels(self, bits: int) -> Fraction:
         """Stored grey levels (not yet whole) that this is at a depth of `bits`."""
@@ -80,7 +83,14 @@ class Quantity:
             return cls(text=re.sub(r"\s", "", text), share=Fraction(match[1]) / divisor)
         if match := _LEVELS.fullmatch(text):
             return cls(text=text, levels=Fraction(match[1]))
+        if match := _HOUNSFIELD.fullmatch(text):
+            return cls(text=text, levels=Fraction(match[1]), hounsfield=True)
         return cls(text=text, share=_share(text)) if _DECIMAL.fullmatch(text) else None
+
+
+def in_hounsfield_units(text: str) -> bool:
+    """Whether a text is a quantity of CT alone."""
+    return _HOUNSFIELD.fullmatch(" ".join(text.split())) is not None
 
 
 def _share(text: str) -> Fraction:
@@ -94,8 +104,6 @@ def _why(text: str) -> tuple[str, str]:
     """Why a text is no quantity, and what was perhaps meant."""
     if match := _PERCENT.fullmatch(text):
         return "", f"; did you mean {float(Fraction(match[1]) / 100):g}?"
-    if _HOUNSFIELD.fullmatch(text):
-        return "; Hounsfield units need CT data, and this pixel space has none", ""
     return (", which is negative" if text.startswith("-") else ""), ""
 
 

@@ -37,7 +37,8 @@ class DataSpec(Section):
 
     source: StrictStr = Field(
         min_length=1,
-        description=".npz | a folder a class | .csv (path,label) | medmnist:NAME | phantom:nodule | module:callable",
+        description=".npz | a folder a class, or .csv (path,label), of PNG, JPEG, TIFF or DICOM | medmnist:NAME | "
+        "phantom:nodule | module:callable",
     )
     root: StrictStr | None = Field(
         None,
@@ -48,6 +49,10 @@ class DataSpec(Section):
     )
     bits: Annotated[StrictInt, Field(ge=1, le=16)] | None = Field(
         None, description="stored depth (default: as the files say)"
+    )
+    hounsfield: Annotated[StrictInt, Field(ge=-65536, le=65535)] | None = Field(
+        None,
+        description="CT: what a stored 0 is in Hounsfield units, each level being one (default: as DICOM files say)",
     )
     samples: Annotated[StrictInt, Field(ge=1, le=10_000_000)] | None = Field(
         None, description="how many, stratified by label and seeded (default: all)"

@@ -145,12 +145,18 @@ def data_facts(data: DataInfo) -> Facts:
             for column, values in data.subgroups.items()
         ),
         "Prevalence": _prevalence(data),
-        "Stored depth": plural(data.bits, "bit"),
+        "Stored depth": plural(data.bits, "bit") + _hounsfield(data),
         "Shape": " × ".join(map(str, data.shape)) + " (channels, height, width)" if data.shape else "images differ",
         "Synthetic": "yes" if data.synthetic else "no",
         "Notes": " ".join(data.notes),
     }
     return tuple((name, value) for name, value in facts.items() if value)
+
+
+def _hounsfield(data: DataInfo) -> str:
+    if data.hounsfield is None:
+        return ""
+    return f", {data.hounsfield} to {data.hounsfield + 2**data.bits - 1} HU"
 
 
 def _prevalence(data: DataInfo) -> str:

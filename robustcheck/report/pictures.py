@@ -25,6 +25,7 @@ MOST_BYTES = 16 << 20
 MOST_PIXELS = 1 << 24
 MOST_CHANNELS = 3
 MOST_TRIED = 1000  # broken samples a gate whose files are looked for
+_FEW = 4  # less of the levels than one in so many, and a picture would be one even grey
 LONGEST_SHOWN = 384  # pixels of the longer side; larger pictures are reduced, or reports would be hundreds of MB
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -54,6 +55,7 @@ class Example:
     reduced: bool  # shown smaller than it is stored
     enlarged: bool  # shown larger: its pixels should stay sharp
     amplification: float  # of the difference picture
+    stretched: bool  # shown from its darkest to its brightest value
     changed_levels: int  # largest difference, in stored grey levels
 
 
@@ -90,8 +92,8 @@ def patch_picture(gate: GateResult, folder: Path, bits: int | None) -> str | Non
     stored = read_stored(folder, name) if name else None
     if gate.patch is None or stored is None or pixels_sha256(stored) != gate.patch.sha256:
         return None
-    full = 2**bits - 1 if bits and 0 < bits <= 16 else int(np.iinfo(stored.dtype).max)
-    return _data_uri(_reduced(stored, max(1, -(-max(stored.shape[1:]) // LONGEST_SHOWN))) / full)
+    step = max(1, -(-max(stored.shape[1:]) // LONGEST_SHOWN))
+    return _data_uri(_reduced(stored, step) / _most(stored, bits))
 
 
 def _pair(folder: Path, name: str) -> tuple[Stored, Stored] | None:
@@ -167,7 +169,7 @@ def _decode_npy(content: bytes) -> Stored | None:
 
 
 def _example(outcome: Outcome, clean: Stored, attacked: Stored, *, bits: int | None, span: int) -> Example:
-    full = 2**bits - 1 if bits and 0 < bits <= 16 else int(np.iinfo(clean.dtype).max)
+    low, full = _shown_range(clean, bits)
     change = attacked.astype(np.int64) - clean.astype(np.int64)
     largest = int(np.abs(change).max())
     span = min(span, full) if span > 0 else max(largest, 1)
@@ -175,8 +177,8 @@ def _example(outcome: Outcome, clean: Stored, attacked: Stored, *, bits: int | N
     step = max(1, -(-max(height, width) // LONGEST_SHOWN))
     return Example(
         outcome=outcome,
-        clean=_data_uri(_reduced(clean, step) / full),
-        attacked=_data_uri(_reduced(attacked, step) / full),
+        clean=_data_uri((_reduced(clean, step) - low) / full),
+        attacked=_data_uri((_reduced(attacked, step) - low) / full),
         # Every step-th pixel, not a mean over them: a mean would hide most of a noise-like change.
         difference=_data_uri(0.5 + change[:, ::step, ::step] / (2 * span)),
         width=-(-width // step),
@@ -184,8 +186,22 @@ def _example(outcome: Outcome, clean: Stored, attacked: Stored, *, bits: int | N
         reduced=step > 1,
         enlarged=max(height, width) < LONGEST_SHOWN,
         amplification=full / (2 * span),
+        stretched=full < _most(clean, bits),
         changed_levels=largest,
     )
+
+
+def _shown_range(clean: Stored, bits: int | None) -> tuple[int, int]:
+    """What is shown as black, and how many levels above that as white: what can be stored, or what little is used."""
+    full = _most(clean, bits)
+    low, high = int(clean.min()), int(clean.max())
+    few = clean.dtype != np.uint8 and 0 < high - low < full / _FEW
+    return (low, high - low) if few else (0, full)
+
+
+def _most(stored: Stored, bits: int | None) -> int:
+    """The largest value that can be stored."""
+    return 2**bits - 1 if bits and 0 < bits <= 16 else int(np.iinfo(stored.dtype).max)
 
 
 def _reduced(stored: Stored, step: int) -> NDArray[np.float64]:

@@ -282,6 +282,8 @@ def _examples_note(gate: GateResult, pictures: Gallery) -> str:
         notes.append("In the difference, mid-grey is no change.")
     if any(example.reduced for example in pictures.examples):
         notes.append("Pictures are shown smaller than they are stored; the files beside this report are not.")
+    if any(example.stretched for example in pictures.examples):
+        notes.append("Images that use few of their levels are shown from their darkest to their brightest one.")
     if pictures.not_as_judged:
         left_out = plural(pictures.not_as_judged, "picture")
         notes.append(f"{left_out} left out: the file is not the one that was judged (its digest differs).")

@@ -71,7 +71,7 @@ def test_hidden_and_other_entries(classes, load, tmp_path):
     samples = load("scans")
     assert len(samples) == 5
     assert samples.info.notes == (
-        "3 entries that are no PNG, JPEG or TIFF were left out: sick/nested.png, sick/notes.txt, README.md",
+        "3 entries that are no PNG, JPEG, TIFF or DICOM were left out: sick/nested.png, sick/notes.txt, README.md",
     )
 
 
@@ -84,7 +84,7 @@ def test_images_of_several_sizes(classes, save_picture, load):
 
 def test_the_digest_is_over_the_files_bytes(classes, save_picture, load):
     samples = load("scans")
-    assert samples.images.content_sha256(1) == hashlib.sha256(samples.images.pictures[1].path.read_bytes()).hexdigest()
+    assert samples.images.content_sha256(1) == hashlib.sha256(samples.images.files[1].path.read_bytes()).hexdigest()
     save_picture("scans/sick/2.tiff", GREY + 1)
     assert load("scans").info.sha256 != samples.info.sha256
 

@@ -101,10 +101,12 @@ def test_a_root_that_is_not_there(manifest, load):
         load("data.csv", root="elsewhere")
 
 
-def test_every_mistake_has_its_line(manifest, load):
+def test_every_mistake_has_its_line(manifest, load, tmp_path):
+    (tmp_path / "sub").mkdir(exist_ok=True)
+    (tmp_path / "sub/c.txt").write_text("no image")
     manifest(
         "path,label\na.png,sik\n\nb.png\n/etc/passwd.png,sick\n../x.png,sick\nC:\\x.png,sick\ngone.png,sick\n,sick\n"
-        "sub/c.dcm,sick\nb.png,sick\nsub/../b.png,sick\na\0.png,sick\n"
+        "sub/c.txt,sick\nb.png,sick\nsub/../b.png,sick\na\0.png,sick\n"
     )
     with pytest.raises(DataError) as caught:
         load("data.csv")
@@ -117,7 +119,7 @@ def test_every_mistake_has_its_line(manifest, load):
         (4, 7, "'C:\\\\x.png': it leaves "),
         (5, 8, "'gone.png': there is no such file in "),
         (6, 9, "'': the path is empty"),
-        (7, 10, "'sub/c.dcm': only .png, .jpg, .jpeg, .tif, .tiff are read"),
+        (7, 10, "'sub/c.txt': only .png, .jpg, .jpeg, .tif, .tiff, .dcm, .dicom, .ima are read, and DICOM of any name"),
         (8, 12, "'sub/../b.png': the same file as in line 11"),
         (9, 13, "'a\\x00.png': "),
     ]:

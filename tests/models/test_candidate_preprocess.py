@@ -36,6 +36,45 @@ def test_the_order_of_the_steps_by_hand():
     assert preprocess.shape((1, 1, 2)) == (3, 2, 2)
 
 
+def test_a_window_in_hounsfield_units():
+    """12 bits from -1024: -1000 HU and below are black, 400 and above white, and gradients end there."""
+    preprocess = Preprocess(
+        PreprocessSpec(window=(-1000, 400), range=(-1, 1)), tiny.CPU, maximum=4095, hounsfield=-1024
+    )
+    levels = torch.tensor([0.0, 24, 724, 1424, 4095]).view(1, 1, 1, 5)
+    shares = (levels / 4095).requires_grad_()
+    shown = preprocess(shares)
+    torch.testing.assert_close(shown.detach().flatten(), torch.tensor([-1.0, -1, 0, 1, 1]), rtol=0, atol=1e-5)
+    (gradient,) = torch.autograd.grad(shown.sum(), shares)
+    torch.testing.assert_close(gradient.flatten()[[0, 2, 4]], torch.tensor([0, 2 * 4095 / 1400, 0]))
+
+
+def test_a_window_is_cut_before_it_is_resized():
+    preprocess = Preprocess(PreprocessSpec(window=(100, 200), resize=(1, 1)), tiny.CPU)
+    assert preprocess(torch.tensor([[[[0.0, 1.0]]]])).item() == pytest.approx(0.5)
+    assert preprocess(torch.tensor([[[[150 / 255, 1.0]]]])).item() == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("window", "space", "fits"),
+    [
+        ((0, 255), {}, True),
+        ((-1, 255), {}, False),
+        ((0, 256), {}, False),
+        ((-1350, 150), {"maximum": 4095, "hounsfield": -1024}, True),
+        ((-2000, -1024), {"maximum": 4095, "hounsfield": -1024}, False),
+        ((3071, 4000), {"maximum": 4095, "hounsfield": -1024}, False),
+    ],
+)
+def test_a_window_on_what_can_be_stored(window, space, fits):
+    preprocess = Preprocess(PreprocessSpec(window=window), tiny.CPU, **space)
+    if fits:
+        preprocess.check((1, 8, 8))
+    else:
+        with pytest.raises(CandidateError, match=r"model\.preprocess\.window is .*, and the images can store "):
+            preprocess.check((1, 8, 8))
+
+
 def test_range_before_mean():
     images = torch.tensor([[[[0.5]]]])
     assert _preprocess(range=(0, 255), mean=(127.5,), std=(2,))(images).item() == 0

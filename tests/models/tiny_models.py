@@ -53,8 +53,8 @@ def tiny_net(channels: int = 1, labels: int = 2, *, seed: int = 1) -> TinyNet:
 class Pictures:
     """Stored images: as much of `robustcheck.data.Samples` as a candidate sees."""
 
-    def __init__(self, images: Sequence[np.ndarray], maximum: int = 255) -> None:
-        self._images, self.maximum = list(images), maximum
+    def __init__(self, images: Sequence[np.ndarray], maximum: int = 255, hounsfield: int | None = None) -> None:
+        self._images, self.maximum, self.hounsfield = list(images), maximum, hounsfield
 
     def __len__(self) -> int:
         return len(self._images)

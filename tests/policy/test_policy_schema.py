@@ -163,7 +163,7 @@ TYPE_MISTAKES = sorted(MISTAKES.glob("type-*.yaml")) + [
             "key-missing-in-gate",
         ),
         *("word-task", "word-attack", "word-attack-without-name", "word-metric", "word-id-with-a-space", "word-device"),
-        *("epsilon-bare-8", "epsilon-percent", "epsilon-negative", "epsilon-hounsfield", "epsilon-empty-list"),
+        *("epsilon-bare-8", "epsilon-percent", "epsilon-negative", "epsilon-empty-list"),
         *("require-80", "require-more-than", "require-quoted-number", "require-empty", "require-mapping"),
         *("model-one-label", "model-operating-point-too-large", "preprocess-std-zero", "preprocess-resize"),
     )

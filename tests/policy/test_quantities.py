@@ -71,6 +71,8 @@ def test_the_text_reads_back_as_the_same(data, bits):
         ("255/255", 255),
         (1.0, 255),
         (".5", 127.5),
+        ("20 HU", 20),
+        ("2.5hu", 2.5),
     ],
 )
 def test_what_is_a_quantity(written, levels):
@@ -80,8 +82,9 @@ def test_what_is_a_quantity(written, levels):
 # fmt: off
 NOT_QUANTITIES = [
     "", "8", 8, 1, "1", 0, 0.0, "0/255", "0 levels", "256/255", 1.01, "70000 levels", "-1/255", -0.1, "1/0", "0/0",
-    "3%", "20 HU", "2/255/2", "2//255", "2/-255", "1e999", "١/٢٥٥", "2∕255", "levels", "2 level s", "0x1", "1_0/255",
-    "nan", "inf", float("nan"), float("inf"), float("-inf"), True, False, None, [], {}, [0.1], b"1/255",
+    "3%", "0 HU", "-20 HU", "20 H", "2/255/2", "2//255", "2/-255", "1e999", "١/٢٥٥", "2∕255", "levels",
+    "2 level s", "0x1", "1_0/255", "nan", "inf", float("nan"), float("inf"), float("-inf"), True, False,
+    None, [], {}, [0.1], b"1/255",
 ]
 # fmt: on
 

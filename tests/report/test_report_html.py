@@ -308,6 +308,22 @@ def test_deep_grey_is_scaled_by_its_bits(tmp_path):
     assert [picture[0, 0] for picture in pictures] == [255, 254, 0]
 
 
+def test_an_image_that_uses_few_of_its_levels_is_shown_from_its_darkest_to_its_brightest(tmp_path):
+    clean = np.array([[[33000, 33100], [33200, 33510]]], np.uint16)
+    file = "counterexamples/g/00001.png"
+    save(tmp_path, "counterexamples/clean/00001.png", clean)
+    attacked = clean + np.array([[[-16, 0], [16, 0]]], np.int16).astype(np.uint16)
+    one = with_file(failing(threat=threat(16)), counterexample=file, sha256=save(tmp_path, file, attacked))
+    shown = page(report(one, verdict="fail", data=replace(DATA, bits=16)), tmp_path)
+    before, after, change = shown.pictures()
+
+    assert before.tolist() == [[0, 50], [100, 255]]
+    assert after.tolist() == [[0, 50], [108, 255]]
+    assert change.tolist() == [[0, 128], [255, 128]]
+    assert "from their darkest to their brightest" in shown.text
+    assert "Difference ×15.9" in shown.text
+
+
 @pytest.mark.parametrize(("dtype", "suffix", "bits", "top"), [(np.uint16, "npy", 16, 65535), (np.uint8, "png", 8, 255)])
 def test_colour_is_shown_in_colour(tmp_path, dtype, suffix, bits, top):
     clean = np.zeros((3, 4, 5), dtype)

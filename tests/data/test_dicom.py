@@ -1,0 +1,297 @@
+"""DICOM: what is stored is what is judged, in Hounsfield units where it is a CT, and what cannot be is a sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pydicom.data import get_testdata_file
+from pydicom.encaps import encapsulate
+from pydicom.uid import RLELossless
+from scans import CT, save_scan
+
+from robustcheck.data import dicom, load_samples
+from robustcheck.data.files import open_files
+from robustcheck.errors import DataError
+
+HU = np.array([[-1024, 0, 40], [1000, 3071, -500]])
+
+
+def _open(path, **options):
+    return open_files([(path.name, path)], **options)
+
+
+def _refused(path, **options):
+    with pytest.raises(DataError) as caught:
+        _open(path, **options).image(0)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def scan(tmp_path):
+    """Save one file as `NAME` and open it."""
+
+    def build(stored, *, name="a.dcm", bits=None, **header):
+        return save_scan(tmp_path / name, stored, bits=bits, **header)
+
+    return build
+
+
+def test_a_ct_is_in_hounsfield_units(scan):
+    images = _open(scan((HU + 1024).astype(np.uint16), bits=12, **CT))
+    assert (images.bits, images.hounsfield, images.shape_of(0)) == (12, -1024, (1, 2, 3))
+    image = images.image(0)
+    assert image.dtype == np.uint16
+    assert image.flags["C_CONTIGUOUS"]
+    assert (image.astype(int) - 1024 == HU[None]).all()
+    assert not images.notes
+
+
+def test_signed_and_unsigned_scanners_meet_in_the_part_that_both_store(scan):
+    one = scan((HU + 1024).astype(np.uint16), bits=12, **CT)
+    other = scan((HU + 1024).astype(np.int16), name="b.dcm", **CT)
+    with pytest.raises(
+        DataError, match=r"b\.dcm stores -33792 to 31743 HU and a\.dcm -1024 to 3071 HU.*data\.bits: 12"
+    ):
+        open_files([("a.dcm", one), ("b.dcm", other)])
+    for options in ({"hounsfield": -1024}, {"hounsfield": -1024, "bits": 12}):
+        images = open_files([("a.dcm", one), ("b.dcm", other)], **options)
+        assert (images.bits, images.hounsfield) == (12, -1024)
+        assert (images.image(0) == images.image(1)).all()
+        assert (images.image(0) == HU + 1024).all()
+
+
+def test_a_part_that_a_ct_does_not_store_is_refused(scan):
+    path = scan((HU + 1024).astype(np.uint16), bits=12, **CT)
+    for options in ({"hounsfield": -1025}, {"hounsfield": 0, "bits": 12}):
+        assert "a.dcm stores -1024 to 3071 HU, and cannot hold " in _refused(path, **options)
+    assert "say in data.hounsfield where these bits begin" in _refused(path, bits=11)
+    assert "holds values from -1024 to 3071 HU; with 11 bits, -1000 to 1047 are allowed: check data.bits" in _refused(
+        path, bits=11, hounsfield=-1000
+    )
+
+
+def test_padding_is_cut_off_and_nothing_else_is(scan):
+    padded = np.array([[-2000, 24, 1024]], np.int16)
+    part = {"bits": 12, "hounsfield": -1024}
+    assert _open(scan(padded, **CT, PixelPaddingValue=-2000), **part).image(0).tolist() == [[[0, 24, 1024]]]
+    ranged = scan(padded - 3, **CT, PixelPaddingValue=-2010, PixelPaddingRangeLimit=-2000)
+    assert _open(ranged, **part).image(0).tolist() == [[[0, 21, 1021]]]
+    assert "holds values from -3024 to 0 HU" in _refused(scan(padded, **CT), **part)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"Modality": "MR"},
+        {"RescaleSlope": 2},
+        {"RescaleIntercept": -1024.5},
+        {"RescaleType": "OD"},
+        {"PhotometricInterpretation": "MONOCHROME1"},
+    ],
+)
+def test_what_only_looks_like_a_ct_is_as_it_is_stored(header, scan):
+    images = _open(scan(np.array([[0, 7]], np.uint16), bits=12, **(CT | header)))
+    assert images.hounsfield is None
+    assert images.image(0).tolist() == ([[[4095, 4088]]] if "PhotometricInterpretation" in header else [[[0, 7]]])
+    assert images.notes[-1] == "1 files, first a.dcm, rescale their values, which is not applied: pixels are as stored"
+
+
+def test_signed_values_begin_at_the_lowest(scan):
+    images = _open(scan(np.array([[-2048, 0, 2047]], np.int16), bits=12))
+    assert (images.bits, images.image(0).tolist()) == (12, [[[0, 2048, 4095]]])
+    fewer = _open(scan(np.array([[-128, 0, 127]], np.int16), bits=12), bits=8)
+    assert fewer.image(0).tolist() == [[[0, 128, 255]]]
+    assert fewer.image(0).dtype == np.uint8
+
+
+def test_larger_is_brighter(scan):
+    images = _open(scan(np.array([[0, 1, 1023]], np.uint16), bits=10, PhotometricInterpretation="MONOCHROME1"))
+    assert images.image(0).tolist() == [[[1023, 1022, 0]]]
+    assert images.notes == ("1 files, first a.dcm, are MONOCHROME1 and inverted, so that larger is brighter",)
+
+
+def test_bits_above_those_that_are_stored_are_no_pixels(scan):
+    assert _open(scan(np.array([[0x1005, 0xF00F]], np.uint16), bits=12)).image(0).tolist() == [[[5, 15]]]
+    assert _open(scan(np.array([[0x1FFF, 0x3005]], np.uint16), bits=12, PixelRepresentation=1)).image(0).tolist() == [
+        [[2047, 2053]]
+    ]
+
+
+def test_colour(scan):
+    stored = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+    images = _open(scan(stored))
+    assert (images.bits, images.shape_of(0)) == (8, (3, 2, 3))
+    assert (images.image(0) == stored.transpose(2, 0, 1)).all()
+
+
+OWN_FILES = [  # of pydicom's tests: other people's, in ten transfer syntaxes
+    "CT_small.dcm", "693_J2KI.dcm", "J2K_pixelrep_mismatch.dcm", "ExplVR_BigEnd.dcm", "GDCMJ2K_TextGBR.dcm",
+    "JPEG2000.dcm", "JPEGLSNearLossless_08.dcm", "JPEGLSNearLossless_16.dcm", "MR_small.dcm", "MR_small_RLE.dcm",
+    "MR_small_bigendian.dcm", "MR_small_implicit.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm",
+    "SC_rgb_dcmtk_+eb+cy+np.dcm", "SC_rgb_jpeg_gdcm.dcm", "SC_rgb_rle.dcm", "SC_ybr_full_422_uncompressed.dcm",
+    "examples_overlay.dcm", "examples_rgb_color.dcm",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OWN_FILES)
+def test_files_of_others_are_as_pydicom_reads_them(name):
+    path = Path(get_testdata_file(name, download=False))
+    images = _open(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = pydicom.dcmread(path)
+        pixels = data.pixel_array.astype(int)
+    lowest = -(1 << data.BitsStored - 1) if data.PixelRepresentation else 0
+    expected = pixels - lowest
+    assert (images.image(0) == (expected[None] if expected.ndim == 2 else expected.transpose(2, 0, 1))).all()
+    is_ct = data.get("Modality") == "CT"
+    assert images.hounsfield == (lowest + int(data.RescaleIntercept) if is_ct else None)
+    assert images.content_sha256(0) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("SC_rgb_rle_16bit.dcm", "is colour of 16 bits a channel: store it as RGB of 8"),
+        ("SC_rgb_rle_2frame.dcm", "holds 2 frames: store each as a file of its own"),
+        ("rtdose_1frame.dcm", "stores 32 of 32 bits, the highest of them number 31"),
+        ("examples_palette.dcm", "is PALETTE COLOR: store it as grey or as RGB"),
+        ("image_dfl.dcm", "is deflated as a whole: store it uncompressed"),
+        ("test-SR.dcm", "holds no image: its header has no Rows"),
+        ("ExplVR_LitEndNoMeta.dcm", "is no DICOM file: it does not begin as one"),
+        ("MR_truncated.dcm", "it cannot be read: ValueError: The number of bytes of pixel data is less than expected"),
+        ("JPEG2000-embedded-sequence-delimiter.dcm", "its pixels cannot be decoded (pillow: Image size (381178"),
+        ("JPGExtended.dcm", "for samples with 12-bit precision"),
+    ],
+)
+def test_files_of_others_that_cannot_be_judged(name, said):
+    assert said in _refused(Path(get_testdata_file(name, download=False)))
+
+
+def test_a_missing_decoder_is_named(monkeypatch):
+    path = Path(get_testdata_file("MR_small_jpeg_ls_lossless.dcm", download=False))
+    from pydicom.pixels import get_decoder
+
+    decoder = get_decoder(pydicom.dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID)
+    monkeypatch.setattr(type(decoder), "is_available", property(lambda _self: False))
+    with pytest.raises(
+        DataError, match=r"is compressed as JPEG-LS Lossless .*pip install 'pytest-robustcheck\[dicom\]'"
+    ):
+        _open(path)
+
+
+# --- among others ---------------------------------------------------------------------------------------------------
+
+
+def test_folders_and_manifests_of_scans(tmp_path, scan):
+    stored = np.full((4, 4), 100, np.uint16)
+    for name in ("scans/normal/a.dcm", "scans/sick/IM000001", "scans/sick/1.2.840.5"):
+        scan(stored, name=name, bits=12)
+    (tmp_path / "scans/sick/notes").write_text("these are mine")
+    samples = load_samples("scans", folder=tmp_path, labels=["normal", "sick"])
+    assert samples.names == ("normal/a.dcm", "sick/1.2.840.5", "sick/IM000001")
+    assert "1 entries that are no PNG, JPEG, TIFF or DICOM were left out: sick/notes" in samples.info.notes
+    (tmp_path / "data.csv").write_text(
+        "path,label\nscans/normal/a.dcm,normal\nscans/sick/IM000001,sick\nscans/sick/notes,sick\n"
+    )
+    with pytest.raises(
+        DataError, match=r"data\.csv:4: 'scans/sick/notes': only \.png.*\.ima are read, and DICOM of any"
+    ):
+        load_samples("data.csv", folder=tmp_path, labels=["normal", "sick"])
+    (tmp_path / "data.csv").write_text("path,label\nscans/normal/a.dcm,normal\nscans/sick/IM000001,sick\n")
+    assert len(load_samples("data.csv", folder=tmp_path, labels=["normal", "sick"])) == 2
+
+
+def test_files_of_another_pixel_space(tmp_path, scan):
+    first = scan(np.zeros((2, 2), np.uint16), bits=12)
+    cases = {
+        "b.dcm stores 14 bits and a.dcm 12": scan(np.zeros((2, 2), np.uint16), name="b.dcm", bits=14),
+        "c.dcm stores 12 signed bits and a.dcm 12 bits": scan(np.zeros((2, 2), np.int16), name="c.dcm", bits=12),
+        "d.dcm is a CT in Hounsfield units and a.dcm is not": scan(
+            np.zeros((2, 2), np.uint16), name="d.dcm", bits=12, **CT
+        ),
+        "e.dcm has 3 channels": scan(np.zeros((2, 2, 3), np.uint8), name="e.dcm"),
+    }
+    for said, path in cases.items():
+        with pytest.raises(DataError, match=said):
+            open_files([("a.dcm", first), (path.name, path)])
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "f.png")
+    with pytest.raises(DataError, match=r"f\.png stores 8 bits and a\.dcm 12"):
+        open_files([("a.dcm", first), ("f.png", tmp_path / "f.png")])
+
+
+def test_a_policy_says_what_a_picture_is_in_hounsfield_units(tmp_path):
+    (tmp_path / "scans/normal").mkdir(parents=True)
+    Image.fromarray(np.array([[0, 1024]], np.uint16)).save(tmp_path / "scans/normal/a.png")
+    samples = load_samples("scans", folder=tmp_path, labels=["normal", "sick"], bits=12, hounsfield=-1024)
+    assert samples.hounsfield == samples.info.hounsfield == -1024
+    assert samples.image(0).tolist() == [[[0, 1024]]]
+    np.savez(tmp_path / "a.npz", test_images=np.zeros((1, 2, 2), np.uint16), test_labels=[[0]])
+    samples = load_samples("a.npz", folder=tmp_path, labels=["normal", "sick"], bits=12, hounsfield=-1000)
+    assert samples.hounsfield == -1000
+
+
+def test_a_file_that_changes_is_noticed(scan):
+    path = scan(np.zeros((2, 2), np.uint16), bits=12)
+    images = _open(path)
+    save_scan(path, np.ones((2, 2), np.uint16), bits=12)
+    with pytest.raises(DataError, match=r"a\.dcm: the file has changed since it was loaded"):
+        images.image(0)
+
+
+# --- made to hurt ---------------------------------------------------------------------------------------------------
+
+
+def test_a_header_that_claims_too_much(scan):
+    assert "claims 65535 x 65535 pixels" in _refused(scan(np.zeros((2, 2), np.uint16), Rows=65535, Columns=65535))
+    assert "claims 0 x 2 pixels" in _refused(scan(np.zeros((2, 2), np.uint16), Columns=0))
+    assert "less than expected" in _refused(scan(np.zeros((2, 2), np.uint16), Rows=4000, Columns=4000))
+
+
+def test_run_lengths_that_would_fill_the_memory(scan):
+    runs = bytes([129, 0]) * 200_000  # each pair stands for 128 zeros
+    segment = (1).to_bytes(4, "little") + (64).to_bytes(4, "little") + b"\0" * 56
+    path = scan(np.zeros((2, 2), np.uint8), TransferSyntaxUID=RLELossless, PixelData=encapsulate([segment + runs]))
+    assert "more than they would uncompressed" in _refused(path)
+
+
+def test_pixels_that_are_not_there(scan):
+    path = scan(np.zeros((2, 2), np.uint16), bits=12)
+    data = pydicom.dcmread(path)
+    del data.PixelData
+    data.save_as(path)
+    assert "a.dcm: it cannot be read" in _refused(path)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_damage_is_a_sentence(tmp_path, data):
+    name = data.draw(st.sampled_from(["CT_small.dcm", "MR_small_RLE.dcm", "SC_rgb_small_odd_jpeg.dcm"]))
+    content = bytearray(Path(get_testdata_file(name, download=False)).read_bytes())
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(128, min(2500, len(content) - 1)))] = data.draw(st.integers(0, 255))
+    path = tmp_path / "damaged.dcm"
+    path.write_bytes(content[: data.draw(st.integers(140, len(content)))])
+    try:
+        image = _open(path).image(0)
+    except DataError as error:
+        assert "damaged.dcm" in str(error)  # noqa: PT017
+    else:
+        assert image.ndim == 3
+
+
+def test_nothing_of_a_patient_is_in_what_is_known_of_a_file(scan):
+    path = scan(np.zeros((2, 2), np.uint16), bits=12)
+    assert "Somebody" not in repr(dicom.open_scan("a.dcm", path))
+    shutil.copy(path, path.with_name("b"))
+    assert dicom.is_dicom(path.with_name("b"))

@@ -1,0 +1,85 @@
+"""Gates on CT: budgets in Hounsfield units, of DICOM and of arrays, against the closed form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from building import LEVELS, accuracy_at, brightness_policy, brightness_project
+from PIL import Image
+from scans import CT, save_scan
+
+from robustcheck import load_policy, run
+
+LADDER = """
+  - id: clean
+    require: {accuracy: 1.0}
+  - id: pgd
+    attack: {name: pgd, steps: 5}
+    epsilon: [1 HU, 4 HU]
+    require: {accuracy: [0.8, 0.5]}
+"""
+# The network sees 0 to 255 HU as what it knows as dark and bright.
+WINDOW = "preprocess: {window: [0, 255]}"
+
+
+def _report(folder, data, gates=LADDER, model=WINDOW):
+    (folder / "policy.yaml").write_text(brightness_policy(gates, model=model, data=data))
+    return run(load_policy(folder / "policy.yaml"), folder=folder / "out")
+
+
+@pytest.fixture
+def project(tmp_path):
+    brightness_project(tmp_path)
+    for level in LEVELS:
+        label = "bright" if level > 127.5 else "dark"
+        signed = level % 2
+        stored = np.full((8, 8), level + 1024, np.int16 if signed else np.uint16)
+        save_scan(tmp_path / "scans" / label / f"{level}.dcm", stored, bits=16 if signed else 12, **CT)
+    images = np.stack([np.full((8, 8), level + 1024, np.uint16) for level in LEVELS])
+    np.savez(tmp_path / "ct.npz", test_images=images, test_labels=np.array(LEVELS)[:, None] // 128)
+    return tmp_path
+
+
+@pytest.mark.parametrize("source", ["scans", "ct.npz"])
+def test_hounsfield_units_are_the_closed_form(source, project):
+    report = _report(project, f"source: {source}, bits: 12, hounsfield: -1024")
+    assert [gate.metrics["accuracy"].value for gate in report.gates] == [1.0, accuracy_at(1), accuracy_at(4)]
+    assert report.data.hounsfield == -1024
+    ball = report.gates[2].threat.ball
+    assert (ball.epsilon, ball.levels) == ("4 HU", 4)
+    assert "Somebody" not in str(report)
+    broken = [outcome for outcome in report.gates[2].samples if outcome.status == "broken"]
+    assert len(broken) == 6
+    for outcome in broken:  # from within 4 HU of the threshold to its other side
+        stored = np.asarray(Image.open(project / "out" / outcome.counterexample)).astype(int)
+        assert abs(stored.mean() - 1024 - 127.5) <= 4
+
+
+def test_a_budget_in_hounsfield_units_of_images_that_are_no_ct(project):
+    for level in LEVELS:
+        Image.fromarray(np.full((8, 8), level, np.uint8)).save(project / f"{level}.png")
+    rows = "".join(f"{level}.png,{'bright' if level > 127.5 else 'dark'}\n" for level in LEVELS)
+    (project / "data.csv").write_text(f"path,label\n{rows}")
+    report = _report(project, "source: data.csv", model="")
+    assert [gate.verdict for gate in report.gates] == ["pass", "error", "error"]
+    assert report.gates[1].error == (
+        "epsilon 1 HU is in Hounsfield units, and data.csv holds no CT; say data.hounsfield, what a stored 0 is in "
+        "Hounsfield units, if it does"
+    )
+
+
+def test_a_surrogate_is_trained_on_what_the_window_shows(project, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(project / "cache"))
+    archive = dict(np.load(project / "ct.npz"))
+    archive |= {"train_images": archive["test_images"], "train_labels": archive["test_labels"]}
+    np.savez(project / "ct.npz", **archive)
+    gates = """
+  - id: transfer
+    attack: {name: transfer, train: {architecture: "brightness:Brightness", epochs: 2}}
+    epsilon: 4 HU
+    require: {accuracy: 0.1}
+"""
+    report = _report(project, "source: ct.npz, bits: 12, hounsfield: -1024", gates)
+    (gate,) = report.gates
+    assert gate.verdict == "pass", gate.error
+    assert gate.metrics["accuracy"].value == accuracy_at(4)
