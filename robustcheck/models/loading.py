@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -97,7 +98,8 @@ def load_candidate(
         shapes = [samples.shape_of(index) for index in range(len(samples))]
         for shape in set(shapes):
             preprocess.check(shape)
-        chunks = Chunks(_batch_size(spec, preprocess.shape(shapes[0]), network.device))
+        largest = max(shapes, key=prod)
+        chunks = Chunks(_batch_size(spec, preprocess.shape(largest), largest, network.device))
 
         def ask(images: torch.Tensor) -> torch.Tensor:
             meter.forward += len(images)
@@ -265,13 +267,18 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _batch_size(spec: ModelSpec, shape: tuple[int, int, int], device: torch.device) -> int:
+def _batch_size(
+    spec: ModelSpec, shape: tuple[int, int, int], stored: tuple[int, int, int], device: torch.device
+) -> int:
+    """How many images (C, H, W) of the network's size, and as they are stored, are worked on at once."""
     if spec.batch_size != "auto":
         return spec.batch_size
     # Activations are some hundred times an input: about 1.5 GB on a CPU, 16 times that on a GPU. Memory that runs out
     # halves it, and no verdict depends on it.
     budget = 2**26 if device.type == "cuda" else 2**22
-    return max(8, min(1024 if device.type == "cuda" else 128, budget // (shape[0] * shape[1] * shape[2])))
+    by_network = max(8, min(1024 if device.type == "cuda" else 128, budget // prod(shape)))
+    # What is stored may be much larger than what a network is shown, and a search has a dozen copies of it.
+    return min(by_network, max(1, 8 * budget // prod(stored)))
 
 
 def _ask_all(

@@ -119,6 +119,27 @@ def test_a_candidate_halves(tmp_path, net):
     assert candidate.chunks.halved_to == 2
 
 
+@pytest.mark.parametrize(("side", "limit"), [(4, 128), (1024, 32), (3000, 3)])
+def test_few_images_at_once_where_what_is_stored_is_large(side, limit, tmp_path, net):
+    """Even if the network is shown little of it: a search holds images as they are stored."""
+
+    class Large:
+        maximum, hounsfield = 255, None
+
+        def __len__(self):
+            return 1
+
+        def shape_of(self, _index):
+            return (1, side, side)
+
+        def image(self, _index):
+            return np.zeros((1, side, side), np.uint8)
+
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    candidate, _ = tiny.load(tmp_path / "net.safetensors", Large(), preprocess={"resize": [6, 5]})
+    assert candidate.chunks.limit == limit
+
+
 def _margin(logits, labels, _aims):
     return -logits.gather(1, labels[:, None]).squeeze(1)
 
