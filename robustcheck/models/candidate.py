@@ -20,6 +20,11 @@ from robustcheck.models.preprocess import Preprocess
 from robustcheck.models.process import full_precision
 from robustcheck.results import ModelInfo
 
+_NO_GRADIENT = (
+    "the candidate's scores do not depend differentiably on its input: it has no gradient, as networks of whole numbers "
+    "have none; use an attack that only asks (square, nes, label_only), or transfer from the network before it was rounded"
+)
+
 Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """Logits (N, K), true readings (N,) and aims (N,) to a loss (N,) that the adversary raises. An aim is a label that its
 row is to be turned to; objectives that have one of their own, or need none, do not look at it."""
@@ -118,11 +123,10 @@ class Candidate:
                 # A sum, not a mean: a sample's gradient must not depend on how many are beside it.
                 loss = objective(self.head.at_operating_point(logits), *others)
                 total = loss.sum()
-            if not total.requires_grad:
-                raise AccessError(
-                    "the candidate's scores do not depend differentiably on its input: it has no gradient"
-                )
-            return logits.detach(), loss.detach(), torch.autograd.grad(total, chunk)[0]
+            gradient = torch.autograd.grad(total, chunk, allow_unused=True)[0] if total.requires_grad else None
+            if gradient is None:
+                raise AccessError(_NO_GRADIENT)
+            return logits.detach(), loss.detach(), gradient
 
         try:
             with full_precision(self.device):

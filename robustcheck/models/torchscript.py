@@ -56,7 +56,8 @@ def load_torchscript(path: Path, device: torch.device, output: str | None = None
 
 def _drops(module: torch.nn.Module) -> bool:
     """Whether it is a dropout layer in training mode. What a function of the network's own drops is its design."""
-    return module.training and "Dropout" in str(getattr(module, "original_name", ""))
+    # A frozen module has no mode left: it was frozen in evaluation mode.
+    return getattr(module, "training", False) and "Dropout" in str(getattr(module, "original_name", ""))
 
 
 def _look(path: Path, name: str, content: bytes) -> bytes:

@@ -35,6 +35,7 @@ WITH_GRADIENTS = {
     "data-parallel.pt": _save_pt(_with_prefix("module.")),
     "compiled-lightning.ckpt": _save_pt(lambda state: {"state_dict": _with_prefix("model._orig_mod.")(state)}),
     "script.ts": tiny.save_script,
+    "frozen.ts": tiny.save_frozen,
     "trace.ts": tiny.save_trace,
     "any-batch.pt2": tiny.save_exported,
     "batch-of-1.pt2": partial(tiny.save_exported, batch=None, number=1),

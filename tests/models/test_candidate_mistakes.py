@@ -333,6 +333,13 @@ def test_scores_without_a_gradient(tmp_path, net, monkeypatch):
     with pytest.raises(AccessError, match="do not depend differentiably on its input: it has no gradient"):
         candidate.gradient(images, labels, labels, lambda logits, *_: logits[:, 0])
 
+    def unused(self, image):
+        return whole(self, image.detach()) + torch.zeros(1, requires_grad=True)
+
+    monkeypatch.setattr(tiny.TinyNet, "forward", unused)
+    with pytest.raises(AccessError, match=r"it has no gradient, as networks of whole numbers .* only asks \(square,"):
+        candidate.gradient(images, labels, labels, lambda logits, *_: logits[:, 0])
+
     def broken(self, image):
         return whole(self, image) + torch.from_numpy(image.numpy()).sum()
 

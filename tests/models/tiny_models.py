@@ -126,6 +126,10 @@ def save_script(net: nn.Module, path: Path) -> None:
     quietly(lambda: torch.jit.save(torch.jit.script(net), str(path)))
 
 
+def save_frozen(net: nn.Module, path: Path) -> None:
+    quietly(lambda: torch.jit.save(torch.jit.freeze(torch.jit.script(net)), str(path)))
+
+
 def save_trace(net: nn.Module, path: Path) -> None:
     quietly(lambda: torch.jit.save(torch.jit.trace(net, image_for(net), check_trace=False), str(path)))
 
