@@ -53,9 +53,9 @@ class Preprocess:
                 "only grey images can be repeated to more channels"
             )
         if self._spec.window and not self._can_show(*self._spec.window):
-            unit = "HU" if self._is_ct else "levels, as they are of no CT (or say data.hounsfield)"
+            unit = "HU" if self._is_ct else "levels; if they are CT, say data.hounsfield"
             raise CandidateError(
-                f"model.preprocess.window is {self._spec.window[0]:g} to {self._spec.window[1]:g}, and the images can "
+                f"model.preprocess.window is {self._spec.window[0]:g} to {self._spec.window[1]:g}, and the images "
                 f"store {self._zero} to {self._zero + self._maximum} {unit}"
             )
         for key, values in (("mean", self._spec.mean), ("std", self._spec.std)):

@@ -39,8 +39,8 @@ def artefact(model: dict[str, Any], at: KeyPath, folder: Path, spec: type[BaseMo
     if suffix not in STATE_DICTS | WHOLE_MODELS:
         yield (
             (*at, "path"),
-            f"found {shown(path)}; a candidate is .onnx, .pt2 (torch.export), .ts (TorchScript), "
-            f".safetensors or .pt (state dict){did_you_mean(suffix, STATE_DICTS | WHOLE_MODELS)}",
+            f"found {shown(path)}; a candidate is .onnx (which Keras and others export), .pt2 (torch.export), "
+            f".ts (TorchScript), .safetensors or .pt (state dict){did_you_mean(suffix, STATE_DICTS | WHOLE_MODELS)}",
         )
     elif reason := not_there(path, folder, STATE_DICTS | WHOLE_MODELS, file=True):
         yield (*at, "path"), reason

@@ -71,7 +71,7 @@ def test_a_window_on_what_can_be_stored(window, space, fits):
     if fits:
         preprocess.check((1, 8, 8))
     else:
-        with pytest.raises(CandidateError, match=r"model\.preprocess\.window is .*, and the images can store "):
+        with pytest.raises(CandidateError, match=r"model\.preprocess\.window is .*, and the images store "):
             preprocess.check((1, 8, 8))
 
 
