@@ -182,7 +182,7 @@ class Line:
 class _Samples:
     """Images in memory, as a candidate is shown them at load."""
 
-    maximum = 255
+    maximum, hounsfield = 255, None
 
     def __init__(self, shares: Tensor) -> None:
         self._stored = (shares * 255).round().byte().numpy()

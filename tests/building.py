@@ -48,7 +48,7 @@ def candidate(
     freeze(module)
     return Candidate(
         network=Network(forward=module, device=CPU),
-        preprocess=Preprocess(PreprocessSpec(), CPU),
+        preprocess=Preprocess(PreprocessSpec(), CPU, maximum=255),
         head=Head(
             labels=tuple(labels),
             binary=binary,

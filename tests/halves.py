@@ -66,7 +66,7 @@ class Project:
         return load_surrogates(
             TransferSpec(name="transfer", **attack),
             model=self.model,
-            split=lambda: train_split(data, self.model, self.folder, FOR_SURROGATES),
+            split=lambda: train_split(data, self.model, self.folder, FOR_SURROGATES, self.samples),
             candidate=self.candidate,
             samples=self.samples,
             folder=self.folder,

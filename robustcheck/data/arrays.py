@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustcheck.data.samples import Images, Indexes, Listing, Shape, Stored
+from robustcheck.data.samples import Images, Indexes, Listing, PixelSpace, Shape, Stored
 from robustcheck.errors import DataError
 
 
@@ -19,8 +19,7 @@ class ArrayImages:
     """Images of one size, uint8 or uint16, in a view (N, C, H, W) of any memory layout."""
 
     array: Stored
-    bits: int
-    hounsfield: int | None = None
+    space: PixelSpace
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -65,7 +64,9 @@ def array_listing(
     def take(indexes: Indexes) -> Images:
         chosen = array if len(indexes) == len(array) else array[indexes]
         _check_range(chosen, depth, [names[index] for index in indexes], what)
-        return ArrayImages(array=chosen.astype(np.uint8 if depth <= 8 else np.uint16, copy=False), bits=depth)
+        return ArrayImages(
+            array=chosen.astype(np.uint8 if depth <= 8 else np.uint16, copy=False), space=PixelSpace(bits=depth)
+        )
 
     return Listing(names=names, labels=labels, take=take, split=split)
 

@@ -12,22 +12,27 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robustcheck.data.codestream import size_of, unpacked_length
 from robustcheck.data.reading import MAX_PIXELS, check_memory, parsing
 from robustcheck.data.samples import Shape
 from robustcheck.errors import DataError
+from robustcheck.words import shown
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 _PREAMBLE, _MAGIC = 128, b"DICM"
 _DEFLATED, _RLE = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _DECODERS = ("pydicom", "pillow", "gdcm", "pyjpegls", "pylibjpeg")  # in turn, whatever else is installed
+_MOST_READS = 200_000
+_RLE_SLACK = 64  # segments are padded
+_OF_PIXELS = ["PixelData", "PlanarConfiguration", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"]
 _TAGS = [
     "Modality", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated",
     "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleIntercept",
@@ -63,11 +68,19 @@ class Scan:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is peculiar to it."""
-        told = ["are MONOCHROME1 and inverted, so that larger is brighter"] if self.inverted else []
-        return (*told, *(["rescale their values, which is not applied: pixels are as stored"] if self.rescaled else []))
+        told = {
+            "are MONOCHROME1 and inverted, so that larger is brighter": self.inverted,
+            "rescale their values, which is not applied: pixels are as stored": self.rescaled,
+            "have a padding value, which lies at the lowest level where it is below": self.padding is not None,
+        }
+        return tuple(note for note, holds in told.items() if holds)
 
-    def levels(self, zero: int) -> NDArray[Any]:
+    def levels(self, zero: int, bits: int) -> NDArray[Any]:
         """(C, H, W), counted from `zero`, dark to bright; where nothing was measured, nothing lies below.
+
+        Args:
+            zero: the value that level 0 stands for.
+            bits: of which the largest level is black if it is inverted.
 
         Raises:
             DataError: it cannot be decoded, or changed since it was loaded.
@@ -79,7 +92,7 @@ class Scan:
             stored = _decoded(file, self)
         levels = stored + ((self.intercept or 0) - zero)
         if self.inverted:
-            levels = (1 << self.depth) - 1 - levels
+            levels = (1 << bits) - 1 - levels
         if self.padding is not None:
             blank = (stored >= self.padding[0]) & (stored <= self.padding[1])
             levels[blank] = levels[blank].clip(min=0)
@@ -91,6 +104,8 @@ def is_dicom(path: Path) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
     try:
+        if not path.is_file():  # a pipe would not end
+            return False
         with path.open("rb") as file:
             return file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
     except OSError:
@@ -106,11 +121,12 @@ def open_scan(name: str, path: Path) -> Scan:
     with _opened(path, name) as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        header = _header(file, path, name)
+        header = _header(file, name)
         samples = header.get("SamplesPerPixel", 1)
         colours = header.get("PhotometricInterpretation", "")
         if samples != (3 if colours in _COLOUR else 1) or colours not in ("MONOCHROME1", "MONOCHROME2", *_COLOUR):
-            raise DataError(f"{name} is {colours or 'of no photometric interpretation'}: store it as grey or as RGB")
+            found = shown(colours) if colours else "of no photometric interpretation"
+            raise DataError(f"{name} is {found}: store it as grey or as RGB")
         frames = int(header.get("NumberOfFrames") or 1)
         if frames != 1:
             raise DataError(f"{name} holds {frames} frames: store each as a file of its own")
@@ -134,34 +150,50 @@ def open_scan(name: str, path: Path) -> Scan:
         )
 
 
+class _Patient(BufferedReader):
+    """A file whose reader gives up on a header of endless parts, each of which takes more memory than bytes."""
+
+    _reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As any file."""
+        self._reads += 1
+        if self._reads > _MOST_READS:
+            raise ValueError(f"it has more than {_MOST_READS} parts, more than any image needs")
+        return super().read(size)
+
+
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[BufferedReader]:
     """The file; whatever pydicom raises becomes a sentence, and what it warns of is left to whoever made the file."""
-    with parsing(name), path.open("rb") as file, warnings.catch_warnings():
+    with parsing(name), _Patient(FileIO(path)) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield file
 
 
-def _header(file: BufferedReader, path: Path, name: str) -> Any:
+def _header(file: BufferedReader, name: str) -> Any:
     """What `_TAGS` names, of a file that is at its beginning."""
-    import pydicom  # a third of a second, for those who need it
-    from pydicom.errors import InvalidDicomError
-
     if file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] != _MAGIC:
         raise DataError(f"{name} is no DICOM file: it does not begin as one, with 128 bytes and DICM")
-    file.seek(0)
-    syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID", "")
-    if syntax == _DEFLATED:  # it would be inflated whole, to whatever size
-        raise DataError(f"{name} is deflated as a whole: store it uncompressed, or compress its pixels alone")
-    try:
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
-    except InvalidDicomError as error:
-        raise DataError(f"{name} is no DICOM file: {error}") from None
+    header, syntax = _read(file, name, _TAGS, stop_before_pixels=True)
     for tag in ("Rows", "Columns", "BitsAllocated", "BitsStored"):
         if not isinstance(header.get(tag), int):
             raise DataError(f"{name} holds no image: its header has no {tag}")
     _decoder(syntax, name)
     return header
+
+
+def _read(file: BufferedReader, name: str, tags: list[str], *, stop_before_pixels: bool) -> tuple[Any, str]:
+    """Those elements of a file, and its transfer syntax."""
+    import pydicom  # a third of a second, for those who need it
+    from pydicom.filereader import _read_file_meta_info
+
+    file.seek(_PREAMBLE + len(_MAGIC))
+    syntax = str(_read_file_meta_info(file).get("TransferSyntaxUID", ""))
+    if syntax == _DEFLATED:  # it would be inflated whole, to whatever size
+        raise DataError(f"{name} is deflated as a whole: store it uncompressed, or compress its pixels alone")
+    file.seek(0)
+    return pydicom.dcmread(file, stop_before_pixels=stop_before_pixels, specific_tags=list(tags)), syntax
 
 
 def _depth(header: Any, name: str, samples: int) -> int:
@@ -197,23 +229,40 @@ def _decoder(syntax: str, name: str) -> Any:
     from pydicom.pixels import get_decoder  # type: ignore[attr-defined]
     from pydicom.uid import UID
 
+    called = shown(UID(syntax).name) if syntax else "no transfer syntax"
     try:
         decoder = get_decoder(UID(syntax))
     except NotImplementedError:
-        raise DataError(f"{name} is in {UID(syntax).name or 'no transfer syntax'}; store it uncompressed") from None
+        raise DataError(f"{name} is in {called}; store it uncompressed") from None
     if not decoder.is_available:
+        packages = " or ".join(reason.partition(" - requires ")[2] for reason in decoder.missing_dependencies)
         raise DataError(
-            f"{name} is compressed as {UID(syntax).name}, which needs another package: "
-            "pip install 'pytest-robustcheck[dicom]', or store it uncompressed"
+            f"{name} is compressed as {called}, which needs another package ({packages}); "
+            "pip install 'pytest-robustcheck[dicom]' brings gdcm; or store it uncompressed"
         )
     return decoder
 
 
-def _values(data: Any, syntax: str, name: str) -> NDArray[Any]:
-    """The first frame by the first decoder that takes it."""
-    decoder = _decoder(syntax, name)
+def _decoded(file: BufferedReader, scan: Scan) -> NDArray[np.int32]:
+    """The stored values (H, W) or (H, W, 3); bits above those that are stored, such as overlays, are left out."""
+    channels, height, width = scan.shape
+    check_memory(2 * scan.path.stat().st_size + 16 * channels * height * width, scan.name)
+    data, syntax = _read(file, scan.name, [*_TAGS, *_OF_PIXELS], stop_before_pixels=False)
+    values = _values(data, syntax, scan)
+    if values.shape != ((height, width) if channels == 1 else (height, width, channels)):
+        raise DataError(f"{scan.name}: its header says {scan.shape}, and it decodes to {values.shape}")
+    stored: NDArray[np.int32] = values.astype(np.int32) & (1 << scan.depth) - 1
+    if scan.signed:
+        stored -= (stored >> scan.depth - 1) << scan.depth
+    return stored
+
+
+def _values(data: Any, syntax: str, scan: Scan) -> NDArray[Any]:
+    """The frame by the first decoder that takes it."""
+    decoder = _decoder(syntax, scan.name)
     if not decoder.is_encapsulated:
         return np.asarray(decoder.as_array(data, index=0)[0])
+    _check_size(data, syntax, scan)
     reasons = []
     for plugin in _DECODERS:
         if plugin in decoder.available_plugins:
@@ -221,27 +270,19 @@ def _values(data: Any, syntax: str, name: str) -> NDArray[Any]:
                 return np.asarray(decoder.as_array(data, index=0, decoding_plugin=plugin)[0])
             except RuntimeError as error:
                 reasons.append(str(error).splitlines()[-1].strip())
-    raise DataError(
-        f"{name}: its pixels cannot be decoded ({'; '.join(reasons):.200}); store it uncompressed, or get another "
-        "decoder: pip install 'pytest-robustcheck[dicom]'"
-    )
+    raise DataError(f"{scan.name}: its pixels cannot be decoded ({'; '.join(reasons):.200}); store it uncompressed")
 
 
-def _decoded(file: BufferedReader, scan: Scan) -> NDArray[np.int64]:
-    """The stored values (H, W) or (H, W, 3); bits above those that are stored, such as overlays, are left out."""
-    import pydicom
+def _check_size(data: Any, syntax: str, scan: Scan) -> None:
+    """Whether compressed pixels are as many as the header says: decoders would unpack however many there are."""
+    from pydicom.encaps import get_frame
 
-    check_memory(2 * scan.path.stat().st_size, scan.name)
-    data = pydicom.dcmread(file)
-    syntax = data.file_meta.TransferSyntaxUID
+    frame = get_frame(data.PixelData, 0, number_of_frames=1)
     channels, height, width = scan.shape
-    most = 2 * channels * height * width * (data.BitsAllocated // 8) + 65536
-    if syntax == _RLE and len(data.PixelData) > most:  # two bytes of it stand for up to 128
-        raise DataError(f"{scan.name}: its pixels take {len(data.PixelData)} bytes, more than they would uncompressed")
-    values = _values(data, syntax, scan.name)
-    if values.shape != ((height, width) if channels == 1 else (height, width, channels)):
-        raise DataError(f"{scan.name}: its header says {scan.shape}, and it decodes to {values.shape}")
-    stored: NDArray[np.int64] = values.astype(np.int64) & (1 << scan.depth) - 1
-    if scan.signed:
-        stored -= (stored >> scan.depth - 1) << scan.depth
-    return stored
+    if syntax == _RLE:
+        most = channels * height * width * (data.BitsAllocated // 8)
+        if unpacked_length(frame, 2 * most) > most + _RLE_SLACK:
+            raise DataError(f"{scan.name}: its runs stand for more than the {most} bytes of its pixels")
+    elif (size := size_of(frame)) != (height, width):
+        found = f"{size[0]}×{size[1]}" if size else "no size"
+        raise DataError(f"{scan.name}: its header says {height}×{width} pixels, and its compressed image {found}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustcheck.data import dicom, pictures
-from robustcheck.data.samples import Shape, Stored
+from robustcheck.data.samples import PixelSpace, Shape, Stored
 from robustcheck.errors import DataError
 
 KINDS = "PNG, JPEG, TIFF or DICOM"
 SUFFIXES = (*pictures.SUFFIXES, *dicom.SUFFIXES)
+_ONE_SPACE = "a budget means one thing in one pixel space"
 
 
 class ImageFile(Protocol):
@@ -49,8 +50,14 @@ class ImageFile(Protocol):
     def notes(self) -> tuple[str, ...]:
         """What is peculiar to it; completes "3 files, first a.png, …"."""
 
-    def levels(self, zero: int) -> NDArray[Any]:
-        """Its pixels (C, H, W), counted from a value."""
+    def levels(self, zero: int, bits: int) -> NDArray[Any]:
+        """Its pixels (C, H, W), counted from a value, dark to bright."""
+
+
+_DIFFERENT: dict[str, Callable[[ImageFile], bool]] = {
+    "a CT in Hounsfield units": lambda file: file.hounsfield,
+    "of signed values": lambda file: not file.hounsfield and file.lowest < 0,
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,9 +65,12 @@ class FileImages:
     """Images in files, of one number of channels."""
 
     files: tuple[ImageFile, ...]
-    bits: int
-    zero: int  # the value in the files that level 0 stands for
-    hounsfield: int | None
+    space: PixelSpace
+
+    @property
+    def of_scans(self) -> bool:
+        """Whether they are DICOM."""
+        return isinstance(self.files[0], dicom.Scan)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -88,19 +98,18 @@ class FileImages:
         Raises:
             DataError: it cannot be decoded, changed since it was loaded, or holds values that `bits` rules out.
         """
-        file = self.files[index]
-        levels = file.levels(self.zero)
+        file, space = self.files[index], self.space
+        levels = file.levels(space.zero, space.bits)
         if levels.shape != file.shape:
             raise DataError(f"{file.name}: its header says {file.shape}, and it decodes to {levels.shape}")
-        low, high, most = int(levels.min()), int(levels.max()), (1 << self.bits) - 1
-        if low < 0 or high > most:
-            allowed, unit = f"{self.zero} to {self.zero + most}", " HU" if file.hounsfield else ""
+        low, high = int(levels.min()) + space.zero, int(levels.max()) + space.zero
+        if low < space.zero or high >= space.zero + (1 << space.bits):
             keys = "data.bits and data.hounsfield" if file.hounsfield else "data.bits"
             raise DataError(
-                f"{file.name} holds values from {low + self.zero} to {high + self.zero}{unit}; with {self.bits} bits, "
-                f"{allowed} are allowed: check {keys}, or store the file anew"
+                f"{file.name} holds values from {low} to {high}; with {space.bits} bits, {space} are allowed: check "
+                f"{keys}, or store the file anew"
             )
-        return np.array(levels, dtype=np.uint8 if self.bits <= 8 else np.uint16, order="C")
+        return np.array(levels, dtype=np.uint8 if space.bits <= 8 else np.uint16, order="C")
 
 
 def is_image(path: Path) -> bool:
@@ -116,7 +125,7 @@ def open_files(
     Args:
         named: at least one.
         bits: as the policy says; without it, as the files say.
-        hounsfield: as the policy says; without it, of CT as the files say.
+        hounsfield: as the policy says, of CT; without it, as the files say.
 
     Raises:
         DataError: a file that is no such image, or files that differ in channels or pixel space, or contradict `bits`
@@ -130,54 +139,56 @@ def open_files(
                 f"{file.name} has {_channels(file)} and {first.name} has {_channels(first)}: "
                 "one candidate takes one kind; convert the files"
             )
-        if file.hounsfield != first.hounsfield:
-            words = {True: "is a CT in Hounsfield units", False: "is not"}
+        other = [what for what, differ in _DIFFERENT.items() if differ(file) != differ(first)]
+        if other:
             raise DataError(
-                f"{file.name} {words[file.hounsfield]} and {first.name} {words[first.hounsfield]}: a budget means one "
-                "thing in one pixel space; convert the files"
+                f"{file.name} {'is' if _DIFFERENT[other[0]](file) else 'is not'} {other[0]}, unlike {first.name}: "
+                f"{_ONE_SPACE}; convert the files"
             )
     if first.hounsfield:
-        return _in_hounsfield_units(files, bits, hounsfield)
+        return FileImages(files=files, space=_of_ct(files, bits, hounsfield))
+    if hounsfield is not None and isinstance(first, dicom.Scan):
+        raise DataError(
+            f"{first.name} is no CT in Hounsfield units, by its header (modality CT, a rescale slope of 1, "
+            "MONOCHROME2); leave data.hounsfield out, or convert the files"
+        )
     for file in files:
-        if bits is None and (file.depth, file.lowest < 0) != (first.depth, first.lowest < 0):
+        if bits is None and file.depth != first.depth:
             raise DataError(
-                f"{file.name} stores {_depth(file)} and {first.name} {_depth(first)}: "
-                "a budget means one thing in one pixel space; convert the files"
+                f"{file.name} stores {file.depth} bits and {first.name} {first.depth}: {_ONE_SPACE}; convert the files"
             )
         if bits is not None and bits > file.depth:
             raise DataError(f"{file.name} stores {file.depth} bits; data.bits is {bits}, which it cannot hold")
     bits = bits or first.depth
-    return FileImages(files=files, bits=bits, zero=-(1 << bits - 1) if first.lowest else 0, hounsfield=hounsfield)
+    zero = -(1 << bits - 1) if first.lowest < 0 else 0
+    return FileImages(files=files, space=PixelSpace(bits=bits, zero=zero, hounsfield=hounsfield))
 
 
-def _in_hounsfield_units(files: Sequence[ImageFile], bits: int | None, hounsfield: int | None) -> FileImages:
-    """CT of one pixel space, which each file can store.
+def _of_ct(files: Sequence[ImageFile], bits: int | None, hounsfield: int | None) -> PixelSpace:
+    """What CT have in common, which each file can store.
 
     Scanners store different ranges, and of 16 signed bits most is never used: a policy may say which part is meant.
     """
     first = files[0]
+    if bits is not None and hounsfield is not None:
+        space = PixelSpace(bits=bits, zero=hounsfield, hounsfield=hounsfield)
+    else:
+        space = _range(first)
+        say = "say data.bits and data.hounsfield both, such as 12 and -1024"
+        if hounsfield is not None or bits not in (None, space.bits):
+            raise DataError(f"{first.name} stores {space}; to have a part of that judged, {say}")
+        for file in files:
+            if _range(file) != space:
+                raise DataError(
+                    f"{file.name} stores {_range(file)} and {first.name} {space}: {_ONE_SPACE}; to have the part that "
+                    f"they share judged, {say}"
+                )
     for file in files:
-        if hounsfield is None and (file.lowest, file.depth) != (first.lowest, first.depth):
+        if space.zero < file.lowest or space.zero + (1 << space.bits) > file.lowest + (1 << file.depth):
             raise DataError(
-                f"{file.name} stores {_range(file)} and {first.name} {_range(first)}: a budget means one thing in one "
-                "pixel space; say which part they share, such as data.bits: 12 and data.hounsfield: -1024"
+                f"{file.name} stores {_range(file)}, and cannot hold {space}, which data.bits and data.hounsfield say"
             )
-    if hounsfield is None and bits not in (None, first.depth):
-        raise DataError(
-            f"data.bits is {bits}, and {first.name} stores {_range(first)}; say in data.hounsfield where these bits "
-            "begin, such as -1024"
-        )
-    zero = first.lowest if hounsfield is None else hounsfield
-    room = min(file.lowest + (1 << file.depth) for file in files) - zero
-    bits = bits or max(1, room.bit_length() - 1 if room > 1 else 1)
-    most = zero + (1 << bits) - 1
-    for file in files:
-        if zero < file.lowest or most >= file.lowest + (1 << file.depth):
-            raise DataError(
-                f"{file.name} stores {_range(file)}, and cannot hold {zero} to {most} HU, which data.bits and "
-                "data.hounsfield ask for"
-            )
-    return FileImages(files=tuple(files), bits=bits, zero=zero, hounsfield=zero)
+    return space
 
 
 def _open(name: str, path: Path) -> ImageFile:
@@ -190,9 +201,6 @@ def _channels(file: ImageFile) -> str:
     return "1 channel" if file.shape[0] == 1 else f"{file.shape[0]} channels"
 
 
-def _depth(file: ImageFile) -> str:
-    return f"{file.depth} {'signed ' if file.lowest else ''}bits"
-
-
-def _range(file: ImageFile) -> str:
-    return f"{file.lowest} to {file.lowest + (1 << file.depth) - 1} HU"
+def _range(file: ImageFile) -> PixelSpace:
+    """What a CT can store."""
+    return PixelSpace(bits=file.depth, zero=file.lowest, hounsfield=file.lowest)

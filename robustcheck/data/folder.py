@@ -54,9 +54,9 @@ def _listing(root: Path, labels: Sequence[str], split: str | None, bits: int | N
             f"{base}: its subfolders are {listed(entry.name for entry in classes)}, and the policy's labels are "
             f"{listed(labels)}: a subfolder must bear a label's name{advice}"
         )
-    entries = [(entry, label) for label in classes for entry in _visible(label)]
-    images = [(entry, label.name) for entry, label in entries if _is_image(entry)]
-    others = [entry.relative_to(root).as_posix() for entry, _ in entries if not _is_image(entry)]
+    entries = [(entry, label.name, _is_image(entry)) for label in classes for entry in _visible(label)]
+    images = [(entry, label) for entry, label, shows in entries if shows]
+    others = [entry.relative_to(root).as_posix() for entry, _, shows in entries if not shows]
     others += [entry.relative_to(root).as_posix() for entry in _visible(base) if not entry.is_dir()]
     if others:
         notes.append(f"{len(others)} entries that are no {KINDS} were left out: {listed(others, limit=3)}")

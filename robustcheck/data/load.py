@@ -13,8 +13,9 @@ import numpy as np
 
 from robustcheck.data import phantom
 from robustcheck.data.archive import archive_listing
-from robustcheck.data.arrays import array_listing
+from robustcheck.data.arrays import ArrayImages, array_listing
 from robustcheck.data.columns import check_subgroups, counts_of, few, numbered
+from robustcheck.data.files import FileImages
 from robustcheck.data.findings import has, names_in
 from robustcheck.data.folder import folder_listing
 from robustcheck.data.manifest import manifest_listing
@@ -84,6 +85,8 @@ def load_samples(
     for column in subgroups:
         check_subgroups(column, listing.columns[column], source)
     images = listing.take(chosen)
+    if isinstance(images, ArrayImages) and hounsfield is not None:
+        images = replace(images, space=replace(images.space, hounsfield=hounsfield))
     columns = {name: tuple(values[index] for index in chosen.tolist()) for name, values in listing.columns.items()}
     groups = None if group is None else numbered(columns[group])
     parts = {column: columns[column] for column in subgroups}
@@ -104,8 +107,8 @@ def load_samples(
         samples=len(names),
         available=available,
         by_label={label: int(which(indexes, index).sum()) for index, label in enumerate(labels)},
-        bits=images.bits,
-        hounsfield=hounsfield if images.hounsfield is None else images.hounsfield,
+        bits=images.space.bits,
+        hounsfield=images.space.hounsfield,
         shape=shapes.pop() if len(shapes) == 1 else None,
         synthetic=listing.synthetic,
         group=group,
@@ -123,10 +126,13 @@ def digest(
 
     Where several labels may be present, their list stands for the label. Where the policy names columns, each line ends
     in a mapping, sorted by name, from column to value; without any, it has no such entry.
-    A file's content is its bytes; an array's is its pixels, (C, H, W) in C order, little-endian. So two runs share a
-    digest when they judged the same pixels under the same names and labels, whatever else the source holds.
+    A file's content is its bytes; an array's is its pixels, (C, H, W) in C order, little-endian. Of DICOM, whose bytes
+    leave open which part of what they can store is meant, a line [bits, value of level 0] comes first. So two runs
+    share a digest when they judged the same pixels under the same names and labels, whatever else the source holds.
     """
     whole = hashlib.sha256()
+    if isinstance(images, FileImages) and images.of_scans:
+        whole.update(f"{json.dumps([images.space.bits, images.space.zero])}\n".encode())
     for index, (name, label) in enumerate(zip(names, labels, strict=True)):
         beside = [{column: columns[column][index] for column in sorted(columns)}] if columns else []
         line = json.dumps([name, label, images.shape_of(index), images.content_sha256(index), *beside])

@@ -43,8 +43,8 @@ class Picture:
         """What is peculiar to it."""
         return ("have an EXIF orientation, which is not applied",) if self.turned else ()
 
-    def levels(self, zero: int) -> NDArray[Any]:
-        """Its pixels (C, H, W), counted from `zero`.
+    def levels(self, zero: int, bits: int) -> NDArray[Any]:  # noqa: ARG002 - both are as they are stored
+        """Its pixels (C, H, W).
 
         Raises:
             DataError: it cannot be decoded, or changed since it was loaded.
@@ -52,8 +52,7 @@ class Picture:
         with _opened(self.path, self.name) as (sha256, opened):
             if sha256 != self.sha256:
                 raise DataError(f"{self.name}: the file has changed since it was loaded")
-            levels = _decoded(opened, self.shape[0])
-        return levels - zero if zero else levels
+            return _decoded(opened, self.shape[0])
 
 
 def open_picture(name: str, path: Path) -> Picture:

@@ -16,16 +16,26 @@ Stored = NDArray[np.unsignedinteger[Any]]  # uint8, or uint16 where more than ei
 Shape = tuple[int, int, int]  # channels, height, width
 
 
+@dataclass(frozen=True, kw_only=True)
+class PixelSpace:
+    """What stored levels are: 0 to 2**bits - 1, dark to bright."""
+
+    bits: int
+    zero: int = 0  # the value in a file that level 0 stands for
+    hounsfield: int | None = None  # of level 0, each level being one unit; None: the images are no CT
+
+    def __str__(self) -> str:
+        if self.hounsfield is not None:
+            return f"{self.hounsfield} to {self.hounsfield + (1 << self.bits) - 1} HU"
+        return f"{self.zero} to {self.zero + (1 << self.bits) - 1}"
+
+
 class Images(Protocol):
     """Images in their pixel space, in memory or in files."""
 
     @property
-    def bits(self) -> int:
-        """Stored depth: values are 0 to 2**bits - 1."""
-
-    @property
-    def hounsfield(self) -> int | None:
-        """What a stored 0 is in Hounsfield units, of which each level is one; None if images are no CT."""
+    def space(self) -> PixelSpace:
+        """What their levels are."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -83,12 +93,12 @@ class Samples:
     @property
     def bits(self) -> int:
         """Stored depth: values are 0 to 2**bits - 1."""
-        return self.images.bits
+        return self.images.space.bits
 
     @property
     def hounsfield(self) -> int | None:
-        """What a stored 0 is in Hounsfield units, of which each level is one; None if images are no CT."""
-        return self.info.hounsfield
+        """Hounsfield units of level 0, each level being one; None if images are no CT."""
+        return self.images.space.hounsfield
 
     @property
     def maximum(self) -> int:

@@ -250,15 +250,15 @@ class Evaluation:
             evidence=self._evidence,
             progress=lambda done, of: self._progress(self._running, done, of),
             surrogates=lambda attack: self._surrogates(attack, candidate, samples),
-            train_split=partial(self._train_split, FOR_PATCHES),
+            train_split=partial(self._train_split, FOR_PATCHES, samples),
             folder=policy.folder,
         )
 
-    def _train_split(self, need: Need) -> Samples:
+    def _train_split(self, need: Need, judged: Samples) -> Samples:
         """What surrogates and patches learn from, read once."""
         if self._train_samples is None:
             data, model, folder = self.policy.data, self.policy.model, self.policy.folder
-            self._train_samples = train_split(data, model, folder, need)
+            self._train_samples = train_split(data, model, folder, need, judged)
         return self._train_samples
 
     def _surrogates(self, attack: SurrogatesEntry, candidate: Candidate, samples: Samples) -> list[LoadedSurrogate]:
@@ -269,7 +269,7 @@ class Evaluation:
                 loaded = load_surrogates(
                     attack,
                     model=self.policy.model,
-                    split=partial(self._train_split, FOR_SURROGATES),
+                    split=partial(self._train_split, FOR_SURROGATES, samples),
                     candidate=candidate,
                     samples=samples,
                     folder=self.policy.folder,

@@ -19,7 +19,7 @@ from robustcheck.models.preprocess import Preprocess
 from robustcheck.policy import DataSpec, ModelSpec, PreprocessSpec, TrainSpec
 
 _KEPT_BYTES = 1 << 30  # of images that are kept in memory, so that files are not decoded in every epoch
-_ASKED = 64  # images that the candidate is asked about at once
+_ASKED = 64  # images that the candidate is asked about at once, at most
 _CPU = torch.device("cpu")
 _LEFT_TO_TRAINING = PreprocessSpec().model_dump(include={"range", "mean", "std", "layout"})
 
@@ -81,11 +81,11 @@ FOR_PATCHES = Need(
 )
 
 
-def train_split(data: DataSpec, model: ModelSpec, folder: Path, need: Need) -> Samples:
+def train_split(data: DataSpec, model: ModelSpec, folder: Path, need: Need, judged: Samples) -> Samples:
     """All samples of the train split of a policy's data.
 
     Raises:
-        DataError: there is none, or it cannot be read.
+        DataError: there is none, it cannot be read, or its levels are not those of the samples that are judged.
     """
     try:
         samples = load_samples(
@@ -102,6 +102,9 @@ def train_split(data: DataSpec, model: ModelSpec, folder: Path, need: Need) -> S
         raise DataError(_no_split(data, str(error), need)) from None
     if samples.info.split != "train":
         raise DataError(_no_split(data, "; ".join(samples.info.notes) or "it has no splits", need))
+    if samples.images.space != judged.images.space:
+        why = f"its images store {samples.images.space}, and those that are judged {judged.images.space}"
+        raise DataError(_no_split(data, f"{why}; say data.bits, and of CT data.hounsfield", need))
     return samples
 
 
@@ -158,8 +161,9 @@ def _ask(
     answers: dict[int, int] = {}
     oracle = LabelOracle(candidate, samples=len(samples), limit=1)
     for group in by_shape([samples.shape_of(index) for index in indexes]):
-        for start in range(0, len(group), _ASKED):
-            chunk = [indexes[place] for place in group[start : start + _ASKED]]
+        size = min(_ASKED, candidate.chunks.limit)
+        for start in range(0, len(group), size):
+            chunk = [indexes[place] for place in group[start : start + size]]
             labels = oracle.labels(torch.tensor(chunk), as_shares(samples, chunk, candidate.device))
             answers |= zip(chunk, labels.tolist(), strict=True)
             if progress:

@@ -41,7 +41,7 @@ def read_patch(name: str, folder: Path, *, bits: int, channels: int) -> np.ndarr
     else:
         picture = open_files([(name, path)])
         stored = picture.image(0)
-        own = 8 if picture.bits == 8 and bits > 8 else bits
+        own = 8 if picture.space.bits == 8 and bits > 8 else bits
     count, height, width = stored.shape
     if not stored.size:
         raise DataError(f"{name} holds no pixels: it is of shape {stored.shape}")

@@ -21,8 +21,8 @@ from robustcheck.models.process import full_precision
 from robustcheck.results import ModelInfo
 
 _NO_GRADIENT = (
-    "the candidate's scores do not depend differentiably on its input: it has no gradient, as networks of whole "
-    "numbers have none; use an attack that only asks (square, nes, label_only), or transfer from the float network"
+    "the candidate's scores do not depend differentiably on its input: it has no gradient, as quantised "
+    "networks have none; use an attack that only asks (square, nes, label_only), or transfer from the float network"
 )
 
 Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]

@@ -111,7 +111,7 @@ def load_candidate(
         torch.manual_seed(seed)
         raw = _ask_all(lambda indexes: ask(load(indexes)), shapes, chunks, progress)
         some = load(by_shape(shapes)[0][:_PROBED])
-        head = read_head(spec, raw, lambda: _beyond(ask, some))
+        head = read_head(spec, raw, lambda: _beyond(network, preprocess, chunks, some))
         randomness = _check_evaluation_mode(ask, some, network.in_training)
         logits = head.logits(raw)
         if randomness is not None:
@@ -121,7 +121,7 @@ def load_candidate(
             logits = drawing.usual(head, torch.stack([logits, *map(head.logits, calls)]))
             network = drawing.asked_only(network)
         first = load(by_shape(shapes)[0][:_COMPARED])
-        compared = torch.split(preprocess(first), chunks.limit)
+        compared = tuple(map(preprocess, torch.split(first, chunks.limit)))
         with full_precision(network.device):
             if network.tried:
                 network = network.tried([*compared, *map(preprocess, _of_other_shapes(shapes, preprocess, load))])
@@ -140,7 +140,12 @@ def load_candidate(
         positive=spec.positive,
         operating_point=head.operating_point,
         output=head.found,
-        notes=(*network.notes, *search_notes, *([drawing.NOTE] if randomness is not None else [])),
+        notes=(
+            *([preprocess.note] if preprocess.note else []),
+            *network.notes,
+            *search_notes,
+            *([drawing.NOTE] if randomness is not None else []),
+        ),
     )
     candidate = Candidate(
         network=network,
@@ -300,10 +305,14 @@ def _ask_all(
     return torch.stack([rows[index] for index in range(len(shapes))])
 
 
-def _beyond(ask: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> torch.Tensor | None:
-    """Scores on images that are far too bright, if the candidate takes them."""
+def _beyond(network: Network, preprocess: Preprocess, chunks: Chunks, images: torch.Tensor) -> torch.Tensor | None:
+    """Scores on inputs that are far too bright, if the network takes them; a window would cut brighter images off."""
+
+    def far(inputs: torch.Tensor) -> torch.Tensor:
+        return network.forward(inputs * _FAR)
+
     try:
-        return ask(torch.cat([images, 1 - images]) * _FAR)
+        return raw_scores(far, network, preprocess, chunks, torch.cat([images, 1 - images])).cpu()
     except CandidateError:
         return None
 

@@ -5,6 +5,8 @@ Because it is part of the candidate, budgets live in pixel space, before any res
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.nn.functional import interpolate
 
@@ -12,19 +14,21 @@ from robustcheck.errors import CandidateError
 from robustcheck.models.network import Takes
 from robustcheck.policy import PreprocessSpec
 
+_NEAR = 0.1  # of a window's width: a gradient reaches so far beyond its ends
+
 
 class Preprocess:
     """Window, then channels, then resize, then range, then mean and standard deviation, then layout."""
 
     def __init__(
-        self, spec: PreprocessSpec, device: torch.device, *, maximum: int = 255, hounsfield: int | None = None
+        self, spec: PreprocessSpec, device: torch.device, *, maximum: int, hounsfield: int | None = None
     ) -> None:
         """
         Args:
             spec: the policy's.
             device: where images are.
-            maximum: the largest value that can be stored.
-            hounsfield: what a stored 0 is in Hounsfield units; None: images are no CT.
+            maximum: the largest level that can be stored.
+            hounsfield: of level 0; None: images are no CT.
         """
         self._spec = spec
         self._zero, self._maximum, self._is_ct = hounsfield or 0, maximum, hounsfield is not None
@@ -62,6 +66,14 @@ class Preprocess:
             if len(values) not in (1, wanted):
                 raise CandidateError(f"model.preprocess.{key} has {len(values)} numbers for {wanted} channels")
 
+    @property
+    def note(self) -> str | None:
+        """What the reader of a report should know about it."""
+        if self._spec.window is None:
+            return None
+        low, high = self._spec.window
+        return f"its window is {low:g} to {high:g} {'HU' if self._is_ct else 'stored levels'}"
+
     def _can_show(self, low: float, high: float) -> bool:
         """Whether a window shows something; of CT it may be wider than what is stored."""
         inside = self._is_ct or (low >= 0 and high <= self._maximum)
@@ -94,7 +106,7 @@ class Preprocess:
         if self._spec.window:
             low, high = self._spec.window
             width = high - low
-            images = (images * (self._maximum / width) + (self._zero - low) / width).clamp(0, 1)
+            images = _Window.apply(images * (self._maximum / width) + (self._zero - low) / width)
         if self._spec.channels and images.shape[1] != self._spec.channels:
             images = images.expand(-1, self._spec.channels, -1, -1)
         if self._spec.resize and tuple(images.shape[2:]) != self._spec.resize:
@@ -102,3 +114,25 @@ class Preprocess:
         if not self._identity:
             images = images * self._scale + self._shift
         return images.permute(0, 2, 3, 1) if self._spec.layout == "NHWC" else images
+
+
+class _Window(torch.autograd.Function):
+    """Shares of a window, cut off at its ends, where the gradient does not end at once.
+
+    A pixel just outside of a window can be brought into it, and a gradient of zero would never say so. Within a tenth
+    of its width it is that of the end, if the loss rises toward the inside; no answer is changed by it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, shares: torch.Tensor) -> torch.Tensor:
+        """Shares of any size to those in [0, 1]."""
+        ctx.save_for_backward(shares)
+        return shares.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        """The gradient inside, and near the ends where it leads inside."""
+        (shares,) = ctx.saved_tensors
+        below, above = (shares < 0) & (shares >= -_NEAR), (shares > 1) & (shares <= 1 + _NEAR)
+        leads = ((shares >= 0) & (shares <= 1)) | (below & (gradient > 0)) | (above & (gradient < 0))
+        return torch.where(leads, gradient, 0.0)

@@ -149,7 +149,7 @@ def _asking(
     network: torch.nn.Module, spec: TrainSpec, model: ModelSpec, device: torch.device
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """The network with its preprocessing: shares (N, C, H, W) to scores (N, K), or (N, 1) of a binary task."""
-    preprocess = Preprocess(model.preprocess, device)
+    preprocess = Preprocess(model.preprocess, device, maximum=1)  # shares are all that is left of what was stored
 
     def ask(shares: torch.Tensor) -> torch.Tensor:
         try:

@@ -158,7 +158,7 @@ def _data(data: dict[str, Any], folder: Path) -> Found:
         yield ("data", "root"), reason
 
 
-def _hounsfield(data: dict[str, Any], _: Path) -> Found:
+def _hounsfield(data: dict[str, Any], folder: Path) -> Found:
     """Whether images that budgets in Hounsfield units are about can be CT."""
     samples = section(data, "data")
     source = samples.get("source")
@@ -167,8 +167,8 @@ def _hounsfield(data: dict[str, Any], _: Path) -> Found:
     never = source.partition(":")[0] in ("medmnist", "phantom") and ":" in source
     if never and "hounsfield" in samples:
         yield ("data", "hounsfield"), f"is about CT, and the source is {shown(source)}"
-    silent = Path(source).suffix.lower() == ".npz" or ":" in source  # files may be DICOM, which says so
-    if "hounsfield" in samples or not silent:
+    files = Path(source).suffix.lower() == ".csv" or (folder / source).is_dir()  # they may be DICOM, which says so
+    if "hounsfield" in samples or files:
         return
     for index, gate in enumerate(entries(data.get("gates"))):
         budgets = gate.get("epsilon") if isinstance(gate, dict) else None

@@ -104,4 +104,4 @@ class ModelSpec(Section):
     operators: tuple[StrictStr, ...] = Field(
         (), description=".onnx: libraries of custom operators beside the policy; their code is run"
     )
-    trust: Literal["pickle"] | None = Field(None, description="pickle: the .pt file may run code when it is loaded")
+    trust: Literal["pickle"] | None = Field(None, description="pickle: the file may run code when it is loaded")

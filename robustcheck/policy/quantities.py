@@ -24,7 +24,7 @@ BUDGET_PATTERN = PATTERN.replace("levels?", "levels?|\\s*[hH][uU]")
 
 _DEEPEST = 16  # bits
 _MOST_LEVELS = 2**_DEEPEST - 1
-FORMS = "a share of the full range such as 2/255 or 0.01, grey levels such as '3 levels', or of CT '20 HU'"
+FORMS = "a share of the full range such as 2/255 or 0.01, or grey levels such as '3 levels'"
 
 
 class NoChangeError(ValueError):

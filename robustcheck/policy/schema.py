@@ -52,7 +52,8 @@ class DataSpec(Section):
     )
     hounsfield: Annotated[StrictInt, Field(ge=-65536, le=65535)] | None = Field(
         None,
-        description="CT: what a stored 0 is in Hounsfield units, each level being one (default: as DICOM files say)",
+        description="CT: what level 0, the darkest, is in Hounsfield units, of which each level is one (default: as "
+        "DICOM files say)",
     )
     samples: Annotated[StrictInt, Field(ge=1, le=10_000_000)] | None = Field(
         None, description="how many, stratified by label and seeded (default: all)"

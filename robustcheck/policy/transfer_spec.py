@@ -40,7 +40,7 @@ class SurrogateSpec(Section):
     preprocess: PreprocessSpec | None = Field(None, description="default: the candidate's")
     output_name: OutputField | None = Field(None, description="which of several outputs has the scores")
     operators: tuple[StrictStr, ...] = Field((), description=".onnx: libraries of custom operators; their code is run")
-    trust: Literal["pickle"] | None = Field(None, description="pickle: the .pt file may run code when it is loaded")
+    trust: Literal["pickle"] | None = Field(None, description="pickle: the file may run code when it is loaded")
 
 
 class TrainSpec(Section):

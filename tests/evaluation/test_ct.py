@@ -68,6 +68,24 @@ def test_a_budget_in_hounsfield_units_of_images_that_are_no_ct(project):
     )
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"attack": "{name: transfer, train: {architecture: 'brightness:Brightness'}}", "epsilon": "4 HU"},
+        {"attack": "patch", "size": "2 px"},
+    ],
+)
+def test_a_train_split_of_another_pixel_space_teaches_nothing(kind, project):
+    for label, stored in (("dark", np.int16), ("bright", np.int16)):
+        save_scan(project / "split/train" / label / "a.dcm", np.full((8, 8), 1024, stored), **CT)
+        for level in (100, 150):
+            save_scan(project / "split/test" / label / f"{level}.dcm", np.full((8, 8), level, np.uint16), bits=12, **CT)
+    keys = "".join(f"    {key}: {value}\n" for key, value in kind.items())
+    report = _report(project, "source: split, split: test", f"\n  - id: taught\n{keys}    require: {{accuracy: 0}}\n")
+    assert report.gates[0].verdict == "error"
+    assert "its images store -33792 to 31743 HU, and those that are judged -1024 to 3071 HU" in report.gates[0].error
+
+
 def test_a_surrogate_is_trained_on_what_the_window_shows(project, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(project / "cache"))
     archive = dict(np.load(project / "ct.npz"))

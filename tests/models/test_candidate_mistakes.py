@@ -295,6 +295,17 @@ def test_answers_that_are_squeezed_or_wrapped(squeeze, tmp_path, net, monkeypatc
     torch.testing.assert_close(candidate.logits(images[:1]), logits[:1])
 
 
+def test_logits_of_an_unsure_network_are_told_behind_a_window(tmp_path):
+    """Brighter images would be cut off by it, and never leave what lies between 0 and 1."""
+    tiny.save_safetensors(Unsure(), tmp_path / "net.safetensors")
+    candidate, _ = tiny.load(
+        tmp_path / "net.safetensors", task="binary", architecture="test_candidate_mistakes:Unsure",
+        preprocess={"window": [0, 255]},
+    )  # fmt: skip
+    assert candidate.info.output.startswith("logits")
+    assert "its window is 0 to 255 stored levels" in candidate.info.notes
+
+
 class Unsure(nn.Module):
     """One logit that is near 0.4 on every image, or its probability."""
 
@@ -337,7 +348,7 @@ def test_scores_without_a_gradient(tmp_path, net, monkeypatch):
         return whole(self, image.detach()) + torch.zeros(1, requires_grad=True)
 
     monkeypatch.setattr(tiny.TinyNet, "forward", unused)
-    with pytest.raises(AccessError, match=r"it has no gradient, as networks of whole numbers .* only asks \(square,"):
+    with pytest.raises(AccessError, match=r"it has no gradient, as quantised networks .* only asks \(square,"):
         candidate.gradient(images, labels, labels, lambda logits, *_: logits[:, 0])
 
     def broken(self, image):

@@ -15,7 +15,7 @@ from robustcheck.policy import PreprocessSpec
 
 def _preprocess(**options):
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
-    return Preprocess(PreprocessSpec(**given), tiny.CPU)
+    return Preprocess(PreprocessSpec(**given), tiny.CPU, maximum=255)
 
 
 def test_by_default_nothing_happens():
@@ -37,7 +37,7 @@ def test_the_order_of_the_steps_by_hand():
 
 
 def test_a_window_in_hounsfield_units():
-    """12 bits from -1024: -1000 HU and below are black, 400 and above white, and gradients end there."""
+    """12 bits from -1024: -1000 HU and below are black, 400 and above white, and far from there gradients end."""
     preprocess = Preprocess(
         PreprocessSpec(window=(-1000, 400), range=(-1, 1)), tiny.CPU, maximum=4095, hounsfield=-1024
     )
@@ -46,11 +46,23 @@ def test_a_window_in_hounsfield_units():
     shown = preprocess(shares)
     torch.testing.assert_close(shown.detach().flatten(), torch.tensor([-1.0, -1, 0, 1, 1]), rtol=0, atol=1e-5)
     (gradient,) = torch.autograd.grad(shown.sum(), shares)
-    torch.testing.assert_close(gradient.flatten()[[0, 2, 4]], torch.tensor([0, 2 * 4095 / 1400, 0]))
+    slope = 2 * 4095 / 1400
+    torch.testing.assert_close(gradient.flatten(), torch.tensor([slope, slope, slope, slope, 0]))
+
+
+def test_a_gradient_reaches_a_tenth_beyond_a_window_and_leads_into_it():
+    """From 100 to 200: what is darker by up to 10 may become brighter, and the reverse; the rest stays as it is."""
+    preprocess = Preprocess(PreprocessSpec(window=(100, 200)), tiny.CPU, maximum=255)
+    levels = torch.tensor([89.0, 91, 101, 150, 199, 209, 211]).view(1, 1, 1, 7)
+    for sign, leads in ((1, [0, 1, 1, 1, 1, 0, 0]), (-1, [0, 0, 1, 1, 1, 1, 0])):
+        shares = (levels / 255).double().requires_grad_()
+        (gradient,) = torch.autograd.grad(sign * preprocess(shares).sum(), shares)
+        assert (gradient.flatten() * sign > 0).int().tolist() == leads
+        assert (gradient == 0).sum() == leads.count(0)
 
 
 def test_a_window_is_cut_before_it_is_resized():
-    preprocess = Preprocess(PreprocessSpec(window=(100, 200), resize=(1, 1)), tiny.CPU)
+    preprocess = _preprocess(window=(100, 200), resize=(1, 1))
     assert preprocess(torch.tensor([[[[0.0, 1.0]]]])).item() == pytest.approx(0.5)
     assert preprocess(torch.tensor([[[[150 / 255, 1.0]]]])).item() == pytest.approx(0.75)
 
@@ -67,7 +79,7 @@ def test_a_window_is_cut_before_it_is_resized():
     ],
 )
 def test_a_window_on_what_can_be_stored(window, space, fits):
-    preprocess = Preprocess(PreprocessSpec(window=window), tiny.CPU, **space)
+    preprocess = Preprocess(PreprocessSpec(window=window), tiny.CPU, **{"maximum": 255, **space})
     if fits:
         preprocess.check((1, 8, 8))
     else:

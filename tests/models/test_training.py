@@ -75,7 +75,7 @@ def decided(state, images, described):
     network = Small(len(state["fc.bias"]))
     network.load_state_dict(state)
     with torch.no_grad():
-        scores = network.eval()(Preprocess(described.preprocess, CPU)(images))
+        scores = network.eval()(Preprocess(described.preprocess, CPU, maximum=255)(images))
     if described.task == "multiclass":
         return scores.argmax(dim=1)
     return ((scores > 0).long() << torch.arange(scores.shape[1])).sum(dim=1)
@@ -151,7 +151,7 @@ def test_batch_normalisation_has_the_statistics_of_unaltered_images():
     network = Small(3)
     network.load_state_dict(state)
     with torch.no_grad():
-        found = network.conv(Preprocess(described.preprocess, CPU)(images)).transpose(0, 1).flatten(1)
+        found = network.conv(Preprocess(described.preprocess, CPU, maximum=255)(images)).transpose(0, 1).flatten(1)
     torch.testing.assert_close(state["bn.running_mean"], found.mean(dim=1), atol=0.05, rtol=0.05)
     torch.testing.assert_close(state["bn.running_var"], found.var(dim=1), atol=0.05, rtol=0.1)
 

@@ -1,0 +1,63 @@
+"""How large a compressed image says it is: read before anything unpacks it, which would trust it.
+
+JPEG (ITU-T T.81, and T.87 for JPEG-LS) says so in its frame header, JPEG 2000 (T.800) in SIZ, and runs of RLE Lossless
+(DICOM PS3.5, annex G) by themselves.
+"""
+
+from __future__ import annotations
+
+import struct
+from itertools import pairwise
+
+_NO_LENGTH = frozenset({0x01, 0xD8, *range(0xD0, 0xD8)})  # markers that stand alone
+_FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # SOF; the three are tables
+_SIZ = b"\xff\x4f\xff\x51"
+_RLE_HEADER = 64
+
+
+def size_of(content: bytes) -> tuple[int, int] | None:
+    """Height and width of a JPEG, JPEG-LS or JPEG 2000 image; None if it is none, or does not say."""
+    if content.startswith(b"\xff\xd8"):
+        return _of_jpeg(content)
+    start = content.find(_SIZ, 0, 65536)  # a codestream may lie in a JP2 file
+    if start < 0 or len(content) < start + 24:
+        return None
+    right, lower, left, upper = struct.unpack_from(">4I", content, start + 8)
+    return lower - upper, right - left
+
+
+def _of_jpeg(content: bytes) -> tuple[int, int] | None:
+    at = 2
+    while at + 9 <= len(content) and content[at] == 0xFF:
+        marker = content[at + 1]
+        if marker == 0xFF:  # fill
+            at += 1
+        elif marker in _NO_LENGTH:
+            at += 2
+        elif marker in _FRAMES:
+            height, width = struct.unpack_from(">2H", content, at + 5)
+            return height, width
+        else:
+            at += 2 + int.from_bytes(content[at + 2 : at + 4])
+    return None
+
+
+def unpacked_length(content: bytes, most: int) -> int:
+    """Bytes that the runs of an RLE Lossless frame stand for; more than `most` as soon as they are.
+
+    Raises:
+        ValueError: its header is no such frame's.
+    """
+    count, *offsets = struct.unpack_from("<16I", content)
+    if not 1 <= count <= 15:
+        raise ValueError(f"it says that it has {count} segments")
+    length = 0
+    for start, end in pairwise([*offsets[:count], len(content)]):
+        at = max(start, _RLE_HEADER)
+        while at < min(end, len(content)) and length <= most:
+            run = content[at]
+            if run < 128:
+                length, at = length + run + 1, at + run + 2
+            else:
+                length, at = length + (257 - run if run > 128 else 0), at + (2 if run > 128 else 1)
+    return length
