@@ -69,8 +69,8 @@ class FileImages:
 
     @property
     def of_scans(self) -> bool:
-        """Whether they are DICOM."""
-        return isinstance(self.files[0], dicom.Scan)
+        """Whether some are DICOM."""
+        return any(isinstance(file, dicom.Scan) for file in self.files)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -147,12 +147,12 @@ def open_files(
             )
     if first.hounsfield:
         return FileImages(files=files, space=_of_ct(files, bits, hounsfield))
-    if hounsfield is not None and isinstance(first, dicom.Scan):
-        raise DataError(
-            f"{first.name} is no CT in Hounsfield units, by its header (modality CT, a rescale slope of 1, "
-            "MONOCHROME2); leave data.hounsfield out, or convert the files"
-        )
     for file in files:
+        if hounsfield is not None and isinstance(file, dicom.Scan):
+            raise DataError(
+                f"{file.name} is no CT in Hounsfield units, by its header (modality CT, a rescale slope of 1, "
+                "MONOCHROME2); leave data.hounsfield out, or convert the files"
+            )
         if bits is None and file.depth != first.depth:
             raise DataError(
                 f"{file.name} stores {file.depth} bits and {first.name} {first.depth}: {_ONE_SPACE}; convert the files"

@@ -76,7 +76,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _is_image(entry: Path) -> bool:
-    return not entry.is_dir() and is_image(entry)
+    return (entry.is_file() or entry.is_symlink()) and is_image(entry)  # no pipe; of links `_refuse_escapes` knows more
 
 
 def _refuse_escapes(files: Sequence[tuple[str, Path]], root: Path) -> None:

@@ -322,7 +322,8 @@ def test_a_header_of_endless_parts(scan):
 
 def test_a_pipe_among_the_files_is_no_image(tmp_path, scan):
     scan(np.zeros((2, 2), np.uint16), name="scans/normal/a.dcm", bits=12)
-    os.mkfifo(tmp_path / "scans/normal/pipe")
+    for name in ("pipe", "pipe.dcm", "pipe.png"):
+        os.mkfifo(tmp_path / "scans/normal" / name)
     samples = load_samples("scans", folder=tmp_path, labels=["normal", "sick"])
     assert samples.names == ("normal/a.dcm",)
 
