@@ -5,12 +5,13 @@ External data has to lie inside the model's folder as plain files, and the diges
 
 from __future__ import annotations
 
+from graphlib import CycleError, TopologicalSorter
 from math import inf, prod
 from pathlib import Path
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from onnx.external_data_helper import uses_external_data
 
 from robustcheck.errors import CandidateError
@@ -59,22 +60,47 @@ def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
 
 
 def _to_check(model: onnx.ModelProto, nodes: list[onnx.NodeProto], path: Path) -> onnx.ModelProto | str:
-    """The file; or a copy whose operators are in their own domains, where ONNX Runtime wrote some into the standard's.
+    """The file; or a copy whose operators are in their own domains, where ONNX Runtime wrote some into the standard's,
+    and each after those that it needs, as its float16 converter leaves them for the runtime to find.
 
     The checker lets operators of domains pass that it does not know. Of a copy it would find no external data.
     """
     standard = max((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), default=1)
     theirs = {name for name, since in _OF_THE_RUNTIME.items() if standard < since}
-    if not any(node.op_type in theirs and not node.domain for node in nodes):
+    mixed = any(node.op_type in theirs and not node.domain for node in nodes)
+    order = in_order(model.graph)
+    if not mixed and order is None:
         return str(path)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    for node in _parts(copy)[0]:
+    if order is not None:
+        del copy.graph.node[:]
+        copy.graph.node.extend(order)
+    for node in _parts(copy)[0] if mixed else ():
         if node.op_type in theirs and not node.domain:
             node.domain = "com.microsoft"
-    if all(opset.domain != "com.microsoft" for opset in copy.opset_import):
+    if mixed and all(opset.domain != "com.microsoft" for opset in copy.opset_import):
         copy.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     return copy
+
+
+def in_order(graph: onnx.GraphProto) -> list[onnx.NodeProto] | None:
+    """The graph's nodes, each after those that it needs; None if they are in such an order, or there is none."""
+    made = {name: number for number, node in enumerate(graph.node) for name in node.output if name}
+    needs = [{made[name] for name in _read_by(node) if name in made} for node in graph.node]
+    if all(number > max(earlier, default=-1) for number, earlier in enumerate(needs)):
+        return None
+    try:
+        order = list(TopologicalSorter(dict(enumerate(needs))).static_order())
+    except CycleError:
+        return None
+    return [graph.node[number] for number in order]
+
+
+def _read_by(node: onnx.NodeProto) -> set[str]:
+    """The names of what a node reads, also inside its subgraphs."""
+    inner, _ = _parts(node)
+    return {name for one in inner for name in one.input if name}
 
 
 def nodes_of(path: Path) -> list[onnx.NodeProto]:
@@ -104,8 +130,8 @@ def _check_sizes(model: onnx.ModelProto, path: Path) -> None:
         )
 
 
-def _parts(model: onnx.ModelProto) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Every node and tensor of a model, those in attributes, subgraphs and functions too."""
+def _parts(model: Message) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Every node and tensor of a model or a node, those in attributes, subgraphs and functions too."""
     nodes: list[onnx.NodeProto] = []
     tensors: list[onnx.TensorProto] = []
     stack: list[Any] = [model]

@@ -292,6 +292,30 @@ def test_an_answer_that_is_the_decided_label_is_refused(tmp_path):
         tiny.load(tmp_path / "label.onnx")
 
 
+def test_operators_in_any_order(tmp_path, net):
+    """ONNX Runtime's float16 converter appends what it adds, and the runtime sorts."""
+    tiny.save_onnx_old(net, tmp_path / "net.onnx")
+    model = onnx.load(tmp_path / "net.onnx")
+    nodes = [*model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(nodes))
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    samples = tiny.pictures()
+    candidate, logits = tiny.load(tmp_path / "net.onnx", samples)
+    torch.testing.assert_close(logits, net(samples.shares()).detach(), rtol=1e-5, atol=1e-6)
+    assert candidate.network.twin is not None
+
+
+def test_operators_in_a_circle(tmp_path, net):
+    tiny.save_onnx_old(net, tmp_path / "net.onnx")
+    model = onnx.load(tmp_path / "net.onnx")
+    first, last = model.graph.node[0], model.graph.node[-1]
+    first.input[0] = last.output[0]
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(CandidateError, match=r"net\.onnx is not valid ONNX"):
+        tiny.load(tmp_path / "net.onnx")
+
+
 class _TwoInputs(tiny.TinyNet):
     def forward(self, image, age):
         return super().forward(image) + age

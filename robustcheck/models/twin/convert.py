@@ -17,6 +17,7 @@ from onnx2fx.graph_builder import GraphBuilder
 from torch import fx
 
 from robustcheck.models.network import first_line, freeze
+from robustcheck.models.onnx_file import in_order
 from robustcheck.models.twin import attention, fused, layers, linear_models, quantised, resize, rounding, standard
 from robustcheck.models.twin.graph import (
     anonymise,
@@ -28,6 +29,7 @@ from robustcheck.models.twin.graph import (
     take_apart,
     widen,
 )
+from robustcheck.models.twin.packed import unpack
 
 OPERATORS = (layers, rounding, quantised, resize, attention, standard, linear_models, fused)
 """Whoever imports these has registered their operators with onnx2fx."""
@@ -103,10 +105,14 @@ def _prepared(path: Path, output: str) -> tuple[ModelProto, bool, bool, int]:
     """A graph to convert; whether it rounds, and works in halves; and the type of its input."""
     try:
         model = folded(path)
+        if (order := in_order(model.graph)) is not None:
+            del model.graph.node[:]
+            model.graph.node.extend(order)
         keep_only(model.graph, output)
         rounded = any(node.op_type in ROUNDED_OPERATORS for node in nodes(model.graph))
         cut_resized_bytes(model)
         take_apart(model.graph)
+        rounded |= unpack(model.graph)
         halves = widen(model)
         kind = anonymise(model)
     except Exception as error:  # noqa: BLE001 (as in `converted`)
@@ -120,17 +126,21 @@ def converted(model: ModelProto) -> fx.GraphModule:
     Raises:
         NoTwin: an operator of it has no differentiable form.
     """
-    builder = _Builder(model)
+    at = "graph"
     try:
-        return builder.build()
+        builder = _Builder(model)
+        try:
+            return builder.build()
+        finally:
+            at = builder.at
     except Exception as error:  # noqa: BLE001 (a converter's code meets any graph there is)
-        if _BLOCKED in builder.at:
+        if _BLOCKED in at:
             raise NoTwin(
-                f"its {builder.at} has weights in the order that suits one kind of processor; save the graph with at "
+                f"its {at} has weights in the order that suits one kind of processor; save the graph with at "
                 "most ORT_ENABLE_EXTENDED, or use an attack that only asks (square, nes, label_only) or transfer"
             ) from None
         why = "" if isinstance(error, UnsupportedOpError) else f" ({first_line(error)})"
-        raise NoTwin(f"its {builder.at} has no differentiable form here{why}; {_ADVICE}") from None
+        raise NoTwin(f"its {at} has no differentiable form here{why}; {_ADVICE}") from None
 
 
 class _Builder(GraphBuilder):
