@@ -78,7 +78,8 @@ def _product(graph: GraphProto, node: NodeProto, held: dict[str, TensorProto]) -
             zero = _unpacked(zero.reshape(rows, -1), bits)[:, :blocks]
         zero = zero.reshape(rows, blocks, 1)
     values = ((levels.astype(np.float32) - zero.astype(np.float32)) * scale.astype(np.float32)).reshape(rows, -1)
-    name, (answer,) = f"{packed}/unpacked", node.output
+    (answer,) = node.output
+    name = f"{answer}/weights"  # packed ones may be shared, with scales of each product's own
     graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values[:, :columns].T), name))
     if not bias:
         return [helper.make_node("MatMul", [image, name], [answer])]
