@@ -15,28 +15,47 @@ _SIZ = b"\xff\x4f\xff\x51"
 _RLE_HEADER = 64
 
 
-def size_of(content: bytes) -> tuple[int, int] | None:
-    """Height and width of a JPEG, JPEG-LS or JPEG 2000 image; None if it is none, or does not say."""
+def size_of(content: bytes) -> tuple[int, int, int] | None:
+    """Height, width and channels of a JPEG, JPEG-LS or JPEG 2000 image; None if it is none, or does not say."""
     if content.startswith(b"\xff\xd8"):
         return _of_jpeg(content)
-    start = content.find(_SIZ, 0, 65536)  # a codestream may lie in a JP2 file
-    if start < 0 or len(content) < start + 24:
+    start = 0 if content.startswith(_SIZ) else _codestream(content)
+    if start is None or not content.startswith(_SIZ, start) or len(content) < start + 42:
         return None
     right, lower, left, upper = struct.unpack_from(">4I", content, start + 8)
-    return lower - upper, right - left
+    (channels,) = struct.unpack_from(">H", content, start + 40)
+    return lower - upper, right - left, channels
 
 
-def _of_jpeg(content: bytes) -> tuple[int, int] | None:
+def _codestream(content: bytes) -> int | None:
+    """Where the first codestream of a JP2 file begins."""
+    at = 0
+    while at + 16 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, at)
+        header = 16 if length == 1 else 8
+        if kind == b"jp2c":
+            return at + header
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", content, at + 8)
+        if length < header:  # to the end of the file, or broken
+            return None
+        at += length
+    return None
+
+
+def _of_jpeg(content: bytes) -> tuple[int, int, int] | None:
     at = 2
-    while at + 9 <= len(content) and content[at] == 0xFF:
+    while at + 10 <= len(content) and content[at] == 0xFF:
         marker = content[at + 1]
         if marker == 0xFF:  # fill
             at += 1
         elif marker in _NO_LENGTH:
             at += 2
         elif marker in _FRAMES:
-            height, width = struct.unpack_from(">2H", content, at + 5)
-            return height, width
+            height, width, channels = struct.unpack_from(">2HB", content, at + 5)
+            return height, width, channels
+        elif marker < 0xC0:  # no segment: decoders would look for the next marker somewhere
+            return None
         else:
             at += 2 + int.from_bytes(content[at + 2 : at + 4])
     return None
@@ -48,9 +67,9 @@ def unpacked_length(content: bytes, most: int) -> int:
     Raises:
         ValueError: its header is no such frame's.
     """
-    count, *offsets = struct.unpack_from("<16I", content)
+    count, *offsets = struct.unpack_from("<16I", content.ljust(_RLE_HEADER, b"\0"))
     if not 1 <= count <= 15:
-        raise ValueError(f"it says that it has {count} segments")
+        raise ValueError(f"its RLE frame says that it has {count} segments")
     length = 0
     for start, end in pairwise([*offsets[:count], len(content)]):
         at = max(start, _RLE_HEADER)

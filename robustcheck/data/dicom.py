@@ -31,8 +31,9 @@ _DEFLATED, _RLE = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _DECODERS = ("pydicom", "pillow", "gdcm", "pyjpegls", "pylibjpeg")  # in turn, whatever else is installed
 _MOST_READS = 200_000
+_LONGEST = 64  # bytes of a value of `_TAGS`
 _RLE_SLACK = 64  # segments are padded
-_OF_PIXELS = ["PixelData", "PlanarConfiguration", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"]
+_OF_PIXELS = ["PixelData", "PlanarConfiguration"]  # one frame needs no table of offsets
 _TAGS = [
     "Modality", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated",
     "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleIntercept",
@@ -159,7 +160,7 @@ class _Patient(BufferedReader):
         """As any file."""
         self._reads += 1
         if self._reads > _MOST_READS:
-            raise ValueError(f"it has more than {_MOST_READS} parts, more than any image needs")
+            raise ValueError(f"it has more than {_MOST_READS} parts, more than an image of one frame needs")
         return super().read(size)
 
 
@@ -193,7 +194,12 @@ def _read(file: BufferedReader, name: str, tags: list[str], *, stop_before_pixel
     if syntax == _DEFLATED:  # it would be inflated whole, to whatever size
         raise DataError(f"{name} is deflated as a whole: store it uncompressed, or compress its pixels alone")
     file.seek(0)
-    return pydicom.dcmread(file, stop_before_pixels=stop_before_pixels, specific_tags=list(tags)), syntax
+    data = pydicom.dcmread(file, stop_before_pixels=stop_before_pixels, specific_tags=list(tags))
+    for tag in _TAGS:  # before they are looked at: a number of a hundred megabytes is a list of millions
+        raw = data.get_item(tag) if tag in data else None
+        if isinstance(value := getattr(raw, "value", None), bytes) and len(value) > _LONGEST:
+            raise DataError(f"{name}: its {tag} has {len(value)} bytes, more than it can need")
+    return data, syntax
 
 
 def _depth(header: Any, name: str, samples: int) -> int:
@@ -281,8 +287,11 @@ def _check_size(data: Any, syntax: str, scan: Scan) -> None:
     channels, height, width = scan.shape
     if syntax == _RLE:
         most = channels * height * width * (data.BitsAllocated // 8)
-        if unpacked_length(frame, 2 * most) > most + _RLE_SLACK:
+        if unpacked_length(frame, most + _RLE_SLACK) > most + _RLE_SLACK:
             raise DataError(f"{scan.name}: its runs stand for more than the {most} bytes of its pixels")
-    elif (size := size_of(frame)) != (height, width):
-        found = f"{size[0]}×{size[1]}" if size else "no size"
-        raise DataError(f"{scan.name}: its header says {height}×{width} pixels, and its compressed image {found}")
+    elif (size := size_of(frame)) != (height, width, channels):
+        found = "×".join(map(str, size)) if size else "no size"
+        raise DataError(
+            f"{scan.name}: its header says {height}×{width}×{channels} (height × width × channels), and its compressed "
+            f"image {found}"
+        )

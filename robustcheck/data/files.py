@@ -43,6 +43,10 @@ class ImageFile(Protocol):
         """Whether its values are Hounsfield units."""
 
     @property
+    def inverted(self) -> bool:
+        """Whether its largest value is black."""
+
+    @property
     def sha256(self) -> str:
         """Of its bytes."""
 
@@ -106,8 +110,8 @@ class FileImages:
         if low < space.zero or high >= space.zero + (1 << space.bits):
             keys = "data.bits and data.hounsfield" if file.hounsfield else "data.bits"
             raise DataError(
-                f"{file.name} holds values from {low} to {high}; with {space.bits} bits, {space} are allowed: check "
-                f"{keys}, or store the file anew"
+                f"{file.name} holds values from {low} to {high}{' when inverted' * file.inverted}; with {space.bits} "
+                f"bits, {space} are allowed: check {keys}, or store the file anew"
             )
         return np.array(levels, dtype=np.uint8 if space.bits <= 8 else np.uint16, order="C")
 
@@ -175,7 +179,7 @@ def _of_ct(files: Sequence[ImageFile], bits: int | None, hounsfield: int | None)
     else:
         space = _range(first)
         say = "say data.bits and data.hounsfield both, such as 12 and -1024"
-        if hounsfield is not None or bits not in (None, space.bits):
+        if hounsfield not in (None, space.zero) or bits not in (None, space.bits):
             raise DataError(f"{first.name} stores {space}; to have a part of that judged, {say}")
         for file in files:
             if _range(file) != space:

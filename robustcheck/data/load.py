@@ -57,7 +57,7 @@ def load_samples(
         root: medmnist: a folder that may hold the archive; `.csv`: the folder that its paths start from.
         split: train, val or test, where the source has splits; `.npz`, medmnist and phantom take test without it.
         bits: stored depth; without it, as the files say.
-        hounsfield: of CT, Hounsfield units of a stored 0; of DICOM, without it, as the files say.
+        hounsfield: of CT, Hounsfield units of level 0; of DICOM, without it, as the files say.
         samples: how many, stratified by label; all without it (phantom: 256).
         seed: of the subset, and of the phantom.
         group: the column that says which images belong together.

@@ -37,6 +37,7 @@ class Picture:
     turned: bool  # its EXIF orientation asks the viewer to turn it, and decoding does not
     lowest: int = 0
     hounsfield: bool = False  # no picture says so
+    inverted: bool = False  # Pillow inverts them
 
     @property
     def notes(self) -> tuple[str, ...]:

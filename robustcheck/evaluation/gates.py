@@ -164,7 +164,7 @@ def ball_for(gate: Gate, setting: Setting) -> Ball:
         if gate.epsilon.hounsfield and setting.samples.hounsfield is None:
             raise DataError(
                 f"epsilon {gate.epsilon.text} is in Hounsfield units, and {setting.samples.info.source} holds no CT; "
-                "say data.hounsfield, what a stored 0 is in Hounsfield units, if it does"
+                "say data.hounsfield, what level 0 is in Hounsfield units, if it does"
             )
         return ball_of(gate.norm, gate.epsilon, setting.samples.bits)
     assert isinstance(gate.attack, RP2Spec)

@@ -54,7 +54,7 @@ class Stored(Protocol):
 
     @property
     def hounsfield(self) -> int | None:
-        """What a stored 0 is in Hounsfield units; None if the images are no CT."""
+        """Hounsfield units of level 0; None if the images are no CT."""
 
     def __len__(self) -> int: ...
     def shape_of(self, index: int, /) -> tuple[int, int, int]:

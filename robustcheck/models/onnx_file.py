@@ -42,6 +42,9 @@ def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
         raise CandidateError(f"{path.name} is not an ONNX file: {first_line(error)}") from None
     if not model.graph.node or not model.graph.output:
         raise CandidateError(f"{path.name} is not an ONNX model: its graph is empty")
+    if (order := in_order(model.graph)) is not None:
+        del model.graph.node[:]
+        model.graph.node.extend(order)
     nodes, tensors = _parts(model)
     foreign = sorted({node.domain for node in nodes} - _DOMAINS - {function.domain for function in model.functions})
     if foreign and not operators:
@@ -52,34 +55,33 @@ def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
     external = sorted({_location(tensor, path) for tensor in tensors if uses_external_data(tensor)})
     files = [path, *(_inside(location, path) for location in external)]
     try:
-        onnx.checker.check_model(str(path) if external else _to_check(model, nodes, path))
+        found: onnx.ModelProto | str = model if order is not None else str(path)
+        onnx.checker.check_model(str(path) if external else _to_check(found, model, nodes))
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise CandidateError(f"{path.name} is not valid ONNX: {first_line(error)}") from None
     _check_sizes(model, path)
     return files
 
 
-def _to_check(model: onnx.ModelProto, nodes: list[onnx.NodeProto], path: Path) -> onnx.ModelProto | str:
-    """The file; or a copy whose operators are in their own domains, where ONNX Runtime wrote some into the standard's,
-    and each after those that it needs, as its float16 converter leaves them for the runtime to find.
+def _to_check(
+    found: onnx.ModelProto | str, model: onnx.ModelProto, nodes: list[onnx.NodeProto]
+) -> onnx.ModelProto | str:
+    """What was found; or a copy whose operators are in their own domains, where ONNX Runtime wrote some into the
+    standard's.
 
     The checker lets operators of domains pass that it does not know. Of a copy it would find no external data.
     """
     standard = max((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), default=1)
     theirs = {name for name, since in _OF_THE_RUNTIME.items() if standard < since}
     mixed = any(node.op_type in theirs and not node.domain for node in nodes)
-    order = in_order(model.graph)
-    if not mixed and order is None:
-        return str(path)
+    if not mixed:
+        return found
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    if order is not None:
-        del copy.graph.node[:]
-        copy.graph.node.extend(order)
-    for node in _parts(copy)[0] if mixed else ():
+    for node in _parts(copy)[0]:
         if node.op_type in theirs and not node.domain:
             node.domain = "com.microsoft"
-    if mixed and all(opset.domain != "com.microsoft" for opset in copy.opset_import):
+    if all(opset.domain != "com.microsoft" for opset in copy.opset_import):
         copy.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     return copy
 

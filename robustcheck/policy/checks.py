@@ -175,7 +175,7 @@ def _hounsfield(data: dict[str, Any], folder: Path) -> Found:
         for place, text in enumerate(budgets if isinstance(budgets, list) else [budgets]):
             if isinstance(text, str) and in_hounsfield_units(text):
                 where = (place,) if isinstance(budgets, list) else ()
-                say = "" if never else "; say data.hounsfield, what a stored 0 is in Hounsfield units, if it does"
+                say = "" if never else "; say data.hounsfield, what level 0 is in Hounsfield units, if it does"
                 yield ("gates", index, "epsilon", *where), f"found {shown(text)}, and {shown(source)} holds no CT{say}"
 
 

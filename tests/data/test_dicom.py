@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import warnings
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pydicom.uid import ImplicitVRLittleEndian, RLELossless
 from scans import CT, save_scan
 
 from robustcheck.data import load_samples
+from robustcheck.data.codestream import size_of, unpacked_length
 from robustcheck.data.files import open_files
 from robustcheck.data.samples import PixelSpace
 from robustcheck.errors import DataError
@@ -74,7 +76,8 @@ def test_a_part_that_a_ct_does_not_store_is_refused(scan):
     path = scan((HU + 1024).astype(np.uint16), bits=12, **CT)
     for options in ({"hounsfield": -1025}, {"hounsfield": 0}, {"hounsfield": -1024, "bits": 13}):
         assert "a.dcm stores -1024 to 3071 HU, and cannot hold " in _refused(path, **{"bits": 12, **options})
-    for options in ({"bits": 11}, {"bits": 16}, {"hounsfield": -1024}):
+    assert _open(path, hounsfield=-1024).space == _open(path, bits=12).space == _open(path).space
+    for options in ({"bits": 11}, {"bits": 16}, {"hounsfield": -1000}):
         assert "judged, say data.bits and data.hounsfield both, such as 12 and -1024" in _refused(path, **options)
     assert "holds values from -1024 to 3071; with 11 bits, -1000 to 1047 HU are allowed: check data.bits" in _refused(
         path, bits=11, hounsfield=-1000
@@ -197,7 +200,7 @@ def test_files_of_others_are_as_pydicom_reads_them(name):
         ("MR_truncated.dcm", "it cannot be read: ValueError: The number of bytes of pixel data is less than expected"),
         (
             "JPEG2000-embedded-sequence-delimiter.dcm",
-            "its header says 1024×256 pixels, and its compressed image 1024×3722445056",
+            "its header says 1024×256×1 (height × width × channels), and its compressed image 1024×3722445056",
         ),
         ("JPGExtended.dcm", "for samples with 12-bit precision"),
     ],
@@ -288,8 +291,9 @@ def test_a_header_that_claims_too_much(scan):
     assert "less than expected" in _refused(scan(np.zeros((2, 2), np.uint16), Rows=4000, Columns=4000))
 
 
-def test_run_lengths_that_would_fill_the_memory(scan):
-    runs = bytes([129, 0]) * 200_000  # each pair stands for 128 zeros
+@pytest.mark.parametrize("run", [5, 68, 96, 128])
+def test_run_lengths_that_would_fill_the_memory(run, scan):
+    runs = bytes([257 - run, 0]) * 200_000
     segment = (1).to_bytes(4, "little") + (64).to_bytes(4, "little") + b"\0" * 56
     path = scan(np.zeros((2, 2), np.uint8), TransferSyntaxUID=RLELossless, PixelData=encapsulate([segment + runs]))
     assert "its runs stand for more than the 4 bytes of its pixels" in _refused(path)
@@ -299,7 +303,8 @@ def test_a_compressed_image_that_is_larger_than_its_header(tmp_path):
     """A decoder would unpack all of it, or put its pixels into other rows."""
     for name, rows, columns in (("SC_rgb_small_odd_jpeg.dcm", 1, 9), ("MR_small_jp2klossless.dcm", 32, 128)):
         data = pydicom.dcmread(get_testdata_file(name, download=False))
-        said = f"its header says {rows}×{columns} pixels, and its compressed image {data.Rows}×{data.Columns}"
+        said = f"says {rows}×{columns}×{data.SamplesPerPixel} (height × width × channels), and its compressed image "
+        said += f"{data.Rows}×{data.Columns}"
         data.Rows, data.Columns = rows, columns
         data.save_as(tmp_path / name)
         assert said in _refused(tmp_path / name)
@@ -326,6 +331,38 @@ def test_a_pipe_among_the_files_is_no_image(tmp_path, scan):
         os.mkfifo(tmp_path / "scans/normal" / name)
     samples = load_samples("scans", folder=tmp_path, labels=["normal", "sick"])
     assert samples.names == ("normal/a.dcm",)
+
+
+def test_a_value_that_is_a_list_of_millions(scan):
+    path = scan(np.zeros((2, 2), np.uint16), bits=12, TransferSyntaxUID=ImplicitVRLittleEndian, NumberOfFrames="1")
+    content = path.read_bytes()
+    one = b"\x28\x00\x08\x00\x02\x00\x00\x001 "
+    many = b"\x28\x00\x08\x00" + (2_000_000).to_bytes(4, "little") + b"1\\" * 1_000_000
+    path.write_bytes(content.replace(one, many))
+    assert one in content
+    assert "a.dcm: its NumberOfFrames has 2000000 bytes, more than it can need" in _refused(path)
+
+
+def test_how_large_compressed_images_say_they_are():
+    start, frame = b"\xff\xd8", b"\xff\xc0\x00\x0b\x08\x00\x03\x00\x05\x01"
+    assert size_of(start + frame) == (3, 5, 1)
+    assert size_of(start + b"\xff\xff\xff\xe0\x00\x04ab" + frame) == (3, 5, 1)  # fill bytes, an application's segment
+    assert size_of(start + b"\xff\x00" + frame) is None
+    assert size_of(start + b"\xff\xe0\x00\x00" * 5) is None
+    siz = b"\xff\x4f\xff\x51" + bytes(4) + struct.pack(">8IH", 15, 33, 5, 3, 9, 9, 0, 0, 3)
+    assert size_of(siz) == (30, 10, 3)
+    decoy = struct.pack(">I4s", 8 + len(siz), b"free") + siz
+    other = siz.replace(struct.pack(">I", 15), struct.pack(">I", 60005))
+    assert size_of(decoy + struct.pack(">I4s", 0, b"jp2c") + other) == (30, 60000, 3)
+    assert size_of(b"nothing of the kind") is None
+
+
+def test_what_runs_stand_for():
+    header = struct.pack("<16I", 1, 64, *[0] * 14)
+    assert unpacked_length(header + bytes([2, 1, 2, 3, 128, 255, 7, 129, 0]), 1000) == 3 + 2 + 128
+    assert unpacked_length(header + bytes([129, 0]) * 100, 200) == 256
+    with pytest.raises(ValueError, match="says that it has 0 segments"):
+        unpacked_length(b"", 10)
 
 
 def test_pixels_that_are_not_there(scan):

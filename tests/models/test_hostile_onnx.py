@@ -230,13 +230,19 @@ def test_an_initializer_of_an_absurd_shape(dims, model, store, refused):
     refused(store(model), r"net\.onnx")
 
 
-def test_a_small_file_that_asks_for_a_large_tensor(model, store, refused):
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_small_file_that_asks_for_a_large_tensor(turned, model, store, refused):
+    """In whatever order its operators are."""
     model.graph.initializer.append(numpy_helper.from_array(np.array([10**6, 10**6]), "sizes"))
     zero = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.0])
     model.graph.node.insert(0, helper.make_node("ConstantOfShape", ["sizes"], ["huge"], value=zero))
     model.graph.node.insert(1, helper.make_node("ReduceMean", ["huge"], ["mean"], keepdims=0))
     model.graph.node[-1].output[0] = "before"
     model.graph.node.append(helper.make_node("Add", ["before", "mean"], ["scores"]))
+    if turned:
+        nodes = list(reversed(model.graph.node))
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
     refused(store(model), r"net\.onnx computes a tensor of 1000000×1000000 \('huge'\), which is 1\.0e\+12 numbers")
 
 

@@ -13,11 +13,11 @@ from onnxruntime.quantization import QuantFormat, matmul_nbits_quantizer
 WEIGHTS = np.random.default_rng(0).normal(size=(tiny.HEIGHT * tiny.WIDTH, 2)).astype(np.float32)
 
 
-def _quantised(path, **options):
+def _quantised(path, *, block=16, **options):
     model = tiny.save_linear_onnx(path, WEIGHTS)
     if options.get("quant_format") is QuantFormat.QDQ:
         model = onnx.version_converter.convert_version(model, 21)
-    settings = matmul_nbits_quantizer.DefaultWeightOnlyQuantConfig(block_size=16, **options)
+    settings = matmul_nbits_quantizer.DefaultWeightOnlyQuantConfig(block_size=block, **options)
     quantiser = matmul_nbits_quantizer.MatMulNBitsQuantizer(model, algo_config=settings)
     quantiser.process()
     path.write_bytes(quantiser.model.model.SerializeToString())
@@ -30,10 +30,11 @@ def _quantised(path, **options):
     [
         {"bits": 4},
         {"bits": 4, "accuracy_level": 4},
+        {"bits": 4, "block": 32},
         {"bits": 8},
         {"bits": 4, "quant_format": QuantFormat.QDQ},
     ],
-    ids=["4", "4, rounded", "8", "dequantised"],
+    ids=["4", "4, rounded", "4, one block a row", "8", "dequantised"],
 )
 def test_packed_weights_have_a_twin(options, symmetric, tmp_path):
     path = _quantised(tmp_path / "packed.onnx", is_symmetric=symmetric, **options)
@@ -84,7 +85,7 @@ def test_constants_of_four_bits_are_dequantised_as_the_runtime_does(form, axis, 
 
 
 def test_what_the_converter_cannot_hold_is_said(tmp_path):
-    """Two-bit weights, say: the gate that needs gradients is an error, and no defect."""
+    """Packed rows in an order of their own, say."""
     path = _quantised(tmp_path / "packed.onnx", is_symmetric=True, bits=4)
     model = onnx.load(path)
     (node,) = (node for node in model.graph.node if node.op_type == "MatMulNBits")

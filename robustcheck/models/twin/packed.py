@@ -28,10 +28,10 @@ def unpack(graph: GraphProto) -> bool:
     unpacked: list[NodeProto] = []
     for node in graph.node:
         weights = held.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        rounds |= weights is not None and _is_multiplied(node.output[0], graph) and _packable(node, weights)
         if weights is not None and weights.data_type in _FOUR_BITS and all(name in held for name in node.input if name):
             values = _dequantised(node, [numpy_helper.to_array(held[name]) for name in node.input if name])
             graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
-            rounds = True
         elif (node.domain, node.op_type) == (RUNTIME, "MatMulNBits"):
             unpacked += _product(graph, node, held)
             rounds |= any(found.name == "accuracy_level" and found.i == _IN_EIGHT_BITS for found in node.attribute)
@@ -43,6 +43,20 @@ def unpack(graph: GraphProto) -> bool:
     graph.node.extend(unpacked)
     graph.initializer.extend(tensors)
     return rounds
+
+
+def _packable(node: NodeProto, weights: TensorProto) -> bool:
+    """Whether ONNX Runtime may pack them: four bits, or blocks of more."""
+    return weights.data_type in _FOUR_BITS or any(found.name == "block_size" and found.i for found in node.attribute)
+
+
+def _is_multiplied(name: str, graph: GraphProto) -> bool:
+    """Whether a matrix product reads a value, perhaps transposed."""
+    users = [node for node in graph.node if name in node.input]
+    return any(
+        node.op_type in ("MatMul", "Gemm") or (node.op_type == "Transpose" and _is_multiplied(node.output[0], graph))
+        for node in users
+    )
 
 
 def _dequantised(node: NodeProto, inputs: list[NDArray[np.generic]]) -> _Floats:
@@ -63,7 +77,8 @@ def _dequantised(node: NodeProto, inputs: list[NDArray[np.generic]]) -> _Floats:
 def _product(graph: GraphProto, node: NodeProto, held: dict[str, TensorProto]) -> list[NodeProto]:
     """`com.microsoft.MatMulNBits`: a product with weights (N, K) whose rows are packed in blocks."""
     settings = {found.name: found.i for found in node.attribute}
-    rows, columns, bits, block = (settings.get(key, 0) for key in ("N", "K", "bits", "block_size"))
+    rows, columns, block = (settings.get(key, 0) for key in ("N", "K", "block_size"))
+    bits = settings.get("bits", 4)
     image, *others = node.input
     packed, scales, zeros, order, bias = (*others, "", "", "", "", "")[:5]
     if bits not in (4, 8) or order or not all(name in held for name in (packed, scales, zeros) if name):
