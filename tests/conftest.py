@@ -16,6 +16,15 @@ if find_spec("hypothesis"):
     settings.load_profile("robustcheck")
 
 
+# Files that take a minute or more. Processes that share the files begin with these, or one of them ends alone.
+LONG = ("test_gates", "test_black_box_xrays", "test_same_answer", "test_closed_forms", "test_policies")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; the order is otherwise pytest's."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
 @pytest.fixture(scope="session")
 def xrays() -> Path:
     """The PneumoniaMNIST archive, which lies beside the project and never in it; mark such tests `xrays`."""
