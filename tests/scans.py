@@ -1,4 +1,4 @@
-"""DICOM files with whatever header."""
+"""DICOM files with whatever header, and what becomes of them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+from robustcheck.data.files import FileImages, open_files
+from robustcheck.errors import DataError
 
 CT = {"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": -1024, "RescaleType": "HU"}
 
@@ -36,6 +40,19 @@ def save_scan(path: Path, stored: np.ndarray, *, bits: int | None = None, **head
     path.parent.mkdir(parents=True, exist_ok=True)
     data.save_as(path, enforce_file_format=True)
     return path
+
+
+def open_scan(path: Path, **options: Any) -> FileImages:
+    """The images of one file."""
+    return open_files([(path.name, path)], **options)
+
+
+def refusal_of(path: Path, **options: Any) -> str:
+    """What is said of a file that cannot be judged."""
+    with pytest.raises(DataError) as caught:
+        open_scan(path, **options).image(0)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def _pixels(stored: np.ndarray) -> Any:

@@ -194,7 +194,7 @@ def _read(file: BufferedReader, name: str, tags: list[str], *, stop_before_pixel
     if syntax == _DEFLATED:  # it would be inflated whole, to whatever size
         raise DataError(f"{name} is deflated as a whole: store it uncompressed, or compress its pixels alone")
     file.seek(0)
-    data = pydicom.dcmread(file, stop_before_pixels=stop_before_pixels, specific_tags=list(tags))
+    data = pydicom.dcmread(file, stop_before_pixels=stop_before_pixels, specific_tags=tags)
     for tag in _TAGS:  # before they are looked at: a number of a hundred megabytes is a list of millions
         raw = data.get_item(tag) if tag in data else None
         if isinstance(value := getattr(raw, "value", None), bytes) and len(value) > _LONGEST:
@@ -254,10 +254,7 @@ def _decoded(file: BufferedReader, scan: Scan) -> NDArray[np.int32]:
     channels, height, width = scan.shape
     check_memory(2 * scan.path.stat().st_size + 16 * channels * height * width, scan.name)
     data, syntax = _read(file, scan.name, [*_TAGS, *_OF_PIXELS], stop_before_pixels=False)
-    values = _values(data, syntax, scan)
-    if values.shape != ((height, width) if channels == 1 else (height, width, channels)):
-        raise DataError(f"{scan.name}: its header says {scan.shape}, and it decodes to {values.shape}")
-    stored: NDArray[np.int32] = values.astype(np.int32) & (1 << scan.depth) - 1
+    stored: NDArray[np.int32] = _values(data, syntax, scan).astype(np.int32) & (1 << scan.depth) - 1
     if scan.signed:
         stored -= (stored >> scan.depth - 1) << scan.depth
     return stored

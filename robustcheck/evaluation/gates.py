@@ -36,6 +36,7 @@ from robustcheck.evaluation.verdicts import judge, require
 from robustcheck.models import Surrogates
 from robustcheck.models.process import full_precision
 from robustcheck.policy import FMNSpec, Gate, PatchSpec, RP2Spec
+from robustcheck.policy.quantities import SAY_HOUNSFIELD
 from robustcheck.results import Cell, Control, Cost, GateResult, HealthCheck
 from robustcheck.threats import Ball, Region, ball_of
 
@@ -164,7 +165,7 @@ def ball_for(gate: Gate, setting: Setting) -> Ball:
         if gate.epsilon.hounsfield and setting.samples.hounsfield is None:
             raise DataError(
                 f"epsilon {gate.epsilon.text} is in Hounsfield units, and {setting.samples.info.source} holds no CT; "
-                "say data.hounsfield, what level 0 is in Hounsfield units, if it does"
+                f"{SAY_HOUNSFIELD}"
             )
         return ball_of(gate.norm, gate.epsilon, setting.samples.bits)
     assert isinstance(gate.attack, RP2Spec)

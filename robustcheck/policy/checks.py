@@ -12,10 +12,9 @@ from typing import Any
 
 from robustcheck.policy import gate_checks, model_checks
 from robustcheck.policy.bounds import AT_THE_END, WITHOUT_EARLY, WORST_FINDING, WORST_SUBGROUP
-from robustcheck.policy.gate_checks import may_stop
+from robustcheck.policy.gate_checks import NO_CT, may_stop
 from robustcheck.policy.model_checks import CALLABLE, not_there
 from robustcheck.policy.model_spec import MOST_FINDINGS, ModelSpec
-from robustcheck.policy.quantities import in_hounsfield_units
 from robustcheck.policy.sections import Found, entries, is_name, section, stands
 from robustcheck.policy.tree import KeyPath, Mistake, show
 from robustcheck.words import did_you_mean, listed, shown
@@ -29,7 +28,7 @@ _SAMPLES_THEMSELVES = {".npz": ("images", "labels"), ".csv": ("path", "label")}
 def find(data: dict[str, Any], folder: Path) -> list[Mistake]:
     """All cross-field mistakes of a document; `folder` is the policy's."""
     checks: tuple[Callable[[dict[str, Any], Path], Found], ...]
-    checks = (_model, _labels, _operating_point, _data, _hounsfield, _columns, _prevalence, _decision)
+    checks = (_model, _labels, _operating_point, _data, _columns, _prevalence, _decision)
     found = [mistake for check in checks for mistake in check(data, folder)] + list(gate_checks.find(data, folder))
     return [*_blanks(data), *(Mistake(path=path, message=message) for path, message in found)]
 
@@ -151,32 +150,13 @@ def _data(data: dict[str, Any], folder: Path) -> Found:
     kind, suffix = source.partition(":")[0], Path(source).suffix.lower()
     if reason := _source(source, folder) or _one_label_each(data, source, folder) or _no_columns(data, source):
         yield ("data", "source"), reason
+    if "hounsfield" in samples and source.startswith(NO_CT):
+        yield ("data", "hounsfield"), f"is about CT, and the source is {shown(source)}"
     if "root" in samples and kind != "medmnist" and suffix != ".csv":
         yield ("data", "root"), f"is for medmnist:NAME and .csv sources, and the source is {shown(source)}"
     # medmnist falls back to its own folder, so that one policy serves many machines.
     elif kind != "medmnist" and isinstance(root, str) and root and (reason := not_there(root, folder, {""})):
         yield ("data", "root"), reason
-
-
-def _hounsfield(data: dict[str, Any], folder: Path) -> Found:
-    """Whether images that budgets in Hounsfield units are about can be CT."""
-    samples = section(data, "data")
-    source = samples.get("source")
-    if not isinstance(source, str) or not source:
-        return
-    never = source.partition(":")[0] in ("medmnist", "phantom") and ":" in source
-    if never and "hounsfield" in samples:
-        yield ("data", "hounsfield"), f"is about CT, and the source is {shown(source)}"
-    files = Path(source).suffix.lower() == ".csv" or (folder / source).is_dir()  # they may be DICOM, which says so
-    if "hounsfield" in samples or files:
-        return
-    for index, gate in enumerate(entries(data.get("gates"))):
-        budgets = gate.get("epsilon") if isinstance(gate, dict) else None
-        for place, text in enumerate(budgets if isinstance(budgets, list) else [budgets]):
-            if isinstance(text, str) and in_hounsfield_units(text):
-                where = (place,) if isinstance(budgets, list) else ()
-                say = "" if never else "; say data.hounsfield, what level 0 is in Hounsfield units, if it does"
-                yield ("gates", index, "epsilon", *where), f"found {shown(text)}, and {shown(source)} holds no CT{say}"
 
 
 def _columns(data: dict[str, Any], _: Path) -> Found:

@@ -22,24 +22,26 @@ from robustcheck.policy.bounds import (
     Bound,
 )
 from robustcheck.policy.model_spec import ModelSpec
-from robustcheck.policy.quantities import Quantity
+from robustcheck.policy.quantities import SAY_HOUNSFIELD, Quantity
 from robustcheck.policy.query_checks import attack_name, target_label
 from robustcheck.policy.schema import GateSpec
 from robustcheck.policy.sections import NO_ATTACK, Found, entries, section, stands
 from robustcheck.policy.tree import KeyPath
 from robustcheck.words import did_you_mean, listed, shown
 
+NO_CT = ("phantom:", "medmnist:")  # sources of eight bits
+
 
 def find(data: dict[str, Any], folder: Path) -> Found:
     """The mistakes of all gates."""
-    bits = known_bits(section(data, "data"))
+    bits, no_ct = known_bits(section(data, "data")), _no_ct(section(data, "data"), folder)
     model = section(data, "model")
     has_positive = stands("positive", model, ModelSpec)
     first: dict[str, int] = {}
     for index, gate in _gates(data):
         at: KeyPath = ("gates", index)
         yield from _budget(gate, at)
-        yield from _budgets(gate, at, bits)
+        yield from _budgets(gate, at, bits, no_ct)
         yield from _goal(gate, at, model, has_positive=has_positive)
         yield from query_checks.find(gate, at, model)
         yield from transfer_checks.find(gate, at, model, folder)
@@ -62,7 +64,17 @@ def known_bits(data: dict[str, Any]) -> int | None:
     bits, source = data.get("bits"), data.get("source")
     if isinstance(bits, int) and not isinstance(bits, bool) and 1 <= bits <= 16:
         return bits
-    return 8 if isinstance(source, str) and source.startswith(("phantom:", "medmnist:")) else None
+    return 8 if isinstance(source, str) and source.startswith(NO_CT) else None
+
+
+def _no_ct(data: dict[str, Any], folder: Path) -> str | None:
+    """Why no budget can be in Hounsfield units; None if the images may be CT, as files of DICOM say themselves."""
+    source = data.get("source")
+    if not isinstance(source, str) or not source or "hounsfield" in data:
+        return None
+    if Path(source).suffix.lower() == ".csv" or (folder / source).is_dir():
+        return None
+    return f"{shown(source)} holds no CT" + ("" if source.startswith(NO_CT) else f"; {SAY_HOUNSFIELD}")
 
 
 def _gates(data: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -86,8 +98,8 @@ def _budget(gate: dict[str, Any], at: KeyPath) -> Found:
         yield (*at, "epsilon"), "is the budget of an attack, and this gate names none"
 
 
-def _budgets(gate: dict[str, Any], at: KeyPath, bits: int | None) -> Found:
-    """Each budget admits a change, and none is listed twice."""
+def _budgets(gate: dict[str, Any], at: KeyPath, bits: int | None, no_ct: str | None) -> Found:
+    """Each budget is one of these images and admits a change, and none is listed twice."""
     listed = isinstance(gate.get("epsilon"), list)
     seen: dict[object, str] = {}
     l2 = gate.get("norm") == "l2"
@@ -102,6 +114,8 @@ def _budgets(gate: dict[str, Any], at: KeyPath, bits: int | None) -> Found:
         except ValueError as error:
             yield where, str(error)
             continue
+        if quantity.hounsfield and no_ct:
+            yield where, f"found {shown(quantity.text)}, and {no_ct}"
         amount = (quantity.share, quantity.levels) if bits is None else quantity.in_levels(bits)
         if amount in seen:
             again = f", the same as {seen[amount]}" if seen[amount] != quantity.text else ""

@@ -24,6 +24,7 @@ BUDGET_PATTERN = PATTERN.replace("levels?", "levels?|\\s*[hH][uU]")
 
 _DEEPEST = 16  # bits
 _MOST_LEVELS = 2**_DEEPEST - 1
+SAY_HOUNSFIELD = "say data.hounsfield, what level 0 is in Hounsfield units, if it does"
 FORMS = "a share of the full range such as 2/255 or 0.01, or grey levels such as '3 levels'"
 
 
@@ -86,11 +87,6 @@ class Quantity:
         if match := _HOUNSFIELD.fullmatch(text):
             return cls(text=text, levels=Fraction(match[1]), hounsfield=True)
         return cls(text=text, share=_share(text)) if _DECIMAL.fullmatch(text) else None
-
-
-def in_hounsfield_units(text: str) -> bool:
-    """Whether a text is a quantity of CT alone."""
-    return _HOUNSFIELD.fullmatch(" ".join(text.split())) is not None
 
 
 def _share(text: str) -> Fraction:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scans import save_scan
 
 from robustcheck.data import Samples, load_samples
 
@@ -19,6 +20,16 @@ def load(tmp_path: Path) -> Callable[..., Samples]:
         return load_samples(source, **{"folder": tmp_path, "labels": ["normal", "sick"], **options})
 
     return call
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Callable[..., Path]:
+    """Save a DICOM file as `NAME` under `tmp_path`."""
+
+    def build(stored: np.ndarray, *, name: str = "a.dcm", bits: int | None = None, **header: Any) -> Path:
+        return save_scan(tmp_path / name, stored, bits=bits, **header)
+
+    return build
 
 
 @pytest.fixture

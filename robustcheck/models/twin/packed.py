@@ -28,7 +28,7 @@ def unpack(graph: GraphProto) -> bool:
     unpacked: list[NodeProto] = []
     for node in graph.node:
         weights = held.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
-        rounds |= weights is not None and _is_multiplied(node.output[0], graph) and _packable(node, weights)
+        rounds |= weights is not None and _packable(node, weights) and _is_multiplied(node.output[0], graph)
         if weights is not None and weights.data_type in _FOUR_BITS and all(name in held for name in node.input if name):
             values = _dequantised(node, [numpy_helper.to_array(held[name]) for name in node.input if name])
             graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
