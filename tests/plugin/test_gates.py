@@ -300,6 +300,19 @@ def test_a_gate_that_runs_into_a_time_limit_does_not_strike_its_relatives(pytest
     assert verdicts == {"clean": "pass", "fgsm": "error", "pgd[1/255]": "pass", "pgd[4/255]": "pass"}
 
 
+def test_a_library_s_warning_ends_no_gate_where_a_project_s_own_tests_fail_on_warnings(pytester, project, mode):
+    network = project / "brightness.py"
+    warning = 'import warnings\n        warnings.warn("this layer goes away", DeprecationWarning)\n        return'
+    network.write_text(network.read_text().replace("return", warning))
+    arguments = ("--robustcheck", "passing.yaml", "passing.yaml", "test_own.py", *mode)
+    result = pytester.runpytest("-W", "error", *arguments)
+    result.assert_outcomes(passed=5)
+    assert "this layer goes away" in result.stdout.str()
+    assert "this layer goes away" not in pytester.runpytest("-W", "ignore", *arguments).stdout.str()
+    pytester.makepyfile(test_own="import warnings\ndef test_own():\n    warnings.warn('own')\n")
+    pytester.runpytest("-W", "error", *arguments).assert_outcomes(passed=4, failed=1)
+
+
 DOUBTFUL = """
   - id: clean
     require: {accuracy: 0.6}
