@@ -50,7 +50,7 @@ def cases() -> Iterator[Case]:
     """The conformance cases of the operators, in the package's order."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they compute overflows on purpose
-        found = collect_testcases()
+        found = collect_testcases("")  # of all operators
     for case in found:
         assert case.model is not None
         assert case.data_sets is not None

@@ -69,7 +69,8 @@ def pytest_configure(config: pytest.Config) -> None:
     alone = asked and config.args_source is not pytest.Config.ArgsSource.ARGS
     arguments = [] if alone else list(config.args)
     named = {(start / argument.partition("::")[0].partition("[")[0]).resolve() for argument in arguments}
-    config.args = arguments + [str(path) for path in policies if path not in named]
+    # Those in named folders are found there: pytest 8, given a folder and a file of it, collects the file alone.
+    config.args = arguments + [str(path) for path in policies if named.isdisjoint([path, *path.parents])]
     config.pluginmanager.register(GatePlugin(config, policies), "robustcheck-gates")
 
 
@@ -133,6 +134,8 @@ class GatePlugin:
         self._started = datetime.now(UTC)
         self._evaluations: dict[Path, Evaluation] = {}
         self._selected: dict[Path, list[str]] = {}
+        self._collected: set[Path] = set()
+        self._opened: set[Path] = set()  # folders that pytest would have passed by
         self._answers: dict[Path, dict[str, dict[str, Any]]] = {path: {} for path in policies}
         self._crashed: dict[Path, dict[str, GateResult]] = {path: {} for path in policies}
         self._reports: list[tuple[AuditReport, list[Path]]] = []
@@ -167,11 +170,25 @@ class GatePlugin:
 
     # --- collecting ---------------------------------------------------------------------------------------------
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_ignore_collect(self, collection_path: Path) -> Generator[None, bool | None, bool | None]:
+        """Of folders that pytest passes by, such as hidden ones, open the way to a policy, and nothing else."""
+        ignored = yield
+        path = collection_path.resolve()
+        leads = any(policy.is_relative_to(path) for policy in self._policies)
+        if not self._opened.isdisjoint(path.parents):
+            return not leads
+        if ignored and leads:
+            self._opened.add(path)
+            return False
+        return ignored
+
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
         """Collect the policies that were named, and no other YAML file."""
         policy = self._policies.get(file_path.resolve())
         if policy is None:
             return None
+        self._collected.add(file_path.resolve())
         collector: PolicyCollector = PolicyCollector.from_parent(
             parent, path=file_path, nodeid=self._nodeid(file_path.resolve())
         )
@@ -180,6 +197,11 @@ class GatePlugin:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note which gates were selected: deselected ones are not evaluated on the way to others."""
+        for path in self._policies.keys() - self._collected:
+            raise pytest.UsageError(
+                f"{self._nodeid(path)}: pytest did not come upon this policy in the folders that were named, since "
+                "something else decides what is collected there; run it alone: pytest --robustcheck POLICY"
+            )
         for item in session.items:
             if isinstance(item, GateItem):
                 self._selected.setdefault(item.path.resolve(), []).append(item.name)

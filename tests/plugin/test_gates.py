@@ -35,7 +35,7 @@ def test_a_gate_that_fails_turns_the_build_red_and_everything_says_so(pytester, 
             "*accuracy 0.400 is below the required >= 0.9 (4 of 10;*",
             "*robustcheck: Brightness*",
             "*FAIL: 3 gates passed, 1 failed, on 10 samples*",
-            "*FAILED policy.yaml::pgd[[]4/255[]] - accuracy 0.400 is below*",
+            f"*FAILED policy.yaml::pgd[[]4/255[]]{' - accuracy 0.400 is below' * (pytest.version_tuple >= (9,))}*",
         ]
     )
     report = _report(project)
@@ -187,6 +187,41 @@ GATES_THAT_FAIL_FIRST = """
   - {id: first, attack: fgsm, epsilon: 8/255, require: {accuracy: 1}}
   - {id: second, attack: fgsm, epsilon: 1/255, require: {accuracy: 0}}
 """
+
+
+def _moved(project, folder):
+    folder.mkdir(parents=True)
+    for name in ("passing.yaml", "brightness.py", "brightness.safetensors", "even.npz", "test_own.py"):
+        (folder / name).write_bytes((project / name).read_bytes())
+
+
+@pytest.mark.parametrize("folder", [".gates", "build/of/gates"])
+def test_a_policy_in_a_folder_that_pytest_passes_by_runs_and_nothing_else_there(
+    pytester, project, folder, plain_or_worker
+):
+    _moved(project, project / folder)
+    (project / folder.partition("/")[0] / "test_other.py").write_text("def test_other():\n    assert False\n")
+    result = pytester.runpytest("--robustcheck", f"{folder}/passing.yaml", ".", *plain_or_worker)
+    result.assert_outcomes(passed=5)
+    assert _report(project)["verdict"] == "pass"
+
+
+def test_a_policy_that_a_project_s_own_collecting_passes_by_is_told(pytester, project):
+    _moved(project, project / "gates")
+    pytester.makeconftest("""
+        import pytest
+
+        class Nothing(pytest.Dir):
+            def collect(self):
+                return []
+
+        def pytest_collect_directory(path, parent):
+            return Nothing.from_parent(parent, path=path) if path.name == "gates" else None
+        """)
+    result = pytester.runpytest("--robustcheck", "gates/passing.yaml", ".")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: gates/passing.yaml: pytest did not come upon this policy *"])
+    assert not list(project.glob("robustcheck-report/*"))
 
 
 def test_a_folder_of_someone_else_s_counterexamples_is_not_deleted(pytester, project):
