@@ -83,7 +83,8 @@ class Bars:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if not self._progress.disable:  # rich up to 14.2 ends with an empty line all the same
+            self._progress.stop()
 
     def update(self, what: str, done: int, of: int) -> None:
         """Say how far a piece of work is."""

@@ -72,7 +72,7 @@ def test_a_palette_of_greys_is_grey(only):
 
 
 def test_a_palette_of_colours_is_rgb(only):
-    picture = Image.fromarray(np.array([[0, 1]], np.uint8), "L")
+    picture = Image.fromarray(np.array([[0, 1]], np.uint8))
     picture = picture.convert("P")
     picture.putpalette([10, 20, 30, 40, 50, 60])
     samples = only("a.png", picture)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
+import pydantic
 import pytest
 from report_builder import SCRIPT, asking, failing, hostile, mixed, report, synthetic, with_pictures
 
@@ -114,6 +115,9 @@ def test_the_schema_refuses_what_is_no_report():
         jsonschema.Draft202012Validator(schema).validate(broken)
 
 
+@pytest.mark.skipif(
+    tuple(map(int, pydantic.VERSION.split(".")[:2])) < (2, 13), reason="pydantic writes more into schemas from 2.13 on"
+)
 def test_the_published_schema_is_the_one_of_the_results():
     published = FILE.read_text(encoding="utf-8")
 
