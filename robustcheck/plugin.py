@@ -90,7 +90,8 @@ class PolicyCollector(pytest.File):
     def collect(self) -> Iterator[pytest.Item]:
         """One item a gate, in the policy's order."""
         for gate in self.gates:
-            yield GateItem.from_parent(self, name=gate)
+            # Given as text, pytest tells an id's parameters from its names, as with one that it reads from its cache.
+            yield GateItem.from_parent(self, name=gate, nodeid=f"{self.nodeid}::{gate}")
 
 
 class GateItem(pytest.Item):

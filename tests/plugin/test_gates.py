@@ -127,6 +127,13 @@ def test_a_gate_can_be_named(pytester, project, plain_or_worker):
     assert report["not_run"] == ["clean", "fgsm", "pgd[4/255]"]
 
 
+def test_those_that_failed_are_run_again_alone(pytester, project, plain_or_worker):
+    pytester.runpytest("--robustcheck", "policy.yaml", *plain_or_worker).assert_outcomes(passed=3, failed=1)
+    result = pytester.runpytest("--robustcheck", "policy.yaml", "--last-failed", *plain_or_worker)
+    result.assert_outcomes(failed=1)
+    assert [gate["id"] for gate in _report(project)["gates"]] == ["pgd[4/255]"]
+
+
 def test_k_selects_and_the_rest_is_said_not_to_have_run(pytester, project, plain_or_two):
     result = pytester.runpytest("--robustcheck", "policy.yaml", "-k", "pgd or clean", *plain_or_two)
     assert result.ret == 1
