@@ -7,7 +7,7 @@ is imported inside the hooks, once a policy was named.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,25 +53,46 @@ def pytest_configure(config: pytest.Config) -> None:
     standing = [Path(path) for path in config.getini("robustcheck")]
     if not asked and not standing:
         return
+    policies = _loaded(dict.fromkeys(path.resolve() for path in asked + standing), start)
+    # Without a path on the command line pytest would also collect the project's own tests; naming a policy is a path.
+    alone = asked and config.args_source is not pytest.Config.ArgsSource.ARGS
+    arguments = [] if alone else list(config.args)
+    named = {(start / argument.partition("::")[0].partition("[")[0]).resolve() for argument in arguments}
+    # Not those in named folders: pytest 8, given a folder and a file in it, collects the file alone.
+    config.args = arguments + [str(path) for path in policies if named.isdisjoint([path, *path.parents])]
+    config.pluginmanager.register(GatePlugin(config, policies), "robustcheck-gates")
+
+
+@contextmanager
+def _warnings_stay_warnings() -> Iterator[None]:
+    """`filterwarnings = error` is a project's rule for its own code, and a verdict is about the candidate.
+
+    A library's notice that something is deprecated would otherwise end every gate, on import or later. Other filters
+    stay as they are.
+    """
+    with warnings.catch_warnings():
+        softer: list[Any] = [("default" if action == "error" else action, *rest) for action, *rest in warnings.filters]
+        warnings.resetwarnings()
+        cast("list[Any]", warnings.filters).extend(softer)
+        yield
+
+
+@_warnings_stay_warnings()
+def _loaded(paths: Iterable[Path], start: Path) -> dict[Path, Policy]:
+    """The policies; all mistakes of all of them at once."""
     from robustcheck.errors import PolicyError
     from robustcheck.policy import load_policy
 
     policies: dict[Path, Policy] = {}
     mistakes: list[str] = []
-    for path in dict.fromkeys(path.resolve() for path in asked + standing):
+    for path in paths:
         try:
             policies[path] = load_policy(path, shown=_shown(path, start))
         except PolicyError as error:
             mistakes.append(str(error))
     if mistakes:
         raise pytest.UsageError("\n".join(mistakes))
-    # Without a path on the command line pytest would also collect the project's own tests; naming a policy is a path.
-    alone = asked and config.args_source is not pytest.Config.ArgsSource.ARGS
-    arguments = [] if alone else list(config.args)
-    named = {(start / argument.partition("::")[0].partition("[")[0]).resolve() for argument in arguments}
-    # Those in named folders are found there: pytest 8, given a folder and a file of it, collects the file alone.
-    config.args = arguments + [str(path) for path in policies if named.isdisjoint([path, *path.parents])]
-    config.pluginmanager.register(GatePlugin(config, policies), "robustcheck-gates")
+    return policies
 
 
 def _shown(path: Path, start: Path) -> str:
@@ -90,7 +111,8 @@ class PolicyCollector(pytest.File):
     def collect(self) -> Iterator[pytest.Item]:
         """One item a gate, in the policy's order."""
         for gate in self.gates:
-            # Given as text, pytest tells an id's parameters from its names, as with one that it reads from its cache.
+            # As text: pytest 9.2 compares ids in parts, and --last-failed has those of its cache, where the brackets of
+            # `pgd[4/255]` are parameters. The id that an item would be given has them in its name.
             yield GateItem.from_parent(self, name=gate, nodeid=f"{self.nodeid}::{gate}")
 
 
@@ -99,6 +121,7 @@ class GateItem(pytest.Item):
 
     answer: dict[str, Any] | None = None  # builtins: it crosses processes on the test's report
 
+    @_warnings_stay_warnings()
     def runtest(self) -> None:
         """Evaluate the gate; anything but a pass fails the test, or skips it where the policy allows that."""
         from robustcheck.report.junit import gate_properties
@@ -135,8 +158,6 @@ class GatePlugin:
         self._started = datetime.now(UTC)
         self._evaluations: dict[Path, Evaluation] = {}
         self._selected: dict[Path, list[str]] = {}
-        self._collected: set[Path] = set()
-        self._opened: set[Path] = set()  # folders that pytest would have passed by
         self._answers: dict[Path, dict[str, dict[str, Any]]] = {path: {} for path in policies}
         self._crashed: dict[Path, dict[str, GateResult]] = {path: {} for path in policies}
         self._reports: list[tuple[AuditReport, list[Path]]] = []
@@ -151,6 +172,7 @@ class GatePlugin:
         self._line = None if self._worker else _progress_line()
 
     @pytest.hookimpl(tryfirst=True)
+    @_warnings_stay_warnings()
     def pytest_sessionstart(self) -> None:
         """Take away earlier reports and make room for new ones, in runs that will write some."""
         if self._worker or any(self._config.getoption(name, False) for name in _RUNS_NOTHING):
@@ -171,38 +193,36 @@ class GatePlugin:
 
     # --- collecting ---------------------------------------------------------------------------------------------
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_ignore_collect(self, collection_path: Path) -> Generator[None, bool | None, bool | None]:
-        """Of folders that pytest passes by, such as hidden ones, open the way to a policy, and nothing else."""
-        ignored = yield
-        path = collection_path.resolve()
-        leads = any(policy.is_relative_to(path) for policy in self._policies)
-        if not self._opened.isdisjoint(path.parents):
-            return not leads
-        if ignored and leads:
-            self._opened.add(path)
-            return False
-        return ignored
-
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
         """Collect the policies that were named, and no other YAML file."""
         policy = self._policies.get(file_path.resolve())
         if policy is None:
             return None
-        self._collected.add(file_path.resolve())
-        collector: PolicyCollector = PolicyCollector.from_parent(
-            parent, path=file_path, nodeid=self._nodeid(file_path.resolve())
-        )
+        return self._collector(file_path, policy, parent)
+
+    def _collector(self, path: Path, policy: Policy, parent: pytest.Collector) -> PolicyCollector:
+        collector: PolicyCollector = PolicyCollector.from_parent(parent, path=path, nodeid=self._nodeid(path.resolve()))
         collector.gates = tuple(gate.id for gate in policy.gates)
         return collector
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
+        """Have each gate that was asked for once, before others select among them.
+
+        pytest may have passed by a policy in a folder that was named (one that is hidden or ignored, or that pytest 8
+        left out for another argument), or have met it twice, through a link.
+        """
+        met = {item.path.resolve() for item in items if isinstance(item, GateItem)}
+        for path, policy in self._policies.items():
+            if path not in met:
+                items.extend(session.genitems(self._collector(path, policy, session)))
+        once: dict[tuple[Path, str] | pytest.Item, pytest.Item] = {}
+        for item in items:
+            once.setdefault((item.path.resolve(), item.name) if isinstance(item, GateItem) else item, item)
+        items[:] = once.values()
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note which gates were selected: deselected ones are not evaluated on the way to others."""
-        for path in self._policies.keys() - self._collected:
-            raise pytest.UsageError(
-                f"{self._nodeid(path)}: pytest did not come upon this policy in the folders that were named, since "
-                "something else decides what is collected there; run it alone: pytest --robustcheck POLICY"
-            )
         for item in session.items:
             if isinstance(item, GateItem):
                 self._selected.setdefault(item.path.resolve(), []).append(item.name)
@@ -226,11 +246,10 @@ class GatePlugin:
             )
         selected = self._selected[path]
         try:
-            with _warnings_stay_warnings():
-                if self._worker:
-                    folder = self._scratch[path] / "answers"
-                    return shared_answer(self._evaluations[path], item.name, selected=selected, folder=folder)
-                return answer(self._evaluations[path], item.name, selected=selected)
+            if self._worker:
+                folder = self._scratch[path] / "answers"
+                return shared_answer(self._evaluations[path], item.name, selected=selected, folder=folder)
+            return answer(self._evaluations[path], item.name, selected=selected)
         finally:
             if self._line:
                 self._line.clear()
@@ -297,6 +316,7 @@ class GatePlugin:
             if not self._publish(path):
                 session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
+    @_warnings_stay_warnings()
     def _publish(self, path: Path) -> bool:
         """Write the reports on a policy; False if that cannot be done. Those on other policies go on."""
         from robustcheck.errors import ReportError
@@ -305,10 +325,9 @@ class GatePlugin:
         output = self._outputs[path]
         try:
             if self._answers[path] or self._crashed[path] or self._interrupted:
-                with _warnings_stay_warnings():
-                    report = self._assemble(path)
-                    _add_junit_properties(self._config, suite_properties(report))
-                    self._reports.append((report, output.publish(report)))
+                report = self._assemble(path)
+                _add_junit_properties(self._config, suite_properties(report))
+                self._reports.append((report, output.publish(report)))
         except ReportError as error:
             self._failures.append(str(error))
             return False
@@ -346,19 +365,6 @@ class GatePlugin:
                 terminalreporter.write_line(f"  {_shown(file, self._config.invocation_params.dir)}")
         for failure in self._failures:
             terminalreporter.write_line(f"ERROR: {failure}", red=True, bold=True)
-
-
-@contextmanager
-def _warnings_stay_warnings() -> Iterator[None]:
-    """A verdict is about the candidate: `filterwarnings = error` is a rule for the project's own code.
-
-    A library's notice that something is deprecated would otherwise end every gate. Other filters stay as they are.
-    """
-    with warnings.catch_warnings():
-        softer: list[Any] = [("default" if action == "error" else action, *rest) for action, *rest in warnings.filters]
-        warnings.resetwarnings()
-        cast("list[Any]", warnings.filters).extend(softer)
-        yield
 
 
 def _progress_line() -> Any:
