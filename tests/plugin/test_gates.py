@@ -247,11 +247,15 @@ def test_gates_are_not_lost_among_arguments_that_overlap(pytester, project, argu
 
 
 def test_a_policy_that_is_met_through_a_link_too_runs_once(pytester, project):
-    _copied(project, project / ".kept" / "tests")
-    (project / ".kept" / "tests" / "test_linked.py").write_text("def test_linked():\n    pass\n")
-    (project / "tests").symlink_to(project / ".kept" / "tests")
-    result = pytester.runpytest("--robustcheck", "tests/passing.yaml", ".")
-    result.assert_outcomes(passed=6)  # four gates, and the tests beside the two
+    (project / "linked.yaml").symlink_to(project / "passing.yaml")
+    pytester.runpytest("--robustcheck", "passing.yaml", ".").assert_outcomes(passed=5)
+
+
+def test_tests_beside_a_policy_that_is_named_through_a_link_run(pytester, project):
+    _copied(project, project / ".kept")
+    (project / ".kept" / "test_linked.py").write_text("def test_linked():\n    pass\n")
+    (project / "tests").symlink_to(project / ".kept")
+    pytester.runpytest("--robustcheck", "tests/passing.yaml", ".").assert_outcomes(passed=6)
 
 
 def test_a_mistyped_folder_is_pytest_s_own_mistake(pytester, project):
@@ -371,17 +375,24 @@ def test_a_gate_that_runs_into_a_time_limit_does_not_strike_its_relatives(pytest
     assert verdicts == {"clean": "pass", "fgsm": "error", "pgd[1/255]": "pass", "pgd[4/255]": "pass"}
 
 
-def test_a_library_s_warning_ends_no_gate_where_a_project_s_own_tests_fail_on_warnings(pytester, project, mode):
+WARNING = 'import warnings\n        warnings.warn("this layer goes away", DeprecationWarning)\n        return'
+
+
+def test_a_library_s_warning_ends_no_gate_where_a_project_s_own_tests_fail_on_them(pytester, project, plain_or_worker):
     network = project / "brightness.py"
-    warning = 'import warnings\n        warnings.warn("this layer goes away", DeprecationWarning)\n        return'
-    network.write_text(network.read_text().replace("return", warning))
-    arguments = ("--robustcheck", "passing.yaml", "passing.yaml", "test_own.py", *mode)
-    result = pytester.runpytest("-W", "error", *arguments)
-    result.assert_outcomes(passed=5)
-    assert "this layer goes away" in result.stdout.str()
-    assert "this layer goes away" not in pytester.runpytest("-W", "ignore", *arguments).stdout.str()
+    network.write_text(network.read_text().replace("return", WARNING))
     pytester.makepyfile(test_own="import warnings\ndef test_own():\n    warnings.warn('own')\n")
-    pytester.runpytest("-W", "error", *arguments).assert_outcomes(passed=4, failed=1)
+    result = pytester.runpytest("-W", "error", "--robustcheck", "passing.yaml", ".", *plain_or_worker)
+    result.assert_outcomes(passed=4, failed=1)
+    assert "this layer goes away" in result.stdout.str()
+
+
+def test_warnings_that_a_project_does_not_want_to_see_are_not_seen(pytester, project):
+    network = project / "brightness.py"
+    network.write_text(network.read_text().replace("return", WARNING))
+    result = pytester.runpytest("-W", "error", "-W", "ignore", "--robustcheck", "passing.yaml")
+    result.assert_outcomes(passed=4)
+    assert "this layer goes away" not in result.stdout.str()
 
 
 DOUBTFUL = """
