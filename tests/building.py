@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,6 +84,12 @@ def brightness_gates(folder: Path, gates: str, *, model: str = "", extra: str = 
     """The results of `brightness_policy`'s gates."""
     (folder / "policy.yaml").write_text(brightness_policy(gates, model=model, extra=extra))
     return run(load_policy(folder / "policy.yaml"), folder=folder / "out").gates
+
+
+def brightness_report(folder: Path) -> dict[str, Any]:
+    """What pytest, run in this folder, has written in `report.json`."""
+    report: dict[str, Any] = json.loads((folder / "robustcheck-report" / "report.json").read_text())
+    return report
 
 
 def brightness_manifest(folder: Path, rows: Sequence[tuple[int, str, str]], *, images: int = 1) -> None:

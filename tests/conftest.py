@@ -17,7 +17,14 @@ if find_spec("hypothesis"):
 
 
 # Files that take a minute or more. Processes that share the files begin with these, or one of them ends alone.
-LONG = ("test_gates", "test_black_box_xrays", "test_same_answer", "test_closed_forms", "test_policies")
+LONG = (
+    "test_gates",
+    "test_collecting",
+    "test_black_box_xrays",
+    "test_same_answer",
+    "test_closed_forms",
+    "test_policies",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

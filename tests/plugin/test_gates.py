@@ -11,17 +11,13 @@ import sys
 import xml.etree.ElementTree as ET
 
 import pytest
-from building import brightness_policy
+from building import brightness_policy, brightness_report
 
 from robustcheck.evaluation import evaluation
 
 # pytest 8 has the name alone there: it takes reasons from exceptions, and not from what a test says itself.
 WHY = " - accuracy 0.400 is below*" if pytest.version_tuple >= (9,) else ""
 NAMES = ["clean", "fgsm", "pgd[1/255]", "pgd[4/255]"]
-
-
-def _report(folder):
-    return json.loads((folder / "robustcheck-report" / "report.json").read_text())
 
 
 def _cases(path):
@@ -40,7 +36,7 @@ def test_a_gate_that_fails_turns_the_build_red_and_everything_says_so(pytester, 
             f"*FAILED policy.yaml::pgd[[]4/255[]]{WHY}",
         ]
     )
-    report = _report(project)
+    report = brightness_report(project)
     assert report["verdict"] == "fail"
     assert [gate["id"] for gate in report["gates"]] == NAMES
     assert [gate["verdict"] for gate in report["gates"]] == ["pass", "pass", "pass", "fail"]
@@ -65,7 +61,7 @@ def test_a_policy_that_holds_is_green(pytester, project, mode):
     result = pytester.runpytest("--robustcheck", "passing.yaml", *mode)
     assert result.ret == 0
     result.assert_outcomes(passed=4)
-    assert _report(project)["verdict"] == "pass"
+    assert brightness_report(project)["verdict"] == "pass"
     assert (project / "robustcheck-report" / "counterexamples").is_dir()
 
 
@@ -73,14 +69,14 @@ def test_a_policy_that_holds_is_green(pytester, project, mode):
 def test_it_runs_where_nothing_has_been_loaded(pytester, project, policy, code, verdict):
     result = pytester.run(sys.executable, "-m", "pytest", "--robustcheck", policy)
     assert result.ret == code
-    assert _report(project)["verdict"] == verdict
+    assert brightness_report(project)["verdict"] == verdict
     assert (project / "robustcheck-report" / "report.html").exists()
 
 
 def test_workers_give_the_answers_of_one_process(pytester, project):
     def answers(*mode):
         pytester.runpytest("--robustcheck", "policy.yaml", *mode)
-        report = _report(project)
+        report = brightness_report(project)
         for gate in report["gates"]:
             gate["cost"]["seconds"] = 0
         return report["gates"], report["model"], report["data"]
@@ -92,7 +88,7 @@ def test_a_candidate_that_cannot_be_loaded_is_an_error_and_not_a_failure(pyteste
     (project / "brightness.safetensors").write_bytes(b"lost")
     result = pytester.runpytest("--robustcheck", "policy.yaml", *plain_or_worker)
     assert result.ret == 1
-    assert _report(project)["verdict"] == "error"
+    assert brightness_report(project)["verdict"] == "error"
     for case in _cases(project / "robustcheck-report" / "junit.xml").values():
         assert case.find("error") is not None
         assert case.find("failure") is None
@@ -120,42 +116,13 @@ GATES_WITH_MISTAKES = """
 """
 
 
-def test_a_gate_can_be_named(pytester, project, plain_or_worker):
-    result = pytester.runpytest("--robustcheck", "policy.yaml", "policy.yaml::pgd[1/255]", *plain_or_worker)
-    assert result.ret == 0
-    result.assert_outcomes(passed=1)
-    report = _report(project)
-    assert [gate["id"] for gate in report["gates"]] == ["pgd[1/255]"]
-    assert report["not_run"] == ["clean", "fgsm", "pgd[4/255]"]
-
-
-def test_those_that_failed_are_run_again_alone(pytester, project, plain_or_worker):
-    pytester.runpytest("--robustcheck", "policy.yaml", *plain_or_worker).assert_outcomes(passed=3, failed=1)
-    result = pytester.runpytest("--robustcheck", "policy.yaml", "--last-failed", *plain_or_worker)
-    result.assert_outcomes(failed=1)
-    assert [gate["id"] for gate in _report(project)["gates"]] == ["pgd[4/255]"]
-
-
 def test_k_selects_and_the_rest_is_said_not_to_have_run(pytester, project, plain_or_two):
     result = pytester.runpytest("--robustcheck", "policy.yaml", "-k", "pgd or clean", *plain_or_two)
     assert result.ret == 1
     result.assert_outcomes(passed=2, failed=1, deselected=0 if plain_or_two == ["-n2"] else 1)
-    assert _report(project)["not_run"] == ["fgsm"]
+    assert brightness_report(project)["not_run"] == ["fgsm"]
     case = _cases(project / "robustcheck-report" / "junit.xml")["fgsm"]
     assert case.find("skipped") is not None
-
-
-def test_the_project_s_own_tests_run_beside_if_paths_are_named(pytester, project, plain_or_worker):
-    pytester.runpytest("--robustcheck", "passing.yaml", ".", *plain_or_worker).assert_outcomes(passed=5)
-
-
-def test_collect_only_lists_gates_and_touches_no_report(pytester, project):
-    pytester.runpytest("--robustcheck", "policy.yaml")
-    before = (project / "robustcheck-report" / "report.json").read_text()
-    result = pytester.runpytest("--robustcheck", "policy.yaml", "--collect-only", "-q")
-    assert result.ret == 0
-    assert [line for line in result.outlines if "::" in line] == [f"policy.yaml::{name}" for name in NAMES]
-    assert (project / "robustcheck-report" / "report.json").read_text() == before
 
 
 def test_an_earlier_green_report_does_not_outlive_a_run_that_wrote_none(pytester, project):
@@ -184,84 +151,10 @@ def test_several_policies_write_to_a_folder_each(pytester, project, plain_or_two
     assert verdicts == {"policy": "fail", "passing": "pass"}
 
 
-def test_ini_keys_run_the_gates_beside_every_test(pytester, project, plain_or_worker):
-    pytester.makeini("[pytest]\nrobustcheck = passing.yaml\nrobustcheck-output = from-ini\n")
-    result = pytester.runpytest(*plain_or_worker)
-    assert result.ret == 0
-    result.assert_outcomes(passed=5)
-    assert (project / "from-ini" / "report.json").exists()
-
-
 GATES_THAT_FAIL_FIRST = """
   - {id: first, attack: fgsm, epsilon: 8/255, require: {accuracy: 1}}
   - {id: second, attack: fgsm, epsilon: 1/255, require: {accuracy: 0}}
 """
-
-
-def _copied(project, folder):
-    folder.mkdir(parents=True)
-    for name in ("passing.yaml", "brightness.py", "brightness.safetensors", "even.npz"):
-        (folder / name).write_bytes((project / name).read_bytes())
-
-
-@pytest.mark.parametrize(("folder", "workers"), [(".gates", "-n1"), ("build/of/gates", "-n0")])
-def test_a_policy_in_a_folder_that_pytest_passes_by_runs_and_nothing_else_there(pytester, project, folder, workers):
-    _copied(project, project / folder)
-    for place in {folder, folder.partition("/")[0]}:
-        (project / place / "test_other.py").write_text("def test_other():\n    assert False\n")
-    (project / folder / "conftest.py").write_text("raise RuntimeError\n")
-    result = pytester.runpytest("--robustcheck", f"{folder}/passing.yaml", ".", workers)
-    result.assert_outcomes(passed=5)
-    assert _report(project)["verdict"] == "pass"
-
-
-NOTHING = """
-import pytest
-
-class Nothing(pytest.Dir):
-    def collect(self):
-        return []
-
-def pytest_collect_directory(path, parent):
-    return Nothing.from_parent(parent, path=path) if path.name == "gates" else None
-"""
-
-
-def test_a_policy_runs_whatever_a_project_s_own_collecting_does(pytester, project):
-    _copied(project, project / "gates")
-    pytester.makeconftest(NOTHING)
-    pytester.runpytest("--robustcheck", "gates/passing.yaml", ".").assert_outcomes(passed=5)
-
-
-@pytest.mark.parametrize("arguments", [(".", "more/test_more.py"), (".", "passing.yaml::clean"), ("more", ".")])
-def test_gates_are_not_lost_among_arguments_that_overlap(pytester, project, arguments):
-    """pytest 8 leaves out a folder for a file or folder in it that is named too; what it runs is its own matter."""
-    (project / "more").mkdir()
-    (project / "more" / "test_more.py").write_text("def test_more():\n    pass\n")
-    result = pytester.runpytest("--robustcheck", "passing.yaml", *arguments)
-    gates = {gate["id"] for gate in _report(project)["gates"]}
-    assert gates == ({"clean"} if pytest.version_tuple < (9,) and "passing.yaml::clean" in arguments else set(NAMES))
-    assert result.ret == 0
-    if pytest.version_tuple >= (9,):
-        result.assert_outcomes(passed=6)
-
-
-def test_a_policy_that_is_met_through_a_link_too_runs_once(pytester, project):
-    (project / "linked.yaml").symlink_to(project / "passing.yaml")
-    pytester.runpytest("--robustcheck", "passing.yaml", ".").assert_outcomes(passed=5)
-
-
-def test_tests_beside_a_policy_that_is_named_through_a_link_run(pytester, project):
-    _copied(project, project / ".kept")
-    (project / ".kept" / "test_linked.py").write_text("def test_linked():\n    pass\n")
-    (project / "tests").symlink_to(project / ".kept")
-    pytester.runpytest("--robustcheck", "tests/passing.yaml", ".").assert_outcomes(passed=6)
-
-
-def test_a_mistyped_folder_is_pytest_s_own_mistake(pytester, project):
-    result = pytester.runpytest("--robustcheck", "passing.yaml", "tets")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: file or directory not found: tets"])
 
 
 def test_a_folder_of_someone_else_s_counterexamples_is_not_deleted(pytester, project):
@@ -285,7 +178,7 @@ def test_ctrl_c_reports_what_was_finished(pytester, project):
     )
     result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml")
     assert result.ret == pytest.ExitCode.INTERRUPTED
-    report = _report(project)
+    report = brightness_report(project)
     assert report["interrupted"] is True
     assert report["verdict"] == "error"
     assert [gate["id"] for gate in report["gates"]] == ["clean", "fgsm"]
@@ -296,7 +189,7 @@ def test_a_worker_that_dies_leaves_an_error_and_not_a_gap(pytester, project):
     (project / "brightness.py").write_text("import os\nos._exit(7)\n")
     result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", "-n2", "--max-worker-restart=0")
     assert result.ret != 0
-    report = _report(project)
+    report = brightness_report(project)
     assert report["verdict"] == "error"
     assert any("without a result" in (gate["error"] or "") for gate in report["gates"])
 
@@ -305,24 +198,13 @@ def test_exitfirst_is_no_interruption(pytester, project, mode):
     (project / "policy.yaml").write_text(brightness_policy(GATES_THAT_FAIL_FIRST))
     result = pytester.runpytest("--robustcheck", "policy.yaml", "-x", *mode)
     assert result.ret != 0
-    report = _report(project)
+    report = brightness_report(project)
     assert (report["verdict"], report["interrupted"]) == ("fail", False)
     assert _cases(project / "robustcheck-report" / "junit.xml")["first"].find("failure") is not None
 
 
-def test_a_policy_outside_the_root_folder_reports_as_any_other(pytester, project, plain_or_two):
-    elsewhere = pytester.mkdir("elsewhere")
-    result = pytester.runpytest(
-        "--rootdir", str(elsewhere), "--robustcheck", str(project / "policy.yaml"),
-        "--robustcheck-output", str(elsewhere / "out"), *plain_or_two,
-    )  # fmt: skip
-    assert result.ret == 1
-    report = json.loads((elsewhere / "out" / "report.json").read_text())
-    assert [gate["verdict"] for gate in report["gates"]] == ["pass", "pass", "pass", "fail"]
-
-
 @pytest.mark.parametrize("option", ["--help", "--markers", "--fixtures"])
-def test_asking_pytest_about_itself_touches_no_report(pytester, project, option):
+def test_asking_pytest_about_itself_touches_nobrightness_report(pytester, project, option):
     pytester.makeini("[pytest]\nrobustcheck = passing.yaml\n")
     pytester.runpytest()
     before = sorted(path.name for path in (project / "robustcheck-report").iterdir())
@@ -371,7 +253,7 @@ def test_a_gate_that_runs_into_a_time_limit_does_not_strike_its_relatives(pytest
     monkeypatch.setattr(evaluation, "run_gate", run_gate)
     result = pytester.runpytest_inprocess("--robustcheck", "passing.yaml")
     assert result.ret == 1
-    verdicts = {gate["id"]: gate["verdict"] for gate in _report(project)["gates"]}
+    verdicts = {gate["id"]: gate["verdict"] for gate in brightness_report(project)["gates"]}
     assert verdicts == {"clean": "pass", "fgsm": "error", "pgd[1/255]": "pass", "pgd[4/255]": "pass"}
 
 
@@ -422,7 +304,7 @@ def test_an_inconclusive_gate_fails_or_is_skipped_as_the_policy_says(
     assert "accuracy 0.400 does not decide the required >= 0.4 (4 of 10; 95 % interval 0.122 to 0.738)" in str(
         result.stdout
     )
-    report = _report(project)
+    report = brightness_report(project)
     assert report["verdict"] == verdict
     assert [gate["verdict"] for gate in report["gates"]] == ["pass", "inconclusive"]
     case = _cases(project / "robustcheck-report" / "junit.xml")["pgd"]

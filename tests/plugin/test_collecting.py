@@ -1,0 +1,124 @@
+"""Which gates a call of pytest runs, and which of the project's own tests beside them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from building import brightness_report
+
+NAMES = ["clean", "fgsm", "pgd[1/255]", "pgd[4/255]"]
+
+
+def test_a_gate_can_be_named(pytester, project, plain_or_worker):
+    result = pytester.runpytest("--robustcheck", "policy.yaml", "policy.yaml::pgd[1/255]", *plain_or_worker)
+    assert result.ret == 0
+    result.assert_outcomes(passed=1)
+    report = brightness_report(project)
+    assert [gate["id"] for gate in report["gates"]] == ["pgd[1/255]"]
+    assert report["not_run"] == ["clean", "fgsm", "pgd[4/255]"]
+
+
+def test_those_that_failed_are_run_again_alone(pytester, project, plain_or_worker):
+    pytester.runpytest("--robustcheck", "policy.yaml", *plain_or_worker).assert_outcomes(passed=3, failed=1)
+    result = pytester.runpytest("--robustcheck", "policy.yaml", "--last-failed", *plain_or_worker)
+    result.assert_outcomes(failed=1)
+    assert [gate["id"] for gate in brightness_report(project)["gates"]] == ["pgd[4/255]"]
+
+
+def test_the_project_s_own_tests_run_beside_if_paths_are_named(pytester, project, plain_or_worker):
+    pytester.runpytest("--robustcheck", "passing.yaml", ".", *plain_or_worker).assert_outcomes(passed=5)
+
+
+def test_collect_only_lists_gates_and_touches_nobrightness_report(pytester, project):
+    pytester.runpytest("--robustcheck", "policy.yaml")
+    before = (project / "robustcheck-report" / "report.json").read_text()
+    result = pytester.runpytest("--robustcheck", "policy.yaml", "--collect-only", "-q")
+    assert result.ret == 0
+    assert [line for line in result.outlines if "::" in line] == [f"policy.yaml::{name}" for name in NAMES]
+    assert (project / "robustcheck-report" / "report.json").read_text() == before
+
+
+def test_ini_keys_run_the_gates_beside_every_test(pytester, project, plain_or_worker):
+    pytester.makeini("[pytest]\nrobustcheck = passing.yaml\nrobustcheck-output = from-ini\n")
+    result = pytester.runpytest(*plain_or_worker)
+    assert result.ret == 0
+    result.assert_outcomes(passed=5)
+    assert (project / "from-ini" / "report.json").exists()
+
+
+def _copied(project, folder):
+    folder.mkdir(parents=True)
+    for name in ("passing.yaml", "brightness.py", "brightness.safetensors", "even.npz"):
+        (folder / name).write_bytes((project / name).read_bytes())
+
+
+@pytest.mark.parametrize(("folder", "workers"), [(".gates", "-n1"), ("build/of/gates", "-n0")])
+def test_a_policy_in_a_folder_that_pytest_passes_by_runs_and_nothing_else_there(pytester, project, folder, workers):
+    _copied(project, project / folder)
+    for place in {folder, folder.partition("/")[0]}:
+        (project / place / "test_other.py").write_text("def test_other():\n    assert False\n")
+    (project / folder / "conftest.py").write_text("raise RuntimeError\n")
+    result = pytester.runpytest("--robustcheck", f"{folder}/passing.yaml", ".", workers)
+    result.assert_outcomes(passed=5)
+    assert brightness_report(project)["verdict"] == "pass"
+
+
+NOTHING = """
+import pytest
+
+class Nothing(pytest.Dir):
+    def collect(self):
+        return []
+
+def pytest_collect_directory(path, parent):
+    return Nothing.from_parent(parent, path=path) if path.name == "gates" else None
+"""
+
+
+def test_a_policy_runs_whatever_a_project_s_own_collecting_does(pytester, project):
+    _copied(project, project / "gates")
+    pytester.makeconftest(NOTHING)
+    pytester.runpytest("--robustcheck", "gates/passing.yaml", ".").assert_outcomes(passed=5)
+
+
+@pytest.mark.parametrize("arguments", [(".", "more/test_more.py"), (".", "passing.yaml::clean"), ("more", ".")])
+def test_gates_are_not_lost_among_arguments_that_overlap(pytester, project, arguments):
+    """pytest 8 leaves out a folder for a file or folder in it that is named too; what it runs is its own matter."""
+    (project / "more").mkdir()
+    (project / "more" / "test_more.py").write_text("def test_more():\n    pass\n")
+    result = pytester.runpytest("--robustcheck", "passing.yaml", *arguments)
+    gates = {gate["id"] for gate in brightness_report(project)["gates"]}
+    assert gates == ({"clean"} if pytest.version_tuple < (9,) and "passing.yaml::clean" in arguments else set(NAMES))
+    assert result.ret == 0
+    if pytest.version_tuple >= (9,):
+        result.assert_outcomes(passed=6)
+
+
+def test_a_policy_that_is_met_through_a_link_too_runs_once(pytester, project):
+    (project / "linked.yaml").symlink_to(project / "passing.yaml")
+    pytester.runpytest("--robustcheck", "passing.yaml", ".").assert_outcomes(passed=5)
+
+
+def test_tests_beside_a_policy_that_is_named_through_a_link_run(pytester, project):
+    _copied(project, project / ".kept")
+    (project / ".kept" / "test_linked.py").write_text("def test_linked():\n    pass\n")
+    (project / "tests").symlink_to(project / ".kept")
+    pytester.runpytest("--robustcheck", "tests/passing.yaml", ".").assert_outcomes(passed=6)
+
+
+def test_a_mistyped_folder_is_pytest_s_own_mistake(pytester, project):
+    result = pytester.runpytest("--robustcheck", "passing.yaml", "tets")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: file or directory not found: tets"])
+
+
+def test_a_policy_outside_the_root_folder_reports_as_any_other(pytester, project, plain_or_two):
+    elsewhere = pytester.mkdir("elsewhere")
+    result = pytester.runpytest(
+        "--rootdir", str(elsewhere), "--robustcheck", str(project / "policy.yaml"),
+        "--robustcheck-output", str(elsewhere / "out"), *plain_or_two,
+    )  # fmt: skip
+    assert result.ret == 1
+    report = json.loads((elsewhere / "out" / "report.json").read_text())
+    assert [gate["verdict"] for gate in report["gates"]] == ["pass", "pass", "pass", "fail"]
