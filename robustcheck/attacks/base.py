@@ -165,15 +165,14 @@ def per_row(values: torch.Tensor) -> torch.Tensor:
 
 def part(state: State, rows: torch.Tensor) -> State:
     """The state of some rows (N,) bool."""
-    return {name: values[rows] for name, values in state.items()}
+    places = rows.nonzero().flatten()  # found once, not for each tensor
+    return {name: values.index_select(0, places) for name, values in state.items()}
 
 
 def merged(state: State, rows: torch.Tensor, others: State) -> State:
     """The state with that of some rows (N,) bool replaced, where `others` has it."""
-    changed = {name: state[name].clone() for name in others}
-    for name, values in others.items():
-        changed[name][rows] = values
-    return {**state, **changed}
+    places = rows.nonzero().flatten()
+    return {**state, **{name: state[name].index_copy(0, places, values) for name, values in others.items()}}
 
 
 def one_each(images: torch.Tensor) -> Queries:

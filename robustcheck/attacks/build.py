@@ -206,7 +206,7 @@ def _hopskipjump(spec: HopSkipJumpSpec, _ball: Ball, goal: Goal, asks: Asks) -> 
         objective=objective("cross_entropy", goal),
         queries=asks.queries,
         samples=spec.samples,
-        gamma=spec.gamma,
+        delta=spec.delta,
         momentum=spec.momentum,
         blur=spec.blur,
         least_offset=max(asks.least_offset, HopSkipJump.least_offset),

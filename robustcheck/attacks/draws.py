@@ -55,7 +55,7 @@ class Draws:
         """
         count, quantiles = prod(shape), _quantiles(self.keys.device)
         # Four numbers a word, its lowest bits first, as they lie in memory on little-endian machines.
-        numbers = self._words(ceil(count / 4), at).view(torch.int16)[:, :count].int() + len(quantiles) // 2
+        numbers = self._words(ceil(count / 4), at).view(torch.int16)[:, :count].int().add_(len(quantiles) // 2)
         return quantiles.index_select(0, numbers.flatten()).view(-1, *shape)
 
     def signs(self, shape: Sequence[int], at: int | torch.Tensor = 0) -> torch.Tensor:

@@ -28,7 +28,6 @@ _AT_ONCE = 16  # queries of a row's estimate in one turn
 _MOST_SAMPLES = 10_000
 _ROUGHLY = 2.0**-6  # of the way: how well the border is known before other lengths of the step are tried
 _ALONG = 0.5  # of what was found across the way: what is added along it, about which nothing is asked
-_FIRST_DELTA = 0.1  # of the full range: where the first estimate asks, as the start may be far from the border
 _SHORTEST = 2.0**-16  # of the distance: a step that is shorter leads nowhere
 _FINEST = 1e-6  # of the distance: what float32 images can tell apart
 
@@ -42,7 +41,7 @@ class HopSkipJump(QueryAttack):
     """
 
     samples: int  # B₀, queries of the first estimate
-    gamma: float  # γ, in units of which θ is how near to the border a binary search ends
+    delta: float  # δ, how far from the border an estimate asks, as a share of the distance to the sample
     momentum: float  # share of the earlier normal that is kept
     blur: float  # of the directions, as a share of the image's shorter side; 0: all pixels are independent
     least_offset: float = 1e-5  # of a pixel, from the point to where an estimate asks: what float32 can tell apart
@@ -123,7 +122,7 @@ class HopSkipJump(QueryAttack):
         return ball.within(state["images"], clean, share * ball.norm(state["images"] - clean))
 
     def _bisected(self, state: State, fooled: torch.Tensor, clean: torch.Tensor, ball: Ball) -> State:
-        middle, theta = (state["low"] + state["high"]) / 2, self._theta(clean, ball)
+        middle, theta = (state["low"] + state["high"]) / 2, self._theta(clean)
         roughly = state["phase"] == _BRACKETING
         low, high = torch.where(fooled, state["low"], middle), torch.where(fooled, middle, state["high"])
         there = ~roughly & (high - low <= theta)
@@ -222,18 +221,16 @@ class HopSkipJump(QueryAttack):
         """B_t = B₀ √t."""
         return (self.samples * state["iteration"].clamp_min(1).sqrt()).long().clamp_max(_MOST_SAMPLES)
 
-    def _theta(self, clean: torch.Tensor, ball: Ball) -> float:
-        """θ, of the distance."""
-        size = clean[0].numel()
-        return max(_FINEST, self.gamma / (size * size if isinstance(ball, LinfBall) else size * sqrt(size)))
+    def _theta(self, clean: torch.Tensor) -> float:
+        """θ = δ/√d, as a share of the distance: a binary search ends as near to the border as random directions lead."""
+        return max(_FINEST, self.delta / sqrt(clean[0].numel()))
 
     def _delta(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
-        """δ_t (N,), the L2 length of the offsets at which the normal is estimated."""
-        size, distance = clean[0].numel(), ball.norm(state["images"] - clean)
-        scale = size if isinstance(ball, LinfBall) else sqrt(size)
-        delta = scale * self._theta(clean, ball) * distance
-        delta = torch.where(state["iteration"] <= 1, _FIRST_DELTA, delta)
-        return delta.clamp_min(self.least_offset * sqrt(size))
+        """δ (N,), the L2 length of the offsets at which the normal is estimated."""
+        root, distance = sqrt(clean[0].numel()), ball.norm(state["images"] - clean)
+        if isinstance(ball, LinfBall):
+            distance = distance * root  # the L2 length of a change of all pixels by as much
+        return (self.delta * distance).clamp_min(self.least_offset * root)
 
 
 def _way(state: State, clean: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ expected of an estimate is C∇f, with C the covariance of the noise.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from math import ceil, prod, sqrt
 
 import torch
@@ -42,11 +43,11 @@ def smooth_normal(draws: Draws, shape: Sequence[int], *, blur: float, at: int | 
     pixels, knots = drawn[..., : height * width].unflatten(-1, (height, width)), drawn[..., height * width :]
     # Of rounded factors all sums are exact in float64, whatever their order, which depends on the batch.
     knots = _rounded(knots.double(), bits=16).unflatten(-1, grid)
-    blurred = (down @ knots @ across.T).float()
-    noise: torch.Tensor = sqrt(_SMOOTH) * blurred + sqrt(1 - _SMOOTH) * pixels
-    return noise
+    blurred: torch.Tensor = (down @ knots @ across.T).float()
+    return blurred.mul_(sqrt(_SMOOTH)).add_(sqrt(1 - _SMOOTH) * pixels)
 
 
+@cache
 def _weights(side: int, sigma: float, device: torch.device) -> torch.Tensor:
     """How much each pixel of a side (S,) takes of each knot (K,): rows of length 1, which keep the variance."""
     count = min(side, ceil(side / sigma))
@@ -57,5 +58,5 @@ def _weights(side: int, sigma: float, device: torch.device) -> torch.Tensor:
 
 
 def _rounded(values: torch.Tensor, *, bits: int) -> torch.Tensor:
-    """To so many binary places."""
-    return (values * 2.0**bits).round() / 2.0**bits
+    """To so many binary places, in place."""
+    return values.mul_(2.0**bits).round_().mul_(2.0**-bits)

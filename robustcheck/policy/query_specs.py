@@ -127,11 +127,13 @@ class HopSkipJumpSpec(AttackEntry):
 
     name: Literal["hopskipjump"]
     samples: Annotated[StrictInt, Field(ge=2, le=100_000)] = Field(
-        50,
+        30,
         description="queries of the first estimate of the border; later ones grow with √t (B₀; in the paper 100)",
     )
-    gamma: Annotated[Number, Field(gt=0, le=1000)] = Field(
-        1.0, description="how near to the border a binary search goes, in the paper's unit (γ)"
+    delta: Annotated[Number, Field(gt=0, le=1)] = Field(
+        0.08,
+        description="how far from the border an estimate asks, as a share of the distance to the sample (δ; in the paper "
+        "it falls with the number of pixels)",
     )
     momentum: MomentumField = Field(0.5, description="share of the earlier estimates that is kept (in the paper none)")
     blur: BlurField = Field(0.025, description=_BLUR)

@@ -197,6 +197,16 @@ def test_hopskipjump_asks_nothing_along_the_way_to_the_sample():
     assert torch.nn.functional.cosine_similarity(offsets, ways).abs().max() < 1e-3
 
 
+@pytest.mark.parametrize("ball", [L2_BALL, LinfBall(levels=100, maximum=255)], ids=["l2", "linf"])
+def test_hopskipjump_asks_as_far_from_the_border_as_it_is_told(ball):
+    border = Border(ball, delta=0.05)
+    queries = border.attack.ask(border.estimating(), border.clean, ball, border.draws)
+    offsets = (queries.images - border.images[queries.rows]).flatten(1).norm(dim=1)
+    distance = ball.norm(border.images - border.clean)
+    length = distance if ball is L2_BALL else distance * 8  # of a change of all 64 pixels by as much
+    assert torch.allclose(offsets, 0.05 * length[queries.rows], rtol=1e-4)
+
+
 def test_hopskipjump_asks_about_images_of_one_value_too():
     border = Border(L2_BALL, shape=(1, 1, 1))
     state = border.estimating()
@@ -211,7 +221,7 @@ def test_hopskipjump_asks_about_images_of_one_value_too():
     [("plain", 1, 0.3), ("longer", 16, 0.3), ("shorter", 1, 0.1)],
 )
 def test_hopskipjump_takes_its_step_or_one_twice_or_half_as_long(ball, taken, iteration, slant):
-    border = Border(ball, slant=slant)
+    border = Border(ball, slant=slant, delta=0.002)
     state = border.estimating() | {"iteration": torch.full((30,), iteration)}
     while (state["phase"] == _ESTIMATING).any():
         state = border.turn(state)
@@ -238,7 +248,7 @@ def test_hopskipjump_takes_its_step_or_one_twice_or_half_as_long(ball, taken, it
         "plain": ((longer > plain) & (shorter > plain), plain),
     }
     for rows, distance in expected.values():
-        assert torch.allclose(reached[rows], distance[rows], rtol=5e-3)  # θ is .002 at most
+        assert torch.allclose(reached[rows], distance[rows], rtol=5e-3)  # θ is .0003 of the way to where a step ends
     assert expected[taken][0].sum() >= 5, {name: int(rows.sum()) for name, (rows, _) in expected.items()}
 
 
