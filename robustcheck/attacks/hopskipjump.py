@@ -7,6 +7,7 @@ Chen, Jordan, Wainwright 2020, arXiv 1904.02144, algorithms 1 and 2, for L2 and 
 - In L∞ a step moves all pixels as far. Those that are where they should be stay there because half as much as was found
   across the way is added along it. In L2 that makes no difference.
 - A normal is a decaying sum of its estimates, which are made of fewer queries.
+- δ, where estimates ask, is a share of the distance that does not fall with the number of pixels.
 - Once the border is roughly known where a step leads, twice its length is tried, and if that fails, half of it.
 """
 
@@ -222,7 +223,7 @@ class HopSkipJump(QueryAttack):
         return (self.samples * state["iteration"].clamp_min(1).sqrt()).long().clamp_max(_MOST_SAMPLES)
 
     def _theta(self, clean: torch.Tensor) -> float:
-        """θ = δ/√d, as a share of the distance: a binary search ends as near to the border as random directions lead."""
+        """θ = δ/√d, as a share of the distance: as near to the border as a direction at random leads."""
         return max(_FINEST, self.delta / sqrt(clean[0].numel()))
 
     def _delta(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:

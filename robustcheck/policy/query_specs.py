@@ -132,8 +132,8 @@ class HopSkipJumpSpec(AttackEntry):
     )
     delta: Annotated[Number, Field(gt=0, le=1)] = Field(
         0.08,
-        description="how far from the border an estimate asks, as a share of the distance to the sample (δ; in the paper "
-        "it falls with the number of pixels)",
+        description="how far from the border an estimate asks, as a share of the distance to the sample (δ; in the "
+        "paper it falls with the number of pixels)",
     )
     momentum: MomentumField = Field(0.5, description="share of the earlier estimates that is kept (in the paper none)")
     blur: BlurField = Field(0.025, description=_BLUR)
