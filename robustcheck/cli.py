@@ -244,13 +244,13 @@ def qualify(output: Path) -> None:
 def render(report: Path, output: Path | None) -> None:
     """Write junit.xml and report.html again.
 
-    REPORT is a report.json of any age.
+    REPORT is a report.json of any age, which stays as it is.
     """
     from robustcheck.errors import ReportError
-    from robustcheck.report import read_report, write_reports
+    from robustcheck.report import read_report, render_reports
 
     try:
-        for file in write_reports(read_report(report), output or report.parent):
+        for file in render_reports(read_report(report), output or report.parent, images=report.parent):
             click.echo(str(file))
     except ReportError as error:
         raise _UsageError(str(error)) from None
@@ -314,7 +314,7 @@ def _planned(policy: Policy, margin: float, power: float) -> Plan:
 
             return plan(policy, margin=margin, power=power, progress=bars.update)
     except EvaluationError as error:
-        click.echo(str(error).strip().splitlines()[0], err=True)
+        click.echo(str(error).strip(), err=True)
         sys.exit(EXIT_CODES["error"])
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from robustcheck.results import AuditReport, GateResult
 
 SCRATCH = "robustcheck_scratch"  # how workers learn where results are shared
-_RUNS_NOTHING = ("collectonly", "showfixtures", "show_fixtures_per_test", "setuponly", "setupplan")
+_RUNS_NOTHING = ("collectonly", "showfixtures", "show_fixtures_per_test", "setuponly", "setupplan", "cacheshow")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -180,12 +180,8 @@ class GatePlugin:
         from robustcheck.errors import ReportError
         from robustcheck.report.output import outputs
 
-        name = self._config.getoption("robustcheck_output") or next(
-            (value for key in ("robustcheck_output", "robustcheck-output") if (value := self._config.getini(key))),
-            "robustcheck-report",
-        )
         try:
-            folder = self._config.invocation_params.dir / name
+            folder = _output_folder(self._config)
             self._outputs = dict(zip(self._policies, outputs(folder, list(self._policies)), strict=True))
         except ReportError as error:
             raise pytest.UsageError(str(error)) from None
@@ -365,6 +361,17 @@ class GatePlugin:
                 terminalreporter.write_line(f"  {_shown(file, self._config.invocation_params.dir)}")
         for failure in self._failures:
             terminalreporter.write_line(f"ERROR: {failure}", red=True, bold=True)
+
+
+def _output_folder(config: pytest.Config) -> Path:
+    """Where reports go: the command line's is seen from where pytest was started, an ini file's from that file."""
+    start = Path(config.invocation_params.dir)
+    if asked := config.getoption("robustcheck_output"):
+        return start / str(asked)
+    for key in ("robustcheck_output", "robustcheck-output"):
+        if standing := config.getini(key):
+            return (config.inipath.parent if config.inipath else start) / str(standing)
+    return start / "robustcheck-report"
 
 
 def _progress_line() -> Any:

@@ -59,6 +59,7 @@ def search(
     near: float | None = None,
     clean_logits: torch.Tensor | None = None,
     stored: bool = False,
+    k: int = 1,
     elsewhere: Callable[[int, int], torch.Tensor] | None = None,
 ) -> Searched:
     """Search stored images (N, C, H, W) with these true readings (N,) for counterexamples."""
@@ -102,7 +103,7 @@ def search(
     else:
         others = [np.flatnonzero(labels.numpy() != label) for label in labels.tolist()]
         engine = Asking(
-            oracle=_oracle(attack, asked, len(images), queries, ball.maximum if stored else None),
+            oracle=_oracle(attack, asked, len(images), queries, ball.maximum if stored else None, k),
             pixels=images[0].size,
             ball=ball,
             elsewhere=elsewhere or (lambda sample, attempt: load([int(others[sample][attempt])])[0]),
@@ -113,10 +114,10 @@ def search(
     return searched
 
 
-def _oracle(attack: QueryAttack, asked: Candidate, samples: int, limit: int | None, maximum: int | None):
+def _oracle(attack: QueryAttack, asked: Candidate, samples: int, limit: int | None, maximum: int | None, k: int):
     if limit is None:
         return WhiteBox(asked)
     if attack.asks == "top-k":
-        return TopKOracle(asked, samples=samples, limit=limit, maximum=maximum, k=1)
+        return TopKOracle(asked, samples=samples, limit=limit, maximum=maximum, k=k)
     kind = LabelOracle if attack.asks == "label" else ScoreOracle
     return kind(asked, samples=samples, limit=limit, maximum=maximum)

@@ -311,8 +311,10 @@ def test_render_writes_the_reports_again(folder):
     done = command("render", "old.json", "-o", "again")
     assert (done.exit_code, done.stderr) == (0, "")
     files = [Path(line) for line in done.stdout.splitlines()]
-    assert {file.name for file in files} == {"report.json", "junit.xml", "report.html"}
+    assert {file.name for file in files} == {"junit.xml", "report.html"}
     assert all(file.parent == Path("again") and file.stat().st_size for file in files)
+    assert sorted(path.name for path in Path("again").iterdir()) == ["junit.xml", "report.html"]
+    assert json.loads((folder / "old.json").read_text()) == report
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])

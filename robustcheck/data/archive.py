@@ -25,6 +25,7 @@ from robustcheck.data.samples import Listing
 from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
 
+_WIDENED = 16  # bytes of a label once it is read: an index, and what is compared with it
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
@@ -56,7 +57,7 @@ def archive_listing(
         archive = zipfile.ZipFile(path)
     with archive:
         images = _member(archive, f"{split}_images", shown)
-        numbers = _member(archive, f"{split}_labels", shown)
+        numbers = _member(archive, f"{split}_labels", shown, widened=_WIDENED)
         values = {column: _column(archive, f"{split}_{column}", shown) for column in columns}
     read = readings_of if multilabel else indexes_of
     indexes = read(numbers, labels, f"{shown}: {split}_labels")
@@ -75,8 +76,15 @@ def _column(archive: zipfile.ZipFile, key: str, shown: str) -> NDArray[Any]:
     return _member(archive, key, shown)
 
 
-def _member(archive: zipfile.ZipFile, key: str, shown: str) -> NDArray[Any]:
-    """Read one array, after its header was checked against the member's size and the memory limit."""
+def _member(archive: zipfile.ZipFile, key: str, shown: str, *, widened: int = 0) -> NDArray[Any]:
+    """Read one array, after its header was checked against the member's size and the memory limit.
+
+    Args:
+        archive: that holds it.
+        key: its name, without its ending.
+        shown: the archive's name.
+        widened: bytes that each value will take once it is read, if those are more than it has.
+    """
     what = f"{shown}: {key}"
     found = [name.removesuffix(".npy") for name in archive.namelist()]
     if key not in found:
@@ -84,13 +92,13 @@ def _member(archive: zipfile.ZipFile, key: str, shown: str) -> NDArray[Any]:
     with parsing(what):
         info = archive.getinfo(f"{key}.npy")
         with archive.open(info) as member:
-            _check_header(member, info.file_size, what)
+            _check_header(member, info.file_size, what, widened)
         with archive.open(info) as member:
             array: NDArray[Any] = npy.read_array(member, allow_pickle=False)
             return array
 
 
-def _check_header(member: BinaryIO | Any, size: int, what: str) -> None:
+def _check_header(member: BinaryIO | Any, size: int, what: str, widened: int) -> None:
     version = npy.read_magic(member)
     if version not in _HEADERS:
         raise DataError(f"{what}: it is of npy version {version}; 1.0 and 2.0 are allowed")
@@ -107,4 +115,4 @@ def _check_header(member: BinaryIO | Any, size: int, what: str) -> None:
             f"{what}: its header claims {needed} bytes (shape {shape}, {dtype}), but {held} are stored: the archive is "
             "damaged or forged"
         )
-    check_memory(needed, what)
+    check_memory(max(needed, math.prod(shape) * widened), what)

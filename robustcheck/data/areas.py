@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from robustcheck.data.files import open_files
-from robustcheck.data.reading import check_memory, existing_file, parsing
+from robustcheck.data.files import SUFFIXES, open_files
+from robustcheck.data.reading import check_memory, delimiter_of, existing_file, normalised, parsing
 from robustcheck.errors import DataError
 
 Mask = NDArray[np.bool_]
@@ -97,7 +97,8 @@ class MaskFolder:
         parts = PurePosixPath(name)
         if parts.is_absolute() or ".." in parts.parts:
             return np.zeros((height, width), bool)
-        for file in (parts.with_name(f"{parts.name}.png"), parts.with_suffix(".png"), parts):
+        plain = parts.with_suffix("") if parts.suffix.lower() in SUFFIXES else parts  # scanners name files 1.2.840.5
+        for file in (parts.with_name(f"{parts.name}.png"), plain.with_name(f"{plain.name}.png"), parts):
             if file.suffix.lower() in _LOSSLESS and (self.folder / file).is_file():
                 return _fitting(_mask(str(file), self.folder / file), f"{self.shown}/{file}", height, width)
         return np.zeros((height, width), bool)
@@ -144,7 +145,8 @@ def _table(path: Path, shown: str) -> BoxTable:
     """A .csv with the columns path, left, top, right and bottom: a box a row, in pixels."""
     with parsing(shown):
         check_memory(8 * path.stat().st_size, shown)
-        reader = csv.DictReader(io.StringIO(path.read_text("utf-8-sig"), newline=""), strict=True)
+        text = path.read_text("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True)
         header, rows = [name.strip() for name in reader.fieldnames or ()], [(reader.line_num, row) for row in reader]
     missing = [name for name in _COLUMNS if name not in header]
     if missing:
@@ -155,7 +157,7 @@ def _table(path: Path, shown: str) -> BoxTable:
         left, top, right, bottom = (_number(cells[name], f"{shown}:{line}: {name}") for name in _COLUMNS[1:])
         if left >= right or top >= bottom:
             raise DataError(f"{shown}:{line}: the box [{left:g}, {top:g}, {right:g}, {bottom:g}] has no area")
-        boxes.setdefault(str(cells["path"]).strip(), []).append((left, top, right, bottom))
+        boxes.setdefault(normalised(str(cells["path"]).strip()), []).append((left, top, right, bottom))
     if boxes and max(max(box) for own in boxes.values() for box in own) <= 1:
         raise DataError(f"{shown}: no number is above 1; a table's boxes are in pixels, not in shares of the image")
     return BoxTable(boxes=boxes)

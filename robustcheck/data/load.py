@@ -108,6 +108,7 @@ def load_samples(
         available=available,
         by_label={label: int(which(indexes, index).sum()) for index, label in enumerate(labels)},
         bits=images.space.bits,
+        zero=images.space.zero,
         hounsfield=images.space.hounsfield,
         shape=shapes.pop() if len(shapes) == 1 else None,
         synthetic=listing.synthetic,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os.path
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -14,7 +13,7 @@ import numpy as np
 from robustcheck.data.columns import NAMED, fault_of
 from robustcheck.data.files import SUFFIXES, is_image, open_files
 from robustcheck.data.findings import reading_of
-from robustcheck.data.reading import check_memory, parsing
+from robustcheck.data.reading import check_memory, delimiter_of, normalised, parsing
 from robustcheck.data.samples import Listing
 from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
@@ -102,9 +101,7 @@ def _text(path: Path) -> str:
 
 def _rows(text: str, shown: str, asked: Sequence[str]) -> Iterator[Row | tuple[int, str]]:
     """Each row, or a mistake: its line and what is wrong."""
-    header_line = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(",;\t", key=header_line.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True)
     columns: dict[str, int] = {}  # where in a row each stands
     width, line = 0, 1
     while True:
@@ -204,7 +201,7 @@ def _files(rows: Sequence[Row], root: Path, mistakes: list[tuple[int, str]]) -> 
             mistakes.append((row.line, f"{row.path!r:.200}: {mistake}"))
             continue
         first_line[resolved] = row.line
-        files.append((PurePosixPath(os.path.normpath(row.path)).as_posix(), resolved))
+        files.append((normalised(row.path), resolved))
     return files
 
 

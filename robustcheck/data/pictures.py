@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from robustcheck.data.reading import MAX_PIXELS, parsing
 from robustcheck.data.samples import Shape
@@ -35,17 +36,21 @@ class Picture:
     depth: int  # bits that its format can store: 8, 12 or 16
     sha256: str
     turned: bool  # its EXIF orientation asks the viewer to turn it, and decoding does not
+    inverted: bool  # its largest value is black: Pillow inverts TIFF of 8 bits, and no others
     lowest: int = 0
     hounsfield: bool = False  # no picture says so
-    inverted: bool = False  # Pillow inverts them
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What is peculiar to it."""
-        return ("have an EXIF orientation, which is not applied",) if self.turned else ()
+        told = {
+            "have an EXIF orientation, which is not applied": self.turned,
+            "are TIFF whose 0 is white, and inverted, so that larger is brighter": self.inverted,
+        }
+        return tuple(note for note, holds in told.items() if holds)
 
-    def levels(self, zero: int, bits: int) -> NDArray[Any]:  # noqa: ARG002 - both are as they are stored
-        """Its pixels (C, H, W).
+    def levels(self, zero: int, bits: int) -> NDArray[Any]:  # noqa: ARG002 - it stores nothing below 0
+        """Its pixels (C, H, W), dark to bright; the largest level of so many bits is black if it is inverted.
 
         Raises:
             DataError: it cannot be decoded, or changed since it was loaded.
@@ -53,7 +58,8 @@ class Picture:
         with _opened(self.path, self.name) as (sha256, opened):
             if sha256 != self.sha256:
                 raise DataError(f"{self.name}: the file has changed since it was loaded")
-            return _decoded(opened, self.shape[0])
+            stored = _decoded(opened, self.shape[0])
+        return (1 << bits) - 1 - stored.astype(np.int64) if self.inverted else stored
 
 
 def open_picture(name: str, path: Path) -> Picture:
@@ -71,6 +77,7 @@ def open_picture(name: str, path: Path) -> Picture:
             depth=depth,
             sha256=sha256,
             turned=_turned(opened),
+            inverted=opened.mode.startswith("I") and _white_is_zero(opened),
         )
 
 
@@ -116,6 +123,10 @@ def _turned(opened: Image.Image) -> bool:
     exif = Image.Exif()
     exif.load(opened.info.get("exif", b""))
     return bool(exif.get(ExifTags.Base.Orientation, 1) != 1)
+
+
+def _white_is_zero(opened: Image.Image) -> bool:
+    return isinstance(opened, TiffImageFile) and opened.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
 
 
 def _grey_palette(opened: Image.Image) -> bool:

@@ -1,11 +1,12 @@
-"""What every reader of files needs: library errors as sentences, and how much memory an array may take."""
+"""What every reader of files needs: errors of libraries as sentences, how tables are written, and how much memory an
+array may take."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 from unicodedata import category
 
 from robustcheck.errors import DataError, RobustcheckError
@@ -13,6 +14,7 @@ from robustcheck.words import did_you_mean, last_line
 
 MAX_PIXELS = 1 << 26  # of an image: 8192 x 8192, above any radiograph, below a decompression bomb
 _MEMORY_IF_UNKNOWN = 4 << 30
+_CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))  # versions 2 and 1
 
 
 @contextmanager
@@ -47,6 +49,17 @@ def existing_file(path: Path, source: str) -> Path:
     raise DataError(f"{source}: there is no file {path}{did_you_mean(path.name, beside)}")
 
 
+def delimiter_of(table: str) -> str:
+    """What parts the columns of a .csv: a comma, or what the spreadsheets of some countries write."""
+    header = next((line for line in table.splitlines() if line.strip()), "")
+    return max(",;\t", key=header.count)
+
+
+def normalised(path: str) -> str:
+    """A relative path in a table as samples are called by it: `./a//b.png` is a/b.png."""
+    return PurePosixPath(os.path.normpath(path)).as_posix()
+
+
 def storable(text: str) -> bool:
     """Whether a report can hold a text: it has no control character, and no byte that is no text."""
     return not any(category(character) in ("Cc", "Cs") for character in text)
@@ -55,9 +68,17 @@ def storable(text: str) -> bool:
 def memory_limit() -> int:
     """Bytes that one array may take: half of the machine's memory, so that a lying header cannot take it all."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not on Windows
         return _MEMORY_IF_UNKNOWN
+    return min([memory, *_container_limits()]) // 2
+
+
+def _container_limits() -> Iterator[int]:
+    """What a container may take of the machine's memory, where one says so."""
+    for file in _CGROUPS:
+        with suppress(OSError, ValueError):  # there is none, or it says "max"
+            yield int(file.read_text())
 
 
 def check_memory(needed: int, what: str) -> None:

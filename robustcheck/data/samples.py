@@ -101,6 +101,11 @@ class Samples:
         return self.images.space.hounsfield
 
     @property
+    def zero(self) -> int:
+        """The value in a file that level 0 stands for."""
+        return self.images.space.zero
+
+    @property
     def maximum(self) -> int:
         """The largest value that can be stored."""
         return (1 << self.bits) - 1

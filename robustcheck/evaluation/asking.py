@@ -15,13 +15,14 @@ import numpy as np
 import torch
 
 from robustcheck.attacks import Answers, Queries, QueryAttack
+from robustcheck.attacks.base import per_row
 from robustcheck.evaluation.loop import Loop, Start
 from robustcheck.evaluation.rows import Rows
 from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle, WhiteBox
 
 _BATCHES = (4, 12)  # a turn's images, in batches, at least and at most: few of them are left half empty
 _BYTES = 64 * 1024**2  # of a turn's images, above which the batches are few
-_INSIDE = 1 + 1e-5  # times the radius: float32 points at the ball's border
+_INSIDE = 1 + 1e-5, 2.0**-22  # times the radius, and a pixel's: float32 points at the border of a ball, of a small one
 
 Oracle = ScoreOracle | TopKOracle | LabelOracle | WhiteBox
 
@@ -160,7 +161,9 @@ class Asking(Loop[QueryAttack]):
             return broken
         asking = queries.rows
         fooled = answers.fooled.nonzero().flatten()
-        inside = self.ball.norm(queries.images[fooled] - rows.clean[asking[fooled]]) <= self.ball.radius * _INSIDE
+        times, more = _INSIDE
+        distance = self.ball.norm(queries.images[fooled] - rows.clean[asking[fooled]])
+        inside = distance <= self.ball.radius * times + more
         hits = fooled[inside]
         if not len(hits):
             return broken
@@ -175,7 +178,7 @@ class Asking(Loop[QueryAttack]):
         images = queries.images[number[proposing, best[proposing]]].clamp(0, 1)
         places = proposing.cpu().numpy()
         proposed = rows.take(places)
-        stored = self.ball.nearest(images, proposed.clean)
+        stored = self._stored(images, proposed.clean)
         verdict = self._propose(proposed, stored)
         if not verdict.all():
             refuted = torch.from_numpy(~verdict).to(images.device)
@@ -187,9 +190,16 @@ class Asking(Loop[QueryAttack]):
     def _finish(self, rows: Rows, waiting: deque[Start]) -> None:
         """Adjudicate the best points of rows whose restart may ask no more."""
         images = self.attack.best(rows.state)
-        broken = self._propose(rows, self.ball.nearest(self.ball.project(images, rows.clean), rows.clean))
+        broken = self._propose(rows, self._stored(self.ball.project(images, rows.clean), rows.clean))
         self._retire(rows.sample[broken])
         self._again(rows, ~broken, waiting)
+
+    def _stored(self, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        """Images as files hold them, which `oracle: stored` saw; what leaves the ball then is fitted into it."""
+        maximum = self.ball.maximum
+        rounded = (images * maximum).round()
+        inside = self.ball.contains(rounded.int(), (clean * maximum).round().int())
+        return torch.where(per_row(inside), rounded / maximum, self.ball.nearest(images, clean))
 
     def _retire(self, samples: np.ndarray) -> None:
         if not isinstance(self.oracle, WhiteBox):

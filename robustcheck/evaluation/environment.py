@@ -7,16 +7,19 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-_PACKAGES = ("torch", "numpy", "onnx", "pillow", "scipy", "pytest")
+_PACKAGES = ("torch", "torchvision", "numpy", "onnx", "onnx2fx", "pillow", "pydicom", "scipy", "pytest")
+_DECODERS = ("python-gdcm", "gdcm", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pyjpegls")  # of DICOM
+_ABSENT = "not installed"
 
 
 def environment(device: torch.device | None) -> dict[str, str]:
     """Names to versions; `device` is where the candidate ran, None if it was not loaded."""
     facts = {"robustcheck": _version("pytest-robustcheck"), "python": platform.python_version()}
     facts |= {package: _version(package) for package in _PACKAGES}
+    facts |= {package: found for package in _DECODERS if (found := _version(package)) != _ABSENT}
     facts["onnxruntime"] = next(
-        (found for name in ("onnxruntime-gpu", "onnxruntime") if (found := _version(name)) != "not installed"),
-        "not installed",
+        (found for name in ("onnxruntime-gpu", "onnxruntime") if (found := _version(name)) != _ABSENT),
+        _ABSENT,
     )
     facts["platform"] = platform.platform()
     facts["threads"] = str(torch.get_num_threads())
@@ -32,4 +35,4 @@ def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return "not installed"
+        return _ABSENT

@@ -82,12 +82,13 @@ def _picture(stored: np.ndarray) -> Image.Image | None:
 
 
 def _folder_names(gates: Sequence[str]) -> dict[str, str]:
-    """A folder a gate: pgd[2/255] -> pgd-2-255; a number tells apart ids that would share one."""
-    names: dict[str, str] = {}
+    """A folder a gate: pgd[2/255] -> pgd-2-255; a number tells apart ids that would share one, on any system."""
+    names, taken = dict[str, str](), {CLEAN, PATCHES}
     for gate in gates:
         plain = re.sub(r"[^A-Za-z0-9_.]+", "-", gate).strip("-.") or "gate"
         name, number = plain, 2
-        while name in names.values() or name in (CLEAN, PATCHES):
+        while name.casefold() in taken:
             name, number = f"{plain}-{number}", number + 1
         names[gate] = name
+        taken.add(name.casefold())
     return names

@@ -16,6 +16,7 @@ from robustcheck.evaluation.controls import grid_of, seen_unattacked
 from robustcheck.evaluation.curves import budget_curve, query_curve
 from robustcheck.evaluation.found import Found
 from robustcheck.evaluation.health import Examination
+from robustcheck.evaluation.ledger import Entry
 from robustcheck.evaluation.looking import Once
 from robustcheck.evaluation.measurement import Measurement
 from robustcheck.evaluation.outcomes import (
@@ -70,6 +71,7 @@ def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
         search.run([sample for sample in setting.order[searched:end].tolist() if worth[sample]], found)
         broken = {sample: entry for sample, entry in setting.ledger.within(family, levels).items() if worth[sample]}
         verified = [*setting.ledger.scores_within(family, levels), found.trace.scores]
+        told = not (gate.descending and found.inherited)  # scores at a larger budget are not those at this one
         known = Conclusion(
             gate=gate,
             setting=setting,
@@ -78,8 +80,8 @@ def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
             judged=setting.order,
             attacked=setting.order[worth[setting.order]].tolist(),
             broken=broken,
-            scores=most_adverse(setting, verified, broken),
-            chances=_chances(search, found),
+            scores=most_adverse(setting, verified, broken) if told else None,
+            chances=_chances(search, found, broken) if told else None,
             found=found,
             surrogates=surrogates,
             controls=(),
@@ -110,12 +112,12 @@ def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     )
 
 
-def _chances(search: Search, found: Found) -> np.ndarray | None:
+def _chances(search: Search, found: Found, broken: dict[int, Entry]) -> np.ndarray | None:
     """Most adverse probabilities (N, K) of several findings, where images are looked at once and as they are."""
     if not isinstance(search.look, Once):
         return None
     verified = search.setting.ledger.chances_within(search.family, float(search.ball.levels))
-    return most_adverse_chances(search.setting, [*verified, found.trace.chances])
+    return most_adverse_chances(search.setting, [*verified, found.trace.chances], broken)
 
 
 def _health(conclusion: Conclusion, search: Search, cost: Cost) -> tuple[HealthCheck, ...]:
@@ -197,7 +199,7 @@ def _controls(
 def _unattacked(gate: Gate, setting: Setting) -> GateResult:
     scores = most_adverse(setting, [], {})
     every = np.arange(len(setting.labels))
-    read = readings(setting, {}, scores, most_adverse_chances(setting, []))
+    read = readings(setting, {}, scores, most_adverse_chances(setting, [], {}))
     measurement = Measurement.of(setting, read, every, attacked=None, intervals=setting.intervals)
     metrics = measurement.metrics(gate.bounds)
     requirements = require(gate.bounds, metrics, setting.rule)

@@ -15,6 +15,7 @@ class Entry:
     decision: int  # reading, or NO_ANSWER
     distance: float  # grey levels, in the family's norm
     score: float | None
+    chances: np.ndarray | None = None  # (K,) of each of several findings
     found_by: str  # the gate
     attack: str
     restart: int

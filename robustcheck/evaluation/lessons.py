@@ -48,7 +48,7 @@ class Lessons:
             CandidateError: the preprocessing does not take them, or leaves them of different sizes.
         """
         whole, resized = (
-            Preprocess(spec, _CPU, maximum=self.samples.maximum, hounsfield=self.samples.hounsfield)
+            Preprocess.of(spec, _CPU, self.samples)
             for spec in (preprocess, preprocess.model_copy(update=_LEFT_TO_TRAINING))
         )
         shapes = {self.samples.shape_of(index) for index in self.chosen}

@@ -47,6 +47,7 @@ class Hit:
     decision: int
     distance: float  # grey levels
     score: float | None
+    chances: np.ndarray | None  # (K,) of each of several findings
     restart: int
     step: int
     queries: int | None  # that the sample had cost by then, where an oracle counts
@@ -161,10 +162,11 @@ class Loop(ABC, Generic[AttackT]):
                 Hit(
                     sample=sample,
                     attack=self.attack.name,
-                    stored=verdict.stored[row],
+                    stored=verdict.stored[row].copy(),  # and not a view, which keeps the whole turn's in memory
                     decision=int(verdict.decision[row]),
                     distance=distance,
                     score=finite(verdict.score, row),
+                    chances=None if verdict.chances is None else verdict.chances[row].copy(),
                     restart=int(rows.restart[row]),
                     step=int(rows.step[row]),
                     queries=self._queries(sample),

@@ -49,14 +49,21 @@ def most_adverse(setting: Setting, verified: list[dict[int, float]], broken: dic
     return scores
 
 
-def most_adverse_chances(setting: Setting, verified: list[dict[int, np.ndarray]]) -> np.ndarray | None:
+def most_adverse_chances(
+    setting: Setting, verified: list[dict[int, np.ndarray]], broken: dict[int, Entry]
+) -> np.ndarray | None:
     """The same (N, K) of each of several findings; None for a task that has one label an image."""
     head = setting.candidate.head
     if not head.multilabel:
         return None
     chances = head.chances(setting.logits).cpu().numpy().astype(np.float64)
     present = setting.labels.numpy()[:, None] >> np.arange(chances.shape[1]) & 1 == 1
-    for sample, found in (item for search in verified for item in search.items()):
+    counterexamples = {
+        sample: entry.chances
+        for sample, entry in broken.items()
+        if entry.chances is not None and np.isfinite(entry.chances).all()
+    }
+    for sample, found in (item for search in (*verified, counterexamples) for item in search.items()):
         chances[sample] = np.where(
             present[sample], np.minimum(chances[sample], found), np.maximum(chances[sample], found)
         )

@@ -32,6 +32,9 @@ def read_patch(name: str, folder: Path, *, bits: int, channels: int) -> np.ndarr
         with parsing(name):
             check_memory(4 * path.stat().st_size, name)
             stored = np.load(path, allow_pickle=False)
+        if not isinstance(stored, np.ndarray):
+            stored.close()
+            raise DataError(f"{name} is an archive of arrays (.npz); a patch is one array, as np.save writes it")
         if not np.issubdtype(stored.dtype, np.unsignedinteger) or stored.ndim not in (2, 3):
             raise DataError(
                 f"{name} holds {stored.dtype} of shape {stored.shape}; a patch is unsigned integers (channels, side, "

@@ -125,7 +125,7 @@ class _Planner:
         # The area of a finding is measured where images are looked at once, and as they are.
         seen = gate.attack is None or (setting.candidate.randomness is None and gate.conditions is None)
         known = seen and not isinstance(gate.attack, PatchSpec)
-        chances = most_adverse_chances(setting, []) if known else None
+        chances = most_adverse_chances(setting, [], {}) if known else None
         every = readings(setting, {}, most_adverse(setting, [], {}), chances)
         if gate.attack is None:
             return _Scope(every=every, judged=np.arange(len(setting.labels)), attacked=[])

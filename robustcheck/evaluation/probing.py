@@ -125,7 +125,7 @@ class Probes:
         widest = max((samples.shape_of(sample) for sample in self.held[:count]), key=prod)
         how = f"a search for the nearest counterexample at any distance ({_UNBOUNDED_STEPS} steps)"
         return self._turned(
-            FMNSpec(name="fmn", steps=_UNBOUNDED_STEPS), how, count, ball=self.search.ball.widest(widest)
+            FMNSpec(name="fmn", steps=_UNBOUNDED_STEPS, targets=0), how, count, ball=self.search.ball.widest(widest)
         )
 
     def _longer(self, budget: int) -> Turned:
@@ -134,7 +134,9 @@ class Probes:
         if not isinstance(spec, PGDSpec | APGDSpec):
             return Turned()
         steps = _LONGER * spec.steps
-        count = min(_MOST_LONGER, len(self.held), budget // (steps + 3))
+        others = len(self.search.setting.candidate.head.labels) - 1
+        searches = max(1, min(spec.targets, others)) if isinstance(spec, APGDSpec) else 1  # one for each label
+        count = min(_MOST_LONGER, len(self.held), budget // (searches * (steps + 3)))
         more = spec.model_copy(update={"steps": steps, "restarts": 1})
         return self._turned(more, f"{steps} steps", count) if count >= FEW else Turned()
 

@@ -79,13 +79,12 @@ class Search:
             left = [sample for sample in left if sample not in stands]
             found.searched.update(left)
             progress = partial(self._progress, (number + 1) * len(samples) - len(left), len(attacks) * len(samples))
+            nearest = len(attacks) == 1 and self.to_the_nearest
             if attack.asks == "gradient":
-                self._search(
-                    attack, left, trace, progress, enough=-1.0 if len(attacks) == 1 and self.to_the_nearest else None
-                )
+                self._search(attack, left, trace, progress, enough=-1.0 if nearest else None)
             else:
                 self._ask(attack, found.oracle or WhiteBox(setting.candidate), left, trace, progress)
-            self._remember(attack, left, trace)
+            self._remember(attack, left, trace, nearest=nearest)
 
     @cached_property
     def attacks(self) -> Searches:
@@ -122,10 +121,15 @@ class Search:
         """Under which searches stand for one another: the same attack of the same entry of the policy."""
         return self.family, self.gate.entry, attack.name
 
-    def _remember(self, attack: GradientAttack | QueryAttack, searched: Sequence[int], trace: Trace) -> None:
-        """A minimum-norm search stands for every budget; one that goes down the ladder, for smaller ones."""
+    def _remember(
+        self, attack: GradientAttack | QueryAttack, searched: Sequence[int], trace: Trace, *, nearest: bool
+    ) -> None:
+        """A minimum-norm search stands for every budget; one that goes down the ladder, for smaller ones.
+
+        If it ended with the first counterexample within the budget, it stands where it found none.
+        """
         if attack.minimum_norm:
-            held, levels = searched, inf
+            held, levels = searched if nearest else self._standing(searched), inf
         elif self.gate.descending:
             held = [sample for sample in self._standing(searched) if sample not in trace.unstarted]
             levels = float(self.ball.levels)
@@ -315,6 +319,7 @@ class Search:
             decision=hit.decision,
             distance=hit.distance,
             score=hit.score,
+            chances=hit.chances,
             found_by=gate.id,
             attack=hit.attack,
             restart=hit.restart,

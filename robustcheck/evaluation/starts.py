@@ -52,7 +52,7 @@ class Ends:
     def keep(self, sample: int, restart: int, margin: float, change: torch.Tensor) -> None:
         """Remember the restart of a sample that came nearest, by its margin."""
         if sample not in self._ends or margin > self._ends[sample][0]:
-            self._ends[sample] = margin, restart, change.cpu()
+            self._ends[sample] = margin, restart, change.to("cpu", copy=True)  # no view: it keeps all rows in memory
 
     def restart(self, sample: int) -> int:
         """The restart that came nearest."""

@@ -74,12 +74,20 @@ class Head:
         return reading == self.positive
 
     def at_operating_point(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits (N, K) less what the operating point asks of the positive label: at 0 odds the decision turns."""
+        """Logits (N, K) of which the largest is what is decided: the positive one less what the operating point asks.
+
+        With more than two labels its odds are against all others together. What those are more than the best of them
+        is taken off too, as a number: the decision turns where the margin between two logits is 0.
+        """
         if self.operating_point is None:
             return logits
         assert self.positive is not None
-        shift = torch.zeros(logits.shape[1], device=logits.device)
-        shift[self.positive] = log_odds_of(self.operating_point)
+        shift = torch.zeros_like(logits)
+        shift[:, self.positive] = log_odds_of(self.operating_point)
+        if logits.shape[1] > 2:
+            others = logits.detach().clone()
+            others[:, self.positive] = -torch.inf
+            shift[:, self.positive] += (others.logsumexp(dim=1) - others.amax(dim=1)).nan_to_num(0)
         return logits - shift
 
     def positive_probability(self, logits: torch.Tensor) -> torch.Tensor | None:

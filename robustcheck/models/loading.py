@@ -20,7 +20,7 @@ from robustcheck.models.layout import as_oracles_ask
 from robustcheck.models.memory import Chunks, is_out_of_memory
 from robustcheck.models.network import Forward, Network
 from robustcheck.models.output import read_head
-from robustcheck.models.preprocess import Preprocess
+from robustcheck.models.preprocess import Levels, Preprocess
 from robustcheck.models.process import full_precision, left_as_found
 from robustcheck.policy import ModelSpec
 from robustcheck.results import ModelInfo
@@ -45,16 +45,8 @@ _PROBE_TOLERANCE = 1e-3
 _FAR = 1000.0  # times as bright as an image
 
 
-class Stored(Protocol):
+class Stored(Levels, Protocol):
     """The gate's samples, as far as a candidate needs to see them."""
-
-    @property
-    def maximum(self) -> int:
-        """The largest storable value."""
-
-    @property
-    def hounsfield(self) -> int | None:
-        """Hounsfield units of level 0; None if the images are no CT."""
 
     def __len__(self) -> int: ...
     def shape_of(self, index: int, /) -> tuple[int, int, int]:
@@ -94,7 +86,7 @@ def load_candidate(
     meter = Meter()
     with left_as_found():
         network = _load_within_memory(path, spec, folder, device)
-        preprocess = Preprocess(spec.preprocess, network.device, maximum=samples.maximum, hounsfield=samples.hounsfield)
+        preprocess = Preprocess.of(spec.preprocess, network.device, samples)
         shapes = [samples.shape_of(index) for index in range(len(samples))]
         for shape in set(shapes):
             preprocess.check(shape)

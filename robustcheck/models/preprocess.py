@@ -5,7 +5,7 @@ Because it is part of the candidate, budgets live in pixel space, before any res
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.nn.functional import interpolate
@@ -17,27 +17,57 @@ from robustcheck.policy import PreprocessSpec
 _NEAR = 0.1  # of a window's width: a gradient reaches so far beyond its ends
 
 
+class Levels(Protocol):
+    """What is known of how images are stored."""
+
+    @property
+    def maximum(self) -> int:
+        """The largest level that can be stored."""
+
+    @property
+    def zero(self) -> int:
+        """The value in a file that level 0 stands for."""
+
+    @property
+    def hounsfield(self) -> int | None:
+        """Hounsfield units of level 0; None if the images are no CT."""
+
+
 class Preprocess:
     """Window, then channels, then resize, then range, then mean and standard deviation, then layout."""
 
     def __init__(
-        self, spec: PreprocessSpec, device: torch.device, *, maximum: int, hounsfield: int | None = None
+        self,
+        spec: PreprocessSpec,
+        device: torch.device,
+        *,
+        maximum: int,
+        zero: int = 0,
+        hounsfield: int | None = None,
     ) -> None:
         """
         Args:
             spec: the policy's.
             device: where images are.
             maximum: the largest level that can be stored.
+            zero: the value in a file that level 0 stands for.
             hounsfield: of level 0; None: images are no CT.
         """
         self._spec = spec
-        self._zero, self._maximum, self._is_ct = hounsfield or 0, maximum, hounsfield is not None
+        self._zero, self._maximum, self._is_ct = zero, maximum, hounsfield is not None
+        if hounsfield is not None:
+            self._zero = hounsfield  # windows of CT are in these units, whatever a file stores
         low, high = spec.range
         # x * (high - low) + low, then (· - mean) / std, as one multiplication and one addition a channel.
         mean, std = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in (spec.mean, spec.std))
         self._scale = ((high - low) / std).float().to(device)
         self._shift = ((low - mean) / std).float().to(device)
         self._identity = bool((self._scale == 1).all() and (self._shift == 0).all())
+
+    @classmethod
+    def of(cls, spec: PreprocessSpec, device: torch.device, levels: Levels) -> Preprocess:
+        """For images that are stored so."""
+        return cls(spec, device, maximum=levels.maximum, zero=levels.zero, hounsfield=levels.hounsfield)
 
     @property
     def channels_first(self) -> bool:
@@ -57,7 +87,7 @@ class Preprocess:
                 "only grey images can be repeated to more channels"
             )
         if self._spec.window and not self._can_show(*self._spec.window):
-            unit = "HU" if self._is_ct else "levels; if they are CT, say data.hounsfield"
+            unit = "HU" if self._is_ct else f"levels{'' if self._zero else '; if they are CT, say data.hounsfield'}"
             raise CandidateError(
                 f"model.preprocess.window is {self._spec.window[0]:g} to {self._spec.window[1]:g}, and the images "
                 f"store {self._zero} to {self._zero + self._maximum} {unit}"
@@ -76,7 +106,7 @@ class Preprocess:
 
     def _can_show(self, low: float, high: float) -> bool:
         """Whether a window shows something; of CT it may be wider than what is stored."""
-        inside = self._is_ct or (low >= 0 and high <= self._maximum)
+        inside = self._is_ct or (low >= self._zero and high <= self._zero + self._maximum)
         return inside and low < self._zero + self._maximum and high > self._zero
 
     def shape(self, stored: tuple[int, ...]) -> tuple[int, int, int]:

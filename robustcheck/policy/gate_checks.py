@@ -205,6 +205,11 @@ def _not_measured(metric: str, gate: dict[str, Any], data: dict[str, Any]) -> st
     if plain not in METRICS:
         known = [*METRICS, *(f"{label}.{one}" for label in _findings(data) for one in OF_FINDINGS)]
         return f"unknown metric; there are {', '.join(METRICS)}, and {SLICED}{did_you_mean(metric, known)}"
+    if plain == "auroc" and gate.get("ladder") == "descending":
+        return (
+            "what holds at a larger epsilon is not searched at a smaller one, where its probability is not known then; "
+            "leave ladder out, or require something else"
+        )
     seen_once = attack_name(gate) not in NO_EPSILON and not stands("conditions", gate, GateSpec)
     if plain == "auroc" and about not in ("", WORST_SUBGROUP) and not seen_once:
         return "the ROC area of a finding is measured where images are looked at once and as they are"

@@ -12,7 +12,7 @@ from robustcheck.report.junit import gate_properties, suite_properties
 from robustcheck.report.loading import read_report
 from robustcheck.report.output import Output, outputs
 from robustcheck.report.summary import gate_text, render, summary_line, summary_table
-from robustcheck.report.writing import write_reports
+from robustcheck.report.writing import render_reports, write_reports
 
 __all__ = [
     "Output",
@@ -21,6 +21,7 @@ __all__ = [
     "outputs",
     "read_report",
     "render",
+    "render_reports",
     "suite_properties",
     "summary_line",
     "summary_table",

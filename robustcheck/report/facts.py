@@ -145,7 +145,7 @@ def data_facts(data: DataInfo) -> Facts:
             for column, values in data.subgroups.items()
         ),
         "Prevalence": _prevalence(data),
-        "Stored depth": plural(data.bits, "bit") + _hounsfield(data),
+        "Stored depth": plural(data.bits, "bit") + _values(data),
         "Shape": " × ".join(map(str, data.shape)) + " (channels, height, width)" if data.shape else "images differ",
         "Synthetic": "yes" if data.synthetic else "no",
         "Notes": " ".join(data.notes),
@@ -153,10 +153,10 @@ def data_facts(data: DataInfo) -> Facts:
     return tuple((name, value) for name, value in facts.items() if value)
 
 
-def _hounsfield(data: DataInfo) -> str:
-    if data.hounsfield is None:
-        return ""
-    return f", {data.hounsfield} to {data.hounsfield + 2**data.bits - 1} HU"
+def _values(data: DataInfo) -> str:
+    """What the levels from 0 on stand for, where that is not themselves."""
+    lowest, unit = (data.zero, "") if data.hounsfield is None else (data.hounsfield, " HU")
+    return f", {lowest} to {lowest + 2**data.bits - 1}{unit}" if lowest or unit else ""
 
 
 def _prevalence(data: DataInfo) -> str:

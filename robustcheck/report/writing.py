@@ -23,10 +23,18 @@ def write_reports(report: AuditReport, folder: Path) -> list[Path]:
     Raises:
         ReportError: a file cannot be written.
     """
+    return [write_whole(folder / "report.json", json_text(report)), *render_reports(report, folder, images=folder)]
+
+
+def render_reports(report: AuditReport, folder: Path, *, images: Path) -> list[Path]:
+    """Write what people and CI read, `junit.xml` and `report.html`; its pictures come from the report's own folder.
+
+    Raises:
+        ReportError: a file cannot be written.
+    """
     texts: dict[str, Callable[[], str]] = {
-        "report.json": lambda: json_text(report),
         "junit.xml": lambda: junit_xml(report),
-        "report.html": lambda: html(report, folder),
+        "report.html": lambda: html(report, images),
     }
     return [write_whole(folder / name, text()) for name, text in texts.items()]
 

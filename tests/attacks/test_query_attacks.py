@@ -16,6 +16,7 @@ from robustcheck.attacks import Answers, build
 from robustcheck.attacks.base import merged, part, per_row
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.hopskipjump import _ESTIMATING
+from robustcheck.attacks.partial_information import PartialInformation
 from robustcheck.policy import ATTACKS
 from robustcheck.threats import Goal, L2Ball, LinfBall
 
@@ -57,6 +58,40 @@ def test_in_l2_the_optimum_is_reached_within_a_quarter_and_never_passed(name):
     found = search(_attack(name, ball, 4000), network, images, truth, ball, count=2, queries=4000)
     assert {row for row in range(30) if smallest[row] * 1.25 <= levels} <= set(found.hits)
     assert not set(found.hits) & {row for row in range(30) if smallest[row] > levels}
+
+
+def _near(levels, *, maximum, count=20):
+    """As `_problem`, of two labels and images that about so many levels turn."""
+    network, images, _, _ = _problem(labels=2, seed=2, count=count, maximum=maximum)
+    weight = (network.weight[1] - network.weight[0]).double().detach().numpy()
+    shares = images.reshape(count, -1) / maximum - 0.5
+    excess = shares @ weight / np.abs(weight).sum() - levels / maximum  # label 1 by so much in L∞
+    moved = ((shares - excess[:, None] * np.sign(weight) + 0.5) * maximum).round().astype(np.uint16)
+    return network, moved.reshape(images.shape), torch.ones(count, dtype=torch.int64)
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_in_a_ball_of_few_levels_of_many_what_is_found_is_judged_at_once(name):
+    """At its border, float32 images are off by more than a hundred-thousandth of so small an ε."""
+    network, images, truth = _near(6, maximum=65535)
+    ball = LinfBall(levels=60, maximum=65535)
+    found = search(_attack(name, ball, 600), network, images, truth, ball, count=2, queries=600)
+    assert len(found.hits) >= (8 if name == "noise" else 15)
+    assert max(hit.queries for hit in found.hits.values()) < 600
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_tries_of_a_ball_of_few_levels_arrive_and_estimates_follow(k, monkeypatch):
+    network, images, truth = _near(6, maximum=4095)
+    ball = LinfBall(levels=4, maximum=4095)  # which turns none, so that searches go on
+    estimates = []
+    estimated = PartialInformation._estimated
+    monkeypatch.setattr(
+        PartialInformation, "_estimated", lambda *given: estimates.append(len(given[2])) or estimated(*given)
+    )
+    attack = _attack("partial_information", ball, 600, k=k)
+    assert not search(attack, network, images, truth, ball, count=2, queries=600, k=k).hits
+    assert sum(estimates) >= 20
 
 
 @pytest.mark.parametrize("name", SEARCHING)

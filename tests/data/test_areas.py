@@ -35,6 +35,22 @@ def test_a_table_has_boxes_by_sample_in_pixels(tmp_path):
     assert not area.mask("other.png", 4, 4).any()
 
 
+@pytest.mark.parametrize("comma", [",", ";", "\t"])
+def test_a_table_as_spreadsheets_write_it_and_paths_as_people_do(tmp_path, comma):
+    rows = ["path,left,top,right,bottom", "./scans//a.png,0,0,2,2"]
+    (tmp_path / "boxes.csv").write_text("\n".join(rows).replace(",", comma))
+    assert load_area("boxes.csv", tmp_path).mask("scans/a.png", 4, 4).sum() == 4
+
+
+def test_a_scanners_name_has_no_ending_that_a_mask_could_replace(tmp_path):
+    _picture(tmp_path / "masks/1.2.840.png", [[255]])
+    _picture(tmp_path / "masks/1.2.840.6.png", [[255]])
+    area = load_area("masks", tmp_path)
+    assert not area.mask("1.2.840.5", 1, 1).any()
+    assert area.mask("1.2.840.6", 1, 1).all()
+    assert area.mask("1.2.840.6.dcm", 1, 1).all()
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

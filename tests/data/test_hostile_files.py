@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.lib import format as npy
 from PIL import Image
 
+from robustcheck.data import reading
 from robustcheck.data.load import load_samples
 from robustcheck.errors import DataError
 
@@ -74,6 +75,21 @@ def test_an_honest_header_of_too_many_bytes(forged, load, monkeypatch):
     monkeypatch.setattr("robustcheck.data.reading.memory_limit", lambda: 59_999)
     with pytest.raises(DataError, match=r"data.npz: test_images: it would take .* GiB of memory"):
         load("data.npz")
+
+
+def test_labels_that_would_grow_beyond_memory_as_they_are_read(forged, load, monkeypatch):
+    forged(npy_bytes((6, 2, 2), body=b"\0" * 24))
+    monkeypatch.setattr("robustcheck.data.reading.memory_limit", lambda: 95)  # six labels take 96 then
+    with pytest.raises(DataError, match=r"data.npz: test_labels: it would take .* GiB of memory"):
+        load("data.npz")
+
+
+@pytest.mark.parametrize(("said", "least"), [("1048576\n", 524_288), ("max\n", None)])
+def test_a_containers_limit_is_the_machines_memory(tmp_path, monkeypatch, said, least):
+    whole = reading.memory_limit()
+    (tmp_path / "memory.max").write_text(said)
+    monkeypatch.setattr(reading, "_CGROUPS", (tmp_path / "none", tmp_path / "memory.max"))
+    assert reading.memory_limit() == (least or max(whole, reading.memory_limit()))
 
 
 def test_a_pickled_archive_runs_nothing(tmp_path, load):

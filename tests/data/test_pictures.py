@@ -126,6 +126,18 @@ def test_a_tiff_of_twelve_bits_says_so(load, tmp_path, bits, expected):
     assert samples.image(0).tolist() == [[[0x123, 0x456]]]
 
 
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_a_tiff_whose_zero_is_white_is_read_dark_to_bright(load, tmp_path, bits):
+    (tmp_path / "scans/normal").mkdir(parents=True)
+    pixels = {8: bytes([1, 200]), 12: bytes([0x00, 0x10, 0xC8]), 16: np.array([1, 200], "<u2").tobytes()}[bits]
+    (tmp_path / "scans/normal/a.tif").write_bytes(tiff(2, 1, pixels, bits=bits, photometric=0))
+    samples = load("scans")
+    white = (1 << bits) - 1
+    assert samples.bits == bits
+    assert samples.image(0).tolist() == [[[white - 1, white - 200]]]
+    assert any("0 is white" in note for note in samples.info.notes) == (bits > 8)  # Pillow's own, of 8 bits
+
+
 def test_thirty_two_bits_that_fit_sixteen(only):
     samples = only("a.tif", np.array([[0, 65535]], np.int32))
     assert samples.bits == 16

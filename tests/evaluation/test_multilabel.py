@@ -273,6 +273,12 @@ def test_roc_areas_of_findings_fall_under_attack(project):
     assert all(area < 1 for area in after)
 
 
+def test_roc_areas_of_findings_know_what_a_minimum_norm_search_found(project):
+    gates = "  - {id: fmn, attack: fmn, epsilon: 8/255, require: {accuracy: 0}}"
+    (fmn,) = _report(project, gates).gates
+    assert min(part.metrics["auroc"].value for part in fmn.slices) < 1
+
+
 def test_nothing_is_determined_where_an_attack_may_mend_another_finding(project):
     """Whoever hides one finding may turn another one right."""
     text = "  - {id: gate, attack: {name: pgd, steps: 20}, epsilon: 20 levels, goal: missed_finding, require: REQUIRE}"

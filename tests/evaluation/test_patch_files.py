@@ -53,6 +53,13 @@ def test_the_patch_is_a_file_that_another_run_can_be_given(patched):
     assert given[0].patch.origin == "given: kept.png"
 
 
+def test_an_archive_under_the_name_of_an_array_is_a_sentence(patched):
+    with (patched / "kept.npy").open("wb") as file:
+        np.savez(file, patch=np.zeros((1, 16, 16), np.uint8))
+    (gate,) = run_patches(patched, "{name: patch, shape: square, rotation: 0, scale: 0, patch: kept.npy}")
+    assert gate.error == "kept.npy is an archive of arrays (.npz); a patch is one array, as np.save writes it"
+
+
 def test_each_image_has_a_file_of_its_own_patch(patched):
     (gate,) = run_patches(patched, f"{FIXED}, target: bright, universal: false}}")
     broken = [outcome for outcome in gate.samples if outcome.status == "broken"]

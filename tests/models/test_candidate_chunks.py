@@ -124,7 +124,7 @@ def test_few_images_at_once_where_what_is_stored_is_large(side, limit, tmp_path,
     """Even if the network is shown little of it: a search holds images as they are stored."""
 
     class Large:
-        maximum, hounsfield = 255, None
+        maximum, zero, hounsfield = 255, 0, None
 
         def __len__(self):
             return 1

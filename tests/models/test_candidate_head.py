@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from robustcheck.attacks.objectives import log_odds
+from robustcheck.attacks.objectives import log_odds, margin
 from robustcheck.errors import CandidateError
 from robustcheck.models.head import NO_ANSWER, Head
 from robustcheck.models.output import read_head
@@ -262,3 +262,15 @@ def test_the_positive_labels_probability():
 def test_a_head_is_read_from_the_policy():
     head = read_head(_spec(labels=THREE, positive="benign", operating_point=0.4), RAW)
     assert (head.labels, head.positive, head.operating_point, head.binary) == (THREE, 1, 0.4, False)
+
+
+@pytest.mark.parametrize("labels", [2, 3, 5])
+@pytest.mark.parametrize("point", [0.2, 0.5, 0.9])
+def test_the_decision_at_an_operating_point_turns_where_the_margin_is_zero(labels, point):
+    head = _head([f"label {k}" for k in range(labels)], positive=1, operating_point=point)
+    logits = torch.randn(400, labels, generator=torch.Generator().manual_seed(3), dtype=torch.float64).float()
+    decision, searched = head.decide(logits), head.at_operating_point(logits)
+    assert searched.argmax(dim=1).tolist() == decision.tolist()
+    odds = logits[:, 1] - logits[:, [k for k in range(labels) if k != 1]].logsumexp(dim=1)
+    margins = margin(searched, torch.ones(400, dtype=torch.int64))
+    assert torch.allclose(-margins, odds - log(point / (1 - point)), atol=1e-5)

@@ -61,6 +61,13 @@ def test_a_gradient_reaches_a_tenth_beyond_a_window_and_leads_into_it():
         assert (gradient == 0).sum() == leads.count(0)
 
 
+def test_a_window_of_signed_files_is_in_the_values_that_they_store():
+    preprocess = Preprocess(PreprocessSpec(window=(0, 1000)), tiny.CPU, maximum=65535, zero=-32768)
+    stored = torch.tensor([-500, 0, 250, 1000, 2000])
+    shares = ((stored + 32768) / 65535).view(1, 1, 1, 5)
+    assert preprocess(shares).flatten().tolist() == pytest.approx([0, 0, 0.25, 1, 1], abs=1e-4)
+
+
 def test_a_window_is_cut_before_it_is_resized():
     preprocess = _preprocess(window=(100, 200), resize=(1, 1))
     assert preprocess(torch.tensor([[[[0.0, 1.0]]]])).item() == pytest.approx(0.5)
@@ -76,6 +83,8 @@ def test_a_window_is_cut_before_it_is_resized():
         ((-1350, 150), {"maximum": 4095, "hounsfield": -1024}, True),
         ((-2000, -1024), {"maximum": 4095, "hounsfield": -1024}, False),
         ((3071, 4000), {"maximum": 4095, "hounsfield": -1024}, False),
+        ((-100, 1000), {"maximum": 65535, "zero": -32768}, True),
+        ((-100, 40000), {"maximum": 65535, "zero": -32768}, False),
     ],
 )
 def test_a_window_on_what_can_be_stored(window, space, fits):

@@ -54,7 +54,7 @@ class Pictures:
     """Stored images: as much of `robustcheck.data.Samples` as a candidate sees."""
 
     def __init__(self, images: Sequence[np.ndarray], maximum: int = 255, hounsfield: int | None = None) -> None:
-        self._images, self.maximum, self.hounsfield = list(images), maximum, hounsfield
+        self._images, self.maximum, self.zero, self.hounsfield = list(images), maximum, 0, hounsfield
 
     def __len__(self) -> int:
         return len(self._images)

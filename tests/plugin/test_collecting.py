@@ -47,6 +47,24 @@ def test_ini_keys_run_the_gates_beside_every_test(pytester, project, plain_or_wo
     assert (project / "from-ini" / "report.json").exists()
 
 
+def test_an_ini_files_folder_for_reports_is_seen_from_that_file(pytester, project, monkeypatch):
+    pytester.makeini("[pytest]\nrobustcheck = passing.yaml\nrobustcheck-output = from-ini\n")
+    (project / "below").mkdir()
+    monkeypatch.chdir(project / "below")
+    assert pytester.runpytest().ret == 0
+    assert (project / "from-ini" / "report.json").exists()
+    assert not (project / "below" / "from-ini").exists()
+
+
+def test_a_look_at_pytests_cache_leaves_the_reports(pytester, project):
+    pytester.makeini("[pytest]\nrobustcheck = passing.yaml\n")
+    report = project / "robustcheck-report" / "report.json"
+    report.parent.mkdir()
+    report.write_text("{}")
+    assert pytester.runpytest("--cache-show").ret == 0
+    assert report.read_text() == "{}"
+
+
 def _copied(project, folder):
     folder.mkdir(parents=True)
     for name in ("passing.yaml", "brightness.py", "brightness.safetensors", "even.npz"):

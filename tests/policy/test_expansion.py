@@ -69,6 +69,16 @@ def test_the_arguments_of_an_architecture_are_its_own_matter(write):
     assert load_policy(write(json.dumps(written))).model.architecture_args == arguments
 
 
+def test_the_arguments_of_a_surrogates_architecture_are_its_own_matter_too(write):
+    arguments = {"weights": None, "num_classes": 2}
+    written = document()
+    train = {"architecture": "torchvision.models:resnet18", "architecture_args": arguments}
+    written["gates"][0] = {
+        "id": "transfer", "attack": {"name": "transfer", "train": train}, "epsilon": "2/255", "require": {"accuracy": 0}
+    }  # fmt: skip
+    assert load_policy(write(json.dumps(written))).gates[0].attack.train.architecture_args == arguments
+
+
 def test_aliases_stand_for_what_they_name(write):
     gates = """
 gates:

@@ -1,0 +1,62 @@
+"""The folder that runs write to: one run at a time, and no reports of another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from report_builder import mixed
+
+from robustcheck.errors import ReportError
+from robustcheck.report import outputs
+from robustcheck.report.output import Output
+
+REPORTS = ["junit.xml", "report.html", "report.json"]
+
+
+def _names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _published(folder, *policies):
+    for output in outputs(folder, [Path(policy) for policy in policies or ("a.yaml",)]):
+        output.publish(mixed())
+        output.discard()
+
+
+def test_a_second_run_into_one_folder_is_refused_and_harms_nothing(tmp_path):
+    first = Output(tmp_path)
+    (first.scratch / "counterexamples").mkdir()
+    with pytest.raises(ReportError, match=r"another run writes its reports to .*; wait for its end, or choose another"):
+        Output(tmp_path)
+    assert (first.scratch / "counterexamples").is_dir()
+    first.publish(mixed())
+    first.discard()
+    assert _names(tmp_path) == ["counterexamples", *REPORTS]
+    Output(tmp_path).discard()
+
+
+def test_what_a_killed_run_left_is_taken_away(tmp_path):
+    left = tmp_path / ".running-dead" / "counterexamples"
+    left.mkdir(parents=True)
+    _published(tmp_path)
+    assert _names(tmp_path) == REPORTS
+
+
+def test_the_report_of_one_policy_does_not_stand_above_those_of_several(tmp_path):
+    _published(tmp_path)
+    _published(tmp_path, "a.yaml", "b.yaml")
+    assert _names(tmp_path) == ["a", "b"]
+    assert _names(tmp_path / "a") == _names(tmp_path / "b") == REPORTS
+
+
+def test_someone_elses_files_above_the_reports_of_several_stay(tmp_path):
+    (tmp_path / "report.json").write_text("{}")
+    (tmp_path / "junit.xml").write_text("theirs")
+    _published(tmp_path, "a.yaml", "b.yaml")
+    assert (tmp_path / "junit.xml").read_text() == "theirs"
+
+
+def test_policies_whose_names_differ_by_case_alone_have_folders_on_any_system(tmp_path):
+    _published(tmp_path, "here/A.yaml", "there/a.yaml")
+    assert _names(tmp_path) == ["A", "a-2"]
