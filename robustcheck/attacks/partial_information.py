@@ -20,7 +20,8 @@ from robustcheck.attacks.estimate import Estimate
 from robustcheck.threats import Ball, LinfBall
 
 _LEAST_GAIN = 0.02  # of the radius: what a smaller ball gains beyond ε
-_ARRIVED = 1e-5, 2.0**-22  # of ε, and of the full range: what float32 images are off their distance by
+_ARRIVED = 1e-5  # of ε: what float32 images are off their distance by
+_ROUNDING = 2.0**-22  # of the full range: the same, where ε is small
 _SMALLEST_STEP = 2.0**-4  # of the first
 _AT_ONCE = 16  # queries of a row in one turn, or a pair with all its copies
 
@@ -109,8 +110,7 @@ class PartialInformation(QueryAttack):
         radius = torch.where(held, ball.norm(ahead - clean).clamp_min(ball.radius), state["radius"])
         left = radius - ball.radius  # what the ball may still lose
         least = torch.minimum(_LEAST_GAIN * radius, left)
-        share, rounding = _ARRIVED
-        arrived = left <= max(share * ball.radius, rounding)
+        arrived = left <= max(_ARRIVED * ball.radius, _ROUNDING)
 
         gain = torch.where(held, 2 * state["gain"], state["gain"] / 2)
         gives_up = ~held & ((gain < least) | arrived)

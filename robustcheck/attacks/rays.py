@@ -14,7 +14,8 @@ from robustcheck.attacks.base import Answers, Queries, QueryAttack, State, one_e
 from robustcheck.attacks.draws import Draws
 from robustcheck.threats import Ball
 
-_TOLERANCE = 1e-3, 0.25  # of a binary search, in shares of the full range, and of ε if that is less
+_TOLERANCE = 1e-3  # of the full range, of a binary search
+_OF_EPSILON = 0.25  # the same, where ε is small
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ class RayS(QueryAttack):
         middle = (state["low"] + state["high"]) / 2
         low = torch.where(bisecting & ~fooled, middle, torch.where(bisecting, state["low"], 0))
         high = torch.where(bisecting & fooled, middle, torch.where(bisecting, state["high"], state["distance"]))
-        found = bisecting & (high - low <= min(_TOLERANCE[0], _TOLERANCE[1] * ball.radius))
+        found = bisecting & (high - low <= min(_TOLERANCE, _OF_EPSILON * ball.radius))
         onward = found | (~bisecting & ~fooled)
 
         sign = torch.where(per_row(found), state["tried"], state["sign"])

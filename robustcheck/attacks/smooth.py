@@ -9,7 +9,7 @@ expected of an estimate is C∇f, with C the covariance of the noise.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from math import ceil, prod, sqrt
 
 import torch
@@ -47,7 +47,7 @@ def smooth_normal(draws: Draws, shape: Sequence[int], *, blur: float, at: int | 
     return blurred.mul_(sqrt(_SMOOTH)).add_(sqrt(1 - _SMOOTH) * pixels)
 
 
-@cache
+@lru_cache(maxsize=16)
 def _weights(side: int, sigma: float, device: torch.device) -> torch.Tensor:
     """How much each pixel of a side (S,) takes of each knot (K,): rows of length 1, which keep the variance."""
     count = min(side, ceil(side / sigma))

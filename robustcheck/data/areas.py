@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from robustcheck.data.files import SUFFIXES, open_files
+from robustcheck.data.files import open_files
 from robustcheck.data.reading import check_memory, delimiter_of, existing_file, normalised, parsing
 from robustcheck.errors import DataError
 
@@ -97,7 +97,7 @@ class MaskFolder:
         parts = PurePosixPath(name)
         if parts.is_absolute() or ".." in parts.parts:
             return np.zeros((height, width), bool)
-        plain = parts.with_suffix("") if parts.suffix.lower() in SUFFIXES else parts  # scanners name files 1.2.840.5
+        plain = parts if parts.suffix[1:].isdigit() else parts.with_suffix("")  # scanners name files 1.2.840.5
         for file in (parts.with_name(f"{parts.name}.png"), plain.with_name(f"{plain.name}.png"), parts):
             if file.suffix.lower() in _LOSSLESS and (self.folder / file).is_file():
                 return _fitting(_mask(str(file), self.folder / file), f"{self.shown}/{file}", height, width)
@@ -169,5 +169,6 @@ def _number(cell: str | None, where: str) -> float:
     except ValueError:
         number = float("nan")
     if not isfinite(number):
-        raise DataError(f"{where}: found {(cell or 'nothing')!r}; boxes are given in pixels")
+        hint = ", and decimals with a point" if "," in (cell or "") else ""
+        raise DataError(f"{where}: found {(cell or 'nothing')!r}; boxes are given in pixels{hint}")
     return number

@@ -4,9 +4,10 @@ array may take."""
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from unicodedata import category
 
 from robustcheck.errors import DataError, RobustcheckError
@@ -57,7 +58,7 @@ def delimiter_of(table: str) -> str:
 
 def normalised(path: str) -> str:
     """A relative path in a table as samples are called by it: `./a//b.png` is a/b.png."""
-    return PurePosixPath(os.path.normpath(path)).as_posix()
+    return posixpath.normpath(path)
 
 
 def storable(text: str) -> bool:

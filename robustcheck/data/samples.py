@@ -102,7 +102,7 @@ class Samples:
 
     @property
     def zero(self) -> int:
-        """The value in a file that level 0 stands for."""
+        """The value that level 0 stands for: the lowest of signed files."""
         return self.images.space.zero
 
     @property

@@ -22,7 +22,8 @@ from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle, WhiteBox
 
 _BATCHES = (4, 12)  # a turn's images, in batches, at least and at most: few of them are left half empty
 _BYTES = 64 * 1024**2  # of a turn's images, above which the batches are few
-_INSIDE = 1 + 1e-5, 2.0**-22  # times the radius, and a pixel's: float32 points at the border of a ball, of a small one
+_INSIDE = 1 + 1e-5  # times the radius: float32 points at a ball's border
+_ROUNDING = 2.0**-22  # what a float32 pixel is off by, which of a small ball's radius is more
 
 Oracle = ScoreOracle | TopKOracle | LabelOracle | WhiteBox
 
@@ -161,9 +162,8 @@ class Asking(Loop[QueryAttack]):
             return broken
         asking = queries.rows
         fooled = answers.fooled.nonzero().flatten()
-        times, more = _INSIDE
         distance = self.ball.norm(queries.images[fooled] - rows.clean[asking[fooled]])
-        inside = distance <= self.ball.radius * times + more
+        inside = distance <= self.ball.radius * _INSIDE + _ROUNDING
         hits = fooled[inside]
         if not len(hits):
             return broken
@@ -195,11 +195,17 @@ class Asking(Loop[QueryAttack]):
         self._again(rows, ~broken, waiting)
 
     def _stored(self, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
-        """Images as files hold them, which `oracle: stored` saw; what leaves the ball then is fitted into it."""
+        """The storable images of the ball that are judged: those that were seen, if the oracle saw stored ones.
+
+        A change of less than half a level a pixel, about which others may ask, has to grow in L2 to be stored at all.
+        """
+        fitted = self.ball.nearest(images, clean)
+        if not self.oracle.rounds:
+            return fitted
         maximum = self.ball.maximum
         rounded = (images * maximum).round()
         inside = self.ball.contains(rounded.int(), (clean * maximum).round().int())
-        return torch.where(per_row(inside), rounded / maximum, self.ball.nearest(images, clean))
+        return torch.where(per_row(inside), rounded / maximum, fitted)
 
     def _retire(self, samples: np.ndarray) -> None:
         if not isinstance(self.oracle, WhiteBox):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import prod
 
+from robustcheck.attacks import build
 from robustcheck.evaluation.evidence import Evidence
 from robustcheck.evaluation.ledger import Ledger
 from robustcheck.evaluation.predicting import FEW, MOST, Prediction
@@ -134,10 +135,9 @@ class Probes:
         if not isinstance(spec, PGDSpec | APGDSpec):
             return Turned()
         steps = _LONGER * spec.steps
-        others = len(self.search.setting.candidate.head.labels) - 1
-        searches = max(1, min(spec.targets, others)) if isinstance(spec, APGDSpec) else 1  # one for each label
-        count = min(_MOST_LONGER, len(self.held), budget // (searches * (steps + 3)))
         more = spec.model_copy(update={"steps": steps, "restarts": 1})
+        (attack,) = build(more, self.search.ball, self.search.goal)  # of APGD with targets one restart for each
+        count = min(_MOST_LONGER, len(self.held), budget // (attack.restarts * (steps + 3)))
         return self._turned(more, f"{steps} steps", count) if count >= FEW else Turned()
 
     def _turned(

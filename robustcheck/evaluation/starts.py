@@ -28,7 +28,8 @@ class Starts:
         if not self._keeps:
             return
         small = (_unit(changes) * _STEPS).round().to(torch.int8).cpu().numpy()
-        self._changes.setdefault(entry, {}).update(zip(samples.tolist(), small, strict=True))
+        # Copies, as a view of one row keeps all of them in memory.
+        self._changes.setdefault(entry, {}).update(zip(samples.tolist(), map(np.copy, small), strict=True))
 
     def known(self, entry: Hashable, samples: Sequence[int | None]) -> tuple[np.ndarray, torch.Tensor] | None:
         """Of some samples: which places (M,) are known, and their changes (M, C, H, W), the largest pixel at ±1."""

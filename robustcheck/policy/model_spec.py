@@ -35,7 +35,7 @@ class PreprocessSpec(Section):
     ) = Field(None, description="[height, width]; bilinear, antialiased where it shrinks")
     window: tuple[Number, Number] | None = Field(
         None,
-        description="what is dark and what is bright, in Hounsfield units or stored levels; what lies outside is cut "
+        description="what is dark and what is bright, in Hounsfield units or stored values; what lies outside is cut "
         "off (default: all that can be stored)",
     )
     range: tuple[Number, Number] = Field(

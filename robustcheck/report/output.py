@@ -21,6 +21,7 @@ from robustcheck.results import AuditReport
 
 COUNTEREXAMPLES = "counterexamples"
 _SCRATCH = ".running-"
+_LOCK = ".lock"  # in a scratch folder
 REPORT_FILES = ("junit.xml", "report.json", "report.html")
 
 
@@ -28,7 +29,7 @@ class Output:
     """Where the reports on one policy go."""
 
     def __init__(self, folder: Path) -> None:
-        """Make a scratch folder, and take away an earlier run's reports.
+        """Make a scratch folder.
 
         Raises:
             ReportError: the folder cannot be written to, another run writes to it, or it holds counterexamples that
@@ -38,14 +39,15 @@ class Output:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=folder))
-            self._lock = _lock(self.scratch)
-            try:
-                self._take_away_earlier()
-            except BaseException:
-                self.discard()
-                raise
         except OSError as error:
             raise ReportError(f"cannot write reports to {folder}: {error.strerror or error}") from None
+        self._lock = _held(self.scratch)
+        try:
+            _refuse_if_in_use(folder, but=self.scratch)
+            self._refuse_what_is_not_ours()
+        except BaseException:
+            self.discard()
+            raise
 
     def publish(self, report: AuditReport) -> list[Path]:
         """Move the run's counterexamples into place and write its reports; returns the files.
@@ -65,65 +67,104 @@ class Output:
 
     def discard(self) -> None:
         """Remove the scratch folder."""
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
         shutil.rmtree(self.scratch, ignore_errors=True)
 
-    def _take_away_earlier(self) -> None:
+    def take_away_earlier(self) -> None:
+        """Remove an earlier run's reports, and what a killed one left.
+
+        Raises:
+            ReportError: they cannot be removed.
+        """
         for left in self.folder.glob(f"{_SCRATCH}*"):
             if left != self.scratch:
-                _lock(left).release()
-                shutil.rmtree(left, ignore_errors=True)  # of a run that was killed
+                shutil.rmtree(left, ignore_errors=True)
+        _take_away_reports(self.folder)
+
+    def _refuse_what_is_not_ours(self) -> None:
         images = self.folder / COUNTEREXAMPLES
         if images.exists() and not _is_ours(self.folder / "report.json"):
             raise ReportError(
                 f"{images} is there, and no report.json of robustcheck beside it says that it may be replaced; "
                 "move it away, or choose another output folder"
             )
-        _take_away_reports(self.folder)
 
 
 def outputs(folder: Path, policies: Sequence[Path]) -> list[Output]:
-    """A place for each policy: the folder itself for one, a folder in it named after each for more."""
-    if len(policies) == 1:
-        return [Output(folder)]
-    names: dict[str, str] = {}  # by what no system tells apart
+    """A place for each policy: the folder itself for one, a folder in it named after each for more.
+
+    Raises:
+        ReportError: one of them cannot be written to, and nothing was removed; or an earlier report cannot be removed.
+    """
+    names = {policies[0].stem: "."} if len(policies) == 1 else _names(policies)
+    made: list[Output] = []
+    try:
+        if len(names) > 1:
+            _refuse_if_in_use(folder)
+        made.extend(Output(folder / name) for name in names.values())  # if one is refused, those before it are known
+        for output in made:
+            output.take_away_earlier()
+        if len(names) > 1 and _is_ours(folder / "report.json"):  # of a run of one policy
+            _take_away_reports(folder)
+    except BaseException:
+        for output in made:
+            output.discard()
+        raise
+    return made
+
+
+def _names(policies: Sequence[Path]) -> dict[str, str]:
+    """A folder for each policy; by what no system tells apart."""
+    names: dict[str, str] = {}
     for policy in policies:
         name, number = policy.stem, 2
         while name.casefold() in names:
             name, number = f"{policy.stem}-{number}", number + 1
         names[name.casefold()] = name
-    if _is_ours(folder / "report.json"):  # of a run of one policy
-        try:
-            _take_away_reports(folder)
-        except OSError as error:
-            raise ReportError(f"cannot take away {folder / 'report.json'}: {error.strerror or error}") from None
-    return [Output(folder / name) for name in names.values()]
+    return names
 
 
-def _lock(scratch: Path) -> FileLock:
-    """Hold a run's scratch folder.
+def _refuse_if_in_use(folder: Path, *, but: Path | None = None) -> None:
+    """Raise a `ReportError` if a run holds a scratch folder in this one, but for this one's own."""
+    for scratch in folder.glob(f"{_SCRATCH}*"):
+        if scratch != but and _is_held(scratch):
+            raise ReportError(
+                f"another run writes its reports to {folder}; wait for its end, or choose another output folder "
+                f"(if there is none, remove {scratch})"
+            )
 
-    Raises:
-        ReportError: its run goes on.
-        OSError: it cannot be written to.
-    """
-    lock = FileLock(scratch / ".lock")
+
+def _held(scratch: Path) -> FileLock | None:
+    """The lock of a run's own scratch folder; None where the disk has none."""
+    lock = FileLock(scratch / _LOCK)
     try:
         lock.acquire(timeout=0)
-    except Timeout:
-        raise ReportError(
-            f"another run writes its reports to {scratch.parent}; wait for its end, or choose another output folder"
-        ) from None
-    except NotImplementedError as error:  # filelock's word for it
-        raise OSError("this disk has no locks") from error
+    except (OSError, NotImplementedError):  # the latter is filelock's word for it, and a timeout is an OSError
+        return None
     return lock
 
 
+def _is_held(scratch: Path) -> bool:
+    lock = FileLock(scratch / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):  # another user's, or a disk without locks: nobody can tell
+        return False
+    lock.release()
+    return False
+
+
 def _take_away_reports(folder: Path) -> None:
-    if (folder / COUNTEREXAMPLES).exists():
-        shutil.rmtree(folder / COUNTEREXAMPLES)
-    for name in REPORT_FILES:
-        (folder / name).unlink(missing_ok=True)
+    try:
+        if (folder / COUNTEREXAMPLES).exists():
+            shutil.rmtree(folder / COUNTEREXAMPLES)
+        for name in REPORT_FILES:
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise ReportError(f"cannot take away earlier reports in {folder}: {error.strerror or error}") from None
 
 
 def _is_ours(report: Path) -> bool:

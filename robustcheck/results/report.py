@@ -68,7 +68,7 @@ class DataInfo:
     synthetic: bool
     group: str | None = None  # the column that says which samples belong together
     groups: int | None = None  # how many groups the samples are of
-    zero: int = 0  # the value in a file that level 0 stands for, as counterexamples are stored
+    zero: int = 0  # what level 0 stands for: the lowest value of signed files, of CT in Hounsfield units
     hounsfield: int | None = None  # of level 0; None: the images are no CT
     subgroups: dict[str, dict[str, int]] = field(default_factory=dict)  # column, value, and how many samples have it
     prevalence: tuple[float, ...] | None = None  # of positives, or of each label, that predictive values are about

@@ -17,6 +17,7 @@ from robustcheck.attacks.base import merged, part, per_row
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.hopskipjump import _ESTIMATING
 from robustcheck.attacks.partial_information import PartialInformation
+from robustcheck.models import LabelOracle
 from robustcheck.policy import ATTACKS
 from robustcheck.threats import Goal, L2Ball, LinfBall
 
@@ -60,38 +61,89 @@ def test_in_l2_the_optimum_is_reached_within_a_quarter_and_never_passed(name):
     assert not set(found.hits) & {row for row in range(30) if smallest[row] > levels}
 
 
-def _near(levels, *, maximum, count=20):
-    """As `_problem`, of two labels and images that about so many levels turn."""
-    network, images, _, _ = _problem(labels=2, seed=2, count=count, maximum=maximum)
-    weight = (network.weight[1] - network.weight[0]).double().detach().numpy()
-    shares = images.reshape(count, -1) / maximum - 0.5
-    excess = shares @ weight / np.abs(weight).sum() - levels / maximum  # label 1 by so much in L∞
-    moved = ((shares - excess[:, None] * np.sign(weight) + 0.5) * maximum).round().astype(np.uint16)
-    return network, moved.reshape(images.shape), torch.ones(count, dtype=torch.int64)
+class Plane(torch.nn.Module):
+    """Two labels, of which the second is read above a plane."""
+
+    def __init__(self, weight: torch.Tensor, level: float) -> None:
+        super().__init__()
+        self.weight, self.level = torch.nn.Parameter(weight), level
+
+    def forward(self, image):
+        excess = image.flatten(1) @ self.weight - self.level
+        return torch.stack([-excess, excess], dim=1)
+
+    def below(self, _sample, _attempt):
+        """Black where weights are above 0, white elsewhere."""
+        return (self.weight < 0).float().view(1, 6, 6)
+
+
+def _bright(levels, *, count=20):
+    """A plane, and bright images (N, 1, 6, 6) of 16 bits that about so many levels bring below it, in L∞."""
+    weight = torch.randn(36, generator=torch.Generator().manual_seed(2))
+    images = np.random.default_rng(2).integers(40_000, 60_000, (count, 36))
+    network = Plane(weight, 50_000 / 65535 * float(weight.sum()))
+    excess = (images - 50_000) @ weight.double().numpy() / float(weight.abs().sum()) - levels
+    moved = (images - excess[:, None] * weight.sign().numpy()).round().astype(np.uint16)
+    return network, moved.reshape(count, 1, 6, 6), torch.ones(count, dtype=torch.int64)
+
+
+SMALL = LinfBall(levels=130, maximum=65535)  # a bright float32 pixel is off this by more than 1e-5 of it
 
 
 @pytest.mark.parametrize("name", ASKING)
 def test_in_a_ball_of_few_levels_of_many_what_is_found_is_judged_at_once(name):
-    """At its border, float32 images are off by more than a hundred-thousandth of so small an ε."""
-    network, images, truth = _near(6, maximum=65535)
-    ball = LinfBall(levels=60, maximum=65535)
-    found = search(_attack(name, ball, 600), network, images, truth, ball, count=2, queries=600)
-    assert len(found.hits) >= (8 if name == "noise" else 15)
+    network, images, truth = _bright(13)
+    attack = _attack(name, SMALL, 600)
+    found = search(attack, network, images, truth, SMALL, count=2, queries=600, elsewhere=network.below)
+    assert len(found.hits) >= 15
     assert max(hit.queries for hit in found.hits.values()) < 600
+
+
+def test_in_l2_what_a_stored_oracle_reads_as_wanted_is_what_is_judged(monkeypatch):
+    network, images, truth, smallest = _problem(labels=2, seed=2, dual=2)
+    ball = L2Ball(levels=Fraction(int(1.2 * np.median(smallest))), maximum=255)
+    clean, done, seen = torch.from_numpy(images.astype(np.int32)), set(), []
+    labels = LabelOracle.labels
+
+    def watched(oracle, samples, asked):
+        read = labels(oracle, samples, asked)
+        assert not done & set(samples.tolist())  # a counterexample that was asked about ends its search
+        there = ball.contains((asked * 255).round().int(), clean[samples]) & (read != truth[samples])
+        done.update(samples[there].tolist())
+        seen.append(int(there.sum()))
+        return read
+
+    monkeypatch.setattr(LabelOracle, "labels", watched)
+    attack = _attack("hopskipjump", ball, 1000, stored=True)
+    found = search(attack, network, images, truth, ball, count=2, queries=1000, stored=True)
+    assert len(done) >= 10
+    assert done <= set(found.hits)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_in_l2_a_change_below_half_a_level_grows_to_be_judged_unless_files_were_asked_about(stored):
+    """Of .4 level a pixel nothing is left when it is rounded; in the ball, five pixels may change by one."""
+    weight = 1 + 0.1 * torch.randn(36, generator=torch.Generator().manual_seed(2))
+    network = Plane(weight, (128 * float(weight.sum()) - 3) / 255)
+    images, truth = np.full((1, 1, 6, 6), 128, np.uint8), torch.ones(1, dtype=torch.int64)
+    ball = L2Ball(levels=Fraction(13, 5), maximum=255)
+    found = search(_attack("noise", ball, 8), network, images, truth, ball, count=2, queries=8, stored=stored)
+    clean = torch.full((1, 1, 6, 6), 128 / 255)
+    judged = found.engine._stored(clean - 0.4 / 255 * weight.view(1, 1, 6, 6), clean)
+    changed = ((judged - clean) * 255).round()
+    assert changed.abs().sum() == (0 if stored else 5)
 
 
 @pytest.mark.parametrize("k", [1, 2])
 def test_tries_of_a_ball_of_few_levels_arrive_and_estimates_follow(k, monkeypatch):
-    network, images, truth = _near(6, maximum=4095)
-    ball = LinfBall(levels=4, maximum=4095)  # which turns none, so that searches go on
-    estimates = []
-    estimated = PartialInformation._estimated
+    network, images, truth = _bright(400)  # more than the ball has, so that searches go on
+    estimates, estimated = [], PartialInformation._estimated
     monkeypatch.setattr(
         PartialInformation, "_estimated", lambda *given: estimates.append(len(given[2])) or estimated(*given)
     )
-    attack = _attack("partial_information", ball, 600, k=k)
-    assert not search(attack, network, images, truth, ball, count=2, queries=600, k=k).hits
-    assert sum(estimates) >= 20
+    attack, start = _attack("partial_information", SMALL, 600, k=k), network.below
+    assert not search(attack, network, images, truth, SMALL, count=2, queries=600, k=k, elsewhere=start).hits
+    assert sum(estimates) >= 20 * 3
 
 
 @pytest.mark.parametrize("name", SEARCHING)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import torch
 from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.uid import ImplicitVRLittleEndian
@@ -18,6 +19,8 @@ from robustcheck.data import load_samples
 from robustcheck.data.files import open_files
 from robustcheck.data.samples import PixelSpace
 from robustcheck.errors import DataError
+from robustcheck.models.preprocess import Preprocess
+from robustcheck.policy import PreprocessSpec
 
 HU = np.array([[-1024, 0, 40], [1000, 3071, -500]])
 
@@ -89,6 +92,15 @@ def test_signed_values_begin_at_the_lowest(scan):
     fewer = open_scan(scan(np.array([[-128, 0, 127]], np.int16), bits=12), bits=8)
     assert fewer.image(0).tolist() == [[[0, 128, 255]]]
     assert fewer.image(0).dtype == np.uint8
+
+
+def test_a_window_of_signed_scans_is_in_the_values_that_they_store(scan, load):
+    scan(np.array([[-500, 0, 250, 1000, 2000]], np.int16), bits=16, name="scans/normal/a.dcm")
+    samples = load("scans")
+    assert (samples.info.zero, samples.info.hounsfield) == (-32768, None)
+    shares = torch.from_numpy(samples.image(0).astype(np.float32))[None] / samples.maximum
+    shown = Preprocess.of(PreprocessSpec(window=(0, 1000)), torch.device("cpu"), samples)(shares)
+    assert shown.flatten().tolist() == pytest.approx([0, 0, 0.25, 1, 1], abs=1e-3)
 
 
 def test_larger_is_brighter(scan):

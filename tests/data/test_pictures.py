@@ -126,10 +126,10 @@ def test_a_tiff_of_twelve_bits_says_so(load, tmp_path, bits, expected):
     assert samples.image(0).tolist() == [[[0x123, 0x456]]]
 
 
-@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("bits", [8, 16])
 def test_a_tiff_whose_zero_is_white_is_read_dark_to_bright(load, tmp_path, bits):
     (tmp_path / "scans/normal").mkdir(parents=True)
-    pixels = {8: bytes([1, 200]), 12: bytes([0x00, 0x10, 0xC8]), 16: np.array([1, 200], "<u2").tobytes()}[bits]
+    pixels = np.array([1, 200], f"<u{bits // 8}").tobytes()
     (tmp_path / "scans/normal/a.tif").write_bytes(tiff(2, 1, pixels, bits=bits, photometric=0))
     samples = load("scans")
     white = (1 << bits) - 1

@@ -8,7 +8,11 @@ import torch
 from building import accuracy_at, brightness_policy, brightness_project
 
 from robustcheck import load_policy, run
+from robustcheck.attacks import PGD, build, objective
+from robustcheck.evaluation import searching
 from robustcheck.evaluation.starts import Starts
+from robustcheck.policy import FMNSpec
+from robustcheck.threats import Goal
 
 GATES = """
   - id: pgd
@@ -64,12 +68,35 @@ def test_going_down_a_few_large_steps_come_first_and_the_attack_follows_for_what
     assert largest.cost.gradient == 2 * broken + (4 + 5) * held
 
 
+def test_going_down_a_nearest_search_within_a_cascade_is_made_again_where_it_found_something(project, monkeypatch):
+    """It ends at the first counterexample within its ball, and so knows nothing of smaller ones."""
+    standing = PGD(objective=objective("margin", Goal(labels=2)), steps=1, restarts=1, step_share=0, random_start=False)
+
+    def cascade(_spec, ball, goal, **_more):
+        (fmn,) = build(FMNSpec(name="fmn", steps=20, step_size="8/255"), ball, goal)
+        return standing, fmn
+
+    monkeypatch.setattr(searching, "build", cascade)
+    gates, _ = _gates(project, "descending")
+    assert [gate.metrics["accuracy"].value for gate in gates] == [accuracy_at(levels) for levels in (1, 2, 4, 8)]
+    for larger, smaller, levels in zip(gates[:0:-1], gates[-2::-1], (4, 2, 1), strict=True):
+        farther = {one.sample for one in larger.samples if one.found_by == larger.id and one.distance_levels > levels}
+        assert farther <= {one.sample for one in smaller.samples if one.evidence == "searched"}
+
+
 def test_going_down_large_steps_begin_where_those_before_ended(project):
     gates, _ = _gates(project, "descending")
     for gate in gates[:-1]:
         broken = sum(outcome.status == "broken" for outcome in gate.samples)
         held = sum(outcome.status == "held" and outcome.evidence == "searched" for outcome in gate.samples)
         assert gate.cost.gradient == broken + (4 + 5) * held  # one gradient shows what falls
+
+
+@pytest.mark.parametrize(("ladder", "measured"), [("ascending", 4), ("descending", 1)])
+def test_going_down_no_roc_area_is_made_of_what_was_searched_at_a_larger_budget(project, ladder, measured):
+    gates, _ = _gates(project, ladder)
+    assert sum("auroc" in gate.metrics for gate in gates) == measured
+    assert "auroc" in gates[-1].metrics
 
 
 def test_going_up_no_large_steps_come_first(project):

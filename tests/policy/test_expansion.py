@@ -76,7 +76,7 @@ def test_the_arguments_of_a_surrogates_architecture_are_its_own_matter_too(write
     written["gates"][0] = {
         "id": "transfer", "attack": {"name": "transfer", "train": train}, "epsilon": "2/255", "require": {"accuracy": 0}
     }  # fmt: skip
-    assert load_policy(write(json.dumps(written))).gates[0].attack.train.architecture_args == arguments
+    assert load_policy(write(json.dumps(written))).gates[0].attack.train[0].architecture_args == arguments
 
 
 def test_aliases_stand_for_what_they_name(write):

@@ -36,6 +36,27 @@ def test_a_second_run_into_one_folder_is_refused_and_harms_nothing(tmp_path):
     Output(tmp_path).discard()
 
 
+@pytest.mark.parametrize("busy", [".", "b"])
+def test_several_policies_are_refused_where_a_run_goes_on_and_nothing_is_lost(tmp_path, busy):
+    _published(tmp_path, "a.yaml", "b.yaml")
+    first = Output(tmp_path / busy)
+    with pytest.raises(ReportError, match=r"another run writes its reports to "):
+        outputs(tmp_path, [Path("a.yaml"), Path("b.yaml")])
+    first.discard()
+    assert _names(tmp_path) == ["a", "b"]
+    assert _names(tmp_path / "a") == _names(tmp_path / "b") == REPORTS
+
+
+def test_a_disk_without_locks_takes_reports_all_the_same(tmp_path, monkeypatch):
+    def refuse(*_given, **_more):
+        raise NotImplementedError
+
+    monkeypatch.setattr("robustcheck.report.output.FileLock.acquire", refuse)
+    (tmp_path / ".running-dead").mkdir()
+    _published(tmp_path)
+    assert _names(tmp_path) == REPORTS
+
+
 def test_what_a_killed_run_left_is_taken_away(tmp_path):
     left = tmp_path / ".running-dead" / "counterexamples"
     left.mkdir(parents=True)
