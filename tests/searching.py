@@ -105,6 +105,7 @@ def search(
         engine = Asking(
             oracle=_oracle(attack, asked, len(images), queries, ball.maximum if stored else None, k),
             pixels=images[0].size,
+            stored=stored,
             ball=ball,
             elsewhere=elsewhere or (lambda sample, attempt: load([int(others[sample][attempt])])[0]),
             **common,

@@ -34,6 +34,7 @@ class Asking(Loop[QueryAttack]):
 
     oracle: Oracle  # a white box, if nobody counts
     pixels: int  # of an image, in all channels
+    stored: bool = False  # what it is asked about, it sees as files would store it
     elsewhere: Callable[[int, int], torch.Tensor] | None = None  # of a sample, the image (C, H, W) to try to start from
 
     @property
@@ -200,7 +201,7 @@ class Asking(Loop[QueryAttack]):
         A change of less than half a level a pixel, about which others may ask, has to grow in L2 to be stored at all.
         """
         fitted = self.ball.nearest(images, clean)
-        if not self.oracle.rounds:
+        if not self.stored:
             return fitted
         maximum = self.ball.maximum
         rounded = (images * maximum).round()

@@ -239,6 +239,7 @@ class Search:
                     attack=attack,
                     oracle=oracle,
                     pixels=prod(self.setting.samples.shape_of(group[0][0])),
+                    stored=self.gate.oracle == "stored",
                     ball=self.ball,
                     elsewhere=elsewhere,
                     **self._common(attack, trace, found, told),

@@ -34,11 +34,6 @@ class WhiteBox:
         return self._candidate.logits(images) if self._exact else self._candidate.search_logits(images)
 
     @property
-    def rounds(self) -> bool:
-        """Images are seen as they are."""
-        return False
-
-    @property
     def error(self) -> float:
         """How far margins that it shows are from the artefact's."""
         searched = self._candidate.searched
@@ -90,11 +85,6 @@ class _Oracle:
     def limit(self) -> int:
         """Queries that a sample may cost."""
         return self.__limit
-
-    @property
-    def rounds(self) -> bool:
-        """Whether images are rounded to what can be stored before they are seen."""
-        return self.__maximum is not None
 
     @property
     def counts(self) -> torch.Tensor:
