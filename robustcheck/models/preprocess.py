@@ -54,9 +54,8 @@ class Preprocess:
             hounsfield: of level 0; None: images are no CT.
         """
         self._spec = spec
-        self._zero, self._maximum, self._is_ct = zero, maximum, hounsfield is not None
-        if hounsfield is not None:
-            self._zero = hounsfield  # windows of CT are in these units, whatever a file stores
+        self._maximum, self._is_ct = maximum, hounsfield is not None
+        self._zero = zero if hounsfield is None else hounsfield  # windows of CT are in these, whatever a file stores
         low, high = spec.range
         # x * (high - low) + low, then (· - mean) / std, as one multiplication and one addition a channel.
         mean, std = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in (spec.mean, spec.std))

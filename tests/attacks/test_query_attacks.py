@@ -12,10 +12,7 @@ from hypothesis import strategies as st
 from searching import search
 from test_closed_forms import DEEP, _problem
 
-from robustcheck.attacks import Answers, build
-from robustcheck.attacks.base import merged, part, per_row
-from robustcheck.attacks.draws import Draws
-from robustcheck.attacks.hopskipjump import _ESTIMATING
+from robustcheck.attacks import build
 from robustcheck.attacks.partial_information import PartialInformation
 from robustcheck.models import LabelOracle
 from robustcheck.policy import ATTACKS
@@ -217,126 +214,6 @@ def test_directions_that_are_smooth_at_this_size_turn_samples_whatever_the_batch
     expected = run(32)
     assert {row for row in range(20) if smallest[row] * 2 <= 12} <= set(expected[0])
     assert run(3) == expected
-
-
-class Border:
-    """A plane through the middle of the range, HopSkipJump, and rows whose images lie on it."""
-
-    def __init__(self, ball, rows=30, *, shape=(1, 8, 8), slant=0.1, **parameters):
-        self.ball, self.draws = ball, Draws(keys=torch.arange(rows))
-        self.attack = _attack("hopskipjump", ball, 4000, samples=32, **parameters)
-        generator = torch.Generator().manual_seed(1)
-        self.weight = torch.randn(*shape, generator=generator)
-        self.images = torch.full((rows, *shape), 0.5)
-        nearest = self.weight.sign() if isinstance(ball, LinfBall) else self.weight
-        ways = slant * torch.rand(self.images.shape, generator=generator) + 0.1 * nearest
-        self.clean = self.images - ways  # read rightly: their margins are negative
-
-    def margins(self, images):
-        """Above zero: read as wanted."""
-        return ((images - 0.5) * self.weight).flatten(1).sum(dim=1)
-
-    def estimating(self):
-        """The state of a search that stands at the border and has asked nothing there."""
-        state = self.attack.start(self.images, self.clean, self.ball, self.draws)
-        return state | {"phase": torch.full((len(self.images),), _ESTIMATING)}
-
-    def turn(self, state):
-        """Ask and learn once."""
-        queries = self.attack.ask(state, self.clean, self.ball, self.draws)
-        fooled = self.margins(queries.images) > 0
-        answers = Answers(loss=torch.where(fooled, 1.0, -1.0), fooled=fooled, shown=fooled)
-        return self.attack.learn(state, queries, answers, self.clean, self.ball, self.draws)
-
-    def across(self, images):
-        """What of (N, 1, 8, 8) is perpendicular to the ways from the samples, as rows."""
-        way = (self.images - self.clean).flatten(1)
-        way = way / way.norm(dim=1, keepdim=True)
-        flat = images.flatten(1).expand_as(way)
-        return flat - (flat * way).sum(dim=1, keepdim=True) * way
-
-
-L2_BALL = L2Ball(levels=Fraction(100), maximum=255)
-
-
-def _cosine_of_normals(**parameters):
-    """The mean cosine of normals, after four estimates, to the true one, of what of either is across the way."""
-    border = Border(L2_BALL, **parameters)
-    state = border.estimating()
-    for _ in range(4):
-        state |= {name: values for name, values in border.estimating().items() if name in ("phase", "asked", "sum")}
-        while (state["phase"] == _ESTIMATING).all():
-            state = border.turn(state)
-    known, true = border.across(state["normal"]), border.across(border.weight)
-    return torch.nn.functional.cosine_similarity(known, true).mean()
-
-
-def test_hopskipjump_knows_a_border_better_for_what_it_keeps_of_it():
-    assert _cosine_of_normals(momentum=0.9, blur=0) > 1.3 * _cosine_of_normals(momentum=0, blur=0)
-
-
-def test_hopskipjump_asks_nothing_along_the_way_to_the_sample():
-    border = Border(L2_BALL)
-    queries = border.attack.ask(border.estimating(), border.clean, border.ball, border.draws)
-    offsets = (queries.images - border.images[queries.rows]).flatten(1)
-    ways = (border.images - border.clean)[queries.rows].flatten(1)
-    assert len(offsets) == 30 * 16
-    assert torch.nn.functional.cosine_similarity(offsets, ways).abs().max() < 1e-3
-
-
-@pytest.mark.parametrize("ball", [L2_BALL, LinfBall(levels=100, maximum=255)], ids=["l2", "linf"])
-def test_hopskipjump_asks_as_far_from_the_border_as_it_is_told(ball):
-    border = Border(ball, delta=0.05)
-    queries = border.attack.ask(border.estimating(), border.clean, ball, border.draws)
-    offsets = (queries.images - border.images[queries.rows]).flatten(1).norm(dim=1)
-    distance = ball.norm(border.images - border.clean)
-    length = distance if ball is L2_BALL else distance * 8  # of a change of all 64 pixels by as much
-    assert torch.allclose(offsets, 0.05 * length[queries.rows], rtol=1e-4)
-
-
-def test_hopskipjump_asks_about_images_of_one_value_too():
-    border = Border(L2_BALL, shape=(1, 1, 1))
-    state = border.estimating()
-    while (state["phase"] == _ESTIMATING).any():
-        state = border.turn(state)
-    assert (state["normal"].isfinite() & (state["normal"] != 0)).all()
-
-
-@pytest.mark.parametrize("ball", [L2_BALL, LinfBall(levels=100, maximum=255)], ids=["l2", "linf"])
-@pytest.mark.parametrize(
-    ("taken", "iteration", "slant"),
-    [("plain", 1, 0.3), ("longer", 16, 0.3), ("shorter", 1, 0.1)],
-)
-def test_hopskipjump_takes_its_step_or_one_twice_or_half_as_long(ball, taken, iteration, slant):
-    border = Border(ball, slant=slant, delta=0.002)
-    state = border.estimating() | {"iteration": torch.full((30,), iteration)}
-    while (state["phase"] == _ESTIMATING).any():
-        state = border.turn(state)
-    steps = per_row(state["size"]) * ball.steepest(state["normal"])
-    while (walking := state["phase"] != _ESTIMATING).any():
-        state = merged(state, walking, part(border.turn(state), walking))
-
-    def nearest(times):
-        """How near to the sample the border is where a step ends, as a share of how near it was."""
-        ends = (border.images + times * steps).clamp(0, 1)
-        low, high = torch.zeros(30), torch.ones(30)
-        for _ in range(30):
-            middle = (low + high) / 2
-            there = border.margins(ball.within(ends, border.clean, middle * ball.norm(ends - border.clean))) > 0
-            low, high = torch.where(there, low, middle), torch.where(there, middle, high)
-        distance = torch.where(border.margins(ends) > 0, high * ball.norm(ends - border.clean), torch.inf)
-        return distance / ball.norm(border.images - border.clean)
-
-    reached = ball.norm(state["images"] - border.clean) / ball.norm(border.images - border.clean)
-    plain, longer, shorter = nearest(1), nearest(2), nearest(0.5)
-    expected = {
-        "longer": (longer < plain - 2**-5, longer),
-        "shorter": ((longer > plain + 2**-5) & (shorter < plain - 2**-5), shorter),
-        "plain": ((longer > plain) & (shorter > plain), plain),
-    }
-    for rows, distance in expected.values():
-        assert torch.allclose(reached[rows], distance[rows], rtol=5e-3)  # θ is .0003 of the way to where a step ends
-    assert expected[taken][0].sum() >= 5, {name: int(rows.sum()) for name, (rows, _) in expected.items()}
 
 
 @pytest.mark.parametrize("batch", [1, 5, 64])
