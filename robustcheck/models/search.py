@@ -19,6 +19,7 @@ from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 
 from robustcheck.models.network import Forward, freeze
+from robustcheck.models.unfolded import Unfolded, can_unfold
 
 _WORK_IN_CONVOLUTIONS = 0.8  # share of the multiplications, from which bfloat16 pays on a CPU
 _PROBABILITIES_AGREE = 0.05  # the largest difference
@@ -145,6 +146,11 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
+def _multiplies_tiles(device: torch.device) -> bool:
+    """Whether the machine multiplies bfloat16 so fast (Intel's AMX) that convolutions of small maps wait for memory."""
+    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
 def _convolves(module: nn.Module, image: torch.Tensor) -> bool:
     """Whether bfloat16 pays: on GPUs always; on CPUs convolutions gain, grouped ones and matrix products lose."""
     if image.device.type == "cuda":
@@ -172,6 +178,8 @@ def _in_bfloat16(module: nn.Module, image: torch.Tensor) -> Forward:
             _replace(module, name, _Float32(layer, device))
         else:
             layer.to(torch.bfloat16)
+            if _multiplies_tiles(image.device) and can_unfold(layer):
+                _replace(module, name, Unfolded(layer))
 
     def forward(inputs: torch.Tensor, /) -> torch.Tensor:
         with torch.autocast(device, dtype=torch.bfloat16, cache_enabled=False):
