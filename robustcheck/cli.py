@@ -78,10 +78,11 @@ def run(policy: Path, output: Path, *, quiet: bool) -> None:
       130  interrupted; the reports hold what was finished
     """
     report, files = _evaluate(_load(policy), output, quiet=quiet)
-    from robustcheck.report.summary import render, summary_line, summary_table
+    from robustcheck.report.summary import render, summary_line, summary_table, warnings_text
 
     if not quiet:
         click.echo(render(summary_table(report), width=_table_width(), color=sys.stdout.isatty()), nl=False)
+        click.echo(warnings_text(report), nl=False)
         for file in files:
             click.echo(f"  {file}")
     click.echo(summary_line(report))
@@ -207,9 +208,9 @@ def attacks() -> None:
 def qualify(output: Path) -> None:
     """Check this installation on known answers.
 
-    Runs gates on candidates whose robustness is known: robust and fragile ones must get their accuracy exactly, those
-    that hide their gradients must not pass. So it shows that this installation, on this machine, finds what there is
-    to find. Takes some seconds, needs no network, and writes a report that a quality system can file.
+    Runs gates on candidates whose robustness is known: robust and fragile ones must get their accuracy and its
+    verdict, those that hide their gradients must not pass. So it shows that this installation, on this machine, finds
+    what there is to find. Takes some seconds, needs no network, and writes a report that a quality system can file.
 
     \b
     Exit codes:

@@ -48,13 +48,15 @@ def compared(
 
 
 def _beside(own: GateResult, other: GateResult) -> HealthCheck:
-    """What another gate turned of the samples that held in this one, as far as both looked at them."""
-    seen = {sample.sample for sample in other.samples}
-    held = {sample.sample for sample in own.samples if sample.status == "held"} & seen
+    """What another gate turned of the samples that held in this one, as far as both attacked them."""
+    seen = {sample.sample for sample in other.samples if sample.evidence is not None}
+    held = {sample.sample for sample in own.samples if sample.status == "held" and sample.evidence is not None} & seen
     lost = held & {sample.sample for sample in other.samples if sample.status == "broken"}
     evidence = f"{other.id} turned {len(lost)} of {plural(len(held), 'sample')} that held in this gate"
     if len(held) < FEW:
-        return check(_NAME, "not examined", f"{evidence}; that is too few" if seen else f"{other.id} has no samples")
+        return check(
+            _NAME, "not examined", f"{evidence}; that is too few" if seen else f"{other.id} attacked no sample"
+        )
     if len(lost) < 2 or len(lost) < MOST_OUTDONE * len(held):
         return check(_NAME, "sound", evidence)
     one_step = own.attack == "fgsm" or own.parameters.get("steps") == 1  # which is weak by design

@@ -94,6 +94,8 @@ class Conclusion:
         verdict, error = judge(requirements, metrics), None
         if not self.goal.applies(setting.labels[self.among]).any():
             verdict, error = "error", _nothing_to_attack(gate)
+        elif not self.attacked and verdict in ("pass", "inconclusive"):
+            verdict, error = "error", _nothing_right_to_attack(gate)
         elif verdict == "error":
             error = undefined(gate, metrics)
         elif not setting.strict or verdict not in ("pass", "inconclusive"):
@@ -203,6 +205,11 @@ def _nothing_to_attack(gate: Gate) -> str:
     if gate.target is not None:
         return f"every sample is labelled {gate.target}, which is the target: nothing was attacked"
     return f"no sample is of the kind that the goal {gate.goal} is about: nothing was attacked"
+
+
+def _nothing_right_to_attack(gate: Gate) -> str:
+    about = "" if gate.goal == "untargeted" else f" that the goal {gate.goal} is about"
+    return f"no sample{about} is read rightly before the attack: nothing was attacked"
 
 
 def _lesson(gate: Gate, *, unstarted: bool) -> str:

@@ -18,6 +18,13 @@ from robustcheck.threats import Goal
 
 EXAMPLES = 6  # samples a gate whose clean image is kept for the report
 
+_NONE_OF_THE_KIND = "none of them is of the kind that it is about"
+_NOT_KNOWN = "it was not followed on this candidate, such as probabilities of one that draws"
+_UNDEFINED = {
+    "ppv": "it takes samples with and without the finding, of which some are read as positive",
+    "npv": "it takes samples with and without the finding, of which some are read as negative",
+}
+
 
 def goal_of(gate: Gate, setting: Setting) -> Goal:
     """What a gate's adversary wants of this candidate."""
@@ -98,10 +105,15 @@ def readings(
 
 def undefined(gate: Gate, metrics: dict[str, Metric]) -> str:
     """Why a gate's requirements cannot be judged."""
-    names = [
-        bound.metric for bound in gate.bounds if bound.metric not in metrics or metrics[bound.metric].value is None
-    ]
-    return f"{', '.join(names)} cannot be measured on these samples: none of them is of the kind that it is about"
+    reasons: dict[str, list[str]] = {}
+    for bound in gate.bounds:
+        if bound.metric not in metrics:
+            reasons.setdefault(_NOT_KNOWN, []).append(bound.metric)
+        elif metrics[bound.metric].value is None:
+            reasons.setdefault(_UNDEFINED.get(bound.of[1], _NONE_OF_THE_KIND), []).append(bound.metric)
+    return "; ".join(
+        f"{', '.join(names)} cannot be measured on these samples: {reason}" for reason, names in reasons.items()
+    )
 
 
 def outcomes(

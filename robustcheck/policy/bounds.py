@@ -34,6 +34,7 @@ NEEDS_POSITIVE = frozenset({"sensitivity", "specificity", "ppv", "npv", "auroc"}
 NEEDS_PREVALENCE = frozenset({"ppv", "npv"})
 NEEDS_CONTROLS = frozenset({"control_success", "excess_success"})
 NEEDS_ATTACK = frozenset({"attack_success"}) | NEEDS_CONTROLS
+OF_THE_ADVERSARY = NEEDS_ATTACK  # the less, the better the candidate
 
 WITHOUT_EARLY = frozenset({"auroc"})  # there is no interval of it for gates that stop early
 AT_THE_END = NEEDS_CONTROLS  # a gate sees its controls after its last sample, so none of these can stop it before
@@ -81,6 +82,11 @@ class Bound:
         if isinstance(value, str) and (match := _BOUND.fullmatch(value.strip())):
             at_least, number = match[1] == ">=", float(match[2])
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            if metric.rpartition(".")[2] in OF_THE_ADVERSARY:
+                raise ValueError(
+                    f"found {shown(value)}, which would mean at least, and {metric} has to stay low; "
+                    "a bound is '<= 0.2', or '>= 0.2' if that is what is meant"
+                )
             at_least, number = True, value
         else:
             raise ValueError(f"found {shown(value)}; {FORMS}{_hint(value)}")

@@ -47,6 +47,7 @@ def find(data: dict[str, Any], folder: Path) -> Found:
         yield from transfer_checks.find(gate, at, model, folder)
         yield from patch_checks.find(gate, at, data, folder)
         yield from _norm(gate, at)
+        yield from _parameters(gate, at)
         yield from _ladder(gate, at, data)
         yield from _requirements(gate, at, data, has_positive=has_positive)
         name = gate.get("id")
@@ -163,6 +164,31 @@ def _norm(gate: dict[str, Any], at: KeyPath) -> Found:
         yield (*at, "norm"), f"{name} is an attack in the L∞ ball; for l2 there are {others}"
 
 
+def _parameters(gate: dict[str, Any], at: KeyPath) -> Found:
+    """What an attack's parameters may be depends on the norm, and on how images are seen."""
+    attack, l2, seen = gate.get("attack"), gate.get("norm") == "l2", stands("conditions", gate, GateSpec)
+    if not isinstance(attack, dict):
+        return
+    if "step_size" in attack and not l2 and attack_name(gate) != "fmn":  # whose steps have a length in any norm
+        try:
+            Quantity.parse(attack["step_size"])
+        except ValueError as error:
+            if _is_length(attack["step_size"]):  # else a mistake of its own
+                yield (*at, "attack", "step_size"), str(error)
+    for key in ("queries", "square_share"):
+        if key in attack and attack_name(gate) == "ensemble" and (l2 or seen):
+            where = "in the L2 ball" if l2 else "under conditions"
+            yield (*at, "attack", key), f"is of the member Square, which does not search {where}; leave it out"
+
+
+def _is_length(value: object) -> bool:
+    try:
+        Quantity.parse(value, length=True)
+    except ValueError:
+        return False
+    return True
+
+
 def _ladder(gate: dict[str, Any], at: KeyPath, data: dict[str, Any]) -> Found:
     """Going down a ladder takes rungs, and lets one rung's evidence serve another."""
     if gate.get("ladder") != "descending":
@@ -179,6 +205,14 @@ def _requirements(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], *, ha
         return
     if not require:
         yield (*at, "require"), f"is empty: the gate could never fail; name at least one of {', '.join(METRICS)}"
+    spared = _spared(gate, section(data, "model"))
+    if spared is not None and {metric.rpartition(".")[2] for metric in require} == {spared}:
+        kind, other = ("negatives", "sensitivity") if spared == "specificity" else ("positives", "specificity")
+        yield (
+            (*at, "require"),
+            f"holds whatever the adversary does: {spared} is about {kind}, which this goal does not touch; require "
+            f"{other} or accuracy, or give the gate another goal",
+        )
     for metric, values in require.items():
         where = (*at, "require", metric)
         about, _, plain = metric.rpartition(".")
@@ -195,6 +229,20 @@ def _requirements(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], *, ha
             yield where, "needs controls, which a gate with a patch or with conditions has"
         yield from _bounds(metric, values, where)
         yield from _count(values, "size" if attack_name(gate) == "patch" else "epsilon", gate, where)
+
+
+def _spared(gate: dict[str, Any], model: dict[str, Any]) -> str | None:
+    """The metric that a gate's adversary leaves as it was, of labels that exclude one another; None: there is none.
+
+    Whoever wants a label to be read attacks what has another one: the positives of the rest, or the negatives.
+    """
+    attack, positive = gate.get("attack"), model.get("positive")
+    target = attack["target"] if isinstance(attack, dict) and "target" in attack else gate.get("target")
+    if model.get("task") == "multilabel" or positive is None or not stands("attack", gate, GateSpec):
+        return None
+    if target is not None:
+        return "sensitivity" if target == positive else "specificity"
+    return {"missed_finding": "specificity", "false_alarm": "sensitivity"}.get(str(gate.get("goal")))
 
 
 def _not_measured(metric: str, gate: dict[str, Any], data: dict[str, Any]) -> str | None:

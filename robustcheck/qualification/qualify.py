@@ -72,9 +72,16 @@ def _answer(known: Known, gate: GateResult, report: AuditReport) -> KnownAnswer:
         near = gate.attack == "square" or (
             gate.attack == "pgd" and gate.threat is not None and gate.threat.norm == "l2"
         )
-        slack = 1.5 / max(1, images_judged) if not near else 0.05
-        agrees = accuracy is not None and true <= accuracy <= true + slack and not accused
-        expected = f"{true:.3f} to {true + slack:.3f}" if near else f"{true:.3f}"
+        slack, half = 0.05 if near else 0.0, 0.5 / max(1, images_judged)  # half an image: what rounding may make
+        meets = accuracy is not None and accuracy >= known.gates[gate.id]
+        agrees = (
+            accuracy is not None
+            and true - half < accuracy < true + slack + half
+            and gate.verdict == ("pass" if meets else "fail")
+            and not accused
+        )
+        verdict = "pass" if true >= known.gates[gate.id] else "fail"
+        expected = f"{verdict}, {true:.3f}" + (f" to {true + slack:.3f}" if near else "")
         return _known(known, gate, expected, found, ", ".join(accused), agrees=agrees)
     caught = _caught(gate, broken)
     agrees = known.caught_by in caught and (not known.draws or "same-answers" in warned)

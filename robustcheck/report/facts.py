@@ -172,7 +172,9 @@ def not_tried(report: AuditReport) -> Iterator[str]:
         yield f"Gates of the policy that were not run ({reason}): {', '.join(report.not_run)}."
     if report.data and report.data.samples < report.data.available:
         yield f"{report.data.available - report.data.samples:,} of {report.data.available:,} available samples."
-    threats = [gate.threat for gate in report.gates if gate.threat]
+    # Noise is no attack, and a gate that could not be evaluated tried nothing that it can answer for.
+    counting = [gate for gate in report.gates if gate.verdict != "error" and gate.attack != "noise"]
+    threats = [gate.threat for gate in counting if gate.threat]
     if not threats:
         yield "Any attack at all."
         return

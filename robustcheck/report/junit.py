@@ -10,7 +10,7 @@ import math
 
 from junit_xml import TestCase, TestSuite, to_xml_report_string
 
-from robustcheck.report.summary import gate_text, metrics_line, summary_line, verdict_sentence
+from robustcheck.report.summary import gate_text, metrics_line, summary_line, verdict_sentence, warning_lines
 from robustcheck.report.text import moment, one_line
 from robustcheck.results import AuditReport, GateResult
 
@@ -44,7 +44,7 @@ def _gate_case(gate: GateResult, classname: str, *, allowed: bool) -> TestCase:
     case = _case(gate.id, classname, gate.cost.seconds)
     sentence, text = verdict_sentence(gate), gate_text(gate)
     if gate.verdict == "pass":
-        case.stdout = metrics_line(gate)
+        case.stdout = "\n".join([metrics_line(gate), *warning_lines(gate)])
     elif gate.verdict == "error":
         case.add_error_info(sentence, text, "error")
     elif gate.verdict == "inconclusive" and allowed:

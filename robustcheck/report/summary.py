@@ -82,7 +82,9 @@ def requirement_sentence(requirement: Requirement, metric: Metric, *, undecided:
     else:
         limit = bound_of(requirement)
         relation = "is above" if limit and limit[0] == "<" else "is below"
-    return f"{name} {measured_value(requirement, metric)} {relation} the required {bound} ({support(metric)})"
+    return (
+        f"{name} {measured_value(requirement, metric)} {relation} the required {bound} ({support(metric, requirement)})"
+    )
 
 
 def metric_of(gate: GateResult, requirement: Requirement) -> Metric:
@@ -159,6 +161,20 @@ def summary_line(report: AuditReport) -> str:
     return f"{report.verdict.upper()}{interrupted}: {', '.join(parts)}{_on_data(report)}"
 
 
+def warnings_text(report: AuditReport) -> str:
+    """What is said against gates that passed, a line each: whoever sees a pass should see it, too."""
+    return "".join(f"{line}\n" for gate in report.gates if gate.verdict == "pass" for line in warning_lines(gate))
+
+
+def warning_lines(gate: GateResult) -> list[str]:
+    """`pgd: warning: … [poor-surrogate]`."""
+    return [
+        f"{one_line(gate.id)}: {finding.severity}: {one_line(finding.message)} [{one_line(finding.code)}]"
+        for finding in gate.findings
+        if finding.severity != "note"
+    ]
+
+
 def summary_table(report: AuditReport) -> Table:
     """The gates as a table for the terminal; a requirement a row."""
     title = Text(one_line(report.policy.name))
@@ -230,7 +246,7 @@ def _requirement_lines(gate: GateResult) -> list[str]:
     rows: list[tuple[str, str, str]] = []
     for requirement in gate.requirements:
         metric = metric_of(gate, requirement)
-        measured = f"{measured_value(requirement, metric)} ({support(metric)})"
+        measured = f"{measured_value(requirement, metric)} ({support(metric, requirement)})"
         required = f"{one_line(requirement.metric)} {one_line(requirement.bound)}"
         rows.append((required, measured, requirement_state(gate, requirement)))
     return _aligned([("required", "measured", ""), *rows]) if rows else []
@@ -321,5 +337,5 @@ def _rows(gate: GateResult) -> Iterator[list[RenderableType]]:
 
 def _measured_cell(gate: GateResult, requirement: Requirement) -> str:
     metric = metric_of(gate, requirement)
-    value = measured_value(requirement, metric)
-    return f"{value} ({number(metric.low)}-{number(metric.high)})" if interval(metric) else value
+    value, ends = measured_value(requirement, metric), interval(metric, requirement)
+    return f"{value} ({ends.replace(' to ', '-')})" if ends else value

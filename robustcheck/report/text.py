@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from robustcheck.results import Cost, GateResult, Metric, Requirement, Status, Threat
 from robustcheck.words import plural as plural
@@ -122,21 +122,28 @@ def measured_value(requirement: Requirement, metric: Metric) -> str:
 
     Rounded to three digits, 0.6996 would read as meeting `>= 0.7`.
     """
-    bound = bound_of(requirement)
-    if bound is None or metric.value is None or not math.isfinite(metric.value):
-        return number(metric.value)
+    return _beside(bound_of(requirement), metric.value)
+
+
+def _beside(bound: tuple[str, float] | None, value: float | None) -> str:
+    """A number with as many digits, from three, as show on which side of a bound it lies."""
+    if bound is None or value is None or not math.isfinite(value):
+        return number(value)
 
     def side(value: float) -> int:
         return (value > bound[1]) - (value < bound[1])
 
-    wanted = side(metric.value)
-    digits = next((digits for digits in range(3, 8) if side(round(metric.value, digits)) == wanted), 3)
-    return number(metric.value, digits)
+    wanted = side(value)
+    digits = next((digits for digits in range(3, 8) if side(round(value, digits)) == wanted), 3)
+    return number(value, digits)
 
 
-def interval(metric: Metric) -> str:
-    """`0.566 to 0.653`, or nothing where no interval is known."""
-    return "" if metric.low is None or metric.high is None else f"{number(metric.low)} to {number(metric.high)}"
+def interval(metric: Metric, requirement: Requirement | None = None) -> str:
+    """`0.566 to 0.653`, or nothing where no interval is known; its ends, too, show their side of what is required."""
+    if metric.low is None or metric.high is None:
+        return ""
+    bound = None if requirement is None else bound_of(requirement)
+    return f"{_beside(bound, metric.low)} to {_beside(bound, metric.high)}"
 
 
 def count_of(metric: Metric) -> str:
@@ -147,11 +154,11 @@ def count_of(metric: Metric) -> str:
     return f"{of}{which}{in_groups}"
 
 
-def support(metric: Metric) -> str:
+def support(metric: Metric, requirement: Requirement | None = None) -> str:
     """What a value rests on: `305 of 500; 95 % interval 0.566 to 0.653`."""
-    if not interval(metric):
+    if not (ends := interval(metric, requirement)):
         return count_of(metric)
-    return f"{count_of(metric)}; {level(metric.confidence)} interval {interval(metric)}"
+    return f"{count_of(metric)}; {level(metric.confidence)} interval {ends}"
 
 
 def level(confidence: float) -> str:
@@ -169,9 +176,12 @@ def metric_text(name: str, metric: Metric) -> str:
     return f"{one_line(name)} {number(metric.value)} ({support(metric)})"
 
 
-def counts(gate: GateResult) -> Counter[Status]:
-    """How many samples were broken, held, or wrong before the attack."""
-    return Counter(outcome.status for outcome in gate.samples)
+def counts(gate: GateResult) -> Counter[Status | Literal["not attacked"]]:
+    """How many samples were broken, held, or wrong before the attack; or right, and none that the goal is about."""
+    return Counter(
+        "not attacked" if gate.attack and outcome.status == "held" and outcome.evidence is None else outcome.status
+        for outcome in gate.samples
+    )
 
 
 def counts_text(gate: GateResult) -> str:
@@ -179,7 +189,8 @@ def counts_text(gate: GateResult) -> str:
     found = counts(gate)
     if gate.attack is None:
         return f"{found['held']:,} right, {found['wrong']:,} wrong"
-    return f"{found['broken']:,} broken, {found['held']:,} held, {found['wrong']:,} wrong before the attack"
+    spared = f"{found['not attacked']:,} not attacked, " if found["not attacked"] else ""
+    return f"{found['broken']:,} broken, {found['held']:,} held, {spared}{found['wrong']:,} wrong before the attack"
 
 
 def parameters_text(parameters: Mapping[str, Any]) -> str:

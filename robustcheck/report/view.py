@@ -149,6 +149,9 @@ class ReportView:
 def report_view(report: AuditReport, folder: Path | None) -> ReportView:
     """Compute the page; pictures come from `folder`, and there are none without one."""
     banner, explanation = BANNERS[report.verdict]
+    undecided = sum(gate.verdict == "inconclusive" for gate in report.gates)
+    if report.verdict == "pass" and undecided:
+        explanation = f"{plural(undecided, 'gate')} could not be decided, which the policy allows; no gate failed."
     started = moment(report.started)
     with_pictures = sum(any(outcome.status == "broken" for outcome in gate.samples) for gate in report.gates)
     most = max(1, min(EXAMPLES_A_GATE, EXAMPLES_IN_ALL // max(1, with_pictures)))

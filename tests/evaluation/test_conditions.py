@@ -165,7 +165,7 @@ def test_going_up_a_counterexample_is_one_at_larger_budgets(project):
 def test_what_conditions_alone_turn_is_a_control(project):
     (gate,) = brightness_gates(
         project,
-        "  - {id: dark, attack: pgd, epsilon: 1/255, require: {excess_success: 0}, "
+        "  - {id: dark, attack: pgd, epsilon: 1/255, require: {excess_success: '>= 0'}, "
         "conditions: {brightness: [-0.2, -0.19]}}",
     )
     turned = sum(127.5 < level < 127.5 + 0.19 * 255 for level in LEVELS)

@@ -174,6 +174,18 @@ def test_only_samples_that_both_looked_at_are_compared(tmp_path):
     assert pgd.verdict == "error"
 
 
+def test_samples_that_the_goal_spares_are_no_evidence_of_a_strong_attack(tmp_path):
+    brightness_project(tmp_path)
+    even_images(tmp_path, [100] * 40 + [130] * 3, [0] * 40 + [1] * 3)  # of which three may be missed
+    aimed = "goal: missed_finding\n    epsilon: 8/255"
+    short = SHORT.replace("epsilon: 8/255", aimed)
+    square = SQUARE.replace("epsilon: 8/255", "goal: missed_finding, epsilon: 8/255")
+    found = {gate.id: gate for gate in brightness_gates(tmp_path, short + square)}
+    (check,) = [check for check in found["pgd"].health if check.name == "as-strong-as-others"]
+    assert (check.outcome, check.evidence) == ("broken", "square turned 3 of 3 samples that held in this gate")
+    assert found["pgd"].verdict == "error"
+
+
 def test_several_steps_do_what_one_step_does_where_evidence_is_not_shared(tmp_path):
     brightness_project(tmp_path)
     fgsm = "  - {id: fgsm, attack: fgsm, epsilon: 8/255, require: {accuracy: 0}}\n"

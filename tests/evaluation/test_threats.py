@@ -43,6 +43,18 @@ def test_each_goal_turns_those_that_it_is_about_and_that_it_can(project, attack)
     assert any_wrong.metrics["accuracy"].value == accuracy_at(4)
 
 
+def test_a_gate_that_had_nobody_to_attack_is_no_pass(project):
+    # Only the brightest is above this point, which lies 29 levels higher: of the others every bright one is missed.
+    asked = "attack: {name: pgd, steps: 2}, epsilon: 1/255, goal: missed_finding, require: {accuracy: 0.5}"
+    (gate,) = brightness_gates(project, f"\n  - {{id: pgd, {asked}}}\n", model="operating_point: 0.99")
+    assert gate.metrics["attack_success"].samples == 0
+    assert gate.metrics["accuracy"].value == len(DARK) / len(LEVELS) == 0.5
+    assert gate.verdict == "error"
+    assert gate.error == (
+        "no sample that the goal missed_finding is about is read rightly before the attack: nothing was attacked"
+    )
+
+
 def test_an_operating_point_moves_the_border_for_searches_as_for_verdicts(project):
     gates = "\n  - {id: pgd, attack: {name: pgd, steps: 10}, epsilon: 4/255, require: {accuracy: 0}}\n"
     # The logits differ by 2 · 20 · (level - 127.5) / 255: at odds of 3 to 1 the border lies 7 levels farther up.

@@ -203,6 +203,28 @@ def test_exitfirst_is_no_interruption(pytester, project, mode):
     assert _cases(project / "robustcheck-report" / "junit.xml")["first"].find("failure") is not None
 
 
+def test_gates_that_another_test_s_failure_kept_from_running_leave_no_pass(pytester, project, plain_or_worker):
+    (project / "test_own.py").write_text("def test_own():\n    assert False\n")
+    order = "def pytest_collection_modifyitems(items):\n    items.sort(key=lambda item: item.name != 'clean')\n"
+    (project / "conftest.py").write_text(order)  # a gate, the project's test, and the other gates
+    result = pytester.runpytest("--robustcheck", "passing.yaml", "test_own.py", "-x", *plain_or_worker)
+    assert result.ret != 0
+    report = brightness_report(project)
+    assert report["not_run"]
+    assert {gate["verdict"] for gate in report["gates"]} <= {"pass"}
+    assert (report["verdict"], report["interrupted"]) == ("error", True)
+
+
+def test_gates_that_were_deselected_or_skipped_were_not_kept_from_running(pytester, project, plain_or_two):
+    skip = "import pytest\ndef pytest_runtest_setup(item):\n    if item.name == 'fgsm':\n        pytest.skip('later')\n"
+    (project / "conftest.py").write_text(skip)
+    result = pytester.runpytest("--robustcheck", "passing.yaml", "-k", "clean or fgsm", *plain_or_two)
+    assert result.ret == 0
+    report = brightness_report(project)
+    assert [gate["id"] for gate in report["gates"]] == ["clean"]
+    assert (report["verdict"], report["interrupted"]) == ("pass", False)
+
+
 @pytest.mark.parametrize("option", ["--help", "--markers", "--fixtures"])
 def test_asking_pytest_about_itself_touches_nobrightness_report(pytester, project, option):
     pytester.makeini("[pytest]\nrobustcheck = passing.yaml\n")

@@ -11,7 +11,7 @@ from policy_example import EXAMPLE, document
 
 from robustcheck import load_policy
 from robustcheck.policy import METRICS, PGDSpec, Quantity
-from robustcheck.policy.bounds import NEEDS_ATTACK, NEEDS_CONTROLS, NEEDS_PREVALENCE
+from robustcheck.policy.bounds import NEEDS_ATTACK, NEEDS_CONTROLS, NEEDS_PREVALENCE, OF_THE_ADVERSARY
 
 
 def test_a_policy_becomes_gates(write):
@@ -94,7 +94,8 @@ gates:
 
 
 BUDGETS = st.lists(st.integers(1, 255), min_size=1, max_size=5, unique=True)
-BOUNDS = st.one_of(st.integers(0, 100).map(lambda percent: percent / 100), st.sampled_from([">= 0.25", "<= 0.75"]))
+SIGNED = st.sampled_from([">= 0.25", "<= 0.75"])
+BOUNDS = st.one_of(st.integers(0, 100).map(lambda percent: percent / 100), SIGNED)
 
 
 @st.composite
@@ -107,7 +108,10 @@ def gates(draw):
     known = set(METRICS) - NEEDS_PREVALENCE - (NEEDS_CONTROLS if attack else NEEDS_ATTACK)
     metrics = draw(st.lists(st.sampled_from(sorted(known)), min_size=1, unique=True))
     count = len(levels) if listed else 1
-    require = {metric: draw(st.one_of(BOUNDS, st.lists(BOUNDS, min_size=count, max_size=count))) for metric in metrics}
+    bounds = {metric: SIGNED if metric in OF_THE_ADVERSARY else BOUNDS for metric in metrics}
+    require = {
+        metric: draw(st.one_of(one, st.lists(one, min_size=count, max_size=count))) for metric, one in bounds.items()
+    }
     gate = {"id": name, "require": require}
     if attack is None:
         return gate, [(name, None)]

@@ -51,9 +51,14 @@ def outcomes(broken: int, held: int, wrong: int, *, gate: str = "pgd[2/255]", fo
         if index < broken:
             file = f"counterexamples/{folder}/{index:05d}.png"
             more = {"found_by": gate, "distance_levels": 2.0, "restart": 0, "step": 7, "counterexample": file}
+            more |= {"evidence": "searched"}
             rows.append(Outcome(sample=name, label=label, clean=label, attacked=other, status="broken", **more))
         elif index < broken + held:
-            rows.append(Outcome(sample=name, label=label, clean=label, attacked=label, status="held", score=0.9))
+            rows.append(
+                Outcome(
+                    sample=name, label=label, clean=label, attacked=label, status="held", score=0.9, evidence="searched"
+                )
+            )
         else:
             rows.append(Outcome(sample=name, label=label, clean=other, attacked=other, status="wrong"))
     return tuple(rows)

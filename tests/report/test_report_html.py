@@ -29,6 +29,7 @@ from report_builder import (
     with_pictures,
 )
 
+from robustcheck.report.facts import not_tried
 from robustcheck.report.html import html
 from robustcheck.results import AuditReport, GateResult
 
@@ -169,6 +170,18 @@ def test_banners_say_what_a_verdict_does_not():
     assert "Synthetic data. The images are generated. The result says nothing about any patient." in loud.text
     for word in ("Interrupted.", "not run", "patient", "Synthetic data"):
         assert word not in quiet.text
+
+
+def test_what_the_policy_allows_is_not_said_to_have_met_its_requirements():
+    allowed = report(inconclusive(), inconclusive(id="pgd[4/255]"), verdict="pass", inconclusive="allow")
+    text = page(allowed).text
+    assert "2 gates could not be decided, which the policy allows; no gate failed." in text
+    assert "met its requirements" not in text
+
+
+def test_noise_and_gates_that_could_not_be_evaluated_are_nothing_that_was_tried():
+    noise = gate(id="noise", attack="noise", threat=threat(knowledge="label"))
+    assert list(not_tried(report(clean_gate(), noise, erring())))[-1] == "Any attack at all."
 
 
 def test_it_says_what_was_not_tried():

@@ -25,7 +25,7 @@ from report_builder import (
 
 from robustcheck.report.junit import RUN, gate_properties, junit_xml
 from robustcheck.report.summary import gate_text, metrics_line
-from robustcheck.results import PolicyInfo
+from robustcheck.results import Finding, PolicyInfo
 
 REPORTS = {
     "pass": report(clean_gate(), gate()),
@@ -103,6 +103,15 @@ def test_a_passing_case_says_what_was_measured():
     assert cases["pgd[2/255]"].system_out == metrics_line(gate())
     assert "accuracy 0.810 (405 of 500; 95 % interval 0.770 to 0.850)" in cases["pgd[2/255]"].system_out
     assert cases["pgd[2/255]"].time == 12.34
+
+
+def test_a_passing_case_says_what_is_said_against_it():
+    finding = Finding(code="poor-surrogate", severity="warning", message="the surrogate is another model")
+    _, cases = parsed(report(gate(findings=(finding,))))
+    assert cases["pgd[2/255]"].system_out.splitlines() == [
+        metrics_line(gate()),
+        "pgd[2/255]: warning: the surrogate is another model [poor-surrogate]",
+    ]
 
 
 @pytest.mark.parametrize(

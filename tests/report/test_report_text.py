@@ -1,6 +1,7 @@
 """The words and numbers that all reports share, and the terminal's summary."""
 
 import unicodedata
+from dataclasses import replace
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
@@ -16,6 +17,7 @@ from report_builder import (
     inconclusive,
     metric,
     mixed,
+    outcomes,
     queried,
     report,
     synthetic,
@@ -24,7 +26,7 @@ from report_builder import (
 )
 
 from robustcheck.report import gate_text, render, summary_line, summary_table
-from robustcheck.report.summary import verdict_sentence
+from robustcheck.report.summary import verdict_sentence, warnings_text
 from robustcheck.report.text import counts_text, measured_value, moment, one_line, seconds, threat_text, visible
 from robustcheck.results import Finding, Metric, Requirement
 
@@ -172,6 +174,26 @@ def test_a_threat_model_of_unknown_words_is_still_told():
         "Goal: mischief. Knowledge: gossip. Capability: change the image by at most 2 grey levels in the norm "
         "(ε = 10%, patch). Queries: no limit."
     )
+
+
+def test_samples_that_the_goal_spares_did_not_hold():
+    samples = [replace(one, evidence=None) if index % 2 else one for index, one in enumerate(outcomes(0, 6, 1))]
+    assert counts_text(gate(samples=tuple(samples))) == "0 broken, 3 held, 3 not attacked, 1 wrong before the attack"
+
+
+def test_an_interval_s_end_is_not_rounded_across_the_bound():
+    close = replace(metric(370), low=0.69966, high=0.78)
+    sentence = verdict_sentence(inconclusive(metrics={"accuracy": close}))
+    assert sentence == (
+        "accuracy 0.740 does not decide the required >= 0.7 (370 of 500; 95 % interval 0.6997 to 0.780)"
+    )
+
+
+def test_what_is_said_against_a_pass_stands_below_the_table():
+    warning = Finding(code="poor-surrogate", severity="warning", message="the surrogate is another model")
+    note = Finding(code="lost-in-rounding", severity="note", message="3 proposals were lost")
+    told = warnings_text(report(gate(findings=(warning, note)), failing(findings=(warning,))))
+    assert told == "pgd[2/255]: warning: the surrogate is another model [poor-surrogate]\n"
 
 
 def test_without_an_attack_samples_are_right_or_wrong():
