@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from robustcheck.results import AuditReport
     from robustcheck.results.plan import Plan
     from robustcheck.results.qualification import Qualification
+    from robustcheck.results.replay import Replay
 
 EXIT_CODES = {"pass": 0, "fail": 1, "error": 3, "inconclusive": 4}
 USAGE_ERROR = 2
@@ -48,6 +49,7 @@ def main() -> None:
       robustcheck plan policy.yaml         are the samples enough, and how long will it take?
       robustcheck run policy.yaml          run its gates
       robustcheck qualify                  does this installation find what there is to find?
+      robustcheck replay report.json policy.yaml    is the evidence what the report says?
       pytest --robustcheck policy.yaml     the same, as tests
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -257,6 +259,43 @@ def render(report: Path, output: Path | None) -> None:
         raise _UsageError(str(error)) from None
 
 
+@main.command()
+@click.argument("report", type=click.Path(path_type=Path))
+@_POLICY
+def replay(report: Path, policy: Path) -> None:
+    """Show a report's counterexamples to the candidate again.
+
+    REPORT is a report.json, with counterexamples/ beside it, and POLICY the policy that it is about, with candidate and
+    data. Nothing is searched, so it takes seconds. Each counterexample must be the image whose digest is stated, lie
+    within the budget, as far from the sample as is stated, and be read as is stated. So must the clean images be read.
+    Images that were seen under viewing conditions, and those of candidates that draw, are not read again.
+
+    \b
+    Exit codes:
+      0  everything is as the report states it
+      1  something is not
+      2  the report or the policy cannot be used, or the one is not about the other
+      3  candidate or data cannot be loaded
+      130  interrupted
+    """
+    from robustcheck.errors import EvaluationError, ReportError
+    from robustcheck.report import read_report
+    from robustcheck.report.replay import replay_line, replay_table, replay_text
+    from robustcheck.report.summary import render
+
+    try:
+        found = _replayed(_load(policy), read_report(report), report.parent)
+    except ReportError as error:
+        raise _UsageError(str(error)) from None
+    except EvaluationError as error:
+        click.echo(str(error).strip(), err=True)
+        sys.exit(EXIT_CODES["error"])
+    click.echo(render(replay_table(found), width=_table_width(), color=sys.stdout.isatty()), nl=False)
+    click.echo(replay_text(found), nl=False)
+    click.echo(replay_line(found))
+    sys.exit(0 if found.agrees else 1)
+
+
 class _UsageError(click.ClickException):
     """The mistake is in a file, not in the command: said as `file:line: …`, which editors and CI make a link of."""
 
@@ -303,6 +342,18 @@ def _qualify() -> Qualification:
 
     with Bars(quiet=False, counted="candidates") as bars:
         return qualify(progress=bars.update)
+
+
+def _replayed(policy: Policy, report: AuditReport, folder: Path) -> Replay:
+    from functools import partial
+
+    from robustcheck.report.pictures import read_stored
+    from robustcheck.report.progress import Bars
+
+    with Bars(quiet=False) as bars:
+        from robustcheck.evaluation.replaying import replay as again
+
+        return again(policy, report, partial(read_stored, folder), progress=bars.update)
 
 
 def _planned(policy: Policy, margin: float, power: float) -> Plan:

@@ -1,0 +1,47 @@
+"""What came of a replay, for the terminal."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from robustcheck.report.text import one_line, plural
+from robustcheck.results.replay import GateReplay, Replay
+
+LISTED = 5  # of what is amiss, a gate
+
+
+def replay_table(replay: Replay) -> Table:
+    """A gate a row: counterexamples that are stated, that were read again, and how many things are amiss."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=0)
+    table.add_column("gate", overflow="fold")
+    for name in ("stated", "read again", "amiss"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for gate in replay.gates:
+        style = "bold red" if gate.amiss else ""
+        table.add_row(
+            Text(one_line(gate.id)), f"{gate.stated}", f"{gate.read}", Text(f"{len(gate.amiss)}", style=style)
+        )
+    return table
+
+
+def replay_text(replay: Replay) -> str:
+    """What is amiss, and why counterexamples were not read again; a line each."""
+    return "".join(f"{line}\n" for gate in replay.gates for line in _lines(gate))
+
+
+def _lines(gate: GateReplay) -> list[str]:
+    name = one_line(gate.id)
+    lines = [f"{name}: not read again: {one_line(gate.note)}"] if gate.note else []
+    lines += [f"{name}: {one_line(sentence)}" for sentence in gate.amiss[:LISTED]]
+    more = len(gate.amiss) - LISTED
+    return [*lines, f"{name}: … and {more:,} more"] if more > 0 else lines
+
+
+def replay_line(replay: Replay) -> str:
+    """One sentence: whether the report's evidence is what it says."""
+    stated, read = sum(gate.stated for gate in replay.gates), sum(gate.read for gate in replay.gates)
+    amiss = sum(len(gate.amiss) for gate in replay.gates)
+    found = f"{plural(stated, 'counterexample')} stated, {read:,} read again"
+    return f"{'DIFFERS' if amiss else 'AGREES'}: {found}, {plural(amiss, 'thing')} amiss"

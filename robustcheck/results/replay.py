@@ -1,0 +1,28 @@
+"""What came of showing a report's counterexamples to the candidate again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateReplay:
+    """Of one gate."""
+
+    id: str
+    stated: int  # counterexamples that the report states
+    read: int  # of them, those that were shown to the candidate again; of the others files and distances are checked
+    amiss: tuple[str, ...]  # a sentence for each thing that is not as the report states it
+    note: str = ""  # why they were not shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """Of a report, in its order of gates."""
+
+    gates: tuple[GateReplay, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether everything is as the report states it."""
+        return not any(gate.amiss for gate in self.gates)

@@ -1,0 +1,143 @@
+"""A report's evidence, checked by one who was not there: what is as it states it, and what was altered since."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from building import brightness_policy, brightness_project, even_images
+from click.testing import CliRunner
+from PIL import Image
+from safetensors.torch import save_file
+
+from robustcheck.cli import main
+
+GATES = """
+  - {id: clean, require: {accuracy: 1}}
+  - {id: pgd, attack: {name: pgd, steps: 10}, epsilon: [2/255, 4/255], require: {accuracy: 0}}
+  - {id: l2, attack: {name: pgd, steps: 10}, norm: l2, epsilon: 20 levels, goal: missed_finding, require: {accuracy: 0}}
+  - {id: patch, attack: {name: patch, steps: 20, train_on: 0.5}, size: 40%, require: {accuracy: 0}}
+  - {id: seen, attack: {name: pgd, steps: 4}, epsilon: 8/255, conditions: {brightness: 0.01}, require: {accuracy: 0}}
+"""
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A project with a policy that was run."""
+    folder = tmp_path_factory.mktemp("ran")
+    brightness_project(folder)
+    (folder / "policy.yaml").write_text(brightness_policy(GATES))
+    assert CliRunner().invoke(main, ["run", str(folder / "policy.yaml"), "-o", str(folder / "out")]).exit_code == 0
+    return folder
+
+
+@pytest.fixture
+def project(ran, tmp_path):
+    """A copy, to be altered."""
+    return shutil.copytree(ran, tmp_path / "copy")
+
+
+def _replay(folder):
+    return CliRunner().invoke(main, ["replay", str(folder / "out" / "report.json"), str(folder / "policy.yaml")])
+
+
+def _broken(report, gate):
+    return next(
+        outcome
+        for one in report["gates"]
+        if one["id"] == gate
+        for outcome in one["samples"]
+        if outcome["status"] == "broken"
+    )
+
+
+def _altered(folder, gate, **changes):
+    """The report, with something else said of a gate's first broken sample."""
+    path = folder / "out" / "report.json"
+    report = json.loads(path.read_text())
+    outcome = _broken(report, gate)
+    outcome |= changes
+    path.write_text(json.dumps(report))
+    return outcome
+
+
+def test_a_report_that_nobody_altered_agrees(ran):
+    report = json.loads((ran / "out" / "report.json").read_text())
+    result = _replay(ran)
+    assert result.exit_code == 0, result.output
+    broken = {gate["id"]: sum(outcome["status"] == "broken" for outcome in gate["samples"]) for gate in report["gates"]}
+    assert all(broken[gate] for gate in ("pgd[2/255]", "pgd[4/255]", "l2", "patch", "seen"))
+    read = sum(broken.values()) - broken["seen"]
+    assert result.output.splitlines()[-1] == (
+        f"AGREES: {sum(broken.values())} counterexamples stated, {read} read again, 0 things amiss"
+    )
+    assert "seen: not read again: they hold on a share of looks, each under conditions of its own" in result.output
+
+
+@pytest.mark.parametrize(
+    ("gate", "changes", "said"),
+    [
+        ("pgd[4/255]", {"sha256": "0" * 64}, "the pixels in its file are not those whose digest the report states"),
+        ("pgd[4/255]", {"distance_levels": 1}, "levels off, and the report says 1"),
+        ("pgd[4/255]", {"distance_levels": None}, "levels off, and the report says nothing"),
+        ("seen", {"distance_levels": 1}, "levels off, and the report says 1"),
+        ("pgd[4/255]", {"counterexample": None}, "its counterexample has no file, or one that is no stored image"),
+        ("pgd[4/255]", {"counterexample": "../even.npz"}, "has no file, or one that is no stored image"),
+        ("pgd[4/255]", {"sample": "nobody"}, "nobody: the data have no such sample"),
+        ("patch", {"sha256": "0" * 64}, "the pixels in its file are not those whose digest the report states"),
+    ],
+)
+def test_what_was_altered_in_the_report_is_said(gate, changes, said, project):
+    _altered(project, gate, **changes)
+    result = _replay(project)
+    assert result.exit_code == 1
+    assert f"{gate}: " in result.output
+    assert said in " ".join(result.output.split())
+    assert "1 thing amiss" in result.output
+
+
+def test_readings_that_are_others_are_said(project):
+    outcome = _altered(project, "pgd[4/255]", attacked="nothing", clean="nothing")
+    result = _replay(project)
+    assert result.exit_code == 1
+    read = "dark" if outcome["label"] == "bright" else "bright"
+    assert f"its counterexample is read as {read}, and the report says nothing" in result.output
+    assert f"the clean image is read as {outcome['label']}, and the report says nothing" in result.output
+
+
+def test_an_image_beyond_the_budget_is_none_whatever_its_digest(project):
+    from robustcheck.report.pictures import pixels_sha256
+
+    far = np.full((8, 8), 200, np.uint8)
+    file = "counterexamples/far.png"
+    Image.fromarray(far).save(project / "out" / file)
+    _altered(project, "pgd[2/255]", counterexample=file, sha256=pixels_sha256(far[None]), attacked="bright")
+    result = _replay(project)
+    assert result.exit_code == 1
+    assert "its counterexample lies outside of the budget" in result.output
+
+
+def test_another_policy_candidate_or_data_are_refused(project):
+    policy = project / "policy.yaml"
+    before = policy.read_text()
+    policy.write_text(before + "# changed\n")
+    result = _replay(project)
+    assert (result.exit_code, "the report is about another policy: its sha256 is" in result.output) == (2, True)
+    policy.write_text(before)
+    save_file({"threshold": torch.tensor(0.51)}, project / "brightness.safetensors")
+    assert "the report is about another candidate" in _replay(project).output
+    save_file({"threshold": torch.tensor(0.5)}, project / "brightness.safetensors")
+    even_images(project, (90,) * 10, [0] * 10)
+    assert "the report is about another data" in _replay(project).output
+
+
+def test_a_gate_that_the_policy_has_not_is_forged(project):
+    path = project / "out" / "report.json"
+    report = json.loads(path.read_text())
+    report["gates"][0]["id"] = "other"
+    path.write_text(json.dumps(report))
+    result = _replay(project)
+    assert (result.exit_code, "has a gate 'other', which its policy has not" in result.output) == (2, True)
