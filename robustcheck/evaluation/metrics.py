@@ -74,11 +74,6 @@ class Readings:
         return None if self.groups is None else (self.groups[has], self.groups[~has])
 
 
-def measure(readings: Readings, *, attacked: np.ndarray | None, intervals: Intervals) -> dict[str, Metric]:
-    """Every metric that these readings define; arguments as of `of_all`, with these intervals."""
-    return {name: one(intervals) for name, one in of_all(readings, attacked).items()}
-
-
 def of_all(readings: Readings, attacked: np.ndarray | None, among: Readings | None = None) -> dict[str, Measure]:
     """Every metric that these readings define.
 

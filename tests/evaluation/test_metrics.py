@@ -10,7 +10,7 @@ from scipy.stats import beta
 
 from robustcheck.evaluation.intervals import Intervals
 from robustcheck.evaluation.ledger import Entry, Ledger
-from robustcheck.evaluation.metrics import Readings, measure
+from robustcheck.evaluation.metrics import Readings, of_all
 from robustcheck.evaluation.verdicts import judge, require
 from robustcheck.policy import Bound
 from robustcheck.results import Requirement, overall
@@ -28,6 +28,11 @@ def _readings(labels, before, after, scores=None, positive=1, findings=None):
         positive=positive,
         findings=findings,
     )
+
+
+def measure(readings, *, attacked, intervals):
+    """Every metric that these readings define, with these intervals."""
+    return {name: one(intervals) for name, one in of_all(readings, attacked).items()}
 
 
 def test_metrics_of_a_small_case_by_hand():
