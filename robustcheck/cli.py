@@ -12,6 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from robustcheck.policy import Policy
+    from robustcheck.report.pictures import Stored
     from robustcheck.results import AuditReport
     from robustcheck.results.plan import Plan
     from robustcheck.results.qualification import Qualification
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 EXIT_CODES = {"pass": 0, "fail": 1, "error": 3, "inconclusive": 4}
 USAGE_ERROR = 2
 INTERRUPTED = 130
+_FILE_BYTES = 1 << 16  # of an image file, beside its pixels
 
 _POLICY = click.argument("policy", type=click.Path(path_type=Path))
 
@@ -268,12 +270,13 @@ def replay(report: Path, policy: Path) -> None:
     REPORT is a report.json, with counterexamples/ beside it, and POLICY the policy that it is about, with candidate and
     data. Nothing is searched, so it takes seconds. Each counterexample must be the image whose digest is stated, lie
     within the budget, as far from the sample as is stated, and be read as is stated. So must the clean images be read.
-    Images that were seen under viewing conditions, and those of candidates that draw, are not read again.
+    Rates, requirements and verdicts must be those of the samples. Images that were seen under viewing conditions, and
+    those of candidates that draw, are not read again; and that a sample held is shown by running the policy only.
 
     \b
     Exit codes:
-      0  everything is as the report states it
-      1  something is not
+      0  nothing is amiss
+      1  something is
       2  the report or the policy cannot be used, or the one is not about the other
       3  candidate or data cannot be loaded
       130  interrupted
@@ -345,15 +348,16 @@ def _qualify() -> Qualification:
 
 
 def _replayed(policy: Policy, report: AuditReport, folder: Path) -> Replay:
-    from functools import partial
-
     from robustcheck.report.pictures import read_stored
     from robustcheck.report.progress import Bars
+
+    def stored(name: str, size: int) -> Stored | None:
+        return read_stored(folder, name, 2 * size + _FILE_BYTES, size)  # a picture of noise is a little larger than it
 
     with Bars(quiet=False) as bars:
         from robustcheck.evaluation.replaying import replay as again
 
-        return again(policy, report, partial(read_stored, folder), progress=bars.update)
+        return again(policy, report, stored, progress=bars.update)
 
 
 def _planned(policy: Policy, margin: float, power: float) -> Plan:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from robustcheck.evaluation.evaluation import Evaluation
     from robustcheck.policy import Policy
     from robustcheck.report.output import Output
+    from robustcheck.report.progress import Line
     from robustcheck.results import AuditReport, GateResult
 
 SCRATCH = "robustcheck_scratch"  # how workers learn where results are shared
@@ -97,7 +98,8 @@ class GatePlugin:
         self._started = datetime.now(UTC)
         self._evaluations: dict[Path, Evaluation] = {}
         self._selected: dict[Path, list[str]] = {}
-        self._awaited: set[str] = set()  # ids of selected tests of which nothing was heard yet
+        self._selected_ids: set[str] = set()  # of all tests, the project's own too
+        self._ended: set[str] = set()  # ids of those that have
         self._answers: dict[Path, dict[str, dict[str, Any]]] = {path: {} for path in policies}
         self._crashed: dict[Path, dict[str, GateResult]] = {path: {} for path in policies}
         self._reports: list[tuple[AuditReport, list[Path]]] = []
@@ -105,13 +107,15 @@ class GatePlugin:
         self._outputs: dict[Path, Output] = {}
         self._scratch: dict[Path, Path] = {}
         self._interrupted = False
-        from robustcheck.report.progress import Line
-
         worker: dict[str, Any] | None = getattr(config, "workerinput", None)
         self._worker = worker is not None
         if worker is not None:
             self._scratch = {Path(path): Path(folder) for path, folder in worker[SCRATCH].items()}
-        self._line = None if self._worker else Line.on_terminal()
+        self._line: Line | None = None
+        if not self._worker:
+            from robustcheck.report.progress import Line
+
+            self._line = Line.on_terminal()
 
     @pytest.hookimpl(tryfirst=True)
     @warnings_stay_warnings()
@@ -164,12 +168,12 @@ class GatePlugin:
         for item in session.items:
             if isinstance(item, GateItem):
                 self._selected.setdefault(item.path.resolve(), []).append(item.name)
-                self._awaited.add(item.nodeid)
+                self._selected_ids.add(item.nodeid)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
         """The same for xdist's controller, which has no items."""
-        self._awaited.update(ids)
+        self._selected_ids.update(ids)
 
     # --- running ------------------------------------------------------------------------------------------------
 
@@ -215,7 +219,8 @@ class GatePlugin:
         """Collect answers; on xdist's controller too, which never sees the items."""
         if self._worker:
             return
-        self._awaited.discard(report.nodeid)
+        if report.when != "setup" or not report.passed:
+            self._ended.add(report.nodeid)
         if (carried := getattr(report, "robustcheck", None)) is not None:
             path, gate = Path(carried["policy"]), carried["gate"]
             self._answers[path][gate] = carried["answer"]
@@ -302,7 +307,8 @@ class GatePlugin:
 
         A gate that did not pass needs no such word: the report is no pass for it.
         """
-        waiting = any(where.partition("::")[0] == self._nodeid(path) for where in self._awaited)
+        left = self._selected_ids - self._ended
+        waiting = any(where.partition("::")[0] == self._nodeid(path) for where in left)
         return waiting and all(result.verdict in ("pass", "inconclusive") for result in results.values())
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:

@@ -94,7 +94,7 @@ class Conclusion:
         verdict, error = judge(requirements, metrics), None
         if not self.goal.applies(setting.labels[self.among]).any():
             verdict, error = "error", _nothing_to_attack(gate)
-        elif not self.attacked and verdict in ("pass", "inconclusive"):
+        elif not self.goal.open(setting.decisions, setting.labels)[self.among].any() and verdict != "fail":
             verdict, error = "error", _nothing_right_to_attack(gate)
         elif verdict == "error":
             error = undefined(gate, metrics)

@@ -110,7 +110,9 @@ def _faster(module: nn.Module, example: Sequence[torch.Tensor], reading: Reading
     freeze(folded)
     words = "channels-last" if traced is None else "batch norm folded, channels-last"
     if _multiplies_bfloat16(device) and _convolves(folded, image):
-        forward = _channels_last(_in_bfloat16(copy.deepcopy(folded), image))
+        # Code that was not traced may look at its layers, such as at their weights.
+        unfold = traced is not None and _multiplies_tiles(device)
+        forward = _channels_last(_in_bfloat16(copy.deepcopy(folded), image, unfold=unfold))
         if (error := _difference(module, forward, example, reading)) is not None:
             return Faster(forward=forward, words=f"{words}, bfloat16", error=error)
     forward = _channels_last(folded)
@@ -165,7 +167,7 @@ def _convolves(module: nn.Module, image: torch.Tensor) -> bool:
     return work.get("aten.convolution", 0) >= _WORK_IN_CONVOLUTIONS * sum(work.values())
 
 
-def _in_bfloat16(module: nn.Module, image: torch.Tensor) -> Forward:
+def _in_bfloat16(module: nn.Module, image: torch.Tensor, *, unfold: bool) -> Forward:
     """Convolutions in bfloat16; on a GPU the linear layers too. Images and the last layer stay in float32."""
     device = image.device.type
     order = _order(module, image)
@@ -178,7 +180,7 @@ def _in_bfloat16(module: nn.Module, image: torch.Tensor) -> Forward:
             _replace(module, name, _Float32(layer, device))
         else:
             layer.to(torch.bfloat16)
-            if _multiplies_tiles(image.device) and can_unfold(layer):
+            if unfold and can_unfold(layer):
                 _replace(module, name, Unfolded(layer))
 
     def forward(inputs: torch.Tensor, /) -> torch.Tensor:

@@ -19,6 +19,7 @@ def can_unfold(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether a layer is a convolution that `Unfolded` can stand in for."""
     return (
         isinstance(layer, nn.Conv2d)
+        and type(layer).forward is nn.Conv2d.forward  # a kind of its own may do something else with its weights
         and layer.groups == 1
         and layer.stride == layer.dilation == (1, 1)
         and layer.kernel_size != (1, 1)  # those are products already

@@ -83,16 +83,18 @@ class Bound:
             at_least, number = match[1] == ">=", float(match[2])
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             if metric.rpartition(".")[2] in OF_THE_ADVERSARY:
-                raise ValueError(
-                    f"found {shown(value)}, which would mean at least, and {metric} has to stay low; "
-                    "a bound is '<= 0.2', or '>= 0.2' if that is what is meant"
-                )
+                raise ValueError(f"found {shown(value)}, which would mean at least; {_low(metric)}")
             at_least, number = True, value
         else:
-            raise ValueError(f"found {shown(value)}; {FORMS}{_hint(value)}")
+            low = metric.rpartition(".")[2] in OF_THE_ADVERSARY and not str(value).strip().startswith(tuple("<>≤≥"))
+            raise ValueError(f"found {shown(value)}; {_low(metric) if low else FORMS + _hint(value)}")
         if not 0 <= number <= 1:
             raise ValueError(f"found {shown(value)}; {metric} lies between 0 and 1{_hint(value)}")
         return cls(metric=metric, at_least=at_least, value=float(number))
+
+
+def _low(metric: str) -> str:
+    return f"{metric} has to stay low: a bound is '<= 0.2', or '>= 0.2' if that is what is meant"
 
 
 def _plain(number: float) -> str:

@@ -65,7 +65,7 @@ def _budget(value: Any) -> Quantity:
 
 
 def _amount(value: Any) -> Quantity:
-    quantity = Quantity.parse(value, length=True)  # as above
+    quantity = Quantity.parse(value)
     if quantity.hounsfield:
         raise ValueError(
             f"found {shown(value)}; Hounsfield units are for epsilon: give grey levels, each of them is one"

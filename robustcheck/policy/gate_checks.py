@@ -47,7 +47,7 @@ def find(data: dict[str, Any], folder: Path) -> Found:
         yield from transfer_checks.find(gate, at, model, folder)
         yield from patch_checks.find(gate, at, data, folder)
         yield from _norm(gate, at)
-        yield from _parameters(gate, at)
+        yield from _square(gate, at)
         yield from _ladder(gate, at, data)
         yield from _requirements(gate, at, data, has_positive=has_positive)
         name = gate.get("id")
@@ -164,29 +164,14 @@ def _norm(gate: dict[str, Any], at: KeyPath) -> Found:
         yield (*at, "norm"), f"{name} is an attack in the L∞ ball; for l2 there are {others}"
 
 
-def _parameters(gate: dict[str, Any], at: KeyPath) -> Found:
-    """What an attack's parameters may be depends on the norm, and on how images are seen."""
-    attack, l2, seen = gate.get("attack"), gate.get("norm") == "l2", stands("conditions", gate, GateSpec)
-    if not isinstance(attack, dict):
-        return
-    if "step_size" in attack and not l2 and attack_name(gate) != "fmn":  # whose steps have a length in any norm
-        try:
-            Quantity.parse(attack["step_size"])
-        except ValueError as error:
-            if _is_length(attack["step_size"]):  # else a mistake of its own
-                yield (*at, "attack", "step_size"), str(error)
-    for key in ("queries", "square_share"):
-        if key in attack and attack_name(gate) == "ensemble" and (l2 or seen):
-            where = "in the L2 ball" if l2 else "under conditions"
-            yield (*at, "attack", key), f"is of the member Square, which does not search {where}; leave it out"
-
-
-def _is_length(value: object) -> bool:
-    try:
-        Quantity.parse(value, length=True)
-    except ValueError:
-        return False
-    return True
+def _square(gate: dict[str, Any], at: KeyPath) -> Found:
+    """Where the ensemble's Square does not search, its parameters say nothing."""
+    attack, l2 = gate.get("attack"), gate.get("norm") == "l2"
+    if isinstance(attack, dict) and attack_name(gate) == "ensemble" and (l2 or stands("conditions", gate, GateSpec)):
+        where = "in the L2 ball" if l2 else "under conditions"
+        for key in ("queries", "square_share"):
+            if key in attack:
+                yield (*at, "attack", key), f"is of the member Square, which does not search {where}; leave it out"
 
 
 def _ladder(gate: dict[str, Any], at: KeyPath, data: dict[str, Any]) -> Found:
@@ -241,7 +226,7 @@ def _spared(gate: dict[str, Any], model: dict[str, Any]) -> str | None:
     if model.get("task") == "multilabel" or positive is None or not stands("attack", gate, GateSpec):
         return None
     if target is not None:
-        return "sensitivity" if target == positive else "specificity"
+        return "sensitivity" if str(target) == str(positive) else "specificity"
     return {"missed_finding": "specificity", "false_alarm": "sensitivity"}.get(str(gate.get("goal")))
 
 

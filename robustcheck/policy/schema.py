@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, StrictInt, StrictStr, WithJsonSchema
 
 from robustcheck.policy.attack_specs import AttackField
-from robustcheck.policy.bounds import METRICS, OF_SUBGROUPS, SLICED, Bound
+from robustcheck.policy.bounds import METRICS, OF_SUBGROUPS, OF_THE_ADVERSARY, SLICED, Bound
 from robustcheck.policy.fields import (
     BudgetsField,
     ColumnField,
@@ -75,22 +75,21 @@ class DataSpec(Section):
 # --- gates ------------------------------------------------------------------------------------------------------
 
 
-_BOUND_SCHEMA: dict[str, Any] = {
-    "anyOf": [
-        {"type": "number", "minimum": 0, "maximum": 1},
-        {"type": "string", "pattern": r"^\s*(>=|<=)\s*\d*\.?\d+\s*$"},
-    ]
-}
+_SIGNED_SCHEMA: dict[str, Any] = {"type": "string", "pattern": r"^\s*(>=|<=)\s*\d*\.?\d+\s*$"}
+_BOUND_SCHEMA: dict[str, Any] = {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, _SIGNED_SCHEMA]}
+
+
+def _bound_schema(metric: str, description: str) -> dict[str, Any]:
+    return {"description": description, **one_or_many(_SIGNED_SCHEMA if metric in OF_THE_ADVERSARY else _BOUND_SCHEMA)}
+
+
 _REQUIRE_SCHEMA: dict[str, Any] = {
     "type": "object",
     "minProperties": 1,
     "additionalProperties": False,
-    "properties": {metric: {"description": text, **one_or_many(_BOUND_SCHEMA)} for metric, text in METRICS.items()},
+    "properties": {metric: _bound_schema(metric, text) for metric, text in METRICS.items()},
     "patternProperties": {
-        rf"^.+\.({'|'.join(OF_SUBGROUPS)})$": {
-            "description": f"of a part of the samples: {SLICED}",
-            **one_or_many(_BOUND_SCHEMA),
-        }
+        rf"^.+\.{metric}$": _bound_schema(metric, f"of a part of the samples: {SLICED}") for metric in OF_SUBGROUPS
     },
 }
 BoundList = Annotated[tuple[Any, ...], BeforeValidator(as_list)]

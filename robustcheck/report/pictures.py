@@ -36,7 +36,7 @@ _NPY_HEADER = re.compile(
     rb"'shape': \((\d{1,9}), (\d{1,9}), (\d{1,9})\), \}",
     re.DOTALL,
 )
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError)
+_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, RuntimeError)  # the last: links in a circle, up to 3.12
 
 Stored = NDArray[np.unsignedinteger]
 """An image as it is stored: (C, H, W), unsigned integers."""
@@ -118,17 +118,18 @@ def pixels_sha256(stored: Stored) -> str:
     return hashlib.sha256(np.ascontiguousarray(little).tobytes()).hexdigest()
 
 
-def read_stored(folder: Path, name: str) -> Stored | None:
+def read_stored(folder: Path, name: str, most_bytes: int = MOST_BYTES, most_pixels: int = MOST_PIXELS) -> Stored | None:
     """A stored image in the folder; None if it is not there, not inside, too large, or no image."""
     try:
         path = _inside(folder, name)
         if path is None:
             return None
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
+            content = file.read(most_bytes + 1)
+        if len(content) > most_bytes:
             return None
-        return _decode_npy(content) if content.startswith(_NPY_SIGNATURE) else _decode_png(content)
+        decode = _decode_npy if content.startswith(_NPY_SIGNATURE) else _decode_png
+        return decode(content, most_pixels)
     except _UNREADABLE:
         return None
 
@@ -142,10 +143,10 @@ def _inside(folder: Path, name: str) -> Path | None:
     return path if path.is_relative_to(root) and path.is_file() else None
 
 
-def _decode_png(content: bytes) -> Stored | None:
+def _decode_png(content: bytes, most_pixels: int) -> Stored | None:
     width, height = (int.from_bytes(content[start : start + 4]) for start in (16, 20))
     # Before Pillow looks at it: a small file can claim gigabytes.
-    if not content.startswith(_PNG_SIGNATURE) or not 0 < width * height <= MOST_PIXELS:
+    if not content.startswith(_PNG_SIGNATURE) or not 0 < width * height <= most_pixels:
         return None
     with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
         if image.mode not in {"L", "RGB", "I;16"} or getattr(image, "n_frames", 1) != 1:
@@ -154,13 +155,13 @@ def _decode_png(content: bytes) -> Stored | None:
     return pixels[np.newaxis] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
 
 
-def _decode_npy(content: bytes) -> Stored | None:
+def _decode_npy(content: bytes, most_pixels: int) -> Stored | None:
     # Not np.load: it allocates whatever a header claims, and its parser of headers fails in many ways.
     found = _NPY_HEADER.match(content)
     if found is None:
         return None
     channels, height, width = (int(found[axis]) for axis in (2, 3, 4))
-    if not 0 < channels <= MOST_CHANNELS or not 0 < height * width <= MOST_PIXELS:
+    if not 0 < channels <= MOST_CHANNELS or not 0 < height * width <= most_pixels:
         return None
     start = _NPY_PREFIX + int.from_bytes(content[_NPY_PREFIX - 2 : _NPY_PREFIX], "little")
     dtype = np.dtype(np.uint8) if found[1] == b"|u1" else np.dtype("<u2")

@@ -28,7 +28,8 @@ def replay_table(replay: Replay) -> Table:
 
 def replay_text(replay: Replay) -> str:
     """What is amiss, and why counterexamples were not read again; a line each."""
-    return "".join(f"{line}\n" for gate in replay.gates for line in _lines(gate))
+    lines = [f"the report: {one_line(sentence)}" for sentence in replay.amiss]
+    return "".join(f"{line}\n" for line in (*lines, *(line for gate in replay.gates for line in _lines(gate))))
 
 
 def _lines(gate: GateReplay) -> list[str]:
@@ -42,6 +43,6 @@ def _lines(gate: GateReplay) -> list[str]:
 def replay_line(replay: Replay) -> str:
     """One sentence: whether the report's evidence is what it says."""
     stated, read = sum(gate.stated for gate in replay.gates), sum(gate.read for gate in replay.gates)
-    amiss = sum(len(gate.amiss) for gate in replay.gates)
+    amiss = len(replay.amiss) + sum(len(gate.amiss) for gate in replay.gates)
     found = f"{plural(stated, 'counterexample')} stated, {read:,} read again"
     return f"{'DIFFERS' if amiss else 'AGREES'}: {found}, {plural(amiss, 'thing')} amiss"

@@ -162,8 +162,9 @@ def summary_line(report: AuditReport) -> str:
 
 
 def warnings_text(report: AuditReport) -> str:
-    """What is said against gates that passed, a line each: whoever sees a pass should see it, too."""
-    return "".join(f"{line}\n" for gate in report.gates if gate.verdict == "pass" for line in warning_lines(gate))
+    """What is said against gates that turn no build red, a line each: whoever sees a pass should see it, too."""
+    let_through = ("pass", "inconclusive") if report.inconclusive == "allow" else ("pass",)
+    return "".join(f"{line}\n" for gate in report.gates if gate.verdict in let_through for line in warning_lines(gate))
 
 
 def warning_lines(gate: GateResult) -> list[str]:

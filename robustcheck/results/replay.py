@@ -21,8 +21,9 @@ class Replay:
     """Of a report, in its order of gates."""
 
     gates: tuple[GateReplay, ...]
+    amiss: tuple[str, ...] = ()  # of the report as a whole
 
     @property
     def agrees(self) -> bool:
-        """Whether everything is as the report states it."""
-        return not any(gate.amiss for gate in self.gates)
+        """Whether nothing is amiss."""
+        return not self.amiss and not any(gate.amiss for gate in self.gates)

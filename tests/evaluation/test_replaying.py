@@ -20,6 +20,11 @@ GATES = """
   - {id: pgd, attack: {name: pgd, steps: 10}, epsilon: [2/255, 4/255], require: {accuracy: 0}}
   - {id: l2, attack: {name: pgd, steps: 10}, norm: l2, epsilon: 20 levels, goal: missed_finding, require: {accuracy: 0}}
   - {id: patch, attack: {name: patch, steps: 20, train_on: 0.5}, size: 40%, require: {accuracy: 0}}
+  - id: stickers
+    attack:
+      {name: rp2, stickers: [0, 0, 0.5, 1], steps: 60, step_size: 0.2, distances: [1], angles: [0], printable: [0, 1]}
+    conditions: {contrast: [0.99, 1.01], draws: 2}
+    require: {accuracy: 0}
   - {id: seen, attack: {name: pgd, steps: 4}, epsilon: 8/255, conditions: {brightness: 0.01}, require: {accuracy: 0}}
 """
 
@@ -69,7 +74,7 @@ def test_a_report_that_nobody_altered_agrees(ran):
     result = _replay(ran)
     assert result.exit_code == 0, result.output
     broken = {gate["id"]: sum(outcome["status"] == "broken" for outcome in gate["samples"]) for gate in report["gates"]}
-    assert all(broken[gate] for gate in ("pgd[2/255]", "pgd[4/255]", "l2", "patch", "seen"))
+    assert all(broken[gate] for gate in ("pgd[2/255]", "pgd[4/255]", "l2", "patch", "stickers", "seen"))
     read = sum(broken.values()) - broken["seen"]
     assert result.output.splitlines()[-1] == (
         f"AGREES: {sum(broken.values())} counterexamples stated, {read} read again, 0 things amiss"
@@ -87,6 +92,7 @@ def test_a_report_that_nobody_altered_agrees(ran):
         ("pgd[4/255]", {"counterexample": None}, "its counterexample has no file, or one that is no stored image"),
         ("pgd[4/255]", {"counterexample": "../even.npz"}, "has no file, or one that is no stored image"),
         ("pgd[4/255]", {"sample": "nobody"}, "nobody: the data have no such sample"),
+        ("stickers", {"distance_levels": 1}, "levels off, and the report says 1"),
         ("patch", {"sha256": "0" * 64}, "the pixels in its file are not those whose digest the report states"),
     ],
 )
@@ -118,6 +124,94 @@ def test_an_image_beyond_the_budget_is_none_whatever_its_digest(project):
     result = _replay(project)
     assert result.exit_code == 1
     assert "its counterexample lies outside of the budget" in result.output
+
+
+def _said(folder, alter):
+    """What is said of a report that was altered."""
+    path = folder / "out" / "report.json"
+    report = json.loads(path.read_text())
+    alter(report, {gate["id"]: gate for gate in report["gates"]})
+    path.write_text(json.dumps(report))
+    result = _replay(folder)
+    assert result.exit_code == 1, result.output
+    return " ".join(result.output.split())
+
+
+def test_a_counterexample_of_an_image_that_was_not_to_be_attacked_is_none(project):
+    def alter(_report, gates):
+        held = next(one for one in gates["l2"]["samples"] if one["label"] == "dark")  # whom missed_finding spares
+        held |= {"status": "broken", "evidence": "searched"}
+
+    assert "it was not to be attacked" in _said(project, alter)
+
+
+def test_figures_are_counted_again(project):
+    def alter(_report, gates):
+        gates["pgd[4/255]"]["metrics"]["accuracy"] |= {"value": 1.0, "successes": 10}
+        gates["pgd[2/255]"]["metrics"]["sensitivity"] |= {"value": 0.25}
+        gates["l2"]["requirements"][0]["met"] = False
+        gates["clean"]["verdict"] = "fail"
+        gates["clean"]["samples"][1] |= {"status": "wrong"}
+
+    said = _said(project, alter)
+    broken = sum(one["status"] == "broken" for one in _of(project, "pgd[4/255]")["samples"])
+    assert f"pgd[4/255]: accuracy is stated as 10 of 10, and by its samples it is {10 - broken} of 10" in said
+    assert "pgd[2/255]: sensitivity is stated as 0.25, and is" in said
+    assert "l2: its requirements are not those of the policy, compared with what is stated as measured" in said
+    assert "clean: its verdict is fail, and by its requirements it is pass" in said
+    assert "clean: accuracy is stated as 10 of 10, and by its samples it is 9 of 10" in said
+    assert "the clean image is read rightly, and the report says that it is not" in said
+    assert "the report: its verdict is pass, and that of its gates fail" in said
+
+
+def _of(folder, gate):
+    report = json.loads((folder / "out" / "report.json").read_text())
+    return next(one for one in report["gates"] if one["id"] == gate)
+
+
+def test_an_emptied_report_does_not_agree(project):
+    said = _said(project, lambda report, _gates: report.update(gates=[]))
+    assert "the report: its gates, and those that were not run, are not the policy's, each once" in said
+
+
+def test_samples_that_were_taken_out_or_told_twice_are_missed(project):
+    def alter(_report, gates):
+        gates["pgd[4/255]"]["samples"].pop()
+        gates["pgd[2/255]"]["samples"][0] = gates["pgd[2/255]"]["samples"][1]
+
+    said = _said(project, alter)
+    assert "pgd[4/255]: it has 9 samples, and is about 10" in said
+    assert "pgd[2/255]: it has a sample twice" in said
+
+
+def test_a_digest_that_is_a_message_to_the_terminal_stays_text(project):
+    path = project / "out" / "report.json"
+    report = json.loads(path.read_text())
+    report["policy"]["sha256"] = "x\n\x1b[2JAGREES"
+    path.write_text(json.dumps(report))
+    result = _replay(project)
+    assert result.exit_code == 2
+    assert "\x1b" not in result.output
+    assert len(result.output.splitlines()) == 1
+
+
+def test_a_link_in_a_circle_is_no_file(project):
+    file = project / "out" / _broken(json.loads((project / "out" / "report.json").read_text()), "l2")["counterexample"]
+    file.unlink()
+    file.symlink_to(file.name)
+    result = _replay(project)
+    assert result.exit_code == 1
+    assert "its counterexample has no file" in result.output
+
+
+def test_a_candidate_that_ends_the_process_is_not_taken_for_agreement(project, monkeypatch):
+    from robustcheck.models.candidate import Candidate
+
+    def leaving(_candidate, _images):
+        raise SystemExit(0)
+
+    monkeypatch.setattr(Candidate, "logits", leaving)
+    assert _replay(project).exit_code == 3
 
 
 def test_another_policy_candidate_or_data_are_refused(project):

@@ -121,6 +121,16 @@ def test_what_no_sample_can_change_is_not_looked_for(robust, verdict, wrong, tmp
     assert gate.metrics["accuracy"].samples == needed
 
 
+def test_a_verdict_may_be_certain_before_a_sample_that_the_goal_is_about(tmp_path):
+    brightness_project(tmp_path)
+    even_images(tmp_path, [60] * 270 + [130] * 30, [0] * 270 + [1] * 30)
+    asked = {"require": "accuracy: 0.5", "more": ", goal: missed_finding"}
+    gate = _gate(tmp_path, "{stop: determined}", **asked)
+    order = in_random_order([f"test/{index}" for index in range(SAMPLES)], seed=0)
+    assert gate.stopped.needed <= np.argmax(order >= 270)  # whatever becomes of the 30, 270 of 300 stay
+    assert gate.verdict == _gate(tmp_path, "{stop: never}", **asked).verdict == "pass"
+
+
 def test_roc_areas_can_be_determined(tmp_path):
     brightness_project(tmp_path)
     levels = [40] * 60 + [120] * 60 + [135] * 60 + [215] * 60

@@ -215,6 +215,17 @@ def test_gates_that_another_test_s_failure_kept_from_running_leave_no_pass(pytes
     assert (report["verdict"], report["interrupted"]) == ("error", True)
 
 
+def test_a_worker_that_another_test_kills_keeps_no_gate_from_running(pytester, project):
+    (project / "test_own.py").write_text("import os\n\ndef test_own():\n    os._exit(1)\n")
+    order = "def pytest_collection_modifyitems(items):\n    items.sort(key=lambda item: item.name != 'clean')\n"
+    (project / "conftest.py").write_text(order)
+    result = pytester.runpytest("--robustcheck", "passing.yaml", "test_own.py", "-n1")
+    assert result.ret != 0
+    report = brightness_report(project)
+    assert report["not_run"] == []
+    assert (report["verdict"], report["interrupted"]) == ("pass", False)
+
+
 def test_gates_that_were_deselected_or_skipped_were_not_kept_from_running(pytester, project, plain_or_two):
     skip = "import pytest\ndef pytest_runtest_setup(item):\n    if item.name == 'fgsm':\n        pytest.skip('later')\n"
     (project / "conftest.py").write_text(skip)

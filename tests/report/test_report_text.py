@@ -194,6 +194,9 @@ def test_what_is_said_against_a_pass_stands_below_the_table():
     note = Finding(code="lost-in-rounding", severity="note", message="3 proposals were lost")
     told = warnings_text(report(gate(findings=(warning, note)), failing(findings=(warning,))))
     assert told == "pgd[2/255]: warning: the surrogate is another model [poor-surrogate]\n"
+    undecided = inconclusive(findings=(warning,))
+    assert warnings_text(report(undecided)) == ""
+    assert warnings_text(report(undecided, inconclusive="allow")).startswith("fgsm: warning: ")
 
 
 def test_without_an_attack_samples_are_right_or_wrong():
