@@ -1,7 +1,8 @@
 """The adversarial patch (Brown, Mané, Roy, Abadi, Gilmer 2017, arXiv 1712.09665, equation 1).
 
 It maximises the expected log-probability of what the adversary wants, over images, locations and transformations; a
-step follows the mean gradient of one draw of them. Rows are patches.
+step follows the mean gradient of one draw of them. Rows are patches. They stay within what the model sees: beyond a
+window's ends nothing changes any more, and no gradient leads back.
 """
 
 from __future__ import annotations
@@ -15,25 +16,27 @@ from robustcheck.attacks.base import State
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.objectives import Objective
 
-_GREY = 0.5
-
 
 @dataclass(frozen=True, kw_only=True)
 class PatchTraining:
-    """Patches of values in [0, 1] that rise along the gradients that they are told."""
+    """Patches that rise along the gradients that they are told, their values shares of what can be stored."""
 
     objective: Objective
     steps: int
-    step_size: float  # of the first step, a share of the full range
+    step_size: float  # of the first step, a share of what is visible
+    visible: tuple[float, float] = (0.0, 1.0)  # the darkest and the brightest value that look different
 
     def start(self, shape: tuple[int, int, int], draws: Draws, restart: int) -> State:
         """Patches (N, C, S, S) of a shape, one a row of the draws: grey, those of later restarts random."""
         rows = len(draws.keys)
-        values = draws.uniform(shape) if restart else torch.full((rows, *shape), _GREY, device=draws.keys.device)
+        values = draws.uniform(shape) if restart else torch.full((rows, *shape), 0.5, device=draws.keys.device)
+        low, high = self.visible
+        values = low + (high - low) * values
         return {"patches": values, **moments(values)}
 
     def step(self, state: State, gradient: torch.Tensor, number: int) -> State:
         """Patches after a step along the mean gradients (N, C, S, S) at the ones before."""
         step = torch.full((len(gradient),), number, device=gradient.device)
-        change, learned = ascend(state, gradient, step, size=self.step_size, steps=self.steps)
-        return {"patches": (state["patches"] + change).clamp_(0, 1), **learned}
+        low, high = self.visible
+        change, learned = ascend(state, gradient, step, size=self.step_size * (high - low), steps=self.steps)
+        return {"patches": (state["patches"] + change).clamp_(low, high), **learned}

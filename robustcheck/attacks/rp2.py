@@ -7,6 +7,9 @@ smooth, and can be printed:
 
 The engine averages over looks. The non-printability score is each pixel's distance from the nearest ink; the product of
 the distances from all inks, which the paper takes from Sharif et al. 2016, vanishes the faster the more inks there are.
+What the paper sums over pixels is a mean over the mask here, and total variation, which grows with the side of an image
+that is stored larger, a sum by the root of its pixels: weights mean the same whatever the resolution. Values are shares
+of what is visible.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ class RP2:
 
     objective: Objective
     steps: int
-    step_size: float
+    step_size: float  # a share of what is visible
     size_weight: float  # λ
     smoothness: float
     printability: float
@@ -42,7 +45,7 @@ class RP2:
     aims: int = 0
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """At the clean image."""
+        """At the clean image; each step ends where it can be seen."""
         return {"images": images, **moments(images)}
 
     def step(self, state: State, told: Told, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
@@ -50,10 +53,12 @@ class RP2:
         assert isinstance(ball, Region)
         images = state["images"].detach().requires_grad_()
         mask = ball.mask(*images.shape[-2:]).to(images.device)
+        low, high = ball.visible
         with torch.enable_grad():
-            fault = self.fault(images, clean, mask).sum()
+            seen, before = ((values - low) / (high - low) for values in (images, ball.project(clean, clean)))
+            fault = self.fault(seen, before, mask).sum()
         gradient = (told.gradient - torch.autograd.grad(fault, images)[0]) * mask
-        change, learned = ascend(state, gradient, told.step, size=self.step_size, steps=self.steps)
+        change, learned = ascend(state, gradient, told.step, size=self.step_size * (high - low), steps=self.steps)
         return {"images": ball.project(images.detach() + change, clean), **learned}
 
     def best(self, state: State) -> torch.Tensor:
@@ -62,12 +67,13 @@ class RP2:
 
     def fault(self, images: torch.Tensor, clean: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """What stickers on images (N, C, H, W), in a mask (H, W), should not be, (N,): large, rough, far from inks."""
-        size = ((images - clean).abs() * mask).flatten(1).sum(dim=1)
+        pixels = mask.sum() * images.shape[1]
+        size = ((images - clean).abs() * mask).flatten(1).sum(dim=1) / pixels
         down = (images[..., 1:, :] - images[..., :-1, :]).abs() * (mask[1:, :] & mask[:-1, :])
         right = (images[..., :, 1:] - images[..., :, :-1]).abs() * (mask[:, 1:] & mask[:, :-1])
-        rough = down.flatten(1).sum(dim=1) + right.flatten(1).sum(dim=1)
+        rough = (down.flatten(1).sum(dim=1) + right.flatten(1).sum(dim=1)) / (pixels * images.shape[1]).sqrt()
         nearest = (images - self.inks[0]).abs()
         for ink in self.inks[1:]:
             nearest = torch.minimum(nearest, (images - ink).abs())
-        away = (nearest * mask).flatten(1).sum(dim=1)
+        away = (nearest * mask).flatten(1).sum(dim=1) / pixels
         return self.size_weight * size + self.smoothness * rough + self.printability * away

@@ -48,7 +48,7 @@ def load_area(source: str | Sequence[Corners], folder: Path) -> Area:
         return _table(existing_file(path, source), source)
     if path.is_dir():
         return MaskFolder(folder=path, shown=source)
-    return OneMask(pixels=_mask(source, existing_file(path, source)), shown=source)
+    return OneMask.read(existing_file(path, source), source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,22 @@ class OneMask:
     """One mask for every image, enlarged or shrunk to it."""
 
     pixels: Mask
-    shown: str
+
+    @classmethod
+    def read(cls, path: Path, shown: str) -> OneMask:
+        """The brighter pixels of a picture that has two levels; nothing says which of several are meant.
+
+        Raises:
+            DataError: it has more, or cannot be read.
+        """
+        levels = open_files([(shown, path)]).image(0).max(axis=0)
+        found = np.unique(levels)
+        if len(found) > 2:
+            raise DataError(
+                f"{shown} has {len(found)} grey levels, {found[0]} to {found[-1]}; a mask has two: black, and white "
+                "for what it covers"
+            )
+        return cls(pixels=np.asarray(levels > (found[0] if len(found) == 2 else 0)))
 
     def mask(self, _name: str, height: int, width: int) -> Mask:
         """Each pixel as the mask has it at the same place."""

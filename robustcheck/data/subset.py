@@ -34,6 +34,15 @@ def spread(names: Sequence[str], readings: Indexes, *, samples: int, seed: int) 
     return np.array(sorted(order[(2 * place + 1) * len(order) // (2 * samples)] for place in range(samples)), np.int64)
 
 
+def as_groups(names: Sequence[str], readings: Indexes, groups: Indexes) -> tuple[list[str], Indexes]:
+    """The first name and the most frequent reading of each group; numbers (N,) from 0 on say what belongs together."""
+    order = np.argsort(groups, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+    usual = [np.unique(readings[own], return_counts=True) for own in members]
+    firsts = [min(names[index] for index in own) for own in members]
+    return firsts, np.array([values[counts.argmax()] for values, counts in usual], np.int64)
+
+
 def in_random_order(names: Sequence[str], *, seed: int) -> Indexes:
     """All samples (N,), ranked as those of a label are."""
     return np.array(sorted(range(len(names)), key=lambda index: _rank(seed, f"order/{names[index]}")), np.int64)

@@ -7,10 +7,12 @@ from dataclasses import replace
 from statistics import median
 from typing import Literal
 
+from robustcheck.attacks.draws import key
 from robustcheck.evaluation.loop import Trace
 from robustcheck.evaluation.predicting import FEW, Prediction
 from robustcheck.evaluation.setting import Setting
-from robustcheck.results import Finding, HealthCheck, HealthOutcome
+from robustcheck.policy import Gate
+from robustcheck.results import Cost, Finding, HealthCheck, HealthOutcome
 from robustcheck.threats import Goal
 from robustcheck.words import plural
 
@@ -37,6 +39,12 @@ _RANK: dict[HealthOutcome, int] = {"not examined": 0, "sound": 1, "suspect": 2, 
 def check(name: str, outcome: HealthOutcome, evidence: str) -> HealthCheck:
     """One of them."""
     return HealthCheck(name=name, outcome=outcome, evidence=evidence)
+
+
+def in_turn(samples: Sequence[int], gate: Gate, setting: Setting) -> list[int]:
+    """Samples in the order in which they are examined, which depends on the seed and the goal alone."""
+    names = setting.samples.names
+    return sorted(samples, key=lambda sample: key(setting.seed, f"health/{gate.goal}", names[sample], 0))
 
 
 def gradients(trace: Trace, blind: Set[int]) -> HealthCheck:
@@ -83,7 +91,7 @@ def same_answers(difference: float | None) -> HealthCheck:
 
 
 def of_gradients(
-    setting: Setting, goal: Goal, trace: Trace, attacked: Sequence[int], blind: Set[int]
+    setting: Setting, goal: Goal, trace: Trace, attacked: Sequence[int], blind: Set[int], cost: Cost
 ) -> tuple[HealthCheck, ...]:
     """What is examined of patches and stickers, which have controls beside them: whether their gradients mean anything.
 
@@ -93,9 +101,10 @@ def of_gradients(
         trace: what its searches saw.
         attacked: samples, in the order in which they are tried.
         blind: those of them where there never was anything to follow.
+        cost: of its searches, a tenth of which may be spent.
     """
     prediction, drawn = Prediction(setting=setting, goal=goal), setting.candidate.randomness
-    at_images = prediction.at_images(attacked, FEW)
+    at_images = prediction.at_images(attacked, prediction.tried(cost))
     return (
         gradients(trace, blind),
         predicts(at_images, (), prediction.change, drawn, attacked=len(attacked)),

@@ -108,7 +108,7 @@ class Conclusion:
             )
         elif shown := [check for check in health if check.outcome == "broken"]:
             verdict, error = "error", not_relied_on(shown)
-        elif verdict == "pass" and (stronger := self._stronger_controls(metrics)):
+        elif stronger := self._stronger_controls(metrics):
             verdict = "error"
             error = (
                 f"{stronger[0].name} turned {stronger[0].success.successes} of {stronger[0].success.samples} samples, "

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from robustcheck.attacks.draws import key
 from robustcheck.data import load_area
 from robustcheck.errors import DataError
-from robustcheck.evaluation.checks import of_gradients, same_answers, with_inherited
+from robustcheck.evaluation.checks import in_turn, of_gradients, same_answers, with_inherited
 from robustcheck.evaluation.conclusion import Account, Conclusion
 from robustcheck.evaluation.controls import grid_of, seen_unattacked
 from robustcheck.evaluation.curves import budget_curve, query_curve
@@ -125,14 +123,9 @@ def _health(conclusion: Conclusion, search: Search, cost: Cost) -> tuple[HealthC
     gate, setting = conclusion.gate, conclusion.setting
     if gate.knowledge != "white-box":
         return () if setting.candidate.randomness is None else (same_answers(setting.candidate.randomness),)
-
-    def in_turn(samples: Sequence[int]) -> list[int]:
-        names = setting.samples.names
-        return sorted(samples, key=lambda sample: key(setting.seed, f"health/{gate.goal}", names[sample], 0))
-
-    attacked, held = in_turn(conclusion.attacked), in_turn(conclusion.held)
+    attacked, held = (in_turn(samples, gate, setting) for samples in (conclusion.attacked, conclusion.held))
     if gate.epsilon is None:  # stickers
-        return of_gradients(setting, conclusion.goal, conclusion.found.trace, attacked, conclusion.blind)
+        return of_gradients(setting, conclusion.goal, conclusion.found.trace, attacked, conclusion.blind, cost)
     # A gate that stopped early has just been decided by its interval: one sample less, and it would not be yet.
     judged = replace(conclusion, rule="estimate" if setting.stop == "early" else setting.rule)
     examination = Examination(
@@ -171,7 +164,11 @@ def ball_for(gate: Gate, setting: Setting) -> Ball:
             )
         return ball_of(gate.norm, gate.epsilon, setting.samples.bits)
     assert isinstance(gate.attack, RP2Spec)
-    region = Region(area=load_area(gate.attack.stickers, setting.folder), maximum=setting.samples.maximum)
+    region = Region(
+        area=load_area(gate.attack.stickers, setting.folder),
+        maximum=setting.samples.maximum,
+        visible=setting.candidate.preprocess.visible,
+    )
     for _, height, width in {setting.samples.shape_of(sample) for sample in range(len(setting.samples))}:
         if not region.mask(height, width).any():
             raise DataError(f"attack.stickers cover no pixel of an image of {height}×{width} (height × width)")

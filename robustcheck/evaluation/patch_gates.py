@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.checks import of_gradients, same_answers
+from robustcheck.evaluation.checks import in_turn, of_gradients, same_answers
 from robustcheck.evaluation.conclusion import Account, Conclusion
 from robustcheck.evaluation.found import Found
 from robustcheck.evaluation.ledger import Entry
@@ -22,9 +22,7 @@ from robustcheck.evaluation.patch_task import PatchTask
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import Surrogates
 from robustcheck.policy import Gate, PatchSpec
-from robustcheck.results import Control, GateResult, HealthCheck
-
-_GREY = 0.5
+from robustcheck.results import Control, Cost, GateResult, HealthCheck
 
 
 def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
@@ -42,9 +40,8 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
     task = PatchTask(gate=gate, spec=gate.attack, setting=setting, goal=goal_of(gate, setting))
     made, judgement = Made(textures=constant(torch.empty(0))), Judgement()
     controls: tuple[Control, ...] = ()
-    _ = task.shape  # it fits, or nothing is trained
+    task.check()
     if task.attacked:
-        task.check_keep_out()
         made = make(task, stand_in)
         judgement = task.judge(_keeps(task), stand_in).judge(made.textures)
         controls = _controls(task)
@@ -68,24 +65,23 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
         rule=setting.rule,
     )
     searched_for = account.cost(conclusion.queries)
-    health = _health(conclusion)
+    health = _health(conclusion, searched_for)
     return replace(conclusion.result(account.cost(conclusion.queries, searched=searched_for), health), patch=made.patch)
 
 
-def _health(conclusion: Conclusion) -> tuple[HealthCheck, ...]:
+def _health(conclusion: Conclusion, cost: Cost) -> tuple[HealthCheck, ...]:
     """Whether the gradients that a patch was made with mean anything; controls show the rest."""
-    setting, attacked = conclusion.setting, conclusion.attacked
+    setting, attacked = conclusion.setting, in_turn(conclusion.attacked, conclusion.gate, conclusion.setting)
     if conclusion.gate.knowledge != "white-box":
         return () if setting.candidate.randomness is None else (same_answers(setting.candidate.randomness),)
-    return of_gradients(setting, conclusion.goal, conclusion.found.trace, attacked, conclusion.blind)
+    return of_gradients(setting, conclusion.goal, conclusion.found.trace, attacked, conclusion.blind, cost)
 
 
 def _trace(task: PatchTask, made: Made, judgement: Judgement) -> Trace:
-    return Trace(
+    return replace(
+        made.trace,
         moved={sample for place, sample in enumerate(task.attacked) if place not in made.unmoved},
         turned={task.attacked[place] for place in judgement.stand_in_turned},
-        not_finite=set(task.attacked) if made.not_finite else set(),
-        gradients_not_finite=made.not_finite,
     )
 
 
@@ -113,8 +109,9 @@ def _entry(task: PatchTask, place: int, judgement: Judgement, made: Made) -> Ent
 
 
 def _controls(task: PatchTask) -> tuple[Control, ...]:
-    """A piece of another image, and a grey patch, in the same places."""
-    judge, grey = task.judge(forgotten), torch.full((1, *task.shape), _GREY, device=task.device)
+    """A piece of another image, and a patch in the middle of what is visible, in the same places."""
+    middle = sum(task.setting.candidate.preprocess.visible) / 2
+    judge, grey = task.judge(forgotten), torch.full((1, *task.shape), middle, device=task.device)
     found = [("grey patch", judge.judge(constant(grey)))]
     if (pieces := _pieces(task)) is not None:
         found.insert(0, ("natural patch", judge.judge(pieces)))

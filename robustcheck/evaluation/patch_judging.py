@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from robustcheck.evaluation.looking import Look
 from robustcheck.evaluation.patch_training import Pool
 from robustcheck.models import Surrogates
 from robustcheck.models.loading import by_shape
+from robustcheck.models.memory import Chunks
 from robustcheck.threats import Goal
 from robustcheck.threats.patch import NUMBERS, Outline, Placements, Placing, covered, place
 
@@ -58,33 +60,36 @@ class Judge:
     key: Callable[[str], int]  # of an image's name
     is_positive: Callable[[int], bool]
     keep: Callable[[int, np.ndarray], tuple[str | None, str]]  # writes the turned image at a place: its file and digest
-    batch: int  # images that are looked at together
+    chunks: Chunks  # of images, that are looked at together
     device: torch.device
     progress: Callable[[int, int], None]  # images judged, of
     surrogates: Surrogates | None = None
 
     def judge(self, textures: Textures) -> Judgement:
         """What these patches do."""
-        judgement, done = Judgement(), 0
+        judgement, done, most = Judgement(), 0, self.chunks.limit
         for group in by_shape([self.pool.shape(number) for number in range(len(self.pool))]):
-            for start in range(0, len(group), self.batch):
-                standing = group[start : start + self.batch]
+            for start in range(0, len(group), most):
+                standing = group[start : start + most]
                 done += len(standing)
                 for attempt in range(self.places):
                     if standing:
-                        self._try(textures, standing, attempt, judgement)
+                        self.chunks(partial(self._try, textures, attempt, judgement), torch.tensor(standing))
                         standing = [number for number in standing if number not in judgement.turned]
                 self.progress(done, len(self.pool))
         return judgement
 
-    def _try(self, textures: Textures, numbers: list[int], attempt: int, judgement: Judgement) -> None:
+    def _try(
+        self, textures: Textures, attempt: int, judgement: Judgement, standing: torch.Tensor
+    ) -> tuple[torch.Tensor]:
+        numbers: list[int] = standing.tolist()
         draws = Draws.of([self.key(self.pool.name(number)) for number in numbers], self.device)
         at = self.pool.placements(numbers, self.placing, draws.uniform((NUMBERS,), at=attempt))
         clean, labels = self.pool.batch(numbers, self.device), self.pool.labels[numbers].to(self.device)
         images = place(textures(numbers), clean, at, self.placing.outline)
         maximum = self.pool.samples.maximum
         stored, reference = to_stored(images, maximum), to_stored(clean, maximum)
-        admissible = lies_under(stored, reference, at, self.placing.outline)
+        admissible = lies_under(stored, reference, at, self.placing.outline, self.pool.masks(numbers, self.device))
         shown = stored.float() / maximum
         seen = self.look(shown, labels, draws, torch.full((len(numbers),), attempt, device=self.device))
         if self.surrogates is not None:
@@ -110,12 +115,20 @@ class Judge:
                     share=None if shares is None else shares[row],
                     largest=largest[row],
                 )
+        return (standing,)
 
 
-def lies_under(stored: torch.Tensor, clean: torch.Tensor, at: Placements, outline: Outline) -> torch.Tensor:
-    """Which (N,) of the stored images (N, C, H, W) differ from the clean ones, and under the patch only."""
+def lies_under(
+    stored: torch.Tensor, clean: torch.Tensor, at: Placements, outline: Outline, keep_out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Which (N,) of the stored images (N, C, H, W) differ from the clean ones, and under the patch only.
+
+    Nothing that may not be covered (N, H, W) differs.
+    """
     changed = (stored != clean).any(dim=1)
     outside = changed & ~covered(stored.shape, at, outline)
+    if keep_out is not None:
+        outside |= changed & keep_out
     return changed.flatten(1).any(dim=1) & ~outside.flatten(1).any(dim=1)
 
 

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch.nn.functional import interpolate
 
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.objectives import log_probability
@@ -16,6 +17,7 @@ from robustcheck.errors import DataError
 from robustcheck.evaluation.adjudication import on_host, to_stored
 from robustcheck.evaluation.conditions import Averaging
 from robustcheck.evaluation.looking import StandsIn
+from robustcheck.evaluation.loop import Trace
 from robustcheck.evaluation.patch_files import read_patch
 from robustcheck.evaluation.patch_judging import Textures, constant, forgotten, own
 from robustcheck.evaluation.patch_task import PatchTask
@@ -35,7 +37,7 @@ class Made:
     patch: Patch | None = None  # if it is one for all images
     files: dict[int, str | None] = field(default_factory=dict)  # of each image's own, by place among the attacked
     unmoved: set[int] = field(default_factory=set)  # places whose patch never had a gradient to follow
-    not_finite: int = 0  # gradients that had NaN or infinity
+    trace: Trace = field(default_factory=Trace)  # what the gradients were like that they were trained on
 
 
 def make(task: PatchTask, stand_in: Surrogates | None) -> Made:
@@ -57,8 +59,13 @@ def make(task: PatchTask, stand_in: Surrogates | None) -> Made:
 def _given(task: PatchTask, name: str) -> Made:
     samples = task.setting.samples
     shares = read_patch(name, task.setting.folder, bits=samples.bits, channels=task.channels)
-    texture = torch.from_numpy(shares)[None].to(task.device)
-    return Made(textures=constant(texture), patch=_filed(task, texture, f"given: {name}"))
+    texture, origin = torch.from_numpy(shares)[None].to(task.device), f"given: {name}"
+    if (own := texture.shape[-1]) > (side := task.shape[-1]):
+        # What is finer than the image would be seen at single points of it, and not as what a pixel covers.
+        texture = interpolate(texture, side, mode="area")
+        origin += f", shrunk from {own} pixels a side to {side} (means): it covers few of the image's"
+    texture = _rounded(task, texture)
+    return Made(textures=constant(texture), patch=_filed(task, texture, origin))
 
 
 def _for_all(task: PatchTask, stand_in: Surrogates | None) -> Made:
@@ -70,7 +77,7 @@ def _for_all(task: PatchTask, stand_in: Surrogates | None) -> Made:
         textures=constant(best),
         patch=_filed(task, best, f"trained here in {trainer.attack.steps:,} steps on {words}"),
         unmoved=set() if trainer.followed else set(range(len(task.attacked))),
-        not_finite=trainer.not_finite,
+        trace=trainer.trace,
     )
 
 
@@ -86,7 +93,7 @@ def _for_each(task: PatchTask, stand_in: Surrogates | None) -> Made:
         textures=own(textures, task.setting.samples.maximum, task.device),
         files={place: _file_of(task, place, texture) for place, texture in textures.items()},
         unmoved={place for place in textures if task.pool.name(place) not in trainer.followed},
-        not_finite=trainer.not_finite,
+        trace=trainer.trace,
     )
 
 
@@ -105,9 +112,7 @@ def _lessons(task: PatchTask) -> tuple[Pool, str]:
         ranks = Draws.of([task.key("images", 0)], torch.device("cpu")).uniform((len(numbers),))[0]
         numbers = np.sort(numbers[ranks.argsort(stable=True).numpy()[: task.spec.images]])
     what = "of the samples, which are not judged" if own_samples else "of the train split"
-    pool = Pool.of(source, numbers.tolist(), task.keep_out)
-    if task.keep_out is not None:
-        pool = pool.with_room(task.placing, lambda place: task.key(f"room/{pool.name(place)}", 0), task.device)
+    pool = Pool.of(source, numbers.tolist(), task.keep_out).with_room(task.placing)
     return pool, f"{len(pool):,} images {what}"
 
 
@@ -133,14 +138,19 @@ def trainer_of(task: PatchTask, pool: Pool, stand_in: Surrogates | None) -> Trai
     """Trains the patches of a gate on the images of a pool."""
     spec, conditions = task.spec, task.conditions
     return Trainer(
-        attack=PatchTraining(objective=log_probability(task.goal), steps=task.steps, step_size=spec.step_size),
+        attack=PatchTraining(
+            objective=log_probability(task.goal),
+            steps=task.steps,
+            step_size=spec.step_size,
+            visible=(stand_in or task.setting.candidate.preprocess).visible,
+        ),
         placing=task.placing,
         access=stand_in or WhiteBox(task.setting.candidate),
         averaging=None if conditions is None else Averaging(conditions=conditions, count=1),
         pool=pool,
         device=task.device,
         draws=task.draws,
-        batch=task.setting.candidate.chunks.limit,
+        chunks=task.setting.candidate.chunks,
         key=lambda name, slot: task.key(f"patch/{name}", slot),
         progress=task.setting.progress,
     )

@@ -11,7 +11,7 @@ import torch
 
 from robustcheck.attacks.draws import key
 from robustcheck.data import Area, load_area
-from robustcheck.data.subset import spread, stratified
+from robustcheck.data.subset import as_groups, spread, stratified
 from robustcheck.errors import DataError
 from robustcheck.evaluation.looking import Look
 from robustcheck.evaluation.looks import look_of
@@ -19,6 +19,7 @@ from robustcheck.evaluation.patch_judging import Judge
 from robustcheck.evaluation.patch_training import Pool
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import Surrogates
+from robustcheck.models.memory import Chunks
 from robustcheck.policy import Gate, PatchSpec
 from robustcheck.threats import Goal
 from robustcheck.threats.patch import Placing
@@ -41,20 +42,28 @@ class PatchTask:
     def trained_on(self) -> np.ndarray:
         """Numbers of the samples that the patch is trained on; none of them if it is trained on others.
 
+        Samples that belong together are all trained on, or all judged.
+
         Raises:
             DataError: none is left to train on, or to judge.
         """
         share, samples = self.spec.train_on, self.setting.samples
         if share == "train" or not self.spec.universal or self.spec.patch is not None:
             return np.zeros(0, np.int64)
-        count = round(share * len(samples))
-        if not 0 < count < len(samples):
+        groups = samples.groups
+        names, readings = (
+            (samples.names, samples.labels) if groups is None else as_groups(samples.names, samples.labels, groups)
+        )
+        count = round(share * len(names))
+        if not 0 < count < len(names):
+            what = "samples" if groups is None else "groups (data.group)"
             raise DataError(
-                f"attack.train_on: {share:g} of {len(samples):,} samples leaves none to "
+                f"attack.train_on: {share:g} of {len(names):,} {what} leaves none to "
                 f"{'judge it on' if count else 'train the patch on'}; add samples, or train on the train split"
             )
         choose = spread if self.setting.candidate.head.multilabel else stratified
-        return choose(samples.names, samples.labels, samples=count, seed=self.setting.seed)
+        chosen = choose(names, readings, samples=count, seed=self.setting.seed)
+        return chosen if groups is None else np.flatnonzero(np.isin(groups, chosen))
 
     @cached_property
     def judged(self) -> np.ndarray:
@@ -93,22 +102,25 @@ class PatchTask:
         """Where it may not."""
         return None if self.spec.keep_out is None else load_area(self.spec.keep_out, self.setting.folder)
 
-    def check_keep_out(self) -> None:
-        """Refuse one that says nothing: it is misspelt, and nothing would be kept out of anything.
+    def check(self) -> None:
+        """Refuse what could not be judged, before anything is trained.
 
         Raises:
-            DataError: it names no pixel of any attacked sample.
+            DataError: `keep_out` names no pixel of any attacked sample, so that it is misspelt, or leaves no place on
+                one of them.
+            EvaluationError: a patch is larger than one of them.
         """
-        area, samples = self.keep_out, self.setting.samples
-        if area is None:
+        if not self.attacked:
             return
-        for sample in self.attacked:
-            if area.mask(samples.names[sample], *samples.shape_of(sample)[1:]).any():
-                return
-        raise DataError(
-            f"attack.keep_out names no part of any of the {len(self.attacked):,} samples that are attacked; they are "
-            f"called {samples.names[self.attacked[0]]} and so on"
-        )
+        samples = self.setting.samples
+        masks = map(self.pool.mask, range(len(self.pool)))
+        if self.keep_out is not None and not any(mask is not None and mask.any() for mask in masks):
+            raise DataError(
+                f"attack.keep_out names no part of any of the {len(self.attacked):,} samples that are attacked; they "
+                f"are called {samples.names[self.attacked[0]]} and so on"
+            )
+        for error in self.pool.without_room(self.placing).values():
+            raise error
 
     @cached_property
     def conditions(self) -> Conditions | None:
@@ -138,7 +150,7 @@ class PatchTask:
         Raises:
             EvaluationError: a patch is larger than one of the images.
         """
-        shapes = {self.setting.samples.shape_of(sample) for sample in self.judged.tolist()}
+        shapes = {self.setting.samples.shape_of(sample) for sample in self.attacked}
         side = max(self.placing.side(*shape[1:]) for shape in shapes)
         pixels = max(1, round(side * self.spec.resolution))
         return self.channels, pixels, pixels
@@ -166,7 +178,7 @@ class PatchTask:
             key=lambda name: self.key(f"judged/{name}", 0),
             is_positive=candidate.head.is_positive,
             keep=keep,
-            batch=max(1, candidate.chunks.limit // self.look.at_once),
+            chunks=Chunks(max(1, candidate.chunks.limit // self.look.at_once)),
             device=self.device,
             progress=self.setting.progress,
             surrogates=surrogates,

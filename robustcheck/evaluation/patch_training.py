@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import log
 
 import numpy as np
 import torch
@@ -11,16 +13,17 @@ import torch
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.patch import PatchTraining
 from robustcheck.data import Area, Samples
-from robustcheck.errors import DataError
+from robustcheck.errors import DataError, EvaluationError
 from robustcheck.evaluation.conditions import Averaging
 from robustcheck.evaluation.looking import Gradients
+from robustcheck.evaluation.loop import Trace
 from robustcheck.models.loading import by_shape
+from robustcheck.models.memory import Chunks
 from robustcheck.threats.patch import NUMBERS, NoPlaceError, Placements, Placing, place
 
 Shape = tuple[int, int, int]
 
 
-_TRIED = 8  # placements, which show whether a patch has room on an image
 _KEPT_BYTES = 1 << 30  # of images and masks, so that files are not decoded in every step
 
 
@@ -48,24 +51,36 @@ class Pool:
         """As many of them at most, at equal distances."""
         return Pool.of(self.samples, self.numbers[:: -(-len(self) // most)], self.keep_out)
 
-    def with_room(self, placing: Placing, key: Callable[[int], int], device: torch.device) -> Pool:
-        """Those of them that a patch has a place on, at several angles and scales.
+    def with_room(self, placing: Placing) -> Pool:
+        """Those of them that a patch has a place on, however it is drawn.
 
         Raises:
-            DataError: there is none.
+            EvaluationError: there is none.
         """
-        kept, why = list[int](), None
-        for at, number in enumerate(self.numbers):
-            uniform = Draws.of([key(at)], device).uniform((_TRIED, NUMBERS))[0]
-            try:
-                self.placements([at] * _TRIED, placing, uniform)
-            except DataError as error:
-                why = error
-            else:
-                kept.append(number)
-        if not kept and why is not None:
-            raise why
+        without = self.without_room(placing)
+        if len(without) == len(self) > 0:
+            raise without[0]
+        kept = [number for place, number in enumerate(self.numbers) if place not in without]
         return Pool.of(self.samples, kept, self.keep_out)
+
+    def without_room(self, placing: Placing) -> dict[int, EvaluationError]:
+        """The others, by place, and what is to be said of each."""
+        tried = dict[tuple[Shape, bytes | None], EvaluationError | NoPlaceError | None]()
+        found = dict[int, EvaluationError]()
+        for at in range(len(self)):
+            shape, mask = self.shape(at), self.mask(at)
+            alike = shape, None if mask is None else hashlib.sha256(mask.tobytes()).digest()
+            if alike not in tried:
+                tried[alike] = _refusal(placing, shape, mask)
+            if (why := tried[alike]) is not None:
+                found[at] = self._no_place(placing, at) if isinstance(why, NoPlaceError) else why
+        return found
+
+    def _no_place(self, placing: Placing, place: int) -> DataError:
+        return DataError(
+            f"a patch of {placing.size.text} has no place on {self.name(place)} without covering what "
+            "attack.keep_out says it may not; give a smaller size, or less to keep out of"
+        )
 
     def name(self, place: int) -> str:
         """Of the sample in its source."""
@@ -96,17 +111,31 @@ class Pool:
             DataError: there is no place on one of them.
         """
         _, height, width = self.shape(places[0])
-        mask, keep_out = self.keep_out, None
-        if mask is not None:
-            masks = [self._keep("mask", place, lambda at: mask.mask(self.name(at), height, width)) for place in places]
-            keep_out = torch.from_numpy(np.stack(masks)).to(uniform.device)
         try:
-            return placing.draw(uniform, height, width, keep_out)
+            return placing.draw(uniform, height, width, self.masks(places, uniform.device))
         except NoPlaceError as error:
-            raise DataError(
-                f"a patch of {placing.size.text} has no place on {self.name(places[error.row])} without covering what "
-                "attack.keep_out says it may not; give a smaller size, or less to keep out of"
-            ) from None
+            raise self._no_place(placing, places[error.row]) from None
+
+    def masks(self, places: Sequence[int], device: torch.device) -> torch.Tensor | None:
+        """What may not be covered (M, H, W) of images of one shape."""
+        masks = [mask for place in places if (mask := self.mask(place)) is not None]
+        return torch.from_numpy(np.stack(masks)).to(device) if masks else None
+
+    def mask(self, place: int) -> np.ndarray | None:
+        """What may not be covered (H, W) of one."""
+        area = self.keep_out
+        if area is None:
+            return None
+        return self._keep("mask", place, lambda at: area.mask(self.name(at), *self.shape(at)[1:]))
+
+
+def _refusal(placing: Placing, shape: Shape, keep_out: np.ndarray | None) -> EvaluationError | NoPlaceError | None:
+    """What is wrong with images of a shape on which this (H, W) may not be covered."""
+    try:
+        placing.check_room(*shape[1:], None if keep_out is None else torch.from_numpy(keep_out))
+    except (EvaluationError, NoPlaceError) as error:
+        return error
+    return None
 
 
 @dataclass(kw_only=True)
@@ -120,10 +149,10 @@ class Trainer:
     pool: Pool
     device: torch.device
     draws: int  # placements a step and patch
-    batch: int  # of them that are laid on images together
+    chunks: Chunks  # of them, that are laid on images together
     key: Callable[[str, int], int]  # of the draws of a patch's name, in a slot of its batch
     progress: Callable[[int, int], None]  # steps made, of
-    not_finite: int = 0  # gradients that had NaN or infinity
+    trace: Trace = field(default_factory=Trace)  # what gradients were like; samples by their place in the pool
     followed: set[str] = field(default_factory=set)  # names of patches that had a gradient to follow
 
     def for_all(self, shape: Shape, restart: int) -> torch.Tensor:
@@ -158,10 +187,6 @@ class Trainer:
         for step in range(self.attack.steps):
             numbers = draws.uniform((1 + NUMBERS,), at=step)
             gradient = self._gradient(state["patches"], owner, chosen(numbers[:, 0]), numbers[:, 1:], draws, step)
-            usable = gradient.isfinite().flatten(1).all(dim=1)
-            if not usable.all():
-                self.not_finite += int((~usable).sum())
-                gradient = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
             if not self.followed.issuperset(names):
                 moved = (gradient != 0).flatten(1).any(dim=1)
                 self.followed.update(name for name, has in zip(names, moved.tolist(), strict=True) if has)
@@ -178,25 +203,46 @@ class Trainer:
         draws: Draws,
         step: int,
     ) -> torch.Tensor:
-        """Mean gradient of each patch (R, C, S, S) over B placements: whose (B,) they are, and on which images."""
-        total = torch.zeros_like(patches)
-        alike = by_shape([self.pool.shape(number) for number in numbers])
-        for slots in (
-            group[start : start + self.batch] for group in alike for start in range(0, len(group), self.batch)
-        ):
-            index = torch.tensor(slots, device=self.device)
-            members = [numbers[slot] for slot in slots]
+        """Mean gradient of each patch (R, C, S, S) over B placements: whose (B,) they are, and on which images.
+
+        Placements whose gradient is not finite are left out. They are added up one after another, whatever the batch.
+        """
+        total, usable = torch.zeros_like(patches), torch.zeros(len(patches), device=self.device)
+
+        def follow(slots: torch.Tensor) -> tuple[torch.Tensor]:
+            members = [numbers[slot] for slot in slots.tolist()]
             images, labels = self.pool.batch(members, self.device), self.pool.labels[members].to(self.device)
-            at = self.pool.placements(members, self.placing, uniform[index])
-            own = patches.detach().requires_grad_()
+            at = self.pool.placements(members, self.placing, uniform[slots])
+            textures = patches.detach()[owner[slots]].requires_grad_()
             with torch.enable_grad():
-                placed = place(own[owner[index]], images, at, self.placing.outline)
+                placed = place(textures, images, at, self.placing.outline)
             given = (placed.detach(), labels, labels, self.attack.objective)
             if self.averaging is None:
-                _, _, gradient = self.access.gradient(*given)
+                _, loss, gradient = self.access.gradient(*given)
             else:
-                steps = torch.full((len(slots),), step, device=self.device)
-                rows = Draws(keys=draws.keys[index])
-                _, _, gradient = self.averaging.gradient(self.access, *given, rows, steps)
-            total += torch.autograd.grad(placed, own, gradient)[0]
-        return total / self.draws
+                steps, rows = torch.full((len(slots),), step, device=self.device), Draws(keys=draws.keys[slots])
+                _, loss, gradient = self.averaging.gradient(self.access, *given, rows, steps)
+            (own,) = torch.autograd.grad(placed, textures, gradient)
+            finite = self._finite(own, loss, members)
+            total.index_add_(0, owner[slots], torch.where(finite[:, None, None, None], own, 0.0))
+            usable.index_add_(0, owner[slots], finite.float())
+            return (finite,)
+
+        for alike in by_shape([self.pool.shape(number) for number in numbers]):
+            self.chunks(follow, torch.tensor(alike, device=self.device))
+        return total / usable.clamp_min(1)[:, None, None, None]
+
+    def _finite(self, gradients: torch.Tensor, losses: torch.Tensor, places: Sequence[int]) -> torch.Tensor:
+        """Which (B,) of the gradients (B, C, S, S) on these images are finite; what they are like is noted.
+
+        A gradient of zero shows nothing where the image is turned: the log-probability has nowhere to rise there.
+        """
+        steepness = gradients.flatten(1).abs().amax(dim=1)
+        finite = steepness.isfinite()
+        self.trace.asked += len(places)
+        self.trace.vanished += int(((steepness == 0) & (losses < log(0.5))).sum())
+        if not finite.all():
+            self.trace.gradients_not_finite += int((~finite).sum())
+            lost = (~finite).tolist()
+            self.trace.not_finite.update(place for place, gone in zip(places, lost, strict=True) if gone)
+        return finite

@@ -23,7 +23,7 @@ from robustcheck.evaluation.outcomes import goal_of, most_adverse, most_adverse_
 from robustcheck.evaluation.parts import Part, part_of
 from robustcheck.evaluation.patch_task import PatchTask
 from robustcheck.evaluation.power import MOST, Power, never_met, supposed
-from robustcheck.evaluation.probing import OVERHEAD
+from robustcheck.evaluation.predicting import OVERHEAD
 from robustcheck.evaluation.searching import Search
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.stepping import Stopwatch
@@ -135,8 +135,7 @@ class _Planner:
             attacked = worth.nonzero().flatten().tolist()
             return _Scope(every=every, judged=np.arange(len(setting.labels)), attacked=attacked)
         task = PatchTask(gate=gate, spec=gate.attack, setting=setting, goal=goal)
-        _ = task.shape  # it fits
-        task.check_keep_out()
+        task.check()
         return _Scope(every=every, judged=task.judged, attacked=task.attacked, task=task)
 
     # --- samples ---

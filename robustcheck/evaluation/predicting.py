@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 
@@ -16,8 +17,10 @@ from robustcheck.attacks.draws import Draws, key
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import WhiteBox
 from robustcheck.models.loading import as_shares, by_shape
+from robustcheck.results import Cost
 from robustcheck.threats import Ball, Goal
 
+OVERHEAD = Fraction(1, 10)  # of what the gate's own searches put through the network: what all of health may cost
 FEW, MOST = 3, 16  # samples at least, of which anything is concluded, and that are tried
 COST = 2  # forward passes each, of which one has a gradient
 _STEP = 1 / 255  # of the full range, or one grey level where that is more
@@ -48,6 +51,10 @@ class Prediction:
         """How many samples so many passes are enough for."""
         each = self.price(1)
         return max(0, min(forward // each[0], gradient // each[1]))
+
+    def tried(self, cost: Cost) -> int:
+        """On how many samples it is tried where searches cost so much: a tenth pays for it, but for a few of them."""
+        return max(FEW, min(MOST, self.cost(int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD))))
 
     def price(self, samples: int) -> tuple[int, int]:
         """Forward passes and gradients of so many."""

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from math import prod
 
 from robustcheck.attacks import build
 from robustcheck.evaluation.evidence import Evidence
 from robustcheck.evaluation.ledger import Ledger
-from robustcheck.evaluation.predicting import FEW, MOST, Prediction
+from robustcheck.evaluation.predicting import FEW, MOST, OVERHEAD, Prediction
 from robustcheck.evaluation.searching import Search
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.starts import Starts
@@ -23,7 +22,6 @@ from robustcheck.policy.attack_specs import AttackSpec
 from robustcheck.results import Cost
 from robustcheck.threats import Ball
 
-OVERHEAD = Fraction(1, 10)  # of what the gate's own searches put through the network
 _FOR_UNBOUNDED, _FOR_LONGER = 0.4, 0.5  # of that, at most; searches without gradients get the rest
 _MOST_PROBED = 20  # samples that a rival is tried on
 _MOST_QUERIES, _LEAST_QUERIES = 200, 20  # of a rival, a sample
@@ -74,7 +72,7 @@ class Probes:
         forward, gradients = int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD)
         # First, since these show most for what they cost; a few of them whatever they cost. They have their price also
         # where another gate has paid for them: what is examined must not depend on which gates were run.
-        count = max(FEW, min(MOST, prediction.cost(forward, gradients)))
+        count = prediction.tried(cost)
         at_images, price = prediction.at_images(self.attacked, count), prediction.price(count)
         forward, gradients, before = forward - price[0], gradients - price[1], replace(meter)
         inside = self.held[: min(MOST // 2, prediction.cost(forward // 2, gradients))]

@@ -97,7 +97,7 @@ class Search:
             self.goal,
             queries=gate.queries,
             stored=gate.oracle == "stored",
-            quick_first=gate.descending and gate.surrogates is None,
+            quick_first=gate.descending,
         )
         # Only gradients are averaged over looks: under conditions the ensemble's Square, which asks, is left out.
         return attacks if gate.conditions is None else tuple(one for one in attacks if one.asks == "gradient")
@@ -331,8 +331,8 @@ class Search:
             sha256=sha256,
         )
         setting.ledger.add(self.family, hit.sample, entry)
-        # The next budget is smaller, and its searches begin on the way here; whoever may not ask is not told the way.
-        if gate.descending and self.surrogates is None:
+        # The next budget is smaller, and its searches begin on the way here.
+        if gate.descending:
             change = torch.from_numpy(hit.stored.astype(np.float32) - setting.samples.image(hit.sample))
             for attack in self.attacks:
                 if attack.asks == "gradient" and not attack.minimum_norm:

@@ -63,8 +63,6 @@ def following(
 def training(task: PatchTask, stand_in: Surrogates | None) -> Turn:
     """A step of training a patch: on the images that it will be judged on, which are not read for it twice."""
     pool = task.pool
-    if task.spec.universal and task.keep_out is not None:
-        pool = pool.with_room(task.placing, lambda place: task.key("planned", place), task.device)
     trainer = trainer_of(task, pool, stand_in)
     step = replace(trainer, attack=replace(trainer.attack, steps=1), progress=lambda _done, _of: None)
     alike = max(by_shape([pool.shape(place) for place in range(len(pool))]), key=len)

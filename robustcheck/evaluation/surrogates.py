@@ -128,11 +128,15 @@ def _about(name: str, spec: SurrogateSpec | TrainSpec) -> Iterator[None]:
 
 
 def _described(spec: SurrogateSpec | TrainSpec, model: ModelSpec) -> ModelSpec:
-    """A surrogate as the policy would describe a candidate; the policy's own checks have seen that they compare."""
+    """A surrogate as the policy would describe a candidate; the policy's own checks have seen that they compare.
+
+    What has learned the candidate's readings has learned where it decides.
+    """
+    stolen = isinstance(spec, TrainSpec) and spec.labels == "candidate"
     changes: dict[str, Any] = {
         "task": spec.task or model.task,
         "preprocess": spec.preprocess or model.preprocess,
-        "operating_point": None,
+        "operating_point": None if stolen else model.operating_point,
     }
     if spec.architecture:
         changes |= {"architecture": spec.architecture, "architecture_args": spec.architecture_args}

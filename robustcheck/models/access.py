@@ -46,6 +46,12 @@ class Surrogates:
     def __init__(self, surrogates: Sequence[Candidate]) -> None:
         self._surrogates = tuple(surrogates)
 
+    @property
+    def visible(self) -> tuple[float, float]:
+        """What any of them sees, as shares of what can be stored."""
+        low, high = zip(*(surrogate.preprocess.visible for surrogate in self._surrogates), strict=True)
+        return min(low), max(high)
+
     def gradient(
         self, images: torch.Tensor, labels: torch.Tensor, aims: torch.Tensor, objective: Objective
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -55,9 +61,12 @@ class Surrogates:
         return logits, loss, gradient
 
     def decide(self, images: torch.Tensor) -> torch.Tensor:
-        """The readings (N,) of images (N, C, H, W) by the mean of what the models tell."""
-        told = [surrogate.head.told(surrogate.search_logits(images)) for surrogate in self._surrogates]
-        return self._surrogates[0].head.decide(torch.stack(told).mean(dim=0))
+        """The readings (N,) of images (N, C, H, W) by the mean of what the models tell, each at its operating point."""
+        first, every = self._surrogates[0].head, list[torch.Tensor]()
+        for surrogate in self._surrogates:
+            told = surrogate.head.told(surrogate.search_logits(images))
+            every.append(told + (surrogate.head.at_operating_point(told) - first.at_operating_point(told)))
+        return first.decide(torch.stack(every).mean(dim=0))
 
 
 class _Oracle:

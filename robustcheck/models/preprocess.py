@@ -96,6 +96,14 @@ class Preprocess:
                 raise CandidateError(f"model.preprocess.{key} has {len(values)} numbers for {wanted} channels")
 
     @property
+    def visible(self) -> tuple[float, float]:
+        """Where the window begins and ends, as shares of what can be stored: what lies beyond looks as its end does."""
+        if self._spec.window is None:
+            return 0.0, 1.0
+        low, high = ((end - self._zero) / self._maximum for end in self._spec.window)
+        return max(0.0, low), min(1.0, high)
+
+    @property
     def note(self) -> str | None:
         """What the reader of a report should know about it."""
         if self._spec.window is None:

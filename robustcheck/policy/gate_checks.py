@@ -180,6 +180,12 @@ def _ladder(gate: dict[str, Any], at: KeyPath, data: dict[str, Any]) -> Found:
         return
     if not isinstance(gate.get("epsilon"), list) or len(gate["epsilon"]) < 2:
         yield (*at, "ladder"), "descending is about a list of epsilons; give at least two"
+    if attack_name(gate) == "transfer":
+        yield (
+            (*at, "ladder"),
+            "descending lets what holds at a larger epsilon stand for the smaller ones, and of transfer only the ends "
+            "of searches are judged: one that fails farther away says nothing of another; leave ladder out",
+        )
     if data.get("evidence") == "isolated":
         yield (*at, "ladder"), "descending shares evidence between budgets, and evidence is isolated"
 

@@ -78,6 +78,12 @@ def _conditions(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
         yield where, f"are averaged over by attacks that follow gradients, and {name} asks; there are {others}"
     if not isinstance(conditions, dict):
         return
+    if name == "patch" and "draws" in conditions:
+        yield (
+            (*where, "draws"),
+            "is looks at an image a step, and a patch is seen once at each of its places; leave it out, and set "
+            "attack.draws, the places a step",
+        )
     if not any(stands(key, conditions, ConditionsSpec) for key in CONDITIONS):
         yield where, f"names none; give at least one of {', '.join(CONDITIONS)}"
     try:
@@ -180,7 +186,6 @@ _OF_TRAINING = (
     "draws",
     "step_size",
     "restarts",
-    "resolution",
 )
 
 

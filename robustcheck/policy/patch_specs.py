@@ -114,7 +114,7 @@ class PatchSpec(SurrogatesEntry):
         None,
         description="places a step, each on an image (default: 64); if not universal, of each image (default: 16)",
     )
-    step_size: ShareField = Field(0.05, description="of the optimiser (Adam), a share of the full range; falls to 0")
+    step_size: ShareField = Field(0.05, description="of the optimiser (Adam), a share of what is visible; falls to 0")
     restarts: RestartsField = Field(1, description="patches that are trained, of which the best one is judged")
     resolution: Annotated[Number, Field(gt=0, le=16)] = Field(
         2, description="pixels of the patch for each pixel of the image that it covers, along a side"
@@ -136,16 +136,21 @@ class RP2Spec(AttackEntry):
     name: Literal["rp2"]
     stickers: AreaField = Field(description="where they are: boxes, or a .png mask whose white part they cover")
     steps: StepsField = Field(200, description="gradient steps")
-    step_size: ShareField = Field(0.05, description="of the optimiser (Adam), a share of the full range; falls to 0")
-    size_weight: Annotated[Number, Field(ge=0)] = Field(0.002, description="of the sum of absolute changes (λ)")
-    smoothness: Annotated[Number, Field(ge=0)] = Field(0.02, description="weight of the stickers' total variation")
-    printability: Annotated[Number, Field(ge=0)] = Field(0.02, description="weight of the non-printability score")
+    step_size: ShareField = Field(0.05, description="of the optimiser (Adam), a share of what is visible; falls to 0")
+    size_weight: Annotated[Number, Field(ge=0)] = Field(0.4, description="of the mean absolute change (λ)")
+    smoothness: Annotated[Number, Field(ge=0)] = Field(
+        0.28, description="weight of the stickers' total variation, by the root of their pixels"
+    )
+    printability: Annotated[Number, Field(ge=0)] = Field(4.0, description="weight of the mean distance from an ink")
     printable: Annotated[
         tuple[Annotated[Number, Field(ge=0, le=1)], ...],
         BeforeValidator(_paints),
         Field(min_length=1, max_length=256),
         WithJsonSchema(one_or_many(_SHARE)),
-    ] = Field((0.1, 0.3, 0.5, 0.7, 0.9), description="what the printer's inks reach, in each channel")
+    ] = Field(
+        (0.1, 0.3, 0.5, 0.7, 0.9),
+        description="what the printer's inks reach, in each channel, as shares of what is visible",
+    )
     distances: Annotated[
         tuple[Annotated[Number, Field(gt=0, le=20)], ...],
         BeforeValidator(_paints),

@@ -12,7 +12,7 @@ from math import ceil, cos, pi, radians, sin, sqrt
 from typing import Literal
 
 import torch
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import grid_sample
 
 from robustcheck.errors import EvaluationError
 from robustcheck.policy import PatchSpec, Size
@@ -20,6 +20,8 @@ from robustcheck.policy import PatchSpec, Size
 Outline = Literal["square", "circle"]
 
 NUMBERS = 5  # uniform ones, of which a placement is made
+_APART = radians(5)  # between two angles at which room is looked for
+_EDGE = 2**-10  # pixels by which squares are shifted: more than coordinates are rounded by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +39,19 @@ def place(textures: torch.Tensor, images: torch.Tensor, at: Placements, outline:
 
     Differentiable in the textures. A texture of S pixels that lies unturned on S whole pixels is copied.
     """
-    grid = _grid(images.shape, at)
+    right, down = _on_patch(images.shape, at)
+    grid = torch.stack([right, down], dim=-1) / (at.side / 2).view(-1, 1, 1, 1)
     seen = grid_sample(textures, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return torch.where(_inside(grid, outline)[:, None], seen, images)
+    return torch.where(_inside(right, down, at, outline)[:, None], seen, images)
 
 
 def covered(shape: torch.Size, at: Placements, outline: Outline) -> torch.Tensor:
-    """Which pixels (N, H, W) of images of a shape (N, C, H, W) lie under patches: those whose centres do."""
-    return _inside(_grid(shape, at), outline)
+    """Which pixels (N, H, W) of images of a shape (N, C, H, W) lie under patches: those whose centres do.
+
+    A square that lies unturned covers as many pixels as its side has, wherever its own centre is: of the centres of
+    pixels on its edges, those on the left and above belong to it, and those on the right and below do not.
+    """
+    return _inside(*_on_patch(shape, at), at, outline)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,14 +147,54 @@ class Placing:
         if self.location is not None:
             raise NoPlaceError(int(over[0]))
         hindered = Placements(x=x[over], y=y[over], side=side[over], angle=angle[over])
-        moved_x, moved_y = self._beside(keep_out[over], hindered, reach[over], uniform[over, 4], over)
-        return Placements(x=x.index_copy(0, over, moved_x), y=y.index_copy(0, over, moved_y), side=side, angle=angle)
+        free = self._free(keep_out[over], hindered, reach[over])
+        counts = free.flatten(1).cumsum(dim=1)
+        if (counts[:, -1] == 0).any():
+            raise NoPlaceError(int(over[(counts[:, -1] == 0).nonzero()[0]]))
+        rank = (uniform[over, 4] * counts[:, -1]).floor().long().clamp_max(counts[:, -1] - 1)
+        chosen = torch.searchsorted(counts, rank[:, None] + 1).squeeze(1)
+        x, y = x.index_copy(0, over, chosen % width + 0.5), y.index_copy(0, over, chosen // width + 0.5)
+        return Placements(x=x, y=y, side=side, angle=angle)
 
-    def _beside(
-        self, keep_out: torch.Tensor, at: Placements, reach: torch.Tensor, uniform: torch.Tensor, rows: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Centres (M,) in the middle of pixels, even among all from which patches cover nothing that they may not."""
-        count, height, width = keep_out.shape
+    def check_room(self, height: int, width: int, keep_out: torch.Tensor | None = None) -> None:
+        """Refuse an image on which not every draw has a place.
+
+        A square is tried every few degrees, and so much larger that it holds those that are turned by less.
+
+        Args:
+            height: of the image.
+            width: of the image.
+            keep_out: (H, W) pixels that may not be covered.
+
+        Raises:
+            EvaluationError: it is too small.
+            NoPlaceError: too much of it may not be covered.
+        """
+        half = self.side(height, width) * (1 + self.scale) / 2
+        if keep_out is None or not bool(keep_out.any()):
+            return
+        turned = radians(min(self.rotation, 45)) if self.outline == "square" else 0.0
+        steps = ceil(turned / _APART)
+        between = turned / (2 * steps) if steps else 0.0
+        angle = torch.linspace(-turned, turned, 2 * steps + 1, device=keep_out.device)
+        reach = half * (cos(turned) + sin(turned))  # of those that are drawn; the larger ones need not lie on the image
+        x, y = (
+            torch.full_like(angle, share * length)
+            for share, length in zip(self.location or (0.0, 0.0), (width, height), strict=True)
+        )
+        side = torch.full_like(angle, 2 * half * (cos(between) + sin(between)))
+        at = Placements(x=x, y=y, side=side, angle=angle)
+        if self.location is None:
+            room = self._free(keep_out[None], at, (at.side / 2 * (angle.cos() + angle.sin().abs())).clamp_max(reach))
+        else:
+            room = ~(covered(torch.Size((len(angle), 1, height, width)), at, self.outline) & keep_out)
+            room = room.flatten(1).all(dim=1)[:, None, None]
+        if not bool(room.flatten(1).any(dim=1).all()):
+            raise NoPlaceError(0)
+
+    def _free(self, keep_out: torch.Tensor, at: Placements, reach: torch.Tensor) -> torch.Tensor:
+        """Which pixels (M, H, W) may be the centres of patches that cover nothing that they may not (M or 1, H, W)."""
+        count, (height, width) = len(at.side), keep_out.shape[1:]
         half = ceil(float(reach.max()))
         size = 2 * half + 1
         middle = torch.full_like(at.x, size / 2)
@@ -162,13 +209,8 @@ class Placing:
             (centres >= reach[:, None]) & (centres <= length - reach[:, None])
             for centres, length in ((x, width), (y, height))
         )
-        free = (over < 0.5) & fits_x[:, None, :] & fits_y[:, :, None]
-        counts = free.flatten(1).cumsum(dim=1)
-        if (counts[:, -1] == 0).any():
-            raise NoPlaceError(int(rows[(counts[:, -1] == 0).nonzero()[0]]))
-        rank = (uniform * counts[:, -1]).floor().long().clamp_max(counts[:, -1] - 1)
-        chosen = torch.searchsorted(counts, rank[:, None] + 1).squeeze(1)
-        return x[chosen % width], y[chosen // width]
+        free: torch.Tensor = (over < 0.5) & fits_x[:, None, :] & fits_y[:, :, None]
+        return free
 
 
 class NoPlaceError(ValueError):
@@ -179,22 +221,22 @@ class NoPlaceError(ValueError):
         super().__init__(f"no place for the patch on image {row}")
 
 
-def _grid(shape: torch.Size, at: Placements) -> torch.Tensor:
-    """Where on the patch, from -1 to 1, left to right and down, the centre of each pixel (N, H, W, 2) lies."""
+def _on_patch(shape: torch.Size, at: Placements) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the centre of each pixel lies, in pixels right and down of the patch's own, as the patch is turned.
+
+    Of an unturned one these are differences of numbers that float32 has, and exact wherever they come near an edge.
+    """
     height, width = shape[2:]
-    cosine, sine = at.angle.cos(), at.angle.sin()
-    # A pixel (u, v) lies at (cos (u - x) + sin (v - y), cos (v - y) - sin (u - x)) of the unturned patch, and
-    # u = (1 + u') W / 2 for the coordinates u' from -1 to 1 that `affine_grid` counts in.
-    left, top = width / 2 - at.x, height / 2 - at.y
-    rows = (
-        (cosine * (width / 2), sine * (height / 2), cosine * left + sine * top),
-        (-sine * (width / 2), cosine * (height / 2), cosine * top - sine * left),
-    )
-    theta = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1) / (at.side / 2)[:, None, None]
-    return affine_grid(theta, [shape[0], 1, height, width], align_corners=False)
+    across = torch.arange(width, device=at.x.device) + 0.5 - at.x[:, None]
+    along = torch.arange(height, device=at.x.device) + 0.5 - at.y[:, None]
+    across, along, angle = across[:, None, :], along[:, :, None], at.angle[:, None, None]
+    cosine, sine = angle.cos(), angle.sin()
+    return cosine * across + sine * along, cosine * along - sine * across
 
 
-def _inside(grid: torch.Tensor, outline: Outline) -> torch.Tensor:
+def _inside(right: torch.Tensor, down: torch.Tensor, at: Placements, outline: Outline) -> torch.Tensor:
+    half = (at.side / 2)[:, None, None]
     if outline == "circle":
-        return grid.square().sum(dim=-1) <= 1
-    return grid.abs().amax(dim=-1) <= 1
+        return right.square() + down.square() <= half.square()
+    low, high = -half - _EDGE, half - _EDGE
+    return (right >= low) & (right < high) & (down >= low) & (down < high)

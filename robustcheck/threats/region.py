@@ -18,6 +18,7 @@ class Region:
 
     area: Area  # the same on every image of a size
     maximum: int
+    visible: tuple[float, float] = (0.0, 1.0)  # shares of the range, beyond which all looks alike: no search goes there
 
     @property
     def levels(self) -> int:
@@ -35,7 +36,7 @@ class Region:
 
     def project(self, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """The nearest points of the region, for images and clean images (N, C, H, W) in shares of the range."""
-        return torch.where(self._mask(images), images.clamp(0, 1), clean)
+        return torch.where(self._mask(images), images.clamp(*self.visible), clean)
 
     def within(self, images: torch.Tensor, clean: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
         """The nearest points of the region that differ by at most a radius (N,) a row."""
@@ -44,7 +45,8 @@ class Region:
 
     def sample(self, clean: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
         """Points of the region from uniform numbers in [0, 1) of the images' shape."""
-        return self.project(uniform, clean)
+        low, high = self.visible
+        return self.project(low + (high - low) * uniform, clean)
 
     def steepest(self, gradient: torch.Tensor) -> torch.Tensor:
         """The direction (N, C, H, W) of unit L∞ norm in which a function with this gradient rises fastest."""

@@ -9,8 +9,9 @@ Conditions that are not given cost nothing.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import radians
 
 import numpy as np
@@ -24,6 +25,7 @@ NUMBERS = 12  # uniform ones, of which a look is made
 
 _CAMERA = 4.0  # its distance at scale 1, in halves of the image's longer side
 _TINY = 1e-3
+_KEPT_BYTES = 1 << 26  # of the matrices that resample axes of one length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +181,8 @@ def _optics(looks: Looks, length: int, device: torch.device) -> torch.Tensor:
     matrices: list[torch.Tensor] = []
     if looks.resampling is not None:
         sizes = (looks.resampling * length).round().clamp(1, length).int().tolist()
-        matrices.append(torch.stack([_resampled(length, size).to(device) for size in sizes]))
+        resampled = _resampling(length)
+        matrices.append(torch.stack([resampled(size).to(device) for size in sizes]))
     if looks.blur is not None:
         places = torch.arange(length, device=device, dtype=torch.float32)
         apart = (places[:, None] - places[None, :]).square()
@@ -188,7 +191,12 @@ def _optics(looks: Looks, length: int, device: torch.device) -> torch.Tensor:
     return matrices[0] if len(matrices) == 1 else matrices[1] @ matrices[0]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=8)
+def _resampling(length: int) -> Callable[[int], torch.Tensor]:
+    """`_resampled` of an axis, which keeps the latest matrices, within so many bytes."""
+    return lru_cache(maxsize=max(1, _KEPT_BYTES // (4 * length**2)))(partial(_resampled, length))
+
+
 def _resampled(length: int, size: int) -> torch.Tensor:
     """Down to so many pixels, each the mean of what it covers, and back, linearly between them: (length, length)."""
     edges = torch.arange(size + 1, dtype=torch.float64) * (length / size)
@@ -197,10 +205,8 @@ def _resampled(length: int, size: int) -> torch.Tensor:
     down = overlap.clamp_min(0) * (size / length)
     back = ((places + 0.5) * (size / length) - 0.5).clamp(0, size - 1)
     low = back.floor().long()
-    up = torch.zeros(length, size, dtype=torch.float64)
-    up.scatter_add_(1, low[:, None], (1 - (back - low))[:, None])
-    up.scatter_add_(1, (low + 1).clamp_max(size - 1)[:, None], (back - low)[:, None])
-    return (up @ down).float()
+    beyond = (back - low)[:, None]
+    return ((1 - beyond) * down[low] + beyond * down[(low + 1).clamp_max(size - 1)]).float()
 
 
 def _compressed(images: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:

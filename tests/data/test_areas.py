@@ -96,6 +96,19 @@ def test_one_mask_fits_every_image(tmp_path):
     assert area.mask("any", 1, 1).shape == (1, 1)
 
 
+def test_one_mask_has_two_levels_and_the_brighter_one_is_meant(tmp_path):
+    _picture(tmp_path / "mask.png", [[40, 41], [40, 40]])
+    assert load_area("mask.png", tmp_path).mask("any", 2, 2).tolist() == [[False, True], [False, False]]
+    _picture(tmp_path / "mask.png", [[255, 255]])
+    assert load_area("mask.png", tmp_path).mask("any", 1, 2).all()
+    _picture(tmp_path / "mask.png", [[0, 40, 255]])
+    with pytest.raises(DataError) as caught:
+        load_area("mask.png", tmp_path)
+    assert str(caught.value) == (
+        "mask.png has 3 grey levels, 0 to 255; a mask has two: black, and white for what it covers"
+    )
+
+
 def test_a_mask_that_is_no_picture(tmp_path):
     (tmp_path / "mask.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"mask.png is no PNG"):

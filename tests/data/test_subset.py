@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustcheck.data.subset import shares, spread, stratified
+from robustcheck.data.subset import as_groups, shares, spread, stratified
 
 label_counts = st.lists(st.integers(1, 60), min_size=1, max_size=8)
 
@@ -88,3 +88,10 @@ def test_the_seed_chooses():
     assert len(subsets) == 20
     subsets = {tuple(spread(names, labels, samples=10, seed=seed).tolist()) for seed in range(20)}
     assert len(subsets) == 20
+
+
+def test_a_group_has_the_reading_that_most_of_it_has():
+    names = ["d", "a", "c", "b", "e"]
+    firsts, readings = as_groups(names, np.array([1, 0, 1, 5, 0]), np.array([0, 1, 0, 1, 0]))
+    assert firsts == ["c", "a"]
+    assert readings.tolist() == [1, 0]

@@ -221,7 +221,8 @@ def test_stickers_turn_what_half_of_the_image_can_turn(project):
 def test_the_table_has_each_distance_at_each_angle(project):
     """Seen from four times as far, an image is a sixteenth of what is seen, and the rest is black: all look dark."""
     conditions = "{scale: [0.25, 1], perspective: 20, draws: 2}"
-    gate = _stickers(project, [1, 4], [0, 20], goal=", goal: missed_finding", conditions=conditions)
+    attack = RP2.replace("printable", "size_weight: 0.05, printability: 0.5, printable")
+    gate = _stickers(project, [1, 4], [0, 20], attack=attack, goal=", goal: missed_finding", conditions=conditions)
     cells = {(cell.distance, cell.angle): cell for cell in gate.cells}
     assert set(cells) == {(1, 0), (1, 20), (4, 0), (4, 20)}
     assert all(cell.success.samples == sum(level > 127.5 for level in LEVELS) for cell in gate.cells)
@@ -237,21 +238,35 @@ def test_stickers_are_judged_at_their_end_only(project):
     assert gate.cost.gradient == len(LEVELS) * 60 * 2
 
 
+def _faults(size_weight=0.0, smoothness=0.0, printability=0.0):
+    weights = {"size_weight": size_weight, "smoothness": smoothness, "printability": printability}
+    return rp2.RP2(objective=objective("margin", GOAL), steps=1, step_size=1.0, inks=(0.0, 1.0), **weights)
+
+
 def test_what_stickers_should_not_be_is_counted_inside_the_mask():
     """One of two pixels of the mask changed by .4; they differ by .5; from the inks 0 and 1 they are .3 and .2 away."""
-    attack = rp2.RP2(
-        objective=objective("margin", GOAL),
-        steps=1,
-        step_size=1.0,
-        size_weight=100.0,
-        smoothness=10.0,
-        printability=1.0,
-        inks=(0.0, 1.0),
-    )
+    attack = _faults(size_weight=100.0, smoothness=10.0, printability=1.0)
     clean = torch.tensor([[[[0.3, 0.4, 0.9]]]])
     images = torch.tensor([[[[0.3, 0.8, 0.1]]]])
     mask = torch.tensor([[True, True, False]])
-    assert attack.fault(images, clean, mask).item() == pytest.approx(100 * 0.4 + 10 * 0.5 + 0.3 + 0.2)
+    fault = 100 * 0.4 / 2 + 10 * 0.5 / 2**0.5 + (0.3 + 0.2) / 2
+    assert attack.fault(images, clean, mask).item() == pytest.approx(fault)
+
+
+@pytest.mark.parametrize("weight", ["size_weight", "smoothness", "printability"])
+@pytest.mark.parametrize(("times", "channels"), [(3, 1), (1, 3), (2, 3)])
+def test_what_stickers_should_not_be_weighs_as_much_however_large_they_are_stored(weight, times, channels):
+    """Small as an image is, enlarged, and with its grey in several channels."""
+    images, clean = (torch.rand(2, 1, 6, 5, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    mask = torch.zeros(6, 5, dtype=torch.bool)
+    mask[1:5, 2:] = True
+    attack = _faults(**{weight: 1.0})
+
+    def enlarged(values):
+        return values.repeat_interleave(times, dim=-1).repeat_interleave(times, dim=-2)
+
+    larger = [enlarged(values).expand(-1, channels, -1, -1) for values in (images, clean)]
+    torch.testing.assert_close(attack.fault(*larger, enlarged(mask)), attack.fault(images, clean, mask))
 
 
 @pytest.mark.parametrize("weight", ["size_weight", "printability"])
@@ -276,7 +291,24 @@ def test_adam_goes_its_step_at_first_and_none_at_the_end():
     middle, _ = ascend(start, gradient, torch.tensor([5]), size=0.1, steps=10)
     assert middle.abs().max() < change.abs().max()
     assert torch.allclose(state["mean"], 0.1 * gradient)
-    assert torch.allclose(state["square"], 0.01 * gradient.square())
+    assert torch.allclose(state["root"], 0.1 * gradient.abs())
+
+
+@pytest.mark.parametrize("scale", [2.0**-90, 2.0**-30, 2.0**60])
+def test_adam_goes_as_far_whatever_the_scale_of_the_gradients(scale):
+    random = torch.Generator().manual_seed(0)
+    ends = []
+    gradients = torch.randn(20, 3, 1, 4, 4, generator=random) * 1e-3
+    gradients[:, 0], gradients[3:, 1, :, 0] = 0, 0  # a row, and a part of one, that nothing reaches
+    for factor in (1.0, scale):
+        state, values = moments(gradients[0]), torch.zeros_like(gradients[0])
+        for step, gradient in enumerate(gradients):
+            change, state = ascend(state, gradient * factor, torch.full((3,), step), size=0.05, steps=20)
+            values = values + change
+        ends.append(values)
+    assert (ends[0][0] == 0).all()
+    assert ends[0][2].abs().min() > 0
+    torch.testing.assert_close(ends[1], ends[0], rtol=1e-5, atol=1e-9)
 
 
 def test_a_mask_is_a_picture(project):

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from building import LEVELS, accuracy_at, brightness_policy, brightness_project
+from patching import BRIGHT, DARK, FIXED, patch_policy, turned
 from PIL import Image
 from scans import CT, save_scan
 
 from robustcheck import load_policy, run
+from robustcheck.attacks import objective
+from robustcheck.attacks.draws import Draws
+from robustcheck.attacks.patch import PatchTraining
+from robustcheck.threats import Goal
 
 LADDER = """
   - id: clean
@@ -84,6 +90,65 @@ def test_a_train_split_of_another_pixel_space_teaches_nothing(kind, project):
     report = _report(project, "source: split, split: test", f"\n  - id: taught\n{keys}    require: {{accuracy: 0}}\n")
     assert report.gates[0].verdict == "error"
     assert "its images store -33792 to 31743 HU, and those that are judged -1024 to 3071 HU" in report.gates[0].error
+
+
+def _scans(images):
+    return np.stack([np.full((16, 16), level + 1024, np.uint16) for level in images])
+
+
+@pytest.mark.parametrize("target", ["dark", "bright"])
+@pytest.mark.parametrize("attack", [FIXED, f"{FIXED}, universal: false", f"{FIXED}, restarts: 3"])
+def test_a_patch_is_trained_within_the_window(attack, target, project):
+    """The middle of what is stored, 1,024 HU, is as white as white can be, and no gradient leads back from there."""
+    train = (40, 70, 100, 160, 190, 220)
+    arrays = {"test_images": _scans(DARK + BRIGHT), "test_labels": np.array([0] * 6 + [1] * 6)[:, None]}
+    arrays |= {"train_images": _scans(train), "train_labels": np.array([0] * 3 + [1] * 3)[:, None]}
+    np.savez(project / "scans.npz", **arrays)
+    text = patch_policy(f"{attack}, target: {target}}}").replace("positive: bright", f"positive: bright\n  {WINDOW}")
+    text = text.replace("{source: even.npz}", "{source: scans.npz, bits: 12, hounsfield: -1024}")
+    (project / "policy.yaml").write_text(text)
+    (gate,) = run(load_policy(project / "policy.yaml"), folder=project / "out").gates
+    assert gate.verdict == "pass", gate.error
+    black = {level for level in BRIGHT if level * 3 / 4 < 127.5}
+    white = {level for level in DARK if level * 3 / 4 + 255 / 4 > 127.5}
+    assert turned(gate) == {"dark": black, "bright": white}[target]
+    assert {one.name: one.success.successes for one in gate.controls}["grey patch"] == 0
+    if gate.patch is not None:
+        stored = np.load(project / "out" / gate.patch.array)
+        assert stored.min() >= 1024, "it stays where it can be seen"
+        assert stored.max() <= 1024 + 255
+
+
+@pytest.mark.parametrize("restart", [0, 1])
+def test_training_a_patch_in_a_window_is_training_on_what_it_shows(restart):
+    draws, gradients = Draws.of([3, 4], torch.device("cpu")), torch.randn(5, 2, 1, 3, 3)
+    low, high, ends = 0.25, 0.375, []
+    for visible in ((0.0, 1.0), (low, high)):
+        training = PatchTraining(objective=objective("margin", Goal(labels=2)), steps=5, step_size=0.2, visible=visible)
+        state = training.start((1, 3, 3), draws, restart)
+        for number, gradient in enumerate(gradients):
+            state = training.step(state, gradient, number)
+        ends.append(state["patches"])
+    assert ends[0].unique().numel() > 4
+    torch.testing.assert_close(low + (high - low) * ends[0], ends[1])
+
+
+def test_stickers_on_air_come_into_the_window(project):
+    """The left half is at -1,000 HU, as dark as dark can be; it has to become bright on images that are dark."""
+    images = _scans((100, 150, 200))
+    images[..., :8] = 24
+    np.savez(project / "air.npz", test_images=images, test_labels=np.zeros((3, 1), int))
+    gates = """
+  - id: stickers
+    attack: {name: rp2, stickers: [0, 0, 0.5, 1], steps: 60, step_size: 0.2, distances: 1, angles: 0, printable: [0, 1]}
+    conditions: {contrast: [0.99, 1.01], draws: 2}
+    require: {accuracy: 0}
+"""
+    (gate,) = _report(project, "source: air.npz, bits: 12, hounsfield: -1024", gates).gates
+    assert gate.verdict == "pass", gate.error
+    assert [outcome.status for outcome in gate.samples] == ["broken"] * 3
+    stored = np.asarray(Image.open(project / "out" / gate.samples[0].counterexample))
+    assert 1024 <= stored[:, :8].min() <= stored[:, :8].max() <= 1024 + 255
 
 
 def test_a_surrogate_is_trained_on_what_the_window_shows(project, monkeypatch):

@@ -11,6 +11,7 @@ from patching import BRIGHT, DARK, FIXED, patch_archive, patch_policy, run_patch
 from PIL import Image
 
 from robustcheck import load_policy, run
+from robustcheck.evaluation import patch_judging
 from robustcheck.results import AuditReport
 
 
@@ -51,6 +52,45 @@ def test_the_patch_is_a_file_that_another_run_can_be_given(patched):
         assert gate.cost.gradient == 0
         assert turned(gate) == turned(trained)
     assert given[0].patch.origin == "given: kept.png"
+
+
+def test_a_picture_of_eight_bits_is_judged_as_whole_levels_of_deeper_images(patched):
+    images = np.stack([np.full((16, 16), level * 16, np.uint16) for level in DARK + BRIGHT])
+    np.savez(patched / "even.npz", test_images=images, test_labels=np.array([0] * 6 + [1] * 6)[:, None])
+    Image.fromarray(np.arange(0, 256, 4, np.uint8).reshape(8, 8)).save(patched / "ramp.png")
+    text = patch_policy("{name: patch, shape: square, rotation: 0, scale: 0, patch: ramp.png}")
+    (patched / "policy.yaml").write_text(text.replace("even.npz", "even.npz, bits: 12"))
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        whole = patch_judging.place
+        patch.setattr(patch_judging, "place", lambda *given: (seen.append(given[0]), whole(*given))[1])
+        (gate,) = run(load_policy(patched / "policy.yaml"), folder=patched / "out").gates
+    assert gate.error is None
+    levels = seen[0][0].numpy() * 4095
+    assert np.abs(levels - np.load(patched / "out" / gate.patch.array)).max() < 1e-3
+
+
+def test_a_picture_that_is_finer_than_the_image_is_seen_as_what_its_pixels_cover(patched):
+    """Stripes of which three in four are white: at single points most pixels would see white, or all black."""
+    stripes = np.tile(np.array([0, 255, 255, 255], np.uint8), (160, 40))
+    Image.fromarray(stripes).save(patched / "stripes.png")
+    fine, kept = run_patches(
+        patched,
+        "{name: patch, target: bright, shape: square, rotation: 0, scale: 0, patch: stripes.png}",
+        "{name: patch, target: bright, shape: square, rotation: 0, scale: 0, patch: stripes.png, resolution: 16}",
+    )
+    assert fine.patch.origin == (
+        "given: stripes.png, shrunk from 160 pixels a side to 16 (means): it covers few of the image's"
+    )
+    assert fine.patch.side == 16
+    assert turned(fine) == {level for level in DARK if level * 3 / 4 + 255 * 3 / 4 / 4 > 127.5}
+    assert kept.patch.side == 128
+    (patched / "kept.npy").write_bytes((patched / "out" / fine.patch.array).read_bytes())
+    (again,) = run_patches(
+        patched, "{name: patch, target: bright, shape: square, rotation: 0, scale: 0, patch: kept.npy}"
+    )
+    assert again.patch.origin == "given: kept.npy"
+    assert again.patch.sha256 == fine.patch.sha256
 
 
 def test_an_archive_under_the_name_of_an_array_is_a_sentence(patched):

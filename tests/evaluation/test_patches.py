@@ -104,7 +104,7 @@ def test_it_is_not_laid_where_it_may_not(patched):
         assert len(np.unique(attacked[:, 8:])) > 1
     (none,) = run_patches(patched, attack.replace("KEPT", "[0.3, 0, 0.7, 1]"))
     assert none.verdict == "error"
-    assert none.error.startswith("a patch of 8 px has no place on train/")
+    assert none.error.startswith("a patch of 8 px has no place on test/0 ")
     assert "without covering what attack.keep_out says it may not" in none.error
 
 

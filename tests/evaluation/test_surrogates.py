@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import log
+
 import pytest
 import torch
 from halves import LABELS, SMALL, Project, agreement, halves_project
 from safetensors.torch import save_file
 
 from robustcheck.errors import CandidateError
-from robustcheck.models import load_candidate
+from robustcheck.models import Surrogates, load_candidate
 
 
 @pytest.fixture
@@ -25,11 +28,28 @@ def test_what_is_left_out_is_as_with_the_candidate(project):
     assert agreement(own, project) == 1
 
 
-def test_the_operating_point_is_not_the_candidate_s(project):
+def test_the_operating_point_is_the_candidate_s_but_for_what_has_learned_it(project):
     project.model = project.model.model_copy(update={"positive": "right", "operating_point": (0.9,)})
-    (own,) = project.load(surrogate="other.safetensors")
-    assert own.candidate.head.positive == 1
-    assert own.candidate.head.operating_point is None
+    stolen = {**SMALL, "labels": "candidate", "queries": 60}
+    given, taught, thief = project.load(surrogate="other.safetensors", train=[SMALL, stolen])
+    assert given.candidate.head.positive == 1
+    assert given.candidate.head.operating_point == taught.candidate.head.operating_point == 0.9
+    assert thief.candidate.head.operating_point is None
+
+
+def test_together_each_is_read_at_its_own_operating_point(project):
+    """Two models that are sure by as much: at .9 one of them needs more than the other."""
+    (loaded,) = project.load(surrogate="candidate.safetensors")
+    plain = loaded.candidate
+    images = torch.full((13, 1, 8, 8), 0.4)
+    excess = torch.linspace(0, 0.12, 13)  # of the right half; log-odds of 40 times as much
+    images[..., 4:] += excess[:, None, None, None]
+    strict = replace(plain, head=replace(plain.head, positive=1, operating_point=0.9))
+    odds = plain.logits(images) @ torch.tensor([-1.0, 1.0])
+    expected = (odds >= log(9) / 2).int().tolist()
+    assert 0 < sum(expected) < (odds > 0).sum()
+    for order in ((plain, strict), (strict, plain)):
+        assert Surrogates(order).decide(images).tolist() == expected
 
 
 def test_several_in_the_policy_s_order(project):

@@ -171,20 +171,6 @@ def test_a_surrogate_that_cannot_be_used_makes_its_own_gate_an_error(project):
     assert fine.verdict == "pass"
 
 
-def test_going_down_a_ladder_tells_the_adversary_nothing_about_the_candidate(project):
-    """Neither where larger budgets turned it, nor more ends than there are restarts."""
-    attack = "{name: transfer, surrogate: high.safetensors, steps: 7}"
-    apart = [_gates(project, attack, epsilon=f"{levels}/255")[0] for levels in (2, 4)]
-    (project / "policy.yaml").write_text(
-        (project / "policy.yaml").read_text().replace("epsilon: 4/255", "epsilon: [2/255, 4/255], ladder: descending")
-    )
-    down = run(load_policy(project / "policy.yaml"), folder=project / "out").gates
-    for one, other in zip(apart, down, strict=True):
-        assert _turned(one) == _turned(other)
-        assert {outcome.attack for outcome in other.samples} <= {"transfer", None}
-    assert down[1].cost.gradient == apart[1].cost.gradient
-
-
 def test_a_surrogate_that_failed_is_not_tried_again(project, monkeypatch):
     from robustcheck.evaluation import evaluation
 

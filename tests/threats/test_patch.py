@@ -42,6 +42,70 @@ def test_an_unturned_patch_on_whole_pixels_is_copied(left, top, channels):
     assert torch.equal((back * 255).round(), (stored * 255).round())
 
 
+@given(
+    side=st.integers(1, 9),
+    shape=st.tuples(st.integers(9, 40), st.integers(9, 40)),
+    place_=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    grid=st.sampled_from([0.5, 0.25, 0.1, None]),
+)
+@settings(max_examples=300)
+def test_an_unturned_square_covers_as_many_pixels_as_its_side_has_wherever_it_lies(side, shape, place_, grid):
+    centre = [side / 2 + share * (length - side) for share, length in zip(place_, reversed(shape), strict=True)]
+    if grid is not None:
+        centre = [max(side / 2, round(value / grid) * grid) for value in centre]
+    covers = covered(torch.Size((1, 1, *shape)), _at(*centre, float(side)), "square")[0]
+    assert sorted(covers.any(dim=dim).sum().item() for dim in (0, 1)) == [side, side]
+    assert covers.sum() == side**2
+
+
+@pytest.mark.parametrize(("side", "length"), [(7, 28), (8, 28), (8, 27), (3, 10)])
+@pytest.mark.parametrize("quarter", [0, 1])
+def test_a_square_in_the_middle_has_its_own_size(side, length, quarter):
+    at = _at(length / 2, length / 2, float(side), radians(90 * quarter))
+    assert covered(torch.Size((1, 1, length, length)), at, "square").sum() == side**2
+
+
+@pytest.mark.parametrize(("side", "room"), [(4, 4), (5, 5), (8, 8)])
+def test_a_square_that_is_moved_lies_where_there_is_just_room(side, room):
+    keep_out = torch.ones(1, 20, 20, dtype=torch.bool)
+    keep_out[:, 6 : 6 + room, 3 : 3 + room] = False
+    placing = Placing(size=Size.parse(f"{side} px"), outline="square")
+    at = placing.draw(torch.zeros(1, NUMBERS), 20, 20, keep_out)
+    assert torch.equal(covered(torch.Size((1, 1, 20, 20)), at, "square"), ~keep_out)
+
+
+@given(
+    outline=st.sampled_from(["circle", "square"]),
+    rotation=st.sampled_from([0.0, 3.0, 22.5, 80.0]),
+    side=st.integers(5, 8),
+    room=st.tuples(st.integers(5, 13), st.integers(5, 13)),
+    seed=seeds,
+)
+@settings(max_examples=60)
+def test_where_room_is_found_every_draw_has_a_place(outline, rotation, side, room, seed):
+    keep_out = torch.ones(16, 20, dtype=torch.bool)
+    keep_out[1 : 1 + room[0], 2 : 2 + room[1]] = False
+    placing = Placing(size=Size.parse(f"{side} px"), outline=outline, rotation=rotation, scale=0.1)
+    try:
+        placing.check_room(16, 20, keep_out)
+    except NoPlaceError:
+        assert min(room) < side * 1.1 * 1.05 * (1 if outline == "circle" else 2**0.5) + 1, "there is room enough"
+        return
+    at = placing.draw(_random(64, NUMBERS, seed=seed), 16, 20, keep_out.expand(64, -1, -1))
+    assert not (covered(torch.Size((64, 1, 16, 20)), at, outline) & keep_out).any()
+
+
+def test_room_is_looked_for_where_a_patch_has_to_lie():
+    keep_out = torch.zeros(20, 20, dtype=torch.bool)
+    keep_out[10, 14] = True
+    fixed = {"size": Size.parse("8 px"), "outline": "square", "location": (0.5, 0.5)}
+    Placing(**fixed).check_room(20, 20, keep_out)
+    with pytest.raises(NoPlaceError):
+        Placing(**fixed, scale=0.2).check_room(20, 20, keep_out)
+    with pytest.raises(EvaluationError, match="has no room for it"):
+        Placing(size=Size.parse("21 px"), outline="square").check_room(20, 30)
+
+
 def test_a_quarter_turn_turns_it_clockwise():
     image, patch = torch.zeros(1, 1, 12, 12), _random(1, 1, 6, 6)
     placed = place(patch, image, _at(6.0, 6.0, 6.0, radians(90)), "square")[0, 0, 3:9, 3:9]

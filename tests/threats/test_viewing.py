@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustcheck.policy import ConditionsSpec
-from robustcheck.threats.viewing import NUMBERS, Conditions, Looks, cells, repeated, see
+from robustcheck.threats.viewing import NUMBERS, Conditions, Looks, _resampled, _resampling, cells, repeated, see
 
 
 def _random(*shape, seed=0):
@@ -153,3 +153,20 @@ def _first(looks, place):
     return Looks(
         scale=looks.scale[place : place + 1], tilt=looks.tilt[place : place + 1], axis=looks.axis[place : place + 1]
     )
+
+
+@pytest.mark.parametrize("length", [9, 28, 31])
+def test_resampling_goes_down_by_means_and_up_by_straight_lines(length):
+    seen = torch.rand(length, dtype=torch.float64)
+    for size in range(1, length + 1):
+        fine = seen.repeat_interleave(size).view(size, length).mean(dim=1)  # each of `size` pixels covers `length`
+        up = torch.nn.functional.interpolate(fine[None, None], length, mode="linear", align_corners=False)[0, 0]
+        assert torch.allclose(_resampled(length, size).double() @ seen, up, atol=1e-6)
+
+
+def test_large_images_do_not_fill_the_memory_with_matrices():
+    for length in (28, 512, 2048):
+        kept = _resampling(length).cache_info().maxsize
+        assert kept >= 1
+        assert kept * 4 * length**2 <= 2**26
+    assert _resampling(28)(14) is _resampling(28)(14)
