@@ -12,7 +12,6 @@ import click
 
 if TYPE_CHECKING:
     from robustcheck.policy import Policy
-    from robustcheck.report.pictures import Stored
     from robustcheck.results import AuditReport
     from robustcheck.results.plan import Plan
     from robustcheck.results.qualification import Qualification
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 EXIT_CODES = {"pass": 0, "fail": 1, "error": 3, "inconclusive": 4}
 USAGE_ERROR = 2
 INTERRUPTED = 130
-_FILE_BYTES = 1 << 16  # of an image file, beside its pixels
 
 _POLICY = click.argument("policy", type=click.Path(path_type=Path))
 
@@ -348,16 +346,15 @@ def _qualify() -> Qualification:
 
 
 def _replayed(policy: Policy, report: AuditReport, folder: Path) -> Replay:
+    from functools import partial
+
     from robustcheck.report.pictures import read_stored
     from robustcheck.report.progress import Bars
-
-    def stored(name: str, size: int) -> Stored | None:
-        return read_stored(folder, name, 2 * size + _FILE_BYTES, size)  # a picture of noise is a little larger than it
 
     with Bars(quiet=False) as bars:
         from robustcheck.evaluation.replaying import replay as again
 
-        return again(policy, report, stored, progress=bars.update)
+        return again(policy, report, partial(read_stored, folder), progress=bars.update)
 
 
 def _planned(policy: Policy, margin: float, power: float) -> Plan:

@@ -34,8 +34,8 @@ from robustcheck.words import shown
 _SAME_DISTANCE = 1e-6  # relative: a report's numbers are decimal
 
 Stored = Callable[[str, int], np.ndarray | None]
-"""Reads the stored integers (C, H, W) of a counterexample: its file, as the report names it, and how many bytes they
-are at most. None if it is not there, or no stored image."""
+"""Reads the stored integers (C, H, W) of a counterexample: its file, as the report names it, and how many they are at
+most. None if it is not there, or no stored image."""
 
 _Row = tuple[Outcome, int]  # a broken sample, and its number in the data
 
@@ -161,8 +161,7 @@ class _Reader:
     def _image(self, outcome: Outcome, place: int) -> np.ndarray | str:
         """The counterexample of a sample, or what is wrong with its file."""
         shape, maximum = self._setting.samples.shape_of(place), self._setting.samples.maximum
-        size = math.prod(shape) * (1 if maximum <= np.iinfo(np.uint8).max else 2)
-        image = None if outcome.counterexample is None else self._stored(outcome.counterexample, size)
+        image = None if outcome.counterexample is None else self._stored(outcome.counterexample, math.prod(shape))
         if image is None:
             return "its counterexample has no file, or one that is no stored image of the sample's size"
         if pixels_sha256(image) != outcome.sha256:

@@ -23,6 +23,7 @@ from robustcheck.results import GateResult, Outcome
 
 MOST_BYTES = 16 << 20
 MOST_PIXELS = 1 << 24
+_LEAST_BYTES = 1 << 16  # of a file, whatever is in it
 MOST_CHANNELS = 3
 MOST_TRIED = 1000  # broken samples a gate whose files are looked for
 _FEW = 4  # less of the levels than one in so many, and a picture would be one even grey
@@ -118,18 +119,26 @@ def pixels_sha256(stored: Stored) -> str:
     return hashlib.sha256(np.ascontiguousarray(little).tobytes()).hexdigest()
 
 
-def read_stored(folder: Path, name: str, most_bytes: int = MOST_BYTES, most_pixels: int = MOST_PIXELS) -> Stored | None:
-    """A stored image in the folder; None if it is not there, not inside, too large, or no image."""
+def read_stored(folder: Path, name: str, most_values: int | None = None) -> Stored | None:
+    """A stored image in the folder; None if it is not there, not inside, too large, or no image.
+
+    Args:
+        folder: the report's.
+        name: the file's, relative to it.
+        most_values: that it may have; None: as many as are worth a picture in a report.
+    """
+    # Of noise, a picture is a little larger than its values of two bytes are.
+    most = MOST_BYTES if most_values is None else 3 * most_values + _LEAST_BYTES
     try:
         path = _inside(folder, name)
         if path is None:
             return None
         with path.open("rb") as file:
-            content = file.read(most_bytes + 1)
-        if len(content) > most_bytes:
+            content = file.read(most + 1)
+        if len(content) > most:
             return None
         decode = _decode_npy if content.startswith(_NPY_SIGNATURE) else _decode_png
-        return decode(content, most_pixels)
+        return decode(content, MOST_PIXELS if most_values is None else most_values)
     except _UNREADABLE:
         return None
 
