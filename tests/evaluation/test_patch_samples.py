@@ -10,9 +10,10 @@ from patching import FIXED, patch_policy, run_patches
 from PIL import Image
 
 from robustcheck import load_policy, run
+from robustcheck.evaluation import patch_judging, patch_training
 from robustcheck.evaluation.patch_judging import lies_under
 from robustcheck.evaluation.patch_training import Trainer
-from robustcheck.threats.patch import Placements
+from robustcheck.threats.patch import Placements, place
 
 
 def _run(folder, text):
@@ -82,6 +83,26 @@ def test_where_a_turned_patch_has_no_place_is_known_before_anything_is_trained(u
     assert gate.error.startswith("a patch of 8 px has no place on test/0 without covering what attack.keep_out")
     with pytest.raises(pytest.fail.Exception, match="it was trained"):
         run_patches(patched, attack.replace("ANGLE", "5"))
+
+
+@pytest.mark.parametrize("kind", ["steps: 3, draws: 8", "steps: 3, draws: 8, universal: false", "patch: white.png"])
+def test_where_memory_runs_out_fewer_are_laid_on_at_a_time(kind, patched, monkeypatch):
+    Image.fromarray(np.full((8, 8), 255, np.uint8)).save(patched / "white.png")
+    attack, ends = f"{{name: patch, target: bright, {kind}}}", []
+
+    def short(textures, *given):
+        if len(textures) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return place(textures, *given)
+
+    for laid in (place, short):
+        for room in (patch_training, patch_judging):
+            monkeypatch.setattr(room, "place", laid)
+        (gate,) = run_patches(patched, attack)
+        assert gate.error is None
+        ends.append([(outcome.status, outcome.sha256) for outcome in gate.samples])
+    assert ends[0] == ends[1]
+    assert ("batch-halved" in [finding.code for finding in gate.findings]) == ("steps" in kind)
 
 
 def test_nothing_that_may_not_be_covered_ever_changes():

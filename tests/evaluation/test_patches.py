@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from robustcheck import load_policy, run
+from robustcheck.attacks.patch import PatchTraining
 from robustcheck.errors import PolicyError
 from robustcheck.models import WhiteBox
 
@@ -244,11 +245,14 @@ def test_a_patch_that_follows_a_surrogate_is_judged_on_the_candidate(universal, 
     assert gate.cost.gradient > 0
 
 
-def test_it_is_the_same_whatever_the_batch(patched):
-    attack = "{name: patch, target: bright, steps: 5, draws: 6, worst_of: 3, universal: false}"
-    results = []
+@pytest.mark.parametrize("universal", ["true", "false"])
+def test_it_is_the_same_whatever_the_batch(universal, patched, monkeypatch):
+    attack = f"{{name: patch, target: bright, steps: 5, draws: 6, worst_of: 3, universal: {universal}}}"
+    results, gradients, whole = [], [], PatchTraining.step
+    monkeypatch.setattr(PatchTraining, "step", lambda self, *told: (gradients.append(told[1]), whole(self, *told))[1])
     for batch in (1, 4, 64):
         (gate,) = run_patches(patched, attack, extra="", size="[6 px]")
+        gradients.clear()
         text = (
             (patched / "policy.yaml")
             .read_text()
@@ -256,7 +260,8 @@ def test_it_is_the_same_whatever_the_batch(patched):
         )
         (patched / "policy.yaml").write_text(text)
         (gate,) = run(load_policy(patched / "policy.yaml"), folder=patched / "out").gates
-        results.append([(outcome.status, outcome.restart, outcome.sha256) for outcome in gate.samples])
+        summed = [tuple(one.flatten().tolist()) for one in gradients] if universal == "true" else []
+        results.append((summed, [(outcome.status, outcome.restart, outcome.sha256) for outcome in gate.samples]))
         assert gate.id == "gate-0[6 px]"
     assert results[0] == results[1] == results[2]
 
