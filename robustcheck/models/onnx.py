@@ -26,15 +26,7 @@ _OVERFLOWS = (
     "ONNX Runtime's own settings: without VNNI, sums of 8-bit numbers overflow unless session.x64quantprecision is set"
 )
 _DRAW = frozenset(
-    {
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-        "Bernoulli",
-        "Multinomial",
-        "Dropout",
-    }
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )
 _NEAREST = 0.5  # a byte is the nearest whole number
 _BRIGHT = 100  # white is as bright as this, in bytes, or nearly everything would be black

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
-from itertools import accumulate, islice
 from math import inf, prod
 from pathlib import Path
 from typing import Any
@@ -191,12 +190,11 @@ def _location(tensor: onnx.TensorProto, path: Path) -> str:
 
 def _inside(location: str, path: Path) -> Path:
     folder, file, told = path.parent, path.parent / location, repr(location[:_MOST_TOLD])
-    if Path(location).is_absolute() or ".." in Path(location).parts:
+    pieces = Path(location).parts
+    if Path(location).is_absolute() or ".." in pieces:
         raise CandidateError(f"{path.name} names external data outside its folder: {told}; it is not read")
     try:
-        if any(
-            part.is_symlink() for part in islice(accumulate((folder, *Path(location).parts), Path.joinpath), 1, None)
-        ):
+        if any(folder.joinpath(*pieces[: end + 1]).is_symlink() for end in range(len(pieces))):
             raise CandidateError(f"{path.name} names external data through a symbolic link: {told}; it is not read")
         if not file.is_file():
             raise CandidateError(f"{path.name} needs its external data file {told}, which is not there")
