@@ -52,7 +52,7 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
         order = "last" if spec.preprocess.layout == "NHWC" else "first"
         notes.append(f"it takes rows of numbers: images are given to it a row each, channels {order}")
     if session.on_cpu and any(tensor.data_type == TensorProto.FLOAT16 for tensor in tensors):
-        notes.append("it is in float16, most of which ONNX Runtime computes in float32 on a CPU")
+        notes.append("what of it is in float16, ONNX Runtime mostly computes in float32 on a CPU")
     batched: Callable[[Forward], Forward] = _as_it_is
     if batch := session.takes[0] if session.takes else None:
         batched = partial(in_batches, least=batch, most=batch)

@@ -24,6 +24,7 @@ from robustcheck.models.network import Network, Takes, dtype_of, first_line, fre
 from robustcheck.policy import ModelSpec
 
 _MOST_NAMED = 3
+_WHOLE = (torch.int64, torch.bool)  # of Python's own numbers, not of quantisation
 _Conv = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
 
 
@@ -177,9 +178,10 @@ def _fill(module: torch.nn.Module, held: dict[str, torch.Tensor], path: Path, sp
 
 
 def _packed(held: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], name: str) -> bool:
-    """Whether a weight is in whole numbers, or a byte of float, where a network has floats."""
+    """Whether a weight is in few bits, which stand for other numbers, where a network has floats."""
     value = held[name]
-    return wanted[name].is_floating_point() and not (value.is_floating_point() and value.element_size() > 1)
+    narrow = value.element_size() == 1 if value.is_floating_point() else value.dtype not in _WHOLE
+    return wanted[name].is_floating_point() and narrow
 
 
 def _kind(value: torch.Tensor) -> str:

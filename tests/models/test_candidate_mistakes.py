@@ -344,6 +344,8 @@ def test_weights_of_whole_numbers_have_lost_their_scale(tmp_path, net):
     torch.save({**net.state_dict(), "fc.bias": net.fc.bias.detach().to(torch.float8_e4m3fn)}, tmp_path / "net.pt")
     with pytest.raises(CandidateError, match=r"1 quantised weights .*: fc\.bias \(float8_e4m3fn\)"):
         tiny.load(tmp_path / "net.pt")
+    torch.save({**net.state_dict(), "fc.bias": torch.tensor([1, -1])}, tmp_path / "net.pt")  # Python's own numbers
+    tiny.load(tmp_path / "net.pt")
 
 
 def test_weights_of_another_precision_are_said(tmp_path, net):
