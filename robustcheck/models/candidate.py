@@ -170,7 +170,9 @@ def raw_scores(
         raise
     except Exception as error:  # a candidate's code may raise anything
         shape = preprocess.shape(tuple(images.shape[1:]))
-        raise CandidateError(
-            f"the candidate does not take inputs of {'×'.join(map(str, shape))} (channels × height × width); "
-            f"{preprocess.advice(network.takes, shape)} ({first_line(error)})"
-        ) from error
+        told = f"inputs of {'×'.join(map(str, shape))} (channels × height × width)"
+        if (advice := preprocess.advice(network.takes, shape)) is None:
+            raise CandidateError(
+                f"the candidate fails on {told}, the shape that it takes: {first_line(error)}"
+            ) from error
+        raise CandidateError(f"the candidate does not take {told}; {advice} ({first_line(error)})") from error

@@ -27,6 +27,7 @@ _PLAIN = re.compile(
     r"data/(weights/weight_\d+|constants/tensor_\d+)|archive_format|archive_version|byteorder|\.data/.*"
 )
 _CONFIG = re.compile(r"data/(weights|constants)/model_\1_config\.json")
+_TOLD_TO_TRAIN = {"dropout": 2, "batch_norm": 5}  # which of their arguments says so
 _SAMPLE_INPUTS = "data/sample_inputs/model.pt"
 
 
@@ -83,14 +84,15 @@ def load_exported(path: Path, device: torch.device, output: str | None = None) -
         convolves_as_laid_out=image.dtype == torch.float32 and not in_parts,  # torch.cat joins parts in its own layout
         takes=takes,
         notes=notes,
-        in_training=_dropping(program),
+        in_training=_in_training(program),
     )
 
 
-def _dropping(program: torch.export.ExportedProgram) -> str | None:
-    """A node that drops features in training mode."""
+def _in_training(program: torch.export.ExportedProgram) -> str | None:
+    """A node that drops features, or normalises by the batch, as in training mode."""
     for node in program.graph.nodes:
-        if "dropout" in str(node.target) and len(node.args) > 2 and node.args[2] is True:
+        place = next((place for name, place in _TOLD_TO_TRAIN.items() if name in str(node.target)), None)
+        if place is not None and len(node.args) > place and node.args[place] is True:
             return str(node.name)
     return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
-from math import prod
+from math import inf, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +15,7 @@ import torch
 from robustcheck.errors import CandidateError, OutOfMemory
 from robustcheck.models import artefact, drawing
 from robustcheck.models.candidate import Candidate, Meter, Searched, raw_scores
+from robustcheck.models.company import check_evaluation_mode
 from robustcheck.models.findings import AnyHead
 from robustcheck.models.layout import as_oracles_ask
 from robustcheck.models.memory import Chunks, is_out_of_memory
@@ -41,7 +42,7 @@ FORMATS = {
 _PROBED = 4  # samples that are asked about twice, together and alone
 _COMPARED = 16  # samples on which another form of the network, or another layout, is compared with it
 _MOST_SHAPES = 8  # on which layouts are compared
-_PROBE_TOLERANCE = 1e-3
+_SURE = 10.0  # log-odds, beyond which probabilities round to 0 or 1
 _FAR = 1000.0  # times as bright as an image
 
 
@@ -93,9 +94,9 @@ def load_candidate(
         largest = max(shapes, key=prod)
         chunks = Chunks(_batch_size(spec, preprocess.shape(largest), largest, network.device))
 
-        def ask(images: torch.Tensor) -> torch.Tensor:
+        def ask(images: torch.Tensor, at_once: Chunks = chunks) -> torch.Tensor:
             meter.forward += len(images)
-            return raw_scores(network.forward, network, preprocess, chunks, images).cpu()
+            return raw_scores(network.forward, network, preprocess, at_once, images).cpu()
 
         def load(indexes: list[int]) -> torch.Tensor:
             return as_shares(samples, indexes, network.device)
@@ -104,7 +105,7 @@ def load_candidate(
         raw = _ask_all(lambda indexes: ask(load(indexes)), shapes, chunks, progress)
         some = load(by_shape(shapes)[0][:_PROBED])
         head = read_head(spec, raw, lambda: _beyond(network, preprocess, chunks, some))
-        randomness = _check_evaluation_mode(ask, some, network.in_training)
+        randomness, probe_notes = check_evaluation_mode(ask, some, chunks.limit, network.in_training)
         logits = head.logits(raw)
         if randomness is not None:
             calls = (
@@ -135,6 +136,7 @@ def load_candidate(
         notes=(
             *([preprocess.note] if preprocess.note else []),
             *network.notes,
+            *probe_notes,
             *search_notes,
             *([drawing.NOTE] if randomness is not None else []),
         ),
@@ -164,7 +166,7 @@ def _searched(
         return None, ()
     from robustcheck.models import search  # torch.fx takes a moment to import
 
-    notes, forward, error = list[str](), module, 0.0
+    notes, forward, error, own = list[str](), module, 0.0, head
     if head.probabilities and (without := search.leave_off(module, head.ending)) is not None:
         bare = replace(head, probabilities=False)
         if search.alike(module, without, example, _reading(head), _reading(bare)):
@@ -174,6 +176,9 @@ def _searched(
     asked: Forward = forward
     if spec.precision == "auto" and (found := search.faster(forward, example, _reading(head))) is not None:
         asked, error = found.forward, found.error
+        if network.twin is not None:
+            most = _SURE if own.probabilities else inf
+            error += search.apart(network.forward, network.twin, example, _reading(own), most=most)
         notes.append(f"searches ask a faster form of it ({found.words}); verdicts are its own, in float32")
     return (Searched(forward=asked, head=head, error=error), tuple(notes)) if notes else (None, ())
 
@@ -307,35 +312,3 @@ def _beyond(network: Network, preprocess: Preprocess, chunks: Chunks, images: to
         return raw_scores(far, network, preprocess, chunks, torch.cat([images, 1 - images])).cpu()
     except CandidateError:
         return None
-
-
-def _check_evaluation_mode(
-    ask: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, in_training: str | None
-) -> float | None:
-    """Ask about the same images together, again, and one by one: no other image may decide the scores.
-
-    Returns:
-        How far two identical calls differ, if they do and nothing is known to be in training mode.
-    """
-    company = torch.cat([images, 1 - images])  # even a single image has company that it does not resemble
-    together, again = (ask(company)[: len(images)] for _ in range(2))
-    try:
-        alone = torch.cat([ask(image[None]) for image in images])
-    except CandidateError as error:
-        raise CandidateError(
-            "the candidate fails on one image alone, as a model in training mode does (batch normalisation); "
-            f"export it after model.eval(): {error}"
-        ) from error
-    scale = max(1.0, float(together.abs().max()))
-    for other, what in ((again, "on chance"), (alone, "on the other images in the batch")):
-        difference = float((together - other).abs().max())
-        if difference <= _PROBE_TOLERANCE * scale:
-            continue
-        if other is again and in_training is None:
-            return difference  # a defence may draw; whether batches matter, too, cannot be seen then
-        which = f" ({in_training} is in training mode)" if other is again else ""
-        raise CandidateError(
-            f"the candidate's scores on one image depend {what} (they differ by {difference:.3g}), as those of a "
-            f"model left in training mode do (dropout, batch normalisation){which}; export it after model.eval()"
-        )
-    return None

@@ -32,7 +32,7 @@ class Network:
     module: torch.nn.Module | None = None  # what this or `forward` asks, if it is a float32 module that can be copied
     no_gradients: str | None = None  # why it gives none; None if it does
     convolves_as_laid_out: bool = False  # in torch, in float32, as its inputs lie in memory
-    in_training: str | None = None  # what of it is in training mode and draws, such as dropout; None: nothing is known
+    in_training: str | None = None  # what of it is in training mode, such as dropout; None: nothing is known
     takes: Takes | None = None  # as far as it tells; what it is asked shows the rest
     sources: tuple[Path, ...] = ()  # code beside the policy that is part of the candidate
     notes: tuple[str, ...] = ()
@@ -82,16 +82,17 @@ def rows(answer: object, count: int) -> torch.Tensor:
     return answer.unsqueeze(1) if answer.ndim == 1 else answer
 
 
-def in_batches(forward: Forward, *, least: int, most: int | None) -> Forward:
+def in_batches(forward: Forward, *, least: int, most: int | None, copies: bool = False) -> Forward:
     """A network that takes some batch sizes only, as one that takes any.
 
-    Too many images are split; too few are joined by blank ones, whose scores are dropped.
+    Too many images are split; too few are joined by blank ones, or by copies of the last, whose scores are dropped.
     """
 
     def part(inputs: torch.Tensor) -> torch.Tensor:
         missing = max(0, least - len(inputs))
-        blank = inputs.new_zeros((missing, *inputs.shape[1:]))
-        return rows(forward(torch.cat([inputs, blank])), len(inputs) + missing)[: len(inputs)]
+        size = (missing, *inputs.shape[1:])
+        others = inputs[-1:].expand(size) if copies and len(inputs) else inputs.new_zeros(size)
+        return rows(forward(torch.cat([inputs, others])), len(inputs) + missing)[: len(inputs)]
 
     def ask(inputs: torch.Tensor) -> torch.Tensor:
         size = most or max(1, len(inputs))

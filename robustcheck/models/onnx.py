@@ -9,12 +9,13 @@ from math import inf
 from pathlib import Path
 
 import torch
+from onnx import TensorProto
 
 from robustcheck.errors import CandidateError, OutOfMemory
 from robustcheck.models import agreement
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import Forward, Network, first_line, in_batches
-from robustcheck.models.onnx_file import nodes_of
+from robustcheck.models.onnx_file import left_in_training, parts_of
 from robustcheck.models.session import Session
 from robustcheck.models.twin import ROUNDED_OPERATORS, NoTwin, Twin, make_twin
 from robustcheck.policy import ModelSpec, PreprocessSpec
@@ -24,6 +25,11 @@ _OVERFLOWS = (
     "on this processor, scores of these samples would be off by up to {apart:.2g} (the largest is {largest:.2g}) with "
     "ONNX Runtime's own settings: without VNNI, sums of 8-bit numbers overflow unless session.x64quantprecision is set"
 )
+_DRAW = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
+_NEAREST = 0.5  # a byte is the nearest whole number
+_BRIGHT = 100  # white is as bright as this, in bytes, or nearly everything would be black
 _APART = 0.01  # of the largest score, from which it is said; without overflow nothing or a last bit is apart
 _AT_ONCE = 4  # images that a gradient is tried on
 _REFUSED = "export the network again, or use an attack that only asks (square, nes, label_only) or transfer"
@@ -34,28 +40,34 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
 
     The twin is not used before `Network.tried` has compared it with the session.
     """
-    start = partial(Session, path, device, output=spec.output_name, operators=libraries)
+    nodes, tensors = parts_of(path)
+    operators = {node.op_type for node in nodes}
+    draws = bool(operators & _DRAW)
+    start = partial(Session, path, device, output=spec.output_name, operators=libraries, draws=draws)
     session = start()
-    most = _brightest(spec.preprocess)
-    if session.whole and most <= 1:
-        raise CandidateError(
-            f"{path.name} takes whole numbers from 0 to 255, and model.preprocess makes images of at most {most:g}; "
-            "set model.preprocess.range: [0, 255]"
-        )
+    if session.whole:
+        _check_whole(path, spec.preprocess)
     notes = list(session.notes)
-    operators = {node.op_type for node in nodes_of(path)}
-    size = batch = session.takes[0] if session.takes else None
-    if batch:
+    if session.flat:
+        order = "last" if spec.preprocess.layout == "NHWC" else "first"
+        notes.append(f"it takes rows of numbers: images are given to it a row each, channels {order}")
+    if session.on_cpu and any(tensor.data_type == TensorProto.FLOAT16 for tensor in tensors):
+        notes.append("what of it is in float16, ONNX Runtime mostly computes in float32 on a CPU")
+    batched: Callable[[Forward], Forward] = _as_it_is
+    if batch := session.takes[0] if session.takes else None:
+        batched = partial(in_batches, least=batch, most=batch)
         notes.append(f"its batch size is fixed at {batch}: images are padded to it")
-    elif any(name.startswith("DynamicQuantize") for name in operators):
-        size = 1
+    if any(name.startswith("DynamicQuantize") for name in operators):
+        batched = partial(in_batches, least=batch or 1, most=1, copies=True)
         notes.append("it quantises a whole batch by its range: images are given to it one by one")
 
-    def batched(forward: Forward) -> Forward:
-        return in_batches(forward, least=size, most=size) if size else forward
-
     network = Network(
-        forward=batched(session), device=device, takes=session.takes, sources=tuple(libraries), notes=tuple(notes)
+        forward=batched(session),
+        device=device,
+        takes=session.takes,
+        in_training=left_in_training(nodes, tensors),
+        sources=tuple(libraries),
+        notes=tuple(notes),
     )
     twin: Twin | None = None
     try:
@@ -69,6 +81,10 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
         return seen if twin is None else _with_twin(seen, twin, images)
 
     return replace(network, tried=tried)
+
+
+def _as_it_is(forward: Forward) -> Forward:
+    return forward
 
 
 def _note_overflow(network: Network, begin: Callable[[], Forward], images: Sequence[torch.Tensor]) -> Network:
@@ -131,9 +147,17 @@ def _in_company(images: torch.Tensor) -> torch.Tensor:
     return images if len(images) > 1 else torch.cat([images, images.flip(-1) / 2])
 
 
-def _brightest(preprocess: PreprocessSpec) -> float:
-    """The largest input that an image can become."""
-    return max((preprocess.range[1] - mean) / std for mean in preprocess.mean for std in preprocess.std)
+def _check_whole(path: Path, preprocess: PreprocessSpec) -> None:
+    """Refuse images that are no bytes: what is cast to whole numbers would be black, or cut off."""
+    channels = max(len(preprocess.mean), len(preprocess.std))
+    means, stds = (values * channels if len(values) == 1 else values for values in (preprocess.mean, preprocess.std))
+    for mean, std in zip(means, stds, strict=False):
+        low, high = sorted((end - mean) / std for end in preprocess.range)
+        if low < -_NEAREST or high > 255 + _NEAREST or high < _BRIGHT:
+            raise CandidateError(
+                f"{path.name} takes whole numbers from 0 to 255, and model.preprocess makes numbers from {low:.3g} to "
+                f"{high:.3g}; set model.preprocess.range: [0, 255], and neither mean nor std"
+            )
 
 
 def libraries_of(spec: ModelSpec, folder: Path) -> tuple[Path, ...]:

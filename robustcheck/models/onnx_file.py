@@ -5,6 +5,7 @@ External data has to lie inside the model's folder as plain files, and the diges
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 from math import inf, prod
 from pathlib import Path
@@ -12,14 +13,18 @@ from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError, Message
+from onnx import numpy_helper
 from onnx.external_data_helper import uses_external_data
 
+from robustcheck.data.reading import memory_limit
 from robustcheck.errors import CandidateError
 from robustcheck.models.network import first_line
 
 _MAX_GRAPH_BYTES = 2 * 1024**3
-_MOST_ELEMENTS = 2**31  # of one tensor: 8 GiB of float32
+_MOST_ELEMENTS = 2**31  # of one tensor: 8 GiB of float32; less where half of the memory is less
+_FLOAT_BYTES = 4
 _MOST_IN_ALL = 2**33  # of all tensors; a ResNet-152 on an image of a megapixel has an eighth of that
+_MOST_TOLD = 100  # letters of a name that a file holds
 _OF_THE_RUNTIME = {"LayerNormalization": 17, "SimplifiedLayerNormalization": inf}  # until so many opsets
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
 
@@ -105,9 +110,30 @@ def _read_by(node: onnx.NodeProto) -> set[str]:
     return {name for one in inner for name in one.input if name}
 
 
-def nodes_of(path: Path) -> list[onnx.NodeProto]:
-    """Every node of a checked file, those of subgraphs and functions too."""
-    return _parts(onnx.load(path, load_external_data=False))[0]
+def parts_of(path: Path) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Every node and tensor of a checked file, those of subgraphs and functions too."""
+    return _parts(onnx.load(path, load_external_data=False))
+
+
+def left_in_training(nodes: Sequence[onnx.NodeProto], tensors: Sequence[onnx.TensorProto]) -> str | None:
+    """The operator among a file's parts that is in training mode, if one is."""
+    true = {tensor.name for tensor in tensors if _is_true(tensor)}
+    for node in nodes:
+        settings = {attribute.name: attribute for attribute in node.attribute}
+        if node.op_type == "Constant" and "value" in settings and _is_true(settings["value"].t):
+            true.update(node.output)
+    for node in nodes:
+        if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] in true - {""}:
+            return "Dropout"
+        if node.op_type == "BatchNormalization" and any(a.name == "training_mode" and a.i for a in node.attribute):
+            return "BatchNormalization"
+    return None
+
+
+def _is_true(tensor: onnx.TensorProto) -> bool:
+    if tensor.data_type != onnx.TensorProto.BOOL or prod(tensor.dims) != 1 or uses_external_data(tensor):
+        return False
+    return bool(numpy_helper.to_array(tensor).all())
 
 
 def _check_sizes(model: onnx.ModelProto, path: Path) -> None:
@@ -116,15 +142,15 @@ def _check_sizes(model: onnx.ModelProto, path: Path) -> None:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception:  # noqa: BLE001 (what cannot be inferred is seen when it runs)
         return
-    total = 0
-    for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
+    total, most = 0, min(_MOST_ELEMENTS, memory_limit() // _FLOAT_BYTES)
+    for value in (message for message in _messages(inferred) if isinstance(message, onnx.ValueInfoProto)):
         sizes = [max(1, dim.dim_value) for dim in value.type.tensor_type.shape.dim]
         total += (elements := prod(sizes))
-        if elements > _MOST_ELEMENTS:
+        if elements > most:
             shape = "×".join(map(str, sizes))
             raise CandidateError(
                 f"{path.name} computes a tensor of {shape} ({value.name[:40]!r}), which is {elements:.1e} numbers; "
-                f"at most {_MOST_ELEMENTS:.1e} are computed"
+                f"at most {most:.1e} are computed"
             )
     if total > _MOST_IN_ALL:
         raise CandidateError(
@@ -134,20 +160,21 @@ def _check_sizes(model: onnx.ModelProto, path: Path) -> None:
 
 def _parts(model: Message) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """Every node and tensor of a model or a node, those in attributes, subgraphs and functions too."""
-    nodes: list[onnx.NodeProto] = []
-    tensors: list[onnx.TensorProto] = []
+    found = list(_messages(model))
+    nodes = [message for message in found if isinstance(message, onnx.NodeProto)]
+    return nodes, [message for message in found if isinstance(message, onnx.TensorProto)]
+
+
+def _messages(model: Message) -> Iterator[Any]:
+    """Everything that a model or a node holds, but for what is in tensors."""
     stack: list[Any] = [model]
     while stack:
-        message = stack.pop()
+        yield (message := stack.pop())
         if isinstance(message, onnx.TensorProto):
-            tensors.append(message)
             continue
-        if isinstance(message, onnx.NodeProto):
-            nodes.append(message)
         for field, value in message.ListFields():
             if field.message_type is not None:
                 stack.extend(value if field.is_repeated else [value])
-    return nodes, tensors
 
 
 def _location(tensor: onnx.TensorProto, path: Path) -> str:
@@ -155,22 +182,25 @@ def _location(tensor: onnx.TensorProto, path: Path) -> str:
     # ONNX Runtime keeps a location with asterisks for itself: it stands for an address in memory.
     if len(locations) != 1 or not locations[0] or "*" in locations[0]:
         raise CandidateError(
-            f"{path.name} keeps the tensor {tensor.name!r} in an external file and does not name one: {locations}"
+            f"{path.name} keeps the tensor {tensor.name[:_MOST_TOLD]!r} in an external file and does not name one: "
+            f"{str(locations)[:_MOST_TOLD]}"
         )
     return locations[0]
 
 
 def _inside(location: str, path: Path) -> Path:
-    folder, file = path.parent, path.parent / location
-    if Path(location).is_absolute() or ".." in Path(location).parts:
-        raise CandidateError(f"{path.name} names external data outside its folder: {location!r}; it is not read")
-    parts = [file, *(parent for parent in file.parents if folder in parent.parents)]
-    if any(part.is_symlink() for part in parts):
-        raise CandidateError(f"{path.name} names external data through a symbolic link: {location!r}; it is not read")
-    if not file.is_file():
-        raise CandidateError(f"{path.name} needs its external data file {location!r}, which is not there")
-    if file.stat().st_nlink != 1:
-        raise CandidateError(
-            f"{path.name} names external data with a hard link elsewhere: {location!r}; it is not read"
-        )
+    folder, file, told = path.parent, path.parent / location, repr(location[:_MOST_TOLD])
+    pieces = Path(location).parts
+    if Path(location).is_absolute() or ".." in pieces:
+        raise CandidateError(f"{path.name} names external data outside its folder: {told}; it is not read")
+    try:
+        if any(folder.joinpath(*pieces[: end + 1]).is_symlink() for end in range(len(pieces))):
+            raise CandidateError(f"{path.name} names external data through a symbolic link: {told}; it is not read")
+        if not file.is_file():
+            raise CandidateError(f"{path.name} needs its external data file {told}, which is not there")
+        links = file.stat().st_nlink
+    except OSError as error:  # as of a name that is too long
+        raise CandidateError(f"{path.name} needs its external data file {told}: {error.strerror}") from None
+    if links != 1:
+        raise CandidateError(f"{path.name} names external data with a hard link elsewhere: {told}; it is not read")
     return file

@@ -12,6 +12,8 @@ from robustcheck.models.head import Head
 from robustcheck.policy import ModelSpec
 
 _SUM_TOLERANCE = 1e-3
+_ROUNDED_SUM_TOLERANCE = 0.05  # ten labels in steps of 1/127 sum to 1 ± .04
+_END = 0.01  # a probability so near to 0 or 1 is at an end
 _UNLESS_TOLD = 0.5  # the operating point of findings
 
 
@@ -21,8 +23,9 @@ def read_head(spec: ModelSpec, raw: torch.Tensor, beyond: Callable[[], torch.Ten
     Args:
         spec: what the policy says.
         raw: on the samples.
-        beyond: asks for scores (M, …) on inputs that no image is. The logits of an unsure network may lie between 0
-            and 1 on every sample, and leave there; probabilities do not. Those of a softmax are told by their sum.
+        beyond: asks for scores (M, …) on inputs that no image is; None if it takes none. The logits of an unsure
+            network may lie between 0 and 1 on every sample, and leave there; probabilities do not. Those of a softmax
+            are told by their sum, unless they are rounded.
 
     Raises:
         CandidateError: their shape or values do not fit the policy's task, labels or output.
@@ -34,25 +37,16 @@ def read_head(spec: ModelSpec, raw: torch.Tensor, beyond: Callable[[], torch.Ten
             f"the candidate gives NaN or infinite scores on {len(bad)} of {len(raw)} unattacked samples "
             f"(first: number {int(bad[0])}); check the weights and model.preprocess"
         )
-    competing = spec.task == "multiclass"
-    looks = _look_like_probabilities(raw, competing=competing)
-    if looks and not competing and spec.output == "auto" and (far := beyond()) is not None:
-        looks = _look_like_probabilities(far[far.isfinite().all(dim=1)], competing=False)
-    if spec.output == "probabilities" and not looks:
-        raise CandidateError(
-            "model.output says probabilities, but the scores on the samples "
-            f"range from {float(raw.min()):.3g} to {float(raw.max()):.3g}"
-            + (" or do not sum to 1" if competing else "")
-            + "; say logits, or auto"
-        )
-    if spec.output == "logits" and looks and competing:
-        raise CandidateError(
-            f"model.output says logits, but the scores on all {len(raw)} samples lie between 0 and 1 and sum to 1, as "
-            "probabilities do; say probabilities, or auto"
-        )
-    probabilities = looks if spec.output == "auto" else spec.output == "probabilities"
+    raw, competing = raw.float(), spec.task == "multiclass"
+    looks = _look_like_probabilities(raw, beyond, competing=competing)
+    _check_output(spec, raw, looks)
+    # What may be either is read as what it mostly is: the scores of one label as its probability.
+    probabilities = (looks or (looks is None and not competing)) if spec.output == "auto" else spec.output != "logits"
     kind = "probabilities" if probabilities else "logits"
-    found = f"{kind} ({f'told from {len(raw)} samples' if spec.output == 'auto' else 'as the policy says'})"
+    known = f"told from {len(raw)} samples" if spec.output == "auto" else "as the policy says"
+    if probabilities and competing and not _sum_to_1(raw, _ROUNDED_SUM_TOLERANCE):
+        known += "; they do not sum to 1, and are divided by their sum"
+    found = f"{kind} ({known})"
     positive = None if spec.positive is None else spec.labels.index(spec.positive)
     points = spec.operating_point
     if spec.task == "multilabel":
@@ -89,6 +83,54 @@ def _check_shape(spec: ModelSpec, raw: torch.Tensor) -> None:
         )
 
 
-def _look_like_probabilities(raw: torch.Tensor, *, competing: bool) -> bool:
-    inside = bool(((raw >= 0) & (raw <= 1)).all())
-    return inside and (not competing or bool(((raw.sum(dim=1) - 1).abs() <= _SUM_TOLERANCE).all()))
+def _check_output(spec: ModelSpec, raw: torch.Tensor, looks: bool | None) -> None:
+    """Refuse scores that are not what the policy says, or that nothing tells enough about."""
+    competing = spec.task == "multiclass"
+    if spec.output == "auto" and looks is None and competing and spec.operating_point:
+        raise CandidateError(
+            f"the scores on all {len(raw)} samples lie between 0 and 1 and do not sum to 1, so that nothing tells what "
+            "model.operating_point is a threshold on; say model.output: probabilities (they are divided by their sum) "
+            "or logits"
+        )
+    if spec.output == "probabilities" and looks is False:
+        raise CandidateError(
+            "model.output says probabilities, but the scores on the samples "
+            f"range from {float(raw.min()):.3g} to {float(raw.max()):.3g}"
+            + (", and leave 0 to 1 on brighter inputs" if _inside(raw) else "")
+            + "; say logits, or auto"
+        )
+    if spec.output == "logits" and looks:
+        raise CandidateError(
+            f"model.output says logits, but the scores on all {len(raw)} samples lie between 0 and 1 and "
+            f"{'sum to 1' if competing else 'stay there on far brighter inputs'}, as probabilities do; "
+            "say probabilities, or auto"
+        )
+
+
+def _look_like_probabilities(
+    raw: torch.Tensor, beyond: Callable[[], torch.Tensor | None], *, competing: bool
+) -> bool | None:
+    """Whether scores are probabilities; None where they may be either."""
+    if not _inside(raw):
+        return False
+    if competing and _sum_to_1(raw, _SUM_TOLERANCE):
+        return True
+    far = beyond()
+    if far is None or not len(far := far[far.isfinite().all(dim=1)]):
+        return None
+    scores = torch.cat([raw, far.float()])
+    if not _inside(scores):
+        return False
+    if competing:
+        return True if _sum_to_1(scores, _ROUNDED_SUM_TOLERANCE) else None
+    # A network that takes away how bright its input is keeps its logits where they are, too, but not at an end.
+    at_an_end = bool(((scores <= _END) | (scores >= 1 - _END)).any())
+    return True if at_an_end and bool((scores != scores[0]).any()) else None
+
+
+def _inside(scores: torch.Tensor) -> bool:
+    return bool(((scores >= 0) & (scores <= 1)).all())
+
+
+def _sum_to_1(scores: torch.Tensor, tolerance: float) -> bool:
+    return bool(((scores.sum(dim=1) - 1).abs() <= tolerance).all())

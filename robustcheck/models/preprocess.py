@@ -121,8 +121,8 @@ class Preprocess:
         height, width = self._spec.resize or stored[1:]
         return (self._spec.channels or stored[0], height, width)
 
-    def advice(self, takes: Takes | None, shape: tuple[int, int, int]) -> str:
-        """What to set so that (C, H, W) becomes what a network says it takes."""
+    def advice(self, takes: Takes | None, shape: tuple[int, int, int]) -> str | None:
+        """What to set so that (C, H, W) becomes what a network says it takes; None if it is that."""
         if takes is None or len(takes) != 4:
             return "set model.preprocess"
         nhwc = self._spec.layout == "NHWC"
@@ -136,10 +136,16 @@ class Preprocess:
             settings.append(f"model.preprocess.channels: {channels}")
         if (height, width) != (height and shape[1], width and shape[2]):
             settings.append(f"model.preprocess.resize: [{height or shape[1]}, {width or shape[2]}]")
-        return f"set {' and '.join(settings) or 'model.preprocess'}"
+        if settings:
+            return f"set {' and '.join(settings)}"
+        return "set model.preprocess" if None in (channels, height, width) else None
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (N, C, H, W) as shares of the full range, in [0, 1], to the network's input."""
+        """Images (N, C, H, W) as shares of the full range, in [0, 1], to the network's input.
+
+        It is memory of its own: some networks write into what they are given.
+        """
+        given = images
         if self._spec.window:
             low, high = self._spec.window
             width = high - low
@@ -150,6 +156,8 @@ class Preprocess:
             images = interpolate(images, self._spec.resize, mode="bilinear", align_corners=False, antialias=True)
         if not self._identity:
             images = images * self._scale + self._shift
+        if images.data_ptr() == given.data_ptr():
+            images = images.clone()
         return images.permute(0, 2, 3, 1) if self._spec.layout == "NHWC" else images
 
 

@@ -19,6 +19,7 @@ _QUOTES = re.compile(r"['\"\\\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _ARITHMETIC = frozenset(
     "add sub mul floordiv truediv mod pow neg pos eq ne lt le gt ge and_ or_ not_ getitem".split()  # noqa: SIM905
 )
+_ROUNDING = frozenset({"ceil", "floor", "trunc"})  # of `math`, what torch traces; others take for ever on large numbers
 _WITH_GRAPHS = frozenset({"cond", "wrap_with_set_grad_enabled", "wrap_with_autocast"})
 _NAMESPACES = ("aten", "torchvision", "quantized_decomposed")
 _REACHES_FILES = frozenset({"from_file", "save", "load"})
@@ -115,7 +116,7 @@ def _check_operator(target: str) -> None:
         case ["_operator", name]:
             known = name in _ARITHMETIC
         case ["math", name]:
-            known = name.isalpha()
+            known = name in _ROUNDING
         case ["torch", name]:
             known = name.startswith("sym_")
     if not known:
@@ -156,7 +157,8 @@ def _fits_a_guard(node: ast.AST) -> bool:
     return isinstance(node, _GUARD_NODES)
 
 
-def _is_size(node: ast.expr) -> bool:
+def _is_size(node: ast.expr, power: int = _MAX_EXPONENT) -> bool:
+    """Whether a size is arithmetic, of powers that make no number longer than so many times itself."""
     match node:
         case ast.Constant(value=int() | float()):
             return True
@@ -166,16 +168,22 @@ def _is_size(node: ast.expr) -> bool:
             return name in _SIZE_CONSTANTS
         case ast.Call(func=ast.Name(id="Symbol"), args=[ast.Constant(value=str(name))], keywords=keywords):
             return name.isidentifier() and all(isinstance(word.value, ast.Constant) for word in keywords)
-        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
-            if name in _POWERS and not (len(arguments) == 2 and _is_small(arguments[1])):
-                return False
-            return name in _SIZE_FUNCTIONS and all(_is_size(argument) for argument in arguments)
+        case ast.Call(func=ast.Name(id=name), args=[base, exponent], keywords=[]) if name in _POWERS:
+            number = _exponent(exponent)
+            return number is not None and number <= power and _is_size(base, power // max(1, number))
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name not in _POWERS:
+            return name in _SIZE_FUNCTIONS and all(_is_size(argument, power) for argument in arguments)
     return False
 
 
-def _is_small(exponent: ast.expr) -> bool:
-    numbers = [node.value for node in ast.walk(exponent) if isinstance(node, ast.Constant)]
-    return len(numbers) == 1 and isinstance(numbers[0], int) and numbers[0] <= _MAX_EXPONENT
+def _exponent(node: ast.expr) -> int | None:
+    """The size of an exponent; None if it is more than a number."""
+    match node:
+        case ast.Constant(value=int(number)) | ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int(number))):
+            return number
+        case ast.Call(func=ast.Name(id="Integer"), args=[number], keywords=[]):
+            return _exponent(number)
+    return None
 
 
 def _containers(spec: dict[str, Any]) -> dict[str, Any]:

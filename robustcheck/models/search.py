@@ -78,12 +78,23 @@ def alike(
     try:
         with torch.no_grad():
             apart = [
-                (reading.probabilities(module(some)) - other_reading.probabilities(other(some))).abs().max()
+                (reading.probabilities(module(some.clone())) - other_reading.probabilities(other(some.clone())))
+                .abs()
+                .max()
                 for some in example
             ]
     except Exception:  # noqa: BLE001 (a form that does not run at all)
         return False
     return all(bool(difference <= _PROBABILITIES_AGREE) for difference in apart)  # a NaN is not alike
+
+
+def apart(artefact: Forward, twin: Forward, example: Sequence[torch.Tensor], reading: Reading, *, most: float) -> float:
+    """The largest difference of margins between an artefact and its twin, where margins count up to `most`."""
+    with torch.no_grad():
+        ours, theirs = (
+            torch.cat([reading.margins(ask(some)).clamp(-most, most) for some in example]) for ask in (twin, artefact)
+        )
+    return float((ours - theirs).abs().nan_to_num(0).max())
 
 
 def faster(module: nn.Module, example: Sequence[torch.Tensor], reading: Reading) -> Faster | None:
@@ -270,6 +281,6 @@ def _look(forward: Forward, example: Sequence[torch.Tensor], reading: Reading) -
     for some in example:
         inputs = some.detach().requires_grad_()
         with torch.enable_grad():
-            scores.append(forward(inputs).float())
+            scores.append(forward(inputs.clone()).float())  # some networks write into what they are given
             gradients.append(torch.autograd.grad(reading.margins(scores[-1]).abs().sum(), inputs)[0].flatten(1))
     return torch.cat(scores).detach(), torch.cat(gradients)

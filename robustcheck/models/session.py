@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class Session:
         output: which output has the scores; None: the only one that is floats.
         operators: libraries of custom operators, whose code is run.
         exact: sums of 8-bit products do not overflow. By default they do on x86 processors without VNNI.
+        draws: the graph has operators that draw. Their seed is torch's, and they begin anew where torch is seeded anew.
 
     Raises:
         CandidateError: ONNX Runtime cannot load it, or it is no function from one image to scores.
@@ -40,10 +42,13 @@ class Session:
         output: str | None = None,
         operators: Sequence[Path] = (),
         exact: bool = True,
+        draws: bool = False,
     ) -> None:
         self.notes: list[str] = []
         self._device = self._obtain(device)
-        session, note = _start(path, _providers(self._device), operators, exact=exact)
+        self._start = partial(_start, path, _providers(self._device), operators, exact=exact)
+        self._seed = _seeded() if draws else None
+        session, note = self._start()
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1:
             raise CandidateError(
@@ -65,13 +70,15 @@ class Session:
         )
         self.flat = len(self.takes) == 2
         self.whole = self._type == torch.uint8
-        if self.flat:
-            self.notes.append("it takes rows of numbers: images are given to it a row each, channels first")
+        self.on_cpu = self._device.type == "cpu"
         self.notes.append(f"ONNX Runtime on {session.get_providers()[0]}")
         self.notes += [note] if note else []
 
     def __call__(self, inputs: torch.Tensor, /) -> torch.Tensor:
         """Scores (N, …), in float32, of inputs (N, …)."""
+        if self._seed not in (None, torch.initial_seed()):
+            self._seed = _seeded()
+            self._session, _ = self._start()
         values = self._as_taken(inputs.detach())
         try:
             answer = self._answer(values)
@@ -122,6 +129,13 @@ class Session:
         return device
 
 
+def _seeded() -> int:
+    """Give ONNX Runtime the seed that torch has: operators take it when a session begins, and keep what they draw."""
+    seed = torch.initial_seed()
+    onnxruntime.set_seed(seed % 2**63)
+    return seed
+
+
 def _start(path: Path, providers: list[Any], operators: Sequence[Path], *, exact: bool) -> tuple[Any, str | None]:
     """A session, and what is to be known about it."""
     try:
@@ -161,6 +175,7 @@ def _options(operators: Sequence[Path], *, exact: bool) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     # Its threads would wait for work in a loop, on the cores that torch computes gradients with.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.use_deterministic_compute = True
     if exact:
         options.add_session_config_entry("session.x64quantprecision", "1")
     for library in operators:
@@ -175,7 +190,9 @@ def _providers(device: torch.device) -> list[Any]:
     if device.type != "cuda":
         return ["CPUExecutionProvider"]
     onnxruntime.preload_dlls()  # the CUDA libraries that torch's wheels brought
-    return [("CUDAExecutionProvider", {"device_id": device.index or 0, "use_tf32": 0}), "CPUExecutionProvider"]
+    # Convolutions are chosen by the clock otherwise, and one network would answer otherwise from run to run.
+    settings = {"device_id": device.index or 0, "use_tf32": 0, "cudnn_conv_algo_search": "DEFAULT"}
+    return [("CUDAExecutionProvider", settings), "CPUExecutionProvider"]
 
 
 def _choose(name: str, outputs: Sequence[Any], wanted: str | None) -> Any:

@@ -24,6 +24,7 @@ from robustcheck.models.network import Network, Takes, dtype_of, first_line, fre
 from robustcheck.policy import ModelSpec
 
 _MOST_NAMED = 3
+_WHOLE = (torch.int64, torch.bool)  # of Python's own numbers, not of quantisation
 _Conv = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
 
 
@@ -35,12 +36,12 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
     """
     held = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path, spec)
     if isinstance(held, torch.nn.Module):
-        module, sources = held, list[Path]()
+        module, sources, notes = held, list[Path](), tuple[str, ...]()
     else:
         if spec.architecture is None:
             raise CandidateError("a state dict needs model.architecture, 'module:callable'")
         module, sources = build(spec.architecture, spec.architecture_args, folder)
-        _fill(module, _plain(held, path), path, spec)
+        notes = _fill(module, _plain(held, path), path, spec)
     module.eval().to(device)
     freeze(module)
     dtype, answering = dtype_of(module), Answering(module, spec.output_name)
@@ -51,6 +52,7 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
         convolves_as_laid_out=dtype == torch.float32 and any(isinstance(part, _Conv) for part in module.modules()),
         takes=takes(module),
         sources=tuple(sources),
+        notes=notes,
     )
 
 
@@ -126,7 +128,8 @@ def build(
     return module, own_sources(make, folder=folder)
 
 
-def _fill(module: torch.nn.Module, held: dict[str, torch.Tensor], path: Path, spec: ModelSpec) -> None:
+def _fill(module: torch.nn.Module, held: dict[str, torch.Tensor], path: Path, spec: ModelSpec) -> tuple[str, ...]:
+    """Put weights into their places; what the reader of a report should know about it."""
     wanted = module.state_dict()
     held = _without_wrapping(held, wanted)
     missing = [name for name in wanted if name not in held and not name.endswith("num_batches_tracked")]
@@ -153,12 +156,36 @@ def _fill(module: torch.nn.Module, held: dict[str, torch.Tensor], path: Path, sp
             f"the weights in {path.name} are not those of {spec.architecture}{arguments} ({'; '.join(found)}); "
             "check model.architecture and architecture_args"
         )
+    if packed := [f"{name} ({_kind(held[name])})" for name in wanted if name in held and _packed(held, wanted, name)]:
+        raise CandidateError(
+            f"{path.name} holds {len(packed)} quantised weights where {spec.architecture} has floats: {_some(packed)}; "
+            "without their scales they are other numbers: save the network as .pt2 or ONNX, or its weights as floats"
+        )
     try:
         module.load_state_dict(held, strict=False)
     except RuntimeError as error:
         raise CandidateError(
             f"the weights in {path.name} do not go into {spec.architecture}: {first_line(error)}"
         ) from None
+    stored = {
+        (_kind(held[name]), _kind(place))
+        for name, place in wanted.items()
+        if name in held and place.is_floating_point() and held[name].dtype != place.dtype
+    }
+    return tuple(
+        f"its weights are stored as {kind}, and the network works in {works}" for kind, works in sorted(stored)
+    )
+
+
+def _packed(held: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], name: str) -> bool:
+    """Whether a weight is in few bits, which stand for other numbers, where a network has floats."""
+    value = held[name]
+    narrow = value.element_size() == 1 if value.is_floating_point() else value.dtype not in _WHOLE
+    return wanted[name].is_floating_point() and narrow
+
+
+def _kind(value: torch.Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
 
 
 def _without_wrapping(held: dict[str, torch.Tensor], wanted: Mapping[str, object]) -> dict[str, torch.Tensor]:

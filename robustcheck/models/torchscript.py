@@ -50,14 +50,16 @@ def load_torchscript(path: Path, device: torch.device, output: str | None = None
         device=device,
         convolves_as_laid_out=dtype == torch.float32,
         takes=_takes(module),
-        in_training=next((name for name, part in module.named_modules() if _drops(part)), None),
+        in_training=next((name for name, part in module.named_modules() if _trains(part)), None),
     )
 
 
-def _drops(module: torch.nn.Module) -> bool:
-    """Whether it is a dropout layer in training mode. What a function of the network's own drops is its design."""
+def _trains(module: torch.nn.Module) -> bool:
+    """Whether it is a layer that training mode changes, and in it. What a function of the network's own drops is its
+    design."""
     # A frozen module has no mode left: it was frozen in evaluation mode.
-    return getattr(module, "training", False) and "Dropout" in str(getattr(module, "original_name", ""))
+    kind = str(getattr(module, "original_name", ""))
+    return getattr(module, "training", False) and ("Dropout" in kind or "BatchNorm" in kind)
 
 
 def _look(path: Path, name: str, content: bytes) -> bytes:

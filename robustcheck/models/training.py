@@ -158,7 +158,7 @@ def _asking(
             if is_out_of_memory(error):
                 raise
             shape = preprocess.shape(tuple(shares.shape[1:]))
-            advice = preprocess.advice(takes(network), shape).replace("model.", "train.")
+            advice = (preprocess.advice(takes(network), shape) or "set model.preprocess").replace("model.", "train.")
             raise CandidateError(
                 f"{_KEY}: {spec.architecture} does not take inputs of {'×'.join(map(str, shape))} (channels × height × "
                 f"width); {advice} ({first_line(error)})"

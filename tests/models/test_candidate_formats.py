@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import numpy as np
@@ -179,6 +180,7 @@ def _first_score(logits, _labels, _aims):
 
 # --- ONNX graphs built by hand ---------------------------------------------------------------------------------
 
+RGB = ("n", 3, tiny.HEIGHT, tiny.WIDTH)
 WEIGHTS = np.random.default_rng(0).normal(size=(tiny.HEIGHT * tiny.WIDTH, 2)).astype(np.float32)
 
 
@@ -202,6 +204,38 @@ def test_onnx_of_stored_integers(tmp_path):
     between = candidate.logits((samples.shares() * 255 + 0.3) / 255)  # nearest, and no overflow past 255
     torch.testing.assert_close(between, logits)
     torch.testing.assert_close(candidate.logits((samples.shares() * 255 - 0.3) / 255), logits)
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "ends"),
+    [
+        ({"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}, "-2.12 to 2.25"),
+        ({"range": [0, 255], "mean": 127.5, "std": 127.5}, "-1 to 1"),
+        ({"range": [0, 255], "mean": [0, 0, 120], "std": 1}, "-120 to 135"),
+        ({"range": [0, 65535]}, "0 to 6.55e+04"),
+        ({"range": [0, 2.6]}, "0 to 2.6"),
+    ],
+)
+def test_images_that_are_no_bytes_for_a_candidate_of_bytes(preprocess, ends, tmp_path):
+    """Cast to whole numbers, nearly all of them would be black or white."""
+    tiny.save_linear_onnx(tmp_path / "net.onnx", np.repeat(WEIGHTS, 3, axis=0), kind=TensorProto.UINT8, shape=RGB)
+    match = rf"takes whole numbers from 0 to 255, and .* makes numbers from {re.escape(ends)}; set .*range: \[0, 255\]"
+    with pytest.raises(CandidateError, match=match):
+        tiny.load(tmp_path / "net.onnx", tiny.pictures(3, channels=3), preprocess=preprocess)
+
+
+def test_bytes_that_are_dark_for_white_are_bytes(tmp_path):
+    tiny.save_linear_onnx(tmp_path / "net.onnx", WEIGHTS, kind=TensorProto.UINT8)
+    _, logits = tiny.load(tmp_path / "net.onnx", preprocess={"range": [255, 0]})
+    expected = (255 - tiny.pictures().shares() * 255).round().flatten(1).numpy() @ WEIGHTS
+    np.testing.assert_allclose(logits.numpy(), expected, rtol=1e-4)
+
+
+def test_halves_on_a_cpu_are_said_to_be_computed_in_float32(tmp_path):
+    for kind, count in ((TensorProto.FLOAT16, 1), (TensorProto.FLOAT, 0)):
+        tiny.save_linear_onnx(tmp_path / "net.onnx", WEIGHTS, kind=kind)
+        notes = tiny.load(tmp_path / "net.onnx")[0].info.notes
+        assert sum("computes in float32 on a CPU" in note for note in notes) == count
 
 
 def test_onnx_of_halves_that_overflow_gives_a_sentence(tmp_path):
@@ -228,7 +262,7 @@ def test_onnx_prints_nothing_of_its_own(tmp_path, capfd):
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 30]), "shape"))
     model.graph.node[1].CopyFrom(onnx.helper.make_node("Reshape", ["cast", "shape"], ["flat"]))
     onnx.save(model, tmp_path / "reshape.onnx")
-    with pytest.raises(CandidateError, match=r"does not take inputs .*Reshape"):  # of more than one image
+    with pytest.raises(CandidateError, match=r"fails on inputs of 1×6×5 .*, the shape that it takes: .*Reshape"):
         tiny.load(tmp_path / "reshape.onnx")
     tiny.load(tmp_path / "reshape.onnx", batch_size=1)
     captured = capfd.readouterr()
@@ -304,6 +338,13 @@ def test_operators_in_any_order(tmp_path, net):
     candidate, logits = tiny.load(tmp_path / "net.onnx", samples)
     torch.testing.assert_close(logits, net(samples.shares()).detach(), rtol=1e-5, atol=1e-6)
     assert candidate.network.twin is not None
+
+
+def test_operators_are_not_compared_with_each_other(tmp_path, net, monkeypatch):
+    """Of which some graphs have ten thousands."""
+    tiny.save_onnx_old(net, tmp_path / "net.onnx")
+    monkeypatch.setattr("onnx2fx.graph_builder._topological_sort", lambda *_: pytest.fail("they were sorted again"))
+    assert tiny.load(tmp_path / "net.onnx")[0].network.twin is not None
 
 
 def test_operators_in_a_circle(tmp_path, net):

@@ -76,8 +76,62 @@ def test_one_sample_that_is_no_distribution_shows_that_none_is():
     assert not read_head(_spec(labels=THREE), raw).probabilities
 
 
+ROUNDED = (torch.cat([RAW, torch.tensor([[9.0, 0, 0]])]).softmax(dim=1) * 256).round().clamp_max(
+    255
+) / 256  # as a quantised softmax gives them
+ENDS = torch.eye(3) * 255 / 256
+
+
+@pytest.mark.parametrize("output", ["auto", "probabilities"])
+def test_rounded_probabilities_are_told(output):
+    assert (ROUNDED.sum(dim=1) - 1).abs().max() > 0.003
+    head = read_head(_spec(labels=THREE, output=output, positive="benign", operating_point=0.3), ROUNDED, lambda: ENDS)
+    assert head.probabilities
+    assert "divided" not in head.found
+    assert head.decide(head.logits(torch.tensor([[0.75, 0.25, 0.0], [0.5, 0.375, 0.125]]))).tolist() == [0, 1]
+    with pytest.raises(CandidateError, match=r"output says logits, but .* sum to 1, as probabilities do"):
+        read_head(_spec(labels=THREE, output="logits"), ROUNDED, lambda: ENDS)
+
+
+@pytest.mark.parametrize("far", [1000 * ROUNDED, ENDS * 0.5, torch.full((2, 3), torch.nan), None])
+def test_scores_that_sum_to_about_1_are_logits_unless_they_do_so_beyond_images(far):
+    assert not read_head(_spec(labels=THREE), ROUNDED, lambda: far).probabilities
+    assert not read_head(_spec(labels=THREE, output="logits"), ROUNDED, lambda: far).probabilities
+
+
+def test_an_operating_point_on_what_nothing_tells():
+    """Scores of independent sigmoids: a threshold on them is none on what a softmax makes of them."""
+    raw, far = torch.tensor([[0.2, 0.3, 0.1], [0.9, 0.1, 0.9]]), torch.tensor([[1.0, 1, 0], [0, 0, 1]])
+    options = {"labels": THREE, "positive": "benign", "operating_point": 0.4}
+    with pytest.raises(CandidateError, match=r"do not sum to 1, so that nothing tells what model\.operating_point is"):
+        read_head(_spec(**options), raw, lambda: far)
+    assert not read_head(_spec(**options), raw, lambda: 1000 * raw).probabilities
+    assert not read_head(_spec(**options, output="logits"), raw, lambda: far).probabilities
+    head = read_head(_spec(**options, output="probabilities"), raw, lambda: far)
+    assert head.found == "probabilities (as the policy says; they do not sum to 1, and are divided by their sum)"
+    assert head.decide(head.logits(raw)).tolist() == [1, 0]  # .3 of .6, and .1 of 1.9
+    with pytest.raises(
+        CandidateError, match=r"range from 0\.1 to 0\.9, and leave 0 to 1 on brighter inputs; say logits"
+    ):
+        read_head(_spec(**options, output="probabilities"), raw, lambda: 1000 * raw)
+
+
+@pytest.mark.parametrize("far", [[[1.0], [1.0]], [[0.0], [0.4]]])
+def test_a_probability_stated_as_a_logit(far):
+    raw = torch.tensor([[0.1], [0.7]])
+    with pytest.raises(CandidateError, match=r"says logits, but .* stay there on far brighter inputs.*; say probab"):
+        read_head(_spec(task="binary", output="logits"), raw, lambda: torch.tensor(far))
+
+
+@pytest.mark.parametrize("raw", [[[0.1], [0.7]], [[0.0], [0.0]]])
+def test_one_logit_that_brightness_does_not_move_is_what_the_policy_says(raw):
+    """As of a network that takes it away, or one that was never trained."""
+    raw = torch.tensor(raw)
+    assert not read_head(_spec(task="binary", output="logits"), raw, lambda: raw).probabilities
+
+
 def test_logits_stated_as_probabilities():
-    with pytest.raises(CandidateError, match=r"output says probabilities.* range from -3 to 4 or do not sum to 1; say"):
+    with pytest.raises(CandidateError, match=r"output says probabilities.* range from -3 to 4; say logits, or auto"):
         read_head(_spec(labels=THREE, output="probabilities"), RAW)
     with pytest.raises(CandidateError, match=r"says probabilities, .* range from -2 to 0\.3; say logits, or auto"):
         read_head(_spec(task="binary", output="probabilities"), torch.tensor([[0.3], [-2.0]]))

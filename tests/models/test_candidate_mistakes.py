@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from robustcheck.errors import AccessError, CandidateError, ImportProblem
+from robustcheck.models.company import check_evaluation_mode
 
 # --- left in training mode ------------------------------------------------------------------------------------------
 
@@ -62,6 +63,90 @@ def test_batch_normalisation_in_training_mode(name, tmp_path):
     for number in (1, 6):
         with pytest.raises(CandidateError, match=match):
             tiny.load(tmp_path / name, tiny.pictures(number))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_batch_normalisation_in_training_mode_though_the_gates_ask_one_by_one(name, tmp_path):
+    FORMATS[name](_sensitive("bn"), tmp_path / name)
+    with pytest.raises(CandidateError, match="depend on the other images in the batch"):
+        tiny.load(tmp_path / name, batch_size=1)
+
+
+def _ask_in(sizes, *, most):
+    """A network on whose images the brightest one of the batch decides, where there is memory for so many."""
+
+    def ask(images, chunks):
+        def part(some):
+            sizes.append(len(some))
+            if len(some) > most:
+                raise MemoryError
+            return (some.amax().expand(len(some), 1),)
+
+        return chunks(part, images)[0]
+
+    return ask
+
+
+def test_one_image_at_a_time_where_two_do_not_fit(tmp_path):
+    sizes, images = [], tiny.pictures(2).shares()
+    with pytest.raises(CandidateError, match="depend on the other images"):
+        check_evaluation_mode(_ask_in(sizes, most=2), images, 1, None)
+    assert max(sizes) == 2
+    found, (note,) = check_evaluation_mode(_ask_in(sizes, most=1), images, 1, None)
+    assert found is None
+    assert note.startswith("two images at once do not fit in memory")
+
+
+class Noisy(Sensitive):
+    """Draws by design, and normalises by the batch by mistake."""
+
+    def forward(self, image):
+        return self.fc(self.drop(self.bn(self.conv(image + torch.randn_like(image))).abs().mean((2, 3))))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_network_that_draws_and_was_left_in_training_mode(name, tmp_path):
+    noisy = Noisy()
+    noisy.load_state_dict(_sensitive().state_dict())
+    noisy.eval().bn.train()
+    FORMATS[name](noisy, tmp_path / name)
+    with pytest.raises(
+        CandidateError, match=r"depend on chance .*\((bn|.*batch_norm.*|BatchNorm.*) is in training mode"
+    ):
+        tiny.load(tmp_path / name)
+    FORMATS[name](noisy.eval(), tmp_path / name)
+    assert tiny.load(tmp_path / name)[0].randomness > 0
+
+
+@pytest.mark.parametrize(("steps", "allowed"), [(1, True), (4, True), (6, False)])
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_a_few_steps_of_the_type_of_scores_are_the_image_s_own(kind, steps, allowed):
+    """One of bfloat16 is .008 of the score."""
+
+    def ask(images, _chunks):
+        return torch.full((len(images), 2), 1 + steps * torch.finfo(kind).eps * (len(images) == 1), dtype=kind)
+
+    images = tiny.pictures(2).shares()
+    if allowed:
+        assert check_evaluation_mode(ask, images, 8, None) == (None, ())
+    else:
+        with pytest.raises(CandidateError, match="depend on the other images in the batch"):
+            check_evaluation_mode(ask, images, 8, None)
+
+
+class DroppingLast(Sensitive):
+    """ONNX Runtime takes a dropout out of a graph wherever something comes after it."""
+
+    def forward(self, image):
+        return self.drop(self.fc(self.bn(self.conv(image)).abs().mean((2, 3))))
+
+
+def test_active_dropout_of_onnx(tmp_path):
+    net = DroppingLast().eval()
+    net.drop.train()
+    _old_onnx_as_it_is(net, tmp_path / "net.onnx")
+    with pytest.raises(CandidateError, match=r"depend on chance .*\(Dropout is in training mode\).*model\.eval\(\)"):
+        tiny.load(tmp_path / "net.onnx")
 
 
 @pytest.mark.parametrize("name", ["net.ts", "trace.ts", "net.pt2"])
@@ -246,6 +331,32 @@ def test_batches_need_not_have_been_counted(tmp_path, net):
     tiny.load(tmp_path / "net.pt")
 
 
+def test_weights_of_whole_numbers_have_lost_their_scale(tmp_path, net):
+    state = {
+        name: (value * 100).to(torch.int8) if "weight" in name else value for name, value in net.state_dict().items()
+    }
+    torch.save(state, tmp_path / "net.pt")
+    match = (
+        r"holds 3 quantised weights where tiny_models:TinyNet has floats: conv\.weight \(int8\), .*without their scales"
+    )
+    with pytest.raises(CandidateError, match=match):
+        tiny.load(tmp_path / "net.pt")
+    torch.save({**net.state_dict(), "fc.bias": net.fc.bias.detach().to(torch.float8_e4m3fn)}, tmp_path / "net.pt")
+    with pytest.raises(CandidateError, match=r"1 quantised weights .*: fc\.bias \(float8_e4m3fn\)"):
+        tiny.load(tmp_path / "net.pt")
+    torch.save({**net.state_dict(), "fc.bias": torch.tensor([1, -1])}, tmp_path / "net.pt")  # Python's own numbers
+    tiny.load(tmp_path / "net.pt")
+
+
+def test_weights_of_another_precision_are_said(tmp_path, net):
+    state = {name: value.bfloat16() if value.is_floating_point() else value for name, value in net.state_dict().items()}
+    torch.save(state, tmp_path / "net.pt")
+    notes = tiny.load(tmp_path / "net.pt")[0].info.notes
+    assert "its weights are stored as bfloat16, and the network works in float32" in notes
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    assert not any("weights" in note for note in tiny.load(tmp_path / "net.pt")[0].info.notes)
+
+
 # --- what comes out -------------------------------------------------------------------------------------------------
 
 
@@ -330,6 +441,14 @@ def test_an_unsure_logit_is_not_taken_for_a_probability(sigmoid, tmp_path):
     expected = Unsure()(tiny.pictures().shares()).detach()
     assert ((expected > 0) & (expected < 1)).all()
     torch.testing.assert_close(logits[:, 1:] - logits[:, :1], expected)
+
+
+def test_a_probability_that_is_stated_as_a_logit(tmp_path):
+    tiny.save_safetensors(Unsure(), tmp_path / "net.safetensors")
+    options = {"architecture": "test_candidate_mistakes:Unsure", "task": "binary", "output": "logits"}
+    tiny.load(tmp_path / "net.safetensors", **options)
+    with pytest.raises(CandidateError, match=r"says logits, but .* stay there on far brighter inputs"):
+        tiny.load(tmp_path / "net.safetensors", architecture_args={"sigmoid": True}, **options)
 
 
 # --- gradients, devices ---------------------------------------------------------------------------------------------

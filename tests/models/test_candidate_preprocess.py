@@ -96,6 +96,15 @@ def test_a_window_on_what_can_be_stored(window, space, fits):
             preprocess.check((1, 8, 8))
 
 
+@pytest.mark.parametrize("options", [{}, {"channels": 3}, {"layout": "NHWC"}, {"resize": (6, 5)}])
+def test_what_the_network_is_given_is_its_own(options):
+    """Some networks write into it."""
+    images = torch.rand(2, 1, 6, 5)
+    kept = images.clone()
+    _preprocess(**options)(images).sub_(0.5)
+    assert torch.equal(images, kept)
+
+
 def test_range_before_mean():
     images = torch.tensor([[[[0.5]]]])
     assert _preprocess(range=(0, 255), mean=(127.5,), std=(2,))(images).item() == 0
@@ -200,7 +209,8 @@ _BOTH = "set model.preprocess.channels: 3 and model.preprocess.resize: [8, 9]"
         ({}, (None, 3, None, None), (1, 6, 5), "set model.preprocess.channels: 3"),
         ({}, (None, 3, 8, 9), (3, 6, 5), "set model.preprocess.resize: [8, 9]"),
         ({}, (4, 3, 8, 9), (1, 6, 5), _BOTH),
-        ({}, (None, 3, 6, 5), (3, 6, 5), "set model.preprocess"),
+        ({}, (None, 3, 6, 5), (3, 6, 5), None),
+        ({}, (None, 3, None, None), (3, 6, 5), "set model.preprocess"),
         ({}, (None, 1, None, 7), (1, 6, 5), "set model.preprocess.resize: [6, 7]"),
         ({}, (None, 1, 6, 5), (3, 6, 5), "it takes grey images"),
         ({}, (None, 6, 5, 3), (3, 6, 5), "set model.preprocess.layout: NHWC"),

@@ -98,6 +98,12 @@ def test_a_hard_link(model, store, refused, outside, tmp_path):
     refused(store(model), "names external data with a hard link elsewhere: 'weights.bin'; it is not read")
 
 
+@pytest.mark.parametrize("location", ["x" * 5000, "sub/" * 3000 + "w"])
+def test_a_name_that_no_file_system_holds(location, model, store, refused):
+    _outsource(model.graph.initializer[0], ("location", location))
+    refused(store(model), r"net\.onnx needs its external data file '(x|sub/){25,100}': File name too long")
+
+
 def test_a_missing_file_and_a_folder(model, store, refused, tmp_path):
     _outsource(model.graph.initializer[0], ("location", "weights.bin"))
     refused(store(model), "needs its external data file 'weights.bin', which is not there")
@@ -244,6 +250,28 @@ def test_a_small_file_that_asks_for_a_large_tensor(turned, model, store, refused
         del model.graph.node[:]
         model.graph.node.extend(nodes)
     refused(store(model), r"net\.onnx computes a tensor of 1000000×1000000 \('huge'\), which is 1\.0e\+12 numbers")
+
+
+def test_a_branch_that_asks_for_a_large_tensor(model, store, refused):
+    zero = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.0])
+    large = _branch(
+        "chosen",
+        helper.make_node("ConstantOfShape", ["sizes"], ["huge"], value=zero),
+        helper.make_node("ReduceMean", ["huge"], ["mean"], keepdims=0),
+        helper.make_node("MatMul", ["flat", "w"], ["small"]),
+        helper.make_node("Add", ["small", "mean"], ["chosen"]),
+        initializer=[numpy_helper.from_array(np.array([10**6, 10**6]), "sizes")],
+    )
+    other = _branch("other", helper.make_node("MatMul", ["flat", "w"], ["other"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    model.graph.node[-1].CopyFrom(helper.make_node("If", ["yes"], ["scores"], then_branch=large, else_branch=other))
+    refused(store(model), r"net\.onnx computes a tensor of 1000000×1000000 \('huge'\)")
+
+
+def test_a_tensor_that_takes_more_than_half_of_the_memory(model, store, refused, monkeypatch):
+    tiny.load(store(model))
+    monkeypatch.setattr("robustcheck.models.onnx_file.memory_limit", lambda: 100)
+    refused(store(model), r"net\.onnx computes a tensor of 1×30 \('flat'\), .*; at most 2\.5e\+01 are computed")
 
 
 def test_a_file_that_claims_to_be_too_large(model, store, refused, tmp_path):

@@ -13,6 +13,8 @@ from torch.nn.functional import cosine_similarity
 
 from robustcheck.attacks import objective
 from robustcheck.models import search
+from robustcheck.models.head import Head
+from robustcheck.models.twin import convert
 from robustcheck.threats import Goal
 
 NATIVE = search._multiplies_bfloat16(tiny.CPU)
@@ -165,6 +167,39 @@ def test_the_comparison_does_not_depend_on_the_batch(monkeypatch, tmp_path):
     one, every = _saved(tmp_path / "one", Wide(), batch_size=1), _saved(tmp_path / "all", Wide(), batch_size=16)
     assert one.searched.error > 1e-4
     assert one.searched.error == pytest.approx(every.searched.error, rel=1e-3)
+
+
+def test_how_far_a_twin_is_from_its_graph_is_part_of_the_error(monkeypatch, tmp_path):
+    """What the faster form shows is to be looked at where either of the two may be wrong."""
+    monkeypatch.setattr(search, "_multiplies_bfloat16", lambda _device: False)
+    tiny.save_onnx_old(tiny.tiny_net(), tmp_path / "net.onnx")
+    candidate, logits = tiny.load(tmp_path / "net.onnx", precision="auto")
+    assert candidate.searched.error < 1e-5
+    make = convert.converted
+
+    def larger(model):
+        module = make(model)
+        output = next(node for node in module.graph.nodes if node.op == "output")
+        with module.graph.inserting_before(output):
+            output.replace_input_with(output.args[0], module.graph.call_function(torch.mul, (output.args[0], 1.0005)))
+        return module
+
+    monkeypatch.setattr(convert, "converted", larger)
+    error = tiny.load(tmp_path / "net.onnx", precision="auto")[0].searched.error
+    assert error == pytest.approx(5e-4 * float((logits[:, 0] - logits[:, 1]).abs().max()), rel=0.05)
+
+
+def test_probabilities_that_round_to_an_end_are_no_distance():
+    """In float32 the log-odds of the two are 16.6 and 87."""
+    head = Head(labels=("a", "b"), binary=True, probabilities=True, positive=None, operating_point=None, found="")
+    reading = search.Reading(
+        probabilities=lambda raw: head.chances(head.logits(raw)), margins=lambda raw: head.margins(head.logits(raw))
+    )
+    almost = 1 - 2.0**-24
+    scores = [torch.tensor([[almost], [0.5]])]
+    assert search.apart(lambda one: one, lambda one: one + (one == almost) * 2.0**-24, scores, reading, most=10) == 0
+    shifted = search.apart(lambda one: one, lambda one: one + (one == 0.5) * 0.01, scores, reading, most=10)
+    assert shifted == pytest.approx(0.04, rel=0.01)
 
 
 def test_a_peeled_form_that_reads_otherwise_is_not_used(monkeypatch, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from onnx import TensorProto
 
 from robustcheck.errors import CandidateError
-from robustcheck.models.session import Session
+from robustcheck.models.session import Session, _providers
 
 WEIGHTS = np.random.default_rng(0).normal(size=(tiny.HEIGHT * tiny.WIDTH, 2)).astype(np.float32)
 KINDS = [TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.UINT8]
@@ -55,6 +55,15 @@ def test_it_takes_torchs_number_of_threads_and_does_not_spin(model, monkeypatch)
     assert seen[0].get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
+def test_a_gpu_answers_alike_from_run_to_run(model, monkeypatch):
+    """Its convolutions are not chosen by the clock."""
+    monkeypatch.setattr("onnxruntime.preload_dlls", lambda: None)
+    (name, settings), _ = _providers(torch.device("cuda:1"))
+    assert name == "CUDAExecutionProvider"
+    assert settings == {"device_id": 1, "use_tf32": 0, "cudnn_conv_algo_search": "DEFAULT"}
+    assert Session(model, tiny.CPU)._session.get_session_options().use_deterministic_compute
+
+
 def test_a_library_of_operators_that_is_none(model, tmp_path):
     (tmp_path / "operators.so").write_bytes(b"no library")
     with pytest.raises(CandidateError, match=r"model\.operators: operators\.so cannot be loaded: "):
@@ -73,3 +82,12 @@ def test_on_a_gpu_it_reads_and_writes_where_torch_does(model):
         answer = session(images)
         assert answer.device.type == "cuda"
         torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_on_a_gpu_two_sessions_answer_alike_to_the_last_bit(tmp_path, net):
+    tiny.save_onnx_old(net, tmp_path / "net.onnx")
+    images = tiny.pictures(5).shares().cuda()
+    first, second = (Session(tmp_path / "net.onnx", torch.device("cuda"))(images) for _ in range(2))
+    assert torch.equal(first, second)

@@ -158,7 +158,9 @@ def test_rows_of_numbers_as_scikit_learn_takes_them(tmp_path):
     rise = torch.from_numpy(weights[0] - weights[1]).reshape(1, 1, tiny.HEIGHT, tiny.WIDTH)
     gradient = candidate.gradient(IMAGES.shares(), ZEROS, ZEROS, lambda x, *_: x[:, 0] - x[:, 1])[2]
     torch.testing.assert_close(gradient, rise.expand(7, -1, -1, -1), rtol=1e-3, atol=1e-4)
-    assert any("rows of numbers" in note for note in candidate.info.notes)
+    assert any("rows of numbers: images are given to it a row each, channels first" in n for n in candidate.info.notes)
+    nhwc, _ = tiny.load(tmp_path / "logistic.onnx", IMAGES, output_name="scores", preprocess={"layout": "NHWC"})
+    assert any("a row each, channels last" in note for note in nhwc.info.notes)
 
 
 def test_trees_are_named_and_still_predict(tmp_path):

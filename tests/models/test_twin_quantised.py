@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
+import onnx
 import pytest
 import tiny_models as tiny
 import torch
-from graphs import IMAGES, gradient_of
+from graphs import IMAGES, drawn, gradient_of, model_of
+from onnx import helper
 from onnxruntime import quantization
 from torch import nn
 
@@ -53,3 +56,48 @@ def test_ranges_of_a_batch_are_ranges_of_an_image(whole_numbers):
     candidate, logits = tiny.load(whole_numbers / "dynamic.onnx", IMAGES)
     assert any("one by one" in note for note in candidate.info.notes)
     torch.testing.assert_close(candidate.search_logits(IMAGES.shares()), logits, rtol=1e-3, atol=1e-3)
+
+
+def test_a_range_is_an_image_s_own_where_the_batch_is_fixed(tmp_path):
+    """Blank images beside it would be part of the range, and here by far the brightest."""
+    nodes = [
+        helper.make_node("Add", ["image", "fifty"], ["bright"]),
+        helper.make_node("DynamicQuantizeLinear", ["bright"], ["q", "scale", "zero"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["rounded"]),
+        helper.make_node("Flatten", ["rounded"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["scores"]),
+    ]
+    held = [("fifty", np.float32(50)), ("w", drawn(tiny.HEIGHT * tiny.WIDTH, 2))]
+    answers = []
+    for batch in ("n", 4):
+        onnx.save(model_of(nodes, inputs=(batch, 1, tiny.HEIGHT, tiny.WIDTH), held=held), tmp_path / "net.onnx")
+        candidate, logits = tiny.load(tmp_path / "net.onnx", IMAGES, preprocess={"range": [-49, -48]})
+        answers.append(logits)
+        assert candidate.logits(IMAGES.shares()[:0]).shape == (0, 2)
+    assert torch.equal(*answers)
+
+
+def test_a_softmax_of_bytes_gives_probabilities(tmp_path):
+    """They do not sum to 1: the largest byte stands for 255/256."""
+    weights = 3 * drawn(tiny.HEIGHT * tiny.WIDTH, 2)
+    weights -= weights.mean(axis=0)
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["logits"]),
+        helper.make_node("QuantizeLinear", ["logits", "tenth", "middle"], ["q"]),
+        helper.make_node(
+            "QLinearSoftmax", ["q", "tenth", "middle", "step", "zero"], ["p"], domain="com.microsoft", axis=1, opset=13
+        ),
+        helper.make_node("DequantizeLinear", ["p", "step", "zero"], ["scores"]),
+    ]
+    held = [
+        ("w", weights), ("tenth", np.float32(0.1)), ("middle", np.uint8(128)), ("step", np.float32(1 / 256)),
+        ("zero", np.uint8(0)),
+    ]  # fmt: skip
+    onnx.save(model_of(nodes, held=held, domains=["com.microsoft"]), tmp_path / "bytes.onnx")
+    candidate, logits = tiny.load(tmp_path / "bytes.onnx", IMAGES, positive="ill", operating_point=0.25)
+    assert candidate.info.output == "probabilities (told from 7 samples)"
+    chances = (IMAGES.shares().flatten(1) @ torch.from_numpy(weights)).softmax(dim=1)[:, 1]
+    assert ((chances - 0.25).abs() > 0.02).all()
+    assert 0 < (chances > 0.25).sum() < 7
+    assert candidate.head.decide(logits).tolist() == (chances > 0.25).int().tolist()

@@ -16,6 +16,7 @@ from torch import nn
 from robustcheck.errors import CandidateError
 from robustcheck.models.drawing import asked_only
 from robustcheck.models.twin import convert
+from robustcheck.models.twin.graph import keep_only
 
 
 def _with_twin(monkeypatch, change):
@@ -137,6 +138,18 @@ def test_rounding_that_the_scores_do_not_depend_on_loosens_nothing(tmp_path):
     onnx.save(model, tmp_path / "net.onnx")
     candidate, _ = tiny.load(tmp_path / "net.onnx", IMAGES)
     assert not any("rounding" in note for note in candidate.info.notes)
+
+
+def test_inputs_and_outputs_that_are_left_out_do_not_belong_together():
+    """Both have the empty name."""
+    nodes = [
+        helper.make_node("Unique", ["image"], ["values", "", "", ""]),
+        helper.make_node("Resize", ["image", "", "", "sizes"], ["large"]),
+        helper.make_node("Flatten", ["large"], ["scores"]),
+    ]
+    model = model_of(nodes, held=[("sizes", np.array([1, 1, 2, 1]))])
+    keep_only(model.graph, "scores")
+    assert [node.op_type for node in model.graph.node] == ["Resize", "Flatten"]
 
 
 def test_weights_that_are_inputs_too_as_in_old_files(tmp_path):

@@ -154,6 +154,14 @@ class _Builder(GraphBuilder):
         found: tuple[Any, str, int] = super()._resolve_handler(node)
         return found
 
+    def _convert_nodes(self) -> None:
+        """As they stand, which is in order: onnx2fx would compare each with all others to sort them."""
+        for node in self.model.graph.node:
+            handler, domain, _ = self._resolve_handler(node)
+            made = handler(self, node)
+            self._tag_operator_node(node, made, domain)
+            self._register_outputs(node, made, domain)
+
 
 def _adapt_inputs(module: fx.GraphModule, kind: int, *, flat: bool) -> None:
     """Images as the file's own input holds them: whole numbers, halves, or rows."""

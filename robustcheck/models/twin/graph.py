@@ -59,7 +59,7 @@ def keep_only(graph: GraphProto, output: str) -> None:
     """Drop the other outputs, and what only they need."""
     wanted, kept = {output}, list[NodeProto]()
     for node in reversed(graph.node):
-        if wanted.intersection(node.output):
+        if wanted.intersection(filter(None, node.output)):  # what is left out has no name
             kept.append(node)
             wanted.update(node.input)
             wanted.update(name for inner in _inner(node) for deep in nodes(inner) for name in deep.input)
