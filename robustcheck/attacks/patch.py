@@ -1,8 +1,8 @@
 """The adversarial patch (Brown, Mané, Roy, Abadi, Gilmer 2017, arXiv 1712.09665, equation 1).
 
 It maximises the expected log-probability of what the adversary wants, over images, locations and transformations; a
-step follows the mean gradient of one draw of them. Rows are patches. They stay within what the model sees: beyond a
-window's ends nothing changes any more, and no gradient leads back.
+step follows the mean gradient of one draw of them. Rows are patches. They stay within what the model sees, on any look:
+beyond a window's ends nothing changes any more, and no gradient leads back.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class PatchTraining:
     steps: int
     step_size: float  # of the first step, a share of what is visible
     visible: tuple[float, float] = (0.0, 1.0)  # the darkest and the brightest value that look different
+    reach: tuple[float, float] = (0.0, 1.0)  # the same on any look, which may be darker or brighter
 
     def start(self, shape: tuple[int, int, int], draws: Draws, restart: int) -> State:
         """Patches (N, C, S, S) of a shape, one a row of the draws: grey, those of later restarts random."""
@@ -39,4 +40,4 @@ class PatchTraining:
         step = torch.full((len(gradient),), number, device=gradient.device)
         low, high = self.visible
         change, learned = ascend(state, gradient, step, size=self.step_size * (high - low), steps=self.steps)
-        return {"patches": (state["patches"] + change).clamp_(low, high), **learned}
+        return {"patches": (state["patches"] + change).clamp_(*self.reach), **learned}

@@ -9,6 +9,7 @@ from robustcheck.evaluation.found import Found
 from robustcheck.evaluation.ledger import Entry
 from robustcheck.evaluation.setting import Setting
 from robustcheck.results import Control, Finding, HealthCheck, Metric, Surrogate
+from robustcheck.words import plural
 
 LEAST_TURNED = 0.5  # of the attacked samples: a surrogate that the attack turns less often than so is no guide
 LEAST_AGREEMENT = 0.75  # of the samples: a surrogate that reads fewer as the candidate does is another model
@@ -104,8 +105,8 @@ def _of_the_search(found: Found) -> Iterator[Finding]:
     trace = found.trace
     if trace.not_finite:
         message = (
-            f"{trace.gradients_not_finite} gradients, of {len(trace.not_finite)} samples, had NaN or infinity, which "
-            "was not followed"
+            f"{trace.gradients_not_finite} gradients, on {plural(len(trace.not_finite), 'image')}, had NaN or "
+            "infinity, which was not followed"
         )
         yield Finding(code="gradient-not-finite", severity="warning", message=message)
     if trace.unstorable:

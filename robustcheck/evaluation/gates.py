@@ -167,7 +167,8 @@ def ball_for(gate: Gate, setting: Setting) -> Ball:
     region = Region(
         area=load_area(gate.attack.stickers, setting.folder),
         maximum=setting.samples.maximum,
-        visible=setting.candidate.preprocess.visible,
+        visible=(seen := setting.candidate.preprocess.visible),
+        reach=seen if gate.conditions is None else gate.conditions.reach(seen),
     )
     for _, height, width in {setting.samples.shape_of(sample) for sample in range(len(setting.samples))}:
         if not region.mask(height, width).any():

@@ -28,6 +28,8 @@ from robustcheck.results import Patch
 
 COMPARED = 256  # images that several patches are compared on
 
+_FINER = 2  # times attack.resolution, from which a given patch is shrunk to that
+
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
@@ -60,10 +62,10 @@ def _given(task: PatchTask, name: str) -> Made:
     samples = task.setting.samples
     shares = read_patch(name, task.setting.folder, bits=samples.bits, channels=task.channels)
     texture, origin = torch.from_numpy(shares)[None].to(task.device), f"given: {name}"
-    if (own := texture.shape[-1]) > (side := task.shape[-1]):
-        # What is finer than the image would be seen at single points of it, and not as what a pixel covers.
+    if (stored := texture.shape[-1]) > _FINER * (side := task.shape[-1]):
+        # Far finer than the image, it would be seen at single points, and not as what a pixel covers.
         texture = interpolate(texture, side, mode="area")
-        origin += f", shrunk from {own} pixels a side to {side} (means): it covers few of the image's"
+        origin += f", shrunk from {stored} pixels a side to {side} (means): it covers few of the image's"
     texture = _rounded(task, texture)
     return Made(textures=constant(texture), patch=_filed(task, texture, origin))
 
@@ -137,12 +139,14 @@ def _not_judged(task: PatchTask, source: Samples, numbers: np.ndarray) -> np.nda
 def trainer_of(task: PatchTask, pool: Pool, stand_in: Surrogates | None) -> Trainer:
     """Trains the patches of a gate on the images of a pool."""
     spec, conditions = task.spec, task.conditions
+    visible = (stand_in or task.setting.candidate.preprocess).visible
     return Trainer(
         attack=PatchTraining(
             objective=log_probability(task.goal),
             steps=task.steps,
             step_size=spec.step_size,
-            visible=(stand_in or task.setting.candidate.preprocess).visible,
+            visible=visible,
+            reach=visible if conditions is None else conditions.spec.reach(visible),
         ),
         placing=task.placing,
         access=stand_in or WhiteBox(task.setting.candidate),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
 import numpy as np
 import torch
@@ -119,7 +120,7 @@ class PatchTask:
                 f"attack.keep_out names no part of any of the {len(self.attacked):,} samples that are attacked; they "
                 f"are called {samples.names[self.attacked[0]]} and so on"
             )
-        for error in self.pool.without_room(self.placing).values():
+        for _, error in self.pool.without_room(self.placing):
             raise error
 
     @cached_property
@@ -150,8 +151,9 @@ class PatchTask:
         Raises:
             EvaluationError: a patch is larger than one of the images.
         """
-        shapes = {self.setting.samples.shape_of(sample) for sample in self.attacked}
-        side = max(self.placing.side(*shape[1:]) for shape in shapes)
+        # Of all that are judged, whatever this candidate makes of them: a given patch is the same for each.
+        shapes = (self.setting.samples.shape_of(sample)[1:] for sample in self.judged.tolist())
+        side = self.placing.side(*max(shapes, key=prod))
         pixels = max(1, round(side * self.spec.resolution))
         return self.channels, pixels, pixels
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import log
 
@@ -57,28 +57,26 @@ class Pool:
         Raises:
             EvaluationError: there is none.
         """
-        without = self.without_room(placing)
+        without = dict(self.without_room(placing))
         if len(without) == len(self) > 0:
             raise without[0]
         kept = [number for place, number in enumerate(self.numbers) if place not in without]
         return Pool.of(self.samples, kept, self.keep_out)
 
-    def without_room(self, placing: Placing) -> dict[int, EvaluationError]:
+    def without_room(self, placing: Placing) -> Iterator[tuple[int, EvaluationError]]:
         """The others, by place, and what is to be said of each."""
         tried = dict[tuple[Shape, bytes | None], EvaluationError | NoPlaceError | None]()
-        found = dict[int, EvaluationError]()
         for at in range(len(self)):
             shape, mask = self.shape(at), self.mask(at)
             alike = shape, None if mask is None else hashlib.sha256(mask.tobytes()).digest()
             if alike not in tried:
                 tried[alike] = _refusal(placing, shape, mask)
             if (why := tried[alike]) is not None:
-                found[at] = self._no_place(placing, at) if isinstance(why, NoPlaceError) else why
-        return found
+                yield at, self._no_place(placing, at) if isinstance(why, NoPlaceError) else why
 
-    def _no_place(self, placing: Placing, place: int) -> DataError:
+    def _no_place(self, placing: Placing, at: int) -> DataError:
         return DataError(
-            f"a patch of {placing.size.text} has no place on {self.name(place)} without covering what "
+            f"a patch of {placing.size.text} has no place on {self.name(at)} without covering what "
             "attack.keep_out says it may not; give a smaller size, or less to keep out of"
         )
 
@@ -205,7 +203,8 @@ class Trainer:
     ) -> torch.Tensor:
         """Mean gradient of each patch (R, C, S, S) over B placements: whose (B,) they are, and on which images.
 
-        Placements whose gradient is not finite are left out. They are added up one after another, whatever the batch.
+        Placements whose gradient is not finite are left out. They are added up one after another, whatever the batch,
+        but on GPUs in any order.
         """
         total, usable = torch.zeros_like(patches), torch.zeros(len(patches), device=self.device)
 

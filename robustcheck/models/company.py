@@ -11,9 +11,11 @@ from robustcheck.models.memory import Chunks
 
 _TOLERANCE = 1e-3  # of the largest score, or of 1
 _ROUNDINGS = 4  # steps of the type that scores are in, where those are larger
-_UNTESTED = (
-    "two images at once do not fit in memory: whether its scores on one depend on the other could not be tried, as "
-    "those of a model left in training mode do"
+_UNTESTED = "whether its scores on one image depend on others, as in training mode, could not be tried: "
+_TOO_LARGE, _ONE = "two at once do not fit in memory", "it takes one at a time"
+_TOGETHER = (
+    "its scores on one image depend on the other images in the batch, as where values are quantised by the range of a "
+    "whole batch: images are given to it one by one, as model.batch_size says"
 )
 
 
@@ -48,7 +50,9 @@ def check_evaluation_mode(
         chunks = Chunks(1)  # some networks take one image at a time, and are given no more
         once = together()
     again = together()
-    notes = (_UNTESTED,) if chunks.halved_to == 1 else ()
+    notes = () if chunks.limit > 1 else (_UNTESTED + (_TOO_LARGE if chunks.halved_to == 1 else _ONE),)
+    if in_training is not None:
+        notes = (*notes, f"{in_training} is in training mode")
     try:
         alone = torch.cat([ask(image[None], chunks) for image in images])
     except CandidateError as error:
@@ -63,6 +67,8 @@ def check_evaluation_mode(
             continue
         if other is again and in_training is None:
             return difference, notes  # a defence may draw; whether batches matter, too, cannot be seen then
+        if other is alone and limit == 1 and in_training is None:
+            return None, (*notes, _TOGETHER)
         which = f" ({in_training} is in training mode)" if other is again else ""
         raise CandidateError(
             f"the candidate's scores on one image depend {what} (they differ by {difference:.3g}), as those of a "

@@ -64,7 +64,7 @@ class Chunks:
         return parts[0] if len(parts) == 1 else tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
     def _halve(self, size: int) -> None:
-        self.limit = self.halved_to = size // 2
+        self.limit = self.halved_to = min(self.limit, size // 2)  # one within another may have halved it further
         give_back_freed_memory()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

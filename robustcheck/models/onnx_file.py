@@ -133,7 +133,10 @@ def left_in_training(nodes: Sequence[onnx.NodeProto], tensors: Sequence[onnx.Ten
 def _is_true(tensor: onnx.TensorProto) -> bool:
     if tensor.data_type != onnx.TensorProto.BOOL or prod(tensor.dims) != 1 or uses_external_data(tensor):
         return False
-    return bool(numpy_helper.to_array(tensor).all())
+    try:
+        return bool(numpy_helper.to_array(tensor).all())
+    except (ValueError, TypeError):  # of the wrong size: nothing that runs reads it
+        return False
 
 
 def _check_sizes(model: onnx.ModelProto, path: Path) -> None:

@@ -13,6 +13,8 @@ from robustcheck.policy import ModelSpec
 
 _SUM_TOLERANCE = 1e-3
 _ROUNDED_SUM_TOLERANCE = 0.05  # ten labels in steps of 1/127 sum to 1 ± .04
+_ROUNDED_LABEL = 1 / 500  # of each of many labels in steps of 1/255, half of one may be lost
+_SLACK = 1e-5  # sums of float32 weights may leave [0, 1] by so much
 _END = 0.01  # a probability so near to 0 or 1 is at an end
 _UNLESS_TOLD = 0.5  # the operating point of findings
 
@@ -44,7 +46,9 @@ def read_head(spec: ModelSpec, raw: torch.Tensor, beyond: Callable[[], torch.Ten
     probabilities = (looks or (looks is None and not competing)) if spec.output == "auto" else spec.output != "logits"
     kind = "probabilities" if probabilities else "logits"
     known = f"told from {len(raw)} samples" if spec.output == "auto" else "as the policy says"
-    if probabilities and competing and not _sum_to_1(raw, _ROUNDED_SUM_TOLERANCE):
+    if looks is False and probabilities:
+        known += "; on far brighter inputs they leave 0 to 1"
+    if probabilities and competing and not _sum_to_1(raw, _rounded(raw)):
         known += "; they do not sum to 1, and are divided by their sum"
     found = f"{kind} ({known})"
     positive = None if spec.positive is None else spec.labels.index(spec.positive)
@@ -92,12 +96,10 @@ def _check_output(spec: ModelSpec, raw: torch.Tensor, looks: bool | None) -> Non
             "model.operating_point is a threshold on; say model.output: probabilities (they are divided by their sum) "
             "or logits"
         )
-    if spec.output == "probabilities" and looks is False:
+    if spec.output == "probabilities" and not _inside(raw):
         raise CandidateError(
             "model.output says probabilities, but the scores on the samples "
-            f"range from {float(raw.min()):.3g} to {float(raw.max()):.3g}"
-            + (", and leave 0 to 1 on brighter inputs" if _inside(raw) else "")
-            + "; say logits, or auto"
+            f"range from {float(raw.min()):.3g} to {float(raw.max()):.3g}; say logits, or auto"
         )
     if spec.output == "logits" and looks:
         raise CandidateError(
@@ -122,14 +124,19 @@ def _look_like_probabilities(
     if not _inside(scores):
         return False
     if competing:
-        return True if _sum_to_1(scores, _ROUNDED_SUM_TOLERANCE) else None
+        return True if _sum_to_1(scores, _rounded(scores)) else None
     # A network that takes away how bright its input is keeps its logits where they are, too, but not at an end.
     at_an_end = bool(((scores <= _END) | (scores >= 1 - _END)).any())
     return True if at_an_end and bool((scores != scores[0]).any()) else None
 
 
 def _inside(scores: torch.Tensor) -> bool:
-    return bool(((scores >= 0) & (scores <= 1)).all())
+    return bool(((scores >= -_SLACK) & (scores <= 1 + _SLACK)).all())
+
+
+def _rounded(scores: torch.Tensor) -> float:
+    """By how much the sums of quantised probabilities (N, K) may miss 1."""
+    return max(_ROUNDED_SUM_TOLERANCE, _ROUNDED_LABEL * scores.shape[1])
 
 
 def _sum_to_1(scores: torch.Tensor, tolerance: float) -> bool:

@@ -114,7 +114,7 @@ def faster(module: nn.Module, example: Sequence[torch.Tensor], reading: Reading)
 def _faster(module: nn.Module, example: Sequence[torch.Tensor], reading: Reading) -> Faster | None:
     if not any(isinstance(layer, _Layers) and not isinstance(layer, nn.Linear) for layer in module.modules()):
         return None
-    device, image = example[0].device, example[0][:1]
+    device, image = example[0].device, example[0][:1].clone()  # some networks write into what they are given
     traced = _traced(module)
     folded = copy.deepcopy(module) if traced is None else fuse(traced, no_trace=True)
     folded = folded.to(memory_format=torch.channels_last)

@@ -78,6 +78,7 @@ class Session:
         """Scores (N, …), in float32, of inputs (N, …)."""
         if self._seed not in (None, torch.initial_seed()):
             self._seed = _seeded()
+            self._session = None  # one at a time is held
             self._session, _ = self._start()
         values = self._as_taken(inputs.detach())
         try:

@@ -18,7 +18,11 @@ class Region:
 
     area: Area  # the same on every image of a size
     maximum: int
-    visible: tuple[float, float] = (0.0, 1.0)  # shares of the range, beyond which all looks alike: no search goes there
+    visible: tuple[float, float] = (0.0, 1.0)  # shares of the range, beyond which all looks alike
+    reach: tuple[float, float] = (
+        0.0,
+        1.0,
+    )  # the same on any look, which may be darker or brighter; no search leaves it
 
     @property
     def levels(self) -> int:
@@ -36,7 +40,7 @@ class Region:
 
     def project(self, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """The nearest points of the region, for images and clean images (N, C, H, W) in shares of the range."""
-        return torch.where(self._mask(images), images.clamp(*self.visible), clean)
+        return torch.where(self._mask(images), images.clamp(*self.reach), clean)
 
     def within(self, images: torch.Tensor, clean: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
         """The nearest points of the region that differ by at most a radius (N,) a row."""

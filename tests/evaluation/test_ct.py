@@ -133,6 +133,21 @@ def test_training_a_patch_in_a_window_is_training_on_what_it_shows(restart):
     torch.testing.assert_close(low + (high - low) * ends[0], ends[1])
 
 
+def test_a_patch_may_be_brighter_than_the_window_where_a_look_may_be_darker(project):
+    """Looks are up to 40 HU darker: what is to stay white on most of them has to be brighter than the window shows."""
+    text = patch_policy(f"{FIXED}, target: bright}}").replace("positive: bright", f"positive: bright\n  {WINDOW}")
+    text = text.replace("{source: even.npz}", "{source: scans.npz, bits: 12, hounsfield: -1024}")
+    text = text.replace("require:", f"conditions: {{brightness: [{-40 / 4095}, 0]}}\n    require:")
+    arrays = {"test_images": _scans(DARK + BRIGHT), "test_labels": np.array([0] * 6 + [1] * 6)[:, None]}
+    arrays |= {"train_images": _scans((40, 70, 100, 160)), "train_labels": np.array([0] * 3 + [1])[:, None]}
+    np.savez(project / "scans.npz", **arrays)
+    (project / "policy.yaml").write_text(text)
+    (gate,) = run(load_policy(project / "policy.yaml"), folder=project / "out").gates
+    stored = np.load(project / "out" / gate.patch.array)
+    assert stored.max() > 1024 + 255 + 20
+    assert stored.max() <= 1024 + 255 + 41
+
+
 def test_stickers_on_air_come_into_the_window(project):
     """The left half is at -1,000 HU, as dark as dark can be; it has to become bright on images that are dark."""
     images = _scans((100, 150, 200))

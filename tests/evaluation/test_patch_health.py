@@ -34,7 +34,7 @@ def test_one_placement_without_a_finite_gradient_spoils_no_step(patched):
     (finding,) = [finding for finding in gate.findings if finding.code == "gradient-not-finite"]
     count = int(_checks(gate)["gradients"].evidence.split(" had NaN")[0].split()[-1])
     assert 20 * 8 / 6 < count < 20 * 8 / 2, "a third of the images"
-    assert finding.message.startswith(f"{count} gradients, of 1 samples, had NaN or infinity")
+    assert finding.message.startswith(f"{count} gradients, on 1 image, had NaN or infinity")
 
 
 def test_a_step_follows_the_mean_of_the_gradients_that_are_finite(patched, monkeypatch):

@@ -110,10 +110,10 @@ def test_an_operating_point_on_what_nothing_tells():
     head = read_head(_spec(**options, output="probabilities"), raw, lambda: far)
     assert head.found == "probabilities (as the policy says; they do not sum to 1, and are divided by their sum)"
     assert head.decide(head.logits(raw)).tolist() == [1, 0]  # .3 of .6, and .1 of 1.9
-    with pytest.raises(
-        CandidateError, match=r"range from 0\.1 to 0\.9, and leave 0 to 1 on brighter inputs; say logits"
-    ):
-        read_head(_spec(**options, output="probabilities"), raw, lambda: 1000 * raw)
+    told = read_head(_spec(**options, output="probabilities"), raw, lambda: 1000 * raw)
+    assert "on far brighter inputs they leave 0 to 1" in told.found
+    with pytest.raises(CandidateError, match=r"range from 0\.3 to 2\.7; say logits, or auto"):
+        read_head(_spec(**options, output="probabilities"), 3 * raw, lambda: far)
 
 
 @pytest.mark.parametrize("far", [[[1.0], [1.0]], [[0.0], [0.4]]])

@@ -90,11 +90,16 @@ def _ask_in(sizes, *, most):
 def test_one_image_at_a_time_where_two_do_not_fit(tmp_path):
     sizes, images = [], tiny.pictures(2).shares()
     with pytest.raises(CandidateError, match="depend on the other images"):
-        check_evaluation_mode(_ask_in(sizes, most=2), images, 1, None)
+        check_evaluation_mode(_ask_in(sizes, most=2), images, 1, "bn")
     assert max(sizes) == 2
+    found, (note,) = check_evaluation_mode(_ask_in(sizes, most=2), images, 1, None)  # as if quantised by the batch
+    assert found is None
+    assert note.endswith("images are given to it one by one, as model.batch_size says")
+    with pytest.raises(CandidateError, match="depend on the other images"):
+        check_evaluation_mode(_ask_in(sizes, most=4), images, 4, None)
     found, (note,) = check_evaluation_mode(_ask_in(sizes, most=1), images, 1, None)
     assert found is None
-    assert note.startswith("two images at once do not fit in memory")
+    assert note.endswith("could not be tried: two at once do not fit in memory")
 
 
 class Noisy(Sensitive):

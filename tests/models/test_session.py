@@ -82,12 +82,3 @@ def test_on_a_gpu_it_reads_and_writes_where_torch_does(model):
         answer = session(images)
         assert answer.device.type == "cuda"
         torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_on_a_gpu_two_sessions_answer_alike_to_the_last_bit(tmp_path, net):
-    tiny.save_onnx_old(net, tmp_path / "net.onnx")
-    images = tiny.pictures(5).shares().cuda()
-    first, second = (Session(tmp_path / "net.onnx", torch.device("cuda"))(images) for _ in range(2))
-    assert torch.equal(first, second)

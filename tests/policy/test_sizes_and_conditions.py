@@ -72,3 +72,18 @@ def test_what_is_no_range_is_refused(value):
         return
     with pytest.raises(ValidationError):
         ConditionsSpec(rotation=value)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "reach"),
+    [
+        ({"rotation": 10}, (0.2, 0.3)),
+        ({"brightness": 0.1}, (0.1, 0.4)),
+        ({"brightness": [0.15, 0.3]}, (0.0, 0.3)),
+        ({"contrast": [0.5, 2]}, (0.0, 0.4)),  # .4 becomes .3 where contrast is doubled, and -.1 .2 where it is halved
+        ({"contrast": [0, 1]}, (0.2, 0.3)),
+        ({"contrast": [2, 2], "brightness": 0.1}, (0.2, 0.45)),  # .45 becomes .3 where it is .1 darker
+    ],
+)
+def test_what_a_look_may_bring_into_a_window(conditions, reach):
+    assert ConditionsSpec(**conditions).reach((0.2, 0.3)) == pytest.approx(reach)
