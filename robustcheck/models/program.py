@@ -63,7 +63,14 @@ def cleaned(text: bytes) -> bytes:
 def _object(value: dict[str, Any]) -> dict[str, Any]:
     if isinstance(value.get("target"), str) and "inputs" in value:
         _check_operator(value["target"])
+        if value["target"] == "_operator.pow" and not _is_small(value["inputs"][1]["arg"]):
+            raise Unsafe(f"its graph has a power of more than {_MAX_EXPONENT}, which could take for ever")
     return {_name(key): _cleaned(key, held) for key, held in value.items()}
+
+
+def _is_small(exponent: dict[str, Any]) -> bool:
+    number = exponent.get("as_sym_int", exponent).get("as_int")
+    return "as_float" in exponent or (isinstance(number, int) and number <= _MAX_EXPONENT)
 
 
 def _cleaned(key: str, value: Any) -> Any:

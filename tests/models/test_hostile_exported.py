@@ -254,6 +254,20 @@ def test_an_operator_that_is_none(target, rewrite, refused):
     refused(rewrite(change), "its graph calls '.*', which is no operator of torch and could run code")
 
 
+@pytest.mark.parametrize("exponent", [{"as_int": 10**9}, {"as_sym_int": {"as_name": "s"}}])
+def test_a_power_that_takes_for_ever(exponent, rewrite, refused):
+    """Python computes it to the last digit, and is not to be interrupted."""
+
+    def change(document):
+        given = [{"name": "", "arg": arg, "kind": 1} for arg in ({"as_int": 9}, exponent)]
+        outputs = [{"as_sym_int": {"as_name": "power"}}]
+        node = {"target": "_operator.pow", "inputs": given, "outputs": outputs, "metadata": {}}
+        _nodes(document).insert(0, {**node, "is_hop_single_tensor_return": None})
+        document["graph_module"]["graph"]["sym_int_values"]["power"] = {"as_int": 3}
+
+    refused(rewrite(change), "its graph has a power of more than 8, which could take for ever")
+
+
 def test_an_operator_as_an_argument(rewrite, refused):
     def change(document):
         _nodes(document)[0]["inputs"][0]["arg"] = {"as_operator": "torch.hub.load"}
@@ -335,7 +349,7 @@ class _OfAnySize(tiny.TinyNet):
             brightness = image.mean((1, 2, 3))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             features = self.conv(image)
-        size = (image.shape[2] // 2, image.shape[3] // 2 + 1)
+        size = (image.shape[2] // 2, image.shape[3] ** 2 // 20 + 1)
         features = torch.nn.functional.interpolate(features.float(), size=size, mode="bilinear")
         features = torch.nn.functional.pad(features, (1, 1, 1, 1), mode="reflect")
         gram = torch.einsum("bchw,bkhw->bck", features, features).sum(-1)
