@@ -92,7 +92,7 @@ class ConditionsSpec(Section):
         """From which to which share of the full range a value may be for some look to bring it to what is visible."""
         brightness = self.brightness or (0.0, 0.0)
         # From no contrast at all nothing leads back, and nothing is lost by that.
-        factors = [factor for factor in (*(self.contrast or ()), 1.0) if factor]
+        factors = [factor for factor in self.contrast or () if factor] or [1.0]
         sources = [(end - added - 0.5) / factor + 0.5 for end in visible for added in brightness for factor in factors]
         return max(0.0, min(*sources, *visible)), min(1.0, max(*sources, *visible))
 

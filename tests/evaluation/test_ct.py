@@ -124,7 +124,8 @@ def test_training_a_patch_in_a_window_is_training_on_what_it_shows(restart):
     draws, gradients = Draws.of([3, 4], torch.device("cpu")), torch.randn(5, 2, 1, 3, 3)
     low, high, ends = 0.25, 0.375, []
     for visible in ((0.0, 1.0), (low, high)):
-        training = PatchTraining(objective=objective("margin", Goal(labels=2)), steps=5, step_size=0.2, visible=visible)
+        raised = objective("margin", Goal(labels=2))
+        training = PatchTraining(objective=raised, steps=5, step_size=0.2, visible=visible, reach=visible)
         state = training.start((1, 3, 3), draws, restart)
         for number, gradient in enumerate(gradients):
             state = training.step(state, gradient, number)
@@ -135,9 +136,10 @@ def test_training_a_patch_in_a_window_is_training_on_what_it_shows(restart):
 
 def test_a_patch_may_be_brighter_than_the_window_where_a_look_may_be_darker(project):
     """Looks are up to 40 HU darker: what is to stay white on most of them has to be brighter than the window shows."""
-    text = patch_policy(f"{FIXED}, target: bright}}").replace("positive: bright", f"positive: bright\n  {WINDOW}")
+    darker = f", conditions: {{brightness: [{-40 / 4095}, 0]}}"
+    text = patch_policy(f"{FIXED}, target: bright}}", gate=darker)
+    text = text.replace("positive: bright", f"positive: bright\n  {WINDOW}")
     text = text.replace("{source: even.npz}", "{source: scans.npz, bits: 12, hounsfield: -1024}")
-    text = text.replace("require:", f"conditions: {{brightness: [{-40 / 4095}, 0]}}\n    require:")
     arrays = {"test_images": _scans(DARK + BRIGHT), "test_labels": np.array([0] * 6 + [1] * 6)[:, None]}
     arrays |= {"train_images": _scans((40, 70, 100, 160)), "train_labels": np.array([0] * 3 + [1])[:, None]}
     np.savez(project / "scans.npz", **arrays)
