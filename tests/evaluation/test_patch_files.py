@@ -84,7 +84,7 @@ def test_a_picture_that_is_finer_than_the_image_is_seen_as_what_its_pixels_cover
     )
     assert fine.patch.side == 16
     assert turned(fine) == {level for level in DARK if level * 3 / 4 + 255 * 3 / 4 / 4 > 127.5}
-    assert kept.patch.side == 128
+    assert (kept.patch.side, kept.patch.origin) == (160, "given: stripes.png")
     (patched / "kept.npy").write_bytes((patched / "out" / fine.patch.array).read_bytes())
     (again,) = run_patches(
         patched, "{name: patch, target: bright, shape: square, rotation: 0, scale: 0, patch: kept.npy}"

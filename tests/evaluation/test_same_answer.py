@@ -81,8 +81,8 @@ def _peak(folder: Path, samples: int) -> float:
 
 
 def test_memory_is_bounded_by_the_batch_and_not_by_the_number_of_samples(tmp_path):
-    few, many = _peak(tmp_path, 1000), _peak(tmp_path, 20_000)
+    few, many = _peak(tmp_path, 5000), _peak(tmp_path, 20_000)  # fewer have not met the largest batch of everything
     assert many < 2048
-    # What a sample leaves, its image in bytes, its counterexample and its outcome, comes to 15 KB; as floats the
+    # What a sample leaves, its image in bytes, its counterexample and its outcome, comes to 17 KB; as floats the
     # images alone would be 16 KB more.
-    assert many - few < 400
+    assert many - few < 350

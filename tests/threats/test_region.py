@@ -24,7 +24,7 @@ def test_only_what_lies_inside_may_change(tmp_path):
     assert torch.equal(projected[..., 3:], (clean / 255)[..., 3:])
     assert 0 <= projected.min() <= projected.max() <= 1
     assert region.contains((projected * 255).round().int(), clean).all()
-    seen = replace(region, visible=(0.25, 0.5))
+    seen = replace(region, visible=(0.25, 0.5), reach=(0.25, 0.5))
     for inside in (seen.project(wild, clean / 255), seen.sample(clean / 255, torch.rand(clean.shape))):
         assert torch.equal(inside[..., 3:], (clean / 255)[..., 3:])
         assert 0.25 <= inside[..., :3].min() < inside[..., :3].max() <= 0.5
