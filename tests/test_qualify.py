@@ -68,6 +68,16 @@ def test_an_answer_that_differs_is_said(monkeypatch):
     assert [answer.agrees for answer in found.answers] == [False] * 3
 
 
+def test_a_verdict_that_does_not_follow_is_said(monkeypatch):
+    """Were nothing ever failed, accuracies would be right, and the installation would not qualify."""
+    fragile = next(known for known in KNOWN if known.name == "fragile, ONNX")
+    monkeypatch.setattr("robustcheck.evaluation.conclusion.judge", lambda *_: "pass")
+    found = qualify((fragile,))
+    first = found.answers[0]
+    assert (first.agrees, first.expected, first.found) == (False, "fail, 0.500", "pass, 0.500")
+    assert not found.qualified
+
+
 def test_a_masked_candidate_that_passes_is_said(monkeypatch):
     """With nobody looking at the attack's health, shattered gradients pass."""
     shattered = next(known for known in KNOWN if known.name == "shattered gradient")
