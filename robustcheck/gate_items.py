@@ -98,8 +98,8 @@ class GatePlugin:
         self._started = datetime.now(UTC)
         self._evaluations: dict[Path, Evaluation] = {}
         self._selected: dict[Path, list[str]] = {}
-        self._selected_ids: set[str] = set()  # of all tests, the project's own too
-        self._ended: set[str] = set()  # ids of those that have
+        self._selected_ids: set[str] = set()  # of all tests that will run, the project's own too
+        self._ended: set[str] = set()  # of those that have run, or were skipped
         self._answers: dict[Path, dict[str, dict[str, Any]]] = {path: {} for path in policies}
         self._crashed: dict[Path, dict[str, GateResult]] = {path: {} for path in policies}
         self._reports: list[tuple[AuditReport, list[Path]]] = []

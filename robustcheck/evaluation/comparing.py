@@ -50,7 +50,7 @@ def compared(
 def _beside(own: GateResult, other: GateResult) -> HealthCheck:
     """What another gate turned of the samples that held in this one, as far as both attacked them."""
     seen = {sample.sample for sample in other.samples if sample.evidence not in (None, "unstarted")}
-    held = {sample.sample for sample in own.samples if sample.status == "held" and sample.evidence is not None} & seen
+    held = {sample.sample for sample in own.samples if sample.status == "held"} & seen
     lost = held & {sample.sample for sample in other.samples if sample.status == "broken"}
     evidence = f"{other.id} turned {len(lost)} of {plural(len(held), 'sample')} that held in this gate"
     if len(held) < FEW:

@@ -209,3 +209,16 @@ def member(path: Path, end: str) -> bytes:
     with zipfile.ZipFile(path) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(end))
         return archive.read(name)
+
+
+def _old_onnx_as_it_is(net, path):
+    mode = torch.onnx.TrainingMode.PRESERVE
+    save_onnx_old(net, path, training=mode, do_constant_folding=False)
+
+
+FORMATS = {  # that keep the mode a network is in
+    "net.ts": save_script,
+    "trace.ts": save_trace,
+    "net.pt2": save_exported,
+    "old.onnx": _old_onnx_as_it_is,
+}
