@@ -20,9 +20,9 @@ from scipy.special import betaincinv, ndtr, ndtri, stdtrit
 from benchmarks.arguments import positive
 from benchmarks.machine import describe
 from benchmarks.results import table
-from robustcheck.evaluation import anytime
-from robustcheck.evaluation.clusters import effective, fewest
-from robustcheck.evaluation.intervals import Intervals
+from robustcheck.evaluation.metrics import anytime
+from robustcheck.evaluation.metrics.clusters import effective, fewest
+from robustcheck.evaluation.metrics.intervals import Intervals
 
 Sizes = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -24,7 +24,7 @@ from benchmarks.training import ensure
 from robustcheck.attacks import objective
 from robustcheck.attacks.draws import Draws, key
 from robustcheck.data import Samples, load_samples
-from robustcheck.evaluation.conditions import Averaging
+from robustcheck.evaluation.looks.conditions import Averaging
 from robustcheck.models import Candidate as Loaded
 from robustcheck.models import WhiteBox, load_candidate
 from robustcheck.models.loading import as_shares

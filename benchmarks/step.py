@@ -31,7 +31,7 @@ from robustcheck import load_policy, run
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.gates import ball_for
 from robustcheck.evaluation.outcomes import goal_of
-from robustcheck.evaluation.searching import Search
+from robustcheck.evaluation.search.searching import Search
 from robustcheck.models.process import freed_memory_kept
 
 CANDIDATE = CANDIDATES["cnn-hardened"]

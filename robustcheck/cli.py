@@ -352,7 +352,7 @@ def _replayed(policy: Policy, report: AuditReport, folder: Path) -> Replay:
     from robustcheck.report.progress import Bars
 
     with Bars(quiet=False) as bars:
-        from robustcheck.evaluation.replaying import replay as again
+        from robustcheck.evaluation.replay.replaying import replay as again
 
         return again(policy, report, partial(read_stored, folder), progress=bars.update)
 
@@ -363,7 +363,7 @@ def _planned(policy: Policy, margin: float, power: float) -> Plan:
 
     try:
         with Bars(quiet=False) as bars:
-            from robustcheck.evaluation.planning import plan
+            from robustcheck.evaluation.planning.planning import plan
 
             return plan(policy, margin=margin, power=power, progress=bars.update)
     except EvaluationError as error:

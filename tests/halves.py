@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from robustcheck.data import Samples, load_samples
-from robustcheck.evaluation.lessons import FOR_SURROGATES, train_split
-from robustcheck.evaluation.surrogates import LoadedSurrogate, load_surrogates
+from robustcheck.evaluation.surrogates.lessons import FOR_SURROGATES, train_split
+from robustcheck.evaluation.surrogates.loading import LoadedSurrogate, load_surrogates
 from robustcheck.models import Candidate, load_candidate
 from robustcheck.policy import DataSpec, ModelSpec, TransferSpec
 

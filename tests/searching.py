@@ -11,11 +11,11 @@ from building import candidate
 
 from robustcheck.attacks import GradientAttack, QueryAttack, objective
 from robustcheck.attacks.draws import key
-from robustcheck.evaluation.asking import Asking
-from robustcheck.evaluation.engine import Engine
-from robustcheck.evaluation.looking import Once
-from robustcheck.evaluation.loop import Hit
-from robustcheck.evaluation.rows import Rows
+from robustcheck.evaluation.looks.look import Once
+from robustcheck.evaluation.search.gradient_loop import GradientLoop
+from robustcheck.evaluation.search.loop import Hit
+from robustcheck.evaluation.search.query_loop import QueryLoop
+from robustcheck.evaluation.search.rows import Rows
 from robustcheck.models import Candidate, LabelOracle, ScoreOracle, TopKOracle, WhiteBox
 from robustcheck.threats import Ball, Goal
 
@@ -24,7 +24,7 @@ from robustcheck.threats import Ball, Goal
 class Searched:
     """What a search found: each sample's nearest counterexample."""
 
-    engine: Engine | Asking
+    engine: GradientLoop | QueryLoop
     hits: dict[int, Hit] = field(default_factory=dict)
     every: list[Hit] = field(default_factory=list)
     done: list[int] = field(default_factory=list)
@@ -91,7 +91,7 @@ def search(
         **({"aim": aim} if aim else {}),
     }
     if attack.asks == "gradient":
-        engine = Engine(
+        engine = GradientLoop(
             access=WhiteBox(asked),
             ball=ball.widest(images.shape[1:]) if attack.minimum_norm else ball,
             held=held,
@@ -102,7 +102,7 @@ def search(
         )
     else:
         others = [np.flatnonzero(labels.numpy() != label) for label in labels.tolist()]
-        engine = Asking(
+        engine = QueryLoop(
             oracle=_oracle(attack, asked, len(images), queries, ball.maximum if stored else None, k),
             pixels=images[0].size,
             stored=stored,

@@ -60,7 +60,7 @@ def test_every_attack_of_the_schema_can_be_built_and_no_other():
 
     needed = {"rp2": {"stickers": [[0, 0, 1, 1]]}}
     for name, spec in ATTACKS.items():
-        if name == "patch":  # no point of one image is searched: `evaluation/patch_training.py` trains it
+        if name == "patch":  # no point of one image is searched: `evaluation/patches/training.py` trains it
             continue
         ball = LinfBall(levels=2, maximum=255)
         attacks = build(spec.model_validate({"name": name, **needed.get(name, {})}), ball, Goal(labels=2), queries=999)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from robustcheck.data.arrays import array_listing
 from robustcheck.data.columns import NAMED, texts_of
-from robustcheck.data.findings import readings_of
 from robustcheck.data.label_names import indexes_of
+from robustcheck.data.multilabel import readings_of
 from robustcheck.data.reading import check_memory, parsing
 from robustcheck.data.samples import Listing
 from robustcheck.errors import DataError

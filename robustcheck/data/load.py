@@ -16,10 +16,10 @@ from robustcheck.data.archive import archive_listing
 from robustcheck.data.arrays import ArrayImages, array_listing
 from robustcheck.data.columns import check_subgroups, counts_of, few, numbered
 from robustcheck.data.files import FileImages
-from robustcheck.data.findings import has, names_in
 from robustcheck.data.folder import folder_listing
 from robustcheck.data.manifest import manifest_listing
 from robustcheck.data.medmnist_archive import medmnist_listing
+from robustcheck.data.multilabel import has, names_in
 from robustcheck.data.reading import check_memory, existing_file, parsing, storable
 from robustcheck.data.samples import Images, Listing, Samples
 from robustcheck.data.subset import spread, stratified

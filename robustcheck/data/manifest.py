@@ -12,7 +12,7 @@ import numpy as np
 
 from robustcheck.data.columns import NAMED, fault_of
 from robustcheck.data.files import SUFFIXES, is_image, open_files
-from robustcheck.data.findings import reading_of
+from robustcheck.data.multilabel import reading_of
 from robustcheck.data.reading import check_memory, delimiter_of, normalised, parsing
 from robustcheck.data.samples import Listing
 from robustcheck.errors import DataError

@@ -1,9 +1,11 @@
 """Runs gates: loads the candidate and the samples, lets an attack search, adjudicates what it proposes, judges.
 
-`run.run` evaluates a whole policy; `evaluation.Evaluation` gives one gate at a time, for pytest. `engine` keeps a
-batch of searches full, `adjudication` turns proposals into counterexamples, `ledger` remembers them across gates,
-`metrics` and `verdicts` make figures and decisions of them, `evidence` writes the images, `sharing` lets several
-worker processes split a policy's gates without changing any answer, and `assembly` makes the report. `planning.plan`
-says what a policy needs, samples and time, before anything is run.
+`run.run` evaluates a whole policy; `evaluation.Evaluation` gives one gate at a time, for pytest, and several workers
+share a policy's gates through `sharing` without changing any answer. `gates` runs one: `search` (or `patches`) finds
+counterexamples, under whatever `looks` the policy asks for; `outcomes` says what became of each sample, `metrics`
+measures, `health` examines whether the attack worked, `conclusion` judges, and `findings`, `curves` and `controls` are
+what the reader of a verdict should know besides. `evidence` writes the images, and `assembly` makes the report.
+`surrogates` are what transfer attacks follow. Beside running there is `planning`, which says what a policy needs
+before anything is run, and `replay`, which shows a report's counterexamples to the candidate again.
 Nothing is imported here, so that who only assembles a report does not load torch.
 """

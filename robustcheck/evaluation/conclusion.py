@@ -8,17 +8,17 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from robustcheck.evaluation.checks import not_relied_on
 from robustcheck.evaluation.findings import blind_spots, findings
-from robustcheck.evaluation.found import Found
-from robustcheck.evaluation.intervals import Intervals
-from robustcheck.evaluation.ledger import Entry
-from robustcheck.evaluation.measurement import Measurement
+from robustcheck.evaluation.health.checks import not_relied_on
+from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.metrics.measurement import Measurement
+from robustcheck.evaluation.metrics.verdicts import Rule, judge, require
 from robustcheck.evaluation.outcomes import outcomes, readings, undefined
+from robustcheck.evaluation.search.found import Found
+from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.setting import Setting
-from robustcheck.evaluation.surrogates import LoadedSurrogate, as_reported
+from robustcheck.evaluation.surrogates.loading import LoadedSurrogate, as_reported
 from robustcheck.evaluation.threat import threat
-from robustcheck.evaluation.verdicts import Rule, judge, require
 from robustcheck.models import Meter
 from robustcheck.models.head import NO_ANSWER
 from robustcheck.policy import Gate

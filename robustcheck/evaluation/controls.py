@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from robustcheck.attacks.draws import Draws, key
-from robustcheck.evaluation.intervals import Intervals
-from robustcheck.evaluation.looking import Look
+from robustcheck.evaluation.looks.look import Look
+from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models.loading import as_shares, by_shape
 from robustcheck.policy import Gate, RP2Spec

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping, Set
 
 import numpy as np
 
-from robustcheck.evaluation.ledger import Entry
+from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.setting import Setting
 from robustcheck.results import CurvePoint, QueryPoint
 

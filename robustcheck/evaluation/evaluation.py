@@ -16,16 +16,16 @@ import torch
 from robustcheck.attacks.draws import key
 from robustcheck.data import Samples, in_random_order, load_samples
 from robustcheck.errors import EvaluationError, MissingExtra
-from robustcheck.evaluation.comparing import comparable, compared
 from robustcheck.evaluation.environment import environment
 from robustcheck.evaluation.evidence import Evidence
 from robustcheck.evaluation.gates import run_gate
-from robustcheck.evaluation.intervals import Intervals
-from robustcheck.evaluation.ledger import Ledger
-from robustcheck.evaluation.lessons import FOR_PATCHES, FOR_SURROGATES, Need, train_split
+from robustcheck.evaluation.health.comparing import comparable, compared
+from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.search.ledger import Ledger
+from robustcheck.evaluation.search.warm_starts import WarmStarts
 from robustcheck.evaluation.setting import Setting
-from robustcheck.evaluation.starts import Starts
-from robustcheck.evaluation.surrogates import LoadedSurrogate, load_surrogates
+from robustcheck.evaluation.surrogates.lessons import FOR_PATCHES, FOR_SURROGATES, Need, train_split
+from robustcheck.evaluation.surrogates.loading import LoadedSurrogate, load_surrogates
 from robustcheck.evaluation.threat import threat
 from robustcheck.models import Candidate, load_candidate
 from robustcheck.models.memory import is_out_of_memory
@@ -246,7 +246,7 @@ class Evaluation:
             stop=policy.decision.stop,
             order=_order(policy, samples),
             ledger=Ledger(),
-            starts=Starts(sum(prod(samples.shape_of(index)) for index in range(len(samples)))),
+            starts=WarmStarts(sum(prod(samples.shape_of(index)) for index in range(len(samples)))),
             evidence=self._evidence,
             progress=lambda done, of: self._progress(self._running, done, of),
             surrogates=lambda attack: self._surrogates(attack, candidate, samples),

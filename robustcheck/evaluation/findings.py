@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from robustcheck.evaluation.checks import as_findings
-from robustcheck.evaluation.found import Found
-from robustcheck.evaluation.ledger import Entry
+from robustcheck.evaluation.health.checks import as_findings
+from robustcheck.evaluation.search.found import Found
+from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.setting import Setting
 from robustcheck.results import Control, Finding, HealthCheck, Metric, Surrogate
 from robustcheck.words import plural

@@ -8,15 +8,15 @@ import numpy as np
 
 from robustcheck.data import load_area
 from robustcheck.errors import DataError
-from robustcheck.evaluation.checks import in_turn, of_gradients, same_answers, with_inherited
 from robustcheck.evaluation.conclusion import Account, Conclusion
 from robustcheck.evaluation.controls import grid_of, seen_unattacked
 from robustcheck.evaluation.curves import budget_curve, query_curve
-from robustcheck.evaluation.found import Found
-from robustcheck.evaluation.health import Examination
-from robustcheck.evaluation.ledger import Entry
-from robustcheck.evaluation.looking import Once
-from robustcheck.evaluation.measurement import Measurement
+from robustcheck.evaluation.health.checks import in_turn, of_gradients, same_answers, with_inherited
+from robustcheck.evaluation.health.examination import Examination
+from robustcheck.evaluation.health.probing import Probes
+from robustcheck.evaluation.looks.look import Once
+from robustcheck.evaluation.metrics.measurement import Measurement
+from robustcheck.evaluation.metrics.verdicts import judge, require
 from robustcheck.evaluation.outcomes import (
     goal_of,
     keep_examples,
@@ -26,12 +26,12 @@ from robustcheck.evaluation.outcomes import (
     readings,
     undefined,
 )
-from robustcheck.evaluation.patch_gates import run_patch_gate
-from robustcheck.evaluation.probing import Probes
-from robustcheck.evaluation.searching import Search
+from robustcheck.evaluation.patches.gates import run_patch_gate
+from robustcheck.evaluation.search.found import Found
+from robustcheck.evaluation.search.ledger import Entry
+from robustcheck.evaluation.search.searching import Search
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.stopping import Stopping, stages
-from robustcheck.evaluation.verdicts import judge, require
 from robustcheck.models import Surrogates
 from robustcheck.models.process import full_precision
 from robustcheck.policy import FMNSpec, Gate, PatchSpec, RP2Spec

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from robustcheck.evaluation.found import Found
-from robustcheck.evaluation.ledger import Entry
-from robustcheck.evaluation.metrics import Readings
+from robustcheck.evaluation.metrics.readings import Readings
+from robustcheck.evaluation.search.found import Found
+from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models.head import NO_ANSWER
 from robustcheck.policy import Gate

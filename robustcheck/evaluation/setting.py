@@ -12,11 +12,11 @@ import torch
 
 from robustcheck.data import Samples
 from robustcheck.evaluation.evidence import Evidence
-from robustcheck.evaluation.intervals import Intervals
-from robustcheck.evaluation.ledger import Ledger
-from robustcheck.evaluation.starts import Starts
-from robustcheck.evaluation.surrogates import LoadedSurrogate
-from robustcheck.evaluation.verdicts import Rule
+from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.metrics.verdicts import Rule
+from robustcheck.evaluation.search.ledger import Ledger
+from robustcheck.evaluation.search.warm_starts import WarmStarts
+from robustcheck.evaluation.surrogates.loading import LoadedSurrogate
 from robustcheck.models import Candidate
 from robustcheck.policy import SurrogatesEntry
 from robustcheck.results import HealthCheck
@@ -42,7 +42,7 @@ class Setting:
     stop: Literal["never", "early", "determined"]
     order: np.ndarray  # (N,) in which samples are taken
     ledger: Ledger
-    starts: Starts
+    starts: WarmStarts
     evidence: Evidence
     progress: Callable[[int, int], None]  # samples done, of
     surrogates: Callable[[SurrogatesEntry], Sequence[LoadedSurrogate]]  # of an attack, loaded or trained once

@@ -1,7 +1,7 @@
 """The candidate: network, preprocessing and head as one.
 
 Verdicts ask the artefact in full precision, and so do oracles, which may lay images out as suits the machine
-(`layout`). Searches that follow gradients may ask another form of it (`search`).
+(`layout`). Searches that follow gradients may ask another form of it (`fast_form`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import torch
 
 from robustcheck.errors import AccessError, CandidateError, EvaluationError
-from robustcheck.models.findings import AnyHead
 from robustcheck.models.layout import channels_last
 from robustcheck.models.memory import Chunks
+from robustcheck.models.multilabel_head import AnyHead
 from robustcheck.models.network import Forward, Network, first_line, rows
 from robustcheck.models.preprocess import Preprocess
 from robustcheck.models.process import full_precision

@@ -1,7 +1,7 @@
 """Reading the head of a network that decides for one of its labels: raw scores become logits (N, K), one a label.
 
 Softmax and sigmoid heads are read through the logarithm: the gradient of a loss on probabilities vanishes where the
-network is sure of itself, that of the log-odds between labels does not. `findings` has the other kind of head.
+network is sure of itself, that of the log-odds between labels does not. `multilabel_head` has the other kind of head.
 """
 
 from __future__ import annotations

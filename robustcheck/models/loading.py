@@ -13,21 +13,21 @@ import numpy as np
 import torch
 
 from robustcheck.errors import CandidateError, OutOfMemory
-from robustcheck.models import artefact, drawing
+from robustcheck.models import artefact, stochastic
+from robustcheck.models.batch_independence import check_evaluation_mode
 from robustcheck.models.candidate import Candidate, Meter, Searched, raw_scores
-from robustcheck.models.company import check_evaluation_mode
-from robustcheck.models.findings import AnyHead
 from robustcheck.models.layout import as_oracles_ask
 from robustcheck.models.memory import Chunks, is_out_of_memory
+from robustcheck.models.multilabel_head import AnyHead
 from robustcheck.models.network import Forward, Network
-from robustcheck.models.output import read_head
 from robustcheck.models.preprocess import Levels, Preprocess
 from robustcheck.models.process import full_precision, left_as_found
+from robustcheck.models.score_kind import read_head
 from robustcheck.policy import ModelSpec
 from robustcheck.results import ModelInfo
 
 if TYPE_CHECKING:
-    from robustcheck.models import search
+    from robustcheck.models import fast_form
 
 FORMATS = {
     ".safetensors": "safetensors",
@@ -75,7 +75,7 @@ def load_candidate(
         progress: told how many samples are done, and of how many.
 
     Returns:
-        The candidate, and its logits (N, K) on the samples; of one that draws, see `drawing.usual`.
+        The candidate, and its logits (N, K) on the samples; of one that draws, see `stochastic.usual`.
 
     Raises:
         CandidateError: it cannot be loaded, does not take the samples, or gives answers that cannot be judged.
@@ -109,10 +109,11 @@ def load_candidate(
         logits = head.logits(raw)
         if randomness is not None:
             calls = (
-                _ask_all(lambda indexes: ask(load(indexes)), shapes, chunks, progress) for _ in range(drawing.CALLS - 1)
+                _ask_all(lambda indexes: ask(load(indexes)), shapes, chunks, progress)
+                for _ in range(stochastic.CALLS - 1)
             )
-            logits = drawing.usual(head, torch.stack([logits, *map(head.logits, calls)]))
-            network = drawing.asked_only(network)
+            logits = stochastic.usual(head, torch.stack([logits, *map(head.logits, calls)]))
+            network = stochastic.asked_only(network)
         first = load(by_shape(shapes)[0][:_COMPARED])
         compared = tuple(map(preprocess, torch.split(first, chunks.limit)))
         with full_precision(network.device):
@@ -138,7 +139,7 @@ def load_candidate(
             *network.notes,
             *probe_notes,
             *search_notes,
-            *([drawing.NOTE] if randomness is not None else []),
+            *([stochastic.NOTE] if randomness is not None else []),
         ),
     )
     candidate = Candidate(
@@ -164,29 +165,29 @@ def _searched(
     module = network.module
     if module is None:
         return None, ()
-    from robustcheck.models import search  # torch.fx takes a moment to import
+    from robustcheck.models import fast_form  # torch.fx takes a moment to import
 
     notes, forward, error, own = list[str](), module, 0.0, head
-    if head.probabilities and (without := search.leave_off(module, head.ending)) is not None:
+    if head.probabilities and (without := fast_form.leave_off(module, head.ending)) is not None:
         bare = replace(head, probabilities=False)
-        if search.alike(module, without, example, _reading(head), _reading(bare)):
+        if fast_form.alike(module, without, example, _reading(head), _reading(bare)):
             forward = without
             notes.append(f"searches look at what goes into its last {head.ending}, where gradients do not vanish")
             head = bare
     asked: Forward = forward
-    if spec.precision == "auto" and (found := search.faster(forward, example, _reading(head))) is not None:
+    if spec.precision == "auto" and (found := fast_form.faster(forward, example, _reading(head))) is not None:
         asked, error = found.forward, found.error
         if network.twin is not None:
             most = _SURE if own.probabilities else inf
-            error += search.apart(network.forward, network.twin, example, _reading(own), most=most)
+            error += fast_form.apart(network.forward, network.twin, example, _reading(own), most=most)
         notes.append(f"searches ask a faster form of it ({found.words}); verdicts are its own, in float32")
     return (Searched(forward=asked, head=head, error=error), tuple(notes)) if notes else (None, ())
 
 
-def _reading(head: AnyHead) -> search.Reading:
-    from robustcheck.models import search
+def _reading(head: AnyHead) -> fast_form.Reading:
+    from robustcheck.models import fast_form
 
-    return search.Reading(
+    return fast_form.Reading(
         probabilities=lambda raw: head.chances(head.logits(raw)),
         margins=lambda raw: head.margins(head.logits(raw)),
     )
@@ -224,7 +225,7 @@ def _files(path: Path, spec: ModelSpec) -> list[Path]:
     if not path.is_file():
         raise CandidateError(f"there is no file {path}")
     if path.suffix.lower() == ".onnx":
-        from robustcheck.models.onnx_file import onnx_files
+        from robustcheck.models.onnx.file import onnx_files
 
         return onnx_files(path, operators=bool(spec.operators))
     return [path]
@@ -243,7 +244,7 @@ def _load(path: Path, spec: ModelSpec, folder: Path, device: torch.device) -> Ne
     # Each format's loader is imported when it is needed: onnxruntime alone costs a tenth of a second.
     suffix = path.suffix.lower()
     if suffix == ".onnx":
-        from robustcheck.models.onnx import libraries_of, load_onnx
+        from robustcheck.models.onnx.load import libraries_of, load_onnx
 
         return load_onnx(path, spec, libraries_of(spec, folder), device)
     if suffix == ".ts":
@@ -251,7 +252,7 @@ def _load(path: Path, spec: ModelSpec, folder: Path, device: torch.device) -> Ne
 
         return load_torchscript(path, device, spec.output_name)
     if suffix == ".pt2":
-        from robustcheck.models.exported import load_exported
+        from robustcheck.models.torch_export import load_exported
 
         return load_exported(path, device, spec.output_name)
     from robustcheck.models.state_dict import load_state_dict

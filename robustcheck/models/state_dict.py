@@ -18,9 +18,9 @@ from torch.nn.parameter import is_lazy
 
 from robustcheck.errors import CandidateError, RobustcheckError
 from robustcheck.importing import import_callable, own_sources
-from robustcheck.models.answer import Answering
 from robustcheck.models.artefact import check_archive
 from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
+from robustcheck.models.output_selection import Answering
 from robustcheck.policy import ModelSpec
 
 _MOST_NAMED = 3

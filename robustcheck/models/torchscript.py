@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from robustcheck.errors import CandidateError
-from robustcheck.models.answer import Answering
 from robustcheck.models.artefact import check_archive, checked_copy
 from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
+from robustcheck.models.output_selection import Answering
 
 # TorchScript is a language of tensors, but these operators of it reach files. A function can be renamed
 # (`f = torch.save`), so the words are refused wherever they stand.

@@ -19,9 +19,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from robustcheck.errors import CandidateError, EvaluationError, ImportProblem, OutOfMemory
 from robustcheck.importing import import_callable
-from robustcheck.models.answer import scores_in
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import first_line
+from robustcheck.models.output_selection import scores_in
 from robustcheck.models.preprocess import Preprocess
 from robustcheck.models.process import full_precision, left_as_found
 from robustcheck.models.state_dict import build, takes

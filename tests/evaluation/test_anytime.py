@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import betabinom, binom
 
-from robustcheck.evaluation.anytime import ends
-from robustcheck.evaluation.intervals import Intervals
+from robustcheck.evaluation.metrics.anytime import ends
+from robustcheck.evaluation.metrics.intervals import Intervals
 
 CAP = 500
 COUNTS = np.arange(1, CAP + 1)

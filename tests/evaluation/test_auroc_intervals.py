@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta
 
-from robustcheck.evaluation.intervals import Intervals
-from robustcheck.evaluation.roc import Area, _exponential
+from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.metrics.roc import Area, _exponential
 
 
 @pytest.mark.parametrize("positives", [8, 40, 200])

@@ -10,7 +10,7 @@ from building import brightness_manifest, brightness_policy, brightness_project
 
 from robustcheck import load_policy, run
 from robustcheck.errors import PolicyError
-from robustcheck.evaluation.intervals import Intervals
+from robustcheck.evaluation.metrics.intervals import Intervals
 
 # Even images of a patient each row: level, patient, sex. Levels of 130 and 125 break at 8/255; 100 and 160 hold.
 ROWS = [

@@ -15,8 +15,8 @@ from robustcheck import load_policy, run
 from robustcheck.attacks import objective, rp2
 from robustcheck.attacks.adam import ascend, moments
 from robustcheck.attacks.draws import Draws, key
-from robustcheck.evaluation.conditions import Averaging, Fresh
-from robustcheck.evaluation.looking import Once
+from robustcheck.evaluation.looks.conditions import Averaging, Fresh
+from robustcheck.evaluation.looks.look import Once
 from robustcheck.models import WhiteBox
 from robustcheck.policy import ConditionsSpec
 from robustcheck.threats import Goal

@@ -11,8 +11,8 @@ from chest import POLICIES, gates_on_xrays
 from masks import masked_gates
 
 from robustcheck import load_policy, run
-from robustcheck.evaluation import probing
 from robustcheck.evaluation.evaluation import Evaluation
+from robustcheck.evaluation.health import probing
 
 PGD = "- {id: pgd, attack: {name: pgd, steps: 10}, epsilon: 4/255, require: {accuracy: 0.3}}"
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.stats import beta, binom, binomtest, chi2
 
 from robustcheck import load_policy, run
-from robustcheck.evaluation.clusters import effective, fewest
-from robustcheck.evaluation.intervals import Intervals
-from robustcheck.evaluation.verdicts import judge, require
+from robustcheck.evaluation.metrics.clusters import effective, fewest
+from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.metrics.verdicts import judge, require
 from robustcheck.policy import Bound
 from robustcheck.results import Metric, overall
 

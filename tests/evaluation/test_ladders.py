@@ -9,8 +9,8 @@ from building import accuracy_at, brightness_policy, brightness_project
 
 from robustcheck import load_policy, run
 from robustcheck.attacks import PGD, build, objective
-from robustcheck.evaluation import searching
-from robustcheck.evaluation.starts import Starts
+from robustcheck.evaluation.search import searching
+from robustcheck.evaluation.search.warm_starts import WarmStarts
 from robustcheck.policy import FMNSpec
 from robustcheck.threats import Goal
 
@@ -133,7 +133,7 @@ def test_another_attack_does_not_stand_for_this_one(project):
 
 
 def test_changes_come_back_at_unit_size():
-    starts = Starts(pixels=1000)
+    starts = WarmStarts(pixels=1000)
     changes = torch.tensor([[[[0.0, -0.02], [0.01, 0.02]]], [[[0.0, 0.0], [0.0, 0.5]]]])
     starts.keep("pgd", np.array([3, 9]), changes)
     which, known = starts.known("pgd", [9, 1, 3])
@@ -144,6 +144,6 @@ def test_changes_come_back_at_unit_size():
 
 
 def test_nothing_is_kept_of_more_pixels_than_memory_is_meant_for():
-    starts = Starts(pixels=2**40)
+    starts = WarmStarts(pixels=2**40)
     starts.keep("pgd", np.array([3]), torch.ones(1, 1, 2, 2))
     assert starts.known("pgd", [3]) is None

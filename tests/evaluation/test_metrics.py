@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta
 
-from robustcheck.evaluation.intervals import Intervals
-from robustcheck.evaluation.ledger import Entry, Ledger
-from robustcheck.evaluation.metrics import Readings, of_all
-from robustcheck.evaluation.verdicts import judge, require
+from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.metrics.readings import Readings, of_all
+from robustcheck.evaluation.metrics.verdicts import judge, require
+from robustcheck.evaluation.search.ledger import Entry, Ledger
 from robustcheck.policy import Bound
 from robustcheck.results import Requirement, overall
 

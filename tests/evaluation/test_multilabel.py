@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from robustcheck import load_policy, run
 from robustcheck.attacks import build
-from robustcheck.evaluation.searching import Search
+from robustcheck.evaluation.search.searching import Search
 from robustcheck.policy import APGDSpec, EnsembleSpec
 from robustcheck.report.facts import model_facts
 from robustcheck.results import AuditReport

@@ -10,9 +10,9 @@ from patching import FIXED, patch_policy, run_patches
 from PIL import Image
 
 from robustcheck import load_policy, run
-from robustcheck.evaluation import patch_judging, patch_training
-from robustcheck.evaluation.patch_judging import lies_under
-from robustcheck.evaluation.patch_training import Trainer
+from robustcheck.evaluation.patches import judging, training
+from robustcheck.evaluation.patches.judging import lies_under
+from robustcheck.evaluation.patches.training import Trainer
 from robustcheck.threats.patch import Placements, place
 
 
@@ -96,7 +96,7 @@ def test_where_memory_runs_out_fewer_are_laid_on_at_a_time(kind, patched, monkey
         return place(textures, *given)
 
     for laid in (place, short):
-        for room in (patch_training, patch_judging):
+        for room in (training, judging):
             monkeypatch.setattr(room, "place", laid)
         (gate,) = run_patches(patched, attack)
         assert gate.error is None

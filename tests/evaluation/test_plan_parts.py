@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from robustcheck import load_policy, run
-from robustcheck.evaluation.planning import plan
+from robustcheck.evaluation.planning.planning import plan
 from robustcheck.policy.bounds import OF_FINDINGS, OF_SUBGROUPS
 from robustcheck.report.plan import plan_tables
 from robustcheck.report.summary import render, summary_table

@@ -12,10 +12,10 @@ from robustcheck import load_policy, run
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.gates import ball_for
 from robustcheck.evaluation.outcomes import goal_of
-from robustcheck.evaluation.planning import plan
-from robustcheck.evaluation.searching import Search
-from robustcheck.evaluation.stepping import Stopwatch
-from robustcheck.evaluation.workload import Work, of_search
+from robustcheck.evaluation.planning.planning import plan
+from robustcheck.evaluation.planning.stepping import Stopwatch
+from robustcheck.evaluation.planning.workload import Work, of_search
+from robustcheck.evaluation.search.searching import Search
 from robustcheck.models import Candidate
 from robustcheck.report.plan import plan_line, plan_tables
 from robustcheck.report.summary import render

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from robustcheck.evaluation.expectation import Kinds, about, expected, predictive
-from robustcheck.evaluation.intervals import Intervals
-from robustcheck.evaluation.power import MOST, Power, supposed
+from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.planning.expectation import Kinds, about, expected, predictive
+from robustcheck.evaluation.planning.power import MOST, Power, supposed
 from robustcheck.policy import Bound
 
 RULES = [("confident", "clopper-pearson"), ("confident", "wilson"), ("estimate", "wilson")]

@@ -12,7 +12,7 @@ import pytest
 
 from robustcheck import load_policy
 from robustcheck.evaluation.evaluation import Evaluation
-from robustcheck.evaluation.searching import Search
+from robustcheck.evaluation.search.searching import Search
 from robustcheck.threats import Goal, LinfBall
 
 POLICIES = Path(__file__).parents[2] / "policies"

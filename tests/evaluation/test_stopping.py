@@ -10,7 +10,7 @@ from PIL import Image
 from robustcheck import load_policy, run
 from robustcheck.data import in_random_order
 from robustcheck.errors import PolicyError
-from robustcheck.evaluation import anytime
+from robustcheck.evaluation.metrics import anytime
 
 SAMPLES = 300
 

@@ -97,7 +97,7 @@ def test_a_surrogate_without_gradients(project, monkeypatch):
         object.__setattr__(own.network, "no_gradients", "this ONNX candidate gives predictions and no gradients: why")
         return own, logits
 
-    monkeypatch.setattr("robustcheck.evaluation.surrogates.load_candidate", without)
+    monkeypatch.setattr("robustcheck.evaluation.surrogates.loading.load_candidate", without)
     match = "^surrogate other.safetensors: this ONNX surrogate gives predictions and no gradients: why$"
     with pytest.raises(CandidateError, match=match):
         project.load(surrogate="other.safetensors")

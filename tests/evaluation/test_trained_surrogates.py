@@ -11,7 +11,7 @@ import torch
 from halves import NETS, SMALL, Project, agreement, halves_project
 
 from robustcheck.errors import CandidateError
-from robustcheck.evaluation.kept import kept
+from robustcheck.evaluation.surrogates.weight_cache import kept
 from robustcheck.models import training
 
 

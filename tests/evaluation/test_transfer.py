@@ -108,11 +108,11 @@ def test_the_candidate_is_asked_about_the_ends_of_searches_and_nothing_else(rest
 
 
 def test_surrogates_are_loaded_once_for_a_ladder_and_share_with_their_own_gates_only(project, monkeypatch):
-    from robustcheck.evaluation import surrogates
+    from robustcheck.evaluation.surrogates import loading
 
     loads = []
-    load = surrogates.load_candidate
-    monkeypatch.setattr(surrogates, "load_candidate", lambda *a, **k: (loads.append(1), load(*a, **k))[1])
+    load = loading.load_candidate
+    monkeypatch.setattr(loading, "load_candidate", lambda *a, **k: (loads.append(1), load(*a, **k))[1])
     small, large = _gates(project, "{name: transfer, surrogate: other.safetensors}", epsilon="[2/255, 4/255]")
     assert len(loads) == 1
     assert {outcome.found_by for outcome in large.samples if outcome.status == "broken"} == {small.id, large.id}

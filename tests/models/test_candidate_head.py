@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from robustcheck.attacks.objectives import log_odds, margin
 from robustcheck.errors import CandidateError
 from robustcheck.models.head import NO_ANSWER, Head
-from robustcheck.models.output import read_head
+from robustcheck.models.score_kind import read_head
 
 THREE = ("normal", "benign", "malignant")
 TWO = ("healthy", "ill")

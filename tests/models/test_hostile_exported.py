@@ -12,8 +12,8 @@ import torch
 import torchvision
 from tiny_models import Payload
 
-from robustcheck.models.exported import load_exported
-from robustcheck.models.program import Unsafe, cleaned
+from robustcheck.models.torch_export import load_exported
+from robustcheck.models.torch_export_graph import Unsafe, cleaned
 
 PROGRAM, WEIGHTS, CONSTANTS = "models/model.json", "model_weights_config.json", "model_constants_config.json"
 
@@ -105,7 +105,7 @@ def test_loading_unpickles_nothing(exported, monkeypatch, net):
     def fail(*_arguments, **_options):
         raise AssertionError("unpickled")
 
-    monkeypatch.setattr("robustcheck.models.exported._check_sample_inputs", lambda *_: None)
+    monkeypatch.setattr("robustcheck.models.torch_export._check_sample_inputs", lambda *_: None)
     monkeypatch.setattr(torch, "load", fail)
     monkeypatch.setattr(pickle, "loads", fail)
     _, logits = tiny.load(exported)

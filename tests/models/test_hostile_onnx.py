@@ -11,7 +11,7 @@ import tiny_models as tiny
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from robustcheck.models.onnx_file import onnx_files
+from robustcheck.models.onnx.file import onnx_files
 
 WEIGHTS = np.random.default_rng(0).normal(size=(tiny.HEIGHT * tiny.WIDTH, 2)).astype(np.float32)
 
@@ -270,7 +270,7 @@ def test_a_branch_that_asks_for_a_large_tensor(model, store, refused):
 
 def test_a_tensor_that_takes_more_than_half_of_the_memory(model, store, refused, monkeypatch):
     tiny.load(store(model))
-    monkeypatch.setattr("robustcheck.models.onnx_file.memory_limit", lambda: 100)
+    monkeypatch.setattr("robustcheck.models.onnx.file.memory_limit", lambda: 100)
     refused(store(model), r"net\.onnx computes a tensor of 1×30 \('flat'\), .*; at most 2\.5e\+01 are computed")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_models as tiny
 import torch
-from test_search_network import Shallow
+from test_fast_form import Shallow
 from torch import nn
 
 from robustcheck.errors import CandidateError

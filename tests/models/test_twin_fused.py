@@ -12,7 +12,7 @@ from graphs import IMAGES, agrees_with_runtime, gradient_of, one_node
 from onnx import TensorProto, helper, numpy_helper
 
 from robustcheck.errors import CandidateError
-from robustcheck.models.onnx_file import onnx_files
+from robustcheck.models.onnx.file import onnx_files
 from robustcheck.models.twin import NoTwin, converted
 
 

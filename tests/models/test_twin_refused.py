@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from robustcheck.errors import CandidateError
-from robustcheck.models.drawing import asked_only
+from robustcheck.models.stochastic import asked_only
 from robustcheck.models.twin import convert
 from robustcheck.models.twin.graph import keep_only
 

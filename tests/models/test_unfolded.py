@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustcheck.models.search import Reading, faster
+from robustcheck.models.fast_form import Reading, faster
 from robustcheck.models.unfolded import Unfolded, can_unfold
 
 
@@ -95,7 +95,7 @@ def test_what_stays_as_it_is(layer):
 def test_searches_ask_them_where_tiles_are_multiplied(monkeypatch):
     """Machines without AMX make the same form here, slowly: whether they would choose it is not asked."""
     for name in ("_multiplies_bfloat16", "_multiplies_tiles"):
-        monkeypatch.setattr(f"robustcheck.models.search.{name}", lambda _device: True)
+        monkeypatch.setattr(f"robustcheck.models.fast_form.{name}", lambda _device: True)
     asked = []
     monkeypatch.setattr(Unfolded, "forward", lambda self, inputs: asked.append(inputs.shape) or self.layer(inputs))
     torch.manual_seed(0)

@@ -16,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import quantization
 
 from robustcheck.errors import CandidateError
-from robustcheck.models import onnx as onnx_candidates
-from robustcheck.models.session import Session
+from robustcheck.models.onnx import load as onnx_candidates
+from robustcheck.models.onnx.session import Session
 
 WIDTH = 20
 GEMM = {"domain": "com.microsoft", "transB": 1, "alpha": 1.0}

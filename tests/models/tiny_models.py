@@ -83,7 +83,7 @@ def spec(path: str, **options: Any) -> ModelSpec:
 
 
 def load(path: Path, samples: Pictures | None = None, **options: Any) -> tuple[Candidate, torch.Tensor]:
-    options = {"precision": "full", **options}  # other forms of a network are what test_search_network is about
+    options = {"precision": "full", **options}  # other forms of a network are what test_fast_form is about
     return load_candidate(spec(path.name, **options), folder=path.parent, samples=samples or pictures())
 
 

@@ -17,7 +17,7 @@ from onnx2fx.graph_builder import GraphBuilder
 from torch import fx
 
 from robustcheck.models.network import first_line, freeze
-from robustcheck.models.onnx_file import in_order
+from robustcheck.models.onnx.file import in_order
 from robustcheck.models.twin import attention, fused, layers, linear_models, quantised, resize, rounding, standard
 from robustcheck.models.twin.graph import (
     anonymise,

@@ -1,0 +1,143 @@
+"""The checks of an attack's health that more than one kind of gate has, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import replace
+from statistics import median
+from typing import Literal
+
+from robustcheck.attacks.draws import key
+from robustcheck.evaluation.health.predicting import FEW, Prediction
+from robustcheck.evaluation.search.loop import Trace
+from robustcheck.evaluation.setting import Setting
+from robustcheck.policy import Gate
+from robustcheck.results import Cost, Finding, HealthCheck, HealthOutcome
+from robustcheck.threats import Goal
+from robustcheck.words import plural
+
+MEANINGS = {
+    "gradients": "the attack had little to follow",
+    "loss-rises": "the search did not raise the loss: its gradients lead nowhere",
+    "gradient-predicts": "the gradient does not tell what a small change does",
+    "enough-steps": "the search ended while the loss still rose",
+    "beats-searches-without-gradients": "a search without gradients turned what this one left: it is too weak, or its "
+    "gradients are masked",
+    "falls-as-budget-grows": "samples hold though nothing bounds the change: the gradients lead nowhere",
+    "same-answers": "the candidate's answers depend on chance",
+    "as-strong-as-others": "an attack that knows less turned what this one left: it is too weak, or its gradients are "
+    "masked",
+}
+"""What it means if a check is not sound."""
+
+LEAST_SHARE, MOST_SHARE = 1 / 3, 3.0  # of what the gradient promises, that a change along it has to bring
+MOST_OUTDONE = 0.1  # of the samples that held: what who knows less may turn
+_ZERO = 0.5  # share of the gradients that are zero, from which on they are suspect
+_RANK: dict[HealthOutcome, int] = {"not examined": 0, "sound": 1, "suspect": 2, "broken": 3}
+
+
+def check(name: str, outcome: HealthOutcome, evidence: str) -> HealthCheck:
+    """One of them."""
+    return HealthCheck(name=name, outcome=outcome, evidence=evidence)
+
+
+def in_turn(samples: Sequence[int], gate: Gate, setting: Setting) -> list[int]:
+    """Samples in the order in which they are examined, which depends on the seed and the goal alone."""
+    names = setting.samples.names
+    return sorted(samples, key=lambda sample: key(setting.seed, f"health/{gate.goal}", names[sample], 0))
+
+
+def gradients(trace: Trace, blind: Set[int]) -> HealthCheck:
+    """Whether there was anything to follow."""
+    share = trace.vanished / trace.asked if trace.asked else 0.0
+    zero = f"of {trace.asked:,} gradients {trace.vanished:,} were zero, and " if trace.asked else ""
+    evidence = (
+        f"{zero}{trace.gradients_not_finite:,} had NaN or infinity; {plural(len(blind), 'sample')} held where none "
+        "could be followed"
+    )
+    return check("gradients", "suspect" if share > _ZERO or blind else "sound", evidence)
+
+
+def predicts(
+    at_images: Sequence[float], in_ball: Sequence[float], change: str, drawn: float | None, *, attacked: int
+) -> HealthCheck:
+    """What came of what the gradient promised, as shares, at clean images and at points of the ball."""
+    name = "gradient-predicts"
+    if len(at_images) < FEW:
+        why = "no more than chance is promised" if drawn is not None else "nothing is promised"
+        few = f"{plural(attacked, 'sample')} attacked, which is too few"
+        return check(
+            name, "not examined", few if attacked < FEW else f"{why} on all but {len(at_images)} of those tried"
+        )
+    middles = [median(shares) for shares in (at_images, in_ball) if len(shares) >= FEW]
+    inside = f", and {middles[1]:.2f} times at points of the ball ({len(in_ball)} samples)" if len(middles) > 1 else ""
+    evidence = (
+        f"a change of {change} along the gradient raises the margin {middles[0]:.2f} times as much as the gradient "
+        f"says (median of {len(at_images)} samples; {LEAST_SHARE:.2f} to {MOST_SHARE:g} is sound){inside}"
+    )
+    sound = all(LEAST_SHARE <= middle <= MOST_SHARE for middle in middles)
+    return check(name, "sound" if sound else "broken", evidence)
+
+
+def same_answers(difference: float | None) -> HealthCheck:
+    """Whether a candidate answers the same question alike; else how far two answers were apart."""
+    if difference is None:
+        return check("same-answers", "sound", "two identical calls got the same answer")
+    evidence = (
+        f"scores of two identical calls differ by up to {difference:.3g}: clean images are read as most of several "
+        "calls do, searches follow the mean of several gradients, and counterexamples are misread on most of 100 calls"
+    )
+    return check("same-answers", "suspect", evidence)
+
+
+def of_gradients(
+    setting: Setting, goal: Goal, trace: Trace, attacked: Sequence[int], blind: Set[int], cost: Cost
+) -> tuple[HealthCheck, ...]:
+    """What is examined of patches and stickers, which have controls beside them: whether their gradients mean anything.
+
+    Args:
+        setting: of the gate.
+        goal: of its adversary.
+        trace: what its searches saw.
+        attacked: samples, in the order in which they are tried.
+        blind: those of them where there never was anything to follow.
+        cost: of its searches, a tenth of which may be spent.
+    """
+    prediction, drawn = Prediction(setting=setting, goal=goal), setting.candidate.randomness
+    at_images = prediction.at_images(attacked, prediction.tried(cost))
+    return (
+        gradients(trace, blind),
+        predicts(at_images, (), prediction.change, drawn, attacked=len(attacked)),
+        same_answers(drawn),
+    )
+
+
+def with_inherited(own: Sequence[HealthCheck], others: Sequence[HealthCheck]) -> tuple[HealthCheck, ...]:
+    """A gate's checks, and those of searches that stand for its own: of each check the one that weighs more."""
+    found = {one.name: one for one in own}
+    for one in others:
+        known = found.get(one.name)
+        if known is None or _RANK[one.outcome] > _RANK[known.outcome]:
+            found[one.name] = replace(one, evidence=f"{one.evidence} (in the search that stands for this one)")
+    return tuple(found.values())
+
+
+def as_findings(checks: Sequence[HealthCheck]) -> Iterator[Finding]:
+    """What is not sound, for who reads the gate's verdict."""
+    for one in checks:
+        if (one.name, one.outcome) == ("gradient-predicts", "not examined"):
+            message = f"whether the gradient tells what a small change does is not known; {one.evidence}"
+            yield Finding(code=one.name, severity="warning", message=message)
+        if one.outcome in ("suspect", "broken"):
+            severity: Literal["error", "warning"] = "error" if one.outcome == "broken" else "warning"
+            yield Finding(code=one.name, severity=severity, message=f"{MEANINGS[one.name]}; {one.evidence}")
+
+
+def not_relied_on(broken: Sequence[HealthCheck]) -> str:
+    """Why a gate that would have passed did not."""
+    first = next(as_findings(broken))
+    others = f" (and {len(broken) - 1} more of its checks are broken)" if len(broken) > 1 else ""
+    return (
+        f"the attack cannot be relied on: {first.message}{others}; attack the candidate in another way, too, such as "
+        "by square or transfer, or mend what hides its gradients"
+    )

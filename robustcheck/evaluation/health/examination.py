@@ -1,0 +1,151 @@
+"""Attack health: whether an attack that follows gradients worked on this candidate, or was only kept from working.
+
+A candidate whose gradients are zero, wrong or drawn by chance holds against searches that follow them, and shows
+nothing by it (Athalye, Carlini, Wagner 2018, arXiv 1802.00420; Carlini et al. 2019, arXiv 1902.06705, section 3.4). So
+each gate of a white box is examined: what its searches saw costs nothing, and probes of samples that held (`probing`)
+cost at most a tenth of the samples that the gate put through the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass
+from math import ceil
+from statistics import median
+
+from robustcheck.evaluation.health.checks import MOST_OUTDONE, check, gradients, predicts, same_answers
+from robustcheck.evaluation.health.predicting import FEW
+from robustcheck.evaluation.health.probing import Probes, Turned
+from robustcheck.evaluation.search.found import Found
+from robustcheck.evaluation.search.loop import Rise
+from robustcheck.evaluation.setting import Setting
+from robustcheck.policy import Gate
+from robustcheck.results import Cost, HealthCheck, HealthOutcome
+from robustcheck.words import plural
+
+LEAST_GAIN = 0.1  # of the rise of the loss: what the last quarter of the steps may bring
+LEAST_GROWN = 0.5  # of the probed samples that held: what has to be turned where nothing bounds the change
+_TOLERANCE = 1e-6  # of a loss: what float32 does not tell apart
+_FEWEST_STEPS = 4  # of a search, whose loss can be said to have risen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """What is examined, and how its gate would be judged if more were broken."""
+
+    setting: Setting
+    found: Found
+    held: Sequence[int]  # samples that held
+    blind: Set[int]  # of these, where there never was anything to follow
+    undermined_by: Callable[[Set[int]], bool]  # whether the gate would be judged otherwise if these were broken, too
+
+    def checks(self, probes: Probes, cost: Cost) -> tuple[HealthCheck, ...]:
+        """All of them; the last ones within a tenth of the gate's cost."""
+        steps = self._steps()
+        probed = probes.run(cost, more_steps=steps.outcome == "suspect")
+        return (
+            gradients(self.found.trace, self.blind),
+            self._rises(),
+            predicts(
+                probed.at_images,
+                probed.in_ball,
+                probed.change,
+                self.setting.candidate.randomness,
+                attacked=len(probes.attacked),
+            ),
+            self._longer(steps, probed.longer),
+            self._without_gradients(probes, probed.without_gradients),
+            self._grown(probes, probed.unbounded),
+            same_answers(self.setting.candidate.randomness),
+        )
+
+    # --- what the searches saw ---
+
+    @property
+    def _risen(self) -> list[Rise]:
+        """Of the samples that held and were searched for long enough."""
+        rises = self.found.trace.rises
+        return [rises[sample] for sample in self.held if sample in rises and rises[sample].steps >= _FEWEST_STEPS]
+
+    def _rises(self) -> HealthCheck:
+        rises = self._risen
+        if len(rises) < FEW:
+            return check("loss-rises", "not examined", self._too_few(len(rises)))
+        stuck = sum(rise.highest - rise.clean <= _TOLERANCE * max(1.0, abs(rise.clean)) for rise in rises)
+        evidence = (
+            f"of {len(rises)} samples that held the loss rose above that of the clean image on {len(rises) - stuck}"
+        )
+        return check("loss-rises", "broken" if 2 * stuck > len(rises) else "sound", evidence)
+
+    def _steps(self) -> HealthCheck:
+        gains = [
+            (rise.highest - rise.earlier) / (rise.highest - rise.clean)
+            for rise in self._risen
+            if rise.highest > rise.clean + _TOLERANCE * max(1.0, abs(rise.clean))
+        ]
+        if len(gains) < FEW:
+            return check("enough-steps", "not examined", self._too_few(len(gains)))
+        middle = median(gains)
+        evidence = (
+            f"the last quarter of the steps brought {middle:.0%} of the loss's rise (median of {len(gains)} samples)"
+        )
+        return check("enough-steps", "suspect" if middle >= LEAST_GAIN else "sound", evidence)
+
+    # --- what probes saw ---
+
+    def _longer(self, steps: HealthCheck, longer: Turned) -> HealthCheck:
+        if steps.outcome != "suspect" or not longer.of:
+            return steps
+        evidence = f"{steps.evidence}; {longer.how} turned {longer.turned} of {longer.of} that held"
+        return check("enough-steps", "broken" if self._undermines(longer) else "suspect", evidence)
+
+    def _without_gradients(self, probes: Probes, rivals: Sequence[Turned]) -> HealthCheck:
+        if not rivals:
+            return check("beats-searches-without-gradients", "not examined", self._too_little(probes))
+        evidence = " and ".join(f"{rival.how} turned {rival.turned} of {rival.of} that held" for rival in rivals)
+        worst = max(rivals, key=lambda rival: rival.turned / rival.of)
+        outdone = worst.turned >= 2 and worst.turned >= MOST_OUTDONE * worst.of
+        outcome: HealthOutcome = (
+            "sound" if not outdone else "broken" if self._iterates or self._undermines(worst) else "suspect"
+        )
+        return check("beats-searches-without-gradients", outcome, evidence)
+
+    def _grown(self, probes: Probes, unbounded: Turned) -> HealthCheck:
+        if unbounded.of < FEW:
+            return check("falls-as-budget-grows", "not examined", self._too_little(probes))
+        evidence = f"{unbounded.how} turned {unbounded.turned} of {unbounded.of} that held"
+        outcome: HealthOutcome = "broken" if unbounded.turned < LEAST_GROWN * unbounded.of else "sound"
+        return check("falls-as-budget-grows", outcome, evidence)
+
+    def _too_few(self, risen: int) -> str:
+        """Why losses say nothing."""
+        if len(self.held) < FEW:
+            return f"{plural(len(self.held), 'sample')} held"
+        steps = max((rise.steps for rise in self.found.trace.rises.values()), default=0)
+        if 0 < steps < _FEWEST_STEPS:
+            return f"a search of {plural(steps, 'step')} has no course"
+        return (
+            f"losses of {risen} samples that held can be compared; of means, and of searches for the nearest, none can"
+        )
+
+    def _too_little(self, probes: Probes) -> str:
+        """Why nothing was tried."""
+        if len(self.held) < FEW:
+            return f"{plural(len(self.held), 'sample')} held"
+        if probes.averages:
+            return "not tried where gradients are means over many"
+        return "a tenth of what the gate cost does not pay for it"
+
+    @property
+    def _iterates(self) -> bool:
+        return any(rise.steps > 1 for rise in self.found.trace.rises.values())
+
+    def _undermines(self, probe: Turned) -> bool:
+        """Whether the gate would be judged otherwise if of all that held as many were broken as of those probed."""
+        lost = ceil(probe.turned / probe.of * len(self.held))
+        return probe.turned > 0 and self.undermined_by(set(self.held[:lost]))
+
+
+def examined(gate: Gate) -> bool:
+    """Whether a gate's attack is examined by probes: those who only ask have no gradients to be masked."""
+    return gate.knowledge == "white-box" and gate.epsilon is not None

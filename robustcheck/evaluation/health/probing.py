@@ -1,0 +1,158 @@
+"""Probes of an attack's health: small searches of another kind, on samples that held, for a tenth of the gate's cost.
+
+What they turn is evidence about the attack; it is not counted as the gate's, and no ledger has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+from robustcheck.attacks import build
+from robustcheck.evaluation.evidence import Evidence
+from robustcheck.evaluation.health.predicting import FEW, MOST, OVERHEAD, Prediction
+from robustcheck.evaluation.search.ledger import Ledger
+from robustcheck.evaluation.search.searching import Search
+from robustcheck.evaluation.search.warm_starts import WarmStarts
+from robustcheck.evaluation.setting import Setting
+from robustcheck.models import Meter
+from robustcheck.policy import APGDSpec, FMNSpec, NESSpec, NoiseSpec, PGDSpec, SquareSpec
+from robustcheck.policy.attack_specs import AttackSpec
+from robustcheck.results import Cost
+from robustcheck.threats import Ball
+
+_FOR_UNBOUNDED, _FOR_LONGER = 0.4, 0.5  # of that, at most; searches without gradients get the rest
+_MOST_PROBED = 20  # samples that a rival is tried on
+_MOST_QUERIES, _LEAST_QUERIES = 200, 20  # of a rival, a sample
+_NOISE = 0.2  # of a rival's queries
+_ENDS = 4  # of its images that are adjudicated beside, a sample
+_MOST_UNBOUNDED, _UNBOUNDED_STEPS, _UNBOUNDED_COST = 10, 25, 2.2  # samples, steps, forward passes a step
+_MOST_LONGER, _LONGER = 10, 4  # samples, times the steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turned:
+    """What a probe turned."""
+
+    how: str = ""
+    turned: int = 0
+    of: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probed:
+    """What all probes of a gate found."""
+
+    at_images: Sequence[float] = ()  # shares of what the gradient promises, that a small change along it brought
+    in_ball: Sequence[float] = ()  # the same at points of the ball
+    change: str = ""  # how small
+    without_gradients: Sequence[Turned] = ()
+    unbounded: Turned = Turned()
+    longer: Turned = Turned()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probes:
+    """The probes of one gate.
+
+    Args:
+        search: the gate's own.
+        attacked: all samples that it was about, in such an order.
+        held: samples that held, in the order in which they are probed.
+    """
+
+    search: Search
+    attacked: Sequence[int]
+    held: Sequence[int]
+
+    def run(self, cost: Cost, *, more_steps: bool) -> Probed:
+        """All that a tenth of this cost allows."""
+        prediction, meter = Prediction(setting=self.search.setting, goal=self.search.goal), self._meter
+        forward, gradients = int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD)
+        # First, since these show most for what they cost; a few of them whatever they cost. They have their price also
+        # where another gate has paid for them: what is examined must not depend on which gates were run.
+        count = prediction.tried(cost)
+        at_images, price = prediction.at_images(self.attacked, count), prediction.price(count)
+        forward, gradients, before = forward - price[0], gradients - price[1], replace(meter)
+        inside = self.held[: min(MOST // 2, prediction.cost(forward // 2, gradients))]
+        in_ball = prediction.in_ball(inside, self.search.ball, self.search.gate.id) if len(inside) >= FEW else []
+        forward -= meter.forward - before.forward
+        gradients -= meter.gradient - before.gradient
+        each = _UNBOUNDED_STEPS * _UNBOUNDED_COST
+        unbounded = min(_MOST_UNBOUNDED, int(forward * _FOR_UNBOUNDED / each), gradients // 2 // _UNBOUNDED_STEPS)
+        if unbounded < FEW or self.averages:  # what is averaged costs many times as much
+            unbounded = 0
+        longer = int(min(forward * _FOR_LONGER, gradients * _FOR_LONGER)) if more_steps else 0
+        return Probed(
+            at_images=at_images,
+            in_ball=in_ball,
+            change=prediction.change,
+            without_gradients=self._without_gradients(int(forward - unbounded * each - longer)),
+            unbounded=self._unbounded(unbounded),
+            longer=self._longer(longer),
+        )
+
+    @property
+    def _meter(self) -> Meter:
+        return self.search.setting.candidate.meter
+
+    @property
+    def averages(self) -> bool:
+        """Whether a gradient is a mean over many."""
+        return self.search.gate.conditions is not None or self.search.setting.candidate.randomness is not None
+
+    def _without_gradients(self, budget: int) -> list[Turned]:
+        """Random search and noise, at the gate's own budget."""
+        gate = self.search.gate
+        count = min(_MOST_PROBED, len(self.held), budget // (_LEAST_QUERIES + _ENDS))
+        if self.averages or count < FEW:
+            return []
+        queries = min(_MOST_QUERIES, budget // count - _ENDS)
+        noise = max(1, int(queries * _NOISE))
+        rival = SquareSpec(name="square") if gate.norm == "linf" else NESSpec(name="nes", samples=10)
+        return [
+            self._turned(rival, f"{rival.name} with {queries - noise} queries", count, queries=queries - noise - 1),
+            self._turned(NoiseSpec(name="noise"), f"noise with {noise} queries", count, queries=noise),
+        ]
+
+    def _unbounded(self, count: int) -> Turned:
+        """A minimum-norm search, which ends where it finds anything at all."""
+        if not count or not self.held:
+            return Turned()
+        samples = self.search.setting.samples
+        widest = max((samples.shape_of(sample) for sample in self.held[:count]), key=prod)
+        how = f"a search for the nearest counterexample at any distance ({_UNBOUNDED_STEPS} steps)"
+        return self._turned(
+            FMNSpec(name="fmn", steps=_UNBOUNDED_STEPS, targets=0), how, count, ball=self.search.ball.widest(widest)
+        )
+
+    def _longer(self, budget: int) -> Turned:
+        """The gate's own attack with more steps."""
+        spec = self.search.gate.attack
+        if not isinstance(spec, PGDSpec | APGDSpec):
+            return Turned()
+        steps = _LONGER * spec.steps
+        more = spec.model_copy(update={"steps": steps, "restarts": 1})
+        (attack,) = build(more, self.search.ball, self.search.goal)  # of APGD with targets one restart for each
+        count = min(_MOST_LONGER, len(self.held), budget // (attack.restarts * (steps + 3)))
+        return self._turned(more, f"{steps} steps", count) if count >= FEW else Turned()
+
+    def _turned(
+        self, spec: AttackSpec, how: str, count: int, *, queries: int | None = None, ball: Ball | None = None
+    ) -> Turned:
+        """What another attack turns of the first samples that held; nothing of it is kept."""
+        own, samples = self.search.setting, self.held[:count]
+        setting: Setting = replace(
+            own,
+            ledger=Ledger(),
+            starts=WarmStarts(sum(prod(own.samples.shape_of(sample)) for sample in samples)),
+            evidence=Evidence(None, [self.search.gate.id]),
+            progress=lambda _done, _of: None,
+        )
+        gate = replace(self.search.gate, attack=spec, queries=queries, oracle="float", descending=False)
+        search = replace(self.search, gate=gate, setting=setting, ball=ball or self.search.ball, to_the_nearest=False)
+        search.run(samples, search.begin())
+        return Turned(
+            how=how, turned=len(setting.ledger.within(search.family, float(search.ball.levels))), of=len(samples)
+        )

@@ -1,0 +1,172 @@
+"""Under viewing conditions: proposals are judged on looks that no search has had, and searches average over others.
+
+Searches follow the mean of the gradients (expectation over transformation; Athalye et al. 2018, arXiv 1707.07397). Each
+proposal of a sample is judged on looks of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from robustcheck.attacks import Objective
+from robustcheck.attacks.draws import Draws
+from robustcheck.evaluation.looks.look import Gradients, Seen, Tally, looks_needed
+from robustcheck.models import Candidate
+from robustcheck.threats import Goal
+from robustcheck.threats.viewing import NUMBERS, Conditions, Looks, repeated, see
+
+_SEARCHING, _JUDGING, _CONFIRMING, _GRAIN = 1, 2, 3, 4  # draws of a row are for one purpose each
+_BLOCK = 20  # looks at an image, after which it is asked whether the others can still matter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fresh:
+    """Under conditions, each look drawn anew; what a camera sees is stored at the images' own depth.
+
+    What holds is looked at once more, by as many others: a search proposes until something holds, and some of that held
+    by chance. What is told of it comes from the second time.
+    """
+
+    candidate: Candidate
+    goal: Goal
+    conditions: Conditions
+    maximum: int  # largest value that can be stored
+
+    @property
+    def at_once(self) -> int:
+        """A block of them."""
+        return min(_BLOCK, self.conditions.spec.judged_on)
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor, draws: Draws, at: torch.Tensor) -> Seen:
+        """Twice as many looks as the policy says, or until too few of those to come could hold."""
+        first = self.look(images, labels, draws.apart(_JUDGING), at)
+        held = first.wanted.nonzero().flatten()
+        if not len(held):
+            return first
+        others = Draws(keys=draws.keys[held]).apart(_CONFIRMING)
+        return first.updated(held, self.look(images[held], labels[held], others, at[held]))
+
+    def look(self, images: torch.Tensor, labels: torch.Tensor, draws: Draws, at: torch.Tensor) -> Seen:
+        """As many looks as the policy says, or until too few of those to come could hold."""
+        total = self.conditions.spec.judged_on
+        needed = looks_needed(self.conditions.spec.holds_on, total)
+        numbers = _numbers(draws, total, at)
+        rows = torch.arange(len(images), device=images.device)
+        tally = Tally.of(len(images), images.device)
+        for start in range(0, total, _BLOCK):
+            size = min(_BLOCK, total - start)
+            looks = self.conditions.draw(numbers[rows, start : start + size].flatten(0, 1))
+            grain = _grain(self.conditions, draws, rows, images, size, at[rows] * total + start)
+            tally.add(
+                rows, *_read(self.candidate, self.goal, self.maximum, images[rows], labels[rows], looks, grain, size)
+            )
+            possible = tally.wanted[rows] + (total - start - size)
+            rows = rows[possible >= needed]
+            if not len(rows):
+                break
+        return tally.seen(needed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """From a grid of places, the same ones each time."""
+
+    candidate: Candidate
+    goal: Goal
+    looks: Looks
+    count: int
+    holds_on: float
+    maximum: int
+
+    @property
+    def at_once(self) -> int:
+        """All of them."""
+        return self.count
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor, _draws: Draws, _at: torch.Tensor) -> Seen:
+        """One look from each."""
+        tally, rows = Tally.of(len(images), images.device), torch.arange(len(images), device=images.device)
+        looks = repeated(self.looks, len(images))
+        decisions, wanted, scores = _read(
+            self.candidate, self.goal, self.maximum, images, labels, looks, None, self.count
+        )
+        tally.add(rows, decisions, wanted, scores)
+        return tally.seen(looks_needed(self.holds_on, self.count), cells=wanted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Averaging:
+    """Over looks."""
+
+    conditions: Conditions
+    count: int  # looks a step
+
+    @property
+    def at_once(self) -> int:
+        """All of a step's looks."""
+        return self.count
+
+    @property
+    def holds_on(self) -> float:
+        """As the policy says."""
+        return self.conditions.spec.holds_on
+
+    def gradient(
+        self,
+        access: Gradients,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        aims: torch.Tensor,
+        objective: Objective,
+        draws: Draws,
+        at: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits (N, L, K) on L looks; mean losses (N,); gradients (N, C, H, W) of those in the images as they are."""
+        rows = torch.arange(len(images), device=images.device)
+        looks = self.conditions.draw(_numbers(draws.apart(_SEARCHING), self.count, at).flatten(0, 1))
+        grain = _grain(self.conditions, draws.apart(_SEARCHING), rows, images, self.count, at)
+        images = images.detach().requires_grad_()
+        with torch.enable_grad():
+            seen = see(images.repeat_interleave(self.count, dim=0), looks, grain)
+        logits, loss, gradient = access.gradient(
+            seen.detach(), labels.repeat_interleave(self.count), aims.repeat_interleave(self.count), objective
+        )
+        (own,) = torch.autograd.grad(seen, images, gradient / self.count)
+        shape = (len(images), self.count)
+        return logits.view(*shape, -1), loss.view(shape).mean(dim=1), own
+
+
+def _read(
+    candidate: Candidate,
+    goal: Goal,
+    maximum: int,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    looks: Looks,
+    grain: torch.Tensor | None,
+    count: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Readings, whether they are wanted, and scores, (N, L) each, of `count` looks at each image (N, C, H, W)."""
+    seen = see(images.repeat_interleave(count, dim=0), looks, grain)
+    logits = candidate.logits((seen * maximum).round() / maximum)
+    decisions = candidate.head.decide(logits)
+    wanted = goal.met(decisions, labels.repeat_interleave(count))
+    scores = candidate.head.positive_probability(logits)
+    shape = (len(images), count)
+    return decisions.view(shape), wanted.view(shape), None if scores is None else scores.view(shape)
+
+
+def _numbers(draws: Draws, looks: int, at: torch.Tensor) -> torch.Tensor:
+    """Uniform numbers (N, looks, 12)."""
+    return draws.uniform((looks, NUMBERS), at)
+
+
+def _grain(
+    conditions: Conditions, draws: Draws, rows: torch.Tensor, images: torch.Tensor, looks: int, at: torch.Tensor
+) -> torch.Tensor | None:
+    """Normal numbers (M · looks, C, H, W) for these rows (M,), if the conditions have noise."""
+    if not conditions.grainy:
+        return None
+    return Draws(keys=draws.apart(_GRAIN).keys[rows]).normal((looks, *images.shape[1:]), at).flatten(0, 1)

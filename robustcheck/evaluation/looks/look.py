@@ -1,0 +1,195 @@
+"""How images are looked at, and whose gradients searches follow: once and as they are, or by means over draws.
+
+`conditions` has what is seen under viewing conditions, `stochastic` what a candidate draws itself, and `choice` says
+which of them a gate takes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Protocol
+
+import torch
+
+from robustcheck.attacks import Objective
+from robustcheck.attacks.draws import Draws
+from robustcheck.models import Candidate, Surrogates
+from robustcheck.threats import Goal
+
+_TOLERANCE = 1e-9  # of a count: .9 of 100 is 90
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """How N images were read."""
+
+    decision: torch.Tensor  # (N,) readings; of several looks the most frequent one, of the wanted ones if it was met
+    wanted: torch.Tensor  # (N,) bool: read as the adversary wants, on as many looks as it takes
+    score: torch.Tensor | None  # (N,) probability of the positive label, the mean over looks
+    chances: torch.Tensor | None = None  # (N, K) of each finding, if there are several, and one look
+    share: torch.Tensor | None = None  # (N,) of the looks, read as the adversary wants
+    cells: torch.Tensor | None = None  # (N, L) bool: each look of a grid
+
+    def updated(self, rows: torch.Tensor, again: Seen) -> Seen:
+        """What was seen of these rows (M,) a second time stands for the first."""
+        score, share = self.score, self.share
+        return replace(
+            self,
+            decision=self.decision.index_copy(0, rows, again.decision),
+            wanted=self.wanted.index_copy(0, rows, again.wanted),
+            score=None if score is None or again.score is None else score.index_copy(0, rows, again.score),
+            share=None if share is None or again.share is None else share.index_copy(0, rows, again.share),
+        )
+
+
+class Look(Protocol):
+    """A way to look at images."""
+
+    @property
+    def at_once(self) -> int:
+        """Looks at one image that go through the network together."""
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor, draws: Draws, at: torch.Tensor, /) -> Seen:
+        """How the artefact reads stored images (N, C, H, W), shares of the range, of true readings (N,).
+
+        Args:
+            images: that are looked at.
+            labels: of them.
+            draws: of their rows.
+            at: (N,) which proposal of its row each is.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Once:
+    """As they are."""
+
+    candidate: Candidate
+    goal: Goal
+    at_once: int = 1
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor, _draws: Draws, _at: torch.Tensor) -> Seen:
+        """One look."""
+        logits = self.candidate.logits(images)
+        decision = self.candidate.head.decide(logits)
+        wanted = self.goal.met(decision, labels)
+        head = self.candidate.head
+        return Seen(
+            decision=decision,
+            wanted=wanted,
+            score=head.positive_probability(logits),
+            chances=head.chances(logits) if head.multilabel else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandsIn:
+    """As they are, by other models in the candidate's place."""
+
+    model: Surrogates
+    goal: Goal
+    at_once: int = 1
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor, _draws: Draws, _at: torch.Tensor) -> Seen:
+        """One look."""
+        decision = self.model.decide(images)
+        return Seen(decision=decision, wanted=self.goal.met(decision, labels), score=None)
+
+
+class Gradients(Protocol):
+    """Whose gradients are followed: the candidate's, or another model's."""
+
+    def gradient(
+        self, images: torch.Tensor, labels: torch.Tensor, aims: torch.Tensor, objective: Objective
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits (N, K), losses (N,) and gradients (N, C, H, W) at images (N, C, H, W)."""
+
+
+class Averages(Protocol):
+    """Losses and gradients as means over what is drawn."""
+
+    @property
+    def at_once(self) -> int:
+        """Images that go through the network together for each row."""
+
+    @property
+    def count(self) -> int:
+        """Draws of a step."""
+
+    @property
+    def holds_on(self) -> float:
+        """Share of the draws on which a counterexample has to hold."""
+
+    def gradient(
+        self,
+        access: Gradients,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        aims: torch.Tensor,
+        objective: Objective,
+        draws: Draws,
+        at: torch.Tensor,
+        /,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits (N, L, K) on L draws, mean losses (N,) and gradients (N, C, H, W) at images (N, C, H, W).
+
+        Args:
+            access: whose.
+            images: that are asked about.
+            labels: true readings (N,).
+            aims: of their rows (N,).
+            objective: what is raised.
+            draws: of their rows.
+            at: (N,) which step of its row each is.
+        """
+
+
+def looks_needed(share: float, looks: int) -> int:
+    """On how many looks an image has to be read as wanted, if on a share of them."""
+    return max(1, ceil(share * looks - _TOLERANCE))
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What was read so far, of N images."""
+
+    looks: torch.Tensor  # (N,)
+    wanted: torch.Tensor  # (N,) how often
+    score: torch.Tensor  # (N,) sum
+    scored: bool
+    decisions: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]  # rows, readings, whether wanted, a look each
+
+    @classmethod
+    def of(cls, rows: int, device: torch.device) -> Tally:
+        """Nothing yet, of so many images."""
+        zero = torch.zeros(rows, dtype=torch.int64, device=device)
+        return cls(looks=zero, wanted=zero.clone(), score=zero.double(), scored=True, decisions=[])
+
+    def add(
+        self, rows: torch.Tensor, decisions: torch.Tensor, wanted: torch.Tensor, scores: torch.Tensor | None
+    ) -> None:
+        """Looks (M, L) at these rows (M,)."""
+        self.looks = self.looks.index_add(0, rows, torch.full_like(rows, wanted.shape[1]))
+        self.wanted = self.wanted.index_add(0, rows, wanted.sum(dim=1))
+        self.scored &= scores is not None
+        if scores is not None:
+            self.score = self.score.index_add(0, rows, scores.double().sum(dim=1))
+        each = rows.repeat_interleave(wanted.shape[1])
+        self.decisions.append((each, decisions.flatten(), wanted.flatten()))
+
+    def seen(self, needed: int, cells: torch.Tensor | None = None) -> Seen:
+        """The sum of it."""
+        met = self.wanted >= needed
+        rows, decisions, wanted = (torch.cat(column) for column in zip(*self.decisions, strict=True))
+        counted = wanted | ~met[rows]
+        kinds, which = decisions.unique(return_inverse=True)
+        table = torch.zeros(len(met), len(kinds), dtype=torch.int64, device=met.device)
+        table.index_put_((rows[counted], which[counted]), torch.ones_like(which[counted]), accumulate=True)
+        return Seen(
+            decision=kinds[table.argmax(dim=1)],
+            wanted=met,
+            score=(self.score / self.looks).float() if self.scored else None,
+            share=self.wanted.double() / self.looks,
+            cells=cells,
+        )

@@ -1,0 +1,178 @@
+"""Metrics of decisions and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.models.head import NO_ANSWER
+from robustcheck.results import Control, Metric
+
+Measure = Callable[[Intervals], Metric]
+"""A metric of some samples, with these intervals: it is computed when it is asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readings:
+    """How N samples were read: indexes into the policy's labels, or sums of 2**k over the findings k that are there."""
+
+    labels: np.ndarray  # (N,) true
+    before: np.ndarray  # (N,) decided on the clean image
+    after: np.ndarray  # (N,) decided under the attack
+    scores: np.ndarray | None  # (N,) probability of the positive label under the attack
+    positive: int | None
+    chances: np.ndarray | None = None  # (N, K) the same of each of several findings
+    findings: int | None = None  # how many labels may be present together; None: each sample has one
+    groups: np.ndarray | None = None  # (N,) which samples belong together; None: each is its own
+    prevalence: tuple[float, ...] | None = None  # of the positive label, or of each finding, where it will be used
+
+    @property
+    def positives(self) -> np.ndarray:
+        """Which samples (N,) have the positive label."""
+        return np.zeros(len(self.labels), bool) if self.positive is None else self.has(self.labels, self.positive)
+
+    def has(self, readings: np.ndarray, label: int) -> np.ndarray:
+        """Which readings (N,) have a label. No answer has none."""
+        if self.findings is None:
+            return np.asarray(readings == label)
+        return np.asarray((readings != NO_ANSWER) & (readings >> label & 1 == 1))
+
+    def at(self, samples: np.ndarray) -> Readings:
+        """Those of some samples (M,), by number."""
+        return replace(
+            self,
+            labels=self.labels[samples],
+            before=self.before[samples],
+            after=self.after[samples],
+            scores=None if self.scores is None else self.scores[samples],
+            chances=None if self.chances is None else self.chances[samples],
+            groups=None if self.groups is None else self.groups[samples],
+        )
+
+    def group_of(self, which: np.ndarray) -> np.ndarray | None:
+        """Of some samples (N,) bool."""
+        return None if self.groups is None else self.groups[which]
+
+    def prevalence_of(self, label: int) -> float | None:
+        """Of a finding, or of the positive label."""
+        if self.prevalence is None:
+            return None
+        return self.prevalence[label if self.findings is not None and len(self.prevalence) > 1 else 0]
+
+    def hits(self, label: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of the samples that have a label, and of those that have it not, which are read so."""
+        has, read = self.has(self.labels, label), self.has(self.after, label)
+        answered = self.after != NO_ANSWER  # no answer is no negative read
+        return read[has], (~read & answered)[~has]
+
+    def groups_of_hits(self, label: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """The groups of these."""
+        has = self.has(self.labels, label)
+        return None if self.groups is None else (self.groups[has], self.groups[~has])
+
+
+def of_all(readings: Readings, attacked: np.ndarray | None, among: Readings | None = None) -> dict[str, Measure]:
+    """Every metric that these readings define.
+
+    Args:
+        readings: of N samples.
+        attacked: which of them (N,) the adversary was after; None without an attack.
+        among: of all samples that these are the first of, if more may follow: a mean over labels is undefined until
+            each of theirs was seen.
+    """
+    found: dict[str, Measure] = {
+        "accuracy": lambda intervals: intervals.rate(readings.after == readings.labels, readings.groups),
+        "balanced_accuracy": lambda intervals: _balanced(readings, among or readings, intervals),
+    }
+    if (positive := readings.positive) is not None:
+        found |= _of_label(readings, positive)
+        if (scores := readings.scores) is not None:
+            found["auroc"] = lambda intervals: intervals.auroc(scores, readings.positives, readings.groups)
+    if attacked is not None:
+        # Only a counterexample changes what a sample is read as.
+        turned = (readings.after != readings.before)[attacked]
+        found["attack_success"] = lambda intervals: intervals.rate(turned, readings.group_of(attacked))
+    return found
+
+
+def of_finding(readings: Readings, label: int) -> dict[str, Measure]:
+    """What is defined of one of several findings."""
+    found = _of_label(readings, label)
+    hits, groups = readings.hits(label), readings.groups_of_hits(label)
+    if (chances := readings.chances) is not None:
+        has = readings.has(readings.labels, label)
+        # No answer has no score: as wrong as can be.
+        scores = np.where(readings.after == NO_ANSWER, np.where(has, 0.0, 1.0), chances[:, label])
+        found["auroc"] = lambda intervals: intervals.auroc(scores, has, readings.groups)
+    both = all(map(len, hits))
+    found["balanced_accuracy"] = lambda intervals: intervals.mean(
+        hits if both else (), samples=len(readings.labels), groups=groups if both and groups else None
+    )
+    return found
+
+
+def of_controls(success: Measure, controls: Sequence[Control]) -> dict[str, Measure]:
+    """What the controls turn, and what of the attack's success they do not explain."""
+    known = [one.success for one in controls if one.success.value is not None]
+    if not known:
+        return {}
+    control = max(known, key=lambda turned: turned.value or 0.0)
+    return {
+        "control_success": lambda _intervals: control,
+        "excess_success": lambda intervals: intervals.difference(success(intervals), control),
+    }
+
+
+def _of_label(readings: Readings, label: int) -> dict[str, Measure]:
+    """Sensitivity and specificity, and what they make of a prevalence."""
+    found, spared = readings.hits(label)
+    groups = readings.groups_of_hits(label) or (None, None)
+
+    def sensitivity(intervals: Intervals) -> Metric:
+        return intervals.rate(found, groups[0])
+
+    def specificity(intervals: Intervals) -> Metric:
+        return intervals.rate(spared, groups[1])
+
+    metrics: dict[str, Measure] = {"sensitivity": sensitivity, "specificity": specificity}
+    if (prevalence := readings.prevalence_of(label)) is not None:
+        # A group may have samples of both rates, which cannot be told from how many each has.
+        number = None if readings.groups is None else len(np.unique(readings.groups))
+
+        def of_both(metric: Metric) -> Metric:
+            return replace(metric, groups=number)
+
+        metrics["ppv"] = lambda at: of_both(at.ppv(sensitivity(at), specificity(at), prevalence))
+        metrics["npv"] = lambda at: of_both(at.npv(sensitivity(at), specificity(at), prevalence))
+    return metrics
+
+
+def _balanced(readings: Readings, among: Readings, intervals: Intervals) -> Metric:
+    shares, groups = of_each_label(readings, among)
+    if not all(map(len, shares)):
+        shares, groups = [], []
+    known = None if readings.groups is None else groups
+    return intervals.mean(shares, samples=len(readings.labels), groups=known)
+
+
+def of_each_label(readings: Readings, among: Readings | None = None) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Which samples are right, a label each, and their groups; of findings, of those that have one and have it not.
+
+    Labels that are not `among` the samples (default: these) are left out, as are findings that all of those have, or
+    none.
+    """
+    every_label = readings.labels if among is None else among.labels
+    labels, shares, groups = readings.labels, list[np.ndarray](), list[np.ndarray]()
+    every = np.arange(len(labels)) if readings.groups is None else readings.groups
+    if readings.findings is None:
+        members = [labels == label for label in np.unique(every_label)]
+        return [(readings.after == labels)[one] for one in members], [every[one] for one in members]
+    for finding in range(readings.findings):
+        has, there = readings.has(labels, finding), readings.has(every_label, finding)
+        if there.any() and not there.all():
+            shares += readings.hits(finding)
+            groups += [every[has], every[~has]]
+    return shares, groups

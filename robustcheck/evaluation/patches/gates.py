@@ -1,0 +1,159 @@
+"""A gate with a patch: what the patch does to images that it has not seen, and beside it what its controls do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+
+from robustcheck.attacks.draws import Draws
+from robustcheck.evaluation.conclusion import Account, Conclusion
+from robustcheck.evaluation.health.checks import in_turn, of_gradients, same_answers
+from robustcheck.evaluation.outcomes import goal_of, keep_examples, most_adverse
+from robustcheck.evaluation.patches.judging import Judgement, Textures, constant, forgotten
+from robustcheck.evaluation.patches.making import Made, make
+from robustcheck.evaluation.patches.task import PatchTask
+from robustcheck.evaluation.search.found import Found
+from robustcheck.evaluation.search.ledger import Entry
+from robustcheck.evaluation.search.loop import Trace
+from robustcheck.evaluation.setting import Setting
+from robustcheck.models import Surrogates
+from robustcheck.policy import Gate, PatchSpec
+from robustcheck.results import Control, Cost, GateResult, HealthCheck
+
+
+def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
+    """Evaluate a gate whose attack is a patch.
+
+    Raises:
+        DataError: there is nothing to train it on or to judge it on, a patch that is given does not fit, or there is no
+            place for it on an image.
+        EvaluationError: it is larger than an image, or there are no gradients to train it with.
+    """
+    assert isinstance(gate.attack, PatchSpec)
+    surrogates = setting.surrogates(gate.surrogates) if gate.surrogates else ()
+    account = Account.open(setting, surrogates)
+    stand_in = Surrogates([one.candidate for one in surrogates]) if surrogates else None
+    task = PatchTask(gate=gate, spec=gate.attack, setting=setting, goal=goal_of(gate, setting))
+    made, judgement = Made(textures=constant(torch.empty(0))), Judgement()
+    controls: tuple[Control, ...] = ()
+    task.check()
+    if task.attacked:
+        made = make(task, stand_in)
+        judgement = task.judge(_keeps(task), stand_in).judge(made.textures)
+        controls = _controls(task)
+    attacked = task.attacked
+    broken = {attacked[place]: _entry(task, place, judgement, made) for place in sorted(judgement.turned)}
+    keep_examples(gate, setting, broken)
+    scores = {attacked[place]: score for place, score in judgement.scores.items()}
+    conclusion = Conclusion(
+        gate=gate,
+        setting=setting,
+        goal=task.goal,
+        among=task.judged,
+        judged=task.judged,
+        attacked=attacked,
+        broken=broken,
+        scores=most_adverse(setting, [scores], broken),
+        found=Found(trace=_trace(task, made, judgement), searched=set(attacked)),
+        surrogates=surrogates,
+        controls=controls,
+        intervals=setting.intervals,
+        rule=setting.rule,
+    )
+    searched_for = account.cost(conclusion.queries)
+    health = _health(conclusion, searched_for)
+    return replace(conclusion.result(account.cost(conclusion.queries, searched=searched_for), health), patch=made.patch)
+
+
+def _health(conclusion: Conclusion, cost: Cost) -> tuple[HealthCheck, ...]:
+    """Whether the gradients that a patch was made with mean anything; controls show the rest."""
+    setting, attacked = conclusion.setting, in_turn(conclusion.attacked, conclusion.gate, conclusion.setting)
+    if conclusion.gate.knowledge != "white-box":
+        return () if setting.candidate.randomness is None else (same_answers(setting.candidate.randomness),)
+    return of_gradients(setting, conclusion.goal, conclusion.found.trace, attacked, conclusion.blind, cost)
+
+
+def _trace(task: PatchTask, made: Made, judgement: Judgement) -> Trace:
+    return replace(
+        made.trace,
+        moved={sample for place, sample in enumerate(task.attacked) if place not in made.unmoved},
+        turned={task.attacked[place] for place in judgement.stand_in_turned},
+    )
+
+
+def _keeps(task: PatchTask) -> Callable[[int, np.ndarray], tuple[str | None, str]]:
+    """Writes counterexamples."""
+    evidence, gate = task.setting.evidence, task.gate.id
+    return lambda place, stored: evidence.counterexample(gate, task.attacked[place], stored)
+
+
+def _entry(task: PatchTask, place: int, judgement: Judgement, made: Made) -> Entry:
+    turned = judgement.turned[place]
+    return Entry(
+        decision=turned.decision,
+        distance=turned.largest,
+        score=turned.score,
+        found_by=task.gate.id,
+        attack=task.spec.name,
+        restart=turned.attempt,
+        step=0,
+        share=turned.share,
+        patch=made.files.get(place),
+        file=turned.file,
+        sha256=turned.sha256,
+    )
+
+
+def _controls(task: PatchTask) -> tuple[Control, ...]:
+    """A piece of another image, and a patch in the middle of what is visible, in the same places."""
+    middle = sum(task.setting.candidate.preprocess.visible) / 2
+    judge, grey = task.judge(forgotten), torch.full((1, *task.shape), middle, device=task.device)
+    found = [("grey patch", judge.judge(constant(grey)))]
+    if (pieces := _pieces(task)) is not None:
+        found.insert(0, ("natural patch", judge.judge(pieces)))
+    places, groups = np.arange(len(task.attacked)), task.setting.groups_of(task.attacked)
+    return tuple(
+        Control(name=name, success=task.setting.intervals.rate(np.isin(places, list(one.turned)), groups))
+        for name, one in found
+    )
+
+
+def _pieces(task: PatchTask) -> Textures | None:
+    """Of another sample that is labelled as the adversary wants, for each; None if there is none for one of them."""
+    samples, labels = task.setting.samples, task.setting.labels
+    wanted = {
+        int(label): torch.nonzero(task.goal.met(labels, label.expand(len(labels)))).flatten()
+        for label in labels[task.attacked].unique()
+    }
+
+    def donors(sample: int) -> torch.Tensor:
+        every = wanted[int(labels[sample])]
+        return every[every != sample]
+
+    if not all(len(donors(sample)) for sample in task.attacked):
+        return None
+    # Of images of different sizes: enlarged to the largest of them, so that they make a batch.
+    largest = max(_side_of(task, samples.shape_of(number)) for number in range(len(samples)))
+
+    def piece(place: int) -> torch.Tensor:
+        sample = task.attacked[place]
+        draws = Draws.of([task.key(f"piece/{samples.names[sample]}", 0)], torch.device("cpu"))
+        which, down, right = draws.uniform((3,))[0].tolist()
+        own_donors = donors(sample)
+        image = samples.image(int(own_donors[int(which * len(own_donors))]))
+        side, (_, height, width) = _side_of(task, image.shape), image.shape
+        top, left = int(down * (height - side + 1)), int(right * (width - side + 1))
+        cut = torch.from_numpy(image[:, top : top + side, left : left + side].astype(np.float32))
+        return cut if side == largest else interpolate(cut[None], largest, mode="bilinear")[0]
+
+    return lambda places: torch.stack([piece(place) for place in places]).to(task.device) / samples.maximum
+
+
+def _side_of(task: PatchTask, shape: tuple[int, ...]) -> int:
+    """Whole pixels of a piece of an image: as long as a patch on it, where the image is so long."""
+    _, height, width = shape
+    return max(1, min(round(task.placing.nominal(height, width)), height, width))

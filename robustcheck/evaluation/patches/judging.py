@@ -1,0 +1,147 @@
+"""Judging patches: laid on images at fresh places, stored, and shown to the artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+
+from robustcheck.attacks.draws import Draws
+from robustcheck.evaluation.looks.look import Look
+from robustcheck.evaluation.patches.training import Pool
+from robustcheck.evaluation.search.adjudication import finite, on_host, to_stored
+from robustcheck.models import Surrogates
+from robustcheck.models.loading import by_shape
+from robustcheck.models.memory import Chunks
+from robustcheck.threats import Goal
+from robustcheck.threats.patch import NUMBERS, Outline, Placements, Placing, covered, place
+
+Textures = Callable[[list[int]], torch.Tensor]
+"""Of images of one shape, by place in the pool: the patch (N, C, S, S) that lies on each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turned:
+    """An image that a patch turned."""
+
+    file: str | None  # of the image, relative to the report's folder
+    sha256: str  # of its stored pixels
+    decision: int
+    score: float | None
+    attempt: int  # which of its places
+    share: float | None  # of the looks on which it is turned, if there are several
+    largest: int  # change of a pixel, grey levels
+
+
+@dataclass(kw_only=True)
+class Judgement:
+    """What patches did to the images of a pool, by place."""
+
+    turned: dict[int, Turned] = field(default_factory=dict)
+    scores: dict[int, float] = field(default_factory=dict)  # most adverse probability of the positive label
+    stand_in_turned: set[int] = field(default_factory=set)  # images that the surrogates misread
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Lays patches on every image of a pool, at so many places each, or until one of them turns it.
+
+    Places are functions of the image's key: all patches that are judged by one judge lie in the same ones.
+    """
+
+    pool: Pool
+    placing: Placing
+    look: Look
+    goal: Goal
+    places: int
+    key: Callable[[str], int]  # of an image's name
+    is_positive: Callable[[int], bool]
+    keep: Callable[[int, np.ndarray], tuple[str | None, str]]  # writes the turned image at a place: its file and digest
+    chunks: Chunks  # of images, that are looked at together
+    device: torch.device
+    progress: Callable[[int, int], None]  # images judged, of
+    surrogates: Surrogates | None = None
+
+    def judge(self, textures: Textures) -> Judgement:
+        """What these patches do."""
+        judgement, done, most = Judgement(), 0, self.chunks.limit
+        for group in by_shape([self.pool.shape(number) for number in range(len(self.pool))]):
+            for start in range(0, len(group), most):
+                standing = group[start : start + most]
+                done += len(standing)
+                for attempt in range(self.places):
+                    if standing:
+                        self.chunks(partial(self._try, textures, attempt, judgement), torch.tensor(standing))
+                        standing = [number for number in standing if number not in judgement.turned]
+                self.progress(done, len(self.pool))
+        return judgement
+
+    def _try(
+        self, textures: Textures, attempt: int, judgement: Judgement, standing: torch.Tensor
+    ) -> tuple[torch.Tensor]:
+        numbers: list[int] = standing.tolist()
+        draws = Draws.of([self.key(self.pool.name(number)) for number in numbers], self.device)
+        at = self.pool.placements(numbers, self.placing, draws.uniform((NUMBERS,), at=attempt))
+        clean, labels = self.pool.batch(numbers, self.device), self.pool.labels[numbers].to(self.device)
+        images = place(textures(numbers), clean, at, self.placing.outline)
+        maximum = self.pool.samples.maximum
+        stored, reference = to_stored(images, maximum), to_stored(clean, maximum)
+        admissible = lies_under(stored, reference, at, self.placing.outline, self.pool.masks(numbers, self.device))
+        shown = stored.float() / maximum
+        seen = self.look(shown, labels, draws, torch.full((len(numbers),), attempt, device=self.device))
+        if self.surrogates is not None:
+            misread = self.goal.met(self.surrogates.decide(shown), labels)
+            judgement.stand_in_turned.update(np.array(numbers)[misread.cpu().numpy()].tolist())
+        largest = (stored - reference).abs().flatten(1).amax(dim=1).tolist()
+        turned, decisions = (admissible & seen.wanted).tolist(), seen.decision.tolist()
+        scores = None if seen.score is None else seen.score.cpu()
+        shares = None if seen.share is None else seen.share.tolist()
+        for row, number in enumerate(numbers):
+            score = finite(scores, row)
+            if score is not None:
+                worse = min if self.is_positive(int(self.pool.labels[number])) else max
+                judgement.scores[number] = worse(score, judgement.scores.get(number, score))
+            if turned[row]:
+                file, sha256 = self.keep(number, on_host(stored[row], maximum))
+                judgement.turned[number] = Turned(
+                    file=file,
+                    sha256=sha256,
+                    decision=decisions[row],
+                    score=score,
+                    attempt=attempt,
+                    share=None if shares is None else shares[row],
+                    largest=largest[row],
+                )
+        return (standing,)
+
+
+def lies_under(
+    stored: torch.Tensor, clean: torch.Tensor, at: Placements, outline: Outline, keep_out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Which (N,) of the stored images (N, C, H, W) differ from the clean ones, and under the patch only.
+
+    Nothing that may not be covered (N, H, W) differs.
+    """
+    changed = (stored != clean).any(dim=1)
+    outside = changed & ~covered(stored.shape, at, outline)
+    if keep_out is not None:
+        outside |= changed & keep_out
+    return changed.flatten(1).any(dim=1) & ~outside.flatten(1).any(dim=1)
+
+
+def constant(texture: torch.Tensor) -> Textures:
+    """One patch (1, C, S, S) on every image."""
+    return lambda numbers: texture.expand(len(numbers), -1, -1, -1)
+
+
+def own(textures: dict[int, np.ndarray], maximum: int, device: torch.device) -> Textures:
+    """A patch of its own, in stored integers (C, S, S), for each image."""
+    return lambda places: torch.from_numpy(np.stack([textures[place] for place in places])).to(device).float() / maximum
+
+
+def forgotten(_place: int, _stored: np.ndarray) -> tuple[str | None, str]:
+    """Nobody wants to see what a control turned."""
+    return None, ""

@@ -1,0 +1,190 @@
+"""The patches that a gate judges: read from a file, trained for all images, or trained for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+
+from robustcheck.attacks.draws import Draws
+from robustcheck.attacks.objectives import log_probability
+from robustcheck.attacks.patch import PatchTraining
+from robustcheck.data import Samples
+from robustcheck.errors import DataError
+from robustcheck.evaluation.looks.conditions import Averaging
+from robustcheck.evaluation.looks.look import StandsIn
+from robustcheck.evaluation.patches.files import read_patch
+from robustcheck.evaluation.patches.judging import Textures, constant, forgotten, own
+from robustcheck.evaluation.patches.task import PatchTask
+from robustcheck.evaluation.patches.training import Pool, Trainer
+from robustcheck.evaluation.search.adjudication import on_host, to_stored
+from robustcheck.evaluation.search.loop import Trace
+from robustcheck.models import Surrogates, WhiteBox
+from robustcheck.models.loading import by_shape
+from robustcheck.results import Patch
+
+COMPARED = 256  # images that several patches are compared on
+
+_FINER = 2  # times attack.resolution, from which a given patch is shrunk to that
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """Patches, and how they came about."""
+
+    textures: Textures
+    patch: Patch | None = None  # if it is one for all images
+    files: dict[int, str | None] = field(default_factory=dict)  # of each image's own, by place among the attacked
+    unmoved: set[int] = field(default_factory=set)  # places whose patch never had a gradient to follow
+    trace: Trace = field(default_factory=Trace)  # what the gradients were like that they were trained on
+
+
+def make(task: PatchTask, stand_in: Surrogates | None) -> Made:
+    """The patches of a gate, rounded to whole grey levels: a patch is a file, and what is judged is what lies in it.
+
+    Args:
+        task: the gate's.
+        stand_in: whose gradients are followed in the candidate's place.
+
+    Raises:
+        DataError: the file is none that fits, or there is no image to train on.
+        EvaluationError: there are no gradients.
+    """
+    if task.spec.patch is not None:
+        return _given(task, task.spec.patch)
+    return (_for_all if task.spec.universal else _for_each)(task, stand_in)
+
+
+def _given(task: PatchTask, name: str) -> Made:
+    samples = task.setting.samples
+    shares = read_patch(name, task.setting.folder, bits=samples.bits, channels=task.channels)
+    texture, origin = torch.from_numpy(shares)[None].to(task.device), f"given: {name}"
+    if (stored := texture.shape[-1]) > _FINER * (side := task.shape[-1]):
+        # Far finer than the image, it would be seen at single points, and not as what a pixel covers.
+        texture = interpolate(texture, side, mode="area")
+        origin += f", shrunk from {stored} pixels a side to {side} (means): it covers few of the image's"
+    texture = _rounded(task, texture)
+    return Made(textures=constant(texture), patch=_filed(task, texture, origin))
+
+
+def _for_all(task: PatchTask, stand_in: Surrogates | None) -> Made:
+    lessons, words = _lessons(task)
+    trainer = trainer_of(task, lessons, stand_in)
+    patches = [_rounded(task, trainer.for_all(task.shape, restart)) for restart in range(task.spec.restarts)]
+    best = patches[0] if len(patches) == 1 else max(patches, key=partial(_turns, task, lessons, stand_in))
+    return Made(
+        textures=constant(best),
+        patch=_filed(task, best, f"trained here in {trainer.attack.steps:,} steps on {words}"),
+        unmoved=set() if trainer.followed else set(range(len(task.attacked))),
+        trace=trainer.trace,
+    )
+
+
+def _for_each(task: PatchTask, stand_in: Surrogates | None) -> Made:
+    trainer = trainer_of(task, task.pool, stand_in)
+    rows = max(1, task.setting.candidate.chunks.limit // trainer.draws)
+    textures = dict[int, np.ndarray]()
+    for group in by_shape([task.pool.shape(place) for place in range(len(task.pool))]):
+        for start in range(0, len(group), rows):
+            places = group[start : start + rows]
+            textures.update(zip(places, _stored(task, trainer.for_each(task.shape, places)), strict=True))
+    return Made(
+        textures=own(textures, task.setting.samples.maximum, task.device),
+        files={place: _file_of(task, place, texture) for place, texture in textures.items()},
+        unmoved={place for place in textures if task.pool.name(place) not in trainer.followed},
+        trace=trainer.trace,
+    )
+
+
+def _lessons(task: PatchTask) -> tuple[Pool, str]:
+    """What one patch for all images is trained on, and how reports say it."""
+    own_samples = len(task.trained_on) > 0
+    source = task.setting.samples if own_samples else task.setting.train_split()
+    numbers = task.trained_on if own_samples else np.arange(len(source))
+    numbers = numbers[task.goal.applies(torch.from_numpy(source.labels[numbers])).numpy()]
+    if not len(numbers):
+        wanted = "as the goal wants" if task.gate.target is None else f"other than {task.gate.target}, the target"
+        raise DataError(f"there is no image to train the patch on: none is labelled {wanted}")
+    if not own_samples:
+        numbers = _not_judged(task, source, numbers)
+    if len(numbers) > task.spec.images:
+        ranks = Draws.of([task.key("images", 0)], torch.device("cpu")).uniform((len(numbers),))[0]
+        numbers = np.sort(numbers[ranks.argsort(stable=True).numpy()[: task.spec.images]])
+    what = "of the samples, which are not judged" if own_samples else "of the train split"
+    pool = Pool.of(source, numbers.tolist(), task.keep_out).with_room(task.placing)
+    return pool, f"{len(pool):,} images {what}"
+
+
+def _not_judged(task: PatchTask, source: Samples, numbers: np.ndarray) -> np.ndarray:
+    """Those of another split that the gate does not judge: splits may overlap, and a source may know none."""
+    judged, images = task.setting.samples, task.setting.samples.images
+    known = {images.content_sha256(number) for number in task.judged.tolist()}
+    names = {judged.names[number] for number in task.judged.tolist()}
+    left = [
+        number
+        for number in numbers.tolist()
+        if source.names[number] not in names and source.images.content_sha256(number) not in known
+    ]
+    if not left:
+        raise DataError(
+            "every image of the train split is judged as well, and a patch is judged on images that it was not trained "
+            "on: set data.split: test, or attack.train_on: 0.5"
+        )
+    return np.array(left, np.int64)
+
+
+def trainer_of(task: PatchTask, pool: Pool, stand_in: Surrogates | None) -> Trainer:
+    """Trains the patches of a gate on the images of a pool."""
+    spec, conditions = task.spec, task.conditions
+    visible = (stand_in or task.setting.candidate.preprocess).visible
+    return Trainer(
+        attack=PatchTraining(
+            objective=log_probability(task.goal),
+            steps=task.steps,
+            step_size=spec.step_size,
+            visible=visible,
+            reach=visible if conditions is None else conditions.spec.reach(visible),
+        ),
+        placing=task.placing,
+        access=stand_in or WhiteBox(task.setting.candidate),
+        averaging=None if conditions is None else Averaging(conditions=conditions, count=1),
+        pool=pool,
+        device=task.device,
+        draws=task.draws,
+        chunks=task.setting.candidate.chunks,
+        key=lambda name, slot: task.key(f"patch/{name}", slot),
+        progress=task.setting.progress,
+    )
+
+
+def _turns(task: PatchTask, pool: Pool, stand_in: Surrogates | None, texture: torch.Tensor) -> int:
+    """How many images of a pool a patch turns at places that it was not trained at, on what it was trained on."""
+    judge = task.judge(forgotten)
+    # Who follows other models may not ask the candidate which patch is the best.
+    look = judge.look if stand_in is None else StandsIn(model=stand_in, goal=task.goal)
+    few = pool.some(COMPARED)
+    judge = replace(judge, pool=few, look=look, places=1, key=lambda name: task.key(f"compared/{name}", 0))
+    return len(judge.judge(constant(texture)).turned)
+
+
+def _file_of(task: PatchTask, place: int, stored: np.ndarray) -> str | None:
+    """Of an image's own patch: its picture, or the array of what no picture can hold."""
+    picture, array, _ = task.setting.evidence.patch(task.gate.id, stored, task.attacked[place])
+    return picture or array
+
+
+def _filed(task: PatchTask, texture: torch.Tensor, origin: str) -> Patch:
+    stored = _stored(task, texture)[0]
+    picture, array, sha256 = task.setting.evidence.patch(task.gate.id, stored)
+    return Patch(picture=picture, array=array, sha256=sha256, side=stored.shape[-1], origin=origin)
+
+
+def _rounded(task: PatchTask, textures: torch.Tensor) -> torch.Tensor:
+    return to_stored(textures, task.setting.samples.maximum).float() / task.setting.samples.maximum
+
+
+def _stored(task: PatchTask, textures: torch.Tensor) -> np.ndarray:
+    return on_host(to_stored(textures, task.setting.samples.maximum), task.setting.samples.maximum)

@@ -1,0 +1,149 @@
+"""The intervals that are to be expected before anything is attacked, and how many samples make them narrow enough.
+
+What is made of several rates, and areas under ROC curves, have no tail that could be summed up: their intervals are
+computed from hits, or scores, as they would be if the metric had its supposed value and labels the shares that they
+have in the data. With them, a normal law says how many samples are enough.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import sqrt
+
+import numpy as np
+from scipy.special import logit, ndtri
+
+from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.metrics.verdicts import Rule
+from robustcheck.evaluation.planning.power import always_met, never_met
+from robustcheck.evaluation.planning.predictive import Predictive
+from robustcheck.policy import Bound
+from robustcheck.results import Metric
+
+PREDICTIVE = frozenset({"ppv", "npv"})
+NO_RATES = PREDICTIVE | {"balanced_accuracy", "auroc", "excess_success"}
+MOST = 1_000_000  # samples that are asked about
+_NEAR = 0.25  # of the margin: how far an expected metric may be from what is supposed
+_APART = 12.0  # standard deviations, at most, between the scores of two labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kinds:
+    """Which samples there are."""
+
+    samples: int
+    positives: int
+    groups: tuple[int, ...]  # sizes of those whose rates `balanced_accuracy` is the mean of
+    prevalence: float | None = None  # that predictive values are about
+    clean: tuple[float, float] | None = None  # sensitivity and specificity unattacked, where there is a prevalence
+
+    def of(self, samples: int) -> Kinds:
+        """So many of them, in the same shares; one of each at least."""
+        ratio = samples / self.samples
+        return replace(
+            self,
+            samples=samples,
+            positives=min(max(1, round(self.positives * ratio)), samples - 1),
+            groups=tuple(max(1, round(group * ratio)) for group in self.groups),
+        )
+
+
+def expected(metric: str, value: float, kinds: Kinds, intervals: Intervals) -> Metric:
+    """A plain metric of these samples if it has this value, 0 to 1; undefined where they do not define it.
+
+    For `excess_success`, the attack and its control are as uncertain as they can be with that difference; what
+    predictive values suppose is said at `predictive`.
+    """
+    if metric in PREDICTIVE:
+        return predictive(metric, value, kinds).expected(kinds.positives, kinds.samples - kinds.positives, intervals)
+    if metric == "balanced_accuracy":
+        if not all(kinds.groups):
+            return intervals.mean((), samples=kinds.samples)
+        return intervals.mean([_hits(value, size) for size in kinds.groups], samples=kinds.samples)
+    if metric == "excess_success":
+        control = (1 - value) / 2
+        return intervals.difference(
+            intervals.rate(_hits(control + value, kinds.samples)), intervals.rate(_hits(control, kinds.samples))
+        )
+    if metric == "auroc":
+        return intervals.auroc(*_scores(value, kinds.positives, kinds.samples - kinds.positives))
+    return intervals.rate(_hits(value, kinds.samples))
+
+
+def about(bound: Bound, true: float, kinds: Kinds, *, power: float, rule: Rule, intervals: Intervals) -> int | None:
+    """About how many samples a metric that is no rate needs; None if it is more than `MOST`, or undefined on these.
+
+    The measured value may miss the true one by as many standard errors as the power asks for, and what is left of the
+    margin has to hold the expected interval's reach toward the bound (`confident`).
+    """
+    plain = bound.of[1]
+    negative = plain == "excess_success"  # it can be
+    if (always_met(bound) and not (negative and bound.at_least)) or (
+        true == bound.value and not never_met(bound, rule)
+    ):
+        return 1
+    if never_met(bound, rule) or expected(plain, true, kinds, intervals).value is None:
+        return None
+    errors = float(ndtri(power))
+    scale = logit if plain in PREDICTIVE and 0 < true < 1 else float  # on which the normal law is close
+    margin = abs(scale(true) - scale(bound.value))
+    measured = rule == "confident" or plain == "auroc"  # whether the expected interval is used
+
+    def narrow(samples: int) -> bool:
+        some = kinds.of(samples)
+        found = expected(plain, true, some, intervals)
+        assert found.value is not None
+        assert found.low is not None
+        assert found.high is not None
+        if measured and abs(scale(found.value) - scale(true)) > _NEAR * margin:
+            return False  # of so few, hits and scores can only have other values, and those at the ends are surer
+        reach = abs(scale(found.value) - scale(found.low if bound.at_least else found.high))
+        missed = errors * _error(plain, true, some, reach, intervals)
+        return missed + (reach if rule == "confident" else 0.0) <= margin
+
+    enough = 2
+    while not narrow(enough):
+        if enough >= MOST:
+            return None
+        enough = min(2 * enough, MOST)
+    too_few = enough // 2
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        too_few, enough = (too_few, middle) if narrow(middle) else (middle, enough)
+    return enough
+
+
+def predictive(metric: str, value: float, kinds: Kinds) -> Predictive:
+    """What is supposed of a predictive value."""
+    assert kinds.prevalence is not None
+    return Predictive(metric=metric, value=value, prevalence=kinds.prevalence, clean=kinds.clean)
+
+
+def _error(metric: str, value: float, kinds: Kinds, reach: float, intervals: Intervals) -> float:
+    """Standard error: of rates that are measured apart from each other; of an area, what its interval is made of.
+
+    Of predictive values it is that of their logit.
+    """
+    if metric in PREDICTIVE:
+        return predictive(metric, value, kinds).error(kinds.positives, kinds.samples - kinds.positives)
+    if metric == "balanced_accuracy":
+        return sqrt(value * (1 - value) * sum(1 / group for group in kinds.groups)) / len(kinds.groups)
+    if metric == "excess_success":
+        return sqrt((1 - value**2) / 2 / kinds.samples)  # p (1 - p) of both is (1 + value) (1 - value) / 4
+    return reach / float(ndtri((1 + intervals.confidence) / 2))
+
+
+def _hits(share: float, samples: int) -> np.ndarray:
+    return np.arange(samples) < round(share * samples)
+
+
+def _scores(area: float, positives: int, negatives: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (N,) with about this area under their ROC curve, of normal laws of one width; which (N,) are positive."""
+    apart = sqrt(2) * float(np.clip(ndtri(area), -_APART, _APART))
+    scores = np.concatenate([_normal(positives) + apart, _normal(negatives)])
+    return scores, np.arange(len(scores)) < positives
+
+
+def _normal(count: int) -> np.ndarray:
+    """Quantiles (N,) of the normal law, evenly spread."""
+    return np.asarray(ndtri((np.arange(count) + 0.5) / max(1, count)))

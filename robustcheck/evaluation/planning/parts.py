@@ -1,0 +1,125 @@
+"""Which samples a requirement is about before anything is attacked, and what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import floor
+
+import numpy as np
+
+from robustcheck.evaluation.metrics.clusters import fewest, members
+from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.metrics.readings import Readings, of_each_label
+from robustcheck.evaluation.metrics.slices import columns_of, subgroups_of
+from robustcheck.evaluation.planning.expectation import NO_RATES, Kinds, expected
+from robustcheck.evaluation.setting import Setting
+from robustcheck.policy import Bound
+from robustcheck.policy.bounds import NEEDS_ATTACK, NEEDS_PREVALENCE, WORST_FINDING, WORST_SUBGROUP
+from robustcheck.results import Metric
+
+_SOME = 0.5  # a value: whether a metric is defined does not depend on it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The samples of a requirement; of several parts, those that say least about their metric."""
+
+    kinds: Kinds
+    worth: int  # independent samples that they are worth at least; as many as they are without groups
+    defined: bool  # whether they have the metric
+    groups: int | None = None  # that they are of
+    name: str | None = None  # None: they are all samples
+    among: int = 1  # parts that have the metric, whose intervals have to hold together
+    left_out: int = 0  # parts that have it not
+
+    def expected(self, plain: str, value: float, intervals: Intervals) -> Metric:
+        """What is to be expected of as many samples as they are worth; of one alone it may be anything."""
+        whole = expected(plain, value, self.kinds, intervals)
+        if not self.defined:
+            return replace(whole, value=None, low=None, high=None)
+        if self.worth == self.kinds.samples:
+            return whole
+        few = expected(plain, value, self.kinds.of(self.worth), intervals)
+        return replace(whole, low=0.0, high=1.0) if few.value is None else few
+
+
+def part_of(
+    bound: Bound,
+    true: float,
+    setting: Setting,
+    readings: Readings,
+    judged: np.ndarray,
+    attacked: Sequence[int],
+    intervals: Intervals,
+) -> Part:
+    """What a bound is about. Of several parts whose metric is defined, the one that needs most samples more.
+
+    Args:
+        bound: of a metric of all samples, or of a part of them.
+        true: the value that is supposed.
+        setting: that says which samples are of which subgroup.
+        readings: of all samples (N,).
+        judged: numbers (M,) of those that the gate judges.
+        attacked: numbers of those that the adversary is after.
+        intervals: of one part alone.
+    """
+    plain = bound.of[1]
+    parts = list(_parts(bound, setting, readings, judged, attacked))
+    defined = [part for part in parts if part.defined]
+    together = intervals.together(max(1, len(defined)))
+
+    def uncertain(part: Part) -> float:
+        if plain not in NO_RATES:  # all parts need as many
+            return -part.worth
+        metric = part.expected(plain, true, together)
+        return 1.0 if metric.low is None or metric.high is None else metric.high - metric.low
+
+    least = max(defined or parts, key=uncertain)
+    return replace(least, among=max(1, len(defined)), left_out=len(parts) - len(defined) if defined else 0)
+
+
+def _parts(
+    bound: Bound, setting: Setting, readings: Readings, judged: np.ndarray, attacked: Sequence[int]
+) -> Iterator[Part]:
+    """All parts that a bound is about."""
+    (about, plain), labels = bound.of, setting.candidate.head.labels
+    if about == WORST_SUBGROUP:
+        for name, which in subgroups_of(columns_of(setting.samples), judged).items():
+            part = _part(plain, readings, judged[which[judged]], attacked, readings.positive, of_finding=False)
+            yield replace(part, name="=".join(name))
+    elif about:
+        for number, label in enumerate(labels):
+            if about in (WORST_FINDING, label):
+                yield replace(_part(plain, readings, judged, attacked, number, of_finding=True), name=label)
+    else:
+        yield _part(plain, readings, judged, attacked, readings.positive, of_finding=False)
+
+
+def _part(
+    plain: str, readings: Readings, numbers: np.ndarray, attacked: Sequence[int], label: int | None, *, of_finding: bool
+) -> Part:
+    part = readings.at(numbers)
+    has = np.zeros(len(numbers), bool) if label is None else part.has(part.labels, label)
+    which = {"sensitivity": has, "specificity": ~has}.get(plain, np.ones(len(numbers), bool))
+    if plain in NEEDS_ATTACK:
+        which = np.isin(numbers, attacked)
+    samples, positives = int(which.sum()), int(has.sum())
+    groups = (positives, len(numbers) - positives) if of_finding else tuple(map(len, of_each_label(part)[0]))
+    kinds = Kinds(samples=samples, positives=positives, groups=groups)
+    if plain in NEEDS_PREVALENCE and label is not None:
+        hits = part.hits(label)
+        clean = (float(hits[0].mean()), float(hits[1].mean())) if all(map(len, hits)) else None
+        kinds = replace(kinds, prevalence=readings.prevalence_of(label), clean=clean)
+    scores = readings.chances if of_finding else readings.scores
+    scored = plain != "auroc" or scores is not None
+    whole = Part(
+        kinds=kinds,
+        worth=samples,
+        defined=scored and samples > 0 and expected(plain, _SOME, kinds, Intervals()).value is not None,
+    )
+    if part.groups is None:
+        return whole
+    # How much the images of a group agree under attack is not known yet: at the worst always.
+    sizes = members(part.groups[which])[1]
+    return replace(whole, worth=max(1, floor(fewest(sizes))) if samples else 0, groups=len(sizes))

@@ -1,0 +1,233 @@
+"""A plan of a policy: what its gates need and have, and how long they will take, before any of them is run."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from robustcheck.errors import EvaluationError, MissingExtra
+from robustcheck.evaluation.evaluation import Evaluation, Progress, unexpected
+from robustcheck.evaluation.gates import ball_for
+from robustcheck.evaluation.health.examination import examined
+from robustcheck.evaluation.health.predicting import OVERHEAD
+from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.metrics.measurement import Measurement
+from robustcheck.evaluation.metrics.readings import Readings
+from robustcheck.evaluation.metrics.verdicts import Rule
+from robustcheck.evaluation.outcomes import goal_of, most_adverse, most_adverse_chances, readings
+from robustcheck.evaluation.patches.task import PatchTask
+from robustcheck.evaluation.planning.expectation import MOST as MOST_ABOUT
+from robustcheck.evaluation.planning.expectation import NO_RATES, PREDICTIVE, about, predictive
+from robustcheck.evaluation.planning.parts import Part, part_of
+from robustcheck.evaluation.planning.power import MOST, Power, never_met, supposed
+from robustcheck.evaluation.planning.stepping import Stopwatch
+from robustcheck.evaluation.planning.timing import Timing
+from robustcheck.evaluation.planning.workload import of_patch, of_search
+from robustcheck.evaluation.search.searching import Search
+from robustcheck.evaluation.setting import Setting
+from robustcheck.models import Surrogates
+from robustcheck.models.process import freed_memory_kept, full_precision, left_as_found
+from robustcheck.policy import Bound, Gate, PatchSpec, Policy
+from robustcheck.results import Metric
+from robustcheck.results.plan import GatePlan, Plan, RequirementPlan
+
+_UNTRAINED = "without training surrogates, each of which is taken to cost what the candidate does"
+_UNTIMED = "the candidate has no gradients, so no step could be timed"
+_UNDEFINED = Metric(value=None, samples=0)
+
+
+def plan(policy: Policy, *, margin: float = 0.05, power: float = 0.9, progress: Progress | None = None) -> Plan:
+    """Plan every gate of a policy: the samples are read and the candidate is asked about them, and nothing is attacked.
+
+    Args:
+        policy: what is asked.
+        margin: how far from its bound, on its good side, each metric's true value is supposed to be.
+        power: how likely a gate whose metrics have these values is to pass, at least, with the samples that it needs.
+        progress: told how far loading is.
+
+    Raises:
+        EvaluationError: the samples or the candidate cannot be loaded.
+    """
+    began = time.perf_counter()
+    setting = Evaluation(policy, progress=progress).setting
+    loading = time.perf_counter() - began
+    planner = _Planner(setting=setting, margin=margin, power=power)
+    with left_as_found(), freed_memory_kept(), full_precision(setting.candidate.device):
+        gates = tuple(planner.gate(gate) for gate in policy.gates)
+    return Plan(
+        name=policy.name,
+        margin=margin,
+        power=power,
+        rule=setting.rule,
+        confidence=setting.intervals.confidence,
+        interval=setting.intervals.kind,
+        samples=len(setting.samples),
+        groups=None if setting.samples.groups is None else len(np.unique(setting.samples.groups)),
+        device=str(setting.candidate.device),
+        loading=loading,
+        gates=gates,
+        steps=tuple(planner.watch.known.values()),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scope:
+    """Which samples a gate is about."""
+
+    every: Readings  # of all samples
+    judged: np.ndarray  # (M,) numbers of those that are judged
+    attacked: list[int]  # of these
+    task: PatchTask | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Planner:
+    setting: Setting
+    margin: float
+    power: float
+
+    @cached_property
+    def watch(self) -> Stopwatch:
+        return Stopwatch(setting=self.setting)
+
+    def gate(self, gate: Gate) -> GatePlan:
+        """One gate; what keeps it from being evaluated is said, as its result would say it."""
+        budget = gate.epsilon or gate.size
+        planned = GatePlan(
+            id=gate.id,
+            attack=gate.attack.name if gate.attack else None,
+            budget=budget.text if budget else None,
+            attacked=0,
+        )
+        try:
+            scope = self._scope(gate)
+            sequential = gate.attack is not None and scope.task is None  # gates that may stop before the last sample
+            intervals = self.setting.sequential if sequential else self.setting.intervals
+            requirements = tuple(self._requirement(bound, scope, intervals) for bound in gate.bounds)
+            planned = replace(planned, attacked=len(scope.attacked), requirements=requirements)
+            if gate.attack is None:
+                return planned
+            if not scope.attacked:
+                return replace(planned, notes=("no sample is right and of the kind that its goal is about",))
+            return self._costed(gate, scope, planned)
+        except (EvaluationError, MissingExtra) as error:
+            return replace(planned, error=str(error), seconds=None)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (as where gates are evaluated)
+            return replace(planned, error=unexpected(error), seconds=None)
+
+    def _scope(self, gate: Gate) -> _Scope:
+        setting = self.setting
+        # The area of a finding is measured where images are looked at once, and as they are.
+        seen = gate.attack is None or (setting.candidate.randomness is None and gate.conditions is None)
+        known = seen and not isinstance(gate.attack, PatchSpec)
+        chances = most_adverse_chances(setting, [], {}) if known else None
+        every = readings(setting, {}, most_adverse(setting, [], {}), chances)
+        if gate.attack is None:
+            return _Scope(every=every, judged=np.arange(len(setting.labels)), attacked=[])
+        goal = goal_of(gate, setting)
+        if not isinstance(gate.attack, PatchSpec):
+            worth = goal.open(setting.decisions, setting.labels)
+            attacked = worth.nonzero().flatten().tolist()
+            return _Scope(every=every, judged=np.arange(len(setting.labels)), attacked=attacked)
+        task = PatchTask(gate=gate, spec=gate.attack, setting=setting, goal=goal)
+        task.check()
+        return _Scope(every=every, judged=task.judged, attacked=task.attacked, task=task)
+
+    # --- samples ---
+
+    def _requirement(self, bound: Bound, scope: _Scope, intervals: Intervals) -> RequirementPlan:
+        rule, metric = self.setting.rule, bound.of[1]
+        clean = (
+            Measurement.of(self.setting, scope.every, scope.judged, attacked=None, intervals=intervals)
+            .metrics([bound])
+            .get(bound.metric, _UNDEFINED)
+        )
+        true, never, by_law = supposed(bound, self.margin), never_met(bound, rule), metric in NO_RATES
+        part = part_of(bound, true, self.setting, scope.every, scope.judged, scope.attacked, intervals)
+        intervals = intervals.together(part.among)
+        power, needed = None, None
+        if by_law and part.defined:
+            needed = about(bound, true, part.kinds, power=self.power, rule=rule, intervals=intervals)
+        elif not by_law:
+            rate = Power(bound=bound, true=true, rule=rule, intervals=intervals)
+            needed = rate.needed(self.power)
+            power = float(rate.at(np.array([part.worth]))[0]) if part.worth else None
+        interval = part.expected(metric, true, intervals)
+        return RequirementPlan(
+            metric=bound.metric,
+            bound=str(bound),
+            supposed=true,
+            needed=needed,
+            about=by_law,
+            never=never,
+            samples=part.kinds.samples,
+            groups=part.groups,
+            worth=part.worth,
+            slice=part.name,
+            among=part.among,
+            enough=needed is not None and part.defined and part.worth >= needed,
+            power=power,
+            low=interval.low,
+            high=interval.high,
+            clean=clean.value,
+            notes=(*self._notes(bound, true, part, needed), *_already(bound, clean, rule)),
+        )
+
+    def _notes(self, bound: Bound, true: float, part: Part, needed: int | None) -> Iterator[str]:
+        """What is to be said of a requirement beside its numbers."""
+        metric, never = bound.of[1], never_met(bound, self.setting.rule)
+        if part.among > 1:
+            how = "least certain" if metric in NO_RATES else "smallest"
+            yield f"of {part.name}, the {how} of {part.among}"
+        if part.left_out:
+            alone = f"of {part.name}, " if part.among == 1 else ""
+            yield f"{alone}without {part.left_out} in which it is undefined"
+        if not part.defined:
+            yield "undefined on these samples"
+        if part.worth == 1 < part.kinds.samples:
+            yield "all of one group, and so worth one sample" if part.groups == 1 else "worth one independent sample"
+        if metric in PREDICTIVE and part.defined and not never:
+            yield predictive(metric, true, part.kinds).note
+        if never:
+            yield f"no number of samples shows {bound.metric} {bound} with confidence"
+        elif not math.isclose(abs(true - bound.value), self.margin):
+            yield f"{true:g} is supposed: no true value is {self.margin:g} from the bound"
+        if part.defined and needed is None and not never:
+            yield f"more than {MOST_ABOUT if metric in NO_RATES else MOST:,} samples are needed"
+
+    # --- time ---
+
+    def _costed(self, gate: Gate, scope: _Scope, planned: GatePlan) -> GatePlan:
+        setting, work = self.setting, scope.task or self._search(gate)
+        bill = of_patch(work) if isinstance(work, PatchTask) else of_search(work, len(scope.attacked))
+        planned, stand_in = replace(planned, forward=bill.forward, gradient=bill.gradient), None
+        if gate.surrogates is not None and gate.surrogates.train:
+            planned = replace(planned, notes=(_UNTRAINED,))
+            if setting.candidate.network.no_gradients:
+                return replace(planned, seconds=None, notes=(_UNTRAINED, _UNTIMED))
+        elif gate.surrogates is not None:
+            stand_in = Surrogates([one.candidate for one in setting.surrogates(gate.surrogates)])
+        timing = Timing(work=work, bill=bill, attacked=scope.attacked, stand_in=stand_in)
+        overhead = float(OVERHEAD) if examined(gate) else 0.0
+        return replace(planned, seconds=(1 + overhead) * timing.seconds(self.watch))
+
+    def _search(self, gate: Gate) -> Search:
+        setting = self.setting
+        ball, goal = ball_for(gate, setting), goal_of(gate, setting)
+        return Search(gate=gate, setting=setting, ball=ball, goal=goal, family=gate.id)
+
+
+def _already(bound: Bound, clean: Metric, rule: Rule) -> tuple[str, ...]:
+    """What the unattacked metric says: an attack leaves no more of it."""
+    if clean.value is None or clean.low is None or not bound.at_least:
+        return ()
+    if not bound.met_by(clean.value):
+        return (f"the clean {bound.of[1]} {clean.value:.3f} is below it",)
+    if rule == "confident" and clean.low < bound.value:
+        return (f"the interval of the clean {bound.of[1]} begins below it, at {clean.low:.3f}",)
+    return ()

@@ -1,0 +1,81 @@
+"""How long a gate takes if no sample breaks: what it costs, times what its own steps take on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+from robustcheck.evaluation.patches.task import PatchTask
+from robustcheck.evaluation.planning.stepping import Stopwatch, Turn, asking, following, judging, training
+from robustcheck.evaluation.planning.workload import Bill, column
+from robustcheck.evaluation.search.query_loop import rows_in_flight
+from robustcheck.evaluation.search.searching import Search
+from robustcheck.models import Surrogates, WhiteBox
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of step of a gate."""
+
+    name: str
+    images: int  # that go through the network in all
+    rows: int  # at once
+    turn: Turn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Of one gate."""
+
+    work: Search | PatchTask
+    bill: Bill
+    attacked: list[int]
+    stand_in: Surrogates | None  # loaded; None: the candidate, also for surrogates that have yet to be trained
+
+    def seconds(self, watch: Stopwatch) -> float:
+        """What its steps take together.
+
+        Raises:
+            EvaluationError: one of them cannot be made; the candidate has no gradients, say.
+        """
+        gate = self.work.gate
+        conditions = gate.conditions.model_dump_json() if gate.conditions else ""
+        models = gate.surrogates.model_dump_json(include={"surrogate"}) if gate.surrogates and self.stand_in else ""
+        return sum(
+            kind.images * watch.seconds(kind.name, (conditions, models), kind.turn, kind.rows, self.attacked)
+            for kind in self._kinds(" under conditions" if conditions else "")
+            if kind.images
+        )
+
+    def _kinds(self, seen: str) -> Iterator[Kind]:
+        work, holding, candidate = self.work, self.bill.holding, self.work.setting.candidate
+        limit, at_most = candidate.chunks.limit, len(self.attacked)
+        rows = min(at_most, max(1, limit // work.look.at_once))
+        yield Kind(name=f"forward{seen}", images=holding.forward, rows=rows, turn=judging(candidate, work.look))
+
+        gradients = holding.gradient * (self.bill.models if self.stand_in is None else 1)
+        access = self.stand_in or WhiteBox(candidate)
+        if isinstance(work, PatchTask):
+            if gradients:  # it is not given
+                turn, rows = training(work, self.stand_in), max(1, min(at_most, limit // work.draws))
+                yield Kind(name=f"patch gradient{seen}", images=gradients, rows=rows, turn=turn)
+            return
+
+        images = {"gradient": gradients, "exact": holding.exact, "query": holding.query}
+        for name, attack in {column(attack): attack for attack in reversed(work.attacks)}.items():  # the first of each
+            step: str = "exact gradient" if name == "exact" else name
+            if attack.asks == "gradient":
+                looks = 1 if work.averaging is None else work.averaging.count
+                rows = min(at_most, max(1, limit // looks))
+                shape = work.setting.samples.shape_of(self.attacked[0])
+                ball = work.ball.widest(shape) if attack.minimum_norm else work.ball
+                asked = WhiteBox(candidate, exact=True) if name == "exact" else access
+                turn = following(asked, work.averaging, attack, ball)
+            else:
+                pixels = prod(work.setting.samples.shape_of(self.attacked[0]))
+                rows = min(at_most, rows_in_flight(attack, limit, pixels))
+                counted = work.gate.queries is not None
+                step = name if counted else "white-box query"
+                turn = asking(candidate, attack, work.ball, counted=counted)
+            yield Kind(name=f"{attack.name} {step}{seen}", images=images[name], rows=rows, turn=turn)

@@ -1,0 +1,188 @@
+"""How many samples a gate sends through the network, at most: from its policy alone, before anything is searched.
+
+What a search costs on a sample that holds is known beforehand: all steps of all restarts, and the looks at where they
+ended. A sample that breaks costs less. Only one thing can cost more: a point that the search sees read wrongly, and the
+artefact, asked about the image as it would be stored, does not. That is `refuted`, which is rare: it counts in what is
+the most, and not in the time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Literal
+
+from robustcheck.attacks import GradientAttack, QueryAttack
+from robustcheck.attacks.base import closer
+from robustcheck.evaluation.looks.stochastic import DRAWS, JUDGED_ON
+from robustcheck.evaluation.patches.making import COMPARED
+from robustcheck.evaluation.patches.task import PatchTask
+from robustcheck.evaluation.search.searching import Search
+from robustcheck.models import Candidate, WhiteBox
+from robustcheck.policy import Gate, RP2Spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Images that are asked about."""
+
+    forward: int = 0  # scores alone
+    gradient: int = 0  # scores and gradients, as searches follow them
+    exact: int = 0  # the same, of the artefact itself
+    query: int = 0  # scores, which an attack that asks is told
+
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            forward=self.forward + other.forward,
+            gradient=self.gradient + other.gradient,
+            exact=self.exact + other.exact,
+            query=self.query + other.query,
+        )
+
+    def __mul__(self, count: int) -> Work:
+        return Work(
+            forward=self.forward * count,
+            gradient=self.gradient * count,
+            exact=self.exact * count,
+            query=self.query * count,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bill:
+    """What a gate costs."""
+
+    holding: Work  # if all samples hold
+    refuted: Work = Work()  # beside it, if as much is refuted as can be
+    models: int = 1  # that are asked for each gradient
+
+    @property
+    def forward(self) -> int:
+        """Samples through the network at most, as `Cost.forward` counts them: a gradient is a forward pass too."""
+        every = self.holding + self.refuted
+        return every.forward + every.query + self.gradient
+
+    @property
+    def gradient(self) -> int:
+        """Samples at most, as `Cost.gradient` counts them."""
+        every = self.holding + self.refuted
+        return every.gradient * self.models + every.exact
+
+    def __add__(self, other: Bill) -> Bill:
+        return Bill(
+            holding=self.holding + other.holding,
+            refuted=self.refuted + other.refuted,
+            models=max(self.models, other.models),
+        )
+
+    def __mul__(self, count: int) -> Bill:
+        return Bill(holding=self.holding * count, refuted=self.refuted * count, models=self.models)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looks:
+    """How often an image is looked at."""
+
+    searching: int  # in a step
+    judging: int  # until it is refuted
+    most: int  # until it is a counterexample
+
+    @classmethod
+    def of(cls, gate: Gate, candidate: Candidate) -> Looks:
+        """Once, as `conditions` say, or as often as a candidate that draws is asked (`stochastic`)."""
+        spec = gate.conditions
+        if spec is None and candidate.randomness is None:
+            return cls(searching=1, judging=1, most=1)
+        if spec is None:
+            draws = DRAWS if gate.surrogates is None else 1
+            return cls(searching=draws, judging=JUDGED_ON, most=2 * JUDGED_ON)
+        if isinstance(gate.attack, RP2Spec):
+            cells = len(gate.attack.distances) * len(gate.attack.angles)
+            return cls(searching=spec.draws, judging=cells, most=cells)
+        return cls(searching=spec.draws, judging=spec.judged_on, most=2 * spec.judged_on)
+
+    def seen(self, images: int) -> Bill:
+        """What it costs to judge images."""
+        return Bill(
+            holding=Work(forward=images * self.judging), refuted=Work(forward=images * (self.most - self.judging))
+        )
+
+
+def column(attack: GradientAttack | QueryAttack) -> Literal["gradient", "exact", "query"]:
+    """Where its steps count, of `Work`'s: minimum-norm searches live at the border, and follow the artefact itself."""
+    if attack.asks != "gradient":
+        return "query"
+    return "exact" if attack.minimum_norm else "gradient"
+
+
+def of_search(search: Search, attacked: int) -> Bill:
+    """What the searches of a gate cost on so many samples."""
+    looks, total = Looks.of(search.gate, search.setting.candidate), Bill(holding=Work(), models=_models(search.gate))
+    for attack in search.attacks:
+        total += _following(attack, search, looks) if attack.asks == "gradient" else _asking(attack, search, looks)
+    if search.gate.conditions is not None:
+        total += looks.seen(1)  # the control
+    return total * attacked
+
+
+def _following(attack: GradientAttack, search: Search, looks: Looks) -> Bill:
+    """A search that follows gradients, on one sample."""
+    gate, candidate = search.gate, search.setting.candidate
+    points, ends = attack.restarts * attack.steps, attack.restarts
+    plain, only_ends = gate.conditions is None, gate.surrogates is not None or isinstance(gate.attack, RP2Spec)
+    # A point is judged as the nearest storable image, then as its neighbour (`GradientLoop._judge`), and where a twin
+    # was followed it is asked too.
+    twice = plain and not only_ends
+    beside = (1 + (candidate.network.twin is not None)) if twice else 0
+    gradients = points * looks.searching
+    stand_ins = ends * _models(gate) if gate.surrogates is not None else 0
+    total = looks.seen(ends * (1 + twice)) + Bill(holding=Work(forward=stand_ins, **{column(attack): gradients}))
+    if only_ends:
+        return total
+    if attack.minimum_norm:  # it lives at the border: every point may be a nearer counterexample
+        return total + Bill(
+            holding=Work(forward=points * looks.judging),
+            refuted=Work(forward=points * (looks.most - looks.judging + beside)),
+        )
+    total += Bill(holding=Work(), refuted=Work(forward=points * (looks.most + beside)))
+    if plain and WhiteBox(candidate).error > 0:
+        steps = closer(attack).steps
+        total += Bill(holding=Work(), refuted=Work(exact=steps, forward=(steps + 1) * (1 + beside)))
+    return total
+
+
+def _asking(attack: QueryAttack, search: Search, looks: Looks) -> Bill:
+    """A search that asks, on one sample: in each turn one image at most is judged, and where each restart ended.
+
+    Where answers are drawn, it is told of counterexamples that are none as often as of others: one a turn is judged.
+    """
+    asked, candidate = attack.queries * attack.restarts, search.setting.candidate
+    twin = search.gate.queries is None and candidate.network.twin is not None
+    judged = 0 if candidate.randomness is None else ceil(attack.queries / attack.block) * attack.restarts
+    seen = judged * looks.judging
+    return looks.seen(attack.restarts) + Bill(
+        holding=Work(query=asked, forward=seen), refuted=Work(forward=asked * (looks.most + twin) - seen)
+    )
+
+
+def of_patch(task: PatchTask) -> Bill:
+    """What a gate with a patch costs: training, comparing, judging, and two controls."""
+    spec, attacked, looks = task.spec, len(task.attacked), Looks.of(task.gate, task.setting.candidate)
+    models, follows = _models(task.gate), task.gate.surrogates is not None
+    if not attacked:
+        return Bill(holding=Work())
+    total, placed = Bill(holding=Work(), models=models), attacked * spec.worst_of
+    if spec.patch is None:
+        patches = spec.restarts if spec.universal else attacked
+        total += Bill(holding=Work(gradient=patches * task.steps * task.draws))
+        if spec.universal and spec.restarts > 1:
+            compared = spec.restarts * COMPARED
+            total += Bill(holding=Work(forward=compared * models)) if follows else looks.seen(compared)
+    if follows:
+        total += Bill(holding=Work(forward=placed * models))
+    return total + looks.seen(3 * placed)
+
+
+def _models(gate: Gate) -> int:
+    spec = gate.surrogates
+    return 1 if spec is None else len(spec.surrogate) + len(spec.train)

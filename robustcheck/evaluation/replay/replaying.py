@@ -1,0 +1,198 @@
+"""A report's evidence, read again: counterexamples that do not rest on the run that found them.
+
+Nothing is searched. Of each broken sample the stored image is compared with its digest, its distance is measured from
+the sample in the data, and the artefact reads it. Clean readings are compared too, and the figures are counted again
+(`recounting`). That a sample held is not shown by this: for that, the policy has to be run again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from robustcheck.attacks.draws import Draws
+from robustcheck.errors import EvaluationError, ReportError
+from robustcheck.evaluation.evaluation import Evaluation, Progress, unexpected
+from robustcheck.evaluation.evidence import pixels_sha256
+from robustcheck.evaluation.gates import ball_for
+from robustcheck.evaluation.looks.choice import look_of
+from robustcheck.evaluation.looks.look import Look
+from robustcheck.evaluation.outcomes import goal_of
+from robustcheck.evaluation.replay.recounting import forged, of_gate, of_report
+from robustcheck.evaluation.setting import Setting
+from robustcheck.models.loading import by_shape
+from robustcheck.models.process import left_as_found
+from robustcheck.policy import Gate, Policy, RP2Spec
+from robustcheck.results import AuditReport, GateResult, Outcome
+from robustcheck.results.replay import GateReplay, Replay
+from robustcheck.threats import Ball
+from robustcheck.words import shown
+
+_SAME_DISTANCE = 1e-6  # relative: a report's numbers are decimal
+
+Stored = Callable[[str, int], np.ndarray | None]
+"""Reads the stored integers (C, H, W) of a counterexample: its file, as the report names it, and how many they are at
+most. None if it is not there, or no stored image."""
+
+_Row = tuple[Outcome, int]  # a broken sample, and its number in the data
+
+
+def replay(policy: Policy, report: AuditReport, stored: Stored, *, progress: Progress | None = None) -> Replay:
+    """Check a report against its policy, candidate and data.
+
+    Args:
+        policy: that the report is about.
+        report: what is stated.
+        stored: reads the counterexamples' files.
+        progress: told how far it is.
+
+    Raises:
+        ReportError: it is about another policy, candidate or data, or has a gate that its policy has not.
+        EvaluationError: candidate or data cannot be loaded, or the candidate fails.
+    """
+    _same("policy", report.policy.sha256, policy.sha256)
+    evaluation = Evaluation(policy, progress=progress)
+    setting = evaluation.setting
+    _same("candidate", *(one.sha256 if one else None for one in (report.model, evaluation.model)))
+    _same("data", *(one.sha256 if one else None for one in (report.data, evaluation.data)))
+    if (name := forged(policy, report)) is not None:
+        raise ReportError(f"the report has a gate {name}, which its policy has not")
+    gates, found = {gate.id: gate for gate in policy.gates}, list[GateReplay]()
+    for number, result in enumerate(report.gates):
+        if progress is not None:
+            progress("reading again", number, len(report.gates))
+        found.append(_gate(gates[result.id], result, setting, stored))
+    return Replay(gates=tuple(found), amiss=tuple(of_report(policy, report)))
+
+
+def _same(what: str, stated: str | None, here: str | None) -> None:
+    if stated != here:
+        raise ReportError(f"the report is about another {what}: its sha256 is {shown(stated)}, and here it is {here}")
+
+
+def _gate(gate: Gate, result: GateResult, setting: Setting, stored: Stored) -> GateReplay:
+    try:
+        with left_as_found():
+            return _read_again(gate, result, setting, stored)
+    except EvaluationError:
+        raise
+    except (Exception, SystemExit) as error:  # a candidate may raise anything, and call sys.exit
+        raise EvaluationError(unexpected(error)) from error
+
+
+def _read_again(gate: Gate, result: GateResult, setting: Setting, stored: Stored) -> GateReplay:
+    amiss, rows = list(of_gate(gate, result, setting)), list[_Row]()
+    places = {name: place for place, name in enumerate(setting.samples.names)}
+    for outcome in result.samples:
+        place = places.get(outcome.sample)
+        if place is None:
+            amiss.append(f"{outcome.sample}: the data have no such sample")
+            continue
+        amiss += [f"{outcome.sample}: {sentence}" for sentence in _unattacked(gate, outcome, place, setting)]
+        if outcome.status == "broken":
+            rows.append((outcome, place))
+    reader = _Reader(gate, setting, stored)
+    for alike in by_shape([setting.samples.shape_of(place) for _, place in rows]):
+        step = max(1, setting.candidate.chunks.limit // reader.look.at_once)
+        for first in range(0, len(alike), step):
+            amiss += reader.amiss([rows[index] for index in alike[first : first + step]])
+    note = reader.not_read if rows else ""
+    return GateReplay(id=gate.id, stated=len(rows), read=reader.read, amiss=tuple(amiss), note=note)
+
+
+def _unattacked(gate: Gate, outcome: Outcome, place: int, setting: Setting) -> Iterator[str]:
+    """What is amiss with a sample before the attack."""
+    head = setting.candidate.head
+    label, clean = head.name(int(setting.labels[place])), head.name(int(setting.decisions[place]))
+    if label != outcome.label:
+        yield f"its label is {label}, and the report says {outcome.label}"
+    if setting.candidate.randomness is not None:
+        return  # it is read differently each time
+    if clean != outcome.clean:
+        yield f"the clean image is read as {clean}, and the report says {outcome.clean}"
+    elif outcome.status == "broken":
+        at = slice(place, place + 1)
+        if not bool(goal_of(gate, setting).open(setting.decisions[at], setting.labels[at])):
+            yield "it was not to be attacked: the clean image is read as the adversary wants, or the goal spares it"
+    elif outcome.status == "wrong" and label == clean:
+        yield "the clean image is read rightly, and the report says that it is not"
+
+
+class _Reader:
+    """Reads a gate's counterexamples, and counts those that the candidate read."""
+
+    def __init__(self, gate: Gate, setting: Setting, stored: Stored) -> None:
+        self._setting, self._stored, self._gate = setting, stored, gate
+        self._ball: Ball | None = None if gate.size is not None or gate.attack is None else ball_for(gate, setting)
+        self.look: Look = look_of(gate, setting.candidate, goal_of(gate, setting), maximum=setting.samples.maximum)
+        self.read = 0
+
+    @property
+    def not_read(self) -> str:
+        """Why one more look at a counterexample would show nothing; "": it shows all."""
+        if self._gate.conditions is not None and not isinstance(self._gate.attack, RP2Spec):
+            return "they hold on a share of looks, each under conditions of its own"
+        return "the candidate draws, and reads an image differently each time" if self._draws else ""
+
+    @property
+    def _draws(self) -> bool:
+        return self._setting.candidate.randomness is not None
+
+    def amiss(self, rows: Sequence[_Row]) -> list[str]:
+        """What is amiss with counterexamples of samples of one shape."""
+        found, known, images = list[str](), list[_Row](), list[np.ndarray]()
+        for outcome, place in rows:
+            image = self._image(outcome, place)
+            if isinstance(image, str):
+                found.append(f"{outcome.sample}: {image}")
+            else:
+                known.append((outcome, place))
+                images.append(image)
+        if known:
+            levels = torch.from_numpy(np.stack(images).astype(np.int32))
+            found += self._distances(known, levels)
+            if not self.not_read:
+                found += self._readings(known, levels)
+        return found
+
+    def _image(self, outcome: Outcome, place: int) -> np.ndarray | str:
+        """The counterexample of a sample, or what is wrong with its file."""
+        shape, maximum = self._setting.samples.shape_of(place), self._setting.samples.maximum
+        image = None if outcome.counterexample is None else self._stored(outcome.counterexample, math.prod(shape))
+        if image is None:
+            return "its counterexample has no file, or one that is no stored image of the sample's size"
+        if pixels_sha256(image) != outcome.sha256:
+            return "the pixels in its file are not those whose digest the report states"
+        if image.shape != shape or int(image.max()) > maximum:
+            return "its counterexample has another shape, or other levels, than samples have"
+        return image
+
+    def _distances(self, rows: Sequence[_Row], levels: torch.Tensor) -> Iterator[str]:
+        if self._ball is None:
+            return
+        clean = np.stack([self._setting.samples.image(place) for _, place in rows]).astype(np.int32)
+        pair = levels, torch.from_numpy(clean)
+        inside = self._ball.contains(*pair).tolist()
+        for (outcome, _), distance, within in zip(rows, self._ball.distance(*pair).tolist(), inside, strict=True):
+            stated = outcome.distance_levels
+            if not within or not distance:
+                yield f"{outcome.sample}: its counterexample lies outside of the budget, {distance:g} levels off"
+            elif stated is None or not math.isclose(distance, stated, rel_tol=_SAME_DISTANCE):
+                told = "nothing" if stated is None else f"{stated:g}"
+                yield f"{outcome.sample}: its counterexample lies {distance:g} levels off, and the report says {told}"
+
+    def _readings(self, rows: Sequence[_Row], levels: torch.Tensor) -> Iterator[str]:
+        candidate, labels = self._setting.candidate, self._setting.labels[[place for _, place in rows]]
+        images = levels.to(candidate.device) / self._setting.samples.maximum
+        none = torch.zeros(len(rows), dtype=torch.int64, device=candidate.device)  # a look that is not drawn
+        seen = self.look(images, labels.to(candidate.device), Draws(keys=none), none)
+        self.read += len(rows)
+        for (outcome, _), decision, wanted in zip(rows, seen.decision.tolist(), seen.wanted.tolist(), strict=True):
+            name = candidate.head.name(decision)
+            if name != outcome.attacked:
+                yield f"{outcome.sample}: its counterexample is read as {name}, and the report says {outcome.attacked}"
+            elif not wanted:
+                yield f"{outcome.sample}: its counterexample is read as {name}, which is not what the adversary wants"

@@ -1,0 +1,86 @@
+"""Attacks propose, the evaluation disposes.
+
+A proposal is checked to lie in the threat model in whole grey levels, and shown to the shipped artefact in full
+precision. Only if that is then read as the adversary wants is it a counterexample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from robustcheck.attacks.draws import Draws
+from robustcheck.evaluation.looks.look import Look
+from robustcheck.threats import Ball
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adjudicated:
+    """What became of N proposals, on the host."""
+
+    broken: np.ndarray  # (N,) bool: admissible, and read as the adversary wants
+    stored: np.ndarray  # (N, C, H, W) uint8 or uint16: the images as they would be stored
+    decision: np.ndarray  # (N,) readings
+    distance: np.ndarray  # (N,) grey levels from the clean image, in the threat model's norm
+    score: torch.Tensor | None  # (N,) probability of the positive label
+    chances: np.ndarray | None  # (N, K) probability of each of several findings
+    admissible: np.ndarray  # (N,) bool
+    share: np.ndarray | None  # (N,) of the looks on which it is read as the adversary wants, if there are several
+    cells: np.ndarray | None  # (N, L) on which looks of a grid it is
+
+
+def adjudicate(
+    look: Look,
+    ball: Ball,
+    proposals: torch.Tensor,
+    clean: torch.Tensor,
+    labels: torch.Tensor,
+    draws: Draws,
+    at: torch.Tensor,
+) -> Adjudicated:
+    """Judge proposals and clean images (N, C, H, W), shares of the full range, of samples with true readings (N,).
+
+    Args:
+        look: how they are looked at.
+        ball: where they have to lie.
+        proposals: what is judged.
+        clean: what they differ from.
+        labels: true readings.
+        draws: of the rows, for fresh looks.
+        at: (N,) which proposal of its row each is.
+    """
+    stored = to_stored(proposals, ball.maximum)
+    reference = to_stored(clean, ball.maximum)
+    distance = ball.distance(stored, reference)
+    # The clean image is no counterexample to itself, even if float reassociation reads it differently in this batch.
+    admissible = ball.contains(stored, reference) & (distance > 0)
+    seen = look(stored.float() / ball.maximum, labels, draws, at)
+    return Adjudicated(
+        broken=(admissible & seen.wanted).cpu().numpy(),
+        stored=on_host(stored, ball.maximum),
+        decision=seen.decision.cpu().numpy(),
+        distance=distance.cpu().numpy(),
+        score=None if seen.score is None else seen.score.cpu(),
+        chances=None if seen.chances is None else seen.chances.cpu().numpy(),
+        admissible=admissible.cpu().numpy(),
+        share=None if seen.share is None else seen.share.cpu().numpy(),
+        cells=None if seen.cells is None else seen.cells.cpu().numpy(),
+    )
+
+
+def to_stored(images: torch.Tensor, maximum: int) -> torch.Tensor:
+    """Shares of the full range to whole grey levels, to the nearest: truncation would darken every image."""
+    return (images * maximum).round_().int()
+
+
+def on_host(stored: torch.Tensor, maximum: int) -> np.ndarray:
+    """Stored integers as they would be in a file: uint8, or uint16 where more than eight bits are stored."""
+    return stored.cpu().numpy().astype(np.uint8 if maximum <= np.iinfo(np.uint8).max else np.uint16)
+
+
+def finite(scores: torch.Tensor | None, row: int) -> float | None:
+    """One of the scores (N,), on the host; None for what is not finite, or without scores."""
+    score = None if scores is None else float(scores[row])
+    return score if score is not None and np.isfinite(score) else None

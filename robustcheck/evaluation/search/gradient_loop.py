@@ -1,0 +1,247 @@
+"""The searches that follow gradients: every row asks about one point a turn, and carries its own step count."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from robustcheck.attacks import GradientAttack, Objective, Told
+from robustcheck.attacks.draws import Draws
+from robustcheck.evaluation.looks.look import Averages, Gradients, looks_needed
+from robustcheck.evaluation.search.loop import Loop, Rise, Start
+from robustcheck.evaluation.search.rows import Rows
+
+Warm = Callable[[Sequence[Start]], tuple[np.ndarray, torch.Tensor] | None]
+"""Of some starts: which places (M,) have a known better point, and the changes (M, C, H, W), their largest pixel 1."""
+
+_NEARER = 0.98  # of the last verified proposal's distance, from which a minimum-norm search proposes again
+
+
+class StandIn(Gradients, Protocol):
+    """A model that is searched in the candidate's place."""
+
+    def decide(self, images: torch.Tensor) -> torch.Tensor:
+        """Its own readings (N,) of images (N, C, H, W)."""
+
+
+class Held(Protocol):
+    """Takes the rows (M) that hold when they have made their steps, and their best points (M, C, H, W)."""
+
+    def __call__(self, rows: Rows, images: torch.Tensor, /) -> None:
+        """Remember them."""
+
+
+@dataclass(kw_only=True)
+class GradientLoop(Loop[GradientAttack]):
+    """A search that follows gradients."""
+
+    access: Gradients
+    warm: Warm = lambda _starts: None
+    held: Held = lambda _rows, _images: None
+    clean_logits: torch.Tensor | None = None  # (all samples, K), from which losses are said to rise
+    margin: Objective | None = None  # of the goal, if rows are to remember how near they came
+    near: float = inf  # below 0 by so much, a margin leaves it open which side of the border the point is on
+    enough: float = -1.0  # grey levels: a counterexample as near as this ends a minimum-norm search
+    stand_in: StandIn | None = None  # whose gradients are followed
+    averaging: Averages | None = None  # over looks, if images are seen under conditions, or over a candidate's draws
+    only_ends: bool = False  # nothing but the end of a search is proposed
+    _marked: set[int] = field(default_factory=set)  # turns after which a row has a quarter of its steps left, or none
+
+    @property
+    def limit(self) -> int:
+        """As many rows as go through the network together."""
+        looks = self.look.at_once if self.averaging is None else max(self.averaging.at_once, self.look.at_once)
+        return max(1, self.candidate.chunks.limit // looks)
+
+    def _ends(self) -> int:
+        """As in `Loop`; the turn is marked, and the one after which the last quarter begins."""
+        ends = self._turn + self.attack.steps
+        self._marked |= {ends - self._last_quarter, ends}
+        return ends
+
+    @property
+    def _last_quarter(self) -> int:
+        """Of a search, in steps."""
+        return self.attack.steps // 4
+
+    def _starts(self, clean: torch.Tensor, draws: Draws, entering: list[Start]) -> torch.Tensor:
+        images = clean
+        if self.attack.random_start:
+            images = self.ball.sample(clean, draws.uniform(clean.shape[1:]))
+        return self._warmed(images, clean, entering)
+
+    def _advance(self, rows: Rows, waiting: deque[Start]) -> np.ndarray:
+        """Ask about all rows' points, adjudicate, step; returns the places (M,) of rows that leave."""
+        images = rows.state["images"]
+        told = self._ask(rows, images)
+        gone = np.zeros(len(rows), dtype=bool)
+        proposing = np.zeros(0, dtype=np.int64) if self.only_ends else self._proposing(rows, images, told)
+        if len(proposing):
+            index = torch.from_numpy(proposing).to(images.device)
+            broken = self._judge(rows.take(proposing), images[index], told, proposing, fooled=True)
+            if self.attack.minimum_norm:
+                told = self._learn(rows, images, told, proposing, broken)
+                broken &= np.array(
+                    [self._near_enough(sample) for sample in rows.sample[proposing].tolist()], dtype=bool
+                )
+            gone[proposing[broken]] = True
+            self._done += int(broken.sum())
+        rows.state = self.attack.step(rows.state, told, rows.clean, self.ball, rows.draws)
+        rows.step = rows.step + 1
+        if self._turn in self._marked and len(ending := np.flatnonzero((rows.ends <= self._turn) & ~gone)):
+            self._finish(rows.take(ending), told, ending, waiting)
+            gone[ending] = True
+        leaving = np.flatnonzero(gone)
+        if len(leaving):
+            self.trace.moved.update(rows.sample[leaving][rows.moved.cpu().numpy()[leaving]].tolist())
+        return leaving
+
+    def _ask(self, rows: Rows, images: torch.Tensor) -> Told:
+        """What is found at the rows' points. What is not finite is noted, and not followed."""
+        given = (images, rows.label, rows.aim, self.attack.objective)
+        if self.averaging is None:
+            logits, loss, gradient = self.access.gradient(*given)
+        else:
+            logits, loss, gradient = self.averaging.gradient(self.access, *given, rows.draws, rows.step)
+        least, most = torch.stack(torch.linalg.vector_norm(gradient, dim=(1, 2, 3)).aminmax()).tolist()
+        if least > 0 and most < inf:  # neither holds for a NaN
+            rows.moved.fill_(True)
+        else:
+            gradient = self._usable(rows, gradient)
+        self.trace.asked += len(rows)
+        if self._remembers_rises:
+            rows.highest = torch.fmax(rows.highest, loss)
+            if self._turn in self._marked:
+                index = torch.from_numpy(rows.ends - self._turn == self._last_quarter).to(images.device)
+                rows.earlier[index] = rows.highest[index]
+        if self.margin is not None:
+            margin = self.margin(self.candidate.head.at_operating_point(logits), rows.label, rows.aim)
+            rows.nearest = torch.maximum(rows.nearest, margin.nan_to_num(nan=torch.inf))  # it may be anywhere
+        return Told(step=rows.step, loss=loss, fooled=self._fooled(logits, rows.label), gradient=gradient)
+
+    def _usable(self, rows: Rows, gradient: torch.Tensor) -> torch.Tensor:
+        """Note which gradients are 0, NaN or infinite; returns them (N, C, H, W) with 0 for what is not finite."""
+        steepness = gradient.flatten(1).abs().amax(dim=1)  # not the L2 norm, whose squares round to 0 or to infinity
+        finite = steepness.isfinite()
+        rows.moved |= finite & (steepness > 0)
+        self.trace.vanished += int((steepness == 0).sum())
+        if finite.all():
+            return gradient
+        self.trace.not_finite.update(rows.sample[~finite.cpu().numpy()].tolist())
+        self.trace.gradients_not_finite += int((~finite).sum())
+        return gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+    def _fooled(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Which rows (N,) are read as the adversary wants; of several looks, on as large a share as it takes."""
+        if self.averaging is None:
+            return self.goal.met(self.candidate.head.decide(logits), labels)
+        looks = logits.shape[1]
+        wanted = self.goal.met(self.candidate.head.decide(logits.flatten(0, 1)), labels.repeat_interleave(looks))
+        return wanted.view(-1, looks).sum(dim=1) >= looks_needed(self.averaging.holds_on, looks)
+
+    def _proposing(self, rows: Rows, images: torch.Tensor, told: Told) -> np.ndarray:
+        """Places of the rows whose points are worth adjudicating now."""
+        worth = told.fooled
+        if self.attack.minimum_norm and worth.any():
+            distance = self.ball.norm(images - rows.clean)
+            worth = worth & (distance < _NEARER * rows.proposed)
+        return np.flatnonzero(worth.cpu().numpy())
+
+    def _learn(self, rows: Rows, images: torch.Tensor, told: Told, proposing: np.ndarray, broken: np.ndarray) -> Told:
+        """A minimum-norm search comes nearer from what was verified; what was refuted is no wrong reading to it."""
+        index = torch.from_numpy(proposing).to(images.device)
+        verified = torch.from_numpy(broken).to(images.device)
+        near = index[verified]
+        rows.proposed[near] = self.ball.norm(images[near] - rows.clean[near])
+        fooled = told.fooled.clone()
+        fooled[index[~verified]] = False
+        return replace(told, fooled=fooled)
+
+    def _near_enough(self, sample: int) -> bool:
+        """Whether nothing depends any more on how near a counterexample of this sample can be."""
+        return self._distances.get(sample, inf) <= self.enough
+
+    def _finish(self, rows: Rows, told: Told, places: np.ndarray, waiting: deque[Start]) -> None:
+        """Adjudicate rows that have made their steps; a sample that holds goes on with its next restart."""
+        images = self.attack.best(rows.state)
+        if self.stand_in is not None:
+            turned = self.goal.met(self.stand_in.decide(images), rows.label).cpu().numpy()
+            self.trace.turned.update(rows.sample[turned].tolist())
+        broken = self._judge(rows, images, told, places, fooled=False)
+        holding = np.flatnonzero(~broken)
+        on = ~broken
+        if self.attack.minimum_norm:
+            on = np.array([not self._near_enough(sample) for sample in rows.sample.tolist()], dtype=bool)
+        self._again(rows, on, waiting)
+        if len(holding):
+            self._remember_rises(rows.take(holding))
+            self.held(rows.take(holding), images[torch.from_numpy(holding).to(images.device)])
+
+    @property
+    def _remembers_rises(self) -> bool:
+        """Whether losses can be compared with those of the clean images, and with one another."""
+        return self.clean_logits is not None and self.averaging is None and not self.attack.minimum_norm
+
+    def _remember_rises(self, rows: Rows) -> None:
+        """How far the losses of rows that hold were raised."""
+        if self.clean_logits is None or not self._remembers_rises:
+            return
+        logits = self.candidate.head.at_operating_point(self.clean_logits[rows.sample].to(rows.clean.device))
+        clean = self.attack.objective(logits, rows.label, rows.aim)
+        told = torch.stack([clean, rows.earlier, rows.highest]).cpu().T.tolist()
+        for sample, (before, earlier, highest) in zip(rows.sample.tolist(), told, strict=True):
+            known = self.trace.rises.get(sample)
+            if known is None or highest > known.highest:
+                self.trace.rises[sample] = Rise(clean=before, earlier=earlier, highest=highest, steps=self.attack.steps)
+
+    def _judge(self, rows: Rows, images: torch.Tensor, told: Told, places: np.ndarray, *, fooled: bool) -> np.ndarray:
+        """Adjudicate images, report the counterexamples; returns which rows (M,) are broken.
+
+        Each image is proposed as the nearest storable one; if that holds, as its storable neighbour on the gradient's
+        side, unless the gradient is another model's, images are seen under conditions (a level decides little then),
+        that is the same image, or the row has stayed far from the border.
+
+        Args:
+            rows: (M) of the rows, those at `places`.
+            images: (M, C, H, W) of them.
+            told: of all rows.
+            places: (M,).
+            fooled: the search saw them read wrongly.
+        """
+        nearest = self.ball.nearest(images, rows.clean)
+        broken = self._propose(rows, nearest)
+        if fooled and not broken.all():
+            if self.averaging is not None:
+                self.trace.lapsed += int((~broken).sum())
+            else:
+                refuted = torch.from_numpy(~broken).to(images.device)
+                self._note_refuted(nearest[refuted], rows.label[refuted], twin=True)
+        if self.only_ends or self.averaging is not None:
+            return broken
+        rest = np.flatnonzero(~broken & (rows.nearest >= -self.near).cpu().numpy())
+        if len(rest):
+            left, there = rows.take(rest), torch.from_numpy(rest).to(images.device)
+            direction = told.gradient[torch.from_numpy(places[rest]).to(images.device)]
+            beside = self.ball.outward if self.attack.minimum_norm else self.ball.aside
+            neighbours = beside(images[there], left.clean, direction)
+            other = (neighbours != nearest[there]).flatten(1).any(dim=1).cpu().numpy()
+            if other.any():
+                index = torch.from_numpy(np.flatnonzero(other)).to(images.device)
+                broken[rest[other]] = self._propose(left.take(np.flatnonzero(other)), neighbours[index])
+        return broken
+
+    def _warmed(self, images: torch.Tensor, clean: torch.Tensor, entering: list[Start]) -> torch.Tensor:
+        """Searches begin where others ended, if that is known: changes whose largest pixel is 1, made as large as ε."""
+        known = self.warm(entering)
+        if known is None:
+            return images
+        which, changes = known
+        index = torch.from_numpy(which).to(images.device)
+        start = self.ball.project(clean[index] + changes.to(images.device) * self.ball.radius, clean[index])
+        return images.index_copy(0, index, start)

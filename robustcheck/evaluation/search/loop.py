@@ -1,0 +1,250 @@
+"""The loop of all searches: a batch that stays full, and no work for samples that are done.
+
+Each row of the batch is one restart of one sample. A row whose sample is broken leaves at once; a row that has made its
+search is adjudicated at its best point and leaves; a waiting sample, or the next restart, takes its place. So nothing
+is computed for a sample that is done, and the batch is full until the last samples. Rows are independent of one
+another: the batch's size and order change no result but by float reassociation.
+
+`gradient_loop` asks about gradients, `query_loop` asks oracles.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+
+from robustcheck.attacks.base import Attack
+from robustcheck.attacks.draws import Draws
+from robustcheck.evaluation.looks.look import Look
+from robustcheck.evaluation.search.adjudication import Adjudicated, adjudicate, finite
+from robustcheck.evaluation.search.rows import Rows
+from robustcheck.models import Candidate
+from robustcheck.models.process import full_precision
+from robustcheck.threats import Ball, Goal
+
+Start = tuple[int, int]
+"""A sample, and which of its restarts."""
+
+_SIGN_OF_LIFE = 50  # turns after which progress is told though nothing is done
+
+AttackT = TypeVar("AttackT", bound=Attack)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """A verified counterexample, as the search found it."""
+
+    sample: int
+    attack: str
+    stored: np.ndarray  # (C, H, W)
+    decision: int
+    distance: float  # grey levels
+    score: float | None
+    chances: np.ndarray | None  # (K,) of each of several findings
+    restart: int
+    step: int
+    queries: int | None  # that the sample had cost by then, where an oracle counts
+    share: float | None = None  # of the looks on which it holds, if there are several
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rise:
+    """How far a search raised its loss, without a counterexample."""
+
+    clean: float  # on the clean image
+    earlier: float  # the highest before the last quarter of the steps
+    highest: float
+    steps: int
+
+
+@dataclass(kw_only=True)
+class Trace:
+    """What the searches of a gate saw besides their hits."""
+
+    scores: dict[int, float] = field(default_factory=dict)  # most adverse admissible probability of the positive label
+    chances: dict[int, np.ndarray] = field(default_factory=dict)  # the same of each of several findings, (K,)
+    moved: set[int] = field(default_factory=set)  # samples for which there was something to follow at least once
+    unstarted: set[int] = field(default_factory=set)  # samples for which no image to start from was found
+    turned: set[int] = field(default_factory=set)  # samples that a surrogate misreads where the search on it ended
+    not_finite: set[int] = field(default_factory=set)  # samples that had a NaN or infinite gradient
+    gradients_not_finite: int = 0  # how many gradients had
+    asked: int = 0  # gradients
+    vanished: int = 0  # how many of them were zero
+    rises: dict[int, Rise] = field(default_factory=dict)  # of samples whose search ended, that of the highest loss
+    unstorable: int = 0  # proposals that the search saw read wrongly, and the artefact on the stored image did not
+    disagreed: int = 0  # of those, how many the twin of an ONNX graph sees read wrongly as they are stored
+    lapsed: int = 0  # proposals that held on enough looks of a step, and on too few fresh ones
+    cells: dict[int, np.ndarray] = field(default_factory=dict)  # looks of a grid on which a search's end holds
+
+
+@dataclass(kw_only=True)
+class Loop(ABC, Generic[AttackT]):
+    """One search of one attack over samples of one shape."""
+
+    attack: AttackT
+    candidate: Candidate
+    look: Look  # how proposals are looked at
+    ball: Ball
+    goal: Goal
+    labels: torch.Tensor  # (all samples,) true readings, on the CPU
+    is_positive: Callable[[int], bool]  # whether a true reading has the positive label
+    load: Callable[[list[int]], torch.Tensor]  # sample numbers to clean images on the candidate's device
+    key: Callable[[int, int], int]  # of the draws of a sample's restart
+    found: Callable[[Hit], None]
+    progress: Callable[[int], None]  # how many samples of this search are done
+    aim: Callable[[int, int], int] = lambda _sample, _rank: 0  # the label of that rank among a sample's others
+    trace: Trace = field(default_factory=Trace)
+    _turn: int = 0
+    _done: int = 0
+    _distances: dict[int, float] = field(default_factory=dict)  # of the nearest counterexamples of this search
+
+    @property
+    @abstractmethod
+    def limit(self) -> int:
+        """How many rows there may be."""
+
+    @abstractmethod
+    def _advance(self, rows: Rows, waiting: deque[Start]) -> np.ndarray:
+        """A turn of all rows; returns the places (M,) of those that leave."""
+
+    def _starts(self, clean: torch.Tensor, _draws: Draws, _entering: list[Start]) -> torch.Tensor:
+        """Where searches begin: at the clean images (N, C, H, W)."""
+        return clean
+
+    def _ends(self) -> int:
+        """After which turn rows that enter now have made their steps, if that is known."""
+        return -1
+
+    def _attempt(self) -> int:
+        """How many images rows that enter now have tried to start from; -1 if they need none."""
+        return -1
+
+    def _queries(self, _sample: int) -> int | None:
+        """What a sample has cost, where an oracle counts."""
+        return None
+
+    def run(self, starts: Sequence[Start]) -> None:
+        """Search from these on, until each sample is broken or has had all its restarts."""
+        waiting = deque(starts)
+        with full_precision(self.candidate.device):
+            rows = self._enter(waiting, self.limit) if waiting else None
+            while rows is not None and len(rows):
+                self._turn += 1
+                free = self._advance(rows, waiting)
+                if len(free):
+                    rows = self._refill(rows, free, waiting)
+                if len(free) or self._turn % _SIGN_OF_LIFE == 0:
+                    self.progress(self._done)
+
+    def _again(self, rows: Rows, which: np.ndarray, waiting: deque[Start]) -> None:
+        """Let the next restart of some rows (N,) wait, if there is one; what has none is done."""
+        again = which & (rows.restart + 1 < self.attack.restarts)
+        waiting.extend(zip(rows.sample[again].tolist(), (rows.restart[again] + 1).tolist(), strict=True))
+        self._done += len(rows) - int(again.sum())
+
+    def _propose(self, rows: Rows, images: torch.Tensor) -> np.ndarray:
+        """Adjudicate storable images of rows, report the counterexamples; returns which rows (N,) are broken."""
+        verdict = adjudicate(self.look, self.ball, images, rows.clean, rows.label, rows.draws, rows.step)
+        if verdict.cells is not None:
+            self.trace.cells.update(zip(rows.sample.tolist(), verdict.cells, strict=True))
+        self._remember_scores(rows.sample.tolist(), verdict)
+        for row in np.flatnonzero(verdict.broken).tolist():
+            sample, distance = int(rows.sample[row]), float(verdict.distance[row])
+            self._distances[sample] = min(distance, self._distances.get(sample, inf))
+            self.found(
+                Hit(
+                    sample=sample,
+                    attack=self.attack.name,
+                    stored=verdict.stored[row].copy(),  # and not a view, which keeps the whole turn's in memory
+                    decision=int(verdict.decision[row]),
+                    distance=distance,
+                    score=finite(verdict.score, row),
+                    chances=None if verdict.chances is None else verdict.chances[row].copy(),
+                    restart=int(rows.restart[row]),
+                    step=int(rows.step[row]),
+                    queries=self._queries(sample),
+                    share=None if verdict.share is None else float(verdict.share[row]),
+                )
+            )
+        return verdict.broken
+
+    def _note_refuted(self, stored: torch.Tensor, labels: torch.Tensor, *, twin: bool) -> None:
+        """Count proposals (M, C, H, W) that the artefact refuted; of a twin's, those that are not lost in rounding."""
+        self.trace.unstorable += len(stored)
+        if twin and self.candidate.network.twin is not None:
+            decisions = self.candidate.head.decide(self.candidate.search_logits(stored, exact=True))
+            self.trace.disagreed += int(self.goal.met(decisions, labels).sum())
+
+    def _remember_scores(self, samples: list[int], verdict: Adjudicated) -> None:
+        """Keep, for AUROC, the score that hurts most: the lowest of a positive, the highest of a negative."""
+        if self.attack.minimum_norm:  # whose proposals lie at any distance
+            return
+        if verdict.chances is not None:
+            self._remember_chances(samples, verdict.chances, verdict.admissible)
+        if verdict.score is None:
+            return
+        for row, sample in enumerate(samples):
+            score = finite(verdict.score, row)
+            if score is not None and verdict.admissible[row]:
+                worse = min if self.is_positive(int(self.labels[sample])) else max
+                self.trace.scores[sample] = worse(score, self.trace.scores.get(sample, score))
+
+    def _remember_chances(self, samples: list[int], chances: np.ndarray, admissible: np.ndarray) -> None:
+        """The same of each finding (N, K): the lowest where it is present, the highest where it is not."""
+        bits = np.arange(chances.shape[1])
+        for row in np.flatnonzero(admissible & np.isfinite(chances).all(axis=1)).tolist():
+            known = self.trace.chances.get(samples[row], chances[row])
+            present = int(self.labels[samples[row]]) >> bits & 1 == 1
+            self.trace.chances[samples[row]] = np.where(
+                present, np.minimum(known, chances[row]), np.maximum(known, chances[row])
+            )
+
+    def _refill(self, rows: Rows, free: np.ndarray, waiting: deque[Start]) -> Rows:
+        """Put waiting searches into the places that rows left; with none left, the batch shrinks."""
+        spare = max(0, len(rows) - self.limit)  # the batch may have been halved
+        entering = min(len(waiting), max(0, len(free) - spare))
+        if entering:
+            rows.put(free[:entering], self._enter(waiting, entering))
+        stay = np.ones(len(rows), dtype=bool)
+        stay[free[entering:]] = False
+        return rows if stay.all() else rows.take(np.flatnonzero(stay))
+
+    def _enter(self, waiting: deque[Start], most: int) -> Rows:
+        """The next searches, before their first points."""
+        entering = [waiting.popleft() for _ in range(min(most, len(waiting)))]
+        samples = [sample for sample, _ in entering]
+        clean = self.load(samples)
+        device = clean.device
+        draws = Draws.of([self.key(sample, restart) for sample, restart in entering], device)
+        images = self._starts(clean, draws, entering)
+        aims = (
+            [self.aim(sample, restart % self.attack.aims) for sample, restart in entering] if self.attack.aims else []
+        )
+        label = self.labels[samples].to(device)
+        state = self.attack.start(images, clean, self.ball, draws)
+        return Rows(
+            sample=np.array(samples),
+            restart=np.array([restart for _, restart in entering]),
+            ends=np.full(len(entering), self._ends()),
+            attempt=np.full(len(entering), self._attempt()),
+            label=label,
+            aim=torch.tensor(aims, device=device) if aims else label.clone(),
+            step=torch.zeros(len(entering), dtype=torch.int64, device=device),
+            keys=draws.keys,
+            clean=clean,
+            # Clones: rows are replaced in place, and a state may name one tensor twice.
+            state={name: values.clone() for name, values in state.items()},
+            moved=torch.zeros(len(entering), dtype=torch.bool, device=device),
+            last_loss=torch.full((len(entering),), torch.inf, device=device),
+            highest=torch.full((len(entering),), -torch.inf, device=device),
+            earlier=torch.full((len(entering),), -torch.inf, device=device),
+            nearest=torch.full((len(entering),), -torch.inf, device=device),
+            proposed=torch.full((len(entering),), torch.inf, device=device),
+        )

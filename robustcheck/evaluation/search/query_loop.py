@@ -1,0 +1,238 @@
+"""The searches that may only ask: oracles count, and a row stops before a turn that would pass its limit.
+
+A row may ask about several images in a turn, all of which go through the network together with those of other rows.
+What is read as the adversary wants and lies in the threat model is adjudicated, whatever the attack asked it for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil, inf
+
+import numpy as np
+import torch
+
+from robustcheck.attacks import Answers, Queries, QueryAttack
+from robustcheck.attacks.base import per_row
+from robustcheck.evaluation.search.loop import Loop, Start
+from robustcheck.evaluation.search.rows import Rows
+from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle, WhiteBox
+
+_BATCHES = (4, 12)  # a turn's images, in batches, at least and at most: few of them are left half empty
+_BYTES = 64 * 1024**2  # of a turn's images, above which the batches are few
+_INSIDE = 1 + 1e-5  # times the radius: float32 points at a ball's border
+_ROUNDING = 2.0**-22  # what a float32 pixel is off by, which of a small ball's radius is more
+
+Oracle = ScoreOracle | TopKOracle | LabelOracle | WhiteBox
+
+
+@dataclass(kw_only=True)
+class QueryLoop(Loop[QueryAttack]):
+    """A search that asks an oracle."""
+
+    oracle: Oracle  # a white box, if nobody counts
+    pixels: int  # of an image, in all channels
+    stored: bool = False  # what it is asked about, it sees as files would store it
+    elsewhere: Callable[[int, int], torch.Tensor] | None = None  # of a sample, the image (C, H, W) to try to start from
+
+    @property
+    def limit(self) -> int:
+        """So many rows that their images fill some batches."""
+        return rows_in_flight(self.attack, self.candidate.chunks.limit, self.pixels)
+
+    def _attempt(self) -> int:
+        return 0 if self.attack.elsewhere else -1
+
+    def _queries(self, sample: int) -> int | None:
+        return None if isinstance(self.oracle, WhiteBox) else int(self.oracle.counts[sample])
+
+    def _advance(self, rows: Rows, waiting: deque[Start]) -> np.ndarray:
+        """Look for starts, ask, adjudicate, learn; returns the places (M,) of rows that leave."""
+        gone = np.zeros(len(rows), dtype=bool)
+        if len(seeking := np.flatnonzero(rows.attempt >= 0)):
+            gone[seeking] = self._seek(rows, seeking, waiting)
+        under_way = np.flatnonzero(rows.attempt < 0)
+        if len(under_way):
+            active = rows if len(under_way) == len(rows) else rows.take(under_way)
+            gone[under_way] |= self._search(active, waiting)
+            if active is not rows:
+                rows.put(under_way, active)
+        leaving = np.flatnonzero(gone)
+        if len(leaving):
+            self.trace.moved.update(rows.sample[leaving][rows.moved.cpu().numpy()[leaving]].tolist())
+        return leaving
+
+    # --- where to start ---
+
+    def _seek(self, rows: Rows, places: np.ndarray, waiting: deque[Start]) -> np.ndarray:
+        """Try an image for each row at these places (M,); returns which of them have used up their queries."""
+        assert self.elsewhere is not None
+        spent: np.ndarray = rows.step.cpu().numpy()[places] >= self.attack.queries
+        self.trace.unstarted.update(rows.sample[places[spent]].tolist())
+        self._again(rows.take(places[spent]), np.zeros(int(spent.sum()), dtype=bool), waiting)
+        places = places[~spent]
+        if len(places):
+            trying = rows.take(places)
+            images = torch.stack([
+                self.elsewhere(sample, attempt)
+                for sample, attempt in zip(trying.sample.tolist(), trying.attempt.tolist(), strict=True)
+            ])  # fmt: skip
+            readings, fooled = self._readings(trying, images)
+            trying.step = trying.step + 1
+            trying.attempt = np.where(fooled.cpu().numpy(), -1, trying.attempt + 1)
+            trying.aim = torch.where(fooled, readings, trying.aim)
+            trying.moved = trying.moved | fooled
+            state = self.attack.start(images, trying.clean, self.ball, trying.draws)
+            trying.state = {name: values.clone() for name, values in state.items()}
+            rows.put(places, trying)
+        return spent
+
+    def _readings(self, rows: Rows, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """How the oracle reads images, one a row (N,), and whether that is what the adversary wants."""
+        samples = torch.from_numpy(rows.sample)
+        if isinstance(self.oracle, TopKOracle):
+            readings = self.oracle.top(samples, images)[2]
+        else:
+            assert isinstance(self.oracle, LabelOracle)
+            readings = self.oracle.labels(samples, images)
+        return readings, self.goal.met(readings, rows.label)
+
+    # --- the search ---
+
+    def _search(self, rows: Rows, waiting: deque[Start]) -> np.ndarray:
+        """A turn of rows that are under way; returns which of them (N,) leave."""
+        queries = self.attack.ask(rows.state, rows.clean, self.ball, rows.draws)
+        gone = (rows.step + queries.counts > self.attack.queries).cpu().numpy()
+        if gone.any():
+            self._finish(rows.take(np.flatnonzero(gone)), waiting)
+            stay = np.flatnonzero(~gone)
+            if len(stay):
+                left = rows.take(stay)
+                gone[stay] = self._search(left, waiting)
+                rows.put(stay, left)
+            return gone
+        answers = self._ask(rows, queries)
+        broken = self._judge(rows, queries, answers)
+        rows.step = rows.step + queries.counts
+        self._done += int(broken.sum())
+        rows.state = self.attack.learn(rows.state, queries, answers, rows.clean, self.ball, rows.draws)
+        return broken
+
+    def _ask(self, rows: Rows, queries: Queries) -> Answers:
+        """What the oracle tells about a turn's images."""
+        images, asking = queries.images, queries.rows
+        samples = torch.from_numpy(rows.sample)[asking.cpu()]
+        label, aim, head = rows.label[asking], rows.aim[asking], self.candidate.head
+        if isinstance(self.oracle, TopKOracle):
+            values, labels, readings = self.oracle.top(samples, images)
+            fooled = self.goal.met(readings, label)
+            shown = fooled | (labels == aim[:, None]).any(dim=1)
+            loss = _odds_of_aim(values, labels, aim)
+        elif isinstance(self.oracle, LabelOracle):
+            fooled = shown = self.goal.met(self.oracle.labels(samples, images), label)
+            loss = torch.where(fooled, 1.0, -1.0)
+        else:
+            logits = self.oracle.scores(samples, images)
+            fooled = shown = self.goal.met(head.decide(logits), label)
+            loss = self.attack.objective(head.at_operating_point(logits), label, aim)
+        self._note_moved(rows, queries, loss)
+        return Answers(loss=loss, fooled=fooled, shown=shown)
+
+    def _note_moved(self, rows: Rows, queries: Queries, loss: torch.Tensor) -> None:
+        """Rows whose answers change have something to follow."""
+        if rows.moved.all():
+            return
+        if not self.attack.follows:
+            rows.moved |= True
+            return
+        told = queries.table(loss)
+        finite = queries.asked & told.isfinite()
+        high = told.masked_fill(~finite, -inf).amax(dim=1)
+        low = told.masked_fill(~finite, inf).amin(dim=1)
+        last = rows.last_loss
+        rows.moved |= (high > low) & finite.any(dim=1)
+        rows.moved |= finite.any(dim=1) & last.isfinite() & ((high != last) | (low != last))
+        rows.last_loss = torch.where(finite.any(dim=1), high, last)
+
+    def _judge(self, rows: Rows, queries: Queries, answers: Answers) -> np.ndarray:
+        """Adjudicate, of each row, the most adverse image that is read as wanted and admissible; which rows broke."""
+        broken = np.zeros(len(rows), dtype=bool)
+        if not answers.fooled.any():
+            return broken
+        asking = queries.rows
+        fooled = answers.fooled.nonzero().flatten()
+        distance = self.ball.norm(queries.images[fooled] - rows.clean[asking[fooled]])
+        inside = distance <= self.ball.radius * _INSIDE + _ROUNDING
+        hits = fooled[inside]
+        if not len(hits):
+            return broken
+        worth = torch.full_like(answers.loss, -inf)
+        worth[hits] = answers.loss[hits].nan_to_num(inf)
+        table = queries.table(worth).masked_fill(~queries.asked, -inf)
+        best = table.argmax(dim=1)
+        admissible = torch.zeros(len(answers.loss), dtype=torch.bool, device=worth.device)
+        admissible[hits] = True
+        proposing = queries.table(admissible).any(dim=1).nonzero().flatten()
+        number = queries.table(torch.arange(len(worth), device=worth.device))
+        images = queries.images[number[proposing, best[proposing]]].clamp(0, 1)
+        places = proposing.cpu().numpy()
+        proposed = rows.take(places)
+        stored = self._stored(images, proposed.clean)
+        verdict = self._propose(proposed, stored)
+        if not verdict.all():
+            refuted = torch.from_numpy(~verdict).to(images.device)
+            self._note_refuted(stored[refuted], proposed.label[refuted], twin=isinstance(self.oracle, WhiteBox))
+        broken[places] = verdict
+        self._retire(proposed.sample[verdict])
+        return broken
+
+    def _finish(self, rows: Rows, waiting: deque[Start]) -> None:
+        """Adjudicate the best points of rows whose restart may ask no more."""
+        images = self.attack.best(rows.state)
+        broken = self._propose(rows, self._stored(self.ball.project(images, rows.clean), rows.clean))
+        self._retire(rows.sample[broken])
+        self._again(rows, ~broken, waiting)
+
+    def _stored(self, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        """The storable images of the ball that are judged: those that were seen, if the oracle saw stored ones.
+
+        A change of less than half a level a pixel, about which others may ask, has to grow in L2 to be stored at all.
+        """
+        fitted = self.ball.nearest(images, clean)
+        if not self.stored:
+            return fitted
+        maximum = self.ball.maximum
+        rounded = (images * maximum).round()
+        inside = self.ball.contains(rounded.int(), (clean * maximum).round().int())
+        return torch.where(per_row(inside), rounded / maximum, fitted)
+
+    def _retire(self, samples: np.ndarray) -> None:
+        if not isinstance(self.oracle, WhiteBox):
+            self.oracle.retire(torch.from_numpy(samples))
+
+
+def rows_in_flight(attack: QueryAttack, batch: int, pixels: int) -> int:
+    """How many rows of images of so many pixels search together."""
+    least, most = _BATCHES
+    batches = min(most, max(least, _BYTES // (4 * batch * pixels)))
+    return max(1, min(batch, ceil(batches * batch / attack.block)))
+
+
+def _odds_of_aim(values: torch.Tensor, labels: torch.Tensor, aim: torch.Tensor) -> torch.Tensor:
+    """Log-odds (N,) of a label, from the best k labels (N, k) and their log-probabilities (N, k).
+
+    Of a label that is not among them it is known to be no likelier than the last of them, nor than what they leave;
+    with two labels that is all there is to know.
+    """
+    shown = labels == aim[:, None]
+    left = _log_rest(values.logsumexp(dim=1))
+    at_most = torch.minimum(values[:, -1], left)
+    chance = torch.where(shown.any(dim=1), values.masked_fill(~shown, -inf).amax(dim=1), at_most)
+    return chance - _log_rest(chance)
+
+
+def _log_rest(chance: torch.Tensor) -> torch.Tensor:
+    """log(1 - p) of log p, as far as float32 tells p from 1."""
+    return (-torch.expm1(chance)).clamp_min(torch.finfo(torch.float32).eps / 2).log()

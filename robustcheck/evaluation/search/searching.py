@@ -1,0 +1,356 @@
+"""A gate's searches: each attack of it in turn, on the samples that are left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from math import inf, prod
+from typing import TypedDict
+
+import numpy as np
+import torch
+
+from robustcheck.attacks import GradientAttack, Objective, QueryAttack, build, objective
+from robustcheck.attacks.base import closer
+from robustcheck.attacks.build import Searches
+from robustcheck.attacks.draws import key
+from robustcheck.evaluation.looks.choice import averages_of, look_of
+from robustcheck.evaluation.looks.look import Averages, Gradients, Look
+from robustcheck.evaluation.search.found import Found
+from robustcheck.evaluation.search.gradient_loop import GradientLoop, Held, StandIn, Warm
+from robustcheck.evaluation.search.ledger import Entry
+from robustcheck.evaluation.search.loop import Hit, Start, Trace
+from robustcheck.evaluation.search.oracles import oracle_of
+from robustcheck.evaluation.search.query_loop import Oracle, QueryLoop
+from robustcheck.evaluation.search.rows import Rows
+from robustcheck.evaluation.search.starting_images import StartingImages
+from robustcheck.evaluation.search.warm_starts import Ends
+from robustcheck.evaluation.setting import Setting
+from robustcheck.models import Candidate, Surrogates, WhiteBox
+from robustcheck.models.loading import as_shares, by_shape
+from robustcheck.policy import Gate, RP2Spec
+from robustcheck.threats import Ball, Goal
+
+_NEAR = 3.0  # times the difference that was seen between the margins of the two forms of a network
+
+
+class Common(TypedDict):
+    """Of `Loop`'s fields, those that all searches of a gate set alike."""
+
+    candidate: Candidate
+    look: Look
+    goal: Goal
+    labels: torch.Tensor
+    is_positive: Callable[[int], bool]
+    load: Callable[[list[int]], torch.Tensor]
+    key: Callable[[int, int], int]
+    found: Callable[[Hit], None]
+    progress: Callable[[int], None]
+    aim: Callable[[int, int], int]
+    trace: Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """The searches of one gate."""
+
+    gate: Gate
+    setting: Setting
+    ball: Ball
+    goal: Goal
+    family: Hashable  # gates that share counterexamples; the gate's own if it shares none
+    surrogates: Surrogates | None = None  # that are searched in the candidate's place
+    to_the_nearest: bool = True  # a minimum-norm search goes on from one counterexample to nearer ones
+
+    def begin(self) -> Found:
+        """Nothing yet."""
+        return Found(oracle=oracle_of(self.gate, self.setting))
+
+    def run(self, samples: Sequence[int], found: Found) -> None:
+        """Search counterexamples of samples that were not searched: they go into the ledger, the rest to `found`."""
+        setting, attacks, trace = self.setting, self.attacks, found.trace
+        for number, attack in enumerate(attacks):
+            stands = setting.ledger.held(self.key(attack), float(self.ball.levels))
+            # A minimum-norm search of its own is asked for distances, also where a counterexample is known.
+            left = samples if attack.minimum_norm and len(attacks) == 1 else self._standing(samples)
+            found.through |= {sample: stands[sample] for sample in left if sample in stands}
+            left = [sample for sample in left if sample not in stands]
+            found.searched.update(left)
+            progress = partial(self._progress, (number + 1) * len(samples) - len(left), len(attacks) * len(samples))
+            nearest = len(attacks) == 1 and self.to_the_nearest
+            if attack.asks == "gradient":
+                self._search(attack, left, trace, progress, enough=-1.0 if nearest else None)
+            else:
+                self._ask(attack, found.oracle or WhiteBox(setting.candidate), left, trace, progress)
+            self._remember(attack, left, trace, nearest=nearest)
+
+    @cached_property
+    def attacks(self) -> Searches:
+        """In the order in which they run."""
+        gate = self.gate
+        assert gate.attack is not None
+        attacks = build(
+            gate.attack,
+            self.ball,
+            self.goal,
+            queries=gate.queries,
+            stored=gate.oracle == "stored",
+            quick_first=gate.descending,
+        )
+        # Only gradients are averaged over looks: under conditions the ensemble's Square, which asks, is left out.
+        return attacks if gate.conditions is None else tuple(one for one in attacks if one.asks == "gradient")
+
+    @cached_property
+    def look(self) -> Look:
+        """How proposals are looked at."""
+        return look_of(self.gate, self.setting.candidate, self.goal, maximum=self.setting.samples.maximum)
+
+    @property
+    def averaging(self) -> Averages | None:
+        """What gradients are means over, if anything is drawn."""
+        return averages_of(self.gate, self.setting.candidate)
+
+    def _standing(self, samples: Sequence[int]) -> list[int]:
+        """The samples of which no counterexample is known."""
+        known = self.setting.ledger.within(self.family, float(self.ball.levels))
+        return [sample for sample in samples if sample not in known]
+
+    def key(self, attack: GradientAttack | QueryAttack) -> Hashable:
+        """Under which searches stand for one another: the same attack of the same entry of the policy."""
+        return self.family, self.gate.entry, attack.name
+
+    def _remember(
+        self, attack: GradientAttack | QueryAttack, searched: Sequence[int], trace: Trace, *, nearest: bool
+    ) -> None:
+        """A minimum-norm search stands for every budget; one that goes down the ladder, for smaller ones.
+
+        If it ended with the first counterexample within the budget, it stands where it found none.
+        """
+        if attack.minimum_norm:
+            held, levels = searched if nearest else self._standing(searched), inf
+        elif self.gate.descending:
+            held = [sample for sample in self._standing(searched) if sample not in trace.unstarted]
+            levels = float(self.ball.levels)
+        else:
+            return
+        self.setting.ledger.hold(self.key(attack), levels, {sample: sample in trace.moved for sample in held})
+
+    def _search(
+        self,
+        attack: GradientAttack,
+        samples: Sequence[int],
+        trace: Trace,
+        progress: Callable[[int], None],
+        *,
+        enough: float | None,
+    ) -> None:
+        """One attack on samples; then again, with the artefact's own gradients, where it came near.
+
+        Near is what a faster form and the artefact may differ by: there the faster form can be wrong about which side a
+        point is on. Minimum-norm searches live there, so they follow the artefact from the beginning.
+        """
+        candidate, ends = self.setting.candidate, Ends()
+        white_box = WhiteBox(candidate, exact=attack.minimum_norm)
+        within = float(self.ball.levels) if enough is None else enough
+        near = _NEAR * white_box.error
+        looks = near > 0 and self.surrogates is None and self.averaging is None
+        self._run(
+            attack,
+            self.surrogates or white_box,
+            [(sample, 0) for sample in samples],
+            trace,
+            progress,
+            warm=partial(self._warm, attack),
+            held=partial(self._held, attack, ends, near if looks else None),
+            margin=objective("margin", self.goal) if looks else None,
+            near=near if looks else inf,
+            enough=within,
+            stand_in=self.surrogates,
+        )
+        again = [(sample, ends.restart(sample)) for sample in self._standing(samples) if sample in ends]
+        self._run(
+            closer(attack),
+            WhiteBox(candidate, exact=True),
+            again,
+            trace,
+            lambda _done: None,
+            warm=ends.known if attack.steps > 1 else _anew,
+            enough=within,
+        )
+
+    def _run(
+        self,
+        attack: GradientAttack,
+        access: Gradients,
+        starts: Sequence[Start],
+        trace: Trace,
+        progress: Callable[[int], None],
+        *,
+        warm: Warm,
+        held: Held | None = None,
+        margin: Objective | None = None,
+        near: float = inf,
+        enough: float,
+        stand_in: StandIn | None = None,
+    ) -> None:
+        follows_it = stand_in is None and self.setting.candidate.reads_alike
+        for group, told in self._groups(starts, progress):
+            shape = self.setting.samples.shape_of(group[0][0])
+            with self._recording() as found:
+                GradientLoop(
+                    attack=attack,
+                    access=access,
+                    ball=self.ball.widest(shape) if attack.minimum_norm else self.ball,
+                    warm=warm,
+                    held=held or _forget,
+                    margin=margin,
+                    near=near,
+                    enough=enough,
+                    stand_in=stand_in,
+                    clean_logits=self.setting.logits if follows_it else None,
+                    averaging=self.averaging,
+                    only_ends=stand_in is not None or isinstance(self.gate.attack, RP2Spec),
+                    **self._common(attack, trace, found, told),
+                ).run(group)
+
+    def _ask(
+        self,
+        attack: QueryAttack,
+        oracle: Oracle,
+        samples: Sequence[int],
+        trace: Trace,
+        progress: Callable[[int], None],
+    ) -> None:
+        """One attack that asks."""
+        setting = self.setting
+        elsewhere = StartingImages(
+            setting.samples,
+            setting.labels,
+            self.goal,
+            seed=setting.seed,
+            name=f"{self.gate.id}/{attack.name}",
+            device=setting.candidate.device,
+        )
+        for group, told in self._groups([(sample, 0) for sample in samples], progress):
+            with self._recording() as found:
+                QueryLoop(
+                    attack=attack,
+                    oracle=oracle,
+                    pixels=prod(self.setting.samples.shape_of(group[0][0])),
+                    stored=self.gate.oracle == "stored",
+                    ball=self.ball,
+                    elsewhere=elsewhere,
+                    **self._common(attack, trace, found, told),
+                ).run(group)
+
+    def _groups(
+        self, starts: Sequence[Start], progress: Callable[[int], None]
+    ) -> Iterator[tuple[list[Start], Callable[[int], None]]]:
+        """Starts by the shape of their images, and whom to tell how many of them are done."""
+        before = 0
+        for group in by_shape([self.setting.samples.shape_of(sample) for sample, _ in starts]):
+            yield [starts[index] for index in group], partial(_later, progress, before)
+            before += len(group)
+
+    @contextmanager
+    def _recording(self) -> Iterator[Callable[[Hit], None]]:
+        """Takes hits, and puts the nearest of each sample into the ledger, after an interruption too."""
+        nearest: dict[int, Hit] = {}
+        try:
+            yield partial(_keep_nearest, nearest)
+        finally:
+            for hit in nearest.values():
+                self._record(hit)
+
+    def _common(
+        self,
+        attack: GradientAttack | QueryAttack,
+        trace: Trace,
+        found: Callable[[Hit], None],
+        progress: Callable[[int], None],
+    ) -> Common:
+        """What every loop is given."""
+        setting, gate, names = self.setting, self.gate, self.setting.samples.names
+        return {
+            "candidate": setting.candidate,
+            "look": self.look,
+            "goal": self.goal,
+            "labels": setting.labels,
+            "is_positive": setting.candidate.head.is_positive,
+            "load": lambda numbers: as_shares(setting.samples, numbers, setting.candidate.device),
+            "key": lambda sample, restart: key(setting.seed, f"{gate.id}/{attack.name}", names[sample], restart),
+            "found": found,
+            "progress": progress,
+            "aim": self._aim,
+            "trace": trace,
+        }
+
+    def _progress(self, before: int, of: int, done: int) -> None:
+        self.setting.progress(before + done, of)
+
+    def _aim(self, sample: int, rank: int) -> int:
+        """The label that is `rank` places behind the likeliest other than the true one, on the clean image."""
+        order = self.setting.logits[sample].argsort(descending=True, stable=True)
+        return int(order[order != self.setting.labels[sample]][rank])
+
+    def _warm(self, attack: GradientAttack, entering: Sequence[Start]) -> tuple[np.ndarray, torch.Tensor] | None:
+        """First restarts begin where the same attack ended at another budget."""
+        return self.setting.starts.known(
+            self.key(attack), [sample if restart == 0 else None for sample, restart in entering]
+        )
+
+    def _held(self, attack: GradientAttack, ends: Ends, near: float | None, rows: Rows, images: torch.Tensor) -> None:
+        changes, margins = images - rows.clean, rows.nearest.tolist()
+        if attack.random_start:
+            first = np.flatnonzero(rows.restart == 0)  # later restarts may have other aims
+            self.setting.starts.keep(self.key(attack), rows.sample[first], changes[torch.from_numpy(first)])
+        if near is not None:
+            for row, (sample, restart) in enumerate(zip(rows.sample.tolist(), rows.restart.tolist(), strict=True)):
+                if margins[row] >= -near:
+                    ends.keep(sample, restart, margins[row], changes[row])
+
+    def _record(self, hit: Hit) -> None:
+        gate, setting = self.gate, self.setting
+        if not setting.ledger.improves(self.family, hit.sample, hit.distance):
+            return
+        file, sha256 = setting.evidence.counterexample(gate.id, hit.sample, hit.stored)
+        entry = Entry(
+            decision=hit.decision,
+            distance=hit.distance,
+            score=hit.score,
+            chances=hit.chances,
+            found_by=gate.id,
+            attack=hit.attack,
+            restart=hit.restart,
+            step=hit.step,
+            queries=hit.queries,
+            share=hit.share,
+            file=file,
+            sha256=sha256,
+        )
+        setting.ledger.add(self.family, hit.sample, entry)
+        # The next budget is smaller, and its searches begin on the way here.
+        if gate.descending:
+            change = torch.from_numpy(hit.stored.astype(np.float32) - setting.samples.image(hit.sample))
+            for attack in self.attacks:
+                if attack.asks == "gradient" and not attack.minimum_norm:
+                    setting.starts.keep(self.key(attack), np.array([hit.sample]), change[None])
+
+
+def _keep_nearest(nearest: dict[int, Hit], hit: Hit) -> None:
+    if hit.sample not in nearest or hit.distance < nearest[hit.sample].distance:
+        nearest[hit.sample] = hit
+
+
+def _anew(_starts: Sequence[Start]) -> None:
+    """Nothing is known: a single step is one from the image."""
+
+
+def _forget(_rows: Rows, _images: torch.Tensor) -> None:
+    """Nobody asks where these rows ended."""
+
+
+def _later(progress: Callable[[int], None], before: int, done: int) -> None:
+    progress(before + done)

@@ -1,0 +1,224 @@
+"""The models that a transfer attack follows in the candidate's place: loaded, or trained here first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from robustcheck.data import Samples
+from robustcheck.errors import CandidateError, DataError, EvaluationError
+from robustcheck.evaluation.environment import environment
+from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.surrogates.lessons import Lessons, lessons
+from robustcheck.evaluation.surrogates.weight_cache import kept
+from robustcheck.importing import own_sources
+from robustcheck.models import Candidate, load_candidate, training
+from robustcheck.policy import ModelSpec, SurrogatesEntry, SurrogateSpec, TrainSpec
+from robustcheck.results import Metric, Surrogate
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedSurrogate:
+    """A model of the adversary's, ready to be followed."""
+
+    path: str  # its file as the policy says it, or the architecture that was trained
+    candidate: Candidate
+    logits: torch.Tensor  # (N, K) on the gate's samples, unattacked
+    trained: str | None  # how, if it was trained here
+
+
+def as_reported(
+    surrogate: LoadedSurrogate,
+    labels: torch.Tensor,
+    decisions: torch.Tensor,
+    turned: Metric,
+    intervals: Intervals,
+    groups: np.ndarray | None,
+) -> Surrogate:
+    """How good a stand-in it is.
+
+    Args:
+        surrogate: with its answers on N samples.
+        labels: (N,) true readings of those.
+        decisions: (N,) the candidate's.
+        turned: share of the attacked samples that the attack turned on the surrogates themselves.
+        intervals: of its rates.
+        groups: (N,) which samples belong together; None: each is its own.
+    """
+    own = surrogate.candidate.head.decide(surrogate.logits)
+    return Surrogate(
+        path=surrogate.path,
+        format=surrogate.candidate.info.format,
+        sha256=surrogate.candidate.info.sha256,
+        trained=surrogate.trained,
+        accuracy=intervals.rate((own == labels).numpy(), groups),
+        agreement=intervals.rate((own == decisions).numpy(), groups),
+        turned=turned,
+    )
+
+
+def load_surrogates(
+    attack: SurrogatesEntry,
+    *,
+    model: ModelSpec,
+    split: Callable[[], Samples],
+    candidate: Candidate,
+    samples: Samples,
+    folder: Path,
+    progress: Progress | None = None,
+) -> list[LoadedSurrogate]:
+    """Every surrogate of an attack: the named ones, then the trained ones, in the policy's order.
+
+    Args:
+        attack: names them.
+        model: the candidate as the policy describes it; what a surrogate leaves out is as there.
+        split: the train split, which is learned from; asked for once it is needed.
+        candidate: is asked, if its answers are what is learned.
+        samples: the gate's.
+        folder: the policy's.
+        progress: told how far loading (samples), asking (images) or training (steps) is.
+
+    Raises:
+        CandidateError: one cannot be loaded or trained, gives no gradients, or reads images in another way than the
+            candidate; the message begins with which one it is.
+        DataError: there is no train split to learn from.
+    """
+    loaded = []
+    for given in attack.surrogate:
+        with _about(given.path, given):
+            described = _described(given, model)
+            loaded.append(_load(described, given.path, folder=folder, samples=samples, progress=progress))
+    for spec in attack.train:
+        with _about(spec.architecture, spec):
+            described, code = _described(spec, model), _code(spec, folder)
+            taught = lessons(spec, split(), candidate, progress)
+            weights = _trained(spec, described, taught, code, folder, candidate.device, progress)
+            described = described.model_copy(update={"path": str(weights)})
+            trained = f"trained here for {spec.epochs} {'epoch' if spec.epochs == 1 else 'epochs'} {taught.words}"
+            loaded.append(
+                _load(described, spec.architecture, trained, folder=folder, samples=samples, progress=progress)
+            )
+    return loaded
+
+
+@contextmanager
+def _about(name: str, spec: SurrogateSpec | TrainSpec) -> Iterator[None]:
+    """Errors of a model as errors of this one: keys of `model` become keys of where it is described."""
+    key = "surrogate" if isinstance(spec, SurrogateSpec) else "train"
+    try:
+        yield
+    except DataError:
+        raise
+    except EvaluationError as error:
+        own = re.sub(rf"\bmodel\.(?=({'|'.join(type(spec).model_fields)})\b)", f"{key}.", str(error))
+        raise CandidateError(f"surrogate {name}: {own}") from error
+
+
+def _described(spec: SurrogateSpec | TrainSpec, model: ModelSpec) -> ModelSpec:
+    """A surrogate as the policy would describe a candidate; the policy's own checks have seen that they compare.
+
+    What has learned the candidate's readings has learned where it decides.
+    """
+    stolen = isinstance(spec, TrainSpec) and spec.labels == "candidate"
+    changes: dict[str, Any] = {
+        "task": spec.task or model.task,
+        "preprocess": spec.preprocess or model.preprocess,
+        "operating_point": None if stolen else model.operating_point,
+    }
+    if spec.architecture:
+        changes |= {"architecture": spec.architecture, "architecture_args": spec.architecture_args}
+    elif spec.architecture_args:
+        changes["architecture_args"] = spec.architecture_args
+    plain = SurrogateSpec(path=spec.architecture) if isinstance(spec, TrainSpec) else spec
+    changes |= {name: getattr(plain, name) for name in ("path", "output", "output_name", "operators", "trust")}
+    return model.model_copy(update=changes)
+
+
+def _load(
+    described: ModelSpec,
+    name: str,
+    trained: str | None = None,
+    *,
+    folder: Path,
+    samples: Samples,
+    progress: Progress | None,
+) -> LoadedSurrogate:
+    try:
+        own, logits = load_candidate(described, folder=folder, samples=samples, progress=progress)
+    except CandidateError as error:
+        raise CandidateError(_of_surrogate(str(error))) from error
+    if own.network.no_gradients:
+        raise CandidateError(_of_surrogate(own.network.no_gradients))
+    if trained and own.head.probabilities:
+        raise CandidateError(
+            f"train.architecture: it ends in probabilities, and logits are trained; leave the {own.head.ending} off"
+        )
+    return LoadedSurrogate(path=name, candidate=own, logits=logits, trained=trained)
+
+
+def _of_surrogate(message: str) -> str:
+    """What loading says of a candidate, said of a surrogate that was loaded like one."""
+    return re.sub(r"\b(the|this ONNX) candidate\b", r"\1 surrogate", message)
+
+
+def _trained(
+    spec: TrainSpec,
+    described: ModelSpec,
+    taught: Lessons,
+    code: list[str],
+    folder: Path,
+    device: torch.device,
+    progress: Progress | None,
+) -> Path:
+    """The file of the weights, which are trained unless the same were before.
+
+    All that decides them makes its name, but for threads and devices, which decide their last bits.
+    """
+    decisive = {
+        "train": spec.model_dump(mode="json"),
+        "task": described.task,
+        "labels": described.labels,
+        "preprocess": described.preprocess.model_dump(mode="json"),
+        "samples": [taught.samples.info.sha256, taught.samples.bits, taught.samples.hounsfield],
+        "answers": taught.answered_by and [taught.answered_by, taught.chosen, taught.readings.tolist()],
+        "code": code,
+    }
+
+    def make() -> dict[str, torch.Tensor]:
+        images = taught.images(described.preprocess, device)
+        windowed = described.model_copy(update={"preprocess": described.preprocess.model_copy(update={"window": None})})
+        return training.train(
+            spec, windowed, folder=folder, images=images, readings=taught.readings, device=device, progress=progress
+        )
+
+    return kept(hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest(), make)
+
+
+def _code(spec: TrainSpec, folder: Path) -> list[str]:
+    """What an architecture and its training are written in: files' digests, and versions of installed packages.
+
+    Raises:
+        ImportProblem: there is no such architecture.
+    """
+    build = training.architecture(spec, folder)
+    home = str(getattr(build, "__module__", None))
+    files = [*own_sources(build, folder=folder), getattr(sys.modules.get(home), "__file__", None), training.__file__]
+    packages = ["torch", *packages_distributions().get(home.partition(".")[0], [])]
+    return [
+        *(hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files if file),
+        *(f"{package} {version(package)}" for package in packages),
+        f"robustcheck {environment(None)['robustcheck']}",
+    ]

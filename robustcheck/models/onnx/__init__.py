@@ -1,0 +1,2 @@
+"""ONNX candidates: the bytes are checked (`file`), judged by ONNX Runtime (`session`), and searched through a twin
+(`robustcheck.models.twin`) that has to agree with it (`agreement`). `load` puts them together."""

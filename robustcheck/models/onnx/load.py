@@ -1,0 +1,173 @@
+"""ONNX (.onnx): judged by ONNX Runtime on the shipped bytes, searched through a differentiable twin of the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from math import inf
+from pathlib import Path
+
+import torch
+from onnx import TensorProto
+
+from robustcheck.errors import CandidateError, OutOfMemory
+from robustcheck.models.memory import is_out_of_memory
+from robustcheck.models.network import Forward, Network, first_line, in_batches
+from robustcheck.models.onnx import agreement
+from robustcheck.models.onnx.file import left_in_training, parts_of
+from robustcheck.models.onnx.session import Session
+from robustcheck.models.twin import ROUNDED_OPERATORS, NoTwin, Twin, make_twin
+from robustcheck.policy import ModelSpec, PreprocessSpec
+
+_NO_TWIN = "this ONNX candidate gives predictions and no gradients, which this attack needs: "
+_OVERFLOWS = (
+    "on this processor, scores of these samples would be off by up to {apart:.2g} (the largest is {largest:.2g}) with "
+    "ONNX Runtime's own settings: without VNNI, sums of 8-bit numbers overflow unless session.x64quantprecision is set"
+)
+_DRAW = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
+_NEAREST = 0.5  # a byte is the nearest whole number
+_BRIGHT = 100  # white is as bright as this, in bytes, or nearly everything would be black
+_APART = 0.01  # of the largest score, from which it is said; without overflow nothing or a last bit is apart
+_AT_ONCE = 4  # images that a gradient is tried on
+_REFUSED = "export the network again, or use an attack that only asks (square, nes, label_only) or transfer"
+
+
+def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: torch.device) -> Network:
+    """Start a session on the file that `onnx_files` has checked, and make its twin.
+
+    The twin is not used before `Network.tried` has compared it with the session.
+    """
+    nodes, tensors = parts_of(path)
+    operators = {node.op_type for node in nodes}
+    draws = bool(operators & _DRAW)
+    start = partial(Session, path, device, output=spec.output_name, operators=libraries, draws=draws)
+    session = start()
+    if session.whole:
+        _check_whole(path, spec.preprocess)
+    notes = list(session.notes)
+    if session.flat:
+        order = "last" if spec.preprocess.layout == "NHWC" else "first"
+        notes.append(f"it takes rows of numbers: images are given to it a row each, channels {order}")
+    if session.on_cpu and any(tensor.data_type == TensorProto.FLOAT16 for tensor in tensors):
+        notes.append("what of it is in float16, ONNX Runtime mostly computes in float32 on a CPU")
+    batched: Callable[[Forward], Forward] = _as_it_is
+    if batch := session.takes[0] if session.takes else None:
+        batched = partial(in_batches, least=batch, most=batch)
+        notes.append(f"its batch size is fixed at {batch}: images are padded to it")
+    if any(name.startswith("DynamicQuantize") for name in operators):
+        batched = partial(in_batches, least=batch or 1, most=1, copies=True)
+        notes.append("it quantises a whole batch by its range: images are given to it one by one")
+
+    network = Network(
+        forward=batched(session),
+        device=device,
+        takes=session.takes,
+        in_training=left_in_training(nodes, tensors),
+        sources=tuple(libraries),
+        notes=tuple(notes),
+    )
+    twin: Twin | None = None
+    try:
+        twin = make_twin(path, session.output, device, flat=session.flat)
+    except NoTwin as reason:
+        network = replace(network, no_gradients=f"{_NO_TWIN}{reason}")
+    on_bytes = device.type == "cpu" and bool(operators & ROUNDED_OPERATORS)
+
+    def tried(images: Sequence[torch.Tensor]) -> Network:
+        seen = _note_overflow(network, lambda: batched(start(exact=False)), images) if on_bytes else network
+        return seen if twin is None else _with_twin(seen, twin, images)
+
+    return replace(network, tried=tried)
+
+
+def _as_it_is(forward: Forward) -> Forward:
+    return forward
+
+
+def _note_overflow(network: Network, begin: Callable[[], Forward], images: Sequence[torch.Tensor]) -> Network:
+    """The network, and a note if sums of 8-bit numbers overflow here in a session of ONNX Runtime's own settings."""
+    apart = largest = 0.0
+    try:
+        by_default = begin()
+        for inputs in images:
+            scores, others = network.forward(inputs), by_default(inputs)
+            differences = torch.where(scores == others, 0.0, (scores - others).abs())
+            apart = max(apart, float(differences.nan_to_num(nan=inf).max()))
+            largest = max(largest, float(scores.abs().max()))
+    except Exception as error:  # noqa: BLE001 (it is only a comparison: the gate does without it)
+        note = f"its scores could not be compared with those of ONNX Runtime's own settings: {first_line(error)}"
+        return replace(network, notes=(*network.notes, note))
+    if apart <= _APART * largest:
+        return network
+    return replace(network, notes=(*network.notes, _OVERFLOWS.format(apart=apart, largest=largest)))
+
+
+def _with_twin(network: Network, twin: Twin, images: Sequence[torch.Tensor]) -> Network:
+    """The network with its twin, if that agrees with ONNX Runtime on inputs (batches of (N, …)) to it.
+
+    A graph that was exported for one batch size may be wrong at another: then its twin takes batches of that size.
+    """
+    ask: Forward = twin.module.forward  # a call of the module itself would print what goes wrong
+    found = _compared(network, twin, ask, images)
+    module: torch.nn.Module | None = twin.module
+    words = ["searches follow a differentiable twin of the graph, which agrees with ONNX Runtime"]
+    if found.wrong and twin.batch:
+        try:
+            ask, module = in_batches(twin.bound().forward, least=twin.batch, most=twin.batch), None
+        except NoTwin as reason:
+            return replace(network, no_gradients=f"{_NO_TWIN}{reason}")
+        found = _compared(network, twin, ask, images)
+        words.append(f"it takes batches of {twin.batch}, as the graph does")
+    if found.wrong:
+        return replace(network, no_gradients=f"{_NO_TWIN}its differentiable twin is wrong, {found.wrong}; {_REFUSED}")
+    if twin.rounded:
+        words.append("gradients go straight through its rounding")
+    elif not found.told:
+        words.append("its scores hardly move with the image, so that gradients could not be compared")
+    return replace(network, twin=ask, module=module, notes=(*network.notes, "; ".join(words)))
+
+
+def _compared(network: Network, twin: Twin, ask: Forward, images: Sequence[torch.Tensor]) -> agreement.Agreement:
+    allowed = agreement.ROUNDED if twin.rounded else agreement.HALF if twin.halves else agreement.FLOAT
+    for at_once in (_AT_ONCE, 1):
+        parts = [_in_company(part) for some in images for part in torch.split(some, at_once)]
+        try:
+            return agreement.compare(network.forward, ask, parts, allowed, twin.holds)
+        except Exception as error:  # noqa: BLE001 (converted code may fail in any way)
+            if not is_out_of_memory(error):
+                return agreement.Agreement(wrong=f"it fails: {first_line(error)}")
+    raise OutOfMemory("memory ran out when the differentiable twin was tried on one image; give it smaller images")
+
+
+def _in_company(images: torch.Tensor) -> torch.Tensor:
+    """At least two images: one alone cannot show that those of a batch are mixed."""
+    return images if len(images) > 1 else torch.cat([images, images.flip(-1) / 2])
+
+
+def _check_whole(path: Path, preprocess: PreprocessSpec) -> None:
+    """Refuse images that are no bytes: what is cast to whole numbers would be black, or cut off."""
+    channels = max(len(preprocess.mean), len(preprocess.std))
+    means, stds = (values * channels if len(values) == 1 else values for values in (preprocess.mean, preprocess.std))
+    for mean, std in zip(means, stds, strict=False):
+        low, high = sorted((end - mean) / std for end in preprocess.range)
+        if low < -_NEAREST or high > 255 + _NEAREST or high < _BRIGHT:
+            raise CandidateError(
+                f"{path.name} takes whole numbers from 0 to 255, and model.preprocess makes numbers from {low:.3g} to "
+                f"{high:.3g}; set model.preprocess.range: [0, 255], and neither mean nor std"
+            )
+
+
+def libraries_of(spec: ModelSpec, folder: Path) -> tuple[Path, ...]:
+    """The libraries of custom operators that a policy trusts: they are part of the candidate.
+
+    Raises:
+        CandidateError: one is not there.
+    """
+    libraries = tuple(folder / name for name in spec.operators)
+    for library in libraries:
+        if not library.is_file():
+            raise CandidateError(f"model.operators: there is no file {library}")
+    return libraries

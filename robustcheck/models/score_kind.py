@@ -1,0 +1,143 @@
+"""What a network's raw scores are: logits or probabilities, and so which head reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from robustcheck.errors import CandidateError
+from robustcheck.models.head import Head
+from robustcheck.models.multilabel_head import AnyHead, FindingsHead
+from robustcheck.policy import ModelSpec
+
+_SUM_TOLERANCE = 1e-3
+_ROUNDED_SUM_TOLERANCE = 0.05  # ten labels in steps of 1/127 sum to 1 ± .04
+_ROUNDED_LABEL = 1 / 500  # of each of many labels in steps of 1/255, half of one may be lost
+_SLACK = 1e-5  # sums of float32 weights may leave [0, 1] by so much
+_END = 0.01  # a probability so near to 0 or 1 is at an end
+_UNLESS_TOLD = 0.5  # the operating point of findings
+
+
+def read_head(spec: ModelSpec, raw: torch.Tensor, beyond: Callable[[], torch.Tensor | None] = lambda: None) -> AnyHead:
+    """Find out what a network's raw scores (N, …) on the gate's own samples are.
+
+    Args:
+        spec: what the policy says.
+        raw: on the samples.
+        beyond: asks for scores (M, …) on inputs that no image is; None if it takes none. The logits of an unsure
+            network may lie between 0 and 1 on every sample, and leave there; probabilities do not. Those of a softmax
+            are told by their sum, unless they are rounded.
+
+    Raises:
+        CandidateError: their shape or values do not fit the policy's task, labels or output.
+    """
+    _check_shape(spec, raw)
+    bad = (~raw.isfinite().all(dim=1)).nonzero().flatten()
+    if len(bad):
+        raise CandidateError(
+            f"the candidate gives NaN or infinite scores on {len(bad)} of {len(raw)} unattacked samples "
+            f"(first: number {int(bad[0])}); check the weights and model.preprocess"
+        )
+    raw, competing = raw.float(), spec.task == "multiclass"
+    looks = _look_like_probabilities(raw, beyond, competing=competing)
+    _check_output(spec, raw, looks)
+    # What may be either is read as what it mostly is: the scores of one label as its probability.
+    probabilities = (looks or (looks is None and not competing)) if spec.output == "auto" else spec.output != "logits"
+    kind = "probabilities" if probabilities else "logits"
+    known = f"told from {len(raw)} samples" if spec.output == "auto" else "as the policy says"
+    if looks is False and probabilities:
+        known += "; on far brighter inputs they leave 0 to 1"
+    if probabilities and competing and not _sum_to_1(raw, _rounded(raw)):
+        known += "; they do not sum to 1, and are divided by their sum"
+    found = f"{kind} ({known})"
+    positive = None if spec.positive is None else spec.labels.index(spec.positive)
+    points = spec.operating_point
+    if spec.task == "multilabel":
+        points = points or (_UNLESS_TOLD,)
+        return FindingsHead(
+            labels=spec.labels,
+            probabilities=probabilities,
+            positive=positive,
+            operating_point=points * len(spec.labels) if len(points) == 1 else points,
+            found=found,
+        )
+    return Head(
+        labels=spec.labels,
+        binary=spec.task == "binary",
+        probabilities=probabilities,
+        positive=positive,
+        operating_point=points[0] if points else None,
+        found=found,
+    )
+
+
+def _check_shape(spec: ModelSpec, raw: torch.Tensor) -> None:
+    shape, labels = tuple(raw.shape), len(spec.labels)
+    if raw.ndim != 2:
+        raise CandidateError(f"the candidate's scores have shape {shape}; (samples, labels) is needed")
+    if spec.task == "binary" and shape[1] != 1:
+        hint = "; did you mean task: multiclass?" if shape[1] == labels else ""
+        raise CandidateError(f"a binary task has one score a sample; the candidate gives {shape[1]}{hint}")
+    if spec.task != "binary" and shape[1] != labels:
+        hint = "; did you mean task: binary?" if shape[1] == 1 and labels == 2 else ""
+        raise CandidateError(
+            f"the candidate gives {shape[1]} scores a sample, and model.labels names {labels} "
+            f"({', '.join(spec.labels[:6])}{', …' if labels > 6 else ''}){hint}"
+        )
+
+
+def _check_output(spec: ModelSpec, raw: torch.Tensor, looks: bool | None) -> None:
+    """Refuse scores that are not what the policy says, or that nothing tells enough about."""
+    competing = spec.task == "multiclass"
+    if spec.output == "auto" and looks is None and competing and spec.operating_point:
+        raise CandidateError(
+            f"the scores on all {len(raw)} samples lie between 0 and 1 and do not sum to 1, so that nothing tells what "
+            "model.operating_point is a threshold on; say model.output: probabilities (they are divided by their sum) "
+            "or logits"
+        )
+    if spec.output == "probabilities" and not _inside(raw):
+        raise CandidateError(
+            "model.output says probabilities, but the scores on the samples "
+            f"range from {float(raw.min()):.3g} to {float(raw.max()):.3g}; say logits, or auto"
+        )
+    if spec.output == "logits" and looks:
+        raise CandidateError(
+            f"model.output says logits, but the scores on all {len(raw)} samples lie between 0 and 1 and "
+            f"{'sum to 1' if competing else 'stay there on far brighter inputs'}, as probabilities do; "
+            "say probabilities, or auto"
+        )
+
+
+def _look_like_probabilities(
+    raw: torch.Tensor, beyond: Callable[[], torch.Tensor | None], *, competing: bool
+) -> bool | None:
+    """Whether scores are probabilities; None where they may be either."""
+    if not _inside(raw):
+        return False
+    if competing and _sum_to_1(raw, _SUM_TOLERANCE):
+        return True
+    far = beyond()
+    if far is None or not len(far := far[far.isfinite().all(dim=1)]):
+        return None
+    scores = torch.cat([raw, far.float()])
+    if not _inside(scores):
+        return False
+    if competing:
+        return True if _sum_to_1(scores, _rounded(scores)) else None
+    # A network that takes away how bright its input is keeps its logits where they are, too, but not at an end.
+    at_an_end = bool(((scores <= _END) | (scores >= 1 - _END)).any())
+    return True if at_an_end and bool((scores != scores[0]).any()) else None
+
+
+def _inside(scores: torch.Tensor) -> bool:
+    return bool(((scores >= -_SLACK) & (scores <= 1 + _SLACK)).all())
+
+
+def _rounded(scores: torch.Tensor) -> float:
+    """By how much the sums of quantised probabilities (N, K) may miss 1."""
+    return max(_ROUNDED_SUM_TOLERANCE, _ROUNDED_LABEL * scores.shape[1])
+
+
+def _sum_to_1(scores: torch.Tensor, tolerance: float) -> bool:
+    return bool(((scores.sum(dim=1) - 1).abs() <= tolerance).all())

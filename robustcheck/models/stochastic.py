@@ -1,0 +1,36 @@
+"""Candidates that draw: two identical calls differ, by design and not for a layer that was left in training mode."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from robustcheck.models.multilabel_head import AnyHead
+from robustcheck.models.network import Network
+
+CALLS = 20  # on each clean image
+NOTE = f"its answers depend on chance: clean images are read as most of {CALLS} calls read them"
+
+
+def usual(head: AnyHead, calls: torch.Tensor) -> torch.Tensor:
+    """Logits (N, K) from those of some calls (calls, N, K): of each sample the mean of those that read it as most do.
+
+    Counterexamples are what most calls misread, so this is what they are counterexamples to. What all of them decide,
+    their mean decides: the logits that a head reads alike are a convex set.
+    """
+    readings = torch.stack([head.decide(one) for one in calls])
+    alike = (readings == readings.mode(dim=0).values)[:, :, None]
+    total: torch.Tensor = torch.where(alike, calls, 0.0).sum(dim=0)
+    return total / alike.sum(dim=0)
+
+
+def asked_only(network: Network) -> Network:
+    """A graph that draws has no twin that could be compared with it."""
+    if network.tried is None:
+        return network
+    message = (
+        "the graph draws random numbers, and no twin that draws others can be compared with it; exported for PyTorch "
+        "it can be followed, and who asks (square, nes, label_only) needs no gradients"
+    )
+    return replace(network, tried=None, twin=None, no_gradients=network.no_gradients or message)

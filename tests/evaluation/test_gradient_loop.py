@@ -1,0 +1,323 @@
+"""The search loop: exact work, full batches, the same answers however samples are batched."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from searching import Searched, search
+
+from robustcheck.attacks import APGD, FGSM, FMN, PGD, Square, objective
+from robustcheck.attacks.draws import Draws
+from robustcheck.errors import OutOfMemory
+from robustcheck.evaluation.search.adjudication import adjudicate
+from robustcheck.threats import Goal, LinfBall
+
+GOAL = Goal(labels=3)
+
+
+class Counting(torch.nn.Module):
+    """A small nonlinear network that counts the images that reach it, and may run out of memory."""
+
+    def __init__(self, most: int = 10**9) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.first = torch.nn.Parameter(torch.randn(16, 36, generator=generator))
+        self.second = torch.nn.Parameter(torch.randn(3, 16, generator=generator))
+        self.seen: list[int] = []
+        self.most = most
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.seen.append(len(image))
+        if len(image) > self.most:
+            raise torch.OutOfMemoryError("pretended")
+        return torch.relu((image - 0.5).flatten(1) @ self.first.T) @ self.second.T
+
+
+def _pgd(steps=6, restarts=2, levels=3, goal=GOAL):
+    return PGD(
+        objective=objective("cross_entropy", goal),
+        steps=steps,
+        restarts=restarts,
+        step_share=2.5 * levels / 255 / steps,
+        random_start=True,
+    )
+
+
+ATTACKS = {
+    "pgd": _pgd(),
+    "apgd": APGD(objective=objective("margin", GOAL), steps=12, restarts=2),
+    "apgd-targeted": APGD(objective=objective("dlr", GOAL, aimed=True), steps=12, restarts=2, aims=2),
+    "fmn": FMN(objective=objective("margin", GOAL), steps=12),
+    "square": Square(objective=objective("margin", GOAL), queries=200, share=0.8),
+}
+
+
+def _run(
+    *, batch=16, steps=6, restarts=2, levels=3, count=50, order=None, network=None, attack=None, near=None, rises=False
+) -> Searched:
+    network = network or Counting()
+    rng = np.random.default_rng(0)
+    images = rng.integers(60, 196, (count, 1, 6, 6)).astype(np.uint8)
+    logits = torch.cat([network(torch.from_numpy(images[i : i + 1]).float() / 255) for i in range(count)]).detach()
+    labels = logits.argmax(1)
+    network.seen.clear()
+    return search(
+        attack or _pgd(steps, restarts, levels),
+        network,
+        images,
+        labels,
+        LinfBall(levels=levels, maximum=255),
+        count=3,
+        batch=batch,
+        order=order,
+        near=near,
+        clean_logits=logits if rises else None,
+        aim=lambda sample, rank: [label for label in range(3) if label != int(labels[sample])][rank],
+    )
+
+
+def test_some_samples_are_broken_and_some_hold():
+    run = _run()
+    assert 5 < len(run.hits) < 45
+    assert run.done[-1] == 50
+    assert run.done == sorted(run.done)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_batch_changes_no_counterexample(name, batch):
+    run, other = _run(attack=ATTACKS[name], batch=16), _run(attack=ATTACKS[name], batch=batch)
+    assert len(run.hits) > 5
+    if name == "fmn":  # ends on the border itself, where the last bit of a float decides which of its points is nearest
+        assert np.array_equal(other.distances(50), run.distances(50))
+    else:
+        assert other.found == run.found
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_order_of_the_samples_changes_no_counterexample(name):
+    order = np.random.default_rng(1).permutation(50).tolist()
+    assert _run(attack=ATTACKS[name], order=order).found == _run(attack=ATTACKS[name]).found
+
+
+def test_running_out_of_memory_changes_no_counterexample():
+    run = _run(batch=16, network=Counting(most=3))
+    assert run.found == _run().found
+    assert run.engine.candidate.chunks.halved_to == 2
+
+
+def test_a_network_that_takes_not_even_one_image_ends_in_a_sentence():
+    network = Counting()
+    run = _run(network=network)
+    network.most = 0
+    with pytest.raises(OutOfMemory, match="batch of one image"):
+        run.engine.run([(0, 0)])
+
+
+def test_the_meter_counts_what_really_reached_the_network():
+    run = _run()
+    meter = run.engine.candidate.meter
+    assert sum(run.engine.candidate.network.forward.seen) == meter.forward
+    assert 0 < meter.gradient < meter.forward
+
+
+def test_nothing_is_computed_for_a_sample_once_it_is_broken():
+    run = _run(batch=1, restarts=1, steps=6)
+    looks = 50 + run.engine.trace.unstorable  # each at the image, and at its neighbour if that is another
+    gradients = 0
+    for sample in range(50):
+        hit = run.hits.get(sample)
+        # Broken at step s: gradients at 0 … s, of which the last one showed it; at the last image: all steps.
+        gradients += 6 if hit is None else min(hit.step + 1, 6)
+    assert run.engine.candidate.meter.gradient == gradients
+    assert gradients + looks <= run.engine.candidate.meter.forward <= gradients + 2 * looks
+
+
+def test_a_sample_that_holds_costs_its_steps_and_at_most_two_looks_a_restart():
+    run = _run(levels=1, count=8, restarts=3, steps=4, batch=1)
+    held = [sample for sample in range(8) if sample not in run.hits]
+    assert len(held) >= 4
+    alone = _run(levels=1, count=8, restarts=3, steps=4, order=held)
+    assert alone.engine.candidate.meter.gradient == len(held) * 3 * 4
+    looks = alone.engine.candidate.meter.forward - alone.engine.candidate.meter.gradient
+    least = len(held) * 3 + alone.engine.trace.unstorable
+    assert least < looks <= 2 * least  # a border's corner is its own neighbour
+
+
+def test_an_image_that_is_its_own_neighbour_is_looked_at_once():
+    run = _run(attack=FGSM(objective=objective("cross_entropy", GOAL)), levels=1)
+    held = 50 - len(run.hits)
+    assert held > 5
+    # FGSM's image is a corner of the ball: there is nothing beside it on the gradient's side.
+    assert run.engine.candidate.meter.forward == run.engine.candidate.meter.gradient + 50
+
+
+def test_neighbours_are_looked_at_only_where_the_search_came_near_the_border():
+    far, close = _run(restarts=1, near=0.0), _run(restarts=1, near=1e9)
+    assert far.found == close.found
+    looks = [run.engine.candidate.meter.forward - run.engine.candidate.meter.gradient for run in (far, close)]
+    assert looks[0] == 50 < looks[1]
+
+
+def test_the_batch_is_full_until_the_last_samples():
+    run = _run(batch=16, restarts=1)
+    calls = [seen for seen in run.engine.candidate.network.forward.seen if seen > 1]
+    assert max(calls) == 16
+    total = run.engine.candidate.meter.gradient
+    assert sum(seen == 16 for seen in run.engine.candidate.network.forward.seen) >= total / 16 * 0.6
+
+
+def test_every_counterexample_is_stored_admissible_and_read_wrongly_by_the_artefact():
+    run = _run()
+    for hit in run.hits.values():
+        assert hit.stored.dtype == np.uint8
+        logits = run.engine.candidate.network.forward(torch.from_numpy(hit.stored[None]).float() / 255)
+        assert int(logits.argmax()) == hit.decision != int(run.engine.labels[hit.sample])
+        assert hit.distance <= 3
+
+
+class Fine(torch.nn.Module):
+    """Is turned by half a grey level, and by that only: nothing that can be stored turns it."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        off_grid = ((image * 255 - (image * 255).round()).abs() > 0.2).float()
+        wrong = off_grid.mean((1, 2, 3)) * 100 + image.mean((1, 2, 3))
+        return torch.stack([torch.ones_like(wrong) * 5, wrong], dim=1)
+
+
+def test_a_proposal_that_rounding_undoes_is_searched_on_and_not_counted():
+    attack = PGD(
+        objective=objective("cross_entropy", Goal(labels=2)),
+        steps=4,
+        restarts=1,
+        step_share=0.3 / 255,
+        random_start=True,
+    )
+    images = np.full((4, 1, 6, 6), 100, dtype=np.uint8)
+    labels = torch.zeros(4, dtype=torch.int64)
+    run = search(attack, Fine(), images, labels, LinfBall(levels=2, maximum=255), count=2)
+    assert run.hits == {}
+    assert run.engine.trace.unstorable > 0
+    assert run.engine.candidate.meter.gradient == 16
+
+
+class Cheating(PGD):
+    """Proposes images outside the ball: a defective attack."""
+
+    def step(self, state, told, clean, ball, draws):
+        return {"images": 1 - clean}
+
+
+def test_no_attack_is_believed_that_leaves_the_ball():
+    run = _run(attack=Cheating(**vars(_pgd(restarts=1))))
+    assert run.hits == {}
+
+
+def test_a_row_that_leaves_makes_room_in_place_and_the_others_do_not_move():
+    rows = _run(batch=4, restarts=1, steps=30)
+    alone = [_run(batch=1, restarts=1, steps=30, order=[sample]).found for sample in range(50)]
+    assert rows.found == {sample: hit for one in alone for sample, hit in one.items()}
+
+
+def test_a_search_begins_where_a_smaller_budget_ended():
+    far = torch.ones(1, 1, 6, 6)
+    begun: list[int] = []
+
+    def warm(starts):
+        begun.extend(sample for sample, _ in starts)
+        which = np.array([place for place, (sample, _) in enumerate(starts) if sample == 7], dtype=np.int64)
+        return (which, far) if len(which) else None
+
+    images = np.full((9, 1, 6, 6), 100, dtype=np.uint8)
+    labels = torch.zeros(9, dtype=torch.int64)
+    attack = PGD(
+        objective=lambda logits, _labels, _aims: logits.sum(dim=1) * 0, steps=1, restarts=1, step_share=0.0,
+        random_start=True,
+    )  # fmt: skip
+    ball = LinfBall(levels=5, maximum=255)
+    run = search(attack, Steady(), images, labels, ball, count=2, warm=warm)
+    assert sorted(begun) == list(range(9))
+    assert torch.allclose(run.held[7] * 255, torch.full((1, 6, 6), 105.0))
+    assert all((run.held[sample] * 255 - 105).abs().max() > 1 for sample in range(9) if sample != 7)
+
+
+class Steady(torch.nn.Module):
+    """Reads every image as the first label."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.stack([image.mean((1, 2, 3)) * 0 + 1, image.mean((1, 2, 3)) * 0], dim=1)
+
+
+class NotANumber(Counting):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        logits = super().forward(image)
+        return logits + torch.sqrt(torch.zeros_like(image).flatten(1).sum(1, keepdim=True) * image.mean())
+
+
+def test_gradients_that_are_nan_are_noted_and_not_followed():
+    run = _run(network=NotANumber(), restarts=1)
+    assert run.engine.trace.not_finite == set(range(50))
+    assert run.engine.trace.gradients_not_finite == 50 * 6
+    assert run.engine.trace.moved == set()
+
+
+def test_proposals_of_many_are_judged_as_those_of_one():
+    run = _run()
+    clean = torch.full((5, 1, 6, 6), 100 / 255)
+    proposals = clean + torch.tensor([0.0, 1.4, 1.6, 3.4, 3.6]).view(-1, 1, 1, 1) / 255
+    labels = torch.zeros(5, dtype=torch.int64)
+    draws, at = Draws.of(range(5), torch.device("cpu")), torch.zeros(5, dtype=torch.int64)
+    judged = adjudicate(run.engine.look, run.engine.ball, proposals, clean, labels, draws, at)
+    assert judged.stored[:, 0, 0, 0].tolist() == [100, 101, 102, 103, 104]
+    assert judged.distance.tolist() == [0, 1, 2, 3, 4]
+    assert judged.admissible.tolist() == [
+        False,
+        True,
+        True,
+        True,
+        False,
+    ]  # the clean image is none, nor is one beyond 3
+    assert not judged.broken[4]
+
+
+class OfSizes(Counting):
+    """Gradients of one factor a row."""
+
+    factors = torch.tensor([1, 0, torch.nan, torch.inf, 1e-30, 1e30])
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if image.requires_grad:
+            image.register_hook(lambda gradient: gradient * self.factors[:, None, None, None])
+        return super().forward(image)
+
+
+def test_each_gradient_is_followed_that_is_finite_and_not_zero():
+    run = _run(network=OfSizes(), count=6, levels=1, steps=2, restarts=1)
+    assert not run.hits  # all rows stay where they are
+    trace = run.engine.trace
+    assert trace.moved == {0, 4, 5}  # squares of 1e-30 are 0, and of 1e30 infinite
+    assert trace.not_finite == {2, 3}
+    assert (trace.asked, trace.vanished, trace.gradients_not_finite) == (12, 2, 4)
+
+
+class InDoubles(Counting):
+    """Rounds to the same float32 whatever the batch is; how a processor adds up float32 may depend on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.double()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return super().forward(image.double()).float()
+
+
+def test_losses_of_the_first_three_quarters_are_remembered_whenever_a_search_began():
+    # Later searches and restarts begin in the turns of others.
+    run = _run(network=InDoubles(), batch=7, steps=8, levels=1, rises=True)
+    assert len(run.engine.trace.rises) > 20
+    other = _run(network=InDoubles(), batch=64, steps=8, levels=1, rises=True)
+    for sample, rise in run.engine.trace.rises.items():
+        assert rise.earlier == pytest.approx(other.engine.trace.rises[sample].earlier, abs=1e-5)
+        assert np.isfinite(rise.earlier)
+        assert rise.earlier <= rise.highest

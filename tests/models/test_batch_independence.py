@@ -1,0 +1,188 @@
+"""Models left in training mode: other images of the batch, or chance, decide the scores of one."""
+
+from __future__ import annotations
+
+import pytest
+import tiny_models as tiny
+import torch
+from torch import nn
+
+from robustcheck.errors import CandidateError
+from robustcheck.models.batch_independence import check_evaluation_mode
+
+
+class Sensitive(nn.Module):
+    """Many features to drop, so that two draws are never the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 16, 3)
+        self.bn = nn.BatchNorm2d(16)
+        self.drop = nn.Dropout(0.5)
+        self.fc = nn.Linear(16, 2)
+
+    def forward(self, image):
+        return self.fc(self.drop(self.bn(self.conv(image)).abs().mean((2, 3))))
+
+
+def _sensitive(training=None):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        net = Sensitive().eval()
+    if training:
+        getattr(net, training).train()
+    return net
+
+
+@pytest.mark.parametrize("name", tiny.FORMATS)
+def test_in_evaluation_mode(name, tmp_path):
+    tiny.FORMATS[name](_sensitive(), tmp_path / name)
+    tiny.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", tiny.FORMATS)
+def test_batch_normalisation_in_training_mode(name, tmp_path):
+    tiny.FORMATS[name](_sensitive("bn"), tmp_path / name)
+    match = r"scores on one image depend on the other images in the batch .*training mode.*model\.eval\(\)"
+    for number in (1, 6):
+        with pytest.raises(CandidateError, match=match):
+            tiny.load(tmp_path / name, tiny.pictures(number))
+
+
+@pytest.mark.parametrize("name", tiny.FORMATS)
+def test_batch_normalisation_in_training_mode_though_the_gates_ask_one_by_one(name, tmp_path):
+    tiny.FORMATS[name](_sensitive("bn"), tmp_path / name)
+    with pytest.raises(CandidateError, match="depend on the other images in the batch"):
+        tiny.load(tmp_path / name, batch_size=1)
+
+
+def _ask_in(sizes, *, most):
+    """A network on whose images the brightest one of the batch decides, where there is memory for so many."""
+
+    def ask(images, chunks):
+        def part(some):
+            sizes.append(len(some))
+            if len(some) > most:
+                raise MemoryError
+            return (some.amax().expand(len(some), 1),)
+
+        return chunks(part, images)[0]
+
+    return ask
+
+
+def test_one_image_at_a_time_where_two_do_not_fit(tmp_path):
+    sizes, images = [], tiny.pictures(2).shares()
+    with pytest.raises(CandidateError, match="depend on the other images"):
+        check_evaluation_mode(_ask_in(sizes, most=2), images, 1, "bn")
+    assert max(sizes) == 2
+    found, (note,) = check_evaluation_mode(_ask_in(sizes, most=2), images, 1, None)  # as if quantised by the batch
+    assert found is None
+    assert note.endswith("images are given to it one by one, as model.batch_size says")
+    with pytest.raises(CandidateError, match="depend on the other images"):
+        check_evaluation_mode(_ask_in(sizes, most=4), images, 4, None)
+    found, (note,) = check_evaluation_mode(_ask_in(sizes, most=1), images, 1, None)
+    assert found is None
+    assert note.endswith("could not be tried: two at once do not fit in memory")
+
+
+class Noisy(Sensitive):
+    """Draws by design, and normalises by the batch by mistake."""
+
+    def forward(self, image):
+        return self.fc(self.drop(self.bn(self.conv(image + torch.randn_like(image))).abs().mean((2, 3))))
+
+
+@pytest.mark.parametrize("name", tiny.FORMATS)
+def test_a_network_that_draws_and_was_left_in_training_mode(name, tmp_path):
+    noisy = Noisy()
+    noisy.load_state_dict(_sensitive().state_dict())
+    noisy.eval().bn.train()
+    tiny.FORMATS[name](noisy, tmp_path / name)
+    with pytest.raises(
+        CandidateError, match=r"depend on chance .*\((bn|.*batch_norm.*|BatchNorm.*) is in training mode"
+    ):
+        tiny.load(tmp_path / name)
+    tiny.FORMATS[name](noisy.eval(), tmp_path / name)
+    assert tiny.load(tmp_path / name)[0].randomness > 0
+
+
+@pytest.mark.parametrize(("steps", "allowed"), [(1, True), (4, True), (6, False)])
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_a_few_steps_of_the_type_of_scores_are_the_image_s_own(kind, steps, allowed):
+    """One of bfloat16 is .008 of the score."""
+
+    def ask(images, _chunks):
+        return torch.full((len(images), 2), 1 + steps * torch.finfo(kind).eps * (len(images) == 1), dtype=kind)
+
+    images = tiny.pictures(2).shares()
+    if allowed:
+        assert check_evaluation_mode(ask, images, 8, None) == (None, ())
+    else:
+        with pytest.raises(CandidateError, match="depend on the other images in the batch"):
+            check_evaluation_mode(ask, images, 8, None)
+
+
+class DroppingLast(Sensitive):
+    """ONNX Runtime takes a dropout out of a graph wherever something comes after it."""
+
+    def forward(self, image):
+        return self.drop(self.fc(self.bn(self.conv(image)).abs().mean((2, 3))))
+
+
+def test_active_dropout_of_onnx(tmp_path):
+    net = DroppingLast().eval()
+    net.drop.train()
+    tiny.FORMATS["old.onnx"](net, tmp_path / "net.onnx")
+    with pytest.raises(CandidateError, match=r"depend on chance .*\(Dropout is in training mode\).*model\.eval\(\)"):
+        tiny.load(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("name", ["net.ts", "trace.ts", "net.pt2"])
+def test_active_dropout(name, tmp_path):
+    tiny.FORMATS[name](_sensitive("drop"), tmp_path / name)
+    with pytest.raises(CandidateError, match=r"scores on one image depend on chance .*dropout.*model\.eval\(\)"):
+        tiny.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_program_of_a_fixed_batch_in_training_mode(batch, tmp_path):
+    tiny.save_exported(_sensitive("bn"), tmp_path / "net.pt2", batch=None, number=batch)
+    if batch == 1:  # each image is normalised by itself alone: strange, but no image changes another's scores
+        tiny.load(tmp_path / "net.pt2")
+    else:
+        with pytest.raises(CandidateError, match="depend on the other images in the batch"):
+            tiny.load(tmp_path / "net.pt2")
+
+
+class OnVectors(nn.Module):
+    """In training mode this normalisation refuses a single image."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(30, 2)
+        self.bn = nn.BatchNorm1d(2)
+
+    def forward(self, image):
+        return self.bn(self.fc(image.flatten(1)))
+
+
+def test_a_network_that_fails_on_one_image(tmp_path):
+    quiet = OnVectors().train()
+    tiny.quietly(lambda: torch.jit.save(torch.jit.script(quiet), str(tmp_path / "net.ts")))
+    with pytest.raises(CandidateError, match=r"fails on one image alone, as a model in training mode.*model\.eval\(\)"):
+        tiny.load(tmp_path / "net.ts")
+
+
+def test_state_dicts_are_set_to_evaluation_mode(tmp_path):
+    torch.save(_sensitive().train().state_dict(), tmp_path / "net.pt")
+    _, logits = tiny.load(tmp_path / "net.pt", architecture="test_batch_independence:Sensitive")
+    torch.testing.assert_close(logits, _sensitive()(tiny.pictures().shares()).detach())
+
+
+def test_torchscript_is_asked_in_the_mode_it_ships_in(tmp_path):
+    """Without layers that mind it, a forgotten eval() changes nothing, and nothing is said."""
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2)).train()
+    tiny.save_script(net, tmp_path / "net.ts")
+    _, logits = tiny.load(tmp_path / "net.ts")
+    torch.testing.assert_close(logits, net(tiny.pictures().shares()).detach())

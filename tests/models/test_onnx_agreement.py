@@ -1,0 +1,141 @@
+"""Whether two functions are found to be twins, whatever hides that they are not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from robustcheck.models.onnx import agreement
+
+
+def _straightened(function, slope):
+    """A function whose gradient is another's."""
+    return lambda x: slope(x) + (function(x) - slope(x)).detach()
+
+
+def test_where_probabilities_are_at_an_end_their_logarithms_are_compared():
+    weights = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    shift = torch.tensor([60.0, 0.0, 0.0])
+
+    def ask(x):
+        return (x.flatten(1) @ weights + shift).softmax(dim=1)
+
+    images = [torch.rand(4, 1, 3, 4)]
+    assert agreement.compare(ask, ask, images, agreement.FLOAT) == agreement.Agreement(wrong=None)
+    other = _straightened(ask, lambda x: (-(x.flatten(1) @ weights) + shift).softmax(dim=1))
+    assert "its gradient differs" in agreement.compare(ask, other, images, agreement.FLOAT).wrong
+
+
+def test_scores_that_do_not_move_tell_nothing():
+    found = agreement.compare(_constant, _constant, [torch.rand(4, 1, 3, 4)], agreement.FLOAT)
+    assert found == agreement.Agreement(wrong=None, told=False)
+
+
+def test_an_image_where_both_are_flat_is_no_witness_against_the_twin():
+    """Clipped scores do not move there, and a step that leaves the plateau is no slope of it."""
+    images = torch.cat([torch.full((1, 1, 3, 4), 0.995), torch.rand(3, 1, 3, 4, generator=_seeded()) * 0.5])
+    weights = torch.rand(12, 2, generator=_seeded())
+
+    def ask(x):
+        return (1 - 1000 * (0.99 - x).clamp_min(0) ** 2).flatten(1) @ weights
+
+    assert agreement.compare(ask, ask, [images], agreement.FLOAT) == agreement.Agreement(wrong=None)
+    turned = torch.tensor([1.0, -1.0, 1.0, 1.0]).view(-1, 1)
+    for wrong in (lambda x: turned[: len(x)] * ask(x), lambda x: 0 * ask(x)):
+        other = _straightened(ask, wrong)
+        assert "its gradient differs" in agreement.compare(ask, other, [images], agreement.FLOAT).wrong
+
+
+def test_a_step_that_the_input_rounds_away_shows_nothing():
+    """Bytes do not move by a thousandth of their range."""
+    weights = torch.randn(12, 2, generator=_seeded())
+    images = [torch.randint(0, 256, (4, 1, 3, 4), generator=_seeded()).float()]
+
+    def ask(x):
+        return x.flatten(1) @ weights
+
+    assert agreement.compare(ask, ask, images, agreement.FLOAT, torch.round) == agreement.Agreement(wrong=None)
+    turned = _straightened(ask, lambda x: -ask(x))
+    assert "its gradient differs" in agreement.compare(ask, turned, images, agreement.FLOAT, torch.round).wrong
+
+
+def test_an_image_whose_gradient_is_missing_is_a_witness():
+    weights = torch.randn(12, 2, generator=_seeded())
+    there = torch.tensor([0.0, 1.0, 1.0, 1.0]).view(-1, 1)
+
+    def ask(x):
+        return 10_000 + x.flatten(1) @ weights  # of which float32 rounds small changes away
+
+    missing = _straightened(ask, lambda x: there[: len(x)] * ask(x))
+    images = [torch.rand(4, 1, 3, 4, generator=_seeded())]
+    assert "its gradient differs" in agreement.compare(ask, missing, images, agreement.FLOAT).wrong
+
+
+def _seeded():
+    return torch.Generator().manual_seed(0)
+
+
+def _constant(x):
+    return torch.tensor([[3.0, 1.0]]) + 0 * x.flatten(1)[:, :2]
+
+
+def test_each_image_is_judged_for_itself():
+    """The steepest image does not hide three whose gradients point the wrong way."""
+    weights = torch.randn(12, 2, generator=torch.Generator().manual_seed(0))
+    steep = torch.tensor([1.0, 0.02, 0.02, 0.02]).view(-1, 1)
+    turned = torch.tensor([1.0, -1.0, -1.0, -1.0]).view(-1, 1)
+
+    def ask(x):
+        return steep[: len(x)] * (x.flatten(1) @ weights) * 100
+
+    other = _straightened(ask, lambda x: turned[: len(x)] * ask(x))
+    assert "its gradient differs" in agreement.compare(ask, other, [torch.rand(4, 1, 3, 4)], agreement.FLOAT).wrong
+
+
+@pytest.mark.parametrize("levels", [4, 20, 500])
+@pytest.mark.parametrize(("factor", "words"), [(torch.nan, "not finite"), (0.0, "is zero"), (-1.0, "fall along")])
+def test_gradients_through_rounding_are_there_and_lead_upwards(factor, words, levels):
+    weights = torch.randn(12, 2, generator=torch.Generator().manual_seed(0))
+
+    def ask(x):
+        return ((x.flatten(1) @ weights) * levels).round() / levels
+
+    def followed(by):
+        return _straightened(ask, lambda x: by * (x.flatten(1) @ weights))
+
+    images = [torch.rand(4, 1, 3, 4)]
+    assert agreement.compare(ask, followed(1.0), images, agreement.ROUNDED).wrong is None
+    wrong = followed(factor) if factor == factor else lambda x: ask(x) + _NoSlope.apply(x)
+    assert words in agreement.compare(ask, wrong, images, agreement.ROUNDED).wrong
+
+
+def test_scores_that_rise_at_first_and_then_fall_are_no_sign_of_a_wrong_gradient():
+    weights = torch.randn(12, generator=_seeded())
+    turns = 28 * torch.pi / weights.abs().sum()  # a twentieth of the range along the gradient is 1.4 π
+
+    def smooth(x):
+        return (turns * ((x.flatten(1) - 0.5) @ weights)).sin()[:, None].expand(-1, 2)
+
+    def ask(x):
+        return (smooth(x) * 50).round() / 50
+
+    images = 0.5 + 0.001 * torch.randn(4, 1, 3, 4, generator=_seeded())
+    images[0, 0, 0, :2] = torch.tensor([0.0, 1.0])  # which the range is taken from
+    assert agreement.compare(ask, _straightened(ask, smooth), [images], agreement.ROUNDED).wrong is None
+
+
+class _NoSlope(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx, x):
+        return x.new_zeros(len(x), 2)
+
+    @staticmethod
+    def backward(_ctx, gradient):
+        return gradient.new_full((len(gradient), 1, 3, 4), torch.nan)
+
+
+def test_an_infinite_score_hides_no_other():
+    def ask(x):
+        return torch.cat([x.flatten(1)[:, :2], x.new_full((len(x), 1), torch.inf)], dim=1)
+
+    assert agreement.compare(ask, lambda x: 50 * ask(x), [torch.rand(4, 1, 3, 4)], agreement.FLOAT).wrong

@@ -1,0 +1,84 @@
+"""ONNX Runtime as a function of torch tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny_models as tiny
+import torch
+from onnx import TensorProto
+
+from robustcheck.errors import CandidateError
+from robustcheck.models.onnx.session import Session, _providers
+
+WEIGHTS = np.random.default_rng(0).normal(size=(tiny.HEIGHT * tiny.WIDTH, 2)).astype(np.float32)
+KINDS = [TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.UINT8]
+
+
+@pytest.fixture
+def model(tmp_path):
+    tiny.save_linear_onnx(tmp_path / "net.onnx", WEIGHTS)
+    return tmp_path / "net.onnx"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_memory_that_is_shared_gives_the_answer_that_copies_give(kind, tmp_path):
+    tiny.save_linear_onnx(tmp_path / "net.onnx", WEIGHTS, kind=kind)
+    session = Session(tmp_path / "net.onnx", tiny.CPU)
+    images = tiny.pictures(5).shares() * 200
+    copied = session(images)  # the first answer tells its shape, and goes through the host
+    shared = session(images.permute(0, 1, 3, 2).contiguous().permute(0, 1, 3, 2))  # of strides that it cannot read
+    assert torch.equal(copied, shared)
+    assert shared.dtype == torch.float32
+    for number in (1, 0, 3):
+        assert torch.equal(session(images[:number]), copied[:number])
+
+
+def test_an_answer_is_not_overwritten_by_the_next(model):
+    session = Session(model, tiny.CPU)
+    images = tiny.pictures(4).shares()
+    session(images)
+    first = session(images)
+    kept = first.clone()
+    session(1 - images)
+    assert torch.equal(first, kept)
+
+
+def test_it_takes_torchs_number_of_threads_and_does_not_spin(model, monkeypatch):
+    import onnxruntime
+
+    seen = []
+    start = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *a, **k: seen.append(a[1]) or start(*a, **k))
+    Session(model, tiny.CPU)
+    assert seen[0].intra_op_num_threads == torch.get_num_threads()
+    assert seen[0].get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_a_gpu_answers_alike_from_run_to_run(model, monkeypatch):
+    """Its convolutions are not chosen by the clock."""
+    monkeypatch.setattr("onnxruntime.preload_dlls", lambda: None)
+    (name, settings), _ = _providers(torch.device("cuda:1"))
+    assert name == "CUDAExecutionProvider"
+    assert settings == {"device_id": 1, "use_tf32": 0, "cudnn_conv_algo_search": "DEFAULT"}
+    assert Session(model, tiny.CPU)._session.get_session_options().use_deterministic_compute
+
+
+def test_a_library_of_operators_that_is_none(model, tmp_path):
+    (tmp_path / "operators.so").write_bytes(b"no library")
+    with pytest.raises(CandidateError, match=r"model\.operators: operators\.so cannot be loaded: "):
+        tiny.load(model, operators=("operators.so",))
+    with pytest.raises(CandidateError, match=r"model\.operators: there is no file .*missing\.so"):
+        tiny.load(model, operators=("missing.so",))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_on_a_gpu_it_reads_and_writes_where_torch_does(model):
+    session = Session(model, torch.device("cuda"))
+    images = tiny.pictures(5).shares().cuda()
+    expected = images.flatten(1) @ torch.from_numpy(WEIGHTS).cuda()
+    for _ in range(2):
+        answer = session(images)
+        assert answer.device.type == "cuda"
+        torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
