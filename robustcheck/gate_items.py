@@ -280,10 +280,28 @@ class GatePlugin:
                 self._reports.append((report, output.publish(report)))
         except ReportError as error:
             self._failures.append(str(error))
+            self._tell_unwritten(path, str(error))
             return False
         finally:
             output.discard()
         return True
+
+    def _tell_unwritten(self, path: Path, why: str) -> None:
+        """Make a test case of reports that could not be written: a JUnit file beside a red exit must not be green.
+
+        No gate's id has spaces.
+        """
+        where = self._nodeid(path)
+        self._config.hook.pytest_runtest_logreport(
+            report=pytest.TestReport(
+                nodeid=f"{where}::writing the reports",
+                location=(where, None, "writing the reports"),
+                keywords={},
+                outcome="failed",
+                longrepr=why,
+                when="teardown",
+            )
+        )
 
     def _assemble(self, path: Path) -> AuditReport:
         from robustcheck.evaluation.assembly import assemble

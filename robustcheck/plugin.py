@@ -39,11 +39,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Load the policies that were asked for; without one, nothing else happens."""
-    start = config.invocation_params.dir
-    asked = [start / path for path in config.getoption("robustcheck")]
-    standing = [Path(path) for path in config.getini("robustcheck")]
-    if not asked and not standing:
+    named_options: list[str] = config.getoption("robustcheck")
+    ini_key = [Path(path) for path in config.getini("robustcheck")]
+    if not named_options and not ini_key:
         return
+    start = config.invocation_params.dir
+    typed: list[str] = config._parser.parse_known_args(list(config.invocation_params.args)).robustcheck
+    asked = [start / path for path in typed]
+    # What addopts adds to every run stands beside the tests, and is seen from the ini file, as the ini key is.
+    beside = config.inipath.parent if config.inipath else start
+    standing = ini_key + [beside / path for path in named_options if path not in typed]
     from robustcheck.gate_items import GatePlugin, shown, warnings_stay_warnings
 
     with warnings_stay_warnings():

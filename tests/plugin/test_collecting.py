@@ -47,6 +47,34 @@ def test_ini_keys_run_the_gates_beside_every_test(pytester, project, plain_or_wo
     assert (project / "from-ini" / "report.json").exists()
 
 
+@pytest.mark.parametrize("where", ["ini", "environment"])
+def test_policies_of_addopts_run_beside_every_test_as_those_of_the_ini_key(
+    pytester, project, plain_or_worker, monkeypatch, where
+):
+    """Nobody who types `pytest` has asked for gates alone: the project's own tests would silently stop running."""
+    addopts = "--robustcheck passing.yaml"
+    pytester.makeini("[pytest]\n" + (f"addopts = {addopts}\n" if where == "ini" else ""))
+    if where == "environment":
+        monkeypatch.setenv("PYTEST_ADDOPTS", addopts)
+    result = pytester.runpytest(*plain_or_worker)
+    assert result.ret == 0
+    result.assert_outcomes(passed=5)
+
+
+def test_policies_of_addopts_are_seen_from_the_ini_file(pytester, project, monkeypatch):
+    pytester.makeini("[pytest]\naddopts = --robustcheck=passing.yaml\n")
+    (project / "below").mkdir()
+    (project / "below" / "test_below.py").write_text("def test_below():\n    pass\n")
+    monkeypatch.chdir(project / "below")
+    pytester.runpytest().assert_outcomes(passed=5)
+
+
+def test_a_policy_that_is_typed_runs_alone_beside_those_of_addopts(pytester, project, plain_or_worker):
+    pytester.makeini("[pytest]\naddopts = --robustcheck passing.yaml\n")
+    result = pytester.runpytest("--robustcheck=policy.yaml", *plain_or_worker)
+    result.assert_outcomes(passed=7, failed=1)
+
+
 def test_an_ini_files_folder_for_reports_is_seen_from_that_file(pytester, project, monkeypatch):
     pytester.makeini("[pytest]\nrobustcheck = passing.yaml\nrobustcheck-output = from-ini\n")
     (project / "below").mkdir()

@@ -246,17 +246,19 @@ def test_asking_pytest_about_itself_touches_nobrightness_report(pytester, projec
     assert sorted(path.name for path in (project / "robustcheck-report").iterdir()) == before
 
 
-def test_reports_that_cannot_be_written_turn_the_run_red_and_are_told(pytester, project):
+def test_reports_that_cannot_be_written_turn_the_run_red_and_are_told(pytester, project, plain_or_worker):
     (project / "conftest.py").write_text(
         "import pathlib\n"
         "def pytest_runtest_teardown(item):\n"
         "    folder = pathlib.Path('robustcheck-report')\n"
         "    (folder / 'report.html').mkdir(exist_ok=True)\n"
     )
-    result = pytester.runpytest("--robustcheck", "passing.yaml", "--junitxml", "own.xml")
+    result = pytester.runpytest("--robustcheck", "passing.yaml", "--junitxml", "own.xml", *plain_or_worker)
     assert result.ret == pytest.ExitCode.INTERNAL_ERROR
     result.stdout.fnmatch_lines(["*ERROR: *report.html*"])
-    assert (project / "own.xml").exists()
+    case = _cases(project / "own.xml")["writing the reports"]
+    assert "report.html: cannot be written" in case.find("error").get("message")
+    result.assert_outcomes(passed=4, errors=1)
     assert not list((project / "robustcheck-report").glob(".running*"))
 
 
