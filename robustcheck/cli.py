@@ -268,7 +268,8 @@ def replay(report: Path, policy: Path) -> None:
     REPORT is a report.json, with counterexamples/ beside it, and POLICY the policy that it is about, with candidate and
     data. Nothing is searched, so it takes seconds. Each counterexample must be the image whose digest is stated, lie
     within the budget, as far from the sample as is stated, and be read as is stated. So must the clean images be read.
-    Rates, requirements and verdicts must be those of the samples. Images that were seen under viewing conditions, and
+    A gate must list all samples that it is about; rates, their intervals, requirements and verdicts must be those of
+    the samples, and what is not counted again is named. Images that were seen under viewing conditions, and
     those of candidates that draw, are not read again; and that a sample held is shown by running the policy only.
 
     \b

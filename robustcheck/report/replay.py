@@ -27,14 +27,15 @@ def replay_table(replay: Replay) -> Table:
 
 
 def replay_text(replay: Replay) -> str:
-    """What is amiss, and why counterexamples were not read again; a line each."""
+    """What is amiss, why counterexamples were not read again, and what was not counted again; a line each."""
     lines = [f"the report: {one_line(sentence)}" for sentence in replay.amiss]
     return "".join(f"{line}\n" for line in (*lines, *(line for gate in replay.gates for line in _lines(gate))))
 
 
 def _lines(gate: GateReplay) -> list[str]:
     name = one_line(gate.id)
-    lines = [f"{name}: not read again: {one_line(gate.note)}"] if gate.note else []
+    left = {"not read again": gate.not_read, "as stated, not counted again": gate.not_counted}
+    lines = [f"{name}: {what}: {one_line(words)}" for what, words in left.items() if words]
     lines += [f"{name}: {one_line(sentence)}" for sentence in gate.amiss[:LISTED]]
     more = len(gate.amiss) - LISTED
     return [*lines, f"{name}: … and {more:,} more"] if more > 0 else lines

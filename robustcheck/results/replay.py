@@ -13,7 +13,8 @@ class GateReplay:
     stated: int  # counterexamples that the report states
     read: int  # of them, those that were shown to the candidate again; of the others files and distances are checked
     amiss: tuple[str, ...]  # a sentence for each thing that is not as the report states it
-    note: str = ""  # why they were not shown
+    not_read: str = ""  # why they were not shown
+    not_counted: str = ""  # which figures are as they are stated
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,8 @@ threshold. The smallest perturbation that turns it is the distance to that, in e
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from math import log
 from pathlib import Path
 
@@ -17,9 +19,11 @@ from safetensors.torch import save_file
 
 from robustcheck import load_policy, run
 from robustcheck.attacks import build
+from robustcheck.evaluation.replay.replaying import replay
 from robustcheck.evaluation.search.searching import Search
 from robustcheck.policy import APGDSpec, EnsembleSpec
 from robustcheck.report.facts import model_facts
+from robustcheck.report.pictures import read_stored
 from robustcheck.results import AuditReport
 from robustcheck.threats import Goal, LinfBall
 
@@ -288,3 +292,20 @@ def test_nothing_is_determined_where_an_attack_may_mend_another_finding(project)
     (determined,) = run(load_policy(project / "policy.yaml")).gates
     assert determined.stopped.decided is False
     assert determined.verdict == never.verdict
+
+
+def test_figures_of_findings_are_counted_again(project):
+    gates = """
+  - {id: clean, require: {nodule.sensitivity: 0}}
+  - {id: pgd, attack: pgd, epsilon: 8 levels, goal: missed_finding, require: {worst_finding.specificity: 0}}
+"""
+    report = _report(project, gates, model="positive: nodule")
+    policy, stored = load_policy(project / "policy.yaml"), partial(read_stored, project / "out")
+    found = replay(policy, report, stored)
+    assert found.agrees, found
+    assert found.gates[1].not_counted == "auroc, auroc of parts of the samples"
+    gate = report.gates[1]
+    better = replace(gate.metrics["balanced_accuracy"], value=1.0)
+    gate = replace(gate, metrics=gate.metrics | {"balanced_accuracy": better})
+    (amiss,) = replay(policy, replace(report, gates=(report.gates[0], gate)), stored).gates[1].amiss
+    assert amiss.startswith("balanced_accuracy is stated as 1.0, and is 0.")

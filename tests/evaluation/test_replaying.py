@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from building import brightness_policy, brightness_project, even_images
+from building import brightness_manifest, brightness_policy, brightness_project, even_images
 from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import save_file
@@ -80,6 +80,7 @@ def test_a_report_that_nobody_altered_agrees(ran):
         f"AGREES: {sum(broken.values())} counterexamples stated, {read} read again, 0 things amiss"
     )
     assert "seen: not read again: they hold on a share of looks, each under conditions of its own" in result.output
+    assert "clean: as stated, not counted again: auroc" in result.output
 
 
 @pytest.mark.parametrize(
@@ -182,6 +183,101 @@ def test_samples_that_were_taken_out_or_told_twice_are_missed(project):
     said = _said(project, alter)
     assert "pgd[4/255]: it has 9 samples, and is about 10" in said
     assert "pgd[2/255]: it has a sample twice" in said
+
+
+def _emptied(_report, gates):
+    gates["pgd[4/255]"]["samples"] = []
+    gates["pgd[4/255]"]["metrics"]["accuracy"] |= {"value": 1.0, "successes": 10}
+
+
+def _shortened(_report, gates):
+    """As if the policy let gates stop early."""
+    gates["pgd[4/255]"]["stopped"] = {"rule": "early", "needed": 3, "of": 10, "decided": True}
+    gates["pgd[4/255]"]["samples"] = gates["pgd[4/255]"]["samples"][:3]
+
+
+def _never_attacked(_report, gates):
+    """What was broken, said to have been none of the goal's business."""
+    broken = next(one for one in gates["l2"]["samples"] if one["status"] == "broken")
+    broken |= {"status": "held", "attacked": broken["clean"], "evidence": None}
+
+
+def _unmeasured(_report, gates):
+    del gates["pgd[4/255]"]["metrics"]["balanced_accuracy"]
+
+
+def _surer(_report, gates):
+    gates["pgd[4/255]"]["metrics"]["accuracy"] |= {"low": 0.9, "high": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("alter", "said"),
+    [
+        (_emptied, "pgd[4/255]: it has 0 samples, and is about 10"),
+        (_shortened, "pgd[4/255]: it has 3 samples, and is about 10"),
+        (
+            lambda _, gates: gates["pgd[4/255]"]["threat"].update(epsilon="8/255"),
+            "pgd[4/255]: its attack, parameters or threat model are not those of the policy",
+        ),
+        (lambda _, gates: gates["patch"]["samples"].pop(), "patch: it has 4 samples, and is about 5"),
+        (_never_attacked, "it was to be attacked, and the report says that it was not"),
+        (_unmeasured, "pgd[4/255]: balanced_accuracy is not stated"),
+        (_surer, "pgd[4/255]: the interval of accuracy is stated as 0.9 to 1.0, and is 0."),
+        (
+            lambda _, gates: gates["pgd[4/255]"]["metrics"]["balanced_accuracy"].update(value=1.0),
+            "pgd[4/255]: balanced_accuracy is stated as 1.0, and is 0.",
+        ),
+        (
+            lambda _, gates: gates["pgd[4/255]"]["samples"][0].update(clean="neither"),
+            "it is read as what the candidate cannot say",
+        ),
+    ],
+)
+def test_evidence_that_was_taken_out_is_missed(project, alter, said):
+    assert said in _said(project, alter)
+
+
+def test_a_patched_image_differs_under_the_patch_only(project):
+    from robustcheck.report.pictures import pixels_sha256
+
+    outcome = _broken(json.loads((project / "out" / "report.json").read_text()), "patch")
+    pixels = np.asarray(Image.open(project / "out" / outcome["counterexample"])).copy()
+    pixels[0, 0] = pixels[0, 0] - 1 if pixels[0, 0] else 1  # a circle of 40 % covers no corner
+    Image.fromarray(pixels).save(project / "out" / outcome["counterexample"])
+    _altered(project, "patch", sha256=pixels_sha256(pixels[None]))
+    result = _replay(project)
+    assert result.exit_code == 1
+    assert "its counterexample differs from the sample where the patch does not lie" in result.output
+
+
+REQUIRED = "{accuracy: 0, ppv: 0, worst_subgroup.sensitivity: 0}"
+OF_PARTS = f"""
+  - {{id: clean, require: {REQUIRED}}}
+  - {{id: pgd, attack: {{name: pgd, steps: 6}}, epsilon: [2/255, 6/255], require: {REQUIRED}}}
+  - {{id: nes, attack: nes, queries: 300, epsilon: 6/255, goal: false_alarm, require: {{balanced_accuracy: 0.9}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    "decision", ["{}", "{rule: confident, interval: wilson}", "{stop: early}", "{stop: determined}"]
+)
+def test_figures_of_groups_and_parts_and_of_gates_that_stop_are_those_that_are_counted_again(tmp_path, decision):
+    brightness_project(tmp_path)
+    rows = [(level, f"p{number}", "FM"[number % 2]) for number, level in enumerate((90, 121, 126, 127, 129, 133, 200))]
+    brightness_manifest(tmp_path, rows, images=4)
+    data = "source: patients.csv, group: patient, subgroups: [sex], prevalence: 0.1"
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(brightness_policy(OF_PARTS, data=data, extra=f"decision: {decision}"))
+    CliRunner().invoke(main, ["run", str(policy), "-o", str(tmp_path / "out")])
+    result = _replay(tmp_path)
+    assert result.output.splitlines()[-1].startswith("AGREES"), result.output
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert any(gate["stopped"] and gate["stopped"]["decided"] for gate in report["gates"]) == ("stop" in decision)
+
+    def alter(_report, gates):
+        gates["pgd[6/255]"]["slices"][0]["metrics"]["accuracy"] |= {"value": 0.99}
+
+    assert "pgd[6/255]: sex=F: accuracy is stated as 0.99" in _said(tmp_path, alter)
 
 
 def test_a_digest_that_is_a_message_to_the_terminal_stays_text(project):

@@ -21,17 +21,19 @@ from robustcheck.evaluation.gates import ball_for
 from robustcheck.evaluation.looks.choice import look_of
 from robustcheck.evaluation.looks.look import Look
 from robustcheck.evaluation.outcomes import goal_of
-from robustcheck.evaluation.replay.recounting import forged, of_gate, of_report
+from robustcheck.evaluation.patches.judging import forgotten, lies_under
+from robustcheck.evaluation.patches.task import PatchTask
+from robustcheck.evaluation.patches.training import Pool
+from robustcheck.evaluation.replay.recounting import SAME, forged, not_counted, of_gate, of_report
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models.loading import by_shape
 from robustcheck.models.process import left_as_found
-from robustcheck.policy import Gate, Policy, RP2Spec
+from robustcheck.policy import Gate, PatchSpec, Policy, RP2Spec
 from robustcheck.results import AuditReport, GateResult, Outcome
 from robustcheck.results.replay import GateReplay, Replay
 from robustcheck.threats import Ball
+from robustcheck.threats.patch import NUMBERS
 from robustcheck.words import shown
-
-_SAME_DISTANCE = 1e-6  # relative: a report's numbers are decimal
 
 Stored = Callable[[str, int], np.ndarray | None]
 """Reads the stored integers (C, H, W) of a counterexample: its file, as the report names it, and how many they are at
@@ -89,8 +91,7 @@ def _read_again(gate: Gate, result: GateResult, setting: Setting, stored: Stored
     for outcome in result.samples:
         place = places.get(outcome.sample)
         if place is None:
-            amiss.append(f"{outcome.sample}: the data have no such sample")
-            continue
+            continue  # which was said
         amiss += [f"{outcome.sample}: {sentence}" for sentence in _unattacked(gate, outcome, place, setting)]
         if outcome.status == "broken":
             rows.append((outcome, place))
@@ -99,8 +100,14 @@ def _read_again(gate: Gate, result: GateResult, setting: Setting, stored: Stored
         step = max(1, setting.candidate.chunks.limit // reader.look.at_once)
         for first in range(0, len(alike), step):
             amiss += reader.amiss([rows[index] for index in alike[first : first + step]])
-    note = reader.not_read if rows else ""
-    return GateReplay(id=gate.id, stated=len(rows), read=reader.read, amiss=tuple(amiss), note=note)
+    return GateReplay(
+        id=gate.id,
+        stated=len(rows),
+        read=reader.read,
+        amiss=tuple(amiss),
+        not_read=reader.not_read if rows else "",
+        not_counted=not_counted(result, setting),
+    )
 
 
 def _unattacked(gate: Gate, outcome: Outcome, place: int, setting: Setting) -> Iterator[str]:
@@ -113,12 +120,16 @@ def _unattacked(gate: Gate, outcome: Outcome, place: int, setting: Setting) -> I
         return  # it is read differently each time
     if clean != outcome.clean:
         yield f"the clean image is read as {clean}, and the report says {outcome.clean}"
-    elif outcome.status == "broken":
-        at = slice(place, place + 1)
-        if not bool(goal_of(gate, setting).open(setting.decisions[at], setting.labels[at])):
-            yield "it was not to be attacked: the clean image is read as the adversary wants, or the goal spares it"
-    elif outcome.status == "wrong" and label == clean:
-        yield "the clean image is read rightly, and the report says that it is not"
+        return
+    at = slice(place, place + 1)
+    worth = gate.attack is not None and bool(goal_of(gate, setting).open(setting.decisions[at], setting.labels[at]))
+    if (outcome.evidence is not None and not worth) or (outcome.status == "broken" and not worth):
+        yield "it was not to be attacked: the clean image is read as the adversary wants, or the goal spares it"
+    elif worth and outcome.evidence is None:
+        yield "it was to be attacked, and the report says that it was not"
+    elif not worth and (outcome.status == "wrong") != (label != clean):
+        read = "rightly" if label == clean else "wrongly"
+        yield f"the clean image is read {read}, and the report says that it is not"
 
 
 class _Reader:
@@ -154,6 +165,7 @@ class _Reader:
         if known:
             levels = torch.from_numpy(np.stack(images).astype(np.int32))
             found += self._distances(known, levels)
+            found += self._places(known, levels)
             if not self.not_read:
                 found += self._readings(known, levels)
         return found
@@ -180,9 +192,31 @@ class _Reader:
             stated = outcome.distance_levels
             if not within or not distance:
                 yield f"{outcome.sample}: its counterexample lies outside of the budget, {distance:g} levels off"
-            elif stated is None or not math.isclose(distance, stated, rel_tol=_SAME_DISTANCE):
+            elif stated is None or not math.isclose(distance, stated, rel_tol=SAME):
                 told = "nothing" if stated is None else f"{stated:g}"
                 yield f"{outcome.sample}: its counterexample lies {distance:g} levels off, and the report says {told}"
+
+    def _places(self, rows: Sequence[_Row], levels: torch.Tensor) -> Iterator[str]:
+        """Of patches, that nothing else differs: where each lies follows from the seed, and which of its places it is.
+
+        How the patch looks is in its own file, and whether it is what lies there is not compared.
+        """
+        gate, setting = self._gate, self._setting
+        if not isinstance(gate.attack, PatchSpec):
+            return
+        task = PatchTask(gate=gate, spec=gate.attack, setting=setting, goal=goal_of(gate, setting))
+        judge = task.judge(forgotten)
+        for (outcome, number), stored in zip(rows, levels, strict=True):
+            if outcome.restart is None or not 0 <= outcome.restart < judge.places:
+                yield f"{outcome.sample}: it does not say in which of its places the patch lies"
+                continue
+            pool = Pool.of(setting.samples, [number], task.keep_out)
+            numbers = Draws.of([judge.key(outcome.sample)], task.device).uniform((NUMBERS,), at=outcome.restart)
+            at = pool.placements([0], judge.placing, numbers)
+            clean = torch.from_numpy(setting.samples.image(number).astype(np.int32))
+            pair = stored[None].to(task.device), clean[None].to(task.device)
+            if not bool(lies_under(*pair, at, judge.placing.outline, pool.masks([0], task.device))):
+                yield f"{outcome.sample}: its counterexample differs from the sample where the patch does not lie"
 
     def _readings(self, rows: Sequence[_Row], levels: torch.Tensor) -> Iterator[str]:
         candidate, labels = self._setting.candidate, self._setting.labels[[place for _, place in rows]]
