@@ -222,10 +222,16 @@ def qualify(output: Path) -> None:
       130  interrupted
     """
     from robustcheck.errors import ReportError
-    from robustcheck.report.qualification import qualification_line, qualification_table, write_qualification
+    from robustcheck.report.qualification import (
+        qualification_line,
+        qualification_table,
+        take_away_earlier,
+        write_qualification,
+    )
     from robustcheck.report.summary import render
 
     try:
+        take_away_earlier(output)
         found = _qualify()
         click.echo(render(qualification_table(found), width=_table_width(), color=sys.stdout.isatty()), nl=False)
         for file in write_qualification(found, output):

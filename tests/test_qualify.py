@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
@@ -14,6 +15,7 @@ from robustcheck.cli import main
 from robustcheck.qualification import candidates, qualify
 from robustcheck.qualification.images import far_images, images, robust_share, template
 from robustcheck.qualification.known_answers import KNOWN, LEVELS, true_accuracy
+from robustcheck.report.qualification import qualification_line
 
 
 def _asked(network, pixels):
@@ -84,6 +86,38 @@ def test_a_masked_candidate_that_passes_is_said(monkeypatch):
     monkeypatch.setattr("robustcheck.evaluation.gates._health", lambda *_: ())
     (answer,) = qualify((shattered,)).answers
     assert (answer.agrees, answer.found) == (False, "pass, 1.000")
+
+
+def test_what_did_not_catch_a_masked_candidate_is_named():
+    shattered = next(known for known in KNOWN if known.name == "shattered gradient")
+    found = qualify((replace(shattered, caught_by="no gradient"),))
+    (answer,) = found.answers
+    assert (answer.agrees, answer.expected) == (False, "no pass, caught by no gradient")
+    line = qualification_line(found)
+    assert "expected no pass, caught by no gradient, found error, 1.000, caught by " in line
+    assert line.endswith("gradient-predicts")
+
+
+def test_one_that_was_interrupted_qualifies_nothing_and_an_earlier_one_does_not_outlive_it(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    for name in ("qualification.html", "qualification.json"):
+        (tmp_path / name).write_text("Qualified")
+    monkeypatch.setattr("robustcheck.evaluation.evaluation.run_gate", interrupted)
+    assert CliRunner().invoke(main, ["qualify", "-o", str(tmp_path)]).exit_code == 130
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gate_without_an_answer_qualifies_nothing(monkeypatch):
+    module = import_module("robustcheck.qualification.qualify")
+    original = module.run
+    monkeypatch.setattr(module, "run", lambda policy: replace(report := original(policy), gates=report.gates[:-1]))
+    found = qualify((next(known for known in KNOWN if known.name == "fragile, ONNX"),))
+    assert [(answer.gate, answer.agrees) for answer in found.answers] == [
+        ("fgsm", True), ("pgd", True), ("square", False)
+    ]  # fmt: skip
+    assert not found.qualified
 
 
 def test_help_says_what_it_shows():

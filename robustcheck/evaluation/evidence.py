@@ -6,10 +6,13 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from robustcheck.errors import EvaluationError
 
 FOLDER = "counterexamples"
 PATCHES = "patches"
@@ -50,21 +53,32 @@ class Evidence:
         return self._save(f"{FOLDER}/{folder}/{sample:05d}", stored, _picture(stored))
 
     def _save(self, name: str, stored: np.ndarray, image: Image.Image | None) -> str | None:
-        """Write a picture, or without one the array, under a name without its ending."""
+        """Write a picture, or without one the array, under a name without its ending.
+
+        Raises:
+            EvaluationError: the disk is full, or does not let itself be written to.
+        """
         if self._folder is None:
             return None
         name = f"{name}.{'npy' if image is None else 'png'}"
         path = self._folder / name
-        # Not the folder itself: where a run has ended and taken it away, a straggler must not make it again.
-        for parent in [*Path(name).parents][-2::-1]:
-            (self._folder / parent).mkdir(exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # workers may write the same clean image
-        with temporary.open("wb") as file:
-            if image is None:
-                np.save(file, stored, allow_pickle=False)
-            else:
-                image.save(file, format="PNG")
-        temporary.replace(path)
+        try:
+            # Not the folder itself: where a run has ended and taken it away, a straggler must not make it again.
+            for parent in [*Path(name).parents][-2::-1]:
+                (self._folder / parent).mkdir(exist_ok=True)
+            with temporary.open("wb") as file:
+                if image is None:
+                    np.save(file, stored, allow_pickle=False)
+                else:
+                    image.save(file, format="PNG")
+            temporary.replace(path)
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise EvaluationError(f"cannot write counterexamples to {self._folder / FOLDER}: {why}") from None
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
         return name
 
 

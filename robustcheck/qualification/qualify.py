@@ -40,6 +40,9 @@ def qualify(
     Args:
         known: which ones.
         progress: told what is being done, how many candidates are done, and of how many.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted: what is known so far qualifies nothing.
     """
     started, began = datetime.now(UTC), time.perf_counter()
     answers, environment = list[KnownAnswer](), dict[str, str]()
@@ -47,8 +50,10 @@ def qualify(
         progress("qualifying", number, len(known))
         with TemporaryDirectory(prefix="robustcheck-qualify-") as folder:
             report = run(load_policy(_write(one, Path(folder)), shown="policy.yaml"))
-        environment = report.environment
-        answers += [_answer(one, gate, report) for gate in report.gates]
+        if report.interrupted:
+            raise KeyboardInterrupt
+        environment, gates = report.environment, {gate.id: gate for gate in report.gates}
+        answers += [_answer(one, gates[name], report) if name in gates else _none(one, name) for name in one.gates]
     progress("qualifying", len(known), len(known))
     return Qualification(
         qualified=all(answer.agrees for answer in answers),
@@ -82,11 +87,11 @@ def _answer(known: Known, gate: GateResult, report: AuditReport) -> KnownAnswer:
         )
         verdict = "pass" if true >= known.gates[gate.id] else "fail"
         expected = f"{verdict}, {true:.3f}" + (f" to {true + slack:.3f}" if near else "")
-        return _known(known, gate, expected, found, ", ".join(accused), agrees=agrees)
+        return _known(known, gate.id, expected, found, ", ".join(accused), agrees=agrees)
     caught = _caught(gate, broken)
     agrees = known.caught_by in caught and (not known.draws or "same-answers" in warned)
-    expected = "no pass, drawing seen" if known.draws else "no pass"
-    return _known(known, gate, expected, found, ", ".join([*caught, *warned]), agrees=agrees)
+    expected = f"no pass, caught by {known.caught_by}" + (", drawing seen" if known.draws else "")
+    return _known(known, gate.id, expected, found, ", ".join([*caught, *warned]), agrees=agrees)
 
 
 def _caught(gate: GateResult, broken: list[str]) -> list[str]:
@@ -100,11 +105,15 @@ def _caught(gate: GateResult, broken: list[str]) -> list[str]:
     return [*(name for name, words in said.items() if words in error), *broken]
 
 
-def _known(known: Known, gate: GateResult, expected: str, found: str, caught: str, *, agrees: bool) -> KnownAnswer:
+def _none(known: Known, gate: str) -> KnownAnswer:
+    return _known(known, gate, "an answer", "none", "", agrees=False)
+
+
+def _known(known: Known, gate: str, expected: str, found: str, caught: str, *, agrees: bool) -> KnownAnswer:
     return KnownAnswer(
         candidate=known.name,
         what=known.what,
-        gate=gate.id,
+        gate=gate,
         expected=expected,
         found=found,
         caught_by=caught,

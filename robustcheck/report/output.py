@@ -16,13 +16,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from robustcheck.errors import ReportError
-from robustcheck.report.writing import write_reports
+from robustcheck.report.writing import render_reports, write_json
 from robustcheck.results import AuditReport
 
 COUNTEREXAMPLES = "counterexamples"
 _SCRATCH = ".running-"
 _LOCK = ".lock"  # in a scratch folder
-REPORT_FILES = ("junit.xml", "report.json", "report.html")
+_TELLS_WHOSE = "report.json"  # written first and taken away last
+_PUBLISHED = (COUNTEREXAMPLES, "junit.xml", "report.html", _TELLS_WHOSE)
 
 
 class Output:
@@ -32,8 +33,8 @@ class Output:
         """Make a scratch folder.
 
         Raises:
-            ReportError: the folder cannot be written to, another run writes to it, or it holds counterexamples that
-                no report belongs to.
+            ReportError: the folder cannot be written to, another run writes to it, or it holds files under the names
+                of reports that are not robustcheck's.
         """
         self.folder = folder
         try:
@@ -50,11 +51,14 @@ class Output:
             raise
 
     def publish(self, report: AuditReport) -> list[Path]:
-        """Move the run's counterexamples into place and write its reports; returns the files.
+        """Write the run's reports and move its counterexamples into place; returns the files.
+
+        `report.json` comes first: wherever this ends, a later run knows by it what may be replaced.
 
         Raises:
             ReportError: they cannot be written.
         """
+        written = write_json(report, self.folder)
         made, place = self.scratch / COUNTEREXAMPLES, self.folder / COUNTEREXAMPLES
         try:
             if place.exists():  # made by someone else while this run went on
@@ -63,7 +67,7 @@ class Output:
                 made.replace(place)
         except OSError as error:
             raise ReportError(f"cannot move counterexamples to {place}: {error.strerror or error}") from None
-        return write_reports(report, self.folder)
+        return [written, *render_reports(report, self.folder, images=self.folder)]
 
     def discard(self) -> None:
         """Remove the scratch folder."""
@@ -83,10 +87,10 @@ class Output:
         _take_away_reports(self.folder)
 
     def _refuse_what_is_not_ours(self) -> None:
-        images = self.folder / COUNTEREXAMPLES
-        if images.exists() and not _is_ours(self.folder / "report.json"):
+        there = next((path for name in _PUBLISHED if (path := self.folder / name).exists()), None)
+        if there is not None and not _is_ours(self.folder / _TELLS_WHOSE):
             raise ReportError(
-                f"{images} is there, and no report.json of robustcheck beside it says that it may be replaced; "
+                f"{there} is there, and no {_TELLS_WHOSE} of robustcheck's says that it may be replaced; "
                 "move it away, or choose another output folder"
             )
 
@@ -105,7 +109,7 @@ def outputs(folder: Path, policies: Sequence[Path]) -> list[Output]:
         made.extend(Output(folder / name) for name in names.values())  # if one is refused, those before it are known
         for output in made:
             output.take_away_earlier()
-        if len(names) > 1 and _is_ours(folder / "report.json"):  # of a run of one policy
+        if len(names) > 1 and _is_ours(folder / _TELLS_WHOSE):  # of a run of one policy
             _take_away_reports(folder)
     except BaseException:
         for output in made:
@@ -161,7 +165,7 @@ def _take_away_reports(folder: Path) -> None:
     try:
         if (folder / COUNTEREXAMPLES).exists():
             shutil.rmtree(folder / COUNTEREXAMPLES)
-        for name in REPORT_FILES:
+        for name in _PUBLISHED[1:]:
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise ReportError(f"cannot take away earlier reports in {folder}: {error.strerror or error}") from None
@@ -170,6 +174,6 @@ def _take_away_reports(folder: Path) -> None:
 def _is_ours(report: Path) -> bool:
     try:
         schema = json.loads(report.read_bytes()).get("schema", "")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return False
     return isinstance(schema, str) and schema.startswith("robustcheck/report/")

@@ -10,10 +10,26 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from robustcheck.errors import ReportError
 from robustcheck.report.html import environment
 from robustcheck.report.text import moment, plural, visible
 from robustcheck.report.writing import write_whole
 from robustcheck.results.qualification import Qualification
+
+FILES = ("qualification.html", "qualification.json")
+
+
+def take_away_earlier(folder: Path) -> None:
+    """Remove an earlier qualification: it must not be taken for one that does not come to its end.
+
+    Raises:
+        ReportError: it cannot be removed.
+    """
+    try:
+        for name in FILES:
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise ReportError(f"cannot take away {folder / name}: {error.strerror or error}") from None
 
 
 def write_qualification(qualification: Qualification, folder: Path) -> list[Path]:
@@ -43,9 +59,10 @@ def qualification_line(qualification: Qualification) -> str:
     if not wrong:
         return f"qualified: all {plural(len(answers), 'known answer')} came out as they have to"
     first = wrong[0]
+    caught = f", caught by {first.caught_by}" if first.caught_by else ""
     return (
         f"not qualified: {len(wrong)} of {plural(len(answers), 'known answer')} came out otherwise; first: "
-        f"{first.candidate}, {first.gate}: expected {first.expected}, found {first.found}"
+        f"{first.candidate}, {first.gate}: expected {first.expected}, found {first.found}{caught}"
     )
 
 

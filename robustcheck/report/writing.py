@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +22,28 @@ def write_reports(report: AuditReport, folder: Path) -> list[Path]:
     Raises:
         ReportError: a file cannot be written.
     """
-    return [write_whole(folder / "report.json", json_text(report)), *render_reports(report, folder, images=folder)]
+    return [write_json(report, folder), *render_reports(report, folder, images=folder)]
+
+
+def write_json(report: AuditReport, folder: Path) -> Path:
+    """Write `report.json` into a folder, which is made if it is not there.
+
+    Raises:
+        ReportError: it cannot be written.
+    """
+    return write_whole(folder / "report.json", json_text(report))
 
 
 def render_reports(report: AuditReport, folder: Path, *, images: Path) -> list[Path]:
     """Write what people and CI read, `junit.xml` and `report.html`; its pictures come from the report's own folder.
 
+    Both are made before one is written.
+
     Raises:
         ReportError: a file cannot be written.
     """
-    texts: dict[str, Callable[[], str]] = {
-        "junit.xml": lambda: junit_xml(report),
-        "report.html": lambda: html(report, images),
-    }
-    return [write_whole(folder / name, text()) for name, text in texts.items()]
+    texts = {"junit.xml": junit_xml(report), "report.html": html(report, images)}
+    return [write_whole(folder / name, text) for name, text in texts.items()]
 
 
 def json_text(report: AuditReport) -> str:

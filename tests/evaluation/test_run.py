@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import random
 from dataclasses import replace
@@ -125,6 +126,18 @@ def test_clean_images_are_kept_beside_the_first_counterexamples(project):
     assert clean
     for file in clean:
         assert (np.asarray(Image.open(file)) == LEVELS[int(file.stem)]).all()
+
+
+def test_a_full_disk_is_said_and_leaves_no_half_of_a_counterexample(project, monkeypatch):
+    def full(_image, file, **_):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    (gate,) = _report(project, "  - {id: fgsm, attack: fgsm, epsilon: 4/255, require: {accuracy: 0}}").gates
+    where = project / "out" / "counterexamples"
+    assert (gate.verdict, gate.error) == ("error", f"cannot write counterexamples to {where}: no space left on device")
+    assert not [path for path in (project / "out").rglob("*") if path.is_file()]
 
 
 def test_the_same_policy_gives_the_same_answer(project):

@@ -81,3 +81,27 @@ def test_someone_elses_files_above_the_reports_of_several_stay(tmp_path):
 def test_policies_whose_names_differ_by_case_alone_have_folders_on_any_system(tmp_path):
     _published(tmp_path, "here/A.yaml", "there/a.yaml")
     assert _names(tmp_path) == ["A", "a-2"]
+
+
+def test_a_run_whose_reports_could_not_be_written_does_not_keep_the_next_one_from_its_folder(tmp_path, monkeypatch):
+    def full(path, _text):
+        raise ReportError(f"{path}: cannot be written: No space left on device")
+
+    (output,) = outputs(tmp_path, [Path("a.yaml")])
+    (output.scratch / "counterexamples").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("robustcheck.report.writing.write_whole", full)
+        with pytest.raises(ReportError, match="No space left"):
+            output.publish(mixed())
+    output.discard()
+    _published(tmp_path)
+    assert _names(tmp_path) == REPORTS
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_file_of_someone_else_s_is_not_taken_for_a_report(tmp_path, name):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ReportError, match=rf"{name} is there, and .*move it away, or choose another output folder"):
+        outputs(tmp_path, [Path("a.yaml")])
+    assert _names(tmp_path) == [name]
+    assert (tmp_path / name).read_text() == "{}"
