@@ -48,9 +48,9 @@ def main() -> None:
       robustcheck validate policy.yaml     is the policy right?
       robustcheck plan policy.yaml         are the samples enough, and how long will it take?
       robustcheck run policy.yaml          run its gates
+      pytest --robustcheck policy.yaml     the same, as tests
       robustcheck qualify                  does this installation find what there is to find?
       robustcheck replay report.json policy.yaml    is the evidence what the report says?
-      pytest --robustcheck policy.yaml     the same, as tests
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # not every console has an ε, and none is worth a traceback
@@ -78,6 +78,8 @@ def run(policy: Path, output: Path, *, quiet: bool) -> None:
       3  a gate could not be evaluated (its verdict is error)
       4  only inconclusive gates stand between it and a pass
       130  interrupted; the reports hold what was finished
+
+    Of several verdicts the heaviest counts: error > fail > inconclusive > pass.
     """
     report, files = _evaluate(_load(policy), output, quiet=quiet)
     from robustcheck.report.summary import render, summary_line, summary_table, warnings_text

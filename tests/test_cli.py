@@ -76,6 +76,7 @@ def test_help_of_run_lists_the_exit_codes():
         "4  only inconclusive",
     ):
         assert code in text
+    assert "error > fail > inconclusive > pass" in text
 
 
 def test_validate_says_what_would_be_run(folder):

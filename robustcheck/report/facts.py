@@ -25,6 +25,7 @@ from robustcheck.results import AuditReport, DataInfo, GateResult, ModelInfo, Pa
 Facts = tuple[tuple[str, str], ...]
 
 _BROKEN_ATTACKS = {"strict": "make an error of a gate that would pass", "warn": "are reported only"}
+_MOST_BITS = 64  # that values could be stored in; a report may come from anybody
 _KNOWLEDGE = {name: words for name, words in KNOWLEDGE.items() if name != "none"}
 
 
@@ -155,6 +156,8 @@ def data_facts(data: DataInfo) -> Facts:
 
 def _values(data: DataInfo) -> str:
     """What the levels from 0 on stand for, where that is not themselves."""
+    if not 0 < data.bits <= _MOST_BITS:
+        return ""
     lowest, unit = (data.zero, "") if data.hounsfield is None else (data.hounsfield, " HU")
     return f", {lowest} to {lowest + 2**data.bits - 1}{unit}" if lowest or unit else ""
 

@@ -43,7 +43,7 @@ def _head(plan: Plan) -> Iterator[RenderableType]:
     yield Text(
         f"Needed: samples of its kind with which a requirement whose true value is {plan.margin:g} better than its "
         f"bound is met with a power of {level(plan.power)}, by {rule}. Interval: how wide it would be with those that "
-        "there are. Times are of no sample breaking: those that do leave early, and gates share what they find."
+        "there are. Times assume that no sample breaks; broken samples stop early, so runs are usually faster."
     )
     if plan.groups is not None:
         yield Text(

@@ -1,6 +1,7 @@
 """Accuracy against the size of the budget.
 
-A norm has a plot of its own: the same ε means other things in L∞ and in L2. A line joins the gates of one attack.
+A norm has a plot of its own: the same ε means other things in L∞ and in L2. A line joins the gates of one attack
+with the same parameters.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from robustcheck.report.canvas import (
     style_of,
     ticks,
 )
-from robustcheck.report.text import conditions_text, norm_text, one_line
+from robustcheck.report.text import conditions_text, norm_text, one_line, parameters_text
 from robustcheck.results import AuditReport, Ball, GateResult, Metric, Threat
 
 
@@ -70,13 +71,17 @@ def _plot(norm: str, gates: Sequence[_Measured], unattacked: GateResult | None) 
 
 
 def _named(gates: Sequence[_Measured]) -> Iterator[tuple[str, list[_Measured]]]:
-    """Gates by attack; where threat models of one attack differ in more than ε, the name says in what."""
-    groups: dict[tuple[str, ...], list[_Measured]] = defaultdict(list)
+    """Gates by attack; where those of one attack differ in more than ε, the name says in what."""
+    groups: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[_Measured]] = defaultdict(list)
     for measured in gates:
-        groups[measured.gate.attack or "no attack", *_adversary(measured)].append(measured)
-    for (attack, *parts), group in groups.items():
-        alike = [key[1:] for key in groups if key[0] == attack]
-        varied = [part for part, others in zip(parts, zip(*alike, strict=True), strict=True) if len(set(others)) > 1]
+        gate = measured.gate
+        parameters = tuple(parameters_text({name: value}) for name, value in gate.parameters.items())
+        groups[gate.attack or "no attack", _adversary(measured), parameters].append(measured)
+    for (attack, adversary, parameters), group in groups.items():
+        alike = [key for key in groups if key[0] == attack]
+        others = zip(*(key[1] for key in alike), strict=True)
+        varied = [part for part, among in zip(adversary, others, strict=True) if len(set(among)) > 1]
+        varied += [part for part in parameters if not all(part in key[2] for key in alike)]
         name = ", ".join(part for part in [attack, *varied] if part)
         yield one_line(name), sorted(group, key=lambda measured: measured.ball.share)
 
@@ -100,7 +105,7 @@ def _series(name: str, index: int, group: Sequence[_Measured], largest: float, c
     points = tuple(_point(measured, largest) for measured in group)
     corners = [*([clean] if clean else []), *points]
     line = " ".join(f"{'L' if order else 'M'}{corner.x} {corner.y}" for order, corner in enumerate(corners))
-    line = next((curve for measured in group if (curve := _curve(measured, largest))), line)
+    line = " ".join(dict.fromkeys(filter(None, (_curve(measured, largest) for measured in group)))) or line
     return Series(name=name, style=style_of(index), line=line, points=points)
 
 

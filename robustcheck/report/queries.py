@@ -28,7 +28,11 @@ class QueryCurve:
         return next((step.accuracy for step in reversed(self.steps) if step.queries <= queries), self.steps[0].accuracy)
 
     def at_smaller_limits(self) -> list[tuple[int, float]]:
-        """What a gate with a smaller limit would have measured: 100 queries a sample, 500, 1,000 and so on."""
+        """What was left after fewer queries: 100 a sample, 500, 1,000 and so on.
+
+        A gate with such a limit would have measured as much, but for what it would have submitted at its end; `square`
+        would have gone through its steps sooner, and left less.
+        """
         return [(queries, self.accuracy_after(queries)) for queries in SMALLER_LIMITS if queries < self.limit]
 
 
@@ -49,8 +53,10 @@ def smaller_limits_text(gate: GateResult) -> str:
     curve = query_curve(gate)
     smaller = curve.at_smaller_limits() if curve else []
     said = ", ".join(f"{number(accuracy)} at {queries:,}" for queries, accuracy in smaller)
-    inherited = any(outcome.status == "broken" and outcome.evidence == "inherited" for outcome in gate.samples)
-    return f"{said}; or less, as other gates found some of these, at their own pace" if said and inherited else said
+    reasons = ["square spreads its steps, and its restarts, over the whole limit"] if gate.attack == "square" else []
+    if any(outcome.status == "broken" and outcome.evidence == "inherited" for outcome in gate.samples):
+        reasons.append("other gates found some of these, at their own pace")
+    return f"{said} (or less, as {', and '.join(reasons)})" if said and reasons else said
 
 
 def success_text(gate: GateResult) -> str:

@@ -20,6 +20,7 @@ from robustcheck.report.text import (
     counts,
     counts_text,
     interval,
+    level,
     measured_value,
     metric_text,
     needed_text,
@@ -75,16 +76,17 @@ def requirement_sentence(requirement: Requirement, metric: Metric, *, undecided:
     name, bound = one_line(requirement.metric), one_line(requirement.bound)
     if number(metric.value) == "undefined":
         return f"{name} is undefined on these samples, so the required {bound} cannot be judged"
+    value = measured_value(requirement, metric)
     if undecided or requirement.met is None:
-        relation = "does not decide"
-    elif requirement.met:
-        relation = "meets"
-    else:
-        limit = bound_of(requirement)
-        relation = "is above" if limit and limit[0] == "<" else "is below"
-    return (
-        f"{name} {measured_value(requirement, metric)} {relation} the required {bound} ({support(metric, requirement)})"
-    )
+        if not (ends := interval(metric, requirement)):
+            return f"{name} {value} has no interval that could decide the required {bound} ({count_of(metric)})"
+        return (
+            f"{name} {value}: its {level(metric.confidence)} interval, {ends}, contains the required "
+            f"{bound.lstrip('<>= ')} ({count_of(metric)}); more samples are needed (robustcheck plan)"
+        )
+    limit = bound_of(requirement)
+    relation = "meets" if requirement.met else "is above" if limit and limit[0] == "<" else "is below"
+    return f"{name} {value} {relation} the required {bound} ({support(metric, requirement)})"
 
 
 def metric_of(gate: GateResult, requirement: Requirement) -> Metric:

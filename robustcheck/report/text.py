@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -50,7 +51,8 @@ ORACLES = {"stored": ", each rounded to the stored depth", "float": ", none roun
 _OF_POSITIVE = "the positive label's"
 METRIC_MEANINGS = {
     "accuracy": "share of the samples that are read right, in every label where several may be present",
-    "balanced_accuracy": "mean over the labels of the share that is read right",
+    "balanced_accuracy": "mean over the labels of the share that is read right, over findings of "
+    "(sensitivity + specificity) / 2",
     "sensitivity": "share of the positives that are read as positive",
     "specificity": "share of the negatives that are read as negative",
     "ppv": "share of the positives among those read as positive, at the stated prevalence",
@@ -71,6 +73,8 @@ def meaning_of(name: str) -> str:
     if about == "worst_subgroup":
         return f"in the worst subgroup: {meaning}"
     finding = "the worst finding" if about == "worst_finding" else one_line(about)
+    if plain == "balanced_accuracy":
+        return f"of {finding}: (sensitivity + specificity) / 2"
     return f"of {finding}: {meaning.replace(_OF_POSITIVE, 'its')}"
 
 
@@ -233,7 +237,7 @@ def conditions_text(threat: Threat) -> str:
     return ", ".join(
         f"{one_line(name)} {' to '.join(f'{end:g}' for end in ends)}"
         for name, ends in ranges.items()
-        if all(isinstance(end, (int, float)) for end in ends)
+        if all(isinstance(end, (int, float)) and abs(end) < sys.float_info.max for end in ends)
     )
 
 
@@ -261,7 +265,7 @@ def _capability(threat: Threat) -> str:
     ball = threat.ball
     if ball is None:
         if threat.size is None:
-            return "paint anything inside a mask"
+            return "paint anything inside a mask" if threat.capability == "stickers" else one_line(threat.capability)
         return f"lay a patch on the image, {one_line(threat.size)} {'long' if 'px' in threat.size else 'of its area'}"
     if ball.norm == "linf":
         amount = f"change each stored value by at most {plural(int(ball.levels), 'grey level')}"

@@ -152,6 +152,9 @@ def report_view(report: AuditReport, folder: Path | None) -> ReportView:
     undecided = sum(gate.verdict == "inconclusive" for gate in report.gates)
     if report.verdict == "pass" and undecided:
         explanation = f"{plural(undecided, 'gate')} could not be decided, which the policy allows; no gate failed."
+    failed = sum(gate.verdict == "fail" for gate in report.gates)
+    if report.verdict == "error" and failed:
+        explanation = f"{plural(failed, 'gate')} failed, and others could not be evaluated."
     started = moment(report.started)
     with_pictures = sum(any(outcome.status == "broken" for outcome in gate.samples) for gate in report.gates)
     most = max(1, min(EXAMPLES_A_GATE, EXAMPLES_IN_ALL // max(1, with_pictures)))

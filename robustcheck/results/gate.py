@@ -12,6 +12,8 @@ Status = Literal["wrong", "broken", "held"]
 HealthOutcome = Literal["sound", "suspect", "broken", "not examined"]
 Evidence = Literal["searched", "inherited", "unstarted"]
 
+_BEYOND_ALL = 1e30  # grey levels, whatever the norm
+
 
 @dataclass(frozen=True, kw_only=True)
 class Queries:
@@ -82,9 +84,11 @@ class Threat:
 
     @property
     def ball(self) -> Ball | None:
-        """Its ball, where that is what bounds it."""
+        """Its ball, where that is what bounds it, and its numbers are such as a ball may have."""
         if self.norm is None or self.epsilon is None or self.epsilon_share is None or self.epsilon_levels is None:
             return None
+        if not (0 <= self.epsilon_share < _BEYOND_ALL and 0 <= self.epsilon_levels < _BEYOND_ALL):
+            return None  # not a number, say: a report may come from anybody
         return Ball(norm=self.norm, epsilon=self.epsilon, share=self.epsilon_share, levels=self.epsilon_levels)
 
 

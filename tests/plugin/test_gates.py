@@ -336,7 +336,7 @@ def test_an_inconclusive_gate_fails_or_is_skipped_as_the_policy_says(
     result = pytester.runpytest("--robustcheck", "policy.yaml", "-rs", "-v", *plain_or_worker)
     assert result.ret == code
     result.assert_outcomes(**outcomes)
-    assert "accuracy 0.400 does not decide the required >= 0.4 (4 of 10; 95 % interval 0.122 to 0.738)" in str(
+    assert "accuracy 0.400: its 95 % interval, 0.122 to 0.738, contains the required 0.4 (4 of 10); more" in str(
         result.stdout
     )
     report = brightness_report(project)

@@ -1,6 +1,7 @@
 """Writing, reading back, the schema, and rendering where no network or torch is."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from robustcheck.report import loading, read_report, write_reports
 from robustcheck.report.html import html
 from robustcheck.report.junit import junit_xml
 from robustcheck.report.schema import FILE, schema_text
-from robustcheck.report.writing import json_text, write_whole
+from robustcheck.report.writing import json_text, render_reports, write_whole
 from robustcheck.results import AuditReport
 
 ROOT = Path(__file__).parents[2]
@@ -113,6 +114,34 @@ def test_the_schema_refuses_what_is_no_report():
 
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(schema).validate(broken)
+
+
+@pytest.mark.parametrize(
+    ("what", "changes"),
+    [
+        ("data", {"bits": 100_000, "hounsfield": -1024}),
+        ("data", {"bits": 10**4000, "zero": -5}),
+        *(("threat", {"epsilon_levels": levels}) for levels in (math.inf, math.nan, -1, 10**400)),
+        ("threat", {"epsilon_share": math.nan}),
+        ("threat", {"conditions": {"rotation": [-(10**400), 15]}}),
+    ],
+)
+def test_numbers_that_no_report_has_are_shown_all_the_same(tmp_path, what, changes):
+    one = json.loads(report(with_pictures(failing(), tmp_path, most=1)).to_json())
+    one["data"] |= changes if what == "data" else {}
+    one["gates"][0]["threat"] |= changes if what == "threat" else {}
+    files = write_reports(AuditReport.from_json(json.dumps(one)), tmp_path)
+    assert [file.name for file in files] == ["report.json", "junit.xml", "report.html"]
+
+
+def test_nothing_is_written_where_one_of_the_files_cannot_be_made(tmp_path, monkeypatch):
+    def fails(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("robustcheck.report.writing.html", fails)
+    with pytest.raises(ZeroDivisionError):
+        render_reports(mixed(), tmp_path, images=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(

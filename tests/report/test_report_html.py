@@ -172,6 +172,20 @@ def test_banners_say_what_a_verdict_does_not():
         assert word not in quiet.text
 
 
+def test_gates_that_failed_are_not_hidden_by_those_that_could_not_be_evaluated():
+    both, none = page(report(failing(), erring(), verdict="error")), page(report(gate(), erring(), verdict="error"))
+    assert "1 gate failed, and others could not be evaluated." in both.text
+    assert "nothing is shown about the candidate" not in both.text
+    assert "nothing is shown about the candidate" in none.text
+
+
+def test_the_balanced_accuracy_of_a_finding_is_no_mean_over_labels():
+    one = gate(metrics={"balanced_accuracy": metric(400), "nodule.balanced_accuracy": metric(400)})
+    text = page(report(one)).text
+    assert "mean over the labels of the share that is read right, over findings of (sensitivity + specificity)" in text
+    assert "of nodule: (sensitivity + specificity) / 2" in text
+
+
 def test_what_the_policy_allows_is_not_said_to_have_met_its_requirements():
     allowed = report(inconclusive(), inconclusive(id="pgd[4/255]"), verdict="pass", inconclusive="allow")
     text = page(allowed).text

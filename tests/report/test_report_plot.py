@@ -5,7 +5,7 @@ from report_builder import SURROGATE, TRAINED, clean_gate, failing, gate, metric
 
 from robustcheck.report.canvas import BOTTOM, HEIGHT, TOP
 from robustcheck.report.plot import plots
-from robustcheck.results import Metric, Requirement
+from robustcheck.results import CurvePoint, Metric, Requirement
 
 FLOOR = HEIGHT - BOTTOM
 
@@ -78,6 +78,28 @@ def test_one_attack_under_two_threat_models_is_two_lines_that_say_how_they_diffe
 
     assert [series.name for series in plot.series] == ["pgd, untargeted", "pgd, missed_finding", "square"]
     assert len({series.style for series in plot.series}) == 3
+
+
+def test_parameters_that_differ_tell_lines_apart():
+    few = {"steps": 10, "restarts": 1}
+    plot = only(
+        gate(id="a"), gate(id="b", parameters=few), gate(id="c", parameters=few, threat=threat(4)),
+        gate(id="d", attack="fgsm", parameters={})
+    )  # fmt: skip
+
+    assert [series.name for series in plot.series] == [
+        "pgd, steps 40, restarts 2, step_size default, random_start yes", "pgd, steps 10, restarts 1", "fgsm"
+    ]  # fmt: skip
+    assert [len(series.points) for series in plot.series] == [1, 2, 1]
+
+
+def test_every_gate_of_a_minimum_norm_attack_has_its_curve():
+    one, other = ((CurvePoint(levels=levels, accuracy=0.5),) for levels in (1.0, 2.0))
+    (series,) = only(
+        gate(id="a", attack="fmn", curve=one), gate(id="b", attack="fmn", threat=threat(4), curve=other)
+    ).series
+
+    assert series.line.count("M") == 2
 
 
 def test_query_limits_tell_lines_apart():

@@ -86,6 +86,17 @@ def test_smaller_limits_are_those_below_the_gates_own(limit, text):
     assert smaller_limits_text(curved((0, 0.9), (10, 0.7), (400, 0.5), limit=limit)) == text
 
 
+def test_where_a_smaller_limit_would_have_left_less_that_is_said():
+    inherited = tuple(replace(row, evidence="inherited") for row in outcomes(1, 1, 0))
+    square = curved((0, 0.9), (10, 0.7), attack="square", samples=())
+
+    why = "square spreads its steps, and its restarts, over the whole limit"
+    others = "other gates found some of these, at their own pace"
+    assert smaller_limits_text(square) == f"0.700 at 100, 0.700 at 500 (or less, as {why})"
+    assert smaller_limits_text(replace(square, samples=inherited)).endswith(f" (or less, as {why}, and {others})")
+    assert smaller_limits_text(curved((0, 0.9), samples=inherited)).endswith(f" (or less, as {others})")
+
+
 @pytest.mark.parametrize(
     ("one", "text"),
     [

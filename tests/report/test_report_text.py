@@ -40,7 +40,8 @@ BIDIRECTIONAL_CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI"
         (gate(), "accuracy 0.810 meets the required >= 0.7 (405 of 500; 95 % interval 0.770 to 0.850)"),
         (
             inconclusive(),
-            "accuracy 0.690 does not decide the required >= 0.7 (345 of 500; 95 % interval 0.650 to 0.730)",
+            "accuracy 0.690: its 95 % interval, 0.650 to 0.730, contains the required 0.7 (345 of 500); "
+            "more samples are needed (robustcheck plan)",
         ),
         (erring(), "could not be evaluated: the candidate gave NaN on 3 samples"),
         (erring(error=None), "could not be evaluated: no reason was recorded"),
@@ -185,7 +186,8 @@ def test_an_interval_s_end_is_not_rounded_across_the_bound():
     close = replace(metric(370), low=0.69966, high=0.78)
     sentence = verdict_sentence(inconclusive(metrics={"accuracy": close}))
     assert sentence == (
-        "accuracy 0.740 does not decide the required >= 0.7 (370 of 500; 95 % interval 0.6997 to 0.780)"
+        "accuracy 0.740: its 95 % interval, 0.6997 to 0.780, contains the required 0.7 (370 of 500); "
+        "more samples are needed (robustcheck plan)"
     )
 
 
