@@ -26,7 +26,7 @@ def assemble(
         verdict=overall(
             [gate.verdict for gate in gates], interrupted=interrupted, allow=decision.inconclusive == "allow"
         ),
-        policy=PolicyInfo(path=policy.shown_path, name=policy.name, sha256=policy.sha256),
+        policy=PolicyInfo(path=policy.shown_path, name=policy.name, sha256=policy.sha256, text=policy.text),
         model=model,
         data=data,
         environment=dict(environment),

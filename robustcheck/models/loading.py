@@ -134,6 +134,10 @@ def load_candidate(
         positive=spec.positive,
         operating_point=head.operating_point,
         output=head.found,
+        architecture=spec.architecture,
+        architecture_args=spec.architecture_args,
+        preprocess=spec.preprocess.model_dump(mode="json"),
+        precision=spec.precision,
         notes=(
             *([preprocess.note] if preprocess.note else []),
             *network.notes,

@@ -103,6 +103,7 @@ class Policy:
     path: Path
     shown_path: str  # as the user named it
     sha256: str
+    text: str  # of the file, whose bytes are these in UTF-8
     name: str
     model: ModelSpec
     data: DataSpec
@@ -132,6 +133,7 @@ def load_policy(path: Path | str, *, shown: str | None = None) -> Policy:
         path=path,
         shown_path=shown_path,
         sha256=hashlib.sha256(content).hexdigest(),
+        text=content.decode(),
         name=file.name or path.stem,
         model=file.model,
         data=file.data,

@@ -111,14 +111,22 @@ def model_facts(model: ModelInfo) -> Facts:
         "Path": model.path,
         "Format": model.format,
         "sha256 over all files": model.sha256,
+        "Architecture": _architecture(model),
         "Task": model.task,
         "Labels": ", ".join(model.labels),
         "Positive label": model.positive or "none",
         "Operating point": _operating_point(model),
         "Output": model.output or "",
+        "Preprocessing": parameters_text(model.preprocess or {}),
+        "Precision of searches": model.precision or "",
         "Notes": " ".join(model.notes),
     }
     return tuple((name, value) for name, value in facts.items() if value)
+
+
+def _architecture(model: ModelInfo) -> str:
+    arguments = parameters_text(model.architecture_args)
+    return (model.architecture or "") + (f" ({arguments})" if arguments else "")
 
 
 def _operating_point(model: ModelInfo) -> str:

@@ -26,6 +26,7 @@ class PolicyInfo:
     path: str
     name: str
     sha256: str
+    text: str | None = None  # the whole file, whose UTF-8 bytes have this digest; None in reports before there was one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,10 @@ class ModelInfo:
     positive: str | None
     operating_point: float | tuple[float, ...] | None  # one a label of several; None: the label with the highest score
     output: str | None = None  # logits | probabilities, and how that is known
+    architecture: str | None = None  # of a state dict: what builds the network
+    architecture_args: dict[str, Any] = field(default_factory=dict)
+    preprocess: dict[str, Any] | None = None  # how stored pixels become its input, as the policy says, with defaults
+    precision: str | None = None  # auto | full, of searches: verdicts are always the artefact's own
     notes: tuple[str, ...] = ()
 
 

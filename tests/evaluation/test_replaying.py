@@ -280,6 +280,19 @@ def test_figures_of_groups_and_parts_and_of_gates_that_stop_are_those_that_are_c
     assert "pgd[6/255]: sex=F: accuracy is stated as 0.99" in _said(tmp_path, alter)
 
 
+def test_the_policy_is_in_the_report_and_is_the_one_whose_digest_it_states(project):
+    report = json.loads((project / "out" / "report.json").read_text())
+    assert report["policy"]["text"] == (project / "policy.yaml").read_text()
+    assert report["model"]["architecture"] == "brightness:Brightness"
+    assert report["model"]["preprocess"]["range"] == [0, 1]
+    assert report["model"]["precision"] == "auto"
+
+    def alter(report, _gates):
+        report["policy"]["text"] = report["policy"]["text"].replace("accuracy: 0", "accuracy: 0.9")
+
+    assert "the report: its policy's text is not the one whose digest it states" in _said(project, alter)
+
+
 def test_a_digest_that_is_a_message_to_the_terminal_stays_text(project):
     path = project / "out" / "report.json"
     report = json.loads(path.read_text())

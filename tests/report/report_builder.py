@@ -186,6 +186,10 @@ def hostile() -> AuditReport:
         labels=(HOSTILE,),
         positive=HOSTILE,
         operating_point=None,
+        architecture=HOSTILE,
+        architecture_args={HOSTILE: HOSTILE},
+        preprocess={HOSTILE: [HOSTILE]},
+        precision=HOSTILE,
         notes=(HOSTILE,),
     )
     data = replace(DATA, source=HOSTILE, by_label={HOSTILE: 1}, notes=(HOSTILE,))
@@ -193,7 +197,7 @@ def hostile() -> AuditReport:
         bad,
         erring(id="e", error=HOSTILE + "\n" + HOSTILE),
         verdict="error",
-        policy=PolicyInfo(path=HOSTILE, name=HOSTILE, sha256=HOSTILE),
+        policy=PolicyInfo(path=HOSTILE, name=HOSTILE, sha256=HOSTILE, text=HOSTILE),
         model=model,
         data=data,
         environment={HOSTILE: HOSTILE},

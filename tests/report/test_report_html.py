@@ -29,7 +29,7 @@ from report_builder import (
     with_pictures,
 )
 
-from robustcheck.report.facts import not_tried
+from robustcheck.report.facts import model_facts, not_tried
 from robustcheck.report.html import html
 from robustcheck.results import AuditReport, GateResult
 
@@ -170,6 +170,27 @@ def test_banners_say_what_a_verdict_does_not():
     assert "Synthetic data. The images are generated. The result says nothing about any patient." in loud.text
     for word in ("Interrupted.", "not run", "patient", "Synthetic data"):
         assert word not in quiet.text
+
+
+def test_a_reviewer_finds_the_policy_and_all_that_stands_before_the_network():
+    one = mixed()
+    policy = replace(one.policy, text="robustcheck: 1\nname: <b>Chest</b>\n")
+    model = replace(
+        one.model,
+        architecture="nets:chest",
+        architecture_args={"width": 32},
+        preprocess={"layout": "NCHW", "resize": [224, 224], "window": None, "mean": [0.5]},
+        precision="auto",
+    )
+    parsed = page(replace(one, policy=policy, model=model))
+    assert parsed.of("details")
+    assert "robustcheck: 1\nname: <b>Chest</b>\n" in parsed.text
+    facts = dict(model_facts(model))
+    assert facts["Architecture"] == "nets:chest (width 32)"
+    assert facts["Preprocessing"] == "layout NCHW, resize [224, 224], window default, mean [0.5]"
+    assert facts["Precision of searches"] == "auto"
+    assert all(value in parsed.text for value in facts.values())
+    assert not page(one).of("details"), "an older report has no text of its policy"
 
 
 def test_gates_that_failed_are_not_hidden_by_those_that_could_not_be_evaluated():

@@ -3,6 +3,7 @@ again."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,9 @@ _TELLS_NO_RATE = "auroc"  # follows from scores at images of which not all are c
 
 def of_report(policy: Policy, report: AuditReport) -> Iterator[str]:
     """What is amiss with the report as a whole; its gates are the policy's."""
+    text = report.policy.text
+    if text is not None and hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest() != report.policy.sha256:
+        yield "its policy's text is not the one whose digest it states"
     told = [*(gate.id for gate in report.gates), *report.not_run]
     if sorted(told) != sorted(gate.id for gate in policy.gates):
         yield "its gates, and those that were not run, are not the policy's, each once"
