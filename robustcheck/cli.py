@@ -10,12 +10,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from robustcheck.errors import EvaluationError, PolicyError, ReportError
+
 if TYPE_CHECKING:
     from robustcheck.policy import Policy
-    from robustcheck.results import AuditReport
-    from robustcheck.results.plan import Plan
-    from robustcheck.results.qualification import Qualification
-    from robustcheck.results.replay import Replay
 
 EXIT_CODES = {"pass": 0, "fail": 1, "error": 3, "inconclusive": 4}
 USAGE_ERROR = 2
@@ -24,8 +22,21 @@ INTERRUPTED = 130
 _POLICY = click.argument("policy", type=click.Path(path_type=Path))
 
 
+class _UsageError(click.ClickException):
+    """The mistake is in a file, not in the command: said as `file:line: …`, which editors and CI make a link of."""
+
+    exit_code = USAGE_ERROR
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the message and nothing around it."""
+        click.echo(self.format_message(), file=file, err=file is None)
+
+
 class _Commands(click.Group):
-    """Ends with 130 when it is interrupted, wherever that is: click's own 1 is the code of a failed gate."""
+    """Gives what commands raise its exit code.
+
+    An interrupt has 130, wherever it is: click's own 1 is the code of a failed gate.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that is asked for."""
@@ -33,6 +44,11 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
+        except (PolicyError, ReportError) as error:
+            raise _UsageError(str(error)) from None
+        except EvaluationError as error:
+            click.echo(str(error).strip(), err=True)
+            sys.exit(EXIT_CODES["error"])
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -81,7 +97,19 @@ def run(policy: Path, output: Path, *, quiet: bool) -> None:
 
     Of several verdicts the heaviest counts: error > fail > inconclusive > pass.
     """
-    report, files = _evaluate(_load(policy), output, quiet=quiet)
+    loaded = _load(policy)
+    from robustcheck.report.output import outputs
+
+    (place,) = outputs(output, [loaded.path])
+    try:
+        from robustcheck.evaluation.run import run as evaluate
+        from robustcheck.report.progress import Bars
+
+        with Bars(quiet=quiet) as bars:
+            report = evaluate(loaded, folder=place.scratch, progress=bars.update, finished=bars.finished)
+        files = place.publish(report)
+    finally:
+        place.discard()
     from robustcheck.report.summary import render, summary_line, summary_table, warnings_text
 
     if not quiet:
@@ -159,7 +187,13 @@ def plan(policy: Path, *, margin: float, power: float, as_json: bool) -> None:
       3  the samples or the candidate cannot be loaded
       130  interrupted
     """
-    planned = _planned(_load(policy), margin, power)
+    loaded = _load(policy)
+    from robustcheck.report.progress import Bars
+
+    with Bars(quiet=False) as bars:
+        from robustcheck.evaluation.planning.planning import plan as planning
+
+        planned = planning(loaded, margin=margin, power=power, progress=bars.update)
     if as_json:
         click.echo(json.dumps(planned.to_dict(), indent=2, allow_nan=False))
         return
@@ -223,7 +257,7 @@ def qualify(output: Path) -> None:
       2  the report cannot be written
       130  interrupted
     """
-    from robustcheck.errors import ReportError
+    from robustcheck.report.progress import Bars
     from robustcheck.report.qualification import (
         qualification_line,
         qualification_table,
@@ -232,14 +266,14 @@ def qualify(output: Path) -> None:
     )
     from robustcheck.report.summary import render
 
-    try:
-        take_away_earlier(output)
-        found = _qualify()
-        click.echo(render(qualification_table(found), width=_table_width(), color=sys.stdout.isatty()), nl=False)
-        for file in write_qualification(found, output):
-            click.echo(f"  {file}")
-    except ReportError as error:
-        raise _UsageError(str(error)) from None
+    take_away_earlier(output)
+    with Bars(quiet=False, counted="candidates") as bars:
+        from robustcheck.qualification import qualify as qualified
+
+        found = qualified(progress=bars.update)
+    click.echo(render(qualification_table(found), width=_table_width(), color=sys.stdout.isatty()), nl=False)
+    for file in write_qualification(found, output):
+        click.echo(f"  {file}")
     click.echo(qualification_line(found))
     sys.exit(0 if found.qualified else 1)
 
@@ -257,14 +291,10 @@ def render(report: Path, output: Path | None) -> None:
 
     REPORT is a report.json of any age, which stays as it is.
     """
-    from robustcheck.errors import ReportError
     from robustcheck.report import read_report, render_reports
 
-    try:
-        for file in render_reports(read_report(report), output or report.parent, images=report.parent):
-            click.echo(str(file))
-    except ReportError as error:
-        raise _UsageError(str(error)) from None
+    for file in render_reports(read_report(report), output or report.parent, images=report.parent):
+        click.echo(str(file))
 
 
 @main.command()
@@ -288,96 +318,31 @@ def replay(report: Path, policy: Path) -> None:
       3  candidate or data cannot be loaded
       130  interrupted
     """
-    from robustcheck.errors import EvaluationError, ReportError
+    asked = _load(policy)
+    from functools import partial
+
     from robustcheck.report import read_report
+    from robustcheck.report.pictures import read_stored
+    from robustcheck.report.progress import Bars
     from robustcheck.report.replay import replay_line, replay_table, replay_text
     from robustcheck.report.summary import render
 
-    try:
-        found = _replayed(_load(policy), read_report(report), report.parent)
-    except ReportError as error:
-        raise _UsageError(str(error)) from None
-    except EvaluationError as error:
-        click.echo(str(error).strip(), err=True)
-        sys.exit(EXIT_CODES["error"])
+    told = read_report(report)
+    with Bars(quiet=False) as bars:
+        from robustcheck.evaluation.replay.replaying import replay as again
+
+        found = again(asked, told, partial(read_stored, report.parent), progress=bars.update)
     click.echo(render(replay_table(found), width=_table_width(), color=sys.stdout.isatty()), nl=False)
     click.echo(replay_text(found), nl=False)
     click.echo(replay_line(found))
     sys.exit(0 if found.agrees else 1)
 
 
-class _UsageError(click.ClickException):
-    """The mistake is in a file, not in the command: said as `file:line: …`, which editors and CI make a link of."""
-
-    exit_code = USAGE_ERROR
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Print the message and nothing around it."""
-        click.echo(self.format_message(), file=file, err=file is None)
-
-
 def _load(policy: Path) -> Policy:
-    from robustcheck.errors import PolicyError
+    """Comes first in its commands: mistakes are told at once, and what is heavy is imported after it."""
     from robustcheck.policy import load_policy
 
-    try:
-        return load_policy(policy)
-    except PolicyError as error:
-        raise _UsageError(str(error)) from None
-
-
-def _evaluate(policy: Policy, output: Path, *, quiet: bool) -> tuple[AuditReport, list[Path]]:
-    """Run the gates and write the reports. What is heavy is imported last: mistakes are told at once."""
-    from robustcheck.errors import ReportError
-    from robustcheck.report.output import outputs
-
-    try:
-        (place,) = outputs(output, [policy.path])
-        try:
-            from robustcheck.evaluation.run import run as evaluate
-            from robustcheck.report.progress import Bars
-
-            with Bars(quiet=quiet) as bars:
-                report = evaluate(policy, folder=place.scratch, progress=bars.update, finished=bars.finished)
-            return report, place.publish(report)
-        finally:
-            place.discard()
-    except ReportError as error:
-        raise _UsageError(str(error)) from None
-
-
-def _qualify() -> Qualification:
-    from robustcheck.qualification import qualify
-    from robustcheck.report.progress import Bars
-
-    with Bars(quiet=False, counted="candidates") as bars:
-        return qualify(progress=bars.update)
-
-
-def _replayed(policy: Policy, report: AuditReport, folder: Path) -> Replay:
-    from functools import partial
-
-    from robustcheck.report.pictures import read_stored
-    from robustcheck.report.progress import Bars
-
-    with Bars(quiet=False) as bars:
-        from robustcheck.evaluation.replay.replaying import replay as again
-
-        return again(policy, report, partial(read_stored, folder), progress=bars.update)
-
-
-def _planned(policy: Policy, margin: float, power: float) -> Plan:
-    from robustcheck.errors import EvaluationError
-    from robustcheck.report.progress import Bars
-
-    try:
-        with Bars(quiet=False) as bars:
-            from robustcheck.evaluation.planning.planning import plan
-
-            return plan(policy, margin=margin, power=power, progress=bars.update)
-    except EvaluationError as error:
-        click.echo(str(error).strip(), err=True)
-        sys.exit(EXIT_CODES["error"])
+    return load_policy(policy)
 
 
 def _table_width() -> int:

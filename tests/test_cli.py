@@ -147,11 +147,11 @@ def test_an_output_folder_that_cannot_be(folder):
 @pytest.mark.parametrize(
     ("arguments", "where"),
     [
-        (("run", "policy.yaml"), "robustcheck.cli._evaluate"),
+        (("run", "policy.yaml"), "robustcheck.evaluation.run.run"),
         (("run", "policy.yaml"), "robustcheck.policy.load_policy"),
         (("plan", "policy.yaml"), "robustcheck.policy.load_policy"),
         (("validate", "policy.yaml"), "robustcheck.policy.load_policy"),
-        (("qualify",), "robustcheck.cli._qualify"),
+        (("qualify",), "robustcheck.qualification.qualify"),
         (("qualify",), "robustcheck.report.qualification.qualification_table"),
     ],
 )
@@ -159,7 +159,7 @@ def test_an_interrupt_is_no_failed_gate(folder, monkeypatch, arguments, where):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("robustcheck.cli._qualify", lambda: None)
+    monkeypatch.setattr("robustcheck.qualification.qualify", lambda **_: None)
     monkeypatch.setattr(where, interrupted)
     done = command(*arguments)
     assert (done.exit_code, done.stdout, done.stderr) == (130, "", "")
@@ -235,7 +235,7 @@ def test_a_plan_may_be_interrupted(folder, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("robustcheck.cli._planned", interrupted)
+    monkeypatch.setattr("robustcheck.evaluation.planning.planning.plan", interrupted)
     done = command("plan", "policy.yaml")
     assert (done.exit_code, done.stdout, done.stderr) == (130, "", "")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustcheck.data.samples import Images, Indexes, Listing, PixelSpace, Shape, Stored
+from robustcheck.digests import pixels_sha256
 from robustcheck.errors import DataError
 
 
@@ -36,8 +36,7 @@ class ArrayImages:
 
     def content_sha256(self, index: int) -> str:
         """Digest of one image's pixels, (C, H, W) in C order, little-endian."""
-        image = self.array[index]
-        return hashlib.sha256(image.astype(image.dtype.newbyteorder("<")).tobytes(order="C")).hexdigest()
+        return pixels_sha256(self.array[index])
 
 
 def array_listing(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from robustcheck.digests import pixels_sha256
 from robustcheck.errors import EvaluationError
 
 FOLDER = "counterexamples"
@@ -80,12 +80,6 @@ class Evidence:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
         return name
-
-
-def pixels_sha256(stored: np.ndarray) -> str:
-    """Digest of the stored integers of an image (C, H, W), little-endian, C order."""
-    little = stored.astype(stored.dtype.newbyteorder("<"), copy=False)
-    return hashlib.sha256(np.ascontiguousarray(little).tobytes()).hexdigest()
 
 
 def _picture(stored: np.ndarray) -> Image.Image | None:

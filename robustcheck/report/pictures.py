@@ -8,7 +8,6 @@ out.
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import re
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from robustcheck.digests import pixels_sha256
 from robustcheck.results import GateResult, Outcome
 
 MOST_BYTES = 16 << 20
@@ -111,12 +111,6 @@ def _clean_names(counterexample: str) -> Iterator[str]:
     path = PurePosixPath(counterexample)
     for suffix in dict.fromkeys((path.suffix, ".png", ".npy")):
         yield str(path.parent.parent / "clean" / f"{path.stem}{suffix}")
-
-
-def pixels_sha256(stored: Stored) -> str:
-    """Digest of the stored integers (C, H, W), little-endian, C order."""
-    little = stored.astype(stored.dtype.newbyteorder("<"), copy=False)
-    return hashlib.sha256(np.ascontiguousarray(little).tobytes()).hexdigest()
 
 
 def read_stored(folder: Path, name: str, most_values: int | None = None) -> Stored | None:

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from robustcheck.cli import main
+from robustcheck.digests import pixels_sha256
 
 GATES = """
   - {id: clean, require: {accuracy: 1}}
@@ -116,8 +117,6 @@ def test_readings_that_are_others_are_said(project):
 
 
 def test_an_image_beyond_the_budget_is_none_whatever_its_digest(project):
-    from robustcheck.report.pictures import pixels_sha256
-
     far = np.full((8, 8), 200, np.uint8)
     file = "counterexamples/far.png"
     Image.fromarray(far).save(project / "out" / file)
@@ -238,8 +237,6 @@ def test_evidence_that_was_taken_out_is_missed(project, alter, said):
 
 
 def test_a_patched_image_differs_under_the_patch_only(project):
-    from robustcheck.report.pictures import pixels_sha256
-
     outcome = _broken(json.loads((project / "out" / "report.json").read_text()), "patch")
     pixels = np.asarray(Image.open(project / "out" / outcome["counterexample"])).copy()
     pixels[0, 0] = pixels[0, 0] - 1 if pixels[0, 0] else 1  # a circle of 40 % covers no corner

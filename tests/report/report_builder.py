@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from robustcheck.report.pictures import pixels_sha256
+from robustcheck.digests import pixels_sha256
 from robustcheck.results import (
     AuditReport,
     Cost,

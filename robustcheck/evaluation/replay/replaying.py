@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from robustcheck.attacks.draws import Draws
+from robustcheck.digests import pixels_sha256
 from robustcheck.errors import EvaluationError, ReportError
 from robustcheck.evaluation.evaluation import Evaluation, Progress, unexpected
-from robustcheck.evaluation.evidence import pixels_sha256
 from robustcheck.evaluation.gates import ball_for
 from robustcheck.evaluation.looks.choice import look_of
 from robustcheck.evaluation.looks.look import Look
