@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property, partial
 from math import prod
@@ -15,9 +14,10 @@ import torch
 
 from robustcheck.attacks.draws import key
 from robustcheck.data import Samples, in_random_order, load_samples
-from robustcheck.errors import EvaluationError, MissingExtra
+from robustcheck.errors import EvaluationError
 from robustcheck.evaluation.environment import environment
 from robustcheck.evaluation.evidence import Evidence
+from robustcheck.evaluation.failures import recalled, remembered, told
 from robustcheck.evaluation.gates import run_gate
 from robustcheck.evaluation.health.comparing import comparable, compared
 from robustcheck.evaluation.metrics.intervals import Intervals
@@ -28,7 +28,6 @@ from robustcheck.evaluation.surrogates.lessons import FOR_PATCHES, FOR_SURROGATE
 from robustcheck.evaluation.surrogates.loading import LoadedSurrogate, load_surrogates
 from robustcheck.evaluation.threat import threat
 from robustcheck.models import Candidate, load_candidate
-from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.process import freed_memory_kept, left_as_found
 from robustcheck.policy import Gate, Policy, SurrogatesEntry
 from robustcheck.results import DataInfo, GateResult, ModelInfo
@@ -116,7 +115,7 @@ class Evaluation:
         isolated = self.policy.evidence == "isolated"
         others = [gate for gate in self.policy.gates if comparable(own, gate, isolated=isolated)]
         setting = self._setting
-        if not others or isinstance(setting, _Failure):
+        if not others or isinstance(setting, EvaluationError):
             return []
         return [gate for gate in others if gate.levels(setting.samples.bits) <= own.levels(setting.samples.bits)]
 
@@ -130,7 +129,7 @@ class Evaluation:
     def _budget(self, gate: Gate) -> Fraction:
         """In grey levels; gates of equal budgets keep the policy's order, and ladders go down before others go up."""
         setting = self._setting  # files alone may say how deep they are, and so which budget is the larger
-        if gate.epsilon is None or isinstance(setting, _Failure):
+        if gate.epsilon is None or isinstance(setting, EvaluationError):
             return Fraction(0)
         levels = gate.levels(setting.samples.bits)
         return -levels if gate.descending else levels
@@ -152,10 +151,7 @@ class Evaluation:
         Raises:
             EvaluationError: they cannot be; the message is for the person who typed the policy.
         """
-        setting = self._setting
-        if isinstance(setting, _Failure):
-            raise EvaluationError(setting.message)
-        return setting
+        return recalled(self._setting)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -164,17 +160,15 @@ class Evaluation:
 
     def _evaluate(self, gate: Gate) -> GateResult:
         setting = self._setting
-        if isinstance(setting, _Failure):
-            return self._error(gate, setting.message)
+        if isinstance(setting, EvaluationError):
+            return self._error(gate, str(setting))
         self._running = gate.id
         try:
-            with left_as_found(), freed_memory_kept():  # a candidate may draw, and set threads
+            with told(), left_as_found(), freed_memory_kept():  # a candidate may draw, and set threads
                 torch.manual_seed(key(setting.seed, gate.id, "chance", 0))  # of what candidates and surrogates draw
                 return run_gate(gate, setting, shared=self.policy.evidence == "shared")
-        except (EvaluationError, MissingExtra) as error:
+        except EvaluationError as error:
             return self._error(gate, str(error))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever stopped it: a candidate may call sys.exit)
-            return self._error(gate, unexpected(error))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a time limit, say: it is told, and does not strike the gate's relatives again
@@ -194,15 +188,10 @@ class Evaluation:
         )
 
     @cached_property
-    def _setting(self) -> Setting | _Failure:
-        """Samples and candidate, loaded once; a failure is remembered: each gate reports it, none tries again."""
-        try:
-            with left_as_found(), freed_memory_kept():
-                return self._load()
-        except (EvaluationError, MissingExtra) as error:
-            return _Failure(message=str(error))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 (as above)
-            return _Failure(message=unexpected(error))
+    def _setting(self) -> Setting | EvaluationError:
+        """Samples and candidate, loaded once."""
+        with left_as_found(), freed_memory_kept():
+            return remembered(self._load)
 
     def _load(self) -> Setting:
         policy = self.policy
@@ -265,8 +254,8 @@ class Evaluation:
         """The models that an attack follows; gates that name the same ones share them."""
         named = attack.model_dump_json(include={"surrogate", "train"})
         if named not in self._loaded_surrogates:
-            try:
-                loaded = load_surrogates(
+            self._loaded_surrogates[named] = remembered(
+                lambda: load_surrogates(
                     attack,
                     model=self.policy.model,
                     split=partial(self._train_split, FOR_SURROGATES, samples),
@@ -275,14 +264,8 @@ class Evaluation:
                     folder=self.policy.folder,
                     progress=lambda done, of: self._progress("surrogates", done, of),
                 )
-            except EvaluationError as error:  # each gate reports it, none tries again
-                self._loaded_surrogates[named] = error
-                raise
-            self._loaded_surrogates[named] = loaded
-        found = self._loaded_surrogates[named]
-        if isinstance(found, EvaluationError):
-            raise found
-        return found
+            )
+        return recalled(self._loaded_surrogates[named])
 
 
 def _order(policy: Policy, samples: Samples) -> np.ndarray:
@@ -290,19 +273,3 @@ def _order(policy: Policy, samples: Samples) -> np.ndarray:
     if policy.decision.stop == "never":
         return np.arange(len(samples))
     return in_random_order(samples.names, seed=policy.seed)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Failure:
-    message: str
-
-
-def unexpected(error: BaseException) -> str:
-    """What is said of an error that nobody foresaw: all of it."""
-    if is_out_of_memory(error):
-        return f"memory ran out outside the network; give a smaller model.batch_size: {last_line(error)}"
-    trace = "".join(traceback.format_exception(error))
-    return (
-        f"unexpected {type(error).__name__}: {error}; this is a defect of robustcheck, or of code that the policy "
-        f"names\n{trace}"
-    )

@@ -10,8 +10,9 @@ from functools import cached_property
 
 import numpy as np
 
-from robustcheck.errors import EvaluationError, MissingExtra
-from robustcheck.evaluation.evaluation import Evaluation, Progress, unexpected
+from robustcheck.errors import EvaluationError
+from robustcheck.evaluation.evaluation import Evaluation, Progress
+from robustcheck.evaluation.failures import told
 from robustcheck.evaluation.gates import ball_for
 from robustcheck.evaluation.health.examination import examined
 from robustcheck.evaluation.health.predicting import OVERHEAD
@@ -105,20 +106,19 @@ class _Planner:
             attacked=0,
         )
         try:
-            scope = self._scope(gate)
-            sequential = gate.attack is not None and scope.task is None  # gates that may stop before the last sample
-            intervals = self.setting.sequential if sequential else self.setting.intervals
-            requirements = tuple(self._requirement(bound, scope, intervals) for bound in gate.bounds)
-            planned = replace(planned, attacked=len(scope.attacked), requirements=requirements)
-            if gate.attack is None:
-                return planned
-            if not scope.attacked:
-                return replace(planned, notes=("no sample is right and of the kind that its goal is about",))
-            return self._costed(gate, scope, planned)
-        except (EvaluationError, MissingExtra) as error:
+            with told():
+                scope = self._scope(gate)
+                sequential = gate.attack is not None and scope.task is None  # may stop before the last sample
+                intervals = self.setting.sequential if sequential else self.setting.intervals
+                requirements = tuple(self._requirement(bound, scope, intervals) for bound in gate.bounds)
+                planned = replace(planned, attacked=len(scope.attacked), requirements=requirements)
+                if gate.attack is None:
+                    return planned
+                if not scope.attacked:
+                    return replace(planned, notes=("no sample is right and of the kind that its goal is about",))
+                return self._costed(gate, scope, planned)
+        except EvaluationError as error:
             return replace(planned, error=str(error), seconds=None)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 (as where gates are evaluated)
-            return replace(planned, error=unexpected(error), seconds=None)
 
     def _scope(self, gate: Gate) -> _Scope:
         setting = self.setting

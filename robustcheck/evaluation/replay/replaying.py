@@ -15,8 +15,9 @@ import torch
 
 from robustcheck.attacks.draws import Draws
 from robustcheck.digests import pixels_sha256
-from robustcheck.errors import EvaluationError, ReportError
-from robustcheck.evaluation.evaluation import Evaluation, Progress, unexpected
+from robustcheck.errors import ReportError
+from robustcheck.evaluation.evaluation import Evaluation, Progress
+from robustcheck.evaluation.failures import told
 from robustcheck.evaluation.gates import ball_for
 from robustcheck.evaluation.looks.choice import look_of
 from robustcheck.evaluation.looks.look import Look
@@ -76,13 +77,8 @@ def _same(what: str, stated: str | None, here: str | None) -> None:
 
 
 def _gate(gate: Gate, result: GateResult, setting: Setting, stored: Stored) -> GateReplay:
-    try:
-        with left_as_found():
-            return _read_again(gate, result, setting, stored)
-    except EvaluationError:
-        raise
-    except (Exception, SystemExit) as error:  # a candidate may raise anything, and call sys.exit
-        raise EvaluationError(unexpected(error)) from error
+    with told(), left_as_found():
+        return _read_again(gate, result, setting, stored)
 
 
 def _read_again(gate: Gate, result: GateResult, setting: Setting, stored: Stored) -> GateReplay:

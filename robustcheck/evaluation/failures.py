@@ -1,0 +1,62 @@
+"""What keeps a gate from being evaluated, as one kind of error: candidates, data and defects may raise anything."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from robustcheck.errors import EvaluationError, MissingExtra
+from robustcheck.models.memory import is_out_of_memory
+from robustcheck.words import last_line
+
+T = TypeVar("T")
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Make an `EvaluationError` of whatever is raised, a candidate's `sys.exit` too.
+
+    Raises:
+        EvaluationError: the message is for the person who typed the policy.
+    """
+    try:
+        yield
+    except EvaluationError:
+        raise
+    except MissingExtra as error:
+        raise EvaluationError(str(error)) from error
+    except (Exception, SystemExit) as error:
+        raise EvaluationError(_unexpected(error)) from error
+
+
+def remembered(make: Callable[[], T]) -> T | EvaluationError:
+    """What is made, or why it cannot be: each gate that needs it reports that, and none tries again."""
+    try:
+        with told():
+            return make()
+    except EvaluationError as error:
+        return error
+
+
+def recalled(found: T | EvaluationError) -> T:
+    """What was made.
+
+    Raises:
+        EvaluationError: it could not be.
+    """
+    if isinstance(found, EvaluationError):
+        raise EvaluationError(str(found))
+    return found
+
+
+def _unexpected(error: BaseException) -> str:
+    """What is said of an error that nobody foresaw: all of it."""
+    if is_out_of_memory(error):
+        return f"memory ran out outside the network; give a smaller model.batch_size: {last_line(error)}"
+    trace = "".join(traceback.format_exception(error))
+    return (
+        f"unexpected {type(error).__name__}: {error}; this is a defect of robustcheck, or of code that the policy "
+        f"names\n{trace}"
+    )
