@@ -26,7 +26,7 @@ from robustcheck.report.canvas import (
     ticks,
 )
 from robustcheck.report.text import conditions_text, norm_text, one_line, parameters_text
-from robustcheck.results import AuditReport, Ball, GateResult, Metric, Threat
+from robustcheck.results import AuditReport, Budget, GateResult, Metric, Threat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class _Measured:
 
     gate: GateResult
     threat: Threat
-    ball: Ball
+    ball: Budget
     accuracy: Metric
 
 

@@ -7,7 +7,7 @@ of these names.
 """
 
 from robustcheck.results.gate import (
-    Ball,
+    Budget,
     Cell,
     Control,
     Cost,
@@ -47,7 +47,7 @@ __all__ = [
     "VERDICTS_BY_WEIGHT",
     "Answer",
     "AuditReport",
-    "Ball",
+    "Budget",
     "Cell",
     "Control",
     "Cost",

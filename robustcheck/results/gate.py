@@ -55,7 +55,7 @@ class HealthCheck:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ball:
+class Budget:
     """What an image may differ by: a norm, and a budget in it."""
 
     norm: str
@@ -83,13 +83,13 @@ class Threat:
     target: str | None = None  # the label that a targeted adversary wants
 
     @property
-    def ball(self) -> Ball | None:
+    def ball(self) -> Budget | None:
         """Its ball, where that is what bounds it, and its numbers are such as a ball may have."""
         if self.norm is None or self.epsilon is None or self.epsilon_share is None or self.epsilon_levels is None:
             return None
         if not (0 <= self.epsilon_share < _BEYOND_ALL and 0 <= self.epsilon_levels < _BEYOND_ALL):
             return None  # not a number, say: a report may come from anybody
-        return Ball(norm=self.norm, epsilon=self.epsilon, share=self.epsilon_share, levels=self.epsilon_levels)
+        return Budget(norm=self.norm, epsilon=self.epsilon, share=self.epsilon_share, levels=self.epsilon_levels)
 
 
 @dataclass(frozen=True, kw_only=True)
