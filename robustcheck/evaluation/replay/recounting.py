@@ -57,9 +57,8 @@ def of_gate(gate: Gate, result: GateResult, setting: Setting) -> Iterator[str]:
     unattacked = gate.attack is not None and not any(outcome.evidence for outcome in result.samples)
     if unattacked and result.verdict in ("pass", "inconclusive"):
         yield f"its verdict is {result.verdict}, and nothing was attacked"
-    early = (
-        _may_stop(gate, setting) and result.stopped is not None and result.stopped.decided and setting.stop == "early"
-    )
+    stopped = result.stopped if _may_stop(gate, setting) else None
+    early = stopped is not None and stopped.decided and setting.stop == "early"
     met = require(gate.bounds, result.metrics, "confident" if early else setting.rule)
     if met != result.requirements and result.verdict != "error":
         yield "its requirements are not those of the policy, compared with what is stated as measured"
