@@ -114,6 +114,7 @@ model:
   task: multiclass
   labels: [dark, bright]
   positive: bright
+  device: cpu
   {model}
 data: {{{data}}}
 gates:

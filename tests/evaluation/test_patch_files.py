@@ -160,7 +160,7 @@ def test_colour_images_that_are_not_square(patched):
 
 
 def test_a_report_with_patches_round_trips(patched):
-    run_patches(patched, f"{FIXED}, target: bright}}")
+    (patched / "policy.yaml").write_text(patch_policy(f"{FIXED}, target: bright}}"))
     report = run(load_policy(patched / "policy.yaml"), folder=patched / "out")
     assert AuditReport.from_json(report.to_json()) == report
     assert json.loads(report.to_json())["gates"][0]["controls"][0]["name"] == "natural patch"
