@@ -27,7 +27,7 @@ from robustcheck.data import Samples, load_samples
 from robustcheck.evaluation.looks.conditions import Averaging
 from robustcheck.models import Candidate as Loaded
 from robustcheck.models import WhiteBox, load_candidate
-from robustcheck.models.loading import as_shares
+from robustcheck.models.batches import as_shares
 from robustcheck.policy import ConditionsSpec, ModelSpec, Size
 from robustcheck.threats import Goal
 from robustcheck.threats.patch import NUMBERS, Placing, place
