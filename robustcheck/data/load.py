@@ -73,7 +73,8 @@ def load_samples(
     listing = _listing(source, folder, labels, multilabel, root, split, bits, hounsfield, samples, seed, asked)
     available = len(listing.names)
     if available == 0:
-        raise DataError(f"{source}: it holds no samples{f' in split {listing.split}' if listing.split else ''}")
+        where = f" in split {listing.split}" if listing.split else ""
+        raise DataError("; ".join([f"{source}: it holds no samples{where}", *listing.notes]))
     if samples is not None and not 0 < samples <= available:
         raise DataError(f"{source}: data.samples asks for {samples}, and 1 to {available} are available")
     chosen = np.arange(available, dtype=np.int64)
@@ -93,7 +94,11 @@ def load_samples(
     counts = {column: counts_of(values) for column, values in parts.items()}
     small = few(counts, {column: listing.columns[column] for column in subgroups})
     which = has if multilabel else np.equal
-    absent = [label for index, label in enumerate(labels) if not which(listing.labels, index).any()]
+    absent = [
+        f"no sample is labelled {label!r}{f': {listing.without[label]}' if label in listing.without else ''}"
+        for index, label in enumerate(labels)
+        if not which(listing.labels, index).any()
+    ]
     shapes = {images.shape_of(index) for index in range(len(images))}
     info = DataInfo(
         source=source,
@@ -115,7 +120,7 @@ def load_samples(
         group=group,
         groups=None if groups is None else int(groups.max()) + 1,
         subgroups=counts,
-        notes=(*listing.notes, *images.notes, *(f"no sample is labelled {label!r}" for label in absent), *small),
+        notes=(*listing.notes, *images.notes, *absent, *small),
     )
     return Samples(names=names, labels=indexes, images=images, info=info, groups=groups, subgroups=parts)
 

@@ -63,6 +63,7 @@ class Listing:
     split: str | None  # None where the source has no splits
     synthetic: bool = False
     notes: tuple[str, ...] = ()
+    without: Mapping[str, str] = field(default_factory=dict)  # why labels have no sample, where the source shows it
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)  # those asked for: a text for each sample
 
 
