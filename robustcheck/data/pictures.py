@@ -1,12 +1,13 @@
 """Images that lie in PNG, JPEG and TIFF files: headers are checked at load, pixels are decoded on demand.
 
 A file is opened as one of these three formats whatever it is named, because Pillow hands others to programs of theirs.
-What Pillow would change on the way (16-bit colour cut to 8, transparency) is refused rather than judged.
+What Pillow would change on the way (16-bit colour cut to 8, signs, transparency) is refused rather than judged.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
-from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TiffImageFile
 
 from robustcheck.data.reading import MAX_PIXELS, parsing
 from robustcheck.data.samples import Shape
@@ -24,6 +25,7 @@ from robustcheck.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "TIFF")
+_SIGNED = 2  # of a TIFF's SampleFormat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,21 +103,33 @@ def _opened(path: Path, name: str) -> Iterator[tuple[str, Image.Image]]:
 
 def _layout(opened: Image.Image, name: str) -> tuple[int, int]:
     """Channels and bits of an image whose header has been read."""
-    mode = opened.mode
-    raw = " ".join(str(tile.args) for tile in getattr(opened, "tile", []))  # how Pillow will unpack it, such as "I;16B"
+    mode, bits = opened.mode, _bits(opened)
     if getattr(opened, "is_animated", False):
         raise DataError(f"{name} holds several frames: store each as a file of its own")
     if "transparency" in opened.info or mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         raise DataError(f"{name} has transparency (mode {mode}): store it without, as grey or RGB")
     if mode.startswith("I"):
-        return 1, 12 if "I;12" in raw else 16
+        return 1, min(bits, 16)
     if mode not in ("1", "L", "P", "RGB"):
         raise DataError(f"{name} is of mode {mode}: store it as grey of 8 or 16 bits, or as RGB")
-    if ";16" in raw:
+    if mode == "L" and isinstance(opened, TiffImageFile) and _SIGNED in opened.tag_v2.get(SAMPLEFORMAT, ()):
+        raise DataError(
+            f"{name} is grey of signed 8 bits, which Pillow reads as unsigned: store it as unsigned, or use .npz"
+        )
+    if bits > 8:
         raise DataError(
             f"{name} is colour of 16 bits a channel, which Pillow cuts to 8: store it as 8-bit RGB, or use .npz"
         )
     return 3 if mode == "RGB" or (mode == "P" and not _grey_palette(opened)) else 1, 8
+
+
+def _bits(opened: Image.Image) -> int:
+    """How many bits a channel has in the file."""
+    if isinstance(opened, TiffImageFile):  # by its tags: what Pillow will unpack each plane of a colour as hides it
+        return int(opened.tag_v2.get(BITSPERSAMPLE, (1,))[0])  # Pillow reads none whose channels differ
+    tiles = getattr(opened, "tile", [])
+    raw = re.search(r";(\d+)", str(tiles[0].args)) if tiles else None  # how Pillow will unpack it, such as "I;16B"
+    return int(raw[1]) if raw else 8
 
 
 def _turned(opened: Image.Image) -> bool:

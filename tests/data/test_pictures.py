@@ -24,21 +24,28 @@ def only(load, save_picture):
     return build
 
 
-def tiff(width, height, pixels, *, bits=8, photometric=1, sample_format=1, samples=1, width_tag=None):
-    """A minimal little-endian TIFF of one strip."""
+def tiff(width, height, pixels, *, bits=8, photometric=1, sample_format=1, samples=1, planes=1, width_tag=None):
+    """A minimal little-endian TIFF of one strip, or of one a plane."""
+    offsets = [8 + plane * len(pixels) // planes for plane in range(planes)]
+    strips = struct.pack(f"<{planes}I", *offsets) + struct.pack(f"<{planes}I", *[len(pixels) // planes] * planes)
+    if planes > 1:
+        pixels += strips
     entries = [
         (256, 4, width_tag or width),
         (257, 4, height),
         (258, 3, bits),
         (259, 3, 1),
         (262, 3, photometric),
-        (273, 4, 8),
+        (273, 4, 8 if planes == 1 else len(pixels) + 8 - 8 * planes),
         (277, 3, samples),
         (278, 4, height),
-        (279, 4, len(pixels)),
+        (279, 4, len(pixels) if planes == 1 else len(pixels) + 8 - 4 * planes),
+        (284, 3, 1 if planes == 1 else 2),
         (339, 3, sample_format),
     ]
-    directory = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    directory = b"".join(
+        struct.pack("<HHII", tag, kind, planes if tag in (273, 279) else 1, value) for tag, kind, value in entries
+    )
     header = b"II*\0" + struct.pack("<I", 8 + len(pixels))
     return header + pixels + struct.pack("<H", len(entries)) + directory + struct.pack("<I", 0)
 
@@ -106,13 +113,13 @@ def test_big_endian_tiff(only, save_picture, load, tmp_path):
     save_picture("scans/normal/a.tif", GREY)
     pixels = DEEP.astype(">u2").tobytes()
     data = tiff(3, 2, pixels, bits=16)
-    entries = [struct.unpack_from("<HHII", data, 10 + len(pixels) + 12 * index) for index in range(10)]
+    entries = [struct.unpack_from("<HHII", data, 10 + len(pixels) + 12 * index) for index in range(11)]
     directory = b""
     for tag, kind, count, value in entries:
         directory += struct.pack(">HHI", tag, kind, count) + (
             struct.pack(">HH", value, 0) if kind == 3 else struct.pack(">I", value)
         )
-    data = b"MM\0*" + struct.pack(">I", 8 + len(pixels)) + pixels + struct.pack(">H", 10) + directory + bytes(4)
+    data = b"MM\0*" + struct.pack(">I", 8 + len(pixels)) + pixels + struct.pack(">H", 11) + directory + bytes(4)
     (tmp_path / "scans/normal/a.tif").write_bytes(data)
     assert load("scans").image(0).tolist() == [DEEP.tolist()]
 
@@ -210,6 +217,36 @@ def test_colour_of_sixteen_bits(only, tmp_path):
     (tmp_path / "b.png").rename(tmp_path / "scans/normal/b.png")
     with pytest.raises(DataError, match=r"b.png is colour of 16 bits a channel, which Pillow cuts to 8"):
         only("a.png", COLOUR)
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_colour_tiff_of_sixteen_bits(load, tmp_path, planar):
+    """Of separate planes, each lies in the file as a grey image, and Pillow takes the first byte of each pixel."""
+    pixels = np.full((3, 2, 4), 300, "<u2").tobytes()
+    path = tmp_path / "scans/normal/a.tif"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(tiff(4, 2, pixels, bits=16, photometric=2, samples=3, planes=1 if planar == "contig" else 3))
+    with Image.open(path) as opened:
+        assert opened.mode == "RGB"  # Pillow would go on in silence
+    with pytest.raises(DataError, match=r"a.tif is colour of 16 bits a channel, which Pillow cuts to 8"):
+        load("scans")
+
+
+def test_grey_tiff_of_signed_bytes(load, tmp_path):
+    path = tmp_path / "scans/normal/a.tif"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(tiff(2, 1, np.array([-1, 1], np.int8).tobytes(), sample_format=2))
+    with Image.open(path) as opened:
+        assert np.asarray(opened).tolist() == [[255, 1]]
+    with pytest.raises(DataError, match=r"a.tif is grey of signed 8 bits, which Pillow reads as unsigned"):
+        load("scans")
+
+
+def test_grey_tiff_of_signed_values_that_are_none_below_zero(load, tmp_path):
+    path = tmp_path / "scans/normal/a.tif"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(tiff(2, 1, np.array([0, 300], "<i2").tobytes(), bits=16, sample_format=2))
+    assert load("scans").image(0).tolist() == [[[0, 300]]]
 
 
 def test_frames(only):
