@@ -219,11 +219,15 @@ def _phantom(
         raise DataError(f"phantom:nodule has 2 labels, {listed(phantom.LABELS)}; the policy names {len(labels)}")
     count = phantom.DEFAULT_COUNT if samples is None else samples
     check_memory(count * phantom.SIDE**2, "phantom:nodule")
-    images, indexes = phantom.generate(count, split=split or "test", seed=seed)
+    meant = phantom.meant_by(labels)
+    images, numbers = phantom.generate(count, split=split or "test", seed=seed)
+    indexes = np.array([meant.index(label) for label in phantom.LABELS], np.int64)[numbers]
     names = [f"{split or 'test'}/{index}" for index in range(count)]
     listing = array_listing(images, indexes, bits=bits, names=names, split=split or "test", what="phantom:nodule")
-    note = "the images are synthetic phantoms: results on them say nothing about patients"
-    return replace(listing, synthetic=True, notes=(note,))
+    notes = ["the images are synthetic phantoms: results on them say nothing about patients"]
+    if meant != tuple(labels):
+        notes.append(f"{listed(labels)} stand for the phantom's {listed(meant)}, in this order")
+    return replace(listing, synthetic=True, notes=tuple(notes))
 
 
 def _is_folder(path: Path, source: str) -> bool:
