@@ -109,9 +109,11 @@ class FileImages:
         low, high = int(levels.min()) + space.zero, int(levels.max()) + space.zero
         if low < space.zero or high >= space.zero + (1 << space.bits):
             keys = "data.bits and data.hounsfield" if file.hounsfield else "data.bits"
+            advice = space.advice(low) if not file.hounsfield else ""
             raise DataError(
                 f"{file.name} holds values from {low} to {high}{' when inverted' * file.inverted}; with {space.bits} "
-                f"bits, {space} are allowed: check {keys}, or store the file anew"
+                f"bits, {space if file.hounsfield else space.values} are allowed"
+                f"{advice or f': check {keys}, or store the file anew'}"
             )
         return np.array(levels, dtype=np.uint8 if space.bits <= 8 else np.uint16, order="C")
 

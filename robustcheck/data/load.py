@@ -13,7 +13,7 @@ import numpy as np
 
 from robustcheck.data import phantom
 from robustcheck.data.archive import archive_listing
-from robustcheck.data.arrays import ArrayImages, array_listing
+from robustcheck.data.arrays import array_listing
 from robustcheck.data.columns import check_subgroups, counts_of, few, numbered
 from robustcheck.data.files import FileImages
 from robustcheck.data.folder import folder_listing
@@ -86,8 +86,6 @@ def load_samples(
     for column in subgroups:
         check_subgroups(column, listing.columns[column], source)
     images = listing.take(chosen)
-    if isinstance(images, ArrayImages) and hounsfield is not None:
-        images = replace(images, space=replace(images.space, hounsfield=hounsfield))
     columns = {name: tuple(values[index] for index in chosen.tolist()) for name, values in listing.columns.items()}
     groups = None if group is None else numbered(columns[group])
     parts = {column: columns[column] for column in subgroups}
@@ -164,7 +162,9 @@ def _listing(
     base = folder / root if root is not None else None
     if colon and kind == "medmnist":
         _no_columns(source, columns)
-        return medmnist_listing(name, labels, multilabel=multilabel, folder=base, split=split, bits=bits)
+        return medmnist_listing(
+            name, labels, multilabel=multilabel, folder=base, split=split, bits=bits, hounsfield=hounsfield
+        )
     path = folder / source
     if path.suffix.lower() == ".csv":
         existing_file(path, source)
@@ -185,16 +185,29 @@ def _listing(
             raise DataError(f"{source}: it has one label an image; a multilabel task takes {FINDINGS_FROM}")
         _no_columns(source, columns)
     if colon and kind == "phantom":
-        listing = _phantom(name, labels, split, bits, samples, seed)
+        listing = _phantom(name, labels, split, bits, hounsfield, samples, seed)
     elif path.suffix.lower() == ".npz":
         listing = archive_listing(
-            existing_file(path, source), labels, multilabel=multilabel, split=split, bits=bits, columns=columns
+            existing_file(path, source),
+            labels,
+            multilabel=multilabel,
+            split=split,
+            bits=bits,
+            hounsfield=hounsfield,
+            columns=columns,
         )
     elif _is_folder(path, source):
         listing = folder_listing(path, labels, split=split, bits=bits, hounsfield=hounsfield)
     elif colon and not re.match(r"[A-Za-z]:[\\/]", source):
         listing = callable_listing(
-            source, labels, multilabel=multilabel, folder=folder, split=split, bits=bits, columns=columns
+            source,
+            labels,
+            multilabel=multilabel,
+            folder=folder,
+            split=split,
+            bits=bits,
+            hounsfield=hounsfield,
+            columns=columns,
         )
     else:
         raise DataError(f"{source}: there is no such folder, and it is none of {_KINDS}{_beside(folder, source)}")
@@ -211,7 +224,13 @@ def _no_columns(source: str, asked: Sequence[str]) -> None:
 
 
 def _phantom(
-    name: str, labels: Sequence[str], split: str | None, bits: int | None, samples: int | None, seed: int
+    name: str,
+    labels: Sequence[str],
+    split: str | None,
+    bits: int | None,
+    hounsfield: int | None,
+    samples: int | None,
+    seed: int,
 ) -> Listing:
     if name != "nodule":
         raise DataError(f"phantom:{name}: there is no such phantom{did_you_mean(name, ['nodule'])}; it has nodule")
@@ -223,7 +242,8 @@ def _phantom(
     images, numbers = phantom.generate(count, split=split or "test", seed=seed)
     indexes = np.array([meant.index(label) for label in phantom.LABELS], np.int64)[numbers]
     names = [f"{split or 'test'}/{index}" for index in range(count)]
-    listing = array_listing(images, indexes, bits=bits, names=names, split=split or "test", what="phantom:nodule")
+    space = {"bits": bits, "hounsfield": hounsfield}
+    listing = array_listing(images, indexes, **space, names=names, split=split or "test", what="phantom:nodule")
     notes = ["the images are synthetic phantoms: results on them say nothing about patients"]
     if meant != tuple(labels):
         notes.append(f"{listed(labels)} stand for the phantom's {listed(meant)}, in this order")

@@ -156,6 +156,17 @@ def test_another_split(archive, load):
         ({"test_images": np.zeros((6, 5, 4), np.uint16)}, {}, "holds uint16: say in data.bits"),
         ({"test_images": np.full((6, 5, 4), 4096, np.uint16)}, {"bits": 12}, "test/0 holds values from 4096 to 4096"),
         ({"test_images": np.full((6, 5, 4), -1, np.int16)}, {"bits": 12}, "values from -1 to -1"),
+        (
+            {"test_images": np.full((6, 5, 4), -1000, np.int16)},
+            {"bits": 12, "hounsfield": -1024},
+            r"values from -1000 to -1000; with 12 bits, 0 to 4095 are allowed; 0 stands for -1024 HU: store Hounsfield "
+            r"units plus 1024$",
+        ),
+        (
+            {"test_images": np.full((6, 5, 4), 4096, np.int16)},
+            {"bits": 12, "hounsfield": -1024},
+            "values from 4096 to 4096; with 12 bits, 0 to 4095 are allowed$",
+        ),
         ({}, {"bits": 12}, "holds uint8: data.bits is 12, and 1 to 8 are allowed"),
         ({}, {"bits": 6}, "test/3 holds values from 60 to 79; with 6 bits, 0 to 63 are allowed"),
         ({"test_images": np.zeros((6, 8, 8, 8), np.uint8)}, {}, r"shape \(6, 8, 8, 8\).*not volumes"),

@@ -109,6 +109,24 @@ def test_sixteen_bits_that_twelve_do_not_hold(only):
         samples.image(0)
 
 
+def test_a_picture_of_ct_that_twelve_bits_do_not_hold(save_picture, load):
+    """What it holds and what is allowed are told in one unit: values as they are stored."""
+    save_picture("scans/normal/a.png", DEEP + 1)
+    with pytest.raises(DataError, match=r"values from 1 to 4096; with 12 bits, 0 to 4095 are allowed: check data.bits"):
+        load("scans", bits=12, hounsfield=-1024).image(0)
+
+
+@pytest.mark.parametrize(("hounsfield", "how"), [(-1024, "plus 1024"), (10, "minus 10")])
+def test_a_picture_of_ct_that_holds_hounsfield_units(save_picture, load, hounsfield, how):
+    save_picture("scans/normal/a.tif", np.array([[-1000, 40]], np.int32))
+    with pytest.raises(
+        DataError,
+        match=f"values from -1000 to 40; with 12 bits, 0 to 4095 are allowed; 0 stands for {hounsfield} HU: store "
+        f"Hounsfield units {how}$",
+    ):
+        load("scans", bits=12, hounsfield=hounsfield).image(0)
+
+
 def test_big_endian_tiff(only, save_picture, load, tmp_path):
     save_picture("scans/normal/a.tif", GREY)
     pixels = DEEP.astype(">u2").tobytes()
