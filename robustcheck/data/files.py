@@ -72,9 +72,9 @@ class FileImages:
     space: PixelSpace
 
     @property
-    def of_scans(self) -> bool:
-        """Whether some are DICOM."""
-        return any(isinstance(file, dicom.Scan) for file in self.files)
+    def read_by_space(self) -> bool:
+        """Whether the bytes of some leave open what their levels are, which the pixel space then decides."""
+        return any(isinstance(file, dicom.Scan) or file.inverted for file in self.files)
 
     @property
     def notes(self) -> tuple[str, ...]:

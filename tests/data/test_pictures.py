@@ -163,6 +163,16 @@ def test_a_tiff_whose_zero_is_white_is_read_dark_to_bright(load, tmp_path, bits)
     assert any("0 is white" in note for note in samples.info.notes) == (bits > 8)  # Pillow's own, of 8 bits
 
 
+def test_the_digest_of_what_is_inverted_depends_on_how_many_bits_it_has(load, tmp_path):
+    (tmp_path / "scans/normal").mkdir(parents=True)
+    for photometric, alike in ((0, False), (1, True)):
+        pixels = np.array([1, 200], "<u2").tobytes()
+        (tmp_path / "scans/normal/a.tif").write_bytes(tiff(2, 1, pixels, bits=16, photometric=photometric))
+        one, other = load("scans", bits=12), load("scans", bits=16)
+        assert (one.image(0) == other.image(0)).all() == alike
+        assert (one.info.sha256 == other.info.sha256) == alike
+
+
 def test_thirty_two_bits_that_fit_sixteen(only):
     samples = only("a.tif", np.array([[0, 65535]], np.int32))
     assert samples.bits == 16
