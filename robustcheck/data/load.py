@@ -131,9 +131,9 @@ def digest(
     Where several labels may be present, their list stands for the label. Where the policy names columns, each line ends
     in a mapping, sorted by name, from column to value; without any, it has no such entry.
     A file's content is its bytes; an array's is its pixels, (C, H, W) in C order, little-endian. Of files whose
-    bytes leave open what their levels are (DICOM, of which a part may be meant, and TIFF that are inverted) a line
-    [bits, value of level 0] comes first. So two runs share a digest when they judged the same pixels under the same names and
-    labels, whatever else the source holds.
+    bytes leave open what their levels are (DICOM, of which a part may be meant, TIFF that are inverted, and pictures
+    that are scaled) a line [bits, value of level 0] comes first. So two runs share a digest when they judged the same
+    pixels under the same names and labels, whatever else the source holds.
     """
     whole = hashlib.sha256()
     if isinstance(images, FileImages) and images.read_by_space:

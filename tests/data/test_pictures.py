@@ -5,6 +5,7 @@ import struct
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
+from rawpng import grey_png, packed, raw_png
 
 from robustcheck.errors import DataError
 
@@ -69,8 +70,57 @@ def test_jpeg(only):
     assert (samples.image(0) == 77).all()
 
 
+def few_bits(levels, bits, kind):
+    """A picture of a row of levels, of 1, 2 or 4 bits."""
+    row = np.array(levels)
+    return grey_png(row[None], bits) if kind == "png" else tiff(len(levels), 1, packed(row, bits), bits=bits)
+
+
+@pytest.mark.parametrize("kind", ["png", "tif"])
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_few_bits_are_the_levels_that_are_stored(load, tmp_path, bits, kind):
+    levels = list(range(1 << bits))
+    path = tmp_path / f"scans/normal/a.{kind}"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(few_bits(levels, bits, kind))
+    samples = load("scans")
+    assert (samples.bits, samples.maximum) == (bits, levels[-1])
+    assert samples.image(0).tolist() == [[levels]]
+    assert samples.image(0).dtype == np.uint8
+    assert load("scans", bits=bits).info.sha256 == samples.info.sha256
+
+
+@pytest.mark.parametrize("kind", ["png", "tif"])
+def test_few_bits_are_scaled_to_eight_where_the_policy_says_so(load, save_picture, tmp_path, kind):
+    save_picture("scans/normal/b.png", np.array([[0, 1, 254, 255]], np.uint8))
+    (tmp_path / f"scans/normal/a.{kind}").write_bytes(few_bits([0, 1, 14, 15], 4, kind))
+    with pytest.raises(
+        DataError, match=r"b.png stores 8 bits and .* 4: .*or say data.bits: 8, to which they are scaled"
+    ):
+        load("scans")
+    samples = load("scans", bits=8)
+    assert samples.image(0).tolist() == [[[0, 17, 238, 255]]]
+    assert samples.info.notes[0] == f"1 files, first normal/a.{kind}, store fewer bits, and are scaled to 8"
+    with pytest.raises(DataError, match=r"stores 4 bits; data.bits is 6, which it cannot hold"):
+        load("scans", bits=6)
+    (tmp_path / "scans/normal/b.png").unlink()
+    assert load("scans", bits=8).info.sha256 != load("scans", bits=4).info.sha256
+
+
+def test_a_palette_has_colours_of_eight_bits(only):
+    picture = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P")
+    picture.putpalette([10, 10, 10, 200, 200, 200])
+    samples = only("a.png", picture)
+    with Image.open(samples.images.files[0].path) as opened:
+        assert opened.tile[0].args == "P;1"
+    assert samples.bits == 8
+    assert samples.image(0).tolist() == [[[10, 200]]]
+
+
 def test_one_bit_is_black_and_white(only):
-    assert only("a.png", Image.fromarray(GREY > 5)).image(0).tolist() == [np.where(GREY > 5, 255, 0).tolist()]
+    samples = only("a.png", Image.fromarray(GREY > 5))
+    assert samples.bits == 1
+    assert samples.image(0).tolist() == [(GREY > 5).astype(int).tolist()]
 
 
 def test_a_palette_of_greys_is_grey(only):
@@ -225,21 +275,8 @@ def test_a_transparent_colour(only):
 
 
 def test_colour_of_sixteen_bits(only, tmp_path):
-    pixels = bytes(2 * 3 * 2)
-    info = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
-    import zlib
-
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    data = (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", info)
-        + chunk(b"IDAT", zlib.compress(b"\0" + pixels))
-        + chunk(b"IEND", b"")
-    )
     (tmp_path / "scans/normal").mkdir(parents=True)
-    (tmp_path / "b.png").write_bytes(data)
+    (tmp_path / "b.png").write_bytes(raw_png(2, 1, b"\0" + bytes(2 * 3 * 2), bits=16, colour=2))
     with Image.open(tmp_path / "b.png") as opened:
         assert opened.mode == "RGB"  # Pillow would go on in silence
     (tmp_path / "b.png").rename(tmp_path / "scans/normal/b.png")
