@@ -158,8 +158,8 @@ def _searched(
     from robustcheck.models import fast_form  # torch.fx takes a moment to import
 
     notes, forward, error, own = list[str](), module, 0.0, head
-    if head.probabilities and (without := fast_form.leave_off(module, head.ending)) is not None:
-        bare = replace(head, probabilities=False)
+    if head.outputs_probabilities and (without := fast_form.leave_off(module, head.ending)) is not None:
+        bare = replace(head, outputs_probabilities=False)
         if fast_form.alike(module, without, example, _reading(head), _reading(bare)):
             forward = without
             notes.append(f"searches look at what goes into its last {head.ending}, where gradients do not vanish")
@@ -168,7 +168,7 @@ def _searched(
     if spec.precision == "auto" and (found := fast_form.faster(forward, example, _reading(head))) is not None:
         asked, error = found.forward, found.error
         if network.twin is not None:
-            most = _SURE if own.probabilities else inf
+            most = _SURE if own.outputs_probabilities else inf
             error += fast_form.apart(network.forward, network.twin, example, _reading(own), most=most)
         notes.append(f"searches ask a faster form of it ({found.words}); verdicts are its own, in float32")
     return (Searched(forward=asked, head=head, error=error), tuple(notes)) if notes else (None, ())
