@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 
-from robustcheck.data.load import load_samples
 from robustcheck.errors import DataError
 
 
@@ -194,8 +193,8 @@ def test_an_unused_root_is_noted(archive, load):
 
 
 @pytest.mark.xrays
-def test_real_radiographs(xrays):
-    samples = load_samples("pneumoniamnist.npz", folder=xrays.parent, labels=["normal", "pneumonia"])
+def test_real_radiographs(xrays, load):
+    samples = load("pneumoniamnist.npz", folder=xrays.parent, labels=["normal", "pneumonia"])
     assert samples.info.by_label == {"normal": 234, "pneumonia": 390}
     assert samples.info.shape == (1, 28, 28)
     with np.load(xrays) as archive:
@@ -203,6 +202,6 @@ def test_real_radiographs(xrays):
 
 
 @pytest.mark.xrays
-def test_a_stratified_part_of_real_radiographs(xrays):
-    samples = load_samples("pneumoniamnist.npz", folder=xrays.parent, labels=["normal", "pneumonia"], samples=500)
+def test_a_stratified_part_of_real_radiographs(xrays, load):
+    samples = load("pneumoniamnist.npz", folder=xrays.parent, labels=["normal", "pneumonia"], samples=500)
     assert samples.info.by_label == {"normal": 188, "pneumonia": 312}

@@ -87,17 +87,9 @@ def train_split(data: DataSpec, model: ModelSpec, folder: Path, need: Need, judg
     Raises:
         DataError: there is none, it cannot be read, or its levels are not those of the samples that are judged.
     """
+    whole = data.model_copy(update={"split": "train", "samples": None, "group": None, "subgroups": ()})
     try:
-        samples = load_samples(
-            data.source,
-            folder=folder,
-            labels=model.labels,
-            task=model.task,
-            root=data.root,
-            split="train",
-            bits=data.bits,
-            hounsfield=data.hounsfield,
-        )
+        samples = load_samples(whole, model, folder=folder)
     except DataError as error:
         raise DataError(_no_split(data, str(error), need)) from None
     if samples.info.split != "train":
