@@ -26,9 +26,8 @@ from robustcheck.data.subset import spread, stratified
 from robustcheck.data.user_callable import callable_listing
 from robustcheck.errors import DataError
 from robustcheck.policy import DataSpec, ModelSpec
-from robustcheck.policy.checks import COLUMNS_FROM, FINDINGS_FROM
 from robustcheck.results import DataInfo
-from robustcheck.words import did_you_mean, listed
+from robustcheck.words import COLUMNS_FROM, FINDINGS_FROM, did_you_mean, listed
 
 _KINDS = ".npz, .csv, a folder of classes, medmnist:NAME, phantom:nodule or module:callable"
 
