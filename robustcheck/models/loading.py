@@ -24,21 +24,12 @@ from robustcheck.models.preprocess import Preprocess
 from robustcheck.models.process import full_precision, left_as_found
 from robustcheck.models.score_kind import read_head
 from robustcheck.policy import ModelSpec
+from robustcheck.policy.model_spec import FORMATS
 from robustcheck.results import ModelInfo
 
 if TYPE_CHECKING:
     from robustcheck.models import fast_form
 
-FORMATS = {
-    ".safetensors": "safetensors",
-    ".pt": "state-dict",
-    ".pth": "state-dict",
-    ".ckpt": "state-dict",
-    ".bin": "state-dict",
-    ".ts": "torchscript",
-    ".pt2": "torch.export",
-    ".onnx": "onnx",
-}
 _PROBED = 4  # samples that are asked about twice, together and alone
 _COMPARED = 16  # samples on which another form of the network, or another layout, is compared with it
 _MOST_SHAPES = 8  # on which layouts are compared
