@@ -49,7 +49,8 @@ def _budget(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
     if name == "rp2" and not stands("conditions", gate, GateSpec):
         yield (
             (*at, "attack"),
-            "rp2 needs conditions beside it, over which stickers are painted, such as {rotation: 10, scale: [0.5, 1]}",
+            "rp2 needs conditions beside it, over which stickers are painted, such as {scale: [0.5, 1], "
+            "perspective: 30}",
         )
 
 

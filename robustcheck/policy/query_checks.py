@@ -38,7 +38,13 @@ def find(gate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Found:
 
 def _asks_nothing(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
     why = "asks the candidate nothing" if name in ("transfer", "patch") else "follows gradients"
-    if "queries" in gate:
+    if "queries" in gate and name == "ensemble":
+        yield (
+            (*at, "queries"),
+            "limits what a whole attack may ask, and of the ensemble's members square alone asks: write "
+            "attack: {name: ensemble, queries: …}",
+        )
+    elif "queries" in gate:
         yield (*at, "queries"), f"limits what may be asked of an oracle, and {name} {why}; leave it out"
     if "oracle" in gate:
         yield (*at, "oracle"), f"is what an oracle is asked about, and {name} {why}; leave it out"
