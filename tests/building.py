@@ -54,7 +54,7 @@ def candidate(
         head=Head(
             labels=tuple(labels),
             binary=binary,
-            probabilities=False,
+            outputs_probabilities=False,
             positive=len(labels) - 1,
             operating_point=None,
             found="logits (as the test says)",

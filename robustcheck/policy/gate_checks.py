@@ -23,9 +23,8 @@ from robustcheck.policy.bounds import (
 )
 from robustcheck.policy.model_spec import ModelSpec
 from robustcheck.policy.quantities import SAY_HOUNSFIELD, Quantity
-from robustcheck.policy.query_checks import attack_name, target_label
 from robustcheck.policy.schema import GateSpec
-from robustcheck.policy.sections import NO_ATTACK, Found, entries, section, stands
+from robustcheck.policy.sections import NO_ATTACK, Found, attack_name, entries, one_of_labels, section, stands
 from robustcheck.policy.tree import KeyPath
 from robustcheck.words import did_you_mean, listed, shown
 
@@ -154,7 +153,7 @@ def _goal(gate: dict[str, Any], at: KeyPath, model: dict[str, Any], *, has_posit
         return
     if goal != "targeted":
         yield (*at, "target"), "is for goal: targeted"
-    yield from target_label(gate["target"], (*at, "target"), model)
+    yield from one_of_labels(gate["target"], (*at, "target"), model)
 
 
 def _norm(gate: dict[str, Any], at: KeyPath) -> Found:
