@@ -112,8 +112,8 @@ def _robustcheck(job: Job, candidate: Candidate, way: Way) -> Measurement:
     return Measurement(
         seconds=sum(cost.seconds for cost in costs),
         answer_seconds=answer_seconds,
-        forward=sum(cost.forward for cost in costs),
-        gradient=sum(cost.gradient for cost in costs),
+        forward=sum(cost.forward + cost.health_forward for cost in costs),
+        gradient=sum(cost.gradient + cost.health_gradient for cost in costs),
         peak_mib=peak_mib(),
         clean=clean.metrics["accuracy"].value,
         robust=[gate.metrics["accuracy"].value for gate in attacked],

@@ -27,8 +27,8 @@ from robustcheck.data import Samples, load_samples
 from robustcheck.evaluation.looks.conditions import Averaging
 from robustcheck.models import Candidate as Loaded
 from robustcheck.models import WhiteBox, load_candidate
-from robustcheck.models.loading import as_shares
-from robustcheck.policy import ConditionsSpec, ModelSpec, Size
+from robustcheck.models.batches import as_shares
+from robustcheck.policy import ConditionsSpec, DataSpec, ModelSpec, Size
 from robustcheck.threats import Goal
 from robustcheck.threats.patch import NUMBERS, Placing, place
 from robustcheck.threats.viewing import NUMBERS as LOOK_NUMBERS
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _load(candidate: Candidate, archive: Path) -> tuple[Loaded, Samples]:
     model = ModelSpec(**described(candidate), task="multiclass", labels=list(LABELS), positive=LABELS[1], device="cpu")
     folder = archive.parent if candidate.module is None else candidate.module.parent
-    samples = load_samples(str(archive), folder=folder, labels=model.labels, task="multiclass", split="test")
+    samples = load_samples(DataSpec(source=str(archive), split="test"), model, folder=folder)
     return load_candidate(model, folder=folder, samples=samples)[0], samples
 
 

@@ -25,16 +25,16 @@ def describe() -> str:
 
 
 @dataclass(kw_only=True)
-class StartingImages:
+class Elsewhere:
     """The share of the machine's processors that went to others, from 0 to 1; 0 where the system does not tell."""
 
     share: float = 0.0
 
 
 @contextmanager
-def watched() -> Iterator[StartingImages]:
+def watched() -> Iterator[Elsewhere]:
     """See what others took while this process waited for its children."""
-    found = StartingImages()
+    found = Elsewhere()
     began, busy, own = time.perf_counter(), _busy_seconds(), _own_seconds()
     yield found
     if _STAT.is_file():

@@ -228,6 +228,22 @@ def judge(path: Path, some: Tensor) -> Line:
     return Line(exported=True, loaded=True, agrees=True, twin=float(twin), artefact=float(artefact))
 
 
+def _tried(network: nn.Module, some: Tensor, path: Path, *, dynamo: bool, batch: int | None) -> Line:
+    """A line whatever goes wrong; what goes wrong with the export is the exporter's, the rest is ours."""
+    try:
+        export(network, some, path, dynamo=dynamo, batch=batch)
+    except Exception as error:  # noqa: BLE001 (what an exporter cannot do is a line of the table)
+        return Line(exported=False, why=_why(error))
+    try:
+        return judge(path, some)
+    except Exception as error:  # noqa: BLE001 (and so is what we cannot)
+        return Line(exported=True, why=_why(error))
+
+
+def _why(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip()[:80]}"
+
+
 def main() -> bool:
     """Print the table; returns whether it is as it should be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -256,11 +272,7 @@ def main() -> bool:
                 began = time.perf_counter()
                 with tempfile.TemporaryDirectory() as folder:
                     path = Path(folder) / "network.onnx"
-                    try:
-                        export(network, some, path, dynamo=exporter == "new", batch=1 if batch == "fixed" else None)
-                        line = judge(path, some)
-                    except Exception as error:  # noqa: BLE001 (what an exporter cannot do is a line of the table)
-                        line = Line(exported=False, why=f"{type(error).__name__}: {str(error).strip()[:80]}")
+                    line = _tried(network, some, path, dynamo=exporter == "new", batch=1 if batch == "fixed" else None)
                 lines.append(line)
                 print(_row(name, exporter, batch, line, time.perf_counter() - began), flush=True)
     exported = [line for line in lines if line.exported]

@@ -6,13 +6,18 @@ Every patch is judged by a gate, at the same places on the same X-rays: ART's is
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
 from importlib.util import find_spec
 from math import pi, sqrt
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,6 +35,7 @@ from benchmarks.training import ensure
 from robustcheck.results import GateResult
 
 STEPS, BATCH = 500, 64
+POOL = 1000  # images at most that a patch is trained on: our default
 ROTATION, SCALE = 22.5, 0.1
 LEARNING_RATE = 5 / 255  # ART's default, on a range of 255
 _GREY = ("natural patch", "grey patch")
@@ -57,7 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(given.threads)
     candidate = CANDIDATES[given.candidate]
     ensure(candidate, given.archive)
-    print(f"Measured by `python -m benchmarks.patches`, {describe()}; {candidate.title}.\n")
+    command = shlex.join(sys.argv[1:] if arguments is None else arguments)
+    art = [f"adversarial-robustness-toolbox {version('adversarial-robustness-toolbox')}"] if find_spec("art") else []
+    versions = ", ".join([f"torch {version('torch')}", *art])
+    print(f"{datetime.now(UTC):%Y-%m-%d}: `python -m benchmarks.patches {command}`; {candidate.title}; {versions};")
+    print(f"{describe()}; {given.threads} threads.\n", flush=True)
     for target in given.toward:
         print(f"Toward {target}: share of the X-rays of the other label that are turned.\n")
         print(_by_size(candidate, target, given), flush=True)
@@ -89,7 +99,7 @@ def _beside(candidate: Candidate, target: str, size: str, given: argparse.Namesp
         for optimiser in ("pgd", "Adam"):
             for factor in (1, 10) if size in given.longer else (1,):
                 name = f"ART, {optimiser}, {STEPS * factor:,} steps"
-                made = _art(candidate, target, size, optimiser, STEPS * factor, given)
+                made = _apart(candidate, target, size, optimiser, STEPS * factor, given)
                 theirs.setdefault(name, []).append(made.seconds)
                 success[name] = _judged(candidate, made.patch, target, size, given)
     rows = [[f"robustcheck, {STEPS} steps", f"{success['robustcheck']:.3f}", f"{median(ours):.1f}", "1"]]
@@ -116,15 +126,26 @@ def _judged(candidate: Candidate, patch: np.ndarray, target: str, size: str, giv
     return gate.metrics["attack_success"].value or 0.0
 
 
+def _apart(
+    candidate: Candidate, target: str, size: str, optimiser: str, steps: int, given: argparse.Namespace
+) -> Trained:
+    """ART's patch, in a process of its own: libraries change settings that the next one would inherit."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(_art, candidate, target, size, optimiser, steps, given).result()
+
+
 def _art(
     candidate: Candidate, target: str, size: str, optimiser: str, steps: int, given: argparse.Namespace
 ) -> Trained:
-    """A round patch by ART's AdversarialPatchPyTorch, from X-rays of the train split of the other label."""
+    """A round patch by ART's AdversarialPatchPyTorch, from as many X-rays as ours, of the other label, drawn alike."""
     from art.attacks.evasion import AdversarialPatchPyTorch
     from art.estimators.classification import PyTorchClassifier
 
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)  # ART's loader shuffles with torch's generator, and its places come from numpy's
     split, wanted = Split.read(given.archive, "train"), LABELS.index(target)
-    images = split.images[split.labels != wanted][: 10 * BATCH]
+    images = split.images[split.labels != wanted]
+    images = images[torch.randperm(len(images))[:POOL].sort().values]
     towards = np.zeros((len(images), len(LABELS)), np.float32)
     towards[:, wanted] = 1
     side = images.shape[-1]
@@ -145,7 +166,7 @@ def _art(
         scale_min=scale * (1 - SCALE),
         scale_max=scale * (1 + SCALE),
         learning_rate=LEARNING_RATE,
-        max_iter=steps * BATCH // len(images),
+        max_iter=round(steps * BATCH / len(images)),
         batch_size=BATCH,
         patch_shape=(1, side, side),
         patch_type="circle",

@@ -24,7 +24,7 @@ from benchmarks.gating import gated
 from benchmarks.images import Split
 from benchmarks.libraries import LIBRARIES
 from benchmarks.query_job import Attack, Plan, QueryJob, QueryMeasurement
-from benchmarks.query_pairs import NES_LEAST, OURS, PAIRS, Pair, Peer
+from benchmarks.query_pairs import NES_LEAST, OURS, PAIRS, PLAIN, Pair, Peer
 from robustcheck.threats import L2Ball, LinfBall
 
 _WARMING = NES_LEAST + 9  # queries: enough for everyone to begin
@@ -55,13 +55,19 @@ def measure(job: QueryJob) -> QueryMeasurement:
     np.random.seed(job.seed)  # ART and Foolbox draw from the global generators
     random.seed(job.seed)
     candidate, pair = CANDIDATES[job.candidate], PAIRS[job.pair]
-    return _ours(job, candidate, pair) if job.contender == OURS else _theirs(job, candidate, pair)
+    return _ours(job, candidate, pair) if job.contender in (OURS, PLAIN) else _theirs(job, candidate, pair)
 
 
 def _ours(job: QueryJob, candidate: Candidate, pair: Pair) -> QueryMeasurement:
-    archive = Path(job.archive)
+    archive, plain = Path(job.archive), job.contender == PLAIN
     gates = [
-        {"id": "gate", "attack": pair.attack(queries), "norm": pair.norm, "epsilon": job.epsilon, "queries": queries}
+        {
+            "id": "gate",
+            "attack": pair.attack(queries, plain=plain),
+            "norm": pair.norm,
+            "epsilon": job.epsilon,
+            "queries": queries,
+        }
         for queries in (_WARMING, job.queries)
     ]
     gated(candidate, gates[:1], archive, samples=min(job.batch, len(Split.read(archive, "test"))), seed=job.seed)

@@ -14,6 +14,7 @@ from benchmarks.query_job import Attack, Plan, first_estimate
 from robustcheck.policy import HopSkipJumpSpec
 
 OURS = "robustcheck"
+PLAIN = "robustcheck, plain"  # as peers do it, where ours has a default of its own that finds more
 NES_LEAST = 1 + query_scores.SAMPLES
 
 
@@ -36,15 +37,17 @@ class Pair:
     norm: Literal["linf", "l2"]
     ours: dict[str, Any]  # as a policy says it
     peers: dict[str, Peer]
+    plain: dict[str, Any] | None = None  # what makes ours ask as peers do; None: it does
     least: int = 40  # queries below which somebody could not begin
     hops: bool = False  # ours is HopSkipJump, whose first estimate is shorter at few queries
 
-    def attack(self, queries: int) -> dict[str, Any]:
+    def attack(self, queries: int, *, plain: bool) -> dict[str, Any]:
         """Our attack as a policy says it, with so many queries."""
+        ours = {**self.ours, **((self.plain or {}) if plain else {})}
         if not self.hops:
-            return self.ours
+            return ours
         default = HopSkipJumpSpec.model_fields["samples"].default
-        return {**self.ours, "samples": first_estimate(queries, default)}
+        return {**ours, "samples": first_estimate(queries, default)}
 
 
 def _peer(library: str, title: str, build: Callable[[nn.Module, Plan], Attack], how: str, **more: Any) -> Peer:
@@ -84,6 +87,7 @@ PAIRS = {
         title="HopSkipJump, L2",
         norm="l2",
         ours={"name": "hopskipjump"},
+        plain={"blur": 0, "momentum": 0},
         hops=True,
         peers={
             "foolbox": _peer("foolbox", "HopSkipJumpAttack", query_labels.foolbox_hopskipjump_l2, _IN_A_BATCH),
@@ -100,6 +104,7 @@ PAIRS = {
         title="HopSkipJump, L∞",
         norm="linf",
         ours={"name": "hopskipjump"},
+        plain={"blur": 0, "momentum": 0},
         hops=True,
         peers=_HOPS_IN_LINF,
     ),
@@ -113,6 +118,7 @@ PAIRS = {
         title="the boundary attack, L2, beside our HopSkipJump",
         norm="l2",
         ours={"name": "hopskipjump"},
+        plain={"blur": 0, "momentum": 0},
         hops=True,
         peers={
             "foolbox": _peer(
@@ -130,6 +136,7 @@ PAIRS = {
         title="NES, L∞",
         norm="linf",
         ours={"name": "nes"},
+        plain={"blur": 0, "momentum": 0},
         least=NES_LEAST,
         peers={
             "foolbox": _peer(

@@ -16,7 +16,7 @@ from benchmarks.images import write_part
 from benchmarks.libraries import LIBRARIES
 from benchmarks.processes import measure, train
 from benchmarks.query_job import QueryJob, QueryMeasurement
-from benchmarks.query_pairs import OURS, PAIRS, Pair
+from benchmarks.query_pairs import OURS, PAIRS, PLAIN, Pair
 from benchmarks.query_results import QueryRecord, section
 from benchmarks.records import heading, in_turn
 
@@ -71,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _compare(name: str, candidate: Candidate, part: Path, given: argparse.Namespace) -> list[QueryRecord]:
     """Measure every contender of a pair."""
     pair = PAIRS[name]
-    contenders = {OURS: QueryRecord(title=OURS)} | {
+    ours = [OURS] if pair.plain is None else [OURS, PLAIN]
+    contenders = {name: QueryRecord(title=name) for name in ours} | {
         key: QueryRecord(title=peer.title, how=peer.how)
         for key, peer in pair.peers.items()
         if peer.made_by in given.peers and LIBRARIES[peer.made_by].installed

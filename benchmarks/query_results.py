@@ -16,7 +16,7 @@ from benchmarks.results import table
 class QueryRecord(Rounds[QueryMeasurement]):
     """What one contender did in one pair."""
 
-    how: str | None = None  # None: ours
+    how: str | None = None  # None: ours, of which the first is as a policy gets it by default
 
     @property
     def images_a_second(self) -> float:
@@ -79,7 +79,7 @@ def _compared(records: Sequence[QueryRecord]) -> str:
     ours, peers = ([record for record in records if (record.how is None) is own] for own in (True, False))
     if not ours or not peers:
         return ""
-    (own,) = ours
+    own = ours[0]
     by_images = max(peers, key=lambda record: record.images_a_second)
     by_samples = max(peers, key=lambda record: record.samples_a_second)
     strongest = min(peers, key=lambda record: fmean(one.left for one in record.rounds))

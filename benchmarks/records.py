@@ -50,7 +50,7 @@ RoundsT = TypeVar("RoundsT", bound=Rounds)
 
 
 def in_turn(contenders: dict[str, RoundsT], rounds: int) -> Iterator[tuple[int, str, RoundsT]]:
-    """Round, name and record of everyone who has not failed; nobody is always first, or always after the same one."""
+    """Round, name and record of everyone who has not failed; each round begins with another one."""
     for number in range(rounds):
         turn = number % len(contenders)
         for name in [*contenders][turn:] + [*contenders][:turn]:

@@ -22,6 +22,11 @@ class Record(Rounds[Measurement]):
         return self.median(lambda one: one.seconds)
 
     @property
+    def answer_seconds(self) -> float:
+        """Median over the rounds, from the weights' file to the accuracies."""
+        return self.median(lambda one: one.answer_seconds)
+
+    @property
     def robust(self) -> list[float]:
         """Accuracy left at each ε: the mean over the rounds, which start from different random points."""
         return [fmean(accuracies) for accuracies in zip(*(one.robust for one in self.rounds), strict=True)]
@@ -48,7 +53,7 @@ def _row(record: Record) -> list[str]:
     return [
         record.title,
         f"{record.seconds:.1f}{spread}",
-        f"{record.median(lambda one: one.answer_seconds):.1f}",
+        f"{record.answer_seconds:.1f}",
         f"{record.median(lambda one: one.forward):.0f}",
         f"{record.median(lambda one: one.gradient):.0f}",
         f"{record.median(lambda one: one.peak_mib):.0f}",
@@ -62,20 +67,23 @@ def _compared(records: Sequence[Record], levels: Sequence[int]) -> str:
     if not ours or not peers:
         return ""
     fastest = min(peers, key=lambda record: record.seconds)
+    soonest = min(peers, key=lambda record: record.answer_seconds)
     lowest = [min(accuracies) for accuracies in zip(*(peer.robust for peer in peers), strict=True)]
-    head = ["", "fastest peer", "bare loop", *(f"{level}/255" for level in levels)]
+    head = ["", "fastest peer", "bare loop", "peer's answer", *(f"{level}/255" for level in levels)]
     rows = [
         [
             record.title,
             f"{fastest.seconds / record.seconds:.2f}",
             f"{floor[0].seconds / record.seconds:.2f}" if floor else "",
+            f"{soonest.answer_seconds / record.answer_seconds:.2f}",
             *(f"{mine - theirs:+.4f}" for mine, theirs in zip(record.robust, lowest, strict=True)),
         ]
         for record in ours
     ]
+    peer = f"the fastest peer ({fastest.title})" if len(peers) > 1 else f"{fastest.title}, the only peer here,"
     caption = (
-        f"How many times our seconds the fastest peer ({fastest.title}) and the bare loop take; then, at each ε, our "
-        "accuracy less the lowest peer's."
+        f"How many times our seconds {peer} and the bare loop take, and how many times ours a peer takes at the least "
+        "to the answer; then, at each ε, our accuracy less the lowest peer's."
     )
     return f"{caption}\n\n{table(head, rows)}"
 

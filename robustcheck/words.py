@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from traceback import format_exception_only
 
+FINDINGS_FROM = ".npz, .csv, medmnist:NAME or module:callable"  # sources that can have several labels an image
+COLUMNS_FROM = ".npz, .csv or module:callable"  # sources that can say more about an image than its label
 _MOST_SHOWN = 60
 
 

@@ -54,7 +54,7 @@ def candidate(
         head=Head(
             labels=tuple(labels),
             binary=binary,
-            probabilities=False,
+            outputs_probabilities=False,
             positive=len(labels) - 1,
             operating_point=None,
             found="logits (as the test says)",
@@ -114,6 +114,7 @@ model:
   task: multiclass
   labels: [dark, bright]
   positive: bright
+  device: cpu
   {model}
 data: {{{data}}}
 gates:

@@ -81,7 +81,7 @@ class Project:
 
 def project_in(folder: Path, model: ModelSpec, data: DataSpec, candidate: Candidate | None = None) -> Project:
     """A project of a model and data in a folder."""
-    samples = load_samples(data.source, folder=folder, labels=model.labels, task=model.task, split=data.split)
+    samples = load_samples(data, model, folder=folder)
     if candidate is None:
         candidate, _ = load_candidate(model, folder=folder, samples=samples)
     return Project(folder=folder, model=model, data=data, samples=samples, candidate=candidate)

@@ -22,19 +22,19 @@ def patch_archive(folder, *, test=DARK + BRIGHT, train=None, shape=(SIDE, SIDE))
     np.savez(folder / "even.npz", **part("test", test), **(part("train", train) if train else {}))
 
 
-def run_patches(folder, *attacks, size="8 px", gate="", channels=None, extra=""):
-    """The results of gates with these patches."""
-    (folder / "policy.yaml").write_text(patch_policy(*attacks, size=size, gate=gate, channels=channels, extra=extra))
+def run_patches(folder, *attacks, **options):
+    """The results of gates with these patches; options are those of `patch_policy`."""
+    (folder / "policy.yaml").write_text(patch_policy(*attacks, **options))
     return run(load_policy(folder / "policy.yaml"), folder=folder / "out").gates
 
 
-def patch_policy(*attacks, size="8 px", gate="", channels=None, extra=""):
+def patch_policy(*attacks, size="8 px", gate="", channels=None, extra="", model=""):
     """Their policy: a gate a patch, whose requirement is always met."""
     entries = "".join(
         f"  - {{id: gate-{number}, attack: {attack}, size: {size}, require: {{attack_success: '<= 1'}} {gate}}}\n"
         for number, attack in enumerate(attacks)
     )
-    model = f"preprocess: {{channels: {channels}}}" if channels else ""
+    model = f"preprocess: {{channels: {channels}}}" if channels else model
     return brightness_policy(entries, model=model, extra=extra)
 
 

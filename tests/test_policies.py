@@ -11,6 +11,9 @@ from robustcheck import load_policy, run
 from robustcheck.models.layout import NOTE
 
 POLICIES = Path(__file__).parents[1] / "policies"
+# Of their card: clean, and what PGD-40 leaves at 1, 2, 4 and 8 /255; processors differ by a few X-rays of 624.
+HARDENED = pytest.approx([0.877, 0.861, 0.848, 0.804, 0.712], abs=0.01)
+STANDARD = pytest.approx([0.923, 0.737, 0.391, 0.032, 0.000], abs=0.01)
 EVERY = sorted(POLICIES.glob("*.yaml"))
 
 
@@ -41,9 +44,8 @@ def test_real_xrays_the_hardened_candidate_passes_and_the_standard_one_fails(xra
     hardened, standard = (run(load_policy(POLICIES / f"pneumonia_mnist{twin}.yaml")) for twin in ("", "_standard"))
     accuracy = [{gate.id: gate.metrics["accuracy"].value for gate in report.gates} for report in (hardened, standard)]
     assert [report.data.samples for report in (hardened, standard)] == [624, 624]
-    assert min(one["clean"] for one in accuracy) >= 0.84
-    assert accuracy[0]["pgd[8/255]"] >= 0.58
-    assert accuracy[1]["pgd[8/255]"] <= 0.35
+    for one, card in zip(accuracy, (HARDENED, STANDARD), strict=True):
+        assert [one[gate] for gate in ("clean", *(f"pgd[{level}/255]" for level in (1, 2, 4, 8)))] == card
     assert (hardened.verdict, standard.verdict) == ("pass", "fail")
 
 

@@ -36,6 +36,7 @@ def archive_listing(
     multilabel: bool,
     split: str | None,
     bits: int | None,
+    hounsfield: int | None = None,
     columns: Sequence[str] = (),
 ) -> Listing:
     """The samples of one split, `test` if none is named; sample i is called `test/i`.
@@ -46,6 +47,7 @@ def archive_listing(
         multilabel: several of them may be present.
         split: train, val or test, or whatever its members' names begin with.
         bits: as the policy says.
+        hounsfield: as the policy says, of CT.
         columns: members besides, without their split; each a text or an integer for each image (N,).
 
     Raises:
@@ -62,7 +64,8 @@ def archive_listing(
     read = readings_of if multilabel else indexes_of
     indexes = read(numbers, labels, f"{shown}: {split}_labels")
     names = [f"{split}/{index}" for index in range(len(indexes))]
-    listing = array_listing(images, indexes, bits=bits, names=names, split=split, what=f"{shown}: {split}_images")
+    what = f"{shown}: {split}_images"
+    listing = array_listing(images, indexes, bits=bits, hounsfield=hounsfield, names=names, split=split, what=what)
     texts = {column: texts_of(found, len(names), f"{shown}: {split}_{column}") for column, found in values.items()}
     return replace(listing, columns=texts)
 

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from math import ceil, floor, isfinite
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -59,10 +60,10 @@ class Boxes:
 
     def mask(self, _name: str, height: int, width: int) -> Mask:
         """Every pixel that one of them touches."""
-        scaled = [
-            (left * width, top * height, right * width, bottom * height) for left, top, right, bottom in self.boxes
-        ]
-        return _touched(scaled, height, width)
+        sides = (width, height, width, height)
+        # As they were written: 0.55 of 100 pixels are 55, of floats a little more, which touches one pixel more.
+        written = [[Fraction(str(share)) * side for share, side in zip(box, sides, strict=True)] for box in self.boxes]
+        return _touched(written, height, width)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +136,7 @@ class OneMask:
         return np.ascontiguousarray(self.pixels[rows][:, columns])
 
 
-def _touched(boxes: Sequence[Corners], height: int, width: int) -> Mask:
+def _touched(boxes: Sequence[Sequence[float | Fraction]], height: int, width: int) -> Mask:
     mask = np.zeros((height, width), bool)
     for left, top, right, bottom in boxes:
         mask[max(0, floor(top)) : max(0, ceil(bottom)), max(0, floor(left)) : max(0, ceil(right))] = True

@@ -40,7 +40,14 @@ class ArrayImages:
 
 
 def array_listing(
-    array: NDArray[Any], labels: Indexes, *, bits: int | None, names: Sequence[str], split: str | None, what: str
+    array: NDArray[Any],
+    labels: Indexes,
+    *,
+    bits: int | None,
+    hounsfield: int | None,
+    names: Sequence[str],
+    split: str | None,
+    what: str,
 ) -> Listing:
     """A listing of images that are at hand.
 
@@ -48,6 +55,7 @@ def array_listing(
         array: integers (N, H, W), (N, C, H, W) or (N, H, W, C), C being 1 or 3.
         labels: (N,).
         bits: as the policy says.
+        hounsfield: as the policy says, of CT.
         names: (N,).
         split: where the source has splits.
         what: the array, as a message names it.
@@ -58,14 +66,12 @@ def array_listing(
     if len(labels) != len(array):
         raise DataError(f"{what} holds {len(array)} images, but there are {len(labels)} labels")
     array = _channels_first(array, what)
-    depth = _depth(array.dtype, bits, what)
+    space = PixelSpace(bits=_depth(array.dtype, bits, what), hounsfield=hounsfield)
 
     def take(indexes: Indexes) -> Images:
         chosen = array if len(indexes) == len(array) else array[indexes]
-        _check_range(chosen, depth, [names[index] for index in indexes], what)
-        return ArrayImages(
-            array=chosen.astype(np.uint8 if depth <= 8 else np.uint16, copy=False), space=PixelSpace(bits=depth)
-        )
+        _check_range(chosen, space, [names[index] for index in indexes], what)
+        return ArrayImages(array=chosen.astype(np.uint8 if space.bits <= 8 else np.uint16, copy=False), space=space)
 
     return Listing(names=names, labels=labels, take=take, split=split)
 
@@ -97,14 +103,14 @@ def _depth(dtype: np.dtype[Any], bits: int | None, what: str) -> int:
     return bits or container
 
 
-def _check_range(array: NDArray[Any], bits: int, names: Sequence[str], what: str) -> None:
-    maximum = (1 << bits) - 1
-    if array.dtype == np.uint8 and bits == 8:
+def _check_range(array: NDArray[Any], space: PixelSpace, names: Sequence[str], what: str) -> None:
+    if array.dtype == np.uint8 and space.bits == 8:
         return
+    maximum = (1 << space.bits) - 1
     wrong = np.flatnonzero((array.max(axis=(1, 2, 3)) > maximum) | (array.min(axis=(1, 2, 3)) < 0))
     if len(wrong):
         image = array[wrong[0]]
         raise DataError(
-            f"{what}: {names[wrong[0]]} holds values from {image.min()} to {image.max()}; with {bits} bits, "
-            f"0 to {maximum} are allowed"
+            f"{what}: {names[wrong[0]]} holds values from {image.min()} to {image.max()}; with {space.bits} "
+            f"bits, {space.values} are allowed{space.advice(int(image.min()))}"
         )

@@ -56,6 +56,10 @@ class Scan:
     rescaled: bool  # its header maps values to others, which is not applied
     padding: tuple[int, int] | None  # of a CT: stored values, both included, that stand where nothing was measured
 
+    def holds(self, bits: int) -> bool:
+        """Whether so many bits are what it stores, or a part of them."""
+        return bits <= self.depth
+
     @property
     def lowest(self) -> int:
         """What it can store: in Hounsfield units, or as stored."""

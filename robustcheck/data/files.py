@@ -34,6 +34,9 @@ class ImageFile(Protocol):
     def depth(self) -> int:
         """Bits that it can store."""
 
+    def holds(self, bits: int) -> bool:
+        """Whether its pixels can be read in so many bits."""
+
     @property
     def lowest(self) -> int:
         """The lowest value that it can store: in Hounsfield units, or as stored."""
@@ -72,18 +75,24 @@ class FileImages:
     space: PixelSpace
 
     @property
-    def of_scans(self) -> bool:
-        """Whether some are DICOM."""
-        return any(isinstance(file, dicom.Scan) for file in self.files)
+    def read_by_space(self) -> bool:
+        """Whether the bytes of some leave open what their levels are, which the pixel space then decides."""
+        return any(isinstance(file, dicom.Scan) or file.inverted or self._scales(file) for file in self.files)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What is peculiar to files, and to how many."""
         named: dict[str, list[str]] = {}
         for file in self.files:
-            for note in file.notes:
+            for note in (
+                *file.notes,
+                *([f"store fewer bits, and are scaled to {self.space.bits}"] * self._scales(file)),
+            ):
                 named.setdefault(note, []).append(file.name)
         return tuple(f"{len(names)} files, first {names[0]}, {note}" for note, names in named.items())
+
+    def _scales(self, file: ImageFile) -> bool:
+        return file.depth < self.space.bits
 
     def __len__(self) -> int:
         return len(self.files)
@@ -109,9 +118,11 @@ class FileImages:
         low, high = int(levels.min()) + space.zero, int(levels.max()) + space.zero
         if low < space.zero or high >= space.zero + (1 << space.bits):
             keys = "data.bits and data.hounsfield" if file.hounsfield else "data.bits"
+            advice = space.advice(low) if not file.hounsfield else ""
             raise DataError(
                 f"{file.name} holds values from {low} to {high}{' when inverted' * file.inverted}; with {space.bits} "
-                f"bits, {space} are allowed: check {keys}, or store the file anew"
+                f"bits, {space if file.hounsfield else space.values} are allowed"
+                f"{advice or f': check {keys}, or store the file anew'}"
             )
         return np.array(levels, dtype=np.uint8 if space.bits <= 8 else np.uint16, order="C")
 
@@ -158,10 +169,12 @@ def open_files(
                 "MONOCHROME2); leave data.hounsfield out, or convert the files"
             )
         if bits is None and file.depth != first.depth:
+            advice = ", or say data.bits: 8, to which they are scaled" if max(file.depth, first.depth) <= 8 else ""
             raise DataError(
                 f"{file.name} stores {file.depth} bits and {first.name} {first.depth}: {_ONE_SPACE}; convert the files"
+                f"{advice}"
             )
-        if bits is not None and bits > file.depth:
+        if bits is not None and not file.holds(bits):
             raise DataError(f"{file.name} stores {file.depth} bits; data.bits is {bits}, which it cannot hold")
     bits = bits or first.depth
     zero = -(1 << bits - 1) if first.lowest < 0 else 0

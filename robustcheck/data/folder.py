@@ -56,10 +56,9 @@ def _listing(root: Path, labels: Sequence[str], split: str | None, bits: int | N
         )
     entries = [(entry, label.name, _is_image(entry)) for label in classes for entry in _visible(label)]
     images = [(entry, label) for entry, label, shows in entries if shows]
-    others = [entry.relative_to(root).as_posix() for entry, _, shows in entries if not shows]
-    others += [entry.relative_to(root).as_posix() for entry in _visible(base) if not entry.is_dir()]
-    if others:
-        notes.append(f"{len(others)} entries that are no {KINDS} were left out: {listed(others, limit=3)}")
+    others = [(entry, label) for entry, label, shows in entries if not shows]
+    notes += _left_out([*(entry for entry, _ in others), *(e for e in _visible(base) if not e.is_dir())], root)
+    absent = {label.name for label in classes} - {label for _, label in images}
     files = [(entry.relative_to(root).as_posix(), entry) for entry, _ in images]
     _refuse_escapes(files, root)
     return Listing(
@@ -68,7 +67,24 @@ def _listing(root: Path, labels: Sequence[str], split: str | None, bits: int | N
         take=lambda indexes: open_files([files[index] for index in indexes], bits=bits, hounsfield=hounsfield),
         split=split if base != root else None,
         notes=tuple(notes),
+        without={
+            label: "; ".join(
+                _left_out([entry for entry, own in others if own == label], root) or ["its folder is empty"]
+            )
+            for label in absent
+        },
     )
+
+
+def _left_out(entries: Sequence[Path], root: Path) -> list[str]:
+    """What is no sample, and why."""
+    folders = [entry.relative_to(root).as_posix() for entry in entries if entry.is_dir()]
+    others = [entry.relative_to(root).as_posix() for entry in entries if not entry.is_dir()]
+    told = {
+        "folders inside of classes, which are not searched,": folders,
+        f"entries that are no {KINDS}": others,
+    }
+    return [f"{len(names)} {what} were left out: {listed(names, limit=3)}" for what, names in told.items() if names]
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from robustcheck.data import phantom
 from robustcheck.data.archive import archive_listing
-from robustcheck.data.arrays import ArrayImages, array_listing
+from robustcheck.data.arrays import array_listing
 from robustcheck.data.columns import check_subgroups, counts_of, few, numbered
 from robustcheck.data.files import FileImages
 from robustcheck.data.folder import folder_listing
@@ -25,55 +25,33 @@ from robustcheck.data.samples import Images, Listing, Samples
 from robustcheck.data.subset import spread, stratified
 from robustcheck.data.user_callable import callable_listing
 from robustcheck.errors import DataError
-from robustcheck.policy.checks import COLUMNS_FROM, FINDINGS_FROM
+from robustcheck.policy import DataSpec, ModelSpec
 from robustcheck.results import DataInfo
-from robustcheck.words import did_you_mean, listed
+from robustcheck.words import COLUMNS_FROM, FINDINGS_FROM, did_you_mean, listed
 
 _KINDS = ".npz, .csv, a folder of classes, medmnist:NAME, phantom:nodule or module:callable"
 
 
-def load_samples(
-    source: str,
-    *,
-    folder: Path,
-    labels: Sequence[str],
-    task: str = "multiclass",
-    root: str | None = None,
-    split: str | None = None,
-    bits: int | None = None,
-    hounsfield: int | None = None,
-    samples: int | None = None,
-    seed: int = 0,
-    group: str | None = None,
-    subgroups: Sequence[str] = (),
-) -> Samples:
+def load_samples(data: DataSpec, model: ModelSpec, *, folder: Path, seed: int = 0) -> Samples:
     """The samples that a policy names, checked, in source order.
 
     Args:
-        source: `.npz`, `.csv`, a folder, `medmnist:NAME`, `phantom:nodule` or `module:callable`.
+        data: which; `.npz`, medmnist and phantom take the split test, and of the phantom 256, where it names none.
+        model: whose labels they bear. Of a multilabel one, several may be present, or none.
         folder: the policy file's; relative paths start from it.
-        labels: the policy's label names.
-        task: of the policy; of a multilabel one, several labels may be present, or none.
-        root: medmnist: a folder that may hold the archive; `.csv`: the folder that its paths start from.
-        split: train, val or test, where the source has splits; `.npz`, medmnist and phantom take test without it.
-        bits: stored depth; without it, as the files say.
-        hounsfield: of CT, Hounsfield units of level 0; of DICOM, without it, as the files say.
-        samples: how many, stratified by label; all without it (phantom: 256).
         seed: of the subset, and of the phantom.
-        group: the column that says which images belong together.
-        subgroups: columns that say what each image is one of; different ones, of at most 50 values each.
 
     Raises:
         DataError: the data cannot be read, or does not fit the policy.
         ImportProblem: `module:callable` cannot be imported.
         MissingExtra: `medmnist:NAME` needs its package.
     """
-    multilabel = task == "multilabel"
-    asked = tuple(dict.fromkeys([*subgroups, *([] if group is None else [group])]))
-    listing = _listing(source, folder, labels, multilabel, root, split, bits, hounsfield, samples, seed, asked)
+    source, samples, labels, multilabel = data.source, data.samples, model.labels, model.task == "multilabel"
+    listing = _listing(data, model, folder, seed)
     available = len(listing.names)
     if available == 0:
-        raise DataError(f"{source}: it holds no samples{f' in split {listing.split}' if listing.split else ''}")
+        where = f" in split {listing.split}" if listing.split else ""
+        raise DataError("; ".join([f"{source}: it holds no samples{where}", *listing.notes]))
     if samples is not None and not 0 < samples <= available:
         raise DataError(f"{source}: data.samples asks for {samples}, and 1 to {available} are available")
     chosen = np.arange(available, dtype=np.int64)
@@ -82,18 +60,20 @@ def load_samples(
     names = _storable([listing.names[index] for index in chosen.tolist()])
     indexes = listing.labels[chosen]
     indexes.setflags(write=False)
-    for column in subgroups:
+    for column in data.subgroups:
         check_subgroups(column, listing.columns[column], source)
     images = listing.take(chosen)
-    if isinstance(images, ArrayImages) and hounsfield is not None:
-        images = replace(images, space=replace(images.space, hounsfield=hounsfield))
     columns = {name: tuple(values[index] for index in chosen.tolist()) for name, values in listing.columns.items()}
-    groups = None if group is None else numbered(columns[group])
-    parts = {column: columns[column] for column in subgroups}
+    groups = None if data.group is None else numbered(columns[data.group])
+    parts = {column: columns[column] for column in data.subgroups}
     counts = {column: counts_of(values) for column, values in parts.items()}
-    small = few(counts, {column: listing.columns[column] for column in subgroups})
+    small = few(counts, {column: listing.columns[column] for column in data.subgroups})
     which = has if multilabel else np.equal
-    absent = [label for index, label in enumerate(labels) if not which(listing.labels, index).any()]
+    absent = [
+        f"no sample is labelled {label!r}{f': {listing.without[label]}' if label in listing.without else ''}"
+        for index, label in enumerate(labels)
+        if not which(listing.labels, index).any()
+    ]
     shapes = {images.shape_of(index) for index in range(len(images))}
     info = DataInfo(
         source=source,
@@ -112,10 +92,10 @@ def load_samples(
         hounsfield=images.space.hounsfield,
         shape=shapes.pop() if len(shapes) == 1 else None,
         synthetic=listing.synthetic,
-        group=group,
+        group=data.group,
         groups=None if groups is None else int(groups.max()) + 1,
         subgroups=counts,
-        notes=(*listing.notes, *images.notes, *(f"no sample is labelled {label!r}" for label in absent), *small),
+        notes=(*listing.notes, *images.notes, *absent, *small),
     )
     return Samples(names=names, labels=indexes, images=images, info=info, groups=groups, subgroups=parts)
 
@@ -127,12 +107,13 @@ def digest(
 
     Where several labels may be present, their list stands for the label. Where the policy names columns, each line ends
     in a mapping, sorted by name, from column to value; without any, it has no such entry.
-    A file's content is its bytes; an array's is its pixels, (C, H, W) in C order, little-endian. Of DICOM, whose bytes
-    leave open which part of what they can store is meant, a line [bits, value of level 0] comes first. So two runs
-    share a digest when they judged the same pixels under the same names and labels, whatever else the source holds.
+    A file's content is its bytes; an array's is its pixels, (C, H, W) in C order, little-endian. Of files whose
+    bytes leave open what their levels are (DICOM, of which a part may be meant, TIFF that are inverted, and pictures
+    that are scaled) a line [bits, value of level 0] comes first. So two runs share a digest when they judged the same
+    pixels under the same names and labels, whatever else the source holds.
     """
     whole = hashlib.sha256()
-    if isinstance(images, FileImages) and images.of_scans:
+    if isinstance(images, FileImages) and images.read_by_space:
         whole.update(f"{json.dumps([images.space.bits, images.space.zero])}\n".encode())
     for index, (name, label) in enumerate(zip(names, labels, strict=True)):
         beside = [{column: columns[column][index] for column in sorted(columns)}] if columns else []
@@ -141,38 +122,36 @@ def digest(
     return whole.hexdigest()
 
 
-def _listing(
-    source: str,
-    folder: Path,
-    labels: Sequence[str],
-    multilabel: bool,
-    root: str | None,
-    split: str | None,
-    bits: int | None,
-    hounsfield: int | None,
-    samples: int | None,
-    seed: int,
-    columns: Sequence[str],
-) -> Listing:
+def _listing(data: DataSpec, model: ModelSpec, folder: Path, seed: int) -> Listing:
     """Every sample of the source; the one place that knows how a source is told from another."""
+    source, labels, multilabel = data.source, model.labels, model.task == "multilabel"
+    columns = tuple(dict.fromkeys([*data.subgroups, *([] if data.group is None else [data.group])]))
     kind, colon, name = source.partition(":")
-    base = folder / root if root is not None else None
+    base = folder / data.root if data.root is not None else None
     if colon and kind == "medmnist":
         _no_columns(source, columns)
-        return medmnist_listing(name, labels, multilabel=multilabel, folder=base, split=split, bits=bits)
+        return medmnist_listing(
+            name,
+            labels,
+            multilabel=multilabel,
+            folder=base,
+            split=data.split,
+            bits=data.bits,
+            hounsfield=data.hounsfield,
+        )
     path = folder / source
     if path.suffix.lower() == ".csv":
         existing_file(path, source)
         if base is not None and not _is_folder(base, source):
-            raise DataError(f"{source}: data.root is {root}, and there is no such folder beside the policy")
+            raise DataError(f"{source}: data.root is {data.root}, and there is no such folder beside the policy")
         return manifest_listing(
             path,
             labels,
             multilabel=multilabel,
             root=base or path.parent,
-            split=split,
-            bits=bits,
-            hounsfield=hounsfield,
+            split=data.split,
+            bits=data.bits,
+            hounsfield=data.hounsfield,
             columns=columns,
         )
     if (colon and kind == "phantom") or (path.suffix.lower() != ".npz" and _is_folder(path, source)):
@@ -180,20 +159,33 @@ def _listing(
             raise DataError(f"{source}: it has one label an image; a multilabel task takes {FINDINGS_FROM}")
         _no_columns(source, columns)
     if colon and kind == "phantom":
-        listing = _phantom(name, labels, split, bits, samples, seed)
+        listing = _phantom(name, data, labels, seed)
     elif path.suffix.lower() == ".npz":
         listing = archive_listing(
-            existing_file(path, source), labels, multilabel=multilabel, split=split, bits=bits, columns=columns
+            existing_file(path, source),
+            labels,
+            multilabel=multilabel,
+            split=data.split,
+            bits=data.bits,
+            hounsfield=data.hounsfield,
+            columns=columns,
         )
     elif _is_folder(path, source):
-        listing = folder_listing(path, labels, split=split, bits=bits, hounsfield=hounsfield)
+        listing = folder_listing(path, labels, split=data.split, bits=data.bits, hounsfield=data.hounsfield)
     elif colon and not re.match(r"[A-Za-z]:[\\/]", source):
         listing = callable_listing(
-            source, labels, multilabel=multilabel, folder=folder, split=split, bits=bits, columns=columns
+            source,
+            labels,
+            multilabel=multilabel,
+            folder=folder,
+            split=data.split,
+            bits=data.bits,
+            hounsfield=data.hounsfield,
+            columns=columns,
         )
     else:
         raise DataError(f"{source}: there is no such folder, and it is none of {_KINDS}{_beside(folder, source)}")
-    unused = () if root is None else ("data.root is not used: it is about medmnist and .csv sources",)
+    unused = () if data.root is None else ("data.root is not used: it is about medmnist and .csv sources",)
     return replace(listing, notes=(*listing.notes, *unused))
 
 
@@ -205,20 +197,28 @@ def _no_columns(source: str, asked: Sequence[str]) -> None:
         )
 
 
-def _phantom(
-    name: str, labels: Sequence[str], split: str | None, bits: int | None, samples: int | None, seed: int
-) -> Listing:
+def _phantom(name: str, data: DataSpec, labels: Sequence[str], seed: int) -> Listing:
     if name != "nodule":
         raise DataError(f"phantom:{name}: there is no such phantom{did_you_mean(name, ['nodule'])}; it has nodule")
     if len(labels) != 2:
         raise DataError(f"phantom:nodule has 2 labels, {listed(phantom.LABELS)}; the policy names {len(labels)}")
-    count = phantom.DEFAULT_COUNT if samples is None else samples
+    split, count = data.split or "test", phantom.DEFAULT_COUNT if data.samples is None else data.samples
     check_memory(count * phantom.SIDE**2, "phantom:nodule")
-    images, indexes = phantom.generate(count, split=split or "test", seed=seed)
-    names = [f"{split or 'test'}/{index}" for index in range(count)]
-    listing = array_listing(images, indexes, bits=bits, names=names, split=split or "test", what="phantom:nodule")
-    note = "the images are synthetic phantoms: results on them say nothing about patients"
-    return replace(listing, synthetic=True, notes=(note,))
+    meant = phantom.meant_by(labels)
+    images, numbers = phantom.generate(count, split=split, seed=seed)
+    listing = array_listing(
+        images,
+        np.array([meant.index(label) for label in phantom.LABELS], np.int64)[numbers],
+        bits=data.bits,
+        hounsfield=data.hounsfield,
+        names=[f"{split}/{index}" for index in range(count)],
+        split=split,
+        what="phantom:nodule",
+    )
+    notes = ["the images are synthetic phantoms: results on them say nothing about patients"]
+    if meant != tuple(labels):
+        notes.append(f"{listed(labels)} stand for the phantom's {listed(meant)}, in this order")
+    return replace(listing, synthetic=True, notes=tuple(notes))
 
 
 def _is_folder(path: Path, source: str) -> bool:

@@ -18,7 +18,14 @@ SPLITS = ("train", "val", "test")
 
 
 def medmnist_listing(
-    name: str, labels: Sequence[str], *, multilabel: bool, folder: Path | None, split: str | None, bits: int | None
+    name: str,
+    labels: Sequence[str],
+    *,
+    multilabel: bool,
+    folder: Path | None,
+    split: str | None,
+    bits: int | None,
+    hounsfield: int | None = None,
 ) -> Listing:
     """The samples of one split, `test` if none is named.
 
@@ -29,6 +36,7 @@ def medmnist_listing(
         folder: where the archive may lie already; the package is not imported if it does.
         split: train, val or test.
         bits: as the policy says.
+        hounsfield: as the policy says, of CT.
 
     Raises:
         DataError: no such data set, no such split, the download fails, or the archive does not fit the policy.
@@ -48,10 +56,10 @@ def medmnist_listing(
         with parsing(source):
             there = path.is_file()
         if there:
-            return archive_listing(path, labels, multilabel=multilabel, split=split, bits=bits)
+            return archive_listing(path, labels, multilabel=multilabel, split=split, bits=bits, hounsfield=hounsfield)
         notes.append(f"root {folder} holds no {path.name}, so the medmnist package's own folder was used")
     path = _downloaded(name, source, split, folder)
-    listing = archive_listing(path, labels, multilabel=multilabel, split=split, bits=bits)
+    listing = archive_listing(path, labels, multilabel=multilabel, split=split, bits=bits, hounsfield=hounsfield)
     return replace(listing, notes=tuple(notes))
 
 

@@ -10,6 +10,7 @@ eight bits at the end, so the same bytes come out everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +55,12 @@ def generate(count: int, *, split: str, seed: int) -> tuple[NDArray[np.uint8], N
         words = stream.random_raw(size * (PARAMETERS + GRAINS + SIDE * SIDE)).reshape(size, -1)
         images[start : start + size] = radiographs(words, labels[start : start + size])
     return images, labels
+
+
+def meant_by(labels: Sequence[str]) -> tuple[str, ...]:
+    """Which of its labels a policy's two stand for: those of the same names, and others in the phantom's order."""
+    swapped = labels[0] == LABELS[1] or labels[1] == LABELS[0]
+    return LABELS[::-1] if swapped else LABELS
 
 
 class Dice:

@@ -1,12 +1,13 @@
 """Images that lie in PNG, JPEG and TIFF files: headers are checked at load, pixels are decoded on demand.
 
 A file is opened as one of these three formats whatever it is named, because Pillow hands others to programs of theirs.
-What Pillow would change on the way (16-bit colour cut to 8, transparency) is refused rather than judged.
+What Pillow would change on the way (16-bit colour cut to 8, signs, transparency) is refused rather than judged.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
-from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TiffImageFile
 
 from robustcheck.data.reading import MAX_PIXELS, parsing
 from robustcheck.data.samples import Shape
@@ -24,6 +25,7 @@ from robustcheck.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "TIFF")
+_SIGNED = 2  # of a TIFF's SampleFormat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +35,16 @@ class Picture:
     name: str
     path: Path
     shape: Shape
-    depth: int  # bits that its format can store: 8, 12 or 16
+    depth: int  # bits that it stores: 1, 2, 4, 8, 12 or 16
     sha256: str
     turned: bool  # its EXIF orientation asks the viewer to turn it, and decoding does not
     inverted: bool  # its largest value is black: Pillow inverts TIFF of 8 bits, and no others
     lowest: int = 0
     hounsfield: bool = False  # no picture says so
+
+    def holds(self, bits: int) -> bool:
+        """Whether so many bits are what it stores, a part of them, or 8 that it can be scaled to without a loss."""
+        return bits <= self.depth or bits == 8
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -52,13 +58,17 @@ class Picture:
     def levels(self, zero: int, bits: int) -> NDArray[Any]:  # noqa: ARG002 - it stores nothing below 0
         """Its pixels (C, H, W), dark to bright; the largest level of so many bits is black if it is inverted.
 
+        What stores fewer than 8 bits is scaled if there are more, so that white is white.
+
         Raises:
             DataError: it cannot be decoded, or changed since it was loaded.
         """
         with _opened(self.path, self.name) as (sha256, opened):
             if sha256 != self.sha256:
                 raise DataError(f"{self.name}: the file has changed since it was loaded")
-            stored = _decoded(opened, self.shape[0])
+            stored = _decoded(opened, self.shape[0], self.depth)
+        if self.depth < bits:
+            return stored * _step(self.depth)
         return (1 << bits) - 1 - stored.astype(np.int64) if self.inverted else stored
 
 
@@ -101,21 +111,37 @@ def _opened(path: Path, name: str) -> Iterator[tuple[str, Image.Image]]:
 
 def _layout(opened: Image.Image, name: str) -> tuple[int, int]:
     """Channels and bits of an image whose header has been read."""
-    mode = opened.mode
-    raw = " ".join(str(tile.args) for tile in getattr(opened, "tile", []))  # how Pillow will unpack it, such as "I;16B"
+    mode, bits = opened.mode, _bits(opened)
     if getattr(opened, "is_animated", False):
         raise DataError(f"{name} holds several frames: store each as a file of its own")
     if "transparency" in opened.info or mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         raise DataError(f"{name} has transparency (mode {mode}): store it without, as grey or RGB")
     if mode.startswith("I"):
-        return 1, 12 if "I;12" in raw else 16
+        return 1, min(bits, 16)
     if mode not in ("1", "L", "P", "RGB"):
         raise DataError(f"{name} is of mode {mode}: store it as grey of 8 or 16 bits, or as RGB")
-    if ";16" in raw:
+    if mode == "P":
+        return 1 if _grey_palette(opened) else 3, 8  # what it stores are colours of 8 bits, whatever their numbers have
+    if mode == "L" and isinstance(opened, TiffImageFile) and _SIGNED in opened.tag_v2.get(SAMPLEFORMAT, ()):
+        raise DataError(
+            f"{name} is grey of signed 8 bits, which Pillow reads as unsigned: store it as unsigned, or use .npz"
+        )
+    if bits > 8:
         raise DataError(
             f"{name} is colour of 16 bits a channel, which Pillow cuts to 8: store it as 8-bit RGB, or use .npz"
         )
-    return 3 if mode == "RGB" or (mode == "P" and not _grey_palette(opened)) else 1, 8
+    return 3 if mode == "RGB" else 1, bits
+
+
+def _bits(opened: Image.Image) -> int:
+    """How many bits a channel has in the file."""
+    if isinstance(opened, TiffImageFile):  # by its tags: what Pillow will unpack each plane of a colour as hides it
+        return int(opened.tag_v2.get(BITSPERSAMPLE, (1,))[0])  # Pillow reads none whose channels differ
+    if opened.mode == "1":
+        return 1
+    tiles = getattr(opened, "tile", [])
+    raw = re.search(r";(\d+)", str(tiles[0].args)) if tiles else None  # how Pillow will unpack it, such as "I;16B"
+    return int(raw[1]) if raw else 8
 
 
 def _turned(opened: Image.Image) -> bool:
@@ -134,9 +160,16 @@ def _grey_palette(opened: Image.Image) -> bool:
     return bool((colours == colours[:, :1]).all())
 
 
-def _decoded(opened: Image.Image, channels: int) -> NDArray[Any]:
-    """(C, H, W), in whatever integers Pillow gives."""
+def _step(depth: int) -> int:
+    """How many levels of 8 bits are one of 1, 2, 4 or 8."""
+    return 255 // ((1 << depth) - 1)
+
+
+def _decoded(opened: Image.Image, channels: int, depth: int) -> NDArray[Any]:
+    """(C, H, W), in whatever integers Pillow gives, of so many bits."""
     if opened.mode in ("1", "P"):
         opened = opened.convert("L" if channels == 1 else "RGB")
     array = np.asarray(opened)
+    if depth < 8:  # Pillow scales them to 8
+        array = array // _step(depth)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)

@@ -27,7 +27,19 @@ class PixelSpace:
     def __str__(self) -> str:
         if self.hounsfield is not None:
             return f"{self.hounsfield} to {self.hounsfield + (1 << self.bits) - 1} HU"
+        return self.values
+
+    @property
+    def values(self) -> str:
+        """Which ones a file may hold."""
         return f"{self.zero} to {self.zero + (1 << self.bits) - 1}"
+
+    def advice(self, lowest: int) -> str:
+        """What to do about values of CT that begin below level 0; "" if they do not."""
+        if self.hounsfield is None or lowest >= self.zero:
+            return ""
+        sign = "plus" if self.hounsfield < 0 else "minus"
+        return f"; {self.zero} stands for {self.hounsfield} HU: store Hounsfield units {sign} {abs(self.hounsfield)}"
 
 
 class Images(Protocol):
@@ -63,6 +75,7 @@ class Listing:
     split: str | None  # None where the source has no splits
     synthetic: bool = False
     notes: tuple[str, ...] = ()
+    without: Mapping[str, str] = field(default_factory=dict)  # why labels have no sample, where the source shows it
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)  # those asked for: a text for each sample
 
 

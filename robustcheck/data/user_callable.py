@@ -29,6 +29,7 @@ def callable_listing(
     folder: Path,
     split: str | None,
     bits: int | None,
+    hounsfield: int | None = None,
     columns: Sequence[str] = (),
 ) -> Listing:
     """What the function returns for this split; sample i is called `SPLIT/i`, or `i` without a split.
@@ -40,6 +41,7 @@ def callable_listing(
         folder: the policy's, where the module may lie.
         split: handed to the function.
         bits: as the policy says.
+        hounsfield: as the policy says, of CT.
         columns: those that the third thing it returns, a mapping from names to a value for each image, has to have.
 
     Raises:
@@ -64,7 +66,8 @@ def callable_listing(
     if images.ndim == 0:
         raise DataError(f"{reference}: its images are {type(returned[0]).__name__}; an array (N, H, W) is needed")
     names = [f"{split}/{index}" if split else str(index) for index in range(len(indexes))]
-    listing = array_listing(images, indexes, bits=bits, names=names, split=split, what=f"{reference}: its images")
+    what = f"{reference}: its images"
+    listing = array_listing(images, indexes, bits=bits, hounsfield=hounsfield, names=names, split=split, what=what)
     return replace(listing, columns=_columns(returned[2:], columns, len(names), reference))
 
 

@@ -11,7 +11,7 @@ from robustcheck.attacks.draws import Draws, key
 from robustcheck.evaluation.looks.look import Look
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.setting import Setting
-from robustcheck.models.loading import as_shares, by_shape
+from robustcheck.models.batches import as_shares, batches
 from robustcheck.policy import Gate, RP2Spec
 from robustcheck.results import Cell, Control
 
@@ -22,17 +22,15 @@ def seen_unattacked(
     """Clean images under a gate's conditions: which are read as the adversary wants, and on which cells (N, L)."""
     wanted, cells = dict[int, bool](), dict[int, np.ndarray]()
     limit = max(1, setting.candidate.chunks.limit // look.at_once)
-    for group in by_shape([setting.samples.shape_of(sample) for sample in samples]):
-        for start in range(0, len(group), limit):
-            chunk = [samples[place] for place in group[start : start + limit]]
-            images = as_shares(setting.samples, chunk, setting.candidate.device)
-            keys = [key(setting.seed, f"{gate.id}/control", setting.samples.names[sample], 0) for sample in chunk]
-            labels = setting.labels[chunk].to(images.device)
-            at = torch.zeros(len(chunk), dtype=torch.int64, device=images.device)
-            seen = look(images, labels, Draws.of(keys, images.device), at)
-            wanted.update(zip(chunk, seen.wanted.tolist(), strict=True))
-            if seen.cells is not None:
-                cells.update(zip(chunk, seen.cells.cpu().numpy(), strict=True))
+    for chunk in batches(samples, setting.samples.shape_of, limit):
+        images = as_shares(setting.samples, chunk, setting.candidate.device)
+        keys = [key(setting.seed, f"{gate.id}/control", setting.samples.names[sample], 0) for sample in chunk]
+        labels = setting.labels[chunk].to(images.device)
+        at = torch.zeros(len(chunk), dtype=torch.int64, device=images.device)
+        seen = look(images, labels, Draws.of(keys, images.device), at)
+        wanted.update(zip(chunk, seen.wanted.tolist(), strict=True))
+        if seen.cells is not None:
+            cells.update(zip(chunk, seen.cells.cpu().numpy(), strict=True))
     turned = np.array([wanted[sample] for sample in samples], dtype=bool)
     success = setting.intervals.rate(turned, setting.groups_of(samples))
     grid = np.stack([cells[sample] for sample in samples]) if cells else None

@@ -195,20 +195,7 @@ class Evaluation:
 
     def _load(self) -> Setting:
         policy = self.policy
-        samples = load_samples(
-            policy.data.source,
-            folder=policy.folder,
-            labels=policy.model.labels,
-            task=policy.model.task,
-            root=policy.data.root,
-            split=policy.data.split,
-            bits=policy.data.bits,
-            hounsfield=policy.data.hounsfield,
-            samples=policy.data.samples,
-            seed=policy.seed,
-            group=policy.data.group,
-            subgroups=policy.data.subgroups,
-        )
+        samples = load_samples(policy.data, policy.model, folder=policy.folder, seed=policy.seed)
         self._data = replace(samples.info, prevalence=policy.data.prevalence)
         candidate, logits = load_candidate(
             policy.model,

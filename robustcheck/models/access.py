@@ -64,7 +64,7 @@ class Surrogates:
         """The readings (N,) of images (N, C, H, W) by the mean of what the models tell, each at its operating point."""
         first, every = self._surrogates[0].head, list[torch.Tensor]()
         for surrogate in self._surrogates:
-            told = surrogate.head.told(surrogate.search_logits(images))
+            told = surrogate.head.oracle_scores(surrogate.search_logits(images))
             every.append(told + (surrogate.head.at_operating_point(told) - first.at_operating_point(told)))
         return first.decide(torch.stack(every).mean(dim=0))
 
@@ -83,7 +83,9 @@ class _Oracle:
     def __init__(self, candidate: Candidate, *, samples: int, limit: int, maximum: int | None = None) -> None:
         # A closure, not an attribute: an attack that holds the oracle does not hold the candidate.
         head = candidate.head
-        self.__ask: Callable[[torch.Tensor], torch.Tensor] = lambda images: head.told(candidate.answers(images))
+        self.__ask: Callable[[torch.Tensor], torch.Tensor] = lambda images: head.oracle_scores(
+            candidate.answers(images)
+        )
         self.__decide: Callable[[torch.Tensor], torch.Tensor] = head.decide
         self.__counts = torch.zeros(samples, dtype=torch.int64)
         self.__retired = torch.zeros(samples, dtype=torch.bool)

@@ -56,7 +56,7 @@ class Candidate:
     head: AnyHead
     info: ModelInfo
     chunks: Chunks
-    searched: Searched | None = None  # None: the artefact itself
+    searched: Searched | None = None  # None: the artefact, or its twin
     asked_channels_last: bool = False  # oracles hand the artefact its inputs so
     randomness: float | None = None  # largest difference of scores between two identical calls; None: there is none
     meter: Meter = field(default_factory=Meter)
@@ -83,7 +83,7 @@ class Candidate:
     def search_logits(self, images: torch.Tensor, *, exact: bool = False) -> torch.Tensor:
         """Logits (N, K) as searches see them, or exact ones: no verdict rests on them."""
         self.meter.forward += len(images)
-        searched = self._artefact if exact else self._searched
+        searched = self._exact if exact else self._searched
         return searched.head.logits(raw_scores(searched.forward, self.network, self.preprocess, self.chunks, images))
 
     def gradient(
@@ -102,7 +102,7 @@ class Candidate:
             labels: true readings.
             aims: labels that rows are to be turned to.
             objective: what is raised.
-            exact: ask the artefact itself.
+            exact: ask the artefact or its twin, and no faster form.
 
         Returns:
             Logits (N, K), losses (N,), and the gradient (N, C, H, W) of each sample's own loss on its own image.
@@ -114,7 +114,7 @@ class Candidate:
             raise AccessError(self.network.no_gradients)
         self.meter.forward += len(images)
         self.meter.gradient += len(images)
-        searched = self._artefact if exact else self._searched
+        searched = self._exact if exact else self._searched
 
         def step(chunk: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             chunk = chunk.detach().requires_grad_()
@@ -140,14 +140,15 @@ class Candidate:
     @property
     def reads_alike(self) -> bool:
         """Whether losses that searches see can be compared with those of its own logits."""
-        return self._searched.head.probabilities == self.head.probabilities
+        return self._searched.head.outputs_probabilities == self.head.outputs_probabilities
 
     @property
     def _searched(self) -> Searched:
-        return self.searched or self._artefact
+        return self.searched or self._exact
 
     @property
-    def _artefact(self) -> Searched:
+    def _exact(self) -> Searched:
+        """No faster form: the artefact, or of a graph that has no gradients its twin."""
         return Searched(forward=self.network.twin or self.network.forward, head=self.head, error=0.0)
 
 

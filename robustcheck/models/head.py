@@ -33,7 +33,7 @@ class Head:
     multilabel: ClassVar[bool] = False
     labels: tuple[str, ...]
     binary: bool  # one score, for the second label
-    probabilities: bool
+    outputs_probabilities: bool
     positive: int | None  # index of the label that is disease
     operating_point: float | None  # threshold on its probability; None: the highest score
     found: str  # "logits" or "probabilities", and how that is known
@@ -41,7 +41,7 @@ class Head:
     def logits(self, raw: torch.Tensor) -> torch.Tensor:
         """Raw scores (N, K), or (N, 1) for a binary head, to float32 logits (N, K), K = len(labels)."""
         raw = raw.float()
-        if self.probabilities:
+        if self.outputs_probabilities:
             tiny = torch.finfo(torch.float32).tiny
             if self.binary:
                 return torch.cat([(1 - raw).clamp_min(tiny).log(), raw.clamp_min(tiny).log()], dim=1)
@@ -98,7 +98,7 @@ class Head:
         """Probability (N, K) of each label."""
         return logits.softmax(dim=1)
 
-    def told(self, logits: torch.Tensor) -> torch.Tensor:
+    def oracle_scores(self, logits: torch.Tensor) -> torch.Tensor:
         """What an oracle tells of logits: log-probabilities (N, K), which are logits too."""
         return logits.log_softmax(dim=1)
 

@@ -7,54 +7,34 @@ from dataclasses import replace
 from itertools import chain
 from math import inf, prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from robustcheck.errors import CandidateError, OutOfMemory
 from robustcheck.models import artefact, stochastic
 from robustcheck.models.batch_independence import check_evaluation_mode
+from robustcheck.models.batches import Shape, Stored, as_shares, batches
 from robustcheck.models.candidate import Candidate, Meter, Searched, raw_scores
 from robustcheck.models.layout import as_oracles_ask
 from robustcheck.models.memory import Chunks, is_out_of_memory
 from robustcheck.models.multilabel_head import AnyHead
 from robustcheck.models.network import Forward, Network
-from robustcheck.models.preprocess import Levels, Preprocess
+from robustcheck.models.preprocess import Preprocess
 from robustcheck.models.process import full_precision, left_as_found
 from robustcheck.models.score_kind import read_head
 from robustcheck.policy import ModelSpec
+from robustcheck.policy.model_spec import FORMATS
 from robustcheck.results import ModelInfo
 
 if TYPE_CHECKING:
     from robustcheck.models import fast_form
 
-FORMATS = {
-    ".safetensors": "safetensors",
-    ".pt": "state-dict",
-    ".pth": "state-dict",
-    ".ckpt": "state-dict",
-    ".bin": "state-dict",
-    ".ts": "torchscript",
-    ".pt2": "torch.export",
-    ".onnx": "onnx",
-}
 _PROBED = 4  # samples that are asked about twice, together and alone
 _COMPARED = 16  # samples on which another form of the network, or another layout, is compared with it
 _MOST_SHAPES = 8  # on which layouts are compared
 _SURE = 10.0  # log-odds, beyond which probabilities round to 0 or 1
 _FAR = 1000.0  # times as bright as an image
-
-
-class Stored(Levels, Protocol):
-    """The gate's samples, as far as a candidate needs to see them."""
-
-    def __len__(self) -> int: ...
-    def shape_of(self, index: int, /) -> tuple[int, int, int]:
-        """(C, H, W) of a sample."""
-
-    def image(self, index: int, /) -> np.ndarray:
-        """Its stored integers, of that shape."""
 
 
 def load_candidate(
@@ -103,7 +83,8 @@ def load_candidate(
 
         torch.manual_seed(seed)
         raw = _ask_all(lambda indexes: ask(load(indexes)), shapes, chunks, progress)
-        some = load(by_shape(shapes)[0][:_PROBED])
+        alike = next(batches(range(len(samples)), samples.shape_of))
+        some = load(alike[:_PROBED])
         head = read_head(spec, raw, lambda: _beyond(network, preprocess, chunks, some))
         randomness, probe_notes = check_evaluation_mode(ask, some, chunks.limit, network.in_training)
         logits = head.logits(raw)
@@ -114,7 +95,7 @@ def load_candidate(
             )
             logits = stochastic.usual(head, torch.stack([logits, *map(head.logits, calls)]))
             network = stochastic.asked_only(network)
-        first = load(by_shape(shapes)[0][:_COMPARED])
+        first = load(alike[:_COMPARED])
         compared = tuple(map(preprocess, torch.split(first, chunks.limit)))
         with full_precision(network.device):
             if network.tried:
@@ -172,8 +153,8 @@ def _searched(
     from robustcheck.models import fast_form  # torch.fx takes a moment to import
 
     notes, forward, error, own = list[str](), module, 0.0, head
-    if head.probabilities and (without := fast_form.leave_off(module, head.ending)) is not None:
-        bare = replace(head, probabilities=False)
+    if head.outputs_probabilities and (without := fast_form.leave_off(module, head.ending)) is not None:
+        bare = replace(head, outputs_probabilities=False)
         if fast_form.alike(module, without, example, _reading(head), _reading(bare)):
             forward = without
             notes.append(f"searches look at what goes into its last {head.ending}, where gradients do not vanish")
@@ -182,7 +163,7 @@ def _searched(
     if spec.precision == "auto" and (found := fast_form.faster(forward, example, _reading(head))) is not None:
         asked, error = found.forward, found.error
         if network.twin is not None:
-            most = _SURE if own.probabilities else inf
+            most = _SURE if own.outputs_probabilities else inf
             error += fast_form.apart(network.forward, network.twin, example, _reading(own), most=most)
         notes.append(f"searches ask a faster form of it ({found.words}); verdicts are its own, in float32")
     return (Searched(forward=asked, head=head, error=error), tuple(notes)) if notes else (None, ())
@@ -198,31 +179,15 @@ def _reading(head: AnyHead) -> fast_form.Reading:
 
 
 def _of_other_shapes(
-    shapes: list[tuple[int, int, int]], preprocess: Preprocess, load: Callable[[list[int]], torch.Tensor]
+    shapes: Sequence[Shape], preprocess: Preprocess, load: Callable[[list[int]], torch.Tensor]
 ) -> Iterator[torch.Tensor]:
     """Images (N, C, H, W), two of each shape that the network is given, but for the first one's."""
-    first, *others = by_shape(shapes)
+    first, *others = batches(range(len(shapes)), shapes.__getitem__)
     seen = {preprocess.shape(shapes[first[0]])}
     for group in others:
         if (shape := preprocess.shape(shapes[group[0]])) not in seen:
             seen.add(shape)
             yield load(group[:2])
-
-
-def as_shares(samples: Stored, indexes: list[int], device: torch.device) -> torch.Tensor:
-    """Stored images of one shape as float32 shares (N, C, H, W) of the full range."""
-    stored = torch.from_numpy(np.stack([samples.image(index) for index in indexes]))
-    if device.type == "cuda":  # as integers, and while the GPU works on
-        stored = stored.pin_memory().to(device, non_blocking=True)
-    return stored.float() / samples.maximum
-
-
-def by_shape(shapes: list[tuple[int, int, int]]) -> list[list[int]]:
-    """Indexes of the samples of each shape: only equal shapes make a batch."""
-    groups: dict[tuple[int, int, int], list[int]] = {}
-    for index, shape in enumerate(shapes):
-        groups.setdefault(shape, []).append(index)
-    return list(groups.values())
 
 
 def _files(path: Path, spec: ModelSpec) -> list[Path]:
@@ -290,17 +255,15 @@ def _batch_size(
 
 def _ask_all(
     ask: Callable[[list[int]], torch.Tensor],
-    shapes: list[tuple[int, int, int]],
+    shapes: Sequence[Shape],
     chunks: Chunks,
     progress: Callable[[int, int], None] | None,
 ) -> torch.Tensor:
     rows: dict[int, torch.Tensor] = {}
-    for group in by_shape(shapes):
-        for start in range(0, len(group), chunks.limit):
-            indexes = group[start : start + chunks.limit]
-            rows |= zip(indexes, ask(indexes), strict=True)
-            if progress:
-                progress(len(rows), len(shapes))
+    for indexes in batches(range(len(shapes)), shapes.__getitem__, chunks.limit):
+        rows |= zip(indexes, ask(indexes), strict=True)
+        if progress:
+            progress(len(rows), len(shapes))
     widths = {row.shape for row in rows.values()}
     if len(widths) != 1:
         raise CandidateError("the candidate gives scores of different shapes for different samples")

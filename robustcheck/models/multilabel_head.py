@@ -22,7 +22,7 @@ class FindingsHead:
     multilabel: ClassVar[bool] = True
     ending: ClassVar[Literal["sigmoid"]] = "sigmoid"
     labels: tuple[str, ...]
-    probabilities: bool
+    outputs_probabilities: bool
     positive: int | None  # index of the finding that sensitivity, specificity and AUROC are about
     operating_point: tuple[float, ...]  # threshold on the probability of each finding
     found: str  # "logits" or "probabilities", and how that is known
@@ -30,7 +30,7 @@ class FindingsHead:
     def logits(self, raw: torch.Tensor) -> torch.Tensor:
         """Raw scores (N, K) to float32 log-odds (N, K)."""
         raw = raw.float()
-        if not self.probabilities:
+        if not self.outputs_probabilities:
             return raw
         tiny = torch.finfo(torch.float32).tiny
         return raw.clamp_min(tiny).log() - (1 - raw).clamp_min(tiny).log()
@@ -63,7 +63,7 @@ class FindingsHead:
         """Probability (N, K) of each finding."""
         return logits.sigmoid()
 
-    def told(self, logits: torch.Tensor) -> torch.Tensor:
+    def oracle_scores(self, logits: torch.Tensor) -> torch.Tensor:
         """What an oracle tells of logits: the same log-odds (N, K), which probabilities become without loss."""
         return logits
 

@@ -145,18 +145,20 @@ class Preprocess:
 
         It is memory of its own: some networks write into what they are given.
         """
-        given = images
+        own = False
         if self._spec.window:
             low, high = self._spec.window
             width = high - low
             images = _Window.apply(images * (self._maximum / width) + (self._zero - low) / width)
+            own = True
         if self._spec.channels and images.shape[1] != self._spec.channels:
-            images = images.expand(-1, self._spec.channels, -1, -1)
+            images, own = images.expand(-1, self._spec.channels, -1, -1), False
         if self._spec.resize and tuple(images.shape[2:]) != self._spec.resize:
             images = interpolate(images, self._spec.resize, mode="bilinear", align_corners=False, antialias=True)
+            own = True
         if not self._identity:
-            images = images * self._scale + self._shift
-        if images.data_ptr() == given.data_ptr():
+            images, own = images * self._scale + self._shift, True
+        if not own:
             images = images.clone()
         return images.permute(0, 2, 3, 1) if self._spec.layout == "NHWC" else images
 

@@ -57,7 +57,7 @@ def read_head(spec: ModelSpec, raw: torch.Tensor, beyond: Callable[[], torch.Ten
         points = points or (_UNLESS_TOLD,)
         return FindingsHead(
             labels=spec.labels,
-            probabilities=probabilities,
+            outputs_probabilities=probabilities,
             positive=positive,
             operating_point=points * len(spec.labels) if len(points) == 1 else points,
             found=found,
@@ -65,7 +65,7 @@ def read_head(spec: ModelSpec, raw: torch.Tensor, beyond: Callable[[], torch.Ten
     return Head(
         labels=spec.labels,
         binary=spec.task == "binary",
-        probabilities=probabilities,
+        outputs_probabilities=probabilities,
         positive=positive,
         operating_point=points[0] if points else None,
         found=found,

@@ -21,7 +21,7 @@ _GETATTR = re.compile(r"\bgetattr\b(?!\([\w.()]+, \"[\w.-]*\"\))")  # torch writ
 _MAX_SOURCE_BYTES = 64 * 1024 * 1024
 
 
-def load_torchscript(path: Path, device: torch.device, output: str | None = None) -> Network:
+def load_torchscript(path: Path, device: torch.device, output: str | None) -> Network:
     """Load a scripted or traced module, in the mode that it was saved in.
 
     Args:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, get_args
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
@@ -42,21 +42,7 @@ AttackSpec: TypeAlias = (
     | RP2Spec
 )
 ATTACKS: dict[str, type[AttackSpec]] = {
-    "fgsm": FGSMSpec,
-    "pgd": PGDSpec,
-    "apgd": APGDSpec,
-    "fmn": FMNSpec,
-    "ensemble": EnsembleSpec,
-    "nes": NESSpec,
-    "square": SquareSpec,
-    "partial_information": PartialInformationSpec,
-    "label_only": LabelOnlySpec,
-    "hopskipjump": HopSkipJumpSpec,
-    "rays": RaySSpec,
-    "noise": NoiseSpec,
-    "transfer": TransferSpec,
-    "patch": PatchSpec,
-    "rp2": RP2Spec,
+    get_args(spec.model_fields["name"].annotation)[0]: spec for spec in get_args(AttackSpec)
 }
 ASK_AN_ORACLE = frozenset(name for name, spec in ATTACKS.items() if spec.knowledge in ("scores", "top-k", "label"))
 NO_EPSILON = frozenset(name for name, spec in ATTACKS.items() if spec.budget != "epsilon")

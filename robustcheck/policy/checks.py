@@ -15,13 +15,11 @@ from robustcheck.policy.bounds import AT_THE_END, WITHOUT_EARLY, WORST_FINDING, 
 from robustcheck.policy.gate_checks import NO_CT, may_stop
 from robustcheck.policy.model_checks import CALLABLE, not_there
 from robustcheck.policy.model_spec import MOST_FINDINGS, ModelSpec
-from robustcheck.policy.sections import Found, entries, is_name, section, stands
+from robustcheck.policy.sections import Found, entries, is_name, one_of_labels, section, stands
 from robustcheck.policy.tree import KeyPath, Mistake, show
-from robustcheck.words import did_you_mean, listed, shown
+from robustcheck.words import COLUMNS_FROM, FINDINGS_FROM, listed, shown
 
 PHANTOMS = ("nodule",)
-FINDINGS_FROM = ".npz, .csv, medmnist:NAME or module:callable"  # sources that can have several labels an image
-COLUMNS_FROM = ".npz, .csv or module:callable"  # sources that can say more about an image than its label
 _SAMPLES_THEMSELVES = {".npz": ("images", "labels"), ".csv": ("path", "label")}
 
 
@@ -69,13 +67,8 @@ def _labels(data: dict[str, Any], _: Path) -> Found:
                     ("model", "labels", index),
                     f"found {shown(label)}, which gates require metrics of under that name; give the finding another",
                 )
-    positive = model.get("positive")
-    if sound and is_name(positive) and str(positive) not in first:
-        yield (
-            ("model", "positive"),
-            f"found {shown(positive)}; it has to be one of the labels: {listed(map(shown, labels))}"
-            + did_you_mean(str(positive), labels),
-        )
+    if sound:
+        yield from one_of_labels(model.get("positive"), ("model", "positive"), model)
 
 
 def _wrong_count(labels: int, task: Any) -> str | None:

@@ -23,9 +23,8 @@ from robustcheck.policy.bounds import (
 )
 from robustcheck.policy.model_spec import ModelSpec
 from robustcheck.policy.quantities import SAY_HOUNSFIELD, Quantity
-from robustcheck.policy.query_checks import attack_name, target_label
 from robustcheck.policy.schema import GateSpec
-from robustcheck.policy.sections import NO_ATTACK, Found, entries, section, stands
+from robustcheck.policy.sections import NO_ATTACK, Found, attack_name, entries, one_of_labels, section, stands
 from robustcheck.policy.tree import KeyPath
 from robustcheck.words import did_you_mean, listed, shown
 
@@ -154,13 +153,13 @@ def _goal(gate: dict[str, Any], at: KeyPath, model: dict[str, Any], *, has_posit
         return
     if goal != "targeted":
         yield (*at, "target"), "is for goal: targeted"
-    yield from target_label(gate["target"], (*at, "target"), model)
+    yield from one_of_labels(gate["target"], (*at, "target"), model)
 
 
 def _norm(gate: dict[str, Any], at: KeyPath) -> Found:
     name = attack_name(gate)
     if name in LINF_ONLY and gate.get("norm") == "l2":
-        others = listed(other for other in ATTACKS if other not in LINF_ONLY)
+        others = ", ".join(other for other in ATTACKS if other not in LINF_ONLY | NO_EPSILON)
         yield (*at, "norm"), f"{name} is an attack in the L∞ ball; for l2 there are {others}"
 
 
@@ -236,6 +235,15 @@ def _spared(gate: dict[str, Any], model: dict[str, Any]) -> str | None:
     return {"missed_finding": "specificity", "false_alarm": "sensitivity"}.get(str(gate.get("goal")))
 
 
+def _any_label_will_do(gate: dict[str, Any], model: dict[str, Any]) -> bool:
+    """Whether an adversary is through with a negative that is read as another negative."""
+    if model.get("task") == "multilabel" or len(entries(model.get("labels"))) < 3:
+        return False
+    attack = gate.get("attack")
+    aimed = "target" in gate or (isinstance(attack, dict) and "target" in attack)
+    return attack is not None and not aimed and gate.get("goal", "untargeted") == "untargeted"
+
+
 def _not_measured(metric: str, gate: dict[str, Any], data: dict[str, Any]) -> str | None:
     """Why there is no such metric, or none in this gate."""
     about, dot, plain = metric.rpartition(".")
@@ -248,6 +256,11 @@ def _not_measured(metric: str, gate: dict[str, Any], data: dict[str, Any]) -> st
         return (
             "what holds at a larger epsilon is not searched at a smaller one, where its probability is not known then; "
             "leave ladder out, or require something else"
+        )
+    if plain in ("specificity", "ppv") and _any_label_will_do(gate, section(data, "model")):
+        return (
+            "is hardly attacked here: with three labels or more an untargeted search ends where a negative is read as "
+            "another negative; require it in a gate with goal: false_alarm"
         )
     seen_once = attack_name(gate) not in NO_EPSILON and not stands("conditions", gate, GateSpec)
     if plain == "auroc" and about not in ("", WORST_SUBGROUP) and not seen_once:

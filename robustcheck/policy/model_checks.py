@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from robustcheck.policy.model_spec import FORMATS, STATE_DICTS, WHOLE_MODELS
 from robustcheck.policy.sections import Found, is_number, section, stands
 from robustcheck.policy.tree import KeyPath
 from robustcheck.words import did_you_mean, shown
 
-STATE_DICTS = frozenset({".safetensors", ".pt", ".pth", ".ckpt", ".bin"})
-WHOLE_MODELS = frozenset({".onnx", ".pt2", ".ts"})
 CALLABLE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
 _MOST_BESIDE = 2000  # files of a folder that are looked through for what was meant
@@ -36,13 +36,13 @@ def artefact(model: dict[str, Any], at: KeyPath, folder: Path, spec: type[BaseMo
     if not isinstance(path, str) or not path:
         return
     suffix = Path(path).suffix.lower()
-    if suffix not in STATE_DICTS | WHOLE_MODELS:
+    if suffix not in FORMATS:
         yield (
             (*at, "path"),
             f"found {shown(path)}; a candidate is .onnx (which Keras and others export), .pt2 (torch.export), "
-            f".ts (TorchScript), .safetensors or .pt (state dict){did_you_mean(suffix, STATE_DICTS | WHOLE_MODELS)}",
+            f".ts (TorchScript), .safetensors or .pt (state dict){did_you_mean(suffix, FORMATS)}",
         )
-    elif reason := not_there(path, folder, STATE_DICTS | WHOLE_MODELS, file=True):
+    elif reason := not_there(path, folder, FORMATS, file=True):
         yield (*at, "path"), reason
     whole = suffix != ".safetensors" and model.get("trust") == "pickle"
     yield from _architecture(model, at, suffix, built=built or whole or stands("architecture", model, spec))
@@ -91,7 +91,7 @@ def preprocess(model: dict[str, Any], at: KeyPath) -> Found:
             )
 
 
-def not_there(name: str, folder: Path, endings: set[str] | frozenset[str], *, file: bool = False) -> str | None:
+def not_there(name: str, folder: Path, endings: Collection[str], *, file: bool = False) -> str | None:
     """Why what a policy names cannot be used; None if it is there. Names with these endings may have been meant."""
     path = folder / name
     what = "file" if file else "folder" if endings == {""} else "file or folder"
@@ -107,7 +107,7 @@ def not_there(name: str, folder: Path, endings: set[str] | frozenset[str], *, fi
     return None
 
 
-def _hint(name: str, folder: Path, endings: set[str] | frozenset[str]) -> str:
+def _hint(name: str, folder: Path, endings: Collection[str]) -> str:
     if name[0] in "~$":
         return "; neither ~ nor $NAME is filled in"
     try:

@@ -18,6 +18,16 @@ from robustcheck.policy.fields import (
     whole,
 )
 
+STATE_DICTS = {
+    ".safetensors": "safetensors",
+    ".pt": "state-dict",
+    ".pth": "state-dict",
+    ".ckpt": "state-dict",
+    ".bin": "state-dict",
+}
+WHOLE_MODELS = {".ts": "torchscript", ".pt2": "torch.export", ".onnx": "onnx"}
+FORMATS = STATE_DICTS | WHOLE_MODELS  # how a file's name ends, and what reports call its format
+
 
 class PreprocessSpec(Section):
     """How stored pixels become the network's input: window, channels, resize, range, mean and std, layout, in turn."""

@@ -9,9 +9,8 @@ from typing import Any
 from robustcheck.policy.attack_specs import ASK_AN_ORACLE, ATTACKS, NO_EPSILON
 from robustcheck.policy.model_checks import not_there
 from robustcheck.policy.patch_specs import PatchSpec, RP2Spec
-from robustcheck.policy.query_checks import attack_name, attack_spec, target_label
 from robustcheck.policy.schema import GateSpec
-from robustcheck.policy.sections import Found, entries, section, stands
+from robustcheck.policy.sections import Found, attack_name, attack_spec, entries, one_of_labels, section, stands
 from robustcheck.policy.sizes import Size
 from robustcheck.policy.tree import KeyPath
 from robustcheck.policy.viewing_spec import CONDITIONS, ConditionsSpec
@@ -50,7 +49,8 @@ def _budget(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
     if name == "rp2" and not stands("conditions", gate, GateSpec):
         yield (
             (*at, "attack"),
-            "rp2 needs conditions beside it, over which stickers are painted, such as {rotation: 10, scale: [0.5, 1]}",
+            "rp2 needs conditions beside it, over which stickers are painted, such as {scale: [0.5, 1], "
+            "perspective: 30}",
         )
 
 
@@ -144,7 +144,7 @@ def _out_of_view(spec: ConditionsSpec) -> bool:
 def _patch(attack: dict[str, Any], gate: dict[str, Any], at: KeyPath, data: dict[str, Any], folder: Path) -> Found:
     model, samples = section(data, "model"), section(data, "data")
     if "target" in attack:
-        yield from target_label(attack["target"], (*at, "target"), model)
+        yield from one_of_labels(attack["target"], (*at, "target"), model)
         if "goal" in gate:
             yield (*at[:-1], "goal"), "is given twice: attack.target says that the goal is targeted; leave goal out"
         elif model.get("task") == "multilabel":

@@ -69,7 +69,7 @@ class Quantity:
             raise ValueError(f"{found}{why}; give {FORMS}{meant}")
         if quantity.share == 0 or quantity.levels == 0:
             raise NoChangeError(f"{found}, which is no change at all; give {FORMS}")
-        if text == "1":
+        if text == "1" and not length:
             raise ValueError(f"{found}: is that one grey level or the full range? give 1/255, '1 level' or 255/255")
         if not length and ((quantity.share or 0) > 1 or (quantity.levels or 0) > _MOST_LEVELS):
             raise ValueError(f"{found}, more than the full range of pixel values{_hint(quantity.share)}")

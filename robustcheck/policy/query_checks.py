@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ValidationError
-
-from robustcheck.policy.attack_entry import AttackEntry
-from robustcheck.policy.attack_specs import ASK_AN_ORACLE, ATTACKS
+from robustcheck.policy.attack_specs import ASK_AN_ORACLE
 from robustcheck.policy.query_specs import LabelOnlySpec, PartialInformationSpec
 from robustcheck.policy.schema import GateSpec
-from robustcheck.policy.sections import Found, is_name, stands
+from robustcheck.policy.sections import Found, attack_name, attack_spec, stands
 from robustcheck.policy.tree import KeyPath
-from robustcheck.words import did_you_mean, listed, shown
 
 
 def find(gate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Found:
@@ -42,7 +38,13 @@ def find(gate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Found:
 
 def _asks_nothing(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
     why = "asks the candidate nothing" if name in ("transfer", "patch") else "follows gradients"
-    if "queries" in gate:
+    if "queries" in gate and name == "ensemble":
+        yield (
+            (*at, "queries"),
+            "limits what a whole attack may ask, and of the ensemble's members square alone asks: write "
+            "attack: {name: ensemble, queries: …}",
+        )
+    elif "queries" in gate:
         yield (*at, "queries"), f"limits what may be asked of an oracle, and {name} {why}; leave it out"
     if "oracle" in gate:
         yield (*at, "oracle"), f"is what an oracle is asked about, and {name} {why}; leave it out"
@@ -58,35 +60,3 @@ def _best_few(spec: PartialInformationSpec, at: KeyPath, model: dict[str, Any]) 
             "partial_information sees the best few of labels that compete, and those of a multilabel task do not; "
             "label_only and hopskipjump ask for what is found, nes and square for scores",
         )
-
-
-def attack_name(gate: dict[str, Any]) -> str | None:
-    """The attack that a gate names, if there is such a one."""
-    attack = gate.get("attack")
-    name = attack.get("name") if isinstance(attack, dict) else attack
-    return name if isinstance(name, str) and name in ATTACKS else None
-
-
-def target_label(target: Any, at: KeyPath, model: dict[str, Any]) -> Found:
-    """Whether a target is one of the candidate's labels."""
-    labels = model.get("labels")
-    names = [str(label) for label in labels if is_name(label)] if isinstance(labels, list) else []
-    if names and is_name(target) and str(target) not in names:
-        yield (
-            at,
-            f"found {shown(target)}; it has to be one of the labels: {listed(map(shown, names))}"
-            + did_you_mean(str(target), names),
-        )
-
-
-def attack_spec(gate: dict[str, Any]) -> AttackEntry | None:
-    """A gate's attack, if nothing is wrong with its parameters."""
-    name, attack = attack_name(gate), gate.get("attack")
-    try:
-        return (
-            None
-            if name is None
-            else ATTACKS[name].model_validate(attack if isinstance(attack, dict) else {"name": name})
-        )
-    except ValidationError:
-        return None  # reported with the schema's mistakes

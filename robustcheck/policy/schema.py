@@ -99,7 +99,7 @@ class GateSpec(Section):
     """A threat model, an attack, and a requirement on metrics. A list makes one gate an entry."""
 
     id: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")] = Field(
-        description="the gate's name, of letters, digits, '_', '.' and '-'"
+        description="the gate's name, of up to 64 letters, digits, '_', '.' and '-', the first neither '.' nor '-'"
     )
     attack: AttackField | None = Field(None, description="left out: the unattacked metrics")
     epsilon: BudgetsField | None = Field(

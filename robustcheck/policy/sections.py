@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
+from robustcheck.policy.attack_specs import ATTACKS, AttackSpec
 from robustcheck.policy.tree import KeyPath
+from robustcheck.words import did_you_mean, listed, shown
 
 NO_ATTACK = frozenset({"none", "clean"})  # what people call it to leave the attack out
 Found = Iterator[tuple[KeyPath, str]]
@@ -38,3 +40,30 @@ def is_number(value: Any) -> bool:
 def is_name(value: Any) -> bool:
     """Whether a value can be a label: text, or a whole number that is a name."""
     return isinstance(value, (str, int)) and not isinstance(value, bool) and value != ""
+
+
+def one_of_labels(name: Any, at: KeyPath, model: dict[str, Any]) -> Found:
+    """Whether a name is one of the candidate's labels."""
+    labels = model.get("labels")
+    names = [str(label) for label in labels if is_name(label)] if isinstance(labels, list) else []
+    if names and is_name(name) and str(name) not in names:
+        hint = did_you_mean(str(name), names)
+        yield at, f"found {shown(name)}; it has to be one of the labels: {listed(map(shown, names))}{hint}"
+
+
+def attack_name(gate: dict[str, Any]) -> str | None:
+    """The attack that a gate names, if there is such a one."""
+    attack = gate.get("attack")
+    name = attack.get("name") if isinstance(attack, dict) else attack
+    return name if isinstance(name, str) and name in ATTACKS else None
+
+
+def attack_spec(gate: dict[str, Any]) -> AttackSpec | None:
+    """A gate's attack, if nothing is wrong with its parameters."""
+    name, attack = attack_name(gate), gate.get("attack")
+    if name is None:
+        return None
+    try:
+        return ATTACKS[name].model_validate(attack if isinstance(attack, dict) else {"name": name})
+    except ValidationError:
+        return None  # reported with the schema's mistakes

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from robustcheck.policy import model_checks
-from robustcheck.policy.query_checks import attack_name
-from robustcheck.policy.sections import Found, entries, is_name, stands
+from robustcheck.policy.sections import Found, attack_name, entries, is_name, stands
 from robustcheck.policy.transfer_spec import SurrogateSpec, TrainSpec, TransferSpec
 from robustcheck.policy.tree import KeyPath
 from robustcheck.words import listed, shown

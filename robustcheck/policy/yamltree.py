@@ -5,7 +5,6 @@ No tag constructs anything. Bytes, nesting and the growth of aliases are bounded
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from unicodedata import category
@@ -15,7 +14,7 @@ import yaml
 from robustcheck.errors import PolicyError, Problem
 from robustcheck.policy.tree import KeyPath, Mistake, Place, Tree
 from robustcheck.policy.yamltext import MAX_DEPTH, MAX_VALUES, CoreLoader, kind_of, syntax_line, syntax_message
-from robustcheck.words import shown
+from robustcheck.words import did_you_mean, shown
 
 MAX_BYTES = 256 * 1024
 
@@ -198,8 +197,7 @@ def _hint(path: Path) -> str:
         names = sorted(file.name for file in path.parent.iterdir() if file.suffix in (".yaml", ".yml"))
     except OSError:
         return ""
-    close = get_close_matches(path.name, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return did_you_mean(path.name, names)
 
 
 def _failure(name: str, line: int | None, message: str) -> PolicyError:

@@ -45,10 +45,13 @@ class Goal:
     def open(self, decisions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Which samples (N,) are worth attacking: it is about them, and they are right.
 
-        Of several findings only those count that it is about: a sample whose other findings are read wrongly, and a
-        missed finding rightly, is still to be attacked.
+        What is right is what specificity, or sensitivity, counts as right. Whoever wants disease to be read attacks a
+        negative that is taken for another negative, too. Of several findings only those count that the goal is about.
         """
-        right = ~self.met(decisions, labels) if self.multilabel else decisions.eq(labels)
+        if self.multilabel or (self.toward is not None and self.toward == self.positive):
+            right = ~self.met(decisions, labels) & decisions.ne(NO_ANSWER)
+        else:
+            right = decisions.eq(labels)
         return self.applies(labels) & right
 
     def met(self, decisions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

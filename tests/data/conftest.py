@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,25 @@ from PIL import Image
 from scans import save_scan
 
 from robustcheck.data import Samples, load_samples
+from robustcheck.policy import DataSpec, ModelSpec
 
 
 @pytest.fixture
 def load(tmp_path: Path) -> Callable[..., Samples]:
-    """`load_samples` for a policy in `tmp_path` with the labels normal and sick."""
+    """`load_samples` for a policy in `tmp_path` with the labels normal and sick; other options are its `data`."""
 
-    def call(source: str, **options: Any) -> Samples:
-        return load_samples(source, **{"folder": tmp_path, "labels": ["normal", "sick"], **options})
+    def call(
+        source: str,
+        *,
+        labels: Sequence[str] = ("normal", "sick"),
+        task: str = "multiclass",
+        folder: Path = tmp_path,
+        seed: int = 0,
+        **options: Any,
+    ) -> Samples:
+        data = DataSpec.model_construct(source=source, **options)  # as it comes: a policy's numbers are checked there
+        model = ModelSpec.model_construct(labels=tuple(labels), task=task)
+        return load_samples(data, model, folder=folder, seed=seed)
 
     return call
 

@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 
-from robustcheck.data.load import load_samples
 from robustcheck.errors import DataError
 
 
@@ -156,6 +155,17 @@ def test_another_split(archive, load):
         ({"test_images": np.zeros((6, 5, 4), np.uint16)}, {}, "holds uint16: say in data.bits"),
         ({"test_images": np.full((6, 5, 4), 4096, np.uint16)}, {"bits": 12}, "test/0 holds values from 4096 to 4096"),
         ({"test_images": np.full((6, 5, 4), -1, np.int16)}, {"bits": 12}, "values from -1 to -1"),
+        (
+            {"test_images": np.full((6, 5, 4), -1000, np.int16)},
+            {"bits": 12, "hounsfield": -1024},
+            r"values from -1000 to -1000; with 12 bits, 0 to 4095 are allowed; 0 stands for -1024 HU: store Hounsfield "
+            r"units plus 1024$",
+        ),
+        (
+            {"test_images": np.full((6, 5, 4), 4096, np.int16)},
+            {"bits": 12, "hounsfield": -1024},
+            "values from 4096 to 4096; with 12 bits, 0 to 4095 are allowed$",
+        ),
         ({}, {"bits": 12}, "holds uint8: data.bits is 12, and 1 to 8 are allowed"),
         ({}, {"bits": 6}, "test/3 holds values from 60 to 79; with 6 bits, 0 to 63 are allowed"),
         ({"test_images": np.zeros((6, 8, 8, 8), np.uint8)}, {}, r"shape \(6, 8, 8, 8\).*not volumes"),
@@ -183,8 +193,8 @@ def test_an_unused_root_is_noted(archive, load):
 
 
 @pytest.mark.xrays
-def test_real_radiographs(xrays):
-    samples = load_samples("pneumoniamnist.npz", folder=xrays.parent, labels=["normal", "pneumonia"])
+def test_real_radiographs(xrays, load):
+    samples = load("pneumoniamnist.npz", folder=xrays.parent, labels=["normal", "pneumonia"])
     assert samples.info.by_label == {"normal": 234, "pneumonia": 390}
     assert samples.info.shape == (1, 28, 28)
     with np.load(xrays) as archive:
@@ -192,6 +202,6 @@ def test_real_radiographs(xrays):
 
 
 @pytest.mark.xrays
-def test_a_stratified_part_of_real_radiographs(xrays):
-    samples = load_samples("pneumoniamnist.npz", folder=xrays.parent, labels=["normal", "pneumonia"], samples=500)
+def test_a_stratified_part_of_real_radiographs(xrays, load):
+    samples = load("pneumoniamnist.npz", folder=xrays.parent, labels=["normal", "pneumonia"], samples=500)
     assert samples.info.by_label == {"normal": 188, "pneumonia": 312}

@@ -23,6 +23,14 @@ def test_boxes_cover_every_pixel_that_they_touch(tmp_path):
     assert (mask == expected).all()
 
 
+def test_shares_are_those_that_were_written(tmp_path):
+    """Of floats, 0.29 * 100 is less than 29, and 0.55 * 100 more than 55."""
+    mask = load_area([(0.29, 0.29, 0.55, 0.55)], tmp_path).mask("any", 100, 100)
+    expected = np.zeros((100, 100), bool)
+    expected[29:55, 29:55] = True
+    assert (mask == expected).all()
+
+
 def test_a_table_has_boxes_by_sample_in_pixels(tmp_path):
     (tmp_path / "boxes.csv").write_text(
         "path, left, top, right, bottom\na.png,1,0,3,2\na.png,5,5,6,6.5\nb.png,0,0,9,9\n"

@@ -15,7 +15,6 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import ImplicitVRLittleEndian
 from scans import CT, open_scan, refusal_of, save_scan
 
-from robustcheck.data import load_samples
 from robustcheck.data.files import open_files
 from robustcheck.data.samples import PixelSpace
 from robustcheck.errors import DataError
@@ -208,12 +207,12 @@ def test_a_missing_decoder_is_named(monkeypatch):
 # --- among others ---------------------------------------------------------------------------------------------------
 
 
-def test_folders_and_manifests_of_scans(tmp_path, scan):
+def test_folders_and_manifests_of_scans(tmp_path, scan, load):
     stored = np.full((4, 4), 100, np.uint16)
     for name in ("scans/normal/a.dcm", "scans/sick/IM000001", "scans/sick/1.2.840.5"):
         scan(stored, name=name, bits=12)
     (tmp_path / "scans/sick/notes").write_text("these are mine")
-    samples = load_samples("scans", folder=tmp_path, labels=["normal", "sick"])
+    samples = load("scans")
     assert samples.names == ("normal/a.dcm", "sick/1.2.840.5", "sick/IM000001")
     assert "1 entries that are no PNG, JPEG, TIFF or DICOM were left out: sick/notes" in samples.info.notes
     (tmp_path / "data.csv").write_text(
@@ -222,9 +221,9 @@ def test_folders_and_manifests_of_scans(tmp_path, scan):
     with pytest.raises(
         DataError, match=r"data\.csv:4: 'scans/sick/notes': only \.png.*\.ima are read, and DICOM of any"
     ):
-        load_samples("data.csv", folder=tmp_path, labels=["normal", "sick"])
+        load("data.csv")
     (tmp_path / "data.csv").write_text("path,label\nscans/normal/a.dcm,normal\nscans/sick/IM000001,sick\n")
-    assert len(load_samples("data.csv", folder=tmp_path, labels=["normal", "sick"])) == 2
+    assert len(load("data.csv")) == 2
 
 
 def test_files_of_another_pixel_space(tmp_path, scan):
@@ -247,14 +246,14 @@ def test_files_of_another_pixel_space(tmp_path, scan):
         open_files([("a.dcm", first), ("f.png", tmp_path / "f.png")])
 
 
-def test_a_policy_says_what_a_picture_is_in_hounsfield_units(tmp_path):
+def test_a_policy_says_what_a_picture_is_in_hounsfield_units(tmp_path, load):
     (tmp_path / "scans/normal").mkdir(parents=True)
     Image.fromarray(np.array([[0, 1024]], np.uint16)).save(tmp_path / "scans/normal/a.png")
-    samples = load_samples("scans", folder=tmp_path, labels=["normal", "sick"], bits=12, hounsfield=-1024)
+    samples = load("scans", bits=12, hounsfield=-1024)
     assert samples.hounsfield == samples.info.hounsfield == -1024
     assert samples.image(0).tolist() == [[[0, 1024]]]
     np.savez(tmp_path / "a.npz", test_images=np.zeros((1, 2, 2), np.uint16), test_labels=[[0]])
-    samples = load_samples("a.npz", folder=tmp_path, labels=["normal", "sick"], bits=12, hounsfield=-1000)
+    samples = load("a.npz", bits=12, hounsfield=-1000)
     assert samples.hounsfield == -1000
 
 

@@ -71,7 +71,26 @@ def test_hidden_and_other_entries(classes, load, tmp_path):
     samples = load("scans")
     assert len(samples) == 5
     assert samples.info.notes == (
-        "3 entries that are no PNG, JPEG, TIFF or DICOM were left out: sick/nested.png, sick/notes.txt, README.md",
+        "1 folders inside of classes, which are not searched, were left out: sick/nested.png",
+        "2 entries that are no PNG, JPEG, TIFF or DICOM were left out: sick/notes.txt, README.md",
+    )
+
+
+def test_a_label_whose_images_lie_deeper_or_are_of_another_format(classes, load, tmp_path):
+    (tmp_path / "scans/nested/patient").mkdir(parents=True)
+    (tmp_path / "scans/other").mkdir()
+    (tmp_path / "scans/other/a.bmp").write_bytes(b"")
+    (tmp_path / "scans/empty").mkdir()
+    samples = load("scans", labels=["normal", "sick", "nested", "other", "empty", "none"])
+    folder = "1 folders inside of classes, which are not searched, were left out: nested/patient"
+    file = "1 entries that are no PNG, JPEG, TIFF or DICOM were left out: other/a.bmp"
+    assert samples.info.notes == (
+        folder,
+        file,
+        f"no sample is labelled 'nested': {folder}",
+        f"no sample is labelled 'other': {file}",
+        "no sample is labelled 'empty': its folder is empty",
+        "no sample is labelled 'none'",
     )
 
 
@@ -157,7 +176,19 @@ def test_no_folders(load, tmp_path):
 
 def test_no_images(load, tmp_path):
     (tmp_path / "scans/normal").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"scans: it holds no samples"):
+    with pytest.raises(DataError, match=r"scans: it holds no samples$"):
+        load("scans")
+
+
+def test_no_images_that_are_read(load, tmp_path):
+    for name in ("scans/normal/patient", "scans/sick/patient"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "scans/sick/a.bmp").write_bytes(b"")
+    with pytest.raises(
+        DataError,
+        match=r"scans: it holds no samples; 2 folders inside of classes, which are not searched, were left out: "
+        r"normal/patient, sick/patient; 1 entries that are no PNG, JPEG, TIFF or DICOM were left out: sick/a.bmp$",
+    ):
         load("scans")
 
 

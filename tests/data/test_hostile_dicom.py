@@ -16,7 +16,6 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import ImplicitVRLittleEndian, RLELossless
 from scans import open_scan, refusal_of
 
-from robustcheck.data import load_samples
 from robustcheck.data.codestream import size_of, unpacked_length
 from robustcheck.errors import DataError
 
@@ -61,11 +60,11 @@ def test_a_header_of_endless_parts(scan):
             assert "a.dcm: it cannot be read: " in refusal_of(path)
 
 
-def test_a_pipe_among_the_files_is_no_image(tmp_path, scan):
+def test_a_pipe_among_the_files_is_no_image(tmp_path, scan, load):
     scan(np.zeros((2, 2), np.uint16), name="scans/normal/a.dcm", bits=12)
     for name in ("pipe", "pipe.dcm", "pipe.png"):
         os.mkfifo(tmp_path / "scans/normal" / name)
-    samples = load_samples("scans", folder=tmp_path, labels=["normal", "sick"])
+    samples = load("scans")
     assert samples.names == ("normal/a.dcm",)
 
 

@@ -123,6 +123,24 @@ def test_as_a_source(load):
     assert samples.info.by_label == {"normal": 6, "sick": 5}
 
 
+@pytest.mark.parametrize(
+    ("labels", "nodule", "note"),
+    [
+        (["normal", "nodule"], 1, ""),
+        (["nodule", "normal"], 0, ""),
+        (["nodule", "healthy"], 0, "nodule, healthy stand for the phantom's nodule, normal, in this order"),
+        (["healthy", "nodule"], 1, "healthy, nodule stand for the phantom's normal, nodule, in this order"),
+        (["sick", "normal"], 0, "sick, normal stand for the phantom's nodule, normal, in this order"),
+        (["a", "b"], 1, "a, b stand for the phantom's normal, nodule, in this order"),
+    ],
+)
+def test_labels_are_told_by_their_names_where_they_are_the_phantoms(load, labels, nodule, note):
+    samples = load("phantom:nodule", samples=4, labels=labels)
+    assert samples.labels.tolist() == [1 - nodule, nodule, 1 - nodule, nodule]
+    assert samples.info.by_label == {labels[0]: 2, labels[1]: 2}
+    assert samples.info.notes[1:] == ((note,) if note else ())
+
+
 def test_as_a_source_without_a_number_or_split(load):
     samples = load("phantom:nodule")
     assert (len(samples), samples.info.split, samples.bits, samples.info.shape) == (256, "test", 8, (1, 64, 64))

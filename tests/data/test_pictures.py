@@ -5,6 +5,7 @@ import struct
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
+from rawpng import grey_png, packed, raw_png
 
 from robustcheck.errors import DataError
 
@@ -24,21 +25,28 @@ def only(load, save_picture):
     return build
 
 
-def tiff(width, height, pixels, *, bits=8, photometric=1, sample_format=1, samples=1, width_tag=None):
-    """A minimal little-endian TIFF of one strip."""
+def tiff(width, height, pixels, *, bits=8, photometric=1, sample_format=1, samples=1, planes=1, width_tag=None):
+    """A minimal little-endian TIFF of one strip, or of one a plane."""
+    offsets = [8 + plane * len(pixels) // planes for plane in range(planes)]
+    strips = struct.pack(f"<{planes}I", *offsets) + struct.pack(f"<{planes}I", *[len(pixels) // planes] * planes)
+    if planes > 1:
+        pixels += strips
     entries = [
         (256, 4, width_tag or width),
         (257, 4, height),
         (258, 3, bits),
         (259, 3, 1),
         (262, 3, photometric),
-        (273, 4, 8),
+        (273, 4, 8 if planes == 1 else len(pixels) + 8 - 8 * planes),
         (277, 3, samples),
         (278, 4, height),
-        (279, 4, len(pixels)),
+        (279, 4, len(pixels) if planes == 1 else len(pixels) + 8 - 4 * planes),
+        (284, 3, 1 if planes == 1 else 2),
         (339, 3, sample_format),
     ]
-    directory = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    directory = b"".join(
+        struct.pack("<HHII", tag, kind, planes if tag in (273, 279) else 1, value) for tag, kind, value in entries
+    )
     header = b"II*\0" + struct.pack("<I", 8 + len(pixels))
     return header + pixels + struct.pack("<H", len(entries)) + directory + struct.pack("<I", 0)
 
@@ -62,8 +70,57 @@ def test_jpeg(only):
     assert (samples.image(0) == 77).all()
 
 
+def few_bits(levels, bits, kind):
+    """A picture of a row of levels, of 1, 2 or 4 bits."""
+    row = np.array(levels)
+    return grey_png(row[None], bits) if kind == "png" else tiff(len(levels), 1, packed(row, bits), bits=bits)
+
+
+@pytest.mark.parametrize("kind", ["png", "tif"])
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_few_bits_are_the_levels_that_are_stored(load, tmp_path, bits, kind):
+    levels = list(range(1 << bits))
+    path = tmp_path / f"scans/normal/a.{kind}"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(few_bits(levels, bits, kind))
+    samples = load("scans")
+    assert (samples.bits, samples.maximum) == (bits, levels[-1])
+    assert samples.image(0).tolist() == [[levels]]
+    assert samples.image(0).dtype == np.uint8
+    assert load("scans", bits=bits).info.sha256 == samples.info.sha256
+
+
+@pytest.mark.parametrize("kind", ["png", "tif"])
+def test_few_bits_are_scaled_to_eight_where_the_policy_says_so(load, save_picture, tmp_path, kind):
+    save_picture("scans/normal/b.png", np.array([[0, 1, 254, 255]], np.uint8))
+    (tmp_path / f"scans/normal/a.{kind}").write_bytes(few_bits([0, 1, 14, 15], 4, kind))
+    with pytest.raises(
+        DataError, match=r"b.png stores 8 bits and .* 4: .*or say data.bits: 8, to which they are scaled"
+    ):
+        load("scans")
+    samples = load("scans", bits=8)
+    assert samples.image(0).tolist() == [[[0, 17, 238, 255]]]
+    assert samples.info.notes[0] == f"1 files, first normal/a.{kind}, store fewer bits, and are scaled to 8"
+    with pytest.raises(DataError, match=r"stores 4 bits; data.bits is 6, which it cannot hold"):
+        load("scans", bits=6)
+    (tmp_path / "scans/normal/b.png").unlink()
+    assert load("scans", bits=8).info.sha256 != load("scans", bits=4).info.sha256
+
+
+def test_a_palette_has_colours_of_eight_bits(only):
+    picture = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P")
+    picture.putpalette([10, 10, 10, 200, 200, 200])
+    samples = only("a.png", picture)
+    with Image.open(samples.images.files[0].path) as opened:
+        assert opened.tile[0].args == "P;1"
+    assert samples.bits == 8
+    assert samples.image(0).tolist() == [[[10, 200]]]
+
+
 def test_one_bit_is_black_and_white(only):
-    assert only("a.png", Image.fromarray(GREY > 5)).image(0).tolist() == [np.where(GREY > 5, 255, 0).tolist()]
+    samples = only("a.png", Image.fromarray(GREY > 5))
+    assert samples.bits == 1
+    assert samples.image(0).tolist() == [(GREY > 5).astype(int).tolist()]
 
 
 def test_a_palette_of_greys_is_grey(only):
@@ -102,17 +159,35 @@ def test_sixteen_bits_that_twelve_do_not_hold(only):
         samples.image(0)
 
 
+def test_a_picture_of_ct_that_twelve_bits_do_not_hold(save_picture, load):
+    """What it holds and what is allowed are told in one unit: values as they are stored."""
+    save_picture("scans/normal/a.png", DEEP + 1)
+    with pytest.raises(DataError, match=r"values from 1 to 4096; with 12 bits, 0 to 4095 are allowed: check data.bits"):
+        load("scans", bits=12, hounsfield=-1024).image(0)
+
+
+@pytest.mark.parametrize(("hounsfield", "how"), [(-1024, "plus 1024"), (10, "minus 10")])
+def test_a_picture_of_ct_that_holds_hounsfield_units(save_picture, load, hounsfield, how):
+    save_picture("scans/normal/a.tif", np.array([[-1000, 40]], np.int32))
+    with pytest.raises(
+        DataError,
+        match=f"values from -1000 to 40; with 12 bits, 0 to 4095 are allowed; 0 stands for {hounsfield} HU: store "
+        f"Hounsfield units {how}$",
+    ):
+        load("scans", bits=12, hounsfield=hounsfield).image(0)
+
+
 def test_big_endian_tiff(only, save_picture, load, tmp_path):
     save_picture("scans/normal/a.tif", GREY)
     pixels = DEEP.astype(">u2").tobytes()
     data = tiff(3, 2, pixels, bits=16)
-    entries = [struct.unpack_from("<HHII", data, 10 + len(pixels) + 12 * index) for index in range(10)]
+    entries = [struct.unpack_from("<HHII", data, 10 + len(pixels) + 12 * index) for index in range(11)]
     directory = b""
     for tag, kind, count, value in entries:
         directory += struct.pack(">HHI", tag, kind, count) + (
             struct.pack(">HH", value, 0) if kind == 3 else struct.pack(">I", value)
         )
-    data = b"MM\0*" + struct.pack(">I", 8 + len(pixels)) + pixels + struct.pack(">H", 10) + directory + bytes(4)
+    data = b"MM\0*" + struct.pack(">I", 8 + len(pixels)) + pixels + struct.pack(">H", 11) + directory + bytes(4)
     (tmp_path / "scans/normal/a.tif").write_bytes(data)
     assert load("scans").image(0).tolist() == [DEEP.tolist()]
 
@@ -136,6 +211,16 @@ def test_a_tiff_whose_zero_is_white_is_read_dark_to_bright(load, tmp_path, bits)
     assert samples.bits == bits
     assert samples.image(0).tolist() == [[[white - 1, white - 200]]]
     assert any("0 is white" in note for note in samples.info.notes) == (bits > 8)  # Pillow's own, of 8 bits
+
+
+def test_the_digest_of_what_is_inverted_depends_on_how_many_bits_it_has(load, tmp_path):
+    (tmp_path / "scans/normal").mkdir(parents=True)
+    for photometric, alike in ((0, False), (1, True)):
+        pixels = np.array([1, 200], "<u2").tobytes()
+        (tmp_path / "scans/normal/a.tif").write_bytes(tiff(2, 1, pixels, bits=16, photometric=photometric))
+        one, other = load("scans", bits=12), load("scans", bits=16)
+        assert (one.image(0) == other.image(0)).all() == alike
+        assert (one.info.sha256 == other.info.sha256) == alike
 
 
 def test_thirty_two_bits_that_fit_sixteen(only):
@@ -190,26 +275,43 @@ def test_a_transparent_colour(only):
 
 
 def test_colour_of_sixteen_bits(only, tmp_path):
-    pixels = bytes(2 * 3 * 2)
-    info = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
-    import zlib
-
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    data = (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", info)
-        + chunk(b"IDAT", zlib.compress(b"\0" + pixels))
-        + chunk(b"IEND", b"")
-    )
     (tmp_path / "scans/normal").mkdir(parents=True)
-    (tmp_path / "b.png").write_bytes(data)
+    (tmp_path / "b.png").write_bytes(raw_png(2, 1, b"\0" + bytes(2 * 3 * 2), bits=16, colour=2))
     with Image.open(tmp_path / "b.png") as opened:
         assert opened.mode == "RGB"  # Pillow would go on in silence
     (tmp_path / "b.png").rename(tmp_path / "scans/normal/b.png")
     with pytest.raises(DataError, match=r"b.png is colour of 16 bits a channel, which Pillow cuts to 8"):
         only("a.png", COLOUR)
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_colour_tiff_of_sixteen_bits(load, tmp_path, planar):
+    """Of separate planes, each lies in the file as a grey image, and Pillow takes the first byte of each pixel."""
+    pixels = np.full((3, 2, 4), 300, "<u2").tobytes()
+    path = tmp_path / "scans/normal/a.tif"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(tiff(4, 2, pixels, bits=16, photometric=2, samples=3, planes=1 if planar == "contig" else 3))
+    with Image.open(path) as opened:
+        assert opened.mode == "RGB"  # Pillow would go on in silence
+    with pytest.raises(DataError, match=r"a.tif is colour of 16 bits a channel, which Pillow cuts to 8"):
+        load("scans")
+
+
+def test_grey_tiff_of_signed_bytes(load, tmp_path):
+    path = tmp_path / "scans/normal/a.tif"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(tiff(2, 1, np.array([-1, 1], np.int8).tobytes(), sample_format=2))
+    with Image.open(path) as opened:
+        assert np.asarray(opened).tolist() == [[255, 1]]
+    with pytest.raises(DataError, match=r"a.tif is grey of signed 8 bits, which Pillow reads as unsigned"):
+        load("scans")
+
+
+def test_grey_tiff_of_signed_values_that_are_none_below_zero(load, tmp_path):
+    path = tmp_path / "scans/normal/a.tif"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(tiff(2, 1, np.array([0, 300], "<i2").tobytes(), bits=16, sample_format=2))
+    assert load("scans").image(0).tolist() == [[[0, 300]]]
 
 
 def test_frames(only):

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from building import LEVELS, accuracy_at, brightness_policy, brightness_project
 
-from robustcheck import load_policy
+from robustcheck import load_policy, run
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.models import candidate as candidates
+from robustcheck.models import fast_form
+
+POLICIES = Path(__file__).parents[2] / "policies"
+LADDER = """gates:
+  - {id: pgd, attack: {name: pgd, steps: 10}, epsilon: [1/255, 2/255, 4/255], require: {accuracy: 0}}
+"""
 
 
 class Shifted(torch.nn.Module):
@@ -127,3 +134,22 @@ def test_a_goal_that_is_about_no_sample_is_no_pass(project, goal):
     (gate,) = _gates(project, gates, by=0.0, error=0.0)
     assert gate.verdict == "error"
     assert "nothing was attacked" in gate.error
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_a_faster_form_leaves_no_more_than_the_artefact_does(bfloat16, tmp_path, monkeypatch):
+    monkeypatch.setattr(fast_form, "_multiplies_bfloat16", lambda _device: bfloat16)
+    left = {}
+    for precision in ("auto", "full"):
+        text = (POLICIES / "quickstart_standard.yaml").read_text()
+        text = text.replace("path: ", f"device: cpu\n  precision: {precision}\n  path: {POLICIES}/", 1)
+        text = text[: text.index("gates:")].replace("samples: 200", "samples: 100") + LADDER
+        (tmp_path / "networks.py").write_bytes((POLICIES / "networks.py").read_bytes())
+        (tmp_path / "policy.yaml").write_text(
+            text[: text.index("gates:")].replace("samples: 200", "samples: 100") + LADDER
+        )
+        report = run(load_policy(tmp_path / "policy.yaml"))
+        left[precision] = [gate.metrics["accuracy"].value for gate in report.gates]
+    assert max(left["full"]) > 0.3
+    for auto, full in zip(left["auto"], left["full"], strict=True):
+        assert auto <= full + 0.01  # one of 100

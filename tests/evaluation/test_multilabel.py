@@ -210,6 +210,7 @@ def test_targets_are_left_out():
 
 def test_the_minimum_norm_is_the_distance_to_the_nearest_threshold(project):
     (gate,) = _report(project, _gate("fmn", 20)).gates
+    assert _by_status(gate, "broken") == set(np.flatnonzero(DISTANCE.min(axis=1) * 1.05 <= 20))
     for outcome, smallest in zip(gate.samples, DISTANCE.min(axis=1), strict=True):
         if outcome.status == "broken":
             assert np.ceil(smallest) <= outcome.distance_levels <= np.ceil(1.25 * smallest)

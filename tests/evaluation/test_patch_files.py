@@ -70,6 +70,13 @@ def test_a_picture_of_eight_bits_is_judged_as_whole_levels_of_deeper_images(patc
     assert np.abs(levels - np.load(patched / "out" / gate.patch.array)).max() < 1e-3
 
 
+def test_a_picture_of_one_bit_is_black_and_white(patched):
+    """Whatever the depth of the images."""
+    Image.fromarray(np.eye(8, dtype=bool)).save(patched / "eye.png")
+    (gate,) = run_patches(patched, "{name: patch, shape: square, rotation: 0, scale: 0, patch: eye.png}")
+    assert (np.load(patched / "out" / gate.patch.array)[0] == np.eye(8) * 255).all()
+
+
 def test_a_picture_that_is_finer_than_the_image_is_seen_as_what_its_pixels_cover(patched):
     """Stripes of which three in four are white: at single points most pixels would see white, or all black."""
     stripes = np.tile(np.array([0, 255, 255, 255], np.uint8), (160, 40))
@@ -160,7 +167,7 @@ def test_colour_images_that_are_not_square(patched):
 
 
 def test_a_report_with_patches_round_trips(patched):
-    run_patches(patched, f"{FIXED}, target: bright}}")
+    (patched / "policy.yaml").write_text(patch_policy(f"{FIXED}, target: bright}}"))
     report = run(load_policy(patched / "policy.yaml"), folder=patched / "out")
     assert AuditReport.from_json(report.to_json()) == report
     assert json.loads(report.to_json())["gates"][0]["controls"][0]["name"] == "natural patch"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from building import ARCHITECTURE, brightness_policy
-from patching import BRIGHT, DARK, FIXED, patch_archive, patch_policy, run_patches, turned
+from patching import BRIGHT, DARK, FIXED, patch_archive, run_patches, turned
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -77,10 +77,7 @@ def test_the_worst_of_several_places_is_taken(patched):
 
 def test_each_image_s_patch_has_something_to_follow_in_whatever_batch_it_is_trained(patched):
     attack = "{name: patch, target: bright, universal: false, steps: 3, draws: 4}"
-    (patched / "policy.yaml").write_text(
-        patch_policy(attack).replace("positive: bright", "positive: bright\n  batch_size: 4")
-    )
-    (gate,) = run(load_policy(patched / "policy.yaml"), folder=patched / "out").gates
+    (gate,) = run_patches(patched, attack, model="batch_size: 4")
     assert "no-usable-gradient" not in [finding.code for finding in gate.findings]
 
 
@@ -251,15 +248,8 @@ def test_it_is_the_same_whatever_the_batch(universal, patched, monkeypatch):
     results, gradients, whole = [], [], PatchTraining.step
     monkeypatch.setattr(PatchTraining, "step", lambda self, *told: (gradients.append(told[1]), whole(self, *told))[1])
     for batch in (1, 4, 64):
-        (gate,) = run_patches(patched, attack, extra="", size="[6 px]")
         gradients.clear()
-        text = (
-            (patched / "policy.yaml")
-            .read_text()
-            .replace("positive: bright", f"positive: bright\n  batch_size: {batch}")
-        )
-        (patched / "policy.yaml").write_text(text)
-        (gate,) = run(load_policy(patched / "policy.yaml"), folder=patched / "out").gates
+        (gate,) = run_patches(patched, attack, size="[6 px]", model=f"batch_size: {batch}")
         summed = [tuple(one.flatten().tolist()) for one in gradients] if universal == "true" else []
         results.append((summed, [(outcome.status, outcome.restart, outcome.sha256) for outcome in gate.samples]))
         assert gate.id == "gate-0[6 px]"

@@ -11,7 +11,7 @@ from PIL import Image
 from robustcheck.attacks.draws import Draws
 from robustcheck.data import load_samples
 from robustcheck.models import load_candidate
-from robustcheck.policy import ConditionsSpec, ModelSpec, PreprocessSpec
+from robustcheck.policy import ConditionsSpec, DataSpec, ModelSpec, PreprocessSpec
 from robustcheck.threats.viewing import NUMBERS, Conditions, see
 
 pytestmark = pytest.mark.xrays
@@ -86,7 +86,7 @@ def _shares(xrays, images):
         preprocess=PreprocessSpec(mean=0.5, std=0.25),
         device="cpu",
     )
-    samples = load_samples(str(xrays), folder=POLICIES, labels=LABELS, task="multiclass", samples=8)
+    samples = load_samples(DataSpec(source=str(xrays), samples=8), model, folder=POLICIES)
     candidate, _ = load_candidate(model, folder=POLICIES, samples=samples)
     looks = Conditions(spec=ConditionsSpec(**CONDITIONS)).draw(
         Draws.of([20261125], torch.device("cpu")).uniform((200, NUMBERS))[0]

@@ -12,10 +12,15 @@ import torch
 from building import LEVELS, brightness_gates, brightness_policy, brightness_project, even_images
 
 from robustcheck import load_policy, run
+from robustcheck.attacks.hopskipjump import HopSkipJump
+from robustcheck.attacks.nes import NES
+from robustcheck.attacks.partial_information import PartialInformation
+from robustcheck.attacks.square import Square
 from robustcheck.evaluation import gates
 from robustcheck.evaluation.search import loop
 from robustcheck.evaluation.search.query_loop import rows_in_flight
-from robustcheck.models import ScoreOracle
+from robustcheck.models import Candidate, LabelOracle, ScoreOracle, Surrogates, TopKOracle, WhiteBox
+from robustcheck.models.network import Network
 from robustcheck.policy import ATTACKS
 
 ASKING = [name for name, spec in ATTACKS.items() if spec.knowledge in ("scores", "top-k", "label")]
@@ -220,30 +225,36 @@ def test_broken_samples_are_retired_and_asking_about_them_again_is_refused(proje
     assert sorted(retired) == broken
 
 
-def test_attacks_that_ask_hold_neither_oracle_nor_candidate_nor_anything_with_a_gradient(project, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("nes", NES), ("square", Square), ("partial_information", PartialInformation), ("hopskipjump", HopSkipJump)],
+)
+def test_attacks_that_ask_hold_neither_oracle_nor_candidate_nor_anything_with_a_gradient(
+    name, kind, project, monkeypatch
+):
     """They are handed numbers: no path of references leads from an attack or its rows to a network."""
-    from robustcheck.attacks import NES
-
     seen = []
-    learn = NES.learn
+    learn = kind.learn
 
     def spy(attack, state, queries, answers, clean, ball, draws):
         seen.append((attack, state, queries, answers, clean, ball, draws))
-        assert not any(tensor.requires_grad for tensor in (*state.values(), answers.loss, queries.images))
+        assert not any(tensor.requires_grad for tensor in (*state.values(), queries.images))
         return learn(attack, state, queries, answers, clean, ball, draws)
 
-    monkeypatch.setattr(NES, "learn", spy)
-    brightness_gates(project, _gate("nes", queries=120))
+    monkeypatch.setattr(kind, "learn", spy)
+    brightness_gates(project, _gate(name, queries=120))
     assert seen
-    known, waiting = set(), list(seen[0])
+    state = seen[-1][1]
+    known, waiting = set(), [*seen[0], *seen[-1]]
     while waiting:
         held = waiting.pop()
         if id(held) in known or isinstance(held, type) or type(held).__name__ in ("module", "function"):
             continue  # code is reachable from anything; what it is handed is what matters
         known.add(id(held))
         assert not isinstance(held, torch.nn.Module)
-        assert type(held).__name__ not in ("Candidate", "Network", "WhiteBox", "ScoreOracle")
+        assert not isinstance(held, (Candidate, Network, WhiteBox, LabelOracle, ScoreOracle, TopKOracle, Surrogates))
         waiting.extend(gc.get_referents(held))
+    assert {id(values) for values in state.values()} <= known
 
 
 def test_the_answers_do_not_depend_on_batch_size(project):

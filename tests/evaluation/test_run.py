@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 import torch
 from building import LEVELS, accuracy_at, brightness_policy, brightness_project
+from click.testing import CliRunner
 from PIL import Image
+from rawpng import grey_png
 
 from robustcheck import load_policy, run
+from robustcheck.cli import main
 from robustcheck.evaluation.evaluation import Evaluation
+from robustcheck.report.writing import write_reports
 from robustcheck.results import AuditReport
 
 LADDER = """
@@ -118,6 +122,27 @@ def test_the_evidence_can_be_checked_without_robustcheck(project):
             change = np.abs(pixels.astype(int) - LEVELS[index]).max()
             assert change == outcome.distance_levels <= gate.threat.epsilon_levels
             assert (pixels.mean() > 127.5) == (outcome.attacked == "bright") != (outcome.label == "bright")
+
+
+def test_images_of_four_bits_are_attacked_in_their_own_levels(project):
+    """And their counterexamples can be stored in four bits, and replayed."""
+    for level in range(16):
+        path = project / "few" / ("bright" if level > 7.5 else "dark") / f"{level:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(grey_png(np.full((8, 8), level), 4))
+    gates = "  - {id: pgd, attack: {name: pgd, steps: 5}, epsilon: [1 level, 8 levels], require: {accuracy: 0}}"
+    report = _report(project, gates, data="source: few")
+    assert (report.data.bits, report.verdict) == (4, "pass")
+    few, all_ = ([o for o in gate.samples if o.status == "broken"] for gate in report.gates)
+    assert ([outcome.sample[-6:-4] for outcome in few], len(all_)) == (["08", "07"], 16)
+    for outcome in all_:
+        stored = np.asarray(Image.open(project / "out" / outcome.counterexample)).astype(int)
+        assert stored.max() <= 15
+        assert np.abs(stored - int(outcome.sample[-6:-4])).max() <= 8
+    write_reports(report, project / "out")
+    assert "data:image/png" in (project / "out" / "report.html").read_text()
+    result = CliRunner().invoke(main, ["replay", str(project / "out" / "report.json"), str(project / "policy.yaml")])
+    assert result.exit_code == 0, result.output
 
 
 def test_clean_images_are_kept_beside_the_first_counterexamples(project):

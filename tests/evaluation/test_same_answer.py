@@ -29,10 +29,11 @@ def _policy(folder: Path, archive: Path, batch: int) -> Path:
     return path
 
 
-def _broken(path: Path, *, shuffled: bool) -> set[int]:
-    policy = load_policy(path)
+def _broken(folder: Path, archive: Path, batch: int, *, shuffled: bool = False) -> set[int]:
+    policy = load_policy(_policy(folder, archive, batch))
     setting = Evaluation(policy).setting
     (gate,) = policy.gates
+    assert setting.candidate.chunks.limit == batch
     order = (setting.decisions == setting.labels).nonzero().flatten().numpy()
     if shuffled:
         order = np.random.default_rng(0).permutation(order)
@@ -44,10 +45,10 @@ def _broken(path: Path, *, shuffled: bool) -> set[int]:
 
 @pytest.mark.xrays
 def test_batches_of_1_16_and_256_and_shuffled_samples_get_the_same_verdicts(tmp_path, xrays, record_testsuite_property):
-    reference = _broken(_policy(tmp_path, xrays, 256), shuffled=False)
+    reference = _broken(tmp_path, xrays, 256)
     assert 40 < len(reference) < 300
     differing = {
-        name: len(reference ^ _broken(_policy(tmp_path, xrays, batch), shuffled=shuffled))
+        name: len(reference ^ _broken(tmp_path, xrays, batch, shuffled=shuffled))
         for name, batch, shuffled in (("1", 1, False), ("16", 16, False), ("256 shuffled", 256, True))
     }
     record_testsuite_property("verdicts of 624 that differ from those at batch 256", str(differing))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from robustcheck.errors import CandidateError, OutOfMemory
+from robustcheck.models.batches import batches
 from robustcheck.models.memory import Chunks, is_out_of_memory
 
 ERRORS = (
@@ -117,6 +118,36 @@ def test_a_candidate_halves(tmp_path, net):
     torch.testing.assert_close(again, logits)
     torch.testing.assert_close(gradient, expected)
     assert candidate.chunks.halved_to == 2
+
+
+def test_memory_that_runs_out_while_a_candidate_is_loaded(tmp_path, net, monkeypatch):
+    """Each of the samples is asked about, though fewer go at once than did when asking began."""
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    _, expected = tiny.load(tmp_path / "net.safetensors", tiny.pictures(9))
+    forward = tiny.TinyNet.forward
+
+    def narrow(self, image):
+        if len(image) > 2:
+            raise ERRORS[0]()
+        return forward(self, image)
+
+    monkeypatch.setattr(tiny.TinyNet, "forward", narrow)
+    candidate, logits = tiny.load(tmp_path / "net.safetensors", tiny.pictures(9), batch_size=4)
+    torch.testing.assert_close(logits, expected)
+    assert candidate.chunks.halved_to == 2
+
+
+@given(lengths=st.lists(st.integers(1, 3), max_size=20), limit=st.none() | st.integers(1, 5))
+def test_only_equal_shapes_make_a_batch(lengths, limit):
+    """Every member is in one of them, in its order, and no batch is smaller than it has to be."""
+    members = list(enumerate(lengths))
+    found = list(batches(members, lambda member: (1, 1, member[1]), limit))
+    for length in set(lengths):
+        own = [batch for batch in found if batch[0][1] == length]
+        assert [member for batch in own for member in batch] == [member for member in members if member[1] == length]
+        assert [len(batch) for batch in own[:-1]] == [limit] * (len(own) - 1)
+        assert 1 <= len(own[-1]) <= (limit or len(lengths))
+    assert sum(map(len, found)) == len(members)
 
 
 @pytest.mark.parametrize(("side", "limit"), [(4, 128), (1024, 32), (3000, 3)])

@@ -25,7 +25,7 @@ def _spec(**options):
 
 
 def _head(labels=TWO, **options):
-    given_ = {"binary": False, "probabilities": False, "positive": None, "operating_point": None, "found": ""}
+    given_ = {"binary": False, "outputs_probabilities": False, "positive": None, "operating_point": None, "found": ""}
     return Head(labels=labels, **{**given_, **options})
 
 
@@ -39,7 +39,7 @@ RAW = torch.tensor([[2.0, -1.0, 0.5], [-3.0, 0.0, 4.0], [0.2, 0.3, 0.1]])
 @pytest.mark.parametrize("output", ["auto", "logits"])
 def test_logits_are_told(labels, output):
     head = read_head(_spec(labels=labels, output=output), RAW[:, : len(labels)])
-    assert not head.probabilities
+    assert not head.outputs_probabilities
     assert head.found == f"logits ({'told from 3 samples' if output == 'auto' else 'as the policy says'})"
 
 
@@ -47,7 +47,7 @@ def test_logits_are_told(labels, output):
 @pytest.mark.parametrize("output", ["auto", "probabilities"])
 def test_probabilities_are_told(labels, output):
     head = read_head(_spec(labels=labels, output=output), RAW[:, : len(labels)].softmax(dim=1))
-    assert head.probabilities
+    assert head.outputs_probabilities
     assert head.found == f"probabilities ({'told from 3 samples' if output == 'auto' else 'as the policy says'})"
 
 
@@ -55,25 +55,25 @@ def test_probabilities_are_told(labels, output):
 def test_one_logit_is_told(output):
     head = read_head(_spec(task="binary", output=output), torch.tensor([[0.3], [-2.0]]))
     assert head.binary
-    assert not head.probabilities
+    assert not head.outputs_probabilities
 
 
 @pytest.mark.parametrize("output", ["auto", "probabilities"])
 def test_one_probability_is_told(output):
-    assert read_head(_spec(task="binary", output=output), torch.tensor([[0.0], [0.7], [1.0]])).probabilities
+    assert read_head(_spec(task="binary", output=output), torch.tensor([[0.0], [0.7], [1.0]])).outputs_probabilities
 
 
 def test_one_logit_that_may_be_a_probability_is_what_the_policy_says():
-    assert not read_head(_spec(task="binary", output="logits"), torch.tensor([[0.1], [0.7]])).probabilities
+    assert not read_head(_spec(task="binary", output="logits"), torch.tensor([[0.1], [0.7]])).outputs_probabilities
 
 
 def test_scores_between_0_and_1_that_do_not_sum_to_1_are_logits():
-    assert not read_head(_spec(labels=THREE), torch.tensor([[0.1, 0.2, 0.3], [0.9, 0.8, 0.7]])).probabilities
+    assert not read_head(_spec(labels=THREE), torch.tensor([[0.1, 0.2, 0.3], [0.9, 0.8, 0.7]])).outputs_probabilities
 
 
 def test_one_sample_that_is_no_distribution_shows_that_none_is():
     raw = torch.cat([RAW.softmax(dim=1), torch.tensor([[0.5, 0.5, 0.1]])])
-    assert not read_head(_spec(labels=THREE), raw).probabilities
+    assert not read_head(_spec(labels=THREE), raw).outputs_probabilities
 
 
 ROUNDED = (torch.cat([RAW, torch.tensor([[9.0, 0, 0]])]).softmax(dim=1) * 256).round().clamp_max(
@@ -86,7 +86,7 @@ ENDS = torch.eye(3) * 255 / 256
 def test_rounded_probabilities_are_told(output):
     assert (ROUNDED.sum(dim=1) - 1).abs().max() > 0.003
     head = read_head(_spec(labels=THREE, output=output, positive="benign", operating_point=0.3), ROUNDED, lambda: ENDS)
-    assert head.probabilities
+    assert head.outputs_probabilities
     assert "divided" not in head.found
     assert head.decide(head.logits(torch.tensor([[0.75, 0.25, 0.0], [0.5, 0.375, 0.125]]))).tolist() == [0, 1]
     with pytest.raises(CandidateError, match=r"output says logits, but .* sum to 1, as probabilities do"):
@@ -95,8 +95,8 @@ def test_rounded_probabilities_are_told(output):
 
 @pytest.mark.parametrize("far", [1000 * ROUNDED, ENDS * 0.5, torch.full((2, 3), torch.nan), None])
 def test_scores_that_sum_to_about_1_are_logits_unless_they_do_so_beyond_images(far):
-    assert not read_head(_spec(labels=THREE), ROUNDED, lambda: far).probabilities
-    assert not read_head(_spec(labels=THREE, output="logits"), ROUNDED, lambda: far).probabilities
+    assert not read_head(_spec(labels=THREE), ROUNDED, lambda: far).outputs_probabilities
+    assert not read_head(_spec(labels=THREE, output="logits"), ROUNDED, lambda: far).outputs_probabilities
 
 
 def test_an_operating_point_on_what_nothing_tells():
@@ -105,8 +105,8 @@ def test_an_operating_point_on_what_nothing_tells():
     options = {"labels": THREE, "positive": "benign", "operating_point": 0.4}
     with pytest.raises(CandidateError, match=r"do not sum to 1, so that nothing tells what model\.operating_point is"):
         read_head(_spec(**options), raw, lambda: far)
-    assert not read_head(_spec(**options), raw, lambda: 1000 * raw).probabilities
-    assert not read_head(_spec(**options, output="logits"), raw, lambda: far).probabilities
+    assert not read_head(_spec(**options), raw, lambda: 1000 * raw).outputs_probabilities
+    assert not read_head(_spec(**options, output="logits"), raw, lambda: far).outputs_probabilities
     head = read_head(_spec(**options, output="probabilities"), raw, lambda: far)
     assert head.found == "probabilities (as the policy says; they do not sum to 1, and are divided by their sum)"
     assert head.decide(head.logits(raw)).tolist() == [1, 0]  # .3 of .6, and .1 of 1.9
@@ -127,7 +127,7 @@ def test_a_probability_stated_as_a_logit(far):
 def test_one_logit_that_brightness_does_not_move_is_what_the_policy_says(raw):
     """As of a network that takes it away, or one that was never trained."""
     raw = torch.tensor(raw)
-    assert not read_head(_spec(task="binary", output="logits"), raw, lambda: raw).probabilities
+    assert not read_head(_spec(task="binary", output="logits"), raw, lambda: raw).outputs_probabilities
 
 
 def test_logits_stated_as_probabilities():
@@ -185,9 +185,9 @@ def test_every_head_says_the_same_of_the_same_network():
     one = two[:, 1:] - two[:, :1]
     heads = [
         (_head(), two),
-        (_head(probabilities=True), expected),
+        (_head(outputs_probabilities=True), expected),
         (_head(binary=True), one),
-        (_head(binary=True, probabilities=True), one.sigmoid()),
+        (_head(binary=True, outputs_probabilities=True), one.sigmoid()),
     ]
     for head, raw in heads:
         logits = head.logits(raw)
@@ -198,15 +198,15 @@ def test_every_head_says_the_same_of_the_same_network():
 
 def test_logits_are_float32():
     assert _head().logits(RAW.half()).dtype == torch.float32
-    assert _head(probabilities=True).logits(RAW.softmax(1).double()).dtype == torch.float32
+    assert _head(outputs_probabilities=True).logits(RAW.softmax(1).double()).dtype == torch.float32
 
 
 def test_certainty_stays_finite():
-    head = _head(labels=THREE, probabilities=True)
+    head = _head(labels=THREE, outputs_probabilities=True)
     logits = head.logits(torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]))
     assert logits.isfinite().all()
     assert head.decide(logits).tolist() == [0, 2]
-    binary = _head(binary=True, probabilities=True)
+    binary = _head(binary=True, outputs_probabilities=True)
     assert binary.decide(binary.logits(torch.tensor([[0.0], [1.0]]))).tolist() == [0, 1]
 
 
@@ -224,7 +224,7 @@ def _plain_cross_entropy(probabilities, labels):
 def test_the_gradient_of_a_sure_softmax_head_does_not_vanish():
     raw = torch.tensor([[40.0, 0.0, -3.0]])  # the probability of label 0 rounds to 1
     assert raw.softmax(dim=1)[0, 0] == 1
-    head, plain = _head(labels=THREE, probabilities=True), _head(labels=THREE)
+    head, plain = _head(labels=THREE, outputs_probabilities=True), _head(labels=THREE)
     gradient = _gradient(log_odds, raw, lambda scores: scores.softmax(dim=1), head)
     torch.testing.assert_close(gradient[0, 0], torch.tensor(-1.0))
     assert gradient[0, 1] > 0.9
@@ -236,7 +236,7 @@ def test_the_gradient_of_a_sure_softmax_head_does_not_vanish():
 
 def test_the_gradient_of_a_sure_sigmoid_head_does_not_vanish():
     raw = torch.tensor([[-30.0]])  # sure of label 0
-    head = _head(binary=True, probabilities=True)
+    head = _head(binary=True, outputs_probabilities=True)
     torch.testing.assert_close(_gradient(log_odds, raw, torch.sigmoid, head), torch.tensor([[1.0]]))
     torch.testing.assert_close(_gradient(log_odds, raw, lambda one: one, _head(binary=True)), torch.tensor([[1.0]]))
 
@@ -299,7 +299,7 @@ def test_scores_that_are_no_numbers_are_no_answer(point, value):
 
 
 def test_probabilities_that_are_no_numbers_are_no_answer():
-    head = _head(binary=True, probabilities=True)
+    head = _head(binary=True, outputs_probabilities=True)
     assert head.decide(head.logits(torch.tensor([[torch.nan], [torch.inf], [0.2]]))).tolist() == [-1, -1, 0]
 
 

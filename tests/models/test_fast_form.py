@@ -193,7 +193,9 @@ def test_how_far_a_twin_is_from_its_graph_is_part_of_the_error(monkeypatch, tmp_
 
 def test_probabilities_that_round_to_an_end_are_no_distance():
     """In float32 the log-odds of the two are 16.6 and 87."""
-    head = Head(labels=("a", "b"), binary=True, probabilities=True, positive=None, operating_point=None, found="")
+    head = Head(
+        labels=("a", "b"), binary=True, outputs_probabilities=True, positive=None, operating_point=None, found=""
+    )
     reading = fast_form.Reading(
         probabilities=lambda raw: head.chances(head.logits(raw)), margins=lambda raw: head.margins(head.logits(raw))
     )

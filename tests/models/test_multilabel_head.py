@@ -28,7 +28,13 @@ def _spec(**options) -> ModelSpec:
 
 
 def _head(**options) -> FindingsHead:
-    given_ = {"labels": THREE, "probabilities": False, "positive": None, "operating_point": (0.5,) * 3, "found": ""}
+    given_ = {
+        "labels": THREE,
+        "outputs_probabilities": False,
+        "positive": None,
+        "operating_point": (0.5,) * 3,
+        "found": "",
+    }
     return FindingsHead(**{**given_, **options})
 
 
@@ -38,20 +44,20 @@ def _head(**options) -> FindingsHead:
 @pytest.mark.parametrize("output", ["auto", "logits"])
 def test_logits_are_told(output):
     head = read_head(_spec(output=output), RAW)
-    assert not head.probabilities
+    assert not head.outputs_probabilities
     assert head.found == f"logits ({'told from 3 samples' if output == 'auto' else 'as the policy says'})"
 
 
 @pytest.mark.parametrize("output", ["auto", "probabilities"])
 def test_probabilities_need_not_sum_to_1(output):
-    assert read_head(_spec(output=output), RAW.sigmoid()).probabilities
+    assert read_head(_spec(output=output), RAW.sigmoid()).outputs_probabilities
 
 
 def test_logits_that_lie_between_0_and_1_on_every_sample_leave_that_beyond():
     unsure = torch.tensor([[0.1, 0.5, 0.9], [0.2, 0.3, 0.4]])
-    assert not read_head(_spec(), unsure, lambda: 1000 * unsure).probabilities
-    assert read_head(_spec(), unsure, lambda: torch.ones(2, 3)).probabilities
-    assert not read_head(_spec(output="logits"), unsure).probabilities
+    assert not read_head(_spec(), unsure, lambda: 1000 * unsure).outputs_probabilities
+    assert read_head(_spec(), unsure, lambda: torch.ones(2, 3)).outputs_probabilities
+    assert not read_head(_spec(output="logits"), unsure).outputs_probabilities
 
 
 def test_mistakes():
@@ -76,13 +82,13 @@ def test_operating_points(written, read):
 
 
 def test_probabilities_become_the_logits_that_they_came_from():
-    torch.testing.assert_close(_head(probabilities=True).logits(RAW.sigmoid()), RAW)
+    torch.testing.assert_close(_head(outputs_probabilities=True).logits(RAW.sigmoid()), RAW)
     torch.testing.assert_close(_head().logits(RAW.double()), RAW)
     torch.testing.assert_close(_head().chances(RAW), RAW.sigmoid())
 
 
 def test_certainty_stays_finite():
-    head = _head(probabilities=True)
+    head = _head(outputs_probabilities=True)
     logits = head.logits(torch.tensor([[1.0, 0.0, 0.5]]))
     assert logits.isfinite().all()
     assert head.decide(logits).tolist() == [0b101]
@@ -91,7 +97,7 @@ def test_certainty_stays_finite():
 def test_the_gradient_of_a_sure_sigmoid_head_does_not_vanish():
     raw = torch.tensor([[-30.0, -30.0, -30.0]], requires_grad=True)
     loss = objective("margin", Goal(labels=3, multilabel=True))(
-        _head(probabilities=True).logits(raw.sigmoid()), torch.tensor([0]), torch.tensor([0])
+        _head(outputs_probabilities=True).logits(raw.sigmoid()), torch.tensor([0]), torch.tensor([0])
     )
     torch.testing.assert_close(torch.autograd.grad(loss.sum(), raw)[0].sum(), torch.tensor(1.0))
 

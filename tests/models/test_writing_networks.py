@@ -32,15 +32,16 @@ def _writing(channels):
 SAVERS = {"net.safetensors": tiny.save_safetensors, "net.ts": tiny.save_script, "trace.ts": tiny.save_trace}
 
 
+@pytest.mark.parametrize("window", [None, [0, 255]])
 @pytest.mark.parametrize("precision", ["auto", "full"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", SAVERS)
-def test_they_are_asked_as_any_other(name, channels, precision, tmp_path):
+def test_they_are_asked_as_any_other(name, channels, precision, window, tmp_path):
     net = _writing(channels)
     SAVERS[name](net, tmp_path / name)
     candidate, logits = tiny.load(
         tmp_path / name, architecture="test_writing_networks:Writing", architecture_args={"channels": channels},
-        preprocess={"channels": channels}, precision=precision,
+        preprocess={"channels": channels, "window": window}, precision=precision,
     )  # fmt: skip
     assert candidate.randomness is None
     wanted = IMAGES.clone().requires_grad_()

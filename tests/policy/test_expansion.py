@@ -54,8 +54,10 @@ def test_what_may_be_left_out(write):
 
 
 def test_a_label_stays_as_it_was_typed(write):
-    written = EXAMPLE.replace("[normal, pneumonia]", "[no, 1, 007, 1:30, 0x1F, +5, Off]").replace(
-        "positive: pneumonia", "positive: 1"
+    written = (
+        EXAMPLE.replace("[normal, pneumonia]", "[no, 1, 007, 1:30, 0x1F, +5, Off]")
+        .replace("positive: pneumonia", "positive: 1")
+        .replace("specificity", "sensitivity")  # of so many labels an untargeted adversary spares it
     )
     policy = load_policy(write(written))
     assert policy.model.labels == ("no", "1", "007", "1:30", "0x1F", "+5", "Off")

@@ -110,3 +110,9 @@ def test_whatever_is_typed_is_a_quantity_within_the_range_or_a_sentence(value):
     else:
         assert len(answer) < 400
         assert "\n" not in answer
+
+
+def test_one_is_a_length_and_no_change_of_every_pixel():
+    assert Quantity.parse(1, length=True).share == 1
+    with pytest.raises(ValueError, match="is that one grey level or the full range"):
+        Quantity.parse(1)

@@ -16,7 +16,7 @@ from robustcheck.attacks import objective
 from robustcheck.attacks.draws import Draws, key
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import WhiteBox
-from robustcheck.models.loading import as_shares, by_shape
+from robustcheck.models.batches import as_shares, batches
 from robustcheck.results import Cost
 from robustcheck.threats import Ball, Goal
 
@@ -88,8 +88,7 @@ class Prediction:
     def _shares(self, samples: Sequence[int], ball: Ball | None, gate: str) -> list[float | None]:
         """In the samples' order; None where nothing is promised, or no more than chance is."""
         setting, found = self.setting, dict[int, float | None]()
-        for group in by_shape([setting.samples.shape_of(sample) for sample in samples]):
-            numbers = [samples[place] for place in group]
+        for numbers in batches(samples, setting.samples.shape_of):
             images = as_shares(setting.samples, numbers, setting.candidate.device)
             if ball is not None:
                 keys = [key(setting.seed, f"{gate}/predicting", setting.samples.names[number], 0) for number in numbers]

@@ -14,8 +14,8 @@ from robustcheck.errors import DataError
 def read_patch(name: str, folder: Path, *, bits: int, channels: int) -> np.ndarray:
     """A patch's values (C, S, S), float32 shares of the full range.
 
-    A picture of 8 bits for images of more is of its own range; all others are in the images' own grey levels. A grey
-    patch is laid on colour images as it is.
+    A picture of at most 8 bits for images of more is of its own range; all others are in the images' own grey levels. A
+    grey patch is laid on colour images as it is.
 
     Args:
         name: of the file, .png or .npy (stored integers, (C, S, S) or (S, S)).
@@ -44,7 +44,7 @@ def read_patch(name: str, folder: Path, *, bits: int, channels: int) -> np.ndarr
     else:
         picture = open_files([(name, path)])
         stored = picture.image(0)
-        own = 8 if picture.space.bits == 8 and bits > 8 else bits
+        own = min(picture.space.bits, bits) if picture.space.bits <= 8 else bits
     count, height, width = stored.shape
     if not stored.size:
         raise DataError(f"{name} holds no pixels: it is of shape {stored.shape}")

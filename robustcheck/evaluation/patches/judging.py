@@ -14,7 +14,7 @@ from robustcheck.evaluation.looks.look import Look
 from robustcheck.evaluation.patches.training import Pool
 from robustcheck.evaluation.search.adjudication import finite, on_host, to_stored
 from robustcheck.models import Surrogates
-from robustcheck.models.loading import by_shape
+from robustcheck.models.batches import batches
 from robustcheck.models.memory import Chunks
 from robustcheck.threats import Goal
 from robustcheck.threats.patch import NUMBERS, Outline, Placements, Placing, covered, place
@@ -67,16 +67,14 @@ class Judge:
 
     def judge(self, textures: Textures) -> Judgement:
         """What these patches do."""
-        judgement, done, most = Judgement(), 0, self.chunks.limit
-        for group in by_shape([self.pool.shape(number) for number in range(len(self.pool))]):
-            for start in range(0, len(group), most):
-                standing = group[start : start + most]
-                done += len(standing)
-                for attempt in range(self.places):
-                    if standing:
-                        self.chunks(partial(self._try, textures, attempt, judgement), torch.tensor(standing))
-                        standing = [number for number in standing if number not in judgement.turned]
-                self.progress(done, len(self.pool))
+        judgement, done = Judgement(), 0
+        for standing in batches(range(len(self.pool)), self.pool.shape, self.chunks.limit):
+            done += len(standing)
+            for attempt in range(self.places):
+                if standing:
+                    self.chunks(partial(self._try, textures, attempt, judgement), torch.tensor(standing))
+                    standing = [number for number in standing if number not in judgement.turned]
+            self.progress(done, len(self.pool))
         return judgement
 
     def _try(

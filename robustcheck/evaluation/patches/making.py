@@ -23,7 +23,7 @@ from robustcheck.evaluation.patches.training import Pool, Trainer
 from robustcheck.evaluation.search.adjudication import on_host, to_stored
 from robustcheck.evaluation.search.loop import Trace
 from robustcheck.models import Surrogates, WhiteBox
-from robustcheck.models.loading import by_shape
+from robustcheck.models.batches import batches
 from robustcheck.results import Patch
 
 COMPARED = 256  # images that several patches are compared on
@@ -87,10 +87,8 @@ def _for_each(task: PatchTask, stand_in: Surrogates | None) -> Made:
     trainer = trainer_of(task, task.pool, stand_in)
     rows = max(1, task.setting.candidate.chunks.limit // trainer.draws)
     textures = dict[int, np.ndarray]()
-    for group in by_shape([task.pool.shape(place) for place in range(len(task.pool))]):
-        for start in range(0, len(group), rows):
-            places = group[start : start + rows]
-            textures.update(zip(places, _stored(task, trainer.for_each(task.shape, places)), strict=True))
+    for places in batches(range(len(task.pool)), task.pool.shape, rows):
+        textures.update(zip(places, _stored(task, trainer.for_each(task.shape, places)), strict=True))
     return Made(
         textures=own(textures, task.setting.samples.maximum, task.device),
         files={place: _file_of(task, place, texture) for place, texture in textures.items()},

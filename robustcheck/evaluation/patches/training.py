@@ -17,7 +17,7 @@ from robustcheck.errors import DataError, EvaluationError
 from robustcheck.evaluation.looks.conditions import Averaging
 from robustcheck.evaluation.looks.look import Gradients
 from robustcheck.evaluation.search.loop import Trace
-from robustcheck.models.loading import by_shape
+from robustcheck.models.batches import batches
 from robustcheck.models.memory import Chunks
 from robustcheck.threats.patch import NUMBERS, NoPlaceError, Placements, Placing, place
 
@@ -227,7 +227,7 @@ class Trainer:
             usable.index_add_(0, owner[slots], finite.float())
             return (finite,)
 
-        for alike in by_shape([self.pool.shape(number) for number in numbers]):
+        for alike in batches(range(len(numbers)), lambda slot: self.pool.shape(numbers[slot])):
             self.chunks(follow, torch.tensor(alike, device=self.device))
         return total / usable.clamp_min(1)[:, None, None, None]
 

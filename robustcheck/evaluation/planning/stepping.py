@@ -16,7 +16,7 @@ from robustcheck.evaluation.patches.making import trainer_of
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import Candidate, Surrogates
-from robustcheck.models.loading import as_shares, by_shape
+from robustcheck.models.batches import as_shares, batches
 from robustcheck.results.plan import Step
 from robustcheck.threats import Ball
 
@@ -65,7 +65,7 @@ def training(task: PatchTask, stand_in: Surrogates | None) -> Turn:
     pool = task.pool
     trainer = trainer_of(task, pool, stand_in)
     step = replace(trainer, attack=replace(trainer.attack, steps=1), progress=lambda _done, _of: None)
-    alike = max(by_shape([pool.shape(place) for place in range(len(pool))]), key=len)
+    alike = max(batches(range(len(pool)), pool.shape), key=len)
 
     def turn(images: torch.Tensor, _labels: torch.Tensor) -> int:
         if task.spec.universal:
@@ -122,8 +122,8 @@ class Stopwatch:
     def _measured(self, kind: str, turn: Turn, rows: int, samples: list[int]) -> Step:
         """The median of a few, or as many as there is time for."""
         setting = self.setting
-        group = max(by_shape([setting.samples.shape_of(sample) for sample in samples]), key=len)
-        numbers = [samples[group[place % len(group)]] for place in range(rows)]
+        group = max(batches(samples, setting.samples.shape_of), key=len)
+        numbers = [group[place % len(group)] for place in range(rows)]
         images = as_shares(setting.samples, numbers, setting.candidate.device)
         labels = setting.labels[numbers].to(images.device)
 

@@ -27,7 +27,7 @@ from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.patches.training import Pool
 from robustcheck.evaluation.replay.recounting import SAME, forged, not_counted, of_gate, of_report
 from robustcheck.evaluation.setting import Setting
-from robustcheck.models.loading import by_shape
+from robustcheck.models.batches import batches
 from robustcheck.models.process import left_as_found
 from robustcheck.policy import Gate, PatchSpec, Policy, RP2Spec
 from robustcheck.results import AuditReport, GateResult, Outcome
@@ -92,10 +92,9 @@ def _read_again(gate: Gate, result: GateResult, setting: Setting, stored: Stored
         if outcome.status == "broken":
             rows.append((outcome, place))
     reader = _Reader(gate, setting, stored)
-    for alike in by_shape([setting.samples.shape_of(place) for _, place in rows]):
-        step = max(1, setting.candidate.chunks.limit // reader.look.at_once)
-        for first in range(0, len(alike), step):
-            amiss += reader.amiss([rows[index] for index in alike[first : first + step]])
+    limit = max(1, setting.candidate.chunks.limit // reader.look.at_once)
+    for alike in batches(rows, lambda row: setting.samples.shape_of(row[1]), limit):
+        amiss += reader.amiss(alike)
     return GateReplay(
         id=gate.id,
         stated=len(rows),

@@ -29,7 +29,7 @@ from robustcheck.evaluation.search.starting_images import StartingImages
 from robustcheck.evaluation.search.warm_starts import Ends
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import Candidate, Surrogates, WhiteBox
-from robustcheck.models.loading import as_shares, by_shape
+from robustcheck.models.batches import as_shares, batches
 from robustcheck.policy import Gate, RP2Spec
 from robustcheck.threats import Ball, Goal
 
@@ -250,8 +250,8 @@ class Search:
     ) -> Iterator[tuple[list[Start], Callable[[int], None]]]:
         """Starts by the shape of their images, and whom to tell how many of them are done."""
         before = 0
-        for group in by_shape([self.setting.samples.shape_of(sample) for sample, _ in starts]):
-            yield [starts[index] for index in group], partial(_later, progress, before)
+        for group in batches(starts, lambda start: self.setting.samples.shape_of(start[0])):
+            yield group, partial(_later, progress, before)
             before += len(group)
 
     @contextmanager

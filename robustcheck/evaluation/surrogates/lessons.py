@@ -13,8 +13,8 @@ import torch
 from robustcheck.data import Samples, load_samples
 from robustcheck.errors import CandidateError, DataError
 from robustcheck.models import Candidate, LabelOracle
+from robustcheck.models.batches import as_shares, batches
 from robustcheck.models.head import NO_ANSWER
-from robustcheck.models.loading import as_shares, by_shape
 from robustcheck.models.preprocess import Preprocess
 from robustcheck.policy import DataSpec, ModelSpec, PreprocessSpec, TrainSpec
 
@@ -87,17 +87,9 @@ def train_split(data: DataSpec, model: ModelSpec, folder: Path, need: Need, judg
     Raises:
         DataError: there is none, it cannot be read, or its levels are not those of the samples that are judged.
     """
+    whole = data.model_copy(update={"split": "train", "samples": None, "group": None, "subgroups": ()})
     try:
-        samples = load_samples(
-            data.source,
-            folder=folder,
-            labels=model.labels,
-            task=model.task,
-            root=data.root,
-            split="train",
-            bits=data.bits,
-            hounsfield=data.hounsfield,
-        )
+        samples = load_samples(whole, model, folder=folder)
     except DataError as error:
         raise DataError(_no_split(data, str(error), need)) from None
     if samples.info.split != "train":
@@ -160,12 +152,9 @@ def _ask(
     """What the candidate decides about each of these samples."""
     answers: dict[int, int] = {}
     oracle = LabelOracle(candidate, samples=len(samples), limit=1)
-    for group in by_shape([samples.shape_of(index) for index in indexes]):
-        size = min(_ASKED, candidate.chunks.limit)
-        for start in range(0, len(group), size):
-            chunk = [indexes[place] for place in group[start : start + size]]
-            labels = oracle.labels(torch.tensor(chunk), as_shares(samples, chunk, candidate.device))
-            answers |= zip(chunk, labels.tolist(), strict=True)
-            if progress:
-                progress(len(answers), len(indexes))
+    for chunk in batches(indexes, samples.shape_of, min(_ASKED, candidate.chunks.limit)):
+        labels = oracle.labels(torch.tensor(chunk), as_shares(samples, chunk, candidate.device))
+        answers |= zip(chunk, labels.tolist(), strict=True)
+        if progress:
+            progress(len(answers), len(indexes))
     return answers

@@ -162,7 +162,7 @@ def _load(
         raise CandidateError(_of_surrogate(str(error))) from error
     if own.network.no_gradients:
         raise CandidateError(_of_surrogate(own.network.no_gradients))
-    if trained and own.head.probabilities:
+    if trained and own.head.outputs_probabilities:
         raise CandidateError(
             f"train.architecture: it ends in probabilities, and logits are trained; leave the {own.head.ending} off"
         )

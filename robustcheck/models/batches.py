@@ -1,0 +1,49 @@
+"""Which samples can be asked about together, and what they are then asked with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from robustcheck.models.preprocess import Levels
+
+Member = TypeVar("Member")
+Shape = tuple[int, int, int]  # channels, height, width
+
+
+class Stored(Levels, Protocol):
+    """The gate's samples, as far as a candidate needs to see them."""
+
+    def __len__(self) -> int: ...
+    def shape_of(self, index: int, /) -> Shape:
+        """(C, H, W) of a sample."""
+
+    def image(self, index: int, /) -> np.ndarray:
+        """Its stored integers, of that shape."""
+
+
+def batches(
+    members: Iterable[Member], shape_of: Callable[[Member], Shape], limit: int | None = None
+) -> Iterator[list[Member]]:
+    """Members whose images have one shape, in their order, at most `limit` at a time: only equal shapes make a batch.
+
+    The limit is that of all of them, even if memory runs out meanwhile and `Chunks` works on fewer at once.
+    """
+    groups: dict[Shape, list[Member]] = {}
+    for member in members:
+        groups.setdefault(shape_of(member), []).append(member)
+    for group in groups.values():
+        size = limit or len(group)
+        for start in range(0, len(group), size):
+            yield group[start : start + size]
+
+
+def as_shares(samples: Stored, indexes: list[int], device: torch.device) -> torch.Tensor:
+    """Stored images of one shape as float32 shares (N, C, H, W) of the full range."""
+    stored = torch.from_numpy(np.stack([samples.image(index) for index in indexes]))
+    if device.type == "cuda":  # as integers, and while the GPU works on
+        stored = stored.pin_memory().to(device, non_blocking=True)
+    return stored.float() / samples.maximum

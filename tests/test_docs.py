@@ -1,0 +1,89 @@
+"""What the documentation shows can be typed, and says what it says."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from building import brightness_policy, brightness_project
+from PIL import Image
+
+from robustcheck import load_policy, run
+from robustcheck.errors import PolicyError
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+HEAD = """robustcheck: 1
+model:
+  path: candidate.onnx
+  task: multiclass
+  labels: [normal, pneumonia]
+  positive: pneumonia
+data: {source: images.npz}
+gates:
+"""
+
+
+def _blocks(file: str, language: str) -> list[str]:
+    return [text for kind, text in BLOCK.findall((ROOT / file).read_text(encoding="utf-8")) if kind == language]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with all files that the examples name."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("candidate.onnx", "candidate.safetensors", "theirs.safetensors", "ours-of-last-year.onnx", "nets.py"):
+        (tmp_path / name).touch()
+    shutil.copy(ROOT / "policies" / "networks.py", tmp_path)
+    images = {f"{split}_images": np.zeros((4, 28, 28), np.uint8) for split in ("train", "test")}
+    np.savez("images.npz", **images, **{f"{split}_labels": np.array([[0], [1]] * 2) for split in ("train", "test")})
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("file", "least"), [("README.md", 1), ("docs/policy.md", 2), ("docs/patches.md", 3)], ids=lambda value: str(value)
+)
+def test_every_gate_that_is_shown_can_be_used(file, least, folder):
+    policies = [
+        text if text.startswith("robustcheck: 1") else HEAD + text.removeprefix("gates:\n")
+        for text in _blocks(file, "yaml")
+        if "  - id: " in text
+    ]
+    assert len(policies) >= least
+    for text in policies:
+        (folder / "policy.yaml").write_text(text, encoding="utf-8")
+        assert load_policy(folder / "policy.yaml").gates
+
+
+def test_the_mistakes_that_the_readme_shows_are_told_so(folder):
+    (shown,) = re.findall(r"^```\n(policy\.yaml:.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    (text,) = (text for text in _blocks("README.md", "yaml") if text.startswith("robustcheck: 1"))
+    gate = "  - id: pgd\n    attack: pdg\n    epsilon: 8\n    require: {acuracy: 0.6}\n"
+    lines = text[: text.index("  - id: pgd")] + gate
+    (folder / "policy.yaml").write_text(lines, encoding="utf-8")
+    with pytest.raises(PolicyError) as caught:
+        load_policy(Path("policy.yaml"))
+    told = [re.sub(r":\d+:", ":", line) for line in str(caught.value).splitlines()]
+    assert told == [re.sub(r":\d+:", ":", line) for line in shown.splitlines()]
+
+
+def test_the_program_that_checks_a_report_without_robustcheck_tells_what_was_changed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    brightness_project(tmp_path)
+    gate = "\n  - {id: pgd, attack: {name: pgd, steps: 5}, epsilon: 4/255, require: {accuracy: 0}}\n"
+    (tmp_path / "robustcheck-report").mkdir()
+    (tmp_path / "policy.yaml").write_text(brightness_policy(gate))
+    report = run(load_policy(tmp_path / "policy.yaml"), folder=tmp_path / "robustcheck-report")
+    (tmp_path / "robustcheck-report" / "report.json").write_text(report.to_json())
+    (program,) = (text for text in _blocks("docs/report.md", "python") if "distance_levels" in text)
+    exec(program, {})
+    broken = next(outcome for outcome in report.gates[0].samples if outcome.status == "broken")
+    file = tmp_path / "robustcheck-report" / broken.counterexample
+    pixels = np.asarray(Image.open(file)).copy()
+    pixels[0, 0] ^= 1
+    Image.fromarray(pixels).save(file)
+    with pytest.raises(AssertionError):
+        exec(program, {})
