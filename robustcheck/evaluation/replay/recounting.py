@@ -210,7 +210,7 @@ def _measurement(gate: Gate, result: GateResult, setting: Setting) -> Measuremen
         attacked=None if gate.attack is None else attacked,
         intervals=setting.sequential if may_stop else setting.intervals,
         controls=() if gate.attack is None else result.controls,
-        among=setting.order if may_stop and len(judged) < len(setting.order) else judged,
+        among=setting.order if may_stop and len(judged) < len(setting.order) else None,
     )
 
 
