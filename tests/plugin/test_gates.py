@@ -101,8 +101,8 @@ def test_a_policy_with_mistakes_is_a_usage_error_that_shows_them_all(pytester, p
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
         [
-            "*policy.yaml:15: gates[[]0].attack: unknown attack 'pdg'*did you mean 'pgd'?",
-            "*policy.yaml:16: gates[[]0].epsilon: found 8, more than the full range*",
+            "*policy.yaml:16: gates[[]0].attack: unknown attack 'pdg'*did you mean 'pgd'?",
+            "*policy.yaml:17: gates[[]0].epsilon: found 8, more than the full range*",
         ]
     )
     assert "Traceback" not in result.stderr.str() + result.stdout.str()
