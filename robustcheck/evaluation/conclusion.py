@@ -156,15 +156,14 @@ class Conclusion:
     def _measurement(self, broken: dict[int, Entry]) -> Measurement:
         worth = np.zeros(len(self.setting.labels), bool)
         worth[self.attacked] = True
-        read = readings(self.setting, broken, self.scores, self.chances)
-        return Measurement.of(
-            self.setting,
-            read,
-            self.judged,
+        return Measurement(
+            setting=self.setting,
+            readings=readings(self.setting, broken, self.scores, self.chances),
+            judged=self.judged,
             attacked=worth,
             intervals=self.intervals,
             controls=self.controls,
-            among=self.judged if len(self.judged) == len(self.among) else self.among,
+            among=None if len(self.judged) == len(self.among) else self.among,
         )
 
     def about(self, judged: np.ndarray) -> Conclusion:

@@ -198,7 +198,7 @@ def _unattacked(gate: Gate, setting: Setting) -> GateResult:
     scores = most_adverse(setting, [], {})
     every = np.arange(len(setting.labels))
     read = readings(setting, {}, scores, most_adverse_chances(setting, [], {}))
-    measurement = Measurement.of(setting, read, every, attacked=None, intervals=setting.intervals)
+    measurement = Measurement(setting=setting, readings=read, judged=every, intervals=setting.intervals)
     metrics = measurement.metrics(gate.bounds)
     requirements = require(gate.bounds, metrics, setting.rule)
     verdict = judge(requirements, metrics)

@@ -109,8 +109,9 @@ def undefined(gate: Gate, metrics: dict[str, Metric]) -> str:
     for bound in gate.bounds:
         if bound.metric not in metrics:
             reasons.setdefault(_NOT_KNOWN, []).append(bound.metric)
-        elif metrics[bound.metric].value is None:
-            reasons.setdefault(_UNDEFINED.get(bound.of[1], _NONE_OF_THE_KIND), []).append(bound.metric)
+        elif (metric := metrics[bound.metric]).value is None:
+            part = "" if metric.slice in (None, bound.of[0]) else f" (of {metric.slice})"
+            reasons.setdefault(_UNDEFINED.get(bound.of[1], _NONE_OF_THE_KIND), []).append(bound.metric + part)
     return "; ".join(
         f"{', '.join(names)} cannot be measured on these samples: {reason}" for reason, names in reasons.items()
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ import torch
 from robustcheck.data import Samples
 from robustcheck.evaluation.evidence import Evidence
 from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.metrics.slices import members_of
 from robustcheck.evaluation.metrics.verdicts import Rule
 from robustcheck.evaluation.search.ledger import Ledger
 from robustcheck.evaluation.search.warm_starts import WarmStarts
@@ -50,6 +52,11 @@ class Setting:
     examined: dict[Hashable, tuple[HealthCheck, ...]] = field(default_factory=dict)  # health of searches, by their key
     train_split: Callable[[], Samples]  # of the data, loaded once
     folder: Path  # the policy's, from which its paths start
+
+    @cached_property
+    def members(self) -> dict[tuple[str, str], np.ndarray]:
+        """Which samples (N,) are of each subgroup, by column and value."""
+        return members_of(self.samples)
 
     def groups_of(self, samples: Sequence[int]) -> np.ndarray | None:
         """Which of these samples (M,) belong together; None if the policy says nothing about it."""
