@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from robustcheck.evaluation.findings import blind_spots, findings
-from robustcheck.evaluation.health.checks import not_relied_on
+from robustcheck.evaluation.health.checks import MEND, not_relied_on
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.metrics.verdicts import Rule, judge, require
@@ -219,4 +219,4 @@ def _lesson(gate: Gate, *, unstarted: bool) -> str:
         return "answers that never change show nothing about other adversaries"
     if gate.knowledge == "transfer":
         return "a surrogate without gradients shows nothing about the candidate"
-    return "a candidate that hides its gradients is not shown to be robust"
+    return f"a candidate that hides its gradients is not shown to be robust: {MEND}"

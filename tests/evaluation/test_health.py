@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 from building import brightness_gates, brightness_policy, brightness_project, even_images
 from chest import POLICIES, gates_on_xrays
@@ -13,6 +14,9 @@ from masks import masked_gates
 from robustcheck import load_policy, run
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.health import probing
+from robustcheck.evaluation.health.examination import Examination
+from robustcheck.evaluation.health.probing import ProbeResult
+from robustcheck.evaluation.search.found import Found
 
 PGD = "- {id: pgd, attack: {name: pgd, steps: 10}, epsilon: 4/255, require: {accuracy: 0.3}}"
 
@@ -114,6 +118,92 @@ def test_too_few_steps(tmp_path, xrays):
     assert check.outcome == "broken"
     assert "32 steps turned" in check.evidence
     assert found.verdict == "error"
+
+
+@pytest.mark.xrays
+@pytest.mark.parametrize("form", ["torch", "onnx"])
+def test_too_few_steps_behind_a_softmax(form, tmp_path, xrays):
+    """Searches look at what goes into it, and losses there can be compared as well."""
+    short = "{name: pgd, steps: 8, step_size: 0.0004, random_start: false}"
+    gate = f"- {{id: pgd, attack: {short}, epsilon: 4/255, require: {{accuracy: 0.6}}}}"
+    if form == "onnx":
+        model = onnx.load(POLICIES / "candidates" / "pneumonia_standard.onnx")
+        (output,) = model.graph.output
+        model.graph.node.append(onnx.helper.make_node("Softmax", [output.name], ["probabilities"], axis=1))
+        output.name = "probabilities"
+        onnx.save(model, tmp_path / "model.onnx")
+    (found,) = masked_gates(
+        tmp_path, xrays, "Softmax", gate, samples=624, path="model.onnx" if form == "onnx" else None
+    )
+    assert found.metrics["accuracy"].value > 0.6
+    outcomes = {check.name: check.outcome for check in found.health}
+    assert (outcomes["loss-rises"], outcomes["enough-steps"]) == ("sound", "broken")
+    assert found.verdict == "error"
+    assert found.error.endswith("raise its steps, or leave step_size to its default")
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_a_search_of_a_few_steps_is_tried_with_more(steps, tmp_path):
+    brightness_project(tmp_path)
+    gate = f"""
+  - id: pgd
+    attack: {{name: pgd, steps: {steps}, step_size: 1/255}}
+    epsilon: 8/255
+    require: {{accuracy: 0.5}}
+"""
+    (found,) = brightness_gates(tmp_path, gate)
+    assert found.metrics["accuracy"].value >= 0.6
+    (check,) = [check for check in found.health if check.name == "enough-steps"]
+    assert check.outcome == "broken"
+    assert f"a search of {steps} steps has no course" in check.evidence
+    assert f"{4 * steps} steps turned" in check.evidence
+    assert found.verdict == "error"
+
+
+def test_a_few_steps_may_be_enough(tmp_path):
+    brightness_project(tmp_path)
+    gate = "  - {id: pgd, attack: {name: pgd, steps: 3}, epsilon: 2/255, require: {accuracy: 0.5}}\n"
+    (found,) = brightness_gates(tmp_path, gate)
+    (check,) = [check for check in found.health if check.name == "enough-steps"]
+    assert (check.outcome, found.verdict) == ("sound", "pass")
+    assert check.evidence.endswith("; 12 steps turned 0 of 6 that held")
+
+
+def test_steps_that_do_not_reach_the_border_are_told(tmp_path):
+    brightness_project(tmp_path)
+    (found,) = brightness_gates(tmp_path, SHORT.replace("steps: 2", "steps: 4"))
+    message = (
+        "the search has too few steps, or too small ones; 4 steps of 1/2550 from the image reach 0.4 of the 8 grey "
+        "levels that epsilon admits"
+    )
+    assert found.verdict == "pass"
+    assert [one.message for one in found.findings if one.code == "enough-steps" and one.message.startswith(message)]
+
+
+def test_an_ensemble_is_tried_with_more_steps(tmp_path):
+    brightness_project(tmp_path)
+    attack = "{name: ensemble, steps: 2, queries: 1}"
+    gate = f"  - {{id: ensemble, attack: {attack}, epsilon: 2/255, require: {{accuracy: 0}}}}\n"
+    (found,) = brightness_gates(tmp_path, gate)
+    (check,) = [check for check in found.health if check.name == "enough-steps"]
+    assert check.evidence.endswith("; 8 steps turned 0 of 6 that held")
+
+
+def test_what_one_sample_shows_is_not_said_of_all():
+    """One of six may be luck; two are a share of all that held. What was turned counts in any case."""
+
+    def judged(turned: set[int], *, allowed: int) -> bool:
+        found = Found()
+        examination = Examination(
+            setting=None, found=found, held=range(60), blind=set(), undermined_by=lambda lost: len(lost) > allowed
+        )
+        return examination._undermines(ProbeResult(turned=frozenset(turned), of=6))
+
+    assert not judged({3}, allowed=1)
+    assert judged({3}, allowed=0)
+    assert judged({3, 4}, allowed=19)
+    assert not judged({3, 4}, allowed=20)
+    assert not judged(set(), allowed=0)
 
 
 SHORT = """

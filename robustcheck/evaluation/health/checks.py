@@ -20,7 +20,7 @@ MEANINGS = {
     "gradients": "the attack had little to follow",
     "loss-rises": "the search did not raise the loss: its gradients lead nowhere",
     "gradient-predicts": "the gradient does not tell what a small change does",
-    "enough-steps": "the search ended while the loss still rose",
+    "enough-steps": "the search has too few steps, or too small ones",
     "beats-searches-without-gradients": "a search without gradients turned what this one left: it is too weak, or its "
     "gradients are masked",
     "falls-as-budget-grows": "samples hold though nothing bounds the change: the gradients lead nowhere",
@@ -29,6 +29,20 @@ MEANINGS = {
     "masked",
 }
 """What it means if a check is not sound."""
+
+MEND = (
+    "mend what hides the candidate's gradients (such as rounding, or saturated scores), or replace the attack by one "
+    "that needs none, such as square or transfer"
+)
+"""What to do about a candidate that holds since its gradients cannot be followed."""
+
+_STRENGTHEN = "raise its steps and restarts, or replace it by a stronger attack, such as ensemble; else "
+ADVICE = {
+    "enough-steps": "raise its steps, or leave step_size to its default",
+    "beats-searches-without-gradients": _STRENGTHEN + MEND,
+    "as-strong-as-others": _STRENGTHEN + MEND,
+}
+"""What to do if a check is broken, where it is not to mend what hides the gradients."""
 
 LEAST_SHARE, MOST_SHARE = 1 / 3, 3.0  # of what the gradient promises, that a change along it has to bring
 MOST_OUTDONE = 0.1  # of the samples that held: what who knows less may turn
@@ -137,7 +151,4 @@ def not_relied_on(broken: Sequence[HealthCheck]) -> str:
     """Why a gate that would have passed did not."""
     first = next(as_findings(broken))
     others = f" (and {len(broken) - 1} more of its checks are broken)" if len(broken) > 1 else ""
-    return (
-        f"the attack cannot be relied on: {first.message}{others}; attack the candidate in another way, too, such as "
-        "by square or transfer, or mend what hides its gradients"
-    )
+    return f"the attack cannot be relied on: {first.message}{others}; {ADVICE.get(first.code, MEND)}"

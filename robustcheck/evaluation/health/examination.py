@@ -15,7 +15,7 @@ from statistics import median
 
 from robustcheck.evaluation.health.checks import MOST_OUTDONE, check, gradients, predicts, same_answers
 from robustcheck.evaluation.health.predicting import FEW
-from robustcheck.evaluation.health.probing import Probes, Turned
+from robustcheck.evaluation.health.probing import FEWEST_STEPS, ProbeResult, Probes
 from robustcheck.evaluation.search.found import Found
 from robustcheck.evaluation.search.loop import Rise
 from robustcheck.evaluation.setting import Setting
@@ -25,8 +25,8 @@ from robustcheck.words import plural
 
 LEAST_GAIN = 0.1  # of the rise of the loss: what the last quarter of the steps may bring
 LEAST_GROWN = 0.5  # of the probed samples that held: what has to be turned where nothing bounds the change
+_LEAST_SHARE = 2  # samples that a probe turned, from which on their share is one of all that held
 _TOLERANCE = 1e-6  # of a loss: what float32 does not tell apart
-_FEWEST_STEPS = 4  # of a search, whose loss can be said to have risen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Examination:
 
     def checks(self, probes: Probes, cost: Cost) -> tuple[HealthCheck, ...]:
         """All of them; the last ones within a tenth of the gate's cost."""
-        steps = self._steps()
+        steps = self._steps(probes)
         probed = probes.run(cost, more_steps=steps.outcome == "suspect")
         return (
             gradients(self.found.trace, self.blind),
@@ -53,7 +53,7 @@ class Examination:
                 self.setting.candidate.randomness,
                 attacked=len(probes.attacked),
             ),
-            self._longer(steps, probed.longer),
+            self._longer(probes, steps, probed.longer),
             self._without_gradients(probes, probed.without_gradients),
             self._grown(probes, probed.unbounded),
             same_answers(self.setting.candidate.randomness),
@@ -65,7 +65,7 @@ class Examination:
     def _risen(self) -> list[Rise]:
         """Of the samples that held and were searched for long enough."""
         rises = self.found.trace.rises
-        return [rises[sample] for sample in self.held if sample in rises and rises[sample].steps >= _FEWEST_STEPS]
+        return [rises[sample] for sample in self.held if sample in rises and rises[sample].steps >= FEWEST_STEPS]
 
     def _rises(self) -> HealthCheck:
         rises = self._risen
@@ -77,7 +77,9 @@ class Examination:
         )
         return check("loss-rises", "broken" if 2 * stuck > len(rises) else "sound", evidence)
 
-    def _steps(self) -> HealthCheck:
+    def _steps(self, probes: Probes) -> HealthCheck:
+        if len(self.held) >= FEW and (weakness := probes.unreached or probes.short):
+            return check("enough-steps", "suspect", weakness)
         gains = [
             (rise.highest - rise.earlier) / (rise.highest - rise.clean)
             for rise in self._risen
@@ -93,28 +95,33 @@ class Examination:
 
     # --- what probes saw ---
 
-    def _longer(self, steps: HealthCheck, longer: Turned) -> HealthCheck:
+    def _longer(self, probes: Probes, steps: HealthCheck, longer: ProbeResult) -> HealthCheck:
         if steps.outcome != "suspect" or not longer.of:
             return steps
-        evidence = f"{steps.evidence}; {longer.how} turned {longer.turned} of {longer.of} that held"
-        return check("enough-steps", "broken" if self._undermines(longer) else "suspect", evidence)
+        evidence = f"{steps.evidence}; {longer.how} turned {len(longer.turned)} of {longer.of} that held"
+        if self._undermines(longer):
+            return check("enough-steps", "broken", evidence)
+        cleared = probes.short and not probes.unreached and not longer.turned
+        return check("enough-steps", "sound" if cleared else "suspect", evidence)
 
-    def _without_gradients(self, probes: Probes, rivals: Sequence[Turned]) -> HealthCheck:
+    def _without_gradients(self, probes: Probes, rivals: Sequence[ProbeResult]) -> HealthCheck:
         if not rivals:
             return check("beats-searches-without-gradients", "not examined", self._too_little(probes))
-        evidence = " and ".join(f"{rival.how} turned {rival.turned} of {rival.of} that held" for rival in rivals)
-        worst = max(rivals, key=lambda rival: rival.turned / rival.of)
-        outdone = worst.turned >= 2 and worst.turned >= MOST_OUTDONE * worst.of
-        outcome: HealthOutcome = (
-            "sound" if not outdone else "broken" if self._iterates or self._undermines(worst) else "suspect"
-        )
+        evidence = " and ".join(f"{rival.how} turned {len(rival.turned)} of {rival.of} that held" for rival in rivals)
+        worst = max(rivals, key=lambda rival: len(rival.turned) / rival.of)
+        outdone = len(worst.turned) >= 2 and len(worst.turned) >= MOST_OUTDONE * worst.of
+        every = set[int]().union(*(rival.turned for rival in rivals))
+        outcome: HealthOutcome = "suspect" if outdone else "sound"
+        # What was turned is verified, and in the gate's own ball: however little it is, it may be what decides.
+        if (outdone and (probes.iterates or self._undermines(worst))) or (every and self.undermined_by(every)):
+            outcome = "broken"
         return check("beats-searches-without-gradients", outcome, evidence)
 
-    def _grown(self, probes: Probes, unbounded: Turned) -> HealthCheck:
+    def _grown(self, probes: Probes, unbounded: ProbeResult) -> HealthCheck:
         if unbounded.of < FEW:
             return check("falls-as-budget-grows", "not examined", self._too_little(probes))
-        evidence = f"{unbounded.how} turned {unbounded.turned} of {unbounded.of} that held"
-        outcome: HealthOutcome = "broken" if unbounded.turned < LEAST_GROWN * unbounded.of else "sound"
+        evidence = f"{unbounded.how} turned {len(unbounded.turned)} of {unbounded.of} that held"
+        outcome: HealthOutcome = "broken" if len(unbounded.turned) < LEAST_GROWN * unbounded.of else "sound"
         return check("falls-as-budget-grows", outcome, evidence)
 
     def _too_few(self, risen: int) -> str:
@@ -122,7 +129,7 @@ class Examination:
         if len(self.held) < FEW:
             return f"{plural(len(self.held), 'sample')} held"
         steps = max((rise.steps for rise in self.found.trace.rises.values()), default=0)
-        if 0 < steps < _FEWEST_STEPS:
+        if 0 < steps < FEWEST_STEPS:
             return f"a search of {plural(steps, 'step')} has no course"
         return (
             f"losses of {risen} samples that held can be compared; of means, and of searches for the nearest, none can"
@@ -136,14 +143,16 @@ class Examination:
             return "not tried where gradients are means over many"
         return "a tenth of what the gate cost does not pay for it"
 
-    @property
-    def _iterates(self) -> bool:
-        return any(rise.steps > 1 for rise in self.found.trace.rises.values())
+    def _undermines(self, probe: ProbeResult) -> bool:
+        """Whether the gate would be judged otherwise if what a probe turned were broken, too.
 
-    def _undermines(self, probe: Turned) -> bool:
-        """Whether the gate would be judged otherwise if of all that held as many were broken as of those probed."""
-        lost = ceil(probe.turned / probe.of * len(self.held))
-        return probe.turned > 0 and self.undermined_by(set(self.held[:lost]))
+        Of two or more, if of all that held as many were broken as of those probed: one may be luck.
+        """
+        lost = set(probe.turned)
+        if len(lost) >= _LEAST_SHARE:
+            others = [sample for sample in self.held if sample not in lost]
+            lost.update(others[: ceil(len(lost) / probe.of * len(self.held)) - len(lost)])
+        return bool(lost) and self.undermined_by(lost)
 
 
 def examined(gate: Gate) -> bool:

@@ -54,9 +54,7 @@ _BETTER_LOW = frozenset({"attack_success"})
 def members_of(samples: Samples) -> dict[tuple[str, str], np.ndarray]:
     """Which of all samples (N,) are of each subgroup: of each column, the values that there are, in order."""
     columns = {name: np.array(values) for name, values in samples.subgroups.items()}
-    return {
-        (column, str(value)): values == value for column, values in columns.items() for value in np.unique(values)
-    }
+    return {(column, str(value)): values == value for column, values in columns.items() for value in np.unique(values)}
 
 
 def subgroups(

@@ -195,7 +195,7 @@ class Search:
         enough: float,
         stand_in: StandIn | None = None,
     ) -> None:
-        follows_it = stand_in is None and self.setting.candidate.reads_alike
+        clean_logits = partial(self._clean_logits, access) if isinstance(access, WhiteBox) else None
         for group, told in self._groups(starts, progress):
             shape = self.setting.samples.shape_of(group[0][0])
             with self._recording() as found:
@@ -209,7 +209,7 @@ class Search:
                     near=near,
                     enough=enough,
                     stand_in=stand_in,
-                    clean_logits=self.setting.logits if follows_it else None,
+                    clean_logits=clean_logits,
                     averaging=self.averaging,
                     only_ends=stand_in is not None or isinstance(self.gate.attack, RP2Spec),
                     **self._common(attack, trace, found, told),
@@ -310,6 +310,12 @@ class Search:
             for row, (sample, restart) in enumerate(zip(rows.sample.tolist(), rows.restart.tolist(), strict=True)):
                 if margins[row] >= -near:
                     ends.keep(sample, restart, margins[row], changes[row])
+
+    def _clean_logits(self, access: WhiteBox, rows: Rows) -> torch.Tensor:
+        """What a search sees (N, K) at clean images: asked for where it reads another head than verdicts do."""
+        if self.setting.candidate.reads_alike:
+            return self.setting.logits[rows.sample]
+        return access.scores(rows.label, rows.clean)
 
     def _record(self, hit: Hit) -> None:
         gate, setting = self.gate, self.setting
