@@ -9,7 +9,7 @@ import numpy as np
 from robustcheck.data import load_area
 from robustcheck.errors import DataError
 from robustcheck.evaluation.conclusion import Account, Conclusion
-from robustcheck.evaluation.controls import grid_of, seen_unattacked
+from robustcheck.evaluation.controls import Controlled, grid_of, seen_unattacked
 from robustcheck.evaluation.curves import budget_curve, query_curve
 from robustcheck.evaluation.health.checks import in_turn, of_gradients, same_answers, with_inherited
 from robustcheck.evaluation.health.examination import Examination
@@ -36,7 +36,7 @@ from robustcheck.models import Surrogates
 from robustcheck.models.process import full_precision
 from robustcheck.policy import FMNSpec, Gate, PatchSpec, RP2Spec
 from robustcheck.policy.quantities import SAY_HOUNSFIELD
-from robustcheck.results import Cell, Control, Cost, GateResult, HealthCheck
+from robustcheck.results import Cell, Cost, GateResult, HealthCheck
 from robustcheck.threats import Ball, Region, ball_of
 
 
@@ -82,7 +82,7 @@ def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
             chances=_chances(search, found, broken) if told else None,
             found=found,
             surrogates=surrogates,
-            controls=(),
+            controlled=(),
             intervals=setting.sequential,
             rule=setting.rule,
         )
@@ -95,8 +95,9 @@ def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     keep_examples(gate, setting, conclusion.broken)
     controls, cells = _controls(gate, setting, search, found, conclusion.attacked)
     conclusion = replace(
-        conclusion, controls=controls, rule="confident" if stopping.by_interval(needed) else known.rule
+        conclusion, controlled=controls, rule="confident" if stopping.by_interval(needed) else known.rule
     )
+    setting.judged_with[gate.id] = conclusion.of_more.judged_with_named
     searched_for = account.cost(conclusion.queries)
     health = _health(conclusion, search, searched_for)
     result = conclusion.result(account.cost(conclusion.queries, searched=searched_for), health)
@@ -126,8 +127,7 @@ def _health(conclusion: Conclusion, search: Search, cost: Cost) -> tuple[HealthC
     attacked, held = (in_turn(samples, gate, setting) for samples in (conclusion.attacked, conclusion.held))
     if gate.epsilon is None:  # stickers
         return of_gradients(setting, conclusion.goal, conclusion.found.trace, attacked, conclusion.blind, cost)
-    # A gate that stopped early has just been decided by its interval: one sample less, and it would not be yet.
-    judged = replace(conclusion, rule="estimate" if setting.stop == "early" else setting.rule)
+    judged = conclusion.of_more
     examination = Examination(
         setting=setting,
         found=conclusion.found,
@@ -178,7 +178,7 @@ def ball_for(gate: Gate, setting: Setting) -> Ball:
 
 def _controls(
     gate: Gate, setting: Setting, search: Search, found: Found, attacked: list[int]
-) -> tuple[tuple[Control, ...], tuple[Cell, ...]]:
+) -> tuple[tuple[Controlled, ...], tuple[Cell, ...]]:
     """What conditions alone do, and the grid of gates that have one."""
     if gate.conditions is None or not attacked:
         return (), ()

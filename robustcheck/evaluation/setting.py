@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from robustcheck.evaluation.search.warm_starts import WarmStarts
 from robustcheck.evaluation.surrogates.loading import LoadedSurrogate
 from robustcheck.models import Candidate
 from robustcheck.policy import SurrogatesEntry
-from robustcheck.results import HealthCheck
+from robustcheck.results import HealthCheck, Verdict
 from robustcheck.threats import Goal
 
 
@@ -50,6 +50,7 @@ class Setting:
     surrogates: Callable[[SurrogatesEntry], Sequence[LoadedSurrogate]]  # of an attack, loaded or trained once
     predicted: dict[Goal, dict[int, float | None]] = field(default_factory=dict)  # see `predicting`
     examined: dict[Hashable, tuple[HealthCheck, ...]] = field(default_factory=dict)  # health of searches, by their key
+    judged_with: dict[str, Callable[[Set[str]], Verdict]] = field(default_factory=dict)  # gates, if more were broken
     train_split: Callable[[], Samples]  # of the data, loaded once
     folder: Path  # the policy's, from which its paths start
 

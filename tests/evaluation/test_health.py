@@ -74,6 +74,20 @@ def test_warn_only_says_it(tmp_path, xrays):
     assert [finding.code for finding in gate.findings if finding.severity == "error"] == ["gradient-predicts"]
 
 
+@pytest.mark.parametrize("health", ["strict", "warn"])
+def test_where_there_was_nothing_to_follow_nothing_is_passed_in_any_case(health, tmp_path):
+    brightness_project(tmp_path)
+    source = (tmp_path / "brightness.py").read_text()
+    (tmp_path / "brightness.py").write_text(
+        source.replace("excess = (", "image = image.clamp_min(0.5)\n        excess = (")
+    )
+    gate = "  - {id: pgd, attack: {name: pgd, steps: 4}, epsilon: 1/255, require: {accuracy: 0.6}}\n"
+    (found,) = brightness_gates(tmp_path, gate, extra=f"health: {health}")
+    assert found.verdict == "error"
+    assert "the attack had nothing to follow on " in found.error
+    assert found.error.endswith("or replace the attack by one that needs none, such as square or transfer")
+
+
 # --- candidates that draw --------------------------------------------------------------------------------------------
 
 
@@ -249,6 +263,56 @@ def test_a_single_step_is_weak_by_design(tmp_path):
     pgd = next(gate for gate in brightness_gates(tmp_path, short + SQUARE) if gate.id == "pgd")
     assert pgd.verdict == "pass"
     assert [check.outcome for check in pgd.health if check.name == "as-strong-as-others"] == ["suspect"]
+
+
+FEW_BROKEN = """
+  - id: pgd
+    attack: {name: pgd, steps: 4, step_size: 1/2550, random_start: false}
+    epsilon: 8/255
+    require: {accuracy: BOUND}
+"""
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "attack: square, queries: 200",
+        "attack: square, queries: 200, goal: missed_finding",
+        "attack: square, queries: 200, goal: targeted, target: dark",
+        "attack: {name: pgd, steps: 10}, goal: missed_finding",
+    ],
+)
+@pytest.mark.parametrize(("bound", "verdict"), [(0.95, "error"), (0.9, "pass")])
+@pytest.mark.parametrize("first", [True, False])
+def test_counterexamples_of_other_gates_decide_if_they_would_change_the_verdict(other, bound, verdict, first, tmp_path):
+    """However few they are: they are verified, and lie in the gate's own threat model."""
+    brightness_project(tmp_path)
+    even_images(tmp_path, [160] * 37 + [130] * 3 + [60] * 10, [1] * 40 + [0] * 10)
+    other = f"  - {{id: other, {other}, epsilon: 6/255, require: {{accuracy: 0}}}}\n"
+    own = FEW_BROKEN.replace("BOUND", str(bound))
+    found = {gate.id: gate for gate in brightness_gates(tmp_path, other + own if first else own + other)}
+    assert found["pgd"].metrics["accuracy"].value == 1
+    assert found["other"].metrics["attack_success"].successes == 3
+    assert (found["pgd"].verdict, found["other"].verdict) == (verdict, "pass")
+    if verdict == "error":
+        assert "other turned 3 of 50 samples that held in this gate, which is failed with these" in found["pgd"].error
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "attack: square, queries: 200, epsilon: 9/255",
+        "attack: square, queries: 200, epsilon: 6/255, goal: false_alarm",
+    ],
+    ids=["larger", "other goal"],
+)
+def test_counterexamples_of_another_threat_model_decide_nothing(other, tmp_path):
+    brightness_project(tmp_path)
+    even_images(tmp_path, [160] * 37 + [130] * 3 + [60] * 10, [1] * 40 + [0] * 10)
+    own = FEW_BROKEN.replace("BOUND", "0.95").replace("epsilon", "goal: GOAL\n    epsilon")
+    own = own.replace("GOAL", "missed_finding" if "false_alarm" in other else "untargeted")
+    gates = brightness_gates(tmp_path, f"  - {{id: other, {other}, require: {{accuracy: 0}}}}\n" + own)
+    assert gates[1].verdict == "pass", gates[1].error
 
 
 def test_only_samples_that_both_looked_at_are_compared(tmp_path):

@@ -27,6 +27,7 @@ MEANINGS = {
     "same-answers": "the candidate's answers depend on chance",
     "as-strong-as-others": "an attack that knows less turned what this one left: it is too weak, or its gradients are "
     "masked",
+    "holds-against-others": "other gates turned what this one left, and without it the gate would not have passed",
 }
 """What it means if a check is not sound."""
 
@@ -41,6 +42,7 @@ ADVICE = {
     "enough-steps": "raise its steps, or leave step_size to its default",
     "beats-searches-without-gradients": _STRENGTHEN + MEND,
     "as-strong-as-others": _STRENGTHEN + MEND,
+    "holds-against-others": _STRENGTHEN + MEND,
 }
 """What to do if a check is broken, where it is not to mend what hides the gradients."""
 
