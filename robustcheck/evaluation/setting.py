@@ -22,7 +22,6 @@ from robustcheck.evaluation.surrogates.loading import LoadedSurrogate
 from robustcheck.models import Candidate
 from robustcheck.policy import SurrogatesEntry
 from robustcheck.results import HealthCheck, Verdict
-from robustcheck.threats import Goal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,7 @@ class Setting:
     evidence: Evidence
     progress: Callable[[int, int], None]  # samples done, of
     surrogates: Callable[[SurrogatesEntry], Sequence[LoadedSurrogate]]  # of an attack, loaded or trained once
-    predicted: dict[Goal, dict[int, float | None]] = field(default_factory=dict)  # see `predicting`
+    predicted: dict[Hashable, dict[int, float | None]] = field(default_factory=dict)  # see `predicting`
     examined: dict[Hashable, tuple[HealthCheck, ...]] = field(default_factory=dict)  # health of searches, by their key
     judged_with: dict[str, Callable[[Set[str]], Verdict]] = field(default_factory=dict)  # gates, if more were broken
     train_split: Callable[[], Samples]  # of the data, loaded once

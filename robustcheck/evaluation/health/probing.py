@@ -71,15 +71,16 @@ class Probes:
 
     def run(self, cost: Cost, *, more_steps: bool) -> Probed:
         """All that a tenth of this cost allows."""
-        prediction, meter = Prediction(setting=self.search.setting, goal=self.search.goal), self._meter
+        search, meter = self.search, self._meter
+        prediction = Prediction(setting=search.setting, goal=search.goal, ball=search.ball)
         forward, gradients = int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD)
         # First, since these show most for what they cost; a few of them whatever they cost. They have their price also
         # where another gate has paid for them: what is examined must not depend on which gates were run.
         count = prediction.tried(cost)
         at_images, price = prediction.at_images(self.attacked, count), prediction.price(count)
         forward, gradients, before = forward - price[0], gradients - price[1], replace(meter)
-        inside = self.held[: min(MOST // 2, prediction.cost(forward // 2, gradients))]
-        in_ball = prediction.in_ball(inside, self.search.ball, self.search.gate.id) if len(inside) >= FEW else []
+        inside = self.held[: min(MOST // 2, prediction.affordable(forward // 2, gradients))]
+        in_ball = prediction.in_ball(inside, search.gate.id) if len(inside) >= FEW else []
         forward -= meter.forward - before.forward
         gradients -= meter.gradient - before.gradient
         each = _UNBOUNDED_STEPS * _UNBOUNDED_COST

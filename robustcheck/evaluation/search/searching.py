@@ -315,7 +315,7 @@ class Search:
         """What a search sees (N, K) at clean images: asked for where it reads another head than verdicts do."""
         if self.setting.candidate.reads_alike:
             return self.setting.logits[rows.sample]
-        return access.scores(rows.label, rows.clean)
+        return access.scores(torch.from_numpy(rows.sample), rows.clean)
 
     def _record(self, hit: Hit) -> None:
         gate, setting = self.gate, self.setting
