@@ -100,6 +100,8 @@ def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     setting.judged_with[gate.id] = conclusion.of_more.judged_with_named
     searched_for = account.cost(conclusion.queries)
     health = _health(conclusion, search, searched_for)
+    for attack in search.attacks:
+        setting.examined.setdefault(search.key(attack), health)
     result = conclusion.result(account.cost(conclusion.queries, searched=searched_for), health)
     judged, attacked = conclusion.judged, set(conclusion.attacked)
     return replace(
@@ -145,8 +147,6 @@ def _with_inherited(own: tuple[HealthCheck, ...], conclusion: Conclusion, search
     if any(sample in conclusion.found.inherited for sample in conclusion.held):
         for one in keys:
             own = with_inherited(own, examined.get(one, ()))
-    for one in keys:
-        examined.setdefault(one, own)
     return own
 
 

@@ -12,6 +12,7 @@ from chest import POLICIES, gates_on_xrays
 from masks import masked_gates
 
 from robustcheck import load_policy, run
+from robustcheck.errors import EvaluationError
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.health import probing
 from robustcheck.evaluation.health.examination import Examination
@@ -388,6 +389,28 @@ def test_who_inherits_from_a_search_inherits_its_health(attack, tmp_path, xrays)
     for gate in masked_gates(tmp_path, xrays, "Shattered", gates):
         assert gate.verdict == "error", gate.id
         assert "gradient-predicts" in _suspected(gate)
+
+
+@pytest.mark.parametrize("attack", ["{name: pgd, steps: 10}, ladder: descending", "{name: fmn, steps: 10}"])
+def test_who_would_inherit_from_a_search_that_was_not_examined_searches_itself(attack, tmp_path, monkeypatch):
+    brightness_project(tmp_path)
+    gates = f"  - {{id: gate, attack: {attack}, epsilon: [2/255, 1/255], require: {{accuracy: 0.3}}}}\n"
+    whole, failed = Examination.checks, list[str]()
+
+    def fails_once(self: Examination, *given: object) -> object:
+        if failed:
+            return whole(self, *given)
+        failed.append("once")
+        raise EvaluationError("memory ran out")
+
+    plain = brightness_gates(tmp_path, gates)
+    assert any(
+        outcome.evidence == "inherited" for gate in plain for outcome in gate.samples if outcome.status == "held"
+    )
+    monkeypatch.setattr(Examination, "checks", fails_once)
+    first, second = sorted(brightness_gates(tmp_path, gates), key=lambda gate: gate.verdict != "error")
+    assert (first.verdict, second.verdict) == ("error", "pass")
+    assert "inherited" not in {outcome.evidence for outcome in second.samples if outcome.status == "held"}
 
 
 # --- patches and small gates -----------------------------------------------------------------------------------------

@@ -72,7 +72,9 @@ class Search:
         """Search counterexamples of samples that were not searched: they go into the ledger, the rest to `found`."""
         setting, attacks, trace = self.setting, self.attacks, found.trace
         for number, attack in enumerate(attacks):
-            stands = setting.ledger.held(self.key(attack), float(self.ball.levels))
+            # What was not examined, since its gate ended in an error, stands for nothing.
+            key = self.key(attack)
+            stands = setting.ledger.held(key, float(self.ball.levels)) if key in setting.examined else {}
             # A minimum-norm search of its own is asked for distances, also where a counterexample is known.
             left = samples if attack.minimum_norm and len(attacks) == 1 else self._standing(samples)
             found.through |= {sample: stands[sample] for sample in left if sample in stands}
