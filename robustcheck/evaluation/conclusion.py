@@ -108,7 +108,9 @@ class Conclusion:
             cost=cost,
             findings=(
                 *([Finding(code="undercut-by-control", severity="error", message=undercut)] if undercut else ()),
-                *findings(setting, self.found, self.blind, stand_ins, metrics["attack_success"], self.controls, health),
+                *findings(
+                    gate, setting, self.found, self.blind, stand_ins, metrics["attack_success"], self.controls, health
+                ),
                 *measurement.findings(gate.bounds),
             ),
             health=health,

@@ -21,6 +21,7 @@ EXAMPLES = 6  # samples a gate whose clean image is kept for the report
 _NONE_OF_THE_KIND = "none of them is of the kind that it is about"
 _NOT_KNOWN = "it was not followed on this candidate, such as probabilities of one that draws"
 _UNDEFINED = {
+    "balanced_accuracy": "it takes samples of every label",
     "ppv": "it takes samples with and without the finding, of which some are read as positive",
     "npv": "it takes samples with and without the finding, of which some are read as negative",
 }

@@ -42,9 +42,28 @@ class Measurement:
     def plain(self) -> Mapping[str, Measure]:
         """On all of them."""
         worth = None if self.attacked is None else self.attacked[self.judged]
-        every = None if self.among is None else self.readings.at(self.among)
-        plain = of_all(self.readings.at(self.judged), worth, every)
+        plain = of_all(self._read, worth, self._every)
+        if self.unseen_labels and self.readings.findings is None:
+            plain["balanced_accuracy"] = lambda intervals: intervals.mean((), samples=len(self.judged))
         return plain | of_controls(plain["attack_success"], self.controls) if self.controls else plain
+
+    @cached_property
+    def unseen_labels(self) -> list[str]:
+        """The policy's labels that no sample has."""
+        every = self._every or self._read
+        return [label for number, label in enumerate(self._labels) if not every.has(every.labels, number).any()]
+
+    @cached_property
+    def _read(self) -> Readings:
+        return self.readings.at(self.judged)
+
+    @cached_property
+    def _every(self) -> Readings | None:
+        return None if self.among is None else self.readings.at(self.among)
+
+    @property
+    def _labels(self) -> Sequence[str]:
+        return self.setting.candidate.head.labels
 
     @cached_property
     def by_subgroup(self) -> Subgroups:
@@ -54,7 +73,7 @@ class Measurement:
     @cached_property
     def by_finding(self) -> Findings:
         """On each of several findings."""
-        return findings(self.readings, self.setting.candidate.head.labels, self.judged, self.among)
+        return findings(self.readings, self._labels, self.judged, self.among)
 
     def metrics(self, bounds: Sequence[Bound]) -> dict[str, Metric]:
         """On all samples, and what bounds ask of parts of them."""
@@ -75,8 +94,16 @@ class Measurement:
         return slices(self.by_subgroup, self.by_finding, self.intervals)
 
     def findings(self, bounds: Sequence[Bound]) -> tuple[Finding, ...]:
-        """What the worst that bounds ask for is not about."""
+        """Labels without samples, and what the worst that bounds ask for is not about."""
         found = list[Finding]()
+        if self.unseen_labels:
+            several = self.readings.findings is not None
+            message = (
+                f"no sample has the label {listed(self.unseen_labels)}: how the candidate reads it is not measured"
+                f"{'' if several else ', and balanced_accuracy is undefined'}; add such samples, or take it out of "
+                "model.labels if the candidate does not know it"
+            )
+            found.append(Finding(code="label-without-samples", severity="warning", message=message))
         for bound in bounds:
             if names := left_out(bound, *self._parts(bound), self.intervals):
                 message = f"{bound.metric} is not about {listed(names)}: {bound.of[1]} is undefined on their samples"
