@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from robustcheck.evaluation.health.examination import Examination
 from robustcheck.evaluation.health.probing import Probes
 from robustcheck.evaluation.looks.look import Once
 from robustcheck.evaluation.metrics.measurement import Measurement
-from robustcheck.evaluation.metrics.verdicts import judge, require
+from robustcheck.evaluation.metrics.verdicts import Rule, judge, require
 from robustcheck.evaluation.outcomes import (
     goal_of,
     keep_examples,
@@ -32,6 +33,7 @@ from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.search.searching import Search
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.stopping import Stopping, stages
+from robustcheck.evaluation.surrogates.loading import LoadedSurrogate
 from robustcheck.models import Surrogates
 from robustcheck.models.process import full_precision
 from robustcheck.policy import FMNSpec, Gate, PatchSpec, RP2Spec
@@ -51,53 +53,12 @@ def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
 
 
 def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
+    """Search until it is decided, conclude, examine, judge, and add what the report draws."""
     surrogates = setting.surrogates(gate.surrogates) if gate.surrogates else ()
     account = Account.open(setting, surrogates)
-    ball, goal = ball_for(gate, setting), goal_of(gate, setting)
-    family, levels = (gate.family if shared and gate.family else gate.id), float(ball.levels)
-    worth = goal.open(setting.decisions, setting.labels).numpy()
-    search = Search(
-        gate=gate,
-        setting=setting,
-        ball=ball,
-        goal=goal,
-        family=family,
-        surrogates=Surrogates([one.candidate for one in surrogates]) if surrogates else None,
-    )
-    found, searched, needed = search.begin(), 0, None
-    for end in stages(setting):
-        search.run([sample for sample in setting.order[searched:end].tolist() if worth[sample]], found)
-        broken = {sample: entry for sample, entry in setting.ledger.within(family, levels).items() if worth[sample]}
-        verified = [*setting.ledger.scores_within(family, levels), found.trace.scores]
-        told = not (gate.descending and found.inherited)  # scores at a larger budget are not those at this one
-        known = Conclusion(
-            gate=gate,
-            setting=setting,
-            goal=goal,
-            among=setting.order,
-            judged=setting.order,
-            attacked=setting.order[worth[setting.order]].tolist(),
-            broken=broken,
-            scores=most_adverse(setting, verified, broken) if told else None,
-            chances=_chances(search, found, broken) if told else None,
-            found=found,
-            surrogates=surrogates,
-            controlled=(),
-            intervals=setting.sequential,
-            rule=setting.rule,
-        )
-        stopping = Stopping(setting=setting, known=known)
-        if (needed := stopping.needed(searched, end)) is not None:
-            break
-        searched = end
-    setting.ledger.add_scores(family, levels, found.trace.scores, found.trace.chances)
-    conclusion = known.about(np.sort(setting.order[:needed]))
-    keep_examples(gate, setting, conclusion.broken)
-    controls, cells = _controls(gate, setting, search, found, conclusion.attacked)
-    conclusion = replace(
-        conclusion, controlled=controls, rule="confident" if stopping.by_interval(needed) else known.rule
-    )
-    setting.judged_with[gate.id] = conclusion.of_more.judged_with_named
+    search = _search_of(gate, setting, surrogates, shared=shared)
+    stopping, needed = _until_decided(search, surrogates)
+    conclusion, cells = _concluded(search, stopping, needed)
     searched_for = account.cost(conclusion.queries)
     health = _health(conclusion, search, searched_for)
     for attack in search.attacks:
@@ -106,11 +67,72 @@ def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     judged, attacked = conclusion.judged, set(conclusion.attacked)
     return replace(
         result,
-        curve=budget_curve(setting, family, judged, attacked) if isinstance(gate.attack, FMNSpec) else (),
+        curve=budget_curve(setting, search.family, judged, attacked) if isinstance(gate.attack, FMNSpec) else (),
         query_curve=query_curve(setting, judged, conclusion.broken) if gate.asks else (),
         cells=cells,
         stopped=stopping.stopped(needed),
     )
+
+
+def _search_of(gate: Gate, setting: Setting, surrogates: Sequence[LoadedSurrogate], *, shared: bool) -> Search:
+    return Search(
+        gate=gate,
+        setting=setting,
+        ball=ball_for(gate, setting),
+        goal=goal_of(gate, setting),
+        family=gate.family if shared and gate.family else gate.id,
+        surrogates=Surrogates([one.candidate for one in surrogates]) if surrogates else None,
+    )
+
+
+def _until_decided(search: Search, surrogates: Sequence[LoadedSurrogate]) -> tuple[Stopping, int | None]:
+    """Search stage by stage; returns what is known then, and how many samples decided, if they did before the last."""
+    setting, found, searched, needed = search.setting, search.begin(), 0, None
+    worth = search.goal.open(setting.decisions, setting.labels).numpy()
+    for end in stages(setting):
+        search.run([sample for sample in setting.order[searched:end].tolist() if worth[sample]], found)
+        stopping = Stopping(setting=setting, known=_known(search, found, worth, surrogates))
+        if (needed := stopping.needed(searched, end)) is not None:
+            break
+        searched = end
+    setting.ledger.add_scores(search.family, float(search.ball.levels), found.trace.scores, found.trace.chances)
+    return stopping, needed
+
+
+def _known(search: Search, found: Found, worth: np.ndarray, surrogates: Sequence[LoadedSurrogate]) -> Conclusion:
+    """What searches came to so far, about all samples, of which some (N,) are worth attacking."""
+    gate, setting, family, levels = search.gate, search.setting, search.family, float(search.ball.levels)
+    broken = {sample: entry for sample, entry in setting.ledger.within(family, levels).items() if worth[sample]}
+    verified = [*setting.ledger.scores_within(family, levels), found.trace.scores]
+    told = not (gate.descending and found.inherited)  # scores at a larger budget are not those at this one
+    return Conclusion(
+        gate=gate,
+        setting=setting,
+        goal=search.goal,
+        among=setting.order,
+        judged=setting.order,
+        attacked=setting.order[worth[setting.order]].tolist(),
+        broken=broken,
+        scores=most_adverse(setting, verified, broken) if told else None,
+        chances=_chances(search, found, broken) if told else None,
+        found=found,
+        surrogates=surrogates,
+        controlled=(),
+        intervals=setting.sequential,
+        rule=setting.rule,
+    )
+
+
+def _concluded(search: Search, stopping: Stopping, needed: int | None) -> tuple[Conclusion, tuple[Cell, ...]]:
+    """About the samples that were needed, with the controls beside them; and the grid of gates that have one."""
+    gate, setting, known = search.gate, search.setting, stopping.known
+    conclusion = known.about(np.sort(setting.order[:needed]))
+    keep_examples(gate, setting, conclusion.broken)
+    controls, cells = _controls(gate, setting, search, known.found, conclusion.attacked)
+    rule: Rule = "confident" if stopping.by_interval(needed) else known.rule
+    conclusion = replace(conclusion, controlled=controls, rule=rule)
+    setting.judged_with[gate.id] = conclusion.of_more.judged_with_named
+    return conclusion, cells
 
 
 def _chances(search: Search, found: Found, broken: dict[int, Entry]) -> np.ndarray | None:

@@ -52,11 +52,6 @@ _ZERO = 0.5  # share of the gradients that are zero, from which on they are susp
 _RANK: dict[HealthOutcome, int] = {"not examined": 0, "sound": 1, "suspect": 2, "broken": 3}
 
 
-def check(name: str, outcome: HealthOutcome, evidence: str) -> HealthCheck:
-    """One of them."""
-    return HealthCheck(name=name, outcome=outcome, evidence=evidence)
-
-
 def in_turn(samples: Sequence[int], gate: Gate, setting: Setting) -> list[int]:
     """Samples in the order in which they are examined, which depends on the seed and the goal alone."""
     names = setting.samples.names
@@ -71,7 +66,7 @@ def gradients(trace: Trace, blind: Set[int]) -> HealthCheck:
         f"{zero}{trace.gradients_not_finite:,} had NaN or infinity; {plural(len(blind), 'sample')} held where none "
         "could be followed"
     )
-    return check("gradients", "suspect" if share > _ZERO or blind else "sound", evidence)
+    return HealthCheck(name="gradients", outcome="suspect" if share > _ZERO or blind else "sound", evidence=evidence)
 
 
 def predicts(
@@ -82,8 +77,10 @@ def predicts(
     if len(at_images) < FEW:
         why = "no more than chance is promised" if drawn is not None else "nothing is promised"
         few = f"{plural(attacked, 'sample')} attacked, which is too few"
-        return check(
-            name, "not examined", few if attacked < FEW else f"{why} on all but {len(at_images)} of those tried"
+        return HealthCheck(
+            name=name,
+            outcome="not examined",
+            evidence=few if attacked < FEW else f"{why} on all but {len(at_images)} of those tried",
         )
     middles = [median(shares) for shares in (at_images, in_ball) if len(shares) >= FEW]
     inside = f", and {middles[1]:.2f} times at points of the ball ({len(in_ball)} samples)" if len(middles) > 1 else ""
@@ -92,18 +89,18 @@ def predicts(
         f"says (median of {len(at_images)} samples; {LEAST_SHARE:.2f} to {MOST_SHARE:g} is sound){inside}"
     )
     sound = all(LEAST_SHARE <= middle <= MOST_SHARE for middle in middles)
-    return check(name, "sound" if sound else "broken", evidence)
+    return HealthCheck(name=name, outcome="sound" if sound else "broken", evidence=evidence)
 
 
 def same_answers(difference: float | None) -> HealthCheck:
     """Whether a candidate answers the same question alike; else how far two answers were apart."""
     if difference is None:
-        return check("same-answers", "sound", "two identical calls got the same answer")
+        return HealthCheck(name="same-answers", outcome="sound", evidence="two identical calls got the same answer")
     evidence = (
         f"scores of two identical calls differ by up to {difference:.3g}: clean images are read as most of several "
         "calls do, searches follow the mean of several gradients, and counterexamples are misread on most of 100 calls"
     )
-    return check("same-answers", "suspect", evidence)
+    return HealthCheck(name="same-answers", outcome="suspect", evidence=evidence)
 
 
 def of_gradients(

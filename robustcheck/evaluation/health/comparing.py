@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 
-from robustcheck.evaluation.health.checks import MOST_OUTDONE, as_findings, check, not_relied_on, with_inherited
+from robustcheck.evaluation.health.checks import MOST_OUTDONE, as_findings, not_relied_on, with_inherited
 from robustcheck.evaluation.health.predicting import FEW
 from robustcheck.policy import FGSMSpec, Gate
 from robustcheck.results import GateResult, HealthCheck, Threat, Verdict
@@ -67,7 +67,7 @@ def compared(
         who = listed(name for name, samples in lost.items() if samples)
         held = plural(sum(sample.status == "held" for sample in own.samples), "sample")
         evidence = f"{who} turned {len(every)} of {held} that held in this gate, which is {_SAID[verdict]} with these"
-        checks = (*checks, check(_HOLDS, "broken", evidence))
+        checks = (*checks, HealthCheck(name=_HOLDS, outcome="broken", evidence=evidence))
     broken = [one for one in checks if one.outcome == "broken"]
     result = replace(own, health=(*own.health, *checks), findings=(*as_findings(checks), *own.findings))
     return replace(result, verdict="error", error=not_relied_on(broken)) if strict and broken else result
@@ -108,9 +108,11 @@ def _beside(own: GateResult, other: GateResult) -> HealthCheck:
     lost = held & {sample.sample for sample in other.samples if sample.status == "broken"}
     evidence = f"{other.id} turned {len(lost)} of {plural(len(held), 'sample')} that held in this gate"
     if len(held) < FEW:
-        return check(
-            _NAME, "not examined", f"{evidence}; that is too few" if seen else f"{other.id} attacked no sample"
+        return HealthCheck(
+            name=_NAME,
+            outcome="not examined",
+            evidence=f"{evidence}; that is too few" if seen else f"{other.id} attacked no sample",
         )
     if len(lost) < 2 or len(lost) < MOST_OUTDONE * len(held):
-        return check(_NAME, "sound", evidence)
-    return check(_NAME, "suspect" if _single(own) else "broken", evidence)
+        return HealthCheck(name=_NAME, outcome="sound", evidence=evidence)
+    return HealthCheck(name=_NAME, outcome="suspect" if _single(own) else "broken", evidence=evidence)

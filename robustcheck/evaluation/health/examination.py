@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import ceil
 from statistics import median
 
-from robustcheck.evaluation.health.checks import MOST_OUTDONE, check, gradients, predicts, same_answers
+from robustcheck.evaluation.health.checks import MOST_OUTDONE, gradients, predicts, same_answers
 from robustcheck.evaluation.health.predicting import FEW
 from robustcheck.evaluation.health.probing import FEWEST_STEPS, ProbeResult, Probes
 from robustcheck.evaluation.search.found import Found
@@ -40,7 +40,7 @@ class Examination:
     undermined_by: Callable[[Set[int]], bool]  # whether the gate would be judged otherwise if these were broken, too
 
     def checks(self, probes: Probes, cost: Cost) -> tuple[HealthCheck, ...]:
-        """All of them; the last ones within a tenth of the gate's cost."""
+        """Makes all checks; the last ones within a tenth of the gate's cost."""
         steps = self._steps(probes)
         probed = probes.run(cost, more_steps=steps.outcome == "suspect")
         return (
@@ -63,35 +63,39 @@ class Examination:
 
     @property
     def _risen(self) -> list[Rise]:
-        """Of the samples that held and were searched for long enough."""
+        """How far losses rose on the samples that held and were searched for long enough."""
         rises = self.found.trace.rises
         return [rises[sample] for sample in self.held if sample in rises and rises[sample].steps >= FEWEST_STEPS]
 
     def _rises(self) -> HealthCheck:
         rises = self._risen
         if len(rises) < FEW:
-            return check("loss-rises", "not examined", self._too_few(len(rises)))
+            return HealthCheck(name="loss-rises", outcome="not examined", evidence=self._too_few(len(rises)))
         stuck = sum(rise.highest - rise.clean <= _TOLERANCE * max(1.0, abs(rise.clean)) for rise in rises)
         evidence = (
             f"of {len(rises)} samples that held the loss rose above that of the clean image on {len(rises) - stuck}"
         )
-        return check("loss-rises", "broken" if 2 * stuck > len(rises) else "sound", evidence)
+        return HealthCheck(
+            name="loss-rises", outcome="broken" if 2 * stuck > len(rises) else "sound", evidence=evidence
+        )
 
     def _steps(self, probes: Probes) -> HealthCheck:
         if len(self.held) >= FEW and (weakness := probes.unreached or probes.short):
-            return check("enough-steps", "suspect", weakness)
+            return HealthCheck(name="enough-steps", outcome="suspect", evidence=weakness)
         gains = [
             (rise.highest - rise.earlier) / (rise.highest - rise.clean)
             for rise in self._risen
             if rise.highest > rise.clean + _TOLERANCE * max(1.0, abs(rise.clean))
         ]
         if len(gains) < FEW:
-            return check("enough-steps", "not examined", self._too_few(len(gains)))
+            return HealthCheck(name="enough-steps", outcome="not examined", evidence=self._too_few(len(gains)))
         middle = median(gains)
         evidence = (
             f"the last quarter of the steps brought {middle:.0%} of the loss's rise (median of {len(gains)} samples)"
         )
-        return check("enough-steps", "suspect" if middle >= LEAST_GAIN else "sound", evidence)
+        return HealthCheck(
+            name="enough-steps", outcome="suspect" if middle >= LEAST_GAIN else "sound", evidence=evidence
+        )
 
     # --- what probes saw ---
 
@@ -100,13 +104,15 @@ class Examination:
             return steps
         evidence = f"{steps.evidence}; {longer.how} turned {len(longer.turned)} of {longer.of} that held"
         if self._undermines(longer):
-            return check("enough-steps", "broken", evidence)
+            return HealthCheck(name="enough-steps", outcome="broken", evidence=evidence)
         cleared = probes.short and not probes.unreached and not longer.turned
-        return check("enough-steps", "sound" if cleared else "suspect", evidence)
+        return HealthCheck(name="enough-steps", outcome="sound" if cleared else "suspect", evidence=evidence)
 
     def _without_gradients(self, probes: Probes, rivals: Sequence[ProbeResult]) -> HealthCheck:
         if not rivals:
-            return check("beats-searches-without-gradients", "not examined", self._too_little(probes))
+            return HealthCheck(
+                name="beats-searches-without-gradients", outcome="not examined", evidence=self._too_little(probes)
+            )
         evidence = " and ".join(f"{rival.how} turned {len(rival.turned)} of {rival.of} that held" for rival in rivals)
         worst = max(rivals, key=lambda rival: len(rival.turned) / rival.of)
         outdone = len(worst.turned) >= 2 and len(worst.turned) >= MOST_OUTDONE * worst.of
@@ -115,14 +121,14 @@ class Examination:
         # What was turned is verified, and in the gate's own ball: however little it is, it may be what decides.
         if (outdone and (probes.iterates or self._undermines(worst))) or (every and self.undermined_by(every)):
             outcome = "broken"
-        return check("beats-searches-without-gradients", outcome, evidence)
+        return HealthCheck(name="beats-searches-without-gradients", outcome=outcome, evidence=evidence)
 
     def _grown(self, probes: Probes, unbounded: ProbeResult) -> HealthCheck:
         if unbounded.of < FEW:
-            return check("falls-as-budget-grows", "not examined", self._too_little(probes))
+            return HealthCheck(name="falls-as-budget-grows", outcome="not examined", evidence=self._too_little(probes))
         evidence = f"{unbounded.how} turned {len(unbounded.turned)} of {unbounded.of} that held"
         outcome: HealthOutcome = "broken" if len(unbounded.turned) < LEAST_GROWN * unbounded.of else "sound"
-        return check("falls-as-budget-grows", outcome, evidence)
+        return HealthCheck(name="falls-as-budget-grows", outcome=outcome, evidence=evidence)
 
     def _too_few(self, risen: int) -> str:
         """Why losses say nothing."""

@@ -32,7 +32,7 @@ _CERTAIN = 4.0  # standard errors of the means that a promised rise has to be
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Of one goal, within a ball if there is one."""
+    """Tries how much of what the gradient promises comes, of one goal's margin, within a ball if there is one."""
 
     setting: Setting
     goal: Goal
@@ -40,7 +40,7 @@ class Prediction:
 
     @property
     def change(self) -> str:
-        """How much every pixel is changed."""
+        """Says how much every pixel is changed."""
         maximum = self.setting.samples.maximum
         each = "one grey level" if isclose(self._step * maximum, 1) else f"{_rounded(self._step * maximum)} grey levels"
         return each if self._longest is None else f"{each}, of {_rounded(self._longest * maximum)} in L2 at most,"
@@ -51,7 +51,7 @@ class Prediction:
         return self.setting.candidate.randomness is not None
 
     def affordable(self, forward: int, gradient: int) -> int:
-        """How many samples so many passes are enough for."""
+        """Returns how many samples so many passes are enough for."""
         each = self.price(1)
         return max(0, min(forward // each[0], gradient // each[1]))
 
@@ -60,7 +60,7 @@ class Prediction:
         return max(FEW, min(MOST, self.affordable(int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD))))
 
     def price(self, samples: int) -> tuple[int, int]:
-        """Forward passes and gradients of so many."""
+        """Returns how many forward passes and gradients so many samples take."""
         if self.draws:
             return samples * (_GRADIENTS + 2 * _CALLS), samples * _GRADIENTS
         return samples * COST, samples
@@ -81,7 +81,7 @@ class Prediction:
         return [share for sample in chosen if (share := known[sample]) is not None]
 
     def in_ball(self, samples: Sequence[int], gate: str) -> list[float]:
-        """The same at a random point of the ball around each sample, where searches are on their way."""
+        """As `at_images`, at a random point of the ball around each sample, where searches are on their way."""
         return [share for share in self._shares(samples, self.ball, gate) if share is not None]
 
     @property
@@ -102,7 +102,7 @@ class Prediction:
         return self.ball.radius if isinstance(self.ball, L2Ball) and not self.draws else None
 
     def _shares(self, samples: Sequence[int], ball: Ball | None, gate: str) -> list[float | None]:
-        """In the samples' order; None where nothing is promised, or no more than chance is."""
+        """Shares in the samples' order; None where nothing is promised, or no more than chance is."""
         setting, found = self.setting, dict[int, float | None]()
         for group in by_shape([setting.samples.shape_of(sample) for sample in samples]):
             numbers = [samples[place] for place in group]
@@ -115,7 +115,7 @@ class Prediction:
         return [found[sample] for sample in samples]
 
     def _of(self, samples: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> list[float | None]:
-        """Of samples with these numbers (N,), images (N, C, H, W) and true readings (N,)."""
+        """Shares of samples with these numbers (N,), images (N, C, H, W) and true readings (N,)."""
         candidate, raised = self.setting.candidate, objective("margin", self.goal)
         # The artefact's own, unless searches look at what goes into its last softmax, where its own gradient is zero.
         white_box = WhiteBox(candidate, exact=candidate.reads_alike)

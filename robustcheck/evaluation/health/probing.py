@@ -70,7 +70,7 @@ class Probes:
     held: Sequence[int]
 
     def run(self, cost: Cost, *, more_steps: bool) -> Probed:
-        """All that a tenth of this cost allows."""
+        """Probes as much as a tenth of this cost allows."""
         search, meter = self.search, self._meter
         prediction = Prediction(setting=search.setting, goal=search.goal, ball=search.ball)
         forward, gradients = int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD)
@@ -136,7 +136,7 @@ class Probes:
         )
 
     def _without_gradients(self, budget: int) -> list[ProbeResult]:
-        """Random search and noise, at the gate's own budget."""
+        """Tries random search and noise, at the gate's own budget."""
         gate = self.search.gate
         count = min(_MOST_PROBED, len(self.held), budget // (_LEAST_QUERIES + _ENDS))
         if self.averages or count < FEW:
@@ -150,7 +150,7 @@ class Probes:
         ]
 
     def _unbounded(self, count: int) -> ProbeResult:
-        """A minimum-norm search, which ends where it finds anything at all."""
+        """Tries a minimum-norm search, which ends where it finds anything at all."""
         if not count or not self.held:
             return ProbeResult()
         samples = self.search.setting.samples
@@ -161,7 +161,7 @@ class Probes:
         )
 
     def _longer(self, budget: int, least: int) -> ProbeResult:
-        """The gate's own attack with more steps, of an ensemble its first member, on `least` samples at least."""
+        """Tries the gate's own attack with more steps, of an ensemble its first member, on `least` samples at least."""
         spec = self.search.gate.attack
         if isinstance(spec, EnsembleSpec):
             spec = APGDSpec(name="apgd", steps=spec.steps)
@@ -177,7 +177,7 @@ class Probes:
     def _turned(
         self, spec: AttackSpec, how: str, count: int, *, queries: int | None = None, ball: Ball | None = None
     ) -> ProbeResult:
-        """What another attack turns of the first samples that held; nothing of it is kept."""
+        """Tries what another attack turns of the first samples that held; nothing of it is kept."""
         own, samples = self.search.setting, self.held[:count]
         setting: Setting = replace(
             own,
