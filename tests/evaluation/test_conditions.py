@@ -177,11 +177,12 @@ def test_what_conditions_alone_turn_is_a_control(project):
 
 
 @pytest.mark.parametrize(("bound", "verdict"), [(0.95, "error"), (0.9, "pass")])
-def test_what_conditions_alone_turn_decides_if_it_would_change_the_verdict(bound, verdict, project):
+def test_what_conditions_alone_turn_decides_if_it_would_change_the_verdict(bound, verdict, tmp_path):
     """An attack that changes nothing turns nothing, and three of forty are turned by what it leaves to chance."""
-    even_images(project, [160] * 3 + [240] * 37, [1] * 40)
+    brightness_project(tmp_path)
+    even_images(tmp_path, [160] * 3 + [240] * 37, [1] * 40)
     (gate,) = brightness_gates(
-        project,
+        tmp_path,
         "  - {id: dark, attack: {name: pgd, steps: 4, step_size: 1/2550, random_start: false}, epsilon: 1/255, "
         f"conditions: {{brightness: [-0.2, -0.19]}}, require: {{accuracy: {bound}}}}}",
     )
