@@ -53,6 +53,11 @@ class Distilled(Masked):  # Papernot et al. 2016: trained at a temperature, aske
         return logits * 100
 
 
+class Softmax(Masked):  # which hides nothing
+    def after(self, logits):
+        return logits.softmax(dim=1)
+
+
 class SaturatedSoftmax(Masked):
     def after(self, logits):
         return (logits * 1000).softmax(dim=1)
@@ -88,9 +93,21 @@ class Noisy(Masked):
 
 
 def masked_gates(
-    folder: Path, xrays: Path, mask: str, gates: str, *, samples: int = 60, extra: str = "", kind: str = "standard"
+    folder: Path,
+    xrays: Path,
+    mask: str,
+    gates: str,
+    *,
+    samples: int = 60,
+    extra: str = "",
+    kind: str = "standard",
+    path: str | None = None,
 ) -> tuple[GateResult, ...]:
-    """The results of gates of the standard candidate behind a mask; `gates` is the text below `gates:`."""
+    """The results of gates of the standard candidate behind a mask; `gates` is the text below `gates:`.
+
+    A graph at `path` in the folder stands for it, if there is one.
+    """
+    model = f"path: {path}" if path else f"path: masked.safetensors\n  architecture: masks:{mask}"
     (folder / "networks.py").write_text((CANDIDATES / "networks.py").read_text())
     (folder / "masks.py").write_text(SOURCE)
     weights = load_file(CANDIDATES / "candidates" / f"pneumonia_{kind}.safetensors")
@@ -98,8 +115,7 @@ def masked_gates(
     (folder / "policy.yaml").write_text(f"""
 robustcheck: 1
 model:
-  path: masked.safetensors
-  architecture: masks:{mask}
+  {model}
   task: multiclass
   labels: [normal, pneumonia]
   positive: pneumonia

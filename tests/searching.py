@@ -95,7 +95,7 @@ def search(
             access=WhiteBox(asked),
             ball=ball.widest(images.shape[1:]) if attack.minimum_norm else ball,
             held=held,
-            clean_logits=clean_logits,
+            clean_logits=None if clean_logits is None else lambda rows: clean_logits[rows.sample],
             **common,
             **({"warm": warm} if warm else {}),
             **({"margin": objective("margin", goal), "near": near} if near is not None else {}),

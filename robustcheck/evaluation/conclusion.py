@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from robustcheck.evaluation.controls import Controlled
 from robustcheck.evaluation.findings import blind_spots, findings
-from robustcheck.evaluation.health.checks import not_relied_on
+from robustcheck.evaluation.health.checks import MEND, not_relied_on
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.metrics.verdicts import Rule, judge, require
@@ -22,9 +23,11 @@ from robustcheck.evaluation.threat import threat
 from robustcheck.models import Meter
 from robustcheck.models.head import NO_ANSWER
 from robustcheck.policy import Gate
-from robustcheck.results import Control, Cost, GateResult, HealthCheck, Metric, Queries, Verdict
+from robustcheck.results import Control, Cost, Finding, GateResult, HealthCheck, Metric, Queries, Verdict
 from robustcheck.threats import Goal
+from robustcheck.words import listed, plural
 
+_STRENGTHEN = "raise its steps or draws"
 _LOST = Entry(decision=NO_ANSWER, distance=0, score=None, found_by="", attack="", restart=0, step=0)
 
 
@@ -73,7 +76,7 @@ class Conclusion:
     chances: np.ndarray | None = None  # (N, K) the same of each of several findings, if it is known
     found: Found
     surrogates: Sequence[LoadedSurrogate]
-    controls: tuple[Control, ...]
+    controlled: tuple[Controlled, ...]
     intervals: Intervals
     rule: Rule
 
@@ -84,37 +87,14 @@ class Conclusion:
         measurement = self._measurement(self.broken)
         metrics = measurement.metrics(gate.bounds)
         requirements = require(gate.bounds, metrics, self.rule)
-        blind = self.blind
         stand_ins = tuple(
             as_reported(
                 one, setting.labels, setting.decisions, self._turned(), setting.intervals, setting.samples.groups
             )
             for one in self.surrogates
         )
-        verdict, error = judge(requirements, metrics), None
-        if not self.goal.applies(setting.labels[self.among]).any():
-            verdict, error = "error", _nothing_to_attack(gate)
-        elif not self.goal.open(setting.decisions, setting.labels)[self.among].any() and verdict != "fail":
-            verdict, error = "error", _nothing_right_to_attack(gate)
-        elif verdict == "error":
-            error = undefined(gate, metrics)
-        elif not setting.strict or verdict not in ("pass", "inconclusive"):
-            pass
-        elif blind and self.judged_with(blind) != verdict:
-            verdict = "error"
-            error = (
-                f"the attack had nothing to follow on {len(blind)} of the samples that held, and without them the gate "
-                f"would not pass; {_lesson(gate, unstarted=blind <= self.found.trace.unstarted)}"
-            )
-        elif shown := [check for check in health if check.outcome == "broken"]:
-            verdict, error = "error", not_relied_on(shown)
-        elif stronger := self._stronger_controls(metrics):
-            verdict = "error"
-            error = (
-                f"{stronger[0].name} turned {stronger[0].success.successes} of {stronger[0].success.samples} samples, "
-                f"and the attack {metrics['attack_success'].successes}: an attack that a control outdoes is none; "
-                "raise its steps or draws"
-            )
+        undercut = self._undercut()
+        verdict, error = self._verdict(judge(requirements, metrics), metrics, health, undercut)
         every = outcomes(gate, setting, self.broken, self.scores, self.found, set(self.attacked))
         return GateResult(
             id=gate.id,
@@ -127,7 +107,10 @@ class Conclusion:
             requirements=requirements,
             cost=cost,
             findings=(
-                *findings(setting, self.found, blind, stand_ins, metrics["attack_success"], self.controls, health),
+                *([Finding(code="undercut-by-control", severity="error", message=undercut)] if undercut else ()),
+                *findings(
+                    gate, setting, self.found, self.blind, stand_ins, metrics["attack_success"], self.controls, health
+                ),
                 *measurement.findings(gate.bounds),
             ),
             health=health,
@@ -143,6 +126,43 @@ class Conclusion:
         turned = np.array([sample in self.found.trace.turned for sample in searched], bool)
         return self.setting.intervals.rate(turned, self.setting.groups_of(searched))
 
+    def _verdict(
+        self, verdict: Verdict, metrics: dict[str, Metric], health: Sequence[HealthCheck], undercut: str | None
+    ) -> tuple[Verdict, str | None]:
+        """What a gate comes to that is judged so by its metrics alone, and if that is an error, why."""
+        gate, setting, blind = self.gate, self.setting, self.blind
+        if not self.goal.applies(setting.labels[self.among]).any():
+            return "error", _nothing_to_attack(gate)
+        if verdict == "fail":  # what was found is verified, whatever was not
+            return verdict, None
+        if not self.goal.open(setting.decisions, setting.labels)[self.among].any():
+            return "error", _nothing_right_to_attack(gate)
+        if verdict == "error":
+            return verdict, undefined(gate, metrics)
+        if blind and self.judged_with(blind) != verdict:  # nothing was searched there, which no policy may overlook
+            return "error", (
+                f"the attack had nothing to follow on {len(blind)} of the samples that held, and without them the gate "
+                f"would not pass; {_lesson(gate, unstarted=blind <= self.found.trace.unstarted)}"
+            )
+        if not setting.strict:
+            return verdict, None
+        if shown := [check for check in health if check.outcome == "broken"]:
+            return "error", not_relied_on(shown)
+        if undercut:
+            return "error", undercut
+        if stronger := self._stronger_controls(metrics):
+            return "error", (
+                f"{stronger[0].name} turned {stronger[0].success.successes} of {stronger[0].success.samples} samples, "
+                f"and the attack {metrics['attack_success'].successes}: an attack that a control outdoes is none; "
+                f"{_STRENGTHEN}"
+            )
+        return verdict, None
+
+    @property
+    def controls(self) -> tuple[Control, ...]:
+        """As reports have them."""
+        return tuple(one.control for one in self.controlled)
+
     def _stronger_controls(self, metrics: dict[str, Metric]) -> list[Control]:
         """Controls that turn clearly more than the attack does: their intervals lie above its own.
 
@@ -153,18 +173,47 @@ class Conclusion:
         most = metrics["attack_success"].high
         return [one for one in self.controls if most is not None and (one.success.low or 0.0) > most]
 
+    def _undercut(self) -> str | None:
+        """What controls turned that would change a verdict of pass: the gate's own adversary may do the same."""
+        held, judged = set(self.held), self.of_more
+        before = judged.judged_with(frozenset())
+        each = [one for one in self.controlled if one.admitted == "each" and one.turned & held]
+        lost = held & frozenset[int]().union(*(one.turned for one in each))
+        if lost and judged.judged_with(lost) not in ("pass", before):
+            who = listed(one.control.name for one in each)
+            return (
+                f"{who} turned {len(lost)} of {plural(len(held), 'sample')} that held, which the adversary may do as "
+                f"well, and without them the gate would not pass; {_STRENGTHEN}"
+            )
+        for one in self.controlled:
+            instead = replace(judged, broken={}).judged_with(one.turned) if one.admitted == "all" else "pass"
+            if instead not in ("pass", before):
+                return (
+                    f"{one.control.name}, which the adversary may lay on all images as well, turned "
+                    f"{len(one.turned)} of {plural(len(self.attacked), 'sample')}, and in the attack's place the gate "
+                    f"would not pass; {_STRENGTHEN}"
+                )
+        return None
+
+    @property
+    def of_more(self) -> Conclusion:
+        """What is asked whether more broken samples would change the verdict.
+
+        A gate that stopped early has just been decided by its interval: one sample less, and it would not be yet.
+        """
+        return replace(self, rule="estimate") if self.setting.stop == "early" else self
+
     def _measurement(self, broken: dict[int, Entry]) -> Measurement:
         worth = np.zeros(len(self.setting.labels), bool)
         worth[self.attacked] = True
-        read = readings(self.setting, broken, self.scores, self.chances)
-        return Measurement.of(
-            self.setting,
-            read,
-            self.judged,
+        return Measurement(
+            setting=self.setting,
+            readings=readings(self.setting, broken, self.scores, self.chances),
+            judged=self.judged,
             attacked=worth,
             intervals=self.intervals,
             controls=self.controls,
-            among=self.judged if len(self.judged) == len(self.among) else self.among,
+            among=None if len(self.judged) == len(self.among) else self.among,
         )
 
     def about(self, judged: np.ndarray) -> Conclusion:
@@ -195,6 +244,11 @@ class Conclusion:
         """Samples that were attacked and held."""
         return [sample for sample in self.attacked if sample not in self.broken]
 
+    def judged_with_named(self, lost: Set[str]) -> Verdict:
+        """The same of samples by name."""
+        names = self.setting.samples.names
+        return self.judged_with({sample for sample in self.judged.tolist() if names[sample] in lost})
+
     def judged_with(self, lost: Set[int]) -> Verdict:
         """How the gate would be judged if these samples were broken, too."""
         metrics = self._measurement(self.broken | dict.fromkeys(lost, _LOST)).required(self.gate.bounds)
@@ -220,4 +274,4 @@ def _lesson(gate: Gate, *, unstarted: bool) -> str:
         return "answers that never change show nothing about other adversaries"
     if gate.knowledge == "transfer":
         return "a surrogate without gradients shows nothing about the candidate"
-    return "a candidate that hides its gradients is not shown to be robust"
+    return f"a candidate that hides its gradients is not shown to be robust: {MEND}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,9 +18,19 @@ from robustcheck.policy import Gate, RP2Spec
 from robustcheck.results import Cell, Control
 
 
+@dataclass(frozen=True, kw_only=True)
+class Controlled:
+    """A control, and whom it turned."""
+
+    control: Control
+    turned: frozenset[int]  # samples
+    admitted: Literal["each", "all", "none"]
+    """Whether the gate's adversary may do the same: to each sample apart from the others, to all at once, or not."""
+
+
 def seen_unattacked(
     gate: Gate, setting: Setting, look: Look, samples: Sequence[int]
-) -> tuple[Control, np.ndarray | None]:
+) -> tuple[Controlled, np.ndarray | None]:
     """Clean images under a gate's conditions: which are read as the adversary wants, and on which cells (N, L)."""
     wanted, cells = dict[int, bool](), dict[int, np.ndarray]()
     limit = max(1, setting.candidate.chunks.limit // look.at_once)
@@ -34,7 +46,12 @@ def seen_unattacked(
     turned = np.array([wanted[sample] for sample in samples], dtype=bool)
     success = setting.intervals.rate(turned, setting.groups_of(samples))
     grid = np.stack([cells[sample] for sample in samples]) if cells else None
-    return Control(name="no attack", success=success), grid
+    unattacked = Controlled(
+        control=Control(name="no attack", success=success),
+        turned=frozenset(sample for sample in samples if wanted[sample]),
+        admitted="each",  # who changes nothing stays within every budget
+    )
+    return unattacked, grid
 
 
 def grid_of(

@@ -21,6 +21,7 @@ from robustcheck.evaluation.failures import recalled, remembered, told
 from robustcheck.evaluation.gates import run_gate
 from robustcheck.evaluation.health.comparing import comparable, compared
 from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.outcomes import goal_of
 from robustcheck.evaluation.search.ledger import Ledger
 from robustcheck.evaluation.search.warm_starts import WarmStarts
 from robustcheck.evaluation.setting import Setting
@@ -98,7 +99,20 @@ class Evaluation:
         names = [one.id for one in self._weaker(own.id) if selected is None or one.id in selected]
         others = [elsewhere(name) if elsewhere else self.gate(name, selected=selected) for name in names]
         larger = [self.gate(name, selected=selected, elsewhere=elsewhere) for name in self._stand_for(own)]
-        return compared(own, others, larger, strict=self.policy.health == "strict")
+        if not others and not larger:
+            return own
+        setting = self.setting
+        (gate,) = (one for one in self.policy.gates if one.id == own.id)
+        goal, head = goal_of(gate, setting), setting.candidate.head
+        return compared(
+            own,
+            others,
+            larger,
+            strict=setting.strict,
+            judged_with=setting.judged_with[own.id],
+            wanted=None if goal.toward is None else head.name(goal.toward),
+            multilabel=goal.multilabel,
+        )
 
     def _stand_for(self, own: GateResult) -> list[str]:
         """Gates whose searches stand for what held in this one: those before it on a descending ladder."""
@@ -110,7 +124,7 @@ class Evaluation:
         return [one.id for one in before if one.descending and one.entry == gate.entry and one.id in self._results]
 
     def _weaker(self, gate_id: str) -> list[Gate]:
-        """Gates whose adversaries want the same, may do no more, and know less."""
+        """Gates whose counterexamples may be this one's, and which wait for none that it is of."""
         (own,) = (gate for gate in self.policy.gates if gate.id == gate_id)
         isolated = self.policy.evidence == "isolated"
         others = [gate for gate in self.policy.gates if comparable(own, gate, isolated=isolated)]

@@ -8,8 +8,10 @@ from robustcheck.evaluation.health.checks import as_findings
 from robustcheck.evaluation.search.found import Found
 from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.setting import Setting
+from robustcheck.policy import Gate
+from robustcheck.policy.bounds import NEEDS_POSITIVE, WORST_FINDING, WORST_SUBGROUP
 from robustcheck.results import Control, Finding, HealthCheck, Metric, Surrogate
-from robustcheck.words import plural
+from robustcheck.words import listed, plural
 
 LEAST_TURNED = 0.5  # of the attacked samples: a surrogate that the attack turns less often than so is no guide
 LEAST_AGREEMENT = 0.75  # of the samples: a surrogate that reads fewer as the candidate does is another model
@@ -22,6 +24,7 @@ def blind_spots(attacked: list[int], broken: dict[int, Entry], found: Found) -> 
 
 
 def findings(
+    gate: Gate,
     setting: Setting,
     found: Found,
     blind: set[int],
@@ -35,6 +38,7 @@ def findings(
         *_unsearched(setting, found, blind),
         *as_findings([check for check in health if not (blind and _said(check))]),
         *_outdone(success, controls),
+        *_not_aimed_at(gate, setting),
         *_poor(surrogates),
         *_of_the_search(found),
         *_of_the_machine(setting),
@@ -72,6 +76,31 @@ def _outdone(success: Metric, controls: tuple[Control, ...]) -> Iterator[Finding
                 f"attack {success.successes}: it is weak, or its search was too short"
             )
             yield Finding(code="outdone-by-control", severity="warning", message=message)
+
+
+def _not_aimed_at(gate: Gate, setting: Setting) -> Iterator[Finding]:
+    """Of several findings: what is required of one that the adversary is not after is measured by accident."""
+    head, aimed = setting.candidate.head, None
+    if not head.multilabel or len(head.labels) == 1:
+        return
+    positive = None if head.positive is None else head.labels[head.positive]
+    if gate.goal != "untargeted":
+        aimed = positive
+    spared = {"missed_finding": "specificity", "false_alarm": "sensitivity"}.get(gate.goal)
+    named = list[str]()
+    for bound in gate.bounds:
+        about, plain = bound.of
+        one = positive if about in ("", WORST_SUBGROUP) and plain in NEEDS_POSITIVE else about
+        if one in (*head.labels, WORST_FINDING) and (one != aimed or plain == spared):
+            named.append(bound.metric)
+    if named:
+        about = "" if aimed is None else f", which is about {aimed},"
+        message = (
+            f"{listed(named)} may look better than it is: under goal {gate.goal}{about} a search ends with whichever "
+            "finding turns first, and others turn by accident; to require something of a finding, write a policy with "
+            "it as model.positive, and goal: missed_finding for its sensitivity, or false_alarm for its specificity"
+        )
+        yield Finding(code="finding-not-aimed-at", severity="warning", message=message)
 
 
 def _first(setting: Setting, samples: set[int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,14 +10,14 @@ import numpy as np
 from robustcheck.data import load_area
 from robustcheck.errors import DataError
 from robustcheck.evaluation.conclusion import Account, Conclusion
-from robustcheck.evaluation.controls import grid_of, seen_unattacked
+from robustcheck.evaluation.controls import Controlled, grid_of, seen_unattacked
 from robustcheck.evaluation.curves import budget_curve, query_curve
 from robustcheck.evaluation.health.checks import in_turn, of_gradients, same_answers, with_inherited
 from robustcheck.evaluation.health.examination import Examination
 from robustcheck.evaluation.health.probing import Probes
 from robustcheck.evaluation.looks.look import Once
 from robustcheck.evaluation.metrics.measurement import Measurement
-from robustcheck.evaluation.metrics.verdicts import judge, require
+from robustcheck.evaluation.metrics.verdicts import Rule, judge, require
 from robustcheck.evaluation.outcomes import (
     goal_of,
     keep_examples,
@@ -32,11 +33,12 @@ from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.search.searching import Search
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.stopping import Stopping, stages
+from robustcheck.evaluation.surrogates.loading import LoadedSurrogate
 from robustcheck.models import Surrogates
 from robustcheck.models.process import full_precision
 from robustcheck.policy import FMNSpec, Gate, PatchSpec, RP2Spec
 from robustcheck.policy.quantities import SAY_HOUNSFIELD
-from robustcheck.results import Cell, Control, Cost, GateResult, HealthCheck
+from robustcheck.results import Cell, Cost, GateResult, HealthCheck
 from robustcheck.threats import Ball, Region, ball_of
 
 
@@ -51,63 +53,86 @@ def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
 
 
 def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
+    """Search until it is decided, conclude, examine, judge, and add what the report draws."""
     surrogates = setting.surrogates(gate.surrogates) if gate.surrogates else ()
     account = Account.open(setting, surrogates)
-    ball, goal = ball_for(gate, setting), goal_of(gate, setting)
-    family, levels = (gate.family if shared and gate.family else gate.id), float(ball.levels)
-    worth = goal.open(setting.decisions, setting.labels).numpy()
-    search = Search(
-        gate=gate,
-        setting=setting,
-        ball=ball,
-        goal=goal,
-        family=family,
-        surrogates=Surrogates([one.candidate for one in surrogates]) if surrogates else None,
-    )
-    found, searched, needed = search.begin(), 0, None
-    for end in stages(setting):
-        search.run([sample for sample in setting.order[searched:end].tolist() if worth[sample]], found)
-        broken = {sample: entry for sample, entry in setting.ledger.within(family, levels).items() if worth[sample]}
-        verified = [*setting.ledger.scores_within(family, levels), found.trace.scores]
-        told = not (gate.descending and found.inherited)  # scores at a larger budget are not those at this one
-        known = Conclusion(
-            gate=gate,
-            setting=setting,
-            goal=goal,
-            among=setting.order,
-            judged=setting.order,
-            attacked=setting.order[worth[setting.order]].tolist(),
-            broken=broken,
-            scores=most_adverse(setting, verified, broken) if told else None,
-            chances=_chances(search, found, broken) if told else None,
-            found=found,
-            surrogates=surrogates,
-            controls=(),
-            intervals=setting.sequential,
-            rule=setting.rule,
-        )
-        stopping = Stopping(setting=setting, known=known)
-        if (needed := stopping.needed(searched, end)) is not None:
-            break
-        searched = end
-    setting.ledger.add_scores(family, levels, found.trace.scores, found.trace.chances)
-    conclusion = known.about(np.sort(setting.order[:needed]))
-    keep_examples(gate, setting, conclusion.broken)
-    controls, cells = _controls(gate, setting, search, found, conclusion.attacked)
-    conclusion = replace(
-        conclusion, controls=controls, rule="confident" if stopping.by_interval(needed) else known.rule
-    )
+    search = _search_of(gate, setting, surrogates, shared=shared)
+    stopping, needed = _until_decided(search, surrogates)
+    conclusion, cells = _concluded(search, stopping, needed)
     searched_for = account.cost(conclusion.queries)
     health = _health(conclusion, search, searched_for)
+    for attack in search.attacks:
+        setting.examined.setdefault(search.key(attack), health)
     result = conclusion.result(account.cost(conclusion.queries, searched=searched_for), health)
     judged, attacked = conclusion.judged, set(conclusion.attacked)
     return replace(
         result,
-        curve=budget_curve(setting, family, judged, attacked) if isinstance(gate.attack, FMNSpec) else (),
+        curve=budget_curve(setting, search.family, judged, attacked) if isinstance(gate.attack, FMNSpec) else (),
         query_curve=query_curve(setting, judged, conclusion.broken) if gate.asks else (),
         cells=cells,
         stopped=stopping.stopped(needed),
     )
+
+
+def _search_of(gate: Gate, setting: Setting, surrogates: Sequence[LoadedSurrogate], *, shared: bool) -> Search:
+    return Search(
+        gate=gate,
+        setting=setting,
+        ball=ball_for(gate, setting),
+        goal=goal_of(gate, setting),
+        family=gate.family if shared and gate.family else gate.id,
+        surrogates=Surrogates([one.candidate for one in surrogates]) if surrogates else None,
+    )
+
+
+def _until_decided(search: Search, surrogates: Sequence[LoadedSurrogate]) -> tuple[Stopping, int | None]:
+    """Search stage by stage; returns what is known then, and how many samples decided, if they did before the last."""
+    setting, found, searched, needed = search.setting, search.begin(), 0, None
+    worth = search.goal.open(setting.decisions, setting.labels).numpy()
+    for end in stages(setting):
+        search.run([sample for sample in setting.order[searched:end].tolist() if worth[sample]], found)
+        stopping = Stopping(setting=setting, known=_known(search, found, worth, surrogates))
+        if (needed := stopping.needed(searched, end)) is not None:
+            break
+        searched = end
+    setting.ledger.add_scores(search.family, float(search.ball.levels), found.trace.scores, found.trace.chances)
+    return stopping, needed
+
+
+def _known(search: Search, found: Found, worth: np.ndarray, surrogates: Sequence[LoadedSurrogate]) -> Conclusion:
+    """What searches came to so far, about all samples, of which some (N,) are worth attacking."""
+    gate, setting, family, levels = search.gate, search.setting, search.family, float(search.ball.levels)
+    broken = {sample: entry for sample, entry in setting.ledger.within(family, levels).items() if worth[sample]}
+    verified = [*setting.ledger.scores_within(family, levels), found.trace.scores]
+    told = not (gate.descending and found.inherited)  # scores at a larger budget are not those at this one
+    return Conclusion(
+        gate=gate,
+        setting=setting,
+        goal=search.goal,
+        among=setting.order,
+        judged=setting.order,
+        attacked=setting.order[worth[setting.order]].tolist(),
+        broken=broken,
+        scores=most_adverse(setting, verified, broken) if told else None,
+        chances=_chances(search, found, broken) if told else None,
+        found=found,
+        surrogates=surrogates,
+        controlled=(),
+        intervals=setting.sequential,
+        rule=setting.rule,
+    )
+
+
+def _concluded(search: Search, stopping: Stopping, needed: int | None) -> tuple[Conclusion, tuple[Cell, ...]]:
+    """About the samples that were needed, with the controls beside them; and the grid of gates that have one."""
+    gate, setting, known = search.gate, search.setting, stopping.known
+    conclusion = known.about(np.sort(setting.order[:needed]))
+    keep_examples(gate, setting, conclusion.broken)
+    controls, cells = _controls(gate, setting, search, known.found, conclusion.attacked)
+    rule: Rule = "confident" if stopping.by_interval(needed) else known.rule
+    conclusion = replace(conclusion, controlled=controls, rule=rule)
+    setting.judged_with[gate.id] = conclusion.of_more.judged_with_named
+    return conclusion, cells
 
 
 def _chances(search: Search, found: Found, broken: dict[int, Entry]) -> np.ndarray | None:
@@ -126,8 +151,7 @@ def _health(conclusion: Conclusion, search: Search, cost: Cost) -> tuple[HealthC
     attacked, held = (in_turn(samples, gate, setting) for samples in (conclusion.attacked, conclusion.held))
     if gate.epsilon is None:  # stickers
         return of_gradients(setting, conclusion.goal, conclusion.found.trace, attacked, conclusion.blind, cost)
-    # A gate that stopped early has just been decided by its interval: one sample less, and it would not be yet.
-    judged = replace(conclusion, rule="estimate" if setting.stop == "early" else setting.rule)
+    judged = conclusion.of_more
     examination = Examination(
         setting=setting,
         found=conclusion.found,
@@ -145,8 +169,6 @@ def _with_inherited(own: tuple[HealthCheck, ...], conclusion: Conclusion, search
     if any(sample in conclusion.found.inherited for sample in conclusion.held):
         for one in keys:
             own = with_inherited(own, examined.get(one, ()))
-    for one in keys:
-        examined.setdefault(one, own)
     return own
 
 
@@ -178,7 +200,7 @@ def ball_for(gate: Gate, setting: Setting) -> Ball:
 
 def _controls(
     gate: Gate, setting: Setting, search: Search, found: Found, attacked: list[int]
-) -> tuple[tuple[Control, ...], tuple[Cell, ...]]:
+) -> tuple[tuple[Controlled, ...], tuple[Cell, ...]]:
     """What conditions alone do, and the grid of gates that have one."""
     if gate.conditions is None or not attacked:
         return (), ()
@@ -198,7 +220,7 @@ def _unattacked(gate: Gate, setting: Setting) -> GateResult:
     scores = most_adverse(setting, [], {})
     every = np.arange(len(setting.labels))
     read = readings(setting, {}, scores, most_adverse_chances(setting, [], {}))
-    measurement = Measurement.of(setting, read, every, attacked=None, intervals=setting.intervals)
+    measurement = Measurement(setting=setting, readings=read, judged=every, intervals=setting.intervals)
     metrics = measurement.metrics(gate.bounds)
     requirements = require(gate.bounds, metrics, setting.rule)
     verdict = judge(requirements, metrics)

@@ -21,6 +21,7 @@ EXAMPLES = 6  # samples a gate whose clean image is kept for the report
 _NONE_OF_THE_KIND = "none of them is of the kind that it is about"
 _NOT_KNOWN = "it was not followed on this candidate, such as probabilities of one that draws"
 _UNDEFINED = {
+    "balanced_accuracy": "it takes samples of every label",
     "ppv": "it takes samples with and without the finding, of which some are read as positive",
     "npv": "it takes samples with and without the finding, of which some are read as negative",
 }
@@ -109,8 +110,9 @@ def undefined(gate: Gate, metrics: dict[str, Metric]) -> str:
     for bound in gate.bounds:
         if bound.metric not in metrics:
             reasons.setdefault(_NOT_KNOWN, []).append(bound.metric)
-        elif metrics[bound.metric].value is None:
-            reasons.setdefault(_UNDEFINED.get(bound.of[1], _NONE_OF_THE_KIND), []).append(bound.metric)
+        elif (metric := metrics[bound.metric]).value is None:
+            part = "" if metric.slice in (None, bound.of[0]) else f" (of {metric.slice})"
+            reasons.setdefault(_UNDEFINED.get(bound.of[1], _NONE_OF_THE_KIND), []).append(bound.metric + part)
     return "; ".join(
         f"{', '.join(names)} cannot be measured on these samples: {reason}" for reason, names in reasons.items()
     )

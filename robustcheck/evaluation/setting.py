@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -13,14 +14,14 @@ import torch
 from robustcheck.data import Samples
 from robustcheck.evaluation.evidence import Evidence
 from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.metrics.slices import members_of
 from robustcheck.evaluation.metrics.verdicts import Rule
 from robustcheck.evaluation.search.ledger import Ledger
 from robustcheck.evaluation.search.warm_starts import WarmStarts
 from robustcheck.evaluation.surrogates.loading import LoadedSurrogate
 from robustcheck.models import Candidate
 from robustcheck.policy import SurrogatesEntry
-from robustcheck.results import HealthCheck
-from robustcheck.threats import Goal
+from robustcheck.results import HealthCheck, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +47,16 @@ class Setting:
     evidence: Evidence
     progress: Callable[[int, int], None]  # samples done, of
     surrogates: Callable[[SurrogatesEntry], Sequence[LoadedSurrogate]]  # of an attack, loaded or trained once
-    predicted: dict[Goal, dict[int, float | None]] = field(default_factory=dict)  # see `predicting`
+    predicted: dict[Hashable, dict[int, float | None]] = field(default_factory=dict)  # see `predicting`
     examined: dict[Hashable, tuple[HealthCheck, ...]] = field(default_factory=dict)  # health of searches, by their key
+    judged_with: dict[str, Callable[[Set[str]], Verdict]] = field(default_factory=dict)  # gates, if more were broken
     train_split: Callable[[], Samples]  # of the data, loaded once
     folder: Path  # the policy's, from which its paths start
+
+    @cached_property
+    def members(self) -> dict[tuple[str, str], np.ndarray]:
+        """Which samples (N,) are of each subgroup, by column and value."""
+        return members_of(self.samples)
 
     def groups_of(self, samples: Sequence[int]) -> np.ndarray | None:
         """Which of these samples (M,) belong together; None if the policy says nothing about it."""

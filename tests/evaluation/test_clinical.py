@@ -157,6 +157,28 @@ def test_a_subgroup_without_positives_has_no_sensitivity(tmp_path):
     assert "worst_subgroup.sensitivity is not about sex=X" in finding.message
 
 
+@pytest.mark.parametrize(("bound", "verdict"), [(0.4, "error"), (0.6, "fail")])
+def test_a_subgroup_of_which_nobody_is_read_as_positive_any_more_is_not_left_out(bound, verdict, tmp_path):
+    """All women with the finding are turned, and no other woman is read so: their predictive value is 0 / 0."""
+    brightness_project(tmp_path)
+    levels = {"F": [130, 130, 100, 100], "M": [160, 130, 100, 160], "X": [100]}
+    rows = [(level, f"{sex}{place}", sex) for sex, own in levels.items() for place, level in enumerate(own)]
+    brightness_manifest(tmp_path, rows)
+    text = (tmp_path / "patients.csv").read_text()
+    (tmp_path / "patients.csv").write_text(text.replace("M3-0.png,bright", "M3-0.png,dark"))  # a false alarm, clean
+    gate, require = "attack: fgsm, epsilon: 8/255, goal: missed_finding, ", f"worst_subgroup.ppv: {bound}"
+    (found,) = _run(tmp_path, ", prevalence: 0.5, subgroups: sex", gate=gate, require=require).gates
+    assert {part.name: part.metrics["ppv"].value for part in found.slices} == {"F": None, "M": 0.5, "X": None}
+    assert found.verdict == verdict  # that of the men may be bad enough by itself
+    if verdict == "error":
+        assert found.error == (
+            "worst_subgroup.ppv (of sex=F) cannot be measured on these samples: it takes samples with and without the "
+            "finding, of which some are read as positive"
+        )
+    (finding,) = [finding for finding in found.findings if finding.code == "part-not-measured"]
+    assert "is not about sex=X:" in finding.message
+
+
 # --- predictive values -----------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from building import brightness_gates, brightness_policy, brightness_project, candidate
+from building import brightness_gates, brightness_policy, brightness_project, candidate, even_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -174,6 +174,22 @@ def test_what_conditions_alone_turn_is_a_control(project):
     assert gate.metrics["excess_success"].value == pytest.approx(
         gate.metrics["attack_success"].value - turned / len(LEVELS)
     )
+
+
+@pytest.mark.parametrize(("bound", "verdict"), [(0.95, "error"), (0.9, "pass")])
+def test_what_conditions_alone_turn_decides_if_it_would_change_the_verdict(bound, verdict, tmp_path):
+    """An attack that changes nothing turns nothing, and three of forty are turned by what it leaves to chance."""
+    brightness_project(tmp_path)
+    even_images(tmp_path, [160] * 3 + [240] * 37, [1] * 40)
+    (gate,) = brightness_gates(
+        tmp_path,
+        "  - {id: dark, attack: {name: pgd, steps: 4, step_size: 1/2550, random_start: false}, epsilon: 1/255, "
+        f"conditions: {{brightness: [-0.2, -0.19]}}, require: {{accuracy: {bound}}}}}",
+    )
+    assert (gate.controls[0].success.successes, gate.metrics["attack_success"].successes) == (3, 0)
+    assert gate.verdict == verdict
+    if verdict == "error":
+        assert gate.error.startswith("no attack turned 3 of 40 samples that held, which the adversary may do as well")
 
 
 def test_the_batch_changes_nothing(project):

@@ -183,3 +183,26 @@ def test_a_surrogate_is_trained_on_what_the_window_shows(project, monkeypatch):
     (gate,) = report.gates
     assert gate.verdict == "pass", gate.error
     assert gate.metrics["accuracy"].value == accuracy_at(4)
+
+
+@pytest.mark.parametrize(
+    ("budget", "change"),
+    [
+        ("4 HU", "a change of one grey level along"),
+        ("0.1, norm: l2", "a change of one grey level, of 6,554 in L2 at most, along"),
+        ("3 levels, norm: l2", "a change of one grey level, of 3 in L2 at most, along"),
+    ],
+)
+def test_the_gradient_is_tried_by_a_small_change_of_what_the_window_shows(budget, change, tmp_path):
+    """A share of what 16 bits store would be four times as wide as the window, and nothing like what is promised."""
+    brightness_project(tmp_path)  # 130 HU is in the middle
+    levels = np.array((108, 112, 116, 120, 140, 144, 148, 152))
+    images = np.stack([np.full((8, 8), 32768 + level, np.uint16) for level in levels])
+    np.savez(tmp_path / "ct16.npz", test_images=images, test_labels=(levels > 130).astype(int)[:, None])
+    gate = f"  - {{id: pgd, attack: {{name: pgd, steps: 5}}, epsilon: {budget}, require: {{accuracy: 0}}}}\n"
+    (found,) = _report(
+        tmp_path, "source: ct16.npz, bits: 16, hounsfield: -32768", gate, "preprocess: {window: [100, 160]}"
+    ).gates
+    (check,) = [check for check in found.health if check.name == "gradient-predicts"]
+    assert (check.outcome, found.verdict) == ("sound", "pass")
+    assert check.evidence.startswith(change)

@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 from building import brightness_gates, brightness_policy, brightness_project, even_images
 from chest import POLICIES, gates_on_xrays
 from masks import masked_gates
 
 from robustcheck import load_policy, run
+from robustcheck.errors import EvaluationError
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.health import probing
+from robustcheck.evaluation.health.examination import Examination
+from robustcheck.evaluation.health.probing import ProbeResult
+from robustcheck.evaluation.search.found import Found
 
 PGD = "- {id: pgd, attack: {name: pgd, steps: 10}, epsilon: 4/255, require: {accuracy: 0.3}}"
 
@@ -70,6 +75,20 @@ def test_warn_only_says_it(tmp_path, xrays):
     assert [finding.code for finding in gate.findings if finding.severity == "error"] == ["gradient-predicts"]
 
 
+@pytest.mark.parametrize("health", ["strict", "warn"])
+def test_where_there_was_nothing_to_follow_nothing_is_passed_in_any_case(health, tmp_path):
+    brightness_project(tmp_path)
+    source = (tmp_path / "brightness.py").read_text()
+    (tmp_path / "brightness.py").write_text(
+        source.replace("excess = (", "image = image.clamp_min(0.5)\n        excess = (")
+    )
+    gate = "  - {id: pgd, attack: {name: pgd, steps: 4}, epsilon: 1/255, require: {accuracy: 0.6}}\n"
+    (found,) = brightness_gates(tmp_path, gate, extra=f"health: {health}")
+    assert found.verdict == "error"
+    assert "the attack had nothing to follow on " in found.error
+    assert found.error.endswith("or replace the attack by one that needs none, such as square or transfer")
+
+
 # --- candidates that draw --------------------------------------------------------------------------------------------
 
 
@@ -116,6 +135,92 @@ def test_too_few_steps(tmp_path, xrays):
     assert found.verdict == "error"
 
 
+@pytest.mark.xrays
+@pytest.mark.parametrize("form", ["torch", "onnx"])
+def test_too_few_steps_behind_a_softmax(form, tmp_path, xrays):
+    """Searches look at what goes into it, and losses there can be compared as well."""
+    short = "{name: pgd, steps: 8, step_size: 0.0004, random_start: false}"
+    gate = f"- {{id: pgd, attack: {short}, epsilon: 4/255, require: {{accuracy: 0.6}}}}"
+    if form == "onnx":
+        model = onnx.load(POLICIES / "candidates" / "pneumonia_standard.onnx")
+        (output,) = model.graph.output
+        model.graph.node.append(onnx.helper.make_node("Softmax", [output.name], ["probabilities"], axis=1))
+        output.name = "probabilities"
+        onnx.save(model, tmp_path / "model.onnx")
+    (found,) = masked_gates(
+        tmp_path, xrays, "Softmax", gate, samples=624, path="model.onnx" if form == "onnx" else None
+    )
+    assert found.metrics["accuracy"].value > 0.6
+    outcomes = {check.name: check.outcome for check in found.health}
+    assert (outcomes["loss-rises"], outcomes["enough-steps"]) == ("sound", "broken")
+    assert found.verdict == "error"
+    assert found.error.endswith("raise its steps, or leave step_size to its default")
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_a_search_of_a_few_steps_is_tried_with_more(steps, tmp_path):
+    brightness_project(tmp_path)
+    gate = f"""
+  - id: pgd
+    attack: {{name: pgd, steps: {steps}, step_size: 1/255}}
+    epsilon: 8/255
+    require: {{accuracy: 0.5}}
+"""
+    (found,) = brightness_gates(tmp_path, gate)
+    assert found.metrics["accuracy"].value >= 0.6
+    (check,) = [check for check in found.health if check.name == "enough-steps"]
+    assert check.outcome == "broken"
+    assert f"a search of {steps} steps has no course" in check.evidence
+    assert f"{4 * steps} steps turned" in check.evidence
+    assert found.verdict == "error"
+
+
+def test_a_few_steps_may_be_enough(tmp_path):
+    brightness_project(tmp_path)
+    gate = "  - {id: pgd, attack: {name: pgd, steps: 3}, epsilon: 2/255, require: {accuracy: 0.5}}\n"
+    (found,) = brightness_gates(tmp_path, gate)
+    (check,) = [check for check in found.health if check.name == "enough-steps"]
+    assert (check.outcome, found.verdict) == ("sound", "pass")
+    assert check.evidence.endswith("; 12 steps turned 0 of 6 that held")
+
+
+def test_steps_that_do_not_reach_the_border_are_told(tmp_path):
+    brightness_project(tmp_path)
+    (found,) = brightness_gates(tmp_path, SHORT.replace("steps: 2", "steps: 4"))
+    message = (
+        "the search has too few steps, or too small ones; 4 steps of 1/2550 from the image reach 0.4 of the 8 grey "
+        "levels that epsilon admits"
+    )
+    assert found.verdict == "pass"
+    assert [one.message for one in found.findings if one.code == "enough-steps" and one.message.startswith(message)]
+
+
+def test_an_ensemble_is_tried_with_more_steps(tmp_path):
+    brightness_project(tmp_path)
+    attack = "{name: ensemble, steps: 2, queries: 1}"
+    gate = f"  - {{id: ensemble, attack: {attack}, epsilon: 2/255, require: {{accuracy: 0}}}}\n"
+    (found,) = brightness_gates(tmp_path, gate)
+    (check,) = [check for check in found.health if check.name == "enough-steps"]
+    assert check.evidence.endswith("; 8 steps turned 0 of 6 that held")
+
+
+def test_what_one_sample_shows_is_not_said_of_all():
+    """One of six may be luck; two are a share of all that held. What was turned counts in any case."""
+
+    def judged(turned: set[int], *, allowed: int) -> bool:
+        found = Found()
+        examination = Examination(
+            setting=None, found=found, held=range(60), blind=set(), undermined_by=lambda lost: len(lost) > allowed
+        )
+        return examination._undermines(ProbeResult(turned=frozenset(turned), of=6))
+
+    assert not judged({3}, allowed=1)
+    assert judged({3}, allowed=0)
+    assert judged({3, 4}, allowed=19)
+    assert not judged({3, 4}, allowed=20)
+    assert not judged(set(), allowed=0)
+
+
 SHORT = """
   - id: pgd
     attack: {name: pgd, steps: 2, step_size: 1/2550, random_start: false}
@@ -159,6 +264,56 @@ def test_a_single_step_is_weak_by_design(tmp_path):
     pgd = next(gate for gate in brightness_gates(tmp_path, short + SQUARE) if gate.id == "pgd")
     assert pgd.verdict == "pass"
     assert [check.outcome for check in pgd.health if check.name == "as-strong-as-others"] == ["suspect"]
+
+
+FEW_BROKEN = """
+  - id: pgd
+    attack: {name: pgd, steps: 4, step_size: 1/2550, random_start: false}
+    epsilon: 8/255
+    require: {accuracy: BOUND}
+"""
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "attack: square, queries: 200",
+        "attack: square, queries: 200, goal: missed_finding",
+        "attack: square, queries: 200, goal: targeted, target: dark",
+        "attack: {name: pgd, steps: 10}, goal: missed_finding",
+    ],
+)
+@pytest.mark.parametrize(("bound", "verdict"), [(0.95, "error"), (0.9, "pass")])
+@pytest.mark.parametrize("first", [True, False])
+def test_counterexamples_of_other_gates_decide_if_they_would_change_the_verdict(other, bound, verdict, first, tmp_path):
+    """However few they are: they are verified, and lie in the gate's own threat model."""
+    brightness_project(tmp_path)
+    even_images(tmp_path, [160] * 37 + [130] * 3 + [60] * 10, [1] * 40 + [0] * 10)
+    other = f"  - {{id: other, {other}, epsilon: 6/255, require: {{accuracy: 0}}}}\n"
+    own = FEW_BROKEN.replace("BOUND", str(bound))
+    found = {gate.id: gate for gate in brightness_gates(tmp_path, other + own if first else own + other)}
+    assert found["pgd"].metrics["accuracy"].value == 1
+    assert found["other"].metrics["attack_success"].successes == 3
+    assert (found["pgd"].verdict, found["other"].verdict) == (verdict, "pass")
+    if verdict == "error":
+        assert "other turned 3 of 50 samples that held in this gate, which is failed with these" in found["pgd"].error
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "attack: square, queries: 200, epsilon: 9/255",
+        "attack: square, queries: 200, epsilon: 6/255, goal: false_alarm",
+    ],
+    ids=["larger", "other goal"],
+)
+def test_counterexamples_of_another_threat_model_decide_nothing(other, tmp_path):
+    brightness_project(tmp_path)
+    even_images(tmp_path, [160] * 37 + [130] * 3 + [60] * 10, [1] * 40 + [0] * 10)
+    own = FEW_BROKEN.replace("BOUND", "0.95").replace("epsilon", "goal: GOAL\n    epsilon")
+    own = own.replace("GOAL", "missed_finding" if "false_alarm" in other else "untargeted")
+    gates = brightness_gates(tmp_path, f"  - {{id: other, {other}, require: {{accuracy: 0}}}}\n" + own)
+    assert gates[1].verdict == "pass", gates[1].error
 
 
 def test_only_samples_that_both_looked_at_are_compared(tmp_path):
@@ -234,6 +389,28 @@ def test_who_inherits_from_a_search_inherits_its_health(attack, tmp_path, xrays)
     for gate in masked_gates(tmp_path, xrays, "Shattered", gates):
         assert gate.verdict == "error", gate.id
         assert "gradient-predicts" in _suspected(gate)
+
+
+@pytest.mark.parametrize("attack", ["{name: pgd, steps: 10}, ladder: descending", "{name: fmn, steps: 10}"])
+def test_who_would_inherit_from_a_search_that_was_not_examined_searches_itself(attack, tmp_path, monkeypatch):
+    brightness_project(tmp_path)
+    gates = f"  - {{id: gate, attack: {attack}, epsilon: [2/255, 1/255], require: {{accuracy: 0.3}}}}\n"
+    whole, failed = Examination.checks, list[str]()
+
+    def fails_once(self: Examination, *given: object) -> object:
+        if failed:
+            return whole(self, *given)
+        failed.append("once")
+        raise EvaluationError("memory ran out")
+
+    plain = brightness_gates(tmp_path, gates)
+    assert any(
+        outcome.evidence == "inherited" for gate in plain for outcome in gate.samples if outcome.status == "held"
+    )
+    monkeypatch.setattr(Examination, "checks", fails_once)
+    first, second = sorted(brightness_gates(tmp_path, gates), key=lambda gate: gate.verdict != "error")
+    assert (first.verdict, second.verdict) == ("error", "pass")
+    assert "inherited" not in {outcome.evidence for outcome in second.samples if outcome.status == "held"}
 
 
 # --- patches and small gates -----------------------------------------------------------------------------------------

@@ -12,9 +12,10 @@ from scipy.stats import beta, binom, binomtest, chi2
 from robustcheck import load_policy, run
 from robustcheck.evaluation.metrics.clusters import effective, fewest
 from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.metrics.readings import of_controls
 from robustcheck.evaluation.metrics.verdicts import judge, require
 from robustcheck.policy import Bound
-from robustcheck.results import Metric, overall
+from robustcheck.results import Control, Metric, overall
 
 KINDS = {"clopper-pearson": "exact", "wilson": "wilson"}
 
@@ -175,6 +176,25 @@ def test_what_is_made_of_two_rates_covers_by_patient():
             metric.value is None or metric.low <= at <= metric.high for metric, at in zip(made, true, strict=True)
         ]
     assert (covered / gates >= 0.95).all()
+
+
+def test_who_takes_the_largest_of_several_controls_is_less_sure_of_it():
+    """The larger of two that are alike is so by chance: its interval has to hold for whichever is truly larger."""
+    success, few, most = (Intervals().rate(_hits(hits, 40)) for hits in (35, 8, 10))
+    controls = [Control(name=name, success=rate) for name, rate in (("few", few), ("most", most))]
+    one, both = (
+        {name: measure(Intervals()) for name, measure in of_controls(lambda _at: success, known).items()}
+        for known in (controls[1:], controls)
+    )
+    assert one["control_success"] == most
+    assert (both["control_success"].value, both["control_success"].successes) == (most.value, 10)
+    assert one["excess_success"].value == both["excess_success"].value == 25 / 40
+    at = Intervals(confidence=0.975).rate(_hits(10, 40))
+    assert (both["control_success"].low, both["control_success"].high) == (at.low, at.high)
+    rate, known = (Intervals(confidence=1 - 0.05 / 3).rate(_hits(hits, 40)) for hits in (35, 10))
+    assert both["excess_success"].low == pytest.approx(rate.low - known.high)
+    assert both["excess_success"].low < one["excess_success"].low
+    assert both["excess_success"].high > one["excess_success"].high
 
 
 def test_predictive_values_are_bayes_s_and_lie_between_those_of_the_ends():

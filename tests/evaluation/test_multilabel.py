@@ -310,3 +310,42 @@ def test_figures_of_findings_are_counted_again(project):
     gate = replace(gate, metrics=gate.metrics | {"balanced_accuracy": better})
     (amiss,) = replay(policy, replace(report, gates=(report.gates[0], gate)), stored).gates[1].amiss
     assert amiss.startswith("balanced_accuracy is stated as 1.0, and is 0.")
+
+
+@pytest.mark.parametrize(
+    ("goal", "positive", "require", "accidental"),
+    [
+        ("untargeted", "nodule", "nodule.sensitivity", True),
+        ("untargeted", "nodule", "sensitivity", True),
+        ("untargeted", None, "accuracy", False),
+        ("missed_finding", None, "nodule.sensitivity", True),
+        ("missed_finding", "nodule", "nodule.sensitivity", False),
+        ("missed_finding", "nodule", "sensitivity", False),
+        ("missed_finding", "nodule", "nodule.balanced_accuracy", False),
+        ("missed_finding", "nodule", "nodule.specificity", True),
+        ("missed_finding", "nodule", "mass.sensitivity", True),
+        ("missed_finding", "nodule", "worst_finding.sensitivity", True),
+        ("false_alarm", "nodule", "nodule.specificity", False),
+    ],
+)
+def test_what_is_required_of_a_finding_that_nobody_goes_for_is_told(project, goal, positive, require, accidental):
+    gates = f"""
+  - {{id: clean, require: {{{require}: 0}}}}
+  - {{id: gate, attack: fgsm, epsilon: 3 levels, goal: {goal}, require: {{{require}: 0}}}}"""
+    clean, gate = _report(project, gates, model=f"positive: {positive}" if positive else "").gates
+    assert "finding-not-aimed-at" not in [finding.code for finding in clean.findings]
+    messages = [finding.message for finding in gate.findings if finding.code == "finding-not-aimed-at"]
+    assert len(messages) == accidental
+    if accidental:
+        assert messages[0].startswith(f"{require} may look better than it is: under goal {goal}")
+
+
+def test_a_finding_that_no_sample_has_is_told(project):
+    images = np.load(project / "bands.npz")["test_images"]
+    none = PRESENT.copy()
+    none[:, 2] = False
+    np.savez(project / "bands.npz", test_images=images, test_labels=none.astype(np.uint8))
+    (gate,) = _report(project, "  - {id: clean, require: {balanced_accuracy: 0.9}}").gates
+    (finding,) = [finding for finding in gate.findings if finding.code == "label-without-samples"]
+    assert finding.message.startswith("no sample has the label mass: how the candidate reads it is not measured; add")
+    assert gate.verdict == "pass"

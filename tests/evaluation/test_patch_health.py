@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from building import ARCHITECTURE, brightness_gates, brightness_project
-from patching import DARK, FIXED, patch_archive, run_patches, turned
+from patching import DARK, FIXED, patch_archive, patch_policy, run_patches, turned
 
 from robustcheck import load_policy, run
 from robustcheck.attacks.patch import PatchTraining
@@ -143,3 +143,58 @@ def test_how_large_the_logits_are_decides_no_patch(sharpness, patched):
         found.append((turned(gate), gate.patch.sha256))
     assert found[1] == found[2]
     assert found[0][0] == found[1][0] != set()
+
+
+# --- what controls turn ----------------------------------------------------------------------------------------------
+
+
+def _required(folder, attack, bound, extra=""):
+    """A gate with a patch that has to leave this accuracy."""
+    text = patch_policy(attack, extra=extra).replace("attack_success: '<= 1'", f"accuracy: {bound}")
+    (folder / "policy.yaml").write_text(text)
+    (gate,) = run(load_policy(folder / "policy.yaml")).gates
+    return gate
+
+
+WEAK = "{name: patch, target: bright, shape: square, rotation: 0, scale: 0, steps: 1, step_size: 0.01"
+
+
+@pytest.mark.parametrize(("bound", "verdict"), [(0.95, "error"), (0.9, "pass")])
+def test_a_control_that_the_adversary_might_use_decides_if_it_would_change_the_verdict(bound, verdict, patched):
+    """A piece of a bright image turns three of forty, which is too few to show by itself that the attack is weak."""
+    patch_archive(patched, test=[120] * 3 + [20] * 37 + [240])
+    gate = _required(patched, f"{WEAK}, universal: false}}", bound)
+    assert (gate.controls[0].name, gate.controls[0].success.successes) == ("natural patch", 3)
+    assert gate.metrics["attack_success"].successes == 0
+    assert gate.verdict == verdict
+    if verdict == "error":
+        assert gate.error == (
+            "natural patch turned 3 of 40 samples that held, which the adversary may do as well, and without them the "
+            "gate would not pass; raise its steps or draws"
+        )
+        assert "undercut-by-control" in [one.code for one in gate.findings]
+        warned = _required(patched, f"{WEAK}, universal: false}}", bound, extra="health: warn")
+        assert warned.verdict == "pass"
+        assert "undercut-by-control" in [one.code for one in warned.findings]
+
+
+def test_who_lays_one_patch_on_all_images_cannot_choose_a_piece_for_each(patched):
+    patch_archive(patched, test=[120] * 3 + [20] * 37 + [240], train=(40, 70, 101, 160, 190))
+    gate = _required(patched, f"{WEAK}}}", 0.95)
+    assert (gate.controls[0].name, gate.controls[0].success.successes) == ("natural patch", 3)
+    assert gate.verdict == "pass", gate.error
+
+
+@pytest.mark.parametrize(("bound", "verdict"), [(0.95, "error"), (0.9, "pass")])
+def test_a_grey_patch_is_a_patch_for_all_images(bound, verdict, patched):
+    """What is trained on bright images is black, and turns no dark one; grey turns those near the threshold."""
+    brightness_project(patched, threshold=0.45)
+    patch_archive(patched, test=[112] * 3 + [20] * 37, train=(160, 190))
+    gate = _required(patched, f"{FIXED}}}", bound)
+    assert [(one.name, one.success.successes) for one in gate.controls] == [("grey patch", 3)]
+    assert gate.metrics["attack_success"].successes == 0
+    assert gate.verdict == verdict
+    if verdict == "error":
+        assert gate.error.startswith(
+            "grey patch, which the adversary may lay on all images as well, turned 3 of 40 samp"
+        )

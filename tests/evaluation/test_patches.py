@@ -47,7 +47,9 @@ def test_controls_are_a_piece_of_the_target_class_and_mid_grey(patched):
     assert grey.success.successes == sum(level * 3 / 4 + 127.5 / 4 > 127.5 for level in DARK)
     assert natural.success.successes <= sum(level * 3 / 4 + max(BRIGHT) / 4 > 127.5 for level in DARK)
     assert natural.success.successes >= sum(level * 3 / 4 + min(BRIGHT) / 4 > 127.5 for level in DARK)
-    assert gate.metrics["control_success"] == max(natural.success, grey.success, key=lambda metric: metric.value)
+    larger = max(natural.success, grey.success, key=lambda metric: metric.value)
+    assert gate.metrics["control_success"].value == larger.value
+    assert gate.metrics["control_success"].successes == larger.successes
     excess = gate.metrics["attack_success"].value - gate.metrics["control_success"].value
     assert gate.metrics["excess_success"].value == pytest.approx(excess)
 

@@ -66,6 +66,25 @@ def test_a_run_sends_no_more_through_the_network_than_was_planned(name, tmp_path
     assert gate.seconds > 0
 
 
+@pytest.mark.parametrize(("name", "restarts"), [("fgsm", 1), ("pgd", 3), ("apgd", 2)])
+def test_the_clean_images_of_a_network_that_ends_in_a_softmax_are_planned_too(name, restarts, tmp_path):
+    """Searches look at what goes into it, and ask about clean images there once more."""
+    (attack, more), bills, asked = ATTACKS[name], list[int](), list[int]()
+    for ending in ("", ".softmax(dim=1)"):
+        folder = tmp_path / f"network{ending}"
+        folder.mkdir()
+        brightness_project(folder)
+        even_images(folder, (20, 40, 60, 200, 220), (0, 0, 0, 1, 1))
+        source = (folder / "brightness.py").read_text()
+        (folder / "brightness.py").write_text(source.replace("excess], dim=1)", f"excess], dim=1){ending}"))
+        (gate,) = planned(folder, brightness_policy(gate_text(attack, more=more))).gates
+        (result,) = run(load_policy(folder / "policy.yaml")).gates
+        assert [outcome.status for outcome in result.samples] == ["held"] * 5
+        bills.append(gate.forward)
+        asked.append(result.cost.forward)
+    assert asked[1] - asked[0] == 5 * restarts <= bills[1] - bills[0]
+
+
 @pytest.mark.parametrize(
     ("attack", "steps"), [("fgsm", 1), ("{name: pgd, steps: 7}", 7), ("{name: pgd, steps: 4, restarts: 3}", 12)]
 )

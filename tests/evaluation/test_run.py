@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from building import LEVELS, accuracy_at, brightness_policy, brightness_project
+from building import LEVELS, accuracy_at, brightness_gates, brightness_policy, brightness_project, even_images
 from click.testing import CliRunner
 from PIL import Image
 from rawpng import grey_png
@@ -379,3 +379,22 @@ def test_a_sample_without_an_answer_counts_as_wrong_in_every_metric(project):
     assert gate.verdict == "fail"
     assert gate.metrics["auroc"].value < 0.9
     assert AuditReport.from_json(report.to_json()) == report
+
+
+@pytest.mark.parametrize("attack", ["", "attack: fgsm, epsilon: 1/255, "])
+def test_a_label_without_samples_is_no_label_that_is_read_rightly(attack, tmp_path):
+    """Who always says `bright` reads all samples rightly of a folder that holds nothing else."""
+    brightness_project(tmp_path, threshold=0.0)
+    even_images(tmp_path, [160] * 10, [1] * 10)
+    gates = "".join(
+        f"  - {{id: {metric}, {attack}require: {{{metric}: 0.9}}}}\n" for metric in ("balanced_accuracy", "accuracy")
+    )
+    balanced, plain = brightness_gates(tmp_path, gates)
+    assert (balanced.verdict, plain.verdict) == ("error", "pass")
+    assert balanced.error == ("balanced_accuracy cannot be measured on these samples: it takes samples of every label")
+    for gate in (balanced, plain):
+        (finding,) = [finding for finding in gate.findings if finding.code == "label-without-samples"]
+        assert finding.message == (
+            "no sample has the label dark: how the candidate reads it is not measured, and balanced_accuracy is "
+            "undefined; add such samples, or take it out of model.labels if the candidate does not know it"
+        )

@@ -20,25 +20,36 @@ MEANINGS = {
     "gradients": "the attack had little to follow",
     "loss-rises": "the search did not raise the loss: its gradients lead nowhere",
     "gradient-predicts": "the gradient does not tell what a small change does",
-    "enough-steps": "the search ended while the loss still rose",
+    "enough-steps": "the search has too few steps, or too small ones",
     "beats-searches-without-gradients": "a search without gradients turned what this one left: it is too weak, or its "
     "gradients are masked",
     "falls-as-budget-grows": "samples hold though nothing bounds the change: the gradients lead nowhere",
     "same-answers": "the candidate's answers depend on chance",
     "as-strong-as-others": "an attack that knows less turned what this one left: it is too weak, or its gradients are "
     "masked",
+    "holds-against-others": "other gates turned what this one left, and without it the gate would not have passed",
 }
 """What it means if a check is not sound."""
+
+MEND = (
+    "mend what hides the candidate's gradients (such as rounding, or saturated scores), or replace the attack by one "
+    "that needs none, such as square or transfer"
+)
+"""What to do about a candidate that holds since its gradients cannot be followed."""
+
+_STRENGTHEN = "raise its steps and restarts, or replace it by a stronger attack, such as ensemble; else "
+ADVICE = {
+    "enough-steps": "raise its steps, or leave step_size to its default",
+    "beats-searches-without-gradients": _STRENGTHEN + MEND,
+    "as-strong-as-others": _STRENGTHEN + MEND,
+    "holds-against-others": _STRENGTHEN + MEND,
+}
+"""What to do if a check is broken, where it is not to mend what hides the gradients."""
 
 LEAST_SHARE, MOST_SHARE = 1 / 3, 3.0  # of what the gradient promises, that a change along it has to bring
 MOST_OUTDONE = 0.1  # of the samples that held: what who knows less may turn
 _ZERO = 0.5  # share of the gradients that are zero, from which on they are suspect
 _RANK: dict[HealthOutcome, int] = {"not examined": 0, "sound": 1, "suspect": 2, "broken": 3}
-
-
-def check(name: str, outcome: HealthOutcome, evidence: str) -> HealthCheck:
-    """One of them."""
-    return HealthCheck(name=name, outcome=outcome, evidence=evidence)
 
 
 def in_turn(samples: Sequence[int], gate: Gate, setting: Setting) -> list[int]:
@@ -55,7 +66,7 @@ def gradients(trace: Trace, blind: Set[int]) -> HealthCheck:
         f"{zero}{trace.gradients_not_finite:,} had NaN or infinity; {plural(len(blind), 'sample')} held where none "
         "could be followed"
     )
-    return check("gradients", "suspect" if share > _ZERO or blind else "sound", evidence)
+    return HealthCheck(name="gradients", outcome="suspect" if share > _ZERO or blind else "sound", evidence=evidence)
 
 
 def predicts(
@@ -66,8 +77,10 @@ def predicts(
     if len(at_images) < FEW:
         why = "no more than chance is promised" if drawn is not None else "nothing is promised"
         few = f"{plural(attacked, 'sample')} attacked, which is too few"
-        return check(
-            name, "not examined", few if attacked < FEW else f"{why} on all but {len(at_images)} of those tried"
+        return HealthCheck(
+            name=name,
+            outcome="not examined",
+            evidence=few if attacked < FEW else f"{why} on all but {len(at_images)} of those tried",
         )
     middles = [median(shares) for shares in (at_images, in_ball) if len(shares) >= FEW]
     inside = f", and {middles[1]:.2f} times at points of the ball ({len(in_ball)} samples)" if len(middles) > 1 else ""
@@ -76,18 +89,18 @@ def predicts(
         f"says (median of {len(at_images)} samples; {LEAST_SHARE:.2f} to {MOST_SHARE:g} is sound){inside}"
     )
     sound = all(LEAST_SHARE <= middle <= MOST_SHARE for middle in middles)
-    return check(name, "sound" if sound else "broken", evidence)
+    return HealthCheck(name=name, outcome="sound" if sound else "broken", evidence=evidence)
 
 
 def same_answers(difference: float | None) -> HealthCheck:
     """Whether a candidate answers the same question alike; else how far two answers were apart."""
     if difference is None:
-        return check("same-answers", "sound", "two identical calls got the same answer")
+        return HealthCheck(name="same-answers", outcome="sound", evidence="two identical calls got the same answer")
     evidence = (
         f"scores of two identical calls differ by up to {difference:.3g}: clean images are read as most of several "
         "calls do, searches follow the mean of several gradients, and counterexamples are misread on most of 100 calls"
     )
-    return check("same-answers", "suspect", evidence)
+    return HealthCheck(name="same-answers", outcome="suspect", evidence=evidence)
 
 
 def of_gradients(
@@ -137,7 +150,4 @@ def not_relied_on(broken: Sequence[HealthCheck]) -> str:
     """Why a gate that would have passed did not."""
     first = next(as_findings(broken))
     others = f" (and {len(broken) - 1} more of its checks are broken)" if len(broken) > 1 else ""
-    return (
-        f"the attack cannot be relied on: {first.message}{others}; attack the candidate in another way, too, such as "
-        "by square or transfer, or mend what hides its gradients"
-    )
+    return f"the attack cannot be relied on: {first.message}{others}; {ADVICE.get(first.code, MEND)}"

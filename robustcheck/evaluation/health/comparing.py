@@ -2,49 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 
-from robustcheck.evaluation.health.checks import MOST_OUTDONE, as_findings, check, not_relied_on, with_inherited
+from robustcheck.evaluation.health.checks import MOST_OUTDONE, as_findings, not_relied_on, with_inherited
 from robustcheck.evaluation.health.predicting import FEW
 from robustcheck.policy import FGSMSpec, Gate
-from robustcheck.results import GateResult, HealthCheck
-from robustcheck.words import plural
+from robustcheck.results import GateResult, HealthCheck, Threat, Verdict
+from robustcheck.words import listed, plural
 
-_NAME = "as-strong-as-others"
+_NAME, _HOLDS = "as-strong-as-others", "holds-against-others"
 
 
 def comparable(own: Gate, other: Gate, *, isolated: bool) -> bool:
-    """Whether another gate's adversary wants the same as this one's, and knows less; budgets are for the caller.
+    """Whether another gate's counterexamples may be this one's, and are to be known first; budgets are for the caller.
+
+    Its adversary knows less; or this one's is content with any wrong reading, and that one with fewer.
 
     Args:
         own: a gate.
         other: that it may be compared with.
         isolated: gates share no counterexamples; else what a single step finds is this gate's, too.
     """
-    alike = (own.goal, own.target, own.norm, own.conditions) == (other.goal, other.target, other.norm, other.conditions)
-    if not alike or own.knowledge != "white-box" or own.epsilon is None or other.epsilon is None:
+    if own.knowledge != "white-box" or own.attack is None or own.epsilon is None or other.epsilon is None:
         return False
-    single = isolated and isinstance(other.attack, FGSMSpec) and not isinstance(own.attack, FGSMSpec)
-    return own.attack is not None and (single or other.knowledge in ("scores", "top-k", "label", "transfer"))
+    if (own.norm, own.conditions) != (other.norm, other.conditions):
+        return False
+    alike = (own.goal, own.target) == (other.goal, other.target)
+    if isolated and alike and isinstance(other.attack, FGSMSpec) and not isinstance(own.attack, FGSMSpec):
+        return True
+    if own.goal == "untargeted" != other.goal and other.knowledge == "white-box":
+        return True
+    return other.knowledge in ("scores", "top-k", "label", "transfer")
 
 
 def compared(
-    own: GateResult, others: Sequence[GateResult], larger: Sequence[GateResult], *, strict: bool
+    own: GateResult,
+    others: Sequence[GateResult],
+    larger: Sequence[GateResult],
+    *,
+    strict: bool,
+    judged_with: Callable[[Set[str]], Verdict],
+    wanted: str | None,
+    multilabel: bool,
 ) -> GateResult:
-    """A gate that would have passed, beside what those turned who know less, want the same and may do no more.
+    """A gate that would have passed, beside what those turned who may do no more.
 
     Args:
         own: a white-box gate.
-        others: gates of scores, labels or transfer, or of a single step.
+        others: gates that are `comparable` with it.
         larger: gates whose searches stand for what held in this one, compared already.
         strict: an attack that is shown to be broken passes nothing.
+        judged_with: how this gate would be judged if these samples were broken, too.
+        wanted: the reading that its adversary wants, if only one will do.
+        multilabel: several findings may be present together.
     """
     theirs = [one for gate in larger for one in gate.health if (one.name, one.outcome) == (_NAME, "broken")]
-    checks = (*(_beside(own, other) for other in others), *with_inherited((), theirs))
+    rivals = [other for other in others if _goal(own) == _goal(other)]
+    checks = (*(_beside(own, other) for other in rivals), *with_inherited((), theirs))
+    lost = {other.id: _lost(own, other, wanted=wanted, multilabel=multilabel) for other in others}
+    every = frozenset[str]().union(*lost.values())
+    # They are verified, and in this gate's own threat model: however few they are, they may be what decides.
+    if every and not _single(own) and (verdict := judged_with(every)) not in ("pass", judged_with(frozenset())):
+        who = listed(name for name, samples in lost.items() if samples)
+        held = plural(sum(sample.status == "held" for sample in own.samples), "sample")
+        evidence = f"{who} turned {len(every)} of {held} that held in this gate, which is {_SAID[verdict]} with these"
+        checks = (*checks, HealthCheck(name=_HOLDS, outcome="broken", evidence=evidence))
     broken = [one for one in checks if one.outcome == "broken"]
     result = replace(own, health=(*own.health, *checks), findings=(*as_findings(checks), *own.findings))
     return replace(result, verdict="error", error=not_relied_on(broken)) if strict and broken else result
+
+
+_SAID: dict[Verdict, str] = {"fail": "failed", "inconclusive": "inconclusive", "error": "not measurable"}
+
+
+def _goal(gate: GateResult) -> tuple[str, str | None] | None:
+    return None if gate.threat is None else (gate.threat.goal, gate.threat.target)
+
+
+def _single(gate: GateResult) -> bool:
+    """Whether its search makes a single step, which is weak by design."""
+    return gate.attack == "fgsm" or gate.parameters.get("steps") == 1
+
+
+def _lost(own: GateResult, other: GateResult, *, wanted: str | None, multilabel: bool) -> frozenset[str]:
+    """The samples that held in a gate, and that another one turned into what this gate's adversary wants."""
+    held = {sample.sample for sample in own.samples if sample.status == "held" and sample.evidence is not None}
+    broken = [sample for sample in other.samples if sample.status == "broken" and sample.sample in held]
+    if _goal(own) == _goal(other):
+        return frozenset(sample.sample for sample in broken)
+    any_will_do = _aim(own.threat) == "untargeted" or (_aim(own.threat) == "missed_finding" and not multilabel)
+    return frozenset(
+        sample.sample for sample in broken if any_will_do or (not multilabel and sample.attacked == wanted)
+    )
+
+
+def _aim(threat: Threat | None) -> str | None:
+    return None if threat is None else threat.goal
 
 
 def _beside(own: GateResult, other: GateResult) -> HealthCheck:
@@ -54,10 +108,11 @@ def _beside(own: GateResult, other: GateResult) -> HealthCheck:
     lost = held & {sample.sample for sample in other.samples if sample.status == "broken"}
     evidence = f"{other.id} turned {len(lost)} of {plural(len(held), 'sample')} that held in this gate"
     if len(held) < FEW:
-        return check(
-            _NAME, "not examined", f"{evidence}; that is too few" if seen else f"{other.id} attacked no sample"
+        return HealthCheck(
+            name=_NAME,
+            outcome="not examined",
+            evidence=f"{evidence}; that is too few" if seen else f"{other.id} attacked no sample",
         )
     if len(lost) < 2 or len(lost) < MOST_OUTDONE * len(held):
-        return check(_NAME, "sound", evidence)
-    one_step = own.attack == "fgsm" or own.parameters.get("steps") == 1  # which is weak by design
-    return check(_NAME, "suspect" if one_step else "broken", evidence)
+        return HealthCheck(name=_NAME, outcome="sound", evidence=evidence)
+    return HealthCheck(name=_NAME, outcome="suspect" if _single(own) else "broken", evidence=evidence)

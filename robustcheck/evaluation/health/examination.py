@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from math import ceil
 from statistics import median
 
-from robustcheck.evaluation.health.checks import MOST_OUTDONE, check, gradients, predicts, same_answers
+from robustcheck.evaluation.health.checks import MOST_OUTDONE, gradients, predicts, same_answers
 from robustcheck.evaluation.health.predicting import FEW
-from robustcheck.evaluation.health.probing import Probes, Turned
+from robustcheck.evaluation.health.probing import FEWEST_STEPS, ProbeResult, Probes
 from robustcheck.evaluation.search.found import Found
 from robustcheck.evaluation.search.loop import Rise
 from robustcheck.evaluation.setting import Setting
@@ -25,8 +25,8 @@ from robustcheck.words import plural
 
 LEAST_GAIN = 0.1  # of the rise of the loss: what the last quarter of the steps may bring
 LEAST_GROWN = 0.5  # of the probed samples that held: what has to be turned where nothing bounds the change
+_LEAST_SHARE = 2  # samples that a probe turned, from which on their share is one of all that held
 _TOLERANCE = 1e-6  # of a loss: what float32 does not tell apart
-_FEWEST_STEPS = 4  # of a search, whose loss can be said to have risen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +40,8 @@ class Examination:
     undermined_by: Callable[[Set[int]], bool]  # whether the gate would be judged otherwise if these were broken, too
 
     def checks(self, probes: Probes, cost: Cost) -> tuple[HealthCheck, ...]:
-        """All of them; the last ones within a tenth of the gate's cost."""
-        steps = self._steps()
+        """Makes all checks; the last ones within a tenth of the gate's cost."""
+        steps = self._steps(probes)
         probed = probes.run(cost, more_steps=steps.outcome == "suspect")
         return (
             gradients(self.found.trace, self.blind),
@@ -53,7 +53,7 @@ class Examination:
                 self.setting.candidate.randomness,
                 attacked=len(probes.attacked),
             ),
-            self._longer(steps, probed.longer),
+            self._longer(probes, steps, probed.longer),
             self._without_gradients(probes, probed.without_gradients),
             self._grown(probes, probed.unbounded),
             same_answers(self.setting.candidate.randomness),
@@ -63,66 +63,79 @@ class Examination:
 
     @property
     def _risen(self) -> list[Rise]:
-        """Of the samples that held and were searched for long enough."""
+        """How far losses rose on the samples that held and were searched for long enough."""
         rises = self.found.trace.rises
-        return [rises[sample] for sample in self.held if sample in rises and rises[sample].steps >= _FEWEST_STEPS]
+        return [rises[sample] for sample in self.held if sample in rises and rises[sample].steps >= FEWEST_STEPS]
 
     def _rises(self) -> HealthCheck:
         rises = self._risen
         if len(rises) < FEW:
-            return check("loss-rises", "not examined", self._too_few(len(rises)))
+            return HealthCheck(name="loss-rises", outcome="not examined", evidence=self._too_few(len(rises)))
         stuck = sum(rise.highest - rise.clean <= _TOLERANCE * max(1.0, abs(rise.clean)) for rise in rises)
         evidence = (
             f"of {len(rises)} samples that held the loss rose above that of the clean image on {len(rises) - stuck}"
         )
-        return check("loss-rises", "broken" if 2 * stuck > len(rises) else "sound", evidence)
+        return HealthCheck(
+            name="loss-rises", outcome="broken" if 2 * stuck > len(rises) else "sound", evidence=evidence
+        )
 
-    def _steps(self) -> HealthCheck:
+    def _steps(self, probes: Probes) -> HealthCheck:
+        if len(self.held) >= FEW and (weakness := probes.unreached or probes.short):
+            return HealthCheck(name="enough-steps", outcome="suspect", evidence=weakness)
         gains = [
             (rise.highest - rise.earlier) / (rise.highest - rise.clean)
             for rise in self._risen
             if rise.highest > rise.clean + _TOLERANCE * max(1.0, abs(rise.clean))
         ]
         if len(gains) < FEW:
-            return check("enough-steps", "not examined", self._too_few(len(gains)))
+            return HealthCheck(name="enough-steps", outcome="not examined", evidence=self._too_few(len(gains)))
         middle = median(gains)
         evidence = (
             f"the last quarter of the steps brought {middle:.0%} of the loss's rise (median of {len(gains)} samples)"
         )
-        return check("enough-steps", "suspect" if middle >= LEAST_GAIN else "sound", evidence)
+        return HealthCheck(
+            name="enough-steps", outcome="suspect" if middle >= LEAST_GAIN else "sound", evidence=evidence
+        )
 
     # --- what probes saw ---
 
-    def _longer(self, steps: HealthCheck, longer: Turned) -> HealthCheck:
+    def _longer(self, probes: Probes, steps: HealthCheck, longer: ProbeResult) -> HealthCheck:
         if steps.outcome != "suspect" or not longer.of:
             return steps
-        evidence = f"{steps.evidence}; {longer.how} turned {longer.turned} of {longer.of} that held"
-        return check("enough-steps", "broken" if self._undermines(longer) else "suspect", evidence)
+        evidence = f"{steps.evidence}; {longer.how} turned {len(longer.turned)} of {longer.of} that held"
+        if self._undermines(longer):
+            return HealthCheck(name="enough-steps", outcome="broken", evidence=evidence)
+        cleared = probes.short and not probes.unreached and not longer.turned
+        return HealthCheck(name="enough-steps", outcome="sound" if cleared else "suspect", evidence=evidence)
 
-    def _without_gradients(self, probes: Probes, rivals: Sequence[Turned]) -> HealthCheck:
+    def _without_gradients(self, probes: Probes, rivals: Sequence[ProbeResult]) -> HealthCheck:
         if not rivals:
-            return check("beats-searches-without-gradients", "not examined", self._too_little(probes))
-        evidence = " and ".join(f"{rival.how} turned {rival.turned} of {rival.of} that held" for rival in rivals)
-        worst = max(rivals, key=lambda rival: rival.turned / rival.of)
-        outdone = worst.turned >= 2 and worst.turned >= MOST_OUTDONE * worst.of
-        outcome: HealthOutcome = (
-            "sound" if not outdone else "broken" if self._iterates or self._undermines(worst) else "suspect"
-        )
-        return check("beats-searches-without-gradients", outcome, evidence)
+            return HealthCheck(
+                name="beats-searches-without-gradients", outcome="not examined", evidence=self._too_little(probes)
+            )
+        evidence = " and ".join(f"{rival.how} turned {len(rival.turned)} of {rival.of} that held" for rival in rivals)
+        worst = max(rivals, key=lambda rival: len(rival.turned) / rival.of)
+        outdone = len(worst.turned) >= 2 and len(worst.turned) >= MOST_OUTDONE * worst.of
+        every = set[int]().union(*(rival.turned for rival in rivals))
+        outcome: HealthOutcome = "suspect" if outdone else "sound"
+        # What was turned is verified, and in the gate's own ball: however little it is, it may be what decides.
+        if (outdone and (probes.iterates or self._undermines(worst))) or (every and self.undermined_by(every)):
+            outcome = "broken"
+        return HealthCheck(name="beats-searches-without-gradients", outcome=outcome, evidence=evidence)
 
-    def _grown(self, probes: Probes, unbounded: Turned) -> HealthCheck:
+    def _grown(self, probes: Probes, unbounded: ProbeResult) -> HealthCheck:
         if unbounded.of < FEW:
-            return check("falls-as-budget-grows", "not examined", self._too_little(probes))
-        evidence = f"{unbounded.how} turned {unbounded.turned} of {unbounded.of} that held"
-        outcome: HealthOutcome = "broken" if unbounded.turned < LEAST_GROWN * unbounded.of else "sound"
-        return check("falls-as-budget-grows", outcome, evidence)
+            return HealthCheck(name="falls-as-budget-grows", outcome="not examined", evidence=self._too_little(probes))
+        evidence = f"{unbounded.how} turned {len(unbounded.turned)} of {unbounded.of} that held"
+        outcome: HealthOutcome = "broken" if len(unbounded.turned) < LEAST_GROWN * unbounded.of else "sound"
+        return HealthCheck(name="falls-as-budget-grows", outcome=outcome, evidence=evidence)
 
     def _too_few(self, risen: int) -> str:
         """Why losses say nothing."""
         if len(self.held) < FEW:
             return f"{plural(len(self.held), 'sample')} held"
         steps = max((rise.steps for rise in self.found.trace.rises.values()), default=0)
-        if 0 < steps < _FEWEST_STEPS:
+        if 0 < steps < FEWEST_STEPS:
             return f"a search of {plural(steps, 'step')} has no course"
         return (
             f"losses of {risen} samples that held can be compared; of means, and of searches for the nearest, none can"
@@ -136,14 +149,16 @@ class Examination:
             return "not tried where gradients are means over many"
         return "a tenth of what the gate cost does not pay for it"
 
-    @property
-    def _iterates(self) -> bool:
-        return any(rise.steps > 1 for rise in self.found.trace.rises.values())
+    def _undermines(self, probe: ProbeResult) -> bool:
+        """Whether the gate would be judged otherwise if what a probe turned were broken, too.
 
-    def _undermines(self, probe: Turned) -> bool:
-        """Whether the gate would be judged otherwise if of all that held as many were broken as of those probed."""
-        lost = ceil(probe.turned / probe.of * len(self.held))
-        return probe.turned > 0 and self.undermined_by(set(self.held[:lost]))
+        Of two or more, if of all that held as many were broken as of those probed: one may be luck.
+        """
+        lost = set(probe.turned)
+        if len(lost) >= _LEAST_SHARE:
+            others = [sample for sample in self.held if sample not in lost]
+            lost.update(others[: ceil(len(lost) / probe.of * len(self.held)) - len(lost)])
+        return bool(lost) and self.undermined_by(lost)
 
 
 def examined(gate: Gate) -> bool:

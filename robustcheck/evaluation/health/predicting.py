@@ -1,7 +1,7 @@
 """Whether the candidate's gradient tells what a small change does: the sharpest check of health, and the cheapest.
 
-Of a change of one grey level along the gradient's sign the gradient promises a rise of the goal's margin. On networks
-that can be attacked by their gradients about that comes; where gradients are shattered, nothing does.
+Of a small change along the gradient's sign the gradient promises a rise of the goal's margin. On networks that can be
+attacked by their gradients about that comes; where gradients are shattered, nothing does.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import isclose
 
 import torch
 
@@ -18,12 +19,12 @@ from robustcheck.evaluation.setting import Setting
 from robustcheck.models import WhiteBox
 from robustcheck.models.batches import as_shares, batches
 from robustcheck.results import Cost
-from robustcheck.threats import Ball, Goal
+from robustcheck.threats import Ball, Goal, L2Ball, LinfBall
 
 OVERHEAD = Fraction(1, 10)  # of what the gate's own searches put through the network: what all of health may cost
 FEW, MOST = 3, 16  # samples at least, of which anything is concluded, and that are tried
 COST = 2  # forward passes each, of which one has a gradient
-_STEP = 1 / 255  # of the full range, or one grey level where that is more
+_STEP = 1 / 255  # of what is visible, or one grey level where that is more, and no more than searches may change
 _LEVELS_IF_DRAWN = 4  # so that more than chance is promised
 _GRADIENTS, _CALLS = 8, 20  # of a candidate that draws: of which means are taken
 _CERTAIN = 4.0  # standard errors of the means that a promised rise has to be
@@ -31,33 +32,35 @@ _CERTAIN = 4.0  # standard errors of the means that a promised rise has to be
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Of one goal."""
+    """Tries how much of what the gradient promises comes, of one goal's margin, within a ball if there is one."""
 
     setting: Setting
     goal: Goal
+    ball: Ball | None = None
 
     @property
     def change(self) -> str:
-        """How much every pixel is changed."""
-        levels = self._step * self.setting.samples.maximum
-        return "one grey level" if round(levels) == 1 else f"{levels:.0f} grey levels"
+        """Says how much every pixel is changed."""
+        maximum = self.setting.samples.maximum
+        each = "one grey level" if isclose(self._step * maximum, 1) else f"{_rounded(self._step * maximum)} grey levels"
+        return each if self._longest is None else f"{each}, of {_rounded(self._longest * maximum)} in L2 at most,"
 
     @property
     def draws(self) -> bool:
         """Whether means over calls are compared."""
         return self.setting.candidate.randomness is not None
 
-    def cost(self, forward: int, gradient: int) -> int:
-        """How many samples so many passes are enough for."""
+    def affordable(self, forward: int, gradient: int) -> int:
+        """Returns how many samples so many passes are enough for."""
         each = self.price(1)
         return max(0, min(forward // each[0], gradient // each[1]))
 
     def tried(self, cost: Cost) -> int:
         """On how many samples it is tried where searches cost so much: a tenth pays for it, but for a few of them."""
-        return max(FEW, min(MOST, self.cost(int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD))))
+        return max(FEW, min(MOST, self.affordable(int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD))))
 
     def price(self, samples: int) -> tuple[int, int]:
-        """Forward passes and gradients of so many."""
+        """Returns how many forward passes and gradients so many samples take."""
         if self.draws:
             return samples * (_GRADIENTS + 2 * _CALLS), samples * _GRADIENTS
         return samples * COST, samples
@@ -71,42 +74,60 @@ class Prediction:
             samples: that may be tried, in an order that depends on the goal alone.
             count: how many of them, from the first on.
         """
-        known, chosen = self.setting.predicted.setdefault(self.goal, {}), samples[:count]
+        tried = self.goal, self._step, self._longest
+        known, chosen = self.setting.predicted.setdefault(tried, {}), samples[:count]
         new = [sample for sample in chosen if sample not in known]
         known.update(zip(new, self._shares(new, None, ""), strict=True))
         return [share for sample in chosen if (share := known[sample]) is not None]
 
-    def in_ball(self, samples: Sequence[int], ball: Ball, gate: str) -> list[float]:
-        """The same at a random point of a ball around each sample, where searches are on their way."""
-        return [share for share in self._shares(samples, ball, gate) if share is not None]
+    def in_ball(self, samples: Sequence[int], gate: str) -> list[float]:
+        """As `at_images`, at a random point of the ball around each sample, where searches are on their way."""
+        return [share for share in self._shares(samples, self.ball, gate) if share is not None]
 
     @property
     def _step(self) -> float:
-        levels = _LEVELS_IF_DRAWN if self.draws else 1
-        return levels * max(_STEP, 1 / self.setting.samples.maximum)
+        """Of each pixel, as a share of the full range: a level at least, and no more than an L∞ ball admits.
+
+        Where means are compared, a smaller one would promise no more than chance.
+        """
+        low, high = self.setting.candidate.preprocess.visible
+        step = max(_STEP * (high - low), 1 / self.setting.samples.maximum)
+        if self.draws:
+            return _LEVELS_IF_DRAWN * step
+        return min(step, self.ball.radius) if isinstance(self.ball, LinfBall) else step
+
+    @property
+    def _longest(self) -> float | None:
+        """Of the whole change in L2, as a share of the full range, if the ball bounds it."""
+        return self.ball.radius if isinstance(self.ball, L2Ball) and not self.draws else None
 
     def _shares(self, samples: Sequence[int], ball: Ball | None, gate: str) -> list[float | None]:
-        """In the samples' order; None where nothing is promised, or no more than chance is."""
+        """Shares in the samples' order; None where nothing is promised, or no more than chance is."""
         setting, found = self.setting, dict[int, float | None]()
         for numbers in batches(samples, setting.samples.shape_of):
             images = as_shares(setting.samples, numbers, setting.candidate.device)
             if ball is not None:
                 keys = [key(setting.seed, f"{gate}/predicting", setting.samples.names[number], 0) for number in numbers]
                 images = ball.sample(images, Draws.of(keys, images.device).uniform(images.shape[1:]))
-            found.update(zip(numbers, self._of(images, setting.labels[numbers].to(images.device)), strict=True))
+            labels = setting.labels[numbers].to(images.device)
+            found.update(zip(numbers, self._of(torch.tensor(numbers), images, labels), strict=True))
         return [found[sample] for sample in samples]
 
-    def _of(self, images: torch.Tensor, labels: torch.Tensor) -> list[float | None]:
-        """Of images (N, C, H, W) of true readings (N,)."""
+    def _of(self, samples: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> list[float | None]:
+        """Shares of samples with these numbers (N,), images (N, C, H, W) and true readings (N,)."""
         candidate, raised = self.setting.candidate, objective("margin", self.goal)
         # The artefact's own, unless searches look at what goes into its last softmax, where its own gradient is zero.
         white_box = WhiteBox(candidate, exact=candidate.reads_alike)
         told = [white_box.gradient(images, labels, labels, raised) for _ in range(_GRADIENTS if self.draws else 1)]
         gradient = torch.stack([one[2] for one in told]).mean(dim=0)
-        moved = (images + self._step * gradient.sign()).clamp(0, 1)
+        change = self._step * gradient.sign()
+        if self._longest is not None:
+            length = torch.linalg.vector_norm(change, dim=(1, 2, 3), keepdim=True)
+            change *= (self._longest / length).clamp_max(1)  # a gradient of zeros has none, and stays
+        moved = (images + change).clamp(0, 1)
 
         def margins(asked: torch.Tensor) -> torch.Tensor:
-            logits = (white_box.scores(labels, asked) for _ in range(_CALLS if self.draws else 1))
+            logits = (white_box.scores(samples, asked) for _ in range(_CALLS if self.draws else 1))
             return torch.stack([raised(candidate.head.at_operating_point(one), labels, labels) for one in logits])
 
         before, after = margins(images) if self.draws else told[0][1][None], margins(moved)
@@ -118,3 +139,7 @@ class Prediction:
             usable &= promised > _CERTAIN * error
         shares = rise / promised
         return [share if there else None for share, there in zip(shares.tolist(), usable.tolist(), strict=True)]
+
+
+def _rounded(levels: float) -> str:
+    return f"{levels:,.0f}" if levels >= 10 else f"{levels:.2g}"

@@ -17,10 +17,11 @@ from robustcheck.evaluation.search.searching import Search
 from robustcheck.evaluation.search.warm_starts import WarmStarts
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import Meter
-from robustcheck.policy import APGDSpec, FMNSpec, NESSpec, NoiseSpec, PGDSpec, SquareSpec
+from robustcheck.policy import APGDSpec, EnsembleSpec, FMNSpec, NESSpec, NoiseSpec, PGDSpec, SquareSpec
 from robustcheck.policy.attack_specs import AttackSpec
 from robustcheck.results import Cost
 from robustcheck.threats import Ball
+from robustcheck.words import plural
 
 _FOR_UNBOUNDED, _FOR_LONGER = 0.4, 0.5  # of that, at most; searches without gradients get the rest
 _MOST_PROBED = 20  # samples that a rival is tried on
@@ -30,14 +31,16 @@ _ENDS = 4  # of its images that are adjudicated beside, a sample
 _MOST_UNBOUNDED, _UNBOUNDED_STEPS, _UNBOUNDED_COST = 10, 25, 2.2  # samples, steps, forward passes a step
 _MOST_LONGER, _LONGER = 10, 4  # samples, times the steps
 
+FEWEST_STEPS = 4  # of a search whose loss can be said to have risen
+
 
 @dataclass(frozen=True, kw_only=True)
-class Turned:
-    """What a probe turned."""
+class ProbeResult:
+    """What a probe came to."""
 
     how: str = ""
-    turned: int = 0
-    of: int = 0
+    turned: frozenset[int] = frozenset()  # samples with a verified counterexample in the probe's ball
+    of: int = 0  # samples that were tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +50,9 @@ class Probed:
     at_images: Sequence[float] = ()  # shares of what the gradient promises, that a small change along it brought
     in_ball: Sequence[float] = ()  # the same at points of the ball
     change: str = ""  # how small
-    without_gradients: Sequence[Turned] = ()
-    unbounded: Turned = Turned()
-    longer: Turned = Turned()
+    without_gradients: Sequence[ProbeResult] = ()
+    unbounded: ProbeResult = ProbeResult()
+    longer: ProbeResult = ProbeResult()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +70,17 @@ class Probes:
     held: Sequence[int]
 
     def run(self, cost: Cost, *, more_steps: bool) -> Probed:
-        """All that a tenth of this cost allows."""
-        prediction, meter = Prediction(setting=self.search.setting, goal=self.search.goal), self._meter
+        """Probes as much as a tenth of this cost allows."""
+        search, meter = self.search, self._meter
+        prediction = Prediction(setting=search.setting, goal=search.goal, ball=search.ball)
         forward, gradients = int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD)
         # First, since these show most for what they cost; a few of them whatever they cost. They have their price also
         # where another gate has paid for them: what is examined must not depend on which gates were run.
         count = prediction.tried(cost)
         at_images, price = prediction.at_images(self.attacked, count), prediction.price(count)
         forward, gradients, before = forward - price[0], gradients - price[1], replace(meter)
-        inside = self.held[: min(MOST // 2, prediction.cost(forward // 2, gradients))]
-        in_ball = prediction.in_ball(inside, self.search.ball, self.search.gate.id) if len(inside) >= FEW else []
+        inside = self.held[: min(MOST // 2, prediction.affordable(forward // 2, gradients))]
+        in_ball = prediction.in_ball(inside, search.gate.id) if len(inside) >= FEW else []
         forward -= meter.forward - before.forward
         gradients -= meter.gradient - before.gradient
         each = _UNBOUNDED_STEPS * _UNBOUNDED_COST
@@ -84,13 +88,15 @@ class Probes:
         if unbounded < FEW or self.averages:  # what is averaged costs many times as much
             unbounded = 0
         longer = int(min(forward * _FOR_LONGER, gradients * _FOR_LONGER)) if more_steps else 0
+        # Of a search of two or three steps a tenth pays for nothing, and nothing else shows whether they are enough.
+        least = _MOST_LONGER if more_steps and self.short else 0
         return Probed(
             at_images=at_images,
             in_ball=in_ball,
             change=prediction.change,
             without_gradients=self._without_gradients(int(forward - unbounded * each - longer)),
             unbounded=self._unbounded(unbounded),
-            longer=self._longer(longer),
+            longer=self._longer(longer, least),
         )
 
     @property
@@ -102,8 +108,35 @@ class Probes:
         """Whether a gradient is a mean over many."""
         return self.search.gate.conditions is not None or self.search.setting.candidate.randomness is not None
 
-    def _without_gradients(self, budget: int) -> list[Turned]:
-        """Random search and noise, at the gate's own budget."""
+    @property
+    def iterates(self) -> bool:
+        """Whether the gate's own search goes on from step to step: one that makes a single one is weak by design."""
+        return any(one.asks == "gradient" and one.steps > 1 and not one.minimum_norm for one in self.search.attacks)
+
+    @property
+    def short(self) -> str | None:
+        """Why nothing can be told from the course of the gate's own search, if it has several steps."""
+        spec = self.search.gate.attack
+        if not isinstance(spec, PGDSpec | APGDSpec | EnsembleSpec) or not 1 < spec.steps < FEWEST_STEPS:
+            return None
+        return f"a search of {spec.steps} steps has no course that shows whether they are enough"
+
+    @property
+    def unreached(self) -> str | None:
+        """Why a part of the ball lies beyond all steps together, from the image itself."""
+        spec, ball = self.search.gate.attack, self.search.ball
+        if not isinstance(spec, PGDSpec) or spec.random_start or spec.step_size is None:
+            return None
+        reach = spec.steps * spec.step_size.in_levels(ball.maximum.bit_length())
+        if reach >= ball.levels:
+            return None
+        return (
+            f"{plural(spec.steps, 'step')} of {spec.step_size.text} from the image reach {float(reach):.3g} of the "
+            f"{float(ball.levels):.3g} grey levels that epsilon admits"
+        )
+
+    def _without_gradients(self, budget: int) -> list[ProbeResult]:
+        """Tries random search and noise, at the gate's own budget."""
         gate = self.search.gate
         count = min(_MOST_PROBED, len(self.held), budget // (_LEAST_QUERIES + _ENDS))
         if self.averages or count < FEW:
@@ -116,10 +149,10 @@ class Probes:
             self._turned(NoiseSpec(name="noise"), f"noise with {noise} queries", count, queries=noise),
         ]
 
-    def _unbounded(self, count: int) -> Turned:
-        """A minimum-norm search, which ends where it finds anything at all."""
+    def _unbounded(self, count: int) -> ProbeResult:
+        """Tries a minimum-norm search, which ends where it finds anything at all."""
         if not count or not self.held:
-            return Turned()
+            return ProbeResult()
         samples = self.search.setting.samples
         widest = max((samples.shape_of(sample) for sample in self.held[:count]), key=prod)
         how = f"a search for the nearest counterexample at any distance ({_UNBOUNDED_STEPS} steps)"
@@ -127,21 +160,24 @@ class Probes:
             FMNSpec(name="fmn", steps=_UNBOUNDED_STEPS, targets=0), how, count, ball=self.search.ball.widest(widest)
         )
 
-    def _longer(self, budget: int) -> Turned:
-        """The gate's own attack with more steps."""
+    def _longer(self, budget: int, least: int) -> ProbeResult:
+        """Tries the gate's own attack with more steps, of an ensemble its first member, on `least` samples at least."""
         spec = self.search.gate.attack
-        if not isinstance(spec, PGDSpec | APGDSpec):
-            return Turned()
+        if isinstance(spec, EnsembleSpec):
+            spec = APGDSpec(name="apgd", steps=spec.steps)
+        if not isinstance(spec, PGDSpec | APGDSpec) or self.averages:
+            return ProbeResult()
         steps = _LONGER * spec.steps
         more = spec.model_copy(update={"steps": steps, "restarts": 1})
         (attack,) = build(more, self.search.ball, self.search.goal)  # of APGD with targets one restart for each
-        count = min(_MOST_LONGER, len(self.held), budget // (attack.restarts * (steps + 3)))
-        return self._turned(more, f"{steps} steps", count) if count >= FEW else Turned()
+        count = max(least, min(_MOST_LONGER, budget // (attack.restarts * (steps + 3))))
+        count = min(count, len(self.held))
+        return self._turned(more, f"{steps} steps", count) if count >= FEW else ProbeResult()
 
     def _turned(
         self, spec: AttackSpec, how: str, count: int, *, queries: int | None = None, ball: Ball | None = None
-    ) -> Turned:
-        """What another attack turns of the first samples that held; nothing of it is kept."""
+    ) -> ProbeResult:
+        """Tries what another attack turns of the first samples that held; nothing of it is kept."""
         own, samples = self.search.setting, self.held[:count]
         setting: Setting = replace(
             own,
@@ -153,6 +189,5 @@ class Probes:
         gate = replace(self.search.gate, attack=spec, queries=queries, oracle="float", descending=False)
         search = replace(self.search, gate=gate, setting=setting, ball=ball or self.search.ball, to_the_nearest=False)
         search.run(samples, search.begin())
-        return Turned(
-            how=how, turned=len(setting.ledger.within(search.family, float(search.ball.levels))), of=len(samples)
-        )
+        turned = setting.ledger.within(search.family, float(search.ball.levels))
+        return ProbeResult(how=how, turned=frozenset(turned), of=len(samples))

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import sqrt
 from typing import Literal
 
@@ -79,13 +79,29 @@ class Intervals:
             high=sum(high for _, high in each) / len(each),
         )
 
-    def difference(self, rate: Metric, less: Metric) -> Metric:
-        """One rate less another; undefined if one of them is."""
+    def difference(self, rate: Metric, *less: Metric) -> Metric:
+        """One rate less the largest of others; undefined if one of them is."""
         undefined = Metric(value=None, samples=rate.samples, confidence=self.confidence, groups=rate.groups)
-        if not rate.samples or not less.samples:
+        if not rate.samples or not all(one.samples for one in less):
             return undefined
-        (low, high), (least, most) = self._both(rate, less)
-        return replace(undefined, value=float(_share(rate) - _share(less)), low=low - most, high=high - least)
+        (low, high), *ends = self._all(rate, *less)
+        return replace(
+            undefined,
+            value=float(_share(rate) - max(map(_share, less))),
+            low=low - max(most for _, most in ends),
+            high=high - max(least for least, _ in ends),
+        )
+
+    def largest(self, rates: Mapping[str, Metric]) -> Metric:
+        """The largest of rates that were measured already, one or several, all of them defined; as `worst`."""
+
+        def again(rate: Metric, at: Intervals) -> Metric:
+            low, high = at._ends(rate.successes or 0, rate.samples, rate.effective)
+            return replace(rate, low=low, high=high, confidence=at.confidence)
+
+        found = self.worst({name: partial(again, rate) for name, rate in rates.items()}, largest=True)
+        assert found is not None
+        return found[1]
 
     def ppv(self, sensitivity: Metric, specificity: Metric, prevalence: float) -> Metric:
         """Share of those with the finding among those in whom it is seen, where a share `prevalence` has it (Bayes).
@@ -106,7 +122,7 @@ class Intervals:
         value = bayes(_share(found), _share(spared), prior)
         if value is None:
             return undefined
-        lows, highs = zip(*self._both(found, spared), strict=True)
+        lows, highs = zip(*self._all(found, spared), strict=True)
         low, high = (bayes(Fraction(own), Fraction(other), prior) for own, other in (lows, highs))
         return replace(
             undefined,
@@ -128,7 +144,7 @@ class Intervals:
         Args:
             slices: each slice's metric, measured with the intervals that it is given.
             largest: the largest instead, of metrics that have to stay low.
-            unseen: further slices of which no sample was looked at yet: anything may be true of them.
+            unseen: further slices of which nothing is known, such as those of which no sample was looked at yet.
         """
         defined = {name: measure for name, measure in slices.items() if measure(self).value is not None}
         if not defined:
@@ -219,7 +235,7 @@ class Intervals:
         of_groups = np.bincount(group, hits, len(sizes)).astype(np.int64)
         return float(effective(of_groups, sizes, self.confidence))
 
-    def _both(self, *rates: Metric) -> tuple[tuple[float, float], ...]:
+    def _all(self, *rates: Metric) -> tuple[tuple[float, float], ...]:
         """Ends of the intervals of rates that are defined, which hold together."""
         together = self.together(len(rates))
         return tuple(together._ends(one.successes or 0, one.samples, one.effective) for one in rates)

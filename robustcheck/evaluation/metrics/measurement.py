@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -12,7 +13,6 @@ from robustcheck.evaluation.metrics.readings import Measure, Readings, of_all, o
 from robustcheck.evaluation.metrics.slices import (
     Findings,
     Subgroups,
-    columns_of,
     findings,
     left_out,
     required,
@@ -21,51 +21,59 @@ from robustcheck.evaluation.metrics.slices import (
 )
 from robustcheck.evaluation.setting import Setting
 from robustcheck.policy import Bound
+from robustcheck.policy.bounds import WORST_SUBGROUP
 from robustcheck.results import Control, Finding, Metric, Slice
 from robustcheck.words import listed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """Of some samples as they were read."""
+    """Of some samples as they were read. Parts of them are measured where they are asked for."""
 
-    plain: Mapping[str, Measure]  # of all of them
-    by_subgroup: Subgroups
-    by_finding: Findings
-    intervals: Intervals
+    setting: Setting  # that says which subgroups they are of
+    readings: Readings  # of all samples
+    judged: np.ndarray  # (M,) numbers of those that are measured
+    attacked: np.ndarray | None = None  # which of all samples (N,) the adversary was after; None without an attack
+    intervals: Intervals  # that metrics have
+    controls: Sequence[Control] = ()  # beside the attack
+    among: np.ndarray | None = None  # numbers of all samples that these are the first of; None: no more may follow
 
-    @classmethod
-    def of(
-        cls,
-        setting: Setting,
-        readings: Readings,
-        judged: np.ndarray,
-        *,
-        attacked: np.ndarray | None,
-        intervals: Intervals,
-        controls: Sequence[Control] = (),
-        among: np.ndarray | None = None,
-    ) -> Measurement:
-        """Of the samples with these numbers (M,).
+    @cached_property
+    def plain(self) -> Mapping[str, Measure]:
+        """On all of them."""
+        worth = None if self.attacked is None else self.attacked[self.judged]
+        plain = of_all(self._read, worth, self._every)
+        if self.unseen_labels and self.readings.findings is None:
+            plain["balanced_accuracy"] = lambda intervals: intervals.mean((), samples=len(self.judged))
+        return plain | of_controls(plain["attack_success"], self.controls) if self.controls else plain
 
-        Args:
-            setting: that says which subgroups they are of.
-            readings: of all samples.
-            judged: those that are measured.
-            attacked: which of all samples (N,) the adversary was after; None without an attack.
-            intervals: that metrics have.
-            controls: beside the attack.
-            among: numbers of all samples that these are the first of, if more may follow.
-        """
-        among = judged if among is None else among
-        read, worth = readings.at(judged), None if attacked is None else attacked[judged]
-        plain = of_all(read, worth, readings.at(among))
-        return cls(
-            plain=plain | of_controls(plain["attack_success"], controls) if controls else plain,
-            by_subgroup=subgroups(readings, columns_of(setting.samples), attacked, judged, among),
-            by_finding=findings(readings, setting.candidate.head.labels, judged, among),
-            intervals=intervals,
-        )
+    @cached_property
+    def unseen_labels(self) -> list[str]:
+        """The policy's labels that no sample has."""
+        every = self._every or self._read
+        return [label for number, label in enumerate(self._labels) if not every.has(every.labels, number).any()]
+
+    @cached_property
+    def _read(self) -> Readings:
+        return self.readings.at(self.judged)
+
+    @cached_property
+    def _every(self) -> Readings | None:
+        return None if self.among is None else self.readings.at(self.among)
+
+    @property
+    def _labels(self) -> Sequence[str]:
+        return self.setting.candidate.head.labels
+
+    @cached_property
+    def by_subgroup(self) -> Subgroups:
+        """On each subgroup."""
+        return subgroups(self.readings, self.setting.members, self.attacked, self.judged, self.among)
+
+    @cached_property
+    def by_finding(self) -> Findings:
+        """On each of several findings."""
+        return findings(self.readings, self._labels, self.judged, self.among)
 
     def metrics(self, bounds: Sequence[Bound]) -> dict[str, Metric]:
         """On all samples, and what bounds ask of parts of them."""
@@ -76,7 +84,7 @@ class Measurement:
         found = dict[str, Metric]()
         for bound in bounds:
             if bound.of[0]:
-                found[bound.metric] = required(bound, self.by_subgroup, self.by_finding, self.intervals)
+                found[bound.metric] = required(bound, *self._parts(bound), self.intervals)
             elif bound.metric in self.plain:
                 found[bound.metric] = self.plain[bound.metric](self.intervals)
         return found
@@ -86,10 +94,26 @@ class Measurement:
         return slices(self.by_subgroup, self.by_finding, self.intervals)
 
     def findings(self, bounds: Sequence[Bound]) -> tuple[Finding, ...]:
-        """What the worst that bounds ask for is not about."""
+        """Labels without samples, and what the worst that bounds ask for is not about."""
         found = list[Finding]()
+        if self.unseen_labels:
+            several = self.readings.findings is not None
+            message = (
+                f"no sample has the label {listed(self.unseen_labels)}: how the candidate reads it is not measured"
+                f"{'' if several else ', and balanced_accuracy is undefined'}; add such samples, or take it out of "
+                "model.labels if the candidate does not know it"
+            )
+            found.append(Finding(code="label-without-samples", severity="warning", message=message))
         for bound in bounds:
-            if names := left_out(bound, self.by_subgroup, self.by_finding, self.intervals):
+            if names := left_out(bound, *self._parts(bound), self.intervals):
                 message = f"{bound.metric} is not about {listed(names)}: {bound.of[1]} is undefined on their samples"
                 found.append(Finding(code="part-not-measured", severity="warning", message=message))
         return tuple(found)
+
+    def _parts(self, bound: Bound) -> tuple[Subgroups, Findings]:
+        """Those that a bound may be about: whichever it is not about are not measured for it."""
+        about = bound.of[0]
+        return (
+            self.by_subgroup if about == WORST_SUBGROUP else {},
+            self.by_finding if about not in ("", WORST_SUBGROUP) else {},
+        )

@@ -116,13 +116,12 @@ def of_finding(readings: Readings, label: int) -> dict[str, Measure]:
 
 def of_controls(success: Measure, controls: Sequence[Control]) -> dict[str, Measure]:
     """What the controls turn, and what of the attack's success they do not explain."""
-    known = [one.success for one in controls if one.success.value is not None]
+    known = {one.name: one.success for one in controls if one.success.value is not None}
     if not known:
         return {}
-    control = max(known, key=lambda turned: turned.value or 0.0)
     return {
-        "control_success": lambda _intervals: control,
-        "excess_success": lambda intervals: intervals.difference(success(intervals), control),
+        "control_success": lambda intervals: intervals.largest(known),
+        "excess_success": lambda intervals: intervals.difference(success(intervals), *known.values()),
     }
 
 

@@ -11,22 +11,35 @@ from robustcheck.data import Samples
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.readings import Measure, Readings, of_all, of_finding
 from robustcheck.policy import Bound
-from robustcheck.policy.bounds import OF_FINDINGS, OF_SUBGROUPS, WORST_FINDING, WORST_SUBGROUP
+from robustcheck.policy.bounds import NEEDS_PREVALENCE, OF_FINDINGS, OF_SUBGROUPS, WORST_FINDING, WORST_SUBGROUP
 from robustcheck.results import Metric, Slice
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """The metrics of some samples, and of all samples `among` which they are the first, if more may follow."""
+    """The metrics of some samples, and of all samples `among` which they are the first."""
 
     metrics: Mapping[str, Measure]
-    among: Mapping[str, Measure]
+    among: Mapping[str, Measure] | None  # None: no more may follow
+
+    def value(self, plain: str, intervals: Intervals) -> float | None:
+        """Of a metric; None if it is undefined on these samples."""
+        return self.metrics[plain](intervals).value if plain in self.metrics else None
 
     def unseen(self, plain: str, intervals: Intervals) -> bool:
         """Whether a metric is undefined until more samples are looked at."""
-        if plain not in self.metrics or self.metrics is self.among:
+        if self.among is None or plain not in self.metrics or self.value(plain, intervals) is not None:
             return False
-        return self.metrics[plain](intervals).value is None and self.among[plain](intervals).value is not None
+        return self.among[plain](intervals).value is not None
+
+    def emptied(self, plain: str, intervals: Intervals) -> bool:
+        """Whether a predictive value is undefined only since nobody is read so any more, and not for want of samples.
+
+        There are samples with and without the finding, and the attack may have turned each that was read so.
+        """
+        if plain not in NEEDS_PREVALENCE or plain not in self.metrics or self.value(plain, intervals) is not None:
+            return False
+        return all(self.metrics[rate](intervals).samples for rate in ("sensitivity", "specificity"))
 
 
 Subgroups = Mapping[tuple[str, str], Part]
@@ -38,64 +51,50 @@ Findings = Mapping[str, Part]
 _BETTER_LOW = frozenset({"attack_success"})
 
 
-def columns_of(samples: Samples) -> dict[str, np.ndarray]:
-    """Values (N,) of each column of subgroups."""
-    return {name: np.array(values) for name, values in samples.subgroups.items()}
-
-
-def subgroups_of(columns: Mapping[str, np.ndarray], among: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
-    """Which of all samples (N,) are of each subgroup: of each column, the values that some samples have, in order.
-
-    Args:
-        columns: values (N,) of all samples.
-        among: numbers of these samples.
-    """
-    return {
-        (column, str(value)): values == value
-        for column, values in columns.items()
-        for value in np.unique(values[among])
-    }
+def members_of(samples: Samples) -> dict[tuple[str, str], np.ndarray]:
+    """Which of all samples (N,) are of each subgroup: of each column, the values that there are, in order."""
+    columns = {name: np.array(values) for name, values in samples.subgroups.items()}
+    return {(column, str(value)): values == value for column, values in columns.items() for value in np.unique(values)}
 
 
 def subgroups(
     readings: Readings,
-    columns: Mapping[str, np.ndarray],
+    members: Mapping[tuple[str, str], np.ndarray],
     attacked: np.ndarray | None,
     judged: np.ndarray,
-    among: np.ndarray,
+    among: np.ndarray | None,
 ) -> Subgroups:
-    """Of each of `subgroups_of`.
+    """Of each subgroup that some samples are of.
 
     Args:
         readings: of all samples (N,).
-        columns: their values (N,).
+        members: which of them (N,) are of each subgroup.
         attacked: which of them (N,) the adversary was after; None without an attack.
         judged: numbers (M,) of those that were looked at.
-        among: numbers of those that may be.
+        among: numbers of those that may be; None: of no others.
     """
 
-    def metrics(members: np.ndarray, every: np.ndarray) -> dict[str, Measure]:
-        worth = None if attacked is None else attacked[members]
-        return of_all(readings.at(members), worth, readings.at(every))
+    def metrics(own: np.ndarray, every: np.ndarray | None) -> dict[str, Measure]:
+        worth = None if attacked is None else attacked[own]
+        return of_all(readings.at(own), worth, None if every is None else readings.at(every))
 
     found = dict[tuple[str, str], Part]()
-    for name, which in subgroups_of(columns, among).items():
-        own, every = (numbers[which[numbers]] for numbers in (judged, among))
-        whole = metrics(every, every)
-        found[name] = Part(metrics=whole if judged is among else metrics(own, every), among=whole)
+    for name, which in members.items():
+        own, every = judged[which[judged]], None if among is None else among[which[among]]
+        if len(own if every is None else every):
+            found[name] = Part(metrics=metrics(own, every), among=None if every is None else metrics(every, None))
     return found
 
 
-def findings(readings: Readings, labels: Sequence[str], judged: np.ndarray, among: np.ndarray) -> Findings:
+def findings(readings: Readings, labels: Sequence[str], judged: np.ndarray, among: np.ndarray | None) -> Findings:
     """Of each of several findings; arguments as of `subgroups`."""
     if readings.findings is None:
         return {}
-    found = dict[str, Part]()
-    for number, label in enumerate(labels):
-        whole = of_finding(readings.at(among), number)
-        own = whole if judged is among else of_finding(readings.at(judged), number)
-        found[label] = Part(metrics=own, among=whole)
-    return found
+    own, every = readings.at(judged), None if among is None else readings.at(among)
+    return {
+        label: Part(metrics=of_finding(own, number), among=None if every is None else of_finding(every, number))
+        for number, label in enumerate(labels)
+    }
 
 
 def slices(by_subgroup: Subgroups, by_finding: Findings, intervals: Intervals) -> tuple[Slice, ...]:
@@ -122,18 +121,18 @@ def required(bound: Bound, by_subgroup: Subgroups, by_finding: Findings, interva
     """What a bound asks of parts of the samples."""
     about, plain = bound.of
     if parts := _parts(bound, by_subgroup, by_finding):
-        return _worst(parts, plain, intervals)
+        return _worst(bound, parts, intervals)
     part = by_finding[about].metrics
     return replace(part[plain](intervals), slice=about) if plain in part else _undefined(intervals)
 
 
 def left_out(bound: Bound, by_subgroup: Subgroups, by_finding: Findings, intervals: Intervals) -> list[str]:
-    """Parts that the worst of a bound is not about, since its metric is undefined on their samples."""
+    """Parts that the worst of a bound is not about, for want of samples that its metric is about."""
     plain = bound.of[1]
     return [
         name
         for name, part in _parts(bound, by_subgroup, by_finding).items()
-        if plain not in part.metrics or part.metrics[plain](intervals).value is None
+        if part.value(plain, intervals) is None and not part.emptied(plain, intervals)
     ]
 
 
@@ -145,10 +144,15 @@ def _parts(bound: Bound, by_subgroup: Subgroups, by_finding: Findings) -> Mappin
     return by_finding if about == WORST_FINDING else {}
 
 
-def _worst(parts: Mapping[str, Part], plain: str, intervals: Intervals) -> Metric:
+def _worst(bound: Bound, parts: Mapping[str, Part], intervals: Intervals) -> Metric:
+    """Of the worst part, where all that have samples for it are known, or the worst that is known is bad enough."""
+    plain = bound.of[1]
     each = {name: part.metrics[plain] for name, part in parts.items() if plain in part.metrics}
-    unseen = sum(part.unseen(plain, intervals) for part in parts.values())
-    worst = intervals.worst(each, largest=plain in _BETTER_LOW, unseen=unseen)
+    emptied = [name for name, part in parts.items() if part.emptied(plain, intervals)]
+    unseen = [name for name, part in parts.items() if part.unseen(plain, intervals)]
+    worst = intervals.worst(each, largest=plain in _BETTER_LOW, unseen=len({*emptied, *unseen}))
+    if emptied and (worst is None or bound.met_by(worst[1].value or 0.0)):
+        return replace(_undefined(intervals), slice=emptied[0])
     return _undefined(intervals) if worst is None else replace(worst[1], slice=worst[0])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch.nn.functional import interpolate
 
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.conclusion import Account, Conclusion
+from robustcheck.evaluation.controls import Controlled
 from robustcheck.evaluation.health.checks import in_turn, of_gradients, same_answers
 from robustcheck.evaluation.outcomes import goal_of, keep_examples, most_adverse
 from robustcheck.evaluation.patches.judging import Judgement, Textures, constant, forgotten
@@ -39,7 +41,7 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
     stand_in = Surrogates([one.candidate for one in surrogates]) if surrogates else None
     task = PatchTask(gate=gate, spec=gate.attack, setting=setting, goal=goal_of(gate, setting))
     made, judgement = Made(textures=constant(torch.empty(0))), Judgement()
-    controls: tuple[Control, ...] = ()
+    controls: tuple[Controlled, ...] = ()
     task.check()
     if task.attacked:
         made = make(task, stand_in)
@@ -60,7 +62,7 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
         scores=most_adverse(setting, [scores], broken),
         found=Found(trace=_trace(task, made, judgement), searched=set(attacked)),
         surrogates=surrogates,
-        controls=controls,
+        controlled=controls,
         intervals=setting.intervals,
         rule=setting.rule,
     )
@@ -108,17 +110,25 @@ def _entry(task: PatchTask, place: int, judgement: Judgement, made: Made) -> Ent
     )
 
 
-def _controls(task: PatchTask) -> tuple[Control, ...]:
+def _controls(task: PatchTask) -> tuple[Controlled, ...]:
     """A piece of another image, and a patch in the middle of what is visible, in the same places."""
     middle = sum(task.setting.candidate.preprocess.visible) / 2
     judge, grey = task.judge(forgotten), torch.full((1, *task.shape), middle, device=task.device)
-    found = [("grey patch", judge.judge(constant(grey)))]
+    # Where each image has a patch of its own, any of them may be this one; else all images have the same.
+    found = [_controlled(task, "grey patch", judge.judge(constant(grey)), "all" if task.spec.universal else "each")]
     if (pieces := _pieces(task)) is not None:
-        found.insert(0, ("natural patch", judge.judge(pieces)))
-    places, groups = np.arange(len(task.attacked)), task.setting.groups_of(task.attacked)
-    return tuple(
-        Control(name=name, success=task.setting.intervals.rate(np.isin(places, list(one.turned)), groups))
-        for name, one in found
+        admitted: Literal["each", "none"] = "none" if task.spec.universal else "each"
+        found.insert(0, _controlled(task, "natural patch", judge.judge(pieces), admitted))
+    return tuple(found)
+
+
+def _controlled(task: PatchTask, name: str, judged: Judgement, admitted: Literal["each", "all", "none"]) -> Controlled:
+    turned = np.isin(np.arange(len(task.attacked)), list(judged.turned))
+    success = task.setting.intervals.rate(turned, task.setting.groups_of(task.attacked))
+    return Controlled(
+        control=Control(name=name, success=success),
+        turned=frozenset(task.attacked[place] for place in judged.turned),
+        admitted="none" if task.spec.patch is not None else admitted,  # one that is given is the only one
     )
 
 

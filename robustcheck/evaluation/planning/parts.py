@@ -11,7 +11,6 @@ import numpy as np
 from robustcheck.evaluation.metrics.clusters import fewest, members
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.readings import Readings, of_each_label
-from robustcheck.evaluation.metrics.slices import columns_of, subgroups_of
 from robustcheck.evaluation.planning.expectation import NO_RATES, Kinds, expected
 from robustcheck.evaluation.setting import Setting
 from robustcheck.policy import Bound
@@ -85,7 +84,9 @@ def _parts(
     """All parts that a bound is about."""
     (about, plain), labels = bound.of, setting.candidate.head.labels
     if about == WORST_SUBGROUP:
-        for name, which in subgroups_of(columns_of(setting.samples), judged).items():
+        for name, which in setting.members.items():
+            if not which[judged].any():
+                continue
             part = _part(plain, readings, judged[which[judged]], attacked, readings.positive, of_finding=False)
             yield replace(part, name="=".join(name))
     elif about:

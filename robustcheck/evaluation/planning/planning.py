@@ -143,7 +143,7 @@ class _Planner:
     def _requirement(self, bound: Bound, scope: _Scope, intervals: Intervals) -> RequirementPlan:
         rule, metric = self.setting.rule, bound.of[1]
         clean = (
-            Measurement.of(self.setting, scope.every, scope.judged, attacked=None, intervals=intervals)
+            Measurement(setting=self.setting, readings=scope.every, judged=scope.judged, intervals=intervals)
             .metrics([bound])
             .get(bound.metric, _UNDEFINED)
         )

@@ -144,10 +144,12 @@ def _following(attack: GradientAttack, search: Search, looks: Looks) -> Bill:
             holding=Work(forward=points * looks.judging),
             refuted=Work(forward=points * (looks.most - looks.judging + beside)),
         )
-    total += Bill(holding=Work(), refuted=Work(forward=points * (looks.most + beside)))
+    # How far losses rose is told from clean images, which are asked about where a search reads another head.
+    asked = 0 if candidate.reads_alike or candidate.randomness is not None or not plain else 1
+    total += Bill(holding=Work(forward=ends * asked), refuted=Work(forward=points * (looks.most + beside)))
     if plain and WhiteBox(candidate).error > 0:
         steps = closer(attack).steps
-        total += Bill(holding=Work(), refuted=Work(exact=steps, forward=(steps + 1) * (1 + beside)))
+        total += Bill(holding=Work(), refuted=Work(exact=steps, forward=(steps + 1) * (1 + beside) + asked))
     return total
 
 

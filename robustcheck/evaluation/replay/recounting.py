@@ -203,10 +203,10 @@ def _measurement(gate: Gate, result: GateResult, setting: Setting) -> Measuremen
     attacked = np.zeros(len(setting.labels), bool)
     attacked[numbers] = [outcome.evidence is not None for outcome in result.samples]
     may_stop, judged = _may_stop(gate, setting), np.sort(numbers)
-    return Measurement.of(
-        setting,
-        _readings(result, setting, numbers),
-        judged,
+    return Measurement(
+        setting=setting,
+        readings=_readings(result, setting, numbers),
+        judged=judged,
         attacked=None if gate.attack is None else attacked,
         intervals=setting.sequential if may_stop else setting.intervals,
         controls=() if gate.attack is None else result.controls,

@@ -44,7 +44,7 @@ class GradientLoop(Loop[GradientAttack]):
     access: Gradients
     warm: Warm = lambda _starts: None
     held: Held = lambda _rows, _images: None
-    clean_logits: torch.Tensor | None = None  # (all samples, K), from which losses are said to rise
+    clean_logits: Callable[[Rows], torch.Tensor] | None = None  # (N, K) of rows, from which losses are said to rise
     margin: Objective | None = None  # of the goal, if rows are to remember how near they came
     near: float = inf  # below 0 by so much, a margin leaves it open which side of the border the point is on
     enough: float = -1.0  # grey levels: a counterexample as near as this ends a minimum-norm search
@@ -192,7 +192,7 @@ class GradientLoop(Loop[GradientAttack]):
         """How far the losses of rows that hold were raised."""
         if self.clean_logits is None or not self._remembers_rises:
             return
-        logits = self.candidate.head.at_operating_point(self.clean_logits[rows.sample].to(rows.clean.device))
+        logits = self.candidate.head.at_operating_point(self.clean_logits(rows).to(rows.clean.device))
         clean = self.attack.objective(logits, rows.label, rows.aim)
         told = torch.stack([clean, rows.earlier, rows.highest]).cpu().T.tolist()
         for sample, (before, earlier, highest) in zip(rows.sample.tolist(), told, strict=True):

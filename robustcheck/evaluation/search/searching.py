@@ -72,7 +72,9 @@ class Search:
         """Search counterexamples of samples that were not searched: they go into the ledger, the rest to `found`."""
         setting, attacks, trace = self.setting, self.attacks, found.trace
         for number, attack in enumerate(attacks):
-            stands = setting.ledger.held(self.key(attack), float(self.ball.levels))
+            # What was not examined, since its gate ended in an error, stands for nothing.
+            key = self.key(attack)
+            stands = setting.ledger.held(key, float(self.ball.levels)) if key in setting.examined else {}
             # A minimum-norm search of its own is asked for distances, also where a counterexample is known.
             left = samples if attack.minimum_norm and len(attacks) == 1 else self._standing(samples)
             found.through |= {sample: stands[sample] for sample in left if sample in stands}
@@ -195,7 +197,7 @@ class Search:
         enough: float,
         stand_in: StandIn | None = None,
     ) -> None:
-        follows_it = stand_in is None and self.setting.candidate.reads_alike
+        clean_logits = partial(self._clean_logits, access) if isinstance(access, WhiteBox) else None
         for group, told in self._groups(starts, progress):
             shape = self.setting.samples.shape_of(group[0][0])
             with self._recording() as found:
@@ -209,7 +211,7 @@ class Search:
                     near=near,
                     enough=enough,
                     stand_in=stand_in,
-                    clean_logits=self.setting.logits if follows_it else None,
+                    clean_logits=clean_logits,
                     averaging=self.averaging,
                     only_ends=stand_in is not None or isinstance(self.gate.attack, RP2Spec),
                     **self._common(attack, trace, found, told),
@@ -310,6 +312,12 @@ class Search:
             for row, (sample, restart) in enumerate(zip(rows.sample.tolist(), rows.restart.tolist(), strict=True)):
                 if margins[row] >= -near:
                     ends.keep(sample, restart, margins[row], changes[row])
+
+    def _clean_logits(self, access: WhiteBox, rows: Rows) -> torch.Tensor:
+        """What a search sees (N, K) at clean images: asked for where it reads another head than verdicts do."""
+        if self.setting.candidate.reads_alike:
+            return self.setting.logits[rows.sample]
+        return access.scores(torch.from_numpy(rows.sample), rows.clean)
 
     def _record(self, hit: Hit) -> None:
         gate, setting = self.gate, self.setting
