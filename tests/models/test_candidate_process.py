@@ -151,6 +151,73 @@ def test_full_precision_inside_and_what_was_before_outside(low_precision):
         mkldnn.conv.fp32_precision = "none"
 
 
+def _precisions():
+    """What a user may read of them; None where torch refuses to say, as its two interfaces contradict each other."""
+    backends, cudnn, mkldnn = torch.backends, torch.backends.cudnn, torch.backends.mkldnn
+    ways = {
+        "all": lambda: backends.fp32_precision,
+        "cudnn": lambda: cudnn.fp32_precision,
+        "products": lambda: backends.cuda.matmul.fp32_precision,
+        "convolutions": lambda: cudnn.conv.fp32_precision,
+        "recurrent": lambda: cudnn.rnn.fp32_precision,
+        "mkldnn": lambda: (mkldnn.matmul.fp32_precision, mkldnn.conv.fp32_precision, mkldnn.rnn.fp32_precision),
+        "former products": lambda: backends.cuda.matmul.allow_tf32,
+        "former convolutions": lambda: cudnn.allow_tf32,
+        "former": torch.get_float32_matmul_precision,
+        "flags": lambda: (cudnn.enabled, cudnn.benchmark, cudnn.deterministic),
+    }
+    return {name: _read(way) for name, way in ways.items()}
+
+
+def _read(way):
+    try:
+        return way()
+    except RuntimeError:
+        return None
+
+
+def _set_precision(named):
+    """As users do; one of them sets each of what GPUs go by."""
+    backends = torch.backends
+    if named == "convolutions":
+        backends.cudnn.conv.fp32_precision = "ieee"
+    elif named == "all":
+        backends.fp32_precision = "tf32"
+    elif named == "former":
+        torch.set_float32_matmul_precision("medium")
+        backends.cudnn.allow_tf32 = True
+        backends.cudnn.benchmark = True
+
+
+def _in_full_precision_under(named):
+    _set_precision(named)
+    before = _precisions()
+    with full_precision(torch.device("cuda")):
+        inside = _precisions()
+        with full_precision(torch.device("cuda")):
+            nested = _precisions()
+        after_nested = _precisions()
+    after = _precisions()
+    torch.backends.fp32_precision = "ieee"  # what was inherited still is
+    return before, inside, nested, after_nested, after, _precisions()
+
+
+@pytest.mark.parametrize("named", ["nothing", "convolutions", "all", "former"])
+def test_a_gpus_full_precision_whatever_was_set(named):
+    """In a process of its own: to put everything back that is set here is what is tested."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        before, inside, nested, after_nested, after, later = pool.submit(_in_full_precision_under, named).result()
+    assert [inside[name] for name in ("products", "convolutions", "recurrent")] == ["ieee"] * 3
+    assert inside["mkldnn"] == ("ieee", "ieee", "ieee")
+    assert inside["flags"] == (True, False, True)
+    assert nested == after_nested == inside
+    assert after == before
+    if named in ("nothing", "former"):
+        assert inside["former convolutions"] is False  # what reads it, as `cudnn.flags` does, goes on working
+    if named == "all":
+        assert later["products"] == later["recurrent"] == "ieee"
+
+
 # --- counting and freezing -----------------------------------------------------------------------------------------
 
 
@@ -249,16 +316,21 @@ def test_a_gpu_says_what_a_cpu_says(name, tmp_path, net):
 def test_full_precision_on_a_gpu():
     device = torch.device("cuda")
     left, right = torch.rand(256, 1024, device=device), torch.rand(1024, 256, device=device)
-    before = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    images, kernels = torch.rand(8, 64, 32, 32, device=device), torch.rand(64, 64, 3, 3, device=device)
     torch.set_float32_matmul_precision("medium")
+    before = _precisions()
     try:
         with full_precision(device):
+            answer = torch.nn.functional.conv2d(images, kernels)
+            torch.testing.assert_close(
+                answer, torch.nn.functional.conv2d(images.double(), kernels.double()).float(), rtol=1e-5, atol=1e-4
+            )
             exact = (left.double() @ right.double()).float()
             torch.testing.assert_close(left @ right, exact, rtol=1e-5, atol=1e-4)
             assert torch.backends.cudnn.deterministic
+        assert _precisions() == before
     finally:
         torch.set_float32_matmul_precision("highest")
-    assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == before
 
 
 @pytest.mark.gpu
