@@ -260,6 +260,8 @@ def test_a_form_that_disagrees_is_not_used(monkeypatch, tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_on_a_gpu_the_faster_form_agrees_as_well(tmp_path):
     candidate = _saved(tmp_path, Wide(), device="cuda")
+    assert candidate.searched is not None
+    assert ("bfloat16" in _notes(candidate)) == (torch.cuda.get_device_capability() >= (8, 0))
     images = tiny.pictures(9).shares().cuda()
     labels = torch.zeros(9, dtype=torch.int64, device="cuda")
     _, _, gradient = candidate.gradient(images, labels, labels, LOSS)

@@ -91,7 +91,7 @@ def test_images_are_whole_before_the_runtime_copies_them(model, monkeypatch):
 
 
 def test_a_session_does_not_leave_its_provider(model, monkeypatch):
-    """ONNX Runtime would print that it goes on without it; what failed is raised, and a batch that did not fit halved."""
+    """It would print that it goes on without it; what failed is raised, and a batch that did not fit halved."""
     from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
     session, full = Session(model, tiny.CPU), "CUDA failure 2: out of memory"
