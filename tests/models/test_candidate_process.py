@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import resource
 import warnings
 from concurrent.futures import ProcessPoolExecutor
@@ -17,7 +18,8 @@ import tiny_models as tiny
 import torch
 
 from robustcheck.attacks import objective
-from robustcheck.models import process
+from robustcheck.errors import CandidateError
+from robustcheck.models import devices, process
 from robustcheck.models.memory import Chunks
 from robustcheck.models.process import _CHOSEN, _glibc, freed_memory_kept, full_precision, left_as_found
 from robustcheck.threats import Goal
@@ -285,6 +287,51 @@ def test_progress_is_told(tmp_path, net):
     assert told == [(4, 10), (8, 10), (10, 10)]
 
 
+# --- which GPU -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def old_gpu(monkeypatch):
+    """A second GPU is the current one, and PyTorch finds it, but has no code for it; returns what it then says."""
+    said, zeros = ["CUDA error: no kernel image is available for execution on the device"], torch.zeros
+
+    def made(*sizes, device=None, **options):
+        if torch.device(device or "cpu").type == "cuda" and said[0]:
+            raise RuntimeError(f"{said[0]}\nCompile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.")
+        return zeros(*sizes, **options)
+
+    monkeypatch.setattr(torch, "zeros", made)
+    for name, answer in {
+        "is_available": True,
+        "device_count": 2,
+        "current_device": 1,
+        "get_device_name": "GeForce GTX 750",
+        "get_device_capability": (5, 0),
+        "get_rng_state_all": [],
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_arguments, answer=answer: answer)
+    return said
+
+
+def test_a_gpu_that_pytorch_has_no_code_for(old_gpu, tmp_path, net):
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    candidate, _ = tiny.load(tmp_path / "net.safetensors", device="auto")
+    gpu = r"its GeForce GTX 750 of compute capability 5\.0 \(CUDA error: no kernel image .* on the device\)"
+    assert candidate.device == tiny.CPU
+    (note,) = candidate.info.notes
+    assert re.fullmatch(f"it runs on the CPU: this machine's PyTorch does not run on {gpu}", note)
+    match = f"model.device is cuda:0, and this machine's PyTorch does not run on {gpu}; install a PyTorch that does, or"
+    with pytest.raises(CandidateError, match=match):
+        tiny.load(tmp_path / "net.safetensors", device="cuda:0")
+
+
+@pytest.mark.parametrize(("name", "index"), [("auto", 1), ("cuda", 1), ("cuda:0", 0), ("cuda:1", 1)])
+def test_it_is_said_which_gpu_is_meant(name, index, old_gpu):
+    """Torch would ask the current one where none is named, and ONNX Runtime the first."""
+    for old_gpu[0] in ("", "CUDA out of memory"):  # one that is full has code, and a candidate then says so
+        assert devices.chosen(name) == (torch.device("cuda", index), ())
+
+
 # --- GPU -----------------------------------------------------------------------------------------------------------
 
 
@@ -303,8 +350,10 @@ def test_a_gpu_says_what_a_cpu_says(name, tmp_path, net):
     assert logits.device == tiny.CPU
     images = IMAGES.to(there.device)
     torch.testing.assert_close(there.logits(images).cpu(), expected, rtol=1e-4, atol=1e-5)
+    if there.device.type == "cuda":
+        assert devices.NOTE in there.info.notes
     if there.network.no_gradients is None:
-        assert there.device.type == "cuda"
+        assert there.device == torch.device("cuda", torch.cuda.current_device())
         labels = LABELS.to(there.device)
         _, _, gradient = there.gradient(images, labels, labels, LOSS)
         _, _, reference = here.gradient(IMAGES, LABELS, LABELS, LOSS)
