@@ -116,7 +116,7 @@ class Session:
         answer = values.new_empty((len(values), *row), dtype=self._answer_type)
         binding, kind, index = self._session.io_binding(), self._device.type, self._device.index or 0
         if kind == "cuda":
-            # The two libraries' streams know nothing of another, and what a CPU operator reads is copied when it is bound.
+            # The two libraries' streams know nothing of another. What a CPU operator reads is copied as it is bound.
             torch.cuda.current_stream(self._device).synchronize()
         binding.bind_input(self._input, kind, index, _NUMPY[values.dtype], tuple(values.shape), values.data_ptr())
         binding.bind_output(self.output, kind, index, _NUMPY[answer.dtype], tuple(answer.shape), answer.data_ptr())

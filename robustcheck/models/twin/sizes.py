@@ -1,7 +1,7 @@
 """Sizes, and tensors that are made of sizes: on the device of what they are asked about.
 
-onnx2fx makes them on the CPU. On a GPU they then meet constants of the graph, which lie there, and torch neither joins the
-two nor looks one up by the other.
+onnx2fx makes them on the CPU. With a twin on a GPU they meet constants of the graph, which lie there, and torch neither
+joins the two nor looks one up by the other.
 """
 
 from __future__ import annotations
