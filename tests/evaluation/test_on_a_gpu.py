@@ -21,7 +21,7 @@ GATES = {
     "square": "attack: {name: square}, epsilon: 26/255, queries: 200",
     "hopskipjump": "attack: {name: hopskipjump}, norm: l2, epsilon: 220/255, queries: 300",
     "patch": "attack: {name: patch, steps: 20, train_on: 0.5}, size: 6 px, goal: missed_finding",
-    "conditions": "attack: {name: pgd, steps: 10}, epsilon: 24/255, conditions: {rotation: 5, brightness: 0.05, draws: 4}",
+    "conditions": "attack: {name: pgd, steps: 10}, epsilon: 24/255, conditions: {rotation: 5, brightness: 0.05}",
     "transfer": 'attack: {name: transfer, train: {architecture: "nets:small", epochs: 8, learning_rate: 0.02}}, '
     "epsilon: 24/255",
 }
