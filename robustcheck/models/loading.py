@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from robustcheck.errors import CandidateError, OutOfMemory
-from robustcheck.models import artefact, stochastic
+from robustcheck.models import artefact, devices, stochastic
 from robustcheck.models.batch_independence import check_evaluation_mode
 from robustcheck.models.batches import Shape, Stored, as_shares, batches
 from robustcheck.models.candidate import Candidate, Meter, Searched, raw_scores
@@ -61,7 +61,7 @@ def load_candidate(
         CandidateError: it cannot be loaded, does not take the samples, or gives answers that cannot be judged.
     """
     path = folder / spec.path
-    device = _device(spec.device)
+    device, device_notes = devices.chosen(spec.device)
     files = _files(path, spec)
     before = artefact.digest(files, path.parent)[1]
     meter = Meter()
@@ -120,6 +120,8 @@ def load_candidate(
         preprocess=spec.preprocess.model_dump(mode="json"),
         precision=spec.precision,
         notes=(
+            *device_notes,
+            *([devices.NOTE] if network.device.type == "cuda" else []),
             *([preprocess.note] if preprocess.note else []),
             *network.notes,
             *probe_notes,
@@ -227,16 +229,6 @@ def _load(path: Path, spec: ModelSpec, folder: Path, device: torch.device) -> Ne
     from robustcheck.models.state_dict import load_state_dict
 
     return load_state_dict(path, spec, folder, device)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda"):
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (torch.device(name).index or 0) >= count:
-            raise CandidateError(f"model.device is {name}, and this machine has {count} usable GPUs; say auto or cpu")
-    return torch.device(name)
 
 
 def _batch_size(

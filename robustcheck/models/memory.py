@@ -17,14 +17,23 @@ _SIGNS = (
     "bad allocation",
     "bad_alloc",
     "alloc_failed",
+    "is smaller than requested bytes",
 )
+# What cuDNN's convolutions say where their workspace does not fit, and where there are none of that kind.
+_CUDNN_SIGN = "unable to find an engine to execute this computation"
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch or ONNX Runtime says that memory ran out; neither has one type for it."""
+def is_out_of_memory(error: BaseException, *, rows: int = 1) -> bool:
+    """Whether an error of torch or ONNX Runtime says that memory ran out; neither has one type for it.
+
+    Args:
+        error: what was raised.
+        rows: that were worked on at once. Where fewer may do, what only may mean it counts as well.
+    """
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, Exception) and any(sign in str(error).lower() for sign in _SIGNS)
+    signs = (*_SIGNS, *[_CUDNN_SIGN] * (rows > 1))
+    return isinstance(error, Exception) and any(sign in str(error).lower() for sign in signs)
 
 
 class Chunks:
@@ -50,7 +59,7 @@ class Chunks:
             try:
                 parts.append(function(*chunk))
             except Exception as error:
-                if not is_out_of_memory(error):
+                if not is_out_of_memory(error, rows=size):
                     raise
                 if size <= 1:
                     raise OutOfMemory(

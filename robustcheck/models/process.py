@@ -7,7 +7,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 
@@ -26,23 +26,44 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
     TF32 (GPU) and bfloat16 (CPU) multiply float32 numbers where the user's code, or the candidate's, allows it.
     """
+    cudnn: Any = torch.backends.cudnn
     mkldnn: Any = torch.backends.mkldnn
-    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
-    before = [backend.fp32_precision for backend in backends]
-    if before == ["ieee"] * len(backends) and device.type == "cpu":
-        yield  # a search enters once, and asks a thousand times
-        return
+    multiplying: list[Any] = [torch.backends.cuda.matmul, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
+    flags: list[tuple[str, bool]] = []
+    if device.type == "cuda":
+        multiplying += [cudnn.conv, cudnn.rnn]
+        flags = [("enabled", True), ("benchmark", False), ("deterministic", True)]
+        if _allows_tf32():
+            flags.append(("allow_tf32", False))
+    lower = [place for place in multiplying if place.fp32_precision != "ieee"]
+    with ExitStack() as stack:  # a search enters once, and asks a thousand times: then there is nothing to set
+        for place in lower:
+            stack.callback(_put_back, place, place.fp32_precision)
+        for name, value in flags:
+            if (before := getattr(cudnn, name)) != value:
+                stack.callback(setattr, cudnn, name, before)
+                setattr(cudnn, name, value)
+        for place in lower:  # at last: `allow_tf32` sets two of them, too
+            place.fp32_precision = "ieee"
+        yield
+
+
+def _allows_tf32() -> bool:
+    """Whether cuDNN's former flag does, which cannot be read where the settings that replace it contradict it.
+
+    It has to follow them: code that reads it, as `torch.backends.cudnn.flags` does, would fail otherwise.
+    """
     try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        if device.type == "cuda":
-            with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-                yield
-        else:
-            yield
-    finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
+        return bool(torch.backends.cudnn.allow_tf32)
+    except RuntimeError:
+        return False
+
+
+def _put_back(place: Any, precision: str) -> None:
+    """Where it was inherited it is inherited again, and follows what others set later."""
+    place.fp32_precision = "none"
+    if place.fp32_precision != precision:
+        place.fp32_precision = precision
 
 
 @contextmanager

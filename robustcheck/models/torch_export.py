@@ -12,6 +12,7 @@ import re
 import warnings
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.export.passes import move_to_device_pass
@@ -20,7 +21,7 @@ from robustcheck.errors import CandidateError
 from robustcheck.models.artefact import check_archive, checked_copy
 from robustcheck.models.network import Network, first_line, freeze, in_batches, in_dtype
 from robustcheck.models.output_selection import scores_in
-from robustcheck.models.torch_export_graph import Unsafe, cleaned
+from robustcheck.models.torch_export_graph import ON_CPU, Unsafe, cleaned
 
 _MAX_JSON_BYTES = 256 * 1024 * 1024
 _PLAIN = re.compile(
@@ -115,12 +116,11 @@ def _look(path: Path, name: str, content: bytes) -> bytes | None:
     try:
         if inner == "models/model.json":
             return cleaned(content)
-        _check_payloads(json.loads(content.decode("utf-8")))
+        return _cleaned_payloads(json.loads(content.decode("utf-8")))
     except Unsafe as error:
         raise CandidateError(f"{path.name} is not loaded: {error}") from None
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise CandidateError(f"{path.name} is broken: {name}: {first_line(error)}") from None
-    return content
 
 
 def _check_sample_inputs(path: Path, content: bytes) -> None:
@@ -134,11 +134,13 @@ def _check_sample_inputs(path: Path, content: bytes) -> None:
         ) from None
 
 
-def _check_payloads(document: dict[str, dict[str, dict[str, object]]]) -> None:
-    """Weights and constants may be tensors; others are unpickled by torch."""
+def _cleaned_payloads(document: dict[str, dict[str, Any]]) -> bytes:
+    """Weights and constants may be tensors, which are put on the CPU; others are unpickled by torch."""
     for name, entry in document["config"].items():
         if entry["use_pickle"] is not False or not str(entry["path_name"]).startswith(("weight_", "tensor_")):
             raise Unsafe(f"{name[:80]!r} is a pickled object ({entry['path_name']}), which could run code")
+        entry["tensor_meta"]["device"] = ON_CPU
+    return json.dumps(document).encode()
 
 
 def _input(program: torch.export.ExportedProgram, path: Path) -> tuple[torch.Tensor, int, int | None]:

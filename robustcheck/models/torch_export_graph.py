@@ -39,6 +39,7 @@ _GUARD_NODES = (
 )  # fmt: skip
 _POWERS = frozenset({"Pow", "PowByNatural"})
 _MAX_SIZE_LENGTH, _MAX_EXPONENT = 10_000, 8
+ON_CPU = {"type": "cpu", "index": None}
 _CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict")
 
 
@@ -83,7 +84,7 @@ def _cleaned(key: str, value: Any) -> Any:
     if key in ("as_string", "as_strings") and isinstance(value, str):
         return _QUOTES.sub("", value)
     if isinstance(value, dict):
-        return _object(value)
+        return ON_CPU if _is_device(key, value) else _object(value)
     if isinstance(value, list):
         return [_cleaned(key, held) for held in value]
     if isinstance(value, str) and key in ("in_spec", "out_spec"):
@@ -92,6 +93,11 @@ def _cleaned(key: str, value: Any) -> Any:
     if isinstance(value, str):
         _check_text(key, value)
     return value
+
+
+def _is_device(key: str, value: Any) -> bool:
+    """Whether this is where a tensor lies; an archive is read on machines that have no such device."""
+    return key in ("device", "as_device") and isinstance(value, dict) and value.keys() <= {"type", "index"}
 
 
 def _check_text(key: str, text: str) -> None:

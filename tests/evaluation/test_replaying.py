@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from robustcheck.cli import main
 from robustcheck.digests import pixels_sha256
+from robustcheck.evaluation.looks.conditions import Grid
 
 GATES = """
   - {id: clean, require: {accuracy: 1}}
@@ -82,6 +83,23 @@ def test_a_report_that_nobody_altered_agrees(ran):
     )
     assert "seen: not read again: they hold on a share of looks, each under conditions of its own" in result.output
     assert "clean: as stated, not counted again: auroc" in result.output
+
+
+def test_all_of_it_is_in_full_precision(project, monkeypatch):
+    """How stickers are viewed, too, which the candidate does not compute."""
+    seen, view = set(), Grid.__call__
+
+    def watched(self, *arguments):
+        seen.add(torch.backends.mkldnn.matmul.fp32_precision)
+        return view(self, *arguments)
+
+    monkeypatch.setattr(Grid, "__call__", watched)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert _replay(project).exit_code == 0
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == {"ieee"}
 
 
 @pytest.mark.parametrize(

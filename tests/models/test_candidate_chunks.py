@@ -20,6 +20,7 @@ ERRORS = (
     lambda: RuntimeError("Failed to allocate memory for requested buffer of size 8000000000000"),
     lambda: RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
     lambda: RuntimeError("std::bad_alloc"),
+    lambda: RuntimeError("Available memory of 0 is smaller than requested bytes of 8000000000000"),
     lambda: MemoryError(),
 )
 
@@ -77,6 +78,21 @@ def test_other_errors_pass(error):
         chunks(fail, torch.zeros(9))
     assert caught.value is error
     assert chunks.halved_to is None
+
+
+@pytest.mark.parametrize("mode", ["GET was", "FIND was"])
+def test_an_engine_that_cudnn_does_not_find_may_be_one_that_does_not_fit(mode):
+    error = RuntimeError(f"{mode} unable to find an engine to execute this computation")
+
+    def fail():
+        raise error
+
+    chunks = Chunks(8)
+    assert chunks(Greedy(3, fail), torch.zeros(8))[0].tolist() == [0] * 8
+    assert chunks.halved_to == 2
+    with pytest.raises(RuntimeError) as caught:
+        chunks(Greedy(0, fail), torch.zeros(8))
+    assert caught.value is error  # there is none for this convolution
 
 
 def test_an_interrupt_is_no_lack_of_memory():

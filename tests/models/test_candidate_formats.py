@@ -362,6 +362,35 @@ class _TwoInputs(tiny.TinyNet):
         return super().forward(image) + age
 
 
+class Placing(tiny.TinyNet):
+    """Exporters write down where the tensors lie that it makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gains = torch.tensor([2.0, 3.0])
+
+    def forward(self, image):
+        places = torch.arange(2, device=image.device).to(image.device, torch.float32)
+        return super().forward(image) * self.gains + torch.ones(2, device=image.device) * places
+
+
+def test_a_program_that_was_exported_on_a_gpu(tmp_path):
+    """Its archive says of weights, constants and arguments that they lie there."""
+    net = Placing().eval()
+    tiny.save_exported(net, tmp_path / "cpu.pt2")
+    names = ("model.json", "model_weights_config.json", "model_constants_config.json")
+    there = {name: _on_a_gpu(tiny.member(tmp_path / "cpu.pt2", name)) for name in names}
+    tiny.rezip(tmp_path / "cpu.pt2", tmp_path / "net.pt2", there)
+    _, logits = tiny.load(tmp_path / "net.pt2")
+    torch.testing.assert_close(logits, net(tiny.pictures().shares()).detach())
+
+
+def _on_a_gpu(written):
+    there = written.replace(b'{"type": "cpu", "index": null}', b'{"type": "cuda", "index": 0}')
+    assert there != written
+    return there
+
+
 def test_programs_of_several_inputs_are_refused(tmp_path):
     path = tmp_path / "net.pt2"
     image = torch.rand(2, 1, 6, 5)

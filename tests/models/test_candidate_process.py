@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import resource
 import warnings
 from concurrent.futures import ProcessPoolExecutor
@@ -17,7 +18,8 @@ import tiny_models as tiny
 import torch
 
 from robustcheck.attacks import objective
-from robustcheck.models import process
+from robustcheck.errors import CandidateError
+from robustcheck.models import devices, process
 from robustcheck.models.memory import Chunks
 from robustcheck.models.process import _CHOSEN, _glibc, freed_memory_kept, full_precision, left_as_found
 from robustcheck.threats import Goal
@@ -151,6 +153,73 @@ def test_full_precision_inside_and_what_was_before_outside(low_precision):
         mkldnn.conv.fp32_precision = "none"
 
 
+def _precisions():
+    """What a user may read of them; None where torch refuses to say, as its two interfaces contradict each other."""
+    backends, cudnn, mkldnn = torch.backends, torch.backends.cudnn, torch.backends.mkldnn
+    ways = {
+        "all": lambda: backends.fp32_precision,
+        "cudnn": lambda: cudnn.fp32_precision,
+        "products": lambda: backends.cuda.matmul.fp32_precision,
+        "convolutions": lambda: cudnn.conv.fp32_precision,
+        "recurrent": lambda: cudnn.rnn.fp32_precision,
+        "mkldnn": lambda: (mkldnn.matmul.fp32_precision, mkldnn.conv.fp32_precision, mkldnn.rnn.fp32_precision),
+        "former products": lambda: backends.cuda.matmul.allow_tf32,
+        "former convolutions": lambda: cudnn.allow_tf32,
+        "former": torch.get_float32_matmul_precision,
+        "flags": lambda: (cudnn.enabled, cudnn.benchmark, cudnn.deterministic),
+    }
+    return {name: _read(way) for name, way in ways.items()}
+
+
+def _read(way):
+    try:
+        return way()
+    except RuntimeError:
+        return None
+
+
+def _set_precision(named):
+    """As users do; one of them sets each of what GPUs go by."""
+    backends = torch.backends
+    if named == "convolutions":
+        backends.cudnn.conv.fp32_precision = "ieee"
+    elif named == "all":
+        backends.fp32_precision = "tf32"
+    elif named == "former":
+        torch.set_float32_matmul_precision("medium")
+        backends.cudnn.allow_tf32 = True
+        backends.cudnn.benchmark = True
+
+
+def _in_full_precision_under(named):
+    _set_precision(named)
+    before = _precisions()
+    with full_precision(torch.device("cuda")):
+        inside = _precisions()
+        with full_precision(torch.device("cuda")):
+            nested = _precisions()
+        after_nested = _precisions()
+    after = _precisions()
+    torch.backends.fp32_precision = "ieee"  # what was inherited still is
+    return before, inside, nested, after_nested, after, _precisions()
+
+
+@pytest.mark.parametrize("named", ["nothing", "convolutions", "all", "former"])
+def test_a_gpus_full_precision_whatever_was_set(named):
+    """In a process of its own: to put everything back that is set here is what is tested."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        before, inside, nested, after_nested, after, later = pool.submit(_in_full_precision_under, named).result()
+    assert [inside[name] for name in ("products", "convolutions", "recurrent")] == ["ieee"] * 3
+    assert inside["mkldnn"] == ("ieee", "ieee", "ieee")
+    assert inside["flags"] == (True, False, True)
+    assert nested == after_nested == inside
+    assert after == before
+    if named in ("nothing", "former"):
+        assert inside["former convolutions"] is False  # what reads it, as `cudnn.flags` does, goes on working
+    if named == "all":
+        assert later["products"] == later["recurrent"] == "ieee"
+
+
 # --- counting and freezing -----------------------------------------------------------------------------------------
 
 
@@ -218,6 +287,51 @@ def test_progress_is_told(tmp_path, net):
     assert told == [(4, 10), (8, 10), (10, 10)]
 
 
+# --- which GPU -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def old_gpu(monkeypatch):
+    """A second GPU is the current one, and PyTorch finds it, but has no code for it; returns what it then says."""
+    said, zeros = ["CUDA error: no kernel image is available for execution on the device"], torch.zeros
+
+    def made(*sizes, device=None, **options):
+        if torch.device(device or "cpu").type == "cuda" and said[0]:
+            raise RuntimeError(f"{said[0]}\nCompile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.")
+        return zeros(*sizes, **options)
+
+    monkeypatch.setattr(torch, "zeros", made)
+    for name, answer in {
+        "is_available": True,
+        "device_count": 2,
+        "current_device": 1,
+        "get_device_name": "GeForce GTX 750",
+        "get_device_capability": (5, 0),
+        "get_rng_state_all": [],
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_arguments, answer=answer: answer)
+    return said
+
+
+def test_a_gpu_that_pytorch_has_no_code_for(old_gpu, tmp_path, net):
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    candidate, _ = tiny.load(tmp_path / "net.safetensors", device="auto")
+    gpu = r"its GeForce GTX 750 of compute capability 5\.0 \(CUDA error: no kernel image .* on the device\)"
+    assert candidate.device == tiny.CPU
+    (note,) = candidate.info.notes
+    assert re.fullmatch(f"it runs on the CPU: this machine's PyTorch does not run on {gpu}", note)
+    match = f"model.device is cuda:0, and this machine's PyTorch does not run on {gpu}; install a PyTorch that does, or"
+    with pytest.raises(CandidateError, match=match):
+        tiny.load(tmp_path / "net.safetensors", device="cuda:0")
+
+
+@pytest.mark.parametrize(("name", "index"), [("auto", 1), ("cuda", 1), ("cuda:0", 0), ("cuda:1", 1)])
+def test_it_is_said_which_gpu_is_meant(name, index, old_gpu):
+    """Torch would ask the current one where none is named, and ONNX Runtime the first."""
+    for old_gpu[0] in ("", "CUDA out of memory"):  # one that is full has code, and a candidate then says so
+        assert devices.chosen(name) == (torch.device("cuda", index), ())
+
+
 # --- GPU -----------------------------------------------------------------------------------------------------------
 
 
@@ -236,8 +350,10 @@ def test_a_gpu_says_what_a_cpu_says(name, tmp_path, net):
     assert logits.device == tiny.CPU
     images = IMAGES.to(there.device)
     torch.testing.assert_close(there.logits(images).cpu(), expected, rtol=1e-4, atol=1e-5)
+    if there.device.type == "cuda":
+        assert devices.NOTE in there.info.notes
     if there.network.no_gradients is None:
-        assert there.device.type == "cuda"
+        assert there.device == torch.device("cuda", torch.cuda.current_device())
         labels = LABELS.to(there.device)
         _, _, gradient = there.gradient(images, labels, labels, LOSS)
         _, _, reference = here.gradient(IMAGES, LABELS, LABELS, LOSS)
@@ -249,16 +365,21 @@ def test_a_gpu_says_what_a_cpu_says(name, tmp_path, net):
 def test_full_precision_on_a_gpu():
     device = torch.device("cuda")
     left, right = torch.rand(256, 1024, device=device), torch.rand(1024, 256, device=device)
-    before = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    images, kernels = torch.rand(8, 64, 32, 32, device=device), torch.rand(64, 64, 3, 3, device=device)
     torch.set_float32_matmul_precision("medium")
+    before = _precisions()
     try:
         with full_precision(device):
+            answer = torch.nn.functional.conv2d(images, kernels)
+            torch.testing.assert_close(
+                answer, torch.nn.functional.conv2d(images.double(), kernels.double()).float(), rtol=1e-5, atol=1e-4
+            )
             exact = (left.double() @ right.double()).float()
             torch.testing.assert_close(left @ right, exact, rtol=1e-5, atol=1e-4)
             assert torch.backends.cudnn.deterministic
+        assert _precisions() == before
     finally:
         torch.set_float32_matmul_precision("highest")
-    assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == before
 
 
 @pytest.mark.gpu

@@ -121,6 +121,22 @@ def test_the_faster_form_says_what_it_is_and_agrees(tmp_path):
     assert cosine_similarity(gradient.flatten(1), exact.flatten(1)).min() > 0.95
 
 
+def test_where_nobody_measured_the_layout_it_is_left(tmp_path, monkeypatch):
+    """As on a GPU that does not multiply bfloat16."""
+    monkeypatch.setattr(fast_form, "_multiplies_bfloat16", lambda _device: False)
+    monkeypatch.setattr(fast_form, "_gains_by_layout", lambda _device: False)
+    candidate = _saved(tmp_path, Wide())
+    assert "searches ask a faster form of it (batch norm folded)" in _notes(candidate)
+    assert candidate.searched.forward(tiny.pictures(9).shares()).shape == (9, 2)
+    assert all(weights.is_contiguous() for weights in candidate.searched.forward.parameters())
+    assert _saved(tmp_path, Branching()).searched is None  # there is nothing to gain
+
+
+def test_a_gpus_layout_is_not_measured():
+    assert fast_form._gains_by_layout(tiny.CPU)
+    assert not fast_form._gains_by_layout(torch.device("cuda"))
+
+
 def test_verdicts_are_the_artefacts_own_to_the_last_bit(tmp_path):
     module = Wide().eval()
     candidate = _saved(tmp_path, module)
@@ -260,6 +276,8 @@ def test_a_form_that_disagrees_is_not_used(monkeypatch, tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_on_a_gpu_the_faster_form_agrees_as_well(tmp_path):
     candidate = _saved(tmp_path, Wide(), device="cuda")
+    assert candidate.searched is not None
+    assert ("bfloat16" in _notes(candidate)) == (torch.cuda.get_device_capability() >= (8, 0))
     images = tiny.pictures(9).shares().cuda()
     labels = torch.zeros(9, dtype=torch.int64, device="cuda")
     _, _, gradient = candidate.gradient(images, labels, labels, LOSS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tiny_models as tiny
@@ -9,6 +11,7 @@ import torch
 from onnx import TensorProto
 
 from robustcheck.errors import CandidateError
+from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.onnx.session import Session, _providers
 
 WEIGHTS = np.random.default_rng(0).normal(size=(tiny.HEIGHT * tiny.WIDTH, 2)).astype(np.float32)
@@ -64,6 +67,49 @@ def test_a_gpu_answers_alike_from_run_to_run(model, monkeypatch):
     assert Session(model, tiny.CPU)._session.get_session_options().use_deterministic_compute
 
 
+class Binding:
+    """Stands for ONNX Runtime's, and remembers what is asked of it."""
+
+    def __init__(self, asked):
+        self._asked = asked
+
+    def __getattr__(self, name):
+        return lambda *_arguments: self._asked.append(name)
+
+
+def test_images_are_whole_before_the_runtime_copies_them(model, monkeypatch):
+    """What a CPU operator of a GPU session reads is copied when it is bound."""
+    session, asked = Session(model, tiny.CPU), []
+    stream = SimpleNamespace(synchronize=lambda: asked.append("torch is done"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: stream)
+    session._device = torch.device("cuda:0")
+    session._session = SimpleNamespace(
+        io_binding=lambda: Binding(asked), run_with_iobinding=lambda _binding: asked.append("run")
+    )
+    session._bound(torch.zeros(2, tiny.HEIGHT * tiny.WIDTH), (2,))
+    assert asked == ["torch is done", "bind_input", "bind_output", "run", "synchronize_outputs"]
+
+
+def test_a_session_does_not_leave_its_provider(model, monkeypatch):
+    """It would print that it goes on without it; what failed is raised, and a batch that did not fit halved."""
+    from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
+
+    session, full = Session(model, tiny.CPU), "CUDA failure 2: out of memory"
+
+    class Fails:
+        def run(self, *_arguments):
+            raise EPFail(full)
+
+        def __getattr__(self, _name):
+            return lambda *_arguments: False
+
+    monkeypatch.setattr(session._session, "_sess", Fails())
+    monkeypatch.setattr(session._session, "set_providers", lambda *_arguments: pytest.fail("it left its provider"))
+    with pytest.raises(RuntimeError, match=full) as caught:
+        session(tiny.pictures(2).shares())
+    assert is_out_of_memory(caught.value)
+
+
 def test_a_library_of_operators_that_is_none(model, tmp_path):
     (tmp_path / "operators.so").write_bytes(b"no library")
     with pytest.raises(CandidateError, match=r"model\.operators: operators\.so cannot be loaded: "):
@@ -74,11 +120,14 @@ def test_a_library_of_operators_that_is_none(model, tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_on_a_gpu_it_reads_and_writes_where_torch_does(model):
+def test_on_a_gpu_it_reads_and_writes_where_torch_does(model, monkeypatch):
     session = Session(model, torch.device("cuda"))
     images = tiny.pictures(5).shares().cuda()
     expected = images.flatten(1) @ torch.from_numpy(WEIGHTS).cuda()
+    bound, asked = session._bound, list[int]()
+    monkeypatch.setattr(session, "_bound", lambda *a: (bound(*a), asked.append(len(a[0])))[0])
     for _ in range(2):
         answer = session(images)
         assert answer.device.type == "cuda"
         torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
+    assert asked == [5]  # the second time, and it came back

@@ -7,15 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tiny_models as tiny
 import torch
-from graphs import agrees_with_runtime, one_node
-from onnx import TensorProto, helper
+from graphs import agrees_with_runtime, drawn, model_of, one_node
+from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.onnx_conformance import OPERATORS, cases, disagreement
 from robustcheck.models.twin import converted
 from robustcheck.models.twin.graph import take_apart
 from robustcheck.models.twin.quantised import _quantise, _quantise_dynamically
 from robustcheck.models.twin.rounding import _cast_to, straight_through
+from robustcheck.models.twin.sizes import _counted
 
 WITHOUT_FLOATS = {"And", "Equal"}  # operators whose cases are left out
 
@@ -219,3 +221,51 @@ def test_updates_of_a_whole_tensor_are_one_step():
     while last.next_functions:
         steps, last = steps + 1, last.next_functions[-1][0]
     assert steps < 10
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+SIZES = (
+    helper.make_node("Shape", ["image"], ["shape"]),
+    helper.make_node("Gather", ["shape", "first"], ["batch"], axis=0),
+    helper.make_node("Size", ["image"], ["all"]),
+    helper.make_node("Unsqueeze", ["all", "first"], ["size"]),
+    helper.make_node("Div", ["size", "batch"], ["each"]),
+    helper.make_node("Concat", ["batch", "each"], ["whole"], axis=0),
+    helper.make_node("Reshape", ["image", "whole"], ["rows"]),
+    helper.make_node("Concat", ["batch", "one"], ["column"], axis=0),
+    helper.make_node("ConstantOfShape", ["column"], ["ones"], value=numpy_helper.from_array(np.ones(1, np.float32))),
+    helper.make_node("Concat", ["rows", "ones"], ["longer"], axis=1),
+    helper.make_node("Squeeze", ["batch", "first"], ["count"]),
+    helper.make_node("Range", ["zero", "count", "step"], ["places"]),
+    helper.make_node("Gather", ["longer", "places"], ["same"], axis=0),
+    helper.make_node("MatMul", ["same", "weights"], ["scores"]),
+)
+
+
+def _of_sizes():
+    pixels = tiny.HEIGHT * tiny.WIDTH
+    held = [("first", [0]), ("one", [1]), ("zero", 0), ("step", 1)]
+    whole = [(name, np.array(value, np.int64)) for name, value in held]
+    return model_of(SIZES, held=[*whole, ("weights", drawn(pixels + 1, 2))])
+
+
+def test_sizes_are_what_runtime_says():
+    agrees_with_runtime(_of_sizes(), {"image": drawn(3, 1, tiny.HEIGHT, tiny.WIDTH)}, atol=1e-5)
+
+
+def test_sizes_lie_where_the_image_does():
+    """Whatever does not say where it is to lie lies elsewhere here, as it would with an image on a GPU."""
+    module, image = converted(_of_sizes()), torch.from_numpy(drawn(3, 1, tiny.HEIGHT, tiny.WIDTH))
+    expected = module(image)
+    with torch.device("meta"):
+        answer = module(image)
+    assert torch.equal(answer, expected)
+
+
+@pytest.mark.parametrize(
+    ("start", "limit", "delta", "counted"),
+    [(1, 8, 3, [1, 4, 7]), (5, 1, 1, []), (5, 1, -2, [5, 3]), (0.0, 1.0, 0.25, [0.0, 0.25, 0.5, 0.75])],
+)
+def test_a_range_ends_before_its_limit(start, limit, delta, counted):
+    assert _counted(*map(torch.tensor, (start, limit, delta))).tolist() == counted

@@ -28,7 +28,7 @@ from robustcheck.evaluation.patches.training import Pool
 from robustcheck.evaluation.replay.recounting import SAME, forged, not_counted, of_gate, of_report
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models.batches import batches
-from robustcheck.models.process import left_as_found
+from robustcheck.models.process import full_precision, left_as_found
 from robustcheck.policy import Gate, PatchSpec, Policy, RP2Spec
 from robustcheck.results import AuditReport, GateResult, Outcome
 from robustcheck.results.replay import GateReplay, Replay
@@ -77,7 +77,7 @@ def _same(what: str, stated: str | None, here: str | None) -> None:
 
 
 def _gate(gate: Gate, result: GateResult, setting: Setting, stored: Stored) -> GateReplay:
-    with told(), left_as_found():
+    with told(), left_as_found(), full_precision(setting.candidate.device):
         return _read_again(gate, result, setting, stored)
 
 

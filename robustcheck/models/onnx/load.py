@@ -137,7 +137,7 @@ def _compared(network: Network, twin: Twin, ask: Forward, images: Sequence[torch
         try:
             return agreement.compare(network.forward, ask, parts, allowed, twin.holds)
         except Exception as error:  # noqa: BLE001 (converted code may fail in any way)
-            if not is_out_of_memory(error):
+            if not is_out_of_memory(error, rows=at_once):
                 return agreement.Agreement(wrong=f"it fails: {first_line(error)}")
     raise OutOfMemory("memory ran out when the differentiable twin was tried on one image; give it smaller images")
 

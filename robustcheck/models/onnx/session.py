@@ -113,12 +113,13 @@ class Session:
 
     def _bound(self, values: torch.Tensor, row: tuple[int, ...]) -> torch.Tensor:
         """ONNX Runtime reads the tensor's memory and writes into the answer's: nothing goes through the host."""
-        answer = torch.empty((len(values), *row), dtype=self._answer_type, device=self._device)
+        answer = values.new_empty((len(values), *row), dtype=self._answer_type)
         binding, kind, index = self._session.io_binding(), self._device.type, self._device.index or 0
+        if kind == "cuda":
+            # The two libraries' streams know nothing of another. What a CPU operator reads is copied as it is bound.
+            torch.cuda.current_stream(self._device).synchronize()
         binding.bind_input(self._input, kind, index, _NUMPY[values.dtype], tuple(values.shape), values.data_ptr())
         binding.bind_output(self.output, kind, index, _NUMPY[answer.dtype], tuple(answer.shape), answer.data_ptr())
-        if kind == "cuda":
-            torch.cuda.current_stream(self._device).synchronize()  # the two libraries' streams know nothing of another
         self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         return answer
@@ -156,7 +157,8 @@ def _start(path: Path, providers: list[Any], operators: Sequence[Path], *, exact
 
 def _begin(path: Path, providers: list[Any], operators: Sequence[Path], *, exact: bool) -> tuple[Any, str | None]:
     def begin(options: Any) -> Any:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        # It would print, and go on without the GPU: a batch that does not fit is to be halved.
+        return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
 
     if not exact:
         return begin(_options(operators, exact=False)), None

@@ -18,7 +18,17 @@ from torch import fx
 
 from robustcheck.models.network import first_line, freeze
 from robustcheck.models.onnx.file import in_order
-from robustcheck.models.twin import attention, fused, layers, linear_models, quantised, resize, rounding, standard
+from robustcheck.models.twin import (
+    attention,
+    fused,
+    layers,
+    linear_models,
+    quantised,
+    resize,
+    rounding,
+    sizes,
+    standard,
+)
 from robustcheck.models.twin.graph import (
     anonymise,
     cut_resized_bytes,
@@ -31,7 +41,7 @@ from robustcheck.models.twin.graph import (
 )
 from robustcheck.models.twin.packed import unpack
 
-OPERATORS = (layers, rounding, quantised, resize, attention, standard, linear_models, fused)
+OPERATORS = (layers, rounding, quantised, resize, attention, standard, sizes, linear_models, fused)
 """Whoever imports these has registered their operators with onnx2fx."""
 
 _ADVICE = (

@@ -1,0 +1,51 @@
+"""Which device a candidate works on."""
+
+from __future__ import annotations
+
+import torch
+
+from robustcheck.errors import CandidateError
+from robustcheck.models.memory import is_out_of_memory
+from robustcheck.models.network import first_line
+
+NOTE = (
+    "on a GPU gradients of resized images, viewing conditions and some poolings are added up in any order: runs may "
+    "differ in last bits, and with them in samples near the border"
+)
+
+
+def chosen(name: str) -> tuple[torch.device, tuple[str, ...]]:
+    """Where a candidate works, of GPUs which one, and what the reader of the report should know about that.
+
+    Args:
+        name: as policies name it.
+
+    Raises:
+        CandidateError: there is no such GPU, or this PyTorch has no code for it.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu"), ()
+    index = None if name == "auto" else torch.device(name).index
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (index or 0) >= count:
+        raise CandidateError(f"model.device is {name}, and this machine has {count} usable GPUs; say auto or cpu")
+    device = torch.device("cuda", torch.cuda.current_device() if index is None else index)
+    if (reason := _unusable(device)) is None:
+        return device, ()
+    capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
+    gpu = f"its {torch.cuda.get_device_name(device)} of compute capability {capability} ({reason})"
+    if name == "auto":
+        return torch.device("cpu"), (f"it runs on the CPU: this machine's PyTorch does not run on {gpu}",)
+    raise CandidateError(
+        f"model.device is {name}, and this machine's PyTorch does not run on {gpu}; install a PyTorch that does, or "
+        "say auto or cpu"
+    )
+
+
+def _unusable(device: torch.device) -> str | None:
+    """Why a GPU computes nothing; None if it does. Each PyTorch has code for some GPUs, and finds others as well."""
+    try:
+        torch.zeros(1, device=device).add(1).item()
+    except RuntimeError as error:
+        return None if is_out_of_memory(error) else first_line(error)
+    return None
