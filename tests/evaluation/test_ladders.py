@@ -92,6 +92,29 @@ def test_going_down_large_steps_begin_where_those_before_ended(project):
         assert gate.cost.gradient == broken + (4 + 5) * held  # one gradient shows what falls
 
 
+@pytest.mark.parametrize(
+    ("attack", "warm"),
+    [
+        ("{name: pgd, steps: 5}", {"pgd-large-steps", "pgd"}),
+        ("{name: pgd, steps: 5, random_start: false}", {"pgd-large-steps"}),
+        ("{name: pgd, steps: 5, restarts: 2}", {"pgd-large-steps", "pgd"}),
+    ],
+)
+def test_going_down_what_the_policy_has_begin_at_the_image_begins_there(project, monkeypatch, attack, warm):
+    kept, keep = set(), WarmStarts.keep
+    monkeypatch.setattr(WarmStarts, "keep", lambda self, entry, *more: (kept.add(entry[-1]), keep(self, entry, *more)))
+    _gates(project, "descending", gates=GATES.replace("{name: pgd, steps: 5}", attack))
+    assert kept == warm
+
+
+def test_going_up_a_single_step_is_one_from_the_image(project, monkeypatch):
+    kept = []
+    monkeypatch.setattr(WarmStarts, "keep", lambda *given: kept.append(given))
+    for attack in ("fgsm", "{name: pgd, steps: 1}", "{name: apgd, steps: 1}"):
+        _gates(project, "ascending", gates=GATES.replace("{name: pgd, steps: 5}", attack))
+    assert not kept
+
+
 @pytest.mark.parametrize(("ladder", "measured"), [("ascending", 4), ("descending", 1)])
 def test_going_down_no_roc_area_is_made_of_what_was_searched_at_a_larger_budget(project, ladder, measured):
     gates, _ = _gates(project, ladder)
@@ -124,9 +147,8 @@ def test_what_the_adversary_is_not_after_has_no_evidence(project):
 
 
 def test_another_attack_does_not_stand_for_this_one(project):
-    gates = (
-        GATES + "  - {id: fgsm, attack: fgsm, epsilon: [1/255, 2/255], ladder: descending, require: {accuracy: 0}}\n"
-    )
+    apgd = "{name: apgd, steps: 5}, epsilon: [1/255, 2/255], ladder: descending"
+    gates = f"{GATES}  - {{id: apgd, attack: {apgd}, require: {{accuracy: 0}}}}\n"
     results, _ = _gates(project, "ascending", gates=gates)
     pgd = [gate for gate in results if gate.attack == "pgd"]
     assert all(outcome.evidence == "searched" for gate in pgd for outcome in gate.samples if outcome.status == "held")

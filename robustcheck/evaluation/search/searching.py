@@ -14,7 +14,7 @@ import torch
 
 from robustcheck.attacks import GradientAttack, Objective, QueryAttack, build, objective
 from robustcheck.attacks.base import closer
-from robustcheck.attacks.build import Searches
+from robustcheck.attacks.build import QUICK, Searches
 from robustcheck.attacks.draws import key
 from robustcheck.evaluation.looks.choice import averages_of, look_of
 from robustcheck.evaluation.looks.look import Averages, Gradients, Look
@@ -303,7 +303,7 @@ class Search:
 
     def _held(self, attack: GradientAttack, ends: Ends, near: float | None, rows: Rows, images: torch.Tensor) -> None:
         changes, margins = images - rows.clean, rows.nearest.tolist()
-        if attack.random_start:
+        if _begins_anywhere(attack):
             first = np.flatnonzero(rows.restart == 0)  # later restarts may have other aims
             self.setting.starts.keep(self.key(attack), rows.sample[first], changes[torch.from_numpy(first)])
         if near is not None:
@@ -335,13 +335,18 @@ class Search:
         if gate.descending:
             change = torch.from_numpy(hit.stored.astype(np.float32) - setting.samples.image(hit.sample))
             for attack in self.attacks:
-                if attack.asks == "gradient" and not attack.minimum_norm:
+                if attack.asks == "gradient" and _begins_anywhere(attack):
                     setting.starts.keep(self.key(attack), np.array([hit.sample]), change[None])
 
 
 def _keep_nearest(nearest: dict[int, Hit], hit: Hit) -> None:
     if hit.sample not in nearest or hit.distance < nearest[hit.sample].distance:
         nearest[hit.sample] = hit
+
+
+def _begins_anywhere(attack: GradientAttack) -> bool:
+    """Whether a search may begin where others ended: no single step, nor one that the policy has begin at the image."""
+    return attack.steps > 1 and (attack.random_start or attack.name == QUICK)
 
 
 def _anew(_starts: Sequence[Start]) -> None:
