@@ -146,7 +146,7 @@ class Probes:
         setting: Setting = replace(
             own,
             ledger=Ledger(),
-            starts=WarmStarts(sum(prod(own.samples.shape_of(sample)) for sample in samples)),
+            starts=WarmStarts(),
             evidence=Evidence(None, [self.search.gate.id]),
             progress=lambda _done, _of: None,
         )

@@ -99,6 +99,7 @@ class Loop(ABC, Generic[AttackT]):
     key: Callable[[int, int], int]  # of the draws of a sample's restart
     found: Callable[[Hit], None]
     progress: Callable[[int], None]  # how many samples of this search are done
+    left: Callable[[Sequence[int]], None] = lambda _samples: None  # of which restarts are over, whatever was found
     aim: Callable[[int, int], int] = lambda _sample, _rank: 0  # the label of that rank among a sample's others
     trace: Trace = field(default_factory=Trace)
     _turn: int = 0
@@ -139,6 +140,7 @@ class Loop(ABC, Generic[AttackT]):
                 self._turn += 1
                 free = self._advance(rows, waiting)
                 if len(free):
+                    self.left(rows.sample[free].tolist())
                     rows = self._refill(rows, free, waiting)
                 if len(free) or self._turn % _SIGN_OF_LIFE == 0:
                     self.progress(self._done)

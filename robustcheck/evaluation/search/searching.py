@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from math import inf, prod
 from typing import TypedDict
@@ -36,6 +36,9 @@ from robustcheck.threats import Ball, Goal
 _NEAR = 3.0  # times the difference that was seen between the margins of the two forms of a network
 
 
+_MOST_ENDS = 256 * 1024**2  # pixels, a byte each, of the ends of searches that are kept at a time
+
+
 class Common(TypedDict):
     """Of `Loop`'s fields, those that all searches of a gate set alike."""
 
@@ -47,9 +50,29 @@ class Common(TypedDict):
     load: Callable[[list[int]], torch.Tensor]
     key: Callable[[int, int], int]
     found: Callable[[Hit], None]
+    left: Callable[[Sequence[int]], None]
     progress: Callable[[int], None]
     aim: Callable[[int, int], int]
     trace: Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Nearest:
+    """The nearest counterexamples of the samples that are under way: what leaves is recorded, and kept no longer."""
+
+    record: Callable[[Hit], None]
+    hits: dict[int, Hit] = field(default_factory=dict)
+
+    def found(self, hit: Hit) -> None:
+        """Keep it if it is the nearest of its sample."""
+        if hit.sample not in self.hits or hit.distance < self.hits[hit.sample].distance:
+            self.hits[hit.sample] = hit
+
+    def left(self, samples: Sequence[int]) -> None:
+        """Record what was found of these."""
+        for sample in samples:
+            if sample in self.hits:
+                self.record(self.hits.pop(sample))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +140,19 @@ class Search:
         known = self.setting.ledger.within(self.family, float(self.ball.levels))
         return [sample for sample in samples if sample not in known]
 
+    @cached_property
+    def _starting_images(self) -> StartingImages:
+        """Of the attack that begins at other images, which is the only one of its gate."""
+        setting = self.setting
+        return StartingImages(
+            setting.samples,
+            setting.labels,
+            self.goal,
+            seed=setting.seed,
+            name=f"{self.gate.id}/{self.attacks[0].name}",
+            device=setting.candidate.device,
+        )
+
     def key(self, attack: GradientAttack | QueryAttack) -> Hashable:
         """Under which searches stand for one another: the same attack of the same entry of the policy."""
         return self.family, self.gate.entry, attack.name
@@ -151,34 +187,49 @@ class Search:
         Near is what a faster form and the artefact may differ by: there the faster form can be wrong about which side a
         point is on. Minimum-norm searches live there, so they follow the artefact from the beginning.
         """
-        candidate, ends = self.setting.candidate, Ends()
+        candidate = self.setting.candidate
         white_box = WhiteBox(candidate, exact=attack.minimum_norm)
         within = float(self.ball.levels) if enough is None else enough
         near = _NEAR * white_box.error
         looks = near > 0 and self.surrogates is None and self.averaging is None
-        self._run(
-            attack,
-            self.surrogates or white_box,
-            [(sample, 0) for sample in samples],
-            trace,
-            progress,
-            warm=partial(self._warm, attack),
-            held=partial(self._held, attack, ends, near if looks else None),
-            margin=objective("margin", self.goal) if looks else None,
-            near=near if looks else inf,
-            enough=within,
-            stand_in=self.surrogates,
-        )
-        again = [(sample, ends.restart(sample)) for sample in self._standing(samples) if sample in ends]
-        self._run(
-            closer(attack),
-            WhiteBox(candidate, exact=True),
-            again,
-            trace,
-            lambda _done: None,
-            warm=ends.known if attack.steps > 1 else _anew,
-            enough=within,
-        )
+        before = 0
+        for part in self._parts(samples) if looks else [samples]:
+            ends = Ends()
+            self._run(
+                attack,
+                self.surrogates or white_box,
+                [(sample, 0) for sample in part],
+                trace,
+                partial(_later, progress, before),
+                warm=partial(self._warm, attack),
+                held=partial(self._held, attack, ends, near if looks else None),
+                margin=objective("margin", self.goal) if looks else None,
+                near=near if looks else inf,
+                enough=within,
+                stand_in=self.surrogates,
+            )
+            self._run(
+                closer(attack),
+                WhiteBox(candidate, exact=True),
+                [(sample, ends.restart(sample)) for sample in self._standing(part) if sample in ends],
+                trace,
+                lambda _done: None,
+                warm=ends.known if attack.steps > 1 else _anew,
+                enough=within,
+            )
+            before += len(part)
+
+    def _parts(self, samples: Sequence[int]) -> Iterator[Sequence[int]]:
+        """Samples in parts, of which the ends of all searches fit in memory."""
+        part, pixels = list[int](), 0
+        for sample in samples:
+            own = prod(self.setting.samples.shape_of(sample))
+            if part and pixels + own > _MOST_ENDS:
+                yield part
+                part, pixels = [], 0
+            part.append(sample)
+            pixels += own
+        yield part
 
     def _run(
         self,
@@ -198,7 +249,7 @@ class Search:
         follows_it = stand_in is None and self.setting.candidate.reads_alike
         for group, told in self._groups(starts, progress):
             shape = self.setting.samples.shape_of(group[0][0])
-            with self._recording() as found:
+            with self._recording() as nearest:
                 GradientLoop(
                     attack=attack,
                     access=access,
@@ -212,7 +263,7 @@ class Search:
                     clean_logits=self.setting.logits if follows_it else None,
                     averaging=self.averaging,
                     only_ends=stand_in is not None or isinstance(self.gate.attack, RP2Spec),
-                    **self._common(attack, trace, found, told),
+                    **self._common(attack, trace, nearest, told),
                 ).run(group)
 
     def _ask(
@@ -224,25 +275,16 @@ class Search:
         progress: Callable[[int], None],
     ) -> None:
         """One attack that asks."""
-        setting = self.setting
-        elsewhere = StartingImages(
-            setting.samples,
-            setting.labels,
-            self.goal,
-            seed=setting.seed,
-            name=f"{self.gate.id}/{attack.name}",
-            device=setting.candidate.device,
-        )
         for group, told in self._groups([(sample, 0) for sample in samples], progress):
-            with self._recording() as found:
+            with self._recording() as nearest:
                 QueryLoop(
                     attack=attack,
                     oracle=oracle,
                     pixels=prod(self.setting.samples.shape_of(group[0][0])),
                     stored=self.gate.oracle == "stored",
                     ball=self.ball,
-                    elsewhere=elsewhere,
-                    **self._common(attack, trace, found, told),
+                    elsewhere=self._starting_images if attack.elsewhere else None,
+                    **self._common(attack, trace, nearest, told),
                 ).run(group)
 
     def _groups(
@@ -255,20 +297,19 @@ class Search:
             before += len(group)
 
     @contextmanager
-    def _recording(self) -> Iterator[Callable[[Hit], None]]:
-        """Takes hits, and puts the nearest of each sample into the ledger, after an interruption too."""
-        nearest: dict[int, Hit] = {}
+    def _recording(self) -> Iterator[_Nearest]:
+        """Takes hits, and puts the nearest of each sample into the ledger; after an interruption too."""
+        nearest = _Nearest(record=self._record)
         try:
-            yield partial(_keep_nearest, nearest)
+            yield nearest
         finally:
-            for hit in nearest.values():
-                self._record(hit)
+            nearest.left(list(nearest.hits))
 
     def _common(
         self,
         attack: GradientAttack | QueryAttack,
         trace: Trace,
-        found: Callable[[Hit], None],
+        nearest: _Nearest,
         progress: Callable[[int], None],
     ) -> Common:
         """What every loop is given."""
@@ -281,7 +322,8 @@ class Search:
             "is_positive": setting.candidate.head.is_positive,
             "load": lambda numbers: as_shares(setting.samples, numbers, setting.candidate.device),
             "key": lambda sample, restart: key(setting.seed, f"{gate.id}/{attack.name}", names[sample], restart),
-            "found": found,
+            "found": nearest.found,
+            "left": nearest.left,
             "progress": progress,
             "aim": self._aim,
             "trace": trace,
@@ -297,15 +339,14 @@ class Search:
 
     def _warm(self, attack: GradientAttack, entering: Sequence[Start]) -> tuple[np.ndarray, torch.Tensor] | None:
         """First restarts begin where the same attack ended at another budget."""
-        return self.setting.starts.known(
-            self.key(attack), [sample if restart == 0 else None for sample, restart in entering]
-        )
+        first = [sample if restart == 0 else None for sample, restart in entering]
+        return self.setting.starts.known(self.gate.entry, attack.name, first)
 
     def _held(self, attack: GradientAttack, ends: Ends, near: float | None, rows: Rows, images: torch.Tensor) -> None:
         changes, margins = images - rows.clean, rows.nearest.tolist()
         if _begins_anywhere(attack):
             first = np.flatnonzero(rows.restart == 0)  # later restarts may have other aims
-            self.setting.starts.keep(self.key(attack), rows.sample[first], changes[torch.from_numpy(first)])
+            self.setting.starts.keep(self.gate.entry, attack.name, rows.sample[first], changes[torch.from_numpy(first)])
         if near is not None:
             for row, (sample, restart) in enumerate(zip(rows.sample.tolist(), rows.restart.tolist(), strict=True)):
                 if margins[row] >= -near:
@@ -336,12 +377,7 @@ class Search:
             change = torch.from_numpy(hit.stored.astype(np.float32) - setting.samples.image(hit.sample))
             for attack in self.attacks:
                 if attack.asks == "gradient" and _begins_anywhere(attack):
-                    setting.starts.keep(self.key(attack), np.array([hit.sample]), change[None])
-
-
-def _keep_nearest(nearest: dict[int, Hit], hit: Hit) -> None:
-    if hit.sample not in nearest or hit.distance < nearest[hit.sample].distance:
-        nearest[hit.sample] = hit
+                    setting.starts.keep(gate.entry, attack.name, np.array([hit.sample]), change[None])
 
 
 def _begins_anywhere(attack: GradientAttack) -> bool:
