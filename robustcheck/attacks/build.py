@@ -83,7 +83,7 @@ def build(
     """
     attacks = _build(spec, ball, goal, Asks(queries=queries or 0, least_offset=stored / ball.maximum))
     first = attacks[0]
-    if quick_first and first.asks == "gradient" and first.steps > QUICK_STEPS and not first.minimum_norm:
+    if quick_first and isinstance(first, GradientAttack) and first.steps > QUICK_STEPS and not first.minimum_norm:
         return _quick(ball, goal), *attacks
     return attacks
 
@@ -183,7 +183,7 @@ def _partial_information(spec: PartialInformationSpec, ball: Ball, goal: Goal, a
 def _label_only(spec: LabelOnlySpec, ball: Ball, goal: Goal, asks: Asks) -> Searches:
     sigma, radius = (None if size is None else _share(size, ball, 0) for size in (spec.sigma, spec.radius))
     shrinking = _shrinking(spec, goal, asks, sigma)
-    return (replace(shrinking, name="label_only", asks="label", copies=spec.copies, radius=radius),)
+    return (replace(shrinking, name="label_only", oracle_kind="label", copies=spec.copies, radius=radius),)
 
 
 def _shrinking(

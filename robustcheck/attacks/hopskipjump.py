@@ -47,7 +47,7 @@ class HopSkipJump(QueryAttack):
     blur: float  # of the directions, as a share of the image's shorter side; 0: all pixels are independent
     least_offset: float = 1e-5  # of a pixel, from the point to where an estimate asks: what float32 can tell apart
     name: str = "hopskipjump"
-    asks: Literal["label"] = "label"
+    oracle_kind: Literal["label"] = "label"
     block: ClassVar[int] = _AT_ONCE
     elsewhere: ClassVar[bool] = True
 

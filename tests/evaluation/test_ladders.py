@@ -44,6 +44,12 @@ def test_both_ways_measure_the_closed_form(project, ladder):
     assert [gate.metrics["accuracy"].value for gate in gates] == [accuracy_at(levels) for levels in (1, 2, 4, 8)]
 
 
+@pytest.mark.parametrize("attack", ["{name: apgd, steps: 1}", "{name: apgd, steps: 2}", "{name: fmn, steps: 1}"])
+def test_where_the_last_step_led_is_judged_too(project, attack):
+    gates, _ = _gates(project, "ascending", gates=GATES.replace("{name: pgd, steps: 5}", attack))
+    assert [gate.metrics["accuracy"].value for gate in gates] == [accuracy_at(levels) for levels in (1, 2, 4, 8)]
+
+
 def test_going_down_what_survives_is_not_searched_again(project):
     gates, order = _gates(project, "descending")
     assert order == ["pgd[8/255]", "pgd[4/255]", "pgd[2/255]", "pgd[1/255]"]

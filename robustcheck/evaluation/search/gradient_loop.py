@@ -174,6 +174,8 @@ class GradientLoop(Loop[GradientAttack]):
             turned = self.goal.met(self.stand_in.decide(images), rows.label).cpu().numpy()
             self.trace.turned.update(rows.sample[turned].tolist())
         broken = self._judge(rows, images, told, places, fooled=False)
+        if self.attack.keeps_best:
+            broken = self._judge_last(rows, images, broken)
         holding = np.flatnonzero(~broken)
         on = ~broken
         if self.attack.minimum_norm:
@@ -235,6 +237,19 @@ class GradientLoop(Loop[GradientAttack]):
                 index = torch.from_numpy(np.flatnonzero(other)).to(images.device)
                 broken[rest[other]] = self._propose(left.take(np.flatnonzero(other)), neighbours[index])
         return broken
+
+    def _judge_last(self, rows: Rows, best: torch.Tensor, broken: np.ndarray) -> np.ndarray:
+        """Where the last step led nobody has asked: that is adjudicated too, of rows whose best point (N) held."""
+        images = rows.state["images"]
+        other = (images != best).flatten(1).any(dim=1).cpu().numpy()
+        if not len(places := np.flatnonzero(~broken & other)):
+            return broken
+        left, index = rows.take(places), torch.from_numpy(places).to(images.device)
+        if self.averaging is not None:
+            left.step = left.step + 1  # it is looked at as the best point was not
+        after = broken.copy()
+        after[places] = self._propose(left, self.ball.nearest(images[index], left.clean))
+        return after
 
     def _warmed(self, images: torch.Tensor, clean: torch.Tensor, entering: list[Start]) -> torch.Tensor:
         """Searches begin where others ended, if that is known: changes whose largest pixel is 1, made as large as ε."""

@@ -103,7 +103,7 @@ class Search:
             found.searched.update(left)
             progress = partial(self._progress, (number + 1) * len(samples) - len(left), len(attacks) * len(samples))
             nearest = len(attacks) == 1 and self.to_the_nearest
-            if attack.asks == "gradient":
+            if isinstance(attack, GradientAttack):
                 self._search(attack, left, trace, progress, enough=-1.0 if nearest else None)
             else:
                 self._ask(attack, found.oracle or WhiteBox(setting.candidate), left, trace, progress)
@@ -123,7 +123,7 @@ class Search:
             quick_first=gate.descending,
         )
         # Only gradients are averaged over looks: under conditions the ensemble's Square, which asks, is left out.
-        return attacks if gate.conditions is None else tuple(one for one in attacks if one.asks == "gradient")
+        return attacks if gate.conditions is None else tuple(one for one in attacks if isinstance(one, GradientAttack))
 
     @cached_property
     def look(self) -> Look:
@@ -376,7 +376,7 @@ class Search:
         if gate.descending:
             change = torch.from_numpy(hit.stored.astype(np.float32) - setting.samples.image(hit.sample))
             for attack in self.attacks:
-                if attack.asks == "gradient" and _begins_anywhere(attack):
+                if isinstance(attack, GradientAttack) and _begins_anywhere(attack):
                     setting.starts.keep(gate.entry, attack.name, np.array([hit.sample]), change[None])
 
 
