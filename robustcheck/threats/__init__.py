@@ -24,6 +24,6 @@ def ball_of(norm: str, budget: Quantity, bits: int) -> Ball:
     """The ball of a norm that a budget admits at a stored depth.
 
     Raises:
-        EvaluationError: it admits no change at all.
+        EvaluationError: it admits no change at all, or in L∞ more than there is.
     """
     return L2Ball.of(budget, bits) if norm == "l2" else LinfBall.of(budget, bits)

@@ -25,7 +25,7 @@ class LinfBall:
         """The ball that a budget admits at a stored depth. A fraction of a level admits no more than the whole ones.
 
         Raises:
-            EvaluationError: it admits no change at all.
+            EvaluationError: it admits no change at all, or is more than the range.
         """
         levels = floor(budget.in_levels(bits))
         if levels < 1:
@@ -33,6 +33,8 @@ class LinfBall:
                 f"epsilon {budget.text} is {float(budget.in_levels(bits)):.3g} of a grey level and admits no change to "
                 f"these images of {bits} bits; one level is 1/{2**bits - 1}"
             )
+        if levels > 2**bits - 1:
+            raise EvaluationError(f"epsilon {budget.text}: an image of {bits} bits has {2**bits - 1} grey levels")
         return cls(levels=levels, maximum=2**bits - 1)
 
     @property

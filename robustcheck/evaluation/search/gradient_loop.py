@@ -194,8 +194,8 @@ class GradientLoop(Loop[GradientAttack]):
         """How far the losses of rows that hold were raised."""
         if self.clean_logits is None or not self._remembers_rises:
             return
-        logits = self.candidate.head.at_operating_point(self.clean_logits[rows.sample].to(rows.clean.device))
-        clean = self.attack.objective(logits, rows.label, rows.aim)
+        logits, objective = self.clean_logits[rows.sample].to(rows.clean.device), self.attack.objective
+        clean = objective(self.candidate.head.at_operating_point(logits, objective), rows.label, rows.aim)
         told = torch.stack([clean, rows.earlier, rows.highest]).cpu().T.tolist()
         for sample, (before, earlier, highest) in zip(rows.sample.tolist(), told, strict=True):
             known = self.trace.rises.get(sample)

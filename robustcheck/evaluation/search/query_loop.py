@@ -136,7 +136,7 @@ class QueryLoop(Loop[QueryAttack]):
         else:
             logits = self.oracle.scores(samples, images)
             fooled = shown = self.goal.met(head.decide(logits), label)
-            loss = self.attack.objective(head.at_operating_point(logits), label, aim)
+            loss = self.attack.objective(head.at_operating_point(logits, self.attack.objective), label, aim)
         self._note_moved(rows, queries, loss)
         return Answers(loss=loss, fooled=fooled, shown=shown)
 
