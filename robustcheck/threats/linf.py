@@ -34,7 +34,7 @@ class LinfBall:
                 f"these images of {bits} bits; one level is 1/{2**bits - 1}"
             )
         if levels > 2**bits - 1:
-            raise EvaluationError(f"epsilon {budget.text}: an image of {bits} bits has {2**bits - 1} grey levels")
+            raise EvaluationError(f"epsilon: found {budget.text}; an image of {bits} bits has {2**bits - 1}")
         return cls(levels=levels, maximum=2**bits - 1)
 
     @property
