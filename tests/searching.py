@@ -107,7 +107,7 @@ def search(
             pixels=images[0].size,
             stored=stored,
             ball=ball,
-            elsewhere=elsewhere or (lambda sample, attempt: load([int(others[sample][attempt])])[0]),
+            starting_images=elsewhere or (lambda sample, attempt: load([int(others[sample][attempt])])[0]),
             **common,
         )
     searched = Searched(engine=engine)

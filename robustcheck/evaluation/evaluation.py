@@ -83,7 +83,7 @@ class Evaluation:
             if gate.id not in self._results and (selected is None or gate.id in selected or gate.id == gate_id):
                 self._results[gate.id] = self._evaluate(gate)
                 if isinstance(self._setting, Setting):
-                    self._setting.starts.through(gate.entry)
+                    self._setting.warm_starts.through(gate.entry)
             if gate.id == gate_id:
                 break
         if gate_id not in self._compared:
@@ -249,7 +249,7 @@ class Evaluation:
             stop=policy.decision.stop,
             order=_order(policy, samples),
             ledger=Ledger(),
-            starts=WarmStarts(
+            warm_starts=WarmStarts(
                 sum(prod(samples.shape_of(index)) for index in range(len(samples))), _budgets_of_entries(policy)
             ),
             evidence=self._evidence,

@@ -11,6 +11,7 @@ from torch import nn
 
 from robustcheck.errors import EvaluationError
 from robustcheck.policy import Quantity
+from robustcheck.threats.ball import Ball
 
 _TINY = 1e-12
 _HALVINGS = 20  # of the search for the scale at which a rounded change fits
@@ -19,7 +20,7 @@ _LARGEST_SCALE = 64.0  # of it: a change of which every pixel is below half a le
 
 
 @dataclass(frozen=True, kw_only=True)
-class L2Ball:
+class L2Ball(Ball):
     """Images within `levels` of a clean one in L2, and within the storable range [0, `maximum`]."""
 
     levels: Fraction
@@ -81,6 +82,10 @@ class L2Ball:
         """L2 norms (N,) of changes (N, C, H, W)."""
         length: torch.Tensor = torch.linalg.vector_norm(change, dim=(1, 2, 3))
         return length
+
+    def norm_of_ones(self, pixels: int) -> float:
+        """The root of their number."""
+        return sqrt(pixels)
 
     def dual_norm(self, gradient: torch.Tensor) -> torch.Tensor:
         """L2 norms (N,): how fast a function with this gradient rises along `steepest`."""
@@ -155,5 +160,4 @@ class L2Ball:
 
     def contains(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """Which (N,) of the stored integer images lie in the ball, exactly: squares of whole numbers are compared."""
-        storable = (stored.flatten(1) >= 0).all(dim=1) & (stored.flatten(1) <= self.maximum).all(dim=1)
-        return storable & (self._squares(stored.int() - clean.int()) <= floor(self.levels**2))
+        return self._storable(stored) & (self._squares(stored.int() - clean.int()) <= floor(self.levels**2))

@@ -146,7 +146,7 @@ class Probes:
         setting: Setting = replace(
             own,
             ledger=Ledger(),
-            starts=WarmStarts(),
+            warm_starts=WarmStarts(),
             evidence=Evidence(None, [self.search.gate.id]),
             progress=lambda _done, _of: None,
         )

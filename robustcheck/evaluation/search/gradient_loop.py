@@ -34,7 +34,7 @@ class Held(Protocol):
     """Takes the rows (M) that hold when they have made their steps, and their best points (M, C, H, W)."""
 
     def __call__(self, rows: Rows, images: torch.Tensor, /) -> None:
-        """Remember them."""
+        """Remember rows that hold, and where they ended."""
 
 
 @dataclass(kw_only=True)
@@ -46,7 +46,7 @@ class GradientLoop(Loop[GradientAttack]):
     held: Held = lambda _rows, _images: None
     clean_logits: torch.Tensor | None = None  # (all samples, K), from which losses are said to rise
     margin: Objective | None = None  # of the goal, if rows are to remember how near they came
-    near: float = inf  # below 0 by so much, a margin leaves it open which side of the border the point is on
+    near: float = inf  # a margin that is no farther than this below 0 leaves it open how the artefact reads the point
     enough: float = -1.0  # grey levels: a counterexample as near as this ends a minimum-norm search
     stand_in: StandIn | None = None  # whose gradients are followed
     averaging: Averages | None = None  # over looks, if images are seen under conditions, or over a candidate's draws
@@ -67,7 +67,7 @@ class GradientLoop(Loop[GradientAttack]):
 
     @property
     def _last_quarter(self) -> int:
-        """Of a search, in steps."""
+        """How many steps the last quarter of a search has."""
         return self.attack.steps // 4
 
     def _starts(self, clean: torch.Tensor, draws: Draws, entering: list[Start]) -> torch.Tensor:

@@ -24,6 +24,7 @@ from robustcheck.attacks.base import Attack
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.looks.look import Look
 from robustcheck.evaluation.search.adjudication import Adjudicated, adjudicate, finite
+from robustcheck.evaluation.search.ledger import Counterexample
 from robustcheck.evaluation.search.rows import Rows
 from robustcheck.models import Candidate
 from robustcheck.models.process import full_precision
@@ -38,20 +39,11 @@ AttackT = TypeVar("AttackT", bound=Attack)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hit:
+class Hit(Counterexample):
     """A verified counterexample, as the search found it."""
 
     sample: int
-    attack: str
     stored: np.ndarray  # (C, H, W)
-    decision: int
-    distance: float  # grey levels
-    score: float | None
-    chances: np.ndarray | None  # (K,) of each of several findings
-    restart: int
-    step: int
-    queries: int | None  # that the sample had cost by then, where an oracle counts
-    share: float | None = None  # of the looks on which it holds, if there are several
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from math import inf, prod
 from typing import TypedDict
@@ -20,7 +20,7 @@ from robustcheck.evaluation.looks.choice import averages_of, look_of
 from robustcheck.evaluation.looks.look import Averages, Gradients, Look
 from robustcheck.evaluation.search.found import Found
 from robustcheck.evaluation.search.gradient_loop import GradientLoop, Held, StandIn, Warm
-from robustcheck.evaluation.search.ledger import Entry
+from robustcheck.evaluation.search.ledger import Counterexample, Entry
 from robustcheck.evaluation.search.loop import Hit, Start, Trace
 from robustcheck.evaluation.search.oracles import oracle_of
 from robustcheck.evaluation.search.query_loop import Oracle, QueryLoop
@@ -88,7 +88,7 @@ class Search:
     to_the_nearest: bool = True  # a minimum-norm search goes on from one counterexample to nearer ones
 
     def begin(self) -> Found:
-        """Nothing yet."""
+        """What was found before the first search: nothing."""
         return Found(oracle=oracle_of(self.gate, self.setting))
 
     def run(self, samples: Sequence[int], found: Found) -> None:
@@ -274,7 +274,7 @@ class Search:
         trace: Trace,
         progress: Callable[[int], None],
     ) -> None:
-        """One attack that asks."""
+        """Run one attack that asks an oracle."""
         for group, told in self._groups([(sample, 0) for sample in samples], progress):
             with self._recording() as nearest:
                 QueryLoop(
@@ -283,7 +283,7 @@ class Search:
                     pixels=prod(self.setting.samples.shape_of(group[0][0])),
                     stored=self.gate.oracle == "stored",
                     ball=self.ball,
-                    elsewhere=self._starting_images if attack.elsewhere else None,
+                    starting_images=self._starting_images if attack.elsewhere else None,
                     **self._common(attack, trace, nearest, told),
                 ).run(group)
 
@@ -340,13 +340,15 @@ class Search:
     def _warm(self, attack: GradientAttack, entering: Sequence[Start]) -> tuple[np.ndarray, torch.Tensor] | None:
         """First restarts begin where the same attack ended at another budget."""
         first = [sample if restart == 0 else None for sample, restart in entering]
-        return self.setting.starts.known(self.gate.entry, attack.name, first)
+        return self.setting.warm_starts.known(self.gate.entry, attack.name, first)
 
     def _held(self, attack: GradientAttack, ends: Ends, near: float | None, rows: Rows, images: torch.Tensor) -> None:
         changes, margins = images - rows.clean, rows.nearest.tolist()
         if _begins_anywhere(attack):
             first = np.flatnonzero(rows.restart == 0)  # later restarts may have other aims
-            self.setting.starts.keep(self.gate.entry, attack.name, rows.sample[first], changes[torch.from_numpy(first)])
+            self.setting.warm_starts.keep(
+                self.gate.entry, attack.name, rows.sample[first], changes[torch.from_numpy(first)]
+            )
         if near is not None:
             for row, (sample, restart) in enumerate(zip(rows.sample.tolist(), rows.restart.tolist(), strict=True)):
                 if margins[row] >= -near:
@@ -357,27 +359,15 @@ class Search:
         if not setting.ledger.improves(self.family, hit.sample, hit.distance):
             return
         file, sha256 = setting.evidence.counterexample(gate.id, hit.sample, hit.stored)
-        entry = Entry(
-            decision=hit.decision,
-            distance=hit.distance,
-            score=hit.score,
-            chances=hit.chances,
-            found_by=gate.id,
-            attack=hit.attack,
-            restart=hit.restart,
-            step=hit.step,
-            queries=hit.queries,
-            share=hit.share,
-            file=file,
-            sha256=sha256,
-        )
+        found = {one.name: getattr(hit, one.name) for one in fields(Counterexample)}
+        entry = Entry(found_by=gate.id, file=file, sha256=sha256, **found)
         setting.ledger.add(self.family, hit.sample, entry)
         # The next budget is smaller, and its searches begin on the way here.
         if gate.descending:
             change = torch.from_numpy(hit.stored.astype(np.float32) - setting.samples.image(hit.sample))
             for attack in self.attacks:
                 if isinstance(attack, GradientAttack) and _begins_anywhere(attack):
-                    setting.starts.keep(gate.entry, attack.name, np.array([hit.sample]), change[None])
+                    setting.warm_starts.keep(gate.entry, attack.name, np.array([hit.sample]), change[None])
 
 
 def _begins_anywhere(attack: GradientAttack) -> bool:
