@@ -146,3 +146,14 @@ def test_whatever_the_order_of_the_samples_the_same_images_are_tried(tmp_path, m
         ])  # fmt: skip
     assert told[0] == told[1]
     assert any(status == "broken" for gate in told[0] for status, *_ in gate.values())
+
+
+def test_all_stages_of_a_gate_that_may_stop_share_them(tmp_path, monkeypatch):
+    brightness_project(tmp_path, levels=(126, 129) * 20)
+    made, begin = [], StartingImages.__init__
+    monkeypatch.setattr(StartingImages, "__init__", lambda self, *a, **k: (made.append(self), begin(self, *a, **k))[1])
+    gate = "\n  - {id: gate, attack: label_only, epsilon: 1/255, queries: 60, require: {accuracy: 0.5}}\n"
+    (tmp_path / "policy.yaml").write_text(brightness_policy(gate, extra="decision: {stop: determined}"))
+    (found,) = run(load_policy(tmp_path / "policy.yaml")).gates
+    assert found.stopped.needed > 16, "two stages at least"
+    assert len(made) == 1
