@@ -90,7 +90,7 @@ def search(
         "progress": lambda done: searched.done.append(done),
         **({"aim": aim} if aim else {}),
     }
-    if attack.asks == "gradient":
+    if isinstance(attack, GradientAttack):
         engine = GradientLoop(
             access=WhiteBox(asked),
             ball=ball.widest(images.shape[1:]) if attack.minimum_norm else ball,
@@ -107,7 +107,7 @@ def search(
             pixels=images[0].size,
             stored=stored,
             ball=ball,
-            elsewhere=elsewhere or (lambda sample, attempt: load([int(others[sample][attempt])])[0]),
+            starting_images=elsewhere or (lambda sample, attempt: load([int(others[sample][attempt])])[0]),
             **common,
         )
     searched = Searched(engine=engine)
@@ -118,7 +118,7 @@ def search(
 def _oracle(attack: QueryAttack, asked: Candidate, samples: int, limit: int | None, maximum: int | None, k: int):
     if limit is None:
         return WhiteBox(asked)
-    if attack.asks == "top-k":
+    if attack.oracle_kind == "top-k":
         return TopKOracle(asked, samples=samples, limit=limit, maximum=maximum, k=k)
-    kind = LabelOracle if attack.asks == "label" else ScoreOracle
+    kind = LabelOracle if attack.oracle_kind == "label" else ScoreOracle
     return kind(asked, samples=samples, limit=limit, maximum=maximum)

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from math import ceil
-from typing import Literal
+from typing import ClassVar
 
 import torch
 
-from robustcheck.attacks.base import State, Told, per_row
+from robustcheck.attacks.base import GradientAttack, State, Told, per_row
 from robustcheck.attacks.draws import Draws
-from robustcheck.attacks.objectives import Objective
 from robustcheck.threats import Ball
 
 _FIRST_PERIOD, _SHORTER_BY, _SHORTEST = 22, 3, 6  # percent of the steps between checkpoints (section 3.2)
@@ -25,22 +24,17 @@ _STALLED = -torch.inf
 
 
 @dataclass(frozen=True, kw_only=True)
-class APGD:
+class APGD(GradientAttack):
     """One restart: `steps` gradients, the best point is kept and returned to at every halving.
 
     Rows are at different steps; each has its own step size, counters and checkpoints.
     """
 
-    objective: Objective
-    steps: int
-    restarts: int
     momentum: float = 0.75  # α: weight of the new step against the last one
     rho: float = 0.75  # share of the steps since the last checkpoint that have to have raised the loss
-    aims: int = 0  # labels to go for in turn, a restart each, the likeliest first; 0: away from the true one
     name: str = "apgd-ce"
     random_start: bool = True
-    asks: Literal["gradient"] = "gradient"
-    minimum_norm: bool = False
+    keeps_best: ClassVar[bool] = True
 
     @cached_property
     def _since_checkpoint(self) -> torch.Tensor:

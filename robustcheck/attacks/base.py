@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol, cast
+from typing import ClassVar, Literal
 
 import torch
 
@@ -62,78 +62,54 @@ class Answers:
     shown: torch.Tensor  # (M,) bool: that, or the wanted label is among the best few that are told
 
 
-class Attack(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
     """A search, as pure functions of rows."""
 
-    @property
-    def name(self) -> str:
-        """What reports call it, such as `apgd-ce`."""
+    objective: Objective  # what it raises
+    name: str  # what reports call it, such as `apgd-ce`
+    restarts: int = 1  # independent starts a sample
+    aims: int = 0  # labels that its restarts go for in turn, the likeliest first; 0: it has no need of an aim
 
-    @property
-    def objective(self) -> Objective:
-        """What it raises."""
+    minimum_norm: ClassVar[bool] = False  # it goes on from a counterexample to nearer ones
 
-    @property
-    def restarts(self) -> int:
-        """Independent starts a sample."""
-
-    @property
-    def aims(self) -> int:
-        """How many other labels its restarts go for in turn, the likeliest first; 0 if it has no need of an aim."""
-
-    @property
-    def minimum_norm(self) -> bool:
-        """Whether it goes on from a counterexample to nearer ones."""
-
+    @abstractmethod
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """The state before the first point, which is `images` unless the attack begins in a way of its own."""
 
+    @abstractmethod
     def best(self, state: State) -> torch.Tensor:
-        """The points (N, C, H, W) that rows propose when they have made their steps."""
+        """The points (N, C, H, W) that rows propose when they have made their search."""
 
 
-class GradientAttack(Attack, Protocol):
+@dataclass(frozen=True, kw_only=True)
+class GradientAttack(Attack):
     """A search that is told the gradient at each row's point."""
 
-    @property
-    def asks(self) -> Literal["gradient"]:
-        """What it is told about a point."""
+    steps: int  # points that a restart asks about
+    random_start: bool = False  # at a point of the ball, which a better known one may stand for; else at the image
 
-    @property
-    def steps(self) -> int:
-        """Points that a restart asks about."""
+    keeps_best: ClassVar[bool] = False  # its best point may be another than the one that its last step led to
 
-    @property
-    def random_start(self) -> bool:
-        """Whether it starts at a random point of the ball, which a better known point may stand for."""
-
+    @abstractmethod
     def step(self, state: State, told: Told, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """Where rows go next."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class QueryAttack(ABC):
+class QueryAttack(Attack):
     """A search that asks an oracle, a row as often as it likes in a turn, until the next turn would pass its limit."""
 
-    objective: Objective
     queries: int  # how often a restart may ask
-    restarts: int = 1
-    name: str
-    asks: Literal["scores", "top-k", "label"]  # what it is told about an image
+    oracle_kind: Literal["scores", "top-k", "label"]  # what it is told about an image
 
     elsewhere: ClassVar[bool] = False  # it starts at another image, one that is read as the adversary wants
     follows: ClassVar[bool] = True  # what it is told decides where it goes
-    aims: ClassVar[int] = 0
-    minimum_norm: ClassVar[bool] = False
 
     @property
     @abstractmethod
     def block(self) -> int:
         """How many images a row may ask about in a turn."""
-
-    @abstractmethod
-    def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """The state before the first turn."""
 
     @abstractmethod
     def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
@@ -145,17 +121,10 @@ class QueryAttack(ABC):
     ) -> State:
         """Where the answers lead."""
 
-    @abstractmethod
-    def best(self, state: State) -> torch.Tensor:
-        """The points (N, C, H, W) that rows propose when they may ask no more."""
-
 
 def closer(attack: GradientAttack) -> GradientAttack:
     """The same search where it came near before: with a single restart, and fewer steps."""
-    fewer: Any = cast("Any", attack)  # attacks are dataclasses
-    steps = min(attack.steps, max(_CLOSER_STEPS, attack.steps // 4))
-    single: GradientAttack = replace(fewer, restarts=1, steps=steps)
-    return single
+    return replace(attack, restarts=1, steps=min(attack.steps, max(_CLOSER_STEPS, attack.steps // 4)))
 
 
 def per_row(values: torch.Tensor) -> torch.Tensor:

@@ -40,6 +40,7 @@ from robustcheck.policy import (
 from robustcheck.threats import Ball, Goal, LinfBall
 
 STEP_RATIO = 2.5  # of ε / steps: Madry et al.'s, far enough to reach the ball's border from any start
+QUICK = "pgd-large-steps"
 QUICK_STEPS = 4
 MEAN_STEP: dict[Schedule, float] = {"constant": 1.0, "linear": 0.5, "cosine": 0.5}  # of the first
 
@@ -82,7 +83,7 @@ def build(
     """
     attacks = _build(spec, ball, goal, Asks(queries=queries or 0, least_offset=stored / ball.maximum))
     first = attacks[0]
-    if quick_first and first.asks == "gradient" and first.steps > QUICK_STEPS and not first.minimum_norm:
+    if quick_first and isinstance(first, GradientAttack) and first.steps > QUICK_STEPS and not first.minimum_norm:
         return _quick(ball, goal), *attacks
     return attacks
 
@@ -96,7 +97,7 @@ def _quick(ball: Ball, goal: Goal) -> PGD:
         step_share=ball.radius,
         random_start=False,
         schedule="linear",
-        name="pgd-large-steps",
+        name=QUICK,
     )
 
 
@@ -115,7 +116,7 @@ def _pgd(spec: PGDSpec, ball: Ball, goal: Goal, _asks: Asks) -> Searches:
     attack = PGD(
         objective=objective(spec.loss, goal),
         steps=spec.steps,
-        restarts=spec.restarts if spec.random_start else 1,  # from the image itself every restart is the same
+        restarts=spec.restarts,
         step_share=_share(spec.step_size, ball, STEP_RATIO * ball.radius / spec.steps) / MEAN_STEP[spec.schedule],
         random_start=spec.random_start,
         momentum=spec.momentum,
@@ -182,7 +183,7 @@ def _partial_information(spec: PartialInformationSpec, ball: Ball, goal: Goal, a
 def _label_only(spec: LabelOnlySpec, ball: Ball, goal: Goal, asks: Asks) -> Searches:
     sigma, radius = (None if size is None else _share(size, ball, 0) for size in (spec.sigma, spec.radius))
     shrinking = _shrinking(spec, goal, asks, sigma)
-    return (replace(shrinking, name="label_only", asks="label", copies=spec.copies, radius=radius),)
+    return (replace(shrinking, name="label_only", oracle_kind="label", copies=spec.copies, radius=radius),)
 
 
 def _shrinking(

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import pi
-from typing import Literal
+from typing import ClassVar
 
 import torch
 
-from robustcheck.attacks.base import State, Told, per_row
+from robustcheck.attacks.base import GradientAttack, State, Told, per_row
 from robustcheck.attacks.draws import Draws
-from robustcheck.attacks.objectives import Objective
 from robustcheck.threats import Ball
 
 _LAST_STEP = 0.01  # of the first: where the cosine ends
@@ -22,19 +21,14 @@ _TINY = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
-class FMN:
+class FMN(GradientAttack):
     """`steps` gradients; steps of length α (L2), and ε that changes by γ, both falling along a cosine."""
 
-    objective: Objective
-    steps: int
     step_share: float = 1.0  # α₀, as a share of the full range
     gamma: float = 0.05  # γ₀
     name: str = "fmn"
-    restarts: int = 1
-    random_start: bool = False
-    asks: Literal["gradient"] = "gradient"
-    minimum_norm: bool = True
-    aims: int = 0
+    minimum_norm: ClassVar[bool] = True
+    keeps_best: ClassVar[bool] = True
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """At the image; no wrong reading of it is known."""

@@ -47,7 +47,7 @@ class HopSkipJump(QueryAttack):
     blur: float  # of the directions, as a share of the image's shorter side; 0: all pixels are independent
     least_offset: float = 1e-5  # of a pixel, from the point to where an estimate asks: what float32 can tell apart
     name: str = "hopskipjump"
-    asks: Literal["label"] = "label"
+    oracle_kind: Literal["label"] = "label"
     block: ClassVar[int] = _AT_ONCE
     elsewhere: ClassVar[bool] = True
 
@@ -228,10 +228,9 @@ class HopSkipJump(QueryAttack):
 
     def _delta(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
         """δ (N,), the L2 length of the offsets at which the normal is estimated."""
-        root, distance = sqrt(clean[0].numel()), ball.norm(state["images"] - clean)
-        if isinstance(ball, LinfBall):
-            distance = distance * root  # the L2 length of a change of all pixels by as much
-        return (self.delta * distance).clamp_min(self.least_offset * root)
+        pixels, distance = clean[0].numel(), ball.norm(state["images"] - clean)
+        length = distance * (sqrt(pixels) / ball.norm_of_ones(pixels))  # in L2, of a change of all pixels by as much
+        return (self.delta * length).clamp_min(self.least_offset * sqrt(pixels))
 
 
 def _way(state: State, clean: torch.Tensor) -> torch.Tensor:

@@ -33,7 +33,7 @@ class NES(QueryAttack):
     plateau: int  # steps over which the loss has to rise
     blur: float  # of the directions, as a share of the image's shorter side
     name: str = "nes"
-    asks: Literal["scores"] = "scores"
+    oracle_kind: Literal["scores"] = "scores"
 
     @cached_property
     def _estimate(self) -> Estimate:

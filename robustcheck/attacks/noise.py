@@ -22,7 +22,7 @@ class Noise(QueryAttack):
 
     block: int = 1
     name: str = "noise"
-    asks: Literal["label"] = "label"
+    oracle_kind: Literal["label"] = "label"
     follows: ClassVar[bool] = False
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:

@@ -1,5 +1,8 @@
 """What the adversary raises: one loss a sample, above 0 where the reading is what it wants.
 
+With more than two labels log-odds keep half of that: against a label they are above 0 also where no label has half of
+the probability, and towards one only where it has more than half.
+
 Each is defined for two labels, three and more, for one logit (whose head is read as two labels), and for several
 findings at once. They are functions of logits or log-probabilities, at the operating point: a softmax or sigmoid head
 does not kill their gradient.
@@ -12,7 +15,8 @@ from typing import Literal
 import torch
 from torch.nn.functional import logsigmoid
 
-from robustcheck.models.candidate import Objective as Objective
+from robustcheck.models.head import AgainstAll
+from robustcheck.models.head import Objective as Objective
 from robustcheck.threats import Goal
 
 Loss = Literal["cross_entropy", "margin", "dlr"]
@@ -32,10 +36,12 @@ def objective(loss: Loss, goal: Goal, *, aimed: bool = False) -> Objective:
     if goal.multilabel:
         return _findings(loss, goal)
     if goal.toward is not None:
-        return _toward(loss, goal.toward)
-    if aimed:
-        return _aimed(loss)
-    return lambda logits, labels, _aims: _UNTARGETED[loss](logits, labels)
+        raised = _toward(loss, goal.toward)
+    elif aimed:
+        raised = _TO[loss]
+    else:
+        raised = _untargeted(loss)
+    return AgainstAll(raised) if loss == "cross_entropy" else raised
 
 
 def log_probability(goal: Goal) -> Objective:
@@ -45,7 +51,11 @@ def log_probability(goal: Goal) -> Objective:
     several findings it is that of the soft maximum over those that may be turned.
     """
     odds = objective("cross_entropy", goal)
-    return lambda logits, labels, aims: logsigmoid(odds(logits, labels, aims))
+
+    def raised(logits: torch.Tensor, labels: torch.Tensor, aims: torch.Tensor) -> torch.Tensor:
+        return logsigmoid(odds(logits, labels, aims))
+
+    return AgainstAll(raised)
 
 
 def log_odds(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -112,8 +122,8 @@ _UNTARGETED = {"cross_entropy": log_odds, "margin": margin, "dlr": dlr}
 _TO: dict[str, Objective] = {"cross_entropy": _cross_entropy_to, "margin": _margin_to, "dlr": _dlr_to}
 
 
-def _aimed(loss: Loss) -> Objective:
-    return _TO[loss]
+def _untargeted(loss: Loss) -> Objective:
+    return lambda logits, labels, _aims: _UNTARGETED[loss](logits, labels)
 
 
 def _toward(loss: Loss, label: int) -> Objective:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import sqrt
 from typing import ClassVar, Literal
 
 import torch
@@ -17,7 +16,7 @@ import torch
 from robustcheck.attacks.base import Answers, Queries, QueryAttack, State, merged, one_each, part, per_row, together
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.estimate import Estimate
-from robustcheck.threats import Ball, LinfBall
+from robustcheck.threats import Ball
 
 _LEAST_GAIN = 0.02  # of the radius: what a smaller ball gains beyond ε
 _ARRIVED = 1e-5  # of ε: what float32 images are off their distance by
@@ -40,7 +39,7 @@ class PartialInformation(QueryAttack):
     step: float  # of the ball's radius
     momentum: float
     blur: float  # of the directions, as a share of the image's shorter side
-    asks: Literal["top-k", "label"] = "top-k"
+    oracle_kind: Literal["top-k", "label"] = "top-k"
     copies: int = 1  # whose share of wanted readings is a point's score
     radius: float | None = None  # of their noise, as `sigma`
     least_offset: float = 0.0  # of a pixel, that changes an image at all, as a share of the full range
@@ -142,8 +141,8 @@ class PartialInformation(QueryAttack):
 
     def _size(self, given: float | None, state: State, ball: Ball) -> float:
         """Of a pixel's offset, as a share of the full range."""
-        pixels = 1 if isinstance(ball, LinfBall) else state["images"][0].numel()
-        return max(self.least_offset, ball.radius / 4 / sqrt(pixels) if given is None else given)
+        even = ball.radius / ball.norm_of_ones(state["images"][0].numel())  # of all pixels, at the ball's border
+        return max(self.least_offset, even / 4 if given is None else given)
 
     def _estimated(self, state: State, told: torch.Tensor, noise: torch.Tensor, ball: Ball) -> State:
         width = 2 * self._estimate.most * self.copies

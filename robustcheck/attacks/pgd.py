@@ -11,29 +11,21 @@ from typing import Literal
 
 import torch
 
-from robustcheck.attacks.base import State, Told, per_row
+from robustcheck.attacks.base import GradientAttack, State, Told, per_row
 from robustcheck.attacks.draws import Draws
-from robustcheck.attacks.objectives import Objective
 from robustcheck.threats import Ball
 
 Schedule = Literal["constant", "linear", "cosine"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PGD:
+class PGD(GradientAttack):
     """xₜ₊₁ = project(xₜ + αₜ · u(∇ₓ loss)), u the unit direction of steepest ascent, from a point of the ball."""
 
-    objective: Objective
-    steps: int
-    restarts: int
     step_share: float  # α, as a share of the full range
-    random_start: bool
     momentum: float = 0.0  # μ, the share of the sum of gradients that is kept
     schedule: Schedule = "constant"  # of αₜ, which falls to 0 with the others
     name: str = "pgd"
-    asks: Literal["gradient"] = "gradient"
-    minimum_norm: bool = False
-    aims: int = 0
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """At a point of the ball."""

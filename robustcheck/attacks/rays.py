@@ -26,7 +26,7 @@ class RayS(QueryAttack):
     """
 
     name: str = "rays"
-    asks: Literal["label"] = "label"
+    oracle_kind: Literal["label"] = "label"
     block: ClassVar[int] = 1
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:

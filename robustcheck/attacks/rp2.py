@@ -15,34 +15,25 @@ of what is visible.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from robustcheck.attacks.adam import ascend, moments
-from robustcheck.attacks.base import State, Told
+from robustcheck.attacks.base import GradientAttack, State, Told
 from robustcheck.attacks.draws import Draws
-from robustcheck.attacks.objectives import Objective
 from robustcheck.threats import Ball, Region
 
 
 @dataclass(frozen=True, kw_only=True)
-class RP2:
+class RP2(GradientAttack):
     """Adam on the objective less what stickers should not be; the last point is proposed."""
 
-    objective: Objective
-    steps: int
     step_size: float  # a share of what is visible
     size_weight: float  # λ
     smoothness: float
     printability: float
     inks: tuple[float, ...]
     name: str = "rp2"
-    asks: Literal["gradient"] = "gradient"
-    restarts: int = 1
-    random_start: bool = False
-    minimum_norm: bool = False
-    aims: int = 0
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """At the clean image; each step ends where it can be seen."""

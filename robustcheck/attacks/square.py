@@ -25,7 +25,7 @@ class Square(QueryAttack):
 
     share: float  # of the image's area that the first square covers, p in the paper
     name: str = "square"
-    asks: Literal["scores"] = "scores"
+    oracle_kind: Literal["scores"] = "scores"
     block: ClassVar[int] = 1
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:

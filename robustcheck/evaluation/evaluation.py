@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -81,6 +82,8 @@ class Evaluation:
         for gate in sorted(self.family(gate_id), key=self._budget):
             if gate.id not in self._results and (selected is None or gate.id in selected or gate.id == gate_id):
                 self._results[gate.id] = self._evaluate(gate)
+                if isinstance(self._setting, Setting):
+                    self._setting.warm_starts.through(gate.entry)
             if gate.id == gate_id:
                 break
         if gate_id not in self._compared:
@@ -236,7 +239,9 @@ class Evaluation:
             stop=policy.decision.stop,
             order=_order(policy, samples),
             ledger=Ledger(),
-            starts=WarmStarts(sum(prod(samples.shape_of(index)) for index in range(len(samples)))),
+            warm_starts=WarmStarts(
+                sum(prod(samples.shape_of(index)) for index in range(len(samples))), _budgets_of_entries(policy)
+            ),
             evidence=self._evidence,
             progress=lambda done, of: self._progress(self._running, done, of),
             surrogates=lambda attack: self._surrogates(attack, candidate, samples),
@@ -274,3 +279,10 @@ def _order(policy: Policy, samples: Samples) -> np.ndarray:
     if policy.decision.stop == "never":
         return np.arange(len(samples))
     return in_random_order(samples.names, seed=policy.seed)
+
+
+def _budgets_of_entries(policy: Policy) -> Counter[str]:
+    """How many gates an entry has whose searches may begin where those of the others ended."""
+    if policy.evidence == "isolated":
+        return Counter()
+    return Counter(gate.entry for gate in policy.gates if gate.family is not None and not gate.asks)

@@ -43,7 +43,7 @@ class Setting:
     stop: Literal["never", "early", "determined"]
     order: np.ndarray  # (N,) in which samples are taken
     ledger: Ledger
-    starts: WarmStarts
+    warm_starts: WarmStarts
     evidence: Evidence
     progress: Callable[[int, int], None]  # samples done, of
     surrogates: Callable[[SurrogatesEntry], Sequence[LoadedSurrogate]]  # of an attack, loaded or trained once

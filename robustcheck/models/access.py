@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from robustcheck.errors import AccessError, QueryLimitReached
-from robustcheck.models.candidate import Candidate, Meter, Objective
+from robustcheck.models.candidate import Candidate, Meter
+from robustcheck.models.head import Objective
 
 __all__ = ["LabelOracle", "Meter", "ScoreOracle", "Surrogates", "TopKOracle", "WhiteBox"]
 

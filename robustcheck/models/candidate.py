@@ -6,12 +6,12 @@ Verdicts ask the artefact in full precision, and so do oracles, which may lay im
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 
 from robustcheck.errors import AccessError, CandidateError, EvaluationError
+from robustcheck.models.head import Objective
 from robustcheck.models.layout import channels_last
 from robustcheck.models.memory import Chunks
 from robustcheck.models.multilabel_head import AnyHead
@@ -24,10 +24,6 @@ _NO_GRADIENT = (
     "the candidate's scores do not depend differentiably on its input: it has no gradient, as quantised "
     "networks have none; use an attack that only asks (square, nes, label_only), or transfer from the float network"
 )
-
-Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""Logits (N, K), true readings (N,) and aims (N,) to a loss (N,) that the adversary raises. An aim is a label that its
-row is to be turned to; objectives that have one of their own, or need none, do not look at it."""
 
 
 @dataclass(kw_only=True)
@@ -121,7 +117,7 @@ class Candidate:
             with torch.enable_grad():
                 logits = searched.head.logits(rows(searched.forward(self.preprocess(chunk)), len(chunk)))
                 # A sum, not a mean: a sample's gradient must not depend on how many are beside it.
-                loss = objective(self.head.at_operating_point(logits), *others)
+                loss = objective(self.head.at_operating_point(logits, objective), *others)
                 total = loss.sum()
             gradient = torch.autograd.grad(total, chunk, allow_unused=True)[0] if total.requires_grad else None
             if gradient is None:

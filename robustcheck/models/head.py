@@ -6,6 +6,7 @@ network is sure of itself, that of the log-odds between labels does not. `multil
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import log
 from typing import ClassVar, Literal
@@ -14,6 +15,22 @@ import torch
 
 NO_ANSWER_NAME = "(no answer)"
 NO_ANSWER = -1  # the decision on a sample whose scores are not finite
+
+
+Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Logits (N, K), true readings (N,) and aims (N,) to a loss (N,) that the adversary raises. An aim is a label that its
+row is to be turned to; objectives that have one of their own, or need none, do not look at it."""
+
+
+@dataclass(frozen=True)
+class AgainstAll:
+    """A loss in which a label stands against all others together, as in log-odds, and not against the best of them."""
+
+    loss: Objective
+
+    def __call__(self, logits: torch.Tensor, labels: torch.Tensor, aims: torch.Tensor) -> torch.Tensor:
+        """Losses (N,)."""
+        return self.loss(logits, labels, aims)
 
 
 def log_odds_of(probability: float) -> float:
@@ -73,22 +90,22 @@ class Head:
         """Whether a reading has the positive label."""
         return reading == self.positive
 
-    def at_operating_point(self, logits: torch.Tensor) -> torch.Tensor:
+    def at_operating_point(self, logits: torch.Tensor, objective: Objective | None = None) -> torch.Tensor:
         """Logits (N, K) of which the largest is what is decided: the positive one less what the operating point asks.
 
-        With more than two labels its odds are against all others together. What those are more than the best of them
-        is taken off too, as a number: the decision turns where the margin between two logits is 0.
+        With more than two labels its odds are against all others together. So what those are more than the best of
+        them is taken off too: the decision turns where the margin between two logits is 0. An `objective` that is
+        `AgainstAll` sums them itself, and is given the logits without that.
         """
         if self.operating_point is None:
             return logits
         assert self.positive is not None
-        shift = torch.zeros_like(logits)
-        shift[:, self.positive] = log_odds_of(self.operating_point)
-        if logits.shape[1] > 2:
-            others = logits.detach().clone()
-            others[:, self.positive] = -torch.inf
-            shift[:, self.positive] += (others.logsumexp(dim=1) - others.amax(dim=1)).nan_to_num(0)
-        return logits - shift
+        positive = torch.arange(logits.shape[1], device=logits.device) == self.positive
+        asked: torch.Tensor | float = log_odds_of(self.operating_point)
+        if logits.shape[1] > 2 and not isinstance(objective, AgainstAll):
+            others = logits.masked_fill(positive, -torch.inf)
+            asked = asked + (others.logsumexp(dim=1) - others.amax(dim=1)).nan_to_num(0)[:, None]
+        return logits - positive * asked
 
     def positive_probability(self, logits: torch.Tensor) -> torch.Tensor | None:
         """Probability (N,) of the positive label; None if the policy names none."""

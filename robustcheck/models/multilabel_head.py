@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 import torch
 
-from robustcheck.models.head import NO_ANSWER, NO_ANSWER_NAME, Head, all_finite, log_odds_of
+from robustcheck.models.head import NO_ANSWER, NO_ANSWER_NAME, Head, Objective, all_finite, log_odds_of
 
 NO_FINDING_NAME = "(no finding)"
 
@@ -51,7 +51,7 @@ class FindingsHead:
         """Whether a reading has the positive finding, among others or alone."""
         return self.positive is not None and reading != NO_ANSWER and bool(reading >> self.positive & 1)
 
-    def at_operating_point(self, logits: torch.Tensor) -> torch.Tensor:
+    def at_operating_point(self, logits: torch.Tensor, _objective: Objective | None = None) -> torch.Tensor:
         """Logits (N, K) less each finding's threshold: a finding is present from 0 on."""
         return logits - torch.tensor([log_odds_of(point) for point in self.operating_point], device=logits.device)
 

@@ -21,13 +21,26 @@ from robustcheck.policy.bounds import (
     WORST_SUBGROUP,
     Bound,
 )
+from robustcheck.policy.gradient_specs import FGSMSpec, PGDSpec
 from robustcheck.policy.model_spec import ModelSpec
 from robustcheck.policy.quantities import SAY_HOUNSFIELD, Quantity
+from robustcheck.policy.query_specs import NoiseSpec
 from robustcheck.policy.schema import GateSpec
-from robustcheck.policy.sections import NO_ATTACK, Found, attack_name, entries, one_of_labels, section, stands
+from robustcheck.policy.sections import (
+    NO_ATTACK,
+    Found,
+    attack_name,
+    attack_spec,
+    entries,
+    one_of_labels,
+    section,
+    stands,
+)
+from robustcheck.policy.transfer_spec import TransferSpec
 from robustcheck.policy.tree import KeyPath
 from robustcheck.words import did_you_mean, listed, shown
 
+LEAST_DESCENDING = 5  # steps of a search that may stand for smaller budgets: fewer are nearly as large as the ball
 NO_CT = ("phantom:", "medmnist:")  # sources of eight bits
 
 
@@ -48,6 +61,7 @@ def find(data: dict[str, Any], folder: Path) -> Found:
         yield from _norm(gate, at)
         yield from _square(gate, at)
         yield from _ladder(gate, at, data)
+        yield from _restarts(gate, at)
         yield from _requirements(gate, at, data, has_positive=has_positive)
         name = gate.get("id")
         if isinstance(name, str) and first.setdefault(name, index) != index:
@@ -179,14 +193,42 @@ def _ladder(gate: dict[str, Any], at: KeyPath, data: dict[str, Any]) -> Found:
         return
     if not isinstance(gate.get("epsilon"), list) or len(gate["epsilon"]) < 2:
         yield (*at, "ladder"), "descending is about a list of epsilons; give at least two"
-    if attack_name(gate) == "transfer":
+    if why := _not_for_smaller(gate):
         yield (
             (*at, "ladder"),
-            "descending lets what holds at a larger epsilon stand for the smaller ones, and of transfer only the ends "
-            "of searches are judged: one that fails farther away says nothing of another; leave ladder out",
+            f"descending lets what holds at a larger epsilon stand for the smaller ones, and {why} leave ladder out",
         )
     if data.get("evidence") == "isolated":
         yield (*at, "ladder"), "descending shares evidence between budgets, and evidence is isolated"
+
+
+def _not_for_smaller(gate: dict[str, Any]) -> str | None:
+    """Why what holds against a gate's attack within one budget shows nothing about smaller ones; None if it does."""
+    spec = attack_spec(gate)
+    if isinstance(spec, TransferSpec):
+        return "of transfer only the ends of searches are judged: one that fails farther away says nothing of another;"
+    if isinstance(spec, FGSMSpec):
+        return "fgsm looks at one point, epsilon away: where that one fails, nearer ones need not;"
+    if isinstance(spec, NoiseSpec):
+        return "noise looks at points that are epsilon away: where those fail, nearer ones need not;"
+    steps = getattr(spec, "steps", LEAST_DESCENDING)
+    if steps < LEAST_DESCENDING:
+        return (
+            f"{attack_name(gate)} of {steps} step{'s' * (steps > 1)} looks at hardly any point that is nearer; give at "
+            f"least {LEAST_DESCENDING} steps, or"
+        )
+    return None
+
+
+def _restarts(gate: dict[str, Any], at: KeyPath) -> Found:
+    """More restarts than one need starts that differ."""
+    spec = attack_spec(gate)
+    if isinstance(spec, PGDSpec) and spec.restarts > 1 and not spec.random_start:
+        yield (
+            (*at, "attack", "restarts"),
+            f"found {spec.restarts}, and without random_start every restart is the same search; leave restarts or "
+            "random_start out",
+        )
 
 
 def _requirements(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], *, has_positive: bool) -> Found:

@@ -7,9 +7,8 @@ images are seen. A goal says which samples it is about and which readings of the
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 from robustcheck.policy import Quantity
+from robustcheck.threats.ball import Ball
 from robustcheck.threats.goals import Goal
 from robustcheck.threats.l2 import L2Ball
 from robustcheck.threats.linf import LinfBall
@@ -17,13 +16,11 @@ from robustcheck.threats.region import Region
 
 __all__ = ["Ball", "Goal", "L2Ball", "LinfBall", "Region", "ball_of"]
 
-Ball: TypeAlias = LinfBall | L2Ball | Region
-
 
 def ball_of(norm: str, budget: Quantity, bits: int) -> Ball:
     """The ball of a norm that a budget admits at a stored depth.
 
     Raises:
-        EvaluationError: it admits no change at all.
+        EvaluationError: it admits no change at all, or in L∞ more than there is.
     """
     return L2Ball.of(budget, bits) if norm == "l2" else LinfBall.of(budget, bits)

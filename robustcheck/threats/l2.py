@@ -11,14 +11,16 @@ from torch import nn
 
 from robustcheck.errors import EvaluationError
 from robustcheck.policy import Quantity
+from robustcheck.threats.ball import Ball
 
 _TINY = 1e-12
 _HALVINGS = 20  # of the search for the scale at which a rounded change fits
+_FULL = 0.99  # of the squares aimed at: a stored change that has fewer leaves room for pixels of its own
 _LARGEST_SCALE = 64.0  # of it: a change of which every pixel is below half a level has to grow to be stored at all
 
 
 @dataclass(frozen=True, kw_only=True)
-class L2Ball:
+class L2Ball(Ball):
     """Images within `levels` of a clean one in L2, and within the storable range [0, `maximum`]."""
 
     levels: Fraction
@@ -81,6 +83,10 @@ class L2Ball:
         length: torch.Tensor = torch.linalg.vector_norm(change, dim=(1, 2, 3))
         return length
 
+    def norm_of_ones(self, pixels: int) -> float:
+        """The root of their number."""
+        return sqrt(pixels)
+
     def dual_norm(self, gradient: torch.Tensor) -> torch.Tensor:
         """L2 norms (N,): how fast a function with this gradient rises along `steepest`."""
         return self.norm(gradient)
@@ -107,6 +113,9 @@ class L2Ball:
         Rounding makes some changes longer than the ball is wide, and takes small ones away; with the scale, the length
         of the rounded change never falls, so that the best scale is found by halving. The length aimed at is that of
         the change, so that a minimum-norm search stays as near as it came, but never beyond the ball.
+
+        Pixels that changed alike are rounded alike at every scale, all or none of them. Where that leaves room, they
+        take it one by one.
         """
         squares = self._squares(change).clamp(1, floor(self.levels**2))
         low = torch.zeros_like(squares)
@@ -115,7 +124,29 @@ class L2Ball:
             middle = (low + high) / 2
             fits = self._squares(self._scaled(change, middle, reference) - reference) <= squares
             low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
-        return self._scaled(change, low, reference) / self.maximum
+        stored = self._scaled(change, low, reference)
+        short = (self._squares(stored - reference) < _FULL * squares).nonzero().flatten()
+        if len(short):
+            left, clean = change[short], reference[short]
+            filled = self._filled(stored[short], self._scaled(left, high[short], clean), left, clean, squares[short])
+            stored = stored.index_copy(0, short, filled)
+        return stored / self.maximum
+
+    def _filled(
+        self,
+        stored: torch.Tensor,
+        larger: torch.Tensor,
+        change: torch.Tensor,
+        reference: torch.Tensor,
+        squares: torch.Tensor,
+    ) -> torch.Tensor:
+        """Images with as many pixels of larger ones as fit, those that change most first, then as they lie."""
+        before, after = ((levels - reference).double().flatten(1).square() for levels in (stored, larger))
+        growing = change.abs().flatten(1).masked_fill(after == before, -1)
+        order = growing.argsort(dim=1, descending=True, stable=True)
+        needed = (after - before).gather(1, order).cumsum(dim=1)  # whole numbers, and so exact
+        fits = needed <= (squares - before.sum(dim=1))[:, None]
+        return torch.where(torch.zeros_like(fits).scatter(1, order, fits).view_as(stored), larger, stored)
 
     def _scaled(self, change: torch.Tensor, scale: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         return (reference + (change * scale.view(-1, 1, 1, 1).float()).round()).clamp_(0, self.maximum)
@@ -129,5 +160,4 @@ class L2Ball:
 
     def contains(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """Which (N,) of the stored integer images lie in the ball, exactly: squares of whole numbers are compared."""
-        storable = (stored.flatten(1) >= 0).all(dim=1) & (stored.flatten(1) <= self.maximum).all(dim=1)
-        return storable & (self._squares(stored.int() - clean.int()) <= floor(self.levels**2))
+        return self._storable(stored) & (self._squares(stored.int() - clean.int()) <= floor(self.levels**2))

@@ -9,12 +9,13 @@ import torch
 
 from robustcheck.errors import EvaluationError
 from robustcheck.policy import Quantity
+from robustcheck.threats.ball import ByLargestChange
 
 _ON_LEVEL = 0.01  # of a level: float32 shares of 16-bit images are this exact
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinfBall:
+class LinfBall(ByLargestChange):
     """Images within `levels` grey levels of a clean one, and within the storable range [0, `maximum`]."""
 
     levels: int
@@ -25,7 +26,7 @@ class LinfBall:
         """The ball that a budget admits at a stored depth. A fraction of a level admits no more than the whole ones.
 
         Raises:
-            EvaluationError: it admits no change at all.
+            EvaluationError: it admits no change at all, or is more than the range.
         """
         levels = floor(budget.in_levels(bits))
         if levels < 1:
@@ -33,6 +34,8 @@ class LinfBall:
                 f"epsilon {budget.text} is {float(budget.in_levels(bits)):.3g} of a grey level and admits no change to "
                 f"these images of {bits} bits; one level is 1/{2**bits - 1}"
             )
+        if levels > 2**bits - 1:
+            raise EvaluationError(f"epsilon: found {budget.text}; an image of {bits} bits has {2**bits - 1}")
         return cls(levels=levels, maximum=2**bits - 1)
 
     @property
@@ -62,10 +65,6 @@ class LinfBall:
     def steepest(self, gradient: torch.Tensor) -> torch.Tensor:
         """The direction (N, C, H, W) of unit L∞ norm in which a function with this gradient rises fastest."""
         return gradient.sign()
-
-    def norm(self, change: torch.Tensor) -> torch.Tensor:
-        """L∞ norms (N,) of changes (N, C, H, W)."""
-        return change.abs().flatten(1).amax(dim=1)
 
     def dual_norm(self, gradient: torch.Tensor) -> torch.Tensor:
         """L1 norms (N,): how fast a function with this gradient rises along `steepest`."""
@@ -101,11 +100,6 @@ class LinfBall:
         side = torch.where(2 * change.abs() < levels, direction, change).sign()
         return (reference + side * levels).clamp_(0, self.maximum) / self.maximum
 
-    def distance(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
-        """Distance (N,) in grey levels of stored integer images (N, C, H, W) from the clean ones."""
-        return (stored.int() - clean.int()).abs().flatten(1).amax(dim=1)
-
     def contains(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """Which (N,) of the stored integer images lie in the ball, exactly."""
-        storable = (stored.flatten(1) >= 0).all(dim=1) & (stored.flatten(1) <= self.maximum).all(dim=1)
-        return storable & (self.distance(stored, clean) <= self.levels)
+        return self._storable(stored) & (self.distance(stored, clean) <= self.levels)

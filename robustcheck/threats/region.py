@@ -7,22 +7,20 @@ from dataclasses import dataclass
 import torch
 
 from robustcheck.data import Area
+from robustcheck.threats.ball import ByLargestChange
 
 
 @dataclass(frozen=True, kw_only=True)
-class Region:
+class Region(ByLargestChange):
     """Images that differ from a clean one inside a mask only, and lie within the storable range [0, `maximum`].
 
-    It has what balls have, so that searches run in it; distances are the largest pixel's, in grey levels.
+    Distances are the largest pixel's, in grey levels.
     """
 
     area: Area  # the same on every image of a size
     maximum: int
     visible: tuple[float, float] = (0.0, 1.0)  # shares of the range, beyond which all looks alike
-    reach: tuple[float, float] = (
-        0.0,
-        1.0,
-    )  # the same on any look, which may be darker or brighter; no search leaves it
+    reach: tuple[float, float] = (0.0, 1.0)  # the same on any look, darker or brighter; no search leaves it
 
     @property
     def levels(self) -> int:
@@ -56,10 +54,6 @@ class Region:
         """The direction (N, C, H, W) of unit L∞ norm in which a function with this gradient rises fastest."""
         return gradient.sign() * self._mask(gradient)
 
-    def norm(self, change: torch.Tensor) -> torch.Tensor:
-        """L∞ norms (N,) of changes (N, C, H, W)."""
-        return change.abs().flatten(1).amax(dim=1)
-
     def dual_norm(self, gradient: torch.Tensor) -> torch.Tensor:
         """L1 norms (N,) inside the mask."""
         return (gradient.abs() * self._mask(gradient)).flatten(1).sum(dim=1)
@@ -76,15 +70,10 @@ class Region:
         """The nearest again."""
         return self.nearest(images, clean)
 
-    def distance(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
-        """Largest change (N,) in grey levels of stored integer images (N, C, H, W) from the clean ones."""
-        return (stored.int() - clean.int()).abs().flatten(1).amax(dim=1)
-
     def contains(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """Which (N,) of the stored integer images lie in the region, exactly."""
-        storable = (stored.flatten(1) >= 0).all(dim=1) & (stored.flatten(1) <= self.maximum).all(dim=1)
         outside = (stored.int() == clean.int()) | self._mask(stored)
-        return storable & outside.flatten(1).all(dim=1)
+        return self._storable(stored) & outside.flatten(1).all(dim=1)
 
     def mask(self, height: int, width: int) -> torch.Tensor:
         """Which pixels (H, W) may change."""

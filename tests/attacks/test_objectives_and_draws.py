@@ -14,8 +14,8 @@ from torch.nn.functional import cross_entropy
 
 from robustcheck.attacks import objective
 from robustcheck.attacks.draws import Draws, _quantiles, key
-from robustcheck.attacks.objectives import dlr, log_odds, margin
-from robustcheck.models.head import NO_ANSWER
+from robustcheck.attacks.objectives import dlr, log_odds, log_probability, margin
+from robustcheck.models.head import NO_ANSWER, Head
 from robustcheck.threats import Goal
 
 CPU = torch.device("cpu")
@@ -72,6 +72,55 @@ def test_losses_are_above_zero_where_the_goal_is_met_and_have_a_gradient(loss, l
             assert (met | ~positive).all()
         else:
             assert (positive | ~met).all()
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "margin", "dlr"])
+@pytest.mark.parametrize("labels", [2, 3, 14])
+@given(seed=seeds, point=st.floats(0.001, 0.999))
+def test_at_any_operating_point_losses_are_above_zero_where_the_goal_is_met(loss, labels, seed, point):
+    positive, truth = 1, torch.arange(labels).repeat(5)
+    logits, aims = _logits(seed, labels, len(truth)), (truth + 1) % labels
+    head = Head(
+        labels=tuple(map(str, range(labels))), binary=False, probabilities=False, positive=positive,
+        operating_point=point, found="",
+    )  # fmt: skip
+    readings = head.decide(logits)
+    goals = [
+        Goal(labels=labels),
+        Goal(kind="missed_finding", positive=positive, labels=labels),
+        Goal(kind="false_alarm", positive=positive, labels=labels),
+        Goal(kind="targeted", target=0, labels=labels),
+    ]
+    for goal in goals:
+        raised = objective(loss, goal)
+        values = raised(head.at_operating_point(logits, raised), truth, aims)
+        about, met = goal.applies(truth), goal.met(readings, truth)
+        # Log-odds of the positive label are what the operating point is about. Those of another label ask for more than
+        # half of the probability: where that is so one label is read, and where another one is read it is not so.
+        exact = torch.ones_like(met) if loss != "cross_entropy" or labels == 2 else truth == positive
+        if loss == "cross_entropy" and labels > 2 and goal.toward is not None:
+            exact = torch.full_like(met, goal.toward == positive)
+        assert torch.equal((values > 0)[about & exact], met[about & exact])
+        one_sided = (met | (values <= 0)) if goal.toward is not None else ((values > 0) | ~met)
+        assert one_sided[about].all()
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "margin", "dlr", "log_probability"])
+@pytest.mark.parametrize("labels", [2, 3, 14])
+@pytest.mark.parametrize("point", [None, 0.02, 0.5, 0.9])
+def test_gradients_at_an_operating_point_are_the_objectives_own(loss, labels, point):
+    head = Head(
+        labels=tuple(map(str, range(labels))), binary=False, probabilities=False, positive=1, operating_point=point,
+        found="",
+    )  # fmt: skip
+    truth = torch.arange(labels)
+    for goal in (Goal(labels=labels), Goal(kind="false_alarm", positive=1, labels=labels)):
+        raised = log_probability(goal) if loss == "log_probability" else objective(loss, goal)
+
+        def value(logits, raised=raised):
+            return raised(head.at_operating_point(logits, raised), truth, truth)
+
+        assert torch.autograd.gradcheck(value, (_logits(5, labels, labels).requires_grad_(),))
 
 
 @given(seeds, st.floats(0.1, 100))

@@ -44,6 +44,12 @@ def test_both_ways_measure_the_closed_form(project, ladder):
     assert [gate.metrics["accuracy"].value for gate in gates] == [accuracy_at(levels) for levels in (1, 2, 4, 8)]
 
 
+@pytest.mark.parametrize("attack", ["{name: apgd, steps: 1}", "{name: apgd, steps: 2}", "{name: fmn, steps: 1}"])
+def test_where_the_last_step_led_is_judged_too(project, attack):
+    gates, _ = _gates(project, "ascending", gates=GATES.replace("{name: pgd, steps: 5}", attack))
+    assert [gate.metrics["accuracy"].value for gate in gates] == [accuracy_at(levels) for levels in (1, 2, 4, 8)]
+
+
 def test_going_down_what_survives_is_not_searched_again(project):
     gates, order = _gates(project, "descending")
     assert order == ["pgd[8/255]", "pgd[4/255]", "pgd[2/255]", "pgd[1/255]"]
@@ -92,6 +98,31 @@ def test_going_down_large_steps_begin_where_those_before_ended(project):
         assert gate.cost.gradient == broken + (4 + 5) * held  # one gradient shows what falls
 
 
+@pytest.mark.parametrize(
+    ("attack", "warm"),
+    [
+        ("{name: pgd, steps: 5}", {"pgd-large-steps", "pgd"}),
+        ("{name: pgd, steps: 5, random_start: false}", {"pgd-large-steps"}),
+        ("{name: pgd, steps: 5, restarts: 2}", {"pgd-large-steps", "pgd"}),
+    ],
+)
+def test_going_down_what_the_policy_has_begin_at_the_image_begins_there(project, monkeypatch, attack, warm):
+    kept, keep = set(), WarmStarts.keep
+    monkeypatch.setattr(
+        WarmStarts, "keep", lambda self, entry, attack, *more: (kept.add(attack), keep(self, entry, attack, *more))
+    )
+    _gates(project, "descending", gates=GATES.replace("{name: pgd, steps: 5}", attack))
+    assert kept == warm
+
+
+def test_going_up_a_single_step_is_one_from_the_image(project, monkeypatch):
+    kept = []
+    monkeypatch.setattr(WarmStarts, "keep", lambda *given: kept.append(given))
+    for attack in ("fgsm", "{name: pgd, steps: 1}", "{name: apgd, steps: 1}"):
+        _gates(project, "ascending", gates=GATES.replace("{name: pgd, steps: 5}", attack))
+    assert not kept
+
+
 @pytest.mark.parametrize(("ladder", "measured"), [("ascending", 4), ("descending", 1)])
 def test_going_down_no_roc_area_is_made_of_what_was_searched_at_a_larger_budget(project, ladder, measured):
     gates, _ = _gates(project, ladder)
@@ -124,26 +155,48 @@ def test_what_the_adversary_is_not_after_has_no_evidence(project):
 
 
 def test_another_attack_does_not_stand_for_this_one(project):
-    gates = (
-        GATES + "  - {id: fgsm, attack: fgsm, epsilon: [1/255, 2/255], ladder: descending, require: {accuracy: 0}}\n"
-    )
+    apgd = "{name: apgd, steps: 5}, epsilon: [1/255, 2/255], ladder: descending"
+    gates = f"{GATES}  - {{id: apgd, attack: {apgd}, require: {{accuracy: 0}}}}\n"
     results, _ = _gates(project, "ascending", gates=gates)
     pgd = [gate for gate in results if gate.attack == "pgd"]
     assert all(outcome.evidence == "searched" for gate in pgd for outcome in gate.samples if outcome.status == "held")
 
 
 def test_changes_come_back_at_unit_size():
-    starts = WarmStarts(pixels=1000)
+    starts = WarmStarts(pixels=1000, budgets={"entry": 2})
     changes = torch.tensor([[[[0.0, -0.02], [0.01, 0.02]]], [[[0.0, 0.0], [0.0, 0.5]]]])
-    starts.keep("pgd", np.array([3, 9]), changes)
-    which, known = starts.known("pgd", [9, 1, 3])
+    starts.keep("entry", "pgd", np.array([3, 9]), changes)
+    which, known = starts.known("entry", "pgd", [9, 1, 3])
     assert which.tolist() == [0, 2]
     torch.testing.assert_close(known[1], torch.tensor([[[0.0, -1.0], [0.5, 1.0]]]), atol=1 / 127, rtol=0)
-    assert starts.known("fgsm", [9]) is None
-    assert starts.known("pgd", [1]) is None
+    assert starts.known("entry", "fgsm", [9]) is None
+    assert starts.known("other", "pgd", [9]) is None
+    assert starts.known("entry", "pgd", [1]) is None
 
 
-def test_nothing_is_kept_of_more_pixels_than_memory_is_meant_for():
-    starts = WarmStarts(pixels=2**40)
-    starts.keep("pgd", np.array([3]), torch.ones(1, 1, 2, 2))
-    assert starts.known("pgd", [3]) is None
+@pytest.mark.parametrize(
+    ("pixels", "budgets", "kept"),
+    [
+        (2**27, {"entry": 2}, True),
+        (2**28, {"entry": 2}, False),
+        (2**27, {"entry": 2, "other": 9}, False),  # one limit for all
+        (2**27, {"entry": 2, "other": 1}, True),
+        (1000, {"entry": 1, "other": 2}, False),  # nobody would read it
+        (1000, {}, False),
+    ],
+)
+def test_what_is_kept_is_bounded_and_will_be_read(pixels, budgets, kept):
+    starts = WarmStarts(pixels=pixels, budgets=budgets)
+    starts.keep("entry", "pgd", np.array([3]), torch.ones(1, 1, 2, 2))
+    assert (starts.known("entry", "pgd", [3]) is not None) == kept
+
+
+def test_what_no_gate_will_read_is_forgotten():
+    starts = WarmStarts(pixels=1000, budgets={"entry": 3})
+    for gates_that_can_read in (2, 1, 0):
+        starts.keep("entry", "pgd", np.array([gates_that_can_read]), torch.ones(1, 1, 2, 2))
+        found = starts.known("entry", "pgd", [2, 1, 0])
+        assert found is not None
+        assert found[0].tolist() == [0, 1][: 3 - gates_that_can_read]
+        starts.through("entry")
+    assert starts.known("entry", "pgd", [2, 1, 0]) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ from PIL import Image
 from torch import nn
 
 from robustcheck.errors import CandidateError, DataError
-from robustcheck.policy import DataSpec
+from robustcheck.evaluation.surrogates.lessons import lessons
+from robustcheck.policy import DataSpec, TrainSpec
 
 
 @pytest.fixture
@@ -51,6 +54,36 @@ def test_each_image_is_asked_about_once_at_most(project):
     (own,) = project.load(train=SMALL | {"labels": "candidate", "queries": 10**6})
     assert network.seen == 120
     assert "about 120 images" in own.trained
+
+
+class Backwards:
+    """Images, the last one first."""
+
+    def __init__(self, images) -> None:
+        self.space, self._images = images.space, images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def shape_of(self, index):
+        return self._images.shape_of(len(self) - 1 - index)
+
+    def image(self, index):
+        return self._images.image(len(self) - 1 - index)
+
+
+def test_what_is_stolen_does_not_depend_on_the_order_of_the_split(project):
+    project.candidate = candidate_around(Counted(), labels=LABELS)
+    spec, split = TrainSpec(**SMALL | {"labels": "candidate", "queries": 8}), project.samples
+    backwards = replace(
+        split, names=split.names[::-1], labels=split.labels[::-1].copy(), images=Backwards(split.images)
+    )
+    told = []
+    for samples in (split, backwards):
+        taught = lessons(spec, samples, project.candidate)
+        told.append([(samples.names[index], int(taught.readings[place])) for place, index in enumerate(taught.chosen)])
+    assert len(told[0]) == 8
+    assert told[0] == told[1]
 
 
 def test_images_without_an_answer_are_left_out(project):

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from building import LEVELS, accuracy_at, brightness_policy, brightness_project
+from building import LEVELS, accuracy_at, brightness_gates, brightness_policy, brightness_project
 
 from robustcheck import load_policy, run
 from robustcheck.evaluation.evaluation import Evaluation
+from robustcheck.evaluation.search import searching
+from robustcheck.evaluation.search.warm_starts import Ends
 from robustcheck.models import candidate as candidates
 from robustcheck.models import fast_form
 
@@ -68,6 +70,40 @@ def test_no_sample_holds_because_the_searched_form_is_wrong_near_the_border(proj
     gates = f"\n  - {{id: gate, attack: {attack}, epsilon: [1/255, 2/255, 4/255], require: {{accuracy: 0}}}}\n"
     results = _gates(project, gates, by=by, error=abs(by))
     assert [gate.metrics["accuracy"].value for gate in results] == [accuracy_at(levels) for levels in (1, 2, 4)]
+
+
+def test_ends_take_a_byte_a_pixel_and_are_kept_for_some_samples_at_a_time(project, monkeypatch):
+    gates = "\n  - {id: gate, attack: {name: pgd, steps: 5}, epsilon: 2/255, require: {accuracy: 0}}\n"
+    kept, keep = list[int](), Ends.keep
+
+    def watched(ends, sample, *more):
+        keep(ends, sample, *more)
+        kept.append(sum(change.nbytes for *_, change in ends._ends.values()))
+
+    monkeypatch.setattr(Ends, "keep", watched)
+    (together,) = _gates(project, gates, by=0.0, error=0.3)
+    assert max(kept) > 64
+    kept.clear()
+    monkeypatch.setattr(searching, "_MOST_ENDS", 64)  # pixels, of one image
+    (in_parts,) = _gates(project, gates, by=0.0, error=0.3)
+    assert max(kept) == 64
+    assert in_parts.samples == together.samples
+    assert in_parts.cost.gradient == together.cost.gradient
+
+
+@pytest.mark.parametrize("attack", ["{name: pgd, steps: 5}", "fmn"])
+def test_counterexamples_are_recorded_as_their_samples_leave(project, monkeypatch, attack):
+    most, found = list[int](), searching._Nearest.found
+
+    def watched(nearest, hit):
+        found(nearest, hit)
+        most.append(len(nearest.hits))
+
+    monkeypatch.setattr(searching._Nearest, "found", watched)
+    gates = f"\n  - {{id: gate, attack: {attack}, epsilon: 32/255, require: {{accuracy: 0}}}}\n"
+    (gate,) = brightness_gates(project, gates, model="batch_size: 2")
+    assert gate.metrics["accuracy"].value == 0
+    assert max(most) <= 2, "as many as are searched at a time"
 
 
 class Silent(Shifted):

@@ -60,6 +60,37 @@ def test_a_change_of_less_than_half_a_level_a_pixel_is_stored_where_it_is_larges
     assert change.flatten()[moved].min() >= change.flatten()[~moved].max() - 1e-6
 
 
+@pytest.mark.parametrize("pattern", ["even", "signs", "two sizes"])
+def test_changes_of_equal_size_below_half_a_level_take_the_room_that_there_is(pattern):
+    ball = L2Ball(levels=Fraction(10), maximum=255)
+    clean = torch.full((2, 1, 40, 40), 100 / 255)
+    change = torch.ones(clean.shape)
+    if pattern == "signs":
+        change = change * torch.where(torch.arange(40) % 2 == 0, 1, -1)
+    if pattern == "two sizes":
+        change[..., :20] = 0.5
+    change = change / ball.norm(change).view(-1, 1, 1, 1) * ball.radius
+    assert (change.abs() * 255).max() < 0.5
+    stored = to_stored(ball.nearest(clean + change, clean), 255) - to_stored(clean, 255)
+    assert stored.flatten(1).square().sum(dim=1).tolist() == [100, 100]
+    moved = stored != 0
+    assert (stored[moved].sign() == change[moved].sign()).all()
+    if pattern == "signs":
+        return  # in float32 those that rise change by a little more than those that fall
+    largest = change.abs()[0].flatten() == change.abs().max()
+    assert moved[0].flatten().nonzero().flatten().tolist() == largest.nonzero().flatten()[:100].tolist()
+    assert torch.equal(stored[0], stored[1])
+
+
+@given(balls, seeds, st.integers(1, 8))
+def test_what_takes_room_stays_in_the_ball(ball, seed, sizes):
+    clean, _ = _points(ball, seed, 0)
+    change = torch.randint(-sizes, sizes + 1, clean.shape, generator=torch.Generator().manual_seed(seed)).float()
+    length = ball.norm(change).clamp_min(1e-6).view(-1, 1, 1, 1)
+    stored = to_stored(ball.nearest(clean + change / length * ball.radius, clean), ball.maximum)
+    assert ball.contains(stored, to_stored(clean, ball.maximum)).all()
+
+
 @given(seeds)
 def test_starts_reach_the_border_in_every_direction(seed):
     ball = L2Ball(levels=Fraction(20), maximum=255)

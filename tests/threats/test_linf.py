@@ -77,3 +77,10 @@ def test_a_budget_admits_whole_levels_only(budget, bits, levels):
 def test_a_budget_below_one_level_is_refused_with_a_sentence():
     with pytest.raises(EvaluationError, match=r"0\.5/255 is 0\.5 of a grey level .* 8 bits; one level is 1/255"):
         LinfBall.of(Quantity.parse("0.5/255"), 8)
+
+
+def test_a_budget_above_the_range_is_refused_and_the_whole_range_is_none():
+    assert LinfBall.of(Quantity.parse("255 levels"), 8).levels == 255
+    with pytest.raises(EvaluationError, match=r"^epsilon: found 300 levels; an image of 8 bits has 255$"):
+        LinfBall.of(Quantity.parse("300 levels"), 8)
+    assert LinfBall.of(Quantity.parse("300 levels"), 12).levels == 300

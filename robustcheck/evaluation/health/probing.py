@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from robustcheck.attacks import build
+from robustcheck.attacks import GradientAttack, build
 from robustcheck.evaluation.evidence import Evidence
 from robustcheck.evaluation.health.predicting import FEW, MOST, OVERHEAD, Prediction
 from robustcheck.evaluation.search.ledger import Ledger
@@ -111,7 +111,9 @@ class Probes:
     @property
     def iterates(self) -> bool:
         """Whether the gate's own search goes on from step to step: one that makes a single one is weak by design."""
-        return any(one.asks == "gradient" and one.steps > 1 and not one.minimum_norm for one in self.search.attacks)
+        return any(
+            isinstance(one, GradientAttack) and one.steps > 1 and not one.minimum_norm for one in self.search.attacks
+        )
 
     @property
     def short(self) -> str | None:
@@ -182,7 +184,7 @@ class Probes:
         setting: Setting = replace(
             own,
             ledger=Ledger(),
-            starts=WarmStarts(sum(prod(own.samples.shape_of(sample)) for sample in samples)),
+            warm_starts=WarmStarts(),
             evidence=Evidence(None, [self.search.gate.id]),
             progress=lambda _done, _of: None,
         )

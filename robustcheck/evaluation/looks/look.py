@@ -63,7 +63,7 @@ class Look(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Once:
-    """As they are."""
+    """Images are looked at once, and as they are."""
 
     candidate: Candidate
     goal: Goal
@@ -85,7 +85,7 @@ class Once:
 
 @dataclass(frozen=True, kw_only=True)
 class StandsIn:
-    """As they are, by other models in the candidate's place."""
+    """Images are looked at once, and as they are, by other models in the candidate's place."""
 
     model: Surrogates
     goal: Goal

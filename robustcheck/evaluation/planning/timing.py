@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
+from robustcheck.attacks import GradientAttack
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.planning.stepping import Stopwatch, Turn, asking, following, judging, training
 from robustcheck.evaluation.planning.workload import Bill, column
@@ -65,7 +66,7 @@ class Timing:
         images = {"gradient": gradients, "exact": holding.exact, "query": holding.query}
         for name, attack in {column(attack): attack for attack in reversed(work.attacks)}.items():  # the first of each
             step: str = "exact gradient" if name == "exact" else name
-            if attack.asks == "gradient":
+            if isinstance(attack, GradientAttack):
                 looks = 1 if work.averaging is None else work.averaging.count
                 rows = min(at_most, max(1, limit // looks))
                 shape = work.setting.samples.shape_of(self.attacked[0])

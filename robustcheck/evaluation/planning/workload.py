@@ -110,7 +110,7 @@ class Looks:
 
 def column(attack: GradientAttack | QueryAttack) -> Literal["gradient", "exact", "query"]:
     """Where its steps count, of `Work`'s: minimum-norm searches live at the border, and follow the artefact itself."""
-    if attack.asks != "gradient":
+    if isinstance(attack, QueryAttack):
         return "query"
     return "exact" if attack.minimum_norm else "gradient"
 
@@ -119,7 +119,10 @@ def of_search(search: Search, attacked: int) -> Bill:
     """What the searches of a gate cost on so many samples."""
     looks, total = Looks.of(search.gate, search.setting.candidate), Bill(holding=Work(), models=_models(search.gate))
     for attack in search.attacks:
-        total += _following(attack, search, looks) if attack.asks == "gradient" else _asking(attack, search, looks)
+        if isinstance(attack, GradientAttack):
+            total += _following(attack, search, looks)
+        else:
+            total += _asking(attack, search, looks)
     if search.gate.conditions is not None:
         total += looks.seen(1)  # the control
     return total * attacked
@@ -131,12 +134,14 @@ def _following(attack: GradientAttack, search: Search, looks: Looks) -> Bill:
     points, ends = attack.restarts * attack.steps, attack.restarts
     plain, only_ends = gate.conditions is None, gate.surrogates is not None or isinstance(gate.attack, RP2Spec)
     # A point is judged as the nearest storable image, then as its neighbour (`GradientLoop._judge`), and where a twin
-    # was followed it is asked too.
+    # was followed it is asked too. At the end so is where the last step led, beside the best point (`_judge_last`).
     twice = plain and not only_ends
     beside = (1 + (candidate.network.twin is not None)) if twice else 0
     gradients = points * looks.searching
     stand_ins = ends * _models(gate) if gate.surrogates is not None else 0
-    total = looks.seen(ends * (1 + twice)) + Bill(holding=Work(forward=stand_ins, **{column(attack): gradients}))
+    total = looks.seen(ends * (1 + twice + attack.keeps_best)) + Bill(
+        holding=Work(forward=stand_ins, **{column(attack): gradients})
+    )
     if only_ends:
         return total
     if attack.minimum_norm:  # it lives at the border: every point may be a nearer counterexample
@@ -149,7 +154,8 @@ def _following(attack: GradientAttack, search: Search, looks: Looks) -> Bill:
     total += Bill(holding=Work(forward=ends * asked), refuted=Work(forward=points * (looks.most + beside)))
     if plain and WhiteBox(candidate).error > 0:
         steps = closer(attack).steps
-        total += Bill(holding=Work(), refuted=Work(exact=steps, forward=(steps + 1) * (1 + beside) + asked))
+        looked = (steps + 1) * (1 + beside)
+        total += Bill(holding=Work(), refuted=Work(exact=steps, forward=looked + asked + attack.keeps_best))
     return total
 
 

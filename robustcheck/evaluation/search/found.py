@@ -12,11 +12,11 @@ from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle
 
 @dataclass(kw_only=True)
 class Found:
-    """Added to as samples are searched."""
+    """What the searches of a gate saw: it is added to as samples are searched."""
 
     trace: Trace = field(default_factory=Trace)
     searched: set[int] = field(default_factory=set)  # samples that a search of this gate was about
-    through: dict[int, bool] = field(default_factory=dict)  # that another search was through with; had it any way to go
+    through: dict[int, bool] = field(default_factory=dict)  # left to an earlier search; could it follow anything
     oracle: ScoreOracle | TopKOracle | LabelOracle | None = None  # that was asked
 
     @property

@@ -34,7 +34,7 @@ class Held(Protocol):
     """Takes the rows (M) that hold when they have made their steps, and their best points (M, C, H, W)."""
 
     def __call__(self, rows: Rows, images: torch.Tensor, /) -> None:
-        """Remember them."""
+        """Remember rows that hold, and where they ended."""
 
 
 @dataclass(kw_only=True)
@@ -46,7 +46,7 @@ class GradientLoop(Loop[GradientAttack]):
     held: Held = lambda _rows, _images: None
     clean_logits: Callable[[Rows], torch.Tensor] | None = None  # (N, K) of rows, from which losses are said to rise
     margin: Objective | None = None  # of the goal, if rows are to remember how near they came
-    near: float = inf  # below 0 by so much, a margin leaves it open which side of the border the point is on
+    near: float = inf  # a margin that is no farther than this below 0 leaves it open how the artefact reads the point
     enough: float = -1.0  # grey levels: a counterexample as near as this ends a minimum-norm search
     stand_in: StandIn | None = None  # whose gradients are followed
     averaging: Averages | None = None  # over looks, if images are seen under conditions, or over a candidate's draws
@@ -67,7 +67,7 @@ class GradientLoop(Loop[GradientAttack]):
 
     @property
     def _last_quarter(self) -> int:
-        """Of a search, in steps."""
+        """How many steps the last quarter of a search has."""
         return self.attack.steps // 4
 
     def _starts(self, clean: torch.Tensor, draws: Draws, entering: list[Start]) -> torch.Tensor:
@@ -174,6 +174,8 @@ class GradientLoop(Loop[GradientAttack]):
             turned = self.goal.met(self.stand_in.decide(images), rows.label).cpu().numpy()
             self.trace.turned.update(rows.sample[turned].tolist())
         broken = self._judge(rows, images, told, places, fooled=False)
+        if self.attack.keeps_best:
+            broken = self._judge_last(rows, images, broken)
         holding = np.flatnonzero(~broken)
         on = ~broken
         if self.attack.minimum_norm:
@@ -192,8 +194,8 @@ class GradientLoop(Loop[GradientAttack]):
         """How far the losses of rows that hold were raised."""
         if self.clean_logits is None or not self._remembers_rises:
             return
-        logits = self.candidate.head.at_operating_point(self.clean_logits(rows).to(rows.clean.device))
-        clean = self.attack.objective(logits, rows.label, rows.aim)
+        logits, objective = self.clean_logits(rows).to(rows.clean.device), self.attack.objective
+        clean = objective(self.candidate.head.at_operating_point(logits, objective), rows.label, rows.aim)
         told = torch.stack([clean, rows.earlier, rows.highest]).cpu().T.tolist()
         for sample, (before, earlier, highest) in zip(rows.sample.tolist(), told, strict=True):
             known = self.trace.rises.get(sample)
@@ -235,6 +237,19 @@ class GradientLoop(Loop[GradientAttack]):
                 index = torch.from_numpy(np.flatnonzero(other)).to(images.device)
                 broken[rest[other]] = self._propose(left.take(np.flatnonzero(other)), neighbours[index])
         return broken
+
+    def _judge_last(self, rows: Rows, best: torch.Tensor, broken: np.ndarray) -> np.ndarray:
+        """Where the last step led nobody has asked: that is adjudicated too, of rows whose best point (N) held."""
+        images = rows.state["images"]
+        other = (images != best).flatten(1).any(dim=1).cpu().numpy()
+        if not len(places := np.flatnonzero(~broken & other)):
+            return broken
+        left, index = rows.take(places), torch.from_numpy(places).to(images.device)
+        if self.averaging is not None:
+            left.step = left.step + 1  # it is looked at as the best point was not
+        after = broken.copy()
+        after[places] = self._propose(left, self.ball.nearest(images[index], left.clean))
+        return after
 
     def _warmed(self, images: torch.Tensor, clean: torch.Tensor, entering: list[Start]) -> torch.Tensor:
         """Searches begin where others ended, if that is known: changes whose largest pixel is 1, made as large as ε."""

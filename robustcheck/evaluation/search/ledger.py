@@ -9,20 +9,26 @@ import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A verified counterexample and where it came from."""
+class Counterexample:
+    """What was verified of a counterexample, and where its search had it."""
 
     decision: int  # reading, or NO_ANSWER
     distance: float  # grey levels, in the family's norm
     score: float | None
     chances: np.ndarray | None = None  # (K,) of each of several findings
-    found_by: str  # the gate
     attack: str
     restart: int
     step: int
     queries: int | None = None  # that the sample had cost by then, where an oracle counts
-    patch: str | None = None  # file of the sample's own patch, relative to the report's folder
     share: float | None = None  # of the looks on which it holds, if there are several
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(Counterexample):
+    """A verified counterexample, which gate found it, and its files."""
+
+    found_by: str  # the gate
+    patch: str | None = None  # file of the sample's own patch, relative to the report's folder
     file: str | None = None  # relative to the report's folder
     sha256: str = ""
 

@@ -24,6 +24,7 @@ from robustcheck.attacks.base import Attack
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.looks.look import Look
 from robustcheck.evaluation.search.adjudication import Adjudicated, adjudicate, finite
+from robustcheck.evaluation.search.ledger import Counterexample
 from robustcheck.evaluation.search.rows import Rows
 from robustcheck.models import Candidate
 from robustcheck.models.process import full_precision
@@ -38,20 +39,11 @@ AttackT = TypeVar("AttackT", bound=Attack)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hit:
+class Hit(Counterexample):
     """A verified counterexample, as the search found it."""
 
     sample: int
-    attack: str
     stored: np.ndarray  # (C, H, W)
-    decision: int
-    distance: float  # grey levels
-    score: float | None
-    chances: np.ndarray | None  # (K,) of each of several findings
-    restart: int
-    step: int
-    queries: int | None  # that the sample had cost by then, where an oracle counts
-    share: float | None = None  # of the looks on which it holds, if there are several
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +91,7 @@ class Loop(ABC, Generic[AttackT]):
     key: Callable[[int, int], int]  # of the draws of a sample's restart
     found: Callable[[Hit], None]
     progress: Callable[[int], None]  # how many samples of this search are done
+    left: Callable[[Sequence[int]], None] = lambda _samples: None  # of which restarts are over, whatever was found
     aim: Callable[[int, int], int] = lambda _sample, _rank: 0  # the label of that rank among a sample's others
     trace: Trace = field(default_factory=Trace)
     _turn: int = 0
@@ -139,6 +132,7 @@ class Loop(ABC, Generic[AttackT]):
                 self._turn += 1
                 free = self._advance(rows, waiting)
                 if len(free):
+                    self.left(rows.sample[free].tolist())
                     rows = self._refill(rows, free, waiting)
                 if len(free) or self._turn % _SIGN_OF_LIFE == 0:
                     self.progress(self._done)

@@ -35,7 +35,7 @@ class QueryLoop(Loop[QueryAttack]):
     oracle: Oracle  # a white box, if nobody counts
     pixels: int  # of an image, in all channels
     stored: bool = False  # what it is asked about, it sees as files would store it
-    elsewhere: Callable[[int, int], torch.Tensor] | None = None  # of a sample, the image (C, H, W) to try to start from
+    starting_images: Callable[[int, int], torch.Tensor] | None = None  # of a sample, (C, H, W) to try to start from
 
     @property
     def limit(self) -> int:
@@ -68,7 +68,7 @@ class QueryLoop(Loop[QueryAttack]):
 
     def _seek(self, rows: Rows, places: np.ndarray, waiting: deque[Start]) -> np.ndarray:
         """Try an image for each row at these places (M,); returns which of them have used up their queries."""
-        assert self.elsewhere is not None
+        assert self.starting_images is not None
         spent: np.ndarray = rows.step.cpu().numpy()[places] >= self.attack.queries
         self.trace.unstarted.update(rows.sample[places[spent]].tolist())
         self._again(rows.take(places[spent]), np.zeros(int(spent.sum()), dtype=bool), waiting)
@@ -76,7 +76,7 @@ class QueryLoop(Loop[QueryAttack]):
         if len(places):
             trying = rows.take(places)
             images = torch.stack([
-                self.elsewhere(sample, attempt)
+                self.starting_images(sample, attempt)
                 for sample, attempt in zip(trying.sample.tolist(), trying.attempt.tolist(), strict=True)
             ])  # fmt: skip
             readings, fooled = self._readings(trying, images)
@@ -136,7 +136,7 @@ class QueryLoop(Loop[QueryAttack]):
         else:
             logits = self.oracle.scores(samples, images)
             fooled = shown = self.goal.met(head.decide(logits), label)
-            loss = self.attack.objective(head.at_operating_point(logits), label, aim)
+            loss = self.attack.objective(head.at_operating_point(logits, self.attack.objective), label, aim)
         self._note_moved(rows, queries, loss)
         return Answers(loss=loss, fooled=fooled, shown=shown)
 

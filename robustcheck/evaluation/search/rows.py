@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,47 +45,25 @@ class Rows:
     def take(self, places: np.ndarray) -> Rows:
         """The rows at these places (M,)."""
         index = torch.from_numpy(places).to(self.clean.device)
-        return Rows(
-            sample=self.sample[places],
-            restart=self.restart[places],
-            ends=self.ends[places],
-            attempt=self.attempt[places],
-            label=self.label[index],
-            aim=self.aim[index],
-            step=self.step[index],
-            keys=self.keys[index],
-            clean=self.clean[index],
-            state={name: rows[index] for name, rows in self.state.items()},
-            moved=self.moved[index],
-            last_loss=self.last_loss[index],
-            highest=self.highest[index],
-            earlier=self.earlier[index],
-            nearest=self.nearest[index],
-            proposed=self.proposed[index],
-        )
+        given: dict[str, Any] = {}
+        for name, values in self._fields():
+            if isinstance(values, dict):
+                given[name] = {part: rows[index] for part, rows in values.items()}
+            else:
+                given[name] = values[places if isinstance(values, np.ndarray) else index]
+        return Rows(**given)
 
     def put(self, places: np.ndarray, others: Rows) -> None:
         """Let other rows (M) take these places (M,)."""
         index = torch.from_numpy(places).to(self.clean.device)
-        for arrays, others_arrays in (
-            (self.sample, others.sample),
-            (self.restart, others.restart),
-            (self.ends, others.ends),
-            (self.attempt, others.attempt),
-        ):
-            arrays[places] = others_arrays
-        for mine, theirs in (
-            (self.label, others.label),
-            (self.aim, others.aim),
-            (self.step, others.step),
-            (self.keys, others.keys),
-            (self.clean, others.clean),
-            (self.moved, others.moved),
-            (self.last_loss, others.last_loss),
-            (self.highest, others.highest),
-            (self.earlier, others.earlier),
-            (self.nearest, others.nearest),
-            (self.proposed, others.proposed),
-            *((self.state[name], rows) for name, rows in others.state.items()),
-        ):
-            mine[index] = theirs
+        for (_, mine), (_, theirs) in zip(self._fields(), others._fields(), strict=True):
+            if isinstance(mine, dict):
+                for part, rows in theirs.items():
+                    mine[part][index] = rows
+            else:
+                mine[places if isinstance(mine, np.ndarray) else index] = theirs
+
+    def _fields(self) -> Iterator[tuple[str, Any]]:
+        """All that is known, by its name: arrays, tensors, and the state, which has several."""
+        for one in fields(self):
+            yield one.name, getattr(self, one.name)

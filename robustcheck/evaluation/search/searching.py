@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from math import inf, prod
 from typing import TypedDict
@@ -14,13 +14,13 @@ import torch
 
 from robustcheck.attacks import GradientAttack, Objective, QueryAttack, build, objective
 from robustcheck.attacks.base import closer
-from robustcheck.attacks.build import Searches
+from robustcheck.attacks.build import QUICK, Searches
 from robustcheck.attacks.draws import key
 from robustcheck.evaluation.looks.choice import averages_of, look_of
 from robustcheck.evaluation.looks.look import Averages, Gradients, Look
 from robustcheck.evaluation.search.found import Found
 from robustcheck.evaluation.search.gradient_loop import GradientLoop, Held, StandIn, Warm
-from robustcheck.evaluation.search.ledger import Entry
+from robustcheck.evaluation.search.ledger import Counterexample, Entry
 from robustcheck.evaluation.search.loop import Hit, Start, Trace
 from robustcheck.evaluation.search.oracles import oracle_of
 from robustcheck.evaluation.search.query_loop import Oracle, QueryLoop
@@ -36,6 +36,9 @@ from robustcheck.threats import Ball, Goal
 _NEAR = 3.0  # times the difference that was seen between the margins of the two forms of a network
 
 
+_MOST_ENDS = 256 * 1024**2  # pixels, a byte each, of the ends of searches that are kept at a time
+
+
 class Common(TypedDict):
     """Of `Loop`'s fields, those that all searches of a gate set alike."""
 
@@ -47,9 +50,29 @@ class Common(TypedDict):
     load: Callable[[list[int]], torch.Tensor]
     key: Callable[[int, int], int]
     found: Callable[[Hit], None]
+    left: Callable[[Sequence[int]], None]
     progress: Callable[[int], None]
     aim: Callable[[int, int], int]
     trace: Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Nearest:
+    """The nearest counterexamples of the samples that are under way: what leaves is recorded, and kept no longer."""
+
+    record: Callable[[Hit], None]
+    hits: dict[int, Hit] = field(default_factory=dict)
+
+    def found(self, hit: Hit) -> None:
+        """Keep it if it is the nearest of its sample."""
+        if hit.sample not in self.hits or hit.distance < self.hits[hit.sample].distance:
+            self.hits[hit.sample] = hit
+
+    def left(self, samples: Sequence[int]) -> None:
+        """Record what was found of these."""
+        for sample in samples:
+            if sample in self.hits:
+                self.record(self.hits.pop(sample))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +88,7 @@ class Search:
     to_the_nearest: bool = True  # a minimum-norm search goes on from one counterexample to nearer ones
 
     def begin(self) -> Found:
-        """Nothing yet."""
+        """What was found before the first search: nothing."""
         return Found(oracle=oracle_of(self.gate, self.setting))
 
     def run(self, samples: Sequence[int], found: Found) -> None:
@@ -82,7 +105,7 @@ class Search:
             found.searched.update(left)
             progress = partial(self._progress, (number + 1) * len(samples) - len(left), len(attacks) * len(samples))
             nearest = len(attacks) == 1 and self.to_the_nearest
-            if attack.asks == "gradient":
+            if isinstance(attack, GradientAttack):
                 self._search(attack, left, trace, progress, enough=-1.0 if nearest else None)
             else:
                 self._ask(attack, found.oracle or WhiteBox(setting.candidate), left, trace, progress)
@@ -102,7 +125,7 @@ class Search:
             quick_first=gate.descending,
         )
         # Only gradients are averaged over looks: under conditions the ensemble's Square, which asks, is left out.
-        return attacks if gate.conditions is None else tuple(one for one in attacks if one.asks == "gradient")
+        return attacks if gate.conditions is None else tuple(one for one in attacks if isinstance(one, GradientAttack))
 
     @cached_property
     def look(self) -> Look:
@@ -118,6 +141,19 @@ class Search:
         """The samples of which no counterexample is known."""
         known = self.setting.ledger.within(self.family, float(self.ball.levels))
         return [sample for sample in samples if sample not in known]
+
+    @cached_property
+    def _starting_images(self) -> StartingImages:
+        """Of the attack that begins at other images, which is the only one of its gate."""
+        setting = self.setting
+        return StartingImages(
+            setting.samples,
+            setting.labels,
+            self.goal,
+            seed=setting.seed,
+            name=f"{self.gate.id}/{self.attacks[0].name}",
+            device=setting.candidate.device,
+        )
 
     def key(self, attack: GradientAttack | QueryAttack) -> Hashable:
         """Under which searches stand for one another: the same attack of the same entry of the policy."""
@@ -153,34 +189,49 @@ class Search:
         Near is what a faster form and the artefact may differ by: there the faster form can be wrong about which side a
         point is on. Minimum-norm searches live there, so they follow the artefact from the beginning.
         """
-        candidate, ends = self.setting.candidate, Ends()
+        candidate = self.setting.candidate
         white_box = WhiteBox(candidate, exact=attack.minimum_norm)
         within = float(self.ball.levels) if enough is None else enough
         near = _NEAR * white_box.error
         looks = near > 0 and self.surrogates is None and self.averaging is None
-        self._run(
-            attack,
-            self.surrogates or white_box,
-            [(sample, 0) for sample in samples],
-            trace,
-            progress,
-            warm=partial(self._warm, attack),
-            held=partial(self._held, attack, ends, near if looks else None),
-            margin=objective("margin", self.goal) if looks else None,
-            near=near if looks else inf,
-            enough=within,
-            stand_in=self.surrogates,
-        )
-        again = [(sample, ends.restart(sample)) for sample in self._standing(samples) if sample in ends]
-        self._run(
-            closer(attack),
-            WhiteBox(candidate, exact=True),
-            again,
-            trace,
-            lambda _done: None,
-            warm=ends.known if attack.steps > 1 else _anew,
-            enough=within,
-        )
+        before = 0
+        for part in self._parts(samples) if looks else [samples]:
+            ends = Ends()
+            self._run(
+                attack,
+                self.surrogates or white_box,
+                [(sample, 0) for sample in part],
+                trace,
+                partial(_later, progress, before),
+                warm=partial(self._warm, attack),
+                held=partial(self._held, attack, ends, near if looks else None),
+                margin=objective("margin", self.goal) if looks else None,
+                near=near if looks else inf,
+                enough=within,
+                stand_in=self.surrogates,
+            )
+            self._run(
+                closer(attack),
+                WhiteBox(candidate, exact=True),
+                [(sample, ends.restart(sample)) for sample in self._standing(part) if sample in ends],
+                trace,
+                lambda _done: None,
+                warm=ends.known if attack.steps > 1 else _anew,
+                enough=within,
+            )
+            before += len(part)
+
+    def _parts(self, samples: Sequence[int]) -> Iterator[Sequence[int]]:
+        """Samples in parts, of which the ends of all searches fit in memory."""
+        part, pixels = list[int](), 0
+        for sample in samples:
+            own = prod(self.setting.samples.shape_of(sample))
+            if part and pixels + own > _MOST_ENDS:
+                yield part
+                part, pixels = [], 0
+            part.append(sample)
+            pixels += own
+        yield part
 
     def _run(
         self,
@@ -200,7 +251,7 @@ class Search:
         clean_logits = partial(self._clean_logits, access) if isinstance(access, WhiteBox) else None
         for group, told in self._groups(starts, progress):
             shape = self.setting.samples.shape_of(group[0][0])
-            with self._recording() as found:
+            with self._recording() as nearest:
                 GradientLoop(
                     attack=attack,
                     access=access,
@@ -214,7 +265,7 @@ class Search:
                     clean_logits=clean_logits,
                     averaging=self.averaging,
                     only_ends=stand_in is not None or isinstance(self.gate.attack, RP2Spec),
-                    **self._common(attack, trace, found, told),
+                    **self._common(attack, trace, nearest, told),
                 ).run(group)
 
     def _ask(
@@ -225,26 +276,17 @@ class Search:
         trace: Trace,
         progress: Callable[[int], None],
     ) -> None:
-        """One attack that asks."""
-        setting = self.setting
-        elsewhere = StartingImages(
-            setting.samples,
-            setting.labels,
-            self.goal,
-            seed=setting.seed,
-            name=f"{self.gate.id}/{attack.name}",
-            device=setting.candidate.device,
-        )
+        """Run one attack that asks an oracle."""
         for group, told in self._groups([(sample, 0) for sample in samples], progress):
-            with self._recording() as found:
+            with self._recording() as nearest:
                 QueryLoop(
                     attack=attack,
                     oracle=oracle,
                     pixels=prod(self.setting.samples.shape_of(group[0][0])),
                     stored=self.gate.oracle == "stored",
                     ball=self.ball,
-                    elsewhere=elsewhere,
-                    **self._common(attack, trace, found, told),
+                    starting_images=self._starting_images if attack.elsewhere else None,
+                    **self._common(attack, trace, nearest, told),
                 ).run(group)
 
     def _groups(
@@ -257,20 +299,19 @@ class Search:
             before += len(group)
 
     @contextmanager
-    def _recording(self) -> Iterator[Callable[[Hit], None]]:
-        """Takes hits, and puts the nearest of each sample into the ledger, after an interruption too."""
-        nearest: dict[int, Hit] = {}
+    def _recording(self) -> Iterator[_Nearest]:
+        """Takes hits, and puts the nearest of each sample into the ledger; after an interruption too."""
+        nearest = _Nearest(record=self._record)
         try:
-            yield partial(_keep_nearest, nearest)
+            yield nearest
         finally:
-            for hit in nearest.values():
-                self._record(hit)
+            nearest.left(list(nearest.hits))
 
     def _common(
         self,
         attack: GradientAttack | QueryAttack,
         trace: Trace,
-        found: Callable[[Hit], None],
+        nearest: _Nearest,
         progress: Callable[[int], None],
     ) -> Common:
         """What every loop is given."""
@@ -283,7 +324,8 @@ class Search:
             "is_positive": setting.candidate.head.is_positive,
             "load": lambda numbers: as_shares(setting.samples, numbers, setting.candidate.device),
             "key": lambda sample, restart: key(setting.seed, f"{gate.id}/{attack.name}", names[sample], restart),
-            "found": found,
+            "found": nearest.found,
+            "left": nearest.left,
             "progress": progress,
             "aim": self._aim,
             "trace": trace,
@@ -299,15 +341,16 @@ class Search:
 
     def _warm(self, attack: GradientAttack, entering: Sequence[Start]) -> tuple[np.ndarray, torch.Tensor] | None:
         """First restarts begin where the same attack ended at another budget."""
-        return self.setting.starts.known(
-            self.key(attack), [sample if restart == 0 else None for sample, restart in entering]
-        )
+        first = [sample if restart == 0 else None for sample, restart in entering]
+        return self.setting.warm_starts.known(self.gate.entry, attack.name, first)
 
     def _held(self, attack: GradientAttack, ends: Ends, near: float | None, rows: Rows, images: torch.Tensor) -> None:
         changes, margins = images - rows.clean, rows.nearest.tolist()
-        if attack.random_start:
+        if _begins_anywhere(attack):
             first = np.flatnonzero(rows.restart == 0)  # later restarts may have other aims
-            self.setting.starts.keep(self.key(attack), rows.sample[first], changes[torch.from_numpy(first)])
+            self.setting.warm_starts.keep(
+                self.gate.entry, attack.name, rows.sample[first], changes[torch.from_numpy(first)]
+            )
         if near is not None:
             for row, (sample, restart) in enumerate(zip(rows.sample.tolist(), rows.restart.tolist(), strict=True)):
                 if margins[row] >= -near:
@@ -324,32 +367,20 @@ class Search:
         if not setting.ledger.improves(self.family, hit.sample, hit.distance):
             return
         file, sha256 = setting.evidence.counterexample(gate.id, hit.sample, hit.stored)
-        entry = Entry(
-            decision=hit.decision,
-            distance=hit.distance,
-            score=hit.score,
-            chances=hit.chances,
-            found_by=gate.id,
-            attack=hit.attack,
-            restart=hit.restart,
-            step=hit.step,
-            queries=hit.queries,
-            share=hit.share,
-            file=file,
-            sha256=sha256,
-        )
+        found = {one.name: getattr(hit, one.name) for one in fields(Counterexample)}
+        entry = Entry(found_by=gate.id, file=file, sha256=sha256, **found)
         setting.ledger.add(self.family, hit.sample, entry)
         # The next budget is smaller, and its searches begin on the way here.
         if gate.descending:
             change = torch.from_numpy(hit.stored.astype(np.float32) - setting.samples.image(hit.sample))
             for attack in self.attacks:
-                if attack.asks == "gradient" and not attack.minimum_norm:
-                    setting.starts.keep(self.key(attack), np.array([hit.sample]), change[None])
+                if isinstance(attack, GradientAttack) and _begins_anywhere(attack):
+                    setting.warm_starts.keep(gate.entry, attack.name, np.array([hit.sample]), change[None])
 
 
-def _keep_nearest(nearest: dict[int, Hit], hit: Hit) -> None:
-    if hit.sample not in nearest or hit.distance < nearest[hit.sample].distance:
-        nearest[hit.sample] = hit
+def _begins_anywhere(attack: GradientAttack) -> bool:
+    """Whether a search may begin where others ended: no single step, nor one that the policy has begin at the image."""
+    return attack.steps > 1 and (attack.random_start or attack.name == QUICK)
 
 
 def _anew(_starts: Sequence[Start]) -> None:

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from functools import cache, lru_cache
+from functools import cached_property, lru_cache
+from math import prod
 
 import numpy as np
 import torch
+from torch.nn.functional import interpolate
 
 from robustcheck.attacks.draws import Draws, key
-from robustcheck.data import Samples
+from robustcheck.data import Samples, in_random_order
+from robustcheck.data.samples import Shape, Stored
 from robustcheck.threats import Goal
 
-_KEPT = 256  # images, and orders of them, in memory
-MOST_IMAGES = 100  # of a shape and a reading that are looked through
+MOST_IMAGES = 100  # of a reading that are looked through
+_LEAST_IMAGES = 10  # the same, where images are so large that fewer than a hundred are kept in memory
+_KEPT_BYTES = 512 * 1024**2  # of images in memory
+_KEPT_ORDERS = 4096
 
 
 class StartingImages:
     """The adversary has images of other patients: of this data set, which is the nearest stand-in.
 
+    Which ones are looked through, and in which order, depends on the samples' names and images and not on where they
+    stand.
+
     Args:
         samples: whose images they are.
         labels: (N,) true readings.
         goal: which of them are wanted.
-        seed: of the noise that is tried where no image is left.
+        seed: of which are looked through, and of the noise that is tried where no image is left.
         name: of the gate and its attack.
         device: where images are wanted.
     """
@@ -33,38 +40,67 @@ class StartingImages:
     ) -> None:
         self._samples, self._labels, self._goal = samples, labels, goal
         self._seed, self._name, self._device = seed, name, device
-        self._images = lru_cache(_KEPT)(self._load)
-        self._group = cache(self._wanted)
-        self._order = lru_cache(_KEPT)(self._nearest)
+        largest = max(prod(shape) for shape in self._shapes) * (1 if samples.bits <= 8 else 2)
+        kept = _KEPT_BYTES // largest
+        # Those of two readings fit in memory together: where they took turns, each would be read again and again.
+        self._most = min(MOST_IMAGES, max(_LEAST_IMAGES, kept // 2))
+        self._image = lru_cache(max(1, kept))(samples.image)
+        self._wanted = lru_cache(None)(self._wanted_of)
+        self._order = lru_cache(_KEPT_ORDERS)(self._nearest)
 
     def __call__(self, sample: int, attempt: int) -> torch.Tensor:
         """What to try at the `attempt`-th attempt: an image (C, H, W) of another sample, the nearest first; then noise.
 
-        Shares of the full range, of the sample's shape.
+        Images of the sample's own shape come first, then others, resampled to it and rounded to what can be stored.
+        Shares of the full range.
         """
-        order = self._order(sample)
-        if attempt < len(order):
-            return self._share(order[attempt])
+        shape, place = self._samples.shape_of(sample), attempt
+        for alike in (True, False):
+            order = self._order(sample, alike)
+            if place < len(order):
+                image = torch.from_numpy(_of_shape(self._image(order[place]), shape))
+                return (image.float() / self._samples.maximum).to(self._device)
+            place -= len(order)
         draws = Draws.of([key(self._seed, self._name, self._samples.names[sample], -1)], self._device)
-        return draws.uniform(self._samples.shape_of(sample), at=attempt)[0]
+        return draws.uniform(shape, at=attempt)[0]
 
-    def _nearest(self, sample: int) -> list[int]:
-        """Samples of the same shape whose true reading is wanted of this one, from the nearest image on."""
-        group = self._group(self._samples.shape_of(sample), int(self._labels[sample]))
-        own = torch.from_numpy(self._samples.image(sample)).float()
-        distances = [float((self._images(other) - own).abs().sum()) for other in group]
+    def _nearest(self, sample: int, alike: bool) -> list[int]:
+        """Samples whose true reading is wanted of this one, of its shape or of other shapes, the nearest image first.
+
+        Those of other shapes are so many fewer as there are of its own.
+        """
+        shape = self._samples.shape_of(sample)
+        wanted = self._wanted(int(self._labels[sample]))
+        same = [other for other in wanted if self._shapes[other] == shape]
+        if alike:
+            group = same[: self._most]
+        else:
+            others = [other for other in wanted if self._shapes[other] != shape and self._shapes[other][0] == shape[0]]
+            group = others[: max(0, self._most - len(same))]
+        own = self._samples.image(sample).astype(np.int32)
+        distances = [int(np.abs(_of_shape(self._image(other), shape) - own).sum()) for other in group]
         return [group[place] for place in np.argsort(distances, kind="stable")]
 
-    def _wanted(self, shape: Hashable, label: int) -> list[int]:
-        """At most `MOST_IMAGES` samples that are worth a try, spread over the data set."""
-        wanted = self._goal.met(self._labels, torch.full_like(self._labels, label)).nonzero().flatten().tolist()
-        alike = [other for other in wanted if self._samples.shape_of(other) == shape]
-        if len(alike) <= MOST_IMAGES:
-            return alike
-        return [alike[place] for place in np.linspace(0, len(alike) - 1, MOST_IMAGES).round().astype(int)]
+    def _wanted_of(self, label: int) -> list[int]:
+        """All samples whose true reading is wanted of those with this one, in an order of chance."""
+        wanted = self._goal.met(self._labels, torch.full_like(self._labels, label)).tolist()
+        return [other for other in self._ranked if wanted[other]]
 
-    def _load(self, sample: int) -> torch.Tensor:
-        return torch.from_numpy(self._samples.image(sample)).float()
+    @cached_property
+    def _ranked(self) -> list[int]:
+        """All samples by a number that their names give them."""
+        ranked: list[int] = in_random_order(self._samples.names, seed=self._seed).tolist()
+        return ranked
 
-    def _share(self, sample: int) -> torch.Tensor:
-        return (self._images(sample) / self._samples.maximum).to(self._device)
+    @cached_property
+    def _shapes(self) -> list[Shape]:
+        return [self._samples.shape_of(sample) for sample in range(len(self._samples))]
+
+
+def _of_shape(stored: Stored, shape: Shape) -> Stored:
+    """A stored image (C, H, W) of another height and width, rounded to what can be stored."""
+    if stored.shape == shape:
+        return stored
+    whole = torch.from_numpy(stored.astype(np.float32))[None]
+    resampled = interpolate(whole, shape[1:], mode="bilinear", antialias=True)[0]
+    return resampled.round().numpy().astype(stored.dtype)

@@ -2,58 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
 _STEPS = 127  # a change is kept as whole steps of so small a share of its largest pixel
-_MOST_BYTES = 256 * 1024**2
+_MOST_BYTES = 512 * 1024**2
+_SEARCHES = 3  # of an entry that begin where others ended, at most: two of the ensemble, and the quick one before them
 
 
 class WarmStarts:
-    """Changes of samples, a byte a pixel, by the policy's entry that they come from.
+    """Changes of samples, a byte a pixel, by the policy's entry and the attack that they come from.
+
+    They are kept while a gate of the entry, at another budget, has yet to begin.
 
     Args:
-        pixels: of all samples together. Where they are more than fit in 256 MiB, nothing is kept: what a search starts
-            from must not depend on which samples came first.
+        pixels: of all samples together. Where they are more than fit in 512 MiB, for all entries that may keep them,
+            nothing is kept: what a search starts from must not depend on which samples, or gates, came first.
+        budgets: how many gates an entry has, of those whose gates share evidence.
     """
 
-    def __init__(self, pixels: int) -> None:
-        self._keeps = pixels <= _MOST_BYTES
-        self._changes: dict[Hashable, dict[int, np.ndarray]] = {}
+    def __init__(self, pixels: int = 0, budgets: Mapping[str, int] | None = None) -> None:
+        self._to_come = {entry: count for entry, count in (budgets or {}).items() if count > 1}
+        self._keeps = pixels * _SEARCHES * len(self._to_come) <= _MOST_BYTES
+        self._changes: dict[str, dict[str, dict[int, np.ndarray]]] = {}
 
-    def keep(self, entry: Hashable, samples: np.ndarray, changes: torch.Tensor) -> None:
+    def keep(self, entry: str, attack: str, samples: np.ndarray, changes: torch.Tensor) -> None:
         """Remember changes (M, C, H, W) of samples (M,)."""
-        if not self._keeps:
-            return
-        small = (_unit(changes) * _STEPS).round().to(torch.int8).cpu().numpy()
-        # Copies, as a view of one row keeps all of them in memory.
-        self._changes.setdefault(entry, {}).update(zip(samples.tolist(), map(np.copy, small), strict=True))
+        if self._keeps and self._to_come.get(entry, 0) > 1:
+            kept = self._changes.setdefault(entry, {}).setdefault(attack, {})
+            kept.update(zip(samples.tolist(), _in_bytes(changes), strict=True))
 
-    def known(self, entry: Hashable, samples: Sequence[int | None]) -> tuple[np.ndarray, torch.Tensor] | None:
+    def known(self, entry: str, attack: str, samples: Sequence[int | None]) -> tuple[np.ndarray, torch.Tensor] | None:
         """Of some samples: which places (M,) are known, and their changes (M, C, H, W), the largest pixel at ±1."""
-        changes = self._changes.get(entry, {})
+        changes = self._changes.get(entry, {}).get(attack, {})
         there = [(place, sample) for place, sample in enumerate(samples) if sample is not None and sample in changes]
         if not there:
             return None
-        stacked = np.stack([changes[sample] for _, sample in there])
-        return np.array([place for place, _ in there]), torch.from_numpy(stacked).float() / _STEPS
+        return np.array([place for place, _ in there]), _as_shares([changes[sample] for _, sample in there])
+
+    def through(self, entry: str) -> None:
+        """A gate of this entry is through; what nobody will read is forgotten."""
+        self._to_come[entry] = self._to_come.get(entry, 0) - 1
+        if self._to_come[entry] < 1:
+            self._changes.pop(entry, None)
 
 
 class Ends:
     """Of the samples whose search came nearest to a counterexample without one: which restart, and where it was."""
 
     def __init__(self) -> None:
-        self._ends: dict[int, tuple[float, int, torch.Tensor]] = {}
+        self._ends: dict[int, tuple[float, int, np.ndarray]] = {}
 
     def __contains__(self, sample: int) -> bool:
         return sample in self._ends
 
     def keep(self, sample: int, restart: int, margin: float, change: torch.Tensor) -> None:
-        """Remember the restart of a sample that came nearest, by its margin."""
+        """Remember the restart of a sample that came nearest, by its margin, and its change (C, H, W)."""
         if sample not in self._ends or margin > self._ends[sample][0]:
-            self._ends[sample] = margin, restart, change.to("cpu", copy=True)  # no view: it keeps all rows in memory
+            self._ends[sample] = margin, restart, _in_bytes(change[None])[0]
 
     def restart(self, sample: int) -> int:
         """The restart that came nearest."""
@@ -61,10 +69,16 @@ class Ends:
 
     def known(self, starts: Sequence[tuple[int, int]]) -> tuple[np.ndarray, torch.Tensor]:
         """All places (M,), and the changes (M, C, H, W) of their samples, the largest pixel at ±1."""
-        return np.arange(len(starts)), _unit(torch.stack([self._ends[sample][2] for sample, _ in starts]))
+        return np.arange(len(starts)), _as_shares([self._ends[sample][2] for sample, _ in starts])
 
 
-def _unit(changes: torch.Tensor) -> torch.Tensor:
-    """Changes (M, C, H, W) with their largest pixel at ±1."""
+def _in_bytes(changes: torch.Tensor) -> list[np.ndarray]:
+    """Changes (M, C, H, W) with their largest pixel at ±127, int8 (C, H, W) each."""
     largest = changes.abs().flatten(1).amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
-    return changes / largest.view(-1, 1, 1, 1)
+    small = (changes / largest.view(-1, 1, 1, 1) * _STEPS).round().to(torch.int8).cpu().numpy()
+    return [one.copy() for one in small]  # as a view of one row keeps all of them in memory
+
+
+def _as_shares(kept: Sequence[np.ndarray]) -> torch.Tensor:
+    """The same (M, C, H, W), with the largest pixel at ±1."""
+    return torch.from_numpy(np.stack(kept)).float() / _STEPS

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from robustcheck.data import Samples, load_samples
+from robustcheck.data import Samples, in_random_order, load_samples
 from robustcheck.errors import CandidateError, DataError
 from robustcheck.models import Candidate, LabelOracle
 from robustcheck.models.batches import as_shares, batches
@@ -127,8 +127,8 @@ def lessons(
             only = candidate.head.name(int(everything.readings[0]))
             raise DataError(f"train: every image of the train split is labelled {only}: that teaches nothing")
         return everything
-    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(spec.seed))
-    asked = sorted(order[: spec.queries].tolist())
+    # By the names' own ranks: neither what is stolen, nor in which order it is learned, depends on where images stand.
+    asked: list[int] = in_random_order(samples.names, seed=spec.seed)[: spec.queries].tolist()
     answers = {
         index: answer for index, answer in _ask(candidate, samples, asked, progress).items() if answer != NO_ANSWER
     }
@@ -140,8 +140,8 @@ def lessons(
         )
     return Lessons(
         samples=samples,
-        chosen=tuple(sorted(answers)),
-        readings=torch.tensor([answers[index] for index in sorted(answers)]),
+        chosen=(chosen := tuple(index for index in asked if index in answers)),
+        readings=torch.tensor([answers[index] for index in chosen]),
         answered_by=candidate.info.sha256,
     )
 
