@@ -5,12 +5,12 @@
     ├── EvaluationError       a gate could not be evaluated: its verdict is `error`
     │   ├── CandidateError    the model artefact: loading it, or what it answers
     │   ├── DataError         the images and labels
-    │   ├── ImportProblem     the user's own code: `module:callable`
+    │   ├── UserCodeError     the user's own code: `module:callable`
     │   ├── AccessError       the attack asked for what the candidate or the threat model does not give
-    │   │   └── QueryLimitReached
-    │   └── OutOfMemory       one image at a time is still too much
+    │   │   └── QueryLimitError
+    │   └── NoMemoryError     one image at a time is still too much
     ├── ReportError           a report cannot be read or written
-    └── MissingExtra          an optional dependency is not installed
+    └── MissingExtraError     an optional dependency is not installed
 
 Messages are for the person who typed the policy: what was found, what is allowed, what to do.
 """
@@ -58,7 +58,7 @@ class DataError(EvaluationError):
     """The images or labels cannot be read, or do not fit the policy."""
 
 
-class ImportProblem(EvaluationError):
+class UserCodeError(EvaluationError):
     """What `module:callable` names cannot be imported, or is not callable."""
 
 
@@ -66,11 +66,11 @@ class AccessError(EvaluationError):
     """The attack asked for something that its threat model or the candidate does not give."""
 
 
-class QueryLimitReached(AccessError):
+class QueryLimitError(AccessError):
     """A query was refused because it would have passed a sample's limit."""
 
 
-class OutOfMemory(EvaluationError):
+class NoMemoryError(EvaluationError):
     """The candidate does not fit in memory even with one image at a time."""
 
 
@@ -78,7 +78,7 @@ class ReportError(RobustcheckError):
     """A report cannot be read or written."""
 
 
-class MissingExtra(RobustcheckError):
+class MissingExtraError(RobustcheckError):
     """An optional dependency is not installed."""
 
     def __init__(self, needed_for: str, extra: str) -> None:

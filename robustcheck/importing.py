@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from robustcheck.errors import ImportProblem
+from robustcheck.errors import UserCodeError
 from robustcheck.words import did_you_mean, last_line, listed
 
 
@@ -29,20 +29,20 @@ def import_callable(reference: str, *, folder: Path) -> Callable[..., Any]:
         folder: the policy file's folder.
 
     Raises:
-        ImportProblem: no such module or attribute, not callable, or the module itself fails.
+        UserCodeError: no such module or attribute, not callable, or the module itself fails.
     """
     module_name, colon, attributes = reference.partition(":")
     words = [*module_name.split("."), *attributes.split(".")]
     if not colon or not all(word.isidentifier() for word in words):
-        raise ImportProblem(f"{reference!r} is not of the form module:callable, such as networks:resnet")
+        raise UserCodeError(f"{reference!r} is not of the form module:callable, such as networks:resnet")
     found: Any = _module(module_name, reference, folder)
     for name in attributes.split("."):
         if not hasattr(found, name):
             known = [word for word in vars(found) if not word.startswith("_")] if hasattr(found, "__dict__") else []
-            raise ImportProblem(f"{reference!r}: {module_name} has no {attributes!r}{did_you_mean(name, known)}")
+            raise UserCodeError(f"{reference!r}: {module_name} has no {attributes!r}{did_you_mean(name, known)}")
         found = getattr(found, name)
     if not callable(found):
-        raise ImportProblem(f"{reference!r} is not callable: it is of type {type(found).__name__}")
+        raise UserCodeError(f"{reference!r} is not callable: it is of type {type(found).__name__}")
     result: Callable[..., Any] = found
     return result
 
@@ -71,14 +71,14 @@ def _module(name: str, reference: str, folder: Path) -> ModuleType:
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise ImportProblem(f"{reference!r}: {name} cannot be imported: {last_line(error)}") from None
+            raise UserCodeError(f"{reference!r}: {name} cannot be imported: {last_line(error)}") from None
         beside = sorted(_own_names(folder))
-        raise ImportProblem(
+        raise UserCodeError(
             f"{reference!r}: no module {name!r} is installed or lies beside the policy; there: {listed(beside)}"
             f"{did_you_mean(name, beside)}"
         ) from None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module may raise anything
-        raise ImportProblem(f"{reference!r}: {name} cannot be imported: {last_line(error)}") from None
+        raise UserCodeError(f"{reference!r}: {name} cannot be imported: {last_line(error)}") from None
 
 
 @contextmanager

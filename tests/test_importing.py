@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from robustcheck.errors import EvaluationError, ImportProblem
+from robustcheck.errors import EvaluationError, UserCodeError
 from robustcheck.importing import import_callable
 
 
@@ -136,7 +136,7 @@ def test_mistakes(write, reference, message):
     write("a/our_typo.py", "def build(:\n")
     write("a/our_needy.py", "import our_missing\n")
     folder = write("a/our_script.py", "import sys\nsys.exit(3)\n")
-    with pytest.raises(ImportProblem, match=message) as caught:
+    with pytest.raises(UserCodeError, match=message) as caught:
         import_callable(reference, folder=folder)
     assert isinstance(caught.value, EvaluationError)
     assert "\n" not in str(caught.value)

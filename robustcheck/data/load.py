@@ -43,8 +43,8 @@ def load_samples(data: DataSpec, model: ModelSpec, *, folder: Path, seed: int = 
 
     Raises:
         DataError: the data cannot be read, or does not fit the policy.
-        ImportProblem: `module:callable` cannot be imported.
-        MissingExtra: `medmnist:NAME` needs its package.
+        UserCodeError: `module:callable` cannot be imported.
+        MissingExtraError: `medmnist:NAME` needs its package.
     """
     source, samples, labels, multilabel = data.source, data.samples, model.labels, model.task == "multilabel"
     listing = _listing(data, model, folder, seed)

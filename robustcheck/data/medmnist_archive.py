@@ -11,7 +11,7 @@ from pathlib import Path
 from robustcheck.data.archive import archive_listing
 from robustcheck.data.reading import parsing
 from robustcheck.data.samples import Listing
-from robustcheck.errors import DataError, MissingExtra
+from robustcheck.errors import DataError, MissingExtraError
 from robustcheck.words import did_you_mean, last_line, listed
 
 SPLITS = ("train", "val", "test")
@@ -40,7 +40,7 @@ def medmnist_listing(
 
     Raises:
         DataError: no such data set, no such split, the download fails, or the archive does not fit the policy.
-        MissingExtra: the package is needed and not installed.
+        MissingExtraError: the package is needed and not installed.
     """
     source = f"medmnist:{name}"
     split = split or "test"
@@ -71,7 +71,7 @@ def _downloaded(name: str, source: str, split: str, folder: Path | None) -> Path
         if not isinstance(error, ModuleNotFoundError) or error.name != "medmnist":
             raise DataError(f"{source}: the medmnist package cannot be imported: {last_line(error)}") from None
         without = f" (root {folder} holds no {name}.npz)" if folder is not None else ""
-        raise MissingExtra(f"{source}{without}", "medmnist") from None
+        raise MissingExtraError(f"{source}{without}", "medmnist") from None
     flag, _, size = name.partition("_")
     if flag not in medmnist.INFO:
         raise DataError(

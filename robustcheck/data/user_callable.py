@@ -45,7 +45,7 @@ def callable_listing(
         columns: those that the third thing it returns, a mapping from names to a value for each image, has to have.
 
     Raises:
-        ImportProblem: there is no such function.
+        UserCodeError: there is no such function.
         DataError: it raises, or what it returns is not (images, labels) of a shape and type that can be judged, or not
             (images, labels, columns) where columns are asked for.
     """

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from robustcheck.errors import EvaluationError, MissingExtra
+from robustcheck.errors import EvaluationError, MissingExtraError
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.words import last_line
 
@@ -25,7 +25,7 @@ def told() -> Iterator[None]:
         yield
     except EvaluationError:
         raise
-    except MissingExtra as error:
+    except MissingExtraError as error:
         raise EvaluationError(str(error)) from error
     except (Exception, SystemExit) as error:
         raise EvaluationError(_unexpected(error)) from error

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from robustcheck.errors import AccessError, QueryLimitReached
+from robustcheck.errors import AccessError, QueryLimitError
 from robustcheck.models.candidate import Candidate, Meter
 from robustcheck.models.head import Objective
 
@@ -122,7 +122,7 @@ class _Oracle:
         after = self.__counts + torch.bincount(samples, minlength=len(self.__counts))
         if bool((after > self.__limit).any()):
             worst = int((after - self.__limit).argmax())
-            raise QueryLimitReached(
+            raise QueryLimitError(
                 f"sample {worst} would have been asked {int(after[worst])} times; the limit is {self.__limit}"
             )
         self.__counts = after
@@ -139,7 +139,7 @@ class ScoreOracle(_Oracle):
     """Every label's log-probability, or every finding's log-odds."""
 
     def scores(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities, or log-odds, (N, K). Raises QueryLimitReached before anything is asked."""
+        """Log-probabilities, or log-odds, (N, K). Raises QueryLimitError before anything is asked."""
         return self._answer(samples, images)
 
 

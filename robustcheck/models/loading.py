@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from robustcheck.errors import CandidateError, OutOfMemory
+from robustcheck.errors import CandidateError, NoMemoryError
 from robustcheck.models import artefact, devices, stochastic
 from robustcheck.models.batch_independence import check_evaluation_mode
 from robustcheck.models.batches import Shape, Stored, as_shares, batches
@@ -208,7 +208,7 @@ def _load_within_memory(path: Path, spec: ModelSpec, folder: Path, device: torch
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise OutOfMemory(f"{path.name} alone, without any image, does not fit in the memory of {device}") from error
+        raise NoMemoryError(f"{path.name} alone, without any image, does not fit in the memory of {device}") from error
 
 
 def _load(path: Path, spec: ModelSpec, folder: Path, device: torch.device) -> Network:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from robustcheck.errors import OutOfMemory
+from robustcheck.errors import NoMemoryError
 from robustcheck.models.process import give_back_freed_memory
 
 _SIGNS = (
@@ -49,7 +49,7 @@ class Chunks:
         """Apply `function` to chunks of tensors that share their first dimension, and join what it returns.
 
         Raises:
-            OutOfMemory: one row at a time is too much.
+            NoMemoryError: one row at a time is too much.
         """
         parts: list[tuple[torch.Tensor, ...]] = []
         start, total = 0, len(rows[0])
@@ -62,7 +62,7 @@ class Chunks:
                 if not is_out_of_memory(error, rows=size):
                     raise
                 if size <= 1:
-                    raise OutOfMemory(
+                    raise NoMemoryError(
                         "memory ran out with a batch of one image; give the gate smaller images or more memory"
                     ) from error
             else:

@@ -112,7 +112,7 @@ def build(
 
     Raises:
         CandidateError: it fails, or makes something else.
-        ImportProblem: there is no such callable.
+        UserCodeError: there is no such callable.
     """
     make = import_callable(reference, folder=folder)
     try:

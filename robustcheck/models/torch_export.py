@@ -21,7 +21,7 @@ from robustcheck.errors import CandidateError
 from robustcheck.models.artefact import check_archive, checked_copy
 from robustcheck.models.network import Network, first_line, freeze, in_batches, in_dtype
 from robustcheck.models.output_selection import scores_in
-from robustcheck.models.torch_export_graph import ON_CPU, Unsafe, cleaned
+from robustcheck.models.torch_export_graph import ON_CPU, UnsafeGraphError, cleaned
 
 _MAX_JSON_BYTES = 256 * 1024 * 1024
 _PLAIN = re.compile(
@@ -117,7 +117,7 @@ def _look(path: Path, name: str, content: bytes) -> bytes | None:
         if inner == "models/model.json":
             return cleaned(content)
         return _cleaned_payloads(json.loads(content.decode("utf-8")))
-    except Unsafe as error:
+    except UnsafeGraphError as error:
         raise CandidateError(f"{path.name} is not loaded: {error}") from None
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise CandidateError(f"{path.name} is broken: {name}: {first_line(error)}") from None
@@ -138,7 +138,7 @@ def _cleaned_payloads(document: dict[str, dict[str, Any]]) -> bytes:
     """Weights and constants may be tensors, which are put on the CPU; others are unpickled by torch."""
     for name, entry in document["config"].items():
         if entry["use_pickle"] is not False or not str(entry["path_name"]).startswith(("weight_", "tensor_")):
-            raise Unsafe(f"{name[:80]!r} is a pickled object ({entry['path_name']}), which could run code")
+            raise UnsafeGraphError(f"{name[:80]!r} is a pickled object ({entry['path_name']}), which could run code")
         entry["tensor_meta"]["device"] = ON_CPU
     return json.dumps(document).encode()
 

@@ -43,7 +43,7 @@ ON_CPU = {"type": "cpu", "index": None}
 _CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict")
 
 
-class Unsafe(ValueError):
+class UnsafeGraphError(ValueError):
     """What a graph says that no network needs; the message completes "… is not loaded: "."""
 
 
@@ -51,7 +51,7 @@ def cleaned(text: bytes) -> bytes:
     """A program's JSON with nothing in it but the network.
 
     Raises:
-        Unsafe: it says more than a network needs.
+        UnsafeGraphError: it says more than a network needs.
         ValueError: it is no JSON object.
         RecursionError: it is nested deeper than any network.
     """
@@ -65,7 +65,7 @@ def _object(value: dict[str, Any]) -> dict[str, Any]:
     if isinstance(value.get("target"), str) and "inputs" in value:
         _check_operator(value["target"])
         if value["target"] == "_operator.pow" and not _is_small(value["inputs"][1]["arg"]):
-            raise Unsafe(f"its graph has a power of more than {_MAX_EXPONENT}, which could take for ever")
+            raise UnsafeGraphError(f"its graph has a power of more than {_MAX_EXPONENT}, which could take for ever")
     return {_name(key): _cleaned(key, held) for key, held in value.items()}
 
 
@@ -111,7 +111,7 @@ def _check_text(key: str, text: str) -> None:
 
 def _name(text: str) -> str:
     if not _NAME.fullmatch(text):
-        raise Unsafe(f"it holds the name {text[:80]!r}, which could run code")
+        raise UnsafeGraphError(f"it holds the name {text[:80]!r}, which could run code")
     return text
 
 
@@ -133,21 +133,21 @@ def _check_operator(target: str) -> None:
         case ["torch", name]:
             known = name.startswith("sym_")
     if not known:
-        raise Unsafe(f"its graph calls {target[:80]!r}, which is no operator of torch and could run code")
+        raise UnsafeGraphError(f"its graph calls {target[:80]!r}, which is no operator of torch and could run code")
 
 
 def _check_size(text: str) -> None:
     """Symbolic sizes are evaluated as Python by sympy: no strings but symbols' names, no functions but arithmetic."""
     tree = _parsed(text)
     if tree is None or not _is_size(tree.body):
-        raise Unsafe(f"it holds the expression {text[:80]!r}, which could run code")
+        raise UnsafeGraphError(f"it holds the expression {text[:80]!r}, which could run code")
 
 
 def _check_guard(text: str) -> None:
     """Guards are compiled wherever the program is used. They are left out here; what acts in one is refused still."""
     tree = _parsed(text)
     if tree is None or not all(_fits_a_guard(node) for node in ast.walk(tree)):
-        raise Unsafe(f"it holds the guard {text[:80]!r}, which could run code")
+        raise UnsafeGraphError(f"it holds the guard {text[:80]!r}, which could run code")
 
 
 def _parsed(text: str) -> ast.Expression | None:
@@ -210,10 +210,12 @@ def _containers(spec: dict[str, Any]) -> dict[str, Any]:
     named = isinstance(context, list) and len(context) == len(children) and all(isinstance(key, str) for key in context)
     if kind not in _CONTAINERS:
         if not named:
-            raise Unsafe(f"its arguments or answers are {str(kind)[:80]!r}, not tuples, lists or dictionaries")
+            raise UnsafeGraphError(
+                f"its arguments or answers are {str(kind)[:80]!r}, not tuples, lists or dictionaries"
+            )
         kind = "builtins.dict"
     for key in context or []:
         if not isinstance(key, str):
-            raise Unsafe(f"a dictionary of its arguments or answers has the key {str(key)[:80]!r}")
+            raise UnsafeGraphError(f"a dictionary of its arguments or answers has the key {str(key)[:80]!r}")
         _name(key)
     return {**spec, "type": kind, "children_spec": [_containers(child) for child in children]}

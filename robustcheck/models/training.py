@@ -17,7 +17,7 @@ import torch
 from torch.nn.functional import affine_grid, binary_cross_entropy_with_logits, cross_entropy, grid_sample
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from robustcheck.errors import CandidateError, EvaluationError, ImportProblem, OutOfMemory
+from robustcheck.errors import CandidateError, EvaluationError, NoMemoryError, UserCodeError
 from robustcheck.importing import import_callable
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import first_line
@@ -66,8 +66,8 @@ def train(
 
     Raises:
         CandidateError: the architecture cannot be built or trained, or the loss is not finite.
-        ImportProblem: there is no such architecture.
-        OutOfMemory: the batch is too large.
+        UserCodeError: there is no such architecture.
+        NoMemoryError: the batch is too large.
     """
     with left_as_found(), full_precision(device), torch.enable_grad(), _training(spec):
         torch.manual_seed(spec.seed)  # of weights and dropout
@@ -109,12 +109,12 @@ def architecture(spec: TrainSpec, folder: Path) -> Callable[..., Any]:
     """What builds the network.
 
     Raises:
-        ImportProblem: there is no such callable.
+        UserCodeError: there is no such callable.
     """
     try:
         return import_callable(spec.architecture, folder=folder)
-    except ImportProblem as error:
-        raise ImportProblem(f"{_KEY}: {error}") from None
+    except UserCodeError as error:
+        raise UserCodeError(f"{_KEY}: {error}") from None
 
 
 @contextmanager
@@ -126,7 +126,7 @@ def _training(spec: TrainSpec) -> Iterator[None]:
         raise
     except Exception as error:
         if is_out_of_memory(error):
-            raise OutOfMemory(
+            raise NoMemoryError(
                 f"memory ran out in training; lower train.batch_size, which is {spec.batch_size}"
             ) from error
         raise CandidateError(

@@ -7,7 +7,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from robustcheck.errors import DataError, MissingExtra
+from robustcheck.errors import DataError, MissingExtraError
 
 
 def save_archive(path: Path, value: int) -> None:
@@ -78,7 +78,7 @@ def test_a_root_without_the_archive_is_noted(load, package, tmp_path):
     [(None, "^medmnist:chestmnist needs"), ("here", r"\(root .*here holds no chestmnist.npz\) needs")],
 )
 def test_the_package_is_not_installed(load, no_package, root, message):
-    with pytest.raises(MissingExtra, match=message + r".*pip install 'pytest-robustcheck\[medmnist\]'"):
+    with pytest.raises(MissingExtraError, match=message + r".*pip install 'pytest-robustcheck\[medmnist\]'"):
         load("medmnist:chestmnist", root=root)
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from robustcheck.errors import DataError, ImportProblem
+from robustcheck.errors import DataError, UserCodeError
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_mistakes(module, load, body, message):
 
 def test_no_such_function(module, load):
     module("return 1")
-    with pytest.raises(ImportProblem, match=r"scans_of_ours has no 'image'; did you mean 'images'"):
+    with pytest.raises(UserCodeError, match=r"scans_of_ours has no 'image'; did you mean 'images'"):
         load("scans_of_ours:image")
 
 

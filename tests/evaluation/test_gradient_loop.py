@@ -9,7 +9,7 @@ from searching import Searched, search
 
 from robustcheck.attacks import APGD, FGSM, FMN, PGD, Square, objective
 from robustcheck.attacks.draws import Draws
-from robustcheck.errors import OutOfMemory
+from robustcheck.errors import NoMemoryError
 from robustcheck.evaluation.search.adjudication import adjudicate
 from robustcheck.threats import Goal, LinfBall
 
@@ -111,7 +111,7 @@ def test_a_network_that_takes_not_even_one_image_ends_in_a_sentence():
     network = Counting()
     run = _run(network=network)
     network.most = 0
-    with pytest.raises(OutOfMemory, match="batch of one image"):
+    with pytest.raises(NoMemoryError, match="batch of one image"):
         run.engine.run([(0, 0)])
 
 

@@ -65,10 +65,10 @@ def test_where_the_twin_is_wrong_the_search_goes_on_and_the_report_counts(projec
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_an_attack_that_asks_for_scores_needs_no_twin(project, monkeypatch):
-    from robustcheck.models.twin import NoTwin, convert
+    from robustcheck.models.twin import NoTwinError, convert
 
     def none(_model):
-        raise NoTwin("its operator Secret (opset 9) has no differentiable form here; ask instead")
+        raise NoTwinError("its operator Secret (opset 9) has no differentiable form here; ask instead")
 
     monkeypatch.setattr(convert, "converted", none)
     text = (project / "policy.yaml").read_text()

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustcheck.errors import AccessError, CandidateError, QueryLimitReached
+from robustcheck.errors import AccessError, CandidateError, QueryLimitError
 from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle, WhiteBox
 
 SAMPLES = 4
@@ -66,7 +66,7 @@ def test_counts_are_what_reached_the_network(kind, candidate, limit, batches):
             after = expected + torch.bincount(samples, minlength=SAMPLES)
             before = tap.images
             if (after > limit).any():
-                with pytest.raises(QueryLimitReached):
+                with pytest.raises(QueryLimitError):
                     ask(samples, _images(len(batch)))
                 assert tap.images == before  # refused before anything was asked, the rest of the batch too
             else:
@@ -81,7 +81,7 @@ def test_counts_are_what_reached_the_network(kind, candidate, limit, batches):
 def test_the_refusal_says_whom_and_how_often(candidate):
     oracle = LabelOracle(candidate, samples=SAMPLES, limit=2)
     oracle.labels(torch.tensor([2, 2]), _images(2))
-    with pytest.raises(QueryLimitReached, match="sample 2 would have been asked 3 times; the limit is 2"):
+    with pytest.raises(QueryLimitError, match="sample 2 would have been asked 3 times; the limit is 2"):
         oracle.labels(torch.tensor([1, 2]), _images(2))
     assert oracle.counts.tolist() == [0, 0, 2, 0]
     oracle.labels(torch.tensor([1, 1]), _images(2))
@@ -99,7 +99,7 @@ def test_a_query_that_fails_is_counted(candidate, monkeypatch):
         with pytest.raises(CandidateError, match="does not take inputs"):
             oracle.labels(torch.tensor([0]), _images(1))
     assert oracle.counts.tolist() == [1, 0, 0, 0]
-    with pytest.raises(QueryLimitReached):
+    with pytest.raises(QueryLimitError):
         oracle.labels(torch.tensor([0]), _images(1))
 
 
@@ -128,7 +128,7 @@ def test_limits_and_counts_cannot_be_moved(candidate):
         oracle.counts = torch.zeros(SAMPLES)
     oracle.labels(torch.tensor([0]), _images(1))
     oracle.counts.zero_()
-    with pytest.raises(QueryLimitReached):
+    with pytest.raises(QueryLimitError):
         oracle.labels(torch.tensor([0]), _images(1))
     assert oracle.limit == 1
 

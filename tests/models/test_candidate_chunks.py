@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from robustcheck.errors import CandidateError, OutOfMemory
+from robustcheck.errors import CandidateError, NoMemoryError
 from robustcheck.models.batches import batches
 from robustcheck.models.memory import Chunks, is_out_of_memory
 
@@ -63,7 +63,7 @@ def test_it_halves_until_it_fits_and_remembers(error):
 @pytest.mark.parametrize("total", [1, 9])
 def test_down_to_one_and_no_further(total):
     chunks, function = Chunks(8), Greedy(0)
-    with pytest.raises(OutOfMemory, match="memory ran out with a batch of one image; give the gate smaller images"):
+    with pytest.raises(NoMemoryError, match="memory ran out with a batch of one image; give the gate smaller images"):
         chunks(function, torch.zeros(total))
     assert function.sizes == ([8, 4, 2, 1] if total == 9 else [1])
 
@@ -198,7 +198,7 @@ def test_a_candidate_that_no_memory_holds(tmp_path, net, monkeypatch):
     tiny.save_safetensors(net, tmp_path / "net.safetensors")
     monkeypatch.setattr(tiny.TinyNet, "to", fail)
     with pytest.raises(
-        OutOfMemory, match=r"net\.safetensors alone, without any image, does not fit in the memory of cpu"
+        NoMemoryError, match=r"net\.safetensors alone, without any image, does not fit in the memory of cpu"
     ):
         tiny.load(tmp_path / "net.safetensors")
 
@@ -221,5 +221,5 @@ def test_a_graph_that_no_memory_holds(tmp_path):
         ]
     )
     (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(OutOfMemory, match="memory ran out with a batch of one image"):
+    with pytest.raises(NoMemoryError, match="memory ran out with a batch of one image"):
         tiny.load(tmp_path / "net.onnx")

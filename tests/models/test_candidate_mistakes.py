@@ -8,7 +8,7 @@ import tiny_models as tiny
 import torch
 from torch import nn
 
-from robustcheck.errors import AccessError, CandidateError, ImportProblem
+from robustcheck.errors import AccessError, CandidateError, UserCodeError
 
 # --- what goes in ---------------------------------------------------------------------------------------------------
 
@@ -118,7 +118,7 @@ def test_weights_that_are_part_of_a_whole(tmp_path, net):
 
 def test_an_architecture_that_is_not_there(tmp_path, net):
     tiny.save_safetensors(net, tmp_path / "net.safetensors")
-    with pytest.raises(ImportProblem, match="no 'TinyNat'; did you mean 'TinyNet'"):
+    with pytest.raises(UserCodeError, match="no 'TinyNat'; did you mean 'TinyNet'"):
         tiny.load(tmp_path / "net.safetensors", architecture="tiny_models:TinyNat")
 
 

@@ -13,7 +13,7 @@ import torchvision
 from tiny_models import Payload
 
 from robustcheck.models.torch_export import load_exported
-from robustcheck.models.torch_export_graph import Unsafe, cleaned
+from robustcheck.models.torch_export_graph import UnsafeGraphError, cleaned
 
 PROGRAM, WEIGHTS, CONSTANTS = "models/model.json", "model_weights_config.json", "model_constants_config.json"
 
@@ -397,5 +397,5 @@ def test_sizes_of_many_kinds_are_arithmetic():
     for text in fine:
         cleaned(json.dumps({"expr_str": text}).encode())
     for text in ["Symbol('a b')", "Symbol(s)", "x", "__import__", "Add(**{})", "Add(*(1,))", "Pow(2, Symbol('s0'))"]:
-        with pytest.raises(Unsafe):
+        with pytest.raises(UnsafeGraphError):
             cleaned(json.dumps({"expr_str": text}).encode())

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from robustcheck.errors import CandidateError, ImportProblem, OutOfMemory
+from robustcheck.errors import CandidateError, NoMemoryError, UserCodeError
 from robustcheck.models.preprocess import Preprocess
 from robustcheck.models.training import train
 from robustcheck.policy import ModelSpec, TrainSpec
@@ -235,14 +235,14 @@ MISTAKES = {
         CandidateError,
         r"^train.architecture: \S+ answers 8 images with tuple, and a multiclass task of 3 labels",
     ),
-    "Hungry": (OutOfMemory, r"memory ran out in training; lower train.batch_size, which is 64"),
+    "Hungry": (NoMemoryError, r"memory ran out in training; lower train.batch_size, which is 64"),
     "Constant": (CandidateError, r"^train.architecture: test_training:Constant has no weights to train"),
     "failing": (
         CandidateError,
         r"^train.architecture: test_training:failing\(scores=3\) failed: ValueError: no such w",
     ),
     "no_network": (CandidateError, r"^train.architecture: test_training:no_network made a int, not a torch.nn.Module"),
-    "Smal": (ImportProblem, r"^train.architecture: 'test_training:Smal': .* did you mean 'Small'\?"),
+    "Smal": (UserCodeError, r"^train.architecture: 'test_training:Smal': .* did you mean 'Small'\?"),
 }
 
 

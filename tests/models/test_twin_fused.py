@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from robustcheck.errors import CandidateError
 from robustcheck.models.onnx.file import onnx_files
-from robustcheck.models.twin import NoTwin, converted
+from robustcheck.models.twin import NoTwinError, converted
 
 
 def _normal(*shape, seed=0):
@@ -131,7 +131,7 @@ def test_what_has_no_differentiable_form_is_named(name, names, attributes, words
     *inner, operator = name.split(".")
     node = helper.make_node(operator, names.split(), ["y"], domain=".".join(["com.microsoft", *inner]), **attributes)
     inputs = {each: np.zeros((2, 2, 2, 2), np.float32) for each in names.split()}
-    with pytest.raises(NoTwin, match=f"com.microsoft.{name} .*{words}"):
+    with pytest.raises(NoTwinError, match=f"com.microsoft.{name} .*{words}"):
         converted(one_node(node, inputs, {"y": TensorProto.FLOAT}))
 
 

@@ -211,7 +211,7 @@ def _code(spec: TrainSpec, folder: Path) -> list[str]:
     """What an architecture and its training are written in: files' digests, and versions of installed packages.
 
     Raises:
-        ImportProblem: there is no such architecture.
+        UserCodeError: there is no such architecture.
     """
     build = training.architecture(spec, folder)
     home = str(getattr(build, "__module__", None))

@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from onnx import TensorProto
 
-from robustcheck.errors import CandidateError, OutOfMemory
+from robustcheck.errors import CandidateError, NoMemoryError
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import Forward, Network, first_line, in_batches
 from robustcheck.models.onnx import agreement
 from robustcheck.models.onnx.file import left_in_training, parts_of
 from robustcheck.models.onnx.session import Session
-from robustcheck.models.twin import ROUNDED_OPERATORS, NoTwin, Twin, make_twin
+from robustcheck.models.twin import ROUNDED_OPERATORS, NoTwinError, Twin, make_twin
 from robustcheck.policy import ModelSpec, PreprocessSpec
 
 _NO_TWIN = "this ONNX candidate gives predictions and no gradients, which this attack needs: "
@@ -72,7 +72,7 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
     twin: Twin | None = None
     try:
         twin = make_twin(path, session.output, device, flat=session.flat)
-    except NoTwin as reason:
+    except NoTwinError as reason:
         network = replace(network, no_gradients=f"{_NO_TWIN}{reason}")
     on_bytes = device.type == "cpu" and bool(operators & ROUNDED_OPERATORS)
 
@@ -117,7 +117,7 @@ def _with_twin(network: Network, twin: Twin, images: Sequence[torch.Tensor]) -> 
     if found.wrong and twin.batch:
         try:
             ask, module = in_batches(twin.bound().forward, least=twin.batch, most=twin.batch), None
-        except NoTwin as reason:
+        except NoTwinError as reason:
             return replace(network, no_gradients=f"{_NO_TWIN}{reason}")
         found = _compared(network, twin, ask, images)
         words.append(f"it takes batches of {twin.batch}, as the graph does")
@@ -139,7 +139,7 @@ def _compared(network: Network, twin: Twin, ask: Forward, images: Sequence[torch
         except Exception as error:  # noqa: BLE001 (converted code may fail in any way)
             if not is_out_of_memory(error, rows=at_once):
                 return agreement.Agreement(wrong=f"it fails: {first_line(error)}")
-    raise OutOfMemory("memory ran out when the differentiable twin was tried on one image; give it smaller images")
+    raise NoMemoryError("memory ran out when the differentiable twin was tried on one image; give it smaller images")
 
 
 def _in_company(images: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ RUNTIME = "com.microsoft"
 """The domain of operators that are ONNX Runtime's own."""
 
 
-class NotFollowed(Exception):
+class NotFollowedError(Exception):
     """A handler cannot make a differentiable form of its operator; the message says of what."""
 
 
@@ -114,7 +114,7 @@ def torch_type(code: int) -> torch.dtype:
     """The type that an attribute names.
 
     Raises:
-        NotFollowed: torch has none that is a number.
+        NotFollowedError: torch has none that is a number.
     """
     try:
         name = tensor_dtype_to_np_dtype(code).name
@@ -122,5 +122,5 @@ def torch_type(code: int) -> torch.dtype:
     except (KeyError, TypeError):
         kind = None
     if not isinstance(kind, torch.dtype):
-        raise NotFollowed(f"to {onnx.TensorProto.DataType.Name(code)}")
+        raise NotFollowedError(f"to {onnx.TensorProto.DataType.Name(code)}")
     return kind

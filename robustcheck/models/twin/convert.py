@@ -62,7 +62,7 @@ ROUNDED_OPERATORS = frozenset(
 """Where there is one of these, a graph works on whole numbers."""
 
 
-class NoTwin(Exception):
+class NoTwinError(Exception):
     """A graph has no differentiable form; the message says why and what to do."""
 
 
@@ -88,7 +88,7 @@ def make_twin(path: Path, output: str, device: torch.device, *, flat: bool = Fal
         flat: it takes a row of numbers for an image.
 
     Raises:
-        NoTwin: it cannot be converted.
+        NoTwinError: it cannot be converted.
     """
     model, rounded, halves, kind = _prepared(path, output)
     batch = free_batch(model.graph)
@@ -126,7 +126,7 @@ def _prepared(path: Path, output: str) -> tuple[ModelProto, bool, bool, int]:
         halves = widen(model)
         kind = anonymise(model)
     except Exception as error:  # noqa: BLE001 (as in `converted`)
-        raise NoTwin(f"its graph cannot be prepared ({first_line(error)}); {_ADVICE}") from None
+        raise NoTwinError(f"its graph cannot be prepared ({first_line(error)}); {_ADVICE}") from None
     return model, rounded, halves, kind
 
 
@@ -134,7 +134,7 @@ def converted(model: ModelProto) -> fx.GraphModule:
     """A graph in torch, operator by operator.
 
     Raises:
-        NoTwin: an operator of it has no differentiable form.
+        NoTwinError: an operator of it has no differentiable form.
     """
     at = "graph"
     try:
@@ -145,12 +145,12 @@ def converted(model: ModelProto) -> fx.GraphModule:
             at = builder.at
     except Exception as error:  # noqa: BLE001 (a converter's code meets any graph there is)
         if _BLOCKED in at:
-            raise NoTwin(
+            raise NoTwinError(
                 f"its {at} has weights in the order that suits one kind of processor; save the graph with at "
                 "most ORT_ENABLE_EXTENDED, or use an attack that only asks (square, nes, label_only) or transfer"
             ) from None
         why = "" if isinstance(error, UnsupportedOpError) else f" ({first_line(error)})"
-        raise NoTwin(f"its {at} has no differentiable form here{why}; {_ADVICE}") from None
+        raise NoTwinError(f"its {at} has no differentiable form here{why}; {_ADVICE}") from None
 
 
 class _Builder(GraphBuilder):

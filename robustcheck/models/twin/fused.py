@@ -15,7 +15,7 @@ from robustcheck.models.twin.attention import Attention
 from robustcheck.models.twin.builder import (
     RUNTIME,
     Builder,
-    NotFollowed,
+    NotFollowedError,
     attribute,
     call,
     computes,
@@ -56,7 +56,7 @@ def _then(builder: Builder, node: NodeProto, values: fx.Node, *settings: float, 
     if not name:
         return values
     if name not in _ACTIVATIONS:
-        raise NotFollowed(f"with {name}")
+        raise NotFollowedError(f"with {name}")
     return builder.call_function(_ACTIVATIONS[name], args=(values, *settings), kwargs=named)
 
 
@@ -161,7 +161,7 @@ computes("LayerNormalization")(theirs("LayerNormalization"))  # before opset 17 
 @computes("SimplifiedLayerNormalization")
 def _simplified_layer_normalization(builder: Builder, node: NodeProto) -> fx.Node:
     if attribute(node, "axis", -1) != -1:
-        raise NotFollowed("along other axes than the last")
+        raise NotFollowedError("along other axes than the last")
     values, scale = inputs_of(builder, node, 2)
     answers = builder.call_function(_of_its_size, args=(values, scale, attribute(node, "epsilon", 1e-5)))
     return first_or_all(builder, node, answers)
@@ -208,11 +208,11 @@ def _refuse(node: NodeProto, **others: int) -> None:
     """Inputs and answers that networks of images have no use for."""
     for name, place in others.items():
         if given(node, place):
-            raise NotFollowed(f"with {name.replace('_', ' ')}")
+            raise NotFollowedError(f"with {name.replace('_', ' ')}")
     if attribute(node, "do_rotary", 0):
-        raise NotFollowed("with rotary embeddings")
+        raise NotFollowedError("with rotary embeddings")
     if any(node.output[1:]):
-        raise NotFollowed("of whose answers more than the first are used")
+        raise NotFollowedError("of whose answers more than the first are used")
 
 
 @_fuses("Attention")
@@ -220,7 +220,7 @@ def _attention(builder: Builder, node: NodeProto) -> fx.Node:
     _refuse(node, mask_index=3, past=4, past_sequence_length=6)
     weight, bias = constant(builder, node, 1), constant(builder, node, 2)
     if weight is None or (bias is None and given(node, 2)):
-        raise NotFollowed("of weights that are computed")
+        raise NotFollowedError("of weights that are computed")
     widths = attribute(node, "qkv_hidden_sizes", []) or [weight.shape[1] // 3] * 3
     module = _FromOneProduct(weight, bias, list(widths), _attention_of(node))
     return call(builder, node, module, input_of(builder, node, 0), input_of(builder, node, 5))
@@ -248,6 +248,6 @@ class _OfThree(nn.Module):
 def _multi_head_attention(builder: Builder, node: NodeProto) -> fx.Node:
     _refuse(node, key_padding_mask=4, past_key=6, past_value=7, past_sequence_length=8, cache_indirection=9)
     if not (given(node, 1) and given(node, 2)):
-        raise NotFollowed("of keys and values that are packed")
+        raise NotFollowedError("of keys and values that are packed")
     query, key, value, bias = inputs_of(builder, node, 4)
     return call(builder, node, _OfThree(_attention_of(node)), query, key, value, bias, input_of(builder, node, 5))

@@ -8,7 +8,7 @@ import torch
 from onnx import NodeProto
 from torch import Tensor, fx
 
-from robustcheck.models.twin.builder import Builder, NotFollowed, attribute, computes, input_of
+from robustcheck.models.twin.builder import Builder, NotFollowedError, attribute, computes, input_of
 from robustcheck.models.twin.layers import linear
 
 _ML = "ai.onnx.ml"
@@ -27,7 +27,7 @@ def _linear_classifier(builder: Builder, node: NodeProto) -> fx.Node:
     rows = len(intercepts or attribute(node, "classlabels_ints") or attribute(node, "classlabels_strings"))
     weight = torch.tensor(attribute(node, "coefficients")).reshape(rows, -1)
     if after not in _AFTER or rows == 1:
-        raise NotFollowed(f"with {rows} rows and {after}")
+        raise NotFollowedError(f"with {rows} rows and {after}")
     bias = torch.tensor(intercepts) if intercepts else None
     scores = linear(builder, node, input_of(builder, node, 0), weight, bias)
     return builder.call_function(lambda x, after: (x.argmax(dim=1), _AFTER[after](x)), args=(scores, after))

@@ -13,7 +13,7 @@ from torch.nn import functional
 from robustcheck.models.twin.builder import (
     RUNTIME,
     Builder,
-    NotFollowed,
+    NotFollowedError,
     attribute,
     computes,
     constant,
@@ -84,7 +84,7 @@ def _quantize_linear(builder: Builder, node: NodeProto) -> fx.Node:
     kind = torch_type(code) if code else None
     zero = constant(builder, node, 2)
     if (kind or (zero.dtype if zero is not None else torch.uint8)) not in _BOUNDS:
-        raise NotFollowed("to other types than of 8 and 16 bits")
+        raise NotFollowedError("to other types than of 8 and 16 bits")
     settings = (attribute(node, "axis", 1), kind, attribute(node, "block_size", 0))
     return builder.call_function(_quantise, args=(*inputs_of(builder, node, 3), *settings))
 
@@ -229,7 +229,7 @@ def _quantised(name: str, function: Callable[..., Tensor], tensors: int, *attrib
     @computes(name, domain=RUNTIME)
     def _handle(builder: Builder, node: NodeProto) -> fx.Node:
         if attribute(node, "channels_last", 0):
-            raise NotFollowed("with its channels last")
+            raise NotFollowedError("with its channels last")
         settings = tuple(attribute(node, key, default) for key, default in attributes)
         return builder.call_function(compute, args=(settings, *inputs_of(builder, node, 3 * tensors + 2)))
 

@@ -12,7 +12,7 @@ from onnx import NodeProto
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from robustcheck.models.twin.builder import Builder, NotFollowed, attribute, call, computes, input_of
+from robustcheck.models.twin.builder import Builder, NotFollowedError, attribute, call, computes, input_of
 
 _RADIUS = {"linear": 1, "cubic": 2}
 _MOST_WEIGHTS = 2**26  # of a matrix: from 8192 pixels to as many
@@ -117,7 +117,7 @@ class Resize(nn.Module):
         key = (size, target, factor, span, device)
         if key not in self._known:
             if self.mode != "nearest" and size * target > _MOST_WEIGHTS:
-                raise NotFollowed(f"Resize from {size} to {target} pixels takes a matrix that is too large")
+                raise NotFollowedError(f"Resize from {size} to {target} pixels takes a matrix that is too large")
             kind = (self.mode, self.coordinates, self.nearest, self.cubic_a, self.exclude_outside, self.antialias)
             weights, outside = _weights(kind, size, target, factor, span)
             there = None if outside is None else torch.from_numpy(outside).to(device)
