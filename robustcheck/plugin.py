@@ -41,8 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Load the policies that were asked for; without one, nothing else happens."""
     named_options: list[str] = config.getoption("robustcheck")
     ini_key = [Path(path) for path in config.getini("robustcheck")]
-    if not named_options and not ini_key:
-        return
+    if config.option.help or (not named_options and not ini_key):
+        return  # parsing once more would print pytest 8's help, and end there
     start = config.invocation_params.dir
     typed: list[str] = config._parser.parse_known_args(list(config.invocation_params.args)).robustcheck
     asked = [start / path for path in typed]

@@ -126,3 +126,34 @@ gates:
 def accuracy_at(levels: int) -> float:
     """What is left of `brightness_project`'s accuracy when every pixel may move by so many grey levels."""
     return sum(abs(level - 127.5) > levels for level in LEVELS) / len(LEVELS)
+
+
+_THREE = """
+import torch
+
+class Brightness(torch.nn.Module):  # dark up to 80, dim up to 160, bright beyond
+    def __init__(self):
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.tensor(20.0))
+
+    def forward(self, image):
+        dim, bright = ((image.flatten(1).mean(dim=1) - level / 255) * self.slope for level in (80, 160))
+        return torch.stack([torch.zeros_like(dim), dim, dim + bright], dim=1)
+"""
+
+
+def three_levels(folder: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Write a candidate of dark, dim and bright, and even images; returns their levels and labels.
+
+    The two of 158 are two levels from bright, and read as dim; one of them is labelled dark, as is one of 100.
+    """
+    (folder / "brightness.py").write_text(_THREE)
+    save_file({"slope": torch.tensor(20.0)}, folder / "brightness.safetensors")
+    levels, labels = (158, 158, 100, 100, 200), (0, 1, 0, 1, 2)
+    even_images(folder, levels, labels)
+    return levels, labels
+
+
+def three_levels_policy(gates: str) -> str:
+    """A policy on `three_levels`' files; `gates` is the text below `gates:`."""
+    return brightness_policy(gates).replace("[dark, bright]", "[dark, dim, bright]")

@@ -169,7 +169,7 @@ def open_files(
                 "MONOCHROME2); leave data.hounsfield out, or convert the files"
             )
         if bits is None and file.depth != first.depth:
-            advice = ", or say data.bits: 8, to which they are scaled" if max(file.depth, first.depth) <= 8 else ""
+            advice = ", or say data.bits: 8, to which they are scaled" if file.holds(8) and first.holds(8) else ""
             raise DataError(
                 f"{file.name} stores {file.depth} bits and {first.name} {first.depth}: {_ONE_SPACE}; convert the files"
                 f"{advice}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,21 +14,19 @@ from robustcheck.evaluation.health.checks import MEND, not_relied_on
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.metrics.verdicts import Rule, judge, require
-from robustcheck.evaluation.outcomes import outcomes, readings, undefined
+from robustcheck.evaluation.outcomes import more_adverse, outcomes, readings, undefined
 from robustcheck.evaluation.search.found import Found
-from robustcheck.evaluation.search.ledger import Entry
+from robustcheck.evaluation.search.ledger import UNKNOWN, Entry, unknown
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.surrogates.loading import LoadedSurrogate, as_reported
 from robustcheck.evaluation.threat import threat
 from robustcheck.models import Meter
-from robustcheck.models.head import NO_ANSWER
 from robustcheck.policy import Gate
-from robustcheck.results import Control, Cost, Finding, GateResult, HealthCheck, Metric, Queries, Verdict
+from robustcheck.results import Control, Cost, Finding, GateResult, HealthCheck, Metric, Outcome, Queries, Verdict
 from robustcheck.threats import Goal
 from robustcheck.words import listed, plural
 
 _STRENGTHEN = "raise its steps or draws"
-_LOST = Entry(decision=NO_ANSWER, distance=0, score=None, found_by="", attack="", restart=0, step=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +137,8 @@ class Conclusion:
             return "error", _nothing_right_to_attack(gate)
         if verdict == "error":
             return verdict, undefined(gate, metrics)
-        if blind and self.judged_with(blind) != verdict:  # nothing was searched there, which no policy may overlook
+        # Nothing was searched there, which no policy may overlook.
+        if blind and self.judged_with(unknown(blind)) != verdict:
             return "error", (
                 f"the attack had nothing to follow on {len(blind)} of the samples that held, and without them the gate "
                 f"would not pass; {_lesson(gate, unstarted=blind <= self.found.trace.unstarted)}"
@@ -176,14 +175,15 @@ class Conclusion:
     def _undercut(self) -> str | None:
         """What controls turned that would change a verdict of pass: the gate's own adversary may do the same."""
         held, judged = set(self.held), self.of_more
-        before = judged.judged_with(frozenset())
-        each = [one for one in self.controlled if one.admitted == "each" and one.turned & held]
-        lost = held & frozenset[int]().union(*(one.turned for one in each))
+        before = judged.judged_with({})
+        each = [one for one in self.controlled if one.admitted == "each" and held & one.turned.keys()]
+        lost = {sample: entry for one in each for sample, entry in one.turned.items() if sample in held}
         if lost and judged.judged_with(lost) not in ("pass", before):
             who = listed(one.control.name for one in each)
+            mend = _STRENGTHEN if any(one.control.name != "no attack" for one in each) else "the conditions alone do it"
             return (
                 f"{who} turned {len(lost)} of {plural(len(held), 'sample')} that held, which the adversary may do as "
-                f"well, and without them the gate would not pass; {_STRENGTHEN}"
+                f"well, and without them the gate would not pass; {mend}"
             )
         for one in self.controlled:
             instead = replace(judged, broken={}).judged_with(one.turned) if one.admitted == "all" else "pass"
@@ -244,14 +244,24 @@ class Conclusion:
         """Samples that were attacked and held."""
         return [sample for sample in self.attacked if sample not in self.broken]
 
-    def judged_with_named(self, lost: Set[str]) -> Verdict:
-        """The same of samples by name."""
-        names = self.setting.samples.names
-        return self.judged_with({sample for sample in self.judged.tolist() if names[sample] in lost})
+    def judged_with_outcomes(self, lost: Mapping[str, Outcome], by_estimate: bool) -> Verdict:
+        """How the gate would be judged if samples, by name, had become what they became elsewhere; see `of_more`."""
+        names, head = self.setting.samples.names, self.setting.candidate.head
+        more = {sample: lost[names[sample]] for sample in self.judged.tolist() if names[sample] in lost}
+        known = {
+            sample: replace(UNKNOWN, decision=decision, score=one.score)
+            for sample, one in more.items()
+            if (decision := head.named(one.attacked)) is not None
+        }
+        return (self.of_more if by_estimate else self).judged_with(unknown(more) | known)
 
-    def judged_with(self, lost: Set[int]) -> Verdict:
-        """How the gate would be judged if these samples were broken, too."""
-        metrics = self._measurement(self.broken | dict.fromkeys(lost, _LOST)).required(self.gate.bounds)
+    def judged_with(self, lost: Mapping[int, Entry]) -> Verdict:
+        """How the gate would be judged if these counterexamples were known, too; see `unknown`."""
+        scores = {sample: entry.score for sample, entry in lost.items() if entry.score is not None}
+        known = self
+        if self.scores is not None and scores:
+            known = replace(self, scores=more_adverse(self.setting, self.scores, scores))
+        metrics = known._measurement(self.broken | dict(lost)).required(self.gate.bounds)
         return judge(require(self.gate.bounds, metrics, self.rule), metrics)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from robustcheck.attacks.draws import Draws, key
 from robustcheck.evaluation.looks.look import Look
 from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.search.ledger import UNKNOWN, Entry
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models.batches import as_shares, batches
 from robustcheck.policy import Gate, RP2Spec
@@ -23,7 +24,7 @@ class Controlled:
     """A control, and whom it turned."""
 
     control: Control
-    turned: frozenset[int]  # samples
+    turned: Mapping[int, Entry]  # samples, and what they are read as
     admitted: Literal["each", "all", "none"]
     """Whether the gate's adversary may do the same: to each sample apart from the others, to all at once, or not."""
 
@@ -32,7 +33,7 @@ def seen_unattacked(
     gate: Gate, setting: Setting, look: Look, samples: Sequence[int]
 ) -> tuple[Controlled, np.ndarray | None]:
     """Clean images under a gate's conditions: which are read as the adversary wants, and on which cells (N, L)."""
-    wanted, cells = dict[int, bool](), dict[int, np.ndarray]()
+    turned, cells = dict[int, Entry](), dict[int, np.ndarray]()
     limit = max(1, setting.candidate.chunks.limit // look.at_once)
     for chunk in batches(samples, setting.samples.shape_of, limit):
         images = as_shares(setting.samples, chunk, setting.candidate.device)
@@ -40,15 +41,19 @@ def seen_unattacked(
         labels = setting.labels[chunk].to(images.device)
         at = torch.zeros(len(chunk), dtype=torch.int64, device=images.device)
         seen = look(images, labels, Draws.of(keys, images.device), at)
-        wanted.update(zip(chunk, seen.wanted.tolist(), strict=True))
+        turned |= {
+            sample: replace(UNKNOWN, decision=int(seen.decision[place]))
+            for place, sample in enumerate(chunk)
+            if seen.wanted[place]
+        }
         if seen.cells is not None:
             cells.update(zip(chunk, seen.cells.cpu().numpy(), strict=True))
-    turned = np.array([wanted[sample] for sample in samples], dtype=bool)
-    success = setting.intervals.rate(turned, setting.groups_of(samples))
+    hits = np.array([sample in turned for sample in samples], dtype=bool)
+    success = setting.intervals.rate(hits, setting.groups_of(samples))
     grid = np.stack([cells[sample] for sample in samples]) if cells else None
     unattacked = Controlled(
         control=Control(name="no attack", success=success),
-        turned=frozenset(sample for sample in samples if wanted[sample]),
+        turned=turned,
         admitted="each",  # who changes nothing stays within every budget
     )
     return unattacked, grid

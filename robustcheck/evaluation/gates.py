@@ -13,7 +13,7 @@ from robustcheck.evaluation.conclusion import Account, Conclusion
 from robustcheck.evaluation.controls import Controlled, grid_of, seen_unattacked
 from robustcheck.evaluation.curves import budget_curve, query_curve
 from robustcheck.evaluation.health.checks import in_turn, of_gradients, same_answers, with_inherited
-from robustcheck.evaluation.health.examination import Examination
+from robustcheck.evaluation.health.examination import Examination, examined
 from robustcheck.evaluation.health.probing import Probes
 from robustcheck.evaluation.looks.look import Once
 from robustcheck.evaluation.metrics.measurement import Measurement
@@ -131,7 +131,8 @@ def _concluded(search: Search, stopping: Stopping, needed: int | None) -> tuple[
     controls, cells = _controls(gate, setting, search, known.found, conclusion.attacked)
     rule: Rule = "confident" if stopping.by_interval(needed) else known.rule
     conclusion = replace(conclusion, controlled=controls, rule=rule)
-    setting.judged_with[gate.id] = conclusion.of_more.judged_with_named
+    if examined(gate):
+        setting.judged_with[gate.id] = conclusion.judged_with_outcomes
     return conclusion, cells
 
 
@@ -157,7 +158,7 @@ def _health(conclusion: Conclusion, search: Search, cost: Cost) -> tuple[HealthC
         found=conclusion.found,
         held=held,
         blind=conclusion.blind,
-        undermined_by=lambda lost: judged.judged_with(lost) != judged.judged_with(frozenset()),
+        undermined_by=lambda lost: judged.judged_with(lost) != judged.judged_with({}),
     )
     own = examination.checks(Probes(search=search, attacked=attacked, held=held), cost)
     return _with_inherited(own, conclusion, search)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import replace
 
 import numpy as np
@@ -51,10 +51,18 @@ def most_adverse(setting: Setting, verified: list[dict[int, float]], broken: dic
         return None
     scores = setting.scores.numpy().astype(np.float64)
     counterexamples = {sample: entry.score for sample, entry in broken.items() if entry.score is not None}
-    for sample, score in (item for search in (*verified, counterexamples) for item in search.items()):
-        positive = setting.candidate.head.is_positive(int(setting.labels[sample]))
-        scores[sample] = (min if positive else max)(scores[sample], score)
+    for search in (*verified, counterexamples):
+        scores = more_adverse(setting, scores, search)
     return scores
+
+
+def more_adverse(setting: Setting, scores: np.ndarray, verified: Mapping[int, float]) -> np.ndarray:
+    """Probabilities (N,) of the positive label where these are known, too, of some samples."""
+    worse = scores.copy()
+    for sample, score in verified.items():
+        positive = setting.candidate.head.is_positive(int(setting.labels[sample]))
+        worse[sample] = (min if positive else max)(worse[sample], score)
+    return worse
 
 
 def most_adverse_chances(

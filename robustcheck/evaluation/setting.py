@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence, Set
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,11 @@ from robustcheck.evaluation.search.warm_starts import WarmStarts
 from robustcheck.evaluation.surrogates.loading import LoadedSurrogate
 from robustcheck.models import Candidate
 from robustcheck.policy import SurrogatesEntry
-from robustcheck.results import HealthCheck, Verdict
+from robustcheck.results import HealthCheck, Outcome, Verdict
+
+JudgedWith = Callable[[Mapping[str, Outcome], bool], Verdict]
+"""How a gate would be judged if samples, by name, had become what they became elsewhere; and by its own rule, or, where
+its interval has just decided it, by the estimate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +53,7 @@ class Setting:
     surrogates: Callable[[SurrogatesEntry], Sequence[LoadedSurrogate]]  # of an attack, loaded or trained once
     predicted: dict[Hashable, dict[int, float | None]] = field(default_factory=dict)  # see `predicting`
     examined: dict[Hashable, tuple[HealthCheck, ...]] = field(default_factory=dict)  # health of searches, by their key
-    judged_with: dict[str, Callable[[Set[str]], Verdict]] = field(default_factory=dict)  # gates, if more were broken
+    judged_with: dict[str, JudgedWith] = field(default_factory=dict)  # of gates that were examined
     train_split: Callable[[], Samples]  # of the data, loaded once
     folder: Path  # the policy's, from which its paths start
 

@@ -1,7 +1,8 @@
 """Several worker processes, one policy, the same answers as one process.
 
 The gates of one family inherit from one another, so whichever worker first needs one of them evaluates the family
-under a lock; the others wait and read. Families are independent and run side by side.
+under a lock; the others wait and read. Families run side by side, but for gates that are compared: who is content with
+less waits for those that want more, or know less, and never the other way round.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def shared_answer(evaluation: Evaluation, gate_id: str, *, selected: Sequence[st
     folder.mkdir(exist_ok=True)
 
     def elsewhere(other: str) -> GateResult:
-        """Of a gate whose adversary knows less, which waits for none of those that know more: there is no circle."""
+        """Of a gate that this one is compared with, and which waits for none that is compared with it: no circle."""
         return shared_answer(evaluation, other, selected=selected, folder=folder).gate
 
     with FileLock(folder / f"family-{order.index(family[0])}.lock"):

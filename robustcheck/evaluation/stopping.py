@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from robustcheck.evaluation.conclusion import Conclusion
+from robustcheck.evaluation.search.ledger import unknown
 from robustcheck.evaluation.setting import Setting
 from robustcheck.results import Stopped
 
@@ -66,14 +67,16 @@ class Stopping:
         )
 
     def by_interval(self, needed: int | None) -> bool:
-        """Whether what was decided was decided by an interval."""
-        return needed is not None and self.setting.stop == "early"
+        """Whether an interval decided, before all samples were looked at."""
+        return self.setting.stop == "early" and needed is not None and needed < len(self.setting.order)
 
     def _decided_by_interval(self, count: int) -> bool:
         seen = replace(self.known.about(self.setting.order[:count]), rule="confident")
-        verdict = seen.judged_with(frozenset())
+        verdict = seen.judged_with({})
+        if verdict == "pass" and not seen.attacked:
+            return False  # nothing was tried yet
         # What held for want of anything to follow shows nothing: a pass has to do without it.
-        return verdict in _DECIDED and (verdict == "fail" or seen.judged_with(seen.blind) == "pass")
+        return verdict in _DECIDED and (verdict == "fail" or seen.judged_with(unknown(seen.blind)) == "pass")
 
     def _whatever_follows(self, count: int) -> bool:
         """Whether the verdict is the same if all that are left hold, if all break, and on those that were seen.
@@ -87,5 +90,5 @@ class Stopping:
         seen, every = self.known.about(order[:count]), self.known
         every = replace(every, broken=seen.broken)
         left = set(every.attacked) - set(seen.attacked)
-        verdicts = {seen.judged_with(frozenset()), every.judged_with(frozenset()), every.judged_with(left)}
+        verdicts = {seen.judged_with({}), every.judged_with({}), every.judged_with(unknown(left))}
         return len(verdicts) == 1 and verdicts <= set(_DECIDED)

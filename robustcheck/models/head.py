@@ -86,6 +86,12 @@ class Head:
         """What a reading is called."""
         return NO_ANSWER_NAME if reading == NO_ANSWER else self.labels[reading]
 
+    def named(self, name: str) -> int | None:
+        """The reading that is called so; None: none is."""
+        if name == NO_ANSWER_NAME:
+            return NO_ANSWER
+        return self.labels.index(name) if name in self.labels else None
+
     def is_positive(self, reading: int) -> bool:
         """Whether a reading has the positive label."""
         return reading == self.positive

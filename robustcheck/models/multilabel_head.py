@@ -13,6 +13,7 @@ import torch
 from robustcheck.models.head import NO_ANSWER, NO_ANSWER_NAME, Head, Objective, all_finite, log_odds_of
 
 NO_FINDING_NAME = "(no finding)"
+AND = " + "  # between findings in the name of a reading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,15 @@ class FindingsHead:
         """What a reading is called."""
         if reading == NO_ANSWER:
             return NO_ANSWER_NAME
-        return " + ".join(label for bit, label in enumerate(self.labels) if reading >> bit & 1) or NO_FINDING_NAME
+        return AND.join(label for bit, label in enumerate(self.labels) if reading >> bit & 1) or NO_FINDING_NAME
+
+    def named(self, name: str) -> int | None:
+        """The reading that is called so; None: none is."""
+        if name == NO_ANSWER_NAME:
+            return NO_ANSWER
+        findings = [] if name == NO_FINDING_NAME else name.split(AND)
+        known = {label: 1 << bit for bit, label in enumerate(self.labels)}
+        return sum(known[one] for one in findings) if all(one in known for one in findings) else None
 
     def is_positive(self, reading: int) -> bool:
         """Whether a reading has the positive finding, among others or alone."""

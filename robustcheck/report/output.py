@@ -24,6 +24,12 @@ _SCRATCH = ".running-"
 _LOCK = ".lock"  # in a scratch folder
 _TELLS_WHOSE = "report.json"  # written first and taken away last
 _PUBLISHED = (COUNTEREXAMPLES, "junit.xml", "report.html", _TELLS_WHOSE)
+# Near the beginning of what `render` writes alone.
+_MARKS = {
+    "junit.xml": b'name="environment.robustcheck"',
+    "report.html": b'<meta name="generator" content="robustcheck">',
+}
+_BEGINNING = 8192  # bytes
 
 
 class Output:
@@ -87,7 +93,7 @@ class Output:
         _take_away_reports(self.folder)
 
     def _refuse_what_is_not_ours(self) -> None:
-        there = next((path for name in _PUBLISHED if (path := self.folder / name).exists()), None)
+        there = next((path for name in _PUBLISHED if (path := self.folder / name).exists() and not _marked(path)), None)
         if there is not None and not _is_ours(self.folder / _TELLS_WHOSE):
             raise ReportError(
                 f"{there} is there, and no {_TELLS_WHOSE} of robustcheck's says that it may be replaced; "
@@ -169,6 +175,17 @@ def _take_away_reports(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise ReportError(f"cannot take away earlier reports in {folder}: {error.strerror or error}") from None
+
+
+def _marked(path: Path) -> bool:
+    """Whether a page or a JUnit file says itself who wrote it."""
+    if path.name not in _MARKS:
+        return False
+    try:
+        with path.open("rb") as file:
+            return _MARKS[path.name] in file.read(_BEGINNING)
+    except OSError:
+        return False
 
 
 def _is_ours(report: Path) -> bool:

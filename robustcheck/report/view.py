@@ -154,7 +154,9 @@ def report_view(report: AuditReport, folder: Path | None) -> ReportView:
         explanation = f"{plural(undecided, 'gate')} could not be decided, which the policy allows; no gate failed."
     failed = sum(gate.verdict == "fail" for gate in report.gates)
     if report.verdict == "error" and failed:
-        explanation = f"{plural(failed, 'gate')} failed, and others could not be evaluated."
+        others = any(gate.verdict == "error" for gate in report.gates)
+        left = "others could not be evaluated" if others else "the run was stopped before its end"
+        explanation = f"{plural(failed, 'gate')} failed, and {left}."
     started = moment(report.started)
     with_pictures = sum(any(outcome.status == "broken" for outcome in gate.samples) for gate in report.gates)
     most = max(1, min(EXAMPLES_A_GATE, EXAMPLES_IN_ALL // max(1, with_pictures)))

@@ -52,7 +52,9 @@ def json_text(report: AuditReport) -> str:
         return report.to_json()
     except ValueError:
         shown: AuditReport = _showable(report)
-        return shown.to_json()
+        # The policy's text is UTF-8, and its digest stands beside it.
+        whole = dataclasses.replace(shown.policy, text=report.policy.text)
+        return dataclasses.replace(shown, policy=whole).to_json()
 
 
 def write_whole(path: Path, text: str) -> Path:

@@ -309,11 +309,33 @@ def test_counterexamples_of_other_gates_decide_if_they_would_change_the_verdict(
 )
 def test_counterexamples_of_another_threat_model_decide_nothing(other, tmp_path):
     brightness_project(tmp_path)
-    even_images(tmp_path, [160] * 37 + [130] * 3 + [60] * 10, [1] * 40 + [0] * 10)
+    even_images(tmp_path, [160] * 37 + [130] * 3 + [60] * 7 + [125] * 3, [1] * 40 + [0] * 10)
     own = FEW_BROKEN.replace("BOUND", "0.95").replace("epsilon", "goal: GOAL\n    epsilon")
     own = own.replace("GOAL", "missed_finding" if "false_alarm" in other else "untargeted")
     gates = brightness_gates(tmp_path, f"  - {{id: other, {other}, require: {{accuracy: 0}}}}\n" + own)
+    assert gates[0].metrics["attack_success"].successes == (3 if "false_alarm" in other else 6)
     assert gates[1].verdict == "pass", gates[1].error
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_others_turned_counts_as_it_was_read_and_not_as_no_answer(first, tmp_path):
+    """One of forty is read a little on the wrong side, and still above all of the other label."""
+    brightness_project(tmp_path)
+    even_images(tmp_path, [200] * 19 + [130] + [60] * 20, [1] * 20 + [0] * 20)
+    other = "  - {id: other, attack: square, queries: 200, epsilon: 4/255, require: {accuracy: 0}}\n"
+    own = FEW_BROKEN.replace("accuracy: BOUND", "auroc: 0.97").replace("8/255", "4/255")
+    found = {gate.id: gate for gate in brightness_gates(tmp_path, other + own if first else own + other)}
+    assert found["other"].metrics["attack_success"].successes == 1
+    assert found["other"].metrics["auroc"].value == found["pgd"].metrics["auroc"].value == 1
+    assert found["pgd"].verdict == "pass", found["pgd"].error
+
+
+def test_steps_that_reach_the_border_once_they_are_rounded_are_no_weakness(tmp_path):
+    brightness_project(tmp_path)
+    gate = "  - {id: pgd, attack: {name: pgd, steps: 4, step_size: 0.0075, random_start: false}, epsilon: 8/255"
+    (found,) = brightness_gates(tmp_path, f"{gate}, require: {{accuracy: 0}}}}\n")
+    (check,) = [check for check in found.health if check.name == "enough-steps"]
+    assert "reach" not in check.evidence  # 7.65 levels are stored as 8
 
 
 def test_only_samples_that_both_looked_at_are_compared(tmp_path):

@@ -349,3 +349,11 @@ def test_a_candidate_that_draws_is_planned_with_its_calls(tmp_path):
         assert gate.cost.forward > 10 * 50  # each image is judged on a hundred calls, or until that is hopeless
         assert promised.forward >= gate.cost.forward
         assert promised.gradient >= gate.cost.gradient
+
+
+def test_a_mean_over_labels_of_which_one_has_no_sample_is_never_enough(tmp_path):
+    brightness_project(tmp_path, levels=[140, 150, 160])
+    (gate,) = planned(tmp_path, brightness_policy("\n  - {id: clean, require: {balanced_accuracy: 0.5}}\n")).gates
+    (result,) = run(load_policy(tmp_path / "policy.yaml")).gates
+    assert result.verdict == "error"
+    assert not gate.requirements[0].enough

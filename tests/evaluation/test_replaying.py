@@ -8,7 +8,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from building import brightness_manifest, brightness_policy, brightness_project, even_images
+from building import (
+    brightness_manifest,
+    brightness_policy,
+    brightness_project,
+    even_images,
+    three_levels,
+    three_levels_policy,
+)
 from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import save_file
@@ -359,3 +366,23 @@ def test_a_gate_that_the_policy_has_not_is_forged(project):
     path.write_text(json.dumps(report))
     result = _replay(project)
     assert (result.exit_code, "has a gate 'other', which its policy has not" in result.output) == (2, True)
+
+
+def test_a_negative_that_is_taken_for_another_one_may_hold_and_is_no_right_one(tmp_path):
+    three_levels(tmp_path)
+    gate = "{id: alarm, attack: fgsm, epsilon: 4/255, goal: false_alarm, require: {specificity: 0}}"
+    (tmp_path / "policy.yaml").write_text(three_levels_policy(f"\n  - {gate}\n"))
+    assert CliRunner().invoke(main, ["run", str(tmp_path / "policy.yaml"), "-o", str(tmp_path / "out")]).exit_code == 0
+    result = _replay(tmp_path)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("gate", ["clean", "pgd[2/255]"])
+def test_what_was_turned_by_nothing_is_read_as_it_was(gate, project):
+    path = project / "out" / "report.json"
+    report = json.loads(path.read_text())
+    (one,) = [one for one in report["gates"] if one["id"] == gate]
+    outcome = next(outcome for outcome in one["samples"] if outcome["status"] == "held")
+    outcome["attacked"] = "bright" if outcome["clean"] == "dark" else "dark"
+    path.write_text(json.dumps(report))
+    assert "nothing turned it, and the report says that it is read as" in " ".join(_replay(project).output.split())

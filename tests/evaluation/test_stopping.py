@@ -131,6 +131,16 @@ def test_a_verdict_may_be_certain_before_a_sample_that_the_goal_is_about(tmp_pat
     assert gate.verdict == _gate(tmp_path, "{stop: never}", **asked).verdict == "pass"
 
 
+def test_nothing_is_passed_early_before_something_was_attacked(tmp_path):
+    brightness_project(tmp_path)
+    even_images(tmp_path, [60] * 290 + [160] * 10, [0] * 290 + [1] * 10)
+    gate = _gate(tmp_path, "{stop: early}", require="accuracy: 0.5", more=", goal: missed_finding")
+    order = in_random_order([f"test/{index}" for index in range(SAMPLES)], seed=0)
+    assert gate.verdict == "pass"
+    assert gate.stopped.needed == max(12, 1 + int(np.argmax(order >= 290)))
+    assert gate.metrics["attack_success"].samples == 1
+
+
 def test_roc_areas_can_be_determined(tmp_path):
     brightness_project(tmp_path)
     levels = [40] * 60 + [120] * 60 + [135] * 60 + [215] * 60

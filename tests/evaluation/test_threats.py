@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import pytest
-import torch
-from building import LEVELS, accuracy_at, brightness_gates, brightness_policy, brightness_project, even_images
-from safetensors.torch import save_file
+from building import (
+    LEVELS,
+    accuracy_at,
+    brightness_gates,
+    brightness_project,
+    three_levels,
+    three_levels_policy,
+)
 
 from robustcheck import load_policy, run
 
@@ -47,29 +52,12 @@ def test_each_goal_turns_those_that_it_is_about_and_that_it_can(project, attack)
     assert any_wrong.metrics["accuracy"].value == accuracy_at(4)
 
 
-THREE = """
-import torch
-
-class Brightness(torch.nn.Module):  # dark up to 80, dim up to 160, bright beyond
-    def __init__(self):
-        super().__init__()
-        self.slope = torch.nn.Parameter(torch.tensor(20.0))
-
-    def forward(self, image):
-        dim, bright = ((image.flatten(1).mean(dim=1) - level / 255) * self.slope for level in (80, 160))
-        return torch.stack([torch.zeros_like(dim), dim, dim + bright], dim=1)
-"""
-
-
 @pytest.mark.parametrize("goal", ["goal: false_alarm", "goal: targeted, target: bright"])
 def test_a_false_alarm_is_sought_where_a_negative_is_taken_for_another_one_too(tmp_path, goal):
-    (tmp_path / "brightness.py").write_text(THREE)
-    save_file({"slope": torch.tensor(20.0)}, tmp_path / "brightness.safetensors")
-    even_images(tmp_path, levels := (158, 158, 100, 100, 200), labels := (0, 1, 0, 1, 2))
+    levels, labels = three_levels(tmp_path)
     require = "require: {specificity: 0.6, accuracy: 0}"
     gates = f"\n  - {{id: alarm, attack: {{name: pgd, steps: 10}}, epsilon: 4/255, {goal}, {require}}}\n"
-    policy = brightness_policy(gates).replace("[dark, bright]", "[dark, dim, bright]")
-    (tmp_path / "policy.yaml").write_text(policy)
+    (tmp_path / "policy.yaml").write_text(three_levels_policy(gates))
     (gate,) = run(load_policy(tmp_path / "policy.yaml"), folder=tmp_path / "out").gates
     # Both of 158 are read as dim, one of them wrongly, and both become an alarm.
     assert [outcome.status for outcome in gate.samples] == ["broken", "broken", "held", "held", "held"]

@@ -10,6 +10,7 @@ from report_builder import mixed
 from robustcheck.errors import ReportError
 from robustcheck.report import outputs
 from robustcheck.report.output import Output
+from robustcheck.report.writing import render_reports
 
 REPORTS = ["junit.xml", "report.html", "report.json"]
 
@@ -105,3 +106,10 @@ def test_a_file_of_someone_else_s_is_not_taken_for_a_report(tmp_path, name):
         outputs(tmp_path, [Path("a.yaml")])
     assert _names(tmp_path) == [name]
     assert (tmp_path / name).read_text() == "{}"
+
+
+def test_what_was_rendered_alone_is_ours(tmp_path):
+    render_reports(mixed(), tmp_path, images=tmp_path)
+    assert _names(tmp_path) == ["junit.xml", "report.html"]
+    _published(tmp_path)
+    assert _names(tmp_path) == REPORTS

@@ -196,6 +196,8 @@ def test_a_reviewer_finds_the_policy_and_all_that_stands_before_the_network():
 def test_gates_that_failed_are_not_hidden_by_those_that_could_not_be_evaluated():
     both, none = page(report(failing(), erring(), verdict="error")), page(report(gate(), erring(), verdict="error"))
     assert "1 gate failed, and others could not be evaluated." in both.text
+    stopped = page(report(failing(), verdict="error", interrupted=True))
+    assert "1 gate failed, and the run was stopped before its end." in stopped.text
     assert "nothing is shown about the candidate" not in both.text
     assert "nothing is shown about the candidate" in none.text
 

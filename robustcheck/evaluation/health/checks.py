@@ -27,7 +27,7 @@ MEANINGS = {
     "same-answers": "the candidate's answers depend on chance",
     "as-strong-as-others": "an attack that knows less turned what this one left: it is too weak, or its gradients are "
     "masked",
-    "holds-against-others": "other gates turned what this one left, and without it the gate would not have passed",
+    "holds-against-others": "other gates turned what this one left, and with that the gate does not pass",
 }
 """What it means if a check is not sound."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from robustcheck.evaluation.health.checks import MOST_OUTDONE, as_findings, not_relied_on, with_inherited
 from robustcheck.evaluation.health.predicting import FEW
+from robustcheck.evaluation.setting import JudgedWith
 from robustcheck.policy import FGSMSpec, Gate
-from robustcheck.results import GateResult, HealthCheck, Threat, Verdict
+from robustcheck.results import GateResult, HealthCheck, Outcome, Threat, Verdict
 from robustcheck.words import listed, plural
 
 _NAME, _HOLDS = "as-strong-as-others", "holds-against-others"
@@ -31,6 +32,8 @@ def comparable(own: Gate, other: Gate, *, isolated: bool) -> bool:
     alike = (own.goal, own.target) == (other.goal, other.target)
     if isolated and alike and isinstance(other.attack, FGSMSpec) and not isinstance(own.attack, FGSMSpec):
         return True
+    if not alike and getattr(own.attack, "steps", 1) == 1:
+        return False  # a single step is weak by design: what other goals find is not held against it
     if own.goal == "untargeted" != other.goal and other.knowledge == "white-box":
         return True
     return other.knowledge in ("scores", "top-k", "label", "transfer")
@@ -42,7 +45,7 @@ def compared(
     larger: Sequence[GateResult],
     *,
     strict: bool,
-    judged_with: Callable[[Set[str]], Verdict],
+    judged_with: JudgedWith,
     wanted: str | None,
     multilabel: bool,
 ) -> GateResult:
@@ -53,27 +56,44 @@ def compared(
         others: gates that are `comparable` with it.
         larger: gates whose searches stand for what held in this one, compared already.
         strict: an attack that is shown to be broken passes nothing.
-        judged_with: how this gate would be judged if these samples were broken, too.
+        judged_with: this gate's.
         wanted: the reading that its adversary wants, if only one will do.
         multilabel: several findings may be present together.
     """
-    theirs = [one for gate in larger for one in gate.health if (one.name, one.outcome) == (_NAME, "broken")]
+    theirs = [one for gate in larger for one in gate.health if one.name in (_NAME, _HOLDS) and one.outcome == "broken"]
     rivals = [other for other in others if _goal(own) == _goal(other)]
     checks = (*(_beside(own, other) for other in rivals), *with_inherited((), theirs))
     lost = {other.id: _lost(own, other, wanted=wanted, multilabel=multilabel) for other in others}
-    every = frozenset[str]().union(*lost.values())
+    every = {sample: outcome for samples in lost.values() for sample, outcome in samples.items()}
     # They are verified, and in this gate's own threat model: however few they are, they may be what decides.
-    if every and not _single(own) and (verdict := judged_with(every)) not in ("pass", judged_with(frozenset())):
-        who = listed(name for name, samples in lost.items() if samples)
-        held = plural(sum(sample.status == "held" for sample in own.samples), "sample")
-        evidence = f"{who} turned {len(every)} of {held} that held in this gate, which is {_SAID[verdict]} with these"
-        checks = (*checks, HealthCheck(name=_HOLDS, outcome="broken", evidence=evidence))
+    if every and not _single(own):
+        checks = (*checks, *_decisive(own, lost, every, judged_with))
     broken = [one for one in checks if one.outcome == "broken"]
     result = replace(own, health=(*own.health, *checks), findings=(*as_findings(checks), *own.findings))
     return replace(result, verdict="error", error=not_relied_on(broken)) if strict and broken else result
 
 
 _SAID: dict[Verdict, str] = {"fail": "failed", "inconclusive": "inconclusive", "error": "not measurable"}
+
+
+def _decisive(
+    own: GateResult, lost: Mapping[str, Mapping[str, Outcome]], every: Mapping[str, Outcome], judged_with: JudgedWith
+) -> tuple[HealthCheck, ...]:
+    """The check that tells that a gate would not have passed with what others found, if it would not.
+
+    A gate whose interval has just decided it is undecided with a single sample more: it is broken by the estimate.
+    """
+    for by_estimate in (True, False):
+        verdict = judged_with(every, by_estimate)
+        if verdict not in ("pass", judged_with({}, by_estimate)):
+            who = listed(name for name, samples in lost.items() if samples)
+            held = sum(sample.status == "held" and sample.evidence is not None for sample in own.samples)
+            evidence = (
+                f"{who} turned {len(every)} of {plural(held, 'sample')} that held in this gate, which is "
+                f"{_SAID[verdict]} with these"
+            )
+            return (HealthCheck(name=_HOLDS, outcome="broken" if by_estimate else "suspect", evidence=evidence),)
+    return ()
 
 
 def _goal(gate: GateResult) -> tuple[str, str | None] | None:
@@ -85,16 +105,16 @@ def _single(gate: GateResult) -> bool:
     return gate.attack == "fgsm" or gate.parameters.get("steps") == 1
 
 
-def _lost(own: GateResult, other: GateResult, *, wanted: str | None, multilabel: bool) -> frozenset[str]:
-    """The samples that held in a gate, and that another one turned into what this gate's adversary wants."""
+def _lost(own: GateResult, other: GateResult, *, wanted: str | None, multilabel: bool) -> dict[str, Outcome]:
+    """Of samples that held in a gate, by name, what another one turned them into, if this gate's adversary wants it."""
     held = {sample.sample for sample in own.samples if sample.status == "held" and sample.evidence is not None}
-    broken = [sample for sample in other.samples if sample.status == "broken" and sample.sample in held]
+    broken = {sample.sample: sample for sample in other.samples if sample.status == "broken" and sample.sample in held}
     if _goal(own) == _goal(other):
-        return frozenset(sample.sample for sample in broken)
+        return broken
     any_will_do = _aim(own.threat) == "untargeted" or (_aim(own.threat) == "missed_finding" and not multilabel)
-    return frozenset(
-        sample.sample for sample in broken if any_will_do or (not multilabel and sample.attacked == wanted)
-    )
+    return {
+        name: sample for name, sample in broken.items() if any_will_do or (not multilabel and sample.attacked == wanted)
+    }
 
 
 def _aim(threat: Threat | None) -> str | None:
@@ -104,7 +124,7 @@ def _aim(threat: Threat | None) -> str | None:
 def _beside(own: GateResult, other: GateResult) -> HealthCheck:
     """What another gate turned of the samples that held in this one, as far as both attacked them."""
     seen = {sample.sample for sample in other.samples if sample.evidence not in (None, "unstarted")}
-    held = {sample.sample for sample in own.samples if sample.status == "held"} & seen
+    held = {sample.sample for sample in own.samples if sample.status == "held" and sample.evidence is not None} & seen
     lost = held & {sample.sample for sample in other.samples if sample.status == "broken"}
     evidence = f"{other.id} turned {len(lost)} of {plural(len(held), 'sample')} that held in this gate"
     if len(held) < FEW:

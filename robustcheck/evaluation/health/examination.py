@@ -8,7 +8,7 @@ cost at most a tenth of the samples that the gate put through the network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from math import ceil
 from statistics import median
@@ -17,6 +17,7 @@ from robustcheck.evaluation.health.checks import MOST_OUTDONE, gradients, predic
 from robustcheck.evaluation.health.predicting import FEW
 from robustcheck.evaluation.health.probing import FEWEST_STEPS, ProbeResult, Probes
 from robustcheck.evaluation.search.found import Found
+from robustcheck.evaluation.search.ledger import Entry, unknown
 from robustcheck.evaluation.search.loop import Rise
 from robustcheck.evaluation.setting import Setting
 from robustcheck.policy import Gate
@@ -37,7 +38,7 @@ class Examination:
     found: Found
     held: Sequence[int]  # samples that held
     blind: Set[int]  # of these, where there never was anything to follow
-    undermined_by: Callable[[Set[int]], bool]  # whether the gate would be judged otherwise if these were broken, too
+    undermined_by: Callable[[Mapping[int, Entry]], bool]  # whether the gate would be judged otherwise with these, too
 
     def checks(self, probes: Probes, cost: Cost) -> tuple[HealthCheck, ...]:
         """Makes all checks; the last ones within a tenth of the gate's cost."""
@@ -116,7 +117,7 @@ class Examination:
         evidence = " and ".join(f"{rival.how} turned {len(rival.turned)} of {rival.of} that held" for rival in rivals)
         worst = max(rivals, key=lambda rival: len(rival.turned) / rival.of)
         outdone = len(worst.turned) >= 2 and len(worst.turned) >= MOST_OUTDONE * worst.of
-        every = set[int]().union(*(rival.turned for rival in rivals))
+        every = {sample: entry for rival in rivals for sample, entry in rival.turned.items()}
         outcome: HealthOutcome = "suspect" if outdone else "sound"
         # What was turned is verified, and in the gate's own ball: however little it is, it may be what decides.
         if (outdone and (probes.iterates or self._undermines(worst))) or (every and self.undermined_by(every)):
@@ -154,10 +155,10 @@ class Examination:
 
         Of two or more, if of all that held as many were broken as of those probed: one may be luck.
         """
-        lost = set(probe.turned)
+        lost = dict(probe.turned)
         if len(lost) >= _LEAST_SHARE:
             others = [sample for sample in self.held if sample not in lost]
-            lost.update(others[: ceil(len(lost) / probe.of * len(self.held)) - len(lost)])
+            lost |= unknown(others[: ceil(len(lost) / probe.of * len(self.held)) - len(lost)])
         return bool(lost) and self.undermined_by(lost)
 
 

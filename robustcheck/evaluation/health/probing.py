@@ -5,14 +5,15 @@ What they turn is evidence about the attack; it is not counted as the gate's, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from math import prod
 
 from robustcheck.attacks import GradientAttack, build
 from robustcheck.evaluation.evidence import Evidence
 from robustcheck.evaluation.health.predicting import FEW, MOST, OVERHEAD, Prediction
-from robustcheck.evaluation.search.ledger import Ledger
+from robustcheck.evaluation.search.ledger import Entry, Ledger
 from robustcheck.evaluation.search.searching import Search
 from robustcheck.evaluation.search.warm_starts import WarmStarts
 from robustcheck.evaluation.setting import Setting
@@ -39,7 +40,7 @@ class ProbeResult:
     """What a probe came to."""
 
     how: str = ""
-    turned: frozenset[int] = frozenset()  # samples with a verified counterexample in the probe's ball
+    turned: Mapping[int, Entry] = field(default_factory=dict)  # verified counterexamples in the probe's ball, by sample
     of: int = 0  # samples that were tried
 
 
@@ -127,10 +128,11 @@ class Probes:
     def unreached(self) -> str | None:
         """Why a part of the ball lies beyond all steps together, from the image itself."""
         spec, ball = self.search.gate.attack, self.search.ball
-        if not isinstance(spec, PGDSpec) or spec.random_start or spec.step_size is None:
+        # Going down a ladder begins with steps as large as the ball, whatever the policy's own are.
+        if not isinstance(spec, PGDSpec) or spec.random_start or spec.step_size is None or len(self.search.attacks) > 1:
             return None
         reach = spec.steps * spec.step_size.in_levels(ball.maximum.bit_length())
-        if reach >= ball.levels:
+        if reach + Fraction(1, 2) > ball.levels:  # what is proposed is rounded to whole levels
             return None
         return (
             f"{plural(spec.steps, 'step')} of {spec.step_size.text} from the image reach {float(reach):.3g} of the "
@@ -192,4 +194,4 @@ class Probes:
         search = replace(self.search, gate=gate, setting=setting, ball=ball or self.search.ball, to_the_nearest=False)
         search.run(samples, search.begin())
         turned = setting.ledger.within(search.family, float(search.ball.levels))
-        return ProbeResult(how=how, turned=frozenset(turned), of=len(samples))
+        return ProbeResult(how=how, turned=turned, of=len(samples))

@@ -19,7 +19,7 @@ from robustcheck.evaluation.patches.judging import Judgement, Textures, constant
 from robustcheck.evaluation.patches.making import Made, make
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.search.found import Found
-from robustcheck.evaluation.search.ledger import Entry
+from robustcheck.evaluation.search.ledger import UNKNOWN, Entry
 from robustcheck.evaluation.search.loop import Trace
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import Surrogates
@@ -127,7 +127,10 @@ def _controlled(task: PatchTask, name: str, judged: Judgement, admitted: Literal
     success = task.setting.intervals.rate(turned, task.setting.groups_of(task.attacked))
     return Controlled(
         control=Control(name=name, success=success),
-        turned=frozenset(task.attacked[place] for place in judged.turned),
+        turned={
+            task.attacked[place]: replace(UNKNOWN, decision=one.decision, score=one.score)
+            for place, one in judged.turned.items()
+        },
         admitted="none" if task.spec.patch is not None else admitted,  # one that is given is the only one
     )
 

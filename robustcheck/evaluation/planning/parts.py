@@ -94,7 +94,10 @@ def _parts(
             if about in (WORST_FINDING, label):
                 yield replace(_part(plain, readings, judged, attacked, number, of_finding=True), name=label)
     else:
-        yield _part(plain, readings, judged, attacked, readings.positive, of_finding=False)
+        whole = _part(plain, readings, judged, attacked, readings.positive, of_finding=False)
+        # Where a label has no sample there is no mean over the labels; see `Measurement`.
+        several = setting.candidate.head.multilabel or len(np.unique(readings.labels[judged])) == len(labels)
+        yield replace(whole, defined=whole.defined and (several or plain != "balanced_accuracy"))
 
 
 def _part(

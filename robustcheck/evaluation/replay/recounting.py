@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -20,15 +20,13 @@ from robustcheck.evaluation.outcomes import readings as clean_readings
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.threat import threat
-from robustcheck.models.head import NO_ANSWER, NO_ANSWER_NAME
-from robustcheck.models.multilabel_head import NO_FINDING_NAME, AnyHead
+from robustcheck.models.multilabel_head import AND, AnyHead
 from robustcheck.policy import Gate, PatchSpec, Policy
 from robustcheck.results import AuditReport, GateResult, Metric, Slice, overall
 from robustcheck.words import listed, shown
 
 SAME = 1e-6  # relative: a report's numbers are decimal
 
-_AND = " + "  # between findings in the name of a reading
 _TELLS_NO_RATE = "auroc"  # follows from scores at images of which not all are counterexamples
 
 
@@ -54,10 +52,11 @@ def of_gate(gate: Gate, result: GateResult, setting: Setting) -> Iterator[str]:
     yield from with_samples
     if result.samples and not with_samples:
         yield from dict.fromkeys(_of_figures(gate, result, setting))
-    unattacked = gate.attack is not None and not any(outcome.evidence for outcome in result.samples)
-    if unattacked and result.verdict in ("pass", "inconclusive"):
-        yield f"its verdict is {result.verdict}, and nothing was attacked"
     stopped = result.stopped if _may_stop(gate, setting) else None
+    certain = stopped is not None and stopped.decided and setting.stop == "determined"  # whatever would have followed
+    unattacked = gate.attack is not None and not any(outcome.evidence for outcome in result.samples)
+    if unattacked and result.verdict in ("pass", "inconclusive") and not certain:
+        yield f"its verdict is {result.verdict}, and nothing was attacked"
     early = stopped is not None and stopped.decided and setting.stop == "early"
     met = require(gate.bounds, result.metrics, "confident" if early else setting.rule)
     if met != result.requirements and result.verdict != "error":
@@ -71,7 +70,7 @@ def not_counted(result: GateResult, setting: Setting) -> str:
     if not result.samples:
         return "it lists no samples" if result.metrics else ""
     if not _readable(setting.candidate.head):
-        return f"all figures, as the names of labels have {_AND.strip()} in them"
+        return f"all figures, as the names of labels have {AND.strip()} in them"
     areas = sorted(name for name in result.metrics if _is_area(name))
     parts = any(_is_area(name) for part in result.slices for name in part.metrics)
     figures = [*areas, *(["auroc of parts of the samples"] if parts else [])]
@@ -129,7 +128,7 @@ def _of_samples(gate: Gate, result: GateResult, setting: Setting) -> Iterator[st
     head = setting.candidate.head
     if _readable(head):
         for outcome in result.samples:
-            if _reading(head, outcome.clean) is None or _reading(head, outcome.attacked) is None:
+            if head.named(outcome.clean) is None or head.named(outcome.attacked) is None:
                 yield f"{outcome.sample}: it is read as what the candidate cannot say"
 
 
@@ -192,7 +191,7 @@ def _by_status(gate: Gate, result: GateResult, setting: Setting) -> dict[str, tu
         attacked = [outcome for outcome in outcomes if outcome.evidence is not None]
         found["attack_success"] = sum(outcome.status == "broken" for outcome in attacked), len(attacked)
     if not setting.candidate.head.multilabel:
-        found["accuracy"] = sum(outcome.status == "held" for outcome in outcomes), len(outcomes)
+        found["accuracy"] = sum(outcome.attacked == outcome.label for outcome in outcomes), len(outcomes)
     return found
 
 
@@ -217,22 +216,11 @@ def _measurement(gate: Gate, result: GateResult, setting: Setting) -> Measuremen
 def _readings(result: GateResult, setting: Setting, numbers: np.ndarray) -> Readings:
     head, read = setting.candidate.head, clean_readings(setting, {}, None)
     before, after = read.before.copy(), read.after.copy()
-    before[numbers] = [_reading(head, outcome.clean) for outcome in result.samples]
-    after[numbers] = [_reading(head, outcome.attacked) for outcome in result.samples]
+    before[numbers] = [head.named(outcome.clean) for outcome in result.samples]
+    after[numbers] = [head.named(outcome.attacked) for outcome in result.samples]
     return replace(read, before=before, after=after)
-
-
-def _reading(head: AnyHead, name: str) -> int | None:
-    """The reading that is called so; None: none is."""
-    if name == NO_ANSWER_NAME:
-        return NO_ANSWER
-    if not head.multilabel:
-        return head.labels.index(name) if name in head.labels else None
-    findings: Sequence[str] = [] if name == NO_FINDING_NAME else name.split(_AND)
-    known = {label: 1 << bit for bit, label in enumerate(head.labels)}
-    return sum(known[one] for one in findings) if all(one in known for one in findings) else None
 
 
 def _readable(head: AnyHead) -> bool:
     """Whether the names of readings tell which they are."""
-    return not head.multilabel or not any(_AND in label for label in head.labels)
+    return not head.multilabel or not any(AND in label for label in head.labels)

@@ -111,6 +111,8 @@ def _unattacked(gate: Gate, outcome: Outcome, place: int, setting: Setting) -> I
     label, clean = head.name(int(setting.labels[place])), head.name(int(setting.decisions[place]))
     if label != outcome.label:
         yield f"its label is {label}, and the report says {outcome.label}"
+    if outcome.status != "broken" and outcome.attacked != outcome.clean:
+        yield f"nothing turned it, and the report says that it is read as {outcome.attacked} after {outcome.clean}"
     if setting.candidate.randomness is not None:
         return  # it is read differently each time
     if clean != outcome.clean:

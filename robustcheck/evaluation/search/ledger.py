@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+
+from robustcheck.models.head import NO_ANSWER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,15 @@ class Entry(Counterexample):
     patch: str | None = None  # file of the sample's own patch, relative to the report's folder
     file: str | None = None  # relative to the report's folder
     sha256: str = ""
+
+
+UNKNOWN = Entry(decision=NO_ANSWER, distance=0, score=None, found_by="", attack="", restart=0, step=0)
+"""What stands for a counterexample that nobody has: as wrong as can be."""
+
+
+def unknown(samples: Iterable[int]) -> dict[int, Entry]:
+    """What samples may have become of which nothing is known: as wrong as can be."""
+    return dict.fromkeys(samples, UNKNOWN)
 
 
 class Ledger:
