@@ -52,9 +52,11 @@ def json_text(report: AuditReport) -> str:
         return report.to_json()
     except ValueError:
         shown: AuditReport = _showable(report)
-        # The policy's text is UTF-8, and its digest stands beside it.
-        whole = dataclasses.replace(shown.policy, text=report.policy.text)
-        return dataclasses.replace(shown, policy=whole).to_json()
+        text = report.policy.text
+        if text is not None and visible(text.encode(errors="replace").decode()) == visible(text):
+            # It is UTF-8, as policies are, and its digest stands beside it: it stays as it is.
+            shown = dataclasses.replace(shown, policy=dataclasses.replace(shown.policy, text=text))
+        return shown.to_json()
 
 
 def write_whole(path: Path, text: str) -> Path:

@@ -81,7 +81,7 @@ def test_at_any_operating_point_losses_are_above_zero_where_the_goal_is_met(loss
     positive, truth = 1, torch.arange(labels).repeat(5)
     logits, aims = _logits(seed, labels, len(truth)), (truth + 1) % labels
     head = Head(
-        labels=tuple(map(str, range(labels))), binary=False, probabilities=False, positive=positive,
+        labels=tuple(map(str, range(labels))), binary=False, outputs_probabilities=False, positive=positive,
         operating_point=point, found="",
     )  # fmt: skip
     readings = head.decide(logits)
@@ -110,8 +110,8 @@ def test_at_any_operating_point_losses_are_above_zero_where_the_goal_is_met(loss
 @pytest.mark.parametrize("point", [None, 0.02, 0.5, 0.9])
 def test_gradients_at_an_operating_point_are_the_objectives_own(loss, labels, point):
     head = Head(
-        labels=tuple(map(str, range(labels))), binary=False, probabilities=False, positive=1, operating_point=point,
-        found="",
+        labels=tuple(map(str, range(labels))), binary=False, outputs_probabilities=False, positive=1,
+        operating_point=point, found="",
     )  # fmt: skip
     truth = torch.arange(labels)
     for goal in (Goal(labels=labels), Goal(kind="false_alarm", positive=1, labels=labels)):

@@ -18,6 +18,7 @@ from robustcheck.evaluation.health import probing
 from robustcheck.evaluation.health.examination import Examination
 from robustcheck.evaluation.health.probing import ProbeResult
 from robustcheck.evaluation.search.found import Found
+from robustcheck.evaluation.search.ledger import UNKNOWN
 
 PGD = "- {id: pgd, attack: {name: pgd, steps: 10}, epsilon: 4/255, require: {accuracy: 0.3}}"
 
@@ -212,7 +213,7 @@ def test_what_one_sample_shows_is_not_said_of_all():
         examination = Examination(
             setting=None, found=found, held=range(60), blind=set(), undermined_by=lambda lost: len(lost) > allowed
         )
-        return examination._undermines(ProbeResult(turned=frozenset(turned), of=6))
+        return examination._undermines(ProbeResult(turned=dict.fromkeys(turned, UNKNOWN), of=6))
 
     assert not judged({3}, allowed=1)
     assert judged({3}, allowed=0)

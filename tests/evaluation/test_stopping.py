@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from building import brightness_gates, brightness_project, even_images
-from PIL import Image
 
 from robustcheck import load_policy, run
 from robustcheck.data import in_random_order
@@ -156,13 +155,14 @@ def test_roc_areas_can_be_determined(tmp_path):
 def _rare(folder, *, label):
     """95 images of a hundred hold; the five others break, and are a subgroup of their own or the only bright ones."""
     brightness_project(folder)
-    rows = ["path,label,scanner"]
-    for index in range(300):
-        rare = index % 20 == 0
-        level = (130 if rare else 60) if label else (130 if rare else 200)
-        Image.fromarray(np.full((4, 4), level, np.uint8)).save(folder / f"{index}.png")
-        rows.append(f"{index}.png,{'bright' if level > 127 else 'dark'},{'old' if rare else 'new'}")
-    (folder / "rare.csv").write_text("\n".join(rows))
+    rare = np.arange(SAMPLES) % 20 == 0
+    levels = np.where(rare, 130, 60 if label else 200).astype(np.uint8)
+    np.savez(
+        folder / "rare.npz",
+        test_images=np.broadcast_to(levels[:, None, None], (SAMPLES, 4, 4)),
+        test_labels=(levels > 127).astype(int)[:, None],
+        test_scanner=np.where(rare, "old", "new"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_what_is_rare_and_broken_is_never_passed_early(label, require, tmp_path)
 robustcheck: 1
 seed: {seed}
 model: {{path: brightness.safetensors, architecture: "brightness:Brightness", task: multiclass, labels: [dark, bright]}}
-data: {{source: rare.csv, bits: 8, subgroups: scanner}}
+data: {{source: rare.npz, subgroups: scanner}}
 decision: {{stop: early}}
 gates:
   - {{id: gate, attack: fgsm, epsilon: 8/255, require: {{{require}}}}}

@@ -217,8 +217,9 @@ class Intervals:
         low, high = float(expit(middle - reach)), float(expit(middle + reach))
         # In groups, how much they agree is in the variance: they may be worth more than if all of theirs always did.
         nearest = ((1 - self.confidence) / 2) ** (1 / smaller) if groups is None else 1.0
-        left = min(value, 1 - value)
-        hardly, few = left * smaller < 1, left * smaller < _FEW and left < _NEAR
+        left = min(area.value, 1 - area.value)  # exact: what is amiss of the one label is as much of the other
+        amiss = left * Fraction(smaller)
+        hardly, few = amiss < 1, amiss < _FEW and left < _NEAR
         if value < 0.5:
             far, near = min(high, most) if hardly else high, min(low, least) if few else low
             return near, max(far, 1 - nearest)

@@ -191,7 +191,8 @@ def _by_status(gate: Gate, result: GateResult, setting: Setting) -> dict[str, tu
         attacked = [outcome for outcome in outcomes if outcome.evidence is not None]
         found["attack_success"] = sum(outcome.status == "broken" for outcome in attacked), len(attacked)
     if not setting.candidate.head.multilabel:
-        found["accuracy"] = sum(outcome.attacked == outcome.label for outcome in outcomes), len(outcomes)
+        right = [one for one in outcomes if one.status == "held" and one.attacked == one.label]
+        found["accuracy"] = len(right), len(outcomes)
     return found
 
 
