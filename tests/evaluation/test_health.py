@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import onnx
 import pytest
@@ -16,9 +17,10 @@ from robustcheck.errors import EvaluationError
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.health import probing
 from robustcheck.evaluation.health.examination import Examination
-from robustcheck.evaluation.health.probing import ProbeResult
+from robustcheck.evaluation.health.probing import Probed, ProbeResult
 from robustcheck.evaluation.search.found import Found
 from robustcheck.evaluation.search.ledger import UNKNOWN
+from robustcheck.results import Cost
 
 PGD = "- {id: pgd, attack: {name: pgd, steps: 10}, epsilon: 4/255, require: {accuracy: 0.3}}"
 
@@ -220,6 +222,47 @@ def test_what_one_sample_shows_is_not_said_of_all():
     assert judged({3, 4}, allowed=19)
     assert not judged({3, 4}, allowed=20)
     assert not judged(set(), allowed=0)
+
+
+def _probed(*, iterates=True, allowed=60, **results):
+    """The outcomes of checks, by name, of sixty samples that held and what probes of twenty of them came to."""
+    probes = SimpleNamespace(
+        attacked=range(60), iterates=iterates, averages=False, short=None, unreached=None,
+        run=lambda _cost, more_steps: Probed(**results),
+    )  # fmt: skip
+    examination = Examination(
+        setting=SimpleNamespace(candidate=SimpleNamespace(randomness=None)), found=Found(), held=range(60), blind=set(),
+        undermined_by=lambda lost: len(lost) > allowed,
+    )  # fmt: skip
+    return {check.name: check.outcome for check in examination.checks(probes, Cost())}
+
+
+def _turning(count, of=20):
+    return ProbeResult(how="a probe", turned=dict.fromkeys(range(count), UNKNOWN), of=of)
+
+
+@pytest.mark.parametrize(
+    ("turned", "of", "more", "outcome"),
+    [
+        (0, 20, {}, "sound"),
+        (1, 5, {}, "sound"),  # one may be luck
+        (2, 21, {}, "sound"),  # less than a tenth
+        (2, 20, {}, "broken"),
+        (2, 20, {"iterates": False}, "suspect"),  # a single step is weak by design
+        (2, 20, {"iterates": False, "allowed": 5}, "broken"),  # of all sixty as many would be six
+        (1, 20, {"allowed": 0}, "broken"),  # what was turned is verified
+    ],
+)
+def test_searches_without_gradients_that_do_better(turned, of, more, outcome):
+    found = _probed(without_gradients=[_turning(0), _turning(turned, of)], **more)
+    assert found["beats-searches-without-gradients"] == outcome
+
+
+@pytest.mark.parametrize(
+    ("turned", "of", "outcome"), [(9, 20, "broken"), (10, 20, "sound"), (0, 3, "broken"), (0, 2, "not examined")]
+)
+def test_what_no_distance_turns_was_not_followed(turned, of, outcome):
+    assert _probed(unbounded=_turning(turned, of))["falls-as-budget-grows"] == outcome
 
 
 SHORT = """
@@ -546,11 +589,16 @@ def test_health_costs_a_tenth_at_most(attack, tmp_path, xrays, monkeypatch):
 
 def test_what_probes_find_is_in_no_ledger_and_no_file(tmp_path):
     brightness_project(tmp_path)
-    brightness_gates(
-        tmp_path, "  - {id: pgd, attack: {name: pgd, steps: 40}, epsilon: 1/255, require: {accuracy: 0}}\n"
+    even_images(tmp_path, [127, 128, *[150] * 598], [0, *[1] * 599])
+    (gate,) = brightness_gates(
+        tmp_path, "  - {id: pgd, attack: {name: pgd, steps: 20}, epsilon: 1/255, require: {accuracy: 0}}\n"
     )
+    outcomes = {check.name: check for check in gate.health}
+    assert outcomes["beats-searches-without-gradients"].outcome == "sound"
+    assert outcomes["falls-as-budget-grows"].outcome == "sound"  # at least half of those probed were turned
     written = [path.name for path in (tmp_path / "out").rglob("*.png") if path.parent.name == "pgd"]
     assert len(written) == 2  # of 127 and 128: those that a level turns
+    assert sum(outcome.status == "broken" for outcome in gate.samples) == 2
 
 
 def test_health_is_strict_unless_the_policy_says_otherwise(tmp_path: Path):
