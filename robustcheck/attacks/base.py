@@ -1,4 +1,4 @@
-"""What the engine asks of an attack, and what it tells it."""
+"""What a search asks of an attack, and what it tells it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CLOSER_STEPS = 10  # at least, where there are as many
 
 State = dict[str, torch.Tensor]
 """What a search remembers, one row a sample. `images` (N, C, H, W) are the points that it asks about next; an attack
-may keep more (momentum, step sizes, the best point). Rows are independent: the engine takes them out and puts others in
+may keep more (momentum, step sizes, the best point). Rows are independent: the loop takes them out and puts others in
 their place."""
 
 

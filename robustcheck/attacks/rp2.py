@@ -5,7 +5,7 @@ smooth, and can be printed:
 
     max E[log p(wanted | seen(x + M·δ))] - λ ‖M·δ‖₁ - a · TV - b · NPS
 
-The engine averages over looks. The non-printability score is each pixel's distance from the nearest ink; the product of
+The loop averages over looks. The non-printability score is each pixel's distance from the nearest ink; the product of
 the distances from all inks, which the paper takes from Sharif et al. 2016, vanishes the faster the more inks there are.
 What the paper sums over pixels is a mean over the mask here, and total variation, which grows with the side of an image
 that is stored larger, a sum by the root of its pixels: weights mean the same whatever the resolution. Values are shares

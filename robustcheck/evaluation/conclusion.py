@@ -14,7 +14,14 @@ from robustcheck.evaluation.health.checks import MEND, not_relied_on
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.metrics.verdicts import Rule, judge, require
-from robustcheck.evaluation.outcomes import more_adverse, outcomes, readings, undefined
+from robustcheck.evaluation.outcomes import (
+    chances_of,
+    more_adverse,
+    more_adverse_chances,
+    outcomes,
+    readings,
+    undefined,
+)
 from robustcheck.evaluation.search.found import Found
 from robustcheck.evaluation.search.ledger import UNKNOWN, Entry, unknown
 from robustcheck.evaluation.setting import Setting
@@ -248,19 +255,24 @@ class Conclusion:
         """How the gate would be judged if samples, by name, had become what they became elsewhere; see `of_more`."""
         names, head = self.setting.samples.names, self.setting.candidate.head
         more = {sample: lost[names[sample]] for sample in self.judged.tolist() if names[sample] in lost}
-        known = {
+        known = {  # of several findings a report does not say how likely each was
             sample: replace(UNKNOWN, decision=decision, score=one.score)
             for sample, one in more.items()
-            if (decision := head.named(one.attacked)) is not None
+            if self.chances is None and (decision := head.named(one.attacked)) is not None
         }
         return (self.of_more if by_estimate else self).judged_with(unknown(more) | known)
 
     def judged_with(self, lost: Mapping[int, Entry]) -> Verdict:
         """How the gate would be judged if these counterexamples were known, too; see `unknown`."""
-        scores = {sample: entry.score for sample, entry in lost.items() if entry.score is not None}
-        known = self
+        known, scores, chances = (
+            self,
+            {s: one.score for s, one in lost.items() if one.score is not None},
+            chances_of(lost),
+        )
         if self.scores is not None and scores:
-            known = replace(self, scores=more_adverse(self.setting, self.scores, scores))
+            known = replace(known, scores=more_adverse(self.setting, self.scores, scores))
+        if self.chances is not None and chances:
+            known = replace(known, chances=more_adverse_chances(self.setting, self.chances, chances))
         metrics = known._measurement(self.broken | dict(lost)).required(self.gate.bounds)
         return judge(require(self.gate.bounds, metrics, self.rule), metrics)
 

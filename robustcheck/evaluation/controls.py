@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Literal
 
 import numpy as np
@@ -42,7 +43,7 @@ def seen_unattacked(
         at = torch.zeros(len(chunk), dtype=torch.int64, device=images.device)
         seen = look(images, labels, Draws.of(keys, images.device), at)
         turned |= {
-            sample: replace(UNKNOWN, decision=int(seen.decision[place]))
+            sample: replace(UNKNOWN, decision=int(seen.decision[place]), score=_finite(seen.score, place))
             for place, sample in enumerate(chunk)
             if seen.wanted[place]
         }
@@ -57,6 +58,11 @@ def seen_unattacked(
         admitted="each",  # who changes nothing stays within every budget
     )
     return unattacked, grid
+
+
+def _finite(scores: torch.Tensor | None, place: int) -> float | None:
+    score = None if scores is None else float(scores[place])
+    return score if score is not None and isfinite(score) else None
 
 
 def grid_of(

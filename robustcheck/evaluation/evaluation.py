@@ -31,7 +31,7 @@ from robustcheck.evaluation.surrogates.loading import LoadedSurrogate, load_surr
 from robustcheck.evaluation.threat import threat
 from robustcheck.models import Candidate, load_candidate
 from robustcheck.models.process import freed_memory_kept, left_as_found
-from robustcheck.policy import Gate, Policy, SurrogatesEntry
+from robustcheck.policy import APGDSpec, EnsembleSpec, Gate, PGDSpec, Policy, SurrogatesEntry
 from robustcheck.results import DataInfo, GateResult, ModelInfo
 from robustcheck.words import last_line
 
@@ -97,8 +97,8 @@ class Evaluation:
         selected: Sequence[str] | None,
         elsewhere: Callable[[str], GateResult] | None,
     ) -> GateResult:
-        if own.verdict not in ("pass", "inconclusive"):
-            return own  # what failed has failed, whoever else would have broken more
+        if own.verdict not in ("pass", "inconclusive") or own.id not in self.setting.judged_with:
+            return own  # what failed has failed, whoever else would have broken more; and some are compared with nobody
         names = [one.id for one in self._weaker(own.id) if selected is None or one.id in selected]
         others = [elsewhere(name) if elsewhere else self.gate(name, selected=selected) for name in names]
         larger = [self.gate(name, selected=selected, elsewhere=elsewhere) for name in self._stand_for(own)]
@@ -240,7 +240,9 @@ class Evaluation:
             order=_order(policy, samples),
             ledger=Ledger(),
             warm_starts=WarmStarts(
-                sum(prod(samples.shape_of(index)) for index in range(len(samples))), _budgets_of_entries(policy)
+                sum(prod(samples.shape_of(index)) for index in range(len(samples))),
+                _budgets_of_entries(policy),
+                {gate.entry: _searches_from_ends(gate) for gate in policy.gates},
             ),
             evidence=self._evidence,
             progress=lambda done, of: self._progress(self._running, done, of),
@@ -286,3 +288,12 @@ def _budgets_of_entries(policy: Policy) -> Counter[str]:
     if policy.evidence == "isolated":
         return Counter()
     return Counter(gate.entry for gate in policy.gates if gate.family is not None and not gate.asks)
+
+
+def _searches_from_ends(gate: Gate) -> int:
+    """How many searches of a gate begin where those at another budget ended."""
+    attack = gate.attack
+    if isinstance(attack, EnsembleSpec):
+        return 2 + gate.descending
+    own = isinstance(attack, APGDSpec) or (isinstance(attack, PGDSpec) and attack.random_start)
+    return own + gate.descending

@@ -73,17 +73,27 @@ def most_adverse_chances(
     if not head.multilabel:
         return None
     chances = head.chances(setting.logits).cpu().numpy().astype(np.float64)
-    present = setting.labels.numpy()[:, None] >> np.arange(chances.shape[1]) & 1 == 1
-    counterexamples = {
+    for search in (*verified, chances_of(broken)):
+        chances = more_adverse_chances(setting, chances, search)
+    return chances
+
+
+def chances_of(broken: Mapping[int, Entry]) -> dict[int, np.ndarray]:
+    """The probabilities (K,) of counterexamples of which they are known."""
+    return {
         sample: entry.chances
         for sample, entry in broken.items()
         if entry.chances is not None and np.isfinite(entry.chances).all()
     }
-    for sample, found in (item for search in (*verified, counterexamples) for item in search.items()):
-        chances[sample] = np.where(
-            present[sample], np.minimum(chances[sample], found), np.maximum(chances[sample], found)
-        )
-    return chances
+
+
+def more_adverse_chances(setting: Setting, chances: np.ndarray, verified: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Probabilities (N, K) of each finding where these (K,) are known, too, of some samples."""
+    worse = chances.copy()
+    present = setting.labels.numpy()[:, None] >> np.arange(chances.shape[1]) & 1 == 1
+    for sample, found in verified.items():
+        worse[sample] = np.where(present[sample], np.minimum(worse[sample], found), np.maximum(worse[sample], found))
+    return worse
 
 
 def readings(

@@ -14,6 +14,9 @@ NOTE = (
 )
 
 
+_NO_CODE = ("no kernel image", "not compatible", "invalid device function")
+
+
 def chosen(name: str) -> tuple[torch.device, tuple[str, ...]]:
     """Where a candidate works, of GPUs which one, and what the reader of the report should know about that.
 
@@ -43,9 +46,17 @@ def chosen(name: str) -> tuple[torch.device, tuple[str, ...]]:
 
 
 def _unusable(device: torch.device) -> str | None:
-    """Why a GPU computes nothing; None if it does. Each PyTorch has code for some GPUs, and finds others as well."""
+    """Why PyTorch has no code for a GPU; None if it has. Each PyTorch has code for some GPUs, and finds others as well.
+
+    Raises:
+        CandidateError: something else is the matter, such as another process that has the GPU to itself.
+    """
     try:
         torch.zeros(1, device=device).add(1).item()
     except RuntimeError as error:
-        return None if is_out_of_memory(error) else first_line(error)
+        if is_out_of_memory(error):
+            return None
+        if any(sign in str(error).lower() for sign in _NO_CODE):
+            return first_line(error)
+        raise CandidateError(f"{torch.cuda.get_device_name(device)} computes nothing: {first_line(error)}") from error
     return None

@@ -125,7 +125,7 @@ def _training(spec: TrainSpec) -> Iterator[None]:
     except EvaluationError:
         raise
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error, rows=spec.batch_size):
             raise NoMemoryError(
                 f"memory ran out in training; lower train.batch_size, which is {spec.batch_size}"
             ) from error
@@ -155,7 +155,7 @@ def _asking(
         try:
             answer: object = network(preprocess(shares))
         except Exception as error:  # it is the user's code
-            if is_out_of_memory(error):
+            if is_out_of_memory(error, rows=len(shares)):
                 raise
             shape = preprocess.shape(tuple(shares.shape[1:]))
             advice = (preprocess.advice(takes(network), shape) or "set model.preprocess").replace("model.", "train.")

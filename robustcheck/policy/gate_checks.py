@@ -24,7 +24,7 @@ from robustcheck.policy.bounds import (
 from robustcheck.policy.gradient_specs import FGSMSpec, PGDSpec
 from robustcheck.policy.model_spec import ModelSpec
 from robustcheck.policy.quantities import SAY_HOUNSFIELD, Quantity
-from robustcheck.policy.query_specs import NoiseSpec
+from robustcheck.policy.query_specs import NoiseSpec, SquareSpec
 from robustcheck.policy.schema import GateSpec
 from robustcheck.policy.sections import (
     NO_ATTACK,
@@ -41,6 +41,7 @@ from robustcheck.policy.tree import KeyPath
 from robustcheck.words import did_you_mean, listed, shown
 
 LEAST_DESCENDING = 5  # steps of a search that may stand for smaller budgets: fewer are nearly as large as the ball
+_OF_NEGATIVES = ("specificity", "ppv", "npv", "auroc")  # among others
 NO_CT = ("phantom:", "medmnist:")  # sources of eight bits
 
 
@@ -209,8 +210,8 @@ def _not_for_smaller(gate: dict[str, Any]) -> str | None:
         return "of transfer only the ends of searches are judged: one that fails farther away says nothing of another;"
     if isinstance(spec, FGSMSpec):
         return "fgsm looks at one point, epsilon away: where that one fails, nearer ones need not;"
-    if isinstance(spec, NoiseSpec):
-        return "noise looks at points that are epsilon away: where those fail, nearer ones need not;"
+    if isinstance(spec, NoiseSpec | SquareSpec):
+        return f"{spec.name} looks at points that are epsilon away: where those fail, nearer ones need not;"
     steps = getattr(spec, "steps", LEAST_DESCENDING)
     if steps < LEAST_DESCENDING:
         return (
@@ -299,10 +300,10 @@ def _not_measured(metric: str, gate: dict[str, Any], data: dict[str, Any]) -> st
             "what holds at a larger epsilon is not searched at a smaller one, where its probability is not known then; "
             "leave ladder out, or require something else"
         )
-    if plain in ("specificity", "ppv") and _any_label_will_do(gate, section(data, "model")):
+    if plain in _OF_NEGATIVES and _any_label_will_do(gate, section(data, "model")):
         return (
-            "is hardly attacked here: with three labels or more an untargeted search ends where a negative is read as "
-            "another negative; require it in a gate with goal: false_alarm"
+            "is hardly attacked here, as far as it is about negatives: with three labels or more an untargeted search "
+            "ends where one is read as another negative; require it in a gate with goal: false_alarm"
         )
     seen_once = attack_name(gate) not in NO_EPSILON and not stands("conditions", gate, GateSpec)
     if plain == "auroc" and about not in ("", WORST_SUBGROUP) and not seen_once:

@@ -53,7 +53,7 @@ def json_text(report: AuditReport) -> str:
     except ValueError:
         shown: AuditReport = _showable(report)
         text = report.policy.text
-        if text is not None and visible(text.encode(errors="replace").decode()) == visible(text):
+        if text is not None and text.encode(errors="replace").decode() == text:
             # It is UTF-8, as policies are, and its digest stands beside it: it stays as it is.
             shown = dataclasses.replace(shown, policy=dataclasses.replace(shown.policy, text=text))
         return shown.to_json()

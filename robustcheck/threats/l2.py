@@ -144,8 +144,8 @@ class L2Ball(Ball):
         before, after = ((levels - reference).double().flatten(1).square() for levels in (stored, larger))
         growing = change.abs().flatten(1).masked_fill(after == before, -1)
         order = growing.argsort(dim=1, descending=True, stable=True)
-        needed = (after - before).gather(1, order).cumsum(dim=1)  # whole numbers, and so exact
-        fits = needed <= (squares - before.sum(dim=1))[:, None]
+        needed = (after - before).gather(1, order).long().cumsum(dim=1)
+        fits = needed <= (squares - before.sum(dim=1)).long()[:, None]  # whole numbers, and so exact
         return torch.where(torch.zeros_like(fits).scatter(1, order, fits).view_as(stored), larger, stored)
 
     def _scaled(self, change: torch.Tensor, scale: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

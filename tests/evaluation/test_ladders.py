@@ -186,7 +186,7 @@ def test_changes_come_back_at_unit_size():
     ],
 )
 def test_what_is_kept_is_bounded_and_will_be_read(pixels, budgets, kept):
-    starts = WarmStarts(pixels=pixels, budgets=budgets)
+    starts = WarmStarts(pixels=pixels, budgets=budgets, searches={"entry": 3, "other": 3})
     starts.keep("entry", "pgd", np.array([3]), torch.ones(1, 1, 2, 2))
     assert (starts.known("entry", "pgd", [3]) is not None) == kept
 

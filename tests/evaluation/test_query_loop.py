@@ -238,7 +238,8 @@ def test_attacks_that_ask_hold_neither_oracle_nor_candidate_nor_anything_with_a_
 
     def spy(attack, state, queries, answers, clean, ball, draws):
         seen.append((attack, state, queries, answers, clean, ball, draws))
-        assert not any(tensor.requires_grad for tensor in (*state.values(), queries.images))
+        told = [tensor for tensor in vars(answers).values() if isinstance(tensor, torch.Tensor)]
+        assert not any(tensor.requires_grad for tensor in (*state.values(), queries.images, *told))
         return learn(attack, state, queries, answers, clean, ball, draws)
 
     monkeypatch.setattr(kind, "learn", spy)
@@ -282,6 +283,14 @@ def test_what_could_not_be_started_is_said_on_every_rung_of_a_ladder(project):
     for rung in brightness_gates(project, gate, model="operating_point: 0.999"):
         assert [outcome.evidence for outcome in rung.samples if outcome.status == "held"] == ["unstarted"]
         assert [finding.code for finding in rung.findings] == ["no-start"]
+
+
+def test_attacks_that_ask_go_down_a_ladder(project):
+    gate = _gate("nes", queries=300, epsilon="[4/255, 8/255]", extra=", ladder: descending")
+    small, large = brightness_gates(project, gate)
+    assert (small.verdict, large.verdict) == ("pass", "pass")
+    held = [outcome.evidence for outcome in small.samples if outcome.status == "held"]
+    assert "inherited" in held
 
 
 def test_the_error_says_what_was_missing(project):

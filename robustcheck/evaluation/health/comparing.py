@@ -60,7 +60,7 @@ def compared(
         wanted: the reading that its adversary wants, if only one will do.
         multilabel: several findings may be present together.
     """
-    theirs = [one for gate in larger for one in gate.health if one.name in (_NAME, _HOLDS) and one.outcome == "broken"]
+    theirs = [one for gate in larger for one in gate.health if (one.name, one.outcome) == (_NAME, "broken")]
     rivals = [other for other in others if _goal(own) == _goal(other)]
     checks = (*(_beside(own, other) for other in rivals), *with_inherited((), theirs))
     lost = {other.id: _lost(own, other, wanted=wanted, multilabel=multilabel) for other in others}

@@ -18,6 +18,8 @@ MOST_IMAGES = 100  # of a reading that are looked through
 _LEAST_IMAGES = 10  # the same, where images are so large that fewer than a hundred are kept in memory
 _KEPT_BYTES = 512 * 1024**2  # of images in memory
 _KEPT_ORDERS = 4096
+_SMALL = 32  # pixels a side: images of different sizes are compared as small ones
+_KEPT_SMALL = 16_384
 
 
 class StartingImages:
@@ -47,6 +49,7 @@ class StartingImages:
         self._image = lru_cache(max(1, kept))(samples.image)
         self._wanted = lru_cache(None)(self._wanted_of)
         self._order = lru_cache(_KEPT_ORDERS)(self._nearest)
+        self._small = lru_cache(_KEPT_SMALL)(self._small_of)
 
     def __call__(self, sample: int, attempt: int) -> torch.Tensor:
         """What to try at the `attempt`-th attempt: an image (C, H, W) of another sample, the nearest first; then noise.
@@ -77,9 +80,16 @@ class StartingImages:
         else:
             others = [other for other in wanted if self._shapes[other] != shape and self._shapes[other][0] == shape[0]]
             group = others[: max(0, self._most - len(same))]
-        own = self._samples.image(sample).astype(np.int32)
-        distances = [int(np.abs(_of_shape(self._image(other), shape) - own).sum()) for other in group]
+        if not group:
+            return []
+        seen = self._image if alike else self._small
+        own = (self._samples.image(sample) if alike else self._small(sample)).astype(np.int32)
+        distances = [int(np.abs(seen(other) - own).sum()) for other in group]
         return [group[place] for place in np.argsort(distances, kind="stable")]
+
+    def _small_of(self, sample: int) -> Stored:
+        """An image (C, 32, 32), as far as it can be told from others of any size."""
+        return _of_shape(self._image(sample), (self._shapes[sample][0], _SMALL, _SMALL))
 
     def _wanted_of(self, label: int) -> list[int]:
         """All samples whose true reading is wanted of those with this one, in an order of chance."""

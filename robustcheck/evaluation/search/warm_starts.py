@@ -9,7 +9,6 @@ import torch
 
 _STEPS = 127  # a change is kept as whole steps of so small a share of its largest pixel
 _MOST_BYTES = 512 * 1024**2
-_SEARCHES = 3  # of an entry that begin where others ended, at most: two of the ensemble, and the quick one before them
 
 
 class WarmStarts:
@@ -21,11 +20,15 @@ class WarmStarts:
         pixels: of all samples together. Where they are more than fit in 512 MiB, for all entries that may keep them,
             nothing is kept: what a search starts from must not depend on which samples, or gates, came first.
         budgets: how many gates an entry has, of those whose gates share evidence.
+        searches: how many searches of an entry begin where others ended (default: one).
     """
 
-    def __init__(self, pixels: int = 0, budgets: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, pixels: int = 0, budgets: Mapping[str, int] | None = None, searches: Mapping[str, int] | None = None
+    ) -> None:
         self._to_come = {entry: count for entry, count in (budgets or {}).items() if count > 1}
-        self._keeps = pixels * _SEARCHES * len(self._to_come) <= _MOST_BYTES
+        kept = sum((searches or {}).get(entry, 1) for entry in self._to_come)
+        self._keeps = pixels * kept <= _MOST_BYTES
         self._changes: dict[str, dict[str, dict[int, np.ndarray]]] = {}
 
     def keep(self, entry: str, attack: str, samples: np.ndarray, changes: torch.Tensor) -> None:
