@@ -181,6 +181,8 @@ class Conclusion:
 
     def _undercut(self) -> str | None:
         """What controls turned that would change a verdict of pass: the gate's own adversary may do the same."""
+        if not self.controlled:
+            return None
         held, judged = set(self.held), self.of_more
         before = judged.judged_with({})
         each = [one for one in self.controlled if one.admitted == "each" and held & one.turned.keys()]
@@ -264,11 +266,8 @@ class Conclusion:
 
     def judged_with(self, lost: Mapping[int, Entry]) -> Verdict:
         """How the gate would be judged if these counterexamples were known, too; see `unknown`."""
-        known, scores, chances = (
-            self,
-            {s: one.score for s, one in lost.items() if one.score is not None},
-            chances_of(lost),
-        )
+        known, chances = self, chances_of(lost)
+        scores = {sample: entry.score for sample, entry in lost.items() if entry.score is not None}
         if self.scores is not None and scores:
             known = replace(known, scores=more_adverse(self.setting, self.scores, scores))
         if self.chances is not None and chances:

@@ -242,7 +242,7 @@ class Evaluation:
             warm_starts=WarmStarts(
                 sum(prod(samples.shape_of(index)) for index in range(len(samples))),
                 _budgets_of_entries(policy),
-                {gate.entry: _searches_from_ends(gate) for gate in policy.gates},
+                {gate.entry: searches_from_ends(gate) for gate in policy.gates},
             ),
             evidence=self._evidence,
             progress=lambda done, of: self._progress(self._running, done, of),
@@ -290,8 +290,8 @@ def _budgets_of_entries(policy: Policy) -> Counter[str]:
     return Counter(gate.entry for gate in policy.gates if gate.family is not None and not gate.asks)
 
 
-def _searches_from_ends(gate: Gate) -> int:
-    """How many searches of a gate begin where those at another budget ended."""
+def searches_from_ends(gate: Gate) -> int:
+    """How many searches of a gate begin where those at another budget ended; see `begins_anywhere`."""
     attack = gate.attack
     if isinstance(attack, EnsembleSpec):
         return 2 + gate.descending

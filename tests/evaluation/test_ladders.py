@@ -8,9 +8,13 @@ import torch
 from building import accuracy_at, brightness_policy, brightness_project
 
 from robustcheck import load_policy, run
-from robustcheck.attacks import PGD, build, objective
+from robustcheck.attacks import PGD, GradientAttack, build, objective
+from robustcheck.evaluation.evaluation import Evaluation, searches_from_ends
+from robustcheck.evaluation.gates import ball_for
+from robustcheck.evaluation.outcomes import goal_of
 from robustcheck.evaluation.search import searching
-from robustcheck.evaluation.search.warm_starts import WarmStarts
+from robustcheck.evaluation.search.searching import Search
+from robustcheck.evaluation.search.warm_starts import WarmStarts, begins_anywhere
 from robustcheck.policy import FMNSpec
 from robustcheck.threats import Goal
 
@@ -200,3 +204,23 @@ def test_what_no_gate_will_read_is_forgotten():
         assert found[0].tolist() == [0, 1][: 3 - gates_that_can_read]
         starts.through("entry")
     assert starts.known("entry", "pgd", [2, 1, 0]) is None
+
+
+@pytest.mark.parametrize("ladder", ["ascending", "descending"])
+@pytest.mark.parametrize(
+    "attack", ["pgd", "{name: pgd, random_start: false}", "apgd", "fmn", "ensemble", "{name: nes, samples: 10}"]
+)
+def test_searches_that_begin_where_others_ended_are_as_many_as_memory_is_planned_for(attack, ladder, project):
+    queries = ", queries: 100" if "nes" in attack else ""
+    gate = (
+        f"{{id: gate, attack: {attack}, epsilon: [4/255, 8/255], ladder: {ladder}, require: {{accuracy: 0}}{queries}}}"
+    )
+    (project / "policy.yaml").write_text(brightness_policy(f"\n  - {gate}\n"))
+    evaluation = Evaluation(load_policy(project / "policy.yaml"))
+    gate, setting = evaluation.policy.gates[0], evaluation.setting
+    search = Search(
+        gate=gate, setting=setting, ball=ball_for(gate, setting), goal=goal_of(gate, setting), family=gate.family
+    )
+    begin = [one for one in search.attacks if isinstance(one, GradientAttack) and begins_anywhere(one)]
+    assert len(begin) <= searches_from_ends(gate)
+    assert len(begin) == searches_from_ends(gate) or attack in ("fmn", "{name: nes, samples: 10}")

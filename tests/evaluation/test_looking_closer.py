@@ -13,7 +13,8 @@ from building import LEVELS, accuracy_at, brightness_gates, brightness_policy, b
 
 from robustcheck import load_policy, run
 from robustcheck.evaluation.evaluation import Evaluation
-from robustcheck.evaluation.search import searching
+from robustcheck.evaluation.search import warm_starts
+from robustcheck.evaluation.search.recording import Recorder
 from robustcheck.evaluation.search.warm_starts import Ends
 from robustcheck.models import candidate as candidates
 from robustcheck.models import fast_form
@@ -84,7 +85,7 @@ def test_ends_take_a_byte_a_pixel_and_are_kept_for_some_samples_at_a_time(projec
     (together,) = _gates(project, gates, by=0.0, error=0.3)
     assert max(kept) > 64
     kept.clear()
-    monkeypatch.setattr(searching, "_MOST_ENDS", 64)  # pixels, of one image
+    monkeypatch.setattr(warm_starts, "MOST_ENDS", 64)  # pixels, of one image
     (in_parts,) = _gates(project, gates, by=0.0, error=0.3)
     assert max(kept) == 64
     assert in_parts.samples == together.samples
@@ -93,13 +94,13 @@ def test_ends_take_a_byte_a_pixel_and_are_kept_for_some_samples_at_a_time(projec
 
 @pytest.mark.parametrize("attack", ["{name: pgd, steps: 5}", "fmn"])
 def test_counterexamples_are_recorded_as_their_samples_leave(project, monkeypatch, attack):
-    most, found = list[int](), searching._Nearest.found
+    most, found = list[int](), Recorder.found
 
     def watched(nearest, hit):
         found(nearest, hit)
         most.append(len(nearest.hits))
 
-    monkeypatch.setattr(searching._Nearest, "found", watched)
+    monkeypatch.setattr(Recorder, "found", watched)
     gates = f"\n  - {{id: gate, attack: {attack}, epsilon: 32/255, require: {{accuracy: 0}}}}\n"
     (gate,) = brightness_gates(project, gates, model="batch_size: 2")
     assert gate.metrics["accuracy"].value == 0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import cached_property, partial
 from math import inf, prod
 from typing import TypedDict
@@ -14,19 +14,19 @@ import torch
 
 from robustcheck.attacks import GradientAttack, Objective, QueryAttack, build, objective
 from robustcheck.attacks.base import closer
-from robustcheck.attacks.build import QUICK, Searches
+from robustcheck.attacks.build import Searches
 from robustcheck.attacks.draws import key
 from robustcheck.evaluation.looks.choice import averages_of, look_of
 from robustcheck.evaluation.looks.look import Averages, Gradients, Look
 from robustcheck.evaluation.search.found import Found
 from robustcheck.evaluation.search.gradient_loop import GradientLoop, Held, StandIn, Warm
-from robustcheck.evaluation.search.ledger import Counterexample, Entry
 from robustcheck.evaluation.search.loop import Hit, Start, Trace
 from robustcheck.evaluation.search.oracles import oracle_of
 from robustcheck.evaluation.search.query_loop import Oracle, QueryLoop
+from robustcheck.evaluation.search.recording import Recorder, recording
 from robustcheck.evaluation.search.rows import Rows
 from robustcheck.evaluation.search.starting_images import StartingImages
-from robustcheck.evaluation.search.warm_starts import Ends
+from robustcheck.evaluation.search.warm_starts import Ends, begins_anywhere
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import Candidate, Surrogates, WhiteBox
 from robustcheck.models.batches import as_shares, batches
@@ -34,9 +34,6 @@ from robustcheck.policy import Gate, RP2Spec
 from robustcheck.threats import Ball, Goal
 
 _NEAR = 3.0  # times the difference that was seen between the margins of the two forms of a network
-
-
-_MOST_ENDS = 256 * 1024**2  # pixels, a byte each, of the ends of searches that are kept at a time
 
 
 class Common(TypedDict):
@@ -54,25 +51,6 @@ class Common(TypedDict):
     progress: Callable[[int], None]
     aim: Callable[[int, int], int]
     trace: Trace
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Nearest:
-    """The nearest counterexamples of the samples that are under way: what leaves is recorded, and kept no longer."""
-
-    record: Callable[[Hit], None]
-    hits: dict[int, Hit] = field(default_factory=dict)
-
-    def found(self, hit: Hit) -> None:
-        """Keep it if it is the nearest of its sample."""
-        if hit.sample not in self.hits or hit.distance < self.hits[hit.sample].distance:
-            self.hits[hit.sample] = hit
-
-    def left(self, samples: Sequence[int]) -> None:
-        """Record what was found of these."""
-        for sample in samples:
-            if sample in self.hits:
-                self.record(self.hits.pop(sample))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,9 +171,9 @@ class Search:
         white_box = WhiteBox(candidate, exact=attack.minimum_norm)
         within = float(self.ball.levels) if enough is None else enough
         near = _NEAR * white_box.error
-        looks = near > 0 and self.surrogates is None and self.averaging is None
+        closely = near > 0 and self.surrogates is None and self.averaging is None
         before = 0
-        for part in self._parts(samples) if looks else [samples]:
+        for part in Ends.parts(samples, self.setting.samples.shape_of) if closely else [samples]:
             ends = Ends()
             self._run(
                 attack,
@@ -204,9 +182,9 @@ class Search:
                 trace,
                 partial(_later, progress, before),
                 warm=partial(self._warm, attack),
-                held=partial(self._held, attack, ends, near if looks else None),
-                margin=objective("margin", self.goal) if looks else None,
-                near=near if looks else inf,
+                held=partial(self._held, attack, ends, near if closely else None),
+                margin=objective("margin", self.goal) if closely else None,
+                near=near if closely else inf,
                 enough=within,
                 stand_in=self.surrogates,
             )
@@ -220,18 +198,6 @@ class Search:
                 enough=within,
             )
             before += len(part)
-
-    def _parts(self, samples: Sequence[int]) -> Iterator[Sequence[int]]:
-        """Samples in parts, of which the ends of all searches fit in memory."""
-        part, pixels = list[int](), 0
-        for sample in samples:
-            own = prod(self.setting.samples.shape_of(sample))
-            if part and pixels + own > _MOST_ENDS:
-                yield part
-                part, pixels = [], 0
-            part.append(sample)
-            pixels += own
-        yield part
 
     def _run(
         self,
@@ -251,7 +217,7 @@ class Search:
         clean_logits = partial(self._clean_logits, access) if isinstance(access, WhiteBox) else None
         for group, told in self._groups(starts, progress):
             shape = self.setting.samples.shape_of(group[0][0])
-            with self._recording() as nearest:
+            with self._recording() as recorder:
                 GradientLoop(
                     attack=attack,
                     access=access,
@@ -265,7 +231,7 @@ class Search:
                     clean_logits=clean_logits,
                     averaging=self.averaging,
                     only_ends=stand_in is not None or isinstance(self.gate.attack, RP2Spec),
-                    **self._common(attack, trace, nearest, told),
+                    **self._common(attack, trace, recorder, told),
                 ).run(group)
 
     def _ask(
@@ -278,7 +244,7 @@ class Search:
     ) -> None:
         """Run one attack that asks an oracle."""
         for group, told in self._groups([(sample, 0) for sample in samples], progress):
-            with self._recording() as nearest:
+            with self._recording() as recorder:
                 QueryLoop(
                     attack=attack,
                     oracle=oracle,
@@ -286,7 +252,7 @@ class Search:
                     stored=self.gate.oracle == "stored",
                     ball=self.ball,
                     starting_images=self._starting_images if attack.elsewhere else None,
-                    **self._common(attack, trace, nearest, told),
+                    **self._common(attack, trace, recorder, told),
                 ).run(group)
 
     def _groups(
@@ -298,20 +264,20 @@ class Search:
             yield group, partial(_later, progress, before)
             before += len(group)
 
-    @contextmanager
-    def _recording(self) -> Iterator[_Nearest]:
-        """Takes hits, and puts the nearest of each sample into the ledger; after an interruption too."""
-        nearest = _Nearest(record=self._record)
-        try:
-            yield nearest
-        finally:
-            nearest.left(list(nearest.hits))
+    def _recording(self) -> AbstractContextManager[Recorder]:
+        # Going down a ladder the next budget is smaller, and searches there begin on the way here.
+        keep = [
+            one.name
+            for one in self.attacks
+            if self.gate.descending and isinstance(one, GradientAttack) and begins_anywhere(one)
+        ]
+        return recording(self.gate, self.setting, self.family, keep)
 
     def _common(
         self,
         attack: GradientAttack | QueryAttack,
         trace: Trace,
-        nearest: _Nearest,
+        recorder: Recorder,
         progress: Callable[[int], None],
     ) -> Common:
         """What every loop is given."""
@@ -324,8 +290,8 @@ class Search:
             "is_positive": setting.candidate.head.is_positive,
             "load": lambda numbers: as_shares(setting.samples, numbers, setting.candidate.device),
             "key": lambda sample, restart: key(setting.seed, f"{gate.id}/{attack.name}", names[sample], restart),
-            "found": nearest.found,
-            "left": nearest.left,
+            "found": recorder.found,
+            "left": recorder.left,
             "progress": progress,
             "aim": self._aim,
             "trace": trace,
@@ -346,7 +312,7 @@ class Search:
 
     def _held(self, attack: GradientAttack, ends: Ends, near: float | None, rows: Rows, images: torch.Tensor) -> None:
         changes, margins = images - rows.clean, rows.nearest.tolist()
-        if _begins_anywhere(attack):
+        if begins_anywhere(attack):
             first = np.flatnonzero(rows.restart == 0)  # later restarts may have other aims
             self.setting.warm_starts.keep(
                 self.gate.entry, attack.name, rows.sample[first], changes[torch.from_numpy(first)]
@@ -361,26 +327,6 @@ class Search:
         if self.setting.candidate.reads_alike:
             return self.setting.logits[rows.sample]
         return access.scores(torch.from_numpy(rows.sample), rows.clean)
-
-    def _record(self, hit: Hit) -> None:
-        gate, setting = self.gate, self.setting
-        if not setting.ledger.improves(self.family, hit.sample, hit.distance):
-            return
-        file, sha256 = setting.evidence.counterexample(gate.id, hit.sample, hit.stored)
-        found = {one.name: getattr(hit, one.name) for one in fields(Counterexample)}
-        entry = Entry(found_by=gate.id, file=file, sha256=sha256, **found)
-        setting.ledger.add(self.family, hit.sample, entry)
-        # The next budget is smaller, and its searches begin on the way here.
-        if gate.descending:
-            change = torch.from_numpy(hit.stored.astype(np.float32) - setting.samples.image(hit.sample))
-            for attack in self.attacks:
-                if isinstance(attack, GradientAttack) and _begins_anywhere(attack):
-                    setting.warm_starts.keep(gate.entry, attack.name, np.array([hit.sample]), change[None])
-
-
-def _begins_anywhere(attack: GradientAttack) -> bool:
-    """Whether a search may begin where others ended: no single step, nor one that the policy has begin at the image."""
-    return attack.steps > 1 and (attack.random_start or attack.name == QUICK)
 
 
 def _anew(_starts: Sequence[Start]) -> None:

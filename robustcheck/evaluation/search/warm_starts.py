@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import prod
 
 import numpy as np
 import torch
 
+from robustcheck.attacks import GradientAttack
+from robustcheck.attacks.build import QUICK
+from robustcheck.data.samples import Shape
+
 _STEPS = 127  # a change is kept as whole steps of so small a share of its largest pixel
 _MOST_BYTES = 512 * 1024**2
+MOST_ENDS = 256 * 1024**2  # pixels, a byte each, of the ends of searches that are kept at a time
 
 
 class WarmStarts:
@@ -52,8 +58,26 @@ class WarmStarts:
             self._changes.pop(entry, None)
 
 
+def begins_anywhere(attack: GradientAttack) -> bool:
+    """Whether a search may begin where others ended: no single step, nor one that the policy has begin at the image."""
+    return attack.steps > 1 and (attack.random_start or attack.name == QUICK)
+
+
 class Ends:
     """Of the samples whose search came nearest to a counterexample without one: which restart, and where it was."""
+
+    @staticmethod
+    def parts(samples: Sequence[int], shape_of: Callable[[int], Shape]) -> Iterator[Sequence[int]]:
+        """Samples in parts, of which the ends of all searches fit in memory."""
+        part, pixels = list[int](), 0
+        for sample in samples:
+            own = prod(shape_of(sample))
+            if part and pixels + own > MOST_ENDS:
+                yield part
+                part, pixels = [], 0
+            part.append(sample)
+            pixels += own
+        yield part
 
     def __init__(self) -> None:
         self._ends: dict[int, tuple[float, int, np.ndarray]] = {}

@@ -1,0 +1,59 @@
+"""From hits to the ledger: the nearest counterexample of each sample is written as the sample leaves its search."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+import torch
+
+from robustcheck.evaluation.search.ledger import Counterexample, Entry
+from robustcheck.evaluation.search.loop import Hit
+from robustcheck.evaluation.setting import Setting
+from robustcheck.policy import Gate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorder:
+    """The nearest counterexamples of the samples that are under way: what leaves is recorded, and kept no longer."""
+
+    gate: Gate
+    setting: Setting
+    family: Hashable  # gates that share counterexamples
+    warm: Sequence[str]  # attacks that begin on the way to what is found here
+    hits: dict[int, Hit] = field(default_factory=dict)
+
+    def found(self, hit: Hit) -> None:
+        """Keep it if it is the nearest of its sample."""
+        if hit.sample not in self.hits or hit.distance < self.hits[hit.sample].distance:
+            self.hits[hit.sample] = hit
+
+    def left(self, samples: Sequence[int]) -> None:
+        """Record what was found of these."""
+        for sample in samples:
+            if sample in self.hits:
+                self._record(self.hits.pop(sample))
+
+    def _record(self, hit: Hit) -> None:
+        gate, setting = self.gate, self.setting
+        if not setting.ledger.improves(self.family, hit.sample, hit.distance):
+            return
+        file, sha256 = setting.evidence.counterexample(gate.id, hit.sample, hit.stored)
+        found = {one.name: getattr(hit, one.name) for one in fields(Counterexample)}
+        setting.ledger.add(self.family, hit.sample, Entry(found_by=gate.id, file=file, sha256=sha256, **found))
+        if self.warm:
+            change = torch.from_numpy(hit.stored.astype(np.float32) - setting.samples.image(hit.sample))[None]
+            for attack in self.warm:
+                setting.warm_starts.keep(gate.entry, attack, np.array([hit.sample]), change)
+
+
+@contextmanager
+def recording(gate: Gate, setting: Setting, family: Hashable, warm: Sequence[str]) -> Iterator[Recorder]:
+    """Takes hits, and puts the nearest of each sample into the ledger; after an interruption too."""
+    recorder = Recorder(gate=gate, setting=setting, family=family, warm=warm)
+    try:
+        yield recorder
+    finally:
+        recorder.left(list(recorder.hits))

@@ -1,0 +1,171 @@
+"""Attacks that were too weak are seen: too few steps, or less than what a few queries turn."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import onnx
+import pytest
+from building import brightness_gates, brightness_project
+from chest import POLICIES, gates_on_xrays
+from masks import masked_gates
+
+from robustcheck.evaluation.health.examination import Examination
+from robustcheck.evaluation.health.probing import Probed, ProbeResult
+from robustcheck.evaluation.search.found import Found
+from robustcheck.evaluation.search.ledger import UNKNOWN
+from robustcheck.results import Cost
+
+PGD = "- {id: pgd, attack: {name: pgd, steps: 10}, epsilon: 4/255, require: {accuracy: 0.3}}"
+
+
+def _suspected(gate):
+    return {check.name for check in gate.health if check.outcome in ("suspect", "broken")}
+
+
+@pytest.mark.xrays
+def test_too_few_steps(tmp_path, xrays):
+    short = {"name": "pgd", "steps": 8, "step_size": "0.0004", "random_start": False}
+    gate = {"id": "pgd", "attack": short, "epsilon": "4/255", "require": {"accuracy": 0.6}}
+    found = gates_on_xrays(tmp_path, xrays, "standard", [gate], samples=624)["pgd"]
+    assert found.metrics["accuracy"].value > 0.6
+    (check,) = [check for check in found.health if check.name == "enough-steps"]
+    assert check.outcome == "broken"
+    assert "32 steps turned" in check.evidence
+    assert found.verdict == "error"
+
+
+@pytest.mark.xrays
+@pytest.mark.parametrize("form", ["torch", "onnx"])
+def test_too_few_steps_behind_a_softmax(form, tmp_path, xrays):
+    """Searches look at what goes into it, and losses there can be compared as well."""
+    short = "{name: pgd, steps: 8, step_size: 0.0004, random_start: false}"
+    gate = f"- {{id: pgd, attack: {short}, epsilon: 4/255, require: {{accuracy: 0.6}}}}"
+    if form == "onnx":
+        model = onnx.load(POLICIES / "candidates" / "pneumonia_standard.onnx")
+        (output,) = model.graph.output
+        model.graph.node.append(onnx.helper.make_node("Softmax", [output.name], ["probabilities"], axis=1))
+        output.name = "probabilities"
+        onnx.save(model, tmp_path / "model.onnx")
+    (found,) = masked_gates(
+        tmp_path, xrays, "Softmax", gate, samples=624, path="model.onnx" if form == "onnx" else None
+    )
+    assert found.metrics["accuracy"].value > 0.6
+    outcomes = {check.name: check.outcome for check in found.health}
+    assert (outcomes["loss-rises"], outcomes["enough-steps"]) == ("sound", "broken")
+    assert found.verdict == "error"
+    assert found.error.endswith("raise its steps, or leave step_size to its default")
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_a_search_of_a_few_steps_is_tried_with_more(steps, tmp_path):
+    brightness_project(tmp_path)
+    gate = f"""
+  - id: pgd
+    attack: {{name: pgd, steps: {steps}, step_size: 1/255}}
+    epsilon: 8/255
+    require: {{accuracy: 0.5}}
+"""
+    (found,) = brightness_gates(tmp_path, gate)
+    assert found.metrics["accuracy"].value >= 0.6
+    (check,) = [check for check in found.health if check.name == "enough-steps"]
+    assert check.outcome == "broken"
+    assert f"a search of {steps} steps has no course" in check.evidence
+    assert f"{4 * steps} steps turned" in check.evidence
+    assert found.verdict == "error"
+
+
+def test_a_few_steps_may_be_enough(tmp_path):
+    brightness_project(tmp_path)
+    gate = "  - {id: pgd, attack: {name: pgd, steps: 3}, epsilon: 2/255, require: {accuracy: 0.5}}\n"
+    (found,) = brightness_gates(tmp_path, gate)
+    (check,) = [check for check in found.health if check.name == "enough-steps"]
+    assert (check.outcome, found.verdict) == ("sound", "pass")
+    assert check.evidence.endswith("; 12 steps turned 0 of 6 that held")
+
+
+def test_steps_that_do_not_reach_the_border_are_told(tmp_path):
+    brightness_project(tmp_path)
+    gate = "{id: pgd, attack: {name: pgd, steps: 4, step_size: 1/2550, random_start: false}, epsilon: 8/255"
+    (found,) = brightness_gates(tmp_path, f"  - {gate}, require: {{accuracy: 0.5}}}}\n")
+    message = (
+        "the search has too few steps, or too small ones; 4 steps of 1/2550 from the image reach 0.4 of the 8 grey "
+        "levels that epsilon admits"
+    )
+    assert found.verdict == "pass"
+    assert [one.message for one in found.findings if one.code == "enough-steps" and one.message.startswith(message)]
+
+
+def test_an_ensemble_is_tried_with_more_steps(tmp_path):
+    brightness_project(tmp_path)
+    attack = "{name: ensemble, steps: 2, queries: 1}"
+    gate = f"  - {{id: ensemble, attack: {attack}, epsilon: 2/255, require: {{accuracy: 0}}}}\n"
+    (found,) = brightness_gates(tmp_path, gate)
+    (check,) = [check for check in found.health if check.name == "enough-steps"]
+    assert check.evidence.endswith("; 8 steps turned 0 of 6 that held")
+
+
+def test_what_one_sample_shows_is_not_said_of_all():
+    """One of six may be luck; two are a share of all that held. What was turned counts in any case."""
+
+    def judged(turned: set[int], *, allowed: int) -> bool:
+        found = Found()
+        examination = Examination(
+            setting=None, found=found, held=range(60), blind=set(), undermined_by=lambda lost: len(lost) > allowed
+        )
+        return examination._undermines(ProbeResult(turned=dict.fromkeys(turned, UNKNOWN), of=6))
+
+    assert not judged({3}, allowed=1)
+    assert judged({3}, allowed=0)
+    assert judged({3, 4}, allowed=19)
+    assert not judged({3, 4}, allowed=20)
+    assert not judged(set(), allowed=0)
+
+
+def _probed(*, iterates=True, allowed=60, **results):
+    """The outcomes of checks, by name, of sixty samples that held and what probes of twenty of them came to."""
+    probes = SimpleNamespace(
+        attacked=range(60), iterates=iterates, averages=False, short=None, unreached=None,
+        run=lambda _cost, more_steps: Probed(**results),
+    )  # fmt: skip
+    examination = Examination(
+        setting=SimpleNamespace(candidate=SimpleNamespace(randomness=None)), found=Found(), held=range(60), blind=set(),
+        undermined_by=lambda lost: len(lost) > allowed,
+    )  # fmt: skip
+    return {check.name: check.outcome for check in examination.checks(probes, Cost())}
+
+
+def _turning(count, of=20):
+    return ProbeResult(how="a probe", turned=dict.fromkeys(range(count), UNKNOWN), of=of)
+
+
+@pytest.mark.parametrize(
+    ("turned", "of", "more", "outcome"),
+    [
+        (0, 20, {}, "sound"),
+        (1, 5, {}, "sound"),  # one may be luck
+        (2, 21, {}, "sound"),  # less than a tenth
+        (2, 20, {}, "broken"),
+        (2, 20, {"iterates": False}, "suspect"),  # a single step is weak by design
+        (2, 20, {"iterates": False, "allowed": 5}, "broken"),  # of all sixty as many would be six
+        (1, 20, {"allowed": 0}, "broken"),  # what was turned is verified
+    ],
+)
+def test_searches_without_gradients_that_do_better(turned, of, more, outcome):
+    found = _probed(without_gradients=[_turning(0), _turning(turned, of)], **more)
+    assert found["beats-searches-without-gradients"] == outcome
+
+
+@pytest.mark.parametrize(
+    ("turned", "of", "outcome"), [(9, 20, "broken"), (10, 20, "sound"), (0, 3, "broken"), (0, 2, "not examined")]
+)
+def test_what_no_distance_turns_was_not_followed(turned, of, outcome):
+    assert _probed(unbounded=_turning(turned, of))["falls-as-budget-grows"] == outcome
+
+
+def test_steps_that_reach_the_border_once_they_are_rounded_are_no_weakness(tmp_path):
+    brightness_project(tmp_path)
+    gate = "  - {id: pgd, attack: {name: pgd, steps: 4, step_size: 0.0075, random_start: false}, epsilon: 8/255"
+    (found,) = brightness_gates(tmp_path, f"{gate}, require: {{accuracy: 0}}}}\n")
+    (check,) = [check for check in found.health if check.name == "enough-steps"]
+    assert "reach" not in check.evidence  # 7.65 levels are stored as 8
