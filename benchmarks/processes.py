@@ -40,6 +40,6 @@ def measure(
 
 def train(candidate: Candidate, archive: Path, threads: int) -> None:
     """Train a candidate in a process of its own, whose memory is nobody's later."""
-    command = [sys.executable, "-m", "benchmarks.training", candidate.name]
+    command = [sys.executable, "-m", "benchmarks.training", "--candidates", candidate.name]
     options = ["--archive", str(archive.resolve()), "--threads", str(threads)]
     subprocess.run([*command, *options], cwd=ROOT, check=True)

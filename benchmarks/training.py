@@ -142,7 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train what is missing."""
     trained = [name for name, candidate in CANDIDATES.items() if candidate.recipe]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description="Train the missing candidates.")
-    parser.add_argument("candidates", nargs="*", choices=trained, default=trained, metavar="CANDIDATE")
+    parser.add_argument(
+        "--candidates", nargs="+", choices=trained, default=trained, metavar="NAME", help="default: all"
+    )
     parser.add_argument("--archive", type=Path, default=ARCHIVE, help="PneumoniaMNIST's archive")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args(arguments)
