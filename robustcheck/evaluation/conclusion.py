@@ -11,6 +11,7 @@ import numpy as np
 from robustcheck.evaluation.controls import Controlled
 from robustcheck.evaluation.findings import blind_spots, findings
 from robustcheck.evaluation.health.checks import MEND, not_relied_on
+from robustcheck.evaluation.metrics.chance import read_alike
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.metrics.verdicts import Rule, judge, require
@@ -144,6 +145,8 @@ class Conclusion:
             return "error", _nothing_right_to_attack(gate)
         if verdict == "error":
             return verdict, undefined(gate, metrics)
+        if setting.strict and (alike := read_alike(readings(setting, {}, None))):
+            return "error", alike
         # Nothing was searched there, which no policy may overlook.
         if blind and self.judged_with(unknown(blind)) != verdict:
             return "error", (

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from robustcheck.evaluation.metrics.chance import hardly_better_than_chance
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.readings import Measure, Readings, of_all, of_controls
 from robustcheck.evaluation.metrics.slices import (
@@ -94,8 +95,10 @@ class Measurement:
         return slices(self.by_subgroup, self.by_finding, self.intervals)
 
     def findings(self, bounds: Sequence[Bound]) -> tuple[Finding, ...]:
-        """Labels without samples, and what the worst that bounds ask for is not about."""
+        """No skill, labels without samples, and what the worst that bounds ask for is not about."""
         found = list[Finding]()
+        if message := hardly_better_than_chance(self.readings, self._labels):
+            found.append(Finding(code="no-better-than-chance", severity="warning", message=message))
         if self.unseen_labels:
             several = self.readings.findings is not None
             message = (
