@@ -153,19 +153,25 @@ class Conclusion:
                 f"the attack had nothing to follow on {len(blind)} of the samples that held, and without them the gate "
                 f"would not pass; {_lesson(gate, unstarted=blind <= self.found.trace.unstarted)}"
             )
-        if not setting.strict:
-            return verdict, None
+        if setting.strict and (reason := self._distrusted(metrics, health, undercut)):
+            return "error", reason
+        return verdict, None
+
+    def _distrusted(
+        self, metrics: dict[str, Metric], health: Sequence[HealthCheck], undercut: str | None
+    ) -> str | None:
+        """Why what the attack did not turn shows nothing."""
         if shown := [check for check in health if check.outcome == "broken"]:
-            return "error", not_relied_on(shown)
+            return not_relied_on(shown)
         if undercut:
-            return "error", undercut
+            return undercut
         if stronger := self._stronger_controls(metrics):
-            return "error", (
+            return (
                 f"{stronger[0].name} turned {stronger[0].success.successes} of {stronger[0].success.samples} samples, "
                 f"and the attack {metrics['attack_success'].successes}: an attack that a control outdoes is none; "
                 f"{_STRENGTHEN}"
             )
-        return verdict, None
+        return None
 
     @property
     def controls(self) -> tuple[Control, ...]:

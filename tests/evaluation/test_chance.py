@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from building import brightness_gates, brightness_project, even_images
 
 DARK, BRIGHT = range(20, 100, 8), range(160, 240, 8)

@@ -10,7 +10,7 @@ from robustcheck.evaluation.metrics.readings import Readings
 from robustcheck.models.head import NO_ANSWER
 
 LEAST_SAMPLES = 20  # fewer may be read alike by chance
-LEAST_SKILL = 0.1  # Youden's index, or its mean over labels: 0 is what guessing and constants reach, 1 what is never wrong
+LEAST_SKILL = 0.1  # Youden's index: what guesses, or always says the same, has 0; what is never wrong has 1
 
 _LOOK = "look at model.preprocess (range, mean, std, layout, channels) and at the order of model.labels"
 
@@ -21,8 +21,8 @@ def read_alike(read: Readings) -> str | None:
     if not _enough(read) or len(before) > 1 or before[0] == NO_ANSWER:
         return None
     return (
-        f"the candidate reads all {len(read.labels)} samples alike before any attack, whatever is in them: that it goes "
-        f"on to do so shows nothing; {_LOOK}"
+        f"the candidate reads all {len(read.labels)} samples alike before any attack, whatever is in them: that it "
+        f"goes on to do so shows nothing; {_LOOK}"
     )
 
 
