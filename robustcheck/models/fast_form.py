@@ -21,6 +21,7 @@ from torch.fx.experimental.optimization import fuse
 from robustcheck.models.growing import let_grow
 from robustcheck.models.network import Forward, freeze
 from robustcheck.models.pre_activation import shift_pre_activations
+from robustcheck.models.tidying import tidy
 from robustcheck.models.unfolded import Unfolded, can_unfold
 
 _WORK_IN_CONVOLUTIONS = 0.8  # share of the multiplications, from which bfloat16 pays on a CPU
@@ -138,6 +139,7 @@ def _faster(module: nn.Module, example: Sequence[torch.Tensor], reading: Reading
 
 def _folded(traced: fx.GraphModule, image: torch.Tensor) -> fx.GraphModule:
     """The same without the batch norms that can be had otherwise, and, on CPUs, with less memory written."""
+    tidy(traced, image)
     folded = fuse(traced, no_trace=True)
     assert isinstance(folded, fx.GraphModule)
     if image.device.type == "cpu":  # on GPUs nobody has measured it

@@ -6,7 +6,7 @@ scale goes into the weights behind, and what is left is a sum whose gradient is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,9 +21,9 @@ def shift_pre_activations(traced: fx.GraphModule) -> None:
     Args:
         traced: in evaluation mode, its weights its own; it is changed.
     """
-    for norm, relu, convolution in list(_pre_activations(traced)):
+    for norm, relu, behind in list(_pre_activations(traced)):
         name = f"{norm.name}_shifted"
-        traced.add_submodule(name, _shifted(_module(traced, norm), _module(traced, convolution)))
+        traced.add_submodule(name, _shifted(_module(traced, norm), [_module(traced, node) for node in behind]))
         with traced.graph.inserting_before(norm):
             relu.replace_all_uses_with(traced.graph.call_module(name, (norm.args[0],)))
         traced.graph.erase_node(relu)
@@ -64,20 +64,22 @@ class _ShiftedReLU(torch.autograd.Function):
         return passed if ctx.sign is None else passed.mul_(ctx.sign), None, None
 
 
-def _pre_activations(traced: fx.GraphModule) -> Iterator[tuple[fx.Node, fx.Node, fx.Node]]:
-    """Batch norms whose only user is a ReLU, whose only user is a convolution that is asked once."""
+def _pre_activations(traced: fx.GraphModule) -> Iterator[tuple[fx.Node, fx.Node, list[fx.Node]]]:
+    """Batch norms whose only user is a ReLU, and the convolutions, asked once each, that alone use that."""
     asked = [node.target for node in traced.graph.nodes if node.op == "call_module"]
     for norm in traced.graph.nodes:
         layer = _module(traced, norm)
         if type(layer) is not nn.BatchNorm2d or layer.running_mean is None or len(norm.users) != 1:
             continue
         (relu,) = norm.users
-        if not _is_relu(traced, relu) or len(relu.users) != 1:
-            continue
-        (after,) = relu.users
-        convolution = _module(traced, after)
-        if type(convolution) is nn.Conv2d and convolution.groups == 1 and asked.count(after.target) == 1:
-            yield norm, relu, after
+        behind = list(relu.users)
+        layers = [_module(traced, node) for node in behind]
+        if (
+            _is_relu(traced, relu)
+            and all(type(layer) is nn.Conv2d and layer.groups == 1 for layer in layers)
+            and all(asked.count(node.target) == 1 for node in behind)
+        ):
+            yield norm, relu, behind
 
 
 def _is_relu(traced: fx.GraphModule, node: fx.Node) -> bool:
@@ -88,8 +90,8 @@ def _module(traced: fx.GraphModule, node: fx.Node) -> Any:
     return traced.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
-def _shifted(norm: nn.BatchNorm2d, convolution: nn.Conv2d) -> Shifted:
-    """What is left of a norm and its ReLU; the convolution is changed."""
+def _shifted(norm: nn.BatchNorm2d, behind: Sequence[nn.Conv2d]) -> Shifted:
+    """What is left of a norm and its ReLU; the convolutions behind are changed."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = (norm.running_var.double() + norm.eps).rsqrt()
@@ -99,7 +101,8 @@ def _shifted(norm: nn.BatchNorm2d, convolution: nn.Conv2d) -> Shifted:
     if norm.bias is not None:
         bias = bias + norm.bias.double()
     size = torch.where(scale == 0, 1.0, scale.abs())
-    dtype = convolution.weight.dtype
-    weight = (convolution.weight.double() * size.view(1, -1, 1, 1)).to(dtype)
-    convolution.weight = nn.Parameter(weight, requires_grad=False)
+    for convolution in behind:
+        weight = convolution.weight.double() * size.view(1, -1, 1, 1)
+        convolution.weight = nn.Parameter(weight.to(convolution.weight.dtype), requires_grad=False)
+    dtype = norm.running_mean.dtype
     return Shifted(scale.sign().to(dtype), (bias / size).to(dtype))

@@ -52,6 +52,19 @@ class Kept(Nested):
         return torch.cat([maps, kept.sin()], dim=1).mean(dim=(2, 3))
 
 
+class Branched(nn.Module):
+    """Two convolutions are behind one norm, as in pre-activation ResNets that change their size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.relu = nn.BatchNorm2d(6), nn.ReLU(inplace=True)
+        self.long, self.short = nn.Conv2d(6, 3, 3, padding=1), nn.Conv2d(6, 3, 1)
+
+    def forward(self, inputs):
+        maps = self.relu(self.norm(torch.cat([inputs, -inputs] * 3, dim=1)))
+        return (self.long(maps) + self.short(maps)).mean(dim=(2, 3))
+
+
 class Twice(nn.Module):
     """Two concatenations begin with the same maps."""
 
@@ -107,6 +120,7 @@ def layers(network, kind):
         pytest.param(Nested, 1, 6, id="nested"),
         pytest.param(Kept, 1, 6, id="kept"),
         pytest.param(Twice, 1, 6, id="twice"),
+        pytest.param(Branched, 1, 6, id="branched"),
     ],
 )
 def test_the_same_scores_and_gradients(make, channels, side, layout):
@@ -131,6 +145,7 @@ def test_the_same_scores_and_gradients(make, channels, side, layout):
         pytest.param(Nested, [2 + 4 * 3], 4, 4, id="nested"),
         pytest.param(Kept, [2 + 4 * 3 + 2], 4, 4, id="kept"),  # the one that is kept shares with nobody
         pytest.param(Twice, [], 0, 2, id="twice"),
+        pytest.param(Branched, [], 0, 1, id="branched"),
     ],
 )
 def test_what_is_rewritten(make, rooms, grown, shifted):
