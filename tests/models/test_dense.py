@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 
+import onnx
 import pytest
+import tiny_models as tiny
 import torch
 from torch import fx, nn
 from torchvision.models.densenet import DenseNet
@@ -13,6 +15,7 @@ from robustcheck.models import fast_form
 from robustcheck.models.fast_form import Reading, faster
 from robustcheck.models.growing import Grown, Room, let_grow
 from robustcheck.models.pre_activation import Shifted, shift_pre_activations
+from robustcheck.models.twin import converted
 
 
 class Layer(nn.Module):
@@ -231,3 +234,16 @@ def test_a_densenet_is_searched_so(native, monkeypatch):
     form.forward(torch.rand(2, 3, 32, 32))
     assert sum(type(layer) is Shifted for layer in asked) == 3 + 1 + 2
     assert any(type(layer) is Grown for layer in asked)
+
+
+@pytest.mark.parametrize(("save", "grown"), [(tiny.save_onnx, 2 + 1), (tiny.save_onnx_old, 3 + 2)])
+def test_the_twin_of_a_densenet_is_written_so_as_well(save, grown, tmp_path):
+    """The newer exporter leaves out concatenations of one map."""
+    torch.manual_seed(0)
+    network, images = settled(torchvision_densenet()).float(), torch.rand(2, 3, 32, 32)
+    save(network, tmp_path / "dense.onnx")
+    twin = converted(onnx.load(tmp_path / "dense.onnx"))
+    folded = fast_form._folded(fast_form._traced(twin), images[:1])
+    assert len(layers(folded, Shifted)) == 3 + 1 + 2
+    assert sum(type(folded.get_submodule(node.target)) is Grown for node in calls(folded)) == grown
+    torch.testing.assert_close(answer(folded, images), answer(network, images), rtol=1e-3, atol=1e-4)
