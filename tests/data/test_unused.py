@@ -87,6 +87,19 @@ def test_ct(scan, units, bits, said, meant):
     assert open_scan(path, bits=meant[0], hounsfield=meant[1]).image(0).shape == (1, 1, 2)
 
 
+@pytest.mark.parametrize(
+    "padding", [{"PixelPaddingValue": -2000}, {"PixelPaddingValue": 5, "PixelPaddingRangeLimit": -2001}]
+)
+def test_what_was_not_measured_of_a_ct_does_not_count(scan, padding):
+    path = scan(np.array([[-2000, 24, 1024]], np.int16), **CT, **padding)
+    (note,) = late_notes(open_scan(path))
+    assert note.startswith("all values lie from -1000 to 0 of -33792 to 31743 HU")
+    assert note.endswith("if 12 bits are meant, say data.bits: 12 and data.hounsfield: -1024")
+    assert open_scan(path, bits=12, hounsfield=-1024).image(0).tolist() == [[[0, 24, 1024]]]
+    nothing = scan(np.array([[-2000, -2000]], np.int16), name="b.dcm", **CT, **padding)
+    assert len(late_notes(open_scan(nothing))) == 1
+
+
 def test_all_images_count_and_none_of_eight_bits(load, save_picture):
     for name, high in (("a", 4095), ("b", 30_000)):
         save_picture(f"deep/normal/{name}.png", np.array([[0, high]], np.uint16))
