@@ -21,6 +21,7 @@ class ArrayImages:
     array: Stored
     space: PixelSpace
     notes: tuple[str, ...] = ()
+    late_notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.array)

@@ -103,6 +103,14 @@ class Scan:
             levels[blank] = levels[blank].clip(min=0)
         return levels[None] if levels.ndim == 2 else levels.transpose(2, 0, 1)
 
+    def measured(self, levels: NDArray[Any], zero: int) -> NDArray[Any]:
+        """Those of its levels, counted from `zero`, that stand where something was measured; all if nothing was."""
+        if self.padding is None:
+            return levels
+        first, last = (value + (self.intercept or 0) - zero for value in self.padding)
+        kept = levels[(levels < first) | (levels > last)]
+        return kept if kept.size else levels
+
 
 def is_dicom(path: Path) -> bool:
     """Whether a file is named as DICOM, or begins as it does: scanners name files by numbers, or without an ending."""

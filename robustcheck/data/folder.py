@@ -10,10 +10,9 @@ import numpy as np
 from robustcheck.data.files import KINDS, is_image, open_files
 from robustcheck.data.reading import parsing
 from robustcheck.data.samples import Listing
+from robustcheck.data.splits import is_split, spelt
 from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
-
-SPLITS = frozenset({"train", "val", "test"})
 
 
 def folder_listing(
@@ -24,7 +23,7 @@ def folder_listing(
     Args:
         root: the folder.
         labels: the policy's.
-        split: its subfolder, if there is one.
+        split: its subfolder, if there is one that is called so or similarly; see `splits`.
         bits: as the policy says.
         hounsfield: as the policy says.
 
@@ -36,20 +35,22 @@ def folder_listing(
 
 
 def _listing(root: Path, labels: Sequence[str], split: str | None, bits: int | None, hounsfield: int | None) -> Listing:
-    notes = []
-    base = root
-    if split is not None and split not in labels and (root / split).is_dir():
-        base = root / split
+    notes, base = list[str](), root
+    folders = [entry.name for entry in _visible(root) if entry.is_dir() and entry.name not in labels]
+    own = None if split is None else spelt(split, folders, f"{root}: the subfolders")
+    if own is not None:
+        base = root / own
+        notes += [f"split {split} is the subfolder {own}"] if own != split else []
     classes = [entry for entry in _visible(base) if entry.is_dir()]
     unknown = [entry.name for entry in classes if entry.name not in labels]
     if split is not None and base == root:
-        if set(unknown) & SPLITS:
+        if any(map(is_split, unknown)):
             raise DataError(f"{root}: it has no subfolder {split!r}; there are {listed(e.name for e in classes)}")
         notes.append(f"{root.name} has no subfolder {split}: all its images are one split")
     if not classes:
         raise DataError(f"{base}: it has no subfolders; one a label is needed, named {listed(labels)}")
     if unknown:
-        advice = "; name one in data.split" if set(unknown) & SPLITS else did_you_mean(unknown[0], labels)
+        advice = "; name one in data.split" if any(map(is_split, unknown)) else did_you_mean(unknown[0], labels)
         raise DataError(
             f"{base}: its subfolders are {listed(entry.name for entry in classes)}, and the policy's labels are "
             f"{listed(labels)}: a subfolder must bear a label's name{advice}"

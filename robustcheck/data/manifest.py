@@ -15,6 +15,7 @@ from robustcheck.data.files import SUFFIXES, is_image, open_files
 from robustcheck.data.multilabel import reading_of
 from robustcheck.data.reading import check_memory, delimiter_of, normalised, parsing
 from robustcheck.data.samples import Listing
+from robustcheck.data.splits import spelt
 from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
 
@@ -50,7 +51,7 @@ def manifest_listing(
         labels: the policy's.
         multilabel: a row may have several of them, or none.
         root: the folder that the rows' paths start from and may not leave.
-        split: rows whose `split` says so, where there is that column; all if None.
+        split: rows whose `split` says so or similarly (see `splits`), where there is that column; all if None.
         bits: as the policy says.
         hounsfield: as the policy says.
         columns: those that it has to have besides, with a value in every row.
@@ -67,9 +68,12 @@ def manifest_listing(
     has_split = any(row.split is not None for row in rows)
     if split is not None and has_split:
         splits = sorted({str(row.split) for row in rows})
-        rows = [row for row in rows if row.split == split]
+        own = spelt(split, splits, f"{path.name}: in its column split")
+        rows = [row for row in rows if row.split == own]
         if not rows:
             raise DataError(f"{path.name}: no row's split is {split!r}; the column holds {listed(splits)}")
+        if own != split:
+            notes.append(f"split {split} are the rows of {path.name} whose split is {own!r}")
     elif split is not None:
         notes.append(f"{path.name} has no column split: all its rows are one split")
     elif has_split:

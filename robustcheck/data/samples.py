@@ -53,6 +53,10 @@ class Images(Protocol):
     def notes(self) -> tuple[str, ...]:
         """What the reader of the report should know about how they are stored."""
 
+    @property
+    def late_notes(self) -> tuple[str, ...]:
+        """The same, as far as it is known only once every image was decoded."""
+
     def __len__(self) -> int: ...
 
     def shape_of(self, index: int) -> Shape:

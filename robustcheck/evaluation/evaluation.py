@@ -222,6 +222,8 @@ class Evaluation:
             progress=lambda done, of: self._progress("loading", done, of),
         )
         self._model, self._device = candidate.info, candidate.device
+        if not (samples.hounsfield is not None and policy.model.preprocess.window):  # which says what of CT is seen
+            self._data = replace(self._data, notes=(*self._data.notes, *samples.images.late_notes))
         intervals = Intervals(confidence=policy.decision.confidence, kind=policy.decision.interval)
         return Setting(
             candidate=candidate,

@@ -10,6 +10,7 @@ pydantic found into sentences. No torch here: validating a policy takes millisec
 
 from robustcheck.policy.attack_specs import ATTACKS, AttackSpec
 from robustcheck.policy.bounds import METRICS, Bound
+from robustcheck.policy.fields import SPLITS
 from robustcheck.policy.gradient_specs import APGDSpec, EnsembleSpec, FGSMSpec, FMNSpec, PGDSpec
 from robustcheck.policy.loader import Gate, Policy, load_policy
 from robustcheck.policy.model_spec import ModelSpec, PreprocessSpec
@@ -32,6 +33,7 @@ from robustcheck.policy.viewing_spec import ConditionsSpec
 __all__ = [
     "ATTACKS",
     "METRICS",
+    "SPLITS",
     "APGDSpec",
     "AttackSpec",
     "Bound",

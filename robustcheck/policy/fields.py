@@ -13,6 +13,8 @@ from robustcheck.policy.sizes import Size
 from robustcheck.words import shown
 
 _LARGEST_BATCH = 65536
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
+"""What a policy calls a split, and what folders and manifests do."""
 
 
 class Section(BaseModel):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from robustcheck.policy.attack_specs import ATTACKS
+from robustcheck.policy.fields import SPLITS
 from robustcheck.policy.schema import PolicyFile
 from robustcheck.policy.sections import NO_ATTACK
 from robustcheck.policy.tree import KeyPath, Mistake
@@ -135,6 +136,9 @@ def _range(path: KeyPath, data: dict[str, Any]) -> dict[str, Any]:
 def _other_word(given: Any, expected: str, path: KeyPath) -> str:
     if path == ("robustcheck",):
         return f"found {shown(given)}; this version reads policies of format 1"
+    meant = [split for split, words in SPLITS.items() if path == ("data", "split") and str(given).lower() in words]
+    if meant:
+        return f"found {shown(given)}; allowed: {expected}; write {meant[0]}, also where folders or rows say {given}"
     return f"found {shown(given)}; allowed: {expected}{did_you_mean(str(given), _words(expected))}"
 
 
