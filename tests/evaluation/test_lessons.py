@@ -180,9 +180,9 @@ def test_images_of_several_sizes(project):
 def test_steps_before_training_are_not_taken_again_in_it(project):
     """Cropped images are not resized and cropped once more."""
     taught = lessons(TrainSpec(**SMALL), project.samples, candidate_around(Counted(), labels=LABELS))
-    steps = PreprocessSpec(channels=3, order="BGR", resize=12, crop=(6, 7), range=(-1, 1), mean=(0.1, 0.2, 0.3))
+    steps = PreprocessSpec(channels=3, order="BGR", resize=12, crop=(6, 7), range=(-1, 1), mean=[0.1, 0.2, 0.3])
     left = left_to_training(steps)
-    assert left == PreprocessSpec(range=(-1, 1), mean=(0.1, 0.2, 0.3))
+    assert left == PreprocessSpec(range=(-1, 1), mean=[0.1, 0.2, 0.3])
     images = taught.images(steps, CPU)([3, 5])
     whole = Preprocess.of(steps, CPU, project.samples)(as_shares(project.samples, [3, 5], CPU))
     torch.testing.assert_close(Preprocess(left, CPU, maximum=1)(images), whole)
