@@ -26,7 +26,7 @@ _SAMPLES_THEMSELVES = {".npz": ("images", "labels"), ".csv": ("path", "label")}
 def find(data: dict[str, Any], folder: Path) -> list[Mistake]:
     """All cross-field mistakes of a document; `folder` is the policy's."""
     checks: tuple[Callable[[dict[str, Any], Path], Found], ...]
-    checks = (_model, _labels, _operating_point, _data, _columns, _prevalence, _decision)
+    checks = (_model, _labels, _scores, _operating_point, _data, _columns, _prevalence, _decision)
     found = [mistake for check in checks for mistake in check(data, folder)] + list(gate_checks.find(data, folder))
     return [*_blanks(data), *(Mistake(path=path, message=message) for path, message in found)]
 
@@ -69,6 +69,11 @@ def _labels(data: dict[str, Any], _: Path) -> Found:
                 )
     if sound:
         yield from one_of_labels(model.get("positive"), ("model", "positive"), model)
+
+
+def _scores(data: dict[str, Any], _: Path) -> Found:
+    model = section(data, "model")
+    yield from model_checks.scores(model, ("model",), model)
 
 
 def _wrong_count(labels: int, task: Any) -> str | None:

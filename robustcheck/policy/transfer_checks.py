@@ -30,6 +30,7 @@ def find(gate: dict[str, Any], at: KeyPath, model: dict[str, Any], folder: Path)
         if isinstance(keys, dict):
             yield from model_checks.artefact(keys, place, folder, SurrogateSpec, built="architecture" in model)
             yield from model_checks.preprocess(keys, place)
+            yield from model_checks.scores(keys, place, model)
             yield from _labels(keys, place, model)
             yield from _task(keys, place, model)
     for train, place in _each(attack, "train", at):

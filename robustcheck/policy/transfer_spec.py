@@ -11,6 +11,7 @@ from robustcheck.policy.fields import (
     Label,
     Number,
     OutputField,
+    PlacesField,
     QuantityField,
     QueriesField,
     RestartsField,
@@ -32,10 +33,16 @@ class SurrogateSpec(Section):
         None, description="'module:callable' that builds the network, for state dicts"
     )
     architecture_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the architecture")
+    weights: StrictStr | None = Field(
+        None, min_length=1, description="of a checkpoint that holds several state dicts: the key of the one to follow"
+    )
     task: Literal["multiclass", "binary", "multilabel"] | None = Field(None, description="default: the candidate's")
     output: Literal["auto", "logits", "probabilities"] = Field("auto", description="what its scores are")
     labels: tuple[Label, ...] | None = Field(
         None, description="names of its labels, in the order of its scores: the candidate's, which is the default"
+    )
+    scores: PlacesField | None = Field(
+        None, description="which of its scores are the labels', by their places from 0 (default: all)"
     )
     preprocess: PreprocessSpec | None = Field(None, description="default: the candidate's")
     output_name: OutputField | None = Field(None, description="which of several outputs has the scores")

@@ -53,6 +53,8 @@ class ModelInfo:
     output: str | None = None  # logits | probabilities, and how that is known
     architecture: str | None = None  # of a state dict: what builds the network
     architecture_args: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None  # the key that the policy says of a checkpoint with several state dicts
+    scores: tuple[int, ...] | None = None  # which of the network's scores are the labels', from 0; None: all
     preprocess: dict[str, Any] | None = None  # how stored pixels become its input, as the policy says, with defaults
     precision: str | None = None  # auto | full, of searches: verdicts are always the artefact's own
     notes: tuple[str, ...] = ()

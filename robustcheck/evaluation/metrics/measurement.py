@@ -100,12 +100,16 @@ class Measurement:
         if message := hardly_better_than_chance(self.readings, self._labels):
             found.append(Finding(code="no-better-than-chance", severity="warning", message=message))
         if self.unseen_labels:
-            several = self.readings.findings is not None
+            which = f"no sample has the label {listed(self.unseen_labels)}"
             message = (
-                f"no sample has the label {listed(self.unseen_labels)}: how the candidate reads it is not measured"
-                f"{'' if several else ', and balanced_accuracy is undefined'}; add such samples, or take it out of "
-                "model.labels if the candidate does not know it"
+                f"{which}: how the candidate reads it is not measured, and balanced_accuracy is undefined; add such "
+                "samples, or take it out of model.labels if the candidate does not know it"
             )
+            if self.readings.findings is not None:
+                message = (
+                    f"{which}: where the candidate sees it, that is a false alarm, and nothing else is measured of it; "
+                    "add such samples, or take it out of model.labels and name the scores of the others in model.scores"
+                )
             found.append(Finding(code="label-without-samples", severity="warning", message=message))
         for bound in bounds:
             if names := left_out(bound, *self._parts(bound), self.intervals):
