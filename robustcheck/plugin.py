@@ -1,7 +1,7 @@
 """The pytest plugin: its options, and the policies that a run asks for.
 
 Importing this file costs a pytest run that does not ask for robustcheck nothing but pytest itself: the rest of the
-plugin (`gate_items`) is imported once a policy was named.
+plugin (`gate_hooks`) is imported once a policy was named.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # What addopts adds to every run stands beside the tests, and is seen from the ini file, as the ini key is.
     beside = config.inipath.parent if config.inipath else start
     standing = ini_key + [beside / path for path in named_options if path not in typed]
-    from robustcheck.gate_items import GatePlugin, shown, warnings_stay_warnings
+    from robustcheck.gate_hooks import GatePlugin, shown
+    from robustcheck.gate_items import warnings_stay_warnings
 
     with warnings_stay_warnings():
         policies = _loaded({path.resolve(): shown(path.resolve(), start) for path in asked + standing})
