@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from robustcheck.errors import EvaluationError, PolicyError, ReportError
+from robustcheck.words import plural
 
 if TYPE_CHECKING:
     from robustcheck.policy import Policy
@@ -129,7 +130,7 @@ def validate(policy: Path) -> None:
     Exits with 0 if it can be used and with 2 if it cannot (130: interrupted).
     """
     loaded = _load(policy)
-    click.echo(f"{policy}: {len(loaded.gates)} gate{'s' if len(loaded.gates) != 1 else ''}")
+    click.echo(f"{policy}: {plural(len(loaded.gates), 'gate')}")
     for gate in loaded.gates:
         attack = str(gate.attack.name) if gate.attack else "no attack"
         attack += f" at {gate.epsilon.text}" if gate.epsilon else f" of {gate.size.text}" if gate.size else ""

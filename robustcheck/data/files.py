@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from robustcheck.data import dicom, pictures
 from robustcheck.data.samples import PixelSpace, Shape, Stored
 from robustcheck.errors import DataError
+from robustcheck.words import plural
 
 KINDS = "PNG, JPEG, TIFF or DICOM"
 SUFFIXES = (*pictures.SUFFIXES, *dicom.SUFFIXES)
@@ -215,7 +216,7 @@ def _open(name: str, path: Path) -> ImageFile:
 
 
 def _channels(file: ImageFile) -> str:
-    return "1 channel" if file.shape[0] == 1 else f"{file.shape[0]} channels"
+    return plural(file.shape[0], "channel")
 
 
 def _range(file: ImageFile) -> PixelSpace:

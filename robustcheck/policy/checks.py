@@ -17,7 +17,7 @@ from robustcheck.policy.model_checks import CALLABLE, not_there
 from robustcheck.policy.model_spec import MOST_FINDINGS, ModelSpec
 from robustcheck.policy.sections import Found, entries, is_name, one_of_labels, section, stands
 from robustcheck.policy.tree import KeyPath, Mistake, show
-from robustcheck.words import COLUMNS_FROM, FINDINGS_FROM, listed, shown
+from robustcheck.words import COLUMNS_FROM, FINDINGS_FROM, listed, plural, shown
 
 PHANTOMS = ("nodule",)
 _SAMPLES_THEMSELVES = {".npz": ("images", "labels"), ".csv": ("path", "label")}
@@ -99,8 +99,7 @@ def _of_positive(data: dict[str, Any], where: str, key: str, what: str, *, sever
     given, labels = holder.get(key), model.get("labels")
     if model.get("task") == "multilabel":
         if isinstance(given, list) and isinstance(labels, list) and 0 < len(given) != len(labels) > 0:
-            numbers = "1 number" if len(given) == 1 else f"{len(given)} numbers"
-            names = "1 label" if len(labels) == 1 else f"{len(labels)} labels"
+            numbers, names = plural(len(given), "number"), plural(len(labels), "label")
             yield at, f"found a list of {numbers} for {names}; give one number, or a list with one a label"
     elif isinstance(given, list) and given:
         yield at, f"found a list; {several} for task: multilabel, and any other has one number"

@@ -21,7 +21,7 @@ from robustcheck.policy.bounds import (
 from robustcheck.policy.schema import GateSpec
 from robustcheck.policy.sections import Found, attack_name, entries, section, stands
 from robustcheck.policy.tree import KeyPath
-from robustcheck.words import did_you_mean, listed, shown
+from robustcheck.words import did_you_mean, listed, plural, shown
 
 _OF_NEGATIVES = ("specificity", "ppv", "npv", "auroc")  # among others
 
@@ -156,6 +156,5 @@ def _count(values: Any, key: str, gate: dict[str, Any], where: KeyPath) -> Found
     elif not isinstance(budgets, list) and len(values) != 1:
         yield where, f"found {len(values)} bounds, and this gate has no list of {key}s; give one bound"
     elif isinstance(budgets, list) and len(values) != len(budgets):
-        bounds = "a list of 1 bound" if len(values) == 1 else f"{len(values)} bounds"
-        several = f"1 {key}" if len(budgets) == 1 else f"{len(budgets)} {key}s"
-        yield where, f"found {bounds} for {several}; give one bound, or one {one}"
+        bounds = "a list of 1 bound" if len(values) == 1 else plural(len(values), "bound")
+        yield where, f"found {bounds} for {plural(len(budgets), key)}; give one bound, or one {one}"
