@@ -68,7 +68,7 @@ class PolicyRun:
         if asked is not None and gate not in self.answers:
             self.crashed[gate] = GateResult(
                 id=gate,
-                attack=asked.attack.name if asked.attack else None,
+                attack=asked.attack_name,
                 threat=None,
                 verdict="error",
                 error=f"the test ended without a result: {report.longreprtext.strip() or report.outcome}",

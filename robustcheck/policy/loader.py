@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -49,6 +49,24 @@ class Gate:
     bounds: tuple[Bound, ...]
 
     @property
+    def attack_name(self) -> str | None:
+        """The attack's name; None for the unattacked metrics."""
+        return None if self.attack is None else self.attack.name
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The attack's parameters as JSON has them, with their defaults."""
+        return {} if self.attack is None else self.attack.model_dump(mode="json", exclude={"name"})
+
+    @property
+    def may_stop_early(self) -> bool:
+        """Whether samples are taken one after another, so that a policy may have the gate decide before the last one.
+
+        A patch that was trained on some samples is judged on all the others.
+        """
+        return self.attack is not None and not isinstance(self.attack, PatchSpec)
+
+    @property
     def knowledge(self) -> Knowledge:
         """What the adversary knows about the candidate."""
         if isinstance(self.attack, PatchSpec) and self.attack.patch is not None:
@@ -70,7 +88,7 @@ class Gate:
     @property
     def asks(self) -> bool:
         """Whether the adversary asks the candidate, a limited number of times."""
-        return self.attack is not None and self.attack.name in ASK_AN_ORACLE
+        return self.attack_name in ASK_AN_ORACLE
 
     @property
     def top_k(self) -> int | None:
