@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustcheck.data.samples import Images, Indexes, Listing, PixelSpace, Shape, Stored
+from robustcheck.data.samples import Images, Indexes, Listing, PixelSpace, Shape, Stored, Wanted
 from robustcheck.digests import pixels_sha256
 from robustcheck.errors import DataError
 
@@ -42,9 +42,8 @@ class ArrayImages:
 def array_listing(
     array: NDArray[Any],
     labels: Indexes,
+    wanted: Wanted,
     *,
-    bits: int | None,
-    hounsfield: int | None,
     names: Sequence[str],
     split: str | None,
     what: str,
@@ -54,8 +53,7 @@ def array_listing(
     Args:
         array: integers (N, H, W), (N, C, H, W) or (N, H, W, C), C being 1 or 3.
         labels: (N,).
-        bits: as the policy says.
-        hounsfield: as the policy says, of CT.
+        wanted: whose depth and Hounsfield units are theirs.
         names: (N,).
         split: where the source has splits.
         what: the array, as a message names it.
@@ -66,7 +64,7 @@ def array_listing(
     if len(labels) != len(array):
         raise DataError(f"{what} holds {len(array)} images, but there are {len(labels)} labels")
     array = _channels_first(array, what)
-    space = PixelSpace(bits=_depth(array.dtype, bits, what), hounsfield=hounsfield)
+    space = PixelSpace(bits=_depth(array.dtype, wanted.bits, what), hounsfield=wanted.hounsfield)
 
     def take(indexes: Indexes) -> Images:
         chosen = array if len(indexes) == len(array) else array[indexes]

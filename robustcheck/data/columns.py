@@ -21,7 +21,7 @@ from robustcheck.words import listed
 
 LONGEST = 200  # characters of a value
 MOST_VALUES = 50  # of a column of subgroups
-FEW = 10  # samples; what is measured on fewer says little
+FEW_SAMPLES = 10  # what is measured on fewer says little
 NAMED = "which data.group or data.subgroups names"
 _NOTED = 5  # small subgroups that a note lists
 
@@ -104,7 +104,7 @@ def counts_of(values: Sequence[str]) -> dict[str, int]:
     return dict(sorted(Counter(values).items()))
 
 
-def few(counts: Mapping[str, Mapping[str, int]], known: Mapping[str, Sequence[str]]) -> list[str]:
+def small_subgroups(counts: Mapping[str, Mapping[str, int]], known: Mapping[str, Sequence[str]]) -> list[str]:
     """The note on subgroups of too few samples, if there are any.
 
     Args:
@@ -115,6 +115,6 @@ def few(counts: Mapping[str, Mapping[str, int]], known: Mapping[str, Sequence[st
         f"{column} {value!r} ({counts[column].get(value, 0)})"
         for column, values in known.items()
         for value in sorted(set(values))
-        if counts[column].get(value, 0) < FEW
+        if counts[column].get(value, 0) < FEW_SAMPLES
     ]
-    return [f"subgroups with fewer than {FEW} samples: {listed(small, limit=_NOTED)}"] if small else []
+    return [f"subgroups with fewer than {FEW_SAMPLES} samples: {listed(small, limit=_NOTED)}"] if small else []

@@ -9,33 +9,29 @@ import numpy as np
 
 from robustcheck.data.files import KINDS, is_image, open_files
 from robustcheck.data.reading import parsing
-from robustcheck.data.samples import Listing
+from robustcheck.data.samples import Listing, Wanted
 from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
 
 SPLITS = frozenset({"train", "val", "test"})
 
 
-def folder_listing(
-    root: Path, labels: Sequence[str], *, split: str | None, bits: int | None, hounsfield: int | None = None
-) -> Listing:
+def folder_listing(root: Path, wanted: Wanted) -> Listing:
     """Every image of every class, sorted by name; an image is called by its path in the folder.
 
     Args:
         root: the folder.
-        labels: the policy's.
-        split: its subfolder, if there is one.
-        bits: as the policy says.
-        hounsfield: as the policy says.
+        wanted: its split is a subfolder, if there is one of this name.
 
     Raises:
         DataError: subfolders that are no labels, or a file that lies elsewhere.
     """
     with parsing(root.name):
-        return _listing(root, labels, split, bits, hounsfield)
+        return _listing(root, wanted)
 
 
-def _listing(root: Path, labels: Sequence[str], split: str | None, bits: int | None, hounsfield: int | None) -> Listing:
+def _listing(root: Path, wanted: Wanted) -> Listing:
+    labels, split = wanted.labels, wanted.split
     notes = []
     base = root
     if split is not None and split not in labels and (root / split).is_dir():
@@ -64,7 +60,9 @@ def _listing(root: Path, labels: Sequence[str], split: str | None, bits: int | N
     return Listing(
         names=[name for name, _ in files],
         labels=np.array([labels.index(label) for _, label in images], np.int64),
-        take=lambda indexes: open_files([files[index] for index in indexes], bits=bits, hounsfield=hounsfield),
+        take=lambda indexes: open_files(
+            [files[index] for index in indexes], bits=wanted.bits, hounsfield=wanted.hounsfield
+        ),
         split=split if base != root else None,
         notes=tuple(notes),
         without={

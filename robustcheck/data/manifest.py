@@ -14,7 +14,7 @@ from robustcheck.data.columns import NAMED, fault_of
 from robustcheck.data.files import SUFFIXES, is_image, open_files
 from robustcheck.data.multilabel import reading_of
 from robustcheck.data.reading import check_memory, delimiter_of, normalised, parsing
-from robustcheck.data.samples import Listing
+from robustcheck.data.samples import Listing, Wanted
 from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
 
@@ -32,34 +32,21 @@ class Row:
     values: tuple[str, ...]  # in the columns that are asked for
 
 
-def manifest_listing(
-    path: Path,
-    labels: Sequence[str],
-    *,
-    multilabel: bool,
-    root: Path,
-    split: str | None,
-    bits: int | None,
-    hounsfield: int | None = None,
-    columns: Sequence[str] = (),
-) -> Listing:
+def manifest_listing(path: Path, wanted: Wanted, *, root: Path) -> Listing:
     """The rows of one split, in the manifest's order; an image is called by the path that its row says.
 
     Args:
         path: the manifest.
-        labels: the policy's.
-        multilabel: a row may have several of them, or none.
+        wanted: its split are the rows whose `split` says so, where there is that column, or all; every row has a value
+            in each of its columns.
         root: the folder that the rows' paths start from and may not leave.
-        split: rows whose `split` says so, where there is that column; all if None.
-        bits: as the policy says.
-        hounsfield: as the policy says.
-        columns: those that it has to have besides, with a value in every row.
 
     Raises:
         DataError: every mistake of the manifest at once, with its line.
     """
+    split = wanted.split
     rows, mistakes, notes = list[Row](), list[tuple[int, str]](), list[str]()
-    for found in _rows(_text(path), path.name, columns):
+    for found in _rows(_text(path), path.name, wanted.columns):
         if isinstance(found, Row):
             rows.append(found)
         else:
@@ -74,14 +61,16 @@ def manifest_listing(
         notes.append(f"{path.name} has no column split: all its rows are one split")
     elif has_split:
         notes.append(f"all rows of {path.name} are used, whatever its column split says: data.split names none")
-    numbers = (_findings if multilabel else _label_numbers)(rows, labels, mistakes)
+    numbers = (_findings if wanted.multilabel else _label_numbers)(rows, wanted.labels, mistakes)
     files = _files(rows, root, mistakes)
-    values = _values(rows, columns, mistakes)
+    values = _values(rows, wanted.columns, mistakes)
     _refuse(mistakes, path.name)
     return Listing(
         names=[name for name, _ in files],
         labels=np.array(numbers, np.int64),
-        take=lambda indexes: open_files([files[index] for index in indexes], bits=bits, hounsfield=hounsfield),
+        take=lambda indexes: open_files(
+            [files[index] for index in indexes], bits=wanted.bits, hounsfield=wanted.hounsfield
+        ),
         split=split if has_split else None,
         notes=tuple(notes),
         columns=values,

@@ -65,6 +65,18 @@ class Images(Protocol):
         """Digest of what is stored: a file's bytes; else the pixels', C order, little-endian."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a policy says about its samples, wherever they come from."""
+
+    labels: Sequence[str]
+    multilabel: bool  # several of the labels may be present, or none
+    split: str | None = None
+    bits: int | None = None
+    hounsfield: int | None = None  # of level 0, if the images are CT
+    columns: Sequence[str] = ()  # what each sample has to have besides image and label
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Listing:
     """Every sample of a source's split, before a subset is taken and before any file is opened."""
