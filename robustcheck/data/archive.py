@@ -71,7 +71,7 @@ def _member(archive: zipfile.ZipFile, key: str, shown: str, *, widened: int = 0)
         archive: that holds it.
         key: its name, without its ending.
         shown: the archive's name.
-        widened: bytes that each value will take once it is read, if those are more than it has.
+        widened: bytes that each value takes once it is read, if they are more than are stored.
     """
     what = f"{shown}: {key}"
     found = [name.removesuffix(".npy") for name in archive.namelist()]

@@ -1,7 +1,7 @@
 """What a source says about each sample besides its image and its label: columns that the policy names.
 
-`data.group` says which samples belong together, `data.subgroups` what each of them is one of. A value is a short text;
-integers are told apart as they are written.
+The column that `data.group` names says which samples belong together; each that `data.subgroups` names parts them into
+subgroups. A value is a short text; integers are told apart as they are written.
 """
 
 from __future__ import annotations
@@ -105,11 +105,11 @@ def counts_of(values: Sequence[str]) -> dict[str, int]:
 
 
 def small_subgroups(counts: Mapping[str, Mapping[str, int]], known: Mapping[str, Sequence[str]]) -> list[str]:
-    """The note on subgroups of too few samples, if there are any.
+    """The note on subgroups that have too few samples; no note if none has.
 
     Args:
         counts: column, value, and how many of the samples have it.
-        known: the values of each column in the whole source; what no sample has is a subgroup of 0.
+        known: the values of each column in the whole source; one that no sample has makes a subgroup of 0 samples.
     """
     small = [
         f"{column} {value!r} ({counts[column].get(value, 0)})"

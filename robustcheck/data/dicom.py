@@ -62,7 +62,7 @@ class Scan:
 
     @property
     def lowest(self) -> int:
-        """What it can store: in Hounsfield units, or as stored."""
+        """The lowest value that it can store: in Hounsfield units, or as stored."""
         return (-(1 << self.depth - 1) if self.signed else 0) + (self.intercept or 0)
 
     @property
@@ -155,13 +155,17 @@ def open_scan(name: str, path: Path) -> Scan:
         )
 
 
-class _Patient(BufferedReader):
-    """A file whose reader gives up on a header of endless parts, each of which takes more memory than bytes."""
+class _BoundedReader(BufferedReader):
+    """A file that can be read from so often only: parts of an endless header take more memory than they have bytes."""
 
     _reads = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As any file."""
+        """Read as from any file.
+
+        Raises:
+            ValueError: it was read from too often.
+        """
         self._reads += 1
         if self._reads > _MOST_READS:
             raise ValueError(f"it has more than {_MOST_READS} parts, more than an image of one frame needs")
@@ -171,7 +175,7 @@ class _Patient(BufferedReader):
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[BufferedReader]:
     """The file; whatever pydicom raises becomes a sentence, and what it warns of is left to whoever made the file."""
-    with parsing(name), _Patient(FileIO(path)) as file, warnings.catch_warnings():
+    with parsing(name), _BoundedReader(FileIO(path)) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield file
 
@@ -189,7 +193,7 @@ def _header(file: BufferedReader, name: str) -> Any:
 
 
 def _read(file: BufferedReader, name: str, tags: list[str], *, stop_before_pixels: bool) -> tuple[Any, str]:
-    """Those elements of a file, and its transfer syntax."""
+    """The elements of a file that `tags` names, and its transfer syntax."""
     import pydicom  # a third of a second, for those who need it
     from pydicom.filereader import _read_file_meta_info
 

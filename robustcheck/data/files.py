@@ -25,7 +25,7 @@ class ImageFile(Protocol):
 
     @property
     def name(self) -> str:
-        """As it is called in its source."""
+        """What its source calls it."""
 
     @property
     def shape(self) -> Shape:
@@ -52,7 +52,7 @@ class ImageFile(Protocol):
 
     @property
     def sha256(self) -> str:
-        """Of its bytes."""
+        """The digest of its bytes."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -183,7 +183,7 @@ def open_files(
 
 
 def _of_ct(files: Sequence[ImageFile], bits: int | None, hounsfield: int | None) -> PixelSpace:
-    """What CT have in common, which each file can store.
+    """The pixel space of CT files, which each of them can store.
 
     Scanners store different ranges, and of 16 signed bits most is never used: a policy may say which part is meant.
     """
@@ -191,20 +191,20 @@ def _of_ct(files: Sequence[ImageFile], bits: int | None, hounsfield: int | None)
     if bits is not None and hounsfield is not None:
         space = PixelSpace(bits=bits, zero=hounsfield, hounsfield=hounsfield)
     else:
-        space = _range(first)
+        space = _range_of(first)
         say = "say data.bits and data.hounsfield both, such as 12 and -1024"
         if hounsfield not in (None, space.zero) or bits not in (None, space.bits):
             raise DataError(f"{first.name} stores {space}; to have a part of that judged, {say}")
         for file in files:
-            if _range(file) != space:
+            if _range_of(file) != space:
                 raise DataError(
-                    f"{file.name} stores {_range(file)} and {first.name} {space}: {_ONE_SPACE}; to have the part that "
+                    f"{file.name} stores {_range_of(file)} and {first.name} {space}: {_ONE_SPACE}; to have the part that "
                     f"they share judged, {say}"
                 )
     for file in files:
         if space.zero < file.lowest or space.zero + (1 << space.bits) > file.lowest + (1 << file.depth):
             raise DataError(
-                f"{file.name} stores {_range(file)}, and cannot hold {space}, which data.bits and data.hounsfield say"
+                f"{file.name} stores {_range_of(file)}, and cannot hold {space}, which data.bits and data.hounsfield say"
             )
     return space
 
@@ -219,6 +219,6 @@ def _channels(file: ImageFile) -> str:
     return plural(file.shape[0], "channel")
 
 
-def _range(file: ImageFile) -> PixelSpace:
-    """What a CT can store."""
+def _range_of(file: ImageFile) -> PixelSpace:
+    """All that a CT can store, as a pixel space."""
     return PixelSpace(bits=file.depth, zero=file.lowest, hounsfield=file.lowest)

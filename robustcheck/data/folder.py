@@ -75,7 +75,7 @@ def _listing(root: Path, wanted: Wanted) -> Listing:
 
 
 def _left_out(entries: Sequence[Path], root: Path) -> list[str]:
-    """What is no sample, and why."""
+    """The notes on entries that are no samples, and why."""
     folders = [entry.relative_to(root).as_posix() for entry in entries if entry.is_dir()]
     others = [entry.relative_to(root).as_posix() for entry in entries if not entry.is_dir()]
     told = {

@@ -36,10 +36,11 @@ def load_samples(data: DataSpec, model: ModelSpec, *, folder: Path, seed: int = 
     """The samples that a policy names, checked, in source order.
 
     Args:
-        data: which; `.npz`, medmnist and phantom take the split test, and of the phantom 256, where it names none.
-        model: whose labels they bear. Of a multilabel one, several may be present, or none.
+        data: which samples; where it names no split, `.npz`, medmnist and phantom take test, and where it names no
+            number, the phantom makes 256.
+        model: whose labels they bear; if it is multilabel, several at once or none.
         folder: the policy file's; relative paths start from it.
-        seed: of the subset, and of the phantom.
+        seed: what the subset, and the phantom, are drawn by.
 
     Raises:
         DataError: the data cannot be read, or does not fit the policy.

@@ -1,4 +1,4 @@
-"""Several labels an image: which of the policy's labels are present, as one reading, the sum of 2**k over those k.
+"""Several labels an image: which of the policy's are present, as one reading, the sum of 2**k over their indexes k.
 
 An array has a column of 0 and 1 for each label; a manifest has their names in one cell.
 """
@@ -45,7 +45,7 @@ def readings_of(values: object, labels: Sequence[str], what: str) -> Indexes:
 
 
 def reading_of(cell: str, labels: Sequence[str]) -> int:
-    """The reading of names separated by `|`; none, or a dash, is no finding.
+    """The reading of a cell: names separated by `|`; an empty cell, or a dash, is no finding.
 
     Raises:
         ValueError: a name that the policy does not have, or one that is there twice; the message is for the user.
