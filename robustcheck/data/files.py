@@ -191,20 +191,20 @@ def _of_ct(files: Sequence[ImageFile], bits: int | None, hounsfield: int | None)
     if bits is not None and hounsfield is not None:
         space = PixelSpace(bits=bits, zero=hounsfield, hounsfield=hounsfield)
     else:
-        space = _range_of(first)
+        space = _span(first)
         say = "say data.bits and data.hounsfield both, such as 12 and -1024"
         if hounsfield not in (None, space.zero) or bits not in (None, space.bits):
             raise DataError(f"{first.name} stores {space}; to have a part of that judged, {say}")
         for file in files:
-            if _range_of(file) != space:
+            if _span(file) != space:
                 raise DataError(
-                    f"{file.name} stores {_range_of(file)} and {first.name} {space}: {_ONE_SPACE}; to have the part that "
+                    f"{file.name} stores {_span(file)} and {first.name} {space}: {_ONE_SPACE}; to have the part that "
                     f"they share judged, {say}"
                 )
     for file in files:
         if space.zero < file.lowest or space.zero + (1 << space.bits) > file.lowest + (1 << file.depth):
             raise DataError(
-                f"{file.name} stores {_range_of(file)}, and cannot hold {space}, which data.bits and data.hounsfield say"
+                f"{file.name} stores {_span(file)}, and cannot hold {space}, which data.bits and data.hounsfield say"
             )
     return space
 
@@ -219,6 +219,6 @@ def _channels(file: ImageFile) -> str:
     return plural(file.shape[0], "channel")
 
 
-def _range_of(file: ImageFile) -> PixelSpace:
-    """All that a CT can store, as a pixel space."""
+def _span(file: ImageFile) -> PixelSpace:
+    """The pixel space of all that a CT can store."""
     return PixelSpace(bits=file.depth, zero=file.lowest, hounsfield=file.lowest)

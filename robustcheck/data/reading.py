@@ -1,4 +1,4 @@
-"""What readers of files share: libraries' errors as sentences, how tables are written, what memory an array may take."""
+"""What readers of files share: libraries' errors as sentences, how tables are written, how much memory is allowed."""
 
 from __future__ import annotations
 
