@@ -11,7 +11,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from robustcheck.report.summary import gate_text
+from robustcheck.report.gate import gate_text
 from robustcheck.results import GateResult
 
 _SECONDS_BETWEEN = 0.1

@@ -8,16 +8,12 @@ from pathlib import Path
 
 from robustcheck.report.canvas import Plot
 from robustcheck.report.facts import Facts, data_facts, gate_facts, model_facts, not_tried, patch_facts, run_facts
+from robustcheck.report.gate import metric_of, requirement_state, verdict_sentence
 from robustcheck.report.pictures import Example, Gallery, gallery, patch_picture
 from robustcheck.report.plot import plots
 from robustcheck.report.queries import queries_text
 from robustcheck.report.query_plot import query_plot
-from robustcheck.report.summary import (
-    metric_of,
-    requirement_state,
-    summary_line,
-    verdict_sentence,
-)
+from robustcheck.report.summary import summary_line
 from robustcheck.report.tables import (
     ControlView,
     GridView,
