@@ -58,8 +58,8 @@ class GateItem(pytest.Item):
     @warnings_stay_warnings()
     def runtest(self) -> None:
         """Evaluate the gate; anything but a pass fails the test, or skips it where the policy allows that."""
-        from robustcheck.report.junit import gate_properties
         from robustcheck.report.gate import gate_text, verdict_sentence
+        from robustcheck.report.junit import gate_properties
 
         answer = self.policy_run.evaluate(self.name)
         self.answer = answer.to_builtins()

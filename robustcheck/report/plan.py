@@ -71,8 +71,8 @@ def _gate(gate: GatePlan, *, grouped: bool) -> Iterator[RenderableType]:
     if gate.requirements:
         table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
         required = [Required(one.metric, one.bound) for one in gate.requirements]
-        widest = max(_REQUIRED, *(one.least for one in required))
-        table.add_column("required", width=min(widest, max(8, *(one.most for one in required))))
+        widest = max(_REQUIRED, *(cell.narrowest for cell in required))
+        table.add_column("required", width=min(widest, max(8, *(cell.widest for cell in required))))
         numbers = ("needed", "has", "worth", "power", "interval", "clean")
         for column in (column for column in numbers if grouped or column != "worth"):
             table.add_column(column, justify="right", no_wrap=True)
@@ -82,16 +82,24 @@ def _gate(gate: GatePlan, *, grouped: bool) -> Iterator[RenderableType]:
         yield table
 
 
-def _row(one: RequirementPlan, *, grouped: bool) -> list[Text]:
-    needed = "never" if one.never else "-" if one.needed is None else f"{'~' if one.about else ''}{one.needed:,}"
-    width = "-" if one.low is None or one.high is None else number(one.high - one.low)
-    notes = [*(() if one.enough or one.never else ("too few",)), *map(one_line, one.notes)]
+def _row(requirement: RequirementPlan, *, grouped: bool) -> list[Text]:
+    low, high = requirement.low, requirement.high
+    width = "-" if low is None or high is None else number(high - low)
+    notes = [*(() if requirement.enough or requirement.never else ("too few",)), *map(one_line, requirement.notes)]
     return [
-        Text(needed, style="" if one.enough else "bold yellow"),
-        Text(f"{one.samples:,}"),
-        *([Text(f"{one.worth:,}")] if grouped else []),
-        Text("-" if one.power is None else number(one.power)),
+        Text(_needed(requirement), style="" if requirement.enough else "bold yellow"),
+        Text(f"{requirement.samples:,}"),
+        *([Text(f"{requirement.worth:,}")] if grouped else []),
+        Text("-" if requirement.power is None else number(requirement.power)),
         Text(width),
-        Text("-" if one.clean is None else number(one.clean)),
-        Text("; ".join(notes), style="" if one.enough else "yellow"),
+        Text("-" if requirement.clean is None else number(requirement.clean)),
+        Text("; ".join(notes), style="" if requirement.enough else "yellow"),
     ]
+
+
+def _needed(requirement: RequirementPlan) -> str:
+    if requirement.never:
+        return "never"
+    if requirement.needed is None:
+        return "-"
+    return f"{'~' if requirement.about else ''}{requirement.needed:,}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from robustcheck.report.text import count_of, interval, level_of, number, plural
 from robustcheck.results import GateResult, Metric, Slice, Surrogate
 
-Cell = tuple[str, str, str]
+MeasuredCell = tuple[str, str, str]
 """Value, interval, count."""
 
 
@@ -17,7 +17,7 @@ class SurrogateView:
     """A surrogate and its metrics: accuracy, agreement, turned."""
 
     surrogate: Surrogate
-    measured: tuple[tuple[str, str, str], ...]  # value, interval, count
+    measured: tuple[MeasuredCell, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class SlicesView:
     title: str
     note: str
     metrics: tuple[str, ...]
-    rows: tuple[tuple[str, str, tuple[Cell, ...]], ...]  # a part, its size, and a cell each metric
+    rows: tuple[tuple[str, str, tuple[MeasuredCell, ...]], ...]  # a part, its size, and a cell each metric
 
 
 def surrogate_view(surrogate: Surrogate) -> SurrogateView:
@@ -105,8 +105,8 @@ def _size(part: Slice) -> str:
     return plural(max((metric.samples for metric in part.metrics.values()), default=0), "sample")
 
 
-def _cell(metric: Metric | None) -> Cell:
-    """What is no rate is of as many samples as the row says."""
+def _cell(metric: Metric | None) -> MeasuredCell:
+    """A metric's value, interval and count; one that is no rate is of as many samples as the row says."""
     if metric is None:
         return "", "", ""
     return number(metric.value), interval(metric), "" if metric.successes is None else count_of(metric)

@@ -126,10 +126,10 @@ def measured_value(requirement: Requirement, metric: Metric) -> str:
 
     Rounded to three digits, 0.6996 would read as meeting `>= 0.7`.
     """
-    return _beside(bound_of(requirement), metric.value)
+    return _number_beside(bound_of(requirement), metric.value)
 
 
-def _beside(bound: tuple[str, float] | None, value: float | None) -> str:
+def _number_beside(bound: tuple[str, float] | None, value: float | None) -> str:
     """A number with as many digits, from three, as show on which side of a bound it lies."""
     if bound is None or value is None or not math.isfinite(value):
         return number(value)
@@ -147,7 +147,7 @@ def interval(metric: Metric, requirement: Requirement | None = None) -> str:
     if metric.low is None or metric.high is None:
         return ""
     bound = None if requirement is None else bound_of(requirement)
-    return f"{_beside(bound, metric.low)} to {_beside(bound, metric.high)}"
+    return f"{_number_beside(bound, metric.low)} to {_number_beside(bound, metric.high)}"
 
 
 def count_of(metric: Metric) -> str:
@@ -171,7 +171,7 @@ def level(confidence: float) -> str:
 
 
 def level_of(gate: GateResult) -> str:
-    """Of a gate's intervals."""
+    """The confidence of a gate's intervals, such as `95 %`."""
     return level(next((metric.confidence for metric in gate.metrics.values()), 0.95))
 
 
