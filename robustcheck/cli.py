@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -287,19 +288,17 @@ def replay_command(report: Path, policy: Path) -> None:
       3  candidate or data cannot be loaded
       130  interrupted
     """
-    asked = _load(policy)
-    from functools import partial
-
+    loaded = _load(policy)
     from robustcheck.report import read_report
     from robustcheck.report.pictures import read_stored
     from robustcheck.report.progress import Bars
     from robustcheck.report.replay import replay_line, replay_table, replay_text
 
-    told = read_report(report)
+    stated = read_report(report)
     with Bars(quiet=False) as bars:
         from robustcheck.evaluation.replay.replaying import replay
 
-        found = replay(asked, told, partial(read_stored, report.parent), progress=bars.update)
+        found = replay(loaded, stated, partial(read_stored, report.parent), progress=bars.update)
     _print_table(replay_table(found))
     click.echo(replay_text(found), nl=False)
     click.echo(replay_line(found))

@@ -15,9 +15,9 @@ INTERRUPTED = 130
 
 
 class Commands(click.Group):
-    """Gives what commands raise its exit code.
+    """The group of all commands: an error that one of them ends in gets its exit code here.
 
-    An interrupt has 130, wherever it is: click's own 1 is the code of a failed gate.
+    An interrupt has 130, wherever it comes: click's own 1 is the code of a failed gate.
     """
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -68,7 +68,7 @@ class Bound:
 
     @property
     def of(self) -> tuple[str, str]:
-        """What it is about (`worst_subgroup`, `worst_finding`, a label; all samples: ""), and the plain metric."""
+        """What the metric is about (`worst_subgroup`, `worst_finding`, a label; "": all samples), and its plain name."""
         about, _, plain = self.metric.rpartition(".")
         return about, plain
 
@@ -94,6 +94,7 @@ class Bound:
 
 
 def _low(metric: str) -> str:
+    """What to say where a number alone would ask for the opposite of what is meant."""
     return f"{metric} has to stay low: a bound is '<= 0.2', or '>= 0.2' if that is what is meant"
 
 

@@ -94,7 +94,7 @@ def _prevalence(data: dict[str, Any], _: Path) -> Found:
 
 
 def _of_positive(data: dict[str, Any], where: str, key: str, what: str, *, several: str) -> Found:
-    """What a number about the positive label, or of several findings about each label, needs beside it."""
+    """What a number needs beside it that is about the positive label, or about each label of a multilabel task."""
     model, holder, at = section(data, "model"), section(data, where), (where, key)
     given, labels = holder.get(key), model.get("labels")
     if model.get("task") == "multilabel":

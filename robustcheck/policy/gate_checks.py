@@ -101,11 +101,11 @@ def _budget(gate: dict[str, Any], at: KeyPath) -> Found:
 
 def _budgets(gate: dict[str, Any], at: KeyPath, bits: int | None, no_ct: str | None) -> Found:
     """Each budget is one of these images and admits a change, and none is listed twice."""
-    listed = isinstance(gate.get("epsilon"), list)
+    is_list = isinstance(gate.get("epsilon"), list)
     seen: dict[object, str] = {}
     l2 = gate.get("norm") == "l2"
     for position, value in enumerate(entries(gate.get("epsilon"))):
-        where: KeyPath = (*at, "epsilon", position) if listed else (*at, "epsilon")
+        where: KeyPath = (*at, "epsilon", position) if is_list else (*at, "epsilon")
         try:
             quantity = Quantity.parse(value, length=True)
         except ValueError:
@@ -127,6 +127,7 @@ def _budgets(gate: dict[str, Any], at: KeyPath, bits: int | None, no_ct: str | N
 
 
 def _admits(quantity: Quantity, bits: int, where: KeyPath, *, l2: bool) -> Found:
+    """A budget admits at least one level, and no more of them than an image has."""
     levels, most = quantity.in_levels(bits), 2**bits - 1
     if levels < 1:
         yield (
@@ -158,6 +159,7 @@ def _goal(gate: dict[str, Any], at: KeyPath, model: dict[str, Any], *, has_posit
 
 
 def _norm(gate: dict[str, Any], at: KeyPath) -> Found:
+    """Some attacks search in the L∞ ball alone."""
     name = attack_name(gate)
     if name in LINF_ONLY and gate.get("norm") == "l2":
         others = ", ".join(other for other in ATTACKS if other not in LINF_ONLY | NO_EPSILON)

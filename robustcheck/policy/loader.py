@@ -92,15 +92,16 @@ class Gate:
 
     @property
     def top_k(self) -> int | None:
-        """How many labels' scores an answer has, where it is not all or none."""
+        """How many labels' scores an answer has; None if it has all of them, or none."""
         return self.attack.k if isinstance(self.attack, PartialInformationSpec) else None
 
     @property
     def family(self) -> tuple[object, ...] | None:
         """Gates of one family may use each other's counterexamples: their adversaries want, know and may ask the same.
 
-        A counterexample that took more queries than a gate allows is none of its adversary's, so limits are equal; nor
-        does who has one surrogate know what another one shows. Noise, with which others are compared, shares nothing.
+        A counterexample that took more queries than a gate allows is none of its adversary's, so limits are equal; and
+        whoever has one surrogate does not know what another one shows. Noise, with which others are compared, shares
+        nothing.
         """
         if self.attack is None or self.epsilon is None:
             return None

@@ -17,6 +17,9 @@ from robustcheck.policy.viewing_spec import CONDITIONS, ConditionsSpec
 from robustcheck.words import listed, shown
 
 _OF_A_BALL = ("epsilon", "norm", "ladder")
+_OF_TRAINING = (
+    "surrogate", "train", "universal", "train_on", "images", "steps", "draws", "step_size", "restarts",
+)  # fmt: skip
 
 
 def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], folder: Path) -> Found:
@@ -55,15 +58,15 @@ def _budget(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
 
 
 def _sizes(gate: dict[str, Any], at: KeyPath) -> Found:
-    """None is listed twice."""
-    listed_, seen = isinstance(gate.get("size"), list), set[tuple[object, object]]()
+    """No size is listed twice."""
+    is_list, seen = isinstance(gate.get("size"), list), set[tuple[object, object]]()
     for position, value in enumerate(entries(gate.get("size"))):
         try:
             size = Size.parse(value)
         except ValueError:
             continue  # a mistake of its own, reported with the schema's
         if (size.area, size.pixels) in seen:
-            where: KeyPath = (*at, "size", position) if listed_ else (*at, "size")
+            where: KeyPath = (*at, "size", position) if is_list else (*at, "size")
             yield where, f"found {size.text}, for the second time in the list"
         seen.add((size.area, size.pixels))
 
@@ -174,19 +177,6 @@ def _patch(attack: dict[str, Any], gate: dict[str, Any], at: KeyPath, data: dict
             (*at, "worst_of"),
             f"found {spec.worst_of}, and every place is the same: location, rotation and scale are fixed",
         )
-
-
-_OF_TRAINING = (
-    "surrogate",
-    "train",
-    "universal",
-    "train_on",
-    "images",
-    "steps",
-    "draws",
-    "step_size",
-    "restarts",
-)
 
 
 def _file(attack: dict[str, Any], key: str, at: KeyPath, folder: Path, endings: set[str]) -> Found:

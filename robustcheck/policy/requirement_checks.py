@@ -56,7 +56,7 @@ def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], *, has_positiv
         elif metric in NEEDS_CONTROLS and attack_name(gate) != "patch" and not stands("conditions", gate, GateSpec):
             yield where, "needs controls, which a gate with a patch or with conditions has"
         yield from _bounds(metric, values, where)
-        yield from _count(values, "size" if attack_name(gate) == "patch" else "epsilon", gate, where)
+        yield from _one_each(values, "size" if attack_name(gate) == "patch" else "epsilon", gate, where)
 
 
 def _spared(gate: dict[str, Any], model: dict[str, Any]) -> str | None:
@@ -83,7 +83,7 @@ def _any_label_will_do(gate: dict[str, Any], model: dict[str, Any]) -> bool:
 
 
 def _not_measured(metric: str, gate: dict[str, Any], data: dict[str, Any]) -> str | None:
-    """Why there is no such metric, or none in this gate."""
+    """Why there is no such metric, or why this gate does not measure it."""
     about, dot, plain = metric.rpartition(".")
     if dot and (wrong := _wrong_part(about, plain, data)):
         return wrong
@@ -138,6 +138,7 @@ def _wrong_part(about: str, plain: str, data: dict[str, Any]) -> str | None:
 
 
 def _bounds(metric: str, values: Any, where: KeyPath) -> Found:
+    """Each bound can be read."""
     for position, value in enumerate(entries(values)):
         try:
             Bound.parse(metric, value)
@@ -145,7 +146,7 @@ def _bounds(metric: str, values: Any, where: KeyPath) -> Found:
             yield ((*where, position) if isinstance(values, list) else where), str(error)
 
 
-def _count(values: Any, key: str, gate: dict[str, Any], where: KeyPath) -> Found:
+def _one_each(values: Any, key: str, gate: dict[str, Any], where: KeyPath) -> Found:
     """A list of bounds goes with a list of budgets, epsilons or sizes, of the same length."""
     budgets = gate.get(key)
     if not isinstance(values, list) or budgets == []:

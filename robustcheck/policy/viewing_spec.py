@@ -89,7 +89,7 @@ class ConditionsSpec(Section):
     holds_on: ShareField = Field(0.9, description="share of them that it has to hold on")
 
     def reach(self, visible: Range) -> Range:
-        """From which to which share of the full range a value may be for some look to bring it to what is visible."""
+        """The shares of the full range, from the lowest to the highest, that some look brings to what is visible."""
         brightness = self.brightness or (0.0, 0.0)
         # From no contrast at all nothing leads back, and nothing is lost by that.
         factors = [factor for factor in self.contrast or () if factor] or [1.0]

@@ -139,7 +139,7 @@ def _codes(gate: GateResult, severity: Literal["warning", "error"]) -> list[str]
 
 
 def _write(known: Known, folder: Path) -> Path:
-    """A policy and its files."""
+    """Write a candidate's policy, and the files that it names, to a folder; returns the policy."""
     module = getattr(candidates, known.network)()
     path = f"candidate.{known.format}"
     if known.format == "onnx":
