@@ -15,7 +15,7 @@ from robustcheck.policy.bounds import AT_THE_END, WITHOUT_EARLY, WORST_FINDING, 
 from robustcheck.policy.gate_checks import NO_CT, may_stop
 from robustcheck.policy.model_checks import CALLABLE, not_there
 from robustcheck.policy.model_spec import MOST_FINDINGS, ModelSpec
-from robustcheck.policy.sections import Found, entries, is_name, one_of_labels, section, stands
+from robustcheck.policy.sections import Found, entries, is_name, one_of_labels, placed_entries, section, stands
 from robustcheck.policy.tree import KeyPath, Mistake, show
 from robustcheck.words import COLUMNS_FROM, FINDINGS_FROM, listed, plural, shown
 
@@ -154,13 +154,12 @@ def _data(data: dict[str, Any], folder: Path) -> Found:
 def _columns(data: dict[str, Any], _: Path) -> Found:
     """Whether the columns that are named are different ones, and say more than the samples do."""
     samples = section(data, "data")
-    source, group, subgroups = samples.get("source"), samples.get("group"), samples.get("subgroups")
-    named: dict[KeyPath, Any] = {("data", "group"): group}
-    for index, name in enumerate(entries(subgroups)):
-        named[("data", "subgroups", *([index] if isinstance(subgroups, list) else []))] = name
+    source = samples.get("source")
+    named: list[tuple[Any, KeyPath]] = [(samples.get("group"), ("data", "group"))]
+    named += placed_entries(samples.get("subgroups"), ("data", "subgroups"))
     taken = _SAMPLES_THEMSELVES.get(Path(source).suffix.lower(), ()) if isinstance(source, str) else ()
     first: dict[str, KeyPath] = {}
-    for at, name in named.items():
+    for name, at in named:
         if not isinstance(name, str) or not name:
             continue
         if name in taken:

@@ -18,8 +18,8 @@ from robustcheck.policy.sections import (
     Found,
     attack_name,
     attack_spec,
-    entries,
     one_of_labels,
+    placed_entries,
     section,
     stands,
 )
@@ -101,11 +101,9 @@ def _budget(gate: dict[str, Any], at: KeyPath) -> Found:
 
 def _budgets(gate: dict[str, Any], at: KeyPath, bits: int | None, no_ct: str | None) -> Found:
     """Each budget is one of these images and admits a change, and none is listed twice."""
-    is_list = isinstance(gate.get("epsilon"), list)
     seen: dict[object, str] = {}
     l2 = gate.get("norm") == "l2"
-    for position, value in enumerate(entries(gate.get("epsilon"))):
-        where: KeyPath = (*at, "epsilon", position) if is_list else (*at, "epsilon")
+    for value, where in placed_entries(gate.get("epsilon"), (*at, "epsilon")):
         try:
             quantity = Quantity.parse(value, length=True)
         except ValueError:

@@ -10,7 +10,7 @@ from robustcheck.policy.attack_specs import ASK_AN_ORACLE, ATTACKS, NO_EPSILON
 from robustcheck.policy.model_checks import not_there
 from robustcheck.policy.patch_specs import PatchSpec, RP2Spec
 from robustcheck.policy.schema import GateSpec
-from robustcheck.policy.sections import Found, attack_name, attack_spec, entries, one_of_labels, section, stands
+from robustcheck.policy.sections import Found, attack_name, attack_spec, one_of_labels, placed_entries, section, stands
 from robustcheck.policy.sizes import Size
 from robustcheck.policy.tree import KeyPath
 from robustcheck.policy.viewing_spec import CONDITIONS, ConditionsSpec
@@ -59,14 +59,13 @@ def _budget(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
 
 def _sizes(gate: dict[str, Any], at: KeyPath) -> Found:
     """No size is listed twice."""
-    is_list, seen = isinstance(gate.get("size"), list), set[tuple[object, object]]()
-    for position, value in enumerate(entries(gate.get("size"))):
+    seen = set[tuple[object, object]]()
+    for value, where in placed_entries(gate.get("size"), (*at, "size")):
         try:
             size = Size.parse(value)
         except ValueError:
             continue  # a mistake of its own, reported with the schema's
         if (size.area, size.pixels) in seen:
-            where: KeyPath = (*at, "size", position) if is_list else (*at, "size")
             yield where, f"found {size.text}, for the second time in the list"
         seen.add((size.area, size.pixels))
 

@@ -19,7 +19,7 @@ from robustcheck.policy.bounds import (
     Bound,
 )
 from robustcheck.policy.schema import GateSpec
-from robustcheck.policy.sections import Found, attack_name, entries, section, stands
+from robustcheck.policy.sections import Found, attack_name, entries, placed_entries, section, stands
 from robustcheck.policy.tree import KeyPath
 from robustcheck.words import did_you_mean, listed, plural, shown
 
@@ -139,11 +139,11 @@ def _wrong_part(about: str, plain: str, data: dict[str, Any]) -> str | None:
 
 def _bounds(metric: str, values: Any, where: KeyPath) -> Found:
     """Each bound can be read."""
-    for position, value in enumerate(entries(values)):
+    for value, place in placed_entries(values, where):
         try:
             Bound.parse(metric, value)
         except ValueError as error:
-            yield ((*where, position) if isinstance(values, list) else where), str(error)
+            yield place, str(error)
 
 
 def _one_each(values: Any, key: str, gate: dict[str, Any], where: KeyPath) -> Found:

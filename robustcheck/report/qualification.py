@@ -12,7 +12,7 @@ from rich.text import Text
 
 from robustcheck.errors import ReportError
 from robustcheck.report.html import environment
-from robustcheck.report.text import moment, plural, visible
+from robustcheck.report.text import date_text, plural, visible
 from robustcheck.report.writing import write_whole
 from robustcheck.results.qualification import Qualification
 
@@ -39,13 +39,12 @@ def write_qualification(qualification: Qualification, folder: Path) -> list[Path
         ReportError: a file cannot be written.
     """
     page = environment().get_template("qualification.html.j2")
-    started = moment(qualification.started)
     texts = {
         "qualification.json": json.dumps(asdict(qualification), indent=1) + "\n",
         "qualification.html": page.render(
             qualification=qualification,
             sentence=qualification_line(qualification),
-            date=started.strftime("%Y-%m-%d %H:%M UTC") if started else "date not recorded",
+            date=date_text(qualification.started),
         )
         + "\n",
     }

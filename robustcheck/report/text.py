@@ -112,6 +112,12 @@ def moment(started: str) -> datetime | None:
         return None
 
 
+def date_text(started: str) -> str:
+    """`2026-11-29 17:24 UTC`, of an ISO 8601 text."""
+    found = moment(started)
+    return found.strftime("%Y-%m-%d %H:%M UTC") if found else "date not recorded"
+
+
 def bound_of(requirement: Requirement) -> tuple[str, float] | None:
     """`(">", 0.7)` for at least 0.7, `("<", 0.2)` for at most 0.2; None if the bound cannot be read."""
     found = _BOUND.fullmatch(requirement.bound)

@@ -29,12 +29,12 @@ from robustcheck.report.text import (
     count_of,
     counts,
     counts_text,
+    date_text,
     interval,
     level,
     level_of,
     meaning_of,
     measured_value,
-    moment,
     number,
     plural,
     seconds,
@@ -153,7 +153,6 @@ def report_view(report: AuditReport, folder: Path | None) -> ReportView:
         others = any(gate.verdict == "error" for gate in report.gates)
         left = "others could not be evaluated" if others else "the run was stopped before its end"
         explanation = f"{plural(failed, 'gate')} failed, and {left}."
-    started = moment(report.started)
     with_pictures = sum(any(outcome.status == "broken" for outcome in gate.samples) for gate in report.gates)
     most = max(1, min(EXAMPLES_A_GATE, EXAMPLES_IN_ALL // max(1, with_pictures)))
     bits = report.data.bits if report.data else None
@@ -162,7 +161,7 @@ def report_view(report: AuditReport, folder: Path | None) -> ReportView:
         banner=banner,
         explanation=explanation,
         summary=summary_line(report).partition(": ")[2],
-        date=started.strftime("%Y-%m-%d %H:%M UTC") if started else "date not recorded",
+        date=date_text(report.started),
         notices=tuple(_notices(report)),
         plots=tuple(plots(report)),
         query_plot=query_plot(report),

@@ -97,9 +97,7 @@ class AuditReport:
     stop: Literal["never", "early", "determined"] = "never"  # when gates may decide before all samples were looked at
     inconclusive: Literal["fail", "allow"] = "fail"  # what a gate that its interval does not decide means for the build
     evidence: str = "shared"
-    health: Literal["strict", "warn"] | None = (
-        None  # what a broken attack makes of its gate's pass; None: none examined
-    )
+    health: Literal["strict", "warn"] | None = None  # what a broken attack makes of a pass; None: none was examined
     started: str = ""  # ISO 8601, UTC
     seconds: float = 0.0
     interrupted: bool = False
