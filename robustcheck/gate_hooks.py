@@ -83,7 +83,7 @@ class GatePlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
-        """Have each gate that was asked for once, before others select among them.
+        """Collect each gate that was asked for exactly once, before other plugins select among them.
 
         pytest may have passed by a policy in a folder that was named (one that is hidden or ignored, or that pytest 8
         left out for another argument), or have met it twice, through a link.
@@ -175,7 +175,7 @@ class GatePlugin:
     def _tell_unwritten(self, run: PolicyRun, why: str) -> None:
         """Make a test case of reports that could not be written: a JUnit file beside a red exit must not be green.
 
-        No gate's id has spaces.
+        Its name cannot be a gate's, whose ids have no spaces.
         """
         self._config.hook.pytest_runtest_logreport(
             report=pytest.TestReport(

@@ -40,7 +40,7 @@ class PolicyCollector(pytest.File):
     policy_run: PolicyRun
 
     def collect(self) -> Iterator[pytest.Item]:
-        """One item a gate, in the policy's order."""
+        """One item for each gate, in the policy's order."""
         for gate in self.policy_run.policy.gates:
             # As text: pytest 9.2 compares ids in parts, and --last-failed has those of its cache, where the brackets of
             # `pgd[4/255]` are parameters. The id that an item would be given has them in its name.

@@ -61,7 +61,7 @@ class Boxes:
     def mask(self, _name: str, height: int, width: int) -> Mask:
         """Every pixel that one of them touches."""
         sides = (width, height, width, height)
-        # As they were written: 0.55 of 100 pixels are 55, of floats a little more, which touches one pixel more.
+        # Exactly: 0.55 of 100 pixels is 55, but in floats a little more, which would touch another pixel.
         written = [[Fraction(str(share)) * side for share, side in zip(box, sides, strict=True)] for box in self.boxes]
         return _touched(written, height, width)
 

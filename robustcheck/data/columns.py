@@ -49,7 +49,7 @@ def texts_of(values: object, count: int, what: str) -> list[str]:
         if array.dtype.kind not in "OTUiu":
             raise DataError(f"{what} holds {array.dtype}; one text or integer for each image is needed")
         values = array
-    with parsing(what):  # an array made of a list has one type for all of it: of a nan beside texts it makes a text
+    with parsing(what):  # not of the array, which has one type for all: a nan beside texts became a text
         found = list[Any](cast("Iterable[Any]", values))
     for index, value in enumerate(found):
         if not isinstance(value, (str, int, np.integer)) or isinstance(value, bool):
@@ -61,7 +61,7 @@ def texts_of(values: object, count: int, what: str) -> list[str]:
                 f"{what} has {reprlib.repr(found[0])} at index 0 and {reprlib.repr(value)} at index {index}; give "
                 "texts alone, or integers alone"
             )
-    with parsing(what):  # Python does not write every integer; of an enumeration its values are told, not its names
+    with parsing(what):  # Python does not write very long integers; of an enumeration values are told, not names
         texts = [str.__str__(value) if isinstance(value, str) else str(int(value)) for value in found]
     for index, text in enumerate(texts):
         if fault := fault_of(text):

@@ -90,7 +90,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _is_image(entry: Path) -> bool:
-    return (entry.is_file() or entry.is_symlink()) and is_image(entry)  # no pipe; of links `_refuse_escapes` knows more
+    return (entry.is_file() or entry.is_symlink()) and is_image(entry)  # no pipe; `_refuse_escapes` looks at links
 
 
 def _refuse_escapes(files: Sequence[tuple[str, Path]], root: Path) -> None:

@@ -69,7 +69,7 @@ def known_bits(data: dict[str, Any]) -> int | None:
 
 
 def _no_ct(data: dict[str, Any], folder: Path) -> str | None:
-    """Why no budget can be in Hounsfield units; None if the images may be CT, as files of DICOM say themselves."""
+    """Why no budget can be in Hounsfield units; None if the images may be CT, which DICOM files say themselves."""
     source = data.get("source")
     if not isinstance(source, str) or not source or "hounsfield" in data:
         return None

@@ -185,7 +185,7 @@ def _checked(tree: Tree, folder: Path) -> PolicyFile:
 
 
 def _expand(spec: GateSpec, *, listed: bool) -> Iterator[Gate]:
-    """One gate an entry of a list of budgets; a list of one is a list too, so that ids do not change as it grows."""
+    """One gate for each entry of a list of budgets; a list of one is a list, too: ids do not change as it grows."""
     budgets: tuple[Quantity | Size | None, ...] = spec.epsilon or spec.size or (None,)
     target = spec.attack.target if isinstance(spec.attack, PatchSpec) and spec.attack.target else spec.target
     for index, budget in enumerate(budgets):

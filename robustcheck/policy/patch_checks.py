@@ -107,7 +107,7 @@ def _conditions(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
 
 
 def _grid(gate: dict[str, Any], at: KeyPath) -> Found:
-    """Stickers are judged where they were painted for."""
+    """Stickers are judged on looks that they were painted for."""
     conditions, spec = gate.get("conditions"), attack_spec(gate)
     if not isinstance(conditions, dict) or not isinstance(spec, RP2Spec):
         return

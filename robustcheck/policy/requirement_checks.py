@@ -23,7 +23,7 @@ from robustcheck.policy.sections import Found, attack_name, entries, placed_entr
 from robustcheck.policy.tree import KeyPath
 from robustcheck.words import did_you_mean, listed, plural, shown
 
-_OF_NEGATIVES = ("specificity", "ppv", "npv", "auroc")  # among others
+_OF_NEGATIVES = ("specificity", "ppv", "npv", "auroc")  # metrics that negatives count in
 
 
 def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], *, has_positive: bool) -> Found:
@@ -60,7 +60,7 @@ def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], *, has_positiv
 
 
 def _spared(gate: dict[str, Any], model: dict[str, Any]) -> str | None:
-    """The metric that a gate's adversary leaves as it was, of labels that exclude one another; None: there is none.
+    """The metric that a gate's adversary leaves as it was, of labels that exclude one another; None if there is none.
 
     Whoever wants a label to be read attacks what has another one: the positives of the rest, or the negatives.
     """
@@ -74,7 +74,7 @@ def _spared(gate: dict[str, Any], model: dict[str, Any]) -> str | None:
 
 
 def _any_label_will_do(gate: dict[str, Any], model: dict[str, Any]) -> bool:
-    """Whether an adversary is through with a negative that is read as another negative."""
+    """Whether an adversary has what it wants once a negative is read as another negative."""
     if model.get("task") == "multilabel" or len(entries(model.get("labels"))) < 3:
         return False
     attack = gate.get("attack")

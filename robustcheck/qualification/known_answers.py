@@ -18,7 +18,7 @@ class Known:
     """A candidate, its gates, and what they must answer."""
 
     name: str
-    what: str  # it is, in words
+    what: str  # the candidate, in words
     network: str  # in `candidates`
     gates: dict[str, float]  # the accuracy that each requires, by its name in `GATES`
     answer: Literal["accuracy", "no pass"]

@@ -54,7 +54,9 @@ def qualify(
         if report.interrupted:
             raise KeyboardInterrupt
         environment, gates = report.environment, {gate.id: gate for gate in report.gates}
-        answers += [_answer(one, gates[name], report) if name in gates else _unanswered(one, name) for name in one.gates]
+        answers += [
+            _answer(one, gates[name], report) if name in gates else _unanswered(one, name) for name in one.gates
+        ]
     progress("qualifying", len(known), len(known))
     return Qualification(
         qualified=all(answer.agrees for answer in answers),

@@ -24,7 +24,7 @@ _SCRATCH = ".running-"
 _LOCK = ".lock"  # in a scratch folder
 _OWNED_BY = "report.json"  # says whose the folder is, so it is written first and taken away last
 _PUBLISHED = (COUNTEREXAMPLES, "junit.xml", "report.html", _OWNED_BY)
-# Near the beginning of what `render` writes alone.
+# What `robustcheck render` writes lies in a folder without report.json; these marks near its beginning say whose it is.
 _MARKS = {
     "junit.xml": b'name="environment.robustcheck"',
     "report.html": b'<meta name="generator" content="robustcheck">',
@@ -112,10 +112,11 @@ def outputs(folder: Path, policies: Sequence[Path]) -> list[Output]:
     try:
         if len(names) > 1:
             _refuse_if_in_use(folder)
-        made.extend(Output(folder / name) for name in names.values())  # if one is refused, those before it are known
+        # One by one: if one is refused, those before it are discarded.
+        made.extend(Output(folder / name) for name in names.values())
         for output in made:
             output.take_away_earlier()
-        if len(names) > 1 and _is_ours(folder / _OWNED_BY):  # of a run of one policy
+        if len(names) > 1 and _is_ours(folder / _OWNED_BY):  # written by an earlier run of one policy
             _take_away_reports(folder)
     except BaseException:
         for output in made:

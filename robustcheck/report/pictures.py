@@ -120,7 +120,7 @@ def read_stored(folder: Path, name: str, most_values: int | None = None) -> Stor
         name: the file's, relative to it.
         most_values: that it may have; None: as many as are worth a picture in a report.
     """
-    # Of noise, a picture is a little larger than its values of two bytes are.
+    # A compressed picture of noise is a little larger than its values, of two bytes each.
     most = MOST_BYTES if most_values is None else 3 * most_values + _LEAST_BYTES
     try:
         path = _inside(folder, name)

@@ -17,7 +17,7 @@ _REQUIRED = 20  # columns: longer names break
 
 
 def plan_tables(plan: Plan) -> RenderableType:
-    """What each gate needs and has; a requirement a row."""
+    """What each gate needs and has, with a row for each requirement."""
     return Group(*_head(plan), *(part for gate in plan.gates for part in _gate(gate, grouped=plan.groups is not None)))
 
 
@@ -51,7 +51,7 @@ def _head(plan: Plan) -> Iterator[RenderableType]:
             "ones at least, if those of a group always agree; power and interval are of these."
         )
     if plan.steps:
-        kinds = {one.kind: one for one in plan.steps}  # of several batches the last
+        kinds = {one.kind: one for one in plan.steps}  # where a kind was timed with several batches, the last one
         measured = ", ".join(f"{one_line(kind)} {1000 * one.seconds:.3g} ms" for kind, one in kinds.items())
         yield Text(f"Measured on {one_line(plan.device)}, an image: {measured}.")
 

@@ -40,7 +40,7 @@ class _Measured:
 
 
 def plots(report: AuditReport) -> list[Plot]:
-    """One plot a norm, for the gates that measured accuracy under an attack."""
+    """One plot for each norm, of the gates that measured accuracy under an attack."""
     drawable = [measured for gate in report.gates if (measured := _drawable(gate))]
     norms: dict[str, list[_Measured]] = defaultdict(list)
     for measured in drawable:

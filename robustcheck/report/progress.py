@@ -58,7 +58,7 @@ class Line:
 
 
 class Bars:
-    """A bar a gate on a terminal; in a log, a line for each gate that is finished."""
+    """A bar for each gate on a terminal; in a log, a line for each gate that is finished."""
 
     def __init__(self, *, quiet: bool, counted: str = "samples") -> None:
         console = Console(stderr=True)

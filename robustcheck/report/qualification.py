@@ -52,7 +52,7 @@ def write_qualification(qualification: Qualification, folder: Path) -> list[Path
 
 
 def qualification_line(qualification: Qualification) -> str:
-    """What it came to, in one line."""
+    """Whether all answers came out as they have to, in one line."""
     answers = qualification.answers
     wrong = [answer for answer in answers if not answer.agrees]
     if not wrong:
@@ -66,7 +66,7 @@ def qualification_line(qualification: Qualification) -> str:
 
 
 def qualification_table(qualification: Qualification) -> Table:
-    """A row a known answer."""
+    """A table with a row for each known answer."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title_justify="left")
     for column in ("Candidate", "Gate", "Expected", "Found", "Caught by", ""):
         table.add_column(column, overflow="fold")

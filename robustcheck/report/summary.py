@@ -42,10 +42,10 @@ def warnings_text(report: AuditReport) -> str:
 
 
 def summary_table(report: AuditReport) -> Table:
-    """The gates as a table for the terminal; a requirement a row."""
+    """The gates as a table for the terminal, with a row for each requirement."""
     title = Text(one_line(report.policy.name))
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False, padding=0)
-    # The least widths let 80 columns do: names and numbers break between words.
+    # With these widths 80 columns are enough: names and numbers break between words.
     for name, least in {"gate": 10, "attack": 4, "threat": 5, "required": 11, "measured": 13}.items():
         table.add_column(name, overflow="fold", min_width=least)
     table.add_column("broken/\nheld/wrong", justify="right", no_wrap=True)
@@ -85,7 +85,7 @@ def _on_data(report: AuditReport) -> str:
 
 
 def _rows(gate: GateResult) -> Iterator[list[RenderableType]]:
-    """A row a requirement; what is about the gate as a whole stands in the first."""
+    """A row for each requirement; what is about the gate as a whole stands in the first one."""
     found = counts(gate)
     broken = "-" if gate.attack is None else f"{found['broken']}"
     about = [

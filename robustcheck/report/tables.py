@@ -40,12 +40,12 @@ class GridView:
 
 @dataclass(frozen=True, kw_only=True)
 class SlicesView:
-    """Parts of the samples: a row each, a column a metric."""
+    """Parts of the samples: a row for each, and a column for each metric."""
 
     title: str
     note: str
     metrics: tuple[str, ...]
-    rows: tuple[tuple[str, str, tuple[MeasuredCell, ...]], ...]  # a part, its size, and a cell each metric
+    rows: tuple[tuple[str, str, tuple[MeasuredCell, ...]], ...]  # a part, its size, and a cell for each metric
 
 
 def surrogate_view(surrogate: Surrogate) -> SurrogateView:
@@ -68,7 +68,7 @@ def control_views(gate: GateResult) -> Iterator[ControlView]:
 
 
 def grid_view(gate: GateResult) -> GridView | None:
-    """A row a distance and a column an angle."""
+    """A row for each distance, and a column for each angle."""
     if not gate.cells:
         return None
     cells = {(cell.distance, cell.angle): cell for cell in gate.cells}

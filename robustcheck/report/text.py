@@ -187,7 +187,7 @@ def metric_text(name: str, metric: Metric) -> str:
 
 
 def counts(gate: GateResult) -> Counter[Status | Literal["not attacked"]]:
-    """How many samples were broken, held, or wrong before the attack; or right, and none that the goal is about."""
+    """How many samples were broken, held, wrong before the attack, or not attacked: the goal is not about them."""
     return Counter(
         "not attacked" if gate.attack and outcome.status == "held" and outcome.evidence is None else outcome.status
         for outcome in gate.samples

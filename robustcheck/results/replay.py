@@ -14,7 +14,7 @@ class GateReplay:
     read: int  # of them, those that were shown to the candidate again; of the others files and distances are checked
     amiss: tuple[str, ...]  # a sentence for each thing that is not as the report states it
     not_read: str = ""  # why they were not shown
-    not_counted: str = ""  # which figures are as they are stated
+    not_counted: str = ""  # which figures are as they are stated, and were not counted again
 
 
 @dataclass(frozen=True, kw_only=True)
