@@ -87,6 +87,7 @@ def _member(archive: zipfile.ZipFile, key: str, shown: str, *, widened: int = 0)
 
 
 def _check_header(member: BinaryIO | Any, size: int, what: str, widened: int) -> None:
+    """Raise a `DataError` unless a member of this many bytes holds the plain array that its header claims."""
     version = npy.read_magic(member)
     if version not in _HEADERS:
         raise DataError(f"{what}: it is of npy version {version}; 1.0 and 2.0 are allowed")

@@ -26,7 +26,7 @@ class ArrayImages:
         return len(self.array)
 
     def shape_of(self, index: int) -> Shape:  # noqa: ARG002 - all are of one size
-        """(C, H, W)."""
+        """The shape (C, H, W) of every image."""
         channels, height, width = self.array.shape[1:]
         return channels, height, width
 
@@ -48,7 +48,7 @@ def array_listing(
     split: str | None,
     what: str,
 ) -> Listing:
-    """A listing of images that are at hand.
+    """A listing of images that are in memory.
 
     Args:
         array: integers (N, H, W), (N, C, H, W) or (N, H, W, C), C being 1 or 3.
@@ -75,6 +75,7 @@ def array_listing(
 
 
 def _channels_first(array: NDArray[Any], what: str) -> NDArray[Any]:
+    """The images as (N, C, H, W)."""
     if array.ndim == 3:
         array = array[:, None]
     elif array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
@@ -88,6 +89,7 @@ def _channels_first(array: NDArray[Any], what: str) -> NDArray[Any]:
 
 
 def _depth(dtype: np.dtype[Any], bits: int | None, what: str) -> int:
+    """How many bits integers of a type store, if the policy says so many, or nothing."""
     if dtype.kind not in "iu":
         raise DataError(
             f"{what} holds {dtype}, which is no pixel space: budgets are measured in stored integers; "

@@ -81,7 +81,7 @@ class Scan:
         return tuple(note for note, holds in told.items() if holds)
 
     def levels(self, zero: int, bits: int) -> NDArray[Any]:
-        """(C, H, W), counted from `zero`, dark to bright; where nothing was measured, nothing lies below.
+        """Its pixels (C, H, W), counted from `zero`, dark to bright; where nothing was measured, none lies below.
 
         Args:
             zero: the value that level 0 stands for.
@@ -181,7 +181,7 @@ def _opened(path: Path, name: str) -> Iterator[BufferedReader]:
 
 
 def _header(file: BufferedReader, name: str) -> Any:
-    """What `_TAGS` names, of a file that is at its beginning."""
+    """The elements that `_TAGS` names, of a file that is at its beginning."""
     if file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] != _MAGIC:
         raise DataError(f"{name} is no DICOM file: it does not begin as one, with 128 bytes and DICM")
     header, syntax = _read(file, name, _TAGS, stop_before_pixels=True)
@@ -211,6 +211,7 @@ def _read(file: BufferedReader, name: str, tags: list[str], *, stop_before_pixel
 
 
 def _depth(header: Any, name: str, samples: int) -> int:
+    """How many bits a value stores, in a layout that can be read here."""
     allocated, stored = header.BitsAllocated, header.BitsStored
     if allocated not in (8, 16) or not 1 <= stored <= allocated or header.get("HighBit", stored - 1) != stored - 1:
         raise DataError(

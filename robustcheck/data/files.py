@@ -29,7 +29,7 @@ class ImageFile(Protocol):
 
     @property
     def shape(self) -> Shape:
-        """(C, H, W)."""
+        """Its shape (C, H, W)."""
 
     @property
     def depth(self) -> int:
@@ -70,19 +70,19 @@ _DIFFERENT: dict[str, Callable[[ImageFile], bool]] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FileImages:
-    """Images in files, of one number of channels."""
+    """Images in files that have the same number of channels."""
 
     files: tuple[ImageFile, ...]
     space: PixelSpace
 
     @property
     def read_by_space(self) -> bool:
-        """Whether the bytes of some leave open what their levels are, which the pixel space then decides."""
+        """Whether the bytes of some files leave open what their levels are, so that the pixel space decides."""
         return any(isinstance(file, dicom.Scan) or file.inverted or self._scales(file) for file in self.files)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is peculiar to files, and to how many."""
+        """What is peculiar to some of the files, and to how many."""
         named: dict[str, list[str]] = {}
         for file in self.files:
             for note in (
@@ -99,7 +99,7 @@ class FileImages:
         return len(self.files)
 
     def shape_of(self, index: int) -> Shape:
-        """(C, H, W), as its header said at load."""
+        """The shape (C, H, W) that the file's header said at load."""
         return self.files[index].shape
 
     def content_sha256(self, index: int) -> str:

@@ -116,7 +116,7 @@ def _absent(listing: Listing, labels: Sequence[str], *, multilabel: bool) -> lis
 def digest(
     names: Sequence[str], labels: Sequence[str | list[str]], images: Images, columns: Mapping[str, Sequence[str]]
 ) -> str:
-    """sha256 over one JSON line a sample, in source order: [name, label, [C, H, W], content's sha256].
+    """sha256 over one JSON line for each sample, in source order: [name, label, [C, H, W], content's sha256].
 
     Where several labels may be present, their list stands for the label. Where the policy names columns, each line ends
     in a mapping, sorted by name, from column to value; without any, it has no such entry.

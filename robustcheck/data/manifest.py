@@ -118,6 +118,7 @@ def _rows(text: str, shown: str, asked: Sequence[str]) -> Iterator[Row | tuple[i
 
 
 def _columns(header: Sequence[str], where: str, asked: Sequence[str]) -> dict[str, int]:
+    """Where in a row each column stands."""
     names = [cell.strip() for cell in header]
     for needed in ("path", "label"):
         if needed not in names:
@@ -138,7 +139,7 @@ def _columns(header: Sequence[str], where: str, asked: Sequence[str]) -> dict[st
 
 
 def _label_numbers(rows: Sequence[Row], labels: Sequence[str], mistakes: list[tuple[int, str]]) -> list[int]:
-    """Labels by name; or by number, if every one of them is a number and no name."""
+    """The label of each row, by name; or by number, if every one of them is a number and no name."""
     by_number = all(row.label not in labels and row.label.isdecimal() for row in rows)
     numbers = []
     for row in rows:
@@ -155,7 +156,7 @@ def _label_numbers(rows: Sequence[Row], labels: Sequence[str], mistakes: list[tu
 
 
 def _findings(rows: Sequence[Row], labels: Sequence[str], mistakes: list[tuple[int, str]]) -> list[int]:
-    """Readings by names."""
+    """The reading of each row, from the names in it."""
     readings = []
     for row in rows:
         try:
@@ -195,6 +196,7 @@ def _files(rows: Sequence[Row], root: Path, mistakes: list[tuple[int, str]]) -> 
 
 
 def _path_mistake(typed: str, resolved: Path, home: Path) -> str | None:
+    """What is wrong with a row's path; None if nothing is."""
     if not typed:
         return "the path is empty"
     if PurePosixPath(typed).is_absolute() or PureWindowsPath(typed).drive or not resolved.is_relative_to(home):

@@ -161,12 +161,12 @@ def _grey_palette(opened: Image.Image) -> bool:
 
 
 def _step(depth: int) -> int:
-    """How many levels of 8 bits are one of 1, 2, 4 or 8."""
+    """How many levels of 8 bits one level of 1, 2, 4 or 8 bits is."""
     return 255 // ((1 << depth) - 1)
 
 
 def _decoded(opened: Image.Image, channels: int, depth: int) -> NDArray[Any]:
-    """(C, H, W), in whatever integers Pillow gives, of so many bits."""
+    """The pixels (C, H, W), in whatever integers Pillow gives, of so many bits."""
     if opened.mode in ("1", "P"):
         opened = opened.convert("L" if channels == 1 else "RGB")
     array = np.asarray(opened)

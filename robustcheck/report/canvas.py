@@ -29,7 +29,7 @@ class Tick:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One gate."""
+    """The mark of a gate."""
 
     x: float
     y: float

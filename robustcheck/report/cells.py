@@ -38,7 +38,7 @@ class Required:
         return cell_len("".join(self.pieces))
 
     def __rich_measure__(self, _console: Console, options: ConsoleOptions) -> Measurement:
-        """From the longest piece to all of them."""
+        """The widths that the cell can have."""
         return Measurement(self.narrowest, self.widest).with_maximum(options.max_width)
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
