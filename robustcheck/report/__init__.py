@@ -4,9 +4,9 @@
 `plan` the tables of what a run would need, `replay` and `qualification` what came of these; `loading` reads an old
 `report.json` back, `schema` keeps its published JSON Schema. `output` is the folder that a run writes to, `progress`
 what is shown while it runs. `text` holds the words and numbers that all of them share and the cleaning of text from
-outside, `queries` what asking bought; `view`, `tables`, `facts`, `plot`, `query_plot` (both on a `canvas`) and
-`pictures` compute what the HTML template shows. Reports are functions of results and of the counterexample files
-beside them: nothing here needs torch.
+outside, `threat` threat models in words, `queries` what asking bought; `view`, `tables`, `facts`, `plot`, `query_plot`
+(both on a `canvas`) and `pictures` compute what the HTML template shows. Reports are functions of results and of the
+counterexample files beside them: nothing here needs torch.
 """
 
 from robustcheck.report.gate import gate_text

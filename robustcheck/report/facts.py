@@ -7,10 +7,6 @@ from collections.abc import Iterator, Mapping
 
 from robustcheck.report.queries import smaller_limits_text, success_text
 from robustcheck.report.text import (
-    CAPABILITIES,
-    GOALS,
-    KNOWLEDGE,
-    NORMS,
     cost_text,
     counts_text,
     level,
@@ -18,8 +14,8 @@ from robustcheck.report.text import (
     parameters_text,
     plural,
     seconds,
-    threat_text,
 )
+from robustcheck.report.threat import CAPABILITIES, GOALS, KNOWLEDGE, NORMS, threat_text
 from robustcheck.results import AuditReport, DataInfo, GateResult, ModelInfo, Patch
 
 Facts = tuple[tuple[str, str], ...]

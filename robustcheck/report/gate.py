@@ -20,9 +20,9 @@ from robustcheck.report.text import (
     parameters_text,
     plural,
     support,
-    threat_text,
     visible,
 )
+from robustcheck.report.threat import threat_text
 from robustcheck.results import Finding, GateResult, Metric, Outcome, Requirement, Surrogate, Verdict
 
 BROKEN_LISTED = 5

@@ -25,7 +25,8 @@ from robustcheck.report.canvas import (
     style_of,
     ticks,
 )
-from robustcheck.report.text import conditions_text, norm_text, one_line, parameters_text
+from robustcheck.report.text import one_line, parameters_text
+from robustcheck.report.threat import conditions_text, norm_text
 from robustcheck.results import AuditReport, Budget, GateResult, Metric, Threat
 
 

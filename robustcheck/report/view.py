@@ -25,7 +25,6 @@ from robustcheck.report.tables import (
     surrogate_view,
 )
 from robustcheck.report.text import (
-    budget_text,
     count_of,
     counts,
     counts_text,
@@ -40,6 +39,7 @@ from robustcheck.report.text import (
     seconds,
     visible,
 )
+from robustcheck.report.threat import budget_text
 from robustcheck.results import AuditReport, GateResult, Verdict
 
 EXAMPLES_A_GATE = 6
