@@ -12,11 +12,11 @@ from robustcheck.report.text import (
     level,
     needed_text,
     parameters_text,
-    plural,
     seconds,
 )
 from robustcheck.report.threat import CAPABILITIES, GOALS, KNOWLEDGE, NORMS, threat_text
 from robustcheck.results import AuditReport, DataInfo, GateResult, ModelInfo, Patch
+from robustcheck.words import plural
 
 Facts = tuple[tuple[str, str], ...]
 

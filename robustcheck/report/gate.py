@@ -18,12 +18,12 @@ from robustcheck.report.text import (
     number,
     one_line,
     parameters_text,
-    plural,
     support,
     visible,
 )
 from robustcheck.report.threat import threat_text
 from robustcheck.results import Finding, GateResult, Metric, Outcome, Requirement, Surrogate, Verdict
+from robustcheck.words import plural
 
 BROKEN_LISTED = 5
 PARTS_LISTED = 20

@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from robustcheck.report.cells import Required
-from robustcheck.report.text import level, number, one_line, plural, seconds
+from robustcheck.report.text import level, number, one_line, seconds
 from robustcheck.results.plan import GatePlan, Plan, RequirementPlan
+from robustcheck.words import plural
 
 _REQUIRED = 20  # columns: longer names break
 

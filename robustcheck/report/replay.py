@@ -6,8 +6,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from robustcheck.report.text import one_line, plural
+from robustcheck.report.text import one_line
 from robustcheck.results.replay import GateReplay, Replay
+from robustcheck.words import plural
 
 LISTED = 5  # of what is amiss, a gate
 

@@ -13,9 +13,10 @@ from rich.text import Text
 
 from robustcheck.report.cells import Required
 from robustcheck.report.gate import VERDICT_WORDS, metric_of, warning_lines
-from robustcheck.report.text import counts, interval, measured_value, one_line, plural
+from robustcheck.report.text import counts, interval, measured_value, one_line
 from robustcheck.report.threat import short_budget
 from robustcheck.results import AuditReport, GateResult, Requirement, Verdict
+from robustcheck.words import plural
 
 STYLES: dict[Verdict, str] = {
     "pass": "bold green",

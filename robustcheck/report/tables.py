@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from robustcheck.report.text import count_of, interval, level_of, number, plural
+from robustcheck.report.text import count_of, interval, level_of, number
 from robustcheck.results import GateResult, Metric, Slice, Surrogate
+from robustcheck.words import plural
 
 MeasuredCell = tuple[str, str, str]
 """Value, interval, count."""

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from robustcheck.results import Cost, GateResult, Metric, Requirement, Status
-from robustcheck.words import plural as plural
+from robustcheck.words import plural
 
 # Controls but tab and newline, line separators, bidirectional controls, surrogates, and what XML calls noncharacters.
 _UNSHOWABLE = re.compile(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-from robustcheck.report.text import one_line, plural
+from robustcheck.report.text import one_line
 from robustcheck.results import Threat
+from robustcheck.words import plural
 
 NORMS = {"linf": "L∞", "l2": "L2"}
 GOALS = {

@@ -35,12 +35,12 @@ from robustcheck.report.text import (
     meaning_of,
     measured_value,
     number,
-    plural,
     seconds,
     visible,
 )
 from robustcheck.report.threat import budget_text
 from robustcheck.results import AuditReport, GateResult, Verdict
+from robustcheck.words import plural
 
 EXAMPLES_A_GATE = 6
 EXAMPLES_IN_ALL = 60  # at most half a MB each
