@@ -109,9 +109,7 @@ def gate_text(gate: GateResult) -> str:
 
 def warning_lines(gate: GateResult) -> list[str]:
     """`pgd: warning: … [poor-surrogate]`."""
-    return [
-        f"{one_line(gate.id)}: {_finding_line(finding)}" for finding in gate.findings if finding.severity != "note"
-    ]
+    return [f"{one_line(gate.id)}: {_finding_line(finding)}" for finding in gate.findings if finding.severity != "note"]
 
 
 def _reason(gate: GateResult) -> str:
