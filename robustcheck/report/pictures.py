@@ -209,8 +209,8 @@ def _largest_value(stored: Stored, bits: int | None) -> int:
 
 def _reduction(stored: Stored) -> int:
     """How many pixels of an image, along a side, are one of its picture."""
-    _, height, width = stored.shape
-    return max(1, -(-max(height, width) // LONGEST_SHOWN))
+    longest: int = max(stored.shape[1:])
+    return max(1, -(-longest // LONGEST_SHOWN))
 
 
 def _reduced(stored: Stored, step: int) -> NDArray[np.float64]:
