@@ -24,7 +24,7 @@ SUFFIXES = (*pictures.SUFFIXES, *dicom.SUFFIXES)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FileImages:
-    """Images in files, of one number of channels."""
+    """Images in files that have the same number of channels."""
 
     files: tuple[ImageFile, ...]
     space: PixelSpace
@@ -34,12 +34,12 @@ class FileImages:
 
     @property
     def read_by_space(self) -> bool:
-        """Whether the bytes of some leave open what their levels are, which the pixel space then decides."""
+        """Whether the bytes of some files leave open what their levels are, so that the pixel space decides."""
         return any(isinstance(file, dicom.Scan) or file.inverted or self._scales(file) for file in self.files)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is peculiar to files, and to how many."""
+        """What is peculiar to some of the files, and to how many."""
         named: dict[str, list[str]] = {}
         for index, file in enumerate(self.files):
             for note in (
@@ -63,7 +63,7 @@ class FileImages:
         return len(self.files)
 
     def shape_of(self, index: int) -> Shape:
-        """(C, H, W), as its header said at load."""
+        """The shape (C, H, W) that the file's header said at load."""
         channels, height, width = self.files[index].shape
         return 1 if index in self.grey else channels, height, width
 

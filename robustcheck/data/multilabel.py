@@ -1,4 +1,4 @@
-"""Several labels an image: which of the policy's labels are present, as one reading, the sum of 2**k over those k.
+"""Several labels an image: which of the policy's are present, as one reading, the sum of 2**k over their indexes k.
 
 An array has a column of 0 and 1 for each label; a manifest has their names in one cell.
 """

@@ -20,11 +20,11 @@ class ImageFile(Protocol):
 
     @property
     def name(self) -> str:
-        """As it is called in its source."""
+        """What its source calls it."""
 
     @property
     def shape(self) -> Shape:
-        """(C, H, W)."""
+        """Its shape (C, H, W)."""
 
     @property
     def depth(self) -> int:
@@ -47,7 +47,7 @@ class ImageFile(Protocol):
 
     @property
     def sha256(self) -> str:
-        """Of its bytes."""
+        """The digest of its bytes."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -114,15 +114,15 @@ def _to_one_depth(files: Sequence[ImageFile]) -> str:
 
 
 def _of_ct(files: Sequence[ImageFile], bits: int | None, hounsfield: int | None) -> PixelSpace:
-    """What CT have in common, which each file can store.
+    """The pixel space of CT files, which each of them can store.
 
     Scanners store different ranges, and of 16 signed bits most is never used: a policy may say which part is meant.
     """
-    ranges = kinds_of(files, _range)
+    ranges = kinds_of(files, _span)
     if bits is not None and hounsfield is not None:
         space = PixelSpace(bits=bits, zero=hounsfield, hounsfield=hounsfield)
     else:
-        space = _range(files[0])
+        space = _span(files[0])
         say = "say data.bits and data.hounsfield both, such as 12 and -1024"
         if hounsfield not in (None, space.zero) or bits not in (None, space.bits):
             raise DataError(f"{files[0].name} stores {space}; to have a part of that judged, {say}")
@@ -138,6 +138,6 @@ def _of_ct(files: Sequence[ImageFile], bits: int | None, hounsfield: int | None)
     return space
 
 
-def _range(file: ImageFile) -> PixelSpace:
-    """What a CT can store."""
+def _span(file: ImageFile) -> PixelSpace:
+    """The pixel space of all that a CT can store."""
     return PixelSpace(bits=file.depth, zero=file.lowest, hounsfield=file.lowest)

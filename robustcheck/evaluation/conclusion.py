@@ -89,7 +89,6 @@ class Conclusion:
     def result(self, cost: Cost, health: tuple[HealthCheck, ...] = ()) -> GateResult:
         """Measured and judged; a pass needs an attack that nothing shows to be broken."""
         gate, setting = self.gate, self.setting
-        assert gate.attack is not None
         measurement = self._measurement(self.broken)
         metrics = measurement.metrics(gate.bounds)
         requirements = require(gate.bounds, metrics, self.rule)
@@ -104,8 +103,8 @@ class Conclusion:
         every = outcomes(gate, setting, self.broken, self.scores, self.found, set(self.attacked))
         return GateResult(
             id=gate.id,
-            attack=gate.attack.name,
-            parameters=gate.attack.model_dump(mode="json", exclude={"name"}),
+            attack=gate.attack_name,
+            parameters=gate.parameters,
             threat=threat(gate, setting.samples.bits),
             verdict=verdict,
             metrics=metrics,

@@ -193,13 +193,12 @@ class Evaluation:
             raise
 
     def _error(self, gate: Gate, message: str) -> GateResult:
-        attack = gate.attack
         bits = self._data.bits if self._data else self.policy.data.bits
         return GateResult(
             id=gate.id,
-            attack=attack.name if attack else None,
-            parameters=attack.model_dump(mode="json", exclude={"name"}) if attack else {},
-            threat=threat(gate, bits) if bits and attack else None,
+            attack=gate.attack_name,
+            parameters=gate.parameters,
+            threat=threat(gate, bits) if bits and gate.attack else None,
             verdict="error",
             error=message,
         )

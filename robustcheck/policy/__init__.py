@@ -4,8 +4,8 @@
 `schema` says what may be written, of the kinds in `fields`: the candidate in `model_spec`, how images are seen in
 `viewing_spec`, the attacks in `attack_specs`, from those that follow gradients, ask, follow another model, or lie on a
 part of the image; `quantities`, `sizes` and `bounds` read the small languages inside it (`2/255`, `10%`, `>= 0.7`);
-`checks` and `gate_checks` look at what no single field shows, with what they share in `sections`; `mistakes` turns what
-pydantic found into sentences. No torch here: validating a policy takes milliseconds.
+`checks` and the files `…_checks` look at what no single field shows, with what they share in `sections`; `mistakes`
+turns what pydantic found into sentences. No torch here: validating a policy takes milliseconds.
 """
 
 from robustcheck.policy.attack_specs import ATTACKS, AttackSpec

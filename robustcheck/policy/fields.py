@@ -12,6 +12,7 @@ from robustcheck.policy.sizes import PATTERN as SIZE_PATTERN
 from robustcheck.policy.sizes import Size
 from robustcheck.words import listed, shown
 
+PATH_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1}
 _LARGEST_BATCH = 65536
 _LARGEST_SIDE = 8192
 

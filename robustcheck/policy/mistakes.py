@@ -35,7 +35,7 @@ _LIMITS = {
 
 
 def find(error: ValidationError, data: dict[str, Any]) -> list[Mistake]:
-    """One mistake a key that pydantic found fault with; `data` is what it was given."""
+    """One mistake for each key that pydantic found fault with; `data` is what it was given."""
     # Reversed, so that of several faults with one key the first is kept.
     details = {_path(data, found): found for found in reversed(error.errors(include_url=False))}
     excused = _excused(details, data)
@@ -145,7 +145,7 @@ def _other_word(given: Any, expected: str, path: KeyPath) -> str:
 def _unknown_key(path: KeyPath, data: dict[str, Any]) -> str:
     key, allowed = str(path[-1]), _keys_beside(path, data)
     homes = list(_homes(key))
-    # Where it is right is worth more to know than what it resembles here.
+    # Where the key belongs helps more than what it resembles here.
     hint = f"; it belongs to {' or '.join(homes)}" if homes else did_you_mean(key, allowed)
     return f"unknown key; allowed here: {', '.join(allowed)}{hint}"
 

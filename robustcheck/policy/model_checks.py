@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from robustcheck.policy.model_spec import FORMATS, STATE_DICTS, WHOLE_MODELS, PreprocessSpec, whole_model
 from robustcheck.policy.sections import Found, is_number, section, stands
 from robustcheck.policy.tree import KeyPath
-from robustcheck.words import did_you_mean, shown
+from robustcheck.words import did_you_mean, plural, shown
 
 CALLABLE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
@@ -122,8 +122,8 @@ def _channels(steps: dict[str, Any], at: KeyPath) -> Found:
         values = steps.get(key)
         count = len(values) if isinstance(values, list) else 1
         if is_number(channels) and channels in (1, 3) and count in (2, 3) and count != channels:
-            channel = "1 channel" if channels == 1 else f"{channels} channels"
-            yield (*at, key), f"found {count} numbers for {channel}; give one, or one a channel"
+            what = f"found {count} numbers for {plural(int(channels), 'channel')}"
+            yield (*at, key), f"{what}; give one, or one a channel"
     if channels == 1 and steps.get("order") == "BGR":
         yield (*at, "order"), "found BGR, which is about three channels, and channels is 1"
 

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, StrictInt, StrictStr, WithJsonSchem
 
 from robustcheck.policy.attack_entry import LOSS, AttackEntry, LossField
 from robustcheck.policy.fields import (
+    PATH_SCHEMA,
     Label,
     Number,
     OutputField,
@@ -76,16 +77,13 @@ def _surrogates(value: Any) -> Any:
     return [{"path": entry} if isinstance(entry, str) else entry for entry in as_list(value)]
 
 
-_PATH: dict[str, Any] = {"type": "string", "minLength": 1}
-
-
 class SurrogatesEntry(AttackEntry):
     """An attack that may follow models of the adversary's own."""
 
     surrogate: Annotated[
         tuple[SurrogateSpec, ...],
         BeforeValidator(_surrogates),
-        WithJsonSchema(one_or_many({"anyOf": [_PATH, plain_schema(SurrogateSpec)]})),
+        WithJsonSchema(one_or_many({"anyOf": [PATH_SCHEMA, plain_schema(SurrogateSpec)]})),
     ] = Field((), max_length=16, description="a model's file, or {path, …} with what a candidate has; or a list")
     train: Annotated[
         tuple[TrainSpec, ...], BeforeValidator(as_list), WithJsonSchema(one_or_many(plain_schema(TrainSpec)))

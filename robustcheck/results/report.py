@@ -99,9 +99,7 @@ class AuditReport:
     stop: Literal["never", "early", "determined"] = "never"  # when gates may decide before all samples were looked at
     inconclusive: Literal["fail", "allow"] = "fail"  # what a gate that its interval does not decide means for the build
     evidence: str = "shared"
-    health: Literal["strict", "warn"] | None = (
-        None  # what a broken attack makes of its gate's pass; None: none examined
-    )
+    health: Literal["strict", "warn"] | None = None  # what a broken attack makes of a pass; None: none was examined
     started: str = ""  # ISO 8601, UTC
     seconds: float = 0.0
     interrupted: bool = False
@@ -165,7 +163,7 @@ def overall(verdicts: Sequence[Verdict], *, interrupted: bool = False, allow: bo
 
 @cache
 def adapter() -> TypeAdapter[AuditReport]:
-    """The pydantic adapter of `AuditReport`; imported on first use, since pytest runs that do not ask must not pay."""
+    """The pydantic adapter of `AuditReport`; imported on first use: pytest runs that do not ask must not pay."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(AuditReport)
