@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -97,6 +98,12 @@ class Candidate:
         network = self.network()
         network.load_state_dict(load_file(self.weights))
         return WithPreprocess(network, self.preprocess).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def read_by(network: nn.Module, images: Tensor, batch: int) -> Tensor:
+    """The labels (N,) that a network gives images (N, C, H, W)."""
+    return torch.cat([network(some).argmax(dim=1) for some in images.split(batch)])
 
 
 class WithPreprocess(nn.Module):

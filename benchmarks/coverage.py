@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv, ndtr, ndtri, stdtrit
 
 from benchmarks.arguments import positive
-from benchmarks.machine import describe
+from benchmarks.page import provenance
 from benchmarks.results import table
 from robustcheck.evaluation.metrics import anytime
 from robustcheck.evaluation.metrics.clusters import effective, fewest
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the simulation (default: 0)")
     given = parser.parse_args(arguments)
     start = process_time()
-    print(f"Measured by `python -m benchmarks.coverage`, {describe()}; {given.gates:,} gates of each kind.\n")
+    print(f"{provenance('coverage', arguments)} {given.gates:,} gates of each kind.\n")
     for confidence in (0.95, 0.99):
         print(f"## Rates at {confidence}\n")
         dice = np.random.default_rng(given.seed)
