@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.arguments import add_common, positive
 from benchmarks.candidates import CANDIDATES
-from benchmarks.gating import gated
+from benchmarks.gating import accuracy, gated
 from benchmarks.page import provenance, publish
 from benchmarks.results import table
 from benchmarks.training import ensure
@@ -61,7 +61,7 @@ def row(name: str, gate: GateResult) -> list[str]:
         told.append(f"{left:.3f}" if known and left is not None else "")
     found = [outcome.found_after for outcome in gate.samples if outcome.found_after is not None]
     median = str(median_high(found)) if found else ""  # what one of them needed, of an even number, too
-    return [name, *told, f"{gate.metrics['accuracy'].value:.3f}", median]
+    return [name, *told, f"{accuracy(gate):.3f}", median]
 
 
 def section(name: str, epsilon: str, given: argparse.Namespace) -> str:
@@ -75,7 +75,7 @@ def section(name: str, epsilon: str, given: argparse.Namespace) -> str:
     return "\n\n".join(
         [
             f"## {candidate.title}, ε = {epsilon}, {len(samples)} X-rays",
-            f"Clean accuracy {clean:.3f}; PGD-40 leaves {gates['pgd'].metrics['accuracy'].value:.3f}.",
+            f"Clean accuracy {clean:.3f}; PGD-40 leaves {accuracy(gates['pgd']):.3f}.",
             table(head, [row(attack, gates[f"gate-{number}"]) for number, attack in enumerate(given.attacks)]),
         ]
     )

@@ -116,7 +116,8 @@ class WithPreprocess(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K)."""
-        return self.network(self.preprocess(images))
+        logits: Tensor = self.network(self.preprocess(images))
+        return logits
 
 
 def cache() -> Path:

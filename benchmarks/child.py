@@ -77,7 +77,7 @@ def _check(attacked: Tensor, images: Tensor, epsilon: float) -> None:
 
 
 def _robustcheck(job: Job, candidate: Candidate, way: Way) -> Measurement:
-    from benchmarks.gating import answered, write_policy  # here: the peers' memory does not hold robustcheck
+    from benchmarks.gating import accuracy, answered, write_policy  # here: the peers' memory does not hold robustcheck
     from robustcheck import load_policy, run
 
     archive, model = Path(job.archive), {"batch_size": job.batch, **way.model}
@@ -98,8 +98,8 @@ def _robustcheck(job: Job, candidate: Candidate, way: Way) -> Measurement:
         forward=sum(cost.forward + cost.health_forward for cost in costs),
         gradient=sum(cost.gradient + cost.health_gradient for cost in costs),
         peak_mib=peak_mib(),
-        clean=clean.metrics["accuracy"].value,
-        robust=[gate.metrics["accuracy"].value for gate in attacked],
+        clean=accuracy(clean),
+        robust=[accuracy(gate) for gate in attacked],
     )
 
 

@@ -91,6 +91,13 @@ def answered(policy: Path, *, kept: Path | None = None) -> Sequence[GateResult]:
     return report.gates
 
 
+def accuracy(gate: GateResult) -> float:
+    """What the attack left, or what there was without one."""
+    value = gate.metrics["accuracy"].value
+    assert value is not None, "a gate of nobody is an error"
+    return value
+
+
 def gated(
     candidate: Candidate,
     gates: Sequence[dict[str, Any]],

@@ -17,7 +17,7 @@ from PIL import Image
 
 from benchmarks.arguments import add_common, positive
 from benchmarks.candidates import CANDIDATES, Candidate
-from benchmarks.gating import described, gated
+from benchmarks.gating import accuracy, described, gated
 from benchmarks.images import LABELS
 from benchmarks.page import provenance, publish
 from benchmarks.results import table
@@ -108,8 +108,9 @@ def _holding(candidate: Candidate, loaded: Loaded, given: argparse.Namespace) ->
                 if outcome.counterexample
             ]
         held = [share >= 0.9 for share in shares]
-        accuracy = found.metrics["accuracy"].value
-        rows.append([name, f"{accuracy:.3f}", f"{np.mean(shares):.3f}", f"{np.mean(held):.3f}", str(len(shares))])
+        rows.append(
+            [name, f"{accuracy(found):.3f}", f"{np.mean(shares):.3f}", f"{np.mean(held):.3f}", str(len(shares))]
+        )
     head = ["", "accuracy left", "mean share of looks", "hold on .9 or more", "counterexamples"]
     return table(head, rows)
 

@@ -86,8 +86,8 @@ def _torchvision(name: str) -> nn.Module:
     extra = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
     network: nn.Module = models.get_model(name, weights=None, num_classes=2, **extra)
     if name in ("googlenet", "inception_v3"):
-        network.aux_logits = False
-        network.AuxLogits = network.aux1 = network.aux2 = None
+        for part, nothing in {"aux_logits": False, "AuxLogits": None, "aux1": None, "aux2": None}.items():
+            setattr(network, part, nothing)
     return network
 
 
@@ -109,8 +109,8 @@ def _timm(name: str) -> tuple[nn.Module, int]:
     """A network, and 96 or, if it takes no other, the side that it is made for."""
     import timm
 
-    network: nn.Module = timm.create_model(name, pretrained=False, num_classes=2)
-    own = network.default_cfg["input_size"][-1]
+    network: Any = timm.create_model(name, pretrained=False, num_classes=2)
+    own: int = network.default_cfg["input_size"][-1]
     if network.default_cfg.get("fixed_input_size"):
         return network, own
     try:
@@ -185,7 +185,7 @@ class Line:
 class _Samples:
     """Images in memory, as a candidate is shown them at load."""
 
-    maximum, hounsfield = 255, None
+    maximum, zero, hounsfield = 255, 0, None
 
     def __init__(self, shares: Tensor) -> None:
         self._stored = (shares * 255).round().byte().numpy()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks.candidates import CANDIDATES, Candidate, read_by
 from benchmarks.counting import Counting
-from benchmarks.gating import answered, write_policy
+from benchmarks.gating import accuracy, answered, write_policy
 from benchmarks.images import Split
 from benchmarks.query_job import Plan, QueryAttack, QueryJob, QueryMeasurement
 from benchmarks.query_pairs import NES_LEAST, OURS, PAIRS, PLAIN, Pair, Peer
@@ -77,7 +77,7 @@ def _ours(job: QueryJob, candidate: Candidate, pair: Pair) -> QueryMeasurement:
         images=gate.cost.forward,
         attacked=attacked,
         clean=attacked / len(gate.samples),
-        left=gate.metrics["accuracy"].value,
+        left=accuracy(gate),
         left_as_floats=None,
         to_success=fmean(found) if found else None,
     )

@@ -92,8 +92,8 @@ def _foolbox(search: Any, network: nn.Module) -> QueryAttack:
     model = PyTorchModel(network, bounds=(0, 1), device="cpu")
 
     def attack(images: Tensor, labels: Tensor, starts: Tensor) -> Tensor:
-        found, _, _ = search(model, images, labels, epsilons=None, starting_points=starts)
-        return found
+        found: tuple[Tensor, Tensor, Tensor] = search(model, images, labels, epsilons=None, starting_points=starts)
+        return found[0]  # as it is
 
     return attack
 

@@ -77,8 +77,8 @@ def _foolbox_nes(pgd: Any, network: nn.Module, plan: Plan) -> QueryAttack:
 
     def attack(images: Tensor, labels: Tensor, _starts: Tensor) -> Tensor:
         search = estimating(steps=steps, abs_stepsize=_step_size(plan, steps), random_start=False)
-        _, clipped, _ = search(model, images, labels, epsilons=plan.epsilon)
-        return clipped
+        found: tuple[Tensor, Tensor, Tensor] = search(model, images, labels, epsilons=plan.epsilon)
+        return found[1]  # clipped
 
     return attack
 

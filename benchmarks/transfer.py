@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from benchmarks.arguments import add_common, positive
 from benchmarks.candidates import CANDIDATES, Candidate, cache
-from benchmarks.gating import described, gated
+from benchmarks.gating import accuracy, described, gated
 from benchmarks.images import LABELS, Split
 from benchmarks.page import provenance, publish
 from benchmarks.results import table
@@ -98,10 +98,10 @@ def _row(candidate: Candidate, networks: Sequence[Candidate], epsilon: str, give
         attack = {"name": "transfer", "surrogate": described(network)}
         gates.append({"id": network.name, "attack": attack, "epsilon": epsilon})
     found = gated(candidate, gates, given.archive, samples=given.images, beside=modules)
-    row = [candidate.name, f"{found['clean'].metrics['accuracy'].value:.3f}"]
+    row = [candidate.name, f"{accuracy(found['clean']):.3f}"]
     for network in networks:
         (surrogate,) = found[network.name].surrogates
-        row.append(f"{found[network.name].metrics['accuracy'].value:.3f} ({surrogate.agreement.value:.2f})")
+        row.append(f"{accuracy(found[network.name]):.3f} ({surrogate.agreement.value:.2f})")
     return row
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from benchmarks import gating
-from benchmarks.onnx_zoo import Line, summary
+from benchmarks.onnx_zoo import Line, export, images, judge, summary
 from benchmarks.page import publish
 from benchmarks.query_job import QueryMeasurement
 from benchmarks.query_pairs import PAIRS
@@ -80,3 +81,15 @@ def test_exports_pass_on_something(lines, held):
     said, passed = summary(lines)
     assert passed is held
     assert ("made none" in said) is (not all(any(line.exported for line in some) for some in lines.values()))
+
+
+@pytest.mark.xrays
+def test_an_export_is_loaded_and_attacked(xrays, tmp_path):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    network = torch.nn.Sequential(network, torch.nn.Linear(4, 2)).eval().requires_grad_(False)
+    some = images(xrays, 16, 2)
+    export(network, some, tmp_path / "network.onnx", dynamo=False, batch=None)
+    line = judge(tmp_path / "network.onnx", some)
+    assert (line.loaded, line.agrees, line.otherwise, line.why) == (True, True, 0, "")
+    assert line.twin == line.artefact
