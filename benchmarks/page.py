@@ -30,7 +30,7 @@ def provenance(
     typed = shlex.join(["python", "-m", f"benchmarks.{module}", *(sys.argv[1:] if arguments is None else arguments)])
     versions = [f"{name} {version(name)}" for name in sorted({"numpy", "pytest-robustcheck", "torch", *packages})]
     said = [f"`{typed}`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", describe()]
-    said += [f"{threads} threads"] if threads else []
+    said += [f"threads: {threads}"] if threads else []
     return f"Measured by {'; '.join([*said, ', '.join(versions)])}."
 
 
