@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from robustcheck.errors import EvaluationError, PolicyError, ReportError
+from robustcheck.words import behind_bars, visible
 
 if TYPE_CHECKING:
     from robustcheck.policy import Policy
@@ -45,9 +46,9 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
         except (PolicyError, ReportError) as error:
-            raise _UsageError(str(error)) from None
+            raise _UsageError(visible(str(error))) from None
         except EvaluationError as error:
-            click.echo(str(error).strip(), err=True)
+            click.echo("\n".join(behind_bars(str(error))), err=True)
             sys.exit(EXIT_CODES["error"])
 
 
@@ -309,6 +310,10 @@ def replay(report: Path, policy: Path) -> None:
     A gate must list all samples that it is about; rates, their intervals, requirements and verdicts must be those of
     the samples, and what is not counted again is named. Images that were seen under viewing conditions, and
     those of candidates that draw, are not read again; and that a sample held is shown by running the policy only.
+
+    A policy names code (an architecture, trust: pickle, operators, module:callable), which is run as in any run. Files
+    of the candidate that are not those of the report are refused before; who made both can have made them agree, so
+    replay what strangers send you in a container.
 
     \b
     Exit codes:

@@ -31,9 +31,9 @@ from robustcheck.report.text import (
     short_budget,
     support,
     threat_text,
-    visible,
 )
 from robustcheck.results import AuditReport, GateResult, Metric, Outcome, Requirement, Surrogate, Verdict
+from robustcheck.words import behind_bars
 
 BROKEN_LISTED = 5
 PARTS_LISTED = 20
@@ -242,7 +242,7 @@ def _straddles(gate: GateResult, requirement: Requirement) -> bool:
 
 def _error_lines(gate: GateResult) -> list[str]:
     """The rest of an error whose first line is in the verdict's sentence."""
-    return visible(gate.error).strip().splitlines()[1:] if gate.error else []
+    return behind_bars(gate.error)[1:] if gate.error else []
 
 
 def _requirement_lines(gate: GateResult) -> list[str]:
