@@ -13,7 +13,7 @@ import torch
 
 from robustcheck.errors import CandidateError
 from robustcheck.models.artefact import check_archive, checked_copy
-from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
+from robustcheck.models.network import Forward, Network, Takes, dtype_of, first_line, freeze, in_dtype
 from robustcheck.models.output_selection import Answering
 from robustcheck.models.torch_operators import is_refused
 from robustcheck.models.torchscript_tensors import TensorOutsideError, check_tensors
@@ -61,7 +61,7 @@ def load_torchscript(path: Path, device: torch.device, output: str | None) -> Ne
     freeze(module)
     dtype = dtype_of(module)
     return Network(
-        forward=in_dtype(Answering(module, output), dtype),
+        forward=_silent(in_dtype(Answering(module, output), dtype)),
         device=device,
         convolves_as_laid_out=dtype == torch.float32,
         takes=_takes(module),
@@ -69,12 +69,24 @@ def load_torchscript(path: Path, device: torch.device, output: str | None) -> Ne
     )
 
 
+def _silent(forward: Forward) -> Forward:
+    """A network whose warnings are not shown: what they say is whatever its file says."""
+
+    def ask(inputs: torch.Tensor) -> torch.Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return forward(inputs)
+
+    return ask
+
+
 def _check_casts(path: Path, module: torch.jit.ScriptModule) -> None:
     """Refuse code that takes an object of one class for one of another, whose parts lie elsewhere in memory."""
     for node in _nodes(module.inlined_graph):
         if node.kind() == "prim::unchecked_cast":
             given, wanted = node.input().type(), node.output().type()
-            known = given.kind() == "NoneType" or (given.kind() == "OptionalType" and given.getElementType() == wanted)
+            inner = given.getElementType() if given.kind() == "OptionalType" else given
+            known = given.kind() == "NoneType" or inner.isSubtypeOf(wanted)
             if not known and wanted.kind() not in _PLAIN_TYPES:
                 raise CandidateError(
                     f"{path.name} takes {shown(given.annotation_str)} for {shown(wanted.annotation_str)} unchecked; "

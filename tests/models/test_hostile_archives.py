@@ -200,6 +200,13 @@ def test_code_that_reaches_beyond_its_tensors_or_prints(line, scripted, tmp_path
     assert capfd.readouterr().out == ""
 
 
+def test_warnings_of_code_are_not_shown(scripted, tmp_path, net):
+    """Here they would be errors, and elsewhere lines of the terminal."""
+    _script_with(r'torch.warn("it says\n::error::all gates passed", 2)', scripted, tmp_path / "net.ts")
+    _, logits = tiny.load(tmp_path / "net.ts")
+    torch.testing.assert_close(logits, net(tiny.pictures().shares()).detach())
+
+
 OUTSIDE = {
     "sizes": (
         b"K\x03K\x01K\x03K\x03t",
@@ -250,6 +257,28 @@ def test_a_member_that_is_damaged(scripted, tmp_path, refused):
     content[content.index(tiny.member(scripted, "net/data/0"))] ^= 0xFF
     (tmp_path / "net.ts").write_bytes(content)
     refused(tmp_path / "net.ts", "net.ts is a broken archive: .*CRC")
+
+
+class _Scripted(tiny.TinyNet):
+    """What scripting writes of transformers and recurrent layers: operators private to torch, casts and warnings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+        self.encoder = torch.nn.TransformerEncoder(self.layer, 1)
+        self.memory = torch.nn.LSTM(4, 2, batch_first=True)
+
+    def forward(self, image):
+        rows = torch.nn.functional.interpolate(image, size=[3, 4], mode="bilinear", align_corners=False)[:, 0]
+        return self.memory(self.encoder(rows))[0][:, -1]
+
+
+def test_what_scripting_writes_is_loaded(tmp_path):
+    with torch.random.fork_rng(devices=[]):
+        network = tiny.quietly(_Scripted).eval()
+    tiny.save_script(network, tmp_path / "net.ts")
+    _, logits = tiny.load(tmp_path / "net.ts")
+    torch.testing.assert_close(logits, tiny.quietly(network, tiny.pictures().shares()).detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_code_that_does_not_compile(scripted, tmp_path, refused):
