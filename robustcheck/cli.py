@@ -280,6 +280,10 @@ def replay_command(report: Path, policy: Path) -> None:
     the samples, and what is not counted again is named. Images that were seen under viewing conditions, and
     those of candidates that draw, are not read again; and that a sample held is shown by running the policy only.
 
+    A policy names code (an architecture, trust: pickle, operators, module:callable), which is run as in any run. Files
+    of the candidate that are not those of the report are refused before; who made both can have made them agree, so
+    replay what strangers send you in a container.
+
     \b
     Exit codes:
       0  nothing is amiss

@@ -8,6 +8,7 @@ from typing import IO, Any
 import click
 
 from robustcheck.errors import EvaluationError, PolicyError, ReportError
+from robustcheck.words import behind_bars, visible
 
 EXIT_CODES = {"pass": 0, "fail": 1, "error": 3, "inconclusive": 4}  # of a report's verdict
 USAGE_ERROR = 2
@@ -27,9 +28,9 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
         except (PolicyError, ReportError) as error:
-            raise _UsageError(str(error)) from None
+            raise _UsageError(visible(str(error))) from None
         except EvaluationError as error:
-            click.echo(str(error).strip(), err=True)
+            click.echo("\n".join(behind_bars(str(error))), err=True)
             sys.exit(EXIT_CODES["error"])
 
 

@@ -3,7 +3,9 @@
 A module beside the policy file comes before one of the same name elsewhere, and may import its siblings at its top.
 Python knows one module a name and process; two policies in two folders may each have a `networks.py`. So a folder's
 modules are in `sys.modules` under their plain names only while one of them is imported, and afterwards on a shelf
-there, from which the next import from the same folder takes them again. Not safe while other threads import.
+there, from which the next import from the same folder takes them again. They are compiled from their source each time,
+whose digest stands for them: what Python keeps in `__pycache__` may be of another source. Not safe while other threads
+import.
 """
 
 from __future__ import annotations
@@ -11,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.machinery import SOURCE_SUFFIXES, FileFinder, ModuleSpec, PathFinder, SourceFileLoader, all_suffixes
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from robustcheck.errors import UserCodeError
@@ -50,7 +53,8 @@ def import_callable(reference: str, *, folder: Path) -> Callable[..., Any]:
 def own_sources(function: Callable[..., Any], *, folder: Path) -> list[Path]:
     """The files beside the policy that a callable's behaviour is written in: its module, and siblings that it uses."""
     home, files = folder.resolve(), set[Path]()
-    modules = _shelf(home)
+    loaded = _loaded(_own_names(home)).items()  # by others, as by tests beside the policy
+    modules = {name: module for name, module in loaded if _lies_beside(module, name, home)} | _shelf(home)
     waiting = [getattr(function, "__module__", None)]
     while waiting:
         module = modules.get(str(waiting.pop()))
@@ -81,6 +85,33 @@ def _module(name: str, reference: str, folder: Path) -> ModuleType:
         raise UserCodeError(f"{reference!r}: {name} cannot be imported: {last_line(error)}") from None
 
 
+class _FromSource:
+    """Finds modules that are written in Python beside the policy, and the standard library's elsewhere."""
+
+    def __init__(self, home: Path, own: set[str]) -> None:
+        self._home, self._own = home, own
+
+    def find_spec(self, name: str, path: Sequence[str] | None, _target: ModuleType | None = None) -> ModuleSpec | None:
+        """A module's, or a submodule's, whose package lies at `path`."""
+        if path is None and name in sys.stdlib_module_names:
+            return PathFinder.find_spec(name, [place for place in sys.path if place != str(self._home)])
+        places = [str(self._home)] if path is None else path
+        for place in places if name.partition(".")[0] in self._own else ():
+            spec = FileFinder(place, (_SourceLoader, SOURCE_SUFFIXES)).find_spec(name)
+            if spec is not None and spec.loader is not None:
+                return spec
+        return None
+
+
+class _SourceLoader(SourceFileLoader):
+    """Compiles the source itself: a cache beside it may hold other code, and say that it need not be compared."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Of a module."""
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
 @contextmanager
 def modules_beside(folder: Path, wanted: str | None = None) -> Iterator[None]:
     """A folder first on `sys.path`, its modules under their plain names; both are as they were afterwards.
@@ -102,10 +133,14 @@ def modules_beside(folder: Path, wanted: str | None = None) -> Iterator[None]:
     shelf = _shelf(home)
     sys.modules.update({name: module for name, module in shelf.items() if name not in sys.modules})
     sys.path.insert(0, str(home))
+    finder = _FromSource(home, own)
+    sys.meta_path.insert(0, finder)
     importlib.invalidate_caches()
     try:
         yield
     finally:
+        with suppress(ValueError):
+            sys.meta_path.remove(finder)
         with suppress(ValueError):
             sys.path.remove(str(home))
         for name, module in _loaded(own).items():
@@ -116,8 +151,11 @@ def modules_beside(folder: Path, wanted: str | None = None) -> Iterator[None]:
 
 def _own_names(folder: Path) -> set[str]:
     """The names of the folder's modules and packages, less those that nobody can mean to replace."""
-    files = [*folder.glob("*.py"), *(path.parent for path in folder.glob("*/__init__.py"))]
-    names = {path.stem for path in files if path.stem.isidentifier() and not path.stem.startswith("__")}
+    found = set[str]()
+    for suffix in all_suffixes():
+        found.update(path.name.removesuffix(suffix) for path in folder.glob(f"*{suffix}"))
+        found.update(path.parent.name for path in folder.glob(f"*/__init__{suffix}"))
+    names = {name for name in found if name.isidentifier() and not name.startswith("__")}
     return names - set(sys.stdlib_module_names) - {__package__}
 
 
@@ -129,8 +167,10 @@ def _loaded(tops: set[str]) -> dict[str, ModuleType]:
 def _lies_beside(module: ModuleType, name: str, home: Path) -> bool:
     top = home / name.partition(".")[0]
     places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
-    paths = [Path(place).resolve() for place in places if place]
-    return any(path == top.with_suffix(".py") or path.is_relative_to(top) for path in paths)
+    paths = [Path(place) for place in places if place]
+    # A module may be a link out of the folder: it lies where it was found.
+    paths = [path.parent.resolve() / path.name for path in paths] + [path.resolve() for path in paths]
+    return any(path.parent == home or path.is_relative_to(top) for path in paths)
 
 
 def _shelf(home: Path) -> dict[str, ModuleType]:

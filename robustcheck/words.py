@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from traceback import format_exception_only
@@ -9,6 +10,12 @@ from traceback import format_exception_only
 FINDINGS_FROM = ".npz, .csv, medmnist:NAME or module:callable"  # sources that can have several labels an image
 COLUMNS_FROM = ".npz, .csv or module:callable"  # sources that can say more about an image than its label
 _MOST_SHOWN = 60
+# Controls but tab and newline, line separators, bidirectional controls, surrogates, and what XML calls noncharacters.
+_UNSHOWABLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef"
+    + "".join(rf"\U{plane:04x}fffe\U{plane:04x}ffff" for plane in range(17))
+    + "]"
+)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -20,9 +27,29 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def listed(words: Iterable[object], *, limit: int = 10) -> str:
     """`a, b, c and 4 more`; `nothing` where there are none."""
-    every = [str(word) for word in words]
+    every = [printable(str(word)) for word in words]
     more = f" and {len(every) - limit} more" if len(every) > limit else ""
     return (", ".join(every[:limit]) or "nothing") + more
+
+
+def visible(text: str) -> str:
+    """The text with all that cannot be shown, or that changes how the rest is shown, written as an escape."""
+    plain = text.replace("\r\n", "\n")
+    return _UNSHOWABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), plain)
+
+
+def printable(text: str) -> str:
+    """A name that somebody chose, made visible on one line."""
+    return visible(text).replace("\n", r"\n").replace("\t", r"\t")
+
+
+def behind_bars(text: str) -> list[str]:
+    """The lines of a text made visible, all but the first behind a bar.
+
+    What a stranger's file put into it could begin a line otherwise as CI servers have their commands begin.
+    """
+    first, *others = visible(text).strip().split("\n")
+    return [first, *(f"| {line}".rstrip() for line in others)]
 
 
 def last_line(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from building import brightness_policy, brightness_project
 from click.testing import CliRunner
 
 from robustcheck.cli import main
+from robustcheck.errors import EvaluationError
 from robustcheck.policy import ATTACKS
 
 POLICY = """robustcheck: 1
@@ -229,6 +230,26 @@ def test_a_plan_of_what_cannot_be_loaded_is_a_sentence(tmp_path):
         assert done.stdout == ""
         assert len(done.stderr.splitlines()) == 1
         assert "brightness.safetensors" in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_names_of_files_begin_no_line_and_command_no_terminal(tmp_path):
+    brightness_project(tmp_path)
+    (tmp_path / "policy.yaml").write_text(brightness_policy(PLANNED, data="source: scans"))
+    for name in ("bright", "dark", "dusk\n::error::all gates passed\x1b[2J"):
+        (tmp_path / "scans" / name).mkdir(parents=True)
+    done = command("plan", str(tmp_path / "policy.yaml"))
+    assert done.exit_code == 3
+    assert r"its subfolders are bright, dark, dusk\n::error::all gates passed\x1b[2J, and" in done.stderr
+
+
+def test_messages_begin_no_line_and_command_no_terminal(folder, monkeypatch):
+    def fail(*_, **__):
+        raise EvaluationError("it says\n::error::all gates passed\x1b[2J")
+
+    monkeypatch.setattr("robustcheck.evaluation.planning.planning.plan", fail)
+    done = command("plan", "policy.yaml")
+    assert (done.exit_code, done.stderr) == (3, "it says\n| ::error::all gates passed\\x1b[2J\n")
 
 
 def test_a_plan_may_be_interrupted(folder, monkeypatch):

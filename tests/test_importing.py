@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import importlib.util
+import py_compile
 import sys
 
 import pytest
 
 from robustcheck.errors import EvaluationError, UserCodeError
-from robustcheck.importing import import_callable
+from robustcheck.importing import import_callable, own_sources
 
 
 @pytest.fixture
@@ -140,3 +142,66 @@ def test_mistakes(write, reference, message):
         import_callable(reference, folder=folder)
     assert isinstance(caught.value, EvaluationError)
     assert "\n" not in str(caught.value)
+
+
+# --- what runs is what has the digest ----------------------------------------------------------------------------
+
+
+def test_a_cache_that_says_it_need_not_be_compared_is_not_run(write, tmp_path):
+    folder = write("a/our_nets.py", "def build():\n    return 'source'\n")
+    other = write("elsewhere/our_nets.py", "def build():\n    return 'cache'\n") / "our_nets.py"
+    cache = importlib.util.cache_from_source(str(folder / "our_nets.py"))
+    py_compile.compile(str(other), cfile=cache, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    build = import_callable("our_nets:build", folder=folder)
+    assert build() == "source"
+    assert own_sources(build, folder=folder) == [folder / "our_nets.py"]
+
+
+def test_a_submodule_is_compiled_from_its_source_too(write):
+    write("a/our_package/__init__.py", "from our_package import nets\n")
+    folder = write("a/our_package/nets.py", "def build():\n    return 'source'\n")
+    other = write("elsewhere/nets.py", "def build():\n    return 'cache'\n") / "nets.py"
+    cache = importlib.util.cache_from_source(str(folder / "our_package/nets.py"))
+    py_compile.compile(str(other), cfile=cache, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    assert import_callable("our_package.nets:build", folder=folder)() == "source"
+
+
+def test_source_comes_before_a_library_of_its_name(write):
+    folder = write("a/our_nets.py", "def build():\n    return 'source'\n")
+    (folder / "our_nets.abi3.so").write_bytes(b"no library")
+    assert import_callable("our_nets:build", folder=folder)() == "source"
+
+
+def test_a_module_without_its_source_has_a_digest(write, tmp_path):
+    other = write("elsewhere/our_nets.py", "def build():\n    return 'compiled'\n") / "our_nets.py"
+    (tmp_path / "a").mkdir()
+    py_compile.compile(str(other), cfile=str(tmp_path / "a/our_nets.pyc"))
+    build = import_callable("our_nets:build", folder=tmp_path / "a")
+    assert build() == "compiled"
+    assert own_sources(build, folder=tmp_path / "a") == [tmp_path / "a/our_nets.pyc"]
+
+
+def test_a_module_that_is_a_link_has_the_digest_of_where_it_leads(write):
+    elsewhere = write("elsewhere/real.py", "def build(): pass\n")
+    folder = write("a/our_helper.py", "")
+    (folder / "our_nets.py").symlink_to(elsewhere / "real.py")
+    build = import_callable("our_nets:build", folder=folder)
+    assert own_sources(build, folder=folder) == [elsewhere / "real.py"]
+
+
+def test_a_module_that_others_have_imported_has_a_digest(write, monkeypatch):
+    folder = write("a/our_nets.py", "class Net: pass\n")
+    monkeypatch.syspath_prepend(folder)
+    import our_nets
+
+    try:
+        assert own_sources(import_callable("our_nets:Net", folder=folder), folder=folder) == [folder / "our_nets.py"]
+        assert sys.modules["our_nets"] is our_nets
+    finally:
+        del sys.modules["our_nets"]
+
+
+def test_a_standard_module_is_not_replaced(write, monkeypatch):
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    folder = write("a/colorsys.py", "def rgb_to_hsv(*_): return 'replaced'\n")
+    assert import_callable("colorsys:rgb_to_hsv", folder=folder)(0, 0, 0) == (0, 0, 0)

@@ -91,7 +91,9 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _is_image(entry: Path) -> bool:
-    return (entry.is_file() or entry.is_symlink()) and is_image(entry)  # no pipe; `_refuse_escapes` looks at links
+    # No pipe, nor a link to one: reading it would not end. Of a link to nothing it is said when it is read, and of
+    # links that lead out `_refuse_escapes` knows more.
+    return (entry.is_file() or (entry.is_symlink() and not entry.exists())) and is_image(entry)
 
 
 def _refuse_escapes(files: Sequence[tuple[str, Path]], root: Path) -> None:

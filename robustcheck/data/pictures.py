@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,7 +99,9 @@ def _opened(path: Path, name: str) -> Iterator[tuple[str, Image.Image]]:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
         try:
-            opened = Image.open(file, formats=_FORMATS)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", message="Tag data larger than file")  # of each tag of a TIFF
+                opened = Image.open(file, formats=_FORMATS)
         except UnidentifiedImageError:
             raise DataError(f"{name} is no PNG, JPEG or TIFF image, or its header is damaged") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from robustcheck.errors import CandidateError
 from robustcheck.results import FileInfo
+from robustcheck.words import shown
 
 _SLACK_BYTES = 64 * 1024 * 1024
 
@@ -75,7 +76,7 @@ def checked_copy(path: Path, look: Callable[[str, bytes], bytes | None]) -> io.B
         with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as target:
             for member in archive.infolist():
                 if member.filename.casefold() in seen:
-                    raise CandidateError(f"{path.name} holds {member.filename} twice; it is not loaded")
+                    raise CandidateError(f"{path.name} holds {shown(member.filename)} twice; it is not loaded")
                 seen.add(member.filename.casefold())
                 content = look(member.filename, archive.read(member))
                 if content is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from robustcheck.errors import CandidateError
+from robustcheck.words import listed
 
 
 class Answering(torch.nn.Module):
@@ -67,7 +68,7 @@ def _outputs(answer: Any) -> dict[str, Any] | None:
 
 
 def _told(outputs: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} ({_kind(output)})" for name, output in outputs.items())
+    return listed(f"{name} ({_kind(output)})" for name, output in outputs.items())
 
 
 def _kind(output: Any) -> str:

@@ -22,6 +22,7 @@ from robustcheck.models.artefact import check_archive, checked_copy
 from robustcheck.models.network import Network, first_line, freeze, in_batches, in_dtype
 from robustcheck.models.output_selection import scores_in
 from robustcheck.models.torch_export_graph import ON_CPU, UnsafeGraphError, cleaned
+from robustcheck.words import printable, shown
 
 _MAX_JSON_BYTES = 256 * 1024 * 1024
 _PLAIN = re.compile(
@@ -108,11 +109,11 @@ def _look(path: Path, name: str, content: bytes) -> bytes | None:
     if inner.startswith("data/extra/"):
         return None  # files of the user's own, which nothing reads
     if "aotinductor" in name or name.endswith((".so", ".o")):
-        raise CandidateError(f"{path.name} holds compiled code ({name}); export the program, not a package")
+        raise CandidateError(f"{path.name} holds compiled code ({shown(name)}); export the program, not a package")
     if inner != "models/model.json" and not _CONFIG.fullmatch(inner):
-        raise CandidateError(f"{path.name} is not loaded: it holds {name!r}, which no exported network needs")
+        raise CandidateError(f"{path.name} is not loaded: it holds {shown(name)}, which no exported network needs")
     if len(content) > _MAX_JSON_BYTES:
-        raise CandidateError(f"{path.name} holds {name}, larger than any network's graph; it is not loaded")
+        raise CandidateError(f"{path.name} holds {shown(name)}, larger than any network's graph; it is not loaded")
     try:
         if inner == "models/model.json":
             return cleaned(content)
@@ -120,7 +121,7 @@ def _look(path: Path, name: str, content: bytes) -> bytes | None:
     except UnsafeGraphError as error:
         raise CandidateError(f"{path.name} is not loaded: {error}") from None
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-        raise CandidateError(f"{path.name} is broken: {name}: {first_line(error)}") from None
+        raise CandidateError(f"{path.name} is broken: {printable(name)}: {first_line(error)}") from None
 
 
 def _check_sample_inputs(path: Path, content: bytes) -> None:

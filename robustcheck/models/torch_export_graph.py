@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from robustcheck.models.torch_operators import is_refused
+
 _NAME = re.compile(r"[A-Za-z0-9_.+-]*")  # no quote, bracket, blank or '=': nothing can be called with these
 _QUOTES = re.compile(r"['\"\\\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _ARITHMETIC = frozenset(
@@ -22,7 +24,6 @@ _ARITHMETIC = frozenset(
 _ROUNDING = frozenset({"ceil", "floor", "trunc"})  # of `math`, what torch traces; others take for ever on large numbers
 _WITH_GRAPHS = frozenset({"cond", "wrap_with_set_grad_enabled", "wrap_with_autocast"})
 _NAMESPACES = ("aten", "torchvision", "quantized_decomposed")
-_REACHES_FILES = frozenset({"from_file", "save", "load"})
 # How sympy and torch write a size (`srepr`).
 _SIZE_FUNCTIONS = frozenset(
     (  # noqa: SIM905
@@ -119,9 +120,13 @@ def _check_operator(target: str) -> None:
     parts = target.split(".")
     known = False
     match parts:
+        case ["torch", "ops", "aten", name, _] if is_refused(name):
+            raise UnsafeGraphError(
+                f"its graph calls {target[:80]!r}, which no network needs, and which may reach files or any memory"
+            )
         case ["torch", "ops", "higher_order", name]:
             known = name in _WITH_GRAPHS
-        case ["torch", "ops", namespace, name, overload] if namespace in _NAMESPACES and name not in _REACHES_FILES:
+        case ["torch", "ops", namespace, name, overload] if namespace in _NAMESPACES:
             if namespace == "torchvision":
                 import torchvision  # noqa: F401 (which registers them)
             overloads = getattr(getattr(torch.ops, namespace), name, None)

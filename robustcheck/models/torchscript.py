@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from robustcheck.errors import CandidateError
 from robustcheck.models.artefact import check_archive, checked_copy
-from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
+from robustcheck.models.network import Forward, Network, Takes, dtype_of, first_line, freeze, in_dtype
 from robustcheck.models.output_selection import Answering
+from robustcheck.models.torch_operators import is_refused
+from robustcheck.models.torchscript_tensors import TensorOutsideError, check_tensors
+from robustcheck.words import shown
 
 # TorchScript is a language of tensors, but these operators of it reach files. A function can be renamed
-# (`f = torch.save`), so the words are refused wherever they stand.
+# (`f = torch.save`), and be called as a method (`image.set_`), so words are refused wherever they stand.
 _REACHES_FILES = re.compile(r"\b(save|from_file|read_file|write_file|load_tensor)\b")
 _GETATTR = re.compile(r"\bgetattr\b(?!\([\w.()]+, \"[\w.-]*\"\))")  # torch writes `getattr(self, "0")`, and no other
+_STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')  # as torch writes all of them
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_NAMESPACES = "aten|prim|quantized|_quantized|prepacked|torchvision"
+_FOREIGN = re.compile(rf"(?<![\w.])ops\b(?!\.(?:{_NAMESPACES})\.\w)[\w.]*")
+_PLAIN_TYPES = frozenset({"TensorType", "NoneType", "IntType", "FloatType", "BoolType", "StringType", "NumberType"})
 _MAX_SOURCE_BYTES = 64 * 1024 * 1024
 
 
@@ -30,7 +40,7 @@ def load_torchscript(path: Path, device: torch.device, output: str | None) -> Ne
         output: which of several has the scores.
 
     Raises:
-        CandidateError: the file is not TorchScript, or its code reaches for files.
+        CandidateError: the file is not TorchScript, or its code reaches for files, or memory that is not its own.
     """
     names = check_archive(path)
     if not any(name.endswith("/constants.pkl") for name in names):
@@ -38,20 +48,60 @@ def load_torchscript(path: Path, device: torch.device, output: str | None) -> Ne
         raise CandidateError(f"{path.name} is not a whole TorchScript archive (torch.jit.save){hint}")
     copy = checked_copy(path, partial(_look, path))
     try:
+        check_tensors(copy)
+        copy.seek(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own notice that TorchScript is deprecated
             module = torch.jit.load(copy, map_location=device)
+    except TensorOutsideError as error:
+        raise CandidateError(f"{path.name} {error}; it is not loaded") from None
     except Exception as error:  # noqa: BLE001 (torch raises whatever a broken archive makes it raise)
         raise CandidateError(f"{path.name} cannot be loaded as TorchScript: {first_line(error)}") from None
+    _check_casts(path, module)
     freeze(module)
     dtype = dtype_of(module)
     return Network(
-        forward=in_dtype(Answering(module, output), dtype),
+        forward=_silent(in_dtype(Answering(module, output), dtype)),
         device=device,
         convolves_as_laid_out=dtype == torch.float32,
         takes=_takes(module),
         in_training=next((name for name, part in module.named_modules() if _trains(part)), None),
     )
+
+
+def _silent(forward: Forward) -> Forward:
+    """A network whose warnings are not shown: what they say is whatever its file says."""
+
+    def ask(inputs: torch.Tensor) -> torch.Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return forward(inputs)
+
+    return ask
+
+
+def _check_casts(path: Path, module: torch.jit.ScriptModule) -> None:
+    """Refuse code that takes an object of one class for one of another, whose parts lie elsewhere in memory."""
+    for node in _nodes(module.inlined_graph):
+        if node.kind() == "prim::unchecked_cast":
+            given, wanted = node.input().type(), node.output().type()
+            inner = given.getElementType() if given.kind() == "OptionalType" else given
+            known = given.kind() == "NoneType" or inner.isSubtypeOf(wanted)
+            if not known and wanted.kind() not in _PLAIN_TYPES:
+                raise CandidateError(
+                    f"{path.name} takes {shown(given.annotation_str)} for {shown(wanted.annotation_str)} unchecked; "
+                    "it is not loaded"
+                )
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """Every node of a graph, also in its blocks and in graphs that it holds."""
+    for node in graph.nodes():
+        yield node
+        for block in node.blocks():
+            yield from _nodes(block)
+        if node.hasAttribute("Subgraph"):
+            yield from _nodes(node.g("Subgraph"))
 
 
 def _trains(module: torch.nn.Module) -> bool:
@@ -63,19 +113,39 @@ def _trains(module: torch.nn.Module) -> bool:
 
 
 def _look(path: Path, name: str, content: bytes) -> bytes:
+    if name.rpartition("/")[2].lower() in ("model.json", "attributes.pkl"):
+        raise CandidateError(f"{path.name} is TorchScript of before torch 1.4; save it again")
     if not name.lower().endswith(".py"):
         return content
     if len(content) > _MAX_SOURCE_BYTES:
-        raise CandidateError(f"{path.name} holds {name}, more code than any network needs; it is not loaded")
+        raise CandidateError(f"{path.name} holds {shown(name)}, more code than any network needs; it is not loaded")
     source = content.decode("utf-8", "replace")
     if match := _REACHES_FILES.search(source):
         raise CandidateError(
-            f"{path.name} names {match[0]!r} in {name}, with which TorchScript reaches files; "
+            f"{path.name} names {match[0]!r} in {shown(name)}, with which TorchScript reaches files; "
             "a candidate does not read or write files"
         )
     if _GETATTR.search(source):
-        raise CandidateError(f"{path.name} looks up names by getattr in {name}, which torch.jit.save does not write")
+        where = shown(name)
+        raise CandidateError(f"{path.name} looks up names by getattr in {where}, which torch.jit.save does not write")
+    _check_words(path, name, source)
     return content
+
+
+def _check_words(path: Path, name: str, source: str) -> None:
+    """Refuse operators that no network needs; before any of the code is run, as some of it is when it is loaded."""
+    code = _STRING.sub("", source)
+    if '"""' in source or '"' in code or "'" in code:
+        raise CandidateError(f"{path.name} writes strings in {shown(name)} as torch.jit.save does not")
+    if match := _FOREIGN.search(code):
+        allowed = _NAMESPACES.replace("|", ", ")
+        raise CandidateError(
+            f"{path.name} calls {shown(match[0])} in {shown(name)}, which may reach any memory; of operators those of "
+            f"{allowed} are run"
+        )
+    for word in sorted(set(_WORD.findall(code))):
+        if word in ("print", "Print") or (is_refused(word) and torch._C._jit_get_schemas_for_operator(f"aten::{word}")):
+            raise CandidateError(f"{path.name} names {word!r} in {shown(name)}, which no network needs")
 
 
 def _takes(module: torch.jit.ScriptModule) -> Takes | None:

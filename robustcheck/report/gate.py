@@ -19,11 +19,10 @@ from robustcheck.report.text import (
     one_line,
     parameters_text,
     support,
-    visible,
 )
 from robustcheck.report.threat import threat_text
 from robustcheck.results import Finding, GateResult, Metric, Outcome, Requirement, Surrogate, Verdict
-from robustcheck.words import plural
+from robustcheck.words import behind_bars, plural
 
 BROKEN_LISTED = 5
 PARTS_LISTED = 20
@@ -144,7 +143,7 @@ def _straddles(gate: GateResult, requirement: Requirement) -> bool:
 
 def _error_lines(gate: GateResult) -> list[str]:
     """The rest of an error whose first line is in the verdict's sentence."""
-    return visible(gate.error).strip().splitlines()[1:] if gate.error else []
+    return behind_bars(gate.error)[1:] if gate.error else []
 
 
 def _requirement_lines(gate: GateResult) -> list[str]:

@@ -8,9 +8,12 @@ writes to a folder: it holds a lock in its scratch folder, which ends with it, h
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -87,7 +90,7 @@ class Output:
         Raises:
             ReportError: they cannot be removed.
         """
-        for left in self.folder.glob(f"{_SCRATCH}*"):
+        for left in _scratch_folders(self.folder):
             if left != self.scratch:
                 shutil.rmtree(left, ignore_errors=True)
         _take_away_reports(self.folder)
@@ -138,12 +141,21 @@ def _names(policies: Sequence[Path]) -> dict[str, str]:
 
 def _refuse_if_in_use(folder: Path, *, excepted: Path | None = None) -> None:
     """Raise a `ReportError` if a run holds a scratch folder in this folder, other than the one that is excepted."""
-    for scratch in folder.glob(f"{_SCRATCH}*"):
+    for scratch in _scratch_folders(folder):
         if scratch != excepted and _is_held(scratch):
             raise ReportError(
                 f"another run writes its reports to {folder}; wait for its end, or choose another output folder "
                 f"(if there is none, remove {scratch})"
             )
+
+
+def _scratch_folders(folder: Path) -> Iterator[Path]:
+    """Those of this user's runs. A link may lead anywhere, and what others put there is theirs."""
+    for scratch in folder.glob(f"{_SCRATCH}*"):
+        with suppress(OSError):  # it was removed meanwhile
+            found = scratch.lstat()
+            if stat.S_ISDIR(found.st_mode) and (not hasattr(os, "getuid") or found.st_uid == os.getuid()):
+                yield scratch
 
 
 def _held(scratch: Path) -> FileLock | None:
@@ -159,6 +171,8 @@ def _held(scratch: Path) -> FileLock | None:
 def _is_held(scratch: Path) -> bool:
     lock = FileLock(scratch / _LOCK)
     try:
+        if not stat.S_ISREG((scratch / _LOCK).lstat().st_mode):  # opening a pipe would not end
+            return False
         lock.acquire(timeout=0)
     except Timeout:
         return True

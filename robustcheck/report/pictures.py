@@ -27,6 +27,7 @@ _LEAST_BYTES = 1 << 16  # of a file, whatever is in it
 MOST_CHANNELS = 3
 MOST_TRIED = 1000  # broken samples a gate whose files are looked for
 _STRETCHED_BELOW = 1 / 4  # share of the levels that an image uses: as it is, a picture of it would be one even grey
+MOST_DECODED = 1000  # files in all: a small report may name one large picture any number of times
 LONGEST_SHOWN = 384  # pixels of the longer side; larger pictures are reduced, or reports would be hundreds of MB
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -66,9 +67,26 @@ class Gallery:
 
     examples: tuple[Example, ...] = ()
     not_as_judged: int = 0  # left out: the pixels are not those whose digest the report states
+    full: bool = False  # there may be more, and the page has no room for them
 
 
-def gallery(gate: GateResult, folder: Path, bits: int | None, most: int) -> Gallery:
+class Album:
+    """The pictures of a report's folder, of which a page shows so many in all, whatever the report says."""
+
+    def __init__(self, folder: Path, bits: int | None, room: int) -> None:
+        self.bits, self.room = bits, room
+        self._folder, self._decoded = folder, 0
+
+    def read(self, name: str) -> Stored | None:
+        """A stored image, unless there is none, or too many were decoded before."""
+        content = _content(self._folder, name, MOST_BYTES) if self._decoded < MOST_DECODED else None
+        if content is None:
+            return None
+        self._decoded += 1
+        return _decoded(content, MOST_PIXELS)
+
+
+def gallery(gate: GateResult, album: Album, most: int) -> Gallery:
     """Up to `most` broken samples that have both pictures in the folder, those that this gate broke first."""
     broken = [outcome for outcome in gate.samples if outcome.status == "broken" and outcome.counterexample]
     broken.sort(key=lambda outcome: outcome.found_by != gate.id)
@@ -77,30 +95,33 @@ def gallery(gate: GateResult, folder: Path, bits: int | None, most: int) -> Gall
     shown: list[Example] = []
     not_as_judged = 0
     for outcome in broken[:MOST_TRIED]:
-        if len(shown) == most:
+        if len(shown) == most or not album.room:
             break
-        pair = _pair(folder, outcome.counterexample or "")
+        pair = _pair(album, outcome.counterexample or "")
         if pair and outcome.sha256 not in (None, pixels_sha256(pair[1])):
             not_as_judged += 1
         elif pair:
-            shown.append(_example(outcome, *pair, bits=bits, span=span))
-    return Gallery(examples=tuple(shown), not_as_judged=not_as_judged)
+            shown.append(_example(outcome, *pair, bits=album.bits, span=span))
+            album.room -= 1
+    full = len(shown) < min(most, len(broken)) and not album.room
+    return Gallery(examples=tuple(shown), not_as_judged=not_as_judged, full=full)
 
 
-def patch_picture(gate: GateResult, folder: Path, bits: int | None) -> str | None:
-    """The patch that a gate judged, if its file is there and is the one that was."""
+def patch_picture(gate: GateResult, album: Album) -> str | None:
+    """The patch that a gate judged, if its file is there and is the one that was, and the page has room."""
     name = gate.patch and (gate.patch.picture or gate.patch.array)
-    stored = read_stored(folder, name) if name else None
+    stored = album.read(name) if name and album.room else None
     if gate.patch is None or stored is None or pixels_sha256(stored) != gate.patch.sha256:
         return None
-    return _data_uri(_reduced(stored, _reduction(stored)) / _largest_value(stored, bits))
+    album.room -= 1
+    return _data_uri(_reduced(stored, _reduction(stored)) / _largest_value(stored, album.bits))
 
 
-def _pair(folder: Path, name: str) -> tuple[Stored, Stored] | None:
+def _pair(album: Album, name: str) -> tuple[Stored, Stored] | None:
     """The clean and the attacked image of a sample, if both are there and are alike in shape and depth."""
     # Most broken samples have no clean picture: ask for it first.
-    clean = next((image for path in _clean_names(name) if (image := read_stored(folder, path)) is not None), None)
-    attacked = read_stored(folder, name) if clean is not None else None
+    clean = next((image for path in _clean_names(name) if (image := album.read(path)) is not None), None)
+    attacked = album.read(name) if clean is not None else None
     if clean is None or attacked is None or clean.shape != attacked.shape or clean.dtype != attacked.dtype:
         return None
     return clean, attacked
@@ -122,16 +143,27 @@ def read_stored(folder: Path, name: str, most_values: int | None = None) -> Stor
     """
     # A compressed picture of noise is a little larger than its values, of two bytes each.
     most = MOST_BYTES if most_values is None else 3 * most_values + _LEAST_BYTES
+    content = _content(folder, name, most)
+    return None if content is None else _decoded(content, MOST_PIXELS if most_values is None else most_values)
+
+
+def _content(folder: Path, name: str, most: int) -> bytes | None:
+    """A file in the folder; None if it is not there, not inside, or larger than so many bytes."""
     try:
         path = _inside(folder, name)
-        if path is None:
+        if path is None or path.stat().st_size > most:
             return None
         with path.open("rb") as file:
             content = file.read(most + 1)
-        if len(content) > most:
-            return None
-        decode = _decode_npy if content.startswith(_NPY_SIGNATURE) else _decode_png
-        return decode(content, MOST_PIXELS if most_values is None else most_values)
+    except _UNREADABLE:
+        return None
+    return content if len(content) <= most else None
+
+
+def _decoded(content: bytes, most_pixels: int) -> Stored | None:
+    decode = _decode_npy if content.startswith(_NPY_SIGNATURE) else _decode_png
+    try:
+        return decode(content, most_pixels)
     except _UNREADABLE:
         return None
 

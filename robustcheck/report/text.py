@@ -17,13 +17,8 @@ from typing import Any, Literal
 
 from robustcheck.results import Cost, GateResult, Metric, Requirement, Status
 from robustcheck.words import plural
+from robustcheck.words import visible as visible
 
-# Controls but tab and newline, line separators, bidirectional controls, surrogates, and what XML calls noncharacters.
-_UNSHOWABLE = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef"
-    + "".join(rf"\U{plane:04x}fffe\U{plane:04x}ffff" for plane in range(17))
-    + "]"
-)
 _BOUND = re.compile(r"\s*([<>])=?\s*([-+.\deE]+)\s*")
 
 _OF_POSITIVE = "the positive label's"
@@ -54,12 +49,6 @@ def meaning_of(name: str) -> str:
     if plain == "balanced_accuracy":
         return f"of {finding}: (sensitivity + specificity) / 2"
     return f"of {finding}: {meaning.replace(_OF_POSITIVE, 'its')}"
-
-
-def visible(text: str) -> str:
-    """The text with all that cannot be shown, or that changes how the rest is shown, written as an escape."""
-    plain = text.replace("\r\n", "\n")
-    return _UNSHOWABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), plain)
 
 
 def one_line(text: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from robustcheck.report.canvas import Plot
 from robustcheck.report.facts import Facts, data_facts, gate_facts, model_facts, not_tried, patch_facts, run_facts
 from robustcheck.report.gate import metric_of, requirement_state, verdict_sentence
-from robustcheck.report.pictures import Example, Gallery, gallery, patch_picture
+from robustcheck.report.pictures import Album, Example, Gallery, gallery, patch_picture
 from robustcheck.report.plot import plots
 from robustcheck.report.queries import queries_text
 from robustcheck.report.query_plot import query_plot
@@ -43,7 +43,7 @@ from robustcheck.results import AuditReport, GateResult, Verdict
 from robustcheck.words import plural
 
 EXAMPLES_A_GATE = 6
-EXAMPLES_IN_ALL = 60  # at most half a MB each
+PICTURES_IN_ALL = 60  # examples, at most half a MB each, and patches
 
 BANNERS: dict[Verdict, tuple[str, str]] = {
     "pass": ("Pass", "Every gate that was run met its requirements."),
@@ -154,8 +154,10 @@ def report_view(report: AuditReport, folder: Path | None) -> ReportView:
         left = "others could not be evaluated" if others else "the run was stopped before its end"
         explanation = f"{plural(failed, 'gate')} failed, and {left}."
     with_pictures = sum(any(outcome.status == "broken" for outcome in gate.samples) for gate in report.gates)
-    most = max(1, min(EXAMPLES_A_GATE, EXAMPLES_IN_ALL // max(1, with_pictures)))
+    patches = sum(gate.patch is not None for gate in report.gates)
+    most = max(1, min(EXAMPLES_A_GATE, (PICTURES_IN_ALL - patches) // max(1, with_pictures)))
     bits = report.data.bits if report.data else None
+    album = Album(folder, bits, PICTURES_IN_ALL) if folder else None
     return ReportView(
         report=report,
         banner=banner,
@@ -169,8 +171,8 @@ def report_view(report: AuditReport, folder: Path | None) -> ReportView:
             _gate(
                 gate,
                 f"gate-{order}",
-                gallery(gate, folder, bits, most) if folder else Gallery(),
-                patch_picture(gate, folder, bits) if folder else None,
+                patch_picture(gate, album) if album else None,
+                gallery(gate, album, most) if album else Gallery(),
             )
             for order, gate in enumerate(report.gates, 1)
         ),
@@ -202,7 +204,7 @@ def _were(items: Sequence[object]) -> str:
     return "was" if len(items) == 1 else "were"
 
 
-def _gate(gate: GateResult, anchor: str, pictures: Gallery, patch: str | None) -> GateView:
+def _gate(gate: GateResult, anchor: str, patch: str | None, pictures: Gallery) -> GateView:
     return GateView(
         anchor=anchor,
         gate=gate,
@@ -287,6 +289,8 @@ def _examples_note(gate: GateResult, pictures: Gallery) -> str:
         notes.append("Pictures are shown smaller than they are stored; the files beside this report are not.")
     if any(example.stretched for example in pictures.examples):
         notes.append("Images that use few of their levels are shown from their darkest to their brightest one.")
+    if pictures.full:
+        notes.append(f"A page shows {PICTURES_IN_ALL} pictures of samples and patches: others are left out.")
     if pictures.not_as_judged:
         left_out = plural(pictures.not_as_judged, "picture")
         notes.append(f"{left_out} left out: the file is not the one that was judged (its digest differs).")

@@ -64,8 +64,13 @@ def test_a_pipe_among_the_files_is_no_image(tmp_path, scan, load):
     scan(np.zeros((2, 2), np.uint16), name="scans/normal/a.dcm", bits=12)
     for name in ("pipe", "pipe.dcm", "pipe.png"):
         os.mkfifo(tmp_path / "scans/normal" / name)
+    (tmp_path / "beside").mkdir()
+    for name, target in (("inside.png", tmp_path / "scans/normal/pipe"), ("outside.dcm", tmp_path / "beside/pipe")):
+        (tmp_path / "scans/normal" / name).symlink_to(target)
+    os.mkfifo(tmp_path / "beside/pipe")
     samples = load("scans")
     assert samples.names == ("normal/a.dcm",)
+    assert "5 entries that are no PNG, JPEG, TIFF or DICOM were left out: normal/inside.png, " in samples.info.notes[0]
 
 
 def test_a_value_that_is_a_list_of_millions(scan):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+import tracemalloc
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,6 +19,7 @@ from numpy.lib import format as npy
 from PIL import Image
 
 from robustcheck.data import reading
+from robustcheck.data.pictures import open_picture
 from robustcheck.errors import DataError
 
 LABELS = np.zeros(6, np.uint8)
@@ -282,3 +285,21 @@ def test_a_damaged_archive_is_an_archive_or_a_sentence(tmp_path, load, edits, st
     else:
         sentence = "data.npz is an archive"
     assert sentence.startswith("data.npz")
+
+
+def test_a_tiff_whose_tags_overlap(tmp_path):
+    """Each is as large as the file, and together they are as large as memory."""
+    size, many = 1 << 20, 64
+    shape = [(256, 3, 1, 4), (257, 3, 1, 4), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8)]
+    tags = [*shape, (278, 3, 1, 4), (279, 4, 1, 16), *((60_000 + tag, 7, size, 0) for tag in range(many))]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHLL", *tag) for tag in tags) + bytes(4)
+    (tmp_path / "a.tif").write_bytes((b"II*\0" + struct.pack("<L", 8) + directory).ljust(size, b"\0"))
+    tracemalloc.start()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as where tests do not forbid them
+            with pytest.raises(DataError, match=r"^a\.tif: it cannot be read: UserWarning: Tag data larger than file"):
+                open_picture("a.tif", tmp_path / "a.tif")
+        assert tracemalloc.get_traced_memory()[1] < 8 * size
+    finally:
+        tracemalloc.stop()

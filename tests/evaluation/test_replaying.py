@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -357,6 +358,27 @@ def test_another_policy_candidate_or_data_are_refused(project):
     save_file({"threshold": torch.tensor(0.5)}, project / "brightness.safetensors")
     even_images(project, (90,) * 10, [0] * 10)
     assert "the report is about another data" in _replay(project).output
+
+
+def test_code_that_is_not_the_report_s_is_not_run(project, tmp_path):
+    module, marker = project / "brightness.py", tmp_path / "it-ran"
+    module.write_text(f"{module.read_text()}\nopen({str(marker)!r}, 'w')\n")
+    result = _replay(project)
+    assert result.exit_code == 2
+    assert "the report is about another candidate: the sha256 of 'brightness.py' is" in result.output
+    assert not marker.exists()
+
+
+def test_files_of_a_report_that_are_none(project):
+    path = project / "out" / "report.json"
+    report = json.loads(path.read_text())
+    os.mkfifo(project / "pipe")
+    report["model"]["files"][0]["path"] = "pipe"
+    path.write_text(json.dumps(report))
+    assert "the sha256 of 'pipe' is" in _replay(project).output
+    report["model"] = None
+    path.write_text(json.dumps(report))
+    assert "the report is about no candidate" in _replay(project).output
 
 
 def test_a_gate_that_the_policy_has_not_is_forged(project):

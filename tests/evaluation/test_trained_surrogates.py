@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from halves import NETS, SMALL, Project, agreement, halves_project
+from safetensors.torch import load_file, save, save_file
 
 from robustcheck.errors import CandidateError
 from robustcheck.evaluation.surrogates.weight_cache import kept
@@ -57,7 +60,8 @@ def test_it_is_trained_once(project, trainings):
     (again,) = project.load(train=SMALL)
     assert len(trainings) == 1
     assert torch.equal(first.logits, again.logits)
-    assert first.trained == again.trained
+    assert first.trained.startswith("trained here for 8 epochs on 120 images")
+    assert again.trained == f"{first.trained}; its weights were kept from an earlier training"
     assert first.candidate.info.sha256 == again.candidate.info.sha256
     assert len(project.files) == 1
 
@@ -134,7 +138,48 @@ def test_of_two_that_want_it_at_once_one_makes_it(tmp_path, monkeypatch):
 
     with ThreadPoolExecutor(4) as pool:
         paths = list(pool.map(lambda _: kept("name", make), range(4)))
-    assert len(made) == len(set(paths)) == 1
+    assert len(made) == len({path for path, _ in paths}) == 1
+    assert sorted(earlier for _, earlier in paths) == [False, True, True, True]
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs users")
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_weights_that_others_could_have_written_are_trained_again(mode, project, trainings):
+    (first,) = project.load(train=SMALL)
+    (file,) = project.files
+    planted = load_file(file)
+    for value in planted.values():
+        value.zero_()
+    save_file(planted, file, metadata={"sha256": hashlib.sha256(save(planted)).hexdigest()})
+    file.chmod(mode)
+    (again,) = project.load(train=SMALL)
+    assert len(trainings) == 2
+    assert first.trained == again.trained
+    assert torch.equal(first.logits, again.logits)
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs users")
+def test_weights_that_are_a_link_are_trained_again(project, trainings):
+    project.load(train=SMALL)
+    (file,) = project.files
+    file.rename(project.folder / "elsewhere")
+    file.symlink_to(project.folder / "elsewhere")
+    project.load(train=SMALL)
+    assert len(trainings) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs users")
+def test_nobody_else_may_put_weights_into_the_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "robustcheck" / "surrogates"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kept("name", lambda: {"weight": torch.ones(3)})
+    assert folder.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr("os.getuid", lambda: folder.stat().st_uid + 1)
+    with pytest.raises(CandidateError, match=r"cannot be kept in .*: it is another user's, .*; set XDG_CACHE_HOME to"):
+        kept("name", lambda: {"weight": torch.ones(3)})
 
 
 def test_a_folder_that_cannot_be_used(project, monkeypatch):

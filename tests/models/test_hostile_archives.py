@@ -175,6 +175,75 @@ def test_what_would_run_if_it_were_not_refused(scripted, tmp_path, marker):
     assert marker.exists()
 
 
+BEYOND = {
+    "_x = ops.inductor._reinterpret_tensor(image, [1], [1], 1000)": "calls 'ops.inductor._reinterpret_tensor'",
+    "o = ops\n    _x = o.inductor._reinterpret_tensor(image, [1], [1], 1000)": "calls 'ops'",
+    "_x = ops . inductor._reinterpret_tensor(image, [1], [1], 1000)": "calls 'ops'",
+    "_x = torch._reshape_alias(image, [9], [1])": "names '_reshape_alias'",
+    "_x = image._reshape_alias([9], [1])": "names '_reshape_alias'",
+    "_x = torch.set_(image, image)": "names 'set_'",
+    "_x = torch._index_put_impl_(image, [image], image, False, True)": "names '_index_put_impl_'",
+    '_x = torch.segment_reduce(image, "sum")': "names 'segment_reduce'",
+    'print("PASS: 6 gates passed")': "names 'print'",
+    '_x = torch.add(image, image) if """a"b""" == "" else torch.set_(image, image)  # "': "writes strings",
+    '_x = torch.add(image, image) if \'"\' == "" else torch.set_(image, image)': "writes strings",
+    "_x, _y, _z = unchecked_cast(Tuple[Tensor, Tensor, Tensor], (image, image))\n    image = torch.add(_x, _z)": (
+        r"takes 'Tuple\[Tensor, Tensor\]' for 'Tuple\[Tensor, Tensor, Tensor\]' unchecked"
+    ),
+}
+
+
+@pytest.mark.parametrize("line", BEYOND)
+def test_code_that_reaches_beyond_its_tensors_or_prints(line, scripted, tmp_path, refused, capfd):
+    _script_with(line, scripted, tmp_path / "net.ts")
+    refused(tmp_path / "net.ts", rf"net\.ts {BEYOND[line]}")
+    assert capfd.readouterr().out == ""
+
+
+def test_warnings_of_code_are_not_shown(scripted, tmp_path, net):
+    """Here they would be errors, and elsewhere lines of the terminal."""
+    _script_with(r'torch.warn("it says\n::error::all gates passed", 2)', scripted, tmp_path / "net.ts")
+    _, logits = tiny.load(tmp_path / "net.ts")
+    torch.testing.assert_close(logits, net(tiny.pictures().shares()).detach())
+
+
+OUTSIDE = {
+    "sizes": (
+        b"K\x03K\x01K\x03K\x03t",
+        b"K\x03K\x01K\x03K\x7ft",
+        r"sizes \(3, 1, 3, 127\) and strides \(9, 9, 3, 1\) from 0 on",
+    ),
+    "strides": (b"(K\tK\tK\x03K\x01t", b"(K\tK\tK\x7fK\x01t", r"strides \(9, 9, 127, 1\) from 0 on, in a record of 27"),
+    "negative": (b"(K\tK\tK\x03K\x01t", b"(J\xff\xff\xff\xffK\tK\x03K\x01t", r"strides \(-1, 9, 3, 1\)"),
+    "offset": (b"tQq\x0bK\x00", b"tQq\x0bK\x7f", "from 127 on, in a record of 27"),
+    "count": (b"K\x1bt", b"M\x00\x10t", "says of its record '0' that it holds 4096 'Float'; it does not"),
+    "record": (b"X\x01\x00\x00\x000q", b"X\x01\x00\x00\x00xq", "says of its record 'x' that it holds 27"),
+    "kind": (b"ctorch\nFloatStorage", b"ctorch\nLongStorage", "that it holds 27 'Long'; it does not"),
+    "class": (b"ccollections\nOrderedDict", b"cos\nsystem", r"holds 'os\.system', which no network needs"),
+}
+
+
+@pytest.mark.parametrize("what", OUTSIDE)
+def test_a_tensor_that_lies_outside_of_its_record(what, scripted, tmp_path, refused):
+    before, after, sentence = OUTSIDE[what]
+    content = tiny.member(scripted, "net/data.pkl")
+    assert before in content
+    tiny.rezip(scripted, tmp_path / "net.ts", {"net/data.pkl": content.replace(before, after, 1)})
+    refused(tmp_path / "net.ts", rf"net\.ts .*{sentence}.*; it is not loaded")
+
+
+def test_torchscript_of_before_records(scripted, tmp_path, refused):
+    tiny.rezip(scripted, tmp_path / "net.ts", {}, [("model.json", b"{}")])
+    refused(tmp_path / "net.ts", r"net\.ts is TorchScript of before torch 1\.4; save it again")
+
+
+def test_words_in_messages_are_no_calls(scripted, tmp_path, net):
+    message = r"print \"set_\" of ops.inductor\n _reshape_alias"
+    _script_with(f'if False:\n      ops.prim.RaiseException("{message}")', scripted, tmp_path / "net.ts")
+    _, logits = tiny.load(tmp_path / "net.ts")
+    torch.testing.assert_close(logits, net(tiny.pictures().shares()).detach())
+
+
 @pytest.mark.parametrize("letters", ["tiny", "TINY"])
 def test_two_members_of_one_name(letters, scripted, tmp_path, refused):
     name = _code_of(scripted)
@@ -188,6 +257,28 @@ def test_a_member_that_is_damaged(scripted, tmp_path, refused):
     content[content.index(tiny.member(scripted, "net/data/0"))] ^= 0xFF
     (tmp_path / "net.ts").write_bytes(content)
     refused(tmp_path / "net.ts", "net.ts is a broken archive: .*CRC")
+
+
+class _Scripted(tiny.TinyNet):
+    """What scripting writes of transformers and recurrent layers: operators private to torch, casts and warnings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+        self.encoder = torch.nn.TransformerEncoder(self.layer, 1)
+        self.memory = torch.nn.LSTM(4, 2, batch_first=True)
+
+    def forward(self, image):
+        rows = torch.nn.functional.interpolate(image, size=[3, 4], mode="bilinear", align_corners=False)[:, 0]
+        return self.memory(self.encoder(rows))[0][:, -1]
+
+
+def test_what_scripting_writes_is_loaded(tmp_path):
+    with torch.random.fork_rng(devices=[]):
+        network = tiny.quietly(_Scripted).eval()
+    tiny.save_script(network, tmp_path / "net.ts")
+    _, logits = tiny.load(tmp_path / "net.ts")
+    torch.testing.assert_close(logits, tiny.quietly(network, tiny.pictures().shares()).detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_code_that_does_not_compile(scripted, tmp_path, refused):

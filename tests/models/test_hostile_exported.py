@@ -228,8 +228,6 @@ def test_a_container_that_would_be_imported(spec, rewrite, refused):
         "torch.hub.load",
         "torch.load",
         "torch.ops.load_library",
-        "torch.ops.aten.from_file.default",
-        "torch.ops.aten.save.default",
         "torch.ops.aten.__getattr__.__builtins__",
         "torch.ops.aten.no_such_operator.default",
         "torch.ops.aten.relu.no_such_overload",
@@ -252,6 +250,27 @@ def test_an_operator_that_is_none(target, rewrite, refused):
         _nodes(document)[-1]["target"] = target
 
     refused(rewrite(change), "its graph calls '.*', which is no operator of torch and could run code")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "from_file.default",
+        "save.default",
+        "_print.default",
+        "_reshape_alias.default",
+        "_sparse_coo_tensor_unsafe.default",
+        "_index_put_impl_.default",
+        "sparse_csr_tensor.crow_col_value_size",
+        "segment_reduce.default",
+        "set_.source_Tensor",
+    ],
+)
+def test_an_operator_that_reaches_files_or_memory(name, rewrite, refused):
+    def change(document):
+        _nodes(document)[-1]["target"] = f"torch.ops.aten.{name}"
+
+    refused(rewrite(change), "its graph calls '.*', which no network needs, and which may reach files or any memory")
 
 
 @pytest.mark.parametrize("exponent", [{"as_int": 10**9}, {"as_sym_int": {"as_name": "s"}}])

@@ -180,6 +180,12 @@ def test_operators_that_need_code(model, store, refused):
     refused(store(model), r"net\.onnx uses custom operators \(com\.example\.secret\), which need code that is not run")
 
 
+def test_a_domain_that_would_command_a_terminal(model, store, refused):
+    model.graph.node[-1].domain = domain = "com.example\x1b[2J\n::add-mask::x"
+    model.opset_import.append(helper.make_opsetid(domain, 1))
+    refused(store(model), r"uses custom operators \(com\.example\\x1b\[2J\\n::add-mask::x\), which need code")
+
+
 def test_operators_that_need_code_in_a_branch(model, store, refused):
     evil = _branch("chosen", helper.make_node("Act", ["flat"], ["chosen"], domain="com.example.secret"))
     good = _branch("other", helper.make_node("MatMul", ["flat", "w"], ["other"]))

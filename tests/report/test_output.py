@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from report_builder import mixed
 
 from robustcheck.errors import ReportError
@@ -113,3 +115,46 @@ def test_what_was_rendered_alone_is_ours(tmp_path):
     assert _names(tmp_path) == ["junit.xml", "report.html"]
     _published(tmp_path)
     assert _names(tmp_path) == REPORTS
+
+
+def test_what_others_put_in_the_place_of_a_run_s_folder_is_left_alone(tmp_path):
+    """A link may lead to files that are nobody's business here."""
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "out"
+    elsewhere.mkdir()
+    folder.mkdir()
+    (elsewhere / "kept").write_text("theirs")
+    (folder / ".running-link").symlink_to(elsewhere)
+    (folder / ".running-file").write_text("theirs")
+    _published(folder)
+    assert _names(elsewhere) == ["kept"]
+    assert _names(folder) == [".running-file", ".running-link", *REPORTS]
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs users")
+def test_a_folder_of_another_user_s_is_left_alone(tmp_path, monkeypatch):
+    (tmp_path / ".running-theirs").mkdir()
+    (tmp_path / ".running-theirs" / ".lock").write_text("")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.getuid", lambda: tmp_path.stat().st_uid + 1)
+        _published(tmp_path)
+    assert _names(tmp_path) == [".running-theirs", *REPORTS]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("lock", ["pipe", "link"])
+def test_a_lock_that_is_no_file_is_not_opened(tmp_path, monkeypatch, lock):
+    left = tmp_path / "out" / ".running-dead"
+    left.mkdir(parents=True)
+    (tmp_path / "precious").write_text("theirs")
+    os.mkfifo(left / ".lock") if lock == "pipe" else (left / ".lock").symlink_to(tmp_path / "precious")
+    opened = []
+    acquire = FileLock.acquire
+
+    def watched(self, *given, **more):
+        opened.append(Path(self.lock_file).parent)
+        return acquire(self, *given, **more)
+
+    monkeypatch.setattr(FileLock, "acquire", watched)
+    _published(tmp_path / "out")
+    assert left not in opened
+    assert (tmp_path / "precious").read_text() == "theirs"

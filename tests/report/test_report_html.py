@@ -29,6 +29,7 @@ from report_builder import (
     with_pictures,
 )
 
+from robustcheck.report import pictures
 from robustcheck.report.facts import model_facts, not_tried
 from robustcheck.report.html import html
 from robustcheck.results import AuditReport, GateResult
@@ -318,6 +319,25 @@ def test_many_gates_share_the_room_for_examples(tmp_path):
     many = report(*(replace(shown, id=f"g{number}") for number in range(30)), verdict="fail")
 
     assert len(page(many, tmp_path).pictures()) == 30 * 2 * 3
+
+
+def test_more_gates_than_a_page_has_room_for(tmp_path):
+    shown = with_pictures(failing(), tmp_path, most=1)
+    many = report(*(replace(shown, id=f"g{number}") for number in range(70)), verdict="fail")
+    parsed = page(many, tmp_path)
+
+    assert len(parsed.pictures()) == 60 * 3
+    assert parsed.text.count("A page shows 60 pictures of samples and patches: others are left out.") == 10
+
+
+def test_a_report_that_names_one_picture_ever_again_has_it_decoded_so_often(shown, tmp_path, monkeypatch):
+    decoded, decode = [], pictures._decoded
+    monkeypatch.setattr(pictures, "_decoded", lambda *given: decoded.append(1) or decode(*given))
+    monkeypatch.setattr(pictures, "MOST_DECODED", 7)
+    again = [replace(row, sha256="0" * 64) for row in shown.samples if row.sha256] * 10
+    page(report(replace(shown, samples=tuple(again)), verdict="fail"), tmp_path)
+
+    assert len(decoded) == 7
 
 
 def test_no_folder_no_pictures(shown):

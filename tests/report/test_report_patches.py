@@ -99,6 +99,8 @@ def test_the_patch_is_shown_if_its_file_is_the_one_that_was_judged(tmp_path):
     np.save(folder / "sticker.npy", PIXELS)
     only = replace(patched().patch, picture=None)
     assert shown in html(report(patched(patch=only)), tmp_path)
+    many = html(report(*(patched(id=f"p{number}", patch=only) for number in range(70))), tmp_path)
+    assert many.count(shown) == 60
     away = replace(patched().patch, picture="../../etc/passwd")
     assert shown not in html(report(patched(patch=away)), tmp_path)
 

@@ -124,7 +124,7 @@ def test_a_counterexample_of_another_gate_says_whose_it_is():
 
 
 def test_an_error_keeps_its_whole_text():
-    assert "Traceback (most recent call last):\n  second line" in gate_text(erring())
+    assert "\n| Traceback (most recent call last):\n|   second line\n" in f"{gate_text(erring())}\n"
 
 
 def test_queries_are_told_where_there_are_any():

@@ -27,6 +27,7 @@ from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.patches.training import Pool
 from robustcheck.evaluation.replay.recounting import SAME, forged, not_counted, of_gate, of_report
 from robustcheck.evaluation.setting import Setting
+from robustcheck.models.artefact import digest
 from robustcheck.models.batches import batches
 from robustcheck.models.process import full_precision, left_as_found
 from robustcheck.policy import Gate, PatchSpec, Policy, RP2Spec
@@ -57,6 +58,7 @@ def replay(policy: Policy, report: AuditReport, stored: Stored, *, progress: Pro
         EvaluationError: candidate or data cannot be loaded, or the candidate fails.
     """
     _same("policy", report.policy.sha256, policy.sha256)
+    _same_files(policy, report)
     evaluation = Evaluation(policy, progress=progress)
     setting = evaluation.setting
     _same("candidate", *(one.sha256 if one else None for one in (report.model, evaluation.model)))
@@ -74,6 +76,21 @@ def replay(policy: Policy, report: AuditReport, stored: Stored, *, progress: Pro
 def _same(what: str, stated: str | None, here: str | None) -> None:
     if stated != here:
         raise ReportError(f"the report is about another {what}: its sha256 is {shown(stated)}, and here it is {here}")
+
+
+def _same_files(policy: Policy, report: AuditReport) -> None:
+    """Compare the candidate's files, and its code beside the policy, before any of them is run."""
+    if report.model is None:
+        raise ReportError("the report is about no candidate: none was loaded, and nothing was attacked")
+    home = (policy.folder / policy.model.path).parent
+    for stated in report.model.files:
+        file = home / stated.path
+        here = digest([file], home)[1][0].sha256 if file.is_file() else None  # reading a pipe would not end
+        if here != stated.sha256:
+            raise ReportError(
+                f"the report is about another candidate: the sha256 of {shown(stated.path)} is {shown(stated.sha256)}, "
+                f"and here it is {here or 'no file'}"
+            )
 
 
 def _gate(gate: Gate, result: GateResult, setting: Setting, stored: Stored) -> GateReplay:

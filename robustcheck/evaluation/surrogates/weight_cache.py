@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,11 @@ from safetensors.torch import save, save_file
 
 from robustcheck.errors import CandidateError
 
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
-def kept(name: str, make: Callable[[], dict[str, torch.Tensor]]) -> Path:
-    """The file of a state dict, which is made unless it is there and whole.
+
+def kept(name: str, make: Callable[[], dict[str, torch.Tensor]]) -> tuple[Path, bool]:
+    """The file of a state dict, which is made unless it is there, whole, and this user's alone.
 
     Of several processes that want it at once, one makes it and the others wait.
 
@@ -25,21 +28,26 @@ def kept(name: str, make: Callable[[], dict[str, torch.Tensor]]) -> Path:
         name: what stands for everything that decides the weights.
         make: makes them; what it raises passes through, and leaves no file.
 
+    Returns:
+        The file, and whether it was there before.
+
     Raises:
-        CandidateError: the folder cannot be used.
+        CandidateError: the folder cannot be used, or is not this user's.
     """
     folder = _folder()
     path, part = folder / f"{name}.safetensors", folder / f"{name}.part"
     with _locked(folder, name):
-        if not _is_whole(path):
+        there = _is_own(path) and _is_whole(path)
+        if not there:
             weights = make()
             with _kept_in(folder):
                 try:
                     save_file(weights, part, metadata={"sha256": _digest(weights)})
+                    part.chmod(stat.S_IRUSR | stat.S_IWUSR)
                     part.replace(path)
                 finally:
                     part.unlink(missing_ok=True)
-    return path
+    return path, there
 
 
 @contextmanager
@@ -47,6 +55,7 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
     lock = FileLock(folder / f"{name}.lock")
     with _kept_in(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        _make_own(folder)
         try:
             lock.acquire()
         except NotImplementedError as error:  # filelock's word for it
@@ -78,6 +87,28 @@ def _kept_in(folder: Path) -> Iterator[None]:
         raise CandidateError(
             f"trained weights cannot be kept in {folder}: {reason}; set XDG_CACHE_HOME to a folder that can be written"
         ) from error
+
+
+def _make_own(folder: Path) -> None:
+    """Let nobody else put files there: weights that others made would be taken for those that were trained here."""
+    if not hasattr(os, "getuid"):
+        return
+    if folder.stat().st_uid != os.getuid():
+        raise OSError("it is another user's, who could have put other weights there")
+    if folder.stat().st_mode & _OTHERS_MAY_WRITE:
+        folder.chmod(stat.S_IRWXU)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is there that nobody but this user can have written."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    if not hasattr(os, "getuid"):
+        return stat.S_ISREG(found.st_mode)
+    own = found.st_uid == os.getuid() and not found.st_mode & _OTHERS_MAY_WRITE
+    return stat.S_ISREG(found.st_mode) and own
 
 
 def _is_whole(path: Path) -> bool:

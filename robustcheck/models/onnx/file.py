@@ -19,6 +19,7 @@ from onnx.external_data_helper import uses_external_data
 from robustcheck.data.reading import memory_limit
 from robustcheck.errors import CandidateError
 from robustcheck.models.network import first_line
+from robustcheck.words import listed
 
 _MAX_GRAPH_BYTES = 2 * 1024**3
 _MOST_ELEMENTS = 2**31  # of one tensor: 8 GiB of float32; less where half of the memory is less
@@ -54,7 +55,7 @@ def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
     foreign = sorted({node.domain for node in nodes} - _DOMAINS - {function.domain for function in model.functions})
     if foreign and not operators:
         raise CandidateError(
-            f"{path.name} uses custom operators ({', '.join(foreign)}), which need code that is not run; if you trust "
+            f"{path.name} uses custom operators ({listed(foreign)}), which need code that is not run; if you trust "
             "the library that has them, name it in model.operators"
         )
     external = sorted({_location(tensor, path) for tensor in tensors if uses_external_data(tensor)})

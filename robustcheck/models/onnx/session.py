@@ -13,6 +13,7 @@ import torch
 
 from robustcheck.errors import CandidateError
 from robustcheck.models.network import Takes, first_line
+from robustcheck.words import listed, printable
 
 _FLOATS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
 _TYPES = {**_FLOATS, "tensor(uint8)": torch.uint8}
@@ -52,7 +53,7 @@ class Session:
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1:
             raise CandidateError(
-                f"{path.name} has {len(inputs)} inputs ({', '.join(i.name for i in inputs)}); one image is needed"
+                f"{path.name} has {len(inputs)} inputs ({listed(i.name for i in inputs)}); one image is needed"
             )
         if inputs[0].type not in _TYPES:
             raise CandidateError(
@@ -200,7 +201,7 @@ def _providers(device: torch.device) -> list[Any]:
 
 def _choose(name: str, outputs: Sequence[Any], wanted: str | None) -> Any:
     """The output that has the scores."""
-    told = ", ".join(f"{output.name} {_shape(output)}" for output in outputs)
+    told = listed(f"{output.name} {_shape(output)}" for output in outputs)
     numbers = [output for output in outputs if output.type in _FLOATS]
     if wanted is not None:
         found = [output for output in outputs if output.name == wanted]
@@ -215,7 +216,7 @@ def _choose(name: str, outputs: Sequence[Any], wanted: str | None) -> Any:
     if found[0].type not in _FLOATS:
         hint = " (skl2onnx: export with options={'zipmap': False})" if found[0].type.startswith("seq") else ""
         raise CandidateError(
-            f"{name} answers with {found[0].type} in {found[0].name}, not with scores; "
+            f"{name} answers with {found[0].type} in {printable(found[0].name)}, not with scores; "
             f"name another output in model.output_name, or export it with the scores{hint}"
         )
     return found[0]
