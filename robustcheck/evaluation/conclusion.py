@@ -92,7 +92,7 @@ class Conclusion:
         measurement = self._measurement(self.broken)
         metrics = measurement.metrics(gate.bounds)
         requirements = require(gate.bounds, metrics, self.rule)
-        stand_ins = tuple(
+        surrogates = tuple(
             as_reported(
                 one, setting.labels, setting.decisions, self._turned(), setting.intervals, setting.samples.groups
             )
@@ -114,13 +114,13 @@ class Conclusion:
             findings=(
                 *([Finding(code="undercut-by-control", severity="error", message=undercut)] if undercut else ()),
                 *findings(
-                    gate, setting, self.found, self.blind, stand_ins, metrics["attack_success"], self.controls, health
+                    gate, setting, self.found, self.blind, surrogates, metrics["attack_success"], self.controls, health
                 ),
                 *measurement.findings(gate.bounds),
             ),
             health=health,
             samples=tuple(every[sample] for sample in self.judged.tolist()),
-            surrogates=stand_ins,
+            surrogates=surrogates,
             controls=self.controls,
             error=error,
         )

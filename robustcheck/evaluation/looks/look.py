@@ -84,16 +84,16 @@ class Once:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StandsIn:
+class SurrogateLook:
     """Images are looked at once, and as they are, by other models in the candidate's place."""
 
-    model: Surrogates
+    surrogates: Surrogates
     goal: Goal
     at_once: int = 1
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, _draws: Draws, _at: torch.Tensor) -> Seen:
         """One look."""
-        decision = self.model.decide(images)
+        decision = self.surrogates.decide(images)
         return Seen(decision=decision, wanted=self.goal.met(decision, labels), score=None)
 
 

@@ -36,16 +36,16 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
         EvaluationError: it is larger than an image, or there are no gradients to train it with.
     """
     assert isinstance(gate.attack, PatchSpec)
-    surrogates = setting.surrogates(gate.surrogates) if gate.surrogates else ()
-    account = Account.open(setting, surrogates)
-    stand_in = Surrogates([one.candidate for one in surrogates]) if surrogates else None
+    loaded = setting.surrogates(gate.surrogates) if gate.surrogates else ()
+    account = Account.open(setting, loaded)
+    surrogates = Surrogates([one.candidate for one in loaded]) if loaded else None
     task = PatchTask(gate=gate, spec=gate.attack, setting=setting, goal=goal_of(gate, setting))
     made, judgement = Made(textures=constant(torch.empty(0))), Judgement()
     controls: tuple[Controlled, ...] = ()
     task.check()
     if task.attacked:
-        made = make(task, stand_in)
-        judgement = task.judge(_keeps(task), stand_in).judge(made.textures)
+        made = make(task, surrogates)
+        judgement = task.judge(_keeps(task), surrogates).judge(made.textures)
         controls = _controls(task)
     attacked = task.attacked
     broken = {attacked[place]: _entry(task, place, judgement, made) for place in sorted(judgement.turned)}
@@ -61,7 +61,7 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
         broken=broken,
         scores=most_adverse(setting, [scores], broken),
         found=Found(trace=_trace(task, made, judgement), searched=set(attacked)),
-        surrogates=surrogates,
+        surrogates=loaded,
         controlled=controls,
         intervals=setting.intervals,
         rule=setting.rule,
@@ -83,7 +83,7 @@ def _trace(task: PatchTask, made: Made, judgement: Judgement) -> Trace:
     return replace(
         made.trace,
         moved={sample for place, sample in enumerate(task.attacked) if place not in made.unmoved},
-        turned={task.attacked[place] for place in judgement.stand_in_turned},
+        turned={task.attacked[place] for place in judgement.surrogates_turned},
     )
 
 

@@ -42,7 +42,7 @@ class Judgement:
 
     turned: dict[int, Turned] = field(default_factory=dict)
     scores: dict[int, float] = field(default_factory=dict)  # most adverse probability of the positive label
-    stand_in_turned: set[int] = field(default_factory=set)  # images that the surrogates misread
+    surrogates_turned: set[int] = field(default_factory=set)  # images that the surrogates misread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class Judge:
         seen = self.look(shown, labels, draws, torch.full((len(numbers),), attempt, device=self.device))
         if self.surrogates is not None:
             misread = self.goal.met(self.surrogates.decide(shown), labels)
-            judgement.stand_in_turned.update(np.array(numbers)[misread.cpu().numpy()].tolist())
+            judgement.surrogates_turned.update(np.array(numbers)[misread.cpu().numpy()].tolist())
         largest = (stored - reference).abs().flatten(1).amax(dim=1).tolist()
         turned, decisions = (admissible & seen.wanted).tolist(), seen.decision.tolist()
         scores = None if seen.score is None else seen.score.cpu()

@@ -205,14 +205,14 @@ class _Planner:
     def _costed(self, gate: Gate, scope: _Scope, planned: GatePlan) -> GatePlan:
         setting, work = self.setting, scope.task or self._search(gate)
         bill = of_patch(work) if isinstance(work, PatchTask) else of_search(work, len(scope.attacked))
-        planned, stand_in = replace(planned, forward=bill.forward, gradient=bill.gradient), None
+        planned, surrogates = replace(planned, forward=bill.forward, gradient=bill.gradient), None
         if gate.surrogates is not None and gate.surrogates.train:
             planned = replace(planned, notes=(_UNTRAINED,))
             if setting.candidate.network.no_gradients:
                 return replace(planned, seconds=None, notes=(_UNTRAINED, _UNTIMED))
         elif gate.surrogates is not None:
-            stand_in = Surrogates([one.candidate for one in setting.surrogates(gate.surrogates)])
-        timing = Timing(work=work, bill=bill, attacked=scope.attacked, stand_in=stand_in)
+            surrogates = Surrogates([one.candidate for one in setting.surrogates(gate.surrogates)])
+        timing = Timing(work=work, bill=bill, attacked=scope.attacked, surrogates=surrogates)
         overhead = float(OVERHEAD) if examined(gate) else 0.0
         return replace(planned, seconds=(1 + overhead) * timing.seconds(self.watch))
 

@@ -60,10 +60,10 @@ def following(
     return turn
 
 
-def training(task: PatchTask, stand_in: Surrogates | None) -> Turn:
+def training(task: PatchTask, surrogates: Surrogates | None) -> Turn:
     """A step of training a patch: on the images that it will be judged on, which are not read for it twice."""
     pool = task.pool
-    trainer = trainer_of(task, pool, stand_in)
+    trainer = trainer_of(task, pool, surrogates)
     step = replace(trainer, attack=replace(trainer.attack, steps=1), progress=lambda _done, _of: None)
     alike = max(batches(range(len(pool)), pool.shape), key=len)
 

@@ -32,7 +32,7 @@ class Timing:
     work: Search | PatchTask
     bill: Bill
     attacked: list[int]
-    stand_in: Surrogates | None  # loaded; None: the candidate, also for surrogates that have yet to be trained
+    surrogates: Surrogates | None  # loaded; None: the candidate, also for surrogates that have yet to be trained
 
     def seconds(self, watch: Stopwatch) -> float:
         """What its steps take together.
@@ -42,7 +42,7 @@ class Timing:
         """
         gate = self.work.gate
         conditions = gate.conditions.model_dump_json() if gate.conditions else ""
-        models = gate.surrogates.model_dump_json(include={"surrogate"}) if gate.surrogates and self.stand_in else ""
+        models = gate.surrogates.model_dump_json(include={"surrogate"}) if gate.surrogates and self.surrogates else ""
         return sum(
             kind.images * watch.seconds(kind.name, (conditions, models), kind.turn, kind.rows, self.attacked)
             for kind in self._kinds(" under conditions" if conditions else "")
@@ -55,11 +55,11 @@ class Timing:
         rows = min(at_most, max(1, limit // work.look.at_once))
         yield Kind(name=f"forward{seen}", images=holding.forward, rows=rows, turn=judging(candidate, work.look))
 
-        gradients = holding.gradient * (self.bill.models if self.stand_in is None else 1)
-        access = self.stand_in or WhiteBox(candidate)
+        gradients = holding.gradient * (self.bill.models if self.surrogates is None else 1)
+        access = self.surrogates or WhiteBox(candidate)
         if isinstance(work, PatchTask):
             if gradients:  # it is not given
-                turn, rows = training(work, self.stand_in), max(1, min(at_most, limit // work.draws))
+                turn, rows = training(work, self.surrogates), max(1, min(at_most, limit // work.draws))
                 yield Kind(name=f"patch gradient{seen}", images=gradients, rows=rows, turn=turn)
             return
 

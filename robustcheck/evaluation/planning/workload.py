@@ -138,9 +138,9 @@ def _following(attack: GradientAttack, search: Search, looks: Looks) -> Bill:
     twice = plain and not only_ends
     beside = (1 + (candidate.network.twin is not None)) if twice else 0
     gradients = points * looks.searching
-    stand_ins = ends * _models(gate) if gate.surrogates is not None else 0
+    by_surrogates = ends * _models(gate) if gate.surrogates is not None else 0
     total = looks.seen(ends * (1 + twice + attack.keeps_best)) + Bill(
-        holding=Work(forward=stand_ins, **{column(attack): gradients})
+        holding=Work(forward=by_surrogates, **{column(attack): gradients})
     )
     if only_ends:
         return total

@@ -16,18 +16,12 @@ from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.looks.look import Averages, Gradients, looks_needed
 from robustcheck.evaluation.search.loop import Loop, Rise, Start
 from robustcheck.evaluation.search.rows import Rows
+from robustcheck.models import Surrogates
 
 Warm = Callable[[Sequence[Start]], tuple[np.ndarray, torch.Tensor] | None]
 """Of some starts: which places (M,) have a known better point, and the changes (M, C, H, W), their largest pixel 1."""
 
 _NEARER = 0.98  # of the last verified proposal's distance, from which a minimum-norm search proposes again
-
-
-class StandIn(Gradients, Protocol):
-    """A model that is searched in the candidate's place."""
-
-    def decide(self, images: torch.Tensor) -> torch.Tensor:
-        """Its own readings (N,) of images (N, C, H, W)."""
 
 
 class Held(Protocol):
@@ -48,7 +42,6 @@ class GradientLoop(Loop[GradientAttack]):
     margin: Objective | None = None  # of the goal, if rows are to remember how near they came
     near: float = inf  # a margin that is no farther than this below 0 leaves it open how the artefact reads the point
     enough: float = -1.0  # grey levels: a counterexample as near as this ends a minimum-norm search
-    stand_in: StandIn | None = None  # whose gradients are followed
     averaging: Averages | None = None  # over looks, if images are seen under conditions, or over a candidate's draws
     only_ends: bool = False  # nothing but the end of a search is proposed
     _marked: set[int] = field(default_factory=set)  # turns after which a row has a quarter of its steps left, or none
@@ -170,8 +163,8 @@ class GradientLoop(Loop[GradientAttack]):
     def _finish(self, rows: Rows, told: Told, places: np.ndarray, waiting: deque[Start]) -> None:
         """Adjudicate rows that have made their steps; a sample that holds goes on with its next restart."""
         images = self.attack.best(rows.state)
-        if self.stand_in is not None:
-            turned = self.goal.met(self.stand_in.decide(images), rows.label).cpu().numpy()
+        if isinstance(self.access, Surrogates):
+            turned = self.goal.met(self.access.decide(images), rows.label).cpu().numpy()
             self.trace.turned.update(rows.sample[turned].tolist())
         broken = self._judge(rows, images, told, places, fooled=False)
         if self.attack.keeps_best:

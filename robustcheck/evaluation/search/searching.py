@@ -19,7 +19,7 @@ from robustcheck.attacks.draws import key
 from robustcheck.evaluation.looks.choice import averages_of, look_of
 from robustcheck.evaluation.looks.look import Averages, Gradients, Look
 from robustcheck.evaluation.search.found import Found
-from robustcheck.evaluation.search.gradient_loop import GradientLoop, Held, StandIn, Warm
+from robustcheck.evaluation.search.gradient_loop import GradientLoop, Held, Warm
 from robustcheck.evaluation.search.loop import Hit, Start, Trace
 from robustcheck.evaluation.search.oracles import oracle_of
 from robustcheck.evaluation.search.query_loop import Oracle, QueryLoop
@@ -186,7 +186,6 @@ class Search:
                 margin=objective("margin", self.goal) if closely else None,
                 near=near if closely else inf,
                 enough=within,
-                stand_in=self.surrogates,
             )
             self._run(
                 closer(attack),
@@ -212,7 +211,6 @@ class Search:
         margin: Objective | None = None,
         near: float = inf,
         enough: float,
-        stand_in: StandIn | None = None,
     ) -> None:
         clean_logits = partial(self._clean_logits, access) if isinstance(access, WhiteBox) else None
         for group, told in self._groups(starts, progress):
@@ -227,10 +225,9 @@ class Search:
                     margin=margin,
                     near=near,
                     enough=enough,
-                    stand_in=stand_in,
                     clean_logits=clean_logits,
                     averaging=self.averaging,
-                    only_ends=stand_in is not None or isinstance(self.gate.attack, RP2Spec),
+                    only_ends=isinstance(access, Surrogates) or isinstance(self.gate.attack, RP2Spec),
                     **self._common(attack, trace, recorder, told),
                 ).run(group)
 
