@@ -23,9 +23,8 @@ from robustcheck.evaluation.gates import run_gate
 from robustcheck.evaluation.health.comparing import comparable, compared
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.outcomes import goal_of
-from robustcheck.evaluation.search.ledger import Ledger
 from robustcheck.evaluation.search.warm_starts import WarmStarts
-from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.setting import Memory, Setting
 from robustcheck.evaluation.surrogates.lessons import FOR_PATCHES, FOR_SURROGATES, Need, train_split
 from robustcheck.evaluation.surrogates.loading import LoadedSurrogate, load_surrogates
 from robustcheck.evaluation.threat import threat
@@ -83,7 +82,7 @@ class Evaluation:
             if gate.id not in self._results and (selected is None or gate.id in selected or gate.id == gate_id):
                 self._results[gate.id] = self._evaluate(gate)
                 if isinstance(self._setting, Setting):
-                    self._setting.warm_starts.through(gate.entry)
+                    self._setting.memory.warm_starts.through(gate.entry)
             if gate.id == gate_id:
                 break
         if gate_id not in self._compared:
@@ -97,7 +96,7 @@ class Evaluation:
         selected: Sequence[str] | None,
         elsewhere: Callable[[str], GateResult] | None,
     ) -> GateResult:
-        if own.verdict not in ("pass", "inconclusive") or own.id not in self.setting.judged_with:
+        if own.verdict not in ("pass", "inconclusive") or own.id not in self.setting.memory.judged_with:
             return own  # what failed has failed, whoever else would have broken more; and some are compared with nobody
         names = [one.id for one in self._weaker(own.id) if selected is None or one.id in selected]
         others = [elsewhere(name) if elsewhere else self.gate(name, selected=selected) for name in names]
@@ -112,7 +111,7 @@ class Evaluation:
             others,
             larger,
             strict=setting.strict,
-            judged_with=setting.judged_with[own.id],
+            judged_with=setting.memory.judged_with[own.id],
             wanted=None if goal.toward is None else head.name(goal.toward),
             multilabel=goal.multilabel,
         )
@@ -238,11 +237,12 @@ class Evaluation:
             sequential=intervals if policy.decision.stop == "never" else replace(intervals, kind="anytime"),
             stop=policy.decision.stop,
             order=_order(policy, samples),
-            ledger=Ledger(),
-            warm_starts=WarmStarts(
-                sum(prod(samples.shape_of(index)) for index in range(len(samples))),
-                _budgets_of_entries(policy),
-                {gate.entry: searches_from_ends(gate) for gate in policy.gates},
+            memory=Memory(
+                warm_starts=WarmStarts(
+                    sum(prod(samples.shape_of(index)) for index in range(len(samples))),
+                    _budgets_of_entries(policy),
+                    {gate.entry: searches_from_ends(gate) for gate in policy.gates},
+                )
             ),
             evidence=self._evidence,
             progress=lambda done, of: self._progress(self._running, done, of),

@@ -62,7 +62,7 @@ def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     searched_for = account.cost(conclusion.queries)
     health = _health(conclusion, search, searched_for)
     for attack in search.attacks:
-        setting.examined.setdefault(search.key(attack), health)
+        setting.memory.examined.setdefault(search.key(attack), health)
     result = conclusion.result(account.cost(conclusion.queries, searched=searched_for), health)
     judged, attacked = conclusion.judged, set(conclusion.attacked)
     return replace(
@@ -95,15 +95,15 @@ def _until_decided(search: Search, surrogates: Sequence[LoadedSurrogate]) -> tup
         if (needed := stopping.needed(searched, end)) is not None:
             break
         searched = end
-    setting.ledger.add_scores(search.family, float(search.ball.levels), found.trace.scores, found.trace.chances)
+    setting.memory.ledger.add_scores(search.family, float(search.ball.levels), found.trace.scores, found.trace.chances)
     return stopping, needed
 
 
 def _known(search: Search, found: Found, worth: np.ndarray, surrogates: Sequence[LoadedSurrogate]) -> Conclusion:
     """What searches came to so far, about all samples, of which some (N,) are worth attacking."""
     gate, setting, family, levels = search.gate, search.setting, search.family, float(search.ball.levels)
-    broken = {sample: entry for sample, entry in setting.ledger.within(family, levels).items() if worth[sample]}
-    verified = [*setting.ledger.scores_within(family, levels), found.trace.scores]
+    broken = {sample: entry for sample, entry in setting.memory.ledger.within(family, levels).items() if worth[sample]}
+    verified = [*setting.memory.ledger.scores_within(family, levels), found.trace.scores]
     told = not (gate.descending and found.inherited)  # scores at a larger budget are not those at this one
     return Conclusion(
         gate=gate,
@@ -132,7 +132,7 @@ def _concluded(search: Search, stopping: Stopping, needed: int | None) -> tuple[
     rule: Rule = "confident" if stopping.by_interval(needed) else known.rule
     conclusion = replace(conclusion, controlled=controls, rule=rule)
     if examined(gate):
-        setting.judged_with[gate.id] = conclusion.judged_with_outcomes
+        setting.memory.judged_with[gate.id] = conclusion.judged_with_outcomes
     return conclusion, cells
 
 
@@ -140,7 +140,7 @@ def _chances(search: Search, found: Found, broken: dict[int, Entry]) -> np.ndarr
     """Most adverse probabilities (N, K) of several findings, where images are looked at once and as they are."""
     if not isinstance(search.look, Once):
         return None
-    verified = search.setting.ledger.chances_within(search.family, float(search.ball.levels))
+    verified = search.setting.memory.ledger.chances_within(search.family, float(search.ball.levels))
     return most_adverse_chances(search.setting, [*verified, found.trace.chances], broken)
 
 
@@ -166,7 +166,7 @@ def _health(conclusion: Conclusion, search: Search, cost: Cost) -> tuple[HealthC
 
 def _with_inherited(own: tuple[HealthCheck, ...], conclusion: Conclusion, search: Search) -> tuple[HealthCheck, ...]:
     """What held against a search that stands for this gate's is worth what that search is."""
-    examined, keys = conclusion.setting.examined, [search.key(attack) for attack in search.attacks]
+    examined, keys = conclusion.setting.memory.examined, [search.key(attack) for attack in search.attacks]
     if any(sample in conclusion.found.inherited for sample in conclusion.held):
         for one in keys:
             own = with_inherited(own, examined.get(one, ()))

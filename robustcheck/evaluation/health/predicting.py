@@ -75,7 +75,7 @@ class Prediction:
             count: how many of them, from the first on.
         """
         tried = self.goal, self._step, self._longest
-        known, chosen = self.setting.predicted.setdefault(tried, {}), samples[:count]
+        known, chosen = self.setting.memory.predicted.setdefault(tried, {}), samples[:count]
         new = [sample for sample in chosen if sample not in known]
         known.update(zip(new, self._shares(new, None, ""), strict=True))
         return [share for sample in chosen if (share := known[sample]) is not None]

@@ -13,10 +13,9 @@ from math import prod
 from robustcheck.attacks import GradientAttack, build
 from robustcheck.evaluation.evidence import Evidence
 from robustcheck.evaluation.health.predicting import FEW, MOST, OVERHEAD, Prediction
-from robustcheck.evaluation.search.ledger import Entry, Ledger
+from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.search.searching import Search
-from robustcheck.evaluation.search.warm_starts import WarmStarts
-from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.setting import Memory, Setting
 from robustcheck.models import Meter
 from robustcheck.policy import APGDSpec, EnsembleSpec, FMNSpec, NESSpec, NoiseSpec, PGDSpec, SquareSpec
 from robustcheck.policy.attack_specs import AttackSpec
@@ -185,13 +184,12 @@ class Probes:
         own, samples = self.search.setting, self.held[:count]
         setting: Setting = replace(
             own,
-            ledger=Ledger(),
-            warm_starts=WarmStarts(),
+            memory=Memory(),
             evidence=Evidence(None, [self.search.gate.id]),
             progress=lambda _done, _of: None,
         )
         gate = replace(self.search.gate, attack=spec, queries=queries, oracle="float", descending=False)
         search = replace(self.search, gate=gate, setting=setting, ball=ball or self.search.ball, to_the_nearest=False)
         search.run(samples, search.begin())
-        turned = setting.ledger.within(search.family, float(search.ball.levels))
+        turned = setting.memory.ledger.within(search.family, float(search.ball.levels))
         return ProbeResult(how=how, turned=turned, of=len(samples))

@@ -75,7 +75,7 @@ class Search:
         for number, attack in enumerate(attacks):
             # What was not examined, since its gate ended in an error, stands for nothing.
             key = self.key(attack)
-            stands = setting.ledger.held(key, float(self.ball.levels)) if key in setting.examined else {}
+            stands = setting.memory.ledger.held(key, float(self.ball.levels)) if key in setting.memory.examined else {}
             # A minimum-norm search of its own is asked for distances, also where a counterexample is known.
             left = samples if attack.minimum_norm and len(attacks) == 1 else self._standing(samples)
             found.through |= {sample: stands[sample] for sample in left if sample in stands}
@@ -117,7 +117,7 @@ class Search:
 
     def _standing(self, samples: Sequence[int]) -> list[int]:
         """The samples of which no counterexample is known."""
-        known = self.setting.ledger.within(self.family, float(self.ball.levels))
+        known = self.setting.memory.ledger.within(self.family, float(self.ball.levels))
         return [sample for sample in samples if sample not in known]
 
     @cached_property
@@ -151,7 +151,7 @@ class Search:
             levels = float(self.ball.levels)
         else:
             return
-        self.setting.ledger.hold(self.key(attack), levels, {sample: sample in trace.moved for sample in held})
+        self.setting.memory.ledger.hold(self.key(attack), levels, {sample: sample in trace.moved for sample in held})
 
     def _search(
         self,
@@ -305,13 +305,13 @@ class Search:
     def _warm(self, attack: GradientAttack, entering: Sequence[Start]) -> tuple[np.ndarray, torch.Tensor] | None:
         """First restarts begin where the same attack ended at another budget."""
         first = [sample if restart == 0 else None for sample, restart in entering]
-        return self.setting.warm_starts.known(self.gate.entry, attack.name, first)
+        return self.setting.memory.warm_starts.known(self.gate.entry, attack.name, first)
 
     def _held(self, attack: GradientAttack, ends: Ends, near: float | None, rows: Rows, images: torch.Tensor) -> None:
         changes, margins = images - rows.clean, rows.nearest.tolist()
         if begins_anywhere(attack):
             first = np.flatnonzero(rows.restart == 0)  # later restarts may have other aims
-            self.setting.warm_starts.keep(
+            self.setting.memory.warm_starts.keep(
                 self.gate.entry, attack.name, rows.sample[first], changes[torch.from_numpy(first)]
             )
         if near is not None:
