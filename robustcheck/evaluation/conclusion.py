@@ -216,8 +216,9 @@ class Conclusion:
         worth = np.zeros(len(self.setting.labels), bool)
         worth[self.attacked] = True
         return Measurement(
-            setting=self.setting,
             readings=readings(self.setting, broken, self.scores, self.chances),
+            labels=self.setting.candidate.head.labels,
+            members=self.setting.members,
             judged=self.judged,
             attacked=worth,
             intervals=self.intervals,

@@ -221,7 +221,13 @@ def _unattacked(gate: Gate, setting: Setting) -> GateResult:
     scores = most_adverse(setting, [], {})
     every = np.arange(len(setting.labels))
     read = readings(setting, {}, scores, most_adverse_chances(setting, [], {}))
-    measurement = Measurement(setting=setting, readings=read, judged=every, intervals=setting.intervals)
+    measurement = Measurement(
+        readings=read,
+        labels=setting.candidate.head.labels,
+        members=setting.members,
+        judged=every,
+        intervals=setting.intervals,
+    )
     metrics = measurement.metrics(gate.bounds)
     requirements = require(gate.bounds, metrics, setting.rule)
     verdict = judge(requirements, metrics)

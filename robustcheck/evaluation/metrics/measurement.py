@@ -19,7 +19,6 @@ from robustcheck.evaluation.metrics.slices import (
     slices,
     subgroups,
 )
-from robustcheck.evaluation.setting import Setting
 from robustcheck.policy import Bound
 from robustcheck.policy.bounds import WORST_SUBGROUP
 from robustcheck.results import Control, Finding, Metric, Slice
@@ -30,8 +29,9 @@ from robustcheck.words import listed
 class Measurement:
     """Of some samples as they were read. Parts of them are measured where they are asked for."""
 
-    setting: Setting  # that says which subgroups they are of
     readings: Readings  # of all samples
+    labels: Sequence[str]  # the policy's, which readings are indexes into
+    members: Mapping[tuple[str, str], np.ndarray]  # which of all samples (N,) are of each subgroup, by column and value
     judged: np.ndarray  # (M,) numbers of those that are measured
     attacked: np.ndarray | None = None  # which of all samples (N,) the adversary was after; None without an attack
     intervals: Intervals  # that metrics have
@@ -51,7 +51,7 @@ class Measurement:
     def unseen_labels(self) -> list[str]:
         """The policy's labels that no sample has."""
         every = self._every or self._read
-        return [label for number, label in enumerate(self._labels) if not every.has(every.labels, number).any()]
+        return [label for number, label in enumerate(self.labels) if not every.has(every.labels, number).any()]
 
     @cached_property
     def _read(self) -> Readings:
@@ -61,19 +61,15 @@ class Measurement:
     def _every(self) -> Readings | None:
         return None if self.among is None else self.readings.at(self.among)
 
-    @property
-    def _labels(self) -> Sequence[str]:
-        return self.setting.candidate.head.labels
-
     @cached_property
     def by_subgroup(self) -> Subgroups:
         """On each subgroup."""
-        return subgroups(self.readings, self.setting.members, self.attacked, self.judged, self.among)
+        return subgroups(self.readings, self.members, self.attacked, self.judged, self.among)
 
     @cached_property
     def by_finding(self) -> Findings:
         """On each of several findings."""
-        return findings(self.readings, self._labels, self.judged, self.among)
+        return findings(self.readings, self.labels, self.judged, self.among)
 
     def metrics(self, bounds: Sequence[Bound]) -> dict[str, Metric]:
         """On all samples, and what bounds ask of parts of them."""

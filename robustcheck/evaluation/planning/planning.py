@@ -142,11 +142,14 @@ class _Planner:
 
     def _requirement(self, bound: Bound, scope: _Scope, intervals: Intervals) -> RequirementPlan:
         rule, metric = self.setting.rule, bound.of[1]
-        clean = (
-            Measurement(setting=self.setting, readings=scope.every, judged=scope.judged, intervals=intervals)
-            .metrics([bound])
-            .get(bound.metric, _UNDEFINED)
+        measurement = Measurement(
+            readings=scope.every,
+            labels=self.setting.candidate.head.labels,
+            members=self.setting.members,
+            judged=scope.judged,
+            intervals=intervals,
         )
+        clean = measurement.metrics([bound]).get(bound.metric, _UNDEFINED)
         true, never, by_law = supposed(bound, self.margin), never_met(bound, rule), metric in NO_RATES
         part = part_of(bound, true, self.setting, scope.every, scope.judged, scope.attacked, intervals)
         intervals = intervals.together(part.among)

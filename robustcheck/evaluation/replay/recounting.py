@@ -204,8 +204,9 @@ def _measurement(gate: Gate, result: GateResult, setting: Setting) -> Measuremen
     attacked[numbers] = [outcome.evidence is not None for outcome in result.samples]
     may_stop, judged = _may_stop(gate, setting), np.sort(numbers)
     return Measurement(
-        setting=setting,
         readings=_readings(result, setting, numbers),
+        labels=setting.candidate.head.labels,
+        members=setting.members,
         judged=judged,
         attacked=None if gate.attack is None else attacked,
         intervals=setting.sequential if may_stop else setting.intervals,
