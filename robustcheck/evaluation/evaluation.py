@@ -16,13 +16,13 @@ import torch
 from robustcheck.attacks.draws import key
 from robustcheck.data import Samples, in_random_order, load_samples
 from robustcheck.errors import EvaluationError
+from robustcheck.evaluation.adversary import goal_of
 from robustcheck.evaluation.environment import environment
 from robustcheck.evaluation.evidence import Evidence
 from robustcheck.evaluation.failures import recalled, remembered, told
 from robustcheck.evaluation.gates import run_gate
 from robustcheck.evaluation.health.comparing import comparable, compared
 from robustcheck.evaluation.metrics.intervals import Intervals
-from robustcheck.evaluation.outcomes import goal_of
 from robustcheck.evaluation.search.warm_starts import WarmStarts
 from robustcheck.evaluation.setting import Memory, Setting
 from robustcheck.evaluation.surrogates.lessons import FOR_PATCHES, FOR_SURROGATES, Need, train_split

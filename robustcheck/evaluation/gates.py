@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from robustcheck.data import load_area
-from robustcheck.errors import DataError
+from robustcheck.evaluation.adversary import ball_for, goal_of
 from robustcheck.evaluation.conclusion import Account, Conclusion
 from robustcheck.evaluation.controls import Controlled, grid_of, seen_unattacked
 from robustcheck.evaluation.curves import budget_curve, query_curve
@@ -19,7 +18,6 @@ from robustcheck.evaluation.looks.look import Once
 from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.metrics.verdicts import Rule, judge, require
 from robustcheck.evaluation.outcomes import (
-    goal_of,
     keep_examples,
     most_adverse,
     most_adverse_chances,
@@ -37,9 +35,7 @@ from robustcheck.evaluation.surrogates.loading import LoadedSurrogate
 from robustcheck.models import Surrogates
 from robustcheck.models.process import full_precision
 from robustcheck.policy import FMNSpec, Gate, PatchSpec, RP2Spec
-from robustcheck.policy.quantities import SAY_HOUNSFIELD
 from robustcheck.results import Cell, Cost, GateResult, HealthCheck
-from robustcheck.threats import Ball, Region, ball_of
 
 
 def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
@@ -171,32 +167,6 @@ def _with_inherited(own: tuple[HealthCheck, ...], conclusion: Conclusion, search
         for one in keys:
             own = with_inherited(own, examined.get(one, ()))
     return own
-
-
-def ball_for(gate: Gate, setting: Setting) -> Ball:
-    """Where a gate's counterexamples may lie.
-
-    Raises:
-        DataError: stickers cover no pixel of an image, or a budget is in Hounsfield units and the images are no CT.
-    """
-    if gate.epsilon is not None:
-        if gate.epsilon.hounsfield and setting.samples.hounsfield is None:
-            raise DataError(
-                f"epsilon {gate.epsilon.text} is in Hounsfield units, and {setting.samples.info.source} holds no CT; "
-                f"{SAY_HOUNSFIELD}"
-            )
-        return ball_of(gate.norm, gate.epsilon, setting.samples.bits)
-    assert isinstance(gate.attack, RP2Spec)
-    region = Region(
-        area=load_area(gate.attack.stickers, setting.folder),
-        maximum=setting.samples.maximum,
-        visible=(seen := setting.candidate.preprocess.visible),
-        reach=seen if gate.conditions is None else gate.conditions.reach(seen),
-    )
-    for _, height, width in {setting.samples.shape_of(sample) for sample in range(len(setting.samples))}:
-        if not region.mask(height, width).any():
-            raise DataError(f"attack.stickers cover no pixel of an image of {height}×{width} (height × width)")
-    return region
 
 
 def _controls(

@@ -14,7 +14,6 @@ from robustcheck.evaluation.setting import Setting
 from robustcheck.models.head import NO_ANSWER
 from robustcheck.policy import Gate
 from robustcheck.results import Evidence, Metric, Outcome
-from robustcheck.threats import Goal
 
 EXAMPLES = 6  # samples a gate whose clean image is kept for the report
 
@@ -25,18 +24,6 @@ _UNDEFINED = {
     "ppv": "it takes samples with and without the finding, of which some are read as positive",
     "npv": "it takes samples with and without the finding, of which some are read as negative",
 }
-
-
-def goal_of(gate: Gate, setting: Setting) -> Goal:
-    """What a gate's adversary wants of this candidate."""
-    head = setting.candidate.head
-    return Goal(
-        kind=gate.goal,
-        labels=len(head.labels),
-        target=None if gate.target is None else head.labels.index(gate.target),
-        positive=head.positive,
-        multilabel=head.multilabel,
-    )
 
 
 def keep_examples(gate: Gate, setting: Setting, broken: dict[int, Entry]) -> None:

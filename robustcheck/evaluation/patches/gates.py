@@ -11,10 +11,11 @@ import torch
 from torch.nn.functional import interpolate
 
 from robustcheck.attacks.draws import Draws
+from robustcheck.evaluation.adversary import goal_of
 from robustcheck.evaluation.conclusion import Account, Conclusion
 from robustcheck.evaluation.controls import Controlled
 from robustcheck.evaluation.health.checks import in_turn, of_gradients, same_answers
-from robustcheck.evaluation.outcomes import goal_of, keep_examples, most_adverse
+from robustcheck.evaluation.outcomes import keep_examples, most_adverse
 from robustcheck.evaluation.patches.judging import Judgement, Textures, constant, forgotten
 from robustcheck.evaluation.patches.making import Made, make
 from robustcheck.evaluation.patches.task import PatchTask

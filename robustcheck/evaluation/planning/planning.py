@@ -11,16 +11,16 @@ from functools import cached_property
 import numpy as np
 
 from robustcheck.errors import EvaluationError
+from robustcheck.evaluation.adversary import ball_for, goal_of
 from robustcheck.evaluation.evaluation import Evaluation, Progress
 from robustcheck.evaluation.failures import told
-from robustcheck.evaluation.gates import ball_for
 from robustcheck.evaluation.health.examination import examined
 from robustcheck.evaluation.health.predicting import OVERHEAD
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.metrics.readings import Readings
 from robustcheck.evaluation.metrics.verdicts import Rule
-from robustcheck.evaluation.outcomes import goal_of, most_adverse, most_adverse_chances, readings
+from robustcheck.evaluation.outcomes import most_adverse, most_adverse_chances, readings
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.planning.expectation import MOST as MOST_ABOUT
 from robustcheck.evaluation.planning.expectation import NO_RATES, PREDICTIVE, about, predictive

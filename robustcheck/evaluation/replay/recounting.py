@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from robustcheck.evaluation.adversary import goal_of
 from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.metrics.readings import Readings
 from robustcheck.evaluation.metrics.verdicts import judge, require
-from robustcheck.evaluation.outcomes import goal_of
 from robustcheck.evaluation.outcomes import readings as clean_readings
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.setting import Setting

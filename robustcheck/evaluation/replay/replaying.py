@@ -16,12 +16,11 @@ import torch
 from robustcheck.attacks.draws import Draws
 from robustcheck.digests import pixels_sha256
 from robustcheck.errors import ReportError
+from robustcheck.evaluation.adversary import ball_for, goal_of
 from robustcheck.evaluation.evaluation import Evaluation, Progress
 from robustcheck.evaluation.failures import told
-from robustcheck.evaluation.gates import ball_for
 from robustcheck.evaluation.looks.choice import look_of
 from robustcheck.evaluation.looks.look import Look
-from robustcheck.evaluation.outcomes import goal_of
 from robustcheck.evaluation.patches.judging import forgotten, lies_under
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.patches.training import Pool
