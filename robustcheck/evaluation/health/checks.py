@@ -9,7 +9,7 @@ from typing import Literal
 
 from robustcheck.attacks.draws import key
 from robustcheck.evaluation.health.predicting import FEW, Prediction
-from robustcheck.evaluation.search.loop import Trace
+from robustcheck.evaluation.search.found import Trace
 from robustcheck.evaluation.setting import Setting
 from robustcheck.policy import Gate
 from robustcheck.results import Cost, Finding, HealthCheck, HealthOutcome

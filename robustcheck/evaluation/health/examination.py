@@ -16,9 +16,8 @@ from statistics import median
 from robustcheck.evaluation.health.checks import MOST_OUTDONE, gradients, predicts, same_answers
 from robustcheck.evaluation.health.predicting import FEW
 from robustcheck.evaluation.health.probing import FEWEST_STEPS, ProbeResult, Probes
-from robustcheck.evaluation.search.found import Found
+from robustcheck.evaluation.search.found import Found, Rise
 from robustcheck.evaluation.search.ledger import Entry, unknown
-from robustcheck.evaluation.search.loop import Rise
 from robustcheck.evaluation.setting import Setting
 from robustcheck.policy import Gate
 from robustcheck.results import Cost, HealthCheck, HealthOutcome

@@ -19,9 +19,8 @@ from robustcheck.evaluation.outcomes import keep_examples, most_adverse
 from robustcheck.evaluation.patches.judging import Judgement, Textures, constant, forgotten
 from robustcheck.evaluation.patches.making import Made, make
 from robustcheck.evaluation.patches.task import PatchTask
-from robustcheck.evaluation.search.found import Found
+from robustcheck.evaluation.search.found import Found, Trace
 from robustcheck.evaluation.search.ledger import UNKNOWN, Entry
-from robustcheck.evaluation.search.loop import Trace
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import Surrogates
 from robustcheck.policy import Gate, PatchSpec

@@ -21,7 +21,7 @@ from robustcheck.evaluation.patches.judging import Textures, constant, forgotten
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.patches.training import Pool, Trainer
 from robustcheck.evaluation.search.adjudication import on_host, to_stored
-from robustcheck.evaluation.search.loop import Trace
+from robustcheck.evaluation.search.found import Trace
 from robustcheck.models import Surrogates, WhiteBox
 from robustcheck.models.batches import batches
 from robustcheck.results import Patch

@@ -16,7 +16,7 @@ from robustcheck.data import Area, Samples
 from robustcheck.errors import DataError, EvaluationError
 from robustcheck.evaluation.looks.conditions import Averaging
 from robustcheck.evaluation.looks.look import Gradients
-from robustcheck.evaluation.search.loop import Trace
+from robustcheck.evaluation.search.found import Trace
 from robustcheck.models.batches import batches
 from robustcheck.models.memory import Chunks
 from robustcheck.threats.patch import NUMBERS, NoPlaceError, Placements, Placing, place

@@ -14,7 +14,8 @@ import torch
 from robustcheck.attacks import GradientAttack, Objective, Told
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.looks.look import Averages, Gradients, looks_needed
-from robustcheck.evaluation.search.loop import Loop, Rise, Start
+from robustcheck.evaluation.search.found import Rise
+from robustcheck.evaluation.search.loop import Loop, Start
 from robustcheck.evaluation.search.rows import Rows
 from robustcheck.models import Surrogates
 

@@ -24,6 +24,7 @@ from robustcheck.attacks.base import Attack
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.looks.look import Look
 from robustcheck.evaluation.search.adjudication import Adjudicated, adjudicate, finite
+from robustcheck.evaluation.search.found import Trace
 from robustcheck.evaluation.search.ledger import Counterexample
 from robustcheck.evaluation.search.rows import Rows
 from robustcheck.models import Candidate
@@ -44,36 +45,6 @@ class Hit(Counterexample):
 
     sample: int
     stored: np.ndarray  # (C, H, W)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rise:
-    """How far a search raised its loss, without a counterexample."""
-
-    clean: float  # on the clean image
-    earlier: float  # the highest before the last quarter of the steps
-    highest: float
-    steps: int
-
-
-@dataclass(kw_only=True)
-class Trace:
-    """What the searches of a gate saw besides their hits."""
-
-    scores: dict[int, float] = field(default_factory=dict)  # most adverse admissible probability of the positive label
-    chances: dict[int, np.ndarray] = field(default_factory=dict)  # the same of each of several findings, (K,)
-    moved: set[int] = field(default_factory=set)  # samples for which there was something to follow at least once
-    unstarted: set[int] = field(default_factory=set)  # samples for which no image to start from was found
-    turned: set[int] = field(default_factory=set)  # samples that a surrogate misreads where the search on it ended
-    not_finite: set[int] = field(default_factory=set)  # samples that had a NaN or infinite gradient
-    gradients_not_finite: int = 0  # how many gradients had
-    asked: int = 0  # gradients
-    vanished: int = 0  # how many of them were zero
-    rises: dict[int, Rise] = field(default_factory=dict)  # of samples whose search ended, that of the highest loss
-    unstorable: int = 0  # proposals that the search saw read wrongly, and the artefact on the stored image did not
-    disagreed: int = 0  # of those, how many the twin of an ONNX graph sees read wrongly as they are stored
-    lapsed: int = 0  # proposals that held on enough looks of a step, and on too few fresh ones
-    cells: dict[int, np.ndarray] = field(default_factory=dict)  # looks of a grid on which a search's end holds
 
 
 @dataclass(kw_only=True)

@@ -18,9 +18,9 @@ from robustcheck.attacks.build import Searches
 from robustcheck.attacks.draws import key
 from robustcheck.evaluation.looks.choice import averages_of, look_of
 from robustcheck.evaluation.looks.look import Averages, Gradients, Look
-from robustcheck.evaluation.search.found import Found
+from robustcheck.evaluation.search.found import Found, Trace
 from robustcheck.evaluation.search.gradient_loop import GradientLoop, Held, Warm
-from robustcheck.evaluation.search.loop import Hit, Start, Trace
+from robustcheck.evaluation.search.loop import Hit, Start
 from robustcheck.evaluation.search.oracles import oracle_of
 from robustcheck.evaluation.search.query_loop import Oracle, QueryLoop
 from robustcheck.evaluation.search.recording import Recorder, recording
