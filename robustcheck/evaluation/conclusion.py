@@ -16,10 +16,10 @@ from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.metrics.verdicts import Rule, judge, require
 from robustcheck.evaluation.outcomes import (
     chances_of,
-    more_adverse,
-    more_adverse_chances,
+    chances_with,
     outcomes,
     readings,
+    scores_with,
     undefined,
 )
 from robustcheck.evaluation.search.found import Found
@@ -270,9 +270,9 @@ class Conclusion:
         known, chances = self, chances_of(lost)
         scores = {sample: entry.score for sample, entry in lost.items() if entry.score is not None}
         if self.scores is not None and scores:
-            known = replace(known, scores=more_adverse(self.setting, self.scores, scores))
+            known = replace(known, scores=scores_with(self.setting, self.scores, scores))
         if self.chances is not None and chances:
-            known = replace(known, chances=more_adverse_chances(self.setting, self.chances, chances))
+            known = replace(known, chances=chances_with(self.setting, self.chances, chances))
         metrics = known._measurement(self.broken | dict(lost)).required(self.gate.bounds)
         return judge(require(self.gate.bounds, metrics, self.rule), metrics)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from robustcheck.evaluation.metrics.readings import Readings
+from robustcheck.evaluation.search.adjudication import more_adverse, more_adverse_chances
 from robustcheck.evaluation.search.found import Found
 from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.setting import Setting
@@ -39,16 +40,16 @@ def most_adverse(setting: Setting, verified: list[dict[int, float]], broken: dic
     scores = setting.scores.numpy().astype(np.float64)
     counterexamples = {sample: entry.score for sample, entry in broken.items() if entry.score is not None}
     for search in (*verified, counterexamples):
-        scores = more_adverse(setting, scores, search)
+        scores = scores_with(setting, scores, search)
     return scores
 
 
-def more_adverse(setting: Setting, scores: np.ndarray, verified: Mapping[int, float]) -> np.ndarray:
+def scores_with(setting: Setting, scores: np.ndarray, verified: Mapping[int, float]) -> np.ndarray:
     """Probabilities (N,) of the positive label where these are known, too, of some samples."""
     worse = scores.copy()
     for sample, score in verified.items():
         positive = setting.candidate.head.is_positive(int(setting.labels[sample]))
-        worse[sample] = (min if positive else max)(worse[sample], score)
+        worse[sample] = more_adverse(worse[sample], score, positive=positive)
     return worse
 
 
@@ -61,7 +62,7 @@ def most_adverse_chances(
         return None
     chances = head.chances(setting.logits).cpu().numpy().astype(np.float64)
     for search in (*verified, chances_of(broken)):
-        chances = more_adverse_chances(setting, chances, search)
+        chances = chances_with(setting, chances, search)
     return chances
 
 
@@ -74,12 +75,12 @@ def chances_of(broken: Mapping[int, Entry]) -> dict[int, np.ndarray]:
     }
 
 
-def more_adverse_chances(setting: Setting, chances: np.ndarray, verified: Mapping[int, np.ndarray]) -> np.ndarray:
+def chances_with(setting: Setting, chances: np.ndarray, verified: Mapping[int, np.ndarray]) -> np.ndarray:
     """Probabilities (N, K) of each finding where these (K,) are known, too, of some samples."""
     worse = chances.copy()
     present = setting.labels.numpy()[:, None] >> np.arange(chances.shape[1]) & 1 == 1
     for sample, found in verified.items():
-        worse[sample] = np.where(present[sample], np.minimum(worse[sample], found), np.maximum(worse[sample], found))
+        worse[sample] = more_adverse_chances(worse[sample], found, present[sample])
     return worse
 
 

@@ -12,7 +12,7 @@ import torch
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.looks.look import Look
 from robustcheck.evaluation.patches.training import Pool
-from robustcheck.evaluation.search.adjudication import finite, on_host, to_stored
+from robustcheck.evaluation.search.adjudication import finite, more_adverse, on_host, to_stored
 from robustcheck.models import Surrogates
 from robustcheck.models.batches import batches
 from robustcheck.models.memory import Chunks
@@ -100,8 +100,8 @@ class Judge:
         for row, number in enumerate(numbers):
             score = finite(scores, row)
             if score is not None:
-                worse = min if self.is_positive(int(self.pool.labels[number])) else max
-                judgement.scores[number] = worse(score, judgement.scores.get(number, score))
+                known, positive = judgement.scores.get(number, score), self.is_positive(int(self.pool.labels[number]))
+                judgement.scores[number] = more_adverse(known, score, positive=positive)
             if turned[row]:
                 file, sha256 = self.keep(number, on_host(stored[row], maximum))
                 judgement.turned[number] = Turned(

@@ -84,3 +84,13 @@ def finite(scores: torch.Tensor | None, row: int) -> float | None:
     """One of the scores (N,), on the host; None for what is not finite, or without scores."""
     score = None if scores is None else float(scores[row])
     return score if score is not None and np.isfinite(score) else None
+
+
+def more_adverse(known: float, found: float, *, positive: bool) -> float:
+    """Of two probabilities of the positive label the one that hurts more: a positive's lower, a negative's higher."""
+    return min(known, found) if positive else max(known, found)
+
+
+def more_adverse_chances(known: np.ndarray, found: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """The same of each of several findings (K,), which are `present` or not."""
+    return np.where(present, np.minimum(known, found), np.maximum(known, found))

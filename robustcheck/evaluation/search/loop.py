@@ -23,7 +23,13 @@ import torch
 from robustcheck.attacks.base import Attack
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.looks.look import Look
-from robustcheck.evaluation.search.adjudication import Adjudicated, adjudicate, finite
+from robustcheck.evaluation.search.adjudication import (
+    Adjudicated,
+    adjudicate,
+    finite,
+    more_adverse,
+    more_adverse_chances,
+)
 from robustcheck.evaluation.search.found import Trace
 from robustcheck.evaluation.search.ledger import Counterexample
 from robustcheck.evaluation.search.rows import Rows
@@ -148,7 +154,7 @@ class Loop(ABC, Generic[AttackT]):
             self.trace.disagreed += int(self.goal.met(decisions, labels).sum())
 
     def _remember_scores(self, samples: list[int], verdict: Adjudicated) -> None:
-        """Keep, for AUROC, the score that hurts most: the lowest of a positive, the highest of a negative."""
+        """Keep, for AUROC, the score that hurts most."""
         if self.attack.minimum_norm:  # whose proposals lie at any distance
             return
         if verdict.chances is not None:
@@ -158,18 +164,16 @@ class Loop(ABC, Generic[AttackT]):
         for row, sample in enumerate(samples):
             score = finite(verdict.score, row)
             if score is not None and verdict.admissible[row]:
-                worse = min if self.is_positive(int(self.labels[sample])) else max
-                self.trace.scores[sample] = worse(score, self.trace.scores.get(sample, score))
+                known, positive = self.trace.scores.get(sample, score), self.is_positive(int(self.labels[sample]))
+                self.trace.scores[sample] = more_adverse(known, score, positive=positive)
 
     def _remember_chances(self, samples: list[int], chances: np.ndarray, admissible: np.ndarray) -> None:
-        """The same of each finding (N, K): the lowest where it is present, the highest where it is not."""
+        """The same of each finding (N, K)."""
         bits = np.arange(chances.shape[1])
         for row in np.flatnonzero(admissible & np.isfinite(chances).all(axis=1)).tolist():
             known = self.trace.chances.get(samples[row], chances[row])
             present = int(self.labels[samples[row]]) >> bits & 1 == 1
-            self.trace.chances[samples[row]] = np.where(
-                present, np.minimum(known, chances[row]), np.maximum(known, chances[row])
-            )
+            self.trace.chances[samples[row]] = more_adverse_chances(known, chances[row], present)
 
     def _refill(self, rows: Rows, free: np.ndarray, waiting: deque[Start]) -> Rows:
         """Put waiting searches into the places that rows left; with none left, the batch shrinks."""
