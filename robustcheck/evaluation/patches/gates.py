@@ -11,7 +11,6 @@ import torch
 from torch.nn.functional import interpolate
 
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.adversary import goal_of
 from robustcheck.evaluation.conclusion import Account, Conclusion
 from robustcheck.evaluation.controls import Controlled
 from robustcheck.evaluation.health.checks import in_turn, of_gradients, same_answers
@@ -23,7 +22,7 @@ from robustcheck.evaluation.search.found import Found, Trace
 from robustcheck.evaluation.search.ledger import UNKNOWN, Entry
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import Surrogates
-from robustcheck.policy import Gate, PatchSpec
+from robustcheck.policy import Gate
 from robustcheck.results import Control, Cost, GateResult, HealthCheck
 
 
@@ -35,17 +34,16 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
             place for it on an image.
         EvaluationError: it is larger than an image, or there are no gradients to train it with.
     """
-    assert isinstance(gate.attack, PatchSpec)
     loaded = setting.surrogates(gate.surrogates) if gate.surrogates else ()
     account = Account.open(setting, loaded)
     surrogates = Surrogates([one.candidate for one in loaded]) if loaded else None
-    task = PatchTask(gate=gate, spec=gate.attack, setting=setting, goal=goal_of(gate, setting))
+    task = PatchTask.of(gate, setting)
     made, judgement = Made(textures=constant(torch.empty(0))), Judgement()
     controls: tuple[Controlled, ...] = ()
     task.check()
     if task.attacked:
         made = make(task, surrogates)
-        judgement = task.judge(_keeps(task), surrogates).judge(made.textures)
+        judgement = task.patch_judge(_keeps(task), surrogates).judge(made.textures)
         controls = _controls(task)
     attacked = task.attacked
     broken = {attacked[place]: _entry(task, place, judgement, made) for place in sorted(judgement.turned)}
@@ -113,7 +111,7 @@ def _entry(task: PatchTask, place: int, judgement: Judgement, made: Made) -> Ent
 def _controls(task: PatchTask) -> tuple[Controlled, ...]:
     """A piece of another image, and a patch in the middle of what is visible, in the same places."""
     middle = sum(task.setting.candidate.preprocess.visible) / 2
-    judge, grey = task.judge(forgotten), torch.full((1, *task.shape), middle, device=task.device)
+    judge, grey = task.patch_judge(forgotten), torch.full((1, *task.shape), middle, device=task.device)
     # Where each image has a patch of its own, any of them may be this one; else all images have the same.
     found = [_controlled(task, "grey patch", judge.judge(constant(grey)), "all" if task.spec.universal else "each")]
     if (pieces := _pieces(task)) is not None:

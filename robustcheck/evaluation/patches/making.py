@@ -160,7 +160,7 @@ def trainer_of(task: PatchTask, pool: Pool, surrogates: Surrogates | None) -> Tr
 
 def _turns(task: PatchTask, pool: Pool, surrogates: Surrogates | None, texture: torch.Tensor) -> int:
     """How many images of a pool a patch turns at places that it was not trained at, on what it was trained on."""
-    judge = task.judge(forgotten)
+    judge = task.patch_judge(forgotten)
     # Who follows other models may not ask the candidate which patch is the best.
     look = judge.look if surrogates is None else SurrogateLook(surrogates=surrogates, goal=task.goal)
     few = pool.some(COMPARED)

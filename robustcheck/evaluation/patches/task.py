@@ -14,6 +14,7 @@ from robustcheck.attacks.draws import key
 from robustcheck.data import Area, load_area
 from robustcheck.data.subset import as_groups, spread, stratified
 from robustcheck.errors import DataError
+from robustcheck.evaluation.adversary import goal_of
 from robustcheck.evaluation.looks.choice import look_of
 from robustcheck.evaluation.looks.look import Look
 from robustcheck.evaluation.patches.judging import Judge
@@ -32,12 +33,18 @@ _DRAWS, _DRAWS_EACH = 64, 16
 
 @dataclass(frozen=True, kw_only=True)
 class PatchTask:
-    """One gate's."""
+    """What one gate asks."""
 
     gate: Gate
     spec: PatchSpec
     setting: Setting
     goal: Goal
+
+    @classmethod
+    def of(cls, gate: Gate, setting: Setting) -> PatchTask:
+        """That of a gate whose attack is a patch."""
+        assert isinstance(gate.attack, PatchSpec)
+        return cls(gate=gate, spec=gate.attack, setting=setting, goal=goal_of(gate, setting))
 
     @cached_property
     def trained_on(self) -> np.ndarray:
@@ -161,7 +168,7 @@ class PatchTask:
         """Of the draws for a purpose."""
         return key(self.setting.seed, self.gate.id, what, number)
 
-    def judge(
+    def patch_judge(
         self, keep: Callable[[int, np.ndarray], tuple[str | None, str]], surrogates: Surrogates | None = None
     ) -> Judge:
         """Of patches on the attacked samples.

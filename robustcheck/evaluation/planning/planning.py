@@ -129,12 +129,11 @@ class _Planner:
         every = readings(setting, {}, most_adverse(setting, [], {}), chances)
         if gate.attack is None:
             return _Scope(every=every, judged=np.arange(len(setting.labels)), attacked=[])
-        goal = goal_of(gate, setting)
         if not isinstance(gate.attack, PatchSpec):
-            worth = goal.open(setting.decisions, setting.labels)
+            worth = goal_of(gate, setting).open(setting.decisions, setting.labels)
             attacked = worth.nonzero().flatten().tolist()
             return _Scope(every=every, judged=np.arange(len(setting.labels)), attacked=attacked)
-        task = PatchTask(gate=gate, spec=gate.attack, setting=setting, goal=goal)
+        task = PatchTask.of(gate, setting)
         task.check()
         return _Scope(every=every, judged=task.judged, attacked=task.attacked, task=task)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from robustcheck.evaluation.adversary import goal_of
 from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.metrics.readings import Readings
 from robustcheck.evaluation.metrics.verdicts import judge, require
@@ -106,7 +105,7 @@ def _may_stop(gate: Gate, setting: Setting) -> bool:
 def _about(gate: Gate, result: GateResult, setting: Setting) -> np.ndarray:
     """Numbers of the samples that a gate lists."""
     if isinstance(gate.attack, PatchSpec):
-        return PatchTask(gate=gate, spec=gate.attack, setting=setting, goal=goal_of(gate, setting)).judged
+        return PatchTask.of(gate, setting).judged
     stopped = result.stopped if _may_stop(gate, setting) else None
     return setting.order if stopped is None else setting.order[: max(1, stopped.needed)]
 

@@ -200,8 +200,8 @@ class _Reader:
         gate, setting = self._gate, self._setting
         if not isinstance(gate.attack, PatchSpec):
             return
-        task = PatchTask(gate=gate, spec=gate.attack, setting=setting, goal=goal_of(gate, setting))
-        judge = task.judge(forgotten)
+        task = PatchTask.of(gate, setting)
+        judge = task.patch_judge(forgotten)
         for (outcome, number), stored in zip(rows, levels, strict=True):
             if outcome.restart is None or not 0 <= outcome.restart < judge.places:
                 yield f"{outcome.sample}: it does not say in which of its places the patch lies"
