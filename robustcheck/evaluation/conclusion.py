@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from robustcheck.evaluation.account import Account
 from robustcheck.evaluation.controls import Controlled
 from robustcheck.evaluation.findings import blind_spots, findings
-from robustcheck.evaluation.health.checks import MEND, not_relied_on
+from robustcheck.evaluation.health.checks import MEND, in_turn, not_relied_on, of_gradients, same_answers
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.metrics.verdicts import Rule, judge, require
@@ -27,43 +27,12 @@ from robustcheck.evaluation.search.ledger import UNKNOWN, Entry, unknown
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.surrogates.loading import LoadedSurrogate, as_reported
 from robustcheck.evaluation.threat import threat
-from robustcheck.models import Meter
 from robustcheck.policy import Gate
 from robustcheck.results import Control, Cost, Finding, GateResult, HealthCheck, Metric, Outcome, Queries, Verdict
 from robustcheck.threats import Goal
 from robustcheck.words import listed, plural
 
 _STRENGTHEN = "raise its steps or draws"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Account:
-    """What a gate costs: begun before its first search."""
-
-    meters: tuple[Meter, ...]
-    before: tuple[Meter, ...]
-    began: float = field(default_factory=time.perf_counter)
-
-    @classmethod
-    def open(cls, setting: Setting, surrogates: Sequence[LoadedSurrogate]) -> Account:
-        """From now on, for the candidate and those that stand in for it."""
-        meters = (setting.candidate.meter, *(one.candidate.meter for one in surrogates))
-        return cls(meters=meters, before=tuple(replace(meter) for meter in meters))
-
-    def cost(self, queries: Queries, *, searched: Cost | None = None) -> Cost:
-        """Until now; what was `searched` for was counted before the attack was examined."""
-        pairs = list(zip(self.meters, self.before, strict=True))
-        forward = sum(now.forward - then.forward for now, then in pairs)
-        gradient = sum(now.gradient - then.gradient for now, then in pairs)
-        own = searched or Cost(forward=forward, gradient=gradient)
-        return Cost(
-            seconds=round(time.perf_counter() - self.began, 3),
-            forward=own.forward,
-            gradient=own.gradient,
-            queries=queries,
-            health_forward=forward - own.forward,
-            health_gradient=gradient - own.gradient,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,6 +244,30 @@ class Conclusion:
             known = replace(known, chances=chances_with(self.setting, self.chances, chances))
         metrics = known._measurement(self.broken | dict(lost)).required(self.gate.bounds)
         return judge(require(self.gate.bounds, metrics, self.rule), metrics)
+
+
+def conclude(
+    conclusion: Conclusion, account: Account, examine: Callable[[Conclusion, Cost], tuple[HealthCheck, ...]]
+) -> GateResult:
+    """The result of a gate whose attack is examined first; what that costs is told apart from what its searches do.
+
+    Args:
+        conclusion: what the searches came to.
+        account: opened before them.
+        examine: whether an attack that follows the candidate's own gradients worked, after searches of this cost.
+    """
+    searched_for, drawn = account.cost(conclusion.queries), conclusion.setting.candidate.randomness
+    if conclusion.gate.knowledge == "white-box":
+        health = examine(conclusion, searched_for)
+    else:
+        health = () if drawn is None else (same_answers(drawn),)
+    return conclusion.result(account.cost(conclusion.queries, searched=searched_for), health)
+
+
+def examine_gradients(conclusion: Conclusion, cost: Cost) -> tuple[HealthCheck, ...]:
+    """Whether the gradients of patches and stickers mean anything; the controls beside them show the rest."""
+    attacked = in_turn(conclusion.attacked, conclusion.gate, conclusion.setting)
+    return of_gradients(conclusion.setting, conclusion.goal, conclusion.found.trace, attacked, conclusion.blind, cost)
 
 
 def _nothing_to_attack(gate: Gate) -> str:

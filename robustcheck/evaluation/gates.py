@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
+from robustcheck.evaluation.account import Account
 from robustcheck.evaluation.adversary import ball_for, goal_of
-from robustcheck.evaluation.conclusion import Account, Conclusion
+from robustcheck.evaluation.conclusion import Conclusion, conclude, examine_gradients
 from robustcheck.evaluation.controls import Controlled, grid_of, seen_unattacked
 from robustcheck.evaluation.curves import budget_curve, query_curve
-from robustcheck.evaluation.health.checks import in_turn, of_gradients, same_answers, with_inherited
+from robustcheck.evaluation.health.checks import in_turn, with_inherited
 from robustcheck.evaluation.health.examination import Examination, examined
 from robustcheck.evaluation.health.probing import Probes
 from robustcheck.evaluation.looks.look import Once
@@ -55,11 +57,9 @@ def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     search = _search_of(gate, setting, surrogates, shared=shared)
     stopping, needed = _until_decided(search, surrogates)
     conclusion, cells = _concluded(search, stopping, needed)
-    searched_for = account.cost(conclusion.queries)
-    health = _health(conclusion, search, searched_for)
+    result = conclude(conclusion, account, partial(_health, search))
     for attack in search.attacks:
-        setting.memory.examined.setdefault(search.key(attack), health)
-    result = conclusion.result(account.cost(conclusion.queries, searched=searched_for), health)
+        setting.memory.examined.setdefault(search.key(attack), result.health)
     judged, attacked = conclusion.judged, set(conclusion.attacked)
     return replace(
         result,
@@ -87,7 +87,7 @@ def _until_decided(search: Search, surrogates: Sequence[LoadedSurrogate]) -> tup
     worth = search.goal.open(setting.decisions, setting.labels).numpy()
     for end in stages(setting):
         search.run([sample for sample in setting.order[searched:end].tolist() if worth[sample]], found)
-        stopping = Stopping(setting=setting, known=_known(search, found, worth, surrogates))
+        stopping = Stopping(known=_known(search, found, worth, surrogates))
         if (needed := stopping.needed(searched, end)) is not None:
             break
         searched = end
@@ -140,14 +140,12 @@ def _chances(search: Search, found: Found, broken: dict[int, Entry]) -> np.ndarr
     return most_adverse_chances(search.setting, [*verified, found.trace.chances], broken)
 
 
-def _health(conclusion: Conclusion, search: Search, cost: Cost) -> tuple[HealthCheck, ...]:
+def _health(search: Search, conclusion: Conclusion, cost: Cost) -> tuple[HealthCheck, ...]:
     """Whether the attack of a white box worked on this candidate."""
     gate, setting = conclusion.gate, conclusion.setting
-    if gate.knowledge != "white-box":
-        return () if setting.candidate.randomness is None else (same_answers(setting.candidate.randomness),)
-    attacked, held = (in_turn(samples, gate, setting) for samples in (conclusion.attacked, conclusion.held))
     if gate.epsilon is None:  # stickers
-        return of_gradients(setting, conclusion.goal, conclusion.found.trace, attacked, conclusion.blind, cost)
+        return examine_gradients(conclusion, cost)
+    attacked, held = (in_turn(samples, gate, setting) for samples in (conclusion.attacked, conclusion.held))
     judged = conclusion.of_more
     examination = Examination(
         setting=setting,

@@ -11,9 +11,9 @@ import torch
 from torch.nn.functional import interpolate
 
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.conclusion import Account, Conclusion
+from robustcheck.evaluation.account import Account
+from robustcheck.evaluation.conclusion import Conclusion, conclude, examine_gradients
 from robustcheck.evaluation.controls import Controlled
-from robustcheck.evaluation.health.checks import in_turn, of_gradients, same_answers
 from robustcheck.evaluation.outcomes import keep_examples, most_adverse
 from robustcheck.evaluation.patches.judging import Judgement, Textures, constant, forgotten
 from robustcheck.evaluation.patches.making import Made, make
@@ -23,7 +23,7 @@ from robustcheck.evaluation.search.ledger import UNKNOWN, Entry
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import Surrogates
 from robustcheck.policy import Gate
-from robustcheck.results import Control, Cost, GateResult, HealthCheck
+from robustcheck.results import Control, GateResult
 
 
 def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
@@ -64,17 +64,7 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
         intervals=setting.intervals,
         rule=setting.rule,
     )
-    searched_for = account.cost(conclusion.queries)
-    health = _health(conclusion, searched_for)
-    return replace(conclusion.result(account.cost(conclusion.queries, searched=searched_for), health), patch=made.patch)
-
-
-def _health(conclusion: Conclusion, cost: Cost) -> tuple[HealthCheck, ...]:
-    """Whether the gradients that a patch was made with mean anything; controls show the rest."""
-    setting, attacked = conclusion.setting, in_turn(conclusion.attacked, conclusion.gate, conclusion.setting)
-    if conclusion.gate.knowledge != "white-box":
-        return () if setting.candidate.randomness is None else (same_answers(setting.candidate.randomness),)
-    return of_gradients(setting, conclusion.goal, conclusion.found.trace, attacked, conclusion.blind, cost)
+    return replace(conclude(conclusion, account, examine_gradients), patch=made.patch)
 
 
 def _trace(task: PatchTask, made: Made, judgement: Judgement) -> Trace:
