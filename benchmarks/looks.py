@@ -24,7 +24,7 @@ from benchmarks.training import ensure
 from robustcheck.attacks import objective
 from robustcheck.attacks.draws import Draws, key
 from robustcheck.data import Samples, load_samples
-from robustcheck.evaluation.looks.conditions import Averaging
+from robustcheck.evaluation.looks.conditions import ConditionsEOT
 from robustcheck.models import Candidate as Loaded
 from robustcheck.models import WhiteBox, load_candidate
 from robustcheck.models.batches import as_shares
@@ -118,7 +118,7 @@ def _costs(loaded: Loaded, samples: Samples, given: argparse.Namespace) -> str:
     loss = objective("cross_entropy", goal)
     draws = Draws.of([key(0, "cost", str(row), 0) for row in range(given.batch)], CPU)
     conditions = Conditions(spec=ConditionsSpec(**CONDITIONS))
-    averaging, at = Averaging(conditions=conditions, count=DRAWS), torch.zeros(given.batch, dtype=torch.int64)
+    eot, at = ConditionsEOT(conditions=conditions, count=DRAWS), torch.zeros(given.batch, dtype=torch.int64)
     placing = Placing(size=Size.parse("10%"), rotation=22.5, scale=0.1)
     many = images.repeat_interleave(DRAWS, dim=0)
     several = labels.repeat_interleave(DRAWS)
@@ -135,7 +135,7 @@ def _costs(loaded: Loaded, samples: Samples, given: argparse.Namespace) -> str:
         torch.autograd.grad(placed, texture, gradient)
 
     def looks() -> None:
-        averaging.gradient(box, images, labels, labels, loss, draws, at)
+        eot.gradient(box, images, labels, labels, loss, draws, at)
 
     ways: dict[str, Callable[[], None]] = {"patch": patch, "looks": looks}
     ratios: dict[str, list[float]] = {name: [] for name in ways}

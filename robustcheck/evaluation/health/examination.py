@@ -145,7 +145,7 @@ class Examination:
         """Why nothing was tried."""
         if len(self.held) < FEW:
             return f"{plural(len(self.held), 'sample')} held"
-        if probes.averages:
+        if probes.uses_eot:
             return "not tried where gradients are means over many"
         return "a tenth of what the gate cost does not pay for it"
 

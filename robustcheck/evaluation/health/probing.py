@@ -85,7 +85,7 @@ class Probes:
         gradients -= meter.gradient - before.gradient
         each = _UNBOUNDED_STEPS * _UNBOUNDED_COST
         unbounded = min(_MOST_UNBOUNDED, int(forward * _FOR_UNBOUNDED / each), gradients // 2 // _UNBOUNDED_STEPS)
-        if unbounded < FEW or self.averages:  # what is averaged costs many times as much
+        if unbounded < FEW or self.uses_eot:  # what is averaged costs many times as much
             unbounded = 0
         longer = int(min(forward * _FOR_LONGER, gradients * _FOR_LONGER)) if more_steps else 0
         # Of a search of two or three steps a tenth pays for nothing, and nothing else shows whether they are enough.
@@ -104,7 +104,7 @@ class Probes:
         return self.search.setting.candidate.meter
 
     @property
-    def averages(self) -> bool:
+    def uses_eot(self) -> bool:
         """Whether a gradient is a mean over many."""
         return self.search.gate.conditions is not None or self.search.setting.candidate.randomness is not None
 
@@ -142,7 +142,7 @@ class Probes:
         """Tries random search and noise, at the gate's own budget."""
         gate = self.search.gate
         count = min(_MOST_PROBED, len(self.held), budget // (_LEAST_QUERIES + _ENDS))
-        if self.averages or count < FEW:
+        if self.uses_eot or count < FEW:
             return []
         queries = min(_MOST_QUERIES, budget // count - _ENDS)
         noise = max(1, int(queries * _NOISE))
@@ -168,7 +168,7 @@ class Probes:
         spec = self.search.gate.attack
         if isinstance(spec, EnsembleSpec):
             spec = APGDSpec(name="apgd", steps=spec.steps)
-        if not isinstance(spec, PGDSpec | APGDSpec) or self.averages:
+        if not isinstance(spec, PGDSpec | APGDSpec) or self.uses_eot:
             return ProbeResult()
         steps = _LONGER * spec.steps
         more = spec.model_copy(update={"steps": steps, "restarts": 1})

@@ -22,7 +22,7 @@ _BLOCK = 20  # looks at an image, after which it is asked whether the others can
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fresh:
+class RandomLooks:
     """Under conditions, each look drawn anew; what a camera sees is stored at the images' own depth.
 
     What holds is looked at once more, by as many others: a search proposes until something holds, and some of that held
@@ -97,8 +97,8 @@ class Grid:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Averaging:
-    """Over looks."""
+class ConditionsEOT:
+    """Means over looks under viewing conditions, drawn anew in each step."""
 
     conditions: Conditions
     count: int  # looks a step

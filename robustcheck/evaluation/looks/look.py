@@ -106,8 +106,8 @@ class Gradients(Protocol):
         """Logits (N, K), losses (N,) and gradients (N, C, H, W) at images (N, C, H, W)."""
 
 
-class Averages(Protocol):
-    """Losses and gradients as means over what is drawn."""
+class EOT(Protocol):
+    """Expectation over transformation: losses and gradients as means over what is drawn."""
 
     @property
     def at_once(self) -> int:

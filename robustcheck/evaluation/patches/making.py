@@ -14,7 +14,7 @@ from robustcheck.attacks.objectives import log_probability
 from robustcheck.attacks.patch import PatchTraining
 from robustcheck.data import Samples
 from robustcheck.errors import DataError
-from robustcheck.evaluation.looks.conditions import Averaging
+from robustcheck.evaluation.looks.conditions import ConditionsEOT
 from robustcheck.evaluation.looks.look import SurrogateLook
 from robustcheck.evaluation.patches.files import read_patch
 from robustcheck.evaluation.patches.judging import Textures, constant, forgotten, own
@@ -148,7 +148,7 @@ def trainer_of(task: PatchTask, pool: Pool, surrogates: Surrogates | None) -> Tr
         ),
         placing=task.placing,
         access=surrogates or WhiteBox(task.setting.candidate),
-        averaging=None if conditions is None else Averaging(conditions=conditions, count=1),
+        eot=None if conditions is None else ConditionsEOT(conditions=conditions, count=1),
         pool=pool,
         device=task.device,
         draws=task.draws,

@@ -14,7 +14,7 @@ from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.patch import PatchTraining
 from robustcheck.data import Area, Samples
 from robustcheck.errors import DataError, EvaluationError
-from robustcheck.evaluation.looks.conditions import Averaging
+from robustcheck.evaluation.looks.conditions import ConditionsEOT
 from robustcheck.evaluation.looks.look import Gradients
 from robustcheck.evaluation.search.found import Trace
 from robustcheck.models.batches import batches
@@ -143,7 +143,7 @@ class Trainer:
     attack: PatchTraining
     placing: Placing
     access: Gradients
-    averaging: Averaging | None  # one look at each placement, if images are seen under conditions
+    eot: ConditionsEOT | None  # one look at each placement, if images are seen under conditions
     pool: Pool
     device: torch.device
     draws: int  # placements a step and patch
@@ -216,11 +216,11 @@ class Trainer:
             with torch.enable_grad():
                 placed = place(textures, images, at, self.placing.outline)
             given = (placed.detach(), labels, labels, self.attack.objective)
-            if self.averaging is None:
+            if self.eot is None:
                 _, loss, gradient = self.access.gradient(*given)
             else:
                 steps, rows = torch.full((len(slots),), step, device=self.device), Draws(keys=draws.keys[slots])
-                _, loss, gradient = self.averaging.gradient(self.access, *given, rows, steps)
+                _, loss, gradient = self.eot.gradient(self.access, *given, rows, steps)
             (own,) = torch.autograd.grad(placed, textures, gradient)
             finite = self._finite(own, loss, members)
             total.index_add_(0, owner[slots], torch.where(finite[:, None, None, None], own, 0.0))

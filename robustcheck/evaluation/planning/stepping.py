@@ -11,7 +11,7 @@ import torch
 
 from robustcheck.attacks import Answers, GradientAttack, QueryAttack, Told
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.looks.look import Averages, Gradients, Look
+from robustcheck.evaluation.looks.look import EOT, Gradients, Look
 from robustcheck.evaluation.patches.making import trainer_of
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.setting import Setting
@@ -41,7 +41,7 @@ def judging(candidate: Candidate, look: Look) -> Turn:
 
 def following(
     access: Gradients,
-    averaging: Averages | None,
+    eot: EOT | None,
     attack: GradientAttack,
     ball: Ball,
 ) -> Turn:
@@ -49,13 +49,13 @@ def following(
 
     def turn(images: torch.Tensor, labels: torch.Tensor) -> int:
         given, at = (images, labels, labels, attack.objective), torch.zeros_like(labels)
-        if averaging is None:
+        if eot is None:
             _, loss, gradient = access.gradient(*given)
         else:
-            _, loss, gradient = averaging.gradient(access, *given, _draws(images), at)
+            _, loss, gradient = eot.gradient(access, *given, _draws(images), at)
         told = Told(step=at, loss=loss, fooled=torch.zeros_like(labels, dtype=torch.bool), gradient=gradient)
         attack.step(attack.start(images, images, ball, _draws(images)), told, images, ball, _draws(images))
-        return len(images) * (1 if averaging is None else averaging.count)
+        return len(images) * (1 if eot is None else eot.count)
 
     return turn
 

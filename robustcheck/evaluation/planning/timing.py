@@ -67,12 +67,12 @@ class Timing:
         for name, attack in {column(attack): attack for attack in reversed(work.attacks)}.items():  # the first of each
             step: str = "exact gradient" if name == "exact" else name
             if isinstance(attack, GradientAttack):
-                looks = 1 if work.averaging is None else work.averaging.count
+                looks = 1 if work.eot is None else work.eot.count
                 rows = min(at_most, max(1, limit // looks))
                 shape = work.setting.samples.shape_of(self.attacked[0])
                 ball = work.ball.widest(shape) if attack.minimum_norm else work.ball
                 asked = WhiteBox(candidate, exact=True) if name == "exact" else access
-                turn = following(asked, work.averaging, attack, ball)
+                turn = following(asked, work.eot, attack, ball)
             else:
                 pixels = prod(work.setting.samples.shape_of(self.attacked[0]))
                 rows = min(at_most, rows_in_flight(attack, limit, pixels))

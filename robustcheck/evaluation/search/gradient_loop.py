@@ -13,7 +13,7 @@ import torch
 
 from robustcheck.attacks import GradientAttack, Objective, Told
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.looks.look import Averages, Gradients, looks_needed
+from robustcheck.evaluation.looks.look import EOT, Gradients, looks_needed
 from robustcheck.evaluation.search.found import Rise
 from robustcheck.evaluation.search.loop import Loop, Start
 from robustcheck.evaluation.search.rows import Rows
@@ -43,14 +43,14 @@ class GradientLoop(Loop[GradientAttack]):
     margin: Objective | None = None  # of the goal, if rows are to remember how near they came
     near: float = inf  # a margin that is no farther than this below 0 leaves it open how the artefact reads the point
     enough: float = -1.0  # grey levels: a counterexample as near as this ends a minimum-norm search
-    averaging: Averages | None = None  # over looks, if images are seen under conditions, or over a candidate's draws
+    eot: EOT | None = None  # over looks, if images are seen under conditions, or over a candidate's draws
     only_ends: bool = False  # nothing but the end of a search is proposed
     _marked: set[int] = field(default_factory=set)  # turns after which a row has a quarter of its steps left, or none
 
     @property
     def limit(self) -> int:
         """As many rows as go through the network together."""
-        looks = self.look.at_once if self.averaging is None else max(self.averaging.at_once, self.look.at_once)
+        looks = self.look.at_once if self.eot is None else max(self.eot.at_once, self.look.at_once)
         return max(1, self.candidate.chunks.limit // looks)
 
     def _ends(self) -> int:
@@ -99,10 +99,10 @@ class GradientLoop(Loop[GradientAttack]):
     def _ask(self, rows: Rows, images: torch.Tensor) -> Told:
         """What is found at the rows' points. What is not finite is noted, and not followed."""
         given = (images, rows.label, rows.aim, self.attack.objective)
-        if self.averaging is None:
+        if self.eot is None:
             logits, loss, gradient = self.access.gradient(*given)
         else:
-            logits, loss, gradient = self.averaging.gradient(self.access, *given, rows.draws, rows.step)
+            logits, loss, gradient = self.eot.gradient(self.access, *given, rows.draws, rows.step)
         least, most = torch.stack(torch.linalg.vector_norm(gradient, dim=(1, 2, 3)).aminmax()).tolist()
         if least > 0 and most < inf:  # neither holds for a NaN
             rows.moved.fill_(True)
@@ -133,11 +133,11 @@ class GradientLoop(Loop[GradientAttack]):
 
     def _fooled(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Which rows (N,) are read as the adversary wants; of several looks, on as large a share as it takes."""
-        if self.averaging is None:
+        if self.eot is None:
             return self.goal.met(self.candidate.head.decide(logits), labels)
         looks = logits.shape[1]
         wanted = self.goal.met(self.candidate.head.decide(logits.flatten(0, 1)), labels.repeat_interleave(looks))
-        return wanted.view(-1, looks).sum(dim=1) >= looks_needed(self.averaging.holds_on, looks)
+        return wanted.view(-1, looks).sum(dim=1) >= looks_needed(self.eot.holds_on, looks)
 
     def _proposing(self, rows: Rows, images: torch.Tensor, told: Told) -> np.ndarray:
         """Places of the rows whose points are worth adjudicating now."""
@@ -182,7 +182,7 @@ class GradientLoop(Loop[GradientAttack]):
     @property
     def _remembers_rises(self) -> bool:
         """Whether losses can be compared with those of the clean images, and with one another."""
-        return self.clean_logits is not None and self.averaging is None and not self.attack.minimum_norm
+        return self.clean_logits is not None and self.eot is None and not self.attack.minimum_norm
 
     def _remember_rises(self, rows: Rows) -> None:
         """How far the losses of rows that hold were raised."""
@@ -213,12 +213,12 @@ class GradientLoop(Loop[GradientAttack]):
         nearest = self.ball.nearest(images, rows.clean)
         broken = self._propose(rows, nearest)
         if fooled and not broken.all():
-            if self.averaging is not None:
+            if self.eot is not None:
                 self.trace.lapsed += int((~broken).sum())
             else:
                 refuted = torch.from_numpy(~broken).to(images.device)
                 self._note_refuted(nearest[refuted], rows.label[refuted], twin=True)
-        if self.only_ends or self.averaging is not None:
+        if self.only_ends or self.eot is not None:
             return broken
         rest = np.flatnonzero(~broken & (rows.nearest >= -self.near).cpu().numpy())
         if len(rest):
@@ -239,7 +239,7 @@ class GradientLoop(Loop[GradientAttack]):
         if not len(places := np.flatnonzero(~broken & other)):
             return broken
         left, index = rows.take(places), torch.from_numpy(places).to(images.device)
-        if self.averaging is not None:
+        if self.eot is not None:
             left.step = left.step + 1  # it is looked at as the best point was not
         after = broken.copy()
         after[places] = self._propose(left, self.ball.nearest(images[index], left.clean))

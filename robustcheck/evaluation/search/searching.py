@@ -16,8 +16,8 @@ from robustcheck.attacks import GradientAttack, Objective, QueryAttack, build, o
 from robustcheck.attacks.base import closer
 from robustcheck.attacks.build import Searches
 from robustcheck.attacks.draws import key
-from robustcheck.evaluation.looks.choice import averages_of, look_of
-from robustcheck.evaluation.looks.look import Averages, Gradients, Look
+from robustcheck.evaluation.looks.choice import eot_of, look_of
+from robustcheck.evaluation.looks.look import EOT, Gradients, Look
 from robustcheck.evaluation.search.found import Found, Trace
 from robustcheck.evaluation.search.gradient_loop import GradientLoop, Held, Warm
 from robustcheck.evaluation.search.loop import Hit, Start
@@ -111,9 +111,9 @@ class Search:
         return look_of(self.gate, self.setting.candidate, self.goal, maximum=self.setting.samples.maximum)
 
     @property
-    def averaging(self) -> Averages | None:
+    def eot(self) -> EOT | None:
         """What gradients are means over, if anything is drawn."""
-        return averages_of(self.gate, self.setting.candidate)
+        return eot_of(self.gate, self.setting.candidate)
 
     def _standing(self, samples: Sequence[int]) -> list[int]:
         """The samples of which no counterexample is known."""
@@ -171,7 +171,7 @@ class Search:
         white_box = WhiteBox(candidate, exact=attack.minimum_norm)
         within = float(self.ball.levels) if enough is None else enough
         near = _NEAR * white_box.error
-        closely = near > 0 and self.surrogates is None and self.averaging is None
+        closely = near > 0 and self.surrogates is None and self.eot is None
         before = 0
         for part in Ends.parts(samples, self.setting.samples.shape_of) if closely else [samples]:
             ends = Ends()
@@ -226,7 +226,7 @@ class Search:
                     near=near,
                     enough=enough,
                     clean_logits=clean_logits,
-                    averaging=self.averaging,
+                    eot=self.eot,
                     only_ends=isinstance(access, Surrogates) or isinstance(self.gate.attack, RP2Spec),
                     **self._common(attack, trace, recorder, told),
                 ).run(group)
