@@ -80,7 +80,7 @@ def search(
     common = {
         "attack": attack,
         "candidate": asked,
-        "look": Once(candidate=asked, goal=goal),
+        "viewer": Once(candidate=asked, goal=goal),
         "goal": goal,
         "labels": labels,
         "is_positive": lambda reading: reading == count - 1,

@@ -134,7 +134,7 @@ def _concluded(search: Search, stopping: Stopping, needed: int | None) -> tuple[
 
 def _chances(search: Search, found: Found, broken: dict[int, Entry]) -> np.ndarray | None:
     """Most adverse probabilities (N, K) of several findings, where images are looked at once and as they are."""
-    if not isinstance(search.look, Once):
+    if not isinstance(search.viewer, Once):
         return None
     verified = search.setting.memory.ledger.chances_within(search.family, float(search.ball.levels))
     return most_adverse_chances(search.setting, [*verified, found.trace.chances], broken)
@@ -173,7 +173,7 @@ def _controls(
     """What conditions alone do, and the grid of gates that have one."""
     if gate.conditions is None or not attacked:
         return (), ()
-    control, grid = seen_unattacked(gate, setting, search.look, attacked)
+    control, grid = seen_unattacked(gate, setting, search.viewer, attacked)
     if grid is None or not isinstance(gate.attack, RP2Spec):
         return (control,), ()
     return (control,), grid_of(

@@ -1,9 +1,9 @@
-"""Which way of looking a gate takes."""
+"""Which viewer a gate takes, and which means its gradients are."""
 
 from __future__ import annotations
 
 from robustcheck.evaluation.looks.conditions import ConditionsEOT, Grid, RandomLooks
-from robustcheck.evaluation.looks.look import EOT, Look, Once
+from robustcheck.evaluation.looks.look import EOT, Once, Viewer
 from robustcheck.evaluation.looks.stochastic import RepeatedCalls, StochasticEOT
 from robustcheck.models import Candidate
 from robustcheck.policy import Gate, RP2Spec
@@ -11,7 +11,7 @@ from robustcheck.threats import Goal
 from robustcheck.threats.viewing import Conditions, cells
 
 
-def look_of(gate: Gate, candidate: Candidate, goal: Goal, *, maximum: int) -> Look:
+def viewer_of(gate: Gate, candidate: Candidate, goal: Goal, *, maximum: int) -> Viewer:
     """How a gate's proposals are looked at."""
     if gate.conditions is None:
         if candidate.randomness is not None:
@@ -30,7 +30,7 @@ def look_of(gate: Gate, candidate: Candidate, goal: Goal, *, maximum: int) -> Lo
 
 
 def eot_of(gate: Gate, candidate: Candidate) -> EOT | None:
-    """What a gate's gradients are means over: looks under conditions, or calls of a candidate that draws; None: nothing."""
+    """What a gate's gradients are means over: looks, or calls of a candidate that draws; None if nothing is drawn."""
     if gate.conditions is not None:
         return ConditionsEOT(conditions=Conditions(spec=gate.conditions), count=gate.conditions.draws)
     return StochasticEOT() if candidate.randomness is not None and gate.surrogates is None else None

@@ -43,8 +43,8 @@ class Seen:
         )
 
 
-class Look(Protocol):
-    """A way to look at images."""
+class Viewer(Protocol):
+    """Looks at images, as often as it takes, and says how they are read."""
 
     @property
     def at_once(self) -> int:
@@ -84,7 +84,7 @@ class Once:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SurrogateLook:
+class SurrogateViewer:
     """Images are looked at once, and as they are, by other models in the candidate's place."""
 
     surrogates: Surrogates

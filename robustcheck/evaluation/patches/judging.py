@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.looks.look import Look
+from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.patches.training import Pool
 from robustcheck.evaluation.search.adjudication import finite, more_adverse, on_host, to_stored
 from robustcheck.models import Surrogates
@@ -54,7 +54,7 @@ class Judge:
 
     pool: Pool
     placing: Placing
-    look: Look
+    viewer: Viewer
     goal: Goal
     places: int
     key: Callable[[str], int]  # of an image's name
@@ -89,7 +89,7 @@ class Judge:
         stored, reference = to_stored(images, maximum), to_stored(clean, maximum)
         admissible = lies_under(stored, reference, at, self.placing.outline, self.pool.masks(numbers, self.device))
         shown = stored.float() / maximum
-        seen = self.look(shown, labels, draws, torch.full((len(numbers),), attempt, device=self.device))
+        seen = self.viewer(shown, labels, draws, torch.full((len(numbers),), attempt, device=self.device))
         if self.surrogates is not None:
             misread = self.goal.met(self.surrogates.decide(shown), labels)
             judgement.surrogates_turned.update(np.array(numbers)[misread.cpu().numpy()].tolist())

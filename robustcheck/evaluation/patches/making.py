@@ -15,7 +15,7 @@ from robustcheck.attacks.patch import PatchTraining
 from robustcheck.data import Samples
 from robustcheck.errors import DataError
 from robustcheck.evaluation.looks.conditions import ConditionsEOT
-from robustcheck.evaluation.looks.look import SurrogateLook
+from robustcheck.evaluation.looks.look import SurrogateViewer
 from robustcheck.evaluation.patches.files import read_patch
 from robustcheck.evaluation.patches.judging import Textures, constant, forgotten, own
 from robustcheck.evaluation.patches.task import PatchTask
@@ -162,9 +162,9 @@ def _turns(task: PatchTask, pool: Pool, surrogates: Surrogates | None, texture: 
     """How many images of a pool a patch turns at places that it was not trained at, on what it was trained on."""
     judge = task.patch_judge(forgotten)
     # Who follows other models may not ask the candidate which patch is the best.
-    look = judge.look if surrogates is None else SurrogateLook(surrogates=surrogates, goal=task.goal)
+    viewer = judge.viewer if surrogates is None else SurrogateViewer(surrogates=surrogates, goal=task.goal)
     few = pool.some(COMPARED)
-    judge = replace(judge, pool=few, look=look, places=1, key=lambda name: task.key(f"compared/{name}", 0))
+    judge = replace(judge, pool=few, viewer=viewer, places=1, key=lambda name: task.key(f"compared/{name}", 0))
     return len(judge.judge(constant(texture)).turned)
 
 

@@ -15,8 +15,8 @@ from robustcheck.data import Area, load_area
 from robustcheck.data.subset import as_groups, spread, stratified
 from robustcheck.errors import DataError
 from robustcheck.evaluation.adversary import goal_of
-from robustcheck.evaluation.looks.choice import look_of
-from robustcheck.evaluation.looks.look import Look
+from robustcheck.evaluation.looks.choice import viewer_of
+from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.patches.judging import Judge
 from robustcheck.evaluation.patches.training import Pool
 from robustcheck.evaluation.setting import Setting
@@ -136,10 +136,10 @@ class PatchTask:
         return None if self.gate.conditions is None else Conditions(spec=self.gate.conditions)
 
     @cached_property
-    def look(self) -> Look:
+    def viewer(self) -> Viewer:
         """How images with patches are looked at."""
         candidate = self.setting.candidate
-        return look_of(self.gate, candidate, self.goal, maximum=self.setting.samples.maximum)
+        return viewer_of(self.gate, candidate, self.goal, maximum=self.setting.samples.maximum)
 
     @property
     def device(self) -> torch.device:
@@ -181,13 +181,13 @@ class PatchTask:
         return Judge(
             pool=self.pool,
             placing=self.placing,
-            look=self.look,
+            viewer=self.viewer,
             goal=self.goal,
             places=self.spec.worst_of,
             key=lambda name: self.key(f"judged/{name}", 0),
             is_positive=candidate.head.is_positive,
             keep=keep,
-            chunks=Chunks(max(1, candidate.chunks.limit // self.look.at_once)),
+            chunks=Chunks(max(1, candidate.chunks.limit // self.viewer.at_once)),
             device=self.device,
             progress=self.setting.progress,
             surrogates=surrogates,

@@ -11,7 +11,7 @@ import torch
 
 from robustcheck.attacks import Answers, GradientAttack, QueryAttack, Told
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.looks.look import EOT, Gradients, Look
+from robustcheck.evaluation.looks.look import EOT, Gradients, Viewer
 from robustcheck.evaluation.patches.making import trainer_of
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.setting import Setting
@@ -28,12 +28,12 @@ _REPEATS = 5
 _GROWTH = 4  # of batches, up to the gate's
 
 
-def judging(candidate: Candidate, look: Look) -> Turn:
+def judging(candidate: Candidate, viewer: Viewer) -> Turn:
     """Shows images to the artefact, as proposals are shown."""
 
     def turn(images: torch.Tensor, labels: torch.Tensor) -> int:
         before = candidate.meter.forward
-        look(images, labels, _draws(images), torch.zeros_like(labels))
+        viewer(images, labels, _draws(images), torch.zeros_like(labels))
         return candidate.meter.forward - before
 
     return turn

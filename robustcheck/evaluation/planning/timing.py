@@ -52,8 +52,8 @@ class Timing:
     def _kinds(self, seen: str) -> Iterator[Kind]:
         work, holding, candidate = self.work, self.bill.holding, self.work.setting.candidate
         limit, at_most = candidate.chunks.limit, len(self.attacked)
-        rows = min(at_most, max(1, limit // work.look.at_once))
-        yield Kind(name=f"forward{seen}", images=holding.forward, rows=rows, turn=judging(candidate, work.look))
+        rows = min(at_most, max(1, limit // work.viewer.at_once))
+        yield Kind(name=f"forward{seen}", images=holding.forward, rows=rows, turn=judging(candidate, work.viewer))
 
         gradients = holding.gradient * (self.bill.models if self.surrogates is None else 1)
         access = self.surrogates or WhiteBox(candidate)

@@ -19,8 +19,8 @@ from robustcheck.errors import ReportError
 from robustcheck.evaluation.adversary import ball_for, goal_of
 from robustcheck.evaluation.evaluation import Evaluation, Progress
 from robustcheck.evaluation.failures import told
-from robustcheck.evaluation.looks.choice import look_of
-from robustcheck.evaluation.looks.look import Look
+from robustcheck.evaluation.looks.choice import viewer_of
+from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.patches.judging import forgotten, lies_under
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.patches.training import Pool
@@ -91,7 +91,7 @@ def _read_again(gate: Gate, result: GateResult, setting: Setting, stored: Stored
         if outcome.status == "broken":
             rows.append((outcome, place))
     reader = _Reader(gate, setting, stored)
-    limit = max(1, setting.candidate.chunks.limit // reader.look.at_once)
+    limit = max(1, setting.candidate.chunks.limit // reader.viewer.at_once)
     for alike in batches(rows, lambda row: setting.samples.shape_of(row[1]), limit):
         amiss += reader.amiss(alike)
     return GateReplay(
@@ -134,7 +134,8 @@ class _Reader:
     def __init__(self, gate: Gate, setting: Setting, stored: Stored) -> None:
         self._setting, self._stored, self._gate = setting, stored, gate
         self._ball: Ball | None = None if gate.size is not None or gate.attack is None else ball_for(gate, setting)
-        self.look: Look = look_of(gate, setting.candidate, goal_of(gate, setting), maximum=setting.samples.maximum)
+        goal, maximum = goal_of(gate, setting), setting.samples.maximum
+        self.viewer: Viewer = viewer_of(gate, setting.candidate, goal, maximum=maximum)
         self.read = 0
 
     @property
@@ -218,7 +219,7 @@ class _Reader:
         candidate, labels = self._setting.candidate, self._setting.labels[[place for _, place in rows]]
         images = levels.to(candidate.device) / self._setting.samples.maximum
         none = torch.zeros(len(rows), dtype=torch.int64, device=candidate.device)  # a look that is not drawn
-        seen = self.look(images, labels.to(candidate.device), Draws(keys=none), none)
+        seen = self.viewer(images, labels.to(candidate.device), Draws(keys=none), none)
         self.read += len(rows)
         for (outcome, _), decision, wanted in zip(rows, seen.decision.tolist(), seen.wanted.tolist(), strict=True):
             name = candidate.head.name(decision)

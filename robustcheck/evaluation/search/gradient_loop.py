@@ -50,7 +50,7 @@ class GradientLoop(Loop[GradientAttack]):
     @property
     def limit(self) -> int:
         """As many rows as go through the network together."""
-        looks = self.look.at_once if self.eot is None else max(self.eot.at_once, self.look.at_once)
+        looks = self.viewer.at_once if self.eot is None else max(self.eot.at_once, self.viewer.at_once)
         return max(1, self.candidate.chunks.limit // looks)
 
     def _ends(self) -> int:

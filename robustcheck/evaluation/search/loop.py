@@ -22,7 +22,7 @@ import torch
 
 from robustcheck.attacks.base import Attack
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.looks.look import Look
+from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.search.adjudication import (
     Adjudicated,
     adjudicate,
@@ -59,7 +59,7 @@ class Loop(ABC, Generic[AttackT]):
 
     attack: AttackT
     candidate: Candidate
-    look: Look  # how proposals are looked at
+    viewer: Viewer  # how proposals are looked at
     ball: Ball
     goal: Goal
     labels: torch.Tensor  # (all samples,) true readings, on the CPU
@@ -122,7 +122,7 @@ class Loop(ABC, Generic[AttackT]):
 
     def _propose(self, rows: Rows, images: torch.Tensor) -> np.ndarray:
         """Adjudicate storable images of rows, report the counterexamples; returns which rows (N,) are broken."""
-        verdict = adjudicate(self.look, self.ball, images, rows.clean, rows.label, rows.draws, rows.step)
+        verdict = adjudicate(self.viewer, self.ball, images, rows.clean, rows.label, rows.draws, rows.step)
         if verdict.cells is not None:
             self.trace.cells.update(zip(rows.sample.tolist(), verdict.cells, strict=True))
         self._remember_scores(rows.sample.tolist(), verdict)

@@ -16,8 +16,8 @@ from robustcheck.attacks import GradientAttack, Objective, QueryAttack, build, o
 from robustcheck.attacks.base import closer
 from robustcheck.attacks.build import Searches
 from robustcheck.attacks.draws import key
-from robustcheck.evaluation.looks.choice import eot_of, look_of
-from robustcheck.evaluation.looks.look import EOT, Gradients, Look
+from robustcheck.evaluation.looks.choice import eot_of, viewer_of
+from robustcheck.evaluation.looks.look import EOT, Gradients, Viewer
 from robustcheck.evaluation.search.found import Found, Trace
 from robustcheck.evaluation.search.gradient_loop import GradientLoop, Held, Warm
 from robustcheck.evaluation.search.loop import Hit, Start
@@ -40,7 +40,7 @@ class Common(TypedDict):
     """Of `Loop`'s fields, those that all searches of a gate set alike."""
 
     candidate: Candidate
-    look: Look
+    viewer: Viewer
     goal: Goal
     labels: torch.Tensor
     is_positive: Callable[[int], bool]
@@ -106,9 +106,9 @@ class Search:
         return attacks if gate.conditions is None else tuple(one for one in attacks if isinstance(one, GradientAttack))
 
     @cached_property
-    def look(self) -> Look:
+    def viewer(self) -> Viewer:
         """How proposals are looked at."""
-        return look_of(self.gate, self.setting.candidate, self.goal, maximum=self.setting.samples.maximum)
+        return viewer_of(self.gate, self.setting.candidate, self.goal, maximum=self.setting.samples.maximum)
 
     @property
     def eot(self) -> EOT | None:
@@ -281,7 +281,7 @@ class Search:
         setting, gate, names = self.setting, self.gate, self.setting.samples.names
         return {
             "candidate": setting.candidate,
-            "look": self.look,
+            "viewer": self.viewer,
             "goal": self.goal,
             "labels": setting.labels,
             "is_positive": setting.candidate.head.is_positive,
