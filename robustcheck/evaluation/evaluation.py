@@ -19,7 +19,7 @@ from robustcheck.errors import EvaluationError
 from robustcheck.evaluation.adversary import goal_of
 from robustcheck.evaluation.environment import environment
 from robustcheck.evaluation.evidence import Evidence
-from robustcheck.evaluation.failures import recalled, remembered, told
+from robustcheck.evaluation.failures import as_evaluation_error, raise_if_error, value_or_error
 from robustcheck.evaluation.gates import run_gate
 from robustcheck.evaluation.health.comparing import comparable, compared
 from robustcheck.evaluation.metrics.intervals import Intervals
@@ -167,7 +167,7 @@ class Evaluation:
         Raises:
             EvaluationError: they cannot be; the message is for the person who typed the policy.
         """
-        return recalled(self._setting)
+        return raise_if_error(self._setting)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -180,7 +180,7 @@ class Evaluation:
             return self._error(gate, str(setting))
         self._running = gate.id
         try:
-            with told(), left_as_found(), freed_memory_kept():  # a candidate may draw, and set threads
+            with as_evaluation_error(), left_as_found(), freed_memory_kept():  # a candidate may draw, and set threads
                 torch.manual_seed(key(setting.seed, gate.id, "chance", 0))  # of what candidates and surrogates draw
                 return run_gate(gate, setting, shared=self.policy.evidence == "shared")
         except EvaluationError as error:
@@ -207,7 +207,7 @@ class Evaluation:
     def _setting(self) -> Setting | EvaluationError:
         """Samples and candidate, loaded once."""
         with left_as_found(), freed_memory_kept():
-            return remembered(self._load)
+            return value_or_error(self._load)
 
     def _load(self) -> Setting:
         policy = self.policy
@@ -262,7 +262,7 @@ class Evaluation:
         """The models that an attack follows; gates that name the same ones share them."""
         named = attack.model_dump_json(include={"surrogate", "train"})
         if named not in self._loaded_surrogates:
-            self._loaded_surrogates[named] = remembered(
+            self._loaded_surrogates[named] = value_or_error(
                 lambda: load_surrogates(
                     attack,
                     model=self.policy.model,
@@ -273,7 +273,7 @@ class Evaluation:
                     progress=lambda done, of: self._progress("surrogates", done, of),
                 )
             )
-        return recalled(self._loaded_surrogates[named])
+        return raise_if_error(self._loaded_surrogates[named])
 
 
 def _order(policy: Policy, samples: Samples) -> np.ndarray:

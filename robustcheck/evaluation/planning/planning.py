@@ -13,7 +13,7 @@ import numpy as np
 from robustcheck.errors import EvaluationError
 from robustcheck.evaluation.adversary import ball_for, goal_of
 from robustcheck.evaluation.evaluation import Evaluation, Progress
-from robustcheck.evaluation.failures import told
+from robustcheck.evaluation.failures import as_evaluation_error
 from robustcheck.evaluation.health.examination import examined
 from robustcheck.evaluation.health.predicting import OVERHEAD
 from robustcheck.evaluation.metrics.intervals import Intervals
@@ -106,7 +106,7 @@ class _Planner:
             attacked=0,
         )
         try:
-            with told():
+            with as_evaluation_error():
                 scope = self._scope(gate)
                 sequential = gate.attack is not None and scope.task is None  # may stop before the last sample
                 intervals = self.setting.sequential if sequential else self.setting.intervals

@@ -18,7 +18,7 @@ from robustcheck.digests import pixels_sha256
 from robustcheck.errors import ReportError
 from robustcheck.evaluation.adversary import ball_for, goal_of
 from robustcheck.evaluation.evaluation import Evaluation, Progress
-from robustcheck.evaluation.failures import told
+from robustcheck.evaluation.failures import as_evaluation_error
 from robustcheck.evaluation.looks.choice import viewer_of
 from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.patches.judging import forgotten, lies_under
@@ -76,7 +76,7 @@ def _same(what: str, stated: str | None, here: str | None) -> None:
 
 
 def _gate(gate: Gate, result: GateResult, setting: Setting, stored: Stored) -> GateReplay:
-    with told(), left_as_found(), full_precision(setting.candidate.device):
+    with as_evaluation_error(), left_as_found(), full_precision(setting.candidate.device):
         return _read_again(gate, result, setting, stored)
 
 
