@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 
@@ -47,7 +47,6 @@ class HopSkipJump(QueryAttack):
     blur: float  # of the directions, as a share of the image's shorter side; 0: all pixels are independent
     least_offset: float = 1e-5  # of a pixel, from the point to where an estimate asks: what float32 can tell apart
     name: str = "hopskipjump"
-    oracle_kind: Literal["label"] = "label"
     block: ClassVar[int] = _AT_ONCE
     elsewhere: ClassVar[bool] = True
 

@@ -7,7 +7,7 @@ broken.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 
@@ -22,7 +22,6 @@ class Noise(QueryAttack):
 
     block: int = 1
     name: str = "noise"
-    oracle_kind: Literal["label"] = "label"
     follows: ClassVar[bool] = False
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:

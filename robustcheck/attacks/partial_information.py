@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 
@@ -39,7 +39,6 @@ class PartialInformation(QueryAttack):
     step: float  # of the ball's radius
     momentum: float
     blur: float  # of the directions, as a share of the image's shorter side
-    oracle_kind: Literal["top-k", "label"] = "top-k"
     copies: int = 1  # whose share of wanted readings is a point's score
     radius: float | None = None  # of their noise, as `sigma`
     least_offset: float = 0.0  # of a pixel, that changes an image at all, as a share of the full range
