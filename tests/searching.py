@@ -83,7 +83,6 @@ def search(
         "viewer": Once(candidate=asked, goal=goal),
         "goal": goal,
         "labels": labels,
-        "is_positive": lambda reading: reading == count - 1,
         "load": load,
         "key": lambda sample, restart: key(0, "gate", str(sample), restart),
         "found": found,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
 from typing import Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from robustcheck.attacks.draws import Draws, key
 from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.search.adjudication import finite
 from robustcheck.evaluation.search.ledger import UNKNOWN, Entry
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models.batches import as_shares, batches
@@ -43,7 +43,7 @@ def seen_unattacked(
         at = torch.zeros(len(chunk), dtype=torch.int64, device=images.device)
         seen = viewer(images, labels, Draws.of(keys, images.device), at)
         turned |= {
-            sample: replace(UNKNOWN, decision=int(seen.decision[place]), score=_finite(seen.score, place))
+            sample: replace(UNKNOWN, decision=int(seen.decision[place]), score=finite(seen.score, place))
             for place, sample in enumerate(chunk)
             if seen.wanted[place]
         }
@@ -58,11 +58,6 @@ def seen_unattacked(
         admitted="each",  # who changes nothing stays within every budget
     )
     return unattacked, grid
-
-
-def _finite(scores: torch.Tensor | None, place: int) -> float | None:
-    score = None if scores is None else float(scores[place])
-    return score if score is not None and isfinite(score) else None
 
 
 def grid_of(

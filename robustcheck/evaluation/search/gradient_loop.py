@@ -32,13 +32,21 @@ class Held(Protocol):
         """Remember rows that hold, and where they ended."""
 
 
+def anew(_starts: Sequence[Start]) -> None:
+    """Nothing is known of where these searches may begin but the image."""
+
+
+def forget(_rows: Rows, _images: torch.Tensor) -> None:
+    """Nobody asks where these rows ended."""
+
+
 @dataclass(kw_only=True)
 class GradientLoop(Loop[GradientAttack]):
     """A search that follows gradients."""
 
     access: Gradients
-    warm: Warm = lambda _starts: None
-    held: Held = lambda _rows, _images: None
+    warm: Warm = anew
+    held: Held = forget
     clean_logits: Callable[[Rows], torch.Tensor] | None = None  # (N, K) of rows, from which losses are said to rise
     margin: Objective | None = None  # of the goal, if rows are to remember how near they came
     near: float = inf  # a margin that is no farther than this below 0 leaves it open how the artefact reads the point
@@ -91,10 +99,7 @@ class GradientLoop(Loop[GradientAttack]):
         if self._turn in self._marked and len(ending := np.flatnonzero((rows.ends <= self._turn) & ~gone)):
             self._finish(rows.take(ending), told, ending, waiting)
             gone[ending] = True
-        leaving = np.flatnonzero(gone)
-        if len(leaving):
-            self.trace.moved.update(rows.sample[leaving][rows.moved.cpu().numpy()[leaving]].tolist())
-        return leaving
+        return np.flatnonzero(gone)
 
     def _ask(self, rows: Rows, images: torch.Tensor) -> Told:
         """What is found at the rows' points. What is not finite is noted, and not followed."""

@@ -63,7 +63,6 @@ class Loop(ABC, Generic[AttackT]):
     ball: Ball
     goal: Goal
     labels: torch.Tensor  # (all samples,) true readings, on the CPU
-    is_positive: Callable[[int], bool]  # whether a true reading has the positive label
     load: Callable[[list[int]], torch.Tensor]  # sample numbers to clean images on the candidate's device
     key: Callable[[int, int], int]  # of the draws of a sample's restart
     found: Callable[[Hit], None]
@@ -109,6 +108,7 @@ class Loop(ABC, Generic[AttackT]):
                 self._turn += 1
                 free = self._advance(rows, waiting)
                 if len(free):
+                    self.trace.moved.update(rows.sample[free][rows.moved.cpu().numpy()[free]].tolist())
                     self.left(rows.sample[free].tolist())
                     rows = self._refill(rows, free, waiting)
                 if len(free) or self._turn % _SIGN_OF_LIFE == 0:
@@ -164,7 +164,8 @@ class Loop(ABC, Generic[AttackT]):
         for row, sample in enumerate(samples):
             score = finite(verdict.score, row)
             if score is not None and verdict.admissible[row]:
-                known, positive = self.trace.scores.get(sample, score), self.is_positive(int(self.labels[sample]))
+                positive = self.candidate.head.is_positive(int(self.labels[sample]))
+                known = self.trace.scores.get(sample, score)
                 self.trace.scores[sample] = more_adverse(known, score, positive=positive)
 
     def _remember_chances(self, samples: list[int], chances: np.ndarray, admissible: np.ndarray) -> None:

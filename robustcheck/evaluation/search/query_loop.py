@@ -59,10 +59,7 @@ class QueryLoop(Loop[QueryAttack]):
             gone[under_way] |= self._search(active, waiting)
             if active is not rows:
                 rows.put(under_way, active)
-        leaving = np.flatnonzero(gone)
-        if len(leaving):
-            self.trace.moved.update(rows.sample[leaving][rows.moved.cpu().numpy()[leaving]].tolist())
-        return leaving
+        return np.flatnonzero(gone)
 
     # --- where to start ---
 

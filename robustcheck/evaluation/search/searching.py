@@ -19,7 +19,7 @@ from robustcheck.attacks.draws import key
 from robustcheck.evaluation.looks.choice import eot_of, viewer_of
 from robustcheck.evaluation.looks.look import EOT, Gradients, Viewer
 from robustcheck.evaluation.search.found import Found, Trace
-from robustcheck.evaluation.search.gradient_loop import GradientLoop, Held, Warm
+from robustcheck.evaluation.search.gradient_loop import GradientLoop, Held, Warm, anew, forget
 from robustcheck.evaluation.search.loop import Hit, Start
 from robustcheck.evaluation.search.oracles import oracle_of
 from robustcheck.evaluation.search.query_loop import Oracle, QueryLoop
@@ -43,7 +43,6 @@ class Common(TypedDict):
     viewer: Viewer
     goal: Goal
     labels: torch.Tensor
-    is_positive: Callable[[int], bool]
     load: Callable[[list[int]], torch.Tensor]
     key: Callable[[int, int], int]
     found: Callable[[Hit], None]
@@ -193,7 +192,7 @@ class Search:
                 [(sample, ends.restart(sample)) for sample in self._standing(part) if sample in ends],
                 trace,
                 lambda _done: None,
-                warm=ends.known if attack.steps > 1 else _anew,
+                warm=ends.known if attack.steps > 1 else anew,  # a single step is one from the image
                 enough=within,
             )
             before += len(part)
@@ -207,7 +206,7 @@ class Search:
         progress: Callable[[int], None],
         *,
         warm: Warm,
-        held: Held | None = None,
+        held: Held = forget,
         margin: Objective | None = None,
         near: float = inf,
         enough: float,
@@ -221,7 +220,7 @@ class Search:
                     access=access,
                     ball=self.ball.widest(shape) if attack.minimum_norm else self.ball,
                     warm=warm,
-                    held=held or _forget,
+                    held=held,
                     margin=margin,
                     near=near,
                     enough=enough,
@@ -284,7 +283,6 @@ class Search:
             "viewer": self.viewer,
             "goal": self.goal,
             "labels": setting.labels,
-            "is_positive": setting.candidate.head.is_positive,
             "load": lambda numbers: as_shares(setting.samples, numbers, setting.candidate.device),
             "key": lambda sample, restart: key(setting.seed, f"{gate.id}/{attack.name}", names[sample], restart),
             "found": recorder.found,
@@ -324,14 +322,6 @@ class Search:
         if self.setting.candidate.reads_alike:
             return self.setting.logits[rows.sample]
         return access.scores(torch.from_numpy(rows.sample), rows.clean)
-
-
-def _anew(_starts: Sequence[Start]) -> None:
-    """Nothing is known: a single step is one from the image."""
-
-
-def _forget(_rows: Rows, _images: torch.Tensor) -> None:
-    """Nobody asks where these rows ended."""
 
 
 def _later(progress: Callable[[int], None], before: int, done: int) -> None:
