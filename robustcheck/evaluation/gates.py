@@ -91,13 +91,13 @@ def _until_decided(search: Search, surrogates: Sequence[LoadedSurrogate]) -> tup
         if (needed := stopping.needed(searched, end)) is not None:
             break
         searched = end
-    setting.memory.ledger.add_scores(search.family, float(search.ball.levels), found.trace.scores, found.trace.chances)
+    setting.memory.ledger.add_scores(search.family, search.levels, found.trace.scores, found.trace.chances)
     return stopping, needed
 
 
 def _known(search: Search, found: Found, worth: np.ndarray, surrogates: Sequence[LoadedSurrogate]) -> Conclusion:
     """What searches came to so far, about all samples, of which some (N,) are worth attacking."""
-    gate, setting, family, levels = search.gate, search.setting, search.family, float(search.ball.levels)
+    gate, setting, family, levels = search.gate, search.setting, search.family, search.levels
     broken = {sample: entry for sample, entry in setting.memory.ledger.within(family, levels).items() if worth[sample]}
     verified = [*setting.memory.ledger.scores_within(family, levels), found.trace.scores]
     told = not (gate.descending and found.inherited)  # scores at a larger budget are not those at this one
@@ -136,7 +136,7 @@ def _chances(search: Search, found: Found, broken: dict[int, Entry]) -> np.ndarr
     """Most adverse probabilities (N, K) of several findings, where images are looked at once and as they are."""
     if not isinstance(search.viewer, Once):
         return None
-    verified = search.setting.memory.ledger.chances_within(search.family, float(search.ball.levels))
+    verified = search.setting.memory.ledger.chances_within(search.family, search.levels)
     return most_adverse_chances(search.setting, [*verified, found.trace.chances], broken)
 
 

@@ -191,5 +191,5 @@ class Probes:
         gate = replace(self.search.gate, attack=spec, queries=queries, oracle="float", descending=False)
         search = replace(self.search, gate=gate, setting=setting, ball=ball or self.search.ball, to_the_nearest=False)
         search.run(samples, search.begin())
-        turned = setting.memory.ledger.within(search.family, float(search.ball.levels))
+        turned = setting.memory.ledger.within(search.family, search.levels)
         return ProbeResult(how=how, turned=turned, of=len(samples))

@@ -73,8 +73,8 @@ class Search:
         setting, attacks, trace = self.setting, self.attacks, found.trace
         for number, attack in enumerate(attacks):
             # What was not examined, since its gate ended in an error, stands for nothing.
-            key = self.key(attack)
-            stands = setting.memory.ledger.held(key, float(self.ball.levels)) if key in setting.memory.examined else {}
+            search_key, memory = self.key(attack), setting.memory
+            stands = memory.ledger.held(search_key, self.levels) if search_key in memory.examined else {}
             # A minimum-norm search of its own is asked for distances, also where a counterexample is known.
             left = samples if attack.minimum_norm and len(attacks) == 1 else self._standing(samples)
             found.through |= {sample: stands[sample] for sample in left if sample in stands}
@@ -83,10 +83,15 @@ class Search:
             progress = partial(self._progress, (number + 1) * len(samples) - len(left), len(attacks) * len(samples))
             nearest = len(attacks) == 1 and self.to_the_nearest
             if isinstance(attack, GradientAttack):
-                self._search(attack, left, trace, progress, enough=-1.0 if nearest else None)
+                self._search(attack, left, trace, progress, enough=-1.0 if nearest else self.levels)
             else:
                 self._ask(attack, found.oracle or WhiteBox(setting.candidate), left, trace, progress)
             self._remember(attack, left, trace, nearest=nearest)
+
+    @property
+    def levels(self) -> float:
+        """How far counterexamples may lie, in grey levels."""
+        return float(self.ball.levels)
 
     @cached_property
     def attacks(self) -> Searches:
@@ -116,7 +121,7 @@ class Search:
 
     def _standing(self, samples: Sequence[int]) -> list[int]:
         """The samples of which no counterexample is known."""
-        known = self.setting.memory.ledger.within(self.family, float(self.ball.levels))
+        known = self.setting.memory.ledger.within(self.family, self.levels)
         return [sample for sample in samples if sample not in known]
 
     @cached_property
@@ -147,7 +152,7 @@ class Search:
             held, levels = searched if nearest else self._standing(searched), inf
         elif self.gate.descending:
             held = [sample for sample in self._standing(searched) if sample not in trace.unstarted]
-            levels = float(self.ball.levels)
+            levels = self.levels
         else:
             return
         self.setting.memory.ledger.hold(self.key(attack), levels, {sample: sample in trace.moved for sample in held})
@@ -159,7 +164,7 @@ class Search:
         trace: Trace,
         progress: Callable[[int], None],
         *,
-        enough: float | None,
+        enough: float,
     ) -> None:
         """One attack on samples; then again, with the artefact's own gradients, where it came near.
 
@@ -168,7 +173,6 @@ class Search:
         """
         candidate = self.setting.candidate
         white_box = WhiteBox(candidate, exact=attack.minimum_norm)
-        within = float(self.ball.levels) if enough is None else enough
         near = _NEAR * white_box.error
         closely = near > 0 and self.surrogates is None and self.eot is None
         before = 0
@@ -184,7 +188,7 @@ class Search:
                 held=partial(self._held, attack, ends, near if closely else None),
                 margin=objective("margin", self.goal) if closely else None,
                 near=near if closely else inf,
-                enough=within,
+                enough=enough,
             )
             self._run(
                 closer(attack),
@@ -193,7 +197,7 @@ class Search:
                 trace,
                 lambda _done: None,
                 warm=ends.known if attack.steps > 1 else anew,  # a single step is one from the image
-                enough=within,
+                enough=enough,
             )
             before += len(part)
 
