@@ -22,17 +22,35 @@ _BLOCK = 20  # looks at an image, after which it is asked whether the others can
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomLooks:
-    """Under conditions, each look drawn anew; what a camera sees is stored at the images' own depth.
+class _Camera:
+    """Shows the artefact what a camera sees of images, stored at their own depth."""
+
+    candidate: Candidate
+    goal: Goal
+    maximum: int  # largest value that can be stored
+
+    def _read(
+        self, images: torch.Tensor, labels: torch.Tensor, looks: Looks, grain: torch.Tensor | None, count: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Readings, whether they are wanted, and scores, (N, L) each, of `count` looks at each image (N, C, H, W)."""
+        seen = see(images.repeat_interleave(count, dim=0), looks, grain)
+        logits = self.candidate.logits((seen * self.maximum).round() / self.maximum)
+        decisions = self.candidate.head.decide(logits)
+        wanted = self.goal.met(decisions, labels.repeat_interleave(count))
+        scores = self.candidate.head.positive_probability(logits)
+        shape = (len(images), count)
+        return decisions.view(shape), wanted.view(shape), None if scores is None else scores.view(shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomLooks(_Camera):
+    """Looks under conditions that are drawn anew for each.
 
     What holds is looked at once more, by as many others: a search proposes until something holds, and some of that held
     by chance. What is told of it comes from the second time.
     """
 
-    candidate: Candidate
-    goal: Goal
     conditions: Conditions
-    maximum: int  # largest value that can be stored
 
     @property
     def at_once(self) -> int:
@@ -59,9 +77,7 @@ class RandomLooks:
             size = min(_BLOCK, total - start)
             looks = self.conditions.draw(numbers[rows, start : start + size].flatten(0, 1))
             grain = _grain(self.conditions, draws, rows, images, size, at[rows] * total + start)
-            tally.add(
-                rows, *_read(self.candidate, self.goal, self.maximum, images[rows], labels[rows], looks, grain, size)
-            )
+            tally.add(rows, *self._read(images[rows], labels[rows], looks, grain, size))
             possible = tally.wanted[rows] + (total - start - size)
             rows = rows[possible >= needed]
             if not len(rows):
@@ -70,15 +86,12 @@ class RandomLooks:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid:
-    """From a grid of places, the same ones each time."""
+class Grid(_Camera):
+    """Looks from a grid of places, the same ones each time."""
 
-    candidate: Candidate
-    goal: Goal
     looks: Looks
     count: int
     holds_on: float
-    maximum: int
 
     @property
     def at_once(self) -> int:
@@ -89,9 +102,7 @@ class Grid:
         """One look from each."""
         tally, rows = Tally.of(len(images), images.device), torch.arange(len(images), device=images.device)
         looks = repeated(self.looks, len(images))
-        decisions, wanted, scores = _read(
-            self.candidate, self.goal, self.maximum, images, labels, looks, None, self.count
-        )
+        decisions, wanted, scores = self._read(images, labels, looks, None, self.count)
         tally.add(rows, decisions, wanted, scores)
         return tally.seen(looks_needed(self.holds_on, self.count), cells=wanted)
 
@@ -136,26 +147,6 @@ class ConditionsEOT:
         (own,) = torch.autograd.grad(seen, images, gradient / self.count)
         shape = (len(images), self.count)
         return logits.view(*shape, -1), loss.view(shape).mean(dim=1), own
-
-
-def _read(
-    candidate: Candidate,
-    goal: Goal,
-    maximum: int,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    looks: Looks,
-    grain: torch.Tensor | None,
-    count: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Readings, whether they are wanted, and scores, (N, L) each, of `count` looks at each image (N, C, H, W)."""
-    seen = see(images.repeat_interleave(count, dim=0), looks, grain)
-    logits = candidate.logits((seen * maximum).round() / maximum)
-    decisions = candidate.head.decide(logits)
-    wanted = goal.met(decisions, labels.repeat_interleave(count))
-    scores = candidate.head.positive_probability(logits)
-    shape = (len(images), count)
-    return decisions.view(shape), wanted.view(shape), None if scores is None else scores.view(shape)
 
 
 def _numbers(draws: Draws, looks: int, at: torch.Tensor) -> torch.Tensor:
