@@ -71,6 +71,10 @@ class Draws:
             bits.bitwise_xor_(_logical_shift(bits, shift)).mul_(factor)
         return bits.bitwise_xor_(_logical_shift(bits, 31))
 
+    def rows(self, which: torch.Tensor) -> Draws:
+        """Those of some of the rows, by place (M,) or (N,) bool."""
+        return Draws(keys=self.keys[which])
+
     def apart(self, purpose: int) -> Draws:
         """Other numbers of the same rows, for a purpose (1, 2, …) that must not disturb what their searches draw."""
         return Draws(keys=self.keys ^ (purpose * _APART))

@@ -77,8 +77,8 @@ class HopSkipJump(QueryAttack):
             one = ~estimating
             parts.append((one, one_each(self._single(part(state, one), clean[one], ball))))
         if estimating.any():
-            keys = Draws(keys=draws.keys[estimating])
-            parts.append((estimating, self._around(part(state, estimating), clean[estimating], ball, keys)))
+            own = draws.rows(estimating)
+            parts.append((estimating, self._around(part(state, estimating), clean[estimating], ball, own)))
         return together(*parts)
 
     def learn(

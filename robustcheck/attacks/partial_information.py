@@ -17,10 +17,9 @@ from robustcheck.attacks.base import Answers, Queries, QueryAttack, State, merge
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.estimate import Estimate
 from robustcheck.threats import Ball
+from robustcheck.threats.ball import BORDER, ROUNDING
 
 _LEAST_GAIN = 0.02  # of the radius: what a smaller ball gains beyond ε
-_ARRIVED = 1e-5  # of ε: what float32 images are off their distance by
-_ROUNDING = 2.0**-22  # of the full range: the same, where ε is small
 _SMALLEST_STEP = 2.0**-4  # of the first
 _AT_ONCE = 16  # queries of a row in one turn, or a pair with all its copies
 
@@ -75,7 +74,7 @@ class PartialInformation(QueryAttack):
         if trying.any():
             parts.append((trying, one_each(self._ahead(part(state, trying), clean[trying], ball))))
         if not trying.all():
-            parts.append((~trying, self._around(part(state, ~trying), ball, Draws(keys=draws.keys[~trying]))))
+            parts.append((~trying, self._around(part(state, ~trying), ball, draws.rows(~trying))))
         return together(*parts)
 
     def learn(
@@ -108,7 +107,7 @@ class PartialInformation(QueryAttack):
         radius = torch.where(held, ball.norm(ahead - clean).clamp_min(ball.radius), state["radius"])
         left = radius - ball.radius  # what the ball may still lose
         least = torch.minimum(_LEAST_GAIN * radius, left)
-        arrived = left <= max(_ARRIVED * ball.radius, _ROUNDING)
+        arrived = left <= max(BORDER * ball.radius, ROUNDING)
 
         gain = torch.where(held, 2 * state["gain"], state["gain"] / 2)
         gives_up = ~held & ((gain < least) | arrived)

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+BORDER = 1e-5  # of the radius: what float32 points at a ball's border may be off it by
+ROUNDING = 2.0**-22  # of the full range: the same, where a ball is so small that a pixel's rounding is more
+
 
 class Ball(ABC):
     """Images that may stand for a clean one, and the norm in which they differ from it."""

@@ -63,7 +63,7 @@ class RandomLooks(_Camera):
         held = first.wanted.nonzero().flatten()
         if not len(held):
             return first
-        others = Draws(keys=draws.keys[held]).apart(_CONFIRMING)
+        others = draws.rows(held).apart(_CONFIRMING)
         return first.updated(held, self.look(images[held], labels[held], others, at[held]))
 
     def look(self, images: torch.Tensor, labels: torch.Tensor, draws: Draws, at: torch.Tensor) -> Seen:
@@ -160,4 +160,4 @@ def _grain(
     """Normal numbers (M · looks, C, H, W) for these rows (M,), if the conditions have noise."""
     if not conditions.grainy:
         return None
-    return Draws(keys=draws.apart(_GRAIN).keys[rows]).normal((looks, *images.shape[1:]), at).flatten(0, 1)
+    return draws.apart(_GRAIN).rows(rows).normal((looks, *images.shape[1:]), at).flatten(0, 1)

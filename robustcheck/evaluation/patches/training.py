@@ -219,8 +219,8 @@ class Trainer:
             if self.eot is None:
                 _, loss, gradient = self.access.gradient(*given)
             else:
-                steps, rows = torch.full((len(slots),), step, device=self.device), Draws(keys=draws.keys[slots])
-                _, loss, gradient = self.eot.gradient(self.access, *given, rows, steps)
+                steps = torch.full((len(slots),), step, device=self.device)
+                _, loss, gradient = self.eot.gradient(self.access, *given, draws.rows(slots), steps)
             (own,) = torch.autograd.grad(placed, textures, gradient)
             finite = self._finite(own, loss, members)
             total.index_add_(0, owner[slots], torch.where(finite[:, None, None, None], own, 0.0))
