@@ -30,8 +30,8 @@ from robustcheck.models import WhiteBox, load_candidate
 from robustcheck.models.batches import as_shares
 from robustcheck.policy import ConditionsSpec, DataSpec, ModelSpec, Size
 from robustcheck.threats import Goal
-from robustcheck.threats.patch import NUMBERS, Placing, place
-from robustcheck.threats.viewing import NUMBERS as LOOK_NUMBERS
+from robustcheck.threats.patch import PLACEMENT_DRAWS, Placing, place
+from robustcheck.threats.viewing import LOOK_DRAWS
 from robustcheck.threats.viewing import Conditions, see
 
 CONDITIONS: dict[str, Any] = {
@@ -105,7 +105,7 @@ def _read(file: Path) -> torch.Tensor:
 def _share(loaded: Loaded, image: torch.Tensor, label: int, name: str) -> float:
     """Of looks that neither a search nor a gate has had, on how many an image is read wrongly."""
     draws = Draws.of([key(12345, "benchmarks.looks", name, 0)], CPU)
-    looks = Conditions(spec=ConditionsSpec(**CONDITIONS)).draw(draws.uniform((FRESH, LOOK_NUMBERS))[0])
+    looks = Conditions(spec=ConditionsSpec(**CONDITIONS)).draw(draws.uniform((FRESH, LOOK_DRAWS))[0])
     seen = see(image.expand(FRESH, -1, -1, -1), looks)
     decisions = loaded.head.decide(loaded.logits((seen * 255).round() / 255))
     return float((decisions != label).float().mean())
@@ -129,7 +129,7 @@ def _costs(loaded: Loaded, samples: Samples, given: argparse.Namespace) -> str:
 
     def patch() -> None:
         texture = torch.full((1, images.shape[1], 20, 20), 0.5, requires_grad=True)
-        numbers = draws.uniform((DRAWS, NUMBERS)).flatten(0, 1)
+        numbers = draws.uniform((DRAWS, PLACEMENT_DRAWS)).flatten(0, 1)
         placed = place(texture.expand(len(many), -1, -1, -1), many, placing.draw(numbers, *images.shape[2:]), "circle")
         _, _, gradient = box.gradient(placed.detach(), several, several, loss)
         torch.autograd.grad(placed, texture, gradient)

@@ -19,7 +19,7 @@ from robustcheck.policy import PatchSpec, Size
 
 Outline = Literal["square", "circle"]
 
-NUMBERS = 5  # uniform ones, of which a placement is made
+PLACEMENT_DRAWS = 5  # uniform ones, of which a placement is made
 _APART = radians(5)  # between two angles at which room is looked for
 _EDGE = 2**-10  # pixels by which squares are shifted: more than coordinates are rounded by
 

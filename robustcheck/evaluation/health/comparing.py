@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from robustcheck.evaluation.health.checks import MOST_OUTDONE, as_findings, not_relied_on, with_inherited
-from robustcheck.evaluation.health.predicting import FEW
+from robustcheck.evaluation.health.predicting import MIN_EXAMINED
 from robustcheck.evaluation.setting import JudgedWith
 from robustcheck.policy import FGSMSpec, Gate
 from robustcheck.results import GateResult, HealthCheck, Outcome, Threat, Verdict
@@ -127,7 +127,7 @@ def _beside(own: GateResult, other: GateResult) -> HealthCheck:
     held = {sample.sample for sample in own.samples if sample.status == "held" and sample.evidence is not None} & seen
     lost = held & {sample.sample for sample in other.samples if sample.status == "broken"}
     evidence = f"{other.id} turned {len(lost)} of {plural(len(held), 'sample')} that held in this gate"
-    if len(held) < FEW:
+    if len(held) < MIN_EXAMINED:
         return HealthCheck(
             name=_NAME,
             outcome="not examined",

@@ -22,8 +22,8 @@ from robustcheck.results import Cost
 from robustcheck.threats import Ball, Goal, L2Ball, LinfBall
 
 OVERHEAD = Fraction(1, 10)  # of what the gate's own searches put through the network: what all of health may cost
-FEW, MOST = 3, 16  # samples at least, of which anything is concluded, and that are tried
-COST = 2  # forward passes each, of which one has a gradient
+MIN_EXAMINED, MAX_EXAMINED = 3, 16  # samples from which on anything is concluded, and that are tried at most
+PASSES_PER_SAMPLE = 2  # forward ones, of which one has a gradient
 _STEP = 1 / 255  # of what is visible, or one grey level where that is more, and no more than searches may change
 _LEVELS_IF_DRAWN = 4  # so that more than chance is promised
 _GRADIENTS, _CALLS = 8, 20  # of a candidate that draws: of which means are taken
@@ -57,13 +57,14 @@ class Prediction:
 
     def tried(self, cost: Cost) -> int:
         """On how many samples it is tried where searches cost so much: a tenth pays for it, but for a few of them."""
-        return max(FEW, min(MOST, self.affordable(int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD))))
+        paid = self.affordable(int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD))
+        return max(MIN_EXAMINED, min(MAX_EXAMINED, paid))
 
     def price(self, samples: int) -> tuple[int, int]:
         """Returns how many forward passes and gradients so many samples take."""
         if self.draws:
             return samples * (_GRADIENTS + 2 * _CALLS), samples * _GRADIENTS
-        return samples * COST, samples
+        return samples * PASSES_PER_SAMPLE, samples
 
     def at_images(self, samples: Sequence[int], count: int) -> list[float]:
         """Shares of what was promised that came, at clean images.

@@ -12,7 +12,7 @@ from math import prod
 
 from robustcheck.attacks import GradientAttack, build
 from robustcheck.evaluation.evidence import Evidence
-from robustcheck.evaluation.health.predicting import FEW, MOST, OVERHEAD, Prediction
+from robustcheck.evaluation.health.predicting import MAX_EXAMINED, MIN_EXAMINED, OVERHEAD, Prediction
 from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.search.searching import Search
 from robustcheck.evaluation.setting import Memory, Setting
@@ -79,13 +79,13 @@ class Probes:
         count = prediction.tried(cost)
         at_images, price = prediction.at_images(self.attacked, count), prediction.price(count)
         forward, gradients, before = forward - price[0], gradients - price[1], replace(meter)
-        inside = self.held[: min(MOST // 2, prediction.affordable(forward // 2, gradients))]
-        in_ball = prediction.in_ball(inside, search.gate.id) if len(inside) >= FEW else []
+        inside = self.held[: min(MAX_EXAMINED // 2, prediction.affordable(forward // 2, gradients))]
+        in_ball = prediction.in_ball(inside, search.gate.id) if len(inside) >= MIN_EXAMINED else []
         forward -= meter.forward - before.forward
         gradients -= meter.gradient - before.gradient
         each = _UNBOUNDED_STEPS * _UNBOUNDED_COST
         unbounded = min(_MOST_UNBOUNDED, int(forward * _FOR_UNBOUNDED / each), gradients // 2 // _UNBOUNDED_STEPS)
-        if unbounded < FEW or self.uses_eot:  # what is averaged costs many times as much
+        if unbounded < MIN_EXAMINED or self.uses_eot:  # what is averaged costs many times as much
             unbounded = 0
         longer = int(min(forward * _FOR_LONGER, gradients * _FOR_LONGER)) if more_steps else 0
         # Of a search of two or three steps a tenth pays for nothing, and nothing else shows whether they are enough.
@@ -142,7 +142,7 @@ class Probes:
         """Tries random search and noise, at the gate's own budget."""
         gate = self.search.gate
         count = min(_MOST_PROBED, len(self.held), budget // (_LEAST_QUERIES + _ENDS))
-        if self.uses_eot or count < FEW:
+        if self.uses_eot or count < MIN_EXAMINED:
             return []
         queries = min(_MOST_QUERIES, budget // count - _ENDS)
         noise = max(1, int(queries * _NOISE))
@@ -175,7 +175,7 @@ class Probes:
         (attack,) = build(more, self.search.ball, self.search.goal)  # of APGD with targets one restart for each
         count = max(least, min(_MOST_LONGER, budget // (attack.restarts * (steps + 3))))
         count = min(count, len(self.held))
-        return self._turned(more, f"{steps} steps", count) if count >= FEW else ProbeResult()
+        return self._turned(more, f"{steps} steps", count) if count >= MIN_EXAMINED else ProbeResult()
 
     def _turned(
         self, spec: AttackSpec, how: str, count: int, *, queries: int | None = None, ball: Ball | None = None

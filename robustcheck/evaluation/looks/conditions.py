@@ -15,7 +15,7 @@ from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.looks.look import Gradients, Seen, Tally, looks_needed
 from robustcheck.models import Candidate
 from robustcheck.threats import Goal
-from robustcheck.threats.viewing import NUMBERS, Conditions, Looks, repeated, see
+from robustcheck.threats.viewing import LOOK_DRAWS, Conditions, Looks, repeated, see
 
 _SEARCHING, _JUDGING, _CONFIRMING, _GRAIN = 1, 2, 3, 4  # draws of a row are for one purpose each
 _BLOCK = 20  # looks at an image, after which it is asked whether the others can still matter
@@ -151,7 +151,7 @@ class ConditionsEOT:
 
 def _numbers(draws: Draws, looks: int, at: torch.Tensor) -> torch.Tensor:
     """Uniform numbers (N, looks, 12)."""
-    return draws.uniform((looks, NUMBERS), at)
+    return draws.uniform((looks, LOOK_DRAWS), at)
 
 
 def _grain(

@@ -17,7 +17,7 @@ from robustcheck.models import Surrogates
 from robustcheck.models.batches import batches
 from robustcheck.models.memory import Chunks
 from robustcheck.threats import Goal
-from robustcheck.threats.patch import NUMBERS, Outline, Placements, Placing, covered, place
+from robustcheck.threats.patch import PLACEMENT_DRAWS, Outline, Placements, Placing, covered, place
 
 Textures = Callable[[list[int]], torch.Tensor]
 """Of images of one shape, by place in the pool: the patch (N, C, S, S) that lies on each."""
@@ -82,7 +82,7 @@ class Judge:
     ) -> tuple[torch.Tensor]:
         numbers: list[int] = standing.tolist()
         draws = Draws.of([self.key(self.pool.name(number)) for number in numbers], self.device)
-        at = self.pool.placements(numbers, self.placing, draws.uniform((NUMBERS,), at=attempt))
+        at = self.pool.placements(numbers, self.placing, draws.uniform((PLACEMENT_DRAWS,), at=attempt))
         clean, labels = self.pool.batch(numbers, self.device), self.pool.labels[numbers].to(self.device)
         images = place(textures(numbers), clean, at, self.placing.outline)
         maximum = self.pool.samples.maximum

@@ -19,7 +19,7 @@ from robustcheck.evaluation.looks.look import Gradients
 from robustcheck.evaluation.search.found import Trace
 from robustcheck.models.batches import batches
 from robustcheck.models.memory import Chunks
-from robustcheck.threats.patch import NUMBERS, NoPlaceError, Placements, Placing, place
+from robustcheck.threats.patch import PLACEMENT_DRAWS, NoPlaceError, Placements, Placing, place
 
 Shape = tuple[int, int, int]
 
@@ -183,7 +183,7 @@ class Trainer:
     ) -> torch.Tensor:
         state = self.attack.start(shape, Draws.of([self.key(name, -1) for name in names], self.device), restart)
         for step in range(self.attack.steps):
-            numbers = draws.uniform((1 + NUMBERS,), at=step)
+            numbers = draws.uniform((1 + PLACEMENT_DRAWS,), at=step)
             gradient = self._gradient(state["patches"], owner, chosen(numbers[:, 0]), numbers[:, 1:], draws, step)
             if not self.followed.issuperset(names):
                 moved = (gradient != 0).flatten(1).any(dim=1)

@@ -22,10 +22,9 @@ from robustcheck.evaluation.metrics.readings import Readings
 from robustcheck.evaluation.metrics.verdicts import Rule
 from robustcheck.evaluation.outcomes import most_adverse, most_adverse_chances, readings
 from robustcheck.evaluation.patches.task import PatchTask
-from robustcheck.evaluation.planning.expectation import MOST as MOST_ABOUT
-from robustcheck.evaluation.planning.expectation import NO_RATES, PREDICTIVE, about, predictive
+from robustcheck.evaluation.planning.expectation import MAX_ABOUT, NO_RATES, PREDICTIVE, about, predictive
 from robustcheck.evaluation.planning.parts import Part, part_of
-from robustcheck.evaluation.planning.power import MOST, Power, never_met, supposed
+from robustcheck.evaluation.planning.power import MAX_SAMPLES, Power, never_met, supposed
 from robustcheck.evaluation.planning.stepping import Stopwatch
 from robustcheck.evaluation.planning.timing import Timing
 from robustcheck.evaluation.planning.workload import of_patch, of_search
@@ -200,7 +199,7 @@ class _Planner:
         elif not math.isclose(abs(true - bound.value), self.margin):
             yield f"{true:g} is supposed: no true value is {self.margin:g} from the bound"
         if part.defined and needed is None and not never:
-            yield f"more than {MOST_ABOUT if metric in NO_RATES else MOST:,} samples are needed"
+            yield f"more than {MAX_ABOUT if metric in NO_RATES else MAX_SAMPLES:,} samples are needed"
 
     # --- time ---
 

@@ -18,7 +18,7 @@ from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.verdicts import Rule
 from robustcheck.policy import Bound
 
-MOST = 10_000_000  # samples that are asked about
+MAX_SAMPLES = 10_000_000  # samples that are asked about
 _DIGITS = 12  # that sums of decimals are right to
 _FINER = 1.02  # ratio of the numbers of samples that are tried first
 _AROUND = 4  # hits, from what the normal law wants to what the interval does, and a little more
@@ -90,17 +90,17 @@ class Power:
         return np.asarray(low >= self.bound.value if self.bound.at_least else high <= self.bound.value)
 
     def needed(self, power: float) -> int | None:
-        """The smallest number of samples from which on the power is at least this; None if it is more than `MOST`.
+        """The smallest number of samples from which on the power is at least this; None if more than `MAX_SAMPLES`.
 
-        Numbers 2 % apart are tried up to `MOST`; then every one from the last that fails on, until none has failed for
-        as long as a tooth can matter. A tooth is as high as one number of hits is likely, φ(z) / √(n p (1 - p)), and a
+        Numbers 2 % apart are tried up to that; then every one from the last that fails on, until none has failed for as
+        long as a tooth can matter. A tooth is as high as one number of hits is likely, φ(z) / √(n p (1 - p)), and a
         sample more raises the power by φ(z) margin / 2 √(n p (1 - p)): after 2 / margin of them it is above the tooth.
         """
         if never_met(self.bound, self.rule):
             return None
-        tried = np.unique(np.ceil(_FINER ** np.arange(ceil(np.log(MOST) / np.log(_FINER)) + 1)).astype(np.int64))
+        tried = np.unique(np.ceil(_FINER ** np.arange(ceil(np.log(MAX_SAMPLES) / np.log(_FINER)) + 1)).astype(np.int64))
         failing = np.flatnonzero(self.at(tried) < power)
-        if len(failing) and tried[failing[-1]] >= MOST:
+        if len(failing) and tried[failing[-1]] >= MAX_SAMPLES:
             return None
         last = int(tried[failing[-1]]) if len(failing) else 0
         # At 0 and 1 all samples are alike, and there are no teeth.

@@ -24,7 +24,7 @@ from robustcheck.policy import Gate, PatchSpec, Policy
 from robustcheck.results import AuditReport, GateResult, Metric, Slice, overall
 from robustcheck.words import listed, shown
 
-SAME = 1e-6  # relative: a report's numbers are decimal
+REL_TOLERANCE = 1e-6  # a report's numbers are decimal
 
 _TELLS_NO_RATE = "auroc"  # follows from scores at images of which not all are counterexamples
 
@@ -178,9 +178,9 @@ def _counted(name: str, metric: Metric, successes: int, samples: int) -> str:
 
 
 def _same(stated: float | None, here: float | None) -> bool:
-    return stated == here or (
-        stated is not None and here is not None and math.isclose(stated, here, rel_tol=SAME, abs_tol=SAME)
-    )
+    if stated is None or here is None:
+        return stated is here
+    return math.isclose(stated, here, rel_tol=REL_TOLERANCE, abs_tol=REL_TOLERANCE)
 
 
 def _by_status(gate: Gate, result: GateResult, setting: Setting) -> dict[str, tuple[int, int]]:

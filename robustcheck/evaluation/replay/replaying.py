@@ -24,7 +24,7 @@ from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.patches.judging import forgotten, lies_under
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.patches.training import Pool
-from robustcheck.evaluation.replay.recounting import SAME, forged, not_counted, of_gate, of_report
+from robustcheck.evaluation.replay.recounting import REL_TOLERANCE, forged, not_counted, of_gate, of_report
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models.batches import batches
 from robustcheck.models.process import full_precision, left_as_found
@@ -32,7 +32,7 @@ from robustcheck.policy import Gate, PatchSpec, Policy, RP2Spec
 from robustcheck.results import AuditReport, GateResult, Outcome
 from robustcheck.results.replay import GateReplay, Replay
 from robustcheck.threats import Ball
-from robustcheck.threats.patch import NUMBERS
+from robustcheck.threats.patch import PLACEMENT_DRAWS
 from robustcheck.words import shown
 
 Stored = Callable[[str, int], np.ndarray | None]
@@ -189,7 +189,7 @@ class _Reader:
             stated = outcome.distance_levels
             if not within or not distance:
                 yield f"{outcome.sample}: its counterexample lies outside of the budget, {distance:g} levels off"
-            elif stated is None or not math.isclose(distance, stated, rel_tol=SAME):
+            elif stated is None or not math.isclose(distance, stated, rel_tol=REL_TOLERANCE):
                 told = "nothing" if stated is None else f"{stated:g}"
                 yield f"{outcome.sample}: its counterexample lies {distance:g} levels off, and the report says {told}"
 
@@ -208,7 +208,7 @@ class _Reader:
                 yield f"{outcome.sample}: it does not say in which of its places the patch lies"
                 continue
             pool = Pool.of(setting.samples, [number], task.keep_out)
-            numbers = Draws.of([judge.key(outcome.sample)], task.device).uniform((NUMBERS,), at=outcome.restart)
+            numbers = Draws.of([judge.key(outcome.sample)], task.device).uniform((PLACEMENT_DRAWS,), at=outcome.restart)
             at = pool.placements([0], judge.placing, numbers)
             clean = torch.from_numpy(setting.samples.image(number).astype(np.int32))
             pair = stored[None].to(task.device), clean[None].to(task.device)
