@@ -18,7 +18,7 @@ from robustcheck.data import Samples, in_random_order, load_samples
 from robustcheck.errors import EvaluationError
 from robustcheck.evaluation.adversary import goal_of
 from robustcheck.evaluation.environment import environment
-from robustcheck.evaluation.evidence import Evidence
+from robustcheck.evaluation.evidence import EvidenceWriter
 from robustcheck.evaluation.failures import as_evaluation_error, raise_if_error, value_or_error
 from robustcheck.evaluation.gates import run_gate
 from robustcheck.evaluation.health.comparing import comparable, compared
@@ -53,7 +53,7 @@ class Evaluation:
 
     def __init__(self, policy: Policy, *, folder: Path | None = None, progress: Progress | None = None) -> None:
         self.policy = policy
-        self._evidence = Evidence(folder, [gate.id for gate in policy.gates])
+        self._evidence = EvidenceWriter(folder, [gate.id for gate in policy.gates])
         self._progress = progress or _silent
         self._running = "loading"
         self._results: dict[str, GateResult] = {}

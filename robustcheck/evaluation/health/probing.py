@@ -11,7 +11,7 @@ from fractions import Fraction
 from math import prod
 
 from robustcheck.attacks import GradientAttack, build
-from robustcheck.evaluation.evidence import Evidence
+from robustcheck.evaluation.evidence import EvidenceWriter
 from robustcheck.evaluation.health.predicting import MAX_EXAMINED, MIN_EXAMINED, OVERHEAD, Prediction
 from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.search.searching import Search
@@ -185,7 +185,7 @@ class Probes:
         setting: Setting = replace(
             own,
             memory=Memory(),
-            evidence=Evidence(None, [self.search.gate.id]),
+            evidence=EvidenceWriter(None, [self.search.gate.id]),
             progress=lambda _done, _of: None,
         )
         gate = replace(self.search.gate, attack=spec, queries=queries, oracle="float", descending=False)
