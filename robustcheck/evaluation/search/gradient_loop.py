@@ -114,7 +114,7 @@ class GradientLoop(Loop[GradientAttack]):
         else:
             gradient = self._usable(rows, gradient)
         self.trace.asked += len(rows)
-        if self._remembers_rises:
+        if self._tracks_loss:
             rows.highest = torch.fmax(rows.highest, loss)
             if self._turn in self._marked:
                 index = torch.from_numpy(rows.ends - self._turn == self._last_quarter).to(images.device)
@@ -181,17 +181,17 @@ class GradientLoop(Loop[GradientAttack]):
             on = np.array([not self._near_enough(sample) for sample in rows.sample.tolist()], dtype=bool)
         self._again(rows, on, waiting)
         if len(holding):
-            self._remember_rises(rows.take(holding))
+            self._record_rises(rows.take(holding))
             self.held(rows.take(holding), images[torch.from_numpy(holding).to(images.device)])
 
     @property
-    def _remembers_rises(self) -> bool:
+    def _tracks_loss(self) -> bool:
         """Whether losses can be compared with those of the clean images, and with one another."""
         return self.clean_logits is not None and self.eot is None and not self.attack.minimum_norm
 
-    def _remember_rises(self, rows: Rows) -> None:
+    def _record_rises(self, rows: Rows) -> None:
         """How far the losses of rows that hold were raised."""
-        if self.clean_logits is None or not self._remembers_rises:
+        if self.clean_logits is None or not self._tracks_loss:
             return
         logits, objective = self.clean_logits(rows).to(rows.clean.device), self.attack.objective
         clean = objective(self.candidate.head.at_operating_point(logits, objective), rows.label, rows.aim)
