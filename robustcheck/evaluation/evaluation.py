@@ -104,8 +104,7 @@ class Evaluation:
         if not others and not larger:
             return own
         setting = self.setting
-        (gate,) = (one for one in self.policy.gates if one.id == own.id)
-        goal, head = goal_of(gate, setting), setting.candidate.head
+        goal, head = goal_of(self._asked(own.id), setting), setting.candidate.head
         return compared(
             own,
             others,
@@ -121,13 +120,13 @@ class Evaluation:
         if not any(sample.status == "held" and sample.evidence == "inherited" for sample in own.samples):
             return []
         ladder = sorted(self.family(own.id), key=self._budget)
-        (gate,) = (one for one in ladder if one.id == own.id)
+        gate = self._asked(own.id)
         before = ladder[: ladder.index(gate)]
         return [one.id for one in before if one.descending and one.entry == gate.entry and one.id in self._results]
 
     def _weaker(self, gate_id: str) -> list[Gate]:
-        """Gates whose counterexamples may be this one's, and which wait for none that it is of."""
-        (own,) = (gate for gate in self.policy.gates if gate.id == gate_id)
+        """Gates whose counterexamples also count against this one, and which never wait for it."""
+        own = self._asked(gate_id)
         isolated = self.policy.evidence == "isolated"
         others = [gate for gate in self.policy.gates if comparable(own, gate, isolated=isolated)]
         setting = self._setting
@@ -135,9 +134,14 @@ class Evaluation:
             return []
         return [gate for gate in others if gate.levels(setting.samples.bits) <= own.levels(setting.samples.bits)]
 
+    def _asked(self, gate_id: str) -> Gate:
+        """What the policy asks under this id."""
+        (gate,) = (one for one in self.policy.gates if one.id == gate_id)
+        return gate
+
     def family(self, gate_id: str) -> list[Gate]:
         """The gates that share evidence with one, itself included, in the policy's order."""
-        (own,) = (gate for gate in self.policy.gates if gate.id == gate_id)
+        own = self._asked(gate_id)
         if own.family is None or self.policy.evidence == "isolated":
             return [own]
         return [gate for gate in self.policy.gates if gate.family == own.family]
