@@ -152,7 +152,7 @@ class Conclusion:
         """What controls turned that would change a verdict of pass: the gate's own adversary may do the same."""
         if not self.controlled:
             return None
-        held, judged = set(self.held), self.of_more
+        held, judged = set(self.held), self.by_estimate
         before = judged.judged_with({})
         each = [one for one in self.controlled if one.admitted == "each" and held & one.turned.keys()]
         lost = {sample: entry for one in each for sample, entry in one.turned.items() if sample in held}
@@ -174,10 +174,11 @@ class Conclusion:
         return None
 
     @property
-    def of_more(self) -> Conclusion:
-        """What is asked whether more broken samples would change the verdict.
+    def by_estimate(self) -> Conclusion:
+        """This conclusion, judged by the point estimate if the gate may stop early.
 
-        A gate that stopped early has just been decided by its interval: one sample less, and it would not be yet.
+        It is used to ask whether further broken samples would flip the verdict. A gate that stopped early has just been
+        decided by its interval: one sample less, and it would not be yet.
         """
         return replace(self, rule="estimate") if self.setting.stop == "early" else self
 
@@ -224,7 +225,7 @@ class Conclusion:
         return [sample for sample in self.attacked if sample not in self.broken]
 
     def judged_with_outcomes(self, lost: Mapping[str, Outcome], by_estimate: bool) -> Verdict:
-        """How the gate would be judged if samples, by name, had become what they became elsewhere; see `of_more`."""
+        """How the gate would be judged if samples, by name, had become what they became elsewhere."""
         names, head = self.setting.samples.names, self.setting.candidate.head
         more = {sample: lost[names[sample]] for sample in self.judged.tolist() if names[sample] in lost}
         known = {  # of several findings a report does not say how likely each was
@@ -232,7 +233,7 @@ class Conclusion:
             for sample, one in more.items()
             if self.chances is None and (decision := head.named(one.attacked)) is not None
         }
-        return (self.of_more if by_estimate else self).judged_with(unknown(more) | known)
+        return (self.by_estimate if by_estimate else self).judged_with(unknown(more) | known)
 
     def judged_with(self, lost: Mapping[int, Entry]) -> Verdict:
         """How the gate would be judged if these counterexamples were known, too; see `unknown`."""

@@ -146,7 +146,7 @@ def _health(search: Search, conclusion: Conclusion, cost: Cost) -> tuple[HealthC
     if gate.epsilon is None:  # stickers
         return examine_gradients(conclusion, cost)
     attacked, held = (in_turn(samples, gate, setting) for samples in (conclusion.attacked, conclusion.held))
-    judged = conclusion.of_more
+    judged = conclusion.by_estimate
     examination = Examination(
         setting=setting,
         found=conclusion.found,

@@ -18,7 +18,7 @@ _NAME, _HOLDS = "as-strong-as-others", "holds-against-others"
 def comparable(own: Gate, other: Gate, *, isolated: bool) -> bool:
     """Whether another gate's counterexamples may be this one's, and are to be known first; budgets are for the caller.
 
-    Its adversary knows less; or this one's is content with any wrong reading, and that one with fewer.
+    Its adversary knows less, or this gate is untargeted and the other's goal is narrower.
 
     Args:
         own: a gate.

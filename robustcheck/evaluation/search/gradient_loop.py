@@ -49,7 +49,7 @@ class GradientLoop(Loop[GradientAttack]):
     held: Held = forget
     clean_logits: Callable[[Rows], torch.Tensor] | None = None  # (N, K) of rows, from which losses are said to rise
     margin: Objective | None = None  # of the goal, if rows are to remember how near they came
-    near: float = inf  # a margin that is no farther than this below 0 leaves it open how the artefact reads the point
+    near: float = inf  # margins this near to 0: the artefact may read the point differently, so its neighbour is tried
     enough: float = -1.0  # grey levels: a counterexample as near as this ends a minimum-norm search
     eot: EOT | None = None  # over looks, if images are seen under conditions, or over a candidate's draws
     only_ends: bool = False  # nothing but the end of a search is proposed

@@ -92,7 +92,7 @@ class Loop(ABC, Generic[AttackT]):
         return -1
 
     def _attempt(self) -> int:
-        """How many images rows that enter now have tried to start from; -1 if they need none."""
+        """Starting images already tried by rows that enter now; -1 if they need none."""
         return -1
 
     def _queries(self, _sample: int) -> int | None:

@@ -69,10 +69,10 @@ class Lessons:
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """Of the train split: which key has it, and what else its user may do."""
+    """Who needs the train split."""
 
-    key: str
-    instead: str
+    key: str  # in the policy
+    instead: str  # what the error offers as an alternative
 
 
 FOR_SURROGATES = Need(key="train", instead="or leave train out, and name a model in surrogate")
