@@ -163,7 +163,7 @@ def overall(verdicts: Sequence[Verdict], *, interrupted: bool = False, allow: bo
 
 @cache
 def adapter() -> TypeAdapter[AuditReport]:
-    """The pydantic adapter of `AuditReport`; imported on first use, since pytest runs that do not ask must not pay."""
+    """The pydantic adapter of `AuditReport`; imported late, because pytest runs that do not ask must not pay."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(AuditReport)

@@ -74,7 +74,7 @@ class L2Ball(Ball):
     def steepest(self, gradient: torch.Tensor) -> torch.Tensor:
         """The direction (N, C, H, W) of unit L2 norm in which a function with this gradient rises fastest."""
         flat = gradient.flatten(1)
-        # Twice, since the squares of a small gradient underflow: scaled to a largest pixel of 1 they do not.
+        # Twice, because the squares of a small gradient underflow: scaled to a largest pixel of 1 they do not.
         flat = flat / flat.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
         return nn.functional.normalize(flat, dim=1).view_as(gradient)
 

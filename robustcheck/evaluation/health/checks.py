@@ -35,7 +35,7 @@ MEND = (
     "mend what hides the candidate's gradients (such as rounding, or saturated scores), or replace the attack by one "
     "that needs none, such as square or transfer"
 )
-"""What to do about a candidate that holds since its gradients cannot be followed."""
+"""What to do about a candidate that holds because its gradients cannot be followed."""
 
 _STRENGTHEN = "raise its steps and restarts, or replace it by a stronger attack, such as ensemble; else "
 ADVICE = {

@@ -74,8 +74,8 @@ class Probes:
         search, meter = self.search, self._meter
         prediction = Prediction(setting=search.setting, goal=search.goal, ball=search.ball)
         forward, gradients = int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD)
-        # First, since these show most for what they cost; a few of them whatever they cost. They have their price also
-        # where another gate has paid for them: what is examined must not depend on which gates were run.
+        # First, because these show most for what they cost; a few of them whatever they cost. They have their price
+        # also where another gate has paid for them: what is examined must not depend on which gates were run.
         count = prediction.tried(cost)
         at_images, price = prediction.at_images(self.attacked, count), prediction.price(count)
         forward, gradients, before = forward - price[0], gradients - price[1], replace(meter)

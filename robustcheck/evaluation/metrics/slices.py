@@ -33,7 +33,7 @@ class Part:
         return self.among[plain](intervals).value is not None
 
     def emptied(self, plain: str, intervals: Intervals) -> bool:
-        """Whether a predictive value is undefined because no sample is read so under attack, not because samples are missing.
+        """Whether a predictive value is undefined because no sample is read so under attack, not for want of samples.
 
         There are samples with and without the finding, and the attack may have turned each that was read so.
         """

@@ -2,7 +2,7 @@
 
 Of n samples whose true rate is supposed, the hits are Bin(n, rate), and the rule says yes from some number of them on;
 so the power is a tail of that distribution, and no approximation. It is no monotone function of n but a saw-tooth,
-since hits are whole: it rises with n, and falls whenever the rule wants one hit more. What is needed is therefore the
+because hits are whole: it rises with n, and falls whenever the rule wants one hit more. What is needed is therefore the
 smallest n from which on the power is never too small again, and not the first tooth that reaches it.
 """
 

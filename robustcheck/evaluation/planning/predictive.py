@@ -1,7 +1,7 @@
 """Predictive values before anything is attacked: which sensitivity and specificity are supposed, and how sure they are.
 
 A predictive value does not say which rates it is made of. Equal ones are supposed; where these would be worse than
-chance, since nearly any rates give more than is supposed, the rate that matters less stays as it is on clean images.
+chance, because nearly any rates give more than is supposed, the rate that matters less stays as it is on clean images.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Found:
 
     @property
     def inherited(self) -> dict[int, bool]:
-        """Samples that were not searched, since a search that stands for this one was through."""
+        """Samples that were not searched, because a search that stands for this one was through."""
         return {sample: moved for sample, moved in self.through.items() if sample not in self.searched}
 
     @property

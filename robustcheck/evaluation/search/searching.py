@@ -72,7 +72,7 @@ class Search:
         """Search counterexamples of samples that were not searched: they go into the ledger, the rest to `found`."""
         setting, attacks, trace = self.setting, self.attacks, found.trace
         for number, attack in enumerate(attacks):
-            # What was not examined, since its gate ended in an error, stands for nothing.
+            # What was not examined, because its gate ended in an error, stands for nothing.
             search_key, memory = self.key(attack), setting.memory
             stands = memory.ledger.held(search_key, self.levels) if search_key in memory.examined else {}
             # A minimum-norm search of its own is asked for distances, also where a counterexample is known.
