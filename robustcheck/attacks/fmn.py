@@ -31,7 +31,7 @@ class FMN(GradientAttack):
     keeps_best: ClassVar[bool] = True
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """At the image; no wrong reading of it is known."""
+        """Starts at the image; no wrong reading of it is known."""
         unknown = torch.full((len(images),), torch.inf, device=images.device)
         return {"images": images, "best": images, "best_norm": unknown, "radius": unknown}
 

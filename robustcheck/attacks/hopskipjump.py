@@ -51,7 +51,7 @@ class HopSkipJump(QueryAttack):
     elsewhere: ClassVar[bool] = True
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """At an image that is read as wanted; the border lies between it and the sample."""
+        """Starts at an image that is read as wanted; the border lies between it and the sample."""
         nothing = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         zero = torch.zeros(len(images), device=images.device)
         return {

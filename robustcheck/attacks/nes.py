@@ -43,7 +43,7 @@ class NES(QueryAttack):
         return 2 * self._estimate.most
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """At the image."""
+        """Starts at the image."""
         unknown = torch.full((len(images),), -torch.inf, device=images.device)
         return {
             "images": images,

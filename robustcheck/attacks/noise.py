@@ -18,7 +18,7 @@ from robustcheck.threats import Ball
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(QueryAttack):
-    """In each turn `block` directions at random, to the border: a corner of the L∞ ball, any point of the L2 sphere."""
+    """Tries `block` random directions a turn, to the border: a corner of the L∞ ball, any point of the L2 sphere."""
 
     block: int = 1
     name: str = "noise"

@@ -56,7 +56,7 @@ class PartialInformation(QueryAttack):
         return 2 * self._estimate.most * self.copies
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """At an image that is read as wanted, and with tries of a smaller ball: nothing is known about the slope."""
+        """Starts at an image that is read as wanted, with tries of a smaller ball: nothing is known about the slope."""
         radius = ball.norm(images - clean)
         return {
             "images": images,
@@ -138,7 +138,7 @@ class PartialInformation(QueryAttack):
         return Queries(images=images.flatten(0, 1)[asked.flatten()], asked=asked, noise=noise)
 
     def _size(self, given: float | None, state: State, ball: Ball) -> float:
-        """Of a pixel's offset, as a share of the full range."""
+        """How large a pixel's offset is, as a share of the full range."""
         even = ball.radius / ball.norm_of_ones(state["images"][0].numel())  # of all pixels, at the ball's border
         return max(self.least_offset, even / 4 if given is None else given)
 

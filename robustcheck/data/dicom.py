@@ -161,7 +161,7 @@ class _Patient(BufferedReader):
     _reads = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As any file."""
+        """Read as from any file."""
         self._reads += 1
         if self._reads > _MOST_READS:
             raise ValueError(f"it has more than {_MOST_READS} parts, more than an image of one frame needs")
@@ -189,7 +189,7 @@ def _header(file: BufferedReader, name: str) -> Any:
 
 
 def _read(file: BufferedReader, name: str, tags: list[str], *, stop_before_pixels: bool) -> tuple[Any, str]:
-    """Those elements of a file, and its transfer syntax."""
+    """The elements of a file that have these tags, and its transfer syntax."""
     import pydicom  # a third of a second, for those who need it
     from pydicom.filereader import _read_file_meta_info
 

@@ -24,7 +24,7 @@ class ImageFile(Protocol):
 
     @property
     def name(self) -> str:
-        """As it is called in its source."""
+        """What it is called in its source."""
 
     @property
     def shape(self) -> Shape:
@@ -51,7 +51,7 @@ class ImageFile(Protocol):
 
     @property
     def sha256(self) -> str:
-        """Of its bytes."""
+        """The digest of its bytes."""
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ def stratified(names: Sequence[str], labels: Indexes, *, samples: int, seed: int
 
 
 def spread(names: Sequence[str], readings: Indexes, *, samples: int, seed: int) -> Indexes:
-    """The same for readings that may be nearly as many as samples: every n-th of them, by reading and then by rank.
+    """A subset where readings may be nearly as many as samples: every n-th of them, by reading and then by rank.
 
     Each reading's share is proportional, to less than one sample. One of each would make combinations of findings that
     are rare as common as frequent ones, and largest remainders would leave all rare ones out.

@@ -135,7 +135,7 @@ class Conclusion:
 
     @property
     def controls(self) -> tuple[Control, ...]:
-        """As reports have them."""
+        """The controls, as reports have them."""
         return tuple(one.control for one in self.controlled)
 
     def _stronger_controls(self, metrics: dict[str, Metric]) -> list[Control]:
@@ -197,7 +197,7 @@ class Conclusion:
         )
 
     def about(self, judged: np.ndarray) -> Conclusion:
-        """The same of some of the samples (M,)."""
+        """This conclusion, about some of the samples (M,) alone."""
         seen = set(judged.tolist())
         return replace(
             self,

@@ -147,7 +147,7 @@ class Evaluation:
         return [gate for gate in self.policy.gates if gate.family == own.family]
 
     def _budget(self, gate: Gate) -> Fraction:
-        """In grey levels; gates of equal budgets keep the policy's order, and ladders go down before others go up."""
+        """A sort key in grey levels: equal ones keep the policy's order, and ladders go down before others go up."""
         setting = self._setting  # files alone may say how deep they are, and so which budget is the larger
         if gate.epsilon is None or isinstance(setting, EvaluationError):
             return Fraction(0)
@@ -281,7 +281,7 @@ class Evaluation:
 
 
 def _order(policy: Policy, samples: Samples) -> np.ndarray:
-    """As they are written, or at random where a gate may stop before the last one."""
+    """The samples as they are written, or at random where a gate may stop before the last one."""
     if policy.decision.stop == "never":
         return np.arange(len(samples))
     return in_random_order(samples.names, seed=policy.seed)

@@ -40,7 +40,7 @@ class Stopping:
 
     @property
     def setting(self) -> Setting:
-        """The gate's."""
+        """The gate's setting."""
         return self.known.setting
 
     def needed(self, before: int, until: int) -> int | None:
@@ -57,7 +57,7 @@ class Stopping:
         return high
 
     def stopped(self, needed: int | None) -> Stopped | None:
-        """For the report."""
+        """Where the gate stopped, for the report."""
         if self.setting.stop == "never":
             return None
         of = len(self.setting.order)

@@ -41,7 +41,7 @@ class Quantised(Template):
     """Each pixel goes to one of nine levels first: no gradient comes back through rounding."""
 
     def excess(self, image: Tensor) -> Tensor:
-        """Of the rounded image."""
+        """Grey levels (N,) of the rounded image."""
         return super().excess((image * 8).round() / 8)
 
 
@@ -49,7 +49,7 @@ class Thermometer(Template):
     """Each pixel becomes a code of thresholds that it passes (Buckman et al. 2018); what is decided is their sum."""
 
     def excess(self, image: Tensor) -> Tensor:
-        """Of the sum of the code, which has no gradient."""
+        """Grey levels (N,) of the sum of the code, which has no gradient."""
         thresholds = (torch.arange(16, device=image.device) + 0.5) / 16
         code = image[:, :, None] > thresholds.view(1, 1, -1, 1, 1)
         coded: Tensor = code.float().mean(dim=2)
@@ -76,7 +76,7 @@ class Noisy(Template):
     """Noise on every pixel, drawn anew in each call."""
 
     def excess(self, image: Tensor) -> Tensor:
-        """Of the noisy image."""
+        """Grey levels (N,) of the noisy image."""
         return super().excess(image + 0.1 * torch.randn_like(image))
 
 
@@ -94,7 +94,7 @@ class Shattered(Template):
     """A ripple of a level and a half a pixel, too fast to be followed: the gradient is the ripple's."""
 
     def excess(self, image: Tensor) -> Tensor:
-        """Of the rippled image."""
+        """Grey levels (N,) of the rippled image."""
         return super().excess(image + 1.5 / _MAXIMUM * torch.sin(2 * pi * 450 * image))
 
 

@@ -27,7 +27,7 @@ def images(_split: str | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int
 
 
 def far_images(_split: str | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Those that no change of nineteen grey levels turns."""
+    """Images that no change of nineteen grey levels turns."""
     return _of([margin for margin in MARGINS if margin >= 20])
 
 

@@ -44,7 +44,7 @@ BUDGETS = {"pgd-2": 2}  # grey levels, of gates that have another
 
 
 def true_accuracy(gate: str) -> float:
-    """Of a fragile candidate, in closed form."""
+    """The accuracy of a fragile candidate, in closed form."""
     return robust_share(BUDGETS.get(gate, LEVELS))
 
 

@@ -42,7 +42,7 @@ class Required:
         return Measurement(self.least, self.most).with_maximum(options.max_width)
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
-        """As many pieces a line as it holds; of a name that has dots, first what stands between them."""
+        """Puts as many pieces on a line as it holds; of a name that has dots, first what stands between them."""
         lines = [""]
         for piece in self._within(options.max_width):
             if cell_len(lines[-1] + piece) <= options.max_width or not lines[-1]:

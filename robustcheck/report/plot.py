@@ -110,7 +110,7 @@ def _series(name: str, index: int, group: Sequence[_Measured], largest: float, c
 
 
 def _curve(measured: _Measured, largest: float) -> str:
-    """Of a minimum-norm attack: accuracy at every ε up to the largest that is drawn, which falls in steps."""
+    """The curve of a minimum-norm attack: accuracy at every ε up to the largest that is drawn, which falls in steps."""
     ball = measured.ball
     steps = [
         (point.levels * ball.share / ball.levels, point.accuracy)

@@ -171,7 +171,7 @@ def level(confidence: float) -> str:
 
 
 def level_of(gate: GateResult) -> str:
-    """Of a gate's intervals."""
+    """The confidence level of a gate's intervals."""
     return level(next((metric.confidence for metric in gate.metrics.values()), 0.95))
 
 

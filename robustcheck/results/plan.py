@@ -75,7 +75,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Of all gates whose time is known, and of loading."""
+        """Seconds of all gates whose time is known, and of loading."""
         return self.loading + sum(gate.seconds or 0.0 for gate in self.gates)
 
     @property
@@ -89,5 +89,5 @@ class Plan:
         return tuple(gate.id for gate in self.gates if not all(one.enough for one in gate.requirements))
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The plan as JSON has it."""
         return {"schema": SCHEMA, **asdict(self), "seconds": self.seconds, "too_few": self.too_few}

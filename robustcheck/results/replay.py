@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class GateReplay:
-    """Of one gate."""
+    """What came of replaying one gate."""
 
     id: str
     stated: int  # counterexamples that the report states
@@ -19,7 +19,7 @@ class GateReplay:
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """Of a report, in its order of gates."""
+    """What came of replaying a report, in its order of gates."""
 
     gates: tuple[GateReplay, ...]
     amiss: tuple[str, ...] = ()  # of the report as a whole

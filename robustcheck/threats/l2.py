@@ -43,7 +43,7 @@ class L2Ball(Ball):
 
     @property
     def radius(self) -> float:
-        """As a share of the full range."""
+        """The radius as a share of the full range."""
         return float(self.levels / self.maximum)
 
     def widest(self, shape: tuple[int, int, int]) -> L2Ball:
@@ -104,7 +104,7 @@ class L2Ball(Ball):
         return self._fitted(images * self.maximum + direction.sign() / 2 - reference, reference)
 
     def outward(self, images: torch.Tensor, clean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-        """As `aside`, which keeps a level of length for changes that are shorter."""
+        """Images as of `aside`, which keeps a level of length for changes that are shorter."""
         return self.aside(images, clean, direction)
 
     def _fitted(self, change: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

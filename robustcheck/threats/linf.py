@@ -40,7 +40,7 @@ class LinfBall(ByLargestChange):
 
     @property
     def radius(self) -> float:
-        """As a share of the full range."""
+        """The radius as a share of the full range."""
         return self.levels / self.maximum
 
     def widest(self, _shape: tuple[int, int, int]) -> LinfBall:

@@ -106,7 +106,7 @@ def _single(gate: GateResult) -> bool:
 
 
 def _lost(own: GateResult, other: GateResult, *, wanted: str | None, multilabel: bool) -> dict[str, Outcome]:
-    """Of samples that held in a gate, by name, what another one turned them into, if this gate's adversary wants it."""
+    """What another gate turned samples that held in this one into, by name, if this gate's adversary wants it."""
     held = {sample.sample for sample in own.samples if sample.status == "held" and sample.evidence is not None}
     broken = {sample.sample: sample for sample in other.samples if sample.status == "broken" and sample.sample in held}
     if _goal(own) == _goal(other):

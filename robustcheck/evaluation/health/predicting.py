@@ -56,7 +56,7 @@ class Prediction:
         return max(0, min(forward // each[0], gradient // each[1]))
 
     def tried(self, cost: Cost) -> int:
-        """On how many samples it is tried where searches cost so much: a tenth pays for it, but for a few of them."""
+        """How many samples it is tried on where searches cost so much: a tenth pays for it, but for a few of them."""
         paid = self.affordable(int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD))
         return max(MIN_EXAMINED, min(MAX_EXAMINED, paid))
 
@@ -82,12 +82,12 @@ class Prediction:
         return [share for sample in chosen if (share := known[sample]) is not None]
 
     def in_ball(self, samples: Sequence[int], gate: str) -> list[float]:
-        """As `at_images`, at a random point of the ball around each sample, where searches are on their way."""
+        """Shares as of `at_images`, at a random point of the ball around each sample, as searches meet on their way."""
         return [share for share in self._shares(samples, self.ball, gate) if share is not None]
 
     @property
     def _step(self) -> float:
-        """Of each pixel, as a share of the full range: a level at least, and no more than an L∞ ball admits.
+        """The change of each pixel, as a share of the full range: a level at least, and no more than an L∞ ball admits.
 
         Where means are compared, a smaller one would promise no more than chance.
         """
@@ -99,7 +99,7 @@ class Prediction:
 
     @property
     def _longest(self) -> float | None:
-        """Of the whole change in L2, as a share of the full range, if the ball bounds it."""
+        """The longest change in L2, as a share of the full range, if the ball bounds it."""
         return self.ball.radius if isinstance(self.ball, L2Ball) and not self.draws else None
 
     def _shares(self, samples: Sequence[int], ball: Ball | None, gate: str) -> list[float | None]:

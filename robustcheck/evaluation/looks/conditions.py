@@ -1,4 +1,4 @@
-"""Under viewing conditions: proposals are judged on looks that no search has had, and searches average over others.
+"""Viewing conditions: proposals are judged on looks that no search has had, and searches average over others.
 
 Searches follow the mean of the gradients (expectation over transformation; Athalye et al. 2018, arXiv 1707.07397). Each
 proposal of a sample is judged on looks of its own.
@@ -121,7 +121,7 @@ class ConditionsEOT:
 
     @property
     def holds_on(self) -> float:
-        """As the policy says."""
+        """Share of the looks on which a counterexample has to hold, as the policy says."""
         return self.conditions.spec.holds_on
 
     def gradient(

@@ -98,7 +98,7 @@ class SurrogateViewer:
 
 
 class Gradients(Protocol):
-    """Whose gradients are followed: the candidate's, or another model's."""
+    """A model whose gradients are followed: the candidate, or another."""
 
     def gradient(
         self, images: torch.Tensor, labels: torch.Tensor, aims: torch.Tensor, objective: Objective
@@ -146,7 +146,7 @@ class EOT(Protocol):
 
 
 def looks_needed(share: float, looks: int) -> int:
-    """On how many looks an image has to be read as wanted, if on a share of them."""
+    """How many looks an image has to be read as wanted on, if on a share of them."""
     return max(1, ceil(share * looks - _TOLERANCE))
 
 

@@ -27,7 +27,7 @@ from robustcheck.words import listed
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """Of some samples as they were read. Parts of them are measured where they are asked for."""
+    """Measures samples as they were read, and parts of them where these are asked for."""
 
     readings: Readings  # of all samples
     labels: Sequence[str]  # the policy's, which readings are indexes into
@@ -40,7 +40,7 @@ class Measurement:
 
     @cached_property
     def plain(self) -> Mapping[str, Measure]:
-        """On all of them."""
+        """Metrics of all of them."""
         worth = None if self.attacked is None else self.attacked[self.judged]
         plain = of_all(self._read, worth, self._every)
         if self.unseen_labels and self.readings.findings is None:
@@ -63,16 +63,16 @@ class Measurement:
 
     @cached_property
     def by_subgroup(self) -> Subgroups:
-        """On each subgroup."""
+        """Metrics of each subgroup."""
         return subgroups(self.readings, self.members, self.attacked, self.judged, self.among)
 
     @cached_property
     def by_finding(self) -> Findings:
-        """On each of several findings."""
+        """Metrics of each of several findings."""
         return findings(self.readings, self.labels, self.judged, self.among)
 
     def metrics(self, bounds: Sequence[Bound]) -> dict[str, Metric]:
-        """On all samples, and what bounds ask of parts of them."""
+        """Metrics of all samples, and what bounds ask of parts of them."""
         return {name: one(self.intervals) for name, one in self.plain.items()} | self.required(bounds)
 
     def required(self, bounds: Sequence[Bound]) -> dict[str, Metric]:
@@ -86,7 +86,7 @@ class Measurement:
         return found
 
     def slices(self) -> tuple[Slice, ...]:
-        """On each part."""
+        """Metrics of each part, for the report."""
         return slices(self.by_subgroup, self.by_finding, self.intervals)
 
     def findings(self, bounds: Sequence[Bound]) -> tuple[Finding, ...]:
@@ -107,7 +107,7 @@ class Measurement:
         return tuple(found)
 
     def _parts(self, bound: Bound) -> tuple[Subgroups, Findings]:
-        """Those that a bound may be about: whichever it is not about are not measured for it."""
+        """Parts that a bound may be about: those that it is not about are not measured for it."""
         about = bound.of[0]
         return (
             self.by_subgroup if about == WORST_SUBGROUP else {},

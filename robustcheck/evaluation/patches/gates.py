@@ -124,7 +124,7 @@ def _controlled(task: PatchTask, name: str, judged: Judgement, admitted: Literal
 
 
 def _pieces(task: PatchTask) -> Textures | None:
-    """Of another sample that is labelled as the adversary wants, for each; None if there is none for one of them."""
+    """A piece of another sample, labelled as the adversary wants, for each; None if there is none for one of them."""
     samples, labels = task.setting.samples, task.setting.labels
     wanted = {
         int(label): torch.nonzero(task.goal.met(labels, label.expand(len(labels)))).flatten()

@@ -20,7 +20,7 @@ from robustcheck.threats import Goal
 from robustcheck.threats.patch import PLACEMENT_DRAWS, Outline, Placements, Placing, covered, place
 
 Textures = Callable[[list[int]], torch.Tensor]
-"""Of images of one shape, by place in the pool: the patch (N, C, S, S) that lies on each."""
+"""Gives the patch (N, C, S, S) that lies on each of some images of one shape, by their place in the pool."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -117,7 +117,7 @@ def _lessons(task: PatchTask) -> tuple[Pool, str]:
 
 
 def _not_judged(task: PatchTask, source: Samples, numbers: np.ndarray) -> np.ndarray:
-    """Those of another split that the gate does not judge: splits may overlap, and a source may know none."""
+    """Samples of another split that the gate does not judge: splits may overlap, and a source may know none."""
     judged, images = task.setting.samples, task.setting.samples.images
     known = {images.content_sha256(number) for number in task.judged.tolist()}
     names = {judged.names[number] for number in task.judged.tolist()}
@@ -169,7 +169,7 @@ def _turns(task: PatchTask, pool: Pool, surrogates: Surrogates | None, texture: 
 
 
 def _file_of(task: PatchTask, place: int, stored: np.ndarray) -> str | None:
-    """Of an image's own patch: its picture, or the array of what no picture can hold."""
+    """The file of an image's own patch: its picture, or the array of what no picture can hold."""
     picture, array, _ = task.setting.evidence.patch(task.gate.id, stored, task.attacked[place])
     return picture or array
 

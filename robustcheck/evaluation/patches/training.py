@@ -48,11 +48,11 @@ class Pool:
         return len(self.numbers)
 
     def some(self, most: int) -> Pool:
-        """As many of them at most, at equal distances."""
+        """A pool of so many of them at most, at equal distances."""
         return Pool.of(self.samples, self.numbers[:: -(-len(self) // most)], self.keep_out)
 
     def with_room(self, placing: Placing) -> Pool:
-        """Those of them that a patch has a place on, however it is drawn.
+        """The samples that a patch has a place on, however it is drawn.
 
         Raises:
             EvaluationError: there is none.
@@ -64,7 +64,7 @@ class Pool:
         return Pool.of(self.samples, kept, self.keep_out)
 
     def without_room(self, placing: Placing) -> Iterator[tuple[int, EvaluationError]]:
-        """The others, by place, and what is to be said of each."""
+        """The samples that it has none on, by place, and what is to be said of each."""
         tried = dict[tuple[Shape, bytes | None], EvaluationError | NoPlaceError | None]()
         for at in range(len(self)):
             shape, mask = self.shape(at), self.mask(at)
@@ -81,7 +81,7 @@ class Pool:
         )
 
     def name(self, place: int) -> str:
-        """Of the sample in its source."""
+        """What the sample is called in its source."""
         return self.samples.names[self.numbers[place]]
 
     def shape(self, place: int) -> Shape:

@@ -43,7 +43,7 @@ def never_met(bound: Bound, rule: Rule) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Power:
-    """Of a requirement on a rate, as a function of the number of samples."""
+    """The power of a requirement on a rate, as a function of the number of samples."""
 
     bound: Bound
     true: float  # the supposed rate
@@ -60,7 +60,7 @@ class Power:
         return np.where(wanted <= 0, 1.0, np.where(wanted > samples, 0.0, tail))
 
     def fewest(self, samples: np.ndarray) -> np.ndarray:
-        """With how many good samples (N,), of so many (N,), the rule says yes; one more than that if it never does.
+        """How many good samples (N,), of so many (N,), make the rule say yes; one more than that if it never does.
 
         Good are hits where the bound is a least one, and misses where it is a largest one.
         """

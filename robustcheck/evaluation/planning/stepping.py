@@ -102,7 +102,7 @@ class Stopwatch:
     known: dict[Hashable, Step] = field(default_factory=dict)
 
     def seconds(self, kind: str, named: Hashable, turn: Turn, rows: int, samples: list[int]) -> float:
-        """For each image that goes through the network.
+        """How long a turn takes, for each image that goes through the network.
 
         Args:
             kind: of step, for people.

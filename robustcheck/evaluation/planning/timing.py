@@ -27,7 +27,7 @@ class Kind:
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Of one gate."""
+    """How long one gate takes."""
 
     work: Search | PatchTask
     bill: Bill

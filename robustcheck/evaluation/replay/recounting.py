@@ -94,7 +94,7 @@ def _asked(gate: Gate, setting: Setting) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it."""
+    """A value as JSON has it."""
     return json.loads(json.dumps(value, default=asdict))
 
 
@@ -196,7 +196,7 @@ def _by_status(gate: Gate, result: GateResult, setting: Setting) -> dict[str, tu
 
 
 def _measurement(gate: Gate, result: GateResult, setting: Setting) -> Measurement:
-    """Of what is said that samples were read as, before the attack and under it."""
+    """Measures what the report says that samples were read as, before the attack and under it."""
     known = {name: number for number, name in enumerate(setting.samples.names)}
     numbers = np.array([known[outcome.sample] for outcome in result.samples])
     attacked = np.zeros(len(setting.labels), bool)

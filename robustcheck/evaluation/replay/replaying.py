@@ -194,7 +194,7 @@ class _Reader:
                 yield f"{outcome.sample}: its counterexample lies {distance:g} levels off, and the report says {told}"
 
     def _places(self, rows: Sequence[_Row], levels: torch.Tensor) -> Iterator[str]:
-        """Of patches, that nothing else differs: where each lies follows from the seed, and which of its places it is.
+        """What differs elsewhere than under a patch, which lies where the seed and the number of its place say.
 
         How the patch looks is in its own file, and whether it is what lies there is not compared.
         """

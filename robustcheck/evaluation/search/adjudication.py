@@ -87,10 +87,10 @@ def finite(scores: torch.Tensor | None, row: int) -> float | None:
 
 
 def more_adverse(known: float, found: float, *, positive: bool) -> float:
-    """Of two probabilities of the positive label the one that hurts more: a positive's lower, a negative's higher."""
+    """The probability of the positive label that hurts more: the lower one of a positive, the higher of a negative."""
     return min(known, found) if positive else max(known, found)
 
 
 def more_adverse_chances(known: np.ndarray, found: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """The same of each of several findings (K,), which are `present` or not."""
+    """The probability that hurts more of each of several findings (K,), which are `present` or not."""
     return np.where(present, np.minimum(known, found), np.maximum(known, found))

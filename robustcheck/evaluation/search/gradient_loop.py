@@ -20,7 +20,7 @@ from robustcheck.evaluation.search.rows import Rows
 from robustcheck.models import Surrogates
 
 Warm = Callable[[Sequence[Start]], tuple[np.ndarray, torch.Tensor] | None]
-"""Of some starts: which places (M,) have a known better point, and the changes (M, C, H, W), their largest pixel 1."""
+"""Says which places (M,) of some starts have a known better point, and the changes (M, C, H, W), largest pixel 1."""
 
 _NEARER = 0.98  # of the last verified proposal's distance, from which a minimum-norm search proposes again
 
@@ -62,7 +62,7 @@ class GradientLoop(Loop[GradientAttack]):
         return max(1, self.candidate.chunks.limit // looks)
 
     def _ends(self) -> int:
-        """As in `Loop`; the turn is marked, and the one after which the last quarter begins."""
+        """The turn as in `Loop`; it is marked, and the one after which the last quarter begins."""
         ends = self._turn + self.attack.steps
         self._marked |= {ends - self._last_quarter, ends}
         return ends

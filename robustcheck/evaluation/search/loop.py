@@ -169,7 +169,7 @@ class Loop(ABC, Generic[AttackT]):
                 self.trace.scores[sample] = more_adverse(known, score, positive=positive)
 
     def _remember_chances(self, samples: list[int], chances: np.ndarray, admissible: np.ndarray) -> None:
-        """The same of each finding (N, K)."""
+        """Keep the probability (N, K) of each of several findings that hurts most."""
         bits = np.arange(chances.shape[1])
         for row in np.flatnonzero(admissible & np.isfinite(chances).all(axis=1)).tolist():
             known = self.trace.chances.get(samples[row], chances[row])

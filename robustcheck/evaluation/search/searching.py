@@ -37,7 +37,7 @@ _NEAR = 3.0  # times the difference that was seen between the margins of the two
 
 
 class Common(TypedDict):
-    """Of `Loop`'s fields, those that all searches of a gate set alike."""
+    """Those of `Loop`'s fields that all searches of a gate set alike."""
 
     candidate: Candidate
     viewer: Viewer
@@ -95,7 +95,7 @@ class Search:
 
     @cached_property
     def attacks(self) -> Searches:
-        """In the order in which they run."""
+        """The attacks of the gate, in the order in which they run."""
         gate = self.gate
         assert gate.attack is not None
         attacks = build(
@@ -126,7 +126,7 @@ class Search:
 
     @cached_property
     def _starting_images(self) -> StartingImages:
-        """Of the attack that begins at other images, which is the only one of its gate."""
+        """Where the attack starts that begins at other images, which is the only one of its gate."""
         setting = self.setting
         return StartingImages(
             setting.samples,
@@ -138,7 +138,7 @@ class Search:
         )
 
     def key(self, attack: GradientAttack | QueryAttack) -> Hashable:
-        """Under which searches stand for one another: the same attack of the same entry of the policy."""
+        """The key under which searches stand for one another: the same attack of the same entry of the policy."""
         return self.family, self.gate.entry, attack.name
 
     def _remember(

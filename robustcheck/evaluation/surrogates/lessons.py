@@ -35,7 +35,7 @@ class Lessons:
 
     @property
     def words(self) -> str:
-        """For reports, after "trained here for 10 epochs"."""
+        """What reports say after "trained here for 10 epochs"."""
         count = f"{len(self.chosen):,} images"
         if self.answered_by is None:
             return f"on {count} of the train split (the data's labels)"
