@@ -52,10 +52,10 @@ def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
 
 def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     """Search until it is decided, conclude, examine, judge, and add what the report draws."""
-    surrogates = setting.surrogates(gate.surrogates) if gate.surrogates else ()
-    account = Account.open(setting, surrogates)
-    search = _search_of(gate, setting, surrogates, shared=shared)
-    stopping, needed = _until_decided(search, surrogates)
+    loaded = setting.surrogates(gate.surrogates) if gate.surrogates else ()
+    account = Account.open(setting, loaded)
+    search = _search_of(gate, setting, loaded, shared=shared)
+    stopping, needed = _until_decided(search, loaded)
     conclusion, cells = _concluded(search, stopping, needed)
     result = conclude(conclusion, account, partial(_health, search))
     for attack in search.attacks:
@@ -70,24 +70,24 @@ def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     )
 
 
-def _search_of(gate: Gate, setting: Setting, surrogates: Sequence[LoadedSurrogate], *, shared: bool) -> Search:
+def _search_of(gate: Gate, setting: Setting, loaded: Sequence[LoadedSurrogate], *, shared: bool) -> Search:
     return Search(
         gate=gate,
         setting=setting,
         ball=ball_for(gate, setting),
         goal=goal_of(gate, setting),
         family=gate.family if shared and gate.family else gate.id,
-        surrogates=Surrogates([one.candidate for one in surrogates]) if surrogates else None,
+        surrogates=Surrogates([one.candidate for one in loaded]) if loaded else None,
     )
 
 
-def _until_decided(search: Search, surrogates: Sequence[LoadedSurrogate]) -> tuple[Stopping, int | None]:
+def _until_decided(search: Search, loaded: Sequence[LoadedSurrogate]) -> tuple[Stopping, int | None]:
     """Search stage by stage; returns what is known then, and how many samples decided, if they did before the last."""
     setting, found, searched, needed = search.setting, search.begin(), 0, None
     worth = search.goal.open(setting.decisions, setting.labels).numpy()
     for end in stages(setting):
         search.run([sample for sample in setting.order[searched:end].tolist() if worth[sample]], found)
-        stopping = Stopping(known=_known(search, found, worth, surrogates))
+        stopping = Stopping(known=_known(search, found, worth, loaded))
         if (needed := stopping.needed(searched, end)) is not None:
             break
         searched = end
@@ -95,7 +95,7 @@ def _until_decided(search: Search, surrogates: Sequence[LoadedSurrogate]) -> tup
     return stopping, needed
 
 
-def _known(search: Search, found: Found, worth: np.ndarray, surrogates: Sequence[LoadedSurrogate]) -> Conclusion:
+def _known(search: Search, found: Found, worth: np.ndarray, loaded: Sequence[LoadedSurrogate]) -> Conclusion:
     """What searches came to so far, about all samples, of which some (N,) are worth attacking."""
     gate, setting, family, levels = search.gate, search.setting, search.family, search.levels
     broken = {sample: entry for sample, entry in setting.memory.ledger.within(family, levels).items() if worth[sample]}
@@ -112,7 +112,7 @@ def _known(search: Search, found: Found, worth: np.ndarray, surrogates: Sequence
         scores=most_adverse(setting, verified, broken) if told else None,
         chances=_chances(search, found, broken) if told else None,
         found=found,
-        surrogates=surrogates,
+        surrogates=loaded,
         controlled=(),
         intervals=setting.sequential,
         rule=setting.rule,
