@@ -31,8 +31,7 @@ from robustcheck.models.batches import as_shares
 from robustcheck.policy import ConditionsSpec, DataSpec, ModelSpec, Size
 from robustcheck.threats import Goal
 from robustcheck.threats.patch import PLACEMENT_DRAWS, Placing, place
-from robustcheck.threats.viewing import LOOK_DRAWS
-from robustcheck.threats.viewing import Conditions, see
+from robustcheck.threats.viewing import LOOK_DRAWS, Conditions, see
 
 CONDITIONS: dict[str, Any] = {
     "rotation": 10,

@@ -93,4 +93,4 @@ def more_adverse(known: float, found: float, *, positive: bool) -> float:
 
 def more_adverse_chances(known: np.ndarray, found: np.ndarray, present: np.ndarray) -> np.ndarray:
     """The probability that hurts more of each of several findings (K,), which are `present` or not."""
-    return np.where(present, np.minimum(known, found), np.maximum(known, found))
+    return np.asarray(np.where(present, np.minimum(known, found), np.maximum(known, found)))
