@@ -10,7 +10,7 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -91,7 +91,7 @@ def _robustcheck(job: Job, candidate: Candidate, way: Way) -> Measurement:
             write_policy(
                 Path(folder) / f"{name}.yaml",
                 candidate,
-                way,
+                chosen,
                 Path(job.archive),
                 epsilons=epsilons,
                 steps=steps,
@@ -99,7 +99,11 @@ def _robustcheck(job: Job, candidate: Candidate, way: Way) -> Measurement:
                 seed=job.seed,
                 samples=samples,
             )
-            for name, steps, samples in (("warming", 1, min(job.batch, job.images)), ("policy", job.steps, None))
+            for name, chosen, steps, samples in (
+                # One step, which no descending ladder may have: nothing is warmed by how gates share.
+                ("warming", replace(way, gate={}), 1, min(job.batch, job.images)),
+                ("policy", way, job.steps, None),
+            )
         )
         run(load_policy(warming))
         began = time.perf_counter()

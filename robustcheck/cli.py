@@ -4,54 +4,26 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
+from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from robustcheck.errors import EvaluationError, PolicyError, ReportError
+from robustcheck.exit_codes import EXIT_CODES, INTERRUPTED, Commands
+from robustcheck.words import plural
 
 if TYPE_CHECKING:
-    from robustcheck.policy import Policy
+    from rich.console import RenderableType
 
-EXIT_CODES = {"pass": 0, "fail": 1, "error": 3, "inconclusive": 4}
-USAGE_ERROR = 2
-INTERRUPTED = 130
+    from robustcheck.policy import Policy
 
 _POLICY = click.argument("policy", type=click.Path(path_type=Path))
 
 
-class _UsageError(click.ClickException):
-    """The mistake is in a file, not in the command: said as `file:line: …`, which editors and CI make a link of."""
-
-    exit_code = USAGE_ERROR
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Print the message and nothing around it."""
-        click.echo(self.format_message(), file=file, err=file is None)
-
-
-class _Commands(click.Group):
-    """Gives what commands raise its exit code.
-
-    An interrupt has 130, wherever it is: click's own 1 is the code of a failed gate.
-    """
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command that is asked for."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            sys.exit(INTERRUPTED)
-        except (PolicyError, ReportError) as error:
-            raise _UsageError(str(error)) from None
-        except EvaluationError as error:
-            click.echo(str(error).strip(), err=True)
-            sys.exit(EXIT_CODES["error"])
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pytest-robustcheck", prog_name="robustcheck")
 def main() -> None:
     """Gate medical image models on adversarial robustness.
@@ -72,7 +44,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # not every console has an ε, and none is worth a traceback
 
 
-@main.command()
+@main.command("run")
 @_POLICY
 @click.option(
     "-o",
@@ -83,7 +55,7 @@ def main() -> None:
     help="Folder for junit.xml, report.json, report.html and counterexamples/.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but the last line.")
-def run(policy: Path, output: Path, *, quiet: bool) -> None:
+def run_command(policy: Path, output: Path, *, quiet: bool) -> None:
     """Run the gates of POLICY and write the reports.
 
     \b
@@ -102,18 +74,18 @@ def run(policy: Path, output: Path, *, quiet: bool) -> None:
 
     (place,) = outputs(output, [loaded.path])
     try:
-        from robustcheck.evaluation.run import run as evaluate
+        from robustcheck.evaluation.run import run
         from robustcheck.report.progress import Bars
 
         with Bars(quiet=quiet) as bars:
-            report = evaluate(loaded, folder=place.scratch, progress=bars.update, finished=bars.finished)
+            report = run(loaded, folder=place.scratch, progress=bars.update, finished=bars.finished)
         files = place.publish(report)
     finally:
         place.discard()
-    from robustcheck.report.summary import render, summary_line, summary_table, warnings_text
+    from robustcheck.report.summary import summary_line, summary_table, warnings_text
 
     if not quiet:
-        click.echo(render(summary_table(report), width=_table_width(), color=sys.stdout.isatty()), nl=False)
+        _print_table(summary_table(report))
         click.echo(warnings_text(report), nl=False)
         for file in files:
             click.echo(f"  {file}")
@@ -121,17 +93,17 @@ def run(policy: Path, output: Path, *, quiet: bool) -> None:
     sys.exit(INTERRUPTED if report.interrupted else EXIT_CODES[report.verdict])
 
 
-@main.command()
+@main.command("validate")
 @_POLICY
-def validate(policy: Path) -> None:
+def validate_command(policy: Path) -> None:
     """Print every mistake in POLICY; no model is loaded.
 
     Exits with 0 if it can be used and with 2 if it cannot (130: interrupted).
     """
     loaded = _load(policy)
-    click.echo(f"{policy}: {len(loaded.gates)} gate{'s' if len(loaded.gates) != 1 else ''}")
+    click.echo(f"{policy}: {plural(len(loaded.gates), 'gate')}")
     for gate in loaded.gates:
-        attack = str(gate.attack.name) if gate.attack else "no attack"
+        attack = gate.attack_name or "no attack"
         attack += f" at {gate.epsilon.text}" if gate.epsilon else f" of {gate.size.text}" if gate.size else ""
         bounds = ", ".join(f"{bound.metric} {bound}" for bound in gate.bounds)
         click.echo(f"  {gate.id}: {attack}; requires {bounds}")
@@ -143,7 +115,7 @@ def _not_nan(_context: click.Context, _parameter: click.Parameter, value: float)
     return value
 
 
-@main.command()
+@main.command("plan")
 @_POLICY
 @click.option(
     "--margin",
@@ -162,7 +134,7 @@ def _not_nan(_context: click.Context, _parameter: click.Parameter, value: float)
     help="How likely a requirement is then to be met.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, for programs.")
-def plan(policy: Path, *, margin: float, power: float, as_json: bool) -> None:
+def plan_command(policy: Path, *, margin: float, power: float, as_json: bool) -> None:
     """Say what POLICY needs: samples and time.
 
     Nothing is attacked and no file is written: the samples are read, the candidate is asked about each of them as it
@@ -191,22 +163,21 @@ def plan(policy: Path, *, margin: float, power: float, as_json: bool) -> None:
     from robustcheck.report.progress import Bars
 
     with Bars(quiet=False) as bars:
-        from robustcheck.evaluation.planning.planning import plan as planning
+        from robustcheck.evaluation.planning.planning import plan
 
-        planned = planning(loaded, margin=margin, power=power, progress=bars.update)
+        planned = plan(loaded, margin=margin, power=power, progress=bars.update)
     if as_json:
         click.echo(json.dumps(planned.to_dict(), indent=2, allow_nan=False))
         return
     from robustcheck.report.plan import plan_line, plan_tables
-    from robustcheck.report.summary import render
 
-    click.echo(render(plan_tables(planned), width=_table_width(), color=sys.stdout.isatty()), nl=False)
+    _print_table(plan_tables(planned))
     click.echo(plan_line(planned))
 
 
-@main.command()
+@main.command("schema")
 @click.option("--report", is_flag=True, help="The schema of report.json instead of the policy's.")
-def schema(*, report: bool) -> None:
+def schema_command(*, report: bool) -> None:
     """Print the JSON Schema of a policy, for editors and other tools."""
     if report:
         from robustcheck.results import json_schema
@@ -215,8 +186,8 @@ def schema(*, report: bool) -> None:
     click.echo(json.dumps(json_schema(), indent=2))
 
 
-@main.command()
-def attacks() -> None:
+@main.command("attacks")
+def attacks_command() -> None:
     """List the attacks: what each is, needs, takes and cites."""
     from robustcheck.policy import ATTACKS
 
@@ -234,7 +205,7 @@ def attacks() -> None:
         click.echo(f"  source  {spec.source}")
 
 
-@main.command()
+@main.command("qualify")
 @click.option(
     "-o",
     "--output",
@@ -243,7 +214,7 @@ def attacks() -> None:
     show_default=True,
     help="Folder for qualification.json and qualification.html.",
 )
-def qualify(output: Path) -> None:
+def qualify_command(output: Path) -> None:
     """Check this installation on known answers.
 
     Runs gates on candidates whose robustness is known: robust and fragile ones must get their accuracy and its
@@ -264,21 +235,20 @@ def qualify(output: Path) -> None:
         take_away_earlier,
         write_qualification,
     )
-    from robustcheck.report.summary import render
 
     take_away_earlier(output)
     with Bars(quiet=False, counted="candidates") as bars:
-        from robustcheck.qualification import qualify as qualified
+        from robustcheck.qualification import qualify
 
-        found = qualified(progress=bars.update)
-    click.echo(render(qualification_table(found), width=_table_width(), color=sys.stdout.isatty()), nl=False)
+        found = qualify(progress=bars.update)
+    _print_table(qualification_table(found))
     for file in write_qualification(found, output):
         click.echo(f"  {file}")
     click.echo(qualification_line(found))
     sys.exit(0 if found.qualified else 1)
 
 
-@main.command()
+@main.command("render")
 @click.argument("report", type=click.Path(path_type=Path))
 @click.option(
     "-o",
@@ -286,7 +256,7 @@ def qualify(output: Path) -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder to write to (default: the report's own).",
 )
-def render(report: Path, output: Path | None) -> None:
+def render_command(report: Path, output: Path | None) -> None:
     """Write junit.xml and report.html again.
 
     REPORT is a report.json of any age, which stays as it is.
@@ -297,10 +267,10 @@ def render(report: Path, output: Path | None) -> None:
         click.echo(str(file))
 
 
-@main.command()
+@main.command("replay")
 @click.argument("report", type=click.Path(path_type=Path))
 @_POLICY
-def replay(report: Path, policy: Path) -> None:
+def replay_command(report: Path, policy: Path) -> None:
     """Show a report's counterexamples to the candidate again.
 
     REPORT is a report.json, with counterexamples/ beside it, and POLICY the policy that it is about, with candidate and
@@ -318,34 +288,33 @@ def replay(report: Path, policy: Path) -> None:
       3  candidate or data cannot be loaded
       130  interrupted
     """
-    asked = _load(policy)
-    from functools import partial
-
+    loaded = _load(policy)
     from robustcheck.report import read_report
     from robustcheck.report.pictures import read_stored
     from robustcheck.report.progress import Bars
     from robustcheck.report.replay import replay_line, replay_table, replay_text
-    from robustcheck.report.summary import render
 
-    told = read_report(report)
+    stated = read_report(report)
     with Bars(quiet=False) as bars:
-        from robustcheck.evaluation.replay.replaying import replay as again
+        from robustcheck.evaluation.replay.replaying import replay
 
-        found = again(asked, told, partial(read_stored, report.parent), progress=bars.update)
-    click.echo(render(replay_table(found), width=_table_width(), color=sys.stdout.isatty()), nl=False)
+        found = replay(loaded, stated, partial(read_stored, report.parent), progress=bars.update)
+    _print_table(replay_table(found))
     click.echo(replay_text(found), nl=False)
     click.echo(replay_line(found))
     sys.exit(0 if found.agrees else 1)
 
 
 def _load(policy: Path) -> Policy:
-    """Comes first in its commands: mistakes are told at once, and what is heavy is imported after it."""
+    """Read the policy, first of all: its mistakes are told before anything heavy is imported."""
     from robustcheck.policy import load_policy
 
     return load_policy(policy)
 
 
-def _table_width() -> int:
-    import shutil
+def _print_table(table: RenderableType) -> None:
+    """Print a table as wide as the terminal, within reason, and in colour on a terminal alone."""
+    from robustcheck.report.summary import render
 
-    return max(80, min(160, shutil.get_terminal_size().columns))
+    width = max(80, min(160, shutil.get_terminal_size().columns))
+    click.echo(render(table, width=width, color=sys.stdout.isatty()), nl=False)

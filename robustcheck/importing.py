@@ -67,7 +67,7 @@ def own_sources(function: Callable[..., Any], *, folder: Path) -> list[Path]:
 
 def _module(name: str, reference: str, folder: Path) -> ModuleType:
     try:
-        with _modules_beside(folder.resolve(), name):
+        with modules_beside(folder, name.partition(".")[0]):
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
@@ -82,12 +82,19 @@ def _module(name: str, reference: str, folder: Path) -> ModuleType:
 
 
 @contextmanager
-def _modules_beside(home: Path, wanted: str) -> Iterator[None]:
-    """`home` first on `sys.path`, its modules under their plain names; both are as they were afterwards."""
+def modules_beside(folder: Path, wanted: str | None = None) -> Iterator[None]:
+    """A folder first on `sys.path`, its modules under their plain names; both are as they were afterwards.
+
+    Args:
+        folder: the policy file's.
+        wanted: the top-level name that will be imported, which may be a folder of modules without `__init__.py`; None:
+            nobody knows which.
+    """
+    home = folder.resolve()
     own = _own_names(home)
-    top = wanted.partition(".")[0]
-    if (home / top).is_dir() and getattr(sys.modules.get(top), "__file__", None) is None:
-        own.add(top)  # a folder of modules without __init__.py
+    for top in {path.parent.name for path in home.glob("*/*.py")} if wanted is None else {wanted}:
+        if (home / top).is_dir() and getattr(sys.modules.get(top), "__file__", None) is None:
+            own.add(top)
     before = _loaded(own)
     hidden = {name: module for name, module in before.items() if not _lies_beside(module, name, home)}
     for name in hidden:

@@ -1,7 +1,7 @@
 """The pytest plugin: its options, and the policies that a run asks for.
 
 Importing this file costs a pytest run that does not ask for robustcheck nothing but pytest itself: the rest of the
-plugin (`gate_items`) is imported once a policy was named.
+plugin (`gate_hooks`) is imported once a policy was named.
 """
 
 from __future__ import annotations
@@ -46,10 +46,11 @@ def pytest_configure(config: pytest.Config) -> None:
     start = config.invocation_params.dir
     typed: list[str] = config._parser.parse_known_args(list(config.invocation_params.args)).robustcheck
     asked = [start / path for path in typed]
-    # What addopts adds to every run stands beside the tests, and is seen from the ini file, as the ini key is.
-    beside = config.inipath.parent if config.inipath else start
-    standing = ini_key + [beside / path for path in named_options if path not in typed]
-    from robustcheck.gate_items import GatePlugin, shown, warnings_stay_warnings
+    # Paths that addopts adds to every run are seen from the ini file, as those of the ini key are.
+    ini_folder = config.inipath.parent if config.inipath else start
+    standing = ini_key + [ini_folder / path for path in named_options if path not in typed]
+    from robustcheck.gate_hooks import GatePlugin, shown
+    from robustcheck.gate_items import warnings_stay_warnings
 
     with warnings_stay_warnings():
         policies = _loaded({path.resolve(): shown(path.resolve(), start) for path in asked + standing})
@@ -63,7 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _loaded(paths: Mapping[Path, str]) -> dict[Path, Policy]:
-    """The policies, by their paths and how those are shown; all mistakes of all of them at once."""
+    """The policies at these paths, which messages call by what each is mapped to; all mistakes are told at once."""
     from robustcheck.errors import PolicyError
     from robustcheck.policy import load_policy
 

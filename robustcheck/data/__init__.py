@@ -3,7 +3,7 @@
 `load_samples` turns what a policy's `data` section says into `Samples`: stored integers, never scaled, each with a
 name that every random draw about it derives from. One file a source (`archive`, `medmnist_archive`, `folder`,
 `manifest`, `user_callable`, `phantom`) lists what it holds; `load` takes the subset and describes it for the report;
-`arrays` and `pictures` are the two ways in which images are kept, `label_names` and `multilabel` read one label an
+`arrays` and `files` are the two ways in which images are kept, `label_names` and `multilabel` read one label an
 image and several, `columns` what else is said about it; `areas` are parts of images that must not, or may only, be
 covered. A source's mistakes end in a `DataError` sentence.
 """

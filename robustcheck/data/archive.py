@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +20,7 @@ from robustcheck.data.columns import NAMED, texts_of
 from robustcheck.data.label_names import indexes_of
 from robustcheck.data.multilabel import readings_of
 from robustcheck.data.reading import check_memory, parsing
-from robustcheck.data.samples import Listing
+from robustcheck.data.samples import Listing, Wanted
 from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
 
@@ -29,43 +28,29 @@ _WIDENED = 16  # bytes of a label once it is read: an index, and what is compare
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-def archive_listing(
-    path: Path,
-    labels: Sequence[str],
-    *,
-    multilabel: bool,
-    split: str | None,
-    bits: int | None,
-    hounsfield: int | None = None,
-    columns: Sequence[str] = (),
-) -> Listing:
+def archive_listing(path: Path, wanted: Wanted) -> Listing:
     """The samples of one split, `test` if none is named; sample i is called `test/i`.
 
     Args:
         path: the archive.
-        labels: the policy's.
-        multilabel: several of them may be present.
-        split: train, val or test, or whatever its members' names begin with.
-        bits: as the policy says.
-        hounsfield: as the policy says, of CT.
-        columns: members besides, without their split; each a text or an integer for each image (N,).
+        wanted: its split is train, val or test, or whatever the members' names begin with; a column is a member whose
+            name goes on with the column's, a text or an integer for each image (N,).
 
     Raises:
         DataError: no such archive, its members are missing or do not fit each other or the policy.
     """
-    split = split or "test"
+    split = wanted.split or "test"
     shown = path.name
     with parsing(shown):
         archive = zipfile.ZipFile(path)
     with archive:
         images = _member(archive, f"{split}_images", shown)
         numbers = _member(archive, f"{split}_labels", shown, widened=_WIDENED)
-        values = {column: _column(archive, f"{split}_{column}", shown) for column in columns}
-    read = readings_of if multilabel else indexes_of
-    indexes = read(numbers, labels, f"{shown}: {split}_labels")
+        values = {column: _column(archive, f"{split}_{column}", shown) for column in wanted.columns}
+    read = readings_of if wanted.multilabel else indexes_of
+    indexes = read(numbers, wanted.labels, f"{shown}: {split}_labels")
     names = [f"{split}/{index}" for index in range(len(indexes))]
-    what = f"{shown}: {split}_images"
-    listing = array_listing(images, indexes, bits=bits, hounsfield=hounsfield, names=names, split=split, what=what)
+    listing = array_listing(images, indexes, wanted, names=names, split=split, what=f"{shown}: {split}_images")
     texts = {column: texts_of(found, len(names), f"{shown}: {split}_{column}") for column, found in values.items()}
     return replace(listing, columns=texts)
 
@@ -86,7 +71,7 @@ def _member(archive: zipfile.ZipFile, key: str, shown: str, *, widened: int = 0)
         archive: that holds it.
         key: its name, without its ending.
         shown: the archive's name.
-        widened: bytes that each value will take once it is read, if those are more than it has.
+        widened: bytes that each value takes once it is read, if they are more than are stored.
     """
     what = f"{shown}: {key}"
     found = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -102,6 +87,7 @@ def _member(archive: zipfile.ZipFile, key: str, shown: str, *, widened: int = 0)
 
 
 def _check_header(member: BinaryIO | Any, size: int, what: str, widened: int) -> None:
+    """Raise a `DataError` unless a member of this many bytes holds the plain array that its header claims."""
     version = npy.read_magic(member)
     if version not in _HEADERS:
         raise DataError(f"{what}: it is of npy version {version}; 1.0 and 2.0 are allowed")

@@ -61,14 +61,14 @@ class Boxes:
     def mask(self, _name: str, height: int, width: int) -> Mask:
         """Every pixel that one of them touches."""
         sides = (width, height, width, height)
-        # As they were written: 0.55 of 100 pixels are 55, of floats a little more, which touches one pixel more.
+        # Exactly: 0.55 of 100 pixels is 55, but in floats a little more, which would touch another pixel.
         written = [[Fraction(str(share)) * side for share, side in zip(box, sides, strict=True)] for box in self.boxes]
         return _touched(written, height, width)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BoxTable:
-    """Boxes a sample, in pixels; samples that have none have no such part."""
+    """The boxes of each sample, in pixels; a sample without any has no such part."""
 
     boxes: dict[str, list[Corners]]
 
@@ -85,7 +85,7 @@ class BoxTable:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskFolder:
-    """A mask a sample, `NAME.png` or a TIFF, whose pixels above 0 count; samples without one have none.
+    """A mask for each sample, `NAME.png` or a TIFF, whose pixels above 0 count; samples without one have none.
 
     JPEG is not read: what is compressed so has pixels above 0 around its edges.
     """
@@ -113,7 +113,7 @@ class OneMask:
 
     @classmethod
     def read(cls, path: Path, shown: str) -> OneMask:
-        """The brighter pixels of a picture that has two levels; nothing says which of several are meant.
+        """The brighter pixels of a picture of two levels; where it has more, nothing says which are meant.
 
         Raises:
             DataError: it has more, or cannot be read.
@@ -158,7 +158,7 @@ def _fitting(mask: Mask, shown: str, height: int, width: int) -> Mask:
 
 
 def _table(path: Path, shown: str) -> BoxTable:
-    """A .csv with the columns path, left, top, right and bottom: a box a row, in pixels."""
+    """A .csv with the columns path, left, top, right and bottom: a box in each row, in pixels."""
     with parsing(shown):
         check_memory(8 * path.stat().st_size, shown)
         text = path.read_text("utf-8-sig")

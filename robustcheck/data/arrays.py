@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustcheck.data.samples import Images, Indexes, Listing, PixelSpace, Shape, Stored
+from robustcheck.data.samples import Images, Indexes, Listing, PixelSpace, Shape, Stored, Wanted
 from robustcheck.digests import pixels_sha256
 from robustcheck.errors import DataError
 
@@ -21,12 +21,13 @@ class ArrayImages:
     array: Stored
     space: PixelSpace
     notes: tuple[str, ...] = ()
+    late_notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.array)
 
     def shape_of(self, index: int) -> Shape:  # noqa: ARG002 - all are of one size
-        """(C, H, W)."""
+        """The shape (C, H, W) of every image."""
         channels, height, width = self.array.shape[1:]
         return channels, height, width
 
@@ -42,20 +43,18 @@ class ArrayImages:
 def array_listing(
     array: NDArray[Any],
     labels: Indexes,
+    wanted: Wanted,
     *,
-    bits: int | None,
-    hounsfield: int | None,
     names: Sequence[str],
     split: str | None,
     what: str,
 ) -> Listing:
-    """A listing of images that are at hand.
+    """A listing of images that are in memory.
 
     Args:
         array: integers (N, H, W), (N, C, H, W) or (N, H, W, C), C being 1 or 3.
         labels: (N,).
-        bits: as the policy says.
-        hounsfield: as the policy says, of CT.
+        wanted: whose depth and Hounsfield units are theirs.
         names: (N,).
         split: where the source has splits.
         what: the array, as a message names it.
@@ -66,7 +65,7 @@ def array_listing(
     if len(labels) != len(array):
         raise DataError(f"{what} holds {len(array)} images, but there are {len(labels)} labels")
     array = _channels_first(array, what)
-    space = PixelSpace(bits=_depth(array.dtype, bits, what), hounsfield=hounsfield)
+    space = PixelSpace(bits=_depth(array.dtype, wanted.bits, what), hounsfield=wanted.hounsfield)
 
     def take(indexes: Indexes) -> Images:
         chosen = array if len(indexes) == len(array) else array[indexes]
@@ -77,6 +76,7 @@ def array_listing(
 
 
 def _channels_first(array: NDArray[Any], what: str) -> NDArray[Any]:
+    """The images as (N, C, H, W)."""
     if array.ndim == 3:
         array = array[:, None]
     elif array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
@@ -90,6 +90,7 @@ def _channels_first(array: NDArray[Any], what: str) -> NDArray[Any]:
 
 
 def _depth(dtype: np.dtype[Any], bits: int | None, what: str) -> int:
+    """How many bits integers of a type store, if the policy says so many, or nothing."""
     if dtype.kind not in "iu":
         raise DataError(
             f"{what} holds {dtype}, which is no pixel space: budgets are measured in stored integers; "

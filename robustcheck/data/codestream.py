@@ -62,7 +62,7 @@ def _of_jpeg(content: bytes) -> tuple[int, int, int] | None:
 
 
 def unpacked_length(content: bytes, most: int) -> int:
-    """Bytes that the runs of an RLE Lossless frame stand for; more than `most` as soon as they are.
+    """How many bytes the runs of an RLE Lossless frame stand for; beyond `most` they are not counted to their end.
 
     Raises:
         ValueError: its header is no such frame's.

@@ -1,7 +1,7 @@
 """What a source says about each sample besides its image and its label: columns that the policy names.
 
-`data.group` says which samples belong together, `data.subgroups` what each of them is one of. A value is a short text;
-integers are told apart as they are written.
+The column that `data.group` names says which samples belong together; each that `data.subgroups` names parts them into
+subgroups. A value is a short text; integers are told apart as they are written.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from robustcheck.words import listed
 
 LONGEST = 200  # characters of a value
 MOST_VALUES = 50  # of a column of subgroups
-FEW = 10  # samples; what is measured on fewer says little
+FEW_SAMPLES = 10  # what is measured on fewer says little
 NAMED = "which data.group or data.subgroups names"
 _NOTED = 5  # small subgroups that a note lists
 
@@ -49,7 +49,7 @@ def texts_of(values: object, count: int, what: str) -> list[str]:
         if array.dtype.kind not in "OTUiu":
             raise DataError(f"{what} holds {array.dtype}; one text or integer for each image is needed")
         values = array
-    with parsing(what):  # an array made of a list has one type for all of it: of a nan beside texts it makes a text
+    with parsing(what):  # not of the array, which has one type for all: a nan beside texts became a text
         found = list[Any](cast("Iterable[Any]", values))
     for index, value in enumerate(found):
         if not isinstance(value, (str, int, np.integer)) or isinstance(value, bool):
@@ -61,7 +61,7 @@ def texts_of(values: object, count: int, what: str) -> list[str]:
                 f"{what} has {reprlib.repr(found[0])} at index 0 and {reprlib.repr(value)} at index {index}; give "
                 "texts alone, or integers alone"
             )
-    with parsing(what):  # Python does not write every integer; of an enumeration its values are told, not its names
+    with parsing(what):  # Python does not write very long integers; of an enumeration values are told, not names
         texts = [str.__str__(value) if isinstance(value, str) else str(int(value)) for value in found]
     for index, text in enumerate(texts):
         if fault := fault_of(text):
@@ -104,17 +104,17 @@ def counts_of(values: Sequence[str]) -> dict[str, int]:
     return dict(sorted(Counter(values).items()))
 
 
-def few(counts: Mapping[str, Mapping[str, int]], known: Mapping[str, Sequence[str]]) -> list[str]:
-    """The note on subgroups of too few samples, if there are any.
+def small_subgroups(counts: Mapping[str, Mapping[str, int]], known: Mapping[str, Sequence[str]]) -> list[str]:
+    """The note on subgroups that have too few samples; no note if none has.
 
     Args:
         counts: column, value, and how many of the samples have it.
-        known: the values of each column in the whole source; what no sample has is a subgroup of 0.
+        known: the values of each column in the whole source; one that no sample has makes a subgroup of 0 samples.
     """
     small = [
         f"{column} {value!r} ({counts[column].get(value, 0)})"
         for column, values in known.items()
         for value in sorted(set(values))
-        if counts[column].get(value, 0) < FEW
+        if counts[column].get(value, 0) < FEW_SAMPLES
     ]
-    return [f"subgroups with fewer than {FEW} samples: {listed(small, limit=_NOTED)}"] if small else []
+    return [f"subgroups with fewer than {FEW_SAMPLES} samples: {listed(small, limit=_NOTED)}"] if small else []

@@ -62,7 +62,7 @@ class Scan:
 
     @property
     def lowest(self) -> int:
-        """What it can store: in Hounsfield units, or as stored."""
+        """The lowest value that it can store: in Hounsfield units, or as stored."""
         return (-(1 << self.depth - 1) if self.signed else 0) + (self.intercept or 0)
 
     @property
@@ -81,7 +81,7 @@ class Scan:
         return tuple(note for note, holds in told.items() if holds)
 
     def levels(self, zero: int, bits: int) -> NDArray[Any]:
-        """(C, H, W), counted from `zero`, dark to bright; where nothing was measured, nothing lies below.
+        """Its pixels (C, H, W), counted from `zero`, dark to bright; where nothing was measured, none lies below.
 
         Args:
             zero: the value that level 0 stands for.
@@ -102,6 +102,14 @@ class Scan:
             blank = (stored >= self.padding[0]) & (stored <= self.padding[1])
             levels[blank] = levels[blank].clip(min=0)
         return levels[None] if levels.ndim == 2 else levels.transpose(2, 0, 1)
+
+    def measured(self, levels: NDArray[Any], zero: int) -> NDArray[Any]:
+        """Those of its levels, counted from `zero`, that stand where something was measured; all if nothing was."""
+        if self.padding is None:
+            return levels
+        first, last = (value + (self.intercept or 0) - zero for value in self.padding)
+        kept = levels[(levels < first) | (levels > last)]
+        return kept if kept.size else levels
 
 
 def is_dicom(path: Path) -> bool:
@@ -155,13 +163,17 @@ def open_scan(name: str, path: Path) -> Scan:
         )
 
 
-class _Patient(BufferedReader):
-    """A file whose reader gives up on a header of endless parts, each of which takes more memory than bytes."""
+class _BoundedReader(BufferedReader):
+    """A file that can be read from so often only: parts of an endless header take more memory than they have bytes."""
 
     _reads = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read as from any file."""
+        """Read as from any file.
+
+        Raises:
+            ValueError: it was read from too often.
+        """
         self._reads += 1
         if self._reads > _MOST_READS:
             raise ValueError(f"it has more than {_MOST_READS} parts, more than an image of one frame needs")
@@ -171,13 +183,13 @@ class _Patient(BufferedReader):
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[BufferedReader]:
     """The file; whatever pydicom raises becomes a sentence, and what it warns of is left to whoever made the file."""
-    with parsing(name), _Patient(FileIO(path)) as file, warnings.catch_warnings():
+    with parsing(name), _BoundedReader(FileIO(path)) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield file
 
 
 def _header(file: BufferedReader, name: str) -> Any:
-    """What `_TAGS` names, of a file that is at its beginning."""
+    """The elements that `_TAGS` names, of a file that is at its beginning."""
     if file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] != _MAGIC:
         raise DataError(f"{name} is no DICOM file: it does not begin as one, with 128 bytes and DICM")
     header, syntax = _read(file, name, _TAGS, stop_before_pixels=True)
@@ -189,7 +201,7 @@ def _header(file: BufferedReader, name: str) -> Any:
 
 
 def _read(file: BufferedReader, name: str, tags: list[str], *, stop_before_pixels: bool) -> tuple[Any, str]:
-    """The elements of a file that have these tags, and its transfer syntax."""
+    """The elements of a file that `tags` names, and its transfer syntax."""
     import pydicom  # a third of a second, for those who need it
     from pydicom.filereader import _read_file_meta_info
 
@@ -207,6 +219,7 @@ def _read(file: BufferedReader, name: str, tags: list[str], *, stop_before_pixel
 
 
 def _depth(header: Any, name: str, samples: int) -> int:
+    """How many bits a value stores, in a layout that can be read here."""
     allocated, stored = header.BitsAllocated, header.BitsStored
     if allocated not in (8, 16) or not 1 <= stored <= allocated or header.get("HighBit", stored - 1) != stored - 1:
         raise DataError(

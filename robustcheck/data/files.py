@@ -2,94 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robustcheck.data import dicom, pictures
+from robustcheck.data.kinds import Faults, kinds_of
 from robustcheck.data.samples import PixelSpace, Shape, Stored
+from robustcheck.data.spaces import ImageFile, shared_space
+from robustcheck.data.unused import Used, unused
 from robustcheck.errors import DataError
+from robustcheck.words import plural
 
 KINDS = "PNG, JPEG, TIFF or DICOM"
 SUFFIXES = (*pictures.SUFFIXES, *dicom.SUFFIXES)
-_ONE_SPACE = "a budget means one thing in one pixel space"
-
-
-class ImageFile(Protocol):
-    """A file whose header has been read."""
-
-    @property
-    def name(self) -> str:
-        """What it is called in its source."""
-
-    @property
-    def shape(self) -> Shape:
-        """(C, H, W)."""
-
-    @property
-    def depth(self) -> int:
-        """Bits that it can store."""
-
-    def holds(self, bits: int) -> bool:
-        """Whether its pixels can be read in so many bits."""
-
-    @property
-    def lowest(self) -> int:
-        """The lowest value that it can store: in Hounsfield units, or as stored."""
-
-    @property
-    def hounsfield(self) -> bool:
-        """Whether its values are Hounsfield units."""
-
-    @property
-    def inverted(self) -> bool:
-        """Whether its largest value is black."""
-
-    @property
-    def sha256(self) -> str:
-        """The digest of its bytes."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What is peculiar to it; completes "3 files, first a.png, …"."""
-
-    def levels(self, zero: int, bits: int) -> NDArray[Any]:
-        """Its pixels (C, H, W), counted from a value, dark to bright."""
-
-
-_DIFFERENT: dict[str, Callable[[ImageFile], bool]] = {
-    "a CT in Hounsfield units": lambda file: file.hounsfield,
-    "of signed values": lambda file: not file.hounsfield and file.lowest < 0,
-}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FileImages:
-    """Images in files, of one number of channels."""
+    """Images in files that have the same number of channels."""
 
     files: tuple[ImageFile, ...]
     space: PixelSpace
+    stated: bool  # the policy says how many bits
+    grey: frozenset[int] = frozenset()  # which have three channels that are equal, and are read as one
+    used: Used = field(default_factory=Used)  # by the images that were decoded
 
     @property
     def read_by_space(self) -> bool:
-        """Whether the bytes of some leave open what their levels are, which the pixel space then decides."""
+        """Whether the bytes of some files leave open what their levels are, so that the pixel space decides."""
         return any(isinstance(file, dicom.Scan) or file.inverted or self._scales(file) for file in self.files)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is peculiar to files, and to how many."""
+        """What is peculiar to some of the files, and to how many."""
         named: dict[str, list[str]] = {}
-        for file in self.files:
+        for index, file in enumerate(self.files):
             for note in (
                 *file.notes,
                 *([f"store fewer bits, and are scaled to {self.space.bits}"] * self._scales(file)),
+                *(["are stored as colour of three equal channels, and read as grey"] * (index in self.grey)),
             ):
                 named.setdefault(note, []).append(file.name)
         return tuple(f"{len(names)} files, first {names[0]}, {note}" for note, names in named.items())
+
+    @property
+    def late_notes(self) -> tuple[str, ...]:
+        """What is known once they are decoded: that they use little of the range, unless the policy says `bits`."""
+        note = None if self.stated else unused(self.space, self.used)
+        return () if note is None else (note,)
 
     def _scales(self, file: ImageFile) -> bool:
         return file.depth < self.space.bits
@@ -98,8 +63,9 @@ class FileImages:
         return len(self.files)
 
     def shape_of(self, index: int) -> Shape:
-        """(C, H, W), as its header said at load."""
-        return self.files[index].shape
+        """The shape (C, H, W) that the file's header said at load."""
+        channels, height, width = self.files[index].shape
+        return 1 if index in self.grey else channels, height, width
 
     def content_sha256(self, index: int) -> str:
         """Digest of the file's bytes."""
@@ -124,7 +90,20 @@ class FileImages:
                 f"bits, {space if file.hounsfield else space.values} are allowed"
                 f"{advice or f': check {keys}, or store the file anew'}"
             )
+        if not self.stated:
+            self._see(file, levels)
+        if index in self.grey:
+            levels = levels[:1]
         return np.array(levels, dtype=np.uint8 if space.bits <= 8 else np.uint16, order="C")
+
+    def _see(self, file: ImageFile, levels: NDArray[Any]) -> None:
+        """Keep in mind which values of the range it uses, as it stores them."""
+        space = self.space
+        measured = file.measured(levels, space.zero) if isinstance(file, dicom.Scan) else levels
+        low, high = int(measured.min()), int(measured.max())
+        if file.inverted:
+            low, high = (1 << space.bits) - 1 - high, (1 << space.bits) - 1 - low
+        self.used.see(low + space.zero, high + space.zero)
 
 
 def is_image(path: Path) -> bool:
@@ -143,81 +122,58 @@ def open_files(
         hounsfield: as the policy says, of CT; without it, as the files say.
 
     Raises:
-        DataError: a file that is no such image, or files that differ in channels or pixel space, or contradict `bits`
-            or `hounsfield`.
+        DataError: files that are no such images, of every kind; or files that differ in channels or pixel space, or
+            contradict `bits` or `hounsfield`.
     """
-    files = tuple(_open(name, path) for name, path in named)
-    first = files[0]
-    for file in files:
-        if file.shape[0] != first.shape[0]:
-            raise DataError(
-                f"{file.name} has {_channels(file)} and {first.name} has {_channels(first)}: "
-                "one candidate takes one kind; convert the files"
-            )
-        other = [what for what, differ in _DIFFERENT.items() if differ(file) != differ(first)]
-        if other:
-            raise DataError(
-                f"{file.name} {'is' if _DIFFERENT[other[0]](file) else 'is not'} {other[0]}, unlike {first.name}: "
-                f"{_ONE_SPACE}; convert the files"
-            )
-    if first.hounsfield:
-        return FileImages(files=files, space=_of_ct(files, bits, hounsfield))
-    for file in files:
-        if hounsfield is not None and isinstance(file, dicom.Scan):
-            raise DataError(
-                f"{file.name} is no CT in Hounsfield units, by its header (modality CT, a rescale slope of 1, "
-                "MONOCHROME2); leave data.hounsfield out, or convert the files"
-            )
-        if bits is None and file.depth != first.depth:
-            advice = ", or say data.bits: 8, to which they are scaled" if file.holds(8) and first.holds(8) else ""
-            raise DataError(
-                f"{file.name} stores {file.depth} bits and {first.name} {first.depth}: {_ONE_SPACE}; convert the files"
-                f"{advice}"
-            )
-        if bits is not None and not file.holds(bits):
-            raise DataError(f"{file.name} stores {file.depth} bits; data.bits is {bits}, which it cannot hold")
-    bits = bits or first.depth
-    zero = -(1 << bits - 1) if first.lowest < 0 else 0
-    return FileImages(files=files, space=PixelSpace(bits=bits, zero=zero, hounsfield=hounsfield))
+    files, faults = list[ImageFile](), Faults()
+    for name, path in named:
+        try:
+            files.append(_open(name, path))
+        except DataError as error:
+            faults.add(name, error)
+    sentences, images = faults.sentences(), None
+    try:
+        images = _images(files, bits, hounsfield) if files else None
+    except DataError as error:
+        sentences.append(str(error))
+    if images is None or sentences:
+        raise DataError("\n".join(sentences))
+    return images
 
 
-def _of_ct(files: Sequence[ImageFile], bits: int | None, hounsfield: int | None) -> PixelSpace:
-    """What CT have in common, which each file can store.
+def _images(files: Sequence[ImageFile], bits: int | None, hounsfield: int | None) -> FileImages:
+    """Files that have been opened, if they are of one kind."""
+    grey = _stored_as_colour(files)
+    space = shared_space(files, bits, hounsfield)
+    return FileImages(files=tuple(files), space=space, stated=bits is not None, grey=grey)
 
-    Scanners store different ranges, and of 16 signed bits most is never used: a policy may say which part is meant.
+
+def _stored_as_colour(files: Sequence[ImageFile]) -> frozenset[int]:
+    """Which files are grey and stored as colour, among those that are stored as grey: by their pixels, all of them.
+
+    Raises:
+        DataError: files differ in channels, or one that was decoded to find out cannot be.
     """
-    first = files[0]
-    if bits is not None and hounsfield is not None:
-        space = PixelSpace(bits=bits, zero=hounsfield, hounsfield=hounsfield)
-    else:
-        space = _range(first)
-        say = "say data.bits and data.hounsfield both, such as 12 and -1024"
-        if hounsfield not in (None, space.zero) or bits not in (None, space.bits):
-            raise DataError(f"{first.name} stores {space}; to have a part of that judged, {say}")
-        for file in files:
-            if _range(file) != space:
-                raise DataError(
-                    f"{file.name} stores {_range(file)} and {first.name} {space}: {_ONE_SPACE}; to have the part that "
-                    f"they share judged, {say}"
-                )
-    for file in files:
-        if space.zero < file.lowest or space.zero + (1 << space.bits) > file.lowest + (1 << file.depth):
-            raise DataError(
-                f"{file.name} stores {_range(file)}, and cannot hold {space}, which data.bits and data.hounsfield say"
-            )
-    return space
+    coloured = [index for index, file in enumerate(files) if file.shape[0] == 3]
+    if len(coloured) in (0, len(files)):
+        return frozenset()
+    hint = ""
+    if len({file.depth for file in files}) == 1:
+        first = next((files[index].name for index in coloured if not _is_grey(files[index])), None)
+        if first is None:
+            return frozenset(coloured)
+        hint = f" ({first} is no grey image: its channels differ)"
+    counts = kinds_of(files, lambda file: file.shape[0])
+    said = (alike.say(f" has {plural(count, 'channel')}") for count, alike in counts.items())
+    raise DataError(f"{' and '.join(said)}: one candidate takes one kind; convert the files{hint}")
+
+
+def _is_grey(file: ImageFile) -> bool:
+    levels = file.levels(file.lowest, file.depth)
+    return bool((levels == levels[:1]).all())
 
 
 def _open(name: str, path: Path) -> ImageFile:
     if path.suffix.lower() not in pictures.SUFFIXES and dicom.is_dicom(path):
         return dicom.open_scan(name, path)
     return pictures.open_picture(name, path)
-
-
-def _channels(file: ImageFile) -> str:
-    return "1 channel" if file.shape[0] == 1 else f"{file.shape[0]} channels"
-
-
-def _range(file: ImageFile) -> PixelSpace:
-    """What a CT can store."""
-    return PixelSpace(bits=file.depth, zero=file.lowest, hounsfield=file.lowest)

@@ -9,47 +9,44 @@ import numpy as np
 
 from robustcheck.data.files import KINDS, is_image, open_files
 from robustcheck.data.reading import parsing
-from robustcheck.data.samples import Listing
+from robustcheck.data.samples import Listing, Wanted
+from robustcheck.data.splits import is_split, spelt
 from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
 
-SPLITS = frozenset({"train", "val", "test"})
 
-
-def folder_listing(
-    root: Path, labels: Sequence[str], *, split: str | None, bits: int | None, hounsfield: int | None = None
-) -> Listing:
+def folder_listing(root: Path, wanted: Wanted) -> Listing:
     """Every image of every class, sorted by name; an image is called by its path in the folder.
 
     Args:
         root: the folder.
-        labels: the policy's.
-        split: its subfolder, if there is one.
-        bits: as the policy says.
-        hounsfield: as the policy says.
+        wanted: its split is a subfolder, if there is one that is called so or similarly; see `splits`.
 
     Raises:
         DataError: subfolders that are no labels, or a file that lies elsewhere.
     """
     with parsing(root.name):
-        return _listing(root, labels, split, bits, hounsfield)
+        return _listing(root, wanted)
 
 
-def _listing(root: Path, labels: Sequence[str], split: str | None, bits: int | None, hounsfield: int | None) -> Listing:
-    notes = []
-    base = root
-    if split is not None and split not in labels and (root / split).is_dir():
-        base = root / split
+def _listing(root: Path, wanted: Wanted) -> Listing:
+    labels, split = wanted.labels, wanted.split
+    notes, base = list[str](), root
+    folders = [entry.name for entry in _visible(root) if entry.is_dir() and entry.name not in labels]
+    own = None if split is None else spelt(split, folders, f"{root}: the subfolders")
+    if own is not None:
+        base = root / own
+        notes += [f"split {split} is the subfolder {own}"] if own != split else []
     classes = [entry for entry in _visible(base) if entry.is_dir()]
     unknown = [entry.name for entry in classes if entry.name not in labels]
     if split is not None and base == root:
-        if set(unknown) & SPLITS:
+        if any(map(is_split, unknown)):
             raise DataError(f"{root}: it has no subfolder {split!r}; there are {listed(e.name for e in classes)}")
         notes.append(f"{root.name} has no subfolder {split}: all its images are one split")
     if not classes:
         raise DataError(f"{base}: it has no subfolders; one a label is needed, named {listed(labels)}")
     if unknown:
-        advice = "; name one in data.split" if set(unknown) & SPLITS else did_you_mean(unknown[0], labels)
+        advice = "; name one in data.split" if any(map(is_split, unknown)) else did_you_mean(unknown[0], labels)
         raise DataError(
             f"{base}: its subfolders are {listed(entry.name for entry in classes)}, and the policy's labels are "
             f"{listed(labels)}: a subfolder must bear a label's name{advice}"
@@ -64,7 +61,9 @@ def _listing(root: Path, labels: Sequence[str], split: str | None, bits: int | N
     return Listing(
         names=[name for name, _ in files],
         labels=np.array([labels.index(label) for _, label in images], np.int64),
-        take=lambda indexes: open_files([files[index] for index in indexes], bits=bits, hounsfield=hounsfield),
+        take=lambda indexes: open_files(
+            [files[index] for index in indexes], bits=wanted.bits, hounsfield=wanted.hounsfield
+        ),
         split=split if base != root else None,
         notes=tuple(notes),
         without={
@@ -77,7 +76,7 @@ def _listing(root: Path, labels: Sequence[str], split: str | None, bits: int | N
 
 
 def _left_out(entries: Sequence[Path], root: Path) -> list[str]:
-    """What is no sample, and why."""
+    """The notes on entries that are no samples, and why."""
     folders = [entry.relative_to(root).as_posix() for entry in entries if entry.is_dir()]
     others = [entry.relative_to(root).as_posix() for entry in entries if not entry.is_dir()]
     told = {
@@ -92,7 +91,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _is_image(entry: Path) -> bool:
-    return (entry.is_file() or entry.is_symlink()) and is_image(entry)  # no pipe; of links `_refuse_escapes` knows more
+    return (entry.is_file() or entry.is_symlink()) and is_image(entry)  # no pipe; `_refuse_escapes` looks at links
 
 
 def _refuse_escapes(files: Sequence[tuple[str, Path]], root: Path) -> None:

@@ -14,14 +14,14 @@ import numpy as np
 from robustcheck.data import phantom
 from robustcheck.data.archive import archive_listing
 from robustcheck.data.arrays import array_listing
-from robustcheck.data.columns import check_subgroups, counts_of, few, numbered
+from robustcheck.data.columns import check_subgroups, counts_of, numbered, small_subgroups
 from robustcheck.data.files import FileImages
 from robustcheck.data.folder import folder_listing
 from robustcheck.data.manifest import manifest_listing
 from robustcheck.data.medmnist_archive import medmnist_listing
 from robustcheck.data.multilabel import has, names_in
 from robustcheck.data.reading import check_memory, existing_file, parsing, storable
-from robustcheck.data.samples import Images, Listing, Samples
+from robustcheck.data.samples import Images, Indexes, Listing, Samples, Wanted
 from robustcheck.data.subset import spread, stratified
 from robustcheck.data.user_callable import callable_listing
 from robustcheck.errors import DataError
@@ -36,57 +36,43 @@ def load_samples(data: DataSpec, model: ModelSpec, *, folder: Path, seed: int = 
     """The samples that a policy names, checked, in source order.
 
     Args:
-        data: which; `.npz`, medmnist and phantom take the split test, and of the phantom 256, where it names none.
-        model: whose labels they bear. Of a multilabel one, several may be present, or none.
+        data: which samples; where it names no split, `.npz`, medmnist and phantom take test, and where it names no
+            number, the phantom makes 256.
+        model: whose labels they bear; if it is multilabel, several at once or none.
         folder: the policy file's; relative paths start from it.
-        seed: of the subset, and of the phantom.
+        seed: what the subset, and the phantom, are drawn by.
 
     Raises:
         DataError: the data cannot be read, or does not fit the policy.
         UserCodeError: `module:callable` cannot be imported.
         MissingExtraError: `medmnist:NAME` needs its package.
     """
-    source, samples, labels, multilabel = data.source, data.samples, model.labels, model.task == "multilabel"
+    source, multilabel = data.source, model.task == "multilabel"
     listing = _listing(data, model, folder, seed)
-    available = len(listing.names)
-    if available == 0:
-        where = f" in split {listing.split}" if listing.split else ""
-        raise DataError("; ".join([f"{source}: it holds no samples{where}", *listing.notes]))
-    if samples is not None and not 0 < samples <= available:
-        raise DataError(f"{source}: data.samples asks for {samples}, and 1 to {available} are available")
-    chosen = np.arange(available, dtype=np.int64)
-    if samples is not None and samples < available:
-        chosen = (spread if multilabel else stratified)(listing.names, listing.labels, samples=samples, seed=seed)
+    chosen = _chosen(listing, data, seed, multilabel=multilabel)
     names = _storable([listing.names[index] for index in chosen.tolist()])
-    indexes = listing.labels[chosen]
-    indexes.setflags(write=False)
+    labels = listing.labels[chosen]
+    labels.setflags(write=False)
     for column in data.subgroups:
         check_subgroups(column, listing.columns[column], source)
     images = listing.take(chosen)
     columns = {name: tuple(values[index] for index in chosen.tolist()) for name, values in listing.columns.items()}
     groups = None if data.group is None else numbered(columns[data.group])
-    parts = {column: columns[column] for column in data.subgroups}
-    counts = {column: counts_of(values) for column, values in parts.items()}
-    small = few(counts, {column: listing.columns[column] for column in data.subgroups})
-    which = has if multilabel else np.equal
-    absent = [
-        f"no sample is labelled {label!r}{f': {listing.without[label]}' if label in listing.without else ''}"
-        for index, label in enumerate(labels)
-        if not which(listing.labels, index).any()
+    subgroups = {column: columns[column] for column in data.subgroups}
+    counts = {column: counts_of(values) for column, values in subgroups.items()}
+    small = small_subgroups(counts, {column: listing.columns[column] for column in data.subgroups})
+    called: list[str | list[str]] = [
+        names_in(label, model.labels) if multilabel else model.labels[label] for label in labels.tolist()
     ]
     shapes = {images.shape_of(index) for index in range(len(images))}
+    bears = has if multilabel else np.equal
     info = DataInfo(
         source=source,
         split=listing.split,
-        sha256=digest(
-            names,
-            [names_in(index, labels) if multilabel else labels[index] for index in indexes.tolist()],
-            images,
-            columns,
-        ),
+        sha256=digest(names, called, images, columns),
         samples=len(names),
-        available=available,
-        by_label={label: int(which(indexes, index).sum()) for index, label in enumerate(labels)},
+        available=len(listing.names),
+        by_label={label: int(bears(labels, index).sum()) for index, label in enumerate(model.labels)},
         bits=images.space.bits,
         zero=images.space.zero,
         hounsfield=images.space.hounsfield,
@@ -95,15 +81,42 @@ def load_samples(data: DataSpec, model: ModelSpec, *, folder: Path, seed: int = 
         group=data.group,
         groups=None if groups is None else int(groups.max()) + 1,
         subgroups=counts,
-        notes=(*listing.notes, *images.notes, *absent, *small),
+        notes=(*listing.notes, *images.notes, *_absent(listing, model.labels, multilabel=multilabel), *small),
     )
-    return Samples(names=names, labels=indexes, images=images, info=info, groups=groups, subgroups=parts)
+    return Samples(names=names, labels=labels, images=images, info=info, groups=groups, subgroups=subgroups)
+
+
+def _chosen(listing: Listing, data: DataSpec, seed: int, *, multilabel: bool) -> Indexes:
+    """Which samples of a listing are judged (N,), in source order.
+
+    Raises:
+        DataError: it has none, or fewer than the policy asks for.
+    """
+    available, samples = len(listing.names), data.samples
+    if available == 0:
+        where = f" in split {listing.split}" if listing.split else ""
+        raise DataError("; ".join([f"{data.source}: it holds no samples{where}", *listing.notes]))
+    if samples is not None and not 0 < samples <= available:
+        raise DataError(f"{data.source}: data.samples asks for {samples}, and 1 to {available} are available")
+    if samples is None or samples == available:
+        return np.arange(available, dtype=np.int64)
+    return (spread if multilabel else stratified)(listing.names, listing.labels, samples=samples, seed=seed)
+
+
+def _absent(listing: Listing, labels: Sequence[str], *, multilabel: bool) -> list[str]:
+    """A note on each label that no sample of the source bears."""
+    bears = has if multilabel else np.equal
+    return [
+        f"no sample is labelled {label!r}{f': {listing.without[label]}' if label in listing.without else ''}"
+        for index, label in enumerate(labels)
+        if not bears(listing.labels, index).any()
+    ]
 
 
 def digest(
     names: Sequence[str], labels: Sequence[str | list[str]], images: Images, columns: Mapping[str, Sequence[str]]
 ) -> str:
-    """sha256 over one JSON line a sample, in source order: [name, label, [C, H, W], content's sha256].
+    """sha256 over one JSON line for each sample, in source order: [name, label, [C, H, W], content's sha256].
 
     Where several labels may be present, their list stands for the label. Where the policy names columns, each line ends
     in a mapping, sorted by name, from column to value; without any, it has no such entry.
@@ -124,65 +137,38 @@ def digest(
 
 def _listing(data: DataSpec, model: ModelSpec, folder: Path, seed: int) -> Listing:
     """Every sample of the source; the one place that knows how a source is told from another."""
-    source, labels, multilabel = data.source, model.labels, model.task == "multilabel"
-    columns = tuple(dict.fromkeys([*data.subgroups, *([] if data.group is None else [data.group])]))
+    source = data.source
+    wanted = Wanted(
+        labels=model.labels,
+        multilabel=model.task == "multilabel",
+        split=data.split,
+        bits=data.bits,
+        hounsfield=data.hounsfield,
+        columns=tuple(dict.fromkeys([*data.subgroups, *([] if data.group is None else [data.group])])),
+    )
     kind, colon, name = source.partition(":")
-    base = folder / data.root if data.root is not None else None
+    path, suffix = folder / source, (folder / source).suffix.lower()
+    root = folder / data.root if data.root is not None else None
     if colon and kind == "medmnist":
-        _no_columns(source, columns)
-        return medmnist_listing(
-            name,
-            labels,
-            multilabel=multilabel,
-            folder=base,
-            split=data.split,
-            bits=data.bits,
-            hounsfield=data.hounsfield,
-        )
-    path = folder / source
-    if path.suffix.lower() == ".csv":
+        _no_columns(source, wanted.columns)
+        return medmnist_listing(name, wanted, folder=root)
+    if suffix == ".csv":
         existing_file(path, source)
-        if base is not None and not _is_folder(base, source):
+        if root is not None and not _is_folder(root, source):
             raise DataError(f"{source}: data.root is {data.root}, and there is no such folder beside the policy")
-        return manifest_listing(
-            path,
-            labels,
-            multilabel=multilabel,
-            root=base or path.parent,
-            split=data.split,
-            bits=data.bits,
-            hounsfield=data.hounsfield,
-            columns=columns,
-        )
-    if (colon and kind == "phantom") or (path.suffix.lower() != ".npz" and _is_folder(path, source)):
-        if multilabel:
+        return manifest_listing(path, wanted, root=root or path.parent)
+    if (colon and kind == "phantom") or (suffix != ".npz" and _is_folder(path, source)):
+        if wanted.multilabel:
             raise DataError(f"{source}: it has one label an image; a multilabel task takes {FINDINGS_FROM}")
-        _no_columns(source, columns)
+        _no_columns(source, wanted.columns)
     if colon and kind == "phantom":
-        listing = _phantom(name, data, labels, seed)
-    elif path.suffix.lower() == ".npz":
-        listing = archive_listing(
-            existing_file(path, source),
-            labels,
-            multilabel=multilabel,
-            split=data.split,
-            bits=data.bits,
-            hounsfield=data.hounsfield,
-            columns=columns,
-        )
+        listing = _phantom(name, wanted, samples=data.samples, seed=seed)
+    elif suffix == ".npz":
+        listing = archive_listing(existing_file(path, source), wanted)
     elif _is_folder(path, source):
-        listing = folder_listing(path, labels, split=data.split, bits=data.bits, hounsfield=data.hounsfield)
+        listing = folder_listing(path, wanted)
     elif colon and not re.match(r"[A-Za-z]:[\\/]", source):
-        listing = callable_listing(
-            source,
-            labels,
-            multilabel=multilabel,
-            folder=folder,
-            split=data.split,
-            bits=data.bits,
-            hounsfield=data.hounsfield,
-            columns=columns,
-        )
+        listing = callable_listing(source, wanted, folder=folder)
     else:
         raise DataError(f"{source}: there is no such folder, and it is none of {_KINDS}{_beside(folder, source)}")
     unused = () if data.root is None else ("data.root is not used: it is about medmnist and .csv sources",)
@@ -197,20 +183,20 @@ def _no_columns(source: str, asked: Sequence[str]) -> None:
         )
 
 
-def _phantom(name: str, data: DataSpec, labels: Sequence[str], seed: int) -> Listing:
+def _phantom(name: str, wanted: Wanted, *, samples: int | None, seed: int) -> Listing:
+    labels = wanted.labels
     if name != "nodule":
         raise DataError(f"phantom:{name}: there is no such phantom{did_you_mean(name, ['nodule'])}; it has nodule")
     if len(labels) != 2:
         raise DataError(f"phantom:nodule has 2 labels, {listed(phantom.LABELS)}; the policy names {len(labels)}")
-    split, count = data.split or "test", phantom.DEFAULT_COUNT if data.samples is None else data.samples
+    split, count = wanted.split or "test", phantom.DEFAULT_COUNT if samples is None else samples
     check_memory(count * phantom.SIDE**2, "phantom:nodule")
     meant = phantom.meant_by(labels)
     images, numbers = phantom.generate(count, split=split, seed=seed)
     listing = array_listing(
         images,
         np.array([meant.index(label) for label in phantom.LABELS], np.int64)[numbers],
-        bits=data.bits,
-        hounsfield=data.hounsfield,
+        wanted,
         names=[f"{split}/{index}" for index in range(count)],
         split=split,
         what="phantom:nodule",

@@ -14,7 +14,8 @@ from robustcheck.data.columns import NAMED, fault_of
 from robustcheck.data.files import SUFFIXES, is_image, open_files
 from robustcheck.data.multilabel import reading_of
 from robustcheck.data.reading import check_memory, delimiter_of, normalised, parsing
-from robustcheck.data.samples import Listing
+from robustcheck.data.samples import Listing, Wanted
+from robustcheck.data.splits import spelt
 from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
 
@@ -32,34 +33,21 @@ class Row:
     values: tuple[str, ...]  # in the columns that are asked for
 
 
-def manifest_listing(
-    path: Path,
-    labels: Sequence[str],
-    *,
-    multilabel: bool,
-    root: Path,
-    split: str | None,
-    bits: int | None,
-    hounsfield: int | None = None,
-    columns: Sequence[str] = (),
-) -> Listing:
+def manifest_listing(path: Path, wanted: Wanted, *, root: Path) -> Listing:
     """The rows of one split, in the manifest's order; an image is called by the path that its row says.
 
     Args:
         path: the manifest.
-        labels: the policy's.
-        multilabel: a row may have several of them, or none.
+        wanted: its split are the rows whose `split` says so or similarly (see `splits`), where there is that column,
+            or all; every row has a value in each of its columns.
         root: the folder that the rows' paths start from and may not leave.
-        split: rows whose `split` says so, where there is that column; all if None.
-        bits: as the policy says.
-        hounsfield: as the policy says.
-        columns: those that it has to have besides, with a value in every row.
 
     Raises:
         DataError: every mistake of the manifest at once, with its line.
     """
+    split = wanted.split
     rows, mistakes, notes = list[Row](), list[tuple[int, str]](), list[str]()
-    for found in _rows(_text(path), path.name, columns):
+    for found in _rows(_text(path), path.name, wanted.columns):
         if isinstance(found, Row):
             rows.append(found)
         else:
@@ -67,21 +55,26 @@ def manifest_listing(
     has_split = any(row.split is not None for row in rows)
     if split is not None and has_split:
         splits = sorted({str(row.split) for row in rows})
-        rows = [row for row in rows if row.split == split]
+        own = spelt(split, splits, f"{path.name}: in its column split")
+        rows = [row for row in rows if row.split == own]
         if not rows:
             raise DataError(f"{path.name}: no row's split is {split!r}; the column holds {listed(splits)}")
+        if own != split:
+            notes.append(f"split {split} are the rows of {path.name} whose split is {own!r}")
     elif split is not None:
         notes.append(f"{path.name} has no column split: all its rows are one split")
     elif has_split:
         notes.append(f"all rows of {path.name} are used, whatever its column split says: data.split names none")
-    numbers = (_findings if multilabel else _label_numbers)(rows, labels, mistakes)
+    numbers = (_findings if wanted.multilabel else _label_numbers)(rows, wanted.labels, mistakes)
     files = _files(rows, root, mistakes)
-    values = _values(rows, columns, mistakes)
+    values = _values(rows, wanted.columns, mistakes)
     _refuse(mistakes, path.name)
     return Listing(
         names=[name for name, _ in files],
         labels=np.array(numbers, np.int64),
-        take=lambda indexes: open_files([files[index] for index in indexes], bits=bits, hounsfield=hounsfield),
+        take=lambda indexes: open_files(
+            [files[index] for index in indexes], bits=wanted.bits, hounsfield=wanted.hounsfield
+        ),
         split=split if has_split else None,
         notes=tuple(notes),
         columns=values,
@@ -129,6 +122,7 @@ def _rows(text: str, shown: str, asked: Sequence[str]) -> Iterator[Row | tuple[i
 
 
 def _columns(header: Sequence[str], where: str, asked: Sequence[str]) -> dict[str, int]:
+    """Where in a row each column stands."""
     names = [cell.strip() for cell in header]
     for needed in ("path", "label"):
         if needed not in names:
@@ -149,7 +143,7 @@ def _columns(header: Sequence[str], where: str, asked: Sequence[str]) -> dict[st
 
 
 def _label_numbers(rows: Sequence[Row], labels: Sequence[str], mistakes: list[tuple[int, str]]) -> list[int]:
-    """Labels by name; or by number, if every one of them is a number and no name."""
+    """The label of each row, by name; or by number, if every one of them is a number and no name."""
     by_number = all(row.label not in labels and row.label.isdecimal() for row in rows)
     numbers = []
     for row in rows:
@@ -166,7 +160,7 @@ def _label_numbers(rows: Sequence[Row], labels: Sequence[str], mistakes: list[tu
 
 
 def _findings(rows: Sequence[Row], labels: Sequence[str], mistakes: list[tuple[int, str]]) -> list[int]:
-    """Readings by names."""
+    """The reading of each row, from the names in it."""
     readings = []
     for row in rows:
         try:
@@ -206,6 +200,7 @@ def _files(rows: Sequence[Row], root: Path, mistakes: list[tuple[int, str]]) -> 
 
 
 def _path_mistake(typed: str, resolved: Path, home: Path) -> str | None:
+    """What is wrong with a row's path; None if nothing is."""
     if not typed:
         return "the path is empty"
     if PurePosixPath(typed).is_absolute() or PureWindowsPath(typed).drive or not resolved.is_relative_to(home):

@@ -3,47 +3,33 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
 from robustcheck.data.archive import archive_listing
 from robustcheck.data.reading import parsing
-from robustcheck.data.samples import Listing
+from robustcheck.data.samples import Listing, Wanted
 from robustcheck.errors import DataError, MissingExtraError
 from robustcheck.words import did_you_mean, last_line, listed
 
 SPLITS = ("train", "val", "test")
 
 
-def medmnist_listing(
-    name: str,
-    labels: Sequence[str],
-    *,
-    multilabel: bool,
-    folder: Path | None,
-    split: str | None,
-    bits: int | None,
-    hounsfield: int | None = None,
-) -> Listing:
+def medmnist_listing(name: str, wanted: Wanted, *, folder: Path | None) -> Listing:
     """The samples of one split, `test` if none is named.
 
     Args:
         name: the package's flag, such as `pneumoniamnist` (28 x 28) or `pneumoniamnist_64`.
-        labels: the policy's.
-        multilabel: several of them may be present.
+        wanted: its split is train, val or test.
         folder: where the archive may lie already; the package is not imported if it does.
-        split: train, val or test.
-        bits: as the policy says.
-        hounsfield: as the policy says, of CT.
 
     Raises:
         DataError: no such data set, no such split, the download fails, or the archive does not fit the policy.
         MissingExtraError: the package is needed and not installed.
     """
     source = f"medmnist:{name}"
-    split = split or "test"
+    split = wanted.split or "test"
     if split not in SPLITS:
         raise DataError(f"{source}: split {split!r} does not exist; it has {', '.join(SPLITS)}")
     if not name.isidentifier():
@@ -56,10 +42,10 @@ def medmnist_listing(
         with parsing(source):
             there = path.is_file()
         if there:
-            return archive_listing(path, labels, multilabel=multilabel, split=split, bits=bits, hounsfield=hounsfield)
+            return archive_listing(path, wanted)
         notes.append(f"root {folder} holds no {path.name}, so the medmnist package's own folder was used")
     path = _downloaded(name, source, split, folder)
-    listing = archive_listing(path, labels, multilabel=multilabel, split=split, bits=bits, hounsfield=hounsfield)
+    listing = archive_listing(path, wanted)
     return replace(listing, notes=tuple(notes))
 
 

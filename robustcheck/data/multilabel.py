@@ -1,4 +1,4 @@
-"""Several labels an image: which of the policy's labels are present, as one reading, the sum of 2**k over those k.
+"""Several labels an image: which of the policy's are present, as one reading, the sum of 2**k over their indexes k.
 
 An array has a column of 0 and 1 for each label; a manifest has their names in one cell.
 """
@@ -17,6 +17,7 @@ from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
 
 NONE = ("", "-")  # how a manifest says that there is no finding
+_NO_FINDING = "no finding"  # and how some do that were published
 
 
 def readings_of(values: object, labels: Sequence[str], what: str) -> Indexes:
@@ -45,21 +46,27 @@ def readings_of(values: object, labels: Sequence[str], what: str) -> Indexes:
 
 
 def reading_of(cell: str, labels: Sequence[str]) -> int:
-    """The reading of names separated by `|`; none, or a dash, is no finding.
+    """The reading of names separated by `|`; none, a dash, or `No Finding` where no label is called so, is no finding.
 
     Raises:
         ValueError: a name that the policy does not have, or one that is there twice; the message is for the user.
     """
-    names = [cell] if cell in labels else [name.strip() for name in cell.split("|")] if cell not in NONE else []
+    names = [cell] if cell in labels else [] if _is_none(cell, labels) else [name.strip() for name in cell.split("|")]
     for name in names:
         if name not in labels:
             raise ValueError(
                 f"the policy has no label {name!r:.60}{did_you_mean(name, labels)}; it has {listed(labels)}, "
-                "separated by | where there are several"
+                "separated by | where there are several; nothing, or -, stands for none"
             )
         if names.count(name) > 1:
             raise ValueError(f"the label {name!r} is there twice")
     return sum(1 << labels.index(name) for name in names)
+
+
+def _is_none(cell: str, labels: Sequence[str]) -> bool:
+    """Whether a cell that is no label says that there is no finding."""
+    said = cell.lower() == _NO_FINDING and all(label.lower() != _NO_FINDING for label in labels)
+    return cell in NONE or said
 
 
 def has(readings: Indexes, label: int) -> NDArray[np.bool_]:

@@ -121,7 +121,7 @@ def _layout(opened: Image.Image, name: str) -> tuple[int, int]:
     if mode not in ("1", "L", "P", "RGB"):
         raise DataError(f"{name} is of mode {mode}: store it as grey of 8 or 16 bits, or as RGB")
     if mode == "P":
-        return 1 if _grey_palette(opened) else 3, 8  # what it stores are colours of 8 bits, whatever their numbers have
+        return 1 if _grey_palette(opened) else 3, 8  # the palette's colours have 8 bits, however few their numbers have
     if mode == "L" and isinstance(opened, TiffImageFile) and _SIGNED in opened.tag_v2.get(SAMPLEFORMAT, ()):
         raise DataError(
             f"{name} is grey of signed 8 bits, which Pillow reads as unsigned: store it as unsigned, or use .npz"
@@ -135,7 +135,7 @@ def _layout(opened: Image.Image, name: str) -> tuple[int, int]:
 
 def _bits(opened: Image.Image) -> int:
     """How many bits a channel has in the file."""
-    if isinstance(opened, TiffImageFile):  # by its tags: what Pillow will unpack each plane of a colour as hides it
+    if isinstance(opened, TiffImageFile):  # by its tags: how Pillow unpacks the planes of a colour hides it
         return int(opened.tag_v2.get(BITSPERSAMPLE, (1,))[0])  # Pillow reads none whose channels differ
     if opened.mode == "1":
         return 1
@@ -161,12 +161,12 @@ def _grey_palette(opened: Image.Image) -> bool:
 
 
 def _step(depth: int) -> int:
-    """How many levels of 8 bits are one of 1, 2, 4 or 8."""
+    """How many levels of 8 bits one level of 1, 2, 4 or 8 bits is."""
     return 255 // ((1 << depth) - 1)
 
 
 def _decoded(opened: Image.Image, channels: int, depth: int) -> NDArray[Any]:
-    """(C, H, W), in whatever integers Pillow gives, of so many bits."""
+    """The pixels (C, H, W), in whatever integers Pillow gives, of so many bits."""
     if opened.mode in ("1", "P"):
         opened = opened.convert("L" if channels == 1 else "RGB")
     array = np.asarray(opened)

@@ -1,5 +1,4 @@
-"""What every reader of files needs: errors of libraries as sentences, how tables are written, and how much memory an
-array may take."""
+"""What readers of files share: libraries' errors as sentences, how tables are written, how much memory is allowed."""
 
 from __future__ import annotations
 

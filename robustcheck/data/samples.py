@@ -31,7 +31,7 @@ class PixelSpace:
 
     @property
     def values(self) -> str:
-        """Which ones a file may hold."""
+        """The values that a file may hold, as a message says them."""
         return f"{self.zero} to {self.zero + (1 << self.bits) - 1}"
 
     def advice(self, lowest: int) -> str:
@@ -53,16 +53,32 @@ class Images(Protocol):
     def notes(self) -> tuple[str, ...]:
         """What the reader of the report should know about how they are stored."""
 
+    @property
+    def late_notes(self) -> tuple[str, ...]:
+        """The same, as far as it is known only once every image was decoded."""
+
     def __len__(self) -> int: ...
 
     def shape_of(self, index: int) -> Shape:
-        """(C, H, W), without decoding."""
+        """The shape of an image (C, H, W), without decoding it."""
 
     def image(self, index: int) -> Stored:
         """The stored integers (C, H, W) in an array of the caller's own: never scaled, never shared."""
 
     def content_sha256(self, index: int) -> str:
         """Digest of what is stored: a file's bytes; else the pixels', C order, little-endian."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a policy says about its samples, wherever they come from."""
+
+    labels: Sequence[str]
+    multilabel: bool  # several of the labels may be present, or none
+    split: str | None = None
+    bits: int | None = None
+    hounsfield: int | None = None  # of level 0, if the images are CT
+    columns: Sequence[str] = ()  # what each sample has to have besides image and label
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,7 +131,7 @@ class Samples:
 
     @property
     def zero(self) -> int:
-        """The value that level 0 stands for: the lowest of signed files."""
+        """The value that level 0 stands for; below 0 where files store signed values."""
         return self.images.space.zero
 
     @property

@@ -25,7 +25,7 @@ def stratified(names: Sequence[str], labels: Indexes, *, samples: int, seed: int
 
 
 def spread(names: Sequence[str], readings: Indexes, *, samples: int, seed: int) -> Indexes:
-    """A subset where readings may be nearly as many as samples: every n-th of them, by reading and then by rank.
+    """As `stratified`, for readings of which there may be nearly as many as samples: every n-th, by reading and rank.
 
     Each reading's share is proportional, to less than one sample. One of each would make combinations of findings that
     are rare as common as frequent ones, and largest remainders would leave all rare ones out.
@@ -44,7 +44,7 @@ def as_groups(names: Sequence[str], readings: Indexes, groups: Indexes) -> tuple
 
 
 def in_random_order(names: Sequence[str], *, seed: int) -> Indexes:
-    """All samples (N,), ranked as those of a label are."""
+    """The indexes of all samples (N,), ranked by a digest of seed and name, as a label's are for a subset."""
     return np.array(sorted(range(len(names)), key=lambda index: _rank(seed, f"order/{names[index]}")), np.int64)
 
 

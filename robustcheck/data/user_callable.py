@@ -15,40 +15,27 @@ from robustcheck.data.columns import NAMED, texts_of
 from robustcheck.data.label_names import indexes_of
 from robustcheck.data.multilabel import readings_of
 from robustcheck.data.reading import parsing
-from robustcheck.data.samples import Listing
+from robustcheck.data.samples import Listing, Wanted
 from robustcheck.errors import DataError
 from robustcheck.importing import import_callable
 from robustcheck.words import did_you_mean, last_line, listed
 
 
-def callable_listing(
-    reference: str,
-    labels: Sequence[str],
-    *,
-    multilabel: bool,
-    folder: Path,
-    split: str | None,
-    bits: int | None,
-    hounsfield: int | None = None,
-    columns: Sequence[str] = (),
-) -> Listing:
+def callable_listing(reference: str, wanted: Wanted, *, folder: Path) -> Listing:
     """What the function returns for this split; sample i is called `SPLIT/i`, or `i` without a split.
 
     Args:
         reference: `module:callable`.
-        labels: the policy's.
-        multilabel: several of them may be present.
+        wanted: its split is handed to the function, whatever it is; its columns are those that the third thing which
+            the function returns, a mapping from names to a value for each image, has to have.
         folder: the policy's, where the module may lie.
-        split: handed to the function.
-        bits: as the policy says.
-        hounsfield: as the policy says, of CT.
-        columns: those that the third thing it returns, a mapping from names to a value for each image, has to have.
 
     Raises:
         UserCodeError: there is no such function.
         DataError: it raises, or what it returns is not (images, labels) of a shape and type that can be judged, or not
             (images, labels, columns) where columns are asked for.
     """
+    split = wanted.split
     function = import_callable(reference, folder=folder)
     try:
         returned = function(split)
@@ -61,14 +48,13 @@ def callable_listing(
         )
     with parsing(f"{reference}: its images"):
         images: NDArray[Any] = np.asarray(returned[0])
-    read = readings_of if multilabel else indexes_of
-    indexes = read(returned[1], labels, f"{reference}: its labels")
+    read = readings_of if wanted.multilabel else indexes_of
+    indexes = read(returned[1], wanted.labels, f"{reference}: its labels")
     if images.ndim == 0:
         raise DataError(f"{reference}: its images are {type(returned[0]).__name__}; an array (N, H, W) is needed")
     names = [f"{split}/{index}" if split else str(index) for index in range(len(indexes))]
-    what = f"{reference}: its images"
-    listing = array_listing(images, indexes, bits=bits, hounsfield=hounsfield, names=names, split=split, what=what)
-    return replace(listing, columns=_columns(returned[2:], columns, len(names), reference))
+    listing = array_listing(images, indexes, wanted, names=names, split=split, what=f"{reference}: its images")
+    return replace(listing, columns=_columns(returned[2:], wanted.columns, len(names), reference))
 
 
 def _columns(beside: Sequence[Any], asked: Sequence[str], count: int, reference: str) -> dict[str, list[str]]:

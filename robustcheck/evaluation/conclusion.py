@@ -11,6 +11,7 @@ from robustcheck.evaluation.account import Account
 from robustcheck.evaluation.controls import Controlled
 from robustcheck.evaluation.findings import blind_spots, findings
 from robustcheck.evaluation.health.checks import MEND, in_turn, not_relied_on, of_gradients, same_answers
+from robustcheck.evaluation.metrics.chance import read_alike
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.metrics.verdicts import Rule, judge, require
@@ -57,7 +58,6 @@ class Conclusion:
     def result(self, cost: Cost, health: tuple[HealthCheck, ...] = ()) -> GateResult:
         """Measured and judged; a pass needs an attack that nothing shows to be broken."""
         gate, setting = self.gate, self.setting
-        assert gate.attack is not None
         measurement = self._measurement(self.broken)
         metrics = measurement.metrics(gate.bounds)
         requirements = require(gate.bounds, metrics, self.rule)
@@ -72,8 +72,8 @@ class Conclusion:
         every = outcomes(gate, setting, self.broken, self.scores, self.found, set(self.attacked))
         return GateResult(
             id=gate.id,
-            attack=gate.attack.name,
-            parameters=gate.attack.model_dump(mode="json", exclude={"name"}),
+            attack=gate.attack_name,
+            parameters=gate.parameters,
             threat=threat(gate, setting.samples.bits),
             verdict=verdict,
             metrics=metrics,
@@ -113,25 +113,33 @@ class Conclusion:
             return "error", _nothing_right_to_attack(gate)
         if verdict == "error":
             return verdict, undefined(gate, metrics)
+        if setting.strict and (alike := read_alike(readings(setting, {}, None))):
+            return "error", alike
         # Nothing was searched there, which no policy may overlook.
         if blind and self.judged_with(unknown(blind)) != verdict:
             return "error", (
                 f"the attack had nothing to follow on {len(blind)} of the samples that held, and without them the gate "
                 f"would not pass; {_lesson(gate, unstarted=blind <= self.found.trace.unstarted)}"
             )
-        if not setting.strict:
-            return verdict, None
+        if setting.strict and (reason := self._distrusted(metrics, health, undercut)):
+            return "error", reason
+        return verdict, None
+
+    def _distrusted(
+        self, metrics: dict[str, Metric], health: Sequence[HealthCheck], undercut: str | None
+    ) -> str | None:
+        """Why what the attack did not turn shows nothing."""
         if shown := [check for check in health if check.outcome == "broken"]:
-            return "error", not_relied_on(shown)
+            return not_relied_on(shown)
         if undercut:
-            return "error", undercut
+            return undercut
         if stronger := self._stronger_controls(metrics):
-            return "error", (
+            return (
                 f"{stronger[0].name} turned {stronger[0].success.successes} of {stronger[0].success.samples} samples, "
                 f"and the attack {metrics['attack_success'].successes}: an attack that a control outdoes is none; "
                 f"{_STRENGTHEN}"
             )
-        return verdict, None
+        return None
 
     @property
     def controls(self) -> tuple[Control, ...]:

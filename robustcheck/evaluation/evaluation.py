@@ -196,13 +196,12 @@ class Evaluation:
             raise
 
     def _error(self, gate: Gate, message: str) -> GateResult:
-        attack = gate.attack
         bits = self._data.bits if self._data else self.policy.data.bits
         return GateResult(
             id=gate.id,
-            attack=attack.name if attack else None,
-            parameters=attack.model_dump(mode="json", exclude={"name"}) if attack else {},
-            threat=threat(gate, bits) if bits and attack else None,
+            attack=gate.attack_name,
+            parameters=gate.parameters,
+            threat=threat(gate, bits) if bits and gate.attack else None,
             verdict="error",
             error=message,
         )
@@ -225,6 +224,8 @@ class Evaluation:
             progress=lambda done, of: self._progress("loading", done, of),
         )
         self._model, self._device = candidate.info, candidate.device
+        if not (samples.hounsfield is not None and policy.model.preprocess.window):  # which says what of CT is seen
+            self._data = replace(self._data, notes=(*self._data.notes, *samples.images.late_notes))
         intervals = Intervals(confidence=policy.decision.confidence, kind=policy.decision.interval)
         return Setting(
             candidate=candidate,

@@ -166,10 +166,5 @@ def raw_scores(
     except EvaluationError:
         raise
     except Exception as error:  # a candidate's code may raise anything
-        shape = preprocess.shape(tuple(images.shape[1:]))
-        told = f"inputs of {'×'.join(map(str, shape))} (channels × height × width)"
-        if (advice := preprocess.advice(network.takes, shape)) is None:
-            raise CandidateError(
-                f"the candidate fails on {told}, the shape that it takes: {first_line(error)}"
-            ) from error
-        raise CandidateError(f"the candidate does not take {told}; {advice} ({first_line(error)})") from error
+        sentence = preprocess.refused("the candidate", network.takes, tuple(images.shape[1:]), error)
+        raise CandidateError(sentence) from error

@@ -43,6 +43,11 @@ def all_finite(logits: torch.Tensor) -> torch.Tensor:
     return logits.abs().amax(dim=1) < torch.inf
 
 
+def of_labels(raw: torch.Tensor, places: tuple[int, ...] | None) -> torch.Tensor:
+    """Of a network's scores (N, …) those that are the labels', (N, K), by their places; all if there are none."""
+    return raw if places is None else raw[:, list(places)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Head:
     """What the network's numbers mean. A reading is the index of a label."""
@@ -54,10 +59,11 @@ class Head:
     positive: int | None  # index of the label that is disease
     operating_point: float | None  # threshold on its probability; None: the highest score
     found: str  # "logits" or "probabilities", and how that is known
+    scores: tuple[int, ...] | None = None  # places of the labels' among the raw ones; None: those are all
 
     def logits(self, raw: torch.Tensor) -> torch.Tensor:
         """Raw scores (N, K), or (N, 1) for a binary head, to float32 logits (N, K), K = len(labels)."""
-        raw = raw.float()
+        raw = of_labels(raw, self.scores).float()
         if self.outputs_probabilities:
             tiny = torch.finfo(torch.float32).tiny
             if self.binary:

@@ -115,8 +115,10 @@ def load_candidate(
         positive=spec.positive,
         operating_point=head.operating_point,
         output=head.found,
-        architecture=spec.architecture,
-        architecture_args=spec.architecture_args,
+        architecture=None if network.whole else spec.architecture,
+        architecture_args={} if network.whole else spec.architecture_args,
+        weights=spec.weights,
+        scores=spec.scores,
         preprocess=spec.preprocess.model_dump(mode="json"),
         precision=spec.precision,
         notes=(

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 import torch
 
-from robustcheck.models.head import NO_ANSWER, NO_ANSWER_NAME, Head, Objective, all_finite, log_odds_of
+from robustcheck.models.head import NO_ANSWER, NO_ANSWER_NAME, Head, Objective, all_finite, log_odds_of, of_labels
 
 NO_FINDING_NAME = "(no finding)"
 AND = " + "  # between findings in the name of a reading
@@ -27,10 +27,11 @@ class FindingsHead:
     positive: int | None  # index of the finding that sensitivity, specificity and AUROC are about
     operating_point: tuple[float, ...]  # threshold on the probability of each finding
     found: str  # "logits" or "probabilities", and how that is known
+    scores: tuple[int, ...] | None = None  # places of the findings' among the raw ones; None: those are all
 
     def logits(self, raw: torch.Tensor) -> torch.Tensor:
         """Raw scores (N, K) to float32 log-odds (N, K)."""
-        raw = raw.float()
+        raw = of_labels(raw, self.scores).float()
         if not self.outputs_probabilities:
             return raw
         tiny = torch.finfo(torch.float32).tiny

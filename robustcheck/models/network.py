@@ -34,6 +34,7 @@ class Network:
     convolves_as_laid_out: bool = False  # in torch, in float32, as its inputs lie in memory
     in_training: str | None = None  # what of it is in training mode, such as dropout; None: nothing is known
     takes: Takes | None = None  # as far as it tells; what it is asked shows the rest
+    whole: bool = False  # the file of a state dict holds the network itself, and no other architecture is used
     sources: tuple[Path, ...] = ()  # code beside the policy that is part of the candidate
     notes: tuple[str, ...] = ()
     tried: Callable[[Sequence[torch.Tensor]], Network] | None = None

@@ -5,16 +5,22 @@ Because it is part of the candidate, budgets live in pixel space, before any res
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from torch.nn.functional import interpolate
 
 from robustcheck.errors import CandidateError
-from robustcheck.models.network import Takes
+from robustcheck.models.network import Takes, first_line
 from robustcheck.policy import PreprocessSpec
 
 _NEAR = 0.1  # of a window's width: a gradient reaches so far beyond its ends
+_ANYTHING = "set model.preprocess"
+_SHAPES = re.compile(r"shape|size|dim(ension)?s?\b|channel|height|width|kernel|_features|must match", re.IGNORECASE)
+_IN_CODE = (ArithmeticError, AttributeError, ImportError, LookupError, NameError, NotImplementedError, TypeError)
+"""Errors of a network's own code, whatever it is given."""
 
 
 class Levels(Protocol):
@@ -34,7 +40,10 @@ class Levels(Protocol):
 
 
 class Preprocess:
-    """Window, then channels, then resize, then range, then mean and standard deviation, then layout."""
+    """Window, resize, crop, channels and their order, range, mean and standard deviation, layout: in turn.
+
+    Grey is repeated late, so that what is repeated is resized once.
+    """
 
     def __init__(
         self,
@@ -85,6 +94,14 @@ class Preprocess:
                 f"the images have {stored[0]} channels and model.preprocess.channels is {wanted}; "
                 "only grey images can be repeated to more channels"
             )
+        if self._spec.order == "BGR" and wanted != 3:
+            raise CandidateError(f"model.preprocess.order is BGR, and the network is given {wanted} channels")
+        resized, crop = self._resized(stored[1:]), self._spec.crop
+        if crop and (resized[0] < crop[0] or resized[1] < crop[1]):
+            raise CandidateError(
+                f"model.preprocess.crop is {crop[0]}×{crop[1]} (height × width), and images of {stored[1]}×{stored[2]} "
+                f"are {resized[0]}×{resized[1]} before it; nothing is padded: crop less, or resize to more"
+            )
         if self._spec.window and not self._can_show(*self._spec.window):
             unit = "HU" if self._is_ct else f"levels{'' if self._zero else '; if they are CT, say data.hounsfield'}"
             raise CandidateError(
@@ -118,13 +135,37 @@ class Preprocess:
 
     def shape(self, stored: tuple[int, ...]) -> tuple[int, int, int]:
         """The network's (C, H, W) for a stored (C, H, W)."""
-        height, width = self._spec.resize or stored[1:]
+        height, width = self._spec.crop or self._resized(stored[1:])
         return (self._spec.channels or stored[0], height, width)
+
+    def _resized(self, stored: Sequence[int]) -> tuple[int, int]:
+        """What (H, W) becomes before it is cropped; the longer side is rounded down, as torchvision does."""
+        height, width = stored
+        match self._spec.resize:
+            case None:
+                return height, width
+            case int(shorter) if height >= width:
+                return int(shorter * height / width), shorter
+            case int(shorter):
+                return shorter, int(shorter * width / height)
+            case size:
+                return size
+
+    def refused(self, who: str, takes: Takes | None, stored: tuple[int, ...], error: Exception) -> str:
+        """The sentence about a network that failed on images of a stored (C, H, W), and what to set if that helps."""
+        shape = self.shape(stored)
+        told, reason = f"inputs of {'×'.join(map(str, shape))} (channels × height × width)", first_line(error)
+        advice = self.advice(takes, shape)
+        if advice is None:
+            return f"{who} fails on {told}, the shape that it takes: {reason}"
+        if advice == _ANYTHING and not _about_shapes(error):
+            return f"{who} fails on {told}: {reason}"
+        return f"{who} does not take {told}; {advice} ({reason})"
 
     def advice(self, takes: Takes | None, shape: tuple[int, int, int]) -> str | None:
         """What to set so that (C, H, W) becomes what a network says it takes; None if it is that."""
         if takes is None or len(takes) != 4:
-            return "set model.preprocess"
+            return _ANYTHING
         nhwc = self._spec.layout == "NHWC"
         channels, height, width = (takes[axis] for axis in ((3, 1, 2) if nhwc else (1, 2, 3)))
         if channels not in (1, 3) and takes[1 if nhwc else 3] in (1, 3):
@@ -135,10 +176,11 @@ class Preprocess:
         if channels not in (None, shape[0]):
             settings.append(f"model.preprocess.channels: {channels}")
         if (height, width) != (height and shape[1], width and shape[2]):
-            settings.append(f"model.preprocess.resize: [{height or shape[1]}, {width or shape[2]}]")
+            key = "crop" if self._spec.crop or isinstance(self._spec.resize, int) else "resize"
+            settings.append(f"model.preprocess.{key}: [{height or shape[1]}, {width or shape[2]}]")
         if settings:
             return f"set {' and '.join(settings)}"
-        return "set model.preprocess" if None in (channels, height, width) else None
+        return _ANYTHING if None in (channels, height, width) else None
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Images (N, C, H, W) as shares of the full range, in [0, 1], to the network's input.
@@ -149,22 +191,45 @@ class Preprocess:
         if self._spec.window:
             low, high = self._spec.window
             width = high - low
-            images = _Window.apply(images * (self._maximum / width) + (self._zero - low) / width)
+            images = _cut(images * (self._maximum / width) + (self._zero - low) / width)
             own = True
+        if (size := self._resized(images.shape[2:])) != tuple(images.shape[2:]):
+            images, own = self._resize(images, size), True
+        if self._spec.crop and self._spec.crop != size:
+            # As torchvision rounds it: half a pixel to the even one.
+            top, left = (round((have - want) / 2) for have, want in zip(size, self._spec.crop, strict=True))
+            images, own = images[..., top : top + self._spec.crop[0], left : left + self._spec.crop[1]], False
         if self._spec.channels and images.shape[1] != self._spec.channels:
             images, own = images.expand(-1, self._spec.channels, -1, -1), False
-        if self._spec.resize and tuple(images.shape[2:]) != self._spec.resize:
-            images = interpolate(images, self._spec.resize, mode="bilinear", align_corners=False, antialias=True)
-            own = True
+        if self._spec.order == "BGR":
+            images, own = images.flip(1), True
         if not self._identity:
             images, own = images * self._scale + self._shift, True
         if not own:
-            images = images.clone()
+            images = images.clone(memory_format=torch.contiguous_format)
         return images.permute(0, 2, 3, 1) if self._spec.layout == "NHWC" else images
+
+    def _resize(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        mode = self._spec.interpolation
+        if mode == "nearest":
+            return interpolate(images, size, mode=mode)
+        resized = interpolate(images, size, mode=mode, align_corners=False, antialias=self._spec.antialias)
+        # Beside an edge a cubic is darker than black or brighter than white, which no stored image is.
+        return _cut(resized) if mode == "bicubic" else resized
+
+
+def _about_shapes(error: Exception) -> bool:
+    """Whether what a network raised may be because of how large its input is."""
+    return not isinstance(error, _IN_CODE) and _SHAPES.search(str(error)) is not None
+
+
+def _cut(shares: torch.Tensor) -> torch.Tensor:
+    cut: torch.Tensor = _Window.apply(shares)
+    return cut
 
 
 class _Window(torch.autograd.Function):
-    """Shares of a window, cut off at its ends, where the gradient does not end at once.
+    """Shares of a window, or of what can be stored, cut off at the ends, where the gradient does not end at once.
 
     A pixel just outside of a window can be brought into it, and a gradient of zero would never say so. Within a tenth
     of its width it is that of the end, if the loss rises toward the inside; no answer is changed by it.

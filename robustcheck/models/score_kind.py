@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from robustcheck.errors import CandidateError
-from robustcheck.models.head import Head
+from robustcheck.models.head import Head, of_labels
 from robustcheck.models.multilabel_head import AnyHead, FindingsHead
 from robustcheck.policy import ModelSpec
 
@@ -17,6 +17,7 @@ _ROUNDED_LABEL = 1 / 500  # of each of many labels in steps of 1/255, half of on
 _SLACK = 1e-5  # sums of float32 weights may leave [0, 1] by so much
 _END = 0.01  # a probability so near to 0 or 1 is at an end
 _UNLESS_TOLD = 0.5  # the operating point of findings
+_OTHERWISE = "a network whose scores are others is wrapped (docs/policy.md, 'Scores that are not the labels')"
 
 
 def read_head(spec: ModelSpec, raw: torch.Tensor, beyond: Callable[[], torch.Tensor | None] = lambda: None) -> AnyHead:
@@ -33,6 +34,7 @@ def read_head(spec: ModelSpec, raw: torch.Tensor, beyond: Callable[[], torch.Ten
         CandidateError: their shape or values do not fit the policy's task, labels or output.
     """
     _check_shape(spec, raw)
+    raw = of_labels(raw, spec.scores)
     bad = (~raw.isfinite().all(dim=1)).nonzero().flatten()
     if len(bad):
         raise CandidateError(
@@ -40,7 +42,7 @@ def read_head(spec: ModelSpec, raw: torch.Tensor, beyond: Callable[[], torch.Ten
             f"(first: number {int(bad[0])}); check the weights and model.preprocess"
         )
     raw, competing = raw.float(), spec.task == "multiclass"
-    looks = _look_like_probabilities(raw, beyond, competing=competing)
+    looks = _look_like_probabilities(raw, lambda: _of_labels(beyond(), spec), competing=competing)
     _check_output(spec, raw, looks)
     # What may be either is read as what it mostly is: the scores of one label as its probability.
     probabilities = (looks or (looks is None and not competing)) if spec.output == "auto" else spec.output != "logits"
@@ -60,6 +62,7 @@ def read_head(spec: ModelSpec, raw: torch.Tensor, beyond: Callable[[], torch.Ten
             outputs_probabilities=probabilities,
             positive=positive,
             operating_point=points * len(spec.labels) if len(points) == 1 else points,
+            scores=spec.scores,
             found=found,
         )
     return Head(
@@ -68,22 +71,37 @@ def read_head(spec: ModelSpec, raw: torch.Tensor, beyond: Callable[[], torch.Ten
         outputs_probabilities=probabilities,
         positive=positive,
         operating_point=points[0] if points else None,
+        scores=spec.scores,
         found=found,
     )
+
+
+def _of_labels(raw: torch.Tensor | None, spec: ModelSpec) -> torch.Tensor | None:
+    return None if raw is None else of_labels(raw, spec.scores)
 
 
 def _check_shape(spec: ModelSpec, raw: torch.Tensor) -> None:
     shape, labels = tuple(raw.shape), len(spec.labels)
     if raw.ndim != 2:
         raise CandidateError(f"the candidate's scores have shape {shape}; (samples, labels) is needed")
+    if spec.scores is not None:
+        if (last := max(spec.scores)) >= shape[1]:
+            raise CandidateError(
+                f"model.scores names place {last}, and the candidate gives {shape[1]} scores a sample, from 0"
+            )
+        return  # a policy's own checks have seen that they are as many as the labels take
     if spec.task == "binary" and shape[1] != 1:
-        hint = "; did you mean task: multiclass?" if shape[1] == labels else ""
-        raise CandidateError(f"a binary task has one score a sample; the candidate gives {shape[1]}{hint}")
+        hint = "did you mean task: multiclass?" if shape[1] == labels else "say which one in model.scores"
+        raise CandidateError(f"a binary task has one score a sample; the candidate gives {shape[1]}; {hint}")
     if spec.task != "binary" and shape[1] != labels:
-        hint = "; did you mean task: binary?" if shape[1] == 1 and labels == 2 else ""
+        hint = _OTHERWISE
+        if shape[1] == 1 and labels == 2:
+            hint = "did you mean task: binary?"
+        elif shape[1] > labels:
+            hint = "say in model.scores which of them are the labels', from 0"
         raise CandidateError(
             f"the candidate gives {shape[1]} scores a sample, and model.labels names {labels} "
-            f"({', '.join(spec.labels[:6])}{', …' if labels > 6 else ''}){hint}"
+            f"({', '.join(spec.labels[:6])}{', …' if labels > 6 else ''}); {hint}"
         )
 
 

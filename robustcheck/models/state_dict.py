@@ -8,6 +8,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from safetensors.torch import load_file
 from torch.nn.parameter import is_lazy
 
 from robustcheck.errors import CandidateError, RobustcheckError
-from robustcheck.importing import import_callable, own_sources
+from robustcheck.importing import import_callable, modules_beside, own_sources
 from robustcheck.models.artefact import check_archive
+from robustcheck.models.checkpoint import Weights, chosen, weights_in, without_wrapping
 from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
 from robustcheck.models.output_selection import Answering
 from robustcheck.policy import ModelSpec
+from robustcheck.policy.model_spec import whole_model
 
 _MOST_NAMED = 3
 _WHOLE = (torch.int64, torch.bool)  # of Python's own numbers, not of quantisation
@@ -34,14 +37,8 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
     Raises:
         CandidateError: the file is no state dict, or one of another architecture.
     """
-    held = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path, spec)
-    if isinstance(held, torch.nn.Module):
-        module, sources, notes = held, list[Path](), tuple[str, ...]()
-    else:
-        if spec.architecture is None:
-            raise CandidateError("a state dict needs model.architecture, 'module:callable'")
-        module, sources = build(spec.architecture, spec.architecture_args, folder)
-        notes = _fill(module, _plain(held, path), path, spec)
+    held = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path, spec, folder)
+    module, whole, sources, notes = _network(held, path, spec, folder)
     module.eval().to(device)
     freeze(module)
     dtype, answering = dtype_of(module), Answering(module, spec.output_name)
@@ -51,9 +48,34 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
         module=answering if dtype == torch.float32 else None,
         convolves_as_laid_out=dtype == torch.float32 and any(isinstance(part, _Conv) for part in module.modules()),
         takes=takes(module),
+        whole=whole,
         sources=tuple(sources),
         notes=notes,
     )
+
+
+def _network(
+    held: Any, path: Path, spec: ModelSpec, folder: Path
+) -> tuple[torch.nn.Module, bool, list[Path], tuple[str, ...]]:
+    """The network, whether the file holds it as a whole, the files that it is written in, and notes."""
+    found: Mapping[str, Weights] = weights_in(held)
+    built: tuple[torch.nn.Module, list[Path]] | None = None
+    if spec.architecture is None:
+        found = {key: weights for key, weights in found.items() if isinstance(weights, torch.nn.Module)}
+        if not found:
+            raise CandidateError("a state dict needs model.architecture, 'module:callable'")
+    elif not found or not all(isinstance(weights, torch.nn.Module) for weights in found.values()):
+        built = build(spec.architecture, spec.architecture_args, folder)
+    key = chosen(found, spec.weights, built[0].state_dict() if built else {}, held, path)
+    weights = found[key]
+    notes: tuple[str, ...] = (f"its weights are those under {key!r} in the file",) if key else ()
+    if not isinstance(weights, torch.nn.Module):
+        assert built is not None
+        return built[0], False, built[1], notes + _fill(built[0], weights, path, spec)
+    if spec.architecture is not None:
+        notes += (f"the file holds the network itself: {spec.architecture}, the architecture, is not used",)
+    kinds = {type(part) for part in weights.modules()}
+    return weights, True, sorted({file for kind in kinds for file in own_sources(kind, folder=folder)}), notes
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
@@ -63,18 +85,19 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
         raise CandidateError(f"{path.name} is not a whole safetensors file: {first_line(error)}") from None
 
 
-def _read_pickle(path: Path, spec: ModelSpec) -> Any:
+def _read_pickle(path: Path, spec: ModelSpec, folder: Path) -> Any:
     names = check_archive(path)
-    if any(name.endswith("/constants.pkl") for name in names):
-        raise CandidateError(f"{path.name} is TorchScript, not a state dict; name it .ts")
-    if any(name.endswith(("/archive_format", "serialized_exported_program.json")) for name in names):
-        raise CandidateError(f"{path.name} is a torch.export program, not a state dict; name it .pt2")
+    if (meant := whole_model(names)) is not None:
+        kind, ending = meant
+        raise CandidateError(f"{path.name} is {kind}, not a state dict; name it {ending}")
     if not names and not _is_pickle(path):  # torch's format before 1.6 was a bare pickle
         raise CandidateError(f"{path.name} is not a whole file of torch.save: it is cut short, or something else")
     try:
-        with warnings.catch_warnings():
+        trusted = spec.trust == "pickle"
+        # A whole network's class may lie beside the policy, as architectures do.
+        with warnings.catch_warnings(), modules_beside(folder) if trusted else nullcontext():
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=spec.trust != "pickle")
+            return torch.load(path, map_location="cpu", weights_only=not trusted)
     except pickle.UnpicklingError:
         raise CandidateError(
             f"{path.name} holds Python objects besides tensors, and loading them could run code; save the state dict "
@@ -87,16 +110,6 @@ def _read_pickle(path: Path, spec: ModelSpec) -> Any:
 def _is_pickle(path: Path) -> bool:
     with path.open("rb") as stream:
         return stream.read(1) == pickle.PROTO
-
-
-def _plain(held: Any, path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint, out of the wrappings that training scripts put around them."""
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):
-            held = held[key]
-    if not isinstance(held, Mapping) or not held or not all(isinstance(value, torch.Tensor) for value in held.values()):
-        raise CandidateError(f"{path.name} holds no state dict (names to tensors), but {type(held).__name__}")
-    return {str(name): value for name, value in held.items()}
 
 
 def build(
@@ -128,10 +141,10 @@ def build(
     return module, own_sources(make, folder=folder)
 
 
-def _fill(module: torch.nn.Module, held: dict[str, torch.Tensor], path: Path, spec: ModelSpec) -> tuple[str, ...]:
+def _fill(module: torch.nn.Module, held: Mapping[str, torch.Tensor], path: Path, spec: ModelSpec) -> tuple[str, ...]:
     """Put weights into their places; what the reader of a report should know about it."""
     wanted = module.state_dict()
-    held = _without_wrapping(held, wanted)
+    held = without_wrapping(held, wanted)
     missing = [name for name in wanted if name not in held and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in held if name not in wanted]
     reshaped = [
@@ -186,16 +199,6 @@ def _packed(held: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
 
 def _kind(value: torch.Tensor) -> str:
     return str(value.dtype).removeprefix("torch.")
-
-
-def _without_wrapping(held: dict[str, torch.Tensor], wanted: Mapping[str, object]) -> dict[str, torch.Tensor]:
-    """Less the prefix that a wrapper gave every name: `module.` (DataParallel), `_orig_mod.` (compile), `model.`, …"""
-    while held and not any(name in wanted for name in held):
-        prefix = next(iter(held)).partition(".")[0] + "."
-        if any(not name.startswith(prefix) or name == prefix for name in held):
-            break
-        held = {name.removeprefix(prefix): value for name, value in held.items()}
-    return held
 
 
 def _fits(value: torch.Tensor, place: torch.Tensor) -> bool:

@@ -157,12 +157,9 @@ def _asking(
         except Exception as error:  # it is the user's code
             if is_out_of_memory(error, rows=len(shares)):
                 raise
-            shape = preprocess.shape(tuple(shares.shape[1:]))
-            advice = (preprocess.advice(takes(network), shape) or "set model.preprocess").replace("model.", "train.")
-            raise CandidateError(
-                f"{_KEY}: {spec.architecture} does not take inputs of {'×'.join(map(str, shape))} (channels × height × "
-                f"width); {advice} ({first_line(error)})"
-            ) from error
+            who = f"{_KEY}: {spec.architecture}"
+            sentence = preprocess.refused(who, takes(network), tuple(shares.shape[1:]), error)
+            raise CandidateError(sentence.replace("model.preprocess", "train.preprocess")) from error
         return _scores(answer, len(shares), spec, model)
 
     return ask

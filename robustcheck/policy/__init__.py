@@ -4,12 +4,13 @@
 `schema` says what may be written, of the kinds in `fields`: the candidate in `model_spec`, how images are seen in
 `viewing_spec`, the attacks in `attack_specs`, from those that follow gradients, ask, follow another model, or lie on a
 part of the image; `quantities`, `sizes` and `bounds` read the small languages inside it (`2/255`, `10%`, `>= 0.7`);
-`checks` and `gate_checks` look at what no single field shows, with what they share in `sections`; `mistakes` turns what
-pydantic found into sentences. No torch here: validating a policy takes milliseconds.
+`checks` and the files `…_checks` look at what no single field shows, with what they share in `sections`; `mistakes`
+turns what pydantic found into sentences. No torch here: validating a policy takes milliseconds.
 """
 
 from robustcheck.policy.attack_specs import ATTACKS, AttackSpec
 from robustcheck.policy.bounds import METRICS, Bound
+from robustcheck.policy.fields import SPLITS
 from robustcheck.policy.gradient_specs import APGDSpec, EnsembleSpec, FGSMSpec, FMNSpec, PGDSpec
 from robustcheck.policy.loader import Gate, Policy, load_policy
 from robustcheck.policy.model_spec import ModelSpec, PreprocessSpec
@@ -32,6 +33,7 @@ from robustcheck.policy.viewing_spec import ConditionsSpec
 __all__ = [
     "ATTACKS",
     "METRICS",
+    "SPLITS",
     "APGDSpec",
     "AttackSpec",
     "Bound",

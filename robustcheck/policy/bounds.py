@@ -36,8 +36,8 @@ NEEDS_CONTROLS = frozenset({"control_success", "excess_success"})
 NEEDS_ATTACK = frozenset({"attack_success"}) | NEEDS_CONTROLS
 OF_THE_ADVERSARY = NEEDS_ATTACK  # the less, the better the candidate
 
-WITHOUT_EARLY = frozenset({"auroc"})  # there is no interval of it for gates that stop early
-AT_THE_END = NEEDS_CONTROLS  # a gate sees its controls after its last sample, so none of these can stop it before
+WITHOUT_EARLY = frozenset({"auroc"})  # metrics that have no interval in gates that stop early
+AT_THE_END = NEEDS_CONTROLS  # a gate sees its controls after its last sample, so none of these can stop it earlier
 
 _NUMBER = r"\d{0,20}\.?\d{1,40}"
 _BOUND = re.compile(rf"(>=|<=)\s*({_NUMBER})", re.ASCII)
@@ -68,7 +68,7 @@ class Bound:
 
     @property
     def of(self) -> tuple[str, str]:
-        """What it is about (`worst_subgroup`, `worst_finding`, a label; all samples: ""), and the plain metric."""
+        """What the metric is about (`worst_subgroup`, `worst_finding`, a label; else ""), and its plain name."""
         about, _, plain = self.metric.rpartition(".")
         return about, plain
 
@@ -94,6 +94,7 @@ class Bound:
 
 
 def _low(metric: str) -> str:
+    """What to say where a number alone would ask for the opposite of what is meant."""
     return f"{metric} has to stay low: a bound is '<= 0.2', or '>= 0.2' if that is what is meant"
 
 

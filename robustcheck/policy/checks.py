@@ -15,9 +15,9 @@ from robustcheck.policy.bounds import AT_THE_END, WITHOUT_EARLY, WORST_FINDING, 
 from robustcheck.policy.gate_checks import NO_CT, may_stop
 from robustcheck.policy.model_checks import CALLABLE, not_there
 from robustcheck.policy.model_spec import MOST_FINDINGS, ModelSpec
-from robustcheck.policy.sections import Found, entries, is_name, one_of_labels, section, stands
+from robustcheck.policy.sections import Found, entries, is_name, one_of_labels, placed_entries, section, stands
 from robustcheck.policy.tree import KeyPath, Mistake, show
-from robustcheck.words import COLUMNS_FROM, FINDINGS_FROM, listed, shown
+from robustcheck.words import COLUMNS_FROM, FINDINGS_FROM, listed, plural, shown
 
 PHANTOMS = ("nodule",)
 _SAMPLES_THEMSELVES = {".npz": ("images", "labels"), ".csv": ("path", "label")}
@@ -26,7 +26,7 @@ _SAMPLES_THEMSELVES = {".npz": ("images", "labels"), ".csv": ("path", "label")}
 def find(data: dict[str, Any], folder: Path) -> list[Mistake]:
     """All cross-field mistakes of a document; `folder` is the policy's."""
     checks: tuple[Callable[[dict[str, Any], Path], Found], ...]
-    checks = (_model, _labels, _operating_point, _data, _columns, _prevalence, _decision)
+    checks = (_model, _labels, _scores, _operating_point, _data, _columns, _prevalence, _decision)
     found = [mistake for check in checks for mistake in check(data, folder)] + list(gate_checks.find(data, folder))
     return [*_blanks(data), *(Mistake(path=path, message=message) for path, message in found)]
 
@@ -71,6 +71,11 @@ def _labels(data: dict[str, Any], _: Path) -> Found:
         yield from one_of_labels(model.get("positive"), ("model", "positive"), model)
 
 
+def _scores(data: dict[str, Any], _: Path) -> Found:
+    model = section(data, "model")
+    yield from model_checks.scores(model, ("model",), model)
+
+
 def _wrong_count(labels: int, task: Any) -> str | None:
     """Why a task cannot have so many labels."""
     several = task == "multilabel"
@@ -94,13 +99,12 @@ def _prevalence(data: dict[str, Any], _: Path) -> Found:
 
 
 def _of_positive(data: dict[str, Any], where: str, key: str, what: str, *, several: str) -> Found:
-    """What a number about the positive label, or of several findings about each label, needs beside it."""
+    """What a number needs beside it that is about the positive label, or about each label of a multilabel task."""
     model, holder, at = section(data, "model"), section(data, where), (where, key)
     given, labels = holder.get(key), model.get("labels")
     if model.get("task") == "multilabel":
         if isinstance(given, list) and isinstance(labels, list) and 0 < len(given) != len(labels) > 0:
-            numbers = "1 number" if len(given) == 1 else f"{len(given)} numbers"
-            names = "1 label" if len(labels) == 1 else f"{len(labels)} labels"
+            numbers, names = plural(len(given), "number"), plural(len(labels), "label")
             yield at, f"found a list of {numbers} for {names}; give one number, or a list with one a label"
     elif isinstance(given, list) and given:
         yield at, f"found a list; {several} for task: multilabel, and any other has one number"
@@ -155,13 +159,12 @@ def _data(data: dict[str, Any], folder: Path) -> Found:
 def _columns(data: dict[str, Any], _: Path) -> Found:
     """Whether the columns that are named are different ones, and say more than the samples do."""
     samples = section(data, "data")
-    source, group, subgroups = samples.get("source"), samples.get("group"), samples.get("subgroups")
-    named: dict[KeyPath, Any] = {("data", "group"): group}
-    for index, name in enumerate(entries(subgroups)):
-        named[("data", "subgroups", *([index] if isinstance(subgroups, list) else []))] = name
+    source = samples.get("source")
+    named: list[tuple[Any, KeyPath]] = [(samples.get("group"), ("data", "group"))]
+    named += placed_entries(samples.get("subgroups"), ("data", "subgroups"))
     taken = _SAMPLES_THEMSELVES.get(Path(source).suffix.lower(), ()) if isinstance(source, str) else ()
     first: dict[str, KeyPath] = {}
-    for at, name in named.items():
+    for name, at in named:
         if not isinstance(name, str) or not name:
             continue
         if name in taken:

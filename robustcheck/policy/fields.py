@@ -10,9 +10,14 @@ from pydantic_core import PydanticCustomError
 from robustcheck.policy.quantities import BUDGET_PATTERN, PATTERN, NoChangeError, Quantity
 from robustcheck.policy.sizes import PATTERN as SIZE_PATTERN
 from robustcheck.policy.sizes import Size
-from robustcheck.words import shown
+from robustcheck.words import listed, shown
 
+PATH_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1}
 _LARGEST_BATCH = 65536
+_LARGEST_SIDE = 8192
+
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
+"""What a policy calls a split, and what folders and manifests do."""
 
 
 class Section(BaseModel):
@@ -85,6 +90,31 @@ def _batch_size(value: Any) -> Any:
     return value
 
 
+def one_label(value: Any) -> Any:
+    """Refuse several labels where one is meant, and say what to do instead."""
+    if isinstance(value, list):
+        raise ValueError(  # noqa: TRY004 (pydantic knows no other)
+            f"found {shown(value)}; one label is positive: where several are disease, as grades from moderate on, the "
+            "network has to tell them together (docs/policy.md, 'Scores that are not the labels')"
+        )
+    return value
+
+
+def _is_side(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LARGEST_SIDE
+
+
+def _side_or_size(value: Any) -> Any:
+    several = isinstance(value, (list, tuple))
+    if not (len(value) == 2 and all(map(_is_side, value)) if several else _is_side(value)):
+        found = f"[{listed(map(shown, value), limit=3)}]" if several else shown(value)
+        raise ValueError(
+            f"found {found}; write [height, width], or one number for the shorter side: whole numbers from 1 to "
+            f"{_LARGEST_SIDE}"
+        )
+    return value
+
+
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 NumbersField = Annotated[
     tuple[Number, ...], BeforeValidator(as_list), WithJsonSchema(one_or_many({"type": "number"}, most=3))
@@ -147,6 +177,13 @@ ColumnsField = Annotated[
 ]
 BatchSizeField = Annotated[
     Annotated[StrictInt, Field(ge=1, le=_LARGEST_BATCH)] | Literal["auto"], BeforeValidator(_batch_size)
+]
+
+_Side = Annotated[StrictInt, Field(ge=1, le=_LARGEST_SIDE)]
+SizeField = Annotated[tuple[_Side, _Side], Field(strict=False)]
+SideOrSizeField = Annotated[_Side | SizeField, BeforeValidator(_side_or_size)]
+PlacesField = Annotated[
+    tuple[Annotated[StrictInt, Field(ge=0, lt=100_000)], ...], Field(min_length=1, max_length=10_000, strict=False)
 ]
 
 StepsField = Annotated[StrictInt, Field(ge=1, le=100_000)]

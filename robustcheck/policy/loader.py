@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -49,6 +49,24 @@ class Gate:
     bounds: tuple[Bound, ...]
 
     @property
+    def attack_name(self) -> str | None:
+        """The attack's name; None for the unattacked metrics."""
+        return None if self.attack is None else self.attack.name
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The attack's parameters as JSON has them, with their defaults."""
+        return {} if self.attack is None else self.attack.model_dump(mode="json", exclude={"name"})
+
+    @property
+    def may_stop_early(self) -> bool:
+        """Whether samples are taken one after another, so that a policy may have the gate decide before the last one.
+
+        A patch that was trained on some samples is judged on all the others.
+        """
+        return self.attack is not None and not isinstance(self.attack, PatchSpec)
+
+    @property
     def knowledge(self) -> Knowledge:
         """What the adversary knows about the candidate."""
         if isinstance(self.attack, PatchSpec) and self.attack.patch is not None:
@@ -70,19 +88,20 @@ class Gate:
     @property
     def asks(self) -> bool:
         """Whether the adversary asks the candidate, a limited number of times."""
-        return self.attack is not None and self.attack.name in ASK_AN_ORACLE
+        return self.attack_name in ASK_AN_ORACLE
 
     @property
     def top_k(self) -> int | None:
-        """How many labels' scores an answer has, where it is not all or none."""
+        """How many labels' scores an answer has; None if it has all of them, or none."""
         return self.attack.k if isinstance(self.attack, PartialInformationSpec) else None
 
     @property
     def family(self) -> tuple[object, ...] | None:
         """Gates of one family may use each other's counterexamples: their adversaries want, know and may ask the same.
 
-        A counterexample that took more queries than a gate allows is none of its adversary's, so limits are equal; nor
-        does who has one surrogate know what another one shows. Noise, with which others are compared, shares nothing.
+        A counterexample that took more queries than a gate allows is none of its adversary's, so limits are equal; and
+        whoever has one surrogate does not know what another one shows. Noise, with which others are compared, shares
+        nothing.
         """
         if self.attack is None or self.epsilon is None:
             return None
@@ -166,7 +185,7 @@ def _checked(tree: Tree, folder: Path) -> PolicyFile:
 
 
 def _expand(spec: GateSpec, *, listed: bool) -> Iterator[Gate]:
-    """One gate an entry of a list of budgets; a list of one is a list too, so that ids do not change as it grows."""
+    """One gate for each entry of a list of budgets; a list of one is a list, too: ids do not change as it grows."""
     budgets: tuple[Quantity | Size | None, ...] = spec.epsilon or spec.size or (None,)
     target = spec.attack.target if isinstance(spec.attack, PatchSpec) and spec.attack.target else spec.target
     for index, budget in enumerate(budgets):

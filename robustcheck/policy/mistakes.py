@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from robustcheck.policy.attack_specs import ATTACKS
+from robustcheck.policy.fields import SPLITS
 from robustcheck.policy.schema import PolicyFile
 from robustcheck.policy.sections import NO_ATTACK
 from robustcheck.policy.tree import KeyPath, Mistake
@@ -34,7 +35,7 @@ _LIMITS = {
 
 
 def find(error: ValidationError, data: dict[str, Any]) -> list[Mistake]:
-    """One mistake a key that pydantic found fault with; `data` is what it was given."""
+    """One mistake for each key that pydantic found fault with; `data` is what it was given."""
     # Reversed, so that of several faults with one key the first is kept.
     details = {_path(data, found): found for found in reversed(error.errors(include_url=False))}
     excused = _excused(details, data)
@@ -135,13 +136,16 @@ def _range(path: KeyPath, data: dict[str, Any]) -> dict[str, Any]:
 def _other_word(given: Any, expected: str, path: KeyPath) -> str:
     if path == ("robustcheck",):
         return f"found {shown(given)}; this version reads policies of format 1"
+    meant = [split for split, words in SPLITS.items() if path == ("data", "split") and str(given).lower() in words]
+    if meant:
+        return f"found {shown(given)}; allowed: {expected}; write {meant[0]}, also where folders or rows say {given}"
     return f"found {shown(given)}; allowed: {expected}{did_you_mean(str(given), _words(expected))}"
 
 
 def _unknown_key(path: KeyPath, data: dict[str, Any]) -> str:
     key, allowed = str(path[-1]), _keys_beside(path, data)
     homes = list(_homes(key))
-    # Where it is right is worth more to know than what it resembles here.
+    # Where the key belongs helps more than what it resembles here.
     hint = f"; it belongs to {' or '.join(homes)}" if homes else did_you_mean(key, allowed)
     return f"unknown key; allowed here: {', '.join(allowed)}{hint}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 from collections.abc import Collection
 from itertools import islice
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from robustcheck.policy.model_spec import FORMATS, STATE_DICTS, WHOLE_MODELS
+from robustcheck.policy.model_spec import FORMATS, STATE_DICTS, WHOLE_MODELS, PreprocessSpec, whole_model
 from robustcheck.policy.sections import Found, is_number, section, stands
 from robustcheck.policy.tree import KeyPath
-from robustcheck.words import did_you_mean, shown
+from robustcheck.words import did_you_mean, plural, shown
 
 CALLABLE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
@@ -44,6 +45,10 @@ def artefact(model: dict[str, Any], at: KeyPath, folder: Path, spec: type[BaseMo
         )
     elif reason := not_there(path, folder, FORMATS, file=True):
         yield (*at, "path"), reason
+    elif suffix in STATE_DICTS and (meant := whole_model(_names_in(folder / path))):
+        kind, ending = meant
+        yield (*at, "path"), f"found {shown(path)}, which is {kind} and no state dict; name it {ending}"
+        return
     whole = suffix != ".safetensors" and model.get("trust") == "pickle"
     yield from _architecture(model, at, suffix, built=built or whole or stands("architecture", model, spec))
 
@@ -58,8 +63,19 @@ def _architecture(model: dict[str, Any], at: KeyPath, suffix: str, *, built: boo
     for key in ("architecture", "architecture_args"):
         if suffix in WHOLE_MODELS and key in model:
             yield (*at, key), f"a {suffix} file holds its own architecture; leave this out"
+    if "weights" in model and (suffix in WHOLE_MODELS or suffix == ".safetensors"):
+        yield (*at, "weights"), f"found it beside a {suffix} file; it is about checkpoints, which torch.save writes"
     if suffix != ".onnx" and "operators" in model:
         yield (*at, "operators"), f"found it beside a {suffix} file; it is about .onnx files"
+
+
+def _names_in(path: Path) -> list[str]:
+    """The names in an archive; none if it is no archive, or cannot be read: loading says what is wrong with it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return []
 
 
 def reference(architecture: Any, at: KeyPath) -> Found:
@@ -72,23 +88,63 @@ def _named(at: KeyPath) -> str:
     return "model" if at == ("model",) else str(next(part for part in reversed(at) if isinstance(part, str)))
 
 
+def scores(model: dict[str, Any], at: KeyPath, candidate: dict[str, Any]) -> Found:
+    """Whether a model's `scores` are as many as its task and the candidate's labels take, each once."""
+    places, labels = model.get("scores"), candidate.get("labels")
+    if not isinstance(places, list) or not places or not all(map(is_number, places)):
+        return
+    binary = model.get("task", candidate.get("task")) == "binary"
+    wanted = 1 if binary else len(labels) if isinstance(labels, list) and labels else len(places)
+    if len(set(places)) < len(places):
+        yield (*at, "scores"), "names a place twice; each label has a score of its own"
+    elif len(places) != wanted:
+        what = "a binary task, which has one score" if binary else f"{wanted} {'label' if wanted == 1 else 'labels'}"
+        yield (*at, "scores"), f"found a list of {len(places)} for {what}"
+
+
 def preprocess(model: dict[str, Any], at: KeyPath) -> Found:
     """Whether a model's preprocessing fits itself."""
-    steps = section(model, "preprocess")
+    steps, at = section(model, "preprocess"), (*at, "preprocess")
+    yield from _channels(steps, at)
+    yield from _sizes(steps, at)
+    for key in ("window", "range"):
+        limits = steps.get(key)
+        if isinstance(limits, list) and len(limits) == 2 and all(map(is_number, limits)) and limits[0] >= limits[1]:
+            yield (
+                (*at, key),
+                f"found [{shown(limits[0])}, {shown(limits[1])}]; the first number has to be less than the second",
+            )
+
+
+def _channels(steps: dict[str, Any], at: KeyPath) -> Found:
     channels = steps.get("channels")
     for key in ("mean", "std"):
         values = steps.get(key)
         count = len(values) if isinstance(values, list) else 1
         if is_number(channels) and channels in (1, 3) and count in (2, 3) and count != channels:
-            channel = "1 channel" if channels == 1 else f"{channels} channels"
-            yield (*at, "preprocess", key), f"found {count} numbers for {channel}; give one, or one a channel"
-    for key in ("window", "range"):
-        limits = steps.get(key)
-        if isinstance(limits, list) and len(limits) == 2 and all(map(is_number, limits)) and limits[0] >= limits[1]:
-            yield (
-                (*at, "preprocess", key),
-                f"found [{shown(limits[0])}, {shown(limits[1])}]; the first number has to be less than the second",
-            )
+            what = f"found {count} numbers for {plural(int(channels), 'channel')}"
+            yield (*at, key), f"{what}; give one, or one a channel"
+    if channels == 1 and steps.get("order") == "BGR":
+        yield (*at, "order"), "found BGR, which is about three channels, and channels is 1"
+
+
+def _sizes(steps: dict[str, Any], at: KeyPath) -> Found:
+    resize, crop = steps.get("resize"), steps.get("crop")
+    if not stands("resize", steps, PreprocessSpec):
+        for key in ("interpolation", "antialias"):
+            if key in steps:
+                yield (*at, key), "is about resize, which is not there; say resize, or leave it out"
+    elif steps.get("interpolation") == "nearest" and steps.get("antialias") is True:
+        yield (*at, "antialias"), "found true, and nearest looks at one pixel each; leave it out"
+    sides = resize if isinstance(resize, list) and len(resize) == 2 else [resize]
+    if not isinstance(crop, list) or len(crop) != 2:
+        return
+    if not all(is_number(side) and side > 0 for side in [*crop, *sides]):
+        return
+    wanted = crop if len(sides) == 2 else [min(crop)]  # of one number the longer side is not known here
+    if any(want > side for want, side in zip(wanted, sides, strict=True)):
+        size = f"[{sides[0]}, {sides[1]}]" if len(sides) == 2 else f"{sides[0]}, the shorter side"
+        yield (*at, "crop"), f"found [{crop[0]}, {crop[1]}], and resize is {size}; nothing is padded: crop less"
 
 
 def not_there(name: str, folder: Path, endings: Collection[str], *, file: bool = False) -> str | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, StrictStr
 
 from robustcheck.policy.fields import (
     BatchSizeField,
@@ -13,8 +14,12 @@ from robustcheck.policy.fields import (
     NumbersField,
     OpenSharesField,
     OutputField,
+    PlacesField,
     PositiveNumbersField,
     Section,
+    SideOrSizeField,
+    SizeField,
+    one_label,
     whole,
 )
 
@@ -24,25 +29,40 @@ STATE_DICTS = {
     ".pth": "state-dict",
     ".ckpt": "state-dict",
     ".bin": "state-dict",
+    ".tar": "state-dict",  # .pth.tar, as training scripts call what torch.save writes
 }
 WHOLE_MODELS = {".ts": "torchscript", ".pt2": "torch.export", ".onnx": "onnx"}
 FORMATS = STATE_DICTS | WHOLE_MODELS  # how a file's name ends, and what reports call its format
 
 
+def whole_model(names: Collection[str]) -> tuple[str, str] | None:
+    """What a whole model is by the names in its archive, and how its file is to be named; None: none that is known."""
+    if any(name.endswith("/constants.pkl") for name in names):
+        return "TorchScript", ".ts"
+    if any(name.endswith(("/archive_format", "serialized_exported_program.json")) for name in names):
+        return "a torch.export program", ".pt2"
+    return None
+
+
 class PreprocessSpec(Section):
-    """How stored pixels become the network's input: window, channels, resize, range, mean and std, layout, in turn."""
+    """How stored pixels become the network's input.
+
+    In turn: window, resize, crop, channels, order, range, mean and std, layout.
+    """
 
     layout: Literal["NCHW", "NHWC"] = Field("NCHW", description="order of the network's input axes")
     channels: Annotated[Literal[1, 3], BeforeValidator(whole)] | None = Field(
         None, description="channels of the network's input; a grey image is repeated to 3 (default: as stored)"
     )
-    resize: (
-        Annotated[
-            tuple[Annotated[StrictInt, Field(ge=1, le=8192)], Annotated[StrictInt, Field(ge=1, le=8192)]],
-            Field(strict=False),
-        ]
-        | None
-    ) = Field(None, description="[height, width]; bilinear, antialiased where it shrinks")
+    order: Literal["RGB", "BGR"] = Field("RGB", description="of the network's three channels; stored images are RGB")
+    resize: SideOrSizeField | None = Field(
+        None, description="[height, width], or one number: the shorter side, and the aspect is kept"
+    )
+    interpolation: Literal["bilinear", "bicubic", "nearest"] = Field("bilinear", description="of resize")
+    antialias: StrictBool = Field(
+        True, description="of resize: where it shrinks, every pixel has a say; false: those next to a place alone"
+    )
+    crop: SizeField | None = Field(None, description="[height, width] of the middle, after resize")
     window: tuple[Number, Number] | None = Field(
         None,
         description="what is dark and what is bright, in Hounsfield units or stored values; what lies outside is cut "
@@ -80,6 +100,9 @@ class ModelSpec(Section):
         description="'module:callable' that builds the network, for state dicts; may lie beside the policy",
     )
     architecture_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the architecture")
+    weights: StrictStr | None = Field(
+        None, min_length=1, description="of a checkpoint that holds several state dicts: the key of the one to judge"
+    )
     task: Literal["multiclass", "binary", "multilabel"] = Field(
         description="multiclass (a score a label), binary (one logit, for the second label) or multilabel (a score a "
         "label, and any of them may be present)"
@@ -90,7 +113,12 @@ class ModelSpec(Section):
     labels: tuple[Label, ...] = Field(
         min_length=1, max_length=10_000, description="names of the labels, in the order of the scores"
     )
-    positive: Label | None = Field(None, description="which label is disease: sensitivity and specificity are about it")
+    scores: PlacesField | None = Field(
+        None, description="which of the network's scores are the labels', by their places from 0 (default: all)"
+    )
+    positive: Annotated[Label | None, BeforeValidator(one_label)] = Field(
+        None, description="which label is disease: sensitivity and specificity are about it"
+    )
     operating_point: OpenSharesField | None = Field(
         None,
         description="decision threshold on the positive label's probability (default: the highest score); multilabel: "

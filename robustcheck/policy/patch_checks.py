@@ -10,13 +10,16 @@ from robustcheck.policy.attack_specs import ASK_AN_ORACLE, ATTACKS, NO_EPSILON
 from robustcheck.policy.model_checks import not_there
 from robustcheck.policy.patch_specs import PatchSpec, RP2Spec
 from robustcheck.policy.schema import GateSpec
-from robustcheck.policy.sections import Found, attack_name, attack_spec, entries, one_of_labels, section, stands
+from robustcheck.policy.sections import Found, attack_name, attack_spec, one_of_labels, placed_entries, section, stands
 from robustcheck.policy.sizes import Size
 from robustcheck.policy.tree import KeyPath
 from robustcheck.policy.viewing_spec import CONDITIONS, ConditionsSpec
 from robustcheck.words import listed, shown
 
 _OF_A_BALL = ("epsilon", "norm", "ladder")
+_OF_TRAINING = (
+    "surrogate", "train", "universal", "train_on", "images", "steps", "draws", "step_size", "restarts",
+)  # fmt: skip
 
 
 def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], folder: Path) -> Found:
@@ -55,15 +58,14 @@ def _budget(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
 
 
 def _sizes(gate: dict[str, Any], at: KeyPath) -> Found:
-    """None is listed twice."""
-    listed_, seen = isinstance(gate.get("size"), list), set[tuple[object, object]]()
-    for position, value in enumerate(entries(gate.get("size"))):
+    """No size is listed twice."""
+    seen = set[tuple[object, object]]()
+    for value, where in placed_entries(gate.get("size"), (*at, "size")):
         try:
             size = Size.parse(value)
         except ValueError:
             continue  # a mistake of its own, reported with the schema's
         if (size.area, size.pixels) in seen:
-            where: KeyPath = (*at, "size", position) if listed_ else (*at, "size")
             yield where, f"found {size.text}, for the second time in the list"
         seen.add((size.area, size.pixels))
 
@@ -105,7 +107,7 @@ def _conditions(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
 
 
 def _grid(gate: dict[str, Any], at: KeyPath) -> Found:
-    """Stickers are judged where they were painted for."""
+    """Stickers are judged on looks that they were painted for."""
     conditions, spec = gate.get("conditions"), attack_spec(gate)
     if not isinstance(conditions, dict) or not isinstance(spec, RP2Spec):
         return
@@ -174,19 +176,6 @@ def _patch(attack: dict[str, Any], gate: dict[str, Any], at: KeyPath, data: dict
             (*at, "worst_of"),
             f"found {spec.worst_of}, and every place is the same: location, rotation and scale are fixed",
         )
-
-
-_OF_TRAINING = (
-    "surrogate",
-    "train",
-    "universal",
-    "train_on",
-    "images",
-    "steps",
-    "draws",
-    "step_size",
-    "restarts",
-)
 
 
 def _file(attack: dict[str, Any], key: str, at: KeyPath, folder: Path, endings: set[str]) -> Found:

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, StrictBool, StrictInt, StrictStr, W
 
 from robustcheck.policy.attack_entry import AttackEntry
 from robustcheck.policy.fields import (
+    PATH_SCHEMA,
     Label,
     Number,
     RestartsField,
@@ -23,7 +24,6 @@ Box = tuple[float, float, float, float]
 """Left, top, right, bottom: shares of the image's width and height."""
 
 _SHARE: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1}
-_PATH: dict[str, Any] = {"type": "string", "minLength": 1}
 _BOX: dict[str, Any] = {"type": "array", "items": _SHARE, "minItems": 4, "maxItems": 4}
 _BOXES = "boxes are [left, top, right, bottom], shares of the image's width and height such as [0.1, 0.1, 0.4, 0.3]"
 _CENTRE = "random, or the centre as [x, y], shares of the image's width and height such as [0.5, 0.25]"
@@ -67,7 +67,7 @@ def _train_on(value: Any) -> Any:
 AreaField = Annotated[
     StrictStr | tuple[Box, ...],
     BeforeValidator(_area),
-    WithJsonSchema({"anyOf": [_PATH, _BOX, {"type": "array", "items": _BOX, "minItems": 1}]}),
+    WithJsonSchema({"anyOf": [PATH_SCHEMA, _BOX, {"type": "array", "items": _BOX, "minItems": 1}]}),
 ]
 LocationField = Annotated[
     Literal["random"] | tuple[float, float],

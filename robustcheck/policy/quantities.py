@@ -18,7 +18,7 @@ _DECIMAL = re.compile(r"(?:\d{1,9}\.?|\d{0,9}\.\d{1,40})(?:[eE][-+]?\d{1,2})?", 
 _LEVELS = re.compile(rf"({_NUMBER})\s*levels?", re.ASCII)
 _PERCENT = re.compile(rf"({_NUMBER})\s*%", re.ASCII)
 _HOUNSFIELD = re.compile(rf"({_NUMBER})\s*HU", re.ASCII | re.IGNORECASE)
-# Of the JSON Schema, which editors check:
+# For the JSON Schema, which editors check:
 PATTERN = r"^\s*\d*\.?\d+([eE][-+]?\d+)?(\s*/\s*\d+|\s*levels?)?\s*$"
 BUDGET_PATTERN = PATTERN.replace("levels?", "levels?|\\s*[hH][uU]")
 
@@ -57,7 +57,7 @@ class Quantity:
             length: it may be the L2 length of a whole image's change, which can be more than the full range.
 
         Raises:
-            ValueError: it is none, or not between nothing and the full range; the message is for the user.
+            ValueError: it is no quantity, or not between nothing and the full range; the message is for the user.
         """
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
             raise ValueError(f"found {shown(value)}; give {FORMS}")  # noqa: TRY004 (pydantic wants ValueError)

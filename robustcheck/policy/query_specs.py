@@ -74,7 +74,7 @@ class SquareSpec(AttackEntry):
 
     @property
     def least_queries(self) -> int:
-        """Stripes and a square, a restart."""
+        """Stripes and a square for each restart."""
         return 2 * self.restarts
 
 

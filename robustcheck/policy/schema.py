@@ -45,7 +45,9 @@ class DataSpec(Section):
         description="medmnist: a folder that already holds the archive; .csv: the folder that its paths start from",
     )
     split: Literal["train", "val", "test"] | None = Field(
-        None, description="where the source has splits (default: test for archives and phantoms, all for manifests)"
+        None,
+        description="where the source has splits (default: test for archives and phantoms, all for manifests); of "
+        "folders and manifests val is also valid, validation or dev, train also training, and test also testing",
     )
     bits: Annotated[StrictInt, Field(ge=1, le=16)] | None = Field(
         None, description="stored depth (default: as the files say)"

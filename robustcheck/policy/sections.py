@@ -27,6 +27,11 @@ def entries(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def placed_entries(value: Any, at: KeyPath) -> list[tuple[Any, KeyPath]]:
+    """The entries of what stands at a path, each with its own path; one value that stands for a list has the path."""
+    return [(entry, (*at, number) if isinstance(value, list) else at) for number, entry in enumerate(entries(value))]
+
+
 def stands(key: str, data: dict[str, Any], spec: type[BaseModel]) -> bool:
     """Whether a key is there, perhaps misspelt: then the spelling is the mistake, and not that the key is missing."""
     return key in data or bool(get_close_matches(key, [word.lower() for word in data if word not in spec.model_fields]))

@@ -12,7 +12,7 @@ _NUMBER = r"\d{1,9}(?:\.\d{1,20})?"
 _PERCENT = re.compile(rf"({_NUMBER})\s*%", re.ASCII)
 _PIXELS = re.compile(rf"({_NUMBER})\s*px", re.ASCII)
 _PLAIN = re.compile(_NUMBER, re.ASCII)
-PATTERN = r"^\s*\d+(\.\d+)?\s*(%|px)\s*$"  # of the JSON Schema, which editors check
+PATTERN = r"^\s*\d+(\.\d+)?\s*(%|px)\s*$"  # for the JSON Schema, which editors check
 
 FORMS = "a share of the image's area such as '10%', or the side in pixels such as '32 px'"
 
@@ -30,7 +30,7 @@ class Size:
         """Read a size.
 
         Raises:
-            ValueError: it is none, or no part of an image; the message is for the user.
+            ValueError: it is no size, or no part of an image; the message is for the user.
         """
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
             raise ValueError(f"found {shown(value)}; give {FORMS}")  # noqa: TRY004 (pydantic wants ValueError)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from robustcheck.policy import model_checks
-from robustcheck.policy.sections import Found, attack_name, entries, is_name, stands
+from robustcheck.policy.sections import Found, attack_name, is_name, placed_entries, stands
 from robustcheck.policy.transfer_spec import SurrogateSpec, TrainSpec, TransferSpec
 from robustcheck.policy.tree import KeyPath
 from robustcheck.words import listed, shown
@@ -25,30 +25,20 @@ def find(gate: dict[str, Any], at: KeyPath, model: dict[str, Any], folder: Path)
             "transfer follows another model: write {name: transfer, surrogate: other.onnx}, or train: {architecture: "
             "'module:callable'} to have one trained",
         )
-    for surrogate, place in _each(attack, "surrogate", at):
+    for surrogate, place in placed_entries(attack.get("surrogate"), (*at, "surrogate")):
         keys = {"path": surrogate} if isinstance(surrogate, str) else surrogate
         if isinstance(keys, dict):
             yield from model_checks.artefact(keys, place, folder, SurrogateSpec, built="architecture" in model)
             yield from model_checks.preprocess(keys, place)
+            yield from model_checks.scores(keys, place, model)
             yield from _labels(keys, place, model)
             yield from _task(keys, place, model)
-    for train, place in _each(attack, "train", at):
+    for train, place in placed_entries(attack.get("train"), (*at, "train")):
         if isinstance(train, dict):
             yield from model_checks.reference(train.get("architecture"), (*place, "architecture"))
             yield from model_checks.preprocess(train, place)
             yield from _task(train, place, model)
             yield from _stolen(train, place)
-
-
-def _each(attack: dict[str, Any], key: str, at: KeyPath) -> list[tuple[Any, KeyPath]]:
-    """The entries at a key, and where each stands."""
-    if key not in attack:
-        return []
-    value = attack[key]
-    place = (*at, key)
-    return [
-        (entry, (*place, number) if isinstance(value, list) else place) for number, entry in enumerate(entries(value))
-    ]
 
 
 def _labels(surrogate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Found:

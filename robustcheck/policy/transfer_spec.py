@@ -8,9 +8,11 @@ from pydantic import BeforeValidator, Field, StrictInt, StrictStr, WithJsonSchem
 
 from robustcheck.policy.attack_entry import LOSS, AttackEntry, LossField
 from robustcheck.policy.fields import (
+    PATH_SCHEMA,
     Label,
     Number,
     OutputField,
+    PlacesField,
     QuantityField,
     QueriesField,
     RestartsField,
@@ -32,10 +34,16 @@ class SurrogateSpec(Section):
         None, description="'module:callable' that builds the network, for state dicts"
     )
     architecture_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the architecture")
+    weights: StrictStr | None = Field(
+        None, min_length=1, description="of a checkpoint that holds several state dicts: the key of the one to follow"
+    )
     task: Literal["multiclass", "binary", "multilabel"] | None = Field(None, description="default: the candidate's")
     output: Literal["auto", "logits", "probabilities"] = Field("auto", description="what its scores are")
     labels: tuple[Label, ...] | None = Field(
         None, description="names of its labels, in the order of its scores: the candidate's, which is the default"
+    )
+    scores: PlacesField | None = Field(
+        None, description="which of its scores are the labels', by their places from 0 (default: all)"
     )
     preprocess: PreprocessSpec | None = Field(None, description="default: the candidate's")
     output_name: OutputField | None = Field(None, description="which of several outputs has the scores")
@@ -69,16 +77,13 @@ def _surrogates(value: Any) -> Any:
     return [{"path": entry} if isinstance(entry, str) else entry for entry in as_list(value)]
 
 
-_PATH: dict[str, Any] = {"type": "string", "minLength": 1}
-
-
 class SurrogatesEntry(AttackEntry):
     """An attack that may follow models of the adversary's own."""
 
     surrogate: Annotated[
         tuple[SurrogateSpec, ...],
         BeforeValidator(_surrogates),
-        WithJsonSchema(one_or_many({"anyOf": [_PATH, plain_schema(SurrogateSpec)]})),
+        WithJsonSchema(one_or_many({"anyOf": [PATH_SCHEMA, plain_schema(SurrogateSpec)]})),
     ] = Field((), max_length=16, description="a model's file, or {path, …} with what a candidate has; or a list")
     train: Annotated[
         tuple[TrainSpec, ...], BeforeValidator(as_list), WithJsonSchema(one_or_many(plain_schema(TrainSpec)))

@@ -15,7 +15,7 @@ _PLAIN_KEY = re.compile(r"[\w-]{1,60}")
 
 
 class Place(NamedTuple):
-    """Where something stands in a file; both are 1-based."""
+    """A line and a column of a file, both from 1."""
 
     line: int
     column: int

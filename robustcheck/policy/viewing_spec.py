@@ -89,9 +89,9 @@ class ConditionsSpec(Section):
     holds_on: ShareField = Field(0.9, description="share of them that it has to hold on")
 
     def reach(self, visible: Range) -> Range:
-        """From which to which share of the full range a value may be for some look to bring it to what is visible."""
+        """The shares of the full range, from the lowest to the highest, that some look brings to what is visible."""
         brightness = self.brightness or (0.0, 0.0)
-        # From no contrast at all nothing leads back, and nothing is lost by that.
+        # A contrast of 0 makes every value mid-grey, so it bounds none.
         factors = [factor for factor in self.contrast or () if factor] or [1.0]
         sources = [(end - added - 0.5) / factor + 0.5 for end in visible for added in brightness for factor in factors]
         return max(0.0, min(*sources, *visible)), min(1.0, max(*sources, *visible))

@@ -53,7 +53,7 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         loader = CoreLoader(text)
         try:
             return loader.get_single_node()
-        except (ValueError, OverflowError):  # of a number inside an escape or a directive that Python cannot hold
+        except (ValueError, OverflowError):  # a number in an escape or a directive that Python cannot hold
             line = loader.line + 1
     except yaml.MarkedYAMLError as error:
         raise _failure(name, syntax_line(error), syntax_message(error)) from None

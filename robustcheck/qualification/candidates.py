@@ -25,7 +25,7 @@ class Template(nn.Module):
         self.template = nn.Parameter(torch.from_numpy(template()).float().view(1, SIDE, SIDE))
 
     def excess(self, image: Tensor) -> Tensor:
-        """(N,) grey levels."""
+        """How many grey levels (N,) the mean along the template is above 0."""
         return (image * self.template).flatten(1).mean(dim=1) * _MAXIMUM
 
     def forward(self, image: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class WinnersTakeAll(Template):
         self.directions = nn.Parameter(torch.randn(self.copies, SIDE * SIDE, generator=generator))
 
     def excess(self, image: Tensor) -> Tensor:
-        """How many of the winners measured upwards, less how many downwards."""
+        """The winners' measurements (N,): the share of those upwards, less the share of those downwards."""
         signs = torch.ones(self.copies, device=image.device)
         signs[::2] = -1
         noise = image.flatten(1) @ self.directions.T

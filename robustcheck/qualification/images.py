@@ -23,12 +23,12 @@ def template() -> NDArray[np.int64]:
 
 def images(_split: str | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Images (N, 16, 16) of all margins, and labels (N,); what a policy's `source: module:callable` calls."""
-    return _of(MARGINS)
+    return _with_margins(MARGINS)
 
 
 def far_images(_split: str | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images that no change of nineteen grey levels turns."""
-    return _of([margin for margin in MARGINS if margin >= 20])
+    """As `images`, but only those that no change of nineteen grey levels turns."""
+    return _with_margins([margin for margin in MARGINS if margin >= 20])
 
 
 def robust_share(levels: int) -> float:
@@ -36,7 +36,7 @@ def robust_share(levels: int) -> float:
     return sum(margin >= levels for margin in MARGINS) / len(MARGINS)
 
 
-def _of(known: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _with_margins(known: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Noise, shifted along the template until each image has its margin exactly."""
     random, signs = np.random.default_rng(11), template()
     margins = np.tile(np.repeat(known, REPEATS), 2)

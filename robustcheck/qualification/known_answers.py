@@ -18,15 +18,15 @@ class Known:
     """A candidate, its gates, and what they must answer."""
 
     name: str
-    what: str
+    what: str  # the candidate, in words
     network: str  # in `candidates`
-    gates: dict[str, float]  # requirement, an accuracy, by gate in `GATES`
+    gates: dict[str, float]  # the accuracy that each requires, by its name in `GATES`
     answer: Literal["accuracy", "no pass"]
     format: Literal["safetensors", "onnx"] = "safetensors"
     output: Literal["logits", "probabilities"] = "logits"
     images: Literal["images", "far_images"] = "images"
     caught_by: str = ""  # what keeps it from passing, if it hides its gradients: a check that is broken, or `ATTACK`
-    draws: bool = False  # and must be said to
+    draws: bool = False  # its answers are drawn by chance, and a finding has to say so
 
 
 GATES: dict[str, str] = {
@@ -44,20 +44,27 @@ BUDGETS = {"pgd-2": 2}  # grey levels, of gates that have another
 
 
 def true_accuracy(gate: str) -> float:
-    """The accuracy of a fragile candidate, in closed form."""
+    """The accuracy that a gate leaves of a fragile candidate, in closed form."""
     return robust_share(BUDGETS.get(gate, LEVELS))
 
 
 def _masked(
-    name: str, what: str, network: str, caught_by: str, *, draws: bool = False, output: str = "logits"
+    name: str,
+    what: str,
+    network: str,
+    caught_by: str,
+    *,
+    draws: bool = False,
+    output: Literal["logits", "probabilities"] = "logits",
 ) -> Known:
+    """A candidate that hides its gradients, with one gate that it must not pass."""
     return Known(
         name=name,
         what=what,
         network=network,
         gates={"pgd": REQUIRED},
         answer="no pass",
-        output="probabilities" if output == "probabilities" else "logits",
+        output=output,
         caught_by=caught_by,
         draws=draws,
     )

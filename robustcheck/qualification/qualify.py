@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import onnx
 import torch
@@ -38,7 +39,7 @@ def qualify(
     """Run every known answer in a temporary folder.
 
     Args:
-        known: which ones.
+        known: the candidates, with their answers.
         progress: told what is being done, how many candidates are done, and of how many.
 
     Raises:
@@ -53,7 +54,9 @@ def qualify(
         if report.interrupted:
             raise KeyboardInterrupt
         environment, gates = report.environment, {gate.id: gate for gate in report.gates}
-        answers += [_answer(one, gates[name], report) if name in gates else _none(one, name) for name in one.gates]
+        answers += [
+            _answer(one, gates[name], report) if name in gates else _unanswered(one, name) for name in one.gates
+        ]
     progress("qualifying", len(known), len(known))
     return Qualification(
         qualified=all(answer.agrees for answer in answers),
@@ -65,36 +68,38 @@ def qualify(
 
 
 def _answer(known: Known, gate: GateResult, report: AuditReport) -> KnownAnswer:
-    accuracy = gate.metrics["accuracy"].value if "accuracy" in gate.metrics else None
-    broken = [finding.code for finding in gate.findings if finding.severity == "error"]
-    warned = [finding.code for finding in gate.findings if finding.severity == "warning"]
-    found = gate.verdict if accuracy is None else f"{gate.verdict}, {accuracy:.3f}"
-    accused = [*broken, *warned]
     if known.answer == "accuracy":
-        true = 1.0 if known.images == "far_images" else true_accuracy(gate.id)
-        images_judged = report.data.samples if report.data else 0
-        # Random search comes near, and so does the nearest storable image in L2; signs of gradients leave nothing.
-        near = gate.attack == "square" or (
-            gate.attack == "pgd" and gate.threat is not None and gate.threat.norm == "l2"
-        )
-        slack, half = 0.05 if near else 0.0, 0.5 / max(1, images_judged)  # half an image: what rounding may make
-        meets = accuracy is not None and accuracy >= known.gates[gate.id]
-        agrees = (
-            accuracy is not None
-            and true - half < accuracy < true + slack + half
-            and gate.verdict == ("pass" if meets else "fail")
-            and not accused
-        )
-        verdict = "pass" if true >= known.gates[gate.id] else "fail"
-        expected = f"{verdict}, {true:.3f}" + (f" to {true + slack:.3f}" if near else "")
-        return _known(known, gate.id, expected, found, ", ".join(accused), agrees=agrees)
-    caught = _caught(gate, broken)
+        return _of_known_accuracy(known, gate, images=report.data.samples if report.data else 0)
+    return _of_masked(known, gate)
+
+
+def _of_known_accuracy(known: Known, gate: GateResult, *, images: int) -> KnownAnswer:
+    """Whether a gate left as much of the candidate's accuracy as is known to be left, and judged that right."""
+    measured, required = _accuracy(gate), known.gates[gate.id]
+    accused = [*_codes(gate, "error"), *_codes(gate, "warning")]
+    true = 1.0 if known.images == "far_images" else true_accuracy(gate.id)
+    # Random search comes near, and so does the nearest storable image in L2; signs of gradients leave nothing.
+    near = gate.attack == "square" or (gate.attack == "pgd" and gate.threat is not None and gate.threat.norm == "l2")
+    slack, half = 0.05 if near else 0.0, 0.5 / max(1, images)  # half an image: what rounding may make
+    agrees = (
+        measured is not None
+        and true - half < measured < true + slack + half
+        and gate.verdict == ("pass" if measured >= required else "fail")
+        and not accused
+    )
+    expected = f"{'pass' if true >= required else 'fail'}, {true:.3f}" + (f" to {true + slack:.3f}" if near else "")
+    return _known_answer(known, gate.id, expected, _found(gate), ", ".join(accused), agrees=agrees)
+
+
+def _of_masked(known: Known, gate: GateResult) -> KnownAnswer:
+    """Whether what has to keep a candidate that hides its gradients from passing did so."""
+    caught, warned = _caught(gate), _codes(gate, "warning")
     agrees = known.caught_by in caught and (not known.draws or "same-answers" in warned)
     expected = f"no pass, caught by {known.caught_by}" + (", drawing seen" if known.draws else "")
-    return _known(known, gate.id, expected, found, ", ".join([*caught, *warned]), agrees=agrees)
+    return _known_answer(known, gate.id, expected, _found(gate), ", ".join([*caught, *warned]), agrees=agrees)
 
 
-def _caught(gate: GateResult, broken: list[str]) -> list[str]:
+def _caught(gate: GateResult) -> list[str]:
     """What keeps a masked candidate from passing; nothing, if something else went wrong."""
     error = gate.error or ""
     if gate.verdict == "fail":
@@ -102,14 +107,14 @@ def _caught(gate: GateResult, broken: list[str]) -> list[str]:
     if gate.verdict != "error":
         return []
     said = {NOTHING_TO_FOLLOW: "the attack had nothing to follow", NO_GRADIENT: "it has no gradient"}
-    return [*(name for name, words in said.items() if words in error), *broken]
+    return [*(name for name, words in said.items() if words in error), *_codes(gate, "error")]
 
 
-def _none(known: Known, gate: str) -> KnownAnswer:
-    return _known(known, gate, "an answer", "none", "", agrees=False)
+def _unanswered(known: Known, gate: str) -> KnownAnswer:
+    return _known_answer(known, gate, "an answer", "none", "", agrees=False)
 
 
-def _known(known: Known, gate: str, expected: str, found: str, caught: str, *, agrees: bool) -> KnownAnswer:
+def _known_answer(known: Known, gate: str, expected: str, found: str, caught: str, *, agrees: bool) -> KnownAnswer:
     return KnownAnswer(
         candidate=known.name,
         what=known.what,
@@ -121,8 +126,22 @@ def _known(known: Known, gate: str, expected: str, found: str, caught: str, *, a
     )
 
 
+def _found(gate: GateResult) -> str:
+    """`fail, 0.500`."""
+    accuracy = _accuracy(gate)
+    return gate.verdict if accuracy is None else f"{gate.verdict}, {accuracy:.3f}"
+
+
+def _accuracy(gate: GateResult) -> float | None:
+    return gate.metrics["accuracy"].value if "accuracy" in gate.metrics else None
+
+
+def _codes(gate: GateResult, severity: Literal["warning", "error"]) -> list[str]:
+    return [finding.code for finding in gate.findings if finding.severity == severity]
+
+
 def _write(known: Known, folder: Path) -> Path:
-    """A policy and its files."""
+    """Write a candidate's policy, and the files that it names, to a folder; returns the policy."""
     module = getattr(candidates, known.network)()
     path = f"candidate.{known.format}"
     if known.format == "onnx":

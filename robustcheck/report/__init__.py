@@ -1,17 +1,19 @@
 """From an `AuditReport` to text that somebody reads.
 
-`junit` and `html` write the standalone files, `summary` the terminal's table and the text of one gate, `plan` the
-tables of what a run would need, `loading` reads an old `report.json` back, `schema` keeps its published JSON Schema.
-`output` is the folder that a run writes to, `progress` what is shown while it runs. `text` holds the words and numbers
-that all of them share and the cleaning of text from outside, `queries` what asking bought; `view`, `facts`, `plot`,
-`query_plot` (both on a `canvas`) and `pictures` compute what the HTML template shows. Reports are functions of results
-and of the counterexample files beside them: nothing here needs torch.
+`junit` and `html` write the standalone files, `gate` the text of one gate, `summary` the terminal's table of all,
+`plan` the tables of what a run would need, `replay` and `qualification` what came of these; `loading` reads an old
+`report.json` back, `schema` keeps its published JSON Schema. `output` is the folder that a run writes to, `progress`
+what is shown while it runs. `text` holds the words and numbers that all of them share and the cleaning of text from
+outside, `threat` threat models in words, `queries` what asking bought; `view`, `tables`, `facts`, `plot`, `query_plot`
+(both on a `canvas`) and `pictures` compute what the HTML template shows. Reports are functions of results and of the
+counterexample files beside them: nothing here needs torch.
 """
 
+from robustcheck.report.gate import gate_text
 from robustcheck.report.junit import gate_properties, suite_properties
 from robustcheck.report.loading import read_report
 from robustcheck.report.output import Output, outputs
-from robustcheck.report.summary import gate_text, render, summary_line, summary_table
+from robustcheck.report.summary import render, summary_line, summary_table
 from robustcheck.report.writing import render_reports, write_reports
 
 __all__ = [

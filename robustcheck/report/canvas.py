@@ -29,7 +29,7 @@ class Tick:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One gate."""
+    """The mark of a gate."""
 
     x: float
     y: float
@@ -136,12 +136,12 @@ def ticks(places: Iterable[tuple[float, str]]) -> tuple[Tick, ...]:
 
 
 def place_x(share: float) -> float:
-    """Where a share of the horizontal axis ends."""
+    """The x of a share of the horizontal axis."""
     first, last = LEFT + INSET, WIDTH - RIGHT - INSET
     return round(first + (last - first) * share, 1)
 
 
 def place_y(value: float) -> float:
-    """The height of an accuracy."""
+    """The y of an accuracy."""
     kept = min(max(value, 0.0), 1.0) if math.isfinite(value) else 0.0
     return round(TOP + (HEIGHT - BOTTOM - TOP) * (1 - kept), 1)

@@ -28,21 +28,21 @@ class Required:
         return (*_PIECES.findall(one_line(self.metric)), f" {one_line(self.bound).replace(' ', '')}")
 
     @property
-    def least(self) -> int:
+    def narrowest(self) -> int:
         """The width of the longest piece."""
         return max(cell_len(piece.strip()) for piece in self.pieces)
 
     @property
-    def most(self) -> int:
+    def widest(self) -> int:
         """The width of all on one line."""
         return cell_len("".join(self.pieces))
 
     def __rich_measure__(self, _console: Console, options: ConsoleOptions) -> Measurement:
-        """From the longest piece to all of them."""
-        return Measurement(self.least, self.most).with_maximum(options.max_width)
+        """The widths that the cell can have."""
+        return Measurement(self.narrowest, self.widest).with_maximum(options.max_width)
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
-        """Puts as many pieces on a line as it holds; of a name that has dots, first what stands between them."""
+        """Lines of as many pieces as fit; what stands between the dots of a name stays together if it can."""
         lines = [""]
         for piece in self._within(options.max_width):
             if cell_len(lines[-1] + piece) <= options.max_width or not lines[-1]:

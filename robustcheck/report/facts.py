@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from robustcheck.report.queries import smaller_limits_text, success_text
 from robustcheck.report.text import (
-    CAPABILITIES,
-    GOALS,
-    KNOWLEDGE,
-    NORMS,
     cost_text,
     counts_text,
     level,
     needed_text,
     parameters_text,
-    plural,
     seconds,
-    threat_text,
 )
+from robustcheck.report.threat import CAPABILITIES, GOALS, KNOWLEDGE, NORMS, threat_text
 from robustcheck.results import AuditReport, DataInfo, GateResult, ModelInfo, Patch
+from robustcheck.words import plural
 
 Facts = tuple[tuple[str, str], ...]
 
@@ -42,7 +38,7 @@ def gate_facts(gate: GateResult) -> Facts:
         "Accuracy at smaller limits": smaller_limits_text(gate),
         "Cost": cost_text(gate.cost),
     }
-    return tuple((name, value) for name, value in facts.items() if value)
+    return _with_values(facts)
 
 
 def patch_facts(patch: Patch) -> Facts:
@@ -53,11 +49,16 @@ def patch_facts(patch: Patch) -> Facts:
         "Files": ", ".join(file for file in (patch.picture, patch.array) if file),
         "sha256 of its pixels": patch.sha256,
     }
+    return _with_values(facts)
+
+
+def _with_values(facts: Mapping[str, str]) -> Facts:
+    """The facts without those that have nothing to say."""
     return tuple((name, value) for name, value in facts.items() if value)
 
 
 def _found_by(gate: GateResult) -> str:
-    """Whose counterexamples these are, where some come from another gate of the family or there are several attacks."""
+    """Who found the counterexamples; nothing where this gate found all of them by its one attack."""
     found = Counter(
         outcome.found_by + (f" ({outcome.attack})" if outcome.attack and outcome.attack != gate.attack else "")
         for outcome in gate.samples
@@ -89,7 +90,7 @@ def run_facts(report: AuditReport) -> Facts:
         "Evidence between gates": report.evidence,
         "Attacks that are shown to be broken": _BROKEN_ATTACKS[report.health] if report.health else "",
     }
-    return tuple((name, value) for name, value in facts.items() if value)
+    return _with_values(facts)
 
 
 def _decision(report: AuditReport) -> str:
@@ -112,16 +113,18 @@ def model_facts(model: ModelInfo) -> Facts:
         "Format": model.format,
         "sha256 over all files": model.sha256,
         "Architecture": _architecture(model),
+        "Weights in the file": model.weights or "",
         "Task": model.task,
         "Labels": ", ".join(model.labels),
         "Positive label": model.positive or "none",
         "Operating point": _operating_point(model),
         "Output": model.output or "",
+        "Scores of the labels": ", ".join(map(str, model.scores or ())),
         "Preprocessing": parameters_text(model.preprocess or {}),
         "Precision of searches": model.precision or "",
         "Notes": " ".join(model.notes),
     }
-    return tuple((name, value) for name, value in facts.items() if value)
+    return _with_values(facts)
 
 
 def _architecture(model: ModelInfo) -> str:
@@ -159,11 +162,11 @@ def data_facts(data: DataInfo) -> Facts:
         "Synthetic": "yes" if data.synthetic else "no",
         "Notes": " ".join(data.notes),
     }
-    return tuple((name, value) for name, value in facts.items() if value)
+    return _with_values(facts)
 
 
 def _values(data: DataInfo) -> str:
-    """What the levels from 0 on stand for, where that is not themselves."""
+    """The values that levels stand for; nothing where they are the levels themselves."""
     if not 0 < data.bits <= _MOST_BITS:
         return ""
     lowest, unit = (data.zero, "") if data.hounsfield is None else (data.hounsfield, " HU")
@@ -171,7 +174,7 @@ def _values(data: DataInfo) -> str:
 
 
 def _prevalence(data: DataInfo) -> str:
-    """Where the candidate will be used, which predictive values are about."""
+    """How common positives are where the candidate will be used, which predictive values are about."""
     shares = data.prevalence or ()
     return ", ".join(f"{share:.6g}" for share in shares) + (" (of each label, in turn)" if len(shares) > 1 else "")
 

@@ -19,7 +19,7 @@ def html(report: AuditReport, folder: Path | None) -> str:
 
 
 def environment() -> Environment:
-    """Templates in which every text is escaped and shown."""
+    """Templates in which every text is made visible, and escaped."""
     return Environment(
         loader=PackageLoader("robustcheck.report"),
         autoescape=True,
@@ -31,5 +31,5 @@ def environment() -> Environment:
 
 
 def _shown(value: Any) -> Any:
-    """Every text that a template puts out, before it is escaped."""
+    """A value that a template puts out, made visible if it is text; it is escaped afterwards."""
     return visible(value) if type(value) is str else value

@@ -10,7 +10,8 @@ import math
 
 from junit_xml import TestCase, TestSuite, to_xml_report_string
 
-from robustcheck.report.summary import gate_text, metrics_line, summary_line, verdict_sentence, warning_lines
+from robustcheck.report.gate import gate_text, metrics_line, verdict_sentence, warning_lines
+from robustcheck.report.summary import summary_line
 from robustcheck.report.text import moment, one_line
 from robustcheck.results import AuditReport, GateResult
 

@@ -22,9 +22,9 @@ from robustcheck.results import AuditReport
 COUNTEREXAMPLES = "counterexamples"
 _SCRATCH = ".running-"
 _LOCK = ".lock"  # in a scratch folder
-_TELLS_WHOSE = "report.json"  # written first and taken away last
-_PUBLISHED = (COUNTEREXAMPLES, "junit.xml", "report.html", _TELLS_WHOSE)
-# Near the beginning of what `render` writes alone.
+_OWNED_BY = "report.json"  # says whose the folder is, so it is written first and taken away last
+_PUBLISHED = (COUNTEREXAMPLES, "junit.xml", "report.html", _OWNED_BY)
+# What `robustcheck render` writes lies in a folder without report.json; these marks near its beginning say whose it is.
 _MARKS = {
     "junit.xml": b'name="environment.robustcheck"',
     "report.html": b'<meta name="generator" content="robustcheck">',
@@ -50,7 +50,7 @@ class Output:
             raise ReportError(f"cannot write reports to {folder}: {error.strerror or error}") from None
         self._lock = _held(self.scratch)
         try:
-            _refuse_if_in_use(folder, but=self.scratch)
+            _refuse_if_in_use(folder, excepted=self.scratch)
             self._refuse_what_is_not_ours()
         except BaseException:
             self.discard()
@@ -93,10 +93,10 @@ class Output:
         _take_away_reports(self.folder)
 
     def _refuse_what_is_not_ours(self) -> None:
-        there = next((path for name in _PUBLISHED if (path := self.folder / name).exists() and not _marked(path)), None)
-        if there is not None and not _is_ours(self.folder / _TELLS_WHOSE):
+        other = next((path for name in _PUBLISHED if (path := self.folder / name).exists() and not _marked(path)), None)
+        if other is not None and not _is_ours(self.folder / _OWNED_BY):
             raise ReportError(
-                f"{there} is there, and no {_TELLS_WHOSE} of robustcheck's says that it may be replaced; "
+                f"{other} is there, and no {_OWNED_BY} of robustcheck's says that it may be replaced; "
                 "move it away, or choose another output folder"
             )
 
@@ -112,10 +112,11 @@ def outputs(folder: Path, policies: Sequence[Path]) -> list[Output]:
     try:
         if len(names) > 1:
             _refuse_if_in_use(folder)
-        made.extend(Output(folder / name) for name in names.values())  # if one is refused, those before it are known
+        # One by one: if one is refused, those before it are discarded.
+        made.extend(Output(folder / name) for name in names.values())
         for output in made:
             output.take_away_earlier()
-        if len(names) > 1 and _is_ours(folder / _TELLS_WHOSE):  # of a run of one policy
+        if len(names) > 1 and _is_ours(folder / _OWNED_BY):  # written by an earlier run of one policy
             _take_away_reports(folder)
     except BaseException:
         for output in made:
@@ -125,7 +126,7 @@ def outputs(folder: Path, policies: Sequence[Path]) -> list[Output]:
 
 
 def _names(policies: Sequence[Path]) -> dict[str, str]:
-    """A folder for each policy; by what no system tells apart."""
+    """The name of each policy's folder, by its lower-case form: to some systems names that share one are the same."""
     names: dict[str, str] = {}
     for policy in policies:
         name, number = policy.stem, 2
@@ -135,10 +136,10 @@ def _names(policies: Sequence[Path]) -> dict[str, str]:
     return names
 
 
-def _refuse_if_in_use(folder: Path, *, but: Path | None = None) -> None:
-    """Raise a `ReportError` if a run holds a scratch folder in this one, but for this one's own."""
+def _refuse_if_in_use(folder: Path, *, excepted: Path | None = None) -> None:
+    """Raise a `ReportError` if a run holds a scratch folder in this folder, other than the one that is excepted."""
     for scratch in folder.glob(f"{_SCRATCH}*"):
-        if scratch != but and _is_held(scratch):
+        if scratch != excepted and _is_held(scratch):
             raise ReportError(
                 f"another run writes its reports to {folder}; wait for its end, or choose another output folder "
                 f"(if there is none, remove {scratch})"

@@ -26,7 +26,7 @@ MOST_PIXELS = 1 << 24
 _LEAST_BYTES = 1 << 16  # of a file, whatever is in it
 MOST_CHANNELS = 3
 MOST_TRIED = 1000  # broken samples a gate whose files are looked for
-_FEW = 4  # less of the levels than one in so many, and a picture would be one even grey
+_STRETCHED_BELOW = 1 / 4  # share of the levels that an image uses: as it is, a picture of it would be one even grey
 LONGEST_SHOWN = 384  # pixels of the longer side; larger pictures are reduced, or reports would be hundreds of MB
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -93,8 +93,7 @@ def patch_picture(gate: GateResult, folder: Path, bits: int | None) -> str | Non
     stored = read_stored(folder, name) if name else None
     if gate.patch is None or stored is None or pixels_sha256(stored) != gate.patch.sha256:
         return None
-    step = max(1, -(-max(stored.shape[1:]) // LONGEST_SHOWN))
-    return _data_uri(_reduced(stored, step) / _most(stored, bits))
+    return _data_uri(_reduced(stored, _reduction(stored)) / _largest_value(stored, bits))
 
 
 def _pair(folder: Path, name: str) -> tuple[Stored, Stored] | None:
@@ -121,7 +120,7 @@ def read_stored(folder: Path, name: str, most_values: int | None = None) -> Stor
         name: the file's, relative to it.
         most_values: that it may have; None: as many as are worth a picture in a report.
     """
-    # Of noise, a picture is a little larger than its values of two bytes are.
+    # A compressed picture of noise is a little larger than its values, of two bytes each.
     most = MOST_BYTES if most_values is None else 3 * most_values + _LEAST_BYTES
     try:
         path = _inside(folder, name)
@@ -178,7 +177,7 @@ def _example(outcome: Outcome, clean: Stored, attacked: Stored, *, bits: int | N
     largest = int(np.abs(change).max())
     span = min(span, full) if span > 0 else max(largest, 1)
     _, height, width = clean.shape
-    step = max(1, -(-max(height, width) // LONGEST_SHOWN))
+    step = _reduction(clean)
     return Example(
         outcome=outcome,
         clean=_data_uri((_reduced(clean, step) - low) / full),
@@ -190,22 +189,28 @@ def _example(outcome: Outcome, clean: Stored, attacked: Stored, *, bits: int | N
         reduced=step > 1,
         enlarged=max(height, width) < LONGEST_SHOWN,
         amplification=full / (2 * span),
-        stretched=full < _most(clean, bits),
+        stretched=full < _largest_value(clean, bits),
         changed_levels=largest,
     )
 
 
 def _shown_range(clean: Stored, bits: int | None) -> tuple[int, int]:
-    """What is shown as black, and how many levels above that as white: what can be stored, or what little is used."""
-    full = _most(clean, bits)
+    """The level that is shown as black, and how many levels above it white is: of all that there are, or are used."""
+    full = _largest_value(clean, bits)
     low, high = int(clean.min()), int(clean.max())
-    few = clean.dtype != np.uint8 and 0 < high - low < full / _FEW
-    return (low, high - low) if few else (0, full)
+    stretched = clean.dtype != np.uint8 and 0 < high - low < full * _STRETCHED_BELOW
+    return (low, high - low) if stretched else (0, full)
 
 
-def _most(stored: Stored, bits: int | None) -> int:
+def _largest_value(stored: Stored, bits: int | None) -> int:
     """The largest value that can be stored."""
     return 2**bits - 1 if bits and 0 < bits <= 16 else int(np.iinfo(stored.dtype).max)
+
+
+def _reduction(stored: Stored) -> int:
+    """How many pixels of an image, along a side, are one of its picture."""
+    longest: int = max(stored.shape[1:])
+    return max(1, -(-longest // LONGEST_SHOWN))
 
 
 def _reduced(stored: Stored, step: int) -> NDArray[np.float64]:

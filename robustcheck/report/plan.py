@@ -10,14 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from robustcheck.report.cells import Required
-from robustcheck.report.text import level, number, one_line, plural, seconds
+from robustcheck.report.text import level, number, one_line, seconds
 from robustcheck.results.plan import GatePlan, Plan, RequirementPlan
+from robustcheck.words import plural
 
 _REQUIRED = 20  # columns: longer names break
 
 
 def plan_tables(plan: Plan) -> RenderableType:
-    """What each gate needs and has; a requirement a row."""
+    """What each gate needs and has, with a row for each requirement."""
     return Group(*_head(plan), *(part for gate in plan.gates for part in _gate(gate, grouped=plan.groups is not None)))
 
 
@@ -51,7 +52,7 @@ def _head(plan: Plan) -> Iterator[RenderableType]:
             "ones at least, if those of a group always agree; power and interval are of these."
         )
     if plan.steps:
-        kinds = {one.kind: one for one in plan.steps}  # of several batches the last
+        kinds = {one.kind: one for one in plan.steps}  # where a kind was timed with several batches, the last one
         measured = ", ".join(f"{one_line(kind)} {1000 * one.seconds:.3g} ms" for kind, one in kinds.items())
         yield Text(f"Measured on {one_line(plan.device)}, an image: {measured}.")
 
@@ -71,8 +72,8 @@ def _gate(gate: GatePlan, *, grouped: bool) -> Iterator[RenderableType]:
     if gate.requirements:
         table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
         required = [Required(one.metric, one.bound) for one in gate.requirements]
-        widest = max(_REQUIRED, *(one.least for one in required))
-        table.add_column("required", width=min(widest, max(8, *(one.most for one in required))))
+        widest = max(_REQUIRED, *(cell.narrowest for cell in required))
+        table.add_column("required", width=min(widest, max(8, *(cell.widest for cell in required))))
         numbers = ("needed", "has", "worth", "power", "interval", "clean")
         for column in (column for column in numbers if grouped or column != "worth"):
             table.add_column(column, justify="right", no_wrap=True)
@@ -82,16 +83,24 @@ def _gate(gate: GatePlan, *, grouped: bool) -> Iterator[RenderableType]:
         yield table
 
 
-def _row(one: RequirementPlan, *, grouped: bool) -> list[Text]:
-    needed = "never" if one.never else "-" if one.needed is None else f"{'~' if one.about else ''}{one.needed:,}"
-    width = "-" if one.low is None or one.high is None else number(one.high - one.low)
-    notes = [*(() if one.enough or one.never else ("too few",)), *map(one_line, one.notes)]
+def _row(requirement: RequirementPlan, *, grouped: bool) -> list[Text]:
+    low, high = requirement.low, requirement.high
+    width = "-" if low is None or high is None else number(high - low)
+    notes = [*(() if requirement.enough or requirement.never else ("too few",)), *map(one_line, requirement.notes)]
     return [
-        Text(needed, style="" if one.enough else "bold yellow"),
-        Text(f"{one.samples:,}"),
-        *([Text(f"{one.worth:,}")] if grouped else []),
-        Text("-" if one.power is None else number(one.power)),
+        Text(_needed(requirement), style="" if requirement.enough else "bold yellow"),
+        Text(f"{requirement.samples:,}"),
+        *([Text(f"{requirement.worth:,}")] if grouped else []),
+        Text("-" if requirement.power is None else number(requirement.power)),
         Text(width),
-        Text("-" if one.clean is None else number(one.clean)),
-        Text("; ".join(notes), style="" if one.enough else "yellow"),
+        Text("-" if requirement.clean is None else number(requirement.clean)),
+        Text("; ".join(notes), style="" if requirement.enough else "yellow"),
     ]
+
+
+def _needed(requirement: RequirementPlan) -> str:
+    if requirement.never:
+        return "never"
+    if requirement.needed is None:
+        return "-"
+    return f"{'~' if requirement.about else ''}{requirement.needed:,}"

@@ -25,7 +25,8 @@ from robustcheck.report.canvas import (
     style_of,
     ticks,
 )
-from robustcheck.report.text import conditions_text, norm_text, one_line, parameters_text
+from robustcheck.report.text import one_line, parameters_text
+from robustcheck.report.threat import conditions_text, norm_text
 from robustcheck.results import AuditReport, Budget, GateResult, Metric, Threat
 
 
@@ -40,7 +41,7 @@ class _Measured:
 
 
 def plots(report: AuditReport) -> list[Plot]:
-    """One plot a norm, for the gates that measured accuracy under an attack."""
+    """One plot for each norm, of the gates that measured accuracy under an attack."""
     drawable = [measured for gate in report.gates if (measured := _drawable(gate))]
     norms: dict[str, list[_Measured]] = defaultdict(list)
     for measured in drawable:
@@ -110,7 +111,7 @@ def _series(name: str, index: int, group: Sequence[_Measured], largest: float, c
 
 
 def _curve(measured: _Measured, largest: float) -> str:
-    """The curve of a minimum-norm attack: accuracy at every ε up to the largest that is drawn, which falls in steps."""
+    """The path of a minimum-norm attack's accuracy, which falls in steps, up to the largest ε that is drawn."""
     ball = measured.ball
     steps = [
         (point.levels * ball.share / ball.levels, point.accuracy)

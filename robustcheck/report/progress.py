@@ -11,7 +11,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from robustcheck.report.summary import gate_text
+from robustcheck.report.gate import gate_text
 from robustcheck.results import GateResult
 
 _SECONDS_BETWEEN = 0.1
@@ -58,7 +58,7 @@ class Line:
 
 
 class Bars:
-    """A bar a gate on a terminal; in a log, a line for each gate that is finished."""
+    """A bar for each gate on a terminal; in a log, a line for each gate that is finished."""
 
     def __init__(self, *, quiet: bool, counted: str = "samples") -> None:
         console = Console(stderr=True)

@@ -12,9 +12,10 @@ from rich.text import Text
 
 from robustcheck.errors import ReportError
 from robustcheck.report.html import environment
-from robustcheck.report.text import moment, plural, visible
+from robustcheck.report.text import date_text, visible
 from robustcheck.report.writing import write_whole
 from robustcheck.results.qualification import Qualification
+from robustcheck.words import plural
 
 FILES = ("qualification.html", "qualification.json")
 
@@ -39,13 +40,12 @@ def write_qualification(qualification: Qualification, folder: Path) -> list[Path
         ReportError: a file cannot be written.
     """
     page = environment().get_template("qualification.html.j2")
-    started = moment(qualification.started)
     texts = {
         "qualification.json": json.dumps(asdict(qualification), indent=1) + "\n",
         "qualification.html": page.render(
             qualification=qualification,
             sentence=qualification_line(qualification),
-            date=started.strftime("%Y-%m-%d %H:%M UTC") if started else "date not recorded",
+            date=date_text(qualification.started),
         )
         + "\n",
     }
@@ -53,7 +53,7 @@ def write_qualification(qualification: Qualification, folder: Path) -> list[Path
 
 
 def qualification_line(qualification: Qualification) -> str:
-    """What it came to, in one line."""
+    """Whether all answers came out as they have to, in one line."""
     answers = qualification.answers
     wrong = [answer for answer in answers if not answer.agrees]
     if not wrong:
@@ -67,7 +67,7 @@ def qualification_line(qualification: Qualification) -> str:
 
 
 def qualification_table(qualification: Qualification) -> Table:
-    """A row a known answer."""
+    """A table with a row for each known answer."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title_justify="left")
     for column in ("Candidate", "Gate", "Expected", "Found", "Caught by", ""):
         table.add_column(column, overflow="fold")

@@ -9,8 +9,9 @@ import math
 from dataclasses import dataclass
 from statistics import median
 
-from robustcheck.report.text import number, plural
+from robustcheck.report.text import number
 from robustcheck.results import GateResult, QueryPoint
+from robustcheck.words import plural
 
 MOST_QUERIES = 10**9  # far more than a policy may allow
 SMALLER_LIMITS = tuple(lead * 10**power for power in range(2, 9) for lead in (1, 5))

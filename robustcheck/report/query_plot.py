@@ -82,5 +82,5 @@ def _x_ticks(limits: Iterable[int], largest: int) -> tuple[Tick, ...]:
 
 
 def _share(queries: int, largest: int) -> float:
-    """Where on the axis so many queries are; what was found before the first query is where that is."""
+    """The share of the axis at which so many queries are; no query is where one is."""
     return math.log10(max(queries, 1)) / math.log10(largest)

@@ -6,14 +6,15 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from robustcheck.report.text import one_line, plural
+from robustcheck.report.text import one_line
 from robustcheck.results.replay import GateReplay, Replay
+from robustcheck.words import plural
 
 LISTED = 5  # of what is amiss, a gate
 
 
 def replay_table(replay: Replay) -> Table:
-    """A gate a row: counterexamples that are stated, that were read again, and how many things are amiss."""
+    """A row for each gate: how many counterexamples are stated, how many were read again, how much is amiss."""
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("gate", overflow="fold")
     for name in ("stated", "read again", "amiss"):
@@ -27,7 +28,7 @@ def replay_table(replay: Replay) -> Table:
 
 
 def replay_text(replay: Replay) -> str:
-    """What is amiss, why counterexamples were not read again, and what was not counted again; a line each."""
+    """What is amiss, why counterexamples were not read again, and what was not counted again; a line for each."""
     lines = [f"the report: {one_line(sentence)}" for sentence in replay.amiss]
     return "".join(f"{line}\n" for line in (*lines, *(line for gate in replay.gates for line in _lines(gate))))
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from robustcheck.report.text import count_of, interval, level_of, number, plural
+from robustcheck.report.text import count_of, interval, level_of, number
 from robustcheck.results import GateResult, Metric, Slice, Surrogate
+from robustcheck.words import plural
 
-Cell = tuple[str, str, str]
+MeasuredCell = tuple[str, str, str]
 """Value, interval, count."""
 
 
@@ -17,7 +18,7 @@ class SurrogateView:
     """A surrogate and its metrics: accuracy, agreement, turned."""
 
     surrogate: Surrogate
-    measured: tuple[tuple[str, str, str], ...]  # value, interval, count
+    measured: tuple[MeasuredCell, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +41,12 @@ class GridView:
 
 @dataclass(frozen=True, kw_only=True)
 class SlicesView:
-    """Parts of the samples: a row each, a column a metric."""
+    """Parts of the samples: a row for each, and a column for each metric."""
 
     title: str
     note: str
     metrics: tuple[str, ...]
-    rows: tuple[tuple[str, str, tuple[Cell, ...]], ...]  # a part, its size, and a cell each metric
+    rows: tuple[tuple[str, str, tuple[MeasuredCell, ...]], ...]  # a part, its size, and a cell for each metric
 
 
 def surrogate_view(surrogate: Surrogate) -> SurrogateView:
@@ -68,7 +69,7 @@ def control_views(gate: GateResult) -> Iterator[ControlView]:
 
 
 def grid_view(gate: GateResult) -> GridView | None:
-    """A row a distance and a column an angle."""
+    """A row for each distance, and a column for each angle."""
     if not gate.cells:
         return None
     cells = {(cell.distance, cell.angle): cell for cell in gate.cells}
@@ -105,8 +106,8 @@ def _size(part: Slice) -> str:
     return plural(max((metric.samples for metric in part.metrics.values()), default=0), "sample")
 
 
-def _cell(metric: Metric | None) -> Cell:
-    """What is no rate is of as many samples as the row says."""
+def _cell(metric: Metric | None) -> MeasuredCell:
+    """A metric's value, interval and count; one that is no rate is of as many samples as the row says."""
     if metric is None:
         return "", "", ""
     return number(metric.value), interval(metric), "" if metric.successes is None else count_of(metric)

@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import math
 import re
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from robustcheck.results import Cost, GateResult, Metric, Requirement, Status, Threat
-from robustcheck.words import plural as plural
+from robustcheck.results import Cost, GateResult, Metric, Requirement, Status
+from robustcheck.words import plural
 
 # Controls but tab and newline, line separators, bidirectional controls, surrogates, and what XML calls noncharacters.
 _UNSHOWABLE = re.compile(
@@ -27,27 +26,6 @@ _UNSHOWABLE = re.compile(
 )
 _BOUND = re.compile(r"\s*([<>])=?\s*([-+.\deE]+)\s*")
 
-NORMS = {"linf": "L∞", "l2": "L2"}
-GOALS = {
-    "untargeted": "any wrong answer",
-    "targeted": "one particular wrong answer",
-    "missed_finding": "disease read as no disease",
-    "false_alarm": "no disease read as disease",
-}
-KNOWLEDGE = {
-    "white-box": "the candidate's weights and gradients",
-    "scores": "the scores of all labels",
-    "top-k": "the scores of the best few labels",
-    "label": "the predicted label only",
-    "transfer": "another model only",
-    "none": "nothing: what it uses was there before",
-}
-CAPABILITIES = {
-    "ball": "small changes everywhere",
-    "patch": "a patch on the image",
-    "stickers": "anything inside a mask",
-}
-ORACLES = {"stored": ", each rounded to the stored depth", "float": ", none rounded to the stored depth"}
 _OF_POSITIVE = "the positive label's"
 METRIC_MEANINGS = {
     "accuracy": "share of the samples that are read right, in every label where several may be present",
@@ -112,6 +90,12 @@ def moment(started: str) -> datetime | None:
         return None
 
 
+def date_text(started: str) -> str:
+    """`2026-11-29 17:24 UTC`, of an ISO 8601 text."""
+    found = moment(started)
+    return found.strftime("%Y-%m-%d %H:%M UTC") if found else "date not recorded"
+
+
 def bound_of(requirement: Requirement) -> tuple[str, float] | None:
     """`(">", 0.7)` for at least 0.7, `("<", 0.2)` for at most 0.2; None if the bound cannot be read."""
     found = _BOUND.fullmatch(requirement.bound)
@@ -126,10 +110,10 @@ def measured_value(requirement: Requirement, metric: Metric) -> str:
 
     Rounded to three digits, 0.6996 would read as meeting `>= 0.7`.
     """
-    return _beside(bound_of(requirement), metric.value)
+    return _number_beside(bound_of(requirement), metric.value)
 
 
-def _beside(bound: tuple[str, float] | None, value: float | None) -> str:
+def _number_beside(bound: tuple[str, float] | None, value: float | None) -> str:
     """A number with as many digits, from three, as show on which side of a bound it lies."""
     if bound is None or value is None or not math.isfinite(value):
         return number(value)
@@ -147,7 +131,7 @@ def interval(metric: Metric, requirement: Requirement | None = None) -> str:
     if metric.low is None or metric.high is None:
         return ""
     bound = None if requirement is None else bound_of(requirement)
-    return f"{_beside(bound, metric.low)} to {_beside(bound, metric.high)}"
+    return f"{_number_beside(bound, metric.low)} to {_number_beside(bound, metric.high)}"
 
 
 def count_of(metric: Metric) -> str:
@@ -171,7 +155,7 @@ def level(confidence: float) -> str:
 
 
 def level_of(gate: GateResult) -> str:
-    """The confidence level of a gate's intervals."""
+    """The confidence of a gate's intervals, such as `95 %`."""
     return level(next((metric.confidence for metric in gate.metrics.values()), 0.95))
 
 
@@ -181,7 +165,7 @@ def metric_text(name: str, metric: Metric) -> str:
 
 
 def counts(gate: GateResult) -> Counter[Status | Literal["not attacked"]]:
-    """How many samples were broken, held, or wrong before the attack; or right, and none that the goal is about."""
+    """How many samples were broken, held, wrong before the attack, or not attacked: the goal is not about them."""
     return Counter(
         "not attacked" if gate.attack and outcome.status == "held" and outcome.evidence is None else outcome.status
         for outcome in gate.samples
@@ -208,87 +192,6 @@ def _parameter(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
-
-
-def norm_text(norm: str) -> str:
-    """`L∞` for `linf`."""
-    return NORMS.get(norm, one_line(norm))
-
-
-def budget_text(threat: Threat) -> str:
-    """`ε = 2/255, L∞`, `patch of 10%`, or `stickers`."""
-    ball = threat.ball
-    if ball is None:
-        return f"patch of {one_line(threat.size)}" if threat.size is not None else one_line(threat.capability)
-    return f"ε = {one_line(ball.epsilon)}, {norm_text(ball.norm)}"
-
-
-def short_budget(threat: Threat) -> str:
-    """`2/255 L∞`, `10%`, or `stickers`: for a narrow column."""
-    ball = threat.ball
-    if ball is None:
-        return one_line(threat.size if threat.size is not None else threat.capability)
-    return f"{one_line(ball.epsilon)} {norm_text(ball.norm)}"
-
-
-def conditions_text(threat: Threat) -> str:
-    """`rotation -15 to 15, scale 0.9 to 1.1`; nothing where images are seen as they are."""
-    ranges = {name: ends for name, ends in (threat.conditions or {}).items() if isinstance(ends, (list, tuple))}
-    return ", ".join(
-        f"{one_line(name)} {' to '.join(f'{end:g}' for end in ends)}"
-        for name, ends in ranges.items()
-        if all(isinstance(end, (int, float)) and abs(end) < sys.float_info.max for end in ends)
-    )
-
-
-def threat_text(threat: Threat) -> str:
-    """The threat model in words: goal, knowledge, capability, query limit."""
-    goal, knowledge = _explained(GOALS, threat.goal), _knowledge(threat)
-    if threat.target is not None:
-        goal += f", {one_line(threat.target)}"
-    seen = conditions_text(threat)
-    return f"Goal: {goal}. Knowledge: {knowledge}. Capability: {_capability(threat)}. Queries: {_queries(threat)}." + (
-        f" Seen with: {seen}; a counterexample holds on {_holds(threat)}." if seen else ""
-    )
-
-
-def _holds(threat: Threat) -> str:
-    conditions = threat.conditions or {}
-    share = f"{100 * conditions['holds_on']:g} %" if isinstance(conditions.get("holds_on"), float) else "most"
-    if threat.capability == "stickers":
-        return f"{share} of the cells of its grid"
-    looks = conditions.get("judged_on")
-    return f"{share} of {looks if isinstance(looks, int) else 'the'} fresh looks, and of as many others"
-
-
-def _capability(threat: Threat) -> str:
-    ball = threat.ball
-    if ball is None:
-        if threat.size is None:
-            return "paint anything inside a mask" if threat.capability == "stickers" else one_line(threat.capability)
-        return f"lay a patch on the image, {one_line(threat.size)} {'long' if 'px' in threat.size else 'of its area'}"
-    if ball.norm == "linf":
-        amount = f"change each stored value by at most {plural(int(ball.levels), 'grey level')}"
-    else:
-        amount = f"change the image by at most {ball.levels:g} grey levels in the norm"
-    return f"{amount} ({budget_text(threat)})"
-
-
-def _queries(threat: Threat) -> str:
-    if threat.queries is None:
-        return "none about a sample" if threat.knowledge in ("transfer", "none") else "no limit"
-    return f"at most {threat.queries:,} a sample" + (ORACLES[threat.oracle] if threat.oracle else "")
-
-
-def _knowledge(threat: Threat) -> str:
-    if threat.top_k is None:
-        return _explained(KNOWLEDGE, threat.knowledge)
-    best = "score of the best label" if threat.top_k == 1 else f"scores of the best {threat.top_k:,} labels"
-    return f"the {best} ({one_line(threat.knowledge)})"
-
-
-def _explained(meanings: Mapping[str, str], word: str) -> str:
-    return f"{meanings[word]} ({word})" if word in meanings else one_line(word)
 
 
 def cost_text(cost: Cost) -> str:

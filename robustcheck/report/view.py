@@ -8,16 +8,12 @@ from pathlib import Path
 
 from robustcheck.report.canvas import Plot
 from robustcheck.report.facts import Facts, data_facts, gate_facts, model_facts, not_tried, patch_facts, run_facts
+from robustcheck.report.gate import metric_of, requirement_state, verdict_sentence
 from robustcheck.report.pictures import Example, Gallery, gallery, patch_picture
 from robustcheck.report.plot import plots
 from robustcheck.report.queries import queries_text
 from robustcheck.report.query_plot import query_plot
-from robustcheck.report.summary import (
-    metric_of,
-    requirement_state,
-    summary_line,
-    verdict_sentence,
-)
+from robustcheck.report.summary import summary_line
 from robustcheck.report.tables import (
     ControlView,
     GridView,
@@ -29,22 +25,22 @@ from robustcheck.report.tables import (
     surrogate_view,
 )
 from robustcheck.report.text import (
-    budget_text,
     count_of,
     counts,
     counts_text,
+    date_text,
     interval,
     level,
     level_of,
     meaning_of,
     measured_value,
-    moment,
     number,
-    plural,
     seconds,
     visible,
 )
+from robustcheck.report.threat import budget_text
 from robustcheck.results import AuditReport, GateResult, Verdict
+from robustcheck.words import plural
 
 EXAMPLES_A_GATE = 6
 EXAMPLES_IN_ALL = 60  # at most half a MB each
@@ -157,7 +153,6 @@ def report_view(report: AuditReport, folder: Path | None) -> ReportView:
         others = any(gate.verdict == "error" for gate in report.gates)
         left = "others could not be evaluated" if others else "the run was stopped before its end"
         explanation = f"{plural(failed, 'gate')} failed, and {left}."
-    started = moment(report.started)
     with_pictures = sum(any(outcome.status == "broken" for outcome in gate.samples) for gate in report.gates)
     most = max(1, min(EXAMPLES_A_GATE, EXAMPLES_IN_ALL // max(1, with_pictures)))
     bits = report.data.bits if report.data else None
@@ -166,7 +161,7 @@ def report_view(report: AuditReport, folder: Path | None) -> ReportView:
         banner=banner,
         explanation=explanation,
         summary=summary_line(report).partition(": ")[2],
-        date=started.strftime("%Y-%m-%d %H:%M UTC") if started else "date not recorded",
+        date=date_text(report.started),
         notices=tuple(_notices(report)),
         plots=tuple(plots(report)),
         query_plot=query_plot(report),

@@ -84,7 +84,7 @@ class Threat:
 
     @property
     def ball(self) -> Budget | None:
-        """Its ball, where that is what bounds it, and its numbers are such as a ball may have."""
+        """Its ball; None if something else bounds it, or its numbers are none that a ball may have."""
         if self.norm is None or self.epsilon is None or self.epsilon_share is None or self.epsilon_levels is None:
             return None
         if not (0 <= self.epsilon_share < _BEYOND_ALL and 0 <= self.epsilon_levels < _BEYOND_ALL):

@@ -19,13 +19,13 @@ class RequirementPlan:
     about: bool  # `needed` is approximate
     never: bool  # no number of samples is enough
     samples: int  # of its kind, that there are; of `slice`, if there is one
-    groups: int | None  # that they are of; None: each is on its own
+    groups: int | None  # that the samples are of; None: each is on its own
     worth: int  # independent samples that they are worth, at least; as many as they are without groups
     slice: str | None  # the part of the samples that it is about, such as "sex=F"; None: all of them
     among: int  # parts that have the metric, and have to meet the bound together; of these `slice` says least
     enough: bool  # they are worth as many as are needed
     power: float | None  # with what they are worth; None where it is not known exactly
-    low: float | None  # ends of the interval that is to be expected of as many; None where the metric is undefined
+    low: float | None  # ends of the interval to be expected with as many; None where the metric is undefined
     high: float | None
     clean: float | None  # the metric now, unattacked; None where it is undefined, or about an attack
     notes: tuple[str, ...] = ()
@@ -33,12 +33,12 @@ class RequirementPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class GatePlan:
-    """One gate."""
+    """What one gate needs, and costs."""
 
     id: str
     attack: str | None
     budget: str | None  # its epsilon or size, as the policy says it
-    attacked: int  # samples
+    attacked: int  # how many samples are
     requirements: tuple[RequirementPlan, ...] = ()
     forward: int = 0  # samples through the network at most, as a report's `cost` counts them
     gradient: int = 0
@@ -58,7 +58,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All gates of a policy."""
+    """What all gates of a policy need, and cost."""
 
     name: str  # the policy's
     margin: float
@@ -67,7 +67,7 @@ class Plan:
     confidence: float
     interval: str
     samples: int
-    groups: int | None  # that they are of; None: each is on its own
+    groups: int | None  # that the samples are of; None: each is on its own
     device: str
     loading: float  # seconds that it took, with what all samples were asked unattacked
     gates: tuple[GatePlan, ...]
@@ -75,7 +75,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Seconds of all gates whose time is known, and of loading."""
+        """The time of all gates whose time is known, and of loading."""
         return self.loading + sum(gate.seconds or 0.0 for gate in self.gates)
 
     @property

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class GateReplay:
-    """What came of replaying one gate."""
+    """What came of one gate's counterexamples and figures."""
 
     id: str
     stated: int  # counterexamples that the report states
     read: int  # of them, those that were shown to the candidate again; of the others files and distances are checked
     amiss: tuple[str, ...]  # a sentence for each thing that is not as the report states it
     not_read: str = ""  # why they were not shown
-    not_counted: str = ""  # which figures are as they are stated
+    not_counted: str = ""  # which figures are as they are stated, and were not counted again
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """What came of replaying a report, in its order of gates."""
+    """What came of a whole report, in its order of gates."""
 
     gates: tuple[GateReplay, ...]
     amiss: tuple[str, ...] = ()  # of the report as a whole

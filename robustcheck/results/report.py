@@ -53,6 +53,8 @@ class ModelInfo:
     output: str | None = None  # logits | probabilities, and how that is known
     architecture: str | None = None  # of a state dict: what builds the network
     architecture_args: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None  # the key that the policy says of a checkpoint with several state dicts
+    scores: tuple[int, ...] | None = None  # which of the network's scores are the labels', from 0; None: all
     preprocess: dict[str, Any] | None = None  # how stored pixels become its input, as the policy says, with defaults
     precision: str | None = None  # auto | full, of searches: verdicts are always the artefact's own
     notes: tuple[str, ...] = ()
@@ -97,9 +99,7 @@ class AuditReport:
     stop: Literal["never", "early", "determined"] = "never"  # when gates may decide before all samples were looked at
     inconclusive: Literal["fail", "allow"] = "fail"  # what a gate that its interval does not decide means for the build
     evidence: str = "shared"
-    health: Literal["strict", "warn"] | None = (
-        None  # what a broken attack makes of its gate's pass; None: none examined
-    )
+    health: Literal["strict", "warn"] | None = None  # what a broken attack makes of a pass; None: none was examined
     started: str = ""  # ISO 8601, UTC
     seconds: float = 0.0
     interrupted: bool = False
@@ -163,7 +163,7 @@ def overall(verdicts: Sequence[Verdict], *, interrupted: bool = False, allow: bo
 
 @cache
 def adapter() -> TypeAdapter[AuditReport]:
-    """The pydantic adapter of `AuditReport`; imported late, because pytest runs that do not ask must not pay."""
+    """The pydantic adapter of `AuditReport`; imported on first use: pytest runs that do not ask must not pay."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(AuditReport)

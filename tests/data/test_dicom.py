@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.uid import ImplicitVRLittleEndian
+from rawpng import grey_png
 from scans import CT, open_scan, refusal_of, save_scan
 
 from robustcheck.data.files import open_files
@@ -244,6 +245,48 @@ def test_files_of_another_pixel_space(tmp_path, scan):
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "f.png")
     with pytest.raises(DataError, match=r"f\.png stores 8 bits and a\.dcm 12"):
         open_files([("a.dcm", first), ("f.png", tmp_path / "f.png")])
+
+
+def test_scans_of_ten_and_twelve_bits_are_never_scaled_to_eight(scan):
+    named = []
+    for name, bits in (("a.dcm", 12), ("b.dcm", 10), ("c.dcm", 12), ("d.dcm", 10), ("e.dcm", 10)):
+        named.append((name, scan(np.array([[0, 1023]], np.uint16), name=name, bits=bits)))
+    with pytest.raises(DataError) as caught:
+        open_files(named)
+    assert str(caught.value) == (
+        "a.dcm, like 1 other, stores 12 bits and b.dcm, like 2 others, 10: a budget means one thing in one pixel "
+        "space; each is judged as it is stored: convert the files to one depth, give each depth a policy of its own, "
+        "or say data.bits: 10 if none of them uses more"
+    )
+    images = open_files(named, bits=10)
+    assert [images.image(index).tolist() for index in range(5)] == [[[[0, 1023]]]] * 5
+    with pytest.raises(DataError) as caught:
+        open_files(named, bits=12)
+    assert str(caught.value) == "b.dcm, like 2 others, stores 10 bits; data.bits is 12, which it cannot hold"
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_picture_of_few_bits_and_a_scan_of_eight_meet_where_the_advice_leads(tmp_path, scan, bits):
+    path = scan(np.array([[0, 1, 15]], np.uint8), bits=bits)
+    (tmp_path / "b.png").write_bytes(grey_png(np.array([[0, 15]]), 4 if bits == 8 else 2))
+    named = [("a.dcm", path), ("b.png", tmp_path / "b.png")]
+    with pytest.raises(DataError) as caught:
+        open_files(named)
+    advised = "data.bits: 8, to which they are scaled" in str(caught.value)
+    assert advised == (bits == 8)  # a scan of fewer bits is not scaled
+    if advised:
+        assert open_files(named, bits=8).image(1).tolist() == [[[0, 255]]]
+
+
+def test_many_files_of_another_pixel_space_are_counted(scan):
+    kinds = (np.int16, np.uint16, np.uint16, np.int16, np.uint16)
+    named = [(f"{n}.dcm", scan(np.zeros((2, 2), kind), name=f"{n}.dcm")) for n, kind in enumerate(kinds)]
+    with pytest.raises(
+        DataError, match=r"^0.dcm, like 1 other, is of signed values, unlike 1.dcm, like 2 others: a budget means"
+    ):
+        open_files(named)
+    with pytest.raises(DataError, match=r"^1.dcm, like 2 others, is no CT in Hounsfield units, by its header"):
+        open_files([named[1], named[2], named[4]], bits=12, hounsfield=-1024)
 
 
 def test_a_policy_says_what_a_picture_is_in_hounsfield_units(tmp_path, load):

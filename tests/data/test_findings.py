@@ -94,13 +94,27 @@ def test_every_mistake_of_a_manifest_has_its_line(manifest, findings):
     manifest("effusion|nodul", "mass", "mass|mass", "mass||nodule", "1")
     with pytest.raises(DataError) as caught:
         findings("data.csv")
-    several = "it has effusion, nodule, mass, separated by | where there are several"
+    several = "it has effusion, nodule, mass, separated by | where there are several; nothing, or -, stands for none"
     assert str(caught.value).splitlines() == [
         f"data.csv:2: the policy has no label 'nodul'; did you mean 'nodule'?; {several}",
         "data.csv:4: the label 'mass' is there twice",
         f"data.csv:5: the policy has no label ''; {several}",
         f"data.csv:6: the policy has no label '1'; {several}",
     ]
+
+
+def test_no_finding_alone_is_none_unless_a_label_is_called_so(manifest, findings):
+    manifest("No Finding", "mass", "no finding", "NO FINDING")
+    assert findings("data.csv").labels.tolist() == [0, 0b100, 0, 0]
+    manifest("No Finding", "No Finding|mass", "mass")
+    assert findings("data.csv", labels=[*THREE, "No Finding"]).labels.tolist() == [0b1000, 0b1100, 0b100]
+    with pytest.raises(
+        DataError, match=r"^data.csv:3: the policy has no label 'No Finding'; it has effusion, nodule, mass, "
+    ):
+        findings("data.csv")
+    manifest("no finding")
+    with pytest.raises(DataError, match=r"no label 'no finding'; did you mean 'No Finding'\?; it has effusion"):
+        findings("data.csv", labels=[*THREE, "No Finding"])
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,36 @@ def test_split_folders(save_picture, load):
     assert samples.info.notes == ("no sample is labelled 'sick'",)
 
 
+@pytest.mark.parametrize(
+    ("split", "own"),
+    [("val", "valid"), ("val", "validation"), ("val", "dev"), ("train", "Training"), ("test", "testing")],
+)
+def test_split_folders_of_other_names(save_picture, load, split, own):
+    for name in ({"train", "val", "test"} - {split}) | {own}:
+        save_picture(f"scans/{name}/normal/a.png", GREY)
+    samples = load("scans", split=split)
+    assert samples.names == (f"{own}/normal/a.png",)
+    assert samples.info.split == split
+    assert samples.info.notes == (f"split {split} is the subfolder {own}", "no sample is labelled 'sick'")
+
+
+def test_the_split_that_is_spelt_as_the_policy_does_comes_first(save_picture, load):
+    for name in ("dev", "val", "valid"):
+        save_picture(f"scans/{name}/normal/a.png", GREY)
+    assert load("scans", split="val").names == ("val/normal/a.png",)
+
+
+def test_splits_of_which_several_may_be_meant(save_picture, load):
+    for name in ("dev", "valid"):
+        save_picture(f"scans/{name}/normal/a.png", GREY)
+    with pytest.raises(
+        DataError,
+        match=r"scans: the subfolders dev, valid may all be the split val: call the one that is meant val$",
+    ):
+        load("scans", split="val")
+    assert load("scans", labels=["normal", "dev"], split="val").names == ("valid/normal/a.png",)
+
+
 def test_a_label_that_is_named_like_the_split(save_picture, load):
     save_picture("scans/test/a.png", GREY)
     assert load("scans", labels=["test", "train"], split="test").names == ("test/a.png",)

@@ -67,6 +67,20 @@ def test_splits(manifest, load):
     assert samples.info.notes == ()
 
 
+def test_splits_of_other_names(manifest, load):
+    manifest("path,label,split\na.png,sick,Training\nb.png,sick,validation\nsub/c.png,normal,validation\n")
+    samples = load("data.csv", split="val")
+    assert samples.names == ("b.png", "sub/c.png")
+    assert samples.info.split == "val"
+    assert samples.info.notes == ("split val are the rows of data.csv whose split is 'validation'",)
+    assert load("data.csv", split="train").names == ("a.png",)
+    manifest("path,label,split\na.png,sick,dev\nb.png,sick,validation\n")
+    with pytest.raises(
+        DataError, match=r"data.csv: in its column split dev, validation may all be the split val: call the"
+    ):
+        load("data.csv", split="val")
+
+
 def test_a_split_column_that_is_not_asked_for_is_noted(manifest, load):
     manifest("path,label,split\na.png,sick,train\nb.png,normal,test\n")
     samples = load("data.csv")

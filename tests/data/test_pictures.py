@@ -326,6 +326,69 @@ def test_an_animated_png(only):
         only("a.png", frames[0], save_all=True, append_images=frames[1:])
 
 
+def test_faults_are_told_once_a_kind(save_picture, load, tmp_path):
+    for index in range(12):
+        save_picture(f"scans/normal/{index:02}.png", GREY)
+    for index in (3, 5, 9):
+        save_picture(f"scans/normal/{index:02}.png", Image.new("RGBA", (4, 3)))
+    for index in (4, 6):
+        save_picture(f"scans/normal/{index:02}.png", COLOUR)
+    (tmp_path / "scans/normal/07.png").write_bytes(b"")
+    for index in (8, 10):
+        (tmp_path / f"scans/normal/{index:02}.png").unlink()
+        (tmp_path / f"scans/normal/{index:02}.png").symlink_to("gone")
+    with pytest.raises(DataError) as caught:
+        load("scans")
+    assert str(caught.value).splitlines() == [
+        "normal/03.png, like 2 others, has transparency (mode RGBA): store it without, as grey or RGB",
+        "normal/07.png is no PNG, JPEG or TIFF image, or its header is damaged",
+        "normal/08.png, like 1 other: it cannot be read: No such file or directory",
+        "normal/04.png, like 1 other, has 3 channels and normal/00.png, like 3 others, has 1 channel: one candidate "
+        "takes one kind; convert the files (normal/04.png is no grey image: its channels differ)",
+    ]
+
+
+def test_ten_kinds_of_faults_are_spelt_out_and_the_rest_counted(save_picture, load, monkeypatch):
+    monkeypatch.setattr("robustcheck.data.pictures.MAX_PIXELS", 3)
+    for index in range(14):
+        save_picture(f"scans/normal/{index:02}.png", np.zeros((1, 4 + min(index, 12)), np.uint8))
+    with pytest.raises(DataError) as caught:
+        load("scans")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 11
+    assert lines[9:] == ["normal/09.png claims 13 x 1 pixels; 3 is the limit", "4 more files cannot be read either"]
+
+
+def test_grey_that_is_stored_as_colour_among_grey_is_grey(save_picture, load):
+    save_picture("scans/normal/a.png", GREY)
+    save_picture("scans/normal/b.jpg", Image.fromarray(np.full((8, 8), 77, np.uint8)).convert("RGB"))
+    save_picture("scans/normal/c.png", np.repeat(GREY[..., None], 3, axis=2))
+    samples = load("scans")
+    assert [samples.shape_of(index) for index in range(3)] == [(1, 3, 4), (1, 8, 8), (1, 3, 4)]
+    assert [samples.image(index).shape for index in range(3)] == [(1, 3, 4), (1, 8, 8), (1, 3, 4)]
+    assert (samples.image(1) == 77).all()
+    assert (samples.image(2) == samples.image(0)).all()
+    assert samples.info.notes[0] == (
+        "2 files, first normal/b.jpg, are stored as colour of three equal channels, and read as grey"
+    )
+    almost = np.repeat(GREY[..., None], 3, axis=2)
+    almost[2, 3, 1] += 1
+    save_picture("scans/normal/d.png", almost)
+    with pytest.raises(
+        DataError,
+        match=r"^normal/a.png has 1 channel and normal/b.jpg, like 2 others, has 3 channels: one candidate takes one "
+        r"kind; convert the files \(normal/d.png is no grey image: its channels differ\)$",
+    ):
+        load("scans")
+
+
+def test_grey_that_is_stored_as_colour_among_its_like_stays_colour(save_picture, load):
+    save_picture("scans/normal/a.png", np.repeat(GREY[..., None], 3, axis=2))
+    samples = load("scans")
+    assert samples.image(0).shape == samples.shape_of(0) == (3, 3, 4)
+    assert samples.images.notes == ()
+
+
 def test_channels_that_differ(only, save_picture):
     save_picture("scans/normal/b.png", COLOUR)
     with pytest.raises(DataError, match=r"b.png has 3 channels and normal/a.png has 1 channel"):
@@ -334,7 +397,11 @@ def test_channels_that_differ(only, save_picture):
 
 def test_depths_that_differ(only, save_picture):
     save_picture("scans/normal/b.png", DEEP)
-    with pytest.raises(DataError, match=r"b.png stores 16 bits and normal/a.png 8"):
+    with pytest.raises(
+        DataError,
+        match=r"b.png stores 16 bits and normal/a.png 8: a budget means one thing in one pixel space; each is judged "
+        r"as it is stored: convert the files to one depth, or give each depth a policy of its own$",
+    ):
         only("a.png", GREY)
 
 

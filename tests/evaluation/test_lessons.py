@@ -13,8 +13,12 @@ from PIL import Image
 from torch import nn
 
 from robustcheck.errors import CandidateError, DataError
-from robustcheck.evaluation.surrogates.lessons import lessons
-from robustcheck.policy import DataSpec, TrainSpec
+from robustcheck.evaluation.surrogates.lessons import left_to_training, lessons
+from robustcheck.models.batches import as_shares
+from robustcheck.models.preprocess import Preprocess
+from robustcheck.policy import DataSpec, PreprocessSpec, TrainSpec
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -171,6 +175,17 @@ def test_images_of_several_sizes(project):
         project.load(train=SMALL, data=DataSpec(source="sizes"))
     (own,) = project.load(train=SMALL | {"preprocess": {"resize": [8, 8]}}, data=DataSpec(source="sizes"))
     assert "20 images" in own.trained
+
+
+def test_steps_before_training_are_not_taken_again_in_it(project):
+    """Cropped images are not resized and cropped once more."""
+    taught = lessons(TrainSpec(**SMALL), project.samples, candidate_around(Counted(), labels=LABELS))
+    steps = PreprocessSpec(channels=3, order="BGR", resize=12, crop=(6, 7), range=(-1, 1), mean=[0.1, 0.2, 0.3])
+    left = left_to_training(steps)
+    assert left == PreprocessSpec(range=(-1, 1), mean=[0.1, 0.2, 0.3])
+    images = taught.images(steps, CPU)([3, 5])
+    whole = Preprocess.of(steps, CPU, project.samples)(as_shares(project.samples, [3, 5], CPU))
+    torch.testing.assert_close(Preprocess(left, CPU, maximum=1)(images), whole)
 
 
 def test_phantoms_have_a_train_split(project):

@@ -347,5 +347,9 @@ def test_a_finding_that_no_sample_has_is_told(project):
     np.savez(project / "bands.npz", test_images=images, test_labels=none.astype(np.uint8))
     (gate,) = _report(project, "  - {id: clean, require: {balanced_accuracy: 0.9}}").gates
     (finding,) = [finding for finding in gate.findings if finding.code == "label-without-samples"]
-    assert finding.message.startswith("no sample has the label mass: how the candidate reads it is not measured; add")
+    assert finding.message == (
+        "no sample has the label mass: where the candidate sees it, that is a false alarm, and nothing else is "
+        "measured of it; add such samples, or take it out of model.labels and name the scores of the others in "
+        "model.scores"
+    )
     assert gate.verdict == "pass"

@@ -74,7 +74,28 @@ NAMED = {
         {"path": "other.safetensors", "task": "binary"},
         r"a binary task has one score a sample; the surrogate gives 2",
     ),
+    "several": ({"path": "both.pt"}, r"holds weights under 'model', 'ema'; say surrogate\.weights: which of them"),
+    "places": (
+        {"path": "other.safetensors", "scores": [0, 2]},
+        r"surrogate\.scores names place 2, and the surrogate gives 2 scores",
+    ),
 }
+
+
+def _save_both(path):
+    torch.save({"model": {"weight": torch.ones(1)}, "ema": {"weight": torch.full((1,), 2.0)}}, path)
+
+
+def test_which_weights_and_scores_are_its_own(project):
+    """What the policy says of the candidate's file is not about the surrogate's."""
+    _save_both(project.folder / "both.pt")
+    project.model = project.model.model_copy(update={"weights": "model", "scores": (0, 1)})
+    entries = ["other.safetensors", {"path": "both.pt", "weights": "ema"}, {"path": "both.pt", "weights": "model"}]
+    first, second, third = project.load(surrogate=entries)
+    torch.testing.assert_close(second.logits, first.logits)
+    torch.testing.assert_close(third.logits * 2, first.logits)
+    (turned,) = project.load(surrogate={"path": "other.safetensors", "scores": [1, 0]})
+    torch.testing.assert_close(turned.logits, first.logits.flip(1))
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -84,6 +105,7 @@ def test_a_surrogate_that_cannot_be_used(name, project):
     normalisation = {f"1.{name}": (6,) for name in ("weight", "bias", "running_mean", "running_var")}
     shapes = convolution | normalisation
     save_file({name: torch.ones(shape) for name, shape in shapes.items()}, project.folder / "three.safetensors")
+    _save_both(project.folder / "both.pt")
     with pytest.raises(CandidateError, match=rf"^surrogate {entry['path']}: .*{sentence}") as caught:
         project.load(surrogate=entry)
     assert "\n" not in str(caught.value)

@@ -96,7 +96,7 @@ def test_a_query_that_fails_is_counted(candidate, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setitem(candidate.network.__dict__, "forward", fail)
-        with pytest.raises(CandidateError, match="does not take inputs"):
+        with pytest.raises(CandidateError, match="fails on inputs"):
             oracle.labels(torch.tensor([0]), _images(1))
     assert oracle.counts.tolist() == [1, 0, 0, 0]
     with pytest.raises(QueryLimitError):

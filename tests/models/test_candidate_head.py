@@ -153,13 +153,20 @@ def test_probabilities_stated_as_logits():
         (
             {"labels": THREE},
             (4, 2),
-            r"gives 2 scores a sample, .* names 3 \(normal, benign, malignant\)$",
+            r"gives 2 scores a sample, .* names 3 \(normal, benign, malignant\); a network whose scores are others is "
+            r"wrapped \(docs/policy\.md, 'Scores that are not the labels'\)$",
         ),
         ({"labels": TWO}, (4, 1), r"gives 1 scores a sample.*; did you mean task: binary\?"),
         ({"labels": TWO, "task": "binary"}, (4, 2), r"one score a sample; .* gives 2; did you mean task: multiclass\?"),
-        ({"labels": TWO, "task": "binary"}, (4, 3), r"a binary task has one score a sample; the candidate gives 3$"),
+        (
+            {"labels": TWO, "task": "binary"},
+            (4, 3),
+            r"a binary task has one score a sample; the candidate gives 3; say .* model.scores$",
+        ),
         ({"labels": TWO}, (4, 2, 7, 7), r"scores have shape \(4, 2, 7, 7\); \(samples, labels\) is needed"),
-        ({"labels": tuple("abcdefgh")}, (4, 9), r"names 8 \(a, b, c, d, e, f, …\)"),
+        ({"labels": tuple("abcdefgh")}, (4, 9), r"names 8 \(a, b, c, d, e, f, …\); say in model\.scores which"),
+        ({"labels": tuple("abcde")}, (4, 1), r"gives 1 scores .*names 5 \(.*; .*docs/policy\.md, 'Scores that"),
+        ({"labels": TWO, "scores": (0, 4)}, (4, 4), r"model\.scores names place 4, and the candidate gives 4 scores"),
     ],
 )
 def test_labels_that_do_not_match(options, shape, match):

@@ -72,8 +72,38 @@ def test_code_that_raises_anything(tmp_path):
     with pytest.raises(CandidateError, match=r"1 not in it: unused"):
         tiny.load(tmp_path / "net.pt", architecture="test_candidate_mistakes:Careless")
     torch.save(Careless(), tmp_path / "net.pt")
-    with pytest.raises(CandidateError, match=r"set model\.preprocess \('no such thing'\)"):
+    with pytest.raises(
+        CandidateError, match=r"fails on inputs of 1×6×5 \(channels × height × width\): 'no such thing'"
+    ):
         tiny.load(tmp_path / "net.pt", trust="pickle")
+
+
+@pytest.mark.parametrize(
+    ("error", "likely"),
+    [
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied (1x30 and 400x2)"), True),
+        (RuntimeError("The size of tensor a (197) must match the size of tensor b (10) at non-singleton dim 1"), True),
+        (AssertionError("Input height (28) doesn't match model (224)."), True),
+        (ValueError("The in_features inferred from input: 5 is not equal to in_features from self.weight: 3"), True),
+        (ValueError("Expected more than 1 value per channel when training"), True),
+        (NotImplementedError('Module [Net] is missing the required "forward" function'), False),
+        (AttributeError("'tuple' object has no attribute 'shape'"), False),
+        (TypeError("forward() missing 1 required positional argument: 'size'"), False),
+        (ValueError("no such thing"), False),
+    ],
+)
+def test_preprocessing_is_advised_where_it_may_help(error, likely, tmp_path, net, monkeypatch):
+    def fail(_self, _image):
+        raise error
+
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    monkeypatch.setattr(tiny.TinyNet, "forward", fail)
+    with pytest.raises(CandidateError) as caught:
+        tiny.load(tmp_path / "net.safetensors")
+    told = "the candidate does not take inputs of" if likely else "the candidate fails on inputs of"
+    assert str(caught.value).startswith(told)
+    assert ("set model.preprocess" in str(caught.value)) == likely
+    assert str(error) in str(caught.value)
 
 
 # --- the weights and the architecture -------------------------------------------------------------------------------

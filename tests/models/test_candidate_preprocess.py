@@ -7,6 +7,7 @@ import pytest
 import tiny_models as tiny
 import torch
 from torch.nn.functional import interpolate
+from torchvision.transforms import InterpolationMode, v2
 
 from robustcheck.errors import CandidateError
 from robustcheck.models.preprocess import Preprocess
@@ -96,7 +97,10 @@ def test_a_window_on_what_can_be_stored(window, space, fits):
             preprocess.check((1, 8, 8))
 
 
-@pytest.mark.parametrize("options", [{}, {"channels": 3}, {"layout": "NHWC"}, {"resize": (6, 5)}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"channels": 3}, {"layout": "NHWC"}, {"resize": (6, 5)}, {"resize": 5}, {"crop": (4, 5)}, {"crop": (6, 5)}],
+)
 def test_what_the_network_is_given_is_its_own(options):
     """Some networks write into it."""
     images = torch.rand(2, 1, 6, 5)
@@ -118,6 +122,63 @@ def test_shrinking_is_antialiased():
     assert interpolate(stripes, (4, 4), mode="bilinear").max() == 0
 
 
+# --- against torchvision --------------------------------------------------------------------------------------------
+
+SIZES = [(13, 29), (40, 17), (16, 16), (31, 32)]
+
+
+@pytest.mark.parametrize("stored", SIZES)
+@pytest.mark.parametrize("resize", [7, 16, 31, 50, (9, 41)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
+@pytest.mark.parametrize("antialias", [True, False])
+def test_resize_is_that_of_torchvision(stored, resize, interpolation, antialias):
+    images = torch.rand(2, 3, *stored, generator=torch.Generator().manual_seed(0))
+    preprocess = _preprocess(resize=resize, interpolation=interpolation, antialias=antialias)
+    theirs = v2.Resize(resize, InterpolationMode(interpolation), antialias=antialias)
+    resized = preprocess(images)
+    assert torch.equal(resized, theirs(images).clamp(0, 1))
+    assert preprocess.shape((3, *stored)) == tuple(resized.shape[1:])
+    levels = (images * 255).byte()  # on these torchvision is off by a level, and a cubic is cut off twice
+    assert interpolation == "bicubic" or (preprocess(levels / 255) * 255 - theirs(levels)).abs().max() < 1.1
+
+
+@pytest.mark.parametrize("stored", SIZES)
+@pytest.mark.parametrize("crop", [(13, 16), (12, 15), (1, 2), (10, 5)])
+def test_crop_is_that_of_torchvision(stored, crop):
+    images = torch.rand(2, 3, *stored)
+    preprocess = _preprocess(crop=crop)
+    preprocess.check((3, *stored))
+    assert torch.equal(preprocess(images), v2.CenterCrop(crop)(images))
+    assert preprocess(images).is_contiguous()
+    assert preprocess.shape((3, *stored)) == (3, *crop)
+
+
+def test_the_usual_steps_together():
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    images = torch.rand(2, 3, 50, 41, generator=torch.Generator().manual_seed(0)) / 2 + 0.25
+    usual = v2.Compose([v2.Resize(32, InterpolationMode.BICUBIC), v2.CenterCrop([28, 30]), v2.Normalize(mean, std)])
+    preprocess = _preprocess(resize=32, interpolation="bicubic", crop=(28, 30), mean=mean, std=std)
+    torch.testing.assert_close(preprocess(images), usual(images), rtol=1e-5, atol=1e-5)
+
+
+def test_bicubic_ends_where_stored_images_end_and_its_gradient_leads_back():
+    """Beside an edge a cubic overshoots: what is whiter than white is cut off, and may become darker all the same."""
+    edge = torch.cat([torch.zeros(1, 1, 8, 8), torch.ones(1, 1, 8, 8)], dim=3).requires_grad_()
+    resized = _preprocess(resize=(16, 32), interpolation="bicubic")(edge)
+    assert v2.functional.resize(edge, [16, 32], interpolation=InterpolationMode.BICUBIC).max() > 1.01
+    assert resized.max() == 1
+    (gradient,) = torch.autograd.grad(-resized.sum(), edge)
+    assert (gradient[..., 8:] < 0).all()
+
+
+def test_blue_first_and_its_own_mean():
+    """As Keras' `caffe` mode: the mean is subtracted of channels that were turned."""
+    images = torch.rand(2, 3, 4, 5)
+    preprocess = _preprocess(order="BGR", range=(0, 255), mean=(103.939, 116.779, 123.68))
+    theirs = images[:, [2, 1, 0]] * 255 - torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1)
+    torch.testing.assert_close(preprocess(images), theirs)
+
+
 def test_a_size_that_fits_is_not_touched():
     images = torch.rand(1, 1, 6, 5)
     assert torch.equal(_preprocess(resize=(6, 5))(images), images)
@@ -132,6 +193,9 @@ def test_a_size_that_fits_is_not_touched():
         (1, {"resize": (9, 8), "channels": 3, "range": (0, 255), "mean": 120.0, "std": 60.0}),
         (3, {"resize": (3, 2), "std": (0.1, 0.2, 0.3)}),
         (1, {"resize": (2, 9), "layout": "NHWC"}),
+        (3, {"resize": 3, "antialias": False, "order": "BGR", "mean": (0.1, 0.2, 0.3)}),
+        (1, {"resize": 6, "interpolation": "nearest", "crop": (5, 3)}),
+        (3, {"crop": (2, 3), "layout": "NHWC"}),
     ],
 )
 def test_the_gradient_against_finite_differences(channels, options):
@@ -176,6 +240,12 @@ def test_rows_are_independent():
         ({"mean": (0.1, 0.2, 0.3)}, (1, 8, 8), r"model\.preprocess\.mean has 3 numbers for 1 channels"),
         ({"std": (0.1, 0.2)}, (3, 8, 8), r"model\.preprocess\.std has 2 numbers for 3 channels"),
         ({"channels": 3, "mean": (0.1, 0.2)}, (1, 8, 8), r"model\.preprocess\.mean has 2 numbers for 3 channels"),
+        ({"order": "BGR"}, (1, 8, 8), r"model\.preprocess\.order is BGR, and the network is given 1 channels"),
+        (
+            {"resize": 6, "crop": (6, 8)},
+            (1, 9, 8),
+            r"crop is 6×8 \(height × width\), and images of 9×8 are 6×6 before it; nothing is padded: crop less, or",
+        ),
     ],
 )
 def test_what_cannot_be_mapped_is_refused(options, stored, match):
@@ -215,6 +285,8 @@ _BOTH = "set model.preprocess.channels: 3 and model.preprocess.resize: [8, 9]"
         ({}, (None, 1, 6, 5), (3, 6, 5), "it takes grey images"),
         ({}, (None, 6, 5, 3), (3, 6, 5), "set model.preprocess.layout: NHWC"),
         ({"layout": "NHWC"}, (None, 3, None, None), (3, 6, 5), "set model.preprocess.layout: NCHW"),
+        ({"resize": 9}, (None, 3, 8, 8), (3, 9, 11), "set model.preprocess.crop: [8, 8]"),
+        ({"resize": 9, "crop": (6, 5)}, (None, 3, 8, 8), (3, 6, 5), "set model.preprocess.crop: [8, 8]"),
         (
             {"layout": "NHWC"},
             (None, 8, 9, 3),
@@ -234,6 +306,34 @@ def test_images_of_several_sizes(tmp_path, net):
     _, logits = tiny.load(tmp_path / "net.safetensors", samples, preprocess={"resize": [6, 5]})
     expected = torch.cat([net(torch.full((1, 1, 6, 5), 10 * index / 255)) for index in range(5)])
     torch.testing.assert_close(logits, expected.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["net.safetensors", "net.onnx"])
+def test_candidates_behind_every_step(name, tmp_path):
+    """Images of several sizes become one: scores and gradients are those of torchvision's steps before the network."""
+    net = tiny.tiny_net(3)
+    {"net.safetensors": tiny.save_safetensors, "net.onnx": tiny.save_onnx_old}[name](net, tmp_path / name)
+    random = np.random.default_rng(0)
+    samples = tiny.Pictures(
+        [random.integers(0, 256, (3, *size), dtype=np.uint8) for size in ((9, 12), (14, 10), (9, 12))]
+    )
+    steps = {"resize": 8, "interpolation": "bicubic", "crop": [6, 5], "order": "BGR", "mean": [0.1, 0.2, 0.3]}
+    candidate, logits = tiny.load(
+        tmp_path / name, samples, preprocess=steps, architecture_args={"channels": 3}, precision="auto"
+    )
+
+    def expected(images):
+        images = v2.Resize(8, InterpolationMode.BICUBIC)(images.flip(1)).clamp(0, 1)
+        return net(v2.CenterCrop([6, 5])(images) - torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1))
+
+    for index in range(len(samples)):
+        image = torch.from_numpy(samples.image(index))[None].float() / 255
+        torch.testing.assert_close(logits[index], expected(image)[0].detach(), rtol=1e-4, atol=1e-5)
+        image.requires_grad_()
+        (wanted,) = torch.autograd.grad(expected(image)[:, 0].sum(), image)
+        zero = torch.zeros(1, dtype=torch.int64)
+        _, _, gradient = candidate.gradient(image.detach(), zero, zero, lambda scores, *_: scores[:, 0], exact=True)
+        assert torch.nn.functional.cosine_similarity(gradient.flatten(), wanted.flatten(), dim=0) > 0.99
 
 
 def test_sixteen_bits(tmp_path, net):

@@ -63,7 +63,7 @@ def test_logits_that_lie_between_0_and_1_on_every_sample_leave_that_beyond():
 def test_mistakes():
     with pytest.raises(CandidateError, match=r"says probabilities, but .* range from -3 to 4; say logits, or auto"):
         read_head(_spec(output="probabilities"), RAW)
-    with pytest.raises(CandidateError, match=r"gives 2 scores a sample, .* names 3 \(effusion, nodule, mass\)$"):
+    with pytest.raises(CandidateError, match=r"gives 2 scores a sample, .* names 3 \(effusion, nodule, mass\); "):
         read_head(_spec(), RAW[:, :2])
     with pytest.raises(CandidateError, match=r"NaN or infinite scores on 1 of 3"):
         read_head(_spec(), RAW.clone().index_put_((torch.tensor(1), torch.tensor(2)), torch.tensor(torch.nan)))

@@ -269,3 +269,16 @@ def test_sizes_lie_where_the_image_does():
 )
 def test_a_range_ends_before_its_limit(start, limit, delta, counted):
     assert _counted(*map(torch.tensor, (start, limit, delta))).tolist() == counted
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 3, 4), (2, 3), (2, 3, 4, 5, 2)])
+@pytest.mark.parametrize("given", [{}, {"epsilon": 0.1}])
+def test_batch_norm_by_constants(shape, given):
+    """Of maps it is a layer, which faster forms fold; of anything else it is not."""
+    node = helper.make_node("BatchNormalization", ["image", "scale", "bias", "mean", "variance"], ["scores"], **given)
+    held = [(name, drawn(3, seed=seed)) for seed, name in enumerate(("scale", "bias", "mean"))]
+    held.append(("variance", np.abs(drawn(3, seed=4)) + 0.5))
+    model = model_of([node], inputs=shape, held=held)
+    agrees_with_runtime(model, {"image": drawn(*shape, seed=5)}, atol=1e-5)
+    is_layer = any(isinstance(layer, torch.nn.BatchNorm2d) for layer in converted(model).modules())
+    assert is_layer == (len(shape) == 4)

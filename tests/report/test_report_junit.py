@@ -23,8 +23,8 @@ from report_builder import (
     synthetic,
 )
 
+from robustcheck.report.gate import gate_text, metrics_line
 from robustcheck.report.junit import RUN, gate_properties, junit_xml
-from robustcheck.report.summary import gate_text, metrics_line
 from robustcheck.results import Finding, PolicyInfo
 
 REPORTS = {

@@ -10,10 +10,11 @@ from report_builder import HOSTILE, clean_gate, gate, metric, report, threat
 from test_report_html import page
 
 from robustcheck.digests import pixels_sha256
+from robustcheck.report.gate import gate_text
 from robustcheck.report.html import html
 from robustcheck.report.junit import gate_properties
-from robustcheck.report.summary import gate_text, summary_table
-from robustcheck.report.text import budget_text, conditions_text, threat_text
+from robustcheck.report.summary import summary_table
+from robustcheck.report.threat import budget_text, conditions_text, threat_text
 from robustcheck.results import AuditReport, Cell, Control, Patch, Threat
 
 PATCH = Threat(goal="targeted", target="normal", knowledge="white-box", capability="patch", size="10%")

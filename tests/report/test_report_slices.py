@@ -8,8 +8,8 @@ from dataclasses import replace
 from report_builder import DATA, HOSTILE, SCRIPT, gate, metric, report
 
 from robustcheck.report.facts import data_facts, run_facts
+from robustcheck.report.gate import PARTS_LISTED, gate_text
 from robustcheck.report.html import html
-from robustcheck.report.summary import PARTS_LISTED, gate_text
 from robustcheck.report.text import meaning_of
 from robustcheck.results import Metric, Slice
 

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from robustcheck.evaluation.metrics.chance import hardly_better_than_chance
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.readings import Measure, Readings, of_all, of_controls
 from robustcheck.evaluation.metrics.slices import (
@@ -90,15 +91,21 @@ class Measurement:
         return slices(self.by_subgroup, self.by_finding, self.intervals)
 
     def findings(self, bounds: Sequence[Bound]) -> tuple[Finding, ...]:
-        """Labels without samples, and what the worst that bounds ask for is not about."""
+        """No skill, labels without samples, and what the worst that bounds ask for is not about."""
         found = list[Finding]()
+        if message := hardly_better_than_chance(self.readings, self.labels):
+            found.append(Finding(code="no-better-than-chance", severity="warning", message=message))
         if self.unseen_labels:
-            several = self.readings.findings is not None
+            which = f"no sample has the label {listed(self.unseen_labels)}"
             message = (
-                f"no sample has the label {listed(self.unseen_labels)}: how the candidate reads it is not measured"
-                f"{'' if several else ', and balanced_accuracy is undefined'}; add such samples, or take it out of "
-                "model.labels if the candidate does not know it"
+                f"{which}: how the candidate reads it is not measured, and balanced_accuracy is undefined; add such "
+                "samples, or take it out of model.labels if the candidate does not know it"
             )
+            if self.readings.findings is not None:
+                message = (
+                    f"{which}: where the candidate sees it, that is a false alarm, and nothing else is measured of it; "
+                    "add such samples, or take it out of model.labels and name the scores of the others in model.scores"
+                )
             found.append(Finding(code="label-without-samples", severity="warning", message=message))
         for bound in bounds:
             if names := left_out(bound, *self._parts(bound), self.intervals):

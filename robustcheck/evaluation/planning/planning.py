@@ -100,15 +100,14 @@ class _Planner:
         budget = gate.epsilon or gate.size
         planned = GatePlan(
             id=gate.id,
-            attack=gate.attack.name if gate.attack else None,
+            attack=gate.attack_name,
             budget=budget.text if budget else None,
             attacked=0,
         )
         try:
             with as_evaluation_error():
                 scope = self._scope(gate)
-                sequential = gate.attack is not None and scope.task is None  # may stop before the last sample
-                intervals = self.setting.sequential if sequential else self.setting.intervals
+                intervals = self.setting.sequential if gate.may_stop_early else self.setting.intervals
                 requirements = tuple(self._requirement(bound, scope, intervals) for bound in gate.bounds)
                 planned = replace(planned, attacked=len(scope.attacked), requirements=requirements)
                 if gate.attack is None:

@@ -87,10 +87,8 @@ def forged(policy: Policy, report: AuditReport) -> str | None:
 
 def _asked(gate: Gate, setting: Setting) -> Any:
     """Attack, parameters and threat model of the policy's gate."""
-    if gate.attack is None:
-        return [None, {}, None]
-    parameters = gate.attack.model_dump(mode="json", exclude={"name"})
-    return _plain([gate.attack.name, parameters, threat(gate, setting.samples.bits)])
+    limits = None if gate.attack is None else threat(gate, setting.samples.bits)
+    return _plain([gate.attack_name, gate.parameters, limits])
 
 
 def _plain(value: Any) -> Any:
@@ -99,7 +97,7 @@ def _plain(value: Any) -> Any:
 
 
 def _may_stop(gate: Gate, setting: Setting) -> bool:
-    return setting.stop != "never" and gate.attack is not None and gate.size is None
+    return setting.stop != "never" and gate.may_stop_early
 
 
 def _about(gate: Gate, result: GateResult, setting: Setting) -> np.ndarray:

@@ -21,7 +21,8 @@ from robustcheck.policy import DataSpec, ModelSpec, PreprocessSpec, TrainSpec
 _KEPT_BYTES = 1 << 30  # of images that are kept in memory, so that files are not decoded in every epoch
 _ASKED = 64  # images that the candidate is asked about at once, at most
 _CPU = torch.device("cpu")
-_LEFT_TO_TRAINING = PreprocessSpec().model_dump(include={"range", "mean", "std", "layout"})
+_LEFT_TO_TRAINING = {"range", "mean", "std", "layout"}
+_NONE_OF_IT = PreprocessSpec().model_dump(include=_LEFT_TO_TRAINING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +49,7 @@ class Lessons:
             CandidateError: the preprocessing does not take them, or leaves them of different sizes.
         """
         whole, resized = (
-            Preprocess.of(spec, _CPU, self.samples)
-            for spec in (preprocess, preprocess.model_copy(update=_LEFT_TO_TRAINING))
+            Preprocess.of(spec, _CPU, self.samples) for spec in (preprocess, preprocess.model_copy(update=_NONE_OF_IT))
         )
         shapes = {self.samples.shape_of(index) for index in self.chosen}
         for shape in shapes:
@@ -57,7 +57,7 @@ class Lessons:
         if len(sizes := {whole.shape(shape) for shape in shapes}) > 1:
             raise CandidateError(
                 f"the images of the train split are of {len(sizes)} sizes, and a batch is of one: set "
-                "train.preprocess.resize"
+                "train.preprocess.resize: [height, width], or crop"
             )
 
         @lru_cache(maxsize=max(1, _KEPT_BYTES // (4 * prod(sizes.pop()))))
@@ -73,6 +73,11 @@ class Need:
 
     key: str  # in the policy
     instead: str  # what the error offers as an alternative
+
+
+def left_to_training(preprocess: PreprocessSpec) -> PreprocessSpec:
+    """What is to be done yet with images that `Lessons.images` gives."""
+    return PreprocessSpec().model_copy(update=preprocess.model_dump(include=_LEFT_TO_TRAINING))
 
 
 FOR_SURROGATES = Need(key="train", instead="or leave train out, and name a model in surrogate")

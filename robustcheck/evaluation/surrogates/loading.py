@@ -20,7 +20,7 @@ from robustcheck.data import Samples
 from robustcheck.errors import CandidateError, DataError, EvaluationError
 from robustcheck.evaluation.environment import environment
 from robustcheck.evaluation.metrics.intervals import Intervals
-from robustcheck.evaluation.surrogates.lessons import Lessons, lessons
+from robustcheck.evaluation.surrogates.lessons import Lessons, left_to_training, lessons
 from robustcheck.evaluation.surrogates.weight_cache import kept
 from robustcheck.importing import own_sources
 from robustcheck.models import Candidate, load_candidate, training
@@ -143,7 +143,8 @@ def _described(spec: SurrogateSpec | TrainSpec, model: ModelSpec) -> ModelSpec:
     elif spec.architecture_args:
         changes["architecture_args"] = spec.architecture_args
     plain = SurrogateSpec(path=spec.architecture) if isinstance(spec, TrainSpec) else spec
-    changes |= {name: getattr(plain, name) for name in ("path", "output", "output_name", "operators", "trust")}
+    own = ("path", "weights", "output", "scores", "output_name", "operators", "trust")
+    changes |= {name: getattr(plain, name) for name in own}
     return model.model_copy(update=changes)
 
 
@@ -199,9 +200,9 @@ def _trained(
 
     def make() -> dict[str, torch.Tensor]:
         images = taught.images(described.preprocess, device)
-        windowed = described.model_copy(update={"preprocess": described.preprocess.model_copy(update={"window": None})})
+        left = described.model_copy(update={"preprocess": left_to_training(described.preprocess)})
         return training.train(
-            spec, windowed, folder=folder, images=images, readings=taught.readings, device=device, progress=progress
+            spec, left, folder=folder, images=images, readings=taught.readings, device=device, progress=progress
         )
 
     return kept(hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest(), make)

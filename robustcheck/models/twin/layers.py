@@ -1,4 +1,4 @@
-"""Convolutions and matrix products as torch's modules, which faster forms of a network are made of."""
+"""Convolutions, matrix products and batch norms as torch's modules, which faster forms of a network are made of."""
 
 from __future__ import annotations
 
@@ -9,14 +9,24 @@ from onnx import NodeProto
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from robustcheck.models.twin.builder import Builder, attribute, call, computes, constant, given, inputs_of, theirs
+from robustcheck.models.twin.builder import (
+    Builder,
+    attribute,
+    call,
+    computes,
+    constant,
+    given,
+    inputs_of,
+    shape_of,
+    theirs,
+)
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 Convolution: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], int, tuple[int, ...], str]
 """Stride, dilation, groups, pads and auto_pad, as ONNX has them; empty where the node does not say."""
 
-_their_gemm, _their_matmul = theirs("Gemm"), theirs("MatMul")
+_their_gemm, _their_matmul, _their_batch_norm = theirs("Gemm"), theirs("MatMul"), theirs("BatchNormalization")
 
 
 def convolution_of(node: NodeProto) -> Convolution:
@@ -160,3 +170,17 @@ def _matmul(builder: Builder, node: NodeProto) -> fx.Node:
     if weight is None or weight.ndim != 2 or not weight.is_floating_point():
         return _their_matmul(builder, node)
     return linear(builder, node, builder.get_value(node.input[0]), weight.T, None)
+
+
+@computes("BatchNormalization")
+def _batch_norm(builder: Builder, node: NodeProto) -> fx.Node:
+    """Of maps (N, C, H, W), with statistics that are constants."""
+    scale, bias, mean, variance = (constant(builder, node, number) for number in range(1, 5))
+    if scale is None or bias is None or mean is None or variance is None or attribute(node, "training_mode", 0):
+        return _their_batch_norm(builder, node)
+    if len(shape_of(builder, node.input[0]) or ()) != 4:
+        return _their_batch_norm(builder, node)
+    module = nn.BatchNorm2d(len(mean), eps=attribute(node, "epsilon", 1e-5), dtype=mean.dtype).eval()
+    module.weight, module.bias = nn.Parameter(scale), nn.Parameter(bias)
+    module.running_mean, module.running_var = mean, variance
+    return call(builder, node, module, builder.get_value(node.input[0]))

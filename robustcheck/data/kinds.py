@@ -1,0 +1,71 @@
+"""What is said of many files at once: one sentence a kind, with a file that shows it and how many are like it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+from robustcheck.errors import DataError
+from robustcheck.words import plural
+
+SHOWN = 10  # kinds of faults that a message spells out
+
+
+class Named(Protocol):
+    """What has a name in its source."""
+
+    @property
+    def name(self) -> str:
+        """As it is called there."""
+
+
+File = TypeVar("File", bound=Named)
+Kind = TypeVar("Kind", bound=Hashable)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alike:
+    """Files of one kind, for which the first of them stands."""
+
+    name: str
+    count: int
+
+    def say(self, what: str) -> str:
+        """`a.png has 3 channels`, or `a.png, like 282 others, has 3 channels`.
+
+        Args:
+            what: the rest of a sentence about one file, which begins with a space or a colon.
+        """
+        others = f", like {plural(self.count - 1, 'other')}" if self.count > 1 else ""
+        comma = "," if others and what.startswith(" ") else ""
+        return f"{self.name}{others}{comma}{what}"
+
+
+class Faults:
+    """What is wrong with files that cannot be used, collected by what is said of them."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Alike] = {}
+
+    def add(self, name: str, error: DataError) -> None:
+        """One more file, and a sentence that begins with its name."""
+        said = str(error).removeprefix(name)
+        known = self._found.get(said, Alike(name=name, count=0))
+        self._found[said] = replace(known, count=known.count + 1)
+
+    def sentences(self) -> list[str]:
+        """One a kind, in the order of their first files; of the rest, how many files it is about."""
+        every = [alike.say(said) for said, alike in self._found.items()]
+        rest = sum(alike.count for alike in list(self._found.values())[SHOWN:])
+        return every[:SHOWN] + ([f"{plural(rest, 'more file')} cannot be read either"] if rest else [])
+
+
+def kinds_of(files: Iterable[File], kind: Callable[[File], Kind]) -> dict[Kind, Alike]:
+    """The kinds that files are of, those of fewest files first, and of as many the one that comes later."""
+    found: dict[Kind, Alike] = {}
+    for file in files:
+        known = found.get(own := kind(file), Alike(name=file.name, count=0))
+        found[own] = replace(known, count=known.count + 1)
+    places = {own: place for place, own in enumerate(found)}
+    return dict(sorted(found.items(), key=lambda item: (item[1].count, -places[item[0]])))

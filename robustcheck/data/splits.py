@@ -1,0 +1,35 @@
+"""How folders and manifests spell a split: `val` is also what they call valid, validation or dev."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from robustcheck.errors import DataError
+from robustcheck.policy import SPLITS
+from robustcheck.words import listed
+
+_SPLIT_OF = {word: split for split, words in SPLITS.items() for word in words}
+
+
+def is_split(name: str) -> bool:
+    """Whether a folder is called as a split is."""
+    return name.lower() in _SPLIT_OF
+
+
+def spelt(split: str, names: Iterable[str], what: str) -> str | None:
+    """How a source spells a split: as the policy does, or else in the one other way that is there; None: it has none.
+
+    Args:
+        split: as the policy says.
+        names: what the source has.
+        what: the source, and what the names are, as a message says it.
+
+    Raises:
+        DataError: several of the names may be meant.
+    """
+    found = sorted({name for name in names if _SPLIT_OF.get(name.lower(), name) == split})
+    if split in found:
+        return split
+    if len(found) > 1:
+        raise DataError(f"{what} {listed(found)} may all be the split {split}: call the one that is meant {split}")
+    return found[0] if found else None

@@ -1,0 +1,43 @@
+"""The exit codes of the `robustcheck` command, and the errors that commands end in."""
+
+from __future__ import annotations
+
+import sys
+from typing import IO, Any
+
+import click
+
+from robustcheck.errors import EvaluationError, PolicyError, ReportError
+
+EXIT_CODES = {"pass": 0, "fail": 1, "error": 3, "inconclusive": 4}  # of a report's verdict
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+
+class Commands(click.Group):
+    """The group of all commands: an error that one of them ends in gets its exit code here.
+
+    An interrupt has 130, wherever it comes: click's own 1 is the code of a failed gate.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that is asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+        except (PolicyError, ReportError) as error:
+            raise _UsageError(str(error)) from None
+        except EvaluationError as error:
+            click.echo(str(error).strip(), err=True)
+            sys.exit(EXIT_CODES["error"])
+
+
+class _UsageError(click.ClickException):
+    """The mistake is in a file, not in the command: said as `file:line: …`, which editors and CI make a link of."""
+
+    exit_code = USAGE_ERROR
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the message and nothing around it."""
+        click.echo(self.format_message(), file=file, err=file is None)

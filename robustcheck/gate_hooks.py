@@ -1,0 +1,236 @@
+"""The hooks of a pytest run that asked for robustcheck.
+
+What is heavy is imported inside the hooks: each of xdist's workers loads this, and so does `--collect-only`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from robustcheck.gate_items import GateItem, PolicyCollector, warnings_stay_warnings
+from robustcheck.policy_run import PolicyRun
+
+if TYPE_CHECKING:
+    from robustcheck.policy import Policy
+    from robustcheck.report.output import Output
+    from robustcheck.report.progress import Line
+    from robustcheck.results import AuditReport
+
+SCRATCH = "robustcheck_scratch"  # how workers learn where results are shared
+_RUNS_NOTHING = ("collectonly", "showfixtures", "show_fixtures_per_test", "setuponly", "setupplan", "cacheshow")
+
+
+class GatePlugin:
+    """The hooks of a run that asked for robustcheck."""
+
+    def __init__(self, config: pytest.Config, policies: dict[Path, Policy]) -> None:
+        self._config = config
+        self._selected: set[str] = set()  # node ids of all tests that will run, the project's own too
+        self._ended: set[str] = set()  # of those that have run, or were skipped
+        self._reports: list[tuple[AuditReport, list[Path]]] = []
+        self._failures: list[str] = []  # reports that could not be written
+        self._interrupted = False
+        worker: dict[str, Any] | None = getattr(config, "workerinput", None)
+        self._worker = worker is not None
+        line: Line | None = None
+        if worker is None:
+            from robustcheck.report.progress import Line
+
+            line = Line.on_terminal()
+        started = datetime.now(UTC)
+        self._runs = {
+            path: PolicyRun(
+                policy=policy, nodeid=self._nodeid(path), started=started, worker=worker is not None, line=line
+            )
+            for path, policy in policies.items()
+        }
+        if worker is not None:
+            for path, folder in worker[SCRATCH].items():
+                self._runs[Path(path)].scratch = Path(folder)
+
+    def _nodeid(self, path: Path) -> str:
+        """A policy's part of its gates' node ids: as pytest's own below the root folder, and not empty elsewhere."""
+        root = self._config.rootpath
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+    @pytest.hookimpl(tryfirst=True)
+    @warnings_stay_warnings()
+    def pytest_sessionstart(self) -> None:
+        """Take away earlier reports and make room for new ones, in runs that will write some."""
+        if self._worker or any(self._config.getoption(name, False) for name in _RUNS_NOTHING):
+            return
+        from robustcheck.errors import ReportError
+        from robustcheck.report.output import outputs
+
+        try:
+            places = outputs(_output_folder(self._config), list(self._runs))
+        except ReportError as error:
+            raise pytest.UsageError(str(error)) from None
+        for run, output in zip(self._runs.values(), places, strict=True):
+            run.output, run.scratch = output, output.scratch
+
+    # --- collecting ---------------------------------------------------------------------------------------------
+
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        """Collect the policies that were named, and no other YAML file."""
+        run = self._runs.get(file_path.resolve())
+        return None if run is None else _collector(file_path, run, parent)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
+        """Collect each gate that was asked for exactly once, before other plugins select among them.
+
+        pytest may have passed by a policy in a folder that was named (one that is hidden or ignored, or that pytest 8
+        left out for another argument), or have met it twice, through a link.
+        """
+        met = {item.path.resolve() for item in items if isinstance(item, GateItem)}
+        for path, run in self._runs.items():
+            if path not in met:
+                items.extend(session.genitems(_collector(path, run, session)))
+        once: dict[tuple[Path, str] | pytest.Item, pytest.Item] = {}
+        for item in items:
+            once.setdefault((item.path.resolve(), item.name) if isinstance(item, GateItem) else item, item)
+        items[:] = once.values()
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Note which gates were selected: deselected ones are not evaluated on the way to others."""
+        for item in session.items:
+            if isinstance(item, GateItem):
+                item.policy_run.selected.append(item.name)
+                self._selected.add(item.nodeid)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        """The same for xdist's controller, which has no items."""
+        self._selected.update(ids)
+
+    # --- running ------------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell an xdist worker where results are shared."""
+        node.workerinput[SCRATCH] = {
+            str(path): str(run.scratch) for path, run in self._runs.items() if run.scratch is not None
+        }
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+        """Put the answer on the test's report, which xdist carries to the controller."""
+        report = yield
+        if isinstance(item, GateItem) and call.when == "call" and item.answer is not None:
+            report.robustcheck = {"policy": str(item.path.resolve()), "gate": item.name, "answer": item.answer}
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collect answers; on xdist's controller too, which never sees the items."""
+        if self._worker:
+            return
+        if report.when != "setup" or not report.passed:
+            self._ended.add(report.nodeid)
+        if (carried := getattr(report, "robustcheck", None)) is not None:
+            self._runs[Path(carried["policy"])].note_answer(carried["gate"], carried["answer"])
+        elif report.failed:
+            policy, _, gate = report.nodeid.partition("::")
+            for run in self._runs.values():
+                if run.nodeid == policy:
+                    run.note_crash(gate, report)
+
+    # --- reporting ----------------------------------------------------------------------------------------------
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Tell Ctrl-C from the subclasses of it that pytest and xdist raise to stop at the first failure."""
+        self._interrupted = type(excinfo.value) is KeyboardInterrupt or isinstance(excinfo.value, pytest.exit.Exception)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write the reports, and give pytest's own JUnit file the facts that belong to the suite."""
+        for run in self._runs.values():
+            if run.output is not None and not self._publish(run, run.output):
+                session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+
+    @warnings_stay_warnings()
+    def _publish(self, run: PolicyRun, output: Output) -> bool:
+        """Write the reports on a policy; False if that cannot be done. Those on other policies go on."""
+        from robustcheck.errors import ReportError
+        from robustcheck.report.junit import suite_properties
+
+        try:
+            if run.answers or run.crashed or self._interrupted:
+                report = run.report(interrupted=self._interrupted, left=self._selected - self._ended)
+                _add_junit_properties(self._config, suite_properties(report))
+                self._reports.append((report, output.publish(report)))
+        except ReportError as error:
+            self._failures.append(str(error))
+            self._tell_unwritten(run, str(error))
+            return False
+        finally:
+            output.discard()
+        return True
+
+    def _tell_unwritten(self, run: PolicyRun, why: str) -> None:
+        """Make a test case of reports that could not be written: a JUnit file beside a red exit must not be green.
+
+        Its name cannot be a gate's, whose ids have no spaces.
+        """
+        self._config.hook.pytest_runtest_logreport(
+            report=pytest.TestReport(
+                nodeid=f"{run.nodeid}::writing the reports",
+                location=(run.nodeid, None, "writing the reports"),
+                keywords={},
+                outcome="failed",
+                longrepr=why,
+                when="teardown",
+            )
+        )
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Print a table of gates for each policy, and where its reports are."""
+        from robustcheck.report.summary import render, summary_line, summary_table, warnings_text
+
+        writer = terminalreporter._tw  # pytest's plugins have no public way to the width
+        for report, files in self._reports:
+            terminalreporter.section(f"robustcheck: {report.policy.name}")
+            table = render(summary_table(report), width=writer.fullwidth, color=writer.hasmarkup)
+            terminalreporter.write_line(table.rstrip("\n"))
+            terminalreporter.write(warnings_text(report))
+            terminalreporter.write_line(summary_line(report))
+            for file in files:
+                terminalreporter.write_line(f"  {shown(file, self._config.invocation_params.dir)}")
+        for failure in self._failures:
+            terminalreporter.write_line(f"ERROR: {failure}", red=True, bold=True)
+
+
+def _collector(path: Path, run: PolicyRun, parent: pytest.Collector) -> PolicyCollector:
+    collector: PolicyCollector = PolicyCollector.from_parent(parent, path=path, nodeid=run.nodeid)
+    collector.policy_run = run
+    return collector
+
+
+def shown(path: Path, start: Path) -> str:
+    """A path as it is seen from where pytest was started."""
+    return str(path.relative_to(start)) if path.is_relative_to(start) else str(path)
+
+
+def _output_folder(config: pytest.Config) -> Path:
+    """Where reports go: the command line's is seen from where pytest was started, an ini file's from that file."""
+    start = Path(config.invocation_params.dir)
+    if asked := config.getoption("robustcheck_output"):
+        return start / str(asked)
+    for key in ("robustcheck_output", "robustcheck-output"):
+        if standing := config.getini(key):
+            return (config.inipath.parent if config.inipath else start) / str(standing)
+    return start / "robustcheck-report"
+
+
+def _add_junit_properties(config: pytest.Config, properties: list[tuple[str, str]]) -> None:
+    from _pytest.junitxml import xml_key
+
+    xml = config.stash.get(xml_key, None)
+    if xml is not None:
+        for name, value in properties:
+            xml.add_global_property(name, value)

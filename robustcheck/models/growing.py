@@ -1,0 +1,158 @@
+"""Concatenations that grow: in a DenseNet each layer is given all maps before it, put together anew for each.
+
+Once there is room for all, each map is written once, and a layer is given the first so many channels of the room. The
+gradient, which was summed up map by map, is so in one sum a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+
+from robustcheck.models.pre_activation import Shifted
+
+
+def let_grow(traced: fx.GraphModule, image: torch.Tensor) -> None:
+    """Let each concatenation that begins with all of another one share its memory.
+
+    Args:
+        traced: in evaluation mode; it is changed.
+        image: (1, C, H, W), which fits.
+    """
+    chains = _chains(traced)
+    if not chains:
+        return
+    with torch.no_grad():
+        ShapeProp(traced).propagate(image)
+    traced.add_submodule("grown", Grown())
+    for number, chain in enumerate(chains):
+        name = f"room_{number}"
+        traced.add_submodule(name, Room(chain[-1].node.meta["tensor_meta"].shape[1]))
+        held: fx.Node | None = None
+        for link in chain:
+            with traced.graph.inserting_before(link.node):
+                held = (
+                    traced.graph.call_module(name, tuple(link.added))
+                    if held is None
+                    else traced.graph.call_module("grown", (held, *link.added))
+                )
+            link.node.replace_all_uses_with(held)
+            traced.graph.erase_node(link.node)
+    traced.recompile()
+
+
+class Room(nn.Module):
+    """The first maps of a concatenation that grows, with room behind them for those to come."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels  # of the last
+
+    def forward(self, *maps: torch.Tensor) -> torch.Tensor:
+        """Maps (N, C, H, W) put together (N, ΣC, H, W)."""
+        answer: torch.Tensor = _Room.apply(self.channels, *maps)
+        return answer
+
+
+class Grown(nn.Module):
+    """What lies in a room, and maps that are written behind it."""
+
+    def forward(self, held: torch.Tensor, *maps: torch.Tensor) -> torch.Tensor:
+        """What is held (N, C, H, W), and maps, put together; nothing of what is held is copied."""
+        answer: torch.Tensor = _Grown.apply(held, *maps)
+        return answer
+
+
+class _Room(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, channels: int, *maps: torch.Tensor) -> torch.Tensor:
+        first, ctx.channels = maps[0], [each.shape[1] for each in maps]
+        is_last = first.is_contiguous(memory_format=torch.channels_last)
+        room = torch.empty(
+            (len(first), channels, *first.shape[2:]),
+            dtype=first.dtype,
+            device=first.device,
+            memory_format=torch.channels_last if is_last else torch.contiguous_format,
+        )
+        return _write(room[:, : sum(ctx.channels)], 0, maps)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return None, *gradient.split(ctx.channels, dim=1)
+
+
+class _Grown(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, held: torch.Tensor, *maps: torch.Tensor) -> torch.Tensor:
+        ctx.channels = [held.shape[1], *(each.shape[1] for each in maps)]
+        # The same memory, taken for wider: torch refuses what would go beyond its end.
+        wider = held.as_strided((len(held), sum(ctx.channels), *held.shape[2:]), held.stride())
+        return _write(wider, held.shape[1], maps)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        parts: tuple[torch.Tensor, ...] = gradient.split(ctx.channels, dim=1)
+        return parts
+
+
+def _write(room: torch.Tensor, first: int, maps: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Maps from a channel on; returns the room."""
+    for each in maps:
+        room[:, first : first + each.shape[1]].copy_(each)
+        first += each.shape[1]
+    return room
+
+
+@dataclass(frozen=True)
+class _Link:
+    """A concatenation, and what it adds to the one before it."""
+
+    node: fx.Node
+    added: tuple[fx.Node, ...]
+
+
+def _chains(traced: fx.GraphModule) -> list[list[_Link]]:
+    """Concatenations of which each begins with all of the one before it, and may share its memory."""
+    chains = dict[fx.Node, list[_Link]]()  # by the last of each
+    for node in traced.graph.nodes:
+        if (maps := _maps(node)) is None:
+            continue
+        before = next((last for last in reversed(chains) if _added(maps, last)), None)
+        if before is None or not _leaves_alone(traced, before, node):
+            chains[node] = [_Link(node, maps)]
+        else:
+            chains[node] = [*chains.pop(before), _Link(node, _added(maps, before))]
+    return [chain for chain in chains.values() if len(chain) > 1]
+
+
+def _maps(node: fx.Node) -> tuple[fx.Node, ...] | None:
+    """What a concatenation of channels puts together; None if the node is none."""
+    if node.op != "call_function" or node.target not in (torch.cat, torch.concat):
+        return None
+    maps = node.args[0] if node.args else node.kwargs.get("tensors")
+    dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    if dim != 1 or not isinstance(maps, (list, tuple)) or not all(isinstance(each, fx.Node) for each in maps):
+        return None
+    return tuple(maps)
+
+
+def _added(maps: tuple[fx.Node, ...], before: fx.Node) -> tuple[fx.Node, ...]:
+    """What comes after all of another concatenation: it is the first map, or its maps are the first ones."""
+    begins = _maps(before)
+    assert begins is not None
+    if maps[0] is before:
+        return maps[1:]
+    return maps[len(begins) :] if maps[: len(begins)] == begins else ()
+
+
+def _leaves_alone(traced: fx.GraphModule, node: fx.Node, then: fx.Node) -> bool:
+    """Whether nobody but the next concatenation keeps or changes these maps: their memory is written to again."""
+    others = (user for user in node.users if user is not then)
+    return all(
+        user.op == "call_module" and isinstance(traced.get_submodule(str(user.target)), Shifted) for user in others
+    )

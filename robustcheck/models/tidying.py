@@ -1,0 +1,70 @@
+"""What tracing leaves of a network's code, told as layers: others look for layers.
+
+Libraries have batch norms of their own that check their input, call the function, and pass by dropout that is off (timm
+does). Traced, each is a handful of nodes in which nobody sees a norm.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+
+_PASSES = (nn.Identity, nn.Dropout, nn.Dropout2d)  # what they are given, where they are not in training
+_BATCH_NORM = inspect.signature(nn.functional.batch_norm)
+
+
+def tidy(traced: fx.GraphModule, image: torch.Tensor) -> None:
+    """Leave out what asserts and what passes on, and make layers of calls of batch norm.
+
+    Args:
+        traced: in evaluation mode; it is changed.
+        image: (1, C, H, W), which fits.
+    """
+    for node in list(traced.graph.nodes):
+        if node.op == "call_function" and node.target is torch._assert:
+            traced.graph.erase_node(node)
+        elif node.op == "call_module" and _passes(traced.get_submodule(str(node.target))):
+            node.replace_all_uses_with(node.args[0])
+            traced.graph.erase_node(node)
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+    calls = [node for node in traced.graph.nodes if node.target is nn.functional.batch_norm]
+    if not calls:
+        return
+    with torch.no_grad():
+        ShapeProp(traced).propagate(image)
+    for node, inputs, layer in list(_norms(traced, calls)):
+        name = f"{node.name}_layer"
+        traced.add_submodule(name, layer)
+        with traced.graph.inserting_before(node):
+            node.replace_all_uses_with(traced.graph.call_module(name, (inputs,)))
+        traced.graph.erase_node(node)
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+
+
+def _passes(layer: nn.Module) -> bool:
+    return type(layer) in _PASSES and not layer.training
+
+
+def _norms(traced: fx.GraphModule, calls: list[fx.Node]) -> Iterator[tuple[fx.Node, fx.Node, nn.BatchNorm2d]]:
+    """Calls of batch norm on maps (N, C, H, W) with statistics that are the network's own, and the layer of each."""
+    for node in calls:
+        given: dict[str, Any] = _BATCH_NORM.bind(*node.args, **node.kwargs).arguments
+        kept = {name: given.get(name) for name in ("running_mean", "running_var", "weight", "bias")}
+        known = all(value is None or (isinstance(value, fx.Node) and value.op == "get_attr") for value in kept.values())
+        if not known or kept["running_mean"] is None or kept["running_var"] is None:
+            continue
+        inputs = given["input"]
+        if given.get("training", False) is not False or len(inputs.meta["tensor_meta"].shape) != 4:
+            continue
+        values = {name: attrgetter(str(node.target))(traced) for name, node in kept.items() if node is not None}
+        layer = nn.BatchNorm2d(len(values["running_mean"]), eps=given.get("eps", 1e-5)).eval()
+        layer.load_state_dict(layer.state_dict() | values)
+        yield node, inputs, layer.to(values["running_mean"])

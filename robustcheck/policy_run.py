@@ -1,0 +1,106 @@
+"""A policy whose gates run as pytest's tests: their answers as they come, and the report that is made of them.
+
+What is heavy is imported inside the methods: each of xdist's workers loads this, and so does `--collect-only`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from robustcheck.evaluation.evaluation import Evaluation
+    from robustcheck.policy import Policy
+    from robustcheck.report.output import Output
+    from robustcheck.report.progress import Line
+    from robustcheck.results import Answer, AuditReport, GateResult
+
+
+@dataclass(kw_only=True)
+class PolicyRun:
+    """One policy in one process of a run: xdist's workers evaluate its gates, and its controller reports on them."""
+
+    policy: Policy
+    nodeid: str  # of its file, with which those of its gates begin
+    started: datetime
+    worker: bool  # one of xdist's, which shares answers with the others
+    line: Line | None = None  # where progress is shown
+    output: Output | None = None  # where the reports go; None where none are written
+    scratch: Path | None = None  # where counterexamples lie until they are published, and workers share answers
+    selected: list[str] = field(default_factory=list)  # gates; others are not evaluated on the way to them
+    answers: dict[str, dict[str, Any]] = field(default_factory=dict)  # by gate; builtins, as test reports carry them
+    crashed: dict[str, GateResult] = field(default_factory=dict)  # by gate: its test ended without an answer
+    evaluation: Evaluation | None = None  # once a gate was asked for
+
+    def evaluate(self, gate: str) -> Answer:
+        """The answer of a gate: evaluated here, or by another worker."""
+        from robustcheck.evaluation.evaluation import Evaluation
+        from robustcheck.evaluation.sharing import answer, shared_answer
+
+        if self.evaluation is None:
+            progress = self.line.update if self.line else None
+            self.evaluation = Evaluation(self.policy, folder=self.scratch, progress=progress)
+        try:
+            if self.worker:
+                assert self.scratch is not None
+                folder = self.scratch / "answers"
+                return shared_answer(self.evaluation, gate, selected=self.selected, folder=folder)
+            return answer(self.evaluation, gate, selected=self.selected)
+        finally:
+            if self.line:
+                self.line.clear()
+
+    def note_answer(self, gate: str, answer: dict[str, Any]) -> None:
+        """Keep the answer that a gate's test report carried."""
+        self.answers[gate] = answer
+        self.crashed.pop(gate, None)
+
+    def note_crash(self, gate: str, report: pytest.TestReport) -> None:
+        """Keep why a gate's test ended without an answer: its worker died, or something else stopped it."""
+        from robustcheck.results import GateResult
+
+        asked = next((one for one in self.policy.gates if one.id == gate), None)
+        if asked is not None and gate not in self.answers:
+            self.crashed[gate] = GateResult(
+                id=gate,
+                attack=asked.attack_name,
+                threat=None,
+                verdict="error",
+                error=f"the test ended without a result: {report.longreprtext.strip() or report.outcome}",
+            )
+
+    def report(self, *, interrupted: bool, left: Set[str]) -> AuditReport:
+        """The report on what was answered.
+
+        Args:
+            interrupted: somebody stopped the run.
+            left: node ids of the tests that were to run and did not.
+        """
+        from robustcheck.evaluation.assembly import assemble
+        from robustcheck.results import Answer
+
+        answers = [Answer.from_builtins(value) for value in self.answers.values()]
+        known = next((answer for answer in answers if answer.model), answers[0] if answers else None)
+        results = self.crashed | {answer.gate.id: answer.gate for answer in answers}
+        return assemble(
+            self.policy,
+            results,
+            model=known.model if known else None,
+            data=known.data if known else None,
+            environment=known.environment if known else {},
+            started=self.started,
+            interrupted=interrupted or self._cut_short(results, left),
+        )
+
+    def _cut_short(self, results: dict[str, GateResult], left: Set[str]) -> bool:
+        """Whether what passed is not all that was asked for: with -x another test's failure ends the run.
+
+        A gate that did not pass needs no such word: the report is no pass for it.
+        """
+        waiting = any(test.partition("::")[0] == self.nodeid for test in left)
+        return waiting and all(result.verdict in ("pass", "inconclusive") for result in results.values())

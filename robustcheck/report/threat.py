@@ -1,0 +1,113 @@
+"""The threat model of a gate in words: whole, or as short as a column or a caption needs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from robustcheck.report.text import one_line
+from robustcheck.results import Threat
+from robustcheck.words import plural
+
+NORMS = {"linf": "L∞", "l2": "L2"}
+GOALS = {
+    "untargeted": "any wrong answer",
+    "targeted": "one particular wrong answer",
+    "missed_finding": "disease read as no disease",
+    "false_alarm": "no disease read as disease",
+}
+KNOWLEDGE = {
+    "white-box": "the candidate's weights and gradients",
+    "scores": "the scores of all labels",
+    "top-k": "the scores of the best few labels",
+    "label": "the predicted label only",
+    "transfer": "another model only",
+    "none": "nothing: what it uses was there before",
+}
+CAPABILITIES = {
+    "ball": "small changes everywhere",
+    "patch": "a patch on the image",
+    "stickers": "anything inside a mask",
+}
+ORACLES = {"stored": ", each rounded to the stored depth", "float": ", none rounded to the stored depth"}
+
+
+def norm_text(norm: str) -> str:
+    """`L∞` for `linf`."""
+    return NORMS.get(norm, one_line(norm))
+
+
+def budget_text(threat: Threat) -> str:
+    """`ε = 2/255, L∞`, `patch of 10%`, or `stickers`."""
+    ball = threat.ball
+    if ball is None:
+        return f"patch of {one_line(threat.size)}" if threat.size is not None else one_line(threat.capability)
+    return f"ε = {one_line(ball.epsilon)}, {norm_text(ball.norm)}"
+
+
+def short_budget(threat: Threat) -> str:
+    """`2/255 L∞`, `10%`, or `stickers`: for a narrow column."""
+    ball = threat.ball
+    if ball is None:
+        return one_line(threat.size if threat.size is not None else threat.capability)
+    return f"{one_line(ball.epsilon)} {norm_text(ball.norm)}"
+
+
+def conditions_text(threat: Threat) -> str:
+    """`rotation -15 to 15, scale 0.9 to 1.1`; nothing where images are seen as they are."""
+    ranges = {name: ends for name, ends in (threat.conditions or {}).items() if isinstance(ends, (list, tuple))}
+    return ", ".join(
+        f"{one_line(name)} {' to '.join(f'{end:g}' for end in ends)}"
+        for name, ends in ranges.items()
+        if all(isinstance(end, (int, float)) and abs(end) < sys.float_info.max for end in ends)
+    )
+
+
+def threat_text(threat: Threat) -> str:
+    """The threat model in words: goal, knowledge, capability, query limit."""
+    goal, knowledge = _explained(GOALS, threat.goal), _knowledge(threat)
+    if threat.target is not None:
+        goal += f", {one_line(threat.target)}"
+    seen = conditions_text(threat)
+    return f"Goal: {goal}. Knowledge: {knowledge}. Capability: {_capability(threat)}. Queries: {_queries(threat)}." + (
+        f" Seen with: {seen}; a counterexample holds on {_holds(threat)}." if seen else ""
+    )
+
+
+def _holds(threat: Threat) -> str:
+    conditions = threat.conditions or {}
+    share = f"{100 * conditions['holds_on']:g} %" if isinstance(conditions.get("holds_on"), float) else "most"
+    if threat.capability == "stickers":
+        return f"{share} of the cells of its grid"
+    looks = conditions.get("judged_on")
+    return f"{share} of {looks if isinstance(looks, int) else 'the'} fresh looks, and of as many others"
+
+
+def _capability(threat: Threat) -> str:
+    ball = threat.ball
+    if ball is None:
+        if threat.size is None:
+            return "paint anything inside a mask" if threat.capability == "stickers" else one_line(threat.capability)
+        return f"lay a patch on the image, {one_line(threat.size)} {'long' if 'px' in threat.size else 'of its area'}"
+    if ball.norm == "linf":
+        amount = f"change each stored value by at most {plural(int(ball.levels), 'grey level')}"
+    else:
+        amount = f"change the image by at most {ball.levels:g} grey levels in the norm"
+    return f"{amount} ({budget_text(threat)})"
+
+
+def _queries(threat: Threat) -> str:
+    if threat.queries is None:
+        return "none about a sample" if threat.knowledge in ("transfer", "none") else "no limit"
+    return f"at most {threat.queries:,} a sample" + (ORACLES[threat.oracle] if threat.oracle else "")
+
+
+def _knowledge(threat: Threat) -> str:
+    if threat.top_k is None:
+        return _explained(KNOWLEDGE, threat.knowledge)
+    best = "score of the best label" if threat.top_k == 1 else f"scores of the best {threat.top_k:,} labels"
+    return f"the {best} ({one_line(threat.knowledge)})"
+
+
+def _explained(meanings: Mapping[str, str], word: str) -> str:
+    return f"{meanings[word]} ({word})" if word in meanings else one_line(word)

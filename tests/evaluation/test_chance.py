@@ -1,0 +1,75 @@
+"""A candidate that is fed wrongly reads all samples alike, and holds whatever is done to them."""
+
+from __future__ import annotations
+
+import pytest
+from building import brightness_gates, brightness_project, even_images
+
+DARK, BRIGHT = range(20, 100, 8), range(160, 240, 8)
+GATES = """\
+  - {id: clean, require: {sensitivity: 0.9}}
+  - {id: missed, attack: pgd, goal: missed_finding, epsilon: 2/255, require: {sensitivity: 0.9}}
+  - {id: asked, attack: square, epsilon: 2/255, queries: 20, goal: missed_finding, require: {sensitivity: 0.9}}
+  - {id: failed, attack: pgd, epsilon: 2/255, require: {accuracy: 0.9}}
+"""
+SKILL = "no-better-than-chance"
+
+
+def project(folder, *, threshold, levels=(*DARK, *BRIGHT), labels=None):
+    brightness_project(folder, threshold=threshold)
+    even_images(folder, levels, [int(level > 127) for level in levels] if labels is None else labels)
+
+
+def codes(gate):
+    return [finding.code for finding in gate.findings]
+
+
+def test_what_reads_all_samples_alike_passes_no_attacked_gate(tmp_path):
+    """Whoever says `bright` of everything misses no bright image, under attack neither."""
+    project(tmp_path, threshold=-9.0)
+    clean, missed, asked, failed = brightness_gates(tmp_path, GATES)
+    assert clean.verdict == "pass"  # the policy asked for no more, and is told
+    for gate in (missed, asked):
+        assert gate.metrics["sensitivity"].value == 1
+        assert (gate.verdict, gate.error) == (
+            "error",
+            "the candidate reads all 20 samples alike before any attack, whatever is in them: that it goes on to do so "
+            "shows nothing; look at model.preprocess (range, mean, std, layout, channels) and at the order of "
+            "model.labels",
+        )
+    assert failed.verdict == "fail"
+    for gate in (clean, missed, asked, failed):
+        (finding,) = [finding for finding in gate.findings if finding.code == SKILL]
+        assert finding.message.startswith(
+            "before any attack the candidate reads 10 of 20 samples rightly, which is hardly better than chance "
+            "(Youden's index 0.00): look at model.preprocess"
+        )
+
+
+def test_health_warn_only_tells(tmp_path):
+    project(tmp_path, threshold=-9.0)
+    _, missed, _, _ = brightness_gates(tmp_path, GATES, extra="health: warn")
+    assert (missed.verdict, SKILL in codes(missed)) == ("pass", True)
+
+
+def test_labels_in_the_wrong_order_are_worse_than_chance(tmp_path):
+    project(tmp_path, threshold=0.5, labels=[1] * 10 + [0] * 10)
+    (gate,) = brightness_gates(tmp_path, "  - {id: clean, require: {accuracy: 0.9}}\n")
+    (finding,) = [finding for finding in gate.findings if finding.code == SKILL]
+    assert "reads 0 of 20 samples rightly, which is worse than chance (Youden's index -1.00)" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("levels", "threshold"),
+    [
+        pytest.param((*DARK, *BRIGHT), 0.5, id="it-tells-them-apart"),
+        pytest.param((*DARK, *BRIGHT), 0.14, id="it-tells-some-apart"),
+        pytest.param((*DARK[1:], *BRIGHT), -9.0, id="too-few-to-say"),
+        pytest.param((*BRIGHT, *BRIGHT), -9.0, id="all-of-one-label"),
+    ],
+)
+def test_others_are_not_told(levels, threshold, tmp_path):
+    project(tmp_path, threshold=threshold, levels=levels)
+    gates = brightness_gates(tmp_path, GATES)
+    assert not any(SKILL in codes(gate) for gate in gates)
+    assert [gate.verdict for gate in gates[:3]] == ["pass"] * 3

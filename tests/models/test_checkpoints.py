@@ -1,0 +1,160 @@
+"""Checkpoints of training scripts: which of the things in them is judged, and whole networks that are pickled."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+
+import pytest
+import tiny_models as tiny
+import torch
+from torch.optim.swa_utils import AveragedModel
+
+from robustcheck.errors import CandidateError
+
+MODEL, EMA = tiny.tiny_net(seed=1), tiny.tiny_net(seed=2)
+
+
+def _optimiser():
+    net = tiny.tiny_net()
+    optimiser = torch.optim.Adam(net.parameters())
+    net(tiny.pictures().shares()).sum().backward()
+    optimiser.step()
+    return optimiser.state_dict()
+
+
+def _said(path, **options):
+    with pytest.raises(CandidateError) as caught:
+        tiny.load(path, **options)
+    return str(caught.value)
+
+
+def _is(logits, net):
+    torch.testing.assert_close(logits, net(tiny.pictures().shares()).detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("key", ["net", "network", "model_state", "weights", "model", "state_dict"])
+@pytest.mark.parametrize("name", ["net.pt", "net.pth.tar", "net.ckpt"])
+def test_the_only_weights_are_taken_whatever_their_key(key, name, tmp_path):
+    torch.save({"epoch": 3, key: MODEL.state_dict(), "optimizer": _optimiser(), "acc": 0.9}, tmp_path / name)
+    candidate, logits = tiny.load(tmp_path / name, architecture="tiny_models:TinyNet")
+    _is(logits, MODEL)
+    assert f"its weights are those under {key!r} in the file" in candidate.info.notes
+    assert candidate.info.format == "state-dict"
+    assert candidate.info.weights is None
+
+
+def test_a_state_dict_alone_is_not_noted(tmp_path):
+    torch.save(MODEL.state_dict(), tmp_path / "net.pt")
+    assert not tiny.load(tmp_path / "net.pt")[0].info.notes
+
+
+@pytest.mark.parametrize(("first", "second"), [("model", "model_ema"), ("state_dict", "state_dict_ema")])
+def test_of_several_it_is_asked_which(first, second, tmp_path):
+    averaged = AveragedModel(EMA).state_dict() if second == "model_ema" else EMA.state_dict()
+    torch.save({first: MODEL.state_dict(), second: averaged, "epoch": 3}, tmp_path / "net.pt")
+    assert _said(tmp_path / "net.pt") == (
+        f"net.pt holds weights under '{first}', '{second}'; say model.weights: which of them is judged"
+    )
+    for key, net in ((first, MODEL), (second, EMA)):
+        candidate, logits = tiny.load(tmp_path / "net.pt", weights=key)
+        _is(logits, net)
+        assert candidate.info.weights == key
+        assert f"its weights are those under {key!r} in the file" in candidate.info.notes
+
+
+def test_weights_of_something_else_do_not_compete(tmp_path):
+    held = {"model": MODEL.state_dict(), "loss": {"weight": torch.ones(2)}, "random": {"cpu": torch.get_rng_state()}}
+    torch.save(held, tmp_path / "net.pt")
+    _is(tiny.load(tmp_path / "net.pt")[1], MODEL)
+
+
+def test_nested_weights(tmp_path):
+    torch.save({"trainer": {"model": MODEL.state_dict(), "ema": EMA.state_dict()}}, tmp_path / "net.pt")
+    assert "under 'trainer.model', 'trainer.ema'" in _said(tmp_path / "net.pt")
+    _is(tiny.load(tmp_path / "net.pt", weights="trainer.ema")[1], EMA)
+
+
+@pytest.mark.parametrize(
+    ("held", "sentence"),
+    [
+        (
+            {"model": MODEL.state_dict(), "epoch": 3},
+            "net.pt has no weights under 'ema', which model.weights asks for; there are weights under 'model'",
+        ),
+        (
+            {"epoch": 3, "acc": 0.9},
+            "net.pt has no weights under 'ema', which model.weights asks for; there are the keys 'epoch', 'acc'",
+        ),
+        (
+            MODEL.state_dict(),
+            "net.pt has no weights under 'ema', which model.weights asks for; it is a state dict itself: leave it out",
+        ),
+    ],
+)
+def test_weights_that_are_not_there(held, sentence, tmp_path):
+    torch.save(held, tmp_path / "net.pt")
+    assert _said(tmp_path / "net.pt", weights="ema") == sentence
+
+
+def test_the_keys_are_told_where_no_weights_are(tmp_path):
+    torch.save({"epoch": 3, "best\nof": torch.zeros(1), "optimizer": _optimiser()}, tmp_path / "net.pt")
+    assert _said(tmp_path / "net.pt") == (
+        "net.pt holds no state dict (names to tensors), but the keys 'epoch', 'best\\nof', 'optimizer'"
+    )
+
+
+# --- whole networks ----------------------------------------------------------------------------------------------
+
+NETS = "import our_layers\n\nclass Net(our_layers.Base):\n    pass\n"
+LAYERS = "import tiny_models\n\nclass Base(tiny_models.TinyNet):\n    pass\n"
+
+
+@pytest.fixture
+def pickled(tmp_path, monkeypatch):
+    """A folder with a whole network of a class beside it, which this process has not imported."""
+    (tmp_path / "our_nets.py").write_text(NETS)
+    (tmp_path / "our_layers.py").write_text(LAYERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    net = importlib.import_module("our_nets").Net().eval()
+    net.load_state_dict(MODEL.state_dict())
+    torch.save(net, tmp_path / "net.pt")
+    torch.save({"epoch": 3, "model": net, "ema": None}, tmp_path / "checkpoint.pt")
+    for name in ("our_nets", "our_layers"):
+        del sys.modules[name]
+    sys.path.remove(str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["net.pt", "checkpoint.pt"])
+def test_a_whole_network_whose_class_lies_beside_the_policy(name, pickled):
+    candidate, logits = tiny.load(pickled / name, trust="pickle", architecture=None)
+    _is(logits, MODEL)
+    assert [file.path for file in candidate.info.files] == [name, "our_layers.py", "our_nets.py"]
+    assert "our_nets" not in sys.modules
+    (pickled / "our_layers.py").write_text(LAYERS + "\n")
+    again, _ = tiny.load(pickled / name, trust="pickle", architecture=None)
+    assert again.info.sha256 != candidate.info.sha256
+
+
+def test_two_folders_with_classes_of_one_name(pickled, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    for file in ("our_layers.py", "net.pt"):
+        shutil.copy(pickled / file, other)
+    (other / "our_nets.py").write_text(NETS.replace("pass", "def forward(self, image): return -super().forward(image)"))
+    ours, _ = tiny.load(pickled / "net.pt", trust="pickle", architecture=None)
+    theirs, logits = tiny.load(other / "net.pt", trust="pickle", architecture=None)
+    _is(-logits, MODEL)
+    torch.testing.assert_close(ours.logits(tiny.pictures().shares()), -theirs.logits(tiny.pictures().shares()))
+
+
+def test_an_architecture_that_is_not_used_is_not_reported(pickled):
+    candidate, logits = tiny.load(
+        pickled / "net.pt", trust="pickle", architecture="torchvision.models:resnet18", architecture_args={"a": 1}
+    )
+    _is(logits, MODEL)
+    assert candidate.info.architecture is None
+    assert not candidate.info.architecture_args
+    note = "the file holds the network itself: torchvision.models:resnet18, the architecture, is not used"
+    assert note in candidate.info.notes

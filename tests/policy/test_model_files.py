@@ -1,0 +1,52 @@
+"""What is seen of a model's file before anything is loaded: how it is named, and the names in it."""
+
+from __future__ import annotations
+
+import zipfile
+
+import pytest
+
+from robustcheck import load_policy
+from robustcheck.errors import PolicyError
+
+POLICY = """robustcheck: 1
+model: {{path: {path}, task: multiclass, labels: [normal, pneumonia], {more}}}
+data: {{source: phantom:nodule}}
+gates:
+  - {{id: clean, require: {{accuracy: 0.8}}}}
+"""
+
+
+def _archive(path, *names):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"")
+
+
+@pytest.mark.parametrize("more", ["", "architecture: 'nets:net'", "trust: pickle"])
+@pytest.mark.parametrize(
+    ("member", "sentence"),
+    [
+        ("constants.pkl", "found 'net.pt', which is TorchScript and no state dict; name it .ts"),
+        ("archive_format", "found 'net.pt', which is a torch.export program and no state dict; name it .pt2"),
+    ],
+)
+def test_a_whole_model_that_is_named_as_a_state_dict(member, sentence, more, folder, write):
+    _archive(folder / "net.pt", "net/data.pkl", f"net/{member}")
+    with pytest.raises(PolicyError) as caught:
+        load_policy(write(POLICY.format(path="net.pt", more=more)))
+    assert [(problem.key, problem.message) for problem in caught.value.problems] == [("model.path", sentence)]
+
+
+@pytest.mark.parametrize("name", ["net.pt", "net.pth.tar", "checkpoint.tar", "net.ckpt"])
+def test_what_training_scripts_save(name, folder, write):
+    _archive(folder / name, "net/data.pkl", "net/data/0")
+    policy = write(POLICY.format(path=name, more="architecture: 'nets:net', weights: model_ema"))
+    assert load_policy(policy).model.weights == "model_ema"
+    with pytest.raises(PolicyError, match=r"a state dict \(\.\w+\) needs model\.architecture"):
+        load_policy(write(POLICY.format(path=name, more="")))
+
+
+def test_a_file_that_is_no_archive_is_left_to_loading(folder, write):
+    (folder / "net.pt").write_bytes(b"PK\x03\x04 cut short")
+    assert load_policy(write(POLICY.format(path="net.pt", more="architecture: 'nets:net'"))).gates
