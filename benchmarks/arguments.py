@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
+from benchmarks.candidates import CANDIDATES, Candidate
 from benchmarks.images import ARCHIVE
+from benchmarks.machine import cores
 
 
-def add_common(parser: argparse.ArgumentParser, *, rounds: int) -> None:
-    """Add --rounds, --threads and --archive."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    parser.add_argument(
-        "--rounds", type=positive, default=rounds, metavar="N", help=f"how often each runs (default: {rounds})"
-    )
+def add_common(parser: argparse.ArgumentParser, *, rounds: int | None = None) -> None:
+    """Add --threads and --archive; and --rounds, with its default, where anything is measured more than once."""
+    if rounds:
+        parser.add_argument(
+            "--rounds", type=positive, default=rounds, metavar="N", help=f"how often each runs (default: {rounds})"
+        )
     parser.add_argument(
         "--threads",
         type=positive,
-        default=cores,
+        default=cores(),
         metavar="N",
-        help=f"threads of each (default: all cores, here {cores})",
+        help=f"threads of each (default: all cores, here {cores()})",
     )
     parser.add_argument(
         "--archive",
-        type=Path,
-        default=ARCHIVE,
+        type=_archive,
+        default=str(ARCHIVE),  # as text, which argparse gives to `type` as it does what was typed
         metavar="FILE",
         help="PneumoniaMNIST's .npz (default: ../shared/data/pneumoniamnist.npz, beside the project)",
     )
+
+
+def add_out(parser: argparse.ArgumentParser) -> None:
+    """Add --out."""
+    parser.add_argument("--out", type=_to_write, metavar="FILE", help="where to write the tables as well")
 
 
 def positive(text: str) -> int:
@@ -41,3 +47,30 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return number
+
+
+def candidate(name: str) -> Candidate:
+    """The candidate of a name.
+
+    Raises:
+        argparse.ArgumentTypeError: there is none.
+    """
+    if name not in CANDIDATES:
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(CANDIDATES)}")
+    return CANDIDATES[name]
+
+
+def _archive(text: str) -> Path:
+    """Absolute, since policies that name it are written elsewhere."""
+    path = Path(text).resolve()
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no {path}; say where PneumoniaMNIST's archive lies")
+    return path
+
+
+def _to_write(text: str) -> Path:
+    """Refused before hours have gone by."""
+    path = Path(text).resolve()
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} cannot be written; name a file in a folder that is there")
+    return path

@@ -9,15 +9,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from statistics import median_high
 from typing import Any
 
 import torch
 
 from benchmarks.arguments import add_common, positive
 from benchmarks.candidates import CANDIDATES
-from benchmarks.gating import gated
-from benchmarks.machine import describe
+from benchmarks.gating import accuracy, gated
+from benchmarks.page import provenance, publish
+from benchmarks.results import table
+from benchmarks.training import ensure
 from robustcheck.results import GateResult
 
 LIMITS = (100, 300, 500, 1000, 2000, 3000, 5000, 10_000)
@@ -50,50 +52,63 @@ def gates_of(names: Sequence[str], epsilon: str) -> list[dict[str, Any]]:
     return gates
 
 
-def row(name: str, gate: GateResult) -> str:
+def row(name: str, gate: GateResult) -> list[str]:
     """Accuracy at each limit that the gate reached, and what its search submitted at the end."""
     told = []
     for limit in LIMITS:
         known = gate.threat is not None and gate.threat.queries is not None and limit <= gate.threat.queries
         left = min((point.accuracy for point in gate.query_curve if point.queries <= limit), default=None)
         told.append(f"{left:.3f}" if known and left is not None else "")
-    found = sorted(outcome.found_after for outcome in gate.samples if outcome.found_after is not None)
-    median = str(found[len(found) // 2]) if found else ""
-    return f"| {name} | {' | '.join(told)} | {gate.metrics['accuracy'].value:.3f} | {median} |"
+    found = [outcome.found_after for outcome in gate.samples if outcome.found_after is not None]
+    median = str(median_high(found)) if found else ""  # what one of them needed, of an even number, too
+    return [name, *told, f"{accuracy(gate):.3f}", median]
 
 
-def table(candidate: str, epsilon: str, names: Sequence[str], archive: Path, samples: int | None) -> list[str]:
-    """The lines of one candidate's table at one ε."""
-    gates = gated(CANDIDATES[candidate], gates_of(names, epsilon), archive, samples=samples)
-    clean = sum(outcome.status != "wrong" for outcome in gates["pgd"].samples) / len(gates["pgd"].samples)
-    return [
-        f"## {CANDIDATES[candidate].title}, ε = {epsilon}, {len(gates['pgd'].samples)} X-rays",
-        "",
-        f"Clean accuracy {clean:.3f}; PGD-40 leaves {gates['pgd'].metrics['accuracy'].value:.3f}.",
-        "",
-        f"| | {' | '.join(f'{limit:,}' for limit in LIMITS)} | left in the end | median queries to success |",
-        f"|---|{'---:|' * (len(LIMITS) + 2)}",
-        *(row(name, gates[f"gate-{number}"]) for number, name in enumerate(names)),
-        "",
-    ]
+def section(name: str, epsilon: str, given: argparse.Namespace) -> str:
+    """One candidate's table at one ε."""
+    candidate = CANDIDATES[name]
+    ensure(candidate, given.archive)
+    gates = gated(candidate, gates_of(given.attacks, epsilon), given.archive, samples=given.images)
+    samples = gates["pgd"].samples
+    clean = sum(outcome.status != "wrong" for outcome in samples) / len(samples)
+    head = ["", *(f"{limit:,}" for limit in LIMITS), "left in the end", "median queries to success"]
+    return "\n\n".join(
+        [
+            f"## {candidate.title}, ε = {epsilon}, {len(samples)} X-rays",
+            f"Clean accuracy {clean:.3f}; PGD-40 leaves {accuracy(gates['pgd']):.3f}.",
+            table(head, [row(attack, gates[f"gate-{number}"]) for number, attack in enumerate(given.attacks)]),
+        ]
+    )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.black_box", description=__doc__)
     parser.add_argument(
-        "--candidates", nargs="+", choices=list(CANDIDATES), default=["cnn-standard", "cnn-hardened"], metavar="NAME"
+        "--candidates",
+        nargs="+",
+        choices=list(CANDIDATES),
+        default=["cnn-standard", "cnn-hardened"],
+        metavar="NAME",
+        help=f"which to attack, of {', '.join(CANDIDATES)} (default: the first two)",
     )
-    parser.add_argument("--attacks", nargs="+", choices=list(ATTACKS), default=list(ATTACKS), metavar="NAME")
-    parser.add_argument("--epsilon", nargs="+", default=["8/255"], help="budgets in L∞ (default: 8/255)")
-    parser.add_argument("--images", type=positive, default=None, help="X-rays of the test split (default: all)")
-    add_common(parser, rounds=1)
+    parser.add_argument(
+        "--attacks",
+        nargs="+",
+        choices=list(ATTACKS),
+        default=list(ATTACKS),
+        metavar="NAME",
+        help=f"of {'; '.join(ATTACKS)} (default: all)",
+    )
+    parser.add_argument("--epsilon", nargs="+", default=["8/255"], metavar="ε", help="budgets in L∞ (default: 8/255)")
+    parser.add_argument("--images", type=positive, metavar="N", help="X-rays of the test split (default: all)")
+    add_common(parser)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    print(f"Measured by `python -m benchmarks.black_box`, {describe()}; {given.threads} threads.\n", flush=True)
-    for candidate in given.candidates:
-        for epsilon in given.epsilon:
-            print("\n".join(table(candidate, epsilon, given.attacks, given.archive, given.images)), flush=True)
+    return publish(
+        [provenance("black_box", arguments, threads=given.threads)],
+        (section(candidate, epsilon, given) for candidate in given.candidates for epsilon in given.epsilon),
+    )
 
 
 if __name__ == "__main__":

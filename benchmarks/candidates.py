@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -99,6 +100,12 @@ class Candidate:
         return WithPreprocess(network, self.preprocess).eval().requires_grad_(False)
 
 
+@torch.no_grad()
+def read_by(network: nn.Module, images: Tensor, batch: int) -> Tensor:
+    """The labels (N,) that a network gives images (N, C, H, W)."""
+    return torch.cat([network(some).argmax(dim=1) for some in images.split(batch)])
+
+
 class WithPreprocess(nn.Module):
     """Preprocessing and network as one module of images in [0, 1]: attack libraries know no policy."""
 
@@ -109,7 +116,8 @@ class WithPreprocess(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K)."""
-        return self.network(self.preprocess(images))
+        logits: Tensor = self.network(self.preprocess(images))
+        return logits
 
 
 def cache() -> Path:

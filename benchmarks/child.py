@@ -10,21 +10,20 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import asdict, replace
-from importlib.metadata import version
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmarks.candidates import CANDIDATES, Candidate
+from benchmarks.candidates import CANDIDATES, Candidate, read_by
 from benchmarks.counting import Counting
 from benchmarks.images import Split
 from benchmarks.job import Job, Measurement
 from benchmarks.libraries import BARE, LIBRARIES, Effort, Library
 from benchmarks.memory import peak_mib
-from benchmarks.ours import WAYS, Way, write_policy
+from benchmarks.ours import WAYS, Way, pgd_gates
 
 ROUNDING = 1e-5  # how far outside the ball float arithmetic may put a returned image
 
@@ -49,7 +48,7 @@ def _library(job: Job, candidate: Candidate, library: Library) -> Measurement:
     began = time.perf_counter()
     network = candidate.load()
     counting = Counting(network).eval()
-    right = _right(network, data.images, data.labels, job.batch)
+    right = read_by(network, data.images, job.batch) == data.labels
     attack = library.build(counting, effort)
     clean, robust, seconds = float(right.float().mean()), [], 0.0
     for level in job.levels:
@@ -57,7 +56,8 @@ def _library(job: Job, candidate: Candidate, library: Library) -> Measurement:
         attacked = attack(data.images, data.labels, level / 255).detach()
         seconds += time.perf_counter() - began_attack
         _check(attacked, data.images, level / 255)
-        robust.append(float((right & _right(network, attacked, data.labels, job.batch)).float().mean()))
+        held = right & (read_by(network, attacked, job.batch) == data.labels)
+        robust.append(float(held.float().mean()))
     return Measurement(
         seconds=seconds,
         answer_seconds=time.perf_counter() - began,
@@ -66,13 +66,7 @@ def _library(job: Job, candidate: Candidate, library: Library) -> Measurement:
         peak_mib=peak_mib(),
         clean=clean,
         robust=robust,
-        versions=_versions(library.package),
     )
-
-
-@torch.no_grad()
-def _right(network: nn.Module, images: Tensor, labels: Tensor, batch: int) -> Tensor:
-    return torch.cat([network(some).argmax(dim=1) for some in images.split(batch)]) == labels
 
 
 def _check(attacked: Tensor, images: Tensor, epsilon: float) -> None:
@@ -83,35 +77,20 @@ def _check(attacked: Tensor, images: Tensor, epsilon: float) -> None:
 
 
 def _robustcheck(job: Job, candidate: Candidate, way: Way) -> Measurement:
+    from benchmarks.gating import accuracy, answered, write_policy  # here: the peers' memory does not hold robustcheck
     from robustcheck import load_policy, run
 
-    epsilons = [f"{level}/255" for level in job.levels]
+    archive, model = Path(job.archive), {"batch_size": job.batch, **way.model}
     with tempfile.TemporaryDirectory() as folder:
-        warming, policy = (
-            write_policy(
-                Path(folder) / f"{name}.yaml",
-                candidate,
-                chosen,
-                Path(job.archive),
-                epsilons=epsilons,
-                steps=steps,
-                batch=job.batch,
-                seed=job.seed,
-                samples=samples,
-            )
-            for name, chosen, steps, samples in (
-                # One step, which no descending ladder may have: nothing is warmed by how gates share.
-                ("warming", replace(way, gate={}), 1, min(job.batch, job.images)),
-                ("policy", way, job.steps, None),
-            )
-        )
-        run(load_policy(warming))
+        path = Path(folder) / "policy.yaml"
+        # One step, which no descending ladder may have: nothing is warmed by how gates share.
+        warming, some = pgd_gates(job.levels, 1), min(job.batch, job.images)
+        run(load_policy(write_policy(path, candidate, warming, archive, model=model, samples=some, seed=job.seed)))
+        gates = pgd_gates(job.levels, job.steps, **way.gate)
+        write_policy(path, candidate, gates, archive, model=model, seed=job.seed)
         began = time.perf_counter()
-        report = run(load_policy(policy))
+        clean, *attacked = answered(path)
         answer_seconds = time.perf_counter() - began
-    if errors := [f"{gate.id}: {gate.error}" for gate in report.gates if gate.verdict == "error"]:
-        raise RuntimeError("; ".join(errors))
-    clean, *attacked = report.gates
     costs = [gate.cost for gate in attacked]
     return Measurement(
         seconds=sum(cost.seconds for cost in costs),
@@ -119,14 +98,9 @@ def _robustcheck(job: Job, candidate: Candidate, way: Way) -> Measurement:
         forward=sum(cost.forward + cost.health_forward for cost in costs),
         gradient=sum(cost.gradient + cost.health_gradient for cost in costs),
         peak_mib=peak_mib(),
-        clean=clean.metrics["accuracy"].value,
-        robust=[gate.metrics["accuracy"].value for gate in attacked],
-        versions=_versions("pytest-robustcheck"),
+        clean=accuracy(clean),
+        robust=[accuracy(gate) for gate in attacked],
     )
-
-
-def _versions(package: str) -> dict[str, str]:
-    return {name: version(name) for name in ("numpy", "torch", "torchvision", package)}
 
 
 if __name__ == "__main__":

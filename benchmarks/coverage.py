@@ -12,20 +12,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from time import process_time
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv, ndtr, ndtri, stdtrit
 
 from benchmarks.arguments import positive
-from benchmarks.machine import describe
+from benchmarks.page import provenance
 from benchmarks.results import table
 from robustcheck.evaluation.metrics import anytime
 from robustcheck.evaluation.metrics.clusters import effective, fewest
 from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.results import Metric
 
 Sizes = NDArray[np.int64]
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 
 IMAGES = (10, 30, 100, 500, 2000)
 RATES = (0.0, 0.002, 0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 0.99, 1.0)
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the simulation (default: 0)")
     given = parser.parse_args(arguments)
     start = process_time()
-    print(f"Measured by `python -m benchmarks.coverage`, {describe()}; {given.gates:,} gates of each kind.\n")
+    print(f"{provenance('coverage', arguments)} {given.gates:,} gates of each kind.\n")
     for confidence in (0.95, 0.99):
         print(f"## Rates at {confidence}\n")
         dice = np.random.default_rng(given.seed)
@@ -109,7 +111,8 @@ def _korn_graubard(hits: NDArray[np.int64], sizes: Sizes, confidence: float) -> 
     design = np.divide(
         samples * varies * quantiles, spread, out=np.full(len(hits), samples / fewest(sizes)), where=spread > 0
     )
-    return samples / np.maximum(design, 1)
+    worth: Floats = samples / np.maximum(design, 1)
+    return worth
 
 
 METHODS: dict[str, Callable[[NDArray[np.int64], Sizes, float], Floats]] = {
@@ -300,7 +303,11 @@ def _holds(both: Sequence[NDArray[np.bool_]], group: NDArray[np.int64], true: Se
     """Whether each interval has what is true; one that is undefined has."""
     intervals = Intervals()
     one, other = (intervals.rate(hits, group) for hits in both)
-    found = intervals.worst({str(place): lambda at, hits=hits: at.rate(hits, group) for place, hits in enumerate(both)})
+
+    def slice_of(hits: NDArray[np.bool_]) -> Callable[[Intervals], Metric]:
+        return lambda at: at.rate(hits, group)
+
+    found = intervals.worst({str(place): slice_of(hits) for place, hits in enumerate(both)})
     metrics = [intervals.difference(one, other), intervals.ppv(one, other, 0.1), intervals.npv(one, other, 0.1)]
     metrics += [found[1]] if found else []
     ends = [

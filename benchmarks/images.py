@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,9 +41,15 @@ def write_part(archive: Path, count: int | None, target: Path) -> int:
     They lie at equal distances in the split sorted by label, so that each label keeps its share.
     """
     with np.load(archive) as held:
-        images, labels = held["test_images"], held["test_labels"]
+        labels = held["test_labels"].flatten()
     kept = min(count or len(labels), len(labels))
-    by_label = np.argsort(labels.flatten(), kind="stable")
-    chosen = np.sort(by_label[np.arange(kept) * len(labels) // kept])
-    np.savez(target, test_images=images[chosen], test_labels=labels[chosen])
+    by_label = np.argsort(labels, kind="stable")
+    write_some(archive, np.sort(by_label[np.arange(kept) * len(labels) // kept]), target)
     return kept
+
+
+def write_some(archive: Path, numbers: Sequence[int] | np.ndarray, target: Path) -> Path:
+    """Write the images of the test split that have some numbers to an archive of their own; returns its path."""
+    with np.load(archive) as held:
+        np.savez(target, test_images=held["test_images"][numbers], test_labels=held["test_labels"][numbers])
+    return target

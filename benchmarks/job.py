@@ -31,4 +31,3 @@ class Measurement:
     peak_mib: float
     clean: float  # accuracy
     robust: list[float]  # accuracy left at each ε
-    versions: dict[str, str]

@@ -37,7 +37,9 @@ def torchattacks(network: nn.Module, effort: Effort) -> Attack:
 
     def attack(images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
         alpha = effort.step_size(epsilon)
-        return PGD(network, eps=epsilon, alpha=alpha, steps=effort.steps, random_start=True)(images, labels)
+        pgd = PGD(network, eps=epsilon, alpha=alpha, steps=effort.steps, random_start=True)
+        attacked: Tensor = pgd(images, labels)
+        return attacked
 
     return _in_batches(attack, effort.batch)
 
@@ -51,8 +53,8 @@ def foolbox(network: nn.Module, effort: Effort) -> Attack:
 
     def attack(images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
         pgd = LinfPGD(abs_stepsize=effort.step_size(epsilon), steps=effort.steps, random_start=True)
-        _, clipped, _ = pgd(model, images, labels, epsilons=epsilon)
-        return clipped
+        found: tuple[Tensor, Tensor, Tensor] = pgd(model, images, labels, epsilons=epsilon)
+        return found[1]  # clipped
 
     return _in_batches(attack, effort.batch)
 
@@ -96,7 +98,8 @@ def adv_lib(network: nn.Module, effort: Effort) -> Attack:
 
     def attack(images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
         size = effort.step_size(epsilon)
-        return pgd_linf(network, images, labels, epsilon, steps=effort.steps, absolute_step_size=size)
+        attacked: Tensor = pgd_linf(network, images, labels, epsilon, steps=effort.steps, absolute_step_size=size)
+        return attacked
 
     return _in_batches(attack, effort.batch)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,9 +17,9 @@ from PIL import Image
 
 from benchmarks.arguments import add_common, positive
 from benchmarks.candidates import CANDIDATES, Candidate
-from benchmarks.gating import described, gated
+from benchmarks.gating import accuracy, described, gated
 from benchmarks.images import LABELS
-from benchmarks.machine import describe
+from benchmarks.page import provenance, publish
 from benchmarks.results import table
 from benchmarks.training import ensure
 from robustcheck.attacks import objective
@@ -47,25 +48,40 @@ FRESH = 200
 CPU = torch.device("cpu")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print both tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.looks", description=__doc__)
-    parser.add_argument("--candidates", nargs="+", choices=list(CANDIDATES), default=["cnn-standard", "resnet18"])
-    parser.add_argument("--epsilon", default="16/255", help="budget in L∞ (default: 16/255)")
-    parser.add_argument("--images", type=positive, default=100, help="X-rays of the test split (default: 100)")
-    parser.add_argument("--batch", type=positive, default=32, help="images of a plain step (default: 32)")
+    parser.add_argument(
+        "--candidates",
+        nargs="+",
+        choices=list(CANDIDATES),
+        default=["cnn-standard", "resnet18"],
+        metavar="NAME",
+        help=f"which to attack, of {', '.join(CANDIDATES)} (default: cnn-standard resnet18)",
+    )
+    parser.add_argument("--epsilon", default="16/255", metavar="ε", help="budget in L∞ (default: 16/255)")
+    parser.add_argument(
+        "--images", type=positive, default=100, metavar="N", help="X-rays of the test split (default: 100)"
+    )
+    parser.add_argument("--batch", type=positive, default=32, metavar="N", help="images of a plain step (default: 32)")
     add_common(parser, rounds=9)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    print(f"Measured by `python -m benchmarks.looks`, {describe()}.\n")
+    return publish([provenance("looks", arguments, threads=given.threads)], _tables(given))
+
+
+def _tables(given: argparse.Namespace) -> Iterator[str]:
     for name in given.candidates:
         candidate = CANDIDATES[name]
         ensure(candidate, given.archive)
         loaded, samples = _load(candidate, given.archive)
-        print(f"{candidate.title}: on how many of {FRESH} fresh looks counterexamples at {given.epsilon} hold.\n")
-        print(_holding(candidate, loaded, given), flush=True)
-        print(f"{candidate.title}: seconds of a step with {DRAWS} draws, by those of {DRAWS} plain steps.\n")
-        print(_costs(loaded, samples, given), flush=True)
+        said = f"on how many of {FRESH} fresh looks counterexamples at {given.epsilon} hold"
+        yield f"{candidate.title}: {said}.\n\n{_holding(candidate, loaded, given)}"
+        said = (
+            f"seconds of a step with {DRAWS} draws, one call of {DRAWS * given.batch} images, by those of {DRAWS} "
+            f"plain steps, {DRAWS} calls of {given.batch}"
+        )
+        yield f"{candidate.title}: {said}.\n\n{_costs(loaded, samples, given)}"
 
 
 def _load(candidate: Candidate, archive: Path) -> tuple[Loaded, Samples]:
@@ -91,10 +107,11 @@ def _holding(candidate: Candidate, loaded: Loaded, given: argparse.Namespace) ->
                 if outcome.counterexample
             ]
         held = [share >= 0.9 for share in shares]
-        accuracy = found.metrics["accuracy"].value
-        rows.append([name, f"{accuracy:.3f}", f"{np.mean(shares):.3f}", f"{np.mean(held):.3f}", str(len(shares))])
+        rows.append(
+            [name, f"{accuracy(found):.3f}", f"{np.mean(shares):.3f}", f"{np.mean(held):.3f}", str(len(shares))]
+        )
     head = ["", "accuracy left", "mean share of looks", "hold on .9 or more", "counterexamples"]
-    return table(head, rows) + "\n"
+    return table(head, rows)
 
 
 def _read(file: Path) -> torch.Tensor:
@@ -147,7 +164,7 @@ def _costs(loaded: Loaded, samples: Samples, given: argparse.Namespace) -> str:
     rows = [
         [name, f"{median(values):.2f}", f"{min(values):.2f} to {max(values):.2f}"] for name, values in ratios.items()
     ]
-    return table(["step", "ratio", "range"], rows) + "\n"
+    return table(["step", "ratio", "range"], rows)
 
 
 def _seconds(what: Callable[[], None]) -> float:
@@ -157,4 +174,4 @@ def _seconds(what: Callable[[], None]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,15 +11,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+QUIET = 0.1  # the share of the machine that others may take before seconds are no measurement
 _CPUINFO, _STAT = Path("/proc/cpuinfo"), Path("/proc/stat")
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe() -> str:
     """Processor, cores, memory, system and Python, as one line."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
-        f"{_processor()}, {cores} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}, "
+        f"{_processor()}, {cores()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}, "
         f"Python {platform.python_version()}"
     )
 
@@ -40,6 +45,12 @@ def watched() -> Iterator[Elsewhere]:
     if _STAT.is_file():
         elsewhere = (_busy_seconds() - busy) - (_own_seconds() - own)
         found.share = max(0.0, elsewhere / ((time.perf_counter() - began) * (os.cpu_count() or 1)))
+
+
+def disturbance(share: float, when: str) -> str:
+    """What others took, as a sentence, and what that means for seconds."""
+    loud = f", more than the {QUIET:.0%} up to which seconds are a measurement" if share > QUIET else ""
+    return f"Other processes took {share:.0%} of the machine {when}{loud}."
 
 
 def _busy_seconds() -> float:

@@ -1,16 +1,18 @@
 """How much of ONNX the twin computes as the standard says: the conformance cases of the onnx package.
 
 `python -m benchmarks.onnx_conformance` runs the cases of the operators that image models use through the twin and
-prints, an operator a line, how many agree, and of those that do not, why. Float8, 4-bit and text cases and training
+prints, an operator a line, how many agree, and of those that do not, why. What is compared are answers, asked
+without gradients and, as searches ask, with them; gradients have no cases. Float8, 4-bit and text cases and training
 modes are left out: no shipped image model has them on its way from the image to the scores.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,8 +116,13 @@ def _differ(answer: Any, outputs: list[torch.Tensor], case: Case) -> str | None:
     return None
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; returns how many cases disagree."""
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.onnx_conformance",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args(arguments)
     agreed: dict[str, int] = defaultdict(int)
     wrong: dict[str, list[str]] = defaultdict(list)
     for case in cases():

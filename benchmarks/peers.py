@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.arguments import add_common, positive
+from benchmarks.arguments import add_common, add_out, candidate, positive
 from benchmarks.candidates import CANDIDATES, Candidate
 from benchmarks.images import write_part
 from benchmarks.job import Job
 from benchmarks.libraries import BARE, LIBRARIES
 from benchmarks.ours import WAYS
-from benchmarks.processes import measure, train
-from benchmarks.records import heading, in_turn
+from benchmarks.page import publish
+from benchmarks.processes import compare, ensure_apart
+from benchmarks.records import heading
 from benchmarks.results import Record, section
 
 LEVELS = [1, 2, 4, 8]
@@ -34,55 +33,53 @@ A candidate whose weights the project does not hold is trained first, which take
 examples:
   python -m benchmarks.peers --candidates cnn-hardened --images 64 --rounds 1    a look
   python -m benchmarks.peers --candidates resnet18 --peers --images 64           robustcheck and the bare loop only
-  python -m benchmarks.peers --out benchmarks/RESULTS.md                         everything: many hours
+  python -m benchmarks.peers --out peers.md                                      everything: many hours
   python -m benchmarks.peers --candidates cnn-standard cnn-hardened resnet18:96 resnet50:8 densenet121:8
                                                                                  everything, on fewer images: a few
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the comparison; 1 if a contender failed, 2 if there is nothing to attack."""
+    """Run the comparison; 1 if a contender failed."""
     given = _parse(arguments)
-    if not given.archive.is_file():
-        print(f"There is no {given.archive}; say with --archive where PneumoniaMNIST's archive lies.", file=sys.stderr)
-        return 2
-    began, command = datetime.now(UTC), shlex.join(sys.argv[1:] if arguments is None else arguments)
-    sections: list[str] = []
+    effort = f"PGD-{given.steps}, batches of {given.batch}"
     records: list[Record] = []
-    for candidate, count in given.candidates:
-        images, compared = _compare(candidate, count or given.images or candidate.images, given)
-        sections.append(section(f"{candidate.title}: {images} X-rays", compared, LEVELS))
+    head = heading("robustcheck beside its peers", "peers", arguments, given, effort=effort)
+    code = publish(head, _sections(given, records), out=given.out)
+    return code or int(any(record.failure for record in records))
+
+
+def _sections(given: argparse.Namespace, records: list[Record]) -> Iterator[str]:
+    """A candidate's tables as they are done, whose records are added."""
+    for one, count in given.candidates:
+        ensure_apart(one, given.archive, given.threads)
+        with tempfile.TemporaryDirectory() as folder:
+            part = Path(folder) / "images.npz"
+            images = write_part(given.archive, count or given.images or one.images, part)
+            compared = _compared(one, part, images, given)
         records += compared
-        text = "\n\n".join([_heading(given, began, command, records), *sections]) + "\n"
-        if given.out:
-            given.out.write_text(text, encoding="utf-8")  # after each candidate, since all of them take long
-    print(text)
-    return int(any(record.failure for record in records))
+        yield section(f"{one.title}: {images} X-rays", compared, LEVELS)
 
 
-def _compare(candidate: Candidate, count: int | None, given: argparse.Namespace) -> tuple[int, list[Record]]:
-    """Measure every contender on one candidate; how many images were attacked, and the measurements."""
-    if not candidate.weights.is_file():
-        train(candidate, given.archive, given.threads)
+def _compared(one: Candidate, part: Path, images: int, given: argparse.Namespace) -> list[Record]:
+    """Every contender's record on one candidate."""
+
+    def job(contender: str, number: int) -> Job:
+        return Job(
+            contender=contender,
+            candidate=one.name,
+            archive=str(part),
+            images=images,
+            levels=LEVELS,
+            steps=given.steps,
+            batch=given.batch,
+            threads=given.threads,
+            seed=number,
+        )
+
     contenders = _contenders(given)
-    with tempfile.TemporaryDirectory() as folder:
-        part = Path(folder) / "images.npz"
-        images = write_part(given.archive, count, part)
-        for number, name, record in in_turn(contenders, given.rounds):
-            job = Job(
-                contender=name,
-                candidate=candidate.name,
-                archive=str(part),
-                images=images,
-                levels=LEVELS,
-                steps=given.steps,
-                batch=given.batch,
-                threads=given.threads,
-                seed=number,
-            )
-            measure(job, record)
-            record.tell(f"{candidate.name}, round {number + 1}/{given.rounds}", lambda one: f"{one.seconds:.1f} s")
-    return images, list(contenders.values())
+    compare(contenders, given.rounds, job, one.name, lambda measured: f"{measured.seconds:.1f} s")
+    return list(contenders.values())
 
 
 def _contenders(given: argparse.Namespace) -> dict[str, Record]:
@@ -93,11 +90,6 @@ def _contenders(given: argparse.Namespace) -> dict[str, Record]:
         "bare": Record(title=BARE.title, kind="floor"),
         **{name: Record(title=WAYS[name].title, kind="ours") for name in given.ways},
     }
-
-
-def _heading(given: argparse.Namespace, began: datetime, command: str, records: Sequence[Record]) -> str:
-    effort = f"PGD-{given.steps}, batches of {given.batch}"
-    return heading("robustcheck beside its peers", "peers", began, command, records, given, effort=effort)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -112,7 +104,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--candidates",
         nargs="+",
         type=_candidate,
-        default=[(candidate, None) for candidate in CANDIDATES.values()],
+        default=[(one, None) for one in CANDIDATES.values()],
         metavar="NAME[:N]",
         help="which to attack, and on how many X-rays (default: all, as below)",
     )
@@ -136,16 +128,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=positive, default=40, metavar="N", help="PGD's steps (default: 40)")
     parser.add_argument("--batch", type=positive, default=128, metavar="N", help="images at once (default: 128)")
     add_common(parser, rounds=3)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the tables as well")
+    add_out(parser)
     return parser.parse_args(arguments)
 
 
 def _candidate(text: str) -> tuple[Candidate, int | None]:
     """`resnet50`, or `resnet50:8`: a candidate, and how many images it is attacked on if that is said."""
     name, _, count = text.partition(":")
-    if name not in CANDIDATES:
-        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(CANDIDATES)}")
-    return CANDIDATES[name], positive(count) if count else None
+    return candidate(name), positive(count) if count else None
 
 
 if __name__ == "__main__":

@@ -6,11 +6,10 @@ import json
 import logging
 import random
 import sys
+import tempfile
 import time
 import warnings
 from dataclasses import asdict, replace
-from fractions import Fraction
-from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 
@@ -18,14 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.candidates import CANDIDATES, Candidate
+from benchmarks.candidates import CANDIDATES, Candidate, read_by
 from benchmarks.counting import Counting
-from benchmarks.gating import gated
+from benchmarks.gating import accuracy, answered, write_policy
 from benchmarks.images import Split
-from benchmarks.libraries import LIBRARIES
-from benchmarks.query_job import Attack, Plan, QueryJob, QueryMeasurement
+from benchmarks.query_job import Plan, QueryAttack, QueryJob, QueryMeasurement
 from benchmarks.query_pairs import NES_LEAST, OURS, PAIRS, PLAIN, Pair, Peer
-from robustcheck.threats import L2Ball, LinfBall
+from robustcheck import load_policy, run
+from robustcheck.policy import Quantity
+from robustcheck.threats import Ball, ball_of
 
 _WARMING = NES_LEAST + 9  # queries: enough for everyone to begin
 _ROUNDING = 1e-5  # of the radius: float32 points at the ball's border
@@ -60,20 +60,16 @@ def measure(job: QueryJob) -> QueryMeasurement:
 
 def _ours(job: QueryJob, candidate: Candidate, pair: Pair) -> QueryMeasurement:
     archive, plain = Path(job.archive), job.contender == PLAIN
-    gates = [
-        {
-            "id": "gate",
-            "attack": pair.attack(queries, plain=plain),
-            "norm": pair.norm,
-            "epsilon": job.epsilon,
-            "queries": queries,
-        }
-        for queries in (_WARMING, job.queries)
-    ]
-    gated(candidate, gates[:1], archive, samples=min(job.batch, len(Split.read(archive, "test"))), seed=job.seed)
-    gate = gated(candidate, gates[1:], archive, samples=None, seed=job.seed)["gate"]
-    if gate.verdict == "error":
-        raise RuntimeError(gate.error)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "policy.yaml"
+
+        def policy(queries: int, samples: int | None) -> Path:
+            attack = {"attack": pair.attack(queries, plain=plain), "queries": queries}
+            gates = [{"id": "gate", **attack, "norm": pair.norm, "epsilon": job.epsilon}]
+            return write_policy(path, candidate, gates, archive, samples=samples, seed=job.seed, evidence="isolated")
+
+        run(load_policy(policy(_WARMING, min(job.batch, len(Split.read(archive, "test"))))))
+        (gate,) = answered(policy(job.queries, None))
     attacked = sum(outcome.status != "wrong" for outcome in gate.samples)
     found = [outcome.found_after for outcome in gate.samples if outcome.found_after is not None]
     return QueryMeasurement(
@@ -81,10 +77,9 @@ def _ours(job: QueryJob, candidate: Candidate, pair: Pair) -> QueryMeasurement:
         images=gate.cost.forward,
         attacked=attacked,
         clean=attacked / len(gate.samples),
-        left=gate.metrics["accuracy"].value,
+        left=accuracy(gate),
         left_as_floats=None,
         to_success=fmean(found) if found else None,
-        versions=_versions("pytest-robustcheck"),
     )
 
 
@@ -92,10 +87,10 @@ def _theirs(job: QueryJob, candidate: Candidate, pair: Pair) -> QueryMeasurement
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     peer, data, network = pair.peers[job.contender], Split.read(Path(job.archive), "test"), candidate.load()
-    right = _read(network, data.images, job.batch) == data.labels
+    right = read_by(network, data.images, job.batch) == data.labels
     images, labels = data.images[right], data.labels[right]
     starts = nearest_others(images, labels)  # all that are left are read rightly, and so otherwise than the others
-    ball = ball_of(pair, job.epsilon)
+    ball = ball_for(pair, job.epsilon)
 
     plan = Plan(epsilon=ball.radius, queries=job.queries, batch=job.batch, seed=job.seed)
     watched = Watched(network, most=_ENDLESS * job.queries * len(images)).eval()
@@ -106,10 +101,10 @@ def _theirs(job: QueryJob, candidate: Candidate, pair: Pair) -> QueryMeasurement
 
     # As ours: what is returned is taken into the ball, stored in whole grey levels, and read in float32.
     inside = ball.norm(attacked - images) <= ball.radius * (1 + _ROUNDING)
-    held_as_floats = int((~inside | (_read(network, attacked, job.batch) == labels)).sum())
+    held_as_floats = int((~inside | (read_by(network, attacked, job.batch) == labels)).sum())
     stored = ball.nearest(ball.project(attacked, images), images)
     assert ball.contains((stored * 255).round().int(), (images * 255).round().int()).all()
-    held = int((_read(network, stored, job.batch) == labels).sum())
+    held = int((read_by(network, stored, job.batch) == labels).sum())
     return QueryMeasurement(
         seconds=seconds,
         images=watched.forward_samples,
@@ -118,12 +113,11 @@ def _theirs(job: QueryJob, candidate: Candidate, pair: Pair) -> QueryMeasurement
         left=held / len(data),
         left_as_floats=held_as_floats / len(data),
         to_success=fmean(found) if found else None,
-        versions=_versions(LIBRARIES[peer.made_by].package),
     )
 
 
 def _attack(
-    attack: Attack, watched: Watched, peer: Peer, images: Tensor, labels: Tensor, starts: Tensor, job: QueryJob
+    attack: QueryAttack, watched: Watched, peer: Peer, images: Tensor, labels: Tensor, starts: Tensor, job: QueryJob
 ) -> tuple[Tensor, list[int], float]:
     """Attacked images, what it took to fool those that left early, and seconds."""
     parts, found, began = [], list[int](), time.perf_counter()
@@ -147,19 +141,9 @@ def nearest_others(images: Tensor, labels: Tensor) -> Tensor:
     return images[distance.masked_fill(labels[:, None] == labels, torch.inf).argmin(dim=1)]
 
 
-def ball_of(pair: Pair, epsilon: str) -> L2Ball | LinfBall:
+def ball_for(pair: Pair, epsilon: str) -> Ball:
     """The ball that a policy's epsilon means to images of 8 bits."""
-    levels = Fraction(epsilon) * 255
-    return L2Ball(levels=levels, maximum=255) if pair.norm == "l2" else LinfBall(levels=int(levels), maximum=255)
-
-
-@torch.no_grad()
-def _read(network: nn.Module, images: Tensor, batch: int) -> Tensor:
-    return torch.cat([network(some).argmax(dim=1) for some in images.split(batch)])
-
-
-def _versions(package: str) -> dict[str, str]:
-    return {name: version(name) for name in ("numpy", "torch", package)}
+    return ball_of(pair.norm, Quantity.parse(epsilon, length=pair.norm == "l2"), 8)
 
 
 if __name__ == "__main__":

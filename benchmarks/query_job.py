@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-Attack: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+QueryAttack: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Images (N, C, H, W) in [0, 1], labels (N,) and images (N, C, H, W) that are read otherwise; returns attacked ones."""
 
 _FIRST_ESTIMATE = 100  # images of HopSkipJump's first estimate: the paper's, and every peer's default
@@ -41,7 +41,6 @@ class QueryMeasurement:
     left: float  # accuracy under the attack, of images stored in 8 bits
     left_as_floats: float | None  # of what a peer returned, as it did
     to_success: float | None  # mean queries of the samples that fell, where the contender tells
-    versions: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +55,7 @@ class Plan:
     @property
     def first_estimate(self) -> int:
         """Images of HopSkipJump's first estimate: the default at 1,000 queries, and fewer at fewer."""
-        return first_estimate(self.queries)
+        return estimate_at(self.queries)
 
     def steps_of(self, each: float, *, before: int = 0) -> int:
         """Steps that cost `each` images, after `before`, within the queries."""
@@ -75,6 +74,6 @@ class Plan:
             spent, count = after, count + 1
 
 
-def first_estimate(queries: int, default: int = _FIRST_ESTIMATE) -> int:
+def estimate_at(queries: int, default: int = _FIRST_ESTIMATE) -> int:
     """B₀ at so many queries: the default at 1,000."""
     return max(2, min(default, queries // 10))

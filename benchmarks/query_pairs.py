@@ -10,7 +10,7 @@ from torch import nn
 
 from benchmarks import query_labels, query_scores
 from benchmarks.libraries import LIBRARIES
-from benchmarks.query_job import Attack, Plan, first_estimate
+from benchmarks.query_job import Plan, QueryAttack, estimate_at
 from robustcheck.policy import HopSkipJumpSpec
 
 OURS = "robustcheck"
@@ -24,7 +24,7 @@ class Peer:
 
     title: str
     made_by: str  # its library, by the name that `benchmarks.libraries` has for it
-    build: Callable[[nn.Module, Plan], Attack]
+    build: Callable[[nn.Module, Plan], QueryAttack]
     how: str  # what it asks, and how it is held to the number of queries
     leaves: bool = False  # but for the first and the last, a call asks once about each sample that is not fooled yet
 
@@ -47,10 +47,10 @@ class Pair:
         if not self.hops:
             return ours
         default = HopSkipJumpSpec.model_fields["samples"].default
-        return {**ours, "samples": first_estimate(queries, default)}
+        return {**ours, "samples": estimate_at(queries, default)}
 
 
-def _peer(library: str, title: str, build: Callable[[nn.Module, Plan], Attack], how: str, **more: Any) -> Peer:
+def _peer(library: str, title: str, build: Callable[[nn.Module, Plan], QueryAttack], how: str, **more: Any) -> Peer:
     return Peer(title=f"{LIBRARIES[library].title} {title}", made_by=library, build=build, how=how, **more)
 
 

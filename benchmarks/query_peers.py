@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.arguments import add_common, positive
+from benchmarks.arguments import add_common, add_out, candidate, positive
 from benchmarks.candidates import CANDIDATES, Candidate
 from benchmarks.images import write_part
 from benchmarks.libraries import LIBRARIES
-from benchmarks.processes import measure, train
-from benchmarks.query_job import QueryJob, QueryMeasurement
+from benchmarks.page import publish
+from benchmarks.processes import compare, ensure_apart
+from benchmarks.query_job import QueryJob
 from benchmarks.query_pairs import OURS, PAIRS, PLAIN, Pair
 from benchmarks.query_results import QueryRecord, section
-from benchmarks.records import heading, in_turn
+from benchmarks.records import heading
 
 L2 = {"cnn-hardened": "1.5"}  # of the full range, where 0.5 is too little
 ASKING = [name for name in LIBRARIES if any(name in pair.peers for pair in PAIRS.values())]
@@ -26,8 +25,8 @@ EXPLANATION = """\
 Everyone gets the same candidate, the X-rays that it reads rightly, about the same number of queries a sample, and the
 same threads, in turn, each in a process of its own. All images that an attack puts through the network are counted,
 those too with which a library checks its own work, and its steps are chosen to come to about --queries a sample. What
-it returns is taken into the ball, stored in 8 bits and read again, as robustcheck's own proposals are. Attacks that ask
-for labels start at the nearest X-ray of the other label. More is in benchmarks/README.md.
+it returns is read as it is, and taken into the ball and stored in 8 bits, as robustcheck's own proposals are. Attacks
+that ask for labels start at the nearest X-ray of the other label. More is in benchmarks/README.md.
 
 pairs:
 {pairs}
@@ -36,40 +35,35 @@ examples:
   python -m benchmarks.query_peers --images 8 --queries 100 --rounds 1 --threads 1       a look: a minute or two
   python -m benchmarks.query_peers --pairs square nes --peers torchattacks foolbox
   python -m benchmarks.query_peers --candidates resnet18 --images 32 --pairs square      a larger candidate
-  python -m benchmarks.query_peers --out benchmarks/QUERIES.md                           everything
+  python -m benchmarks.query_peers --out query_peers.md                                  everything: an hour and a half
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the comparison; 1 if a contender failed, 2 if there is nothing to attack."""
+    """Run the comparison; 1 if a contender failed."""
     given = _parse(arguments)
-    if not given.archive.is_file():
-        print(f"There is no {given.archive}; say with --archive where PneumoniaMNIST's archive lies.", file=sys.stderr)
-        return 2
-    began, command = datetime.now(UTC), shlex.join(sys.argv[1:] if arguments is None else arguments)
-    sections: list[str] = []
+    effort = f"{given.queries:,} queries a sample, peers' batches of {given.batch}"
     records: list[QueryRecord] = []
-    for candidate in given.candidates:
-        if not candidate.weights.is_file():
-            train(candidate, given.archive, given.threads)
+    head = heading("Attacks that ask, beside the peers'", "query_peers", arguments, given, effort=effort)
+    code = publish(head, _sections(given, records), out=given.out)
+    return code or int(any(record.failure for record in records))
+
+
+def _sections(given: argparse.Namespace, records: list[QueryRecord]) -> Iterator[str]:
+    """A pair's tables as they are done, whose records are added; each candidate's begin with its title."""
+    for one in given.candidates:
+        ensure_apart(one, given.archive, given.threads)
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder) / "images.npz"
-            images = write_part(given.archive, given.images, part)
-            title = f"## {candidate.title}: {images} X-rays"
+            yield f"## {one.title}: {write_part(given.archive, given.images, part)} X-rays"
             for name in given.pairs:
-                compared = _compare(name, candidate, part, given)
+                compared = _compared(name, one, part, given)
                 records += compared
-                text = section(PAIRS[name], _epsilon(PAIRS[name], candidate, given), given.queries, compared)
-                sections += [title, text] if name == given.pairs[0] else [text]
-                if given.out:  # after each pair, since all of them take long
-                    written = [_heading(given, began, command, records), *sections]
-                    given.out.write_text("\n\n".join(written) + "\n", encoding="utf-8")
-    print("\n\n".join([_heading(given, began, command, records), *sections]))
-    return int(any(record.failure for record in records))
+                yield section(PAIRS[name], _epsilon(PAIRS[name], one, given), given.queries, compared)
 
 
-def _compare(name: str, candidate: Candidate, part: Path, given: argparse.Namespace) -> list[QueryRecord]:
-    """Measure every contender of a pair."""
+def _compared(name: str, one: Candidate, part: Path, given: argparse.Namespace) -> list[QueryRecord]:
+    """Every contender's record in a pair."""
     pair = PAIRS[name]
     ours = [OURS] if pair.plain is None else [OURS, PLAIN]
     contenders = {name: QueryRecord(title=name) for name in ours} | {
@@ -77,35 +71,30 @@ def _compare(name: str, candidate: Candidate, part: Path, given: argparse.Namesp
         for key, peer in pair.peers.items()
         if peer.made_by in given.peers and LIBRARIES[peer.made_by].installed
     }
-    for number, contender, record in in_turn(contenders, given.rounds):
-        job = QueryJob(
+
+    def job(contender: str, number: int) -> QueryJob:
+        return QueryJob(
             pair=name,
             contender=contender,
-            candidate=candidate.name,
+            candidate=one.name,
             archive=str(part),
-            epsilon=_epsilon(pair, candidate, given),
+            epsilon=_epsilon(pair, one, given),
             queries=given.queries,
             batch=given.batch,
             threads=given.threads,
             seed=number,
         )
-        measure(job, record, child="benchmarks.query_child", answer=QueryMeasurement)
-        place = f"{candidate.name}, {name}, round {number + 1}/{given.rounds}"
-        record.tell(place, lambda one: f"{one.seconds:.2f} s, {one.left:.3f} left")
+
+    told = f"{one.name}, {name}"
+    compare(contenders, given.rounds, job, told, lambda measured: f"{measured.seconds:.2f} s, {measured.left:.3f} left")
     return list(contenders.values())
 
 
-def _epsilon(pair: Pair, candidate: Candidate, given: argparse.Namespace) -> str:
+def _epsilon(pair: Pair, one: Candidate, given: argparse.Namespace) -> str:
     """The budget as a policy says it; in L2, unless told, one that leaves neither all nor nothing."""
     if pair.norm == "linf":
         return str(given.linf)
-    return str(given.l2 or L2.get(candidate.name, "0.5"))
-
-
-def _heading(given: argparse.Namespace, began: datetime, command: str, records: Sequence[QueryRecord]) -> str:
-    effort = f"{given.queries:,} queries a sample, peers' batches of {given.batch}"
-    title = "Attacks that ask, beside the peers'"
-    return heading(title, "query_peers", began, command, records, given, effort=effort)
+    return str(given.l2 or L2.get(one.name, "0.5"))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -122,7 +111,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--candidates",
         nargs="+",
-        type=_candidate,
+        type=candidate,
         default=[CANDIDATES["cnn-standard"], CANDIDATES["cnn-hardened"]],
         metavar="NAME",
         help=f"which to attack, of {', '.join(CANDIDATES)} (default: the first two)",
@@ -144,18 +133,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--l2", metavar="ε", help="budget in L2 (default: 0.5, cnn-hardened: 1.5)")
     parser.add_argument("--batch", type=positive, default=128, metavar="N", help="peers' images at once (default: 128)")
     add_common(parser, rounds=3)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the tables as well")
+    add_out(parser)
     given = parser.parse_args(arguments)
     for name in given.pairs:
         if given.queries < PAIRS[name].least:
             parser.error(f"--queries: {name} takes at least {PAIRS[name].least}")
     return given
-
-
-def _candidate(name: str) -> Candidate:
-    if name not in CANDIDATES:
-        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(CANDIDATES)}")
-    return CANDIDATES[name]
 
 
 if __name__ == "__main__":

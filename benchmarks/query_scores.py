@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.query_job import Attack, Plan
+from benchmarks.query_job import Plan, QueryAttack
 
 SAMPLES, SIGMA = 50, 0.001  # of an estimate: robustcheck's defaults, after the authors'
 _IMAGES_A_STEP_OF_ART_SQUARE = 3
 
 
-def torchattacks_square(network: nn.Module, plan: Plan) -> Attack:
+def torchattacks_square(network: nn.Module, plan: Plan) -> QueryAttack:
     """`torchattacks.Square`: stripes, and a square a step until a sample is fooled; the clean image, and the result."""
     from torchattacks import Square
 
@@ -30,7 +30,7 @@ def torchattacks_square(network: nn.Module, plan: Plan) -> Attack:
     return attack
 
 
-def art_square(network: nn.Module, plan: Plan) -> Attack:
+def art_square(network: nn.Module, plan: Plan) -> QueryAttack:
     """`SquareAttack` of ART: each step asks about all samples, and twice about each that is not fooled."""
     from art.attacks.evasion import SquareAttack
 
@@ -48,14 +48,14 @@ def art_square(network: nn.Module, plan: Plan) -> Attack:
     return attack
 
 
-def foolbox_nes(network: nn.Module, plan: Plan) -> Attack:
+def foolbox_nes(network: nn.Module, plan: Plan) -> QueryAttack:
     """`LinfPGD` under `es_gradient_estimator`, which multiplies each sample's noise by the whole batch's loss."""
     from foolbox.attacks import LinfPGD
 
     return _foolbox_nes(LinfPGD, network, plan)
 
 
-def foolbox_nes_apart(network: nn.Module, plan: Plan) -> Attack:
+def foolbox_nes_apart(network: nn.Module, plan: Plan) -> QueryAttack:
     """The same with a loss a sample, as in batches of one, through the hook that Foolbox has for other losses."""
     import eagerpy as ep
     from foolbox.attacks import LinfPGD
@@ -67,7 +67,7 @@ def foolbox_nes_apart(network: nn.Module, plan: Plan) -> Attack:
     return _foolbox_nes(Apart, network, plan)
 
 
-def _foolbox_nes(pgd: Any, network: nn.Module, plan: Plan) -> Attack:
+def _foolbox_nes(pgd: Any, network: nn.Module, plan: Plan) -> QueryAttack:
     from foolbox import PyTorchModel
     from foolbox.gradient_estimators import es_gradient_estimator
 
@@ -77,13 +77,13 @@ def _foolbox_nes(pgd: Any, network: nn.Module, plan: Plan) -> Attack:
 
     def attack(images: Tensor, labels: Tensor, _starts: Tensor) -> Tensor:
         search = estimating(steps=steps, abs_stepsize=_step_size(plan, steps), random_start=False)
-        _, clipped, _ = search(model, images, labels, epsilons=plan.epsilon)
-        return clipped
+        found: tuple[Tensor, Tensor, Tensor] = search(model, images, labels, epsilons=plan.epsilon)
+        return found[1]  # clipped
 
     return attack
 
 
-def art_nes(network: nn.Module, plan: Plan) -> Attack:
+def art_nes(network: nn.Module, plan: Plan) -> QueryAttack:
     """`ProjectedGradientDescent` of ART on its `QueryEfficientGradientEstimationClassifier`, sample after sample.
 
     That takes what it is told for probabilities, so the network ends in a softmax.

@@ -1,28 +1,19 @@
-"""What contenders did in several rounds, in turn, and the heading of the tables that tell it."""
+"""What contenders did in several rounds, in turn, and what the pages that tell it have in common."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from statistics import median
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-from benchmarks import machine
 from benchmarks.libraries import LIBRARIES
+from benchmarks.machine import QUIET, disturbance
+from benchmarks.page import provenance
 
-QUIET = 0.1  # the share of the machine that others may take before one is told
-
-
-class Measured(Protocol):
-    """What came out of a round."""
-
-    versions: dict[str, str]
-
-
-MeasuredT = TypeVar("MeasuredT", bound=Measured)
+MeasuredT = TypeVar("MeasuredT")
 
 
 @dataclass(kw_only=True)
@@ -46,10 +37,7 @@ class Rounds(Generic[MeasuredT]):
         print(f"{place}, {self.title}: {last}", file=sys.stderr)
 
 
-RoundsT = TypeVar("RoundsT", bound=Rounds)
-
-
-def in_turn(contenders: dict[str, RoundsT], rounds: int) -> Iterator[tuple[int, str, RoundsT]]:
+def in_turn(contenders: Mapping[str, Rounds[Any]], rounds: int) -> Iterator[tuple[int, str, Rounds[Any]]]:
     """Round, name and record of everyone who has not failed; each round begins with another one."""
     for number in range(rounds):
         turn = number % len(contenders)
@@ -58,41 +46,29 @@ def in_turn(contenders: dict[str, RoundsT], rounds: int) -> Iterator[tuple[int, 
                 yield number, name, contenders[name]
 
 
+def disturbed(records: Sequence[Rounds[Any]]) -> str:
+    """What others took of the machine while these were measured, as a sentence."""
+    return disturbance(max(share for record in records for share in record.elsewhere), "in the noisiest round")
+
+
 def heading(
-    title: str,
-    module: str,
-    began: datetime,
-    command: str,
-    records: Sequence[Rounds],
-    given: argparse.Namespace,
-    *,
-    effort: str,
-) -> str:
-    """What ran, where, when and how.
+    title: str, module: str, arguments: Sequence[str] | None, given: argparse.Namespace, *, effort: str
+) -> list[str]:
+    """What runs, where, when and how.
 
     Args:
         title: of the page.
-        module: of `benchmarks` that ran.
-        began: when.
-        command: its arguments.
-        records: of all contenders.
-        given: the same, parsed: threads, rounds, and which peers were wanted.
-        effort: how hard everyone tried.
+        module: of `benchmarks` that runs.
+        arguments: its own; None: those of the command line.
+        given: the same, parsed: threads, rounds, and which peers are wanted.
+        effort: how hard everyone tries.
     """
-    versions: dict[str, str] = {}
-    for record in records:
-        for one in record.rounds:
-            versions |= one.versions
-    share = max(share for record in records for share in record.elsewhere)
+    there = [LIBRARIES[name].package for name in given.peers if LIBRARIES[name].installed]
     absent = [LIBRARIES[name].package for name in given.peers if not LIBRARIES[name].installed]
-    lines = [
-        f"# {title}",
-        f"Written by `benchmarks/{module}.py`; [README.md](README.md) says what the columns are.",
-        f"- {machine.describe()}; threads: {given.threads}",
-        f"- {began:%Y-%m-%d %H:%M} UTC: `python -m benchmarks.{module} {command}`",
-        f"- other processes took at most {share:.0%} of it meanwhile",
-        f"- {effort}, rounds: {given.rounds}",
-        f"- {', '.join(f'{package} {version}' for package, version in sorted(versions.items()))}",
-        *([f"- not installed, and so not compared: {', '.join(absent)}"] if absent else []),
+    said = [
+        provenance(module, arguments, threads=given.threads, packages=["torchvision", *there]),
+        f"{effort}; rounds: {given.rounds}.",
+        *([f"Not installed, and so not compared: {', '.join(absent)}."] if absent else []),
+        "[README.md](README.md) says what the columns are.",
     ]
-    return "\n\n".join(lines[:2]) + "\n\n" + "\n".join(lines[2:])
+    return [f"# {title}", " ".join(said)]

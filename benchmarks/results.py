@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from benchmarks.job import Measurement
-from benchmarks.records import Rounds
+from benchmarks.records import Rounds, disturbed
 
 
 @dataclass(kw_only=True)
@@ -38,7 +38,7 @@ def section(title: str, records: Sequence[Record], levels: Sequence[int]) -> str
     failed = [f"{record.title} failed: {record.failure}" for record in records if record.failure]
     parts = [f"## {title}", *failed]
     if done:
-        parts += [_measured(done, levels), _compared(done, levels)]
+        parts += [_measured(done, levels), _compared(done, levels), disturbed(done)]
     return "\n\n".join(part for part in parts if part)
 
 

@@ -12,22 +12,22 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import torch
 
-from benchmarks import machine
 from benchmarks.arguments import add_common, positive
 from benchmarks.candidates import CANDIDATES
-from benchmarks.images import Split
+from benchmarks.gating import UnansweredError, answered, write_policy
+from benchmarks.images import Split, write_some
 from benchmarks.libraries import Effort, bare
-from benchmarks.ours import WAYS, write_policy
+from benchmarks.ours import WAYS, pgd_gates
+from benchmarks.page import provenance, publish
 from benchmarks.results import table
-from robustcheck import load_policy, run
+from robustcheck import load_policy
 from robustcheck.evaluation.adversary import ball_for, goal_of
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.search.searching import Search
@@ -45,7 +45,7 @@ images, steps, step size and threads, and take turns. An engine that cost nothin
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class Step:
     """Seconds a step, of both, measured one after the other."""
 
     engine: float
@@ -58,52 +58,41 @@ class Pair:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure; 2 if there is nothing to attack."""
+    """Print the table."""
     given = _parse(arguments)
-    if not given.archive.is_file():
-        print(f"There is no {given.archive}; say with --archive where PneumoniaMNIST's archive lies.", file=sys.stderr)
-        return 2
     torch.set_num_threads(given.threads)
+    return publish([provenance("step", arguments, threads=given.threads)], _tables(given))
+
+
+def _tables(given: argparse.Namespace) -> Iterator[str]:
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         holding = _holding(given.archive, folder)
+        if max(given.batches) > len(holding):
+            raise UnansweredError(f"--batches: {max(given.batches)} is more than the {len(holding)} X-rays that hold")
         for batch in given.batches:
             steps = min(MOST_STEPS, SAMPLES // batch)
-            images = _part(given.archive, holding[:batch], folder / "images.npz")
-            pairs = [_pair(images, folder, steps, batch, seed) for seed in range(given.rounds + 1)][
-                1:
-            ]  # one to warm up
-            rows.append(_row(batch, steps, pairs))
+            images = write_some(given.archive, holding[:batch], folder / "images.npz")
+            _, *timed = (_step(images, folder, steps, batch, seed) for seed in range(given.rounds + 1))  # one warms up
+            rows.append(_row(batch, steps, timed))
             print(f"batch {batch}: {rows[-1][-1]}", file=sys.stderr)
-    print(f"{machine.describe()}; threads: {given.threads}; torch {torch.__version__}; rounds: {given.rounds}\n")
-    print(table(["batch", "steps", "engine, ms a step", "bare loop, ms a step", "ratio"], rows))
-    return 0
+    yield table(["batch", "steps", "engine, ms a step", "bare loop, ms a step", "ratio"], rows)
 
 
 def _holding(archive: Path, folder: Path) -> list[int]:
     """The numbers of the X-rays that PGD does not break at the safe level."""
-    report = run(load_policy(_policy(folder, archive, level=SAFE_LEVEL, steps=20, batch=128, seed=0)))
-    if errors := [f"{gate.id}: {gate.error}" for gate in report.gates if gate.error]:
-        raise RuntimeError("; ".join(errors))
-    (outcomes,) = (gate.samples for gate in report.gates if gate.attack)
-    return [number for number, outcome in enumerate(outcomes) if outcome.status == "held"]
+    _, gate = answered(_policy(folder, archive, level=SAFE_LEVEL, steps=20, batch=128, seed=0))
+    return [number for number, outcome in enumerate(gate.samples) if outcome.status == "held"]
 
 
-def _part(archive: Path, numbers: Sequence[int], target: Path) -> Path:
-    """An archive of some X-rays of the test split."""
-    with np.load(archive) as held:
-        np.savez(target, test_images=held["test_images"][numbers], test_labels=held["test_labels"][numbers])
-    return target
-
-
-def _pair(images: Path, folder: Path, steps: int, batch: int, seed: int) -> Pair:
+def _step(images: Path, folder: Path, steps: int, batch: int, seed: int) -> Step:
     """Both, one after the other; every other time the other one first."""
     if seed % 2:
         engine = _engine(images, folder, steps, batch, seed)
-        return Pair(engine=engine, bare=_bare(images, steps, batch, seed))
+        return Step(engine=engine, bare=_bare(images, steps, batch, seed))
     loop = _bare(images, steps, batch, seed)
-    return Pair(engine=_engine(images, folder, steps, batch, seed), bare=loop)
+    return Step(engine=_engine(images, folder, steps, batch, seed), bare=loop)
 
 
 def _engine(images: Path, folder: Path, steps: int, batch: int, seed: int) -> float:
@@ -117,7 +106,7 @@ def _engine(images: Path, folder: Path, steps: int, batch: int, seed: int) -> fl
         began = time.perf_counter()
         search.run(range(len(setting.samples)), search.begin())
         took = time.perf_counter() - began
-    return took / ((meter.gradient - before) / batch)
+    return took / ((meter.gradient - before) / len(setting.samples))
 
 
 def _bare(images: Path, steps: int, batch: int, seed: int) -> float:
@@ -131,13 +120,11 @@ def _bare(images: Path, steps: int, batch: int, seed: int) -> float:
 
 
 def _policy(folder: Path, archive: Path, *, level: int, steps: int, batch: int, seed: int) -> Path:
-    path = folder / "policy.yaml"
-    epsilons = [f"{level}/255"]
-    write_policy(path, CANDIDATE, WAYS["full"], archive, epsilons=epsilons, steps=steps, batch=batch, seed=seed)
-    return path
+    model = {"batch_size": batch, **WAYS["full"].model}
+    return write_policy(folder / "policy.yaml", CANDIDATE, pgd_gates([level], steps), archive, model=model, seed=seed)
 
 
-def _row(batch: int, steps: int, pairs: Sequence[Pair]) -> list[str]:
+def _row(batch: int, steps: int, pairs: Sequence[Step]) -> list[str]:
     ratios = [pair.ratio for pair in pairs]
     return [
         str(batch),

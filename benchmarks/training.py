@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from benchmarks.arguments import add_common
 from benchmarks.candidates import CANDIDATES, Candidate, Preprocess, Recipe, Stage
-from benchmarks.images import ARCHIVE, Split
+from benchmarks.images import Split
 
 SEED = 0
 WEIGHT_DECAY = 0.05
@@ -143,10 +144,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     trained = [name for name, candidate in CANDIDATES.items() if candidate.recipe]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description="Train the missing candidates.")
     parser.add_argument(
-        "--candidates", nargs="+", choices=trained, default=trained, metavar="NAME", help="default: all"
+        "--candidates",
+        nargs="+",
+        choices=trained,
+        default=trained,
+        metavar="NAME",
+        help=f"of {', '.join(trained)} (default: all)",
     )
-    parser.add_argument("--archive", type=Path, default=ARCHIVE, help="PneumoniaMNIST's archive")
-    parser.add_argument("--threads", type=int, default=2)
+    add_common(parser)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     for name in given.candidates:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from safetensors.torch import save_file
 
 from benchmarks.arguments import add_common, positive
 from benchmarks.candidates import CANDIDATES, Candidate, cache
-from benchmarks.gating import described, gated
+from benchmarks.gating import accuracy, described, gated
 from benchmarks.images import LABELS, Split
-from benchmarks.machine import describe
+from benchmarks.page import provenance, publish
+from benchmarks.results import table
 from benchmarks.training import ensure
 from robustcheck.models.training import train
 from robustcheck.policy import ModelSpec, TrainSpec
@@ -54,37 +55,54 @@ def trained_again(archive: Path) -> Candidate:
     return replace(standard, name="cnn-again", title="the CNN, trained again", shipped=weights)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print a table for each ε."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.transfer", description=__doc__)
-    parser.add_argument("--others", nargs="*", choices=list(CANDIDATES), default=["resnet18"], metavar="NAME")
-    parser.add_argument("--epsilon", nargs="+", default=["4/255", "8/255"], help="budgets in L∞")
-    parser.add_argument("--images", type=positive, default=200, help="X-rays of the test split (default: 200)")
-    add_common(parser, rounds=1)
+    parser.add_argument(
+        "--others",
+        nargs="*",
+        choices=list(CANDIDATES),
+        default=["resnet18"],
+        metavar="NAME",
+        help=f"networks beside the three CNNs, of {', '.join(CANDIDATES)} (default: resnet18)",
+    )
+    parser.add_argument(
+        "--epsilon", nargs="+", default=["4/255", "8/255"], metavar="ε", help="budgets in L∞ (default: 4/255 8/255)"
+    )
+    parser.add_argument(
+        "--images", type=positive, default=200, metavar="N", help="X-rays of the test split (default: 200)"
+    )
+    add_common(parser)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    for name in given.others:
-        ensure(CANDIDATES[name], given.archive)
-    again = trained_again(given.archive)
-    networks = [CANDIDATES["cnn-standard"], again, CANDIDATES["cnn-hardened"], *(CANDIDATES[n] for n in given.others)]
-    modules = sorted({network.module for network in networks if network.module})
-    print(f"Measured by `python -m benchmarks.transfer`, {describe()}; {given.images} X-rays.\n")
+    return publish([provenance("transfer", arguments, threads=given.threads)], _tables(given))
+
+
+def _tables(given: argparse.Namespace) -> Iterator[str]:
+    others = [CANDIDATES[name] for name in given.others]
+    for other in others:
+        ensure(other, given.archive)
+    networks = [CANDIDATES["cnn-standard"], trained_again(given.archive), CANDIDATES["cnn-hardened"], *others]
+    head = ["candidate", "clean", *(f"from {network.name}" for network in networks)]
     for epsilon in given.epsilon:
-        print(f"Accuracy that is left of each candidate at ε = {epsilon}; in brackets, how often they read alike.\n")
-        print(f"| candidate | clean | {' | '.join(f'from {network.name}' for network in networks)} |")
-        print(f"|---|---:|{'---:|' * len(networks)}")
-        for candidate in networks:
-            gates: list[dict[str, Any]] = [{"id": "clean"}]
-            for network in networks:
-                attack = {"name": "transfer", "surrogate": described(network)}
-                gates.append({"id": network.name, "attack": attack, "epsilon": epsilon})
-            found = gated(candidate, gates, given.archive, samples=given.images, beside=modules)
-            left = [f"{found['clean'].metrics['accuracy'].value:.3f}"]
-            for network in networks:
-                (surrogate,) = found[network.name].surrogates
-                left.append(f"{found[network.name].metrics['accuracy'].value:.3f} ({surrogate.agreement.value:.2f})")
-            print(f"| {candidate.name} | {' | '.join(left)} |", flush=True)
-        print()
+        rows = [_row(candidate, networks, epsilon, given) for candidate in networks]
+        said = f"Accuracy left of {given.images} X-rays at ε = {epsilon}; in brackets, how often the two read alike."
+        yield f"{said}\n\n{table(head, rows)}"
+
+
+def _row(candidate: Candidate, networks: Sequence[Candidate], epsilon: str, given: argparse.Namespace) -> list[str]:
+    """What is left of a candidate when each network stands in for it."""
+    modules = sorted({network.module for network in networks if network.module})
+    gates: list[dict[str, Any]] = [{"id": "clean"}]
+    for network in networks:
+        attack = {"name": "transfer", "surrogate": described(network)}
+        gates.append({"id": network.name, "attack": attack, "epsilon": epsilon})
+    found = gated(candidate, gates, given.archive, samples=given.images, beside=modules)
+    row = [candidate.name, f"{accuracy(found['clean']):.3f}"]
+    for network in networks:
+        (surrogate,) = found[network.name].surrogates
+        row.append(f"{accuracy(found[network.name]):.3f} ({surrogate.agreement.value:.2f})")
+    return row
 
 
 if __name__ == "__main__":
