@@ -25,15 +25,14 @@ from benchmarks.training import ensure
 from robustcheck.attacks import objective
 from robustcheck.attacks.draws import Draws, key
 from robustcheck.data import Samples, load_samples
-from robustcheck.evaluation.looks.conditions import Averaging
+from robustcheck.evaluation.looks.conditions import ConditionsEOT
 from robustcheck.models import Candidate as Loaded
 from robustcheck.models import WhiteBox, load_candidate
 from robustcheck.models.batches import as_shares
 from robustcheck.policy import ConditionsSpec, DataSpec, ModelSpec, Size
 from robustcheck.threats import Goal
-from robustcheck.threats.patch import NUMBERS, Placing, place
-from robustcheck.threats.viewing import NUMBERS as LOOK_NUMBERS
-from robustcheck.threats.viewing import Conditions, see
+from robustcheck.threats.patch import PLACEMENT_DRAWS, Placing, place
+from robustcheck.threats.viewing import LOOK_DRAWS, Conditions, see
 
 CONDITIONS: dict[str, Any] = {
     "rotation": 10,
@@ -122,7 +121,7 @@ def _read(file: Path) -> torch.Tensor:
 def _share(loaded: Loaded, image: torch.Tensor, label: int, name: str) -> float:
     """Of looks that neither a search nor a gate has had, on how many an image is read wrongly."""
     draws = Draws.of([key(12345, "benchmarks.looks", name, 0)], CPU)
-    looks = Conditions(spec=ConditionsSpec(**CONDITIONS)).draw(draws.uniform((FRESH, LOOK_NUMBERS))[0])
+    looks = Conditions(spec=ConditionsSpec(**CONDITIONS)).draw(draws.uniform((FRESH, LOOK_DRAWS))[0])
     seen = see(image.expand(FRESH, -1, -1, -1), looks)
     decisions = loaded.head.decide(loaded.logits((seen * 255).round() / 255))
     return float((decisions != label).float().mean())
@@ -135,7 +134,7 @@ def _costs(loaded: Loaded, samples: Samples, given: argparse.Namespace) -> str:
     loss = objective("cross_entropy", goal)
     draws = Draws.of([key(0, "cost", str(row), 0) for row in range(given.batch)], CPU)
     conditions = Conditions(spec=ConditionsSpec(**CONDITIONS))
-    averaging, at = Averaging(conditions=conditions, count=DRAWS), torch.zeros(given.batch, dtype=torch.int64)
+    eot, at = ConditionsEOT(conditions=conditions, count=DRAWS), torch.zeros(given.batch, dtype=torch.int64)
     placing = Placing(size=Size.parse("10%"), rotation=22.5, scale=0.1)
     many = images.repeat_interleave(DRAWS, dim=0)
     several = labels.repeat_interleave(DRAWS)
@@ -146,13 +145,13 @@ def _costs(loaded: Loaded, samples: Samples, given: argparse.Namespace) -> str:
 
     def patch() -> None:
         texture = torch.full((1, images.shape[1], 20, 20), 0.5, requires_grad=True)
-        numbers = draws.uniform((DRAWS, NUMBERS)).flatten(0, 1)
+        numbers = draws.uniform((DRAWS, PLACEMENT_DRAWS)).flatten(0, 1)
         placed = place(texture.expand(len(many), -1, -1, -1), many, placing.draw(numbers, *images.shape[2:]), "circle")
         _, _, gradient = box.gradient(placed.detach(), several, several, loss)
         torch.autograd.grad(placed, texture, gradient)
 
     def looks() -> None:
-        averaging.gradient(box, images, labels, labels, loss, draws, at)
+        eot.gradient(box, images, labels, labels, loss, draws, at)
 
     ways: dict[str, Callable[[], None]] = {"patch": patch, "looks": looks}
     ratios: dict[str, list[float]] = {name: [] for name in ways}

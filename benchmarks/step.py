@@ -28,9 +28,8 @@ from benchmarks.ours import WAYS, pgd_gates
 from benchmarks.page import provenance, publish
 from benchmarks.results import table
 from robustcheck import load_policy
+from robustcheck.evaluation.adversary import ball_for, goal_of
 from robustcheck.evaluation.evaluation import Evaluation
-from robustcheck.evaluation.gates import ball_for
-from robustcheck.evaluation.outcomes import goal_of
 from robustcheck.evaluation.search.searching import Search
 from robustcheck.models.process import freed_memory_kept
 

@@ -80,10 +80,9 @@ def search(
     common = {
         "attack": attack,
         "candidate": asked,
-        "look": Once(candidate=asked, goal=goal),
+        "viewer": Once(candidate=asked, goal=goal),
         "goal": goal,
         "labels": labels,
-        "is_positive": lambda reading: reading == count - 1,
         "load": load,
         "key": lambda sample, restart: key(0, "gate", str(sample), restart),
         "found": found,
@@ -118,7 +117,7 @@ def search(
 def _oracle(attack: QueryAttack, asked: Candidate, samples: int, limit: int | None, maximum: int | None, k: int):
     if limit is None:
         return WhiteBox(asked)
-    if attack.oracle_kind == "top-k":
+    if attack.name == "partial_information":
         return TopKOracle(asked, samples=samples, limit=limit, maximum=maximum, k=k)
-    kind = LabelOracle if attack.oracle_kind == "label" else ScoreOracle
+    kind = ScoreOracle if attack.name in ("nes", "square") else LabelOracle
     return kind(asked, samples=samples, limit=limit, maximum=maximum)

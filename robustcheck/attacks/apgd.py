@@ -48,7 +48,7 @@ class APGD(GradientAttack):
         return table
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """At a point of the ball; nothing is known about it yet."""
+        """Starts at a point of the ball; nothing is known about it yet."""
         unknown = torch.full((len(images),), _STALLED, device=images.device)
         return {
             "images": images,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 
@@ -101,7 +101,6 @@ class QueryAttack(Attack):
     """A search that asks an oracle, a row as often as it likes in a turn, until the next turn would pass its limit."""
 
     queries: int  # how often a restart may ask
-    oracle_kind: Literal["scores", "top-k", "label"]  # what it is told about an image
 
     elsewhere: ClassVar[bool] = False  # it starts at another image, one that is read as the adversary wants
     follows: ClassVar[bool] = True  # what it is told decides where it goes

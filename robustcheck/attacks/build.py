@@ -183,7 +183,7 @@ def _partial_information(spec: PartialInformationSpec, ball: Ball, goal: Goal, a
 def _label_only(spec: LabelOnlySpec, ball: Ball, goal: Goal, asks: Asks) -> Searches:
     sigma, radius = (None if size is None else _share(size, ball, 0) for size in (spec.sigma, spec.radius))
     shrinking = _shrinking(spec, goal, asks, sigma)
-    return (replace(shrinking, name="label_only", oracle_kind="label", copies=spec.copies, radius=radius),)
+    return (replace(shrinking, name="label_only", copies=spec.copies, radius=radius),)
 
 
 def _shrinking(

@@ -36,7 +36,7 @@ class Draws:
 
     @classmethod
     def of(cls, keys: Sequence[int], device: torch.device) -> Draws:
-        """Of rows with these keys."""
+        """Draws of rows with these keys."""
         return cls(keys=torch.tensor(keys, dtype=torch.int64, device=device))
 
     def uniform(self, shape: Sequence[int], at: int | torch.Tensor = 0) -> torch.Tensor:
@@ -71,6 +71,10 @@ class Draws:
             bits.bitwise_xor_(_logical_shift(bits, shift)).mul_(factor)
         return bits.bitwise_xor_(_logical_shift(bits, 31))
 
+    def rows(self, which: torch.Tensor) -> Draws:
+        """The draws of some of the rows, by place (M,) or (N,) bool."""
+        return Draws(keys=self.keys[which])
+
     def apart(self, purpose: int) -> Draws:
         """Other numbers of the same rows, for a purpose (1, 2, …) that must not disturb what their searches draw."""
         return Draws(keys=self.keys ^ (purpose * _APART))
@@ -78,7 +82,7 @@ class Draws:
 
 @cache
 def _quantiles(device: torch.device) -> torch.Tensor:
-    """Of the standard normal distribution, float32 (2¹⁶,), ascending, scaled to variance 1, at most 4.33.
+    """Quantiles of the standard normal distribution, float32 (2¹⁶,), ascending, scaled to variance 1, at most 4.33.
 
     Rounded to what float32 holds of the largest, so that they are the same wherever they are computed.
     """

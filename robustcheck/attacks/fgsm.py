@@ -22,11 +22,11 @@ class FGSM(GradientAttack):
     steps: int = 1
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """At the image itself."""
+        """Starts at the image itself."""
         return {"images": images}
 
     def step(self, state: State, told: Told, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """To the border."""
+        """One step to the border."""
         return {"images": ball.project(state["images"] + ball.radius * ball.steepest(told.gradient), clean)}
 
     def best(self, state: State) -> torch.Tensor:

@@ -31,7 +31,7 @@ class FMN(GradientAttack):
     keeps_best: ClassVar[bool] = True
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """At the image; no wrong reading of it is known."""
+        """Starts at the image; no wrong reading of it is known."""
         unknown = torch.full((len(images),), torch.inf, device=images.device)
         return {"images": images, "best": images, "best_norm": unknown, "radius": unknown}
 
@@ -47,7 +47,7 @@ class FMN(GradientAttack):
         gamma = self.gamma * decay
         step = self.step_share * (_LAST_STEP + (1 - _LAST_STEP) * decay)
         # Where nothing wrong has been found, the ball reaches to where the loss, were it linear, would turn; and a
-        # little farther than in the paper, since a loss that is linear is 0 there, on either side of it by chance.
+        # little farther than in the paper, because a loss that is linear is 0 there, on either side of it by chance.
         to_border = norm + told.loss.abs() / ball.dual_norm(told.gradient).clamp_min(_TINY)
         to_border = to_border * (1 + gamma)
         radius = torch.where(

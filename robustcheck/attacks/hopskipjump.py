@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 
@@ -47,12 +47,11 @@ class HopSkipJump(QueryAttack):
     blur: float  # of the directions, as a share of the image's shorter side; 0: all pixels are independent
     least_offset: float = 1e-5  # of a pixel, from the point to where an estimate asks: what float32 can tell apart
     name: str = "hopskipjump"
-    oracle_kind: Literal["label"] = "label"
     block: ClassVar[int] = _AT_ONCE
     elsewhere: ClassVar[bool] = True
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """At an image that is read as wanted; the border lies between it and the sample."""
+        """Starts at an image that is read as wanted; the border lies between it and the sample."""
         nothing = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         zero = torch.zeros(len(images), device=images.device)
         return {
@@ -78,8 +77,8 @@ class HopSkipJump(QueryAttack):
             one = ~estimating
             parts.append((one, one_each(self._single(part(state, one), clean[one], ball))))
         if estimating.any():
-            keys = Draws(keys=draws.keys[estimating])
-            parts.append((estimating, self._around(part(state, estimating), clean[estimating], ball, keys)))
+            own = draws.rows(estimating)
+            parts.append((estimating, self._around(part(state, estimating), clean[estimating], ball, own)))
         return together(*parts)
 
     def learn(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import torch
 
@@ -33,7 +32,6 @@ class NES(QueryAttack):
     plateau: int  # steps over which the loss has to rise
     blur: float  # of the directions, as a share of the image's shorter side
     name: str = "nes"
-    oracle_kind: Literal["scores"] = "scores"
 
     @cached_property
     def _estimate(self) -> Estimate:
@@ -45,7 +43,7 @@ class NES(QueryAttack):
         return 2 * self._estimate.most
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """At the image."""
+        """Starts at the image."""
         unknown = torch.full((len(images),), -torch.inf, device=images.device)
         return {
             "images": images,

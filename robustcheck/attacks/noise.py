@@ -7,7 +7,7 @@ broken.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 
@@ -18,11 +18,10 @@ from robustcheck.threats import Ball
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(QueryAttack):
-    """In each turn `block` directions at random, to the border: a corner of the L∞ ball, any point of the L2 sphere."""
+    """Tries `block` random directions a turn, to the border: a corner of the L∞ ball, any point of the L2 sphere."""
 
     block: int = 1
     name: str = "noise"
-    oracle_kind: Literal["label"] = "label"
     follows: ClassVar[bool] = False
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:

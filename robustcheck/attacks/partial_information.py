@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 
@@ -17,10 +17,9 @@ from robustcheck.attacks.base import Answers, Queries, QueryAttack, State, merge
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.estimate import Estimate
 from robustcheck.threats import Ball
+from robustcheck.threats.ball import BORDER, ROUNDING
 
 _LEAST_GAIN = 0.02  # of the radius: what a smaller ball gains beyond ε
-_ARRIVED = 1e-5  # of ε: what float32 images are off their distance by
-_ROUNDING = 2.0**-22  # of the full range: the same, where ε is small
 _SMALLEST_STEP = 2.0**-4  # of the first
 _AT_ONCE = 16  # queries of a row in one turn, or a pair with all its copies
 
@@ -39,7 +38,6 @@ class PartialInformation(QueryAttack):
     step: float  # of the ball's radius
     momentum: float
     blur: float  # of the directions, as a share of the image's shorter side
-    oracle_kind: Literal["top-k", "label"] = "top-k"
     copies: int = 1  # whose share of wanted readings is a point's score
     radius: float | None = None  # of their noise, as `sigma`
     least_offset: float = 0.0  # of a pixel, that changes an image at all, as a share of the full range
@@ -58,7 +56,7 @@ class PartialInformation(QueryAttack):
         return 2 * self._estimate.most * self.copies
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """At an image that is read as wanted, and with tries of a smaller ball: nothing is known about the slope."""
+        """Starts at an image that is read as wanted, with tries of a smaller ball: nothing is known about the slope."""
         radius = ball.norm(images - clean)
         return {
             "images": images,
@@ -76,7 +74,7 @@ class PartialInformation(QueryAttack):
         if trying.any():
             parts.append((trying, one_each(self._ahead(part(state, trying), clean[trying], ball))))
         if not trying.all():
-            parts.append((~trying, self._around(part(state, ~trying), ball, Draws(keys=draws.keys[~trying]))))
+            parts.append((~trying, self._around(part(state, ~trying), ball, draws.rows(~trying))))
         return together(*parts)
 
     def learn(
@@ -109,7 +107,7 @@ class PartialInformation(QueryAttack):
         radius = torch.where(held, ball.norm(ahead - clean).clamp_min(ball.radius), state["radius"])
         left = radius - ball.radius  # what the ball may still lose
         least = torch.minimum(_LEAST_GAIN * radius, left)
-        arrived = left <= max(_ARRIVED * ball.radius, _ROUNDING)
+        arrived = left <= max(BORDER * ball.radius, ROUNDING)
 
         gain = torch.where(held, 2 * state["gain"], state["gain"] / 2)
         gives_up = ~held & ((gain < least) | arrived)
@@ -140,7 +138,7 @@ class PartialInformation(QueryAttack):
         return Queries(images=images.flatten(0, 1)[asked.flatten()], asked=asked, noise=noise)
 
     def _size(self, given: float | None, state: State, ball: Ball) -> float:
-        """Of a pixel's offset, as a share of the full range."""
+        """How large a pixel's offset is, as a share of the full range."""
         even = ball.radius / ball.norm_of_ones(state["images"][0].numel())  # of all pixels, at the ball's border
         return max(self.least_offset, even / 4 if given is None else given)
 

@@ -28,7 +28,7 @@ class PGD(GradientAttack):
     name: str = "pgd"
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """At a point of the ball."""
+        """Starts at a point of the ball."""
         return {"images": images, "sum": torch.zeros_like(images)} if self.momentum else {"images": images}
 
     def step(self, state: State, told: Told, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
@@ -53,6 +53,6 @@ class PGD(GradientAttack):
 
 
 def _normalised(gradient: torch.Tensor) -> torch.Tensor:
-    """To a mean absolute value of 1 a row: gradients of all steps weigh the same in their sum."""
+    """Gradients scaled to a mean absolute value of 1 a row: those of all steps weigh the same in their sum."""
     mean = gradient.abs().flatten(1).mean(dim=1)
     return gradient / per_row(mean.clamp_min(torch.finfo(torch.float32).tiny))

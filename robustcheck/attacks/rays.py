@@ -6,7 +6,7 @@ Chen, Gu 2020, arXiv 2006.12792, algorithms 2 and 3.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 
@@ -26,7 +26,6 @@ class RayS(QueryAttack):
     """
 
     name: str = "rays"
-    oracle_kind: Literal["label"] = "label"
     block: ClassVar[int] = 1
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:

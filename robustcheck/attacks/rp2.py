@@ -36,7 +36,7 @@ class RP2(GradientAttack):
     name: str = "rp2"
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """At the clean image; each step ends where it can be seen."""
+        """Starts at the clean image; each step ends where it can be seen."""
         return {"images": images, **moments(images)}
 
     def step(self, state: State, told: Told, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:

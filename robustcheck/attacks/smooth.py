@@ -58,5 +58,5 @@ def _weights(side: int, sigma: float, device: torch.device) -> torch.Tensor:
 
 
 def _rounded(values: torch.Tensor, *, bits: int) -> torch.Tensor:
-    """To so many binary places, in place."""
+    """Values rounded to so many binary places, in place."""
     return values.mul_(2.0**bits).round_().mul_(2.0**-bits)

@@ -7,7 +7,7 @@ of queries, as the authors' AutoAttack does.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 
@@ -25,7 +25,6 @@ class Square(QueryAttack):
 
     share: float  # of the image's area that the first square covers, p in the paper
     name: str = "square"
-    oracle_kind: Literal["scores"] = "scores"
     block: ClassVar[int] = 1
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:

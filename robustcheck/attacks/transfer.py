@@ -26,7 +26,7 @@ class DiversePGD(PGD):
     name: str = "transfer"
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """At a point of the ball, of which the models see another view."""
+        """Starts at a point of the ball, of which the models see another view."""
         state = super().start(images, clean, ball, draws)
         return {**state, "point": images, "images": self._view(images, draws, 1)}
 

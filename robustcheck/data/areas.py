@@ -54,7 +54,7 @@ def load_area(source: str | Sequence[Corners], folder: Path) -> Area:
 
 @dataclass(frozen=True, kw_only=True)
 class Boxes:
-    """The same boxes on every image, in shares of its width and height."""
+    """Boxes that are the same on every image, in shares of its width and height."""
 
     boxes: tuple[Corners, ...]
 

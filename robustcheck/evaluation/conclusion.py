@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from robustcheck.evaluation.account import Account
 from robustcheck.evaluation.controls import Controlled
 from robustcheck.evaluation.findings import blind_spots, findings
-from robustcheck.evaluation.health.checks import MEND, not_relied_on
+from robustcheck.evaluation.health.checks import MEND, in_turn, not_relied_on, of_gradients, same_answers
 from robustcheck.evaluation.metrics.chance import read_alike
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.metrics.verdicts import Rule, judge, require
 from robustcheck.evaluation.outcomes import (
     chances_of,
-    more_adverse,
-    more_adverse_chances,
+    chances_with,
     outcomes,
     readings,
+    scores_with,
     undefined,
 )
 from robustcheck.evaluation.search.found import Found
@@ -28,43 +28,12 @@ from robustcheck.evaluation.search.ledger import UNKNOWN, Entry, unknown
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.surrogates.loading import LoadedSurrogate, as_reported
 from robustcheck.evaluation.threat import threat
-from robustcheck.models import Meter
 from robustcheck.policy import Gate
 from robustcheck.results import Control, Cost, Finding, GateResult, HealthCheck, Metric, Outcome, Queries, Verdict
 from robustcheck.threats import Goal
 from robustcheck.words import listed, plural
 
 _STRENGTHEN = "raise its steps or draws"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Account:
-    """What a gate costs: begun before its first search."""
-
-    meters: tuple[Meter, ...]
-    before: tuple[Meter, ...]
-    began: float = field(default_factory=time.perf_counter)
-
-    @classmethod
-    def open(cls, setting: Setting, surrogates: Sequence[LoadedSurrogate]) -> Account:
-        """From now on, for the candidate and those that stand in for it."""
-        meters = (setting.candidate.meter, *(one.candidate.meter for one in surrogates))
-        return cls(meters=meters, before=tuple(replace(meter) for meter in meters))
-
-    def cost(self, queries: Queries, *, searched: Cost | None = None) -> Cost:
-        """Until now; what was `searched` for was counted before the attack was examined."""
-        pairs = list(zip(self.meters, self.before, strict=True))
-        forward = sum(now.forward - then.forward for now, then in pairs)
-        gradient = sum(now.gradient - then.gradient for now, then in pairs)
-        own = searched or Cost(forward=forward, gradient=gradient)
-        return Cost(
-            seconds=round(time.perf_counter() - self.began, 3),
-            forward=own.forward,
-            gradient=own.gradient,
-            queries=queries,
-            health_forward=forward - own.forward,
-            health_gradient=gradient - own.gradient,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +61,7 @@ class Conclusion:
         measurement = self._measurement(self.broken)
         metrics = measurement.metrics(gate.bounds)
         requirements = require(gate.bounds, metrics, self.rule)
-        stand_ins = tuple(
+        surrogates = tuple(
             as_reported(
                 one, setting.labels, setting.decisions, self._turned(), setting.intervals, setting.samples.groups
             )
@@ -114,13 +83,13 @@ class Conclusion:
             findings=(
                 *([Finding(code="undercut-by-control", severity="error", message=undercut)] if undercut else ()),
                 *findings(
-                    gate, setting, self.found, self.blind, stand_ins, metrics["attack_success"], self.controls, health
+                    gate, setting, self.found, self.blind, surrogates, metrics["attack_success"], self.controls, health
                 ),
                 *measurement.findings(gate.bounds),
             ),
             health=health,
             samples=tuple(every[sample] for sample in self.judged.tolist()),
-            surrogates=stand_ins,
+            surrogates=surrogates,
             controls=self.controls,
             error=error,
         )
@@ -174,7 +143,7 @@ class Conclusion:
 
     @property
     def controls(self) -> tuple[Control, ...]:
-        """As reports have them."""
+        """The controls, as reports have them."""
         return tuple(one.control for one in self.controlled)
 
     def _stronger_controls(self, metrics: dict[str, Metric]) -> list[Control]:
@@ -191,7 +160,7 @@ class Conclusion:
         """What controls turned that would change a verdict of pass: the gate's own adversary may do the same."""
         if not self.controlled:
             return None
-        held, judged = set(self.held), self.of_more
+        held, judged = set(self.held), self.by_estimate
         before = judged.judged_with({})
         each = [one for one in self.controlled if one.admitted == "each" and held & one.turned.keys()]
         lost = {sample: entry for one in each for sample, entry in one.turned.items() if sample in held}
@@ -213,10 +182,11 @@ class Conclusion:
         return None
 
     @property
-    def of_more(self) -> Conclusion:
-        """What is asked whether more broken samples would change the verdict.
+    def by_estimate(self) -> Conclusion:
+        """This conclusion, judged by the point estimate if the gate may stop early.
 
-        A gate that stopped early has just been decided by its interval: one sample less, and it would not be yet.
+        It is used to ask whether further broken samples would flip the verdict. A gate that stopped early has just been
+        decided by its interval: one sample less, and it would not be yet.
         """
         return replace(self, rule="estimate") if self.setting.stop == "early" else self
 
@@ -224,8 +194,9 @@ class Conclusion:
         worth = np.zeros(len(self.setting.labels), bool)
         worth[self.attacked] = True
         return Measurement(
-            setting=self.setting,
             readings=readings(self.setting, broken, self.scores, self.chances),
+            labels=self.setting.candidate.head.labels,
+            members=self.setting.members,
             judged=self.judged,
             attacked=worth,
             intervals=self.intervals,
@@ -234,7 +205,7 @@ class Conclusion:
         )
 
     def about(self, judged: np.ndarray) -> Conclusion:
-        """The same of some of the samples (M,)."""
+        """This conclusion, about some of the samples (M,) alone."""
         seen = set(judged.tolist())
         return replace(
             self,
@@ -262,7 +233,7 @@ class Conclusion:
         return [sample for sample in self.attacked if sample not in self.broken]
 
     def judged_with_outcomes(self, lost: Mapping[str, Outcome], by_estimate: bool) -> Verdict:
-        """How the gate would be judged if samples, by name, had become what they became elsewhere; see `of_more`."""
+        """How the gate would be judged if samples, by name, had become what they became elsewhere."""
         names, head = self.setting.samples.names, self.setting.candidate.head
         more = {sample: lost[names[sample]] for sample in self.judged.tolist() if names[sample] in lost}
         known = {  # of several findings a report does not say how likely each was
@@ -270,18 +241,42 @@ class Conclusion:
             for sample, one in more.items()
             if self.chances is None and (decision := head.named(one.attacked)) is not None
         }
-        return (self.of_more if by_estimate else self).judged_with(unknown(more) | known)
+        return (self.by_estimate if by_estimate else self).judged_with(unknown(more) | known)
 
     def judged_with(self, lost: Mapping[int, Entry]) -> Verdict:
         """How the gate would be judged if these counterexamples were known, too; see `unknown`."""
         known, chances = self, chances_of(lost)
         scores = {sample: entry.score for sample, entry in lost.items() if entry.score is not None}
         if self.scores is not None and scores:
-            known = replace(known, scores=more_adverse(self.setting, self.scores, scores))
+            known = replace(known, scores=scores_with(self.setting, self.scores, scores))
         if self.chances is not None and chances:
-            known = replace(known, chances=more_adverse_chances(self.setting, self.chances, chances))
+            known = replace(known, chances=chances_with(self.setting, self.chances, chances))
         metrics = known._measurement(self.broken | dict(lost)).required(self.gate.bounds)
         return judge(require(self.gate.bounds, metrics, self.rule), metrics)
+
+
+def conclude(
+    conclusion: Conclusion, account: Account, examine: Callable[[Conclusion, Cost], tuple[HealthCheck, ...]]
+) -> GateResult:
+    """The result of a gate whose attack is examined first; what that costs is told apart from what its searches do.
+
+    Args:
+        conclusion: what the searches came to.
+        account: opened before them.
+        examine: whether an attack that follows the candidate's own gradients worked, after searches of this cost.
+    """
+    searched_for, drawn = account.cost(conclusion.queries), conclusion.setting.candidate.randomness
+    if conclusion.gate.knowledge == "white-box":
+        health = examine(conclusion, searched_for)
+    else:
+        health = () if drawn is None else (same_answers(drawn),)
+    return conclusion.result(account.cost(conclusion.queries, searched=searched_for), health)
+
+
+def examine_gradients(conclusion: Conclusion, cost: Cost) -> tuple[HealthCheck, ...]:
+    """Whether the gradients of patches and stickers mean anything; the controls beside them show the rest."""
+    attacked = in_turn(conclusion.attacked, conclusion.gate, conclusion.setting)
+    return of_gradients(conclusion.setting, conclusion.goal, conclusion.found.trace, attacked, conclusion.blind, cost)
 
 
 def _nothing_to_attack(gate: Gate) -> str:

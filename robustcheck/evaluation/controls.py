@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
 from typing import Literal
 
 import numpy as np
 import torch
 
 from robustcheck.attacks.draws import Draws, key
-from robustcheck.evaluation.looks.look import Look
+from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.search.adjudication import finite
 from robustcheck.evaluation.search.ledger import UNKNOWN, Entry
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models.batches import as_shares, batches
@@ -31,19 +31,19 @@ class Controlled:
 
 
 def seen_unattacked(
-    gate: Gate, setting: Setting, look: Look, samples: Sequence[int]
+    gate: Gate, setting: Setting, viewer: Viewer, samples: Sequence[int]
 ) -> tuple[Controlled, np.ndarray | None]:
     """Clean images under a gate's conditions: which are read as the adversary wants, and on which cells (N, L)."""
     turned, cells = dict[int, Entry](), dict[int, np.ndarray]()
-    limit = max(1, setting.candidate.chunks.limit // look.at_once)
+    limit = max(1, setting.candidate.chunks.limit // viewer.at_once)
     for chunk in batches(samples, setting.samples.shape_of, limit):
         images = as_shares(setting.samples, chunk, setting.candidate.device)
         keys = [key(setting.seed, f"{gate.id}/control", setting.samples.names[sample], 0) for sample in chunk]
         labels = setting.labels[chunk].to(images.device)
         at = torch.zeros(len(chunk), dtype=torch.int64, device=images.device)
-        seen = look(images, labels, Draws.of(keys, images.device), at)
+        seen = viewer(images, labels, Draws.of(keys, images.device), at)
         turned |= {
-            sample: replace(UNKNOWN, decision=int(seen.decision[place]), score=_finite(seen.score, place))
+            sample: replace(UNKNOWN, decision=int(seen.decision[place]), score=finite(seen.score, place))
             for place, sample in enumerate(chunk)
             if seen.wanted[place]
         }
@@ -58,11 +58,6 @@ def seen_unattacked(
         admitted="each",  # who changes nothing stays within every budget
     )
     return unattacked, grid
-
-
-def _finite(scores: torch.Tensor | None, place: int) -> float | None:
-    score = None if scores is None else float(scores[place])
-    return score if score is not None and isfinite(score) else None
 
 
 def grid_of(

@@ -13,7 +13,7 @@ from robustcheck.results import CurvePoint, QueryPoint
 
 def budget_curve(setting: Setting, family: Hashable, judged: np.ndarray, attacked: Set[int]) -> tuple[CurvePoint, ...]:
     """Accuracy on these samples (M,) at each distance at which it falls, from the nearest known counterexamples."""
-    nearest = setting.ledger.nearest(family)
+    nearest = setting.memory.ledger.nearest(family)
     distances = {sample: entry.distance for sample, entry in nearest.items() if sample in attacked}
     return tuple(CurvePoint(levels=level, accuracy=accuracy) for level, accuracy in _falls(setting, judged, distances))
 

@@ -16,16 +16,15 @@ import torch
 from robustcheck.attacks.draws import key
 from robustcheck.data import Samples, in_random_order, load_samples
 from robustcheck.errors import EvaluationError
+from robustcheck.evaluation.adversary import goal_of
 from robustcheck.evaluation.environment import environment
-from robustcheck.evaluation.evidence import Evidence
-from robustcheck.evaluation.failures import recalled, remembered, told
+from robustcheck.evaluation.evidence import EvidenceWriter
+from robustcheck.evaluation.failures import as_evaluation_error, raise_if_error, value_or_error
 from robustcheck.evaluation.gates import run_gate
 from robustcheck.evaluation.health.comparing import comparable, compared
 from robustcheck.evaluation.metrics.intervals import Intervals
-from robustcheck.evaluation.outcomes import goal_of
-from robustcheck.evaluation.search.ledger import Ledger
 from robustcheck.evaluation.search.warm_starts import WarmStarts
-from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.setting import Memory, Setting
 from robustcheck.evaluation.surrogates.lessons import FOR_PATCHES, FOR_SURROGATES, Need, train_split
 from robustcheck.evaluation.surrogates.loading import LoadedSurrogate, load_surrogates
 from robustcheck.evaluation.threat import threat
@@ -54,7 +53,7 @@ class Evaluation:
 
     def __init__(self, policy: Policy, *, folder: Path | None = None, progress: Progress | None = None) -> None:
         self.policy = policy
-        self._evidence = Evidence(folder, [gate.id for gate in policy.gates])
+        self._evidence = EvidenceWriter(folder, [gate.id for gate in policy.gates])
         self._progress = progress or _silent
         self._running = "loading"
         self._results: dict[str, GateResult] = {}
@@ -83,7 +82,7 @@ class Evaluation:
             if gate.id not in self._results and (selected is None or gate.id in selected or gate.id == gate_id):
                 self._results[gate.id] = self._evaluate(gate)
                 if isinstance(self._setting, Setting):
-                    self._setting.warm_starts.through(gate.entry)
+                    self._setting.memory.warm_starts.through(gate.entry)
             if gate.id == gate_id:
                 break
         if gate_id not in self._compared:
@@ -97,7 +96,7 @@ class Evaluation:
         selected: Sequence[str] | None,
         elsewhere: Callable[[str], GateResult] | None,
     ) -> GateResult:
-        if own.verdict not in ("pass", "inconclusive") or own.id not in self.setting.judged_with:
+        if own.verdict not in ("pass", "inconclusive") or own.id not in self.setting.memory.judged_with:
             return own  # what failed has failed, whoever else would have broken more; and some are compared with nobody
         names = [one.id for one in self._weaker(own.id) if selected is None or one.id in selected]
         others = [elsewhere(name) if elsewhere else self.gate(name, selected=selected) for name in names]
@@ -105,14 +104,13 @@ class Evaluation:
         if not others and not larger:
             return own
         setting = self.setting
-        (gate,) = (one for one in self.policy.gates if one.id == own.id)
-        goal, head = goal_of(gate, setting), setting.candidate.head
+        goal, head = goal_of(self._asked(own.id), setting), setting.candidate.head
         return compared(
             own,
             others,
             larger,
             strict=setting.strict,
-            judged_with=setting.judged_with[own.id],
+            judged_with=setting.memory.judged_with[own.id],
             wanted=None if goal.toward is None else head.name(goal.toward),
             multilabel=goal.multilabel,
         )
@@ -122,13 +120,13 @@ class Evaluation:
         if not any(sample.status == "held" and sample.evidence == "inherited" for sample in own.samples):
             return []
         ladder = sorted(self.family(own.id), key=self._budget)
-        (gate,) = (one for one in ladder if one.id == own.id)
+        gate = self._asked(own.id)
         before = ladder[: ladder.index(gate)]
         return [one.id for one in before if one.descending and one.entry == gate.entry and one.id in self._results]
 
     def _weaker(self, gate_id: str) -> list[Gate]:
-        """Gates whose counterexamples may be this one's, and which wait for none that it is of."""
-        (own,) = (gate for gate in self.policy.gates if gate.id == gate_id)
+        """Gates whose counterexamples also count against this one, and which never wait for it."""
+        own = self._asked(gate_id)
         isolated = self.policy.evidence == "isolated"
         others = [gate for gate in self.policy.gates if comparable(own, gate, isolated=isolated)]
         setting = self._setting
@@ -136,15 +134,20 @@ class Evaluation:
             return []
         return [gate for gate in others if gate.levels(setting.samples.bits) <= own.levels(setting.samples.bits)]
 
+    def _asked(self, gate_id: str) -> Gate:
+        """What the policy asks under this id."""
+        (gate,) = (one for one in self.policy.gates if one.id == gate_id)
+        return gate
+
     def family(self, gate_id: str) -> list[Gate]:
         """The gates that share evidence with one, itself included, in the policy's order."""
-        (own,) = (gate for gate in self.policy.gates if gate.id == gate_id)
+        own = self._asked(gate_id)
         if own.family is None or self.policy.evidence == "isolated":
             return [own]
         return [gate for gate in self.policy.gates if gate.family == own.family]
 
     def _budget(self, gate: Gate) -> Fraction:
-        """In grey levels; gates of equal budgets keep the policy's order, and ladders go down before others go up."""
+        """A sort key in grey levels: equal ones keep the policy's order, and ladders go down before others go up."""
         setting = self._setting  # files alone may say how deep they are, and so which budget is the larger
         if gate.epsilon is None or isinstance(setting, EvaluationError):
             return Fraction(0)
@@ -168,7 +171,7 @@ class Evaluation:
         Raises:
             EvaluationError: they cannot be; the message is for the person who typed the policy.
         """
-        return recalled(self._setting)
+        return raise_if_error(self._setting)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -181,7 +184,7 @@ class Evaluation:
             return self._error(gate, str(setting))
         self._running = gate.id
         try:
-            with told(), left_as_found(), freed_memory_kept():  # a candidate may draw, and set threads
+            with as_evaluation_error(), left_as_found(), freed_memory_kept():  # a candidate may draw, and set threads
                 torch.manual_seed(key(setting.seed, gate.id, "chance", 0))  # of what candidates and surrogates draw
                 return run_gate(gate, setting, shared=self.policy.evidence == "shared")
         except EvaluationError as error:
@@ -207,7 +210,7 @@ class Evaluation:
     def _setting(self) -> Setting | EvaluationError:
         """Samples and candidate, loaded once."""
         with left_as_found(), freed_memory_kept():
-            return remembered(self._load)
+            return value_or_error(self._load)
 
     def _load(self) -> Setting:
         policy = self.policy
@@ -239,11 +242,12 @@ class Evaluation:
             sequential=intervals if policy.decision.stop == "never" else replace(intervals, kind="anytime"),
             stop=policy.decision.stop,
             order=_order(policy, samples),
-            ledger=Ledger(),
-            warm_starts=WarmStarts(
-                sum(prod(samples.shape_of(index)) for index in range(len(samples))),
-                _budgets_of_entries(policy),
-                {gate.entry: searches_from_ends(gate) for gate in policy.gates},
+            memory=Memory(
+                warm_starts=WarmStarts(
+                    sum(prod(samples.shape_of(index)) for index in range(len(samples))),
+                    _budgets_of_entries(policy),
+                    {gate.entry: searches_from_ends(gate) for gate in policy.gates},
+                )
             ),
             evidence=self._evidence,
             progress=lambda done, of: self._progress(self._running, done, of),
@@ -263,7 +267,7 @@ class Evaluation:
         """The models that an attack follows; gates that name the same ones share them."""
         named = attack.model_dump_json(include={"surrogate", "train"})
         if named not in self._loaded_surrogates:
-            self._loaded_surrogates[named] = remembered(
+            self._loaded_surrogates[named] = value_or_error(
                 lambda: load_surrogates(
                     attack,
                     model=self.policy.model,
@@ -274,11 +278,11 @@ class Evaluation:
                     progress=lambda done, of: self._progress("surrogates", done, of),
                 )
             )
-        return recalled(self._loaded_surrogates[named])
+        return raise_if_error(self._loaded_surrogates[named])
 
 
 def _order(policy: Policy, samples: Samples) -> np.ndarray:
-    """As they are written, or at random where a gate may stop before the last one."""
+    """The samples as they are written, or at random where a gate may stop before the last one."""
     if policy.decision.stop == "never":
         return np.arange(len(samples))
     return in_random_order(samples.names, seed=policy.seed)

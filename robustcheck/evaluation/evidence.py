@@ -19,7 +19,7 @@ PATCHES = "patches"
 CLEAN = "clean"
 
 
-class Evidence:
+class EvidenceWriter:
     """Writes counterexamples to `counterexamples/GATE/SAMPLE.png`, a few clean images beside them, and patches.
 
     With no folder nothing is written; digests are the same.

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def as_evaluation_error() -> Iterator[None]:
     """Make an `EvaluationError` of whatever is raised, a candidate's `sys.exit` too.
 
     Raises:
@@ -31,16 +31,16 @@ def told() -> Iterator[None]:
         raise EvaluationError(_unexpected(error)) from error
 
 
-def remembered(make: Callable[[], T]) -> T | EvaluationError:
+def value_or_error(make: Callable[[], T]) -> T | EvaluationError:
     """What is made, or why it cannot be: each gate that needs it reports that, and none tries again."""
     try:
-        with told():
+        with as_evaluation_error():
             return make()
     except EvaluationError as error:
         return error
 
 
-def recalled(found: T | EvaluationError) -> T:
+def raise_if_error(found: T | EvaluationError) -> T:
     """What was made.
 
     Raises:

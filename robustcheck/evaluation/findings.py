@@ -79,7 +79,7 @@ def _outdone(success: Metric, controls: tuple[Control, ...]) -> Iterator[Finding
 
 
 def _not_aimed_at(gate: Gate, setting: Setting) -> Iterator[Finding]:
-    """Of several findings: what is required of one that the adversary is not after is measured by accident."""
+    """What is required of a finding that the adversary is not after is measured by accident."""
     head, aimed = setting.candidate.head, None
     if not head.multilabel or len(head.labels) == 1:
         return

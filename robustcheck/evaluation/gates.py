@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from robustcheck.data import load_area
-from robustcheck.errors import DataError
-from robustcheck.evaluation.conclusion import Account, Conclusion
+from robustcheck.evaluation.account import Account
+from robustcheck.evaluation.adversary import ball_for, goal_of
+from robustcheck.evaluation.conclusion import Conclusion, conclude, examine_gradients
 from robustcheck.evaluation.controls import Controlled, grid_of, seen_unattacked
 from robustcheck.evaluation.curves import budget_curve, query_curve
-from robustcheck.evaluation.health.checks import in_turn, of_gradients, same_answers, with_inherited
+from robustcheck.evaluation.health.checks import in_turn, with_inherited
 from robustcheck.evaluation.health.examination import Examination, examined
 from robustcheck.evaluation.health.probing import Probes
 from robustcheck.evaluation.looks.look import Once
 from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.metrics.verdicts import Rule, judge, require
 from robustcheck.evaluation.outcomes import (
-    goal_of,
     keep_examples,
     most_adverse,
     most_adverse_chances,
@@ -37,9 +37,7 @@ from robustcheck.evaluation.surrogates.loading import LoadedSurrogate
 from robustcheck.models import Surrogates
 from robustcheck.models.process import full_precision
 from robustcheck.policy import FMNSpec, Gate, PatchSpec, RP2Spec
-from robustcheck.policy.quantities import SAY_HOUNSFIELD
 from robustcheck.results import Cell, Cost, GateResult, HealthCheck
-from robustcheck.threats import Ball, Region, ball_of
 
 
 def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
@@ -54,16 +52,14 @@ def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
 
 def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     """Search until it is decided, conclude, examine, judge, and add what the report draws."""
-    surrogates = setting.surrogates(gate.surrogates) if gate.surrogates else ()
-    account = Account.open(setting, surrogates)
-    search = _search_of(gate, setting, surrogates, shared=shared)
-    stopping, needed = _until_decided(search, surrogates)
+    loaded = setting.surrogates(gate.surrogates) if gate.surrogates else ()
+    account = Account.open(setting, loaded)
+    search = _search_of(gate, setting, loaded, shared=shared)
+    stopping, needed = _until_decided(search, loaded)
     conclusion, cells = _concluded(search, stopping, needed)
-    searched_for = account.cost(conclusion.queries)
-    health = _health(conclusion, search, searched_for)
+    result = conclude(conclusion, account, partial(_health, search))
     for attack in search.attacks:
-        setting.examined.setdefault(search.key(attack), health)
-    result = conclusion.result(account.cost(conclusion.queries, searched=searched_for), health)
+        setting.memory.examined.setdefault(search.key(attack), result.health)
     judged, attacked = conclusion.judged, set(conclusion.attacked)
     return replace(
         result,
@@ -74,36 +70,36 @@ def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     )
 
 
-def _search_of(gate: Gate, setting: Setting, surrogates: Sequence[LoadedSurrogate], *, shared: bool) -> Search:
+def _search_of(gate: Gate, setting: Setting, loaded: Sequence[LoadedSurrogate], *, shared: bool) -> Search:
     return Search(
         gate=gate,
         setting=setting,
         ball=ball_for(gate, setting),
         goal=goal_of(gate, setting),
         family=gate.family if shared and gate.family else gate.id,
-        surrogates=Surrogates([one.candidate for one in surrogates]) if surrogates else None,
+        surrogates=Surrogates([one.candidate for one in loaded]) if loaded else None,
     )
 
 
-def _until_decided(search: Search, surrogates: Sequence[LoadedSurrogate]) -> tuple[Stopping, int | None]:
+def _until_decided(search: Search, loaded: Sequence[LoadedSurrogate]) -> tuple[Stopping, int | None]:
     """Search stage by stage; returns what is known then, and how many samples decided, if they did before the last."""
     setting, found, searched, needed = search.setting, search.begin(), 0, None
     worth = search.goal.open(setting.decisions, setting.labels).numpy()
     for end in stages(setting):
         search.run([sample for sample in setting.order[searched:end].tolist() if worth[sample]], found)
-        stopping = Stopping(setting=setting, known=_known(search, found, worth, surrogates))
+        stopping = Stopping(known=_known(search, found, worth, loaded))
         if (needed := stopping.needed(searched, end)) is not None:
             break
         searched = end
-    setting.ledger.add_scores(search.family, float(search.ball.levels), found.trace.scores, found.trace.chances)
+    setting.memory.ledger.add_scores(search.family, search.levels, found.trace.scores, found.trace.chances)
     return stopping, needed
 
 
-def _known(search: Search, found: Found, worth: np.ndarray, surrogates: Sequence[LoadedSurrogate]) -> Conclusion:
+def _known(search: Search, found: Found, worth: np.ndarray, loaded: Sequence[LoadedSurrogate]) -> Conclusion:
     """What searches came to so far, about all samples, of which some (N,) are worth attacking."""
-    gate, setting, family, levels = search.gate, search.setting, search.family, float(search.ball.levels)
-    broken = {sample: entry for sample, entry in setting.ledger.within(family, levels).items() if worth[sample]}
-    verified = [*setting.ledger.scores_within(family, levels), found.trace.scores]
+    gate, setting, family, levels = search.gate, search.setting, search.family, search.levels
+    broken = {sample: entry for sample, entry in setting.memory.ledger.within(family, levels).items() if worth[sample]}
+    verified = [*setting.memory.ledger.scores_within(family, levels), found.trace.scores]
     told = not (gate.descending and found.inherited)  # scores at a larger budget are not those at this one
     return Conclusion(
         gate=gate,
@@ -116,7 +112,7 @@ def _known(search: Search, found: Found, worth: np.ndarray, surrogates: Sequence
         scores=most_adverse(setting, verified, broken) if told else None,
         chances=_chances(search, found, broken) if told else None,
         found=found,
-        surrogates=surrogates,
+        surrogates=loaded,
         controlled=(),
         intervals=setting.sequential,
         rule=setting.rule,
@@ -132,27 +128,25 @@ def _concluded(search: Search, stopping: Stopping, needed: int | None) -> tuple[
     rule: Rule = "confident" if stopping.by_interval(needed) else known.rule
     conclusion = replace(conclusion, controlled=controls, rule=rule)
     if examined(gate):
-        setting.judged_with[gate.id] = conclusion.judged_with_outcomes
+        setting.memory.judged_with[gate.id] = conclusion.judged_with_outcomes
     return conclusion, cells
 
 
 def _chances(search: Search, found: Found, broken: dict[int, Entry]) -> np.ndarray | None:
     """Most adverse probabilities (N, K) of several findings, where images are looked at once and as they are."""
-    if not isinstance(search.look, Once):
+    if not isinstance(search.viewer, Once):
         return None
-    verified = search.setting.ledger.chances_within(search.family, float(search.ball.levels))
+    verified = search.setting.memory.ledger.chances_within(search.family, search.levels)
     return most_adverse_chances(search.setting, [*verified, found.trace.chances], broken)
 
 
-def _health(conclusion: Conclusion, search: Search, cost: Cost) -> tuple[HealthCheck, ...]:
+def _health(search: Search, conclusion: Conclusion, cost: Cost) -> tuple[HealthCheck, ...]:
     """Whether the attack of a white box worked on this candidate."""
     gate, setting = conclusion.gate, conclusion.setting
-    if gate.knowledge != "white-box":
-        return () if setting.candidate.randomness is None else (same_answers(setting.candidate.randomness),)
-    attacked, held = (in_turn(samples, gate, setting) for samples in (conclusion.attacked, conclusion.held))
     if gate.epsilon is None:  # stickers
-        return of_gradients(setting, conclusion.goal, conclusion.found.trace, attacked, conclusion.blind, cost)
-    judged = conclusion.of_more
+        return examine_gradients(conclusion, cost)
+    attacked, held = (in_turn(samples, gate, setting) for samples in (conclusion.attacked, conclusion.held))
+    judged = conclusion.by_estimate
     examination = Examination(
         setting=setting,
         found=conclusion.found,
@@ -166,37 +160,11 @@ def _health(conclusion: Conclusion, search: Search, cost: Cost) -> tuple[HealthC
 
 def _with_inherited(own: tuple[HealthCheck, ...], conclusion: Conclusion, search: Search) -> tuple[HealthCheck, ...]:
     """What held against a search that stands for this gate's is worth what that search is."""
-    examined, keys = conclusion.setting.examined, [search.key(attack) for attack in search.attacks]
+    examined, keys = conclusion.setting.memory.examined, [search.key(attack) for attack in search.attacks]
     if any(sample in conclusion.found.inherited for sample in conclusion.held):
         for one in keys:
             own = with_inherited(own, examined.get(one, ()))
     return own
-
-
-def ball_for(gate: Gate, setting: Setting) -> Ball:
-    """Where a gate's counterexamples may lie.
-
-    Raises:
-        DataError: stickers cover no pixel of an image, or a budget is in Hounsfield units and the images are no CT.
-    """
-    if gate.epsilon is not None:
-        if gate.epsilon.hounsfield and setting.samples.hounsfield is None:
-            raise DataError(
-                f"epsilon {gate.epsilon.text} is in Hounsfield units, and {setting.samples.info.source} holds no CT; "
-                f"{SAY_HOUNSFIELD}"
-            )
-        return ball_of(gate.norm, gate.epsilon, setting.samples.bits)
-    assert isinstance(gate.attack, RP2Spec)
-    region = Region(
-        area=load_area(gate.attack.stickers, setting.folder),
-        maximum=setting.samples.maximum,
-        visible=(seen := setting.candidate.preprocess.visible),
-        reach=seen if gate.conditions is None else gate.conditions.reach(seen),
-    )
-    for _, height, width in {setting.samples.shape_of(sample) for sample in range(len(setting.samples))}:
-        if not region.mask(height, width).any():
-            raise DataError(f"attack.stickers cover no pixel of an image of {height}×{width} (height × width)")
-    return region
 
 
 def _controls(
@@ -205,7 +173,7 @@ def _controls(
     """What conditions alone do, and the grid of gates that have one."""
     if gate.conditions is None or not attacked:
         return (), ()
-    control, grid = seen_unattacked(gate, setting, search.look, attacked)
+    control, grid = seen_unattacked(gate, setting, search.viewer, attacked)
     if grid is None or not isinstance(gate.attack, RP2Spec):
         return (control,), ()
     return (control,), grid_of(
@@ -221,7 +189,13 @@ def _unattacked(gate: Gate, setting: Setting) -> GateResult:
     scores = most_adverse(setting, [], {})
     every = np.arange(len(setting.labels))
     read = readings(setting, {}, scores, most_adverse_chances(setting, [], {}))
-    measurement = Measurement(setting=setting, readings=read, judged=every, intervals=setting.intervals)
+    measurement = Measurement(
+        readings=read,
+        labels=setting.candidate.head.labels,
+        members=setting.members,
+        judged=every,
+        intervals=setting.intervals,
+    )
     metrics = measurement.metrics(gate.bounds)
     requirements = require(gate.bounds, metrics, setting.rule)
     verdict = judge(requirements, metrics)

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from robustcheck.evaluation.metrics.readings import Readings
+from robustcheck.evaluation.search.adjudication import more_adverse, more_adverse_chances
 from robustcheck.evaluation.search.found import Found
 from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models.head import NO_ANSWER
 from robustcheck.policy import Gate
 from robustcheck.results import Evidence, Metric, Outcome
-from robustcheck.threats import Goal
 
 EXAMPLES = 6  # samples a gate whose clean image is kept for the report
 
@@ -25,18 +25,6 @@ _UNDEFINED = {
     "ppv": "it takes samples with and without the finding, of which some are read as positive",
     "npv": "it takes samples with and without the finding, of which some are read as negative",
 }
-
-
-def goal_of(gate: Gate, setting: Setting) -> Goal:
-    """What a gate's adversary wants of this candidate."""
-    head = setting.candidate.head
-    return Goal(
-        kind=gate.goal,
-        labels=len(head.labels),
-        target=None if gate.target is None else head.labels.index(gate.target),
-        positive=head.positive,
-        multilabel=head.multilabel,
-    )
 
 
 def keep_examples(gate: Gate, setting: Setting, broken: dict[int, Entry]) -> None:
@@ -52,29 +40,29 @@ def most_adverse(setting: Setting, verified: list[dict[int, float]], broken: dic
     scores = setting.scores.numpy().astype(np.float64)
     counterexamples = {sample: entry.score for sample, entry in broken.items() if entry.score is not None}
     for search in (*verified, counterexamples):
-        scores = more_adverse(setting, scores, search)
+        scores = scores_with(setting, scores, search)
     return scores
 
 
-def more_adverse(setting: Setting, scores: np.ndarray, verified: Mapping[int, float]) -> np.ndarray:
+def scores_with(setting: Setting, scores: np.ndarray, verified: Mapping[int, float]) -> np.ndarray:
     """Probabilities (N,) of the positive label where these are known, too, of some samples."""
     worse = scores.copy()
     for sample, score in verified.items():
         positive = setting.candidate.head.is_positive(int(setting.labels[sample]))
-        worse[sample] = (min if positive else max)(worse[sample], score)
+        worse[sample] = more_adverse(worse[sample], score, positive=positive)
     return worse
 
 
 def most_adverse_chances(
     setting: Setting, verified: list[dict[int, np.ndarray]], broken: dict[int, Entry]
 ) -> np.ndarray | None:
-    """The same (N, K) of each of several findings; None for a task that has one label an image."""
+    """Most adverse probabilities (N, K) of each of several findings; None for a task that has one label an image."""
     head = setting.candidate.head
     if not head.multilabel:
         return None
     chances = head.chances(setting.logits).cpu().numpy().astype(np.float64)
     for search in (*verified, chances_of(broken)):
-        chances = more_adverse_chances(setting, chances, search)
+        chances = chances_with(setting, chances, search)
     return chances
 
 
@@ -87,12 +75,12 @@ def chances_of(broken: Mapping[int, Entry]) -> dict[int, np.ndarray]:
     }
 
 
-def more_adverse_chances(setting: Setting, chances: np.ndarray, verified: Mapping[int, np.ndarray]) -> np.ndarray:
+def chances_with(setting: Setting, chances: np.ndarray, verified: Mapping[int, np.ndarray]) -> np.ndarray:
     """Probabilities (N, K) of each finding where these (K,) are known, too, of some samples."""
     worse = chances.copy()
     present = setting.labels.numpy()[:, None] >> np.arange(chances.shape[1]) & 1 == 1
     for sample, found in verified.items():
-        worse[sample] = np.where(present[sample], np.minimum(worse[sample], found), np.maximum(worse[sample], found))
+        worse[sample] = more_adverse_chances(worse[sample], found, present[sample])
     return worse
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from robustcheck.data import Samples
-from robustcheck.evaluation.evidence import Evidence
+from robustcheck.evaluation.evidence import EvidenceWriter
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.slices import members_of
 from robustcheck.evaluation.metrics.verdicts import Rule
@@ -29,8 +29,19 @@ its interval has just decided it, by the estimate."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Memory:
+    """What gates leave to those after them: the part of a setting that changes as they run."""
+
+    ledger: Ledger = field(default_factory=Ledger)
+    warm_starts: WarmStarts = field(default_factory=WarmStarts)
+    predicted: dict[Hashable, dict[int, float | None]] = field(default_factory=dict)  # see `predicting`
+    examined: dict[Hashable, tuple[HealthCheck, ...]] = field(default_factory=dict)  # health of searches, by their key
+    judged_with: dict[str, JudgedWith] = field(default_factory=dict)  # of gates that were examined
+
+
+@dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Candidate and samples, what the candidate makes of them unattacked, and what has been found so far."""
+    """Candidate and samples, what the candidate makes of them unattacked, and what gates share of their searches."""
 
     candidate: Candidate
     samples: Samples
@@ -46,14 +57,10 @@ class Setting:
     sequential: Intervals  # of gates that may stop before the last sample
     stop: Literal["never", "early", "determined"]
     order: np.ndarray  # (N,) in which samples are taken
-    ledger: Ledger
-    warm_starts: WarmStarts
-    evidence: Evidence
+    memory: Memory
+    evidence: EvidenceWriter
     progress: Callable[[int, int], None]  # samples done, of
     surrogates: Callable[[SurrogatesEntry], Sequence[LoadedSurrogate]]  # of an attack, loaded or trained once
-    predicted: dict[Hashable, dict[int, float | None]] = field(default_factory=dict)  # see `predicting`
-    examined: dict[Hashable, tuple[HealthCheck, ...]] = field(default_factory=dict)  # health of searches, by their key
-    judged_with: dict[str, JudgedWith] = field(default_factory=dict)  # of gates that were examined
     train_split: Callable[[], Samples]  # of the data, loaded once
     folder: Path  # the policy's, from which its paths start
 

@@ -1,8 +1,8 @@
 """Several worker processes, one policy, the same answers as one process.
 
 The gates of one family inherit from one another, so whichever worker first needs one of them evaluates the family
-under a lock; the others wait and read. Families run side by side, but for gates that are compared: who is content with
-less waits for those that want more, or know less, and never the other way round.
+under a lock; the others wait and read. Families run side by side, but for gates that are compared: a gate waits for
+gates with a narrower goal, less knowledge or a single step, never the reverse, so workers cannot deadlock.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def shared_answer(evaluation: Evaluation, gate_id: str, *, selected: Sequence[st
     folder.mkdir(exist_ok=True)
 
     def elsewhere(other: str) -> GateResult:
-        """Of a gate that this one is compared with, and which waits for none that is compared with it: no circle."""
+        """The result of a gate that this one is compared with, and which never waits for this one."""
         return shared_answer(evaluation, other, selected=selected, folder=folder).gate
 
     with FileLock(folder / f"family-{order.index(family[0])}.lock"):

@@ -34,15 +34,14 @@ def stages(setting: Setting) -> Iterator[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Stopping:
-    """Where a gate may stop.
+    """Where a gate may stop, by what its searches came to so far, about all samples."""
 
-    Args:
-        setting: of the gate.
-        known: what its searches came to so far, about all samples.
-    """
-
-    setting: Setting
     known: Conclusion
+
+    @property
+    def setting(self) -> Setting:
+        """The gate's setting."""
+        return self.known.setting
 
     def needed(self, before: int, until: int) -> int | None:
         """The number of samples with which the verdict was decided, from more than `before` to `until`; None if not."""
@@ -58,7 +57,7 @@ class Stopping:
         return high
 
     def stopped(self, needed: int | None) -> Stopped | None:
-        """For the report."""
+        """Where the gate stopped, for the report."""
         if self.setting.stop == "never":
             return None
         of = len(self.setting.order)

@@ -34,7 +34,7 @@ class AgainstAll:
 
 
 def log_odds_of(probability: float) -> float:
-    """Of one probability."""
+    """The log-odds of one probability."""
     return log(probability) - log(1 - probability)
 
 

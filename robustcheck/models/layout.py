@@ -24,7 +24,7 @@ Ask = Callable[[torch.Tensor], torch.Tensor]
 
 
 def channels_last(inputs: torch.Tensor) -> torch.Tensor:
-    """The same numbers (N, C, H, W) in that layout.
+    """Inputs (N, C, H, W) in channels-last layout.
 
     `contiguous` would not do: images of one channel count as laid out either way, and convolutions then take the other
     one unless their weights are laid out so, too.

@@ -53,7 +53,7 @@ def in_dtype(forward: Forward, dtype: torch.dtype) -> Forward:
 
 
 def dtype_of(module: torch.nn.Module) -> torch.dtype:
-    """Of a module's first weights; float32 where it has none."""
+    """The type of a module's first weights; float32 where it has none."""
     return next((weights.dtype for weights in module.parameters() if weights.is_floating_point()), torch.float32)
 
 

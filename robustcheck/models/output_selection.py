@@ -58,7 +58,7 @@ def scores_in(answer: Any, wanted: str | None) -> Any:
 
 
 def _outputs(answer: Any) -> dict[str, Any] | None:
-    """By name; None if the answer is no container."""
+    """The outputs by name; None if the answer is no container."""
     if isinstance(answer, Mapping):
         return {str(name): output for name, output in answer.items()}
     if isinstance(answer, (tuple, list)):

@@ -74,7 +74,7 @@ class Preprocess:
 
     @classmethod
     def of(cls, spec: PreprocessSpec, device: torch.device, levels: Levels) -> Preprocess:
-        """For images that are stored so."""
+        """The preprocessing of images that are stored so."""
         return cls(spec, device, maximum=levels.maximum, zero=levels.zero, hounsfield=levels.hounsfield)
 
     @property

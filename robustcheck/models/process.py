@@ -90,7 +90,7 @@ def freed_memory_kept() -> Iterator[None]:
 
 
 def give_back_freed_memory() -> None:
-    """To the system, now."""
+    """Give memory that was freed back to the system, now."""
     if (library := _glibc()) is not None:
         library.malloc_trim(0)
 

@@ -153,7 +153,7 @@ def _inside(scores: torch.Tensor) -> bool:
 
 
 def _rounded(scores: torch.Tensor) -> float:
-    """By how much the sums of quantised probabilities (N, K) may miss 1."""
+    """How much the sums of quantised probabilities (N, K) may miss 1 by."""
     return max(_ROUNDED_SUM_TOLERANCE, _ROUNDED_LABEL * scores.shape[1])
 
 

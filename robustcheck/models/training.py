@@ -182,7 +182,7 @@ def _scores(answer: object, count: int, spec: TrainSpec, model: ModelSpec) -> to
 
 
 def _loss(scores: torch.Tensor, readings: torch.Tensor, model: ModelSpec) -> torch.Tensor:
-    """Of scores (N, K) that ought to tell readings (N,)."""
+    """The loss of scores (N, K) that ought to tell readings (N,)."""
     if model.task == "multiclass":
         return cross_entropy(scores, readings)
     present = readings[:, None] >> torch.arange(scores.shape[1], device=scores.device) & 1

@@ -80,7 +80,7 @@ def write_whole(path: Path, text: str) -> Path:
 
 
 def _showable(value: Any) -> Any:
-    """The same data with every text made visible."""
+    """Data with every text in them made visible."""
     if isinstance(value, str):
         return visible(value)
     if isinstance(value, dict):

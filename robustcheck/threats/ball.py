@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+BORDER = 1e-5  # of the radius: what float32 points at a ball's border may be off it by
+ROUNDING = 2.0**-22  # of the full range: the same, where a ball is so small that a pixel's rounding is more
+
 
 class Ball(ABC):
     """Images that may stand for a clean one, and the norm in which they differ from it."""
@@ -41,7 +44,7 @@ class Ball(ABC):
 
     @abstractmethod
     def within(self, images: torch.Tensor, clean: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
-        """The same where a row differs by a radius (N,) at most."""
+        """The points that images are brought to where a row differs by a radius (N,) at most."""
 
     @abstractmethod
     def sample(self, clean: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
@@ -75,7 +78,7 @@ class Ball(ABC):
 
     @abstractmethod
     def outward(self, images: torch.Tensor, clean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-        """The same for minimum-norm searches, whose points have room around them."""
+        """Storable images beside points of minimum-norm searches, which have room around them."""
 
     @abstractmethod
     def distance(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:

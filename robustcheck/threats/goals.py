@@ -67,11 +67,11 @@ class Goal:
         return decisions.ne(labels)
 
     def present(self, labels: torch.Tensor) -> torch.Tensor:
-        """For several findings: which of them (N, K) are there in readings (N,)."""
+        """Which of several findings (N, K) are there in readings (N,)."""
         return ((labels[:, None] >> torch.arange(self.labels, device=labels.device)) & 1).bool()
 
     def findings(self, labels: torch.Tensor) -> torch.Tensor:
-        """For several findings: which of them (N, K) the adversary may turn on samples with true readings (N,)."""
+        """Which of several findings (N, K) the adversary may turn on samples with true readings (N,)."""
         present = self.present(labels)
         if self.kind == "untargeted":
             return torch.ones_like(present)

@@ -43,7 +43,7 @@ class L2Ball(Ball):
 
     @property
     def radius(self) -> float:
-        """As a share of the full range."""
+        """The radius as a share of the full range."""
         return float(self.levels / self.maximum)
 
     def widest(self, shape: tuple[int, int, int]) -> L2Ball:
@@ -74,7 +74,7 @@ class L2Ball(Ball):
     def steepest(self, gradient: torch.Tensor) -> torch.Tensor:
         """The direction (N, C, H, W) of unit L2 norm in which a function with this gradient rises fastest."""
         flat = gradient.flatten(1)
-        # Twice, since the squares of a small gradient underflow: scaled to a largest pixel of 1 they do not.
+        # Twice, because the squares of a small gradient underflow: scaled to a largest pixel of 1 they do not.
         flat = flat / flat.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
         return nn.functional.normalize(flat, dim=1).view_as(gradient)
 
@@ -104,7 +104,7 @@ class L2Ball(Ball):
         return self._fitted(images * self.maximum + direction.sign() / 2 - reference, reference)
 
     def outward(self, images: torch.Tensor, clean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-        """As `aside`, which keeps a level of length for changes that are shorter."""
+        """Images as of `aside`, which keeps a level of length for changes that are shorter."""
         return self.aside(images, clean, direction)
 
     def _fitted(self, change: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

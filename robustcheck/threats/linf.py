@@ -40,7 +40,7 @@ class LinfBall(ByLargestChange):
 
     @property
     def radius(self) -> float:
-        """As a share of the full range."""
+        """The radius as a share of the full range."""
         return self.levels / self.maximum
 
     def widest(self, _shape: tuple[int, int, int]) -> LinfBall:
@@ -79,8 +79,8 @@ class LinfBall(ByLargestChange):
     def aside(self, images: torch.Tensor, _clean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
         """Storable images beside points of the ball: each pixel is rounded to the side that `direction` has.
 
-        Both neighbours of a point lie in the ball, since its border is on whole levels. Pixels without a direction, and
-        those on a level but for float32's error, go to the nearest.
+        Both neighbours of a point lie in the ball, because its border is on whole levels. Pixels without a direction,
+        and those on a level but for float32's error, go to the nearest.
         """
         levels = images * self.maximum
         nearest = levels.round()

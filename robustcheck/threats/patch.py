@@ -19,7 +19,7 @@ from robustcheck.policy import PatchSpec, Size
 
 Outline = Literal["square", "circle"]
 
-NUMBERS = 5  # uniform ones, of which a placement is made
+PLACEMENT_DRAWS = 5  # uniform ones, of which a placement is made
 _APART = radians(5)  # between two angles at which room is looked for
 _EDGE = 2**-10  # pixels by which squares are shifted: more than coordinates are rounded by
 
@@ -66,12 +66,12 @@ class Placing:
 
     @classmethod
     def of(cls, spec: PatchSpec, size: Size) -> Placing:
-        """As a policy says it."""
+        """The placing that a policy asks for."""
         location = None if spec.location == "random" else spec.location
         return cls(size=size, outline=spec.shape, location=location, rotation=spec.rotation, scale=spec.scale)
 
     def side(self, height: int, width: int) -> float:
-        """Of the patch as it is named, on an image of so many pixels; of a circle the diameter.
+        """The side of the patch as it is named, on an image of so many pixels; of a circle the diameter.
 
         Raises:
             EvaluationError: at its largest it is longer than the image's shorter side, or at its smallest it may lie

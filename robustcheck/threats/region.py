@@ -29,7 +29,7 @@ class Region(ByLargestChange):
 
     @property
     def radius(self) -> float:
-        """As a share of the full range."""
+        """The radius as a share of the full range."""
         return 1.0
 
     def widest(self, _shape: tuple[int, int, int]) -> Region:

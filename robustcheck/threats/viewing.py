@@ -21,7 +21,7 @@ from torch.nn.functional import grid_sample
 
 from robustcheck.policy import ConditionsSpec
 
-NUMBERS = 12  # uniform ones, of which a look is made
+LOOK_DRAWS = 12  # uniform ones, of which a look is made
 
 _CAMERA = 4.0  # its distance at scale 1, in halves of the image's longer side
 _TINY = 1e-3

@@ -15,7 +15,7 @@ from robustcheck import load_policy, run
 from robustcheck.attacks import objective, rp2
 from robustcheck.attacks.adam import ascend, moments
 from robustcheck.attacks.draws import Draws, key
-from robustcheck.evaluation.looks.conditions import Averaging, Fresh
+from robustcheck.evaluation.looks.conditions import ConditionsEOT, RandomLooks
 from robustcheck.evaluation.looks.look import Once
 from robustcheck.models import WhiteBox
 from robustcheck.policy import ConditionsSpec
@@ -42,12 +42,12 @@ def _conditions(**ranges):
 
 def test_gradients_and_losses_are_means_over_looks():
     """A contrast drawn from 0 to 2 has a mean of 1, and the loss is linear: its gradient is 40 / pixels on average."""
-    averaging = Averaging(conditions=_conditions(contrast=[0.2, 1.8]), count=512)
+    eot = ConditionsEOT(conditions=_conditions(contrast=[0.2, 1.8]), count=512)
     box = WhiteBox(candidate(Brightness()))
     images, labels = torch.full((3, 1, 4, 4), 0.4), torch.tensor([0, 0, 1])
     given_ = (images, labels, labels, objective("margin", GOAL))
     at = torch.zeros(3, dtype=torch.int64)
-    logits, loss, gradient = averaging.gradient(box, *given_, _rows(3), at)
+    logits, loss, gradient = eot.gradient(box, *given_, _rows(3), at)
     assert logits.shape == (3, 512, 2)
     assert torch.allclose(
         loss,
@@ -55,8 +55,8 @@ def test_gradients_and_losses_are_means_over_looks():
     )
     expected = torch.tensor([40 / 16, 40 / 16, -40 / 16]).view(3, 1, 1, 1).expand(3, 1, 4, 4)
     assert torch.allclose(gradient, expected, rtol=0.1)
-    again = averaging.gradient(box, *given_, _rows(3), at)[2]
-    other = averaging.gradient(box, *given_, _rows(3), at + 1)[2]
+    again = eot.gradient(box, *given_, _rows(3), at)[2]
+    other = eot.gradient(box, *given_, _rows(3), at + 1)[2]
     assert torch.equal(gradient, again)
     assert not torch.equal(gradient, other)
 
@@ -68,9 +68,9 @@ def test_what_is_judged_early_is_judged_the_same(level, holds_on, judged_on):
     conditions = _conditions(brightness=0.2, judged_on=judged_on, holds_on=holds_on)
     images, labels = torch.full((4, 1, 3, 3), level), torch.zeros(4, dtype=torch.int64)
     at = torch.zeros(4, dtype=torch.int64)
-    seen = Fresh(candidate=asked, goal=GOAL, conditions=conditions, maximum=255)(images, labels, _rows(4), at)
+    seen = RandomLooks(candidate=asked, goal=GOAL, conditions=conditions, maximum=255)(images, labels, _rows(4), at)
     lenient = Conditions(spec=conditions.spec.model_copy(update={"holds_on": 1e-9}))
-    everything = Fresh(candidate=asked, goal=GOAL, conditions=lenient, maximum=255)
+    everything = RandomLooks(candidate=asked, goal=GOAL, conditions=lenient, maximum=255)
     first, second = (everything.look(images, labels, _rows(4).apart(purpose), at).share for purpose in (2, 3))
     needed = holds_on * judged_on - 1e-6
     assert seen.wanted.tolist() == ((first * judged_on >= needed) & (second * judged_on >= needed)).tolist()
@@ -82,7 +82,7 @@ def test_fresh_looks_are_stored_images_and_each_proposal_has_its_own():
     asked, seen = candidate(Brightness()), []
     forward = asked.network.forward
     object.__setattr__(asked.network, "forward", lambda inputs: (seen.append(inputs), forward(inputs))[1])
-    look = Fresh(candidate=asked, goal=GOAL, conditions=_conditions(noise=[0.05, 0.05], judged_on=6), maximum=255)
+    look = RandomLooks(candidate=asked, goal=GOAL, conditions=_conditions(noise=[0.05, 0.05], judged_on=6), maximum=255)
     images, labels = torch.full((2, 1, 3, 3), 0.6), torch.zeros(2, dtype=torch.int64)
     for at in (0, 0, 1):
         look(images, labels, _rows(2), torch.full((2,), at))

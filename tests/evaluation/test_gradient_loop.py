@@ -268,7 +268,7 @@ def test_proposals_of_many_are_judged_as_those_of_one():
     proposals = clean + torch.tensor([0.0, 1.4, 1.6, 3.4, 3.6]).view(-1, 1, 1, 1) / 255
     labels = torch.zeros(5, dtype=torch.int64)
     draws, at = Draws.of(range(5), torch.device("cpu")), torch.zeros(5, dtype=torch.int64)
-    judged = adjudicate(run.engine.look, run.engine.ball, proposals, clean, labels, draws, at)
+    judged = adjudicate(run.engine.viewer, run.engine.ball, proposals, clean, labels, draws, at)
     assert judged.stored[:, 0, 0, 0].tolist() == [100, 101, 102, 103, 104]
     assert judged.distance.tolist() == [0, 1, 2, 3, 4]
     assert judged.admissible.tolist() == [

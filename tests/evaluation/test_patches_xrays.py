@@ -12,7 +12,7 @@ from robustcheck.attacks.draws import Draws
 from robustcheck.data import load_samples
 from robustcheck.models import load_candidate
 from robustcheck.policy import ConditionsSpec, DataSpec, ModelSpec, PreprocessSpec
-from robustcheck.threats.viewing import NUMBERS, Conditions, see
+from robustcheck.threats.viewing import LOOK_DRAWS, Conditions, see
 
 pytestmark = pytest.mark.xrays
 
@@ -89,7 +89,7 @@ def _shares(xrays, images):
     samples = load_samples(DataSpec(source=str(xrays), samples=8), model, folder=POLICIES)
     candidate, _ = load_candidate(model, folder=POLICIES, samples=samples)
     looks = Conditions(spec=ConditionsSpec(**CONDITIONS)).draw(
-        Draws.of([20261125], torch.device("cpu")).uniform((200, NUMBERS))[0]
+        Draws.of([20261125], torch.device("cpu")).uniform((200, LOOK_DRAWS))[0]
     )
     shares = []
     for label, file in images.values():

@@ -9,9 +9,8 @@ from building import LEVELS, brightness_policy, brightness_project, even_images
 from patching import FIXED, patch_policy
 
 from robustcheck import load_policy, run
+from robustcheck.evaluation.adversary import ball_for, goal_of
 from robustcheck.evaluation.evaluation import Evaluation
-from robustcheck.evaluation.gates import ball_for
-from robustcheck.evaluation.outcomes import goal_of
 from robustcheck.evaluation.planning.planning import plan
 from robustcheck.evaluation.planning.stepping import Stopwatch
 from robustcheck.evaluation.planning.workload import Work, of_search

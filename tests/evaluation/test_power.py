@@ -10,7 +10,7 @@ from scipy.stats import binom
 
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.planning.expectation import Kinds, about, expected, predictive
-from robustcheck.evaluation.planning.power import MOST, Power, supposed
+from robustcheck.evaluation.planning.power import MAX_SAMPLES, Power, supposed
 from robustcheck.policy import Bound
 
 RULES = [("confident", "clopper-pearson"), ("confident", "wilson"), ("estimate", "wilson")]
@@ -108,7 +108,7 @@ def test_not_every_number_is_tried_up_to_tens_of_thousands_of_samples(monkeypatc
 def test_more_than_ten_million_is_not_told():
     one = rate(">= 0.5", 0.0005)
     assert one.needed(0.9) is None
-    assert one.at(np.array([MOST]))[0] < 0.9
+    assert one.at(np.array([MAX_SAMPLES]))[0] < 0.9
 
 
 # --- what is no rate ---

@@ -40,7 +40,7 @@ def _broken(folder: Path, archive: Path, batch: int, *, shuffled: bool = False) 
     ball, goal = LinfBall(levels=4, maximum=255), Goal(labels=2, positive=1)
     search = Search(gate=gate, setting=setting, ball=ball, goal=goal, family="all")
     search.run(order.tolist(), search.begin())
-    return set(setting.ledger.within("all", 4))
+    return set(setting.memory.ledger.within("all", 4))
 
 
 @pytest.mark.xrays

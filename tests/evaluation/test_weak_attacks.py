@@ -125,7 +125,7 @@ def test_what_one_sample_shows_is_not_said_of_all():
 def _probed(*, iterates=True, allowed=60, **results):
     """The outcomes of checks, by name, of sixty samples that held and what probes of twenty of them came to."""
     probes = SimpleNamespace(
-        attacked=range(60), iterates=iterates, averages=False, short=None, unreached=None,
+        attacked=range(60), iterates=iterates, uses_eot=False, short=None, unreached=None,
         run=lambda _cost, more_steps: Probed(**results),
     )  # fmt: skip
     examination = Examination(

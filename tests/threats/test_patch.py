@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from robustcheck.errors import EvaluationError
 from robustcheck.policy import Size
-from robustcheck.threats.patch import NUMBERS, NoPlaceError, Placements, Placing, covered, place
+from robustcheck.threats.patch import PLACEMENT_DRAWS, NoPlaceError, Placements, Placing, covered, place
 
 shapes = st.tuples(st.integers(1, 3), st.integers(12, 30), st.integers(12, 30))
 seeds = st.integers(0, 2**31)
@@ -70,7 +70,7 @@ def test_a_square_that_is_moved_lies_where_there_is_just_room(side, room):
     keep_out = torch.ones(1, 20, 20, dtype=torch.bool)
     keep_out[:, 6 : 6 + room, 3 : 3 + room] = False
     placing = Placing(size=Size.parse(f"{side} px"), outline="square")
-    at = placing.draw(torch.zeros(1, NUMBERS), 20, 20, keep_out)
+    at = placing.draw(torch.zeros(1, PLACEMENT_DRAWS), 20, 20, keep_out)
     assert torch.equal(covered(torch.Size((1, 1, 20, 20)), at, "square"), ~keep_out)
 
 
@@ -91,7 +91,7 @@ def test_where_room_is_found_every_draw_has_a_place(outline, rotation, side, roo
     except NoPlaceError:
         assert min(room) < side * 1.1 * 1.05 * (1 if outline == "circle" else 2**0.5) + 1, "there is room enough"
         return
-    at = placing.draw(_random(64, NUMBERS, seed=seed), 16, 20, keep_out.expand(64, -1, -1))
+    at = placing.draw(_random(64, PLACEMENT_DRAWS, seed=seed), 16, 20, keep_out.expand(64, -1, -1))
     assert not (covered(torch.Size((64, 1, 16, 20)), at, outline) & keep_out).any()
 
 
@@ -127,7 +127,7 @@ def test_twice_the_side_shows_each_pixel_twice_as_large():
 def test_only_what_lies_under_it_changes_and_it_lies_on_the_image(outline, shape, seed):
     channels, height, width = shape
     placing = Placing(size=Size.parse("12%"), outline=outline, rotation=30, scale=0.1)
-    at = placing.draw(_random(16, NUMBERS, seed=seed), height, width)
+    at = placing.draw(_random(16, PLACEMENT_DRAWS, seed=seed), height, width)
     images, patches = _random(16, *shape, seed=seed), 2 + _random(16, channels, 5, 5, seed=seed + 1)
     placed = place(patches, images, at, outline)
     under = covered(images.shape, at, outline)
@@ -143,7 +143,7 @@ def test_only_what_lies_under_it_changes_and_it_lies_on_the_image(outline, shape
 )
 def test_it_covers_the_share_of_the_area_that_its_size_says(size, outline, share):
     placing = Placing(size=Size.parse(size), outline=outline, rotation=22.5, scale=0.1)
-    at = placing.draw(_random(400, NUMBERS), 100, 100)
+    at = placing.draw(_random(400, PLACEMENT_DRAWS), 100, 100)
     areas = covered(torch.Size((400, 1, 100, 100)), at, outline).float().mean(dim=(1, 2))
     assert areas.mean() == pytest.approx(share, rel=0.03)
     assert (at.side.max() / at.side.min()).item() == pytest.approx(1.1 / 0.9, rel=0.02)
@@ -151,7 +151,7 @@ def test_it_covers_the_share_of_the_area_that_its_size_says(size, outline, share
 
 
 def test_placements_are_even_over_the_image():
-    at = Placing(size=Size.parse("1%"), outline="circle").draw(_random(4000, NUMBERS), 64, 128)
+    at = Placing(size=Size.parse("1%"), outline="circle").draw(_random(4000, PLACEMENT_DRAWS), 64, 128)
     radius = (0.01 * 64 * 128 / pi) ** 0.5
     for centre, length in ((at.x, 128), (at.y, 64)):
         room = (centre - radius) / (length - 2 * radius)
@@ -163,7 +163,7 @@ def test_it_is_differentiable_as_finite_differences_say(outline):
     patches = _random(3, 2, 4, 4).double().requires_grad_()
     images, weights = _random(3, 2, 12, 15, seed=1).double(), _random(3, 2, 12, 15, seed=2).double()
     at = Placing(size=Size.parse("20%"), outline=outline, rotation=40, scale=0.2).draw(
-        _random(3, NUMBERS, seed=3), 12, 15
+        _random(3, PLACEMENT_DRAWS, seed=3), 12, 15
     )
     at = Placements(**{name: getattr(at, name).double() for name in ("x", "y", "side", "angle")})
     assert torch.autograd.gradcheck(lambda p: (place(p, images, at, outline) * weights).sum(), patches)
@@ -171,7 +171,7 @@ def test_it_is_differentiable_as_finite_differences_say(outline):
 
 def test_a_batch_is_what_its_images_are_alone():
     patches, images = _random(5, 1, 6, 6), _random(5, 1, 20, 20, seed=1)
-    at = Placing(size=Size.parse("8%"), rotation=20, scale=0.1).draw(_random(5, NUMBERS), 20, 20)
+    at = Placing(size=Size.parse("8%"), rotation=20, scale=0.1).draw(_random(5, PLACEMENT_DRAWS), 20, 20)
     together = place(patches, images, at, "circle")
     for row in range(5):
         alone = Placements(**{name: getattr(at, name)[row : row + 1] for name in ("x", "y", "side", "angle")})
@@ -185,7 +185,7 @@ def test_what_it_may_not_cover_it_does_not_and_all_other_places_are_taken(outlin
     keep_out = torch.zeros(8, 16, 20, dtype=torch.bool)
     keep_out[:, 4:9, 6:14] = True
     placing = Placing(size=Size.parse("6%"), outline=outline, rotation=45, scale=0.2)
-    at = placing.draw(_random(8, NUMBERS, seed=seed), 16, 20, keep_out)
+    at = placing.draw(_random(8, PLACEMENT_DRAWS, seed=seed), 16, 20, keep_out)
     under = covered(torch.Size((8, 1, 16, 20)), at, outline)
     assert not (under & keep_out).any()
     assert under.flatten(1).any(dim=1).all()
@@ -194,7 +194,7 @@ def test_what_it_may_not_cover_it_does_not_and_all_other_places_are_taken(outlin
 def test_free_places_are_even_among_those_that_there_are():
     keep_out = torch.zeros(2000, 9, 9, dtype=torch.bool)
     keep_out[:, :, 5:] = True
-    at = Placing(size=Size.parse("3 px"), outline="square").draw(_random(2000, NUMBERS), 9, 9, keep_out)
+    at = Placing(size=Size.parse("3 px"), outline="square").draw(_random(2000, PLACEMENT_DRAWS), 9, 9, keep_out)
     assert not (covered(torch.Size((2000, 1, 9, 9)), at, "square") & keep_out).any()
     assert torch.histc(at.x, 3, 1.5, 4).min() > 450
     assert torch.histc(at.y, 6, 1.5, 7.5001).min() > 220
@@ -204,16 +204,16 @@ def test_where_there_is_no_place_the_row_is_named():
     keep_out = torch.zeros(3, 10, 10, dtype=torch.bool)
     keep_out[1, ::3, ::3] = True
     with pytest.raises(NoPlaceError) as caught:
-        Placing(size=Size.parse("5 px"), outline="square").draw(_random(3, NUMBERS), 10, 10, keep_out)
+        Placing(size=Size.parse("5 px"), outline="square").draw(_random(3, PLACEMENT_DRAWS), 10, 10, keep_out)
     assert caught.value.row == 1
     fixed = Placing(size=Size.parse("3 px"), outline="square", location=(0.5, 0.5))
     with pytest.raises(NoPlaceError):
-        fixed.draw(_random(3, NUMBERS), 10, 10, keep_out)
+        fixed.draw(_random(3, PLACEMENT_DRAWS), 10, 10, keep_out)
 
 
 def test_a_fixed_place_is_one():
     placing = Placing(size=Size.parse("4 px"), outline="square", location=(0.25, 0.75))
-    at = placing.draw(_random(3, NUMBERS), 20, 40)
+    at = placing.draw(_random(3, PLACEMENT_DRAWS), 20, 40)
     assert at.x.tolist() == [10, 10, 10]
     assert at.y.tolist() == [15, 15, 15]
     assert at.angle.abs().max() == 0
@@ -223,11 +223,11 @@ def test_a_fixed_place_is_one():
 def test_a_patch_that_may_cover_no_pixel_is_refused(size, scale):
     placing = Placing(size=Size.parse(size), outline="square", scale=scale)
     with pytest.raises(EvaluationError, match=r"pixels wide at its smallest scale .* covering none"):
-        placing.draw(_random(1, NUMBERS), 20, 40)
+        placing.draw(_random(1, PLACEMENT_DRAWS), 20, 40)
 
 
 @pytest.mark.parametrize(("size", "scale"), [("25 px", 0.0), ("19 px", 0.1), ("99%", 0.0)])
 def test_a_patch_that_is_larger_than_the_image_is_refused(size, scale):
     placing = Placing(size=Size.parse(size), outline="square", scale=scale)
     with pytest.raises(EvaluationError, match=r"has no room for it; give a smaller size or scale"):
-        placing.draw(_random(1, NUMBERS), 20, 60)
+        placing.draw(_random(1, PLACEMENT_DRAWS), 20, 60)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustcheck.policy import ConditionsSpec
-from robustcheck.threats.viewing import NUMBERS, Conditions, Looks, _resampled, _resampling, cells, repeated, see
+from robustcheck.threats.viewing import LOOK_DRAWS, Conditions, Looks, _resampled, _resampling, cells, repeated, see
 
 
 def _random(*shape, seed=0):
@@ -113,7 +113,7 @@ def test_compression_loses_more_at_lower_quality_and_passes_gradients(channels):
 def test_gradients_are_what_finite_differences_say(seed):
     ranges = {"rotation": 20, "scale": 0.2, "translation": 0.1, "perspective": 15, "resampling": 0.5, "blur": 1}
     spec = ConditionsSpec(**ranges, contrast=[0.6, 1])  # more would leave the range, and be cut off
-    looks = Conditions(spec=spec).draw(_random(2, NUMBERS, seed=seed))
+    looks = Conditions(spec=spec).draw(_random(2, LOOK_DRAWS, seed=seed))
     images = 0.3 + 0.4 * _random(2, 1, 7, 9, seed=seed + 1)
     weights, direction = _random(2, 1, 7, 9, seed=seed + 2), _random(2, 1, 7, 9, seed=seed + 3) - 0.5
     given_images = images.clone().requires_grad_()
@@ -127,7 +127,7 @@ def test_draws_lie_in_their_ranges_and_reach_their_ends():
         rotation=30, scale=[0.5, 1.0], translation=0.2, perspective=10, resampling=0.25, blur=2, contrast=0.3,
         brightness=[0, 0.1], noise=0.05, jpeg=40,
     )  # fmt: skip
-    looks = Conditions(spec=spec).draw(_random(4000, NUMBERS))
+    looks = Conditions(spec=spec).draw(_random(4000, LOOK_DRAWS))
     ends = {
         "rotation": (radians(-30), radians(30)), "scale": (0.5, 1), "right": (-0.2, 0.2), "down": (-0.2, 0.2),
         "tilt": (radians(-10), radians(10)), "axis": (0, radians(180)), "resampling": (0.25, 1), "blur": (0, 2),

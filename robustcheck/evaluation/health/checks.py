@@ -8,8 +8,8 @@ from statistics import median
 from typing import Literal
 
 from robustcheck.attacks.draws import key
-from robustcheck.evaluation.health.predicting import FEW, Prediction
-from robustcheck.evaluation.search.loop import Trace
+from robustcheck.evaluation.health.predicting import MIN_EXAMINED, Prediction
+from robustcheck.evaluation.search.found import Trace
 from robustcheck.evaluation.setting import Setting
 from robustcheck.policy import Gate
 from robustcheck.results import Cost, Finding, HealthCheck, HealthOutcome
@@ -35,7 +35,7 @@ MEND = (
     "mend what hides the candidate's gradients (such as rounding, or saturated scores), or replace the attack by one "
     "that needs none, such as square or transfer"
 )
-"""What to do about a candidate that holds since its gradients cannot be followed."""
+"""What to do about a candidate that holds because its gradients cannot be followed."""
 
 _STRENGTHEN = "raise its steps and restarts, or replace it by a stronger attack, such as ensemble; else "
 ADVICE = {
@@ -74,15 +74,15 @@ def predicts(
 ) -> HealthCheck:
     """What came of what the gradient promised, as shares, at clean images and at points of the ball."""
     name = "gradient-predicts"
-    if len(at_images) < FEW:
+    if len(at_images) < MIN_EXAMINED:
         why = "no more than chance is promised" if drawn is not None else "nothing is promised"
         few = f"{plural(attacked, 'sample')} attacked, which is too few"
         return HealthCheck(
             name=name,
             outcome="not examined",
-            evidence=few if attacked < FEW else f"{why} on all but {len(at_images)} of those tried",
+            evidence=few if attacked < MIN_EXAMINED else f"{why} on all but {len(at_images)} of those tried",
         )
-    middles = [median(shares) for shares in (at_images, in_ball) if len(shares) >= FEW]
+    middles = [median(shares) for shares in (at_images, in_ball) if len(shares) >= MIN_EXAMINED]
     inside = f", and {middles[1]:.2f} times at points of the ball ({len(in_ball)} samples)" if len(middles) > 1 else ""
     evidence = (
         f"a change of {change} along the gradient raises the margin {middles[0]:.2f} times as much as the gradient "

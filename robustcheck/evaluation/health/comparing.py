@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from robustcheck.evaluation.health.checks import MOST_OUTDONE, as_findings, not_relied_on, with_inherited
-from robustcheck.evaluation.health.predicting import FEW
+from robustcheck.evaluation.health.predicting import MIN_EXAMINED
 from robustcheck.evaluation.setting import JudgedWith
 from robustcheck.policy import FGSMSpec, Gate
 from robustcheck.results import GateResult, HealthCheck, Outcome, Threat, Verdict
@@ -18,7 +18,7 @@ _NAME, _HOLDS = "as-strong-as-others", "holds-against-others"
 def comparable(own: Gate, other: Gate, *, isolated: bool) -> bool:
     """Whether another gate's counterexamples may be this one's, and are to be known first; budgets are for the caller.
 
-    Its adversary knows less; or this one's is content with any wrong reading, and that one with fewer.
+    Its adversary knows less, or this gate is untargeted and the other's goal is narrower.
 
     Args:
         own: a gate.
@@ -106,7 +106,7 @@ def _single(gate: GateResult) -> bool:
 
 
 def _lost(own: GateResult, other: GateResult, *, wanted: str | None, multilabel: bool) -> dict[str, Outcome]:
-    """Of samples that held in a gate, by name, what another one turned them into, if this gate's adversary wants it."""
+    """What another gate turned samples that held in this one into, by name, if this gate's adversary wants it."""
     held = {sample.sample for sample in own.samples if sample.status == "held" and sample.evidence is not None}
     broken = {sample.sample: sample for sample in other.samples if sample.status == "broken" and sample.sample in held}
     if _goal(own) == _goal(other):
@@ -127,7 +127,7 @@ def _beside(own: GateResult, other: GateResult) -> HealthCheck:
     held = {sample.sample for sample in own.samples if sample.status == "held" and sample.evidence is not None} & seen
     lost = held & {sample.sample for sample in other.samples if sample.status == "broken"}
     evidence = f"{other.id} turned {len(lost)} of {plural(len(held), 'sample')} that held in this gate"
-    if len(held) < FEW:
+    if len(held) < MIN_EXAMINED:
         return HealthCheck(
             name=_NAME,
             outcome="not examined",

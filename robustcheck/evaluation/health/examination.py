@@ -14,11 +14,10 @@ from math import ceil
 from statistics import median
 
 from robustcheck.evaluation.health.checks import MOST_OUTDONE, gradients, predicts, same_answers
-from robustcheck.evaluation.health.predicting import FEW
+from robustcheck.evaluation.health.predicting import MIN_EXAMINED
 from robustcheck.evaluation.health.probing import FEWEST_STEPS, ProbeResult, Probes
-from robustcheck.evaluation.search.found import Found
+from robustcheck.evaluation.search.found import Found, Rise
 from robustcheck.evaluation.search.ledger import Entry, unknown
-from robustcheck.evaluation.search.loop import Rise
 from robustcheck.evaluation.setting import Setting
 from robustcheck.policy import Gate
 from robustcheck.results import Cost, HealthCheck, HealthOutcome
@@ -70,7 +69,7 @@ class Examination:
 
     def _rises(self) -> HealthCheck:
         rises = self._risen
-        if len(rises) < FEW:
+        if len(rises) < MIN_EXAMINED:
             return HealthCheck(name="loss-rises", outcome="not examined", evidence=self._too_few(len(rises)))
         stuck = sum(rise.highest - rise.clean <= _TOLERANCE * max(1.0, abs(rise.clean)) for rise in rises)
         evidence = (
@@ -81,14 +80,14 @@ class Examination:
         )
 
     def _steps(self, probes: Probes) -> HealthCheck:
-        if len(self.held) >= FEW and (weakness := probes.unreached or probes.short):
+        if len(self.held) >= MIN_EXAMINED and (weakness := probes.unreached or probes.short):
             return HealthCheck(name="enough-steps", outcome="suspect", evidence=weakness)
         gains = [
             (rise.highest - rise.earlier) / (rise.highest - rise.clean)
             for rise in self._risen
             if rise.highest > rise.clean + _TOLERANCE * max(1.0, abs(rise.clean))
         ]
-        if len(gains) < FEW:
+        if len(gains) < MIN_EXAMINED:
             return HealthCheck(name="enough-steps", outcome="not examined", evidence=self._too_few(len(gains)))
         middle = median(gains)
         evidence = (
@@ -125,7 +124,7 @@ class Examination:
         return HealthCheck(name="beats-searches-without-gradients", outcome=outcome, evidence=evidence)
 
     def _grown(self, probes: Probes, unbounded: ProbeResult) -> HealthCheck:
-        if unbounded.of < FEW:
+        if unbounded.of < MIN_EXAMINED:
             return HealthCheck(name="falls-as-budget-grows", outcome="not examined", evidence=self._too_little(probes))
         evidence = f"{unbounded.how} turned {len(unbounded.turned)} of {unbounded.of} that held"
         outcome: HealthOutcome = "broken" if len(unbounded.turned) < LEAST_GROWN * unbounded.of else "sound"
@@ -133,7 +132,7 @@ class Examination:
 
     def _too_few(self, risen: int) -> str:
         """Why losses say nothing."""
-        if len(self.held) < FEW:
+        if len(self.held) < MIN_EXAMINED:
             return f"{plural(len(self.held), 'sample')} held"
         steps = max((rise.steps for rise in self.found.trace.rises.values()), default=0)
         if 0 < steps < FEWEST_STEPS:
@@ -144,9 +143,9 @@ class Examination:
 
     def _too_little(self, probes: Probes) -> str:
         """Why nothing was tried."""
-        if len(self.held) < FEW:
+        if len(self.held) < MIN_EXAMINED:
             return f"{plural(len(self.held), 'sample')} held"
-        if probes.averages:
+        if probes.uses_eot:
             return "not tried where gradients are means over many"
         return "a tenth of what the gate cost does not pay for it"
 

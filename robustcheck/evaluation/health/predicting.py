@@ -22,8 +22,8 @@ from robustcheck.results import Cost
 from robustcheck.threats import Ball, Goal, L2Ball, LinfBall
 
 OVERHEAD = Fraction(1, 10)  # of what the gate's own searches put through the network: what all of health may cost
-FEW, MOST = 3, 16  # samples at least, of which anything is concluded, and that are tried
-COST = 2  # forward passes each, of which one has a gradient
+MIN_EXAMINED, MAX_EXAMINED = 3, 16  # samples from which on anything is concluded, and that are tried at most
+PASSES_PER_SAMPLE = 2  # forward ones, of which one has a gradient
 _STEP = 1 / 255  # of what is visible, or one grey level where that is more, and no more than searches may change
 _LEVELS_IF_DRAWN = 4  # so that more than chance is promised
 _GRADIENTS, _CALLS = 8, 20  # of a candidate that draws: of which means are taken
@@ -56,14 +56,15 @@ class Prediction:
         return max(0, min(forward // each[0], gradient // each[1]))
 
     def tried(self, cost: Cost) -> int:
-        """On how many samples it is tried where searches cost so much: a tenth pays for it, but for a few of them."""
-        return max(FEW, min(MOST, self.affordable(int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD))))
+        """How many samples it is tried on where searches cost so much: a tenth pays for it, but for a few of them."""
+        paid = self.affordable(int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD))
+        return max(MIN_EXAMINED, min(MAX_EXAMINED, paid))
 
     def price(self, samples: int) -> tuple[int, int]:
         """Returns how many forward passes and gradients so many samples take."""
         if self.draws:
             return samples * (_GRADIENTS + 2 * _CALLS), samples * _GRADIENTS
-        return samples * COST, samples
+        return samples * PASSES_PER_SAMPLE, samples
 
     def at_images(self, samples: Sequence[int], count: int) -> list[float]:
         """Shares of what was promised that came, at clean images.
@@ -75,18 +76,18 @@ class Prediction:
             count: how many of them, from the first on.
         """
         tried = self.goal, self._step, self._longest
-        known, chosen = self.setting.predicted.setdefault(tried, {}), samples[:count]
+        known, chosen = self.setting.memory.predicted.setdefault(tried, {}), samples[:count]
         new = [sample for sample in chosen if sample not in known]
         known.update(zip(new, self._shares(new, None, ""), strict=True))
         return [share for sample in chosen if (share := known[sample]) is not None]
 
     def in_ball(self, samples: Sequence[int], gate: str) -> list[float]:
-        """As `at_images`, at a random point of the ball around each sample, where searches are on their way."""
+        """Shares as of `at_images`, at a random point of the ball around each sample, as searches meet on their way."""
         return [share for share in self._shares(samples, self.ball, gate) if share is not None]
 
     @property
     def _step(self) -> float:
-        """Of each pixel, as a share of the full range: a level at least, and no more than an L∞ ball admits.
+        """The change of each pixel, as a share of the full range: a level at least, and no more than an L∞ ball admits.
 
         Where means are compared, a smaller one would promise no more than chance.
         """
@@ -98,7 +99,7 @@ class Prediction:
 
     @property
     def _longest(self) -> float | None:
-        """Of the whole change in L2, as a share of the full range, if the ball bounds it."""
+        """The longest change in L2, as a share of the full range, if the ball bounds it."""
         return self.ball.radius if isinstance(self.ball, L2Ball) and not self.draws else None
 
     def _shares(self, samples: Sequence[int], ball: Ball | None, gate: str) -> list[float | None]:

@@ -11,12 +11,11 @@ from fractions import Fraction
 from math import prod
 
 from robustcheck.attacks import GradientAttack, build
-from robustcheck.evaluation.evidence import Evidence
-from robustcheck.evaluation.health.predicting import FEW, MOST, OVERHEAD, Prediction
-from robustcheck.evaluation.search.ledger import Entry, Ledger
+from robustcheck.evaluation.evidence import EvidenceWriter
+from robustcheck.evaluation.health.predicting import MAX_EXAMINED, MIN_EXAMINED, OVERHEAD, Prediction
+from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.search.searching import Search
-from robustcheck.evaluation.search.warm_starts import WarmStarts
-from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.setting import Memory, Setting
 from robustcheck.models import Meter
 from robustcheck.policy import APGDSpec, EnsembleSpec, FMNSpec, NESSpec, NoiseSpec, PGDSpec, SquareSpec
 from robustcheck.policy.attack_specs import AttackSpec
@@ -75,18 +74,18 @@ class Probes:
         search, meter = self.search, self._meter
         prediction = Prediction(setting=search.setting, goal=search.goal, ball=search.ball)
         forward, gradients = int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD)
-        # First, since these show most for what they cost; a few of them whatever they cost. They have their price also
-        # where another gate has paid for them: what is examined must not depend on which gates were run.
+        # First, because these show most for what they cost; a few of them whatever they cost. They have their price
+        # also where another gate has paid for them: what is examined must not depend on which gates were run.
         count = prediction.tried(cost)
         at_images, price = prediction.at_images(self.attacked, count), prediction.price(count)
         forward, gradients, before = forward - price[0], gradients - price[1], replace(meter)
-        inside = self.held[: min(MOST // 2, prediction.affordable(forward // 2, gradients))]
-        in_ball = prediction.in_ball(inside, search.gate.id) if len(inside) >= FEW else []
+        inside = self.held[: min(MAX_EXAMINED // 2, prediction.affordable(forward // 2, gradients))]
+        in_ball = prediction.in_ball(inside, search.gate.id) if len(inside) >= MIN_EXAMINED else []
         forward -= meter.forward - before.forward
         gradients -= meter.gradient - before.gradient
         each = _UNBOUNDED_STEPS * _UNBOUNDED_COST
         unbounded = min(_MOST_UNBOUNDED, int(forward * _FOR_UNBOUNDED / each), gradients // 2 // _UNBOUNDED_STEPS)
-        if unbounded < FEW or self.averages:  # what is averaged costs many times as much
+        if unbounded < MIN_EXAMINED or self.uses_eot:  # what is averaged costs many times as much
             unbounded = 0
         longer = int(min(forward * _FOR_LONGER, gradients * _FOR_LONGER)) if more_steps else 0
         # Of a search of two or three steps a tenth pays for nothing, and nothing else shows whether they are enough.
@@ -105,7 +104,7 @@ class Probes:
         return self.search.setting.candidate.meter
 
     @property
-    def averages(self) -> bool:
+    def uses_eot(self) -> bool:
         """Whether a gradient is a mean over many."""
         return self.search.gate.conditions is not None or self.search.setting.candidate.randomness is not None
 
@@ -143,7 +142,7 @@ class Probes:
         """Tries random search and noise, at the gate's own budget."""
         gate = self.search.gate
         count = min(_MOST_PROBED, len(self.held), budget // (_LEAST_QUERIES + _ENDS))
-        if self.averages or count < FEW:
+        if self.uses_eot or count < MIN_EXAMINED:
             return []
         queries = min(_MOST_QUERIES, budget // count - _ENDS)
         noise = max(1, int(queries * _NOISE))
@@ -169,14 +168,14 @@ class Probes:
         spec = self.search.gate.attack
         if isinstance(spec, EnsembleSpec):
             spec = APGDSpec(name="apgd", steps=spec.steps)
-        if not isinstance(spec, PGDSpec | APGDSpec) or self.averages:
+        if not isinstance(spec, PGDSpec | APGDSpec) or self.uses_eot:
             return ProbeResult()
         steps = _LONGER * spec.steps
         more = spec.model_copy(update={"steps": steps, "restarts": 1})
         (attack,) = build(more, self.search.ball, self.search.goal)  # of APGD with targets one restart for each
         count = max(least, min(_MOST_LONGER, budget // (attack.restarts * (steps + 3))))
         count = min(count, len(self.held))
-        return self._turned(more, f"{steps} steps", count) if count >= FEW else ProbeResult()
+        return self._turned(more, f"{steps} steps", count) if count >= MIN_EXAMINED else ProbeResult()
 
     def _turned(
         self, spec: AttackSpec, how: str, count: int, *, queries: int | None = None, ball: Ball | None = None
@@ -185,13 +184,12 @@ class Probes:
         own, samples = self.search.setting, self.held[:count]
         setting: Setting = replace(
             own,
-            ledger=Ledger(),
-            warm_starts=WarmStarts(),
-            evidence=Evidence(None, [self.search.gate.id]),
+            memory=Memory(),
+            evidence=EvidenceWriter(None, [self.search.gate.id]),
             progress=lambda _done, _of: None,
         )
         gate = replace(self.search.gate, attack=spec, queries=queries, oracle="float", descending=False)
         search = replace(self.search, gate=gate, setting=setting, ball=ball or self.search.ball, to_the_nearest=False)
         search.run(samples, search.begin())
-        turned = setting.ledger.within(search.family, float(search.ball.levels))
+        turned = setting.memory.ledger.within(search.family, search.levels)
         return ProbeResult(how=how, turned=turned, of=len(samples))

@@ -1,21 +1,21 @@
-"""Which way of looking a gate takes."""
+"""Which viewer a gate takes, and which means its gradients are."""
 
 from __future__ import annotations
 
-from robustcheck.evaluation.looks.conditions import Averaging, Fresh, Grid
-from robustcheck.evaluation.looks.look import Averages, Look, Once
-from robustcheck.evaluation.looks.stochastic import Repeated, Repeating
+from robustcheck.evaluation.looks.conditions import ConditionsEOT, Grid, RandomLooks
+from robustcheck.evaluation.looks.look import EOT, Once, Viewer
+from robustcheck.evaluation.looks.stochastic import RepeatedCalls, StochasticEOT
 from robustcheck.models import Candidate
 from robustcheck.policy import Gate, RP2Spec
 from robustcheck.threats import Goal
 from robustcheck.threats.viewing import Conditions, cells
 
 
-def look_of(gate: Gate, candidate: Candidate, goal: Goal, *, maximum: int) -> Look:
+def viewer_of(gate: Gate, candidate: Candidate, goal: Goal, *, maximum: int) -> Viewer:
     """How a gate's proposals are looked at."""
     if gate.conditions is None:
         if candidate.randomness is not None:
-            return Repeated(candidate=candidate, goal=goal)
+            return RepeatedCalls(candidate=candidate, goal=goal)
         return Once(candidate=candidate, goal=goal)
     if isinstance(spec := gate.attack, RP2Spec):
         return Grid(
@@ -26,11 +26,11 @@ def look_of(gate: Gate, candidate: Candidate, goal: Goal, *, maximum: int) -> Lo
             holds_on=gate.conditions.holds_on,
             maximum=maximum,
         )
-    return Fresh(candidate=candidate, goal=goal, conditions=Conditions(spec=gate.conditions), maximum=maximum)
+    return RandomLooks(candidate=candidate, goal=goal, conditions=Conditions(spec=gate.conditions), maximum=maximum)
 
 
-def averages_of(gate: Gate, candidate: Candidate) -> Averages | None:
-    """What a gate's searches average over; None if one look shows everything, or other models are followed."""
+def eot_of(gate: Gate, candidate: Candidate) -> EOT | None:
+    """What a gate's gradients are means over: looks, or calls of a candidate that draws; None if nothing is drawn."""
     if gate.conditions is not None:
-        return Averaging(conditions=Conditions(spec=gate.conditions), count=gate.conditions.draws)
-    return Repeating() if candidate.randomness is not None and gate.surrogates is None else None
+        return ConditionsEOT(conditions=Conditions(spec=gate.conditions), count=gate.conditions.draws)
+    return StochasticEOT() if candidate.randomness is not None and gate.surrogates is None else None

@@ -1,4 +1,4 @@
-"""Under viewing conditions: proposals are judged on looks that no search has had, and searches average over others.
+"""Viewing conditions: proposals are judged on looks that no search has had, and searches average over others.
 
 Searches follow the mean of the gradients (expectation over transformation; Athalye et al. 2018, arXiv 1707.07397). Each
 proposal of a sample is judged on looks of its own.
@@ -15,24 +15,42 @@ from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.looks.look import Gradients, Seen, Tally, looks_needed
 from robustcheck.models import Candidate
 from robustcheck.threats import Goal
-from robustcheck.threats.viewing import NUMBERS, Conditions, Looks, repeated, see
+from robustcheck.threats.viewing import LOOK_DRAWS, Conditions, Looks, repeated, see
 
 _SEARCHING, _JUDGING, _CONFIRMING, _GRAIN = 1, 2, 3, 4  # draws of a row are for one purpose each
 _BLOCK = 20  # looks at an image, after which it is asked whether the others can still matter
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fresh:
-    """Under conditions, each look drawn anew; what a camera sees is stored at the images' own depth.
+class _Camera:
+    """Shows the artefact what a camera sees of images, stored at their own depth."""
+
+    candidate: Candidate
+    goal: Goal
+    maximum: int  # largest value that can be stored
+
+    def _read(
+        self, images: torch.Tensor, labels: torch.Tensor, looks: Looks, grain: torch.Tensor | None, count: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Readings, whether they are wanted, and scores, (N, L) each, of `count` looks at each image (N, C, H, W)."""
+        seen = see(images.repeat_interleave(count, dim=0), looks, grain)
+        logits = self.candidate.logits((seen * self.maximum).round() / self.maximum)
+        decisions = self.candidate.head.decide(logits)
+        wanted = self.goal.met(decisions, labels.repeat_interleave(count))
+        scores = self.candidate.head.positive_probability(logits)
+        shape = (len(images), count)
+        return decisions.view(shape), wanted.view(shape), None if scores is None else scores.view(shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomLooks(_Camera):
+    """Looks under conditions that are drawn anew for each.
 
     What holds is looked at once more, by as many others: a search proposes until something holds, and some of that held
     by chance. What is told of it comes from the second time.
     """
 
-    candidate: Candidate
-    goal: Goal
     conditions: Conditions
-    maximum: int  # largest value that can be stored
 
     @property
     def at_once(self) -> int:
@@ -45,7 +63,7 @@ class Fresh:
         held = first.wanted.nonzero().flatten()
         if not len(held):
             return first
-        others = Draws(keys=draws.keys[held]).apart(_CONFIRMING)
+        others = draws.rows(held).apart(_CONFIRMING)
         return first.updated(held, self.look(images[held], labels[held], others, at[held]))
 
     def look(self, images: torch.Tensor, labels: torch.Tensor, draws: Draws, at: torch.Tensor) -> Seen:
@@ -59,9 +77,7 @@ class Fresh:
             size = min(_BLOCK, total - start)
             looks = self.conditions.draw(numbers[rows, start : start + size].flatten(0, 1))
             grain = _grain(self.conditions, draws, rows, images, size, at[rows] * total + start)
-            tally.add(
-                rows, *_read(self.candidate, self.goal, self.maximum, images[rows], labels[rows], looks, grain, size)
-            )
+            tally.add(rows, *self._read(images[rows], labels[rows], looks, grain, size))
             possible = tally.wanted[rows] + (total - start - size)
             rows = rows[possible >= needed]
             if not len(rows):
@@ -70,15 +86,12 @@ class Fresh:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid:
-    """From a grid of places, the same ones each time."""
+class Grid(_Camera):
+    """Looks from a grid of places, the same ones each time."""
 
-    candidate: Candidate
-    goal: Goal
     looks: Looks
     count: int
     holds_on: float
-    maximum: int
 
     @property
     def at_once(self) -> int:
@@ -89,16 +102,14 @@ class Grid:
         """One look from each."""
         tally, rows = Tally.of(len(images), images.device), torch.arange(len(images), device=images.device)
         looks = repeated(self.looks, len(images))
-        decisions, wanted, scores = _read(
-            self.candidate, self.goal, self.maximum, images, labels, looks, None, self.count
-        )
+        decisions, wanted, scores = self._read(images, labels, looks, None, self.count)
         tally.add(rows, decisions, wanted, scores)
         return tally.seen(looks_needed(self.holds_on, self.count), cells=wanted)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Averaging:
-    """Over looks."""
+class ConditionsEOT:
+    """Means over looks under viewing conditions, drawn anew in each step."""
 
     conditions: Conditions
     count: int  # looks a step
@@ -110,7 +121,7 @@ class Averaging:
 
     @property
     def holds_on(self) -> float:
-        """As the policy says."""
+        """Share of the looks on which a counterexample has to hold, as the policy says."""
         return self.conditions.spec.holds_on
 
     def gradient(
@@ -138,29 +149,9 @@ class Averaging:
         return logits.view(*shape, -1), loss.view(shape).mean(dim=1), own
 
 
-def _read(
-    candidate: Candidate,
-    goal: Goal,
-    maximum: int,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    looks: Looks,
-    grain: torch.Tensor | None,
-    count: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Readings, whether they are wanted, and scores, (N, L) each, of `count` looks at each image (N, C, H, W)."""
-    seen = see(images.repeat_interleave(count, dim=0), looks, grain)
-    logits = candidate.logits((seen * maximum).round() / maximum)
-    decisions = candidate.head.decide(logits)
-    wanted = goal.met(decisions, labels.repeat_interleave(count))
-    scores = candidate.head.positive_probability(logits)
-    shape = (len(images), count)
-    return decisions.view(shape), wanted.view(shape), None if scores is None else scores.view(shape)
-
-
 def _numbers(draws: Draws, looks: int, at: torch.Tensor) -> torch.Tensor:
     """Uniform numbers (N, looks, 12)."""
-    return draws.uniform((looks, NUMBERS), at)
+    return draws.uniform((looks, LOOK_DRAWS), at)
 
 
 def _grain(
@@ -169,4 +160,4 @@ def _grain(
     """Normal numbers (M · looks, C, H, W) for these rows (M,), if the conditions have noise."""
     if not conditions.grainy:
         return None
-    return Draws(keys=draws.apart(_GRAIN).keys[rows]).normal((looks, *images.shape[1:]), at).flatten(0, 1)
+    return draws.apart(_GRAIN).rows(rows).normal((looks, *images.shape[1:]), at).flatten(0, 1)

@@ -43,8 +43,8 @@ class Seen:
         )
 
 
-class Look(Protocol):
-    """A way to look at images."""
+class Viewer(Protocol):
+    """Looks at images, as often as it takes, and says how they are read."""
 
     @property
     def at_once(self) -> int:
@@ -84,21 +84,21 @@ class Once:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StandsIn:
+class SurrogateViewer:
     """Images are looked at once, and as they are, by other models in the candidate's place."""
 
-    model: Surrogates
+    surrogates: Surrogates
     goal: Goal
     at_once: int = 1
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, _draws: Draws, _at: torch.Tensor) -> Seen:
         """One look."""
-        decision = self.model.decide(images)
+        decision = self.surrogates.decide(images)
         return Seen(decision=decision, wanted=self.goal.met(decision, labels), score=None)
 
 
 class Gradients(Protocol):
-    """Whose gradients are followed: the candidate's, or another model's."""
+    """A model whose gradients are followed: the candidate, or another."""
 
     def gradient(
         self, images: torch.Tensor, labels: torch.Tensor, aims: torch.Tensor, objective: Objective
@@ -106,8 +106,8 @@ class Gradients(Protocol):
         """Logits (N, K), losses (N,) and gradients (N, C, H, W) at images (N, C, H, W)."""
 
 
-class Averages(Protocol):
-    """Losses and gradients as means over what is drawn."""
+class EOT(Protocol):
+    """Expectation over transformation: losses and gradients as means over what is drawn."""
 
     @property
     def at_once(self) -> int:
@@ -146,7 +146,7 @@ class Averages(Protocol):
 
 
 def looks_needed(share: float, looks: int) -> int:
-    """On how many looks an image has to be read as wanted, if on a share of them."""
+    """How many looks an image has to be read as wanted on, if on a share of them."""
     return max(1, ceil(share * looks - _TOLERANCE))
 
 

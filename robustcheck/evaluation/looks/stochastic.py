@@ -24,7 +24,7 @@ DRAWS = 8  # calls whose gradients are averaged
 
 
 @dataclass(frozen=True, kw_only=True)
-class Repeated:
+class RepeatedCalls:
     """Some calls in turn; what holds on enough of them is asked about as often once more, as under conditions."""
 
     candidate: Candidate
@@ -53,8 +53,8 @@ class Repeated:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Repeating:
-    """Losses and gradients as means over calls."""
+class StochasticEOT:
+    """Means over calls of a candidate that draws."""
 
     at_once: int = 1
     count: int = DRAWS

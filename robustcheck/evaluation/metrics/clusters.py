@@ -28,7 +28,7 @@ def fewest(sizes: NDArray[np.int64]) -> float:
 
 
 def effective(hits: NDArray[np.integer], sizes: NDArray[np.int64], confidence: float) -> NDArray[np.float64]:
-    """Effective size of samples whose groups have these hits: as many independent ones tell of their rate as much.
+    """Effective size of samples in groups: how many independent ones would estimate the rate with equal variance.
 
     A group's part in the variance is the square of its residual, made unbiased for the group's own pull on the rate
     (HC2: MacKinnon, White 1985). Their sum by that of independent samples estimates the design effect. It has as many

@@ -20,7 +20,6 @@ from robustcheck.evaluation.metrics.slices import (
     slices,
     subgroups,
 )
-from robustcheck.evaluation.setting import Setting
 from robustcheck.policy import Bound
 from robustcheck.policy.bounds import WORST_SUBGROUP
 from robustcheck.results import Control, Finding, Metric, Slice
@@ -29,10 +28,11 @@ from robustcheck.words import listed
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """Of some samples as they were read. Parts of them are measured where they are asked for."""
+    """Measures samples as they were read, and parts of them where these are asked for."""
 
-    setting: Setting  # that says which subgroups they are of
     readings: Readings  # of all samples
+    labels: Sequence[str]  # the policy's, which readings are indexes into
+    members: Mapping[tuple[str, str], np.ndarray]  # which of all samples (N,) are of each subgroup, by column and value
     judged: np.ndarray  # (M,) numbers of those that are measured
     attacked: np.ndarray | None = None  # which of all samples (N,) the adversary was after; None without an attack
     intervals: Intervals  # that metrics have
@@ -41,7 +41,7 @@ class Measurement:
 
     @cached_property
     def plain(self) -> Mapping[str, Measure]:
-        """On all of them."""
+        """Metrics of all of them."""
         worth = None if self.attacked is None else self.attacked[self.judged]
         plain = of_all(self._read, worth, self._every)
         if self.unseen_labels and self.readings.findings is None:
@@ -52,7 +52,7 @@ class Measurement:
     def unseen_labels(self) -> list[str]:
         """The policy's labels that no sample has."""
         every = self._every or self._read
-        return [label for number, label in enumerate(self._labels) if not every.has(every.labels, number).any()]
+        return [label for number, label in enumerate(self.labels) if not every.has(every.labels, number).any()]
 
     @cached_property
     def _read(self) -> Readings:
@@ -62,22 +62,18 @@ class Measurement:
     def _every(self) -> Readings | None:
         return None if self.among is None else self.readings.at(self.among)
 
-    @property
-    def _labels(self) -> Sequence[str]:
-        return self.setting.candidate.head.labels
-
     @cached_property
     def by_subgroup(self) -> Subgroups:
-        """On each subgroup."""
-        return subgroups(self.readings, self.setting.members, self.attacked, self.judged, self.among)
+        """Metrics of each subgroup."""
+        return subgroups(self.readings, self.members, self.attacked, self.judged, self.among)
 
     @cached_property
     def by_finding(self) -> Findings:
-        """On each of several findings."""
-        return findings(self.readings, self._labels, self.judged, self.among)
+        """Metrics of each of several findings."""
+        return findings(self.readings, self.labels, self.judged, self.among)
 
     def metrics(self, bounds: Sequence[Bound]) -> dict[str, Metric]:
-        """On all samples, and what bounds ask of parts of them."""
+        """Metrics of all samples, and what bounds ask of parts of them."""
         return {name: one(self.intervals) for name, one in self.plain.items()} | self.required(bounds)
 
     def required(self, bounds: Sequence[Bound]) -> dict[str, Metric]:
@@ -91,13 +87,13 @@ class Measurement:
         return found
 
     def slices(self) -> tuple[Slice, ...]:
-        """On each part."""
+        """Metrics of each part, for the report."""
         return slices(self.by_subgroup, self.by_finding, self.intervals)
 
     def findings(self, bounds: Sequence[Bound]) -> tuple[Finding, ...]:
         """No skill, labels without samples, and what the worst that bounds ask for is not about."""
         found = list[Finding]()
-        if message := hardly_better_than_chance(self.readings, self._labels):
+        if message := hardly_better_than_chance(self.readings, self.labels):
             found.append(Finding(code="no-better-than-chance", severity="warning", message=message))
         if self.unseen_labels:
             which = f"no sample has the label {listed(self.unseen_labels)}"
@@ -118,7 +114,7 @@ class Measurement:
         return tuple(found)
 
     def _parts(self, bound: Bound) -> tuple[Subgroups, Findings]:
-        """Those that a bound may be about: whichever it is not about are not measured for it."""
+        """Parts that a bound may be about: those that it is not about are not measured for it."""
         about = bound.of[0]
         return (
             self.by_subgroup if about == WORST_SUBGROUP else {},

@@ -41,7 +41,7 @@ class Readings:
         return np.asarray((readings != NO_ANSWER) & (readings >> label & 1 == 1))
 
     def at(self, samples: np.ndarray) -> Readings:
-        """Those of some samples (M,), by number."""
+        """The readings of some samples (M,), by number."""
         return replace(
             self,
             labels=self.labels[samples],
@@ -53,23 +53,23 @@ class Readings:
         )
 
     def group_of(self, which: np.ndarray) -> np.ndarray | None:
-        """Of some samples (N,) bool."""
+        """The groups of some samples (N,) bool."""
         return None if self.groups is None else self.groups[which]
 
     def prevalence_of(self, label: int) -> float | None:
-        """Of a finding, or of the positive label."""
+        """The prevalence of a finding, or of the positive label; None if none is used."""
         if self.prevalence is None:
             return None
         return self.prevalence[label if self.findings is not None and len(self.prevalence) > 1 else 0]
 
     def hits(self, label: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of the samples that have a label, and of those that have it not, which are read so."""
+        """Which of the samples that have a label are read so, and which of the others are not."""
         has, read = self.has(self.labels, label), self.has(self.after, label)
         answered = self.after != NO_ANSWER  # no answer is no negative read
         return read[has], (~read & answered)[~has]
 
     def groups_of_hits(self, label: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """The groups of these."""
+        """The groups of the samples that `hits` are about."""
         has = self.has(self.labels, label)
         return None if self.groups is None else (self.groups[has], self.groups[~has])
 

@@ -19,7 +19,7 @@ class Area:
 
     @classmethod
     def under(cls, scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> Area:
-        """That of scores (N,), of which some (N,) bool are positives'; there is one of each kind."""
+        """The area of scores (N,), of which some (N,) bool are positives'; there is one of each kind."""
         positives, negatives = int(positive.sum()), int((~positive).sum())
         ranks = _twice_mean_ranks(scores)
         twice_pairs = int(ranks[positive].sum()) - positives * (positives + 1)
@@ -36,7 +36,7 @@ class Area:
         return max(delong, _exponential(float(self.value), *map(len, parts)))
 
     def variance_by(self, positives: NDArray[np.intp], negatives: NDArray[np.intp], groups: int) -> float:
-        """The same where samples come in groups: Obuchowski's (1997, Biometrics 53, equation 3) in DeLong's place.
+        """The variance where samples come in groups: Obuchowski's (1997, Biometrics 53, equation 3) in DeLong's place.
 
         Args:
             positives: (P,) which group each positive is of, numbered from 0.

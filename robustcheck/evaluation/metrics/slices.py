@@ -23,7 +23,7 @@ class Part:
     among: Mapping[str, Measure] | None  # None: no more may follow
 
     def value(self, plain: str, intervals: Intervals) -> float | None:
-        """Of a metric; None if it is undefined on these samples."""
+        """The value of a metric; None if it is undefined on these samples."""
         return self.metrics[plain](intervals).value if plain in self.metrics else None
 
     def unseen(self, plain: str, intervals: Intervals) -> bool:
@@ -33,7 +33,7 @@ class Part:
         return self.among[plain](intervals).value is not None
 
     def emptied(self, plain: str, intervals: Intervals) -> bool:
-        """Whether a predictive value is undefined only since nobody is read so any more, and not for want of samples.
+        """Whether a predictive value is undefined because no sample is read so under attack, not for want of samples.
 
         There are samples with and without the finding, and the attack may have turned each that was read so.
         """
@@ -43,10 +43,10 @@ class Part:
 
 
 Subgroups = Mapping[tuple[str, str], Part]
-"""By column and value."""
+"""Parts by column and value."""
 
 Findings = Mapping[str, Part]
-"""By label."""
+"""Parts by label."""
 
 _BETTER_LOW = frozenset({"attack_success"})
 
@@ -64,7 +64,7 @@ def subgroups(
     judged: np.ndarray,
     among: np.ndarray | None,
 ) -> Subgroups:
-    """Of each subgroup that some samples are of.
+    """The metrics of each subgroup that some samples are of.
 
     Args:
         readings: of all samples (N,).
@@ -87,7 +87,7 @@ def subgroups(
 
 
 def findings(readings: Readings, labels: Sequence[str], judged: np.ndarray, among: np.ndarray | None) -> Findings:
-    """Of each of several findings; arguments as of `subgroups`."""
+    """The metrics of each of several findings; arguments as of `subgroups`."""
     if readings.findings is None:
         return {}
     own, every = readings.at(judged), None if among is None else readings.at(among)
@@ -98,7 +98,7 @@ def findings(readings: Readings, labels: Sequence[str], judged: np.ndarray, amon
 
 
 def slices(by_subgroup: Subgroups, by_finding: Findings, intervals: Intervals) -> tuple[Slice, ...]:
-    """All of them, for the report."""
+    """All parts, for the report."""
 
     def measured(part: Part, names: Sequence[str]) -> dict[str, Metric]:
         return {name: one(intervals) for name, one in part.metrics.items() if name in names}
@@ -137,7 +137,7 @@ def left_out(bound: Bound, by_subgroup: Subgroups, by_finding: Findings, interva
 
 
 def _parts(bound: Bound, by_subgroup: Subgroups, by_finding: Findings) -> Mapping[str, Part]:
-    """Those that a bound is about the worst of, by name; none for another bound."""
+    """Parts of which a bound is about the worst, by name; none for another bound."""
     about = bound.of[0]
     if about == WORST_SUBGROUP:
         return {f"{column}={value}": part for (column, value), part in by_subgroup.items()}
@@ -145,7 +145,7 @@ def _parts(bound: Bound, by_subgroup: Subgroups, by_finding: Findings) -> Mappin
 
 
 def _worst(bound: Bound, parts: Mapping[str, Part], intervals: Intervals) -> Metric:
-    """Of the worst part, where all that have samples for it are known, or the worst that is known is bad enough."""
+    """The metric of the worst part, if all that have samples for it are known, or the worst known is bad enough."""
     plain = bound.of[1]
     each = {name: part.metrics[plain] for name, part in parts.items() if plain in part.metrics}
     emptied = [name for name, part in parts.items() if part.emptied(plain, intervals)]

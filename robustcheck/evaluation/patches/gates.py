@@ -11,20 +11,19 @@ import torch
 from torch.nn.functional import interpolate
 
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.conclusion import Account, Conclusion
+from robustcheck.evaluation.account import Account
+from robustcheck.evaluation.conclusion import Conclusion, conclude, examine_gradients
 from robustcheck.evaluation.controls import Controlled
-from robustcheck.evaluation.health.checks import in_turn, of_gradients, same_answers
-from robustcheck.evaluation.outcomes import goal_of, keep_examples, most_adverse
+from robustcheck.evaluation.outcomes import keep_examples, most_adverse
 from robustcheck.evaluation.patches.judging import Judgement, Textures, constant, forgotten
 from robustcheck.evaluation.patches.making import Made, make
 from robustcheck.evaluation.patches.task import PatchTask
-from robustcheck.evaluation.search.found import Found
+from robustcheck.evaluation.search.found import Found, Trace
 from robustcheck.evaluation.search.ledger import UNKNOWN, Entry
-from robustcheck.evaluation.search.loop import Trace
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import Surrogates
-from robustcheck.policy import Gate, PatchSpec
-from robustcheck.results import Control, Cost, GateResult, HealthCheck
+from robustcheck.policy import Gate
+from robustcheck.results import Control, GateResult
 
 
 def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
@@ -35,17 +34,16 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
             place for it on an image.
         EvaluationError: it is larger than an image, or there are no gradients to train it with.
     """
-    assert isinstance(gate.attack, PatchSpec)
-    surrogates = setting.surrogates(gate.surrogates) if gate.surrogates else ()
-    account = Account.open(setting, surrogates)
-    stand_in = Surrogates([one.candidate for one in surrogates]) if surrogates else None
-    task = PatchTask(gate=gate, spec=gate.attack, setting=setting, goal=goal_of(gate, setting))
+    loaded = setting.surrogates(gate.surrogates) if gate.surrogates else ()
+    account = Account.open(setting, loaded)
+    surrogates = Surrogates([one.candidate for one in loaded]) if loaded else None
+    task = PatchTask.of(gate, setting)
     made, judgement = Made(textures=constant(torch.empty(0))), Judgement()
     controls: tuple[Controlled, ...] = ()
     task.check()
     if task.attacked:
-        made = make(task, stand_in)
-        judgement = task.judge(_keeps(task), stand_in).judge(made.textures)
+        made = make(task, surrogates)
+        judgement = task.patch_judge(_keeps(task), surrogates).judge(made.textures)
         controls = _controls(task)
     attacked = task.attacked
     broken = {attacked[place]: _entry(task, place, judgement, made) for place in sorted(judgement.turned)}
@@ -61,29 +59,19 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
         broken=broken,
         scores=most_adverse(setting, [scores], broken),
         found=Found(trace=_trace(task, made, judgement), searched=set(attacked)),
-        surrogates=surrogates,
+        surrogates=loaded,
         controlled=controls,
         intervals=setting.intervals,
         rule=setting.rule,
     )
-    searched_for = account.cost(conclusion.queries)
-    health = _health(conclusion, searched_for)
-    return replace(conclusion.result(account.cost(conclusion.queries, searched=searched_for), health), patch=made.patch)
-
-
-def _health(conclusion: Conclusion, cost: Cost) -> tuple[HealthCheck, ...]:
-    """Whether the gradients that a patch was made with mean anything; controls show the rest."""
-    setting, attacked = conclusion.setting, in_turn(conclusion.attacked, conclusion.gate, conclusion.setting)
-    if conclusion.gate.knowledge != "white-box":
-        return () if setting.candidate.randomness is None else (same_answers(setting.candidate.randomness),)
-    return of_gradients(setting, conclusion.goal, conclusion.found.trace, attacked, conclusion.blind, cost)
+    return replace(conclude(conclusion, account, examine_gradients), patch=made.patch)
 
 
 def _trace(task: PatchTask, made: Made, judgement: Judgement) -> Trace:
     return replace(
         made.trace,
         moved={sample for place, sample in enumerate(task.attacked) if place not in made.unmoved},
-        turned={task.attacked[place] for place in judgement.stand_in_turned},
+        turned={task.attacked[place] for place in judgement.surrogates_turned},
     )
 
 
@@ -113,7 +101,7 @@ def _entry(task: PatchTask, place: int, judgement: Judgement, made: Made) -> Ent
 def _controls(task: PatchTask) -> tuple[Controlled, ...]:
     """A piece of another image, and a patch in the middle of what is visible, in the same places."""
     middle = sum(task.setting.candidate.preprocess.visible) / 2
-    judge, grey = task.judge(forgotten), torch.full((1, *task.shape), middle, device=task.device)
+    judge, grey = task.patch_judge(forgotten), torch.full((1, *task.shape), middle, device=task.device)
     # Where each image has a patch of its own, any of them may be this one; else all images have the same.
     found = [_controlled(task, "grey patch", judge.judge(constant(grey)), "all" if task.spec.universal else "each")]
     if (pieces := _pieces(task)) is not None:
@@ -136,7 +124,7 @@ def _controlled(task: PatchTask, name: str, judged: Judgement, admitted: Literal
 
 
 def _pieces(task: PatchTask) -> Textures | None:
-    """Of another sample that is labelled as the adversary wants, for each; None if there is none for one of them."""
+    """A piece of another sample, labelled as the adversary wants, for each; None if there is none for one of them."""
     samples, labels = task.setting.samples, task.setting.labels
     wanted = {
         int(label): torch.nonzero(task.goal.met(labels, label.expand(len(labels)))).flatten()

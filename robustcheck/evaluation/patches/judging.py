@@ -10,17 +10,17 @@ import numpy as np
 import torch
 
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.looks.look import Look
+from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.patches.training import Pool
-from robustcheck.evaluation.search.adjudication import finite, on_host, to_stored
+from robustcheck.evaluation.search.adjudication import finite, more_adverse, on_host, to_stored
 from robustcheck.models import Surrogates
 from robustcheck.models.batches import batches
 from robustcheck.models.memory import Chunks
 from robustcheck.threats import Goal
-from robustcheck.threats.patch import NUMBERS, Outline, Placements, Placing, covered, place
+from robustcheck.threats.patch import PLACEMENT_DRAWS, Outline, Placements, Placing, covered, place
 
 Textures = Callable[[list[int]], torch.Tensor]
-"""Of images of one shape, by place in the pool: the patch (N, C, S, S) that lies on each."""
+"""Gives the patch (N, C, S, S) that lies on each of some images of one shape, by their place in the pool."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Judgement:
 
     turned: dict[int, Turned] = field(default_factory=dict)
     scores: dict[int, float] = field(default_factory=dict)  # most adverse probability of the positive label
-    stand_in_turned: set[int] = field(default_factory=set)  # images that the surrogates misread
+    surrogates_turned: set[int] = field(default_factory=set)  # images that the surrogates misread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Judge:
 
     pool: Pool
     placing: Placing
-    look: Look
+    viewer: Viewer
     goal: Goal
     places: int
     key: Callable[[str], int]  # of an image's name
@@ -82,17 +82,17 @@ class Judge:
     ) -> tuple[torch.Tensor]:
         numbers: list[int] = standing.tolist()
         draws = Draws.of([self.key(self.pool.name(number)) for number in numbers], self.device)
-        at = self.pool.placements(numbers, self.placing, draws.uniform((NUMBERS,), at=attempt))
+        at = self.pool.placements(numbers, self.placing, draws.uniform((PLACEMENT_DRAWS,), at=attempt))
         clean, labels = self.pool.batch(numbers, self.device), self.pool.labels[numbers].to(self.device)
         images = place(textures(numbers), clean, at, self.placing.outline)
         maximum = self.pool.samples.maximum
         stored, reference = to_stored(images, maximum), to_stored(clean, maximum)
         admissible = lies_under(stored, reference, at, self.placing.outline, self.pool.masks(numbers, self.device))
         shown = stored.float() / maximum
-        seen = self.look(shown, labels, draws, torch.full((len(numbers),), attempt, device=self.device))
+        seen = self.viewer(shown, labels, draws, torch.full((len(numbers),), attempt, device=self.device))
         if self.surrogates is not None:
             misread = self.goal.met(self.surrogates.decide(shown), labels)
-            judgement.stand_in_turned.update(np.array(numbers)[misread.cpu().numpy()].tolist())
+            judgement.surrogates_turned.update(np.array(numbers)[misread.cpu().numpy()].tolist())
         largest = (stored - reference).abs().flatten(1).amax(dim=1).tolist()
         turned, decisions = (admissible & seen.wanted).tolist(), seen.decision.tolist()
         scores = None if seen.score is None else seen.score.cpu()
@@ -100,8 +100,8 @@ class Judge:
         for row, number in enumerate(numbers):
             score = finite(scores, row)
             if score is not None:
-                worse = min if self.is_positive(int(self.pool.labels[number])) else max
-                judgement.scores[number] = worse(score, judgement.scores.get(number, score))
+                known, positive = judgement.scores.get(number, score), self.is_positive(int(self.pool.labels[number]))
+                judgement.scores[number] = more_adverse(known, score, positive=positive)
             if turned[row]:
                 file, sha256 = self.keep(number, on_host(stored[row], maximum))
                 judgement.turned[number] = Turned(

@@ -14,14 +14,14 @@ from robustcheck.attacks.objectives import log_probability
 from robustcheck.attacks.patch import PatchTraining
 from robustcheck.data import Samples
 from robustcheck.errors import DataError
-from robustcheck.evaluation.looks.conditions import Averaging
-from robustcheck.evaluation.looks.look import StandsIn
+from robustcheck.evaluation.looks.conditions import ConditionsEOT
+from robustcheck.evaluation.looks.look import SurrogateViewer
 from robustcheck.evaluation.patches.files import read_patch
 from robustcheck.evaluation.patches.judging import Textures, constant, forgotten, own
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.patches.training import Pool, Trainer
 from robustcheck.evaluation.search.adjudication import on_host, to_stored
-from robustcheck.evaluation.search.loop import Trace
+from robustcheck.evaluation.search.found import Trace
 from robustcheck.models import Surrogates, WhiteBox
 from robustcheck.models.batches import batches
 from robustcheck.results import Patch
@@ -42,12 +42,12 @@ class Made:
     trace: Trace = field(default_factory=Trace)  # what the gradients were like that they were trained on
 
 
-def make(task: PatchTask, stand_in: Surrogates | None) -> Made:
+def make(task: PatchTask, surrogates: Surrogates | None) -> Made:
     """The patches of a gate, rounded to whole grey levels: a patch is a file, and what is judged is what lies in it.
 
     Args:
         task: the gate's.
-        stand_in: whose gradients are followed in the candidate's place.
+        surrogates: whose gradients are followed in the candidate's place.
 
     Raises:
         DataError: the file is none that fits, or there is no image to train on.
@@ -55,7 +55,7 @@ def make(task: PatchTask, stand_in: Surrogates | None) -> Made:
     """
     if task.spec.patch is not None:
         return _given(task, task.spec.patch)
-    return (_for_all if task.spec.universal else _for_each)(task, stand_in)
+    return (_for_all if task.spec.universal else _for_each)(task, surrogates)
 
 
 def _given(task: PatchTask, name: str) -> Made:
@@ -70,11 +70,11 @@ def _given(task: PatchTask, name: str) -> Made:
     return Made(textures=constant(texture), patch=_filed(task, texture, origin))
 
 
-def _for_all(task: PatchTask, stand_in: Surrogates | None) -> Made:
+def _for_all(task: PatchTask, surrogates: Surrogates | None) -> Made:
     lessons, words = _lessons(task)
-    trainer = trainer_of(task, lessons, stand_in)
+    trainer = trainer_of(task, lessons, surrogates)
     patches = [_rounded(task, trainer.for_all(task.shape, restart)) for restart in range(task.spec.restarts)]
-    best = patches[0] if len(patches) == 1 else max(patches, key=partial(_turns, task, lessons, stand_in))
+    best = patches[0] if len(patches) == 1 else max(patches, key=partial(_turns, task, lessons, surrogates))
     return Made(
         textures=constant(best),
         patch=_filed(task, best, f"trained here in {trainer.attack.steps:,} steps on {words}"),
@@ -83,8 +83,8 @@ def _for_all(task: PatchTask, stand_in: Surrogates | None) -> Made:
     )
 
 
-def _for_each(task: PatchTask, stand_in: Surrogates | None) -> Made:
-    trainer = trainer_of(task, task.pool, stand_in)
+def _for_each(task: PatchTask, surrogates: Surrogates | None) -> Made:
+    trainer = trainer_of(task, task.pool, surrogates)
     rows = max(1, task.setting.candidate.chunks.limit // trainer.draws)
     textures = dict[int, np.ndarray]()
     for places in batches(range(len(task.pool)), task.pool.shape, rows):
@@ -117,7 +117,7 @@ def _lessons(task: PatchTask) -> tuple[Pool, str]:
 
 
 def _not_judged(task: PatchTask, source: Samples, numbers: np.ndarray) -> np.ndarray:
-    """Those of another split that the gate does not judge: splits may overlap, and a source may know none."""
+    """Samples of another split that the gate does not judge: splits may overlap, and a source may know none."""
     judged, images = task.setting.samples, task.setting.samples.images
     known = {images.content_sha256(number) for number in task.judged.tolist()}
     names = {judged.names[number] for number in task.judged.tolist()}
@@ -134,10 +134,10 @@ def _not_judged(task: PatchTask, source: Samples, numbers: np.ndarray) -> np.nda
     return np.array(left, np.int64)
 
 
-def trainer_of(task: PatchTask, pool: Pool, stand_in: Surrogates | None) -> Trainer:
+def trainer_of(task: PatchTask, pool: Pool, surrogates: Surrogates | None) -> Trainer:
     """Trains the patches of a gate on the images of a pool."""
     spec, conditions = task.spec, task.conditions
-    visible = (stand_in or task.setting.candidate.preprocess).visible
+    visible = (surrogates or task.setting.candidate.preprocess).visible
     return Trainer(
         attack=PatchTraining(
             objective=log_probability(task.goal),
@@ -147,8 +147,8 @@ def trainer_of(task: PatchTask, pool: Pool, stand_in: Surrogates | None) -> Trai
             reach=visible if conditions is None else conditions.spec.reach(visible),
         ),
         placing=task.placing,
-        access=stand_in or WhiteBox(task.setting.candidate),
-        averaging=None if conditions is None else Averaging(conditions=conditions, count=1),
+        access=surrogates or WhiteBox(task.setting.candidate),
+        eot=None if conditions is None else ConditionsEOT(conditions=conditions, count=1),
         pool=pool,
         device=task.device,
         draws=task.draws,
@@ -158,18 +158,18 @@ def trainer_of(task: PatchTask, pool: Pool, stand_in: Surrogates | None) -> Trai
     )
 
 
-def _turns(task: PatchTask, pool: Pool, stand_in: Surrogates | None, texture: torch.Tensor) -> int:
+def _turns(task: PatchTask, pool: Pool, surrogates: Surrogates | None, texture: torch.Tensor) -> int:
     """How many images of a pool a patch turns at places that it was not trained at, on what it was trained on."""
-    judge = task.judge(forgotten)
+    judge = task.patch_judge(forgotten)
     # Who follows other models may not ask the candidate which patch is the best.
-    look = judge.look if stand_in is None else StandsIn(model=stand_in, goal=task.goal)
+    viewer = judge.viewer if surrogates is None else SurrogateViewer(surrogates=surrogates, goal=task.goal)
     few = pool.some(COMPARED)
-    judge = replace(judge, pool=few, look=look, places=1, key=lambda name: task.key(f"compared/{name}", 0))
+    judge = replace(judge, pool=few, viewer=viewer, places=1, key=lambda name: task.key(f"compared/{name}", 0))
     return len(judge.judge(constant(texture)).turned)
 
 
 def _file_of(task: PatchTask, place: int, stored: np.ndarray) -> str | None:
-    """Of an image's own patch: its picture, or the array of what no picture can hold."""
+    """The file of an image's own patch: its picture, or the array of what no picture can hold."""
     picture, array, _ = task.setting.evidence.patch(task.gate.id, stored, task.attacked[place])
     return picture or array
 

@@ -14,8 +14,9 @@ from robustcheck.attacks.draws import key
 from robustcheck.data import Area, load_area
 from robustcheck.data.subset import as_groups, spread, stratified
 from robustcheck.errors import DataError
-from robustcheck.evaluation.looks.choice import look_of
-from robustcheck.evaluation.looks.look import Look
+from robustcheck.evaluation.adversary import goal_of
+from robustcheck.evaluation.looks.choice import viewer_of
+from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.patches.judging import Judge
 from robustcheck.evaluation.patches.training import Pool
 from robustcheck.evaluation.setting import Setting
@@ -32,12 +33,18 @@ _DRAWS, _DRAWS_EACH = 64, 16
 
 @dataclass(frozen=True, kw_only=True)
 class PatchTask:
-    """One gate's."""
+    """What one gate with a patch asks of one candidate."""
 
     gate: Gate
     spec: PatchSpec
     setting: Setting
     goal: Goal
+
+    @classmethod
+    def of(cls, gate: Gate, setting: Setting) -> PatchTask:
+        """The task of a gate whose attack is a patch."""
+        assert isinstance(gate.attack, PatchSpec)
+        return cls(gate=gate, spec=gate.attack, setting=setting, goal=goal_of(gate, setting))
 
     @cached_property
     def trained_on(self) -> np.ndarray:
@@ -73,7 +80,7 @@ class PatchTask:
 
     @cached_property
     def attacked(self) -> list[int]:
-        """Those of them that are worth attacking."""
+        """Numbers of the judged samples that are worth attacking."""
         worth = self.goal.open(self.setting.decisions, self.setting.labels)[self.judged]
         return [int(sample) for sample in self.judged[worth.numpy()]]
 
@@ -84,7 +91,7 @@ class PatchTask:
 
     @property
     def steps(self) -> int:
-        """Of training."""
+        """Steps of training."""
         return self.spec.steps or (_STEPS if self.spec.universal else _STEPS_EACH)
 
     @property
@@ -100,7 +107,7 @@ class PatchTask:
 
     @cached_property
     def keep_out(self) -> Area | None:
-        """Where it may not."""
+        """What a patch may not cover."""
         return None if self.spec.keep_out is None else load_area(self.spec.keep_out, self.setting.folder)
 
     def check(self) -> None:
@@ -125,28 +132,28 @@ class PatchTask:
 
     @cached_property
     def conditions(self) -> Conditions | None:
-        """Under which it is seen."""
+        """Conditions under which a patch is seen."""
         return None if self.gate.conditions is None else Conditions(spec=self.gate.conditions)
 
     @cached_property
-    def look(self) -> Look:
+    def viewer(self) -> Viewer:
         """How images with patches are looked at."""
         candidate = self.setting.candidate
-        return look_of(self.gate, candidate, self.goal, maximum=self.setting.samples.maximum)
+        return viewer_of(self.gate, candidate, self.goal, maximum=self.setting.samples.maximum)
 
     @property
     def device(self) -> torch.device:
-        """The candidate's."""
+        """The candidate's device."""
         return self.setting.candidate.device
 
     @property
     def channels(self) -> int:
-        """Of the images, and so of patches."""
+        """Channels of the images, and so of patches."""
         return self.setting.samples.shape_of(0)[0]
 
     @cached_property
     def shape(self) -> tuple[int, int, int]:
-        """Of patches in pixels: so many for each of the largest image's.
+        """The shape of patches in pixels: so many for each of the largest image's.
 
         Raises:
             EvaluationError: a patch is larger than one of the images.
@@ -158,13 +165,13 @@ class PatchTask:
         return self.channels, pixels, pixels
 
     def key(self, what: str, number: int) -> int:
-        """Of the draws for a purpose."""
+        """The key of the draws for a purpose."""
         return key(self.setting.seed, self.gate.id, what, number)
 
-    def judge(
+    def patch_judge(
         self, keep: Callable[[int, np.ndarray], tuple[str | None, str]], surrogates: Surrogates | None = None
     ) -> Judge:
-        """Of patches on the attacked samples.
+        """Judges patches on the attacked samples.
 
         Args:
             keep: writes a turned image, by place among the attacked; returns its file and digest.
@@ -174,13 +181,13 @@ class PatchTask:
         return Judge(
             pool=self.pool,
             placing=self.placing,
-            look=self.look,
+            viewer=self.viewer,
             goal=self.goal,
             places=self.spec.worst_of,
             key=lambda name: self.key(f"judged/{name}", 0),
             is_positive=candidate.head.is_positive,
             keep=keep,
-            chunks=Chunks(max(1, candidate.chunks.limit // self.look.at_once)),
+            chunks=Chunks(max(1, candidate.chunks.limit // self.viewer.at_once)),
             device=self.device,
             progress=self.setting.progress,
             surrogates=surrogates,

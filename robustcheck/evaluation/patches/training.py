@@ -14,12 +14,12 @@ from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.patch import PatchTraining
 from robustcheck.data import Area, Samples
 from robustcheck.errors import DataError, EvaluationError
-from robustcheck.evaluation.looks.conditions import Averaging
+from robustcheck.evaluation.looks.conditions import ConditionsEOT
 from robustcheck.evaluation.looks.look import Gradients
-from robustcheck.evaluation.search.loop import Trace
+from robustcheck.evaluation.search.found import Trace
 from robustcheck.models.batches import batches
 from robustcheck.models.memory import Chunks
-from robustcheck.threats.patch import NUMBERS, NoPlaceError, Placements, Placing, place
+from robustcheck.threats.patch import PLACEMENT_DRAWS, NoPlaceError, Placements, Placing, place
 
 Shape = tuple[int, int, int]
 
@@ -48,11 +48,11 @@ class Pool:
         return len(self.numbers)
 
     def some(self, most: int) -> Pool:
-        """As many of them at most, at equal distances."""
+        """A pool of so many of them at most, at equal distances."""
         return Pool.of(self.samples, self.numbers[:: -(-len(self) // most)], self.keep_out)
 
     def with_room(self, placing: Placing) -> Pool:
-        """Those of them that a patch has a place on, however it is drawn.
+        """The samples that a patch has a place on, however it is drawn.
 
         Raises:
             EvaluationError: there is none.
@@ -64,7 +64,7 @@ class Pool:
         return Pool.of(self.samples, kept, self.keep_out)
 
     def without_room(self, placing: Placing) -> Iterator[tuple[int, EvaluationError]]:
-        """The others, by place, and what is to be said of each."""
+        """The samples that it has none on, by place, and what is to be said of each."""
         tried = dict[tuple[Shape, bytes | None], EvaluationError | NoPlaceError | None]()
         for at in range(len(self)):
             shape, mask = self.shape(at), self.mask(at)
@@ -81,7 +81,7 @@ class Pool:
         )
 
     def name(self, place: int) -> str:
-        """Of the sample in its source."""
+        """What the sample is called in its source."""
         return self.samples.names[self.numbers[place]]
 
     def shape(self, place: int) -> Shape:
@@ -143,7 +143,7 @@ class Trainer:
     attack: PatchTraining
     placing: Placing
     access: Gradients
-    averaging: Averaging | None  # one look at each placement, if images are seen under conditions
+    eot: ConditionsEOT | None  # one look at each placement, if images are seen under conditions
     pool: Pool
     device: torch.device
     draws: int  # placements a step and patch
@@ -183,7 +183,7 @@ class Trainer:
     ) -> torch.Tensor:
         state = self.attack.start(shape, Draws.of([self.key(name, -1) for name in names], self.device), restart)
         for step in range(self.attack.steps):
-            numbers = draws.uniform((1 + NUMBERS,), at=step)
+            numbers = draws.uniform((1 + PLACEMENT_DRAWS,), at=step)
             gradient = self._gradient(state["patches"], owner, chosen(numbers[:, 0]), numbers[:, 1:], draws, step)
             if not self.followed.issuperset(names):
                 moved = (gradient != 0).flatten(1).any(dim=1)
@@ -216,11 +216,11 @@ class Trainer:
             with torch.enable_grad():
                 placed = place(textures, images, at, self.placing.outline)
             given = (placed.detach(), labels, labels, self.attack.objective)
-            if self.averaging is None:
+            if self.eot is None:
                 _, loss, gradient = self.access.gradient(*given)
             else:
-                steps, rows = torch.full((len(slots),), step, device=self.device), Draws(keys=draws.keys[slots])
-                _, loss, gradient = self.averaging.gradient(self.access, *given, rows, steps)
+                steps = torch.full((len(slots),), step, device=self.device)
+                _, loss, gradient = self.eot.gradient(self.access, *given, draws.rows(slots), steps)
             (own,) = torch.autograd.grad(placed, textures, gradient)
             finite = self._finite(own, loss, members)
             total.index_add_(0, owner[slots], torch.where(finite[:, None, None, None], own, 0.0))

@@ -22,7 +22,7 @@ from robustcheck.results import Metric
 
 PREDICTIVE = frozenset({"ppv", "npv"})
 NO_RATES = PREDICTIVE | {"balanced_accuracy", "auroc", "excess_success"}
-MOST = 1_000_000  # samples that are asked about
+MAX_ABOUT = 1_000_000  # samples that are asked about
 _NEAR = 0.25  # of the margin: how far an expected metric may be from what is supposed
 _APART = 12.0  # standard deviations, at most, between the scores of two labels
 
@@ -71,7 +71,7 @@ def expected(metric: str, value: float, kinds: Kinds, intervals: Intervals) -> M
 
 
 def about(bound: Bound, true: float, kinds: Kinds, *, power: float, rule: Rule, intervals: Intervals) -> int | None:
-    """About how many samples a metric that is no rate needs; None if it is more than `MOST`, or undefined on these.
+    """About how many samples a metric that is no rate needs; None if more than `MAX_ABOUT`, or undefined on these.
 
     The measured value may miss the true one by as many standard errors as the power asks for, and what is left of the
     margin has to hold the expected interval's reach toward the bound (`confident`).
@@ -103,9 +103,9 @@ def about(bound: Bound, true: float, kinds: Kinds, *, power: float, rule: Rule, 
 
     enough = 2
     while not narrow(enough):
-        if enough >= MOST:
+        if enough >= MAX_ABOUT:
             return None
-        enough = min(2 * enough, MOST)
+        enough = min(2 * enough, MAX_ABOUT)
     too_few = enough // 2
     while enough - too_few > 1:
         middle = (too_few + enough) // 2

@@ -11,21 +11,20 @@ from functools import cached_property
 import numpy as np
 
 from robustcheck.errors import EvaluationError
+from robustcheck.evaluation.adversary import ball_for, goal_of
 from robustcheck.evaluation.evaluation import Evaluation, Progress
-from robustcheck.evaluation.failures import told
-from robustcheck.evaluation.gates import ball_for
+from robustcheck.evaluation.failures import as_evaluation_error
 from robustcheck.evaluation.health.examination import examined
 from robustcheck.evaluation.health.predicting import OVERHEAD
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.metrics.readings import Readings
 from robustcheck.evaluation.metrics.verdicts import Rule
-from robustcheck.evaluation.outcomes import goal_of, most_adverse, most_adverse_chances, readings
+from robustcheck.evaluation.outcomes import most_adverse, most_adverse_chances, readings
 from robustcheck.evaluation.patches.task import PatchTask
-from robustcheck.evaluation.planning.expectation import MOST as MOST_ABOUT
-from robustcheck.evaluation.planning.expectation import NO_RATES, PREDICTIVE, about, predictive
+from robustcheck.evaluation.planning.expectation import MAX_ABOUT, NO_RATES, PREDICTIVE, about, predictive
 from robustcheck.evaluation.planning.parts import Part, part_of
-from robustcheck.evaluation.planning.power import MOST, Power, never_met, supposed
+from robustcheck.evaluation.planning.power import MAX_SAMPLES, Power, never_met, supposed
 from robustcheck.evaluation.planning.stepping import Stopwatch
 from robustcheck.evaluation.planning.timing import Timing
 from robustcheck.evaluation.planning.workload import of_patch, of_search
@@ -106,7 +105,7 @@ class _Planner:
             attacked=0,
         )
         try:
-            with told():
+            with as_evaluation_error():
                 scope = self._scope(gate)
                 intervals = self.setting.sequential if gate.may_stop_early else self.setting.intervals
                 requirements = tuple(self._requirement(bound, scope, intervals) for bound in gate.bounds)
@@ -128,12 +127,11 @@ class _Planner:
         every = readings(setting, {}, most_adverse(setting, [], {}), chances)
         if gate.attack is None:
             return _Scope(every=every, judged=np.arange(len(setting.labels)), attacked=[])
-        goal = goal_of(gate, setting)
         if not isinstance(gate.attack, PatchSpec):
-            worth = goal.open(setting.decisions, setting.labels)
+            worth = goal_of(gate, setting).open(setting.decisions, setting.labels)
             attacked = worth.nonzero().flatten().tolist()
             return _Scope(every=every, judged=np.arange(len(setting.labels)), attacked=attacked)
-        task = PatchTask(gate=gate, spec=gate.attack, setting=setting, goal=goal)
+        task = PatchTask.of(gate, setting)
         task.check()
         return _Scope(every=every, judged=task.judged, attacked=task.attacked, task=task)
 
@@ -141,11 +139,14 @@ class _Planner:
 
     def _requirement(self, bound: Bound, scope: _Scope, intervals: Intervals) -> RequirementPlan:
         rule, metric = self.setting.rule, bound.of[1]
-        clean = (
-            Measurement(setting=self.setting, readings=scope.every, judged=scope.judged, intervals=intervals)
-            .metrics([bound])
-            .get(bound.metric, _UNDEFINED)
+        measurement = Measurement(
+            readings=scope.every,
+            labels=self.setting.candidate.head.labels,
+            members=self.setting.members,
+            judged=scope.judged,
+            intervals=intervals,
         )
+        clean = measurement.metrics([bound]).get(bound.metric, _UNDEFINED)
         true, never, by_law = supposed(bound, self.margin), never_met(bound, rule), metric in NO_RATES
         part = part_of(bound, true, self.setting, scope.every, scope.judged, scope.attacked, intervals)
         intervals = intervals.together(part.among)
@@ -197,21 +198,21 @@ class _Planner:
         elif not math.isclose(abs(true - bound.value), self.margin):
             yield f"{true:g} is supposed: no true value is {self.margin:g} from the bound"
         if part.defined and needed is None and not never:
-            yield f"more than {MOST_ABOUT if metric in NO_RATES else MOST:,} samples are needed"
+            yield f"more than {MAX_ABOUT if metric in NO_RATES else MAX_SAMPLES:,} samples are needed"
 
     # --- time ---
 
     def _costed(self, gate: Gate, scope: _Scope, planned: GatePlan) -> GatePlan:
         setting, work = self.setting, scope.task or self._search(gate)
         bill = of_patch(work) if isinstance(work, PatchTask) else of_search(work, len(scope.attacked))
-        planned, stand_in = replace(planned, forward=bill.forward, gradient=bill.gradient), None
+        planned, surrogates = replace(planned, forward=bill.forward, gradient=bill.gradient), None
         if gate.surrogates is not None and gate.surrogates.train:
             planned = replace(planned, notes=(_UNTRAINED,))
             if setting.candidate.network.no_gradients:
                 return replace(planned, seconds=None, notes=(_UNTRAINED, _UNTIMED))
         elif gate.surrogates is not None:
-            stand_in = Surrogates([one.candidate for one in setting.surrogates(gate.surrogates)])
-        timing = Timing(work=work, bill=bill, attacked=scope.attacked, stand_in=stand_in)
+            surrogates = Surrogates([one.candidate for one in setting.surrogates(gate.surrogates)])
+        timing = Timing(work=work, bill=bill, attacked=scope.attacked, surrogates=surrogates)
         overhead = float(OVERHEAD) if examined(gate) else 0.0
         return replace(planned, seconds=(1 + overhead) * timing.seconds(self.watch))
 

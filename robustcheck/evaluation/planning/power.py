@@ -2,7 +2,7 @@
 
 Of n samples whose true rate is supposed, the hits are Bin(n, rate), and the rule says yes from some number of them on;
 so the power is a tail of that distribution, and no approximation. It is no monotone function of n but a saw-tooth,
-since hits are whole: it rises with n, and falls whenever the rule wants one hit more. What is needed is therefore the
+because hits are whole: it rises with n, and falls whenever the rule wants one hit more. What is needed is therefore the
 smallest n from which on the power is never too small again, and not the first tooth that reaches it.
 """
 
@@ -18,7 +18,7 @@ from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.verdicts import Rule
 from robustcheck.policy import Bound
 
-MOST = 10_000_000  # samples that are asked about
+MAX_SAMPLES = 10_000_000  # samples that are asked about
 _DIGITS = 12  # that sums of decimals are right to
 _FINER = 1.02  # ratio of the numbers of samples that are tried first
 _AROUND = 4  # hits, from what the normal law wants to what the interval does, and a little more
@@ -43,7 +43,7 @@ def never_met(bound: Bound, rule: Rule) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Power:
-    """Of a requirement on a rate, as a function of the number of samples."""
+    """The power of a requirement on a rate, as a function of the number of samples."""
 
     bound: Bound
     true: float  # the supposed rate
@@ -60,7 +60,7 @@ class Power:
         return np.where(wanted <= 0, 1.0, np.where(wanted > samples, 0.0, tail))
 
     def fewest(self, samples: np.ndarray) -> np.ndarray:
-        """With how many good samples (N,), of so many (N,), the rule says yes; one more than that if it never does.
+        """How many good samples (N,), of so many (N,), make the rule say yes; one more than that if it never does.
 
         Good are hits where the bound is a least one, and misses where it is a largest one.
         """
@@ -90,17 +90,17 @@ class Power:
         return np.asarray(low >= self.bound.value if self.bound.at_least else high <= self.bound.value)
 
     def needed(self, power: float) -> int | None:
-        """The smallest number of samples from which on the power is at least this; None if it is more than `MOST`.
+        """The smallest number of samples from which on the power is at least this; None if more than `MAX_SAMPLES`.
 
-        Numbers 2 % apart are tried up to `MOST`; then every one from the last that fails on, until none has failed for
-        as long as a tooth can matter. A tooth is as high as one number of hits is likely, φ(z) / √(n p (1 - p)), and a
+        Numbers 2 % apart are tried up to that; then every one from the last that fails on, until none has failed for as
+        long as a tooth can matter. A tooth is as high as one number of hits is likely, φ(z) / √(n p (1 - p)), and a
         sample more raises the power by φ(z) margin / 2 √(n p (1 - p)): after 2 / margin of them it is above the tooth.
         """
         if never_met(self.bound, self.rule):
             return None
-        tried = np.unique(np.ceil(_FINER ** np.arange(ceil(np.log(MOST) / np.log(_FINER)) + 1)).astype(np.int64))
+        tried = np.unique(np.ceil(_FINER ** np.arange(ceil(np.log(MAX_SAMPLES) / np.log(_FINER)) + 1)).astype(np.int64))
         failing = np.flatnonzero(self.at(tried) < power)
-        if len(failing) and tried[failing[-1]] >= MOST:
+        if len(failing) and tried[failing[-1]] >= MAX_SAMPLES:
             return None
         last = int(tried[failing[-1]]) if len(failing) else 0
         # At 0 and 1 all samples are alike, and there are no teeth.

@@ -1,7 +1,7 @@
 """Predictive values before anything is attacked: which sensitivity and specificity are supposed, and how sure they are.
 
 A predictive value does not say which rates it is made of. Equal ones are supposed; where these would be worse than
-chance, since nearly any rates give more than is supposed, the rate that matters less stays as it is on clean images.
+chance, because nearly any rates give more than is supposed, the rate that matters less stays as it is on clean images.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Predictive:
 
     @property
     def _prior(self) -> float:
-        """Of what is predicted."""
+        """The prevalence of what is predicted."""
         return self.prevalence if self.metric == "ppv" else 1 - self.prevalence
 
     @property
@@ -40,7 +40,7 @@ class Predictive:
 
     @property
     def _rates(self) -> tuple[float, float]:
-        """Of what is predicted, the share that is found; of the rest, the share that is spared."""
+        """The share that is found of what is predicted, and the share that is spared of the rest."""
         equal, value, prior = self._equal, self.value, self._prior
         found = 0.0 if self.clean is None else self.clean[0 if self.metric == "ppv" else 1]
         if equal >= _CHANCE or not value or not found:
@@ -64,7 +64,7 @@ class Predictive:
         return f"supposed: sensitivity {sensitivity:.3f} and specificity {specificity:.3f}; {better}"
 
     def expected(self, positives: int, negatives: int, intervals: Intervals) -> Metric:
-        """With so many samples, whose hits need not be whole: rounded ones would have another value."""
+        """The metric of so many samples, whose hits need not be whole: rounded ones would have another value."""
         undefined = Metric(value=None, samples=positives + negatives, confidence=intervals.confidence)
         if not positives or not negatives:
             return undefined

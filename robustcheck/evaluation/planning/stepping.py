@@ -11,7 +11,7 @@ import torch
 
 from robustcheck.attacks import Answers, GradientAttack, QueryAttack, Told
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.looks.look import Averages, Gradients, Look
+from robustcheck.evaluation.looks.look import EOT, Gradients, Viewer
 from robustcheck.evaluation.patches.making import trainer_of
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.setting import Setting
@@ -28,12 +28,12 @@ _REPEATS = 5
 _GROWTH = 4  # of batches, up to the gate's
 
 
-def judging(candidate: Candidate, look: Look) -> Turn:
+def judging(candidate: Candidate, viewer: Viewer) -> Turn:
     """Shows images to the artefact, as proposals are shown."""
 
     def turn(images: torch.Tensor, labels: torch.Tensor) -> int:
         before = candidate.meter.forward
-        look(images, labels, _draws(images), torch.zeros_like(labels))
+        viewer(images, labels, _draws(images), torch.zeros_like(labels))
         return candidate.meter.forward - before
 
     return turn
@@ -41,7 +41,7 @@ def judging(candidate: Candidate, look: Look) -> Turn:
 
 def following(
     access: Gradients,
-    averaging: Averages | None,
+    eot: EOT | None,
     attack: GradientAttack,
     ball: Ball,
 ) -> Turn:
@@ -49,21 +49,21 @@ def following(
 
     def turn(images: torch.Tensor, labels: torch.Tensor) -> int:
         given, at = (images, labels, labels, attack.objective), torch.zeros_like(labels)
-        if averaging is None:
+        if eot is None:
             _, loss, gradient = access.gradient(*given)
         else:
-            _, loss, gradient = averaging.gradient(access, *given, _draws(images), at)
+            _, loss, gradient = eot.gradient(access, *given, _draws(images), at)
         told = Told(step=at, loss=loss, fooled=torch.zeros_like(labels, dtype=torch.bool), gradient=gradient)
         attack.step(attack.start(images, images, ball, _draws(images)), told, images, ball, _draws(images))
-        return len(images) * (1 if averaging is None else averaging.count)
+        return len(images) * (1 if eot is None else eot.count)
 
     return turn
 
 
-def training(task: PatchTask, stand_in: Surrogates | None) -> Turn:
+def training(task: PatchTask, surrogates: Surrogates | None) -> Turn:
     """A step of training a patch: on the images that it will be judged on, which are not read for it twice."""
     pool = task.pool
-    trainer = trainer_of(task, pool, stand_in)
+    trainer = trainer_of(task, pool, surrogates)
     step = replace(trainer, attack=replace(trainer.attack, steps=1), progress=lambda _done, _of: None)
     alike = max(batches(range(len(pool)), pool.shape), key=len)
 
@@ -102,7 +102,7 @@ class Stopwatch:
     known: dict[Hashable, Step] = field(default_factory=dict)
 
     def seconds(self, kind: str, named: Hashable, turn: Turn, rows: int, samples: list[int]) -> float:
-        """For each image that goes through the network.
+        """How long a turn takes, for each image that goes through the network.
 
         Args:
             kind: of step, for people.

@@ -27,12 +27,12 @@ class Kind:
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Of one gate."""
+    """How long one gate takes."""
 
     work: Search | PatchTask
     bill: Bill
     attacked: list[int]
-    stand_in: Surrogates | None  # loaded; None: the candidate, also for surrogates that have yet to be trained
+    surrogates: Surrogates | None  # loaded; None: the candidate, also for surrogates that have yet to be trained
 
     def seconds(self, watch: Stopwatch) -> float:
         """What its steps take together.
@@ -42,7 +42,7 @@ class Timing:
         """
         gate = self.work.gate
         conditions = gate.conditions.model_dump_json() if gate.conditions else ""
-        models = gate.surrogates.model_dump_json(include={"surrogate"}) if gate.surrogates and self.stand_in else ""
+        models = gate.surrogates.model_dump_json(include={"surrogate"}) if gate.surrogates and self.surrogates else ""
         return sum(
             kind.images * watch.seconds(kind.name, (conditions, models), kind.turn, kind.rows, self.attacked)
             for kind in self._kinds(" under conditions" if conditions else "")
@@ -52,14 +52,14 @@ class Timing:
     def _kinds(self, seen: str) -> Iterator[Kind]:
         work, holding, candidate = self.work, self.bill.holding, self.work.setting.candidate
         limit, at_most = candidate.chunks.limit, len(self.attacked)
-        rows = min(at_most, max(1, limit // work.look.at_once))
-        yield Kind(name=f"forward{seen}", images=holding.forward, rows=rows, turn=judging(candidate, work.look))
+        rows = min(at_most, max(1, limit // work.viewer.at_once))
+        yield Kind(name=f"forward{seen}", images=holding.forward, rows=rows, turn=judging(candidate, work.viewer))
 
-        gradients = holding.gradient * (self.bill.models if self.stand_in is None else 1)
-        access = self.stand_in or WhiteBox(candidate)
+        gradients = holding.gradient * (self.bill.models if self.surrogates is None else 1)
+        access = self.surrogates or WhiteBox(candidate)
         if isinstance(work, PatchTask):
             if gradients:  # it is not given
-                turn, rows = training(work, self.stand_in), max(1, min(at_most, limit // work.draws))
+                turn, rows = training(work, self.surrogates), max(1, min(at_most, limit // work.draws))
                 yield Kind(name=f"patch gradient{seen}", images=gradients, rows=rows, turn=turn)
             return
 
@@ -67,12 +67,12 @@ class Timing:
         for name, attack in {column(attack): attack for attack in reversed(work.attacks)}.items():  # the first of each
             step: str = "exact gradient" if name == "exact" else name
             if isinstance(attack, GradientAttack):
-                looks = 1 if work.averaging is None else work.averaging.count
+                looks = 1 if work.eot is None else work.eot.count
                 rows = min(at_most, max(1, limit // looks))
                 shape = work.setting.samples.shape_of(self.attacked[0])
                 ball = work.ball.widest(shape) if attack.minimum_norm else work.ball
                 asked = WhiteBox(candidate, exact=True) if name == "exact" else access
-                turn = following(asked, work.averaging, attack, ball)
+                turn = following(asked, work.eot, attack, ball)
             else:
                 pixels = prod(work.setting.samples.shape_of(self.attacked[0]))
                 rows = min(at_most, rows_in_flight(attack, limit, pixels))

@@ -80,7 +80,7 @@ class Bill:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looks:
+class LookCounts:
     """How often an image is looked at."""
 
     searching: int  # in a step
@@ -88,7 +88,7 @@ class Looks:
     most: int  # until it is a counterexample
 
     @classmethod
-    def of(cls, gate: Gate, candidate: Candidate) -> Looks:
+    def of(cls, gate: Gate, candidate: Candidate) -> LookCounts:
         """Once, as `conditions` say, or as often as a candidate that draws is asked (`stochastic`)."""
         spec = gate.conditions
         if spec is None and candidate.randomness is None:
@@ -117,7 +117,8 @@ def column(attack: GradientAttack | QueryAttack) -> Literal["gradient", "exact",
 
 def of_search(search: Search, attacked: int) -> Bill:
     """What the searches of a gate cost on so many samples."""
-    looks, total = Looks.of(search.gate, search.setting.candidate), Bill(holding=Work(), models=_models(search.gate))
+    looks = LookCounts.of(search.gate, search.setting.candidate)
+    total = Bill(holding=Work(), models=_models(search.gate))
     for attack in search.attacks:
         if isinstance(attack, GradientAttack):
             total += _following(attack, search, looks)
@@ -128,7 +129,7 @@ def of_search(search: Search, attacked: int) -> Bill:
     return total * attacked
 
 
-def _following(attack: GradientAttack, search: Search, looks: Looks) -> Bill:
+def _following(attack: GradientAttack, search: Search, looks: LookCounts) -> Bill:
     """A search that follows gradients, on one sample."""
     gate, candidate = search.gate, search.setting.candidate
     points, ends = attack.restarts * attack.steps, attack.restarts
@@ -138,9 +139,9 @@ def _following(attack: GradientAttack, search: Search, looks: Looks) -> Bill:
     twice = plain and not only_ends
     beside = (1 + (candidate.network.twin is not None)) if twice else 0
     gradients = points * looks.searching
-    stand_ins = ends * _models(gate) if gate.surrogates is not None else 0
+    by_surrogates = ends * _models(gate) if gate.surrogates is not None else 0
     total = looks.seen(ends * (1 + twice + attack.keeps_best)) + Bill(
-        holding=Work(forward=stand_ins, **{column(attack): gradients})
+        holding=Work(forward=by_surrogates, **{column(attack): gradients})
     )
     if only_ends:
         return total
@@ -159,7 +160,7 @@ def _following(attack: GradientAttack, search: Search, looks: Looks) -> Bill:
     return total
 
 
-def _asking(attack: QueryAttack, search: Search, looks: Looks) -> Bill:
+def _asking(attack: QueryAttack, search: Search, looks: LookCounts) -> Bill:
     """A search that asks, on one sample: in each turn one image at most is judged, and where each restart ended.
 
     Where answers are drawn, it is told of counterexamples that are none as often as of others: one a turn is judged.
@@ -175,7 +176,7 @@ def _asking(attack: QueryAttack, search: Search, looks: Looks) -> Bill:
 
 def of_patch(task: PatchTask) -> Bill:
     """What a gate with a patch costs: training, comparing, judging, and two controls."""
-    spec, attacked, looks = task.spec, len(task.attacked), Looks.of(task.gate, task.setting.candidate)
+    spec, attacked, looks = task.spec, len(task.attacked), LookCounts.of(task.gate, task.setting.candidate)
     models, follows = _models(task.gate), task.gate.surrogates is not None
     if not attacked:
         return Bill(holding=Work())

@@ -15,7 +15,6 @@ import numpy as np
 from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.metrics.readings import Readings
 from robustcheck.evaluation.metrics.verdicts import judge, require
-from robustcheck.evaluation.outcomes import goal_of
 from robustcheck.evaluation.outcomes import readings as clean_readings
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.setting import Setting
@@ -25,7 +24,7 @@ from robustcheck.policy import Gate, PatchSpec, Policy
 from robustcheck.results import AuditReport, GateResult, Metric, Slice, overall
 from robustcheck.words import listed, shown
 
-SAME = 1e-6  # relative: a report's numbers are decimal
+REL_TOLERANCE = 1e-6  # a report's numbers are decimal
 
 _TELLS_NO_RATE = "auroc"  # follows from scores at images of which not all are counterexamples
 
@@ -93,7 +92,7 @@ def _asked(gate: Gate, setting: Setting) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it."""
+    """A value as JSON has it."""
     return json.loads(json.dumps(value, default=asdict))
 
 
@@ -104,7 +103,7 @@ def _may_stop(gate: Gate, setting: Setting) -> bool:
 def _about(gate: Gate, result: GateResult, setting: Setting) -> np.ndarray:
     """Numbers of the samples that a gate lists."""
     if isinstance(gate.attack, PatchSpec):
-        return PatchTask(gate=gate, spec=gate.attack, setting=setting, goal=goal_of(gate, setting)).judged
+        return PatchTask.of(gate, setting).judged
     stopped = result.stopped if _may_stop(gate, setting) else None
     return setting.order if stopped is None else setting.order[: max(1, stopped.needed)]
 
@@ -177,9 +176,9 @@ def _counted(name: str, metric: Metric, successes: int, samples: int) -> str:
 
 
 def _same(stated: float | None, here: float | None) -> bool:
-    return stated == here or (
-        stated is not None and here is not None and math.isclose(stated, here, rel_tol=SAME, abs_tol=SAME)
-    )
+    if stated is None or here is None:
+        return stated is here
+    return math.isclose(stated, here, rel_tol=REL_TOLERANCE, abs_tol=REL_TOLERANCE)
 
 
 def _by_status(gate: Gate, result: GateResult, setting: Setting) -> dict[str, tuple[int, int]]:
@@ -195,15 +194,16 @@ def _by_status(gate: Gate, result: GateResult, setting: Setting) -> dict[str, tu
 
 
 def _measurement(gate: Gate, result: GateResult, setting: Setting) -> Measurement:
-    """Of what is said that samples were read as, before the attack and under it."""
+    """Measures what the report says that samples were read as, before the attack and under it."""
     known = {name: number for number, name in enumerate(setting.samples.names)}
     numbers = np.array([known[outcome.sample] for outcome in result.samples])
     attacked = np.zeros(len(setting.labels), bool)
     attacked[numbers] = [outcome.evidence is not None for outcome in result.samples]
     may_stop, judged = _may_stop(gate, setting), np.sort(numbers)
     return Measurement(
-        setting=setting,
         readings=_readings(result, setting, numbers),
+        labels=setting.candidate.head.labels,
+        members=setting.members,
         judged=judged,
         attacked=None if gate.attack is None else attacked,
         intervals=setting.sequential if may_stop else setting.intervals,

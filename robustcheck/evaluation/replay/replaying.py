@@ -16,16 +16,15 @@ import torch
 from robustcheck.attacks.draws import Draws
 from robustcheck.digests import pixels_sha256
 from robustcheck.errors import ReportError
+from robustcheck.evaluation.adversary import ball_for, goal_of
 from robustcheck.evaluation.evaluation import Evaluation, Progress
-from robustcheck.evaluation.failures import told
-from robustcheck.evaluation.gates import ball_for
-from robustcheck.evaluation.looks.choice import look_of
-from robustcheck.evaluation.looks.look import Look
-from robustcheck.evaluation.outcomes import goal_of
+from robustcheck.evaluation.failures import as_evaluation_error
+from robustcheck.evaluation.looks.choice import viewer_of
+from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.patches.judging import forgotten, lies_under
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.patches.training import Pool
-from robustcheck.evaluation.replay.recounting import SAME, forged, not_counted, of_gate, of_report
+from robustcheck.evaluation.replay.recounting import REL_TOLERANCE, forged, not_counted, of_gate, of_report
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models.artefact import digest
 from robustcheck.models.batches import batches
@@ -34,7 +33,7 @@ from robustcheck.policy import Gate, PatchSpec, Policy, RP2Spec
 from robustcheck.results import AuditReport, GateResult, Outcome
 from robustcheck.results.replay import GateReplay, Replay
 from robustcheck.threats import Ball
-from robustcheck.threats.patch import NUMBERS
+from robustcheck.threats.patch import PLACEMENT_DRAWS
 from robustcheck.words import shown
 
 Stored = Callable[[str, int], np.ndarray | None]
@@ -94,7 +93,7 @@ def _same_files(policy: Policy, report: AuditReport) -> None:
 
 
 def _gate(gate: Gate, result: GateResult, setting: Setting, stored: Stored) -> GateReplay:
-    with told(), left_as_found(), full_precision(setting.candidate.device):
+    with as_evaluation_error(), left_as_found(), full_precision(setting.candidate.device):
         return _read_again(gate, result, setting, stored)
 
 
@@ -109,7 +108,7 @@ def _read_again(gate: Gate, result: GateResult, setting: Setting, stored: Stored
         if outcome.status == "broken":
             rows.append((outcome, place))
     reader = _Reader(gate, setting, stored)
-    limit = max(1, setting.candidate.chunks.limit // reader.look.at_once)
+    limit = max(1, setting.candidate.chunks.limit // reader.viewer.at_once)
     for alike in batches(rows, lambda row: setting.samples.shape_of(row[1]), limit):
         amiss += reader.amiss(alike)
     return GateReplay(
@@ -152,7 +151,8 @@ class _Reader:
     def __init__(self, gate: Gate, setting: Setting, stored: Stored) -> None:
         self._setting, self._stored, self._gate = setting, stored, gate
         self._ball: Ball | None = None if gate.size is not None or gate.attack is None else ball_for(gate, setting)
-        self.look: Look = look_of(gate, setting.candidate, goal_of(gate, setting), maximum=setting.samples.maximum)
+        goal, maximum = goal_of(gate, setting), setting.samples.maximum
+        self.viewer: Viewer = viewer_of(gate, setting.candidate, goal, maximum=maximum)
         self.read = 0
 
     @property
@@ -206,26 +206,26 @@ class _Reader:
             stated = outcome.distance_levels
             if not within or not distance:
                 yield f"{outcome.sample}: its counterexample lies outside of the budget, {distance:g} levels off"
-            elif stated is None or not math.isclose(distance, stated, rel_tol=SAME):
+            elif stated is None or not math.isclose(distance, stated, rel_tol=REL_TOLERANCE):
                 told = "nothing" if stated is None else f"{stated:g}"
                 yield f"{outcome.sample}: its counterexample lies {distance:g} levels off, and the report says {told}"
 
     def _places(self, rows: Sequence[_Row], levels: torch.Tensor) -> Iterator[str]:
-        """Of patches, that nothing else differs: where each lies follows from the seed, and which of its places it is.
+        """What differs elsewhere than under a patch, which lies where the seed and the number of its place say.
 
         How the patch looks is in its own file, and whether it is what lies there is not compared.
         """
         gate, setting = self._gate, self._setting
         if not isinstance(gate.attack, PatchSpec):
             return
-        task = PatchTask(gate=gate, spec=gate.attack, setting=setting, goal=goal_of(gate, setting))
-        judge = task.judge(forgotten)
+        task = PatchTask.of(gate, setting)
+        judge = task.patch_judge(forgotten)
         for (outcome, number), stored in zip(rows, levels, strict=True):
             if outcome.restart is None or not 0 <= outcome.restart < judge.places:
                 yield f"{outcome.sample}: it does not say in which of its places the patch lies"
                 continue
             pool = Pool.of(setting.samples, [number], task.keep_out)
-            numbers = Draws.of([judge.key(outcome.sample)], task.device).uniform((NUMBERS,), at=outcome.restart)
+            numbers = Draws.of([judge.key(outcome.sample)], task.device).uniform((PLACEMENT_DRAWS,), at=outcome.restart)
             at = pool.placements([0], judge.placing, numbers)
             clean = torch.from_numpy(setting.samples.image(number).astype(np.int32))
             pair = stored[None].to(task.device), clean[None].to(task.device)
@@ -236,7 +236,7 @@ class _Reader:
         candidate, labels = self._setting.candidate, self._setting.labels[[place for _, place in rows]]
         images = levels.to(candidate.device) / self._setting.samples.maximum
         none = torch.zeros(len(rows), dtype=torch.int64, device=candidate.device)  # a look that is not drawn
-        seen = self.look(images, labels.to(candidate.device), Draws(keys=none), none)
+        seen = self.viewer(images, labels.to(candidate.device), Draws(keys=none), none)
         self.read += len(rows)
         for (outcome, _), decision, wanted in zip(rows, seen.decision.tolist(), seen.wanted.tolist(), strict=True):
             name = candidate.head.name(decision)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.looks.look import Look
+from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.threats import Ball
 
 
@@ -32,7 +32,7 @@ class Adjudicated:
 
 
 def adjudicate(
-    look: Look,
+    viewer: Viewer,
     ball: Ball,
     proposals: torch.Tensor,
     clean: torch.Tensor,
@@ -43,7 +43,7 @@ def adjudicate(
     """Judge proposals and clean images (N, C, H, W), shares of the full range, of samples with true readings (N,).
 
     Args:
-        look: how they are looked at.
+        viewer: how they are looked at.
         ball: where they have to lie.
         proposals: what is judged.
         clean: what they differ from.
@@ -56,7 +56,7 @@ def adjudicate(
     distance = ball.distance(stored, reference)
     # The clean image is no counterexample to itself, even if float reassociation reads it differently in this batch.
     admissible = ball.contains(stored, reference) & (distance > 0)
-    seen = look(stored.float() / ball.maximum, labels, draws, at)
+    seen = viewer(stored.float() / ball.maximum, labels, draws, at)
     return Adjudicated(
         broken=(admissible & seen.wanted).cpu().numpy(),
         stored=on_host(stored, ball.maximum),
@@ -84,3 +84,13 @@ def finite(scores: torch.Tensor | None, row: int) -> float | None:
     """One of the scores (N,), on the host; None for what is not finite, or without scores."""
     score = None if scores is None else float(scores[row])
     return score if score is not None and np.isfinite(score) else None
+
+
+def more_adverse(known: float, found: float, *, positive: bool) -> float:
+    """The probability of the positive label that hurts more: the lower one of a positive, the higher of a negative."""
+    return min(known, found) if positive else max(known, found)
+
+
+def more_adverse_chances(known: np.ndarray, found: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """The probability that hurts more of each of several findings (K,), which are `present` or not."""
+    return np.asarray(np.where(present, np.minimum(known, found), np.maximum(known, found)))

@@ -6,13 +6,42 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from robustcheck.evaluation.search.loop import Trace
 from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rise:
+    """How far a search raised its loss, without a counterexample."""
+
+    clean: float  # on the clean image
+    earlier: float  # the highest before the last quarter of the steps
+    highest: float
+    steps: int
+
+
+@dataclass(kw_only=True)
+class Trace:
+    """What loops record of a gate's searches as they run."""
+
+    scores: dict[int, float] = field(default_factory=dict)  # most adverse admissible probability of the positive label
+    chances: dict[int, np.ndarray] = field(default_factory=dict)  # the same of each of several findings, (K,)
+    moved: set[int] = field(default_factory=set)  # samples for which there was something to follow at least once
+    unstarted: set[int] = field(default_factory=set)  # samples for which no image to start from was found
+    turned: set[int] = field(default_factory=set)  # samples that a surrogate misreads where the search on it ended
+    not_finite: set[int] = field(default_factory=set)  # samples that had a NaN or infinite gradient
+    gradients_not_finite: int = 0  # how many gradients had
+    asked: int = 0  # gradients
+    vanished: int = 0  # how many of them were zero
+    rises: dict[int, Rise] = field(default_factory=dict)  # of samples whose search ended, that of the highest loss
+    unstorable: int = 0  # proposals that the search saw read wrongly, and the artefact on the stored image did not
+    disagreed: int = 0  # of those, how many the twin of an ONNX graph sees read wrongly as they are stored
+    lapsed: int = 0  # proposals that held on enough looks of a step, and on too few fresh ones
+    cells: dict[int, np.ndarray] = field(default_factory=dict)  # looks of a grid on which a search's end holds
 
 
 @dataclass(kw_only=True)
 class Found:
-    """What the searches of a gate saw: it is added to as samples are searched."""
+    """A trace, and what no loop knows: which samples were searched, or left to earlier searches, and who was asked."""
 
     trace: Trace = field(default_factory=Trace)
     searched: set[int] = field(default_factory=set)  # samples that a search of this gate was about
@@ -21,7 +50,7 @@ class Found:
 
     @property
     def inherited(self) -> dict[int, bool]:
-        """Samples that were not searched, since a search that stands for this one was through."""
+        """Samples that were not searched, because a search that stands for this one was through."""
         return {sample: moved for sample, moved in self.through.items() if sample not in self.searched}
 
     @property

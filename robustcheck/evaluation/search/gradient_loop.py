@@ -13,21 +13,16 @@ import torch
 
 from robustcheck.attacks import GradientAttack, Objective, Told
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.looks.look import Averages, Gradients, looks_needed
-from robustcheck.evaluation.search.loop import Loop, Rise, Start
+from robustcheck.evaluation.looks.look import EOT, Gradients, looks_needed
+from robustcheck.evaluation.search.found import Rise
+from robustcheck.evaluation.search.loop import Loop, Start
 from robustcheck.evaluation.search.rows import Rows
+from robustcheck.models import Surrogates
 
 Warm = Callable[[Sequence[Start]], tuple[np.ndarray, torch.Tensor] | None]
-"""Of some starts: which places (M,) have a known better point, and the changes (M, C, H, W), their largest pixel 1."""
+"""Says which places (M,) of some starts have a known better point, and the changes (M, C, H, W), largest pixel 1."""
 
 _NEARER = 0.98  # of the last verified proposal's distance, from which a minimum-norm search proposes again
-
-
-class StandIn(Gradients, Protocol):
-    """A model that is searched in the candidate's place."""
-
-    def decide(self, images: torch.Tensor) -> torch.Tensor:
-        """Its own readings (N,) of images (N, C, H, W)."""
 
 
 class Held(Protocol):
@@ -37,30 +32,37 @@ class Held(Protocol):
         """Remember rows that hold, and where they ended."""
 
 
+def anew(_starts: Sequence[Start]) -> None:
+    """Nothing is known of where these searches may begin but the image."""
+
+
+def forget(_rows: Rows, _images: torch.Tensor) -> None:
+    """Nobody asks where these rows ended."""
+
+
 @dataclass(kw_only=True)
 class GradientLoop(Loop[GradientAttack]):
     """A search that follows gradients."""
 
     access: Gradients
-    warm: Warm = lambda _starts: None
-    held: Held = lambda _rows, _images: None
+    warm: Warm = anew
+    held: Held = forget
     clean_logits: Callable[[Rows], torch.Tensor] | None = None  # (N, K) of rows, from which losses are said to rise
     margin: Objective | None = None  # of the goal, if rows are to remember how near they came
-    near: float = inf  # a margin that is no farther than this below 0 leaves it open how the artefact reads the point
+    near: float = inf  # margins this near to 0: the artefact may read the point differently, so its neighbour is tried
     enough: float = -1.0  # grey levels: a counterexample as near as this ends a minimum-norm search
-    stand_in: StandIn | None = None  # whose gradients are followed
-    averaging: Averages | None = None  # over looks, if images are seen under conditions, or over a candidate's draws
+    eot: EOT | None = None  # over looks, if images are seen under conditions, or over a candidate's draws
     only_ends: bool = False  # nothing but the end of a search is proposed
     _marked: set[int] = field(default_factory=set)  # turns after which a row has a quarter of its steps left, or none
 
     @property
     def limit(self) -> int:
         """As many rows as go through the network together."""
-        looks = self.look.at_once if self.averaging is None else max(self.averaging.at_once, self.look.at_once)
+        looks = self.viewer.at_once if self.eot is None else max(self.eot.at_once, self.viewer.at_once)
         return max(1, self.candidate.chunks.limit // looks)
 
     def _ends(self) -> int:
-        """As in `Loop`; the turn is marked, and the one after which the last quarter begins."""
+        """The turn as in `Loop`; it is marked, and the one after which the last quarter begins."""
         ends = self._turn + self.attack.steps
         self._marked |= {ends - self._last_quarter, ends}
         return ends
@@ -97,25 +99,22 @@ class GradientLoop(Loop[GradientAttack]):
         if self._turn in self._marked and len(ending := np.flatnonzero((rows.ends <= self._turn) & ~gone)):
             self._finish(rows.take(ending), told, ending, waiting)
             gone[ending] = True
-        leaving = np.flatnonzero(gone)
-        if len(leaving):
-            self.trace.moved.update(rows.sample[leaving][rows.moved.cpu().numpy()[leaving]].tolist())
-        return leaving
+        return np.flatnonzero(gone)
 
     def _ask(self, rows: Rows, images: torch.Tensor) -> Told:
         """What is found at the rows' points. What is not finite is noted, and not followed."""
         given = (images, rows.label, rows.aim, self.attack.objective)
-        if self.averaging is None:
+        if self.eot is None:
             logits, loss, gradient = self.access.gradient(*given)
         else:
-            logits, loss, gradient = self.averaging.gradient(self.access, *given, rows.draws, rows.step)
+            logits, loss, gradient = self.eot.gradient(self.access, *given, rows.draws, rows.step)
         least, most = torch.stack(torch.linalg.vector_norm(gradient, dim=(1, 2, 3)).aminmax()).tolist()
         if least > 0 and most < inf:  # neither holds for a NaN
             rows.moved.fill_(True)
         else:
             gradient = self._usable(rows, gradient)
         self.trace.asked += len(rows)
-        if self._remembers_rises:
+        if self._tracks_loss:
             rows.highest = torch.fmax(rows.highest, loss)
             if self._turn in self._marked:
                 index = torch.from_numpy(rows.ends - self._turn == self._last_quarter).to(images.device)
@@ -139,11 +138,11 @@ class GradientLoop(Loop[GradientAttack]):
 
     def _fooled(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Which rows (N,) are read as the adversary wants; of several looks, on as large a share as it takes."""
-        if self.averaging is None:
+        if self.eot is None:
             return self.goal.met(self.candidate.head.decide(logits), labels)
         looks = logits.shape[1]
         wanted = self.goal.met(self.candidate.head.decide(logits.flatten(0, 1)), labels.repeat_interleave(looks))
-        return wanted.view(-1, looks).sum(dim=1) >= looks_needed(self.averaging.holds_on, looks)
+        return wanted.view(-1, looks).sum(dim=1) >= looks_needed(self.eot.holds_on, looks)
 
     def _proposing(self, rows: Rows, images: torch.Tensor, told: Told) -> np.ndarray:
         """Places of the rows whose points are worth adjudicating now."""
@@ -170,8 +169,8 @@ class GradientLoop(Loop[GradientAttack]):
     def _finish(self, rows: Rows, told: Told, places: np.ndarray, waiting: deque[Start]) -> None:
         """Adjudicate rows that have made their steps; a sample that holds goes on with its next restart."""
         images = self.attack.best(rows.state)
-        if self.stand_in is not None:
-            turned = self.goal.met(self.stand_in.decide(images), rows.label).cpu().numpy()
+        if isinstance(self.access, Surrogates):
+            turned = self.goal.met(self.access.decide(images), rows.label).cpu().numpy()
             self.trace.turned.update(rows.sample[turned].tolist())
         broken = self._judge(rows, images, told, places, fooled=False)
         if self.attack.keeps_best:
@@ -182,17 +181,17 @@ class GradientLoop(Loop[GradientAttack]):
             on = np.array([not self._near_enough(sample) for sample in rows.sample.tolist()], dtype=bool)
         self._again(rows, on, waiting)
         if len(holding):
-            self._remember_rises(rows.take(holding))
+            self._record_rises(rows.take(holding))
             self.held(rows.take(holding), images[torch.from_numpy(holding).to(images.device)])
 
     @property
-    def _remembers_rises(self) -> bool:
+    def _tracks_loss(self) -> bool:
         """Whether losses can be compared with those of the clean images, and with one another."""
-        return self.clean_logits is not None and self.averaging is None and not self.attack.minimum_norm
+        return self.clean_logits is not None and self.eot is None and not self.attack.minimum_norm
 
-    def _remember_rises(self, rows: Rows) -> None:
+    def _record_rises(self, rows: Rows) -> None:
         """How far the losses of rows that hold were raised."""
-        if self.clean_logits is None or not self._remembers_rises:
+        if self.clean_logits is None or not self._tracks_loss:
             return
         logits, objective = self.clean_logits(rows).to(rows.clean.device), self.attack.objective
         clean = objective(self.candidate.head.at_operating_point(logits, objective), rows.label, rows.aim)
@@ -219,12 +218,12 @@ class GradientLoop(Loop[GradientAttack]):
         nearest = self.ball.nearest(images, rows.clean)
         broken = self._propose(rows, nearest)
         if fooled and not broken.all():
-            if self.averaging is not None:
+            if self.eot is not None:
                 self.trace.lapsed += int((~broken).sum())
             else:
                 refuted = torch.from_numpy(~broken).to(images.device)
                 self._note_refuted(nearest[refuted], rows.label[refuted], twin=True)
-        if self.only_ends or self.averaging is not None:
+        if self.only_ends or self.eot is not None:
             return broken
         rest = np.flatnonzero(~broken & (rows.nearest >= -self.near).cpu().numpy())
         if len(rest):
@@ -245,7 +244,7 @@ class GradientLoop(Loop[GradientAttack]):
         if not len(places := np.flatnonzero(~broken & other)):
             return broken
         left, index = rows.take(places), torch.from_numpy(places).to(images.device)
-        if self.averaging is not None:
+        if self.eot is not None:
             left.step = left.step + 1  # it is looked at as the best point was not
         after = broken.copy()
         after[places] = self._propose(left, self.ball.nearest(images[index], left.clean))

@@ -101,5 +101,5 @@ class Ledger:
         return [scores for searched, scores in self._scores.get(family, []) if searched <= levels]
 
     def chances_within(self, family: Hashable, levels: float) -> list[dict[int, np.ndarray]]:
-        """The same of each of several findings."""
+        """The verified probabilities (K,) of each of several findings, of all searches within at most `levels`."""
         return [chances for searched, chances in self._chances.get(family, []) if searched <= levels]

@@ -22,8 +22,15 @@ import torch
 
 from robustcheck.attacks.base import Attack
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.looks.look import Look
-from robustcheck.evaluation.search.adjudication import Adjudicated, adjudicate, finite
+from robustcheck.evaluation.looks.look import Viewer
+from robustcheck.evaluation.search.adjudication import (
+    Adjudicated,
+    adjudicate,
+    finite,
+    more_adverse,
+    more_adverse_chances,
+)
+from robustcheck.evaluation.search.found import Trace
 from robustcheck.evaluation.search.ledger import Counterexample
 from robustcheck.evaluation.search.rows import Rows
 from robustcheck.models import Candidate
@@ -46,47 +53,16 @@ class Hit(Counterexample):
     stored: np.ndarray  # (C, H, W)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rise:
-    """How far a search raised its loss, without a counterexample."""
-
-    clean: float  # on the clean image
-    earlier: float  # the highest before the last quarter of the steps
-    highest: float
-    steps: int
-
-
-@dataclass(kw_only=True)
-class Trace:
-    """What the searches of a gate saw besides their hits."""
-
-    scores: dict[int, float] = field(default_factory=dict)  # most adverse admissible probability of the positive label
-    chances: dict[int, np.ndarray] = field(default_factory=dict)  # the same of each of several findings, (K,)
-    moved: set[int] = field(default_factory=set)  # samples for which there was something to follow at least once
-    unstarted: set[int] = field(default_factory=set)  # samples for which no image to start from was found
-    turned: set[int] = field(default_factory=set)  # samples that a surrogate misreads where the search on it ended
-    not_finite: set[int] = field(default_factory=set)  # samples that had a NaN or infinite gradient
-    gradients_not_finite: int = 0  # how many gradients had
-    asked: int = 0  # gradients
-    vanished: int = 0  # how many of them were zero
-    rises: dict[int, Rise] = field(default_factory=dict)  # of samples whose search ended, that of the highest loss
-    unstorable: int = 0  # proposals that the search saw read wrongly, and the artefact on the stored image did not
-    disagreed: int = 0  # of those, how many the twin of an ONNX graph sees read wrongly as they are stored
-    lapsed: int = 0  # proposals that held on enough looks of a step, and on too few fresh ones
-    cells: dict[int, np.ndarray] = field(default_factory=dict)  # looks of a grid on which a search's end holds
-
-
 @dataclass(kw_only=True)
 class Loop(ABC, Generic[AttackT]):
     """One search of one attack over samples of one shape."""
 
     attack: AttackT
     candidate: Candidate
-    look: Look  # how proposals are looked at
+    viewer: Viewer  # how proposals are looked at
     ball: Ball
     goal: Goal
     labels: torch.Tensor  # (all samples,) true readings, on the CPU
-    is_positive: Callable[[int], bool]  # whether a true reading has the positive label
     load: Callable[[list[int]], torch.Tensor]  # sample numbers to clean images on the candidate's device
     key: Callable[[int, int], int]  # of the draws of a sample's restart
     found: Callable[[Hit], None]
@@ -116,7 +92,7 @@ class Loop(ABC, Generic[AttackT]):
         return -1
 
     def _attempt(self) -> int:
-        """How many images rows that enter now have tried to start from; -1 if they need none."""
+        """Starting images already tried by rows that enter now; -1 if they need none."""
         return -1
 
     def _queries(self, _sample: int) -> int | None:
@@ -132,6 +108,7 @@ class Loop(ABC, Generic[AttackT]):
                 self._turn += 1
                 free = self._advance(rows, waiting)
                 if len(free):
+                    self.trace.moved.update(rows.sample[free][rows.moved.cpu().numpy()[free]].tolist())
                     self.left(rows.sample[free].tolist())
                     rows = self._refill(rows, free, waiting)
                 if len(free) or self._turn % _SIGN_OF_LIFE == 0:
@@ -145,7 +122,7 @@ class Loop(ABC, Generic[AttackT]):
 
     def _propose(self, rows: Rows, images: torch.Tensor) -> np.ndarray:
         """Adjudicate storable images of rows, report the counterexamples; returns which rows (N,) are broken."""
-        verdict = adjudicate(self.look, self.ball, images, rows.clean, rows.label, rows.draws, rows.step)
+        verdict = adjudicate(self.viewer, self.ball, images, rows.clean, rows.label, rows.draws, rows.step)
         if verdict.cells is not None:
             self.trace.cells.update(zip(rows.sample.tolist(), verdict.cells, strict=True))
         self._remember_scores(rows.sample.tolist(), verdict)
@@ -177,7 +154,7 @@ class Loop(ABC, Generic[AttackT]):
             self.trace.disagreed += int(self.goal.met(decisions, labels).sum())
 
     def _remember_scores(self, samples: list[int], verdict: Adjudicated) -> None:
-        """Keep, for AUROC, the score that hurts most: the lowest of a positive, the highest of a negative."""
+        """Keep, for AUROC, the score that hurts most."""
         if self.attack.minimum_norm:  # whose proposals lie at any distance
             return
         if verdict.chances is not None:
@@ -187,18 +164,17 @@ class Loop(ABC, Generic[AttackT]):
         for row, sample in enumerate(samples):
             score = finite(verdict.score, row)
             if score is not None and verdict.admissible[row]:
-                worse = min if self.is_positive(int(self.labels[sample])) else max
-                self.trace.scores[sample] = worse(score, self.trace.scores.get(sample, score))
+                positive = self.candidate.head.is_positive(int(self.labels[sample]))
+                known = self.trace.scores.get(sample, score)
+                self.trace.scores[sample] = more_adverse(known, score, positive=positive)
 
     def _remember_chances(self, samples: list[int], chances: np.ndarray, admissible: np.ndarray) -> None:
-        """The same of each finding (N, K): the lowest where it is present, the highest where it is not."""
+        """Keep the probability (N, K) of each of several findings that hurts most."""
         bits = np.arange(chances.shape[1])
         for row in np.flatnonzero(admissible & np.isfinite(chances).all(axis=1)).tolist():
             known = self.trace.chances.get(samples[row], chances[row])
             present = int(self.labels[samples[row]]) >> bits & 1 == 1
-            self.trace.chances[samples[row]] = np.where(
-                present, np.minimum(known, chances[row]), np.maximum(known, chances[row])
-            )
+            self.trace.chances[samples[row]] = more_adverse_chances(known, chances[row], present)
 
     def _refill(self, rows: Rows, free: np.ndarray, waiting: deque[Start]) -> Rows:
         """Put waiting searches into the places that rows left; with none left, the batch shrinks."""

@@ -19,11 +19,10 @@ from robustcheck.attacks.base import per_row
 from robustcheck.evaluation.search.loop import Loop, Start
 from robustcheck.evaluation.search.rows import Rows
 from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle, WhiteBox
+from robustcheck.threats.ball import BORDER, ROUNDING
 
 _BATCHES = (4, 12)  # a turn's images, in batches, at least and at most: few of them are left half empty
 _BYTES = 64 * 1024**2  # of a turn's images, above which the batches are few
-_INSIDE = 1 + 1e-5  # times the radius: float32 points at a ball's border
-_ROUNDING = 2.0**-22  # what a float32 pixel is off by, which of a small ball's radius is more
 
 Oracle = ScoreOracle | TopKOracle | LabelOracle | WhiteBox
 
@@ -59,10 +58,7 @@ class QueryLoop(Loop[QueryAttack]):
             gone[under_way] |= self._search(active, waiting)
             if active is not rows:
                 rows.put(under_way, active)
-        leaving = np.flatnonzero(gone)
-        if len(leaving):
-            self.trace.moved.update(rows.sample[leaving][rows.moved.cpu().numpy()[leaving]].tolist())
-        return leaving
+        return np.flatnonzero(gone)
 
     # --- where to start ---
 
@@ -164,7 +160,7 @@ class QueryLoop(Loop[QueryAttack]):
         asking = queries.rows
         fooled = answers.fooled.nonzero().flatten()
         distance = self.ball.norm(queries.images[fooled] - rows.clean[asking[fooled]])
-        inside = distance <= self.ball.radius * _INSIDE + _ROUNDING
+        inside = distance <= self.ball.radius * (1 + BORDER) + ROUNDING
         hits = fooled[inside]
         if not len(hits):
             return broken

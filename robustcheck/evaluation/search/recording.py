@@ -38,15 +38,15 @@ class Recorder:
 
     def _record(self, hit: Hit) -> None:
         gate, setting = self.gate, self.setting
-        if not setting.ledger.improves(self.family, hit.sample, hit.distance):
+        if not setting.memory.ledger.improves(self.family, hit.sample, hit.distance):
             return
         file, sha256 = setting.evidence.counterexample(gate.id, hit.sample, hit.stored)
         found = {one.name: getattr(hit, one.name) for one in fields(Counterexample)}
-        setting.ledger.add(self.family, hit.sample, Entry(found_by=gate.id, file=file, sha256=sha256, **found))
+        setting.memory.ledger.add(self.family, hit.sample, Entry(found_by=gate.id, file=file, sha256=sha256, **found))
         if self.warm:
             change = torch.from_numpy(hit.stored.astype(np.float32) - setting.samples.image(hit.sample))[None]
             for attack in self.warm:
-                setting.warm_starts.keep(gate.entry, attack, np.array([hit.sample]), change)
+                setting.memory.warm_starts.keep(gate.entry, attack, np.array([hit.sample]), change)
 
 
 @contextmanager

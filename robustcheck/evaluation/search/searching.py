@@ -16,11 +16,11 @@ from robustcheck.attacks import GradientAttack, Objective, QueryAttack, build, o
 from robustcheck.attacks.base import closer
 from robustcheck.attacks.build import Searches
 from robustcheck.attacks.draws import key
-from robustcheck.evaluation.looks.choice import averages_of, look_of
-from robustcheck.evaluation.looks.look import Averages, Gradients, Look
-from robustcheck.evaluation.search.found import Found
-from robustcheck.evaluation.search.gradient_loop import GradientLoop, Held, StandIn, Warm
-from robustcheck.evaluation.search.loop import Hit, Start, Trace
+from robustcheck.evaluation.looks.choice import eot_of, viewer_of
+from robustcheck.evaluation.looks.look import EOT, Gradients, Viewer
+from robustcheck.evaluation.search.found import Found, Trace
+from robustcheck.evaluation.search.gradient_loop import GradientLoop, Held, Warm, anew, forget
+from robustcheck.evaluation.search.loop import Hit, Start
 from robustcheck.evaluation.search.oracles import oracle_of
 from robustcheck.evaluation.search.query_loop import Oracle, QueryLoop
 from robustcheck.evaluation.search.recording import Recorder, recording
@@ -37,13 +37,12 @@ _NEAR = 3.0  # times the difference that was seen between the margins of the two
 
 
 class Common(TypedDict):
-    """Of `Loop`'s fields, those that all searches of a gate set alike."""
+    """Those of `Loop`'s fields that all searches of a gate set alike."""
 
     candidate: Candidate
-    look: Look
+    viewer: Viewer
     goal: Goal
     labels: torch.Tensor
-    is_positive: Callable[[int], bool]
     load: Callable[[list[int]], torch.Tensor]
     key: Callable[[int, int], int]
     found: Callable[[Hit], None]
@@ -73,9 +72,9 @@ class Search:
         """Search counterexamples of samples that were not searched: they go into the ledger, the rest to `found`."""
         setting, attacks, trace = self.setting, self.attacks, found.trace
         for number, attack in enumerate(attacks):
-            # What was not examined, since its gate ended in an error, stands for nothing.
-            key = self.key(attack)
-            stands = setting.ledger.held(key, float(self.ball.levels)) if key in setting.examined else {}
+            # What was not examined, because its gate ended in an error, stands for nothing.
+            search_key, memory = self.key(attack), setting.memory
+            stands = memory.ledger.held(search_key, self.levels) if search_key in memory.examined else {}
             # A minimum-norm search of its own is asked for distances, also where a counterexample is known.
             left = samples if attack.minimum_norm and len(attacks) == 1 else self._standing(samples)
             found.through |= {sample: stands[sample] for sample in left if sample in stands}
@@ -84,14 +83,19 @@ class Search:
             progress = partial(self._progress, (number + 1) * len(samples) - len(left), len(attacks) * len(samples))
             nearest = len(attacks) == 1 and self.to_the_nearest
             if isinstance(attack, GradientAttack):
-                self._search(attack, left, trace, progress, enough=-1.0 if nearest else None)
+                self._search(attack, left, trace, progress, enough=-1.0 if nearest else self.levels)
             else:
                 self._ask(attack, found.oracle or WhiteBox(setting.candidate), left, trace, progress)
             self._remember(attack, left, trace, nearest=nearest)
 
+    @property
+    def levels(self) -> float:
+        """How far counterexamples may lie, in grey levels."""
+        return float(self.ball.levels)
+
     @cached_property
     def attacks(self) -> Searches:
-        """In the order in which they run."""
+        """The attacks of the gate, in the order in which they run."""
         gate = self.gate
         assert gate.attack is not None
         attacks = build(
@@ -106,23 +110,23 @@ class Search:
         return attacks if gate.conditions is None else tuple(one for one in attacks if isinstance(one, GradientAttack))
 
     @cached_property
-    def look(self) -> Look:
+    def viewer(self) -> Viewer:
         """How proposals are looked at."""
-        return look_of(self.gate, self.setting.candidate, self.goal, maximum=self.setting.samples.maximum)
+        return viewer_of(self.gate, self.setting.candidate, self.goal, maximum=self.setting.samples.maximum)
 
     @property
-    def averaging(self) -> Averages | None:
+    def eot(self) -> EOT | None:
         """What gradients are means over, if anything is drawn."""
-        return averages_of(self.gate, self.setting.candidate)
+        return eot_of(self.gate, self.setting.candidate)
 
     def _standing(self, samples: Sequence[int]) -> list[int]:
         """The samples of which no counterexample is known."""
-        known = self.setting.ledger.within(self.family, float(self.ball.levels))
+        known = self.setting.memory.ledger.within(self.family, self.levels)
         return [sample for sample in samples if sample not in known]
 
     @cached_property
     def _starting_images(self) -> StartingImages:
-        """Of the attack that begins at other images, which is the only one of its gate."""
+        """Where the attack starts that begins at other images, which is the only one of its gate."""
         setting = self.setting
         return StartingImages(
             setting.samples,
@@ -134,7 +138,7 @@ class Search:
         )
 
     def key(self, attack: GradientAttack | QueryAttack) -> Hashable:
-        """Under which searches stand for one another: the same attack of the same entry of the policy."""
+        """The key under which searches stand for one another: the same attack of the same entry of the policy."""
         return self.family, self.gate.entry, attack.name
 
     def _remember(
@@ -148,10 +152,10 @@ class Search:
             held, levels = searched if nearest else self._standing(searched), inf
         elif self.gate.descending:
             held = [sample for sample in self._standing(searched) if sample not in trace.unstarted]
-            levels = float(self.ball.levels)
+            levels = self.levels
         else:
             return
-        self.setting.ledger.hold(self.key(attack), levels, {sample: sample in trace.moved for sample in held})
+        self.setting.memory.ledger.hold(self.key(attack), levels, {sample: sample in trace.moved for sample in held})
 
     def _search(
         self,
@@ -160,7 +164,7 @@ class Search:
         trace: Trace,
         progress: Callable[[int], None],
         *,
-        enough: float | None,
+        enough: float,
     ) -> None:
         """One attack on samples; then again, with the artefact's own gradients, where it came near.
 
@@ -169,9 +173,8 @@ class Search:
         """
         candidate = self.setting.candidate
         white_box = WhiteBox(candidate, exact=attack.minimum_norm)
-        within = float(self.ball.levels) if enough is None else enough
         near = _NEAR * white_box.error
-        closely = near > 0 and self.surrogates is None and self.averaging is None
+        closely = near > 0 and self.surrogates is None and self.eot is None
         before = 0
         for part in Ends.parts(samples, self.setting.samples.shape_of) if closely else [samples]:
             ends = Ends()
@@ -185,8 +188,7 @@ class Search:
                 held=partial(self._held, attack, ends, near if closely else None),
                 margin=objective("margin", self.goal) if closely else None,
                 near=near if closely else inf,
-                enough=within,
-                stand_in=self.surrogates,
+                enough=enough,
             )
             self._run(
                 closer(attack),
@@ -194,8 +196,8 @@ class Search:
                 [(sample, ends.restart(sample)) for sample in self._standing(part) if sample in ends],
                 trace,
                 lambda _done: None,
-                warm=ends.known if attack.steps > 1 else _anew,
-                enough=within,
+                warm=ends.known if attack.steps > 1 else anew,  # a single step is one from the image
+                enough=enough,
             )
             before += len(part)
 
@@ -208,11 +210,10 @@ class Search:
         progress: Callable[[int], None],
         *,
         warm: Warm,
-        held: Held | None = None,
+        held: Held = forget,
         margin: Objective | None = None,
         near: float = inf,
         enough: float,
-        stand_in: StandIn | None = None,
     ) -> None:
         clean_logits = partial(self._clean_logits, access) if isinstance(access, WhiteBox) else None
         for group, told in self._groups(starts, progress):
@@ -223,14 +224,13 @@ class Search:
                     access=access,
                     ball=self.ball.widest(shape) if attack.minimum_norm else self.ball,
                     warm=warm,
-                    held=held or _forget,
+                    held=held,
                     margin=margin,
                     near=near,
                     enough=enough,
-                    stand_in=stand_in,
                     clean_logits=clean_logits,
-                    averaging=self.averaging,
-                    only_ends=stand_in is not None or isinstance(self.gate.attack, RP2Spec),
+                    eot=self.eot,
+                    only_ends=isinstance(access, Surrogates) or isinstance(self.gate.attack, RP2Spec),
                     **self._common(attack, trace, recorder, told),
                 ).run(group)
 
@@ -284,10 +284,9 @@ class Search:
         setting, gate, names = self.setting, self.gate, self.setting.samples.names
         return {
             "candidate": setting.candidate,
-            "look": self.look,
+            "viewer": self.viewer,
             "goal": self.goal,
             "labels": setting.labels,
-            "is_positive": setting.candidate.head.is_positive,
             "load": lambda numbers: as_shares(setting.samples, numbers, setting.candidate.device),
             "key": lambda sample, restart: key(setting.seed, f"{gate.id}/{attack.name}", names[sample], restart),
             "found": recorder.found,
@@ -308,13 +307,13 @@ class Search:
     def _warm(self, attack: GradientAttack, entering: Sequence[Start]) -> tuple[np.ndarray, torch.Tensor] | None:
         """First restarts begin where the same attack ended at another budget."""
         first = [sample if restart == 0 else None for sample, restart in entering]
-        return self.setting.warm_starts.known(self.gate.entry, attack.name, first)
+        return self.setting.memory.warm_starts.known(self.gate.entry, attack.name, first)
 
     def _held(self, attack: GradientAttack, ends: Ends, near: float | None, rows: Rows, images: torch.Tensor) -> None:
         changes, margins = images - rows.clean, rows.nearest.tolist()
         if begins_anywhere(attack):
             first = np.flatnonzero(rows.restart == 0)  # later restarts may have other aims
-            self.setting.warm_starts.keep(
+            self.setting.memory.warm_starts.keep(
                 self.gate.entry, attack.name, rows.sample[first], changes[torch.from_numpy(first)]
             )
         if near is not None:
@@ -327,14 +326,6 @@ class Search:
         if self.setting.candidate.reads_alike:
             return self.setting.logits[rows.sample]
         return access.scores(torch.from_numpy(rows.sample), rows.clean)
-
-
-def _anew(_starts: Sequence[Start]) -> None:
-    """Nothing is known: a single step is one from the image."""
-
-
-def _forget(_rows: Rows, _images: torch.Tensor) -> None:
-    """Nobody asks where these rows ended."""
 
 
 def _later(progress: Callable[[int], None], before: int, done: int) -> None:

@@ -44,7 +44,7 @@ class WarmStarts:
             kept.update(zip(samples.tolist(), _in_bytes(changes), strict=True))
 
     def known(self, entry: str, attack: str, samples: Sequence[int | None]) -> tuple[np.ndarray, torch.Tensor] | None:
-        """Of some samples: which places (M,) are known, and their changes (M, C, H, W), the largest pixel at ±1."""
+        """Which places (M,) of some samples are known, and their changes (M, C, H, W), the largest pixel at ±1."""
         changes = self._changes.get(entry, {}).get(attack, {})
         there = [(place, sample) for place, sample in enumerate(samples) if sample is not None and sample in changes]
         if not there:
@@ -64,7 +64,7 @@ def begins_anywhere(attack: GradientAttack) -> bool:
 
 
 class Ends:
-    """Of the samples whose search came nearest to a counterexample without one: which restart, and where it was."""
+    """Which restart of a sample that held came nearest to a counterexample, and where it was."""
 
     @staticmethod
     def parts(samples: Sequence[int], shape_of: Callable[[int], Shape]) -> Iterator[Sequence[int]]:
@@ -107,5 +107,5 @@ def _in_bytes(changes: torch.Tensor) -> list[np.ndarray]:
 
 
 def _as_shares(kept: Sequence[np.ndarray]) -> torch.Tensor:
-    """The same (M, C, H, W), with the largest pixel at ±1."""
+    """Kept changes (M, C, H, W), with their largest pixel at ±1."""
     return torch.from_numpy(np.stack(kept)).float() / _STEPS

@@ -36,7 +36,7 @@ class Lessons:
 
     @property
     def words(self) -> str:
-        """For reports, after "trained here for 10 epochs"."""
+        """What reports say after "trained here for 10 epochs"."""
         count = f"{len(self.chosen):,} images"
         if self.answered_by is None:
             return f"on {count} of the train split (the data's labels)"
@@ -69,10 +69,10 @@ class Lessons:
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """Of the train split: which key has it, and what else its user may do."""
+    """Who needs the train split."""
 
-    key: str
-    instead: str
+    key: str  # in the policy
+    instead: str  # what the error offers as an alternative
 
 
 def left_to_training(preprocess: PreprocessSpec) -> PreprocessSpec:

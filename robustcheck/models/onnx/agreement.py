@@ -47,7 +47,7 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True)
 class _Slope:
-    """Of a twin at some images."""
+    """The slope of a twin at some images."""
 
     scores: torch.Tensor  # (N, K), as they are read
     gradient: torch.Tensor  # (N, …) of their sum with the weights
@@ -172,7 +172,7 @@ def _leads_astray(
     span: float,
     holds: Callable[[torch.Tensor], torch.Tensor],
 ) -> str | None:
-    """Of a twin that rounds, at least that its gradient is there, and that scores rise along it at some distance."""
+    """Why the gradient of a twin that rounds is none: it is zero, or scores rise along it at no distance."""
     gradient, weights = slope.gradient, slope.weights
     if not bool(gradient.flatten(1).any(dim=1).float().mean() >= 0.5):
         return "its gradient is zero"

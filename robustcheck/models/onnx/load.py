@@ -143,7 +143,7 @@ def _compared(network: Network, twin: Twin, ask: Forward, images: Sequence[torch
 
 
 def _in_company(images: torch.Tensor) -> torch.Tensor:
-    """At least two images: one alone cannot show that those of a batch are mixed."""
+    """Images, two at least: one alone cannot show that those of a batch are mixed."""
     return images if len(images) > 1 else torch.cat([images, images.flip(-1) / 2])
 
 

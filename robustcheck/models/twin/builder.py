@@ -99,7 +99,7 @@ def call(builder: Builder, node: NodeProto, module: nn.Module, *inputs: Any) -> 
 
 
 def first_or_all(builder: Builder, node: NodeProto, answers: fx.Node) -> fx.Node:
-    """Of a tuple the first answer where a node has no other, else all."""
+    """The first of a tuple of answers where a node has no other, else all."""
     return builder.call_function(operator.getitem, args=(answers, 0)) if len(node.output) == 1 else answers
 
 

@@ -165,7 +165,7 @@ class _Builder(GraphBuilder):
         return found
 
     def _convert_nodes(self) -> None:
-        """As they stand, which is in order: onnx2fx would compare each with all others to sort them."""
+        """Convert nodes as they stand, which is in order: onnx2fx would compare each with all others to sort them."""
         for node in self.model.graph.node:
             handler, domain, _ = self._resolve_handler(node)
             made = handler(self, node)

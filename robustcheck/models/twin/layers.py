@@ -36,7 +36,7 @@ def convolution_of(node: NodeProto) -> Convolution:
 
 
 def _in_full(how: Convolution, rank: int) -> Convolution:
-    """With what holds where a node does not say."""
+    """A convolution with what holds where its node does not say."""
     stride, dilation, groups, pads, auto = how
     pads = (0,) * 2 * rank if auto == "VALID" or not pads else pads
     return stride or (1,) * rank, dilation or (1,) * rank, groups, pads, auto

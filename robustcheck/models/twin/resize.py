@@ -184,7 +184,7 @@ def _filter(mode: str, distance: np.ndarray, a: float) -> np.ndarray:
 
 
 def _resize(builder: Builder, node: NodeProto, roi: int, scales: int, sizes: int, **settings: Any) -> fx.Node:
-    """In the graph, with the places of its inputs; 0 for those that this opset does not have."""
+    """A node that resizes, by the places of its inputs; 0 for those that this opset does not have."""
     others = [input_of(builder, node, place) if place else None for place in (roi, scales, sizes)]
     return call(builder, node, Resize(**settings), builder.get_value(node.input[0]), *others)
 

@@ -1,0 +1,48 @@
+"""A gate's adversary, for this candidate and these samples: what it wants, and where its counterexamples may lie."""
+
+from __future__ import annotations
+
+from robustcheck.data import load_area
+from robustcheck.errors import DataError
+from robustcheck.evaluation.setting import Setting
+from robustcheck.policy import Gate, RP2Spec
+from robustcheck.policy.quantities import SAY_HOUNSFIELD
+from robustcheck.threats import Ball, Goal, Region, ball_of
+
+
+def goal_of(gate: Gate, setting: Setting) -> Goal:
+    """What a gate's adversary wants of this candidate."""
+    head = setting.candidate.head
+    return Goal(
+        kind=gate.goal,
+        labels=len(head.labels),
+        target=None if gate.target is None else head.labels.index(gate.target),
+        positive=head.positive,
+        multilabel=head.multilabel,
+    )
+
+
+def ball_for(gate: Gate, setting: Setting) -> Ball:
+    """Where a gate's counterexamples may lie.
+
+    Raises:
+        DataError: stickers cover no pixel of an image, or a budget is in Hounsfield units and the images are no CT.
+    """
+    if gate.epsilon is not None:
+        if gate.epsilon.hounsfield and setting.samples.hounsfield is None:
+            raise DataError(
+                f"epsilon {gate.epsilon.text} is in Hounsfield units, and {setting.samples.info.source} holds no CT; "
+                f"{SAY_HOUNSFIELD}"
+            )
+        return ball_of(gate.norm, gate.epsilon, setting.samples.bits)
+    assert isinstance(gate.attack, RP2Spec)
+    region = Region(
+        area=load_area(gate.attack.stickers, setting.folder),
+        maximum=setting.samples.maximum,
+        visible=(seen := setting.candidate.preprocess.visible),
+        reach=seen if gate.conditions is None else gate.conditions.reach(seen),
+    )
+    for _, height, width in {setting.samples.shape_of(sample) for sample in range(len(setting.samples))}:
+        if not region.mask(height, width).any():
+            raise DataError(f"attack.stickers cover no pixel of an image of {height}×{width} (height × width)")
+    return region
