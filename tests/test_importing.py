@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from robustcheck.errors import EvaluationError, UserCodeError
-from robustcheck.importing import import_callable
+from robustcheck.importing import import_callable, own_sources, written_in
 
 
 @pytest.fixture
@@ -140,3 +140,42 @@ def test_mistakes(write, reference, message):
         import_callable(reference, folder=folder)
     assert isinstance(caught.value, EvaluationError)
     assert "\n" not in str(caught.value)
+
+
+def _own(folder, reference):
+    modules = written_in(reference, import_callable(reference, folder=folder))
+    return [path.name for path in own_sources(modules, folder=folder)]
+
+
+def test_the_files_that_a_callable_is_written_in(write):
+    write("a/our_sizes.py", "WIDTH = 3\n")
+    write("a/our_others.py", "class Other: pass\n")
+    write("a/our_package/__init__.py", "")
+    write("a/our_package/parts.py", "def part(): pass\n")
+    write("a/our_package/layers.py", "from . import parts\nfrom our_sizes import WIDTH\n")
+    folder = write(
+        "a/our_nets.py", "import json\nfrom our_package.layers import parts\n\ndef build():\n    import our_package\n"
+    )
+    expected = ["our_nets.py", "__init__.py", "layers.py", "parts.py", "our_sizes.py"]
+    assert _own(folder, "our_nets:build") == expected
+
+
+def test_the_files_that_a_partial_is_written_in(write):
+    write("a/our_layers.py", "def build(width): pass\n")
+    parts = "from functools import partial\nfrom our_layers import build\n\nwide = partial(build, width=9)\n"
+    write("a/our_parts.py", parts)
+    folder = write("a/our_nets.py", "import functools\nfrom our_parts import wide\n\nbuild = functools.partial(wide)\n")
+    assert _own(folder, "our_nets:build") == ["our_layers.py", "our_nets.py", "our_parts.py"]
+    folder = write("a/our_plain.py", "import functools, json\n\nbuild = functools.partial(json.loads, '1')\n")
+    assert _own(folder, "our_plain:build") == ["our_plain.py"]
+
+
+def test_a_module_of_the_folder_that_the_user_has_imported_is_one_of_its_files(write, monkeypatch):
+    folder = write("a/our_nets.py", "class Net: pass\n")
+    monkeypatch.syspath_prepend(folder)
+    import our_nets
+
+    try:
+        assert _own(folder, "our_nets:Net") == ["our_nets.py"]
+    finally:
+        del sys.modules[our_nets.__name__]

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch.nn.parameter import is_lazy
 
 from robustcheck.errors import CandidateError, RobustcheckError
-from robustcheck.importing import import_callable, own_sources
+from robustcheck.importing import import_callable, own_sources, written_in
 from robustcheck.models.artefact import check_archive
 from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
 from robustcheck.models.output_selection import Answering
@@ -125,7 +125,13 @@ def build(
         raise CandidateError(f"{key}: {message}") from error
     if not isinstance(module, torch.nn.Module):
         raise CandidateError(f"{key}: {reference} made a {type(module).__name__}, not a torch.nn.Module")
-    return module, own_sources(make, folder=folder)
+    modules = {*written_in(reference, make), *layer_modules(module)}
+    return module, own_sources(modules, folder=folder)
+
+
+def layer_modules(module: torch.nn.Module) -> set[str]:
+    """The names of the modules that a network's layers are written in."""
+    return {type(layer).__module__ for layer in module.modules()}
 
 
 def _fill(module: torch.nn.Module, held: dict[str, torch.Tensor], path: Path, spec: ModelSpec) -> tuple[str, ...]:
