@@ -152,7 +152,7 @@ class HopSkipJump(QueryAttack):
     def _at_border(self, high: torch.Tensor, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
         """The image at which a binary search ends.
 
-        Of those that are rounded alike it is the innermost: offsets from there are rounded to either side of the border.
+        Of those that are rounded alike it is the innermost: offsets from there lead to either side of the border.
         """
         if not self.level:
             return self._at(high, state, clean, ball)
