@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from robustcheck.errors import EvaluationError, UserCodeError
-from robustcheck.importing import import_callable, own_sources
+from robustcheck.importing import import_callable, own_sources, written_in
 
 
 @pytest.fixture
@@ -144,6 +144,46 @@ def test_mistakes(write, reference, message):
     assert "\n" not in str(caught.value)
 
 
+def _own(folder, reference):
+    modules = written_in(reference, import_callable(reference, folder=folder))
+    return [path.name for path in own_sources(modules, folder=folder)]
+
+
+def test_the_files_that_a_callable_is_written_in(write):
+    write("a/our_sizes.py", "WIDTH = 3\n")
+    write("a/our_others.py", "class Other: pass\n")
+    write("a/our_package/__init__.py", "")
+    write("a/our_package/parts.py", "def part(): pass\n")
+    write("a/our_package/layers.py", "from . import parts\nfrom our_sizes import WIDTH\n")
+    folder = write(
+        "a/our_nets.py", "import json\nfrom our_package.layers import parts\n\ndef build():\n    import our_package\n"
+    )
+    expected = ["our_nets.py", "__init__.py", "layers.py", "parts.py", "our_sizes.py"]
+    assert _own(folder, "our_nets:build") == expected
+
+
+def test_the_files_that_a_partial_is_written_in(write):
+    write("a/our_layers.py", "def build(width): pass\n")
+    parts = "from functools import partial\nfrom our_layers import build\n\nwide = partial(build, width=9)\n"
+    write("a/our_parts.py", parts)
+    folder = write("a/our_nets.py", "import functools\nfrom our_parts import wide\n\nbuild = functools.partial(wide)\n")
+    assert _own(folder, "our_nets:build") == ["our_layers.py", "our_nets.py", "our_parts.py"]
+    folder = write("a/our_plain.py", "import functools, json\n\nbuild = functools.partial(json.loads, '1')\n")
+    assert _own(folder, "our_plain:build") == ["our_plain.py"]
+
+
+def test_a_module_of_the_folder_that_the_user_has_imported_is_one_of_its_files(write, monkeypatch):
+    folder = write("a/our_nets.py", "class Net: pass\n")
+    monkeypatch.syspath_prepend(folder)
+    import our_nets
+
+    try:
+        assert _own(folder, "our_nets:Net") == ["our_nets.py"]
+        assert sys.modules["our_nets"] is our_nets
+    finally:
+        del sys.modules[our_nets.__name__]
+
+
 # --- what runs is what has the digest ----------------------------------------------------------------------------
 
 
@@ -154,7 +194,7 @@ def test_a_cache_that_says_it_need_not_be_compared_is_not_run(write, tmp_path):
     py_compile.compile(str(other), cfile=cache, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
     build = import_callable("our_nets:build", folder=folder)
     assert build() == "source"
-    assert own_sources(build, folder=folder) == [folder / "our_nets.py"]
+    assert own_sources(written_in("our_nets:build", build), folder=folder) == [folder / "our_nets.py"]
 
 
 def test_a_submodule_is_compiled_from_its_source_too(write):
@@ -178,7 +218,7 @@ def test_a_module_without_its_source_has_a_digest(write, tmp_path):
     py_compile.compile(str(other), cfile=str(tmp_path / "a/our_nets.pyc"))
     build = import_callable("our_nets:build", folder=tmp_path / "a")
     assert build() == "compiled"
-    assert own_sources(build, folder=tmp_path / "a") == [tmp_path / "a/our_nets.pyc"]
+    assert own_sources(written_in("our_nets:build", build), folder=tmp_path / "a") == [tmp_path / "a/our_nets.pyc"]
 
 
 def test_a_module_that_is_a_link_has_the_digest_of_where_it_leads(write):
@@ -186,19 +226,7 @@ def test_a_module_that_is_a_link_has_the_digest_of_where_it_leads(write):
     folder = write("a/our_helper.py", "")
     (folder / "our_nets.py").symlink_to(elsewhere / "real.py")
     build = import_callable("our_nets:build", folder=folder)
-    assert own_sources(build, folder=folder) == [elsewhere / "real.py"]
-
-
-def test_a_module_that_others_have_imported_has_a_digest(write, monkeypatch):
-    folder = write("a/our_nets.py", "class Net: pass\n")
-    monkeypatch.syspath_prepend(folder)
-    import our_nets
-
-    try:
-        assert own_sources(import_callable("our_nets:Net", folder=folder), folder=folder) == [folder / "our_nets.py"]
-        assert sys.modules["our_nets"] is our_nets
-    finally:
-        del sys.modules["our_nets"]
+    assert own_sources(written_in("our_nets:build", build), folder=folder) == [elsewhere / "real.py"]
 
 
 def test_a_standard_module_is_not_replaced(write, monkeypatch):

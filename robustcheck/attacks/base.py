@@ -12,6 +12,7 @@ from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.objectives import Objective
 from robustcheck.threats import Ball
 
+A_LEVEL = 1.01  # in levels, as float32 has them: between distances that are no farther apart there is no other
 _CLOSER_STEPS = 10  # at least, where there are as many
 
 State = dict[str, torch.Tensor]
@@ -102,6 +103,7 @@ class QueryAttack(Attack):
 
     queries: int  # how often a restart may ask
 
+    keeps_best: ClassVar[bool] = False  # its best point may be another than `images`, where its last step led
     elsewhere: ClassVar[bool] = False  # it starts at another image, one that is read as the adversary wants
     follows: ClassVar[bool] = True  # what it is told decides where it goes
 
@@ -141,6 +143,12 @@ def merged(state: State, rows: torch.Tensor, others: State) -> State:
     """The state with that of some rows (N,) bool replaced, where `others` has it."""
     places = rows.nonzero().flatten()
     return {**state, **{name: state[name].index_copy(0, places, values) for name, values in others.items()}}
+
+
+def halfway(low: torch.Tensor, high: torch.Tensor, level: float = 0.0) -> torch.Tensor:
+    """Between two distances (N,): of images that are rounded to a `level`, at a whole number of levels."""
+    middle = (low + high) / 2
+    return (middle / level + 0.5).floor() * level if level else middle
 
 
 def one_each(images: torch.Tensor) -> Queries:

@@ -202,7 +202,7 @@ def _shrinking(
 
 
 @_build.register
-def _hopskipjump(spec: HopSkipJumpSpec, _ball: Ball, goal: Goal, asks: Asks) -> Searches:
+def _hopskipjump(spec: HopSkipJumpSpec, ball: Ball, goal: Goal, asks: Asks) -> Searches:
     attack = HopSkipJump(
         objective=objective("cross_entropy", goal),
         queries=asks.queries,
@@ -211,13 +211,14 @@ def _hopskipjump(spec: HopSkipJumpSpec, _ball: Ball, goal: Goal, asks: Asks) -> 
         momentum=spec.momentum,
         blur=spec.blur,
         least_offset=max(asks.least_offset, HopSkipJump.least_offset),
+        level=asks.least_offset if isinstance(ball, LinfBall) else 0.0,
     )
     return (attack,)
 
 
 @_build.register
 def _rays(_spec: RaySSpec, _ball: Ball, goal: Goal, asks: Asks) -> Searches:
-    return (RayS(objective=objective("cross_entropy", goal), queries=asks.queries),)
+    return (RayS(objective=objective("cross_entropy", goal), queries=asks.queries, level=asks.least_offset),)
 
 
 @_build.register

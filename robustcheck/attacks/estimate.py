@@ -38,29 +38,32 @@ class Estimate:
         nothing = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         return {"sum": torch.zeros_like(images), "pairs": nothing, "turn": nothing}
 
-    def asked(self, state: State) -> torch.Tensor:
-        """Which (N, `most`) of a turn's pairs are still to be asked about."""
-        place = torch.arange(self.most, device=state["pairs"].device)
-        return place < (self.pairs - state["pairs"])[:, None]
+    def asked(self, state: State, most: torch.Tensor | None = None) -> torch.Tensor:
+        """Which (N, `most`) of a turn's pairs are still to be asked about, of so many (N,) that a row can pay."""
+        place, left = torch.arange(self.most, device=state["pairs"].device), self.pairs - state["pairs"]
+        return place < (left if most is None else torch.minimum(left, most))[:, None]
 
     def noise(self, state: State, draws: Draws) -> torch.Tensor:
         """The directions u (N, `most`, C, H, W) of this turn."""
         return smooth_normal(draws, (self.most, *state["sum"].shape[1:]), blur=self.blur, at=state["turn"])
 
-    def add(self, state: State, noise: torch.Tensor, difference: torch.Tensor) -> tuple[State, torch.Tensor]:
+    def add(
+        self, state: State, noise: torch.Tensor, difference: torch.Tensor, asked: torch.Tensor | None = None
+    ) -> tuple[State, torch.Tensor]:
         """Take answers in.
 
         Args:
             state: what `start` made, or this.
             noise: u (N, `most`, C, H, W).
             difference: f(x + σu) - f(x - σu), (N, `most`), 0 where nothing was asked.
+            asked: which (N, `most`) pairs were asked about (default: all that were to be).
 
         Returns:
             The state, and which rows (N,) have their estimate: it is in `state["sum"]`, until `again`.
         """
         weighed = torch.einsum("np,npchw->nchw", difference.nan_to_num(0, 0, 0), noise)
         total = state["sum"] + weighed / (2 * self.sigma * self.pairs)
-        pairs = state["pairs"] + self.asked(state).sum(dim=1)
+        pairs = state["pairs"] + (self.asked(state) if asked is None else asked).sum(dim=1)
         return {"sum": total, "pairs": pairs, "turn": state["turn"] + 1}, pairs >= self.pairs
 
     def again(self, state: State, rows: torch.Tensor) -> State:

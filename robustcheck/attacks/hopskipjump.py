@@ -9,6 +9,8 @@ Chen, Jordan, Wainwright 2020, arXiv 1904.02144, algorithms 1 and 2, for L2 and 
 - A normal is a decaying sum of its estimates, which are made of fewer queries.
 - δ, where estimates ask, is a share of the distance that does not fall with the number of pixels.
 - Once the border is roughly known where a step leads, twice its length is tried, and if that fails, half of it.
+- In L∞, images of distances that are rounded alike are one image: where it is asked about as files would store it, a
+  binary search is one of whole grey levels.
 """
 
 from __future__ import annotations
@@ -19,7 +21,19 @@ from typing import ClassVar
 
 import torch
 
-from robustcheck.attacks.base import Answers, Queries, QueryAttack, State, merged, one_each, part, per_row, together
+from robustcheck.attacks.base import (
+    A_LEVEL,
+    Answers,
+    Queries,
+    QueryAttack,
+    State,
+    halfway,
+    merged,
+    one_each,
+    part,
+    per_row,
+    together,
+)
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.smooth import smooth_normal
 from robustcheck.threats import Ball, LinfBall
@@ -31,6 +45,8 @@ _ROUGHLY = 2.0**-6  # of the way: how well the border is known before other leng
 _ALONG = 0.5  # of what was found across the way: what is added along it, about which nothing is asked
 _SHORTEST = 2.0**-16  # of the distance: a step that is shorter leads nowhere
 _FINEST = 1e-6  # of the distance: what float32 images can tell apart
+_NOTHING = 1e-12
+_INNERMOST = 0.49  # of a level: what is nearer than that by less is rounded to the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +62,7 @@ class HopSkipJump(QueryAttack):
     momentum: float  # share of the earlier normal that is kept
     blur: float  # of the directions, as a share of the image's shorter side; 0: all pixels are independent
     least_offset: float = 1e-5  # of a pixel, from the point to where an estimate asks: what float32 can tell apart
+    level: float = 0.0  # of the full range, to which images of L∞ are rounded before they are asked about; 0: to none
     name: str = "hopskipjump"
     block: ClassVar[int] = _AT_ONCE
     elsewhere: ClassVar[bool] = True
@@ -115,23 +132,44 @@ class HopSkipJump(QueryAttack):
         return images
 
     def _between(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
-        return self._at((state["low"] + state["high"]) / 2, state, clean, ball)
+        return self._at(self._middle(state, clean, ball), state, clean, ball)
+
+    def _middle(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
+        """Where (N,) a binary search asks next, as a share of the distance."""
+        if not self.level:
+            return halfway(state["low"], state["high"])
+        distance = self._distance(state, clean, ball)
+        return halfway(state["low"] * distance, state["high"] * distance, self.level) / distance
+
+    def _distance(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
+        return ball.norm(state["images"] - clean).clamp_min(_NOTHING)
 
     def _at(self, share: torch.Tensor, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
         """The image of a ball that is smaller, by a share (N,), than the one that the image lies on."""
         return ball.within(state["images"], clean, share * ball.norm(state["images"] - clean))
 
+    def _at_border(self, high: torch.Tensor, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
+        """The image at which a binary search ends.
+
+        Of those that are rounded alike it is the innermost: offsets from there lead to either side of the border.
+        """
+        if not self.level:
+            return self._at(high, state, clean, ball)
+        reach = high * ball.norm(state["images"] - clean)
+        inner = ((reach / self.level).round() - _INNERMOST) * self.level
+        return ball.within(state["images"], clean, torch.minimum(reach, inner))
+
     def _bisected(self, state: State, fooled: torch.Tensor, clean: torch.Tensor, ball: Ball) -> State:
-        middle, theta = (state["low"] + state["high"]) / 2, self._theta(clean)
+        middle, finest = self._middle(state, clean, ball), self._finest(state, clean, ball)
         roughly = state["phase"] == _BRACKETING
         low, high = torch.where(fooled, state["low"], middle), torch.where(fooled, middle, state["high"])
-        there = ~roughly & (high - low <= theta)
+        there = ~roughly & (high - low <= finest)
         # Of a step that had to be halved, twice the length has been seen to lead too far.
         halved = state["size"] * state["iteration"].clamp_min(1).sqrt() < 0.75 * ball.norm(state["origin"] - clean)
         after = torch.where(low == 0, _BISECTING, torch.where(halved, _SHORTER, _LONGER))  # 0: the sample itself
-        compare = roughly & (high - low <= max(_ROUGHLY, theta))
+        compare = roughly & (high - low <= finest.clamp_min(_ROUGHLY))
         return {
-            "images": torch.where(per_row(there), self._at(high, state, clean, ball), state["images"]),
+            "images": torch.where(per_row(there), self._at_border(high, state, clean, ball), state["images"]),
             "low": torch.where(there, 0, low),
             "high": torch.where(there, 1, high),
             "phase": torch.where(there, _ESTIMATING, torch.where(compare, after, state["phase"])),
@@ -156,12 +194,16 @@ class HopSkipJump(QueryAttack):
         return ball.within(self._ahead(state, ball, times), clean, state["low"] * ball.norm(state["images"] - clean))
 
     def _compared(self, state: State, fooled: torch.Tensor, clean: torch.Tensor, ball: Ball) -> State:
+        low, high = state["low"], state["high"]
         again = ~fooled & (state["phase"] == _LONGER)
+        there = ~fooled & ~again & (high - low <= self._finest(state, clean, ball))
+        images = torch.where(per_row(there), self._at_border(high, state, clean, ball), state["images"])
         return {
-            "images": torch.where(per_row(fooled), self._other_length(state, clean, ball), state["images"]),
-            "low": torch.where(fooled, 0, state["low"]),
-            "high": torch.where(fooled, 1, state["high"]),
-            "phase": torch.where(again, _SHORTER, _BISECTING),
+            "images": torch.where(per_row(fooled), self._other_length(state, clean, ball), images),
+            "low": torch.where(fooled | there, 0, low),
+            "high": torch.where(fooled | there, 1, high),
+            "phase": torch.where(again, _SHORTER, torch.where(there, _ESTIMATING, _BISECTING)),
+            "iteration": state["iteration"] + there,
         }
 
     # --- the border's normal ---
@@ -221,9 +263,13 @@ class HopSkipJump(QueryAttack):
         """B_t = B₀ √t."""
         return (self.samples * state["iteration"].clamp_min(1).sqrt()).long().clamp_max(_MOST_SAMPLES)
 
-    def _theta(self, clean: torch.Tensor) -> float:
-        """θ = δ/√d, as a share of the distance: as near to the border as a direction at random leads."""
-        return max(_FINEST, self.delta / sqrt(clean[0].numel()))
+    def _finest(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
+        """How well (N,) the border is to be known, as a share of the distance.
+
+        θ = δ/√d, as near as a direction at random leads, and no better than images are told apart.
+        """
+        theta = max(_FINEST, self.delta / sqrt(clean[0].numel()))
+        return (A_LEVEL * self.level / self._distance(state, clean, ball)).clamp_min(theta)
 
     def _delta(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
         """δ (N,), the L2 length of the offsets at which the normal is estimated."""
@@ -235,7 +281,7 @@ class HopSkipJump(QueryAttack):
 def _way(state: State, clean: torch.Tensor) -> torch.Tensor:
     """From the sample to the image, of length 1 (N, C, H, W)."""
     way = state["images"] - clean
-    return way / per_row(way.flatten(1).norm(dim=1).clamp_min(1e-12))
+    return way / per_row(way.flatten(1).norm(dim=1).clamp_min(_NOTHING))
 
 
 def _across(directions: torch.Tensor, way: torch.Tensor) -> torch.Tensor:

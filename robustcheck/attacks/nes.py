@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 
@@ -16,12 +17,16 @@ from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.estimate import Estimate, around
 from robustcheck.threats import Ball
 
+_PAIR = 2  # queries of the least estimate
+_FAR = 2.0  # times the radius: a step that ends at the border, wherever in the ball it begins
+
 
 @dataclass(frozen=True, kw_only=True)
 class NES(QueryAttack):
     """xₜ₊₁ = project(xₜ + αₜ · u(mₜ)), where m is the running mean of estimates and u the direction of steepest ascent.
 
-    A step asks about the point, which tells how the loss goes, and about `samples` points around it.
+    A step asks about the point, which tells how the loss goes, and about `samples` points around it. The last estimate
+    is made of as many as can still be paid, and as nobody will ask where it leads, that step goes to the border.
     """
 
     samples: int  # even
@@ -32,6 +37,7 @@ class NES(QueryAttack):
     plateau: int  # steps over which the loss has to rise
     blur: float  # of the directions, as a share of the image's shorter side
     name: str = "nes"
+    keeps_best: ClassVar[bool] = True
 
     @cached_property
     def _estimate(self) -> Estimate:
@@ -54,13 +60,16 @@ class NES(QueryAttack):
             "since": torch.zeros(len(images), dtype=torch.int64, device=images.device),
             "best": images,
             "best_loss": unknown,
+            "asked": torch.zeros(len(images), dtype=torch.int64, device=images.device),
             **self._estimate.start(images),
         }
 
     def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
         """The point, once a step, and pairs around it."""
-        noise, pairs = self._estimate.noise(state, draws), self._estimate.asked(state)
-        return around(state["images"], noise, self.sigma, centre=state["pairs"] == 0, pairs=pairs)
+        noise, centre = self._estimate.noise(state, draws), state["pairs"] == 0
+        left = self.queries - state["asked"] - centre.long()
+        pairs = self._estimate.asked(state, most=(left // 2).clamp_min(1))
+        return around(state["images"], noise, self.sigma, centre=centre, pairs=pairs)
 
     def learn(
         self, state: State, queries: Queries, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
@@ -71,11 +80,17 @@ class NES(QueryAttack):
         loss = torch.where(queries.asked[:, 0], told[:, 0], state["loss"])
         better = loss > state["best_loss"]
         plus, minus = told[:, 1:].chunk(2, dim=1)
-        estimate, ready = self._estimate.add(state, queries.noise, plus - minus)
+        pairs = queries.asked[:, 1:].chunk(2, dim=1)[0]
+        estimate, ready = self._estimate.add(state, queries.noise, plus - minus, pairs)
+        asked = state["asked"] + queries.counts
+        left = self.queries - asked
+        ready = ready | (left < _PAIR)
+        last = ready & (left < 1 + _PAIR)
 
         mean = self.momentum * state["mean"] + (1 - self.momentum) * estimate["sum"]
         size, loss_then, since = self._paced(state, loss)
-        ahead = ball.project(state["images"] + per_row(size) * ball.steepest(mean), clean)
+        reach = torch.where(last, _FAR * ball.radius, size)
+        ahead = ball.project(state["images"] + per_row(reach) * ball.steepest(mean), clean)
         return {
             "images": torch.where(per_row(ready), ahead, state["images"]),
             "mean": torch.where(per_row(ready), mean, state["mean"]),
@@ -85,11 +100,12 @@ class NES(QueryAttack):
             "since": torch.where(ready, since, state["since"]),
             "best": torch.where(per_row(better), state["images"], state["best"]),
             "best_loss": torch.where(better, loss, state["best_loss"]),
+            "asked": asked,
             **self._estimate.again(estimate, ready),
         }
 
     def best(self, state: State) -> torch.Tensor:
-        """The point of the highest loss that was asked about."""
+        """The point of the highest loss that was asked about; where the last step led is judged beside it."""
         return state["best"]
 
     def _paced(self, state: State, loss: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import torch
 
-from robustcheck.attacks.base import Answers, Queries, QueryAttack, State, one_each, per_row
+from robustcheck.attacks.base import A_LEVEL, Answers, Queries, QueryAttack, State, halfway, one_each, per_row
 from robustcheck.attacks.draws import Draws
 from robustcheck.threats import Ball
 
@@ -22,9 +22,11 @@ _OF_EPSILON = 0.25  # the same, where ε is small
 class RayS(QueryAttack):
     """Turns the signs of one block after another, of 1, 2, 4, … blocks in all, and keeps what brings the border nearer.
 
-    Whether it does is one question, at the distance that is known; how much nearer, a binary search.
+    Whether it does is one question, at the distance that is known; how much nearer, a binary search. Where images are
+    asked about as they are stored, distances are whole grey levels.
     """
 
+    level: float = 0.0  # of the full range, to which images are rounded before they are asked about; 0: to none
     name: str = "rays"
     block: ClassVar[int] = 1
 
@@ -46,7 +48,7 @@ class RayS(QueryAttack):
 
     def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
         """A point on the ray that is tried."""
-        middle = (state["low"] + state["high"]) / 2
+        middle = halfway(state["low"], state["high"], self.level)
         reach = torch.where(state["bisecting"], middle, state["distance"])
         return one_each((clean + per_row(reach) * state["tried"]).clamp_(0, 1))
 
@@ -55,10 +57,11 @@ class RayS(QueryAttack):
     ) -> State:
         """Halve the interval in which the border lies, or go on to the next block."""
         fooled, bisecting = answers.fooled, state["bisecting"]
-        middle = (state["low"] + state["high"]) / 2
+        middle = halfway(state["low"], state["high"], self.level)
         low = torch.where(bisecting & ~fooled, middle, torch.where(bisecting, state["low"], 0))
         high = torch.where(bisecting & fooled, middle, torch.where(bisecting, state["high"], state["distance"]))
-        found = bisecting & (high - low <= min(_TOLERANCE, _OF_EPSILON * ball.radius))
+        finest = max(A_LEVEL * self.level, min(_TOLERANCE, _OF_EPSILON * ball.radius))
+        found = bisecting & (high - low <= finest)
         onward = found | (~bisecting & ~fooled)
 
         sign = torch.where(per_row(found), state["tried"], state["sign"])

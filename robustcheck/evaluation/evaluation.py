@@ -30,7 +30,7 @@ from robustcheck.evaluation.surrogates.loading import LoadedSurrogate, load_surr
 from robustcheck.evaluation.threat import threat
 from robustcheck.models import Candidate, load_candidate
 from robustcheck.models.process import freed_memory_kept, left_as_found
-from robustcheck.policy import APGDSpec, EnsembleSpec, Gate, PGDSpec, Policy, SurrogatesEntry
+from robustcheck.policy import APGDSpec, EnsembleSpec, Gate, PGDSpec, Policy, SurrogatesEntry, TransferSpec
 from robustcheck.results import DataInfo, GateResult, ModelInfo
 from robustcheck.words import last_line
 
@@ -301,4 +301,5 @@ def searches_from_ends(gate: Gate) -> int:
     if isinstance(attack, EnsembleSpec):
         return 2 + gate.descending
     own = isinstance(attack, APGDSpec) or (isinstance(attack, PGDSpec) and attack.random_start)
+    own = own or (isinstance(attack, TransferSpec) and attack.restarts > 1)
     return own + gate.descending

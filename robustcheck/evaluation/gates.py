@@ -127,7 +127,7 @@ def _concluded(search: Search, stopping: Stopping, needed: int | None) -> tuple[
     controls, cells = _controls(gate, setting, search, known.found, conclusion.attacked)
     rule: Rule = "confident" if stopping.by_interval(needed) else known.rule
     conclusion = replace(conclusion, controlled=controls, rule=rule)
-    if examined(gate):
+    if examined(gate) or gate.asks:
         setting.memory.judged_with[gate.id] = conclusion.judged_with_outcomes
     return conclusion, cells
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch.nn.parameter import is_lazy
 
 from robustcheck.errors import CandidateError, RobustcheckError
-from robustcheck.importing import import_callable, modules_beside, own_sources
+from robustcheck.importing import import_callable, modules_beside, own_sources, written_in
 from robustcheck.models.artefact import check_archive
 from robustcheck.models.checkpoint import Weights, chosen, weights_in, without_wrapping
 from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
@@ -74,8 +74,7 @@ def _network(
         return built[0], False, built[1], notes + _fill(built[0], weights, path, spec)
     if spec.architecture is not None:
         notes += (f"the file holds the network itself: {spec.architecture}, the architecture, is not used",)
-    kinds = {type(part) for part in weights.modules()}
-    return weights, True, sorted({file for kind in kinds for file in own_sources(kind, folder=folder)}), notes
+    return weights, True, own_sources(layer_modules(weights), folder=folder), notes
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
@@ -138,7 +137,13 @@ def build(
         raise CandidateError(f"{key}: {message}") from error
     if not isinstance(module, torch.nn.Module):
         raise CandidateError(f"{key}: {reference} made a {type(module).__name__}, not a torch.nn.Module")
-    return module, own_sources(make, folder=folder)
+    modules = {*written_in(reference, make), *layer_modules(module)}
+    return module, own_sources(modules, folder=folder)
+
+
+def layer_modules(module: torch.nn.Module) -> set[str]:
+    """The names of the modules that a network's layers are written in."""
+    return {type(layer).__module__ for layer in module.modules()}
 
 
 def _fill(module: torch.nn.Module, held: Mapping[str, torch.Tensor], path: Path, spec: ModelSpec) -> tuple[str, ...]:

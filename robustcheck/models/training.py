@@ -18,13 +18,13 @@ from torch.nn.functional import affine_grid, binary_cross_entropy_with_logits, c
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from robustcheck.errors import CandidateError, EvaluationError, NoMemoryError, UserCodeError
-from robustcheck.importing import import_callable
+from robustcheck.importing import import_callable, written_in
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import first_line
 from robustcheck.models.output_selection import scores_in
 from robustcheck.models.preprocess import Preprocess
 from robustcheck.models.process import full_precision, left_as_found
-from robustcheck.models.state_dict import build, takes
+from robustcheck.models.state_dict import build, layer_modules, takes
 from robustcheck.policy import ModelSpec, TrainSpec
 
 _KEY = "train.architecture"
@@ -115,6 +115,19 @@ def architecture(spec: TrainSpec, folder: Path) -> Callable[..., Any]:
         return import_callable(spec.architecture, folder=folder)
     except UserCodeError as error:
         raise UserCodeError(f"{_KEY}: {error}") from None
+
+
+def modules(spec: TrainSpec, folder: Path) -> set[str]:
+    """The names of the modules that the network and what builds it are written in.
+
+    Raises:
+        CandidateError: it cannot be built.
+        UserCodeError: there is no such callable.
+    """
+    make = architecture(spec, folder)
+    with left_as_found():
+        network = build(spec.architecture, spec.architecture_args, folder, key=_KEY)[0]
+    return {*written_in(spec.architecture, make), *layer_modules(network)}
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def find(data: dict[str, Any], folder: Path) -> Found:
         yield from _budgets(gate, at, bits, no_ct)
         yield from _goal(gate, at, model, has_positive=has_positive)
         yield from query_checks.find(gate, at, model)
-        yield from transfer_checks.find(gate, at, model, folder)
+        yield from transfer_checks.find(gate, at, data, folder)
         yield from patch_checks.find(gate, at, data, folder)
         yield from _norm(gate, at)
         yield from _square(gate, at)

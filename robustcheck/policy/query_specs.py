@@ -17,6 +17,7 @@ _BLUR = (
     "image's shorter side; 0 leaves all pixels independent, as in the paper"
 )
 _SIGMA = "σ, how far from the point an estimate asks (at least one grey level with oracle: stored)"
+_FAILED_TRIES = 6  # of a smaller ball, at most, before the first estimate: what it loses is halved down to 2 %
 
 
 class _Estimating(AttackEntry):
@@ -92,8 +93,8 @@ class PartialInformationSpec(_Shrinking):
 
     @property
     def least_queries(self) -> int:
-        """A start, an estimate and a step."""
-        return 2 + self.samples
+        """A start, tries of a smaller ball that all fail, an estimate, and a try along it."""
+        return 2 + _FAILED_TRIES + self.samples
 
 
 class LabelOnlySpec(_Shrinking):
@@ -113,8 +114,8 @@ class LabelOnlySpec(_Shrinking):
 
     @property
     def least_queries(self) -> int:
-        """A start, an estimate and a step."""
-        return 2 + self.samples * self.copies
+        """The same."""
+        return 2 + _FAILED_TRIES + self.samples * self.copies
 
 
 class HopSkipJumpSpec(AttackEntry):
@@ -126,7 +127,7 @@ class HopSkipJumpSpec(AttackEntry):
     knowledge = "label"
 
     name: Literal["hopskipjump"]
-    samples: Annotated[StrictInt, Field(ge=2, le=100_000)] = Field(
+    samples: Annotated[StrictInt, Field(ge=2, le=10_000)] = Field(
         30,
         description="queries of the first estimate of the border; later ones grow with √t (B₀; in the paper 100)",
     )

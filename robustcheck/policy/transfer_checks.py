@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from robustcheck.policy import model_checks
-from robustcheck.policy.sections import Found, attack_name, is_name, placed_entries, stands
+from robustcheck.policy.sections import Found, attack_name, is_name, placed_entries, section, stands
 from robustcheck.policy.transfer_spec import SurrogateSpec, TrainSpec, TransferSpec
 from robustcheck.policy.tree import KeyPath
 from robustcheck.words import listed, shown
 
 
-def find(gate: dict[str, Any], at: KeyPath, model: dict[str, Any], folder: Path) -> Found:
-    """There is a surrogate, each is there, and has the candidate's labels."""
+def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], folder: Path) -> Found:
+    """There is a surrogate, each is there, has the candidate's labels, and learns from other images than are judged."""
+    model, samples = section(data, "model"), section(data, "data")
     name = attack_name(gate)
     if name not in ("transfer", "patch"):
         return
@@ -39,6 +40,12 @@ def find(gate: dict[str, Any], at: KeyPath, model: dict[str, Any], folder: Path)
             yield from model_checks.preprocess(train, place)
             yield from _task(train, place, model)
             yield from _stolen(train, place)
+            if samples.get("split") == "train":
+                yield (
+                    place,
+                    "the surrogate would be followed on the images that it is trained on: data.split is train; judge "
+                    "another split, such as data: {split: test}, or name a trained model in surrogate",
+                )
 
 
 def _labels(surrogate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Found:

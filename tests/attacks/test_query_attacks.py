@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -196,7 +197,8 @@ def test_counterexamples_lie_in_the_ball_and_no_sample_costs_more_than_its_limit
     assert (counts <= queries).all()
     for sample, hit in found.hits.items():
         assert np.abs(hit.stored.astype(int) - images[sample].astype(int)).max() <= levels
-        assert hit.queries == counts[sample] >= 1
+        assert 1 <= hit.queries <= counts[sample]
+        assert hit.queries == counts[sample] or name == "noise", "which asks no less in a turn that found something"
         assert hit.decision != truth[sample]
 
 
@@ -242,3 +244,129 @@ def test_no_attack_breaks_fewer_than_noise_does(name):
         for kind in ("noise", name)
     }
     assert 0 < broken["noise"] <= broken[name]
+
+
+# --- what a limit buys -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("queries", [51, 80, 100])
+def test_nes_goes_to_the_border_with_its_last_step_and_beats_noise_at_the_smallest_limits(queries):
+    network, images, truth, smallest = _problem(labels=2, seed=2, count=40)
+    ball = LinfBall(levels=12, maximum=255)
+    nes, noise = (
+        search(_attack(name, ball, queries), network, images, truth, ball, count=2, queries=queries)
+        for name in ("nes", "noise")
+    )
+    assert {row for row in range(40) if smallest[row] * 3 <= 12} <= set(nes.hits)
+    assert len(nes.hits) > len(noise.hits)
+
+
+@pytest.mark.parametrize(("queries", "samples"), [(51, 50), (53, 50), (54, 50), (100, 50), (301, 200), (9, 2)])
+def test_nes_leaves_no_query_unused_that_pays_a_pair(queries, samples):
+    network, images, truth, _ = _problem(labels=2, seed=2, count=10)
+    ball = LinfBall(levels=1, maximum=255)
+    attack = _attack("nes", ball, queries, samples=samples)
+    found = search(attack, network, images, truth, ball, count=2, queries=queries)
+    counts = found.engine.oracle.counts
+    held = [row for row in range(10) if row not in found.hits]
+    assert len(held) >= 5
+    assert (counts[held] >= queries - 2).all()
+
+
+@pytest.mark.parametrize("norm", [LinfBall, L2Ball])
+def test_what_noise_turns_within_a_smaller_limit_is_what_a_search_with_that_limit_turns(norm):
+    network, images, truth, smallest = _problem(labels=2, seed=7, count=40, dual=1 if norm is LinfBall else 2)
+    ball = norm(levels=int(2 * np.median(smallest)), maximum=255)
+
+    def run(queries):
+        return search(_attack("noise", ball, queries), network, images, truth, ball, count=2, queries=queries).hits
+
+    whole = run(300)
+    after = {hit.queries for hit in whole.values()}
+    assert after - {64, 128, 192, 256, 300}, "places in a turn, not its end"
+    for limit in (1, 10, 64, 100):
+        expected = {sample: hit.stored.tobytes() for sample, hit in whole.items() if hit.queries <= limit}
+        assert {sample: hit.stored.tobytes() for sample, hit in run(limit).items()} == expected
+
+
+@pytest.mark.parametrize("name", ["partial_information", "label_only"])
+def test_the_least_limit_pays_a_first_estimate_and_a_try_along_it_where_no_smaller_ball_does(name, monkeypatch):
+    """Starts lie beside the border: all tries of a smaller ball fail."""
+    network, images, truth = _bright(400)
+    clean = torch.from_numpy(images.astype(np.float32)) / 65535
+    weight = network.weight.detach()
+    excess = (clean.flatten(1) @ weight - network.level) / weight.abs().sum()
+    starts = clean - (1.001 * excess)[:, None, None, None] * weight.sign().view(1, 1, 6, 6)
+    along, tried = [], PartialInformation._tried
+    monkeypatch.setattr(
+        PartialInformation,
+        "_tried",
+        lambda self, state, *more: (
+            along.append(int(state["mean"].flatten(1).any(dim=1).sum())) or tried(self, state, *more)
+        ),
+    )
+    least = ATTACKS[name](name=name).least_queries
+    for queries, expected in ((least - 1, 0), (least, len(images))):
+        along.clear()
+        search(
+            _attack(name, SMALL, queries), network, images, truth, SMALL, count=2, queries=queries,
+            elsewhere=lambda sample, _attempt: starts[sample],
+        )  # fmt: skip
+        assert sum(along) == expected
+
+
+# --- where searches start --------------------------------------------------------------------------------------------
+
+ELSEWHERE = ["partial_information", "label_only", "hopskipjump"]
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_an_image_to_start_from_that_lies_within_the_ball_is_a_counterexample(name):
+    network, images, truth = _bright(13)
+    clean = torch.from_numpy(images.astype(np.float32)) / 65535
+    inside = clean - SMALL.radius * network.weight.detach().sign().view(1, 1, 6, 6)
+    found = search(
+        _attack(name, SMALL, 100), network, images, truth, SMALL, count=2, queries=100,
+        elsewhere=lambda sample, attempt: inside[sample] if attempt == 2 else clean[sample],
+    )  # fmt: skip
+    assert len(found.hits) == len(images)
+    assert {hit.queries for hit in found.hits.values()} == {3}
+    assert found.done[-1] == len(images)
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_what_the_last_query_finds_to_start_from_is_no_start(name):
+    network, images, truth = _bright(400)
+    clean = torch.from_numpy(images.astype(np.float32)) / 65535
+    for queries, expected in ((70, len(images)), (71, 0)):
+        found = search(
+            _attack(name, SMALL, queries), network, images, truth, SMALL, count=2, queries=queries,
+            elsewhere=lambda sample, attempt: network.below(sample, 0) if attempt == 69 else clean[sample],
+        )  # fmt: skip
+        assert not found.hits
+        assert len(found.engine.trace.unstarted) == expected
+        assert len(found.engine.trace.moved) == len(images) - expected
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["hopskipjump", "rays"])
+def test_in_linf_no_stored_image_is_asked_about_twice_in_a_row(name, monkeypatch):
+    network, images, truth, _ = _problem(labels=2, seed=2, count=20)
+    ball = LinfBall(levels=3, maximum=255)
+    asked = {sample: [] for sample in range(20)}
+    labels = LabelOracle.labels
+
+    def watched(oracle, samples, points):
+        for sample in samples.unique().tolist():
+            own = (points[samples == sample].clamp(0, 1) * 255).round()
+            if len(own) == 1:  # no estimate
+                asked[sample].append(own.numpy().tobytes())
+        return labels(oracle, samples, points)
+
+    monkeypatch.setattr(LabelOracle, "labels", watched)
+    attack = _attack(name, ball, 400, stored=True)
+    search(attack, network, images, truth, ball, count=2, queries=400, stored=True)
+    assert sum(map(len, asked.values())) > 500
+    assert not sum(one == two for own in asked.values() for one, two in pairwise(own))

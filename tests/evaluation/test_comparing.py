@@ -6,6 +6,8 @@ import pytest
 from building import brightness_gates, brightness_policy, brightness_project, even_images
 
 from robustcheck import load_policy
+from robustcheck.attacks.base import one_each
+from robustcheck.attacks.square import Square
 from robustcheck.evaluation.evaluation import Evaluation
 
 SHORT = """
@@ -159,3 +161,55 @@ def test_an_interrupted_comparison_is_made_again(tmp_path, monkeypatch):
         with pytest.raises(pytest.fail.Exception):
             evaluation.gate("pgd")
     assert evaluation.gate("pgd").verdict == "error"
+
+
+NOISE = "  - {id: noise, attack: noise, epsilon: 8/255, queries: 200, require: {accuracy: 0}}\n"
+
+
+@pytest.fixture
+def feeble(monkeypatch):
+    """Square asks about next to nothing but the sample, and submits it."""
+    monkeypatch.setattr(Square, "ask", lambda _self, state, *_: one_each(state["images"]))
+    monkeypatch.setattr(Square, "start", lambda _self, _images, clean, *_: {"images": clean})
+    monkeypatch.setattr(Square, "learn", lambda _self, state, *_: {"images": state["images"] + 1e-6})
+    monkeypatch.setattr(Square, "best", lambda _self, state: state["images"])
+
+
+@pytest.mark.usefixtures("feeble")
+@pytest.mark.parametrize("gates", [SQUARE + NOISE, NOISE + SQUARE], ids=["before", "after"])
+def test_who_asks_and_turns_fewer_than_noise_does_is_told(gates, tmp_path):
+    brightness_project(tmp_path)
+    found = {gate.id: gate for gate in brightness_gates(tmp_path, gates)}
+    turned = found["noise"].metrics["attack_success"].successes
+    assert turned >= 2
+    (check,) = found["square"].health
+    assert (check.name, check.outcome) == ("as-strong-as-noise", "suspect")
+    assert check.evidence == f"this gate turned 0 of 10 samples that both attacked, and noise {turned}"
+    assert (found["square"].verdict, found["noise"].verdict, found["noise"].health) == ("pass", "pass", ())
+    assert "as-strong-as-noise" in [one.code for one in found["square"].findings if one.severity == "warning"]
+
+
+@pytest.mark.usefixtures("feeble")
+def test_who_asks_does_not_pass_where_what_noise_turned_would_not(tmp_path):
+    brightness_project(tmp_path)
+    _, square = brightness_gates(tmp_path, NOISE + SQUARE.replace("accuracy: 0}", "accuracy: 0.9}"))
+    assert square.verdict == "error"
+    assert "with that the gate does not pass" in square.error
+    assert square.error.endswith("raise queries, or replace it by a stronger attack that asks, such as square")
+
+
+@pytest.mark.usefixtures("feeble")
+@pytest.mark.parametrize(
+    "noise", ["epsilon: 9/255, queries: 200", "epsilon: 8/255, queries: 201", "epsilon: 8/255, queries: 200, norm: l2"]
+)
+def test_noise_that_may_do_more_is_no_measure_of_who_asks(noise, tmp_path):
+    brightness_project(tmp_path)
+    gates = SQUARE + NOISE.replace("epsilon: 8/255, queries: 200", noise)
+    assert [gate.health for gate in brightness_gates(tmp_path, gates)] == [(), ()]
+
+
+def test_who_asks_and_turns_more_than_noise_is_sound(tmp_path):
+    brightness_project(tmp_path)
+    square, noise = brightness_gates(tmp_path, SQUARE + NOISE + NOISE.replace("id: noise", "id: again"))[:2]
+    assert [check.outcome for check in square.health] == ["sound", "sound"]
+    assert noise.health == ()

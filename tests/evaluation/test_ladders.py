@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -205,12 +207,16 @@ def test_what_no_gate_will_read_is_forgotten():
     assert starts.known("entry", "pgd", [2, 1, 0]) is None
 
 
-@pytest.mark.parametrize("ladder", ["ascending", "descending"])
+ATTACKS = ("pgd", "{name: pgd, random_start: false}", "apgd", "fmn", "ensemble", "{name: nes, samples: 10}")
+TRANSFER = [f"{{name: transfer, surrogate: brightness.safetensors, restarts: {count}}}" for count in (1, 2)]
+
+
 @pytest.mark.parametrize(
-    "attack", ["pgd", "{name: pgd, random_start: false}", "apgd", "fmn", "ensemble", "{name: nes, samples: 10}"]
+    ("attack", "ladder"),
+    [*product(ATTACKS, ["ascending", "descending"]), *product(TRANSFER, ["ascending"])],  # which goes up only
 )
 def test_searches_that_begin_where_others_ended_are_as_many_as_memory_is_planned_for(attack, ladder, project):
-    queries = ", queries: 100" if "nes" in attack else ""
+    queries = ", queries: 100" if "name: nes" in attack else ""
     gate = (
         f"{{id: gate, attack: {attack}, epsilon: [4/255, 8/255], ladder: {ladder}, require: {{accuracy: 0}}{queries}}}"
     )

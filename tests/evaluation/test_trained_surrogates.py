@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -91,6 +92,66 @@ def test_so_do_the_code_and_the_data(project, trainings):
     np.savez(project.folder / "halves.npz", **arrays)
     project.load(train=SMALL)
     assert len(trainings) == len(project.files) == 3
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A package that is no part of the policy's folder: its `nets`, and `layers` that these use."""
+    package = tmp_path / "elsewhere" / "our_checkout"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "layers.py").write_text("import torch\n\nclass Flat(torch.nn.Flatten):\n    pass\n")
+    (package / "nets.py").write_text(
+        "import torch\nfrom our_checkout.layers import Flat\n\n"
+        "def small():\n    return torch.nn.Sequential(Flat(), torch.nn.Linear(64, 2))\n"
+    )
+    monkeypatch.syspath_prepend(package.parent)
+    yield package
+    for name in [name for name in sys.modules if name.startswith("our_checkout")]:
+        del sys.modules[name]
+
+
+def test_so_does_the_code_of_a_package_that_is_worked_on(project, trainings, checkout):
+    spec = SMALL | {"architecture": "our_checkout.nets:small", "epochs": 1}
+    project.load(train=spec)
+    for name in ("layers", "nets"):
+        file = checkout / f"{name}.py"
+        file.write_text(f"{file.read_text()}\n")
+        project.load(train=spec)
+    project.load(train=spec)
+    assert len(trainings) == len(project.files) == 3
+
+
+def test_so_do_the_arguments_of_a_partial(project, trainings):
+    spec = SMALL | {"architecture": "partly:small", "epochs": 1}
+    source = "import functools\nfrom nets import small as _small\n\nsmall = functools.partial(_small, channels=1)\n"
+    for changed in ("partly", "nets", "nothing"):
+        (project.folder / "partly.py").write_text(source)
+        project.load(train=spec)
+        source += "\n" if changed == "partly" else ""
+        if changed == "nets":
+            (project.folder / "nets.py").write_text(f"{NETS}\n")
+    project.load(train=spec)
+    assert len(trainings) == len(project.files) == 3
+
+
+def test_so_does_the_version_of_a_package_that_the_architecture_is_built_from(project, trainings, monkeypatch):
+    site = project.folder / "site-packages"
+    (site / "our_library").mkdir(parents=True)
+    (site / "our_library" / "__init__.py").write_text("import torch\n\nclass Flat(torch.nn.Flatten):\n    pass\n")
+    monkeypatch.syspath_prepend(site)
+    (project.folder / "built.py").write_text(
+        "import torch\nimport our_library\n\n"
+        "def small():\n    return torch.nn.Sequential(our_library.Flat(), torch.nn.Linear(64, 2))\n"
+    )
+    for number in ("1.0", "1.1"):
+        facts = site / "our_library-1.dist-info"
+        facts.mkdir(exist_ok=True)
+        (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: our-library\nVersion: {number}\n")
+        (facts / "top_level.txt").write_text("our_library\n")
+        for _ in range(2):
+            project.load(train=SMALL | {"architecture": "built:small", "epochs": 1})
+    assert len(trainings) == len(project.files) == 2
 
 
 def _cut(content: bytes) -> bytes:

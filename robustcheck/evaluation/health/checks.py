@@ -27,6 +27,7 @@ MEANINGS = {
     "same-answers": "the candidate's answers depend on chance",
     "as-strong-as-others": "an attack that knows less turned what this one left: it is too weak, or its gradients are "
     "masked",
+    "as-strong-as-noise": "random images turned more samples than the attack did: it is too weak",
     "holds-against-others": "other gates turned what this one left, and with that the gate does not pass",
 }
 """What it means if a check is not sound."""
@@ -45,6 +46,9 @@ ADVICE = {
     "holds-against-others": _STRENGTHEN + MEND,
 }
 """What to do if a check is broken, where it is not to mend what hides the gradients."""
+
+ASK_MORE = "raise queries, or replace it by a stronger attack that asks, such as square"
+"""The same, of an attack that asks."""
 
 LEAST_SHARE, MOST_SHARE = 1 / 3, 3.0  # of what the gradient promises, that a change along it has to bring
 MOST_OUTDONE = 0.1  # of the samples that held: what who knows less may turn
@@ -146,8 +150,8 @@ def as_findings(checks: Sequence[HealthCheck]) -> Iterator[Finding]:
             yield Finding(code=one.name, severity=severity, message=f"{MEANINGS[one.name]}; {one.evidence}")
 
 
-def not_relied_on(broken: Sequence[HealthCheck]) -> str:
-    """Why a gate that would have passed did not."""
+def not_relied_on(broken: Sequence[HealthCheck], advice: str | None = None) -> str:
+    """Why a gate that would have passed did not, and what to do about it, unless that is known from the checks."""
     first = next(as_findings(broken))
     others = f" (and {len(broken) - 1} more of its checks are broken)" if len(broken) > 1 else ""
-    return f"the attack cannot be relied on: {first.message}{others}; {ADVICE.get(first.code, MEND)}"
+    return f"the attack cannot be relied on: {first.message}{others}; {advice or ADVICE.get(first.code, MEND)}"

@@ -1,35 +1,45 @@
-"""Gates beside one another: an attack with gradients should leave nothing that one who knows less turns."""
+"""Gates beside one another: an attack with gradients should leave nothing that one who knows less turns.
+
+And one that asks should turn no fewer samples than random images do.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from robustcheck.evaluation.health.checks import MOST_OUTDONE, as_findings, not_relied_on, with_inherited
+from robustcheck.evaluation.health.checks import ASK_MORE, MOST_OUTDONE, as_findings, not_relied_on, with_inherited
 from robustcheck.evaluation.health.predicting import MIN_EXAMINED
 from robustcheck.evaluation.setting import JudgedWith
-from robustcheck.policy import FGSMSpec, Gate
+from robustcheck.policy import FGSMSpec, Gate, NoiseSpec
 from robustcheck.results import GateResult, HealthCheck, Outcome, Threat, Verdict
 from robustcheck.words import listed, plural
 
 _NAME, _HOLDS = "as-strong-as-others", "holds-against-others"
+_NOISE = "as-strong-as-noise"
 
 
 def comparable(own: Gate, other: Gate, *, isolated: bool) -> bool:
     """Whether another gate's counterexamples may be this one's, and are to be known first; budgets are for the caller.
 
-    Its adversary knows less, or this gate is untargeted and the other's goal is narrower.
+    Its adversary knows less, or this gate is untargeted and the other's goal is narrower. Who may only ask is compared
+    with noise.
 
     Args:
         own: a gate.
         other: that it may be compared with.
         isolated: gates share no counterexamples; else what a single step finds is this gate's, too.
     """
-    if own.knowledge != "white-box" or own.attack is None or own.epsilon is None or other.epsilon is None:
+    if own.attack is None or own.epsilon is None or other.epsilon is None:
         return False
     if (own.norm, own.conditions) != (other.norm, other.conditions):
         return False
     alike = (own.goal, own.target) == (other.goal, other.target)
+    if own.asks:
+        noise = not isinstance(own.attack, NoiseSpec) and isinstance(other.attack, NoiseSpec)
+        return noise and alike and (other.queries or 0) <= (own.queries or 0)
+    if own.knowledge != "white-box":
+        return False
     if isolated and alike and isinstance(other.attack, FGSMSpec) and not isinstance(own.attack, FGSMSpec):
         return True
     if not alike and getattr(own.attack, "steps", 1) == 1:
@@ -52,7 +62,7 @@ def compared(
     """A gate that would have passed, beside what those turned who may do no more.
 
     Args:
-        own: a white-box gate.
+        own: a gate of a white box, or of who asks.
         others: gates that are `comparable` with it.
         larger: gates whose searches stand for what held in this one, compared already.
         strict: an attack that is shown to be broken passes nothing.
@@ -62,7 +72,8 @@ def compared(
     """
     theirs = [one for gate in larger for one in gate.health if (one.name, one.outcome) == (_NAME, "broken")]
     rivals = [other for other in others if _goal(own) == _goal(other)]
-    checks = (*(_beside(own, other) for other in rivals), *with_inherited((), theirs))
+    beside = _beside_noise if _asks(own) else _beside
+    checks = (*(beside(own, other) for other in rivals), *with_inherited((), theirs))
     lost = {other.id: _lost(own, other, wanted=wanted, multilabel=multilabel) for other in others}
     every = {sample: outcome for samples in lost.values() for sample, outcome in samples.items()}
     # They are verified, and in this gate's own threat model: however few they are, they may be what decides.
@@ -70,7 +81,9 @@ def compared(
         checks = (*checks, *_decisive(own, lost, every, judged_with))
     broken = [one for one in checks if one.outcome == "broken"]
     result = replace(own, health=(*own.health, *checks), findings=(*as_findings(checks), *own.findings))
-    return replace(result, verdict="error", error=not_relied_on(broken)) if strict and broken else result
+    if not strict or not broken:
+        return result
+    return replace(result, verdict="error", error=not_relied_on(broken, ASK_MORE if _asks(own) else None))
 
 
 _SAID: dict[Verdict, str] = {"fail": "failed", "inconclusive": "inconclusive", "error": "not measurable"}
@@ -117,6 +130,10 @@ def _lost(own: GateResult, other: GateResult, *, wanted: str | None, multilabel:
     }
 
 
+def _asks(gate: GateResult) -> bool:
+    return gate.threat is not None and gate.threat.queries is not None
+
+
 def _aim(threat: Threat | None) -> str | None:
     return None if threat is None else threat.goal
 
@@ -136,3 +153,15 @@ def _beside(own: GateResult, other: GateResult) -> HealthCheck:
     if len(lost) < 2 or len(lost) < MOST_OUTDONE * len(held):
         return HealthCheck(name=_NAME, outcome="sound", evidence=evidence)
     return HealthCheck(name=_NAME, outcome="suspect" if _single(own) else "broken", evidence=evidence)
+
+
+def _beside_noise(own: GateResult, noise: GateResult) -> HealthCheck:
+    """What random images turned of the samples that both attacked."""
+    ours, theirs = (
+        {one.sample: one.status for one in gate.samples if one.evidence is not None} for gate in (own, noise)
+    )
+    both = ours.keys() & theirs.keys()
+    turned, by_noise = (sum(statuses[name] == "broken" for name in both) for statuses in (ours, theirs))
+    attacked = f"{plural(len(both), 'sample')} that both attacked"
+    evidence = f"this gate turned {turned} of {attacked}, and {noise.id} {by_noise}"
+    return HealthCheck(name=_NOISE, outcome="sound" if turned >= by_noise else "suspect", evidence=evidence)

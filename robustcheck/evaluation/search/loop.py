@@ -120,8 +120,11 @@ class Loop(ABC, Generic[AttackT]):
         waiting.extend(zip(rows.sample[again].tolist(), (rows.restart[again] + 1).tolist(), strict=True))
         self._done += len(rows) - int(again.sum())
 
-    def _propose(self, rows: Rows, images: torch.Tensor) -> np.ndarray:
-        """Adjudicate storable images of rows, report the counterexamples; returns which rows (N,) are broken."""
+    def _propose(self, rows: Rows, images: torch.Tensor, after: np.ndarray | None = None) -> np.ndarray:
+        """Adjudicate storable images of rows, report the counterexamples; returns which rows (N,) are broken.
+
+        An image has cost so many queries less than its sample as its turn asked about `after` it (N,).
+        """
         verdict = adjudicate(self.viewer, self.ball, images, rows.clean, rows.label, rows.draws, rows.step)
         if verdict.cells is not None:
             self.trace.cells.update(zip(rows.sample.tolist(), verdict.cells, strict=True))
@@ -129,6 +132,7 @@ class Loop(ABC, Generic[AttackT]):
         for row in np.flatnonzero(verdict.broken).tolist():
             sample, distance = int(rows.sample[row]), float(verdict.distance[row])
             self._distances[sample] = min(distance, self._distances.get(sample, inf))
+            asked, beyond = self._queries(sample), 0 if after is None else int(after[row])
             self.found(
                 Hit(
                     sample=sample,
@@ -140,7 +144,7 @@ class Loop(ABC, Generic[AttackT]):
                     chances=None if verdict.chances is None else verdict.chances[row].copy(),
                     restart=int(rows.restart[row]),
                     step=int(rows.step[row]),
-                    queries=self._queries(sample),
+                    queries=None if asked is None else asked - beyond,
                     share=None if verdict.share is None else float(verdict.share[row]),
                 )
             )

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from robustcheck.attacks import Answers, Queries, QueryAttack
-from robustcheck.attacks.base import per_row
+from robustcheck.attacks.base import one_each, per_row
 from robustcheck.evaluation.search.loop import Loop, Start
 from robustcheck.evaluation.search.rows import Rows
 from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle, WhiteBox
@@ -63,11 +63,12 @@ class QueryLoop(Loop[QueryAttack]):
     # --- where to start ---
 
     def _seek(self, rows: Rows, places: np.ndarray, waiting: deque[Start]) -> np.ndarray:
-        """Try an image for each row at these places (M,); returns which of them have used up their queries."""
+        """Try an image for each row at these places (M,); returns which of them leave: broken, or without queries."""
         assert self.starting_images is not None
         spent: np.ndarray = rows.step.cpu().numpy()[places] >= self.attack.queries
         self.trace.unstarted.update(rows.sample[places[spent]].tolist())
         self._again(rows.take(places[spent]), np.zeros(int(spent.sum()), dtype=bool), waiting)
+        gone = spent.copy()
         places = places[~spent]
         if len(places):
             trying = rows.take(places)
@@ -76,14 +77,19 @@ class QueryLoop(Loop[QueryAttack]):
                 for sample, attempt in zip(trying.sample.tolist(), trying.attempt.tolist(), strict=True)
             ])  # fmt: skip
             readings, fooled = self._readings(trying, images)
+            answers = Answers(loss=torch.where(fooled, 1.0, -1.0), fooled=fooled, shown=fooled)
+            gone[~spent] = broken = self._judge(trying, one_each(images), answers)
+            self._done += int(broken.sum())
             trying.step = trying.step + 1
-            trying.attempt = np.where(fooled.cpu().numpy(), -1, trying.attempt + 1)
+            trying.attempt = np.where(fooled.cpu().numpy() & ~broken, -1, trying.attempt + 1)
             trying.aim = torch.where(fooled, readings, trying.aim)
-            trying.moved = trying.moved | fooled
+            late = trying.step >= self.attack.queries  # from what the last query finds nothing is searched
+            self.trace.unstarted.update(trying.sample[(fooled & late).cpu().numpy()].tolist())
+            trying.moved = trying.moved | (fooled & ~late)
             state = self.attack.start(images, trying.clean, self.ball, trying.draws)
             trying.state = {name: values.clone() for name, values in state.items()}
             rows.put(places, trying)
-        return spent
+        return gone
 
     def _readings(self, rows: Rows, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """How the oracle reads images, one a row (N,), and whether that is what the adversary wants."""
@@ -153,7 +159,10 @@ class QueryLoop(Loop[QueryAttack]):
         rows.last_loss = torch.where(finite.any(dim=1), high, last)
 
     def _judge(self, rows: Rows, queries: Queries, answers: Answers) -> np.ndarray:
-        """Adjudicate, of each row, the most adverse image that is read as wanted and admissible; which rows broke."""
+        """Adjudicate, of each row, the most adverse image that is read as wanted and admissible; which rows broke.
+
+        Of an attack that follows nothing it is the first one, and what the turn asked about after it was not needed.
+        """
         broken = np.zeros(len(rows), dtype=bool)
         if not answers.fooled.any():
             return broken
@@ -165,7 +174,7 @@ class QueryLoop(Loop[QueryAttack]):
         if not len(hits):
             return broken
         worth = torch.full_like(answers.loss, -inf)
-        worth[hits] = answers.loss[hits].nan_to_num(inf)
+        worth[hits] = answers.loss[hits].nan_to_num(inf) if self.attack.follows else -hits.to(worth.dtype)
         table = queries.table(worth).masked_fill(~queries.asked, -inf)
         best = table.argmax(dim=1)
         admissible = torch.zeros(len(answers.loss), dtype=torch.bool, device=worth.device)
@@ -176,7 +185,8 @@ class QueryLoop(Loop[QueryAttack]):
         places = proposing.cpu().numpy()
         proposed = rows.take(places)
         stored = self._stored(images, proposed.clean)
-        verdict = self._propose(proposed, stored)
+        after = torch.zeros_like(best) if self.attack.follows else queries.counts - 1 - best
+        verdict = self._propose(proposed, stored, after[proposing].cpu().numpy())
         if not verdict.all():
             refuted = torch.from_numpy(~verdict).to(images.device)
             self._note_refuted(stored[refuted], proposed.label[refuted], twin=isinstance(self.oracle, WhiteBox))
@@ -185,11 +195,18 @@ class QueryLoop(Loop[QueryAttack]):
         return broken
 
     def _finish(self, rows: Rows, waiting: deque[Start]) -> None:
-        """Adjudicate the best points of rows whose restart may ask no more."""
-        images = self.attack.best(rows.state)
-        broken = self._propose(rows, self._stored(self.ball.project(images, rows.clean), rows.clean))
+        """Adjudicate the best points of rows whose restart may ask no more, and where their last steps led."""
+        broken = self._submit(rows, self.attack.best(rows.state))
+        if self.attack.keeps_best and len(rest := np.flatnonzero(~broken)):
+            left = rows.take(rest)
+            if self.candidate.randomness is not None:
+                left.step = left.step + 1  # it is looked at as the best point was not
+            broken[rest] = self._submit(left, left.state["images"])
         self._retire(rows.sample[broken])
         self._again(rows, ~broken, waiting)
+
+    def _submit(self, rows: Rows, images: torch.Tensor) -> np.ndarray:
+        return self._propose(rows, self._stored(self.ball.project(images, rows.clean), rows.clean))
 
     def _stored(self, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """The storable images of the ball that are judged: those that were seen, if the oracle saw stored ones.

@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from robustcheck.evaluation.environment import environment
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.surrogates.lessons import Lessons, left_to_training, lessons
 from robustcheck.evaluation.surrogates.weight_cache import kept
-from robustcheck.importing import own_sources
+from robustcheck.importing import all_sources
 from robustcheck.models import Candidate, load_candidate, training
 from robustcheck.policy import ModelSpec, SurrogatesEntry, SurrogateSpec, TrainSpec
 from robustcheck.results import Metric, Surrogate
@@ -214,14 +212,13 @@ def _code(spec: TrainSpec, folder: Path) -> list[str]:
     """What an architecture and its training are written in: files' digests, and versions of installed packages.
 
     Raises:
+        CandidateError: the architecture cannot be built.
         UserCodeError: there is no such architecture.
     """
-    build = training.architecture(spec, folder)
-    home = str(getattr(build, "__module__", None))
-    files = [*own_sources(build, folder=folder), getattr(sys.modules.get(home), "__file__", None), training.__file__]
-    packages = ["torch", *packages_distributions().get(home.partition(".")[0], [])]
+    files, packages = all_sources(training.modules(spec, folder), folder=folder)
     return [
-        *(hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files if file),
-        *(f"{package} {version(package)}" for package in packages),
+        *(hashlib.sha256(file.read_bytes()).hexdigest() for file in (*files, Path(training.__file__))),
+        *packages,
+        f"torch {torch.__version__}",
         f"robustcheck {environment(None)['robustcheck']}",
     ]
