@@ -113,6 +113,7 @@ class Conclusion:
             return "error", _nothing_right_to_attack(gate)
         if verdict == "error":
             return verdict, undefined(gate, metrics)
+        # Before what the attack had to follow: a candidate that is fed wrongly often gives it nothing.
         if setting.strict and (alike := read_alike(readings(setting, {}, None))):
             return "error", alike
         # Nothing was searched there, which no policy may overlook.

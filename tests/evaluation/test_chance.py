@@ -33,16 +33,16 @@ def test_what_reads_all_samples_alike_passes_no_attacked_gate(tmp_path):
         assert gate.metrics["sensitivity"].value == 1
         assert (gate.verdict, gate.error) == (
             "error",
-            "the candidate reads all 20 samples alike before any attack, whatever is in them: that it goes on to do so "
-            "shows nothing; look at model.preprocess (range, mean, std, layout, channels) and at the order of "
-            "model.labels",
+            "the candidate reads all 20 samples alike before any attack, though 10 of them are labelled otherwise: "
+            "that it goes on to do so shows nothing; look at model.operating_point, at model.preprocess (range, mean, std, "
+            "layout, order, window), at the order of model.labels, and at which weights and scores are the model's",
         )
     assert failed.verdict == "fail"
     for gate in (clean, missed, asked, failed):
         (finding,) = [finding for finding in gate.findings if finding.code == SKILL]
         assert finding.message.startswith(
-            "before any attack the candidate reads 10 of 20 samples rightly, which is hardly better than chance "
-            "(Youden's index 0.00): look at model.preprocess"
+            "before any attack the candidate reads 10 of 20 samples rightly, which is no better than chance "
+            "(Youden's index 0.00): look at model.operating_point"
         )
 
 
@@ -73,3 +73,16 @@ def test_others_are_not_told(levels, threshold, tmp_path):
     gates = brightness_gates(tmp_path, GATES)
     assert not any(SKILL in codes(gate) for gate in gates)
     assert [gate.verdict for gate in gates[:3]] == ["pass"] * 3
+
+
+def test_a_few_positives_that_are_missed_are_no_sign_of_it(tmp_path):
+    """A conservative candidate says `dark` of everything; nine of thirty are bright, which it misses."""
+    gate = "  - {id: alarm, attack: pgd, goal: false_alarm, epsilon: 2/255, require: {specificity: 0.9}}\n"
+    levels = [*DARK, *DARK, *list(BRIGHT)[:9]]
+    project(tmp_path, threshold=9.0, levels=levels)
+    (held,) = brightness_gates(tmp_path, gate)
+    assert (held.verdict, SKILL in codes(held)) == ("pass", True)
+    project(tmp_path, threshold=9.0, levels=[*levels, 240])
+    (refused,) = brightness_gates(tmp_path, gate)
+    assert refused.verdict == "error"
+    assert "all 30 samples alike before any attack, though 10 of them are labelled otherwise" in refused.error

@@ -9,41 +9,43 @@ import numpy as np
 from robustcheck.evaluation.metrics.readings import Readings
 from robustcheck.models.head import NO_ANSWER
 
-LEAST_SAMPLES = 20  # fewer may be read alike by chance
+LEAST_SAMPLES = 20
+LEAST_OTHERWISE = 10  # samples that should be read otherwise than all are: fewer may be missed by a sound candidate
 LEAST_SKILL = 0.1  # Youden's index: what guesses, or always says the same, has 0; what is never wrong has 1
 
-_LOOK = "look at model.preprocess (range, mean, std, layout, channels) and at the order of model.labels"
+_LOOK = (
+    "look at model.operating_point, at model.preprocess (range, mean, std, layout, order, window), at the order of "
+    "model.labels, and at which weights and scores are the model's"
+)
 
 
 def read_alike(read: Readings) -> str | None:
     """Why nothing that holds shows robustness, where all samples are read alike and should not be; else None."""
-    before = np.unique(read.before)
-    if not _enough(read) or len(before) > 1 or before[0] == NO_ANSWER:
+    common = read.before[:1]
+    if not len(common) or common[0] == NO_ANSWER or (read.before != common).any():
+        return None
+    if len(read.labels) < LEAST_SAMPLES or (otherwise := int((read.labels != common).sum())) < LEAST_OTHERWISE:
         return None
     return (
-        f"the candidate reads all {len(read.labels)} samples alike before any attack, whatever is in them: that it "
-        f"goes on to do so shows nothing; {_LOOK}"
+        f"the candidate reads all {len(read.labels)} samples alike before any attack, though {otherwise} of them are "
+        f"labelled otherwise: that it goes on to do so shows nothing; {_LOOK}"
     )
 
 
-def hardly_better_than_chance(read: Readings, labels: Sequence[str]) -> str | None:
+def no_better_than_chance(read: Readings, labels: Sequence[str]) -> str | None:
     """What to tell of a candidate whose clean readings have next to no skill; else None.
 
     Args:
         read: all samples, as they are read without an attack.
         labels: the policy's.
     """
-    if not _enough(read) or (skill := _skill(read, labels)) is None or skill >= LEAST_SKILL:
+    if len(read.labels) < LEAST_SAMPLES or (skill := _skill(read, labels)) is None or skill >= LEAST_SKILL:
         return None
     right = int((read.before == read.labels).sum())
     return (
         f"before any attack the candidate reads {right} of {len(read.labels)} samples rightly, which is "
-        f"{'worse' if skill < 0 else 'hardly better'} than chance (Youden's index {skill:.2f}): {_LOOK}"
+        f"{'worse' if skill <= -LEAST_SKILL else 'no better'} than chance (Youden's index {skill:.2f}): {_LOOK}"
     )
-
-
-def _enough(read: Readings) -> bool:
-    return len(read.labels) >= LEAST_SAMPLES and len(np.unique(read.labels)) > 1
 
 
 def _skill(read: Readings, labels: Sequence[str]) -> float | None:

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from robustcheck.evaluation.metrics.chance import hardly_better_than_chance
+from robustcheck.evaluation.metrics.chance import no_better_than_chance
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.readings import Measure, Readings, of_all, of_controls
 from robustcheck.evaluation.metrics.slices import (
@@ -93,7 +93,7 @@ class Measurement:
     def findings(self, bounds: Sequence[Bound]) -> tuple[Finding, ...]:
         """No skill, labels without samples, and what the worst that bounds ask for is not about."""
         found = list[Finding]()
-        if message := hardly_better_than_chance(self.readings, self.labels):
+        if message := no_better_than_chance(self.readings, self.labels):
             found.append(Finding(code="no-better-than-chance", severity="warning", message=message))
         if self.unseen_labels:
             which = f"no sample has the label {listed(self.unseen_labels)}"
