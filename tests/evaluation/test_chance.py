@@ -34,8 +34,9 @@ def test_what_reads_all_samples_alike_passes_no_attacked_gate(tmp_path):
         assert (gate.verdict, gate.error) == (
             "error",
             "the candidate reads all 20 samples alike before any attack, though 10 of them are labelled otherwise: "
-            "that it goes on to do so shows nothing; look at model.operating_point, at model.preprocess (range, mean, std, "
-            "layout, order, window), at the order of model.labels, and at which weights and scores are the model's",
+            "that it goes on to do so shows nothing; look at model.operating_point, at model.preprocess (range, mean, "
+            "std, layout, order, window), at the order of model.labels, and at which weights and scores are the "
+            "model's",
         )
     assert failed.verdict == "fail"
     for gate in (clean, missed, asked, failed):
