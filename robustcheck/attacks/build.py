@@ -211,14 +211,14 @@ def _hopskipjump(spec: HopSkipJumpSpec, ball: Ball, goal: Goal, asks: Asks) -> S
         momentum=spec.momentum,
         blur=spec.blur,
         least_offset=max(asks.least_offset, HopSkipJump.least_offset),
-        level=asks.least_offset if isinstance(ball, LinfBall) else 0.0,
+        grey_level=asks.least_offset if isinstance(ball, LinfBall) else 0.0,
     )
     return (attack,)
 
 
 @_build.register
 def _rays(_spec: RaySSpec, _ball: Ball, goal: Goal, asks: Asks) -> Searches:
-    return (RayS(objective=objective("cross_entropy", goal), queries=asks.queries, level=asks.least_offset),)
+    return (RayS(objective=objective("cross_entropy", goal), queries=asks.queries, grey_level=asks.least_offset),)
 
 
 @_build.register

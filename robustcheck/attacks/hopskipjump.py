@@ -62,7 +62,9 @@ class HopSkipJump(QueryAttack):
     momentum: float  # share of the earlier normal that is kept
     blur: float  # of the directions, as a share of the image's shorter side; 0: all pixels are independent
     least_offset: float = 1e-5  # of a pixel, from the point to where an estimate asks: what float32 can tell apart
-    level: float = 0.0  # of the full range, to which images of L∞ are rounded before they are asked about; 0: to none
+    grey_level: float = (
+        0.0  # of the full range, to which images of L∞ are rounded before they are asked about; 0: to none
+    )
     name: str = "hopskipjump"
     block: ClassVar[int] = _AT_ONCE
     elsewhere: ClassVar[bool] = True
@@ -136,10 +138,10 @@ class HopSkipJump(QueryAttack):
 
     def _middle(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
         """Where (N,) a binary search asks next, as a share of the distance."""
-        if not self.level:
+        if not self.grey_level:
             return halfway(state["low"], state["high"])
         distance = self._distance(state, clean, ball)
-        return halfway(state["low"] * distance, state["high"] * distance, self.level) / distance
+        return halfway(state["low"] * distance, state["high"] * distance, self.grey_level) / distance
 
     def _distance(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
         return ball.norm(state["images"] - clean).clamp_min(_NOTHING)
@@ -153,10 +155,10 @@ class HopSkipJump(QueryAttack):
 
         Of those that are rounded alike it is the innermost: offsets from there lead to either side of the border.
         """
-        if not self.level:
+        if not self.grey_level:
             return self._at(high, state, clean, ball)
         reach = high * ball.norm(state["images"] - clean)
-        inner = ((reach / self.level).round() - _INNERMOST) * self.level
+        inner = ((reach / self.grey_level).round() - _INNERMOST) * self.grey_level
         return ball.within(state["images"], clean, torch.minimum(reach, inner))
 
     def _bisected(self, state: State, fooled: torch.Tensor, clean: torch.Tensor, ball: Ball) -> State:
@@ -269,7 +271,7 @@ class HopSkipJump(QueryAttack):
         θ = δ/√d, as near as a direction at random leads, and no better than images are told apart.
         """
         theta = max(_FINEST, self.delta / sqrt(clean[0].numel()))
-        return (A_LEVEL * self.level / self._distance(state, clean, ball)).clamp_min(theta)
+        return (A_LEVEL * self.grey_level / self._distance(state, clean, ball)).clamp_min(theta)
 
     def _delta(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
         """δ (N,), the L2 length of the offsets at which the normal is estimated."""

@@ -26,7 +26,7 @@ class RayS(QueryAttack):
     asked about as they are stored, distances are whole grey levels.
     """
 
-    level: float = 0.0  # of the full range, to which images are rounded before they are asked about; 0: to none
+    grey_level: float = 0.0  # of the full range, to which images are rounded before they are asked about; 0: to none
     name: str = "rays"
     block: ClassVar[int] = 1
 
@@ -48,7 +48,7 @@ class RayS(QueryAttack):
 
     def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
         """A point on the ray that is tried."""
-        middle = halfway(state["low"], state["high"], self.level)
+        middle = halfway(state["low"], state["high"], self.grey_level)
         reach = torch.where(state["bisecting"], middle, state["distance"])
         return one_each((clean + per_row(reach) * state["tried"]).clamp_(0, 1))
 
@@ -57,10 +57,10 @@ class RayS(QueryAttack):
     ) -> State:
         """Halve the interval in which the border lies, or go on to the next block."""
         fooled, bisecting = answers.fooled, state["bisecting"]
-        middle = halfway(state["low"], state["high"], self.level)
+        middle = halfway(state["low"], state["high"], self.grey_level)
         low = torch.where(bisecting & ~fooled, middle, torch.where(bisecting, state["low"], 0))
         high = torch.where(bisecting & fooled, middle, torch.where(bisecting, state["high"], state["distance"]))
-        finest = max(A_LEVEL * self.level, min(_TOLERANCE, _OF_EPSILON * ball.radius))
+        finest = max(A_LEVEL * self.grey_level, min(_TOLERANCE, _OF_EPSILON * ball.radius))
         found = bisecting & (high - low <= finest)
         onward = found | (~bisecting & ~fooled)
 

@@ -55,7 +55,8 @@ def _unsearched(setting: Setting, found: Found, blind: set[int]) -> Iterator[Fin
     if unstarted:
         message = (
             f"{len(unstarted)} samples held, but no image to start from was found for them within the limit: none that "
-            "was tried, of the others that are labelled as the adversary wants and of noise, is read so; "
+            "was tried before the last query, of the others that are labelled as the adversary wants and of noise, is "
+            "read so; "
             f"raise queries, or add samples (first: {_first(setting, unstarted)})"
         )
         yield Finding(code="no-start", severity="warning", message=message)

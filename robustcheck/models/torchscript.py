@@ -13,7 +13,7 @@ import torch
 
 from robustcheck.errors import CandidateError
 from robustcheck.models.artefact import check_archive, checked_copy
-from robustcheck.models.network import Forward, Network, Takes, dtype_of, first_line, freeze, in_dtype
+from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
 from robustcheck.models.output_selection import Answering
 from robustcheck.models.torch_operators import is_refused
 from robustcheck.models.torchscript_tensors import TensorOutsideError, check_tensors
@@ -61,7 +61,7 @@ def load_torchscript(path: Path, device: torch.device, output: str | None) -> Ne
     freeze(module)
     dtype = dtype_of(module)
     return Network(
-        forward=_silent(in_dtype(Answering(module, output), dtype)),
+        forward=in_dtype(_Silent(Answering(module, output)), dtype),
         device=device,
         convolves_as_laid_out=dtype == torch.float32,
         takes=_takes(module),
@@ -69,15 +69,19 @@ def load_torchscript(path: Path, device: torch.device, output: str | None) -> Ne
     )
 
 
-def _silent(forward: Forward) -> Forward:
+class _Silent(torch.nn.Module):
     """A network whose warnings are not shown: what they say is whatever its file says."""
 
-    def ask(inputs: torch.Tensor) -> torch.Tensor:
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What it answers."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return forward(inputs)
-
-    return ask
+            answer: torch.Tensor = self.network(inputs)
+        return answer
 
 
 def _check_casts(path: Path, module: torch.jit.ScriptModule) -> None:

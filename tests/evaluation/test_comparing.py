@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from building import brightness_gates, brightness_policy, brightness_project, even_images
 
@@ -9,6 +11,7 @@ from robustcheck import load_policy
 from robustcheck.attacks.base import one_each
 from robustcheck.attacks.square import Square
 from robustcheck.evaluation.evaluation import Evaluation
+from robustcheck.evaluation.health.comparing import compared
 
 SHORT = """
   - id: pgd
@@ -195,7 +198,7 @@ def test_who_asks_does_not_pass_where_what_noise_turned_would_not(tmp_path):
     _, square = brightness_gates(tmp_path, NOISE + SQUARE.replace("accuracy: 0}", "accuracy: 0.9}"))
     assert square.verdict == "error"
     assert "with that the gate does not pass" in square.error
-    assert square.error.endswith("raise queries, or replace it by a stronger attack that asks, such as square")
+    assert square.error.endswith("raise queries, or replace it by a stronger attack of those that may ask as much")
 
 
 @pytest.mark.usefixtures("feeble")
@@ -213,3 +216,25 @@ def test_who_asks_and_turns_more_than_noise_is_sound(tmp_path):
     square, noise = brightness_gates(tmp_path, SQUARE + NOISE + NOISE.replace("id: noise", "id: again"))[:2]
     assert [check.outcome for check in square.health] == ["sound", "sound"]
     assert noise.health == ()
+
+
+def test_luck_of_noise_is_not_held_against_who_turns_as_many(tmp_path):
+    """Nobody who asks finds all that random images find: of two that turn as many, neither is weak."""
+    brightness_project(tmp_path)
+    square, noise = brightness_gates(tmp_path, SQUARE + NOISE)
+    first, second = square.samples[4:6]
+    broken, held = (replace(first, status=status, evidence="searched") for status in ("broken", "held"))
+    lucky, unlucky = (replace(second, status=status, evidence="searched") for status in ("broken", "held"))
+    own, other = replace(square, samples=(broken, unlucky), health=()), replace(noise, samples=(held, lucky))
+    options = {"strict": True, "wanted": None, "multilabel": False}
+    result = compared(own, [other], [], judged_with=lambda lost, _: "fail" if lost else "pass", **options)
+    assert (result.verdict, [check.outcome for check in result.health]) == (own.verdict, ["sound"])
+    weaker = replace(own, samples=(held, unlucky))
+    result = compared(weaker, [other], [], judged_with=lambda lost, _: "fail" if lost else "pass", **options)
+    assert [(check.name, check.outcome) for check in result.health] == [
+        ("as-strong-as-noise", "suspect"),
+        ("holds-against-others", "broken"),
+    ]
+    assert result.verdict == "error"
+    (check,) = compared(own, [replace(other, samples=())], [], judged_with=lambda *_: "pass", **options).health
+    assert (check.outcome, check.evidence) == ("not examined", "noise attacked no sample")

@@ -47,7 +47,7 @@ ADVICE = {
 }
 """What to do if a check is broken, where it is not to mend what hides the gradients."""
 
-ASK_MORE = "raise queries, or replace it by a stronger attack that asks, such as square"
+ASK_MORE = "raise queries, or replace it by a stronger attack of those that may ask as much"
 """The same, of an attack that asks."""
 
 LEAST_SHARE, MOST_SHARE = 1 / 3, 3.0  # of what the gradient promises, that a change along it has to bring

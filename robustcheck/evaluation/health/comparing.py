@@ -71,14 +71,14 @@ def compared(
         multilabel: several findings may be present together.
     """
     theirs = [one for gate in larger for one in gate.health if (one.name, one.outcome) == (_NAME, "broken")]
-    rivals = [other for other in others if _goal(own) == _goal(other)]
-    beside = _beside_noise if _asks(own) else _beside
-    checks = (*(beside(own, other) for other in rivals), *with_inherited((), theirs))
     lost = {other.id: _lost(own, other, wanted=wanted, multilabel=multilabel) for other in others}
-    every = {sample: outcome for samples in lost.values() for sample, outcome in samples.items()}
-    # They are verified, and in this gate's own threat model: however few they are, they may be what decides.
-    if every and not _single(own):
-        checks = (*checks, *_decisive(own, lost, every, judged_with))
+    if _asks(own):
+        checks = tuple(check for noise in others for check in _beside_noise(own, noise, lost[noise.id], judged_with))
+    else:
+        rivals = [other for other in others if _goal(own) == _goal(other)]
+        checks = (*(_beside(own, other) for other in rivals), *with_inherited((), theirs))
+        # They are verified, and in this gate's own threat model: however few they are, they may be what decides.
+        checks += () if _single(own) else _decisive(own, lost, judged_with)
     broken = [one for one in checks if one.outcome == "broken"]
     result = replace(own, health=(*own.health, *checks), findings=(*as_findings(checks), *own.findings))
     if not strict or not broken:
@@ -90,12 +90,15 @@ _SAID: dict[Verdict, str] = {"fail": "failed", "inconclusive": "inconclusive", "
 
 
 def _decisive(
-    own: GateResult, lost: Mapping[str, Mapping[str, Outcome]], every: Mapping[str, Outcome], judged_with: JudgedWith
+    own: GateResult, lost: Mapping[str, Mapping[str, Outcome]], judged_with: JudgedWith
 ) -> tuple[HealthCheck, ...]:
     """The check that tells that a gate would not have passed with what others found, if it would not.
 
     A gate whose interval has just decided it is undecided with a single sample more: it is broken by the estimate.
     """
+    every = {sample: outcome for samples in lost.values() for sample, outcome in samples.items()}
+    if not every:
+        return ()
     for by_estimate in (True, False):
         verdict = judged_with(every, by_estimate)
         if verdict not in ("pass", judged_with({}, by_estimate)):
@@ -155,13 +158,24 @@ def _beside(own: GateResult, other: GateResult) -> HealthCheck:
     return HealthCheck(name=_NAME, outcome="suspect" if _single(own) else "broken", evidence=evidence)
 
 
-def _beside_noise(own: GateResult, noise: GateResult) -> HealthCheck:
-    """What random images turned of the samples that both attacked."""
+def _beside_noise(
+    own: GateResult, noise: GateResult, lost: Mapping[str, Outcome], judged_with: JudgedWith
+) -> tuple[HealthCheck, ...]:
+    """What random images turned of the samples that both attacked, and whether that would have decided the gate.
+
+    Who asks is no superset of noise: only of an attack that turns less than noise does is anything held against it.
+    """
     ours, theirs = (
-        {one.sample: one.status for one in gate.samples if one.evidence is not None} for gate in (own, noise)
+        {one.sample: one.status for one in gate.samples if one.evidence not in (None, "unstarted")}
+        for gate in (own, noise)
     )
     both = ours.keys() & theirs.keys()
+    if not both:
+        return (HealthCheck(name=_NOISE, outcome="not examined", evidence=f"{noise.id} attacked no sample"),)
     turned, by_noise = (sum(statuses[name] == "broken" for name in both) for statuses in (ours, theirs))
     attacked = f"{plural(len(both), 'sample')} that both attacked"
     evidence = f"this gate turned {turned} of {attacked}, and {noise.id} {by_noise}"
-    return HealthCheck(name=_NOISE, outcome="sound" if turned >= by_noise else "suspect", evidence=evidence)
+    if turned >= by_noise:
+        return (HealthCheck(name=_NOISE, outcome="sound", evidence=evidence),)
+    beside = HealthCheck(name=_NOISE, outcome="suspect", evidence=evidence)
+    return (beside, *_decisive(own, {noise.id: lost}, judged_with))

@@ -174,7 +174,7 @@ class QueryLoop(Loop[QueryAttack]):
         if not len(hits):
             return broken
         worth = torch.full_like(answers.loss, -inf)
-        worth[hits] = answers.loss[hits].nan_to_num(inf) if self.attack.follows else -hits.to(worth.dtype)
+        worth[hits] = -hits.to(worth.dtype) if self._in_turn else answers.loss[hits].nan_to_num(inf)
         table = queries.table(worth).masked_fill(~queries.asked, -inf)
         best = table.argmax(dim=1)
         admissible = torch.zeros(len(answers.loss), dtype=torch.bool, device=worth.device)
@@ -185,7 +185,7 @@ class QueryLoop(Loop[QueryAttack]):
         places = proposing.cpu().numpy()
         proposed = rows.take(places)
         stored = self._stored(images, proposed.clean)
-        after = torch.zeros_like(best) if self.attack.follows else queries.counts - 1 - best
+        after = queries.counts - 1 - best if self._in_turn else torch.zeros_like(best)
         verdict = self._propose(proposed, stored, after[proposing].cpu().numpy())
         if not verdict.all():
             refuted = torch.from_numpy(~verdict).to(images.device)
@@ -193,6 +193,11 @@ class QueryLoop(Loop[QueryAttack]):
         broken[places] = verdict
         self._retire(proposed.sample[verdict])
         return broken
+
+    @property
+    def _in_turn(self) -> bool:
+        """Whether the first hit of a turn counts, and not the most adverse one: no later question depended on it."""
+        return not self.attack.follows and not isinstance(self.oracle, WhiteBox)
 
     def _finish(self, rows: Rows, waiting: deque[Start]) -> None:
         """Adjudicate the best points of rows whose restart may ask no more, and where their last steps led."""
