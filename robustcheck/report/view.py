@@ -36,11 +36,10 @@ from robustcheck.report.text import (
     measured_value,
     number,
     seconds,
-    visible,
 )
 from robustcheck.report.threat import budget_text
 from robustcheck.results import AuditReport, GateResult, Verdict
-from robustcheck.words import plural
+from robustcheck.words import plural, visible
 
 EXAMPLES_A_GATE = 6
 PICTURES_IN_ALL = 60  # examples, at most half a MB each, and patches
