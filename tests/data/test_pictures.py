@@ -51,6 +51,26 @@ def tiff(width, height, pixels, *, bits=8, photometric=1, sample_format=1, sampl
     return header + pixels + struct.pack("<H", len(entries)) + directory + struct.pack("<I", 0)
 
 
+_DATE = struct.pack("<HHII", 0x0132, 2, 200, 5000)  # of 200 bytes, which lie beyond the end
+_TURN = struct.pack("<HHII", 0x0112, 3, 1, 6)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+@pytest.mark.parametrize(
+    ("exif", "notes"),
+    [
+        (b"II*\0\x08\0\0\0\2\0" + _TURN + _DATE + bytes(4), 1),
+        (b"II*\0\x08\0\0\0\5\0" + _DATE, 0),
+        (b"no such block", 0),
+    ],
+    ids=["a tag that claims more than there is", "a directory that breaks off", "something else"],
+)
+def test_a_damaged_exif_block_decides_nothing(name, exif, notes, only):
+    samples = only(name, np.full((8, 8), 7, np.uint8), exif=b"Exif\0\0" + exif)
+    assert samples.image(0).tolist() == np.full((1, 8, 8), 7).tolist()
+    assert sum("EXIF" in note for note in samples.info.notes) == notes
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
 def test_grey(only, name):
     samples = only(name, GREY)
