@@ -117,8 +117,8 @@ def gallery(gate: GateResult, album: Album, most: int) -> Gallery:
 
 def patch_picture(gate: GateResult, album: Album) -> PatchPicture:
     """The patch that a gate judged, if its file is there and is the one that was, and the page has room."""
-    name = gate.patch and (gate.patch.picture or gate.patch.array)
-    if gate.patch is None or name is None:
+    name = (gate.patch.picture or gate.patch.array) if gate.patch else None
+    if gate.patch is None or not name:
         return PatchPicture()
     if not album.room:
         return PatchPicture(left_out="the page has no room for more pictures")
