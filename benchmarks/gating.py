@@ -40,6 +40,7 @@ def write_policy(
     samples: int | None = None,
     seed: int = 0,
     evidence: Literal["shared", "isolated"] = "shared",
+    health: Literal["strict", "warn"] = "strict",
     beside: Sequence[Path] = (),
 ) -> Path:
     """Write a policy of some gates, and copy the architectures beside it; returns its path.
@@ -53,6 +54,7 @@ def write_policy(
         samples: how many of the archive's test split; None: all.
         seed: of every draw.
         evidence: whether gates use each other's counterexamples.
+        health: whether a gate whose attack is shown to be broken is an error, or has its figures with a finding.
         beside: modules that the policy's other architectures are written in.
     """
     for module in (candidate.module, *beside):
@@ -65,6 +67,7 @@ def write_policy(
         "data": {"source": str(archive), **({"samples": samples} if samples else {})},
         "seed": seed,
         "evidence": evidence,
+        "health": health,
         "gates": [{"require": {"accuracy": 0}, **gate} for gate in gates],
     }
     path.write_text(yaml.safe_dump(policy, sort_keys=False), encoding="utf-8")
@@ -111,5 +114,7 @@ def gated(
     """The results of gates, which share nothing, by their ids; `write_policy` and `answered` say the rest."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "policy.yaml"
-        write_policy(path, candidate, gates, archive, samples=samples, seed=seed, evidence="isolated", beside=beside)
+        # What an attack leaves is measured, however well it worked.
+        own: dict[str, Any] = {"evidence": "isolated", "health": "warn"}
+        write_policy(path, candidate, gates, archive, samples=samples, seed=seed, beside=beside, **own)
         return {gate.id: gate for gate in answered(path, kept=kept)}

@@ -209,4 +209,4 @@ def _art(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from robustcheck.data import dicom, pictures
 from robustcheck.data.kinds import Faults, kinds_of
-from robustcheck.data.samples import PixelSpace, Shape, Stored
+from robustcheck.data.samples import Indexes, PixelSpace, Shape, Stored
 from robustcheck.data.spaces import ImageFile, shared_space
 from robustcheck.data.unused import Used, unused
 from robustcheck.errors import DataError
@@ -111,13 +111,27 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES or dicom.is_dicom(path)
 
 
+def take_files(
+    source: Sequence[tuple[str, Path]], indexes: Indexes, *, bits: int | None, hounsfield: int | None
+) -> FileImages:
+    """Some of a source's files, (name, path) each, in as many channels as all of them would be; see `open_files`."""
+    chosen = set(indexes.tolist())
+    beside = [path for index, path in enumerate(source) if index not in chosen]
+    return open_files([source[index] for index in indexes], beside=beside, bits=bits, hounsfield=hounsfield)
+
+
 def open_files(
-    named: Sequence[tuple[str, Path]], *, bits: int | None = None, hounsfield: int | None = None
+    named: Sequence[tuple[str, Path]],
+    *,
+    beside: Sequence[tuple[str, Path]] = (),
+    bits: int | None = None,
+    hounsfield: int | None = None,
 ) -> FileImages:
     """Read the headers of these files, (name, path) each.
 
     Args:
         named: at least one.
+        beside: the source's others, which are not judged.
         bits: as the policy says; without it, as the files say.
         hounsfield: as the policy says, of CT; without it, as the files say.
 
@@ -133,7 +147,7 @@ def open_files(
             faults.add(name, error)
     sentences, images = faults.sentences(), None
     try:
-        images = _images(files, bits, hounsfield) if files else None
+        images = _images(files, beside, bits, hounsfield) if files else None
     except DataError as error:
         sentences.append(str(error))
     if images is None or sentences:
@@ -141,22 +155,29 @@ def open_files(
     return images
 
 
-def _images(files: Sequence[ImageFile], bits: int | None, hounsfield: int | None) -> FileImages:
+def _images(
+    files: Sequence[ImageFile], beside: Sequence[tuple[str, Path]], bits: int | None, hounsfield: int | None
+) -> FileImages:
     """Files that have been opened, if they are of one kind."""
-    grey = _stored_as_colour(files)
+    grey = _stored_as_colour(files, beside)
     space = shared_space(files, bits, hounsfield)
     return FileImages(files=tuple(files), space=space, stated=bits is not None, grey=grey)
 
 
-def _stored_as_colour(files: Sequence[ImageFile]) -> frozenset[int]:
-    """Which files are grey and stored as colour, among those that are stored as grey: by their pixels, all of them.
+def _stored_as_colour(files: Sequence[ImageFile], beside: Sequence[tuple[str, Path]]) -> frozenset[int]:
+    """Which files are grey and stored as colour, in a source that has some that are stored as grey: by their pixels.
+
+    Whether a subset is judged in one channel does not depend on which files it draws: those beside it count too.
 
     Raises:
         DataError: files differ in channels, or one that was decoded to find out cannot be.
     """
     coloured = [index for index, file in enumerate(files) if file.shape[0] == 3]
-    if len(coloured) in (0, len(files)):
+    if not coloured:
         return frozenset()
+    if len(coloured) == len(files):
+        alike = beside and all(map(_is_grey, files)) and any(map(_is_stored_as_grey, beside))
+        return frozenset(coloured if alike else ())
     hint = ""
     if len({file.depth for file in files}) == 1:
         first = next((files[index].name for index in coloured if not _is_grey(files[index])), None)
@@ -171,6 +192,13 @@ def _stored_as_colour(files: Sequence[ImageFile]) -> frozenset[int]:
 def _is_grey(file: ImageFile) -> bool:
     levels = file.levels(file.lowest, file.depth)
     return bool((levels == levels[:1]).all())
+
+
+def _is_stored_as_grey(named: tuple[str, Path]) -> bool:
+    try:
+        return _open(*named).shape[0] == 1
+    except DataError:  # which is said where it is judged
+        return False
 
 
 def _open(name: str, path: Path) -> ImageFile:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robustcheck.data.files import KINDS, is_image, open_files
+from robustcheck.data.files import KINDS, is_image, take_files
 from robustcheck.data.reading import parsing
 from robustcheck.data.samples import Listing, Wanted
 from robustcheck.data.splits import is_split, spelt
@@ -61,9 +61,7 @@ def _listing(root: Path, wanted: Wanted) -> Listing:
     return Listing(
         names=[name for name, _ in files],
         labels=np.array([labels.index(label) for _, label in images], np.int64),
-        take=lambda indexes: open_files(
-            [files[index] for index in indexes], bits=wanted.bits, hounsfield=wanted.hounsfield
-        ),
+        take=lambda indexes: take_files(files, indexes, bits=wanted.bits, hounsfield=wanted.hounsfield),
         split=split if base != root else None,
         notes=tuple(notes),
         without={

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 
 from robustcheck.data.columns import NAMED, fault_of
-from robustcheck.data.files import SUFFIXES, is_image, open_files
+from robustcheck.data.files import SUFFIXES, is_image, take_files
 from robustcheck.data.multilabel import reading_of
 from robustcheck.data.reading import check_memory, delimiter_of, normalised, parsing
 from robustcheck.data.samples import Listing, Wanted
@@ -72,9 +72,7 @@ def manifest_listing(path: Path, wanted: Wanted, *, root: Path) -> Listing:
     return Listing(
         names=[name for name, _ in files],
         labels=np.array(numbers, np.int64),
-        take=lambda indexes: open_files(
-            [files[index] for index in indexes], bits=wanted.bits, hounsfield=wanted.hounsfield
-        ),
+        take=lambda indexes: take_files(files, indexes, bits=wanted.bits, hounsfield=wanted.hounsfield),
         split=split if has_split else None,
         notes=tuple(notes),
         columns=values,

@@ -26,6 +26,7 @@ from robustcheck.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "TIFF")
+_TIFF = (b"II", b"MM")  # how it begins, as the EXIF block in other files does
 _SIGNED = 2  # of a TIFF's SampleFormat
 
 
@@ -98,9 +99,12 @@ def _opened(path: Path, name: str) -> Iterator[tuple[str, Image.Image]]:
     with parsing(name), path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
+        tiff = file.read(2) in _TIFF
+        file.seek(0)
         try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("error", message="Tag data larger than file")  # of each tag of a TIFF
+            with _exif_left_alone():
+                if tiff:
+                    warnings.filterwarnings("error", message="Tag data larger than file")  # of each of its tags
                 opened = Image.open(file, formats=_FORMATS)
         except UnidentifiedImageError:
             raise DataError(f"{name} is no PNG, JPEG or TIFF image, or its header is damaged") from None
@@ -110,6 +114,14 @@ def _opened(path: Path, name: str) -> Iterator[tuple[str, Image.Image]]:
             if opened.width * opened.height > MAX_PIXELS:
                 raise DataError(f"{name} claims {opened.width} x {opened.height} pixels; {MAX_PIXELS} is the limit")
             yield sha256, opened
+
+
+@contextmanager
+def _exif_left_alone() -> Iterator[None]:
+    """Without a word about a damaged EXIF block, which decides no pixel: Pillow reads a JPEG's on the way."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+        yield
 
 
 def _layout(opened: Image.Image, name: str) -> tuple[int, int]:
@@ -150,8 +162,12 @@ def _bits(opened: Image.Image) -> int:
 def _turned(opened: Image.Image) -> bool:
     """Whether it asks the viewer for a turn. Pillow turns TIFF itself; `opened.getexif` would decode a whole PNG."""
     exif = Image.Exif()
-    exif.load(opened.info.get("exif", b""))
-    return bool(exif.get(ExifTags.Base.Orientation, 1) != 1)
+    with _exif_left_alone():
+        try:
+            exif.load(opened.info.get("exif", b""))
+        except SyntaxError:  # Pillow's word for what is no EXIF block
+            return False
+        return bool(exif.get(ExifTags.Base.Orientation, 1) != 1)
 
 
 def _white_is_zero(opened: Image.Image) -> bool:

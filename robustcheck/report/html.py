@@ -7,9 +7,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from robustcheck.report.text import visible
 from robustcheck.report.view import report_view
 from robustcheck.results import AuditReport
+from robustcheck.words import visible
 
 
 def html(report: AuditReport, folder: Path | None) -> str:

@@ -25,6 +25,7 @@ from robustcheck.results import AuditReport
 COUNTEREXAMPLES = "counterexamples"
 _SCRATCH = ".running-"
 _LOCK = ".lock"  # in a scratch folder
+_MOMENT = 10.0  # seconds from a scratch folder to its lock, at most
 _OWNED_BY = "report.json"  # says whose the folder is, so it is written first and taken away last
 _PUBLISHED = (COUNTEREXAMPLES, "junit.xml", "report.html", _OWNED_BY)
 # What `robustcheck render` writes lies in a folder without report.json; these marks near its beginning say whose it is.
@@ -91,7 +92,7 @@ class Output:
             ReportError: they cannot be removed.
         """
         for left in _scratch_folders(self.folder):
-            if left != self.scratch:
+            if left != self.scratch and _is_left(left, self.scratch):
                 shutil.rmtree(left, ignore_errors=True)
         _take_away_reports(self.folder)
 
@@ -150,12 +151,23 @@ def _refuse_if_in_use(folder: Path, *, excepted: Path | None = None) -> None:
 
 
 def _scratch_folders(folder: Path) -> Iterator[Path]:
-    """Those of this user's runs. A link may lead anywhere, and what others put there is theirs."""
+    """Those of all runs. A link may lead anywhere."""
     for scratch in folder.glob(f"{_SCRATCH}*"):
         with suppress(OSError):  # it was removed meanwhile
-            found = scratch.lstat()
-            if stat.S_ISDIR(found.st_mode) and (not hasattr(os, "getuid") or found.st_uid == os.getuid()):
+            if stat.S_ISDIR(scratch.lstat().st_mode):
                 yield scratch
+
+
+def _is_left(scratch: Path, own: Path) -> bool:
+    """Whether a run that is over left a folder, and may be tidied up after: what others put there is theirs.
+
+    Owners and times are compared with those of a run's own folder, which a network's disk may map to others.
+    """
+    with suppress(OSError):  # it was removed meanwhile
+        found, mine = scratch.lstat(), own.lstat()
+        locked = os.path.lexists(scratch / _LOCK)  # or a run that begins has not come to it yet
+        return found.st_uid == mine.st_uid and (locked or mine.st_mtime - found.st_mtime > _MOMENT)
+    return False
 
 
 def _held(scratch: Path) -> FileLock | None:

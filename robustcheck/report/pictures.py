@@ -70,6 +70,14 @@ class Gallery:
     full: bool = False  # there may be more, and the page has no room for them
 
 
+@dataclass(frozen=True, kw_only=True)
+class PatchPicture:
+    """The patch that a gate judged."""
+
+    picture: str | None = None  # a data URI
+    left_out: str = ""  # why there is no picture, though a file is named
+
+
 class Album:
     """The pictures of a report's folder, of which a page shows so many in all, whatever the report says."""
 
@@ -107,14 +115,21 @@ def gallery(gate: GateResult, album: Album, most: int) -> Gallery:
     return Gallery(examples=tuple(shown), not_as_judged=not_as_judged, full=full)
 
 
-def patch_picture(gate: GateResult, album: Album) -> str | None:
+def patch_picture(gate: GateResult, album: Album) -> PatchPicture:
     """The patch that a gate judged, if its file is there and is the one that was, and the page has room."""
-    name = gate.patch and (gate.patch.picture or gate.patch.array)
-    stored = album.read(name) if name and album.room else None
-    if gate.patch is None or stored is None or pixels_sha256(stored) != gate.patch.sha256:
-        return None
+    name = (gate.patch.picture or gate.patch.array) if gate.patch else None
+    if gate.patch is None or not name:
+        return PatchPicture()
+    if not album.room:
+        return PatchPicture(left_out="the page has no room for more pictures")
+    stored = album.read(name)
+    if stored is None:
+        return PatchPicture(left_out="the file is not there, or cannot be shown")
+    if pixels_sha256(stored) != gate.patch.sha256:
+        return PatchPicture(left_out="the file is not the one that was judged (its digest differs)")
     album.room -= 1
-    return _data_uri(_reduced(stored, _reduction(stored)) / _largest_value(stored, album.bits))
+    shares = _reduced(stored, _reduction(stored)) / _largest_value(stored, album.bits)
+    return PatchPicture(picture=_data_uri(shares))
 
 
 def _pair(album: Album, name: str) -> tuple[Stored, Stored] | None:

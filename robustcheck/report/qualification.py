@@ -12,10 +12,10 @@ from rich.text import Text
 
 from robustcheck.errors import ReportError
 from robustcheck.report.html import environment
-from robustcheck.report.text import date_text, visible
+from robustcheck.report.text import date_text
 from robustcheck.report.writing import write_whole
 from robustcheck.results.qualification import Qualification
-from robustcheck.words import plural
+from robustcheck.words import plural, visible
 
 FILES = ("qualification.html", "qualification.json")
 

@@ -16,8 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from robustcheck.results import Cost, GateResult, Metric, Requirement, Status
-from robustcheck.words import plural
-from robustcheck.words import visible as visible
+from robustcheck.words import plural, visible
 
 _BOUND = re.compile(r"\s*([<>])=?\s*([-+.\deE]+)\s*")
 

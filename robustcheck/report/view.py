@@ -9,7 +9,7 @@ from pathlib import Path
 from robustcheck.report.canvas import Plot
 from robustcheck.report.facts import Facts, data_facts, gate_facts, model_facts, not_tried, patch_facts, run_facts
 from robustcheck.report.gate import metric_of, requirement_state, verdict_sentence
-from robustcheck.report.pictures import Album, Example, Gallery, gallery, patch_picture
+from robustcheck.report.pictures import Album, Example, Gallery, PatchPicture, gallery, patch_picture
 from robustcheck.report.plot import plots
 from robustcheck.report.queries import queries_text
 from robustcheck.report.query_plot import query_plot
@@ -36,11 +36,10 @@ from robustcheck.report.text import (
     measured_value,
     number,
     seconds,
-    visible,
 )
 from robustcheck.report.threat import budget_text
 from robustcheck.results import AuditReport, GateResult, Verdict
-from robustcheck.words import plural
+from robustcheck.words import plural, visible
 
 EXAMPLES_A_GATE = 6
 PICTURES_IN_ALL = 60  # examples, at most half a MB each, and patches
@@ -114,7 +113,7 @@ class GateView:
     facts: Facts
     surrogates: tuple[SurrogateView, ...]
     controls: tuple[ControlView, ...]
-    patch: str | None  # the picture of the one that was judged
+    patch: PatchPicture
     patch_facts: Facts
     grid: GridView | None
     slices: tuple[SlicesView, ...]
@@ -158,6 +157,8 @@ def report_view(report: AuditReport, folder: Path | None) -> ReportView:
     most = max(1, min(EXAMPLES_A_GATE, (PICTURES_IN_ALL - patches) // max(1, with_pictures)))
     bits = report.data.bits if report.data else None
     album = Album(folder, bits, PICTURES_IN_ALL) if folder else None
+    # First, so that samples have what room they leave.
+    patches_shown = [patch_picture(gate, album) if album else PatchPicture() for gate in report.gates]
     return ReportView(
         report=report,
         banner=banner,
@@ -168,13 +169,8 @@ def report_view(report: AuditReport, folder: Path | None) -> ReportView:
         plots=tuple(plots(report)),
         query_plot=query_plot(report),
         gates=tuple(
-            _gate(
-                gate,
-                f"gate-{order}",
-                patch_picture(gate, album) if album else None,
-                gallery(gate, album, most) if album else Gallery(),
-            )
-            for order, gate in enumerate(report.gates, 1)
+            _gate(gate, f"gate-{order}", patch, gallery(gate, album, most) if album else Gallery())
+            for order, (gate, patch) in enumerate(zip(report.gates, patches_shown, strict=True), 1)
         ),
         not_tried=tuple(not_tried(report)),
         level=level(report.confidence),
@@ -204,7 +200,7 @@ def _were(items: Sequence[object]) -> str:
     return "was" if len(items) == 1 else "were"
 
 
-def _gate(gate: GateResult, anchor: str, patch: str | None, pictures: Gallery) -> GateView:
+def _gate(gate: GateResult, anchor: str, patch: PatchPicture, pictures: Gallery) -> GateView:
     return GateView(
         anchor=anchor,
         gate=gate,

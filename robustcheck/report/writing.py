@@ -10,8 +10,8 @@ from typing import Any
 from robustcheck.errors import ReportError
 from robustcheck.report.html import html
 from robustcheck.report.junit import junit_xml
-from robustcheck.report.text import visible
 from robustcheck.results import AuditReport
+from robustcheck.words import visible
 
 
 def write_reports(report: AuditReport, folder: Path) -> list[Path]:

@@ -32,6 +32,13 @@ def test_there_are_commands():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+def test_each_that_says_how_it_ended_exits_so(command):
+    source = (Path(__file__).parents[2] / "benchmarks" / f"{command}.py").read_text(encoding="utf-8")
+    answers = "None = None) -> int:" in source
+    assert ("sys.exit(" in source.partition('if __name__ == "__main__":')[2]) is answers
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_each_has_help(command, capsys):
     assert _refused(command, "--help") == 0
     assert capsys.readouterr().out.startswith(f"usage: python -m benchmarks.{command} ")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks import gating
+from benchmarks.candidates import CANDIDATES
 from benchmarks.onnx_zoo import Line, export, images, judge, summary
 from benchmarks.page import publish
 from benchmarks.query_job import QueryMeasurement
@@ -40,6 +41,17 @@ def test_a_run_that_was_interrupted_is_no_answer(tmp_path, monkeypatch):
     monkeypatch.setattr(gating, "run", lambda *_, **__: SimpleNamespace(interrupted=True, gates=()))
     with pytest.raises(KeyboardInterrupt):
         gating.answered(tmp_path / "policy.yaml")
+
+
+def test_an_attack_that_did_not_work_is_measured_as_it_is(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(
+        gating, "run", lambda policy, **_: asked.append(policy) or SimpleNamespace(interrupted=False, gates=())
+    )
+    gating.gated(
+        CANDIDATES["cnn-standard"], [{"id": "pgd", "attack": "pgd", "epsilon": "4/255"}], tmp_path, samples=None
+    )
+    assert [policy.health for policy in asked] == ["warn"]
 
 
 def _record(title: str, left: float, as_floats: float | None, *, elsewhere: float = 0.0) -> QueryRecord:

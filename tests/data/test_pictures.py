@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 from rawpng import grey_png, packed, raw_png
 
+from robustcheck.data.files import take_files
 from robustcheck.errors import DataError
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -49,6 +50,26 @@ def tiff(width, height, pixels, *, bits=8, photometric=1, sample_format=1, sampl
     )
     header = b"II*\0" + struct.pack("<I", 8 + len(pixels))
     return header + pixels + struct.pack("<H", len(entries)) + directory + struct.pack("<I", 0)
+
+
+_DATE = struct.pack("<HHII", 0x0132, 2, 200, 5000)  # of 200 bytes, which lie beyond the end
+_TURN = struct.pack("<HHII", 0x0112, 3, 1, 6)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+@pytest.mark.parametrize(
+    ("exif", "notes"),
+    [
+        (b"II*\0\x08\0\0\0\2\0" + _TURN + _DATE + bytes(4), 1),
+        (b"II*\0\x08\0\0\0\5\0" + _DATE, 0),
+        (b"no such block", 0),
+    ],
+    ids=["a tag that claims more than there is", "a directory that breaks off", "something else"],
+)
+def test_a_damaged_exif_block_decides_nothing(name, exif, notes, only):
+    samples = only(name, np.full((8, 8), 7, np.uint8), exif=b"Exif\0\0" + exif)
+    assert samples.image(0).tolist() == np.full((1, 8, 8), 7).tolist()
+    assert sum("EXIF" in note for note in samples.info.notes) == notes
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
@@ -387,6 +408,31 @@ def test_grey_that_is_stored_as_colour_among_its_like_stays_colour(save_picture,
     samples = load("scans")
     assert samples.image(0).shape == samples.shape_of(0) == (3, 3, 4)
     assert samples.images.notes == ()
+
+
+def test_a_subset_is_read_in_as_many_channels_whichever_files_it_draws(save_picture, load):
+    for index in range(5):
+        save_picture(f"scans/normal/{index}.png", np.repeat(GREY[..., None], 3, axis=2) + np.uint8(index))
+    save_picture("scans/normal/grey.png", GREY)
+    for seed in range(8):
+        samples = load("scans", samples=2, seed=seed)
+        assert [samples.shape_of(index)[0] for index in range(2)] == [1, 1]
+
+
+def test_what_lies_beside_a_subset_may_be_damaged(save_picture, tmp_path):
+    drawn = save_picture("a.png", np.repeat(GREY[..., None], 3, axis=2))
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    files = [("a.png", drawn), ("b.png", tmp_path / "b.png")]
+    assert take_files(files, np.array([0]), bits=None, hounsfield=None).shape_of(0) == (3, 3, 4)
+
+
+def test_colour_is_colour_whatever_lies_beside_it(save_picture, load):
+    for index in range(5):
+        save_picture(f"scans/normal/{index}.png", COLOUR)
+    save_picture("scans/normal/grey.png", GREY)
+    for seed in range(8):
+        samples = load("scans", samples=1, seed=seed)
+        assert samples.shape_of(0)[0] == (1 if samples.names[0] == "normal/grey.png" else 3)
 
 
 def test_channels_that_differ(only, save_picture):

@@ -197,6 +197,17 @@ def test_without_a_train_split_it_says_what_to_do(patched):
     assert gate.error.endswith("write attack.train_on: 0.5 to train on half of the samples, and judge the others")
 
 
+def test_a_train_split_of_other_channels_makes_no_patch(patched):
+    patch_archive(patched, train=DARK + BRIGHT)
+    with np.load(patched / "even.npz") as found:
+        stored = dict(found)
+    stored["train_images"] = np.repeat(stored["train_images"][..., None], 3, axis=-1)
+    np.savez(patched / "even.npz", **stored)
+    (gate,) = run_patches(patched, "{name: patch, target: bright}")
+    assert gate.verdict == "error"
+    assert "its images have 3 channels, and those that are judged 1; convert the files" in gate.error
+
+
 def test_no_sample_is_left_to_judge_or_to_train(patched):
     (gate,) = run_patches(patched, "{name: patch, target: bright, train_on: 0.01}")
     assert gate.error.startswith(

@@ -369,6 +369,31 @@ def test_code_that_is_not_the_report_s_is_not_run(project, tmp_path):
     assert not marker.exists()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights")
+def test_a_folder_of_weights_that_is_a_link(tmp_path):
+    """The code beside the policy is named from the folder as it is written, and does not lie above the link's end."""
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    brightness_project(tmp_path)
+    (tmp_path / "brightness.safetensors").rename(tmp_path / "elsewhere" / "deep" / "brightness.safetensors")
+    (tmp_path / "weights").symlink_to(tmp_path / "elsewhere" / "deep")
+    policy = brightness_policy("  - {id: clean, require: {accuracy: 1}}")
+    (tmp_path / "policy.yaml").write_text(policy.replace("path: bright", "path: weights/bright"))
+    run = CliRunner().invoke(main, ["run", str(tmp_path / "policy.yaml"), "-o", str(tmp_path / "out")])
+    assert run.exit_code == 0, run.output
+    result = _replay(tmp_path)
+    assert result.exit_code == 0, result.output
+
+
+def test_a_file_of_another_size_is_not_read(project, monkeypatch):
+    """A system's own files may have no end."""
+    with (project / "brightness.safetensors").open("ab") as file:
+        file.write(b"more")
+    monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("it was read"))
+    result = _replay(project)
+    assert result.exit_code == 2
+    assert " and here it is another, of " in result.output
+
+
 def test_files_of_a_report_that_are_none(project):
     path = project / "out" / "report.json"
     report = json.loads(path.read_text())

@@ -27,6 +27,29 @@ def _published(folder, *policies):
         output.discard()
 
 
+def _of_long_ago(folder):
+    folder.mkdir(exist_ok=True)
+    os.utime(folder, (0, 0))
+
+
+@pytest.fixture
+def owned_by(monkeypatch):
+    """Let a path be owned by another user, as far as anybody looks."""
+
+    def build(owned, uid):
+        lstat = Path.lstat
+
+        def mapped(path):
+            found = lstat(path)
+            if path != owned and owned not in path.parents:
+                return found
+            return os.stat_result((*found[:4], uid, *found[5:10]), {"st_mtime": found.st_mtime})
+
+        monkeypatch.setattr(Path, "lstat", mapped)
+
+    return build
+
+
 def test_a_second_run_into_one_folder_is_refused_and_harms_nothing(tmp_path):
     first = Output(tmp_path)
     (first.scratch / "counterexamples").mkdir()
@@ -55,16 +78,26 @@ def test_a_disk_without_locks_takes_reports_all_the_same(tmp_path, monkeypatch):
         raise NotImplementedError
 
     monkeypatch.setattr("robustcheck.report.output.FileLock.acquire", refuse)
-    (tmp_path / ".running-dead").mkdir()
+    _of_long_ago(tmp_path / ".running-dead")
     _published(tmp_path)
     assert _names(tmp_path) == REPORTS
 
 
 def test_what_a_killed_run_left_is_taken_away(tmp_path):
-    left = tmp_path / ".running-dead" / "counterexamples"
-    left.mkdir(parents=True)
+    left = tmp_path / ".running-dead"
+    (left / "counterexamples").mkdir(parents=True)
+    (left / ".lock").touch()
+    (tmp_path / ".running-unlocked" / "counterexamples").mkdir(parents=True)
+    _of_long_ago(tmp_path / ".running-unlocked")
     _published(tmp_path)
     assert _names(tmp_path) == REPORTS
+
+
+def test_the_folder_of_a_run_that_begins_is_left_to_it(tmp_path):
+    """A moment lies between a folder and its lock."""
+    (tmp_path / ".running-begins").mkdir()
+    _published(tmp_path)
+    assert _names(tmp_path) == [".running-begins", *REPORTS]
 
 
 def test_the_report_of_one_policy_does_not_stand_above_those_of_several(tmp_path):
@@ -130,14 +163,33 @@ def test_what_others_put_in_the_place_of_a_run_s_folder_is_left_alone(tmp_path):
     assert _names(folder) == [".running-file", ".running-link", *REPORTS]
 
 
-@pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs users")
-def test_a_folder_of_another_user_s_is_left_alone(tmp_path, monkeypatch):
+def test_a_folder_of_another_user_s_is_left_alone(tmp_path, owned_by):
     (tmp_path / ".running-theirs").mkdir()
     (tmp_path / ".running-theirs" / ".lock").write_text("")
-    with monkeypatch.context() as patch:
-        patch.setattr("os.getuid", lambda: tmp_path.stat().st_uid + 1)
-        _published(tmp_path)
+    owned_by(tmp_path / ".running-theirs", tmp_path.stat().st_uid + 1)
+    _published(tmp_path)
     assert _names(tmp_path) == [".running-theirs", *REPORTS]
+
+
+def test_a_run_of_another_user_s_is_not_written_over(tmp_path, owned_by):
+    first = Output(tmp_path)
+    owned_by(first.scratch, tmp_path.stat().st_uid + 1)
+    with pytest.raises(ReportError, match="another run writes its reports to "):
+        Output(tmp_path)
+    first.discard()
+
+
+def test_a_disk_that_names_another_owner_is_as_any_other(tmp_path, owned_by):
+    """As network disks do, and containers."""
+    owned_by(tmp_path, tmp_path.stat().st_uid + 1)
+    (tmp_path / ".running-dead").mkdir()
+    (tmp_path / ".running-dead" / ".lock").touch()
+    first = Output(tmp_path)
+    with pytest.raises(ReportError, match="another run writes its reports to "):
+        Output(tmp_path)
+    first.discard()
+    _published(tmp_path)
+    assert _names(tmp_path) == REPORTS
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

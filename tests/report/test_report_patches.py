@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 from PIL import Image
-from report_builder import HOSTILE, clean_gate, gate, metric, report, threat
+from report_builder import HOSTILE, clean_gate, failing, gate, metric, report, threat, with_pictures
 from test_report_html import page
 
 from robustcheck.digests import pixels_sha256
@@ -103,6 +103,33 @@ def test_the_patch_is_shown_if_its_file_is_the_one_that_was_judged(tmp_path):
     assert many.count(shown) == 60
     away = replace(patched().patch, picture="../../etc/passwd")
     assert shown not in html(report(patched(patch=away)), tmp_path)
+
+
+def test_a_patch_without_a_picture_says_why(tmp_path):
+    def told(folder, *gates):
+        return page(report(*gates), folder).text
+
+    assert "left out" not in told(None, patched())
+    assert "left out" not in told(tmp_path, patched(patch=replace(patched().patch, picture=None, array=None)))
+    assert "Its picture is left out: the file is not there, or cannot be shown." in told(tmp_path, patched())
+    folder = tmp_path / "counterexamples" / "patches"
+    folder.mkdir(parents=True)
+    Image.fromarray(PIXELS[0]).save(folder / "sticker.png")
+    assert "left out" not in told(tmp_path, patched())
+    full = told(tmp_path, *(patched(id=f"p{number}") for number in range(62)))
+    assert full.count("Its picture is left out: the page has no room for more pictures.") == 2
+    Image.fromarray(PIXELS[0] + 1).save(folder / "sticker.png")
+    assert "Its picture is left out: the file is not the one that was judged" in told(tmp_path, patched())
+
+
+def test_patches_have_room_before_samples(tmp_path):
+    folder = tmp_path / "counterexamples" / "patches"
+    folder.mkdir(parents=True)
+    Image.fromarray(PIXELS[0]).save(folder / "sticker.png")
+    both = replace(with_pictures(failing(), tmp_path, most=2), patch=patched().patch)
+    many = html(report(*(replace(both, id=f"p{number}") for number in range(45))), tmp_path)
+    assert many.count('alt="the patch"') == 45
+    assert many.count('alt="counterexample"') == 15
 
 
 def test_stickers_have_a_table_of_distances_by_angles():

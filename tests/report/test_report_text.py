@@ -28,9 +28,10 @@ from report_builder import (
 from robustcheck.report import gate_text, render, summary_line, summary_table
 from robustcheck.report.gate import verdict_sentence
 from robustcheck.report.summary import warnings_text
-from robustcheck.report.text import counts_text, measured_value, moment, one_line, seconds, visible
+from robustcheck.report.text import counts_text, measured_value, moment, one_line, seconds
 from robustcheck.report.threat import threat_text
 from robustcheck.results import Finding, Metric, Requirement
+from robustcheck.words import visible
 
 BIDIRECTIONAL_CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 

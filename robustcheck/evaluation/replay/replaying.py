@@ -8,7 +8,9 @@ the sample in the data, and the artefact reads it. Clean readings are compared t
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -83,12 +85,18 @@ def _same_files(policy: Policy, report: AuditReport) -> None:
         raise ReportError("the report is about no candidate: none was loaded, and nothing was attacked")
     home = (policy.folder / policy.model.path).parent
     for stated in report.model.files:
-        file = home / stated.path
-        here = digest([file], home)[1][0].sha256 if file.is_file() else None  # reading a pipe would not end
+        # Files are named from the folder as it is written, so `../` does not follow the link that it may be.
+        file = Path(os.path.abspath(home / stated.path))  # noqa: PTH100 - resolving follows it
+        if not file.is_file():  # reading a pipe would not end
+            here = "no file"
+        elif (size := file.stat().st_size) != stated.bytes:  # nor would reading some that the system makes
+            here = f"another, of {size:,} bytes"
+        else:
+            here = digest([file], home)[1][0].sha256
         if here != stated.sha256:
             raise ReportError(
                 f"the report is about another candidate: the sha256 of {shown(stated.path)} is {shown(stated.sha256)}, "
-                f"and here it is {here or 'no file'}"
+                f"and here it is {here}"
             )
 
 

@@ -17,6 +17,7 @@ from robustcheck.models.batches import as_shares, batches
 from robustcheck.models.head import NO_ANSWER
 from robustcheck.models.preprocess import Preprocess
 from robustcheck.policy import DataSpec, ModelSpec, PreprocessSpec, TrainSpec
+from robustcheck.words import plural
 
 _KEPT_BYTES = 1 << 30  # of images that are kept in memory, so that files are not decoded in every epoch
 _ASKED = 64  # images that the candidate is asked about at once, at most
@@ -73,6 +74,7 @@ class Need:
 
     key: str  # in the policy
     instead: str  # what the error offers as an alternative
+    on_judged: bool = False  # what is learned is laid on the judged images, and has channels as they have
 
 
 def left_to_training(preprocess: PreprocessSpec) -> PreprocessSpec:
@@ -82,7 +84,9 @@ def left_to_training(preprocess: PreprocessSpec) -> PreprocessSpec:
 
 FOR_SURROGATES = Need(key="train", instead="or leave train out, and name a model in surrogate")
 FOR_PATCHES = Need(
-    key="attack", instead="write attack.train_on: 0.5 to train on half of the samples, and judge the others"
+    key="attack",
+    instead="write attack.train_on: 0.5 to train on half of the samples, and judge the others",
+    on_judged=True,
 )
 
 
@@ -90,7 +94,8 @@ def train_split(data: DataSpec, model: ModelSpec, folder: Path, need: Need, judg
     """All samples of the train split of a policy's data.
 
     Raises:
-        DataError: there is none, it cannot be read, or its levels are not those of the samples that are judged.
+        DataError: there is none, it cannot be read, or its levels, or the channels that are needed, are not
+            those of the samples that are judged.
     """
     whole = data.model_copy(update={"split": "train", "samples": None, "group": None, "subgroups": ()})
     try:
@@ -102,6 +107,10 @@ def train_split(data: DataSpec, model: ModelSpec, folder: Path, need: Need, judg
     if samples.images.space != judged.images.space:
         why = f"its images store {samples.images.space}, and those that are judged {judged.images.space}"
         raise DataError(_no_split(data, f"{why}; say data.bits, and of CT data.hounsfield", need))
+    channels, own = judged.shape_of(0)[0], samples.shape_of(0)[0]
+    if need.on_judged and channels != own:
+        why = f"its images have {plural(own, 'channel')}, and those that are judged {channels}"
+        raise DataError(_no_split(data, f"{why}; convert the files", need))
     return samples
 
 

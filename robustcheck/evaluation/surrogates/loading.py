@@ -103,11 +103,9 @@ def load_surrogates(
         with _about(spec.architecture, spec):
             described, code = _described(spec, model), _code(spec, folder)
             taught = lessons(spec, split(), candidate, progress)
-            weights, earlier = _trained(spec, described, taught, code, folder, candidate.device, progress)
+            weights = _trained(spec, described, taught, code, folder, candidate.device, progress)
             described = described.model_copy(update={"path": str(weights)})
             trained = f"trained here for {spec.epochs} {'epoch' if spec.epochs == 1 else 'epochs'} {taught.words}"
-            if earlier:
-                trained += "; its weights were kept from an earlier training"
             loaded.append(
                 _load(described, spec.architecture, trained, folder=folder, samples=samples, progress=progress)
             )
@@ -183,8 +181,8 @@ def _trained(
     folder: Path,
     device: torch.device,
     progress: Progress | None,
-) -> tuple[Path, bool]:
-    """The file of the weights, which are trained unless the same were before, and whether they were.
+) -> Path:
+    """The file of the weights, which are trained unless the same were before.
 
     All that decides them makes its name, but for threads and devices, which decide their last bits.
     """

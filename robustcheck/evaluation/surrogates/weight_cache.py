@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from robustcheck.errors import CandidateError
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def kept(name: str, make: Callable[[], dict[str, torch.Tensor]]) -> tuple[Path, bool]:
+def kept(name: str, make: Callable[[], dict[str, torch.Tensor]]) -> Path:
     """The file of a state dict, which is made unless it is there, whole, and this user's alone.
 
     Of several processes that want it at once, one makes it and the others wait.
@@ -28,40 +28,38 @@ def kept(name: str, make: Callable[[], dict[str, torch.Tensor]]) -> tuple[Path, 
         name: what stands for everything that decides the weights.
         make: makes them; what it raises passes through, and leaves no file.
 
-    Returns:
-        The file, and whether it was there before.
-
     Raises:
         CandidateError: the folder cannot be used, or is not this user's.
     """
     folder = _folder()
     path, part = folder / f"{name}.safetensors", folder / f"{name}.part"
-    with _locked(folder, name):
-        there = _is_own(path) and _is_whole(path)
-        if not there:
+    with _locked(folder, name) as private:
+        if not (_is_own(path, private=private) and _is_whole(path)):
             weights = make()
             with _kept_in(folder):
                 try:
                     save_file(weights, part, metadata={"sha256": _digest(weights)})
-                    part.chmod(stat.S_IRUSR | stat.S_IWUSR)
+                    with suppress(OSError):  # a disk without modes
+                        part.chmod(stat.S_IRUSR | stat.S_IWUSR)
                     part.replace(path)
                 finally:
                     part.unlink(missing_ok=True)
-    return path, there
+    return path
 
 
 @contextmanager
-def _locked(folder: Path, name: str) -> Iterator[None]:
+def _locked(folder: Path, name: str) -> Iterator[bool]:
+    """Whether the folder can be kept from others by its mode, while nobody else is in it for that name."""
     lock = FileLock(folder / f"{name}.lock")
     with _kept_in(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _make_own(folder)
+        private = _make_own(folder)
         try:
             lock.acquire()
         except NotImplementedError as error:  # filelock's word for it
             raise OSError("this disk has no locks") from error
     try:
-        yield
+        yield private
     finally:
         lock.release()
 
@@ -85,30 +83,36 @@ def _kept_in(folder: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CandidateError(
-            f"trained weights cannot be kept in {folder}: {reason}; set XDG_CACHE_HOME to a folder that can be written"
+            f"trained weights cannot be kept in {folder}: {reason}; set XDG_CACHE_HOME to a folder of your own "
+            "that can be written"
         ) from error
 
 
-def _make_own(folder: Path) -> None:
-    """Let nobody else put files there: weights that others made would be taken for those that were trained here."""
+def _make_own(folder: Path) -> bool:
+    """Let nobody else put files there: weights that others made would be taken for those that were trained here.
+
+    Returns:
+        Whether its mode says so. Disks of other systems give everything one mode, whatever is asked; there it is the
+        owner that counts.
+    """
     if not hasattr(os, "getuid"):
-        return
+        return False
     if folder.stat().st_uid != os.getuid():
         raise OSError("it is another user's, who could have put other weights there")
     if folder.stat().st_mode & _OTHERS_MAY_WRITE:
-        folder.chmod(stat.S_IRWXU)
+        with suppress(OSError):
+            folder.chmod(stat.S_IRWXU)
+    return not folder.stat().st_mode & _OTHERS_MAY_WRITE
 
 
-def _is_own(path: Path) -> bool:
-    """Whether a file is there that nobody but this user can have written."""
+def _is_own(path: Path, *, private: bool) -> bool:
+    """Whether a file is there that nobody but this user can have written; `private`: its mode has to say so."""
     try:
         found = path.lstat()
     except OSError:
         return False
-    if not hasattr(os, "getuid"):
-        return stat.S_ISREG(found.st_mode)
-    own = found.st_uid == os.getuid() and not found.st_mode & _OTHERS_MAY_WRITE
-    return stat.S_ISREG(found.st_mode) and own
+    own = not hasattr(os, "getuid") or found.st_uid == os.getuid()
+    return stat.S_ISREG(found.st_mode) and own and not (private and found.st_mode & _OTHERS_MAY_WRITE)
 
 
 def _is_whole(path: Path) -> bool:
