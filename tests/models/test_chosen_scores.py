@@ -115,7 +115,9 @@ def test_a_softmax_is_told_by_all_of_its_scores(chosen, tmp_path):
     assert candidate.info.output.startswith("probabilities")
     assert "what goes into its last softmax" in " ".join(candidate.info.notes)
     images = tiny.pictures().shares()
-    torch.testing.assert_close(logits.softmax(1), net(images)[:, list(chosen)].softmax(1).detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        logits.softmax(1), net(images)[:, list(chosen)].softmax(1).detach(), rtol=1e-4, atol=1e-5
+    )
     with pytest.raises(CandidateError, match=r"model\.output says logits, .* sum to 1"):
         tiny.load(tmp_path / "net.pt", scores=chosen, output="logits", **options)
 
