@@ -177,7 +177,8 @@ def modules_beside(folder: Path, wanted: str | None = None) -> Iterator[None]:
     """
     home = folder.resolve()
     own = _own_names(home)
-    for top in {path.parent.name for path in home.glob("*/*.py")} if wanted is None else {wanted}:
+    folders = {path.parent.name for path in home.glob("*/*.py")} if wanted is None else {wanted}
+    for top in folders - set(sys.stdlib_module_names):
         if (home / top).is_dir() and getattr(sys.modules.get(top), "__file__", None) is None:
             own.add(top)
     before = _loaded(own)

@@ -101,10 +101,10 @@ class ByName(Layer):
     """Its norm is given its input by name."""
 
     def __init__(self) -> None:
-        super().__init__(2, 2)
+        super().__init__(6, 2)
 
     def forward(self, inputs):
-        maps = torch.cat([inputs, 1 - inputs], dim=1)
+        maps = torch.cat([inputs, -inputs] * 3, dim=1)
         return self.convolution(self.relu(self.norm(input=maps))).mean(dim=(2, 3))
 
 
