@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from robustcheck.errors import EvaluationError, UserCodeError
-from robustcheck.importing import import_callable, modules_beside, own_sources, written_in
+from robustcheck.importing import import_callable, modules_beside
+from robustcheck.sources import own_sources, written_in
 
 
 @pytest.fixture
