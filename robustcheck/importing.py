@@ -10,24 +10,18 @@ import.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib
 import sys
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from importlib.machinery import SOURCE_SUFFIXES, FileFinder, ModuleSpec, PathFinder, SourceFileLoader, all_suffixes
-from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
 from robustcheck.errors import UserCodeError
 from robustcheck.words import did_you_mean, last_line, listed
-
-_INSTALLED = {"site-packages", "dist-packages"}  # folders of what has a version
 
 
 def import_callable(reference: str, *, folder: Path) -> Callable[..., Any]:
@@ -54,73 +48,6 @@ def import_callable(reference: str, *, folder: Path) -> Callable[..., Any]:
         raise UserCodeError(f"{reference!r} is not callable: it is of type {type(found).__name__}")
     result: Callable[..., Any] = found
     return result
-
-
-def written_in(reference: str, function: Callable[..., Any]) -> list[str]:
-    """The modules that a callable is written in: the one that `module:callable` names, and its own."""
-    while isinstance(function, partial):
-        function = function.func
-    return [reference.partition(":")[0], str(getattr(function, "__module__", None))]
-
-
-def own_sources(modules: Iterable[str], *, folder: Path) -> list[Path]:
-    """The files beside the policy that modules of these names, and the siblings that they use, are written in."""
-    home = folder.resolve()
-    files, _ = _followed(modules, home, lambda name, module: _lies_beside(module, name, home))
-    return files
-
-
-def all_sources(modules: Iterable[str], *, folder: Path) -> tuple[list[Path], list[str]]:
-    """The files that modules of these names, and all that they use, are written in; what is installed is its version.
-
-    Of what is installed without one, such as a package's checkout that is worked on, there are both.
-    """
-    packages = packages_distributions()
-    files, names = _followed(modules, folder.resolve(), lambda name, module: not _is_installed(name, module, packages))
-    used = {package for name in names for package in packages.get(name.partition(".")[0], [])}
-    return files, [f"{package} {version(package)}" for package in sorted(used)]
-
-
-def _followed(
-    modules: Iterable[str], home: Path, wanted: Callable[[str, ModuleType], bool]
-) -> tuple[list[Path], set[str]]:
-    """The files of modules of these names and of those that they import, if they are wanted; and all names met."""
-    shelf, waiting, met, files = _shelf(home), list(modules), set[str](), set[Path]()
-    while waiting:
-        if (name := waiting.pop()) in met:
-            continue
-        met.add(name)
-        waiting.append(name.rpartition(".")[0])  # the package is run, too
-        module = shelf.get(name) or sys.modules.get(name)
-        place = getattr(module, "__file__", None)
-        if module is not None and place is not None and wanted(name, module):
-            files.add(Path(place).resolve())
-            waiting += _imported(Path(place), module.__package__ or "")
-    return sorted(files), met
-
-
-def _imported(file: Path, package: str) -> Iterator[str]:
-    """The names of all that a module's file imports, wherever in it: modules, and what may be one."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            statements = list(ast.walk(ast.parse(file.read_bytes())))
-    except (SyntaxError, ValueError):  # compiled, or changed since it was imported
-        return
-    for one in statements:
-        if isinstance(one, ast.Import):
-            yield from (alias.name for alias in one.names)
-        elif isinstance(one, ast.ImportFrom):
-            above = package.rsplit(".", one.level - 1)[0] if one.level else ""
-            base = ".".join(part for part in (above, one.module) if part)
-            yield from (f"{base}.{alias.name}" for alias in one.names)
-
-
-def _is_installed(name: str, module: ModuleType, packages: Mapping[str, Sequence[str]]) -> bool:
-    """Whether a version, a package's or Python's, says what is in a module."""
-    top, place = name.partition(".")[0], Path(str(module.__file__)).resolve()
-    versioned = top == __package__ or (top in packages and not _INSTALLED.isdisjoint(place.parts))
-    return versioned or top in sys.stdlib_module_names
 
 
 def _module(name: str, reference: str, folder: Path) -> ModuleType:
@@ -177,15 +104,16 @@ def modules_beside(folder: Path, wanted: str | None = None) -> Iterator[None]:
     """
     home = folder.resolve()
     own = _own_names(home)
-    for top in {path.parent.name for path in home.glob("*/*.py")} if wanted is None else {wanted}:
+    folders = {path.parent.name for path in home.glob("*/*.py")} if wanted is None else {wanted}
+    for top in folders - set(sys.stdlib_module_names):
         if (home / top).is_dir() and getattr(sys.modules.get(top), "__file__", None) is None:
             own.add(top)
     before = _loaded(own)
-    hidden = {name: module for name, module in before.items() if not _lies_beside(module, name, home)}
+    hidden = {name: module for name, module in before.items() if not lies_beside(module, name, home)}
     for name in hidden:
         del sys.modules[name]
-    shelf = _shelf(home)
-    sys.modules.update({name: module for name, module in shelf.items() if name not in sys.modules})
+    waiting = shelf(home)
+    sys.modules.update({name: module for name, module in waiting.items() if name not in sys.modules})
     sys.path.insert(0, str(home))
     finder = _FromSource(home, own)
     sys.meta_path.insert(0, finder)
@@ -198,9 +126,26 @@ def modules_beside(folder: Path, wanted: str | None = None) -> Iterator[None]:
         with suppress(ValueError):
             sys.path.remove(str(home))
         for name, module in _loaded(own).items():
-            if _lies_beside(module, name, home) and before.get(name) is not module:
-                shelf[name] = sys.modules.pop(name)
+            if lies_beside(module, name, home) and before.get(name) is not module:
+                waiting[name] = sys.modules.pop(name)
         sys.modules.update(hidden)
+
+
+def lies_beside(module: ModuleType, name: str, home: Path) -> bool:
+    """Whether a module of this name is one of a folder's own."""
+    top = home / name.partition(".")[0]
+    places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
+    paths = [Path(place) for place in places if place]
+    # A module may be a link out of the folder: it lies where it was found.
+    paths = [path.parent.resolve() / path.name for path in paths] + [path.resolve() for path in paths]
+    return any(path.parent == home or path.is_relative_to(top) for path in paths)
+
+
+def shelf(home: Path) -> dict[str, ModuleType]:
+    """Where a folder's modules wait between imports."""
+    name = "_robustcheck_beside_" + hashlib.sha256(str(home).encode(errors="surrogateescape")).hexdigest()[:16]
+    waiting: dict[str, ModuleType] = sys.modules.setdefault(name, ModuleType(name)).__dict__.setdefault("modules", {})
+    return waiting
 
 
 def _own_names(folder: Path) -> set[str]:
@@ -216,19 +161,3 @@ def _own_names(folder: Path) -> set[str]:
 def _loaded(tops: set[str]) -> dict[str, ModuleType]:
     """The loaded modules and submodules of these top-level names."""
     return {name: module for name, module in list(sys.modules.items()) if name.partition(".")[0] in tops}
-
-
-def _lies_beside(module: ModuleType, name: str, home: Path) -> bool:
-    top = home / name.partition(".")[0]
-    places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
-    paths = [Path(place) for place in places if place]
-    # A module may be a link out of the folder: it lies where it was found.
-    paths = [path.parent.resolve() / path.name for path in paths] + [path.resolve() for path in paths]
-    return any(path.parent == home or path.is_relative_to(top) for path in paths)
-
-
-def _shelf(home: Path) -> dict[str, ModuleType]:
-    """Where a folder's modules wait between imports."""
-    name = "_robustcheck_beside_" + hashlib.sha256(str(home).encode(errors="surrogateescape")).hexdigest()[:16]
-    shelf: dict[str, ModuleType] = sys.modules.setdefault(name, ModuleType(name)).__dict__.setdefault("modules", {})
-    return shelf

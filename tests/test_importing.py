@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from robustcheck.errors import EvaluationError, UserCodeError
-from robustcheck.importing import import_callable, own_sources, written_in
+from robustcheck.importing import import_callable, modules_beside
+from robustcheck.sources import own_sources, written_in
 
 
 @pytest.fixture
@@ -233,3 +234,11 @@ def test_a_standard_module_is_not_replaced(write, monkeypatch):
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     folder = write("a/colorsys.py", "def rgb_to_hsv(*_): return 'replaced'\n")
     assert import_callable("colorsys:rgb_to_hsv", folder=folder)(0, 0, 0) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["time", "sys"])
+def test_a_folder_of_the_name_of_a_standard_module_does_not_replace_it(name, write):
+    """These have no file."""
+    module, folder = sys.modules[name], write(f"a/{name}/our_nets.py", "")
+    with modules_beside(folder):
+        assert sys.modules.get(name) is module

@@ -69,7 +69,8 @@ def leave_off(module: nn.Module, ending: Ending) -> nn.Module | None:
     if not isinstance(last, fx.Node) or _kind(traced, last) != ending or len(last.all_input_nodes) != 1:
         return None
     output.replace_input_with(last, last.all_input_nodes[0])
-    traced.graph.eliminate_dead_code()
+    if not last.users:  # nothing else goes: a statement whose answer nobody takes may write into its input
+        traced.graph.erase_node(last)
     traced.recompile()
     return traced
 

@@ -30,19 +30,22 @@ def let_grow(traced: fx.GraphModule, image: torch.Tensor) -> None:
     with torch.no_grad():
         ShapeProp(traced).propagate(image)
     traced.add_submodule("grown", Grown())
+    replaced = dict[fx.Node, fx.Node]()  # what is put together in one chain may be a map of another
     for number, chain in enumerate(chains):
         name = f"room_{number}"
         traced.add_submodule(name, Room(chain[-1].node.meta["tensor_meta"].shape[1]))
         held: fx.Node | None = None
         for link in chain:
+            added = tuple(replaced.get(each, each) for each in link.added)
             with traced.graph.inserting_before(link.node):
                 held = (
-                    traced.graph.call_module(name, tuple(link.added))
+                    traced.graph.call_module(name, added)
                     if held is None
-                    else traced.graph.call_module("grown", (held, *link.added))
+                    else traced.graph.call_module("grown", (held, *added))
                 )
             link.node.replace_all_uses_with(held)
             traced.graph.erase_node(link.node)
+            replaced[link.node] = held
     traced.recompile()
 
 

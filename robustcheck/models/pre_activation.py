@@ -25,7 +25,7 @@ def shift_pre_activations(traced: fx.GraphModule) -> None:
         name = f"{norm.name}_shifted"
         traced.add_submodule(name, _shifted(_module(traced, norm), [_module(traced, node) for node in behind]))
         with traced.graph.inserting_before(norm):
-            relu.replace_all_uses_with(traced.graph.call_module(name, (norm.args[0],)))
+            relu.replace_all_uses_with(traced.graph.call_module(name, (norm.all_input_nodes[0],)))
         traced.graph.erase_node(relu)
         traced.graph.erase_node(norm)
     traced.delete_all_unused_submodules()

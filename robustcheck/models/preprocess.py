@@ -19,8 +19,8 @@ from robustcheck.policy import PreprocessSpec
 _NEAR = 0.1  # of a window's width: a gradient reaches so far beyond its ends
 _ANYTHING = "set model.preprocess"
 _SHAPES = re.compile(r"shape|size|dim(ension)?s?\b|channel|height|width|kernel|_features|must match", re.IGNORECASE)
-_IN_CODE = (ArithmeticError, AttributeError, ImportError, LookupError, NameError, NotImplementedError, TypeError)
-"""Errors of a network's own code, whatever it is given."""
+_IN_CODE = (ArithmeticError, AttributeError, ImportError, KeyError, NameError, NotImplementedError, TypeError)
+"""Errors of a network's own code, whatever it is given; torch raises IndexError about dimensions, too."""
 
 
 class Levels(Protocol):

@@ -25,7 +25,7 @@ def read_head(spec: ModelSpec, raw: torch.Tensor, beyond: Callable[[], torch.Ten
 
     Args:
         spec: what the policy says.
-        raw: on the samples.
+        raw: on the samples, whether or not the policy chooses some of each.
         beyond: asks for scores (M, …) on inputs that no image is; None if it takes none. The logits of an unsure
             network may lie between 0 and 1 on every sample, and leave there; probabilities do not. Those of a softmax
             are told by their sum, unless they are rounded.
@@ -34,7 +34,7 @@ def read_head(spec: ModelSpec, raw: torch.Tensor, beyond: Callable[[], torch.Ten
         CandidateError: their shape or values do not fit the policy's task, labels or output.
     """
     _check_shape(spec, raw)
-    raw = of_labels(raw, spec.scores)
+    whole, raw = raw, of_labels(raw, spec.scores)
     bad = (~raw.isfinite().all(dim=1)).nonzero().flatten()
     if len(bad):
         raise CandidateError(
@@ -43,6 +43,8 @@ def read_head(spec: ModelSpec, raw: torch.Tensor, beyond: Callable[[], torch.Ten
         )
     raw, competing = raw.float(), spec.task == "multiclass"
     looks = _look_like_probabilities(raw, lambda: _of_labels(beyond(), spec), competing=competing)
+    if looks is None and competing and spec.scores is not None:  # of a softmax all scores sum to 1, and some do not
+        looks = _look_like_probabilities(whole.float(), beyond, competing=True) or None
     _check_output(spec, raw, looks)
     # What may be either is read as what it mostly is: the scores of one label as its probability.
     probabilities = (looks or (looks is None and not competing)) if spec.output == "auto" else spec.output != "logits"

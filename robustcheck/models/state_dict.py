@@ -18,13 +18,14 @@ from safetensors.torch import load_file
 from torch.nn.parameter import is_lazy
 
 from robustcheck.errors import CandidateError, RobustcheckError
-from robustcheck.importing import import_callable, modules_beside, own_sources, written_in
+from robustcheck.importing import import_callable, modules_beside
 from robustcheck.models.artefact import check_archive
 from robustcheck.models.checkpoint import Weights, chosen, weights_in, without_wrapping
 from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
 from robustcheck.models.output_selection import Answering
 from robustcheck.policy import ModelSpec
 from robustcheck.policy.model_spec import whole_model
+from robustcheck.sources import own_sources, written_in
 
 _MOST_NAMED = 3
 _WHOLE = (torch.int64, torch.bool)  # of Python's own numbers, not of quantisation

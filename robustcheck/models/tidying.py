@@ -7,6 +7,7 @@ does). Traced, each is a handful of nodes in which nobody sees a norm.
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any
@@ -16,6 +17,14 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 _PASSES = (nn.Identity, nn.Dropout, nn.Dropout2d)  # what they are given, where they are not in training
+_OPERATORS = "getitem eq ne lt le gt ge add sub mul truediv floordiv mod neg not_ and_ or_ is_ is_not".split()  # noqa: SIM905
+_LOOKS: tuple[Any, ...] = (
+    torch._assert,
+    getattr,
+    *(getattr(operator, name) for name in _OPERATORS),
+    *("size", "dim", "ndimension", "numel", "stride", "is_contiguous"),
+)
+"""What assertions are made of, and they themselves."""
 _BATCH_NORM = inspect.signature(nn.functional.batch_norm)
 
 
@@ -27,13 +36,10 @@ def tidy(traced: fx.GraphModule, image: torch.Tensor) -> None:
         image: (1, C, H, W), which fits.
     """
     for node in list(traced.graph.nodes):
-        if node.op == "call_function" and node.target is torch._assert:
+        if node.op == "call_module" and _passes(traced.get_submodule(str(node.target))):
+            node.replace_all_uses_with(node.all_input_nodes[0])
             traced.graph.erase_node(node)
-        elif node.op == "call_module" and _passes(traced.get_submodule(str(node.target))):
-            node.replace_all_uses_with(node.args[0])
-            traced.graph.erase_node(node)
-    traced.graph.eliminate_dead_code()
-    traced.recompile()
+    _leave_out_unused(traced)
     calls = [node for node in traced.graph.nodes if node.target is nn.functional.batch_norm]
     if not calls:
         return
@@ -45,7 +51,15 @@ def tidy(traced: fx.GraphModule, image: torch.Tensor) -> None:
         with traced.graph.inserting_before(node):
             node.replace_all_uses_with(traced.graph.call_module(name, (inputs,)))
         traced.graph.erase_node(node)
-    traced.graph.eliminate_dead_code()
+    _leave_out_unused(traced)
+
+
+def _leave_out_unused(traced: fx.GraphModule) -> None:
+    """Leave out what only looks, and for nobody; torch's own way takes statements that write into their input, too."""
+    for node in reversed(traced.graph.nodes):
+        looks = node.op == "get_attr" or (node.op in ("call_function", "call_method") and node.target in _LOOKS)
+        if looks and not node.users:
+            traced.graph.erase_node(node)
     traced.recompile()
 
 

@@ -122,7 +122,8 @@ def _check_operator(target: str) -> None:
     match parts:
         case ["torch", "ops", "aten", name, _] if is_refused(name):
             raise UnsafeGraphError(
-                f"its graph calls {target[:80]!r}, which no network needs, and which may reach files or any memory"
+                f"its graph calls {target[:80]!r}, which is not among the operators that are run: it may reach files "
+                "or any memory"
             )
         case ["torch", "ops", "higher_order", name]:
             known = name in _WITH_GRAPHS

@@ -26,6 +26,7 @@ _GETATTR = re.compile(r"\bgetattr\b(?!\([\w.()]+, \"[\w.-]*\"\))")  # torch writ
 _STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')  # as torch writes all of them
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _NAMESPACES = "aten|prim|quantized|_quantized|prepacked|torchvision"
+_NAMED_OPS = re.compile(r"^ +ops : ", re.MULTILINE)  # a layer's attribute, where its class declares it
 _FOREIGN = re.compile(rf"(?<![\w.])ops\b(?!\.(?:{_NAMESPACES})\.\w)[\w.]*")
 _PLAIN_TYPES = frozenset({"TensorType", "NoneType", "IntType", "FloatType", "BoolType", "StringType", "NumberType"})
 _MAX_SOURCE_BYTES = 64 * 1024 * 1024
@@ -57,6 +58,8 @@ def load_torchscript(path: Path, device: torch.device, output: str | None) -> Ne
         raise CandidateError(f"{path.name} {error}; it is not loaded") from None
     except Exception as error:  # noqa: BLE001 (torch raises whatever a broken archive makes it raise)
         raise CandidateError(f"{path.name} cannot be loaded as TorchScript: {first_line(error)}") from None
+    if not hasattr(module, "inlined_graph"):
+        raise CandidateError(f"{path.name} has no forward, which is what a network is asked by; save one that has")
     _check_casts(path, module)
     freeze(module)
     dtype = dtype_of(module)
@@ -92,9 +95,10 @@ def _check_casts(path: Path, module: torch.jit.ScriptModule) -> None:
             inner = given.getElementType() if given.kind() == "OptionalType" else given
             known = given.kind() == "NoneType" or inner.isSubtypeOf(wanted)
             if not known and wanted.kind() not in _PLAIN_TYPES:
+                hint = "trace the network, or give that one type; " if given.kind() == "UnionType" else ""
                 raise CandidateError(
                     f"{path.name} takes {shown(given.annotation_str)} for {shown(wanted.annotation_str)} unchecked; "
-                    "it is not loaded"
+                    f"{hint}it is not loaded"
                 )
 
 
@@ -117,7 +121,7 @@ def _trains(module: torch.nn.Module) -> bool:
 
 
 def _look(path: Path, name: str, content: bytes) -> bytes:
-    if name.rpartition("/")[2].lower() in ("model.json", "attributes.pkl"):
+    if name.partition("/")[2].lower() in ("model.json", "attributes.pkl"):
         raise CandidateError(f"{path.name} is TorchScript of before torch 1.4; save it again")
     if not name.lower().endswith(".py"):
         return content
@@ -137,8 +141,8 @@ def _look(path: Path, name: str, content: bytes) -> bytes:
 
 
 def _check_words(path: Path, name: str, source: str) -> None:
-    """Refuse operators that no network needs; before any of the code is run, as some of it is when it is loaded."""
-    code = _STRING.sub("", source)
+    """Refuse operators that are not run; before any of the code is, as some of it is when it is loaded."""
+    code = _NAMED_OPS.sub("", _STRING.sub("", source))
     if '"""' in source or '"' in code or "'" in code:
         raise CandidateError(f"{path.name} writes strings in {shown(name)} as torch.jit.save does not")
     if match := _FOREIGN.search(code):
@@ -149,7 +153,9 @@ def _check_words(path: Path, name: str, source: str) -> None:
         )
     for word in sorted(set(_WORD.findall(code))):
         if word in ("print", "Print") or (is_refused(word) and torch._C._jit_get_schemas_for_operator(f"aten::{word}")):
-            raise CandidateError(f"{path.name} names {word!r} in {shown(name)}, which no network needs")
+            raise CandidateError(
+                f"{path.name} names {word!r} in {shown(name)}, which is not among the operators that are run"
+            )
 
 
 def _takes(module: torch.jit.ScriptModule) -> Takes | None:

@@ -78,7 +78,9 @@ class _Reader(pickle._Unpickler):  # the one in C takes as much memory as a pick
     def persistent_load(self, told: Any) -> int:
         """How many numbers a storage has, if its record holds them."""
         _, kind, key, _, count = told
-        if kind not in _BYTES or not 0 <= count * _BYTES[kind] <= self._records.get(key.casefold(), -1):
+        if kind not in _BYTES:
+            raise TensorOutsideError(f"holds tensors of kind {kind!r:.40}, which are not read")
+        if not 0 <= count * _BYTES[kind] <= self._records.get(key.casefold(), -1):
             raise TensorOutsideError(f"says of its record {key!r:.40} that it holds {count} {kind!r:.40}; it does not")
         return int(count)
 

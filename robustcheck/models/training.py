@@ -18,7 +18,7 @@ from torch.nn.functional import affine_grid, binary_cross_entropy_with_logits, c
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from robustcheck.errors import CandidateError, EvaluationError, NoMemoryError, UserCodeError
-from robustcheck.importing import import_callable, written_in
+from robustcheck.importing import import_callable
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import first_line
 from robustcheck.models.output_selection import scores_in
@@ -26,6 +26,7 @@ from robustcheck.models.preprocess import Preprocess
 from robustcheck.models.process import full_precision, left_as_found
 from robustcheck.models.state_dict import build, layer_modules, takes
 from robustcheck.policy import ModelSpec, TrainSpec
+from robustcheck.sources import written_in
 
 _KEY = "train.architecture"
 _WEIGHT_DECAY = 0.05

@@ -66,6 +66,19 @@ class Careless(nn.Module):
         raise KeyError("no such thing")
 
 
+class OfVolumes(nn.Module):
+    """Looks at a dimension that images do not have."""
+
+    def forward(self, image):
+        return image.mean(dim=(2, 3, 4))
+
+
+def test_a_dimension_that_is_not_there_may_be_due_to_the_shape(tmp_path):
+    torch.save(OfVolumes(), tmp_path / "net.pt")
+    with pytest.raises(CandidateError, match=r"does not take .*; set model\.preprocess \(Dimension out of range"):
+        tiny.load(tmp_path / "net.pt", trust="pickle", architecture=None)
+
+
 def test_code_that_raises_anything(tmp_path):
     tiny.save_safetensors(nn.Linear(1, 1), tmp_path / "net.safetensors")
     torch.save({"unused": torch.zeros(1)}, tmp_path / "net.pt")

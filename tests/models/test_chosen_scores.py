@@ -104,3 +104,38 @@ def test_probabilities_of_some_labels_are_divided_by_their_sum(tmp_path):
     told = tiny.tiny_net(labels=4)(tiny.pictures().shares()).detach()
     torch.testing.assert_close(logits.softmax(dim=1), told[:, list(PLACES)].softmax(dim=1), rtol=1e-4, atol=1e-5)
     assert "divided by their sum" in candidate.info.output
+
+
+@pytest.mark.parametrize("chosen", [PLACES, (2, 3, 0)])
+def test_a_softmax_is_told_by_all_of_its_scores(chosen, tmp_path):
+    net = tiny.tiny_net(labels=4)
+    torch.save(nn.Sequential(net, nn.Softmax(dim=1)), tmp_path / "net.pt")
+    options = {"trust": "pickle", "architecture": None, "labels": ("first", "second", "third")[: len(chosen)]}
+    candidate, logits = tiny.load(tmp_path / "net.pt", scores=chosen, **options)
+    assert candidate.info.output.startswith("probabilities")
+    assert "what goes into its last softmax" in " ".join(candidate.info.notes)
+    images = tiny.pictures().shares()
+    torch.testing.assert_close(
+        logits.softmax(1), net(images)[:, list(chosen)].softmax(1).detach(), rtol=1e-4, atol=1e-5
+    )
+    with pytest.raises(CandidateError, match=r"model\.output says logits, .* sum to 1"):
+        tiny.load(tmp_path / "net.pt", scores=chosen, output="logits", **options)
+
+
+def test_others_that_are_no_numbers_tell_nothing(tmp_path):
+    net = Probable().eval()
+    torch.save(net, tmp_path / "net.pt")
+    candidate, _ = tiny.load(tmp_path / "net.pt", trust="pickle", architecture=None, scores=(0, 1))
+    assert candidate.info.output.startswith("probabilities")
+
+
+class Probable(nn.Module):
+    """A softmax, and beside it a score that is no number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = tiny.tiny_net()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        told = self.net(image).softmax(dim=1)
+        return torch.cat([told, torch.full_like(told[:, :1], torch.nan)], dim=1)

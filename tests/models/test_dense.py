@@ -81,6 +81,33 @@ class Twice(nn.Module):
         return (first * second).mean(dim=(2, 3))
 
 
+class Inside(nn.Module):
+    """What one block puts together is among what another one adds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.block, self.last = nn.Conv2d(1, 2, 1), Nested(), Layer(17, 3)
+
+    def forward(self, inputs):
+        maps = torch.cat([inputs, inputs * 2], dim=1)
+        for layer in self.block.layers:
+            maps = torch.cat([maps, layer(maps)], dim=1)
+        outer = torch.cat([self.stem(inputs), inputs], dim=1)
+        outer = torch.cat([outer, maps], dim=1)
+        return torch.cat([outer, self.last(outer)], dim=1).mean(dim=(2, 3))
+
+
+class ByName(Layer):
+    """Its norm is given its input by name."""
+
+    def __init__(self) -> None:
+        super().__init__(6, 2)
+
+    def forward(self, inputs):
+        maps = torch.cat([inputs, -inputs] * 3, dim=1)
+        return self.convolution(self.relu(self.norm(input=maps))).mean(dim=(2, 3))
+
+
 def torchvision_densenet():
     return DenseNet(growth_rate=3, block_config=(3, 2), num_init_features=4, bn_size=2, num_classes=2)
 
@@ -124,6 +151,8 @@ def layers(network, kind):
         pytest.param(Kept, 1, 6, id="kept"),
         pytest.param(Twice, 1, 6, id="twice"),
         pytest.param(Branched, 1, 6, id="branched"),
+        pytest.param(Inside, 1, 6, id="inside"),
+        pytest.param(ByName, 1, 6, id="by name"),
     ],
 )
 def test_the_same_scores_and_gradients(make, channels, side, layout):
@@ -149,6 +178,8 @@ def test_the_same_scores_and_gradients(make, channels, side, layout):
         pytest.param(Kept, [2 + 4 * 3 + 2], 4, 4, id="kept"),  # the one that is kept shares with nobody
         pytest.param(Twice, [], 0, 2, id="twice"),
         pytest.param(Branched, [], 0, 1, id="branched"),
+        pytest.param(Inside, [2 + 4 * 3, 3 + 14 + 3], 4 + 2, 4 + 1, id="inside"),
+        pytest.param(ByName, [], 0, 1, id="by name"),
     ],
 )
 def test_what_is_rewritten(make, rooms, grown, shifted):

@@ -184,6 +184,11 @@ BEYOND = {
     "_x = torch.set_(image, image)": "names 'set_'",
     "_x = torch._index_put_impl_(image, [image], image, False, True)": "names '_index_put_impl_'",
     '_x = torch.segment_reduce(image, "sum")': "names 'segment_reduce'",
+    "_x = torch.fill_(torch.indices(torch.to_sparse(image)), 9)": "names 'to_sparse'",
+    "_x = torch.fill_(torch.indices(torch.coalesce(torch.grad([image], [image])[0])), 9)": "names 'grad'",
+    "_x, _y, _z, _w = torch.embedding_bag(image, image, image)": "names 'embedding_bag'",
+    "_x = torch._embedding_bag(image, image, image)": "names '_embedding_bag'",
+    "_x = image._cudnn_rnn()": "names '_cudnn_rnn'.*, which is not among the operators that are run",
     'print("PASS: 6 gates passed")': "names 'print'",
     '_x = torch.add(image, image) if """a"b""" == "" else torch.set_(image, image)  # "': "writes strings",
     '_x = torch.add(image, image) if \'"\' == "" else torch.set_(image, image)': "writes strings",
@@ -230,6 +235,18 @@ def test_a_tensor_that_lies_outside_of_its_record(what, scripted, tmp_path, refu
     assert before in content
     tiny.rezip(scripted, tmp_path / "net.ts", {"net/data.pkl": content.replace(before, after, 1)})
     refused(tmp_path / "net.ts", rf"net\.ts .*{sentence}.*; it is not loaded")
+
+
+def test_kinds_of_numbers_that_are_not_read(scripted, tmp_path, refused):
+    content = tiny.member(scripted, "net/data.pkl").replace(b"ctorch\nFloatStorage", b"ctorch\nFloat8_e4m3fnStorage")
+    tiny.rezip(scripted, tmp_path / "net.ts", {"net/data.pkl": content})
+    refused(tmp_path / "net.ts", r"net\.ts holds tensors of kind 'Float8_e4m3fn', which are not read; it is not loaded")
+
+
+def test_files_that_their_writer_adds_may_be_named_as_they_like(scripted, tmp_path, net):
+    tiny.rezip(scripted, tmp_path / "net.ts", {}, [("extra/model.json", b"{}"), ("extra/attributes.pkl", b"")])
+    _, logits = tiny.load(tmp_path / "net.ts")
+    torch.testing.assert_close(logits, net(tiny.pictures().shares()).detach())
 
 
 def test_torchscript_of_before_records(scripted, tmp_path, refused):
@@ -279,6 +296,74 @@ def test_what_scripting_writes_is_loaded(tmp_path):
     tiny.save_script(network, tmp_path / "net.ts")
     _, logits = tiny.load(tmp_path / "net.ts")
     torch.testing.assert_close(logits, tiny.quietly(network, tiny.pictures().shares()).detach(), rtol=1e-4, atol=1e-5)
+
+
+class _Named(tiny.TinyNet):
+    """Attributes that are named as torch names what reaches memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ops = torch.nn.ModuleList([torch.nn.ReLU(), torch.nn.ReLU6()])
+        self.register_buffer("_values", torch.ones(2))
+        self._indices = [1, 2]
+
+    def forward(self, image):
+        for op in self.ops:
+            image = op(image)
+        highest = torch.unique(image.flatten(1), dim=1)
+        return image.mean((2, 3)) * self._values * self._indices[1] + highest[:, -1:] * 0
+
+
+def test_attributes_may_have_the_names_of_operators(tmp_path):
+    network = _Named().eval()
+    tiny.save_script(network, tmp_path / "net.ts")
+    assert b"  ops : " in tiny.member(tmp_path / "net.ts", "code/__torch__/test_hostile_archives.py")
+    _, logits = tiny.load(tmp_path / "net.ts")
+    torch.testing.assert_close(logits, network(tiny.pictures().shares()).detach())
+
+
+class _Unique(tiny.TinyNet):
+    def forward(self, image):
+        values, places = torch.unique(image, return_inverse=True)
+        return self.fc(self.bn(self.conv(values[places])).relu().mean((2, 3)))
+
+
+def test_operators_private_to_torch_that_look_where_they_write_are_run(tmp_path, net):
+    network = _Unique().eval()
+    network.load_state_dict(net.state_dict())
+    tiny.save_script(network, tmp_path / "net.ts")
+    _, logits = tiny.load(tmp_path / "net.ts")
+    torch.testing.assert_close(logits, net(tiny.pictures().shares()).detach())
+
+
+class _OfEither(tiny.TinyNet):
+    def forward(self, image: torch.Tensor | list[torch.Tensor]) -> torch.Tensor:
+        some = image if isinstance(image, torch.Tensor) else image[0]
+        return self.fc(self.bn(self.conv(some)).mean((2, 3)))
+
+
+class _Asked(torch.nn.Module):
+    """It is not asked by its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = tiny.tiny_net()
+
+    @torch.jit.export
+    def predict(self, image: torch.Tensor) -> torch.Tensor:
+        return self.net(image)
+
+
+def test_a_network_of_either_type_is_told_what_to_do(tmp_path, refused):
+    tiny.save_script(_OfEither().eval(), tmp_path / "net.ts")
+    refused(
+        tmp_path / "net.ts", r"takes '.*' for 'List\[Tensor\]' unchecked; trace the network, or give that one type;"
+    )
+
+
+def test_a_network_without_forward(tmp_path, refused):
+    tiny.save_script(_Asked().eval(), tmp_path / "net.ts")
+    refused(tmp_path / "net.ts", r"net\.ts has no forward, which is what a network is asked by; save one that has")
 
 
 def test_code_that_does_not_compile(scripted, tmp_path, refused):

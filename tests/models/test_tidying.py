@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from robustcheck.models.fast_form import Reading, faster
+from robustcheck.models.fast_form import Reading, faster, leave_off
 from robustcheck.models.tidying import tidy
 
 READING = Reading(probabilities=lambda scores: scores.softmax(1), margins=lambda scores: scores - scores.flip(1))
@@ -100,4 +100,70 @@ def test_other_calls_stay_calls(kind):
     tidied = fx.symbolic_trace(copy.deepcopy(network))
     tidy(tidied, images)
     assert any(node.target is functional.batch_norm for node in tidied.graph.nodes)
+    torch.testing.assert_close(tidied(images), network(images))
+
+
+class InPlace(Network):
+    """Statements that write into their input, and whose answers nobody takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, inputs):
+        inputs.sub_(0.25)
+        maps = self.norm(self.first(inputs)) - 0.5
+        self.act(maps)
+        maps = -maps + 0.5
+        functional.relu(maps, inplace=True)
+        return self.last(maps.mean(dim=(2, 3)))
+
+
+def test_what_writes_into_its_input_is_kept_though_nobody_takes_its_answer():
+    network, images = made(InPlace()), torch.rand(2, 1, 6, 6)
+    expected = network(images.clone())
+    tidied = fx.symbolic_trace(copy.deepcopy(network))
+    tidy(tidied, images[:1].clone())
+    torch.testing.assert_close(tidied(images.clone()), expected)
+    assert norms(tidied)
+    assert "batch norm folded" in faster(network, [images], READING).words
+
+
+def test_a_last_softmax_alone_is_left_off():
+    class Probable(InPlace):
+        def forward(self, inputs):
+            return super().forward(inputs).softmax(dim=1)
+
+    network, images = made(Probable()), torch.rand(2, 1, 6, 6)
+    without = leave_off(network, "softmax")
+    torch.testing.assert_close(without(images.clone()).softmax(dim=1), network(images.clone()))
+
+
+def test_what_only_looks_is_left_out():
+    class Looking(Network):
+        def forward(self, inputs):
+            maps = self.first(inputs)
+            _batch, _channels, _height, _width = maps.shape[0], *(maps.size(axis) for axis in (1, 2, 3))
+            return self.last(self.norm(maps).mean(dim=(2, 3)))
+
+    network, images = made(Looking()), torch.rand(2, 1, 6, 6)
+    tidied = fx.symbolic_trace(copy.deepcopy(network))
+    tidy(tidied, images[:1])
+    (first,) = (node for node in tidied.graph.nodes if node.target == "first")
+    assert len(first.users) == 1
+
+
+def test_layers_may_be_given_their_input_by_name():
+    class Named(Network):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop = nn.Dropout()
+
+        def forward(self, inputs):
+            return self.last(self.drop(input=self.norm(self.first(input=inputs)).mean(dim=(2, 3))))
+
+    network, images = made(Named()), torch.rand(2, 1, 6, 6)
+    tidied = fx.symbolic_trace(copy.deepcopy(network))
+    tidy(tidied, images[:1])
+    assert "drop" not in [node.target for node in tidied.graph.nodes]
     torch.testing.assert_close(tidied(images), network(images))

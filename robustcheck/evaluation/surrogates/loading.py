@@ -20,10 +20,10 @@ from robustcheck.evaluation.environment import environment
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.surrogates.lessons import Lessons, left_to_training, lessons
 from robustcheck.evaluation.surrogates.weight_cache import kept
-from robustcheck.importing import all_sources
 from robustcheck.models import Candidate, load_candidate, training
 from robustcheck.policy import ModelSpec, SurrogatesEntry, SurrogateSpec, TrainSpec
 from robustcheck.results import Metric, Surrogate
+from robustcheck.sources import all_sources
 
 Progress = Callable[[int, int], None]
 
