@@ -54,19 +54,23 @@ def _followed(
         waiting.append(name.rpartition(".")[0])  # the package is run, too
         module = beside.get(name) or sys.modules.get(name)
         place = getattr(module, "__file__", None)
-        if module is not None and place is not None and wanted(name, module):
+        # A module may say that it is from a file that there is not, such as one in an archive.
+        if module is not None and place is not None and wanted(name, module) and Path(place).is_file():
             files.add(Path(place).resolve())
-            waiting += _imported(Path(place), module.__package__ or "")
+            waiting += _imported(Path(place), module)
     return sorted(files), met
 
 
-def _imported(file: Path, package: str) -> Iterator[str]:
+def _imported(file: Path, module: ModuleType) -> Iterator[str]:
     """The names of all that a module's file imports, wherever in it: modules, and what may be one."""
+    package = module.__package__ or ""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             statements = list(ast.walk(ast.parse(file.read_bytes())))
-    except (SyntaxError, ValueError):  # compiled, or changed since it was imported
+    except (SyntaxError, ValueError):  # compiled: what it holds tells most of what it imports
+        for value in vars(module).values():
+            yield str(getattr(value, "__name__" if isinstance(value, ModuleType) else "__module__", None))
         return
     for one in statements:
         if isinstance(one, ast.Import):

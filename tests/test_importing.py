@@ -3,12 +3,13 @@ from __future__ import annotations
 import importlib.util
 import py_compile
 import sys
+from types import ModuleType
 
 import pytest
 
 from robustcheck.errors import EvaluationError, UserCodeError
 from robustcheck.importing import import_callable, modules_beside
-from robustcheck.sources import own_sources, written_in
+from robustcheck.sources import all_sources, own_sources, written_in
 
 
 @pytest.fixture
@@ -220,6 +221,23 @@ def test_a_module_without_its_source_has_a_digest(write, tmp_path):
     build = import_callable("our_nets:build", folder=tmp_path / "a")
     assert build() == "compiled"
     assert own_sources(written_in("our_nets:build", build), folder=tmp_path / "a") == [tmp_path / "a/our_nets.pyc"]
+
+
+def test_a_module_without_its_source_has_siblings(write, tmp_path):
+    source = "import our_sizes\nfrom our_blocks import block\n\ndef build():\n    return block\n"
+    other = write("elsewhere/our_nets.py", source) / "our_nets.py"
+    write("a/our_sizes.py", "")
+    folder = write("a/our_blocks.py", "def block(): pass\n")
+    py_compile.compile(str(other), cfile=str(folder / "our_nets.pyc"))
+    assert _own(folder, "our_nets:build") == ["our_blocks.py", "our_nets.pyc", "our_sizes.py"]
+
+
+def test_a_module_of_no_file_is_passed_over(monkeypatch, tmp_path):
+    """Such as one of an archive, which Python imports as well."""
+    module = ModuleType("our_archive")
+    module.__file__ = str(tmp_path / "our.zip" / "our_archive.py")
+    monkeypatch.setitem(sys.modules, "our_archive", module)
+    assert all_sources(["our_archive"], folder=tmp_path) == ([], [])
 
 
 def test_a_module_that_is_a_link_has_the_digest_of_where_it_leads(write):
