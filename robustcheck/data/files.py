@@ -196,7 +196,9 @@ def _is_grey(file: ImageFile) -> bool:
 
 def _is_stored_as_grey(named: tuple[str, Path]) -> bool:
     try:
-        return _open(*named).shape[0] == 1
+        name, path = named
+        scan = path.suffix.lower() not in pictures.SUFFIXES and dicom.is_dicom(path)
+        return (dicom.open_scan(name, path).shape[0] if scan else pictures.channels_of(name, path)) == 1
     except DataError:  # which is said where it is judged
         return False
 

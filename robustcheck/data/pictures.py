@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,11 +94,21 @@ def open_picture(name: str, path: Path) -> Picture:
         )
 
 
+def channels_of(name: str, path: Path) -> int:
+    """How many channels a file has, by its header, of which nothing else is read.
+
+    Raises:
+        DataError: it is no image that can be judged as it is stored.
+    """
+    with _opened(path, name, digested=False) as (_, opened):
+        return _layout(opened, name)[0]
+
+
 @contextmanager
-def _opened(path: Path, name: str) -> Iterator[tuple[str, Image.Image]]:
-    """A file's digest and its image, of which only the header has been read."""
+def _opened(path: Path, name: str, *, digested: bool = True) -> Iterator[tuple[str, Image.Image]]:
+    """A file's digest, if it is wanted, and its image, of which only the header has been read."""
     with parsing(name), path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest() if digested else ""
         file.seek(0)
         tiff = file.read(2) in _TIFF
         file.seek(0)
@@ -165,7 +176,7 @@ def _turned(opened: Image.Image) -> bool:
     with _exif_left_alone():
         try:
             exif.load(opened.info.get("exif", b""))
-        except SyntaxError:  # Pillow's word for what is no EXIF block
+        except (SyntaxError, struct.error):  # what Pillow raises for what is no EXIF block
             return False
         return bool(exif.get(ExifTags.Base.Orientation, 1) != 1)
 

@@ -154,7 +154,8 @@ def _check_words(path: Path, name: str, source: str) -> None:
     for word in sorted(set(_WORD.findall(code))):
         if word in ("print", "Print") or (is_refused(word) and torch._C._jit_get_schemas_for_operator(f"aten::{word}")):
             raise CandidateError(
-                f"{path.name} names {word!r} in {shown(name)}, which is not among the operators that are run"
+                f"{path.name} names {word!r} in {shown(name)}, which is not among the operators that are run "
+                "(a layer or variable of that name has to be renamed)"
             )
 
 

@@ -188,7 +188,9 @@ def _is_held(scratch: Path) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return True
-    except (OSError, NotImplementedError):  # another user's, or a disk without locks: nobody can tell
+    except PermissionError:  # another user's, into which this one may not look
+        return True
+    except (OSError, NotImplementedError):  # none, or a disk without locks: nobody can tell
         return False
     lock.release()
     return False

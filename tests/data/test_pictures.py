@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import struct
 
 import numpy as np
@@ -63,8 +64,9 @@ _TURN = struct.pack("<HHII", 0x0112, 3, 1, 6)
         (b"II*\0\x08\0\0\0\2\0" + _TURN + _DATE + bytes(4), 1),
         (b"II*\0\x08\0\0\0\5\0" + _DATE, 0),
         (b"no such block", 0),
+        (b"II*\0", 0),
     ],
-    ids=["a tag that claims more than there is", "a directory that breaks off", "something else"],
+    ids=["a tag that claims more than there is", "a directory that breaks off", "something else", "next to nothing"],
 )
 def test_a_damaged_exif_block_decides_nothing(name, exif, notes, only):
     samples = only(name, np.full((8, 8), 7, np.uint8), exif=b"Exif\0\0" + exif)
@@ -424,6 +426,16 @@ def test_what_lies_beside_a_subset_may_be_damaged(save_picture, tmp_path):
     (tmp_path / "b.png").write_bytes(b"no picture")
     files = [("a.png", drawn), ("b.png", tmp_path / "b.png")]
     assert take_files(files, np.array([0]), bits=None, hounsfield=None).shape_of(0) == (3, 3, 4)
+
+
+def test_of_what_lies_beside_a_subset_headers_alone_are_read(save_picture, monkeypatch):
+    files = [
+        (f"{index}.png", save_picture(f"{index}.png", np.repeat(GREY[..., None], 3, axis=2))) for index in range(4)
+    ]
+    digest, read = hashlib.file_digest, list[str]()
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, kind: read.append(file.name) or digest(file, kind))
+    take_files(files, np.array([0]), bits=None, hounsfield=None)
+    assert read == [str(files[0][1])]
 
 
 def test_colour_is_colour_whatever_lies_beside_it(save_picture, load):

@@ -77,13 +77,16 @@ def test_others_are_not_told(levels, threshold, tmp_path):
 
 
 def test_a_few_positives_that_are_missed_are_no_sign_of_it(tmp_path):
-    """A conservative candidate says `dark` of everything; nine of thirty are bright, which it misses."""
+    """A conservative candidate says `dark` of everything; nine of thirty-seven are bright, which it misses."""
     gate = "  - {id: alarm, attack: pgd, goal: false_alarm, epsilon: 2/255, require: {specificity: 0.9}}\n"
-    levels = [*DARK, *DARK, *list(BRIGHT)[:9]]
+    levels = [*DARK, *DARK, *list(DARK)[:8], *list(BRIGHT)[:9]]
     project(tmp_path, threshold=9.0, levels=levels)
     (held,) = brightness_gates(tmp_path, gate)
     assert (held.verdict, SKILL in codes(held)) == ("pass", True)
     project(tmp_path, threshold=9.0, levels=[*levels, 240])
     (refused,) = brightness_gates(tmp_path, gate)
     assert refused.verdict == "error"
-    assert "all 30 samples alike before any attack, though 10 of them are labelled otherwise" in refused.error
+    assert "all 38 samples alike before any attack, though 10 of them are labelled otherwise" in refused.error
+    project(tmp_path, threshold=9.0, levels=[*DARK, *list(DARK)[:5], *list(BRIGHT)[:5]])
+    (quarter,) = brightness_gates(tmp_path, gate)
+    assert "all 20 samples alike before any attack, though 5" in quarter.error

@@ -237,4 +237,4 @@ def test_luck_of_noise_is_not_held_against_who_turns_as_many(tmp_path):
     ]
     assert result.verdict == "error"
     (check,) = compared(own, [replace(other, samples=())], [], judged_with=lambda *_: "pass", **options).health
-    assert (check.outcome, check.evidence) == ("not examined", "noise attacked no sample")
+    assert (check.outcome, check.evidence) == ("not examined", "noise attacked no sample that this gate did")

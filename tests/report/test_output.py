@@ -179,6 +179,21 @@ def test_a_run_of_another_user_s_is_not_written_over(tmp_path, owned_by):
     first.discard()
 
 
+def test_a_run_into_which_nobody_may_look_is_not_written_over(tmp_path, monkeypatch):
+    """Its folder is its user's alone; whoever is no root cannot see whether it has a lock."""
+    (tmp_path / ".running-theirs").mkdir()
+    seen = Path.lstat
+
+    def lstat(path):
+        if path.parent.name == ".running-theirs":
+            raise PermissionError(13, "Permission denied")
+        return seen(path)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    with pytest.raises(ReportError, match="if there is none, remove .*running-theirs"):
+        Output(tmp_path)
+
+
 def test_a_disk_that_names_another_owner_is_as_any_other(tmp_path, owned_by):
     """As network disks do, and containers."""
     owned_by(tmp_path, tmp_path.stat().st_uid + 1)

@@ -171,7 +171,8 @@ def _beside_noise(
     )
     both = ours.keys() & theirs.keys()
     if not both:
-        return (HealthCheck(name=_NOISE, outcome="not examined", evidence=f"{noise.id} attacked no sample"),)
+        evidence = f"{noise.id} attacked no sample that this gate did"
+        return (HealthCheck(name=_NOISE, outcome="not examined", evidence=evidence),)
     turned, by_noise = (sum(statuses[name] == "broken" for name in both) for statuses in (ours, theirs))
     attacked = f"{plural(len(both), 'sample')} that both attacked"
     evidence = f"this gate turned {turned} of {attacked}, and {noise.id} {by_noise}"

@@ -10,7 +10,8 @@ from robustcheck.evaluation.metrics.readings import Readings
 from robustcheck.models.head import NO_ANSWER
 
 LEAST_SAMPLES = 20
-LEAST_OTHERWISE = 10  # samples that should be read otherwise than all are: fewer may be missed by a sound candidate
+LEAST_OTHERWISE = 10  # samples that should be read otherwise than all are: fewer may be missed by a sound candidate,
+SHARE_OTHERWISE = 0.25  # unless they are a quarter of all
 LEAST_SKILL = 0.1  # Youden's index: what guesses, or always says the same, has 0; what is never wrong has 1
 
 _LOOK = (
@@ -24,10 +25,11 @@ def read_alike(read: Readings) -> str | None:
     common = read.before[:1]
     if not len(common) or common[0] == NO_ANSWER or (read.before != common).any():
         return None
-    if len(read.labels) < LEAST_SAMPLES or (otherwise := int((read.labels != common).sum())) < LEAST_OTHERWISE:
+    otherwise, every = int((read.labels != common).sum()), len(read.labels)
+    if every < LEAST_SAMPLES or otherwise < min(LEAST_OTHERWISE, SHARE_OTHERWISE * every):
         return None
     return (
-        f"the candidate reads all {len(read.labels)} samples alike before any attack, though {otherwise} of them are "
+        f"the candidate reads all {every} samples alike before any attack, though {otherwise} of them are "
         f"labelled otherwise: that it goes on to do so shows nothing; {_LOOK}"
     )
 
