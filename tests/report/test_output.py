@@ -190,7 +190,7 @@ def test_a_run_into_which_nobody_may_look_is_not_written_over(tmp_path, monkeypa
         return seen(path)
 
     monkeypatch.setattr(Path, "lstat", lstat)
-    with pytest.raises(ReportError, match="if there is none, remove .*running-theirs"):
+    with pytest.raises(ReportError, match=r"if there is none, remove .*running-theirs"):
         Output(tmp_path)
 
 
