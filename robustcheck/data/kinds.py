@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 from robustcheck.errors import DataError
 from robustcheck.words import plural
 
-SHOWN = 10  # kinds of faults that a message spells out
+SHOWN = 10  # mistakes, or kinds of them, that a message spells out
 
 
 class Named(Protocol):

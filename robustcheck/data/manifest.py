@@ -12,14 +12,13 @@ import numpy as np
 
 from robustcheck.data.columns import NAMED, fault_of
 from robustcheck.data.files import SUFFIXES, is_image, take_files
+from robustcheck.data.kinds import SHOWN
 from robustcheck.data.multilabel import reading_of
 from robustcheck.data.reading import check_memory, delimiter_of, normalised, parsing
 from robustcheck.data.samples import Listing, Wanted
 from robustcheck.data.splits import spelt
 from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
-
-SHOWN = 10  # mistakes that a message spells out
 
 
 @dataclass(frozen=True, kw_only=True)

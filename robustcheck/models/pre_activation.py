@@ -69,7 +69,7 @@ def _pre_activations(traced: fx.GraphModule) -> Iterator[tuple[fx.Node, fx.Node,
     asked = [node.target for node in traced.graph.nodes if node.op == "call_module"]
     for norm in traced.graph.nodes:
         layer = _module(traced, norm)
-        if type(layer) is not nn.BatchNorm2d or layer.running_mean is None or len(norm.users) != 1:
+        if type(layer) is not nn.BatchNorm2d or layer.training or layer.running_mean is None or len(norm.users) != 1:
             continue
         (relu,) = norm.users
         behind = list(relu.users)

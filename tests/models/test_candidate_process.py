@@ -18,17 +18,11 @@ from robustcheck.threats import Goal
 IMAGES = tiny.pictures().shares()
 LABELS = torch.tensor([0, 1, 0, 1, 0, 1])
 LOSS = objective("cross_entropy", Goal(labels=2))
-SAVERS = {
-    "net.safetensors": tiny.save_safetensors,
-    "net.ts": tiny.save_script,
-    "net.pt2": tiny.save_exported,
-    "net.onnx": tiny.save_onnx_old,
-}
 
 
-@pytest.fixture(params=SAVERS)
+@pytest.fixture(params=tiny.SAVERS)
 def artefact(request, tmp_path, net):
-    SAVERS[request.param](net, tmp_path / request.param)
+    tiny.SAVERS[request.param](net, tmp_path / request.param)
     return tmp_path / request.param
 
 
@@ -133,7 +127,7 @@ def test_loading_counts_what_it_asked(tmp_path, net, monkeypatch):
 
 @pytest.mark.parametrize("name", ["net.safetensors", "net.ts"])
 def test_weights_ask_for_no_gradient(name, tmp_path, net):
-    SAVERS[name](net, tmp_path / name)
+    tiny.SAVERS[name](net, tmp_path / name)
     candidate, _ = tiny.load(tmp_path / name)
     weights = list(candidate.network.forward.parameters())
     assert weights
@@ -172,9 +166,9 @@ def test_progress_is_told(tmp_path, net):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-@pytest.mark.parametrize("name", SAVERS)
+@pytest.mark.parametrize("name", tiny.SAVERS)
 def test_a_gpu_says_what_a_cpu_says(name, tmp_path, net):
-    SAVERS[name](net, tmp_path / name)
+    tiny.SAVERS[name](net, tmp_path / name)
     torch.set_float32_matmul_precision("medium")  # TF32 where nothing forbids it
     try:
         there, logits = tiny.load(tmp_path / name, device="cuda")

@@ -13,18 +13,12 @@ from robustcheck.models.fast_form import leave_off
 
 PLACES = (3, 0)
 ZEROS = torch.zeros(6, dtype=torch.int64)
-SAVERS = {
-    "net.safetensors": tiny.save_safetensors,
-    "net.ts": tiny.save_script,
-    "net.pt2": tiny.save_exported,
-    "net.onnx": tiny.save_onnx_old,
-}
 
 
-@pytest.fixture(params=SAVERS)
+@pytest.fixture(params=tiny.SAVERS)
 def artefact(request, tmp_path):
     net = tiny.tiny_net(labels=4)
-    SAVERS[request.param](net, tmp_path / request.param)
+    tiny.SAVERS[request.param](net, tmp_path / request.param)
     return net, tmp_path / request.param
 
 

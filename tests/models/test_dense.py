@@ -219,6 +219,15 @@ def test_norms_whose_scale_others_would_see_stay_as_they_are(make):
     assert layers(traced, nn.BatchNorm2d)
 
 
+def test_a_norm_that_is_in_training_stays_as_it_is():
+    """Its statistics are those of the batch."""
+    network = settled(Layer(4, 4))
+    network.norm.train()
+    traced = fx.symbolic_trace(network)
+    shift_pre_activations(traced)
+    assert not layers(traced, Shifted)
+
+
 def test_no_sign_is_multiplied_where_all_scales_are_positive():
     network = settled(Layer(4, 4))
     network.norm.weight.data.abs_().add_(0.1)

@@ -162,6 +162,15 @@ def save_onnx_old(net: nn.Module, path: Path, *, batch: int | None = None, **opt
     quietly(torch.onnx.export, net, (image_for(net, batch or 2),), str(path), dynamo=False, **names, **options)
 
 
+SAVERS = {
+    "net.safetensors": save_safetensors,
+    "net.ts": save_script,
+    "net.pt2": save_exported,
+    "net.onnx": save_onnx_old,
+}
+"""One of each format."""
+
+
 def save_linear_onnx(
     path: Path,
     weights: np.ndarray,
