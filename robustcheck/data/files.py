@@ -90,7 +90,7 @@ class FileImages:
                 f"bits, {space if file.hounsfield else space.values} are allowed"
                 f"{advice or f': check {keys}, or store the file anew'}"
             )
-        if not self.stated:
+        if not self.stated and self.space.bits > 8:  # of others there is no note
             self._see(file, levels)
         if index in self.grey:
             levels = levels[:1]
@@ -197,13 +197,14 @@ def _is_grey(file: ImageFile) -> bool:
 def _is_stored_as_grey(named: tuple[str, Path]) -> bool:
     try:
         name, path = named
-        scan = path.suffix.lower() not in pictures.SUFFIXES and dicom.is_dicom(path)
-        return (dicom.open_scan(name, path).shape[0] if scan else pictures.channels_of(name, path)) == 1
+        return (_open(*named).shape[0] if _is_scan(path) else pictures.channels_of(name, path)) == 1
     except DataError:  # which is said where it is judged
         return False
 
 
 def _open(name: str, path: Path) -> ImageFile:
-    if path.suffix.lower() not in pictures.SUFFIXES and dicom.is_dicom(path):
-        return dicom.open_scan(name, path)
-    return pictures.open_picture(name, path)
+    return dicom.open_scan(name, path) if _is_scan(path) else pictures.open_picture(name, path)
+
+
+def _is_scan(path: Path) -> bool:
+    return path.suffix.lower() not in pictures.SUFFIXES and dicom.is_dicom(path)
