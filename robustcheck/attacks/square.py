@@ -21,7 +21,11 @@ _FULL_SCHEDULE = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Square(QueryAttack):
-    """Stripes of ±ε, then squares, of which each is kept if it raises the loss: one query each."""
+    """Stripes of ±ε, then squares, of which each is kept if it raises the loss: one query each.
+
+    A square of the colour that is there already asks about nothing new: the opposite one takes its place. (The authors'
+    code draws another colour; with one channel that is the same.)
+    """
 
     share: float  # of the image's area that the first square covers, p in the paper
     name: str = "square"
@@ -58,7 +62,10 @@ class Square(QueryAttack):
         left = (drawn[:, 1] * (width - side + 1)).floor()
         inside = _span(top, side, height)[:, :, None] & _span(left, side, width)[:, None, :]
         colour = torch.where(drawn[:, 2:] < 0.5, -1.0, 1.0)[:, :, None, None]
-        changed = ball.project(best + torch.where(inside[:, None], 2 * ball.radius * colour, 0), clean)
+        change = torch.where(inside[:, None], 2 * ball.radius * colour, 0)
+        changed = ball.project(best + change, clean)
+        if (same := (changed == best).flatten(1).all(dim=1)).any():
+            changed[same] = ball.project(best[same] - change[same], clean[same])
         return {"images": changed, "best": best, "best_loss": best_loss, "asked": asked}
 
     def best(self, state: State) -> torch.Tensor:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from searching import search
 from test_closed_forms import DEEP, _problem
 
-from robustcheck.attacks import build
+from robustcheck.attacks import Answers, build
+from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.partial_information import PartialInformation
 from robustcheck.models import LabelOracle
 from robustcheck.policy import ATTACKS
@@ -130,6 +131,21 @@ def test_in_l2_a_change_below_half_a_level_grows_to_be_judged_unless_files_were_
     judged = found.engine._stored(clean - 0.4 / 255 * weight.view(1, 1, 6, 6), clean)
     changed = ((judged - clean) * 255).round()
     assert changed.abs().sum() == (0 if stored else 5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("better", [True, False])
+def test_square_asks_about_no_image_that_it_knows(channels, better):
+    """Near a search's end half of the grey pixels that are tried have the drawn colour already."""
+    clean, queries = torch.full((8, channels, 5, 5), 0.5), 400
+    attack, draws = _attack("square", SMALL, queries), Draws.of(list(range(8)), torch.device("cpu"))
+    state = attack.start(clean, clean, SMALL, draws)
+    for turn in range(queries):
+        known, asked = state["best"], attack.ask(state, clean, SMALL, draws)
+        assert (known != asked.images).flatten(1).any(dim=1).all(), turn
+        rising = torch.full((8,), float(turn)) if better or not turn else torch.full((8,), -1.0)
+        answers = Answers(loss=rising, fooled=rising < -1, shown=rising < -1)
+        state = attack.learn(state, asked, answers, clean, SMALL, draws)
 
 
 @pytest.mark.parametrize("k", [1, 2])
