@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from robustcheck.errors import PolicyError, ReportError
 from robustcheck.exit_codes import EXIT_CODES, INTERRUPTED, Commands
-from robustcheck.words import plural
+from robustcheck.interrupts import sigterm_interrupts
+from robustcheck.words import as_output, plural, visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -63,33 +65,48 @@ def run_command(policy: Path, output: Path, *, quiet: bool) -> None:
       0  every gate passed
       1  a gate failed
       2  the policy, or the command, cannot be used
-      3  a gate could not be evaluated (its verdict is error)
+      3  a gate could not be evaluated (its verdict is error), or the reports could not be written
       4  only inconclusive gates stand between it and a pass
-      130  interrupted; the reports hold what was finished
+      130  interrupted (Ctrl-C, SIGTERM); the reports hold what was finished
 
     Of several verdicts the heaviest counts: error > fail > inconclusive > pass.
     """
-    loaded = _load(policy)
+    try:
+        loaded = _load(policy)
+    except PolicyError:
+        if output.exists():
+            from robustcheck.report.output import take_away_earlier
+
+            take_away_earlier(output, [policy])
+        raise
     from robustcheck.report.output import outputs
 
     (place,) = outputs(output, [loaded.path])
-    try:
-        from robustcheck.evaluation.run import run
-        from robustcheck.report.progress import Bars
+    files, unwritten = list[Path](), None
+    with sigterm_interrupts():
+        try:
+            from robustcheck.evaluation.run import run
+            from robustcheck.report.progress import Bars
 
-        with Bars(quiet=quiet) as bars:
-            report = run(loaded, folder=place.scratch, progress=bars.update, finished=bars.finished)
-        files = place.publish(report)
-    finally:
-        place.discard()
+            with Bars(quiet=quiet) as bars:
+                report = run(loaded, folder=place.scratch, progress=bars.update, finished=bars.finished)
+            try:
+                files = place.publish(report)
+            except ReportError as error:
+                unwritten = error
+        finally:
+            place.discard()
     from robustcheck.report.summary import summary_line, summary_table, warnings_text
 
     if not quiet:
         _print_table(summary_table(report))
         click.echo(warnings_text(report), nl=False)
         for file in files:
-            click.echo(f"  {file}")
+            click.echo(f"  {output / file.relative_to(place.folder)}")
     click.echo(summary_line(report))
+    if unwritten is not None:
+        click.echo(visible(str(unwritten)), err=True)
+        sys.exit(EXIT_CODES["error"])
     sys.exit(INTERRUPTED if report.interrupted else EXIT_CODES[report.verdict])
 
 
@@ -262,8 +279,11 @@ def render_command(report: Path, output: Path | None) -> None:
     REPORT is a report.json of any age, which stays as it is.
     """
     from robustcheck.report import read_report, render_reports
+    from robustcheck.report.output import RENDERED, refuse_what_is_not_ours
 
-    for file in render_reports(read_report(report), output or report.parent, images=report.parent):
+    stated = read_report(report)
+    refuse_what_is_not_ours(output or report.parent, RENDERED)
+    for file in render_reports(stated, output or report.parent, images=report.parent):
         click.echo(str(file))
 
 
@@ -321,4 +341,4 @@ def _print_table(table: RenderableType) -> None:
     from robustcheck.report.summary import render
 
     width = max(80, min(160, shutil.get_terminal_size().columns))
-    click.echo(render(table, width=width, color=sys.stdout.isatty()), nl=False)
+    click.echo(as_output(render(table, width=width, color=sys.stdout.isatty())), nl=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+import traceback
 from typing import IO, Any
 
 import click
@@ -18,7 +20,8 @@ INTERRUPTED = 130
 class Commands(click.Group):
     """The group of all commands: an error that one of them ends in gets its exit code here.
 
-    An interrupt has 130, wherever it comes: click's own 1 is the code of a failed gate.
+    An interrupt has 130, wherever it comes, and what nobody foresaw has the code of a gate that could not be evaluated:
+    click's own 1, and Python's, is that of a failed gate.
     """
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -31,6 +34,13 @@ class Commands(click.Group):
             raise _UsageError(visible(str(error))) from None
         except EvaluationError as error:
             click.echo("\n".join(behind_bars(str(error))), err=True)
+            sys.exit(EXIT_CODES["error"])
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise  # whoever read the output has gone, which click knows how to end
+            click.echo("\n".join(behind_bars(traceback.format_exc())), err=True)
             sys.exit(EXIT_CODES["error"])
 
 

@@ -5,6 +5,7 @@ What is heavy is imported inside the hooks: each of xdist's workers loads this, 
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Generator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from robustcheck.gate_items import GateItem, PolicyCollector, warnings_stay_warnings
+from robustcheck.interrupts import sigterm_interrupts
 from robustcheck.policy_run import PolicyRun
+from robustcheck.words import as_output
 
 if TYPE_CHECKING:
     from robustcheck.policy import Policy
@@ -28,12 +31,14 @@ _RUNS_NOTHING = ("collectonly", "showfixtures", "show_fixtures_per_test", "setup
 class GatePlugin:
     """The hooks of a run that asked for robustcheck."""
 
-    def __init__(self, config: pytest.Config, policies: dict[Path, Policy]) -> None:
+    def __init__(self, config: pytest.Config, policies: dict[Path, Policy], folder: Path) -> None:
+        """Of a run of these policies, whose reports go to `folder`."""
         self._config = config
+        self._folder = folder
         self._selected: set[str] = set()  # node ids of all tests that will run, the project's own too
         self._ended: set[str] = set()  # of those that have run, or were skipped
         self._reports: list[tuple[AuditReport, list[Path]]] = []
-        self._failures: list[str] = []  # reports that could not be written
+        self._failures: list[str] = []  # what is amiss beside gates, such as reports that could not be written
         self._interrupted = False
         worker: dict[str, Any] | None = getattr(config, "workerinput", None)
         self._worker = worker is not None
@@ -62,13 +67,13 @@ class GatePlugin:
     @warnings_stay_warnings()
     def pytest_sessionstart(self) -> None:
         """Take away earlier reports and make room for new ones, in runs that will write some."""
-        if self._worker or any(self._config.getoption(name, False) for name in _RUNS_NOTHING):
+        if not writes_reports(self._config):
             return
         from robustcheck.errors import ReportError
         from robustcheck.report.output import outputs
 
         try:
-            places = outputs(_output_folder(self._config), list(self._runs))
+            places = outputs(self._folder, list(self._runs))
         except ReportError as error:
             raise pytest.UsageError(str(error)) from None
         for run, output in zip(self._runs.values(), places, strict=True):
@@ -146,41 +151,79 @@ class GatePlugin:
         """Tell Ctrl-C from the subclasses of it that pytest and xdist raise to stop at the first failure."""
         self._interrupted = type(excinfo.value) is KeyboardInterrupt or isinstance(excinfo.value, pytest.exit.Exception)
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self) -> Generator[None, Any, Any]:
+        """What stops the run as Ctrl-C does; workers are stopped by their controller."""
+        if self._worker:
+            return (yield)
+        with sigterm_interrupts():
+            return (yield)
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write the reports, and give pytest's own JUnit file the facts that belong to the suite."""
+        """Write the reports, and see to it that pytest's exit code is not greener than they are."""
         for run in self._runs.values():
-            if run.output is not None and not self._publish(run, run.output):
+            if run.output is None:
+                continue
+            why = self._publish(run, run.output)
+            if why is not None:
+                self._fail(run, "writing the reports", why)
                 session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+            elif session.exitstatus == pytest.ExitCode.OK and (why := self._why_not_green(run)) is not None:
+                self._fail(run, "judging the gates", why)
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     @warnings_stay_warnings()
-    def _publish(self, run: PolicyRun, output: Output) -> bool:
-        """Write the reports on a policy; False if that cannot be done. Those on other policies go on."""
+    def _publish(self, run: PolicyRun, output: Output) -> str | None:
+        """Write the reports on a policy; why that cannot be done, if it cannot. Those on other policies go on."""
         from robustcheck.errors import ReportError
         from robustcheck.report.junit import suite_properties
 
         try:
             if run.answers or run.crashed or self._interrupted:
                 report = run.report(interrupted=self._interrupted, left=self._selected - self._ended)
-                _add_junit_properties(self._config, suite_properties(report))
-                self._reports.append((report, output.publish(report)))
+                self._note_in_junit(output.folder.name, suite_properties(report))
+                files = output.publish(report)
+                self._reports.append((report, files))
+                run.verdict = report.verdict
         except ReportError as error:
-            self._failures.append(str(error))
-            self._tell_unwritten(run, str(error))
-            return False
+            return str(error)
+        except Exception:  # noqa: BLE001 - whatever it is, pytest's own reports have still to be written
+            return traceback.format_exc()
         finally:
             output.discard()
-        return True
+        return None
 
-    def _tell_unwritten(self, run: PolicyRun, why: str) -> None:
-        """Make a test case of reports that could not be written: a JUnit file beside a red exit must not be green.
+    def _note_in_junit(self, policy: str, properties: list[tuple[str, str]]) -> None:
+        """Give pytest's own JUnit file the facts about a run; of several policies, each fact with the policy's name."""
+        from _pytest.junitxml import xml_key
+
+        xml = self._config.stash.get(xml_key, None)
+        if xml is not None:
+            for name, value in properties:
+                xml.add_global_property(f"{policy}.{name}" if len(self._runs) > 1 else name, value)
+
+    def _why_not_green(self, run: PolicyRun) -> str | None:
+        """Why a run that pytest would end with 0 is no pass of a policy, if it is none.
+
+        Tests may be skipped, or be expected to fail, by a project's own hooks; of gates that would be a green which
+        means nothing. Some may be deselected or skipped: they are in the report as gates that were not run.
+        """
+        if run.verdict is None:
+            selected = sum(test.partition("::")[0] == run.nodeid for test in self._selected)
+            return f"none of {selected} selected gates was run: all were skipped; deselect them" if selected else None
+        return None if run.verdict == "pass" else f"the verdict is {run.verdict}, and pytest would have exited with 0"
+
+    def _fail(self, run: PolicyRun, name: str, why: str) -> None:
+        """Make a failed test case of what is amiss with a policy's run: a JUnit file beside a red exit is not green.
 
         Its name cannot be a gate's, whose ids have no spaces.
         """
+        self._failures.append(why)
         self._config.hook.pytest_runtest_logreport(
             report=pytest.TestReport(
-                nodeid=f"{run.nodeid}::writing the reports",
-                location=(run.nodeid, None, "writing the reports"),
+                nodeid=f"{run.nodeid}::{name}",
+                location=(run.nodeid, None, name),
                 keywords={},
                 outcome="failed",
                 longrepr=why,
@@ -194,15 +237,15 @@ class GatePlugin:
 
         writer = terminalreporter._tw  # pytest's plugins have no public way to the width
         for report, files in self._reports:
-            terminalreporter.section(f"robustcheck: {report.policy.name}")
+            terminalreporter.section(as_output(f"robustcheck: {report.policy.name}"))
             table = render(summary_table(report), width=writer.fullwidth, color=writer.hasmarkup)
-            terminalreporter.write_line(table.rstrip("\n"))
-            terminalreporter.write(warnings_text(report))
-            terminalreporter.write_line(summary_line(report))
+            terminalreporter.write_line(as_output(table.rstrip("\n")))
+            terminalreporter.write(as_output(warnings_text(report)))
+            terminalreporter.write_line(as_output(summary_line(report)))
             for file in files:
                 terminalreporter.write_line(f"  {shown(file, self._config.invocation_params.dir)}")
         for failure in self._failures:
-            terminalreporter.write_line(f"ERROR: {failure}", red=True, bold=True)
+            terminalreporter.write_line(as_output(f"ERROR: {failure}"), red=True, bold=True)
 
 
 def _collector(path: Path, run: PolicyRun, parent: pytest.Collector) -> PolicyCollector:
@@ -216,21 +259,6 @@ def shown(path: Path, start: Path) -> str:
     return str(path.relative_to(start)) if path.is_relative_to(start) else str(path)
 
 
-def _output_folder(config: pytest.Config) -> Path:
-    """Where reports go: the command line's is seen from where pytest was started, an ini file's from that file."""
-    start = Path(config.invocation_params.dir)
-    if asked := config.getoption("robustcheck_output"):
-        return start / str(asked)
-    for key in ("robustcheck_output", "robustcheck-output"):
-        if standing := config.getini(key):
-            return (config.inipath.parent if config.inipath else start) / str(standing)
-    return start / "robustcheck-report"
-
-
-def _add_junit_properties(config: pytest.Config, properties: list[tuple[str, str]]) -> None:
-    from _pytest.junitxml import xml_key
-
-    xml = config.stash.get(xml_key, None)
-    if xml is not None:
-        for name, value in properties:
-            xml.add_global_property(name, value)
+def writes_reports(config: pytest.Config) -> bool:
+    """Whether a process of pytest writes any: not one of xdist's workers, nor one that only lists what there is."""
+    return not hasattr(config, "workerinput") and not any(config.getoption(name, False) for name in _RUNS_NOTHING)

@@ -14,6 +14,7 @@ from typing import Any, cast
 import pytest
 
 from robustcheck.policy_run import PolicyRun
+from robustcheck.words import as_output
 
 
 @contextmanager
@@ -46,6 +47,7 @@ class PolicyCollector(pytest.File):
             # `pgd[4/255]` are parameters. The id that an item would be given has them in its name.
             item: GateItem = GateItem.from_parent(self, name=gate.id, nodeid=f"{self.nodeid}::{gate.id}")
             item.policy_run = self.policy_run
+            item.add_marker("robustcheck")
             yield item
 
 
@@ -73,9 +75,9 @@ class GateItem(pytest.Item):
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """The verdict as text: its first line becomes the short summary and JUnit's message."""
         if isinstance(excinfo.value, GateNotPassedError):
-            return str(excinfo.value)
+            return as_output(str(excinfo.value))
         return super().repr_failure(excinfo, style)
 
-    def reportinfo(self) -> tuple[Path, None, str]:
-        """Where the test stands: in the policy."""
-        return self.path, None, f"gate {self.name}"
+    def reportinfo(self) -> tuple[Path, int, str]:
+        """Where the test stands: in the policy, from its first line on; pytest needs one for tests that it skips."""
+        return self.path, 0, f"gate {self.name}"

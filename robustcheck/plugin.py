@@ -6,7 +6,8 @@ plugin (`gate_hooks`) is imported once a policy was named.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ import pytest
 
 if TYPE_CHECKING:
     from robustcheck.policy import Policy
+
+_REPORTS = "robustcheck-report"
+_BEGINNING = 65536  # bytes of a file
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,30 +45,74 @@ def pytest_configure(config: pytest.Config) -> None:
     """Load the policies that were asked for; without one, nothing else happens."""
     named_options: list[str] = config.getoption("robustcheck")
     ini_key = [Path(path) for path in config.getini("robustcheck")]
-    if config.option.help or (not named_options and not ini_key):
+    config.addinivalue_line("markers", "robustcheck: a gate of a policy (given to each; not to be set by hand)")
+    if config.option.help:
         return  # parsing once more would print pytest 8's help, and end there
     start = config.invocation_params.dir
-    typed: list[str] = config._parser.parse_known_args(list(config.invocation_params.args)).robustcheck
-    asked = [start / path for path in typed]
+    if not named_options and not ini_key:
+        _refuse_policies_among(_files(config.args, start))
+        return
+    typed = config._parser.parse_known_args(list(config.invocation_params.args))
+    asked = [start / path for path in typed.robustcheck]
     # Paths that addopts adds to every run are seen from the ini file, as those of the ini key are.
     ini_folder = config.inipath.parent if config.inipath else start
-    standing = ini_key + [ini_folder / path for path in named_options if path not in typed]
+    standing = ini_key + [ini_folder / path for path in named_options if path not in typed.robustcheck]
+    paths = {path.resolve(): path for path in asked + standing}
+    _refuse_policies_among(_files(config.args, start) - paths.keys())
     from robustcheck.gate_hooks import GatePlugin, shown
     from robustcheck.gate_items import warnings_stay_warnings
 
+    folder = _output_folder(config, typed.robustcheck_output, start if asked else ini_folder)
     with warnings_stay_warnings():
-        policies = _loaded({path.resolve(): shown(path.resolve(), start) for path in asked + standing})
+        policies = _loaded({path: shown(path, start) for path in paths}, config, folder)
     # Without a path on the command line pytest would also collect the project's own tests; naming a policy is a path.
     alone = asked and config.args_source is not pytest.Config.ArgsSource.ARGS
     arguments = [] if alone else list(config.args)
-    named = {(start / argument.partition("::")[0].partition("[")[0]).resolve() for argument in arguments}
+    named = _files(arguments, start)
     # Not those in named folders: pytest 8, given a folder and a file in it, collects the file alone.
     config.args = arguments + [str(path) for path in policies if named.isdisjoint([path, *path.parents])]
-    config.pluginmanager.register(GatePlugin(config, policies), "robustcheck-gates")
+    config.pluginmanager.register(GatePlugin(config, policies, folder), "robustcheck-gates")
 
 
-def _loaded(paths: Mapping[Path, str]) -> dict[Path, Policy]:
-    """The policies at these paths, which messages call by what each is mapped to; all mistakes are told at once."""
+def _output_folder(config: pytest.Config, typed: str | None, default: Path) -> Path:
+    """Where reports go: what was typed is seen from where pytest was started, an ini file's from that file.
+
+    Args:
+        config: pytest's.
+        typed: what the command line says, if it does.
+        default: the folder in which reports lie if nobody says where.
+    """
+    start = config.invocation_params.dir
+    if typed:
+        return start / typed
+    keys = [config.getoption("robustcheck_output")] + [config.getini(f"robustcheck{sign}output") for sign in "_-"]
+    standing = next((str(folder) for folder in keys if folder), None)
+    return (config.inipath.parent if config.inipath else start) / standing if standing else default / _REPORTS
+
+
+def _files(arguments: Sequence[str], start: Path) -> set[Path]:
+    """The files and folders in which pytest's arguments name tests."""
+    return {(start / argument.partition("::")[0].partition("[")[0]).resolve() for argument in arguments}
+
+
+def _refuse_policies_among(paths: Collection[Path]) -> None:
+    """Raise a usage error if one of these files, which pytest knows no tests in, is a policy.
+
+    With `--robustcheck policies/*.yaml` the shell gives the option the first of them, and pytest the others.
+    """
+    for path in sorted(paths):
+        if path.suffix in (".yaml", ".yml") and path.is_file():
+            with path.open("rb") as file:
+                beginning = file.read(_BEGINNING)
+            if re.search(rb"^robustcheck\s*:", beginning, flags=re.MULTILINE):
+                raise pytest.UsageError(f"{path} is a policy: say --robustcheck before it, and before each other one")
+
+
+def _loaded(paths: Mapping[Path, str], config: pytest.Config, folder: Path) -> dict[Path, Policy]:
+    """The policies at these paths, which messages call by what each is mapped to; all mistakes are told at once.
+
+    Where there are any, earlier reports in `folder` are taken away all the same.
+    """
     from robustcheck.errors import PolicyError
     from robustcheck.policy import load_policy
 
@@ -76,5 +124,11 @@ def _loaded(paths: Mapping[Path, str]) -> dict[Path, Policy]:
         except PolicyError as error:
             mistakes.append(str(error))
     if mistakes:
+        from robustcheck.gate_hooks import writes_reports
+
+        if folder.exists() and writes_reports(config):
+            from robustcheck.report.output import take_away_earlier
+
+            take_away_earlier(folder, list(paths))
         raise pytest.UsageError("\n".join(mistakes))
     return policies

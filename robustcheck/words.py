@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 from traceback import format_exception_only
@@ -50,6 +51,19 @@ def behind_bars(text: str) -> list[str]:
     """
     first, *others = visible(text).strip().split("\n")
     return [first, *(f"| {line}".rstrip() for line in others)]
+
+
+_SPELT = str.maketrans({"ε": "eps", "∞": "inf", "─": "-", "≥": ">=", "≤": "<=", "×": "x", "·": "*", "…": "..."})
+
+
+def as_output(text: str) -> str:
+    """A text as the process's output can show it: what its encoding does not have is spelt, or escaped."""
+    encoding = getattr(sys.__stdout__, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_SPELT).encode(encoding, errors="backslashreplace").decode(encoding)
+    return text
 
 
 def last_line(error: BaseException) -> str:

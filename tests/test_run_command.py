@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 from building import ARCHITECTURE, brightness_policy, brightness_project
 from click.testing import CliRunner
 
 from robustcheck.cli import main
+from robustcheck.errors import ReportError
 
 CLEAN = "\n  - {id: clean, require: {accuracy: 1}}\n"
 CONFIDENT = "decision: {rule: confident}"
-INTERRUPTED = ARCHITECTURE.replace(
-    "    def forward(self, image):\n",
-    "    def forward(self, image):\n        if torch.is_grad_enabled():\n            raise KeyboardInterrupt\n",
-)
+
+
+def _doing(what):
+    """The architecture, which does something else first when its gradient is asked for."""
+    begins = "    def forward(self, image):\n"
+    return ARCHITECTURE.replace(begins, f"{begins}        if torch.is_grad_enabled():\n            {what}\n")
 
 
 @pytest.fixture
@@ -64,13 +68,74 @@ def test_what_could_not_be_evaluated_is_told_from_what_failed(project):
 
 
 def test_an_interrupt_keeps_what_was_finished(project):
-    (project / "brightness.py").write_text(INTERRUPTED)
+    (project / "brightness.py").write_text(_doing("raise KeyboardInterrupt"))
     done = _run(project, _gate("{accuracy: 0.5}"))
     assert done.exit_code == 130
     report = _report(project)
     assert report["interrupted"]
     assert [(gate["id"], gate["verdict"]) for gate in report["gates"]] == [("clean", "pass")]
     assert (project / "robustcheck-report" / "junit.xml").is_file()
+
+
+def test_sigterm_keeps_what_was_finished_and_is_handled_as_before_afterwards(project):
+    """As `timeout` and CI servers end a job; a second one does not disturb what follows from the first."""
+    term = "__import__('os').kill(__import__('os').getpid(), __import__('signal').SIGTERM)"
+    (project / "brightness.py").write_text(_doing(f"{term}; {term}"))
+    before = signal.getsignal(signal.SIGTERM)
+    assert before is signal.SIG_DFL
+    done = _run(project, _gate("{accuracy: 0.5}"))
+    assert done.exit_code == 130
+    assert [gate["id"] for gate in _report(project)["gates"]] == ["clean"]
+    assert not list((project / "robustcheck-report").glob(".running-*"))
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_defect_of_ours_has_not_the_code_of_a_failed_gate(project, monkeypatch):
+    monkeypatch.setattr("robustcheck.evaluation.run.assemble", lambda *_, **__: 1 / 0)
+    done = _run(project, CLEAN)
+    assert done.exit_code == 3
+    assert "ZeroDivisionError: division by zero" in done.stderr
+
+
+def test_what_was_found_is_told_though_it_cannot_be_written(project, monkeypatch):
+    def full(*_):
+        raise ReportError("report.json: cannot be written: No space left on device")
+
+    monkeypatch.setattr("robustcheck.report.output.write_json", full)
+    done = _run(project, _gate("{accuracy: 0.5}"))
+    assert done.exit_code == 3
+    assert done.stdout.splitlines()[-1].startswith("FAIL: 1 gate passed, 1 failed")
+    assert done.stderr.splitlines()[-1] == "report.json: cannot be written: No space left on device"
+
+
+def test_code_that_changes_the_folder_does_not_move_the_reports(project):
+    (project / "elsewhere").mkdir()
+    (project / "brightness.py").write_text(f"import os\n\nos.chdir('elsewhere')\n{ARCHITECTURE}")
+    done = _run(project, _gate("{accuracy: 0.5}"))
+    assert done.exit_code == 1, done.output
+    assert not list((project / "elsewhere").iterdir())
+    written = project / "robustcheck-report"
+    assert list((written / "counterexamples").rglob("*.png"))
+    assert "  robustcheck-report/report.json" in done.stdout.splitlines()
+
+
+def test_a_policy_with_mistakes_takes_an_earlier_green_report_away(project):
+    assert _run(project, CLEAN).exit_code == 0
+    done = _run(project, CLEAN.replace("accuracy", "acuracy"))
+    assert done.exit_code == 2
+    assert list((project / "robustcheck-report").iterdir()) == []
+
+
+def test_render_replaces_nobody_else_s_files(project):
+    assert _run(project, CLEAN).exit_code == 0
+    (project / "junit.xml").write_text("<testsuites/>")
+    report = str(project / "robustcheck-report" / "report.json")
+    done = CliRunner().invoke(main, ["render", report, "-o", "."], catch_exceptions=False)
+    assert done.exit_code == 2
+    assert "junit.xml is there, and no report.json of robustcheck's" in done.stderr
+    assert (project / "junit.xml").read_text() == "<testsuites/>"
+    for _ in range(2):
+        assert CliRunner().invoke(main, ["render", report, "-o", "again"]).exit_code == 0
 
 
 def test_quiet_is_one_line(project):

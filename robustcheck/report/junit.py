@@ -7,6 +7,7 @@ properties, so thresholds and results are in the text; properties repeat what a 
 from __future__ import annotations
 
 import math
+from pathlib import PurePosixPath
 
 from junit_xml import TestCase, TestSuite, to_xml_report_string
 
@@ -21,14 +22,17 @@ RUN = "[run]"
 
 def junit_xml(report: AuditReport) -> str:
     """The report as JUnit XML; a report that is not a pass never gives a file without a failure or an error."""
-    classname = policy_path(report)
-    cases = [_gate_case(gate, classname, allowed=report.inconclusive == "allow") for gate in report.gates]
-    cases += [_not_run_case(gate_id, classname, interrupted=report.interrupted) for gate_id in report.not_run]
+    cases = [_gate_case(gate, allowed=report.inconclusive == "allow") for gate in report.gates]
+    cases += [_not_run_case(gate_id, interrupted=report.interrupted) for gate_id in report.not_run]
     if _needs_run_case(report, cases):
-        cases.append(_run_case(report, classname))
+        cases.append(_run_case(report))
+    path = _policy_path(report)
+    for case in cases:
+        # Readers take what is before the last dot for a package: "policies/a.yaml" would be a class called yaml.
+        case.classname, case.file = PurePosixPath(path).with_suffix("").as_posix().replace("/", ".").strip("."), path
     started = moment(report.started)
     suite = TestSuite(
-        one_line(report.policy.name) or classname,
+        one_line(report.policy.name) or path,
         cases,
         timestamp=started.isoformat(timespec="seconds") if started else None,
         properties=dict(suite_properties(report)),
@@ -36,13 +40,13 @@ def junit_xml(report: AuditReport) -> str:
     return str(to_xml_report_string([suite]))
 
 
-def policy_path(report: AuditReport) -> str:
-    """The policy's path with forward slashes: the class name of its gates, the same on every system."""
+def _policy_path(report: AuditReport) -> str:
+    """The policy's path with forward slashes, the same on every system."""
     return one_line(report.policy.path.replace("\\", "/")).removeprefix("./") or "policy"
 
 
-def _gate_case(gate: GateResult, classname: str, *, allowed: bool) -> TestCase:
-    case = _case(gate.id, classname, gate.cost.seconds)
+def _gate_case(gate: GateResult, *, allowed: bool) -> TestCase:
+    case = _case(gate.id, gate.cost.seconds)
     sentence, text = verdict_sentence(gate), gate_text(gate)
     if gate.verdict == "pass":
         case.stdout = "\n".join([metrics_line(gate), *warning_lines(gate)])
@@ -56,8 +60,8 @@ def _gate_case(gate: GateResult, classname: str, *, allowed: bool) -> TestCase:
     return case
 
 
-def _not_run_case(gate_id: str, classname: str, *, interrupted: bool) -> TestCase:
-    case = _case(gate_id, classname, None)
+def _not_run_case(gate_id: str, *, interrupted: bool) -> TestCase:
+    case = _case(gate_id, None)
     case.add_skipped_info("not run: the run was interrupted" if interrupted else "not run: deselected or not reached")
     return case
 
@@ -69,14 +73,14 @@ def _needs_run_case(report: AuditReport, cases: list[TestCase]) -> bool:
     return report.interrupted or not report.gates or not red
 
 
-def _run_case(report: AuditReport, classname: str) -> TestCase:
+def _run_case(report: AuditReport) -> TestCase:
     if report.interrupted:
         message = f"interrupted: {_of_all(report)} were evaluated"
     elif not report.gates:
         message = "no gate was evaluated"
     else:
         message = f"the verdict of the run is {report.verdict}"
-    case = _case(RUN, classname, None)
+    case = _case(RUN, None)
     case.add_error_info(message, f"{message}\n{summary_line(report)}", "error")
     return case
 
@@ -85,9 +89,9 @@ def _of_all(report: AuditReport) -> str:
     return f"{len(report.gates)} of {len(report.gates) + len(report.not_run)} gates"
 
 
-def _case(name: str, classname: str, seconds: float | None) -> TestCase:
+def _case(name: str, seconds: float | None) -> TestCase:
     known = seconds if seconds is not None and math.isfinite(seconds) else 0.0
-    return TestCase(one_line(name), classname, elapsed_sec=round(known, 3))
+    return TestCase(one_line(name), elapsed_sec=round(known, 3))
 
 
 def suite_properties(report: AuditReport) -> list[tuple[str, str]]:

@@ -27,7 +27,8 @@ _SCRATCH = ".running-"
 _LOCK = ".lock"  # in a scratch folder
 _MOMENT = 10.0  # seconds from a scratch folder to its lock, at most
 _OWNED_BY = "report.json"  # says whose the folder is, so it is written first and taken away last
-_PUBLISHED = (COUNTEREXAMPLES, "junit.xml", "report.html", _OWNED_BY)
+RENDERED = ("junit.xml", "report.html")
+_PUBLISHED = (COUNTEREXAMPLES, *RENDERED, _OWNED_BY)
 # What `robustcheck render` writes lies in a folder without report.json; these marks near its beginning say whose it is.
 _MARKS = {
     "junit.xml": b'name="environment.robustcheck"',
@@ -46,16 +47,16 @@ class Output:
             ReportError: the folder cannot be written to, another run writes to it, or it holds files under the names
                 of reports that are not robustcheck's.
         """
-        self.folder = folder
+        self.folder = folder.absolute()  # a candidate's code may change the working directory
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=folder))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=self.folder))
         except OSError as error:
             raise ReportError(f"cannot write reports to {folder}: {error.strerror or error}") from None
         self._lock = _held(self.scratch)
         try:
-            _refuse_if_in_use(folder, excepted=self.scratch)
-            self._refuse_what_is_not_ours()
+            _refuse_if_in_use(self.folder, excepted=self.scratch)
+            refuse_what_is_not_ours(folder)
         except BaseException:
             self.discard()
             raise
@@ -96,13 +97,26 @@ class Output:
                 shutil.rmtree(left, ignore_errors=True)
         _take_away_reports(self.folder)
 
-    def _refuse_what_is_not_ours(self) -> None:
-        other = next((path for name in _PUBLISHED if (path := self.folder / name).exists() and not _marked(path)), None)
-        if other is not None and not _is_ours(self.folder / _OWNED_BY):
-            raise ReportError(
-                f"{other} is there, and no {_OWNED_BY} of robustcheck's says that it may be replaced; "
-                "move it away, or choose another output folder"
-            )
+
+def refuse_what_is_not_ours(folder: Path, names: Sequence[str] = _PUBLISHED) -> None:
+    """Raise a `ReportError` if what lies in a folder under the names of reports was written by someone else."""
+    other = next((path for name in names if (path := folder / name).exists() and not _marked(path)), None)
+    if other is not None and not _is_ours(folder / _OWNED_BY):
+        raise ReportError(
+            f"{other} is there, and no {_OWNED_BY} of robustcheck's says that it may be replaced; "
+            "move it away, or choose another output folder"
+        )
+
+
+def take_away_earlier(folder: Path, policies: Sequence[Path]) -> None:
+    """Remove earlier reports though no run can begin: they say nothing of policies that cannot be used.
+
+    Where that cannot be done they stay; why the run cannot begin is what has to be told.
+    """
+    with suppress(ReportError):
+        if any(_is_ours(folder / name / _OWNED_BY) for name in (".", *_folders(policies))):
+            for output in outputs(folder, policies):
+                output.discard()
 
 
 def outputs(folder: Path, policies: Sequence[Path]) -> list[Output]:
@@ -111,13 +125,13 @@ def outputs(folder: Path, policies: Sequence[Path]) -> list[Output]:
     Raises:
         ReportError: one of them cannot be written to, and nothing was removed; or an earlier report cannot be removed.
     """
-    names = {policies[0].stem: "."} if len(policies) == 1 else _names(policies)
+    names = _folders(policies)
     made: list[Output] = []
     try:
         if len(names) > 1:
             _refuse_if_in_use(folder)
         # One by one: if one is refused, those before it are discarded.
-        made.extend(Output(folder / name) for name in names.values())
+        made.extend(Output(folder / name) for name in names)
         for output in made:
             output.take_away_earlier()
         if len(names) > 1 and _is_ours(folder / _OWNED_BY):  # written by an earlier run of one policy
@@ -129,15 +143,17 @@ def outputs(folder: Path, policies: Sequence[Path]) -> list[Output]:
     return made
 
 
-def _names(policies: Sequence[Path]) -> dict[str, str]:
-    """The name of each policy's folder, by its lower-case form: to some systems names that share one are the same."""
+def _folders(policies: Sequence[Path]) -> list[str]:
+    """Where each policy's reports lie in the output folder; no two names differ in the case of their letters alone."""
+    if len(policies) == 1:
+        return ["."]
     names: dict[str, str] = {}
     for policy in policies:
         name, number = policy.stem, 2
         while name.casefold() in names:
             name, number = f"{policy.stem}-{number}", number + 1
         names[name.casefold()] = name
-    return names
+    return list(names.values())
 
 
 def _refuse_if_in_use(folder: Path, *, excepted: Path | None = None) -> None:

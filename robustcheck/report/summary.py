@@ -16,7 +16,7 @@ from robustcheck.report.gate import VERDICT_WORDS, metric_of, warning_lines
 from robustcheck.report.text import counts, interval, measured_value, one_line
 from robustcheck.report.threat import short_budget
 from robustcheck.results import AuditReport, GateResult, Requirement, Verdict
-from robustcheck.words import plural
+from robustcheck.words import as_output, plural
 
 STYLES: dict[Verdict, str] = {
     "pass": "bold green",
@@ -93,7 +93,7 @@ def _rows(gate: GateResult) -> Iterator[list[RenderableType]]:
     about = [
         one_line(gate.id),
         one_line(gate.attack) if gate.attack else "none",
-        short_budget(gate.threat) if gate.threat else "",
+        as_output(short_budget(gate.threat)) if gate.threat else "",
     ]
     outcome = [f"{broken}/{found['held']}/{found['wrong']}" if gate.samples else "", f"{gate.cost.seconds:.1f}"]
     verdict = Text(gate.verdict, style=STYLES[gate.verdict])

@@ -83,7 +83,8 @@ def test_each_verdict_has_its_element():
         "late": [(Skipped, "skipped")],
     }
     assert (suite.tests, suite.failures, suite.errors, suite.skipped) == (6, 2, 1, 1)
-    assert {case.classname for case in cases.values()} == {"policies/pneumonia_mnist.yaml"}
+    assert {case.classname for case in cases.values()} == {"policies.pneumonia_mnist"}
+    assert {case._elem.get("file") for case in cases.values()} == {"policies/pneumonia_mnist.yaml"}
     assert suite.name == "Chest X-ray gate"
 
 
@@ -204,7 +205,7 @@ def test_the_class_name_is_the_same_on_every_system(path):
     policy = PolicyInfo(path=path, name="n", sha256="s")
     _, cases = parsed(report(gate(), policy=policy))
 
-    assert cases["pgd[2/255]"].classname == "policies/a.yaml"
+    assert cases["pgd[2/255]"].classname == "policies.a"
 
 
 def test_what_xml_cannot_hold_is_shown_as_an_escape():

@@ -1,0 +1,139 @@
+"""pytest's exit code and what it leaves behind are never greener than the gates."""
+
+from __future__ import annotations
+
+import sys
+import xml.etree.ElementTree as ET
+
+import pytest
+from building import brightness_report
+
+PASSING = ("--robustcheck", "passing.yaml")
+BOTH = "addopts = --robustcheck passing.yaml --robustcheck-output out"
+
+
+def _skipping(what: str) -> str:
+    return f"import pytest\n\ndef pytest_collection_modifyitems(items):\n    for item in items:\n        {what}\n"
+
+
+def test_gates_that_are_all_skipped_are_no_green(pytester, project):
+    pytester.makeconftest(_skipping("item.add_marker(pytest.mark.skip)"))
+    result = pytester.runpytest(*PASSING, "--junitxml", "own.xml")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["ERROR: none of 4 selected gates was run: all were skipped; deselect them"])
+    assert [case.get("name") for case in ET.parse(project / "own.xml").iter("testcase") if len(case) and (
+        case.find("failure") is not None or case.find("error") is not None
+    )] == ["judging the gates"]  # fmt: skip
+
+
+def test_gates_that_are_expected_to_fail_are_no_green(pytester, project):
+    pytester.makeconftest(_skipping("item.add_marker(pytest.mark.xfail)"))
+    result = pytester.runpytest("--robustcheck", "policy.yaml")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["ERROR: the verdict is fail, and pytest would have exited with 0"])
+    assert brightness_report(project)["verdict"] == "fail"
+
+
+def test_who_ends_pytest_with_0_after_a_gate_failed_does_not(pytester, project):
+    pytester.makepyfile(test_own="import pytest\n\ndef test_own():\n    pytest.exit('enough', returncode=0)\n")
+    assert pytester.runpytest("--robustcheck", "policy.yaml", "policy.yaml", "test_own.py").ret == 1
+
+
+def test_sigterm_reports_what_was_finished(pytester, project):
+    pytester.makepyfile(test_own="import os, signal\n\ndef test_own():\n    os.kill(os.getpid(), signal.SIGTERM)\n")
+    result = pytester.runpytest_subprocess(*PASSING, "passing.yaml", "test_own.py")
+    assert result.ret == 2
+    report = brightness_report(project)
+    assert report["interrupted"]
+    assert len(report["gates"]) == 4
+    assert report["verdict"] == "error"
+
+
+def test_gates_have_a_marker_by_which_they_can_be_left_out(pytester, project):
+    result = pytester.runpytest(*PASSING, ".", "-m", "not robustcheck", "--strict-markers")
+    assert result.ret == 0
+    result.assert_outcomes(passed=1, deselected=4)
+    pytester.runpytest(*PASSING, ".", "-m", "robustcheck").assert_outcomes(passed=4, deselected=1)
+
+
+def test_a_policy_with_mistakes_takes_an_earlier_green_report_away(pytester, project):
+    assert pytester.runpytest(*PASSING).ret == 0
+    text = (project / "passing.yaml").read_text()
+    (project / "passing.yaml").write_text(text.replace("accuracy", "acuracy"))
+    assert pytester.runpytest(*PASSING, "--collect-only").ret == 4
+    assert sorted(path.name for path in (project / "robustcheck-report").iterdir()) != []
+    assert pytester.runpytest(*PASSING).ret == 4
+    assert list((project / "robustcheck-report").iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["policy.yaml"], [*PASSING, "policy.yaml"]])
+def test_a_policy_among_pytest_s_files_is_told_how_to_be_run(pytester, project, arguments):
+    result = pytester.runpytest(*arguments)
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*policy.yaml is a policy: say --robustcheck before it, and before each other one"])
+    assert not (project / "robustcheck-report").exists()
+
+
+def test_yaml_files_that_are_no_policies_are_other_plugins_business(pytester, project):
+    (project / "other.yaml").write_text("stages: []\n")
+    pytester.makeconftest(
+        "import pytest\n\n"
+        "class Item(pytest.Item):\n"
+        "    def runtest(self):\n"
+        "        pass\n\n"
+        "class File(pytest.File):\n"
+        "    def collect(self):\n"
+        "        yield Item.from_parent(self, name='one')\n\n"
+        "def pytest_collect_file(file_path, parent):\n"
+        "    if file_path.name == 'other.yaml':\n"
+        "        return File.from_parent(parent, path=file_path)\n"
+    )
+    pytester.runpytest("other.yaml").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("ini", "arguments", "folder"),
+    [
+        (BOTH, [], "out"),
+        (
+            BOTH,
+            ["--robustcheck-output", "here"],
+            "below/here",
+        ),
+        ("robustcheck = passing.yaml", [], "robustcheck-report"),
+        ("", ["--robustcheck", "../passing.yaml"], "below/robustcheck-report"),
+    ],
+)
+def test_reports_lie_where_the_policy_was_named(pytester, project, monkeypatch, ini, arguments, folder):
+    pytester.makeini(f"[pytest]\n{ini}\n")
+    (project / "below").mkdir()
+    monkeypatch.chdir(project / "below")
+    pytester.runpytest(*arguments)
+    assert [path.parent for path in project.rglob("report.json")] == [project / folder]
+
+
+def test_facts_of_several_policies_do_not_contradict_one_another(pytester, project):
+    result = pytester.runpytest("--robustcheck", "policy.yaml", *PASSING, "--junitxml", "own.xml")
+    assert result.ret == 1
+    properties = ET.parse(project / "own.xml").getroot().find("testsuite/properties")
+    facts = [(item.get("name"), item.get("value")) for item in properties]
+    assert len({name for name, _ in facts}) == len(facts)
+    assert dict(facts)["policy.verdict"] == "fail"
+    assert dict(facts)["passing.verdict"] == "pass"
+
+
+def test_a_report_that_a_defect_keeps_from_being_written_leaves_pytest_s_own(pytester, project, monkeypatch):
+    monkeypatch.setattr("robustcheck.report.writing.html", lambda *_: 1 / 0)
+    result = pytester.runpytest(*PASSING, "--junitxml", "own.xml")
+    assert result.ret == 3
+    result.stdout.fnmatch_lines(["*ZeroDivisionError: division by zero"])
+    assert "writing the reports" in [case.get("name") for case in ET.parse(project / "own.xml").iter("testcase")]
+
+
+def test_a_terminal_without_our_letters_gets_lines_all_the_same(pytester, project, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    result = pytester.run(sys.executable, "-m", "pytest", "--robustcheck", "policy.yaml", "-p", "no:cacheprovider")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*(eps = 4/255, Linf)*", "gate *attack *threat*", "-----*", "pgd*4/255 Linf*fail *"])
+    assert len({line.index("accuracy") for line in result.outlines if "Linf accuracy" in line}) == 1
+    assert not [line for line in result.outlines if r"\n" in line or r"\u" in line]
