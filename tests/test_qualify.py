@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ import torch
 from click.testing import CliRunner
 
 from robustcheck.cli import main
-from robustcheck.qualification import candidates, qualify
+from robustcheck.qualification import candidates, qualify, qualifying
 from robustcheck.qualification.images import far_images, images, robust_share, template
 from robustcheck.qualification.known_answers import KNOWN, LEVELS, true_accuracy
 from robustcheck.report.qualification import qualification_line
@@ -64,7 +63,7 @@ def test_every_known_answer_comes_out(tmp_path):
 def test_an_answer_that_differs_is_said(monkeypatch):
     """Were the known amount another, the installation would not qualify."""
     fragile = next(known for known in KNOWN if known.name == "fragile, ONNX")
-    monkeypatch.setattr(import_module("robustcheck.qualification.qualify"), "true_accuracy", lambda _gate: 0.4)
+    monkeypatch.setattr(qualifying, "true_accuracy", lambda _gate: 0.4)
     found = qualify((fragile,))
     assert not found.qualified
     assert [answer.agrees for answer in found.answers] == [False] * 3
@@ -110,9 +109,8 @@ def test_one_that_was_interrupted_qualifies_nothing_and_an_earlier_one_does_not_
 
 
 def test_a_gate_without_an_answer_qualifies_nothing(monkeypatch):
-    module = import_module("robustcheck.qualification.qualify")
-    original = module.run
-    monkeypatch.setattr(module, "run", lambda policy: replace(report := original(policy), gates=report.gates[:-1]))
+    original = qualifying.run
+    monkeypatch.setattr(qualifying, "run", lambda policy: replace(report := original(policy), gates=report.gates[:-1]))
     found = qualify((next(known for known in KNOWN if known.name == "fragile, ONNX"),))
     assert [(answer.gate, answer.agrees) for answer in found.answers] == [
         ("fgsm", True), ("pgd", True), ("square", False)

@@ -3,12 +3,11 @@
 An attack never judges its own work and never loops: it says where to start and how to go on, a row a sample, and the
 evaluation keeps the rows, asks about their points, adjudicates and restarts (`base` has the protocols: attacks that
 follow gradients, and attacks that ask an oracle). `objectives` are the losses that are raised, `draws` the random
-numbers, `estimate` what stands for a gradient. `build` makes the searches of a policy's entry.
+numbers, `estimate` what stands for a gradient. `searches` makes those of a policy's entry.
 """
 
 from robustcheck.attacks.apgd import APGD
 from robustcheck.attacks.base import Answers, Attack, GradientAttack, Queries, QueryAttack, State, Told
-from robustcheck.attacks.build import build
 from robustcheck.attacks.fgsm import FGSM
 from robustcheck.attacks.fmn import FMN
 from robustcheck.attacks.hopskipjump import HopSkipJump
@@ -18,6 +17,7 @@ from robustcheck.attacks.objectives import Objective, objective
 from robustcheck.attacks.partial_information import PartialInformation
 from robustcheck.attacks.pgd import PGD
 from robustcheck.attacks.rays import RayS
+from robustcheck.attacks.searches import build
 from robustcheck.attacks.square import Square
 from robustcheck.attacks.transfer import DiversePGD
 

@@ -14,8 +14,8 @@ import torch
 
 from robustcheck.attacks import GradientAttack, Objective, QueryAttack, build, objective
 from robustcheck.attacks.base import closer
-from robustcheck.attacks.build import Searches
 from robustcheck.attacks.draws import key
+from robustcheck.attacks.searches import Searches
 from robustcheck.evaluation.looks.choice import eot_of, viewer_of
 from robustcheck.evaluation.looks.look import EOT, Gradients, Viewer
 from robustcheck.evaluation.search.found import Found, Trace

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from robustcheck.attacks import GradientAttack
-from robustcheck.attacks.build import QUICK
+from robustcheck.attacks.searches import QUICK
 from robustcheck.data.samples import Shape
 
 _STEPS = 127  # a change is kept as whole steps of so small a share of its largest pixel
