@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from robustcheck.attacks import GradientAttack, QueryAttack, objective
 from robustcheck.attacks.draws import key
 from robustcheck.evaluation.looks.look import Once
 from robustcheck.evaluation.search.gradient_loop import GradientLoop
-from robustcheck.evaluation.search.loop import Hit
+from robustcheck.evaluation.search.loop import Hit, Task
 from robustcheck.evaluation.search.query_loop import QueryLoop
 from robustcheck.evaluation.search.rows import Rows
 from robustcheck.models import Candidate, LabelOracle, ScoreOracle, TopKOracle, WhiteBox
@@ -77,37 +77,39 @@ def search(
     def load(numbers: list[int]) -> torch.Tensor:
         return torch.from_numpy(images[numbers]).float() / ball.maximum
 
-    common = {
-        "attack": attack,
-        "candidate": asked,
-        "viewer": Once(candidate=asked, goal=goal),
-        "goal": goal,
-        "labels": labels,
-        "load": load,
-        "key": lambda sample, restart: key(0, "gate", str(sample), restart),
-        "found": found,
-        "progress": lambda done: searched.done.append(done),
-        **({"aim": aim} if aim else {}),
-    }
+    task = Task(
+        candidate=asked,
+        viewer=Once(candidate=asked, goal=goal),
+        goal=goal,
+        labels=labels,
+        load=load,
+        key=lambda sample, restart: key(0, "gate", str(sample), restart),
+        found=found,
+        progress=lambda done: searched.done.append(done),
+    )
+    if aim is not None:
+        task = replace(task, aim=aim)
     if isinstance(attack, GradientAttack):
         engine = GradientLoop(
+            attack=attack,
+            task=task,
             access=WhiteBox(asked),
             ball=ball.widest(images.shape[1:]) if attack.minimum_norm else ball,
             held=held,
             clean_logits=None if clean_logits is None else lambda rows: clean_logits[rows.sample],
-            **common,
             **({"warm": warm} if warm else {}),
             **({"margin": objective("margin", goal), "near": near} if near is not None else {}),
         )
     else:
         others = [np.flatnonzero(labels.numpy() != label) for label in labels.tolist()]
         engine = QueryLoop(
+            attack=attack,
+            task=task,
             oracle=_oracle(attack, asked, len(images), queries, ball.maximum if stored else None, k),
             pixels=images[0].size,
             stored=stored,
             ball=ball,
             starting_images=elsewhere or (lambda sample, attempt: load([int(others[sample][attempt])])[0]),
-            **common,
         )
     searched = Searched(engine=engine)
     engine.run([(sample, 0) for sample in (range(len(images)) if order is None else order)])

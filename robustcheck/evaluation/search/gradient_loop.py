@@ -58,8 +58,8 @@ class GradientLoop(Loop[GradientAttack]):
     @property
     def limit(self) -> int:
         """As many rows as go through the network together."""
-        looks = self.viewer.at_once if self.eot is None else max(self.eot.at_once, self.viewer.at_once)
-        return max(1, self.candidate.chunks.limit // looks)
+        looks = self.task.viewer.at_once if self.eot is None else max(self.eot.at_once, self.task.viewer.at_once)
+        return max(1, self.task.candidate.chunks.limit // looks)
 
     def _ends(self) -> int:
         """The turn as in `Loop`; it is marked, and the one after which the last quarter begins."""
@@ -113,14 +113,14 @@ class GradientLoop(Loop[GradientAttack]):
             rows.moved.fill_(True)
         else:
             gradient = self._usable(rows, gradient)
-        self.trace.asked += len(rows)
+        self.task.trace.asked += len(rows)
         if self._tracks_loss:
             rows.highest = torch.fmax(rows.highest, loss)
             if self._turn in self._marked:
                 index = torch.from_numpy(rows.ends - self._turn == self._last_quarter).to(images.device)
                 rows.earlier[index] = rows.highest[index]
         if self.margin is not None:
-            margin = self.margin(self.candidate.head.at_operating_point(logits), rows.label, rows.aim)
+            margin = self.margin(self.task.candidate.head.at_operating_point(logits), rows.label, rows.aim)
             rows.nearest = torch.maximum(rows.nearest, margin.nan_to_num(nan=torch.inf))  # it may be anywhere
         return Told(step=rows.step, loss=loss, fooled=self._fooled(logits, rows.label), gradient=gradient)
 
@@ -129,19 +129,21 @@ class GradientLoop(Loop[GradientAttack]):
         steepness = gradient.flatten(1).abs().amax(dim=1)  # not the L2 norm, whose squares round to 0 or to infinity
         finite = steepness.isfinite()
         rows.moved |= finite & (steepness > 0)
-        self.trace.vanished += int((steepness == 0).sum())
+        self.task.trace.vanished += int((steepness == 0).sum())
         if finite.all():
             return gradient
-        self.trace.not_finite.update(rows.sample[~finite.cpu().numpy()].tolist())
-        self.trace.gradients_not_finite += int((~finite).sum())
+        self.task.trace.not_finite.update(rows.sample[~finite.cpu().numpy()].tolist())
+        self.task.trace.gradients_not_finite += int((~finite).sum())
         return gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
     def _fooled(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Which rows (N,) are read as the adversary wants; of several looks, on as large a share as it takes."""
         if self.eot is None:
-            return self.goal.met(self.candidate.head.decide(logits), labels)
+            return self.task.goal.met(self.task.candidate.head.decide(logits), labels)
         looks = logits.shape[1]
-        wanted = self.goal.met(self.candidate.head.decide(logits.flatten(0, 1)), labels.repeat_interleave(looks))
+        wanted = self.task.goal.met(
+            self.task.candidate.head.decide(logits.flatten(0, 1)), labels.repeat_interleave(looks)
+        )
         return wanted.view(-1, looks).sum(dim=1) >= looks_needed(self.eot.holds_on, looks)
 
     def _proposing(self, rows: Rows, images: torch.Tensor, told: Told) -> np.ndarray:
@@ -170,8 +172,8 @@ class GradientLoop(Loop[GradientAttack]):
         """Adjudicate rows that have made their steps; a sample that holds goes on with its next restart."""
         images = self.attack.best(rows.state)
         if isinstance(self.access, Surrogates):
-            turned = self.goal.met(self.access.decide(images), rows.label).cpu().numpy()
-            self.trace.turned.update(rows.sample[turned].tolist())
+            turned = self.task.goal.met(self.access.decide(images), rows.label).cpu().numpy()
+            self.task.trace.turned.update(rows.sample[turned].tolist())
         broken = self._judge(rows, images, told, places, fooled=False)
         if self.attack.keeps_best:
             broken = self._judge_last(rows, images, broken)
@@ -194,12 +196,14 @@ class GradientLoop(Loop[GradientAttack]):
         if self.clean_logits is None or not self._tracks_loss:
             return
         logits, objective = self.clean_logits(rows).to(rows.clean.device), self.attack.objective
-        clean = objective(self.candidate.head.at_operating_point(logits, objective), rows.label, rows.aim)
+        clean = objective(self.task.candidate.head.at_operating_point(logits, objective), rows.label, rows.aim)
         told = torch.stack([clean, rows.earlier, rows.highest]).cpu().T.tolist()
         for sample, (before, earlier, highest) in zip(rows.sample.tolist(), told, strict=True):
-            known = self.trace.rises.get(sample)
+            known = self.task.trace.rises.get(sample)
             if known is None or highest > known.highest:
-                self.trace.rises[sample] = Rise(clean=before, earlier=earlier, highest=highest, steps=self.attack.steps)
+                self.task.trace.rises[sample] = Rise(
+                    clean=before, earlier=earlier, highest=highest, steps=self.attack.steps
+                )
 
     def _judge(self, rows: Rows, images: torch.Tensor, told: Told, places: np.ndarray, *, fooled: bool) -> np.ndarray:
         """Adjudicate images, report the counterexamples; returns which rows (M,) are broken.
@@ -219,7 +223,7 @@ class GradientLoop(Loop[GradientAttack]):
         broken = self._propose(rows, nearest)
         if fooled and not broken.all():
             if self.eot is not None:
-                self.trace.lapsed += int((~broken).sum())
+                self.task.trace.lapsed += int((~broken).sum())
             else:
                 refuted = torch.from_numpy(~broken).to(images.device)
                 self._note_refuted(nearest[refuted], rows.label[refuted], twin=True)

@@ -53,14 +53,12 @@ class Hit(Counterexample):
     stored: np.ndarray  # (C, H, W)
 
 
-@dataclass(kw_only=True)
-class Loop(ABC, Generic[AttackT]):
-    """One search of one attack over samples of one shape."""
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What any search is given, whichever way it goes: whom it asks about what, and who is told of it."""
 
-    attack: AttackT
     candidate: Candidate
     viewer: Viewer  # how proposals are looked at
-    ball: Ball
     goal: Goal
     labels: torch.Tensor  # (all samples,) true readings, on the CPU
     load: Callable[[list[int]], torch.Tensor]  # sample numbers to clean images on the candidate's device
@@ -70,6 +68,15 @@ class Loop(ABC, Generic[AttackT]):
     left: Callable[[Sequence[int]], None] = lambda _samples: None  # of which restarts are over, whatever was found
     aim: Callable[[int, int], int] = lambda _sample, _rank: 0  # the label of that rank among a sample's others
     trace: Trace = field(default_factory=Trace)
+
+
+@dataclass(kw_only=True)
+class Loop(ABC, Generic[AttackT]):
+    """One search of one attack over samples of one shape."""
+
+    attack: AttackT
+    task: Task
+    ball: Ball
     _turn: int = 0
     _done: int = 0
     _distances: dict[int, float] = field(default_factory=dict)  # of the nearest counterexamples of this search
@@ -102,17 +109,17 @@ class Loop(ABC, Generic[AttackT]):
     def run(self, starts: Sequence[Start]) -> None:
         """Search from these on, until each sample is broken or has had all its restarts."""
         waiting = deque(starts)
-        with full_precision(self.candidate.device):
+        with full_precision(self.task.candidate.device):
             rows = self._enter(waiting, self.limit) if waiting else None
             while rows is not None and len(rows):
                 self._turn += 1
                 free = self._advance(rows, waiting)
                 if len(free):
-                    self.trace.moved.update(rows.sample[free][rows.moved.cpu().numpy()[free]].tolist())
-                    self.left(rows.sample[free].tolist())
+                    self.task.trace.moved.update(rows.sample[free][rows.moved.cpu().numpy()[free]].tolist())
+                    self.task.left(rows.sample[free].tolist())
                     rows = self._refill(rows, free, waiting)
                 if len(free) or self._turn % _SIGN_OF_LIFE == 0:
-                    self.progress(self._done)
+                    self.task.progress(self._done)
 
     def _again(self, rows: Rows, which: np.ndarray, waiting: deque[Start]) -> None:
         """Let the next restart of some rows (N,) wait, if there is one; what has none is done."""
@@ -125,15 +132,15 @@ class Loop(ABC, Generic[AttackT]):
 
         An image has cost so many queries less than its sample as its turn asked about `after` it (N,).
         """
-        verdict = adjudicate(self.viewer, self.ball, images, rows.clean, rows.label, rows.draws, rows.step)
+        verdict = adjudicate(self.task.viewer, self.ball, images, rows.clean, rows.label, rows.draws, rows.step)
         if verdict.cells is not None:
-            self.trace.cells.update(zip(rows.sample.tolist(), verdict.cells, strict=True))
+            self.task.trace.cells.update(zip(rows.sample.tolist(), verdict.cells, strict=True))
         self._remember_scores(rows.sample.tolist(), verdict)
         for row in np.flatnonzero(verdict.broken).tolist():
             sample, distance = int(rows.sample[row]), float(verdict.distance[row])
             self._distances[sample] = min(distance, self._distances.get(sample, inf))
             asked, beyond = self._queries(sample), 0 if after is None else int(after[row])
-            self.found(
+            self.task.found(
                 Hit(
                     sample=sample,
                     attack=self.attack.name,
@@ -152,10 +159,10 @@ class Loop(ABC, Generic[AttackT]):
 
     def _note_refuted(self, stored: torch.Tensor, labels: torch.Tensor, *, twin: bool) -> None:
         """Count proposals (M, C, H, W) that the artefact refuted; of a twin's, those that are not lost in rounding."""
-        self.trace.unstorable += len(stored)
-        if twin and self.candidate.network.twin is not None:
-            decisions = self.candidate.head.decide(self.candidate.search_logits(stored, exact=True))
-            self.trace.disagreed += int(self.goal.met(decisions, labels).sum())
+        self.task.trace.unstorable += len(stored)
+        if twin and self.task.candidate.network.twin is not None:
+            decisions = self.task.candidate.head.decide(self.task.candidate.search_logits(stored, exact=True))
+            self.task.trace.disagreed += int(self.task.goal.met(decisions, labels).sum())
 
     def _remember_scores(self, samples: list[int], verdict: Adjudicated) -> None:
         """Keep, for AUROC, the score that hurts most."""
@@ -168,17 +175,17 @@ class Loop(ABC, Generic[AttackT]):
         for row, sample in enumerate(samples):
             score = finite(verdict.score, row)
             if score is not None and verdict.admissible[row]:
-                positive = self.candidate.head.is_positive(int(self.labels[sample]))
-                known = self.trace.scores.get(sample, score)
-                self.trace.scores[sample] = more_adverse(known, score, positive=positive)
+                positive = self.task.candidate.head.is_positive(int(self.task.labels[sample]))
+                known = self.task.trace.scores.get(sample, score)
+                self.task.trace.scores[sample] = more_adverse(known, score, positive=positive)
 
     def _remember_chances(self, samples: list[int], chances: np.ndarray, admissible: np.ndarray) -> None:
         """Keep the probability (N, K) of each of several findings that hurts most."""
         bits = np.arange(chances.shape[1])
         for row in np.flatnonzero(admissible & np.isfinite(chances).all(axis=1)).tolist():
-            known = self.trace.chances.get(samples[row], chances[row])
-            present = int(self.labels[samples[row]]) >> bits & 1 == 1
-            self.trace.chances[samples[row]] = more_adverse_chances(known, chances[row], present)
+            known = self.task.trace.chances.get(samples[row], chances[row])
+            present = int(self.task.labels[samples[row]]) >> bits & 1 == 1
+            self.task.trace.chances[samples[row]] = more_adverse_chances(known, chances[row], present)
 
     def _refill(self, rows: Rows, free: np.ndarray, waiting: deque[Start]) -> Rows:
         """Put waiting searches into the places that rows left; with none left, the batch shrinks."""
@@ -194,14 +201,16 @@ class Loop(ABC, Generic[AttackT]):
         """The next searches, before their first points."""
         entering = [waiting.popleft() for _ in range(min(most, len(waiting)))]
         samples = [sample for sample, _ in entering]
-        clean = self.load(samples)
+        clean = self.task.load(samples)
         device = clean.device
-        draws = Draws.of([self.key(sample, restart) for sample, restart in entering], device)
+        draws = Draws.of([self.task.key(sample, restart) for sample, restart in entering], device)
         images = self._starts(clean, draws, entering)
         aims = (
-            [self.aim(sample, restart % self.attack.aims) for sample, restart in entering] if self.attack.aims else []
+            [self.task.aim(sample, restart % self.attack.aims) for sample, restart in entering]
+            if self.attack.aims
+            else []
         )
-        label = self.labels[samples].to(device)
+        label = self.task.labels[samples].to(device)
         state = self.attack.start(images, clean, self.ball, draws)
         return Rows(
             sample=np.array(samples),

@@ -39,7 +39,7 @@ class QueryLoop(Loop[QueryAttack]):
     @property
     def limit(self) -> int:
         """So many rows that their images fill some batches."""
-        return rows_in_flight(self.attack, self.candidate.chunks.limit, self.pixels)
+        return rows_in_flight(self.attack, self.task.candidate.chunks.limit, self.pixels)
 
     def _attempt(self) -> int:
         return 0 if self.attack.elsewhere else -1
@@ -66,7 +66,7 @@ class QueryLoop(Loop[QueryAttack]):
         """Try an image for each row at these places (M,); returns which of them leave: broken, or without queries."""
         assert self.starting_images is not None
         spent: np.ndarray = rows.step.cpu().numpy()[places] >= self.attack.queries
-        self.trace.unstarted.update(rows.sample[places[spent]].tolist())
+        self.task.trace.unstarted.update(rows.sample[places[spent]].tolist())
         self._again(rows.take(places[spent]), np.zeros(int(spent.sum()), dtype=bool), waiting)
         gone = spent.copy()
         places = places[~spent]
@@ -84,7 +84,7 @@ class QueryLoop(Loop[QueryAttack]):
             trying.attempt = np.where(fooled.cpu().numpy() & ~broken, -1, trying.attempt + 1)
             trying.aim = torch.where(fooled, readings, trying.aim)
             late = trying.step >= self.attack.queries  # from what the last query finds nothing is searched
-            self.trace.unstarted.update(trying.sample[(fooled & late).cpu().numpy()].tolist())
+            self.task.trace.unstarted.update(trying.sample[(fooled & late).cpu().numpy()].tolist())
             trying.moved = trying.moved | (fooled & ~late)
             state = self.attack.start(images, trying.clean, self.ball, trying.draws)
             trying.state = {name: values.clone() for name, values in state.items()}
@@ -99,7 +99,7 @@ class QueryLoop(Loop[QueryAttack]):
         else:
             assert isinstance(self.oracle, LabelOracle)
             readings = self.oracle.labels(samples, images)
-        return readings, self.goal.met(readings, rows.label)
+        return readings, self.task.goal.met(readings, rows.label)
 
     # --- the search ---
 
@@ -126,18 +126,18 @@ class QueryLoop(Loop[QueryAttack]):
         """What the oracle tells about a turn's images."""
         images, asking = queries.images, queries.rows
         samples = torch.from_numpy(rows.sample)[asking.cpu()]
-        label, aim, head = rows.label[asking], rows.aim[asking], self.candidate.head
+        label, aim, head = rows.label[asking], rows.aim[asking], self.task.candidate.head
         if isinstance(self.oracle, TopKOracle):
             values, labels, readings = self.oracle.top(samples, images)
-            fooled = self.goal.met(readings, label)
+            fooled = self.task.goal.met(readings, label)
             shown = fooled | (labels == aim[:, None]).any(dim=1)
             loss = _odds_of_aim(values, labels, aim)
         elif isinstance(self.oracle, LabelOracle):
-            fooled = shown = self.goal.met(self.oracle.labels(samples, images), label)
+            fooled = shown = self.task.goal.met(self.oracle.labels(samples, images), label)
             loss = torch.where(fooled, 1.0, -1.0)
         else:
             logits = self.oracle.scores(samples, images)
-            fooled = shown = self.goal.met(head.decide(logits), label)
+            fooled = shown = self.task.goal.met(head.decide(logits), label)
             loss = self.attack.objective(head.at_operating_point(logits, self.attack.objective), label, aim)
         self._note_moved(rows, queries, loss)
         return Answers(loss=loss, fooled=fooled, shown=shown)
@@ -204,7 +204,7 @@ class QueryLoop(Loop[QueryAttack]):
         broken = self._submit(rows, self.attack.best(rows.state))
         if self.attack.keeps_best and len(rest := np.flatnonzero(~broken)):
             left = rows.take(rest)
-            if self.candidate.randomness is not None:
+            if self.task.candidate.randomness is not None:
                 left.step = left.step + 1  # it is looked at as the best point was not
             broken[rest] = self._submit(left, left.state["images"])
         self._retire(rows.sample[broken])

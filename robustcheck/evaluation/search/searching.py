@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import inf, prod
-from typing import TypedDict
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from robustcheck.evaluation.looks.choice import eot_of, viewer_of
 from robustcheck.evaluation.looks.look import EOT, Gradients, Viewer
 from robustcheck.evaluation.search.found import Found, Trace
 from robustcheck.evaluation.search.gradient_loop import GradientLoop, Held, Warm, anew, forget
-from robustcheck.evaluation.search.loop import Hit, Start
+from robustcheck.evaluation.search.loop import Start, Task
 from robustcheck.evaluation.search.oracles import oracle_of
 from robustcheck.evaluation.search.query_loop import Oracle, QueryLoop
 from robustcheck.evaluation.search.recording import Recorder, recording
@@ -28,28 +27,12 @@ from robustcheck.evaluation.search.rows import Rows
 from robustcheck.evaluation.search.starting_images import StartingImages
 from robustcheck.evaluation.search.warm_starts import Ends, begins_anywhere
 from robustcheck.evaluation.setting import Setting
-from robustcheck.models import Candidate, Surrogates, WhiteBox
+from robustcheck.models import Surrogates, WhiteBox
 from robustcheck.models.batches import as_shares, batches
 from robustcheck.policy import Gate, RP2Spec
 from robustcheck.threats import Ball, Goal
 
 _NEAR = 3.0  # times the difference that was seen between the margins of the two forms of a network
-
-
-class Common(TypedDict):
-    """Those of `Loop`'s fields that all searches of a gate set alike."""
-
-    candidate: Candidate
-    viewer: Viewer
-    goal: Goal
-    labels: torch.Tensor
-    load: Callable[[list[int]], torch.Tensor]
-    key: Callable[[int, int], int]
-    found: Callable[[Hit], None]
-    left: Callable[[Sequence[int]], None]
-    progress: Callable[[int], None]
-    aim: Callable[[int, int], int]
-    trace: Trace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +204,7 @@ class Search:
             with self._recording() as recorder:
                 GradientLoop(
                     attack=attack,
+                    task=self._task(attack, trace, recorder, told),
                     access=access,
                     ball=self.ball.widest(shape) if attack.minimum_norm else self.ball,
                     warm=warm,
@@ -231,7 +215,6 @@ class Search:
                     clean_logits=clean_logits,
                     eot=self.eot,
                     only_ends=isinstance(access, Surrogates) or isinstance(self.gate.attack, RP2Spec),
-                    **self._common(attack, trace, recorder, told),
                 ).run(group)
 
     def _ask(
@@ -247,12 +230,12 @@ class Search:
             with self._recording() as recorder:
                 QueryLoop(
                     attack=attack,
+                    task=self._task(attack, trace, recorder, told),
                     oracle=oracle,
                     pixels=prod(self.setting.samples.shape_of(group[0][0])),
                     stored=self.gate.oracle == "stored",
                     ball=self.ball,
                     starting_images=self._starting_images if attack.elsewhere else None,
-                    **self._common(attack, trace, recorder, told),
                 ).run(group)
 
     def _groups(
@@ -273,28 +256,28 @@ class Search:
         ]
         return recording(self.gate, self.setting, self.family, keep)
 
-    def _common(
+    def _task(
         self,
         attack: GradientAttack | QueryAttack,
         trace: Trace,
         recorder: Recorder,
         progress: Callable[[int], None],
-    ) -> Common:
+    ) -> Task:
         """What every loop is given."""
         setting, gate, names = self.setting, self.gate, self.setting.samples.names
-        return {
-            "candidate": setting.candidate,
-            "viewer": self.viewer,
-            "goal": self.goal,
-            "labels": setting.labels,
-            "load": lambda numbers: as_shares(setting.samples, numbers, setting.candidate.device),
-            "key": lambda sample, restart: key(setting.seed, f"{gate.id}/{attack.name}", names[sample], restart),
-            "found": recorder.found,
-            "left": recorder.left,
-            "progress": progress,
-            "aim": self._aim,
-            "trace": trace,
-        }
+        return Task(
+            candidate=setting.candidate,
+            viewer=self.viewer,
+            goal=self.goal,
+            labels=setting.labels,
+            load=lambda numbers: as_shares(setting.samples, numbers, setting.candidate.device),
+            key=lambda sample, restart: key(setting.seed, f"{gate.id}/{attack.name}", names[sample], restart),
+            found=recorder.found,
+            left=recorder.left,
+            progress=progress,
+            aim=self._aim,
+            trace=trace,
+        )
 
     def _progress(self, before: int, of: int, done: int) -> None:
         self.setting.progress(before + done, of)
