@@ -22,12 +22,13 @@ import torch
 
 from robustcheck.attacks.base import Attack
 from robustcheck.attacks.draws import Draws
+from robustcheck.data.multilabel import present
 from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.search.adjudication import (
     Adjudicated,
     adjudicate,
     finite,
-    more_adverse,
+    keep_worst,
     more_adverse_chances,
 )
 from robustcheck.evaluation.search.found import Trace
@@ -176,16 +177,14 @@ class Loop(ABC, Generic[AttackT]):
             score = finite(verdict.score, row)
             if score is not None and verdict.admissible[row]:
                 positive = self.task.candidate.head.is_positive(int(self.task.labels[sample]))
-                known = self.task.trace.scores.get(sample, score)
-                self.task.trace.scores[sample] = more_adverse(known, score, positive=positive)
+                keep_worst(self.task.trace.scores, sample, score, positive=positive)
 
     def _remember_chances(self, samples: list[int], chances: np.ndarray, admissible: np.ndarray) -> None:
         """Keep the probability (N, K) of each of several findings that hurts most."""
-        bits = np.arange(chances.shape[1])
+        there = present(self.task.labels[samples].numpy(), chances.shape[1])
         for row in np.flatnonzero(admissible & np.isfinite(chances).all(axis=1)).tolist():
             known = self.task.trace.chances.get(samples[row], chances[row])
-            present = int(self.task.labels[samples[row]]) >> bits & 1 == 1
-            self.task.trace.chances[samples[row]] = more_adverse_chances(known, chances[row], present)
+            self.task.trace.chances[samples[row]] = more_adverse_chances(known, chances[row], there[row])
 
     def _refill(self, rows: Rows, free: np.ndarray, waiting: deque[Start]) -> Rows:
         """Put waiting searches into the places that rows left; with none left, the batch shrinks."""
