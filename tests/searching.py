@@ -12,6 +12,7 @@ from building import candidate
 from robustcheck.attacks import GradientAttack, QueryAttack, objective
 from robustcheck.attacks.draws import key
 from robustcheck.evaluation.looks.look import Once
+from robustcheck.evaluation.progress import Progress
 from robustcheck.evaluation.search.gradient_loop import GradientLoop
 from robustcheck.evaluation.search.loop import Hit, Task
 from robustcheck.evaluation.search.query_loop import QueryLoop
@@ -85,7 +86,7 @@ def search(
         load=load,
         key=lambda sample, restart: key(0, "gate", str(sample), restart),
         found=found,
-        progress=lambda done: searched.done.append(done),
+        progress=Progress(tell=lambda done, _of: searched.done.append(done), of=len(images)),
     )
     if aim is not None:
         task = replace(task, aim=aim)

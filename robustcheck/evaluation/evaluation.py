@@ -23,6 +23,7 @@ from robustcheck.evaluation.failures import as_evaluation_error, raise_if_error,
 from robustcheck.evaluation.gates import run_gate
 from robustcheck.evaluation.health.comparing import comparable, compared
 from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.progress import Listener, silent
 from robustcheck.evaluation.search.warm_starts import WarmStarts
 from robustcheck.evaluation.setting import Memory, Setting
 from robustcheck.evaluation.surrogates.lessons import FOR_PATCHES, FOR_SURROGATES, Need, train_split
@@ -34,13 +35,6 @@ from robustcheck.policy import APGDSpec, EnsembleSpec, Gate, PGDSpec, Policy, Su
 from robustcheck.results import DataInfo, GateResult, ModelInfo
 from robustcheck.words import last_line
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done (a gate's id, or "loading"), how many samples are done, and of how many."""
-
-
-def _silent(_what: str, _done: int, _of: int) -> None:
-    """No progress wanted."""
-
 
 class Evaluation:
     """Evaluates the gates of one policy, each once.
@@ -51,10 +45,10 @@ class Evaluation:
         progress: told how far long work is.
     """
 
-    def __init__(self, policy: Policy, *, folder: Path | None = None, progress: Progress | None = None) -> None:
+    def __init__(self, policy: Policy, *, folder: Path | None = None, progress: Listener | None = None) -> None:
         self.policy = policy
         self._evidence = EvidenceWriter(folder, [gate.id for gate in policy.gates])
-        self._progress = progress or _silent
+        self._progress = progress or silent
         self._running = "loading"
         self._results: dict[str, GateResult] = {}
         self._compared: set[str] = set()  # gates whose results were put beside others'
@@ -221,7 +215,7 @@ class Evaluation:
             folder=policy.folder,
             samples=samples,
             seed=policy.seed,
-            progress=lambda done, of: self._progress("loading", done, of),
+            progress=partial(self._progress, "loading"),
         )
         self._model, self._device = candidate.info, candidate.device
         if not (samples.hounsfield is not None and policy.model.preprocess.window):  # which says what of CT is seen
@@ -275,7 +269,7 @@ class Evaluation:
                     candidate=candidate,
                     samples=samples,
                     folder=self.policy.folder,
-                    progress=lambda done, of: self._progress("surrogates", done, of),
+                    progress=partial(self._progress, "surrogates"),
                 )
             )
         return raise_if_error(self._loaded_surrogates[named])

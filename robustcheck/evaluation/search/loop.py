@@ -24,6 +24,7 @@ from robustcheck.attacks.base import Attack
 from robustcheck.attacks.draws import Draws
 from robustcheck.data.multilabel import present
 from robustcheck.evaluation.looks.look import Viewer
+from robustcheck.evaluation.progress import Progress
 from robustcheck.evaluation.search.adjudication import (
     Adjudicated,
     adjudicate,
@@ -65,7 +66,7 @@ class Task:
     load: Callable[[list[int]], torch.Tensor]  # sample numbers to clean images on the candidate's device
     key: Callable[[int, int], int]  # of the draws of a sample's restart
     found: Callable[[Hit], None]
-    progress: Callable[[int], None]  # how many samples of this search are done
+    progress: Progress  # in samples of this search
     left: Callable[[Sequence[int]], None] = lambda _samples: None  # of which restarts are over, whatever was found
     aim: Callable[[int, int], int] = lambda _sample, _rank: 0  # the label of that rank among a sample's others
     trace: Trace = field(default_factory=Trace)
@@ -120,7 +121,7 @@ class Loop(ABC, Generic[AttackT]):
                     self.task.left(rows.sample[free].tolist())
                     rows = self._refill(rows, free, waiting)
                 if len(free) or self._turn % _SIGN_OF_LIFE == 0:
-                    self.task.progress(self._done)
+                    self.task.progress.done(self._done)
 
     def _again(self, rows: Rows, which: np.ndarray, waiting: deque[Start]) -> None:
         """Let the next restart of some rows (N,) wait, if there is one; what has none is done."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -17,6 +17,7 @@ from robustcheck.attacks.build import Searches
 from robustcheck.attacks.draws import key
 from robustcheck.evaluation.looks.choice import eot_of, viewer_of
 from robustcheck.evaluation.looks.look import EOT, Gradients, Viewer
+from robustcheck.evaluation.progress import SILENT, Progress
 from robustcheck.evaluation.search.found import Found, Trace
 from robustcheck.evaluation.search.gradient_loop import GradientLoop, Held, Warm, anew, forget
 from robustcheck.evaluation.search.loop import Start, Task
@@ -54,6 +55,7 @@ class Search:
     def run(self, samples: Sequence[int], found: Found) -> None:
         """Search counterexamples of samples that were not searched: they go into the ledger, the rest to `found`."""
         setting, attacks, trace = self.setting, self.attacks, found.trace
+        whole = Progress(tell=setting.progress, of=len(attacks) * len(samples))
         for number, attack in enumerate(attacks):
             # What was not examined, because its gate ended in an error, stands for nothing.
             search_key, memory = self.key(attack), setting.memory
@@ -63,7 +65,7 @@ class Search:
             found.through |= {sample: stands[sample] for sample in left if sample in stands}
             left = [sample for sample in left if sample not in stands]
             found.searched.update(left)
-            progress = partial(self._progress, (number + 1) * len(samples) - len(left), len(attacks) * len(samples))
+            progress = whole.after((number + 1) * len(samples) - len(left))
             nearest = len(attacks) == 1 and self.to_the_nearest
             if isinstance(attack, GradientAttack):
                 self._search(attack, left, trace, progress, enough=-1.0 if nearest else self.levels)
@@ -145,7 +147,7 @@ class Search:
         attack: GradientAttack,
         samples: Sequence[int],
         trace: Trace,
-        progress: Callable[[int], None],
+        progress: Progress,
         *,
         enough: float,
     ) -> None:
@@ -158,7 +160,6 @@ class Search:
         white_box = WhiteBox(candidate, exact=attack.minimum_norm)
         near = _NEAR * white_box.error
         closely = near > 0 and self.surrogates is None and self.eot is None
-        before = 0
         for part in Ends.parts(samples, self.setting.samples.shape_of) if closely else [samples]:
             ends = Ends()
             self._run(
@@ -166,7 +167,7 @@ class Search:
                 self.surrogates or white_box,
                 [(sample, 0) for sample in part],
                 trace,
-                partial(_later, progress, before),
+                progress,
                 warm=partial(self._warm, attack),
                 held=partial(self._held, attack, ends, near if closely else None),
                 margin=objective("margin", self.goal) if closely else None,
@@ -178,11 +179,11 @@ class Search:
                 WhiteBox(candidate, exact=True),
                 [(sample, ends.restart(sample)) for sample in self._standing(part) if sample in ends],
                 trace,
-                lambda _done: None,
+                SILENT,
                 warm=ends.known if attack.steps > 1 else anew,  # a single step is one from the image
                 enough=enough,
             )
-            before += len(part)
+            progress = progress.after(len(part))
 
     def _run(
         self,
@@ -190,7 +191,7 @@ class Search:
         access: Gradients,
         starts: Sequence[Start],
         trace: Trace,
-        progress: Callable[[int], None],
+        progress: Progress,
         *,
         warm: Warm,
         held: Held = forget,
@@ -223,7 +224,7 @@ class Search:
         oracle: Oracle,
         samples: Sequence[int],
         trace: Trace,
-        progress: Callable[[int], None],
+        progress: Progress,
     ) -> None:
         """Run one attack that asks an oracle."""
         for group, told in self._groups([(sample, 0) for sample in samples], progress):
@@ -238,14 +239,11 @@ class Search:
                     starting_images=self._starting_images if attack.elsewhere else None,
                 ).run(group)
 
-    def _groups(
-        self, starts: Sequence[Start], progress: Callable[[int], None]
-    ) -> Iterator[tuple[list[Start], Callable[[int], None]]]:
-        """Starts by the shape of their images, and whom to tell how many of them are done."""
-        before = 0
+    def _groups(self, starts: Sequence[Start], progress: Progress) -> Iterator[tuple[list[Start], Progress]]:
+        """Starts by the shape of their images, and the progress of each group."""
         for group in batches(starts, lambda start: self.setting.samples.shape_of(start[0])):
-            yield group, partial(_later, progress, before)
-            before += len(group)
+            yield group, progress
+            progress = progress.after(len(group))
 
     def _recording(self) -> AbstractContextManager[Recorder]:
         # Going down a ladder the next budget is smaller, and searches there begin on the way here.
@@ -261,7 +259,7 @@ class Search:
         attack: GradientAttack | QueryAttack,
         trace: Trace,
         recorder: Recorder,
-        progress: Callable[[int], None],
+        progress: Progress,
     ) -> Task:
         """What every loop is given."""
         setting, gate, names = self.setting, self.gate, self.setting.samples.names
@@ -278,9 +276,6 @@ class Search:
             aim=self._aim,
             trace=trace,
         )
-
-    def _progress(self, before: int, of: int, done: int) -> None:
-        self.setting.progress(before + done, of)
 
     def _aim(self, sample: int, rank: int) -> int:
         """The label that is `rank` places behind the likeliest other than the true one, on the clean image."""
@@ -309,7 +304,3 @@ class Search:
         if self.setting.candidate.reads_alike:
             return self.setting.logits[rows.sample]
         return access.scores(torch.from_numpy(rows.sample), rows.clean)
-
-
-def _later(progress: Callable[[int], None], before: int, done: int) -> None:
-    progress(before + done)
