@@ -16,7 +16,7 @@ from robustcheck.evaluation.progress import Progress
 from robustcheck.evaluation.search.gradient_loop import GradientLoop
 from robustcheck.evaluation.search.loop import Hit, Task
 from robustcheck.evaluation.search.query_loop import QueryLoop
-from robustcheck.evaluation.search.rows import Rows
+from robustcheck.evaluation.search.rows import GradientRows
 from robustcheck.models import Candidate, LabelOracle, ScoreOracle, TopKOracle, WhiteBox
 from robustcheck.threats import Ball, Goal
 
@@ -72,7 +72,7 @@ def search(
         if hit.sample not in searched.hits or hit.distance < searched.hits[hit.sample].distance:
             searched.hits[hit.sample] = hit
 
-    def held(rows: Rows, points: torch.Tensor) -> None:
+    def held(rows: GradientRows, points: torch.Tensor) -> None:
         searched.held.update(zip(rows.sample.tolist(), points, strict=True))
 
     def load(numbers: list[int]) -> torch.Tensor:

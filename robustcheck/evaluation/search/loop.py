@@ -45,6 +45,7 @@ Start = tuple[int, int]
 _SIGN_OF_LIFE = 50  # turns after which progress is told though nothing is done
 
 AttackT = TypeVar("AttackT", bound=Attack)
+RowsT = TypeVar("RowsT", bound=Rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ class Task:
 
 
 @dataclass(kw_only=True)
-class Loop(ABC, Generic[AttackT]):
+class Loop(ABC, Generic[AttackT, RowsT]):
     """One search of one attack over samples of one shape."""
 
     attack: AttackT
@@ -89,20 +90,16 @@ class Loop(ABC, Generic[AttackT]):
         """How many rows there may be."""
 
     @abstractmethod
-    def _advance(self, rows: Rows, waiting: deque[Start]) -> np.ndarray:
+    def _entering(self, rows: Rows) -> RowsT:
+        """Rows that enter now, with what this kind of turn knows of each."""
+
+    @abstractmethod
+    def _advance(self, rows: RowsT, waiting: deque[Start]) -> np.ndarray:
         """A turn of all rows; returns the places (M,) of those that leave."""
 
     def _starts(self, clean: torch.Tensor, _draws: Draws, _entering: list[Start]) -> torch.Tensor:
         """Where searches begin: at the clean images (N, C, H, W)."""
         return clean
-
-    def _ends(self) -> int:
-        """After which turn rows that enter now have made their steps, if that is known."""
-        return -1
-
-    def _attempt(self) -> int:
-        """Starting images already tried by rows that enter now; -1 if they need none."""
-        return -1
 
     def _queries(self, _sample: int) -> int | None:
         """What a sample has cost, where an oracle counts."""
@@ -187,7 +184,7 @@ class Loop(ABC, Generic[AttackT]):
             known = self.task.trace.chances.get(samples[row], chances[row])
             self.task.trace.chances[samples[row]] = more_adverse_chances(known, chances[row], there[row])
 
-    def _refill(self, rows: Rows, free: np.ndarray, waiting: deque[Start]) -> Rows:
+    def _refill(self, rows: RowsT, free: np.ndarray, waiting: deque[Start]) -> RowsT:
         """Put waiting searches into the places that rows left; with none left, the batch shrinks."""
         spare = max(0, len(rows) - self.limit)  # the batch may have been halved
         entering = min(len(waiting), max(0, len(free) - spare))
@@ -197,7 +194,7 @@ class Loop(ABC, Generic[AttackT]):
         stay[free[entering:]] = False
         return rows if stay.all() else rows.take(np.flatnonzero(stay))
 
-    def _enter(self, waiting: deque[Start], most: int) -> Rows:
+    def _enter(self, waiting: deque[Start], most: int) -> RowsT:
         """The next searches, before their first points."""
         entering = [waiting.popleft() for _ in range(min(most, len(waiting)))]
         samples = [sample for sample, _ in entering]
@@ -212,11 +209,9 @@ class Loop(ABC, Generic[AttackT]):
         )
         label = self.task.labels[samples].to(device)
         state = self.attack.start(images, clean, self.ball, draws)
-        return Rows(
+        rows = Rows(
             sample=np.array(samples),
             restart=np.array([restart for _, restart in entering]),
-            ends=np.full(len(entering), self._ends()),
-            attempt=np.full(len(entering), self._attempt()),
             label=label,
             aim=torch.tensor(aims, device=device) if aims else label.clone(),
             step=torch.zeros(len(entering), dtype=torch.int64, device=device),
@@ -225,9 +220,5 @@ class Loop(ABC, Generic[AttackT]):
             # Clones: rows are replaced in place, and a state may name one tensor twice.
             state={name: values.clone() for name, values in state.items()},
             moved=torch.zeros(len(entering), dtype=torch.bool, device=device),
-            last_loss=torch.full((len(entering),), torch.inf, device=device),
-            highest=torch.full((len(entering),), -torch.inf, device=device),
-            earlier=torch.full((len(entering),), -torch.inf, device=device),
-            nearest=torch.full((len(entering),), -torch.inf, device=device),
-            proposed=torch.full((len(entering),), torch.inf, device=device),
         )
+        return self._entering(rows)

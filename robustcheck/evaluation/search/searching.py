@@ -24,7 +24,7 @@ from robustcheck.evaluation.search.loop import Start, Task
 from robustcheck.evaluation.search.oracles import oracle_of
 from robustcheck.evaluation.search.query_loop import Oracle, QueryLoop
 from robustcheck.evaluation.search.recording import Recorder, recording
-from robustcheck.evaluation.search.rows import Rows
+from robustcheck.evaluation.search.rows import GradientRows
 from robustcheck.evaluation.search.starting_images import StartingImages
 from robustcheck.evaluation.search.warm_starts import Ends, begins_anywhere
 from robustcheck.evaluation.setting import Setting
@@ -287,7 +287,9 @@ class Search:
         first = [sample if restart == 0 else None for sample, restart in entering]
         return self.setting.memory.warm_starts.known(self.gate.entry, attack.name, first)
 
-    def _held(self, attack: GradientAttack, ends: Ends, near: float | None, rows: Rows, images: torch.Tensor) -> None:
+    def _held(
+        self, attack: GradientAttack, ends: Ends, near: float | None, rows: GradientRows, images: torch.Tensor
+    ) -> None:
         changes, margins = images - rows.clean, rows.nearest.tolist()
         if begins_anywhere(attack):
             first = np.flatnonzero(rows.restart == 0)  # later restarts may have other aims
@@ -299,7 +301,7 @@ class Search:
                 if margins[row] >= -near:
                     ends.keep(sample, restart, margins[row], changes[row])
 
-    def _clean_logits(self, access: WhiteBox, rows: Rows) -> torch.Tensor:
+    def _clean_logits(self, access: WhiteBox, rows: GradientRows) -> torch.Tensor:
         """What a search sees (N, K) at clean images: asked for where it reads another head than verdicts do."""
         if self.setting.candidate.reads_alike:
             return self.setting.logits[rows.sample]
