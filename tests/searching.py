@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -12,10 +12,11 @@ from building import candidate
 from robustcheck.attacks import GradientAttack, QueryAttack, objective
 from robustcheck.attacks.draws import key
 from robustcheck.evaluation.looks.look import Once
+from robustcheck.evaluation.progress import Progress
 from robustcheck.evaluation.search.gradient_loop import GradientLoop
-from robustcheck.evaluation.search.loop import Hit
+from robustcheck.evaluation.search.loop import Hit, Task
 from robustcheck.evaluation.search.query_loop import QueryLoop
-from robustcheck.evaluation.search.rows import Rows
+from robustcheck.evaluation.search.rows import GradientRows
 from robustcheck.models import Candidate, LabelOracle, ScoreOracle, TopKOracle, WhiteBox
 from robustcheck.threats import Ball, Goal
 
@@ -71,43 +72,45 @@ def search(
         if hit.sample not in searched.hits or hit.distance < searched.hits[hit.sample].distance:
             searched.hits[hit.sample] = hit
 
-    def held(rows: Rows, points: torch.Tensor) -> None:
+    def held(rows: GradientRows, points: torch.Tensor) -> None:
         searched.held.update(zip(rows.sample.tolist(), points, strict=True))
 
     def load(numbers: list[int]) -> torch.Tensor:
         return torch.from_numpy(images[numbers]).float() / ball.maximum
 
-    common = {
-        "attack": attack,
-        "candidate": asked,
-        "viewer": Once(candidate=asked, goal=goal),
-        "goal": goal,
-        "labels": labels,
-        "load": load,
-        "key": lambda sample, restart: key(0, "gate", str(sample), restart),
-        "found": found,
-        "progress": lambda done: searched.done.append(done),
-        **({"aim": aim} if aim else {}),
-    }
+    task = Task(
+        candidate=asked,
+        viewer=Once(candidate=asked, goal=goal),
+        goal=goal,
+        labels=labels,
+        load=load,
+        key=lambda sample, restart: key(0, "gate", str(sample), restart),
+        found=found,
+        progress=Progress(tell=lambda done, _of: searched.done.append(done), of=len(images)),
+    )
+    if aim is not None:
+        task = replace(task, aim=aim)
     if isinstance(attack, GradientAttack):
         engine = GradientLoop(
+            attack=attack,
+            task=task,
             access=WhiteBox(asked),
             ball=ball.widest(images.shape[1:]) if attack.minimum_norm else ball,
             held=held,
             clean_logits=None if clean_logits is None else lambda rows: clean_logits[rows.sample],
-            **common,
             **({"warm": warm} if warm else {}),
             **({"margin": objective("margin", goal), "near": near} if near is not None else {}),
         )
     else:
         others = [np.flatnonzero(labels.numpy() != label) for label in labels.tolist()]
         engine = QueryLoop(
+            attack=attack,
+            task=task,
             oracle=_oracle(attack, asked, len(images), queries, ball.maximum if stored else None, k),
             pixels=images[0].size,
             stored=stored,
             ball=ball,
             starting_images=elsewhere or (lambda sample, attempt: load([int(others[sample][attempt])])[0]),
-            **common,
         )
     searched = Searched(engine=engine)
     engine.run([(sample, 0) for sample in (range(len(images)) if order is None else order)])

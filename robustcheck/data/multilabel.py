@@ -74,6 +74,11 @@ def has(readings: Indexes, label: int) -> NDArray[np.bool_]:
     return np.asarray(readings >> label & 1, bool)
 
 
+def present(readings: Indexes, count: int) -> NDArray[np.bool_]:
+    """Which of so many labels (N, K) are in readings (N,)."""
+    return np.asarray(readings[:, None] >> np.arange(count) & 1, bool)
+
+
 def names_in(reading: int, labels: Sequence[str]) -> list[str]:
     """The labels that are present, in the policy's order."""
     return [label for bit, label in enumerate(labels) if reading >> bit & 1]

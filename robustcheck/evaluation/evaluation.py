@@ -1,45 +1,30 @@
-"""A policy under evaluation: everything is loaded once, when the first gate needs it."""
+"""A policy under evaluation: which gate runs when, what it takes from others, and with whom it is compared."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from fractions import Fraction
-from functools import cached_property, partial
-from math import prod
+from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from robustcheck.attacks.draws import key
-from robustcheck.data import Samples, in_random_order, load_samples
 from robustcheck.errors import EvaluationError
 from robustcheck.evaluation.adversary import goal_of
 from robustcheck.evaluation.environment import environment
 from robustcheck.evaluation.evidence import EvidenceWriter
-from robustcheck.evaluation.failures import as_evaluation_error, raise_if_error, value_or_error
+from robustcheck.evaluation.failures import as_evaluation_error, raise_if_error
 from robustcheck.evaluation.gates import run_gate
 from robustcheck.evaluation.health.comparing import comparable, compared
-from robustcheck.evaluation.metrics.intervals import Intervals
-from robustcheck.evaluation.search.warm_starts import WarmStarts
-from robustcheck.evaluation.setting import Memory, Setting
-from robustcheck.evaluation.surrogates.lessons import FOR_PATCHES, FOR_SURROGATES, Need, train_split
-from robustcheck.evaluation.surrogates.loading import LoadedSurrogate, load_surrogates
+from robustcheck.evaluation.opening import Opening
+from robustcheck.evaluation.progress import Listener, silent
+from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.threat import threat
-from robustcheck.models import Candidate, load_candidate
 from robustcheck.models.process import freed_memory_kept, left_as_found
-from robustcheck.policy import APGDSpec, EnsembleSpec, Gate, PGDSpec, Policy, SurrogatesEntry, TransferSpec
+from robustcheck.policy import Gate, Policy
 from robustcheck.results import DataInfo, GateResult, ModelInfo
 from robustcheck.words import last_line
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done (a gate's id, or "loading"), how many samples are done, and of how many."""
-
-
-def _silent(_what: str, _done: int, _of: int) -> None:
-    """No progress wanted."""
 
 
 class Evaluation:
@@ -51,18 +36,18 @@ class Evaluation:
         progress: told how far long work is.
     """
 
-    def __init__(self, policy: Policy, *, folder: Path | None = None, progress: Progress | None = None) -> None:
+    def __init__(self, policy: Policy, *, folder: Path | None = None, progress: Listener | None = None) -> None:
         self.policy = policy
-        self._evidence = EvidenceWriter(folder, [gate.id for gate in policy.gates])
-        self._progress = progress or _silent
-        self._running = "loading"
+        listener = progress or silent
+        self._opening = Opening(
+            policy=policy,
+            evidence=EvidenceWriter(folder, [gate.id for gate in policy.gates]),
+            listener=listener,
+            progress=lambda done, of: listener(self._running, done, of),
+        )
+        self._running = "loading"  # or the gate that is evaluated
         self._results: dict[str, GateResult] = {}
         self._compared: set[str] = set()  # gates whose results were put beside others'
-        self._data: DataInfo | None = None
-        self._model: ModelInfo | None = None
-        self._device: torch.device | None = None
-        self._train_samples: Samples | None = None
-        self._loaded_surrogates: dict[str, list[LoadedSurrogate] | EvaluationError] = {}
 
     def gate(
         self,
@@ -157,12 +142,13 @@ class Evaluation:
     @property
     def model(self) -> ModelInfo | None:
         """The candidate, once it has been loaded."""
-        return self._model
+        candidate = self._opening.candidate
+        return None if candidate is None else candidate.info
 
     @property
     def data(self) -> DataInfo | None:
         """The samples, once they have been loaded."""
-        return self._data
+        return self._opening.data
 
     @property
     def setting(self) -> Setting:
@@ -176,7 +162,8 @@ class Evaluation:
     @property
     def environment(self) -> dict[str, str]:
         """Versions and machine."""
-        return environment(self._device)
+        candidate = self._opening.candidate
+        return environment(None if candidate is None else candidate.device)
 
     def _evaluate(self, gate: Gate) -> GateResult:
         setting = self._setting
@@ -196,7 +183,7 @@ class Evaluation:
             raise
 
     def _error(self, gate: Gate, message: str) -> GateResult:
-        bits = self._data.bits if self._data else self.policy.data.bits
+        bits = self.data.bits if self.data else self.policy.data.bits
         return GateResult(
             id=gate.id,
             attack=gate.attack_name,
@@ -208,98 +195,4 @@ class Evaluation:
 
     @cached_property
     def _setting(self) -> Setting | EvaluationError:
-        """Samples and candidate, loaded once."""
-        with left_as_found(), freed_memory_kept():
-            return value_or_error(self._load)
-
-    def _load(self) -> Setting:
-        policy = self.policy
-        samples = load_samples(policy.data, policy.model, folder=policy.folder, seed=policy.seed)
-        self._data = replace(samples.info, prevalence=policy.data.prevalence)
-        candidate, logits = load_candidate(
-            policy.model,
-            folder=policy.folder,
-            samples=samples,
-            seed=policy.seed,
-            progress=lambda done, of: self._progress("loading", done, of),
-        )
-        self._model, self._device = candidate.info, candidate.device
-        if not (samples.hounsfield is not None and policy.model.preprocess.window):  # which says what of CT is seen
-            self._data = replace(self._data, notes=(*self._data.notes, *samples.images.late_notes))
-        intervals = Intervals(confidence=policy.decision.confidence, kind=policy.decision.interval)
-        return Setting(
-            candidate=candidate,
-            samples=samples,
-            labels=torch.tensor(samples.labels, dtype=torch.int64),
-            logits=logits,
-            decisions=candidate.head.decide(logits),
-            scores=candidate.head.positive_probability(logits),
-            prevalence=policy.data.prevalence,
-            seed=policy.seed,
-            rule=policy.decision.rule,
-            strict=policy.health == "strict",
-            intervals=intervals,
-            sequential=intervals if policy.decision.stop == "never" else replace(intervals, kind="anytime"),
-            stop=policy.decision.stop,
-            order=_order(policy, samples),
-            memory=Memory(
-                warm_starts=WarmStarts(
-                    sum(prod(samples.shape_of(index)) for index in range(len(samples))),
-                    _budgets_of_entries(policy),
-                    {gate.entry: searches_from_ends(gate) for gate in policy.gates},
-                )
-            ),
-            evidence=self._evidence,
-            progress=lambda done, of: self._progress(self._running, done, of),
-            surrogates=lambda attack: self._surrogates(attack, candidate, samples),
-            train_split=partial(self._train_split, FOR_PATCHES, samples),
-            folder=policy.folder,
-        )
-
-    def _train_split(self, need: Need, judged: Samples) -> Samples:
-        """What surrogates and patches learn from, read once."""
-        if self._train_samples is None:
-            data, model, folder = self.policy.data, self.policy.model, self.policy.folder
-            self._train_samples = train_split(data, model, folder, need, judged)
-        return self._train_samples
-
-    def _surrogates(self, attack: SurrogatesEntry, candidate: Candidate, samples: Samples) -> list[LoadedSurrogate]:
-        """The models that an attack follows; gates that name the same ones share them."""
-        named = attack.model_dump_json(include={"surrogate", "train"})
-        if named not in self._loaded_surrogates:
-            self._loaded_surrogates[named] = value_or_error(
-                lambda: load_surrogates(
-                    attack,
-                    model=self.policy.model,
-                    split=partial(self._train_split, FOR_SURROGATES, samples),
-                    candidate=candidate,
-                    samples=samples,
-                    folder=self.policy.folder,
-                    progress=lambda done, of: self._progress("surrogates", done, of),
-                )
-            )
-        return raise_if_error(self._loaded_surrogates[named])
-
-
-def _order(policy: Policy, samples: Samples) -> np.ndarray:
-    """The samples as they are written, or at random where a gate may stop before the last one."""
-    if policy.decision.stop == "never":
-        return np.arange(len(samples))
-    return in_random_order(samples.names, seed=policy.seed)
-
-
-def _budgets_of_entries(policy: Policy) -> Counter[str]:
-    """How many gates an entry has whose searches may begin where those of the others ended."""
-    if policy.evidence == "isolated":
-        return Counter()
-    return Counter(gate.entry for gate in policy.gates if gate.family is not None and not gate.asks)
-
-
-def searches_from_ends(gate: Gate) -> int:
-    """How many searches of a gate begin where those at another budget ended; see `begins_anywhere`."""
-    attack = gate.attack
-    if isinstance(attack, EnsembleSpec):
-        return 2 + gate.descending
-    own = isinstance(attack, APGDSpec) or (isinstance(attack, PGDSpec) and attack.random_start)
-    own = own or (isinstance(attack, TransferSpec) and attack.restarts > 1)
-    return own + gate.descending
+        return self._opening.setting

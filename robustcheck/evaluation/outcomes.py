@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from robustcheck.data.multilabel import present
 from robustcheck.evaluation.metrics.readings import Readings
 from robustcheck.evaluation.search.adjudication import more_adverse, more_adverse_chances
 from robustcheck.evaluation.search.found import Found
@@ -78,9 +79,9 @@ def chances_of(broken: Mapping[int, Entry]) -> dict[int, np.ndarray]:
 def chances_with(setting: Setting, chances: np.ndarray, verified: Mapping[int, np.ndarray]) -> np.ndarray:
     """Probabilities (N, K) of each finding where these (K,) are known, too, of some samples."""
     worse = chances.copy()
-    present = setting.labels.numpy()[:, None] >> np.arange(chances.shape[1]) & 1 == 1
+    there = present(setting.labels.numpy(), chances.shape[1])
     for sample, found in verified.items():
-        worse[sample] = more_adverse_chances(worse[sample], found, present[sample])
+        worse[sample] = more_adverse_chances(worse[sample], found, there[sample])
     return worse
 
 

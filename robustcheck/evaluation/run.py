@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from robustcheck.evaluation.assembly import assemble
-from robustcheck.evaluation.evaluation import Evaluation, Progress
+from robustcheck.evaluation.evaluation import Evaluation
+from robustcheck.evaluation.progress import Listener
 from robustcheck.policy import Policy
 from robustcheck.results import AuditReport, GateResult
 
@@ -16,7 +17,7 @@ def run(
     policy: Policy,
     *,
     folder: Path | None = None,
-    progress: Progress | None = None,
+    progress: Listener | None = None,
     finished: Callable[[GateResult], None] | None = None,
 ) -> AuditReport:
     """Evaluate every gate of a policy.

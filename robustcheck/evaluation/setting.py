@@ -16,6 +16,7 @@ from robustcheck.evaluation.evidence import EvidenceWriter
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.slices import members_of
 from robustcheck.evaluation.metrics.verdicts import Rule
+from robustcheck.evaluation.progress import Tell
 from robustcheck.evaluation.search.ledger import Ledger
 from robustcheck.evaluation.search.warm_starts import WarmStarts
 from robustcheck.evaluation.surrogates.loading import LoadedSurrogate
@@ -59,7 +60,7 @@ class Setting:
     order: np.ndarray  # (N,) in which samples are taken
     memory: Memory
     evidence: EvidenceWriter
-    progress: Callable[[int, int], None]  # samples done, of
+    progress: Tell  # in samples
     surrogates: Callable[[SurrogatesEntry], Sequence[LoadedSurrogate]]  # of an attack, loaded or trained once
     train_split: Callable[[], Samples]  # of the data, loaded once
     folder: Path  # the policy's, from which its paths start

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
-from math import inf, prod
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,18 +14,18 @@ import torch
 from robustcheck.errors import CandidateError, NoMemoryError
 from robustcheck.models import artefact, devices, stochastic
 from robustcheck.models.batch_independence import check_evaluation_mode
-from robustcheck.models.batches import Shape, Stored, as_shares, batches
-from robustcheck.models.candidate import Candidate, Meter, Searched, raw_scores
+from robustcheck.models.batches import Stored
+from robustcheck.models.candidate import Candidate, Searched
 from robustcheck.models.layout import as_oracles_ask
-from robustcheck.models.memory import Chunks, is_out_of_memory
+from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.multilabel_head import AnyHead
 from robustcheck.models.network import Forward, Network
-from robustcheck.models.preprocess import Preprocess
 from robustcheck.models.process import full_precision, left_as_found
 from robustcheck.models.score_kind import read_head
+from robustcheck.models.trial import Trial
 from robustcheck.policy import ModelSpec
 from robustcheck.policy.model_spec import FORMATS
-from robustcheck.results import ModelInfo
+from robustcheck.results import FileInfo, ModelInfo
 
 if TYPE_CHECKING:
     from robustcheck.models import fast_form
@@ -34,7 +34,6 @@ _PROBED = 4  # samples that are asked about twice, together and alone
 _COMPARED = 16  # samples on which another form of the network, or another layout, is compared with it
 _MOST_SHAPES = 8  # on which layouts are compared
 _SURE = 10.0  # log-odds, beyond which probabilities round to 0 or 1
-_FAR = 1000.0  # times as bright as an image
 
 
 def load_candidate(
@@ -64,52 +63,63 @@ def load_candidate(
     device, device_notes = devices.chosen(spec.device)
     files = _files(path, spec)
     before = artefact.digest(files, path.parent)[1]
-    meter = Meter()
     with left_as_found():
         network = _load_within_memory(path, spec, folder, device)
-        preprocess = Preprocess.of(spec.preprocess, network.device, samples)
-        shapes = [samples.shape_of(index) for index in range(len(samples))]
-        for shape in set(shapes):
-            preprocess.check(shape)
-        largest = max(shapes, key=prod)
-        chunks = Chunks(_batch_size(spec, preprocess.shape(largest), largest, network.device))
-
-        def ask(images: torch.Tensor, at_once: Chunks = chunks) -> torch.Tensor:
-            meter.forward += len(images)
-            return raw_scores(network.forward, network, preprocess, at_once, images).cpu()
-
-        def load(indexes: list[int]) -> torch.Tensor:
-            return as_shares(samples, indexes, network.device)
-
+        trial = Trial.of(spec, network, samples)
+        preprocess, chunks = trial.preprocess, trial.chunks
         torch.manual_seed(seed)
-        raw = _ask_all(lambda indexes: ask(load(indexes)), shapes, chunks, progress)
-        alike = next(batches(range(len(samples)), samples.shape_of))
-        some = load(alike[:_PROBED])
-        head = read_head(spec, raw, lambda: _beyond(network, preprocess, chunks, some))
-        randomness, probe_notes = check_evaluation_mode(ask, some, chunks.limit, network.in_training)
+        raw, some = trial.all_scores(progress), trial.few(_PROBED)
+        head = read_head(spec, raw, lambda: trial.beyond(some))
+        randomness, probe_notes = check_evaluation_mode(trial.ask, some, chunks.limit, network.in_training)
         logits = head.logits(raw)
         if randomness is not None:
-            calls = (
-                _ask_all(lambda indexes: ask(load(indexes)), shapes, chunks, progress)
-                for _ in range(stochastic.CALLS - 1)
-            )
-            logits = stochastic.usual(head, torch.stack([logits, *map(head.logits, calls)]))
+            others = [head.logits(trial.all_scores(progress)) for _ in range(stochastic.CALLS - 1)]
+            logits = stochastic.usual(head, torch.stack([logits, *others]))
             network = stochastic.asked_only(network)
-        first = load(alike[:_COMPARED])
+        first = trial.few(_COMPARED)
         compared = tuple(map(preprocess, torch.split(first, chunks.limit)))
         with full_precision(network.device):
             if network.tried:
-                network = network.tried([*compared, *map(preprocess, _of_other_shapes(shapes, preprocess, load))])
+                network = network.tried([*compared, *map(preprocess, trial.other_shapes())])
             # Another form of a network that draws would draw otherwise, or once for all calls.
             searched, search_notes = _searched(spec, network, head, compared) if randomness is None else (None, ())
     sha256, infos = artefact.digest([*files, *network.sources], path.parent)
     if infos[: len(before)] != before:
         raise CandidateError(f"{path.name} changed while it was loaded; what was judged has no digest")
-    info = ModelInfo(
+    notes = (
+        *device_notes,
+        *([devices.NOTE] if network.device.type == "cuda" else []),
+        *([preprocess.note] if preprocess.note else []),
+        *network.notes,
+        *probe_notes,
+        *search_notes,
+        *([stochastic.NOTE] if randomness is not None else []),
+    )
+    candidate = Candidate(
+        network=network,
+        preprocess=preprocess,
+        head=head,
+        info=_model_info(spec, network, head, sha256, infos, notes),
+        chunks=chunks,
+        meter=trial.meter,
+        searched=searched,
+        randomness=randomness,
+    )
+    if spec.precision == "auto" and len(trial.sizes) <= _MOST_SHAPES:
+        with left_as_found():
+            candidate = as_oracles_ask(candidate, chain([first], trial.other_shapes()))
+    return candidate, logits
+
+
+def _model_info(
+    spec: ModelSpec, network: Network, head: AnyHead, sha256: str, files: tuple[FileInfo, ...], notes: tuple[str, ...]
+) -> ModelInfo:
+    """What reports say of the candidate."""
+    return ModelInfo(
         path=spec.path,
-        format=FORMATS[path.suffix.lower()],
+        format=FORMATS[Path(spec.path).suffix.lower()],
         sha256=sha256,
-        files=infos,
+        files=files,
         task=spec.task,
         labels=spec.labels,
         positive=spec.positive,
@@ -121,30 +131,8 @@ def load_candidate(
         scores=spec.scores,
         preprocess=spec.preprocess.model_dump(mode="json"),
         precision=spec.precision,
-        notes=(
-            *device_notes,
-            *([devices.NOTE] if network.device.type == "cuda" else []),
-            *([preprocess.note] if preprocess.note else []),
-            *network.notes,
-            *probe_notes,
-            *search_notes,
-            *([stochastic.NOTE] if randomness is not None else []),
-        ),
+        notes=notes,
     )
-    candidate = Candidate(
-        network=network,
-        preprocess=preprocess,
-        head=head,
-        info=info,
-        chunks=chunks,
-        meter=meter,
-        searched=searched,
-        randomness=randomness,
-    )
-    if spec.precision == "auto" and len({preprocess.shape(shape) for shape in shapes}) <= _MOST_SHAPES:
-        with left_as_found():
-            candidate = as_oracles_ask(candidate, chain([first], _of_other_shapes(shapes, preprocess, load)))
-    return candidate, logits
 
 
 def _searched(
@@ -180,18 +168,6 @@ def _reading(head: AnyHead) -> fast_form.Reading:
         probabilities=lambda raw: head.chances(head.logits(raw)),
         margins=lambda raw: head.margins(head.logits(raw)),
     )
-
-
-def _of_other_shapes(
-    shapes: Sequence[Shape], preprocess: Preprocess, load: Callable[[list[int]], torch.Tensor]
-) -> Iterator[torch.Tensor]:
-    """Images (N, C, H, W), two of each shape that the network is given, but for the first one's."""
-    first, *others = batches(range(len(shapes)), shapes.__getitem__)
-    seen = {preprocess.shape(shapes[first[0]])}
-    for group in others:
-        if (shape := preprocess.shape(shapes[group[0]])) not in seen:
-            seen.add(shape)
-            yield load(group[:2])
 
 
 def _files(path: Path, spec: ModelSpec) -> list[Path]:
@@ -231,46 +207,3 @@ def _load(path: Path, spec: ModelSpec, folder: Path, device: torch.device) -> Ne
     from robustcheck.models.state_dict import load_state_dict
 
     return load_state_dict(path, spec, folder, device)
-
-
-def _batch_size(
-    spec: ModelSpec, shape: tuple[int, int, int], stored: tuple[int, int, int], device: torch.device
-) -> int:
-    """How many images (C, H, W) of the network's size, and as they are stored, are worked on at once."""
-    if spec.batch_size != "auto":
-        return spec.batch_size
-    # Activations are some hundred times an input: about 1.5 GB on a CPU, 16 times that on a GPU. Memory that runs out
-    # halves it, and no verdict depends on it.
-    budget = 2**26 if device.type == "cuda" else 2**22
-    by_network = max(8, min(1024 if device.type == "cuda" else 128, budget // prod(shape)))
-    # What is stored may be much larger than what a network is shown, and a search has a dozen copies of it.
-    return min(by_network, max(1, 8 * budget // prod(stored)))
-
-
-def _ask_all(
-    ask: Callable[[list[int]], torch.Tensor],
-    shapes: Sequence[Shape],
-    chunks: Chunks,
-    progress: Callable[[int, int], None] | None,
-) -> torch.Tensor:
-    rows: dict[int, torch.Tensor] = {}
-    for indexes in batches(range(len(shapes)), shapes.__getitem__, chunks.limit):
-        rows |= zip(indexes, ask(indexes), strict=True)
-        if progress:
-            progress(len(rows), len(shapes))
-    widths = {row.shape for row in rows.values()}
-    if len(widths) != 1:
-        raise CandidateError("the candidate gives scores of different shapes for different samples")
-    return torch.stack([rows[index] for index in range(len(shapes))])
-
-
-def _beyond(network: Network, preprocess: Preprocess, chunks: Chunks, images: torch.Tensor) -> torch.Tensor | None:
-    """Scores on inputs that are far too bright, if the network takes them; a window would cut brighter images off."""
-
-    def far(inputs: torch.Tensor) -> torch.Tensor:
-        return network.forward(inputs * _FAR)
-
-    try:
-        return raw_scores(far, network, preprocess, chunks, torch.cat([images, 1 - images])).cpu()
-    except CandidateError:
-        return None

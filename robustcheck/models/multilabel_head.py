@@ -82,4 +82,9 @@ class FindingsHead:
         return logits
 
 
+def present(readings: torch.Tensor, count: int) -> torch.Tensor:
+    """Which of so many findings (N, K) are in readings (N,)."""
+    return (readings[:, None] >> torch.arange(count, device=readings.device) & 1).bool()
+
+
 AnyHead: TypeAlias = Head | FindingsHead

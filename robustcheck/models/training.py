@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from robustcheck.errors import CandidateError, EvaluationError, NoMemoryError, UserCodeError
 from robustcheck.importing import import_callable
 from robustcheck.models.memory import is_out_of_memory
+from robustcheck.models.multilabel_head import present
 from robustcheck.models.network import first_line
 from robustcheck.models.output_selection import scores_in
 from robustcheck.models.preprocess import Preprocess
@@ -199,8 +200,7 @@ def _loss(scores: torch.Tensor, readings: torch.Tensor, model: ModelSpec) -> tor
     """The loss of scores (N, K) that ought to tell readings (N,)."""
     if model.task == "multiclass":
         return cross_entropy(scores, readings)
-    present = readings[:, None] >> torch.arange(scores.shape[1], device=scores.device) & 1
-    return binary_cross_entropy_with_logits(scores, present.float())
+    return binary_cross_entropy_with_logits(scores, present(readings, scores.shape[1]).float())
 
 
 def _check_finite(value: torch.Tensor, what: str, spec: TrainSpec) -> None:

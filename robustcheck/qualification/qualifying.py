@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +13,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 
+from robustcheck.evaluation.progress import Listener, silent
 from robustcheck.evaluation.run import run
 from robustcheck.policy import load_policy
 from robustcheck.qualification import candidates
@@ -33,9 +33,7 @@ from robustcheck.results.qualification import KnownAnswer, Qualification
 _HERE = "robustcheck.qualification"
 
 
-def qualify(
-    known: tuple[Known, ...] = KNOWN, *, progress: Callable[[str, int, int], None] = lambda _what, _done, _of: None
-) -> Qualification:
+def qualify(known: tuple[Known, ...] = KNOWN, *, progress: Listener = silent) -> Qualification:
     """Run every known answer in a temporary folder.
 
     Args:

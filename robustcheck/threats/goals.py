@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 
 from robustcheck.models.head import NO_ANSWER
+from robustcheck.models.multilabel_head import present
 
 Kind = Literal["untargeted", "targeted", "missed_finding", "false_alarm"]
 
@@ -68,7 +69,7 @@ class Goal:
 
     def present(self, labels: torch.Tensor) -> torch.Tensor:
         """Which of several findings (N, K) are there in readings (N,)."""
-        return ((labels[:, None] >> torch.arange(self.labels, device=labels.device)) & 1).bool()
+        return present(labels, self.labels)
 
     def findings(self, labels: torch.Tensor) -> torch.Tensor:
         """Which of several findings (N, K) the adversary may turn on samples with true readings (N,)."""

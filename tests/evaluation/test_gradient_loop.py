@@ -104,7 +104,7 @@ def test_the_order_of_the_samples_changes_no_counterexample(name):
 def test_running_out_of_memory_changes_no_counterexample():
     run = _run(batch=16, network=Counting(most=3))
     assert run.found == _run().found
-    assert run.engine.candidate.chunks.halved_to == 2
+    assert run.engine.task.candidate.chunks.halved_to == 2
 
 
 def test_a_network_that_takes_not_even_one_image_ends_in_a_sentence():
@@ -117,21 +117,21 @@ def test_a_network_that_takes_not_even_one_image_ends_in_a_sentence():
 
 def test_the_meter_counts_what_really_reached_the_network():
     run = _run()
-    meter = run.engine.candidate.meter
-    assert sum(run.engine.candidate.network.forward.seen) == meter.forward
+    meter = run.engine.task.candidate.meter
+    assert sum(run.engine.task.candidate.network.forward.seen) == meter.forward
     assert 0 < meter.gradient < meter.forward
 
 
 def test_nothing_is_computed_for_a_sample_once_it_is_broken():
     run = _run(batch=1, restarts=1, steps=6)
-    looks = 50 + run.engine.trace.unstorable  # each at the image, and at its neighbour if that is another
+    looks = 50 + run.engine.task.trace.unstorable  # each at the image, and at its neighbour if that is another
     gradients = 0
     for sample in range(50):
         hit = run.hits.get(sample)
         # Broken at step s: gradients at 0 … s, of which the last one showed it; at the last image: all steps.
         gradients += 6 if hit is None else min(hit.step + 1, 6)
-    assert run.engine.candidate.meter.gradient == gradients
-    assert gradients + looks <= run.engine.candidate.meter.forward <= gradients + 2 * looks
+    assert run.engine.task.candidate.meter.gradient == gradients
+    assert gradients + looks <= run.engine.task.candidate.meter.forward <= gradients + 2 * looks
 
 
 def test_a_sample_that_holds_costs_its_steps_and_at_most_two_looks_a_restart():
@@ -139,9 +139,9 @@ def test_a_sample_that_holds_costs_its_steps_and_at_most_two_looks_a_restart():
     held = [sample for sample in range(8) if sample not in run.hits]
     assert len(held) >= 4
     alone = _run(levels=1, count=8, restarts=3, steps=4, order=held)
-    assert alone.engine.candidate.meter.gradient == len(held) * 3 * 4
-    looks = alone.engine.candidate.meter.forward - alone.engine.candidate.meter.gradient
-    least = len(held) * 3 + alone.engine.trace.unstorable
+    assert alone.engine.task.candidate.meter.gradient == len(held) * 3 * 4
+    looks = alone.engine.task.candidate.meter.forward - alone.engine.task.candidate.meter.gradient
+    least = len(held) * 3 + alone.engine.task.trace.unstorable
     assert least < looks <= 2 * least  # a border's corner is its own neighbour
 
 
@@ -150,30 +150,30 @@ def test_an_image_that_is_its_own_neighbour_is_looked_at_once():
     held = 50 - len(run.hits)
     assert held > 5
     # FGSM's image is a corner of the ball: there is nothing beside it on the gradient's side.
-    assert run.engine.candidate.meter.forward == run.engine.candidate.meter.gradient + 50
+    assert run.engine.task.candidate.meter.forward == run.engine.task.candidate.meter.gradient + 50
 
 
 def test_neighbours_are_looked_at_only_where_the_search_came_near_the_border():
     far, close = _run(restarts=1, near=0.0), _run(restarts=1, near=1e9)
     assert far.found == close.found
-    looks = [run.engine.candidate.meter.forward - run.engine.candidate.meter.gradient for run in (far, close)]
+    looks = [run.engine.task.candidate.meter.forward - run.engine.task.candidate.meter.gradient for run in (far, close)]
     assert looks[0] == 50 < looks[1]
 
 
 def test_the_batch_is_full_until_the_last_samples():
     run = _run(batch=16, restarts=1)
-    calls = [seen for seen in run.engine.candidate.network.forward.seen if seen > 1]
+    calls = [seen for seen in run.engine.task.candidate.network.forward.seen if seen > 1]
     assert max(calls) == 16
-    total = run.engine.candidate.meter.gradient
-    assert sum(seen == 16 for seen in run.engine.candidate.network.forward.seen) >= total / 16 * 0.6
+    total = run.engine.task.candidate.meter.gradient
+    assert sum(seen == 16 for seen in run.engine.task.candidate.network.forward.seen) >= total / 16 * 0.6
 
 
 def test_every_counterexample_is_stored_admissible_and_read_wrongly_by_the_artefact():
     run = _run()
     for hit in run.hits.values():
         assert hit.stored.dtype == np.uint8
-        logits = run.engine.candidate.network.forward(torch.from_numpy(hit.stored[None]).float() / 255)
-        assert int(logits.argmax()) == hit.decision != int(run.engine.labels[hit.sample])
+        logits = run.engine.task.candidate.network.forward(torch.from_numpy(hit.stored[None]).float() / 255)
+        assert int(logits.argmax()) == hit.decision != int(run.engine.task.labels[hit.sample])
         assert hit.distance <= 3
 
 
@@ -198,8 +198,8 @@ def test_a_proposal_that_rounding_undoes_is_searched_on_and_not_counted():
     labels = torch.zeros(4, dtype=torch.int64)
     run = search(attack, Fine(), images, labels, LinfBall(levels=2, maximum=255), count=2)
     assert run.hits == {}
-    assert run.engine.trace.unstorable > 0
-    assert run.engine.candidate.meter.gradient == 16
+    assert run.engine.task.trace.unstorable > 0
+    assert run.engine.task.candidate.meter.gradient == 16
 
 
 class Cheating(PGD):
@@ -257,9 +257,9 @@ class NotANumber(Counting):
 
 def test_gradients_that_are_nan_are_noted_and_not_followed():
     run = _run(network=NotANumber(), restarts=1)
-    assert run.engine.trace.not_finite == set(range(50))
-    assert run.engine.trace.gradients_not_finite == 50 * 6
-    assert run.engine.trace.moved == set()
+    assert run.engine.task.trace.not_finite == set(range(50))
+    assert run.engine.task.trace.gradients_not_finite == 50 * 6
+    assert run.engine.task.trace.moved == set()
 
 
 def test_proposals_of_many_are_judged_as_those_of_one():
@@ -268,7 +268,7 @@ def test_proposals_of_many_are_judged_as_those_of_one():
     proposals = clean + torch.tensor([0.0, 1.4, 1.6, 3.4, 3.6]).view(-1, 1, 1, 1) / 255
     labels = torch.zeros(5, dtype=torch.int64)
     draws, at = Draws.of(range(5), torch.device("cpu")), torch.zeros(5, dtype=torch.int64)
-    judged = adjudicate(run.engine.viewer, run.engine.ball, proposals, clean, labels, draws, at)
+    judged = adjudicate(run.engine.task.viewer, run.engine.ball, proposals, clean, labels, draws, at)
     assert judged.stored[:, 0, 0, 0].tolist() == [100, 101, 102, 103, 104]
     assert judged.distance.tolist() == [0, 1, 2, 3, 4]
     assert judged.admissible.tolist() == [
@@ -295,7 +295,7 @@ class OfSizes(Counting):
 def test_each_gradient_is_followed_that_is_finite_and_not_zero():
     run = _run(network=OfSizes(), count=6, levels=1, steps=2, restarts=1)
     assert not run.hits  # all rows stay where they are
-    trace = run.engine.trace
+    trace = run.engine.task.trace
     assert trace.moved == {0, 4, 5}  # squares of 1e-30 are 0, and of 1e30 infinite
     assert trace.not_finite == {2, 3}
     assert (trace.asked, trace.vanished, trace.gradients_not_finite) == (12, 2, 4)
@@ -315,9 +315,9 @@ class InDoubles(Counting):
 def test_losses_of_the_first_three_quarters_are_remembered_whenever_a_search_began():
     # Later searches and restarts begin in the turns of others.
     run = _run(network=InDoubles(), batch=7, steps=8, levels=1, rises=True)
-    assert len(run.engine.trace.rises) > 20
+    assert len(run.engine.task.trace.rises) > 20
     other = _run(network=InDoubles(), batch=64, steps=8, levels=1, rises=True)
-    for sample, rise in run.engine.trace.rises.items():
-        assert rise.earlier == pytest.approx(other.engine.trace.rises[sample].earlier, abs=1e-5)
+    for sample, rise in run.engine.task.trace.rises.items():
+        assert rise.earlier == pytest.approx(other.engine.task.trace.rises[sample].earlier, abs=1e-5)
         assert np.isfinite(rise.earlier)
         assert rise.earlier <= rise.highest

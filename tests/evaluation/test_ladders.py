@@ -12,7 +12,8 @@ from building import accuracy_at, brightness_policy, brightness_project
 from robustcheck import load_policy, run
 from robustcheck.attacks import PGD, GradientAttack, build, objective
 from robustcheck.evaluation.adversary import ball_for, goal_of
-from robustcheck.evaluation.evaluation import Evaluation, searches_from_ends
+from robustcheck.evaluation.evaluation import Evaluation
+from robustcheck.evaluation.opening import searches_from_ends
 from robustcheck.evaluation.search import searching
 from robustcheck.evaluation.search.searching import Search
 from robustcheck.evaluation.search.warm_starts import WarmStarts, begins_anywhere

@@ -172,11 +172,11 @@ def test_a_surrogate_that_cannot_be_used_makes_its_own_gate_an_error(project):
 
 
 def test_a_surrogate_that_failed_is_not_tried_again(project, monkeypatch):
-    from robustcheck.evaluation import evaluation
+    from robustcheck.evaluation import opening
 
     tries = []
-    load = evaluation.load_surrogates
-    monkeypatch.setattr(evaluation, "load_surrogates", lambda *a, **k: (tries.append(1), load(*a, **k))[1])
+    load = opening.load_surrogates
+    monkeypatch.setattr(opening, "load_surrogates", lambda *a, **k: (tries.append(1), load(*a, **k))[1])
     save_file({"weight": torch.ones(3)}, project / "strange.safetensors")
     gates = _gates(project, "{name: transfer, surrogate: strange.safetensors}", epsilon="[2/255, 4/255]")
     assert {gate.verdict for gate in gates} == {"error"}

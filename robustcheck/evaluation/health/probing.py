@@ -13,6 +13,7 @@ from math import prod
 from robustcheck.attacks import GradientAttack, build
 from robustcheck.evaluation.evidence import EvidenceWriter
 from robustcheck.evaluation.health.predicting import MAX_EXAMINED, MIN_EXAMINED, OVERHEAD, Prediction
+from robustcheck.evaluation.progress import silent
 from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.search.searching import Search
 from robustcheck.evaluation.setting import Memory, Setting
@@ -186,7 +187,7 @@ class Probes:
             own,
             memory=Memory(),
             evidence=EvidenceWriter(None, [self.search.gate.id]),
-            progress=lambda _done, _of: None,
+            progress=silent,
         )
         gate = replace(self.search.gate, attack=spec, queries=queries, oracle="float", descending=False)
         search = replace(self.search, gate=gate, setting=setting, ball=ball or self.search.ball, to_the_nearest=False)

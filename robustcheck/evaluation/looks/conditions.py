@@ -12,7 +12,7 @@ import torch
 
 from robustcheck.attacks import Objective
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.looks.look import Gradients, Seen, Tally, looks_needed
+from robustcheck.evaluation.looks.look import Gradients, Seen, Tally, confirmed, looks_needed, read
 from robustcheck.models import Candidate
 from robustcheck.threats import Goal
 from robustcheck.threats.viewing import LOOK_DRAWS, Conditions, Looks, repeated, see
@@ -34,12 +34,10 @@ class _Camera:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Readings, whether they are wanted, and scores, (N, L) each, of `count` looks at each image (N, C, H, W)."""
         seen = see(images.repeat_interleave(count, dim=0), looks, grain)
-        logits = self.candidate.logits((seen * self.maximum).round() / self.maximum)
-        decisions = self.candidate.head.decide(logits)
-        wanted = self.goal.met(decisions, labels.repeat_interleave(count))
-        scores = self.candidate.head.positive_probability(logits)
-        shape = (len(images), count)
-        return decisions.view(shape), wanted.view(shape), None if scores is None else scores.view(shape)
+        stored = (seen * self.maximum).round() / self.maximum
+        each, shape = read(self.candidate, self.goal, stored, labels.repeat_interleave(count)), (len(images), count)
+        scores = None if each.score is None else each.score.view(shape)
+        return each.decision.view(shape), each.wanted.view(shape), scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +57,10 @@ class RandomLooks(_Camera):
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, draws: Draws, at: torch.Tensor) -> Seen:
         """Twice as many looks as the policy says, or until too few of those to come could hold."""
-        first = self.look(images, labels, draws.apart(_JUDGING), at)
-        held = first.wanted.nonzero().flatten()
-        if not len(held):
-            return first
-        others = draws.rows(held).apart(_CONFIRMING)
-        return first.updated(held, self.look(images[held], labels[held], others, at[held]))
+        return confirmed(
+            self.look(images, labels, draws.apart(_JUDGING), at),
+            lambda held: self.look(images[held], labels[held], draws.rows(held).apart(_CONFIRMING), at[held]),
+        )
 
     def look(self, images: torch.Tensor, labels: torch.Tensor, draws: Draws, at: torch.Tensor) -> Seen:
         """As many looks as the policy says, or until too few of those to come could hold."""

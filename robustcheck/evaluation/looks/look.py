@@ -6,6 +6,7 @@ which of them a gate takes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Protocol
@@ -43,6 +44,29 @@ class Seen:
         )
 
 
+def read(candidate: Candidate, goal: Goal, images: torch.Tensor, labels: torch.Tensor) -> Seen:
+    """How the artefact reads images (N, C, H, W) of true readings (N,), asked once."""
+    logits, head = candidate.logits(images), candidate.head
+    decision = head.decide(logits)
+    return Seen(
+        decision=decision,
+        wanted=goal.met(decision, labels),
+        score=head.positive_probability(logits),
+        chances=head.chances(logits) if head.multilabel else None,
+    )
+
+
+def confirmed(first: Seen, look_again: Callable[[torch.Tensor], Seen]) -> Seen:
+    """What was seen, and what is seen a second time of what held: a search proposes until something holds by luck.
+
+    Args:
+        first: what was seen.
+        look_again: from rows (M,) that held to what is seen of them.
+    """
+    held = first.wanted.nonzero().flatten()
+    return first.updated(held, look_again(held)) if len(held) else first
+
+
 class Viewer(Protocol):
     """Looks at images, as often as it takes, and says how they are read."""
 
@@ -71,16 +95,7 @@ class Once:
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, _draws: Draws, _at: torch.Tensor) -> Seen:
         """One look."""
-        logits = self.candidate.logits(images)
-        decision = self.candidate.head.decide(logits)
-        wanted = self.goal.met(decision, labels)
-        head = self.candidate.head
-        return Seen(
-            decision=decision,
-            wanted=wanted,
-            score=head.positive_probability(logits),
-            chances=head.chances(logits) if head.multilabel else None,
-        )
+        return read(self.candidate, self.goal, images, labels)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import torch
 
 from robustcheck.attacks import Objective
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.looks.look import Gradients, Seen, Tally, looks_needed
+from robustcheck.evaluation.looks.look import Gradients, Seen, Tally, confirmed, looks_needed, read
 from robustcheck.models import Candidate
 from robustcheck.threats import Goal
 
@@ -33,18 +33,15 @@ class RepeatedCalls:
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, _draws: Draws, _at: torch.Tensor) -> Seen:
         """A hundred calls, twice, or until too few of those to come could matter."""
-        first = self._ask(images, labels)
-        held = first.wanted.nonzero().flatten()
-        return first.updated(held, self._ask(images[held], labels[held])) if len(held) else first
+        return confirmed(self._ask(images, labels), lambda held: self._ask(images[held], labels[held]))
 
     def _ask(self, images: torch.Tensor, labels: torch.Tensor) -> Seen:
-        needed, head = looks_needed(MOST_CALLS, JUDGED_ON), self.candidate.head
+        needed = looks_needed(MOST_CALLS, JUDGED_ON)
         rows, tally = torch.arange(len(images), device=images.device), Tally.of(len(images), images.device)
         for call in range(JUDGED_ON):
-            logits = self.candidate.logits(images[rows])
-            decisions, scores = head.decide(logits), head.positive_probability(logits)
-            wanted = self.goal.met(decisions, labels[rows])
-            tally.add(rows, decisions[:, None], wanted[:, None], None if scores is None else scores[:, None])
+            one = read(self.candidate, self.goal, images[rows], labels[rows])
+            scores = None if one.score is None else one.score[:, None]
+            tally.add(rows, one.decision[:, None], one.wanted[:, None], scores)
             if (call + 1) % _BLOCK == 0:
                 rows = rows[tally.wanted[rows] + (JUDGED_ON - call - 1) >= needed]
                 if not len(rows):

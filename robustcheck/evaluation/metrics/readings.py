@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from robustcheck.data.multilabel import has
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.models.head import NO_ANSWER
 from robustcheck.results import Control, Metric
@@ -38,7 +39,7 @@ class Readings:
         """Which readings (N,) have a label. No answer has none."""
         if self.findings is None:
             return np.asarray(readings == label)
-        return np.asarray((readings != NO_ANSWER) & (readings >> label & 1 == 1))
+        return np.asarray((readings != NO_ANSWER) & has(readings, label))
 
     def at(self, samples: np.ndarray) -> Readings:
         """The readings of some samples (M,), by number."""

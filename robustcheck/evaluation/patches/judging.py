@@ -12,7 +12,7 @@ import torch
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.patches.training import Pool
-from robustcheck.evaluation.search.adjudication import finite, more_adverse, on_host, to_stored
+from robustcheck.evaluation.search.adjudication import finite, keep_worst, on_host, to_stored
 from robustcheck.models import Surrogates
 from robustcheck.models.batches import batches
 from robustcheck.models.memory import Chunks
@@ -100,8 +100,7 @@ class Judge:
         for row, number in enumerate(numbers):
             score = finite(scores, row)
             if score is not None:
-                known, positive = judgement.scores.get(number, score), self.is_positive(int(self.pool.labels[number]))
-                judgement.scores[number] = more_adverse(known, score, positive=positive)
+                keep_worst(judgement.scores, number, score, positive=self.is_positive(int(self.pool.labels[number])))
             if turned[row]:
                 file, sha256 = self.keep(number, on_host(stored[row], maximum))
                 judgement.turned[number] = Turned(

@@ -12,7 +12,7 @@ import numpy as np
 
 from robustcheck.errors import EvaluationError
 from robustcheck.evaluation.adversary import ball_for, goal_of
-from robustcheck.evaluation.evaluation import Evaluation, Progress
+from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.failures import as_evaluation_error
 from robustcheck.evaluation.health.examination import examined
 from robustcheck.evaluation.health.predicting import OVERHEAD
@@ -28,6 +28,7 @@ from robustcheck.evaluation.planning.power import MAX_SAMPLES, Power, never_met,
 from robustcheck.evaluation.planning.stepping import Stopwatch
 from robustcheck.evaluation.planning.timing import Timing
 from robustcheck.evaluation.planning.workload import of_patch, of_search
+from robustcheck.evaluation.progress import Listener
 from robustcheck.evaluation.search.searching import Search
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import Surrogates
@@ -41,7 +42,7 @@ _UNTIMED = "the candidate has no gradients, so no step could be timed"
 _UNDEFINED = Metric(value=None, samples=0)
 
 
-def plan(policy: Policy, *, margin: float = 0.05, power: float = 0.9, progress: Progress | None = None) -> Plan:
+def plan(policy: Policy, *, margin: float = 0.05, power: float = 0.9, progress: Listener | None = None) -> Plan:
     """Plan every gate of a policy: the samples are read and the candidate is asked about them, and nothing is attacked.
 
     Args:

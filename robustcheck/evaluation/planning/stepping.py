@@ -14,6 +14,7 @@ from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.looks.look import EOT, Gradients, Viewer
 from robustcheck.evaluation.patches.making import trainer_of
 from robustcheck.evaluation.patches.task import PatchTask
+from robustcheck.evaluation.progress import silent
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import Candidate, Surrogates
 from robustcheck.models.batches import as_shares, batches
@@ -64,7 +65,7 @@ def training(task: PatchTask, surrogates: Surrogates | None) -> Turn:
     """A step of training a patch: on the images that it will be judged on, which are not read for it twice."""
     pool = task.pool
     trainer = trainer_of(task, pool, surrogates)
-    step = replace(trainer, attack=replace(trainer.attack, steps=1), progress=lambda _done, _of: None)
+    step = replace(trainer, attack=replace(trainer.attack, steps=1), progress=silent)
     alike = max(batches(range(len(pool)), pool.shape), key=len)
 
     def turn(images: torch.Tensor, _labels: torch.Tensor) -> int:

@@ -20,13 +20,14 @@ from robustcheck.attacks.draws import Draws
 from robustcheck.digests import pixels_sha256
 from robustcheck.errors import ReportError
 from robustcheck.evaluation.adversary import ball_for, goal_of
-from robustcheck.evaluation.evaluation import Evaluation, Progress
+from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.failures import as_evaluation_error
 from robustcheck.evaluation.looks.choice import viewer_of
 from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.patches.judging import forgotten, lies_under
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.patches.training import Pool
+from robustcheck.evaluation.progress import Listener
 from robustcheck.evaluation.replay.recounting import REL_TOLERANCE, forged, not_counted, of_gate, of_report
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models.artefact import digest
@@ -46,7 +47,7 @@ most. None if it is not there, or no stored image."""
 _Row = tuple[Outcome, int]  # a broken sample, and its number in the data
 
 
-def replay(policy: Policy, report: AuditReport, stored: Stored, *, progress: Progress | None = None) -> Replay:
+def replay(policy: Policy, report: AuditReport, stored: Stored, *, progress: Listener | None = None) -> Replay:
     """Check a report against its policy, candidate and data.
 
     Args:

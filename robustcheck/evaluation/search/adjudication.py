@@ -91,6 +91,11 @@ def more_adverse(known: float, found: float, *, positive: bool) -> float:
     return min(known, found) if positive else max(known, found)
 
 
+def keep_worst(scores: dict[int, float], sample: int, found: float, *, positive: bool) -> None:
+    """Keep, of the probabilities of the positive label that a sample had, the one that hurts most."""
+    scores[sample] = more_adverse(scores.get(sample, found), found, positive=positive)
+
+
 def more_adverse_chances(known: np.ndarray, found: np.ndarray, present: np.ndarray) -> np.ndarray:
     """The probability that hurts more of each of several findings (K,), which are `present` or not."""
     return np.asarray(np.where(present, np.minimum(known, found), np.maximum(known, found)))

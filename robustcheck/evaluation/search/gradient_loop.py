@@ -16,7 +16,7 @@ from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.looks.look import EOT, Gradients, looks_needed
 from robustcheck.evaluation.search.found import Rise
 from robustcheck.evaluation.search.loop import Loop, Start
-from robustcheck.evaluation.search.rows import Rows
+from robustcheck.evaluation.search.rows import GradientRows, Rows
 from robustcheck.models import Surrogates
 
 Warm = Callable[[Sequence[Start]], tuple[np.ndarray, torch.Tensor] | None]
@@ -28,7 +28,7 @@ _NEARER = 0.98  # of the last verified proposal's distance, from which a minimum
 class Held(Protocol):
     """Takes the rows (M) that hold when they have made their steps, and their best points (M, C, H, W)."""
 
-    def __call__(self, rows: Rows, images: torch.Tensor, /) -> None:
+    def __call__(self, rows: GradientRows, images: torch.Tensor, /) -> None:
         """Remember rows that hold, and where they ended."""
 
 
@@ -36,18 +36,18 @@ def anew(_starts: Sequence[Start]) -> None:
     """Nothing is known of where these searches may begin but the image."""
 
 
-def forget(_rows: Rows, _images: torch.Tensor) -> None:
+def forget(_rows: GradientRows, _images: torch.Tensor) -> None:
     """Nobody asks where these rows ended."""
 
 
 @dataclass(kw_only=True)
-class GradientLoop(Loop[GradientAttack]):
+class GradientLoop(Loop[GradientAttack, GradientRows]):
     """A search that follows gradients."""
 
     access: Gradients
     warm: Warm = anew
     held: Held = forget
-    clean_logits: Callable[[Rows], torch.Tensor] | None = None  # (N, K) of rows, from which losses are said to rise
+    clean_logits: Callable[[GradientRows], torch.Tensor] | None = None  # (N, K), from which losses are said to rise
     margin: Objective | None = None  # of the goal, if rows are to remember how near they came
     near: float = inf  # margins this near to 0: the artefact may read the point differently, so its neighbour is tried
     enough: float = -1.0  # grey levels: a counterexample as near as this ends a minimum-norm search
@@ -58,14 +58,14 @@ class GradientLoop(Loop[GradientAttack]):
     @property
     def limit(self) -> int:
         """As many rows as go through the network together."""
-        looks = self.viewer.at_once if self.eot is None else max(self.eot.at_once, self.viewer.at_once)
-        return max(1, self.candidate.chunks.limit // looks)
+        looks = self.task.viewer.at_once if self.eot is None else max(self.eot.at_once, self.task.viewer.at_once)
+        return max(1, self.task.candidate.chunks.limit // looks)
 
-    def _ends(self) -> int:
-        """The turn as in `Loop`; it is marked, and the one after which the last quarter begins."""
+    def _entering(self, rows: Rows) -> GradientRows:
+        """As in `Loop`; the turns are marked after which they have made their steps, or a quarter of them is left."""
         ends = self._turn + self.attack.steps
         self._marked |= {ends - self._last_quarter, ends}
-        return ends
+        return GradientRows.entering(rows, ends=ends)
 
     @property
     def _last_quarter(self) -> int:
@@ -78,7 +78,7 @@ class GradientLoop(Loop[GradientAttack]):
             images = self.ball.sample(clean, draws.uniform(clean.shape[1:]))
         return self._warmed(images, clean, entering)
 
-    def _advance(self, rows: Rows, waiting: deque[Start]) -> np.ndarray:
+    def _advance(self, rows: GradientRows, waiting: deque[Start]) -> np.ndarray:
         """Ask about all rows' points, adjudicate, step; returns the places (M,) of rows that leave."""
         images = rows.state["images"]
         told = self._ask(rows, images)
@@ -101,7 +101,7 @@ class GradientLoop(Loop[GradientAttack]):
             gone[ending] = True
         return np.flatnonzero(gone)
 
-    def _ask(self, rows: Rows, images: torch.Tensor) -> Told:
+    def _ask(self, rows: GradientRows, images: torch.Tensor) -> Told:
         """What is found at the rows' points. What is not finite is noted, and not followed."""
         given = (images, rows.label, rows.aim, self.attack.objective)
         if self.eot is None:
@@ -113,38 +113,40 @@ class GradientLoop(Loop[GradientAttack]):
             rows.moved.fill_(True)
         else:
             gradient = self._usable(rows, gradient)
-        self.trace.asked += len(rows)
+        self.task.trace.asked += len(rows)
         if self._tracks_loss:
             rows.highest = torch.fmax(rows.highest, loss)
             if self._turn in self._marked:
                 index = torch.from_numpy(rows.ends - self._turn == self._last_quarter).to(images.device)
                 rows.earlier[index] = rows.highest[index]
         if self.margin is not None:
-            margin = self.margin(self.candidate.head.at_operating_point(logits), rows.label, rows.aim)
+            margin = self.margin(self.task.candidate.head.at_operating_point(logits), rows.label, rows.aim)
             rows.nearest = torch.maximum(rows.nearest, margin.nan_to_num(nan=torch.inf))  # it may be anywhere
         return Told(step=rows.step, loss=loss, fooled=self._fooled(logits, rows.label), gradient=gradient)
 
-    def _usable(self, rows: Rows, gradient: torch.Tensor) -> torch.Tensor:
+    def _usable(self, rows: GradientRows, gradient: torch.Tensor) -> torch.Tensor:
         """Note which gradients are 0, NaN or infinite; returns them (N, C, H, W) with 0 for what is not finite."""
         steepness = gradient.flatten(1).abs().amax(dim=1)  # not the L2 norm, whose squares round to 0 or to infinity
         finite = steepness.isfinite()
         rows.moved |= finite & (steepness > 0)
-        self.trace.vanished += int((steepness == 0).sum())
+        self.task.trace.vanished += int((steepness == 0).sum())
         if finite.all():
             return gradient
-        self.trace.not_finite.update(rows.sample[~finite.cpu().numpy()].tolist())
-        self.trace.gradients_not_finite += int((~finite).sum())
+        self.task.trace.not_finite.update(rows.sample[~finite.cpu().numpy()].tolist())
+        self.task.trace.gradients_not_finite += int((~finite).sum())
         return gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
     def _fooled(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Which rows (N,) are read as the adversary wants; of several looks, on as large a share as it takes."""
         if self.eot is None:
-            return self.goal.met(self.candidate.head.decide(logits), labels)
+            return self.task.goal.met(self.task.candidate.head.decide(logits), labels)
         looks = logits.shape[1]
-        wanted = self.goal.met(self.candidate.head.decide(logits.flatten(0, 1)), labels.repeat_interleave(looks))
+        wanted = self.task.goal.met(
+            self.task.candidate.head.decide(logits.flatten(0, 1)), labels.repeat_interleave(looks)
+        )
         return wanted.view(-1, looks).sum(dim=1) >= looks_needed(self.eot.holds_on, looks)
 
-    def _proposing(self, rows: Rows, images: torch.Tensor, told: Told) -> np.ndarray:
+    def _proposing(self, rows: GradientRows, images: torch.Tensor, told: Told) -> np.ndarray:
         """Places of the rows whose points are worth adjudicating now."""
         worth = told.fooled
         if self.attack.minimum_norm and worth.any():
@@ -152,7 +154,9 @@ class GradientLoop(Loop[GradientAttack]):
             worth = worth & (distance < _NEARER * rows.proposed)
         return np.flatnonzero(worth.cpu().numpy())
 
-    def _learn(self, rows: Rows, images: torch.Tensor, told: Told, proposing: np.ndarray, broken: np.ndarray) -> Told:
+    def _learn(
+        self, rows: GradientRows, images: torch.Tensor, told: Told, proposing: np.ndarray, broken: np.ndarray
+    ) -> Told:
         """A minimum-norm search comes nearer from what was verified; what was refuted is no wrong reading to it."""
         index = torch.from_numpy(proposing).to(images.device)
         verified = torch.from_numpy(broken).to(images.device)
@@ -166,12 +170,12 @@ class GradientLoop(Loop[GradientAttack]):
         """Whether nothing depends any more on how near a counterexample of this sample can be."""
         return self._distances.get(sample, inf) <= self.enough
 
-    def _finish(self, rows: Rows, told: Told, places: np.ndarray, waiting: deque[Start]) -> None:
+    def _finish(self, rows: GradientRows, told: Told, places: np.ndarray, waiting: deque[Start]) -> None:
         """Adjudicate rows that have made their steps; a sample that holds goes on with its next restart."""
         images = self.attack.best(rows.state)
         if isinstance(self.access, Surrogates):
-            turned = self.goal.met(self.access.decide(images), rows.label).cpu().numpy()
-            self.trace.turned.update(rows.sample[turned].tolist())
+            turned = self.task.goal.met(self.access.decide(images), rows.label).cpu().numpy()
+            self.task.trace.turned.update(rows.sample[turned].tolist())
         broken = self._judge(rows, images, told, places, fooled=False)
         if self.attack.keeps_best:
             broken = self._judge_last(rows, images, broken)
@@ -189,19 +193,23 @@ class GradientLoop(Loop[GradientAttack]):
         """Whether losses can be compared with those of the clean images, and with one another."""
         return self.clean_logits is not None and self.eot is None and not self.attack.minimum_norm
 
-    def _record_rises(self, rows: Rows) -> None:
+    def _record_rises(self, rows: GradientRows) -> None:
         """How far the losses of rows that hold were raised."""
         if self.clean_logits is None or not self._tracks_loss:
             return
         logits, objective = self.clean_logits(rows).to(rows.clean.device), self.attack.objective
-        clean = objective(self.candidate.head.at_operating_point(logits, objective), rows.label, rows.aim)
+        clean = objective(self.task.candidate.head.at_operating_point(logits, objective), rows.label, rows.aim)
         told = torch.stack([clean, rows.earlier, rows.highest]).cpu().T.tolist()
         for sample, (before, earlier, highest) in zip(rows.sample.tolist(), told, strict=True):
-            known = self.trace.rises.get(sample)
+            known = self.task.trace.rises.get(sample)
             if known is None or highest > known.highest:
-                self.trace.rises[sample] = Rise(clean=before, earlier=earlier, highest=highest, steps=self.attack.steps)
+                self.task.trace.rises[sample] = Rise(
+                    clean=before, earlier=earlier, highest=highest, steps=self.attack.steps
+                )
 
-    def _judge(self, rows: Rows, images: torch.Tensor, told: Told, places: np.ndarray, *, fooled: bool) -> np.ndarray:
+    def _judge(
+        self, rows: GradientRows, images: torch.Tensor, told: Told, places: np.ndarray, *, fooled: bool
+    ) -> np.ndarray:
         """Adjudicate images, report the counterexamples; returns which rows (M,) are broken.
 
         Each image is proposed as the nearest storable one; if that holds, as its storable neighbour on the gradient's
@@ -219,7 +227,7 @@ class GradientLoop(Loop[GradientAttack]):
         broken = self._propose(rows, nearest)
         if fooled and not broken.all():
             if self.eot is not None:
-                self.trace.lapsed += int((~broken).sum())
+                self.task.trace.lapsed += int((~broken).sum())
             else:
                 refuted = torch.from_numpy(~broken).to(images.device)
                 self._note_refuted(nearest[refuted], rows.label[refuted], twin=True)
@@ -237,7 +245,7 @@ class GradientLoop(Loop[GradientAttack]):
                 broken[rest[other]] = self._propose(left.take(np.flatnonzero(other)), neighbours[index])
         return broken
 
-    def _judge_last(self, rows: Rows, best: torch.Tensor, broken: np.ndarray) -> np.ndarray:
+    def _judge_last(self, rows: GradientRows, best: torch.Tensor, broken: np.ndarray) -> np.ndarray:
         """Where the last step led nobody has asked: that is adjudicated too, of rows whose best point (N) held."""
         images = rows.state["images"]
         other = (images != best).flatten(1).any(dim=1).cpu().numpy()

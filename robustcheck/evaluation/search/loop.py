@@ -22,12 +22,14 @@ import torch
 
 from robustcheck.attacks.base import Attack
 from robustcheck.attacks.draws import Draws
+from robustcheck.data.multilabel import present
 from robustcheck.evaluation.looks.look import Viewer
+from robustcheck.evaluation.progress import Progress
 from robustcheck.evaluation.search.adjudication import (
     Adjudicated,
     adjudicate,
     finite,
-    more_adverse,
+    keep_worst,
     more_adverse_chances,
 )
 from robustcheck.evaluation.search.found import Trace
@@ -43,6 +45,7 @@ Start = tuple[int, int]
 _SIGN_OF_LIFE = 50  # turns after which progress is told though nothing is done
 
 AttackT = TypeVar("AttackT", bound=Attack)
+RowsT = TypeVar("RowsT", bound=Rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,23 +56,30 @@ class Hit(Counterexample):
     stored: np.ndarray  # (C, H, W)
 
 
-@dataclass(kw_only=True)
-class Loop(ABC, Generic[AttackT]):
-    """One search of one attack over samples of one shape."""
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What any search is given, whichever way it goes: whom it asks about what, and who is told of it."""
 
-    attack: AttackT
     candidate: Candidate
     viewer: Viewer  # how proposals are looked at
-    ball: Ball
     goal: Goal
     labels: torch.Tensor  # (all samples,) true readings, on the CPU
     load: Callable[[list[int]], torch.Tensor]  # sample numbers to clean images on the candidate's device
     key: Callable[[int, int], int]  # of the draws of a sample's restart
     found: Callable[[Hit], None]
-    progress: Callable[[int], None]  # how many samples of this search are done
+    progress: Progress  # in samples of this search
     left: Callable[[Sequence[int]], None] = lambda _samples: None  # of which restarts are over, whatever was found
     aim: Callable[[int, int], int] = lambda _sample, _rank: 0  # the label of that rank among a sample's others
     trace: Trace = field(default_factory=Trace)
+
+
+@dataclass(kw_only=True)
+class Loop(ABC, Generic[AttackT, RowsT]):
+    """One search of one attack over samples of one shape."""
+
+    attack: AttackT
+    task: Task
+    ball: Ball
     _turn: int = 0
     _done: int = 0
     _distances: dict[int, float] = field(default_factory=dict)  # of the nearest counterexamples of this search
@@ -80,20 +90,16 @@ class Loop(ABC, Generic[AttackT]):
         """How many rows there may be."""
 
     @abstractmethod
-    def _advance(self, rows: Rows, waiting: deque[Start]) -> np.ndarray:
+    def _entering(self, rows: Rows) -> RowsT:
+        """Rows that enter now, with what this kind of turn knows of each."""
+
+    @abstractmethod
+    def _advance(self, rows: RowsT, waiting: deque[Start]) -> np.ndarray:
         """A turn of all rows; returns the places (M,) of those that leave."""
 
     def _starts(self, clean: torch.Tensor, _draws: Draws, _entering: list[Start]) -> torch.Tensor:
         """Where searches begin: at the clean images (N, C, H, W)."""
         return clean
-
-    def _ends(self) -> int:
-        """After which turn rows that enter now have made their steps, if that is known."""
-        return -1
-
-    def _attempt(self) -> int:
-        """Starting images already tried by rows that enter now; -1 if they need none."""
-        return -1
 
     def _queries(self, _sample: int) -> int | None:
         """What a sample has cost, where an oracle counts."""
@@ -102,17 +108,17 @@ class Loop(ABC, Generic[AttackT]):
     def run(self, starts: Sequence[Start]) -> None:
         """Search from these on, until each sample is broken or has had all its restarts."""
         waiting = deque(starts)
-        with full_precision(self.candidate.device):
+        with full_precision(self.task.candidate.device):
             rows = self._enter(waiting, self.limit) if waiting else None
             while rows is not None and len(rows):
                 self._turn += 1
                 free = self._advance(rows, waiting)
                 if len(free):
-                    self.trace.moved.update(rows.sample[free][rows.moved.cpu().numpy()[free]].tolist())
-                    self.left(rows.sample[free].tolist())
+                    self.task.trace.moved.update(rows.sample[free][rows.moved.cpu().numpy()[free]].tolist())
+                    self.task.left(rows.sample[free].tolist())
                     rows = self._refill(rows, free, waiting)
                 if len(free) or self._turn % _SIGN_OF_LIFE == 0:
-                    self.progress(self._done)
+                    self.task.progress.done(self._done)
 
     def _again(self, rows: Rows, which: np.ndarray, waiting: deque[Start]) -> None:
         """Let the next restart of some rows (N,) wait, if there is one; what has none is done."""
@@ -125,15 +131,15 @@ class Loop(ABC, Generic[AttackT]):
 
         An image has cost so many queries less than its sample as its turn asked about `after` it (N,).
         """
-        verdict = adjudicate(self.viewer, self.ball, images, rows.clean, rows.label, rows.draws, rows.step)
+        verdict = adjudicate(self.task.viewer, self.ball, images, rows.clean, rows.label, rows.draws, rows.step)
         if verdict.cells is not None:
-            self.trace.cells.update(zip(rows.sample.tolist(), verdict.cells, strict=True))
+            self.task.trace.cells.update(zip(rows.sample.tolist(), verdict.cells, strict=True))
         self._remember_scores(rows.sample.tolist(), verdict)
         for row in np.flatnonzero(verdict.broken).tolist():
             sample, distance = int(rows.sample[row]), float(verdict.distance[row])
             self._distances[sample] = min(distance, self._distances.get(sample, inf))
             asked, beyond = self._queries(sample), 0 if after is None else int(after[row])
-            self.found(
+            self.task.found(
                 Hit(
                     sample=sample,
                     attack=self.attack.name,
@@ -152,10 +158,10 @@ class Loop(ABC, Generic[AttackT]):
 
     def _note_refuted(self, stored: torch.Tensor, labels: torch.Tensor, *, twin: bool) -> None:
         """Count proposals (M, C, H, W) that the artefact refuted; of a twin's, those that are not lost in rounding."""
-        self.trace.unstorable += len(stored)
-        if twin and self.candidate.network.twin is not None:
-            decisions = self.candidate.head.decide(self.candidate.search_logits(stored, exact=True))
-            self.trace.disagreed += int(self.goal.met(decisions, labels).sum())
+        self.task.trace.unstorable += len(stored)
+        if twin and self.task.candidate.network.twin is not None:
+            decisions = self.task.candidate.head.decide(self.task.candidate.search_logits(stored, exact=True))
+            self.task.trace.disagreed += int(self.task.goal.met(decisions, labels).sum())
 
     def _remember_scores(self, samples: list[int], verdict: Adjudicated) -> None:
         """Keep, for AUROC, the score that hurts most."""
@@ -168,19 +174,17 @@ class Loop(ABC, Generic[AttackT]):
         for row, sample in enumerate(samples):
             score = finite(verdict.score, row)
             if score is not None and verdict.admissible[row]:
-                positive = self.candidate.head.is_positive(int(self.labels[sample]))
-                known = self.trace.scores.get(sample, score)
-                self.trace.scores[sample] = more_adverse(known, score, positive=positive)
+                positive = self.task.candidate.head.is_positive(int(self.task.labels[sample]))
+                keep_worst(self.task.trace.scores, sample, score, positive=positive)
 
     def _remember_chances(self, samples: list[int], chances: np.ndarray, admissible: np.ndarray) -> None:
         """Keep the probability (N, K) of each of several findings that hurts most."""
-        bits = np.arange(chances.shape[1])
+        there = present(self.task.labels[samples].numpy(), chances.shape[1])
         for row in np.flatnonzero(admissible & np.isfinite(chances).all(axis=1)).tolist():
-            known = self.trace.chances.get(samples[row], chances[row])
-            present = int(self.labels[samples[row]]) >> bits & 1 == 1
-            self.trace.chances[samples[row]] = more_adverse_chances(known, chances[row], present)
+            known = self.task.trace.chances.get(samples[row], chances[row])
+            self.task.trace.chances[samples[row]] = more_adverse_chances(known, chances[row], there[row])
 
-    def _refill(self, rows: Rows, free: np.ndarray, waiting: deque[Start]) -> Rows:
+    def _refill(self, rows: RowsT, free: np.ndarray, waiting: deque[Start]) -> RowsT:
         """Put waiting searches into the places that rows left; with none left, the batch shrinks."""
         spare = max(0, len(rows) - self.limit)  # the batch may have been halved
         entering = min(len(waiting), max(0, len(free) - spare))
@@ -190,24 +194,24 @@ class Loop(ABC, Generic[AttackT]):
         stay[free[entering:]] = False
         return rows if stay.all() else rows.take(np.flatnonzero(stay))
 
-    def _enter(self, waiting: deque[Start], most: int) -> Rows:
+    def _enter(self, waiting: deque[Start], most: int) -> RowsT:
         """The next searches, before their first points."""
         entering = [waiting.popleft() for _ in range(min(most, len(waiting)))]
         samples = [sample for sample, _ in entering]
-        clean = self.load(samples)
+        clean = self.task.load(samples)
         device = clean.device
-        draws = Draws.of([self.key(sample, restart) for sample, restart in entering], device)
+        draws = Draws.of([self.task.key(sample, restart) for sample, restart in entering], device)
         images = self._starts(clean, draws, entering)
         aims = (
-            [self.aim(sample, restart % self.attack.aims) for sample, restart in entering] if self.attack.aims else []
+            [self.task.aim(sample, restart % self.attack.aims) for sample, restart in entering]
+            if self.attack.aims
+            else []
         )
-        label = self.labels[samples].to(device)
+        label = self.task.labels[samples].to(device)
         state = self.attack.start(images, clean, self.ball, draws)
-        return Rows(
+        rows = Rows(
             sample=np.array(samples),
             restart=np.array([restart for _, restart in entering]),
-            ends=np.full(len(entering), self._ends()),
-            attempt=np.full(len(entering), self._attempt()),
             label=label,
             aim=torch.tensor(aims, device=device) if aims else label.clone(),
             step=torch.zeros(len(entering), dtype=torch.int64, device=device),
@@ -216,9 +220,5 @@ class Loop(ABC, Generic[AttackT]):
             # Clones: rows are replaced in place, and a state may name one tensor twice.
             state={name: values.clone() for name, values in state.items()},
             moved=torch.zeros(len(entering), dtype=torch.bool, device=device),
-            last_loss=torch.full((len(entering),), torch.inf, device=device),
-            highest=torch.full((len(entering),), -torch.inf, device=device),
-            earlier=torch.full((len(entering),), -torch.inf, device=device),
-            nearest=torch.full((len(entering),), -torch.inf, device=device),
-            proposed=torch.full((len(entering),), torch.inf, device=device),
         )
+        return self._entering(rows)

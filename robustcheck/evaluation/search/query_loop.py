@@ -17,7 +17,7 @@ import torch
 from robustcheck.attacks import Answers, Queries, QueryAttack
 from robustcheck.attacks.base import one_each, per_row
 from robustcheck.evaluation.search.loop import Loop, Start
-from robustcheck.evaluation.search.rows import Rows
+from robustcheck.evaluation.search.rows import QueryRows, Rows
 from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle, WhiteBox
 from robustcheck.threats.ball import BORDER, ROUNDING
 
@@ -28,7 +28,7 @@ Oracle = ScoreOracle | TopKOracle | LabelOracle | WhiteBox
 
 
 @dataclass(kw_only=True)
-class QueryLoop(Loop[QueryAttack]):
+class QueryLoop(Loop[QueryAttack, QueryRows]):
     """A search that asks an oracle."""
 
     oracle: Oracle  # a white box, if nobody counts
@@ -39,15 +39,15 @@ class QueryLoop(Loop[QueryAttack]):
     @property
     def limit(self) -> int:
         """So many rows that their images fill some batches."""
-        return rows_in_flight(self.attack, self.candidate.chunks.limit, self.pixels)
+        return rows_in_flight(self.attack, self.task.candidate.chunks.limit, self.pixels)
 
-    def _attempt(self) -> int:
-        return 0 if self.attack.elsewhere else -1
+    def _entering(self, rows: Rows) -> QueryRows:
+        return QueryRows.entering(rows, attempt=0 if self.attack.elsewhere else -1)
 
     def _queries(self, sample: int) -> int | None:
         return None if isinstance(self.oracle, WhiteBox) else int(self.oracle.counts[sample])
 
-    def _advance(self, rows: Rows, waiting: deque[Start]) -> np.ndarray:
+    def _advance(self, rows: QueryRows, waiting: deque[Start]) -> np.ndarray:
         """Look for starts, ask, adjudicate, learn; returns the places (M,) of rows that leave."""
         gone = np.zeros(len(rows), dtype=bool)
         if len(seeking := np.flatnonzero(rows.attempt >= 0)):
@@ -62,11 +62,11 @@ class QueryLoop(Loop[QueryAttack]):
 
     # --- where to start ---
 
-    def _seek(self, rows: Rows, places: np.ndarray, waiting: deque[Start]) -> np.ndarray:
+    def _seek(self, rows: QueryRows, places: np.ndarray, waiting: deque[Start]) -> np.ndarray:
         """Try an image for each row at these places (M,); returns which of them leave: broken, or without queries."""
         assert self.starting_images is not None
         spent: np.ndarray = rows.step.cpu().numpy()[places] >= self.attack.queries
-        self.trace.unstarted.update(rows.sample[places[spent]].tolist())
+        self.task.trace.unstarted.update(rows.sample[places[spent]].tolist())
         self._again(rows.take(places[spent]), np.zeros(int(spent.sum()), dtype=bool), waiting)
         gone = spent.copy()
         places = places[~spent]
@@ -84,14 +84,14 @@ class QueryLoop(Loop[QueryAttack]):
             trying.attempt = np.where(fooled.cpu().numpy() & ~broken, -1, trying.attempt + 1)
             trying.aim = torch.where(fooled, readings, trying.aim)
             late = trying.step >= self.attack.queries  # from what the last query finds nothing is searched
-            self.trace.unstarted.update(trying.sample[(fooled & late).cpu().numpy()].tolist())
+            self.task.trace.unstarted.update(trying.sample[(fooled & late).cpu().numpy()].tolist())
             trying.moved = trying.moved | (fooled & ~late)
             state = self.attack.start(images, trying.clean, self.ball, trying.draws)
             trying.state = {name: values.clone() for name, values in state.items()}
             rows.put(places, trying)
         return gone
 
-    def _readings(self, rows: Rows, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _readings(self, rows: QueryRows, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """How the oracle reads images, one a row (N,), and whether that is what the adversary wants."""
         samples = torch.from_numpy(rows.sample)
         if isinstance(self.oracle, TopKOracle):
@@ -99,11 +99,11 @@ class QueryLoop(Loop[QueryAttack]):
         else:
             assert isinstance(self.oracle, LabelOracle)
             readings = self.oracle.labels(samples, images)
-        return readings, self.goal.met(readings, rows.label)
+        return readings, self.task.goal.met(readings, rows.label)
 
     # --- the search ---
 
-    def _search(self, rows: Rows, waiting: deque[Start]) -> np.ndarray:
+    def _search(self, rows: QueryRows, waiting: deque[Start]) -> np.ndarray:
         """A turn of rows that are under way; returns which of them (N,) leave."""
         queries = self.attack.ask(rows.state, rows.clean, self.ball, rows.draws)
         gone = (rows.step + queries.counts > self.attack.queries).cpu().numpy()
@@ -122,27 +122,27 @@ class QueryLoop(Loop[QueryAttack]):
         rows.state = self.attack.learn(rows.state, queries, answers, rows.clean, self.ball, rows.draws)
         return broken
 
-    def _ask(self, rows: Rows, queries: Queries) -> Answers:
+    def _ask(self, rows: QueryRows, queries: Queries) -> Answers:
         """What the oracle tells about a turn's images."""
         images, asking = queries.images, queries.rows
         samples = torch.from_numpy(rows.sample)[asking.cpu()]
-        label, aim, head = rows.label[asking], rows.aim[asking], self.candidate.head
+        label, aim, head = rows.label[asking], rows.aim[asking], self.task.candidate.head
         if isinstance(self.oracle, TopKOracle):
             values, labels, readings = self.oracle.top(samples, images)
-            fooled = self.goal.met(readings, label)
+            fooled = self.task.goal.met(readings, label)
             shown = fooled | (labels == aim[:, None]).any(dim=1)
             loss = _odds_of_aim(values, labels, aim)
         elif isinstance(self.oracle, LabelOracle):
-            fooled = shown = self.goal.met(self.oracle.labels(samples, images), label)
+            fooled = shown = self.task.goal.met(self.oracle.labels(samples, images), label)
             loss = torch.where(fooled, 1.0, -1.0)
         else:
             logits = self.oracle.scores(samples, images)
-            fooled = shown = self.goal.met(head.decide(logits), label)
+            fooled = shown = self.task.goal.met(head.decide(logits), label)
             loss = self.attack.objective(head.at_operating_point(logits, self.attack.objective), label, aim)
         self._note_moved(rows, queries, loss)
         return Answers(loss=loss, fooled=fooled, shown=shown)
 
-    def _note_moved(self, rows: Rows, queries: Queries, loss: torch.Tensor) -> None:
+    def _note_moved(self, rows: QueryRows, queries: Queries, loss: torch.Tensor) -> None:
         """Rows whose answers change have something to follow."""
         if rows.moved.all():
             return
@@ -158,7 +158,7 @@ class QueryLoop(Loop[QueryAttack]):
         rows.moved |= finite.any(dim=1) & last.isfinite() & ((high != last) | (low != last))
         rows.last_loss = torch.where(finite.any(dim=1), high, last)
 
-    def _judge(self, rows: Rows, queries: Queries, answers: Answers) -> np.ndarray:
+    def _judge(self, rows: QueryRows, queries: Queries, answers: Answers) -> np.ndarray:
         """Adjudicate, of each row, the most adverse image that is read as wanted and admissible; which rows broke.
 
         Of an attack that follows nothing it is the first one, and what the turn asked about after it was not needed.
@@ -199,18 +199,18 @@ class QueryLoop(Loop[QueryAttack]):
         """Whether the first hit of a turn counts, and not the most adverse one: no later question depended on it."""
         return not self.attack.follows and not isinstance(self.oracle, WhiteBox)
 
-    def _finish(self, rows: Rows, waiting: deque[Start]) -> None:
+    def _finish(self, rows: QueryRows, waiting: deque[Start]) -> None:
         """Adjudicate the best points of rows whose restart may ask no more, and where their last steps led."""
         broken = self._submit(rows, self.attack.best(rows.state))
         if self.attack.keeps_best and len(rest := np.flatnonzero(~broken)):
             left = rows.take(rest)
-            if self.candidate.randomness is not None:
+            if self.task.candidate.randomness is not None:
                 left.step = left.step + 1  # it is looked at as the best point was not
             broken[rest] = self._submit(left, left.state["images"])
         self._retire(rows.sample[broken])
         self._again(rows, ~broken, waiting)
 
-    def _submit(self, rows: Rows, images: torch.Tensor) -> np.ndarray:
+    def _submit(self, rows: QueryRows, images: torch.Tensor) -> np.ndarray:
         return self._propose(rows, self._stored(self.ball.project(images, rows.clean), rows.clean))
 
     def _stored(self, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any
+from math import inf
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,8 +20,6 @@ class Rows:
 
     sample: np.ndarray
     restart: np.ndarray
-    ends: np.ndarray  # the turn after which the row has made its steps, of searches that know
-    attempt: np.ndarray  # how many images it has tried to start from; -1 once it is under way
     label: torch.Tensor
     aim: torch.Tensor
     step: torch.Tensor  # points asked about so far, by this restart
@@ -28,11 +27,6 @@ class Rows:
     clean: torch.Tensor
     state: State
     moved: torch.Tensor  # bool: there was something to follow at least once
-    last_loss: torch.Tensor  # what an oracle told last
-    highest: torch.Tensor  # loss that was told so far, of searches that follow gradients
-    earlier: torch.Tensor  # the same, before the last quarter of the steps
-    nearest: torch.Tensor  # the largest margin of the goal that the search has seen, if it looks at margins
-    proposed: torch.Tensor  # minimum-norm searches: how far the last verified proposal is from the clean image
 
     def __len__(self) -> int:
         return len(self.sample)
@@ -42,7 +36,7 @@ class Rows:
         """The rows' random numbers."""
         return Draws(keys=self.keys)
 
-    def take(self, places: np.ndarray) -> Rows:
+    def take(self, places: np.ndarray) -> Self:
         """The rows at these places (M,)."""
         index = torch.from_numpy(places).to(self.clean.device)
         given: dict[str, Any] = {}
@@ -51,9 +45,9 @@ class Rows:
                 given[name] = {part: rows[index] for part, rows in values.items()}
             else:
                 given[name] = values[places if isinstance(values, np.ndarray) else index]
-        return Rows(**given)
+        return type(self)(**given)
 
-    def put(self, places: np.ndarray, others: Rows) -> None:
+    def put(self, places: np.ndarray, others: Self) -> None:
         """Let other rows (M) take these places (M,)."""
         index = torch.from_numpy(places).to(self.clean.device)
         for (_, mine), (_, theirs) in zip(self._fields(), others._fields(), strict=True):
@@ -67,3 +61,43 @@ class Rows:
         """All that is known, by its name: arrays, tensors, and the state, which has several."""
         for one in fields(self):
             yield one.name, getattr(self, one.name)
+
+    def _all(self, value: float) -> torch.Tensor:
+        """A number (N,) for each row."""
+        return torch.full((len(self),), value, device=self.clean.device)
+
+
+@dataclass(kw_only=True)
+class GradientRows(Rows):
+    """Rows of a search that follows gradients."""
+
+    ends: np.ndarray  # the turn after which the row has made its steps
+    highest: torch.Tensor  # loss that was told so far
+    earlier: torch.Tensor  # the same, before the last quarter of the steps
+    nearest: torch.Tensor  # the largest margin of the goal that the search has seen, if it looks at margins
+    proposed: torch.Tensor  # minimum-norm searches: how far the last verified proposal is from the clean image
+
+    @classmethod
+    def entering(cls, rows: Rows, *, ends: int) -> GradientRows:
+        """Rows of which nothing has been told yet."""
+        return cls(
+            **vars(rows),
+            ends=np.full(len(rows), ends),
+            highest=rows._all(-inf),
+            earlier=rows._all(-inf),
+            nearest=rows._all(-inf),
+            proposed=rows._all(inf),
+        )
+
+
+@dataclass(kw_only=True)
+class QueryRows(Rows):
+    """Rows of a search that asks an oracle."""
+
+    attempt: np.ndarray  # how many images it has tried to start from; -1 once it is under way
+    last_loss: torch.Tensor  # what the oracle told last
+
+    @classmethod
+    def entering(cls, rows: Rows, *, attempt: int) -> QueryRows:
+        """Rows that have not asked yet."""
+        return cls(**vars(rows), attempt=np.full(len(rows), attempt), last_loss=rows._all(inf))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import inf, prod
-from typing import TypedDict
 
 import numpy as np
 import torch
@@ -18,38 +17,23 @@ from robustcheck.attacks.draws import key
 from robustcheck.attacks.searches import Searches
 from robustcheck.evaluation.looks.choice import eot_of, viewer_of
 from robustcheck.evaluation.looks.look import EOT, Gradients, Viewer
+from robustcheck.evaluation.progress import SILENT, Progress
 from robustcheck.evaluation.search.found import Found, Trace
 from robustcheck.evaluation.search.gradient_loop import GradientLoop, Held, Warm, anew, forget
-from robustcheck.evaluation.search.loop import Hit, Start
+from robustcheck.evaluation.search.loop import Start, Task
 from robustcheck.evaluation.search.oracles import oracle_of
 from robustcheck.evaluation.search.query_loop import Oracle, QueryLoop
 from robustcheck.evaluation.search.recording import Recorder, recording
-from robustcheck.evaluation.search.rows import Rows
+from robustcheck.evaluation.search.rows import GradientRows
 from robustcheck.evaluation.search.starting_images import StartingImages
 from robustcheck.evaluation.search.warm_starts import Ends, begins_anywhere
 from robustcheck.evaluation.setting import Setting
-from robustcheck.models import Candidate, Surrogates, WhiteBox
+from robustcheck.models import Surrogates, WhiteBox
 from robustcheck.models.batches import as_shares, batches
 from robustcheck.policy import Gate, RP2Spec
 from robustcheck.threats import Ball, Goal
 
 _NEAR = 3.0  # times the difference that was seen between the margins of the two forms of a network
-
-
-class Common(TypedDict):
-    """Those of `Loop`'s fields that all searches of a gate set alike."""
-
-    candidate: Candidate
-    viewer: Viewer
-    goal: Goal
-    labels: torch.Tensor
-    load: Callable[[list[int]], torch.Tensor]
-    key: Callable[[int, int], int]
-    found: Callable[[Hit], None]
-    left: Callable[[Sequence[int]], None]
-    progress: Callable[[int], None]
-    aim: Callable[[int, int], int]
-    trace: Trace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +55,7 @@ class Search:
     def run(self, samples: Sequence[int], found: Found) -> None:
         """Search counterexamples of samples that were not searched: they go into the ledger, the rest to `found`."""
         setting, attacks, trace = self.setting, self.attacks, found.trace
+        whole = Progress(tell=setting.progress, of=len(attacks) * len(samples))
         for number, attack in enumerate(attacks):
             # What was not examined, because its gate ended in an error, stands for nothing.
             search_key, memory = self.key(attack), setting.memory
@@ -80,7 +65,7 @@ class Search:
             found.through |= {sample: stands[sample] for sample in left if sample in stands}
             left = [sample for sample in left if sample not in stands]
             found.searched.update(left)
-            progress = partial(self._progress, (number + 1) * len(samples) - len(left), len(attacks) * len(samples))
+            progress = whole.after((number + 1) * len(samples) - len(left))
             nearest = len(attacks) == 1 and self.to_the_nearest
             if isinstance(attack, GradientAttack):
                 self._search(attack, left, trace, progress, enough=-1.0 if nearest else self.levels)
@@ -162,7 +147,7 @@ class Search:
         attack: GradientAttack,
         samples: Sequence[int],
         trace: Trace,
-        progress: Callable[[int], None],
+        progress: Progress,
         *,
         enough: float,
     ) -> None:
@@ -175,7 +160,6 @@ class Search:
         white_box = WhiteBox(candidate, exact=attack.minimum_norm)
         near = _NEAR * white_box.error
         closely = near > 0 and self.surrogates is None and self.eot is None
-        before = 0
         for part in Ends.parts(samples, self.setting.samples.shape_of) if closely else [samples]:
             ends = Ends()
             self._run(
@@ -183,7 +167,7 @@ class Search:
                 self.surrogates or white_box,
                 [(sample, 0) for sample in part],
                 trace,
-                partial(_later, progress, before),
+                progress,
                 warm=partial(self._warm, attack),
                 held=partial(self._held, attack, ends, near if closely else None),
                 margin=objective("margin", self.goal) if closely else None,
@@ -195,11 +179,11 @@ class Search:
                 WhiteBox(candidate, exact=True),
                 [(sample, ends.restart(sample)) for sample in self._standing(part) if sample in ends],
                 trace,
-                lambda _done: None,
+                SILENT,
                 warm=ends.known if attack.steps > 1 else anew,  # a single step is one from the image
                 enough=enough,
             )
-            before += len(part)
+            progress = progress.after(len(part))
 
     def _run(
         self,
@@ -207,7 +191,7 @@ class Search:
         access: Gradients,
         starts: Sequence[Start],
         trace: Trace,
-        progress: Callable[[int], None],
+        progress: Progress,
         *,
         warm: Warm,
         held: Held = forget,
@@ -221,6 +205,7 @@ class Search:
             with self._recording() as recorder:
                 GradientLoop(
                     attack=attack,
+                    task=self._task(attack, trace, recorder, told),
                     access=access,
                     ball=self.ball.widest(shape) if attack.minimum_norm else self.ball,
                     warm=warm,
@@ -231,7 +216,6 @@ class Search:
                     clean_logits=clean_logits,
                     eot=self.eot,
                     only_ends=isinstance(access, Surrogates) or isinstance(self.gate.attack, RP2Spec),
-                    **self._common(attack, trace, recorder, told),
                 ).run(group)
 
     def _ask(
@@ -240,29 +224,26 @@ class Search:
         oracle: Oracle,
         samples: Sequence[int],
         trace: Trace,
-        progress: Callable[[int], None],
+        progress: Progress,
     ) -> None:
         """Run one attack that asks an oracle."""
         for group, told in self._groups([(sample, 0) for sample in samples], progress):
             with self._recording() as recorder:
                 QueryLoop(
                     attack=attack,
+                    task=self._task(attack, trace, recorder, told),
                     oracle=oracle,
                     pixels=prod(self.setting.samples.shape_of(group[0][0])),
                     stored=self.gate.oracle == "stored",
                     ball=self.ball,
                     starting_images=self._starting_images if attack.elsewhere else None,
-                    **self._common(attack, trace, recorder, told),
                 ).run(group)
 
-    def _groups(
-        self, starts: Sequence[Start], progress: Callable[[int], None]
-    ) -> Iterator[tuple[list[Start], Callable[[int], None]]]:
-        """Starts by the shape of their images, and whom to tell how many of them are done."""
-        before = 0
+    def _groups(self, starts: Sequence[Start], progress: Progress) -> Iterator[tuple[list[Start], Progress]]:
+        """Starts by the shape of their images, and the progress of each group."""
         for group in batches(starts, lambda start: self.setting.samples.shape_of(start[0])):
-            yield group, partial(_later, progress, before)
-            before += len(group)
+            yield group, progress
+            progress = progress.after(len(group))
 
     def _recording(self) -> AbstractContextManager[Recorder]:
         # Going down a ladder the next budget is smaller, and searches there begin on the way here.
@@ -273,31 +254,28 @@ class Search:
         ]
         return recording(self.gate, self.setting, self.family, keep)
 
-    def _common(
+    def _task(
         self,
         attack: GradientAttack | QueryAttack,
         trace: Trace,
         recorder: Recorder,
-        progress: Callable[[int], None],
-    ) -> Common:
+        progress: Progress,
+    ) -> Task:
         """What every loop is given."""
         setting, gate, names = self.setting, self.gate, self.setting.samples.names
-        return {
-            "candidate": setting.candidate,
-            "viewer": self.viewer,
-            "goal": self.goal,
-            "labels": setting.labels,
-            "load": lambda numbers: as_shares(setting.samples, numbers, setting.candidate.device),
-            "key": lambda sample, restart: key(setting.seed, f"{gate.id}/{attack.name}", names[sample], restart),
-            "found": recorder.found,
-            "left": recorder.left,
-            "progress": progress,
-            "aim": self._aim,
-            "trace": trace,
-        }
-
-    def _progress(self, before: int, of: int, done: int) -> None:
-        self.setting.progress(before + done, of)
+        return Task(
+            candidate=setting.candidate,
+            viewer=self.viewer,
+            goal=self.goal,
+            labels=setting.labels,
+            load=lambda numbers: as_shares(setting.samples, numbers, setting.candidate.device),
+            key=lambda sample, restart: key(setting.seed, f"{gate.id}/{attack.name}", names[sample], restart),
+            found=recorder.found,
+            left=recorder.left,
+            progress=progress,
+            aim=self._aim,
+            trace=trace,
+        )
 
     def _aim(self, sample: int, rank: int) -> int:
         """The label that is `rank` places behind the likeliest other than the true one, on the clean image."""
@@ -309,7 +287,9 @@ class Search:
         first = [sample if restart == 0 else None for sample, restart in entering]
         return self.setting.memory.warm_starts.known(self.gate.entry, attack.name, first)
 
-    def _held(self, attack: GradientAttack, ends: Ends, near: float | None, rows: Rows, images: torch.Tensor) -> None:
+    def _held(
+        self, attack: GradientAttack, ends: Ends, near: float | None, rows: GradientRows, images: torch.Tensor
+    ) -> None:
         changes, margins = images - rows.clean, rows.nearest.tolist()
         if begins_anywhere(attack):
             first = np.flatnonzero(rows.restart == 0)  # later restarts may have other aims
@@ -321,12 +301,8 @@ class Search:
                 if margins[row] >= -near:
                     ends.keep(sample, restart, margins[row], changes[row])
 
-    def _clean_logits(self, access: WhiteBox, rows: Rows) -> torch.Tensor:
+    def _clean_logits(self, access: WhiteBox, rows: GradientRows) -> torch.Tensor:
         """What a search sees (N, K) at clean images: asked for where it reads another head than verdicts do."""
         if self.setting.candidate.reads_alike:
             return self.setting.logits[rows.sample]
         return access.scores(torch.from_numpy(rows.sample), rows.clean)
-
-
-def _later(progress: Callable[[int], None], before: int, done: int) -> None:
-    progress(before + done)

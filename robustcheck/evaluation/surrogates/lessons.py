@@ -12,6 +12,7 @@ import torch
 
 from robustcheck.data import Samples, in_random_order, load_samples
 from robustcheck.errors import CandidateError, DataError
+from robustcheck.evaluation.progress import Tell
 from robustcheck.models import Candidate, LabelOracle
 from robustcheck.models.batches import as_shares, batches
 from robustcheck.models.head import NO_ANSWER
@@ -118,9 +119,7 @@ def _no_split(data: DataSpec, why: str, need: Need) -> str:
     return f"{need.key}: needs a train split of {data.source} to learn from ({why}); {need.instead}"
 
 
-def lessons(
-    spec: TrainSpec, samples: Samples, candidate: Candidate, progress: Callable[[int, int], None] | None = None
-) -> Lessons:
+def lessons(spec: TrainSpec, samples: Samples, candidate: Candidate, progress: Tell | None = None) -> Lessons:
     """What is learned from the train split.
 
     With `labels: candidate`, the candidate is asked about at most `queries` of its images, each once; those that it
@@ -160,9 +159,7 @@ def lessons(
     )
 
 
-def _ask(
-    candidate: Candidate, samples: Samples, indexes: Sequence[int], progress: Callable[[int, int], None] | None
-) -> dict[int, int]:
+def _ask(candidate: Candidate, samples: Samples, indexes: Sequence[int], progress: Tell | None) -> dict[int, int]:
     """What the candidate decides about each of these samples."""
     answers: dict[int, int] = {}
     oracle = LabelOracle(candidate, samples=len(samples), limit=1)

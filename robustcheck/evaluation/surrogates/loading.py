@@ -18,14 +18,13 @@ from robustcheck.data import Samples
 from robustcheck.errors import CandidateError, DataError, EvaluationError
 from robustcheck.evaluation.environment import environment
 from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.progress import Tell
 from robustcheck.evaluation.surrogates.lessons import Lessons, left_to_training, lessons
 from robustcheck.evaluation.surrogates.weight_cache import kept
 from robustcheck.models import Candidate, load_candidate, training
 from robustcheck.policy import ModelSpec, SurrogatesEntry, SurrogateSpec, TrainSpec
 from robustcheck.results import Metric, Surrogate
 from robustcheck.sources import all_sources
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +75,7 @@ def load_surrogates(
     candidate: Candidate,
     samples: Samples,
     folder: Path,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
 ) -> list[LoadedSurrogate]:
     """Every surrogate of an attack: the named ones, then the trained ones, in the policy's order.
 
@@ -153,7 +152,7 @@ def _load(
     *,
     folder: Path,
     samples: Samples,
-    progress: Progress | None,
+    progress: Tell | None,
 ) -> LoadedSurrogate:
     try:
         own, logits = load_candidate(described, folder=folder, samples=samples, progress=progress)
@@ -180,7 +179,7 @@ def _trained(
     code: list[str],
     folder: Path,
     device: torch.device,
-    progress: Progress | None,
+    progress: Tell | None,
 ) -> Path:
     """The file of the weights, which are trained unless the same were before.
 

@@ -1,0 +1,145 @@
+"""What all gates of a policy need is loaded once: samples, candidate, and what attacks learn from and follow."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from math import prod
+
+import numpy as np
+import torch
+
+from robustcheck.data import Samples, in_random_order, load_samples
+from robustcheck.errors import EvaluationError
+from robustcheck.evaluation.evidence import EvidenceWriter
+from robustcheck.evaluation.failures import raise_if_error, value_or_error
+from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.progress import Listener, Tell
+from robustcheck.evaluation.search.warm_starts import WarmStarts
+from robustcheck.evaluation.setting import Memory, Setting
+from robustcheck.evaluation.surrogates.lessons import FOR_PATCHES, FOR_SURROGATES, Need, train_split
+from robustcheck.evaluation.surrogates.loading import LoadedSurrogate, load_surrogates
+from robustcheck.models import Candidate, load_candidate
+from robustcheck.models.process import freed_memory_kept, left_as_found
+from robustcheck.policy import APGDSpec, EnsembleSpec, Gate, PGDSpec, Policy, SurrogatesEntry, TransferSpec
+from robustcheck.results import DataInfo
+
+
+@dataclass(kw_only=True)
+class Opening:
+    """Loads what a policy names, when the first gate needs it, and says how far it came.
+
+    Args:
+        policy: what is asked.
+        evidence: writes counterexamples.
+        listener: told how far loading is.
+        progress: told how far a gate's searches are.
+    """
+
+    policy: Policy
+    evidence: EvidenceWriter
+    listener: Listener
+    progress: Tell
+    data: DataInfo | None = field(default=None, init=False)  # of the samples, once they have been loaded
+    candidate: Candidate | None = field(default=None, init=False)  # once it has been
+    _train_samples: Samples | None = field(default=None, init=False)
+    _loaded_surrogates: dict[str, list[LoadedSurrogate] | EvaluationError] = field(default_factory=dict, init=False)
+
+    @cached_property
+    def setting(self) -> Setting | EvaluationError:
+        """Samples and candidate; or why they cannot be loaded."""
+        with left_as_found(), freed_memory_kept():
+            return value_or_error(self._load)
+
+    def _load(self) -> Setting:
+        policy = self.policy
+        samples = load_samples(policy.data, policy.model, folder=policy.folder, seed=policy.seed)
+        self.data = replace(samples.info, prevalence=policy.data.prevalence)
+        candidate, logits = load_candidate(
+            policy.model,
+            folder=policy.folder,
+            samples=samples,
+            seed=policy.seed,
+            progress=partial(self.listener, "loading"),
+        )
+        self.candidate = candidate
+        if not (samples.hounsfield is not None and policy.model.preprocess.window):  # which says what of CT is seen
+            self.data = replace(self.data, notes=(*self.data.notes, *samples.images.late_notes))
+        intervals = Intervals(confidence=policy.decision.confidence, kind=policy.decision.interval)
+        return Setting(
+            candidate=candidate,
+            samples=samples,
+            labels=torch.tensor(samples.labels, dtype=torch.int64),
+            logits=logits,
+            decisions=candidate.head.decide(logits),
+            scores=candidate.head.positive_probability(logits),
+            prevalence=policy.data.prevalence,
+            seed=policy.seed,
+            rule=policy.decision.rule,
+            strict=policy.health == "strict",
+            intervals=intervals,
+            sequential=intervals if policy.decision.stop == "never" else replace(intervals, kind="anytime"),
+            stop=policy.decision.stop,
+            order=_order(policy, samples),
+            memory=Memory(
+                warm_starts=WarmStarts(
+                    sum(prod(samples.shape_of(index)) for index in range(len(samples))),
+                    _budgets_of_entries(policy),
+                    {gate.entry: searches_from_ends(gate) for gate in policy.gates},
+                )
+            ),
+            evidence=self.evidence,
+            progress=self.progress,
+            surrogates=lambda attack: self._surrogates(attack, candidate, samples),
+            train_split=partial(self._train_split, FOR_PATCHES, samples),
+            folder=policy.folder,
+        )
+
+    def _train_split(self, need: Need, judged: Samples) -> Samples:
+        """What surrogates and patches learn from, read once."""
+        if self._train_samples is None:
+            data, model, folder = self.policy.data, self.policy.model, self.policy.folder
+            self._train_samples = train_split(data, model, folder, need, judged)
+        return self._train_samples
+
+    def _surrogates(self, attack: SurrogatesEntry, candidate: Candidate, samples: Samples) -> list[LoadedSurrogate]:
+        """The models that an attack follows; gates that name the same ones share them."""
+        named = attack.model_dump_json(include={"surrogate", "train"})
+        if named not in self._loaded_surrogates:
+            self._loaded_surrogates[named] = value_or_error(
+                lambda: load_surrogates(
+                    attack,
+                    model=self.policy.model,
+                    split=partial(self._train_split, FOR_SURROGATES, samples),
+                    candidate=candidate,
+                    samples=samples,
+                    folder=self.policy.folder,
+                    progress=partial(self.listener, "surrogates"),
+                )
+            )
+        return raise_if_error(self._loaded_surrogates[named])
+
+
+def _order(policy: Policy, samples: Samples) -> np.ndarray:
+    """The samples as they are written, or at random where a gate may stop before the last one."""
+    if policy.decision.stop == "never":
+        return np.arange(len(samples))
+    return in_random_order(samples.names, seed=policy.seed)
+
+
+def _budgets_of_entries(policy: Policy) -> Counter[str]:
+    """How many gates an entry has whose searches may begin where those of the others ended."""
+    if policy.evidence == "isolated":
+        return Counter()
+    return Counter(gate.entry for gate in policy.gates if gate.family is not None and not gate.asks)
+
+
+def searches_from_ends(gate: Gate) -> int:
+    """How many searches of a gate begin where those at another budget ended; see `begins_anywhere`."""
+    attack = gate.attack
+    if isinstance(attack, EnsembleSpec):
+        return 2 + gate.descending
+    own = isinstance(attack, APGDSpec) or (isinstance(attack, PGDSpec) and attack.random_start)
+    own = own or (isinstance(attack, TransferSpec) and attack.restarts > 1)
+    return own + gate.descending
