@@ -67,6 +67,11 @@ class Bound:
         return True if high <= self.value else False if low > self.value else None
 
     @property
+    def always_met(self) -> bool:
+        """Whether any value from 0 to 1 meets it: then the metric is there to be measured."""
+        return self.value == (0.0 if self.at_least else 1.0)
+
+    @property
     def of(self) -> tuple[str, str]:
         """What the metric is about (`worst_subgroup`, `worst_finding`, a label; else ""), and its plain name."""
         about, _, plain = self.metric.rpartition(".")
