@@ -474,7 +474,7 @@ def test_a_long_policy_name_or_label_does_not_change_the_structure():
 def test_an_interval_s_end_is_not_rounded_across_its_bound():
     close = replace(metric(370), low=0.69966, high=0.78)
     parsed = page(report(gate(metrics={"accuracy": close})))
-    assert parsed.text.count("0.6997 to 0.780") == 3  # in the table of gates, the metrics and the sentence
+    assert parsed.text.count("0.6997 to 0.780") == 4  # in both tables, the sentence and the chart
     assert "0.700 to 0.780" not in parsed.text
 
 
