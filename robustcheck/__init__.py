@@ -1,7 +1,12 @@
 """robustcheck: a gate for medical image models in continuous integration.
 
-    from robustcheck import load_policy, run
-    report = run(load_policy("policy.yaml"))
+    from pathlib import Path
+
+    from robustcheck import load_policy, run, write_reports
+
+    folder = Path("robustcheck-report")
+    report = run(load_policy("policy.yaml"), folder=folder)
+    write_reports(report, folder)
 
 The names are imported when they are first used, so that `import robustcheck` costs nothing.
 """
@@ -12,19 +17,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from robustcheck.errors import EvaluationError as EvaluationError
+    from robustcheck.errors import PolicyError as PolicyError
     from robustcheck.evaluation.run import run as run
     from robustcheck.policy import Policy as Policy
     from robustcheck.policy import load_policy as load_policy
+    from robustcheck.report import write_reports as write_reports
     from robustcheck.results import AuditReport as AuditReport
+    from robustcheck.results import GateResult as GateResult
 
 _HOME = {
     "AuditReport": "robustcheck.results",
+    "EvaluationError": "robustcheck.errors",
+    "GateResult": "robustcheck.results",
     "Policy": "robustcheck.policy",
+    "PolicyError": "robustcheck.errors",
     "load_policy": "robustcheck.policy",
     "run": "robustcheck.evaluation.run",
+    "write_reports": "robustcheck.report",
 }
 
-__all__ = ["AuditReport", "Policy", "load_policy", "run"]
+__all__ = [
+    "AuditReport",
+    "EvaluationError",
+    "GateResult",
+    "Policy",
+    "PolicyError",
+    "load_policy",
+    "run",
+    "write_reports",
+]
 
 
 def __getattr__(name: str) -> Any:

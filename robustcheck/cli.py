@@ -298,7 +298,7 @@ def replay_command(report: Path, policy: Path) -> None:
     within the budget, as far from the sample as is stated, and be read as is stated. So must the clean images be read.
     A gate must list all samples that it is about; rates, their intervals, requirements and verdicts must be those of
     the samples, and what is not counted again is named. Images that were seen under viewing conditions, and
-    those of candidates that draw, are not read again; and that a sample held is shown by running the policy only.
+    those of candidates that draw, are not read again; only running the policy again shows that a sample held.
 
     A policy names code (an architecture, trust: pickle, operators, module:callable), which is run as in any run. Files
     of the candidate that are not those of the report are refused before; who made both can have made them agree, so

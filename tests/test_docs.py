@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from building import brightness_policy, brightness_project
+from building import accuracy_at, brightness_policy, brightness_project
 from PIL import Image
 
 from robustcheck import load_policy, run
@@ -68,6 +68,21 @@ def test_the_mistakes_that_the_readme_shows_are_told_so(folder):
         load_policy(Path("policy.yaml"))
     told = [re.sub(r":\d+:", ":", line) for line in str(caught.value).splitlines()]
     assert told == [re.sub(r":\d+:", ":", line) for line in shown.splitlines()]
+
+
+def test_the_program_that_runs_a_policy_writes_its_reports(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    brightness_project(tmp_path)
+    (program,) = (text for text in _blocks("docs/report.md", "python") if "load_policy" in text)
+    (tmp_path / "policy.yaml").write_text("robustcheck: 1\nname: nothing\n")
+    with pytest.raises(SystemExit, match=r"policy\.yaml"):
+        exec(program, {})
+    gate = "\n  - {id: pgd, attack: {name: pgd, steps: 5}, epsilon: 4/255, require: {accuracy: 0}}\n"
+    (tmp_path / "policy.yaml").write_text(brightness_policy(gate))
+    exec(program, {})
+    assert capsys.readouterr().out == f"pgd pass {accuracy_at(4)}\n"
+    written = {path.name for path in (tmp_path / "robustcheck-report").iterdir()}
+    assert written == {"report.json", "junit.xml", "report.html", "counterexamples"}
 
 
 def test_the_program_that_checks_a_report_without_robustcheck_tells_what_was_changed(tmp_path, monkeypatch):

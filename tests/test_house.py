@@ -47,7 +47,16 @@ def test_a_pytest_run_that_does_not_ask_loads_nothing_of_it(tmp_path):
 
 
 def test_the_public_names():
-    assert robustcheck.__all__ == ["AuditReport", "Policy", "load_policy", "run"]
+    assert robustcheck.__all__ == [
+        "AuditReport",
+        "EvaluationError",
+        "GateResult",
+        "Policy",
+        "PolicyError",
+        "load_policy",
+        "run",
+        "write_reports",
+    ]
     assert all(getattr(robustcheck, name) for name in robustcheck.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = robustcheck.nothing

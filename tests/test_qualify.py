@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner
 
 from robustcheck.cli import main
+from robustcheck.policy import ATTACKS
 from robustcheck.qualification import candidates, qualify, qualifying
 from robustcheck.qualification.images import far_images, images, robust_share, template
 from robustcheck.qualification.known_answers import KNOWN, LEVELS, true_accuracy
@@ -50,14 +51,29 @@ def test_margins_are_exact():
 def test_every_known_answer_comes_out(tmp_path):
     done = CliRunner().invoke(main, ["qualify", "-o", str(tmp_path / "filed")])
     assert done.exit_code == 0, done.output
-    assert done.stdout.splitlines()[-1].startswith("qualified: all 22 known answers")
+    assert done.stdout.splitlines()[-1].startswith("qualified: all 26 known answers")
     filed = json.loads((tmp_path / "filed" / "qualification.json").read_text())
     assert filed["qualified"] is True
     assert {answer["candidate"] for answer in filed["answers"]} == {known.name for known in KNOWN}
     assert {"robustcheck", "torch", "onnxruntime", "platform"} <= set(filed["environment"])
+    assert filed["not_covered"][:3] == [
+        "Attacks: nes, partial_information, label_only, hopskipjump, rays, noise, patch, rp2.",
+        "Goals: false_alarm.",
+        "Tasks: binary, multilabel.",
+    ]
+    assert "Images other than 1 × 16 × 16 (channels, height, width) of 8 bits." in filed["not_covered"]
     page = (tmp_path / "filed" / "qualification.html").read_text()
     assert "Qualified" in page
     assert "k-winners-take-all" in page
+    assert all(f"<li>{line}</li>" in page for line in filed["not_covered"])
+
+
+def test_what_is_not_covered_follows_from_the_answers():
+    found = qualify((next(known for known in KNOWN if known.name == "fragile, ONNX"),))
+    uncovered = found.not_covered[0].removeprefix("Attacks: ").removesuffix(".").split(", ")
+    assert set(uncovered) == set(ATTACKS) - {"fgsm", "pgd", "square"}
+    assert "Norms: l2." in found.not_covered
+    assert "Files other than onnx." in found.not_covered
 
 
 def test_an_answer_that_differs_is_said(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from robustcheck.evaluation.account import Account
 from robustcheck.evaluation.controls import Controlled
 from robustcheck.evaluation.findings import blind_spots, findings
 from robustcheck.evaluation.health.checks import MEND, in_turn, not_relied_on, of_gradients, same_answers
+from robustcheck.evaluation.idle import Idle
 from robustcheck.evaluation.metrics.chance import read_alike
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.measurement import Measurement
@@ -67,8 +69,9 @@ class Conclusion:
             )
             for one in self.surrogates
         )
-        undercut = self._undercut()
-        verdict, error = self._verdict(judge(requirements, metrics), metrics, health, undercut)
+        undercut, by_metrics = self._undercut(), judge(requirements, metrics)
+        idle = self._idle() if by_metrics == "pass" else None
+        verdict, error = self._verdict(by_metrics, metrics, health, undercut, idle)
         every = outcomes(gate, setting, self.broken, self.scores, self.found, set(self.attacked))
         return GateResult(
             id=gate.id,
@@ -82,6 +85,7 @@ class Conclusion:
             cost=cost,
             findings=(
                 *([Finding(code="undercut-by-control", severity="error", message=undercut)] if undercut else ()),
+                *([self._told(idle)] if idle else ()),
                 *findings(
                     gate, setting, self.found, self.blind, surrogates, metrics["attack_success"], self.controls, health
                 ),
@@ -101,9 +105,14 @@ class Conclusion:
         return self.setting.intervals.rate(turned, self.setting.groups_of(searched))
 
     def _verdict(
-        self, verdict: Verdict, metrics: dict[str, Metric], health: Sequence[HealthCheck], undercut: str | None
+        self,
+        verdict: Verdict,
+        metrics: dict[str, Metric],
+        health: Sequence[HealthCheck],
+        undercut: str | None,
+        idle: Idle | None,
     ) -> tuple[Verdict, str | None]:
-        """What a gate comes to that is judged so by its metrics alone, and if that is an error, why."""
+        """The verdict, given what the metrics alone would say; and the reason, if it is an error."""
         gate, setting, blind = self.gate, self.setting, self.blind
         if not self.goal.applies(setting.labels[self.among]).any():
             return "error", _nothing_to_attack(gate)
@@ -116,6 +125,8 @@ class Conclusion:
         # Before what the attack had to follow: a candidate that is fed wrongly often gives it nothing.
         if setting.strict and (alike := read_alike(readings(setting, {}, None))):
             return "error", alike
+        if setting.strict and idle and idle.every:
+            return "error", self._told(idle).message
         # Nothing was searched there, which no policy may overlook.
         if blind and self.judged_with(unknown(blind)) != verdict:
             return "error", (
@@ -137,8 +148,8 @@ class Conclusion:
         if stronger := self._stronger_controls(metrics):
             return (
                 f"{stronger[0].name} turned {stronger[0].success.successes} of {stronger[0].success.samples} samples, "
-                f"and the attack {metrics['attack_success'].successes}: an attack that a control outdoes is none; "
-                f"{_STRENGTHEN}"
+                f"and the attack {metrics['attack_success'].successes}: an attack weaker than its control shows "
+                f"nothing; {_STRENGTHEN}"
             )
         return None
 
@@ -181,6 +192,21 @@ class Conclusion:
                     f"would not pass; {_STRENGTHEN}"
                 )
         return None
+
+    def _idle(self) -> Idle | None:
+        """What no attack could have failed, on all samples that the gate may look at, however few decided it."""
+        setting, bounds = self.setting, self.gate.bounds
+        worth = self.goal.open(setting.decisions, setting.labels).numpy()[self.among]
+        every = replace(self, judged=self.among, attacked=self.among[worth].tolist())
+
+        def required(lost: Mapping[int, Entry]) -> Mapping[str, Metric]:
+            return every._measurement(dict(lost)).required(bounds)
+
+        return Idle.among(bounds, required, every.attacked, setting.rule)
+
+    def _told(self, idle: Idle) -> Finding:
+        severity: Literal["error", "warning"] = "error" if idle.every else "warning"
+        return Finding(code="holds-whatever-is-turned", severity=severity, message=idle.message(self.goal))
 
     @property
     def by_estimate(self) -> Conclusion:

@@ -22,6 +22,9 @@ def run(
 ) -> AuditReport:
     """Evaluate every gate of a policy.
 
+    What keeps a gate from being evaluated makes it an `error` and raises nothing. Ctrl-C ends the run and is not raised
+    either: look at the report's `interrupted`.
+
     Args:
         policy: what is asked.
         folder: where counterexamples are written; None writes none.
@@ -29,7 +32,8 @@ def run(
         finished: told each gate's result as it comes.
 
     Returns:
-        The report. After Ctrl-C it holds the gates that were finished, and says that it was interrupted.
+        The report. After Ctrl-C it holds the gates that were finished, names the others as not run, and its verdict is
+        `error`.
     """
     started = datetime.now(UTC)
     if folder is not None:

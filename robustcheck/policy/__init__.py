@@ -9,7 +9,7 @@ turns what pydantic found into sentences. No torch here: validating a policy tak
 """
 
 from robustcheck.policy.attack_specs import ATTACKS, AttackSpec
-from robustcheck.policy.bounds import METRICS, Bound
+from robustcheck.policy.bounds import Bound
 from robustcheck.policy.fields import SPLITS
 from robustcheck.policy.gradient_specs import APGDSpec, EnsembleSpec, FGSMSpec, FMNSpec, PGDSpec
 from robustcheck.policy.loader import Gate, Policy, load_policy
@@ -29,6 +29,7 @@ from robustcheck.policy.schema import DataSpec, DecisionSpec, PolicyFile
 from robustcheck.policy.sizes import Size
 from robustcheck.policy.transfer_spec import SurrogatesEntry, SurrogateSpec, TrainSpec, TransferSpec
 from robustcheck.policy.viewing_spec import ConditionsSpec
+from robustcheck.results import METRICS
 
 __all__ = [
     "ATTACKS",

@@ -8,19 +8,6 @@ from decimal import Decimal
 
 from robustcheck.words import shown
 
-METRICS: dict[str, str] = {
-    "accuracy": "share of the samples that are right under the attack; multilabel: in every label",
-    "balanced_accuracy": "mean over the labels of the share that is right; multilabel: of sensitivity and specificity",
-    "sensitivity": "share of the positives that are read as positive",
-    "specificity": "share of the negatives that are read as negative",
-    "ppv": "share of the positives among those that are read as positive, at data.prevalence",
-    "npv": "share of the negatives among those that are read as negative, at data.prevalence",
-    "auroc": "area under the ROC curve of the positive label's probability",
-    "attack_success": "share of the samples right before the attack that it turned",
-    "control_success": "the same of the controls, where there are several of the one that turned most",
-    "excess_success": "attack_success less control_success: what the attack turned and occlusion or viewing did not",
-}
-
 WORST_SUBGROUP, WORST_FINDING = "worst_subgroup", "worst_finding"
 OF_SUBGROUPS = (
     "accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "auroc", "attack_success",
@@ -34,10 +21,9 @@ NEEDS_POSITIVE = frozenset({"sensitivity", "specificity", "ppv", "npv", "auroc"}
 NEEDS_PREVALENCE = frozenset({"ppv", "npv"})
 NEEDS_CONTROLS = frozenset({"control_success", "excess_success"})
 NEEDS_ATTACK = frozenset({"attack_success"}) | NEEDS_CONTROLS
-OF_THE_ADVERSARY = NEEDS_ATTACK  # the less, the better the candidate
+LOWER_IS_BETTER = NEEDS_ATTACK  # for the candidate: what an adversary achieves
 
 WITHOUT_EARLY = frozenset({"auroc"})  # metrics that have no interval in gates that stop early
-AT_THE_END = NEEDS_CONTROLS  # a gate sees its controls after its last sample, so none of these can stop it earlier
 
 _NUMBER = r"\d{0,20}\.?\d{1,40}"
 _BOUND = re.compile(rf"(>=|<=)\s*({_NUMBER})", re.ASCII)
@@ -67,6 +53,11 @@ class Bound:
         return True if high <= self.value else False if low > self.value else None
 
     @property
+    def always_met(self) -> bool:
+        """Whether any value from 0 to 1 meets it: then the metric is there to be measured."""
+        return self.value == (0.0 if self.at_least else 1.0)
+
+    @property
     def of(self) -> tuple[str, str]:
         """What the metric is about (`worst_subgroup`, `worst_finding`, a label; else ""), and its plain name."""
         about, _, plain = self.metric.rpartition(".")
@@ -82,11 +73,11 @@ class Bound:
         if isinstance(value, str) and (match := _BOUND.fullmatch(value.strip())):
             at_least, number = match[1] == ">=", float(match[2])
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            if metric.rpartition(".")[2] in OF_THE_ADVERSARY:
+            if metric.rpartition(".")[2] in LOWER_IS_BETTER:
                 raise ValueError(f"found {shown(value)}, which would mean at least; {_low(metric)}")
             at_least, number = True, value
         else:
-            low = metric.rpartition(".")[2] in OF_THE_ADVERSARY and not str(value).strip().startswith(tuple("<>≤≥"))
+            low = metric.rpartition(".")[2] in LOWER_IS_BETTER and not str(value).strip().startswith(tuple("<>≤≥"))
             raise ValueError(f"found {shown(value)}; {_low(metric) if low else FORMS + _hint(value)}")
         if not 0 <= number <= 1:
             raise ValueError(f"found {shown(value)}; {metric} lies between 0 and 1{_hint(value)}")

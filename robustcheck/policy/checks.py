@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from robustcheck.policy import gate_checks, model_checks
-from robustcheck.policy.bounds import AT_THE_END, WITHOUT_EARLY, WORST_FINDING, WORST_SUBGROUP
+from robustcheck.policy.bounds import NEEDS_CONTROLS, WITHOUT_EARLY, WORST_FINDING, WORST_SUBGROUP
 from robustcheck.policy.gate_checks import NO_CT, may_stop
 from robustcheck.policy.model_checks import CALLABLE, not_there
 from robustcheck.policy.model_spec import MOST_FINDINGS, ModelSpec
@@ -124,7 +124,7 @@ def _decision(data: dict[str, Any], _: Path) -> Found:
         require = gate.get("require") if isinstance(gate, dict) and may_stop(gate) else None
         for metric in map(str, require if isinstance(require, dict) else ()):
             where = f"gates[{index}].require.{metric}"
-            if metric in AT_THE_END:
+            if metric in NEEDS_CONTROLS:  # which a gate sees after its last sample
                 late.append(where)
             elif stop == "early" and metric.rpartition(".")[2] in WITHOUT_EARLY:
                 endless.append(where)

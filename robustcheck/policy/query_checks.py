@@ -53,7 +53,10 @@ def _asks_nothing(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
 def _best_few(spec: PartialInformationSpec, at: KeyPath, model: dict[str, Any]) -> Found:
     labels = model.get("labels")
     if isinstance(labels, list) and len(labels) > 1 and spec.k > len(labels):
-        yield (*at, "attack", "k"), f"found {spec.k}; the candidate has {len(labels)} labels, and 1 to {len(labels)} go"
+        yield (
+            (*at, "attack", "k"),
+            f"found {spec.k}; the candidate has {len(labels)} labels; allowed: 1 to {len(labels)}",
+        )
     if model.get("task") == "multilabel":
         yield (
             (*at, "attack"),

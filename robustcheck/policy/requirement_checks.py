@@ -6,7 +6,6 @@ from typing import Any
 
 from robustcheck.policy.attack_specs import NO_EPSILON
 from robustcheck.policy.bounds import (
-    METRICS,
     NEEDS_ATTACK,
     NEEDS_CONTROLS,
     NEEDS_POSITIVE,
@@ -21,6 +20,7 @@ from robustcheck.policy.bounds import (
 from robustcheck.policy.schema import GateSpec
 from robustcheck.policy.sections import Found, attack_name, entries, placed_entries, section, stands
 from robustcheck.policy.tree import KeyPath
+from robustcheck.results import METRICS
 from robustcheck.words import did_you_mean, listed, plural, shown
 
 _OF_NEGATIVES = ("specificity", "ppv", "npv", "auroc")  # metrics that negatives count in

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, StrictInt, StrictStr, WithJsonSchema
 
 from robustcheck.policy.attack_specs import AttackField
-from robustcheck.policy.bounds import METRICS, OF_SUBGROUPS, OF_THE_ADVERSARY, SLICED, Bound
+from robustcheck.policy.bounds import LOWER_IS_BETTER, OF_SUBGROUPS, SLICED, Bound
 from robustcheck.policy.fields import (
     BudgetsField,
     ColumnField,
@@ -28,6 +28,7 @@ from robustcheck.policy.fields import (
 )
 from robustcheck.policy.model_spec import ModelSpec
 from robustcheck.policy.viewing_spec import ConditionsSpec
+from robustcheck.results import METRICS
 
 # --- data -------------------------------------------------------------------------------------------------------
 
@@ -82,7 +83,7 @@ _BOUND_SCHEMA: dict[str, Any] = {"anyOf": [{"type": "number", "minimum": 0, "max
 
 
 def _bound_schema(metric: str, description: str) -> dict[str, Any]:
-    return {"description": description, **one_or_many(_SIGNED_SCHEMA if metric in OF_THE_ADVERSARY else _BOUND_SCHEMA)}
+    return {"description": description, **one_or_many(_SIGNED_SCHEMA if metric in LOWER_IS_BETTER else _BOUND_SCHEMA)}
 
 
 _REQUIRE_SCHEMA: dict[str, Any] = {

@@ -11,6 +11,7 @@ ATTACK, NO_GRADIENT, NOTHING_TO_FOLLOW = "the attack", "no gradient", "nothing t
 
 LEVELS = 8  # the budget at which masked candidates are asked to hold
 REQUIRED = 0.55  # accuracy: a little more than is left at LEVELS, which turn half of the images
+REQUIRED_OF_HALF = 0.8  # the same where the adversary is after half of the images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,18 +35,24 @@ GATES: dict[str, str] = {
     "pgd": f"attack: {{name: pgd, steps: 20}}, epsilon: {LEVELS}/255",
     "pgd-2": "attack: {name: pgd, steps: 20}, epsilon: 2/255",
     "pgd-l2": f"attack: {{name: pgd, steps: 20}}, norm: l2, epsilon: {16 * LEVELS} levels",
+    "targeted": f"attack: {{name: pgd, steps: 20}}, goal: targeted, target: below, epsilon: {LEVELS}/255",
+    "missed": f"attack: {{name: pgd, steps: 20}}, goal: missed_finding, epsilon: {LEVELS}/255",
     "apgd": f"attack: {{name: apgd, steps: 20}}, epsilon: {LEVELS}/255",
+    "fmn": f"attack: {{name: fmn, steps: 40}}, epsilon: {LEVELS}/255",
+    "ensemble": f"attack: {{name: ensemble, steps: 20, queries: 500}}, epsilon: {LEVELS}/255",
     "square": f"attack: square, queries: 2000, epsilon: {LEVELS}/255",
     "transfer": f"attack: {{name: transfer, surrogate: {{path: surrogate.safetensors, "
     f"architecture: 'robustcheck.qualification.candidates:Template'}}}}, epsilon: {LEVELS}/255",
 }
 
 BUDGETS = {"pgd-2": 2}  # grey levels, of gates that have another
+ABOUT_HALF = ("targeted", "missed")  # gates whose adversary is after images of one label alone
 
 
 def true_accuracy(gate: str) -> float:
     """The accuracy that a gate leaves of a fragile candidate, in closed form."""
-    return robust_share(BUDGETS.get(gate, LEVELS))
+    share = robust_share(BUDGETS.get(gate, LEVELS))
+    return (1 + share) / 2 if gate in ABOUT_HALF else share
 
 
 def _masked(
@@ -83,7 +90,10 @@ KNOWN: tuple[Known, ...] = (
         name="fragile",
         what="each image is turned by a known number of grey levels, and by none less",
         network="Template",
-        gates=dict.fromkeys(("fgsm", "pgd", "pgd-2", "pgd-l2", "apgd", "square", "transfer"), REQUIRED),
+        gates=dict.fromkeys(
+            ("fgsm", "pgd", "pgd-2", "pgd-l2", "apgd", "fmn", "ensemble", "square", "transfer"), REQUIRED
+        )
+        | dict.fromkeys(ABOUT_HALF, REQUIRED_OF_HALF),
         answer="accuracy",
     ),
     Known(

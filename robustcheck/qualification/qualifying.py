@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 
 from robustcheck.evaluation.progress import Listener, silent
 from robustcheck.evaluation.run import run
-from robustcheck.policy import load_policy
+from robustcheck.policy import Policy, load_policy
 from robustcheck.qualification import candidates
+from robustcheck.qualification.coverage import not_covered
 from robustcheck.qualification.images import SIDE, template
 from robustcheck.qualification.known_answers import (
     ATTACK,
@@ -45,12 +46,15 @@ def qualify(known: tuple[Known, ...] = KNOWN, *, progress: Listener = silent) ->
     """
     started, began = datetime.now(UTC), time.perf_counter()
     answers, environment = list[KnownAnswer](), dict[str, str]()
+    policies, reports = list[Policy](), list[AuditReport]()
     for number, one in enumerate(known):
         progress("qualifying", number, len(known))
         with TemporaryDirectory(prefix="robustcheck-qualify-") as folder:
-            report = run(load_policy(_write(one, Path(folder)), shown="policy.yaml"))
+            policies.append(load_policy(_write(one, Path(folder)), shown="policy.yaml"))
+            report = run(policies[-1])
         if report.interrupted:
             raise KeyboardInterrupt
+        reports.append(report)
         environment, gates = report.environment, {gate.id: gate for gate in report.gates}
         answers += [
             _answer(one, gates[name], report) if name in gates else _unanswered(one, name) for name in one.gates
@@ -62,6 +66,7 @@ def qualify(known: tuple[Known, ...] = KNOWN, *, progress: Listener = silent) ->
         started=started.isoformat(timespec="seconds"),
         seconds=round(time.perf_counter() - began, 1),
         answers=tuple(answers),
+        not_covered=tuple(not_covered(policies, reports)),
     )
 
 
@@ -160,6 +165,7 @@ model:
   {architecture}
   task: multiclass
   labels: [below, above]
+  positive: above
   output: {known.output}
 data: {{source: '{_HERE}.images:{known.images}'}}
 evidence: isolated

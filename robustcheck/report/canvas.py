@@ -123,7 +123,7 @@ def accuracy_words(gate: GateResult, accuracy: Metric, where: str = "") -> str:
     requirement = next((item for item in gate.requirements if item.metric == "accuracy"), None)
     shown = measured_value(requirement, accuracy) if requirement else number(accuracy.value)
     required = f", required {one_line(requirement.bound)}" if requirement else ""
-    return f"{shown}{where} ({support(accuracy)}){required}"
+    return f"{shown}{where} ({support(accuracy, requirement)}){required}"
 
 
 def ticks(places: Iterable[tuple[float, str]]) -> tuple[Tick, ...]:

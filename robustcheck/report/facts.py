@@ -21,6 +21,7 @@ from robustcheck.words import plural
 Facts = tuple[tuple[str, str], ...]
 
 _BROKEN_ATTACKS = {"strict": "make an error of a gate that would pass", "warn": "are reported only"}
+_NO_GROUPS = "none named; intervals take each image as independent"
 _MOST_BITS = 64  # that values could be stored in; a report may come from anybody
 _KNOWLEDGE = {name: words for name, words in KNOWLEDGE.items() if name != "none"}
 
@@ -101,7 +102,8 @@ def _decision(report: AuditReport) -> str:
         )
     intervals = f"{level(report.confidence)} intervals ({kind})"
     if report.decision != "confident":
-        return f"{report.decision}; {intervals} are reported"
+        early = "gates that stopped early were decided by the interval, the others by the estimate; "
+        return f"{report.decision}; {early if report.stop == 'early' else ''}{intervals} are reported"
     allowed = ", which the policy allows" if report.inconclusive == "allow" else ""
     return f"{report.decision}: {intervals} decide; a bound inside of one leaves its gate inconclusive{allowed}"
 
@@ -151,7 +153,7 @@ def data_facts(data: DataInfo) -> Facts:
         "Source": data.source + (f", split {data.split}" if data.split else ""),
         "sha256 of pixels and labels": data.sha256,
         "Samples": f"{data.samples:,} of {data.available:,} available ({by_label})",
-        "Groups": f"{data.groups:,} ({data.group})" if data.groups is not None else "",
+        "Groups": f"{data.groups:,} ({data.group})" if data.groups is not None else _NO_GROUPS,
         "Subgroups": "; ".join(
             f"{column}: {', '.join(f'{value} {count:,}' for value, count in values.items())}"
             for column, values in data.subgroups.items()

@@ -15,31 +15,16 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from robustcheck.results import Cost, GateResult, Metric, Requirement, Status
+from robustcheck.results import METRICS, Cost, GateResult, Metric, Requirement, Status
 from robustcheck.words import plural, visible
 
 _BOUND = re.compile(r"\s*([<>])=?\s*([-+.\deE]+)\s*")
-
-_OF_POSITIVE = "the positive label's"
-METRIC_MEANINGS = {
-    "accuracy": "share of the samples that are read right, in every label where several may be present",
-    "balanced_accuracy": "mean over the labels of the share that is read right, over findings of "
-    "(sensitivity + specificity) / 2",
-    "sensitivity": "share of the positives that are read as positive",
-    "specificity": "share of the negatives that are read as negative",
-    "ppv": "share of the positives among those read as positive, at the stated prevalence",
-    "npv": "share of the negatives among those read as negative, at the stated prevalence",
-    "auroc": f"area under the ROC curve of {_OF_POSITIVE} probability",
-    "attack_success": "share of the samples right before the attack that it turned",
-    "control_success": "the same of the control that turned most",
-    "excess_success": "attack_success less control_success",
-}
 
 
 def meaning_of(name: str) -> str:
     """What a metric is, and of which part of the samples; nothing if it is not known."""
     about, _, plain = name.rpartition(".")
-    meaning = METRIC_MEANINGS.get(plain, "")
+    meaning = METRICS.get(plain, "")
     if not about or not meaning:
         return meaning
     if about == "worst_subgroup":
@@ -47,7 +32,8 @@ def meaning_of(name: str) -> str:
     finding = "the worst finding" if about == "worst_finding" else one_line(about)
     if plain == "balanced_accuracy":
         return f"of {finding}: (sensitivity + specificity) / 2"
-    return f"of {finding}: {meaning.replace(_OF_POSITIVE, 'its')}"
+    its = meaning.replace("the positive label's", "its")
+    return f"of {finding}: {its}"
 
 
 def one_line(text: str) -> str:

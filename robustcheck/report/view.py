@@ -231,7 +231,7 @@ def _requirements(gate: GateResult) -> tuple[RequirementView, ...]:
             metric=requirement.metric,
             bound=requirement.bound,
             value=measured_value(requirement, metric_of(gate, requirement)),
-            interval=interval(metric_of(gate, requirement)),
+            interval=interval(metric_of(gate, requirement), requirement),
             state=requirement_state(gate, requirement),
         )
         for requirement in gate.requirements
@@ -245,7 +245,7 @@ def _metrics(gate: GateResult) -> tuple[MetricView, ...]:
             name=name,
             meaning=meaning_of(name),
             value=measured_value(required[name], metric) if name in required else number(metric.value),
-            interval=interval(metric) or "not computed",
+            interval=interval(metric, required.get(name)) or "not computed",
             count=count_of(metric),
             required=required[name].bound if name in required else "",
             state=requirement_state(gate, required[name]) if name in required else "",

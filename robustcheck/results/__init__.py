@@ -27,7 +27,7 @@ from robustcheck.results.gate import (
     Threat,
     Verdict,
 )
-from robustcheck.results.measured import Metric, Requirement, Slice
+from robustcheck.results.measured import METRICS, Metric, Requirement, Slice
 from robustcheck.results.report import (
     SCHEMA,
     VERDICTS_BY_WEIGHT,
@@ -43,6 +43,7 @@ from robustcheck.results.report import (
 )
 
 __all__ = [
+    "METRICS",
     "SCHEMA",
     "VERDICTS_BY_WEIGHT",
     "Answer",

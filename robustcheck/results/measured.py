@@ -5,6 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+METRICS: dict[str, str] = {
+    "accuracy": "share of the samples that are read right, in every label where several may be present",
+    "balanced_accuracy": "mean over the labels of the share that is read right, over findings of "
+    "(sensitivity + specificity) / 2",
+    "sensitivity": "share of the positives that are read as positive",
+    "specificity": "share of the negatives that are read as negative",
+    "ppv": "share of the positives among those that are read as positive, at data.prevalence",
+    "npv": "share of the negatives among those that are read as negative, at data.prevalence",
+    "auroc": "area under the ROC curve of the positive label's probability",
+    "attack_success": "share of the samples right before the attack that it turned",
+    "control_success": "the same of the controls, where there are several of the one that turned most",
+    "excess_success": "attack_success less control_success: what the attack turned and occlusion or viewing did not",
+}
+"""What each metric is, all of them measured under the gate's attack."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:

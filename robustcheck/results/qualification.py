@@ -28,3 +28,4 @@ class Qualification:
     started: str = ""  # ISO 8601, UTC
     seconds: float = 0.0
     answers: tuple[KnownAnswer, ...] = ()
+    not_covered: tuple[str, ...] = ()  # what the answers say nothing about, a sentence each

@@ -139,7 +139,7 @@ def test_samples_that_the_goal_spares_are_no_evidence_of_a_strong_attack(tmp_pat
     brightness_project(tmp_path)
     even_images(tmp_path, [100] * 40 + [130] * 3, [0] * 40 + [1] * 3)  # of which three may be missed
     aimed = "goal: missed_finding\n    epsilon: 8/255"
-    short = SHORT.replace("epsilon: 8/255", aimed)
+    short = SHORT.replace("epsilon: 8/255", aimed).replace("accuracy", "sensitivity")
     square = SQUARE.replace("epsilon: 8/255", "goal: missed_finding, epsilon: 8/255")
     found = {gate.id: gate for gate in brightness_gates(tmp_path, short + square)}
     (check,) = [check for check in found["pgd"].health if check.name == "as-strong-as-others"]

@@ -266,6 +266,17 @@ def test_a_gate_that_attacks_nothing_costs_nothing(tmp_path):
     assert gate.notes == ("no sample is right and of the kind that its goal is about",)
 
 
+@pytest.mark.parametrize(("bound", "told"), [(0.6, False), (0.5, True)])
+def test_what_no_attack_can_fail_is_told_before_a_run(bound, told, tmp_path):
+    brightness_project(tmp_path)
+    even_images(tmp_path, (60, 60, 60, 200, 200, 200), (0, 0, 0, 1, 1, 1))
+    text = gate_text("fgsm", require=f"{{accuracy: {bound}}}", more="epsilon: 1/255, goal: missed_finding")
+    (gate,) = planned(tmp_path, brightness_policy(text)).gates
+    (result,) = run(load_policy(tmp_path / "policy.yaml")).gates
+    assert gate.notes == ((result.error,) if told else ())
+    assert result.verdict == ("error" if told else "pass")
+
+
 NO_GRADIENT = """
 import torch
 

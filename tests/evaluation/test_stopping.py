@@ -124,16 +124,17 @@ def test_a_verdict_may_be_certain_before_a_sample_that_the_goal_is_about(tmp_pat
     brightness_project(tmp_path)
     even_images(tmp_path, [60] * 270 + [130] * 30, [0] * 270 + [1] * 30)
     asked = {"require": "accuracy: 0.5", "more": ", goal: missed_finding"}
-    gate = _gate(tmp_path, "{stop: determined}", **asked)
+    gate = _gate(tmp_path, "{stop: determined}\nhealth: warn", **asked)  # else it's an error: no attack can fail it
     order = in_random_order([f"test/{index}" for index in range(SAMPLES)], seed=0)
     assert gate.stopped.needed <= np.argmax(order >= 270)  # whatever becomes of the 30, 270 of 300 stay
-    assert gate.verdict == _gate(tmp_path, "{stop: never}", **asked).verdict == "pass"
+    assert gate.verdict == _gate(tmp_path, "{stop: never}\nhealth: warn", **asked).verdict == "pass"
 
 
 def test_nothing_is_passed_early_before_something_was_attacked(tmp_path):
     brightness_project(tmp_path)
     even_images(tmp_path, [60] * 290 + [160] * 10, [0] * 290 + [1] * 10)
-    gate = _gate(tmp_path, "{stop: early}", require="accuracy: 0.5", more=", goal: missed_finding")
+    decision = "{stop: early}\nhealth: warn"  # else it is an error: no attack can fail it
+    gate = _gate(tmp_path, decision, require="accuracy: 0.5", more=", goal: missed_finding")
     order = in_random_order([f"test/{index}" for index in range(SAMPLES)], seed=0)
     assert gate.verdict == "pass"
     assert gate.stopped.needed == max(12, 1 + int(np.argmax(order >= 290)))

@@ -11,7 +11,7 @@ from policy_example import EXAMPLE, document
 
 from robustcheck import load_policy
 from robustcheck.policy import METRICS, PGDSpec, Quantity
-from robustcheck.policy.bounds import NEEDS_ATTACK, NEEDS_CONTROLS, NEEDS_PREVALENCE, OF_THE_ADVERSARY
+from robustcheck.policy.bounds import LOWER_IS_BETTER, NEEDS_ATTACK, NEEDS_CONTROLS, NEEDS_PREVALENCE
 
 
 def test_a_policy_becomes_gates(write):
@@ -110,7 +110,7 @@ def gates(draw):
     known = set(METRICS) - NEEDS_PREVALENCE - (NEEDS_CONTROLS if attack else NEEDS_ATTACK)
     metrics = draw(st.lists(st.sampled_from(sorted(known)), min_size=1, unique=True))
     count = len(levels) if listed else 1
-    bounds = {metric: SIGNED if metric in OF_THE_ADVERSARY else BOUNDS for metric in metrics}
+    bounds = {metric: SIGNED if metric in LOWER_IS_BETTER else BOUNDS for metric in metrics}
     require = {
         metric: draw(st.one_of(one, st.lists(one, min_size=count, max_size=count))) for metric, one in bounds.items()
     }

@@ -469,3 +469,15 @@ def test_a_long_policy_name_or_label_does_not_change_the_structure():
     plain, long = page(mixed()), page(replace(mixed(), policy=replace(mixed().policy, name=HOSTILE * 50)))
 
     assert [tag for tag, _ in plain.elements] == [tag for tag, _ in long.elements]
+
+
+def test_an_interval_s_end_is_not_rounded_across_its_bound():
+    close = replace(metric(370), low=0.69966, high=0.78)
+    parsed = page(report(gate(metrics={"accuracy": close})))
+    assert parsed.text.count("0.6997 to 0.780") == 4  # in both tables, the sentence and the chart
+    assert "0.700 to 0.780" not in parsed.text
+
+
+def test_what_intervals_do_not_cover_is_said():
+    assert "They cover neither adversaries that are stronger" in page(report(gate())).text
+    assert "They cover neither" not in page(report(verdict="error")).text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import pytest
 from report_builder import DATA, HOSTILE, SCRIPT, gate, metric, report
 
 from robustcheck.report.facts import data_facts, run_facts
@@ -61,6 +62,20 @@ def test_the_text_of_a_gate_has_counts_and_names_no_more_parts_than_one_reads():
     assert "… and 5 more in report.json" in lines
     assert "more in report.json" not in gate_text(_with(*parts[:PARTS_LISTED]))
     assert HOSTILE not in gate_text(_with(_part(HOSTILE, HOSTILE, **{HOSTILE: metric(3, 9)})))
+
+
+def test_that_no_groups_were_named_is_among_the_facts():
+    assert dict(data_facts(DATA))["Groups"] == "none named; intervals take each image as independent"
+    assert dict(data_facts(replace(DATA, group="patient", groups=1_210)))["Groups"] == "1,210 (patient)"
+
+
+@pytest.mark.parametrize("decision", ["estimate", "confident"])
+@pytest.mark.parametrize("stop", ["never", "early", "determined"])
+def test_the_rule_that_decided_is_the_one_that_is_told(stop, decision):
+    told = dict(run_facts(report(gate(), stop=stop, decision=decision)))["Decision rule"]
+    early = "estimate; gates that stopped early were decided by the interval, the others by the estimate; "
+    assert told.startswith(early) == ((stop, decision) == ("early", "estimate"))
+    assert told.endswith("are reported") == (decision == "estimate")
 
 
 def test_the_prevalence_is_among_the_facts():

@@ -11,7 +11,14 @@ from robustcheck.data import Samples
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.readings import Measure, Readings, of_all, of_finding
 from robustcheck.policy import Bound
-from robustcheck.policy.bounds import NEEDS_PREVALENCE, OF_FINDINGS, OF_SUBGROUPS, WORST_FINDING, WORST_SUBGROUP
+from robustcheck.policy.bounds import (
+    LOWER_IS_BETTER,
+    NEEDS_PREVALENCE,
+    OF_FINDINGS,
+    OF_SUBGROUPS,
+    WORST_FINDING,
+    WORST_SUBGROUP,
+)
 from robustcheck.results import Metric, Slice
 
 
@@ -47,8 +54,6 @@ Subgroups = Mapping[tuple[str, str], Part]
 
 Findings = Mapping[str, Part]
 """Parts by label."""
-
-_BETTER_LOW = frozenset({"attack_success"})
 
 
 def members_of(samples: Samples) -> dict[tuple[str, str], np.ndarray]:
@@ -150,7 +155,7 @@ def _worst(bound: Bound, parts: Mapping[str, Part], intervals: Intervals) -> Met
     each = {name: part.metrics[plain] for name, part in parts.items() if plain in part.metrics}
     emptied = [name for name, part in parts.items() if part.emptied(plain, intervals)]
     unseen = [name for name, part in parts.items() if part.unseen(plain, intervals)]
-    worst = intervals.worst(each, largest=plain in _BETTER_LOW, unseen=len({*emptied, *unseen}))
+    worst = intervals.worst(each, largest=plain in LOWER_IS_BETTER, unseen=len({*emptied, *unseen}))
     if emptied and (worst is None or bound.met_by(worst[1].value or 0.0)):
         return replace(_undefined(intervals), slice=emptied[0])
     return _undefined(intervals) if worst is None else replace(worst[1], slice=worst[0])

@@ -15,7 +15,7 @@ from scipy.special import logit, ndtri
 
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.verdicts import Rule
-from robustcheck.evaluation.planning.power import always_met, never_met
+from robustcheck.evaluation.planning.power import never_met
 from robustcheck.evaluation.planning.predictive import Predictive
 from robustcheck.policy import Bound
 from robustcheck.results import Metric
@@ -78,9 +78,7 @@ def about(bound: Bound, true: float, kinds: Kinds, *, power: float, rule: Rule, 
     """
     plain = bound.of[1]
     negative = plain == "excess_success"  # it can be
-    if (always_met(bound) and not (negative and bound.at_least)) or (
-        true == bound.value and not never_met(bound, rule)
-    ):
+    if (bound.always_met and not (negative and bound.at_least)) or (true == bound.value and not never_met(bound, rule)):
         return 1
     if never_met(bound, rule) or expected(plain, true, kinds, intervals).value is None:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,6 +16,7 @@ from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.failures import as_evaluation_error
 from robustcheck.evaluation.health.examination import examined
 from robustcheck.evaluation.health.predicting import OVERHEAD
+from robustcheck.evaluation.idle import Idle
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.metrics.readings import Readings
@@ -29,6 +30,7 @@ from robustcheck.evaluation.planning.stepping import Stopwatch
 from robustcheck.evaluation.planning.timing import Timing
 from robustcheck.evaluation.planning.workload import of_patch, of_search
 from robustcheck.evaluation.progress import Listener
+from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.search.searching import Search
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import Surrogates
@@ -115,7 +117,8 @@ class _Planner:
                     return planned
                 if not scope.attacked:
                     return replace(planned, notes=("no sample is right and of the kind that its goal is about",))
-                return self._costed(gate, scope, planned)
+                costed = self._costed(gate, scope, planned)
+                return replace(costed, notes=(*self._idle(gate, scope, intervals), *costed.notes))
         except EvaluationError as error:
             return replace(planned, error=str(error), seconds=None)
 
@@ -137,6 +140,25 @@ class _Planner:
         return _Scope(every=every, judged=task.judged, attacked=task.attacked, task=task)
 
     # --- samples ---
+
+    def _idle(self, gate: Gate, scope: _Scope, intervals: Intervals) -> Iterator[str]:
+        """Requirements that no attack can fail."""
+        setting, every = self.setting, scope.every
+        attacked = np.isin(np.arange(len(setting.labels)), scope.attacked)
+
+        def required(lost: Mapping[int, Entry]) -> Mapping[str, Metric]:
+            measurement = Measurement(
+                readings=readings(setting, dict(lost), every.scores, every.chances),
+                labels=setting.candidate.head.labels,
+                members=setting.members,
+                judged=scope.judged,
+                attacked=attacked,
+                intervals=intervals,
+            )
+            return measurement.required(gate.bounds)
+
+        if idle := Idle.among(gate.bounds, required, scope.attacked, setting.rule):
+            yield idle.message(goal_of(gate, setting))
 
     def _requirement(self, bound: Bound, scope: _Scope, intervals: Intervals) -> RequirementPlan:
         rule, metric = self.setting.rule, bound.of[1]

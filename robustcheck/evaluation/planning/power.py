@@ -31,11 +31,6 @@ def supposed(bound: Bound, margin: float) -> float:
     return min(1.0, max(0.0, round(true, _DIGITS)))
 
 
-def always_met(bound: Bound) -> bool:
-    """Whether any rate meets it."""
-    return bound.value == (0.0 if bound.at_least else 1.0)
-
-
 def never_met(bound: Bound, rule: Rule) -> bool:
     """Whether no number of samples is enough: no interval of finitely many lies wholly at the end of the range."""
     return rule == "confident" and bound.value == (1.0 if bound.at_least else 0.0)

@@ -1,0 +1,80 @@
+"""Requirements that hold whatever the attack does: a gate that has no others is green and shows nothing.
+
+`missed_finding` leaves the negatives alone: of a thousand samples with 50 positives an accuracy of 0.95 is left once
+each positive is missed. What a requirement comes to then follows from the clean readings and the goal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from robustcheck.evaluation.metrics.verdicts import Rule, require
+from robustcheck.evaluation.search.ledger import Entry, unknown
+from robustcheck.policy import Bound
+from robustcheck.policy.bounds import NEEDS_CONTROLS
+from robustcheck.results import Metric
+from robustcheck.threats import Goal
+from robustcheck.words import listed
+
+_OF_CONTROLS = NEEDS_CONTROLS - {"excess_success"}  # about controls alone: no attack is supposed to touch them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Idle:
+    """Requirements of a gate that no attack could have failed."""
+
+    bounds: tuple[Bound, ...]
+    every: bool  # whether no other requirement of the gate could have been failed, either
+    turned: Mapping[str, Metric]  # what is measured if everything is turned
+    attacked: int  # samples that are, then
+
+    @classmethod
+    def among(
+        cls,
+        bounds: Sequence[Bound],
+        required: Callable[[Mapping[int, Entry]], Mapping[str, Metric]],
+        attacked: Sequence[int],
+        rule: Rule,
+    ) -> Idle | None:
+        """Those of a gate's requirements; None if there are none.
+
+        What any value meets, such as `accuracy: 0`, is there to be measured.
+
+        Args:
+            bounds: all that the gate requires.
+            required: measures what these ask for where counterexamples are known.
+            attacked: samples that the adversary is after.
+            rule: by which they are judged.
+        """
+        asked = [bound for bound in bounds if not bound.always_met and bound.of[1] not in _OF_CONTROLS]
+        if not asked or not attacked:
+            return None
+        untouched, turned = required({}), required(unknown(attacked))
+        both = zip(asked, require(asked, untouched, rule), require(asked, turned, rule), strict=True)
+        met = [bound for bound, before, after in both if before.met and after.met]
+        if not met:
+            return None
+        return cls(bounds=tuple(met), every=len(met) == len(asked), turned=turned, attacked=len(attacked))
+
+    def message(self, goal: Goal) -> str:
+        """What they are, and what to require of an adversary of this goal."""
+        named = [bound.metric for bound in self.bounds]
+        what = "the gate passes" if self.every else f"what is required of {listed(named)} is met"
+        then = listed(f"{one.metric} would be {self.turned[one.metric].value:.3f} ({one})" for one in self.bounds)
+        instead = [one for one in dict.fromkeys((_fallen(goal), "attack_success")) if one not in named]
+        return (
+            f"{what} whatever the attack does: with every attacked sample turned ({self.attacked:,}) {then}; require "
+            f"{' or '.join(instead) or 'another metric'}, or a bound that is not met then"
+        )
+
+
+def _fallen(goal: Goal) -> str:
+    """The metric that nothing is left of if an adversary reaches its goal everywhere, where there is one."""
+    if goal.kind == "missed_finding":
+        plain = "sensitivity"
+    elif goal.kind == "false_alarm" or (goal.toward is not None and goal.toward == goal.positive):
+        plain = "specificity"
+    else:
+        return "attack_success"
+    return f"worst_finding.{plain}" if goal.multilabel and goal.positive is None else plain
