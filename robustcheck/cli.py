@@ -294,6 +294,7 @@ def replay_command(report: Path, policy: Path) -> None:
     """
     loaded = _load(policy)
     from robustcheck.report import read_report
+    from robustcheck.report.beside import with_files
     from robustcheck.report.pictures import read_stored
     from robustcheck.report.progress import Bars
     from robustcheck.report.replay import replay_line, replay_table, replay_text
@@ -303,6 +304,7 @@ def replay_command(report: Path, policy: Path) -> None:
         from robustcheck.evaluation.replay.replaying import replay
 
         found = replay(loaded, stated, partial(read_stored, report.parent), progress=bars.update)
+    found = with_files(found, stated, report.parent)
     _print_table(replay_table(found))
     click.echo(replay_text(found), nl=False)
     click.echo(replay_line(found))

@@ -78,7 +78,7 @@ class Evaluation:
         written, or asked for. A gate that would pass is compared with those whose adversaries know less, which are
         evaluated for it; `elsewhere` says where else their results may come from.
         """
-        for gate in sorted(self.family(gate_id), key=self._budget):
+        for gate in self.ladder(gate_id):
             if gate.id not in self._results and (selected is None or gate.id in selected or gate.id == gate_id):
                 self._results[gate.id] = self._evaluate(gate)
                 if isinstance(self._setting, Setting):
@@ -119,7 +119,7 @@ class Evaluation:
         """Gates whose searches stand for what held in this one: those before it on a descending ladder."""
         if not any(sample.status == "held" and sample.evidence == "inherited" for sample in own.samples):
             return []
-        ladder = sorted(self.family(own.id), key=self._budget)
+        ladder = self.ladder(own.id)
         gate = self._asked(own.id)
         before = ladder[: ladder.index(gate)]
         return [one.id for one in before if one.descending and one.entry == gate.entry and one.id in self._results]
@@ -145,6 +145,10 @@ class Evaluation:
         if own.family is None or self.policy.evidence == "isolated":
             return [own]
         return [gate for gate in self.policy.gates if gate.family == own.family]
+
+    def ladder(self, gate_id: str) -> list[Gate]:
+        """The same gates in the order in which they are evaluated."""
+        return sorted(self.family(gate_id), key=self._budget)
 
     def _budget(self, gate: Gate) -> Fraction:
         """A sort key in grey levels: equal ones keep the policy's order, and ladders go down before others go up."""
