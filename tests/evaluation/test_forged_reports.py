@@ -237,6 +237,26 @@ def test_who_found_a_counterexample_is_a_gate_that_came_before(ran, finder):
     assert "what is said of who found its counterexample cannot be" in _amiss(ran, alter)
 
 
+# --- candidates that draw --------------------------------------------------------------------------------------------
+
+
+def test_how_many_clean_readings_of_a_candidate_that_draws_are_others_is_told(tmp_path):
+    brightness_project(tmp_path)
+    module = tmp_path / "brightness.py"
+    module.write_text(module.read_text().replace("excess = (", "excess = (1e-3 * torch.randn(len(image)) + "))
+    _ran(tmp_path, "  - {id: clean, require: {accuracy: 0.5}}")
+    said = "clean: clean readings are as stated: the candidate draws, and reads an image differently each time; of 10"
+    assert f"{said} samples 0 are read otherwise here" in _replayed(tmp_path)[1]
+
+    def alter(report):
+        for one in report["gates"][0]["samples"]:
+            other = "bright" if one["clean"] == "dark" else "dark"
+            one |= {"clean": other, "attacked": other}
+
+    _rewritten(tmp_path, alter)
+    assert f"{said} samples 10 are read otherwise here" in _replayed(tmp_path)[1]
+
+
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 

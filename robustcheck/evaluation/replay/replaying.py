@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +41,7 @@ from robustcheck.results import AuditReport, GateResult, Outcome
 from robustcheck.results.replay import GateReplay, Replay
 from robustcheck.threats import Ball
 from robustcheck.threats.patch import PLACEMENT_DRAWS
-from robustcheck.words import shown
+from robustcheck.words import plural, shown
 
 Stored = Callable[[str, int], np.ndarray | None]
 """Reads the stored integers (C, H, W) of a counterexample: its file, as the report names it, and how many they are at
@@ -139,10 +139,17 @@ def _read_again(gate: Gate, result: GateResult, setting: Setting, stored: Stored
         read=reader.read,
         amiss=tuple(amiss),
         not_read=reader.not_read if rows else "",
-        not_compared=_DRAWS if setting.candidate.randomness is not None else "",
+        not_compared=_as_stated(result, places, setting) if setting.candidate.randomness is not None else "",
         held=sum(one.status == "held" and one.evidence is not None for one in result.samples),
         not_counted=not_counted(gate, result, setting),
     )
+
+
+def _as_stated(result: GateResult, places: Mapping[str, int], setting: Setting) -> str:
+    """What is told of the clean readings of a candidate that draws."""
+    head, clean = setting.candidate.head, {one.sample: one.clean for one in result.samples if one.sample in places}
+    others = sum(head.name(int(setting.decisions[places[name]])) != stated for name, stated in clean.items())
+    return f"{_DRAWS}; of {plural(len(clean), 'sample')} {others} are read otherwise here"
 
 
 def _unattacked(gate: Gate, outcome: Outcome, place: int, setting: Setting) -> Iterator[str]:
