@@ -98,7 +98,7 @@ class Evaluation:
     ) -> GateResult:
         if own.verdict not in ("pass", "inconclusive") or own.id not in self.setting.memory.judged_with:
             return own  # what failed has failed, whoever else would have broken more; and some are compared with nobody
-        names = [one.id for one in self._weaker(own.id) if selected is None or one.id in selected]
+        names = [one.id for one in self.weaker(own.id) if selected is None or one.id in selected]
         others = [elsewhere(name) if elsewhere else self.gate(name, selected=selected) for name in names]
         larger = [self.gate(name, selected=selected, elsewhere=elsewhere) for name in self._stand_for(own)]
         if not others and not larger:
@@ -124,7 +124,7 @@ class Evaluation:
         before = ladder[: ladder.index(gate)]
         return [one.id for one in before if one.descending and one.entry == gate.entry and one.id in self._results]
 
-    def _weaker(self, gate_id: str) -> list[Gate]:
+    def weaker(self, gate_id: str) -> list[Gate]:
         """Gates whose counterexamples also count against this one, and which never wait for it."""
         own = self._asked(gate_id)
         isolated = self.policy.evidence == "isolated"

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ import numpy as np
 from robustcheck.evaluation.conclusion import Conclusion, checks_of
 from robustcheck.evaluation.findings import NOTHING_TO_FOLLOW, findings
 from robustcheck.evaluation.health.checks import OF_GRADIENTS, same_answers
+from robustcheck.evaluation.health.comparing import compared
+from robustcheck.evaluation.health.examination import examined
 from robustcheck.evaluation.metrics.verdicts import judge, require
 from robustcheck.evaluation.replay.restating import among, may_stop, measurement, restated
 from robustcheck.evaluation.setting import Setting
@@ -28,8 +30,15 @@ REL_TOLERANCE = 1e-6  # a report's numbers are decimal
 _AREA = "auroc"  # the most adverse scores of a search are not all stated
 
 
-def of_gate(gate: Gate, result: GateResult, setting: Setting) -> Iterator[str]:
-    """What is amiss with a gate's samples, figures, requirements, health, findings and verdict."""
+def of_gate(gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting) -> Iterator[str]:
+    """What is amiss with a gate's samples, figures, requirements, health, findings and verdict.
+
+    Args:
+        gate: of the policy.
+        result: what is stated of it.
+        others: what is stated of gates that it is compared with.
+        setting: of the policy.
+    """
     if result.verdict != "error" and _asked(gate, setting) != _plain([result.attack, result.parameters, result.threat]):
         yield "its attack, parameters or threat model are not those of the policy"
     with_samples = list(_of_samples(gate, result, setting))
@@ -39,6 +48,7 @@ def of_gate(gate: Gate, result: GateResult, setting: Setting) -> Iterator[str]:
         conclusion = restated(gate, result, setting)
         yield from dict.fromkeys(_of_figures(result, conclusion))
         yield from _of_warnings(result, conclusion)
+        yield from _beside_others(result, others, conclusion)
     yield from _of_verdict(gate, result, setting, conclusion)
 
 
@@ -209,6 +219,31 @@ def _of_warnings(result: GateResult, conclusion: Conclusion) -> Iterator[str]:
         told.update(OF_GRADIENTS)
     warned = dict.fromkeys(one.code for one in here if one.severity != "note")  # notes may be about the machine
     yield from (f"{code} is not among its findings, and what it states calls for it" for code in warned.keys() - told)
+
+
+def _beside_others(result: GateResult, others: Sequence[GateResult], conclusion: Conclusion) -> Iterator[str]:
+    """What is amiss with how a gate that passes stands beside those whose adversaries may do no more."""
+    gate, setting = conclusion.gate, conclusion.setting
+    if result.verdict not in ("pass", "inconclusive") or not (examined(gate) or gate.asks) or not others:
+        return
+    if setting.candidate.head.multilabel or any(_is_area(bound.metric) for bound in gate.bounds):
+        return  # how such a gate would be judged is not known from what is stated
+    goal, head = conclusion.goal, setting.candidate.head
+    beside = compared(
+        replace(result, health=(), findings=()),
+        others,
+        (),
+        strict=setting.strict,
+        judged_with=conclusion.judged_with_outcomes,
+        wanted=None if goal.toward is None else head.name(goal.toward),
+        multilabel=goal.multilabel,
+    )
+    told = {(check.name, check.outcome) for check in result.health}
+    for check in beside.health:
+        if (check.name, check.outcome) not in told:
+            yield f"its health check {check.name} is not stated as {check.outcome}: {check.evidence}"
+    if beside.verdict != result.verdict:
+        yield f"its verdict is {result.verdict}, and beside other gates it is {beside.verdict}: {beside.error}"
 
 
 def _of_verdict(gate: Gate, result: GateResult, setting: Setting, conclusion: Conclusion | None) -> Iterator[str]:

@@ -78,7 +78,8 @@ def replay(policy: Policy, report: AuditReport, stored: Stored, *, progress: Pro
     for number, result in enumerate(report.gates):
         if progress is not None:
             progress("reading again", number, len(report.gates))
-        gate = _gate(gates[result.id], result, setting, stored)
+        others = [results[gate.id] for gate in evaluation.weaker(result.id) if gate.id in results]
+        gate = _gate(gates[result.id], result, others, setting, stored)
         found.append(replace(gate, amiss=(*gate.amiss, *of_ladder(evaluation, result.id, results))))
     return Replay(
         gates=tuple(found),
@@ -114,13 +115,15 @@ def _same_files(policy: Policy, report: AuditReport) -> None:
             )
 
 
-def _gate(gate: Gate, result: GateResult, setting: Setting, stored: Stored) -> GateReplay:
+def _gate(gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting, stored: Stored) -> GateReplay:
     with as_evaluation_error(), left_as_found(), full_precision(setting.candidate.device):
-        return _read_again(gate, result, setting, stored)
+        return _read_again(gate, result, others, setting, stored)
 
 
-def _read_again(gate: Gate, result: GateResult, setting: Setting, stored: Stored) -> GateReplay:
-    amiss, rows = list(of_gate(gate, result, setting)), list[_Row]()
+def _read_again(
+    gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting, stored: Stored
+) -> GateReplay:
+    amiss, rows = list(of_gate(gate, result, others, setting)), list[_Row]()
     places = {name: place for place, name in enumerate(setting.samples.names)}
     for outcome in result.samples:
         place = places.get(outcome.sample)
