@@ -276,9 +276,11 @@ def replay_command(report: Path, policy: Path) -> None:
     REPORT is a report.json, with counterexamples/ beside it, and POLICY the policy that it is about, with candidate and
     data. Nothing is searched, so it takes seconds. Each counterexample must be the image whose digest is stated, lie
     within the budget, as far from the sample as is stated, and be read as is stated. So must the clean images be read.
-    A gate must list all samples that it is about; rates, their intervals, requirements and verdicts must be those of
-    the samples, and what is not counted again is named. Images that were seen under viewing conditions, and
-    those of candidates that draw, are not read again; and that a sample held is shown by running the policy only.
+    A gate must list all samples that it is about; metrics, their intervals, requirements and verdicts must be those of
+    the samples and of what is stated of the attack's health, and what is not counted again is named. What is said of
+    policy, candidate and data must be what they are, and junit.xml and report.html beside it what it renders to. Images
+    that were seen under viewing conditions, and those of candidates that draw, are not read again; and that a sample
+    held is shown by running the policy only.
 
     A policy names code (an architecture, trust: pickle, operators, module:callable), which is run as in any run. Files
     of the candidate that are not those of the report are refused before; who made both can have made them agree, so

@@ -272,12 +272,15 @@ def test_how_many_clean_readings_of_a_candidate_that_draws_are_others_is_told(tm
     assert f"{said} samples 0 are read otherwise here" in _replayed(tmp_path)[1]
 
     def alter(report):
+        assert "depend on chance" in report["model"]["notes"].pop()
         for one in report["gates"][0]["samples"]:
             other = "bright" if one["clean"] == "dark" else "dark"
             one |= {"clean": other, "attacked": other}
 
     _rewritten(tmp_path, alter)
-    assert f"{said} samples 10 are read otherwise here" in _replayed(tmp_path)[1]
+    told = _replayed(tmp_path)[1]
+    assert f"{said} samples 10 are read otherwise here" in told
+    assert "model.notes (here also: its answers depend on chance" in told
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------

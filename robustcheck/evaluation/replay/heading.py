@@ -13,10 +13,17 @@ from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.results import AuditReport
 from robustcheck.words import shown
 
-AS_STATED = ("environment", "model.notes", "started", "seconds", "interrupted")
+_AS_STATED = ("environment", "model.notes", "started", "seconds", "interrupted")
 """What tells of the machine and the time of the run. Notes on a candidate tell which faster forms the machine has."""
 
 _COMPARED_OTHERWISE = ("schema", "verdict", "policy", "not_run", "gates")
+
+
+def as_stated(evaluation: Evaluation, report: AuditReport) -> tuple[str, ...]:
+    """Keys with which nothing is compared; of notes on the candidate, those that it has here and not in the report."""
+    stated, here = (one.notes if one else () for one in (report.model, evaluation.model))
+    more = "; ".join(note for note in here if note not in stated)
+    return tuple(f"{key} (here also: {more})" if more and key == "model.notes" else key for key in _AS_STATED)
 
 
 def of_report(evaluation: Evaluation, report: AuditReport) -> Iterator[str]:
@@ -49,7 +56,7 @@ def _told(report: AuditReport) -> dict[str, Any]:
     whole = json.loads(json.dumps({**asdict(report), "gates": []}, default=str))  # as JSON has it
     parts = {f"{part}.{key}": value for part in ("model", "data") for key, value in (whole.pop(part) or {}).items()}
     told = {"policy.name": whole["policy"]["name"], **whole, **parts}
-    return {name: value for name, value in told.items() if name not in (*AS_STATED, *_COMPARED_OTHERWISE)}
+    return {name: value for name, value in told.items() if name not in (*_AS_STATED, *_COMPARED_OTHERWISE)}
 
 
 def _short(value: Any) -> str:

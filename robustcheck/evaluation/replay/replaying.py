@@ -1,8 +1,10 @@
 """A report's evidence, read again: counterexamples that do not rest on the run that found them.
 
 Nothing is searched. Of each broken sample the stored image is compared with its digest, its distance is measured from
-the sample in the data, and the artefact reads it. Clean readings are compared too, and the figures are counted again
-(`recounting`). That a sample held is not shown by this: for that, the policy has to be run again.
+the sample in the data, and the artefact reads it. Clean readings are compared too, figures are counted and gates judged
+again (`recounting`), each gate is put beside those that it shares counterexamples with (`ladders`), and what is said of
+policy, candidate and data is compared (`heading`). That a sample held is not shown by this: for that, the policy has to
+be run again.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from robustcheck.evaluation.looks.look import Once, Viewer
 from robustcheck.evaluation.patches.judging import forgotten, lies_under
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.patches.training import Pool
-from robustcheck.evaluation.replay.heading import AS_STATED, of_report
+from robustcheck.evaluation.replay.heading import as_stated, of_report
 from robustcheck.evaluation.replay.ladders import of_ladder
 from robustcheck.evaluation.replay.recounting import REL_TOLERANCE, forged, not_counted, of_gate
 from robustcheck.evaluation.replay.restating import NEAR
@@ -85,7 +87,7 @@ def replay(policy: Policy, report: AuditReport, stored: Stored, *, progress: Pro
         gates=tuple(found),
         amiss=tuple(of_report(evaluation, report)),
         not_run=report.not_run,
-        as_stated=AS_STATED,
+        as_stated=as_stated(evaluation, report),
     )
 
 
@@ -274,8 +276,8 @@ class _Reader:
         none = torch.zeros(len(rows), dtype=torch.int64, device=candidate.device)  # a look that is not drawn
         seen = self.viewer(images, labels.to(candidate.device), Draws(keys=none), none)
         self.read += len(rows)
-        once = seen.score is not None and isinstance(self.viewer, Once)
-        scores = seen.score.tolist() if seen.score is not None and once else [None] * len(rows)
+        once = seen.score if isinstance(self.viewer, Once) else None  # means over looks are of looks that were drawn
+        scores = [None] * len(rows) if once is None else once.tolist()
         for (outcome, _), decision, wanted, score in zip(
             rows, seen.decision.tolist(), seen.wanted.tolist(), scores, strict=True
         ):
