@@ -21,8 +21,7 @@ def with_files(replay: Replay, report: AuditReport, folder: Path) -> Replay:
     """A replay, and what came of comparing `junit.xml` and `report.html`, as far as they lie in the report's folder."""
     there = [name for name in ("junit.xml", "report.html") if (folder / name).exists()]
     if report.environment.get("robustcheck") != version("pytest-robustcheck"):
-        left = tuple(f"{name} (of another version of robustcheck)" for name in there)
-        return replace(replay, not_compared=left)
+        return replace(replay, not_compared=tuple(f"{name} (of another version of robustcheck)" for name in there))
     same = report.environment.get("pillow") == version("pillow")
     same = same and report.environment.get("platform") == platform.platform()
     texts = {name: text for name, text in rendered(report, images=folder).items() if name in there}
