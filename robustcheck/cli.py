@@ -296,9 +296,11 @@ def replay_command(report: Path, policy: Path) -> None:
     REPORT is a report.json, with counterexamples/ beside it, and POLICY the policy that it is about, with candidate and
     data. Nothing is searched, so it takes seconds. Each counterexample must be the image whose digest is stated, lie
     within the budget, as far from the sample as is stated, and be read as is stated. So must the clean images be read.
-    A gate must list all samples that it is about; rates, their intervals, requirements and verdicts must be those of
-    the samples, and what is not counted again is named. Images that were seen under viewing conditions, and
-    those of candidates that draw, are not read again; only running the policy again shows that a sample held.
+    A gate must list all samples that it is about; metrics, their intervals, requirements and verdicts must be those of
+    the samples and of what is stated of the attack's health, and what is not counted again is named. What is said of
+    policy, candidate and data must be what they are, and junit.xml and report.html beside it what it renders to. Images
+    that were seen under viewing conditions, and those of candidates that draw, are not read again; only running
+    the policy again shows that a sample held.
 
     A policy names code (an architecture, trust: pickle, operators, module:callable), which is run as in any run. Files
     of the candidate that are not those of the report are refused before; who made both can have made them agree, so
@@ -314,6 +316,7 @@ def replay_command(report: Path, policy: Path) -> None:
     """
     loaded = _load(policy)
     from robustcheck.report import read_report
+    from robustcheck.report.beside import with_files
     from robustcheck.report.pictures import read_stored
     from robustcheck.report.progress import Bars
     from robustcheck.report.replay import replay_line, replay_table, replay_text
@@ -323,6 +326,7 @@ def replay_command(report: Path, policy: Path) -> None:
         from robustcheck.evaluation.replay.replaying import replay
 
         found = replay(loaded, stated, partial(read_stored, report.parent), progress=bars.update)
+    found = with_files(found, stated, report.parent)
     _print_table(replay_table(found))
     click.echo(replay_text(found), nl=False)
     click.echo(replay_line(found))

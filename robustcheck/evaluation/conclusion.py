@@ -11,7 +11,15 @@ import numpy as np
 from robustcheck.evaluation.account import Account
 from robustcheck.evaluation.controls import Controlled
 from robustcheck.evaluation.findings import blind_spots, findings
-from robustcheck.evaluation.health.checks import MEND, in_turn, not_relied_on, of_gradients, same_answers
+from robustcheck.evaluation.health.checks import (
+    MEND,
+    OF_BALLS,
+    OF_GRADIENTS,
+    in_turn,
+    not_relied_on,
+    of_gradients,
+    same_answers,
+)
 from robustcheck.evaluation.idle import Idle
 from robustcheck.evaluation.metrics.chance import read_alike
 from robustcheck.evaluation.metrics.intervals import Intervals
@@ -60,7 +68,7 @@ class Conclusion:
     def result(self, cost: Cost, health: tuple[HealthCheck, ...] = ()) -> GateResult:
         """Measured and judged; a pass needs an attack that nothing shows to be broken."""
         gate, setting = self.gate, self.setting
-        measurement = self._measurement(self.broken)
+        measurement = self.measurement(self.broken)
         metrics = measurement.metrics(gate.bounds)
         requirements = require(gate.bounds, metrics, self.rule)
         surrogates = tuple(
@@ -70,8 +78,8 @@ class Conclusion:
             for one in self.surrogates
         )
         undercut, by_metrics = self._undercut(), judge(requirements, metrics)
-        idle = self._idle() if by_metrics == "pass" else None
-        verdict, error = self._verdict(by_metrics, metrics, health, undercut, idle)
+        idle = self.idle() if by_metrics == "pass" else None
+        verdict, error = self.judged_as(by_metrics, metrics, health, undercut, idle)
         every = outcomes(gate, setting, self.broken, self.scores, self.found, set(self.attacked))
         return GateResult(
             id=gate.id,
@@ -104,10 +112,10 @@ class Conclusion:
         turned = np.array([sample in self.found.trace.turned for sample in searched], bool)
         return self.setting.intervals.rate(turned, self.setting.groups_of(searched))
 
-    def _verdict(
+    def judged_as(
         self,
         verdict: Verdict,
-        metrics: dict[str, Metric],
+        metrics: Mapping[str, Metric],
         health: Sequence[HealthCheck],
         undercut: str | None,
         idle: Idle | None,
@@ -138,7 +146,7 @@ class Conclusion:
         return verdict, None
 
     def _distrusted(
-        self, metrics: dict[str, Metric], health: Sequence[HealthCheck], undercut: str | None
+        self, metrics: Mapping[str, Metric], health: Sequence[HealthCheck], undercut: str | None
     ) -> str | None:
         """Why what the attack did not turn shows nothing."""
         if shown := [check for check in health if check.outcome == "broken"]:
@@ -158,7 +166,7 @@ class Conclusion:
         """The controls, as reports have them."""
         return tuple(one.control for one in self.controlled)
 
-    def _stronger_controls(self, metrics: dict[str, Metric]) -> list[Control]:
+    def _stronger_controls(self, metrics: Mapping[str, Metric]) -> list[Control]:
         """Controls that turn clearly more than the attack does: their intervals lie above its own.
 
         A patch that is given was not searched for, and may be as weak as it likes.
@@ -193,14 +201,14 @@ class Conclusion:
                 )
         return None
 
-    def _idle(self) -> Idle | None:
+    def idle(self) -> Idle | None:
         """What no attack could have failed, on all samples that the gate may look at, however few decided it."""
         setting, bounds = self.setting, self.gate.bounds
         worth = self.goal.open(setting.decisions, setting.labels).numpy()[self.among]
         every = replace(self, judged=self.among, attacked=self.among[worth].tolist())
 
         def required(lost: Mapping[int, Entry]) -> Mapping[str, Metric]:
-            return every._measurement(dict(lost)).required(bounds)
+            return every.measurement(dict(lost)).required(bounds)
 
         return Idle.among(bounds, required, every.attacked, setting.rule)
 
@@ -217,7 +225,8 @@ class Conclusion:
         """
         return replace(self, rule="estimate") if self.setting.stop == "early" else self
 
-    def _measurement(self, broken: dict[int, Entry]) -> Measurement:
+    def measurement(self, broken: dict[int, Entry]) -> Measurement:
+        """What is measured if these samples are broken."""
         worth = np.zeros(len(self.setting.labels), bool)
         worth[self.attacked] = True
         return Measurement(
@@ -278,7 +287,7 @@ class Conclusion:
             known = replace(known, scores=scores_with(self.setting, self.scores, scores))
         if self.chances is not None and chances:
             known = replace(known, chances=chances_with(self.setting, self.chances, chances))
-        metrics = known._measurement(self.broken | dict(lost)).required(self.gate.bounds)
+        metrics = known.measurement(self.broken | dict(lost)).required(self.gate.bounds)
         return judge(require(self.gate.bounds, metrics, self.rule), metrics)
 
 
@@ -298,6 +307,13 @@ def conclude(
     else:
         health = () if drawn is None else (same_answers(drawn),)
     return conclusion.result(account.cost(conclusion.queries, searched=searched_for), health)
+
+
+def checks_of(gate: Gate, drawn: float | None) -> tuple[str, ...]:
+    """Names of the health checks that `conclude` makes of a gate with an attack, on a candidate that draws or not."""
+    if gate.knowledge == "white-box":
+        return OF_GRADIENTS if gate.epsilon is None else OF_BALLS
+    return () if drawn is None else OF_GRADIENTS[-1:]
 
 
 def examine_gradients(conclusion: Conclusion, cost: Cost) -> tuple[HealthCheck, ...]:

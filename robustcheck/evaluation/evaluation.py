@@ -63,7 +63,7 @@ class Evaluation:
         written, or asked for. A gate that would pass is compared with those whose adversaries know less, which are
         evaluated for it; `elsewhere` says where else their results may come from.
         """
-        for gate in sorted(self.family(gate_id), key=self._budget):
+        for gate in self.ladder(gate_id):
             if gate.id not in self._results and (selected is None or gate.id in selected or gate.id == gate_id):
                 self._results[gate.id] = self._evaluate(gate)
                 if isinstance(self._setting, Setting):
@@ -83,7 +83,7 @@ class Evaluation:
     ) -> GateResult:
         if own.verdict not in ("pass", "inconclusive") or own.id not in self.setting.memory.judged_with:
             return own  # what failed has failed, whoever else would have broken more; and some are compared with nobody
-        names = [one.id for one in self._weaker(own.id) if selected is None or one.id in selected]
+        names = [one.id for one in self.weaker(own.id) if selected is None or one.id in selected]
         others = [elsewhere(name) if elsewhere else self.gate(name, selected=selected) for name in names]
         larger = [self.gate(name, selected=selected, elsewhere=elsewhere) for name in self._stand_for(own)]
         if not others and not larger:
@@ -104,12 +104,12 @@ class Evaluation:
         """Gates whose searches stand for what held in this one: those before it on a descending ladder."""
         if not any(sample.status == "held" and sample.evidence == "inherited" for sample in own.samples):
             return []
-        ladder = sorted(self.family(own.id), key=self._budget)
+        ladder = self.ladder(own.id)
         gate = self._asked(own.id)
         before = ladder[: ladder.index(gate)]
         return [one.id for one in before if one.descending and one.entry == gate.entry and one.id in self._results]
 
-    def _weaker(self, gate_id: str) -> list[Gate]:
+    def weaker(self, gate_id: str) -> list[Gate]:
         """Gates whose counterexamples also count against this one, and which never wait for it."""
         own = self._asked(gate_id)
         isolated = self.policy.evidence == "isolated"
@@ -130,6 +130,10 @@ class Evaluation:
         if own.family is None or self.policy.evidence == "isolated":
             return [own]
         return [gate for gate in self.policy.gates if gate.family == own.family]
+
+    def ladder(self, gate_id: str) -> list[Gate]:
+        """The same gates in the order in which they are evaluated."""
+        return sorted(self.family(gate_id), key=self._budget)
 
     def _budget(self, gate: Gate) -> Fraction:
         """A sort key in grey levels: equal ones keep the policy's order, and ladders go down before others go up."""

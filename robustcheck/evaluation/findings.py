@@ -13,6 +13,8 @@ from robustcheck.policy.bounds import NEEDS_POSITIVE, WORST_FINDING, WORST_SUBGR
 from robustcheck.results import Control, Finding, HealthCheck, Metric, Surrogate
 from robustcheck.words import listed, plural
 
+NOTHING_TO_FOLLOW = "no-usable-gradient"  # said in place of what health checks say of gradients
+
 LEAST_TURNED = 0.5  # of the attacked samples: a surrogate that the attack turns less often than so is no guide
 LEAST_AGREEMENT = 0.75  # of the samples: a surrogate that reads fewer as the candidate does is another model
 
@@ -65,7 +67,7 @@ def _unsearched(setting: Setting, found: Found, blind: set[int]) -> Iterator[Fin
             f"{len(rest)} samples held, but the attack never had anything to follow there: no finite "
             f"gradient but zero, and no answers that changed (first: {_first(setting, rest)})"
         )
-        yield Finding(code="no-usable-gradient", severity="warning", message=message)
+        yield Finding(code=NOTHING_TO_FOLLOW, severity="warning", message=message)
 
 
 def _outdone(success: Metric, controls: tuple[Control, ...]) -> Iterator[Finding]:

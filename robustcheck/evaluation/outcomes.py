@@ -111,7 +111,7 @@ def readings(
     return replace(read, scores=np.where(after == NO_ANSWER, worst, scores))
 
 
-def undefined(gate: Gate, metrics: dict[str, Metric]) -> str:
+def undefined(gate: Gate, metrics: Mapping[str, Metric]) -> str:
     """Why a gate's requirements cannot be judged."""
     reasons: dict[str, list[str]] = {}
     for bound in gate.bounds:

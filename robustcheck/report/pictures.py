@@ -87,7 +87,7 @@ class Album:
 
     def read(self, name: str) -> Stored | None:
         """A stored image, unless there is none, or too many were decoded before."""
-        content = _content(self._folder, name, MOST_BYTES) if self._decoded < MOST_DECODED else None
+        content = content_of(self._folder, name, MOST_BYTES) if self._decoded < MOST_DECODED else None
         if content is None:
             return None
         self._decoded += 1
@@ -158,11 +158,11 @@ def read_stored(folder: Path, name: str, most_values: int | None = None) -> Stor
     """
     # A compressed picture of noise is a little larger than its values, of two bytes each.
     most = MOST_BYTES if most_values is None else 3 * most_values + _LEAST_BYTES
-    content = _content(folder, name, most)
+    content = content_of(folder, name, most)
     return None if content is None else _decoded(content, MOST_PIXELS if most_values is None else most_values)
 
 
-def _content(folder: Path, name: str, most: int) -> bytes | None:
+def content_of(folder: Path, name: str, most: int) -> bytes | None:
     """A file in the folder; None if it is not there, not inside, or larger than so many bytes."""
     try:
         path = _inside(folder, name)

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from robustcheck.report.text import one_line
 from robustcheck.results.replay import GateReplay, Replay
-from robustcheck.words import plural
+from robustcheck.words import listed, plural
 
 LISTED = 5  # of what is amiss, a gate
 
@@ -28,14 +28,28 @@ def replay_table(replay: Replay) -> Table:
 
 
 def replay_text(replay: Replay) -> str:
-    """What is amiss, why counterexamples were not read again, and what was not counted again; a line for each."""
-    lines = [f"the report: {one_line(sentence)}" for sentence in replay.amiss]
+    """What is amiss, and what was not run, not read, not counted or not compared; a line for each."""
+    lines = [one_line(sentence) for sentence in replay.amiss]
+    if replay.not_run:
+        lines.append(f"{_not_run(replay)}: {one_line(listed(replay.not_run))}")
+    if as_stated := (*replay.as_stated, *replay.not_compared):
+        lines.append(f"as stated, not compared: {listed(as_stated)}")
+    lines = [f"the report: {line}" for line in lines]
     return "".join(f"{line}\n" for line in (*lines, *(line for gate in replay.gates for line in _lines(gate))))
+
+
+def _not_run(replay: Replay) -> str:
+    total = len(replay.gates) + len(replay.not_run)
+    return f"{len(replay.not_run)} of the {plural(total, 'gate')} of the policy were not run"
 
 
 def _lines(gate: GateReplay) -> list[str]:
     name = one_line(gate.id)
-    left = {"not read again": gate.not_read, "as stated, not counted again": gate.not_counted}
+    left = {
+        "not read again": gate.not_read,
+        "clean readings are as stated": gate.not_compared,
+        "as stated, not counted again": gate.not_counted,
+    }
     lines = [f"{name}: {what}: {one_line(words)}" for what, words in left.items() if words]
     lines += [f"{name}: {one_line(sentence)}" for sentence in gate.amiss[:LISTED]]
     more = len(gate.amiss) - LISTED
@@ -43,8 +57,11 @@ def _lines(gate: GateReplay) -> list[str]:
 
 
 def replay_line(replay: Replay) -> str:
-    """One sentence: whether the report's evidence is what it says."""
+    """One sentence: whether the report's evidence is what it says, and what of it nothing was compared with."""
     stated, read = sum(gate.stated for gate in replay.gates), sum(gate.read for gate in replay.gates)
     amiss = len(replay.amiss) + sum(len(gate.amiss) for gate in replay.gates)
-    found = f"{plural(stated, 'counterexample')} stated, {read:,} read again"
-    return f"{'DIFFERS' if amiss else 'AGREES'}: {found}, {plural(amiss, 'thing')} amiss"
+    found = f"{plural(stated, 'counterexample')} stated, {read:,} read again, {plural(amiss, 'thing')} amiss"
+    held = sum(gate.held for gate in replay.gates)
+    left = [_not_run(replay)] if replay.not_run else []
+    left += [f"that {plural(held, 'sample')} held is as stated: run the policy again to see it"] if held else []
+    return "; ".join([f"{'DIFFERS' if amiss else 'AGREES'}: {found}", *left])

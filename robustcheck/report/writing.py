@@ -42,8 +42,12 @@ def render_reports(report: AuditReport, folder: Path, *, images: Path) -> list[P
     Raises:
         ReportError: a file cannot be written.
     """
-    texts = {"junit.xml": junit_xml(report), "report.html": html(report, images)}
-    return [write_whole(folder / name, text) for name, text in texts.items()]
+    return [write_whole(folder / name, text) for name, text in rendered(report, images=images).items()]
+
+
+def rendered(report: AuditReport, *, images: Path) -> dict[str, str]:
+    """What `render_reports` writes, by the file's name."""
+    return {"junit.xml": junit_xml(report), "report.html": html(report, images)}
 
 
 def json_text(report: AuditReport) -> str:

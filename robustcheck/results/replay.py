@@ -12,8 +12,10 @@ class GateReplay:
     id: str
     stated: int  # counterexamples that the report states
     read: int  # of them, those that were shown to the candidate again; of the others files and distances are checked
+    held: int  # samples that were attacked and held, as the report states: another run alone shows it
     amiss: tuple[str, ...]  # a sentence for each thing that is not as the report states it
     not_read: str = ""  # why they were not shown
+    not_compared: str = ""  # why clean readings are as they are stated
     not_counted: str = ""  # which figures are as they are stated, and were not counted again
 
 
@@ -23,6 +25,9 @@ class Replay:
 
     gates: tuple[GateReplay, ...]
     amiss: tuple[str, ...] = ()  # of the report as a whole
+    not_run: tuple[str, ...] = ()  # gates of the policy that the report says were not run
+    as_stated: tuple[str, ...] = ()  # keys of the report with which nothing was compared
+    not_compared: tuple[str, ...] = ()  # files beside the report with which nothing was compared
 
     @property
     def agrees(self) -> bool:

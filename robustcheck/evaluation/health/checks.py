@@ -32,6 +32,20 @@ MEANINGS = {
 }
 """What it means if a check is not sound."""
 
+OF_GRADIENTS = ("gradients", "gradient-predicts", "same-answers")
+"""Names of the checks of patches and stickers of a white box, as `of_gradients` makes them."""
+
+OF_BALLS = (
+    "gradients",
+    "loss-rises",
+    "gradient-predicts",
+    "enough-steps",
+    "beats-searches-without-gradients",
+    "falls-as-budget-grows",
+    "same-answers",
+)
+"""Names of the checks of other attacks of a white box, as an `Examination` makes them."""
+
 MEND = (
     "mend what hides the candidate's gradients (such as rounding, or saturated scores), or replace the attack by one "
     "that needs none, such as square or transfer"

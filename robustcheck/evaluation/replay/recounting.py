@@ -1,78 +1,68 @@
-"""Whether a report's figures are those of its own samples: counts, intervals, requirements and verdicts, computed
-again."""
+"""Whether what a report says of a gate follows from its own samples: counts, intervals, requirements, what its health
+asks for, and the verdict, made again by what makes them in a run."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
-from robustcheck.evaluation.metrics.measurement import Measurement
-from robustcheck.evaluation.metrics.readings import Readings
+from robustcheck.evaluation.conclusion import Conclusion, checks_of
+from robustcheck.evaluation.findings import NOTHING_TO_FOLLOW, findings
+from robustcheck.evaluation.health.checks import OF_GRADIENTS, same_answers
+from robustcheck.evaluation.health.comparing import compared
+from robustcheck.evaluation.health.examination import examined
 from robustcheck.evaluation.metrics.verdicts import judge, require
-from robustcheck.evaluation.outcomes import readings as clean_readings
-from robustcheck.evaluation.patches.task import PatchTask
+from robustcheck.evaluation.replay.restating import among, may_stop, measurement, restated
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.threat import threat
 from robustcheck.models.multilabel_head import AND, AnyHead
-from robustcheck.policy import Gate, PatchSpec, Policy
-from robustcheck.results import AuditReport, GateResult, Metric, Slice, overall
+from robustcheck.policy import Gate, Policy
+from robustcheck.results import AuditReport, GateResult, Metric, Slice
 from robustcheck.words import listed, shown
 
 REL_TOLERANCE = 1e-6  # a report's numbers are decimal
 
-_TELLS_NO_RATE = "auroc"  # follows from scores at images of which not all are counterexamples
+_AREA = "auroc"  # the most adverse scores of a search are not all stated
 
 
-def of_report(policy: Policy, report: AuditReport) -> Iterator[str]:
-    """What is amiss with the report as a whole; its gates are the policy's."""
-    text = report.policy.text
-    if text is not None and hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest() != report.policy.sha256:
-        yield "its policy's text is not the one whose digest it states"
-    told = [*(gate.id for gate in report.gates), *report.not_run]
-    if sorted(told) != sorted(gate.id for gate in policy.gates):
-        yield "its gates, and those that were not run, are not the policy's, each once"
-    allow = policy.decision.inconclusive == "allow"
-    verdict = overall([gate.verdict for gate in report.gates], interrupted=report.interrupted, allow=allow)
-    if verdict != report.verdict:
-        yield f"its verdict is {report.verdict}, and that of its gates {verdict}"
+def of_gate(gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting) -> Iterator[str]:
+    """What is amiss with a gate's samples, figures, requirements, health, findings and verdict.
 
-
-def of_gate(gate: Gate, result: GateResult, setting: Setting) -> Iterator[str]:
-    """What is amiss with a gate's samples, figures, requirements and verdict."""
+    Args:
+        gate: of the policy.
+        result: what is stated of it.
+        others: what is stated of gates that it is compared with.
+        setting: of the policy.
+    """
     if result.verdict != "error" and _asked(gate, setting) != _plain([result.attack, result.parameters, result.threat]):
         yield "its attack, parameters or threat model are not those of the policy"
     with_samples = list(_of_samples(gate, result, setting))
     yield from with_samples
-    if result.samples and not with_samples:
-        yield from dict.fromkeys(_of_figures(gate, result, setting))
-    stopped = result.stopped if _may_stop(gate, setting) else None
-    certain = stopped is not None and stopped.decided and setting.stop == "determined"  # whatever would have followed
-    unattacked = gate.attack is not None and not any(outcome.evidence for outcome in result.samples)
-    if unattacked and result.verdict in ("pass", "inconclusive") and not certain:
-        yield f"its verdict is {result.verdict}, and nothing was attacked"
-    early = stopped is not None and stopped.decided and setting.stop == "early"
-    met = require(gate.bounds, result.metrics, "confident" if early else setting.rule)
-    if met != result.requirements and result.verdict != "error":
-        yield "its requirements are not those of the policy, compared with what is stated as measured"
-    elif result.verdict not in ("error", judge(met, result.metrics)):
-        yield f"its verdict is {result.verdict}, and by its requirements it is {judge(met, result.metrics)}"
+    conclusion = None
+    if result.samples and not with_samples and _readable(setting.candidate.head):
+        conclusion = restated(gate, result, setting)
+        yield from dict.fromkeys(_of_figures(result, conclusion))
+        yield from _of_warnings(result, conclusion)
+        yield from _beside_others(result, others, conclusion)
+    yield from _of_verdict(gate, result, setting, conclusion)
 
 
-def not_counted(result: GateResult, setting: Setting) -> str:
+def not_counted(gate: Gate, result: GateResult, setting: Setting) -> str:
     """Which figures of a gate are as they are stated, and why; "": none."""
     if not result.samples:
         return "it lists no samples" if result.metrics else ""
     if not _readable(setting.candidate.head):
         return f"all figures, as the names of labels have {AND.strip()} in them"
-    areas = sorted(name for name in result.metrics if _is_area(name))
-    parts = any(_is_area(name) for part in result.slices for name in part.metrics)
-    figures = [*areas, *(["auroc of parts of the samples"] if parts else [])]
+    figures = list[str]()
+    if not _knows_scores(gate, setting):
+        figures += sorted(f"{name} (but that it is no larger)" for name in result.metrics if _is_area(name))
+        if any(_is_area(name) for part in result.slices for name in part.metrics):
+            figures.append(f"{_AREA} of parts of the samples (but that it is no larger)")
     figures += [f"{one.name} (a control)" for one in result.controls]
     if result.stopped is not None and result.stopped.decided:
         figures.append("with which sample it was decided")
@@ -96,16 +86,11 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=asdict))
 
 
-def _may_stop(gate: Gate, setting: Setting) -> bool:
-    return setting.stop != "never" and gate.may_stop_early
-
-
 def _about(gate: Gate, result: GateResult, setting: Setting) -> np.ndarray:
     """Numbers of the samples that a gate lists."""
-    if isinstance(gate.attack, PatchSpec):
-        return PatchTask.of(gate, setting).judged
-    stopped = result.stopped if _may_stop(gate, setting) else None
-    return setting.order if stopped is None else setting.order[: max(1, stopped.needed)]
+    every = among(gate, setting)
+    stopped = result.stopped if may_stop(gate, setting) else None
+    return every if stopped is None else every[: max(1, stopped.needed)]
 
 
 def _of_samples(gate: Gate, result: GateResult, setting: Setting) -> Iterator[str]:
@@ -129,21 +114,21 @@ def _of_samples(gate: Gate, result: GateResult, setting: Setting) -> Iterator[st
                 yield f"{outcome.sample}: it is read as what the candidate cannot say"
 
 
-def _of_figures(gate: Gate, result: GateResult, setting: Setting) -> Iterator[str]:
-    """What is amiss with metrics, of all samples and of parts of them; the samples are those that the gate is about."""
+def _of_figures(result: GateResult, conclusion: Conclusion) -> Iterator[str]:
+    """What is amiss with metrics, of all samples and of parts of them."""
+    gate, setting = conclusion.gate, conclusion.setting
     for name, (successes, samples) in _by_status(gate, result, setting).items():
         metric = result.metrics.get(name)
         if metric is not None and (metric.successes, metric.samples) != (successes, samples):
             yield _counted(name, metric, successes, samples)
-    if not _readable(setting.candidate.head):
-        return
-    measurement = _measurement(gate, result, setting)
-    here = measurement.metrics(gate.bounds)
-    yield from _compared({name: one for name, one in here.items() if not _is_area(name)}, result.metrics)
+    measured, exact = measurement(conclusion), _knows_scores(gate, setting)
+    yield from _compared(measured.metrics(gate.bounds), result.metrics, exact=exact)
+    here = {_part(one): one.metrics for one in measured.slices()}
     stated = {_part(one): one.metrics for one in result.slices}
-    for part in measurement.slices():
-        metrics = {name: one for name, one in part.metrics.items() if not _is_area(name)}
-        yield from (f"{_part(part)}: {sentence}" for sentence in _compared(metrics, stated.get(_part(part), {})))
+    yield from (f"{part} is stated, and is no part of this gate's samples" for part in stated if part not in here)
+    for part, metrics in here.items():
+        sentences = _compared(metrics, stated.get(part, {}), exact=exact)
+        yield from (f"{part}: {sentence}" for sentence in sentences)
 
 
 def _part(part: Slice) -> str:
@@ -151,23 +136,45 @@ def _part(part: Slice) -> str:
 
 
 def _is_area(metric: str) -> bool:
-    return metric.rpartition(".")[2] == _TELLS_NO_RATE
+    return metric.rpartition(".")[2] == _AREA
 
 
-def _compared(here: Mapping[str, Metric], stated: Mapping[str, Metric]) -> Iterator[str]:
-    """What is amiss with metrics that can be counted again."""
+def _knows_scores(gate: Gate, setting: Setting) -> bool:
+    """Whether all scores that areas follow from are stated."""
+    return gate.attack is None and not setting.candidate.head.multilabel
+
+
+def _compared(here: Mapping[str, Metric], stated: Mapping[str, Metric], *, exact: bool) -> Iterator[str]:
+    """What is amiss with metrics, of which areas are the largest that they may be unless they are `exact`."""
+    yield from (f"{name} is stated, and is none of this gate's metrics" for name in stated if name not in here)
     for name, metric in here.items():
-        if (told := stated.get(name)) is None:
-            yield f"{name} is not stated"
-        elif (told.successes, told.samples) != (metric.successes, metric.samples) and metric.successes is not None:
-            yield _counted(name, told, metric.successes, metric.samples)
-        elif not _same(told.value, metric.value):
-            is_there = metric.value if metric.successes is None else f"{metric.successes} of {metric.samples}"
-            yield f"{name} is stated as {told.value}, and is {is_there}"
-        elif not _same(told.low, metric.low) or not _same(told.high, metric.high):
-            yield f"the interval of {name} is stated as {told.low} to {told.high}, and is {metric.low} to {metric.high}"
-        elif (told.samples, told.groups, told.slice) != (metric.samples, metric.groups, metric.slice):
-            yield f"{name} is stated about other samples than it is"
+        at_most, told = _is_area(name) and not exact, stated.get(name)
+        if told is None:
+            if not at_most:  # of searches that others stand for, scores are not known
+                yield f"{name} is not stated"
+        elif at_most and not _same(told.value, metric.value):
+            if told.value is not None and (metric.value is None or told.value > metric.value):
+                yield f"{name} is stated as {told.value}, and is at most {metric.value} with the scores that are known"
+        elif (sentence := _differs(name, told, metric)) is not None:
+            yield sentence
+
+
+def _differs(name: str, told: Metric, here: Metric) -> str | None:
+    """What is stated of a metric that can be counted again, and is otherwise; None: nothing."""
+    if (told.successes, told.samples) != (here.successes, here.samples) and here.successes is not None:
+        return _counted(name, told, here.successes, here.samples)
+    if not _same(told.value, here.value):
+        is_there = here.value if here.successes is None else f"{here.successes} of {here.samples}"
+        return f"{name} is stated as {told.value}, and is {is_there}"
+    if told.confidence != here.confidence:
+        return f"the interval of {name} is stated to hold with {told.confidence}, and does with {here.confidence}"
+    if not _same(told.low, here.low) or not _same(told.high, here.high):
+        return f"the interval of {name} is stated as {told.low} to {told.high}, and is {here.low} to {here.high}"
+    if (told.samples, told.groups, told.slice) != (here.samples, here.groups, here.slice):
+        return f"{name} is stated about other samples than it is"
+    if not _same(told.effective, here.effective):
+        return f"{name} is stated to rest on {told.effective} independent samples, and rests on {here.effective}"
+    return None
 
 
 def _counted(name: str, metric: Metric, successes: int, samples: int) -> str:
@@ -193,31 +200,77 @@ def _by_status(gate: Gate, result: GateResult, setting: Setting) -> dict[str, tu
     return found
 
 
-def _measurement(gate: Gate, result: GateResult, setting: Setting) -> Measurement:
-    """Measures what the report says that samples were read as, before the attack and under it."""
-    known = {name: number for number, name in enumerate(setting.samples.names)}
-    numbers = np.array([known[outcome.sample] for outcome in result.samples])
-    attacked = np.zeros(len(setting.labels), bool)
-    attacked[numbers] = [outcome.evidence is not None for outcome in result.samples]
-    may_stop, judged = _may_stop(gate, setting), np.sort(numbers)
-    return Measurement(
-        readings=_readings(result, setting, numbers),
-        labels=setting.candidate.head.labels,
-        members=setting.members,
-        judged=judged,
-        attacked=None if gate.attack is None else attacked,
-        intervals=setting.sequential if may_stop else setting.intervals,
-        controls=() if gate.attack is None else result.controls,
-        among=setting.order if may_stop and len(judged) < len(setting.order) else None,
+def _of_warnings(result: GateResult, conclusion: Conclusion) -> Iterator[str]:
+    """Health checks and findings that a run states of such samples, and that are not there."""
+    gate, setting = conclusion.gate, conclusion.setting
+    measured, told = measurement(conclusion), {one.code for one in result.findings}
+    here = measured.findings(gate.bounds)
+    if gate.attack is not None:
+        drawn, examined = setting.candidate.randomness, {check.name: check.outcome for check in result.health}
+        wanted = checks_of(gate, drawn)
+        yield from (f"its health check {name} is missing" for name in wanted if name not in examined)
+        answers = same_answers(drawn)
+        if answers.name in wanted and examined.get(answers.name, answers.outcome) != answers.outcome:
+            yield f"its health check {answers.name} is stated as {examined[answers.name]}, and is {answers.outcome}"
+        success = measured.plain["attack_success"](setting.intervals)
+        searched = conclusion.found, conclusion.blind
+        here += findings(gate, setting, *searched, result.surrogates, success, result.controls, result.health)
+    if NOTHING_TO_FOLLOW in told:  # which is said in place of what these checks say
+        told.update(OF_GRADIENTS)
+    warned = dict.fromkeys(one.code for one in here if one.severity != "note")  # notes may be about the machine
+    yield from (f"{code} is not among its findings, and what it states calls for it" for code in warned.keys() - told)
+
+
+def _beside_others(result: GateResult, others: Sequence[GateResult], conclusion: Conclusion) -> Iterator[str]:
+    """What is amiss with how a gate that passes stands beside those whose adversaries may do no more."""
+    gate, setting = conclusion.gate, conclusion.setting
+    if result.verdict not in ("pass", "inconclusive") or not (examined(gate) or gate.asks) or not others:
+        return
+    if setting.candidate.head.multilabel or any(_is_area(bound.metric) for bound in gate.bounds):
+        return  # how such a gate would be judged is not known from what is stated
+    goal, head = conclusion.goal, setting.candidate.head
+    beside = compared(
+        replace(result, health=(), findings=()),
+        others,
+        (),
+        strict=setting.strict,
+        judged_with=conclusion.judged_with_outcomes,
+        wanted=None if goal.toward is None else head.name(goal.toward),
+        multilabel=goal.multilabel,
     )
+    told = {(check.name, check.outcome) for check in result.health}
+    for check in beside.health:
+        if (check.name, check.outcome) not in told:
+            yield f"its health check {check.name} is not stated as {check.outcome}: {check.evidence}"
+    if beside.verdict != result.verdict:
+        yield f"its verdict is {result.verdict}, and beside other gates it is {beside.verdict}: {beside.error}"
 
 
-def _readings(result: GateResult, setting: Setting, numbers: np.ndarray) -> Readings:
-    head, read = setting.candidate.head, clean_readings(setting, {}, None)
-    before, after = read.before.copy(), read.after.copy()
-    before[numbers] = [head.named(outcome.clean) for outcome in result.samples]
-    after[numbers] = [head.named(outcome.attacked) for outcome in result.samples]
-    return replace(read, before=before, after=after)
+def _of_verdict(gate: Gate, result: GateResult, setting: Setting, conclusion: Conclusion | None) -> Iterator[str]:
+    """What is amiss with requirements and verdict, by what is stated as measured; what is an error passes nothing."""
+    if result.verdict == "error":
+        if result.error is None:
+            yield "its verdict is error, and it does not say why"
+        return
+    if result.error is not None:
+        yield f"its verdict is {result.verdict}, and it says why that is an error"
+    stopped = result.stopped if may_stop(gate, setting) else None
+    decided = stopped is not None and stopped.decided
+    unattacked = gate.attack is not None and not any(outcome.evidence for outcome in result.samples)
+    certain = decided and setting.stop == "determined"  # whatever would have followed
+    if unattacked and result.verdict in ("pass", "inconclusive") and not certain:
+        yield f"its verdict is {result.verdict}, and nothing was attacked"
+    met = require(gate.bounds, result.metrics, "confident" if decided and setting.stop == "early" else setting.rule)
+    if met != result.requirements:
+        yield "its requirements are not those of the policy, compared with what is stated as measured"
+    elif result.verdict != (verdict := judge(met, result.metrics)):
+        yield f"its verdict is {result.verdict}, and by its requirements it is {verdict}"
+    elif conclusion is not None and gate.attack is not None:
+        undercut = next((one.message for one in result.findings if one.code == "undercut-by-control"), None)
+        idle = conclusion.idle() if verdict == "pass" else None
+        verdict, why = conclusion.judged_as(verdict, result.metrics, result.health, undercut, idle)
+        if why is not None:
+            yield f"its verdict is {result.verdict}, and with what it states it is {verdict}: {why}"
 
 
 def _readable(head: AnyHead) -> bool:

@@ -1,8 +1,10 @@
 """A report's evidence, read again: counterexamples that do not rest on the run that found them.
 
 Nothing is searched. Of each broken sample the stored image is compared with its digest, its distance is measured from
-the sample in the data, and the artefact reads it. Clean readings are compared too, and the figures are counted again
-(`recounting`). That a sample held is not shown by this: for that, the policy has to be run again.
+the sample in the data, and the artefact reads it. Clean readings are compared too, figures are counted and gates judged
+again (`recounting`), each gate is put beside those that it shares counterexamples with (`ladders`), and what is said of
+policy, candidate and data is compared (`heading`). That a sample held is not shown by this: for that, the policy has to
+be run again.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +26,15 @@ from robustcheck.evaluation.adversary import ball_for, goal_of
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.failures import as_evaluation_error
 from robustcheck.evaluation.looks.choice import viewer_of
-from robustcheck.evaluation.looks.look import Viewer
+from robustcheck.evaluation.looks.look import Once, Viewer
 from robustcheck.evaluation.patches.judging import forgotten, lies_under
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.patches.training import Pool
 from robustcheck.evaluation.progress import Listener
-from robustcheck.evaluation.replay.recounting import REL_TOLERANCE, forged, not_counted, of_gate, of_report
+from robustcheck.evaluation.replay.heading import as_stated, of_report
+from robustcheck.evaluation.replay.ladders import of_ladder
+from robustcheck.evaluation.replay.recounting import REL_TOLERANCE, forged, not_counted, of_gate
+from robustcheck.evaluation.replay.restating import NEAR
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models.artefact import digest
 from robustcheck.models.batches import batches
@@ -38,11 +44,13 @@ from robustcheck.results import AuditReport, GateResult, Outcome
 from robustcheck.results.replay import GateReplay, Replay
 from robustcheck.threats import Ball
 from robustcheck.threats.patch import PLACEMENT_DRAWS
-from robustcheck.words import shown
+from robustcheck.words import plural, shown
 
 Stored = Callable[[str, int], np.ndarray | None]
 """Reads the stored integers (C, H, W) of a counterexample: its file, as the report names it, and how many they are at
 most. None if it is not there, or no stored image."""
+
+_DRAWS = "the candidate draws, and reads an image differently each time"
 
 _Row = tuple[Outcome, int]  # a broken sample, and its number in the data
 
@@ -69,11 +77,19 @@ def replay(policy: Policy, report: AuditReport, stored: Stored, *, progress: Lis
     if (name := forged(policy, report)) is not None:
         raise ReportError(f"the report has a gate {name}, which its policy has not")
     gates, found = {gate.id: gate for gate in policy.gates}, list[GateReplay]()
+    results = {result.id: result for result in report.gates}
     for number, result in enumerate(report.gates):
         if progress is not None:
             progress("reading again", number, len(report.gates))
-        found.append(_gate(gates[result.id], result, setting, stored))
-    return Replay(gates=tuple(found), amiss=tuple(of_report(policy, report)))
+        others = [results[gate.id] for gate in evaluation.weaker(result.id) if gate.id in results]
+        gate = _gate(gates[result.id], result, others, setting, stored)
+        found.append(replace(gate, amiss=(*gate.amiss, *of_ladder(evaluation, result.id, results))))
+    return Replay(
+        gates=tuple(found),
+        amiss=tuple(of_report(evaluation, report)),
+        not_run=report.not_run,
+        as_stated=as_stated(evaluation, report),
+    )
 
 
 def _same(what: str, stated: str | None, here: str | None) -> None:
@@ -102,13 +118,15 @@ def _same_files(policy: Policy, report: AuditReport) -> None:
             )
 
 
-def _gate(gate: Gate, result: GateResult, setting: Setting, stored: Stored) -> GateReplay:
+def _gate(gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting, stored: Stored) -> GateReplay:
     with as_evaluation_error(), left_as_found(), full_precision(setting.candidate.device):
-        return _read_again(gate, result, setting, stored)
+        return _read_again(gate, result, others, setting, stored)
 
 
-def _read_again(gate: Gate, result: GateResult, setting: Setting, stored: Stored) -> GateReplay:
-    amiss, rows = list(of_gate(gate, result, setting)), list[_Row]()
+def _read_again(
+    gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting, stored: Stored
+) -> GateReplay:
+    amiss, rows = list(of_gate(gate, result, others, setting)), list[_Row]()
     places = {name: place for place, name in enumerate(setting.samples.names)}
     for outcome in result.samples:
         place = places.get(outcome.sample)
@@ -127,8 +145,17 @@ def _read_again(gate: Gate, result: GateResult, setting: Setting, stored: Stored
         read=reader.read,
         amiss=tuple(amiss),
         not_read=reader.not_read if rows else "",
-        not_counted=not_counted(result, setting),
+        not_compared=_as_stated(result, places, setting) if setting.candidate.randomness is not None else "",
+        held=sum(one.status == "held" and one.evidence is not None for one in result.samples),
+        not_counted=not_counted(gate, result, setting),
     )
+
+
+def _as_stated(result: GateResult, places: Mapping[str, int], setting: Setting) -> str:
+    """What is told of the clean readings of a candidate that draws."""
+    head, clean = setting.candidate.head, {one.sample: one.clean for one in result.samples if one.sample in places}
+    others = sum(head.name(int(setting.decisions[places[name]])) != stated for name, stated in clean.items())
+    return f"{_DRAWS}; of {plural(len(clean), 'sample')} {others} are read otherwise here"
 
 
 def _unattacked(gate: Gate, outcome: Outcome, place: int, setting: Setting) -> Iterator[str]:
@@ -153,6 +180,12 @@ def _unattacked(gate: Gate, outcome: Outcome, place: int, setting: Setting) -> I
     elif not worth and (outcome.status == "wrong") != (label != clean):
         read = "rightly" if label == clean else "wrongly"
         yield f"the clean image is read {read}, and the report says that it is not"
+    elif setting.scores is not None and outcome.score is not None and outcome.status != "broken":
+        score, positive = float(setting.scores[place]), head.is_positive(int(setting.labels[place]))
+        better = outcome.score - score if positive else score - outcome.score
+        # An attack leaves none that is better than that of the clean image, and without an attack there is no other.
+        if better > NEAR or (better < -NEAR and outcome.evidence is None):
+            yield f"the clean image has the score {score:.4g}, and the report says {outcome.score:.4g}"
 
 
 class _Reader:
@@ -170,11 +203,7 @@ class _Reader:
         """Why one more look at a counterexample would show nothing; "": it shows all."""
         if self._gate.conditions is not None and not isinstance(self._gate.attack, RP2Spec):
             return "they hold on a share of looks, each under conditions of its own"
-        return "the candidate draws, and reads an image differently each time" if self._draws else ""
-
-    @property
-    def _draws(self) -> bool:
-        return self._setting.candidate.randomness is not None
+        return _DRAWS if self._setting.candidate.randomness is not None else ""
 
     def amiss(self, rows: Sequence[_Row]) -> list[str]:
         """What is amiss with counterexamples of samples of one shape."""
@@ -248,9 +277,16 @@ class _Reader:
         none = torch.zeros(len(rows), dtype=torch.int64, device=candidate.device)  # a look that is not drawn
         seen = self.viewer(images, labels.to(candidate.device), Draws(keys=none), none)
         self.read += len(rows)
-        for (outcome, _), decision, wanted in zip(rows, seen.decision.tolist(), seen.wanted.tolist(), strict=True):
+        once = seen.score if isinstance(self.viewer, Once) else None  # means over looks are of looks that were drawn
+        scores = [None] * len(rows) if once is None else once.tolist()
+        for (outcome, _), decision, wanted, score in zip(
+            rows, seen.decision.tolist(), seen.wanted.tolist(), scores, strict=True
+        ):
             name = candidate.head.name(decision)
             if name != outcome.attacked:
                 yield f"{outcome.sample}: its counterexample is read as {name}, and the report says {outcome.attacked}"
             elif not wanted:
                 yield f"{outcome.sample}: its counterexample is read as {name}, which is not what the adversary wants"
+            elif score is not None and outcome.score is not None and not abs(score - outcome.score) <= NEAR:
+                told = f"the score {score:.4g}, and the report says {outcome.score:.4g}"
+                yield f"{outcome.sample}: its counterexample has {told}"

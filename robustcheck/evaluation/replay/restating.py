@@ -1,0 +1,101 @@
+"""A gate's conclusion made again of what its report says of each sample: measured and judged as a run does it.
+
+Nothing is known of its searches but that: what there was to follow, and whom controls turned, is taken as if it left no
+doubt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from robustcheck.evaluation.adversary import goal_of
+from robustcheck.evaluation.conclusion import Conclusion
+from robustcheck.evaluation.controls import Controlled
+from robustcheck.evaluation.metrics.measurement import Measurement
+from robustcheck.evaluation.patches.task import PatchTask
+from robustcheck.evaluation.search.found import Found, Trace
+from robustcheck.evaluation.search.ledger import UNKNOWN
+from robustcheck.evaluation.setting import Setting
+from robustcheck.models.head import NO_ANSWER
+from robustcheck.policy import Gate, PatchSpec
+from robustcheck.results import GateResult, Outcome
+
+NEAR = 1e-3  # of a probability: what another machine's last bits may make of it
+
+
+def may_stop(gate: Gate, setting: Setting) -> bool:
+    """Whether a gate may decide before its last sample."""
+    return setting.stop != "never" and gate.may_stop_early
+
+
+def among(gate: Gate, setting: Setting) -> np.ndarray:
+    """Numbers of the samples that a gate may look at, in their order."""
+    return PatchTask.of(gate, setting).judged if isinstance(gate.attack, PatchSpec) else setting.order
+
+
+def restated(gate: Gate, result: GateResult, setting: Setting) -> Conclusion:
+    """What a gate's searches came to, by its samples, which are those that it is about and are read as labels."""
+    numbers = {name: number for number, name in enumerate(setting.samples.names)}
+    outcomes = {numbers[outcome.sample]: outcome for outcome in result.samples}
+    head, clean = setting.candidate.head, setting.decisions.clone()
+    clean[torch.tensor(list(outcomes))] = torch.tensor([head.named(one.clean) or 0 for one in outcomes.values()])
+    attacked = [number for number, one in outcomes.items() if one.evidence is not None]
+    unstarted = {number for number in attacked if outcomes[number].evidence == "unstarted"}
+    found = Found(trace=Trace(moved={*attacked} - unstarted, unstarted=unstarted), searched=set(attacked))
+    decided = result.stopped is not None and result.stopped.decided and may_stop(gate, setting)
+    return Conclusion(
+        gate=gate,
+        setting=replace(setting, decisions=clean),
+        goal=goal_of(gate, setting),
+        among=among(gate, setting),
+        judged=np.sort(list(outcomes)),
+        attacked=attacked,
+        broken={
+            number: replace(UNKNOWN, decision=head.named(one.attacked) or 0, score=one.score)
+            for number, one in outcomes.items()
+            if one.status == "broken"
+        },
+        scores=_scores(outcomes, setting, clean),
+        chances=_chances(setting),
+        found=found,
+        surrogates=(),
+        controlled=tuple(Controlled(control=one, turned={}, admitted="none") for one in result.controls),
+        intervals=setting.sequential if may_stop(gate, setting) else setting.intervals,
+        rule="confident" if decided and setting.stop == "early" else setting.rule,
+    )
+
+
+def measurement(conclusion: Conclusion) -> Measurement:
+    """What is measured of it, without an attack or under one."""
+    measured = conclusion.measurement(conclusion.broken)
+    return measured if conclusion.gate.attack is not None else replace(measured, attacked=None, controls=())
+
+
+def _scores(outcomes: Mapping[int, Outcome], setting: Setting, clean: torch.Tensor) -> np.ndarray | None:
+    """Probabilities (N,) of the positive label as they are stated; None where one that there has to be is not."""
+    if setting.scores is None:
+        return None
+    scores = setting.scores.numpy().astype(np.float64)
+    for number, one in outcomes.items():
+        if one.score is not None:
+            scores[number] = one.score
+        elif one.status != "broken" and clean[number] != NO_ANSWER:
+            return None
+    return scores
+
+
+def _chances(setting: Setting) -> np.ndarray | None:
+    """Probabilities (N, K) of each of several findings on clean images, no worse than they may be.
+
+    What an attack makes of them is not stated.
+    """
+    head = setting.candidate.head
+    if not head.multilabel:
+        return None
+    chances = head.chances(setting.logits).cpu().numpy().astype(np.float64)
+    present = setting.labels.numpy()[:, None] >> np.arange(chances.shape[1]) & 1 == 1
+    return np.asarray(chances + np.where(present, NEAR, -NEAR))

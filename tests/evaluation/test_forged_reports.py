@@ -1,0 +1,422 @@
+"""Reports that somebody altered with care: what contradicts itself, the policy, or the files beside it is amiss."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from functools import partial
+
+import pytest
+from building import brightness_manifest, brightness_policy, brightness_project
+from click.testing import CliRunner
+
+from robustcheck import load_policy
+from robustcheck.cli import main
+from robustcheck.evaluation.replay.replaying import replay
+from robustcheck.report.pictures import read_stored
+from robustcheck.results import AuditReport
+
+GATES = """
+  - {id: clean, require: {accuracy: 1, auroc: 0.9}}
+  - {id: pgd, attack: {name: pgd, steps: 10}, epsilon: [2/255, 4/255], require: {accuracy: 0.3}}
+  - {id: seen, attack: {name: pgd, steps: 4}, epsilon: 1/255, conditions: {brightness: 0.001}, require: {accuracy: 0}}
+  - {id: patch, attack: {name: patch, steps: 10, train_on: 0.5}, size: 40%, require: {accuracy: 0}}
+"""
+
+
+def _ran(folder, gates, **policy):
+    (folder / "policy.yaml").write_text(brightness_policy(gates, **policy))
+    result = CliRunner().invoke(main, ["run", str(folder / "policy.yaml"), "-o", str(folder / "out")])
+    assert (folder / "out" / "report.json").exists(), result.output
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A project whose policy was run, and passed."""
+    folder = tmp_path_factory.mktemp("ran")
+    brightness_project(folder)
+    rows = [(level, f"p{number}", "FM"[number % 2]) for number, level in enumerate((90, 121, 126, 129, 133, 200))]
+    brightness_manifest(folder, rows, images=2)
+    return _ran(folder, GATES, data="source: patients.csv, group: patient, subgroups: [sex], prevalence: 0.1")
+
+
+@pytest.fixture(scope="module")
+def alike(tmp_path_factory):
+    """One whose candidate reads all samples alike: nothing of it can be relied on."""
+    folder = tmp_path_factory.mktemp("alike")
+    brightness_project(folder, levels=range(100, 156, 2), threshold=0.1)
+    gates = """
+  - {id: clean, require: {accuracy: 0.3}}
+  - {id: pgd, attack: {name: pgd, steps: 4}, epsilon: 1/255, require: {accuracy: 0.3}}
+"""
+    return _ran(folder, gates)
+
+
+def _amiss(folder, alter=None):
+    """What is amiss in the report once it was altered, and of which gate."""
+    report = json.loads((folder / "out" / "report.json").read_text())
+    if alter is not None:
+        alter(report, {gate["id"]: gate for gate in report["gates"]})
+    stated = AuditReport.from_json(json.dumps(report))
+    found = replay(load_policy(folder / "policy.yaml"), stated, partial(read_stored, folder / "out"))
+    return "\n".join(
+        [*(f"the report: {sentence}" for sentence in found.amiss)]
+        + [f"{gate.id}: {sentence}" for gate in found.gates for sentence in gate.amiss]
+    )
+
+
+def test_what_nobody_altered_agrees(ran, alike):
+    report = AuditReport.from_json((ran / "out" / "report.json").read_text())
+    assert report.verdict == "pass"
+    assert _amiss(ran) == ""
+    assert _amiss(alike) == ""
+
+
+# --- what contradicts the verdict ------------------------------------------------------------------------------------
+
+
+def _shown_broken(_report, gates):
+    gates["pgd[4/255]"]["health"][1]["outcome"] = "broken"
+
+
+def _never_started(_report, gates):
+    for one in gates["pgd[4/255]"]["samples"]:
+        if one["status"] == "held" and one["evidence"]:
+            one["evidence"] = "unstarted"
+
+
+def _outdone(_report, gates):
+    turned = {"value": 1.0, "low": 0.999, "high": 1.0, "successes": 12, "samples": 12}
+    gates["seen"]["controls"][0]["success"] |= turned
+
+
+def _undercut(_report, gates):
+    gates["patch"]["findings"].append({"code": "undercut-by-control", "severity": "error", "message": "a grey patch"})
+
+
+def _excused(_report, gates):
+    gates["pgd[2/255]"]["error"] = "memory ran out"
+
+
+@pytest.mark.parametrize(
+    ("alter", "said"),
+    [
+        (_shown_broken, "pgd[4/255]: its verdict is pass, and with what it states it is error: the attack cannot be"),
+        (_shown_broken, "pgd[4/255]: loss-rises is not among its findings, and what it states calls for it"),
+        (
+            _never_started,
+            "pgd[4/255]: its verdict is pass, and with what it states it is error: the attack had nothing",
+        ),
+        (_outdone, "seen: its verdict is pass, and with what it states it is error: no attack turned 12 of 12 samples"),
+        (_outdone, "seen: outdone-by-control is not among its findings"),
+        (_undercut, "patch: its verdict is pass, and with what it states it is error: a grey patch"),
+        (_excused, "pgd[2/255]: its verdict is pass, and it says why that is an error"),
+        (
+            lambda _, gates: gates["pgd[2/255]"].update(health=[]),
+            "pgd[2/255]: its health check enough-steps is missing",
+        ),
+        (lambda _, gates: gates["patch"]["health"].pop(1), "patch: its health check gradient-predicts is missing"),
+        (
+            lambda _, gates: gates["pgd[2/255]"]["health"][-1].update(outcome="suspect"),
+            "pgd[2/255]: its health check same-answers is stated as suspect, and is sound",
+        ),
+        (
+            lambda _, gates: gates["pgd[2/255]"].update(verdict="error"),
+            "pgd[2/255]: its verdict is error, and it does not say why",
+        ),
+    ],
+)
+def test_a_verdict_that_its_own_gate_contradicts_is_none(ran, alter, said):
+    assert said in _amiss(ran, alter)
+
+
+def test_a_candidate_that_reads_all_samples_alike_passes_nothing(alike):
+    def alter(_report, gates):
+        assert gates["pgd"]["verdict"] == "error"
+        gates["pgd"] |= {"verdict": "pass", "error": None}
+
+    said = "pgd: its verdict is pass, and with what it states it is error: the candidate reads all 28 samples alike"
+    assert said in _amiss(alike, alter)
+
+
+def test_warnings_that_follow_from_the_samples_are_missed(alike, ran):
+    def alter(_report, gates):
+        for gate in gates.values():
+            gate["findings"] = []
+
+    assert "clean: no-better-than-chance is not among its findings" in _amiss(alike, alter)
+
+    def another(_report, gates):
+        share = {"value": 0.1, "successes": 1, "samples": 10}
+        known = {"path": "other.pt", "format": "torch", "sha256": "", "turned": share | {"value": 0.9}}
+        gates["pgd[4/255]"]["surrogates"] = [known | {"accuracy": share, "agreement": share}]
+
+    assert "pgd[4/255]: poor-surrogate is not among its findings" in _amiss(ran, another)
+
+
+# --- what the page begins with ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("seed", 7, "seed is stated as 7, and is 0"),
+        ("decision", "confident", "decision is stated as 'confident', and is 'estimate'"),
+        ("confidence", 0.99, "confidence is stated as 0.99, and is 0.95"),
+        ("interval", "wilson", "interval is stated as 'wilson', and is 'clopper-pearson'"),
+        ("stop", "early", "stop is stated as 'early', and is 'never'"),
+        ("health", "warn", "health is stated as 'warn', and is 'strict'"),
+        ("health", None, "health is stated as nothing, and is 'strict'"),
+        ("evidence", "isolated", "evidence is stated as 'isolated', and is 'shared'"),
+        ("inconclusive", "allow", "inconclusive is stated as 'allow', and is 'fail'"),
+        ("policy.name", "Another", "policy.name is stated as 'Another', and is 'Brightness'"),
+        ("model.positive", "dark", "model.positive is stated as 'dark', and is 'bright'"),
+        ("model.operating_point", 0.9, "model.operating_point is stated as 0.9, and is nothing"),
+        ("model.labels", ["bright", "dark"], "model.labels is stated as"),
+        ("model.preprocess", None, "model.preprocess is stated as nothing, and is"),
+        ("model.precision", "full", "model.precision is stated as 'full', and is 'auto'"),
+        ("data.synthetic", True, "data.synthetic is stated as true, and is false"),
+        ("data.available", 9, "data.available is stated as 9, and is 12"),
+        ("data.samples", 9, "data.samples is stated as 9, and is 12"),
+        ("data.by_label", {"dark": 5, "bright": 7}, "data.by_label is stated as"),
+        ("data.bits", 12, "data.bits is stated as 12, and is 8"),
+        ("data.prevalence", [0.5], "data.prevalence is stated as '[0.5]', and is '[0.1]'"),
+        ("data.groups", 12, "data.groups is stated as 12, and is 6"),
+        ("data.subgroups", {}, "data.subgroups is stated as"),
+        ("data.notes", ["chosen by nobody"], "data.notes is stated as"),
+    ],
+)
+def test_what_the_report_says_of_policy_candidate_and_data_is_compared(ran, key, value, said):
+    def alter(report, _gates):
+        *parts, name = key.split(".")
+        (report[parts[0]] if parts else report)[name] = value
+
+    assert f"the report: {said}" in _amiss(ran, alter)
+
+
+# --- gates beside one another ----------------------------------------------------------------------------------------
+
+
+def _broken_in(gates, gate):
+    return [one for one in gates[gate]["samples"] if one["status"] == "broken"]
+
+
+def test_what_a_smaller_budget_broke_holds_at_no_larger_one(ran):
+    def alter(_report, gates):
+        broken = {one["sample"] for one in _broken_in(gates, "pgd[2/255]")}
+        named.update(broken)
+        for one in gates["pgd[4/255]"]["samples"]:
+            if one["sample"] in broken:
+                one |= {"status": "held", "evidence": "searched", "attacked": one["clean"]}
+
+    named = set()
+    amiss = _amiss(ran, alter)
+    assert len(named) > 1
+    for name in named:
+        said = f"pgd[4/255]: {name}: it is held, and pgd[2/255] has a counterexample within this budget"
+        assert said in amiss
+
+
+def test_what_a_larger_budget_found_later_is_held_against_no_smaller_one(ran):
+    """Its counterexample may lie nearer than its budget lets it."""
+
+    def alter(_report, gates):
+        for one in _broken_in(gates, "pgd[4/255]"):
+            if one["found_by"] == "pgd[4/255]":
+                one["distance_levels"] = 1
+
+    assert "pgd[2/255]" not in _amiss(ran, alter)
+
+
+def test_an_attack_that_another_gate_outdoes_passes_nothing(tmp_path):
+    brightness_project(tmp_path)
+    short = "{name: pgd, steps: 2, step_size: 1/2550, random_start: false}"
+    gates = f"""
+  - {{id: pgd, attack: {short}, epsilon: 8/255, require: {{accuracy: 0.5}}}}
+  - {{id: square, attack: square, epsilon: 8/255, queries: 200, require: {{accuracy: 0}}}}
+"""
+    _ran(tmp_path, gates)
+    others = {"as-strong-as-others", "holds-against-others"}
+
+    def alter(_report, gates):
+        assert gates["pgd"]["verdict"] == "error"
+        gates["pgd"] |= {"verdict": "pass", "error": None}
+        gates["pgd"]["health"] = [one for one in gates["pgd"]["health"] if one["name"] not in others]
+        gates["pgd"]["findings"] = [one for one in gates["pgd"]["findings"] if one["code"] not in others]
+
+    assert _amiss(tmp_path) == ""
+    amiss = _amiss(tmp_path, alter)
+    outdone = "square turned 6 of 8 samples that held in this gate"
+    assert f"pgd: its health check as-strong-as-others is not stated as broken: {outdone}" in amiss
+    assert "pgd: its verdict is pass, and beside other gates it is error: the attack cannot be relied on" in amiss
+
+
+@pytest.mark.parametrize("finder", ["clean", "pgd[4/255]", None])
+def test_who_found_a_counterexample_is_a_gate_that_came_before(ran, finder):
+    def alter(_report, gates):
+        _broken_in(gates, "pgd[2/255]")[0]["found_by"] = finder
+
+    assert "what is said of who found its counterexample cannot be" in _amiss(ran, alter)
+
+
+# --- candidates that draw --------------------------------------------------------------------------------------------
+
+
+def test_how_many_clean_readings_of_a_candidate_that_draws_are_others_is_told(tmp_path):
+    brightness_project(tmp_path)
+    module = tmp_path / "brightness.py"
+    module.write_text(module.read_text().replace("excess = (", "excess = (1e-3 * torch.randn(len(image)) + "))
+    _ran(tmp_path, "  - {id: clean, require: {accuracy: 0.5}}")
+    said = "clean: clean readings are as stated: the candidate draws, and reads an image differently each time; of 10"
+    assert f"{said} samples 0 are read otherwise here" in _replayed(tmp_path)[1]
+
+    def alter(report):
+        assert "depend on chance" in report["model"]["notes"].pop()
+        for one in report["gates"][0]["samples"]:
+            other = "bright" if one["clean"] == "dark" else "dark"
+            one |= {"clean": other, "attacked": other}
+
+    _rewritten(tmp_path, alter)
+    told = _replayed(tmp_path)[1]
+    assert f"{said} samples 10 are read otherwise here" in told
+    assert "model.notes (here also: its answers depend on chance" in told
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+def _metrics(gate, name, **changes):
+    return lambda _report, gates: gates[gate]["metrics"].setdefault(name, {"value": 1.0, "samples": 12}).update(changes)
+
+
+def _invented_part(_report, gates):
+    part = gates["clean"]["slices"][0]
+    gates["clean"]["slices"].append(part | {"name": "X"})
+
+
+def _invented_in_a_part(_report, gates):
+    gates["clean"]["slices"][0]["metrics"]["certainty"] = {"value": 1.0, "samples": 6}
+
+
+def _higher_scores(_report, gates):
+    """An area that is larger, and scores that make it so."""
+    for one in gates["pgd[4/255]"]["samples"]:
+        if one["status"] == "held":
+            one["score"] = 1.0 if one["label"] == "bright" else 0.0
+
+
+def _other_counterexample(_report, gates):
+    for one in _broken_in(gates, "pgd[4/255]"):
+        one["score"] = 0.5
+
+
+def _area_without_scores(_report, gates):
+    for one in gates["clean"]["samples"]:
+        one["score"] = None
+
+
+@pytest.mark.parametrize(
+    ("alter", "said"),
+    [
+        (_metrics("pgd[4/255]", "accuracy", confidence=0.5), "the interval of accuracy is stated to hold with 0.5"),
+        (_metrics("pgd[4/255]", "accuracy", effective=None), "accuracy is stated to rest on None independent samples"),
+        (_metrics("pgd[4/255]", "certainty"), "certainty is stated, and is none of this gate's metrics"),
+        (
+            _metrics("clean", "attack_success", value=0.0),
+            "attack_success is stated, and is none of this gate's metrics",
+        ),
+        (_invented_part, "clean: sex=X is stated, and is no part of this gate's samples"),
+        (_invented_in_a_part, "clean: sex=F: certainty is stated, and is none of this gate's metrics"),
+        (_metrics("clean", "auroc", value=0.95), "clean: auroc is stated as 0.95, and is 1.0"),
+        (_metrics("clean", "auroc", low=0.99), "clean: the interval of auroc is stated as 0.99"),
+        (_area_without_scores, "clean: auroc is stated, and is none of this gate's metrics"),
+        (_metrics("pgd[4/255]", "auroc", value=1.0), "pgd[4/255]: auroc is stated as 1.0, and is at most"),
+        (_higher_scores, "the clean image has the score 0.7032, and the report says 1"),
+        (_other_counterexample, "its counterexample has the score 0.4"),
+    ],
+)
+def test_figures_that_no_run_states_are_amiss(ran, alter, said):
+    assert said in _amiss(ran, alter)
+
+
+def test_an_area_without_an_attack_is_that_of_the_candidates_own_scores(ran):
+    def alter(_report, gates):
+        one = next(one for one in gates["clean"]["samples"] if one["label"] == "bright")
+        one["score"] = 0.1
+
+    assert "the clean image has the score" in _amiss(ran, alter)
+
+
+# --- what was left out, and the files beside it ----------------------------------------------------------------------
+
+
+def _replayed(folder):
+    result = CliRunner().invoke(main, ["replay", str(folder / "out" / "report.json"), str(folder / "policy.yaml")])
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.fixture
+def project(ran, tmp_path):
+    """A copy, to be altered."""
+    return shutil.copytree(ran, tmp_path / "copy")
+
+
+def _rewritten(folder, alter):
+    path = folder / "out" / "report.json"
+    report = json.loads(path.read_text())
+    alter(report)
+    path.write_text(json.dumps(report))
+    assert CliRunner().invoke(main, ["render", str(path)]).exit_code == 0
+
+
+def test_gates_that_were_not_run_are_named(project):
+    def alter(report):
+        report["not_run"] = [gate["id"] for gate in report["gates"][1:]]
+        report["gates"] = report["gates"][:1]
+
+    _rewritten(project, alter)
+    code, said = _replayed(project)
+    assert code == 0
+    assert "the report: 4 of the 5 gates of the policy were not run: pgd[2/255], pgd[4/255], seen, patch" in said
+    assert said.endswith("0 things amiss; 4 of the 5 gates of the policy were not run")
+
+
+def test_that_samples_held_is_said_to_be_as_stated(ran):
+    report = json.loads((ran / "out" / "report.json").read_text())
+    every = [one for gate in report["gates"] for one in gate["samples"]]
+    held = sum(one["status"] == "held" and one["evidence"] is not None for one in every)
+    assert f"; that {held} samples held is as stated: run the policy again to see it" in _replayed(ran)[1]
+
+
+@pytest.mark.parametrize(("name", "was", "written"), [("report.html", "Brightness", "Best"), ("junit.xml", "pgd", "x")])
+def test_a_page_that_was_edited_is_not_what_the_report_renders_to(project, name, was, written):
+    page = project / "out" / name
+    text = page.read_text()
+    assert was in text
+    page.write_text(text.replace(was, written, 1))
+    code, said = _replayed(project)
+    assert code == 1
+    assert f"the report: {name} beside it is not what it renders to: write it again with robustcheck render" in said
+    page.unlink()
+    assert _replayed(project)[0] == 0
+
+
+def test_pages_of_another_version_are_not_looked_at(project):
+    _rewritten(project, lambda report: report["environment"].update(robustcheck="0.0.1"))
+    (project / "out" / "report.html").write_text("robust")
+    code, said = _replayed(project)
+    assert code == 0
+    assert "interrupted, junit.xml (of another version of robustcheck), report.html (of another version of" in said
+
+
+def test_pictures_of_another_machine_are_not_compared(project):
+    _rewritten(project, lambda report: report["environment"].update(platform="another"))
+    page = project / "out" / "report.html"
+    assert "data:image/png;base64," in page.read_text()
+    page.write_text(page.read_text().replace("data:image/png;base64,", "data:image/png;base64,A", 1))
+    code, said = _replayed(project)
+    assert code == 0
+    assert "pictures in report.html (of another machine)" in said
+    page.write_text(page.read_text().replace("Brightness", "Best", 1))
+    assert _replayed(project)[0] == 1
