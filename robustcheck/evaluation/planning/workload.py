@@ -175,7 +175,7 @@ def _asking(attack: QueryAttack, search: Search, looks: LookCounts) -> Bill:
 
 
 def of_patch(task: PatchTask) -> Bill:
-    """What a gate with a patch costs: training, comparing, judging, and two controls."""
+    """What a gate with a patch costs: training, comparing, judging, and its controls."""
     spec, attacked, looks = task.spec, len(task.attacked), LookCounts.of(task.gate, task.setting.candidate)
     models, follows = _models(task.gate), task.gate.surrogates is not None
     if not attacked:
@@ -191,6 +191,8 @@ def of_patch(task: PatchTask) -> Bill:
             total += Bill(holding=Work(forward=compared * models)) if follows else looks.seen(compared)
     if follows:
         total += Bill(holding=Work(forward=placed * models))
+    if task.gate.conditions is not None:
+        total += looks.seen(attacked)  # without a patch
     return total + looks.seen(3 * placed)
 
 
