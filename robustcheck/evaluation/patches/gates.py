@@ -63,6 +63,8 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
         intervals=setting.intervals,
         rule=setting.rule,
     )
+    if gate.knowledge == "white-box":
+        setting.memory.judged_with[gate.id] = conclusion.judged_with_outcomes
     return replace(conclude(conclusion, account, examine_gradients), patch=made.patch)
 
 
