@@ -268,8 +268,8 @@ class Conclusion:
         """Samples that were attacked and held."""
         return [sample for sample in self.attacked if sample not in self.broken]
 
-    def judged_with_outcomes(self, lost: Mapping[str, Outcome], by_estimate: bool) -> Verdict:
-        """How the gate would be judged if samples, by name, had become what they became elsewhere."""
+    def judged_with_outcomes(self, lost: Mapping[str, Outcome], by_estimate: bool, *, instead: bool = False) -> Verdict:
+        """How the gate would be judged if samples, by name, had become what they became elsewhere; see `JudgedWith`."""
         names, head = self.setting.samples.names, self.setting.candidate.head
         more = {sample: lost[names[sample]] for sample in self.judged.tolist() if names[sample] in lost}
         known = {  # of several findings a report does not say how likely each was
@@ -277,7 +277,8 @@ class Conclusion:
             for sample, one in more.items()
             if self.chances is None and (decision := head.named(one.attacked)) is not None
         }
-        return (self.by_estimate if by_estimate else self).judged_with(unknown(more) | known)
+        before = replace(self, broken={}) if instead else self
+        return (before.by_estimate if by_estimate else before).judged_with(unknown(more) | known)
 
     def judged_with(self, lost: Mapping[int, Entry]) -> Verdict:
         """How the gate would be judged if these counterexamples were known, too; see `unknown`."""

@@ -19,6 +19,10 @@ from robustcheck.models.batches import as_shares, batches
 from robustcheck.policy import Gate, RP2Spec
 from robustcheck.results import Cell, Control
 
+Admitted = Literal["each", "all", "none"]
+"""Whether a gate's adversary may do what a control does: to each sample apart from the others, to all at once, or not.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Controlled:
@@ -26,8 +30,7 @@ class Controlled:
 
     control: Control
     turned: Mapping[int, Entry]  # samples, and what they are read as
-    admitted: Literal["each", "all", "none"]
-    """Whether the gate's adversary may do the same: to each sample apart from the others, to all at once, or not."""
+    admitted: Admitted
 
 
 def seen_unattacked(

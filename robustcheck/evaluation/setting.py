@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -24,9 +24,18 @@ from robustcheck.models import Candidate
 from robustcheck.policy import SurrogatesEntry
 from robustcheck.results import HealthCheck, Outcome, Verdict
 
-JudgedWith = Callable[[Mapping[str, Outcome], bool], Verdict]
-"""How a gate would be judged if samples, by name, had become what they became elsewhere; and by its own rule, or, where
-its interval has just decided it, by the estimate."""
+
+class JudgedWith(Protocol):
+    """How a gate would be judged if samples had become what they became elsewhere."""
+
+    def __call__(self, lost: Mapping[str, Outcome], by_estimate: bool, *, instead: bool = False) -> Verdict:
+        """Its verdict.
+
+        Args:
+            lost: what samples, by name, became elsewhere.
+            by_estimate: by the estimate where its interval has just decided it, and not by its own rule.
+            instead: in place of what the gate itself turned, and not beside it.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 The gates of one family inherit from one another, so whichever worker first needs one of them evaluates the family
 under a lock; the others wait and read. Families run side by side, but for gates that are compared: a gate waits for
-gates with a narrower goal, less knowledge or a single step, and one that asks for noise, never the reverse, so workers
-cannot deadlock.
+gates with a narrower goal, less knowledge or a single step, one that asks for noise, and one with a patch for patches
+that may do no more, or are smaller; never the reverse, so workers cannot deadlock.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ k that are read as present; `NO_ANSWER` where the candidate gave no finite score
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -33,6 +33,20 @@ class Goal:
         if self.multilabel:
             return None
         return {"targeted": self.target, "false_alarm": self.positive}.get(self.kind)
+
+    @property
+    def directions(self) -> tuple[Goal, ...]:
+        """Narrower goals, each met by one change of all images; none if the goal itself is.
+
+        What raises a label turns the images that are not of it, and keeps those that are. So where any wrong reading
+        will do, one change for all images gets its way with those of some labels by giving up the others.
+        """
+        if self.kind != "untargeted":
+            return ()
+        if self.multilabel:
+            fewer, more = replace(self, kind="missed_finding"), replace(self, kind="false_alarm")
+            return replace(fewer, positive=None), replace(more, positive=None)
+        return tuple(replace(self, kind="targeted", target=label) for label in range(self.labels))
 
     def applies(self, labels: torch.Tensor) -> torch.Tensor:
         """Which samples (N,) with these true readings (N,) it is about."""

@@ -17,6 +17,7 @@ from robustcheck.attacks.adam import ascend, moments
 from robustcheck.attacks.draws import Draws, key
 from robustcheck.evaluation.looks.conditions import ConditionsEOT, RandomLooks
 from robustcheck.evaluation.looks.look import Once
+from robustcheck.evaluation.planning.planning import plan
 from robustcheck.models import WhiteBox
 from robustcheck.policy import ConditionsSpec
 from robustcheck.threats import Goal
@@ -362,3 +363,28 @@ def test_conditions_go_with_a_patch(project):
         broken = {level for level, outcome in zip(LEVELS, gate.samples, strict=True) if outcome.status == "broken"}
         assert broken == {level for level in LEVELS if level < 127.5 and level * 3 / 4 + 255 / 4 - less > 127.5}
     assert all(outcome.share is None or outcome.share >= 0.9 for outcome in seen.samples)
+
+
+@pytest.mark.parametrize(
+    ("given", "verdict"), [("steps: 10, step_size: 0.4, draws: 4", "error"), ("patch: black.png", "pass")]
+)
+def test_a_patch_under_conditions_has_a_control_without_it(given, verdict, project):
+    """So much brighter two dark images are read as bright, unless a black patch lies on them."""
+    arrays = {}
+    for split, levels in (("train", (180, 200)), ("test", LEVELS)):
+        arrays[f"{split}_images"] = np.stack([np.full((8, 8), level, np.uint8) for level in levels])
+        arrays[f"{split}_labels"] = np.array([[int(level > 127.5)] for level in levels])
+    np.savez(project / "both.npz", **arrays)
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(project / "black.png")
+    patch = f"{{name: patch, shape: square, rotation: 0, scale: 0, {given}}}"
+    conditions = "conditions: {brightness: [0.12, 0.12], judged_on: 20}"
+    gates = f"  - {{id: seen, attack: {patch}, size: 4 px, {conditions}, require: {{accuracy: 0.9}}}}"
+    (project / "patches.yaml").write_text(brightness_policy(gates).replace("even.npz", "both.npz"))
+    policy = load_policy(project / "patches.yaml")
+    (planned,), (gate,) = plan(policy).gates, run(policy).gates
+    assert gate.metrics["attack_success"].successes == 0
+    unattacked = gate.controls[-1]
+    assert (unattacked.name, unattacked.success.successes, unattacked.success.samples) == ("no attack", 2, 8)
+    assert gate.verdict == verdict
+    assert gate.error is None or gate.error.startswith("no attack turned 2 of 8 samples that held, which the adversary")
+    assert gate.cost.forward <= planned.forward

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from building import ARCHITECTURE, brightness_policy
-from patching import BRIGHT, DARK, FIXED, patch_archive, run_patches, turned
+from patching import BRIGHT, DARK, FIXED, patch_archive, patch_policy, run_patches, turned
 from PIL import Image
 from safetensors.torch import save_file
 
 from robustcheck import load_policy, run
 from robustcheck.attacks.patch import PatchTraining
 from robustcheck.errors import PolicyError
+from robustcheck.evaluation.patches.training import Trainer
 from robustcheck.models import WhiteBox
 
 
@@ -38,6 +39,69 @@ def test_the_untargeted_patch_for_each_image_turns_both_kinds(patched):
     white = {level for level in DARK if level * 3 / 4 + 255 / 4 > 127.5}
     black = {level for level in BRIGHT if level * 3 / 4 < 127.5}
     assert turned(gate) == white | black
+
+
+@pytest.mark.parametrize(
+    ("test", "train"),
+    [(DARK + BRIGHT[:3], (100, 105, 110, 120, 135, 145, 150, 155)), (DARK + BRIGHT[:3], (95, 100, 135, 140, 150, 160))],
+    ids=["as many of both labels", "more of the label of which fewer are judged"],
+)
+def test_the_untargeted_patch_for_all_turns_the_label_that_most_samples_have_and_not_half_of_each(test, train, patched):
+    """What makes one label of all images loses the others: the mean over both labels is highest where all stay."""
+    patch_archive(patched, test=test, train=train)
+    (gate,) = run_patches(patched, f"{FIXED}}}")
+    levels = {test[int(outcome.sample.split("/")[1])] for outcome in gate.samples if outcome.status == "broken"}
+    assert levels == {level for level in DARK if level * 3 / 4 + 255 / 4 > 127.5}
+    assert ", toward bright: of 3 patches the one that turned most of them" in gate.patch.origin
+
+
+def test_a_patch_that_may_turn_any_finding_adds_it_or_takes_it_away(patched):
+    """One finding that every second training image has: as with two labels."""
+    (patched / "brightness.py").write_text(
+        ARCHITECTURE.replace("torch.stack([-excess, excess], dim=1)", "excess[:, None]")
+    )
+    patch_archive(patched, test=DARK + BRIGHT[:3], train=(100, 105, 110, 120, 135, 145, 150, 155))
+    text = patch_policy(f"{FIXED}}}").replace("multiclass", "multilabel").replace("[dark, bright]", "[bright]")
+    (patched / "policy.yaml").write_text(text)
+    (gate,) = run(load_policy(patched / "policy.yaml"), folder=patched / "out").gates
+    assert turned(gate) in ({90, 110, 120}, {135, 150, 165}), gate.error
+    assert ", toward a " in gate.patch.origin
+
+
+SIX = """
+import torch
+
+class Brightness(torch.nn.Module):  # six labels, of which two are read of nothing
+    def __init__(self):
+        super().__init__()
+        self.threshold = torch.nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, image):
+        level = image.flatten(1).mean(dim=1, keepdim=True) * 255
+        far = (level - image.new_tensor([20, 60, 100, 140, 180, 220])).abs() / 20
+        return -far - image.new_tensor([0, 30, 0, 0, 30, 0])
+"""
+
+
+def test_of_many_labels_patches_are_trained_toward_those_that_images_are_nearest_to(patched, monkeypatch):
+    (patched / "brightness.py").write_text(SIX)
+    levels = (20, 60, 100, 140, 180, 220)
+    even = np.stack([np.full((16, 16), level, np.uint8) for level in levels])
+    labels = np.arange(6)[:, None]
+    np.savez(patched / "even.npz", test_images=even, test_labels=labels, train_images=even + 1, train_labels=labels)
+    text = (
+        patch_policy(f"{FIXED}, restarts: 2}}").replace("[dark, bright]", "[a, b, c, d, e, f]").replace("positive", "#")
+    )
+    (patched / "policy.yaml").write_text(text)
+    trained, whole = [], Trainer.for_all
+    monkeypatch.setattr(
+        Trainer, "for_all", lambda self, *a, **k: (trained.append(k["toward"]), whole(self, *a, **k))[1]
+    )
+    (gate,) = run(load_policy(patched / "policy.yaml"), folder=patched / "out").gates
+    assert gate.error is None
+    assert set(trained) == {"", "a/", "c/", "d/", "f/"}
+    assert len(trained) == 5 * 2
+    assert gate.cost.gradient == 10 * 20 * 8 + 6
 
 
 def test_controls_are_a_piece_of_the_target_class_and_mid_grey(patched):

@@ -172,6 +172,8 @@ def test_the_time_of_asking_a_candidate_that_draws_has_its_calls(attack, tmp_pat
         f"{FIXED}, target: bright}}",
         f"{FIXED}, target: bright, worst_of: 3, restarts: 2}}",
         f"{FIXED}, universal: false}}",
+        f"{FIXED}}}",
+        f"{FIXED}, restarts: 2}}",
         f"{FIXED}, target: bright, train_on: 0.5}}",
     ],
 )

@@ -27,6 +27,9 @@ MEANINGS = {
     "same-answers": "the candidate's answers depend on chance",
     "as-strong-as-others": "an attack that knows less turned what this one left: it is too weak, or its gradients are "
     "masked",
+    "as-strong-as-other-patches": "a patch that this one's adversary may lay as well turned clearly more: this one was "
+    "not trained to its end",
+    "grows-with-size": "a smaller patch turned clearly more: this one was not trained to its end",
     "as-strong-as-noise": "random images turned more samples than the attack did: it is too weak",
     "holds-against-others": "other gates turned what this one left, and with that the gate does not pass",
 }
@@ -63,6 +66,9 @@ ADVICE = {
 
 ASK_MORE = "raise queries, or replace it by a stronger attack of those that may ask as much"
 """The same, of an attack that asks."""
+
+TRAIN_LONGER = "raise its steps, draws or restarts"
+"""The same, of a patch."""
 
 LEAST_SHARE, MOST_SHARE = 1 / 3, 3.0  # of what the gradient promises, that a change along it has to bring
 MOST_OUTDONE = 0.1  # of the samples that held: what who knows less may turn

@@ -8,14 +8,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from robustcheck.evaluation.health.checks import ASK_MORE, MOST_OUTDONE, as_findings, not_relied_on, with_inherited
+from robustcheck.evaluation.health.checks import (
+    ASK_MORE,
+    MOST_OUTDONE,
+    TRAIN_LONGER,
+    as_findings,
+    not_relied_on,
+    with_inherited,
+)
+from robustcheck.evaluation.health.deciding import decisive
+from robustcheck.evaluation.health.patches import beside_patches, comparable_patches
 from robustcheck.evaluation.health.predicting import MIN_EXAMINED
 from robustcheck.evaluation.setting import JudgedWith
-from robustcheck.policy import FGSMSpec, Gate, NoiseSpec
-from robustcheck.results import GateResult, HealthCheck, Outcome, Threat, Verdict
-from robustcheck.words import listed, plural
+from robustcheck.policy import FGSMSpec, Gate, NoiseSpec, PatchSpec
+from robustcheck.results import GateResult, HealthCheck, Outcome, Threat
+from robustcheck.words import plural
 
-_NAME, _HOLDS = "as-strong-as-others", "holds-against-others"
+_NAME = "as-strong-as-others"
 _NOISE = "as-strong-as-noise"
 
 
@@ -30,6 +39,8 @@ def comparable(own: Gate, other: Gate, *, isolated: bool) -> bool:
         other: that it may be compared with.
         isolated: gates share no counterexamples; else what a single step finds is this gate's, too.
     """
+    if isinstance(own.attack, PatchSpec) and isinstance(other.attack, PatchSpec):
+        return comparable_patches(own, other)
     if own.attack is None or own.epsilon is None or other.epsilon is None:
         return False
     if (own.norm, own.conditions) != (other.norm, other.conditions):
@@ -72,44 +83,21 @@ def compared(
     """
     theirs = [one for gate in larger for one in gate.health if (one.name, one.outcome) == (_NAME, "broken")]
     lost = {other.id: _lost(own, other, wanted=wanted, multilabel=multilabel) for other in others}
-    if _asks(own):
+    if own.attack == "patch":
+        checks = beside_patches(own, others, judged_with)
+    elif _asks(own):
         checks = tuple(check for noise in others for check in _beside_noise(own, noise, lost[noise.id], judged_with))
     else:
         rivals = [other for other in others if _goal(own) == _goal(other)]
         checks = (*(_beside(own, other) for other in rivals), *with_inherited((), theirs))
         # They are verified, and in this gate's own threat model: however few they are, they may be what decides.
-        checks += () if _single(own) else _decisive(own, lost, judged_with)
+        checks += () if _single(own) else decisive(own, lost, judged_with)
     broken = [one for one in checks if one.outcome == "broken"]
     result = replace(own, health=(*own.health, *checks), findings=(*as_findings(checks), *own.findings))
     if not strict or not broken:
         return result
-    return replace(result, verdict="error", error=not_relied_on(broken, ASK_MORE if _asks(own) else None))
-
-
-_SAID: dict[Verdict, str] = {"fail": "failed", "inconclusive": "inconclusive", "error": "not measurable"}
-
-
-def _decisive(
-    own: GateResult, lost: Mapping[str, Mapping[str, Outcome]], judged_with: JudgedWith
-) -> tuple[HealthCheck, ...]:
-    """The check that tells that a gate would not have passed with what others found, if it would not.
-
-    A gate whose interval has just decided it is undecided with a single sample more: it is broken by the estimate.
-    """
-    every = {sample: outcome for samples in lost.values() for sample, outcome in samples.items()}
-    if not every:
-        return ()
-    for by_estimate in (True, False):
-        verdict = judged_with(every, by_estimate)
-        if verdict not in ("pass", judged_with({}, by_estimate)):
-            who = listed(name for name, samples in lost.items() if samples)
-            held = sum(sample.status == "held" and sample.evidence is not None for sample in own.samples)
-            evidence = (
-                f"{who} turned {len(every)} of {plural(held, 'sample')} that held in this gate, which is "
-                f"{_SAID[verdict]} with these"
-            )
-            return (HealthCheck(name=_HOLDS, outcome="broken" if by_estimate else "suspect", evidence=evidence),)
-    return ()
+    advice = TRAIN_LONGER if own.attack == "patch" else ASK_MORE if _asks(own) else None
+    return replace(result, verdict="error", error=not_relied_on(broken, advice))
 
 
 def _goal(gate: GateResult) -> tuple[str, str | None] | None:
@@ -179,4 +167,4 @@ def _beside_noise(
     if turned >= by_noise:
         return (HealthCheck(name=_NOISE, outcome="sound", evidence=evidence),)
     beside = HealthCheck(name=_NOISE, outcome="suspect", evidence=evidence)
-    return (beside, *_decisive(own, {noise.id: lost}, judged_with))
+    return (beside, *decisive(own, {noise.id: lost}, judged_with))

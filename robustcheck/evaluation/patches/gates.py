@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch.nn.functional import interpolate
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.account import Account
 from robustcheck.evaluation.conclusion import Conclusion, conclude, examine_gradients
-from robustcheck.evaluation.controls import Controlled
+from robustcheck.evaluation.controls import Admitted, Controlled, seen_unattacked
 from robustcheck.evaluation.outcomes import keep_examples, most_adverse
 from robustcheck.evaluation.patches.judging import Judgement, Textures, constant, forgotten
 from robustcheck.evaluation.patches.making import Made, make
@@ -64,6 +63,8 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
         intervals=setting.intervals,
         rule=setting.rule,
     )
+    if gate.knowledge == "white-box":
+        setting.memory.judged_with[gate.id] = conclusion.judged_with_outcomes
     return replace(conclude(conclusion, account, examine_gradients), patch=made.patch)
 
 
@@ -99,18 +100,29 @@ def _entry(task: PatchTask, place: int, judgement: Judgement, made: Made) -> Ent
 
 
 def _controls(task: PatchTask) -> tuple[Controlled, ...]:
-    """A piece of another image, and a patch in the middle of what is visible, in the same places."""
+    """A piece of another image, and a patch in the middle of what is visible, in the same places; and no patch at all.
+
+    The last only where images are seen under conditions, which may turn them by themselves.
+    """
     middle = sum(task.setting.candidate.preprocess.visible) / 2
     judge, grey = task.patch_judge(forgotten), torch.full((1, *task.shape), middle, device=task.device)
     # Where each image has a patch of its own, any of them may be this one; else all images have the same.
     found = [_controlled(task, "grey patch", judge.judge(constant(grey)), "all" if task.spec.universal else "each")]
     if (pieces := _pieces(task)) is not None:
-        admitted: Literal["each", "none"] = "none" if task.spec.universal else "each"
+        admitted: Admitted = "none" if task.spec.universal else "each"
         found.insert(0, _controlled(task, "natural patch", judge.judge(pieces), admitted))
+    if task.gate.conditions is not None:
+        unattacked, _ = seen_unattacked(task.gate, task.setting, task.viewer, task.attacked)
+        found.append(replace(unattacked, admitted=_admitted(task, unattacked.admitted)))
     return tuple(found)
 
 
-def _controlled(task: PatchTask, name: str, judged: Judgement, admitted: Literal["each", "all", "none"]) -> Controlled:
+def _admitted(task: PatchTask, if_trained: Admitted) -> Admitted:
+    """Whether the adversary may do what a control does; a patch that is given is the only one."""
+    return "none" if task.spec.patch is not None else if_trained
+
+
+def _controlled(task: PatchTask, name: str, judged: Judgement, admitted: Admitted) -> Controlled:
     turned = np.isin(np.arange(len(task.attacked)), list(judged.turned))
     success = task.setting.intervals.rate(turned, task.setting.groups_of(task.attacked))
     return Controlled(
@@ -119,7 +131,7 @@ def _controlled(task: PatchTask, name: str, judged: Judgement, admitted: Literal
             task.attacked[place]: replace(UNKNOWN, decision=one.decision, score=one.score)
             for place, one in judged.turned.items()
         },
-        admitted="none" if task.spec.patch is not None else admitted,  # one that is given is the only one
+        admitted=_admitted(task, admitted),
     )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,9 +14,9 @@ from robustcheck.attacks.patch import PatchTraining
 from robustcheck.data import Samples
 from robustcheck.errors import DataError
 from robustcheck.evaluation.looks.conditions import ConditionsEOT
-from robustcheck.evaluation.looks.look import SurrogateViewer
+from robustcheck.evaluation.patches.aiming import aims_of, strongest
 from robustcheck.evaluation.patches.files import read_patch
-from robustcheck.evaluation.patches.judging import Textures, constant, forgotten, own
+from robustcheck.evaluation.patches.judging import Textures, constant, own
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.patches.training import Pool, Trainer
 from robustcheck.evaluation.search.adjudication import on_host, to_stored
@@ -25,8 +24,6 @@ from robustcheck.evaluation.search.found import Trace
 from robustcheck.models import Surrogates, WhiteBox
 from robustcheck.models.batches import batches
 from robustcheck.results import Patch
-
-COMPARED = 256  # images that several patches are compared on
 
 _FINER = 2  # times attack.resolution, from which a given patch is shrunk to that
 
@@ -73,11 +70,16 @@ def _given(task: PatchTask, name: str) -> Made:
 def _for_all(task: PatchTask, surrogates: Surrogates | None) -> Made:
     lessons, words = _lessons(task)
     trainer = trainer_of(task, lessons, surrogates)
-    patches = [_rounded(task, trainer.for_all(task.shape, restart)) for restart in range(task.spec.restarts)]
-    best = patches[0] if len(patches) == 1 else max(patches, key=partial(_turns, task, lessons, surrogates))
+    aims = aims_of(task, trainer)
+    tries = [(aim, restart) for aim in aims for restart in range(task.spec.restarts)]
+    patches = [_rounded(task, aim.train(trainer, task.shape, restart, own=aim is aims[0])) for aim, restart in tries]
+    best = strongest(task, lessons, surrogates, patches)
+    origin = f"trained here in {trainer.attack.steps:,} steps on {words}"
+    if len(aims) > 1:
+        origin += f", toward {tries[best][0].said}: of {len(tries)} patches the one that turned most of them"
     return Made(
-        textures=constant(best),
-        patch=_filed(task, best, f"trained here in {trainer.attack.steps:,} steps on {words}"),
+        textures=constant(patches[best]),
+        patch=_filed(task, patches[best], origin),
         unmoved=set() if trainer.followed else set(range(len(task.attacked))),
         trace=trainer.trace,
     )
@@ -156,16 +158,6 @@ def trainer_of(task: PatchTask, pool: Pool, surrogates: Surrogates | None) -> Tr
         key=lambda name, slot: task.key(f"patch/{name}", slot),
         progress=task.setting.progress,
     )
-
-
-def _turns(task: PatchTask, pool: Pool, surrogates: Surrogates | None, texture: torch.Tensor) -> int:
-    """How many images of a pool a patch turns at places that it was not trained at, on what it was trained on."""
-    judge = task.patch_judge(forgotten)
-    # Who follows other models may not ask the candidate which patch is the best.
-    viewer = judge.viewer if surrogates is None else SurrogateViewer(surrogates=surrogates, goal=task.goal)
-    few = pool.some(COMPARED)
-    judge = replace(judge, pool=few, viewer=viewer, places=1, key=lambda name: task.key(f"compared/{name}", 0))
-    return len(judge.judge(constant(texture)).turned)
 
 
 def _file_of(task: PatchTask, place: int, stored: np.ndarray) -> str | None:

@@ -153,14 +153,25 @@ class Trainer:
     trace: Trace = field(default_factory=Trace)  # what gradients were like; samples by their place in the pool
     followed: set[str] = field(default_factory=set)  # names of patches that had a gradient to follow
 
-    def for_all(self, shape: Shape, restart: int) -> torch.Tensor:
-        """One patch (1, C, S, S) for all images of the pool, of which each step draws some."""
-        name = f"restart {restart}"
+    def for_all(
+        self, shape: Shape, restart: int, *, toward: str = "", places: Sequence[int] | None = None
+    ) -> torch.Tensor:
+        """One patch (1, C, S, S) for all images of the pool, or those at some places; each step draws some of them.
+
+        Args:
+            shape: of the patch.
+            restart: how many were made before it, toward the same.
+            toward: what sets its draws apart from those of patches that are to do something else.
+            places: in the pool.
+        """
+        name = f"{toward}restart {restart}"
+        among = range(len(self.pool)) if places is None else places
         draws = Draws.of([self.key(name, slot) for slot in range(self.draws)], self.device)
         one = torch.zeros(self.draws, dtype=torch.int64, device=self.device)
 
         def chosen(numbers: torch.Tensor) -> list[int]:
-            return (numbers * len(self.pool)).long().clamp_max(len(self.pool) - 1).tolist()
+            chosen: list[int] = (numbers * len(among)).long().clamp_max(len(among) - 1).tolist()
+            return [among[number] for number in chosen]
 
         return self._train(shape, draws, one, chosen, [name], restart)
 

@@ -15,7 +15,7 @@ from typing import Literal
 from robustcheck.attacks import GradientAttack, QueryAttack
 from robustcheck.attacks.base import closer
 from robustcheck.evaluation.looks.stochastic import DRAWS, JUDGED_ON
-from robustcheck.evaluation.patches.making import COMPARED
+from robustcheck.evaluation.patches.aiming import COMPARED, most_aims, ranks_labels
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.search.searching import Search
 from robustcheck.models import Candidate, WhiteBox
@@ -175,20 +175,24 @@ def _asking(attack: QueryAttack, search: Search, looks: LookCounts) -> Bill:
 
 
 def of_patch(task: PatchTask) -> Bill:
-    """What a gate with a patch costs: training, comparing, judging, and two controls."""
+    """What a gate with a patch costs: training, comparing, judging, and its controls."""
     spec, attacked, looks = task.spec, len(task.attacked), LookCounts.of(task.gate, task.setting.candidate)
     models, follows = _models(task.gate), task.gate.surrogates is not None
     if not attacked:
         return Bill(holding=Work())
     total, placed = Bill(holding=Work(), models=models), attacked * spec.worst_of
     if spec.patch is None:
-        patches = spec.restarts if spec.universal else attacked
+        patches = spec.restarts * most_aims(task) if spec.universal else attacked
         total += Bill(holding=Work(gradient=patches * task.steps * task.draws))
-        if spec.universal and spec.restarts > 1:
-            compared = spec.restarts * COMPARED
+        if spec.universal and ranks_labels(task):
+            total += Bill(holding=Work(gradient=COMPARED))
+        if spec.universal and patches > 1:
+            compared = patches * COMPARED
             total += Bill(holding=Work(forward=compared * models)) if follows else looks.seen(compared)
     if follows:
         total += Bill(holding=Work(forward=placed * models))
+    if task.gate.conditions is not None:
+        total += looks.seen(attacked)  # without a patch
     return total + looks.seen(3 * placed)
 
 

@@ -1,0 +1,48 @@
+"""Whether a gate would have passed with what other gates turned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from robustcheck.evaluation.setting import JudgedWith
+from robustcheck.results import GateResult, HealthCheck, Outcome, Verdict
+from robustcheck.words import listed, plural
+
+_SAID: dict[Verdict, str] = {"fail": "failed", "inconclusive": "inconclusive", "error": "not measurable"}
+
+
+def decisive(
+    own: GateResult, lost: Mapping[str, Mapping[str, Outcome]], judged_with: JudgedWith, *, instead: bool = False
+) -> tuple[HealthCheck, ...]:
+    """The check that tells that a gate would not have passed with what others found, if it would not.
+
+    A gate whose interval has just decided it is undecided with a single sample more: it is broken by the estimate.
+
+    Args:
+        own: the gate.
+        lost: of each other gate, what it turned samples into, by name.
+        judged_with: the gate's.
+        instead: the adversary may do what the other one did, but not beside what it did itself.
+    """
+    every = {sample: outcome for samples in lost.values() for sample, outcome in samples.items()}
+    if not every:
+        return ()
+    for by_estimate in (True, False):
+        verdict = judged_with(every, by_estimate, instead=instead)
+        if verdict not in ("pass", judged_with({}, by_estimate)):
+            who = listed(name for name, samples in lost.items() if samples)
+            attacked = [sample for sample in own.samples if sample.evidence is not None]
+            of = len(attacked) if instead else sum(sample.status == "held" for sample in attacked)
+            evidence = (
+                f"{who} turned {len(every)} of {plural(of, 'sample')} that this gate attacked, and with these in place "
+                f"of its own it is {_SAID[verdict]}"
+                if instead
+                else f"{who} turned {len(every)} of {plural(of, 'sample')} that held in this gate, which is "
+                f"{_SAID[verdict]} with these"
+            )
+            return (
+                HealthCheck(
+                    name="holds-against-others", outcome="broken" if by_estimate else "suspect", evidence=evidence
+                ),
+            )
+    return ()

@@ -1,0 +1,109 @@
+"""Gates of patches beside one another, by how many samples they turn: each lies in places of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from robustcheck.evaluation.health.deciding import decisive
+from robustcheck.evaluation.setting import JudgedWith
+from robustcheck.policy import Gate, PatchSpec
+from robustcheck.policy.sizes import Size
+from robustcheck.results import GateResult, HealthCheck, Outcome
+from robustcheck.words import plural
+
+_ALIKE = ("shape", "location", "rotation", "scale", "keep_out")  # of how patches are laid
+
+
+def comparable_patches(own: Gate, other: Gate) -> bool:
+    """Whether another gate's patch may be this one's, or is a smaller one that should turn no more.
+
+    Patches that are laid alike on the same samples: whose adversary knows less, wants something narrower, has one patch
+    for all images where this one has one for each, or fewer places. No two gates are so of each other.
+    """
+    mine, theirs = own.attack, other.attack
+    assert isinstance(mine, PatchSpec)
+    assert isinstance(theirs, PatchSpec)
+    assert own.size is not None
+    assert other.size is not None
+    if own.knowledge != "white-box" or own.conditions != other.conditions or _judged(mine) != _judged(theirs):
+        return False
+    if any(getattr(mine, name) != getattr(theirs, name) for name in _ALIKE):
+        return False
+    alike = (own.goal, own.target) == (other.goal, other.target)
+    if not (alike or own.goal == "untargeted") or theirs.worst_of > mine.worst_of or mine.universal > theirs.universal:
+        return False
+    equal = alike and (own.knowledge, mine.worst_of, mine.universal) == (
+        other.knowledge,
+        theirs.worst_of,
+        theirs.universal,
+    )
+    return equal if _smaller(other.size, own.size) else not equal and _same(other.size, own.size)
+
+
+def _same(one: Size, other: Size) -> bool:
+    return (one.area, one.pixels) == (other.area, other.pixels)
+
+
+def _smaller(one: Size, other: Size) -> bool:
+    """Whether a size is so on all images: shares are not compared with pixels."""
+    if one.area is not None and other.area is not None:
+        return one.area < other.area
+    return one.pixels is not None and other.pixels is not None and one.pixels < other.pixels
+
+
+def _judged(spec: PatchSpec) -> object:
+    """Which of the samples gates with patches are about."""
+    return "train" if spec.patch is not None or not spec.universal else spec.train_on
+
+
+def beside_patches(own: GateResult, others: Sequence[GateResult], judged_with: JudgedWith) -> tuple[HealthCheck, ...]:
+    """What is to be said of a gate beside those that are `comparable_patches` with it.
+
+    Args:
+        own: the gate.
+        others: the other gates.
+        judged_with: the gate's.
+    """
+    checks, lost = list[HealthCheck](), dict[str, Mapping[str, Outcome]]()
+    for other in others:
+        smaller = _size(other) != _size(own)
+        checks.append(_beside(own, other, smaller=smaller))
+        if not smaller:
+            lost[other.id] = _turned(own, other)
+    if own.parameters["universal"]:
+        # One patch lies on all images: what the other one did is not added to what this one did.
+        for name, samples in lost.items():
+            checks += decisive(own, {name: samples}, judged_with, instead=True)
+    else:
+        held = {sample.sample for sample in own.samples if sample.status == "held"}
+        more = {name: {at: one for at, one in samples.items() if at in held} for name, samples in lost.items()}
+        checks += decisive(own, more, judged_with)
+    return tuple(checks)
+
+
+def _size(gate: GateResult) -> str | None:
+    return None if gate.threat is None else gate.threat.size
+
+
+def _turned(own: GateResult, other: GateResult) -> dict[str, Outcome]:
+    """What another gate turned samples into, by name, of those that this one attacked; its adversary wants it, too."""
+    attacked = {sample.sample for sample in own.samples if sample.evidence is not None}
+    return {one.sample: one for one in other.samples if one.status == "broken" and one.sample in attacked}
+
+
+def _beside(own: GateResult, other: GateResult, *, smaller: bool) -> HealthCheck:
+    """Whether another gate turned clearly more: at the low end of its interval more than at the high end of this one's.
+
+    Where it was after some of the samples alone, it left the others as they are.
+    """
+    name = "grows-with-size" if smaller else "as-strong-as-other-patches"
+    ours, theirs = (gate.metrics.get("attack_success") for gate in (own, other))
+    if theirs is None or theirs.low is None or ours is None or ours.high is None:
+        return HealthCheck(name=name, outcome="not examined", evidence=f"{other.id} attacked no sample")
+    turned, share = len(_turned(own, other)), min(1.0, (theirs.samples or 0) / (ours.samples or 1))
+    evidence = (
+        f"{other.id} turned {turned} of {plural(ours.samples or 0, 'sample')} that this gate attacked, and this gate "
+        f"{ours.successes}"
+    )
+    more = turned > (ours.successes or 0) and theirs.low * share > ours.high
+    return HealthCheck(name=name, outcome=("suspect" if smaller else "broken") if more else "sound", evidence=evidence)

@@ -1,0 +1,128 @@
+"""Gates of patches beside one another, on a network whose answer is the mean brightness.
+
+A white patch turns the eight dark images, a black one the twelve bright ones, and a grey one none.
+"""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from building import brightness_policy
+from patching import FIXED, patch_archive
+from PIL import Image
+
+from robustcheck import load_policy, run
+from robustcheck.evaluation.health.comparing import comparable
+
+SHORT = FIXED.replace("steps: 20, draws: 8, step_size: 0.3", "steps: 1, draws: 1, step_size: 0.001")
+GIVEN = FIXED.replace("steps: 20, draws: 8, step_size: 0.3", "patch: white.png")
+
+
+@pytest.fixture
+def laid(patched):
+    patch_archive(patched, test=[110] * 8 + [135] * 12, train=(40, 70, 100, 160, 190, 220))
+    Image.fromarray(np.full((4, 4), 255, np.uint8)).save(patched / "white.png")
+    return patched
+
+
+def _gate(name, attack, bound="attack_success: '<= 1'", size="8 px", more=""):
+    return f"  - {{id: {name}, attack: {attack}, size: {size}, require: {{{bound}}}{more}}}\n"
+
+
+def _run(folder, *gates, extra=""):
+    (folder / "policy.yaml").write_text(brightness_policy("".join(gates), extra=extra))
+    return {gate.id: gate for gate in run(load_policy(folder / "policy.yaml")).gates}
+
+
+BESIDE = ("as-strong-as-other-patches", "grows-with-size", "holds-against-others")
+
+
+def _outcomes(gate):
+    return {check.name: check.outcome for check in gate.health if check.name in BESIDE}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_a_targeted_patch_turns_the_untargeted_one_may_turn_as_well(first, laid):
+    own, other = _gate("own", f"{SHORT}}}", "accuracy: 0.7"), _gate("other", f"{FIXED}, target: bright}}")
+    found = _run(laid, *((other, own) if first else (own, other)))
+    assert found["other"].metrics["attack_success"].successes == 8
+    assert found["own"].metrics["attack_success"].successes == 0
+    assert found["own"].verdict == "error"
+    evidence = {check.name: check.evidence for check in found["own"].health}
+    assert evidence["as-strong-as-other-patches"] == (
+        "other turned 8 of 20 samples that this gate attacked, and this gate 0"
+    )
+    assert evidence["holds-against-others"] == (
+        "other turned 8 of 20 samples that this gate attacked, and with these in place of its own it is failed"
+    )
+    assert found["own"].error.endswith("raise its steps, draws or restarts")
+    assert found["other"].verdict == "pass"
+
+
+def test_one_patch_for_all_images_is_not_two(laid):
+    """What this gate turned and what the other one did are of two patches: together they would leave nothing."""
+    own, other = _gate("own", f"{FIXED}}}", "accuracy: 0.35"), _gate("other", f"{FIXED}, target: bright}}")
+    found = _run(laid, own, other)
+    assert found["own"].metrics["attack_success"].successes == 12
+    assert found["other"].metrics["attack_success"].successes == 8
+    assert found["own"].verdict == "pass", found["own"].error
+    assert _outcomes(found["own"]) == {"as-strong-as-other-patches": "sound"}
+
+
+def test_a_patch_for_each_image_may_be_that_for_all(laid):
+    own = _gate("own", f"{SHORT}, target: bright, universal: false}}", "accuracy: 0.7")
+    found = _run(laid, own, _gate("other", f"{GIVEN}, target: bright}}"))
+    assert _outcomes(found["own"]) == {"as-strong-as-other-patches": "broken", "holds-against-others": "broken"}
+    assert "other turned 8 of 8 samples that held in this gate, which is failed with these" in str(found["own"].health)
+    warned = _run(laid, own, _gate("other", f"{GIVEN}, target: bright}}"), extra="health: warn")
+    assert warned["own"].verdict == "pass"
+
+
+def test_a_larger_patch_that_turns_clearly_fewer_is_told(laid):
+    small, large = (
+        _gate("small", f"{FIXED}, target: bright}}"),
+        _gate("large", f"{SHORT}, target: bright}}", size="9 px"),
+    )
+    found = _run(laid, large, small)
+    assert found["large"].verdict == "pass"
+    assert _outcomes(found["large"]) == {"grows-with-size": "suspect"}
+    assert "grows-with-size" in [finding.code for finding in found["large"].findings]
+    assert _outcomes(found["small"]) == {}
+
+
+def test_gates_wait_for_those_that_may_do_no_more_and_for_none_that_waits_for_them(laid):
+    """Those whose patches are laid otherwise, or on other samples, wait for nobody."""
+    attacks = {
+        "any": f"{FIXED}}}",
+        "bright": f"{FIXED}, target: bright}}",
+        "dark": f"{FIXED}, target: dark}}",
+        "longer": f"{FIXED.replace('steps: 20', 'steps: 30')}, target: dark}}",
+        "each": f"{FIXED}, universal: false}}",
+        "given": f"{GIVEN}}}",
+        "stolen": f"{FIXED}, target: dark, surrogate: brightness.safetensors}}",
+        "often": f"{FIXED}, worst_of: 3}}",
+        "round": f"{FIXED.replace('square', 'circle')}}}",
+        "half": f"{FIXED}, train_on: 0.5}}",
+    }
+    gates = [_gate(name, attack) for name, attack in attacks.items()]
+    gates += [_gate("less", f"{FIXED}, target: dark}}", size="7 px"), _gate("share", f"{FIXED}}}", size="10%")]
+    gates += [_gate("seen", f"{FIXED}}}", more=", conditions: {brightness: 0.1}")]
+    (laid / "policy.yaml").write_text(brightness_policy("".join(gates)))
+    every = load_policy(laid / "policy.yaml").gates
+    waits = {own.id: {one.id for one in every if comparable(own, one, isolated=False)} for own in every}
+    targeted = {"bright", "dark", "longer", "stolen"}
+    assert waits == {
+        "any": targeted | {"given"},
+        "bright": set(),
+        "dark": {"stolen", "less"},
+        "longer": {"stolen", "less"},
+        "each": targeted | {"given", "any"},
+        "given": set(),
+        "stolen": set(),
+        "often": targeted | {"given", "any"},
+        **{name: set() for name in ("round", "half", "less", "share", "seen")},
+    }
+    for one, other in permutations(waits, 2):
+        assert not (one in waits[other] and other in waits[one])
