@@ -68,7 +68,7 @@ def load_candidate(
         trial = Trial.of(spec, network, samples)
         preprocess, chunks = trial.preprocess, trial.chunks
         torch.manual_seed(seed)
-        raw, some = trial.all_scores(progress), trial.few(_PROBED)
+        raw, some = trial.all_scores(progress), trial.load(trial.alike[:_PROBED])
         head = read_head(spec, raw, lambda: trial.beyond(some))
         randomness, probe_notes = check_evaluation_mode(trial.ask, some, chunks.limit, network.in_training)
         logits = head.logits(raw)
@@ -76,7 +76,7 @@ def load_candidate(
             others = [head.logits(trial.all_scores(progress)) for _ in range(stochastic.CALLS - 1)]
             logits = stochastic.usual(head, torch.stack([logits, *others]))
             network = stochastic.asked_only(network)
-        first = trial.few(_COMPARED)
+        first = trial.load(trial.alike[:_COMPARED])
         compared = tuple(map(preprocess, torch.split(first, chunks.limit)))
         with full_precision(network.device):
             if network.tried:

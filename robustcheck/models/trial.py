@@ -58,7 +58,7 @@ class Trial:
         """
         rows: dict[int, torch.Tensor] = {}
         for indexes in self._batches(self.chunks.limit):
-            rows |= zip(indexes, self.ask(self._load(indexes)), strict=True)
+            rows |= zip(indexes, self.ask(self.load(indexes)), strict=True)
             if progress:
                 progress(len(rows), len(self.shapes))
         widths = {row.shape for row in rows.values()}
@@ -66,9 +66,14 @@ class Trial:
             raise CandidateError("the candidate gives scores of different shapes for different samples")
         return torch.stack([rows[index] for index in range(len(self.shapes))])
 
-    def few(self, count: int) -> torch.Tensor:
-        """Images (M, C, H, W) of the first sample's shape, so many at most."""
-        return self._load(next(self._batches())[:count])
+    @property
+    def alike(self) -> list[int]:
+        """The numbers of all samples that have the first one's shape."""
+        return next(self._batches())
+
+    def load(self, indexes: list[int]) -> torch.Tensor:
+        """Images (M, C, H, W) of samples of one shape, as shares of the full range."""
+        return as_shares(self.samples, indexes, self.network.device)
 
     @property
     def sizes(self) -> set[Shape]:
@@ -82,7 +87,7 @@ class Trial:
         for group in others:
             if (shape := self.preprocess.shape(self.shapes[group[0]])) not in seen:
                 seen.add(shape)
-                yield self._load(group[:2])
+                yield self.load(group[:2])
 
     def beyond(self, images: torch.Tensor) -> torch.Tensor | None:
         """Scores on inputs that are far too bright, if the network takes them; a window would cut such images off."""
@@ -98,9 +103,6 @@ class Trial:
 
     def _batches(self, limit: int | None = None) -> Iterator[list[int]]:
         return batches(range(len(self.shapes)), self.shapes.__getitem__, limit)
-
-    def _load(self, indexes: list[int]) -> torch.Tensor:
-        return as_shares(self.samples, indexes, self.network.device)
 
 
 def _batch_size(
