@@ -87,6 +87,11 @@ def cells(distances: tuple[float, ...], angles: tuple[float, ...], device: torch
     )
 
 
+def seen_from(places: Looks, looks: Looks) -> Looks:
+    """The looks from these places: what sets the places, of all else what was drawn."""
+    return replace(looks, scale=places.scale, tilt=places.tilt, axis=places.axis)
+
+
 def repeated(looks: Looks, times: int) -> Looks:
     """The same looks at each of so many images, all at the first image first."""
     values = {field.name: getattr(looks, field.name) for field in fields(looks)}

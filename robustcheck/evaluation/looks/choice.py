@@ -21,9 +21,9 @@ def viewer_of(gate: Gate, candidate: Candidate, goal: Goal, *, maximum: int) -> 
         return Grid(
             candidate=candidate,
             goal=goal,
-            looks=cells(spec.distances, spec.angles, candidate.device),
-            count=len(spec.distances) * len(spec.angles),
-            holds_on=gate.conditions.holds_on,
+            places=cells(spec.distances, spec.angles, candidate.device),
+            count=spec.cells,
+            conditions=Conditions(spec=gate.conditions),
             maximum=maximum,
         )
     return RandomLooks(candidate=candidate, goal=goal, conditions=Conditions(spec=gate.conditions), maximum=maximum)
