@@ -171,6 +171,6 @@ class RP2Spec(AttackEntry):
 
     @property
     def plain_inks(self) -> tuple[float, ...]:
-        """Those that stickers of a single ink are tried in: the darkest, the one nearest to the middle, the lightest."""
+        """Those that stickers of one ink are tried in: the darkest, the one nearest to the middle, and the lightest."""
         inks = self.printable
         return tuple(sorted({min(inks), min(inks, key=lambda ink: abs(ink - 0.5)), max(inks)}))

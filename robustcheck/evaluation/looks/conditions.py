@@ -27,13 +27,14 @@ class _Camera:
 
     candidate: Candidate
     goal: Goal
+    conditions: Conditions
     maximum: int  # largest value that can be stored
 
     def _read(
         self, images: torch.Tensor, labels: torch.Tensor, looks: Looks, grain: torch.Tensor | None, count: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Readings, whether they are wanted, and scores, (N, L) each, of `count` looks at each image (N, C, H, W)."""
-        seen = see(images.repeat_interleave(count, dim=0), looks, grain)
+        seen = see(images.repeat_interleave(count, dim=0), looks, grain, self.conditions.exported)
         logits = self.candidate.logits((seen * self.maximum).round() / self.maximum)
         decisions = self.candidate.head.decide(logits)
         wanted = self.goal.met(decisions, labels.repeat_interleave(count))
@@ -49,8 +50,6 @@ class RandomLooks(_Camera):
     What holds is looked at once more, by as many others: a search proposes until something holds, and some of that held
     by chance. What is told of it comes from the second time.
     """
-
-    conditions: Conditions
 
     @property
     def at_once(self) -> int:
@@ -95,7 +94,6 @@ class Grid(_Camera):
 
     places: Looks
     count: int  # of places
-    conditions: Conditions
 
     @property
     def at_once(self) -> int:
@@ -150,7 +148,7 @@ class ConditionsEOT:
         grain = _grain(self.conditions, draws.apart(_SEARCHING), rows, images, self.count, at)
         images = images.detach().requires_grad_()
         with torch.enable_grad():
-            seen = see(images.repeat_interleave(self.count, dim=0), looks, grain)
+            seen = see(images.repeat_interleave(self.count, dim=0), looks, grain, self.conditions.exported)
         logits, loss, gradient = access.gradient(
             seen.detach(), labels.repeat_interleave(self.count), aims.repeat_interleave(self.count), objective
         )
