@@ -332,15 +332,12 @@ def test_stickers_of_one_ink_decide_if_they_would_change_the_verdict(bound, verd
 
 
 @pytest.mark.parametrize("sharpness", [0.4, 1e-6, 400.0])
-def test_how_large_logits_are_decides_no_stickers(sharpness, project):
-    """With what stickers should not be as it is by default; logits of 20 are the network's own."""
-    ends = []
-    for value in (20.0, sharpness):
-        (project / "brightness.py").write_text(ARCHITECTURE.replace("sharpness=20.0", f"sharpness={value}"))
-        gate = _stickers(project, [1], [0])
-        ends.append([outcome.status for outcome in gate.samples])
-    (project / "brightness.py").write_text(ARCHITECTURE)
-    assert ends[0] == ends[1] == ["broken"] * len(LEVELS)
+def test_how_large_logits_are_decides_no_stickers(sharpness, tmp_path):
+    """With what stickers should not be as it weighs by default; the network's own logits are 20 times the excess."""
+    brightness_project(tmp_path, levels=LEVELS)
+    (tmp_path / "brightness.py").write_text(ARCHITECTURE.replace("sharpness=20.0", f"sharpness={sharpness}"))
+    gate = _stickers(tmp_path, [1], [0])
+    assert [outcome.status for outcome in gate.samples] == ["broken"] * len(LEVELS)
 
 
 def test_stickers_are_judged_at_their_end_only(project):
