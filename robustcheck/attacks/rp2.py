@@ -10,6 +10,12 @@ the distances from all inks, which the paper takes from Sharif et al. 2016, vani
 What the paper sums over pixels is a mean over the mask here, and total variation, which grows with the side of an image
 that is stored larger, a sum by the root of its pixels: weights mean the same whatever the resolution. Values are shares
 of what is visible.
+
+Gradients are scaled, so that the largest one that a row has met is as steep as that of a common network, whose
+log-probability changes by some tens where all of the mask goes from black to white (40 for the CNN on X-rays that ships
+with robustcheck). What stickers should not be weighs the same then, however large a candidate's logits are, and however
+smooth it is: as in the paper, a sticker on one with small logits would stay the clean image. The gradient still fades
+as an image is turned.
 """
 
 from __future__ import annotations
@@ -19,9 +25,11 @@ from dataclasses import dataclass
 import torch
 
 from robustcheck.attacks.adam import ascend, moments
-from robustcheck.attacks.base import GradientAttack, State, Told
+from robustcheck.attacks.base import GradientAttack, State, Told, per_row
 from robustcheck.attacks.draws import Draws
 from robustcheck.threats import Ball, Region
+
+_STEEPEST = 40.0  # L1 norm inside the mask that a row's largest gradient is taken to have; see above
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +45,7 @@ class RP2(GradientAttack):
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """Starts at the clean image; each step ends where it can be seen."""
-        return {"images": images, **moments(images)}
+        return {"images": images, "steepest": torch.zeros_like(images[:, 0, 0, 0]), **moments(images)}
 
     def step(self, state: State, told: Told, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """A step inside the mask."""
@@ -48,9 +56,12 @@ class RP2(GradientAttack):
         with torch.enable_grad():
             seen, before = ((values - low) / (high - low) for values in (images, ball.project(clean, clean)))
             fault = self.fault(seen, before, mask).sum()
-        gradient = (told.gradient - torch.autograd.grad(fault, images)[0]) * mask
+        steepness = (told.gradient.abs() * mask).flatten(1).sum(dim=1) * (high - low)
+        steepest = torch.maximum(state["steepest"], steepness)
+        pull = per_row(_STEEPEST / steepest.clamp_min(torch.finfo(steepest.dtype).tiny))
+        gradient = (told.gradient * pull - torch.autograd.grad(fault, images)[0]) * mask
         change, learned = ascend(state, gradient, told.step, size=self.step_size * (high - low), steps=self.steps)
-        return {"images": ball.project(images.detach() + change, clean), **learned}
+        return {"images": ball.project(images.detach() + change, clean), "steepest": steepest, **learned}
 
     def best(self, state: State) -> torch.Tensor:
         """The last point."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,10 @@ from robustcheck.evaluation.setting import Setting
 from robustcheck.models.batches import as_shares, batches
 from robustcheck.policy import Gate, RP2Spec
 from robustcheck.results import Cell, Control
+from robustcheck.threats import Region
+
+Shown = Callable[[torch.Tensor], torch.Tensor]
+"""Makes of clean images (N, C, H, W), shares of the full range, what is shown in their place."""
 
 Admitted = Literal["each", "all", "none"]
 """Whether a gate's adversary may do what a control does: to each sample apart from the others, to all at once, or not.
@@ -37,6 +42,42 @@ def seen_unattacked(
     gate: Gate, setting: Setting, viewer: Viewer, samples: Sequence[int]
 ) -> tuple[Controlled, np.ndarray | None]:
     """Clean images under a gate's conditions: which are read as the adversary wants, and on which cells (N, L)."""
+    turned, cells = _turned(gate, setting, viewer, samples, lambda clean: clean)
+    grid = np.stack([cells[sample] for sample in samples]) if cells else None
+    # Who changes nothing stays within every budget.
+    return _controlled("no attack", turned, samples, setting), grid
+
+
+def plain_stickers(gate: Gate, setting: Setting, viewer: Viewer, region: Region, samples: Sequence[int]) -> Controlled:
+    """Stickers of one ink each, which no search has painted: what covering alone turns.
+
+    A sample is turned if any of the inks tried turns it: the adversary may choose one for each.
+    """
+    assert isinstance(gate.attack, RP2Spec)
+    (low, high), found = region.visible, dict[int, Entry]()
+    for ink in gate.attack.plain_inks:
+        value = low + (high - low) * ink
+        standing = [sample for sample in samples if sample not in found]
+        turned, _ = _turned(gate, setting, viewer, standing, partial(_covered, region, value))
+        found |= turned
+    return _controlled("plain stickers", found, samples, setting)
+
+
+def _covered(region: Region, value: float, clean: torch.Tensor) -> torch.Tensor:
+    return region.nearest(region.project(torch.full_like(clean, value), clean), clean)
+
+
+def _controlled(name: str, turned: Mapping[int, Entry], samples: Sequence[int], setting: Setting) -> Controlled:
+    """A control of which any sample may be one of the adversary's."""
+    hits = np.array([sample in turned for sample in samples], dtype=bool)
+    success = setting.intervals.rate(hits, setting.groups_of(samples))
+    return Controlled(control=Control(name=name, success=success), turned=turned, admitted="each")
+
+
+def _turned(
+    gate: Gate, setting: Setting, viewer: Viewer, samples: Sequence[int], shown: Shown
+) -> tuple[dict[int, Entry], dict[int, np.ndarray]]:
+    """Samples that are read as the adversary wants, and of each, on which cells (L,) it is, where there is a grid."""
     turned, cells = dict[int, Entry](), dict[int, np.ndarray]()
     limit = max(1, setting.candidate.chunks.limit // viewer.at_once)
     for chunk in batches(samples, setting.samples.shape_of, limit):
@@ -44,7 +85,7 @@ def seen_unattacked(
         keys = [key(setting.seed, f"{gate.id}/control", setting.samples.names[sample], 0) for sample in chunk]
         labels = setting.labels[chunk].to(images.device)
         at = torch.zeros(len(chunk), dtype=torch.int64, device=images.device)
-        seen = viewer(images, labels, Draws.of(keys, images.device), at)
+        seen = viewer(shown(images), labels, Draws.of(keys, images.device), at)
         turned |= {
             sample: replace(UNKNOWN, decision=int(seen.decision[place]), score=finite(seen.score, place))
             for place, sample in enumerate(chunk)
@@ -52,15 +93,7 @@ def seen_unattacked(
         }
         if seen.cells is not None:
             cells.update(zip(chunk, seen.cells.cpu().numpy(), strict=True))
-    hits = np.array([sample in turned for sample in samples], dtype=bool)
-    success = setting.intervals.rate(hits, setting.groups_of(samples))
-    grid = np.stack([cells[sample] for sample in samples]) if cells else None
-    unattacked = Controlled(
-        control=Control(name="no attack", success=success),
-        turned=turned,
-        admitted="each",  # who changes nothing stays within every budget
-    )
-    return unattacked, grid
+    return turned, cells
 
 
 def grid_of(

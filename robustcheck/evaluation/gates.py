@@ -11,7 +11,7 @@ import numpy as np
 from robustcheck.evaluation.account import Account
 from robustcheck.evaluation.adversary import ball_for, goal_of
 from robustcheck.evaluation.conclusion import Conclusion, conclude, examine_gradients
-from robustcheck.evaluation.controls import Controlled, grid_of, seen_unattacked
+from robustcheck.evaluation.controls import Controlled, grid_of, plain_stickers, seen_unattacked
 from robustcheck.evaluation.curves import budget_curve, query_curve
 from robustcheck.evaluation.health.checks import in_turn, with_inherited
 from robustcheck.evaluation.health.examination import Examination, examined
@@ -38,6 +38,7 @@ from robustcheck.models import Surrogates
 from robustcheck.models.process import full_precision
 from robustcheck.policy import FMNSpec, Gate, PatchSpec, RP2Spec
 from robustcheck.results import Cell, Cost, GateResult, HealthCheck
+from robustcheck.threats import Region
 
 
 def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
@@ -170,13 +171,15 @@ def _with_inherited(own: tuple[HealthCheck, ...], conclusion: Conclusion, search
 def _controls(
     gate: Gate, setting: Setting, search: Search, found: Found, attacked: list[int]
 ) -> tuple[tuple[Controlled, ...], tuple[Cell, ...]]:
-    """What conditions alone do, and the grid of gates that have one."""
+    """What conditions alone do, and what covering alone does; and the grid of gates that have one."""
     if gate.conditions is None or not attacked:
         return (), ()
     control, grid = seen_unattacked(gate, setting, search.viewer, attacked)
     if grid is None or not isinstance(gate.attack, RP2Spec):
         return (control,), ()
-    return (control,), grid_of(
+    assert isinstance(search.ball, Region)
+    plain = plain_stickers(gate, setting, search.viewer, search.ball, attacked)
+    return (control, plain), grid_of(
         gate.attack,
         np.stack([found.trace.cells[sample] for sample in attacked]),
         grid,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import floor
+from typing import Any
 
-from robustcheck.policy import Gate
+from robustcheck.policy import Gate, RP2Spec
 from robustcheck.results import Threat
 
 
@@ -15,7 +16,7 @@ def threat(gate: Gate, bits: int) -> Threat:
         goal=gate.goal,
         target=gate.target,
         knowledge=gate.knowledge,
-        conditions=None if gate.conditions is None else gate.conditions.model_dump(mode="json", exclude_none=True),
+        conditions=_conditions(gate),
         queries=gate.queries,
         oracle=gate.oracle if gate.asks else None,
         top_k=gate.top_k,
@@ -32,3 +33,13 @@ def threat(gate: Gate, bits: int) -> Threat:
         epsilon_share=float(levels / (2**bits - 1)),
         epsilon_levels=floor(levels) if gate.norm == "linf" else float(levels),
     )
+
+
+def _conditions(gate: Gate) -> dict[str, Any] | None:
+    """How images are seen; stickers are judged on as many looks as their grid has."""
+    if gate.conditions is None:
+        return None
+    written = gate.conditions.model_dump(mode="json", exclude_none=True)
+    if isinstance(gate.attack, RP2Spec):
+        written["judged_on"] = gate.attack.cells * gate.conditions.looks_from(gate.attack.cells)
+    return written

@@ -23,6 +23,9 @@ _IN_CODE = (ArithmeticError, AttributeError, ImportError, KeyError, NameError, N
 """Errors of a network's own code, whatever it is given; torch raises IndexError about dimensions, too."""
 
 
+_MOST_OF_8_BITS = 255
+
+
 class Levels(Protocol):
     """What is known of how images are stored."""
 
@@ -119,6 +122,11 @@ class Preprocess:
             return 0.0, 1.0
         low, high = ((end - self._zero) / self._maximum for end in self._spec.window)
         return max(0.0, low), min(1.0, high)
+
+    @property
+    def exported(self) -> tuple[float, float]:
+        """What becomes black and white, as shares of what can be stored, where a viewer writes images in 8 bits."""
+        return self.visible if self._maximum > _MOST_OF_8_BITS else (0.0, 1.0)
 
     @property
     def note(self) -> str | None:

@@ -163,3 +163,14 @@ class RP2Spec(AttackEntry):
         Field(min_length=1, max_length=16),
         WithJsonSchema(one_or_many({"type": "number", "minimum": -80, "maximum": 80})),
     ] = Field((-30.0, -15.0, 0.0, 15.0, 30.0), description="of the grid, degrees off the normal, to the side")
+
+    @property
+    def cells(self) -> int:
+        """Places of the grid."""
+        return len(self.distances) * len(self.angles)
+
+    @property
+    def plain_inks(self) -> tuple[float, ...]:
+        """Those that stickers of one ink are tried in: the darkest, the one nearest to the middle, and the lightest."""
+        inks = self.printable
+        return tuple(sorted({min(inks), min(inks, key=lambda ink: abs(ink - 0.5)), max(inks)}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, StrictInt, WithJsonSchema
@@ -11,6 +12,8 @@ from robustcheck.policy.fields import Section, ShareField
 from robustcheck.words import shown
 
 Range = tuple[float, float]
+
+_LEAST_ON_A_GRID, _LEAST_FROM_A_PLACE = 100, 10  # looks, where something is drawn for them
 
 _NUMBER: dict[str, Any] = {"type": "number"}
 _SCHEMA = WithJsonSchema({"anyOf": [_NUMBER, {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2}]})
@@ -88,6 +91,15 @@ class ConditionsSpec(Section):
     )
     holds_on: ShareField = Field(0.9, description="share of them that it has to hold on")
 
+    @property
+    def drawn_on_a_grid(self) -> tuple[str, ...]:
+        """The conditions that are drawn for each look from a grid of distances and angles, which sets the others."""
+        return tuple(name for name in CONDITIONS if name not in SET_BY_A_GRID and getattr(self, name) is not None)
+
+    def looks_from(self, places: int) -> int:
+        """Looks from each of so many places of a grid: one, if nothing is drawn there."""
+        return max(_LEAST_FROM_A_PLACE, ceil(_LEAST_ON_A_GRID / places)) if self.drawn_on_a_grid else 1
+
     def reach(self, visible: Range) -> Range:
         """The shares of the full range, from the lowest to the highest, that some look brings to what is visible."""
         brightness = self.brightness or (0.0, 0.0)
@@ -97,4 +109,5 @@ class ConditionsSpec(Section):
         return max(0.0, min(*sources, *visible)), min(1.0, max(*sources, *visible))
 
 
+SET_BY_A_GRID = ("scale", "perspective")
 CONDITIONS = tuple(name for name in ConditionsSpec.model_fields if name not in ("draws", "judged_on", "holds_on"))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from robustcheck.report.text import one_line
 from robustcheck.results import Threat
-from robustcheck.words import plural
+from robustcheck.words import listed, plural
 
 NORMS = {"linf": "L∞", "l2": "L2"}
 GOALS = {
@@ -29,6 +29,7 @@ CAPABILITIES = {
     "patch": "a patch on the image",
     "stickers": "anything inside a mask",
 }
+_SET_BY_A_GRID = ("scale", "perspective")  # as distances and angles
 ORACLES = {"stored": ", each rounded to the stored depth", "float": ", none rounded to the stored depth"}
 
 
@@ -55,12 +56,15 @@ def short_budget(threat: Threat) -> str:
 
 def conditions_text(threat: Threat) -> str:
     """`rotation -15 to 15, scale 0.9 to 1.1`; nothing where images are seen as they are."""
-    ranges = {name: ends for name, ends in (threat.conditions or {}).items() if isinstance(ends, (list, tuple))}
     return ", ".join(
         f"{one_line(name)} {' to '.join(f'{end:g}' for end in ends)}"
-        for name, ends in ranges.items()
+        for name, ends in _ranges(threat).items()
         if all(isinstance(end, (int, float)) and abs(end) < sys.float_info.max for end in ends)
     )
+
+
+def _ranges(threat: Threat) -> dict[str, Sequence[float]]:
+    return {name: ends for name, ends in (threat.conditions or {}).items() if isinstance(ends, (list, tuple))}
 
 
 def threat_text(threat: Threat) -> str:
@@ -77,10 +81,14 @@ def threat_text(threat: Threat) -> str:
 def _holds(threat: Threat) -> str:
     conditions = threat.conditions or {}
     share = f"{100 * conditions['holds_on']:g} %" if isinstance(conditions.get("holds_on"), float) else "most"
-    if threat.capability == "stickers":
-        return f"{share} of the cells of its grid"
     looks = conditions.get("judged_on")
-    return f"{share} of {looks if isinstance(looks, int) else 'the'} fresh looks, and of as many others"
+    count = looks if isinstance(looks, int) else "the"
+    if threat.capability != "stickers":
+        return f"{share} of {count} fresh looks, and of as many others"
+    drawn = [one_line(name) for name in _ranges(threat) if name not in _SET_BY_A_GRID]
+    if not drawn:
+        return f"{share} of the cells of its grid"
+    return f"{share} of {count} looks, from each cell of its grid (distance and angle) under draws of {listed(drawn)}"
 
 
 def _capability(threat: Threat) -> str:

@@ -149,7 +149,7 @@ class Surrogate:
 class Control:
     """What is turned without an attack, in the same places or under the same conditions."""
 
-    name: str  # natural patch | grey patch | no attack
+    name: str  # natural patch | grey patch | no attack | plain stickers
     success: Metric  # share of the attacked samples
 
 

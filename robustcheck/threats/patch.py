@@ -7,12 +7,12 @@ centre of its first pixel at (½, ½).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, cos, pi, radians, sin, sqrt
 from typing import Literal
 
 import torch
-from torch.nn.functional import grid_sample
+from torch.nn.functional import grid_sample, interpolate
 
 from robustcheck.errors import EvaluationError
 from robustcheck.policy import PatchSpec, Size
@@ -32,13 +32,17 @@ class Placements:
     y: torch.Tensor  # (N,) of the centre, from the top
     side: torch.Tensor  # (N,) of the square, or the circle's diameter
     angle: torch.Tensor  # (N,) radians, clockwise as one looks at the image
+    finest: int | None = None  # pixels of a texture, along its side, that these images show; None: all
 
 
 def place(textures: torch.Tensor, images: torch.Tensor, at: Placements, outline: Outline) -> torch.Tensor:
     """Images (N, C, H, W) with textures (N, C, S, S) on them: bilinear between a texture's pixels, sharp at its edge.
 
-    Differentiable in the textures. A texture of S pixels that lies unturned on S whole pixels is copied.
+    Differentiable in the textures. A texture of S pixels that lies unturned on S whole pixels is copied. One that is
+    finer than these images show is shrunk (means): it would be seen at single points, and not as what a pixel covers.
     """
+    if at.finest is not None and textures.shape[-1] > at.finest:
+        textures = interpolate(textures, at.finest, mode="area")
     right, down = _on_patch(images.shape, at)
     grid = torch.stack([right, down], dim=-1) / (at.side / 2).view(-1, 1, 1, 1)
     seen = grid_sample(textures, grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -63,12 +67,22 @@ class Placing:
     location: tuple[float, float] | None = None  # of the centre, shares of the image's sides; None: anywhere
     rotation: float = 0.0  # degrees each way
     scale: float = 0.0  # share of the side each way
+    resolution: float | None = None  # pixels of a texture that are seen for each of the image, along a side; None: all
 
     @classmethod
     def of(cls, spec: PatchSpec, size: Size) -> Placing:
         """The placing that a policy asks for."""
         location = None if spec.location == "random" else spec.location
-        return cls(size=size, outline=spec.shape, location=location, rotation=spec.rotation, scale=spec.scale)
+        # A given patch may be twice as fine as one that is trained; a control is as fine as the image.
+        resolution = max(1.0, spec.resolution * (1 if spec.patch is None else 2))
+        return cls(
+            size=size,
+            outline=spec.shape,
+            location=location,
+            rotation=spec.rotation,
+            scale=spec.scale,
+            resolution=resolution,
+        )
 
     def side(self, height: int, width: int) -> float:
         """The side of the patch as it is named, on an image of so many pixels; of a circle the diameter.
@@ -124,7 +138,9 @@ class Placing:
             NoPlaceError: there is none for one of them.
         """
         angle = (2 * uniform[:, 0] - 1) * radians(self.rotation)
-        side = self.side(height, width) * (1 + (2 * uniform[:, 1] - 1) * self.scale)
+        nominal = self.side(height, width)
+        finest = None if self.resolution is None else max(1, round(nominal * self.resolution))
+        side = nominal * (1 + (2 * uniform[:, 1] - 1) * self.scale)
         half = side / 2
         reach = half if self.outline == "circle" else half * (angle.cos().abs() + angle.sin().abs())
         if self.location is not None:
@@ -137,7 +153,7 @@ class Placing:
                 torch.where(2 * reach < length, reach + number * (length - 2 * reach), length / 2)
                 for number, length in ((uniform[:, 2], width), (uniform[:, 3], height))
             )
-        placements = Placements(x=x, y=y, side=side, angle=angle)
+        placements = Placements(x=x, y=y, side=side, angle=angle, finest=finest)
         if keep_out is None or not bool(keep_out.any()):
             return placements
         shape = torch.Size((len(side), 1, height, width))
@@ -154,7 +170,7 @@ class Placing:
         rank = (uniform[over, 4] * counts[:, -1]).floor().long().clamp_max(counts[:, -1] - 1)
         chosen = torch.searchsorted(counts, rank[:, None] + 1).squeeze(1)
         x, y = x.index_copy(0, over, chosen % width + 0.5), y.index_copy(0, over, chosen // width + 0.5)
-        return Placements(x=x, y=y, side=side, angle=angle)
+        return replace(placements, x=x, y=y)
 
     def check_room(self, height: int, width: int, keep_out: torch.Tensor | None = None) -> None:
         """Refuse an image on which not every draw has a place.

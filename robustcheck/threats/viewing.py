@@ -3,7 +3,7 @@
 Expectation over transformation (Athalye, Engstrom, Ilyas, Kwok 2018, arXiv 1707.07397, section 2.1) averages over
 draws of it. An image is turned, scaled, shifted and tilted in one step (a homography), resampled and blurred in one
 more (a matrix along each axis), then its contrast and brightness change, grain comes in, and it is compressed.
-Conditions that are not given cost nothing.
+From afar each pixel is the mean of what it covers. Conditions that are not given cost nothing.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Conditions:
     """A distribution of looks: every condition even between its ends, and apart from the others."""
 
     spec: ConditionsSpec
+    exported: tuple[float, float] = (0.0, 1.0)  # shares of the full range that JPEG's 8 bits span
 
     @property
     def grainy(self) -> bool:
@@ -87,13 +88,23 @@ def cells(distances: tuple[float, ...], angles: tuple[float, ...], device: torch
     )
 
 
+def seen_from(places: Looks, looks: Looks) -> Looks:
+    """The looks from these places: what sets the places, of all else what was drawn."""
+    return replace(looks, scale=places.scale, tilt=places.tilt, axis=places.axis)
+
+
 def repeated(looks: Looks, times: int) -> Looks:
     """The same looks at each of so many images, all at the first image first."""
     values = {field.name: getattr(looks, field.name) for field in fields(looks)}
     return Looks(**{name: None if value is None else value.repeat(times) for name, value in values.items()})
 
 
-def see(images: torch.Tensor, looks: Looks, grain: torch.Tensor | None = None) -> torch.Tensor:
+def see(
+    images: torch.Tensor,
+    looks: Looks,
+    grain: torch.Tensor | None = None,
+    exported: tuple[float, float] = (0.0, 1.0),
+) -> torch.Tensor:
     """Images (N, C, H, W), shares of the full range, as they are seen; what lies beyond their edges is black.
 
     Differentiable in the images. Compression passes gradients straight through.
@@ -102,13 +113,16 @@ def see(images: torch.Tensor, looks: Looks, grain: torch.Tensor | None = None) -
         images: one a look.
         looks: N.
         grain: (N, C, H, W) normal numbers, if there is noise.
+        exported: shares of the full range that are black and white where images are compressed.
     """
     seen = images
+    if (scale := looks.scale) is not None and bool((scale < 1).any()):
+        # Each pixel of a look is the mean of what it covers: read at single points, most of that would not count.
+        seen = _along_axes(seen, lambda length: _means(1 / scale, length))
     if any(value is not None for value in (looks.rotation, looks.scale, looks.right, looks.down, looks.tilt)):
         seen = grid_sample(seen, _homography(images, looks), mode="bilinear", padding_mode="zeros", align_corners=False)
     if looks.resampling is not None or looks.blur is not None:
-        height, width = (_optics(looks, length, images.device) for length in images.shape[2:])
-        seen = height[:, None] @ seen @ width[:, None].transpose(-1, -2)
+        seen = _along_axes(seen, lambda length: _optics(looks, length, images.device))
     if looks.contrast is not None:
         seen = (seen - 0.5) * _each(looks.contrast) + 0.5
     if looks.brightness is not None:
@@ -117,7 +131,7 @@ def see(images: torch.Tensor, looks: Looks, grain: torch.Tensor | None = None) -
         seen = seen + grain * _each(looks.noise)
     seen = seen.clamp(0, 1)
     if looks.jpeg is not None:
-        seen = seen + (_compressed(seen.detach(), looks.jpeg) - seen.detach())
+        seen = seen + (_compressed(seen.detach(), looks.jpeg, *exported) - seen.detach())
     return seen
 
 
@@ -176,6 +190,23 @@ def _matrix(rows: list[list[torch.Tensor]]) -> torch.Tensor:
     return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
 
+def _along_axes(images: torch.Tensor, matrices: Callable[[int], torch.Tensor]) -> torch.Tensor:
+    """Images (N, C, H, W) after what matrices (N, length, length), of an axis of so many pixels, do along each axis."""
+    height, width = map(matrices, images.shape[2:])
+    return height[:, None] @ images @ width[:, None].transpose(-1, -2)
+
+
+def _means(widths: torch.Tensor, length: int) -> torch.Tensor:
+    """Means over so many pixels (N,) about each one, of those that the axis has, as matrices; of one or less, itself.
+
+    Parts of pixels count as such.
+    """
+    places = torch.arange(length, device=widths.device, dtype=torch.float32)
+    apart = (places[:, None] - places[None, :]).abs()
+    weights = ((widths.clamp_min(1)[:, None, None] + 1) / 2 - apart).clamp(0, 1)
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
 def _optics(looks: Looks, length: int, device: torch.device) -> torch.Tensor:
     """Resampling and blur along an axis, as matrices (N, length, length)."""
     matrices: list[torch.Tensor] = []
@@ -209,11 +240,12 @@ def _resampled(length: int, size: int) -> torch.Tensor:
     return ((1 - beyond) * down[low] + beyond * down[(low + 1).clamp_max(size - 1)]).float()
 
 
-def _compressed(images: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
-    """Images (N, C, H, W) of 8 bits after JPEG compression."""
-    levels = (images * 255).round().byte().cpu().numpy()
+def _compressed(images: torch.Tensor, quality: torch.Tensor, black: float, white: float) -> torch.Tensor:
+    """Images (N, C, H, W) after JPEG compression in 8 bits, which span these shares of the full range."""
+    shown = ((images - black) / (white - black)).clamp(0, 1)
+    levels = (shown * 255).round().byte().cpu().numpy()
     read = [_through_jpeg(image, int(value)) for image, value in zip(levels, quality.tolist(), strict=True)]
-    return torch.from_numpy(np.stack(read)).to(images.device).float() / 255
+    return black + (white - black) * (torch.from_numpy(np.stack(read)).to(images.device).float() / 255)
 
 
 def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:

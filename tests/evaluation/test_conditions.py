@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from building import brightness_gates, brightness_policy, brightness_project, candidate, even_images
+from building import ARCHITECTURE, brightness_gates, brightness_policy, brightness_project, candidate, even_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -15,13 +15,13 @@ from robustcheck import load_policy, run
 from robustcheck.attacks import objective, rp2
 from robustcheck.attacks.adam import ascend, moments
 from robustcheck.attacks.draws import Draws, key
-from robustcheck.evaluation.looks.conditions import ConditionsEOT, RandomLooks
+from robustcheck.evaluation.looks.conditions import ConditionsEOT, Grid, RandomLooks
 from robustcheck.evaluation.looks.look import Once
 from robustcheck.evaluation.planning.planning import plan
 from robustcheck.models import WhiteBox
-from robustcheck.policy import ConditionsSpec
+from robustcheck.policy import ConditionsSpec, RP2Spec
 from robustcheck.threats import Goal
-from robustcheck.threats.viewing import Conditions
+from robustcheck.threats.viewing import Conditions, cells
 
 GOAL = Goal(labels=2)
 LEVELS = (60, 90, 100, 118, 137, 155, 165, 200)
@@ -247,6 +247,98 @@ def test_the_table_has_each_distance_at_each_angle(project):
     assert cells[4, 0].control.value == cells[4, 20].control.value == 1
     assert cells[1, 0].success.value == 1
     assert gate.controls[0].success.value == 0, "two of four places are fewer than nine tenths"
+
+
+@pytest.mark.parametrize(
+    ("conditions", "turned"),
+    [
+        ("brightness: [-0.2, -0.19]", {137, 155, 165}),
+        ("contrast: [0, 0.01], brightness: [-0.1, -0.09]", {137, 155, 165, 200}),
+    ],
+)
+def test_stickers_are_judged_under_all_their_conditions(conditions, turned, project):
+    """Whatever is darker than the ranges allow for, though no cell of the grid says so."""
+    gate = _stickers(project, [1], [0], conditions=f"{{{conditions}, draws: 2}}")
+    unattacked = next(one for one in gate.controls if one.name == "no attack")
+    assert unattacked.success.successes == len(turned)
+    assert gate.cells[0].control.successes == len(turned)
+    assert gate.threat.conditions["judged_on"] == 100
+
+
+def _grid(places, **ranges):
+    grid = RP2Spec.model_validate({"name": "rp2", "stickers": "mask.png", **places})
+    spec = ConditionsSpec(scale=[0.05, 20], perspective=80, **ranges)
+    return Grid(
+        candidate=candidate(Brightness()),
+        goal=GOAL,
+        maximum=255,
+        places=cells(grid.distances, grid.angles, torch.device("cpu")),
+        count=grid.cells,
+        conditions=Conditions(spec=spec),
+    )
+
+
+@pytest.mark.parametrize(("places", "looks"), [({"distances": 1, "angles": 0}, 100), ({}, 10)])
+def test_what_no_cell_sets_is_drawn_evenly_for_each_and_for_all_images_alike(places, looks):
+    """Mid-grey that is brightened is read as bright: on half of the looks. A level, and noise, is what they are off."""
+    grid = _grid(places, brightness=0.4, noise=0.001)
+    seen, asked = [], grid.candidate.network.forward
+    object.__setattr__(grid.candidate.network, "forward", lambda inputs: (seen.append(inputs), asked(inputs))[1])
+    images, labels = torch.full((2, 1, 3, 3), 0.5), torch.zeros(2, dtype=torch.int64)
+    result = grid(images, labels, _rows(2), torch.zeros(2, dtype=torch.int64))
+    assert len(seen) == looks
+    middles = torch.stack([one.view(2, grid.count, 3, 3)[:, :, 1, 1] for one in seen])  # of the images
+    assert torch.equal(middles[:, 0], middles[:, 1])
+    parts = (middles[:, 0].sort(dim=0).values - 0.1) / 0.8 * looks - torch.arange(looks)[:, None]
+    assert -0.01 * looks < parts.min() < parts.max() < 1 + 0.01 * looks
+    if grid.count == 1:
+        assert result.share.tolist() == pytest.approx([0.5, 0.5], abs=0.02)
+    again = grid(images[1:], labels[1:], _rows(2).rows(torch.tensor([1])), torch.ones(1, dtype=torch.int64))
+    assert again.share.tolist() == result.share[1:].tolist(), "however it is looked at again"
+
+
+def test_a_grid_of_which_nothing_else_varies_is_looked_at_once():
+    grid = _grid({"distances": [1, 2]})
+    result = grid(torch.full((1, 1, 4, 4), 0.9), torch.tensor([0]), _rows(1), torch.zeros(1, dtype=torch.int64))
+    assert grid.conditions.spec.looks_from(grid.count) == 1
+    assert result.cells.tolist() == [[True] * 5 + [False] * 5], "half as large on black it is dark"
+    assert result.share.tolist() == [0.5]
+
+
+def test_what_stickers_of_one_ink_turn_is_a_control(tmp_path):
+    """Half of an image in ink of .4, .5 or .8 of the range: white enough for dark images, and dark for hardly any."""
+    brightness_project(tmp_path, levels=(20, 60, 90, 130, 140, 150, 200))
+    gate = _stickers(tmp_path, [1], [0], attack=RP2.replace("[0, 1]", "[0.8, 0.4, 0.5, 0.6]"))
+    control = next(one for one in gate.controls if one.name == "plain stickers")
+    assert control.success.successes == len({60, 90} | {130, 140, 150})
+    assert gate.metrics["control_success"].successes == control.success.successes
+
+
+@pytest.mark.parametrize(("bound", "verdict"), [(0.95, "error"), (0.9, "pass")])
+def test_stickers_of_one_ink_decide_if_they_would_change_the_verdict(bound, verdict, tmp_path):
+    """A search of a single tiny step turns nothing; half of an image in ink turns three of forty."""
+    brightness_project(tmp_path)
+    even_images(tmp_path, [140] * 3 + [250] * 37, [1] * 40)
+    attack = (
+        "{name: rp2, stickers: [0, 0, 0.5, 1], steps: 1, step_size: 0.001, distances: 1, angles: 0, printable: 0.3}"
+    )
+    (gate,) = brightness_gates(
+        tmp_path,
+        f"  - {{id: rp2, attack: {attack}, conditions: {{contrast: [0.99, 1.01]}}, require: {{accuracy: {bound}}}}}",
+    )
+    assert gate.metrics["attack_success"].successes == 0
+    assert gate.verdict == verdict
+    if verdict == "error":
+        assert gate.error.startswith("plain stickers turned 3 of 40 samples that held, which the adversary may do as ")
+
+
+@pytest.mark.parametrize("sharpness", [0.4, 1e-6, 400.0])
+def test_how_large_logits_are_decides_no_stickers(sharpness, tmp_path):
+    """With what stickers should not be as it weighs by default; the network's own logits are 20 times the excess."""
+    brightness_project(tmp_path, levels=LEVELS)
+    (tmp_path / "brightness.py").write_text(ARCHITECTURE.replace("sharpness=20.0", f"sharpness={sharpness}"))
+    gate = _stickers(tmp_path, [1], [0])
+    assert [outcome.status for outcome in gate.samples] == ["broken"] * len(LEVELS)
 
 
 def test_stickers_are_judged_at_their_end_only(project):

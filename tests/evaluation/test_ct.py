@@ -14,7 +14,7 @@ from robustcheck import load_policy, run
 from robustcheck.attacks import objective
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.patch import PatchTraining
-from robustcheck.threats import Goal
+from robustcheck.threats import Goal, viewing
 
 LADDER = """
   - id: clean
@@ -166,6 +166,30 @@ def test_stickers_on_air_come_into_the_window(project):
     assert [outcome.status for outcome in gate.samples] == ["broken"] * 3
     stored = np.asarray(Image.open(project / "out" / gate.samples[0].counterexample))
     assert 1024 <= stored[:, :8].min() <= stored[:, :8].max() <= 1024 + 255
+
+
+@pytest.mark.parametrize(
+    ("attack", "size"),
+    [
+        ("{name: pgd, steps: 2}", "epsilon: 1 HU, "),
+        ("{name: rp2, stickers: [0, 0, 0.5, 1], steps: 2, distances: 1, angles: 0}", ""),
+        ("{name: patch, steps: 2, draws: 2, train_on: 0.5}", "size: 4 px, "),
+    ],
+)
+def test_conditions_compress_what_the_window_shows(attack, size, project, monkeypatch):
+    """Images differ by a level or two in 255 of 4,096: eight bits of the full range would make most of them alike."""
+    seen, whole = set(), viewing._compressed
+    monkeypatch.setattr(
+        viewing,
+        "_compressed",
+        lambda *given: (seen.add(tuple(round(end * 4095) for end in given[2:])), whole(*given))[1],
+    )
+    gates = f"  - {{id: seen, attack: {attack}, {size}conditions: {{jpeg: 100}}, require: {{accuracy: 0}}}}"
+    (gate,) = _report(project, "source: ct.npz, bits: 12, hounsfield: -1024", gates).gates
+    assert gate.verdict == "pass", gate.error
+    assert seen == {(1024, 1024 + 255)}
+    unattacked = [one.success.successes for one in gate.controls if one.name == "no attack"]
+    assert unattacked in ([], [0])
 
 
 def test_a_surrogate_is_trained_on_what_the_window_shows(project, monkeypatch):

@@ -48,6 +48,10 @@ ATTACKS = {
         "{name: rp2, steps: 5, stickers: [0, 0, 0.5, 0.5]}",
         "conditions: {scale: [0.4, 1], perspective: 30, draws: 2}",
     ),
+    "rp2, drawn": (
+        "{name: rp2, steps: 5, stickers: [0, 0, 0.5, 0.5], printable: [0.3, 0.6], angles: [0, 30]}",
+        "conditions: {scale: [0.4, 1], perspective: 30, rotation: 5, noise: 0.01, draws: 2}",
+    ),
     "missed": ("{name: pgd, steps: 5}", "epsilon: 3/255, goal: missed_finding"),
 }
 
@@ -106,7 +110,7 @@ def holding(folder, attacked):
 
 
 # In the others, a look at an end is spared where the image next to it is the same, or where nothing is near.
-ALL_LOOKS = ("pgd-l2", "square", "rays", "conditions", "rp2")
+ALL_LOOKS = ("pgd-l2", "square", "rays", "conditions", "rp2", "rp2, drawn")
 
 
 @pytest.mark.parametrize("name", ATTACKS)

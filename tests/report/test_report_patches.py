@@ -68,8 +68,11 @@ def test_the_threat_is_a_patch_and_no_ball():
 def test_conditions_are_told_as_ranges():
     assert conditions_text(STICKERS) == "rotation -10 to 10, scale 0.5 to 1"
     assert threat_text(STICKERS).endswith(
-        "Seen with: rotation -10 to 10, scale 0.5 to 1; a counterexample holds on 90 % of the cells of its grid."
+        "Seen with: rotation -10 to 10, scale 0.5 to 1; a counterexample holds on 90 % of 100 looks, from each cell of "
+        "its grid (distance and angle) under draws of rotation."
     )
+    places = replace(STICKERS, conditions={key: ends for key, ends in STICKERS.conditions.items() if key != "rotation"})
+    assert threat_text(places).endswith("scale 0.5 to 1; a counterexample holds on 90 % of the cells of its grid.")
     seen = replace(threat(), conditions=STICKERS.conditions)
     assert threat_text(seen).endswith("a counterexample holds on 90 % of 100 fresh looks, and of as many others.")
     assert "paint anything inside a mask" in threat_text(STICKERS)

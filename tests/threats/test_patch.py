@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustcheck.errors import EvaluationError
-from robustcheck.policy import Size
+from robustcheck.policy import PatchSpec, Size
 from robustcheck.threats.patch import PLACEMENT_DRAWS, NoPlaceError, Placements, Placing, covered, place
 
 shapes = st.tuples(st.integers(1, 3), st.integers(12, 30), st.integers(12, 30))
@@ -231,3 +231,31 @@ def test_a_patch_that_is_larger_than_the_image_is_refused(size, scale):
     placing = Placing(size=Size.parse(size), outline="square", scale=scale)
     with pytest.raises(EvaluationError, match=r"has no room for it; give a smaller size or scale"):
         placing.draw(_random(1, PLACEMENT_DRAWS), 20, 60)
+
+
+@pytest.mark.parametrize(("length", "finest"), [(40, 20), (20, 10)])
+def test_on_smaller_images_a_texture_is_seen_as_what_each_pixel_covers(length, finest):
+    """A fine check of black and white is grey from afar; on the image that it was made for it is what it is."""
+    spec = PatchSpec.model_validate(
+        {"name": "patch", "shape": "square", "rotation": 0, "scale": 0, "location": [0.50625] * 2}
+    )
+    placing = Placing.of(spec, Size.parse("6.25%"))
+    at = placing.draw(_random(1, PLACEMENT_DRAWS), length, length)
+    assert at.finest == finest
+    check = ((torch.arange(20)[:, None] + torch.arange(20)) % 2).float()[None, None].requires_grad_()
+    image = torch.full((1, 1, length, length), 0.5)
+    seen = place(check, image, at, "square")
+    whole = place(check, image, Placements(x=at.x, y=at.y, side=at.side, angle=at.angle), "square")
+    if length == 40:
+        assert torch.equal(seen, whole)
+    else:
+        assert torch.allclose(seen, image)
+        assert (whole - 0.5).abs().max() > 0.4
+        (gradient,) = torch.autograd.grad(seen.sum(), check)
+        assert (gradient > 0).float().mean() > 0.8
+
+
+def test_a_given_patch_is_shown_as_fine_as_it_may_be():
+    given = PatchSpec.model_validate({"name": "patch", "shape": "square", "rotation": 0, "scale": 0, "patch": "a.png"})
+    at = Placing.of(given, Size.parse("5 px")).draw(_random(1, PLACEMENT_DRAWS), 30, 30)
+    assert at.finest == 20

@@ -71,6 +71,34 @@ def test_a_tilt_about_the_vertical_axis_narrows_and_brings_one_side_nearer():
     assert torch.allclose(seen, mirrored.flip(1), atol=1e-3)
 
 
+@pytest.mark.parametrize("distance", [2, 3, 5])
+def test_from_afar_a_pixel_is_the_mean_of_what_it_covers(distance):
+    """A pattern on the pixels that single points would read is diluted, and seen alike wherever it lies."""
+    image = torch.zeros(1, 1, 30, 30)
+    image[..., distance // 2 :: distance, distance // 2 :: distance] = 1
+    seen = see(image, _one(scale=1 / distance))[0, 0]
+    middle = seen[14:16, 14:16]
+    assert (middle - 1 / distance**2).abs().max() < 1e-4
+    noise = _random(1, 1, 30, 30)
+    seen = see(noise, _one(scale=1 / distance))
+    assert seen.sum() * distance**2 == pytest.approx(noise.sum().item(), rel=0.1)
+    nearer = see(noise, _one(scale=1.5))
+    both = Looks(scale=torch.tensor([1.5, 1 / distance]))
+    assert torch.equal(see(noise.expand(2, -1, -1, -1), both), torch.cat([nearer, seen])), "near ones stay as they were"
+
+
+def test_compression_of_deep_images_is_that_of_what_a_window_shows():
+    """Of 12 bits with a window of a tenth of the range, 8 bits have steps of 1.6 levels; of the full range, of 16."""
+    levels = torch.arange(1024, 1424).repeat(16, 1)[None, None] / 4095
+    window = (1024 / 4095, 1424 / 4095)
+    errors = [
+        ((see(levels, _one(jpeg=100), exported=exported) - levels) * 4095).abs().max() for exported in (window, (0, 1))
+    ]
+    assert errors[0] < 3 < 7 < errors[1]
+    beyond = see(torch.full((1, 1, 8, 8), 0.9), _one(jpeg=90), exported=window)
+    assert torch.allclose(beyond, torch.full_like(beyond, window[1])), "as white as white can be"
+
+
 def test_what_is_behind_the_camera_is_not_seen():
     seen = see(torch.ones(1, 1, 32, 32), _one(tilt=radians(79), axis=radians(90), scale=10))
     assert seen.isfinite().all()

@@ -17,20 +17,22 @@ def viewer_of(gate: Gate, candidate: Candidate, goal: Goal, *, maximum: int) -> 
         if candidate.randomness is not None:
             return RepeatedCalls(candidate=candidate, goal=goal)
         return Once(candidate=candidate, goal=goal)
+    conditions = Conditions(spec=gate.conditions, exported=candidate.preprocess.exported)
     if isinstance(spec := gate.attack, RP2Spec):
         return Grid(
             candidate=candidate,
             goal=goal,
-            looks=cells(spec.distances, spec.angles, candidate.device),
-            count=len(spec.distances) * len(spec.angles),
-            holds_on=gate.conditions.holds_on,
+            places=cells(spec.distances, spec.angles, candidate.device),
+            count=spec.cells,
+            conditions=conditions,
             maximum=maximum,
         )
-    return RandomLooks(candidate=candidate, goal=goal, conditions=Conditions(spec=gate.conditions), maximum=maximum)
+    return RandomLooks(candidate=candidate, goal=goal, conditions=conditions, maximum=maximum)
 
 
 def eot_of(gate: Gate, candidate: Candidate) -> EOT | None:
     """What a gate's gradients are means over: looks, or calls of a candidate that draws; None if nothing is drawn."""
     if gate.conditions is not None:
-        return ConditionsEOT(conditions=Conditions(spec=gate.conditions), count=gate.conditions.draws)
+        conditions = Conditions(spec=gate.conditions, exported=candidate.preprocess.exported)
+        return ConditionsEOT(conditions=conditions, count=gate.conditions.draws)
     return StochasticEOT() if candidate.randomness is not None and gate.surrogates is None else None

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 
 from robustcheck.attacks import Objective
-from robustcheck.attacks.draws import Draws
+from robustcheck.attacks.draws import Draws, key
 from robustcheck.evaluation.looks.look import Gradients, Seen, Tally, confirmed, looks_needed, read
 from robustcheck.models import Candidate
 from robustcheck.threats import Goal
-from robustcheck.threats.viewing import LOOK_DRAWS, Conditions, Looks, repeated, see
+from robustcheck.threats.viewing import LOOK_DRAWS, Conditions, Looks, repeated, see, seen_from
 
 _SEARCHING, _JUDGING, _CONFIRMING, _GRAIN = 1, 2, 3, 4  # draws of a row are for one purpose each
 _BLOCK = 20  # looks at an image, after which it is asked whether the others can still matter
@@ -27,13 +27,14 @@ class _Camera:
 
     candidate: Candidate
     goal: Goal
+    conditions: Conditions
     maximum: int  # largest value that can be stored
 
     def _read(
         self, images: torch.Tensor, labels: torch.Tensor, looks: Looks, grain: torch.Tensor | None, count: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Readings, whether they are wanted, and scores, (N, L) each, of `count` looks at each image (N, C, H, W)."""
-        seen = see(images.repeat_interleave(count, dim=0), looks, grain)
+        seen = see(images.repeat_interleave(count, dim=0), looks, grain, self.conditions.exported)
         stored = (seen * self.maximum).round() / self.maximum
         each, shape = read(self.candidate, self.goal, stored, labels.repeat_interleave(count)), (len(images), count)
         scores = None if each.score is None else each.score.view(shape)
@@ -47,8 +48,6 @@ class RandomLooks(_Camera):
     What holds is looked at once more, by as many others: a search proposes until something holds, and some of that held
     by chance. What is told of it comes from the second time.
     """
-
-    conditions: Conditions
 
     @property
     def at_once(self) -> int:
@@ -83,24 +82,33 @@ class RandomLooks(_Camera):
 
 @dataclass(frozen=True, kw_only=True)
 class Grid(_Camera):
-    """Looks from a grid of places, the same ones each time."""
+    """Looks from a grid of places, the same ones each time: some from each, if conditions vary that no place sets.
 
-    looks: Looks
-    count: int
-    holds_on: float
+    These are drawn once for all samples, evenly over their ranges at each place, and whatever the policy's seed: no
+    search has had them, and a counterexample that is looked at again is seen as it was.
+    """
+
+    places: Looks
+    count: int  # of places
 
     @property
     def at_once(self) -> int:
-        """All of them."""
+        """One from each place."""
         return self.count
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, _draws: Draws, _at: torch.Tensor) -> Seen:
-        """One look from each."""
+        """From each place as many looks; the images hold in its cell if they do on the share of these that it takes."""
         tally, rows = Tally.of(len(images), images.device), torch.arange(len(images), device=images.device)
-        looks = repeated(self.looks, len(images))
-        decisions, wanted, scores = self._read(images, labels, looks, None, self.count)
-        tally.add(rows, decisions, wanted, scores)
-        return tally.seen(looks_needed(self.holds_on, self.count), cells=wanted)
+        rounds, share = self.conditions.spec.looks_from(self.count), self.conditions.spec.holds_on
+        drawn = Draws.of([key(0, "grid", "", 0)], images.device)
+        numbers, held = _even(drawn, self.count, rounds), torch.zeros(len(rows), self.count, device=images.device)
+        for number in range(rounds):
+            looks = repeated(seen_from(self.places, self.conditions.draw(numbers[number])), len(images))
+            grain = _grain(self.conditions, drawn, torch.zeros_like(rows), images, self.count, number)
+            decisions, wanted, scores = self._read(images, labels, looks, grain, self.count)
+            tally.add(rows, decisions, wanted, scores)
+            held += wanted
+        return tally.seen(looks_needed(share, self.count * rounds), cells=held >= looks_needed(share, rounds))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +144,7 @@ class ConditionsEOT:
         grain = _grain(self.conditions, draws.apart(_SEARCHING), rows, images, self.count, at)
         images = images.detach().requires_grad_()
         with torch.enable_grad():
-            seen = see(images.repeat_interleave(self.count, dim=0), looks, grain)
+            seen = see(images.repeat_interleave(self.count, dim=0), looks, grain, self.conditions.exported)
         logits, loss, gradient = access.gradient(
             seen.detach(), labels.repeat_interleave(self.count), aims.repeat_interleave(self.count), objective
         )
@@ -150,8 +158,14 @@ def _numbers(draws: Draws, looks: int, at: torch.Tensor) -> torch.Tensor:
     return draws.uniform((looks, LOOK_DRAWS), at)
 
 
+def _even(draws: Draws, places: int, rounds: int) -> torch.Tensor:
+    """Numbers (rounds, places, 12) in [0, 1], of which each place has one in each of `rounds` equal parts of it."""
+    part, within = (draws.uniform((rounds, places, LOOK_DRAWS), at)[0] for at in (0, 1))
+    return (part.argsort(dim=0, stable=True) + within) / rounds
+
+
 def _grain(
-    conditions: Conditions, draws: Draws, rows: torch.Tensor, images: torch.Tensor, looks: int, at: torch.Tensor
+    conditions: Conditions, draws: Draws, rows: torch.Tensor, images: torch.Tensor, looks: int, at: int | torch.Tensor
 ) -> torch.Tensor | None:
     """Normal numbers (M · looks, C, H, W) for these rows (M,), if the conditions have noise."""
     if not conditions.grainy:

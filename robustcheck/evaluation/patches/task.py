@@ -133,7 +133,9 @@ class PatchTask:
     @cached_property
     def conditions(self) -> Conditions | None:
         """Conditions under which a patch is seen."""
-        return None if self.gate.conditions is None else Conditions(spec=self.gate.conditions)
+        if self.gate.conditions is None:
+            return None
+        return Conditions(spec=self.gate.conditions, exported=self.setting.candidate.preprocess.exported)
 
     @cached_property
     def viewer(self) -> Viewer:

@@ -97,8 +97,8 @@ class LookCounts:
             draws = DRAWS if gate.surrogates is None else 1
             return cls(searching=draws, judging=JUDGED_ON, most=2 * JUDGED_ON)
         if isinstance(gate.attack, RP2Spec):
-            cells = len(gate.attack.distances) * len(gate.attack.angles)
-            return cls(searching=spec.draws, judging=cells, most=cells)
+            looks = gate.attack.cells * spec.looks_from(gate.attack.cells)
+            return cls(searching=spec.draws, judging=looks, most=looks)
         return cls(searching=spec.draws, judging=spec.judged_on, most=2 * spec.judged_on)
 
     def seen(self, images: int) -> Bill:
@@ -125,7 +125,8 @@ def of_search(search: Search, attacked: int) -> Bill:
         else:
             total += _asking(attack, search, looks)
     if search.gate.conditions is not None:
-        total += looks.seen(1)  # the control
+        spec = search.gate.attack
+        total += looks.seen(1 + (len(spec.plain_inks) if isinstance(spec, RP2Spec) else 0))  # the controls
     return total * attacked
 
 
