@@ -11,18 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from robustcheck.data import Samples
 from robustcheck.errors import CandidateError, DataError, EvaluationError
 from robustcheck.evaluation.environment import environment
-from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.surrogates.lessons import Lessons, left_to_training, lessons
 from robustcheck.evaluation.surrogates.weight_cache import kept
 from robustcheck.models import Candidate, load_candidate, training
 from robustcheck.policy import ModelSpec, SurrogatesEntry, SurrogateSpec, TrainSpec
-from robustcheck.results import Metric, Surrogate
 from robustcheck.sources import all_sources
 
 Progress = Callable[[int, int], None]
@@ -36,36 +33,6 @@ class LoadedSurrogate:
     candidate: Candidate
     logits: torch.Tensor  # (N, K) on the gate's samples, unattacked
     trained: str | None  # how, if it was trained here
-
-
-def as_reported(
-    surrogate: LoadedSurrogate,
-    labels: torch.Tensor,
-    decisions: torch.Tensor,
-    turned: Metric,
-    intervals: Intervals,
-    groups: np.ndarray | None,
-) -> Surrogate:
-    """How good a stand-in it is.
-
-    Args:
-        surrogate: with its answers on N samples.
-        labels: (N,) true readings of those.
-        decisions: (N,) the candidate's.
-        turned: share of the attacked samples that the attack turned on the surrogates themselves.
-        intervals: of its rates.
-        groups: (N,) which samples belong together; None: each is its own.
-    """
-    own = surrogate.candidate.head.decide(surrogate.logits)
-    return Surrogate(
-        path=surrogate.path,
-        format=surrogate.candidate.info.format,
-        sha256=surrogate.candidate.info.sha256,
-        trained=surrogate.trained,
-        accuracy=intervals.rate((own == labels).numpy(), groups),
-        agreement=intervals.rate((own == decisions).numpy(), groups),
-        turned=turned,
-    )
 
 
 def load_surrogates(
