@@ -66,12 +66,21 @@ class Project:
         return load_surrogates(
             TransferSpec(name="transfer", **attack),
             model=self.model,
-            split=lambda: train_split(data, self.model, self.folder, FOR_SURROGATES, self.samples),
+            split=lambda: self.train_split(data),
             candidate=self.candidate,
             samples=self.samples,
             folder=self.folder,
             progress=progress,
         )
+
+    @property
+    def split(self) -> Samples:
+        """The train split of its data."""
+        return self.train_split(self.data)
+
+    def train_split(self, data: DataSpec) -> Samples:
+        """That of other data, beside its own samples."""
+        return train_split(data, self.model, self.folder, FOR_SURROGATES, self.samples)
 
     @property
     def files(self) -> list[Path]:

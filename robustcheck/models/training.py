@@ -32,9 +32,11 @@ _KEY = "train.architecture"
 _WEIGHT_DECAY = 0.05
 _LEAST_STEPS = 16  # of an epoch, unless batches would become smaller than
 _SMALLEST_BATCH = 8
-_SETTLING_BATCH, _SETTLING_BATCHES = 64, 64  # of which batch normalisation's statistics are, at most
+_SETTLING_BATCH, _SETTLING_IMAGES = 64, 4096  # of which batch normalisation's statistics are, at most
 _SHIFT, _SCALE = 0.05, 0.1  # of half a side
-_CONTRAST, _BRIGHTNESS = 0.2, 0.1  # of the full range
+_CONTRAST, _BRIGHTNESS = 0.2, 0.1  # of an image's distance from its mean, and of the range that images use
+_LOOKED_AT, _PIXELS_EACH = 64, 4096  # images and pixels of each, at most, that show which range that is
+_ENDS = 0.01, 0.99  # quantiles of it
 
 
 def train(
@@ -83,8 +85,9 @@ def train(
         optimiser = torch.optim.AdamW(weights, lr=spec.learning_rate, weight_decay=_WEIGHT_DECAY, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, spec.learning_rate, total_steps=steps)
         ask, readings = _asking(network, spec, model, device), readings.cpu()
+        used = _range_used(images, len(readings))
         for step, chosen in enumerate(_batches(readings, model, batch, steps, drawn), start=1):
-            scores = ask(_another_exposure(images(chosen.tolist()), drawn))
+            scores = ask(_another_exposure(images(chosen.tolist()), used, drawn))
             loss = _loss(scores, readings[chosen].to(device), model)
             _check_finite(loss, f"the loss in step {step} of {steps}", spec)
             optimiser.zero_grad()
@@ -93,8 +96,8 @@ def train(
             schedule.step()
             if progress:
                 progress(step, steps)
-        size = min(_SETTLING_BATCH, len(readings))
-        count = min(_SETTLING_BATCHES, ceil(len(readings) / size))
+        size = min(_SETTLING_BATCH, batch, len(readings))  # no more at once than training has shown to fit
+        count = ceil(min(_SETTLING_IMAGES, len(readings)) / size)
         _settle(network, ask, (images(c.tolist()) for c in _batches(readings, model, size, count, drawn)))
         state: dict[str, torch.Tensor] = network.state_dict()
         for name, value in state.items():
@@ -229,8 +232,21 @@ def _settle(
     network.eval()
 
 
-def _another_exposure(images: torch.Tensor, drawn: torch.Generator) -> torch.Tensor:
-    """The same patients on another day: moved, nearer or farther, and exposed differently."""
+def _range_used(images: Callable[[Sequence[int]], torch.Tensor], count: int) -> float:
+    """How far apart, as a share of what can be stored, the dark and the bright of so many images are.
+
+    Files of 16 bits often hold 12 of them, and what is a little brighter there would be black or white.
+    """
+    seen = list[torch.Tensor]()
+    for number in range(0, count, ceil(count / _LOOKED_AT)):
+        pixels = images([number]).flatten()
+        seen.append(pixels[:: ceil(len(pixels) / _PIXELS_EACH)].cpu())
+    dark, bright = torch.cat(seen).quantile(torch.tensor(_ENDS)).tolist()
+    return float(bright - dark)
+
+
+def _another_exposure(images: torch.Tensor, used: float, drawn: torch.Generator) -> torch.Tensor:
+    """The same patients on another day: moved, nearer or farther, and exposed differently within the range `used`."""
     count = len(images)
 
     def within(most: float, *shape: int) -> torch.Tensor:
@@ -239,5 +255,6 @@ def _another_exposure(images: torch.Tensor, drawn: torch.Generator) -> torch.Ten
     pose = torch.cat([torch.eye(2) * (1 + within(_SCALE, 1, 1)), within(_SHIFT, 2, 1)], dim=2).to(images.device)
     grid = affine_grid(pose, list(images.shape), align_corners=False)
     moved = grid_sample(images, grid, padding_mode="border", align_corners=False)
-    contrast, brightness = (within(most, 1, 1, 1).to(images.device) for most in (_CONTRAST, _BRIGHTNESS))
-    return ((moved - 0.5) * (1 + contrast) + 0.5 + brightness).clamp(0, 1)
+    contrast, brightness = (within(most, 1, 1, 1).to(images.device) for most in (_CONTRAST, _BRIGHTNESS * used))
+    mean = moved.mean(dim=(1, 2, 3), keepdim=True)
+    return ((moved - mean) * (1 + contrast) + mean + brightness).clamp(0, 1)

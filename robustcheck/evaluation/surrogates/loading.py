@@ -16,7 +16,7 @@ import torch
 from robustcheck.data import Samples
 from robustcheck.errors import CandidateError, DataError, EvaluationError
 from robustcheck.evaluation.environment import environment
-from robustcheck.evaluation.surrogates.lessons import Lessons, left_to_training, lessons
+from robustcheck.evaluation.surrogates.lessons import Lessons, left_to_training, lessons, not_judged
 from robustcheck.evaluation.surrogates.weight_cache import kept
 from robustcheck.models import Candidate, load_candidate, training
 from robustcheck.policy import ModelSpec, SurrogatesEntry, SurrogateSpec, TrainSpec
@@ -69,7 +69,8 @@ def load_surrogates(
     for spec in attack.train:
         with _about(spec.architecture, spec):
             described, code = _described(spec, model), _code(spec, folder)
-            taught = lessons(spec, split(), candidate, progress)
+            whole = split()
+            taught = lessons(spec, whole, not_judged(whole, samples), candidate, progress)
             weights = _trained(spec, described, taught, code, folder, candidate.device, progress)
             described = described.model_copy(update={"path": str(weights)})
             trained = f"trained here for {spec.epochs} {'epoch' if spec.epochs == 1 else 'epochs'} {taught.words}"
@@ -95,13 +96,15 @@ def _about(name: str, spec: SurrogateSpec | TrainSpec) -> Iterator[None]:
 def _described(spec: SurrogateSpec | TrainSpec, model: ModelSpec) -> ModelSpec:
     """A surrogate as the policy would describe a candidate; the policy's own checks have seen that they compare.
 
-    What has learned the candidate's readings has learned where it decides.
+    What is trained here decides at even odds, since it is shown labels evenly: a threshold that was chosen for a
+    candidate among its patients means something else to it. And what has learned the candidate's readings has learned
+    where it decides.
     """
-    stolen = isinstance(spec, TrainSpec) and spec.labels == "candidate"
+    even = isinstance(spec, TrainSpec) and (spec.labels == "candidate" or model.task != "multilabel")
     changes: dict[str, Any] = {
         "task": spec.task or model.task,
         "preprocess": spec.preprocess or model.preprocess,
-        "operating_point": None if stolen else model.operating_point,
+        "operating_point": None if even else model.operating_point,
     }
     if spec.architecture:
         changes |= {"architecture": spec.architecture, "architecture_args": spec.architecture_args}
@@ -158,8 +161,8 @@ def _trained(
         "task": described.task,
         "labels": described.labels,
         "preprocess": described.preprocess.model_dump(mode="json"),
-        "samples": [taught.samples.info.sha256, taught.samples.bits, taught.samples.hounsfield],
-        "answers": taught.answered_by and [taught.answered_by, taught.chosen, taught.readings.tolist()],
+        "samples": [taught.samples.info.sha256, taught.samples.bits, taught.samples.hounsfield, taught.chosen],
+        "answers": taught.answered_by and [taught.answered_by, taught.readings.tolist()],
         "code": code,
     }
 
