@@ -1,14 +1,16 @@
 """Trains a surrogate: a network of the adversary's own, on images and readings that the adversary has.
 
 A few hundred images and a laptop have to be enough, so labels are drawn evenly (most images of most medical sets have
-one label), each image is moved and exposed a little differently every time it is seen, and few images are learned from
+one label, or no finding), each image is moved and exposed a little differently every time it is seen, and few images are learned from
 in small batches. Images are never mirrored: a label may depend on the side.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import torch
 from torch.nn.functional import affine_grid, binary_cross_entropy_with_logits, cross_entropy, grid_sample
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 
 from robustcheck.errors import CandidateError, EvaluationError, NoMemoryError, UserCodeError
 from robustcheck.importing import import_callable
@@ -121,17 +124,42 @@ def architecture(spec: TrainSpec, folder: Path) -> Callable[..., Any]:
         raise UserCodeError(f"{_KEY}: {error}") from None
 
 
-def modules(spec: TrainSpec, folder: Path) -> set[str]:
-    """The names of the modules that the network and what builds it are written in.
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a network is made of before it learns anything."""
+
+    modules: set[str]  # that it and what builds it are written in, by name
+    values: dict[str, str]  # sha256 of what it begins with whatever it is seeded with, as it read it from files
+
+
+def origin(spec: TrainSpec, folder: Path) -> Origin:
+    """Where an architecture comes from.
 
     Raises:
         CandidateError: it cannot be built.
         UserCodeError: there is no such callable.
     """
     make = architecture(spec, folder)
+    found = list[dict[str, str]]()
     with left_as_found():
-        network = build(spec.architecture, spec.architecture_args, folder, key=_KEY)[0]
-    return {*written_in(spec.architecture, make), *layer_modules(network)}
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            network = build(spec.architecture, spec.architecture_args, folder, key=_KEY)[0]
+            found.append({name: _sha256(value) for name, value in network.state_dict().items() if _is_there(value)})
+    first, second = found
+    return Origin(
+        modules={*written_in(spec.architecture, make), *layer_modules(network)},
+        values={name: value for name, value in first.items() if second.get(name) == value},
+    )
+
+
+def _is_there(value: object) -> bool:
+    """Whether an entry of a state dict holds numbers: there are objects, and tensors that are made when first used."""
+    return isinstance(value, torch.Tensor) and not is_lazy(value) and not value.is_meta
+
+
+def _sha256(value: torch.Tensor) -> str:
+    return hashlib.sha256(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()).hexdigest()
 
 
 @contextmanager
@@ -154,10 +182,17 @@ def _training(spec: TrainSpec) -> Iterator[None]:
 def _batches(
     readings: torch.Tensor, model: ModelSpec, size: int, count: int, drawn: torch.Generator
 ) -> Iterator[torch.Tensor]:
-    """So many batches of sample numbers, in which each label is as likely; findings, which mix, are as they are."""
-    weights = torch.ones(len(readings))
-    if model.task != "multilabel":
-        weights /= torch.bincount(readings)[readings]
+    """So many batches of sample numbers, in which each label is as likely.
+
+    Findings mix, so an image is drawn as often as the rarest thing that it shows: a finding, or the absence of one.
+    """
+    if model.task == "multilabel":
+        present = _present(readings, len(model.labels))
+        counts = present.sum(dim=0)
+        alike = torch.where(present.bool(), counts, len(readings) - counts).amin(dim=1)
+    else:
+        alike = torch.bincount(readings)[readings]
+    weights = 1 / alike
     for _ in range(count):
         yield torch.multinomial(weights, size, replacement=True, generator=drawn)
 
@@ -202,8 +237,12 @@ def _loss(scores: torch.Tensor, readings: torch.Tensor, model: ModelSpec) -> tor
     """The loss of scores (N, K) that ought to tell readings (N,)."""
     if model.task == "multiclass":
         return cross_entropy(scores, readings)
-    present = readings[:, None] >> torch.arange(scores.shape[1], device=scores.device) & 1
-    return binary_cross_entropy_with_logits(scores, present.float())
+    return binary_cross_entropy_with_logits(scores, _present(readings, scores.shape[1]).float())
+
+
+def _present(readings: torch.Tensor, labels: int) -> torch.Tensor:
+    """Which findings (N, K) readings (N,) hold, as 0 and 1; of a binary task, whether it is the second label."""
+    return readings[:, None] >> torch.arange(labels, device=readings.device) & 1
 
 
 def _check_finite(value: torch.Tensor, what: str, spec: TrainSpec) -> None:

@@ -68,10 +68,10 @@ def load_surrogates(
             loaded.append(_load(described, given.path, folder=folder, samples=samples, progress=progress))
     for spec in attack.train:
         with _about(spec.architecture, spec):
-            described, code = _described(spec, model), _code(spec, folder)
+            described, origin = _described(spec, model), _origin(spec, folder)
             whole = split()
             taught = lessons(spec, whole, not_judged(whole, samples), candidate, progress)
-            weights = _trained(spec, described, taught, code, folder, candidate.device, progress)
+            weights = _trained(spec, described, taught, origin, folder, candidate.device, progress)
             described = described.model_copy(update={"path": str(weights)})
             trained = f"trained here for {spec.epochs} {'epoch' if spec.epochs == 1 else 'epochs'} {taught.words}"
             loaded.append(
@@ -100,11 +100,10 @@ def _described(spec: SurrogateSpec | TrainSpec, model: ModelSpec) -> ModelSpec:
     candidate among its patients means something else to it. And what has learned the candidate's readings has learned
     where it decides.
     """
-    even = isinstance(spec, TrainSpec) and (spec.labels == "candidate" or model.task != "multilabel")
     changes: dict[str, Any] = {
         "task": spec.task or model.task,
         "preprocess": spec.preprocess or model.preprocess,
-        "operating_point": None if even else model.operating_point,
+        "operating_point": None if isinstance(spec, TrainSpec) else model.operating_point,
     }
     if spec.architecture:
         changes |= {"architecture": spec.architecture, "architecture_args": spec.architecture_args}
@@ -147,7 +146,7 @@ def _trained(
     spec: TrainSpec,
     described: ModelSpec,
     taught: Lessons,
-    code: list[str],
+    origin: list[object],
     folder: Path,
     device: torch.device,
     progress: Progress | None,
@@ -163,7 +162,7 @@ def _trained(
         "preprocess": described.preprocess.model_dump(mode="json"),
         "samples": [taught.samples.info.sha256, taught.samples.bits, taught.samples.hounsfield, taught.chosen],
         "answers": taught.answered_by and [taught.answered_by, taught.readings.tolist()],
-        "code": code,
+        "origin": origin,
     }
 
     def make() -> dict[str, torch.Tensor]:
@@ -176,15 +175,20 @@ def _trained(
     return kept(hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest(), make)
 
 
-def _code(spec: TrainSpec, folder: Path) -> list[str]:
-    """What an architecture and its training are written in: files' digests, and versions of installed packages.
+def _origin(spec: TrainSpec, folder: Path) -> list[object]:
+    """What an architecture and its training are made of.
+
+    Digests of the files that they are written in, versions of installed packages, and what networks begin with that is
+    not drawn: an architecture may read weights from a file.
 
     Raises:
         CandidateError: the architecture cannot be built.
         UserCodeError: there is no such architecture.
     """
-    files, packages = all_sources(training.modules(spec, folder), folder=folder)
+    made_of = training.origin(spec, folder)
+    files, packages = all_sources(made_of.modules, folder=folder)
     return [
+        made_of.values,
         *(hashlib.sha256(file.read_bytes()).hexdigest() for file in (*files, Path(training.__file__))),
         *packages,
         f"torch {torch.__version__}",
