@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ class Project:
     data: DataSpec
     samples: Samples
     candidate: Candidate
+    answers: dict[int, int] = field(default_factory=dict)  # of the candidate about the train split
 
     def load(self, **attack: Any) -> list[LoadedSurrogate]:
         """The surrogates of an attack with these parameters."""
@@ -68,6 +69,7 @@ class Project:
             model=self.model,
             split=lambda: self.train_split(data),
             candidate=self.candidate,
+            answers=self.answers,
             samples=self.samples,
             folder=self.folder,
             progress=progress,

@@ -62,6 +62,7 @@ class Evaluation:
         self._model: ModelInfo | None = None
         self._device: torch.device | None = None
         self._train_samples: Samples | None = None
+        self._answers: dict[int, int] = {}  # of the candidate about the train split, which surrogates learn
         self._loaded_surrogates: dict[str, list[LoadedSurrogate] | EvaluationError] = {}
 
     def gate(
@@ -273,6 +274,7 @@ class Evaluation:
                     model=self.policy.model,
                     split=partial(self._train_split, FOR_SURROGATES, samples),
                     candidate=candidate,
+                    answers=self._answers,
                     samples=samples,
                     folder=self.policy.folder,
                     progress=lambda done, of: self._progress("surrogates", done, of),

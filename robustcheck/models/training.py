@@ -1,8 +1,8 @@
 """Trains a surrogate: a network of the adversary's own, on images and readings that the adversary has.
 
 A few hundred images and a laptop have to be enough, so labels are drawn evenly (most images of most medical sets have
-one label, or no finding), each image is moved and exposed a little differently every time it is seen, and few images are learned from
-in small batches. Images are never mirrored: a label may depend on the side.
+one label, or no finding), each image is moved and exposed a little differently every time it is seen, and few images
+are learned from in small batches. Images are never mirrored: a label may depend on the side.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def _is_there(value: object) -> bool:
 
 
 def _sha256(value: torch.Tensor) -> str:
-    return hashlib.sha256(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()).hexdigest()
+    return hashlib.sha256(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 @contextmanager

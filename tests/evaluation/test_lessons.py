@@ -60,6 +60,21 @@ def test_each_image_is_asked_about_once_at_most(project):
     assert "about 120 images" in own.trained
 
 
+def test_nor_again_for_another_surrogate(project):
+    """Of an ensemble, or of another gate: what was answered is kept."""
+    network = Counted()
+    project.candidate = candidate_around(network, labels=LABELS)
+    stolen = SMALL | {"labels": "candidate", "queries": 40, "epochs": 1}
+    project.load(train=[stolen, stolen | {"epochs": 2}])
+    assert network.seen == 40
+    (own,) = project.load(train=stolen | {"queries": 50})
+    assert network.seen == 50
+    assert "about 50 images" in own.trained
+    (own,) = project.load(train=stolen | {"seed": 1})
+    assert 50 < network.seen < 90
+    assert "about 40 images" in own.trained
+
+
 class Backwards:
     """Images, the last one first."""
 
@@ -84,7 +99,7 @@ def test_what_is_stolen_does_not_depend_on_the_order_of_the_split(project):
     )
     told = []
     for samples in (split, backwards):
-        taught = lessons(spec, samples, range(len(samples)), project.candidate)
+        taught = lessons(spec, samples, range(len(samples)), project.candidate, {})
         told.append([(samples.names[index], int(taught.readings[place])) for place, index in enumerate(taught.chosen)])
     assert len(told[0]) == 8
     assert told[0] == told[1]
@@ -242,7 +257,7 @@ def test_images_of_several_sizes(project):
 def test_steps_before_training_are_not_taken_again_in_it(project):
     """Cropped images are not resized and cropped once more."""
     split = project.samples
-    taught = lessons(TrainSpec(**SMALL), split, range(len(split)), candidate_around(Counted(), labels=LABELS))
+    taught = lessons(TrainSpec(**SMALL), split, range(len(split)), candidate_around(Counted(), labels=LABELS), {})
     steps = PreprocessSpec(channels=3, order="BGR", resize=12, crop=(6, 7), range=(-1, 1), mean=[0.1, 0.2, 0.3])
     left = left_to_training(steps)
     assert left == PreprocessSpec(range=(-1, 1), mean=[0.1, 0.2, 0.3])

@@ -161,12 +161,14 @@ def lessons(
     samples: Samples,
     among: Sequence[int],
     candidate: Candidate,
+    answers: dict[int, int],
     progress: Callable[[int, int], None] | None = None,
 ) -> Lessons:
     """What is learned from the train split, or those of its samples that are not judged.
 
     With `labels: candidate`, the candidate is asked about at most `queries` of its images, each once; those that it
-    gives no answer about are left out, and the data's labels are not looked at.
+    gives no answer about are left out, and the data's labels are not looked at. What it has answered, by number in the
+    split, stands in `answers` and is not asked again; what it answers now is added.
 
     Raises:
         CandidateError: the candidate gives all images one answer.
@@ -189,10 +191,9 @@ def lessons(
     may = set(among)
     order: list[int] = in_random_order(samples.names, seed=spec.seed).tolist()
     asked = [index for index in order if index in may][: spec.queries]
-    answers = {
-        index: answer for index, answer in _ask(candidate, samples, asked, progress).items() if answer != NO_ANSWER
-    }
-    if len(given := set(answers.values())) < 2:
+    answers |= _ask(candidate, samples, [index for index in asked if index not in answers], progress)
+    chosen = tuple(index for index in asked if answers[index] != NO_ANSWER)
+    if len(given := {answers[index] for index in chosen}) < 2:
         what = f"answers {candidate.head.name(given.pop())} about" if given else "gives no answer about"
         raise CandidateError(
             f"the candidate {what} every image of the train split that it was asked about ({len(asked):,}): that "
@@ -200,7 +201,7 @@ def lessons(
         )
     return Lessons(
         samples=samples,
-        chosen=(chosen := tuple(index for index in asked if index in answers)),
+        chosen=chosen,
         readings=torch.tensor([answers[index] for index in chosen]),
         answered_by=candidate.info.sha256,
         judged=judged,

@@ -41,6 +41,7 @@ def load_surrogates(
     model: ModelSpec,
     split: Callable[[], Samples],
     candidate: Candidate,
+    answers: dict[int, int],
     samples: Samples,
     folder: Path,
     progress: Progress | None = None,
@@ -52,6 +53,7 @@ def load_surrogates(
         model: the candidate as the policy describes it; what a surrogate leaves out is as there.
         split: the train split, which is learned from; asked for once it is needed.
         candidate: is asked, if its answers are what is learned.
+        answers: what it has answered about the train split, by number; each image is asked about once.
         samples: the gate's.
         folder: the policy's.
         progress: told how far loading (samples), asking (images) or training (steps) is.
@@ -70,7 +72,7 @@ def load_surrogates(
         with _about(spec.architecture, spec):
             described, origin = _described(spec, model), _origin(spec, folder)
             whole = split()
-            taught = lessons(spec, whole, not_judged(whole, samples), candidate, progress)
+            taught = lessons(spec, whole, not_judged(whole, samples), candidate, answers, progress)
             weights = _trained(spec, described, taught, origin, folder, candidate.device, progress)
             described = described.model_copy(update={"path": str(weights)})
             trained = f"trained here for {spec.epochs} {'epoch' if spec.epochs == 1 else 'epochs'} {taught.words}"
