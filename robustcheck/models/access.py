@@ -63,9 +63,13 @@ class Surrogates:
 
     def decide(self, images: torch.Tensor) -> torch.Tensor:
         """The readings (N,) of images (N, C, H, W) by the mean of what the models tell, each at its operating point."""
+        return self.read([surrogate.search_logits(images) for surrogate in self._surrogates])
+
+    def read(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The same of what each model told: its logits (N, K)."""
         first, every = self._surrogates[0].head, list[torch.Tensor]()
-        for surrogate in self._surrogates:
-            told = surrogate.head.oracle_scores(surrogate.search_logits(images))
+        for surrogate, own in zip(self._surrogates, logits, strict=True):
+            told = surrogate.head.oracle_scores(own)
             every.append(told + (surrogate.head.at_operating_point(told) - first.at_operating_point(told)))
         return first.decide(torch.stack(every).mean(dim=0))
 

@@ -158,6 +158,32 @@ def test_metrics_are_about_findings(project):
     assert alarm.metrics["sensitivity"].value == 1.0
 
 
+_OTHERWISE = """
+class Otherwise(Bands):  # reads masses the wrong way round
+    def forward(self, image):
+        return super().forward(image) * torch.tensor([1.0, 1.0, -1.0])
+"""
+
+
+@pytest.mark.parametrize("goal", ["missed_finding", "false_alarm", "untargeted"])
+def test_a_surrogate_is_compared_in_what_the_goal_is_about(project, goal):
+    (project / "bands.py").write_text(ARCHITECTURE + _OTHERWISE)
+    attack = "{name: transfer, surrogate: {path: bands.safetensors, architecture: 'bands:Otherwise'}}"
+    (gate,) = _report(project, _gate(attack, 8, f", goal: {goal}"), model="positive: nodule").gates
+    (surrogate,) = gate.surrogates
+    alike = ((255 - BANDS > THRESHOLDS) == PRESENT)[:, 2] if goal == "untargeted" else np.ones(12, bool)
+    assert surrogate.agreement.successes == alike.sum()
+    attacked = _turnable(goal, 1).any(axis=1)
+    assert surrogate.agreement_attacked.value == pytest.approx(alike[attacked].mean())
+    assert ("poor-surrogate" in [finding.code for finding in gate.findings]) == (goal == "untargeted")
+
+
+def test_no_answer_is_like_no_reading():
+    goal = Goal(kind="missed_finding", labels=3, positive=1, multilabel=True)
+    ours, theirs = torch.tensor([0b010, 0b010, 0b111, -1, -1]), torch.tensor([0b110, 0b000, -1, 0b010, -1])
+    assert goal.alike(ours, theirs).tolist() == [True, False, False, False, True]
+
+
 def test_a_finding_that_is_read_rightly_is_attacked_though_another_one_is_not(project):
     """Else a sensitivity would be that of the clean images wherever a sample has one finding wrong."""
     wrong = PRESENT.copy()

@@ -63,10 +63,8 @@ def test_the_report_says_how_good_a_stand_in_each_surrogate_is(project):
     right = sum((level / 255 > 0.55) == (level > 127.5) for level in LEVELS)
     assert (surrogate.accuracy.successes, surrogate.agreement.successes) == (right, right)
     assert surrogate.accuracy.samples == len(LEVELS)
-    border = 0.55 * 255
-    turned = sum(level < border and (border - level <= 4 or level > 127.5) for level in LEVELS)
-    turned += sum(level > border and level - border <= 4 for level in LEVELS)
-    assert (surrogate.turned.successes, surrogate.turned.samples) == (turned, len(LEVELS))
+    assert (surrogate.agreement_attacked.successes, surrogate.agreement_attacked.samples) == (right, len(LEVELS))
+    assert (surrogate.turned.successes, surrogate.turned.samples) == (0, right), "what it misread before is not turned"
     (surrogate,) = blind.surrogates
     assert surrogate.agreement.value == 0.5
     codes = [finding.code for finding in blind.findings]
@@ -82,6 +80,25 @@ def test_a_surrogate_that_the_attack_does_not_turn_is_no_sign_of_a_robust_candid
     (finding,) = [finding for finding in gate.findings if finding.code == "surrogate-not-turned"]
     assert finding.severity == "warning"
     assert "turned 0 of 4 samples on the surrogate far.safetensors itself" in finding.message
+
+
+RARE = (60, 70, 80, 90, 100, 105, 110, 113, 116, 118, 120, 121, 122, 123, 124, 125, 126, 129, 131)
+
+
+@pytest.mark.parametrize("others", ["", ", other.safetensors"])
+def test_a_surrogate_that_reads_everything_as_the_frequent_label_is_warned_of(others, project):
+    """It agrees on nearly all samples, and misreads those that are attacked without any search."""
+    even_images(project, RARE, [int(level > 127.5) for level in RARE])
+    attack = f"{{name: transfer, surrogate: [blind.safetensors{others}]}}"
+    gates = f"  - {{id: gate, attack: {attack}, epsilon: 4/255, goal: missed_finding, require: {{sensitivity: 0}}}}"
+    (gate,) = brightness_gates(project, gates)
+    blind, found = gate.surrogates[0], {finding.code: finding.message for finding in gate.findings}
+    assert (blind.agreement.successes, blind.agreement.samples) == (17, 19)
+    assert (blind.agreement_attacked.successes, blind.agreement_attacked.samples) == (0, 2)
+    assert (blind.turned.value, blind.turned.samples) == (None, 0)
+    assert "blind.safetensors reads only 0 of the 2 attacked samples rightly before the" in found["poor-surrogate"]
+    assert "turned 0 of 2 samples on the surrogate" in found["surrogate-not-turned"]
+    assert "(2 were misread there before it)" in found["surrogate-not-turned"]
 
 
 @pytest.mark.parametrize("restarts", [1, 3])
