@@ -8,7 +8,7 @@ outputs are scores, and whether those are logits. `preprocess` maps stored pixel
 that is left as it was (`process`). `batch_independence` and `stochastic` tell candidates in training mode from those
 that draw by design. `fast_form` makes faster forms of a network for searches (with `tidying`, `pre_activation`,
 `growing` and `unfolded`), and `layout` says how images lie in memory for those who ask. `access` is what an attack
-gets: a white box, or an oracle that counts.
+gets: a white box, or an oracle that counts; `means` are those of the gradients of several networks, or calls.
 """
 
 from robustcheck.models.access import LabelOracle, Meter, ScoreOracle, Surrogates, TopKOracle, WhiteBox
