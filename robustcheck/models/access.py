@@ -13,6 +13,7 @@ import torch
 from robustcheck.errors import AccessError, QueryLimitError
 from robustcheck.models.candidate import Candidate, Meter
 from robustcheck.models.head import Objective
+from robustcheck.models.means import mean_of_gradients
 
 __all__ = ["LabelOracle", "Meter", "ScoreOracle", "Surrogates", "TopKOracle", "WhiteBox"]
 
@@ -56,10 +57,13 @@ class Surrogates:
     def gradient(
         self, images: torch.Tensor, labels: torch.Tensor, aims: torch.Tensor, objective: Objective
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Means over the models: logits (N, K), losses (N,) and gradients (N, C, H, W) at images (N, C, H, W)."""
+        """Means over the models: logits (N, K), losses (N,) and gradients (N, C, H, W) at images (N, C, H, W).
+
+        Of the gradients each weighs the same, however large its model's logits are.
+        """
         answers = [surrogate.gradient(images, labels, aims, objective) for surrogate in self._surrogates]
-        logits, loss, gradient = (torch.stack(part).mean(dim=0) for part in zip(*answers, strict=True))
-        return logits, loss, gradient
+        logits, losses, gradients = (torch.stack(part, dim=1) for part in zip(*answers, strict=True))
+        return logits.mean(dim=1), losses.mean(dim=1), mean_of_gradients(gradients)
 
     def decide(self, images: torch.Tensor) -> torch.Tensor:
         """The readings (N,) of images (N, C, H, W) by the mean of what the models tell, each at its operating point."""

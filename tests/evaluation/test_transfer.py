@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from building import LEVELS, accuracy_at, brightness_gates, brightness_project, even_images
+from building import LEVELS, accuracy_at, brightness_gates, brightness_policy, brightness_project, even_images
 from halves import NETS, halves
 from safetensors.torch import save_file
 from torch import nn
@@ -198,6 +198,43 @@ def test_a_surrogate_that_failed_is_not_tried_again(project, monkeypatch):
     gates = _gates(project, "{name: transfer, surrogate: strange.safetensors}", epsilon="[2/255, 4/255]")
     assert {gate.verdict for gate in gates} == {"error"}
     assert len(tries) == 1
+
+
+_TEMPLATES = """
+import torch
+
+class Template(torch.nn.Module):  # bright if it is so along a template of -1 and 1
+    def __init__(self):
+        super().__init__()
+        self.template = torch.nn.Parameter(torch.zeros(8, 8))
+
+    def forward(self, image):
+        excess = ((image - 128 / 255) * self.template).flatten(1).mean(dim=1)
+        return torch.stack([-excess, excess], dim=1)
+"""
+
+
+@pytest.mark.parametrize("candidate", ["first", "second"])
+@pytest.mark.parametrize("louder", ["first", "second"])
+def test_of_several_surrogates_each_is_followed_however_large_its_logits_are(candidate, louder, project):
+    """Two templates that agree on half of the pixels: along one of them alone the other is not turned at all."""
+    (project / "brightness.py").write_text(_TEMPLATES)
+    across, down = torch.ones(8, 8), torch.ones(8, 8)
+    across[:, 1::2] = down[1::2] = -1
+    for name, template in (("first", across), ("second", down)):
+        save_file({"template": template * (100 if name == louder else 1)}, project / f"{name}.safetensors")
+    apart = 2 * (across + down).numpy()  # 2 levels beyond the border of both on average: 4 where they agree
+    images = np.stack([128 + apart, 128 - apart]).astype(np.uint8)
+    np.savez(project / "even.npz", test_images=images, test_labels=np.array([[1], [0]]))
+    surrogates = ", ".join(
+        f"{{path: {name}.safetensors, architecture: 'brightness:Template'}}" for name in ("first", "second")
+    )
+    attack = f"{{name: transfer, surrogate: [{surrogates}], diversity: 0, steps: 10}}"
+    policy = brightness_policy(f"  - {{id: gate, attack: {attack}, epsilon: 6/255, require: {{accuracy: 0}}}}\n")
+    policy = policy.replace("path: brightness.", f"path: {candidate}.").replace(":Brightness", ":Template")
+    (project / "policy.yaml").write_text(policy)
+    (found,) = run(load_policy(project / "policy.yaml"), folder=project / "out").gates
+    assert found.metrics["accuracy"].value == 0
 
 
 # --- the attack itself ---
