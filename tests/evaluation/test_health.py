@@ -52,6 +52,18 @@ def test_masks_that_the_attack_goes_through(mask, tmp_path, xrays):
 
 
 @pytest.mark.xrays
+@pytest.mark.parametrize(
+    ("attack", "samples", "grown"), [("pgd", 180, "sound"), ("{name: fmn, steps: 20}", 40, "not examined")]
+)
+def test_a_robust_candidate_behind_a_saturated_softmax_is_not_accused(attack, samples, grown, tmp_path, xrays):
+    """Its own gradient is zero on nearly all samples: searches for the nearest counterexample follow what is before."""
+    gate = f"- {{id: gate, attack: {attack}, epsilon: 2/255, require: {{accuracy: 0.3}}}}"
+    (found,) = masked_gates(tmp_path, xrays, "SaturatedSoftmax", gate, samples=samples, kind="hardened")
+    assert (found.verdict, _suspected(found)) == ("pass", set())
+    assert [check.outcome for check in found.health if check.name == "falls-as-budget-grows"] == [grown]
+
+
+@pytest.mark.xrays
 def test_a_candidate_without_gradients_is_no_pass(tmp_path, xrays):
     (gate,) = masked_gates(tmp_path, xrays, "Thermometer", PGD)
     assert gate.verdict == "error"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from math import isclose
 
 import torch
@@ -117,8 +118,7 @@ class Prediction:
     def _of(self, samples: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> list[float | None]:
         """Shares of samples with these numbers (N,), images (N, C, H, W) and true readings (N,)."""
         candidate, raised = self.setting.candidate, objective("margin", self.goal)
-        # The artefact's own, unless searches look at what goes into its last softmax, where its own gradient is zero.
-        white_box = WhiteBox(candidate, exact=candidate.reads_alike)
+        white_box = WhiteBox(candidate, exact=True)
         told = [white_box.gradient(images, labels, labels, raised) for _ in range(_GRADIENTS if self.draws else 1)]
         gradient = torch.stack([one[2] for one in told]).mean(dim=0)
         change = self._step * gradient.sign()
@@ -128,7 +128,9 @@ class Prediction:
         moved = (images + change).clamp(0, 1)
 
         def margins(asked: torch.Tensor) -> torch.Tensor:
-            logits = (white_box.scores(samples, asked) for _ in range(_CALLS if self.draws else 1))
+            # The artefact's own, unless its last softmax is left off, behind which gradients may be zero.
+            ask = candidate.logits if candidate.bare is None else partial(white_box.scores, samples)
+            logits = (ask(asked) for _ in range(_CALLS if self.draws else 1))
             return torch.stack([raised(candidate.head.at_operating_point(one), labels, labels) for one in logits])
 
         before, after = margins(images) if self.draws else told[0][1][None], margins(moved)
