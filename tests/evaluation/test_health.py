@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from building import brightness_gates, brightness_policy, brightness_project, even_images
 from chest import POLICIES, gates_on_xrays
@@ -229,6 +230,19 @@ def test_plain_candidates_on_xrays_are_not_accused(kind, tmp_path, xrays):
     for gate in gates_on_xrays(tmp_path, xrays, kind, gates, samples=120).values():
         assert not _suspected(gate), gate.id
         assert {check.name for check in gate.health if check.outcome == "sound"} >= {"gradients", "same-answers"}
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", "16/255"), ("l2", "8.0")])
+def test_a_plain_candidate_that_holds_on_large_images_is_not_accused(norm, epsilon, tmp_path):
+    """All are 29.5 levels from turning, which is 14.8 in L2."""
+    brightness_project(tmp_path)
+    labels = np.arange(40) % 2
+    images = np.where(labels == 1, 157, 98).astype(np.uint8)[:, None, None] * np.ones((1, 128, 128), np.uint8)
+    np.savez(tmp_path / "even.npz", test_images=images, test_labels=labels[:, None])
+    gate = f"{{id: pgd, attack: {{name: pgd, steps: 120}}, norm: {norm}, epsilon: {epsilon}, require: {{accuracy: 1}}}}"
+    (found,) = brightness_gates(tmp_path, f"  - {gate}\n")
+    (check,) = [check for check in found.health if check.name == "falls-as-budget-grows"]
+    assert (found.verdict, check.outcome) == ("pass", "sound")
 
 
 @pytest.mark.parametrize("policy", ["quickstart.yaml", "quickstart_standard.yaml"])
