@@ -72,6 +72,21 @@ def test_a_candidate_without_gradients_is_no_pass(tmp_path, xrays):
 
 
 @pytest.mark.xrays
+def test_what_an_ensembles_square_turns_hides_no_mask(tmp_path, xrays):
+    """It turns many of the samples whose gradients are zero; those that are left are blind all the same."""
+    ensemble = "{name: ensemble, steps: 8, queries: 150}"
+    gate = f"- {{id: all, attack: {ensemble}, epsilon: 8/255, require: {{accuracy: 0.05}}}}"
+    (found,) = masked_gates(tmp_path, xrays, "HalfQuantised", gate, samples=48)
+    assert found.metrics["accuracy"].value > 0.05
+    assert found.verdict == "error"
+    assert "the attack had nothing to follow on" in found.error
+    (check,) = [check for check in found.health if check.name == "beats-searches-without-gradients"]
+    assert check.outcome == "broken"
+    assert check.evidence.startswith("square turned ")
+    assert "nes with " in check.evidence
+
+
+@pytest.mark.xrays
 def test_one_step_is_examined_too(tmp_path, xrays):
     fgsm = "- {id: fgsm, attack: fgsm, epsilon: 4/255, require: {accuracy: 0.3}}"
     (gate,) = masked_gates(tmp_path, xrays, "Shattered", fgsm)

@@ -109,19 +109,31 @@ class Examination:
         return HealthCheck(name="enough-steps", outcome="sound" if cleared else "suspect", evidence=evidence)
 
     def _without_gradients(self, probes: Probes, rivals: Sequence[ProbeResult]) -> HealthCheck:
-        if not rivals:
+        own = self._member_that_asks(probes)
+        if not own and not rivals:
             return HealthCheck(
                 name="beats-searches-without-gradients", outcome="not examined", evidence=self._too_little(probes)
             )
-        evidence = " and ".join(f"{rival.how} turned {len(rival.turned)} of {rival.of} that held" for rival in rivals)
-        worst = max(rivals, key=lambda rival: len(rival.turned) / rival.of)
-        outdone = len(worst.turned) >= 2 and len(worst.turned) >= MOST_OUTDONE * worst.of
+        evidence = " and ".join(
+            [f"{one.how} turned {len(one.turned)} of {one.of} that the searches before it left" for one in own]
+            + [f"{rival.how} turned {len(rival.turned)} of {rival.of} that held" for rival in rivals]
+        )
         every = {sample: entry for rival in rivals for sample, entry in rival.turned.items()}
-        outcome: HealthOutcome = "suspect" if outdone else "sound"
+        undermined = any(_outdoes(rival) and self._undermines(rival) for rival in rivals)
+        outcome: HealthOutcome = "suspect" if any(map(_outdoes, (*own, *rivals))) else "sound"
         # What was turned is verified, and in the gate's own ball: however little it is, it may be what decides.
-        if (outdone and (probes.iterates or self._undermines(worst))) or (every and self.undermined_by(every)):
+        if (outcome == "suspect" and probes.iterates) or undermined or (every and self.undermined_by(every)):
             outcome = "broken"
         return HealthCheck(name="beats-searches-without-gradients", outcome=outcome, evidence=evidence)
+
+    def _member_that_asks(self, probes: Probes) -> list[ProbeResult]:
+        """What an ensemble's own member without gradients turned of what those with gradients left; it is counted."""
+        asked, held = self.found.asked_last, set(self.held)
+        left = [sample for sample in probes.attacked if sample in asked]
+        if len(left) < MIN_EXAMINED:
+            return []
+        turned = unknown(sample for sample in left if sample not in held)
+        return [ProbeResult(how=asked[left[0]], turned=turned, of=len(left))]
 
     def _grown(self, probes: Probes, unbounded: ProbeResult) -> HealthCheck:
         if unbounded.of < MIN_EXAMINED:
@@ -159,6 +171,11 @@ class Examination:
             others = [sample for sample in self.held if sample not in lost]
             lost |= unknown(others[: ceil(len(lost) / probe.of * len(self.held)) - len(lost)])
         return bool(lost) and self.undermined_by(lost)
+
+
+def _outdoes(rival: ProbeResult) -> bool:
+    """Whether a rival turned more than luck does of what the gate's search left."""
+    return len(rival.turned) >= 2 and len(rival.turned) >= MOST_OUTDONE * rival.of
 
 
 def examined(gate: Gate) -> bool:

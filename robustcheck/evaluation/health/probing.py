@@ -150,7 +150,9 @@ class Probes:
             return []
         queries = min(_MOST_QUERIES, budget // count - _ENDS)
         noise = max(1, int(queries * _NOISE))
-        rival = SquareSpec(name="square") if gate.norm == "linf" else NESSpec(name="nes", samples=10)
+        # An ensemble has asked Square about these more often than a probe could.
+        square = gate.norm == "linf" and not isinstance(gate.attack, EnsembleSpec)
+        rival = SquareSpec(name="square") if square else NESSpec(name="nes", samples=10)
         return [
             self._turned(rival, f"{rival.name} with {queries - noise} queries", count, queries=queries - noise - 1),
             self._turned(NoiseSpec(name="noise"), f"noise with {noise} queries", count, queries=noise),

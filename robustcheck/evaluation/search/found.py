@@ -46,6 +46,7 @@ class Found:
     trace: Trace = field(default_factory=Trace)
     searched: set[int] = field(default_factory=set)  # samples that a search of this gate was about
     through: dict[int, bool] = field(default_factory=dict)  # left to an earlier search; could it follow anything
+    asked_last: dict[int, str] = field(default_factory=dict)  # samples that gradients left to a search that asks: which
     oracle: ScoreOracle | TopKOracle | LabelOracle | None = None  # that was asked
 
     @property

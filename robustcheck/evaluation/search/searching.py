@@ -85,6 +85,8 @@ class Search:
             if isinstance(attack, GradientAttack):
                 self._search(attack, left, trace, progress, enough=-1.0 if nearest else self.levels)
             else:
+                if found.oracle is None:
+                    found.asked_last |= dict.fromkeys(left, attack.name)
                 self._ask(attack, found.oracle or WhiteBox(setting.candidate), left, trace, progress)
             self._remember(attack, left, trace, nearest=nearest)
 
