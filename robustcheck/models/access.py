@@ -39,6 +39,11 @@ class WhiteBox:
         return self._candidate.search_logits(images, exact=self._exact)
 
     @property
+    def asks_artefact(self) -> bool:
+        """Whether it shows the artefact's own answers, and not another form's."""
+        return self._candidate.asks_artefact(exact=self._exact)
+
+    @property
     def error(self) -> float:
         """How far margins that it shows are from the artefact's."""
         searched = self._candidate.searched

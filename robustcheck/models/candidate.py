@@ -135,10 +135,9 @@ class Candidate:
             raise AccessError(f"the candidate's gradient cannot be computed: {first_line(error)}") from error
         return logits, loss, gradient
 
-    @property
-    def reads_alike(self) -> bool:
-        """Whether losses that searches see can be compared with those of its own logits."""
-        return self._searched.head.outputs_probabilities == self.head.outputs_probabilities
+    def asks_artefact(self, *, exact: bool = False) -> bool:
+        """Whether searches, or exact ones, see its own logits to the last bit."""
+        return (self._exact if exact else self._searched).forward is self.network.forward
 
     @property
     def _searched(self) -> Searched:

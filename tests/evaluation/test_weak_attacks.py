@@ -12,7 +12,7 @@ from masks import masked_gates
 
 from robustcheck.evaluation.health.examination import Examination
 from robustcheck.evaluation.health.probing import Probed, ProbeResult
-from robustcheck.evaluation.search.found import Found
+from robustcheck.evaluation.search.found import Found, Rise, Trace
 from robustcheck.evaluation.search.ledger import UNKNOWN
 from robustcheck.results import Cost
 
@@ -154,6 +154,27 @@ def _turning(count, of=20):
 def test_searches_without_gradients_that_do_better(turned, of, more, outcome):
     found = _probed(without_gradients=[_turning(0), _turning(turned, of)], **more)
     assert found["beats-searches-without-gradients"] == outcome
+
+
+def _course(began, earlier, highest):
+    return Rise(began=began, earlier=earlier, highest=highest, steps=100)
+
+
+@pytest.mark.parametrize(
+    ("margin", "dlr", "outcomes"),
+    [
+        (_course(-9, -5, -4.9), _course(-0.9, -0.5, -0.49), ("sound", "sound")),
+        (_course(-9, -5, -4.9), _course(-0.9, -0.5, -0.3), ("sound", "suspect")),
+        (_course(-9, -5, -3), _course(-0.9, -0.5, -0.49), ("sound", "suspect")),
+        (_course(-9, -9, -9), _course(-0.9, -0.5, -0.49), ("sound", "sound")),
+        (_course(-9, -9, -9), _course(-0.9, -0.9, -0.9), ("broken", "not examined")),
+    ],
+)
+def test_members_of_an_ensemble_have_courses_of_their_own(margin, dlr, outcomes):
+    """Whatever the units of their losses."""
+    courses = {"apgd-ce": margin, "apgd-dlr-targeted": dlr}
+    found = _probed(found=Found(trace=Trace(rises=dict.fromkeys(range(60), courses))))
+    assert (found["loss-rises"], found["enough-steps"]) == outcomes
 
 
 @pytest.mark.parametrize(

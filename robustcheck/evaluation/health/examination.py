@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import ceil
 from statistics import median
 
+from robustcheck.attacks.build import QUICK
 from robustcheck.evaluation.health.checks import MOST_OUTDONE, gradients, predicts, same_answers
 from robustcheck.evaluation.health.predicting import MIN_EXAMINED
 from robustcheck.evaluation.health.probing import FEWEST_STEPS, ProbeResult, Probes
@@ -62,33 +63,39 @@ class Examination:
     # --- what the searches saw ---
 
     @property
-    def _risen(self) -> list[Rise]:
-        """How far losses rose on the samples that held and were searched for long enough."""
+    def _courses(self) -> list[dict[str, Rise]]:
+        """How far each search raised its loss on the samples that held, of those that were long enough."""
         rises = self.found.trace.rises
-        return [rises[sample] for sample in self.held if sample in rises and rises[sample].steps >= FEWEST_STEPS]
+        courses = (
+            {name: rise for name, rise in rises.get(sample, {}).items() if rise.steps >= FEWEST_STEPS}
+            for sample in self.held
+        )
+        return [one for one in courses if one]
 
     def _rises(self) -> HealthCheck:
-        rises = self._risen
-        if len(rises) < MIN_EXAMINED:
-            return HealthCheck(name="loss-rises", outcome="not examined", evidence=self._too_few(len(rises)))
-        stuck = sum(rise.highest - rise.clean <= _TOLERANCE * max(1.0, abs(rise.clean)) for rise in rises)
-        evidence = (
-            f"of {len(rises)} samples that held the loss rose above that of the clean image on {len(rises) - stuck}"
-        )
+        courses = self._courses
+        if len(courses) < MIN_EXAMINED:
+            return HealthCheck(name="loss-rises", outcome="not examined", evidence=self._too_few(len(courses)))
+        risen = sum(any(map(_rose, one.values())) for one in courses)
+        evidence = f"of {len(courses)} samples that held the loss rose above that of the clean image on {risen}"
         return HealthCheck(
-            name="loss-rises", outcome="broken" if 2 * stuck > len(rises) else "sound", evidence=evidence
+            name="loss-rises", outcome="broken" if 2 * risen < len(courses) else "sound", evidence=evidence
         )
 
     def _steps(self, probes: Probes) -> HealthCheck:
         if len(self.held) >= MIN_EXAMINED and (weakness := probes.unreached or probes.short):
             return HealthCheck(name="enough-steps", outcome="suspect", evidence=weakness)
-        gains = [
-            (rise.highest - rise.earlier) / (rise.highest - rise.clean)
-            for rise in self._risen
-            if rise.highest > rise.clean + _TOLERANCE * max(1.0, abs(rise.clean))
-        ]
-        if len(gains) < MIN_EXAMINED:
-            return HealthCheck(name="enough-steps", outcome="not examined", evidence=self._too_few(len(gains)))
+        by_attack = dict[str, list[float]]()
+        for one in self._courses:
+            for name, rise in one.items():
+                if _rose(rise) and name != QUICK:  # which comes before a search that has steps enough
+                    share = (rise.highest - rise.earlier) / (rise.highest - rise.began)
+                    by_attack.setdefault(name, []).append(share)
+        told = [shares for shares in by_attack.values() if len(shares) >= MIN_EXAMINED]
+        if not told:
+            few = max(map(len, by_attack.values()), default=0)
+            return HealthCheck(name="enough-steps", outcome="not examined", evidence=self._too_few(few))
+        gains = max(told, key=median)  # of an ensemble's the one that would have gone on farthest
         middle = median(gains)
         evidence = (
             f"the last quarter of the steps brought {middle:.0%} of the loss's rise (median of {len(gains)} samples)"
@@ -146,7 +153,8 @@ class Examination:
         """Why losses say nothing."""
         if len(self.held) < MIN_EXAMINED:
             return f"{plural(len(self.held), 'sample')} held"
-        steps = max((rise.steps for rise in self.found.trace.rises.values()), default=0)
+        every = (rise for courses in self.found.trace.rises.values() for rise in courses.values())
+        steps = max((rise.steps for rise in every), default=0)
         if 0 < steps < FEWEST_STEPS:
             return f"a search of {plural(steps, 'step')} has no course"
         return (
@@ -171,6 +179,10 @@ class Examination:
             others = [sample for sample in self.held if sample not in lost]
             lost |= unknown(others[: ceil(len(lost) / probe.of * len(self.held)) - len(lost)])
         return bool(lost) and self.undermined_by(lost)
+
+
+def _rose(rise: Rise) -> bool:
+    return rise.highest - rise.began > _TOLERANCE * max(1.0, abs(rise.began))
 
 
 def _outdoes(rival: ProbeResult) -> bool:

@@ -217,6 +217,7 @@ class Loop(ABC, Generic[AttackT]):
             state={name: values.clone() for name, values in state.items()},
             moved=torch.zeros(len(entering), dtype=torch.bool, device=device),
             last_loss=torch.full((len(entering),), torch.inf, device=device),
+            first=torch.full((len(entering),), -torch.inf, device=device),
             highest=torch.full((len(entering),), -torch.inf, device=device),
             earlier=torch.full((len(entering),), -torch.inf, device=device),
             nearest=torch.full((len(entering),), -torch.inf, device=device),

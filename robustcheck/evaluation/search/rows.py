@@ -29,6 +29,7 @@ class Rows:
     state: State
     moved: torch.Tensor  # bool: there was something to follow at least once
     last_loss: torch.Tensor  # what an oracle told last
+    first: torch.Tensor  # loss at the first point, of searches that follow gradients
     highest: torch.Tensor  # loss that was told so far, of searches that follow gradients
     earlier: torch.Tensor  # the same, before the last quarter of the steps
     nearest: torch.Tensor  # the largest margin of the goal that the search has seen, if it looks at margins

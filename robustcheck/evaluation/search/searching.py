@@ -324,8 +324,8 @@ class Search:
                     ends.keep(sample, restart, margins[row], changes[row])
 
     def _clean_logits(self, access: WhiteBox, rows: Rows) -> torch.Tensor:
-        """What a search sees (N, K) at clean images: asked for where it reads another head than verdicts do."""
-        if self.setting.candidate.reads_alike:
+        """What a search sees (N, K) at clean images: asked for where it sees another form than the artefact."""
+        if access.asks_artefact:
             return self.setting.logits[rows.sample]
         return access.scores(torch.from_numpy(rows.sample), rows.clean)
 
