@@ -74,7 +74,7 @@ def run_command(policy: Path, output: Path, *, quiet: bool) -> None:
     try:
         loaded = _load(policy)
     except PolicyError:
-        if output.exists():
+        if output.exists() and policy.exists():  # else it is a slip of whoever typed it, and may cost no report
             from robustcheck.report.output import take_away_earlier
 
             take_away_earlier(output, [policy])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
 from typing import IO, Any
@@ -37,9 +38,10 @@ class Commands(click.Group):
             sys.exit(EXIT_CODES["error"])
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno == errno.EPIPE:
-                raise  # whoever read the output has gone, which click knows how to end
+        except Exception as error:  # noqa: BLE001 - of robustcheck itself, or of what it is installed with
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:  # whoever read the output has gone
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed to nobody
+                sys.exit(EXIT_CODES["error"])
             click.echo("\n".join(behind_bars(traceback.format_exc())), err=True)
             sys.exit(EXIT_CODES["error"])
 

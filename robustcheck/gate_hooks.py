@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Generator, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,15 @@ if TYPE_CHECKING:
     from robustcheck.results import AuditReport
 
 SCRATCH = "robustcheck_scratch"  # how workers learn where results are shared
-_RUNS_NOTHING = ("collectonly", "showfixtures", "show_fixtures_per_test", "setuponly", "setupplan", "cacheshow")
+_RUNS_NOTHING = (
+    "collectonly",
+    "showfixtures",
+    "show_fixtures_per_test",
+    "setuponly",
+    "setupplan",
+    "cacheshow",
+    "markers",
+)
 
 
 class GatePlugin:
@@ -40,6 +49,7 @@ class GatePlugin:
         self._reports: list[tuple[AuditReport, list[Path]]] = []
         self._failures: list[str] = []  # what is amiss beside gates, such as reports that could not be written
         self._interrupted = False
+        self._until_the_end = ExitStack()
         worker: dict[str, Any] | None = getattr(config, "workerinput", None)
         self._worker = worker is not None
         line: Line | None = None
@@ -69,6 +79,9 @@ class GatePlugin:
         """Take away earlier reports and make room for new ones, in runs that will write some."""
         if not writes_reports(self._config):
             return
+        # Until the reports are written; workers are stopped by their controller.
+        self._config.add_cleanup(self._until_the_end.close)
+        self._until_the_end.enter_context(sigterm_interrupts())
         from robustcheck.errors import ReportError
         from robustcheck.report.output import outputs
 
@@ -150,14 +163,6 @@ class GatePlugin:
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Tell Ctrl-C from the subclasses of it that pytest and xdist raise to stop at the first failure."""
         self._interrupted = type(excinfo.value) is KeyboardInterrupt or isinstance(excinfo.value, pytest.exit.Exception)
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtestloop(self) -> Generator[None, Any, Any]:
-        """What stops the run as Ctrl-C does; workers are stopped by their controller."""
-        if self._worker:
-            return (yield)
-        with sigterm_interrupts():
-            return (yield)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

@@ -126,7 +126,8 @@ def _loaded(paths: Mapping[Path, str], config: pytest.Config, folder: Path) -> d
     if mistakes:
         from robustcheck.gate_hooks import writes_reports
 
-        if folder.exists() and writes_reports(config):
+        # A path at which there is nothing is a slip of whoever typed it, and may cost them no report.
+        if folder.exists() and all(path.exists() for path in paths) and writes_reports(config):
             from robustcheck.report.output import take_away_earlier
 
             take_away_earlier(folder, list(paths))

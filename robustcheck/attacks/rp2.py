@@ -44,8 +44,9 @@ class RP2(GradientAttack):
     name: str = "rp2"
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """Starts at the clean image; each step ends where it can be seen."""
-        return {"images": images, "steepest": torch.zeros_like(images[:, 0, 0, 0]), **moments(images)}
+        """Starts at the clean image, inside the mask at what of it is seen: far behind a window nothing leads back."""
+        seen = ball.project(images, clean)
+        return {"images": seen, "steepest": torch.zeros_like(images[:, 0, 0, 0]), **moments(images)}
 
     def step(self, state: State, told: Told, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """A step inside the mask."""
@@ -56,10 +57,11 @@ class RP2(GradientAttack):
         with torch.enable_grad():
             seen, before = ((values - low) / (high - low) for values in (images, ball.project(clean, clean)))
             fault = self.fault(seen, before, mask).sum()
-        steepness = (told.gradient.abs() * mask).flatten(1).sum(dim=1) * (high - low)
-        steepest = torch.maximum(state["steepest"], steepness)
-        pull = per_row(_STEEPEST / steepest.clamp_min(torch.finfo(steepest.dtype).tiny))
-        gradient = (told.gradient * pull - torch.autograd.grad(fault, images)[0]) * mask
+        inside = told.gradient * mask
+        steepest = torch.maximum(state["steepest"], inside.abs().flatten(1).sum(dim=1) * (high - low))
+        # Divided first: the largest float32 is no more than 40 times the inverse of the smallest. A zero stays one.
+        scaled = inside / per_row(steepest.clamp_min(torch.finfo(steepest.dtype).tiny)) * _STEEPEST
+        gradient = scaled - torch.autograd.grad(fault, images)[0] * mask
         change, learned = ascend(state, gradient, told.step, size=self.step_size * (high - low), steps=self.steps)
         return {"images": ball.project(images.detach() + change, clean), "steepest": steepest, **learned}
 

@@ -28,6 +28,8 @@ from robustcheck.evaluation.metrics.verdicts import Rule, judge, require
 from robustcheck.evaluation.outcomes import (
     chances_of,
     chances_with,
+    most_adverse,
+    most_adverse_chances,
     outcomes,
     readings,
     scores_with,
@@ -182,7 +184,7 @@ class Conclusion:
                 f"well, and without them the gate would not pass; {mend}"
             )
         for one in self.controlled:
-            instead = replace(judged, broken={}).judged_with(one.turned) if one.admitted == "all" else "pass"
+            instead = judged._without_its_attack().judged_with(one.turned) if one.admitted == "all" else "pass"
             if instead not in ("pass", before):
                 return (
                     f"{one.control.name}, which the adversary may lay on all images as well, turned "
@@ -201,6 +203,10 @@ class Conclusion:
             return every.measurement(dict(lost)).required(bounds)
 
         return Idle.among(bounds, required, every.attacked, setting.rule)
+
+    def told_idle(self) -> tuple[Finding, ...]:
+        """What is said of it, if there is any."""
+        return () if (idle := self.idle()) is None else (self._told(idle),)
 
     def _told(self, idle: Idle) -> Finding:
         severity: Literal["error", "warning"] = "error" if idle.every else "warning"
@@ -267,8 +273,13 @@ class Conclusion:
             for sample, one in more.items()
             if self.chances is None and (decision := head.named(one.attacked)) is not None
         }
-        before = replace(self, broken={}) if instead else self
+        before = self._without_its_attack() if instead else self
         return (before.by_estimate if by_estimate else before).judged_with(unknown(more) | known)
+
+    def _without_its_attack(self) -> Conclusion:
+        """This conclusion, had the attack turned nothing and raised no score."""
+        scores, chances = most_adverse(self.setting, [], {}), most_adverse_chances(self.setting, [], {})
+        return replace(self, broken={}, scores=scores, chances=chances if self.chances is not None else None)
 
     def judged_with(self, lost: Mapping[int, Entry]) -> Verdict:
         """How the gate would be judged if these counterexamples were known, too; see `unknown`."""

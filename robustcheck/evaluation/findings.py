@@ -37,7 +37,7 @@ def findings(
 ) -> tuple[Finding, ...]:
     """All of them, what weighs most first."""
     return (
-        *_unsearched(setting, found, blind),
+        *_unsearched(gate, setting, found, blind),
         *as_findings([check for check in health if not (blind and _said(check))]),
         *_outdone(success, controls),
         *_not_aimed_at(gate, setting),
@@ -52,7 +52,7 @@ def _said(check: HealthCheck) -> bool:
     return check.name == "gradients" or (check.name, check.outcome) == ("gradient-predicts", "not examined")
 
 
-def _unsearched(setting: Setting, found: Found, blind: set[int]) -> Iterator[Finding]:
+def _unsearched(gate: Gate, setting: Setting, found: Found, blind: set[int]) -> Iterator[Finding]:
     unstarted = blind & found.trace.unstarted
     if unstarted:
         message = (
@@ -64,8 +64,8 @@ def _unsearched(setting: Setting, found: Found, blind: set[int]) -> Iterator[Fin
         yield Finding(code="no-start", severity="warning", message=message)
     if rest := blind - unstarted:
         message = (
-            f"{len(rest)} samples held, but the attack never had anything to follow there: no finite "
-            f"gradient but zero, and no answers that changed (first: {_first(setting, rest)})"
+            f"{len(rest)} samples held, but the attack never had anything to follow there: no "
+            f"{'answers that changed' if gate.asks else 'finite gradient but zero'} (first: {_first(setting, rest)})"
         )
         yield Finding(code=NOTHING_TO_FOLLOW, severity="warning", message=message)
 

@@ -14,7 +14,8 @@ from robustcheck.evaluation.conclusion import Conclusion, conclude, examine_grad
 from robustcheck.evaluation.controls import Controlled, grid_of, plain_stickers, seen_unattacked
 from robustcheck.evaluation.curves import budget_curve, query_curve
 from robustcheck.evaluation.health.checks import in_turn, with_inherited
-from robustcheck.evaluation.health.examination import Examination, examined
+from robustcheck.evaluation.health.comparing import is_compared
+from robustcheck.evaluation.health.examination import Examination
 from robustcheck.evaluation.health.probing import Probes
 from robustcheck.evaluation.looks.look import Once
 from robustcheck.evaluation.metrics.measurement import Measurement
@@ -128,7 +129,7 @@ def _concluded(search: Search, stopping: Stopping, needed: int | None) -> tuple[
     controls, cells = _controls(gate, setting, search, known.found, conclusion.attacked)
     rule: Rule = "confident" if stopping.by_interval(needed) else known.rule
     conclusion = replace(conclusion, controlled=controls, rule=rule)
-    if examined(gate) or gate.asks:
+    if is_compared(gate):
         setting.memory.judged_with[gate.id] = conclusion.judged_with_outcomes
     return conclusion, cells
 

@@ -114,7 +114,8 @@ class Opening:
                     model=self.policy.model,
                     split=partial(self._train_split, FOR_SURROGATES, samples),
                     candidate=candidate,
-                    answers=self._answers,
+                    # What one that draws answers depends on the gate that asks first.
+                    answers=self._answers if candidate.randomness is None else {},
                     samples=samples,
                     folder=self.policy.folder,
                     progress=partial(self.listener, "surrogates"),

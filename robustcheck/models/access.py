@@ -71,8 +71,9 @@ class Surrogates:
         Of the gradients each weighs the same, however large its model's logits are.
         """
         answers = [surrogate.gradient(images, labels, aims, objective) for surrogate in self._surrogates]
-        logits, losses, gradients = (torch.stack(part, dim=1) for part in zip(*answers, strict=True))
-        return logits.mean(dim=1), losses.mean(dim=1), mean_of_gradients(gradients)
+        logits, losses, gradients = zip(*answers, strict=True)
+        mean_logits, mean_losses = (torch.stack(part, dim=1).mean(dim=1) for part in (logits, losses))
+        return mean_logits, mean_losses, mean_of_gradients(gradients)
 
     def decide(self, images: torch.Tensor) -> torch.Tensor:
         """The readings (N,) of images (N, C, H, W) by the mean of what the models tell, each at its operating point."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 import torch
 
@@ -94,4 +95,5 @@ def _one_by_one(ask: Ask, images: torch.Tensor, chunks: Chunks) -> torch.Tensor:
 
 
 def _apart(scores: torch.Tensor, others: torch.Tensor) -> float:
-    return float((scores.float() - others.float()).abs().max())
+    """How far scores are from others at most; infinitely, where one of the two is no number."""
+    return float((scores.float() - others.float()).abs().nan_to_num(nan=inf).max())

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 
-def mean_of_gradients(gradients: torch.Tensor) -> torch.Tensor:
-    """Means (N, C, H, W) of M gradients of each row, (N, M, C, H, W), in which all M weigh the same.
+def mean_of_gradients(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The mean (N, C, H, W) of gradients, each (N, C, H, W), in which all weigh the same.
 
     Log-odds do not saturate, and their scale is each network's own: in a plain mean a network whose logits are ten
     times as large is the only one that is followed, also after it has been turned. So each gradient is made as long (in
     its mean absolute value) as all are on average, and the mean keeps the scale of its row.
     """
-    lengths = gradients.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).abs().flatten(2).mean(dim=2)
-    # Divided first: a quotient of lengths may be larger than float32 holds.
-    alike = gradients / _per_gradient(lengths.clamp_min(torch.finfo(torch.float32).tiny))
-    return alike.mean(dim=1) * lengths.mean(dim=1)[:, None, None, None]
+    finite = (gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for gradient in gradients)
+    lengths = [gradient.abs().flatten(1).mean(dim=1) for gradient in finite]
+    total = torch.zeros_like(gradients[0])
+    for gradient, length in zip(gradients, lengths, strict=True):
+        # Divided first: a quotient of lengths may be larger than float32 holds.
+        total += gradient / _per_row(length.clamp_min(torch.finfo(torch.float32).tiny)) / len(gradients)
+    return total * _per_row(torch.stack(lengths).mean(dim=0))
 
 
-def _per_gradient(values: torch.Tensor) -> torch.Tensor:
-    return values[:, :, None, None, None]
+def _per_row(values: torch.Tensor) -> torch.Tensor:
+    return values.view(-1, 1, 1, 1)

@@ -7,7 +7,7 @@ properties, so thresholds and results are in the text; properties repeat what a 
 from __future__ import annotations
 
 import math
-from pathlib import PurePosixPath
+import re
 
 from junit_xml import TestCase, TestSuite, to_xml_report_string
 
@@ -28,8 +28,7 @@ def junit_xml(report: AuditReport) -> str:
         cases.append(_run_case(report))
     path = _policy_path(report)
     for case in cases:
-        # Readers take what is before the last dot for a package: "policies/a.yaml" would be a class called yaml.
-        case.classname, case.file = PurePosixPath(path).with_suffix("").as_posix().replace("/", ".").strip("."), path
+        case.classname, case.file = _class_name(path), path
     started = moment(report.started)
     suite = TestSuite(
         one_line(report.policy.name) or path,
@@ -43,6 +42,13 @@ def junit_xml(report: AuditReport) -> str:
 def _policy_path(report: AuditReport) -> str:
     """The policy's path with forward slashes, the same on every system."""
     return one_line(report.policy.path.replace("\\", "/")).removeprefix("./") or "policy"
+
+
+def _class_name(path: str) -> str:
+    """A policy's path as a class: to readers what is before the last dot is a package, so `a.yaml` would be `yaml`."""
+    folder, _, name = path.rpartition("/")
+    stem = re.sub(r"\.ya?ml$", "", name).replace(".", "_")
+    return ".".join(part for part in (*folder.split("/"), stem) if part.strip(".")) or "policy"
 
 
 def _gate_case(gate: GateResult, *, allowed: bool) -> TestCase:

@@ -197,7 +197,7 @@ def test_who_asks_does_not_pass_where_what_noise_turned_would_not(tmp_path):
     brightness_project(tmp_path)
     _, square = brightness_gates(tmp_path, NOISE + SQUARE.replace("accuracy: 0}", "accuracy: 0.9}"))
     assert square.verdict == "error"
-    assert "with that the gate does not pass" in square.error
+    assert "with what other gates turned this one does not pass" in square.error
     assert square.error.endswith("raise queries, or replace it by a stronger attack of those that may ask as much")
 
 

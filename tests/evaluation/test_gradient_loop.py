@@ -87,7 +87,9 @@ def test_some_samples_are_broken_and_some_hold():
 @pytest.mark.parametrize("batch", [1, 7, 64])
 @pytest.mark.parametrize("name", ATTACKS)
 def test_the_batch_changes_no_counterexample(name, batch):
-    run, other = _run(attack=ATTACKS[name], batch=16), _run(attack=ATTACKS[name], batch=batch)
+    # Square keeps an image that is better by the last bit of a float32, which the batch may decide.
+    network = InDoubles if name == "square" else Counting
+    run, other = (_run(attack=ATTACKS[name], batch=size, network=network()) for size in (16, batch))
     assert len(run.hits) > 5
     if name == "fmn":  # ends on the border itself, where the last bit of a float decides which of its points is nearest
         assert np.array_equal(other.distances(50), run.distances(50))

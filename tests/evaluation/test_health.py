@@ -97,7 +97,8 @@ def test_one_step_is_examined_too(tmp_path, xrays):
 def test_warn_only_says_it(tmp_path, xrays):
     (gate,) = masked_gates(tmp_path, xrays, "Shattered", PGD, extra="health: warn")
     assert gate.verdict == "pass"
-    assert [finding.code for finding in gate.findings if finding.severity == "error"] == ["gradient-predicts"]
+    errors = {finding.code for finding in gate.findings if finding.severity == "error"}
+    assert {"gradient-predicts"} <= errors <= {"gradient-predicts", "loss-rises"}
 
 
 @pytest.mark.parametrize("health", ["strict", "warn"])

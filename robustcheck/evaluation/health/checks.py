@@ -31,7 +31,7 @@ MEANINGS = {
     "not trained to its end",
     "grows-with-size": "a smaller patch turned clearly more: this one was not trained to its end",
     "as-strong-as-noise": "random images turned more samples than the attack did: it is too weak",
-    "holds-against-others": "other gates turned what this one left, and with that the gate does not pass",
+    "holds-against-others": "with what other gates turned this one does not pass",
 }
 """What it means if a check is not sound."""
 

@@ -17,6 +17,7 @@ from robustcheck.evaluation.health.checks import (
     with_inherited,
 )
 from robustcheck.evaluation.health.deciding import decisive
+from robustcheck.evaluation.health.examination import examined
 from robustcheck.evaluation.health.patches import beside_patches, comparable_patches
 from robustcheck.evaluation.health.predicting import MIN_EXAMINED
 from robustcheck.evaluation.setting import JudgedWith
@@ -26,6 +27,11 @@ from robustcheck.words import plural
 
 _NAME = "as-strong-as-others"
 _NOISE = "as-strong-as-noise"
+
+
+def is_compared(gate: Gate) -> bool:
+    """Whether a gate may be put beside others that might do no more than its adversary may."""
+    return examined(gate) or gate.asks or (isinstance(gate.attack, PatchSpec) and gate.knowledge == "white-box")
 
 
 def comparable(own: Gate, other: Gate, *, isolated: bool) -> bool:

@@ -66,7 +66,7 @@ def beside_patches(own: GateResult, others: Sequence[GateResult], judged_with: J
     """
     checks, lost = list[HealthCheck](), dict[str, Mapping[str, Outcome]]()
     for other in others:
-        smaller = _size(other) != _size(own)
+        smaller = not _same(_size(other), _size(own))
         checks.append(_beside(own, other, smaller=smaller))
         if not smaller:
             lost[other.id] = _turned(own, other)
@@ -81,8 +81,9 @@ def beside_patches(own: GateResult, others: Sequence[GateResult], judged_with: J
     return tuple(checks)
 
 
-def _size(gate: GateResult) -> str | None:
-    return None if gate.threat is None else gate.threat.size
+def _size(gate: GateResult) -> Size:
+    assert gate.threat is not None
+    return Size.parse(gate.threat.size)
 
 
 def _turned(own: GateResult, other: GateResult) -> dict[str, Outcome]:

@@ -74,5 +74,5 @@ class StochasticEOT:
         networks, the one whose logits are largest may be drawn too rarely to decide.
         """
         calls = [access.gradient(images, labels, aims, objective) for _ in range(self.count)]
-        logits, losses, gradients = (torch.stack(part, dim=1) for part in zip(*calls, strict=True))
-        return logits, losses.mean(dim=1), mean_of_gradients(gradients)
+        logits, losses, gradients = zip(*calls, strict=True)
+        return torch.stack(logits, dim=1), torch.stack(losses, dim=1).mean(dim=1), mean_of_gradients(gradients)

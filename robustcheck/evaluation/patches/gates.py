@@ -13,6 +13,7 @@ from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.account import Account
 from robustcheck.evaluation.conclusion import Conclusion, conclude, examine_gradients
 from robustcheck.evaluation.controls import Admitted, Controlled, seen_unattacked
+from robustcheck.evaluation.health.comparing import is_compared
 from robustcheck.evaluation.outcomes import keep_examples, most_adverse
 from robustcheck.evaluation.patches.judging import Judgement, Textures, constant, forgotten
 from robustcheck.evaluation.patches.making import Made, make
@@ -63,7 +64,7 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
         intervals=setting.intervals,
         rule=setting.rule,
     )
-    if gate.knowledge == "white-box":
+    if is_compared(gate):
         setting.memory.judged_with[gate.id] = conclusion.judged_with_outcomes
     return replace(conclude(conclusion, account, examine_gradients), patch=made.patch)
 

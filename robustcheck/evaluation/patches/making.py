@@ -21,6 +21,7 @@ from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.patches.training import Pool, Trainer
 from robustcheck.evaluation.search.adjudication import on_host, to_stored
 from robustcheck.evaluation.search.found import Trace
+from robustcheck.evaluation.surrogates.lessons import apart_from
 from robustcheck.models import Surrogates, WhiteBox
 from robustcheck.models.batches import batches
 from robustcheck.results import Patch
@@ -119,15 +120,8 @@ def _lessons(task: PatchTask) -> tuple[Pool, str]:
 
 
 def _not_judged(task: PatchTask, source: Samples, numbers: np.ndarray) -> np.ndarray:
-    """Samples of another split that the gate does not judge: splits may overlap, and a source may know none."""
-    judged, images = task.setting.samples, task.setting.samples.images
-    known = {images.content_sha256(number) for number in task.judged.tolist()}
-    names = {judged.names[number] for number in task.judged.tolist()}
-    left = [
-        number
-        for number in numbers.tolist()
-        if source.names[number] not in names and source.images.content_sha256(number) not in known
-    ]
+    """Samples of another split that are apart from those that the gate judges: a source may know no splits."""
+    left = apart_from(source, numbers.tolist(), task.setting.samples, task.judged.tolist())
     if not left:
         raise DataError(
             "every image of the train split is judged as well, and a patch is judged on images that it was not trained "

@@ -14,8 +14,7 @@ import numpy as np
 from robustcheck.evaluation.conclusion import Conclusion, checks_of
 from robustcheck.evaluation.findings import NOTHING_TO_FOLLOW, findings
 from robustcheck.evaluation.health.checks import OF_GRADIENTS, same_answers
-from robustcheck.evaluation.health.comparing import compared
-from robustcheck.evaluation.health.examination import examined
+from robustcheck.evaluation.health.comparing import compared, is_compared
 from robustcheck.evaluation.metrics.verdicts import judge, require
 from robustcheck.evaluation.replay.restating import among, may_stop, measurement, restated
 from robustcheck.evaluation.setting import Setting
@@ -59,11 +58,15 @@ def not_counted(gate: Gate, result: GateResult, setting: Setting) -> str:
     if not _readable(setting.candidate.head):
         return f"all figures, as the names of labels have {AND.strip()} in them"
     figures = list[str]()
-    if not _knows_scores(gate, setting):
+    if setting.candidate.randomness is not None:
+        figures += sorted(name for name in result.metrics if _is_area(name))
+    elif not _knows_scores(gate, setting):
         figures += sorted(f"{name} (but that it is no larger)" for name in result.metrics if _is_area(name))
         if any(_is_area(name) for part in result.slices for name in part.metrics):
             figures.append(f"{_AREA} of parts of the samples (but that it is no larger)")
     figures += [f"{one.name} (a control)" for one in result.controls]
+    if is_compared(gate) and not _is_put_beside(gate, setting):
+        figures.append("how it stands beside the policy's other gates")
     if result.stopped is not None and result.stopped.decided:
         figures.append("with which sample it was decided")
     return listed(figures) if figures else ""
@@ -122,12 +125,13 @@ def _of_figures(result: GateResult, conclusion: Conclusion) -> Iterator[str]:
         if metric is not None and (metric.successes, metric.samples) != (successes, samples):
             yield _counted(name, metric, successes, samples)
     measured, exact = measurement(conclusion), _knows_scores(gate, setting)
-    yield from _compared(measured.metrics(gate.bounds), result.metrics, exact=exact)
+    drawn = setting.candidate.randomness is not None
+    yield from _compared(measured.metrics(gate.bounds), result.metrics, exact=exact, drawn=drawn)
     here = {_part(one): one.metrics for one in measured.slices()}
     stated = {_part(one): one.metrics for one in result.slices}
     yield from (f"{part} is stated, and is no part of this gate's samples" for part in stated if part not in here)
     for part, metrics in here.items():
-        sentences = _compared(metrics, stated.get(part, {}), exact=exact)
+        sentences = _compared(metrics, stated.get(part, {}), exact=exact, drawn=drawn)
         yield from (f"{part}: {sentence}" for sentence in sentences)
 
 
@@ -144,10 +148,15 @@ def _knows_scores(gate: Gate, setting: Setting) -> bool:
     return gate.attack is None and not setting.candidate.head.multilabel
 
 
-def _compared(here: Mapping[str, Metric], stated: Mapping[str, Metric], *, exact: bool) -> Iterator[str]:
-    """What is amiss with metrics, of which areas are the largest that they may be unless they are `exact`."""
+def _compared(here: Mapping[str, Metric], stated: Mapping[str, Metric], *, exact: bool, drawn: bool) -> Iterator[str]:
+    """What is amiss with metrics, of which areas are the largest that they may be unless they are `exact`.
+
+    Those of a candidate that draws follow from draws of its own, and are not compared.
+    """
     yield from (f"{name} is stated, and is none of this gate's metrics" for name in stated if name not in here)
     for name, metric in here.items():
+        if drawn and _is_area(name):
+            continue
         at_most, told = _is_area(name) and not exact, stated.get(name)
         if told is None:
             if not at_most:  # of searches that others stand for, scores are not known
@@ -215,6 +224,8 @@ def _of_warnings(result: GateResult, conclusion: Conclusion) -> Iterator[str]:
         success = measured.plain["attack_success"](setting.intervals)
         searched = conclusion.found, conclusion.blind
         here += findings(gate, setting, *searched, result.surrogates, success, result.controls, result.health)
+        if judge(require(gate.bounds, result.metrics, conclusion.rule), result.metrics) == "pass":
+            here += conclusion.told_idle()
     if NOTHING_TO_FOLLOW in told:  # which is said in place of what these checks say
         told.update(OF_GRADIENTS)
     warned = dict.fromkeys(one.code for one in here if one.severity != "note")  # notes may be about the machine
@@ -224,10 +235,8 @@ def _of_warnings(result: GateResult, conclusion: Conclusion) -> Iterator[str]:
 def _beside_others(result: GateResult, others: Sequence[GateResult], conclusion: Conclusion) -> Iterator[str]:
     """What is amiss with how a gate that passes stands beside those whose adversaries may do no more."""
     gate, setting = conclusion.gate, conclusion.setting
-    if result.verdict not in ("pass", "inconclusive") or not (examined(gate) or gate.asks) or not others:
+    if result.verdict not in ("pass", "inconclusive") or not others or not _is_put_beside(gate, setting):
         return
-    if setting.candidate.head.multilabel or any(_is_area(bound.metric) for bound in gate.bounds):
-        return  # how such a gate would be judged is not known from what is stated
     goal, head = conclusion.goal, setting.candidate.head
     beside = compared(
         replace(result, health=(), findings=()),
@@ -244,6 +253,12 @@ def _beside_others(result: GateResult, others: Sequence[GateResult], conclusion:
             yield f"its health check {check.name} is not stated as {check.outcome}: {check.evidence}"
     if beside.verdict != result.verdict:
         yield f"its verdict is {result.verdict}, and beside other gates it is {beside.verdict}: {beside.error}"
+
+
+def _is_put_beside(gate: Gate, setting: Setting) -> bool:
+    """Whether a gate is compared with others, and how it would be judged then is known from what is stated."""
+    known = not setting.candidate.head.multilabel and not any(_is_area(bound.metric) for bound in gate.bounds)
+    return is_compared(gate) and known
 
 
 def _of_verdict(gate: Gate, result: GateResult, setting: Setting, conclusion: Conclusion | None) -> Iterator[str]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from robustcheck.data.multilabel import present
 from robustcheck.evaluation.adversary import goal_of
 from robustcheck.evaluation.conclusion import Conclusion
 from robustcheck.evaluation.controls import Controlled
@@ -45,7 +46,8 @@ def restated(gate: Gate, result: GateResult, setting: Setting) -> Conclusion:
     clean[torch.tensor(list(outcomes))] = torch.tensor([head.named(one.clean) or 0 for one in outcomes.values()])
     attacked = [number for number, one in outcomes.items() if one.evidence is not None]
     unstarted = {number for number in attacked if outcomes[number].evidence == "unstarted"}
-    found = Found(trace=Trace(moved={*attacked} - unstarted, unstarted=unstarted), searched=set(attacked))
+    searched = {number for number in attacked if outcomes[number].evidence in ("searched", "unstarted")}
+    found = Found(trace=Trace(moved={*attacked} - unstarted, unstarted=unstarted), searched=searched)
     decided = result.stopped is not None and result.stopped.decided and may_stop(gate, setting)
     return Conclusion(
         gate=gate,
@@ -97,5 +99,5 @@ def _chances(setting: Setting) -> np.ndarray | None:
     if not head.multilabel:
         return None
     chances = head.chances(setting.logits).cpu().numpy().astype(np.float64)
-    present = setting.labels.numpy()[:, None] >> np.arange(chances.shape[1]) & 1 == 1
-    return np.asarray(chances + np.where(present, NEAR, -NEAR))
+    there = present(setting.labels.numpy(), chances.shape[1])
+    return np.asarray(chances + np.where(there, NEAR, -NEAR))

@@ -63,6 +63,8 @@ class Search:
             stands = memory.ledger.held(search_key, self.levels) if search_key in memory.examined else {}
             # A minimum-norm search of its own is asked for distances, also where a counterexample is known.
             left = samples if attack.minimum_norm and len(attacks) == 1 else self._standing(samples)
+            if isinstance(attack, QueryAttack) and found.oracle is None:
+                found.asked_last |= dict.fromkeys(left, attack.name)
             found.through |= {sample: stands[sample] for sample in left if sample in stands}
             left = [sample for sample in left if sample not in stands]
             found.searched.update(left)
@@ -71,8 +73,6 @@ class Search:
             if isinstance(attack, GradientAttack):
                 self._search(attack, left, trace, progress, enough=-1.0 if nearest else self.levels)
             else:
-                if found.oracle is None:
-                    found.asked_last |= dict.fromkeys(left, attack.name)
                 self._ask(attack, found.oracle or WhiteBox(setting.candidate), left, trace, progress)
             self._remember(attack, left, trace, nearest=nearest)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -127,25 +127,39 @@ def _with_groups(whole: DataSpec, model: ModelSpec, folder: Path) -> Samples:
     return load_samples(whole.model_copy(update={"group": None}), model, folder=folder)
 
 
-def not_judged(split: Samples, judged: Samples) -> tuple[int, ...]:
-    """Numbers of the samples of a split that are not judged, nor belong to what is: splits may overlap.
+def apart_from(split: Samples, numbers: Iterable[int], judged: Samples, about: Iterable[int]) -> list[int]:
+    """Which samples of a split are not judged, nor of a group that is: splits may overlap.
 
     A sample is known by what is stored as well as by its name, which in an array says where it stands.
+
+    Args:
+        split: what may be learned from.
+        numbers: of samples of it.
+        judged: the samples of which some are judged.
+        about: the numbers of these.
+    """
+    about = list(about)
+    names = {judged.names[number] for number in about}
+    contents = {judged.images.content_sha256(number) for number in about}
+    groups = {judged.group_names[number] for number in about} if judged.group_names else set()
+    return [
+        number
+        for number in numbers
+        if split.names[number] not in names
+        and not (split.group_names and split.group_names[number] in groups)
+        and split.images.content_sha256(number) not in contents
+    ]
+
+
+def not_judged(split: Samples, judged: Samples) -> tuple[int, ...]:
+    """Numbers of the samples of a split that are apart from all that are judged.
 
     Raises:
         DataError: there is none.
     """
-    names, groups = set(judged.names), set(judged.group_names or ())
-    contents = {judged.images.content_sha256(number) for number in range(len(judged))}
-    left = tuple(
-        number
-        for number, name in enumerate(split.names)
-        if name not in names
-        and not (split.group_names and split.group_names[number] in groups)
-        and split.images.content_sha256(number) not in contents
-    )
+    left = tuple(apart_from(split, range(len(split)), judged, range(len(judged))))
     if not left:
-        related = ", or of a group (data.group) that is" if groups else ""
+        related = ", or of a group (data.group) that is" if judged.group_names else ""
         raise DataError(
             f"train: every image of the train split is judged as well{related}, and what is judged must not be learned "
             f"from: set data.split: test, {FOR_SURROGATES.instead}"
