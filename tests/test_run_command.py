@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 
 import pytest
 from building import ARCHITECTURE, brightness_policy, brightness_project
@@ -124,6 +126,20 @@ def test_a_policy_with_mistakes_takes_an_earlier_green_report_away(project):
     done = _run(project, CLEAN.replace("accuracy", "acuracy"))
     assert done.exit_code == 2
     assert list((project / "robustcheck-report").iterdir()) == []
+
+
+def test_a_path_at_which_there_is_no_policy_costs_no_report(project):
+    assert _run(project, CLEAN).exit_code == 0
+    assert CliRunner().invoke(main, ["run", "polcy.yaml"], catch_exceptions=False).exit_code == 2
+    assert _report(project)["verdict"] == "pass"
+
+
+def test_who_no_longer_reads_makes_no_failed_gate_of_a_pass(project):
+    (project / "policy.yaml").write_text(brightness_policy(CLEAN))
+    program = "from robustcheck.cli import main; main(['run', 'policy.yaml'])"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as run:
+        run.stdout.close()
+        assert run.wait() == 3
 
 
 def test_render_replaces_nobody_else_s_files(project):

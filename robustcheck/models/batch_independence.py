@@ -95,5 +95,6 @@ def _one_by_one(ask: Ask, images: torch.Tensor, chunks: Chunks) -> torch.Tensor:
 
 
 def _apart(scores: torch.Tensor, others: torch.Tensor) -> float:
-    """How far scores are from others at most; infinitely, where one of the two is no number."""
-    return float((scores.float() - others.float()).abs().nan_to_num(nan=inf).max())
+    """How far scores are from others at most; infinitely, where one of two is no number."""
+    neither = scores.isnan() & others.isnan()
+    return float((scores.float() - others.float()).abs().masked_fill(neither, 0).nan_to_num(nan=inf).max())

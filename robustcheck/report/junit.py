@@ -47,7 +47,7 @@ def _policy_path(report: AuditReport) -> str:
 def _class_name(path: str) -> str:
     """A policy's path as a class: to readers what is before the last dot is a package, so `a.yaml` would be `yaml`."""
     folder, _, name = path.rpartition("/")
-    stem = re.sub(r"\.ya?ml$", "", name).replace(".", "_")
+    stem = re.sub(r"\.ya?ml$", "", name).strip(".").replace(".", "_")
     return ".".join(part for part in (*folder.split("/"), stem) if part.strip(".")) or "policy"
 
 

@@ -61,6 +61,27 @@ def test_what_a_targeted_patch_turns_the_untargeted_one_may_turn_as_well(first, 
     assert found["other"].verdict == "pass"
 
 
+@pytest.mark.parametrize("size", ["8.0 px", "8 px"])
+def test_a_size_is_the_same_however_it_is_written(size, laid):
+    own, other = _gate("own", f"{SHORT}}}", "accuracy: 0.7"), _gate("other", f"{FIXED}, target: bright}}", size=size)
+    assert _outcomes(_run(laid, own, other)["own"]) == {
+        "as-strong-as-other-patches": "broken",
+        "holds-against-others": "broken",
+    }
+
+
+def test_in_place_of_a_patch_its_scores_are_not_kept(patched):
+    """Either patch alone leaves all dark images darker than all bright ones; what both do together would not."""
+    patch_archive(patched, test=[20] * 7 + [120, 135] + [240] * 11, train=(110, 115, 121, 134, 140, 145))
+    own = _gate("own", f"{FIXED}}}", "auroc: 0.995", size="4 px")
+    others = [_gate(label, f"{FIXED}, target: {label}}}", size="4 px") for label in ("dark", "bright")]
+    found = _run(patched, own, *others)
+    assert {name: gate.metrics["attack_success"].successes for name, gate in found.items()} == {
+        "own": 1, "dark": 1, "bright": 1
+    }  # fmt: skip
+    assert (found["own"].verdict, found["own"].error) == ("pass", None)
+
+
 def test_one_patch_for_all_images_is_not_two(laid):
     """What this gate turned and what the other one did are of two patches: together they would leave nothing."""
     own, other = _gate("own", f"{FIXED}}}", "accuracy: 0.35"), _gate("other", f"{FIXED}, target: bright}}")

@@ -14,13 +14,15 @@ from torch import nn
 from robustcheck import load_policy, run
 from robustcheck.attacks import objective, rp2
 from robustcheck.attacks.adam import ascend, moments
+from robustcheck.attacks.base import Told
 from robustcheck.attacks.draws import Draws, key
+from robustcheck.data import load_area
 from robustcheck.evaluation.looks.conditions import ConditionsEOT, Grid, RandomLooks
 from robustcheck.evaluation.looks.look import Once
 from robustcheck.evaluation.planning.planning import plan
 from robustcheck.models import WhiteBox
 from robustcheck.policy import ConditionsSpec, RP2Spec
-from robustcheck.threats import Goal
+from robustcheck.threats import Goal, Region
 from robustcheck.threats.viewing import Conditions, cells
 
 GOAL = Goal(labels=2)
@@ -350,6 +352,24 @@ def test_stickers_are_judged_at_their_end_only(project):
 def _faults(size_weight=0.0, smoothness=0.0, printability=0.0):
     weights = {"size_weight": size_weight, "smoothness": smoothness, "printability": printability}
     return rp2.RP2(objective=objective("margin", GOAL), steps=1, step_size=1.0, inks=(0.0, 1.0), **weights)
+
+
+@pytest.mark.parametrize("steepness", [0.0, 1e-30, 1e30])
+def test_a_gradient_of_any_size_or_none_leaves_stickers_images(steepness, tmp_path):
+    """Of none the step follows what stickers should not be alone; the next one may have something to follow."""
+    ball = Region(area=load_area([(0.0, 0.0, 0.5, 1.0)], tmp_path), maximum=255)
+    attack, clean, draws = _faults(size_weight=1.0), torch.full((1, 1, 4, 4), 0.4), Draws.of([1], torch.device("cpu"))
+    state = attack.start(clean + 0.1, clean, ball, draws)
+    told = Told(
+        step=torch.zeros(1, dtype=torch.int64),
+        loss=torch.zeros(1),
+        fooled=torch.zeros(1, dtype=torch.bool),
+        gradient=torch.full_like(clean, steepness),
+    )
+    ahead = attack.step(state, told, clean, ball, draws)["images"]
+    assert ahead.isfinite().all()
+    assert torch.equal(ahead[..., 2:], clean[..., 2:])
+    assert (ahead[..., :2] > 0.5).all() == (steepness > 0)
 
 
 def test_what_stickers_should_not_be_is_counted_inside_the_mask():

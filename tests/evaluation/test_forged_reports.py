@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 from building import brightness_manifest, brightness_policy, brightness_project
 from click.testing import CliRunner
+from patching import FIXED, patch_archive
 
 from robustcheck import load_policy
 from robustcheck.cli import main
@@ -250,6 +251,42 @@ def test_an_attack_that_another_gate_outdoes_passes_nothing(tmp_path):
     outdone = "square turned 6 of 8 samples that held in this gate"
     assert f"pgd: its health check as-strong-as-others is not stated as broken: {outdone}" in amiss
     assert "pgd: its verdict is pass, and beside other gates it is error: the attack cannot be relied on" in amiss
+
+
+def test_a_patch_that_another_gates_patch_outdoes_passes_nothing(patched):
+    patch_archive(patched, test=[110] * 8 + [135] * 12, train=(40, 70, 100, 160, 190, 220))
+    weak = FIXED.replace("steps: 20, draws: 8, step_size: 0.3", "steps: 1, draws: 1, step_size: 0.001")
+    gates = f"""
+  - {{id: own, attack: {weak}}}, size: 8 px, require: {{accuracy: 0.7}}}}
+  - {{id: other, attack: {FIXED}, target: bright}}, size: 8 px, require: {{attack_success: '<= 1'}}}}
+"""
+    _ran(patched, gates)
+    others = {"as-strong-as-other-patches", "holds-against-others"}
+
+    def alter(_report, gates):
+        assert gates["own"]["verdict"] == "error"
+        gates["own"] |= {"verdict": "pass", "error": None}
+        gates["own"]["health"] = [one for one in gates["own"]["health"] if one["name"] not in others]
+        gates["own"]["findings"] = [one for one in gates["own"]["findings"] if one["code"] not in others]
+
+    assert _amiss(patched) == ""
+    assert "own: its verdict is pass, and beside other gates it is error" in _amiss(patched, alter)
+
+
+def test_transfer_at_several_budgets_agrees(tmp_path):
+    """At the larger one those that were turned before are not searched, nor counted as turned on the surrogate."""
+    brightness_project(tmp_path, levels=(100, 120, 126, 126, 126, 129, 129, 135, 150))
+    gates = """
+  - {id: pgd, attack: {name: transfer, surrogate: brightness.safetensors}, epsilon: [3/255, 9/255],
+     require: {accuracy: 0}}
+"""
+    _ran(tmp_path, gates)
+    report = AuditReport.from_json((tmp_path / "out" / "report.json").read_text())
+    larger = report.gates[1]
+    searched = [outcome for outcome in larger.samples if outcome.evidence == "searched"]
+    assert 0 < len(searched) < len(larger.samples) / 2
+    assert larger.surrogates[0].turned.samples == len(searched)
+    assert _amiss(tmp_path) == ""
 
 
 @pytest.mark.parametrize("finder", ["clean", "pgd[4/255]", None])

@@ -34,6 +34,15 @@ def _sensitive(training=None):
     return net
 
 
+@pytest.mark.filterwarnings("ignore:std():UserWarning")
+def test_one_whose_answer_about_a_single_image_is_no_number_depends_on_the_others():
+    def ask(images, _chunks):
+        return (images.flatten(1).mean(dim=1, keepdim=True) / images.flatten(1).mean(dim=1).std()).repeat(1, 2)
+
+    with pytest.raises(CandidateError, match="depend on the other images in the batch"):
+        check_evaluation_mode(ask, tiny.pictures(3).shares(), 4, None)
+
+
 def test_one_that_draws_among_two_answers_may_give_the_same_twice():
     """Of six calls the first two agree, and one of those about single images does not; nor do those, asked again."""
     answers = iter([0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0])

@@ -9,6 +9,14 @@ import pytest
 from building import brightness_report
 
 PASSING = ("--robustcheck", "passing.yaml")
+TERMINATED_AGAIN = """
+import os, signal
+import pytest
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish():  # comes before ours, which is registered earlier
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
 BOTH = "addopts = --robustcheck passing.yaml --robustcheck-output out"
 
 
@@ -41,6 +49,7 @@ def test_who_ends_pytest_with_0_after_a_gate_failed_does_not(pytester, project):
 
 def test_sigterm_reports_what_was_finished(pytester, project):
     pytester.makepyfile(test_own="import os, signal\n\ndef test_own():\n    os.kill(os.getpid(), signal.SIGTERM)\n")
+    pytester.makeconftest(TERMINATED_AGAIN)
     result = pytester.runpytest_subprocess(*PASSING, "passing.yaml", "test_own.py")
     assert result.ret == 2
     report = brightness_report(project)

@@ -200,6 +200,16 @@ def test_real_data_are_not_called_synthetic():
     assert {item.name: item.value for item in suite.properties()}["data.synthetic"] == "no"
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [(".", "policy"), ("/", "policy"), ("../a.yaml", "a"), ("v1.2.yml", "v1_2"), ("/gates/a.yaml", "gates.a")],
+)
+def test_a_class_name_has_no_dots_but_those_between_folders(path, name):
+    _, cases = parsed(report(gate(), policy=PolicyInfo(path=path, name="n", sha256="s")))
+
+    assert cases["pgd[2/255]"].classname == name
+
+
 @pytest.mark.parametrize("path", ["./policies/a.yaml", "policies\\a.yaml", "policies/a.yaml"])
 def test_the_class_name_is_the_same_on_every_system(path):
     policy = PolicyInfo(path=path, name="n", sha256="s")
