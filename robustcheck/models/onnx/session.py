@@ -108,7 +108,8 @@ class Session:
         """An answer of any shape; it tells what the next ones will need."""
         (scores,) = self._session.run([self.output], {self._input: values.cpu().numpy()})
         answer = torch.from_numpy(np.asarray(scores)).to(self._device)
-        if answer.ndim and len(answer) == len(values) > 1:
+        one = len(values) == 1 and answer.ndim == 2  # a row, as it seems: binding shows if it is something else
+        if answer.ndim and len(answer) == len(values) and (one or len(values) > 1):
             self._row = tuple(answer.shape[1:])
         return answer
 
