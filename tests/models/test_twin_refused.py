@@ -271,18 +271,36 @@ def test_a_graph_that_draws_is_asked_only_and_the_first_reason_stays(before, wor
 
 
 def test_what_is_of_the_size_of_a_fixed_batch_shows_at_another(tmp_path):
-    """A class token that was expanded to four images; all samples come in fours."""
+    """States that were expanded to four images; all samples come in fours."""
     pixels = tiny.HEIGHT * tiny.WIDTH
     nodes = [
         helper.make_node("Flatten", ["image"], ["flat"]),
-        helper.make_node("Concat", ["tokens", "flat"], ["longer"], axis=1),
+        helper.make_node("Add", ["flat", "states"], ["sums"]),
+        helper.make_node("MatMul", ["sums", "w"], ["scores"]),
+    ]
+    held = [("states", np.repeat(drawn(1, pixels), 4, axis=0)), ("w", drawn(pixels, 2))]
+    onnx.save(model_of(nodes, inputs=(4, 1, tiny.HEIGHT, tiny.WIDTH), held=held), tmp_path / "net.onnx")
+    candidate, _ = tiny.load(tmp_path / "net.onnx", tiny.pictures(8))
+    wanted = torch.from_numpy(held[1][1])[:, 0].reshape(1, 1, tiny.HEIGHT, tiny.WIDTH).expand(7, -1, -1, -1)
+    torch.testing.assert_close(gradient_of(candidate), wanted)
+    assert any("it takes batches of 4, as the graph does" in note for note in candidate.info.notes)
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_class_token_of_a_fixed_batch_goes_to_each_image(batch, axis, tmp_path):
+    pixels = tiny.HEIGHT * tiny.WIDTH
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"]),
+        helper.make_node("Concat", ["tokens", "flat"], ["longer"], axis=axis),
         helper.make_node("MatMul", ["longer", "w"], ["scores"]),
     ]
-    held = [("tokens", np.repeat(drawn(1, 3), 4, axis=0)), ("w", drawn(pixels + 3, 2))]
-    onnx.save(model_of(nodes, inputs=(4, 1, tiny.HEIGHT, tiny.WIDTH), held=held), tmp_path / "net.onnx")
+    held = [("tokens", np.repeat(drawn(1, 3), batch, axis=0)), ("w", drawn(pixels + 3, 2))]
+    onnx.save(model_of(nodes, inputs=(batch, 1, tiny.HEIGHT, tiny.WIDTH), held=held), tmp_path / "net.onnx")
     candidate, _ = tiny.load(tmp_path / "net.onnx", tiny.pictures(8))
     wanted = torch.from_numpy(held[1][1])[3:, 0].reshape(1, 1, tiny.HEIGHT, tiny.WIDTH).expand(7, -1, -1, -1)
     torch.testing.assert_close(gradient_of(candidate), wanted)
+    assert candidate.network.module is not None  # of any batch
 
 
 def test_a_twin_that_fails_while_it_is_tried_names_the_operator(tmp_path, capfd):

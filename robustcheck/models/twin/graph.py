@@ -6,8 +6,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
+from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from robustcheck.models.twin.builder import RUNTIME
@@ -168,7 +170,7 @@ def anonymise(model: ModelProto) -> int:
 
 
 def free_batch(graph: GraphProto) -> int | None:
-    """Let a graph of a fixed batch size take any, as far as its reshapes tell; the size that was fixed."""
+    """Let a graph of a fixed batch size take any, as far as reshapes and class tokens tell; the size that was fixed."""
     held = {tensor.name: tensor for tensor in graph.initializer}
     (image,) = (value for value in graph.input if value.name not in held)
     first = image.type.tensor_type.shape.dim[0] if image.type.tensor_type.shape.dim else None
@@ -177,15 +179,26 @@ def free_batch(graph: GraphProto) -> int | None:
     batch: int = first.dim_value
     first.Clear()
     first.dim_param = "batch"
+
+    def hold(like: TensorProto, values: NDArray[np.generic]) -> str:
+        fresh = f"{like.name}_{len(graph.initializer)}"
+        graph.initializer.append(numpy_helper.from_array(values, fresh))
+        return fresh
+
     for node in graph.node:
         if node.op_type == "Reshape" and (shape := held.get(node.input[1])) is not None:
             sizes = numpy_helper.to_array(shape).copy()
             if sizes.size and sizes[0] == batch and not (sizes == 0).any():
                 sizes[0] = 0  # that of what is reshaped
                 del node.attribute[:]  # allowzero, for which 0 is a size
-                fresh = f"{shape.name}_{len(graph.initializer)}"
-                graph.initializer.append(numpy_helper.from_array(sizes, fresh))
-                node.input[1] = fresh
+                node.input[1] = hold(shape, sizes)
+        elif node.op_type == "Concat" and batch > 1:
+            for place, tensor in enumerate(map(held.get, node.input)):
+                if tensor is None or not tensor.dims or tensor.dims[0] != batch:
+                    continue
+                values = numpy_helper.to_array(tensor)
+                if node.attribute[0].i % values.ndim and (values == values[:1]).all():
+                    node.input[place] = hold(tensor, values[:1])  # the twin joins it to each image
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
     return batch

@@ -248,3 +248,17 @@ def _recurs(name: str, usual: tuple[str, ...]) -> None:
 _recurs("LSTM", ("Sigmoid", "Tanh", "Tanh"))
 _recurs("GRU", ("Sigmoid", "Tanh"))
 _recurs("RNN", ("Tanh",))
+
+
+@computes("Concat")
+def _concat(builder: Builder, node: NodeProto) -> fx.Node:
+    parts, axis = inputs_of(builder, node, len(node.input)), attribute(node, "axis", 0)
+    held = [constant(builder, node, place) for place in range(len(parts))]
+    same = any(part is not None and part.ndim and len(part) == 1 and axis % part.ndim for part in held)
+    return builder.call_function(_joined if same else torch.cat, args=(parts, axis))
+
+
+def _joined(parts: list[Tensor], axis: int) -> Tensor:
+    """What a graph holds once, such as a class token, goes to each image, however many there are."""
+    count = max(map(len, parts))
+    return torch.cat([part.expand(count, *part.shape[1:]) if len(part) == 1 else part for part in parts], axis)
