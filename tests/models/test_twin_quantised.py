@@ -60,7 +60,9 @@ def test_weights_between_quantisers_are_layers(name, whole_numbers, net):
     wanted = sorted(layer.weight.shape for layer in net.modules() if isinstance(layer, layers))
     found = [layer for layer in candidate.network.module.modules() if isinstance(layer, layers)]
     assert sorted(layer.weight.shape for layer in found) == wanted
-    assert not any(values.dtype in (torch.int8, torch.int32) for values in candidate.network.module.buffers() if values.ndim)
+    assert not any(
+        values.dtype in (torch.int8, torch.int32) for values in candidate.network.module.buffers() if values.ndim
+    )
 
 
 def test_ranges_of_a_batch_are_ranges_of_an_image(whole_numbers):

@@ -303,6 +303,27 @@ def test_a_class_token_of_a_fixed_batch_goes_to_each_image(batch, axis, tmp_path
     assert candidate.network.module is not None  # of any batch
 
 
+@pytest.mark.parametrize("batch", [1, 4])
+def test_rows_of_all_images_are_freed_of_a_fixed_batch(batch, tmp_path):
+    """As ONNX Runtime reshapes what goes into a Gemm, and PyTorch's exporters what comes of it."""
+    nodes = [
+        helper.make_node("Reshape", ["image", "rows"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["each"]),
+        helper.make_node("Reshape", ["each", "whole"], ["images"]),
+        helper.make_node("MatMul", ["images", "v"], ["scores"]),
+    ]
+    sizes = {"rows": [batch * tiny.HEIGHT, tiny.WIDTH], "whole": [batch, 3 * tiny.HEIGHT]}
+    held = [
+        ("w", drawn(tiny.WIDTH, 3)),
+        ("v", drawn(3 * tiny.HEIGHT, 2)),
+        *((k, np.array(v)) for k, v in sizes.items()),
+    ]
+    onnx.save(model_of(nodes, inputs=(batch, 1, tiny.HEIGHT, tiny.WIDTH), held=held), tmp_path / "net.onnx")
+    candidate, logits = tiny.load(tmp_path / "net.onnx", IMAGES)
+    assert candidate.network.module is not None  # of any batch
+    torch.testing.assert_close(candidate.search_logits(IMAGES.shares()), logits, rtol=1e-4, atol=1e-5)
+
+
 def test_a_twin_that_fails_while_it_is_tried_names_the_operator(tmp_path, capfd):
     nodes = [
         helper.make_node("Relu", ["image"], ["bright"]),
@@ -333,3 +354,12 @@ def test_a_twin_keeps_the_weights_that_it_reads(tmp_path):
     twin = make_twin(tmp_path / "net.onnx", "scores", tiny.CPU)
     kept = sum(values.numel() for values in twin.module.state_dict().values())
     assert kept == sum(values.size for _, values in held)
+
+
+def test_weights_of_more_than_a_message_can_have_are_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(convert, "LARGEST_BYTES", 100)
+    tiny.save_linear_onnx(tmp_path / "net.onnx", drawn(tiny.HEIGHT * tiny.WIDTH, 2))
+    candidate, _ = tiny.load(tmp_path / "net.onnx", IMAGES)
+    refused_by(
+        candidate, r"its weights have 0\.0 GiB, and more than 2 cannot be followed; export it in float16, or use"
+    )

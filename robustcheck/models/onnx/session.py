@@ -53,7 +53,8 @@ class Session:
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1:
             raise CandidateError(
-                f"{path.name} has {len(inputs)} inputs ({listed(i.name for i in inputs)}); one image is needed"
+                f"{path.name} has {len(inputs)} inputs ({listed(i.name for i in inputs)}); one image is needed: make "
+                "the others constants, or export a wrapper that takes the image alone"
             )
         if inputs[0].type not in _TYPES:
             raise CandidateError(

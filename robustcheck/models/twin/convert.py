@@ -33,7 +33,9 @@ from robustcheck.models.twin import (
     standard,
 )
 from robustcheck.models.twin.graph import (
+    LARGEST_BYTES,
     anonymise,
+    bytes_of,
     cut_resized_bytes,
     folded,
     free_batch,
@@ -51,6 +53,7 @@ _ADVICE = (
     "export the network again with other operators, or use an attack that only asks (square, nes, label_only) or "
     "transfer"
 )
+_SMALLER = "export it in float16, or use an attack that only asks (square, nes, label_only) or transfer"
 _BLOCKED = "com.microsoft.nchwc"  # the domain of what ONNX Runtime makes when it optimises all that it can
 ROUNDED_OPERATORS = frozenset(
     {
@@ -116,8 +119,8 @@ def make_twin(path: Path, output: str, device: torch.device, *, flat: bool = Fal
 
 def _prepared(path: Path, output: str) -> tuple[ModelProto, bool, bool, int]:
     """A graph to convert; whether it rounds, and works in halves; and the type of its input."""
+    model = _loaded(path)
     try:
-        model = folded(path)
         if (order := in_order(model.graph)) is not None:
             del model.graph.node[:]
             model.graph.node.extend(order)
@@ -131,6 +134,13 @@ def _prepared(path: Path, output: str) -> tuple[ModelProto, bool, bool, int]:
     except Exception as error:  # noqa: BLE001 (as in `converted`)
         raise NoTwinError(f"its graph cannot be prepared ({first_line(error)}); {_ADVICE}") from None
     return model, rounded, halves, kind
+
+
+def _loaded(path: Path) -> ModelProto:
+    model = folded(path)
+    if (size := bytes_of(model)) > LARGEST_BYTES:
+        raise NoTwinError(f"its weights have {size / 2**30:.1f} GiB, and more than 2 cannot be followed; {_SMALLER}")
+    return model
 
 
 def converted(model: ModelProto) -> fx.GraphModule:

@@ -262,3 +262,30 @@ def _joined(parts: list[Tensor], axis: int) -> Tensor:
     """What a graph holds once, such as a class token, goes to each image, however many there are."""
     count = max(map(len, parts))
     return torch.cat([part.expand(count, *part.shape[1:]) if len(part) == 1 else part for part in parts], axis)
+
+
+@computes("Reshape")
+def _reshape(builder: Builder, node: NodeProto) -> fx.Node:
+    settings = whole_numbers(builder, node, 1), bool(attribute(node, "allowzero", 0))
+    return builder.call_function(_reshaped, args=(input_of(builder, node, 0), *settings))
+
+
+def _reshaped(values: Tensor, sizes: list[int] | Tensor, zeros: bool) -> Tensor:
+    """A size of zero is that of what is reshaped, unless zeros are sizes."""
+    wanted = as_list(sizes)
+    return values.reshape([values.shape[axis] if not (size or zeros) else size for axis, size in enumerate(wanted)])
+
+
+@computes("Expand")
+def _expand(builder: Builder, node: NodeProto) -> fx.Node:
+    return builder.call_function(
+        lambda x, sizes: x.expand(torch.broadcast_shapes(x.shape, as_list(sizes))),
+        args=(input_of(builder, node, 0), whole_numbers(builder, node, 1)),
+    )
+
+
+@computes("Tile")
+def _tile(builder: Builder, node: NodeProto) -> fx.Node:
+    return builder.call_function(
+        lambda x, times: x.tile(as_list(times)), args=(input_of(builder, node, 0), whole_numbers(builder, node, 1))
+    )
