@@ -52,9 +52,9 @@ class Session:
         session, note = self._start()
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1:
+            remedy = ": make the others constants, or export a wrapper that takes the image alone" if inputs else ""
             raise CandidateError(
-                f"{path.name} has {len(inputs)} inputs ({listed(i.name for i in inputs)}); one image is needed: make "
-                "the others constants, or export a wrapper that takes the image alone"
+                f"{path.name} has {len(inputs)} inputs ({listed(i.name for i in inputs)}); one image is needed{remedy}"
             )
         if inputs[0].type not in _TYPES:
             raise CandidateError(
