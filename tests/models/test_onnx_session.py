@@ -5,10 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 import tiny_models as tiny
 import torch
-from onnx import TensorProto
+from graphs import model_of
+from onnx import TensorProto, helper
 
 from robustcheck.errors import CandidateError
 from robustcheck.models.memory import is_out_of_memory
@@ -35,6 +37,43 @@ def test_memory_that_is_shared_gives_the_answer_that_copies_give(kind, tmp_path)
     assert shared.dtype == torch.float32
     for number in (1, 0, 3):
         assert torch.equal(session(images[:number]), copied[:number])
+
+
+def _asked_through_memory(session, monkeypatch):
+    """How many images each answer had that went by memory that is shared."""
+    bound, asked = session._bound, list[int]()
+
+    def counted(values, row):
+        answer = bound(values, row)
+        asked.append(len(values))
+        return answer
+
+    monkeypatch.setattr(session, "_bound", counted)
+    return asked
+
+
+def test_memory_is_shared_where_one_image_is_asked_about_at_a_time(model, monkeypatch):
+    session, images = Session(model, tiny.CPU), tiny.pictures(5).shares()
+    asked = _asked_through_memory(session, monkeypatch)
+    one_by_one = torch.cat([session(image[None]) for image in images])
+    assert asked == [1, 1, 1, 1]
+    assert torch.equal(session(images), one_by_one)
+    assert asked == [1, 1, 1, 1, 5]
+
+
+@pytest.mark.parametrize("shape", [[1, -1], [-1, 1], [2, -1]])
+def test_an_answer_that_is_no_row_an_image_is_the_same_however_many(shape, tmp_path):
+    """What one image's answer looks like may be a chance."""
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["two"]),
+        helper.make_node("Reshape", ["two", "shape"], ["scores"]),
+    ]
+    onnx.save(model_of(nodes, held=[("w", WEIGHTS), ("shape", np.array(shape))]), tmp_path / "net.onnx")
+    session, images = Session(tmp_path / "net.onnx", tiny.CPU), tiny.pictures(4).shares()
+    for count in (1, 1, 3, 1, 2, 4):
+        expected = (images[:count].flatten(1) @ torch.from_numpy(WEIGHTS)).reshape(shape)
+        torch.testing.assert_close(session(images[:count]), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_an_answer_is_not_overwritten_by_the_next(model):

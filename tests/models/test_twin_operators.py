@@ -61,6 +61,14 @@ def test_gradients_pass_through_rounding():
     assert _cast_to(values.detach(), torch.int64).dtype == torch.int64
 
 
+def test_what_is_true_or_false_has_no_gradient():
+    values = torch.tensor([0.0, -0.25, 1.5], requires_grad=True)
+    answer = _cast_to(values, torch.bool)
+    assert answer.tolist() == [False, True, True]
+    assert answer.dtype == torch.bool
+    assert not answer.requires_grad
+
+
 def test_what_is_cut_off_has_no_gradient():
     values = torch.tensor([-9.0, 1.0, 9.0], requires_grad=True)
     whole = _quantise(values, torch.tensor(0.01), torch.tensor(3, dtype=torch.int8))

@@ -9,6 +9,7 @@ import tiny_models as tiny
 from graphs import IMAGES, gradient_of
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantFormat, matmul_nbits_quantizer
+from torch import nn
 
 WEIGHTS = np.random.default_rng(0).normal(size=(tiny.HEIGHT * tiny.WIDTH, 2)).astype(np.float32)
 
@@ -52,8 +53,8 @@ def test_packed_weights_have_a_twin(options, symmetric, tmp_path):
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize("form", ["all", "axis", "blocks"])
-def test_constants_of_four_bits_are_dequantised_as_the_runtime_does(form, axis, tmp_path):
+@pytest.mark.parametrize(("kind", "form"), [("INT4", "all"), ("INT4", "axis"), ("INT4", "blocks"), ("INT8", "blocks")])
+def test_constants_are_dequantised_as_the_runtime_does(form, axis, kind, tmp_path):
     levels = np.random.default_rng(1).integers(-8, 8, WEIGHTS.shape).astype(np.float32)
     blocks = [*levels.shape]
     blocks[axis] = -(-blocks[axis] // 2)
@@ -62,7 +63,7 @@ def test_constants_of_four_bits_are_dequantised_as_the_runtime_does(form, axis, 
     zero = np.random.default_rng(3).integers(-8, 8, shape).astype(np.float32)
     options = {"axis": axis, **({"block_size": 2} if form == "blocks" else {})}
     held = [
-        helper.make_tensor(name, TensorProto.INT4, values.shape, values.astype(int).flatten().tolist())
+        helper.make_tensor(name, TensorProto.DataType.Value(kind), values.shape, values.astype(int).flatten().tolist())
         for name, values in (("levels", levels), ("zero", zero))
     ]
     graph = helper.make_graph(
@@ -80,6 +81,7 @@ def test_constants_of_four_bits_are_dequantised_as_the_runtime_does(form, axis, 
     (tmp_path / "four.onnx").write_bytes(model.SerializeToString())
     candidate, logits = tiny.load(tmp_path / "four.onnx", IMAGES)
     assert candidate.network.no_gradients is None
+    assert any(isinstance(layer, nn.Linear) for layer in candidate.network.module.modules())
     apart = (candidate.search_logits(IMAGES.shares()) - logits).abs().max()
     assert apart <= 0.05 * logits.abs().max()
 

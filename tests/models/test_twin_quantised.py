@@ -52,6 +52,19 @@ def test_quantised_graphs_are_followed_through_their_rounding(name, whole_number
     assert cosine.mean() > 0.8
 
 
+@pytest.mark.parametrize("name", ["qdq", "qdq-channels", "qdq-signed"])
+def test_weights_between_quantisers_are_layers(name, whole_numbers, net):
+    """No step computes them again, and faster forms are made of layers."""
+    candidate, _ = tiny.load(whole_numbers / f"{name}.onnx", IMAGES)
+    layers = (nn.Conv2d, nn.Linear)
+    wanted = sorted(layer.weight.shape for layer in net.modules() if isinstance(layer, layers))
+    found = [layer for layer in candidate.network.module.modules() if isinstance(layer, layers)]
+    assert sorted(layer.weight.shape for layer in found) == wanted
+    assert not any(
+        values.dtype in (torch.int8, torch.int32) for values in candidate.network.module.buffers() if values.ndim
+    )
+
+
 def test_ranges_of_a_batch_are_ranges_of_an_image(whole_numbers):
     candidate, logits = tiny.load(whole_numbers / "dynamic.onnx", IMAGES)
     assert any("one by one" in note for note in candidate.info.notes)

@@ -11,11 +11,13 @@ import tiny_models as tiny
 import torch
 from graphs import IMAGES, drawn, gradient_of, model_of, refused_by
 from onnx import TensorProto, helper, numpy_helper
+from onnx2fx.op_registry import registry_context
 from torch import nn
 
 from robustcheck.errors import CandidateError
 from robustcheck.models.stochastic import asked_only
-from robustcheck.models.twin import convert
+from robustcheck.models.twin import convert, make_twin
+from robustcheck.models.twin.builder import computes
 from robustcheck.models.twin.graph import keep_only
 
 
@@ -266,3 +268,98 @@ def test_a_graph_that_draws_is_asked_only_and_the_first_reason_stays(before, wor
     asked = asked_only(network)
     assert words in asked.no_gradients
     assert asked.tried is None
+
+
+def test_what_is_of_the_size_of_a_fixed_batch_shows_at_another(tmp_path):
+    """States that were expanded to four images; all samples come in fours."""
+    pixels = tiny.HEIGHT * tiny.WIDTH
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"]),
+        helper.make_node("Add", ["flat", "states"], ["sums"]),
+        helper.make_node("MatMul", ["sums", "w"], ["scores"]),
+    ]
+    held = [("states", np.repeat(drawn(1, pixels), 4, axis=0)), ("w", drawn(pixels, 2))]
+    onnx.save(model_of(nodes, inputs=(4, 1, tiny.HEIGHT, tiny.WIDTH), held=held), tmp_path / "net.onnx")
+    candidate, _ = tiny.load(tmp_path / "net.onnx", tiny.pictures(8))
+    wanted = torch.from_numpy(held[1][1])[:, 0].reshape(1, 1, tiny.HEIGHT, tiny.WIDTH).expand(7, -1, -1, -1)
+    torch.testing.assert_close(gradient_of(candidate), wanted)
+    assert any("it takes batches of 4, as the graph does" in note for note in candidate.info.notes)
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_class_token_of_a_fixed_batch_goes_to_each_image(batch, axis, tmp_path):
+    pixels = tiny.HEIGHT * tiny.WIDTH
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"]),
+        helper.make_node("Concat", ["tokens", "flat"], ["longer"], axis=axis),
+        helper.make_node("MatMul", ["longer", "w"], ["scores"]),
+    ]
+    held = [("tokens", np.repeat(drawn(1, 3), batch, axis=0)), ("w", drawn(pixels + 3, 2))]
+    onnx.save(model_of(nodes, inputs=(batch, 1, tiny.HEIGHT, tiny.WIDTH), held=held), tmp_path / "net.onnx")
+    candidate, _ = tiny.load(tmp_path / "net.onnx", tiny.pictures(8))
+    wanted = torch.from_numpy(held[1][1])[3:, 0].reshape(1, 1, tiny.HEIGHT, tiny.WIDTH).expand(7, -1, -1, -1)
+    torch.testing.assert_close(gradient_of(candidate), wanted)
+    assert candidate.network.module is not None  # of any batch
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_rows_of_all_images_are_freed_of_a_fixed_batch(batch, tmp_path):
+    """As ONNX Runtime reshapes what goes into a Gemm, and PyTorch's exporters what comes of it."""
+    nodes = [
+        helper.make_node("Reshape", ["image", "rows"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["each"]),
+        helper.make_node("Reshape", ["each", "whole"], ["images"]),
+        helper.make_node("MatMul", ["images", "v"], ["scores"]),
+    ]
+    sizes = {"rows": [batch * tiny.HEIGHT, tiny.WIDTH], "whole": [batch, 3 * tiny.HEIGHT]}
+    held = [
+        ("w", drawn(tiny.WIDTH, 3)),
+        ("v", drawn(3 * tiny.HEIGHT, 2)),
+        *((k, np.array(v)) for k, v in sizes.items()),
+    ]
+    onnx.save(model_of(nodes, inputs=(batch, 1, tiny.HEIGHT, tiny.WIDTH), held=held), tmp_path / "net.onnx")
+    candidate, logits = tiny.load(tmp_path / "net.onnx", IMAGES)
+    assert candidate.network.module is not None  # of any batch
+    torch.testing.assert_close(candidate.search_logits(IMAGES.shares()), logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_twin_that_fails_while_it_is_tried_names_the_operator(tmp_path, capfd):
+    nodes = [
+        helper.make_node("Relu", ["image"], ["bright"]),
+        helper.make_node("Flatten", ["bright"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["scores"]),
+    ]
+    onnx.save(model_of(nodes, held=[("w", drawn(tiny.HEIGHT * tiny.WIDTH, 2))]), tmp_path / "net.onnx")
+    with registry_context():
+
+        @computes("Relu")
+        def fails(builder, node):
+            return builder.call_function(torch.reshape, args=(builder.get_value(node.input[0]), (5, 7)))
+
+        candidate, _ = tiny.load(tmp_path / "net.onnx", IMAGES)
+    refused_by(candidate, r"its differentiable twin is wrong, its operator Relu \(opset 17\) fails \(.*\[5, 7\]")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_twin_keeps_the_weights_that_it_reads(tmp_path):
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["hidden"]),
+        helper.make_node("Gemm", ["hidden", "v", "b"], ["sums"]),
+        helper.make_node("Mul", ["sums", "twice"], ["scores"]),
+    ]
+    held = [("w", drawn(tiny.HEIGHT * tiny.WIDTH, 5)), ("v", drawn(5, 2)), ("b", drawn(2)), ("twice", np.float32(2))]
+    onnx.save(model_of(nodes, held=held), tmp_path / "net.onnx")
+    twin = make_twin(tmp_path / "net.onnx", "scores", tiny.CPU)
+    kept = sum(values.numel() for values in twin.module.state_dict().values())
+    assert kept == sum(values.size for _, values in held)
+
+
+def test_weights_of_more_than_a_message_can_have_are_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(convert, "LARGEST_BYTES", 100)
+    tiny.save_linear_onnx(tmp_path / "net.onnx", drawn(tiny.HEIGHT * tiny.WIDTH, 2))
+    candidate, _ = tiny.load(tmp_path / "net.onnx", IMAGES)
+    refused_by(
+        candidate, r"its weights have 0\.0 GiB, and more than 2 cannot be followed; export it in float16, or use"
+    )

@@ -17,7 +17,7 @@ from robustcheck.models.network import Forward, Network, first_line, in_batches
 from robustcheck.models.onnx import agreement
 from robustcheck.models.onnx.file import left_in_training, parts_of
 from robustcheck.models.onnx.session import Session
-from robustcheck.models.twin import ROUNDED_OPERATORS, NoTwinError, Twin, make_twin
+from robustcheck.models.twin import ROUNDED_OPERATORS, NoTwinError, Twin, TwinFailsError, make_twin, telling
 from robustcheck.policy import ModelSpec, PreprocessSpec
 
 _NO_TWIN = "this ONNX candidate gives predictions and no gradients, which this attack needs: "
@@ -111,15 +111,17 @@ def _with_twin(network: Network, twin: Twin, images: Sequence[torch.Tensor]) -> 
     A graph that was exported for one batch size may be wrong at another: then its twin takes batches of that size.
     """
     ask: Forward = twin.module.forward  # a call of the module itself would print what goes wrong
-    found = _compared(network, twin, ask, images)
+    found = _compared(network, twin, telling(twin.module), images)
     module: torch.nn.Module | None = twin.module
     words = ["searches follow a differentiable twin of the graph, which agrees with ONNX Runtime"]
     if found.wrong and twin.batch:
         try:
-            ask, module = in_batches(twin.bound().forward, least=twin.batch, most=twin.batch), None
+            bound, module = twin.bound(), None
         except NoTwinError as reason:
             return replace(network, no_gradients=f"{_NO_TWIN}{reason}")
-        found = _compared(network, twin, ask, images)
+        in_its_batches = partial(in_batches, least=twin.batch, most=twin.batch)
+        ask = in_its_batches(bound.forward)
+        found = _compared(network, twin, in_its_batches(telling(bound)), images)
         words.append(f"it takes batches of {twin.batch}, as the graph does")
     if found.wrong:
         return replace(network, no_gradients=f"{_NO_TWIN}its differentiable twin is wrong, {found.wrong}; {_REFUSED}")
@@ -133,18 +135,25 @@ def _with_twin(network: Network, twin: Twin, images: Sequence[torch.Tensor]) -> 
 def _compared(network: Network, twin: Twin, ask: Forward, images: Sequence[torch.Tensor]) -> agreement.Agreement:
     allowed = agreement.ROUNDED if twin.rounded else agreement.HALF if twin.halves else agreement.FLOAT
     for at_once in (_AT_ONCE, 1):
-        parts = [_in_company(part) for some in images for part in torch.split(some, at_once)]
+        parts = [_in_company(part, twin.batch) for some in images for part in torch.split(some, at_once)]
         try:
             return agreement.compare(network.forward, ask, parts, allowed, twin.holds)
+        except TwinFailsError as reason:
+            return agreement.Agreement(wrong=str(reason))
         except Exception as error:  # noqa: BLE001 (converted code may fail in any way)
             if not is_out_of_memory(error, rows=at_once):
                 return agreement.Agreement(wrong=f"it fails: {first_line(error)}")
     raise NoMemoryError("memory ran out when the differentiable twin was tried on one image; give it smaller images")
 
 
-def _in_company(images: torch.Tensor) -> torch.Tensor:
-    """Images, two at least: one alone cannot show that those of a batch are mixed."""
-    return images if len(images) > 1 else torch.cat([images, images.flip(-1) / 2])
+def _in_company(images: torch.Tensor, fixed: int | None) -> torch.Tensor:
+    """Images, two at least: one alone cannot show that those of a batch are mixed.
+
+    Nor are they as many as the graph's batch is fixed at: those cannot show what of it is still of that size.
+    """
+    while len(images) in (1, fixed):
+        images = torch.cat([images, images[:1].flip(-1) / 2])
+    return images
 
 
 def _check_whole(path: Path, preprocess: PreprocessSpec) -> None:

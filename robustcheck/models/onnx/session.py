@@ -52,8 +52,9 @@ class Session:
         session, note = self._start()
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1:
+            remedy = ": make the others constants, or export a wrapper that takes the image alone" if inputs else ""
             raise CandidateError(
-                f"{path.name} has {len(inputs)} inputs ({listed(i.name for i in inputs)}); one image is needed"
+                f"{path.name} has {len(inputs)} inputs ({listed(i.name for i in inputs)}); one image is needed{remedy}"
             )
         if inputs[0].type not in _TYPES:
             raise CandidateError(
@@ -108,7 +109,8 @@ class Session:
         """An answer of any shape; it tells what the next ones will need."""
         (scores,) = self._session.run([self.output], {self._input: values.cpu().numpy()})
         answer = torch.from_numpy(np.asarray(scores)).to(self._device)
-        if answer.ndim and len(answer) == len(values) > 1:
+        one = len(values) == 1 and answer.ndim == 2  # a row, as it seems: binding shows if it is something else
+        if answer.ndim and len(answer) == len(values) and (one or len(values) > 1):
             self._row = tuple(answer.shape[1:])
         return answer
 

@@ -7,6 +7,14 @@ held to the conformance cases of the onnx package. Nothing outside this folder k
 its place.
 """
 
-from robustcheck.models.twin.convert import ROUNDED_OPERATORS, NoTwinError, Twin, converted, make_twin
+from robustcheck.models.twin.convert import (
+    ROUNDED_OPERATORS,
+    NoTwinError,
+    Twin,
+    TwinFailsError,
+    converted,
+    make_twin,
+    telling,
+)
 
-__all__ = ["ROUNDED_OPERATORS", "NoTwinError", "Twin", "converted", "make_twin"]
+__all__ = ["ROUNDED_OPERATORS", "NoTwinError", "Twin", "TwinFailsError", "converted", "make_twin", "telling"]

@@ -84,6 +84,17 @@ def constant(builder: Builder, node: NodeProto, place: int) -> Tensor | None:
     return builder.initializer_map.get(node.input[place]) if given(node, place) else None
 
 
+def whole_numbers(builder: Builder, node: NodeProto, place: int) -> list[int] | fx.Node | None:
+    """An input of sizes or axes: Python's own where the graph holds them, which no pass over a GPU has to wait for."""
+    held = constant(builder, node, place)
+    return input_of(builder, node, place) if held is None else [int(number) for number in held.flatten().tolist()]
+
+
+def as_list(numbers: list[int] | Tensor) -> list[int]:
+    """`whole_numbers` when the graph is run."""
+    return numbers if isinstance(numbers, list) else [int(number) for number in numbers.flatten().tolist()]
+
+
 def shape_of(builder: Builder, name: str) -> list[int | None] | None:
     """The shape of a value, as far as it is known; builders of inner graphs know none."""
     known = getattr(builder, "value_info_map", {}).get(name)

@@ -5,9 +5,11 @@ The twin only searches. It is compared with ONNX Runtime before it is used (`agr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,7 +18,8 @@ from onnx2fx.exceptions import UnsupportedOpError
 from onnx2fx.graph_builder import GraphBuilder
 from torch import fx
 
-from robustcheck.models.network import first_line, freeze
+from robustcheck.models.memory import is_out_of_memory
+from robustcheck.models.network import Forward, first_line, freeze
 from robustcheck.models.onnx.file import in_order
 from robustcheck.models.twin import (
     attention,
@@ -30,7 +33,9 @@ from robustcheck.models.twin import (
     standard,
 )
 from robustcheck.models.twin.graph import (
+    LARGEST_BYTES,
     anonymise,
+    bytes_of,
     cut_resized_bytes,
     folded,
     free_batch,
@@ -48,6 +53,7 @@ _ADVICE = (
     "export the network again with other operators, or use an attack that only asks (square, nes, label_only) or "
     "transfer"
 )
+_SMALLER = "export it in float16, or use an attack that only asks (square, nes, label_only) or transfer"
 _BLOCKED = "com.microsoft.nchwc"  # the domain of what ONNX Runtime makes when it optimises all that it can
 ROUNDED_OPERATORS = frozenset(
     {
@@ -97,7 +103,7 @@ def make_twin(path: Path, output: str, device: torch.device, *, flat: bool = Fal
         module = converted(model)
         _adapt_inputs(module, kind, flat=flat)
         module.graph.eliminate_dead_code()
-        module.recompile()
+        module = fx.GraphModule(module, module.graph)  # which takes along what its graph still reads
         freeze(module)
         return module.eval().to(device)
 
@@ -113,8 +119,8 @@ def make_twin(path: Path, output: str, device: torch.device, *, flat: bool = Fal
 
 def _prepared(path: Path, output: str) -> tuple[ModelProto, bool, bool, int]:
     """A graph to convert; whether it rounds, and works in halves; and the type of its input."""
+    model = _loaded(path)
     try:
-        model = folded(path)
         if (order := in_order(model.graph)) is not None:
             del model.graph.node[:]
             model.graph.node.extend(order)
@@ -128,6 +134,13 @@ def _prepared(path: Path, output: str) -> tuple[ModelProto, bool, bool, int]:
     except Exception as error:  # noqa: BLE001 (as in `converted`)
         raise NoTwinError(f"its graph cannot be prepared ({first_line(error)}); {_ADVICE}") from None
     return model, rounded, halves, kind
+
+
+def _loaded(path: Path) -> ModelProto:
+    model = folded(path)
+    if (size := bytes_of(model)) > LARGEST_BYTES:
+        raise NoTwinError(f"its weights have {size / 2**30:.1f} GiB, and more than 2 cannot be followed; {_SMALLER}")
+    return model
 
 
 def converted(model: ModelProto) -> fx.GraphModule:
@@ -153,10 +166,60 @@ def converted(model: ModelProto) -> fx.GraphModule:
         raise NoTwinError(f"its {at} has no differentiable form here{why}; {_ADVICE}") from None
 
 
+_AT = "robustcheck_operator"  # in the meta of a step: which operator of the file it is part of
+
+
+def telling(module: fx.GraphModule) -> Forward:
+    """A twin as it is tried: what goes wrong in it says in which operator.
+
+    Raises (when it is asked):
+        TwinFailsError: a step failed that is part of an operator.
+    """
+
+    def ask(inputs: torch.Tensor) -> torch.Tensor:
+        try:
+            scores: torch.Tensor = module.forward(inputs)
+        except Exception as error:
+            steps = _Steps(module)
+            steps.extra_traceback = False
+            with suppress(Exception):
+                steps.run(inputs)
+            if is_out_of_memory(error) or (operator := steps.at.get(_AT)) is None:
+                raise
+            raise TwinFailsError(f"its {operator} fails ({first_line(error)})") from error
+        return scores
+
+    return ask
+
+
+class TwinFailsError(Exception):
+    """A twin fails when it is asked; the message says in which operator."""
+
+
+class _Steps(fx.Interpreter):
+    """Takes step after step, and knows which one it is at."""
+
+    at: Mapping[str, Any] = MappingProxyType({})
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.at = n.meta
+        return super().run_node(n)
+
+
 class _Builder(GraphBuilder):
-    """onnx2fx's, and it knows which operator it is at."""
+    """onnx2fx's, and it knows which operator it is at, as do the steps that it makes."""
 
     at = "graph"
+
+    def call_function(self, *settings: Any, **more: Any) -> fx.Node:
+        return self._told(super().call_function(*settings, **more))
+
+    def call_module(self, *settings: Any, **more: Any) -> fx.Node:
+        return self._told(super().call_module(*settings, **more))
+
+    def _told(self, step: fx.Node) -> fx.Node:
+        step.meta[_AT] = self.at
+        return step
 
     def _resolve_handler(self, node: NodeProto) -> tuple[Any, str, int]:
         domain = f"{node.domain}." if node.domain else ""

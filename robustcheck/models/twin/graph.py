@@ -6,13 +6,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
+from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from robustcheck.models.twin.builder import RUNTIME
 
-_FOLDABLE_BYTES = 2**30  # of a file that ONNX Runtime rewrites as one message, which can have 2 GiB
+LARGEST_BYTES = 2**31 - 2**20  # of weights: a graph is prepared as one message, which can have 2 GiB
+_FOLDABLE_BYTES = 2**30  # of a file that ONNX Runtime rewrites as one
 _WHOLE = (TensorProto.UINT8, TensorProto.INT8)
 _NARROW = (TensorProto.FLOAT16, TensorProto.DOUBLE)
 
@@ -20,7 +23,7 @@ _NARROW = (TensorProto.FLOAT16, TensorProto.DOUBLE)
 def folded(path: Path) -> ModelProto:
     """The graph with its constants computed and its batch norms in its convolutions, in standard operators."""
     model = onnx.load(path)
-    if model.ByteSize() > _FOLDABLE_BYTES:
+    if bytes_of(model) > _FOLDABLE_BYTES:
         return model
     with tempfile.TemporaryDirectory(prefix="robustcheck-") as folder:
         written = Path(folder) / "folded.onnx"
@@ -33,6 +36,11 @@ def folded(path: Path) -> ModelProto:
             return onnx.load(written)
         except Exception:  # noqa: BLE001 (then the graph is converted as it is)
             return model
+
+
+def bytes_of(model: ModelProto) -> int:
+    """The size of its weights, of which there may be more than a message can have."""
+    return sum(tensor.ByteSize() for tensor in model.graph.initializer)
 
 
 def nodes(graph: GraphProto) -> Iterator[NodeProto]:
@@ -168,7 +176,7 @@ def anonymise(model: ModelProto) -> int:
 
 
 def free_batch(graph: GraphProto) -> int | None:
-    """Let a graph of a fixed batch size take any, as far as its reshapes tell; the size that was fixed."""
+    """Let a graph of a fixed batch size take any, as far as reshapes and class tokens tell; the size that was fixed."""
     held = {tensor.name: tensor for tensor in graph.initializer}
     (image,) = (value for value in graph.input if value.name not in held)
     first = image.type.tensor_type.shape.dim[0] if image.type.tensor_type.shape.dim else None
@@ -177,15 +185,42 @@ def free_batch(graph: GraphProto) -> int | None:
     batch: int = first.dim_value
     first.Clear()
     first.dim_param = "batch"
+
+    def hold(like: TensorProto, values: NDArray[np.generic]) -> str:
+        fresh = f"{like.name}_{len(graph.initializer)}"
+        graph.initializer.append(numpy_helper.from_array(values, fresh))
+        return fresh
+
     for node in graph.node:
         if node.op_type == "Reshape" and (shape := held.get(node.input[1])) is not None:
             sizes = numpy_helper.to_array(shape).copy()
-            if sizes.size and sizes[0] == batch and not (sizes == 0).any():
-                sizes[0] = 0  # that of what is reshaped
+            if (fresh := _freed(sizes, batch)) is not None:
+                sizes[0] = fresh
                 del node.attribute[:]  # allowzero, for which 0 is a size
-                fresh = f"{shape.name}_{len(graph.initializer)}"
-                graph.initializer.append(numpy_helper.from_array(sizes, fresh))
-                node.input[1] = fresh
+                node.input[1] = hold(shape, sizes)
+        elif node.op_type == "Concat":
+            (axis,) = (found.i for found in node.attribute if found.name == "axis")
+            for place, tensor in enumerate(map(held.get, node.input)):
+                if tensor is not None and (row := _row_of_all(tensor, axis, batch)) is not None:
+                    node.input[place] = hold(tensor, row)  # the twin joins it to each image
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
     return batch
+
+
+def _freed(sizes: NDArray[np.generic], batch: int) -> int | None:
+    """What to reshape to first, if that is a batch now, alone or with what follows: what is left, or what it was."""
+    known: list[int] = sizes.tolist()
+    if not known or known[0] < 1 or known[0] % batch:
+        return None
+    if min(known) > 0:
+        return -1
+    return 0 if known[0] == batch and 0 not in known else None
+
+
+def _row_of_all(tensor: TensorProto, axis: int, batch: int) -> NDArray[np.generic] | None:
+    """What a constant holds for each image of a batch, as (1, …); None if it does not, or is joined to other images."""
+    if not tensor.dims or tensor.dims[0] != batch or axis % len(tensor.dims) == 0:
+        return None
+    values = numpy_helper.to_array(tensor)
+    return values[:1] if (values == values[:1]).all() else None

@@ -1,6 +1,7 @@
-"""Weights of four bits, as ONNX Runtime's weight-only quantisers leave them, as the floats that they stand for.
+"""Weights of whole numbers, as quantisers leave them, as the floats that they stand for.
 
-The weights are constants, and the gradient is exact but for what the runtime rounds to multiply faster.
+They are constants: products with them are layers, and no pass computes them again. The gradient of weights of four bits
+is exact but for what the runtime rounds to multiply faster.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 from robustcheck.models.twin.builder import RUNTIME
 
 _FOUR_BITS = (TensorProto.INT4, TensorProto.UINT4)
+_COMPUTED = (*_FOUR_BITS, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UINT16, TensorProto.INT32)
 _IN_EIGHT_BITS = 4  # an accuracy_level
 _Floats = NDArray[np.float32]
 
 
 def unpack(graph: GraphProto) -> bool:
-    """Replace dequantised constants of four bits, and products with packed weights, by constants and plain products.
+    """Replace dequantised constants, and products with packed weights, by constants and plain products.
 
     Returns:
         Whether ONNX Runtime may round what is multiplied with them to eight bits, as it does by default where it makes
@@ -29,7 +31,7 @@ def unpack(graph: GraphProto) -> bool:
     for node in graph.node:
         weights = held.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
         rounds |= weights is not None and _packable(node, weights) and _is_multiplied(node.output[0], graph)
-        if weights is not None and weights.data_type in _FOUR_BITS and all(name in held for name in node.input if name):
+        if weights is not None and weights.data_type in _COMPUTED and all(name in held for name in node.input if name):
             values = _dequantised(node, [numpy_helper.to_array(held[name]) for name in node.input if name])
             graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
         elif (node.domain, node.op_type) == (RUNTIME, "MatMulNBits"):

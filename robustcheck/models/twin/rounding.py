@@ -20,6 +20,8 @@ def _round(builder: Builder, node: NodeProto) -> fx.Node:
 
 
 def _cast_to(values: Tensor, kind: torch.dtype) -> Tensor:
+    if kind is torch.bool:
+        return values != 0
     if kind.is_floating_point or not values.requires_grad:
         return values.to(kind)
     return straight_through(values, values.to(kind).to(values.dtype))
