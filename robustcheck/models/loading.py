@@ -14,7 +14,7 @@ import torch
 from robustcheck.errors import CandidateError, NoMemoryError
 from robustcheck.models import artefact, devices, stochastic
 from robustcheck.models.batch_independence import check_evaluation_mode
-from robustcheck.models.batches import Stored
+from robustcheck.models.batches import StoredSamples
 from robustcheck.models.candidate import Candidate, Searched
 from robustcheck.models.layout import as_oracles_ask
 from robustcheck.models.memory import is_out_of_memory
@@ -40,7 +40,7 @@ def load_candidate(
     spec: ModelSpec,
     *,
     folder: Path,
-    samples: Stored,
+    samples: StoredSamples,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Candidate, torch.Tensor]:

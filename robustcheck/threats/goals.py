@@ -14,14 +14,14 @@ import torch
 from robustcheck.models.head import NO_ANSWER
 from robustcheck.models.multilabel_head import present
 
-Kind = Literal["untargeted", "targeted", "missed_finding", "false_alarm"]
+GoalKind = Literal["untargeted", "targeted", "missed_finding", "false_alarm"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
     """A goal against a head of so many labels, or of so many findings that may be present together."""
 
-    kind: Kind = "untargeted"
+    kind: GoalKind = "untargeted"
     labels: int
     target: int | None = None  # the label that `targeted` wants
     positive: int | None = None  # the label that is disease

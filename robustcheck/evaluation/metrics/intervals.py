@@ -27,7 +27,7 @@ from robustcheck.results import Metric
 
 _FEW, _NEAR = 4, 0.15  # areas near 1: pairs amiss, of as many as the smaller class has samples, and their share
 
-Kind = Literal["clopper-pearson", "wilson", "anytime"]
+IntervalKind = Literal["clopper-pearson", "wilson", "anytime"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Intervals:
     """
 
     confidence: float = 0.95
-    kind: Kind = "clopper-pearson"
+    kind: IntervalKind = "clopper-pearson"
 
     def rate(self, hits: np.ndarray, groups: np.ndarray | None = None) -> Metric:
         """Share of true values (N,); undefined (value None) for none."""

@@ -13,6 +13,7 @@ import torch
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.patch import PatchTraining
 from robustcheck.data import Area, Samples
+from robustcheck.data.samples import Shape
 from robustcheck.errors import DataError, EvaluationError
 from robustcheck.evaluation.looks.conditions import ConditionsEOT
 from robustcheck.evaluation.looks.look import Gradients
@@ -20,9 +21,6 @@ from robustcheck.evaluation.search.found import Trace
 from robustcheck.models.batches import batches
 from robustcheck.models.memory import Chunks
 from robustcheck.threats.patch import PLACEMENT_DRAWS, NoPlaceError, Placements, Placing, place
-
-Shape = tuple[int, int, int]
-
 
 _KEPT_BYTES = 1 << 30  # of images and masks, so that files are not decoded in every step
 

@@ -24,7 +24,7 @@ from robustcheck.evaluation.metrics.verdicts import Rule
 from robustcheck.evaluation.outcomes import most_adverse, most_adverse_chances, readings
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.planning.expectation import MAX_ABOUT, NO_RATES, PREDICTIVE, about, predictive
-from robustcheck.evaluation.planning.parts import Part, part_of
+from robustcheck.evaluation.planning.parts import PlannedPart, part_of
 from robustcheck.evaluation.planning.power import MAX_SAMPLES, Power, never_met, supposed
 from robustcheck.evaluation.planning.stepping import Stopwatch
 from robustcheck.evaluation.planning.timing import Timing
@@ -201,7 +201,7 @@ class _Planner:
             notes=(*self._notes(bound, true, part, needed), *_already(bound, clean, rule)),
         )
 
-    def _notes(self, bound: Bound, true: float, part: Part, needed: int | None) -> Iterator[str]:
+    def _notes(self, bound: Bound, true: float, part: PlannedPart, needed: int | None) -> Iterator[str]:
         """What is to be said of a requirement beside its numbers."""
         metric, never = bound.of[1], never_met(bound, self.setting.rule)
         if part.among > 1:

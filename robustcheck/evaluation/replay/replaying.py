@@ -46,7 +46,7 @@ from robustcheck.threats import Ball
 from robustcheck.threats.patch import PLACEMENT_DRAWS
 from robustcheck.words import plural, shown
 
-Stored = Callable[[str, int], np.ndarray | None]
+ReadStored = Callable[[str, int], np.ndarray | None]
 """Reads the stored integers (C, H, W) of a counterexample: its file, as the report names it, and how many they are at
 most. None if it is not there, or no stored image."""
 
@@ -55,7 +55,7 @@ _DRAWS = "the candidate draws, and reads an image differently each time"
 _Row = tuple[Outcome, int]  # a broken sample, and its number in the data
 
 
-def replay(policy: Policy, report: AuditReport, stored: Stored, *, progress: Listener | None = None) -> Replay:
+def replay(policy: Policy, report: AuditReport, stored: ReadStored, *, progress: Listener | None = None) -> Replay:
     """Check a report against its policy, candidate and data.
 
     Args:
@@ -118,13 +118,15 @@ def _same_files(policy: Policy, report: AuditReport) -> None:
             )
 
 
-def _gate(gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting, stored: Stored) -> GateReplay:
+def _gate(
+    gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting, stored: ReadStored
+) -> GateReplay:
     with as_evaluation_error(), left_as_found(), full_precision(setting.candidate.device):
         return _read_again(gate, result, others, setting, stored)
 
 
 def _read_again(
-    gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting, stored: Stored
+    gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting, stored: ReadStored
 ) -> GateReplay:
     amiss, rows = list(of_gate(gate, result, others, setting)), list[_Row]()
     places = {name: place for place, name in enumerate(setting.samples.names)}
@@ -191,7 +193,7 @@ def _unattacked(gate: Gate, outcome: Outcome, place: int, setting: Setting) -> I
 class _Reader:
     """Reads a gate's counterexamples, and counts those that the candidate read."""
 
-    def __init__(self, gate: Gate, setting: Setting, stored: Stored) -> None:
+    def __init__(self, gate: Gate, setting: Setting, stored: ReadStored) -> None:
         self._setting, self._stored, self._gate = setting, stored, gate
         self._ball: Ball | None = None if gate.size is not None or gate.attack is None else ball_for(gate, setting)
         goal, maximum = goal_of(gate, setting), setting.samples.maximum
