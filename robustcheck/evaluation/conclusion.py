@@ -24,7 +24,7 @@ from robustcheck.evaluation.idle import Idle
 from robustcheck.evaluation.metrics.chance import read_alike
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.measurement import Measurement
-from robustcheck.evaluation.metrics.verdicts import Rule, judge, require
+from robustcheck.evaluation.metrics.verdicts import Rule, compare, judge
 from robustcheck.evaluation.outcomes import (
     chances_of,
     chances_with,
@@ -70,7 +70,7 @@ class Conclusion:
         gate, setting = self.gate, self.setting
         measurement = self.measurement(self.broken)
         metrics = measurement.metrics(gate.bounds)
-        requirements = require(gate.bounds, metrics, self.rule)
+        requirements = compare(gate.bounds, metrics, self.rule)
         surrogates = tuple(
             as_reported(
                 one, setting.labels, setting.decisions, self._turned(), setting.intervals, setting.samples.groups
@@ -204,8 +204,8 @@ class Conclusion:
     def idle(self) -> Idle | None:
         """What no attack could have failed, on all samples that the gate may look at, however few decided it."""
         setting, bounds = self.setting, self.gate.bounds
-        worth = self.goal.open(setting.decisions, setting.labels).numpy()[self.among]
-        every = replace(self, judged=self.among, attacked=self.among[worth].tolist())
+        attackable = self.goal.open(setting.decisions, setting.labels).numpy()[self.among]
+        every = replace(self, judged=self.among, attacked=self.among[attackable].tolist())
 
         def required(lost: Mapping[int, Entry]) -> Mapping[str, Metric]:
             return every.measurement(dict(lost)).required(bounds)
@@ -227,14 +227,14 @@ class Conclusion:
 
     def measurement(self, broken: dict[int, Entry]) -> Measurement:
         """What is measured if these samples are broken."""
-        worth = np.zeros(len(self.setting.labels), bool)
-        worth[self.attacked] = True
+        attackable = np.zeros(len(self.setting.labels), bool)
+        attackable[self.attacked] = True
         return Measurement(
             readings=readings(self.setting, broken, self.scores, self.chances),
             labels=self.setting.candidate.head.labels,
             members=self.setting.members,
             judged=self.judged,
-            attacked=worth,
+            attacked=attackable,
             intervals=self.intervals,
             controls=self.controls,
             among=None if len(self.judged) == len(self.among) else self.among,
@@ -289,7 +289,7 @@ class Conclusion:
         if self.chances is not None and chances:
             known = replace(known, chances=chances_with(self.setting, self.chances, chances))
         metrics = known.measurement(self.broken | dict(lost)).required(self.gate.bounds)
-        return judge(require(self.gate.bounds, metrics, self.rule), metrics)
+        return judge(compare(self.gate.bounds, metrics, self.rule), metrics)
 
 
 def conclude(

@@ -18,7 +18,7 @@ from robustcheck.evaluation.health.examination import Examination, examined
 from robustcheck.evaluation.health.probing import Probes
 from robustcheck.evaluation.looks.look import Once
 from robustcheck.evaluation.metrics.measurement import Measurement
-from robustcheck.evaluation.metrics.verdicts import Rule, judge, require
+from robustcheck.evaluation.metrics.verdicts import Rule, compare, judge
 from robustcheck.evaluation.outcomes import (
     keep_examples,
     most_adverse,
@@ -85,10 +85,10 @@ def _search_of(gate: Gate, setting: Setting, loaded: Sequence[LoadedSurrogate], 
 def _until_decided(search: Search, loaded: Sequence[LoadedSurrogate]) -> tuple[Stopping, int | None]:
     """Search stage by stage; returns what is known then, and how many samples decided, if they did before the last."""
     setting, found, searched, needed = search.setting, search.begin(), 0, None
-    worth = search.goal.open(setting.decisions, setting.labels).numpy()
+    attackable = search.goal.open(setting.decisions, setting.labels).numpy()
     for end in stages(setting):
-        search.run([sample for sample in setting.order[searched:end].tolist() if worth[sample]], found)
-        stopping = Stopping(known=_known(search, found, worth, loaded))
+        search.run([sample for sample in setting.order[searched:end].tolist() if attackable[sample]], found)
+        stopping = Stopping(known=_known(search, found, attackable, loaded))
         if (needed := stopping.needed(searched, end)) is not None:
             break
         searched = end
@@ -96,10 +96,12 @@ def _until_decided(search: Search, loaded: Sequence[LoadedSurrogate]) -> tuple[S
     return stopping, needed
 
 
-def _known(search: Search, found: Found, worth: np.ndarray, loaded: Sequence[LoadedSurrogate]) -> Conclusion:
+def _known(search: Search, found: Found, attackable: np.ndarray, loaded: Sequence[LoadedSurrogate]) -> Conclusion:
     """What searches came to so far, about all samples, of which some (N,) are worth attacking."""
     gate, setting, family, levels = search.gate, search.setting, search.family, search.levels
-    broken = {sample: entry for sample, entry in setting.memory.ledger.within(family, levels).items() if worth[sample]}
+    broken = {
+        sample: entry for sample, entry in setting.memory.ledger.within(family, levels).items() if attackable[sample]
+    }
     verified = [*setting.memory.ledger.scores_within(family, levels), found.trace.scores]
     told = not (gate.descending and found.inherited)  # scores at a larger budget are not those at this one
     return Conclusion(
@@ -108,7 +110,7 @@ def _known(search: Search, found: Found, worth: np.ndarray, loaded: Sequence[Loa
         goal=search.goal,
         among=setting.order,
         judged=setting.order,
-        attacked=setting.order[worth[setting.order]].tolist(),
+        attacked=setting.order[attackable[setting.order]].tolist(),
         broken=broken,
         scores=most_adverse(setting, verified, broken) if told else None,
         chances=_chances(search, found, broken) if told else None,
@@ -200,7 +202,7 @@ def _unattacked(gate: Gate, setting: Setting) -> GateResult:
         intervals=setting.intervals,
     )
     metrics = measurement.metrics(gate.bounds)
-    requirements = require(gate.bounds, metrics, setting.rule)
+    requirements = compare(gate.bounds, metrics, setting.rule)
     verdict = judge(requirements, metrics)
     return GateResult(
         id=gate.id,

@@ -42,8 +42,8 @@ class Measurement:
     @cached_property
     def plain(self) -> Mapping[str, Measure]:
         """Metrics of all of them."""
-        worth = None if self.attacked is None else self.attacked[self.judged]
-        plain = of_all(self._read, worth, self._every)
+        attackable = None if self.attacked is None else self.attacked[self.judged]
+        plain = of_all(self._read, attackable, self._every)
         if self.unseen_labels and self.readings.findings is None:
             plain["balanced_accuracy"] = lambda intervals: intervals.mean((), samples=len(self.judged))
         return plain | of_controls(plain["attack_success"], self.controls) if self.controls else plain

@@ -80,8 +80,8 @@ def subgroups(
     """
 
     def metrics(own: np.ndarray, every: np.ndarray | None) -> dict[str, Measure]:
-        worth = None if attacked is None else attacked[own]
-        return of_all(readings.at(own), worth, None if every is None else readings.at(every))
+        attackable = None if attacked is None else attacked[own]
+        return of_all(readings.at(own), attackable, None if every is None else readings.at(every))
 
     found = dict[tuple[str, str], Part]()
     for name, which in members.items():

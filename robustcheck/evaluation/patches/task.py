@@ -81,8 +81,8 @@ class PatchTask:
     @cached_property
     def attacked(self) -> list[int]:
         """Numbers of the judged samples that are worth attacking."""
-        worth = self.goal.open(self.setting.decisions, self.setting.labels)[self.judged]
-        return [int(sample) for sample in self.judged[worth.numpy()]]
+        attackable = self.goal.open(self.setting.decisions, self.setting.labels)[self.judged]
+        return [int(sample) for sample in self.judged[attackable.numpy()]]
 
     @cached_property
     def pool(self) -> Pool:

@@ -8,7 +8,7 @@ from math import floor
 
 import numpy as np
 
-from robustcheck.evaluation.metrics.clusters import fewest, members
+from robustcheck.evaluation.metrics.clusters import group_sizes, kish_size
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.readings import Readings, of_each_label
 from robustcheck.evaluation.planning.expectation import NO_RATES, Kinds, expected
@@ -66,12 +66,12 @@ def part_of(
     plain = bound.of[1]
     parts = list(_parts(bound, setting, readings, judged, attacked))
     defined = [part for part in parts if part.defined]
-    together = intervals.together(max(1, len(defined)))
+    simultaneous = intervals.simultaneous(max(1, len(defined)))
 
     def uncertain(part: PlannedPart) -> float:
         if plain not in NO_RATES:  # all parts need as many
             return -part.worth
-        metric = part.expected(plain, true, together)
+        metric = part.expected(plain, true, simultaneous)
         return 1.0 if metric.low is None or metric.high is None else metric.high - metric.low
 
     least = max(defined or parts, key=uncertain)
@@ -125,5 +125,5 @@ def _part(
     if part.groups is None:
         return whole
     # How much the images of a group agree under attack is not known yet: at the worst always.
-    sizes = members(part.groups[which])[1]
-    return replace(whole, worth=max(1, floor(fewest(sizes))) if samples else 0, groups=len(sizes))
+    sizes = group_sizes(part.groups[which])[1]
+    return replace(whole, worth=max(1, floor(kish_size(sizes))) if samples else 0, groups=len(sizes))

@@ -23,7 +23,7 @@ from robustcheck.evaluation.metrics.readings import Readings
 from robustcheck.evaluation.metrics.verdicts import Rule
 from robustcheck.evaluation.outcomes import most_adverse, most_adverse_chances, readings
 from robustcheck.evaluation.patches.task import PatchTask
-from robustcheck.evaluation.planning.expectation import MAX_ABOUT, NO_RATES, PREDICTIVE, about, predictive
+from robustcheck.evaluation.planning.expectation import MAX_ABOUT, NO_RATES, PREDICTIVE, approximate_samples, predictive
 from robustcheck.evaluation.planning.parts import PlannedPart, part_of
 from robustcheck.evaluation.planning.power import MAX_SAMPLES, Power, never_met, supposed
 from robustcheck.evaluation.planning.stepping import Stopwatch
@@ -132,8 +132,8 @@ class _Planner:
         if gate.attack is None:
             return _Scope(every=every, judged=np.arange(len(setting.labels)), attacked=[])
         if not isinstance(gate.attack, PatchSpec):
-            worth = goal_of(gate, setting).open(setting.decisions, setting.labels)
-            attacked = worth.nonzero().flatten().tolist()
+            attackable = goal_of(gate, setting).open(setting.decisions, setting.labels)
+            attacked = attackable.nonzero().flatten().tolist()
             return _Scope(every=every, judged=np.arange(len(setting.labels)), attacked=attacked)
         task = PatchTask.of(gate, setting)
         task.check()
@@ -172,10 +172,10 @@ class _Planner:
         clean = measurement.metrics([bound]).get(bound.metric, _UNDEFINED)
         true, never, by_law = supposed(bound, self.margin), never_met(bound, rule), metric in NO_RATES
         part = part_of(bound, true, self.setting, scope.every, scope.judged, scope.attacked, intervals)
-        intervals = intervals.together(part.among)
+        intervals = intervals.simultaneous(part.among)
         power, needed = None, None
         if by_law and part.defined:
-            needed = about(bound, true, part.kinds, power=self.power, rule=rule, intervals=intervals)
+            needed = approximate_samples(bound, true, part.kinds, power=self.power, rule=rule, intervals=intervals)
         elif not by_law:
             rate = Power(bound=bound, true=true, rule=rule, intervals=intervals)
             needed = rate.needed(self.power)

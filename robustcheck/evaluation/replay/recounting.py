@@ -16,7 +16,7 @@ from robustcheck.evaluation.findings import NOTHING_TO_FOLLOW, findings
 from robustcheck.evaluation.health.checks import OF_GRADIENTS, same_answers
 from robustcheck.evaluation.health.comparing import compared
 from robustcheck.evaluation.health.examination import examined
-from robustcheck.evaluation.metrics.verdicts import judge, require
+from robustcheck.evaluation.metrics.verdicts import compare, judge
 from robustcheck.evaluation.replay.restating import among, may_stop, measurement, restated
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.threat import threat
@@ -260,7 +260,7 @@ def _of_verdict(gate: Gate, result: GateResult, setting: Setting, conclusion: Co
     certain = decided and setting.stop == "determined"  # whatever would have followed
     if unattacked and result.verdict in ("pass", "inconclusive") and not certain:
         yield f"its verdict is {result.verdict}, and nothing was attacked"
-    met = require(gate.bounds, result.metrics, "confident" if decided and setting.stop == "early" else setting.rule)
+    met = compare(gate.bounds, result.metrics, "confident" if decided and setting.stop == "early" else setting.rule)
     if met != result.requirements:
         yield "its requirements are not those of the policy, compared with what is stated as measured"
     elif result.verdict != (verdict := judge(met, result.metrics)):

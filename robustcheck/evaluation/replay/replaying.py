@@ -174,12 +174,14 @@ def _unattacked(gate: Gate, outcome: Outcome, place: int, setting: Setting) -> I
         yield f"the clean image is read as {clean}, and the report says {outcome.clean}"
         return
     at = slice(place, place + 1)
-    worth = gate.attack is not None and bool(goal_of(gate, setting).open(setting.decisions[at], setting.labels[at]))
-    if (outcome.evidence is not None and not worth) or (outcome.status == "broken" and not worth):
+    attackable = gate.attack is not None and bool(
+        goal_of(gate, setting).open(setting.decisions[at], setting.labels[at])
+    )
+    if (outcome.evidence is not None and not attackable) or (outcome.status == "broken" and not attackable):
         yield "it was not to be attacked: the clean image is read as the adversary wants, or the goal spares it"
-    elif worth and outcome.evidence is None:
+    elif attackable and outcome.evidence is None:
         yield "it was to be attacked, and the report says that it was not"
-    elif not worth and (outcome.status == "wrong") != (label != clean):
+    elif not attackable and (outcome.status == "wrong") != (label != clean):
         read = "rightly" if label == clean else "wrongly"
         yield f"the clean image is read {read}, and the report says that it is not"
     elif setting.scores is not None and outcome.score is not None and outcome.status != "broken":
