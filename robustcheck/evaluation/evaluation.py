@@ -13,10 +13,10 @@ from robustcheck.attacks.draws import key
 from robustcheck.errors import EvaluationError
 from robustcheck.evaluation.adversary import goal_of
 from robustcheck.evaluation.environment import environment
-from robustcheck.evaluation.evidence import EvidenceWriter
 from robustcheck.evaluation.failures import as_evaluation_error, raise_if_error
 from robustcheck.evaluation.gates import run_gate
 from robustcheck.evaluation.health.comparing import comparable, compared
+from robustcheck.evaluation.image_files import ImageWriter
 from robustcheck.evaluation.opening import Opening
 from robustcheck.evaluation.progress import Listener, silent
 from robustcheck.evaluation.setting import Setting
@@ -41,7 +41,7 @@ class Evaluation:
         listener = progress or silent
         self._opening = Opening(
             policy=policy,
-            evidence=EvidenceWriter(folder, [gate.id for gate in policy.gates]),
+            images=ImageWriter(folder, [gate.id for gate in policy.gates]),
             listener=listener,
             progress=lambda done, of: listener(self._running, done, of),
         )

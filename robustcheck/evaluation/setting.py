@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from robustcheck.data import Samples
-from robustcheck.evaluation.evidence import EvidenceWriter
+from robustcheck.evaluation.image_files import ImageWriter
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.slices import members_of
 from robustcheck.evaluation.metrics.verdicts import Rule
@@ -68,7 +68,7 @@ class Setting:
     stop: Literal["never", "early", "determined"]
     order: np.ndarray  # (N,) in which samples are taken
     memory: Memory
-    evidence: EvidenceWriter
+    images: ImageWriter
     progress: Tell  # in samples
     surrogates: Callable[[SurrogatesEntry], Sequence[LoadedSurrogate]]  # of an attack, loaded or trained once
     train_split: Callable[[], Samples]  # of the data, loaded once

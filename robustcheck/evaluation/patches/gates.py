@@ -78,8 +78,8 @@ def _trace(task: PatchTask, made: Made, judgement: Judgement) -> Trace:
 
 def _keeps(task: PatchTask) -> Callable[[int, np.ndarray], tuple[str | None, str]]:
     """Writes counterexamples."""
-    evidence, gate = task.setting.evidence, task.gate.id
-    return lambda place, stored: evidence.counterexample(gate, task.attacked[place], stored)
+    images, gate = task.setting.images, task.gate.id
+    return lambda place, stored: images.counterexample(gate, task.attacked[place], stored)
 
 
 def _entry(task: PatchTask, place: int, judgement: Judgement, made: Made) -> Entry:
