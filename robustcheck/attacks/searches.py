@@ -45,7 +45,7 @@ QUICK_STEPS = 4
 MEAN_STEP: dict[Schedule, float] = {"constant": 1.0, "linear": 0.5, "cosine": 0.5}  # of the first
 
 NES_SIGMA = 1e-3  # of the full range
-NOISE_BLOCK = 64  # queries of a sample in one turn
+NOISE_IMAGES_PER_TURN = 64  # queries of a sample in one turn
 
 Searches = tuple[GradientAttack | QueryAttack, ...]
 
@@ -224,7 +224,9 @@ def _rays(_spec: RaySSpec, _ball: Ball, goal: Goal, asks: Asks) -> Searches:
 @_build.register
 def _noise(_spec: NoiseSpec, _ball: Ball, goal: Goal, asks: Asks) -> Searches:
     objective_ = objective("cross_entropy", goal)
-    return (Noise(objective=objective_, queries=asks.queries, block=min(NOISE_BLOCK, asks.queries)),)
+    return (
+        Noise(objective=objective_, queries=asks.queries, images_per_turn=min(NOISE_IMAGES_PER_TURN, asks.queries)),
+    )
 
 
 @_build.register

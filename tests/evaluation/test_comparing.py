@@ -8,7 +8,7 @@ import pytest
 from building import brightness_gates, brightness_policy, brightness_project, even_images
 
 from robustcheck import load_policy
-from robustcheck.attacks.base import one_each
+from robustcheck.attacks.base import one_a_row
 from robustcheck.attacks.square import Square
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.health.comparing import compared
@@ -172,7 +172,7 @@ NOISE = "  - {id: noise, attack: noise, epsilon: 8/255, queries: 200, require: {
 @pytest.fixture
 def feeble(monkeypatch):
     """Square asks about next to nothing but the sample, and submits it."""
-    monkeypatch.setattr(Square, "ask", lambda _self, state, *_: one_each(state["images"]))
+    monkeypatch.setattr(Square, "ask", lambda _self, state, *_: one_a_row(state["images"]))
     monkeypatch.setattr(Square, "start", lambda _self, _images, clean, *_: {"images": clean})
     monkeypatch.setattr(Square, "learn", lambda _self, state, *_: {"images": state["images"] + 1e-6})
     monkeypatch.setattr(Square, "best", lambda _self, state: state["images"])

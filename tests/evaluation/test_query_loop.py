@@ -310,6 +310,6 @@ def test_progress_is_told_while_nothing_is_done(project):
 
 @pytest.mark.parametrize(("pixels", "rows"), [(28 * 28, 96), (64 * 64 * 3, 80), (224 * 224, 32), (1024 * 1024, 32)])
 def test_more_rows_are_in_flight_where_images_are_small(pixels, rows):
-    attack = SimpleNamespace(block=16)
+    attack = SimpleNamespace(images_per_turn=16)
     assert rows_in_flight(attack, 128, pixels) == rows
-    assert rows_in_flight(SimpleNamespace(block=1), 128, pixels) == 128, "a batch is enough"
+    assert rows_in_flight(SimpleNamespace(images_per_turn=1), 128, pixels) == 128, "a batch is enough"

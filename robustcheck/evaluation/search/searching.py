@@ -236,7 +236,7 @@ class Search:
                     pixels=prod(self.setting.samples.shape_of(group[0][0])),
                     stored=self.gate.oracle == "stored",
                     ball=self.ball,
-                    starting_images=self._starting_images if attack.elsewhere else None,
+                    starting_images=self._starting_images if attack.starts_misread else None,
                 ).run(group)
 
     def _groups(self, starts: Sequence[Start], progress: Progress) -> Iterator[tuple[list[Start], Progress]]:
