@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ class Project:
     data: DataSpec
     samples: Samples
     candidate: Candidate
+    answers: dict[int, int] = field(default_factory=dict)  # of the candidate about the train split
 
     def load(self, **attack: Any) -> list[LoadedSurrogate]:
         """The surrogates of an attack with these parameters."""
@@ -66,12 +67,22 @@ class Project:
         return load_surrogates(
             TransferSpec(name="transfer", **attack),
             model=self.model,
-            split=lambda: train_split(data, self.model, self.folder, FOR_SURROGATES, self.samples),
+            split=lambda: self.train_split(data),
             candidate=self.candidate,
+            answers=self.answers,
             samples=self.samples,
             folder=self.folder,
             progress=progress,
         )
+
+    @property
+    def split(self) -> Samples:
+        """The train split of its data."""
+        return self.train_split(self.data)
+
+    def train_split(self, data: DataSpec) -> Samples:
+        """That of other data, beside its own samples."""
+        return train_split(data, self.model, self.folder, FOR_SURROGATES, self.samples)
 
     @property
     def files(self) -> list[Path]:

@@ -18,7 +18,7 @@ from robustcheck.threats import Ball
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(QueryAttack):
-    """Tries `images_per_turn` random directions a turn, to the border: a corner of the L∞ ball, any point of the L2 sphere."""
+    """Tries random directions, to the border: a corner of the L∞ ball, any point of the L2 sphere."""
 
     images_per_turn: int = 1
     name: str = "noise"

@@ -31,10 +31,10 @@ def objective(loss: Loss, goal: Goal, *, aimed: bool = False) -> Objective:
         loss: `cross_entropy`, `margin` (Carlini, Wagner 2017, arXiv 1608.04644, f₆) or `dlr`, the difference of
             logits ratio (Croce, Hein 2020, arXiv 2003.01690, equations 5 and 6).
         goal: what the adversary wants.
-        aimed: each row goes for its own aim, one label among those that would do.
+        aimed: each row goes for its own aim, one label, or one finding, among those that would do.
     """
     if goal.multilabel:
-        return _findings(loss, goal)
+        return _one_finding(goal) if aimed else _findings(loss, goal)
     if goal.toward is not None:
         raised = _toward(loss, goal.toward)
     elif aimed:
@@ -146,11 +146,21 @@ def _findings(loss: Loss, goal: Goal) -> Objective:
     """
 
     def turned(logits: torch.Tensor, labels: torch.Tensor, _aims: torch.Tensor) -> torch.Tensor:
-        margins = torch.where(goal.present(labels), -logits, logits)
-        margins = margins.masked_fill(~goal.findings(labels), -torch.inf)
+        margins = margins_of_findings(goal, logits, labels)
         return margins.logsumexp(dim=1) if loss == "cross_entropy" else margins.amax(dim=1)
 
     return turned
+
+
+def _one_finding(goal: Goal) -> Objective:
+    """The margin of the row's own finding, whatever the loss: nothing competes with it."""
+    return lambda logits, labels, aims: _of(margins_of_findings(goal, logits, labels), aims)
+
+
+def margins_of_findings(goal: Goal, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """How far (N, K) each of several findings is beyond its threshold; -inf for those that a goal is not about."""
+    margins = torch.where(goal.present(labels), -logits, logits)
+    return margins.masked_fill(~goal.findings(labels), -torch.inf)
 
 
 def _of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

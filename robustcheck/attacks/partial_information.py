@@ -87,9 +87,8 @@ class PartialInformation(QueryAttack):
             state = with_rows(state, trying, self._tried(of_rows(state, trying), held, clean[trying], ball))
         if not trying.all():
             assert queries.noise is not None
-            state = with_rows(
-                state, ~trying, self._estimated(of_rows(state, ~trying), told[~trying], queries.noise, ball)
-            )
+            estimated = self._estimated(of_rows(state, ~trying), told[~trying], queries.noise, ball)
+            state = with_rows(state, ~trying, estimated)
         return state
 
     def best(self, state: State) -> torch.Tensor:

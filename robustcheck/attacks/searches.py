@@ -271,7 +271,10 @@ def _ensemble(spec: EnsembleSpec, ball: Ball, goal: Goal, _asks: Asks) -> Search
 
 
 def _one_apgd(loss: Loss, steps: int, goal: Goal, targets: int, restarts: int = 1) -> APGD:
-    """APGD; towards each of the likeliest other labels in turn if `targets` says how many, and the goal leaves it."""
+    """APGD; towards each of the likeliest other labels, or of the nearest findings, in turn if `targets` says how many.
+
+    Where the goal itself leaves no choice there is one search.
+    """
     aims = _aims(targets, goal)
     return APGD(
         objective=objective(loss, goal, aimed=aims > 0),
@@ -283,8 +286,10 @@ def _one_apgd(loss: Loss, steps: int, goal: Goal, targets: int, restarts: int = 
 
 
 def _aims(targets: int, goal: Goal) -> int:
-    """How many labels to go for: those that there are, and none where the goal names one itself."""
-    return min(targets, goal.labels - 1) if goal.toward is None and not goal.multilabel else 0
+    """How many labels, or findings, to go for: those that there are, and none where the goal names one itself."""
+    if goal.multilabel:
+        return min(targets, goal.labels) if goal.kind == "untargeted" or goal.positive is None else 0
+    return min(targets, goal.labels - 1) if goal.toward is None else 0
 
 
 def _share(size: Quantity | None, ball: Ball, default: float) -> float:

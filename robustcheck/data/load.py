@@ -83,7 +83,15 @@ def load_samples(data: DataSpec, model: ModelSpec, *, folder: Path, seed: int = 
         subgroups=counts,
         notes=(*listing.notes, *images.notes, *_absent(listing, model.labels, multilabel=multilabel), *small),
     )
-    return Samples(names=names, labels=labels, images=images, info=info, groups=groups, subgroups=subgroups)
+    return Samples(
+        names=names,
+        labels=labels,
+        images=images,
+        info=info,
+        groups=groups,
+        group_names=None if data.group is None else columns[data.group],
+        subgroups=subgroups,
+    )
 
 
 def _chosen(listing: Listing, data: DataSpec, seed: int, *, multilabel: bool) -> Indexes:

@@ -106,6 +106,7 @@ class Samples:
         info: for the report.
         groups: (N,) int64, which samples belong together: numbers from 0 in order of first appearance; read-only. None
             where the policy names no column that says so.
+        group_names: (N,) what the source calls the group of each; None without groups.
         subgroups: the columns that the policy names, in its order, with the value of each sample (N,).
     """
 
@@ -114,6 +115,7 @@ class Samples:
     images: Images
     info: DataInfo
     groups: Indexes | None = None
+    group_names: tuple[str, ...] | None = None
     subgroups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -36,7 +36,8 @@ from robustcheck.evaluation.outcomes import (
 from robustcheck.evaluation.search.found import Found
 from robustcheck.evaluation.search.ledger import UNKNOWN, Entry, unknown
 from robustcheck.evaluation.setting import Setting
-from robustcheck.evaluation.surrogates.loading import LoadedSurrogate, as_reported
+from robustcheck.evaluation.surrogates.loading import LoadedSurrogate
+from robustcheck.evaluation.surrogates.standing_in import as_reported
 from robustcheck.evaluation.threat import threat
 from robustcheck.policy import Gate
 from robustcheck.results import Control, Cost, Finding, GateResult, HealthCheck, Metric, Outcome, Queries, Verdict
@@ -71,12 +72,7 @@ class Conclusion:
         measurement = self.measurement(self.broken)
         metrics = measurement.metrics(gate.bounds)
         requirements = compare(gate.bounds, metrics, self.rule)
-        surrogates = tuple(
-            as_reported(
-                one, setting.labels, setting.decisions, self._turned(), setting.intervals, setting.samples.groups
-            )
-            for one in self.surrogates
-        )
+        surrogates = as_reported(self.surrogates, setting, self.goal, self.attacked, self.found)
         undercut, by_metrics = self._undercut(), judge(requirements, metrics)
         idle = self.idle() if by_metrics == "pass" else None
         verdict, error = self.judged_as(by_metrics, metrics, health, undercut, idle)
@@ -105,12 +101,6 @@ class Conclusion:
             controls=self.controls,
             error=error,
         )
-
-    def _turned(self) -> Metric:
-        """Share of the searched samples that surrogates misread themselves where the search ended."""
-        searched = sorted(self.found.searched)
-        turned = np.array([sample in self.found.trace.turned for sample in searched], bool)
-        return self.setting.intervals.rate(turned, self.setting.groups_of(searched))
 
     def judged_as(
         self,

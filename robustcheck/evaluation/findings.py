@@ -41,7 +41,7 @@ def findings(
         *as_findings([check for check in health if not (blind and _said(check))]),
         *_outdone(success, controls),
         *_not_aimed_at(gate, setting),
-        *_poor(surrogates),
+        *_poor(surrogates, len(found.searched)),
         *_of_the_search(found),
         *_of_the_machine(setting),
     )
@@ -110,21 +110,34 @@ def _first(setting: Setting, samples: set[int]) -> str:
     return setting.samples.names[min(samples)]
 
 
-def _poor(surrogates: tuple[Surrogate, ...]) -> Iterator[Finding]:
-    """A surrogate that is no stand-in is not to be mistaken for a robust candidate."""
+def _poor(surrogates: tuple[Surrogate, ...], searched: int) -> Iterator[Finding]:
+    """A surrogate that is no stand-in is not to be mistaken for a robust candidate.
+
+    Where most samples are not attacked, one that misreads all that are still agrees on most.
+    """
     for surrogate in surrogates:
-        if _below(surrogate.agreement, LEAST_AGREEMENT):
-            message = (
-                f"the surrogate {surrogate.path} reads only {surrogate.agreement.successes} of "
-                f"{surrogate.agreement.samples} samples as the candidate does; "
-                "what does not carry over may be its fault"
+        of_all, of_attacked = surrogate.agreement, surrogate.agreement_attacked
+        if _below(of_all, LEAST_AGREEMENT):
+            said = f"reads only {of_all.successes} of {of_all.samples} samples as the candidate does"
+        elif of_attacked is not None and _below(of_attacked, LEAST_AGREEMENT):
+            said = (
+                f"reads only {of_attacked.successes} of the {of_attacked.samples} attacked samples rightly before the "
+                "attack, as the candidate does"
             )
-            yield Finding(code="poor-surrogate", severity="warning", message=message)
-    if surrogates and _below(turned := surrogates[0].turned, LEAST_TURNED):  # of several, by their mean
+        else:
+            continue
+        message = f"the surrogate {surrogate.path} {said}; what does not carry over may be its fault"
+        yield Finding(code="poor-surrogate", severity="warning", message=message)
+    if not surrogates or not searched:
+        return
+    turned = surrogates[0].turned  # of several, by their mean
+    successes, misread = turned.successes or 0, searched - turned.samples
+    if successes < LEAST_TURNED * searched:
         who = f"the surrogate {surrogates[0].path} itself" if len(surrogates) == 1 else "the surrogates together"
+        before = f" ({misread} were misread there before it)" if misread else ""
         message = (
-            f"the attack turned {turned.successes} of {turned.samples} samples on {who}; what does not turn the "
-            "surrogate shows little about the candidate"
+            f"the attack turned {successes} of {searched} samples on {who}{before}; what does not turn the surrogate "
+            "shows little about the candidate"
         )
         yield Finding(code="surrogate-not-turned", severity="warning", message=message)
 

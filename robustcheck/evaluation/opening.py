@@ -44,6 +44,7 @@ class Opening:
     data: DataInfo | None = field(default=None, init=False)  # of the samples, once they have been loaded
     candidate: Candidate | None = field(default=None, init=False)  # once it has been
     _train_samples: Samples | None = field(default=None, init=False)
+    _answers: dict[int, int] = field(default_factory=dict, init=False)  # the candidate's on the train split, by number
     _loaded_surrogates: dict[str, list[LoadedSurrogate] | EvaluationError] = field(default_factory=dict, init=False)
 
     @cached_property
@@ -113,6 +114,7 @@ class Opening:
                     model=self.policy.model,
                     split=partial(self._train_split, FOR_SURROGATES, samples),
                     candidate=candidate,
+                    answers=self._answers,
                     samples=samples,
                     folder=self.policy.folder,
                     progress=partial(self.listener, "surrogates"),

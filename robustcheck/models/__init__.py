@@ -8,7 +8,8 @@ its input, `head` or `multilabel_head` reads its scores, and `candidate` joins t
 (`memory`) and in a process that is left as it was (`process`). `batch_independence` and `stochastic` tell candidates in
 training mode from those that draw by design. `fast_form` makes faster forms of a network for searches (with `tidying`,
 `pre_activation`, `growing` and `unfolded`), and `layout` says how images lie in memory for those who ask. `access` is
-what an attack gets: a white box, or an oracle that counts.
+what an attack gets: a white box, or an oracle that counts; `means` are those of the gradients of several networks, or
+calls.
 """
 
 from robustcheck.models.access import LabelOracle, Meter, ScoreOracle, Surrogates, TopKOracle, WhiteBox

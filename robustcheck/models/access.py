@@ -13,6 +13,7 @@ import torch
 from robustcheck.errors import AccessError, QueryLimitError
 from robustcheck.models.candidate import Candidate, Meter
 from robustcheck.models.head import Objective
+from robustcheck.models.means import mean_of_gradients
 
 __all__ = ["LabelOracle", "Meter", "ScoreOracle", "Surrogates", "TopKOracle", "WhiteBox"]
 
@@ -56,16 +57,23 @@ class Surrogates:
     def gradient(
         self, images: torch.Tensor, labels: torch.Tensor, aims: torch.Tensor, objective: Objective
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Means over the models: logits (N, K), losses (N,) and gradients (N, C, H, W) at images (N, C, H, W)."""
+        """Means over the models: logits (N, K), losses (N,) and gradients (N, C, H, W) at images (N, C, H, W).
+
+        Of the gradients each weighs the same, however large its model's logits are.
+        """
         answers = [surrogate.gradient(images, labels, aims, objective) for surrogate in self._surrogates]
-        logits, loss, gradient = (torch.stack(part).mean(dim=0) for part in zip(*answers, strict=True))
-        return logits, loss, gradient
+        logits, losses, gradients = (torch.stack(part, dim=1) for part in zip(*answers, strict=True))
+        return logits.mean(dim=1), losses.mean(dim=1), mean_of_gradients(gradients)
 
     def decide(self, images: torch.Tensor) -> torch.Tensor:
         """The readings (N,) of images (N, C, H, W) by the mean of what the models tell, each at its operating point."""
+        return self.read([surrogate.search_logits(images) for surrogate in self._surrogates])
+
+    def read(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The same of what each model told: its logits (N, K)."""
         first, every = self._surrogates[0].head, list[torch.Tensor]()
-        for surrogate in self._surrogates:
-            told = surrogate.head.oracle_scores(surrogate.search_logits(images))
+        for surrogate, own in zip(self._surrogates, logits, strict=True):
+            told = surrogate.head.oracle_scores(own)
             every.append(told + (surrogate.head.at_operating_point(told) - first.at_operating_point(told)))
         return first.decide(torch.stack(every).mean(dim=0))
 

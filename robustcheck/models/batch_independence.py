@@ -9,6 +9,9 @@ import torch
 from robustcheck.errors import CandidateError
 from robustcheck.models.memory import Chunks
 
+Ask = Callable[[torch.Tensor, Chunks], torch.Tensor]
+"""Raw scores (N, K) of images (N, C, H, W), in batches that fit."""
+
 _TOLERANCE = 1e-3  # of the largest score, or of 1
 _ROUNDINGS = 4  # steps of the type that scores are in, where those are larger
 _UNTESTED = "whether its scores on one image depend on others, as in training mode, could not be tried: "
@@ -20,7 +23,7 @@ _TOGETHER = (
 
 
 def check_evaluation_mode(
-    ask: Callable[[torch.Tensor, Chunks], torch.Tensor], images: torch.Tensor, limit: int, in_training: str | None
+    ask: Ask, images: torch.Tensor, limit: int, in_training: str | None
 ) -> tuple[float | None, tuple[str, ...]]:
     """Ask about the same images together, again, and one by one: no other image may decide the scores.
 
@@ -53,25 +56,42 @@ def check_evaluation_mode(
     notes = () if chunks.limit > 1 else (_UNTESTED + (_TOO_LARGE if chunks.halved_to == 1 else _ONE),)
     if in_training is not None:
         notes = (*notes, f"{in_training} is in training mode")
+    alone = _one_by_one(ask, images, chunks)
+    allowed = max(_TOLERANCE, _ROUNDINGS * torch.finfo(once.dtype).eps) * max(1.0, float(once.abs().max()))
+    chance, by_company = _apart(once, again), _apart(once, alone)
+    if chance <= allowed < by_company:  # one that draws among a few answers may give the same one twice
+        chance = _apart(alone, _one_by_one(ask, images, chunks))
+    if in_training is None:
+        if chance > allowed:
+            return chance, notes  # a defence may draw; whether batches matter, too, cannot be seen then
+        if by_company > allowed and limit == 1:
+            return None, (*notes, _TOGETHER)
+    if max(chance, by_company) > allowed:
+        raise CandidateError(_refusal(by_company) if chance <= allowed else _refusal(chance, in_training))
+    return None, notes
+
+
+def _refusal(difference: float, in_training: str | None = None) -> str:
+    """Why a candidate is not judged: what is in training mode draws, or other images of the batch decide."""
+    what, which = "on the other images in the batch", ""
+    if in_training is not None:
+        what, which = "on chance", f" ({in_training} is in training mode)"
+    return (
+        f"the candidate's scores on one image depend {what} (they differ by {difference:.3g}), as those of a model "
+        f"left in training mode do (dropout, batch normalisation){which}; export it after model.eval()"
+    )
+
+
+def _one_by_one(ask: Ask, images: torch.Tensor, chunks: Chunks) -> torch.Tensor:
+    """Raw scores (N, K) of images (N, C, H, W), each of which is asked about alone."""
     try:
-        alone = torch.cat([ask(image[None], chunks) for image in images])
+        return torch.cat([ask(image[None], chunks) for image in images])
     except CandidateError as error:
         raise CandidateError(
             "the candidate fails on one image alone, as a model in training mode does (batch normalisation); "
             f"export it after model.eval(): {error}"
         ) from error
-    allowed = max(_TOLERANCE, _ROUNDINGS * torch.finfo(once.dtype).eps) * max(1.0, float(once.abs().max()))
-    for other, what in ((again, "on chance"), (alone, "on the other images in the batch")):
-        difference = float((once.float() - other.float()).abs().max())
-        if difference <= allowed:
-            continue
-        if other is again and in_training is None:
-            return difference, notes  # a defence may draw; whether batches matter, too, cannot be seen then
-        if other is alone and limit == 1 and in_training is None:
-            return None, (*notes, _TOGETHER)
-        which = f" ({in_training} is in training mode)" if other is again else ""
-        raise CandidateError(
-            f"the candidate's scores on one image depend {what} (they differ by {difference:.3g}), as those of a "
-            f"model left in training mode do (dropout, batch normalisation){which}; export it after model.eval()"
-        )
-    return None, notes
+
+
+def _apart(scores: torch.Tensor, others: torch.Tensor) -> float:
+    return float((scores.float() - others.float()).abs().max())

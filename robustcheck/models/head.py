@@ -19,7 +19,8 @@ NO_ANSWER = -1  # the decision on a sample whose scores are not finite
 
 Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """Logits (N, K), true readings (N,) and aims (N,) to a loss (N,) that the adversary raises. An aim is a label that its
-row is to be turned to; objectives that have one of their own, or need none, do not look at it."""
+row is to be turned to, or a finding that is to be turned; objectives that have one of their own, or need none, do not
+look at it."""
 
 
 @dataclass(frozen=True)

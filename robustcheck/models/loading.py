@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from robustcheck.data.subset import spread, stratified
 from robustcheck.errors import CandidateError, NoMemoryError
 from robustcheck.models import artefact, devices, stochastic
 from robustcheck.models.batch_independence import check_evaluation_mode
@@ -76,7 +77,7 @@ def load_candidate(
             others = [head.logits(trial.all_scores(progress)) for _ in range(stochastic.CALLS - 1)]
             logits = stochastic.usual(head, torch.stack([logits, *others]))
             network = stochastic.asked_only(network)
-        first = trial.load(trial.alike[:_COMPARED])
+        first = trial.load(_spread(trial.alike, head, logits, seed))
         compared = tuple(map(preprocess, torch.split(first, chunks.limit)))
         with full_precision(network.device):
             if network.tried:
@@ -168,6 +169,21 @@ def _reading(head: AnyHead) -> fast_form.Reading:
         probabilities=lambda raw: head.chances(head.logits(raw)),
         margins=lambda raw: head.margins(head.logits(raw)),
     )
+
+
+def _spread(alike: Sequence[int], head: AnyHead, logits: torch.Tensor, seed: int) -> list[int]:
+    """Some of the samples with these numbers, of each reading: sources often have one label's after another's.
+
+    Args:
+        alike: numbers of samples of one shape.
+        head: reads logits.
+        logits: (N, K) of all samples.
+        seed: of which are taken.
+    """
+    choose = spread if head.multilabel else stratified
+    readings, names = head.decide(logits[list(alike)]).numpy(), [str(sample) for sample in alike]
+    chosen = choose(names, readings, samples=min(_COMPARED, len(alike)), seed=seed)
+    return [alike[place] for place in chosen.tolist()]
 
 
 def _files(path: Path, spec: ModelSpec) -> list[Path]:

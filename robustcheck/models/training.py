@@ -1,14 +1,16 @@
 """Trains a surrogate: a network of the adversary's own, on images and readings that the adversary has.
 
 A few hundred images and a laptop have to be enough, so labels are drawn evenly (most images of most medical sets have
-one label), each image is moved and exposed a little differently every time it is seen, and few images are learned from
-in small batches. Images are never mirrored: a label may depend on the side.
+one label, or no finding), each image is moved and exposed a little differently every time it is seen, and few images
+are learned from in small batches. Images are never mirrored: a label may depend on the side.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import torch
 from torch.nn.functional import affine_grid, binary_cross_entropy_with_logits, cross_entropy, grid_sample
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 
 from robustcheck.errors import CandidateError, EvaluationError, NoMemoryError, UserCodeError
 from robustcheck.importing import import_callable
@@ -33,9 +36,11 @@ _KEY = "train.architecture"
 _WEIGHT_DECAY = 0.05
 _LEAST_STEPS = 16  # of an epoch, unless batches would become smaller than
 _SMALLEST_BATCH = 8
-_SETTLING_BATCH, _SETTLING_BATCHES = 64, 64  # of which batch normalisation's statistics are, at most
+_SETTLING_BATCH, _SETTLING_IMAGES = 64, 4096  # of which batch normalisation's statistics are, at most
 _SHIFT, _SCALE = 0.05, 0.1  # of half a side
-_CONTRAST, _BRIGHTNESS = 0.2, 0.1  # of the full range
+_CONTRAST, _BRIGHTNESS = 0.2, 0.1  # of an image's distance from its mean, and of the range that images use
+_LOOKED_AT, _PIXELS_EACH = 64, 4096  # images and pixels of each, at most, that show which range that is
+_ENDS = 0.01, 0.99  # quantiles of it
 
 
 def train(
@@ -84,8 +89,9 @@ def train(
         optimiser = torch.optim.AdamW(weights, lr=spec.learning_rate, weight_decay=_WEIGHT_DECAY, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, spec.learning_rate, total_steps=steps)
         ask, readings = _asking(network, spec, model, device), readings.cpu()
+        used = _range_used(images, len(readings))
         for step, chosen in enumerate(_batches(readings, model, batch, steps, drawn), start=1):
-            scores = ask(_another_exposure(images(chosen.tolist()), drawn))
+            scores = ask(_another_exposure(images(chosen.tolist()), used, drawn))
             loss = _loss(scores, readings[chosen].to(device), model)
             _check_finite(loss, f"the loss in step {step} of {steps}", spec)
             optimiser.zero_grad()
@@ -94,8 +100,8 @@ def train(
             schedule.step()
             if progress:
                 progress(step, steps)
-        size = min(_SETTLING_BATCH, len(readings))
-        count = min(_SETTLING_BATCHES, ceil(len(readings) / size))
+        size = min(_SETTLING_BATCH, batch, len(readings))  # no more at once than training has shown to fit
+        count = ceil(min(_SETTLING_IMAGES, len(readings)) / size)
         _settle(network, ask, (images(c.tolist()) for c in _batches(readings, model, size, count, drawn)))
         state: dict[str, torch.Tensor] = network.state_dict()
         for name, value in state.items():
@@ -119,17 +125,42 @@ def architecture(spec: TrainSpec, folder: Path) -> Callable[..., Any]:
         raise UserCodeError(f"{_KEY}: {error}") from None
 
 
-def modules(spec: TrainSpec, folder: Path) -> set[str]:
-    """The names of the modules that the network and what builds it are written in.
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a network is made of before it learns anything."""
+
+    modules: set[str]  # that it and what builds it are written in, by name
+    values: dict[str, str]  # sha256 of what it begins with whatever it is seeded with, as it read it from files
+
+
+def origin(spec: TrainSpec, folder: Path) -> Origin:
+    """Where an architecture comes from.
 
     Raises:
         CandidateError: it cannot be built.
         UserCodeError: there is no such callable.
     """
     make = architecture(spec, folder)
+    found = list[dict[str, str]]()
     with left_as_found():
-        network = build(spec.architecture, spec.architecture_args, folder, key=_KEY)[0]
-    return {*written_in(spec.architecture, make), *layer_modules(network)}
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            network = build(spec.architecture, spec.architecture_args, folder, key=_KEY)[0]
+            found.append({name: _sha256(value) for name, value in network.state_dict().items() if _is_there(value)})
+    first, second = found
+    return Origin(
+        modules={*written_in(spec.architecture, make), *layer_modules(network)},
+        values={name: value for name, value in first.items() if second.get(name) == value},
+    )
+
+
+def _is_there(value: object) -> bool:
+    """Whether an entry of a state dict holds numbers: there are objects, and tensors that are made when first used."""
+    return isinstance(value, torch.Tensor) and not is_lazy(value) and not value.is_meta
+
+
+def _sha256(value: torch.Tensor) -> str:
+    return hashlib.sha256(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 @contextmanager
@@ -152,10 +183,17 @@ def _training(spec: TrainSpec) -> Iterator[None]:
 def _batches(
     readings: torch.Tensor, model: ModelSpec, size: int, count: int, drawn: torch.Generator
 ) -> Iterator[torch.Tensor]:
-    """So many batches of sample numbers, in which each label is as likely; findings, which mix, are as they are."""
-    weights = torch.ones(len(readings))
-    if model.task != "multilabel":
-        weights /= torch.bincount(readings)[readings]
+    """So many batches of sample numbers, in which each label is as likely.
+
+    Findings mix, so an image is drawn as often as the rarest thing that it shows: a finding, or the absence of one.
+    """
+    if model.task == "multilabel":
+        shown = present(readings, len(model.labels))
+        counts = shown.sum(dim=0)
+        alike = torch.where(shown.bool(), counts, len(readings) - counts).amin(dim=1)
+    else:
+        alike = torch.bincount(readings)[readings]
+    weights = 1 / alike
     for _ in range(count):
         yield torch.multinomial(weights, size, replacement=True, generator=drawn)
 
@@ -229,8 +267,21 @@ def _settle(
     network.eval()
 
 
-def _another_exposure(images: torch.Tensor, drawn: torch.Generator) -> torch.Tensor:
-    """The same patients on another day: moved, nearer or farther, and exposed differently."""
+def _range_used(images: Callable[[Sequence[int]], torch.Tensor], count: int) -> float:
+    """How far apart, as a share of what can be stored, the dark and the bright of so many images are.
+
+    Files of 16 bits often hold 12 of them, and what is a little brighter there would be black or white.
+    """
+    seen = list[torch.Tensor]()
+    for number in range(0, count, ceil(count / _LOOKED_AT)):
+        pixels = images([number]).flatten()
+        seen.append(pixels[:: ceil(len(pixels) / _PIXELS_EACH)].cpu())
+    dark, bright = torch.cat(seen).quantile(torch.tensor(_ENDS)).tolist()
+    return float(bright - dark)
+
+
+def _another_exposure(images: torch.Tensor, used: float, drawn: torch.Generator) -> torch.Tensor:
+    """The same patients on another day: moved, nearer or farther, and exposed differently within the range `used`."""
     count = len(images)
 
     def within(most: float, *shape: int) -> torch.Tensor:
@@ -239,5 +290,6 @@ def _another_exposure(images: torch.Tensor, drawn: torch.Generator) -> torch.Ten
     pose = torch.cat([torch.eye(2) * (1 + within(_SCALE, 1, 1)), within(_SHIFT, 2, 1)], dim=2).to(images.device)
     grid = affine_grid(pose, list(images.shape), align_corners=False)
     moved = grid_sample(images, grid, padding_mode="border", align_corners=False)
-    contrast, brightness = (within(most, 1, 1, 1).to(images.device) for most in (_CONTRAST, _BRIGHTNESS))
-    return ((moved - 0.5) * (1 + contrast) + 0.5 + brightness).clamp(0, 1)
+    contrast, brightness = (within(most, 1, 1, 1).to(images.device) for most in (_CONTRAST, _BRIGHTNESS * used))
+    mean = moved.mean(dim=(1, 2, 3), keepdim=True)
+    return ((moved - mean) * (1 + contrast) + mean + brightness).clamp(0, 1)

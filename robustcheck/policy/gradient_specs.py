@@ -54,7 +54,7 @@ class APGDSpec(AttackEntry):
     name: Literal["apgd"]
     loss: LossField = Field("cross_entropy", description=LOSS)
     targets: Annotated[StrictInt, Field(ge=0, le=10_000)] = Field(
-        0, description="go for each of so many other labels in turn, the likeliest first; 0: away from the true one"
+        0, description="go for so many other labels or findings in turn, the likeliest first; 0: away from the true one"
     )
     steps: StepsField = Field(100, description="gradient steps a restart")
     restarts: RestartsField = Field(1, description="independent starts a sample, and a target")
@@ -75,7 +75,7 @@ class FMNSpec(AttackEntry):
 
     name: Literal["fmn"]
     targets: Annotated[StrictInt, Field(ge=0, le=10_000)] = Field(
-        9, description="go for each of so many other labels in turn, the likeliest first; 0: away from the true one"
+        9, description="go for so many other labels or findings in turn, the likeliest first; 0: away from the true one"
     )
     steps: StepsField = Field(100, description="gradient steps")
     step_size: QuantityField | None = Field(None, description="L2 length of the first step (default: the full range)")
@@ -93,7 +93,7 @@ class EnsembleSpec(AttackEntry):
     name: Literal["ensemble"]
     steps: StepsField = Field(100, description="gradient steps of each member that follows gradients")
     targets: Annotated[StrictInt, Field(ge=1, le=10_000)] = Field(
-        9, description="how many other labels the targeted member goes for, the likeliest first"
+        9, description="how many other labels or findings the targeted member goes for, the likeliest first"
     )
     queries: QueriesField = Field(1000, description="points that Square asks about")
     square_share: ShareField = Field(0.8, description="share of the image's area that its first square covers")

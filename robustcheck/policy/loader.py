@@ -160,7 +160,9 @@ def load_policy(path: Path | str, *, shown: str | None = None) -> Policy:
         gates=tuple(
             gate
             for spec, written in zip(file.gates, tree.data["gates"], strict=True)
-            for gate in _expand(spec, listed=any(isinstance(written.get(key), list) for key in ("epsilon", "size")))
+            for gate in _expand(
+                spec, file.model, listed=any(isinstance(written.get(key), list) for key in ("epsilon", "size"))
+            )
         ),
         decision=file.decision,
         evidence=file.evidence,
@@ -184,14 +186,15 @@ def _checked(tree: Tree, folder: Path) -> PolicyFile:
     return file
 
 
-def _expand(spec: GateSpec, *, listed: bool) -> Iterator[Gate]:
+def _expand(spec: GateSpec, model: ModelSpec, *, listed: bool) -> Iterator[Gate]:
     """One gate for each entry of a list of budgets; a list of one is a list, too: ids do not change as it grows."""
     budgets: tuple[Quantity | Size | None, ...] = spec.epsilon or spec.size or (None,)
     target = spec.attack.target if isinstance(spec.attack, PatchSpec) and spec.attack.target else spec.target
+    attack = spec.attack.beside(model.preprocess) if isinstance(spec.attack, SurrogatesEntry) else spec.attack
     for index, budget in enumerate(budgets):
         yield Gate(
             id=f"{spec.id}[{budget.text}]" if listed and budget else spec.id,
-            attack=spec.attack,
+            attack=attack,
             epsilon=budget if isinstance(budget, Quantity) else None,
             size=budget if isinstance(budget, Size) else None,
             conditions=spec.conditions,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, StrictStr
@@ -75,6 +75,24 @@ class PreprocessSpec(Section):
     std: PositiveNumbersField = Field(
         (1.0,), min_length=1, max_length=3, description="divided by, a channel or one for all"
     )
+
+    def beside(self, candidate: PreprocessSpec) -> PreprocessSpec:
+        """These steps as a surrogate's: what they leave out is as with the candidate."""
+        written = {key: getattr(self, key) for key in self.model_fields_set}
+        every = {key: getattr(candidate, key) for key in type(self).model_fields}
+        return PreprocessSpec().model_copy(update=steps_beside(written, every))
+
+
+_SIZE = ("resize", "interpolation", "antialias", "crop")
+
+
+def steps_beside(written: Mapping[str, Any], candidate: Mapping[str, Any]) -> dict[str, Any]:
+    """What is written of a surrogate's preprocessing, with the candidate's steps where it says nothing.
+
+    Its size is one step: what the candidate crops from its own would be out of place in another.
+    """
+    sized = "resize" in written or "crop" in written
+    return {key: step for key, step in candidate.items() if not (sized and key in _SIZE)} | dict(written)
 
 
 MOST_FINDINGS = 62  # a sample's findings are the bits of one int64

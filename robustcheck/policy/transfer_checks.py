@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from robustcheck.policy import model_checks
+from robustcheck.policy.model_spec import steps_beside
 from robustcheck.policy.sections import Faults, attack_name, is_name, placed_entries, section, stands
 from robustcheck.policy.transfer_spec import SurrogateSpec, TrainSpec, TransferSpec
 from robustcheck.policy.tree import KeyPath
@@ -30,14 +31,14 @@ def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], folder: Path) 
         keys = {"path": surrogate} if isinstance(surrogate, str) else surrogate
         if isinstance(keys, dict):
             yield from model_checks.artefact(keys, place, folder, SurrogateSpec, built="architecture" in model)
-            yield from model_checks.preprocess(keys, place)
+            yield from _preprocess(keys, place, model)
             yield from model_checks.scores(keys, place, model)
             yield from _labels(keys, place, model)
             yield from _task(keys, place, model)
     for train, place in placed_entries(attack.get("train"), (*at, "train")):
         if isinstance(train, dict):
             yield from model_checks.reference(train.get("architecture"), (*place, "architecture"))
-            yield from model_checks.preprocess(train, place)
+            yield from _preprocess(train, place, model)
             yield from _task(train, place, model)
             yield from _stolen(train, place)
             if samples.get("split") == "train":
@@ -58,6 +59,15 @@ def _labels(surrogate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Fa
             f"found {listed(map(shown, own))}; a surrogate has the candidate's labels in the candidate's order, "
             f"{listed(map(shown, wanted))}: another model's answers cannot be carried over",
         )
+
+
+def _preprocess(surrogate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Faults:
+    """Its steps fit one another and the candidate's, but for what does not fit in the candidate's own."""
+    written, candidate = section(surrogate, "preprocess"), section(model, "preprocess")
+    if written:
+        known = set(model_checks.preprocess(model, at))
+        both = {"preprocess": steps_beside(written, candidate)}
+        yield from (found for found in model_checks.preprocess(both, at) if found not in known)
 
 
 def _task(surrogate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Faults:

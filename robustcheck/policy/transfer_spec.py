@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, StrictInt, StrictStr, WithJsonSchema
 
@@ -25,6 +25,8 @@ from robustcheck.policy.fields import (
 )
 from robustcheck.policy.model_spec import PreprocessSpec
 
+_PREPROCESS = "steps that differ from the candidate's (resize and crop go together)"
+
 
 class SurrogateSpec(Section):
     """A model that the adversary has. What is left out is as with the candidate."""
@@ -45,7 +47,7 @@ class SurrogateSpec(Section):
     scores: PlacesField | None = Field(
         None, description="which of its scores are the labels', by their places from 0 (default: all)"
     )
-    preprocess: PreprocessSpec | None = Field(None, description="default: the candidate's")
+    preprocess: PreprocessSpec | None = Field(None, description=_PREPROCESS)
     output_name: OutputField | None = Field(None, description="which of several outputs has the scores")
     operators: tuple[StrictStr, ...] = Field((), description=".onnx: libraries of custom operators; their code is run")
     trust: Literal["pickle"] | None = Field(None, description="pickle: the file may run code when it is loaded")
@@ -59,7 +61,7 @@ class TrainSpec(Section):
     )
     architecture_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the architecture")
     task: Literal["multiclass", "binary", "multilabel"] | None = Field(None, description="default: the candidate's")
-    preprocess: PreprocessSpec | None = Field(None, description="default: the candidate's")
+    preprocess: PreprocessSpec | None = Field(None, description=_PREPROCESS)
     labels: Literal["data", "candidate"] = Field(
         "data",
         description="what it learns: the data's labels, or what the candidate answers (a stolen-label surrogate)",
@@ -93,6 +95,18 @@ class SurrogatesEntry(AttackEntry):
     def follows_surrogates(self) -> bool:
         """Whether it names any."""
         return bool(self.surrogate or self.train)
+
+    def beside(self, candidate: PreprocessSpec) -> Self:
+        """The same, with the steps of preprocessing that its models leave out as the candidate has them."""
+        return self.model_copy(
+            update={
+                key: tuple(
+                    one.model_copy(update={"preprocess": one.preprocess and one.preprocess.beside(candidate)})
+                    for one in models
+                )
+                for key, models in (("surrogate", self.surrogate), ("train", self.train))
+            }
+        )
 
 
 class TransferSpec(SurrogatesEntry):

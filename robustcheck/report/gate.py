@@ -182,8 +182,13 @@ def _fact_lines(gate: GateResult) -> list[str]:
 
 
 def _surrogate_line(one: Surrogate) -> str:
-    measured = {"accuracy": one.accuracy, "agreement": one.agreement, "turned": one.turned}
-    values = "; ".join(metric_text(name, metric) for name, metric in measured.items())
+    measured = {
+        "accuracy": one.accuracy,
+        "agreement": one.agreement,
+        "agreement on the attacked": one.agreement_attacked,
+        "turned": one.turned,
+    }
+    values = "; ".join(metric_text(name, metric) for name, metric in measured.items() if metric is not None)
     return f"surrogate {one_line(one.path)}: {values}"
 
 

@@ -15,7 +15,7 @@ MeasuredCell = tuple[str, str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class SurrogateView:
-    """A surrogate and its metrics: accuracy, agreement, turned."""
+    """A surrogate and its metrics: accuracy, agreement, the same of the attacked samples, turned."""
 
     surrogate: Surrogate
     measured: tuple[MeasuredCell, ...]
@@ -51,9 +51,13 @@ class SlicesView:
 
 def surrogate_view(surrogate: Surrogate) -> SurrogateView:
     """What stood in for the candidate."""
-    metrics = (surrogate.accuracy, surrogate.agreement, surrogate.turned)
-    measured = tuple((number(metric.value), interval(metric), count_of(metric)) for metric in metrics)
+    metrics = (surrogate.accuracy, surrogate.agreement, surrogate.agreement_attacked, surrogate.turned)
+    measured = tuple(_measured(metric) for metric in metrics)
     return SurrogateView(surrogate=surrogate, measured=measured)
+
+
+def _measured(metric: Metric | None) -> MeasuredCell:
+    return ("", "", "") if metric is None else (number(metric.value), interval(metric), count_of(metric))
 
 
 def control_views(gate: GateResult) -> Iterator[ControlView]:

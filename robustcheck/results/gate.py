@@ -141,8 +141,9 @@ class Surrogate:
     sha256: str
     trained: str | None = None  # how, if robustcheck trained it
     accuracy: Metric  # its own, on the gate's samples
-    agreement: Metric  # share of the samples that it reads as the candidate does
-    turned: Metric  # share of the searched samples that the surrogates misread themselves where the search ended
+    agreement: Metric  # share of the samples that it reads as the candidate does, in what the goal is about
+    agreement_attacked: Metric | None = None  # share of the attacked samples that it reads rightly before, as that does
+    turned: Metric  # of the searched samples that the surrogates read rightly before: what they misread at the end
 
 
 @dataclass(frozen=True, kw_only=True)

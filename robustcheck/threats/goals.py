@@ -81,6 +81,14 @@ class Goal:
             return ~answered | ((turned & labels) != 0)
         return decisions.ne(labels)
 
+    def alike(self, decisions: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        """Where (N,) two models' decisions (N,) are the same, of several findings in those that it is about."""
+        same = decisions.eq(others)
+        if not self.multilabel or self.kind == "untargeted":
+            return same
+        answered = decisions.ne(NO_ANSWER) & others.ne(NO_ANSWER)
+        return same | (answered & ((decisions ^ others) & self._findings).eq(0))
+
     def present(self, labels: torch.Tensor) -> torch.Tensor:
         """Which of several findings (N, K) are there in readings (N,)."""
         return present(labels, self.labels)

@@ -195,7 +195,7 @@ def test_conditions_compress_what_the_window_shows(attack, size, project, monkey
 def test_a_surrogate_is_trained_on_what_the_window_shows(project, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(project / "cache"))
     archive = dict(np.load(project / "ct.npz"))
-    archive |= {"train_images": archive["test_images"], "train_labels": archive["test_labels"]}
+    archive |= {"train_images": archive["test_images"] + 1, "train_labels": archive["test_labels"]}
     np.savez(project / "ct.npz", **archive)
     gates = """
   - id: transfer

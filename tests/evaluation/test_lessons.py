@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from robustcheck.errors import CandidateError, DataError
-from robustcheck.evaluation.surrogates.lessons import left_to_training, lessons
+from robustcheck.evaluation.surrogates.lessons import left_to_training, lessons, not_judged
 from robustcheck.models.batches import as_shares
 from robustcheck.models.preprocess import Preprocess
 from robustcheck.policy import DataSpec, PreprocessSpec, TrainSpec
@@ -60,6 +60,21 @@ def test_each_image_is_asked_about_once_at_most(project):
     assert "about 120 images" in own.trained
 
 
+def test_nor_again_for_another_surrogate(project):
+    """Of an ensemble, or of another gate: what was answered is kept."""
+    network = Counted()
+    project.candidate = candidate_around(network, labels=LABELS)
+    stolen = SMALL | {"labels": "candidate", "queries": 40, "epochs": 1}
+    project.load(train=[stolen, stolen | {"epochs": 2}])
+    assert network.seen == 40
+    (own,) = project.load(train=stolen | {"queries": 50})
+    assert network.seen == 50
+    assert "about 50 images" in own.trained
+    (own,) = project.load(train=stolen | {"seed": 1})
+    assert 50 < network.seen < 90
+    assert "about 40 images" in own.trained
+
+
 class Backwards:
     """Images, the last one first."""
 
@@ -84,7 +99,7 @@ def test_what_is_stolen_does_not_depend_on_the_order_of_the_split(project):
     )
     told = []
     for samples in (split, backwards):
-        taught = lessons(spec, samples, project.candidate)
+        taught = lessons(spec, samples, range(len(samples)), project.candidate, {})
         told.append([(samples.names[index], int(taught.readings[place])) for place, index in enumerate(taught.chosen)])
     assert len(told[0]) == 8
     assert told[0] == told[1]
@@ -157,8 +172,70 @@ def test_a_source_without_a_train_split(make, project):
         project.load(train=SMALL, data=DataSpec(source=source))
 
 
+def _patients(folder, *, columns: str = "patient,split") -> None:
+    """Three images each of eight patients, of whom the third image is of the other split than the others."""
+    rows = [f"path,label,{columns}"]
+    for index, image in enumerate(halves(24, 5)[0]):
+        (folder / "scans").mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / "scans" / f"{index}.png")
+        patient, split = index // 3, ["train", "test"][(index // 12 + (index % 3 == 2)) % 2]
+        rows.append(f"scans/{index}.png,{LABELS[index % 2]},{patient},{split}")
+    (folder / "scans.csv").write_text("\n".join(rows))
+
+
+def _project_on(project, data: DataSpec) -> Project:
+    return project_in(project.folder, project.model, data, candidate=project.candidate)
+
+
+def test_what_is_judged_is_not_learned_from(project):
+    """Where the policy names no split, all rows are judged, those of the train split too."""
+    _patients(project.folder)
+    own = _project_on(project, DataSpec(source="scans.csv"))
+    match = (
+        "^train: every image of the train split is judged as well, and what is judged must not be learned from: set "
+        "data.split: test, or leave train out"
+    )
+    with pytest.raises(DataError, match=match):
+        own.load(train=SMALL)
+    (surrogate,) = _project_on(project, DataSpec(source="scans.csv", split="test")).load(train=SMALL | {"epochs": 1})
+    assert surrogate.trained.endswith("on 12 images of the train split (the data's labels)")
+
+
+def test_nor_what_belongs_to_the_same_patient(project):
+    _patients(project.folder)
+    own = _project_on(project, DataSpec(source="scans.csv", split="test", group="patient", samples=4))
+    judged = set(own.samples.group_names)
+    split = own.split
+    kept = {split.group_names[number] for number in not_judged(split, own.samples)}
+    assert kept == set(map(str, range(8))) - judged
+    (surrogate,) = own.load(train=SMALL | {"epochs": 1, "labels": "candidate", "queries": 24})
+    left_out = sum(name in judged for name in split.group_names)
+    assert 0 < left_out < 12
+    assert surrogate.trained.endswith(
+        f"about {12 - left_out} images; {left_out} of the train split are judged, and were left out"
+    )
+
+
+def test_a_split_that_does_not_say_what_belongs_together_is_known_by_its_images(project):
+    """In an array a name says where an image stands; the same image may stand in both splits."""
+    arrays = dict(np.load(project.folder / "halves.npz"))
+    arrays["test_patient"] = np.arange(20)
+    arrays["train_images"][[5, 7, 9]] = arrays["test_images"][[1, 1, 3]]
+    np.savez(project.folder / "halves.npz", **arrays)
+    own = _project_on(project, DataSpec(source="halves.npz", group="patient"))
+    assert sorted(set(range(120)) - set(not_judged(own.split, own.samples))) == [5, 7, 9]
+    (project.folder / "mine.py").write_text(
+        "import numpy as np\n\n"
+        "def load(split):\n"
+        "    arrays = np.load('" + str(project.folder / "halves.npz") + "')\n"
+        "    return arrays['train_images'], arrays['train_labels']\n"
+    )
+    with pytest.raises(DataError, match="every image of the train split is judged as well"):
+        _project_on(project, DataSpec(source="mine:load")).load(train=SMALL)
+
+
 def test_one_label_teaches_nothing(project):
-    images, _ = halves(20, 1)
+    images, _ = halves(20, 2)
     np.savez(project.folder / "one.npz", train_images=images, train_labels=np.ones((20, 1), int))
     with pytest.raises(
         DataError, match=r"^train: every image of the train split is labelled right: that teaches nothing"
@@ -179,7 +256,8 @@ def test_images_of_several_sizes(project):
 
 def test_steps_before_training_are_not_taken_again_in_it(project):
     """Cropped images are not resized and cropped once more."""
-    taught = lessons(TrainSpec(**SMALL), project.samples, candidate_around(Counted(), labels=LABELS))
+    split = project.samples
+    taught = lessons(TrainSpec(**SMALL), split, range(len(split)), candidate_around(Counted(), labels=LABELS), {})
     steps = PreprocessSpec(channels=3, order="BGR", resize=12, crop=(6, 7), range=(-1, 1), mean=[0.1, 0.2, 0.3])
     left = left_to_training(steps)
     assert left == PreprocessSpec(range=(-1, 1), mean=[0.1, 0.2, 0.3])
@@ -195,12 +273,12 @@ def test_phantoms_have_a_train_split(project):
 
 def test_findings(tmp_path, project):
     quarters = np.array([[0, 0], [0, 1], [1, 0], [1, 1]] * 30)
-    images = np.random.default_rng(0).integers(90, 150, (120, 8, 8))
-    images[:, :, :4] += 40 * quarters[:, 0, None, None]
-    images[:, :, 4:] += 40 * quarters[:, 1, None, None]
-    images = images.astype(np.uint8)
+    images = np.random.default_rng(0).integers(90, 150, (2, 120, 8, 8))
+    images[:, :, :, :4] += 40 * quarters[:, 0, None, None]
+    images[:, :, :, 4:] += 40 * quarters[:, 1, None, None]
+    train, test = images.astype(np.uint8)
     np.savez(
-        tmp_path / "findings.npz", train_images=images, train_labels=quarters, test_images=images, test_labels=quarters
+        tmp_path / "findings.npz", train_images=train, train_labels=quarters, test_images=test, test_labels=quarters
     )
     model = project.model.model_copy(update={"task": "multilabel", "preprocess": project.model.preprocess})
     several = project_in(tmp_path, model, DataSpec(source="findings.npz"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +37,28 @@ class Shifted(torch.nn.Module):
         return self.network(image) + torch.tensor([-self.by / 2, self.by / 2])
 
 
-def _gates(project, gates: str, *, by: float, error: float):
+class Misled(torch.nn.Module):
+    """What the network answers, with another gradient: along it the image gets no brighter."""
+
+    def __init__(self, network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        signs = torch.ones(image.shape[-1])
+        signs[::2] = -1
+        excess = (image * signs).flatten(1).mean(dim=1) * 20
+        other = torch.stack([-excess, excess], dim=1)
+        return self.network(image).detach() + (other - other.detach())
+
+
+def _gates(project, gates: str, *, by: float = 0.0, error: float, form=None):
     (project / "policy.yaml").write_text(brightness_policy(gates))
     evaluation = Evaluation(load_policy(project / "policy.yaml"), folder=project / "out")
     setting = evaluation._setting
-    form = candidates.Searched(
-        forward=Shifted(setting.candidate.network.forward, by), head=setting.candidate.head, error=error
-    )
+    network = setting.candidate.network.forward
+    asked = Shifted(network, by) if form is None else form(network)
+    form = candidates.Searched(forward=asked, head=setting.candidate.head, error=error)
     evaluation.__dict__["_setting"] = replace(setting, candidate=replace(setting.candidate, searched=form))
     return [evaluation.gate(gate.id) for gate in evaluation.policy.gates]
 
@@ -71,6 +87,20 @@ def test_no_sample_holds_because_the_searched_form_is_wrong_near_the_border(proj
     gates = f"\n  - {{id: gate, attack: {attack}, epsilon: [1/255, 2/255, 4/255], require: {{accuracy: 0}}}}\n"
     results = _gates(project, gates, by=by, error=abs(by))
     assert [gate.metrics["accuracy"].value for gate in results] == [accuracy_at(levels) for levels in (1, 2, 4)]
+
+
+def test_whether_gradients_predict_is_told_of_those_that_searches_follow(project):
+    gates = "\n  - {id: gate, attack: {name: pgd, steps: 100}, epsilon: 4/255, require: {accuracy: 0.5}}\n"
+    outcomes = {}
+    for form in (Misled, partial(Shifted, by=0.0)):
+        (gate,) = _gates(project, gates, error=1e-6, form=form)
+        outcomes[form] = gate.verdict, {check.name: check for check in gate.health}["gradient-predicts"]
+    (misled, check), (led, sound) = outcomes.values()
+    assert (misled, check.outcome) == ("error", "broken"), check.evidence
+    assert "raises the margin 1.00 times as much as the gradient says (median of 10 samples" in check.evidence
+    assert "and 0.00 times at points of the ball" in check.evidence
+    assert sound.outcome == "sound"
+    assert led != "error"
 
 
 def test_ends_take_a_byte_a_pixel_and_are_kept_for_some_samples_at_a_time(project, monkeypatch):

@@ -20,7 +20,6 @@ from safetensors.torch import save_file
 from robustcheck import load_policy, run
 from robustcheck.attacks import build
 from robustcheck.evaluation.replay.replaying import replay
-from robustcheck.evaluation.search.searching import Search
 from robustcheck.policy import APGDSpec, EnsembleSpec
 from robustcheck.report.facts import model_facts
 from robustcheck.report.pictures import read_stored
@@ -158,6 +157,32 @@ def test_metrics_are_about_findings(project):
     assert alarm.metrics["sensitivity"].value == 1.0
 
 
+_OTHERWISE = """
+class Otherwise(Bands):  # reads masses the wrong way round
+    def forward(self, image):
+        return super().forward(image) * torch.tensor([1.0, 1.0, -1.0])
+"""
+
+
+@pytest.mark.parametrize("goal", ["missed_finding", "false_alarm", "untargeted"])
+def test_a_surrogate_is_compared_in_what_the_goal_is_about(project, goal):
+    (project / "bands.py").write_text(ARCHITECTURE + _OTHERWISE)
+    attack = "{name: transfer, surrogate: {path: bands.safetensors, architecture: 'bands:Otherwise'}}"
+    (gate,) = _report(project, _gate(attack, 8, f", goal: {goal}"), model="positive: nodule").gates
+    (surrogate,) = gate.surrogates
+    alike = ((255 - BANDS > THRESHOLDS) == PRESENT)[:, 2] if goal == "untargeted" else np.ones(12, bool)
+    assert surrogate.agreement.successes == alike.sum()
+    attacked = _turnable(goal, 1).any(axis=1)
+    assert surrogate.agreement_attacked.value == pytest.approx(alike[attacked].mean())
+    assert ("poor-surrogate" in [finding.code for finding in gate.findings]) == (goal == "untargeted")
+
+
+def test_no_answer_is_like_no_reading():
+    goal = Goal(kind="missed_finding", labels=3, positive=1, multilabel=True)
+    ours, theirs = torch.tensor([0b010, 0b010, 0b111, -1, -1]), torch.tensor([0b110, 0b000, -1, 0b010, -1])
+    assert goal.alike(ours, theirs).tolist() == [True, False, False, False, True]
+
+
 def test_a_finding_that_is_read_rightly_is_attacked_though_another_one_is_not(project):
     """Else a sensitivity would be that of the clean images wherever a sample has one finding wrong."""
     wrong = PRESENT.copy()
@@ -190,11 +215,7 @@ def test_a_finding_that_is_read_rightly_is_attacked_though_another_one_is_not(pr
         ("square", ", queries: 500"),
     ],
 )
-def test_every_attack_knows_findings(project, attack, rest, monkeypatch):
-    def no_aim(*_):
-        raise AssertionError("an aim is one label, and findings do not compete")
-
-    monkeypatch.setattr(Search, "_aim", no_aim)
+def test_every_attack_knows_findings(project, attack, rest):
     (gate,) = _report(project, _gate(attack, 5, rest), model="positive: nodule").gates
     possible = set(np.flatnonzero(DISTANCE.min(axis=1) <= 5))
     assert gate.error is None
@@ -202,10 +223,60 @@ def test_every_attack_knows_findings(project, attack, rest, monkeypatch):
     assert len(_by_status(gate, "broken")) >= len(possible) - ("dlr" in attack or attack == "square")
 
 
-def test_targets_are_left_out():
-    goal, ball = Goal(labels=3, multilabel=True), LinfBall(levels=2, maximum=255)
+@pytest.mark.parametrize(
+    ("kind", "positive", "aims"),
+    [("untargeted", 1, [2, 0, 3, 0, 0]), ("false_alarm", None, [2, 0, 3, 0, 0]), ("missed_finding", 1, [0] * 5)],
+)
+def test_targets_are_findings_unless_the_goal_is_about_one(kind, positive, aims):
+    goal = Goal(kind=kind, positive=positive, labels=3, multilabel=True)
     specs = APGDSpec(name="apgd", targets=2), EnsembleSpec(name="ensemble")
-    assert [attack.aims for spec in specs for attack in build(spec, ball, goal)] == [0] * 5
+    ball = LinfBall(levels=2, maximum=255)
+    assert [attack.aims for spec in specs for attack in build(spec, ball, goal)] == aims
+
+
+_FLAT = """
+import torch
+
+class Bands(torch.nn.Module):  # two findings that hardly fall as the third one rises, which alone can be turned
+    def __init__(self):
+        super().__init__()
+        self.middle = torch.nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, image):
+        bright = image.flatten(1).mean(dim=1) - self.middle
+        return torch.stack([-0.5 - bright / 1000, 40 * bright, -0.3 - bright / 1000], dim=1)
+"""
+
+
+def _with_flat_findings(project: Path, count: int) -> None:
+    """Even images, of which every one is turned by 95 grey levels that only the nodule's logit tells of."""
+    (project / "bands.py").write_text(_FLAT)
+    images = np.repeat(np.linspace(30, 35, count).astype(np.uint8), 64).reshape(-1, 8, 8)
+    np.savez(project / "bands.npz", test_images=images, test_labels=np.zeros((count, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("attack", "turned"),
+    [
+        ("{name: ensemble, steps: 10, queries: 20}", 6),
+        ("{name: apgd, steps: 10, loss: margin, targets: 3}", 6),
+        ("{name: apgd, steps: 10, loss: margin}", 0),
+        ("{name: fmn, steps: 40}", 6),
+        ("{name: fmn, steps: 40, targets: 0}", 0),
+    ],
+)
+@pytest.mark.parametrize("goal", ["untargeted", "false_alarm"])
+def test_a_finding_that_hardly_moves_hides_no_other_from_who_has_targets(project, attack, turned, goal):
+    _with_flat_findings(project, 6)
+    (gate,) = _report(project, _gate(attack, 100, f", goal: {goal}")).gates
+    assert len(_by_status(gate, "broken")) == turned
+
+
+def test_a_finding_that_hardly_moves_is_no_sign_of_hidden_gradients(project):
+    _with_flat_findings(project, 300)
+    (gate,) = _report(project, _gate("{name: apgd, steps: 50}", 2)).gates
+    (grown,) = [check for check in gate.health if check.name == "falls-as-budget-grows"]
+    assert grown.outcome == "sound", grown.evidence
 
 
 def test_the_minimum_norm_is_the_distance_to_the_nearest_threshold(project):

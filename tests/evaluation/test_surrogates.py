@@ -28,13 +28,13 @@ def test_what_is_left_out_is_as_with_the_candidate(project):
     assert agreement(own, project) == 1
 
 
-def test_the_operating_point_is_the_candidate_s_but_for_what_has_learned_it(project):
+def test_the_operating_point_is_the_candidate_s_but_for_what_is_trained_here(project):
     project.model = project.model.model_copy(update={"positive": "right", "operating_point": (0.9,)})
     stolen = {**SMALL, "labels": "candidate", "queries": 60}
     given, taught, thief = project.load(surrogate="other.safetensors", train=[SMALL, stolen])
     assert given.candidate.head.positive == 1
-    assert given.candidate.head.operating_point == taught.candidate.head.operating_point == 0.9
-    assert thief.candidate.head.operating_point is None
+    assert given.candidate.head.operating_point == 0.9
+    assert taught.candidate.head.operating_point is thief.candidate.head.operating_point is None
 
 
 def test_together_each_is_read_at_its_own_operating_point(project):

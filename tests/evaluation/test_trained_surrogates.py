@@ -155,6 +155,28 @@ def test_so_does_the_version_of_a_package_that_the_architecture_is_built_from(pr
     assert len(trainings) == len(project.files) == 2
 
 
+_READS = """
+import torch
+
+def small(backbone):
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.Linear(8, 2))
+    network[1].load_state_dict(torch.load(backbone, weights_only=True))
+    return network
+"""
+
+
+def test_so_does_what_the_architecture_reads(project, trainings):
+    (project.folder / "read.py").write_text(_READS)
+    file = project.folder / "backbone.pt"
+    spec = SMALL | {"architecture": "read:small", "architecture_args": {"backbone": str(file)}, "epochs": 1}
+    for value in (0.1, 0.2):
+        torch.save({"weight": torch.full((8, 64), value), "bias": torch.zeros(8)}, file)
+        for _ in range(2):
+            project.load(train=spec)
+            torch.rand(1)  # what is drawn when a network is built is no part of what it is made of
+    assert len(trainings) == len(project.files) == 2
+
+
 def _cut(content: bytes) -> bytes:
     return content[:-40]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from building import LEVELS, accuracy_at, brightness_gates, brightness_project, even_images
+from building import LEVELS, accuracy_at, brightness_gates, brightness_policy, brightness_project, even_images
 from halves import NETS, halves
 from safetensors.torch import save_file
 from torch import nn
@@ -63,10 +63,8 @@ def test_the_report_says_how_good_a_stand_in_each_surrogate_is(project):
     right = sum((level / 255 > 0.55) == (level > 127.5) for level in LEVELS)
     assert (surrogate.accuracy.successes, surrogate.agreement.successes) == (right, right)
     assert surrogate.accuracy.samples == len(LEVELS)
-    border = 0.55 * 255
-    turned = sum(level < border and (border - level <= 4 or level > 127.5) for level in LEVELS)
-    turned += sum(level > border and level - border <= 4 for level in LEVELS)
-    assert (surrogate.turned.successes, surrogate.turned.samples) == (turned, len(LEVELS))
+    assert (surrogate.agreement_attacked.successes, surrogate.agreement_attacked.samples) == (right, len(LEVELS))
+    assert (surrogate.turned.successes, surrogate.turned.samples) == (0, right), "what it misread before is not turned"
     (surrogate,) = blind.surrogates
     assert surrogate.agreement.value == 0.5
     codes = [finding.code for finding in blind.findings]
@@ -82,6 +80,25 @@ def test_a_surrogate_that_the_attack_does_not_turn_is_no_sign_of_a_robust_candid
     (finding,) = [finding for finding in gate.findings if finding.code == "surrogate-not-turned"]
     assert finding.severity == "warning"
     assert "turned 0 of 4 samples on the surrogate far.safetensors itself" in finding.message
+
+
+RARE = (60, 70, 80, 90, 100, 105, 110, 113, 116, 118, 120, 121, 122, 123, 124, 125, 126, 129, 131)
+
+
+@pytest.mark.parametrize("others", ["", ", other.safetensors"])
+def test_a_surrogate_that_reads_everything_as_the_frequent_label_is_warned_of(others, project):
+    """It agrees on nearly all samples, and misreads those that are attacked without any search."""
+    even_images(project, RARE, [int(level > 127.5) for level in RARE])
+    attack = f"{{name: transfer, surrogate: [blind.safetensors{others}]}}"
+    gates = f"  - {{id: gate, attack: {attack}, epsilon: 4/255, goal: missed_finding, require: {{sensitivity: 0}}}}"
+    (gate,) = brightness_gates(project, gates)
+    blind, found = gate.surrogates[0], {finding.code: finding.message for finding in gate.findings}
+    assert (blind.agreement.successes, blind.agreement.samples) == (17, 19)
+    assert (blind.agreement_attacked.successes, blind.agreement_attacked.samples) == (0, 2)
+    assert (blind.turned.value, blind.turned.samples) == (None, 0)
+    assert "blind.safetensors reads only 0 of the 2 attacked samples rightly before the" in found["poor-surrogate"]
+    assert "turned 0 of 2 samples on the surrogate" in found["surrogate-not-turned"]
+    assert "(2 were misread there before it)" in found["surrogate-not-turned"]
 
 
 @pytest.mark.parametrize("restarts", [1, 3])
@@ -181,6 +198,43 @@ def test_a_surrogate_that_failed_is_not_tried_again(project, monkeypatch):
     gates = _gates(project, "{name: transfer, surrogate: strange.safetensors}", epsilon="[2/255, 4/255]")
     assert {gate.verdict for gate in gates} == {"error"}
     assert len(tries) == 1
+
+
+_TEMPLATES = """
+import torch
+
+class Template(torch.nn.Module):  # bright if it is so along a template of -1 and 1
+    def __init__(self):
+        super().__init__()
+        self.template = torch.nn.Parameter(torch.zeros(8, 8))
+
+    def forward(self, image):
+        excess = ((image - 128 / 255) * self.template).flatten(1).mean(dim=1)
+        return torch.stack([-excess, excess], dim=1)
+"""
+
+
+@pytest.mark.parametrize("candidate", ["first", "second"])
+@pytest.mark.parametrize("louder", ["first", "second"])
+def test_of_several_surrogates_each_is_followed_however_large_its_logits_are(candidate, louder, project):
+    """Two templates that agree on half of the pixels: along one of them alone the other is not turned at all."""
+    (project / "brightness.py").write_text(_TEMPLATES)
+    across, down = torch.ones(8, 8), torch.ones(8, 8)
+    across[:, 1::2] = down[1::2] = -1
+    for name, template in (("first", across), ("second", down)):
+        save_file({"template": template * (100 if name == louder else 1)}, project / f"{name}.safetensors")
+    apart = 2 * (across + down).numpy()  # 2 levels beyond the border of both on average: 4 where they agree
+    images = np.stack([128 + apart, 128 - apart]).astype(np.uint8)
+    np.savez(project / "even.npz", test_images=images, test_labels=np.array([[1], [0]]))
+    surrogates = ", ".join(
+        f"{{path: {name}.safetensors, architecture: 'brightness:Template'}}" for name in ("first", "second")
+    )
+    attack = f"{{name: transfer, surrogate: [{surrogates}], diversity: 0, steps: 10}}"
+    policy = brightness_policy(f"  - {{id: gate, attack: {attack}, epsilon: 6/255, require: {{accuracy: 0}}}}\n")
+    policy = policy.replace("path: brightness.", f"path: {candidate}.").replace(":Brightness", ":Template")
+    (project / "policy.yaml").write_text(policy)
+    (found,) = run(load_policy(project / "policy.yaml"), folder=project / "out").gates
+    assert found.metrics["accuracy"].value == 0
 
 
 # --- the attack itself ---

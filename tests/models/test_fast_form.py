@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import tiny_models as tiny
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from torch.nn.functional import cosine_similarity
 
 from robustcheck.attacks import objective
-from robustcheck.models import fast_form
+from robustcheck.models import fast_form, load_candidate
 from robustcheck.models.head import Head
 from robustcheck.models.twin import convert
 from robustcheck.threats import Goal
@@ -270,6 +271,58 @@ def test_a_form_that_disagrees_is_not_used(monkeypatch, tmp_path):
     candidate = _saved(tmp_path, Wide())
     assert candidate.searched is None
     assert "faster" not in _notes(candidate)
+
+
+@pytest.mark.parametrize(("misled", "used"), [(2, True), (3, False)])
+def test_a_form_whose_gradients_are_useless_on_some_images_is_not_used(monkeypatch, tmp_path, misled, used):
+    """Three cosines of 0 leave a mean of .81."""
+    candidate, images = _saved(tmp_path, Wide()), tiny.pictures(16)
+    darker = candidate.preprocess(images.shares()).flatten(1).mean(dim=1).sort().values[misled]
+    noise = torch.randn(tiny.HEIGHT, tiny.WIDTH, generator=torch.Generator().manual_seed(5))
+
+    def misleading(forward):
+        def answer(inputs):
+            scores, other = forward(inputs), (inputs * noise).flatten(1).sum(dim=1, keepdim=True)
+            wrong = scores.detach() + (other - other.detach()) * torch.tensor([1.0, -1.0])
+            return torch.where(inputs.flatten(1).mean(dim=1, keepdim=True) < darker, wrong, scores)
+
+        return answer
+
+    monkeypatch.setattr(fast_form, "_channels_last", misleading)
+    found, _ = tiny.load(
+        tmp_path / "net.safetensors",
+        images,
+        architecture="test_fast_form:Wide",
+        architecture_args={"ending": nn.Identity()},
+        precision="auto",
+    )
+    assert (found.searched is not None) == used
+
+
+class Bright(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.middle = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        excess = image.flatten(1).mean(dim=1) - self.middle
+        return torch.stack([-excess, excess], dim=1)
+
+
+def test_forms_are_compared_on_images_of_every_reading(monkeypatch, tmp_path):
+    """Folders are read one label's after another's."""
+    save_file({"middle": torch.tensor(0.5)}, tmp_path / "net.safetensors")
+    images = tiny.Pictures([np.full((1, 6, 5), level, np.uint8) for level in [*range(40), *range(200, 210)]])
+    compared = list[torch.Tensor]()
+    monkeypatch.setattr(fast_form, "faster", lambda _module, example, _reading: compared.extend(example))
+    for seed in (0, 0, 1):
+        spec = tiny.spec("net.safetensors", architecture="test_fast_form:Bright")
+        load_candidate(spec, folder=tmp_path, samples=images, seed=seed)
+    first, again, other = (torch.round(one[:, 0, 0, 0] * 255) for one in compared)
+    assert len(first) == 16
+    assert 0 < (first >= 200).sum() < 16
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 @pytest.mark.gpu

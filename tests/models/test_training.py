@@ -13,7 +13,7 @@ from torch import nn
 
 from robustcheck.errors import CandidateError, NoMemoryError, UserCodeError
 from robustcheck.models.preprocess import Preprocess
-from robustcheck.models.training import train
+from robustcheck.models.training import _another_exposure, _range_used, train
 from robustcheck.policy import ModelSpec, TrainSpec
 
 CPU = torch.device("cpu")
@@ -99,6 +99,17 @@ def test_the_rare_label_is_learned_too():
     assert (decided(state, lit(1 << sick, seed=1), described) == 1).float().mean() > 0.9
 
 
+def test_rare_findings_are_learned_too():
+    """Three findings of one image in 25 each: a network that reads nothing anywhere would be right on 88 %."""
+    readings = torch.where(torch.arange(200) % 25 < 3, 1 << (torch.arange(200) % 25), 0)
+    described = model("multilabel", 3)
+    state = learn(readings, lit(readings), described)
+    others = 1 << torch.arange(99) % 3
+    assert (decided(state, lit(others, seed=1), described) & others).bool().float().mean() > 0.9
+    nothing = torch.zeros(100, dtype=torch.long)
+    assert (decided(state, lit(nothing, seed=1), described) == 0).float().mean() > 0.9
+
+
 def test_few_images_are_learned_from_in_more_steps():
     told = []
     learn(*data(40, "multiclass"), model(), epochs=2, progress=lambda *step: told.append(step))
@@ -154,6 +165,34 @@ def test_batch_normalisation_has_the_statistics_of_unaltered_images():
         found = network.conv(Preprocess(described.preprocess, CPU, maximum=255)(images)).transpose(0, 1).flatten(1)
     torch.testing.assert_close(state["bn.running_mean"], found.mean(dim=1), atol=0.05, rtol=0.05)
     torch.testing.assert_close(state["bn.running_var"], found.var(dim=1), atol=0.05, rtol=0.1)
+
+
+def test_batch_normalisation_is_settled_by_no_more_images_at_once_than_training(monkeypatch):
+    seen, whole = [], Small.forward
+
+    def look(self, image):
+        seen.append((self.training, len(image)))
+        return whole(self, image)
+
+    monkeypatch.setattr(Small, "forward", look)
+    readings, images = data(200, "multiclass")
+    learn(readings, images, model(), epochs=1, batch_size=4)
+    assert {count for _, count in seen} == {4}
+    assert sum(count for training, count in seen if not training) == 200
+
+
+@pytest.mark.parametrize("share", [1, 1 / 16])
+def test_another_exposure_is_one_of_the_range_that_images_use(share):
+    """Values of 12 bits in files of 16: a sixteenth of what can be stored."""
+    images = data(60, "multiclass")[1] * share
+    used = _range_used(lambda chosen: images[chosen], 60)
+    assert used == pytest.approx(float(images.max() - images.min()), rel=0.1)
+    again = _another_exposure(images, used, torch.Generator().manual_seed(0))
+    whole = _another_exposure(images / share, used / share, torch.Generator().manual_seed(0)) * share
+    assert (again - whole)[whole < share * 0.999].abs().max() < 1e-6, "but for what becomes white"
+    change = (again - images).flatten(1).mean(dim=1).abs()
+    assert 0.05 * used < change.max() < 0.15 * used
+    assert (again.flatten(1).std(dim=1) > 0.5 * images.flatten(1).std(dim=1)).all()
 
 
 class Tied(Small):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from policy_example import EXAMPLE, document
 
 from robustcheck import load_policy
-from robustcheck.policy import METRICS, PGDSpec, Quantity
+from robustcheck.errors import PolicyError
+from robustcheck.policy import METRICS, PGDSpec, PreprocessSpec, Quantity
 from robustcheck.policy.bounds import LOWER_IS_BETTER, NEEDS_ATTACK, NEEDS_CONTROLS, NEEDS_PREVALENCE
 
 
@@ -79,6 +80,51 @@ def test_the_arguments_of_a_surrogates_architecture_are_its_own_matter_too(write
         "id": "transfer", "attack": {"name": "transfer", "train": train}, "epsilon": "2/255", "require": {"accuracy": 0}
     }  # fmt: skip
     assert load_policy(write(json.dumps(written))).gates[0].attack.train[0].architecture_args == arguments
+
+
+def _transferred(candidate, **own):
+    """A policy whose surrogates, a given and a trained one, preprocess so beside a candidate that does so."""
+    written = document()
+    written["model"]["preprocess"] = candidate
+    models = {"surrogate": {"path": "candidate.onnx"} | own, "train": {"architecture": "nets:small"} | own}
+    written["gates"] = [
+        {"id": "gate", "attack": {"name": "transfer"} | models, "epsilon": "2/255", "require": {"accuracy": 0}}
+    ]
+    return json.dumps(written)
+
+
+CT = {"window": [-160, 240], "resize": 256, "interpolation": "bicubic", "crop": [224, 224], "mean": 0.5, "std": 0.2}
+STEPS = [
+    ({"channels": 3}, {**CT, "channels": 3}),
+    ({"mean": [0.1, 0.2, 0.3], "channels": 3}, {**CT, "channels": 3, "mean": [0.1, 0.2, 0.3]}),
+    ({"resize": [64, 64]}, {"window": [-160, 240], "resize": [64, 64], "mean": 0.5, "std": 0.2}),
+    ({"crop": [64, 64]}, {"window": [-160, 240], "crop": [64, 64], "mean": 0.5, "std": 0.2}),
+    ({"interpolation": "nearest"}, {**CT, "interpolation": "nearest"}),
+]
+
+
+@pytest.mark.parametrize(("own", "whole"), STEPS)
+def test_a_surrogate_s_preprocessing_has_the_candidate_s_steps_where_it_says_nothing(own, whole, write):
+    (gate,) = load_policy(write(_transferred(CT, preprocess=own))).gates
+    for spec in (*gate.attack.surrogate, *gate.attack.train):
+        assert spec.preprocess == PreprocessSpec(**whole)
+    assert gate.parameters["train"][0]["preprocess"]["window"] == [-160, 240]
+
+
+def test_a_surrogate_without_preprocessing_of_its_own_has_the_candidate_s(write):
+    (gate,) = load_policy(write(_transferred(CT))).gates
+    assert [spec.preprocess for spec in (*gate.attack.surrogate, *gate.attack.train)] == [None, None]
+
+
+def test_steps_of_a_surrogate_have_to_fit_the_candidate_s(write):
+    candidate = {"channels": 3, "order": "BGR", "mean": [0.1, 0.2, 0.3], "std": 0.2}
+    with pytest.raises(PolicyError) as caught:
+        load_policy(write(_transferred(candidate, preprocess={"channels": 1})))
+    told = [str(problem) for problem in caught.value.problems]
+    assert len(told) == 4
+    for key in ("surrogate", "train"):
+        assert any(f"{key}.preprocess.mean: found 3 numbers for 1 channel" in line for line in told)
+        assert any(f"{key}.preprocess.order: found BGR" in line for line in told)
 
 
 def test_aliases_stand_for_what_they_name(write):

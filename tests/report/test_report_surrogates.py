@@ -3,7 +3,7 @@
 import re
 from dataclasses import replace
 
-from report_builder import SURROGATE, gate, hostile, report, transferred
+from report_builder import SURROGATE, gate, hostile, metric, report, transferred
 from test_report_html import page
 
 from robustcheck.results import Metric
@@ -37,6 +37,12 @@ def test_it_says_what_a_poor_surrogate_means():
 
 def test_without_surrogates_there_is_no_such_table():
     assert "Surrogates" not in page(report(gate())).text
+
+
+def test_how_it_reads_the_attacked_samples_has_a_column():
+    text = page(report(transferred(surrogates=(replace(SURROGATE, agreement_attacked=metric(96, 480)),)))).text
+
+    assert "425 of 5000.200 (0.160 to 0.240)96 of 4800.975 (" in rows(text)
 
 
 def test_what_was_not_measured_is_undefined():

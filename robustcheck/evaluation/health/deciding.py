@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from robustcheck.evaluation.setting import JudgedWith
 from robustcheck.results import GateResult, HealthCheck, Outcome, Verdict
@@ -27,8 +28,9 @@ def decisive(
     every = {sample: outcome for samples in lost.values() for sample, outcome in samples.items()}
     if not every:
         return ()
+    with_these = partial(judged_with, instead=True) if instead else judged_with
     for by_estimate in (True, False):
-        verdict = judged_with(every, by_estimate, instead=instead)
+        verdict = with_these(every, by_estimate)
         if verdict not in ("pass", judged_with({}, by_estimate)):
             who = listed(name for name, samples in lost.items() if samples)
             attacked = [sample for sample in own.samples if sample.evidence is not None]

@@ -82,7 +82,10 @@ class Prediction:
         return [share for sample in chosen if (share := known[sample]) is not None]
 
     def in_ball(self, samples: Sequence[int], gate: str) -> list[float]:
-        """Shares as of `at_images`, at a random point of the ball around each sample, as searches meet on their way."""
+        """Shares as of `at_images`, at a random point of the ball around each sample, as searches meet on their way.
+
+        The gradients are those that searches follow: a faster form may have useless ones where the artefact's are good.
+        """
         return [share for share in self._shares(samples, self.ball, gate) if share is not None]
 
     @property
@@ -111,15 +114,23 @@ class Prediction:
                 keys = [key(setting.seed, f"{gate}/predicting", setting.samples.names[number], 0) for number in numbers]
                 images = ball.sample(images, Draws.of(keys, images.device).uniform(images.shape[1:]))
             labels = setting.labels[numbers].to(images.device)
-            found.update(zip(numbers, self._of(torch.tensor(numbers), images, labels), strict=True))
+            shares = self._of(torch.tensor(numbers), images, labels, as_searched=ball is not None)
+            found.update(zip(numbers, shares, strict=True))
         return [found[sample] for sample in samples]
 
-    def _of(self, samples: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> list[float | None]:
-        """Shares of samples with these numbers (N,), images (N, C, H, W) and true readings (N,)."""
+    def _of(
+        self, samples: torch.Tensor, images: torch.Tensor, labels: torch.Tensor, *, as_searched: bool
+    ) -> list[float | None]:
+        """Shares of samples with these numbers (N,), images (N, C, H, W) and true readings (N,).
+
+        What comes is the artefact's; what was promised is by its own gradient, or by that which searches follow.
+        """
         candidate, raised = self.setting.candidate, objective("margin", self.goal)
         # The artefact's own, unless searches look at what goes into its last softmax, where its own gradient is zero.
         white_box = WhiteBox(candidate, exact=candidate.reads_alike)
-        told = [white_box.gradient(images, labels, labels, raised) for _ in range(_GRADIENTS if self.draws else 1)]
+        other = as_searched and candidate.reads_alike and candidate.searched is not None
+        asked = WhiteBox(candidate) if other else white_box
+        told = [asked.gradient(images, labels, labels, raised) for _ in range(_GRADIENTS if self.draws else 1)]
         gradient = torch.stack([one[2] for one in told]).mean(dim=0)
         change = self._step * gradient.sign()
         if self._longest is not None:
@@ -131,7 +142,7 @@ class Prediction:
             logits = (white_box.scores(samples, asked) for _ in range(_CALLS if self.draws else 1))
             return torch.stack([raised(candidate.head.at_operating_point(one), labels, labels) for one in logits])
 
-        before, after = margins(images) if self.draws else told[0][1][None], margins(moved)
+        before, after = margins(images) if self.draws or other else told[0][1][None], margins(moved)
         promised = ((moved - images) * gradient).flatten(1).sum(dim=1)
         rise = after.mean(dim=0) - before.mean(dim=0)
         usable = (promised > 0) & promised.isfinite() & rise.isfinite()

@@ -30,6 +30,7 @@ _MOST_QUERIES, _LEAST_QUERIES = 200, 20  # of a rival, a sample
 _NOISE = 0.2  # of a rival's queries
 _ENDS = 4  # of its images that are adjudicated beside, a sample
 _MOST_UNBOUNDED, _UNBOUNDED_STEPS, _UNBOUNDED_COST = 10, 25, 2.2  # samples, steps, forward passes a step
+_FINDINGS = 3  # of several, that it goes for in turn
 _MOST_LONGER, _LONGER = 10, 4  # samples, times the steps
 
 FEWEST_STEPS = 4  # of a search whose loss can be said to have risen
@@ -84,8 +85,9 @@ class Probes:
         in_ball = prediction.in_ball(inside, search.gate.id) if len(inside) >= MIN_EXAMINED else []
         forward -= meter.forward - before.forward
         gradients -= meter.gradient - before.gradient
-        each = _UNBOUNDED_STEPS * _UNBOUNDED_COST
-        unbounded = min(_MOST_UNBOUNDED, int(forward * _FOR_UNBOUNDED / each), gradients // 2 // _UNBOUNDED_STEPS)
+        each = _UNBOUNDED_STEPS * build(self._nearest, search.ball, search.goal)[0].restarts
+        paid = forward * _FOR_UNBOUNDED / (each * _UNBOUNDED_COST)
+        unbounded = min(_MOST_UNBOUNDED, int(paid), gradients // 2 // each)
         if unbounded < MIN_EXAMINED or self.uses_eot:  # what is averaged costs many times as much
             unbounded = 0
         longer = int(min(forward * _FOR_LONGER, gradients * _FOR_LONGER)) if more_steps else 0
@@ -95,7 +97,7 @@ class Probes:
             at_images=at_images,
             in_ball=in_ball,
             change=prediction.change,
-            without_gradients=self._without_gradients(int(forward - unbounded * each - longer)),
+            without_gradients=self._without_gradients(int(forward - unbounded * each * _UNBOUNDED_COST - longer)),
             unbounded=self._unbounded(unbounded),
             longer=self._longer(longer, least),
         )
@@ -160,9 +162,13 @@ class Probes:
         samples = self.search.setting.samples
         widest = max((samples.shape_of(sample) for sample in self.held[:count]), key=prod)
         how = f"a search for the nearest counterexample at any distance ({_UNBOUNDED_STEPS} steps)"
-        return self._turned(
-            FMNSpec(name="fmn", steps=_UNBOUNDED_STEPS, targets=0), how, count, ball=self.search.ball.widest(widest)
-        )
+        return self._turned(self._nearest, how, count, ball=self.search.ball.widest(widest))
+
+    @property
+    def _nearest(self) -> FMNSpec:
+        """The search for the nearest counterexample; of several findings the nearest to its threshold may be flat."""
+        targets = _FINDINGS if self.search.goal.multilabel else 0
+        return FMNSpec(name="fmn", steps=_UNBOUNDED_STEPS, targets=targets)
 
     def _longer(self, budget: int, least: int) -> ProbeResult:
         """Tries the gate's own attack with more steps, of an ensemble its first member, on `least` samples at least."""

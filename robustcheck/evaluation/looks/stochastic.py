@@ -15,6 +15,7 @@ from robustcheck.attacks import Objective
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.looks.look import Gradients, Seen, Tally, confirmed, looks_needed, read
 from robustcheck.models import Candidate
+from robustcheck.models.means import mean_of_gradients
 from robustcheck.threats import Goal
 
 MOST_CALLS = 0.51  # share of the calls on which a counterexample has to be misread: more than half
@@ -67,7 +68,11 @@ class StochasticEOT:
         _draws: Draws,
         _at: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits (N, L, K) of L calls, mean losses (N,) and gradients (N, C, H, W) at images (N, C, H, W)."""
+        """Logits (N, L, K) of L calls, mean losses (N,) and gradients (N, C, H, W) at images (N, C, H, W).
+
+        Of the gradients each weighs the same, as each call does in the verdict: where a candidate draws one of several
+        networks, the one whose logits are largest may be drawn too rarely to decide.
+        """
         calls = [access.gradient(images, labels, aims, objective) for _ in range(self.count)]
         logits, losses, gradients = (torch.stack(part, dim=1) for part in zip(*calls, strict=True))
-        return logits, losses.mean(dim=1), gradients.mean(dim=1)
+        return logits, losses.mean(dim=1), mean_of_gradients(gradients)

@@ -14,6 +14,7 @@ import torch
 from robustcheck.attacks import GradientAttack, Objective, QueryAttack, build, objective
 from robustcheck.attacks.base import closer
 from robustcheck.attacks.draws import key
+from robustcheck.attacks.objectives import margins_of_findings
 from robustcheck.attacks.searches import Searches
 from robustcheck.evaluation.looks.choice import eot_of, viewer_of
 from robustcheck.evaluation.looks.look import EOT, Gradients, Viewer
@@ -278,9 +279,18 @@ class Search:
         )
 
     def _aim(self, sample: int, rank: int) -> int:
-        """The label that is `rank` places behind the likeliest other than the true one, on the clean image."""
-        order = self.setting.logits[sample].argsort(descending=True, stable=True)
-        return int(order[order != self.setting.labels[sample]][rank])
+        """The label that is `rank` places behind the likeliest other than the true one, on the clean image.
+
+        Of several findings that of those that the goal is about, the nearest to its threshold first; after the last one
+        comes the first.
+        """
+        logits, label = self.setting.logits[[sample]], self.setting.labels[[sample]]
+        if self.goal.multilabel:
+            logits = self.setting.candidate.head.at_operating_point(logits)
+            order = margins_of_findings(self.goal, logits, label)[0].argsort(descending=True, stable=True)
+            return int(order[rank % int(self.goal.findings(label).sum())])
+        order = logits[0].argsort(descending=True, stable=True)
+        return int(order[order != label][rank])
 
     def _warm(self, attack: GradientAttack, entering: Sequence[Start]) -> tuple[np.ndarray, torch.Tensor] | None:
         """First restarts begin where the same attack ended at another budget."""

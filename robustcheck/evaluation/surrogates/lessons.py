@@ -35,14 +35,16 @@ class Lessons:
     chosen: tuple[int, ...]  # numbers in it
     readings: torch.Tensor  # (N,) of those
     answered_by: str | None  # sha256 of the candidate that was asked; None: the data's labels
+    judged: int  # of the split, which are not learned from
 
     @property
     def words(self) -> str:
         """What reports say after "trained here for 10 epochs"."""
         count = f"{len(self.chosen):,} images"
+        without = f"; {self.judged:,} of the train split are judged, and were left out" if self.judged else ""
         if self.answered_by is None:
-            return f"on {count} of the train split (the data's labels)"
-        return f"on the candidate's own answers about {count}"
+            return f"on {count} of the train split (the data's labels){without}"
+        return f"on the candidate's own answers about {count}{without}"
 
     def images(self, preprocess: PreprocessSpec, device: torch.device) -> Callable[[Sequence[int]], torch.Tensor]:
         """From numbers, 0 to N - 1, to shares (M, C, H, W) of the window or the full range, of the network's size.
@@ -98,9 +100,9 @@ def train_split(data: DataSpec, model: ModelSpec, folder: Path, need: Need, judg
         DataError: there is none, it cannot be read, or its levels, or the channels that are needed, are not
             those of the samples that are judged.
     """
-    whole = data.model_copy(update={"split": "train", "samples": None, "group": None, "subgroups": ()})
+    whole = data.model_copy(update={"split": "train", "samples": None, "subgroups": ()})
     try:
-        samples = load_samples(whole, model, folder=folder)
+        samples = _with_groups(whole, model, folder)
     except DataError as error:
         raise DataError(_no_split(data, str(error), need)) from None
     if samples.info.split != "train":
@@ -115,37 +117,84 @@ def train_split(data: DataSpec, model: ModelSpec, folder: Path, need: Need, judg
     return samples
 
 
+def _with_groups(whole: DataSpec, model: ModelSpec, folder: Path) -> Samples:
+    """All samples of a split; one that does not say what belongs together is taken as it is."""
+    try:
+        return load_samples(whole, model, folder=folder)
+    except DataError:
+        if whole.group is None:
+            raise
+    return load_samples(whole.model_copy(update={"group": None}), model, folder=folder)
+
+
+def not_judged(split: Samples, judged: Samples) -> tuple[int, ...]:
+    """Numbers of the samples of a split that are not judged, nor belong to what is: splits may overlap.
+
+    A sample is known by what is stored as well as by its name, which in an array says where it stands.
+
+    Raises:
+        DataError: there is none.
+    """
+    names, groups = set(judged.names), set(judged.group_names or ())
+    contents = {judged.images.content_sha256(number) for number in range(len(judged))}
+    left = tuple(
+        number
+        for number, name in enumerate(split.names)
+        if name not in names
+        and not (split.group_names and split.group_names[number] in groups)
+        and split.images.content_sha256(number) not in contents
+    )
+    if not left:
+        related = ", or of a group (data.group) that is" if groups else ""
+        raise DataError(
+            f"train: every image of the train split is judged as well{related}, and what is judged must not be learned "
+            f"from: set data.split: test, {FOR_SURROGATES.instead}"
+        )
+    return left
+
+
 def _no_split(data: DataSpec, why: str, need: Need) -> str:
     return f"{need.key}: needs a train split of {data.source} to learn from ({why}); {need.instead}"
 
 
-def lessons(spec: TrainSpec, samples: Samples, candidate: Candidate, progress: Tell | None = None) -> Lessons:
-    """What is learned from the train split.
+def lessons(
+    spec: TrainSpec,
+    samples: Samples,
+    among: Sequence[int],
+    candidate: Candidate,
+    answers: dict[int, int],
+    progress: Tell | None = None,
+) -> Lessons:
+    """What is learned from the train split, or those of its samples that are not judged.
 
     With `labels: candidate`, the candidate is asked about at most `queries` of its images, each once; those that it
-    gives no answer about are left out, and the data's labels are not looked at.
+    gives no answer about are left out, and the data's labels are not looked at. What it has answered, by number in the
+    split, stands in `answers` and is not asked again; what it answers now is added.
 
     Raises:
         CandidateError: the candidate gives all images one answer.
         DataError: the data have one label only.
     """
+    judged = len(samples) - len(among)
     if spec.labels == "data":
         everything = Lessons(
             samples=samples,
-            chosen=tuple(range(len(samples))),
-            readings=torch.tensor(samples.labels),
+            chosen=tuple(among),
+            readings=torch.tensor(samples.labels[list(among)]),
             answered_by=None,
+            judged=judged,
         )
         if len(everything.readings.unique()) == 1:
             only = candidate.head.name(int(everything.readings[0]))
             raise DataError(f"train: every image of the train split is labelled {only}: that teaches nothing")
         return everything
     # By the names' own ranks: neither what is stolen, nor in which order it is learned, depends on where images stand.
-    asked: list[int] = in_random_order(samples.names, seed=spec.seed)[: spec.queries].tolist()
-    answers = {
-        index: answer for index, answer in _ask(candidate, samples, asked, progress).items() if answer != NO_ANSWER
-    }
-    if len(given := set(answers.values())) < 2:
+    may = set(among)
+    order: list[int] = in_random_order(samples.names, seed=spec.seed).tolist()
+    asked = [index for index in order if index in may][: spec.queries]
+    answers |= _ask(candidate, samples, [index for index in asked if index not in answers], progress)
+    chosen = tuple(index for index in asked if answers[index] != NO_ANSWER)
+    if len(given := {answers[index] for index in chosen}) < 2:
         what = f"answers {candidate.head.name(given.pop())} about" if given else "gives no answer about"
         raise CandidateError(
             f"the candidate {what} every image of the train split that it was asked about ({len(asked):,}): that "
@@ -153,9 +202,10 @@ def lessons(spec: TrainSpec, samples: Samples, candidate: Candidate, progress: T
         )
     return Lessons(
         samples=samples,
-        chosen=(chosen := tuple(index for index in asked if index in answers)),
+        chosen=chosen,
         readings=torch.tensor([answers[index] for index in chosen]),
         answered_by=candidate.info.sha256,
+        judged=judged,
     )
 
 

@@ -11,19 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from robustcheck.data import Samples
 from robustcheck.errors import CandidateError, DataError, EvaluationError
 from robustcheck.evaluation.environment import environment
-from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.progress import Tell
-from robustcheck.evaluation.surrogates.lessons import Lessons, left_to_training, lessons
+from robustcheck.evaluation.surrogates.lessons import Lessons, left_to_training, lessons, not_judged
 from robustcheck.evaluation.surrogates.weight_cache import kept
 from robustcheck.models import Candidate, load_candidate, training
 from robustcheck.policy import ModelSpec, SurrogatesEntry, SurrogateSpec, TrainSpec
-from robustcheck.results import Metric, Surrogate
 from robustcheck.sources import all_sources
 
 
@@ -37,42 +34,13 @@ class LoadedSurrogate:
     trained: str | None  # how, if it was trained here
 
 
-def as_reported(
-    surrogate: LoadedSurrogate,
-    labels: torch.Tensor,
-    decisions: torch.Tensor,
-    turned: Metric,
-    intervals: Intervals,
-    groups: np.ndarray | None,
-) -> Surrogate:
-    """How good a stand-in it is.
-
-    Args:
-        surrogate: with its answers on N samples.
-        labels: (N,) true readings of those.
-        decisions: (N,) the candidate's.
-        turned: share of the attacked samples that the attack turned on the surrogates themselves.
-        intervals: of its rates.
-        groups: (N,) which samples belong together; None: each is its own.
-    """
-    own = surrogate.candidate.head.decide(surrogate.logits)
-    return Surrogate(
-        path=surrogate.path,
-        format=surrogate.candidate.info.format,
-        sha256=surrogate.candidate.info.sha256,
-        trained=surrogate.trained,
-        accuracy=intervals.rate((own == labels).numpy(), groups),
-        agreement=intervals.rate((own == decisions).numpy(), groups),
-        turned=turned,
-    )
-
-
 def load_surrogates(
     attack: SurrogatesEntry,
     *,
     model: ModelSpec,
     split: Callable[[], Samples],
     candidate: Candidate,
+    answers: dict[int, int],
     samples: Samples,
     folder: Path,
     progress: Tell | None = None,
@@ -84,6 +52,7 @@ def load_surrogates(
         model: the candidate as the policy describes it; what a surrogate leaves out is as there.
         split: the train split, which is learned from; asked for once it is needed.
         candidate: is asked, if its answers are what is learned.
+        answers: what it has answered about the train split, by number; each image is asked about once.
         samples: the gate's.
         folder: the policy's.
         progress: told how far loading (samples), asking (images) or training (steps) is.
@@ -100,9 +69,10 @@ def load_surrogates(
             loaded.append(_load(described, given.path, folder=folder, samples=samples, progress=progress))
     for spec in attack.train:
         with _about(spec.architecture, spec):
-            described, code = _described(spec, model), _code(spec, folder)
-            taught = lessons(spec, split(), candidate, progress)
-            weights = _trained(spec, described, taught, code, folder, candidate.device, progress)
+            described, origin = _described(spec, model), _origin(spec, folder)
+            whole = split()
+            taught = lessons(spec, whole, not_judged(whole, samples), candidate, answers, progress)
+            weights = _trained(spec, described, taught, origin, folder, candidate.device, progress)
             described = described.model_copy(update={"path": str(weights)})
             trained = f"trained here for {spec.epochs} {'epoch' if spec.epochs == 1 else 'epochs'} {taught.words}"
             loaded.append(
@@ -127,13 +97,14 @@ def _about(name: str, spec: SurrogateSpec | TrainSpec) -> Iterator[None]:
 def _described(spec: SurrogateSpec | TrainSpec, model: ModelSpec) -> ModelSpec:
     """A surrogate as the policy would describe a candidate; the policy's own checks have seen that they compare.
 
-    What has learned the candidate's readings has learned where it decides.
+    What is trained here decides at even odds, since it is shown labels evenly: a threshold that was chosen for a
+    candidate among its patients means something else to it. And what has learned the candidate's readings has learned
+    where it decides.
     """
-    stolen = isinstance(spec, TrainSpec) and spec.labels == "candidate"
     changes: dict[str, Any] = {
         "task": spec.task or model.task,
         "preprocess": spec.preprocess or model.preprocess,
-        "operating_point": None if stolen else model.operating_point,
+        "operating_point": None if isinstance(spec, TrainSpec) else model.operating_point,
     }
     if spec.architecture:
         changes |= {"architecture": spec.architecture, "architecture_args": spec.architecture_args}
@@ -176,7 +147,7 @@ def _trained(
     spec: TrainSpec,
     described: ModelSpec,
     taught: Lessons,
-    code: list[str],
+    origin: list[object],
     folder: Path,
     device: torch.device,
     progress: Tell | None,
@@ -190,9 +161,9 @@ def _trained(
         "task": described.task,
         "labels": described.labels,
         "preprocess": described.preprocess.model_dump(mode="json"),
-        "samples": [taught.samples.info.sha256, taught.samples.bits, taught.samples.hounsfield],
-        "answers": taught.answered_by and [taught.answered_by, taught.chosen, taught.readings.tolist()],
-        "code": code,
+        "samples": [taught.samples.info.sha256, taught.samples.bits, taught.samples.hounsfield, taught.chosen],
+        "answers": taught.answered_by and [taught.answered_by, taught.readings.tolist()],
+        "origin": origin,
     }
 
     def make() -> dict[str, torch.Tensor]:
@@ -205,15 +176,20 @@ def _trained(
     return kept(hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest(), make)
 
 
-def _code(spec: TrainSpec, folder: Path) -> list[str]:
-    """What an architecture and its training are written in: files' digests, and versions of installed packages.
+def _origin(spec: TrainSpec, folder: Path) -> list[object]:
+    """What an architecture and its training are made of.
+
+    Digests of the files that they are written in, versions of installed packages, and what networks begin with that is
+    not drawn: an architecture may read weights from a file.
 
     Raises:
         CandidateError: the architecture cannot be built.
         UserCodeError: there is no such architecture.
     """
-    files, packages = all_sources(training.modules(spec, folder), folder=folder)
+    made_of = training.origin(spec, folder)
+    files, packages = all_sources(made_of.modules, folder=folder)
     return [
+        made_of.values,
         *(hashlib.sha256(file.read_bytes()).hexdigest() for file in (*files, Path(training.__file__))),
         *packages,
         f"torch {torch.__version__}",
