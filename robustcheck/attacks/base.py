@@ -70,7 +70,7 @@ class Attack(ABC):
     objective: Objective  # what it raises
     name: str  # what reports call it, such as `apgd-ce`
     restarts: int = 1  # independent starts a sample
-    aims: int = 0  # labels, or findings, that its restarts go for in turn, the likeliest first; 0: it needs no aim
+    target_count: int = 0  # labels, or findings, that its restarts go for in turn, the likeliest first; 0: none
 
     minimum_norm: ClassVar[bool] = False  # it goes on from a counterexample to nearer ones
 
