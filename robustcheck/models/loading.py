@@ -80,8 +80,8 @@ def load_candidate(
         first = trial.load(_spread(trial.alike, head, logits, seed))
         compared = tuple(map(preprocess, torch.split(first, chunks.limit)))
         with full_precision(network.device):
-            if network.tried:
-                network = network.tried([*compared, *map(preprocess, trial.other_shapes())])
+            if network.settle_on:
+                network = network.settle_on([*compared, *map(preprocess, trial.other_shapes())])
             # Another form of a network that draws would draw otherwise, or once for all calls.
             searched, search_notes = _searched(spec, network, head, compared) if randomness is None else (None, ())
     sha256, infos = artefact.digest([*files, *network.sources], path.parent)
@@ -148,24 +148,24 @@ def _searched(
     notes, forward, error, own = list[str](), module, 0.0, head
     if head.outputs_probabilities and (without := fast_form.leave_off(module, head.ending)) is not None:
         bare = replace(head, outputs_probabilities=False)
-        if fast_form.alike(module, without, example, _reading(head), _reading(bare)):
+        if fast_form.alike(module, without, example, _scale(head), _scale(bare)):
             forward = without
             notes.append(f"searches look at what goes into its last {head.ending}, where gradients do not vanish")
             head = bare
     asked: Forward = forward
-    if spec.precision == "auto" and (found := fast_form.faster(forward, example, _reading(head))) is not None:
+    if spec.precision == "auto" and (found := fast_form.faster(forward, example, _scale(head))) is not None:
         asked, error = found.forward, found.error
         if network.twin is not None:
             most = _SURE if own.outputs_probabilities else inf
-            error += fast_form.apart(network.forward, network.twin, example, _reading(own), most=most)
+            error += fast_form.margin_error(network.forward, network.twin, example, _scale(own), most=most)
         notes.append(f"searches ask a faster form of it ({found.words}); verdicts are its own, in float32")
     return (Searched(forward=asked, head=head, error=error), tuple(notes)) if notes else (None, ())
 
 
-def _reading(head: AnyHead) -> fast_form.Reading:
+def _scale(head: AnyHead) -> fast_form.ScoreScale:
     from robustcheck.models import fast_form
 
-    return fast_form.Reading(
+    return fast_form.ScoreScale(
         probabilities=lambda raw: head.chances(head.logits(raw)),
         margins=lambda raw: head.margins(head.logits(raw)),
     )
