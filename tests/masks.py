@@ -43,6 +43,12 @@ class Quantised(Masked):  # Guo et al. 2018: bit depth reduction
         return (pixels * 15).round() / 15
 
 
+class HalfQuantised(Quantised):  # of the brighter images alone
+    def before(self, pixels):
+        bright = pixels.mean(dim=(1, 2, 3), keepdim=True) > 0.55
+        return torch.where(bright, super().before(pixels), pixels)
+
+
 class Thermometer(Masked):  # Buckman et al. 2018
     def before(self, pixels):
         return torch.stack([(pixels > (level + 0.5) / 16).float() for level in range(16)]).mean(dim=0)

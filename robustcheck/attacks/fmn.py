@@ -7,7 +7,7 @@ is not. So it ends at the border between the two, as near to the image as it can
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import pi
+from math import pi, sqrt
 from typing import ClassVar
 
 import torch
@@ -18,6 +18,7 @@ from robustcheck.threats import Ball
 from robustcheck.threats.ball import per_row
 
 _LAST_STEP = 0.01  # of the first: where the cosine ends
+_PIXELS = 3 * 224**2  # in all channels: of larger images the first step is longer, as far a pixel as on these
 _TINY = 1e-12
 
 
@@ -25,7 +26,7 @@ _TINY = 1e-12
 class FMN(GradientAttack):
     """`steps` gradients; steps of length α (L2), and ε that changes by γ, both falling along a cosine."""
 
-    step_share: float = 1.0  # α₀, as a share of the full range
+    step_share: float | None = None  # α₀, as a share of the full range; None: the range, or more on large images
     gamma: float = 0.05  # γ₀
     name: str = "fmn"
     minimum_norm: ClassVar[bool] = True
@@ -46,7 +47,9 @@ class FMN(GradientAttack):
 
         decay = (1 + (pi * told.step / self.steps).cos()) / 2
         gamma = self.gamma * decay
-        step = self.step_share * (_LAST_STEP + (1 - _LAST_STEP) * decay)
+        # All steps together go about half as far as there are of them, and a large image is to be crossed as well.
+        first = max(1.0, sqrt(images[0].numel() / _PIXELS)) if self.step_share is None else self.step_share
+        step = first * (_LAST_STEP + (1 - _LAST_STEP) * decay)
         # Where nothing wrong has been found, the ball reaches to where the loss, were it linear, would turn; and a
         # little farther than in the paper, because a loss that is linear is 0 there, on either side of it by chance.
         to_border = norm + told.loss.abs() / ball.dual_norm(told.gradient).clamp_min(_TINY)

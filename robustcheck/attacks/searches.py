@@ -139,7 +139,7 @@ def _fmn(spec: FMNSpec, ball: Ball, goal: Goal, _asks: Asks) -> Searches:
         target_count=count,
         restarts=max(1, count),
         steps=spec.steps,
-        step_share=_share(spec.step_size, ball, FMN.step_share),
+        step_share=None if spec.step_size is None else _share(spec.step_size, ball, 0),
         gamma=spec.gamma,
     )
     return (attack,)

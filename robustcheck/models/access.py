@@ -19,7 +19,11 @@ __all__ = ["LabelOracle", "Meter", "ScoreOracle", "Surrogates", "TopKOracle", "W
 
 
 class WhiteBox:
-    """Scores and gradients, without a limit; `exact` ones are the artefact's own, not those of a faster form of it."""
+    """Scores and gradients, without a limit; `exact` ones are the artefact's own, not those of a faster form of it.
+
+    Of a graph they are its twin's, and of what ends in a softmax or sigmoid those of what goes into that, if it could
+    be left off.
+    """
 
     def __init__(self, candidate: Candidate, *, exact: bool = False) -> None:
         self._candidate = candidate
@@ -33,7 +37,12 @@ class WhiteBox:
 
     def scores(self, _samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, K) at images (N, C, H, W) in [0, 1]; nobody counts."""
-        return self._candidate.logits(images) if self._exact else self._candidate.search_logits(images)
+        return self._candidate.search_logits(images, exact=self._exact)
+
+    @property
+    def asks_artefact(self) -> bool:
+        """Whether it shows the artefact's own answers, and not another form's."""
+        return self._candidate.asks_artefact(exact=self._exact)
 
     @property
     def error(self) -> float:

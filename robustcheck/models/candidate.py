@@ -53,6 +53,7 @@ class Candidate:
     info: ModelInfo
     chunks: Chunks
     searched: Searched | None = None  # None: the artefact, or its twin
+    bare: Searched | None = None  # the same without a last softmax or sigmoid, in float32; None: nothing was left off
     asked_channels_last: bool = False  # oracles hand the artefact its inputs so
     randomness: float | None = None  # largest difference of scores between two identical calls; None: there is none
     meter: Meter = field(default_factory=Meter)
@@ -98,7 +99,8 @@ class Candidate:
             labels: true readings.
             aims: labels that rows are to be turned to.
             objective: what is raised.
-            exact: ask the artefact or its twin, and no faster form.
+            exact: ask the artefact or its twin, and no faster form; what goes into its last softmax or sigmoid, where
+                that was left off.
 
         Returns:
             Logits (N, K), losses (N,), and the gradient (N, C, H, W) of each sample's own loss on its own image.
@@ -133,10 +135,9 @@ class Candidate:
             raise AccessError(f"the candidate's gradient cannot be computed: {first_line(error)}") from error
         return logits, loss, gradient
 
-    @property
-    def reads_alike(self) -> bool:
-        """Whether losses that searches see can be compared with those of its own logits."""
-        return self._searched.head.outputs_probabilities == self.head.outputs_probabilities
+    def asks_artefact(self, *, exact: bool = False) -> bool:
+        """Whether searches, or exact ones, see its own logits to the last bit."""
+        return (self._exact if exact else self._searched).forward is self.network.forward
 
     @property
     def _searched(self) -> Searched:
@@ -145,7 +146,7 @@ class Candidate:
     @property
     def _exact(self) -> Searched:
         """No faster form: the artefact, or of a graph that has no gradients its twin."""
-        return Searched(forward=self.network.twin or self.network.forward, head=self.head, error=0.0)
+        return self.bare or Searched(forward=self.network.twin or self.network.forward, head=self.head, error=0.0)
 
 
 def raw_scores(

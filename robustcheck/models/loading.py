@@ -20,7 +20,7 @@ from robustcheck.models.candidate import Candidate, Searched
 from robustcheck.models.layout import as_oracles_ask
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.multilabel_head import AnyHead
-from robustcheck.models.network import Forward, Network
+from robustcheck.models.network import Network
 from robustcheck.models.process import full_precision, left_as_found
 from robustcheck.models.score_kind import read_head
 from robustcheck.models.trial import Trial
@@ -83,7 +83,9 @@ def load_candidate(
             if network.settle_on:
                 network = network.settle_on([*compared, *map(preprocess, trial.other_shapes())])
             # Another form of a network that draws would draw otherwise, or once for all calls.
-            searched, search_notes = _searched(spec, network, head, compared) if randomness is None else (None, ())
+            searched, bare, search_notes = (
+                _searched(spec, network, head, compared) if randomness is None else (None, None, ())
+            )
     sha256, infos = artefact.digest([*files, *network.sources], path.parent)
     if infos[: len(before)] != before:
         raise CandidateError(f"{path.name} changed while it was loaded; what was judged has no digest")
@@ -104,6 +106,7 @@ def load_candidate(
         chunks=chunks,
         meter=trial.meter,
         searched=searched,
+        bare=bare,
         randomness=randomness,
     )
     if spec.precision == "auto" and len(trial.sizes) <= _MOST_SHAPES:
@@ -138,28 +141,28 @@ def _model_info(
 
 def _searched(
     spec: ModelSpec, network: Network, head: AnyHead, example: Sequence[torch.Tensor]
-) -> tuple[Searched | None, tuple[str, ...]]:
-    """The form of the network that searches ask, and what the reader of the report should know about it."""
+) -> tuple[Searched | None, Searched | None, tuple[str, ...]]:
+    """The form of the network that searches ask, the one without an ending, and what the reader should know of them."""
     module = network.module
     if module is None:
-        return None, ()
+        return None, None, ()
     from robustcheck.models import fast_form  # torch.fx takes a moment to import
 
-    notes, forward, error, own = list[str](), module, 0.0, head
+    notes, searched, bare, form = list[str](), None, None, module
     if head.outputs_probabilities and (without := fast_form.leave_off(module, head.ending)) is not None:
-        bare = replace(head, outputs_probabilities=False)
-        if fast_form.alike(module, without, example, _scale(head), _scale(bare)):
-            forward = without
+        logits = replace(head, outputs_probabilities=False)
+        if fast_form.alike(module, without, example, _scale(head), _scale(logits)):
+            form, searched = without, (bare := Searched(forward=without, head=logits, error=0.0))
             notes.append(f"searches look at what goes into its last {head.ending}, where gradients do not vanish")
-            head = bare
-    asked: Forward = forward
-    if spec.precision == "auto" and (found := fast_form.faster(forward, example, _scale(head))) is not None:
-        asked, error = found.forward, found.error
+    seen = head if bare is None else bare.head
+    if spec.precision == "auto" and (found := fast_form.faster(form, example, _scale(seen))) is not None:
+        error = found.error
         if network.twin is not None:
-            most = _SURE if own.outputs_probabilities else inf
-            error += fast_form.margin_error(network.forward, network.twin, example, _scale(own), most=most)
+            most = _SURE if head.outputs_probabilities else inf
+            error += fast_form.margin_error(network.forward, network.twin, example, _scale(head), most=most)
+        searched = Searched(forward=found.forward, head=seen, error=error)
         notes.append(f"searches ask a faster form of it ({found.words}); verdicts are its own, in float32")
-    return (Searched(forward=asked, head=head, error=error), tuple(notes)) if notes else (None, ())
+    return searched, bare, tuple(notes)
 
 
 def _scale(head: AnyHead) -> fast_form.ScoreScale:

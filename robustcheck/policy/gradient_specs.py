@@ -78,7 +78,9 @@ class FMNSpec(AttackEntry):
         9, description="go for so many other labels or findings in turn, the likeliest first; 0: away from the true one"
     )
     steps: StepsField = Field(100, description="gradient steps")
-    step_size: QuantityField | None = Field(None, description="L2 length of the first step (default: the full range)")
+    step_size: QuantityField | None = Field(
+        None, description="L2 length of the first step (default: the full range; of more than 3x224x224 values, longer)"
+    )
     gamma: ShareField = Field(0.05, description="by which share a sample's own epsilon changes at first")
     loss: LossField = Field("margin", description=LOSS)
 

@@ -129,6 +129,24 @@ def test_minimum_norm_searches_reach_the_optimum_within_a_twentieth(norm, labels
     assert ratio.max() <= 1.05
 
 
+class Mean(torch.nn.Module):
+    """Turns an even image of level g by |g - 127.5| levels in every pixel."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        excess = image.flatten(1).mean(dim=1) - 0.5
+        return torch.stack([-excess, excess], dim=1)
+
+
+@pytest.mark.parametrize(("side", "step", "found"), [(512, None, True), (512, 1.0, False), (224, None, False)])
+def test_minimum_norm_searches_cross_large_images(side, step, found):
+    """Twenty steps go 10.6 by default, and in proportion to the root of the pixels beyond 224x224 in colour."""
+    level = 128 + round(12.3 * 255 / side)  # 13 from turning
+    images = np.full((1, 1, side, side), level, dtype=np.uint8)
+    attack = FMN(objective=objective("margin", Goal(labels=2)), steps=20, step_share=step)
+    truth, ball = torch.tensor([1]), L2Ball(levels=Fraction(1), maximum=255)
+    assert bool(search(attack, Mean(), images, truth, ball, count=2).hits) == found
+
+
 def test_minimum_norm_searches_come_nearer_one_counterexample_after_the_other():
     network, images, truth, _ = _problem(labels=3, seed=3, maximum=DEEP)
     attack = _attack("fmn", 3, 1)

@@ -317,7 +317,37 @@ def test_losses_of_the_first_three_quarters_are_remembered_whenever_a_search_beg
     run = _run(network=InDoubles(), batch=7, steps=8, levels=1, rises=True)
     assert len(run.engine.task.trace.rises) > 20
     other = _run(network=InDoubles(), batch=64, steps=8, levels=1, rises=True)
-    for sample, rise in run.engine.task.trace.rises.items():
-        assert rise.earlier == pytest.approx(other.engine.task.trace.rises[sample].earlier, abs=1e-5)
+    for sample, courses in run.engine.task.trace.rises.items():
+        rise = courses["pgd"]
+        assert rise.earlier == pytest.approx(other.engine.task.trace.rises[sample]["pgd"].earlier, abs=1e-5)
         assert np.isfinite(rise.earlier)
+        assert rise.began < rise.highest
         assert rise.earlier <= rise.highest
+
+
+class Rounded(InDoubles):
+    """Its gradient is zero."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return super().forward((image * 64).round() / 64)
+
+
+def test_what_chance_raised_at_the_start_is_no_rise():
+    run = _run(network=Rounded(), restarts=3, levels=2, rises=True)
+    assert len(run.engine.task.trace.rises) > 20
+    for courses in run.engine.task.trace.rises.values():
+        assert courses["pgd"].highest <= courses["pgd"].began
+
+
+def test_what_began_where_another_search_ended_rose_above_the_image():
+    network, images = InDoubles(), np.random.default_rng(0).integers(60, 196, (50, 1, 6, 6)).astype(np.uint8)
+    logits = network(torch.from_numpy(images).float() / 255).detach()
+    truth = logits.argmax(dim=1)
+    run = search(
+        _pgd(levels=1, restarts=1), network, images, truth, LinfBall(levels=1, maximum=255), count=3,
+        warm=lambda starts: (np.arange(len(starts)), torch.ones(len(starts), 1, 6, 6)), clean_logits=logits,
+    )  # fmt: skip
+    losses = objective("cross_entropy", GOAL)(logits, truth, truth)
+    assert len(run.engine.task.trace.rises) > 20
+    for sample, courses in run.engine.task.trace.rises.items():
+        assert courses["pgd"].began == pytest.approx(float(losses[sample]), abs=1e-6)

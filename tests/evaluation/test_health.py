@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from building import brightness_gates, brightness_policy, brightness_project, even_images
 from chest import POLICIES, gates_on_xrays
@@ -52,10 +53,37 @@ def test_masks_that_the_attack_goes_through(mask, tmp_path, xrays):
 
 
 @pytest.mark.xrays
+@pytest.mark.parametrize(
+    ("attack", "samples", "grown"), [("pgd", 180, "sound"), ("{name: fmn, steps: 20}", 40, "not examined")]
+)
+def test_a_robust_candidate_behind_a_saturated_softmax_is_not_accused(attack, samples, grown, tmp_path, xrays):
+    """Its own gradient is zero on nearly all samples: searches for the nearest counterexample follow what is before."""
+    gate = f"- {{id: gate, attack: {attack}, epsilon: 2/255, require: {{accuracy: 0.3}}}}"
+    (found,) = masked_gates(tmp_path, xrays, "SaturatedSoftmax", gate, samples=samples, kind="hardened")
+    assert (found.verdict, _suspected(found)) == ("pass", set())
+    assert [check.outcome for check in found.health if check.name == "falls-as-budget-grows"] == [grown]
+
+
+@pytest.mark.xrays
 def test_a_candidate_without_gradients_is_no_pass(tmp_path, xrays):
     (gate,) = masked_gates(tmp_path, xrays, "Thermometer", PGD)
     assert gate.verdict == "error"
     assert "it has no gradient" in gate.error
+
+
+@pytest.mark.xrays
+def test_what_an_ensembles_square_turns_hides_no_mask(tmp_path, xrays):
+    """It turns many of the samples whose gradients are zero; those that are left are blind all the same."""
+    ensemble = "{name: ensemble, steps: 8, queries: 150}"
+    gate = f"- {{id: all, attack: {ensemble}, epsilon: 8/255, require: {{accuracy: 0.05}}}}"
+    (found,) = masked_gates(tmp_path, xrays, "HalfQuantised", gate, samples=48)
+    assert found.metrics["accuracy"].value > 0.05
+    assert found.verdict == "error"
+    assert "the attack had nothing to follow on" in found.error
+    (check,) = [check for check in found.health if check.name == "beats-searches-without-gradients"]
+    assert check.outcome == "broken"
+    assert check.evidence.startswith("square turned ")
+    assert "nes with " in check.evidence
 
 
 @pytest.mark.xrays
@@ -217,6 +245,19 @@ def test_plain_candidates_on_xrays_are_not_accused(kind, tmp_path, xrays):
     for gate in gates_on_xrays(tmp_path, xrays, kind, gates, samples=120).values():
         assert not _suspected(gate), gate.id
         assert {check.name for check in gate.health if check.outcome == "sound"} >= {"gradients", "same-answers"}
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", "16/255"), ("l2", "8.0")])
+def test_a_plain_candidate_that_holds_on_large_images_is_not_accused(norm, epsilon, tmp_path):
+    """All are 29.5 levels from turning, which is 14.8 in L2."""
+    brightness_project(tmp_path)
+    labels = np.arange(40) % 2
+    images = np.where(labels == 1, 157, 98).astype(np.uint8)[:, None, None] * np.ones((1, 128, 128), np.uint8)
+    np.savez(tmp_path / "even.npz", test_images=images, test_labels=labels[:, None])
+    gate = f"{{id: pgd, attack: {{name: pgd, steps: 120}}, norm: {norm}, epsilon: {epsilon}, require: {{accuracy: 1}}}}"
+    (found,) = brightness_gates(tmp_path, f"  - {gate}\n")
+    (check,) = [check for check in found.health if check.name == "falls-as-budget-grows"]
+    assert (found.verdict, check.outcome) == ("pass", "sound")
 
 
 @pytest.mark.parametrize("policy", ["quickstart.yaml", "quickstart_standard.yaml"])

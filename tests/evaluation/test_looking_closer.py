@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from building import LEVELS, accuracy_at, brightness_gates, brightness_policy, brightness_project
+from building import LEVELS, accuracy_at, brightness_gates, brightness_policy, brightness_project, even_images
 
 from robustcheck import load_policy, run
 from robustcheck.evaluation.evaluation import Evaluation
@@ -150,6 +150,24 @@ def test_a_form_without_an_answer_is_near_everything(project, monkeypatch):
     gates = "\n  - {id: gate, attack: {name: pgd, steps: 5}, epsilon: [1/255, 4/255], require: {accuracy: 0}}\n"
     results = _gates(project, gates, by=0.0, error=0.01)
     assert [gate.metrics["accuracy"].value for gate in results] == [accuracy_at(levels) for levels in (1, 4)]
+
+
+@pytest.mark.parametrize("start", ["true", "false"])
+def test_a_form_that_tells_other_losses_than_the_artefact_raised_none(project, start):
+    """Half of them are higher than the artefact's, by more than any rounding."""
+    source = (project / "brightness.py").read_text()
+    (project / "brightness.py").write_text(source.replace("(image.flatten", "(((image * 16).round() / 16).flatten"))
+    attack = f"{{name: pgd, steps: 8, random_start: {start}}}"
+    gates = f"\n  - {{id: gate, attack: {attack}, epsilon: 1/255, require: {{accuracy: 0}}}}\n"
+    (gate,) = _gates(project, gates, by=0.08, error=0.08)
+    assert [check.outcome for check in gate.health if check.name == "loss-rises"] == ["broken"]
+
+
+def test_a_form_that_tells_lower_losses_than_the_artefact_may_raise_them_all_the_same(project):
+    even_images(project, range(150, 160), [1] * 10)
+    gates = "\n  - {id: gate, attack: {name: pgd, steps: 8}, epsilon: 1/255, require: {accuracy: 0}}\n"
+    (gate,) = _gates(project, gates, by=0.5, error=0.5)  # a level is worth less
+    assert [check.outcome for check in gate.health if check.name == "loss-rises"] == ["sound"]
 
 
 def test_what_is_far_from_the_border_is_not_searched_again(project):

@@ -69,9 +69,9 @@ def test_a_run_sends_no_more_through_the_network_than_was_planned(name, tmp_path
     assert gate.seconds > 0
 
 
-@pytest.mark.parametrize(("name", "restarts"), [("fgsm", 1), ("pgd", 3), ("apgd", 2)])
-def test_the_clean_images_of_a_network_that_ends_in_a_softmax_are_planned_too(name, restarts, tmp_path):
-    """Searches look at what goes into it, and ask about clean images there once more."""
+@pytest.mark.parametrize(("name", "starts"), [("fgsm", 0), ("pgd", 3), ("apgd", 2)])
+def test_the_clean_images_of_a_network_that_ends_in_a_softmax_are_planned_too(name, starts, tmp_path):
+    """Searches look at what goes into it, and those that start at random ask about clean images there once more."""
     (attack, more), bills, asked = ATTACKS[name], list[int](), list[int]()
     for ending in ("", ".softmax(dim=1)"):
         folder = tmp_path / f"network{ending}"
@@ -85,7 +85,7 @@ def test_the_clean_images_of_a_network_that_ends_in_a_softmax_are_planned_too(na
         assert [outcome.status for outcome in result.samples] == ["held"] * 5
         bills.append(gate.forward)
         asked.append(result.cost.forward)
-    assert asked[1] - asked[0] == 5 * restarts <= bills[1] - bills[0]
+    assert asked[1] - asked[0] == 5 * starts <= bills[1] - bills[0]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from masks import masked_gates
 
 from robustcheck.evaluation.health.examination import Examination
 from robustcheck.evaluation.health.probing import Probed, ProbeResult
-from robustcheck.evaluation.search.found import Found
+from robustcheck.evaluation.search.found import Found, Rise, Trace
 from robustcheck.evaluation.search.ledger import UNKNOWN
 from robustcheck.results import Cost
 
@@ -122,15 +122,15 @@ def test_what_one_sample_shows_is_not_said_of_all():
     assert not judged(set(), allowed=0)
 
 
-def _probed(*, iterates=True, allowed=60, **results):
+def _probed(*, iterates=True, allowed=60, found=None, attacked=60, **results):
     """The outcomes of checks, by name, of sixty samples that held and what probes of twenty of them came to."""
     probes = SimpleNamespace(
-        attacked=range(60), iterates=iterates, uses_eot=False, short=None, unreached=None,
+        attacked=range(attacked), iterates=iterates, uses_eot=False, short=None, unreached=None,
         run=lambda _cost, more_steps: Probed(**results),
     )  # fmt: skip
     examination = Examination(
-        setting=SimpleNamespace(candidate=SimpleNamespace(randomness=None)), found=Found(), held=range(60), blind=set(),
-        undermined_by=lambda lost: len(lost) > allowed,
+        setting=SimpleNamespace(candidate=SimpleNamespace(randomness=None)), found=found or Found(),
+        held=range(60), blind=set(), undermined_by=lambda lost: len(lost) > allowed,
     )  # fmt: skip
     return {check.name: check.outcome for check in examination.checks(probes, Cost())}
 
@@ -154,6 +154,39 @@ def _turning(count, of=20):
 def test_searches_without_gradients_that_do_better(turned, of, more, outcome):
     found = _probed(without_gradients=[_turning(0), _turning(turned, of)], **more)
     assert found["beats-searches-without-gradients"] == outcome
+
+
+def _course(began, earlier, highest):
+    return Rise(began=began, earlier=earlier, highest=highest, steps=100)
+
+
+@pytest.mark.parametrize(
+    ("margin", "dlr", "outcomes"),
+    [
+        (_course(-9, -5, -4.9), _course(-0.9, -0.5, -0.49), ("sound", "sound")),
+        (_course(-9, -5, -4.9), _course(-0.9, -0.5, -0.3), ("sound", "suspect")),
+        (_course(-9, -5, -3), _course(-0.9, -0.5, -0.49), ("sound", "suspect")),
+        (_course(-9, -9, -9), _course(-0.9, -0.5, -0.49), ("sound", "sound")),
+        (_course(-9, -9, -9), _course(-0.9, -0.9, -0.9), ("broken", "not examined")),
+    ],
+)
+def test_members_of_an_ensemble_have_courses_of_their_own(margin, dlr, outcomes):
+    """Whatever the units of their losses."""
+    courses = {"apgd-ce": margin, "apgd-dlr-targeted": dlr}
+    found = _probed(found=Found(trace=Trace(rises=dict.fromkeys(range(60), courses))))
+    assert (found["loss-rises"], found["enough-steps"]) == outcomes
+
+
+@pytest.mark.parametrize(
+    ("turned", "iterates", "outcome"),
+    [(0, True, "sound"), (1, True, "sound"), (6, True, "sound"), (7, True, "broken"), (7, False, "suspect")],
+)
+def test_a_member_of_an_ensemble_that_asks_is_a_rival_of_those_before_it(turned, iterates, outcome):
+    """They left it sixty that held, and those that it turned, with which the gate is judged already."""
+    found = Found(asked_last=dict.fromkeys(range(60 + turned), "square"))
+    for more in ({}, {"without_gradients": [_turning(0)]}):
+        outcomes = _probed(found=found, attacked=60 + turned, iterates=iterates, allowed=0, **more)
+        assert outcomes["beats-searches-without-gradients"] == outcome
 
 
 @pytest.mark.parametrize(

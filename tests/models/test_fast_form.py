@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.functional import cosine_similarity
 
 from robustcheck.attacks import objective
-from robustcheck.models import fast_form, load_candidate
+from robustcheck.models import WhiteBox, fast_form, load_candidate
 from robustcheck.models.head import Head
 from robustcheck.models.twin import convert
 from robustcheck.threats import Goal
@@ -250,11 +250,14 @@ def test_a_softmax_that_is_sure_is_left_off_and_its_gradient_is_there(tmp_path, 
     labels = raw.argmax(dim=1)
     assert (raw.amax(dim=1) == 1).all()  # in float32 the artefact's own gradient is zero here
     assert "searches look at what goes into its last softmax" in _notes(candidate)
-    _, loss, gradient = candidate.gradient(images, labels, labels, LOSS)
-    assert (gradient.flatten(1).abs().amax(dim=1) > 0).all()
-    _, _, dead = candidate.gradient(images, labels, labels, LOSS, exact=True)
-    assert not dead.any()
-    assert (loss < 0).all()
+    for exact in (False, True):
+        logits, loss, gradient = candidate.gradient(images, labels, labels, LOSS, exact=exact)
+        assert (gradient.flatten(1).abs().amax(dim=1) > 0).all()
+        assert (loss < 0).all()
+        torch.testing.assert_close(WhiteBox(candidate, exact=exact).scores(labels, images), logits)
+    before_softmax = candidate.bare.forward(images)
+    assert torch.equal(candidate.gradient(images, labels, labels, LOSS, exact=True)[0], before_softmax)  # in float32
+    assert torch.equal(before_softmax.softmax(dim=1), raw)
 
 
 def test_a_sigmoid_that_is_sure_is_left_off(tmp_path):
@@ -263,8 +266,9 @@ def test_a_sigmoid_that_is_sure_is_left_off(tmp_path):
     raw = candidate.network.forward(images).squeeze(1)
     assert ((raw == 0) | (raw == 1)).all()
     labels = (raw > 0.5).long()
-    _, _, gradient = candidate.gradient(images, labels, labels, LOSS)
-    assert (gradient.flatten(1).abs().amax(dim=1) > 0).all()
+    for exact in (False, True):
+        _, _, gradient = candidate.gradient(images, labels, labels, LOSS, exact=exact)
+        assert (gradient.flatten(1).abs().amax(dim=1) > 0).all()
 
 
 def test_a_form_that_disagrees_is_not_used(monkeypatch, tmp_path):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import ceil
 from statistics import median
 
+from robustcheck.attacks.searches import QUICK
 from robustcheck.evaluation.health.checks import MOST_OUTDONE, gradients, predicts, same_answers
 from robustcheck.evaluation.health.predicting import MIN_EXAMINED
 from robustcheck.evaluation.health.probing import FEWEST_STEPS, ProbeResult, Probes
@@ -62,33 +63,39 @@ class Examination:
     # --- what the searches saw ---
 
     @property
-    def _risen(self) -> list[Rise]:
-        """How far losses rose on the samples that held and were searched for long enough."""
+    def _courses(self) -> list[dict[str, Rise]]:
+        """How far each search raised its loss on the samples that held, of those that were long enough."""
         rises = self.found.trace.rises
-        return [rises[sample] for sample in self.held if sample in rises and rises[sample].steps >= FEWEST_STEPS]
+        courses = (
+            {name: rise for name, rise in rises.get(sample, {}).items() if rise.steps >= FEWEST_STEPS}
+            for sample in self.held
+        )
+        return [one for one in courses if one]
 
     def _rises(self) -> HealthCheck:
-        rises = self._risen
-        if len(rises) < MIN_EXAMINED:
-            return HealthCheck(name="loss-rises", outcome="not examined", evidence=self._too_few(len(rises)))
-        stuck = sum(rise.highest - rise.clean <= _TOLERANCE * max(1.0, abs(rise.clean)) for rise in rises)
-        evidence = (
-            f"of {len(rises)} samples that held the loss rose above that of the clean image on {len(rises) - stuck}"
-        )
+        courses = self._courses
+        if len(courses) < MIN_EXAMINED:
+            return HealthCheck(name="loss-rises", outcome="not examined", evidence=self._too_few(len(courses)))
+        risen = sum(any(map(_rose, one.values())) for one in courses)
+        evidence = f"of {len(courses)} samples that held the loss rose above that of the clean image on {risen}"
         return HealthCheck(
-            name="loss-rises", outcome="broken" if 2 * stuck > len(rises) else "sound", evidence=evidence
+            name="loss-rises", outcome="broken" if 2 * risen < len(courses) else "sound", evidence=evidence
         )
 
     def _steps(self, probes: Probes) -> HealthCheck:
         if len(self.held) >= MIN_EXAMINED and (weakness := probes.unreached or probes.short):
             return HealthCheck(name="enough-steps", outcome="suspect", evidence=weakness)
-        gains = [
-            (rise.highest - rise.earlier) / (rise.highest - rise.clean)
-            for rise in self._risen
-            if rise.highest > rise.clean + _TOLERANCE * max(1.0, abs(rise.clean))
-        ]
-        if len(gains) < MIN_EXAMINED:
-            return HealthCheck(name="enough-steps", outcome="not examined", evidence=self._too_few(len(gains)))
+        by_attack = dict[str, list[float]]()
+        for one in self._courses:
+            for name, rise in one.items():
+                if _rose(rise) and name != QUICK:  # which comes before a search that has steps enough
+                    share = (rise.highest - rise.earlier) / (rise.highest - rise.began)
+                    by_attack.setdefault(name, []).append(share)
+        told = [shares for shares in by_attack.values() if len(shares) >= MIN_EXAMINED]
+        if not told:
+            few = max(map(len, by_attack.values()), default=0)
+            return HealthCheck(name="enough-steps", outcome="not examined", evidence=self._too_few(few))
+        gains = max(told, key=median)  # of an ensemble's the one that would have gone on farthest
         middle = median(gains)
         evidence = (
             f"the last quarter of the steps brought {middle:.0%} of the loss's rise (median of {len(gains)} samples)"
@@ -109,19 +116,31 @@ class Examination:
         return HealthCheck(name="enough-steps", outcome="sound" if cleared else "suspect", evidence=evidence)
 
     def _without_gradients(self, probes: Probes, rivals: Sequence[ProbeResult]) -> HealthCheck:
-        if not rivals:
+        own = self._member_that_asks(probes)
+        if not own and not rivals:
             return HealthCheck(
                 name="beats-searches-without-gradients", outcome="not examined", evidence=self._too_little(probes)
             )
-        evidence = " and ".join(f"{rival.how} turned {len(rival.turned)} of {rival.of} that held" for rival in rivals)
-        worst = max(rivals, key=lambda rival: len(rival.turned) / rival.of)
-        outdone = len(worst.turned) >= 2 and len(worst.turned) >= MOST_OUTDONE * worst.of
+        evidence = " and ".join(
+            [f"{one.how} turned {len(one.turned)} of {one.of} that the searches before it left" for one in own]
+            + [f"{rival.how} turned {len(rival.turned)} of {rival.of} that held" for rival in rivals]
+        )
         every = {sample: entry for rival in rivals for sample, entry in rival.turned.items()}
-        outcome: HealthOutcome = "suspect" if outdone else "sound"
+        undermined = any(_outdoes(rival) and self._undermines(rival) for rival in rivals)
+        outcome: HealthOutcome = "suspect" if any(map(_outdoes, (*own, *rivals))) else "sound"
         # What was turned is verified, and in the gate's own ball: however little it is, it may be what decides.
-        if (outdone and (probes.iterates or self._undermines(worst))) or (every and self.undermined_by(every)):
+        if (outcome == "suspect" and probes.iterates) or undermined or (every and self.undermined_by(every)):
             outcome = "broken"
         return HealthCheck(name="beats-searches-without-gradients", outcome=outcome, evidence=evidence)
+
+    def _member_that_asks(self, probes: Probes) -> list[ProbeResult]:
+        """What an ensemble's own member without gradients turned of what those with gradients left; it is counted."""
+        asked, held = self.found.asked_last, set(self.held)
+        left = [sample for sample in probes.attacked if sample in asked]
+        if len(left) < MIN_EXAMINED:
+            return []
+        turned = unknown(sample for sample in left if sample not in held)
+        return [ProbeResult(how=asked[left[0]], turned=turned, of=len(left))]
 
     def _grown(self, probes: Probes, unbounded: ProbeResult) -> HealthCheck:
         if unbounded.of < MIN_EXAMINED:
@@ -134,7 +153,8 @@ class Examination:
         """Why losses say nothing."""
         if len(self.held) < MIN_EXAMINED:
             return f"{plural(len(self.held), 'sample')} held"
-        steps = max((rise.steps for rise in self.found.trace.rises.values()), default=0)
+        every = (rise for courses in self.found.trace.rises.values() for rise in courses.values())
+        steps = max((rise.steps for rise in every), default=0)
         if 0 < steps < FEWEST_STEPS:
             return f"a search of {plural(steps, 'step')} has no course"
         return (
@@ -159,6 +179,15 @@ class Examination:
             others = [sample for sample in self.held if sample not in lost]
             lost |= unknown(others[: ceil(len(lost) / probe.of * len(self.held)) - len(lost)])
         return bool(lost) and self.undermined_by(lost)
+
+
+def _rose(rise: Rise) -> bool:
+    return rise.highest - rise.began > _TOLERANCE * max(1.0, abs(rise.began))
+
+
+def _outdoes(rival: ProbeResult) -> bool:
+    """Whether a rival turned more than luck does of what the gate's search left."""
+    return len(rival.turned) >= 2 and len(rival.turned) >= MOST_OUTDONE * rival.of
 
 
 def examined(gate: Gate) -> bool:

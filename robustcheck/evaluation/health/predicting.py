@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from math import isclose
 
 import torch
@@ -126,11 +127,10 @@ class Prediction:
         What comes is the artefact's; what was promised is by its own gradient, or by that which searches follow.
         """
         candidate, raised = self.setting.candidate, objective("margin", self.goal)
-        # The artefact's own, unless searches look at what goes into its last softmax, where its own gradient is zero.
-        white_box = WhiteBox(candidate, exact=candidate.reads_alike)
-        other = as_searched and candidate.reads_alike and candidate.searched is not None
-        asked = WhiteBox(candidate) if other else white_box
-        told = [asked.gradient(images, labels, labels, raised) for _ in range(_GRADIENTS if self.draws else 1)]
+        white_box = WhiteBox(candidate, exact=True)
+        other = as_searched and candidate.searched is not None
+        followed = WhiteBox(candidate) if other else white_box
+        told = [followed.gradient(images, labels, labels, raised) for _ in range(_GRADIENTS if self.draws else 1)]
         gradient = torch.stack([one[2] for one in told]).mean(dim=0)
         change = self._step * gradient.sign()
         if self._longest is not None:
@@ -139,7 +139,9 @@ class Prediction:
         moved = (images + change).clamp(0, 1)
 
         def margins(asked: torch.Tensor) -> torch.Tensor:
-            logits = (white_box.scores(samples, asked) for _ in range(_CALLS if self.draws else 1))
+            # The artefact's own, unless its last softmax is left off, behind which gradients may be zero.
+            ask = candidate.logits if candidate.bare is None else partial(white_box.scores, samples)
+            logits = (ask(asked) for _ in range(_CALLS if self.draws else 1))
             return torch.stack([raised(candidate.head.at_operating_point(one), labels, labels) for one in logits])
 
         before, after = margins(images) if self.draws or other else told[0][1][None], margins(moved)

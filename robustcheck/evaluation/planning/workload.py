@@ -18,6 +18,7 @@ from robustcheck.evaluation.looks.stochastic import DRAWS, JUDGED_ON
 from robustcheck.evaluation.patches.aiming import COMPARED, most_aims, ranks_labels
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.search.searching import Search
+from robustcheck.evaluation.search.warm_starts import begins_anywhere
 from robustcheck.models import Candidate, WhiteBox
 from robustcheck.policy import Gate, RP2Spec
 
@@ -151,13 +152,16 @@ def _following(attack: GradientAttack, search: Search, looks: LookCounts) -> Bil
             holding=Work(forward=points * looks.judging),
             refuted=Work(forward=points * (looks.most - looks.judging + beside)),
         )
-    # How far losses rose is told from clean images, which are asked about where a search reads another head.
-    asked = 0 if candidate.reads_alike or candidate.randomness is not None or not plain else 1
+    # How far losses rose is told from clean images, which are asked about where a search sees another form than the
+    # artefact, and may begin elsewhere.
+    told = plain and candidate.randomness is None
+    asked = int(told and begins_anywhere(attack) and not candidate.asks_artefact())
     total += Bill(holding=Work(forward=ends * asked), refuted=Work(forward=points * (looks.most + beside)))
     if plain and WhiteBox(candidate).error > 0:
         steps = closer(attack).steps
         looked = (steps + 1) * (1 + beside)
-        total += Bill(holding=Work(), refuted=Work(exact=steps, forward=looked + asked + attack.keeps_best))
+        again = int(told and not candidate.asks_artefact(exact=True))
+        total += Bill(holding=Work(), refuted=Work(exact=steps, forward=looked + again + attack.keeps_best))
     return total
 
 

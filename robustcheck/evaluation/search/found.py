@@ -13,7 +13,7 @@ from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle
 class Rise:
     """How far a search raised its loss, without a counterexample."""
 
-    clean: float  # on the clean image
+    began: float  # on the clean image, or where it started at random, if that is higher
     earlier: float  # the highest before the last quarter of the steps
     highest: float
     steps: int
@@ -32,7 +32,7 @@ class Trace:
     gradients_not_finite: int = 0  # how many gradients had
     asked: int = 0  # gradients
     vanished: int = 0  # how many of them were zero
-    rises: dict[int, Rise] = field(default_factory=dict)  # of samples whose search ended, that of the highest loss
+    rises: dict[int, dict[str, Rise]] = field(default_factory=dict)  # of samples whose searches ended: each's highest
     unstorable: int = 0  # proposals that the search saw read wrongly, and the artefact on the stored image did not
     disagreed: int = 0  # of those, how many the twin of an ONNX graph sees read wrongly as they are stored
     lapsed: int = 0  # proposals that held on enough looks of a step, and on too few fresh ones
@@ -46,6 +46,7 @@ class Found:
     trace: Trace = field(default_factory=Trace)
     searched: set[int] = field(default_factory=set)  # samples that a search of this gate was about
     through: dict[int, bool] = field(default_factory=dict)  # left to an earlier search; could it follow anything
+    asked_last: dict[int, str] = field(default_factory=dict)  # samples that gradients left to a search that asks: which
     oracle: ScoreOracle | TopKOracle | LabelOracle | None = None  # that was asked
 
     @property

@@ -47,12 +47,15 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
     access: Gradients
     warm: Warm = anew
     held: Held = forget
-    clean_logits: Callable[[GradientRows], torch.Tensor] | None = None  # (N, K), from which losses are said to rise
+    clean_logits: Callable[[GradientRows], torch.Tensor] | None = (
+        None  # (N, K) of rows as `access` sees them, if losses count
+    )
     margin: Objective | None = None  # of the goal, if rows are to remember how near they came
     near: float = inf  # margins this near to 0: the artefact may read the point differently, so its neighbour is tried
     enough: float = -1.0  # grey levels: a counterexample as near as this ends a minimum-norm search
     eot: EOT | None = None  # over looks, if images are seen under conditions, or over a candidate's draws
     only_ends: bool = False  # nothing but the end of a search is proposed
+    _known: set[Start] = field(default_factory=set)  # that began where others ended
     _marked: set[int] = field(default_factory=set)  # turns after which a row has a quarter of its steps left, or none
 
     @property
@@ -115,6 +118,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
             gradient = self._usable(rows, gradient)
         self.task.trace.asked += len(rows)
         if self._tracks_loss:
+            rows.first = torch.where(rows.step == 0, loss, rows.first)
             rows.highest = torch.fmax(rows.highest, loss)
             if self._turn in self._marked:
                 index = torch.from_numpy(rows.ends - self._turn == self._last_quarter).to(images.device)
@@ -194,18 +198,28 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         return self.clean_logits is not None and self.eot is None and not self.attack.minimum_norm
 
     def _record_rises(self, rows: GradientRows) -> None:
-        """How far the losses of rows that hold were raised."""
-        if self.clean_logits is None or not self._tracks_loss:
+        """How far the losses of rows that hold were raised, of each attack for itself: they have units of their own."""
+        if not self._tracks_loss:
             return
+        told = torch.stack([self._began(rows), rows.earlier, rows.highest]).cpu().T.tolist()
+        for sample, (began, earlier, highest) in zip(rows.sample.tolist(), told, strict=True):
+            courses = self.task.trace.rises.setdefault(sample, {})
+            known = courses.get(self.attack.name)
+            if known is None or highest > known.highest:
+                courses[self.attack.name] = Rise(began=began, earlier=earlier, highest=highest, steps=self.attack.steps)
+
+    def _began(self, rows: GradientRows) -> torch.Tensor:
+        """The losses (N,) that rows began with, as they were searched: no other form of the network's.
+
+        Of a random start that is the higher one of its own and the image's, as no search has raised what chance did.
+        What began where another search ended rises above the image.
+        """
+        if self.clean_logits is None or not (self.attack.random_start or self._known):
+            return rows.first
         logits, objective = self.clean_logits(rows).to(rows.clean.device), self.attack.objective
         clean = objective(self.task.candidate.head.at_operating_point(logits, objective), rows.label, rows.aim)
-        told = torch.stack([clean, rows.earlier, rows.highest]).cpu().T.tolist()
-        for sample, (before, earlier, highest) in zip(rows.sample.tolist(), told, strict=True):
-            known = self.task.trace.rises.get(sample)
-            if known is None or highest > known.highest:
-                self.task.trace.rises[sample] = Rise(
-                    clean=before, earlier=earlier, highest=highest, steps=self.attack.steps
-                )
+        known = [start in self._known for start in zip(rows.sample.tolist(), rows.restart.tolist(), strict=True)]
+        return torch.where(torch.tensor(known, device=clean.device), clean, torch.fmax(clean, rows.first))
 
     def _judge(
         self, rows: GradientRows, images: torch.Tensor, told: Told, places: np.ndarray, *, fooled: bool
@@ -264,6 +278,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         if known is None:
             return images
         which, changes = known
+        self._known.update(entering[place] for place in which.tolist())
         index = torch.from_numpy(which).to(images.device)
         start = self.ball.project(clean[index] + changes.to(images.device) * self.ball.radius, clean[index])
         return images.index_copy(0, index, start)

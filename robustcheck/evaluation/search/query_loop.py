@@ -143,8 +143,8 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         return Answers(loss=loss, fooled=fooled, shown=shown)
 
     def _note_moved(self, rows: QueryRows, queries: Queries, loss: torch.Tensor) -> None:
-        """Rows whose answers change have something to follow."""
-        if rows.moved.all():
+        """Rows whose answers change have something to follow; of a white box only gradients show that."""
+        if isinstance(self.oracle, WhiteBox) or rows.moved.all():
             return
         if not self.attack.adaptive:
             rows.moved |= True

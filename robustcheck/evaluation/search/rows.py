@@ -72,6 +72,7 @@ class GradientRows(Rows):
     """Rows of a search that follows gradients."""
 
     ends: np.ndarray  # the turn after which the row has made its steps
+    first: torch.Tensor  # loss at the first point
     highest: torch.Tensor  # loss that was told so far
     earlier: torch.Tensor  # the same, before the last quarter of the steps
     nearest: torch.Tensor  # the largest margin of the goal that the search has seen, if it looks at margins
@@ -83,6 +84,7 @@ class GradientRows(Rows):
         return cls(
             **vars(rows),
             ends=np.full(len(rows), ends),
+            first=rows._all(-inf),
             highest=rows._all(-inf),
             earlier=rows._all(-inf),
             nearest=rows._all(-inf),

@@ -71,6 +71,8 @@ class Search:
             if isinstance(attack, GradientAttack):
                 self._search(attack, left, trace, progress, enough=-1.0 if nearest else self.levels)
             else:
+                if found.oracle is None:
+                    found.asked_last |= dict.fromkeys(left, attack.name)
                 self._ask(attack, found.oracle or WhiteBox(setting.candidate), left, trace, progress)
             self._remember(attack, left, trace, nearest=nearest)
 
@@ -312,7 +314,7 @@ class Search:
                     ends.keep(sample, restart, margins[row], changes[row])
 
     def _clean_logits(self, access: WhiteBox, rows: GradientRows) -> torch.Tensor:
-        """What a search sees (N, K) at clean images: asked for where it reads another head than verdicts do."""
-        if self.setting.candidate.reads_alike:
+        """What a search sees (N, K) at clean images: asked for where it sees another form than the artefact."""
+        if access.asks_artefact:
             return self.setting.logits[rows.sample]
         return access.scores(torch.from_numpy(rows.sample), rows.clean)
