@@ -130,7 +130,7 @@ def test_minimum_norm_searches_reach_the_optimum_within_a_twentieth(norm, labels
 
 
 class Mean(torch.nn.Module):
-    """Turns an even image of level g by |g - 127.5| levels in every pixel."""
+    """Turns a flat image of level g by |g - 127.5| levels in every pixel."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         excess = image.flatten(1).mean(dim=1) - 0.5

@@ -73,7 +73,7 @@ def compared(
     """A gate that would have passed, beside what those turned who may do no more.
 
     Args:
-        own: a gate of a white box, or of who asks.
+        own: a white-box gate, or one that queries.
         others: gates that are `comparable` with it.
         larger: gates whose searches stand for what held in this one, compared already.
         strict: an attack that is shown to be broken passes nothing.

@@ -4,8 +4,8 @@ Rates have Clopper-Pearson's exact interval, Wilson's on request, or one that ho
 (`anytime`). What is made of several rates (their mean, a difference, a predictive value, the worst of them) has the
 interval that follows from theirs, each at a level so high that together they fail no more often than they may
 (Bonferroni); they may depend on each other. Samples may come in groups, such as several images of each patient: a rate
-then has the interval of as many independent samples as they are worth (`clusters`). What the area under an ROC curve
-has is said at `auroc`.
+then has the interval of as many independent samples as they are worth (`clusters`). For areas under ROC curves see
+`auroc`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from robustcheck.evaluation.account import Account
 from robustcheck.evaluation.conclusion import Conclusion, conclude, examine_gradients
 from robustcheck.evaluation.controls import Admitted, Controlled, seen_unattacked
 from robustcheck.evaluation.outcomes import keep_examples, most_adverse
-from robustcheck.evaluation.patches.judging import Judgement, Textures, constant, forgotten
+from robustcheck.evaluation.patches.judging import Judgement, Textures, constant, discard
 from robustcheck.evaluation.patches.making import Made, make
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.search.found import Found, Trace
@@ -105,7 +105,7 @@ def _controls(task: PatchTask) -> tuple[Controlled, ...]:
     The last only where images are seen under conditions, which may turn them by themselves.
     """
     middle = sum(task.setting.candidate.preprocess.visible) / 2
-    judge, grey = task.patch_judge(forgotten), torch.full((1, *task.shape), middle, device=task.device)
+    judge, grey = task.patch_judge(discard), torch.full((1, *task.shape), middle, device=task.device)
     # Where each image has a patch of its own, any of them may be this one; else all images have the same.
     found = [_controlled(task, "grey patch", judge.judge(constant(grey)), "all" if task.spec.universal else "each")]
     if (pieces := _pieces(task)) is not None:

@@ -114,7 +114,7 @@ def _lessons(task: PatchTask) -> tuple[Pool, str]:
         ranks = Draws.of([task.key("images", 0)], torch.device("cpu")).uniform((len(numbers),))[0]
         numbers = np.sort(numbers[ranks.argsort(stable=True).numpy()[: task.spec.images]])
     what = "of the samples, which are not judged" if own_samples else "of the train split"
-    pool = Pool.of(source, numbers.tolist(), task.keep_out).with_room(task.placing)
+    pool = Pool.of(source, numbers.tolist(), task.keep_out).fitting(task.placing)
     return pool, f"{len(pool):,} images {what}"
 
 

@@ -127,7 +127,7 @@ class PatchTask:
                 f"attack.keep_out names no part of any of the {len(self.attacked):,} samples that are attacked; they "
                 f"are called {samples.names[self.attacked[0]]} and so on"
             )
-        for _, error in self.pool.without_room(self.placing):
+        for _, error in self.pool.refusals(self.placing):
             raise error
 
     @cached_property

@@ -49,19 +49,19 @@ class Pool:
         """A pool of so many of them at most, at equal distances."""
         return Pool.of(self.samples, self.numbers[:: -(-len(self) // most)], self.keep_out)
 
-    def with_room(self, placing: Placing) -> Pool:
+    def fitting(self, placing: Placing) -> Pool:
         """The samples that a patch has a place on, however it is drawn.
 
         Raises:
             EvaluationError: there is none.
         """
-        without = dict(self.without_room(placing))
-        if len(without) == len(self) > 0:
-            raise without[0]
-        kept = [number for place, number in enumerate(self.numbers) if place not in without]
+        refused = dict(self.refusals(placing))
+        if len(refused) == len(self) > 0:
+            raise refused[0]
+        kept = [number for place, number in enumerate(self.numbers) if place not in refused]
         return Pool.of(self.samples, kept, self.keep_out)
 
-    def without_room(self, placing: Placing) -> Iterator[tuple[int, EvaluationError]]:
+    def refusals(self, placing: Placing) -> Iterator[tuple[int, EvaluationError]]:
         """The samples that it has none on, by place, and what is to be said of each."""
         tried = dict[tuple[Shape, bytes | None], EvaluationError | NoPlaceError | None]()
         for at in range(len(self)):

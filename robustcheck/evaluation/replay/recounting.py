@@ -41,10 +41,10 @@ def of_gate(gate: Gate, result: GateResult, others: Sequence[GateResult], settin
     """
     if result.verdict != "error" and _asked(gate, setting) != _plain([result.attack, result.parameters, result.threat]):
         yield "its attack, parameters or threat model are not those of the policy"
-    with_samples = list(_of_samples(gate, result, setting))
-    yield from with_samples
+    sample_faults = list(_of_samples(gate, result, setting))
+    yield from sample_faults
     conclusion = None
-    if result.samples and not with_samples and _readable(setting.candidate.head):
+    if result.samples and not sample_faults and _readable(setting.candidate.head):
         conclusion = restated(gate, result, setting)
         yield from dict.fromkeys(_of_figures(result, conclusion))
         yield from _of_warnings(result, conclusion)
@@ -70,7 +70,7 @@ def not_counted(gate: Gate, result: GateResult, setting: Setting) -> str:
 
 
 def forged(policy: Policy, report: AuditReport) -> str | None:
-    """A gate that its policy has not, as it is shown; None: there is none."""
+    """The id of a reported gate that the policy does not define; None if all are defined."""
     known = {gate.id for gate in policy.gates}
     return next((shown(gate.id) for gate in report.gates if gate.id not in known), None)
 

@@ -27,7 +27,7 @@ from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.failures import as_evaluation_error
 from robustcheck.evaluation.looks.choice import viewer_of
 from robustcheck.evaluation.looks.look import Once, Viewer
-from robustcheck.evaluation.patches.judging import forgotten, lies_under
+from robustcheck.evaluation.patches.judging import discard, lies_under
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.patches.training import Pool
 from robustcheck.evaluation.progress import Listener
@@ -262,7 +262,7 @@ class _Reader:
         if not isinstance(gate.attack, PatchSpec):
             return
         task = PatchTask.of(gate, setting)
-        judge = task.patch_judge(forgotten)
+        judge = task.patch_judge(discard)
         for (outcome, number), stored in zip(rows, levels, strict=True):
             if outcome.restart is None or not 0 <= outcome.restart < judge.places:
                 yield f"{outcome.sample}: it does not say in which of its places the patch lies"

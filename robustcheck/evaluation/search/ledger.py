@@ -40,7 +40,7 @@ UNKNOWN = Entry(decision=NO_ANSWER, distance=0, score=None, found_by="", attack=
 
 
 def unknown(samples: Iterable[int]) -> dict[int, Entry]:
-    """What samples may have become of which nothing is known: as wrong as can be."""
+    """For each sample that nothing is known about, the worst possible entry."""
     return dict.fromkeys(samples, UNKNOWN)
 
 
