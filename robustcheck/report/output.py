@@ -54,7 +54,7 @@ class Output:
             self.scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=self.folder))
         except OSError as error:
             raise ReportError(f"cannot write reports to {folder}: {error.strerror or error}") from None
-        self._lock = _held(self.scratch)
+        self._lock = _lock_of(self.scratch)
         try:
             _refuse_if_in_use(self.folder, excepted=self.scratch)
             refuse_what_is_not_ours(folder)
@@ -179,7 +179,7 @@ def _is_left(scratch: Path, own: Path) -> bool:
     return False
 
 
-def _held(scratch: Path) -> FileLock | None:
+def _lock_of(scratch: Path) -> FileLock | None:
     """The lock of a run's own scratch folder; None where the disk has none."""
     lock = FileLock(scratch / _LOCK)
     try:

@@ -60,11 +60,11 @@ class Search:
         for number, attack in enumerate(attacks):
             # What was not examined, because its gate ended in an error, stands for nothing.
             search_key, memory = self.key(attack), setting.memory
-            stands = memory.ledger.held(search_key, self.levels) if search_key in memory.examined else {}
+            settled = memory.ledger.settled(search_key, self.levels) if search_key in memory.examined else {}
             # A minimum-norm search of its own is asked for distances, also where a counterexample is known.
             left = samples if attack.minimum_norm and len(attacks) == 1 else self._standing(samples)
-            found.through |= {sample: stands[sample] for sample in left if sample in stands}
-            left = [sample for sample in left if sample not in stands]
+            found.settled |= {sample: settled[sample] for sample in left if sample in settled}
+            left = [sample for sample in left if sample not in settled]
             found.searched.update(left)
             progress = whole.after((number + 1) * len(samples) - len(left))
             nearest = len(attacks) == 1 and self.to_the_nearest
@@ -137,13 +137,14 @@ class Search:
         If it ended with the first counterexample within the budget, it stands where it found none.
         """
         if attack.minimum_norm:
-            held, levels = searched if nearest else self._standing(searched), inf
+            settled, levels = searched if nearest else self._standing(searched), inf
         elif self.gate.descending:
-            held = [sample for sample in self._standing(searched) if sample not in trace.unstarted]
+            settled = [sample for sample in self._standing(searched) if sample not in trace.unstarted]
             levels = self.levels
         else:
             return
-        self.setting.memory.ledger.hold(self.key(attack), levels, {sample: sample in trace.moved for sample in held})
+        moved = {sample: sample in trace.moved for sample in settled}
+        self.setting.memory.ledger.settle(self.key(attack), levels, moved)
 
     def _search(
         self,
