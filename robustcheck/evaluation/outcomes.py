@@ -100,7 +100,7 @@ def readings(
         scores=scores,
         chances=chances,
         positive=head.positive,
-        findings=len(head.labels) if head.multilabel else None,
+        finding_count=len(head.labels) if head.multilabel else None,
         groups=setting.samples.groups,
         prevalence=setting.prevalence,
     )

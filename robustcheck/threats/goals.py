@@ -93,7 +93,7 @@ class Goal:
         """Which of several findings (N, K) are there in readings (N,)."""
         return present(labels, self.labels)
 
-    def findings(self, labels: torch.Tensor) -> torch.Tensor:
+    def attackable_findings(self, labels: torch.Tensor) -> torch.Tensor:
         """Which of several findings (N, K) the adversary may turn on samples with true readings (N,)."""
         present = self.present(labels)
         if self.kind == "untargeted":

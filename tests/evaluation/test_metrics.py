@@ -26,7 +26,7 @@ def _readings(labels, before, after, scores=None, positive=1, findings=None):
         after=array(after),
         scores=array(scores),
         positive=positive,
-        findings=findings,
+        finding_count=findings,
     )
 
 

@@ -291,7 +291,7 @@ class Search:
         if self.goal.multilabel:
             logits = self.setting.candidate.head.at_operating_point(logits)
             order = margins_of_findings(self.goal, logits, label)[0].argsort(descending=True, stable=True)
-            return int(order[rank % int(self.goal.findings(label).sum())])
+            return int(order[rank % int(self.goal.attackable_findings(label).sum())])
         order = logits[0].argsort(descending=True, stable=True)
         return int(order[order != label][rank])
 
