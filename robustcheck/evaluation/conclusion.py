@@ -126,7 +126,7 @@ class Conclusion:
         if setting.strict and idle and idle.every:
             return "error", self._told(idle).message
         # Nothing was searched there, which no policy may overlook.
-        if blind and self.judged_with(unknown(blind)) != verdict:
+        if blind and self.verdict_if(unknown(blind)) != verdict:
             return "error", (
                 f"the attack had nothing to follow on {len(blind)} of the samples that held, and without them the gate "
                 f"would not pass; {_lesson(gate, unstarted=blind <= self.found.trace.unstarted)}"
@@ -171,10 +171,10 @@ class Conclusion:
         if not self.controlled:
             return None
         held, judged = set(self.held), self.by_estimate
-        before = judged.judged_with({})
+        before = judged.verdict_if({})
         each = [one for one in self.controlled if one.admitted == "each" and held & one.turned.keys()]
         lost = {sample: entry for one in each for sample, entry in one.turned.items() if sample in held}
-        if lost and judged.judged_with(lost) not in ("pass", before):
+        if lost and judged.verdict_if(lost) not in ("pass", before):
             who = listed(one.control.name for one in each)
             mend = _STRENGTHEN if any(one.control.name != "no attack" for one in each) else "the conditions alone do it"
             return (
@@ -182,7 +182,7 @@ class Conclusion:
                 f"well, and without them the gate would not pass; {mend}"
             )
         for one in self.controlled:
-            instead = replace(judged, broken={}).judged_with(one.turned) if one.admitted == "all" else "pass"
+            instead = replace(judged, broken={}).verdict_if(one.turned) if one.admitted == "all" else "pass"
             if instead not in ("pass", before):
                 return (
                     f"{one.control.name}, which the adversary may lay on all images as well, turned "
@@ -258,27 +258,27 @@ class Conclusion:
         """Samples that were attacked and held."""
         return [sample for sample in self.attacked if sample not in self.broken]
 
-    def judged_with_outcomes(self, lost: Mapping[str, Outcome], by_estimate: bool, *, instead: bool = False) -> Verdict:
-        """How the gate would be judged if samples, by name, had become what they became elsewhere; see `JudgedWith`."""
+    def verdict_if_read(self, outcomes: Mapping[str, Outcome], *, by_estimate: bool, instead: bool = False) -> Verdict:
+        """How the gate would be judged if samples, by name, had become what they became elsewhere; see `VerdictIf`."""
         names, head = self.setting.samples.names, self.setting.candidate.head
-        more = {sample: lost[names[sample]] for sample in self.judged.tolist() if names[sample] in lost}
+        more = {sample: outcomes[names[sample]] for sample in self.judged.tolist() if names[sample] in outcomes}
         known = {  # of several findings a report does not say how likely each was
             sample: replace(UNKNOWN, decision=decision, score=one.score)
             for sample, one in more.items()
             if self.chances is None and (decision := head.named(one.attacked)) is not None
         }
         before = replace(self, broken={}) if instead else self
-        return (before.by_estimate if by_estimate else before).judged_with(unknown(more) | known)
+        return (before.by_estimate if by_estimate else before).verdict_if(unknown(more) | known)
 
-    def judged_with(self, lost: Mapping[int, Entry]) -> Verdict:
+    def verdict_if(self, broken_too: Mapping[int, Entry]) -> Verdict:
         """How the gate would be judged if these counterexamples were known, too; see `unknown`."""
-        known, chances = self, chances_of(lost)
-        scores = {sample: entry.score for sample, entry in lost.items() if entry.score is not None}
+        known, chances = self, chances_of(broken_too)
+        scores = {sample: entry.score for sample, entry in broken_too.items() if entry.score is not None}
         if self.scores is not None and scores:
             known = replace(known, scores=scores_with(self.setting, self.scores, scores))
         if self.chances is not None and chances:
             known = replace(known, chances=chances_with(self.setting, self.chances, chances))
-        metrics = known.measurement(self.broken | dict(lost)).required(self.gate.bounds)
+        metrics = known.measurement(self.broken | dict(broken_too)).required(self.gate.bounds)
         return judge(compare(self.gate.bounds, metrics, self.rule), metrics)
 
 

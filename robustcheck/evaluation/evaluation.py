@@ -81,7 +81,7 @@ class Evaluation:
         selected: Sequence[str] | None,
         elsewhere: Callable[[str], GateResult] | None,
     ) -> GateResult:
-        if own.verdict not in ("pass", "inconclusive") or own.id not in self.setting.memory.judged_with:
+        if own.verdict not in ("pass", "inconclusive") or own.id not in self.setting.memory.verdict_if:
             return own  # what failed has failed, whoever else would have broken more; and some are compared with nobody
         names = [one.id for one in self.weaker(own.id) if selected is None or one.id in selected]
         others = [elsewhere(name) if elsewhere else self.gate(name, selected=selected) for name in names]
@@ -95,7 +95,7 @@ class Evaluation:
             others,
             larger,
             strict=setting.strict,
-            judged_with=setting.memory.judged_with[own.id],
+            verdict_if=setting.memory.verdict_if[own.id],
             wanted=None if goal.toward is None else head.name(goal.toward),
             multilabel=goal.multilabel,
         )

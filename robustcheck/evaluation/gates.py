@@ -131,7 +131,7 @@ def _concluded(search: Search, stopping: Stopping, needed: int | None) -> tuple[
     rule: Rule = "confident" if stopping.by_interval(needed) else known.rule
     conclusion = replace(conclusion, controlled=controls, rule=rule)
     if examined(gate) or gate.asks:
-        setting.memory.judged_with[gate.id] = conclusion.judged_with_outcomes
+        setting.memory.verdict_if[gate.id] = conclusion.verdict_if_read
     return conclusion, cells
 
 
@@ -155,7 +155,7 @@ def _health(search: Search, conclusion: Conclusion, cost: Cost) -> tuple[HealthC
         found=conclusion.found,
         held=held,
         blind=conclusion.blind,
-        undermined_by=lambda lost: judged.judged_with(lost) != judged.judged_with({}),
+        undermined_by=lambda lost: judged.verdict_if(lost) != judged.verdict_if({}),
     )
     own = examination.checks(Probes(search=search, attacked=attacked, held=held), cost)
     return _with_inherited(own, conclusion, search)

@@ -25,14 +25,14 @@ from robustcheck.policy import SurrogatesEntry
 from robustcheck.results import HealthCheck, Outcome, Verdict
 
 
-class JudgedWith(Protocol):
+class VerdictIf(Protocol):
     """How a gate would be judged if samples had become what they became elsewhere."""
 
-    def __call__(self, lost: Mapping[str, Outcome], by_estimate: bool, *, instead: bool = False) -> Verdict:
+    def __call__(self, outcomes: Mapping[str, Outcome], *, by_estimate: bool, instead: bool = False) -> Verdict:
         """Its verdict.
 
         Args:
-            lost: what samples, by name, became elsewhere.
+            outcomes: what samples, by name, became elsewhere.
             by_estimate: by the estimate where its interval has just decided it, and not by its own rule.
             instead: in place of what the gate itself turned, and not beside it.
         """
@@ -46,7 +46,7 @@ class Memory:
     warm_starts: WarmStarts = field(default_factory=WarmStarts)
     predicted: dict[Hashable, dict[int, float | None]] = field(default_factory=dict)  # see `predicting`
     examined: dict[Hashable, tuple[HealthCheck, ...]] = field(default_factory=dict)  # health of searches, by their key
-    judged_with: dict[str, JudgedWith] = field(default_factory=dict)  # of gates that were examined
+    verdict_if: dict[str, VerdictIf] = field(default_factory=dict)  # of gates that were examined
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -227,14 +227,14 @@ def test_luck_of_noise_is_not_held_against_who_turns_as_many(tmp_path):
     lucky, unlucky = (replace(second, status=status, evidence="searched") for status in ("broken", "held"))
     own, other = replace(square, samples=(broken, unlucky), health=()), replace(noise, samples=(held, lucky))
     options = {"strict": True, "wanted": None, "multilabel": False}
-    result = compared(own, [other], [], judged_with=lambda lost, _: "fail" if lost else "pass", **options)
+    result = compared(own, [other], [], verdict_if=lambda outcomes, **_: "fail" if outcomes else "pass", **options)
     assert (result.verdict, [check.outcome for check in result.health]) == (own.verdict, ["sound"])
     weaker = replace(own, samples=(held, unlucky))
-    result = compared(weaker, [other], [], judged_with=lambda lost, _: "fail" if lost else "pass", **options)
+    result = compared(weaker, [other], [], verdict_if=lambda outcomes, **_: "fail" if outcomes else "pass", **options)
     assert [(check.name, check.outcome) for check in result.health] == [
         ("as-strong-as-noise", "suspect"),
         ("holds-against-others", "broken"),
     ]
     assert result.verdict == "error"
-    (check,) = compared(own, [replace(other, samples=())], [], judged_with=lambda *_: "pass", **options).health
+    (check,) = compared(own, [replace(other, samples=())], [], verdict_if=lambda *_, **__: "pass", **options).health
     assert (check.outcome, check.evidence) == ("not examined", "noise attacked no sample that this gate did")

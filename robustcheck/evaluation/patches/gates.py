@@ -64,7 +64,7 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
         rule=setting.rule,
     )
     if gate.knowledge == "white-box":
-        setting.memory.judged_with[gate.id] = conclusion.judged_with_outcomes
+        setting.memory.verdict_if[gate.id] = conclusion.verdict_if_read
     return replace(conclude(conclusion, account, examine_gradients), patch=made.patch)
 
 

@@ -234,7 +234,7 @@ def _beside_others(result: GateResult, others: Sequence[GateResult], conclusion:
         others,
         (),
         strict=setting.strict,
-        judged_with=conclusion.judged_with_outcomes,
+        verdict_if=conclusion.verdict_if_read,
         wanted=None if goal.toward is None else head.name(goal.toward),
         multilabel=goal.multilabel,
     )
