@@ -219,13 +219,11 @@ class Conclusion:
         """What is measured if these samples are broken."""
         attackable = np.zeros(len(self.setting.labels), bool)
         attackable[self.attacked] = True
-        return Measurement(
-            readings=readings(self.setting, broken, self.scores, self.chances),
-            labels=self.setting.candidate.head.labels,
-            members=self.setting.members,
-            judged=self.judged,
+        return self.setting.measurement(
+            readings(self.setting, broken, self.scores, self.chances),
+            self.judged,
+            self.intervals,
             attacked=attackable,
-            intervals=self.intervals,
             controls=self.controls,
             among=None if len(self.judged) == len(self.among) else self.among,
         )

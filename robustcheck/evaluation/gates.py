@@ -17,7 +17,6 @@ from robustcheck.evaluation.health.checks import in_turn, with_inherited
 from robustcheck.evaluation.health.examination import Examination, examined
 from robustcheck.evaluation.health.probing import Probes
 from robustcheck.evaluation.looks.look import Once
-from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.metrics.verdicts import Rule, compare, judge
 from robustcheck.evaluation.outcomes import (
     keep_examples,
@@ -194,13 +193,7 @@ def _unattacked(gate: Gate, setting: Setting) -> GateResult:
     scores = most_adverse(setting, [], {})
     every = np.arange(len(setting.labels))
     read = readings(setting, {}, scores, most_adverse_chances(setting, [], {}))
-    measurement = Measurement(
-        readings=read,
-        labels=setting.candidate.head.labels,
-        members=setting.members,
-        judged=every,
-        intervals=setting.intervals,
-    )
+    measurement = setting.measurement(read, every, setting.intervals)
     metrics = measurement.metrics(gate.bounds)
     requirements = compare(gate.bounds, metrics, setting.rule)
     verdict = judge(requirements, metrics)

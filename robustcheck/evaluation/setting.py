@@ -14,6 +14,8 @@ import torch
 from robustcheck.data import Samples
 from robustcheck.evaluation.image_files import ImageWriter
 from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.metrics.measurement import Measurement
+from robustcheck.evaluation.metrics.readings import Readings
 from robustcheck.evaluation.metrics.slices import members_of
 from robustcheck.evaluation.metrics.verdicts import Rule
 from robustcheck.evaluation.progress import Tell
@@ -22,7 +24,7 @@ from robustcheck.evaluation.search.warm_starts import WarmStarts
 from robustcheck.evaluation.surrogates.loading import LoadedSurrogate
 from robustcheck.models import Candidate
 from robustcheck.policy import SurrogatesEntry
-from robustcheck.results import HealthCheck, Outcome, Verdict
+from robustcheck.results import Control, HealthCheck, Outcome, Verdict
 
 
 class VerdictIf(Protocol):
@@ -78,6 +80,28 @@ class Setting:
     def members(self) -> dict[tuple[str, str], np.ndarray]:
         """Which samples (N,) are of each subgroup, by column and value."""
         return members_of(self.samples)
+
+    def measurement(
+        self,
+        readings: Readings,
+        judged: np.ndarray,
+        intervals: Intervals,
+        *,
+        attacked: np.ndarray | None = None,
+        controls: Sequence[Control] = (),
+        among: np.ndarray | None = None,
+    ) -> Measurement:
+        """What is measured of samples (M,) as all of them (N,) were read; the arguments are `Measurement`'s."""
+        return Measurement(
+            readings=readings,
+            labels=self.candidate.head.labels,
+            members=self.members,
+            judged=judged,
+            attacked=attacked,
+            intervals=intervals,
+            controls=controls,
+            among=among,
+        )
 
     def groups_of(self, samples: Sequence[int]) -> np.ndarray | None:
         """Which of these samples (M,) belong together; None if the policy says nothing about it."""

@@ -18,7 +18,6 @@ from robustcheck.evaluation.health.examination import examined
 from robustcheck.evaluation.health.predicting import OVERHEAD
 from robustcheck.evaluation.idle import Idle
 from robustcheck.evaluation.metrics.intervals import Intervals
-from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.metrics.readings import Readings
 from robustcheck.evaluation.metrics.verdicts import Rule
 from robustcheck.evaluation.outcomes import most_adverse, most_adverse_chances, readings
@@ -147,28 +146,15 @@ class _Planner:
         attacked = np.isin(np.arange(len(setting.labels)), scope.attacked)
 
         def required(lost: Mapping[int, Entry]) -> Mapping[str, Metric]:
-            measurement = Measurement(
-                readings=readings(setting, dict(lost), every.scores, every.chances),
-                labels=setting.candidate.head.labels,
-                members=setting.members,
-                judged=scope.judged,
-                attacked=attacked,
-                intervals=intervals,
-            )
-            return measurement.required(gate.bounds)
+            read = readings(setting, dict(lost), every.scores, every.chances)
+            return setting.measurement(read, scope.judged, intervals, attacked=attacked).required(gate.bounds)
 
         if idle := Idle.among(gate.bounds, required, scope.attacked, setting.rule):
             yield idle.message(goal_of(gate, setting))
 
     def _requirement(self, bound: Bound, scope: _Scope, intervals: Intervals) -> RequirementPlan:
         rule, metric = self.setting.rule, bound.of[1]
-        measurement = Measurement(
-            readings=scope.every,
-            labels=self.setting.candidate.head.labels,
-            members=self.setting.members,
-            judged=scope.judged,
-            intervals=intervals,
-        )
+        measurement = self.setting.measurement(scope.every, scope.judged, intervals)
         clean = measurement.metrics([bound]).get(bound.metric, _UNDEFINED)
         true, never, by_law = supposed(bound, self.margin), never_met(bound, rule), metric in NO_RATES
         part = part_of(bound, true, self.setting, scope.every, scope.judged, scope.attacked, intervals)
