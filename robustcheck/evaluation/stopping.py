@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from robustcheck.evaluation.conclusion import Conclusion
 from robustcheck.evaluation.search.ledger import unknown
 from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.standing import Standing
 from robustcheck.results import Stopped
 
 _FIRST = 16  # samples of the first stage; each stage after it doubles what was looked at
@@ -36,7 +36,7 @@ def stages(setting: Setting) -> Iterator[int]:
 class Stopping:
     """Where a gate may stop, by what its searches came to so far, about all samples."""
 
-    known: Conclusion
+    known: Standing
 
     @property
     def setting(self) -> Setting:

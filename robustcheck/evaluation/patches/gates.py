@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.account import Account
-from robustcheck.evaluation.conclusion import Conclusion, conclude, examine_gradients
+from robustcheck.evaluation.conclusion import conclude, examine_gradients
 from robustcheck.evaluation.controls import Admitted, Controlled, seen_unattacked
 from robustcheck.evaluation.outcomes import keep_examples, most_adverse
 from robustcheck.evaluation.patches.judging import Judgement, Textures, constant, discard
@@ -20,6 +20,7 @@ from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.search.found import Found, Trace
 from robustcheck.evaluation.search.ledger import UNKNOWN, Entry
 from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.standing import Standing
 from robustcheck.models import Surrogates
 from robustcheck.policy import Gate
 from robustcheck.results import Control, GateResult
@@ -48,7 +49,7 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
     broken = {attacked[place]: _entry(task, place, judgement, made) for place in sorted(judgement.turned)}
     keep_examples(gate, setting, broken)
     scores = {attacked[place]: score for place, score in judgement.scores.items()}
-    conclusion = Conclusion(
+    standing = Standing(
         gate=gate,
         setting=setting,
         goal=task.goal,
@@ -64,8 +65,8 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
         rule=setting.rule,
     )
     if gate.knowledge == "white-box":
-        setting.memory.verdict_if[gate.id] = conclusion.verdict_if_read
-    return replace(conclude(conclusion, account, examine_gradients), patch=made.patch)
+        setting.memory.verdict_if[gate.id] = standing.verdict_if_read
+    return replace(conclude(standing, account, examine_gradients), patch=made.patch)
 
 
 def _trace(task: PatchTask, made: Made, judgement: Judgement) -> Trace:

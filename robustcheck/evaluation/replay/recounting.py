@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from robustcheck.evaluation.conclusion import Conclusion, checks_of
+from robustcheck.evaluation.conclusion import checks_of, idle_in, judged_as
 from robustcheck.evaluation.findings import NOTHING_TO_FOLLOW, findings
 from robustcheck.evaluation.health.checks import OF_GRADIENTS, same_answers
 from robustcheck.evaluation.health.comparing import compared
@@ -19,6 +19,7 @@ from robustcheck.evaluation.health.examination import examined
 from robustcheck.evaluation.metrics.verdicts import compare, judge
 from robustcheck.evaluation.replay.restating import among, may_stop, measurement, restated
 from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.standing import Standing
 from robustcheck.evaluation.threat import threat
 from robustcheck.models.multilabel_head import AND, AnyHead
 from robustcheck.policy import Gate, Policy
@@ -43,13 +44,13 @@ def of_gate(gate: Gate, result: GateResult, others: Sequence[GateResult], settin
         yield "its attack, parameters or threat model are not those of the policy"
     sample_faults = list(_of_samples(gate, result, setting))
     yield from sample_faults
-    conclusion = None
+    standing = None
     if result.samples and not sample_faults and _readable(setting.candidate.head):
-        conclusion = restated(gate, result, setting)
-        yield from dict.fromkeys(_of_figures(result, conclusion))
-        yield from _of_warnings(result, conclusion)
-        yield from _beside_others(result, others, conclusion)
-    yield from _of_verdict(gate, result, setting, conclusion)
+        standing = restated(gate, result, setting)
+        yield from dict.fromkeys(_of_figures(result, standing))
+        yield from _of_warnings(result, standing)
+        yield from _beside_others(result, others, standing)
+    yield from _of_verdict(gate, result, setting, standing)
 
 
 def not_counted(gate: Gate, result: GateResult, setting: Setting) -> str:
@@ -114,14 +115,14 @@ def _of_samples(gate: Gate, result: GateResult, setting: Setting) -> Iterator[st
                 yield f"{outcome.sample}: it is read as what the candidate cannot say"
 
 
-def _of_figures(result: GateResult, conclusion: Conclusion) -> Iterator[str]:
+def _of_figures(result: GateResult, standing: Standing) -> Iterator[str]:
     """What is amiss with metrics, of all samples and of parts of them."""
-    gate, setting = conclusion.gate, conclusion.setting
+    gate, setting = standing.gate, standing.setting
     for name, (successes, samples) in _by_status(gate, result, setting).items():
         metric = result.metrics.get(name)
         if metric is not None and (metric.successes, metric.samples) != (successes, samples):
             yield _counted(name, metric, successes, samples)
-    measured, exact = measurement(conclusion), _knows_scores(gate, setting)
+    measured, exact = measurement(standing), _knows_scores(gate, setting)
     yield from _compared(measured.metrics(gate.bounds), result.metrics, exact=exact)
     here = {_part(one): one.metrics for one in measured.slices()}
     stated = {_part(one): one.metrics for one in result.slices}
@@ -200,10 +201,10 @@ def _by_status(gate: Gate, result: GateResult, setting: Setting) -> dict[str, tu
     return found
 
 
-def _of_warnings(result: GateResult, conclusion: Conclusion) -> Iterator[str]:
+def _of_warnings(result: GateResult, standing: Standing) -> Iterator[str]:
     """Health checks and findings that a run states of such samples, and that are not there."""
-    gate, setting = conclusion.gate, conclusion.setting
-    measured, told = measurement(conclusion), {one.code for one in result.findings}
+    gate, setting = standing.gate, standing.setting
+    measured, told = measurement(standing), {one.code for one in result.findings}
     here = measured.findings(gate.bounds)
     if gate.attack is not None:
         drawn, examined = setting.candidate.randomness, {check.name: check.outcome for check in result.health}
@@ -213,7 +214,7 @@ def _of_warnings(result: GateResult, conclusion: Conclusion) -> Iterator[str]:
         if answers.name in wanted and examined.get(answers.name, answers.outcome) != answers.outcome:
             yield f"its health check {answers.name} is stated as {examined[answers.name]}, and is {answers.outcome}"
         success = measured.plain["attack_success"](setting.intervals)
-        searched = conclusion.found, conclusion.blind
+        searched = standing.found, standing.blind
         here += findings(gate, setting, *searched, result.surrogates, success, result.controls, result.health)
     if NOTHING_TO_FOLLOW in told:  # which is said in place of what these checks say
         told.update(OF_GRADIENTS)
@@ -221,20 +222,20 @@ def _of_warnings(result: GateResult, conclusion: Conclusion) -> Iterator[str]:
     yield from (f"{code} is not among its findings, and what it states calls for it" for code in warned.keys() - told)
 
 
-def _beside_others(result: GateResult, others: Sequence[GateResult], conclusion: Conclusion) -> Iterator[str]:
+def _beside_others(result: GateResult, others: Sequence[GateResult], standing: Standing) -> Iterator[str]:
     """What is amiss with how a gate that passes stands beside those whose adversaries may do no more."""
-    gate, setting = conclusion.gate, conclusion.setting
+    gate, setting = standing.gate, standing.setting
     if result.verdict not in ("pass", "inconclusive") or not (examined(gate) or gate.asks) or not others:
         return
     if setting.candidate.head.multilabel or any(_is_area(bound.metric) for bound in gate.bounds):
         return  # how such a gate would be judged is not known from what is stated
-    goal, head = conclusion.goal, setting.candidate.head
+    goal, head = standing.goal, setting.candidate.head
     beside = compared(
         replace(result, health=(), findings=()),
         others,
         (),
         strict=setting.strict,
-        verdict_if=conclusion.verdict_if_read,
+        verdict_if=standing.verdict_if_read,
         wanted=None if goal.toward is None else head.name(goal.toward),
         multilabel=goal.multilabel,
     )
@@ -246,7 +247,7 @@ def _beside_others(result: GateResult, others: Sequence[GateResult], conclusion:
         yield f"its verdict is {result.verdict}, and beside other gates it is {beside.verdict}: {beside.error}"
 
 
-def _of_verdict(gate: Gate, result: GateResult, setting: Setting, conclusion: Conclusion | None) -> Iterator[str]:
+def _of_verdict(gate: Gate, result: GateResult, setting: Setting, standing: Standing | None) -> Iterator[str]:
     """What is amiss with requirements and verdict, by what is stated as measured; what is an error passes nothing."""
     if result.verdict == "error":
         if result.error is None:
@@ -265,10 +266,10 @@ def _of_verdict(gate: Gate, result: GateResult, setting: Setting, conclusion: Co
         yield "its requirements are not those of the policy, compared with what is stated as measured"
     elif result.verdict != (verdict := judge(met, result.metrics)):
         yield f"its verdict is {result.verdict}, and by its requirements it is {verdict}"
-    elif conclusion is not None and gate.attack is not None:
+    elif standing is not None and gate.attack is not None:
         undercut = next((one.message for one in result.findings if one.code == "undercut-by-control"), None)
-        idle = conclusion.idle() if verdict == "pass" else None
-        verdict, why = conclusion.judged_as(verdict, result.metrics, result.health, undercut, idle)
+        idle = idle_in(standing) if verdict == "pass" else None
+        verdict, why = judged_as(standing, verdict, result.metrics, result.health, undercut, idle)
         if why is not None:
             yield f"its verdict is {result.verdict}, and with what it states it is {verdict}: {why}"
 
