@@ -22,7 +22,7 @@ from benchmarks.arguments import positive
 from benchmarks.page import provenance
 from benchmarks.results import table
 from robustcheck.evaluation.metrics import anytime
-from robustcheck.evaluation.metrics.clusters import effective, fewest
+from robustcheck.evaluation.metrics.clusters import effective_size, kish_size
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.results import Metric
 
@@ -109,7 +109,7 @@ def _korn_graubard(hits: NDArray[np.int64], sizes: Sizes, confidence: float) -> 
     varies = ((hits - share[:, None] * sizes) ** 2).sum(-1) * groups / (groups - 1) / samples**2
     quantiles = (stdtrit(groups - 1, tail) / stdtrit(samples - 1, tail)) ** 2
     design = np.divide(
-        samples * varies * quantiles, spread, out=np.full(len(hits), samples / fewest(sizes)), where=spread > 0
+        samples * varies * quantiles, spread, out=np.full(len(hits), samples / kish_size(sizes)), where=spread > 0
     )
     worth: Floats = samples / np.maximum(design, 1)
     return worth
@@ -117,9 +117,9 @@ def _korn_graubard(hits: NDArray[np.int64], sizes: Sizes, confidence: float) -> 
 
 METHODS: dict[str, Callable[[NDArray[np.int64], Sizes, float], Floats]] = {
     "no patients": lambda hits, sizes, _: np.full(len(hits), float(sizes.sum())),
-    "patients always agree": lambda hits, sizes, _: np.full(len(hits), fewest(sizes)),
+    "patients always agree": lambda hits, sizes, _: np.full(len(hits), kish_size(sizes)),
     "Korn, Graubard": _korn_graubard,
-    "robustcheck": effective,
+    "robustcheck": effective_size,
 }
 
 

@@ -33,6 +33,18 @@ def listed(words: Iterable[object], *, limit: int = 10) -> str:
     return (", ".join(every[:limit]) or "nothing") + more
 
 
+def distinct(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
+    """The names, in their order, numbered where one is taken: no two differ in the case of their letters alone."""
+    found, used = list[str](), {name.casefold() for name in taken}
+    for plain in names:
+        name, number = plain, 2
+        while name.casefold() in used:
+            name, number = f"{plain}-{number}", number + 1
+        found.append(name)
+        used.add(name.casefold())
+    return found
+
+
 def visible(text: str) -> str:
     """The text with all that cannot be shown, or that changes how the rest is shown, written as an escape."""
     plain = text.replace("\r\n", "\n")

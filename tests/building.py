@@ -24,7 +24,7 @@ from robustcheck.results import GateResult, ModelInfo
 CPU = torch.device("cpu")
 
 # Reads an image as bright if its mean is above the middle of the range, and the more surely the farther it is. The
-# smallest perturbation that turns an even image of level g is |g - 127.5| levels, in every pixel.
+# smallest perturbation that turns a flat image of level g is |g - 127.5| levels, in every pixel.
 ARCHITECTURE = """
 import torch
 
@@ -39,7 +39,7 @@ class Brightness(torch.nn.Module):
         return torch.stack([-excess, excess], dim=1)
 """
 
-LEVELS = (100, 120, 124, 126, 127, 128, 129, 131, 135, 155)  # even images; dark, then bright
+LEVELS = (100, 120, 124, 126, 127, 128, 129, 131, 135, 155)  # flat images; dark, then bright
 
 
 def candidate(
@@ -68,16 +68,16 @@ def candidate(
 
 
 def brightness_project(folder: Path, *, levels: Sequence[int] = LEVELS, threshold: float = 0.5) -> None:
-    """Write an architecture, its weights and an archive of even images; `brightness_policy` is a policy about them."""
+    """Write an architecture, its weights and an archive of flat images; `brightness_policy` is a policy about them."""
     (folder / "brightness.py").write_text(ARCHITECTURE)
     save_file({"threshold": torch.tensor(threshold)}, folder / "brightness.safetensors")
-    even_images(folder, levels, [int(level > 127.5) for level in levels])
+    flat_images(folder, levels, [int(level > 127.5) for level in levels])
 
 
-def even_images(folder: Path, levels: Sequence[int], labels: Sequence[int]) -> None:
-    """Write the archive anew, with an even image of each level."""
+def flat_images(folder: Path, levels: Sequence[int], labels: Sequence[int]) -> None:
+    """Write the archive anew, with a flat image of each level."""
     images = np.stack([np.full((8, 8), level, dtype=np.uint8) for level in levels])
-    np.savez(folder / "even.npz", test_images=images, test_labels=np.array(labels)[:, None])
+    np.savez(folder / "flat.npz", test_images=images, test_labels=np.array(labels)[:, None])
 
 
 def brightness_gates(folder: Path, gates: str, *, model: str = "", extra: str = "") -> tuple[GateResult, ...]:
@@ -93,7 +93,7 @@ def brightness_report(folder: Path) -> dict[str, Any]:
 
 
 def brightness_manifest(folder: Path, rows: Sequence[tuple[int, str, str]], *, images: int = 1) -> None:
-    """Write so many even images of a level, a patient and a sex each row, and `patients.csv` about them."""
+    """Write so many flat images of a level, a patient and a sex each row, and `patients.csv` about them."""
     lines = ["path,label,patient,sex"]
     for level, patient, sex in rows:
         for index in range(images):
@@ -103,7 +103,7 @@ def brightness_manifest(folder: Path, rows: Sequence[tuple[int, str, str]], *, i
     (folder / "patients.csv").write_text("\n".join(lines))
 
 
-def brightness_policy(gates: str, *, model: str = "", data: str = "source: even.npz", extra: str = "") -> str:
+def brightness_policy(gates: str, *, model: str = "", data: str = "source: flat.npz", extra: str = "") -> str:
     """A policy on `brightness_project`'s files; `gates` is the text below `gates:`."""
     return f"""
 robustcheck: 1
@@ -143,14 +143,14 @@ class Brightness(torch.nn.Module):  # dark up to 80, dim up to 160, bright beyon
 
 
 def three_levels(folder: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Write a candidate of dark, dim and bright, and even images; returns their levels and labels.
+    """Write a candidate of dark, dim and bright, and flat images; returns their levels and labels.
 
     The two of 158 are two levels from bright, and read as dim; one of them is labelled dark, as is one of 100.
     """
     (folder / "brightness.py").write_text(_THREE)
     save_file({"slope": torch.tensor(20.0)}, folder / "brightness.safetensors")
     levels, labels = (158, 158, 100, 100, 200), (0, 1, 0, 1, 2)
-    even_images(folder, levels, labels)
+    flat_images(folder, levels, labels)
     return levels, labels
 
 

@@ -13,13 +13,13 @@ FIXED = "{name: patch, shape: square, rotation: 0, scale: 0, steps: 20, draws: 8
 
 
 def patch_archive(folder, *, test=DARK + BRIGHT, train=None, shape=(SIDE, SIDE)):
-    """Write an archive of even images of these levels."""
+    """Write an archive of flat images of these levels."""
 
     def part(name, levels):
         images = np.stack([np.full(shape, level, np.uint8) for level in levels])
         return {f"{name}_images": images, f"{name}_labels": np.array([[int(level > 127.5)] for level in levels])}
 
-    np.savez(folder / "even.npz", **part("test", test), **(part("train", train) if train else {}))
+    np.savez(folder / "flat.npz", **part("test", test), **(part("train", train) if train else {}))
 
 
 def run_patches(folder, *attacks, **options):

@@ -10,7 +10,8 @@ from math import pi, sqrt
 
 import torch
 
-from robustcheck.attacks.base import State, per_row
+from robustcheck.attacks.base import State
+from robustcheck.threats.ball import per_row
 
 _MEAN, _SQUARE, _EPSILON = 0.9, 0.99, 1e-7  # β₁; β₂, below the paper's .999: a few hundred steps are all there are
 

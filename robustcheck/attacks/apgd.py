@@ -14,9 +14,10 @@ from typing import ClassVar
 
 import torch
 
-from robustcheck.attacks.base import GradientAttack, State, Told, per_row
+from robustcheck.attacks.base import GradientAttack, State, Told
 from robustcheck.attacks.draws import Draws
 from robustcheck.threats import Ball
+from robustcheck.threats.ball import per_row
 
 _FIRST_PERIOD, _SHORTER_BY, _SHORTEST = 22, 3, 6  # percent of the steps between checkpoints (section 3.2)
 _FIRST_STEP = 2.0  # of ε

@@ -70,7 +70,7 @@ class Attack(ABC):
     objective: Objective  # what it raises
     name: str  # what reports call it, such as `apgd-ce`
     restarts: int = 1  # independent starts a sample
-    aims: int = 0  # labels, or findings, that its restarts go for in turn, the likeliest first; 0: it needs no aim
+    target_count: int = 0  # labels, or findings, that its restarts go for in turn, the likeliest first; 0: none
 
     minimum_norm: ClassVar[bool] = False  # it goes on from a counterexample to nearer ones
 
@@ -104,12 +104,12 @@ class QueryAttack(Attack):
     queries: int  # how often a restart may ask
 
     keeps_best: ClassVar[bool] = False  # its best point may be another than `images`, where its last step led
-    elsewhere: ClassVar[bool] = False  # it starts at another image, one that is read as the adversary wants
-    follows: ClassVar[bool] = True  # what it is told decides where it goes
+    starts_misread: ClassVar[bool] = False  # it starts at another image, one that is read as the adversary wants
+    adaptive: ClassVar[bool] = True  # what it is told decides where it goes
 
     @property
     @abstractmethod
-    def block(self) -> int:
+    def images_per_turn(self) -> int:
         """How many images a row may ask about in a turn."""
 
     @abstractmethod
@@ -128,18 +128,13 @@ def closer(attack: GradientAttack) -> GradientAttack:
     return replace(attack, restarts=1, steps=min(attack.steps, max(_CLOSER_STEPS, attack.steps // 4)))
 
 
-def per_row(values: torch.Tensor) -> torch.Tensor:
-    """A number a row (N,) as (N, 1, 1, 1), to go with images."""
-    return values.view(-1, 1, 1, 1)
-
-
-def part(state: State, rows: torch.Tensor) -> State:
+def of_rows(state: State, rows: torch.Tensor) -> State:
     """The state of some rows (N,) bool."""
     places = rows.nonzero().flatten()  # found once, not for each tensor
     return {name: values.index_select(0, places) for name, values in state.items()}
 
 
-def merged(state: State, rows: torch.Tensor, others: State) -> State:
+def with_rows(state: State, rows: torch.Tensor, others: State) -> State:
     """The state with that of some rows (N,) bool replaced, where `others` has it."""
     places = rows.nonzero().flatten()
     return {**state, **{name: state[name].index_copy(0, places, values) for name, values in others.items()}}
@@ -151,12 +146,12 @@ def halfway(low: torch.Tensor, high: torch.Tensor, level: float = 0.0) -> torch.
     return (middle / level + 0.5).floor() * level if level else middle
 
 
-def one_each(images: torch.Tensor) -> Queries:
+def one_a_row(images: torch.Tensor) -> Queries:
     """One image a row (N, C, H, W)."""
     return Queries(images=images, asked=torch.ones(len(images), 1, dtype=torch.bool, device=images.device))
 
 
-def together(*parts: tuple[torch.Tensor, Queries]) -> Queries:
+def joined(*parts: tuple[torch.Tensor, Queries]) -> Queries:
     """The queries of different rows (N,) bool as those of all; their noise is that of the last part."""
     if len(parts) == 1:
         return parts[0][1]

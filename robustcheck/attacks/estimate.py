@@ -11,9 +11,10 @@ from math import ceil
 
 import torch
 
-from robustcheck.attacks.base import Queries, State, per_row
+from robustcheck.attacks.base import Queries, State
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.smooth import smooth_normal
+from robustcheck.threats.ball import per_row
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,10 @@ from typing import ClassVar
 
 import torch
 
-from robustcheck.attacks.base import GradientAttack, State, Told, per_row
+from robustcheck.attacks.base import GradientAttack, State, Told
 from robustcheck.attacks.draws import Draws
 from robustcheck.threats import Ball
+from robustcheck.threats.ball import per_row
 
 _LAST_STEP = 0.01  # of the first: where the cosine ends
 _PIXELS = 3 * 224**2  # in all channels: of larger images the first step is longer, as far a pixel as on these

@@ -28,15 +28,15 @@ from robustcheck.attacks.base import (
     QueryAttack,
     State,
     halfway,
-    merged,
-    one_each,
-    part,
-    per_row,
-    together,
+    joined,
+    of_rows,
+    one_a_row,
+    with_rows,
 )
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.smooth import smooth_normal
 from robustcheck.threats import Ball, LinfBall
+from robustcheck.threats.ball import per_row
 
 _BISECTING, _ESTIMATING, _STEPPING, _BRACKETING, _LONGER, _SHORTER = range(6)
 _AT_ONCE = 16  # queries of a row's estimate in one turn
@@ -66,8 +66,8 @@ class HopSkipJump(QueryAttack):
         0.0  # of the full range, to which images of L∞ are rounded before they are asked about; 0: to none
     )
     name: str = "hopskipjump"
-    block: ClassVar[int] = _AT_ONCE
-    elsewhere: ClassVar[bool] = True
+    images_per_turn: ClassVar[int] = _AT_ONCE
+    starts_misread: ClassVar[bool] = True
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """Starts at an image that is read as wanted; the border lies between it and the sample."""
@@ -94,11 +94,11 @@ class HopSkipJump(QueryAttack):
         estimating, parts = state["phase"] == _ESTIMATING, list[tuple[torch.Tensor, Queries]]()
         if not estimating.all():
             one = ~estimating
-            parts.append((one, one_each(self._single(part(state, one), clean[one], ball))))
+            parts.append((one, one_a_row(self._single(of_rows(state, one), clean[one], ball))))
         if estimating.any():
             own = draws.rows(estimating)
-            parts.append((estimating, self._around(part(state, estimating), clean[estimating], ball, own)))
-        return together(*parts)
+            parts.append((estimating, self._around(of_rows(state, estimating), clean[estimating], ball, own)))
+        return joined(*parts)
 
     def learn(
         self, state: State, queries: Queries, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
@@ -111,12 +111,12 @@ class HopSkipJump(QueryAttack):
             ((_LONGER, _SHORTER), self._compared),
         ):
             if (rows := torch.isin(before, before.new_tensor(phases))).any():
-                state = merged(state, rows, follow(part(state, rows), fooled[rows, 0], clean[rows], ball))
+                state = with_rows(state, rows, follow(of_rows(state, rows), fooled[rows, 0], clean[rows], ball))
         if (rows := before == _ESTIMATING).any():
             assert queries.noise is not None
             asked, told = queries.asked[rows, :_AT_ONCE], queries.table(answers.loss)[rows, :_AT_ONCE]
-            estimated = self._estimated(part(state, rows), asked.float(), told, queries.noise, clean[rows], ball)
-            state = merged(state, rows, estimated)
+            estimated = self._estimated(of_rows(state, rows), asked.float(), told, queries.noise, clean[rows], ball)
+            state = with_rows(state, rows, estimated)
         return state
 
     def best(self, state: State) -> torch.Tensor:

@@ -12,10 +12,11 @@ from typing import ClassVar
 
 import torch
 
-from robustcheck.attacks.base import Answers, Queries, QueryAttack, State, per_row
+from robustcheck.attacks.base import Answers, Queries, QueryAttack, State
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.estimate import Estimate, around
 from robustcheck.threats import Ball
+from robustcheck.threats.ball import per_row
 
 _PAIR = 2  # queries of the least estimate
 _FAR = 2.0  # times the radius: a step that ends at the border, wherever in the ball it begins
@@ -44,7 +45,7 @@ class NES(QueryAttack):
         return Estimate(pairs=self.samples // 2, sigma=self.sigma, blur=self.blur)
 
     @property
-    def block(self) -> int:
+    def images_per_turn(self) -> int:
         """The images of a turn."""
         return 2 * self._estimate.most
 

@@ -18,11 +18,11 @@ from robustcheck.threats import Ball
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(QueryAttack):
-    """Tries `block` random directions a turn, to the border: a corner of the L∞ ball, any point of the L2 sphere."""
+    """Tries random directions, to the border: a corner of the L∞ ball, any point of the L2 sphere."""
 
-    block: int = 1
+    images_per_turn: int = 1
     name: str = "noise"
-    follows: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = False
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """Nothing to remember but how often it asked."""
@@ -30,10 +30,10 @@ class Noise(QueryAttack):
 
     def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
         """Points at the border."""
-        direction = draws.normal((self.block, *clean.shape[1:]), at=state["turn"]).flatten(0, 1)
-        beside = clean.repeat_interleave(self.block, dim=0)
-        left = self.queries - state["turn"] * self.block
-        asked = torch.arange(self.block, device=clean.device) < left.clamp_min(1)[:, None]
+        direction = draws.normal((self.images_per_turn, *clean.shape[1:]), at=state["turn"]).flatten(0, 1)
+        beside = clean.repeat_interleave(self.images_per_turn, dim=0)
+        left = self.queries - state["turn"] * self.images_per_turn
+        asked = torch.arange(self.images_per_turn, device=clean.device) < left.clamp_min(1)[:, None]
         images = ball.project(beside + ball.radius * ball.steepest(direction), beside)
         return Queries(images=images[asked.flatten()], asked=asked)
 

@@ -160,7 +160,7 @@ def _one_finding(goal: Goal) -> Objective:
 def margins_of_findings(goal: Goal, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """How far (N, K) each of several findings is beyond its threshold; -inf for those that a goal is not about."""
     margins = torch.where(goal.present(labels), -logits, logits)
-    return margins.masked_fill(~goal.findings(labels), -torch.inf)
+    return margins.masked_fill(~goal.attackable_findings(labels), -torch.inf)
 
 
 def _of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

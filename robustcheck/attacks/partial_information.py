@@ -13,11 +13,11 @@ from typing import ClassVar
 
 import torch
 
-from robustcheck.attacks.base import Answers, Queries, QueryAttack, State, merged, one_each, part, per_row, together
+from robustcheck.attacks.base import Answers, Queries, QueryAttack, State, joined, of_rows, one_a_row, with_rows
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.estimate import Estimate
 from robustcheck.threats import Ball
-from robustcheck.threats.ball import BORDER, ROUNDING
+from robustcheck.threats.ball import BORDER, ROUNDING, per_row
 
 _LEAST_GAIN = 0.02  # of the radius: what a smaller ball gains beyond ε
 _SMALLEST_STEP = 2.0**-4  # of the first
@@ -42,7 +42,7 @@ class PartialInformation(QueryAttack):
     radius: float | None = None  # of their noise, as `sigma`
     least_offset: float = 0.0  # of a pixel, that changes an image at all, as a share of the full range
     name: str = "partial_information"
-    elsewhere: ClassVar[bool] = True
+    starts_misread: ClassVar[bool] = True
 
     @cached_property
     def _estimate(self) -> Estimate:
@@ -51,7 +51,7 @@ class PartialInformation(QueryAttack):
         return Estimate(pairs=self.samples // 2, sigma=1.0, blur=self.blur, at_once=at_once)
 
     @property
-    def block(self) -> int:
+    def images_per_turn(self) -> int:
         """The most images of a turn."""
         return 2 * self._estimate.most * self.copies
 
@@ -72,10 +72,10 @@ class PartialInformation(QueryAttack):
         """One image of a smaller ball, or a turn's part of an estimate."""
         trying, parts = state["trying"], list[tuple[torch.Tensor, Queries]]()
         if trying.any():
-            parts.append((trying, one_each(self._ahead(part(state, trying), clean[trying], ball))))
+            parts.append((trying, one_a_row(self._ahead(of_rows(state, trying), clean[trying], ball))))
         if not trying.all():
-            parts.append((~trying, self._around(part(state, ~trying), ball, draws.rows(~trying))))
-        return together(*parts)
+            parts.append((~trying, self._around(of_rows(state, ~trying), ball, draws.rows(~trying))))
+        return joined(*parts)
 
     def learn(
         self, state: State, queries: Queries, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
@@ -84,10 +84,11 @@ class PartialInformation(QueryAttack):
         trying, told = state["trying"], queries.table(answers.loss)
         if trying.any():
             held = queries.table(answers.shown)[trying, 0]
-            state = merged(state, trying, self._tried(part(state, trying), held, clean[trying], ball))
+            state = with_rows(state, trying, self._tried(of_rows(state, trying), held, clean[trying], ball))
         if not trying.all():
             assert queries.noise is not None
-            state = merged(state, ~trying, self._estimated(part(state, ~trying), told[~trying], queries.noise, ball))
+            estimated = self._estimated(of_rows(state, ~trying), told[~trying], queries.noise, ball)
+            state = with_rows(state, ~trying, estimated)
         return state
 
     def best(self, state: State) -> torch.Tensor:

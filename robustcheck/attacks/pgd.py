@@ -11,9 +11,10 @@ from typing import Literal
 
 import torch
 
-from robustcheck.attacks.base import GradientAttack, State, Told, per_row
+from robustcheck.attacks.base import GradientAttack, State, Told
 from robustcheck.attacks.draws import Draws
 from robustcheck.threats import Ball
+from robustcheck.threats.ball import per_row
 
 Schedule = Literal["constant", "linear", "cosine"]
 

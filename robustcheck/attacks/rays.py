@@ -10,9 +10,10 @@ from typing import ClassVar
 
 import torch
 
-from robustcheck.attacks.base import A_LEVEL, Answers, Queries, QueryAttack, State, halfway, one_each, per_row
+from robustcheck.attacks.base import A_LEVEL, Answers, Queries, QueryAttack, State, halfway, one_a_row
 from robustcheck.attacks.draws import Draws
 from robustcheck.threats import Ball
+from robustcheck.threats.ball import per_row
 
 _TOLERANCE = 1e-3  # of the full range, of a binary search
 _OF_EPSILON = 0.25  # the same, where ε is small
@@ -28,7 +29,7 @@ class RayS(QueryAttack):
 
     grey_level: float = 0.0  # of the full range, to which images are rounded before they are asked about; 0: to none
     name: str = "rays"
-    block: ClassVar[int] = 1
+    images_per_turn: ClassVar[int] = 1
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """All signs are +1, and the border is not known to be anywhere."""
@@ -50,7 +51,7 @@ class RayS(QueryAttack):
         """A point on the ray that is tried."""
         middle = halfway(state["low"], state["high"], self.grey_level)
         reach = torch.where(state["bisecting"], middle, state["distance"])
-        return one_each((clean + per_row(reach) * state["tried"]).clamp_(0, 1))
+        return one_a_row((clean + per_row(reach) * state["tried"]).clamp_(0, 1))
 
     def learn(
         self, state: State, queries: Queries, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws

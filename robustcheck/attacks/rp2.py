@@ -25,9 +25,10 @@ from dataclasses import dataclass
 import torch
 
 from robustcheck.attacks.adam import ascend, moments
-from robustcheck.attacks.base import GradientAttack, State, Told, per_row
+from robustcheck.attacks.base import GradientAttack, State, Told
 from robustcheck.attacks.draws import Draws
 from robustcheck.threats import Ball, Region
+from robustcheck.threats.ball import per_row
 
 _STEEPEST = 40.0  # L1 norm inside the mask that a row's largest gradient is taken to have; see above
 

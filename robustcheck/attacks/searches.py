@@ -45,7 +45,7 @@ QUICK_STEPS = 4
 MEAN_STEP: dict[Schedule, float] = {"constant": 1.0, "linear": 0.5, "cosine": 0.5}  # of the first
 
 NES_SIGMA = 1e-3  # of the full range
-NOISE_BLOCK = 64  # queries of a sample in one turn
+NOISE_IMAGES_PER_TURN = 64  # queries of a sample in one turn
 
 Searches = tuple[GradientAttack | QueryAttack, ...]
 
@@ -133,11 +133,11 @@ def _apgd(spec: APGDSpec, _ball: Ball, goal: Goal, _asks: Asks) -> Searches:
 
 @_build.register
 def _fmn(spec: FMNSpec, ball: Ball, goal: Goal, _asks: Asks) -> Searches:
-    aims = _aims(spec.targets, goal)
+    count = _target_count(spec.targets, goal)
     attack = FMN(
-        objective=objective(spec.loss, goal, aimed=aims > 0),
-        aims=aims,
-        restarts=max(1, aims),
+        objective=objective(spec.loss, goal, aimed=count > 0),
+        target_count=count,
+        restarts=max(1, count),
         steps=spec.steps,
         step_share=None if spec.step_size is None else _share(spec.step_size, ball, 0),
         gamma=spec.gamma,
@@ -224,7 +224,9 @@ def _rays(_spec: RaySSpec, _ball: Ball, goal: Goal, asks: Asks) -> Searches:
 @_build.register
 def _noise(_spec: NoiseSpec, _ball: Ball, goal: Goal, asks: Asks) -> Searches:
     objective_ = objective("cross_entropy", goal)
-    return (Noise(objective=objective_, queries=asks.queries, block=min(NOISE_BLOCK, asks.queries)),)
+    return (
+        Noise(objective=objective_, queries=asks.queries, images_per_turn=min(NOISE_IMAGES_PER_TURN, asks.queries)),
+    )
 
 
 @_build.register
@@ -273,17 +275,17 @@ def _one_apgd(loss: Loss, steps: int, goal: Goal, targets: int, restarts: int = 
 
     Where the goal itself leaves no choice there is one search.
     """
-    aims = _aims(targets, goal)
+    count = _target_count(targets, goal)
     return APGD(
-        objective=objective(loss, goal, aimed=aims > 0),
+        objective=objective(loss, goal, aimed=count > 0),
         steps=steps,
-        restarts=restarts * max(1, aims),
-        aims=aims,
-        name=f"apgd-{_SHORT[loss]}{'-targeted' if aims else ''}",
+        restarts=restarts * max(1, count),
+        target_count=count,
+        name=f"apgd-{_SHORT[loss]}{'-targeted' if count else ''}",
     )
 
 
-def _aims(targets: int, goal: Goal) -> int:
+def _target_count(targets: int, goal: Goal) -> int:
     """How many labels, or findings, to go for: those that there are, and none where the goal names one itself."""
     if goal.multilabel:
         return min(targets, goal.labels) if goal.kind == "untargeted" or goal.positive is None else 0

@@ -11,9 +11,10 @@ from typing import ClassVar
 
 import torch
 
-from robustcheck.attacks.base import Answers, Queries, QueryAttack, State, one_each, per_row
+from robustcheck.attacks.base import Answers, Queries, QueryAttack, State, one_a_row
 from robustcheck.attacks.draws import Draws
 from robustcheck.threats import Ball
+from robustcheck.threats.ball import per_row
 
 _HALVED_AT = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries of 10 000, after which the area halves
 _FULL_SCHEDULE = 10_000
@@ -29,7 +30,7 @@ class Square(QueryAttack):
 
     share: float  # of the image's area that the first square covers, p in the paper
     name: str = "square"
-    block: ClassVar[int] = 1
+    images_per_turn: ClassVar[int] = 1
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """Vertical stripes, ±ε in each column and channel."""
@@ -44,7 +45,7 @@ class Square(QueryAttack):
 
     def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
         """One image a row."""
-        return one_each(state["images"])
+        return one_a_row(state["images"])
 
     def learn(
         self, state: State, queries: Queries, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws

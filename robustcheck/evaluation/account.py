@@ -27,7 +27,7 @@ class Account:
         return cls(meters=meters, before=tuple(replace(meter) for meter in meters))
 
     def cost(self, queries: Queries, *, searched: Cost | None = None) -> Cost:
-        """Until now; what was `searched` for was counted before the attack was examined."""
+        """The cost so far. `searched`: the searches' part; the rest is health."""
         pairs = list(zip(self.meters, self.before, strict=True))
         forward = sum(now.forward - then.forward for now, then in pairs)
         gradient = sum(now.gradient - then.gradient for now, then in pairs)

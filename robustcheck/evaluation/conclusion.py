@@ -1,16 +1,13 @@
-"""From what a gate's searches found to its result: measured, judged, and said."""
+"""From what a gate's searches came to, to its result: measured, judged, and said."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
-import numpy as np
-
 from robustcheck.evaluation.account import Account
-from robustcheck.evaluation.controls import Controlled
-from robustcheck.evaluation.findings import blind_spots, findings
+from robustcheck.evaluation.findings import findings
 from robustcheck.evaluation.health.checks import (
     MEND,
     OF_BALLS,
@@ -22,293 +19,35 @@ from robustcheck.evaluation.health.checks import (
 )
 from robustcheck.evaluation.idle import Idle
 from robustcheck.evaluation.metrics.chance import read_alike
-from robustcheck.evaluation.metrics.intervals import Intervals
-from robustcheck.evaluation.metrics.measurement import Measurement
-from robustcheck.evaluation.metrics.verdicts import Rule, judge, require
-from robustcheck.evaluation.outcomes import (
-    chances_of,
-    chances_with,
-    most_adverse,
-    most_adverse_chances,
-    outcomes,
-    readings,
-    scores_with,
-    undefined,
-)
-from robustcheck.evaluation.search.found import Found
-from robustcheck.evaluation.search.ledger import UNKNOWN, Entry, unknown
-from robustcheck.evaluation.setting import Setting
-from robustcheck.evaluation.surrogates.loading import LoadedSurrogate
+from robustcheck.evaluation.metrics.verdicts import compare, judge
+from robustcheck.evaluation.outcomes import outcomes, readings, undefined
+from robustcheck.evaluation.search.ledger import Entry, unknown
+from robustcheck.evaluation.standing import Standing
 from robustcheck.evaluation.surrogates.standing_in import as_reported
 from robustcheck.evaluation.threat import threat
 from robustcheck.policy import Gate
-from robustcheck.results import Control, Cost, Finding, GateResult, HealthCheck, Metric, Outcome, Queries, Verdict
-from robustcheck.threats import Goal
+from robustcheck.results import Control, Cost, Finding, GateResult, HealthCheck, Metric, Verdict
 from robustcheck.words import listed, plural
 
 _STRENGTHEN = "raise its steps or draws"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Conclusion:
-    """What a gate's searches came to."""
-
-    gate: Gate
-    setting: Setting
-    goal: Goal
-    among: np.ndarray  # numbers of the samples that the gate may look at
-    judged: np.ndarray  # (M,) of those that it is about
-    attacked: list[int]  # those of them that were worth attacking
-    broken: dict[int, Entry]
-    scores: np.ndarray | None  # (N,) of all samples, under the attack
-    chances: np.ndarray | None = None  # (N, K) the same of each of several findings, if it is known
-    found: Found
-    surrogates: Sequence[LoadedSurrogate]
-    controlled: tuple[Controlled, ...]
-    intervals: Intervals
-    rule: Rule
-
-    def result(self, cost: Cost, health: tuple[HealthCheck, ...] = ()) -> GateResult:
-        """Measured and judged; a pass needs an attack that nothing shows to be broken."""
-        gate, setting = self.gate, self.setting
-        measurement = self.measurement(self.broken)
-        metrics = measurement.metrics(gate.bounds)
-        requirements = require(gate.bounds, metrics, self.rule)
-        surrogates = as_reported(self.surrogates, setting, self.goal, self.attacked, self.found)
-        undercut, by_metrics = self._undercut(), judge(requirements, metrics)
-        idle = self.idle() if by_metrics == "pass" else None
-        verdict, error = self.judged_as(by_metrics, metrics, health, undercut, idle)
-        every = outcomes(gate, setting, self.broken, self.scores, self.found, set(self.attacked))
-        return GateResult(
-            id=gate.id,
-            attack=gate.attack_name,
-            parameters=gate.parameters,
-            threat=threat(gate, setting.samples.bits),
-            verdict=verdict,
-            metrics=metrics,
-            slices=measurement.slices(),
-            requirements=requirements,
-            cost=cost,
-            findings=(
-                *([Finding(code="undercut-by-control", severity="error", message=undercut)] if undercut else ()),
-                *([self._told(idle)] if idle else ()),
-                *findings(
-                    gate, setting, self.found, self.blind, surrogates, metrics["attack_success"], self.controls, health
-                ),
-                *measurement.findings(gate.bounds),
-            ),
-            health=health,
-            samples=tuple(every[sample] for sample in self.judged.tolist()),
-            surrogates=surrogates,
-            controls=self.controls,
-            error=error,
-        )
-
-    def judged_as(
-        self,
-        verdict: Verdict,
-        metrics: Mapping[str, Metric],
-        health: Sequence[HealthCheck],
-        undercut: str | None,
-        idle: Idle | None,
-    ) -> tuple[Verdict, str | None]:
-        """The verdict, given what the metrics alone would say; and the reason, if it is an error."""
-        gate, setting, blind = self.gate, self.setting, self.blind
-        if not self.goal.applies(setting.labels[self.among]).any():
-            return "error", _nothing_to_attack(gate)
-        if verdict == "fail":  # what was found is verified, whatever was not
-            return verdict, None
-        if not self.goal.open(setting.decisions, setting.labels)[self.among].any():
-            return "error", _nothing_right_to_attack(gate)
-        if verdict == "error":
-            return verdict, undefined(gate, metrics)
-        # Before what the attack had to follow: a candidate that is fed wrongly often gives it nothing.
-        if setting.strict and (alike := read_alike(readings(setting, {}, None))):
-            return "error", alike
-        if setting.strict and idle and idle.every:
-            return "error", self._told(idle).message
-        # Nothing was searched there, which no policy may overlook.
-        if blind and self.judged_with(unknown(blind)) != verdict:
-            return "error", (
-                f"the attack had nothing to follow on {len(blind)} of the samples that held, and without them the gate "
-                f"would not pass; {_lesson(gate, unstarted=blind <= self.found.trace.unstarted)}"
-            )
-        if setting.strict and (reason := self._distrusted(metrics, health, undercut)):
-            return "error", reason
-        return verdict, None
-
-    def _distrusted(
-        self, metrics: Mapping[str, Metric], health: Sequence[HealthCheck], undercut: str | None
-    ) -> str | None:
-        """Why what the attack did not turn shows nothing."""
-        if shown := [check for check in health if check.outcome == "broken"]:
-            return not_relied_on(shown)
-        if undercut:
-            return undercut
-        if stronger := self._stronger_controls(metrics):
-            return (
-                f"{stronger[0].name} turned {stronger[0].success.successes} of {stronger[0].success.samples} samples, "
-                f"and the attack {metrics['attack_success'].successes}: an attack weaker than its control shows "
-                f"nothing; {_STRENGTHEN}"
-            )
-        return None
-
-    @property
-    def controls(self) -> tuple[Control, ...]:
-        """The controls, as reports have them."""
-        return tuple(one.control for one in self.controlled)
-
-    def _stronger_controls(self, metrics: Mapping[str, Metric]) -> list[Control]:
-        """Controls that turn clearly more than the attack does: their intervals lie above its own.
-
-        A patch that is given was not searched for, and may be as weak as it likes.
-        """
-        if self.gate.knowledge == "none":
-            return []
-        most = metrics["attack_success"].high
-        return [one for one in self.controls if most is not None and (one.success.low or 0.0) > most]
-
-    def _undercut(self) -> str | None:
-        """What controls turned that would change a verdict of pass: the gate's own adversary may do the same."""
-        if not self.controlled:
-            return None
-        held, judged = set(self.held), self.by_estimate
-        before = judged.judged_with({})
-        each = [one for one in self.controlled if one.admitted == "each" and held & one.turned.keys()]
-        lost = {sample: entry for one in each for sample, entry in one.turned.items() if sample in held}
-        if lost and judged.judged_with(lost) not in ("pass", before):
-            who = listed(one.control.name for one in each)
-            mend = _STRENGTHEN if any(one.control.name != "no attack" for one in each) else "the conditions alone do it"
-            return (
-                f"{who} turned {len(lost)} of {plural(len(held), 'sample')} that held, which the adversary may do as "
-                f"well, and without them the gate would not pass; {mend}"
-            )
-        for one in self.controlled:
-            instead = judged._without_its_attack().judged_with(one.turned) if one.admitted == "all" else "pass"
-            if instead not in ("pass", before):
-                return (
-                    f"{one.control.name}, which the adversary may lay on all images as well, turned "
-                    f"{len(one.turned)} of {plural(len(self.attacked), 'sample')}, and in the attack's place the gate "
-                    f"would not pass; {_STRENGTHEN}"
-                )
-        return None
-
-    def idle(self) -> Idle | None:
-        """What no attack could have failed, on all samples that the gate may look at, however few decided it."""
-        setting, bounds = self.setting, self.gate.bounds
-        worth = self.goal.open(setting.decisions, setting.labels).numpy()[self.among]
-        every = replace(self, judged=self.among, attacked=self.among[worth].tolist())
-
-        def required(lost: Mapping[int, Entry]) -> Mapping[str, Metric]:
-            return every.measurement(dict(lost)).required(bounds)
-
-        return Idle.among(bounds, required, every.attacked, setting.rule)
-
-    def told_idle(self) -> tuple[Finding, ...]:
-        """What is said of it, if there is any."""
-        return () if (idle := self.idle()) is None else (self._told(idle),)
-
-    def _told(self, idle: Idle) -> Finding:
-        severity: Literal["error", "warning"] = "error" if idle.every else "warning"
-        return Finding(code="holds-whatever-is-turned", severity=severity, message=idle.message(self.goal))
-
-    @property
-    def by_estimate(self) -> Conclusion:
-        """This conclusion, judged by the point estimate if the gate may stop early.
-
-        It is used to ask whether further broken samples would flip the verdict. A gate that stopped early has just been
-        decided by its interval: one sample less, and it would not be yet.
-        """
-        return replace(self, rule="estimate") if self.setting.stop == "early" else self
-
-    def measurement(self, broken: dict[int, Entry]) -> Measurement:
-        """What is measured if these samples are broken."""
-        worth = np.zeros(len(self.setting.labels), bool)
-        worth[self.attacked] = True
-        return Measurement(
-            readings=readings(self.setting, broken, self.scores, self.chances),
-            labels=self.setting.candidate.head.labels,
-            members=self.setting.members,
-            judged=self.judged,
-            attacked=worth,
-            intervals=self.intervals,
-            controls=self.controls,
-            among=None if len(self.judged) == len(self.among) else self.among,
-        )
-
-    def about(self, judged: np.ndarray) -> Conclusion:
-        """This conclusion, about some of the samples (M,) alone."""
-        seen = set(judged.tolist())
-        return replace(
-            self,
-            judged=judged,
-            attacked=[sample for sample in self.attacked if sample in seen],
-            broken={sample: entry for sample, entry in self.broken.items() if sample in seen},
-        )
-
-    @property
-    def queries(self) -> Queries:
-        """What reached the oracle about the samples that were attacked."""
-        if self.found.queries is None or not self.attacked:
-            return Queries()
-        counts = self.found.queries[self.attacked]
-        return Queries(total=int(counts.sum()), max=int(counts.max()), median=float(np.median(counts)))
-
-    @property
-    def blind(self) -> set[int]:
-        """Samples that held while no search ever had anything to follow."""
-        return blind_spots(self.attacked, self.broken, self.found)
-
-    @property
-    def held(self) -> list[int]:
-        """Samples that were attacked and held."""
-        return [sample for sample in self.attacked if sample not in self.broken]
-
-    def judged_with_outcomes(self, lost: Mapping[str, Outcome], by_estimate: bool, *, instead: bool = False) -> Verdict:
-        """How the gate would be judged if samples, by name, had become what they became elsewhere; see `JudgedWith`."""
-        names, head = self.setting.samples.names, self.setting.candidate.head
-        more = {sample: lost[names[sample]] for sample in self.judged.tolist() if names[sample] in lost}
-        known = {  # of several findings a report does not say how likely each was
-            sample: replace(UNKNOWN, decision=decision, score=one.score)
-            for sample, one in more.items()
-            if self.chances is None and (decision := head.named(one.attacked)) is not None
-        }
-        before = self._without_its_attack() if instead else self
-        return (before.by_estimate if by_estimate else before).judged_with(unknown(more) | known)
-
-    def _without_its_attack(self) -> Conclusion:
-        """This conclusion, had the attack turned nothing and raised no score."""
-        scores, chances = most_adverse(self.setting, [], {}), most_adverse_chances(self.setting, [], {})
-        return replace(self, broken={}, scores=scores, chances=chances if self.chances is not None else None)
-
-    def judged_with(self, lost: Mapping[int, Entry]) -> Verdict:
-        """How the gate would be judged if these counterexamples were known, too; see `unknown`."""
-        known, chances = self, chances_of(lost)
-        scores = {sample: entry.score for sample, entry in lost.items() if entry.score is not None}
-        if self.scores is not None and scores:
-            known = replace(known, scores=scores_with(self.setting, self.scores, scores))
-        if self.chances is not None and chances:
-            known = replace(known, chances=chances_with(self.setting, self.chances, chances))
-        metrics = known.measurement(self.broken | dict(lost)).required(self.gate.bounds)
-        return judge(require(self.gate.bounds, metrics, self.rule), metrics)
-
-
 def conclude(
-    conclusion: Conclusion, account: Account, examine: Callable[[Conclusion, Cost], tuple[HealthCheck, ...]]
+    standing: Standing, account: Account, examine: Callable[[Standing, Cost], tuple[HealthCheck, ...]]
 ) -> GateResult:
     """The result of a gate whose attack is examined first; what that costs is told apart from what its searches do.
 
     Args:
-        conclusion: what the searches came to.
+        standing: what the searches came to.
         account: opened before them.
         examine: whether an attack that follows the candidate's own gradients worked, after searches of this cost.
     """
-    searched_for, drawn = account.cost(conclusion.queries), conclusion.setting.candidate.randomness
-    if conclusion.gate.knowledge == "white-box":
-        health = examine(conclusion, searched_for)
+    searched_for, drawn = account.cost(standing.queries), standing.setting.candidate.randomness
+    if standing.gate.knowledge == "white-box":
+        health = examine(standing, searched_for)
     else:
         health = () if drawn is None else (same_answers(drawn),)
-    return conclusion.result(account.cost(conclusion.queries, searched=searched_for), health)
+    return _result(standing, account.cost(standing.queries, searched=searched_for), health)
 
 
 def checks_of(gate: Gate, drawn: float | None) -> tuple[str, ...]:
@@ -318,10 +57,165 @@ def checks_of(gate: Gate, drawn: float | None) -> tuple[str, ...]:
     return () if drawn is None else OF_GRADIENTS[-1:]
 
 
-def examine_gradients(conclusion: Conclusion, cost: Cost) -> tuple[HealthCheck, ...]:
+def examine_gradients(standing: Standing, cost: Cost) -> tuple[HealthCheck, ...]:
     """Whether the gradients of patches and stickers mean anything; the controls beside them show the rest."""
-    attacked = in_turn(conclusion.attacked, conclusion.gate, conclusion.setting)
-    return of_gradients(conclusion.setting, conclusion.goal, conclusion.found.trace, attacked, conclusion.blind, cost)
+    attacked = in_turn(standing.attacked, standing.gate, standing.setting)
+    return of_gradients(standing.setting, standing.goal, standing.found.trace, attacked, standing.blind, cost)
+
+
+def _result(standing: Standing, cost: Cost, health: tuple[HealthCheck, ...] = ()) -> GateResult:
+    """Measured and judged; a pass needs an attack that nothing shows to be broken."""
+    gate, setting = standing.gate, standing.setting
+    measurement = standing.measurement(standing.broken)
+    metrics = measurement.metrics(gate.bounds)
+    requirements = compare(gate.bounds, metrics, standing.rule)
+    surrogates = as_reported(standing.surrogates, setting, standing.goal, standing.attacked, standing.found)
+    undercut, by_metrics = _undercut(standing), judge(requirements, metrics)
+    idle = idle_in(standing) if by_metrics == "pass" else None
+    verdict, error = judged_as(standing, by_metrics, metrics, health, undercut, idle)
+    searched = standing.found, standing.blind
+    every = outcomes(gate, setting, standing.broken, standing.scores, standing.found, set(standing.attacked))
+    return GateResult(
+        id=gate.id,
+        attack=gate.attack_name,
+        parameters=gate.parameters,
+        threat=threat(gate, setting.samples.bits),
+        verdict=verdict,
+        metrics=metrics,
+        slices=measurement.slices(),
+        requirements=requirements,
+        cost=cost,
+        findings=(
+            *([Finding(code="undercut-by-control", severity="error", message=undercut)] if undercut else ()),
+            *([_told(standing, idle)] if idle else ()),
+            *findings(gate, setting, *searched, surrogates, metrics["attack_success"], standing.controls, health),
+            *measurement.findings(gate.bounds),
+        ),
+        health=health,
+        samples=tuple(every[sample] for sample in standing.judged.tolist()),
+        surrogates=surrogates,
+        controls=standing.controls,
+        error=error,
+    )
+
+
+def judged_as(
+    standing: Standing,
+    verdict: Verdict,
+    metrics: Mapping[str, Metric],
+    health: Sequence[HealthCheck],
+    undercut: str | None,
+    idle: Idle | None,
+) -> tuple[Verdict, str | None]:
+    """The verdict, given what the metrics alone would say; and the reason, if it is an error."""
+    gate, setting, blind = standing.gate, standing.setting, standing.blind
+    if not standing.goal.applies(setting.labels[standing.among]).any():
+        return "error", _nothing_to_attack(gate)
+    if verdict == "fail":  # what was found is verified, whatever was not
+        return verdict, None
+    if not standing.goal.open(setting.decisions, setting.labels)[standing.among].any():
+        return "error", _nothing_right_to_attack(gate)
+    if verdict == "error":
+        return verdict, undefined(gate, metrics)
+    # Before what the attack had to follow: a candidate that is fed wrongly often gives it nothing.
+    if setting.strict and (alike := read_alike(readings(setting, {}, None))):
+        return "error", alike
+    if setting.strict and idle and idle.every:
+        return "error", _told(standing, idle).message
+    # Nothing was searched there, which no policy may overlook.
+    if blind and standing.verdict_if(unknown(blind)) != verdict:
+        return "error", (
+            f"the attack had nothing to follow on {len(blind)} of the samples that held, and without them the gate "
+            f"would not pass; {_lesson(gate, unstarted=blind <= standing.found.trace.unstarted)}"
+        )
+    if setting.strict and (reason := _distrusted(standing, metrics, health, undercut)):
+        return "error", reason
+    return verdict, None
+
+
+def _undercut(standing: Standing) -> str | None:
+    """What controls turned that would change a verdict of pass: the gate's own adversary may do the same."""
+    return _undercut_sample_by_sample(standing) or _undercut_as_a_whole(standing)
+
+
+def _undercut_sample_by_sample(standing: Standing) -> str | None:
+    """What controls turned of the samples that held, each of which may be done beside what the attack did."""
+    held, judged = set(standing.held), standing.by_estimate
+    each = [one for one in standing.controlled if one.admitted == "each" and held & one.turned.keys()]
+    lost = {sample: entry for one in each for sample, entry in one.turned.items() if sample in held}
+    if not lost or judged.verdict_if(lost) in ("pass", judged.verdict_if({})):
+        return None
+    who = listed(one.control.name for one in each)
+    mend = _STRENGTHEN if any(one.control.name != "no attack" for one in each) else "the conditions alone do it"
+    return (
+        f"{who} turned {len(lost)} of {plural(len(held), 'sample')} that held, which the adversary may do as "
+        f"well, and without them the gate would not pass; {mend}"
+    )
+
+
+def _undercut_as_a_whole(standing: Standing) -> str | None:
+    """What a control turned that may be done to all samples at once, in the place of what the attack did."""
+    judged = standing.by_estimate
+    for one in standing.controlled:
+        if one.admitted != "all":
+            continue
+        if judged.without_its_attack().verdict_if(one.turned) not in ("pass", judged.verdict_if({})):
+            return (
+                f"{one.control.name}, which the adversary may lay on all images as well, turned "
+                f"{len(one.turned)} of {plural(len(standing.attacked), 'sample')}, and in the attack's place the gate "
+                f"would not pass; {_STRENGTHEN}"
+            )
+    return None
+
+
+def idle_in(standing: Standing) -> Idle | None:
+    """What no attack could have failed, on all samples that the gate may look at, however few decided it."""
+    setting, bounds = standing.setting, standing.gate.bounds
+    attackable = standing.goal.open(setting.decisions, setting.labels).numpy()[standing.among]
+    every = replace(standing, judged=standing.among, attacked=standing.among[attackable].tolist())
+
+    def required(lost: Mapping[int, Entry]) -> Mapping[str, Metric]:
+        return every.measurement(dict(lost)).required(bounds)
+
+    return Idle.among(bounds, required, every.attacked, setting.rule)
+
+
+def _distrusted(
+    standing: Standing, metrics: Mapping[str, Metric], health: Sequence[HealthCheck], undercut: str | None
+) -> str | None:
+    """Why what the attack did not turn shows nothing."""
+    if shown := [check for check in health if check.outcome == "broken"]:
+        return not_relied_on(shown)
+    if undercut:
+        return undercut
+    if stronger := _stronger_controls(standing, metrics):
+        return (
+            f"{stronger[0].name} turned {stronger[0].success.successes} of {stronger[0].success.samples} samples, "
+            f"and the attack {metrics['attack_success'].successes}: an attack weaker than its control shows "
+            f"nothing; {_STRENGTHEN}"
+        )
+    return None
+
+
+def _stronger_controls(standing: Standing, metrics: Mapping[str, Metric]) -> list[Control]:
+    """Controls that turn clearly more than the attack does: their intervals lie above its own.
+
+    A patch that is given was not searched for, and may be as weak as it likes.
+    """
+    if standing.gate.knowledge == "none":
+        return []
+    most = metrics["attack_success"].high
+    return [one for one in standing.controls if most is not None and (one.success.low or 0.0) > most]
+
+
+def told_idle(standing: Standing) -> tuple[Finding, ...]:
+    """What is said of requirements that no attack could have failed, if there are any."""
+    return () if (idle := idle_in(standing)) is None else (_told(standing, idle),)
+
+
+def _told(standing: Standing, idle: Idle) -> Finding:
+    severity: Literal["error", "warning"] = "error" if idle.every else "warning"
+    return Finding(code="holds-whatever-is-turned", severity=severity, message=idle.message(standing.goal))
 
 
 def _nothing_to_attack(gate: Gate) -> str:

@@ -13,10 +13,10 @@ from robustcheck.attacks.draws import key
 from robustcheck.errors import EvaluationError
 from robustcheck.evaluation.adversary import goal_of
 from robustcheck.evaluation.environment import environment
-from robustcheck.evaluation.evidence import EvidenceWriter
 from robustcheck.evaluation.failures import as_evaluation_error, raise_if_error
 from robustcheck.evaluation.gates import run_gate
 from robustcheck.evaluation.health.comparing import comparable, compared
+from robustcheck.evaluation.image_files import ImageWriter
 from robustcheck.evaluation.opening import Opening
 from robustcheck.evaluation.progress import Listener, silent
 from robustcheck.evaluation.setting import Setting
@@ -41,7 +41,7 @@ class Evaluation:
         listener = progress or silent
         self._opening = Opening(
             policy=policy,
-            evidence=EvidenceWriter(folder, [gate.id for gate in policy.gates]),
+            images=ImageWriter(folder, [gate.id for gate in policy.gates]),
             listener=listener,
             progress=lambda done, of: listener(self._running, done, of),
         )
@@ -81,7 +81,7 @@ class Evaluation:
         selected: Sequence[str] | None,
         elsewhere: Callable[[str], GateResult] | None,
     ) -> GateResult:
-        if own.verdict not in ("pass", "inconclusive") or own.id not in self.setting.memory.judged_with:
+        if own.verdict not in ("pass", "inconclusive") or own.id not in self.setting.memory.verdict_if:
             return own  # what failed has failed, whoever else would have broken more; and some are compared with nobody
         names = [one.id for one in self.weaker(own.id) if selected is None or one.id in selected]
         others = [elsewhere(name) if elsewhere else self.gate(name, selected=selected) for name in names]
@@ -95,7 +95,7 @@ class Evaluation:
             others,
             larger,
             strict=setting.strict,
-            judged_with=setting.memory.judged_with[own.id],
+            verdict_if=setting.memory.verdict_if[own.id],
             wanted=None if goal.toward is None else head.name(goal.toward),
             multilabel=goal.multilabel,
         )

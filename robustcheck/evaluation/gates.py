@@ -10,7 +10,7 @@ import numpy as np
 
 from robustcheck.evaluation.account import Account
 from robustcheck.evaluation.adversary import ball_for, goal_of
-from robustcheck.evaluation.conclusion import Conclusion, conclude, examine_gradients
+from robustcheck.evaluation.conclusion import conclude, examine_gradients
 from robustcheck.evaluation.controls import Controlled, grid_of, plain_stickers, seen_unattacked
 from robustcheck.evaluation.curves import budget_curve, query_curve
 from robustcheck.evaluation.health.checks import in_turn, with_inherited
@@ -18,8 +18,7 @@ from robustcheck.evaluation.health.comparing import is_compared
 from robustcheck.evaluation.health.examination import Examination
 from robustcheck.evaluation.health.probing import Probes
 from robustcheck.evaluation.looks.look import Once
-from robustcheck.evaluation.metrics.measurement import Measurement
-from robustcheck.evaluation.metrics.verdicts import Rule, judge, require
+from robustcheck.evaluation.metrics.verdicts import Rule, compare, judge
 from robustcheck.evaluation.outcomes import (
     keep_examples,
     most_adverse,
@@ -33,6 +32,7 @@ from robustcheck.evaluation.search.found import Found
 from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.search.searching import Search
 from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.standing import Standing
 from robustcheck.evaluation.stopping import Stopping, stages
 from robustcheck.evaluation.surrogates.loading import LoadedSurrogate
 from robustcheck.models import Surrogates
@@ -58,15 +58,15 @@ def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     account = Account.open(setting, loaded)
     search = _search_of(gate, setting, loaded, shared=shared)
     stopping, needed = _until_decided(search, loaded)
-    conclusion, cells = _concluded(search, stopping, needed)
-    result = conclude(conclusion, account, partial(_health, search))
+    standing, cells = _with_controls(search, stopping, needed)
+    result = conclude(standing, account, partial(_health, search))
     for attack in search.attacks:
         setting.memory.examined.setdefault(search.key(attack), result.health)
-    judged, attacked = conclusion.judged, set(conclusion.attacked)
+    judged, attacked = standing.judged, set(standing.attacked)
     return replace(
         result,
         curve=budget_curve(setting, search.family, judged, attacked) if isinstance(gate.attack, FMNSpec) else (),
-        query_curve=query_curve(setting, judged, conclusion.broken) if gate.asks else (),
+        query_curve=query_curve(setting, judged, standing.broken) if gate.asks else (),
         cells=cells,
         stopped=stopping.stopped(needed),
     )
@@ -86,10 +86,10 @@ def _search_of(gate: Gate, setting: Setting, loaded: Sequence[LoadedSurrogate], 
 def _until_decided(search: Search, loaded: Sequence[LoadedSurrogate]) -> tuple[Stopping, int | None]:
     """Search stage by stage; returns what is known then, and how many samples decided, if they did before the last."""
     setting, found, searched, needed = search.setting, search.begin(), 0, None
-    worth = search.goal.open(setting.decisions, setting.labels).numpy()
+    attackable = search.goal.open(setting.decisions, setting.labels).numpy()
     for end in stages(setting):
-        search.run([sample for sample in setting.order[searched:end].tolist() if worth[sample]], found)
-        stopping = Stopping(known=_known(search, found, worth, loaded))
+        search.run([sample for sample in setting.order[searched:end].tolist() if attackable[sample]], found)
+        stopping = Stopping(known=_known(search, found, attackable, loaded))
         if (needed := stopping.needed(searched, end)) is not None:
             break
         searched = end
@@ -97,19 +97,21 @@ def _until_decided(search: Search, loaded: Sequence[LoadedSurrogate]) -> tuple[S
     return stopping, needed
 
 
-def _known(search: Search, found: Found, worth: np.ndarray, loaded: Sequence[LoadedSurrogate]) -> Conclusion:
+def _known(search: Search, found: Found, attackable: np.ndarray, loaded: Sequence[LoadedSurrogate]) -> Standing:
     """What searches came to so far, about all samples, of which some (N,) are worth attacking."""
     gate, setting, family, levels = search.gate, search.setting, search.family, search.levels
-    broken = {sample: entry for sample, entry in setting.memory.ledger.within(family, levels).items() if worth[sample]}
+    broken = {
+        sample: entry for sample, entry in setting.memory.ledger.within(family, levels).items() if attackable[sample]
+    }
     verified = [*setting.memory.ledger.scores_within(family, levels), found.trace.scores]
     told = not (gate.descending and found.inherited)  # scores at a larger budget are not those at this one
-    return Conclusion(
+    return Standing(
         gate=gate,
         setting=setting,
         goal=search.goal,
         among=setting.order,
         judged=setting.order,
-        attacked=setting.order[worth[setting.order]].tolist(),
+        attacked=setting.order[attackable[setting.order]].tolist(),
         broken=broken,
         scores=most_adverse(setting, verified, broken) if told else None,
         chances=_chances(search, found, broken) if told else None,
@@ -121,17 +123,17 @@ def _known(search: Search, found: Found, worth: np.ndarray, loaded: Sequence[Loa
     )
 
 
-def _concluded(search: Search, stopping: Stopping, needed: int | None) -> tuple[Conclusion, tuple[Cell, ...]]:
+def _with_controls(search: Search, stopping: Stopping, needed: int | None) -> tuple[Standing, tuple[Cell, ...]]:
     """About the samples that were needed, with the controls beside them; and the grid of gates that have one."""
     gate, setting, known = search.gate, search.setting, stopping.known
-    conclusion = known.about(np.sort(setting.order[:needed]))
-    keep_examples(gate, setting, conclusion.broken)
-    controls, cells = _controls(gate, setting, search, known.found, conclusion.attacked)
+    standing = known.about(np.sort(setting.order[:needed]))
+    keep_examples(gate, setting, standing.broken)
+    controls, cells = _controls(gate, setting, search, known.found, standing.attacked)
     rule: Rule = "confident" if stopping.by_interval(needed) else known.rule
-    conclusion = replace(conclusion, controlled=controls, rule=rule)
+    standing = replace(standing, controlled=controls, rule=rule)
     if is_compared(gate):
-        setting.memory.judged_with[gate.id] = conclusion.judged_with_outcomes
-    return conclusion, cells
+        setting.memory.verdict_if[gate.id] = standing.verdict_if_read
+    return standing, cells
 
 
 def _chances(search: Search, found: Found, broken: dict[int, Entry]) -> np.ndarray | None:
@@ -142,28 +144,28 @@ def _chances(search: Search, found: Found, broken: dict[int, Entry]) -> np.ndarr
     return most_adverse_chances(search.setting, [*verified, found.trace.chances], broken)
 
 
-def _health(search: Search, conclusion: Conclusion, cost: Cost) -> tuple[HealthCheck, ...]:
+def _health(search: Search, standing: Standing, cost: Cost) -> tuple[HealthCheck, ...]:
     """Whether the attack of a white box worked on this candidate."""
-    gate, setting = conclusion.gate, conclusion.setting
+    gate, setting = standing.gate, standing.setting
     if gate.epsilon is None:  # stickers
-        return examine_gradients(conclusion, cost)
-    attacked, held = (in_turn(samples, gate, setting) for samples in (conclusion.attacked, conclusion.held))
-    judged = conclusion.by_estimate
+        return examine_gradients(standing, cost)
+    attacked, held = (in_turn(samples, gate, setting) for samples in (standing.attacked, standing.held))
+    judged = standing.by_estimate
     examination = Examination(
         setting=setting,
-        found=conclusion.found,
+        found=standing.found,
         held=held,
-        blind=conclusion.blind,
-        undermined_by=lambda lost: judged.judged_with(lost) != judged.judged_with({}),
+        blind=standing.blind,
+        undermined_by=lambda lost: judged.verdict_if(lost) != judged.verdict_if({}),
     )
     own = examination.checks(Probes(search=search, attacked=attacked, held=held), cost)
-    return _with_inherited(own, conclusion, search)
+    return _with_inherited(own, standing, search)
 
 
-def _with_inherited(own: tuple[HealthCheck, ...], conclusion: Conclusion, search: Search) -> tuple[HealthCheck, ...]:
+def _with_inherited(own: tuple[HealthCheck, ...], standing: Standing, search: Search) -> tuple[HealthCheck, ...]:
     """What held against a search that stands for this gate's is worth what that search is."""
-    examined, keys = conclusion.setting.memory.examined, [search.key(attack) for attack in search.attacks]
-    if any(sample in conclusion.found.inherited for sample in conclusion.held):
+    examined, keys = standing.setting.memory.examined, [search.key(attack) for attack in search.attacks]
+    if any(sample in standing.found.inherited for sample in standing.held):
         for one in keys:
             own = with_inherited(own, examined.get(one, ()))
     return own
@@ -193,15 +195,9 @@ def _unattacked(gate: Gate, setting: Setting) -> GateResult:
     scores = most_adverse(setting, [], {})
     every = np.arange(len(setting.labels))
     read = readings(setting, {}, scores, most_adverse_chances(setting, [], {}))
-    measurement = Measurement(
-        readings=read,
-        labels=setting.candidate.head.labels,
-        members=setting.members,
-        judged=every,
-        intervals=setting.intervals,
-    )
+    measurement = setting.measurement(read, every, setting.intervals)
     metrics = measurement.metrics(gate.bounds)
-    requirements = require(gate.bounds, metrics, setting.rule)
+    requirements = compare(gate.bounds, metrics, setting.rule)
     verdict = judge(requirements, metrics)
     return GateResult(
         id=gate.id,

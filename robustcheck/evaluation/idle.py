@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from robustcheck.evaluation.metrics.verdicts import Rule, require
+from robustcheck.evaluation.metrics.verdicts import Rule, compare
 from robustcheck.evaluation.search.ledger import Entry, unknown
 from robustcheck.policy import Bound
 from robustcheck.policy.bounds import NEEDS_CONTROLS
@@ -51,7 +51,7 @@ class Idle:
         if not asked or not attacked:
             return None
         untouched, turned = required({}), required(unknown(attacked))
-        both = zip(asked, require(asked, untouched, rule), require(asked, turned, rule), strict=True)
+        both = zip(asked, compare(asked, untouched, rule), compare(asked, turned, rule), strict=True)
         met = [bound for bound, before, after in both if before.met and after.met]
         if not met:
             return None

@@ -12,8 +12,8 @@ import torch
 
 from robustcheck.data import Samples, in_random_order, load_samples
 from robustcheck.errors import EvaluationError
-from robustcheck.evaluation.evidence import EvidenceWriter
 from robustcheck.evaluation.failures import raise_if_error, value_or_error
+from robustcheck.evaluation.image_files import ImageWriter
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.progress import Listener, Tell
 from robustcheck.evaluation.search.warm_starts import WarmStarts
@@ -32,13 +32,13 @@ class Opening:
 
     Args:
         policy: what is asked.
-        evidence: writes counterexamples.
+        images: writes counterexamples.
         listener: told how far loading is.
         progress: told how far a gate's searches are.
     """
 
     policy: Policy
-    evidence: EvidenceWriter
+    images: ImageWriter
     listener: Listener
     progress: Tell
     data: DataInfo | None = field(default=None, init=False)  # of the samples, once they have been loaded
@@ -90,7 +90,7 @@ class Opening:
                     {gate.entry: searches_from_ends(gate) for gate in policy.gates},
                 )
             ),
-            evidence=self.evidence,
+            images=self.images,
             progress=self.progress,
             surrogates=lambda attack: self._surrogates(attack, candidate, samples),
             train_split=partial(self._train_split, FOR_PATCHES, samples),

@@ -31,7 +31,7 @@ _UNDEFINED = {
 def keep_examples(gate: Gate, setting: Setting, broken: dict[int, Entry]) -> None:
     """Put the clean images of a few of a gate's own counterexamples beside them."""
     for sample in sorted(sample for sample, entry in broken.items() if entry.found_by == gate.id)[:EXAMPLES]:
-        setting.evidence.clean(sample, setting.samples.image(sample))
+        setting.images.clean(sample, setting.samples.image(sample))
 
 
 def most_adverse(setting: Setting, verified: list[dict[int, float]], broken: dict[int, Entry]) -> np.ndarray | None:
@@ -100,7 +100,7 @@ def readings(
         scores=scores,
         chances=chances,
         positive=head.positive,
-        findings=len(head.labels) if head.multilabel else None,
+        finding_count=len(head.labels) if head.multilabel else None,
         groups=setting.samples.groups,
         prevalence=setting.prevalence,
     )

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 from robustcheck.data import Samples
-from robustcheck.evaluation.evidence import EvidenceWriter
+from robustcheck.evaluation.image_files import ImageWriter
 from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.metrics.measurement import Measurement
+from robustcheck.evaluation.metrics.readings import Readings
 from robustcheck.evaluation.metrics.slices import members_of
 from robustcheck.evaluation.metrics.verdicts import Rule
 from robustcheck.evaluation.progress import Tell
@@ -22,17 +24,17 @@ from robustcheck.evaluation.search.warm_starts import WarmStarts
 from robustcheck.evaluation.surrogates.loading import LoadedSurrogate
 from robustcheck.models import Candidate
 from robustcheck.policy import SurrogatesEntry
-from robustcheck.results import HealthCheck, Outcome, Verdict
+from robustcheck.results import Control, HealthCheck, Outcome, Verdict
 
 
-class JudgedWith(Protocol):
+class VerdictIf(Protocol):
     """How a gate would be judged if samples had become what they became elsewhere."""
 
-    def __call__(self, lost: Mapping[str, Outcome], by_estimate: bool, *, instead: bool = False) -> Verdict:
+    def __call__(self, outcomes: Mapping[str, Outcome], *, by_estimate: bool, instead: bool = False) -> Verdict:
         """Its verdict.
 
         Args:
-            lost: what samples, by name, became elsewhere.
+            outcomes: what samples, by name, became elsewhere.
             by_estimate: by the estimate where its interval has just decided it, and not by its own rule.
             instead: in place of what the gate itself turned, and not beside it.
         """
@@ -46,7 +48,7 @@ class Memory:
     warm_starts: WarmStarts = field(default_factory=WarmStarts)
     predicted: dict[Hashable, dict[int, float | None]] = field(default_factory=dict)  # see `predicting`
     examined: dict[Hashable, tuple[HealthCheck, ...]] = field(default_factory=dict)  # health of searches, by their key
-    judged_with: dict[str, JudgedWith] = field(default_factory=dict)  # of gates that were examined
+    verdict_if: dict[str, VerdictIf] = field(default_factory=dict)  # of gates that were examined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ class Setting:
     stop: Literal["never", "early", "determined"]
     order: np.ndarray  # (N,) in which samples are taken
     memory: Memory
-    evidence: EvidenceWriter
+    images: ImageWriter
     progress: Tell  # in samples
     surrogates: Callable[[SurrogatesEntry], Sequence[LoadedSurrogate]]  # of an attack, loaded or trained once
     train_split: Callable[[], Samples]  # of the data, loaded once
@@ -78,6 +80,28 @@ class Setting:
     def members(self) -> dict[tuple[str, str], np.ndarray]:
         """Which samples (N,) are of each subgroup, by column and value."""
         return members_of(self.samples)
+
+    def measurement(
+        self,
+        readings: Readings,
+        judged: np.ndarray,
+        intervals: Intervals,
+        *,
+        attacked: np.ndarray | None = None,
+        controls: Sequence[Control] = (),
+        among: np.ndarray | None = None,
+    ) -> Measurement:
+        """What is measured of samples (M,) as all of them (N,) were read; the arguments are `Measurement`'s."""
+        return Measurement(
+            readings=readings,
+            labels=self.candidate.head.labels,
+            members=self.members,
+            judged=judged,
+            attacked=attacked,
+            intervals=intervals,
+            controls=controls,
+            among=among,
+        )
 
     def groups_of(self, samples: Sequence[int]) -> np.ndarray | None:
         """Which of these samples (M,) belong together; None if the policy says nothing about it."""

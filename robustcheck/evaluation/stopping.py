@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from robustcheck.evaluation.conclusion import Conclusion
 from robustcheck.evaluation.search.ledger import unknown
 from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.standing import Standing
 from robustcheck.results import Stopped
 
 _FIRST = 16  # samples of the first stage; each stage after it doubles what was looked at
@@ -36,7 +36,7 @@ def stages(setting: Setting) -> Iterator[int]:
 class Stopping:
     """Where a gate may stop, by what its searches came to so far, about all samples."""
 
-    known: Conclusion
+    known: Standing
 
     @property
     def setting(self) -> Setting:
@@ -71,11 +71,11 @@ class Stopping:
 
     def _decided_by_interval(self, count: int) -> bool:
         seen = replace(self.known.about(self.setting.order[:count]), rule="confident")
-        verdict = seen.judged_with({})
+        verdict = seen.verdict_if({})
         if verdict == "pass" and not seen.attacked:
             return False  # nothing was tried yet
         # What held for want of anything to follow shows nothing: a pass has to do without it.
-        return verdict in _DECIDED and (verdict == "fail" or seen.judged_with(unknown(seen.blind)) == "pass")
+        return verdict in _DECIDED and (verdict == "fail" or seen.verdict_if(unknown(seen.blind)) == "pass")
 
     def _whatever_follows(self, count: int) -> bool:
         """Whether the verdict is the same if all that are left hold, if all break, and on those that were seen.
@@ -89,5 +89,5 @@ class Stopping:
         seen, every = self.known.about(order[:count]), self.known
         every = replace(every, broken=seen.broken)
         left = set(every.attacked) - set(seen.attacked)
-        verdicts = {seen.judged_with({}), every.judged_with({}), every.judged_with(unknown(left))}
+        verdicts = {seen.verdict_if({}), every.verdict_if({}), every.verdict_if(unknown(left))}
         return len(verdicts) == 1 and verdicts <= set(_DECIDED)

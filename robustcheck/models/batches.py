@@ -8,13 +8,13 @@ from typing import Protocol, TypeVar
 import numpy as np
 import torch
 
+from robustcheck.data.samples import Shape
 from robustcheck.models.preprocess import Levels
 
 Member = TypeVar("Member")
-Shape = tuple[int, int, int]  # channels, height, width
 
 
-class Stored(Levels, Protocol):
+class StoredSamples(Levels, Protocol):
     """The gate's samples, as far as a candidate needs to see them."""
 
     def __len__(self) -> int: ...
@@ -41,7 +41,7 @@ def batches(
             yield group[start : start + size]
 
 
-def as_shares(samples: Stored, indexes: list[int], device: torch.device) -> torch.Tensor:
+def as_shares(samples: StoredSamples, indexes: list[int], device: torch.device) -> torch.Tensor:
     """Stored images of one shape as float32 shares (N, C, H, W) of the full range."""
     stored = torch.from_numpy(np.stack([samples.image(index) for index in indexes]))
     if device.type == "cuda":  # as integers, and while the GPU works on

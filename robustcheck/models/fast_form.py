@@ -45,7 +45,7 @@ _Layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class ScoreScale:
     """How raw scores are read, so that two forms of a network can be compared."""
 
     probabilities: Callable[[torch.Tensor], torch.Tensor]  # (N, K) of raw scores
@@ -78,15 +78,13 @@ def leave_off(module: nn.Module, ending: Ending) -> nn.Module | None:
 
 
 def alike(
-    module: Forward, other: Forward, example: Sequence[torch.Tensor], reading: Reading, other_reading: Reading
+    module: Forward, other: Forward, example: Sequence[torch.Tensor], scale: ScoreScale, other_scale: ScoreScale
 ) -> bool:
     """Whether two forms of a network give the same probabilities on example inputs."""
     try:
         with torch.no_grad():
             apart = [
-                (reading.probabilities(module(some.clone())) - other_reading.probabilities(other(some.clone())))
-                .abs()
-                .max()
+                (scale.probabilities(module(some.clone())) - other_scale.probabilities(other(some.clone()))).abs().max()
                 for some in example
             ]
     except Exception:  # noqa: BLE001 (a form that does not run at all)
@@ -94,30 +92,32 @@ def alike(
     return all(bool(difference <= _PROBABILITIES_AGREE) for difference in apart)  # a NaN is not alike
 
 
-def apart(artefact: Forward, twin: Forward, example: Sequence[torch.Tensor], reading: Reading, *, most: float) -> float:
+def margin_error(
+    artefact: Forward, twin: Forward, example: Sequence[torch.Tensor], scale: ScoreScale, *, most: float
+) -> float:
     """The largest difference of margins between an artefact and its twin, where margins count up to `most`."""
     with torch.no_grad():
         ours, theirs = (
-            torch.cat([reading.margins(ask(some)).clamp(-most, most) for some in example]) for ask in (twin, artefact)
+            torch.cat([scale.margins(ask(some)).clamp(-most, most) for some in example]) for ask in (twin, artefact)
         )
     return float((ours - theirs).abs().nan_to_num(0).max())
 
 
-def faster(module: nn.Module, example: Sequence[torch.Tensor], reading: Reading) -> Faster | None:
+def faster(module: nn.Module, example: Sequence[torch.Tensor], scale: ScoreScale) -> Faster | None:
     """A faster form of a network; None if there is none that runs and agrees.
 
     Args:
         module: float32, in evaluation mode; it is not changed.
         example: batches of inputs (N, C, H, W) that fit, on its device.
-        reading: how its raw scores are read.
+        scale: how its raw scores are read.
     """
     try:
-        return _faster(module, example, reading)
+        return _faster(module, example, scale)
     except Exception:  # noqa: BLE001 (a network's code may rely on a layout or a type: then it is asked as it is)
         return None
 
 
-def _faster(module: nn.Module, example: Sequence[torch.Tensor], reading: Reading) -> Faster | None:
+def _faster(module: nn.Module, example: Sequence[torch.Tensor], scale: ScoreScale) -> Faster | None:
     if not any(isinstance(layer, _Layers) and not isinstance(layer, nn.Linear) for layer in module.modules()):
         return None
     device, image = example[0].device, example[0][:1].clone()  # some networks write into what they are given
@@ -130,13 +130,13 @@ def _faster(module: nn.Module, example: Sequence[torch.Tensor], reading: Reading
         unfold = traced is not None and _multiplies_tiles(device)
         laid_out = copy.deepcopy(folded).to(memory_format=torch.channels_last)
         forward = _channels_last(_in_bfloat16(laid_out, image, unfold=unfold))
-        if (error := _difference(module, forward, example, reading)) is not None:
+        if (error := _difference(module, forward, example, scale)) is not None:
             return Faster(forward=forward, words=", ".join([*words, "channels-last", "bfloat16"]), error=error)
     forward = folded
     if _gains_by_layout(device):
         forward = _channels_last(folded.to(memory_format=torch.channels_last))
         words.append("channels-last")
-    error = _difference(module, forward, example, reading) if words else None
+    error = _difference(module, forward, example, scale) if words else None
     return None if error is None else Faster(forward=forward, words=", ".join(words), error=error)
 
 
@@ -286,26 +286,28 @@ def _replace(module: nn.Module, name: str, layer: nn.Module) -> None:
     setattr(module.get_submodule(parent), leaf, layer)
 
 
-def _difference(module: Forward, other: Forward, example: Sequence[torch.Tensor], reading: Reading) -> float | None:
+def _difference(module: Forward, other: Forward, example: Sequence[torch.Tensor], scale: ScoreScale) -> float | None:
     """The largest difference of margins; None if the other form reads images, or follows gradients, otherwise."""
-    scores, gradient = _look(module, example, reading)
-    other_scores, other_gradient = _look(other, example, reading)
-    apart = (reading.probabilities(scores) - reading.probabilities(other_scores)).abs()
+    scores, gradient = _scores_and_gradients(module, example, scale)
+    other_scores, other_gradient = _scores_and_gradients(other, example, scale)
+    apart = (scale.probabilities(scores) - scale.probabilities(other_scores)).abs()
     if not bool(apart.max() <= _PROBABILITIES_AGREE):  # a NaN does not agree
         return None
     moving = gradient.any(dim=1)
     cosine = nn.functional.cosine_similarity(gradient, other_gradient, dim=1)[moving].sort().values
     if len(cosine) and not bool(cosine.mean() >= _GRADIENTS_AGREE and cosine[len(cosine) // _LEFT_OUT] >= _MOST_AGREE):
         return None
-    return float((reading.margins(scores) - reading.margins(other_scores)).abs().max())
+    return float((scale.margins(scores) - scale.margins(other_scores)).abs().max())
 
 
-def _look(forward: Forward, example: Sequence[torch.Tensor], reading: Reading) -> tuple[torch.Tensor, torch.Tensor]:
+def _scores_and_gradients(
+    forward: Forward, example: Sequence[torch.Tensor], scale: ScoreScale
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Scores (N, K) and gradients (N, pixels) of all batches."""
     scores, gradients = [], []
     for some in example:
         inputs = some.detach().requires_grad_()
         with torch.enable_grad():
             scores.append(forward(inputs.clone()).float())  # some networks write into what they are given
-            gradients.append(torch.autograd.grad(reading.margins(scores[-1]).abs().sum(), inputs)[0].flatten(1))
+            gradients.append(torch.autograd.grad(scale.margins(scores[-1]).abs().sum(), inputs)[0].flatten(1))
     return torch.cat(scores).detach(), torch.cat(gradients)

@@ -34,18 +34,18 @@ def let_grow(traced: fx.GraphModule, image: torch.Tensor) -> None:
     for number, chain in enumerate(chains):
         name = f"room_{number}"
         traced.add_submodule(name, Room(chain[-1].node.meta["tensor_meta"].shape[1]))
-        held: fx.Node | None = None
+        grown: fx.Node | None = None
         for link in chain:
             added = tuple(replaced.get(each, each) for each in link.added)
             with traced.graph.inserting_before(link.node):
-                held = (
+                grown = (
                     traced.graph.call_module(name, added)
-                    if held is None
-                    else traced.graph.call_module("grown", (held, *added))
+                    if grown is None
+                    else traced.graph.call_module("grown", (grown, *added))
                 )
-            link.node.replace_all_uses_with(held)
+            link.node.replace_all_uses_with(grown)
             traced.graph.erase_node(link.node)
-            replaced[link.node] = held
+            replaced[link.node] = grown
     traced.recompile()
 
 
@@ -65,9 +65,9 @@ class Room(nn.Module):
 class Grown(nn.Module):
     """What lies in a room, and maps that are written behind it."""
 
-    def forward(self, held: torch.Tensor, *maps: torch.Tensor) -> torch.Tensor:
-        """What is held (N, C, H, W), and maps, put together; nothing of what is held is copied."""
-        answer: torch.Tensor = _Grown.apply(held, *maps)
+    def forward(self, grown: torch.Tensor, *maps: torch.Tensor) -> torch.Tensor:
+        """What has grown (N, C, H, W), and maps, put together; nothing of the former is copied."""
+        answer: torch.Tensor = _Grown.apply(grown, *maps)
         return answer
 
 
@@ -91,11 +91,11 @@ class _Room(torch.autograd.Function):
 
 class _Grown(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, held: torch.Tensor, *maps: torch.Tensor) -> torch.Tensor:
-        ctx.channels = [held.shape[1], *(each.shape[1] for each in maps)]
+    def forward(ctx: Any, grown: torch.Tensor, *maps: torch.Tensor) -> torch.Tensor:
+        ctx.channels = [grown.shape[1], *(each.shape[1] for each in maps)]
         # The same memory, taken for wider: torch refuses what would go beyond its end.
-        wider = held.as_strided((len(held), sum(ctx.channels), *held.shape[2:]), held.stride())
-        return _write(wider, held.shape[1], maps)
+        wider = grown.as_strided((len(grown), sum(ctx.channels), *grown.shape[2:]), grown.stride())
+        return _write(wider, grown.shape[1], maps)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:

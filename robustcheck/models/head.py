@@ -45,7 +45,7 @@ def all_finite(logits: torch.Tensor) -> torch.Tensor:
 
 
 def of_labels(raw: torch.Tensor, places: tuple[int, ...] | None) -> torch.Tensor:
-    """Of a network's scores (N, …) those that are the labels', (N, K), by their places; all if there are none."""
+    """The labels' scores (N, K) among a network's (N, …), by their places; all scores if no places are given."""
     return raw if places is None else raw[:, list(places)]
 
 

@@ -15,7 +15,7 @@ from robustcheck.data.subset import spread, stratified
 from robustcheck.errors import CandidateError, NoMemoryError
 from robustcheck.models import artefact, devices, stochastic
 from robustcheck.models.batch_independence import check_evaluation_mode
-from robustcheck.models.batches import Stored
+from robustcheck.models.batches import StoredSamples
 from robustcheck.models.candidate import Candidate, Searched
 from robustcheck.models.layout import as_oracles_ask
 from robustcheck.models.memory import is_out_of_memory
@@ -41,7 +41,7 @@ def load_candidate(
     spec: ModelSpec,
     *,
     folder: Path,
-    samples: Stored,
+    samples: StoredSamples,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Candidate, torch.Tensor]:
@@ -80,8 +80,8 @@ def load_candidate(
         first = trial.load(_spread(trial.alike, head, logits, seed))
         compared = tuple(map(preprocess, torch.split(first, chunks.limit)))
         with full_precision(network.device):
-            if network.tried:
-                network = network.tried([*compared, *map(preprocess, trial.other_shapes())])
+            if network.settle_on:
+                network = network.settle_on([*compared, *map(preprocess, trial.other_shapes())])
             # Another form of a network that draws would draw otherwise, or once for all calls.
             searched, bare, search_notes = (
                 _searched(spec, network, head, compared) if randomness is None else (None, None, ())
@@ -151,24 +151,24 @@ def _searched(
     notes, searched, bare, form = list[str](), None, None, module
     if head.outputs_probabilities and (without := fast_form.leave_off(module, head.ending)) is not None:
         logits = replace(head, outputs_probabilities=False)
-        if fast_form.alike(module, without, example, _reading(head), _reading(logits)):
+        if fast_form.alike(module, without, example, _scale(head), _scale(logits)):
             form, searched = without, (bare := Searched(forward=without, head=logits, error=0.0))
             notes.append(f"searches look at what goes into its last {head.ending}, where gradients do not vanish")
     seen = head if bare is None else bare.head
-    if spec.precision == "auto" and (found := fast_form.faster(form, example, _reading(seen))) is not None:
+    if spec.precision == "auto" and (found := fast_form.faster(form, example, _scale(seen))) is not None:
         error = found.error
         if network.twin is not None:
             most = _SURE if head.outputs_probabilities else inf
-            error += fast_form.apart(network.forward, network.twin, example, _reading(head), most=most)
+            error += fast_form.margin_error(network.forward, network.twin, example, _scale(head), most=most)
         searched = Searched(forward=found.forward, head=seen, error=error)
         notes.append(f"searches ask a faster form of it ({found.words}); verdicts are its own, in float32")
     return searched, bare, tuple(notes)
 
 
-def _reading(head: AnyHead) -> fast_form.Reading:
+def _scale(head: AnyHead) -> fast_form.ScoreScale:
     from robustcheck.models import fast_form
 
-    return fast_form.Reading(
+    return fast_form.ScoreScale(
         probabilities=lambda raw: head.chances(head.logits(raw)),
         margins=lambda raw: head.margins(head.logits(raw)),
     )

@@ -28,7 +28,7 @@ def is_out_of_memory(error: BaseException, *, rows: int = 1) -> bool:
 
     Args:
         error: what was raised.
-        rows: that were worked on at once. Where fewer may do, what only may mean it counts as well.
+        rows: that were worked on at once. Above 1, ambiguous messages count too: fewer rows may fit.
     """
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True

@@ -37,8 +37,8 @@ class Network:
     whole: bool = False  # the file of a state dict holds the network itself, and no other architecture is used
     sources: tuple[Path, ...] = ()  # code beside the policy that is part of the candidate
     notes: tuple[str, ...] = ()
-    tried: Callable[[Sequence[torch.Tensor]], Network] | None = None
-    """Inputs (batches of (N, …)) to the network as it is to be used; None if there is nothing left to try."""
+    settle_on: Callable[[Sequence[torch.Tensor]], Network] | None = None
+    """Tries inputs (batches of (N, …)), and says what network is to be used; None if there is nothing left to try."""
 
 
 def freeze(module: torch.nn.Module) -> None:

@@ -38,8 +38,8 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
     Raises:
         CandidateError: the file is no state dict, or one of another architecture.
     """
-    held = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path, spec, folder)
-    module, whole, sources, notes = _network(held, path, spec, folder)
+    content = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path, spec, folder)
+    module, whole, sources, notes = _network(content, path, spec, folder)
     module.eval().to(device)
     freeze(module)
     dtype, answering = dtype_of(module), Answering(module, spec.output_name)
@@ -56,10 +56,10 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
 
 
 def _network(
-    held: Any, path: Path, spec: ModelSpec, folder: Path
+    content: Any, path: Path, spec: ModelSpec, folder: Path
 ) -> tuple[torch.nn.Module, bool, list[Path], tuple[str, ...]]:
     """The network, whether the file holds it as a whole, the files that it is written in, and notes."""
-    found: Mapping[str, Weights] = weights_in(held)
+    found: Mapping[str, Weights] = weights_in(content)
     built: tuple[torch.nn.Module, list[Path]] | None = None
     if spec.architecture is None:
         found = {key: weights for key, weights in found.items() if isinstance(weights, torch.nn.Module)}
@@ -67,7 +67,7 @@ def _network(
             raise CandidateError("a state dict needs model.architecture, 'module:callable'")
     elif not found or not all(isinstance(weights, torch.nn.Module) for weights in found.values()):
         built = build(spec.architecture, spec.architecture_args, folder)
-    key = chosen(found, spec.weights, built[0].state_dict() if built else {}, held, path)
+    key = chosen(found, spec.weights, built[0].state_dict() if built else {}, content, path)
     weights = found[key]
     notes: tuple[str, ...] = (f"its weights are those under {key!r} in the file",) if key else ()
     if not isinstance(weights, torch.nn.Module):
@@ -147,24 +147,24 @@ def layer_modules(module: torch.nn.Module) -> set[str]:
     return {type(layer).__module__ for layer in module.modules()}
 
 
-def _fill(module: torch.nn.Module, held: Mapping[str, torch.Tensor], path: Path, spec: ModelSpec) -> tuple[str, ...]:
+def _fill(module: torch.nn.Module, weights: Mapping[str, torch.Tensor], path: Path, spec: ModelSpec) -> tuple[str, ...]:
     """Put weights into their places; what the reader of a report should know about it."""
     wanted = module.state_dict()
-    held = without_wrapping(held, wanted)
-    missing = [name for name in wanted if name not in held and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in held if name not in wanted]
+    weights = without_wrapping(weights, wanted)
+    missing = [name for name in wanted if name not in weights and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in weights if name not in wanted]
     reshaped = [
-        f"{name} is {tuple(held[name].shape)} in the file and {tuple(wanted[name].shape)} in the architecture"
+        f"{name} is {tuple(weights[name].shape)} in the file and {tuple(wanted[name].shape)} in the architecture"
         for name in wanted
-        if name in held and not _fits(held[name], wanted[name])
+        if name in weights and not _fits(weights[name], wanted[name])
     ]
     found = [
         f"{len(names)} {kind}: {_some(names)}"
         for kind, names in (("missing", missing), ("not in it", unexpected), ("of another shape", reshaped))
         if names
     ]
-    if found and (part := _part(held, wanted)):
-        beside = [name for name in held if not name.startswith(part)]
+    if found and (part := _part(weights, wanted)):
+        beside = [name for name in weights if not name.startswith(part)]
         raise CandidateError(
             f"{path.name} holds the weights of {spec.architecture} under {part!r}, and beside them {_some(beside)}; "
             "name the architecture that all of it belongs to, or save the state dict of that part alone"
@@ -175,30 +175,32 @@ def _fill(module: torch.nn.Module, held: Mapping[str, torch.Tensor], path: Path,
             f"the weights in {path.name} are not those of {spec.architecture}{arguments} ({'; '.join(found)}); "
             "check model.architecture and architecture_args"
         )
-    if packed := [f"{name} ({_kind(held[name])})" for name in wanted if name in held and _packed(held, wanted, name)]:
+    if packed := [
+        f"{name} ({_kind(weights[name])})" for name in wanted if name in weights and _packed(weights, wanted, name)
+    ]:
         raise CandidateError(
             f"{path.name} holds {len(packed)} quantised weights where {spec.architecture} has floats: {_some(packed)}; "
             "without their scales they are other numbers: save the network as .pt2 or ONNX, or its weights as floats"
         )
     try:
-        module.load_state_dict(held, strict=False)
+        module.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         raise CandidateError(
             f"the weights in {path.name} do not go into {spec.architecture}: {first_line(error)}"
         ) from None
     stored = {
-        (_kind(held[name]), _kind(place))
+        (_kind(weights[name]), _kind(place))
         for name, place in wanted.items()
-        if name in held and place.is_floating_point() and held[name].dtype != place.dtype
+        if name in weights and place.is_floating_point() and weights[name].dtype != place.dtype
     }
     return tuple(
         f"its weights are stored as {kind}, and the network works in {works}" for kind, works in sorted(stored)
     )
 
 
-def _packed(held: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], name: str) -> bool:
+def _packed(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], name: str) -> bool:
     """Whether a weight is in few bits, which stand for other numbers, where a network has floats."""
-    value = held[name]
+    value = weights[name]
     narrow = value.element_size() == 1 if value.is_floating_point() else value.dtype not in _WHOLE
     return wanted[name].is_floating_point() and narrow
 
@@ -212,11 +214,11 @@ def _fits(value: torch.Tensor, place: torch.Tensor) -> bool:
     return is_lazy(place) or value.shape == place.shape
 
 
-def _part(held: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str | None:
+def _part(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str | None:
     """The prefix under which all that is wanted stands among other things."""
     first = next(iter(wanted), "")
-    for prefix in (name.removesuffix(first) for name in held if name.endswith(f".{first}")):
-        if all(prefix + name in held and _fits(held[prefix + name], place) for name, place in wanted.items()):
+    for prefix in (name.removesuffix(first) for name in weights if name.endswith(f".{first}")):
+        if all(prefix + name in weights and _fits(weights[prefix + name], place) for name, place in wanted.items()):
             return prefix
     return None
 

@@ -27,10 +27,10 @@ def usual(head: AnyHead, calls: torch.Tensor) -> torch.Tensor:
 
 def asked_only(network: Network) -> Network:
     """A graph that draws has no twin that could be compared with it."""
-    if network.tried is None:
+    if network.settle_on is None:
         return network
     message = (
         "the graph draws random numbers, and no twin that draws others can be compared with it; exported for PyTorch "
         "it can be followed, and who asks (square, nes, label_only) needs no gradients"
     )
-    return replace(network, tried=None, twin=None, no_gradients=network.no_gradients or message)
+    return replace(network, settle_on=None, twin=None, no_gradients=network.no_gradients or message)

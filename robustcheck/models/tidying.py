@@ -1,4 +1,4 @@
-"""What tracing leaves of a network's code, told as layers: others look for layers.
+"""Turns traced nodes back into layers, which later passes look for.
 
 Libraries have batch norms of their own that check their input, call the function, and pass by dropout that is off (timm
 does). Traced, each is a handful of nodes in which nobody sees a norm.

@@ -49,7 +49,7 @@ def load_exported(path: Path, device: torch.device, output: str | None = None) -
         raise CandidateError(
             f"{path.name} is not a whole torch.export archive of torch 2.9 or newer; export and save it again"
         )
-    copy = checked_copy(path, partial(_look, path))
+    copy = checked_copy(path, partial(_checked_member, path))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -99,7 +99,7 @@ def _in_training(program: torch.export.ExportedProgram) -> str | None:
     return None
 
 
-def _look(path: Path, name: str, content: bytes) -> bytes | None:
+def _checked_member(path: Path, name: str, content: bytes) -> bytes | None:
     inner = name.partition("/")[2]
     if _PLAIN.fullmatch(inner):
         return content

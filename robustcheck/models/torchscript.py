@@ -47,7 +47,7 @@ def load_torchscript(path: Path, device: torch.device, output: str | None) -> Ne
     if not any(name.endswith("/constants.pkl") for name in names):
         hint = "; a torch.export program is named .pt2" if any("archive_format" in name for name in names) else ""
         raise CandidateError(f"{path.name} is not a whole TorchScript archive (torch.jit.save){hint}")
-    copy = checked_copy(path, partial(_look, path))
+    copy = checked_copy(path, partial(_checked_member, path))
     try:
         check_tensors(copy)
         copy.seek(0)
@@ -120,7 +120,7 @@ def _trains(module: torch.nn.Module) -> bool:
     return getattr(module, "training", False) and ("Dropout" in kind or "BatchNorm" in kind)
 
 
-def _look(path: Path, name: str, content: bytes) -> bytes:
+def _checked_member(path: Path, name: str, content: bytes) -> bytes:
     if name.partition("/")[2].lower() in ("model.json", "attributes.pkl"):
         raise CandidateError(f"{path.name} is TorchScript of before torch 1.4; save it again")
     if not name.lower().endswith(".py"):

@@ -8,8 +8,9 @@ from math import prod
 
 import torch
 
+from robustcheck.data.samples import Shape
 from robustcheck.errors import CandidateError
-from robustcheck.models.batches import Shape, Stored, as_shares, batches
+from robustcheck.models.batches import StoredSamples, as_shares, batches
 from robustcheck.models.candidate import Meter, raw_scores
 from robustcheck.models.memory import Chunks
 from robustcheck.models.network import Network
@@ -23,7 +24,7 @@ _FAR = 1000.0  # times as bright as an image
 class Trial:
     """A network, its preprocessing, and the samples that it is asked about."""
 
-    samples: Stored
+    samples: StoredSamples
     shapes: Sequence[Shape]  # (C, H, W) of each of the N samples
     network: Network
     preprocess: Preprocess
@@ -31,7 +32,7 @@ class Trial:
     meter: Meter = field(default_factory=Meter)
 
     @classmethod
-    def of(cls, spec: ModelSpec, network: Network, samples: Stored) -> Trial:
+    def of(cls, spec: ModelSpec, network: Network, samples: StoredSamples) -> Trial:
         """The trial of a network that the policy describes so.
 
         Raises:

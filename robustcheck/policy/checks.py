@@ -15,7 +15,7 @@ from robustcheck.policy.bounds import NEEDS_CONTROLS, WITHOUT_EARLY, WORST_FINDI
 from robustcheck.policy.gate_checks import NO_CT, may_stop
 from robustcheck.policy.model_checks import CALLABLE, not_there
 from robustcheck.policy.model_spec import MOST_FINDINGS, ModelSpec
-from robustcheck.policy.sections import Found, entries, is_name, one_of_labels, placed_entries, section, stands
+from robustcheck.policy.sections import Faults, entries, is_name, one_of_labels, placed_entries, section, stands
 from robustcheck.policy.tree import KeyPath, Mistake, show
 from robustcheck.words import COLUMNS_FROM, FINDINGS_FROM, listed, plural, shown
 
@@ -25,7 +25,7 @@ _SAMPLES_THEMSELVES = {".npz": ("images", "labels"), ".csv": ("path", "label")}
 
 def find(data: dict[str, Any], folder: Path) -> list[Mistake]:
     """All cross-field mistakes of a document; `folder` is the policy's."""
-    checks: tuple[Callable[[dict[str, Any], Path], Found], ...]
+    checks: tuple[Callable[[dict[str, Any], Path], Faults], ...]
     checks = (_model, _labels, _scores, _operating_point, _data, _columns, _prevalence, _decision)
     found = [mistake for check in checks for mistake in check(data, folder)] + list(gate_checks.find(data, folder))
     return [*_blanks(data), *(Mistake(path=path, message=message) for path, message in found)]
@@ -43,13 +43,13 @@ def _blanks(data: Any, path: KeyPath = ()) -> Iterator[Mistake]:
             yield from _blanks(value, (*path, key))
 
 
-def _model(data: dict[str, Any], folder: Path) -> Found:
+def _model(data: dict[str, Any], folder: Path) -> Faults:
     model = section(data, "model")
     yield from model_checks.artefact(model, ("model",), folder, ModelSpec)
     yield from model_checks.preprocess(model, ("model",))
 
 
-def _labels(data: dict[str, Any], _: Path) -> Found:
+def _labels(data: dict[str, Any], _: Path) -> Faults:
     model = section(data, "model")
     written = model.get("labels")
     labels = [str(label) for label in written if is_name(label)] if isinstance(written, list) else []
@@ -71,7 +71,7 @@ def _labels(data: dict[str, Any], _: Path) -> Found:
         yield from one_of_labels(model.get("positive"), ("model", "positive"), model)
 
 
-def _scores(data: dict[str, Any], _: Path) -> Found:
+def _scores(data: dict[str, Any], _: Path) -> Faults:
     model = section(data, "model")
     yield from model_checks.scores(model, ("model",), model)
 
@@ -88,17 +88,17 @@ def _wrong_count(labels: int, task: Any) -> str | None:
     return None
 
 
-def _operating_point(data: dict[str, Any], _: Path) -> Found:
+def _operating_point(data: dict[str, Any], _: Path) -> Faults:
     what = "it is a threshold on the positive label's probability"
     yield from _of_positive(data, "model", "operating_point", what, several="thresholds for each label are")
 
 
-def _prevalence(data: dict[str, Any], _: Path) -> Found:
+def _prevalence(data: dict[str, Any], _: Path) -> Faults:
     what = "it is how common the positive label is where the candidate will be used"
     yield from _of_positive(data, "data", "prevalence", what, several="a prevalence for each label is")
 
 
-def _of_positive(data: dict[str, Any], where: str, key: str, what: str, *, several: str) -> Found:
+def _of_positive(data: dict[str, Any], where: str, key: str, what: str, *, several: str) -> Faults:
     """What a number needs beside it that is about the positive label, or about each label of a multilabel task."""
     model, holder, at = section(data, "model"), section(data, where), (where, key)
     given, labels = holder.get(key), model.get("labels")
@@ -112,7 +112,7 @@ def _of_positive(data: dict[str, Any], where: str, key: str, what: str, *, sever
         yield at, f"needs model.positive: {what}"
 
 
-def _decision(data: dict[str, Any], _: Path) -> Found:
+def _decision(data: dict[str, Any], _: Path) -> Faults:
     """What deciding early takes: a rule that it serves, and metrics with intervals for it."""
     decision, at = section(data, "decision"), ("decision", "stop")
     if decision.get("stop") == "determined" and decision.get("rule") == "confident":
@@ -139,7 +139,7 @@ def _decision(data: dict[str, Any], _: Path) -> Found:
         yield at, f"found {stop}, and {', and '.join(reasons)}; leave out {listed(endless + late)}, or {show(at)}"
 
 
-def _data(data: dict[str, Any], folder: Path) -> Found:
+def _data(data: dict[str, Any], folder: Path) -> Faults:
     samples = section(data, "data")
     source, root = samples.get("source"), samples.get("root")
     if not isinstance(source, str) or not source:
@@ -156,7 +156,7 @@ def _data(data: dict[str, Any], folder: Path) -> Found:
         yield ("data", "root"), reason
 
 
-def _columns(data: dict[str, Any], _: Path) -> Found:
+def _columns(data: dict[str, Any], _: Path) -> Faults:
     """Whether the columns that are named are different ones, and say more than the samples do."""
     samples = section(data, "data")
     source = samples.get("source")

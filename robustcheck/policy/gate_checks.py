@@ -15,7 +15,7 @@ from robustcheck.policy.query_specs import NoiseSpec, SquareSpec
 from robustcheck.policy.schema import GateSpec
 from robustcheck.policy.sections import (
     NO_ATTACK,
-    Found,
+    Faults,
     attack_name,
     attack_spec,
     one_of_labels,
@@ -31,7 +31,7 @@ LEAST_DESCENDING = 5  # steps of a search that may stand for smaller budgets: fe
 NO_CT = ("phantom:", "medmnist:")  # sources of eight bits
 
 
-def find(data: dict[str, Any], folder: Path) -> Found:
+def find(data: dict[str, Any], folder: Path) -> Faults:
     """The mistakes of all gates."""
     bits, no_ct = known_bits(section(data, "data")), _no_ct(section(data, "data"), folder)
     model = section(data, "model")
@@ -85,7 +85,7 @@ def _gates(data: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
             yield index, gate
 
 
-def _budget(gate: dict[str, Any], at: KeyPath) -> Found:
+def _budget(gate: dict[str, Any], at: KeyPath) -> Faults:
     """An attack needs a budget, and a budget an attack."""
     attack = gate.get("attack")
     named = (isinstance(attack, str) and attack.lower() not in NO_ATTACK) or (
@@ -99,7 +99,7 @@ def _budget(gate: dict[str, Any], at: KeyPath) -> Found:
         yield (*at, "epsilon"), "is the budget of an attack, and this gate names none"
 
 
-def _budgets(gate: dict[str, Any], at: KeyPath, bits: int | None, no_ct: str | None) -> Found:
+def _budgets(gate: dict[str, Any], at: KeyPath, bits: int | None, no_ct: str | None) -> Faults:
     """Each budget is one of these images and admits a change, and none is listed twice."""
     seen: dict[object, str] = {}
     l2 = gate.get("norm") == "l2"
@@ -124,7 +124,7 @@ def _budgets(gate: dict[str, Any], at: KeyPath, bits: int | None, no_ct: str | N
             yield from _admits(quantity, bits, where, l2=l2)
 
 
-def _admits(quantity: Quantity, bits: int, where: KeyPath, *, l2: bool) -> Found:
+def _admits(quantity: Quantity, bits: int, where: KeyPath, *, l2: bool) -> Faults:
     """A budget admits at least one level, and no more of them than an image has."""
     levels, most = quantity.in_levels(bits), 2**bits - 1
     if levels < 1:
@@ -137,7 +137,7 @@ def _admits(quantity: Quantity, bits: int, where: KeyPath, *, l2: bool) -> Found
         yield where, f"found {quantity.text}; an image of {bits} bits has {most}"
 
 
-def _goal(gate: dict[str, Any], at: KeyPath, model: dict[str, Any], *, has_positive: bool) -> Found:
+def _goal(gate: dict[str, Any], at: KeyPath, model: dict[str, Any], *, has_positive: bool) -> Faults:
     """What a goal needs beside it: an attack, a target, a positive label."""
     goal, several = gate.get("goal"), model.get("task") == "multilabel"
     for key in ("goal", "norm", "target", "queries", "oracle", "ladder", "size", "conditions"):
@@ -156,7 +156,7 @@ def _goal(gate: dict[str, Any], at: KeyPath, model: dict[str, Any], *, has_posit
     yield from one_of_labels(gate["target"], (*at, "target"), model)
 
 
-def _norm(gate: dict[str, Any], at: KeyPath) -> Found:
+def _norm(gate: dict[str, Any], at: KeyPath) -> Faults:
     """Some attacks search in the L∞ ball alone."""
     name = attack_name(gate)
     if name in LINF_ONLY and gate.get("norm") == "l2":
@@ -164,7 +164,7 @@ def _norm(gate: dict[str, Any], at: KeyPath) -> Found:
         yield (*at, "norm"), f"{name} is an attack in the L∞ ball; for l2 there are {others}"
 
 
-def _square(gate: dict[str, Any], at: KeyPath) -> Found:
+def _square(gate: dict[str, Any], at: KeyPath) -> Faults:
     """Where the ensemble's Square does not search, its parameters say nothing."""
     attack, l2 = gate.get("attack"), gate.get("norm") == "l2"
     if isinstance(attack, dict) and attack_name(gate) == "ensemble" and (l2 or stands("conditions", gate, GateSpec)):
@@ -174,7 +174,7 @@ def _square(gate: dict[str, Any], at: KeyPath) -> Found:
                 yield (*at, "attack", key), f"is of the member Square, which does not search {where}; leave it out"
 
 
-def _ladder(gate: dict[str, Any], at: KeyPath, data: dict[str, Any]) -> Found:
+def _ladder(gate: dict[str, Any], at: KeyPath, data: dict[str, Any]) -> Faults:
     """Going down a ladder takes rungs, and lets one rung's evidence serve another."""
     if gate.get("ladder") != "descending":
         return
@@ -207,7 +207,7 @@ def _not_for_smaller(gate: dict[str, Any]) -> str | None:
     return None
 
 
-def _restarts(gate: dict[str, Any], at: KeyPath) -> Found:
+def _restarts(gate: dict[str, Any], at: KeyPath) -> Faults:
     """More restarts than one need starts that differ."""
     spec = attack_spec(gate)
     if isinstance(spec, PGDSpec) and spec.restarts > 1 and not spec.random_start:

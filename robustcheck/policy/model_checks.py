@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from robustcheck.policy.model_spec import FORMATS, STATE_DICTS, WHOLE_MODELS, PreprocessSpec, whole_model
-from robustcheck.policy.sections import Found, is_number, section, stands
+from robustcheck.policy.sections import Faults, is_number, section, stands
 from robustcheck.policy.tree import KeyPath
 from robustcheck.words import did_you_mean, plural, shown
 
@@ -22,7 +22,7 @@ CALLABLE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 _MOST_BESIDE = 2000  # files of a folder that are looked through for what was meant
 
 
-def artefact(model: dict[str, Any], at: KeyPath, folder: Path, spec: type[BaseModel], *, built: bool = False) -> Found:
+def artefact(model: dict[str, Any], at: KeyPath, folder: Path, spec: type[BaseModel], *, built: bool = False) -> Faults:
     """Whether a model's file is there, of a format that is read, and goes with the keys beside it.
 
     Args:
@@ -53,7 +53,7 @@ def artefact(model: dict[str, Any], at: KeyPath, folder: Path, spec: type[BaseMo
     yield from _architecture(model, at, suffix, built=built or whole or stands("architecture", model, spec))
 
 
-def _architecture(model: dict[str, Any], at: KeyPath, suffix: str, *, built: bool) -> Found:
+def _architecture(model: dict[str, Any], at: KeyPath, suffix: str, *, built: bool) -> Faults:
     """Whether the file and the network's source fit each other."""
     if suffix in STATE_DICTS and not built:
         yield (
@@ -78,7 +78,7 @@ def _names_in(path: Path) -> list[str]:
         return []
 
 
-def reference(architecture: Any, at: KeyPath) -> Found:
+def reference(architecture: Any, at: KeyPath) -> Faults:
     """Whether an architecture is named as Python finds it."""
     if isinstance(architecture, str) and not CALLABLE.fullmatch(architecture):
         yield at, f"found {shown(architecture)}; write 'module:callable', such as torchvision.models:resnet18"
@@ -88,7 +88,7 @@ def _named(at: KeyPath) -> str:
     return "model" if at == ("model",) else str(next(part for part in reversed(at) if isinstance(part, str)))
 
 
-def scores(model: dict[str, Any], at: KeyPath, candidate: dict[str, Any]) -> Found:
+def scores(model: dict[str, Any], at: KeyPath, candidate: dict[str, Any]) -> Faults:
     """Whether a model's `scores` are as many as its task and the candidate's labels take, each once."""
     places, labels = model.get("scores"), candidate.get("labels")
     if not isinstance(places, list) or not places or not all(map(is_number, places)):
@@ -102,7 +102,7 @@ def scores(model: dict[str, Any], at: KeyPath, candidate: dict[str, Any]) -> Fou
         yield (*at, "scores"), f"found a list of {len(places)} for {what}"
 
 
-def preprocess(model: dict[str, Any], at: KeyPath) -> Found:
+def preprocess(model: dict[str, Any], at: KeyPath) -> Faults:
     """Whether a model's preprocessing fits itself."""
     steps, at = section(model, "preprocess"), (*at, "preprocess")
     yield from _channels(steps, at)
@@ -116,7 +116,7 @@ def preprocess(model: dict[str, Any], at: KeyPath) -> Found:
             )
 
 
-def _channels(steps: dict[str, Any], at: KeyPath) -> Found:
+def _channels(steps: dict[str, Any], at: KeyPath) -> Faults:
     channels = steps.get("channels")
     for key in ("mean", "std"):
         values = steps.get(key)
@@ -128,7 +128,7 @@ def _channels(steps: dict[str, Any], at: KeyPath) -> Found:
         yield (*at, "order"), "found BGR, which is about three channels, and channels is 1"
 
 
-def _sizes(steps: dict[str, Any], at: KeyPath) -> Found:
+def _sizes(steps: dict[str, Any], at: KeyPath) -> Faults:
     resize, crop = steps.get("resize"), steps.get("crop")
     if not stands("resize", steps, PreprocessSpec):
         for key in ("interpolation", "antialias"):

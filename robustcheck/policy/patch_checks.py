@@ -10,7 +10,7 @@ from robustcheck.policy.attack_specs import ASK_AN_ORACLE, ATTACKS, NO_EPSILON
 from robustcheck.policy.model_checks import not_there
 from robustcheck.policy.patch_specs import PatchSpec, RP2Spec
 from robustcheck.policy.schema import GateSpec
-from robustcheck.policy.sections import Found, attack_name, attack_spec, one_of_labels, placed_entries, section, stands
+from robustcheck.policy.sections import Faults, attack_name, attack_spec, one_of_labels, placed_entries, section, stands
 from robustcheck.policy.sizes import Size
 from robustcheck.policy.tree import KeyPath
 from robustcheck.policy.viewing_spec import CONDITIONS, ConditionsSpec
@@ -22,7 +22,7 @@ _OF_TRAINING = (
 )  # fmt: skip
 
 
-def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], folder: Path) -> Found:
+def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], folder: Path) -> Faults:
     """The mistakes of one gate."""
     name = attack_name(gate)
     if name is None:
@@ -38,7 +38,7 @@ def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], folder: Path) 
         yield from _grid(gate, at)
 
 
-def _budget(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
+def _budget(name: str, gate: dict[str, Any], at: KeyPath) -> Faults:
     """A patch has a size, stickers their mask, and neither of them a ball."""
     if name in NO_EPSILON:
         bounds = "size bounds it" if name == "patch" else "attack.stickers bounds it"
@@ -57,7 +57,7 @@ def _budget(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
         )
 
 
-def _sizes(gate: dict[str, Any], at: KeyPath) -> Found:
+def _sizes(gate: dict[str, Any], at: KeyPath) -> Faults:
     """No size is listed twice."""
     seen = set[tuple[object, object]]()
     for value, where in placed_entries(gate.get("size"), (*at, "size")):
@@ -70,7 +70,7 @@ def _sizes(gate: dict[str, Any], at: KeyPath) -> Found:
         seen.add((size.area, size.pixels))
 
 
-def _conditions(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
+def _conditions(name: str, gate: dict[str, Any], at: KeyPath) -> Faults:
     conditions = gate.get("conditions")
     if "conditions" not in gate:
         return
@@ -106,7 +106,7 @@ def _conditions(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
         )
 
 
-def _grid(gate: dict[str, Any], at: KeyPath) -> Found:
+def _grid(gate: dict[str, Any], at: KeyPath) -> Faults:
     """Stickers are judged on looks that they were painted for."""
     conditions, spec = gate.get("conditions"), attack_spec(gate)
     if not isinstance(conditions, dict) or not isinstance(spec, RP2Spec):
@@ -143,7 +143,7 @@ def _out_of_view(spec: ConditionsSpec) -> bool:
     return nearest >= 0.5 + reach - 1e-9
 
 
-def _patch(attack: dict[str, Any], gate: dict[str, Any], at: KeyPath, data: dict[str, Any], folder: Path) -> Found:
+def _patch(attack: dict[str, Any], gate: dict[str, Any], at: KeyPath, data: dict[str, Any], folder: Path) -> Faults:
     model, samples = section(data, "model"), section(data, "data")
     if "target" in attack:
         yield from one_of_labels(attack["target"], (*at, "target"), model)
@@ -178,7 +178,7 @@ def _patch(attack: dict[str, Any], gate: dict[str, Any], at: KeyPath, data: dict
         )
 
 
-def _file(attack: dict[str, Any], key: str, at: KeyPath, folder: Path, endings: set[str]) -> Found:
+def _file(attack: dict[str, Any], key: str, at: KeyPath, folder: Path, endings: set[str]) -> Faults:
     name = attack.get(key)
     if isinstance(name, str) and name and (reason := not_there(name, folder, endings)):
         yield (*at, key), reason

@@ -7,11 +7,11 @@ from typing import Any
 from robustcheck.policy.attack_specs import ASK_AN_ORACLE
 from robustcheck.policy.query_specs import LabelOnlySpec, PartialInformationSpec
 from robustcheck.policy.schema import GateSpec
-from robustcheck.policy.sections import Found, attack_name, attack_spec, stands
+from robustcheck.policy.sections import Faults, attack_name, attack_spec, stands
 from robustcheck.policy.tree import KeyPath
 
 
-def find(gate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Found:
+def find(gate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Faults:
     """Attacks that ask have a limit, and only they; and an answer has no more labels than the head."""
     name = attack_name(gate)
     if name is None:
@@ -36,7 +36,7 @@ def find(gate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Found:
         yield (*at, "attack", "radius"), "is of the noise between copies, and one copy has none; give copies above 1"
 
 
-def _asks_nothing(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
+def _asks_nothing(name: str, gate: dict[str, Any], at: KeyPath) -> Faults:
     why = "asks the candidate nothing" if name in ("transfer", "patch") else "follows gradients"
     if "queries" in gate and name == "ensemble":
         yield (
@@ -50,7 +50,7 @@ def _asks_nothing(name: str, gate: dict[str, Any], at: KeyPath) -> Found:
         yield (*at, "oracle"), f"is what an oracle is asked about, and {name} {why}; leave it out"
 
 
-def _best_few(spec: PartialInformationSpec, at: KeyPath, model: dict[str, Any]) -> Found:
+def _best_few(spec: PartialInformationSpec, at: KeyPath, model: dict[str, Any]) -> Faults:
     labels = model.get("labels")
     if isinstance(labels, list) and len(labels) > 1 and spec.k > len(labels):
         yield (

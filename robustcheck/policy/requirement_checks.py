@@ -18,7 +18,7 @@ from robustcheck.policy.bounds import (
     Bound,
 )
 from robustcheck.policy.schema import GateSpec
-from robustcheck.policy.sections import Found, attack_name, entries, placed_entries, section, stands
+from robustcheck.policy.sections import Faults, attack_name, entries, placed_entries, section, stands
 from robustcheck.policy.tree import KeyPath
 from robustcheck.results import METRICS
 from robustcheck.words import did_you_mean, listed, plural, shown
@@ -26,7 +26,7 @@ from robustcheck.words import did_you_mean, listed, plural, shown
 _OF_NEGATIVES = ("specificity", "ppv", "npv", "auroc")  # metrics that negatives count in
 
 
-def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], *, has_positive: bool) -> Found:
+def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], *, has_positive: bool) -> Faults:
     """Each requirement is on a metric that the gate measures, can fail, and has bounds that can be read."""
     require = gate.get("require")
     if not isinstance(require, dict):
@@ -137,7 +137,7 @@ def _wrong_part(about: str, plain: str, data: dict[str, Any]) -> str | None:
     return f"of {about} there are {', '.join(known)}{did_you_mean(plain, known)}"
 
 
-def _bounds(metric: str, values: Any, where: KeyPath) -> Found:
+def _bounds(metric: str, values: Any, where: KeyPath) -> Faults:
     """Each bound can be read."""
     for value, place in placed_entries(values, where):
         try:
@@ -146,7 +146,7 @@ def _bounds(metric: str, values: Any, where: KeyPath) -> Found:
             yield place, str(error)
 
 
-def _one_each(values: Any, key: str, gate: dict[str, Any], where: KeyPath) -> Found:
+def _one_each(values: Any, key: str, gate: dict[str, Any], where: KeyPath) -> Faults:
     """A list of bounds goes with a list of budgets, epsilons or sizes, of the same length."""
     budgets = gate.get(key)
     if not isinstance(values, list) or budgets == []:

@@ -13,7 +13,7 @@ from robustcheck.policy.tree import KeyPath
 from robustcheck.words import did_you_mean, listed, shown
 
 NO_ATTACK = frozenset({"none", "clean"})  # what people call it to leave the attack out
-Found = Iterator[tuple[KeyPath, str]]
+Faults = Iterator[tuple[KeyPath, str]]
 
 
 def section(data: dict[str, Any], key: str) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def is_name(value: Any) -> bool:
     return isinstance(value, (str, int)) and not isinstance(value, bool) and value != ""
 
 
-def one_of_labels(name: Any, at: KeyPath, model: dict[str, Any]) -> Found:
+def one_of_labels(name: Any, at: KeyPath, model: dict[str, Any]) -> Faults:
     """Whether a name is one of the candidate's labels."""
     labels = model.get("labels")
     names = [str(label) for label in labels if is_name(label)] if isinstance(labels, list) else []

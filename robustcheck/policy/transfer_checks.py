@@ -7,13 +7,13 @@ from typing import Any
 
 from robustcheck.policy import model_checks
 from robustcheck.policy.model_spec import steps_beside
-from robustcheck.policy.sections import Found, attack_name, is_name, placed_entries, section, stands
+from robustcheck.policy.sections import Faults, attack_name, is_name, placed_entries, section, stands
 from robustcheck.policy.transfer_spec import SurrogateSpec, TrainSpec, TransferSpec
 from robustcheck.policy.tree import KeyPath
 from robustcheck.words import listed, shown
 
 
-def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], folder: Path) -> Found:
+def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], folder: Path) -> Faults:
     """There is a surrogate, each is there, has the candidate's labels, and learns from other images than are judged."""
     model, samples = section(data, "model"), section(data, "data")
     name = attack_name(gate)
@@ -49,7 +49,7 @@ def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], folder: Path) 
                 )
 
 
-def _labels(surrogate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Found:
+def _labels(surrogate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Faults:
     own, wanted = surrogate.get("labels"), model.get("labels")
     if not isinstance(own, list) or not isinstance(wanted, list) or not all(map(is_name, own + wanted)):
         return
@@ -61,7 +61,7 @@ def _labels(surrogate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Fo
         )
 
 
-def _preprocess(surrogate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Found:
+def _preprocess(surrogate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Faults:
     """Its steps fit one another and the candidate's, but for what does not fit in the candidate's own."""
     written, candidate = section(surrogate, "preprocess"), section(model, "preprocess")
     if written:
@@ -70,7 +70,7 @@ def _preprocess(surrogate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -
         yield from (found for found in model_checks.preprocess(both, at) if found not in known)
 
 
-def _task(surrogate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Found:
+def _task(surrogate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Faults:
     own, wanted, labels = surrogate.get("task"), model.get("task"), model.get("labels")
     several = [task == "multilabel" for task in (own, wanted)]
     if own is not None and wanted is not None and several[0] != several[1]:
@@ -79,7 +79,7 @@ def _task(surrogate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Foun
         yield (*at, "task"), f"found 'binary', which has 2 labels, and the candidate has {len(labels)}"
 
 
-def _stolen(train: dict[str, Any], at: KeyPath) -> Found:
+def _stolen(train: dict[str, Any], at: KeyPath) -> Faults:
     """A surrogate that learns from the candidate's answers says how many it may have."""
     stolen = train.get("labels") == "candidate"
     if stolen and not stands("queries", train, TrainSpec):

@@ -1,4 +1,4 @@
-"""Facts for the page: name and value, in the order in which a reviewer asks for them."""
+"""Facts for page and text: name and value, in the order in which a reviewer asks for them."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ _KNOWLEDGE = {name: words for name, words in KNOWLEDGE.items() if name != "none"
 
 def gate_facts(gate: GateResult) -> Facts:
     """How one gate was run."""
+    parameters = f" ({parameters_text(gate.parameters)})" if gate.parameters else ""
     facts = {
-        "Threat model": threat_text(gate.threat) if gate.threat else "None: the images as they are stored.",
-        "Attack": (gate.attack or "") + (f" ({parameters_text(gate.parameters)})" if gate.parameters else ""),
+        "Attack": (gate.attack or "none (clean images)") + parameters,
+        "Threat model": threat_text(gate.threat) if gate.threat else "",
         "Samples": counts_text(gate) if gate.samples else "",
         "Samples needed": needed_text(gate),
         "Evidence": _evidence(gate),

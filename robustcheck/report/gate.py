@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from robustcheck.report.queries import queries_text, smaller_limits_text, success_text
+from robustcheck.report.facts import gate_facts
+from robustcheck.report.queries import queries_text
 from robustcheck.report.text import (
     bound_of,
-    cost_text,
     count_of,
-    counts_text,
     interval,
     level,
     measured_value,
     metric_text,
-    needed_text,
     number,
     one_line,
-    parameters_text,
     support,
 )
-from robustcheck.report.threat import threat_text
 from robustcheck.results import Finding, GateResult, Metric, Outcome, Requirement, Surrogate, Verdict
 from robustcheck.words import behind_bars, plural
 
@@ -164,21 +160,9 @@ def _aligned(rows: Sequence[tuple[str, str, str]]) -> list[str]:
 def _fact_lines(gate: GateResult) -> list[str]:
     required = {requirement.metric for requirement in gate.requirements}
     others = [metric_text(name, metric) for name, metric in gate.metrics.items() if name not in required]
-    attack = one_line(gate.attack) if gate.attack else "none (clean images)"
-    if gate.parameters:
-        attack += f" ({parameters_text(gate.parameters)})"
-    facts = {
-        "also measured": "; ".join(others),
-        "attack": attack,
-        "threat model": threat_text(gate.threat) if gate.threat else "",
-        "samples": counts_text(gate) if gate.samples else "",
-        "samples needed": needed_text(gate),
-        "queries to success": success_text(gate),
-        "accuracy at smaller limits": smaller_limits_text(gate),
-        "cost": cost_text(gate.cost),
-    }
-    lines = [f"{name}: {value}" for name, value in facts.items() if value]
-    return [*lines, *map(_surrogate_line, gate.surrogates)]
+    lines = [f"{name.lower()}: {one_line(value)}" for name, value in gate_facts(gate)]
+    measured = [f"also measured: {'; '.join(others)}"] if others else []
+    return [*measured, *lines, *map(_surrogate_line, gate.surrogates)]
 
 
 def _surrogate_line(one: Surrogate) -> str:

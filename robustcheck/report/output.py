@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from robustcheck.errors import ReportError
 from robustcheck.report.writing import render_reports, write_json
 from robustcheck.results import AuditReport
+from robustcheck.words import distinct
 
 COUNTEREXAMPLES = "counterexamples"
 _SCRATCH = ".running-"
@@ -53,7 +54,7 @@ class Output:
             self.scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=self.folder))
         except OSError as error:
             raise ReportError(f"cannot write reports to {folder}: {error.strerror or error}") from None
-        self._lock = _held(self.scratch)
+        self._lock = _lock_of(self.scratch)
         try:
             _refuse_if_in_use(self.folder, excepted=self.scratch)
             refuse_what_is_not_ours(folder)
@@ -145,15 +146,7 @@ def outputs(folder: Path, policies: Sequence[Path]) -> list[Output]:
 
 def _folders(policies: Sequence[Path]) -> list[str]:
     """Where each policy's reports lie in the output folder; no two names differ in the case of their letters alone."""
-    if len(policies) == 1:
-        return ["."]
-    names: dict[str, str] = {}
-    for policy in policies:
-        name, number = policy.stem, 2
-        while name.casefold() in names:
-            name, number = f"{policy.stem}-{number}", number + 1
-        names[name.casefold()] = name
-    return list(names.values())
+    return ["."] if len(policies) == 1 else distinct(policy.stem for policy in policies)
 
 
 def _refuse_if_in_use(folder: Path, *, excepted: Path | None = None) -> None:
@@ -186,7 +179,7 @@ def _is_left(scratch: Path, own: Path) -> bool:
     return False
 
 
-def _held(scratch: Path) -> FileLock | None:
+def _lock_of(scratch: Path) -> FileLock | None:
     """The lock of a run's own scratch folder; None where the disk has none."""
     lock = FileLock(scratch / _LOCK)
     try:

@@ -108,3 +108,8 @@ class ByLargestChange(Ball):
     def distance(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """Largest change (N,) in grey levels of stored integer images (N, C, H, W) from the clean ones."""
         return (stored.int() - clean.int()).abs().flatten(1).amax(dim=1)
+
+
+def per_row(values: torch.Tensor) -> torch.Tensor:
+    """A number a row (N,) as (N, 1, 1, 1), to go with images."""
+    return values.view(-1, 1, 1, 1)

@@ -14,14 +14,14 @@ import torch
 from robustcheck.models.head import NO_ANSWER
 from robustcheck.models.multilabel_head import present
 
-Kind = Literal["untargeted", "targeted", "missed_finding", "false_alarm"]
+GoalKind = Literal["untargeted", "targeted", "missed_finding", "false_alarm"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
     """A goal against a head of so many labels, or of so many findings that may be present together."""
 
-    kind: Kind = "untargeted"
+    kind: GoalKind = "untargeted"
     labels: int
     target: int | None = None  # the label that `targeted` wants
     positive: int | None = None  # the label that is disease
@@ -93,7 +93,7 @@ class Goal:
         """Which of several findings (N, K) are there in readings (N,)."""
         return present(labels, self.labels)
 
-    def findings(self, labels: torch.Tensor) -> torch.Tensor:
+    def attackable_findings(self, labels: torch.Tensor) -> torch.Tensor:
         """Which of several findings (N, K) the adversary may turn on samples with true readings (N,)."""
         present = self.present(labels)
         if self.kind == "untargeted":

@@ -11,7 +11,7 @@ from torch import nn
 
 from robustcheck.errors import EvaluationError
 from robustcheck.policy import Quantity
-from robustcheck.threats.ball import Ball
+from robustcheck.threats.ball import Ball, per_row
 
 _TINY = 1e-12
 _HALVINGS = 20  # of the search for the scale at which a rounded change fits
@@ -60,7 +60,7 @@ class L2Ball(Ball):
         """Points of balls with a radius (N,) a row, or one for all."""
         change = images - clean
         length = self.norm(change).clamp_min(_TINY)
-        return (clean + change * (radius / length).clamp_max(1).view(-1, 1, 1, 1)).clamp_(0, 1)
+        return (clean + change * per_row((radius / length).clamp_max(1))).clamp_(0, 1)
 
     def sample(self, clean: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
         """Points of the ball from uniform numbers in [0, 1) of the images' shape: a direction at random, to the border.
@@ -149,7 +149,7 @@ class L2Ball(Ball):
         return torch.where(torch.zeros_like(fits).scatter(1, order, fits).view_as(stored), larger, stored)
 
     def _scaled(self, change: torch.Tensor, scale: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-        return (reference + (change * scale.view(-1, 1, 1, 1).float()).round()).clamp_(0, self.maximum)
+        return (reference + (change * per_row(scale).float()).round()).clamp_(0, self.maximum)
 
     def _squares(self, change: torch.Tensor) -> torch.Tensor:
         return change.double().flatten(1).square().sum(dim=1)

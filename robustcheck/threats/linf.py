@@ -9,7 +9,7 @@ import torch
 
 from robustcheck.errors import EvaluationError
 from robustcheck.policy import Quantity
-from robustcheck.threats.ball import ByLargestChange
+from robustcheck.threats.ball import ByLargestChange, per_row
 
 _ON_LEVEL = 0.01  # of a level: float32 shares of 16-bit images are this exact
 
@@ -55,7 +55,7 @@ class LinfBall(ByLargestChange):
 
     def within(self, images: torch.Tensor, clean: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
         """The nearest points of balls with a radius (N,) a row."""
-        radius = radius.view(-1, 1, 1, 1)
+        radius = per_row(radius)
         return torch.minimum(torch.maximum(images, clean - radius), clean + radius).clamp_(0, 1)
 
     def sample(self, clean: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
@@ -96,7 +96,7 @@ class LinfBall(ByLargestChange):
         """
         reference = (clean * self.maximum).round()
         change = images * self.maximum - reference
-        levels = (self.norm(change) - _ON_LEVEL).ceil().clamp_min(1).view(-1, 1, 1, 1)
+        levels = per_row((self.norm(change) - _ON_LEVEL).ceil().clamp_min(1))
         side = torch.where(2 * change.abs() < levels, direction, change).sign()
         return (reference + side * levels).clamp_(0, self.maximum) / self.maximum
 

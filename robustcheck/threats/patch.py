@@ -16,6 +16,7 @@ from torch.nn.functional import grid_sample, interpolate
 
 from robustcheck.errors import EvaluationError
 from robustcheck.policy import PatchSpec, Size
+from robustcheck.threats.ball import per_row
 
 Outline = Literal["square", "circle"]
 
@@ -44,7 +45,7 @@ def place(textures: torch.Tensor, images: torch.Tensor, at: Placements, outline:
     if at.finest is not None and textures.shape[-1] > at.finest:
         textures = interpolate(textures, at.finest, mode="area")
     right, down = _on_patch(images.shape, at)
-    grid = torch.stack([right, down], dim=-1) / (at.side / 2).view(-1, 1, 1, 1)
+    grid = torch.stack([right, down], dim=-1) / per_row(at.side / 2)
     seen = grid_sample(textures, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return torch.where(_inside(right, down, at, outline)[:, None], seen, images)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from robustcheck.data import Area
-from robustcheck.threats.ball import ByLargestChange
+from robustcheck.threats.ball import ByLargestChange, per_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Region(ByLargestChange):
 
     def within(self, images: torch.Tensor, clean: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
         """The nearest points of the region that differ by at most a radius (N,) a row."""
-        radius = radius.view(-1, 1, 1, 1)
+        radius = per_row(radius)
         return self.project(torch.minimum(torch.maximum(images, clean - radius), clean + radius), clean)
 
     def sample(self, clean: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:

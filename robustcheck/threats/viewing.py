@@ -20,6 +20,7 @@ from PIL import Image
 from torch.nn.functional import grid_sample
 
 from robustcheck.policy import ConditionsSpec
+from robustcheck.threats.ball import per_row
 
 LOOK_DRAWS = 12  # uniform ones, of which a look is made
 
@@ -124,11 +125,11 @@ def see(
     if looks.resampling is not None or looks.blur is not None:
         seen = _along_axes(seen, lambda length: _optics(looks, length, images.device))
     if looks.contrast is not None:
-        seen = (seen - 0.5) * _each(looks.contrast) + 0.5
+        seen = (seen - 0.5) * per_row(looks.contrast) + 0.5
     if looks.brightness is not None:
-        seen = seen + _each(looks.brightness)
+        seen = seen + per_row(looks.brightness)
     if looks.noise is not None and grain is not None:
-        seen = seen + grain * _each(looks.noise)
+        seen = seen + grain * per_row(looks.noise)
     seen = seen.clamp(0, 1)
     if looks.jpeg is not None:
         seen = seen + (_compressed(seen.detach(), looks.jpeg, *exported) - seen.detach())
@@ -137,10 +138,6 @@ def see(
 
 def _between(ends: tuple[float, float] | None, uniform: torch.Tensor, unit: float = 1.0) -> torch.Tensor | None:
     return None if ends is None else (ends[0] + (ends[1] - ends[0]) * uniform) * unit
-
-
-def _each(values: torch.Tensor) -> torch.Tensor:
-    return values.view(-1, 1, 1, 1)
 
 
 def _homography(images: torch.Tensor, looks: Looks) -> torch.Tensor:

@@ -62,9 +62,11 @@ def _attack(name: str, labels: int, levels: float, maximum: int = 255, steps: in
         "apgd": APGD(objective=objective("cross_entropy", goal), steps=steps, restarts=1),
         "apgd-dlr": APGD(objective=objective("dlr", goal), steps=steps, restarts=1),
         "apgd-targeted": APGD(
-            objective=objective("dlr", goal, aimed=True), steps=steps, restarts=labels - 1, aims=labels - 1
+            objective=objective("dlr", goal, aimed=True), steps=steps, restarts=labels - 1, target_count=labels - 1
         ),
-        "fmn": FMN(objective=objective("margin", goal, aimed=True), steps=100, restarts=labels - 1, aims=labels - 1),
+        "fmn": FMN(
+            objective=objective("margin", goal, aimed=True), steps=100, restarts=labels - 1, target_count=labels - 1
+        ),
     }[name]
 
 
@@ -128,7 +130,7 @@ def test_minimum_norm_searches_reach_the_optimum_within_a_twentieth(norm, labels
 
 
 class Mean(torch.nn.Module):
-    """Turns an even image of level g by |g - 127.5| levels in every pixel."""
+    """Turns a flat image of level g by |g - 127.5| levels in every pixel."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         excess = image.flatten(1).mean(dim=1) - 0.5
@@ -174,7 +176,7 @@ def test_aims_are_gone_for_in_turn():
         asked.append((sample, rank))
         return [label for label in range(4) if label != int(truth[sample])][rank]
 
-    attack = APGD(objective=objective("dlr", Goal(labels=4), aimed=True), steps=10, restarts=3, aims=3)
+    attack = APGD(objective=objective("dlr", Goal(labels=4), aimed=True), steps=10, restarts=3, target_count=3)
     ball = LinfBall(levels=1, maximum=255)
     found = search(attack, network, images, truth, ball, count=4, aim=aim)
     held = [sample for sample in range(40) if sample not in found.hits]

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from robustcheck.attacks import Answers, build
-from robustcheck.attacks.base import merged, part, per_row
+from robustcheck.attacks.base import of_rows, with_rows
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.hopskipjump import _ESTIMATING
 from robustcheck.policy import HopSkipJumpSpec
 from robustcheck.threats import Goal, L2Ball, LinfBall
+from robustcheck.threats.ball import per_row
 
 
 class Border:
@@ -111,7 +112,7 @@ def test_hopskipjump_takes_its_step_or_one_twice_or_half_as_long(ball, taken, it
         state = border.turn(state)
     steps = per_row(state["size"]) * ball.steepest(state["normal"])
     while (walking := state["phase"] != _ESTIMATING).any():
-        state = merged(state, walking, part(border.turn(state), walking))
+        state = with_rows(state, walking, of_rows(border.turn(state), walking))
 
     def nearest(times):
         """How near to the sample the border is where a step ends, as a share of how near it was."""

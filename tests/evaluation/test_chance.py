@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from building import brightness_gates, brightness_project, even_images
+from building import brightness_gates, brightness_project, flat_images
 
 DARK, BRIGHT = range(20, 100, 8), range(160, 240, 8)
 GATES = """\
@@ -17,7 +17,7 @@ SKILL = "no-better-than-chance"
 
 def project(folder, *, threshold, levels=(*DARK, *BRIGHT), labels=None):
     brightness_project(folder, threshold=threshold)
-    even_images(folder, levels, [int(level > 127) for level in levels] if labels is None else labels)
+    flat_images(folder, levels, [int(level > 127) for level in levels] if labels is None else labels)
 
 
 def codes(gate):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from building import brightness_gates, brightness_policy, brightness_project, even_images
+from building import brightness_gates, brightness_policy, brightness_project, flat_images
 
 from robustcheck import load_policy
-from robustcheck.attacks.base import one_each
+from robustcheck.attacks.base import one_a_row
 from robustcheck.attacks.square import Square
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.health.comparing import compared
@@ -80,7 +80,7 @@ FEW_BROKEN = """
 def test_counterexamples_of_other_gates_decide_if_they_would_change_the_verdict(other, bound, verdict, first, tmp_path):
     """However few they are: they are verified, and lie in the gate's own threat model."""
     brightness_project(tmp_path)
-    even_images(tmp_path, [160] * 37 + [130] * 3 + [60] * 10, [1] * 40 + [0] * 10)
+    flat_images(tmp_path, [160] * 37 + [130] * 3 + [60] * 10, [1] * 40 + [0] * 10)
     other = f"  - {{id: other, {other}, epsilon: 6/255, require: {{accuracy: 0}}}}\n"
     own = FEW_BROKEN.replace("BOUND", str(bound))
     found = {gate.id: gate for gate in brightness_gates(tmp_path, other + own if first else own + other)}
@@ -101,7 +101,7 @@ def test_counterexamples_of_other_gates_decide_if_they_would_change_the_verdict(
 )
 def test_counterexamples_of_another_threat_model_decide_nothing(other, tmp_path):
     brightness_project(tmp_path)
-    even_images(tmp_path, [160] * 37 + [130] * 3 + [60] * 7 + [125] * 3, [1] * 40 + [0] * 10)
+    flat_images(tmp_path, [160] * 37 + [130] * 3 + [60] * 7 + [125] * 3, [1] * 40 + [0] * 10)
     own = FEW_BROKEN.replace("BOUND", "0.95").replace("epsilon", "goal: GOAL\n    epsilon")
     own = own.replace("GOAL", "missed_finding" if "false_alarm" in other else "untargeted")
     gates = brightness_gates(tmp_path, f"  - {{id: other, {other}, require: {{accuracy: 0}}}}\n" + own)
@@ -113,7 +113,7 @@ def test_counterexamples_of_another_threat_model_decide_nothing(other, tmp_path)
 def test_what_others_turned_counts_as_it_was_read_and_not_as_no_answer(first, tmp_path):
     """One of forty is read a little on the wrong side, and still above all of the other label."""
     brightness_project(tmp_path)
-    even_images(tmp_path, [200] * 19 + [130] + [60] * 20, [1] * 20 + [0] * 20)
+    flat_images(tmp_path, [200] * 19 + [130] + [60] * 20, [1] * 20 + [0] * 20)
     other = "  - {id: other, attack: square, queries: 200, epsilon: 4/255, require: {accuracy: 0}}\n"
     own = FEW_BROKEN.replace("accuracy: BOUND", "auroc: 0.97").replace("8/255", "4/255")
     found = {gate.id: gate for gate in brightness_gates(tmp_path, other + own if first else own + other)}
@@ -124,7 +124,7 @@ def test_what_others_turned_counts_as_it_was_read_and_not_as_no_answer(first, tm
 
 def test_only_samples_that_both_looked_at_are_compared(tmp_path):
     brightness_project(tmp_path)
-    even_images(tmp_path, [130] * 100, [1] * 100)
+    flat_images(tmp_path, [130] * 100, [1] * 100)
     square, pgd = brightness_gates(
         tmp_path, SQUARE.replace("accuracy: 0}", "accuracy: 0.5}") + SHORT, extra="decision: {stop: early}"
     )
@@ -137,7 +137,7 @@ def test_only_samples_that_both_looked_at_are_compared(tmp_path):
 
 def test_samples_that_the_goal_spares_are_no_evidence_of_a_strong_attack(tmp_path):
     brightness_project(tmp_path)
-    even_images(tmp_path, [100] * 40 + [130] * 3, [0] * 40 + [1] * 3)  # of which three may be missed
+    flat_images(tmp_path, [100] * 40 + [130] * 3, [0] * 40 + [1] * 3)  # of which three may be missed
     aimed = "goal: missed_finding\n    epsilon: 8/255"
     short = SHORT.replace("epsilon: 8/255", aimed).replace("accuracy", "sensitivity")
     square = SQUARE.replace("epsilon: 8/255", "goal: missed_finding, epsilon: 8/255")
@@ -172,7 +172,7 @@ NOISE = "  - {id: noise, attack: noise, epsilon: 8/255, queries: 200, require: {
 @pytest.fixture
 def feeble(monkeypatch):
     """Square asks about next to nothing but the sample, and submits it."""
-    monkeypatch.setattr(Square, "ask", lambda _self, state, *_: one_each(state["images"]))
+    monkeypatch.setattr(Square, "ask", lambda _self, state, *_: one_a_row(state["images"]))
     monkeypatch.setattr(Square, "start", lambda _self, _images, clean, *_: {"images": clean})
     monkeypatch.setattr(Square, "learn", lambda _self, state, *_: {"images": state["images"] + 1e-6})
     monkeypatch.setattr(Square, "best", lambda _self, state: state["images"])
@@ -227,14 +227,14 @@ def test_luck_of_noise_is_not_held_against_who_turns_as_many(tmp_path):
     lucky, unlucky = (replace(second, status=status, evidence="searched") for status in ("broken", "held"))
     own, other = replace(square, samples=(broken, unlucky), health=()), replace(noise, samples=(held, lucky))
     options = {"strict": True, "wanted": None, "multilabel": False}
-    result = compared(own, [other], [], judged_with=lambda lost, _: "fail" if lost else "pass", **options)
+    result = compared(own, [other], [], verdict_if=lambda outcomes, **_: "fail" if outcomes else "pass", **options)
     assert (result.verdict, [check.outcome for check in result.health]) == (own.verdict, ["sound"])
     weaker = replace(own, samples=(held, unlucky))
-    result = compared(weaker, [other], [], judged_with=lambda lost, _: "fail" if lost else "pass", **options)
+    result = compared(weaker, [other], [], verdict_if=lambda outcomes, **_: "fail" if outcomes else "pass", **options)
     assert [(check.name, check.outcome) for check in result.health] == [
         ("as-strong-as-noise", "suspect"),
         ("holds-against-others", "broken"),
     ]
     assert result.verdict == "error"
-    (check,) = compared(own, [replace(other, samples=())], [], judged_with=lambda *_: "pass", **options).health
+    (check,) = compared(own, [replace(other, samples=())], [], verdict_if=lambda *_, **__: "pass", **options).health
     assert (check.outcome, check.evidence) == ("not examined", "noise attacked no sample that this gate did")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from building import ARCHITECTURE, brightness_gates, brightness_policy, brightness_project, candidate, even_images
+from building import ARCHITECTURE, brightness_gates, brightness_policy, brightness_project, candidate, flat_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -183,7 +183,7 @@ def test_what_conditions_alone_turn_is_a_control(project):
 def test_what_conditions_alone_turn_decides_if_it_would_change_the_verdict(bound, verdict, tmp_path):
     """An attack that changes nothing turns nothing, and three of forty are turned by what it leaves to chance."""
     brightness_project(tmp_path)
-    even_images(tmp_path, [160] * 3 + [240] * 37, [1] * 40)
+    flat_images(tmp_path, [160] * 3 + [240] * 37, [1] * 40)
     (gate,) = brightness_gates(
         tmp_path,
         "  - {id: dark, attack: {name: pgd, steps: 4, step_size: 1/2550, random_start: false}, epsilon: 1/255, "
@@ -320,7 +320,7 @@ def test_what_stickers_of_one_ink_turn_is_a_control(tmp_path):
 def test_stickers_of_one_ink_decide_if_they_would_change_the_verdict(bound, verdict, tmp_path):
     """A search of a single tiny step turns nothing; half of an image in ink turns three of forty."""
     brightness_project(tmp_path)
-    even_images(tmp_path, [140] * 3 + [250] * 37, [1] * 40)
+    flat_images(tmp_path, [140] * 3 + [250] * 37, [1] * 40)
     attack = (
         "{name: rp2, stickers: [0, 0, 0.5, 1], steps: 1, step_size: 0.001, distances: 1, angles: 0, printable: 0.3}"
     )
@@ -468,7 +468,7 @@ def test_conditions_go_with_a_patch(project):
     patch = "{name: patch, target: bright, shape: square, rotation: 0, scale: 0, steps: 10, step_size: 0.4, draws: 8}"
     plain = f"attack: {patch}, size: 4 px, require: {{attack_success: '<= 1'}}"
     gates = f"  - {{id: plain, {plain}}}\n  - {{id: seen, {plain}, conditions: {{brightness: [-0.12, -0.1]}}}}"
-    text = brightness_policy(gates).replace("even.npz", "both.npz")
+    text = brightness_policy(gates).replace("flat.npz", "both.npz")
     (project / "patches.yaml").write_text(text)
     plain, seen = run(load_policy(project / "patches.yaml")).gates
     for gate, less in ((plain, 0), (seen, 0.12 * 255)):
@@ -491,7 +491,7 @@ def test_a_patch_under_conditions_has_a_control_without_it(given, verdict, proje
     patch = f"{{name: patch, shape: square, rotation: 0, scale: 0, {given}}}"
     conditions = "conditions: {brightness: [0.12, 0.12], judged_on: 20}"
     gates = f"  - {{id: seen, attack: {patch}, size: 4 px, {conditions}, require: {{accuracy: 0.9}}}}"
-    (project / "patches.yaml").write_text(brightness_policy(gates).replace("even.npz", "both.npz"))
+    (project / "patches.yaml").write_text(brightness_policy(gates).replace("flat.npz", "both.npz"))
     policy = load_policy(project / "patches.yaml")
     (planned,), (gate,) = plan(policy).gates, run(policy).gates
     assert gate.metrics["attack_success"].successes == 0

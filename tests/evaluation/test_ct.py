@@ -105,7 +105,7 @@ def test_a_patch_is_trained_within_the_window(attack, target, project):
     arrays |= {"train_images": _scans(train), "train_labels": np.array([0] * 3 + [1] * 3)[:, None]}
     np.savez(project / "scans.npz", **arrays)
     text = patch_policy(f"{attack}, target: {target}}}").replace("positive: bright", f"positive: bright\n  {WINDOW}")
-    text = text.replace("{source: even.npz}", "{source: scans.npz, bits: 12, hounsfield: -1024}")
+    text = text.replace("{source: flat.npz}", "{source: scans.npz, bits: 12, hounsfield: -1024}")
     (project / "policy.yaml").write_text(text)
     (gate,) = run(load_policy(project / "policy.yaml"), folder=project / "out").gates
     assert gate.verdict == "pass", gate.error
@@ -139,7 +139,7 @@ def test_a_patch_may_be_brighter_than_the_window_where_a_look_may_be_darker(proj
     darker = f", conditions: {{brightness: [{-40 / 4095}, 0]}}"
     text = patch_policy(f"{FIXED}, target: bright}}", gate=darker)
     text = text.replace("positive: bright", f"positive: bright\n  {WINDOW}")
-    text = text.replace("{source: even.npz}", "{source: scans.npz, bits: 12, hounsfield: -1024}")
+    text = text.replace("{source: flat.npz}", "{source: scans.npz, bits: 12, hounsfield: -1024}")
     arrays = {"test_images": _scans(DARK + BRIGHT), "test_labels": np.array([0] * 6 + [1] * 6)[:, None]}
     arrays |= {"train_images": _scans((40, 70, 100, 160)), "train_labels": np.array([0] * 3 + [1])[:, None]}
     np.savez(project / "scans.npz", **arrays)

@@ -35,7 +35,7 @@ def test_what_most_calls_read_is_turned_however_loud_the_others_are(attack, loud
     save_file({"templates": torch.stack([20 * across, loudness * down])}, tmp_path / "brightness.safetensors")
     apart = 2 * (across + down).numpy()  # 2 levels beyond the border of both
     images = np.stack([128 + apart, 128 - apart]).astype(np.uint8)
-    np.savez(tmp_path / "even.npz", test_images=images, test_labels=np.array([[1], [0]]))
+    np.savez(tmp_path / "flat.npz", test_images=images, test_labels=np.array([[1], [0]]))
     gate = f"  - {{id: gate, attack: {attack}, epsilon: 6/255, require: {{accuracy: 0}}}}\n"
     (tmp_path / "policy.yaml").write_text(brightness_policy(gate))
     (found,) = run(load_policy(tmp_path / "policy.yaml"), folder=tmp_path / "out").gates

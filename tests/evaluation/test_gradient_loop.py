@@ -47,7 +47,7 @@ def _pgd(steps=6, restarts=2, levels=3, goal=GOAL):
 ATTACKS = {
     "pgd": _pgd(),
     "apgd": APGD(objective=objective("margin", GOAL), steps=12, restarts=2),
-    "apgd-targeted": APGD(objective=objective("dlr", GOAL, aimed=True), steps=12, restarts=2, aims=2),
+    "apgd-targeted": APGD(objective=objective("dlr", GOAL, aimed=True), steps=12, restarts=2, target_count=2),
     "fmn": FMN(objective=objective("margin", GOAL), steps=12),
     "square": Square(objective=objective("margin", GOAL), queries=200, share=0.8),
 }

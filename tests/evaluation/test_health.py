@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from building import brightness_gates, brightness_policy, brightness_project, even_images
+from building import brightness_gates, brightness_policy, brightness_project, flat_images
 from chest import POLICIES, gates_on_xrays
 from masks import masked_gates
 
@@ -254,7 +254,7 @@ def test_a_plain_candidate_that_holds_on_large_images_is_not_accused(norm, epsil
     brightness_project(tmp_path)
     labels = np.arange(40) % 2
     images = np.where(labels == 1, 157, 98).astype(np.uint8)[:, None, None] * np.ones((1, 128, 128), np.uint8)
-    np.savez(tmp_path / "even.npz", test_images=images, test_labels=labels[:, None])
+    np.savez(tmp_path / "flat.npz", test_images=images, test_labels=labels[:, None])
     gate = f"{{id: pgd, attack: {{name: pgd, steps: 120}}, norm: {norm}, epsilon: {epsilon}, require: {{accuracy: 1}}}}"
     (found,) = brightness_gates(tmp_path, f"  - {gate}\n")
     (check,) = [check for check in found.health if check.name == "falls-as-budget-grows"]
@@ -322,7 +322,7 @@ def test_health_costs_a_tenth_at_most(attack, tmp_path, xrays, monkeypatch):
 
 def test_what_probes_find_is_in_no_ledger_and_no_file(tmp_path):
     brightness_project(tmp_path)
-    even_images(tmp_path, [127, 128, *[150] * 598], [0, *[1] * 599])
+    flat_images(tmp_path, [127, 128, *[150] * 598], [0, *[1] * 599])
     (gate,) = brightness_gates(
         tmp_path, "  - {id: pgd, attack: {name: pgd, steps: 20}, epsilon: 1/255, require: {accuracy: 0}}\n"
     )

@@ -8,7 +8,7 @@ from building import (
     brightness_manifest,
     brightness_policy,
     brightness_project,
-    even_images,
+    flat_images,
     three_levels,
 )
 
@@ -19,8 +19,8 @@ RARE = [60] * 38 + [160] * 2  # two bright images, of which neither breaks at 2/
 
 def _gates(folder, gates, *, levels=RARE, data="", extra="", health="strict", model=""):
     brightness_project(folder)
-    even_images(folder, levels, [int(level > 127.5) for level in levels])
-    policy = brightness_policy(gates, data=f"source: even.npz{data}", model=model, extra=f"health: {health}\n{extra}")
+    flat_images(folder, levels, [int(level > 127.5) for level in levels])
+    policy = brightness_policy(gates, data=f"source: flat.npz{data}", model=model, extra=f"health: {health}\n{extra}")
     (folder / "policy.yaml").write_text(policy)
     return run(load_policy(folder / "policy.yaml")).gates
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from scipy.stats import beta, binom, binomtest, chi2
 
 from robustcheck import load_policy, run
-from robustcheck.evaluation.metrics.clusters import effective, fewest
+from robustcheck.evaluation.metrics.clusters import effective_size, kish_size
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.readings import of_controls
-from robustcheck.evaluation.metrics.verdicts import judge, require
+from robustcheck.evaluation.metrics.verdicts import compare, judge
 from robustcheck.policy import Bound
 from robustcheck.results import Control, Metric, overall
 
@@ -85,7 +85,7 @@ def test_intervals_by_patient_cover_at_or_above_their_level(sizes, confidence):
     for rate in (0.01, 0.1, 0.5):
         for correlation in (0, 0.1, 0.6, 1):
             hits = dice.binomial(sizes, _own_rates(dice, rate, correlation, (gates, len(sizes))))
-            successes, worth = hits.sum(1), effective(hits, sizes, confidence)
+            successes, worth = hits.sum(1), effective_size(hits, sizes, confidence)
             unit, tail = worth / samples, (1 - confidence) / 2
             low = beta.ppf(tail, successes * unit, (samples - successes) * unit + 1)
             high = beta.ppf(1 - tail, successes * unit + 1, (samples - successes) * unit)
@@ -101,7 +101,7 @@ def test_intervals_by_patient_cover_at_or_above_their_level(sizes, confidence):
 
 def test_intervals_by_patient_are_hardly_wider_where_images_do_not_correlate():
     hits = np.random.default_rng(3).binomial(2, 0.5, (200, 1000))
-    worth = effective(hits, np.full(1000, 2), 0.95)
+    worth = effective_size(hits, np.full(1000, 2), 0.95)
     assert 0.8 * 2000 < worth.mean() < 2000
     assert worth.max() <= 2000
 
@@ -109,9 +109,9 @@ def test_intervals_by_patient_are_hardly_wider_where_images_do_not_correlate():
 def test_images_that_always_agree_count_once():
     sizes = np.array([3, 1, 4, 1, 5])
     whole = np.array([sizes, 0 * sizes])  # all hit, or none
-    assert effective(whole, sizes, 0.95) == pytest.approx([14**2 / 52] * 2)
-    assert effective(np.full(6, 2), np.full(6, 4), 0.95) == pytest.approx(6)  # equal rates, nothing varies
-    assert effective(np.array([0, 0, 4, 4, 4, 0]), np.full(6, 4), 0.95) <= 6
+    assert effective_size(whole, sizes, 0.95) == pytest.approx([14**2 / 52] * 2)
+    assert effective_size(np.full(6, 2), np.full(6, 4), 0.95) == pytest.approx(6)  # equal rates, nothing varies
+    assert effective_size(np.array([0, 0, 4, 4, 4, 0]), np.full(6, 4), 0.95) <= 6
     assert Intervals().rate(np.ones(14, bool), np.repeat(np.arange(5), sizes)).low < 0.45
 
 
@@ -122,15 +122,15 @@ def test_the_effective_size_by_hand():
     freedom = parts.sum() ** 2 / (parts**2).sum() - 1
     design = parts.sum() / 210 / (share * (1 - share)) * freedom / chi2.ppf(0.1, freedom)
     assert 1 < design < (sizes**2).sum() / 210
-    assert effective(hits, sizes, 0.95) == pytest.approx(210 / design, rel=1e-9)
+    assert effective_size(hits, sizes, 0.95) == pytest.approx(210 / design, rel=1e-9)
     design *= chi2.ppf(0.1, freedom) / chi2.ppf(0.02, freedom)
-    assert effective(hits, sizes, 0.99) == pytest.approx(210 / design, rel=1e-9)
+    assert effective_size(hits, sizes, 0.99) == pytest.approx(210 / design, rel=1e-9)
 
 
 def test_patients_whose_rate_goes_with_their_images_count_less_than_once():
     sizes = np.array([40] * 4 + [1] * 1000)
     hits = np.where(sizes == 40, 40, 0)
-    assert effective(hits, sizes, 0.95) < fewest(sizes)
+    assert effective_size(hits, sizes, 0.95) < kish_size(sizes)
 
 
 @pytest.mark.parametrize("kind", ["clopper-pearson", "wilson"])
@@ -258,7 +258,7 @@ def test_a_bound_inside_the_interval_is_undecided(low, width, value, at_least):
     high = min(1.0, low + width)
     bound = Bound(metric="accuracy", at_least=at_least, value=value)
     metrics = {"accuracy": Metric(value=(low + high) / 2, low=low, high=high, samples=9)}
-    (requirement,) = require([bound], metrics, "confident")
+    (requirement,) = compare([bound], metrics, "confident")
     meets, misses = (low >= value, high < value) if at_least else (high <= value, low > value)
     assert requirement.met is (True if meets else False if misses else None)
     assert judge([requirement], metrics) == ("pass" if meets else "fail" if misses else "inconclusive")
@@ -267,9 +267,9 @@ def test_a_bound_inside_the_interval_is_undecided(low, width, value, at_least):
 def test_an_undefined_metric_is_an_error_and_no_doubt():
     metrics = {"accuracy": Metric(value=0.5, low=0.4, high=0.6, samples=9), "auroc": Metric(value=None, samples=9)}
     bounds = [Bound.parse("accuracy", 0.5), Bound.parse("auroc", 0.5)]
-    assert judge(require(bounds, metrics, "confident"), metrics) == "error"
-    assert judge(require(bounds[:1], metrics, "confident"), metrics) == "inconclusive"
-    assert judge(require(bounds[:1], metrics, "estimate"), metrics) == "pass"
+    assert judge(compare(bounds, metrics, "confident"), metrics) == "error"
+    assert judge(compare(bounds[:1], metrics, "confident"), metrics) == "inconclusive"
+    assert judge(compare(bounds[:1], metrics, "estimate"), metrics) == "pass"
 
 
 def test_allowed_doubt_stands_in_nobody_s_way():

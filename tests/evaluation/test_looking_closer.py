@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from building import LEVELS, accuracy_at, brightness_gates, brightness_policy, brightness_project, even_images
+from building import LEVELS, accuracy_at, brightness_gates, brightness_policy, brightness_project, flat_images
 
 from robustcheck import load_policy, run
 from robustcheck.evaluation.evaluation import Evaluation
@@ -164,7 +164,7 @@ def test_a_form_that_tells_other_losses_than_the_artefact_raised_none(project, s
 
 
 def test_a_form_that_tells_lower_losses_than_the_artefact_may_raise_them_all_the_same(project):
-    even_images(project, range(150, 160), [1] * 10)
+    flat_images(project, range(150, 160), [1] * 10)
     gates = "\n  - {id: gate, attack: {name: pgd, steps: 8}, epsilon: 1/255, require: {accuracy: 0}}\n"
     (gate,) = _gates(project, gates, by=0.5, error=0.5)  # a level is worth less
     assert [check.outcome for check in gate.health if check.name == "loss-rises"] == ["sound"]
@@ -213,7 +213,7 @@ def test_evidence_of_a_cascade_is_inherited_only_if_no_member_searched(project):
 
 @pytest.mark.parametrize("goal", ["missed_finding", "targeted"])
 def test_a_goal_that_is_about_no_sample_is_no_pass(project, goal):
-    np.savez(project / "even.npz", test_images=np.full((4, 8, 8), 90, np.uint8), test_labels=np.zeros((4, 1), int))
+    np.savez(project / "flat.npz", test_images=np.full((4, 8, 8), 90, np.uint8), test_labels=np.zeros((4, 1), int))
     words = "goal: missed_finding" if goal == "missed_finding" else "goal: targeted, target: dark"
     gates = f"\n  - {{id: gate, attack: fgsm, epsilon: 1/255, {words}, require: {{accuracy: 0.5}}}}\n"
     (gate,) = _gates(project, gates, by=0.0, error=0.0)

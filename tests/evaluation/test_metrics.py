@@ -10,7 +10,7 @@ from scipy.stats import beta
 
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.readings import Readings, of_all
-from robustcheck.evaluation.metrics.verdicts import judge, require
+from robustcheck.evaluation.metrics.verdicts import compare, judge
 from robustcheck.evaluation.search.ledger import Entry, Ledger
 from robustcheck.policy import Bound
 from robustcheck.results import Requirement, overall
@@ -26,7 +26,7 @@ def _readings(labels, before, after, scores=None, positive=1, findings=None):
         after=array(after),
         scores=array(scores),
         positive=positive,
-        findings=findings,
+        finding_count=findings,
     )
 
 
@@ -121,7 +121,7 @@ def test_intervals_are_clopper_pearson(samples, share):
 def test_a_metric_without_samples_is_undefined_and_its_gate_an_error():
     metrics = measure(_readings([0, 0], [0, 0], [0, 0]), attacked=None, intervals=Intervals())
     assert metrics["sensitivity"].value is None
-    requirements = require([Bound.parse("sensitivity", 0.5), Bound.parse("accuracy", 0.5)], metrics)
+    requirements = compare([Bound.parse("sensitivity", 0.5), Bound.parse("accuracy", 0.5)], metrics)
     assert [requirement.met for requirement in requirements] == [None, True]
     assert judge(requirements, metrics) == "error"
 
@@ -129,7 +129,7 @@ def test_a_metric_without_samples_is_undefined_and_its_gate_an_error():
 @pytest.mark.parametrize(("value", "met"), [(0.7, True), (">= 0.71", False), ("<= 0.7", True), ("<= 0.69", False)])
 def test_meeting_a_bound_exactly_is_enough(value, met):
     metrics = {"accuracy": Intervals().rate(np.arange(10) < 7)}
-    (requirement,) = require([Bound.parse("accuracy", value)], metrics)
+    (requirement,) = compare([Bound.parse("accuracy", value)], metrics)
     assert requirement.met is met
 
 
@@ -178,4 +178,4 @@ def test_a_mean_that_meets_its_bound_exactly_is_not_failed_by_rounding():
     labels = [0] * 10 + [1] * 10
     after = [0] * 1 + [1] * 9 + [1] * 7 + [0] * 3  # recalls of .1 and .7, whose floats average to less than .4
     metrics = measure(_readings(labels, labels, after), attacked=None, intervals=Intervals())
-    assert require([Bound.parse("balanced_accuracy", 0.4)], metrics)[0].met
+    assert compare([Bound.parse("balanced_accuracy", 0.4)], metrics)[0].met

@@ -231,7 +231,7 @@ def test_targets_are_findings_unless_the_goal_is_about_one(kind, positive, aims)
     goal = Goal(kind=kind, positive=positive, labels=3, multilabel=True)
     specs = APGDSpec(name="apgd", targets=2), EnsembleSpec(name="ensemble")
     ball = LinfBall(levels=2, maximum=255)
-    assert [attack.aims for spec in specs for attack in build(spec, ball, goal)] == aims
+    assert [attack.target_count for spec in specs for attack in build(spec, ball, goal)] == aims
 
 
 _FLAT = """

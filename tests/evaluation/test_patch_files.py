@@ -56,10 +56,10 @@ def test_the_patch_is_a_file_that_another_run_can_be_given(patched):
 
 def test_a_picture_of_eight_bits_is_judged_as_whole_levels_of_deeper_images(patched):
     images = np.stack([np.full((16, 16), level * 16, np.uint16) for level in DARK + BRIGHT])
-    np.savez(patched / "even.npz", test_images=images, test_labels=np.array([0] * 6 + [1] * 6)[:, None])
+    np.savez(patched / "flat.npz", test_images=images, test_labels=np.array([0] * 6 + [1] * 6)[:, None])
     Image.fromarray(np.arange(0, 256, 4, np.uint8).reshape(8, 8)).save(patched / "ramp.png")
     text = patch_policy("{name: patch, shape: square, rotation: 0, scale: 0, patch: ramp.png}")
-    (patched / "policy.yaml").write_text(text.replace("even.npz", "even.npz, bits: 12"))
+    (patched / "policy.yaml").write_text(text.replace("flat.npz", "flat.npz, bits: 12"))
     seen = []
     with pytest.MonkeyPatch.context() as patch:
         whole = judging.place
@@ -121,7 +121,7 @@ def test_deep_images_and_images_of_several_sizes(patched):
             (patched / folder / label).mkdir(parents=True)
             for number, (level, shape) in enumerate(zip(levels, shapes, strict=False)):
                 Image.fromarray(np.full(shape, level, np.uint16)).save(patched / folder / label / f"{number}.png")
-        text = patch_policy(f"{FIXED}, target: bright, universal: false}}", size="40%").replace("even.npz", folder)
+        text = patch_policy(f"{FIXED}, target: bright, universal: false}}", size="40%").replace("flat.npz", folder)
         (patched / "policy.yaml").write_text(text)
         (gate,) = run(load_policy(patched / "policy.yaml"), folder=patched / "out").gates
         assert gate.verdict == "pass", gate.error

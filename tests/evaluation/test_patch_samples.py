@@ -52,7 +52,7 @@ def _folder(patched, split, *, dark, bright):
 
 
 def _policy(target):
-    return patch_policy(f"{FIXED}, target: {target}}}").replace("source: even.npz", "source: split, split: test")
+    return patch_policy(f"{FIXED}, target: {target}}}").replace("source: flat.npz", "source: split, split: test")
 
 
 def test_training_images_that_are_too_small_are_left_out(patched):

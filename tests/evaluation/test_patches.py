@@ -88,7 +88,7 @@ def test_of_many_labels_patches_are_trained_toward_those_that_images_are_nearest
     levels = (20, 60, 100, 140, 180, 220)
     even = np.stack([np.full((16, 16), level, np.uint8) for level in levels])
     labels = np.arange(6)[:, None]
-    np.savez(patched / "even.npz", test_images=even, test_labels=labels, train_images=even + 1, train_labels=labels)
+    np.savez(patched / "flat.npz", test_images=even, test_labels=labels, train_images=even + 1, train_labels=labels)
     text = (
         patch_policy(f"{FIXED}, restarts: 2}}").replace("[dark, bright]", "[a, b, c, d, e, f]").replace("positive", "#")
     )
@@ -257,16 +257,16 @@ def test_without_a_train_split_it_says_what_to_do(patched):
     patch_archive(patched)
     (gate,) = run_patches(patched, "{name: patch, target: bright}")
     assert gate.verdict == "error"
-    assert "needs a train split of even.npz" in gate.error
+    assert "needs a train split of flat.npz" in gate.error
     assert gate.error.endswith("write attack.train_on: 0.5 to train on half of the samples, and judge the others")
 
 
 def test_a_train_split_of_other_channels_makes_no_patch(patched):
     patch_archive(patched, train=DARK + BRIGHT)
-    with np.load(patched / "even.npz") as found:
+    with np.load(patched / "flat.npz") as found:
         stored = dict(found)
     stored["train_images"] = np.repeat(stored["train_images"][..., None], 3, axis=-1)
-    np.savez(patched / "even.npz", **stored)
+    np.savez(patched / "flat.npz", **stored)
     (gate,) = run_patches(patched, "{name: patch, target: bright}")
     assert gate.verdict == "error"
     assert "its images have 3 channels, and those that are judged 1; convert the files" in gate.error

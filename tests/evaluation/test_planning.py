@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from building import LEVELS, brightness_policy, brightness_project, even_images
+from building import LEVELS, brightness_policy, brightness_project, flat_images
 from patching import FIXED, patch_policy
 
 from robustcheck import load_policy, run
@@ -78,7 +78,7 @@ def test_the_clean_images_of_a_network_that_ends_in_a_softmax_are_planned_too(na
         folder = tmp_path / f"network{ending}"
         folder.mkdir()
         brightness_project(folder)
-        even_images(folder, (20, 40, 60, 200, 220), (0, 0, 0, 1, 1))
+        flat_images(folder, (20, 40, 60, 200, 220), (0, 0, 0, 1, 1))
         source = (folder / "brightness.py").read_text()
         (folder / "brightness.py").write_text(source.replace("excess], dim=1)", f"excess], dim=1){ending}"))
         (gate,) = planned(folder, brightness_policy(gate_text(attack, more=more))).gates
@@ -94,7 +94,7 @@ def test_the_clean_images_of_a_network_that_ends_in_a_softmax_are_planned_too(na
 )
 def test_where_all_hold_every_gradient_that_was_planned_is_asked_for(attack, steps, tmp_path):
     brightness_project(tmp_path)
-    even_images(tmp_path, (20, 40, 60, 200, 220), (0, 0, 0, 1, 1))
+    flat_images(tmp_path, (20, 40, 60, 200, 220), (0, 0, 0, 1, 1))
     (gate,) = planned(tmp_path, brightness_policy(gate_text(attack))).gates
     (result,) = run(load_policy(tmp_path / "policy.yaml")).gates
     assert gate.gradient == result.cost.gradient == 5 * steps
@@ -118,7 +118,7 @@ ALL_LOOKS = ("pgd-l2", "square", "rays", "conditions", "rp2", "rp2, drawn")
 def test_where_all_hold_a_run_costs_what_was_planned(name, tmp_path):
     attack, more = ATTACKS[name]
     brightness_project(tmp_path)
-    even_images(tmp_path, (20, 40, 60, 200, 220), (0, 0, 0, 1, 1))
+    flat_images(tmp_path, (20, 40, 60, 200, 220), (0, 0, 0, 1, 1))
     (tmp_path / "policy.yaml").write_text(brightness_policy(gate_text(attack, more=more)))
     bill, cost = holding(tmp_path, 2 if name == "missed" else 5)
     assert bill.gradient == cost.gradient
@@ -163,7 +163,7 @@ def test_the_time_of_asking_a_candidate_that_draws_has_its_calls(attack, tmp_pat
     source = (tmp_path / "brightness.py").read_text()
     drawn = source.replace("mean(dim=1) -", "mean(dim=1) + 0.05 * torch.randn(len(image)) -")
     (tmp_path / "brightness.py").write_text(drawn)
-    even_images(tmp_path, (100, 105, 150, 155) * 3, (0, 0, 1, 1) * 3)
+    flat_images(tmp_path, (100, 105, 150, 155) * 3, (0, 0, 1, 1) * 3)
     text = brightness_policy(gate_text(attack, more="epsilon: 2/255, queries: 50", require="{accuracy: 0}"))
     (gate,) = planned(tmp_path, text).gates
     (result,) = run(load_policy(tmp_path / "policy.yaml")).gates
@@ -258,7 +258,7 @@ def test_bounds_that_no_samples_show_and_values_that_cannot_be(tmp_path):
 
 def test_a_metric_without_samples_is_undefined(tmp_path):
     brightness_project(tmp_path)
-    even_images(tmp_path, (10, 20), (0, 0))
+    flat_images(tmp_path, (10, 20), (0, 0))
     (gate,) = planned(tmp_path, brightness_policy(gate_text("fgsm", require="{sensitivity: 0.5, auroc: 0.5}"))).gates
     for one in gate.requirements:
         assert (one.low, one.high, one.power, one.enough) == (None, None, None, False)
@@ -267,7 +267,7 @@ def test_a_metric_without_samples_is_undefined(tmp_path):
 
 def test_a_gate_that_attacks_nothing_costs_nothing(tmp_path):
     brightness_project(tmp_path, threshold=-1)
-    even_images(tmp_path, (10, 20), (0, 0))  # both are read as bright
+    flat_images(tmp_path, (10, 20), (0, 0))  # both are read as bright
     (gate,) = planned(tmp_path, brightness_policy(gate_text("fgsm"))).gates
     assert (gate.attacked, gate.forward, gate.gradient, gate.seconds) == (0, 0, 0, 0)
     assert gate.notes == ("no sample is right and of the kind that its goal is about",)
@@ -276,7 +276,7 @@ def test_a_gate_that_attacks_nothing_costs_nothing(tmp_path):
 @pytest.mark.parametrize(("bound", "told"), [(0.6, False), (0.5, True)])
 def test_what_no_attack_can_fail_is_told_before_a_run(bound, told, tmp_path):
     brightness_project(tmp_path)
-    even_images(tmp_path, (60, 60, 60, 200, 200, 200), (0, 0, 0, 1, 1, 1))
+    flat_images(tmp_path, (60, 60, 60, 200, 200, 200), (0, 0, 0, 1, 1, 1))
     text = gate_text("fgsm", require=f"{{accuracy: {bound}}}", more="epsilon: 1/255, goal: missed_finding")
     (gate,) = planned(tmp_path, brightness_policy(text)).gates
     (result,) = run(load_policy(tmp_path / "policy.yaml")).gates

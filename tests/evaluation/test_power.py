@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binom
 
 from robustcheck.evaluation.metrics.intervals import Intervals
-from robustcheck.evaluation.planning.expectation import Kinds, about, expected, predictive
+from robustcheck.evaluation.planning.expectation import Kinds, approximate_samples, expected, predictive
 from robustcheck.evaluation.planning.power import MAX_SAMPLES, Power, supposed
 from robustcheck.policy import Bound
 
@@ -118,7 +118,7 @@ def test_more_than_ten_million_is_not_told():
 def test_a_mean_of_one_group_needs_about_what_a_rate_does(rule):
     kinds = Kinds(samples=100, positives=50, groups=(100,))
     bound = bound_of(">= 0.7", "balanced_accuracy")
-    needed = about(bound, 0.75, kinds, power=0.9, rule=rule, intervals=Intervals())
+    needed = approximate_samples(bound, 0.75, kinds, power=0.9, rule=rule, intervals=Intervals())
     assert needed == pytest.approx(rate(">= 0.7", rule=rule).needed(0.9), rel=0.15)
 
 
@@ -126,7 +126,7 @@ def test_a_mean_of_one_group_needs_about_what_a_rate_does(rule):
 @pytest.mark.parametrize("metric", ["balanced_accuracy", "auroc", "excess_success"])
 def test_about_as_many_as_are_needed_have_about_the_power(metric, rule):
     bound, true, intervals = bound_of(">= 0.7", metric), 0.8, Intervals()
-    needed = about(bound, true, BALANCED, power=0.9, rule=rule, intervals=intervals)
+    needed = approximate_samples(bound, true, BALANCED, power=0.9, rule=rule, intervals=intervals)
     random, half, met = np.random.default_rng(0), needed // 2, []
     for _ in range(400):
         if metric == "balanced_accuracy":
@@ -145,7 +145,7 @@ def test_about_as_many_as_are_needed_have_about_the_power(metric, rule):
 def test_about_what_is_needed_grows_as_the_margin_shrinks(metric):
     def needed(margin, kinds=BALANCED, **other):
         given = {"power": 0.9, "rule": "confident", "intervals": Intervals(), **other}
-        return about(bound_of(">= 0.7", metric), 0.7 + margin, kinds, **given)
+        return approximate_samples(bound_of(">= 0.7", metric), 0.7 + margin, kinds, **given)
 
     assert needed(0.1) < needed(0.05) < needed(0.02)
     assert needed(0.05, rule="estimate") < needed(0.05)
@@ -157,7 +157,7 @@ def test_about_what_is_needed_grows_as_the_margin_shrinks(metric):
 @pytest.mark.parametrize("metric", ["balanced_accuracy", "auroc", "excess_success"])
 def test_ends_of_the_range_of_what_is_no_rate(metric):
     def needed(text, true, rule="confident"):
-        return about(bound_of(text, metric), true, BALANCED, power=0.9, rule=rule, intervals=Intervals())
+        return approximate_samples(bound_of(text, metric), true, BALANCED, power=0.9, rule=rule, intervals=Intervals())
 
     assert needed(">= 1", 1.0) is None
     assert needed(">= 1", 1.0, "estimate") == 1
@@ -171,7 +171,7 @@ def test_ends_of_the_range_of_what_is_no_rate(metric):
 def test_without_a_label_nothing_is_said_about_it():
     kinds = Kinds(samples=10, positives=0, groups=(10,))
     given = {"power": 0.9, "rule": "confident", "intervals": Intervals()}
-    assert about(bound_of(">= 0.7", "auroc"), 0.75, kinds, **given) is None
+    assert approximate_samples(bound_of(">= 0.7", "auroc"), 0.75, kinds, **given) is None
 
 
 @pytest.mark.parametrize("area", [0.55, 0.8, 0.97])
@@ -203,7 +203,7 @@ def test_predictive_values_of_simulated_samples_have_about_the_power(metric, tex
     bound, intervals = bound_of(text, metric), Intervals()
     kinds = Kinds(samples=600, positives=positives, groups=(), prevalence=prevalence, clean=(0.95, 0.9))
     true = supposed(bound, 0.05)
-    needed = about(bound, true, kinds, power=0.9, rule=rule, intervals=intervals)
+    needed = approximate_samples(bound, true, kinds, power=0.9, rule=rule, intervals=intervals)
     sensitivity, specificity = predictive(metric, true, kinds).rates
     some, random, met = kinds.of(needed), np.random.default_rng(0), []
     for _ in range(400):
@@ -246,4 +246,5 @@ def test_where_equal_rates_would_be_worse_than_chance_one_stays_as_it_is():
 def test_a_handful_of_samples_is_never_called_enough(metric, text, prevalence):
     kinds = Kinds(samples=80, positives=40, groups=(40, 40), prevalence=prevalence, clean=(0.9, 0.9))
     bound = bound_of(text, metric)
-    assert about(bound, bound.value + 0.05, kinds, power=0.9, rule="confident", intervals=Intervals()) > 80
+    needed = approximate_samples(bound, bound.value + 0.05, kinds, power=0.9, rule="confident", intervals=Intervals())
+    assert needed > 80

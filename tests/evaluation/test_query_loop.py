@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from building import LEVELS, brightness_gates, brightness_policy, brightness_project, even_images
+from building import LEVELS, brightness_gates, brightness_policy, brightness_project, flat_images
 
 from robustcheck import load_policy, run
 from robustcheck.attacks.hopskipjump import HopSkipJump
@@ -89,7 +89,7 @@ def test_each_sample_is_counted_for_itself(name, project, reached):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (12, 8, 8)).astype(np.uint8)  # which no budget of 8 levels mixes up
     labels = (images.reshape(12, -1).mean(axis=1) > 127.5).astype(np.uint8)[:, None]
-    np.savez(project / "even.npz", test_images=images, test_labels=labels)
+    np.savez(project / "flat.npz", test_images=images, test_labels=labels)
     (gate,) = brightness_gates(project, _gate(name, queries=300))
     clean = torch.from_numpy(images).float() / 255
     asked = torch.cat(reached["asked"])[:, 0]
@@ -138,7 +138,7 @@ def test_a_stored_oracle_sees_whole_grey_levels_only(project, reached):
 
 
 def test_queries_lie_in_the_range_whatever_an_attack_asks(project, reached):
-    even_images(project, (0, 255), [0, 1])
+    flat_images(project, (0, 255), [0, 1])
     brightness_gates(project, _gate("nes") + _gate("rays"))
     asked = torch.cat(reached["asked"])
     assert asked.min() == 0
@@ -149,7 +149,7 @@ def test_queries_lie_in_the_range_whatever_an_attack_asks(project, reached):
 def test_without_an_image_to_start_from_that_sample_is_reported_and_the_others_go_on(name, project):
     """Labelled bright, and read as dark: no dark image can be turned from there, nor from noise of an even mean."""
     levels = (126, 125, 124, 40)
-    even_images(project, levels, [0, 0, 0, 1])
+    flat_images(project, levels, [0, 0, 0, 1])
     gate = _gate(name, queries=120)
     (lonely,) = brightness_gates(project, gate, model="operating_point: 0.999")
     held = [outcome for outcome in lonely.samples if outcome.status == "held"]
@@ -161,13 +161,13 @@ def test_without_an_image_to_start_from_that_sample_is_reported_and_the_others_g
     assert "3 samples held, but no image to start from was found" in finding.message
     assert lonely.verdict == "pass"  # accuracy 0 is met even if all three are lost
 
-    even_images(project, (*levels, 255), [0, 0, 0, 1, 1])
+    flat_images(project, (*levels, 255), [0, 0, 0, 1, 1])
     (started,) = brightness_gates(project, gate, model="operating_point: 0.999")
     assert not [outcome for outcome in started.samples if outcome.evidence == "unstarted"]
 
 
 def test_a_gate_that_passes_only_because_nothing_could_be_started_is_an_error(project):
-    even_images(project, (100, 101, 40), [0, 0, 1])
+    flat_images(project, (100, 101, 40), [0, 0, 1])
     gate = _gate("label_only", queries=120).replace("accuracy: 0", "accuracy: 0.5")
     (lonely,) = brightness_gates(project, gate, model="operating_point: 0.999")
     assert lonely.verdict == "error"
@@ -278,7 +278,7 @@ def test_a_batch_is_full_while_several_samples_are_in_flight(project, reached):
 
 
 def test_what_could_not_be_started_is_said_on_every_rung_of_a_ladder(project):
-    even_images(project, (126, 40), [0, 1])
+    flat_images(project, (126, 40), [0, 1])
     gate = _gate("label_only", queries=120, epsilon="[4/255, 8/255]", extra=", ladder: descending")
     for rung in brightness_gates(project, gate, model="operating_point: 0.999"):
         assert [outcome.evidence for outcome in rung.samples if outcome.status == "held"] == ["unstarted"]
@@ -294,7 +294,7 @@ def test_attacks_that_ask_go_down_a_ladder(project):
 
 
 def test_the_error_says_what_was_missing(project):
-    even_images(project, (100, 101, 40), [0, 0, 1])
+    flat_images(project, (100, 101, 40), [0, 0, 1])
     gate = _gate("label_only", queries=120).replace("accuracy: 0", "accuracy: 0.5")
     (lonely,) = brightness_gates(project, gate, model="operating_point: 0.999")
     assert lonely.verdict == "error"
@@ -310,6 +310,6 @@ def test_progress_is_told_while_nothing_is_done(project):
 
 @pytest.mark.parametrize(("pixels", "rows"), [(28 * 28, 96), (64 * 64 * 3, 80), (224 * 224, 32), (1024 * 1024, 32)])
 def test_more_rows_are_in_flight_where_images_are_small(pixels, rows):
-    attack = SimpleNamespace(block=16)
+    attack = SimpleNamespace(images_per_turn=16)
     assert rows_in_flight(attack, 128, pixels) == rows
-    assert rows_in_flight(SimpleNamespace(block=1), 128, pixels) == 128, "a batch is enough"
+    assert rows_in_flight(SimpleNamespace(images_per_turn=1), 128, pixels) == 128, "a batch is enough"

@@ -13,7 +13,7 @@ from building import (
     brightness_manifest,
     brightness_policy,
     brightness_project,
-    even_images,
+    flat_images,
     three_levels,
     three_levels_policy,
 )
@@ -123,7 +123,7 @@ def test_all_of_it_is_in_full_precision(project, monkeypatch):
         ("pgd[4/255]", {"distance_levels": None}, "levels off, and the report says nothing"),
         ("seen", {"distance_levels": 1}, "levels off, and the report says 1"),
         ("pgd[4/255]", {"counterexample": None}, "its counterexample has no file, or one that is no stored image"),
-        ("pgd[4/255]", {"counterexample": "../even.npz"}, "has no file, or one that is no stored image"),
+        ("pgd[4/255]", {"counterexample": "../flat.npz"}, "has no file, or one that is no stored image"),
         ("pgd[4/255]", {"sample": "nobody"}, "nobody: the data have no such sample"),
         ("stickers", {"distance_levels": 1}, "levels off, and the report says 1"),
         ("patch", {"sha256": "0" * 64}, "the pixels in its file are not those whose digest the report states"),
@@ -361,7 +361,7 @@ def test_another_policy_candidate_or_data_are_refused(project):
     save_file({"threshold": torch.tensor(0.51)}, project / "brightness.safetensors")
     assert "the report is about another candidate" in _replay(project).output
     save_file({"threshold": torch.tensor(0.5)}, project / "brightness.safetensors")
-    even_images(project, (90,) * 10, [0] * 10)
+    flat_images(project, (90,) * 10, [0] * 10)
     assert "the report is about another data" in _replay(project).output
 
 

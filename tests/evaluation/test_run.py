@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from building import LEVELS, accuracy_at, brightness_gates, brightness_policy, brightness_project, even_images
+from building import LEVELS, accuracy_at, brightness_gates, brightness_policy, brightness_project, flat_images
 from click.testing import CliRunner
 from PIL import Image
 from rawpng import grey_png
@@ -96,7 +96,7 @@ def test_budgets_are_put_in_order_by_the_depth_that_the_files_tell(project):
   - {id: large, attack: fgsm, epsilon: 2/255, require: {accuracy: 0}}
   - {id: small, attack: fgsm, epsilon: 3 levels, require: {accuracy: 0}}
 """  # at 8 bits the order would be the other way round
-    (project / "policy.yaml").write_text(brightness_policy(gates).replace("even.npz", "scans"))
+    (project / "policy.yaml").write_text(brightness_policy(gates).replace("flat.npz", "scans"))
     order = []
     report = run(load_policy(project / "policy.yaml"), progress=lambda what, *_: order.append(what))
     assert report.data.bits == 16
@@ -179,7 +179,7 @@ def test_the_batch_size_changes_no_outcome(project, batch):
 
 def test_a_subset_s_draws_are_those_of_the_whole(project):
     whole = _report(project, LADDER)
-    (project / "policy.yaml").write_text(brightness_policy(LADDER).replace("even.npz", "even.npz, samples: 6"))
+    (project / "policy.yaml").write_text(brightness_policy(LADDER).replace("flat.npz", "flat.npz, samples: 6"))
     part = run(load_policy(project / "policy.yaml"))
     expected = {outcome.sample: outcome.sha256 for outcome in whole.gates[1].samples}
     assert part.data.samples == 6
@@ -270,8 +270,8 @@ def test_weights_that_are_lost_make_every_gate_an_error(project):
 
 
 def test_data_that_cannot_be_read_make_every_gate_an_error(project):
-    (project / "even.npz").write_bytes(b"PK\x03\x04 not really")
-    assert "even.npz" in _errors(_report(project, LADDER))
+    (project / "flat.npz").write_bytes(b"PK\x03\x04 not really")
+    assert "flat.npz" in _errors(_report(project, LADDER))
 
 
 def test_code_of_the_user_that_fails_makes_gates_errors_and_not_a_crash(project):
@@ -364,7 +364,7 @@ class Brightness(torch.nn.Module):
 
     def forward(self, image):
         excess = (image.flatten(1).mean(dim=1) - self.threshold) * 20
-        broken = (image * 255).round().flatten(1).amax(dim=1) % 2 == 1  # even images of an odd level have no answer
+        broken = (image * 255).round().flatten(1).amax(dim=1) % 2 == 1  # flat images of an odd level have no answer
         excess = torch.where(broken & (image.flatten(1).std(dim=1) > 0), torch.nan, excess)
         return torch.stack([-excess, excess], dim=1)
 """
@@ -385,7 +385,7 @@ def test_a_sample_without_an_answer_counts_as_wrong_in_every_metric(project):
 def test_a_label_without_samples_is_no_label_that_is_read_rightly(attack, tmp_path):
     """Who always says `bright` reads all samples rightly of a folder that holds nothing else."""
     brightness_project(tmp_path, threshold=0.0)
-    even_images(tmp_path, [160] * 10, [1] * 10)
+    flat_images(tmp_path, [160] * 10, [1] * 10)
     gates = "".join(
         f"  - {{id: {metric}, {attack}require: {{{metric}: 0.9}}}}\n" for metric in ("balanced_accuracy", "accuracy")
     )

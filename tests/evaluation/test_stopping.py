@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from building import brightness_gates, brightness_project, even_images
+from building import brightness_gates, brightness_project, flat_images
 
 from robustcheck import load_policy, run
 from robustcheck.data import in_random_order
@@ -19,7 +19,7 @@ def _project(folder, robust, *, samples=SAMPLES, wrong=0):
     brightness_project(folder)
     far, near = round(robust * samples), samples - round(robust * samples) - wrong
     levels = [160] * far + [130] * near + [100] * wrong
-    even_images(folder, levels, [1] * samples)
+    flat_images(folder, levels, [1] * samples)
 
 
 def _gate(folder, decision, *, require="accuracy: 0.6", attack="fgsm", more=""):
@@ -122,7 +122,7 @@ def test_what_no_sample_can_change_is_not_looked_for(robust, verdict, wrong, tmp
 
 def test_a_verdict_may_be_certain_before_a_sample_that_the_goal_is_about(tmp_path):
     brightness_project(tmp_path)
-    even_images(tmp_path, [60] * 270 + [130] * 30, [0] * 270 + [1] * 30)
+    flat_images(tmp_path, [60] * 270 + [130] * 30, [0] * 270 + [1] * 30)
     asked = {"require": "accuracy: 0.5", "more": ", goal: missed_finding"}
     gate = _gate(tmp_path, "{stop: determined}\nhealth: warn", **asked)  # else it's an error: no attack can fail it
     order = in_random_order([f"test/{index}" for index in range(SAMPLES)], seed=0)
@@ -132,7 +132,7 @@ def test_a_verdict_may_be_certain_before_a_sample_that_the_goal_is_about(tmp_pat
 
 def test_nothing_is_passed_early_before_something_was_attacked(tmp_path):
     brightness_project(tmp_path)
-    even_images(tmp_path, [60] * 290 + [160] * 10, [0] * 290 + [1] * 10)
+    flat_images(tmp_path, [60] * 290 + [160] * 10, [0] * 290 + [1] * 10)
     decision = "{stop: early}\nhealth: warn"  # else it is an error: no attack can fail it
     gate = _gate(tmp_path, decision, require="accuracy: 0.5", more=", goal: missed_finding")
     order = in_random_order([f"test/{index}" for index in range(SAMPLES)], seed=0)
@@ -144,7 +144,7 @@ def test_nothing_is_passed_early_before_something_was_attacked(tmp_path):
 def test_roc_areas_can_be_determined(tmp_path):
     brightness_project(tmp_path)
     levels = [40] * 60 + [120] * 60 + [135] * 60 + [215] * 60
-    even_images(tmp_path, levels, [0] * 120 + [1] * 120)
+    flat_images(tmp_path, levels, [0] * 120 + [1] * 120)
     gate = _gate(tmp_path, "{stop: determined}", require="auroc: 0.99", more=", ")
     assert (gate.verdict, gate.stopped.decided) == ("fail", True)
     assert gate.stopped.needed < 240
@@ -219,7 +219,7 @@ def test_what_held_for_want_of_anything_to_follow_decides_nothing_early(tmp_path
     flat = source.replace("excess = (", "image = image.clamp_min(0.2)\n        excess = (")
     assert flat != source
     (tmp_path / "brightness.py").write_text(flat)
-    even_images(tmp_path, ([160] * 9 + [0]) * 10, ([1] * 9 + [0]) * 10)
+    flat_images(tmp_path, ([160] * 9 + [0]) * 10, ([1] * 9 + [0]) * 10)
     for seed in range(5):
         gate = "  - {id: gate, attack: {name: pgd, steps: 4}, epsilon: 8/255, require: {accuracy: 0.6}}\n"
         (result,) = brightness_gates(tmp_path, gate, extra=f"seed: {seed}\ndecision: {{stop: early}}")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from building import LEVELS, accuracy_at, brightness_gates, brightness_policy, brightness_project, even_images
+from building import LEVELS, accuracy_at, brightness_gates, brightness_policy, brightness_project, flat_images
 from halves import NETS, halves
 from safetensors.torch import save_file
 from torch import nn
@@ -75,7 +75,7 @@ def test_the_report_says_how_good_a_stand_in_each_surrogate_is(project):
 
 def test_a_surrogate_that_the_attack_does_not_turn_is_no_sign_of_a_robust_candidate(project):
     save_file({"threshold": torch.tensor(0.5)}, project / "far.safetensors")
-    even_images(project, (60, 70, 180, 200), [0, 0, 1, 1])
+    flat_images(project, (60, 70, 180, 200), [0, 0, 1, 1])
     (gate,) = _gates(project, "{name: transfer, surrogate: far.safetensors}")
     (finding,) = [finding for finding in gate.findings if finding.code == "surrogate-not-turned"]
     assert finding.severity == "warning"
@@ -88,7 +88,7 @@ RARE = (60, 70, 80, 90, 100, 105, 110, 113, 116, 118, 120, 121, 122, 123, 124, 1
 @pytest.mark.parametrize("others", ["", ", other.safetensors"])
 def test_a_surrogate_that_reads_everything_as_the_frequent_label_is_warned_of(others, project):
     """It agrees on nearly all samples, and misreads those that are attacked without any search."""
-    even_images(project, RARE, [int(level > 127.5) for level in RARE])
+    flat_images(project, RARE, [int(level > 127.5) for level in RARE])
     attack = f"{{name: transfer, surrogate: [blind.safetensors{others}]}}"
     gates = f"  - {{id: gate, attack: {attack}, epsilon: 4/255, goal: missed_finding, require: {{sensitivity: 0}}}}"
     (gate,) = brightness_gates(project, gates)
@@ -225,7 +225,7 @@ def test_of_several_surrogates_each_is_followed_however_large_its_logits_are(can
         save_file({"template": template * (100 if name == louder else 1)}, project / f"{name}.safetensors")
     apart = 2 * (across + down).numpy()  # 2 levels beyond the border of both on average: 4 where they agree
     images = np.stack([128 + apart, 128 - apart]).astype(np.uint8)
-    np.savez(project / "even.npz", test_images=images, test_labels=np.array([[1], [0]]))
+    np.savez(project / "flat.npz", test_images=images, test_labels=np.array([[1], [0]]))
     surrogates = ", ".join(
         f"{{path: {name}.safetensors, architecture: 'brightness:Template'}}" for name in ("first", "second")
     )

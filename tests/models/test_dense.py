@@ -12,7 +12,7 @@ from torch import fx, nn
 from torchvision.models.densenet import DenseNet
 
 from robustcheck.models import fast_form
-from robustcheck.models.fast_form import Reading, faster
+from robustcheck.models.fast_form import ScoreScale, faster
 from robustcheck.models.growing import Grown, Room, let_grow
 from robustcheck.models.pre_activation import Shifted, shift_pre_activations
 from robustcheck.models.twin import converted
@@ -267,8 +267,8 @@ def test_a_densenet_is_searched_so(native, monkeypatch):
         forward = kind.forward
         monkeypatch.setattr(kind, "forward", lambda self, *maps, call=forward: asked.append(self) or call(self, *maps))
     network = torchvision_densenet().eval().requires_grad_(False)
-    reading = Reading(probabilities=lambda scores: scores.softmax(1), margins=lambda scores: scores - scores.flip(1))
-    form = faster(network, [torch.rand(2, 3, 32, 32)], reading)
+    scale = ScoreScale(probabilities=lambda scores: scores.softmax(1), margins=lambda scores: scores - scores.flip(1))
+    form = faster(network, [torch.rand(2, 3, 32, 32)], scale)
     assert ("bfloat16" in form.words) is native
     asked.clear()
     form.forward(torch.rand(2, 3, 32, 32))

@@ -9,10 +9,10 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from robustcheck.models.fast_form import Reading, faster, leave_off
+from robustcheck.models.fast_form import ScoreScale, faster, leave_off
 from robustcheck.models.tidying import tidy
 
-READING = Reading(probabilities=lambda scores: scores.softmax(1), margins=lambda scores: scores - scores.flip(1))
+SCALE = ScoreScale(probabilities=lambda scores: scores.softmax(1), margins=lambda scores: scores - scores.flip(1))
 
 
 class NormAndAct(nn.BatchNorm2d):
@@ -90,7 +90,7 @@ def test_a_norm_that_is_called_is_a_layer_and_is_folded(options):
         nn.Linear,
     ]
     torch.testing.assert_close(tidied(images), network(images))
-    form = faster(network, [images], READING)
+    form = faster(network, [images], SCALE)
     assert "batch norm folded" in form.words
 
 
@@ -126,7 +126,7 @@ def test_what_writes_into_its_input_is_kept_though_nobody_takes_its_answer():
     tidy(tidied, images[:1].clone())
     torch.testing.assert_close(tidied(images.clone()), expected)
     assert norms(tidied)
-    assert "batch norm folded" in faster(network, [images], READING).words
+    assert "batch norm folded" in faster(network, [images], SCALE).words
 
 
 def test_a_last_softmax_alone_is_left_off():

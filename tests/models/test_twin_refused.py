@@ -264,10 +264,10 @@ def test_other_formats_import_no_converter(tmp_path, net):
 
 @pytest.mark.parametrize(("before", "words"), [(None, "draws random numbers"), ("its operator Foo has none", "Foo")])
 def test_a_graph_that_draws_is_asked_only_and_the_first_reason_stays(before, words):
-    network = tiny.network(torch.nn.Identity(), tried=lambda _images: pytest.fail("compared"), no_gradients=before)
+    network = tiny.network(torch.nn.Identity(), settle_on=lambda _images: pytest.fail("compared"), no_gradients=before)
     asked = asked_only(network)
     assert words in asked.no_gradients
-    assert asked.tried is None
+    assert asked.settle_on is None
 
 
 def test_what_is_of_the_size_of_a_fixed_batch_shows_at_another(tmp_path):

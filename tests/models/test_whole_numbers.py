@@ -89,7 +89,7 @@ def test_a_comparison_that_fails_is_a_note_and_no_error(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_candidates, "Session", Failing)
     onnx.save(_sums("QLinearConv", *KINDS["u8u8"]), tmp_path / "bytes.onnx")
     network = onnx_candidates.load_onnx(tmp_path / "bytes.onnx", tiny.spec("bytes.onnx"), libraries=(), device=tiny.CPU)
-    notes = network.tried([torch.rand(3, WIDTH, 1, 1)]).notes
+    notes = network.settle_on([torch.rand(3, WIDTH, 1, 1)]).notes
     assert any("could not be compared" in note and "no memory for a second one" in note for note in notes)
 
 

@@ -95,7 +95,7 @@ def test_a_look_at_pytests_cache_leaves_the_reports(pytester, project):
 
 def _copied(project, folder):
     folder.mkdir(parents=True)
-    for name in ("passing.yaml", "brightness.py", "brightness.safetensors", "even.npz"):
+    for name in ("passing.yaml", "brightness.py", "brightness.safetensors", "flat.npz"):
         (folder / name).write_bytes((project / name).read_bytes())
 
 

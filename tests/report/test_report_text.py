@@ -31,7 +31,7 @@ from robustcheck.report.summary import warnings_text
 from robustcheck.report.text import counts_text, measured_value, moment, one_line, seconds
 from robustcheck.report.threat import threat_text
 from robustcheck.results import Finding, Metric, Requirement
-from robustcheck.words import visible
+from robustcheck.words import distinct, visible
 
 BIDIRECTIONAL_CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
@@ -293,6 +293,11 @@ def test_what_is_dropped_or_breaks_lines_elsewhere_is_an_escape(text, shown):
 @given(st.text(st.characters(categories=["L", "N", "P", "S"])))
 def test_text_that_can_be_shown_is_left_alone(text):
     assert visible(text) == text
+
+
+def test_names_are_told_apart_whatever_the_case_of_their_letters():
+    assert distinct(["a", "A", "a-2", "b", "a"]) == ["a", "A-2", "a-2-2", "b", "a-3"]
+    assert distinct(["clean", "Clean"], taken=["CLEAN"]) == ["clean-2", "Clean-3"]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from robustcheck.evaluation.health.deciding import decisive
 from robustcheck.evaluation.health.examination import examined
 from robustcheck.evaluation.health.patches import beside_patches, comparable_patches
 from robustcheck.evaluation.health.predicting import MIN_EXAMINED
-from robustcheck.evaluation.setting import JudgedWith
+from robustcheck.evaluation.setting import VerdictIf
 from robustcheck.policy import FGSMSpec, Gate, NoiseSpec, PatchSpec
 from robustcheck.results import GateResult, HealthCheck, Outcome, Threat
 from robustcheck.words import plural
@@ -72,32 +72,32 @@ def compared(
     larger: Sequence[GateResult],
     *,
     strict: bool,
-    judged_with: JudgedWith,
+    verdict_if: VerdictIf,
     wanted: str | None,
     multilabel: bool,
 ) -> GateResult:
     """A gate that would have passed, beside what those turned who may do no more.
 
     Args:
-        own: a gate of a white box, or of who asks.
+        own: a white-box gate, or one that queries.
         others: gates that are `comparable` with it.
         larger: gates whose searches stand for what held in this one, compared already.
         strict: an attack that is shown to be broken passes nothing.
-        judged_with: this gate's.
+        verdict_if: this gate's.
         wanted: the reading that its adversary wants, if only one will do.
         multilabel: several findings may be present together.
     """
     theirs = [one for gate in larger for one in gate.health if (one.name, one.outcome) == (_NAME, "broken")]
     lost = {other.id: _lost(own, other, wanted=wanted, multilabel=multilabel) for other in others}
     if own.attack == "patch":
-        checks = beside_patches(own, others, judged_with)
+        checks = beside_patches(own, others, verdict_if)
     elif _asks(own):
-        checks = tuple(check for noise in others for check in _beside_noise(own, noise, lost[noise.id], judged_with))
+        checks = tuple(check for noise in others for check in _beside_noise(own, noise, lost[noise.id], verdict_if))
     else:
         rivals = [other for other in others if _goal(own) == _goal(other)]
         checks = (*(_beside(own, other) for other in rivals), *with_inherited((), theirs))
         # They are verified, and in this gate's own threat model: however few they are, they may be what decides.
-        checks += () if _single(own) else decisive(own, lost, judged_with)
+        checks += () if _single(own) else decisive(own, lost, verdict_if)
     broken = [one for one in checks if one.outcome == "broken"]
     result = replace(own, health=(*own.health, *checks), findings=(*as_findings(checks), *own.findings))
     if not strict or not broken:
@@ -153,7 +153,7 @@ def _beside(own: GateResult, other: GateResult) -> HealthCheck:
 
 
 def _beside_noise(
-    own: GateResult, noise: GateResult, lost: Mapping[str, Outcome], judged_with: JudgedWith
+    own: GateResult, noise: GateResult, lost: Mapping[str, Outcome], verdict_if: VerdictIf
 ) -> tuple[HealthCheck, ...]:
     """What random images turned of the samples that both attacked, and whether that would have decided the gate.
 
@@ -173,4 +173,4 @@ def _beside_noise(
     if turned >= by_noise:
         return (HealthCheck(name=_NOISE, outcome="sound", evidence=evidence),)
     beside = HealthCheck(name=_NOISE, outcome="suspect", evidence=evidence)
-    return (beside, *decisive(own, {noise.id: lost}, judged_with))
+    return (beside, *decisive(own, {noise.id: lost}, verdict_if))

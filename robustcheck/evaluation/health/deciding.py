@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 
-from robustcheck.evaluation.setting import JudgedWith
+from robustcheck.evaluation.setting import VerdictIf
 from robustcheck.results import GateResult, HealthCheck, Outcome, Verdict
 from robustcheck.words import listed, plural
 
@@ -13,7 +12,7 @@ _SAID: dict[Verdict, str] = {"fail": "failed", "inconclusive": "inconclusive", "
 
 
 def decisive(
-    own: GateResult, lost: Mapping[str, Mapping[str, Outcome]], judged_with: JudgedWith, *, instead: bool = False
+    own: GateResult, lost: Mapping[str, Mapping[str, Outcome]], verdict_if: VerdictIf, *, instead: bool = False
 ) -> tuple[HealthCheck, ...]:
     """The check that tells that a gate would not have passed with what others found, if it would not.
 
@@ -22,16 +21,15 @@ def decisive(
     Args:
         own: the gate.
         lost: of each other gate, what it turned samples into, by name.
-        judged_with: the gate's.
+        verdict_if: this gate's.
         instead: the adversary may do what the other one did, but not beside what it did itself.
     """
     every = {sample: outcome for samples in lost.values() for sample, outcome in samples.items()}
     if not every:
         return ()
-    with_these = partial(judged_with, instead=True) if instead else judged_with
     for by_estimate in (True, False):
-        verdict = with_these(every, by_estimate)
-        if verdict not in ("pass", judged_with({}, by_estimate)):
+        verdict = verdict_if(every, by_estimate=by_estimate, instead=instead)
+        if verdict not in ("pass", verdict_if({}, by_estimate=by_estimate)):
             who = listed(name for name, samples in lost.items() if samples)
             attacked = [sample for sample in own.samples if sample.evidence is not None]
             of = len(attacked) if instead else sum(sample.status == "held" for sample in attacked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from robustcheck.evaluation.health.deciding import decisive
-from robustcheck.evaluation.setting import JudgedWith
+from robustcheck.evaluation.setting import VerdictIf
 from robustcheck.policy import Gate, PatchSpec
 from robustcheck.policy.sizes import Size
 from robustcheck.results import GateResult, HealthCheck, Outcome
@@ -56,13 +56,13 @@ def _judged(spec: PatchSpec) -> object:
     return "train" if spec.patch is not None or not spec.universal else spec.train_on
 
 
-def beside_patches(own: GateResult, others: Sequence[GateResult], judged_with: JudgedWith) -> tuple[HealthCheck, ...]:
+def beside_patches(own: GateResult, others: Sequence[GateResult], verdict_if: VerdictIf) -> tuple[HealthCheck, ...]:
     """What is to be said of a gate beside those that are `comparable_patches` with it.
 
     Args:
         own: the gate.
         others: the other gates.
-        judged_with: the gate's.
+        verdict_if: the gate's.
     """
     checks, lost = list[HealthCheck](), dict[str, Mapping[str, Outcome]]()
     for other in others:
@@ -73,11 +73,11 @@ def beside_patches(own: GateResult, others: Sequence[GateResult], judged_with: J
     if own.parameters["universal"]:
         # One patch lies on all images: what the other one did is not added to what this one did.
         for name, samples in lost.items():
-            checks += decisive(own, {name: samples}, judged_with, instead=True)
+            checks += decisive(own, {name: samples}, verdict_if, instead=True)
     else:
         held = {sample.sample for sample in own.samples if sample.status == "held"}
         more = {name: {at: one for at, one in samples.items() if at in held} for name, samples in lost.items()}
-        checks += decisive(own, more, judged_with)
+        checks += decisive(own, more, verdict_if)
     return tuple(checks)
 
 

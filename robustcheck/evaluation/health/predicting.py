@@ -1,7 +1,7 @@
 """Whether the candidate's gradient tells what a small change does: the sharpest check of health, and the cheapest.
 
-Of a small change along the gradient's sign the gradient promises a rise of the goal's margin. On networks that can be
-attacked by their gradients about that comes; where gradients are shattered, nothing does.
+The gradient foretells how much a small step along its sign raises the goal's margin. Where gradients are sound, about
+that much comes; where they are shattered, nothing.
 """
 
 from __future__ import annotations

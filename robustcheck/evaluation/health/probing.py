@@ -11,8 +11,8 @@ from fractions import Fraction
 from math import prod, sqrt
 
 from robustcheck.attacks import GradientAttack, build
-from robustcheck.evaluation.evidence import EvidenceWriter
 from robustcheck.evaluation.health.predicting import MAX_EXAMINED, MIN_EXAMINED, OVERHEAD, Prediction
+from robustcheck.evaluation.image_files import ImageWriter
 from robustcheck.evaluation.progress import silent
 from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.search.searching import Search
@@ -200,7 +200,7 @@ class Probes:
         setting: Setting = replace(
             own,
             memory=Memory(),
-            evidence=EvidenceWriter(None, [self.search.gate.id]),
+            images=ImageWriter(None, [self.search.gate.id]),
             progress=silent,
         )
         gate = replace(self.search.gate, attack=spec, queries=queries, oracle="float", descending=False)

@@ -33,7 +33,7 @@ class Seen:
     cells: torch.Tensor | None = None  # (N, L) bool: each look of a grid
 
     def updated(self, rows: torch.Tensor, again: Seen) -> Seen:
-        """What was seen of these rows (M,) a second time stands for the first."""
+        """Replace these rows (M,) by what a second showing saw."""
         score, share = self.score, self.share
         return replace(
             self,
@@ -161,7 +161,7 @@ class EOT(Protocol):
 
 
 def looks_needed(share: float, looks: int) -> int:
-    """How many looks an image has to be read as wanted on, if on a share of them."""
+    """How many of `looks` make up `share`; at least one."""
     return max(1, ceil(share * looks - _TOLERANCE))
 
 

@@ -16,18 +16,18 @@ from scipy.special import gammaincinv
 _DOUBT = 0.1  # the bound of a design effect fails no more often than so
 
 
-def members(groups: NDArray[np.integer]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+def group_sizes(groups: NDArray[np.integer]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
     """Which of G groups, numbered from 0, each sample (N,) is of, and how many each of them (G,) has."""
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     return group.reshape(-1), sizes.astype(np.int64)
 
 
-def fewest(sizes: NDArray[np.int64]) -> float:
+def kish_size(sizes: NDArray[np.int64]) -> float:
     """Effective size of samples of groups of these sizes (G,) if all of a group always agree (Kish 1965)."""
     return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
-def effective(hits: NDArray[np.integer], sizes: NDArray[np.int64], confidence: float) -> NDArray[np.float64]:
+def effective_size(hits: NDArray[np.integer], sizes: NDArray[np.int64], confidence: float) -> NDArray[np.float64]:
     """Effective size of samples in groups: how many independent ones would estimate the rate with equal variance.
 
     A group's part in the variance is the square of its residual, made unbiased for the group's own pull on the rate
@@ -45,7 +45,7 @@ def effective(hits: NDArray[np.integer], sizes: NDArray[np.int64], confidence: f
     Returns:
         (...), from less than 1 to the number of samples; exactly that if each is a group of its own.
     """
-    samples, kish = int(sizes.sum()), fewest(sizes)
+    samples, kish = int(sizes.sum()), kish_size(sizes)
     if kish == samples or len(sizes) == 1:
         return np.full(hits.shape[:-1], kish)
     share = hits.sum(-1, keepdims=True) / samples

@@ -4,8 +4,8 @@ Rates have Clopper-Pearson's exact interval, Wilson's on request, or one that ho
 (`anytime`). What is made of several rates (their mean, a difference, a predictive value, the worst of them) has the
 interval that follows from theirs, each at a level so high that together they fail no more often than they may
 (Bonferroni); they may depend on each other. Samples may come in groups, such as several images of each patient: a rate
-then has the interval of as many independent samples as they are worth (`clusters`). What the area under an ROC curve
-has is said at `auroc`.
+then has the interval of as many independent samples as they are worth (`clusters`). For areas under ROC curves see
+`auroc`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import numpy as np
 from scipy.special import betaincinv, expit, logit, ndtri, stdtrit  # scipy.stats takes a second to import
 
 from robustcheck.evaluation.metrics import anytime
-from robustcheck.evaluation.metrics.clusters import effective, fewest, members
+from robustcheck.evaluation.metrics.clusters import effective_size, group_sizes, kish_size
 from robustcheck.evaluation.metrics.roc import Area
 from robustcheck.results import Metric
 
 _FEW, _NEAR = 4, 0.15  # areas near 1: pairs amiss, of as many as the smaller class has samples, and their share
 
-Kind = Literal["clopper-pearson", "wilson", "anytime"]
+IntervalKind = Literal["clopper-pearson", "wilson", "anytime"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Intervals:
     """
 
     confidence: float = 0.95
-    kind: Kind = "clopper-pearson"
+    kind: IntervalKind = "clopper-pearson"
 
     def rate(self, hits: np.ndarray, groups: np.ndarray | None = None) -> Metric:
         """Share of true values (N,); undefined (value None) for none."""
@@ -67,9 +67,9 @@ class Intervals:
             return undefined
         # Fractions: a value that meets a bound exactly must not miss it by a rounding error.
         shares = [Fraction(int(hits.sum()), len(hits)) for hits in rates]
-        together = self.together(len(rates))
+        simultaneous = self.simultaneous(len(rates))
         each = [
-            together._ends(int(hits.sum()), len(hits), together._worth(hits, group))
+            simultaneous._ends(int(hits.sum()), len(hits), simultaneous._worth(hits, group))
             for hits, group in zip(rates, known, strict=True)
         ]
         return replace(
@@ -149,7 +149,7 @@ class Intervals:
         defined = {name: measure for name, measure in slices.items() if measure(self).value is not None}
         if not defined:
             return None
-        each = {name: measure(self.together(len(defined) + unseen)) for name, measure in defined.items()}
+        each = {name: measure(self.simultaneous(len(defined) + unseen)) for name, measure in defined.items()}
         extreme = max if largest else min
         name = extreme(each, key=lambda one: each[one].value or 0.0)
         lows = [metric.low for metric in each.values() if metric.low is not None]
@@ -201,9 +201,9 @@ class Intervals:
         if groups is None:
             smaller: float = min(int(positive.sum()), int((~positive).sum()))
         else:
-            group, sizes = members(groups)
+            group, sizes = group_sizes(groups)
             own, others = group[positive], group[~positive]
-            smaller = min(fewest(members(of)[1]) for of in (own, others))
+            smaller = min(kish_size(group_sizes(of)[1]) for of in (own, others))
         exact = replace(self, kind="clopper-pearson").ends(np.array(value * smaller), np.array(smaller))
         least, most = map(float, exact)
         if not 0 < value < 1:
@@ -230,16 +230,16 @@ class Intervals:
         """How many independent samples these (N,) are worth; None: as many as they are."""
         if groups is None:
             return None
-        group, sizes = members(groups)
+        group, sizes = group_sizes(groups)
         if self.kind == "anytime":
-            return fewest(sizes)  # what is estimated anew after each sample is wrong sooner or later
+            return kish_size(sizes)  # what is estimated anew after each sample is wrong sooner or later
         of_groups = np.bincount(group, hits, len(sizes)).astype(np.int64)
-        return float(effective(of_groups, sizes, self.confidence))
+        return float(effective_size(of_groups, sizes, self.confidence))
 
     def _all(self, *rates: Metric) -> tuple[tuple[float, float], ...]:
         """Ends of the intervals of rates that are defined, which hold together."""
-        together = self.together(len(rates))
-        return tuple(together._ends(one.successes or 0, one.samples, one.effective) for one in rates)
+        simultaneous = self.simultaneous(len(rates))
+        return tuple(simultaneous._ends(one.successes or 0, one.samples, one.effective) for one in rates)
 
     def ends(
         self, successes: np.ndarray, samples: np.ndarray, worth: np.ndarray | None = None
@@ -272,7 +272,7 @@ class Intervals:
         low, high = self.ends(np.array(successes), np.array(samples), size)
         return float(low), float(high)
 
-    def together(self, count: int) -> Intervals:
+    def simultaneous(self, count: int) -> Intervals:
         """Intervals that all hold together with this confidence."""
         return replace(self, confidence=1 - (1 - self.confidence) / count)
 

@@ -12,13 +12,13 @@ from robustcheck.evaluation.metrics.chance import no_better_than_chance
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.readings import Measure, Readings, of_all, of_controls
 from robustcheck.evaluation.metrics.slices import (
-    Findings,
+    LabelParts,
     Subgroups,
-    findings,
     left_out,
+    parts_by_label,
+    parts_by_subgroup,
     required,
     slices,
-    subgroups,
 )
 from robustcheck.policy import Bound
 from robustcheck.policy.bounds import WORST_SUBGROUP
@@ -42,9 +42,9 @@ class Measurement:
     @cached_property
     def plain(self) -> Mapping[str, Measure]:
         """Metrics of all of them."""
-        worth = None if self.attacked is None else self.attacked[self.judged]
-        plain = of_all(self._read, worth, self._every)
-        if self.unseen_labels and self.readings.findings is None:
+        attackable = None if self.attacked is None else self.attacked[self.judged]
+        plain = of_all(self._read, attackable, self._every)
+        if self.unseen_labels and self.readings.finding_count is None:
             plain["balanced_accuracy"] = lambda intervals: intervals.mean((), samples=len(self.judged))
         return plain | of_controls(plain["attack_success"], self.controls) if self.controls else plain
 
@@ -65,12 +65,12 @@ class Measurement:
     @cached_property
     def by_subgroup(self) -> Subgroups:
         """Metrics of each subgroup."""
-        return subgroups(self.readings, self.members, self.attacked, self.judged, self.among)
+        return parts_by_subgroup(self.readings, self.members, self.attacked, self.judged, self.among)
 
     @cached_property
-    def by_finding(self) -> Findings:
+    def by_label(self) -> LabelParts:
         """Metrics of each of several findings."""
-        return findings(self.readings, self.labels, self.judged, self.among)
+        return parts_by_label(self.readings, self.labels, self.judged, self.among)
 
     def metrics(self, bounds: Sequence[Bound]) -> dict[str, Metric]:
         """Metrics of all samples, and what bounds ask of parts of them."""
@@ -88,7 +88,7 @@ class Measurement:
 
     def slices(self) -> tuple[Slice, ...]:
         """Metrics of each part, for the report."""
-        return slices(self.by_subgroup, self.by_finding, self.intervals)
+        return slices(self.by_subgroup, self.by_label, self.intervals)
 
     def findings(self, bounds: Sequence[Bound]) -> tuple[Finding, ...]:
         """No skill, labels without samples, and what the worst that bounds ask for is not about."""
@@ -101,7 +101,7 @@ class Measurement:
                 f"{which}: how the candidate reads it is not measured, and balanced_accuracy is undefined; add such "
                 "samples, or take it out of model.labels if the candidate does not know it"
             )
-            if self.readings.findings is not None:
+            if self.readings.finding_count is not None:
                 message = (
                     f"{which}: where the candidate sees it, that is a false alarm, and nothing else is measured of it; "
                     "add such samples, or take it out of model.labels and name the scores of the others in model.scores"
@@ -113,10 +113,10 @@ class Measurement:
                 found.append(Finding(code="part-not-measured", severity="warning", message=message))
         return tuple(found)
 
-    def _parts(self, bound: Bound) -> tuple[Subgroups, Findings]:
+    def _parts(self, bound: Bound) -> tuple[Subgroups, LabelParts]:
         """Parts that a bound may be about: those that it is not about are not measured for it."""
         about = bound.of[0]
         return (
             self.by_subgroup if about == WORST_SUBGROUP else {},
-            self.by_finding if about not in ("", WORST_SUBGROUP) else {},
+            self.by_label if about not in ("", WORST_SUBGROUP) else {},
         )

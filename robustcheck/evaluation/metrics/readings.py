@@ -26,7 +26,7 @@ class Readings:
     scores: np.ndarray | None  # (N,) probability of the positive label under the attack
     positive: int | None
     chances: np.ndarray | None = None  # (N, K) the same of each of several findings
-    findings: int | None = None  # how many labels may be present together; None: each sample has one
+    finding_count: int | None = None  # how many labels may be present together; None: each sample has one
     groups: np.ndarray | None = None  # (N,) which samples belong together; None: each is its own
     prevalence: tuple[float, ...] | None = None  # of the positive label, or of each finding, where it will be used
 
@@ -37,7 +37,7 @@ class Readings:
 
     def has(self, readings: np.ndarray, label: int) -> np.ndarray:
         """Which readings (N,) have a label. No answer has none."""
-        if self.findings is None:
+        if self.finding_count is None:
             return np.asarray(readings == label)
         return np.asarray((readings != NO_ANSWER) & has(readings, label))
 
@@ -61,7 +61,7 @@ class Readings:
         """The prevalence of a finding, or of the positive label; None if none is used."""
         if self.prevalence is None:
             return None
-        return self.prevalence[label if self.findings is not None and len(self.prevalence) > 1 else 0]
+        return self.prevalence[label if self.finding_count is not None and len(self.prevalence) > 1 else 0]
 
     def hits(self, label: int) -> tuple[np.ndarray, np.ndarray]:
         """Which of the samples that have a label are read so, and which of the others are not."""
@@ -167,10 +167,10 @@ def of_each_label(readings: Readings, among: Readings | None = None) -> tuple[li
     every_label = readings.labels if among is None else among.labels
     labels, shares, groups = readings.labels, list[np.ndarray](), list[np.ndarray]()
     every = np.arange(len(labels)) if readings.groups is None else readings.groups
-    if readings.findings is None:
+    if readings.finding_count is None:
         members = [labels == label for label in np.unique(every_label)]
         return [(readings.after == labels)[one] for one in members], [every[one] for one in members]
-    for finding in range(readings.findings):
+    for finding in range(readings.finding_count):
         has, there = readings.has(labels, finding), readings.has(every_label, finding)
         if there.any() and not there.all():
             shares += readings.hits(finding)

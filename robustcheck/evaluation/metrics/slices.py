@@ -52,7 +52,7 @@ class Part:
 Subgroups = Mapping[tuple[str, str], Part]
 """Parts by column and value."""
 
-Findings = Mapping[str, Part]
+LabelParts = Mapping[str, Part]
 """Parts by label."""
 
 
@@ -62,7 +62,7 @@ def members_of(samples: Samples) -> dict[tuple[str, str], np.ndarray]:
     return {(column, str(value)): values == value for column, values in columns.items() for value in np.unique(values)}
 
 
-def subgroups(
+def parts_by_subgroup(
     readings: Readings,
     members: Mapping[tuple[str, str], np.ndarray],
     attacked: np.ndarray | None,
@@ -80,8 +80,8 @@ def subgroups(
     """
 
     def metrics(own: np.ndarray, every: np.ndarray | None) -> dict[str, Measure]:
-        worth = None if attacked is None else attacked[own]
-        return of_all(readings.at(own), worth, None if every is None else readings.at(every))
+        attackable = None if attacked is None else attacked[own]
+        return of_all(readings.at(own), attackable, None if every is None else readings.at(every))
 
     found = dict[tuple[str, str], Part]()
     for name, which in members.items():
@@ -91,9 +91,11 @@ def subgroups(
     return found
 
 
-def findings(readings: Readings, labels: Sequence[str], judged: np.ndarray, among: np.ndarray | None) -> Findings:
-    """The metrics of each of several findings; arguments as of `subgroups`."""
-    if readings.findings is None:
+def parts_by_label(
+    readings: Readings, labels: Sequence[str], judged: np.ndarray, among: np.ndarray | None
+) -> LabelParts:
+    """The metrics of each of several findings; arguments as of `parts_by_subgroup`."""
+    if readings.finding_count is None:
         return {}
     own, every = readings.at(judged), None if among is None else readings.at(among)
     return {
@@ -102,14 +104,14 @@ def findings(readings: Readings, labels: Sequence[str], judged: np.ndarray, amon
     }
 
 
-def slices(by_subgroup: Subgroups, by_finding: Findings, intervals: Intervals) -> tuple[Slice, ...]:
+def slices(by_subgroup: Subgroups, by_label: LabelParts, intervals: Intervals) -> tuple[Slice, ...]:
     """All parts, for the report."""
 
     def measured(part: Part, names: Sequence[str]) -> dict[str, Metric]:
         return {name: one(intervals) for name, one in part.metrics.items() if name in names}
 
     return (
-        *(Slice(kind="finding", name=label, metrics=measured(part, OF_FINDINGS)) for label, part in by_finding.items()),
+        *(Slice(kind="finding", name=label, metrics=measured(part, OF_FINDINGS)) for label, part in by_label.items()),
         *(
             Slice(
                 kind="subgroup",
@@ -122,31 +124,31 @@ def slices(by_subgroup: Subgroups, by_finding: Findings, intervals: Intervals) -
     )
 
 
-def required(bound: Bound, by_subgroup: Subgroups, by_finding: Findings, intervals: Intervals) -> Metric:
+def required(bound: Bound, by_subgroup: Subgroups, by_label: LabelParts, intervals: Intervals) -> Metric:
     """What a bound asks of parts of the samples."""
     about, plain = bound.of
-    if parts := _parts(bound, by_subgroup, by_finding):
+    if parts := _parts(bound, by_subgroup, by_label):
         return _worst(bound, parts, intervals)
-    part = by_finding[about].metrics
+    part = by_label[about].metrics
     return replace(part[plain](intervals), slice=about) if plain in part else _undefined(intervals)
 
 
-def left_out(bound: Bound, by_subgroup: Subgroups, by_finding: Findings, intervals: Intervals) -> list[str]:
+def left_out(bound: Bound, by_subgroup: Subgroups, by_label: LabelParts, intervals: Intervals) -> list[str]:
     """Parts that the worst of a bound is not about, for want of samples that its metric is about."""
     plain = bound.of[1]
     return [
         name
-        for name, part in _parts(bound, by_subgroup, by_finding).items()
+        for name, part in _parts(bound, by_subgroup, by_label).items()
         if part.value(plain, intervals) is None and not part.emptied(plain, intervals)
     ]
 
 
-def _parts(bound: Bound, by_subgroup: Subgroups, by_finding: Findings) -> Mapping[str, Part]:
+def _parts(bound: Bound, by_subgroup: Subgroups, by_label: LabelParts) -> Mapping[str, Part]:
     """Parts of which a bound is about the worst, by name; none for another bound."""
     about = bound.of[0]
     if about == WORST_SUBGROUP:
         return {f"{column}={value}": part for (column, value), part in by_subgroup.items()}
-    return by_finding if about == WORST_FINDING else {}
+    return by_label if about == WORST_FINDING else {}
 
 
 def _worst(bound: Bound, parts: Mapping[str, Part], intervals: Intervals) -> Metric:

@@ -13,7 +13,7 @@ Rule = Literal["estimate", "confident"]
 _NOTHING = Metric(value=None, samples=0)
 
 
-def require(bounds: Sequence[Bound], metrics: Mapping[str, Metric], rule: Rule = "estimate") -> tuple[Requirement, ...]:
+def compare(bounds: Sequence[Bound], metrics: Mapping[str, Metric], rule: Rule = "estimate") -> tuple[Requirement, ...]:
     """Compare each bound with its metric: with the point estimate, or with the whole interval (`confident`)."""
     return tuple(
         Requirement(metric=bound.metric, bound=str(bound), met=_met(bound, metrics.get(bound.metric, _NOTHING), rule))

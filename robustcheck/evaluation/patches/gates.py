@@ -11,16 +11,17 @@ from torch.nn.functional import interpolate
 
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.account import Account
-from robustcheck.evaluation.conclusion import Conclusion, conclude, examine_gradients
+from robustcheck.evaluation.conclusion import conclude, examine_gradients
 from robustcheck.evaluation.controls import Admitted, Controlled, seen_unattacked
 from robustcheck.evaluation.health.comparing import is_compared
 from robustcheck.evaluation.outcomes import keep_examples, most_adverse
-from robustcheck.evaluation.patches.judging import Judgement, Textures, constant, forgotten
+from robustcheck.evaluation.patches.judging import Judgement, Textures, constant, discard
 from robustcheck.evaluation.patches.making import Made, make
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.search.found import Found, Trace
 from robustcheck.evaluation.search.ledger import UNKNOWN, Entry
 from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.standing import Standing
 from robustcheck.models import Surrogates
 from robustcheck.policy import Gate
 from robustcheck.results import Control, GateResult
@@ -49,7 +50,7 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
     broken = {attacked[place]: _entry(task, place, judgement, made) for place in sorted(judgement.turned)}
     keep_examples(gate, setting, broken)
     scores = {attacked[place]: score for place, score in judgement.scores.items()}
-    conclusion = Conclusion(
+    standing = Standing(
         gate=gate,
         setting=setting,
         goal=task.goal,
@@ -65,8 +66,8 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
         rule=setting.rule,
     )
     if is_compared(gate):
-        setting.memory.judged_with[gate.id] = conclusion.judged_with_outcomes
-    return replace(conclude(conclusion, account, examine_gradients), patch=made.patch)
+        setting.memory.verdict_if[gate.id] = standing.verdict_if_read
+    return replace(conclude(standing, account, examine_gradients), patch=made.patch)
 
 
 def _trace(task: PatchTask, made: Made, judgement: Judgement) -> Trace:
@@ -79,8 +80,8 @@ def _trace(task: PatchTask, made: Made, judgement: Judgement) -> Trace:
 
 def _keeps(task: PatchTask) -> Callable[[int, np.ndarray], tuple[str | None, str]]:
     """Writes counterexamples."""
-    evidence, gate = task.setting.evidence, task.gate.id
-    return lambda place, stored: evidence.counterexample(gate, task.attacked[place], stored)
+    images, gate = task.setting.images, task.gate.id
+    return lambda place, stored: images.counterexample(gate, task.attacked[place], stored)
 
 
 def _entry(task: PatchTask, place: int, judgement: Judgement, made: Made) -> Entry:
@@ -106,7 +107,7 @@ def _controls(task: PatchTask) -> tuple[Controlled, ...]:
     The last only where images are seen under conditions, which may turn them by themselves.
     """
     middle = sum(task.setting.candidate.preprocess.visible) / 2
-    judge, grey = task.patch_judge(forgotten), torch.full((1, *task.shape), middle, device=task.device)
+    judge, grey = task.patch_judge(discard), torch.full((1, *task.shape), middle, device=task.device)
     # Where each image has a patch of its own, any of them may be this one; else all images have the same.
     found = [_controlled(task, "grey patch", judge.judge(constant(grey)), "all" if task.spec.universal else "each")]
     if (pieces := _pieces(task)) is not None:

@@ -139,6 +139,6 @@ def own(textures: dict[int, np.ndarray], maximum: int, device: torch.device) -> 
     return lambda places: torch.from_numpy(np.stack([textures[place] for place in places])).to(device).float() / maximum
 
 
-def forgotten(_place: int, _stored: np.ndarray) -> tuple[str | None, str]:
-    """Nobody wants to see what a control turned."""
+def discard(_place: int, _stored: np.ndarray) -> tuple[str | None, str]:
+    """Controls' images are not written."""
     return None, ""

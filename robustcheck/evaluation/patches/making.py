@@ -115,7 +115,7 @@ def _lessons(task: PatchTask) -> tuple[Pool, str]:
         ranks = Draws.of([task.key("images", 0)], torch.device("cpu")).uniform((len(numbers),))[0]
         numbers = np.sort(numbers[ranks.argsort(stable=True).numpy()[: task.spec.images]])
     what = "of the samples, which are not judged" if own_samples else "of the train split"
-    pool = Pool.of(source, numbers.tolist(), task.keep_out).with_room(task.placing)
+    pool = Pool.of(source, numbers.tolist(), task.keep_out).fitting(task.placing)
     return pool, f"{len(pool):,} images {what}"
 
 
@@ -156,13 +156,13 @@ def trainer_of(task: PatchTask, pool: Pool, surrogates: Surrogates | None) -> Tr
 
 def _file_of(task: PatchTask, place: int, stored: np.ndarray) -> str | None:
     """The file of an image's own patch: its picture, or the array of what no picture can hold."""
-    picture, array, _ = task.setting.evidence.patch(task.gate.id, stored, task.attacked[place])
+    picture, array, _ = task.setting.images.patch(task.gate.id, stored, task.attacked[place])
     return picture or array
 
 
 def _filed(task: PatchTask, texture: torch.Tensor, origin: str) -> Patch:
     stored = _stored(task, texture)[0]
-    picture, array, sha256 = task.setting.evidence.patch(task.gate.id, stored)
+    picture, array, sha256 = task.setting.images.patch(task.gate.id, stored)
     return Patch(picture=picture, array=array, sha256=sha256, side=stored.shape[-1], origin=origin)
 
 

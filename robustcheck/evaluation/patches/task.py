@@ -81,8 +81,8 @@ class PatchTask:
     @cached_property
     def attacked(self) -> list[int]:
         """Numbers of the judged samples that are worth attacking."""
-        worth = self.goal.open(self.setting.decisions, self.setting.labels)[self.judged]
-        return [int(sample) for sample in self.judged[worth.numpy()]]
+        attackable = self.goal.open(self.setting.decisions, self.setting.labels)[self.judged]
+        return [int(sample) for sample in self.judged[attackable.numpy()]]
 
     @cached_property
     def pool(self) -> Pool:
@@ -127,7 +127,7 @@ class PatchTask:
                 f"attack.keep_out names no part of any of the {len(self.attacked):,} samples that are attacked; they "
                 f"are called {samples.names[self.attacked[0]]} and so on"
             )
-        for _, error in self.pool.without_room(self.placing):
+        for _, error in self.pool.refusals(self.placing):
             raise error
 
     @cached_property

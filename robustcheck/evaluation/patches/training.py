@@ -13,6 +13,7 @@ import torch
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.patch import PatchTraining
 from robustcheck.data import Area, Samples
+from robustcheck.data.samples import Shape
 from robustcheck.errors import DataError, EvaluationError
 from robustcheck.evaluation.looks.conditions import ConditionsEOT
 from robustcheck.evaluation.looks.look import Gradients
@@ -20,9 +21,6 @@ from robustcheck.evaluation.search.found import Trace
 from robustcheck.models.batches import batches
 from robustcheck.models.memory import Chunks
 from robustcheck.threats.patch import PLACEMENT_DRAWS, NoPlaceError, Placements, Placing, place
-
-Shape = tuple[int, int, int]
-
 
 _KEPT_BYTES = 1 << 30  # of images and masks, so that files are not decoded in every step
 
@@ -51,19 +49,19 @@ class Pool:
         """A pool of so many of them at most, at equal distances."""
         return Pool.of(self.samples, self.numbers[:: -(-len(self) // most)], self.keep_out)
 
-    def with_room(self, placing: Placing) -> Pool:
+    def fitting(self, placing: Placing) -> Pool:
         """The samples that a patch has a place on, however it is drawn.
 
         Raises:
             EvaluationError: there is none.
         """
-        without = dict(self.without_room(placing))
-        if len(without) == len(self) > 0:
-            raise without[0]
-        kept = [number for place, number in enumerate(self.numbers) if place not in without]
+        refused = dict(self.refusals(placing))
+        if len(refused) == len(self) > 0:
+            raise refused[0]
+        kept = [number for place, number in enumerate(self.numbers) if place not in refused]
         return Pool.of(self.samples, kept, self.keep_out)
 
-    def without_room(self, placing: Placing) -> Iterator[tuple[int, EvaluationError]]:
+    def refusals(self, placing: Placing) -> Iterator[tuple[int, EvaluationError]]:
         """The samples that it has none on, by place, and what is to be said of each."""
         tried = dict[tuple[Shape, bytes | None], EvaluationError | NoPlaceError | None]()
         for at in range(len(self)):

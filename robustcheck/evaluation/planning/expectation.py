@@ -70,7 +70,9 @@ def expected(metric: str, value: float, kinds: Kinds, intervals: Intervals) -> M
     return intervals.rate(_hits(value, kinds.samples))
 
 
-def about(bound: Bound, true: float, kinds: Kinds, *, power: float, rule: Rule, intervals: Intervals) -> int | None:
+def approximate_samples(
+    bound: Bound, true: float, kinds: Kinds, *, power: float, rule: Rule, intervals: Intervals
+) -> int | None:
     """About how many samples a metric that is no rate needs; None if more than `MAX_ABOUT`, or undefined on these.
 
     The measured value may miss the true one by as many standard errors as the power asks for, and what is left of the

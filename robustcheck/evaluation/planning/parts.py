@@ -8,7 +8,7 @@ from math import floor
 
 import numpy as np
 
-from robustcheck.evaluation.metrics.clusters import fewest, members
+from robustcheck.evaluation.metrics.clusters import group_sizes, kish_size
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.readings import Readings, of_each_label
 from robustcheck.evaluation.planning.expectation import NO_RATES, Kinds, expected
@@ -21,7 +21,7 @@ _SOME = 0.5  # a value: whether a metric is defined does not depend on it
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class PlannedPart:
     """The samples of a requirement; of several parts, those that say least about their metric."""
 
     kinds: Kinds
@@ -51,7 +51,7 @@ def part_of(
     judged: np.ndarray,
     attacked: Sequence[int],
     intervals: Intervals,
-) -> Part:
+) -> PlannedPart:
     """What a bound is about. Of several parts whose metric is defined, the one that needs most samples more.
 
     Args:
@@ -66,12 +66,12 @@ def part_of(
     plain = bound.of[1]
     parts = list(_parts(bound, setting, readings, judged, attacked))
     defined = [part for part in parts if part.defined]
-    together = intervals.together(max(1, len(defined)))
+    simultaneous = intervals.simultaneous(max(1, len(defined)))
 
-    def uncertain(part: Part) -> float:
+    def uncertain(part: PlannedPart) -> float:
         if plain not in NO_RATES:  # all parts need as many
             return -part.worth
-        metric = part.expected(plain, true, together)
+        metric = part.expected(plain, true, simultaneous)
         return 1.0 if metric.low is None or metric.high is None else metric.high - metric.low
 
     least = max(defined or parts, key=uncertain)
@@ -80,7 +80,7 @@ def part_of(
 
 def _parts(
     bound: Bound, setting: Setting, readings: Readings, judged: np.ndarray, attacked: Sequence[int]
-) -> Iterator[Part]:
+) -> Iterator[PlannedPart]:
     """All parts that a bound is about."""
     (about, plain), labels = bound.of, setting.candidate.head.labels
     if about == WORST_SUBGROUP:
@@ -102,7 +102,7 @@ def _parts(
 
 def _part(
     plain: str, readings: Readings, numbers: np.ndarray, attacked: Sequence[int], label: int | None, *, of_finding: bool
-) -> Part:
+) -> PlannedPart:
     part = readings.at(numbers)
     has = np.zeros(len(numbers), bool) if label is None else part.has(part.labels, label)
     which = {"sensitivity": has, "specificity": ~has}.get(plain, np.ones(len(numbers), bool))
@@ -117,7 +117,7 @@ def _part(
         kinds = replace(kinds, prevalence=readings.prevalence_of(label), clean=clean)
     scores = readings.chances if of_finding else readings.scores
     scored = plain != "auroc" or scores is not None
-    whole = Part(
+    whole = PlannedPart(
         kinds=kinds,
         worth=samples,
         defined=scored and samples > 0 and expected(plain, _SOME, kinds, Intervals()).value is not None,
@@ -125,5 +125,5 @@ def _part(
     if part.groups is None:
         return whole
     # How much the images of a group agree under attack is not known yet: at the worst always.
-    sizes = members(part.groups[which])[1]
-    return replace(whole, worth=max(1, floor(fewest(sizes))) if samples else 0, groups=len(sizes))
+    sizes = group_sizes(part.groups[which])[1]
+    return replace(whole, worth=max(1, floor(kish_size(sizes))) if samples else 0, groups=len(sizes))

@@ -18,13 +18,12 @@ from robustcheck.evaluation.health.examination import examined
 from robustcheck.evaluation.health.predicting import OVERHEAD
 from robustcheck.evaluation.idle import Idle
 from robustcheck.evaluation.metrics.intervals import Intervals
-from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.metrics.readings import Readings
 from robustcheck.evaluation.metrics.verdicts import Rule
 from robustcheck.evaluation.outcomes import most_adverse, most_adverse_chances, readings
 from robustcheck.evaluation.patches.task import PatchTask
-from robustcheck.evaluation.planning.expectation import MAX_ABOUT, NO_RATES, PREDICTIVE, about, predictive
-from robustcheck.evaluation.planning.parts import Part, part_of
+from robustcheck.evaluation.planning.expectation import MAX_ABOUT, NO_RATES, PREDICTIVE, approximate_samples, predictive
+from robustcheck.evaluation.planning.parts import PlannedPart, part_of
 from robustcheck.evaluation.planning.power import MAX_SAMPLES, Power, never_met, supposed
 from robustcheck.evaluation.planning.stepping import Stopwatch
 from robustcheck.evaluation.planning.timing import Timing
@@ -132,8 +131,8 @@ class _Planner:
         if gate.attack is None:
             return _Scope(every=every, judged=np.arange(len(setting.labels)), attacked=[])
         if not isinstance(gate.attack, PatchSpec):
-            worth = goal_of(gate, setting).open(setting.decisions, setting.labels)
-            attacked = worth.nonzero().flatten().tolist()
+            attackable = goal_of(gate, setting).open(setting.decisions, setting.labels)
+            attacked = attackable.nonzero().flatten().tolist()
             return _Scope(every=every, judged=np.arange(len(setting.labels)), attacked=attacked)
         task = PatchTask.of(gate, setting)
         task.check()
@@ -147,35 +146,22 @@ class _Planner:
         attacked = np.isin(np.arange(len(setting.labels)), scope.attacked)
 
         def required(lost: Mapping[int, Entry]) -> Mapping[str, Metric]:
-            measurement = Measurement(
-                readings=readings(setting, dict(lost), every.scores, every.chances),
-                labels=setting.candidate.head.labels,
-                members=setting.members,
-                judged=scope.judged,
-                attacked=attacked,
-                intervals=intervals,
-            )
-            return measurement.required(gate.bounds)
+            read = readings(setting, dict(lost), every.scores, every.chances)
+            return setting.measurement(read, scope.judged, intervals, attacked=attacked).required(gate.bounds)
 
         if idle := Idle.among(gate.bounds, required, scope.attacked, setting.rule):
             yield idle.message(goal_of(gate, setting))
 
     def _requirement(self, bound: Bound, scope: _Scope, intervals: Intervals) -> RequirementPlan:
         rule, metric = self.setting.rule, bound.of[1]
-        measurement = Measurement(
-            readings=scope.every,
-            labels=self.setting.candidate.head.labels,
-            members=self.setting.members,
-            judged=scope.judged,
-            intervals=intervals,
-        )
+        measurement = self.setting.measurement(scope.every, scope.judged, intervals)
         clean = measurement.metrics([bound]).get(bound.metric, _UNDEFINED)
         true, never, by_law = supposed(bound, self.margin), never_met(bound, rule), metric in NO_RATES
         part = part_of(bound, true, self.setting, scope.every, scope.judged, scope.attacked, intervals)
-        intervals = intervals.together(part.among)
+        intervals = intervals.simultaneous(part.among)
         power, needed = None, None
         if by_law and part.defined:
-            needed = about(bound, true, part.kinds, power=self.power, rule=rule, intervals=intervals)
+            needed = approximate_samples(bound, true, part.kinds, power=self.power, rule=rule, intervals=intervals)
         elif not by_law:
             rate = Power(bound=bound, true=true, rule=rule, intervals=intervals)
             needed = rate.needed(self.power)
@@ -201,7 +187,7 @@ class _Planner:
             notes=(*self._notes(bound, true, part, needed), *_already(bound, clean, rule)),
         )
 
-    def _notes(self, bound: Bound, true: float, part: Part, needed: int | None) -> Iterator[str]:
+    def _notes(self, bound: Bound, true: float, part: PlannedPart, needed: int | None) -> Iterator[str]:
         """What is to be said of a requirement beside its numbers."""
         metric, never = bound.of[1], never_met(bound, self.setting.rule)
         if part.among > 1:

@@ -47,14 +47,14 @@ class Power:
 
     def at(self, samples: np.ndarray) -> np.ndarray:
         """How likely (N,) so many samples (N,), 1 or more, meet the bound."""
-        wanted = self.fewest(samples)
+        wanted = self.needed_hits(samples)
         rate = self.true if self.bound.at_least else 1 - self.true
         # P(Bin(n, p) >= k) is the regularised incomplete beta function Iₚ(k, n - k + 1), for k of 1 to n.
         inside = np.clip(wanted, 1, samples)
         tail = betainc(inside, samples - inside + 1, rate)
         return np.where(wanted <= 0, 1.0, np.where(wanted > samples, 0.0, tail))
 
-    def fewest(self, samples: np.ndarray) -> np.ndarray:
+    def needed_hits(self, samples: np.ndarray) -> np.ndarray:
         """How many good samples (N,), of so many (N,), make the rule say yes; one more than that if it never does.
 
         Good are hits where the bound is a least one, and misses where it is a largest one.

@@ -69,7 +69,7 @@ class Predictive:
         if not positives or not negatives:
             return undefined
         sizes = np.array([positives, negatives])
-        lows, highs = intervals.together(2).ends(np.array(self.rates) * sizes, sizes)
+        lows, highs = intervals.simultaneous(2).ends(np.array(self.rates) * sizes, sizes)
         low, high = self._of(lows), self._of(highs)
         return Metric(
             value=self.value,

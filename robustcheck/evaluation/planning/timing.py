@@ -16,7 +16,7 @@ from robustcheck.models import Surrogates, WhiteBox
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class StepKind:
     """A kind of step of a gate."""
 
     name: str
@@ -49,18 +49,18 @@ class Timing:
             if kind.images
         )
 
-    def _kinds(self, seen: str) -> Iterator[Kind]:
+    def _kinds(self, seen: str) -> Iterator[StepKind]:
         work, holding, candidate = self.work, self.bill.holding, self.work.setting.candidate
         limit, at_most = candidate.chunks.limit, len(self.attacked)
         rows = min(at_most, max(1, limit // work.viewer.at_once))
-        yield Kind(name=f"forward{seen}", images=holding.forward, rows=rows, turn=judging(candidate, work.viewer))
+        yield StepKind(name=f"forward{seen}", images=holding.forward, rows=rows, turn=judging(candidate, work.viewer))
 
         gradients = holding.gradient * (self.bill.models if self.surrogates is None else 1)
         access = self.surrogates or WhiteBox(candidate)
         if isinstance(work, PatchTask):
             if gradients:  # it is not given
                 turn, rows = training(work, self.surrogates), max(1, min(at_most, limit // work.draws))
-                yield Kind(name=f"patch gradient{seen}", images=gradients, rows=rows, turn=turn)
+                yield StepKind(name=f"patch gradient{seen}", images=gradients, rows=rows, turn=turn)
             return
 
         images = {"gradient": gradients, "exact": holding.exact, "query": holding.query}
@@ -79,4 +79,4 @@ class Timing:
                 counted = work.gate.queries is not None
                 step = name if counted else "white-box query"
                 turn = asking(candidate, attack, work.ball, counted=counted)
-            yield Kind(name=f"{attack.name} {step}{seen}", images=images[name], rows=rows, turn=turn)
+            yield StepKind(name=f"{attack.name} {step}{seen}", images=images[name], rows=rows, turn=turn)

@@ -172,7 +172,7 @@ def _asking(attack: QueryAttack, search: Search, looks: LookCounts) -> Bill:
     """
     asked, candidate = attack.queries * attack.restarts, search.setting.candidate
     twin = search.gate.queries is None and candidate.network.twin is not None
-    judged = 0 if candidate.randomness is None else ceil(attack.queries / attack.block) * attack.restarts
+    judged = 0 if candidate.randomness is None else ceil(attack.queries / attack.images_per_turn) * attack.restarts
     seen = judged * looks.judging
     return looks.seen(attack.restarts * (1 + attack.keeps_best)) + Bill(
         holding=Work(query=asked, forward=seen), refuted=Work(forward=asked * (looks.most + twin) - seen)

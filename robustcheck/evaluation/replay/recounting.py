@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from robustcheck.evaluation.conclusion import Conclusion, checks_of
+from robustcheck.evaluation.conclusion import checks_of, idle_in, judged_as, told_idle
 from robustcheck.evaluation.findings import NOTHING_TO_FOLLOW, findings
 from robustcheck.evaluation.health.checks import OF_GRADIENTS, same_answers
 from robustcheck.evaluation.health.comparing import compared, is_compared
-from robustcheck.evaluation.metrics.verdicts import judge, require
+from robustcheck.evaluation.metrics.verdicts import compare, judge
 from robustcheck.evaluation.replay.restating import among, may_stop, measurement, restated
 from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.standing import Standing
 from robustcheck.evaluation.threat import threat
 from robustcheck.models.multilabel_head import AND, AnyHead
 from robustcheck.policy import Gate, Policy
@@ -40,15 +41,15 @@ def of_gate(gate: Gate, result: GateResult, others: Sequence[GateResult], settin
     """
     if result.verdict != "error" and _asked(gate, setting) != _plain([result.attack, result.parameters, result.threat]):
         yield "its attack, parameters or threat model are not those of the policy"
-    with_samples = list(_of_samples(gate, result, setting))
-    yield from with_samples
-    conclusion = None
-    if result.samples and not with_samples and _readable(setting.candidate.head):
-        conclusion = restated(gate, result, setting)
-        yield from dict.fromkeys(_of_figures(result, conclusion))
-        yield from _of_warnings(result, conclusion)
-        yield from _beside_others(result, others, conclusion)
-    yield from _of_verdict(gate, result, setting, conclusion)
+    sample_faults = list(_of_samples(gate, result, setting))
+    yield from sample_faults
+    standing = None
+    if result.samples and not sample_faults and _readable(setting.candidate.head):
+        standing = restated(gate, result, setting)
+        yield from dict.fromkeys(_of_figures(result, standing))
+        yield from _of_warnings(result, standing)
+        yield from _beside_others(result, others, standing)
+    yield from _of_verdict(gate, result, setting, standing)
 
 
 def not_counted(gate: Gate, result: GateResult, setting: Setting) -> str:
@@ -73,7 +74,7 @@ def not_counted(gate: Gate, result: GateResult, setting: Setting) -> str:
 
 
 def forged(policy: Policy, report: AuditReport) -> str | None:
-    """A gate that its policy has not, as it is shown; None: there is none."""
+    """The id of a reported gate that the policy does not define; None if all are defined."""
     known = {gate.id for gate in policy.gates}
     return next((shown(gate.id) for gate in report.gates if gate.id not in known), None)
 
@@ -117,14 +118,14 @@ def _of_samples(gate: Gate, result: GateResult, setting: Setting) -> Iterator[st
                 yield f"{outcome.sample}: it is read as what the candidate cannot say"
 
 
-def _of_figures(result: GateResult, conclusion: Conclusion) -> Iterator[str]:
+def _of_figures(result: GateResult, standing: Standing) -> Iterator[str]:
     """What is amiss with metrics, of all samples and of parts of them."""
-    gate, setting = conclusion.gate, conclusion.setting
+    gate, setting = standing.gate, standing.setting
     for name, (successes, samples) in _by_status(gate, result, setting).items():
         metric = result.metrics.get(name)
         if metric is not None and (metric.successes, metric.samples) != (successes, samples):
             yield _counted(name, metric, successes, samples)
-    measured, exact = measurement(conclusion), _knows_scores(gate, setting)
+    measured, exact = measurement(standing), _knows_scores(gate, setting)
     drawn = setting.candidate.randomness is not None
     yield from _compared(measured.metrics(gate.bounds), result.metrics, exact=exact, drawn=drawn)
     here = {_part(one): one.metrics for one in measured.slices()}
@@ -209,10 +210,10 @@ def _by_status(gate: Gate, result: GateResult, setting: Setting) -> dict[str, tu
     return found
 
 
-def _of_warnings(result: GateResult, conclusion: Conclusion) -> Iterator[str]:
+def _of_warnings(result: GateResult, standing: Standing) -> Iterator[str]:
     """Health checks and findings that a run states of such samples, and that are not there."""
-    gate, setting = conclusion.gate, conclusion.setting
-    measured, told = measurement(conclusion), {one.code for one in result.findings}
+    gate, setting = standing.gate, standing.setting
+    measured, told = measurement(standing), {one.code for one in result.findings}
     here = measured.findings(gate.bounds)
     if gate.attack is not None:
         drawn, examined = setting.candidate.randomness, {check.name: check.outcome for check in result.health}
@@ -222,28 +223,28 @@ def _of_warnings(result: GateResult, conclusion: Conclusion) -> Iterator[str]:
         if answers.name in wanted and examined.get(answers.name, answers.outcome) != answers.outcome:
             yield f"its health check {answers.name} is stated as {examined[answers.name]}, and is {answers.outcome}"
         success = measured.plain["attack_success"](setting.intervals)
-        searched = conclusion.found, conclusion.blind
+        searched = standing.found, standing.blind
         here += findings(gate, setting, *searched, result.surrogates, success, result.controls, result.health)
-        if judge(require(gate.bounds, result.metrics, conclusion.rule), result.metrics) == "pass":
-            here += conclusion.told_idle()
+        if judge(compare(gate.bounds, result.metrics, standing.rule), result.metrics) == "pass":
+            here += told_idle(standing)
     if NOTHING_TO_FOLLOW in told:  # which is said in place of what these checks say
         told.update(OF_GRADIENTS)
     warned = dict.fromkeys(one.code for one in here if one.severity != "note")  # notes may be about the machine
     yield from (f"{code} is not among its findings, and what it states calls for it" for code in warned.keys() - told)
 
 
-def _beside_others(result: GateResult, others: Sequence[GateResult], conclusion: Conclusion) -> Iterator[str]:
+def _beside_others(result: GateResult, others: Sequence[GateResult], standing: Standing) -> Iterator[str]:
     """What is amiss with how a gate that passes stands beside those whose adversaries may do no more."""
-    gate, setting = conclusion.gate, conclusion.setting
+    gate, setting = standing.gate, standing.setting
     if result.verdict not in ("pass", "inconclusive") or not others or not _is_put_beside(gate, setting):
         return
-    goal, head = conclusion.goal, setting.candidate.head
+    goal, head = standing.goal, setting.candidate.head
     beside = compared(
         replace(result, health=(), findings=()),
         others,
         (),
         strict=setting.strict,
-        judged_with=conclusion.judged_with_outcomes,
+        verdict_if=standing.verdict_if_read,
         wanted=None if goal.toward is None else head.name(goal.toward),
         multilabel=goal.multilabel,
     )
@@ -261,7 +262,7 @@ def _is_put_beside(gate: Gate, setting: Setting) -> bool:
     return is_compared(gate) and known
 
 
-def _of_verdict(gate: Gate, result: GateResult, setting: Setting, conclusion: Conclusion | None) -> Iterator[str]:
+def _of_verdict(gate: Gate, result: GateResult, setting: Setting, standing: Standing | None) -> Iterator[str]:
     """What is amiss with requirements and verdict, by what is stated as measured; what is an error passes nothing."""
     if result.verdict == "error":
         if result.error is None:
@@ -275,15 +276,15 @@ def _of_verdict(gate: Gate, result: GateResult, setting: Setting, conclusion: Co
     certain = decided and setting.stop == "determined"  # whatever would have followed
     if unattacked and result.verdict in ("pass", "inconclusive") and not certain:
         yield f"its verdict is {result.verdict}, and nothing was attacked"
-    met = require(gate.bounds, result.metrics, "confident" if decided and setting.stop == "early" else setting.rule)
+    met = compare(gate.bounds, result.metrics, "confident" if decided and setting.stop == "early" else setting.rule)
     if met != result.requirements:
         yield "its requirements are not those of the policy, compared with what is stated as measured"
     elif result.verdict != (verdict := judge(met, result.metrics)):
         yield f"its verdict is {result.verdict}, and by its requirements it is {verdict}"
-    elif conclusion is not None and gate.attack is not None:
+    elif standing is not None and gate.attack is not None:
         undercut = next((one.message for one in result.findings if one.code == "undercut-by-control"), None)
-        idle = conclusion.idle() if verdict == "pass" else None
-        verdict, why = conclusion.judged_as(verdict, result.metrics, result.health, undercut, idle)
+        idle = idle_in(standing) if verdict == "pass" else None
+        verdict, why = judged_as(standing, verdict, result.metrics, result.health, undercut, idle)
         if why is not None:
             yield f"its verdict is {result.verdict}, and with what it states it is {verdict}: {why}"
 

@@ -27,7 +27,7 @@ from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.failures import as_evaluation_error
 from robustcheck.evaluation.looks.choice import viewer_of
 from robustcheck.evaluation.looks.look import Once, Viewer
-from robustcheck.evaluation.patches.judging import forgotten, lies_under
+from robustcheck.evaluation.patches.judging import discard, lies_under
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.patches.training import Pool
 from robustcheck.evaluation.progress import Listener
@@ -46,7 +46,7 @@ from robustcheck.threats import Ball
 from robustcheck.threats.patch import PLACEMENT_DRAWS
 from robustcheck.words import plural, shown
 
-Stored = Callable[[str, int], np.ndarray | None]
+ReadStored = Callable[[str, int], np.ndarray | None]
 """Reads the stored integers (C, H, W) of a counterexample: its file, as the report names it, and how many they are at
 most. None if it is not there, or no stored image."""
 
@@ -55,7 +55,7 @@ _DRAWS = "the candidate draws, and reads an image differently each time"
 _Row = tuple[Outcome, int]  # a broken sample, and its number in the data
 
 
-def replay(policy: Policy, report: AuditReport, stored: Stored, *, progress: Listener | None = None) -> Replay:
+def replay(policy: Policy, report: AuditReport, stored: ReadStored, *, progress: Listener | None = None) -> Replay:
     """Check a report against its policy, candidate and data.
 
     Args:
@@ -118,13 +118,15 @@ def _same_files(policy: Policy, report: AuditReport) -> None:
             )
 
 
-def _gate(gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting, stored: Stored) -> GateReplay:
+def _gate(
+    gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting, stored: ReadStored
+) -> GateReplay:
     with as_evaluation_error(), left_as_found(), full_precision(setting.candidate.device):
         return _read_again(gate, result, others, setting, stored)
 
 
 def _read_again(
-    gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting, stored: Stored
+    gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting, stored: ReadStored
 ) -> GateReplay:
     amiss, rows = list(of_gate(gate, result, others, setting)), list[_Row]()
     places = {name: place for place, name in enumerate(setting.samples.names)}
@@ -172,12 +174,14 @@ def _unattacked(gate: Gate, outcome: Outcome, place: int, setting: Setting) -> I
         yield f"the clean image is read as {clean}, and the report says {outcome.clean}"
         return
     at = slice(place, place + 1)
-    worth = gate.attack is not None and bool(goal_of(gate, setting).open(setting.decisions[at], setting.labels[at]))
-    if (outcome.evidence is not None and not worth) or (outcome.status == "broken" and not worth):
+    attackable = gate.attack is not None and bool(
+        goal_of(gate, setting).open(setting.decisions[at], setting.labels[at])
+    )
+    if (outcome.evidence is not None and not attackable) or (outcome.status == "broken" and not attackable):
         yield "it was not to be attacked: the clean image is read as the adversary wants, or the goal spares it"
-    elif worth and outcome.evidence is None:
+    elif attackable and outcome.evidence is None:
         yield "it was to be attacked, and the report says that it was not"
-    elif not worth and (outcome.status == "wrong") != (label != clean):
+    elif not attackable and (outcome.status == "wrong") != (label != clean):
         read = "rightly" if label == clean else "wrongly"
         yield f"the clean image is read {read}, and the report says that it is not"
     elif setting.scores is not None and outcome.score is not None and outcome.status != "broken":
@@ -191,7 +195,7 @@ def _unattacked(gate: Gate, outcome: Outcome, place: int, setting: Setting) -> I
 class _Reader:
     """Reads a gate's counterexamples, and counts those that the candidate read."""
 
-    def __init__(self, gate: Gate, setting: Setting, stored: Stored) -> None:
+    def __init__(self, gate: Gate, setting: Setting, stored: ReadStored) -> None:
         self._setting, self._stored, self._gate = setting, stored, gate
         self._ball: Ball | None = None if gate.size is not None or gate.attack is None else ball_for(gate, setting)
         goal, maximum = goal_of(gate, setting), setting.samples.maximum
@@ -258,7 +262,7 @@ class _Reader:
         if not isinstance(gate.attack, PatchSpec):
             return
         task = PatchTask.of(gate, setting)
-        judge = task.patch_judge(forgotten)
+        judge = task.patch_judge(discard)
         for (outcome, number), stored in zip(rows, levels, strict=True):
             if outcome.restart is None or not 0 <= outcome.restart < judge.places:
                 yield f"{outcome.sample}: it does not say in which of its places the patch lies"

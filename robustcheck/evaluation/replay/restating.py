@@ -1,4 +1,4 @@
-"""A gate's conclusion made again of what its report says of each sample: measured and judged as a run does it.
+"""A gate's standing made again of what its report says of each sample: measured and judged as a run does it.
 
 Nothing is known of its searches but that: what there was to follow, and whom controls turned, is taken as if it left no
 doubt.
@@ -14,13 +14,13 @@ import torch
 
 from robustcheck.data.multilabel import present
 from robustcheck.evaluation.adversary import goal_of
-from robustcheck.evaluation.conclusion import Conclusion
 from robustcheck.evaluation.controls import Controlled
 from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.search.found import Found, Trace
 from robustcheck.evaluation.search.ledger import UNKNOWN
 from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.standing import Standing
 from robustcheck.models.head import NO_ANSWER
 from robustcheck.policy import Gate, PatchSpec
 from robustcheck.results import GateResult, Outcome
@@ -38,7 +38,7 @@ def among(gate: Gate, setting: Setting) -> np.ndarray:
     return PatchTask.of(gate, setting).judged if isinstance(gate.attack, PatchSpec) else setting.order
 
 
-def restated(gate: Gate, result: GateResult, setting: Setting) -> Conclusion:
+def restated(gate: Gate, result: GateResult, setting: Setting) -> Standing:
     """What a gate's searches came to, by its samples, which are those that it is about and are read as labels."""
     numbers = {name: number for number, name in enumerate(setting.samples.names)}
     outcomes = {numbers[outcome.sample]: outcome for outcome in result.samples}
@@ -49,7 +49,7 @@ def restated(gate: Gate, result: GateResult, setting: Setting) -> Conclusion:
     searched = {number for number in attacked if outcomes[number].evidence in ("searched", "unstarted")}
     found = Found(trace=Trace(moved={*attacked} - unstarted, unstarted=unstarted), searched=searched)
     decided = result.stopped is not None and result.stopped.decided and may_stop(gate, setting)
-    return Conclusion(
+    return Standing(
         gate=gate,
         setting=replace(setting, decisions=clean),
         goal=goal_of(gate, setting),
@@ -71,10 +71,10 @@ def restated(gate: Gate, result: GateResult, setting: Setting) -> Conclusion:
     )
 
 
-def measurement(conclusion: Conclusion) -> Measurement:
+def measurement(standing: Standing) -> Measurement:
     """What is measured of it, without an attack or under one."""
-    measured = conclusion.measurement(conclusion.broken)
-    return measured if conclusion.gate.attack is not None else replace(measured, attacked=None, controls=())
+    measured = standing.measurement(standing.broken)
+    return measured if standing.gate.attack is not None else replace(measured, attacked=None, controls=())
 
 
 def _scores(outcomes: Mapping[int, Outcome], setting: Setting, clean: torch.Tensor) -> np.ndarray | None:

@@ -45,14 +45,14 @@ class Found:
 
     trace: Trace = field(default_factory=Trace)
     searched: set[int] = field(default_factory=set)  # samples that a search of this gate was about
-    through: dict[int, bool] = field(default_factory=dict)  # left to an earlier search; could it follow anything
+    settled: dict[int, bool] = field(default_factory=dict)  # by an earlier search; could it follow anything
     asked_last: dict[int, str] = field(default_factory=dict)  # samples that gradients left to a search that asks: which
     oracle: ScoreOracle | TopKOracle | LabelOracle | None = None  # that was asked
 
     @property
     def inherited(self) -> dict[int, bool]:
-        """Samples that were not searched, because a search that stands for this one was through."""
-        return {sample: moved for sample, moved in self.through.items() if sample not in self.searched}
+        """Samples that were not searched, because a search that stands for this one settled them."""
+        return {sample: moved for sample, moved in self.settled.items() if sample not in self.searched}
 
     @property
     def queries(self) -> np.ndarray | None:

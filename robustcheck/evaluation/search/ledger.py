@@ -40,12 +40,12 @@ UNKNOWN = Entry(decision=NO_ANSWER, distance=0, score=None, found_by="", attack=
 
 
 def unknown(samples: Iterable[int]) -> dict[int, Entry]:
-    """What samples may have become of which nothing is known: as wrong as can be."""
+    """For each sample that nothing is known about, the worst possible entry."""
     return dict.fromkeys(samples, UNKNOWN)
 
 
 class Ledger:
-    """Counterexamples by family and sample, and the samples that searches went through without one.
+    """Counterexamples by family and sample, and the samples that searches settled: there is nothing more to find.
 
     A counterexample at distance d is one at every budget of d or more: an entry answers for each gate of its family
     whose budget admits it, whichever gate found it and in whatever order they ran.
@@ -55,7 +55,7 @@ class Ledger:
         self._entries: dict[Hashable, dict[int, Entry]] = {}
         self._scores: dict[Hashable, list[tuple[float, dict[int, float]]]] = {}
         self._chances: dict[Hashable, list[tuple[float, dict[int, np.ndarray]]]] = {}
-        self._held: dict[Hashable, dict[int, tuple[float, bool]]] = {}
+        self._settled: dict[Hashable, dict[int, tuple[float, bool]]] = {}
 
     def add(self, family: Hashable, sample: int, entry: Entry) -> None:
         """Remember a counterexample if it is the nearest so far."""
@@ -75,19 +75,19 @@ class Ledger:
         """Entries at a distance of at most `levels`, by sample."""
         return {sample: entry for sample, entry in self._entries.get(family, {}).items() if entry.distance <= levels}
 
-    def hold(self, search: Hashable, levels: float, samples: dict[int, bool]) -> None:
-        """Samples that a search within `levels` is through with, and whether it had anything to follow in them.
+    def settle(self, search: Hashable, levels: float, samples: dict[int, bool]) -> None:
+        """Samples that a search within `levels` settled, and whether it had anything to follow in them.
 
         Where it found something at all, that is an entry; within `levels` there is nothing else to find.
         """
-        held = self._held.setdefault(search, {})
+        settled = self._settled.setdefault(search, {})
         for sample, moved in samples.items():
-            if levels >= held.get(sample, (0.0, moved))[0]:
-                held[sample] = levels, moved
+            if levels >= settled.get(sample, (0.0, moved))[0]:
+                settled[sample] = levels, moved
 
-    def held(self, search: Hashable, levels: float) -> dict[int, bool]:
-        """Samples that this search is through with up to `levels` or more, and whether it had anything to follow."""
-        return {sample: moved for sample, (upto, moved) in self._held.get(search, {}).items() if upto >= levels}
+    def settled(self, search: Hashable, levels: float) -> dict[int, bool]:
+        """Samples, turned or not, that this search settled up to `levels` or more; whether it could follow anything."""
+        return {sample: moved for sample, (upto, moved) in self._settled.get(search, {}).items() if upto >= levels}
 
     def add_scores(
         self, family: Hashable, levels: float, scores: dict[int, float], chances: dict[int, np.ndarray]

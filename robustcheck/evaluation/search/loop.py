@@ -203,8 +203,8 @@ class Loop(ABC, Generic[AttackT, RowsT]):
         draws = Draws.of([self.task.key(sample, restart) for sample, restart in entering], device)
         images = self._starts(clean, draws, entering)
         aims = (
-            [self.task.aim(sample, restart % self.attack.aims) for sample, restart in entering]
-            if self.attack.aims
+            [self.task.aim(sample, restart % self.attack.target_count) for sample, restart in entering]
+            if self.attack.target_count
             else []
         )
         label = self.task.labels[samples].to(device)

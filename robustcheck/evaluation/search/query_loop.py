@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from robustcheck.attacks import Answers, Queries, QueryAttack
-from robustcheck.attacks.base import one_each, per_row
+from robustcheck.attacks.base import one_a_row
 from robustcheck.evaluation.search.loop import Loop, Start
 from robustcheck.evaluation.search.rows import QueryRows, Rows
 from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle, WhiteBox
-from robustcheck.threats.ball import BORDER, ROUNDING
+from robustcheck.threats.ball import BORDER, ROUNDING, per_row
 
 _BATCHES = (4, 12)  # a turn's images, in batches, at least and at most: few of them are left half empty
 _BYTES = 64 * 1024**2  # of a turn's images, above which the batches are few
@@ -42,7 +42,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         return rows_in_flight(self.attack, self.task.candidate.chunks.limit, self.pixels)
 
     def _entering(self, rows: Rows) -> QueryRows:
-        return QueryRows.entering(rows, attempt=0 if self.attack.elsewhere else -1)
+        return QueryRows.entering(rows, attempt=0 if self.attack.starts_misread else -1)
 
     def _queries(self, sample: int) -> int | None:
         return None if isinstance(self.oracle, WhiteBox) else int(self.oracle.counts[sample])
@@ -78,7 +78,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
             ])  # fmt: skip
             readings, fooled = self._readings(trying, images)
             answers = Answers(loss=torch.where(fooled, 1.0, -1.0), fooled=fooled, shown=fooled)
-            gone[~spent] = broken = self._judge(trying, one_each(images), answers)
+            gone[~spent] = broken = self._judge(trying, one_a_row(images), answers)
             self._done += int(broken.sum())
             trying.step = trying.step + 1
             trying.attempt = np.where(fooled.cpu().numpy() & ~broken, -1, trying.attempt + 1)
@@ -146,7 +146,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         """Rows whose answers change have something to follow; of a white box only gradients show that."""
         if isinstance(self.oracle, WhiteBox) or rows.moved.all():
             return
-        if not self.attack.follows:
+        if not self.attack.adaptive:
             rows.moved |= True
             return
         told = queries.table(loss)
@@ -197,7 +197,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
     @property
     def _in_turn(self) -> bool:
         """Whether the first hit of a turn counts, and not the most adverse one: no later question depended on it."""
-        return not self.attack.follows and not isinstance(self.oracle, WhiteBox)
+        return not self.attack.adaptive and not isinstance(self.oracle, WhiteBox)
 
     def _finish(self, rows: QueryRows, waiting: deque[Start]) -> None:
         """Adjudicate the best points of rows whose restart may ask no more, and where their last steps led."""
@@ -235,7 +235,7 @@ def rows_in_flight(attack: QueryAttack, batch: int, pixels: int) -> int:
     """How many rows of images of so many pixels search together."""
     least, most = _BATCHES
     batches = min(most, max(least, _BYTES // (4 * batch * pixels)))
-    return max(1, min(batch, ceil(batches * batch / attack.block)))
+    return max(1, min(batch, ceil(batches * batch / attack.images_per_turn)))
 
 
 def _odds_of_aim(values: torch.Tensor, labels: torch.Tensor, aim: torch.Tensor) -> torch.Tensor:

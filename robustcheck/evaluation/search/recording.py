@@ -40,7 +40,7 @@ class Recorder:
         gate, setting = self.gate, self.setting
         if not setting.memory.ledger.improves(self.family, hit.sample, hit.distance):
             return
-        file, sha256 = setting.evidence.counterexample(gate.id, hit.sample, hit.stored)
+        file, sha256 = setting.images.counterexample(gate.id, hit.sample, hit.stored)
         found = {one.name: getattr(hit, one.name) for one in fields(Counterexample)}
         setting.memory.ledger.add(self.family, hit.sample, Entry(found_by=gate.id, file=file, sha256=sha256, **found))
         if self.warm:

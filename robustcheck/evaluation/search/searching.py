@@ -60,13 +60,13 @@ class Search:
         for number, attack in enumerate(attacks):
             # What was not examined, because its gate ended in an error, stands for nothing.
             search_key, memory = self.key(attack), setting.memory
-            stands = memory.ledger.held(search_key, self.levels) if search_key in memory.examined else {}
+            settled = memory.ledger.settled(search_key, self.levels) if search_key in memory.examined else {}
             # A minimum-norm search of its own is asked for distances, also where a counterexample is known.
             left = samples if attack.minimum_norm and len(attacks) == 1 else self._standing(samples)
             if isinstance(attack, QueryAttack) and found.oracle is None:
                 found.asked_last |= dict.fromkeys(left, attack.name)
-            found.through |= {sample: stands[sample] for sample in left if sample in stands}
-            left = [sample for sample in left if sample not in stands]
+            found.settled |= {sample: settled[sample] for sample in left if sample in settled}
+            left = [sample for sample in left if sample not in settled]
             found.searched.update(left)
             progress = whole.after((number + 1) * len(samples) - len(left))
             nearest = len(attacks) == 1 and self.to_the_nearest
@@ -137,13 +137,14 @@ class Search:
         If it ended with the first counterexample within the budget, it stands where it found none.
         """
         if attack.minimum_norm:
-            held, levels = searched if nearest else self._standing(searched), inf
+            settled, levels = searched if nearest else self._standing(searched), inf
         elif self.gate.descending:
-            held = [sample for sample in self._standing(searched) if sample not in trace.unstarted]
+            settled = [sample for sample in self._standing(searched) if sample not in trace.unstarted]
             levels = self.levels
         else:
             return
-        self.setting.memory.ledger.hold(self.key(attack), levels, {sample: sample in trace.moved for sample in held})
+        moved = {sample: sample in trace.moved for sample in settled}
+        self.setting.memory.ledger.settle(self.key(attack), levels, moved)
 
     def _search(
         self,
@@ -239,7 +240,7 @@ class Search:
                     pixels=prod(self.setting.samples.shape_of(group[0][0])),
                     stored=self.gate.oracle == "stored",
                     ball=self.ball,
-                    starting_images=self._starting_images if attack.elsewhere else None,
+                    starting_images=self._starting_images if attack.starts_misread else None,
                 ).run(group)
 
     def _groups(self, starts: Sequence[Start], progress: Progress) -> Iterator[tuple[list[Start], Progress]]:
@@ -290,7 +291,7 @@ class Search:
         if self.goal.multilabel:
             logits = self.setting.candidate.head.at_operating_point(logits)
             order = margins_of_findings(self.goal, logits, label)[0].argsort(descending=True, stable=True)
-            return int(order[rank % int(self.goal.findings(label).sum())])
+            return int(order[rank % int(self.goal.attackable_findings(label).sum())])
         order = logits[0].argsort(descending=True, stable=True)
         return int(order[order != label][rank])
 

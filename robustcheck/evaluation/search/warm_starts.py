@@ -11,6 +11,7 @@ import torch
 from robustcheck.attacks import GradientAttack
 from robustcheck.attacks.searches import QUICK
 from robustcheck.data.samples import Shape
+from robustcheck.threats.ball import per_row
 
 _STEPS = 127  # a change is kept as whole steps of so small a share of its largest pixel
 _MOST_BYTES = 512 * 1024**2
@@ -102,7 +103,7 @@ class Ends:
 def _in_bytes(changes: torch.Tensor) -> list[np.ndarray]:
     """Changes (M, C, H, W) with their largest pixel at ±127, int8 (C, H, W) each."""
     largest = changes.abs().flatten(1).amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
-    small = (changes / largest.view(-1, 1, 1, 1) * _STEPS).round().to(torch.int8).cpu().numpy()
+    small = (changes / per_row(largest) * _STEPS).round().to(torch.int8).cpu().numpy()
     return [one.copy() for one in small]  # as a view of one row keeps all of them in memory
 
 

@@ -38,7 +38,7 @@ _REFUSED = "export the network again, or use an attack that only asks (square, n
 def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: torch.device) -> Network:
     """Start a session on the file that `onnx_files` has checked, and make its twin.
 
-    The twin is not used before `Network.tried` has compared it with the session.
+    The twin is not used before `Network.settle_on` has compared it with the session.
     """
     nodes, tensors = parts_of(path)
     operators = {node.op_type for node in nodes}
@@ -76,11 +76,11 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
         network = replace(network, no_gradients=f"{_NO_TWIN}{reason}")
     on_bytes = device.type == "cpu" and bool(operators & ROUNDED_OPERATORS)
 
-    def tried(images: Sequence[torch.Tensor]) -> Network:
+    def settle_on(images: Sequence[torch.Tensor]) -> Network:
         seen = _note_overflow(network, lambda: batched(start(exact=False)), images) if on_bytes else network
         return seen if twin is None else _with_twin(seen, twin, images)
 
-    return replace(network, tried=tried)
+    return replace(network, settle_on=settle_on)
 
 
 def _as_it_is(forward: Forward) -> Forward:

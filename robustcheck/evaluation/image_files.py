@@ -13,13 +13,14 @@ from PIL import Image
 
 from robustcheck.digests import pixels_sha256
 from robustcheck.errors import EvaluationError
+from robustcheck.words import distinct
 
 FOLDER = "counterexamples"
 PATCHES = "patches"
 CLEAN = "clean"
 
 
-class EvidenceWriter:
+class ImageWriter:
     """Writes counterexamples to `counterexamples/GATE/SAMPLE.png`, a few clean images beside them, and patches.
 
     With no folder nothing is written; digests are the same.
@@ -91,12 +92,5 @@ def _picture(stored: np.ndarray) -> Image.Image | None:
 
 def _folder_names(gates: Sequence[str]) -> dict[str, str]:
     """A folder a gate: pgd[2/255] -> pgd-2-255; a number tells apart ids that would share one, on any system."""
-    names, taken = dict[str, str](), {CLEAN, PATCHES}
-    for gate in gates:
-        plain = re.sub(r"[^A-Za-z0-9_.]+", "-", gate).strip("-.") or "gate"
-        name, number = plain, 2
-        while name.casefold() in taken:
-            name, number = f"{plain}-{number}", number + 1
-        names[gate] = name
-        taken.add(name.casefold())
-    return names
+    plain = [re.sub(r"[^A-Za-z0-9_.]+", "-", gate).strip("-.") or "gate" for gate in gates]
+    return dict(zip(gates, distinct(plain, taken=(CLEAN, PATCHES)), strict=True))
