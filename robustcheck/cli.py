@@ -39,7 +39,7 @@ def main() -> None:
       robustcheck plan policy.yaml         are the samples enough, and how long will it take?
       robustcheck run policy.yaml          run its gates
       pytest --robustcheck policy.yaml     the same, as tests
-      robustcheck qualify                  does this installation find what there is to find?
+      robustcheck qualify                  does this installation come to known answers?
       robustcheck replay report.json policy.yaml    is the evidence what the report says?
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -235,8 +235,9 @@ def qualify_command(output: Path) -> None:
     """Check this installation on known answers.
 
     Runs gates on candidates whose robustness is known: robust and fragile ones must get their accuracy and its
-    verdict, those that hide their gradients must not pass. So it shows that this installation, on this machine, finds
-    what there is to find. Takes some seconds, needs no network, and writes a report that a quality system can file.
+    verdict, those that hide their gradients must not pass. So it shows that this installation, on this machine, comes
+    to their answers; the report lists what that does not cover. Takes some seconds, needs no network, and writes a
+    report that a quality system can file.
 
     \b
     Exit codes:

@@ -167,6 +167,7 @@ class GatePlugin:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the reports, and see to it that pytest's exit code is not greener than they are."""
+        green = session.exitstatus == pytest.ExitCode.OK
         for run in self._runs.values():
             if run.output is None:
                 continue
@@ -174,9 +175,10 @@ class GatePlugin:
             if why is not None:
                 self._fail(run, "writing the reports", why)
                 session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
-            elif session.exitstatus == pytest.ExitCode.OK and (why := self._why_not_green(run)) is not None:
+            elif green and (why := self._why_not_green(run)) is not None:
                 self._fail(run, "judging the gates", why)
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+                if session.exitstatus == pytest.ExitCode.OK:
+                    session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     @warnings_stay_warnings()
     def _publish(self, run: PolicyRun, output: Output) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,19 +15,25 @@ def sigterm_interrupts() -> Iterator[None]:
     """While this lasts, the first SIGTERM raises KeyboardInterrupt, and later ones do not disturb what follows from it.
 
     CI servers, `timeout` and Kubernetes end a job with it, and would lose hours of work. Where somebody handles it
-    already, and outside the main thread, nothing is changed.
+    already, outside the main thread, and in processes that are forked meanwhile, it means what it did.
     """
     in_charge = threading.current_thread() is threading.main_thread()
     if not in_charge or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGTERM, _interrupt)
+    process = os.getpid()
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != process:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
+        if signal.getsignal(signal.SIGTERM) in (interrupt, signal.SIG_IGN):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -66,6 +66,8 @@ def beside_patches(own: GateResult, others: Sequence[GateResult], verdict_if: Ve
     """
     checks, lost = list[HealthCheck](), dict[str, Mapping[str, Outcome]]()
     for other in others:
+        if other.threat is None:
+            continue  # it ended before anything was known of it
         smaller = not _same(_size(other), _size(own))
         checks.append(_beside(own, other, smaller=smaller))
         if not smaller:

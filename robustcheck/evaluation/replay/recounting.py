@@ -39,7 +39,7 @@ def of_gate(gate: Gate, result: GateResult, others: Sequence[GateResult], settin
         others: what is stated of gates that it is compared with.
         setting: of the policy.
     """
-    if result.verdict != "error" and _asked(gate, setting) != _plain([result.attack, result.parameters, result.threat]):
+    if result.verdict != "error" and not is_as_asked(gate, result, setting):
         yield "its attack, parameters or threat model are not those of the policy"
     sample_faults = list(_of_samples(gate, result, setting))
     yield from sample_faults
@@ -52,8 +52,15 @@ def of_gate(gate: Gate, result: GateResult, others: Sequence[GateResult], settin
     yield from _of_verdict(gate, result, setting, standing)
 
 
-def not_counted(gate: Gate, result: GateResult, setting: Setting) -> str:
-    """Which figures of a gate are as they are stated, and why; "": none."""
+def not_counted(gate: Gate, result: GateResult, setting: Setting, *, beside: bool) -> str:
+    """Which figures of a gate are as they are stated, and why; "": none.
+
+    Args:
+        gate: the policy's.
+        result: what is stated of it.
+        setting: of the policy.
+        beside: whether there are gates that it is compared with.
+    """
     if not result.samples:
         return "it lists no samples" if result.metrics else ""
     if not _readable(setting.candidate.head):
@@ -66,7 +73,7 @@ def not_counted(gate: Gate, result: GateResult, setting: Setting) -> str:
         if any(_is_area(name) for part in result.slices for name in part.metrics):
             figures.append(f"{_AREA} of parts of the samples (but that it is no larger)")
     figures += [f"{one.name} (a control)" for one in result.controls]
-    if is_compared(gate) and not _is_put_beside(gate, setting):
+    if beside and is_compared(gate) and not _is_put_beside(gate, setting):
         figures.append("how it stands beside the policy's other gates")
     if result.stopped is not None and result.stopped.decided:
         figures.append("with which sample it was decided")
@@ -79,10 +86,11 @@ def forged(policy: Policy, report: AuditReport) -> str | None:
     return next((shown(gate.id) for gate in report.gates if gate.id not in known), None)
 
 
-def _asked(gate: Gate, setting: Setting) -> Any:
-    """Attack, parameters and threat model of the policy's gate."""
+def is_as_asked(gate: Gate, result: GateResult, setting: Setting) -> bool:
+    """Whether attack, parameters and threat model are those of the policy's gate; one that crashed has none."""
     limits = None if gate.attack is None else threat(gate, setting.samples.bits)
-    return _plain([gate.attack_name, gate.parameters, limits])
+    asked = _plain([gate.attack_name, gate.parameters, limits])
+    return bool(asked == _plain([result.attack, result.parameters, result.threat]))
 
 
 def _plain(value: Any) -> Any:
@@ -236,7 +244,8 @@ def _of_warnings(result: GateResult, standing: Standing) -> Iterator[str]:
 def _beside_others(result: GateResult, others: Sequence[GateResult], standing: Standing) -> Iterator[str]:
     """What is amiss with how a gate that passes stands beside those whose adversaries may do no more."""
     gate, setting = standing.gate, standing.setting
-    if result.verdict not in ("pass", "inconclusive") or not others or not _is_put_beside(gate, setting):
+    passed = result.verdict in ("pass", "inconclusive")
+    if not (passed and others and _is_put_beside(gate, setting) and is_as_asked(gate, result, setting)):
         return
     goal, head = standing.goal, setting.candidate.head
     beside = compared(

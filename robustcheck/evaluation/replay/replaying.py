@@ -33,7 +33,7 @@ from robustcheck.evaluation.patches.training import Pool
 from robustcheck.evaluation.progress import Listener
 from robustcheck.evaluation.replay.heading import as_stated, of_report
 from robustcheck.evaluation.replay.ladders import of_ladder
-from robustcheck.evaluation.replay.recounting import REL_TOLERANCE, forged, not_counted, of_gate
+from robustcheck.evaluation.replay.recounting import REL_TOLERANCE, forged, is_as_asked, not_counted, of_gate
 from robustcheck.evaluation.replay.restating import NEAR
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models.artefact import digest
@@ -81,7 +81,8 @@ def replay(policy: Policy, report: AuditReport, stored: ReadStored, *, progress:
     for number, result in enumerate(report.gates):
         if progress is not None:
             progress("reading again", number, len(report.gates))
-        others = [results[gate.id] for gate in evaluation.weaker(result.id) if gate.id in results]
+        weaker = [(gate, results[gate.id]) for gate in evaluation.weaker(result.id) if gate.id in results]
+        others = [other for gate, other in weaker if is_as_asked(gate, other, setting)]
         gate = _gate(gates[result.id], result, others, setting, stored)
         found.append(replace(gate, amiss=(*gate.amiss, *of_ladder(evaluation, result.id, results))))
     return Replay(
@@ -149,7 +150,7 @@ def _read_again(
         not_read=reader.not_read if rows else "",
         not_compared=_as_stated(result, places, setting) if setting.candidate.randomness is not None else "",
         held=sum(one.status == "held" and one.evidence is not None for one in result.samples),
-        not_counted=not_counted(gate, result, setting),
+        not_counted=not_counted(gate, result, setting, beside=bool(others)),
     )
 
 

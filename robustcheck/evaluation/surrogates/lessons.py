@@ -35,13 +35,16 @@ class Lessons:
     chosen: tuple[int, ...]  # numbers in it
     readings: torch.Tensor  # (N,) of those
     answered_by: str | None  # sha256 of the candidate that was asked; None: the data's labels
-    judged: int  # of the split, which are not learned from
+    judged: int  # of the split, or of a group that is: they are not learned from
+    groups_unknown: bool = False  # of the split, where those of the judged samples are known
 
     @property
     def words(self) -> str:
         """What reports say after "trained here for 10 epochs"."""
         count = f"{len(self.chosen):,} images"
-        without = f"; {self.judged:,} of the train split are judged, and were left out" if self.judged else ""
+        related = "" if self.samples.group_names is None else ", or of a group that is"
+        without = f"; {self.judged:,} of the train split are judged{related}, and were left out" if self.judged else ""
+        without += "; which of its images belong to judged groups is not known" if self.groups_unknown else ""
         if self.answered_by is None:
             return f"on {count} of the train split (the data's labels){without}"
         return f"on the candidate's own answers about {count}{without}"

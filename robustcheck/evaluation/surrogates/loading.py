@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ def load_surrogates(
             described, origin = _described(spec, model), _origin(spec, folder)
             whole = split()
             taught = lessons(spec, whole, not_judged(whole, samples), candidate, answers, progress)
+            taught = replace(taught, groups_unknown=samples.group_names is not None and whole.group_names is None)
             weights = _trained(spec, described, taught, origin, folder, candidate.device, progress)
             described = described.model_copy(update={"path": str(weights)})
             trained = f"trained here for {spec.epochs} {'epoch' if spec.epochs == 1 else 'epochs'} {taught.words}"

@@ -6,7 +6,6 @@ The twin only searches. It is compared with ONNX Runtime before it is used (`agr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -180,16 +179,24 @@ def telling(module: fx.GraphModule) -> Forward:
         try:
             scores: torch.Tensor = module.forward(inputs)
         except Exception as error:
-            steps = _Steps(module)
-            steps.extra_traceback = False
-            with suppress(Exception):
-                steps.run(inputs)
-            if is_out_of_memory(error) or (operator := steps.at.get(_AT)) is None:
+            if is_out_of_memory(error, rows=len(inputs)) or (operator := _operator_of(error, module, inputs)) is None:
                 raise
             raise TwinFailsError(f"its {operator} fails ({first_line(error)})") from error
         return scores
 
     return ask
+
+
+def _operator_of(error: Exception, module: fx.GraphModule, inputs: torch.Tensor) -> str | None:
+    """Which operator the step is part of that fails so, if the same one fails again."""
+    steps = _Steps(module)
+    steps.extra_traceback = False
+    try:
+        steps.run(inputs)
+    except Exception as again:  # noqa: BLE001 - what the first one raised
+        operator: str | None = steps.at.get(_AT)
+        return operator if first_line(again) == first_line(error) else None
+    return None
 
 
 class TwinFailsError(Exception):

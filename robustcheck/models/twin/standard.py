@@ -221,7 +221,7 @@ def _padded(
             places = torch.arange(-before, size + after, device=values.device) % size
             values = values.index_select(axis, places) if before or after else values
         return values
-    while len(around) > 1 and around[0] == (0, 0):  # torch repeats what lies along the last axes only
+    while len(around) > max(1, values.ndim - 2) and around[0] == (0, 0):  # torch repeats along the last axes only
         around = around[1:]
     value = {"value": float(fill or 0)} if mode == "constant" else {}
     return functional.pad(values, [size for sides in reversed(around) for size in sides], mode, **value)
