@@ -212,7 +212,8 @@ def test_nor_what_belongs_to_the_same_patient(project):
     left_out = sum(name in judged for name in split.group_names)
     assert 0 < left_out < 12
     assert surrogate.trained.endswith(
-        f"about {12 - left_out} images; {left_out} of the train split are judged, or of a group that is, and were left out"
+        f"about {12 - left_out} images; {left_out} of the train split are judged, or of a group that is, and were left "
+        "out"
     )
 
 
