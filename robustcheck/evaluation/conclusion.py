@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
 
 from robustcheck.evaluation.account import Account
 from robustcheck.evaluation.findings import findings
@@ -87,7 +86,7 @@ def _result(standing: Standing, cost: Cost, health: tuple[HealthCheck, ...] = ()
         cost=cost,
         findings=(
             *([Finding(code="undercut-by-control", severity="error", message=undercut)] if undercut else ()),
-            *([_told(standing, idle)] if idle else ()),
+            *([idle.finding(standing.goal)] if idle else ()),
             *findings(gate, setting, *searched, surrogates, metrics["attack_success"], standing.controls, health),
             *measurement.findings(gate.bounds),
         ),
@@ -121,7 +120,7 @@ def judged_as(
     if setting.strict and (alike := read_alike(readings(setting, {}, None))):
         return "error", alike
     if setting.strict and idle and idle.every:
-        return "error", _told(standing, idle).message
+        return "error", idle.message(standing.goal)
     # Nothing was searched there, which no policy may overlook.
     if blind and standing.verdict_if(unknown(blind)) != verdict:
         return "error", (
@@ -206,16 +205,6 @@ def _stronger_controls(standing: Standing, metrics: Mapping[str, Metric]) -> lis
         return []
     most = metrics["attack_success"].high
     return [one for one in standing.controls if most is not None and (one.success.low or 0.0) > most]
-
-
-def told_idle(standing: Standing) -> tuple[Finding, ...]:
-    """What is said of requirements that no attack could have failed, if there are any."""
-    return () if (idle := idle_in(standing)) is None else (_told(standing, idle),)
-
-
-def _told(standing: Standing, idle: Idle) -> Finding:
-    severity: Literal["error", "warning"] = "error" if idle.every else "warning"
-    return Finding(code="holds-whatever-is-turned", severity=severity, message=idle.message(standing.goal))
 
 
 def _nothing_to_attack(gate: Gate) -> str:

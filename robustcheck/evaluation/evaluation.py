@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -197,6 +196,6 @@ class Evaluation:
             error=message,
         )
 
-    @cached_property
+    @property
     def _setting(self) -> Setting | EvaluationError:
         return self._opening.setting

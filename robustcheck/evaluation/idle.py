@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from robustcheck.evaluation.metrics.verdicts import Rule, compare
 from robustcheck.evaluation.search.ledger import Entry, unknown
 from robustcheck.policy import Bound
 from robustcheck.policy.bounds import NEEDS_CONTROLS
-from robustcheck.results import Metric
+from robustcheck.results import Finding, Metric
 from robustcheck.threats import Goal
 from robustcheck.words import listed
 
@@ -56,6 +57,11 @@ class Idle:
         if not met:
             return None
         return cls(bounds=tuple(met), every=len(met) == len(asked), turned=turned, attacked=len(attacked))
+
+    def finding(self, goal: Goal) -> Finding:
+        """What is said of them: against the gate, if it has no others."""
+        severity: Literal["error", "warning"] = "error" if self.every else "warning"
+        return Finding(code="holds-whatever-is-turned", severity=severity, message=self.message(goal))
 
     def message(self, goal: Goal) -> str:
         """What they are, and what to require of an adversary of this goal."""

@@ -13,6 +13,8 @@ from patching import FIXED, patch_archive
 
 from robustcheck import load_policy
 from robustcheck.cli import main
+from robustcheck.evaluation.conclusion import checks_of
+from robustcheck.evaluation.health.checks import OF_BALLS, OF_GRADIENTS
 from robustcheck.evaluation.replay.replaying import replay
 from robustcheck.report.pictures import read_stored
 from robustcheck.results import AuditReport
@@ -72,6 +74,14 @@ def test_what_nobody_altered_agrees(ran, alike):
     assert report.verdict == "pass"
     assert _amiss(ran) == ""
     assert _amiss(alike) == ""
+
+
+def test_the_checks_that_a_gate_must_state_are_those_that_a_run_makes(ran):
+    report = AuditReport.from_json((ran / "out" / "report.json").read_text())
+    gates = {gate.id: gate for gate in load_policy(ran / "policy.yaml").gates}
+    made = {one.id: tuple(check.name for check in one.health) for one in report.gates if one.attack is not None}
+    assert {OF_BALLS, OF_GRADIENTS} <= set(made.values())
+    assert made == {name: checks_of(gates[name], None) for name in made}
 
 
 # --- what contradicts the verdict ------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from robustcheck.evaluation.conclusion import checks_of, idle_in, judged_as, told_idle
+from robustcheck.evaluation.conclusion import checks_of, idle_in, judged_as
 from robustcheck.evaluation.findings import NOTHING_TO_FOLLOW, findings
 from robustcheck.evaluation.health.checks import OF_GRADIENTS, same_answers
 from robustcheck.evaluation.health.comparing import compared, is_compared
@@ -233,8 +233,9 @@ def _of_warnings(result: GateResult, standing: Standing) -> Iterator[str]:
         success = measured.plain["attack_success"](setting.intervals)
         searched = standing.found, standing.blind
         here += findings(gate, setting, *searched, result.surrogates, success, result.controls, result.health)
-        if judge(compare(gate.bounds, result.metrics, standing.rule), result.metrics) == "pass":
-            here += told_idle(standing)
+        passed = judge(compare(gate.bounds, result.metrics, standing.rule), result.metrics) == "pass"
+        if passed and (idle := idle_in(standing)) is not None:
+            here += (idle.finding(standing.goal),)
     if NOTHING_TO_FOLLOW in told:  # which is said in place of what these checks say
         told.update(OF_GRADIENTS)
     warned = dict.fromkeys(one.code for one in here if one.severity != "note")  # notes may be about the machine
