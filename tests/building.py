@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from robustcheck import load_policy, run
+from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.models import Candidate
 from robustcheck.models.head import Head
 from robustcheck.models.memory import Chunks
@@ -90,6 +92,14 @@ def brightness_report(folder: Path) -> dict[str, Any]:
     """What pytest, run in this folder, has written in `report.json`."""
     report: dict[str, Any] = json.loads((folder / "robustcheck-report" / "report.json").read_text())
     return report
+
+
+def evaluation_of(policy: Path, folder: Path, changed: Callable[[Candidate], Candidate]) -> Evaluation:
+    """An evaluation of a policy whose candidate is another than its file says."""
+    evaluation = Evaluation(load_policy(policy), folder=folder)
+    setting = evaluation.setting
+    evaluation._opening.__dict__["setting"] = replace(setting, candidate=changed(setting.candidate))
+    return evaluation
 
 
 def brightness_manifest(folder: Path, rows: Sequence[tuple[int, str, str]], *, images: int = 1) -> None:

@@ -10,15 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from building import LEVELS, accuracy_at, brightness_gates, brightness_policy, brightness_project, flat_images
+from building import (
+    LEVELS,
+    accuracy_at,
+    brightness_gates,
+    brightness_policy,
+    brightness_project,
+    evaluation_of,
+    flat_images,
+)
 
 from robustcheck import load_policy, run
-from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.search import warm_starts
 from robustcheck.evaluation.search.recording import Recorder
 from robustcheck.evaluation.search.warm_starts import Ends
+from robustcheck.models import Candidate, fast_form
 from robustcheck.models import candidate as candidates
-from robustcheck.models import fast_form
 
 POLICIES = Path(__file__).parents[2] / "policies"
 LADDER = """gates:
@@ -54,12 +61,13 @@ class Misled(torch.nn.Module):
 
 def _gates(project, gates: str, *, by: float = 0.0, error: float, form=None):
     (project / "policy.yaml").write_text(brightness_policy(gates))
-    evaluation = Evaluation(load_policy(project / "policy.yaml"), folder=project / "out")
-    setting = evaluation._setting
-    network = setting.candidate.network.forward
-    asked = Shifted(network, by) if form is None else form(network)
-    form = candidates.Searched(forward=asked, head=setting.candidate.head, error=error)
-    evaluation.__dict__["_setting"] = replace(setting, candidate=replace(setting.candidate, searched=form))
+
+    def searched(candidate: Candidate) -> Candidate:
+        network = candidate.network.forward
+        asked = Shifted(network, by) if form is None else form(network)
+        return replace(candidate, searched=candidates.Searched(forward=asked, head=candidate.head, error=error))
+
+    evaluation = evaluation_of(project / "policy.yaml", project / "out", searched)
     return [evaluation.gate(gate.id) for gate in evaluation.policy.gates]
 
 

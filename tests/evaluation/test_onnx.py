@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from building import accuracy_at, brightness_policy, brightness_project
+from building import accuracy_at, brightness_policy, brightness_project, evaluation_of
 from onnxruntime import quantization
 from safetensors.torch import load_file
 
 from robustcheck import load_policy, run
-from robustcheck.evaluation.evaluation import Evaluation
+from robustcheck.models import Candidate
 from robustcheck.models.twin import make_twin
 
 POLICIES = Path(__file__).parents[2] / "policies"
@@ -48,14 +48,13 @@ def project(tmp_path):
 @pytest.mark.parametrize("by", [0.3, -0.3])
 def test_where_the_twin_is_wrong_the_search_goes_on_and_the_report_counts(project, by):
     """The twin takes images for brighter, or darker, than ONNX Runtime does; by two levels."""
-    evaluation = Evaluation(load_policy(project / "policy.yaml"), folder=project / "out")
-    setting = evaluation._setting
-    network = setting.candidate.network
-    twin = network.twin
-    shifted = replace(network, twin=lambda image: twin(image) + torch.tensor([-by / 2, by / 2]))
-    evaluation.__dict__["_setting"] = replace(
-        setting, candidate=replace(setting.candidate, network=shifted, searched=None)
-    )
+
+    def shifted(candidate: Candidate) -> Candidate:
+        network, twin = candidate.network, candidate.network.twin
+        wrong = replace(network, twin=lambda image: twin(image) + torch.tensor([-by / 2, by / 2]))
+        return replace(candidate, network=wrong, searched=None)
+
+    evaluation = evaluation_of(project / "policy.yaml", project / "out", shifted)
     gates = [evaluation.gate(gate.id) for gate in evaluation.policy.gates]
     assert [gate.metrics["accuracy"].value for gate in gates] == [accuracy_at(levels) for levels in (1, 2, 4)]
     counted = [finding for gate in gates for finding in gate.findings if finding.code == "twin-disagreed"]

@@ -42,7 +42,7 @@ class _AsPeersTakeIt(torch.nn.Module):
 def _theirs(policy: Path, levels: int, steps: int) -> float:
     evaluation = Evaluation(load_policy(policy))
     evaluation.gate(evaluation.policy.gates[0].id)
-    setting = evaluation._setting
+    setting = evaluation.setting
     model = _AsPeersTakeIt(setting.candidate).eval()
     attack = torchattacks.PGD(model, eps=levels / 255, alpha=2.5 * levels / 255 / steps, steps=steps, random_start=True)
     torch.manual_seed(0)
