@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from robustcheck.errors import AccessError, CandidateError, EvaluationError
+from robustcheck.models.fused import FusedLayers
 from robustcheck.models.head import Objective
 from robustcheck.models.layout import channels_last
 from robustcheck.models.memory import Chunks
@@ -55,6 +56,7 @@ class Candidate:
     searched: Searched | None = None  # None: the artefact, or its twin
     bare: Searched | None = None  # the same without a last softmax or sigmoid, in float32; None: nothing was left off
     asked_channels_last: bool = False  # oracles hand the artefact its inputs so
+    fused: FusedLayers = field(default_factory=FusedLayers)  # stand in for its layers while oracles ask
     randomness: float | None = None  # largest difference of scores between two identical calls; None: there is none
     meter: Meter = field(default_factory=Meter)
 
@@ -68,10 +70,11 @@ class Candidate:
         return self._logits(self.network.forward, images)
 
     def answers(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (N, K) as oracles see them: those of `logits`, but for their last bits if inputs lie channels last."""
+        """Logits (N, K) as oracles see them: those of `logits`, but for their last bits where `layout` asks faster."""
         if not self.asked_channels_last:
             return self.logits(images)
-        return self._logits(lambda inputs: self.network.forward(channels_last(inputs)), images)
+        with self.fused:
+            return self._logits(lambda inputs: self.network.forward(channels_last(inputs)), images)
 
     def _logits(self, forward: Forward, images: torch.Tensor) -> torch.Tensor:
         self.meter.forward += len(images)

@@ -150,8 +150,8 @@ class ModelSpec(Section):
     )
     precision: Literal["auto", "full"] = Field(
         "auto",
-        description="auto: searches may ask a faster form of the network, and oracles hand it images channels last in "
-        "memory; full: both ask it in float32, as it is; verdicts always do",
+        description="auto: searches may ask a faster form of the network, and oracles ask it with layers fused and "
+        "images channels last in memory; full: both ask it in float32, as it is; verdicts always do",
     )
     batch_size: BatchSizeField = Field("auto", description="images through the network at once; changes no verdict")
     output_name: OutputField | None = Field(

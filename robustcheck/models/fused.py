@@ -1,0 +1,167 @@
+"""Convolutions that do the batch norm and the ReLU after them, too, in place of a network's own while it is asked.
+
+It is still the artefact that answers: its own module, running its own code. Only what lies between two of its layers is
+not written to memory any more, and weights are laid out once instead of at every call, which is what ONNX Runtime does
+with a graph when it loads one. Scores differ in their last bits. Nothing here has a gradient.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A layer of a module, and what stands in for it."""
+
+    parent: nn.Module
+    name: str
+    own: nn.Module
+    stand_in: nn.Module
+
+
+class FusedLayers:
+    """Layers that stand in for a module's own for as long as this is entered.
+
+    Args:
+        places: where, and which.
+    """
+
+    def __init__(self, *places: _Place) -> None:
+        self._places = places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __enter__(self) -> None:
+        try:
+            for place in self._places:
+                place.parent._modules[place.name] = place.stand_in
+        except BaseException:  # a time limit, say, strikes
+            self._leave()
+            raise
+
+    def __exit__(self, *_error: object) -> None:
+        try:
+            self._leave()
+        finally:  # it may strike here, too, and gates that come later ask the same module
+            self._leave()
+
+    def _leave(self) -> None:
+        for place in self._places:
+            place.parent._modules[place.name] = place.own
+
+
+def fuse(module: nn.Module) -> FusedLayers:
+    """Stand-ins for a module's convolutions and for what they do besides; none if its code cannot be followed.
+
+    Args:
+        module: in evaluation mode, frozen, in float32, on a CPU; it is not changed.
+    """
+    try:
+        nodes = list(fx.Tracer().trace(copy.deepcopy(module)).nodes)
+    except Exception:  # noqa: BLE001 (a network's code may do anything; what cannot be followed is asked as it is)
+        return FusedLayers()
+    return FusedLayers(*_places(module, nodes))
+
+
+def _places(module: nn.Module, nodes: list[fx.Node]) -> Iterator[_Place]:
+    names = Counter(layer for _, layer in module.named_modules(remove_duplicate=False))
+    calls = Counter(str(node.target) for node in nodes if node.op == "call_module")
+    looked_at = {str(node.target).rpartition(".")[0] for node in nodes if node.op == "get_attr"}
+
+    def layer_of(node: fx.Node | None, kind: type[nn.Module]) -> nn.Module | None:
+        """What a node calls, if it is of this very kind and is only called, once."""
+        if node is None or node.op != "call_module":
+            return None
+        target = str(node.target)
+        layer = module.get_submodule(target)
+        hooked = layer._forward_hooks or layer._forward_pre_hooks
+        sole = calls[target] == names[layer] == 1 and target not in looked_at
+        return layer if type(layer) is kind and sole and not hooked else None
+
+    def place(node: fx.Node, stand_in: nn.Module) -> _Place:
+        parent, _, name = str(node.target).rpartition(".")
+        own = module.get_submodule(str(node.target))
+        return _Place(module.get_submodule(parent), name, own, stand_in.eval())
+
+    for node in nodes:
+        convolution = layer_of(node, nn.Conv2d)
+        if not isinstance(convolution, nn.Conv2d) or not _is_plain(convolution):
+            continue
+        last, after = node, _sole_user(node)
+        norm = layer_of(after, nn.BatchNorm2d)
+        if after is not None and isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+            yield place(after, nn.Identity())
+            last, after = after, _sole_user(after)
+        else:
+            norm = None
+        if after is not None and layer_of(after, nn.ReLU) is not None:
+            yield place(after, nn.Identity())
+            last = after
+        rectifies = last is after
+        yield place(node, _Convolution(convolution, norm, rectifies=rectifies))
+
+
+def _sole_user(node: fx.Node) -> fx.Node | None:
+    """What is done with a node's answer, if it is one thing, and only with it."""
+    users = list(node.users)
+    return users[0] if len(users) == 1 and users[0].all_input_nodes == [node] else None
+
+
+def _is_plain(layer: nn.Conv2d) -> bool:
+    return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+
+
+class _Convolution(nn.Module):
+    """A frozen convolution with the batch norm and the ReLU that follow it."""
+
+    def __init__(self, layer: nn.Conv2d, norm: nn.BatchNorm2d | None, *, rectifies: bool) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias  # code may look at them; what is multiplied is below
+        weight, self._bias = _with_norm(layer, norm)
+        assert not isinstance(layer.padding, str)
+        self._where = list(layer.padding), list(layer.stride), list(layer.dilation), layer.groups
+        self._rectifies, self._packs = rectifies, _can_pack()
+        self._weight = weight.contiguous(memory_format=torch.channels_last)
+        if self._packs:
+            self._weight = torch.ops.mkldnn._reorder_convolution_weight(self._weight, *self._where)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Its answer (N, K, H', W') to inputs (N, C, H, W)."""
+        if self._packs:
+            then = "relu" if self._rectifies else "none"
+            packed: Tensor = torch.ops.mkldnn._convolution_pointwise(
+                inputs, self._weight, self._bias, *self._where, then, [], ""
+            )
+            return packed
+        padding, stride, dilation, groups = self._where
+        answer = nn.functional.conv2d(inputs, self._weight, self._bias, stride, padding, dilation, groups)
+        return answer.relu_() if self._rectifies else answer
+
+
+def _with_norm(layer: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:
+    """The weight and the bias of a convolution that does its batch norm, too; reckoned in double precision."""
+    if norm is None:
+        return layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.detach().double()
+    bias = -norm.running_mean.double() if layer.bias is None else layer.bias.detach().double() - norm.running_mean
+    bias = bias * scale
+    if norm.bias is not None:
+        bias = bias + norm.bias.detach().double()
+    return (layer.weight.detach().double() * scale[:, None, None, None]).float(), bias.float()
+
+
+def _can_pack() -> bool:
+    """Whether torch has oneDNN's convolutions, whose weights can be laid out beforehand."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
