@@ -19,6 +19,7 @@ from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 
 from robustcheck.models.growing import let_grow
+from robustcheck.models.multiplications import share_of_convolutions
 from robustcheck.models.network import Forward, freeze
 from robustcheck.models.pre_activation import shift_pre_activations
 from robustcheck.models.tidying import tidy
@@ -195,12 +196,7 @@ def _convolves(module: nn.Module, image: torch.Tensor) -> bool:
         return True
     if any(getattr(layer, "groups", 1) > 1 for layer in module.modules()):
         return False
-    from torch.utils.flop_counter import FlopCounterMode  # imports triton, which takes a moment
-
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(image)
-    work: dict[str, int] = {str(operator): count for operator, count in counter.get_flop_counts()["Global"].items()}
-    return work.get("aten.convolution", 0) >= _WORK_IN_CONVOLUTIONS * sum(work.values())
+    return share_of_convolutions(module, image) >= _WORK_IN_CONVOLUTIONS
 
 
 def _in_bfloat16(module: nn.Module, image: torch.Tensor, *, unfold: bool) -> Forward:
