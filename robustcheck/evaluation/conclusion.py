@@ -72,7 +72,6 @@ def _result(standing: Standing, cost: Cost, health: tuple[HealthCheck, ...] = ()
     undercut, by_metrics = _undercut(standing), judge(requirements, metrics)
     idle = idle_in(standing) if by_metrics == "pass" else None
     verdict, error = judged_as(standing, by_metrics, metrics, health, undercut, idle)
-    searched = standing.found, standing.blind
     every = outcomes(gate, setting, standing.broken, standing.scores, standing.found, set(standing.attacked))
     return GateResult(
         id=gate.id,
@@ -87,7 +86,7 @@ def _result(standing: Standing, cost: Cost, health: tuple[HealthCheck, ...] = ()
         findings=(
             *([Finding(code="undercut-by-control", severity="error", message=undercut)] if undercut else ()),
             *([idle.finding(standing.goal)] if idle else ()),
-            *findings(gate, setting, *searched, surrogates, metrics["attack_success"], standing.controls, health),
+            *findings(standing, surrogates=surrogates, success=metrics["attack_success"], health=health),
             *measurement.findings(gate.bounds),
         ),
         health=health,

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from robustcheck.evaluation.health.checks import as_findings
 from robustcheck.evaluation.search.found import Found
-from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.standing import Standing
 from robustcheck.policy import Gate
 from robustcheck.policy.bounds import NEEDS_POSITIVE, WORST_FINDING, WORST_SUBGROUP
 from robustcheck.results import Control, Finding, HealthCheck, Metric, Surrogate
@@ -19,27 +19,15 @@ LEAST_TURNED = 0.5  # of the attacked samples: a surrogate that the attack turns
 LEAST_AGREEMENT = 0.75  # of the samples: a surrogate that reads fewer as the candidate does is another model
 
 
-def blind_spots(attacked: list[int], broken: dict[int, Entry], found: Found) -> set[int]:
-    """Samples that held while no search ever had anything to follow."""
-    moved = found.trace.moved | {sample for sample, moved in found.inherited.items() if moved}
-    return {sample for sample in attacked if sample not in broken and sample not in moved}
-
-
 def findings(
-    gate: Gate,
-    setting: Setting,
-    found: Found,
-    blind: set[int],
-    surrogates: tuple[Surrogate, ...],
-    success: Metric,
-    controls: tuple[Control, ...],
-    health: tuple[HealthCheck, ...],
+    standing: Standing, *, surrogates: tuple[Surrogate, ...], success: Metric, health: tuple[HealthCheck, ...]
 ) -> tuple[Finding, ...]:
     """All of them, what weighs most first."""
+    gate, setting, found, blind = standing.gate, standing.setting, standing.found, standing.blind
     return (
         *_unsearched(gate, setting, found, blind),
         *as_findings([check for check in health if not (blind and _said(check))]),
-        *_outdone(success, controls),
+        *_outdone(success, standing.controls),
         *_not_aimed_at(gate, setting),
         *_poor(surrogates, len(found.searched)),
         *_of_the_search(found),
