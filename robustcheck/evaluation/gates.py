@@ -57,8 +57,8 @@ def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     loaded = setting.surrogates(gate.surrogates) if gate.surrogates else ()
     account = Account.open(setting, loaded)
     search = _search_of(gate, setting, loaded, shared=shared)
-    stopping, needed = _until_decided(search, loaded)
-    standing, cells = _with_controls(search, stopping, needed)
+    stopping = _until_decided(search, loaded)
+    standing, cells = _with_controls(search, stopping)
     result = conclude(standing, account, partial(_health, search))
     for attack in search.attacks:
         setting.memory.examined.setdefault(search.key(attack), result.health)
@@ -68,7 +68,7 @@ def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
         curve=budget_curve(setting, search.family, judged, attacked) if isinstance(gate.attack, FMNSpec) else (),
         query_curve=query_curve(setting, judged, standing.broken) if gate.asks else (),
         cells=cells,
-        stopped=stopping.stopped(needed),
+        stopped=stopping.stopped,
     )
 
 
@@ -83,18 +83,20 @@ def _search_of(gate: Gate, setting: Setting, loaded: Sequence[LoadedSurrogate], 
     )
 
 
-def _until_decided(search: Search, loaded: Sequence[LoadedSurrogate]) -> tuple[Stopping, int | None]:
-    """Search stage by stage; returns what is known then, and how many samples decided, if they did before the last."""
-    setting, found, searched, needed = search.setting, search.begin(), 0, None
+def _until_decided(search: Search, loaded: Sequence[LoadedSurrogate]) -> Stopping:
+    """Search stage by stage, until the verdict is decided or all samples were searched."""
+    setting = search.setting
+    found = search.begin()
+    searched = 0
     attackable = search.goal.open(setting.decisions, setting.labels).numpy()
     for end in stages(setting):
         search.run([sample for sample in setting.order[searched:end].tolist() if attackable[sample]], found)
-        stopping = Stopping(known=_known(search, found, attackable, loaded))
-        if (needed := stopping.needed(searched, end)) is not None:
+        stopping = Stopping.after(_known(search, found, attackable, loaded), searched, end)
+        if stopping.needed is not None:
             break
         searched = end
     setting.memory.ledger.add_scores(search.family, search.levels, found.trace.scores, found.trace.chances)
-    return stopping, needed
+    return stopping
 
 
 def _known(search: Search, found: Found, attackable: np.ndarray, loaded: Sequence[LoadedSurrogate]) -> Standing:
@@ -123,13 +125,13 @@ def _known(search: Search, found: Found, attackable: np.ndarray, loaded: Sequenc
     )
 
 
-def _with_controls(search: Search, stopping: Stopping, needed: int | None) -> tuple[Standing, tuple[Cell, ...]]:
-    """About the samples that were needed, with the controls beside them; and the grid of gates that have one."""
+def _with_controls(search: Search, stopping: Stopping) -> tuple[Standing, tuple[Cell, ...]]:
+    """Restrict to the samples that were needed; add controls and, for stickers, the grid."""
     gate, setting, known = search.gate, search.setting, stopping.known
-    standing = known.about(np.sort(setting.order[:needed]))
+    standing = known.about(np.sort(setting.order[: stopping.needed]))
     keep_examples(gate, setting, standing.broken)
     controls, cells = _controls(gate, setting, search, known.found, standing.attacked)
-    rule: Rule = "confident" if stopping.by_interval(needed) else known.rule
+    rule: Rule = "confident" if stopping.by_interval else known.rule
     standing = replace(standing, controlled=controls, rule=rule)
     if is_compared(gate):
         setting.memory.verdict_if[gate.id] = standing.verdict_if_read
