@@ -130,7 +130,7 @@ def _with_controls(search: Search, stopping: Stopping) -> tuple[Standing, tuple[
     gate, setting, known = search.gate, search.setting, stopping.known
     standing = known.about(np.sort(setting.order[: stopping.needed]))
     keep_examples(gate, setting, standing.broken)
-    controls, cells = _controls(gate, setting, search, known.found, standing.attacked)
+    controls, cells = _controls(search, known.found, standing.attacked)
     rule: Rule = "confident" if stopping.by_interval else known.rule
     standing = replace(standing, controlled=controls, rule=rule)
     if is_compared(gate):
@@ -173,10 +173,9 @@ def _with_inherited(own: tuple[HealthCheck, ...], standing: Standing, search: Se
     return own
 
 
-def _controls(
-    gate: Gate, setting: Setting, search: Search, found: Found, attacked: list[int]
-) -> tuple[tuple[Controlled, ...], tuple[Cell, ...]]:
+def _controls(search: Search, found: Found, attacked: list[int]) -> tuple[tuple[Controlled, ...], tuple[Cell, ...]]:
     """What conditions alone do, and what covering alone does; and the grid of gates that have one."""
+    gate, setting = search.gate, search.setting
     if gate.conditions is None or not attacked:
         return (), ()
     control, grid = seen_unattacked(gate, setting, search.viewer, attacked)
