@@ -9,7 +9,6 @@ from functools import partial
 import numpy as np
 
 from robustcheck.evaluation.account import Account
-from robustcheck.evaluation.adversary import ball_for, goal_of
 from robustcheck.evaluation.conclusion import conclude, examine_gradients
 from robustcheck.evaluation.controls import Controlled, grid_of, plain_stickers, seen_unattacked
 from robustcheck.evaluation.curves import budget_curve, query_curve
@@ -56,7 +55,8 @@ def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     """Search until it is decided, conclude, examine, judge, and add what the report draws."""
     loaded = setting.surrogates(gate.surrogates) if gate.surrogates else ()
     account = Account.open(setting, loaded)
-    search = _search_of(gate, setting, loaded, shared=shared)
+    surrogates = Surrogates([one.candidate for one in loaded]) if loaded else None
+    search = Search.of(gate, setting, shared=shared, surrogates=surrogates)
     stopping = _until_decided(search, loaded)
     standing, cells = _with_controls(search, stopping)
     result = conclude(standing, account, partial(_health, search))
@@ -69,17 +69,6 @@ def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
         query_curve=query_curve(setting, judged, standing.broken) if gate.asks else (),
         cells=cells,
         stopped=stopping.stopped,
-    )
-
-
-def _search_of(gate: Gate, setting: Setting, loaded: Sequence[LoadedSurrogate], *, shared: bool) -> Search:
-    return Search(
-        gate=gate,
-        setting=setting,
-        ball=ball_for(gate, setting),
-        goal=goal_of(gate, setting),
-        family=gate.family if shared and gate.family else gate.id,
-        surrogates=Surrogates([one.candidate for one in loaded]) if loaded else None,
     )
 
 

@@ -16,6 +16,7 @@ from robustcheck.attacks.base import closer
 from robustcheck.attacks.draws import key
 from robustcheck.attacks.objectives import margins_of_findings
 from robustcheck.attacks.searches import Searches
+from robustcheck.evaluation.adversary import ball_for, goal_of
 from robustcheck.evaluation.looks.choice import eot_of, viewer_of
 from robustcheck.evaluation.looks.look import EOT, Gradients, Viewer
 from robustcheck.evaluation.progress import SILENT, Progress
@@ -48,6 +49,18 @@ class Search:
     family: Hashable  # gates that share counterexamples; the gate's own if it shares none
     surrogates: Surrogates | None = None  # that are searched in the candidate's place
     to_the_nearest: bool = True  # a minimum-norm search goes on from one counterexample to nearer ones
+
+    @classmethod
+    def of(cls, gate: Gate, setting: Setting, *, shared: bool, surrogates: Surrogates | None = None) -> Search:
+        """The searches of a gate, which uses and adds to the counterexamples of its family if they are `shared`."""
+        return cls(
+            gate=gate,
+            setting=setting,
+            ball=ball_for(gate, setting),
+            goal=goal_of(gate, setting),
+            family=gate.family if shared and gate.family else gate.id,
+            surrogates=surrogates,
+        )
 
     def begin(self) -> Found:
         """What was found before the first search: nothing."""
