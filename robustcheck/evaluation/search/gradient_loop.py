@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import inf
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from robustcheck.attacks import GradientAttack, Objective, Told
+from robustcheck.attacks import GradientAttack, Objective, Told, objective
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.looks.look import EOT, Gradients, looks_needed
 from robustcheck.evaluation.search.found import Rise
@@ -50,13 +51,17 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
     clean_logits: Callable[[GradientRows], torch.Tensor] | None = (
         None  # (N, K) of rows as `access` sees them, if losses count
     )
-    margin: Objective | None = None  # of the goal, if rows are to remember how near they came
-    near: float = inf  # margins this near to 0: the artefact may read the point differently, so its neighbour is tried
+    near: float | None = None  # to 0: the artefact may read such margins otherwise, so neighbours are tried; None: all
     enough: float = -1.0  # grey levels: a counterexample as near as this ends a minimum-norm search
     eot: EOT | None = None  # over looks, if images are seen under conditions, or over a candidate's draws
     only_ends: bool = False  # nothing but the end of a search is proposed
     _known: set[Start] = field(default_factory=set)  # that began where others ended
     _marked: set[int] = field(default_factory=set)  # turns after which a row has a quarter of its steps left, or none
+
+    @cached_property
+    def _margin(self) -> Objective:
+        """The goal's margin, by which rows remember how near they came."""
+        return objective("margin", self.task.goal)
 
     @property
     def limit(self) -> int:
@@ -123,8 +128,8 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
             if self._turn in self._marked:
                 index = torch.from_numpy(rows.ends - self._turn == self._last_quarter).to(images.device)
                 rows.earlier[index] = rows.highest[index]
-        if self.margin is not None:
-            margin = self.margin(self.task.candidate.head.at_operating_point(logits), rows.label, rows.aim)
+        if self.near is not None:
+            margin = self._margin(self.task.candidate.head.at_operating_point(logits), rows.label, rows.aim)
             rows.nearest = torch.maximum(rows.nearest, margin.nan_to_num(nan=torch.inf))  # it may be anywhere
         return Told(step=rows.step, loss=loss, fooled=self._fooled(logits, rows.label), gradient=gradient)
 
@@ -247,8 +252,10 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
                 self._note_refuted(nearest[refuted], rows.label[refuted], twin=True)
         if self.only_ends or self.eot is not None:
             return broken
-        rest = np.flatnonzero(~broken & (rows.nearest >= -self.near).cpu().numpy())
-        if len(rest):
+        worth = ~broken
+        if self.near is not None:
+            worth &= (rows.nearest >= -self.near).cpu().numpy()
+        if len(rest := np.flatnonzero(worth)):
             left, there = rows.take(rest), torch.from_numpy(rest).to(images.device)
             direction = told.gradient[torch.from_numpy(places[rest]).to(images.device)]
             beside = self.ball.outward if self.attack.minimum_norm else self.ball.aside

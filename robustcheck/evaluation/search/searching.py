@@ -11,7 +11,7 @@ from math import inf, prod
 import numpy as np
 import torch
 
-from robustcheck.attacks import GradientAttack, Objective, QueryAttack, build, objective
+from robustcheck.attacks import GradientAttack, QueryAttack, build
 from robustcheck.attacks.base import closer
 from robustcheck.attacks.draws import key
 from robustcheck.attacks.objectives import margins_of_findings
@@ -175,8 +175,8 @@ class Search:
         """
         candidate = self.setting.candidate
         white_box = WhiteBox(candidate, exact=attack.minimum_norm)
-        near = _NEAR * white_box.error
-        closely = near > 0 and self.surrogates is None and self.eot is None
+        closely = white_box.error > 0 and self.surrogates is None and self.eot is None
+        near = _NEAR * white_box.error if closely else None
         for part in Ends.parts(samples, self.setting.samples.shape_of) if closely else [samples]:
             ends = Ends()
             self._run(
@@ -186,9 +186,8 @@ class Search:
                 trace,
                 progress,
                 warm=partial(self._warm, attack),
-                held=partial(self._held, attack, ends, near if closely else None),
-                margin=objective("margin", self.goal) if closely else None,
-                near=near if closely else inf,
+                held=partial(self._held, attack, ends, near),
+                near=near,
                 enough=enough,
             )
             self._run(
@@ -212,8 +211,7 @@ class Search:
         *,
         warm: Warm,
         held: Held = forget,
-        margin: Objective | None = None,
-        near: float = inf,
+        near: float | None = None,
         enough: float,
     ) -> None:
         clean_logits = partial(self._clean_logits, access) if isinstance(access, WhiteBox) else None
@@ -227,7 +225,6 @@ class Search:
                     ball=self.ball.widest(shape) if attack.minimum_norm else self.ball,
                     warm=warm,
                     held=held,
-                    margin=margin,
                     near=near,
                     enough=enough,
                     clean_logits=clean_logits,
