@@ -103,10 +103,6 @@ class L2Ball(Ball):
         reference = (clean * self.maximum).round()
         return self._fitted(images * self.maximum + direction.sign() / 2 - reference, reference)
 
-    def outward(self, images: torch.Tensor, clean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-        """Images as of `aside`, which keeps a level of length for changes that are shorter."""
-        return self.aside(images, clean, direction)
-
     def _fitted(self, change: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         """A multiple of each change that, rounded to whole levels, goes as far as the change and no farther.
 
@@ -117,7 +113,7 @@ class L2Ball(Ball):
         Pixels that changed alike are rounded alike at every scale, all or none of them. Where that leaves room, they
         take it one by one.
         """
-        squares = self._squares(change).clamp(1, floor(self.levels**2))
+        squares = self._squares(change).clamp(1, floor(self.levels**2))  # a change shorter than a level gets one
         low = torch.zeros_like(squares)
         high = torch.full_like(squares, _LARGEST_SCALE)
         for _ in range(_HALVINGS):

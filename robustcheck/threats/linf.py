@@ -72,10 +72,6 @@ class LinfBall(ByLargestChange):
 
     # --- the world of stored images: whole grey levels ---
 
-    def nearest(self, images: torch.Tensor, _clean: torch.Tensor) -> torch.Tensor:
-        """The storable images of the ball that are nearest to points of it, as shares of the range."""
-        return (images * self.maximum).round_() / self.maximum
-
     def aside(self, images: torch.Tensor, _clean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
         """Storable images beside points of the ball: each pixel is rounded to the side that `direction` has.
 
