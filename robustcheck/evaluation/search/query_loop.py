@@ -16,6 +16,7 @@ import torch
 
 from robustcheck.attacks import Answers, Queries, QueryAttack
 from robustcheck.attacks.base import one_a_row
+from robustcheck.evaluation.search.adjudication import to_stored
 from robustcheck.evaluation.search.loop import Loop, Start
 from robustcheck.evaluation.search.rows import QueryRows, Rows
 from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle, WhiteBox
@@ -222,9 +223,9 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         if not self.stored:
             return fitted
         maximum = self.ball.maximum
-        rounded = (images * maximum).round()
-        inside = self.ball.contains(rounded.int(), (clean * maximum).round().int())
-        return torch.where(per_row(inside), rounded / maximum, fitted)
+        levels = to_stored(images, maximum)
+        inside = self.ball.contains(levels, to_stored(clean, maximum))
+        return torch.where(per_row(inside), levels / maximum, fitted)
 
     def _retire(self, samples: np.ndarray) -> None:
         if not isinstance(self.oracle, WhiteBox):
