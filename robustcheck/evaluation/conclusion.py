@@ -62,7 +62,7 @@ def examine_gradients(standing: Standing, cost: Cost) -> tuple[HealthCheck, ...]
     return of_gradients(standing.setting, standing.goal, standing.found.trace, attacked, standing.blind, cost)
 
 
-def _result(standing: Standing, cost: Cost, health: tuple[HealthCheck, ...] = ()) -> GateResult:
+def _result(standing: Standing, cost: Cost, health: tuple[HealthCheck, ...]) -> GateResult:
     """Measured and judged; a pass needs an attack that nothing shows to be broken."""
     gate, setting = standing.gate, standing.setting
     measurement = standing.measurement(standing.broken)

@@ -101,7 +101,7 @@ def grid_of(
     attacked: np.ndarray,
     unattacked: np.ndarray,
     intervals: Intervals,
-    groups: np.ndarray | None = None,
+    groups: np.ndarray | None,
 ) -> tuple[Cell, ...]:
     """The table of distances by angles from what was read on each cell, (N, L) both, of samples of groups (N,)."""
     places = [(distance, angle) for distance in spec.distances for angle in spec.angles]

@@ -105,9 +105,9 @@ def _poor(surrogates: tuple[Surrogate, ...], searched: int) -> Iterator[Finding]
     """
     for surrogate in surrogates:
         of_all, of_attacked = surrogate.agreement, surrogate.agreement_attacked
-        if _below(of_all, LEAST_AGREEMENT):
+        if _disagrees(of_all):
             said = f"reads only {of_all.successes} of {of_all.samples} samples as the candidate does"
-        elif of_attacked is not None and _below(of_attacked, LEAST_AGREEMENT):
+        elif of_attacked is not None and _disagrees(of_attacked):
             said = (
                 f"reads only {of_attacked.successes} of the {of_attacked.samples} attacked samples rightly before the "
                 "attack, as the candidate does"
@@ -130,8 +130,8 @@ def _poor(surrogates: tuple[Surrogate, ...], searched: int) -> Iterator[Finding]
         yield Finding(code="surrogate-not-turned", severity="warning", message=message)
 
 
-def _below(share: Metric, least: float) -> bool:
-    return share.value is not None and share.value < least
+def _disagrees(agreement: Metric) -> bool:
+    return agreement.value is not None and agreement.value < LEAST_AGREEMENT
 
 
 def _of_the_search(found: Found) -> Iterator[Finding]:

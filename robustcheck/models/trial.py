@@ -51,7 +51,7 @@ class Trial:
         self.meter.forward += len(images)
         return raw_scores(self.network.forward, self.network, self.preprocess, at_once or self.chunks, images).cpu()
 
-    def all_scores(self, progress: Callable[[int, int], None] | None = None) -> torch.Tensor:
+    def all_scores(self, progress: Callable[[int, int], None] | None) -> torch.Tensor:
         """Raw scores (N, …) of all samples; told is how many are done, and of how many.
 
         Raises:

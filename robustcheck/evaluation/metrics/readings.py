@@ -26,7 +26,7 @@ class Readings:
     scores: np.ndarray | None  # (N,) probability of the positive label under the attack
     positive: int | None
     chances: np.ndarray | None = None  # (N, K) the same of each of several findings
-    finding_count: int | None = None  # how many labels may be present together; None: each sample has one
+    finding_count: int | None  # how many labels may be present together; None: each sample has one
     groups: np.ndarray | None = None  # (N,) which samples belong together; None: each is its own
     prevalence: tuple[float, ...] | None = None  # of the positive label, or of each finding, where it will be used
 

@@ -47,10 +47,8 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
 
     access: Gradients
     warm: Warm = anew
-    held: Held = forget
-    clean_logits: Callable[[GradientRows], torch.Tensor] | None = (
-        None  # (N, K) of rows as `access` sees them, if losses count
-    )
+    held: Held
+    clean_logits: Callable[[GradientRows], torch.Tensor] | None  # (N, K) as `access` sees them, if losses count
     near: float | None = None  # to 0: the artefact may read such margins otherwise, so neighbours are tried; None: all
     enough: float = -1.0  # grey levels: a counterexample as near as this ends a minimum-norm search
     eot: EOT | None = None  # over looks, if images are seen under conditions, or over a candidate's draws

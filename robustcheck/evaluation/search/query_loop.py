@@ -34,8 +34,8 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
 
     oracle: Oracle  # a white box, if nobody counts
     pixels: int  # of an image, in all channels
-    stored: bool = False  # what it is asked about, it sees as files would store it
-    starting_images: Callable[[int, int], torch.Tensor] | None = None  # of a sample, (C, H, W) to try to start from
+    stored: bool  # what it is asked about, it sees as files would store it
+    starting_images: Callable[[int, int], torch.Tensor] | None  # of a sample, (C, H, W) to try to start from
 
     @property
     def limit(self) -> int:

@@ -43,7 +43,7 @@ def load_surrogates(
     answers: dict[int, int],
     samples: Samples,
     folder: Path,
-    progress: Tell | None = None,
+    progress: Tell | None,
 ) -> list[LoadedSurrogate]:
     """Every surrogate of an attack: the named ones, then the trained ones, in the policy's order.
 
