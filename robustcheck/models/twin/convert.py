@@ -248,7 +248,9 @@ def _adapt_inputs(module: fx.GraphModule, kind: int, *, flat: bool) -> None:
     image = held = next(node for node in module.graph.nodes if node.op == "placeholder")
     users = list(image.users)
     steps = [_HELD_AS[kind]] if kind in _HELD_AS else []
-    for step in [*steps, *[_as_rows] * flat]:
+    if flat:
+        steps.append(_as_rows)
+    for step in steps:
         with module.graph.inserting_after(held):
             held = module.graph.call_function(step, (held,))
     for user in users:
