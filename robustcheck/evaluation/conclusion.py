@@ -41,7 +41,8 @@ def conclude(
         account: opened before them.
         examine: whether an attack that follows the candidate's own gradients worked, after searches of this cost.
     """
-    searched_for, drawn = account.cost(standing.queries), standing.setting.candidate.randomness
+    searched_for = account.cost(standing.queries)
+    drawn = standing.setting.candidate.randomness
     if standing.gate.knowledge == "white-box":
         health = examine(standing, searched_for)
     else:
