@@ -45,8 +45,8 @@ from robustcheck.models.twin.graph import (
 )
 from robustcheck.models.twin.packed import unpack
 
-OPERATORS = (layers, rounding, quantised, resize, attention, standard, sizes, linear_models, fused)
-"""Whoever imports these has registered their operators with onnx2fx."""
+# Importing these registers their operators with onnx2fx; the name keeps the imports.
+_REGISTERED = (layers, rounding, quantised, resize, attention, standard, sizes, linear_models, fused)
 
 _ADVICE = (
     "export the network again with other operators, or use an attack that only asks (square, nes, label_only) or "
