@@ -112,11 +112,6 @@ class _Oracle:
         self.__maximum = maximum
 
     @property
-    def limit(self) -> int:
-        """Queries that a sample may cost."""
-        return self.__limit
-
-    @property
     def counts(self) -> torch.Tensor:
         """Queries so far, a sample (a copy)."""
         return self.__counts.clone()
