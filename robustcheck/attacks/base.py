@@ -99,7 +99,10 @@ class GradientAttack(Attack):
 
 @dataclass(frozen=True, kw_only=True)
 class QueryAttack(Attack):
-    """A search that asks an oracle, a row as often as it likes in a turn, until the next turn would pass its limit."""
+    """A search that queries an oracle.
+
+    A row may send several images a turn, and stops before it would exceed its limit.
+    """
 
     queries: int  # how often a restart may ask
 
@@ -141,7 +144,7 @@ def with_rows(state: State, rows: torch.Tensor, others: State) -> State:
 
 
 def halfway(low: torch.Tensor, high: torch.Tensor, level: float = 0.0) -> torch.Tensor:
-    """Between two distances (N,): of images that are rounded to a `level`, at a whole number of levels."""
+    """Midpoint of two distances (N,), rounded to a multiple of `level` if one is given."""
     middle = (low + high) / 2
     return (middle / level + 0.5).floor() * level if level else middle
 
@@ -152,7 +155,7 @@ def one_a_row(images: torch.Tensor) -> Queries:
 
 
 def joined(*parts: tuple[torch.Tensor, Queries]) -> Queries:
-    """The queries of different rows (N,) bool as those of all; their noise is that of the last part."""
+    """Merge queries of disjoint row masks (N,) into one; noise is the last part's."""
     if len(parts) == 1:
         return parts[0][1]
     rows, last = parts[-1]

@@ -1,4 +1,4 @@
-"""Estimates of a gradient from answers at pairs of points on either side of a point, a row for itself.
+"""Gradient estimates from pairs of points around a point, each row separately.
 
 Ilyas, Engstrom, Athalye, Lin 2018, arXiv 1804.08598, equation 1 with antithetic pairs (Salimans et al. 2017, arXiv
 1703.03864). Rows are never summed over: the estimate of a sample is its own, whatever the batch.

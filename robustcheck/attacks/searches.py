@@ -89,7 +89,7 @@ def build(
 
 
 def _quick(ball: Ball, goal: Goal) -> PGD:
-    """FGSM, which goes on from where it led with smaller and smaller steps."""
+    """Four PGD steps that start at the ball's radius and shrink linearly."""
     return PGD(
         objective=objective("cross_entropy", goal),
         steps=QUICK_STEPS,

@@ -1,4 +1,4 @@
-"""Noise of which neighbouring pixels go together, for adversaries who ask where the loss rises.
+"""Spatially correlated noise for query attacks.
 
 The gradients of networks that see images are smoother than independent pixels: as many questions along smooth
 directions tell more about them (Guo, Frank, Weinberger 2019, arXiv 1809.08758; Li, Xu, Zhang, Yang, Li 2020, arXiv

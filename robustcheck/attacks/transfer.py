@@ -19,7 +19,7 @@ from robustcheck.threats import Ball
 
 @dataclass(frozen=True, kw_only=True)
 class DiversePGD(PGD):
-    """PGD whose gradients are taken, now and then, where the image is shrunk and put somewhere on black."""
+    """PGD that sometimes takes the gradient at a shrunken copy placed on black."""
 
     diversity: float = 0.5  # how likely a step sees it so
     smallest: float = 0.9  # share of its sides that is left at least

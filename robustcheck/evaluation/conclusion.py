@@ -34,7 +34,7 @@ _STRENGTHEN = "raise its steps or draws"
 def conclude(
     standing: Standing, account: Account, examine: Callable[[Standing, Cost], tuple[HealthCheck, ...]]
 ) -> GateResult:
-    """The result of a gate whose attack is examined first; what that costs is told apart from what its searches do.
+    """Examine the attack, then judge the gate; health is costed apart from the search.
 
     Args:
         standing: what the searches came to.
@@ -133,12 +133,12 @@ def judged_as(
 
 
 def _undercut(standing: Standing) -> str | None:
-    """What controls turned that would change a verdict of pass: the gate's own adversary may do the same."""
+    """Why a pass would not stand if the adversary did what controls do; None if it would."""
     return _undercut_sample_by_sample(standing) or _undercut_as_a_whole(standing)
 
 
 def _undercut_sample_by_sample(standing: Standing) -> str | None:
-    """What controls turned of the samples that held, each of which may be done beside what the attack did."""
+    """Why controls, on the samples that the attack left, would fail the gate; None if they would not."""
     held, judged = set(standing.held), standing.by_estimate
     each = [one for one in standing.controlled if one.admitted == "each" and held & one.turned.keys()]
     lost = {sample: entry for one in each for sample, entry in one.turned.items() if sample in held}
@@ -153,7 +153,7 @@ def _undercut_sample_by_sample(standing: Standing) -> str | None:
 
 
 def _undercut_as_a_whole(standing: Standing) -> str | None:
-    """What a control turned that may be done to all samples at once, in the place of what the attack did."""
+    """Why a control that could replace the attack on all samples would fail the gate; None if none would."""
     judged = standing.by_estimate
     for one in standing.controlled:
         if one.admitted != "all":
@@ -168,7 +168,7 @@ def _undercut_as_a_whole(standing: Standing) -> str | None:
 
 
 def idle_in(standing: Standing) -> Idle | None:
-    """What no attack could have failed, on all samples that the gate may look at, however few decided it."""
+    """Requirements that no attack could fail, over all samples the gate may look at."""
     setting, bounds = standing.setting, standing.gate.bounds
     attackable = standing.goal.open(setting.decisions, setting.labels).numpy()[standing.among]
     every = replace(standing, judged=standing.among, attacked=standing.among[attackable].tolist())
@@ -182,7 +182,7 @@ def idle_in(standing: Standing) -> Idle | None:
 def _distrusted(
     standing: Standing, metrics: Mapping[str, Metric], health: Sequence[HealthCheck], undercut: str | None
 ) -> str | None:
-    """Why what the attack did not turn shows nothing."""
+    """Why samples that held are no evidence; None if they are."""
     if shown := [check for check in health if check.outcome == "broken"]:
         return not_relied_on(shown)
     if undercut:
@@ -219,7 +219,7 @@ def _nothing_right_to_attack(gate: Gate) -> str:
 
 
 def _lesson(gate: Gate, *, unstarted: bool) -> str:
-    """What samples that nothing could be done about do not show."""
+    """Advice for samples on which the search had nothing to follow."""
     if unstarted:
         return "a search that never started shows nothing: raise queries, or add samples of the other labels"
     if gate.asks:

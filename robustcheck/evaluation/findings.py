@@ -59,7 +59,7 @@ def _unsearched(gate: Gate, setting: Setting, found: Found, blind: set[int]) -> 
 
 
 def _outdone(success: Metric, controls: tuple[Control, ...]) -> Iterator[Finding]:
-    """An attack that turns no more than what nobody optimised is weak."""
+    """Warn about controls, which nobody optimised, that turn as many samples as the attack."""
     for control in controls:
         if control.success.successes and (control.success.successes or 0) >= (success.successes or 0):
             message = (
@@ -70,7 +70,7 @@ def _outdone(success: Metric, controls: tuple[Control, ...]) -> Iterator[Finding
 
 
 def _not_aimed_at(gate: Gate, setting: Setting) -> Iterator[Finding]:
-    """What is required of a finding that the adversary is not after is measured by accident."""
+    """Warn about requirements on findings that this goal does not attack."""
     head, aimed = setting.candidate.head, None
     if not head.multilabel or len(head.labels) == 1:
         return
@@ -99,9 +99,9 @@ def _first(setting: Setting, samples: set[int]) -> str:
 
 
 def _poor(surrogates: tuple[Surrogate, ...], searched: int) -> Iterator[Finding]:
-    """A surrogate that is no stand-in is not to be mistaken for a robust candidate.
+    """Warn about surrogates that say little about the candidate.
 
-    Where most samples are not attacked, one that misreads all that are still agrees on most.
+    Agreement on all samples is not enough: if most are not attacked, a surrogate may misread all that are.
     """
     for surrogate in surrogates:
         of_all, of_attacked = surrogate.agreement, surrogate.agreement_attacked

@@ -121,7 +121,7 @@ class Standing:
         return replace(self, broken={}, scores=scores, chances=chances if self.chances is not None else None)
 
     def verdict_if(self, broken_too: Mapping[int, Entry]) -> Verdict:
-        """How the gate would be judged if these counterexamples were known, too; see `unknown`."""
+        """The verdict if these counterexamples were known as well; see `unknown`."""
         known, chances = self, chances_of(broken_too)
         scores = {sample: entry.score for sample, entry in broken_too.items() if entry.score is not None}
         if self.scores is not None and scores:

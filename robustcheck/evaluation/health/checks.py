@@ -96,7 +96,15 @@ def gradients(trace: Trace, blind: Set[int]) -> HealthCheck:
 def predicts(
     at_images: Sequence[float], in_ball: Sequence[float], change: str, drawn: float | None, *, attacked: int
 ) -> HealthCheck:
-    """What came of what the gradient promised, as shares, at clean images and at points of the ball."""
+    """The check that compares observed with predicted changes of the margin.
+
+    Args:
+        at_images: observed changes as shares of the predicted ones, at clean images.
+        in_ball: the same at points of the ball.
+        change: how large the changes of the image were, in words.
+        drawn: how far two answers of the candidate were apart; None if it does not draw.
+        attacked: how many samples were attacked.
+    """
     name = "gradient-predicts"
     if len(at_images) < MIN_EXAMINED:
         why = "no more than chance is promised" if drawn is not None else "nothing is promised"

@@ -164,7 +164,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
     def _learn(
         self, rows: GradientRows, images: torch.Tensor, told: Told, proposing: np.ndarray, broken: np.ndarray
     ) -> Told:
-        """A minimum-norm search comes nearer from what was verified; what was refuted is no wrong reading to it."""
+        """Record verified distances; mark refuted proposals as not fooled."""
         index = torch.from_numpy(proposing).to(images.device)
         verified = torch.from_numpy(broken).to(images.device)
         near = index[verified]
@@ -265,7 +265,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         return broken
 
     def _judge_last(self, rows: GradientRows, best: torch.Tensor, broken: np.ndarray) -> np.ndarray:
-        """Where the last step led nobody has asked: that is adjudicated too, of rows whose best point (N) held."""
+        """Also adjudicate the point after the last step, for rows whose best point (N, C, H, W) held."""
         images = rows.state["images"]
         other = (images != best).flatten(1).any(dim=1).cpu().numpy()
         if not len(places := np.flatnonzero(~broken & other)):

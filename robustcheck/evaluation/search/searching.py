@@ -127,7 +127,7 @@ class Search:
 
     @cached_property
     def _starting_images(self) -> StartingImages:
-        """Where the attack starts that begins at other images, which is the only one of its gate."""
+        """Starting images for a gate whose only attack starts from another image."""
         setting = self.setting
         return StartingImages(
             setting.samples,
@@ -292,10 +292,10 @@ class Search:
         )
 
     def _aim(self, sample: int, rank: int) -> int:
-        """The label that is `rank` places behind the likeliest other than the true one, on the clean image.
+        """The `rank`-th likeliest wrong label on the clean image, from 0.
 
-        Of several findings that of those that the goal is about, the nearest to its threshold first; after the last one
-        comes the first.
+        With several findings, the `rank`-th nearest to its threshold of those that the goal is about; after the last
+        one comes the first.
         """
         logits, label = self.setting.logits[[sample]], self.setting.labels[[sample]]
         if self.goal.multilabel:

@@ -60,7 +60,7 @@ class WarmStarts:
 
 
 def begins_anywhere(attack: GradientAttack) -> bool:
-    """Whether a search may begin where others ended: no single step, nor one that the policy has begin at the image."""
+    """Whether a search can start elsewhere: it has several steps and no fixed start."""
     return attack.steps > 1 and (attack.random_start or attack.name == QUICK)
 
 

@@ -188,7 +188,7 @@ def telling(module: fx.GraphModule) -> Forward:
 
 
 def _operator_of(error: Exception, module: fx.GraphModule, inputs: torch.Tensor) -> str | None:
-    """Which operator the step is part of that fails so, if the same one fails again."""
+    """The operator of the step that fails, if the same step fails twice."""
     steps = _Steps(module)
     steps.extra_traceback = False
     try:
