@@ -16,7 +16,6 @@ import torch
 
 from robustcheck.attacks import Answers, Queries, QueryAttack
 from robustcheck.attacks.base import one_a_row
-from robustcheck.evaluation.search.adjudication import to_stored
 from robustcheck.evaluation.search.loop import Loop, Start
 from robustcheck.evaluation.search.rows import QueryRows, Rows
 from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle, WhiteBox
@@ -223,9 +222,9 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         if not self.stored:
             return fitted
         maximum = self.ball.maximum
-        levels = to_stored(images, maximum)
-        inside = self.ball.contains(levels, to_stored(clean, maximum))
-        return torch.where(per_row(inside), levels / maximum, fitted)
+        rounded = (images * maximum).round()
+        inside = self.ball.contains(rounded.int(), (clean * maximum).round().int())
+        return torch.where(per_row(inside), rounded / maximum, fitted)
 
     def _retire(self, samples: np.ndarray) -> None:
         if not isinstance(self.oracle, WhiteBox):
