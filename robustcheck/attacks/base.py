@@ -23,7 +23,7 @@ their place."""
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """What was found at `state["images"]`, a row a sample."""
+    """What was found at `state["images"]`, one row per sample."""
 
     step: torch.Tensor  # (N,) int64: how many points of this restart were asked about before
     loss: torch.Tensor  # (N,) the objective, which the adversary raises

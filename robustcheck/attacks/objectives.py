@@ -139,7 +139,7 @@ def _toward(loss: Loss, label: int) -> Objective:
 
 
 def _findings(loss: Loss, goal: Goal) -> Objective:
-    """The loss where any of several findings may be turned: the margin is that of the one nearest to its threshold.
+    """The loss where any of several findings may be turned: the margin of the finding nearest to its threshold.
 
     `cross_entropy` takes the soft maximum (log-sum-exp) of those margins, which every finding pulls at. There is no
     scale to divide by (`dlr`): findings do not compete.

@@ -26,7 +26,7 @@ class DiversePGD(PGD):
     name: str = "transfer"
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """Starts at a point of the ball, of which the models see another view."""
+        """Start at a point of the ball; the models see another view of it."""
         state = super().start(images, clean, ball, draws)
         return {**state, "point": images, "images": self._view(images, draws, 1)}
 

@@ -89,7 +89,7 @@ def _until_decided(search: Search, loaded: Sequence[LoadedSurrogate]) -> Stoppin
 
 
 def _known(search: Search, found: Found, attackable: np.ndarray, loaded: Sequence[LoadedSurrogate]) -> Standing:
-    """What searches came to so far, about all samples, of which some (N,) are worth attacking."""
+    """What searches came to so far, about all samples; `attackable` (N,) says which are worth attacking."""
     gate, setting, family, levels = search.gate, search.setting, search.family, search.levels
     broken = {
         sample: entry for sample, entry in setting.memory.ledger.within(family, levels).items() if attackable[sample]

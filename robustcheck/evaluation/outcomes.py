@@ -68,7 +68,7 @@ def most_adverse_chances(
 
 
 def chances_of(broken: Mapping[int, Entry]) -> dict[int, np.ndarray]:
-    """The probabilities (K,) of counterexamples of which they are known."""
+    """The probabilities (K,) of counterexamples, where they are known."""
     return {
         sample: entry.chances
         for sample, entry in broken.items()

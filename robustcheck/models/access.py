@@ -113,7 +113,7 @@ class _Oracle:
 
     @property
     def counts(self) -> torch.Tensor:
-        """Queries so far, a sample (a copy)."""
+        """Queries so far, per sample (a copy)."""
         return self.__counts.clone()
 
     def retire(self, samples: torch.Tensor) -> None:

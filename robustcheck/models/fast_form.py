@@ -248,7 +248,7 @@ class _InTwoParts(nn.Module):
     """A first convolution that works in bfloat16 and still sees images as they are.
 
     Near 1.0 a bfloat16 has steps of a grey level. So each value goes in as the sum of two, what bfloat16 holds of it
-    and what that leaves; the convolution adds them up in float32. The gradient is that of the first part alone: both
+    and what that leaves; the convolution adds them up in float32. The gradient is the first part's alone: both
     would be twice what it is.
     """
 

@@ -146,7 +146,7 @@ def of_gradients(
         trace: what its searches saw.
         attacked: samples, in the order in which they are tried.
         blind: those of them where there never was anything to follow.
-        cost: of its searches, a tenth of which may be spent.
+        cost: of its searches; a tenth of it may be spent.
     """
     prediction, drawn = Prediction(setting=setting, goal=goal), setting.candidate.randomness
     at_images = prediction.at_images(attacked, prediction.tried(cost))
@@ -168,7 +168,7 @@ def with_inherited(own: Sequence[HealthCheck], others: Sequence[HealthCheck]) ->
 
 
 def as_findings(checks: Sequence[HealthCheck]) -> Iterator[Finding]:
-    """What is not sound, for who reads the gate's verdict."""
+    """Checks that are not sound, as findings."""
     for one in checks:
         if (one.name, one.outcome) == ("gradient-predicts", "not examined"):
             message = f"whether the gradient tells what a small change does is not known; {one.evidence}"

@@ -1,6 +1,6 @@
 """The searches that may only ask: oracles count, and a row stops before a turn that would pass its limit.
 
-A row may ask about several images in a turn, all of which go through the network together with those of other rows.
+A row may ask about several images in a turn; those of all rows go through the network together.
 What is read as the adversary wants and lies in the threat model is adjudicated, whatever the attack asked it for.
 """
 

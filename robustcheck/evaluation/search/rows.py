@@ -80,7 +80,7 @@ class GradientRows(Rows):
 
     @classmethod
     def entering(cls, rows: Rows, *, ends: int) -> GradientRows:
-        """Rows of which nothing has been told yet."""
+        """Rows that have not been answered yet."""
         return cls(
             **vars(rows),
             ends=np.full(len(rows), ends),

@@ -121,7 +121,7 @@ class Search:
         return eot_of(self.gate, self.setting.candidate)
 
     def _standing(self, samples: Sequence[int]) -> list[int]:
-        """The samples of which no counterexample is known."""
+        """The samples without a known counterexample."""
         known = self.setting.memory.ledger.within(self.family, self.levels)
         return [sample for sample in samples if sample not in known]
 
@@ -145,7 +145,7 @@ class Search:
     def _remember(
         self, attack: GradientAttack | QueryAttack, searched: Sequence[int], trace: Trace, *, nearest: bool
     ) -> None:
-        """A minimum-norm search stands for every budget; one that goes down the ladder, for smaller ones.
+        """Settle samples: a minimum-norm search does so at every budget, one that goes down a ladder at smaller ones.
 
         If it ended with the first counterexample within the budget, it stands where it found none.
         """
@@ -168,7 +168,7 @@ class Search:
         *,
         enough: float,
     ) -> None:
-        """One attack on samples; then again, with the artefact's own gradients, where it came near.
+        """Run one attack; then again, with the artefact's own gradients, where it came near.
 
         Near is what a faster form and the artefact may differ by: there the faster form can be wrong about which side a
         point is on. Minimum-norm searches live there, so they follow the artefact from the beginning.

@@ -69,7 +69,7 @@ class Ends:
 
     @staticmethod
     def parts(samples: Sequence[int], shape_of: Callable[[int], Shape]) -> Iterator[Sequence[int]]:
-        """Samples in parts, of which the ends of all searches fit in memory."""
+        """Samples in parts, each small enough for the ends of all its searches to fit in memory."""
         part, pixels = list[int](), 0
         for sample in samples:
             own = prod(shape_of(sample))
