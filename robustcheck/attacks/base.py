@@ -56,7 +56,7 @@ class Queries:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What an oracle told, an image asked about each."""
+    """An oracle's answers, one per queried image."""
 
     loss: torch.Tensor  # (M,) the objective; where only labels are told, 1 for a wanted reading and -1 for another
     fooled: torch.Tensor  # (M,) bool: the candidate reads the image as the adversary wants; not yet adjudicated
@@ -69,7 +69,7 @@ class Attack(ABC):
 
     objective: Objective  # what it raises
     name: str  # what reports call it, such as `apgd-ce`
-    restarts: int = 1  # independent starts a sample
+    restarts: int = 1  # independent starts per sample
     target_count: int = 0  # labels, or findings, that its restarts go for in turn, the likeliest first; 0: none
 
     minimum_norm: ClassVar[bool] = False  # it goes on from a counterexample to nearer ones
@@ -85,7 +85,7 @@ class Attack(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class GradientAttack(Attack):
-    """A search that is told the gradient at each row's point."""
+    """A search that follows the gradient at each row's point."""
 
     steps: int  # points that a restart asks about
     random_start: bool = False  # at a point of the ball, which a better known one may stand for; else at the image

@@ -19,7 +19,7 @@ from robustcheck.attacks.objectives import Objective
 
 @dataclass(frozen=True, kw_only=True)
 class PatchTraining:
-    """Patches that rise along the gradients that they are told, their values shares of what can be stored."""
+    """Gradient ascent on patches, whose values are shares of the full range."""
 
     objective: Objective
     steps: int

@@ -228,7 +228,7 @@ def _in_bfloat16(module: nn.Module, image: torch.Tensor, *, unfold: bool) -> For
 
 
 def _order(module: nn.Module, image: torch.Tensor) -> list[nn.Module]:
-    """The layers in the order in which they are first asked."""
+    """The layers in the order in which they first run."""
     asked: dict[nn.Module, None] = {}
     hooks = [
         layer.register_forward_pre_hook(lambda layer, _inputs: asked.setdefault(layer))

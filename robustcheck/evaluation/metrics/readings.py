@@ -13,7 +13,7 @@ from robustcheck.models.head import NO_ANSWER
 from robustcheck.results import Control, Metric
 
 Measure = Callable[[Intervals], Metric]
-"""A metric of some samples, with these intervals: it is computed when it is asked for."""
+"""A metric of some samples, computed with these intervals when it is called."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,12 +25,12 @@ from robustcheck.policy import Gate, RP2Spec
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Images that are asked about."""
+    """Numbers of images that go through a network."""
 
     forward: int = 0  # scores alone
     gradient: int = 0  # scores and gradients, as searches follow them
     exact: int = 0  # the same, of the artefact itself
-    query: int = 0  # scores, which an attack that asks is told
+    query: int = 0  # scores, as answers to a query attack
 
     def __add__(self, other: Work) -> Work:
         return Work(

@@ -207,7 +207,7 @@ def _same(stated: float | None, here: float | None) -> bool:
 
 
 def _by_status(gate: Gate, result: GateResult, setting: Setting) -> dict[str, tuple[int, int]]:
-    """What is said of each sample in one word, counted: how many, of how many."""
+    """Metrics counted from the samples' statuses and readings: successes, and of how many."""
     outcomes, found = result.samples, dict[str, tuple[int, int]]()
     if gate.attack is not None:
         attacked = [outcome for outcome in outcomes if outcome.evidence is not None]

@@ -58,7 +58,7 @@ class Hit(Counterexample):
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What any search is given, whichever way it goes: whom it asks about what, and who is told of it."""
+    """What any search is given: the candidate, the samples, and who takes its results."""
 
     candidate: Candidate
     viewer: Viewer  # how proposals are looked at

@@ -325,7 +325,7 @@ class Search:
                     ends.keep(sample, restart, margins[row], changes[row])
 
     def _clean_logits(self, access: WhiteBox, rows: GradientRows) -> torch.Tensor:
-        """What a search sees (N, K) at clean images: asked for where it sees another form than the artefact."""
+        """Logits (N, K) of clean images as a search sees them; computed anew if that is not the artefact."""
         if access.asks_artefact:
             return self.setting.logits[rows.sample]
         return access.scores(torch.from_numpy(rows.sample), rows.clean)
