@@ -1,4 +1,4 @@
-"""What the adversary raises: one loss a sample, above 0 where the reading is what it wants.
+"""What the adversary raises: one loss per sample, above 0 where the reading is what it wants.
 
 With more than two labels log-odds keep half of that: against a label they are above 0 also where no label has half of
 the probability, and towards one only where it has more than half.

@@ -85,6 +85,6 @@ def _picture(stored: np.ndarray) -> Image.Image | None:
 
 
 def _folder_names(gates: Sequence[str]) -> dict[str, str]:
-    """A folder a gate: pgd[2/255] -> pgd-2-255; a number tells apart ids that would share one, on any system."""
+    """A folder per gate: pgd[2/255] -> pgd-2-255; a number tells apart ids that would share one, on any system."""
     plain = [re.sub(r"[^A-Za-z0-9_.]+", "-", gate).strip("-.") or "gate" for gate in gates]
     return dict(zip(gates, distinct(plain, taken=(CLEAN, PATCHES)), strict=True))

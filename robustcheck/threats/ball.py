@@ -115,5 +115,5 @@ class ByLargestChange(Ball):
 
 
 def per_row(values: torch.Tensor) -> torch.Tensor:
-    """A number a row (N,) as (N, 1, 1, 1), to go with images."""
+    """Numbers (N,), one per row, as (N, 1, 1, 1), to go with images."""
     return values.view(-1, 1, 1, 1)

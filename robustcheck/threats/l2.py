@@ -57,7 +57,7 @@ class L2Ball(Ball):
         return self.within(images, clean, torch.tensor(self.radius, device=images.device))
 
     def within(self, images: torch.Tensor, clean: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
-        """Points of balls with a radius (N,) a row, or one for all."""
+        """Points of balls with a radius (N,), one per row or one for all."""
         change = images - clean
         length = self.norm(change).clamp_min(_TINY)
         return (clean + change * per_row((radius / length).clamp_max(1))).clamp_(0, 1)

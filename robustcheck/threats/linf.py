@@ -54,7 +54,7 @@ class LinfBall(ByLargestChange):
         return (images - clean).clamp_(-self.radius, self.radius).add_(clean).clamp_(0, 1)
 
     def within(self, images: torch.Tensor, clean: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
-        """The nearest points of balls with a radius (N,) a row."""
+        """The nearest points of balls with a radius (N,), one per row."""
         radius = per_row(radius)
         return torch.minimum(torch.maximum(images, clean - radius), clean + radius).clamp_(0, 1)
 

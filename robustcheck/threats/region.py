@@ -41,7 +41,7 @@ class Region(ByLargestChange):
         return torch.where(self._mask(images), images.clamp(*self.reach), clean)
 
     def within(self, images: torch.Tensor, clean: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
-        """The nearest points of the region that differ by at most a radius (N,) a row."""
+        """The nearest points of the region that differ by at most a radius (N,), one per row."""
         radius = per_row(radius)
         return self.project(torch.minimum(torch.maximum(images, clean - radius), clean + radius), clean)
 

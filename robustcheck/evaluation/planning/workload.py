@@ -168,7 +168,7 @@ def _following(attack: GradientAttack, search: Search, looks: LookCounts) -> Bil
 def _asking(attack: QueryAttack, search: Search, looks: LookCounts) -> Bill:
     """A search that asks, on one sample: in each turn one image at most is judged, and where each restart ended.
 
-    Where answers are drawn, it is told of counterexamples that are none as often as of others: one a turn is judged.
+    Where answers are drawn, it is told of counterexamples that are none as often as of others: one per turn is judged.
     """
     asked, candidate = attack.queries * attack.restarts, search.setting.candidate
     twin = search.gate.queries is None and candidate.network.twin is not None

@@ -1,4 +1,4 @@
-"""The searches that follow gradients: every row asks about one point a turn, and carries its own step count."""
+"""The searches that follow gradients: every row asks about one point per turn, and carries its own step count."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         return np.flatnonzero(gone)
 
     def _ask(self, rows: GradientRows, images: torch.Tensor) -> Told:
-        """What is found at the rows' points. What is not finite is noted, and not followed."""
+        """Compute losses and gradients at the rows' points; what is not finite is noted, and not followed."""
         given = (images, rows.label, rows.aim, self.attack.objective)
         if self.eot is None:
             logits, loss, gradient = self.access.gradient(*given)
@@ -201,7 +201,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         return self.clean_logits is not None and self.eot is None and not self.attack.minimum_norm
 
     def _record_rises(self, rows: GradientRows) -> None:
-        """How far the losses of rows that hold were raised, of each attack for itself: they have units of their own."""
+        """Record how far the losses of rows that hold were raised, by attack: each has units of its own."""
         if not self._tracks_loss:
             return
         told = torch.stack([self._began(rows), rows.earlier, rows.highest]).cpu().T.tolist()
@@ -278,7 +278,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         return after
 
     def _warmed(self, images: torch.Tensor, clean: torch.Tensor, entering: list[Start]) -> torch.Tensor:
-        """Searches begin where others ended, if that is known: changes whose largest pixel is 1, made as large as ε."""
+        """Move starts to where other searches ended, if that is known: their changes are scaled to ε."""
         known = self.warm(entering)
         if known is None:
             return images

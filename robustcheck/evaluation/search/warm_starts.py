@@ -19,7 +19,7 @@ MOST_ENDS = 256 * 1024**2  # pixels, a byte each, of the ends of searches that a
 
 
 class WarmStarts:
-    """Changes of samples, a byte a pixel, by the policy's entry and the attack that they come from.
+    """Changes of samples, a byte per pixel, by the policy's entry and the attack that they come from.
 
     They are kept while a gate of the entry, at another budget, has yet to begin.
 
@@ -53,7 +53,7 @@ class WarmStarts:
         return np.array([place for place, _ in there]), _as_shares([changes[sample] for _, sample in there])
 
     def through(self, entry: str) -> None:
-        """A gate of this entry is through; what nobody will read is forgotten."""
+        """Count a gate of this entry as done, and forget what nobody will read."""
         self._to_come[entry] = self._to_come.get(entry, 0) - 1
         if self._to_come[entry] < 1:
             self._changes.pop(entry, None)
