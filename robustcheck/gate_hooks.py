@@ -65,8 +65,8 @@ class GatePlugin:
             for path, policy in policies.items()
         }
         if worker is not None:
-            for path, folder in worker[SCRATCH].items():
-                self._runs[Path(path)].scratch = Path(folder)
+            for path, scratch in worker[SCRATCH].items():
+                self._runs[Path(path)].scratch = Path(scratch)
 
     def _nodeid(self, path: Path) -> str:
         """A policy's part of its gates' node ids: as pytest's own below the root folder, and not empty elsewhere."""

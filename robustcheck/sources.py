@@ -46,7 +46,10 @@ def _followed(
     modules: Iterable[str], home: Path, wanted: Callable[[str, ModuleType], bool]
 ) -> tuple[list[Path], set[str]]:
     """The files of modules of these names and of those that they import, if they are wanted; and all names met."""
-    beside, waiting, met, files = shelf(home), list(modules), set[str](), set[Path]()
+    beside = shelf(home)
+    waiting = list(modules)
+    met = set[str]()
+    files = set[Path]()
     while waiting:
         if (name := waiting.pop()) in met:
             continue

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from building import candidate
 
-from robustcheck.attacks import GradientAttack, QueryAttack, objective
+from robustcheck.attacks import GradientAttack, QueryAttack
 from robustcheck.attacks.draws import key
 from robustcheck.evaluation.looks.look import Once
 from robustcheck.evaluation.progress import Progress
@@ -98,8 +98,8 @@ def search(
             ball=ball.widest(images.shape[1:]) if attack.minimum_norm else ball,
             held=held,
             clean_logits=None if clean_logits is None else lambda rows: clean_logits[rows.sample],
+            near=near,
             **({"warm": warm} if warm else {}),
-            **({"margin": objective("margin", goal), "near": near} if near is not None else {}),
         )
     else:
         others = [np.flatnonzero(labels.numpy() != label) for label in labels.tolist()]

@@ -23,7 +23,7 @@ their place."""
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """What was found at `state["images"]`, a row a sample."""
+    """What was found at `state["images"]`, one row per sample."""
 
     step: torch.Tensor  # (N,) int64: how many points of this restart were asked about before
     loss: torch.Tensor  # (N,) the objective, which the adversary raises
@@ -56,7 +56,7 @@ class Queries:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What an oracle told, an image asked about each."""
+    """An oracle's answers, one per queried image."""
 
     loss: torch.Tensor  # (M,) the objective; where only labels are told, 1 for a wanted reading and -1 for another
     fooled: torch.Tensor  # (M,) bool: the candidate reads the image as the adversary wants; not yet adjudicated
@@ -69,7 +69,7 @@ class Attack(ABC):
 
     objective: Objective  # what it raises
     name: str  # what reports call it, such as `apgd-ce`
-    restarts: int = 1  # independent starts a sample
+    restarts: int = 1  # independent starts per sample
     target_count: int = 0  # labels, or findings, that its restarts go for in turn, the likeliest first; 0: none
 
     minimum_norm: ClassVar[bool] = False  # it goes on from a counterexample to nearer ones
@@ -85,7 +85,7 @@ class Attack(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class GradientAttack(Attack):
-    """A search that is told the gradient at each row's point."""
+    """A search that follows the gradient at each row's point."""
 
     steps: int  # points that a restart asks about
     random_start: bool = False  # at a point of the ball, which a better known one may stand for; else at the image
@@ -99,7 +99,10 @@ class GradientAttack(Attack):
 
 @dataclass(frozen=True, kw_only=True)
 class QueryAttack(Attack):
-    """A search that asks an oracle, a row as often as it likes in a turn, until the next turn would pass its limit."""
+    """A search that queries an oracle.
+
+    A row may send several images a turn, and stops before it would exceed its limit.
+    """
 
     queries: int  # how often a restart may ask
 
@@ -141,7 +144,7 @@ def with_rows(state: State, rows: torch.Tensor, others: State) -> State:
 
 
 def halfway(low: torch.Tensor, high: torch.Tensor, level: float = 0.0) -> torch.Tensor:
-    """Between two distances (N,): of images that are rounded to a `level`, at a whole number of levels."""
+    """Midpoint of two distances (N,), rounded to a multiple of `level` if one is given."""
     middle = (low + high) / 2
     return (middle / level + 0.5).floor() * level if level else middle
 
@@ -152,7 +155,7 @@ def one_a_row(images: torch.Tensor) -> Queries:
 
 
 def joined(*parts: tuple[torch.Tensor, Queries]) -> Queries:
-    """The queries of different rows (N,) bool as those of all; their noise is that of the last part."""
+    """Merge queries of disjoint row masks (N,) into one; noise is the last part's."""
     if len(parts) == 1:
         return parts[0][1]
     rows, last = parts[-1]

@@ -1,4 +1,4 @@
-"""Estimates of a gradient from answers at pairs of points on either side of a point, a row for itself.
+"""Gradient estimates from pairs of points around a point, each row separately.
 
 Ilyas, Engstrom, Athalye, Lin 2018, arXiv 1804.08598, equation 1 with antithetic pairs (Salimans et al. 2017, arXiv
 1703.03864). Rows are never summed over: the estimate of a sample is its own, whatever the batch.
@@ -35,12 +35,12 @@ class Estimate:
         return ceil(self.pairs / ceil(self.pairs / self.at_once))
 
     def start(self, images: torch.Tensor) -> State:
-        """Nothing asked yet."""
+        """The state before the first pair."""
         nothing = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         return {"sum": torch.zeros_like(images), "pairs": nothing, "turn": nothing}
 
     def asked(self, state: State, most: torch.Tensor | None = None) -> torch.Tensor:
-        """Which (N, `most`) of a turn's pairs are still to be asked about, of so many (N,) that a row can pay."""
+        """Which (N, `most`) of a turn's pairs to query, where a row can pay for so many pairs (N,)."""
         place, left = torch.arange(self.most, device=state["pairs"].device), self.pairs - state["pairs"]
         return place < (left if most is None else torch.minimum(left, most))[:, None]
 
@@ -51,7 +51,7 @@ class Estimate:
     def add(
         self, state: State, noise: torch.Tensor, difference: torch.Tensor, asked: torch.Tensor | None = None
     ) -> tuple[State, torch.Tensor]:
-        """Take answers in.
+        """Add answers to the estimate.
 
         Args:
             state: what `start` made, or this.

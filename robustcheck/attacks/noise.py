@@ -25,7 +25,7 @@ class Noise(QueryAttack):
     adaptive: ClassVar[bool] = False
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """Nothing to remember but how often it asked."""
+        """The state: how many turns there were."""
         return {"images": clean, "turn": torch.zeros(len(clean), dtype=torch.int64, device=clean.device)}
 
     def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
@@ -40,9 +40,9 @@ class Noise(QueryAttack):
     def learn(
         self, state: State, queries: Queries, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
     ) -> State:
-        """Nothing is learned."""
+        """Count the turn; nothing is learned."""
         return {"images": state["images"], "turn": state["turn"] + 1}
 
     def best(self, state: State) -> torch.Tensor:
-        """Every point was asked about already."""
+        """The images themselves: every point was queried already."""
         return state["images"]

@@ -1,4 +1,4 @@
-"""What the adversary raises: one loss a sample, above 0 where the reading is what it wants.
+"""What the adversary raises: one loss per sample, above 0 where the reading is what it wants.
 
 With more than two labels log-odds keep half of that: against a label they are above 0 also where no label has half of
 the probability, and towards one only where it has more than half.
@@ -139,7 +139,7 @@ def _toward(loss: Loss, label: int) -> Objective:
 
 
 def _findings(loss: Loss, goal: Goal) -> Objective:
-    """The loss where any of several findings may be turned: the margin is that of the one nearest to its threshold.
+    """The loss where any of several findings may be turned: the margin of the finding nearest to its threshold.
 
     `cross_entropy` takes the soft maximum (log-sum-exp) of those margins, which every finding pulls at. There is no
     scale to divide by (`dlr`): findings do not compete.

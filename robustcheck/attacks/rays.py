@@ -95,7 +95,7 @@ class RayS(QueryAttack):
         return torch.where(done, (level + 1).clamp_max(finest), level), torch.where(done, 0, place)
 
     def _turned(self, sign: torch.Tensor, level: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-        """The signs with those of one block changed, a row."""
+        """The signs, with those of one block per row changed."""
         size = sign[0].numel()
         blocks = 2 ** level.clamp_min(0)
         length = (size + blocks - 1) // blocks

@@ -45,7 +45,7 @@ class RP2(GradientAttack):
     name: str = "rp2"
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """Starts at the clean image, inside the mask at what of it is seen: far behind a window nothing leads back."""
+        """Start at the clean image, cut to visible values inside the mask: far behind a window no gradient is left."""
         seen = ball.project(images, clean)
         return {"images": seen, "steepest": torch.zeros_like(images[:, 0, 0, 0]), **moments(images)}
 

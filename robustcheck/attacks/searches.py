@@ -81,7 +81,7 @@ def build(
             they turn 96 in 100 on the networks of the benchmarks, after two or three questions in place of a dozen;
             those that hold are asked about so much more.
     """
-    attacks = _build(spec, ball, goal, Asks(queries=queries or 0, least_offset=stored / ball.maximum))
+    attacks = _build(spec, ball, goal, Asks(queries=queries or 0, least_offset=1 / ball.maximum if stored else 0.0))
     first = attacks[0]
     if quick_first and isinstance(first, GradientAttack) and first.steps > QUICK_STEPS and not first.minimum_norm:
         return _quick(ball, goal), *attacks
@@ -89,7 +89,7 @@ def build(
 
 
 def _quick(ball: Ball, goal: Goal) -> PGD:
-    """FGSM, which goes on from where it led with smaller and smaller steps."""
+    """Four PGD steps that start at the ball's radius and shrink linearly."""
     return PGD(
         objective=objective("cross_entropy", goal),
         steps=QUICK_STEPS,

@@ -1,4 +1,4 @@
-"""Noise of which neighbouring pixels go together, for adversaries who ask where the loss rises.
+"""Spatially correlated noise for query attacks.
 
 The gradients of networks that see images are smoother than independent pixels: as many questions along smooth
 directions tell more about them (Guo, Frank, Weinberger 2019, arXiv 1809.08758; Li, Xu, Zhang, Yang, Li 2020, arXiv
@@ -22,7 +22,7 @@ _LEAST_SIGMA = 0.1  # pixels: of a narrower Gaussian, float32 neighbours have no
 
 
 def smooth_normal(draws: Draws, shape: Sequence[int], *, blur: float, at: int | torch.Tensor = 0) -> torch.Tensor:
-    """Normal numbers (N, *shape) of mean 0 and variance 1, of which one part is blurred by a Gaussian.
+    """Normal numbers (N, *shape) of mean 0 and variance 1, partly blurred by a Gaussian.
 
     That part is drawn at knots no farther apart than the Gaussian is wide, which in large images are few.
 

@@ -19,14 +19,14 @@ from robustcheck.threats import Ball
 
 @dataclass(frozen=True, kw_only=True)
 class DiversePGD(PGD):
-    """PGD whose gradients are taken, now and then, where the image is shrunk and put somewhere on black."""
+    """PGD that sometimes takes the gradient at a shrunken copy placed on black."""
 
     diversity: float = 0.5  # how likely a step sees it so
     smallest: float = 0.9  # share of its sides that is left at least
     name: str = "transfer"
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """Starts at a point of the ball, of which the models see another view."""
+        """Start at a point of the ball; the models see another view of it."""
         state = super().start(images, clean, ball, draws)
         return {**state, "point": images, "images": self._view(images, draws, 1)}
 

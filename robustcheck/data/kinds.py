@@ -1,4 +1,4 @@
-"""What is said of many files at once: one sentence a kind, with a file that shows it and how many are like it."""
+"""Messages about many files: one sentence per kind of fault, with an example and how many others are like it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Alike:
 
 
 class Faults:
-    """What is wrong with files that cannot be used, collected by what is said of them."""
+    """Faults of files that cannot be used, grouped by their messages."""
 
     def __init__(self) -> None:
         self._found: dict[str, Alike] = {}
@@ -55,7 +55,7 @@ class Faults:
         self._found[said] = replace(known, count=known.count + 1)
 
     def sentences(self) -> list[str]:
-        """One a kind, in the order of their first files; of the rest, how many files it is about."""
+        """One sentence per kind, in the order of their first files; for the rest, the number of files."""
         every = [alike.say(said) for said, alike in self._found.items()]
         rest = sum(alike.count for alike in list(self._found.values())[SHOWN:])
         return every[:SHOWN] + ([f"{plural(rest, 'more file')} cannot be read either"] if rest else [])

@@ -95,7 +95,7 @@ def open_picture(name: str, path: Path) -> Picture:
 
 
 def channels_of(name: str, path: Path) -> int:
-    """How many channels a file has, by its header, of which nothing else is read.
+    """How many channels a file has, by its header; nothing else is read.
 
     Raises:
         DataError: it is no image that can be judged as it is stored.
@@ -106,7 +106,7 @@ def channels_of(name: str, path: Path) -> int:
 
 @contextmanager
 def _opened(path: Path, name: str, *, digested: bool = True) -> Iterator[tuple[str, Image.Image]]:
-    """A file's digest, if it is wanted, and its image, of which only the header has been read."""
+    """A file's digest, if it is wanted, and its image, opened but not decoded."""
     with parsing(name), path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest() if digested else ""
         file.seek(0)

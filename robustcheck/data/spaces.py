@@ -103,7 +103,7 @@ def _side_by_side(stored: Mapping[Any, Alike], unit: str = "") -> str:
 
 
 def _to_one_depth(files: Sequence[ImageFile]) -> str:
-    """What to do about files of several depths, of which nothing is scaled but pictures of few bits."""
+    """Advice on files of several depths: only pictures of few bits are scaled."""
     if all(file.depth <= 8 and file.holds(8) for file in files):
         return "convert the files, or say data.bits: 8, to which they are scaled"
     fewest = min(file.depth for file in files)

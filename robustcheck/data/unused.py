@@ -24,7 +24,7 @@ class Used:
 
 
 def unused(space: PixelSpace, used: Used) -> str | None:
-    """The note on a range of more than eight bits of which no more than a quarter is used; None elsewhere."""
+    """A note if at most a quarter of a range of more than eight bits is used; None elsewhere."""
     low, high = used.lowest, used.highest
     if low is None or high is None or space.bits <= 8:
         return None

@@ -34,14 +34,15 @@ _STRENGTHEN = "raise its steps or draws"
 def conclude(
     standing: Standing, account: Account, examine: Callable[[Standing, Cost], tuple[HealthCheck, ...]]
 ) -> GateResult:
-    """The result of a gate whose attack is examined first; what that costs is told apart from what its searches do.
+    """Examine the attack, then judge the gate; health is costed apart from the search.
 
     Args:
         standing: what the searches came to.
         account: opened before them.
         examine: whether an attack that follows the candidate's own gradients worked, after searches of this cost.
     """
-    searched_for, drawn = account.cost(standing.queries), standing.setting.candidate.randomness
+    searched_for = account.cost(standing.queries)
+    drawn = standing.setting.candidate.randomness
     if standing.gate.knowledge == "white-box":
         health = examine(standing, searched_for)
     else:
@@ -62,7 +63,7 @@ def examine_gradients(standing: Standing, cost: Cost) -> tuple[HealthCheck, ...]
     return of_gradients(standing.setting, standing.goal, standing.found.trace, attacked, standing.blind, cost)
 
 
-def _result(standing: Standing, cost: Cost, health: tuple[HealthCheck, ...] = ()) -> GateResult:
+def _result(standing: Standing, cost: Cost, health: tuple[HealthCheck, ...]) -> GateResult:
     """Measured and judged; a pass needs an attack that nothing shows to be broken."""
     gate, setting = standing.gate, standing.setting
     measurement = standing.measurement(standing.broken)
@@ -72,7 +73,6 @@ def _result(standing: Standing, cost: Cost, health: tuple[HealthCheck, ...] = ()
     undercut, by_metrics = _undercut(standing), judge(requirements, metrics)
     idle = idle_in(standing) if by_metrics == "pass" else None
     verdict, error = judged_as(standing, by_metrics, metrics, health, undercut, idle)
-    searched = standing.found, standing.blind
     every = outcomes(gate, setting, standing.broken, standing.scores, standing.found, set(standing.attacked))
     return GateResult(
         id=gate.id,
@@ -87,7 +87,7 @@ def _result(standing: Standing, cost: Cost, health: tuple[HealthCheck, ...] = ()
         findings=(
             *([Finding(code="undercut-by-control", severity="error", message=undercut)] if undercut else ()),
             *([idle.finding(standing.goal)] if idle else ()),
-            *findings(gate, setting, *searched, surrogates, metrics["attack_success"], standing.controls, health),
+            *findings(standing, surrogates=surrogates, success=metrics["attack_success"], health=health),
             *measurement.findings(gate.bounds),
         ),
         health=health,
@@ -133,12 +133,12 @@ def judged_as(
 
 
 def _undercut(standing: Standing) -> str | None:
-    """What controls turned that would change a verdict of pass: the gate's own adversary may do the same."""
+    """Why a pass would not stand if the adversary did what controls do; None if it would."""
     return _undercut_sample_by_sample(standing) or _undercut_as_a_whole(standing)
 
 
 def _undercut_sample_by_sample(standing: Standing) -> str | None:
-    """What controls turned of the samples that held, each of which may be done beside what the attack did."""
+    """Why controls, on the samples that the attack left, would fail the gate; None if they would not."""
     held, judged = set(standing.held), standing.by_estimate
     each = [one for one in standing.controlled if one.admitted == "each" and held & one.turned.keys()]
     lost = {sample: entry for one in each for sample, entry in one.turned.items() if sample in held}
@@ -153,7 +153,7 @@ def _undercut_sample_by_sample(standing: Standing) -> str | None:
 
 
 def _undercut_as_a_whole(standing: Standing) -> str | None:
-    """What a control turned that may be done to all samples at once, in the place of what the attack did."""
+    """Why a control that could replace the attack on all samples would fail the gate; None if none would."""
     judged = standing.by_estimate
     for one in standing.controlled:
         if one.admitted != "all":
@@ -168,7 +168,7 @@ def _undercut_as_a_whole(standing: Standing) -> str | None:
 
 
 def idle_in(standing: Standing) -> Idle | None:
-    """What no attack could have failed, on all samples that the gate may look at, however few decided it."""
+    """Requirements that no attack could fail, over all samples the gate may look at."""
     setting, bounds = standing.setting, standing.gate.bounds
     attackable = standing.goal.open(setting.decisions, setting.labels).numpy()[standing.among]
     every = replace(standing, judged=standing.among, attacked=standing.among[attackable].tolist())
@@ -182,7 +182,7 @@ def idle_in(standing: Standing) -> Idle | None:
 def _distrusted(
     standing: Standing, metrics: Mapping[str, Metric], health: Sequence[HealthCheck], undercut: str | None
 ) -> str | None:
-    """Why what the attack did not turn shows nothing."""
+    """Why samples that held are no evidence; None if they are."""
     if shown := [check for check in health if check.outcome == "broken"]:
         return not_relied_on(shown)
     if undercut:
@@ -219,7 +219,7 @@ def _nothing_right_to_attack(gate: Gate) -> str:
 
 
 def _lesson(gate: Gate, *, unstarted: bool) -> str:
-    """What samples that nothing could be done about do not show."""
+    """Advice for samples on which the search had nothing to follow."""
     if unstarted:
         return "a search that never started shows nothing: raise queries, or add samples of the other labels"
     if gate.asks:

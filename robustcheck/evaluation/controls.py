@@ -68,7 +68,7 @@ def _covered(region: Region, value: float, clean: torch.Tensor) -> torch.Tensor:
 
 
 def _controlled(name: str, turned: Mapping[int, Entry], samples: Sequence[int], setting: Setting) -> Controlled:
-    """A control of which any sample may be one of the adversary's."""
+    """A control that the adversary may choose for each sample."""
     hits = np.array([sample in turned for sample in samples], dtype=bool)
     success = setting.intervals.rate(hits, setting.groups_of(samples))
     return Controlled(control=Control(name=name, success=success), turned=turned, admitted="each")
@@ -101,7 +101,7 @@ def grid_of(
     attacked: np.ndarray,
     unattacked: np.ndarray,
     intervals: Intervals,
-    groups: np.ndarray | None = None,
+    groups: np.ndarray | None,
 ) -> tuple[Cell, ...]:
     """The table of distances by angles from what was read on each cell, (N, L) both, of samples of groups (N,)."""
     places = [(distance, angle) for distance in spec.distances for angle in spec.angles]

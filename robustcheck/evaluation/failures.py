@@ -52,7 +52,7 @@ def raise_if_error(found: T | EvaluationError) -> T:
 
 
 def _unexpected(error: BaseException) -> str:
-    """What is said of an error that nobody foresaw: all of it."""
+    """The message of an error that nobody foresaw, with its traceback."""
     if is_out_of_memory(error):
         return f"memory ran out outside the network; give a smaller model.batch_size: {last_line(error)}"
     trace = "".join(traceback.format_exception(error))

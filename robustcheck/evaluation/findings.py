@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from robustcheck.evaluation.health.checks import as_findings
 from robustcheck.evaluation.search.found import Found
-from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.standing import Standing
 from robustcheck.policy import Gate
 from robustcheck.policy.bounds import NEEDS_POSITIVE, WORST_FINDING, WORST_SUBGROUP
 from robustcheck.results import Control, Finding, HealthCheck, Metric, Surrogate
@@ -19,27 +19,15 @@ LEAST_TURNED = 0.5  # of the attacked samples: a surrogate that the attack turns
 LEAST_AGREEMENT = 0.75  # of the samples: a surrogate that reads fewer as the candidate does is another model
 
 
-def blind_spots(attacked: list[int], broken: dict[int, Entry], found: Found) -> set[int]:
-    """Samples that held while no search ever had anything to follow."""
-    moved = found.trace.moved | {sample for sample, moved in found.inherited.items() if moved}
-    return {sample for sample in attacked if sample not in broken and sample not in moved}
-
-
 def findings(
-    gate: Gate,
-    setting: Setting,
-    found: Found,
-    blind: set[int],
-    surrogates: tuple[Surrogate, ...],
-    success: Metric,
-    controls: tuple[Control, ...],
-    health: tuple[HealthCheck, ...],
+    standing: Standing, *, surrogates: tuple[Surrogate, ...], success: Metric, health: tuple[HealthCheck, ...]
 ) -> tuple[Finding, ...]:
     """All of them, what weighs most first."""
+    gate, setting, found, blind = standing.gate, standing.setting, standing.found, standing.blind
     return (
         *_unsearched(gate, setting, found, blind),
         *as_findings([check for check in health if not (blind and _said(check))]),
-        *_outdone(success, controls),
+        *_outdone(success, standing.controls),
         *_not_aimed_at(gate, setting),
         *_poor(surrogates, len(found.searched)),
         *_of_the_search(found),
@@ -71,7 +59,7 @@ def _unsearched(gate: Gate, setting: Setting, found: Found, blind: set[int]) -> 
 
 
 def _outdone(success: Metric, controls: tuple[Control, ...]) -> Iterator[Finding]:
-    """An attack that turns no more than what nobody optimised is weak."""
+    """Warn about controls, which nobody optimised, that turn as many samples as the attack."""
     for control in controls:
         if control.success.successes and (control.success.successes or 0) >= (success.successes or 0):
             message = (
@@ -82,7 +70,7 @@ def _outdone(success: Metric, controls: tuple[Control, ...]) -> Iterator[Finding
 
 
 def _not_aimed_at(gate: Gate, setting: Setting) -> Iterator[Finding]:
-    """What is required of a finding that the adversary is not after is measured by accident."""
+    """Warn about requirements on findings that this goal does not attack."""
     head, aimed = setting.candidate.head, None
     if not head.multilabel or len(head.labels) == 1:
         return
@@ -111,15 +99,15 @@ def _first(setting: Setting, samples: set[int]) -> str:
 
 
 def _poor(surrogates: tuple[Surrogate, ...], searched: int) -> Iterator[Finding]:
-    """A surrogate that is no stand-in is not to be mistaken for a robust candidate.
+    """Warn about surrogates that say little about the candidate.
 
-    Where most samples are not attacked, one that misreads all that are still agrees on most.
+    Agreement on all samples is not enough: if most are not attacked, a surrogate may misread all that are.
     """
     for surrogate in surrogates:
         of_all, of_attacked = surrogate.agreement, surrogate.agreement_attacked
-        if _below(of_all, LEAST_AGREEMENT):
+        if _disagrees(of_all):
             said = f"reads only {of_all.successes} of {of_all.samples} samples as the candidate does"
-        elif of_attacked is not None and _below(of_attacked, LEAST_AGREEMENT):
+        elif of_attacked is not None and _disagrees(of_attacked):
             said = (
                 f"reads only {of_attacked.successes} of the {of_attacked.samples} attacked samples rightly before the "
                 "attack, as the candidate does"
@@ -142,8 +130,8 @@ def _poor(surrogates: tuple[Surrogate, ...], searched: int) -> Iterator[Finding]
         yield Finding(code="surrogate-not-turned", severity="warning", message=message)
 
 
-def _below(share: Metric, least: float) -> bool:
-    return share.value is not None and share.value < least
+def _disagrees(agreement: Metric) -> bool:
+    return agreement.value is not None and agreement.value < LEAST_AGREEMENT
 
 
 def _of_the_search(found: Found) -> Iterator[Finding]:

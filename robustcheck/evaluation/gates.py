@@ -9,7 +9,6 @@ from functools import partial
 import numpy as np
 
 from robustcheck.evaluation.account import Account
-from robustcheck.evaluation.adversary import ball_for, goal_of
 from robustcheck.evaluation.conclusion import conclude, examine_gradients
 from robustcheck.evaluation.controls import Controlled, grid_of, plain_stickers, seen_unattacked
 from robustcheck.evaluation.curves import budget_curve, query_curve
@@ -56,9 +55,10 @@ def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     """Search until it is decided, conclude, examine, judge, and add what the report draws."""
     loaded = setting.surrogates(gate.surrogates) if gate.surrogates else ()
     account = Account.open(setting, loaded)
-    search = _search_of(gate, setting, loaded, shared=shared)
-    stopping, needed = _until_decided(search, loaded)
-    standing, cells = _with_controls(search, stopping, needed)
+    surrogates = Surrogates([one.candidate for one in loaded]) if loaded else None
+    search = Search.of(gate, setting, shared=shared, surrogates=surrogates)
+    stopping = _until_decided(search, loaded)
+    standing, cells = _with_controls(search, stopping)
     result = conclude(standing, account, partial(_health, search))
     for attack in search.attacks:
         setting.memory.examined.setdefault(search.key(attack), result.health)
@@ -68,37 +68,28 @@ def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
         curve=budget_curve(setting, search.family, judged, attacked) if isinstance(gate.attack, FMNSpec) else (),
         query_curve=query_curve(setting, judged, standing.broken) if gate.asks else (),
         cells=cells,
-        stopped=stopping.stopped(needed),
+        stopped=stopping.stopped,
     )
 
 
-def _search_of(gate: Gate, setting: Setting, loaded: Sequence[LoadedSurrogate], *, shared: bool) -> Search:
-    return Search(
-        gate=gate,
-        setting=setting,
-        ball=ball_for(gate, setting),
-        goal=goal_of(gate, setting),
-        family=gate.family if shared and gate.family else gate.id,
-        surrogates=Surrogates([one.candidate for one in loaded]) if loaded else None,
-    )
-
-
-def _until_decided(search: Search, loaded: Sequence[LoadedSurrogate]) -> tuple[Stopping, int | None]:
-    """Search stage by stage; returns what is known then, and how many samples decided, if they did before the last."""
-    setting, found, searched, needed = search.setting, search.begin(), 0, None
+def _until_decided(search: Search, loaded: Sequence[LoadedSurrogate]) -> Stopping:
+    """Search stage by stage, until the verdict is decided or all samples were searched."""
+    setting = search.setting
+    found = search.begin()
+    searched = 0
     attackable = search.goal.open(setting.decisions, setting.labels).numpy()
     for end in stages(setting):
         search.run([sample for sample in setting.order[searched:end].tolist() if attackable[sample]], found)
-        stopping = Stopping(known=_known(search, found, attackable, loaded))
-        if (needed := stopping.needed(searched, end)) is not None:
+        stopping = Stopping.after(_known(search, found, attackable, loaded), searched, end)
+        if stopping.needed is not None:
             break
         searched = end
     setting.memory.ledger.add_scores(search.family, search.levels, found.trace.scores, found.trace.chances)
-    return stopping, needed
+    return stopping
 
 
 def _known(search: Search, found: Found, attackable: np.ndarray, loaded: Sequence[LoadedSurrogate]) -> Standing:
-    """What searches came to so far, about all samples, of which some (N,) are worth attacking."""
+    """What searches came to so far, about all samples; `attackable` (N,) says which are worth attacking."""
     gate, setting, family, levels = search.gate, search.setting, search.family, search.levels
     broken = {
         sample: entry for sample, entry in setting.memory.ledger.within(family, levels).items() if attackable[sample]
@@ -123,13 +114,13 @@ def _known(search: Search, found: Found, attackable: np.ndarray, loaded: Sequenc
     )
 
 
-def _with_controls(search: Search, stopping: Stopping, needed: int | None) -> tuple[Standing, tuple[Cell, ...]]:
-    """About the samples that were needed, with the controls beside them; and the grid of gates that have one."""
+def _with_controls(search: Search, stopping: Stopping) -> tuple[Standing, tuple[Cell, ...]]:
+    """Restrict to the samples that were needed; add controls and, for stickers, the grid."""
     gate, setting, known = search.gate, search.setting, stopping.known
-    standing = known.about(np.sort(setting.order[:needed]))
+    standing = known.about(np.sort(setting.order[: stopping.needed]))
     keep_examples(gate, setting, standing.broken)
-    controls, cells = _controls(gate, setting, search, known.found, standing.attacked)
-    rule: Rule = "confident" if stopping.by_interval(needed) else known.rule
+    controls, cells = _controls(search, known.found, standing.attacked)
+    rule: Rule = "confident" if stopping.by_interval else known.rule
     standing = replace(standing, controlled=controls, rule=rule)
     if is_compared(gate):
         setting.memory.verdict_if[gate.id] = standing.verdict_if_read
@@ -163,7 +154,7 @@ def _health(search: Search, standing: Standing, cost: Cost) -> tuple[HealthCheck
 
 
 def _with_inherited(own: tuple[HealthCheck, ...], standing: Standing, search: Search) -> tuple[HealthCheck, ...]:
-    """What held against a search that stands for this gate's is worth what that search is."""
+    """Merge in the health of the searches that samples were inherited from."""
     examined, keys = standing.setting.memory.examined, [search.key(attack) for attack in search.attacks]
     if any(sample in standing.found.inherited for sample in standing.held):
         for one in keys:
@@ -171,10 +162,9 @@ def _with_inherited(own: tuple[HealthCheck, ...], standing: Standing, search: Se
     return own
 
 
-def _controls(
-    gate: Gate, setting: Setting, search: Search, found: Found, attacked: list[int]
-) -> tuple[tuple[Controlled, ...], tuple[Cell, ...]]:
+def _controls(search: Search, found: Found, attacked: list[int]) -> tuple[tuple[Controlled, ...], tuple[Cell, ...]]:
     """What conditions alone do, and what covering alone does; and the grid of gates that have one."""
+    gate, setting = search.gate, search.setting
     if gate.conditions is None or not attacked:
         return (), ()
     control, grid = seen_unattacked(gate, setting, search.viewer, attacked)

@@ -59,7 +59,7 @@ class Idle:
         return cls(bounds=tuple(met), every=len(met) == len(asked), turned=turned, attacked=len(attacked))
 
     def finding(self, goal: Goal) -> Finding:
-        """What is said of them: against the gate, if it has no others."""
+        """The finding that reports them: an error if the gate has no other requirements."""
         severity: Literal["error", "warning"] = "error" if self.every else "warning"
         return Finding(code="holds-whatever-is-turned", severity=severity, message=self.message(goal))
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from PIL import Image
 
 from robustcheck.digests import pixels_sha256
 from robustcheck.errors import EvaluationError
+from robustcheck.whole_files import replacing
 from robustcheck.words import distinct
 
 FOLDER = "counterexamples"
@@ -63,23 +62,18 @@ class ImageWriter:
             return None
         name = f"{name}.{'npy' if image is None else 'png'}"
         path = self._folder / name
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # workers may write the same clean image
         try:
             # Not the folder itself: where a run has ended and taken it away, a straggler must not make it again.
             for parent in [*Path(name).parents][-2::-1]:
                 (self._folder / parent).mkdir(exist_ok=True)
-            with temporary.open("wb") as file:
+            with replacing(path) as part, part.open("wb") as file:  # workers may write the same clean image
                 if image is None:
                     np.save(file, stored, allow_pickle=False)
                 else:
                     image.save(file, format="PNG")
-            temporary.replace(path)
         except OSError as error:
             why = (error.strerror or str(error)).lower()
             raise EvaluationError(f"cannot write counterexamples to {self._folder / FOLDER}: {why}") from None
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
         return name
 
 
@@ -91,6 +85,6 @@ def _picture(stored: np.ndarray) -> Image.Image | None:
 
 
 def _folder_names(gates: Sequence[str]) -> dict[str, str]:
-    """A folder a gate: pgd[2/255] -> pgd-2-255; a number tells apart ids that would share one, on any system."""
+    """A folder per gate: pgd[2/255] -> pgd-2-255; a number tells apart ids that would share one, on any system."""
     plain = [re.sub(r"[^A-Za-z0-9_.]+", "-", gate).strip("-.") or "gate" for gate in gates]
     return dict(zip(gates, distinct(plain, taken=(CLEAN, PATCHES)), strict=True))

@@ -140,9 +140,9 @@ def _budgets_of_entries(policy: Policy) -> Counter[str]:
 
 def searches_from_ends(gate: Gate) -> int:
     """How many searches of a gate begin where those at another budget ended; see `begins_anywhere`."""
-    attack = gate.attack
+    attack, quick = gate.attack, 1 if gate.descending else 0
     if isinstance(attack, EnsembleSpec):
-        return 2 + gate.descending
+        return 2 + quick
     own = isinstance(attack, APGDSpec) or (isinstance(attack, PGDSpec) and attack.random_start)
     own = own or (isinstance(attack, TransferSpec) and attack.restarts > 1)
-    return own + gate.descending
+    return quick + (1 if own else 0)

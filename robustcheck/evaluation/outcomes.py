@@ -57,7 +57,7 @@ def scores_with(setting: Setting, scores: np.ndarray, verified: Mapping[int, flo
 def most_adverse_chances(
     setting: Setting, verified: list[dict[int, np.ndarray]], broken: dict[int, Entry]
 ) -> np.ndarray | None:
-    """Most adverse probabilities (N, K) of each of several findings; None for a task that has one label an image."""
+    """Most adverse probabilities (N, K) of each of several findings; None for a task that has one label per image."""
     head = setting.candidate.head
     if not head.multilabel:
         return None
@@ -68,7 +68,7 @@ def most_adverse_chances(
 
 
 def chances_of(broken: Mapping[int, Entry]) -> dict[int, np.ndarray]:
-    """The probabilities (K,) of counterexamples of which they are known."""
+    """The probabilities (K,) of counterexamples, where they are known."""
     return {
         sample: entry.chances
         for sample, entry in broken.items()

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.results import Answer, GateResult
+from robustcheck.whole_files import replacing
 
 
 def answer(
@@ -45,11 +46,7 @@ def shared_answer(evaluation: Evaluation, gate_id: str, *, selected: Sequence[st
         if not files[gate_id].exists():
             for name in family:
                 if name in selected or name == gate_id:
-                    _write(files[name], answer(evaluation, name, selected=selected, elsewhere=elsewhere))
+                    own = answer(evaluation, name, selected=selected, elsewhere=elsewhere)
+                    with replacing(files[name]) as part:
+                        part.write_text(json.dumps(own.to_builtins()))
     return Answer.from_builtins(json.loads(files[gate_id].read_bytes()))
-
-
-def _write(path: Path, value: Answer) -> None:
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(value.to_builtins()))
-    temporary.replace(path)

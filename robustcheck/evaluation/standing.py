@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from robustcheck.evaluation.controls import Controlled
-from robustcheck.evaluation.findings import blind_spots
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.metrics.verdicts import Rule, compare, judge
@@ -83,7 +82,8 @@ class Standing:
     @property
     def blind(self) -> set[int]:
         """Samples that held while no search ever had anything to follow."""
-        return blind_spots(self.attacked, self.broken, self.found)
+        moved = self.found.trace.moved | {sample for sample, moved in self.found.inherited.items() if moved}
+        return {sample for sample in self.held if sample not in moved}
 
     @property
     def held(self) -> list[int]:
@@ -121,7 +121,7 @@ class Standing:
         return replace(self, broken={}, scores=scores, chances=chances if self.chances is not None else None)
 
     def verdict_if(self, broken_too: Mapping[int, Entry]) -> Verdict:
-        """How the gate would be judged if these counterexamples were known, too; see `unknown`."""
+        """The verdict if these counterexamples were known as well; see `unknown`."""
         known, chances = self, chances_of(broken_too)
         scores = {sample: entry.score for sample, entry in broken_too.items() if entry.score is not None}
         if self.scores is not None and scores:

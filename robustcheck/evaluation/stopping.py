@@ -37,57 +37,61 @@ class Stopping:
     """Where a gate may stop, by what its searches came to so far, about all samples."""
 
     known: Standing
+    needed: int | None  # samples with which the verdict was decided; None if it is not
+
+    @classmethod
+    def after(cls, known: Standing, before: int, until: int) -> Stopping:
+        """Whether the verdict was decided with more than `before` samples, and `until` at most."""
+        return cls(known=known, needed=_needed(known, before, until))
 
     @property
-    def setting(self) -> Setting:
-        """The gate's setting."""
-        return self.known.setting
-
-    def needed(self, before: int, until: int) -> int | None:
-        """The number of samples with which the verdict was decided, from more than `before` to `until`; None if not."""
-        if self.setting.stop == "early":
-            counts = [*range(before + 1, until, max(1, until // _LOOKS)), until]
-            return next((count for count in counts if self._decided_by_interval(count)), None)
-        if self.setting.stop == "never" or not self._whatever_follows(until):
-            return None
-        low, high = before, until  # what no sample can change any more stays so
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self._whatever_follows(middle) else (middle, high)
-        return high
-
-    def stopped(self, needed: int | None) -> Stopped | None:
+    def stopped(self) -> Stopped | None:
         """Where the gate stopped, for the report."""
-        if self.setting.stop == "never":
+        setting, of = self.known.setting, len(self.known.setting.order)
+        if setting.stop == "never":
             return None
-        of = len(self.setting.order)
-        return Stopped(
-            rule=self.setting.stop, needed=of if needed is None else needed, of=of, decided=(needed or of) < of
-        )
+        needed = of if self.needed is None else self.needed
+        return Stopped(rule=setting.stop, needed=needed, of=of, decided=needed < of)
 
-    def by_interval(self, needed: int | None) -> bool:
+    @property
+    def by_interval(self) -> bool:
         """Whether an interval decided, before all samples were looked at."""
-        return self.setting.stop == "early" and needed is not None and needed < len(self.setting.order)
+        setting = self.known.setting
+        return setting.stop == "early" and self.needed is not None and self.needed < len(setting.order)
 
-    def _decided_by_interval(self, count: int) -> bool:
-        seen = replace(self.known.about(self.setting.order[:count]), rule="confident")
-        verdict = seen.verdict_if({})
-        if verdict == "pass" and not seen.attacked:
-            return False  # nothing was tried yet
-        # What held for want of anything to follow shows nothing: a pass has to do without it.
-        return verdict in _DECIDED and (verdict == "fail" or seen.verdict_if(unknown(seen.blind)) == "pass")
 
-    def _whatever_follows(self, count: int) -> bool:
-        """Whether the verdict is the same if all that are left hold, if all break, and on those that were seen.
+def _needed(known: Standing, before: int, until: int) -> int | None:
+    setting = known.setting
+    if setting.stop == "early":
+        counts = [*range(before + 1, until, max(1, until // _LOOKS)), until]
+        return next((count for count in counts if _decided_by_interval(known, count)), None)
+    if setting.stop == "never" or not _whatever_follows(known, until):
+        return None
+    low, high = before, until  # what no sample can change any more stays so
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _whatever_follows(known, middle) else (middle, high)
+    return high
 
-        Where a sample is attacked that is misread in another finding, an attack may mend that: nothing is determined.
-        """
-        goal = self.known.goal
-        if goal.multilabel and goal.kind != "untargeted":
-            return False
-        order = self.setting.order
-        seen, every = self.known.about(order[:count]), self.known
-        every = replace(every, broken=seen.broken)
-        left = set(every.attacked) - set(seen.attacked)
-        verdicts = {seen.verdict_if({}), every.verdict_if({}), every.verdict_if(unknown(left))}
-        return len(verdicts) == 1 and verdicts <= set(_DECIDED)
+
+def _decided_by_interval(known: Standing, count: int) -> bool:
+    seen = replace(known.about(known.setting.order[:count]), rule="confident")
+    verdict = seen.verdict_if({})
+    if verdict == "pass" and not seen.attacked:
+        return False  # nothing was tried yet
+    # What held for want of anything to follow shows nothing: a pass has to do without it.
+    return verdict in _DECIDED and (verdict == "fail" or seen.verdict_if(unknown(seen.blind)) == "pass")
+
+
+def _whatever_follows(known: Standing, count: int) -> bool:
+    """Whether the verdict is the same if all that are left hold, if all break, and on those that were seen.
+
+    Where a sample is attacked that is misread in another finding, an attack may mend that: nothing is determined.
+    """
+    if known.goal.multilabel and known.goal.kind != "untargeted":
+        return False
+    seen = known.about(known.setting.order[:count])
+    every = replace(known, broken=seen.broken)
+    left = set(every.attacked) - set(seen.attacked)
+    verdicts = {seen.verdict_if({}), every.verdict_if({}), every.verdict_if(unknown(left))}
+    return len(verdicts) == 1 and verdicts <= set(_DECIDED)

@@ -80,7 +80,7 @@ class Surrogates:
         return self.read([surrogate.search_logits(images) for surrogate in self._surrogates])
 
     def read(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The same of what each model told: its logits (N, K)."""
+        """The same from the logits (N, K) of each model."""
         first, every = self._surrogates[0].head, list[torch.Tensor]()
         for surrogate, own in zip(self._surrogates, logits, strict=True):
             told = surrogate.head.oracle_scores(own)
@@ -112,17 +112,12 @@ class _Oracle:
         self.__maximum = maximum
 
     @property
-    def limit(self) -> int:
-        """Queries that a sample may cost."""
-        return self.__limit
-
-    @property
     def counts(self) -> torch.Tensor:
-        """Queries so far, a sample (a copy)."""
+        """Queries so far, per sample (a copy)."""
         return self.__counts.clone()
 
     def retire(self, samples: torch.Tensor) -> None:
-        """Samples that are done are not asked about again."""
+        """Refuse further queries about these samples (N,): they are done."""
         self.__retired[samples] = True
 
     def _answer(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:

@@ -84,7 +84,7 @@ def _refusal(difference: float, in_training: str | None = None) -> str:
 
 
 def _one_by_one(ask: Ask, images: torch.Tensor, chunks: Chunks) -> torch.Tensor:
-    """Raw scores (N, K) of images (N, C, H, W), each of which is asked about alone."""
+    """Raw scores (N, K) of images (N, C, H, W), asked about one at a time."""
     try:
         return torch.cat([ask(image[None], chunks) for image in images])
     except CandidateError as error:

@@ -1,4 +1,4 @@
-"""Which samples can be asked about together, and what they are then asked with."""
+"""Batches of samples of one shape, and their images as tensors."""
 
 from __future__ import annotations
 

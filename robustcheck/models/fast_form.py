@@ -224,7 +224,7 @@ def _in_bfloat16(module: nn.Module, image: torch.Tensor, *, unfold: bool) -> For
 
 
 def _order(module: nn.Module, image: torch.Tensor) -> list[nn.Module]:
-    """The layers in the order in which they are first asked."""
+    """The layers in the order in which they first run."""
     asked: dict[nn.Module, None] = {}
     hooks = [
         layer.register_forward_pre_hook(lambda layer, _inputs: asked.setdefault(layer))
@@ -244,7 +244,7 @@ class _InTwoParts(nn.Module):
     """A first convolution that works in bfloat16 and still sees images as they are.
 
     Near 1.0 a bfloat16 has steps of a grey level. So each value goes in as the sum of two, what bfloat16 holds of it
-    and what that leaves; the convolution adds them up in float32. The gradient is that of the first part alone: both
+    and what that leaves; the convolution adds them up in float32. The gradient is the first part's alone: both
     would be twice what it is.
     """
 

@@ -120,7 +120,7 @@ class _Link:
 
 
 def _chains(traced: fx.GraphModule) -> list[list[_Link]]:
-    """Concatenations of which each begins with all of the one before it, and may share its memory."""
+    """Concatenations that each begin with all of the one before, and may share its memory."""
     chains = dict[fx.Node, list[_Link]]()  # by the last of each
     for node in traced.graph.nodes:
         if (maps := _maps(node)) is None:

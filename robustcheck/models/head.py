@@ -1,4 +1,4 @@
-"""Reading the head of a network that decides for one of its labels: raw scores become logits (N, K), one a label.
+"""Reading the head of a network that decides for one of its labels: raw scores become logits (N, K), one per label.
 
 Softmax and sigmoid heads are read through the logarithm: the gradient of a loss on probabilities vanishes where the
 network is sure of itself, that of the log-odds between labels does not. `multilabel_head` has the other kind of head.

@@ -148,7 +148,9 @@ def _searched(
         return None, None, ()
     from robustcheck.models import fast_form  # torch.fx takes a moment to import
 
-    notes, searched, bare, form = list[str](), None, None, module
+    notes = list[str]()
+    searched = bare = None
+    form = module
     if head.outputs_probabilities and (without := fast_form.leave_off(module, head.ending)) is not None:
         logits = replace(head, outputs_probabilities=False)
         if fast_form.alike(module, without, example, _scale(head), _scale(logits)):
@@ -175,7 +177,7 @@ def _scale(head: AnyHead) -> fast_form.ScoreScale:
 
 
 def _spread(alike: Sequence[int], head: AnyHead, logits: torch.Tensor, seed: int) -> list[int]:
-    """Some of the samples with these numbers, of each reading: sources often have one label's after another's.
+    """A subset of these samples covering every reading; sources are often sorted by label.
 
     Args:
         alike: numbers of samples of one shape.

@@ -15,13 +15,9 @@ def mean_of_gradients(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
     its mean absolute value) as all are on average, and the mean keeps the scale of its row.
     """
     finite = (gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for gradient in gradients)
-    lengths = [gradient.abs().flatten(1).mean(dim=1) for gradient in finite]
+    lengths = [gradient.abs().flatten(1).mean(dim=1).view(-1, 1, 1, 1) for gradient in finite]
     total = torch.zeros_like(gradients[0])
     for gradient, length in zip(gradients, lengths, strict=True):
         # Divided first: a quotient of lengths may be larger than float32 holds.
-        total += gradient / _per_row(length.clamp_min(torch.finfo(torch.float32).tiny)) / len(gradients)
-    return total * _per_row(torch.stack(lengths).mean(dim=0))
-
-
-def _per_row(values: torch.Tensor) -> torch.Tensor:
-    return values.view(-1, 1, 1, 1)
+        total += gradient / length.clamp_min(torch.finfo(torch.float32).tiny) / len(gradients)
+    return total * torch.stack(lengths).mean(dim=0)

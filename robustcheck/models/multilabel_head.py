@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 import torch
 
+from robustcheck.data.multilabel import names_in
 from robustcheck.models.head import NO_ANSWER, NO_ANSWER_NAME, Head, Objective, all_finite, log_odds_of, of_labels
 
 NO_FINDING_NAME = "(no finding)"
@@ -47,7 +48,7 @@ class FindingsHead:
         """What a reading is called."""
         if reading == NO_ANSWER:
             return NO_ANSWER_NAME
-        return AND.join(label for bit, label in enumerate(self.labels) if reading >> bit & 1) or NO_FINDING_NAME
+        return AND.join(names_in(reading, self.labels)) or NO_FINDING_NAME
 
     def named(self, name: str) -> int | None:
         """The reading that is called so; None: none is."""

@@ -26,7 +26,7 @@ def usual(head: AnyHead, calls: torch.Tensor) -> torch.Tensor:
 
 
 def asked_only(network: Network) -> Network:
-    """A graph that draws has no twin that could be compared with it."""
+    """The network without its twin: a graph that draws cannot be compared with one."""
     if network.settle_on is None:
         return network
     message = (

@@ -1,4 +1,4 @@
-"""A network that is asked about samples before it is a candidate: what its scores are is not known yet."""
+"""A network before it is a candidate: it is run on the samples while the kind of its scores is unknown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FAR = 1000.0  # times as bright as an image
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A network, its preprocessing, and the samples that it is asked about."""
+    """A network, its preprocessing, and the samples that it is run on."""
 
     samples: StoredSamples
     shapes: Sequence[Shape]  # (C, H, W) of each of the N samples
@@ -51,8 +51,8 @@ class Trial:
         self.meter.forward += len(images)
         return raw_scores(self.network.forward, self.network, self.preprocess, at_once or self.chunks, images).cpu()
 
-    def all_scores(self, progress: Callable[[int, int], None] | None = None) -> torch.Tensor:
-        """Raw scores (N, …) of all samples; told is how many are done, and of how many.
+    def all_scores(self, progress: Callable[[int, int], None] | None) -> torch.Tensor:
+        """Raw scores (N, …) of all samples; `progress` takes how many are done, and of how many.
 
         Raises:
             CandidateError: the network does not take them, or gives scores of different shapes.

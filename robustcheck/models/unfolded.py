@@ -30,7 +30,7 @@ def can_unfold(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
 
 
 class Unfolded(nn.Module):
-    """A frozen convolution of stride 1, asked as a product where its map is small, and as it is elsewhere."""
+    """A frozen convolution of stride 1, computed as a matrix product where its map is small."""
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__()

@@ -12,10 +12,11 @@ from typing import Any
 
 from robustcheck.policy import gate_checks, model_checks
 from robustcheck.policy.bounds import NEEDS_CONTROLS, WITHOUT_EARLY, WORST_FINDING, WORST_SUBGROUP
+from robustcheck.policy.fields import as_list
 from robustcheck.policy.gate_checks import NO_CT, may_stop
 from robustcheck.policy.model_checks import CALLABLE, not_there
 from robustcheck.policy.model_spec import MOST_FINDINGS, ModelSpec
-from robustcheck.policy.sections import Faults, entries, is_name, one_of_labels, placed_entries, section, stands
+from robustcheck.policy.sections import Faults, is_name, one_of_labels, placed_entries, section, stands
 from robustcheck.policy.tree import KeyPath, Mistake, show
 from robustcheck.words import COLUMNS_FROM, FINDINGS_FROM, listed, plural, shown
 
@@ -120,7 +121,7 @@ def _decision(data: dict[str, Any], _: Path) -> Faults:
     stop, endless, late = decision.get("stop"), list[str](), list[str]()
     if stop not in ("early", "determined"):
         return
-    for index, gate in enumerate(entries(data.get("gates"))):
+    for index, gate in enumerate(as_list(data.get("gates"))):
         require = gate.get("require") if isinstance(gate, dict) and may_stop(gate) else None
         for metric in map(str, require if isinstance(require, dict) else ()):
             where = f"gates[{index}].require.{metric}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StrictInt, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -33,9 +33,19 @@ def whole(value: Any) -> Any:
     return value
 
 
-def as_list(value: Any) -> Any:
-    """One value stands for a list of one."""
+def as_list(value: Any) -> list[Any]:
+    """A list, or the one value that stands for a list of one."""
     return value if isinstance(value, list) else [value]
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number; true and false are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Whether a value is a whole number; true and false are none, nor is 1.0."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def one_or_many(item: dict[str, Any], *, most: int | None = None, different: bool = False) -> dict[str, Any]:
@@ -80,12 +90,11 @@ def _amount(value: Any) -> Quantity:
 
 def _name(value: Any) -> Any:
     """A label or an output may be written as a whole number; it is a name all the same."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    return str(value) if is_whole(value) else value
 
 
 def _batch_size(value: Any) -> Any:
-    fits = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LARGEST_BATCH
-    if value != "auto" and not fits:
+    if value != "auto" and not (is_whole(value) and 1 <= value <= _LARGEST_BATCH):
         raise ValueError(f"found {shown(value)}; allowed: auto, or a whole number from 1 to {_LARGEST_BATCH}")
     return value
 
@@ -101,7 +110,7 @@ def one_label(value: Any) -> Any:
 
 
 def _is_side(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LARGEST_SIDE
+    return is_whole(value) and 1 <= value <= _LARGEST_SIDE
 
 
 def _side_or_size(value: Any) -> Any:

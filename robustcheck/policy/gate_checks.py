@@ -8,6 +8,7 @@ from typing import Any
 
 from robustcheck.policy import patch_checks, query_checks, requirement_checks, transfer_checks
 from robustcheck.policy.attack_specs import ATTACKS, LINF_ONLY, NO_EPSILON
+from robustcheck.policy.fields import is_whole
 from robustcheck.policy.gradient_specs import FGSMSpec, PGDSpec
 from robustcheck.policy.model_spec import ModelSpec
 from robustcheck.policy.quantities import SAY_HOUNSFIELD, Quantity
@@ -63,7 +64,7 @@ def may_stop(gate: dict[str, Any]) -> bool:
 def known_bits(data: dict[str, Any]) -> int | None:
     """The stored depth, where the policy's `data` alone tells it."""
     bits, source = data.get("bits"), data.get("source")
-    if isinstance(bits, int) and not isinstance(bits, bool) and 1 <= bits <= 16:
+    if is_whole(bits) and 1 <= bits <= 16:
         return bits
     return 8 if isinstance(source, str) and source.startswith(NO_CT) else None
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from robustcheck.policy.fields import is_number
 from robustcheck.policy.model_spec import FORMATS, STATE_DICTS, WHOLE_MODELS, PreprocessSpec, whole_model
-from robustcheck.policy.sections import Faults, is_number, section, stands
+from robustcheck.policy.sections import Faults, section, stands
 from robustcheck.policy.tree import KeyPath
 from robustcheck.words import did_you_mean, plural, shown
 

@@ -15,6 +15,7 @@ from robustcheck.policy.fields import (
     ShareField,
     StepsField,
     as_list,
+    is_number,
     one_or_many,
 )
 from robustcheck.policy.transfer_spec import SurrogatesEntry
@@ -30,7 +31,7 @@ _CENTRE = "random, or the centre as [x, y], shares of the image's width and heig
 
 
 def _is_share(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+    return is_number(value) and 0 <= value <= 1
 
 
 def _area(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from robustcheck.policy.attack_specs import ASK_AN_ORACLE
+from robustcheck.policy.fields import is_whole
 from robustcheck.policy.query_specs import LabelOnlySpec, PartialInformationSpec
 from robustcheck.policy.schema import GateSpec
 from robustcheck.policy.sections import Faults, attack_name, attack_spec, stands
@@ -24,7 +25,7 @@ def find(gate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Faults:
     spec, queries = attack_spec(gate), gate.get("queries")
     if spec is None:
         return
-    if isinstance(queries, int) and not isinstance(queries, bool) and 1 <= queries < spec.least_queries:
+    if is_whole(queries) and 1 <= queries < spec.least_queries:
         yield (
             (*at, "queries"),
             f"found {queries}; {name} asks {spec.least_queries} times about a sample for its first step: give at "

@@ -17,8 +17,9 @@ from robustcheck.policy.bounds import (
     WORST_SUBGROUP,
     Bound,
 )
+from robustcheck.policy.fields import as_list
 from robustcheck.policy.schema import GateSpec
-from robustcheck.policy.sections import Faults, attack_name, entries, placed_entries, section, stands
+from robustcheck.policy.sections import Faults, attack_name, placed_entries, section, stands
 from robustcheck.policy.tree import KeyPath
 from robustcheck.results import METRICS
 from robustcheck.words import did_you_mean, listed, plural, shown
@@ -75,7 +76,7 @@ def _spared(gate: dict[str, Any], model: dict[str, Any]) -> str | None:
 
 def _any_label_will_do(gate: dict[str, Any], model: dict[str, Any]) -> bool:
     """Whether an adversary has what it wants once a negative is read as another negative."""
-    if model.get("task") == "multilabel" or len(entries(model.get("labels"))) < 3:
+    if model.get("task") == "multilabel" or len(as_list(model.get("labels"))) < 3:
         return False
     attack = gate.get("attack")
     aimed = "target" in gate or (isinstance(attack, dict) and "target" in attack)
@@ -109,7 +110,7 @@ def _not_measured(metric: str, gate: dict[str, Any], data: dict[str, Any]) -> st
 def _findings(data: dict[str, Any]) -> list[str]:
     """The labels, where several may be present."""
     model = section(data, "model")
-    return [str(label) for label in entries(model.get("labels"))] if model.get("task") == "multilabel" else []
+    return [str(label) for label in as_list(model.get("labels"))] if model.get("task") == "multilabel" else []
 
 
 def _wrong_part(about: str, plain: str, data: dict[str, Any]) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from robustcheck.policy.attack_specs import ATTACKS, AttackSpec
+from robustcheck.policy.fields import as_list, is_whole
 from robustcheck.policy.tree import KeyPath
 from robustcheck.words import did_you_mean, listed, shown
 
@@ -22,14 +23,9 @@ def section(data: dict[str, Any], key: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def entries(value: Any) -> list[Any]:
-    """A list, or the one value that stands for a list of one."""
-    return value if isinstance(value, list) else [value]
-
-
 def placed_entries(value: Any, at: KeyPath) -> list[tuple[Any, KeyPath]]:
     """The entries of what stands at a path, each with its own path; one value that stands for a list has the path."""
-    return [(entry, (*at, number) if isinstance(value, list) else at) for number, entry in enumerate(entries(value))]
+    return [(entry, (*at, number) if isinstance(value, list) else at) for number, entry in enumerate(as_list(value))]
 
 
 def stands(key: str, data: dict[str, Any], spec: type[BaseModel]) -> bool:
@@ -37,14 +33,9 @@ def stands(key: str, data: dict[str, Any], spec: type[BaseModel]) -> bool:
     return key in data or bool(get_close_matches(key, [word.lower() for word in data if word not in spec.model_fields]))
 
 
-def is_number(value: Any) -> bool:
-    """Whether a value is a number; true and false are none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def is_name(value: Any) -> bool:
     """Whether a value can be a label: text, or a whole number that is a name."""
-    return isinstance(value, (str, int)) and not isinstance(value, bool) and value != ""
+    return is_whole(value) or (isinstance(value, str) and value != "")
 
 
 def one_of_labels(name: Any, at: KeyPath, model: dict[str, Any]) -> Faults:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, StrictInt, WithJsonSchema
 
-from robustcheck.policy.fields import Section, ShareField
+from robustcheck.policy.fields import Section, ShareField, is_number
 from robustcheck.words import shown
 
 Range = tuple[float, float]
@@ -24,7 +24,7 @@ def _range(low: float, high: float, of: Callable[[float], Range], words: str) ->
 
     def read(value: Any) -> Any:
         ends = value if isinstance(value, (list, tuple)) else [value]
-        numbers = [end for end in ends if isinstance(end, (int, float)) and not isinstance(end, bool)]
+        numbers = [end for end in ends if is_number(end)]
         if len(numbers) != len(ends) or not 1 <= len(ends) <= 2:
             raise ValueError(f"found {shown(value)}; give {words}, or [from, to]")
         found = of(numbers[0]) if len(numbers) == 1 else (numbers[0], numbers[1])

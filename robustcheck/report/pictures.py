@@ -79,7 +79,7 @@ class PatchPicture:
 
 
 class Album:
-    """The pictures of a report's folder, of which a page shows so many in all, whatever the report says."""
+    """The pictures of a report's folder; a page shows at most so many, whatever the report says."""
 
     def __init__(self, folder: Path, bits: int | None, room: int) -> None:
         self.bits, self.room = bits, room

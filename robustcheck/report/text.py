@@ -22,7 +22,7 @@ _BOUND = re.compile(r"\s*([<>])=?\s*([-+.\deE]+)\s*")
 
 
 def meaning_of(name: str) -> str:
-    """What a metric is, and of which part of the samples; nothing if it is not known."""
+    """The meaning of a metric, and the part of the samples that it is about; nothing if it is not known."""
     about, _, plain = name.rpartition(".")
     meaning = METRICS.get(plain, "")
     if not about or not meaning:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from robustcheck.errors import ReportError
 from robustcheck.report.html import html
 from robustcheck.report.junit import junit_xml
 from robustcheck.results import AuditReport
+from robustcheck.whole_files import replacing
 from robustcheck.words import visible
 
 
@@ -64,20 +64,15 @@ def json_text(report: AuditReport) -> str:
 
 
 def write_whole(path: Path, text: str) -> Path:
-    """Write a text under another name beside its own, then rename it: no reader meets half a file.
+    """Write a text, with its folder.
 
     Raises:
         ReportError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("x", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as part, part.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
     except OSError as error:
         raise ReportError(f"{path}: cannot be written: {error.strerror or error}") from None
     return path

@@ -76,9 +76,9 @@ class Ball(ABC):
     def aside(self, images: torch.Tensor, clean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
         """Storable images beside points of it, on the side that `direction` has."""
 
-    @abstractmethod
     def outward(self, images: torch.Tensor, clean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
         """Storable images beside points of minimum-norm searches, which have room around them."""
+        return self.aside(images, clean, direction)
 
     @abstractmethod
     def distance(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
@@ -105,11 +105,15 @@ class ByLargestChange(Ball):
         """The largest of them, which is 1."""
         return 1.0
 
+    def nearest(self, images: torch.Tensor, _clean: torch.Tensor) -> torch.Tensor:
+        """The nearest storable images, as shares of the range: the border is on whole levels."""
+        return (images * self.maximum).round_() / self.maximum
+
     def distance(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """Largest change (N,) in grey levels of stored integer images (N, C, H, W) from the clean ones."""
         return (stored.int() - clean.int()).abs().flatten(1).amax(dim=1)
 
 
 def per_row(values: torch.Tensor) -> torch.Tensor:
-    """A number a row (N,) as (N, 1, 1, 1), to go with images."""
+    """Numbers (N,), one per row, as (N, 1, 1, 1), to go with images."""
     return values.view(-1, 1, 1, 1)

@@ -57,7 +57,7 @@ class L2Ball(Ball):
         return self.within(images, clean, torch.tensor(self.radius, device=images.device))
 
     def within(self, images: torch.Tensor, clean: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
-        """Points of balls with a radius (N,) a row, or one for all."""
+        """Points of balls with a radius (N,), one per row or one for all."""
         change = images - clean
         length = self.norm(change).clamp_min(_TINY)
         return (clean + change * per_row((radius / length).clamp_max(1))).clamp_(0, 1)
@@ -103,10 +103,6 @@ class L2Ball(Ball):
         reference = (clean * self.maximum).round()
         return self._fitted(images * self.maximum + direction.sign() / 2 - reference, reference)
 
-    def outward(self, images: torch.Tensor, clean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-        """Images as of `aside`, which keeps a level of length for changes that are shorter."""
-        return self.aside(images, clean, direction)
-
     def _fitted(self, change: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         """A multiple of each change that, rounded to whole levels, goes as far as the change and no farther.
 
@@ -117,7 +113,7 @@ class L2Ball(Ball):
         Pixels that changed alike are rounded alike at every scale, all or none of them. Where that leaves room, they
         take it one by one.
         """
-        squares = self._squares(change).clamp(1, floor(self.levels**2))
+        squares = self._squares(change).clamp(1, floor(self.levels**2))  # a change shorter than a level gets one
         low = torch.zeros_like(squares)
         high = torch.full_like(squares, _LARGEST_SCALE)
         for _ in range(_HALVINGS):

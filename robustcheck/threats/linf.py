@@ -54,7 +54,7 @@ class LinfBall(ByLargestChange):
         return (images - clean).clamp_(-self.radius, self.radius).add_(clean).clamp_(0, 1)
 
     def within(self, images: torch.Tensor, clean: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
-        """The nearest points of balls with a radius (N,) a row."""
+        """The nearest points of balls with a radius (N,), one per row."""
         radius = per_row(radius)
         return torch.minimum(torch.maximum(images, clean - radius), clean + radius).clamp_(0, 1)
 
@@ -71,10 +71,6 @@ class LinfBall(ByLargestChange):
         return gradient.abs().flatten(1).sum(dim=1)
 
     # --- the world of stored images: whole grey levels ---
-
-    def nearest(self, images: torch.Tensor, _clean: torch.Tensor) -> torch.Tensor:
-        """The storable images of the ball that are nearest to points of it, as shares of the range."""
-        return (images * self.maximum).round_() / self.maximum
 
     def aside(self, images: torch.Tensor, _clean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
         """Storable images beside points of the ball: each pixel is rounded to the side that `direction` has.

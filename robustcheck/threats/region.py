@@ -41,7 +41,7 @@ class Region(ByLargestChange):
         return torch.where(self._mask(images), images.clamp(*self.reach), clean)
 
     def within(self, images: torch.Tensor, clean: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
-        """The nearest points of the region that differ by at most a radius (N,) a row."""
+        """The nearest points of the region that differ by at most a radius (N,), one per row."""
         radius = per_row(radius)
         return self.project(torch.minimum(torch.maximum(images, clean - radius), clean + radius), clean)
 
@@ -58,16 +58,8 @@ class Region(ByLargestChange):
         """L1 norms (N,) inside the mask."""
         return (gradient.abs() * self._mask(gradient)).flatten(1).sum(dim=1)
 
-    def nearest(self, images: torch.Tensor, _clean: torch.Tensor) -> torch.Tensor:
-        """The nearest storable images, as shares of the range."""
-        return (images * self.maximum).round_() / self.maximum
-
     def aside(self, images: torch.Tensor, clean: torch.Tensor, _direction: torch.Tensor) -> torch.Tensor:
         """Where values are free a grey level decides nothing: the nearest again."""
-        return self.nearest(images, clean)
-
-    def outward(self, images: torch.Tensor, clean: torch.Tensor, _direction: torch.Tensor) -> torch.Tensor:
-        """The nearest again."""
         return self.nearest(images, clean)
 
     def contains(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:

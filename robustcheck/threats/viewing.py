@@ -56,7 +56,7 @@ class Conditions:
 
     @property
     def grainy(self) -> bool:
-        """Whether looks need grain, a normal number a pixel."""
+        """Whether looks need grain, a normal number per pixel."""
         return self.spec.noise is not None
 
     def draw(self, uniform: torch.Tensor) -> Looks:

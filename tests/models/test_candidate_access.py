@@ -122,15 +122,13 @@ def test_retired_samples_are_not_asked_about(candidate):
 
 def test_limits_and_counts_cannot_be_moved(candidate):
     oracle = LabelOracle(candidate, samples=SAMPLES, limit=1)
-    with pytest.raises(AttributeError):
-        oracle.limit = 100
+    oracle.limit = 100  # which nobody reads
     with pytest.raises(AttributeError):
         oracle.counts = torch.zeros(SAMPLES)
     oracle.labels(torch.tensor([0]), _images(1))
     oracle.counts.zero_()
     with pytest.raises(QueryLimitError):
         oracle.labels(torch.tensor([0]), _images(1))
-    assert oracle.limit == 1
 
 
 @pytest.mark.parametrize("samples", [[-1], [SAMPLES], [0, 99]])
@@ -191,7 +189,7 @@ def test_there_is_no_way_from_an_oracle_to_a_gradient(kind, candidate):
     for answer in answers if isinstance(answers, tuple) else (answers,):
         assert not answer.requires_grad
     public = {name for name in dir(ask.__self__) if not name.startswith("_")}
-    assert public == {kind, "counts", "limit", "retire"}
+    assert public == {kind, "counts", "retire"}
     held = [getattr(ask.__self__, name) for name in vars(ask.__self__)]
     assert not any(isinstance(value, (type(candidate), WhiteBox, torch.nn.Module)) for value in held)
 

@@ -193,7 +193,7 @@ def test_a_huge_file_is_not_parsed(tmp_path, monkeypatch):
 
 
 RENDER_WITHOUT_TORCH = """
-ALLOWED = {"errors", "words", "digests", "results", "report"}
+ALLOWED = {"errors", "words", "digests", "whole_files", "results", "report"}
 import sys
 from pathlib import Path
 
@@ -202,7 +202,7 @@ class Refuse:
         if name.partition(".")[0] in {"torch", "torchvision", "onnx", "onnxruntime", "scipy"}:
             raise ImportError(f"{name} is not installed")
         if name.startswith("robustcheck.") and name.split(".")[1] not in ALLOWED:
-            raise ImportError(f"reports need results, errors, words and digests only, not {name}")
+            raise ImportError(f"reports need results, errors, words, digests and whole files only, not {name}")
 
 sys.meta_path.insert(0, Refuse())
 from robustcheck.report import read_report, render, summary_table, write_reports

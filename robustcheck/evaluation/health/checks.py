@@ -96,7 +96,15 @@ def gradients(trace: Trace, blind: Set[int]) -> HealthCheck:
 def predicts(
     at_images: Sequence[float], in_ball: Sequence[float], change: str, drawn: float | None, *, attacked: int
 ) -> HealthCheck:
-    """What came of what the gradient promised, as shares, at clean images and at points of the ball."""
+    """The check that compares observed with predicted changes of the margin.
+
+    Args:
+        at_images: observed changes as shares of the predicted ones, at clean images.
+        in_ball: the same at points of the ball.
+        change: how large the changes of the image were, in words.
+        drawn: how far two answers of the candidate were apart; None if it does not draw.
+        attacked: how many samples were attacked.
+    """
     name = "gradient-predicts"
     if len(at_images) < MIN_EXAMINED:
         why = "no more than chance is promised" if drawn is not None else "nothing is promised"
@@ -138,7 +146,7 @@ def of_gradients(
         trace: what its searches saw.
         attacked: samples, in the order in which they are tried.
         blind: those of them where there never was anything to follow.
-        cost: of its searches, a tenth of which may be spent.
+        cost: of its searches; a tenth of it may be spent.
     """
     prediction, drawn = Prediction(setting=setting, goal=goal), setting.candidate.randomness
     at_images = prediction.at_images(attacked, prediction.tried(cost))
@@ -160,7 +168,7 @@ def with_inherited(own: Sequence[HealthCheck], others: Sequence[HealthCheck]) ->
 
 
 def as_findings(checks: Sequence[HealthCheck]) -> Iterator[Finding]:
-    """What is not sound, for who reads the gate's verdict."""
+    """Checks that are not sound, as findings."""
     for one in checks:
         if (one.name, one.outcome) == ("gradient-predicts", "not examined"):
             message = f"whether the gradient tells what a small change does is not known; {one.evidence}"

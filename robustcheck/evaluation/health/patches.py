@@ -57,7 +57,7 @@ def _judged(spec: PatchSpec) -> object:
 
 
 def beside_patches(own: GateResult, others: Sequence[GateResult], verdict_if: VerdictIf) -> tuple[HealthCheck, ...]:
-    """What is to be said of a gate beside those that are `comparable_patches` with it.
+    """Compare a gate with those that are `comparable_patches` with it.
 
     Args:
         own: the gate.

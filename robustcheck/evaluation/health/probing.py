@@ -124,7 +124,7 @@ class Probes:
 
     @property
     def short(self) -> str | None:
-        """Why nothing can be told from the course of the gate's own search, if it has several steps."""
+        """Why the course of the gate's own search shows nothing, if it has several steps, but too few."""
         spec = self.search.gate.attack
         if not isinstance(spec, PGDSpec | APGDSpec | EnsembleSpec) or not 1 < spec.steps < FEWEST_STEPS:
             return None

@@ -45,7 +45,7 @@ class Seen:
 
 
 def read(candidate: Candidate, goal: Goal, images: torch.Tensor, labels: torch.Tensor) -> Seen:
-    """How the artefact reads images (N, C, H, W) of true readings (N,), asked once."""
+    """How the artefact reads images (N, C, H, W) of true readings (N,), in one forward pass."""
     logits, head = candidate.logits(images), candidate.head
     decision = head.decide(logits)
     return Seen(
@@ -57,7 +57,7 @@ def read(candidate: Candidate, goal: Goal, images: torch.Tensor, labels: torch.T
 
 
 def confirmed(first: Seen, look_again: Callable[[torch.Tensor], Seen]) -> Seen:
-    """What was seen, and what is seen a second time of what held: a search proposes until something holds by luck.
+    """What was seen, with a second round of looks where the first held: a search proposes until one holds by luck.
 
     Args:
         first: what was seen.

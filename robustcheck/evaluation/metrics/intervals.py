@@ -144,7 +144,7 @@ class Intervals:
         Args:
             slices: each slice's metric, measured with the intervals that it is given.
             largest: the largest instead, of metrics that have to stay low.
-            unseen: further slices of which nothing is known, such as those of which no sample was looked at yet.
+            unseen: how many further slices nothing is known about, as no sample of theirs was looked at yet.
         """
         defined = {name: measure for name, measure in slices.items() if measure(self).value is not None}
         if not defined:

@@ -13,7 +13,7 @@ from robustcheck.models.head import NO_ANSWER
 from robustcheck.results import Control, Metric
 
 Measure = Callable[[Intervals], Metric]
-"""A metric of some samples, with these intervals: it is computed when it is asked for."""
+"""A metric of some samples, computed with these intervals when it is called."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Readings:
     scores: np.ndarray | None  # (N,) probability of the positive label under the attack
     positive: int | None
     chances: np.ndarray | None = None  # (N, K) the same of each of several findings
-    finding_count: int | None = None  # how many labels may be present together; None: each sample has one
+    finding_count: int | None  # how many labels may be present together; None: each sample has one
     groups: np.ndarray | None = None  # (N,) which samples belong together; None: each is its own
     prevalence: tuple[float, ...] | None = None  # of the positive label, or of each finding, where it will be used
 

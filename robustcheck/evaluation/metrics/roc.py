@@ -19,7 +19,7 @@ class Area:
 
     @classmethod
     def under(cls, scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> Area:
-        """The area of scores (N,), of which some (N,) bool are positives'; there is one of each kind."""
+        """The area of scores (N,), where `positive` (N,) bool marks the positives; both kinds have to occur."""
         positives, negatives = int(positive.sum()), int((~positive).sum())
         ranks = _twice_mean_ranks(scores)
         twice_pairs = int(ranks[positive].sum()) - positives * (positives + 1)

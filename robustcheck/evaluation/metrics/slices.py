@@ -144,7 +144,7 @@ def left_out(bound: Bound, by_subgroup: Subgroups, by_label: LabelParts, interva
 
 
 def _parts(bound: Bound, by_subgroup: Subgroups, by_label: LabelParts) -> Mapping[str, Part]:
-    """Parts of which a bound is about the worst, by name; none for another bound."""
+    """The parts, by name, that a bound on the worst part compares; none for another bound."""
     about = bound.of[0]
     if about == WORST_SUBGROUP:
         return {f"{column}={value}": part for (column, value), part in by_subgroup.items()}

@@ -79,7 +79,7 @@ def _trace(task: PatchTask, made: Made, judgement: Judgement) -> Trace:
 
 
 def _keeps(task: PatchTask) -> Callable[[int, np.ndarray], tuple[str | None, str]]:
-    """Writes counterexamples."""
+    """What writes the gate's counterexamples."""
     images, gate = task.setting.images, task.gate.id
     return lambda place, stored: images.counterexample(gate, task.attacked[place], stored)
 

@@ -66,7 +66,7 @@ class Judge:
     surrogates: Surrogates | None = None
 
     def judge(self, textures: Textures) -> Judgement:
-        """What these patches do."""
+        """Lay these patches on the pool's images, at several places each, and adjudicate."""
         judgement, done = Judgement(), 0
         for standing in batches(range(len(self.pool)), self.pool.shape, self.chunks.limit):
             done += len(standing)

@@ -62,7 +62,7 @@ class Pool:
         return Pool.of(self.samples, kept, self.keep_out)
 
     def refusals(self, placing: Placing) -> Iterator[tuple[int, EvaluationError]]:
-        """The samples that it has none on, by place, and what is to be said of each."""
+        """The samples without a place for the patch, by place in the pool, each with its error."""
         tried = dict[tuple[Shape, bytes | None], EvaluationError | NoPlaceError | None]()
         for at in range(len(self)):
             shape, mask = self.shape(at), self.mask(at)

@@ -122,7 +122,7 @@ def predictive(metric: str, value: float, kinds: Kinds) -> Predictive:
 def _error(metric: str, value: float, kinds: Kinds, reach: float, intervals: Intervals) -> float:
     """Standard error: of rates that are measured apart from each other; of an area, what its interval is made of.
 
-    Of predictive values it is that of their logit.
+    For predictive values it is the standard error of their logit.
     """
     if metric in PREDICTIVE:
         return predictive(metric, value, kinds).error(kinds.positives, kinds.samples - kinds.positives)

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from robustcheck.errors import EvaluationError
-from robustcheck.evaluation.adversary import ball_for, goal_of
+from robustcheck.evaluation.adversary import goal_of
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.failures import as_evaluation_error
 from robustcheck.evaluation.health.examination import examined
@@ -212,7 +212,7 @@ class _Planner:
     # --- time ---
 
     def _costed(self, gate: Gate, scope: _Scope, planned: GatePlan) -> GatePlan:
-        setting, work = self.setting, scope.task or self._search(gate)
+        setting, work = self.setting, scope.task or Search.of(gate, self.setting, shared=False)
         bill = of_patch(work) if isinstance(work, PatchTask) else of_search(work, len(scope.attacked))
         planned, surrogates = replace(planned, forward=bill.forward, gradient=bill.gradient), None
         if gate.surrogates is not None and gate.surrogates.train:
@@ -224,11 +224,6 @@ class _Planner:
         timing = Timing(work=work, bill=bill, attacked=scope.attacked, surrogates=surrogates)
         overhead = float(OVERHEAD) if examined(gate) else 0.0
         return replace(planned, seconds=(1 + overhead) * timing.seconds(self.watch))
-
-    def _search(self, gate: Gate) -> Search:
-        setting = self.setting
-        ball, goal = ball_for(gate, setting), goal_of(gate, setting)
-        return Search(gate=gate, setting=setting, ball=ball, goal=goal, family=gate.id)
 
 
 def _already(bound: Bound, clean: Metric, rule: Rule) -> tuple[str, ...]:

@@ -25,12 +25,12 @@ from robustcheck.policy import Gate, RP2Spec
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Images that are asked about."""
+    """Numbers of images that go through a network."""
 
     forward: int = 0  # scores alone
     gradient: int = 0  # scores and gradients, as searches follow them
     exact: int = 0  # the same, of the artefact itself
-    query: int = 0  # scores, which an attack that asks is told
+    query: int = 0  # scores, as answers to a query attack
 
     def __add__(self, other: Work) -> Work:
         return Work(
@@ -168,7 +168,7 @@ def _following(attack: GradientAttack, search: Search, looks: LookCounts) -> Bil
 def _asking(attack: QueryAttack, search: Search, looks: LookCounts) -> Bill:
     """A search that asks, on one sample: in each turn one image at most is judged, and where each restart ended.
 
-    Where answers are drawn, it is told of counterexamples that are none as often as of others: one a turn is judged.
+    Where answers are drawn, it is told of counterexamples that are none as often as of others: one per turn is judged.
     """
     asked, candidate = attack.queries * attack.restarts, search.setting.candidate
     twin = search.gate.queries is None and candidate.network.twin is not None

@@ -207,7 +207,7 @@ def _same(stated: float | None, here: float | None) -> bool:
 
 
 def _by_status(gate: Gate, result: GateResult, setting: Setting) -> dict[str, tuple[int, int]]:
-    """What is said of each sample in one word, counted: how many, of how many."""
+    """Metrics counted from the samples' statuses and readings: successes, and of how many."""
     outcomes, found = result.samples, dict[str, tuple[int, int]]()
     if gate.attack is not None:
         attacked = [outcome for outcome in outcomes if outcome.evidence is not None]
@@ -231,8 +231,7 @@ def _of_warnings(result: GateResult, standing: Standing) -> Iterator[str]:
         if answers.name in wanted and examined.get(answers.name, answers.outcome) != answers.outcome:
             yield f"its health check {answers.name} is stated as {examined[answers.name]}, and is {answers.outcome}"
         success = measured.plain["attack_success"](setting.intervals)
-        searched = standing.found, standing.blind
-        here += findings(gate, setting, *searched, result.surrogates, success, result.controls, result.health)
+        here += findings(standing, surrogates=result.surrogates, success=success, health=result.health)
         passed = judge(compare(gate.bounds, result.metrics, standing.rule), result.metrics) == "pass"
         if passed and (idle := idle_in(standing)) is not None:
             here += (idle.finding(standing.goal),)

@@ -155,7 +155,7 @@ def _read_again(
 
 
 def _as_stated(result: GateResult, places: Mapping[str, int], setting: Setting) -> str:
-    """What is told of the clean readings of a candidate that draws."""
+    """How many clean readings of a candidate that draws differ from the report's."""
     head, clean = setting.candidate.head, {one.sample: one.clean for one in result.samples if one.sample in places}
     others = sum(head.name(int(setting.decisions[places[name]])) != stated for name, stated in clean.items())
     return f"{_DRAWS}; of {plural(len(clean), 'sample')} {others} are read otherwise here"

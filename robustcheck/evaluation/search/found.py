@@ -41,7 +41,7 @@ class Trace:
 
 @dataclass(kw_only=True)
 class Found:
-    """A trace, and what no loop knows: which samples were searched, or left to earlier searches, and who was asked."""
+    """A trace, plus which samples were searched or inherited, and the oracle that was queried."""
 
     trace: Trace = field(default_factory=Trace)
     searched: set[int] = field(default_factory=set)  # samples that a search of this gate was about
@@ -56,5 +56,5 @@ class Found:
 
     @property
     def queries(self) -> np.ndarray | None:
-        """Queries (N,) that reached the oracle, a sample; None without an oracle."""
+        """Queries (N,) that reached the oracle, per sample; None without an oracle."""
         return None if self.oracle is None else self.oracle.counts.numpy()

@@ -1,17 +1,18 @@
-"""The searches that follow gradients: every row asks about one point a turn, and carries its own step count."""
+"""The searches that follow gradients: every row asks about one point per turn, and carries its own step count."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import inf
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from robustcheck.attacks import GradientAttack, Objective, Told
+from robustcheck.attacks import GradientAttack, Objective, Told, objective
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.looks.look import EOT, Gradients, looks_needed
 from robustcheck.evaluation.search.found import Rise
@@ -46,17 +47,19 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
 
     access: Gradients
     warm: Warm = anew
-    held: Held = forget
-    clean_logits: Callable[[GradientRows], torch.Tensor] | None = (
-        None  # (N, K) of rows as `access` sees them, if losses count
-    )
-    margin: Objective | None = None  # of the goal, if rows are to remember how near they came
-    near: float = inf  # margins this near to 0: the artefact may read the point differently, so its neighbour is tried
+    held: Held
+    clean_logits: Callable[[GradientRows], torch.Tensor] | None  # (N, K) as `access` sees them, if losses count
+    near: float | None = None  # to 0: the artefact may read such margins otherwise, so neighbours are tried; None: all
     enough: float = -1.0  # grey levels: a counterexample as near as this ends a minimum-norm search
     eot: EOT | None = None  # over looks, if images are seen under conditions, or over a candidate's draws
     only_ends: bool = False  # nothing but the end of a search is proposed
     _known: set[Start] = field(default_factory=set)  # that began where others ended
     _marked: set[int] = field(default_factory=set)  # turns after which a row has a quarter of its steps left, or none
+
+    @cached_property
+    def _margin(self) -> Objective:
+        """The goal's margin, by which rows remember how near they came."""
+        return objective("margin", self.task.goal)
 
     @property
     def limit(self) -> int:
@@ -105,7 +108,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         return np.flatnonzero(gone)
 
     def _ask(self, rows: GradientRows, images: torch.Tensor) -> Told:
-        """What is found at the rows' points. What is not finite is noted, and not followed."""
+        """Compute losses and gradients at the rows' points; what is not finite is noted, and not followed."""
         given = (images, rows.label, rows.aim, self.attack.objective)
         if self.eot is None:
             logits, loss, gradient = self.access.gradient(*given)
@@ -123,8 +126,8 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
             if self._turn in self._marked:
                 index = torch.from_numpy(rows.ends - self._turn == self._last_quarter).to(images.device)
                 rows.earlier[index] = rows.highest[index]
-        if self.margin is not None:
-            margin = self.margin(self.task.candidate.head.at_operating_point(logits), rows.label, rows.aim)
+        if self.near is not None:
+            margin = self._margin(self.task.candidate.head.at_operating_point(logits), rows.label, rows.aim)
             rows.nearest = torch.maximum(rows.nearest, margin.nan_to_num(nan=torch.inf))  # it may be anywhere
         return Told(step=rows.step, loss=loss, fooled=self._fooled(logits, rows.label), gradient=gradient)
 
@@ -161,7 +164,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
     def _learn(
         self, rows: GradientRows, images: torch.Tensor, told: Told, proposing: np.ndarray, broken: np.ndarray
     ) -> Told:
-        """A minimum-norm search comes nearer from what was verified; what was refuted is no wrong reading to it."""
+        """Record verified distances; mark refuted proposals as not fooled."""
         index = torch.from_numpy(proposing).to(images.device)
         verified = torch.from_numpy(broken).to(images.device)
         near = index[verified]
@@ -198,7 +201,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         return self.clean_logits is not None and self.eot is None and not self.attack.minimum_norm
 
     def _record_rises(self, rows: GradientRows) -> None:
-        """How far the losses of rows that hold were raised, of each attack for itself: they have units of their own."""
+        """Record how far the losses of rows that hold were raised, by attack: each has units of its own."""
         if not self._tracks_loss:
             return
         told = torch.stack([self._began(rows), rows.earlier, rows.highest]).cpu().T.tolist()
@@ -247,8 +250,10 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
                 self._note_refuted(nearest[refuted], rows.label[refuted], twin=True)
         if self.only_ends or self.eot is not None:
             return broken
-        rest = np.flatnonzero(~broken & (rows.nearest >= -self.near).cpu().numpy())
-        if len(rest):
+        worth = ~broken
+        if self.near is not None:
+            worth &= (rows.nearest >= -self.near).cpu().numpy()
+        if len(rest := np.flatnonzero(worth)):
             left, there = rows.take(rest), torch.from_numpy(rest).to(images.device)
             direction = told.gradient[torch.from_numpy(places[rest]).to(images.device)]
             beside = self.ball.outward if self.attack.minimum_norm else self.ball.aside
@@ -260,7 +265,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         return broken
 
     def _judge_last(self, rows: GradientRows, best: torch.Tensor, broken: np.ndarray) -> np.ndarray:
-        """Where the last step led nobody has asked: that is adjudicated too, of rows whose best point (N) held."""
+        """Also adjudicate the point after the last step, for rows whose best point (N, C, H, W) held."""
         images = rows.state["images"]
         other = (images != best).flatten(1).any(dim=1).cpu().numpy()
         if not len(places := np.flatnonzero(~broken & other)):
@@ -273,7 +278,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         return after
 
     def _warmed(self, images: torch.Tensor, clean: torch.Tensor, entering: list[Start]) -> torch.Tensor:
-        """Searches begin where others ended, if that is known: changes whose largest pixel is 1, made as large as ε."""
+        """Move starts to where other searches ended, if that is known: their changes are scaled to ε."""
         known = self.warm(entering)
         if known is None:
             return images

@@ -76,7 +76,7 @@ class Ledger:
         return {sample: entry for sample, entry in self._entries.get(family, {}).items() if entry.distance <= levels}
 
     def settle(self, search: Hashable, levels: float, samples: dict[int, bool]) -> None:
-        """Samples that a search within `levels` settled, and whether it had anything to follow in them.
+        """Remember samples that a search within `levels` settled, and whether it had anything to follow in them.
 
         Where it found something at all, that is an entry; within `levels` there is nothing else to find.
         """

@@ -58,7 +58,7 @@ class Hit(Counterexample):
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What any search is given, whichever way it goes: whom it asks about what, and who is told of it."""
+    """What any search is given: the candidate, the samples, and who takes its results."""
 
     candidate: Candidate
     viewer: Viewer  # how proposals are looked at
@@ -95,7 +95,7 @@ class Loop(ABC, Generic[AttackT, RowsT]):
 
     @abstractmethod
     def _advance(self, rows: RowsT, waiting: deque[Start]) -> np.ndarray:
-        """A turn of all rows; returns the places (M,) of those that leave."""
+        """Take a turn of all rows; returns the places (M,) of those that leave."""
 
     def _starts(self, clean: torch.Tensor, _draws: Draws, _entering: list[Start]) -> torch.Tensor:
         """Where searches begin: at the clean images (N, C, H, W)."""
@@ -195,7 +195,7 @@ class Loop(ABC, Generic[AttackT, RowsT]):
         return rows if stay.all() else rows.take(np.flatnonzero(stay))
 
     def _enter(self, waiting: deque[Start], most: int) -> RowsT:
-        """The next searches, before their first points."""
+        """Make rows of the next waiting searches, before their first points."""
         entering = [waiting.popleft() for _ in range(min(most, len(waiting)))]
         samples = [sample for sample, _ in entering]
         clean = self.task.load(samples)

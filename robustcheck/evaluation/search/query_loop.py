@@ -1,6 +1,6 @@
 """The searches that may only ask: oracles count, and a row stops before a turn that would pass its limit.
 
-A row may ask about several images in a turn, all of which go through the network together with those of other rows.
+A row may ask about several images in a turn; those of all rows go through the network together.
 What is read as the adversary wants and lies in the threat model is adjudicated, whatever the attack asked it for.
 """
 
@@ -29,12 +29,12 @@ Oracle = ScoreOracle | TopKOracle | LabelOracle | WhiteBox
 
 @dataclass(kw_only=True)
 class QueryLoop(Loop[QueryAttack, QueryRows]):
-    """A search that asks an oracle."""
+    """A search that queries an oracle."""
 
     oracle: Oracle  # a white box, if nobody counts
     pixels: int  # of an image, in all channels
-    stored: bool = False  # what it is asked about, it sees as files would store it
-    starting_images: Callable[[int, int], torch.Tensor] | None = None  # of a sample, (C, H, W) to try to start from
+    stored: bool  # what it is asked about, it sees as files would store it
+    starting_images: Callable[[int, int], torch.Tensor] | None  # of a sample, (C, H, W) to try to start from
 
     @property
     def limit(self) -> int:
@@ -92,7 +92,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         return gone
 
     def _readings(self, rows: QueryRows, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """How the oracle reads images, one a row (N,), and whether that is what the adversary wants."""
+        """How the oracle reads images, one per row (N,), and whether that is what the adversary wants."""
         samples = torch.from_numpy(rows.sample)
         if isinstance(self.oracle, TopKOracle):
             readings = self.oracle.top(samples, images)[2]
@@ -104,7 +104,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
     # --- the search ---
 
     def _search(self, rows: QueryRows, waiting: deque[Start]) -> np.ndarray:
-        """A turn of rows that are under way; returns which of them (N,) leave."""
+        """Take a turn of rows that are under way; returns which of them (N,) leave."""
         queries = self.attack.ask(rows.state, rows.clean, self.ball, rows.draws)
         gone = (rows.step + queries.counts > self.attack.queries).cpu().numpy()
         if gone.any():
@@ -123,7 +123,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         return broken
 
     def _ask(self, rows: QueryRows, queries: Queries) -> Answers:
-        """What the oracle tells about a turn's images."""
+        """Query the oracle about a turn's images."""
         images, asking = queries.images, queries.rows
         samples = torch.from_numpy(rows.sample)[asking.cpu()]
         label, aim, head = rows.label[asking], rows.aim[asking], self.task.candidate.head
@@ -143,7 +143,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         return Answers(loss=loss, fooled=fooled, shown=shown)
 
     def _note_moved(self, rows: QueryRows, queries: Queries, loss: torch.Tensor) -> None:
-        """Rows whose answers change have something to follow; of a white box only gradients show that."""
+        """Note which rows have something to follow: their answers change. A white box shows that by gradients alone."""
         if isinstance(self.oracle, WhiteBox) or rows.moved.all():
             return
         if not self.attack.adaptive:

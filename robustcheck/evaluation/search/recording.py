@@ -51,7 +51,7 @@ class Recorder:
 
 @contextmanager
 def recording(gate: Gate, setting: Setting, family: Hashable, warm: Sequence[str]) -> Iterator[Recorder]:
-    """Takes hits, and puts the nearest of each sample into the ledger; after an interruption too."""
+    """Take hits, and put the nearest of each sample into the ledger; after an interruption too."""
     recorder = Recorder(gate=gate, setting=setting, family=family, warm=warm)
     try:
         yield recorder

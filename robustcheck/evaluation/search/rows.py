@@ -80,7 +80,7 @@ class GradientRows(Rows):
 
     @classmethod
     def entering(cls, rows: Rows, *, ends: int) -> GradientRows:
-        """Rows of which nothing has been told yet."""
+        """Rows before their first gradient."""
         return cls(
             **vars(rows),
             ends=np.full(len(rows), ends),
@@ -101,5 +101,5 @@ class QueryRows(Rows):
 
     @classmethod
     def entering(cls, rows: Rows, *, attempt: int) -> QueryRows:
-        """Rows that have not asked yet."""
+        """Rows before their first query."""
         return cls(**vars(rows), attempt=np.full(len(rows), attempt), last_loss=rows._all(inf))

@@ -11,11 +11,12 @@ from math import inf, prod
 import numpy as np
 import torch
 
-from robustcheck.attacks import GradientAttack, Objective, QueryAttack, build, objective
+from robustcheck.attacks import GradientAttack, QueryAttack, build
 from robustcheck.attacks.base import closer
 from robustcheck.attacks.draws import key
 from robustcheck.attacks.objectives import margins_of_findings
 from robustcheck.attacks.searches import Searches
+from robustcheck.evaluation.adversary import ball_for, goal_of
 from robustcheck.evaluation.looks.choice import eot_of, viewer_of
 from robustcheck.evaluation.looks.look import EOT, Gradients, Viewer
 from robustcheck.evaluation.progress import SILENT, Progress
@@ -48,6 +49,18 @@ class Search:
     family: Hashable  # gates that share counterexamples; the gate's own if it shares none
     surrogates: Surrogates | None = None  # that are searched in the candidate's place
     to_the_nearest: bool = True  # a minimum-norm search goes on from one counterexample to nearer ones
+
+    @classmethod
+    def of(cls, gate: Gate, setting: Setting, *, shared: bool, surrogates: Surrogates | None = None) -> Search:
+        """The searches of a gate, which uses and adds to the counterexamples of its family if they are `shared`."""
+        return cls(
+            gate=gate,
+            setting=setting,
+            ball=ball_for(gate, setting),
+            goal=goal_of(gate, setting),
+            family=gate.family if shared and gate.family else gate.id,
+            surrogates=surrogates,
+        )
 
     def begin(self) -> Found:
         """What was found before the first search: nothing."""
@@ -108,13 +121,13 @@ class Search:
         return eot_of(self.gate, self.setting.candidate)
 
     def _standing(self, samples: Sequence[int]) -> list[int]:
-        """The samples of which no counterexample is known."""
+        """The samples without a known counterexample."""
         known = self.setting.memory.ledger.within(self.family, self.levels)
         return [sample for sample in samples if sample not in known]
 
     @cached_property
     def _starting_images(self) -> StartingImages:
-        """Where the attack starts that begins at other images, which is the only one of its gate."""
+        """Starting images for a gate whose only attack starts from another image."""
         setting = self.setting
         return StartingImages(
             setting.samples,
@@ -132,7 +145,7 @@ class Search:
     def _remember(
         self, attack: GradientAttack | QueryAttack, searched: Sequence[int], trace: Trace, *, nearest: bool
     ) -> None:
-        """A minimum-norm search stands for every budget; one that goes down the ladder, for smaller ones.
+        """Settle samples: a minimum-norm search does so at every budget, one that goes down a ladder at smaller ones.
 
         If it ended with the first counterexample within the budget, it stands where it found none.
         """
@@ -155,15 +168,15 @@ class Search:
         *,
         enough: float,
     ) -> None:
-        """One attack on samples; then again, with the artefact's own gradients, where it came near.
+        """Run one attack; then again, with the artefact's own gradients, where it came near.
 
         Near is what a faster form and the artefact may differ by: there the faster form can be wrong about which side a
         point is on. Minimum-norm searches live there, so they follow the artefact from the beginning.
         """
         candidate = self.setting.candidate
         white_box = WhiteBox(candidate, exact=attack.minimum_norm)
-        near = _NEAR * white_box.error
-        closely = near > 0 and self.surrogates is None and self.eot is None
+        closely = white_box.error > 0 and self.surrogates is None and self.eot is None
+        near = _NEAR * white_box.error if closely else None
         for part in Ends.parts(samples, self.setting.samples.shape_of) if closely else [samples]:
             ends = Ends()
             self._run(
@@ -173,9 +186,8 @@ class Search:
                 trace,
                 progress,
                 warm=partial(self._warm, attack),
-                held=partial(self._held, attack, ends, near if closely else None),
-                margin=objective("margin", self.goal) if closely else None,
-                near=near if closely else inf,
+                held=partial(self._held, attack, ends, near),
+                near=near,
                 enough=enough,
             )
             self._run(
@@ -199,8 +211,7 @@ class Search:
         *,
         warm: Warm,
         held: Held = forget,
-        margin: Objective | None = None,
-        near: float = inf,
+        near: float | None = None,
         enough: float,
     ) -> None:
         clean_logits = partial(self._clean_logits, access) if isinstance(access, WhiteBox) else None
@@ -214,7 +225,6 @@ class Search:
                     ball=self.ball.widest(shape) if attack.minimum_norm else self.ball,
                     warm=warm,
                     held=held,
-                    margin=margin,
                     near=near,
                     enough=enough,
                     clean_logits=clean_logits,
@@ -282,10 +292,10 @@ class Search:
         )
 
     def _aim(self, sample: int, rank: int) -> int:
-        """The label that is `rank` places behind the likeliest other than the true one, on the clean image.
+        """The `rank`-th likeliest wrong label on the clean image, from 0.
 
-        Of several findings that of those that the goal is about, the nearest to its threshold first; after the last one
-        comes the first.
+        With several findings, the `rank`-th nearest to its threshold of those that the goal is about; after the last
+        one comes the first.
         """
         logits, label = self.setting.logits[[sample]], self.setting.labels[[sample]]
         if self.goal.multilabel:
@@ -315,7 +325,7 @@ class Search:
                     ends.keep(sample, restart, margins[row], changes[row])
 
     def _clean_logits(self, access: WhiteBox, rows: GradientRows) -> torch.Tensor:
-        """What a search sees (N, K) at clean images: asked for where it sees another form than the artefact."""
+        """Logits (N, K) of clean images as a search sees them; computed anew if that is not the artefact."""
         if access.asks_artefact:
             return self.setting.logits[rows.sample]
         return access.scores(torch.from_numpy(rows.sample), rows.clean)

@@ -32,7 +32,7 @@ class StartingImages:
         samples: whose images they are.
         labels: (N,) true readings.
         goal: which of them are wanted.
-        seed: of which are looked through, and of the noise that is tried where no image is left.
+        seed: decides which images are tried, and the noise that is tried where no image is left.
         name: of the gate and its attack.
         device: where images are wanted.
     """

@@ -19,7 +19,7 @@ MOST_ENDS = 256 * 1024**2  # pixels, a byte each, of the ends of searches that a
 
 
 class WarmStarts:
-    """Changes of samples, a byte a pixel, by the policy's entry and the attack that they come from.
+    """Changes of samples, a byte per pixel, by the policy's entry and the attack that they come from.
 
     They are kept while a gate of the entry, at another budget, has yet to begin.
 
@@ -53,14 +53,14 @@ class WarmStarts:
         return np.array([place for place, _ in there]), _as_shares([changes[sample] for _, sample in there])
 
     def through(self, entry: str) -> None:
-        """A gate of this entry is through; what nobody will read is forgotten."""
+        """Count a gate of this entry as done, and forget what nobody will read."""
         self._to_come[entry] = self._to_come.get(entry, 0) - 1
         if self._to_come[entry] < 1:
             self._changes.pop(entry, None)
 
 
 def begins_anywhere(attack: GradientAttack) -> bool:
-    """Whether a search may begin where others ended: no single step, nor one that the policy has begin at the image."""
+    """Whether a search can start elsewhere: it has several steps and no fixed start."""
     return attack.steps > 1 and (attack.random_start or attack.name == QUICK)
 
 
@@ -69,7 +69,7 @@ class Ends:
 
     @staticmethod
     def parts(samples: Sequence[int], shape_of: Callable[[int], Shape]) -> Iterator[Sequence[int]]:
-        """Samples in parts, of which the ends of all searches fit in memory."""
+        """Samples in parts, each small enough for the ends of all its searches to fit in memory."""
         part, pixels = list[int](), 0
         for sample in samples:
             own = prod(shape_of(sample))

@@ -138,7 +138,7 @@ def apart_from(split: Samples, numbers: Iterable[int], judged: Samples, about: I
     Args:
         split: what may be learned from.
         numbers: of samples of it.
-        judged: the samples of which some are judged.
+        judged: the gate's samples, some of which are judged.
         about: the numbers of these.
     """
     about = list(about)

@@ -43,7 +43,7 @@ def load_surrogates(
     answers: dict[int, int],
     samples: Samples,
     folder: Path,
-    progress: Tell | None = None,
+    progress: Tell | None,
 ) -> list[LoadedSurrogate]:
     """Every surrogate of an attack: the named ones, then the trained ones, in the policy's order.
 
@@ -140,7 +140,7 @@ def _load(
 
 
 def _of_surrogate(message: str) -> str:
-    """What loading says of a candidate, said of a surrogate that was loaded like one."""
+    """A message of loading a candidate, reworded for a surrogate."""
     return re.sub(r"\b(the|this ONNX) candidate\b", r"\1 surrogate", message)
 
 

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 
 from robustcheck.errors import CandidateError
+from robustcheck.whole_files import replacing
 
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -32,18 +33,14 @@ def kept(name: str, make: Callable[[], dict[str, torch.Tensor]]) -> Path:
         CandidateError: the folder cannot be used, or is not this user's.
     """
     folder = _folder()
-    path, part = folder / f"{name}.safetensors", folder / f"{name}.part"
+    path = folder / f"{name}.safetensors"
     with _locked(folder, name) as private:
         if not (_is_own(path, private=private) and _is_whole(path)):
             weights = make()
-            with _kept_in(folder):
-                try:
-                    save_file(weights, part, metadata={"sha256": _digest(weights)})
-                    with suppress(OSError):  # a disk without modes
-                        part.chmod(stat.S_IRUSR | stat.S_IWUSR)
-                    part.replace(path)
-                finally:
-                    part.unlink(missing_ok=True)
+            with _kept_in(folder), replacing(path) as part:
+                save_file(weights, part, metadata={"sha256": _digest(weights)})
+                with suppress(OSError):  # a disk without modes
+                    part.chmod(stat.S_IRUSR | stat.S_IWUSR)
     return path
 
 

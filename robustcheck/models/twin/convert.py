@@ -45,8 +45,8 @@ from robustcheck.models.twin.graph import (
 )
 from robustcheck.models.twin.packed import unpack
 
-OPERATORS = (layers, rounding, quantised, resize, attention, standard, sizes, linear_models, fused)
-"""Whoever imports these has registered their operators with onnx2fx."""
+# Importing these registers their operators with onnx2fx; the name keeps the imports.
+_REGISTERED = (layers, rounding, quantised, resize, attention, standard, sizes, linear_models, fused)
 
 _ADVICE = (
     "export the network again with other operators, or use an attack that only asks (square, nes, label_only) or "
@@ -188,7 +188,7 @@ def telling(module: fx.GraphModule) -> Forward:
 
 
 def _operator_of(error: Exception, module: fx.GraphModule, inputs: torch.Tensor) -> str | None:
-    """Which operator the step is part of that fails so, if the same one fails again."""
+    """The operator of the step that fails, if the same step fails twice."""
     steps = _Steps(module)
     steps.extra_traceback = False
     try:
@@ -248,7 +248,9 @@ def _adapt_inputs(module: fx.GraphModule, kind: int, *, flat: bool) -> None:
     image = held = next(node for node in module.graph.nodes if node.op == "placeholder")
     users = list(image.users)
     steps = [_HELD_AS[kind]] if kind in _HELD_AS else []
-    for step in [*steps, *[_as_rows] * flat]:
+    if flat:
+        steps.append(_as_rows)
+    for step in steps:
         with module.graph.inserting_after(held):
             held = module.graph.call_function(step, (held,))
     for user in users:

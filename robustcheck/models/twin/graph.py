@@ -39,7 +39,7 @@ def folded(path: Path) -> ModelProto:
 
 
 def bytes_of(model: ModelProto) -> int:
-    """The size of its weights, of which there may be more than a message can have."""
+    """The size of its weights in bytes, which may be more than a message can hold."""
     return sum(tensor.ByteSize() for tensor in model.graph.initializer)
 
 

@@ -49,9 +49,16 @@ class Resize(nn.Module):
         scales: tuple[float, ...] | None = None,
     ) -> None:
         super().__init__()
-        self.mode, self.coordinates, self.nearest, self.cubic_a = mode, coordinates, nearest, cubic_a
-        self.exclude_outside, self.extrapolation, self.antialias = exclude_outside, extrapolation, antialias
-        self.axes, self.aspect, self.scales = axes, aspect, scales
+        self.mode = mode
+        self.coordinates = coordinates
+        self.nearest = nearest
+        self.cubic_a = cubic_a
+        self.exclude_outside = exclude_outside
+        self.extrapolation = extrapolation
+        self.antialias = antialias
+        self.axes = axes
+        self.aspect = aspect
+        self.scales = scales
         self._known: dict[tuple[Any, ...], tuple[Tensor, Tensor | None]] = {}
 
     def forward(
