@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import sys
 from functools import partial
@@ -207,18 +208,22 @@ def schema_command(*, report: bool) -> None:
 def attacks_command() -> None:
     """List the attacks: what each is, needs, takes and cites."""
     from robustcheck.policy import ATTACKS
+    from robustcheck.policy.fields import allowed
 
     for name, spec in ATTACKS.items():
         click.echo(click.style(name, bold=True))
         click.echo(f"  what    {spec.summary}")
         click.echo(f"  needs   {spec.needs}")
+        schemas = spec.model_json_schema()["properties"]
         for parameter, field in spec.model_fields.items():
             if parameter != "name":
                 if field.is_required():
                     default = " (needed)"
                 else:
                     default = "" if field.default is None else f" (default: {json.dumps(field.default)})"
-                click.echo(f"  takes   {parameter}: {field.description}{default}")
+                values = allowed(schemas[parameter])
+                told = all(value in str(field.description) for value in re.split(", | or ", values))
+                click.echo(f"  takes   {parameter}: {field.description}{'' if told else f'; {values}'}{default}")
         click.echo(f"  source  {spec.source}")
 
 
