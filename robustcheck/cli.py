@@ -304,9 +304,9 @@ def replay_command(report: Path, policy: Path) -> None:
     within the budget, as far from the sample as is stated, and be read as is stated. So must the clean images be read.
     A gate must list all samples that it is about; metrics, their intervals, requirements and verdicts must be those of
     the samples and of what is stated of the attack's health, and what is not counted again is named. What is said of
-    policy, candidate and data must be what they are, and junit.xml and report.html beside it what it renders to. Images
-    that were seen under viewing conditions, and those of candidates that draw, are not read again; only running
-    the policy again shows that a sample held.
+    policy, candidate and data must be what they are, and junit.xml and report.html beside it what it renders to. Of
+    counterexamples that were seen under viewing conditions (stickers aside) and of those of candidates that draw, only
+    file and distance are compared; only running the policy again shows that a sample held.
 
     A policy names code (an architecture, trust: pickle, operators, module:callable), which is run as in any run. Files
     of the candidate that are not those of the report are refused before; who made both can have made them agree, so
