@@ -241,8 +241,8 @@ def qualify_command(output: Path) -> None:
 
     Runs gates on candidates whose robustness is known: robust and fragile ones must get their accuracy and its
     verdict, those that hide their gradients must not pass. So it shows that this installation, on this machine, comes
-    to their answers; the report lists what that does not cover. Takes about ten seconds on an idle machine, needs no network,
-    and writes a report that a quality system can file.
+    to their answers; the report lists what that does not cover. Takes ten to twenty seconds on an idle machine, needs
+    no network, and writes a report that a quality system can file.
 
     \b
     Exit codes:
