@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import sys
 from functools import partial
@@ -207,18 +208,22 @@ def schema_command(*, report: bool) -> None:
 def attacks_command() -> None:
     """List the attacks: what each is, needs, takes and cites."""
     from robustcheck.policy import ATTACKS
+    from robustcheck.policy.fields import allowed
 
     for name, spec in ATTACKS.items():
         click.echo(click.style(name, bold=True))
         click.echo(f"  what    {spec.summary}")
         click.echo(f"  needs   {spec.needs}")
+        schemas = spec.model_json_schema()["properties"]
         for parameter, field in spec.model_fields.items():
             if parameter != "name":
                 if field.is_required():
                     default = " (needed)"
                 else:
                     default = "" if field.default is None else f" (default: {json.dumps(field.default)})"
-                click.echo(f"  takes   {parameter}: {field.description}{default}")
+                values = allowed(schemas[parameter])
+                told = all(value in str(field.description) for value in re.split(", | or ", values))
+                click.echo(f"  takes   {parameter}: {field.description}{'' if told else f'; {values}'}{default}")
         click.echo(f"  source  {spec.source}")
 
 
@@ -236,8 +241,8 @@ def qualify_command(output: Path) -> None:
 
     Runs gates on candidates whose robustness is known: robust and fragile ones must get their accuracy and its
     verdict, those that hide their gradients must not pass. So it shows that this installation, on this machine, comes
-    to their answers; the report lists what that does not cover. Takes some seconds, needs no network, and writes a
-    report that a quality system can file.
+    to their answers; the report lists what that does not cover. Takes ten to twenty seconds on an idle machine, needs
+    no network, and writes a report that a quality system can file.
 
     \b
     Exit codes:
@@ -299,9 +304,9 @@ def replay_command(report: Path, policy: Path) -> None:
     within the budget, as far from the sample as is stated, and be read as is stated. So must the clean images be read.
     A gate must list all samples that it is about; metrics, their intervals, requirements and verdicts must be those of
     the samples and of what is stated of the attack's health, and what is not counted again is named. What is said of
-    policy, candidate and data must be what they are, and junit.xml and report.html beside it what it renders to. Images
-    that were seen under viewing conditions, and those of candidates that draw, are not read again; only running
-    the policy again shows that a sample held.
+    policy, candidate and data must be what they are, and junit.xml and report.html beside it what it renders to. Of
+    counterexamples that were seen under viewing conditions (stickers aside) and of those of candidates that draw, only
+    file and distance are compared; only running the policy again shows that a sample held.
 
     A policy names code (an architecture, trust: pickle, operators, module:callable), which is run as in any run. Files
     of the candidate that are not those of the report are refused before; who made both can have made them agree, so

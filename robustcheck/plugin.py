@@ -7,6 +7,7 @@ plugin (`gate_hooks`) is imported once a policy was named.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="POLICY",
         action="append",
         default=[],
-        help="run the gates of a robustcheck policy (YAML) as tests POLICY::GATE-ID; may be given more than once",
+        help="run the gates of a robustcheck policy (YAML); each gate is a test. One gate alone: "
+        "--robustcheck policy.yaml 'policy.yaml::GATE-ID'. May be given more than once",
     )
     group.addoption(
         "--robustcheck-output",
@@ -49,6 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.help:
         return  # parsing once more would print pytest 8's help, and end there
     start = config.invocation_params.dir
+    _refuse_gates(named_options, start)
     if not named_options and not ini_key:
         _refuse_policies_among(_files(config.args, start))
         return
@@ -93,6 +96,15 @@ def _output_folder(config: pytest.Config, typed: str | None, default: Path) -> P
 def _files(arguments: Sequence[str], start: Path) -> set[Path]:
     """The files and folders in which pytest's arguments name tests."""
     return {(start / argument.partition("::")[0].partition("[")[0]).resolve() for argument in arguments}
+
+
+def _refuse_gates(named: Sequence[str], start: Path) -> None:
+    """Raise a usage error where the option names a gate, `policy.yaml::sticker`: the option is for policies."""
+    for text in named:
+        policy, gate = text.partition("::")[::2]
+        if gate and not (start / text).exists():
+            told = f"--robustcheck {shlex.quote(policy)} {shlex.quote(text)}"
+            raise pytest.UsageError(f"--robustcheck {text}: names a gate, and takes a policy; this gate alone: {told}")
 
 
 def _refuse_policies_among(paths: Collection[Path]) -> None:

@@ -44,7 +44,9 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("file", "least"), [("README.md", 1), ("docs/policy.md", 2), ("docs/patches.md", 3)], ids=lambda value: str(value)
+    ("file", "least"),
+    [("README.md", 1), ("docs/policy.md", 2), ("docs/patches.md", 3), ("docs/first-weeks.md", 1)],
+    ids=lambda value: str(value),
 )
 def test_every_gate_that_is_shown_can_be_used(file, least, folder):
     policies = [
@@ -102,3 +104,16 @@ def test_the_program_that_checks_a_report_without_robustcheck_tells_what_was_cha
     Image.fromarray(pixels).save(file)
     with pytest.raises(AssertionError):
         exec(program, {})
+
+
+def test_the_program_that_compares_two_reports_says_what_has_changed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    brightness_project(tmp_path)
+    (program,) = _blocks("docs/first-weeks.md", "python")
+    for number, level in ((1, 4), (2, 2)):
+        gates = f"\n  - {{id: pgd, attack: pgd, epsilon: {level}/255, require: {{accuracy: 0}}}}\n"
+        (tmp_path / "policy.yaml").write_text(brightness_policy(gates))
+        (tmp_path / f"{number}.json").write_text(run(load_policy(tmp_path / "policy.yaml")).to_json())
+    monkeypatch.setattr("sys.argv", ["compare.py", "1.json", "2.json"])
+    exec(program, {})
+    assert f"pgd accuracy {accuracy_at(4)} -> {accuracy_at(2)} interval 0." in capsys.readouterr().out

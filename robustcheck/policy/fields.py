@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StrictInt, WithJsonSchema
@@ -52,6 +53,26 @@ def one_or_many(item: dict[str, Any], *, most: int | None = None, different: boo
     """The JSON Schema of an item, or of a list of such items, perhaps all different."""
     limit = ({} if most is None else {"maxItems": most}) | ({"uniqueItems": True} if different else {})
     return {"anyOf": [item, {"type": "array", "items": item, "minItems": 1, **limit}]}
+
+
+def allowed(schema: Mapping[str, Any]) -> str:
+    """`1 to 100`, `circle, square`: what the JSON Schema of a value allows; nothing if no such words say all of it."""
+    if "anyOf" in schema:
+        kinds = [kind for kind in schema["anyOf"] if kind != {"type": "null"}]
+        if any("pattern" in kind for kind in kinds):
+            return "2/255, 0.01 or '3 levels'"  # the only texts of a pattern are such amounts
+        words = list(dict.fromkeys(map(allowed, kinds)))
+        return " or ".join(words) if all(words) else ""
+    if "items" in schema:
+        return allowed(schema["items"])
+    if "enum" in schema or "const" in schema:
+        return ", ".join(map(str, schema.get("enum", [schema.get("const")])))
+    least, most = schema.get("minimum"), schema.get("maximum")
+    if least is not None and most is not None:
+        return f"{least:,} to {most:,}"
+    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+    limits = {"more than": above, "at least": least, "less than": below, "at most": most}
+    return ", ".join(f"{word} {limit:,}" for word, limit in limits.items() if limit is not None)
 
 
 def plain_schema(model: type[BaseModel]) -> dict[str, Any]:

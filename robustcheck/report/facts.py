@@ -14,7 +14,7 @@ from robustcheck.report.text import (
     parameters_text,
     seconds,
 )
-from robustcheck.report.threat import CAPABILITIES, GOALS, KNOWLEDGE, NORMS, threat_text
+from robustcheck.report.threat import CAPABILITIES, GOALS, KNOWLEDGE, NORMS, explained, threat_text
 from robustcheck.results import AuditReport, DataInfo, GateResult, ModelInfo, Patch
 from robustcheck.words import plural
 
@@ -204,6 +204,7 @@ def not_tried(report: AuditReport) -> Iterator[str]:
         missing = [name for name in known if name not in tried]
         # With a word among them that is not known here, what is missing is not known either.
         if missing and tried <= set(known):
-            yield f"{what}: {', '.join(NORMS.get(name, name).replace('_', ' ') for name in missing)}."
+            words = (NORMS[name] if known is NORMS else explained(known, name) for name in missing)
+            yield f"{what}: {'; '.join(words)}."
     if not any(threat.conditions for threat in threats):
         yield "Viewing conditions: images are judged as they are stored."

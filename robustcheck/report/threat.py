@@ -69,7 +69,7 @@ def _ranges(threat: Threat) -> dict[str, Sequence[float]]:
 
 def threat_text(threat: Threat) -> str:
     """The threat model in words: goal, knowledge, capability, query limit."""
-    goal, knowledge = _explained(GOALS, threat.goal), _knowledge(threat)
+    goal, knowledge = explained(GOALS, threat.goal), _knowledge(threat)
     if threat.target is not None:
         goal += f", {one_line(threat.target)}"
     seen = conditions_text(threat)
@@ -112,10 +112,11 @@ def _queries(threat: Threat) -> str:
 
 def _knowledge(threat: Threat) -> str:
     if threat.top_k is None:
-        return _explained(KNOWLEDGE, threat.knowledge)
+        return explained(KNOWLEDGE, threat.knowledge)
     best = "score of the best label" if threat.top_k == 1 else f"scores of the best {threat.top_k:,} labels"
     return f"the {best} ({one_line(threat.knowledge)})"
 
 
-def _explained(meanings: Mapping[str, str], word: str) -> str:
+def explained(meanings: Mapping[str, str], word: str) -> str:
+    """`any wrong answer (untargeted)`; the word alone if it is not known."""
     return f"{meanings[word]} ({word})" if word in meanings else one_line(word)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 from building import brightness_report
@@ -17,6 +18,15 @@ def test_a_gate_can_be_named(pytester, project, plain_or_worker):
     report = brightness_report(project)
     assert [gate["id"] for gate in report["gates"]] == ["pgd[1/255]"]
     assert report["not_run"] == ["clean", "fgsm", "pgd[4/255]"]
+
+
+def test_a_gate_that_is_given_to_the_option_is_told_how_to_be_named(pytester, project):
+    result = pytester.runpytest("--robustcheck", "policy.yaml::pgd[1/255]")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in result.errlines if line]
+    asked, told = line.split("; this gate alone: ")
+    assert asked == "ERROR: --robustcheck policy.yaml::pgd[1/255]: names a gate, and takes a policy"
+    pytester.runpytest(*shlex.split(told)).assert_outcomes(passed=1)
 
 
 def test_those_that_failed_are_run_again_alone(pytester, project, plain_or_worker):

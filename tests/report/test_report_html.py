@@ -228,8 +228,14 @@ def test_it_says_what_was_not_tried():
     assert "covers the threat models that are listed in it and no others" in text
     assert "Gates of the policy that were not run (deselected or not reached): late, later." in text
     assert "124 of 624 available samples." in text
-    assert "Goals: targeted, missed finding, false alarm." in text
-    assert "Knowledge: scores, top-k, label, transfer." in text
+    assert (
+        "Goals: one particular wrong answer (targeted); disease read as no disease (missed_finding); no disease read "
+        "as disease (false_alarm)."
+    ) in text
+    assert (
+        "Knowledge: the scores of all labels (scores); the scores of the best few labels (top-k); the predicted label "
+        "only (label); another model only (transfer)."
+    ) in text
     assert "Norms: L2." in text
 
 
