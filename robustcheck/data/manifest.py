@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -16,7 +17,7 @@ from robustcheck.data.kinds import SHOWN
 from robustcheck.data.multilabel import reading_of
 from robustcheck.data.reading import check_memory, delimiter_of, normalised, parsing
 from robustcheck.data.samples import Listing, Wanted
-from robustcheck.data.splits import spelt
+from robustcheck.data.splits import is_split, spellings, split_of
 from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
 
@@ -44,26 +45,29 @@ def manifest_listing(path: Path, wanted: Wanted, *, root: Path) -> Listing:
     Raises:
         DataError: every mistake of the manifest at once, with its line.
     """
-    split = wanted.split
+    split, text = wanted.split, _text(path)
     rows, mistakes, notes = list[Row](), list[tuple[int, str]](), list[str]()
-    for found in _rows(_text(path), path.name, wanted.columns):
+    for found in _rows(text, path.name, wanted.columns):
         if isinstance(found, Row):
             rows.append(found)
         else:
             mistakes.append(found)
     has_split = any(row.split is not None for row in rows)
+    like = None if has_split or not rows else _like_a_split(text, wanted)
     if split is not None and has_split:
-        splits = sorted({str(row.split) for row in rows})
-        own = spelt(split, splits, f"{path.name}: in its column split")
-        rows = [row for row in rows if row.split == own]
-        if not rows:
-            raise DataError(f"{path.name}: no row's split is {split!r}; the column holds {listed(splits)}")
-        if own != split:
-            notes.append(f"split {split} are the rows of {path.name} whose split is {own!r}")
+        rows, told = _of_split(rows, split, path.name)
+        notes += told
+    elif split is not None and like is not None:
+        name, found_in = like
+        raise DataError(
+            f"{path.name}: data.split is {split}, and no column is called split; {name!r} holds {listed(found_in)}: "
+            "call it split, or leave data.split out if all rows are meant"
+        )
     elif split is not None:
         notes.append(f"{path.name} has no column split: all its rows are one split")
-    elif has_split:
-        notes.append(f"all rows of {path.name} are used, whatever its column split says: data.split names none")
+    elif has_split or like is not None:
+        name = "split" if like is None else repr(like[0])
+        notes.append(f"all rows of {path.name} are used, whatever its column {name} says: data.split names none")
     numbers = (_findings if wanted.multilabel else _label_numbers)(rows, wanted.labels, mistakes)
     files = _files(rows, root, mistakes)
     values = _values(rows, wanted.columns, mistakes)
@@ -137,6 +141,47 @@ def _columns(header: Sequence[str], where: str, asked: Sequence[str]) -> dict[st
     if twice:
         raise DataError(f"{where}: the column {twice[0]!r} is there twice")
     return {name: index for index, name in enumerate(names)}
+
+
+def _of_split(rows: Sequence[Row], split: str, shown: str) -> tuple[list[Row], list[str]]:
+    """The rows of a split, and the notes on how it is spelt and on rows that are of none."""
+    splits = sorted({str(row.split) for row in rows})
+    own = spellings(split, splits, f"{shown}: in its column split")
+    if not own:
+        raise DataError(f"{shown}: no row's split is {split!r}; the column holds {listed(splits)}")
+    notes = []
+    if own != [split]:
+        notes.append(f"split {split} are the rows of {shown} whose split is {' or '.join(map(repr, own))}")
+    lost = [row for row in rows if not is_split(str(row.split))]
+    if lost:
+        said = listed(dict.fromkeys(repr(row.split) if row.split else "empty" for row in lost), limit=3)
+        notes.append(
+            f"rows of {shown} whose split is no split's name are left out: {len(lost):,}, first line {lost[0].line} "
+            f"(found {said})"
+        )
+    return [row for row in rows if row.split in own], notes
+
+
+def _like_a_split(text: str, wanted: Wanted) -> tuple[str, list[str]] | None:
+    """A column that seems to say of which split a row is and is not called so, and what it holds; None: there is none.
+
+    It is called split in letters of another case, or most of its cells are splits' names, and not all of one split that
+    may be meant.
+    """
+    with suppress(csv.Error):  # which is said where the rows are read
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True)
+        header, *lines = [[cell.strip() for cell in cells] for cells in reader if any(cell.strip() for cell in cells)]
+        for index, name in enumerate(header):
+            cells = [cells[index] for cells in lines if len(cells) == len(header)]
+            said = [cell for cell in cells if cell]
+            splits = {split_of(cell) for cell in said}
+            all_of_one = len(splits) == 1 and (wanted.split is None or wanted.split in splits)
+            named = name.lower() == "split"
+            if name in ("path", "label") or (name in wanted.columns and not named):
+                continue
+            if named or (2 * sum(map(is_split, said)) > len(said) and not all_of_one):
+                return name, sorted(set(said))
+    return None
 
 
 def _label_numbers(rows: Sequence[Row], labels: Sequence[str], mistakes: list[tuple[int, str]]) -> list[int]:

@@ -81,6 +81,54 @@ def test_splits_of_other_names(manifest, load):
         load("data.csv", split="val")
 
 
+def test_a_split_in_letters_of_either_case_is_one(manifest, load):
+    manifest("path,label,split\na.png,sick,test\nb.png,sick,Test\nsub/c.png,normal,TEST\nmissing.png,odd,Train\n")
+    samples = load("data.csv", split="test")
+    assert samples.names == ("a.png", "b.png", "sub/c.png")
+    assert samples.info.notes == ("split test are the rows of data.csv whose split is 'TEST' or 'Test' or 'test'",)
+
+
+def test_two_words_for_a_split_are_never_one_of_them_alone(manifest, load):
+    manifest("path,label,split\na.png,sick,test\nb.png,sick,testing\n")
+    with pytest.raises(DataError) as caught:
+        load("data.csv", split="test")
+    assert str(caught.value) == (
+        "data.csv: in its column split test, testing may all be the split test: call the rows that are meant test, and "
+        "others by another word"
+    )
+
+
+def test_rows_of_no_split_are_counted(manifest, load):
+    manifest("path,label,split\na.png,sick,test\nb.png,sick,\nsub/c.png,normal,holdout\nd.png,normal,train\n")
+    samples = load("data.csv", split="test")
+    assert samples.names == ("a.png",)
+    assert samples.info.notes[0] == (
+        "rows of data.csv whose split is no split's name are left out: 2, first line 3 (found empty, 'holdout')"
+    )
+
+
+@pytest.mark.parametrize("header", ["Split", "SPLIT", "subset", "fold"])
+def test_a_split_column_that_is_called_otherwise(manifest, load, header):
+    manifest(f"path,label,{header}\na.png,sick,train\nb.png,sick,test\nsub/c.png,normal,\n")
+    with pytest.raises(DataError) as caught:
+        load("data.csv", split="test")
+    assert str(caught.value) == (
+        f"data.csv: data.split is test, and no column is called split; {header!r} holds test, train: call it split, or "
+        "leave data.split out if all rows are meant"
+    )
+    assert load("data.csv").info.notes == (
+        f"all rows of data.csv are used, whatever its column {header!r} says: data.split names none",
+    )
+
+
+def test_columns_that_only_look_like_a_split(manifest, load):
+    manifest("path,label,part,dev,fold\na.png,sick,test,train,1\nb.png,sick,test,x,2\nsub/c.png,normal,test,y,3\n")
+    assert load("data.csv", split="test").info.notes == ("data.csv has no column split: all its rows are one split",)
+    assert load("data.csv").info.notes == ()
+    with pytest.raises(DataError, match=r"^data.csv: data.split is val, and .*; 'part' holds test: call it split"):
+        load("data.csv", split="val")
+
+
 def test_a_split_column_that_is_not_asked_for_is_noted(manifest, load):
     manifest("path,label,split\na.png,sick,train\nb.png,normal,test\n")
     samples = load("data.csv")
