@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustcheck.data.codestream import size_of, unpacked_length
+from robustcheck.data.codestream import size_of, turned_to_rgb, unpacked_length
 from robustcheck.data.reading import MAX_PIXELS, check_memory, parsing
 from robustcheck.data.samples import Shape
 from robustcheck.errors import DataError
@@ -279,25 +279,26 @@ def _decoded(file: BufferedReader, scan: Scan) -> NDArray[np.int32]:
 
 def _values(data: Any, syntax: str, scan: Scan) -> NDArray[Any]:
     """The frame by the first decoder that takes it."""
+    from pydicom.encaps import get_frame
+
     decoder = _decoder(syntax, scan.name)
     if not decoder.is_encapsulated:
         return np.asarray(decoder.as_array(data, index=0)[0])
-    _check_size(data, syntax, scan)
+    frame = get_frame(data.PixelData, 0, number_of_frames=1)
+    _check_size(frame, data, syntax, scan)
     reasons = []
     for plugin in _DECODERS:
         if plugin in decoder.available_plugins:
+            done = plugin == "pillow" and scan.shape[0] == 3 and turned_to_rgb(frame)  # pydicom would turn it once more
             try:
-                return np.asarray(decoder.as_array(data, index=0, decoding_plugin=plugin)[0])
+                return np.asarray(decoder.as_array(data, index=0, decoding_plugin=plugin, raw=done)[0])
             except RuntimeError as error:
                 reasons.append(str(error).splitlines()[-1].strip())
     raise DataError(f"{scan.name}: its pixels cannot be decoded ({'; '.join(reasons):.200}); store it uncompressed")
 
 
-def _check_size(data: Any, syntax: str, scan: Scan) -> None:
+def _check_size(frame: bytes, data: Any, syntax: str, scan: Scan) -> None:
     """Whether compressed pixels are as many as the header says: decoders would unpack however many there are."""
-    from pydicom.encaps import get_frame
-
-    frame = get_frame(data.PixelData, 0, number_of_frames=1)
     channels, height, width = scan.shape
     if syntax == _RLE:
         most = channels * height * width * (data.BitsAllocated // 8)

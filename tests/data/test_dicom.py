@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ import pytest
 import torch
 from PIL import Image
 from pydicom.data import get_testdata_file
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.encaps import encapsulate
+from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit
 from rawpng import grey_png
 from scans import CT, open_scan, refusal_of, save_scan
 
+from robustcheck.data import dicom
 from robustcheck.data.files import open_files
 from robustcheck.data.samples import PixelSpace
 from robustcheck.errors import DataError
@@ -144,6 +147,30 @@ def test_colour(scan):
     images = open_scan(scan(stored))
     assert (images.space.bits, images.shape_of(0)) == (8, (3, 2, 3))
     assert (images.image(0) == stored.transpose(2, 0, 1)).all()
+
+
+RED = (200, 30, 60)
+JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"  # and then 0: as they are, 1: YCbCr
+
+
+@pytest.mark.parametrize("plugin", ["pillow", "gdcm"])
+@pytest.mark.parametrize(
+    "marked", [JFIF, b"", ADOBE + b"\1", JFIF + ADOBE + b"\1", ADOBE + b"\0", JFIF + ADOBE + b"\0"]
+)
+def test_colours_of_a_jpeg_are_turned_once(scan, monkeypatch, plugin, marked):
+    """Pillow's plugin turns them itself where the JPEG bears Adobe's marker, and pydicom goes by DICOM's header."""
+    pytest.importorskip(plugin if plugin == "gdcm" else "PIL")
+    monkeypatch.setattr(dicom, "_DECODERS", (plugin,))
+    red = np.full((16, 16, 3), RED, np.uint8)
+    written = BytesIO()
+    Image.fromarray(red).save(written, "JPEG", quality=95, subsampling=0)
+    jpeg = written.getvalue()
+    assert jpeg[2:20] == JFIF
+    frame = encapsulate([jpeg[:2] + marked + jpeg[20:]])
+    options = {"TransferSyntaxUID": JPEGBaseline8Bit, "PhotometricInterpretation": "YBR_FULL_422", "PixelData": frame}
+    image = open_scan(scan(red, **options)).image(0)
+    assert np.abs(image[:, 0, 0].astype(int) - RED).max() <= 1
 
 
 OWN_FILES = [  # of pydicom's tests: other people's, in ten transfer syntaxes
