@@ -76,16 +76,16 @@ class Scan:
         told = {
             "are MONOCHROME1 and inverted, so that larger is brighter": self.inverted,
             "rescale their values, which is not applied: pixels are as stored": self.rescaled,
-            "have a padding value, which lies at the lowest level where it is below": self.padding is not None,
+            "have a padding value, which lies at the lowest level where it is outside": self.padding is not None,
         }
         return tuple(note for note, holds in told.items() if holds)
 
     def levels(self, zero: int, bits: int) -> NDArray[Any]:
-        """Its pixels (C, H, W), counted from `zero`, dark to bright; where nothing was measured, none lies below.
+        """Its pixels (C, H, W), counted from `zero`, dark to bright; where nothing was measured, none lies outside.
 
         Args:
             zero: the value that level 0 stands for.
-            bits: of which the largest level is black if it is inverted.
+            bits: how many there are; the largest level is black if it is inverted.
 
         Raises:
             DataError: it cannot be decoded, or changed since it was loaded.
@@ -100,7 +100,7 @@ class Scan:
             levels = (1 << bits) - 1 - levels
         if self.padding is not None:
             blank = (stored >= self.padding[0]) & (stored <= self.padding[1])
-            levels[blank] = levels[blank].clip(min=0)
+            levels[blank & ((levels < 0) | (levels >= 1 << bits))] = 0
         return levels[None] if levels.ndim == 2 else levels.transpose(2, 0, 1)
 
     def measured(self, levels: NDArray[Any], zero: int) -> NDArray[Any]:
@@ -240,11 +240,19 @@ def _intercept(header: Any) -> int | None:
 
 
 def _padding(header: Any) -> tuple[int, int] | None:
-    value = header.get("PixelPaddingValue")
+    """The stored values between which nothing was measured, both included."""
+    value, limit = header.get("PixelPaddingValue"), header.get("PixelPaddingRangeLimit")
     if not isinstance(value, int):
         return None
-    limit = header.get("PixelPaddingRangeLimit")
-    return (min(value, limit), max(value, limit)) if isinstance(limit, int) else (value, value)
+    ends = [_as_stored(end, header) for end in (value, limit if isinstance(limit, int) else value)]
+    return min(ends), max(ends)
+
+
+def _as_stored(value: int, header: Any) -> int:
+    """A value as pixels are read: some scanners write that of signed pixels without its sign."""
+    depth = header.BitsStored
+    value &= (1 << depth) - 1
+    return value - (value >> depth - 1 << depth) if header.get("PixelRepresentation", 0) else value
 
 
 def _decoder(syntax: str, name: str) -> Any:

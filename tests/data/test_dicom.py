@@ -72,6 +72,30 @@ def test_padding_is_cut_off_and_nothing_else_is(scan):
     assert "holds values from -3024 to 0; with 12 bits, -1024 to 3071 HU" in refusal_of(scan(padded, **CT), **part)
 
 
+def test_padding_above_is_the_lowest_level_as_well(scan):
+    padded = scan(np.array([[0, 1024, 4095, 65535]], np.uint16), **CT, PixelPaddingValue=65535)
+    images = open_scan(padded, bits=12, hounsfield=-1024)
+    assert images.image(0).tolist() == [[[0, 1024, 4095, 0]]]
+    assert images.notes == (
+        "1 files, first a.dcm, have a padding value, which lies at the lowest level where it is outside",
+    )
+    assert "holds values from -1024 to 64510; with 12 bits" in refusal_of(
+        scan(np.array([[0, 65534]], np.uint16), **CT, PixelPaddingValue=65535), bits=12, hounsfield=-1024
+    )
+
+
+@pytest.mark.parametrize("limit", [None, 63534])
+def test_padding_of_signed_pixels_is_found_where_it_is_written_without_its_sign(scan, limit):
+    stored = np.array([[-2000, 24, 1024]], np.int16)
+    path = scan(stored, **CT)
+    data = pydicom.dcmread(path)
+    data.add_new("PixelPaddingValue", "US", 63536)
+    if limit:
+        data.add_new("PixelPaddingRangeLimit", "US", limit)
+    data.save_as(path)
+    assert open_scan(path, bits=12, hounsfield=-1024).image(0).tolist() == [[[0, 24, 1024]]]
+
+
 @pytest.mark.parametrize(
     "header",
     [
@@ -132,7 +156,7 @@ def test_padding_is_read_with_its_sign_where_headers_have_no_types(scan):
     images = open_scan(path, bits=12, hounsfield=-1024)
     assert images.image(0).tolist() == [[[0, 24, 1024]]]
     assert images.notes == (
-        "1 files, first a.dcm, have a padding value, which lies at the lowest level where it is below",
+        "1 files, first a.dcm, have a padding value, which lies at the lowest level where it is outside",
     )
 
 
