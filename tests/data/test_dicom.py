@@ -51,6 +51,33 @@ def test_signed_and_unsigned_scanners_meet_in_the_part_that_both_store(scan):
     assert (images.image(0) == HU + 1024).all()
 
 
+def test_scanners_that_begin_at_different_units_meet_in_what_the_message_names(scan):
+    stored = np.array([[0, 24, 4095]], np.uint16)
+    named = [("a.dcm", scan(stored, bits=12, **CT | {"RescaleIntercept": -1000}))]
+    named.append(("b.dcm", scan(stored[:, 1:], name="b.dcm", bits=12, **CT)))
+    with pytest.raises(DataError) as caught:
+        open_files(named)
+    assert str(caught.value) == (
+        "b.dcm stores -1024 to 3071 HU and a.dcm -1000 to 3095 HU: a budget means one thing in one pixel space; to "
+        "have one range of all of them judged, say data.bits and data.hounsfield both, such as 13 and -1024"
+    )
+    images = open_files(named, bits=13, hounsfield=-1024)
+    assert [images.image(index).tolist() for index in range(2)] == [[[[24, 48, 4119]]], [[[24, 4095]]]]
+    assert not images.notes
+    fewer = open_files(named, bits=12, hounsfield=-1000)
+    assert fewer.image(1).tolist() == [[[0, 4071]]]
+    assert open_files(named, bits=12, hounsfield=-1024).image(1).tolist() == [[[24, 4095]]]
+    with pytest.raises(DataError, match=r"a\.dcm holds values from -1000 to 3095; with 12 bits, -1024 to 3071 HU are"):
+        open_files(named, bits=12, hounsfield=-1024).image(0)
+    with pytest.raises(DataError, match=r"^b.dcm stores .*, and cannot hold -1025 to .*\na.dcm stores .*, and cannot"):
+        open_files(named, bits=12, hounsfield=-1025)
+
+
+def test_what_a_message_names_fits_a_scanner_that_begins_elsewhere(scan):
+    path = scan(np.zeros((2, 2), np.uint16), bits=12, **CT | {"RescaleIntercept": -1000})
+    assert "data.bits and data.hounsfield both, such as 12 and -1000" in refusal_of(path, bits=11)
+
+
 def test_a_part_that_a_ct_does_not_store_isrefusal_of(scan):
     path = scan((HU + 1024).astype(np.uint16), bits=12, **CT)
     for options in ({"hounsfield": -1025}, {"hounsfield": 0}, {"hounsfield": -1024, "bits": 13}):
