@@ -32,6 +32,7 @@ _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _DECODERS = ("pydicom", "pillow", "gdcm", "pyjpegls", "pylibjpeg")  # in turn, whatever else is installed
 _MOST_READS = 200_000
 _LONGEST = 64  # bytes of a value of `_TAGS`
+_AS_STORED = (1.0, 0.0)  # a slope and an intercept that change nothing
 _RLE_SLACK = 64  # segments are padded
 _OF_PIXELS = ["PixelData", "PlanarConfiguration"]  # one frame needs no table of offsets
 _TAGS = [
@@ -53,7 +54,8 @@ class Scan:
     signed: bool
     inverted: bool  # its largest value is black
     intercept: int | None  # Hounsfield units of a stored 0; None: it has none
-    rescaled: bool  # its header maps values to others, which is not applied
+    rescale: tuple[float, float]  # slope and intercept that its header maps values by
+    mapped: bool  # it maps them to others by these, or by a table, and that is not applied
     padding: tuple[int, int] | None  # of a CT: stored values, both included, that stand where nothing was measured
 
     def holds(self, bits: int) -> bool:
@@ -71,11 +73,18 @@ class Scan:
         return self.intercept is not None
 
     @property
+    def rescaling(self) -> str:
+        """How its header maps values, as a message says it."""
+        slope, intercept = self.rescale
+        return f"{slope:.15g} · value {'-' if intercept < 0 else '+'} {abs(intercept):.15g}"
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What is peculiar to it."""
+        by = f" by {self.rescaling}" if self.rescale != _AS_STORED else ""
         told = {
             "are MONOCHROME1 and inverted, so that larger is brighter": self.inverted,
-            "rescale their values, which is not applied: pixels are as stored": self.rescaled,
+            f"rescale their values{by}, which is not applied: pixels are as stored": self.mapped,
             "have a padding value, which lies at the lowest level where it is outside": self.padding is not None,
         }
         return tuple(note for note, holds in told.items() if holds)
@@ -148,7 +157,7 @@ def open_scan(name: str, path: Path) -> Scan:
         if not 0 < height * width <= MAX_PIXELS:
             raise DataError(f"{name} claims {width} x {height} pixels; {MAX_PIXELS} is the limit")
         intercept = _intercept(header) if colours == "MONOCHROME2" else None
-        mapped = (header.get("RescaleSlope", 1), header.get("RescaleIntercept", 0)) != (1, 0)
+        rescale = _rescale(header)
         return Scan(
             name=name,
             path=path,
@@ -158,7 +167,8 @@ def open_scan(name: str, path: Path) -> Scan:
             signed=bool(header.get("PixelRepresentation", 0)),
             inverted=colours == "MONOCHROME1",
             intercept=intercept,
-            rescaled=intercept is None and (mapped or "ModalityLUTSequence" in header),
+            rescale=rescale,
+            mapped=intercept is None and (rescale != _AS_STORED or "ModalityLUTSequence" in header),
             padding=None if intercept is None else _padding(header),
         )
 
@@ -237,6 +247,12 @@ def _intercept(header: Any) -> int | None:
     if header.get("Modality") != "CT" or (header.get("RescaleType") or "HU") != "HU" or slope != 1:
         return None
     return int(intercept) if intercept is not None and intercept == int(intercept) else None
+
+
+def _rescale(header: Any) -> tuple[float, float]:
+    """Slope and intercept, of which one that is missing or empty changes nothing."""
+    slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
+    return 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
 
 
 def _padding(header: Any) -> tuple[int, int] | None:

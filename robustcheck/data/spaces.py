@@ -86,6 +86,12 @@ def shared_space(files: Sequence[ImageFile], bits: int | None, hounsfield: int |
                 "data.hounsfield out, or convert the files"
             )
         )
+    rescaled = kinds_of((file for file in files if isinstance(file, dicom.Scan)), lambda file: file.rescaling)
+    if len(rescaled) > 1:
+        raise DataError(
+            f"{_side_by_side(rescaled, verb='maps stored values by')}: {_ONE_SPACE}, and rescaling is not applied; "
+            "convert the files to values of one scale"
+        )
     depths = kinds_of(files, lambda file: file.depth)
     if bits is None and len(depths) > 1:
         raise DataError(f"{_side_by_side(depths, ' bits')}: {_ONE_SPACE}; {_to_one_depth(files)}")
@@ -97,10 +103,10 @@ def shared_space(files: Sequence[ImageFile], bits: int | None, hounsfield: int |
     return PixelSpace(bits=bits, zero=-(1 << bits - 1) if first.lowest < 0 else 0, hounsfield=hounsfield)
 
 
-def _side_by_side(stored: Mapping[Any, Alike], unit: str = "") -> str:
+def _side_by_side(stored: Mapping[Any, Alike], unit: str = "", *, verb: str = "stores") -> str:
     """`a.png stores 8 bits and b.png 12`."""
     (first, few), *others = stored.items()
-    return " and ".join([few.say(f" stores {first}{unit}"), *(alike.say(f" {other}") for other, alike in others)])
+    return " and ".join([few.say(f" {verb} {first}{unit}"), *(alike.say(f" {other}") for other, alike in others)])
 
 
 def _to_one_depth(files: Sequence[ImageFile]) -> str:

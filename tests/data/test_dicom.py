@@ -124,20 +124,43 @@ def test_padding_of_signed_pixels_is_found_where_it_is_written_without_its_sign(
 
 
 @pytest.mark.parametrize(
-    "header",
+    ("header", "rescaling"),
     [
-        {"Modality": "MR"},
-        {"RescaleSlope": 2},
-        {"RescaleIntercept": -1024.5},
-        {"RescaleType": "OD"},
-        {"PhotometricInterpretation": "MONOCHROME1"},
+        ({"Modality": "MR"}, "1 · value - 1024"),
+        ({"RescaleSlope": 2}, "2 · value - 1024"),
+        ({"RescaleIntercept": -1024.5}, "1 · value - 1024.5"),
+        ({"RescaleType": "OD", "RescaleIntercept": 3}, "1 · value + 3"),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, "1 · value - 1024"),
     ],
 )
-def test_what_only_looks_like_a_ct_is_as_it_is_stored(header, scan):
+def test_what_only_looks_like_a_ct_is_as_it_is_stored(header, rescaling, scan):
     images = open_scan(scan(np.array([[0, 7]], np.uint16), bits=12, **(CT | header)))
     assert images.space.hounsfield is None
     assert images.image(0).tolist() == ([[[4095, 4088]]] if "PhotometricInterpretation" in header else [[[0, 7]]])
-    assert images.notes[-1] == "1 files, first a.dcm, rescale their values, which is not applied: pixels are as stored"
+    assert images.notes[-1] == (
+        f"1 files, first a.dcm, rescale their values by {rescaling}, which is not applied: pixels are as stored"
+    )
+
+
+def test_files_whose_stored_values_mean_different_things(scan):
+    stored = np.array([[0, 700]], np.uint16)
+    slopes = {"a.dcm": "0.5", "b.dcm": "7.25", "c.dcm": "0.50", "d.dcm": None}
+    headers = {
+        name: {} if slope is None else {"RescaleSlope": slope, "RescaleIntercept": "0"}
+        for name, slope in slopes.items()
+    }
+    named = [(name, scan(stored, name=name, Modality="PT", **header)) for name, header in headers.items()]
+    with pytest.raises(DataError) as caught:
+        open_files(named[:3])
+    assert str(caught.value) == (
+        "b.dcm maps stored values by 7.25 · value + 0 and a.dcm, like 1 other, 0.5 · value + 0: a budget means one "
+        "thing in one pixel space, and rescaling is not applied; convert the files to values of one scale"
+    )
+    with pytest.raises(DataError, match=r"^d\.dcm maps stored values by 1 · value \+ 0 and b\.dcm 7\.25 · value"):
+        open_files(named[1::2], bits=12)
+    assert open_files(named[::2]).notes == (
+        "2 files, first a.dcm, rescale their values by 0.5 · value + 0, which is not applied: pixels are as stored",
+    )
 
 
 def test_signed_values_begin_at_the_lowest(scan):
