@@ -44,6 +44,11 @@ def indexes_of(values: object, labels: Sequence[str], what: str) -> Indexes:
     with parsing(what):
         array: NDArray[Any] = np.asarray(values)
     if array.dtype.kind in "iu" and array.dtype.itemsize <= 8:
+        if list(labels) != [str(place) for place in range(len(labels))] and all(map(str.isdecimal, labels)):
+            raise DataError(
+                f"{what} holds integers, which are places in model.labels from 0 on, and {listed(labels)}, which it "
+                "names, are numbers themselves: store the names as text, or have model.labels name them by words"
+            )
         return checked_indexes(array, labels, what)
     if array.dtype.kind not in "UO" or array.ndim != 1 or not all(isinstance(value, str) for value in array):
         columns = f", {array.shape[1]} columns (one-hot?)" if array.ndim == 2 and array.shape[1] > 1 else ""
@@ -51,6 +56,11 @@ def indexes_of(values: object, labels: Sequence[str], what: str) -> Indexes:
             f"{what} holds {array.dtype} of the shape {array.shape}{columns}; store one integer or name for each image"
         )
     return np.array([index_of(str(value), labels, what) for value in array], np.int64)
+
+
+def without_zero(indexes: Sequence[int] | Indexes, labels: Sequence[str]) -> dict[str, str]:
+    """Why the first label has no sample, where labels are numbers and none is 0."""
+    return {labels[0]: "labels are numbers, which count from 0, and none is 0"} if 0 not in indexes else {}
 
 
 def index_of(name: str, labels: Sequence[str], what: str) -> int:

@@ -14,7 +14,8 @@ import numpy as np
 from robustcheck.data.columns import NAMED, fault_of
 from robustcheck.data.files import SUFFIXES, is_image, take_files
 from robustcheck.data.kinds import SHOWN
-from robustcheck.data.multilabel import reading_of
+from robustcheck.data.label_names import without_zero
+from robustcheck.data.multilabel import reading_of, says_none
 from robustcheck.data.reading import check_memory, delimiter_of, normalised, parsing
 from robustcheck.data.samples import Listing, Wanted
 from robustcheck.data.splits import is_split, spellings, split_of
@@ -69,6 +70,7 @@ def manifest_listing(path: Path, wanted: Wanted, *, root: Path) -> Listing:
         name = "split" if like is None else repr(like[0])
         notes.append(f"all rows of {path.name} are used, whatever its column {name} says: data.split names none")
     numbers = (_findings if wanted.multilabel else _label_numbers)(rows, wanted.labels, mistakes)
+    notes += _of_empty_labels(rows, wanted, path.name)
     files = _files(rows, root, mistakes)
     values = _values(rows, wanted.columns, mistakes)
     _refuse(mistakes, path.name)
@@ -78,6 +80,9 @@ def manifest_listing(path: Path, wanted: Wanted, *, root: Path) -> Listing:
         take=lambda indexes: take_files(files, indexes, bits=wanted.bits, hounsfield=wanted.hounsfield),
         split=split if has_split else None,
         notes=tuple(notes),
+        without=without_zero(numbers, wanted.labels)
+        if not wanted.multilabel and _by_number(rows, wanted.labels)
+        else {},
         columns=values,
     )
 
@@ -186,7 +191,7 @@ def _like_a_split(text: str, wanted: Wanted) -> tuple[str, list[str]] | None:
 
 def _label_numbers(rows: Sequence[Row], labels: Sequence[str], mistakes: list[tuple[int, str]]) -> list[int]:
     """The label of each row, by name; or by number, if every one of them is a number and no name."""
-    by_number = all(row.label not in labels and row.label.isdecimal() for row in rows)
+    by_number = _by_number(rows, labels)
     numbers = []
     for row in rows:
         if by_number and len(row.label) < 10 and int(row.label) < len(labels):
@@ -201,6 +206,10 @@ def _label_numbers(rows: Sequence[Row], labels: Sequence[str], mistakes: list[tu
     return numbers
 
 
+def _by_number(rows: Sequence[Row], labels: Sequence[str]) -> bool:
+    return all(row.label not in labels and row.label.isdecimal() for row in rows)
+
+
 def _findings(rows: Sequence[Row], labels: Sequence[str], mistakes: list[tuple[int, str]]) -> list[int]:
     """The reading of each row, from the names in it."""
     readings = []
@@ -210,6 +219,18 @@ def _findings(rows: Sequence[Row], labels: Sequence[str], mistakes: list[tuple[i
         except ValueError as error:
             mistakes.append((row.line, str(error)))
     return readings
+
+
+def _of_empty_labels(rows: Sequence[Row], wanted: Wanted, shown: str) -> list[str]:
+    """The note on cells that are read as no finding and may be missing values, which are written so as well."""
+    labels = wanted.labels
+    empty = [row for row in rows if not row.label]
+    if not wanted.multilabel or not empty or "" in labels:
+        return []
+    others = sorted({row.label for row in rows if row.label not in ("", *labels) and says_none(row.label, labels)})
+    beside = f", as {listed(others)} is in others" if others else ""
+    found = f"{len(empty):,}, first line {empty[0].line}"
+    return [f"rows of {shown} whose label is empty are read as no finding{beside}: {found}"]
 
 
 def _values(rows: Sequence[Row], columns: Sequence[str], mistakes: list[tuple[int, str]]) -> dict[str, tuple[str, ...]]:

@@ -47,6 +47,15 @@ def test_labels_by_number(manifest, load):
     assert load("data.csv").labels.tolist() == [1, 0]
 
 
+def test_numbers_that_begin_at_one_are_noted(manifest, load):
+    manifest("path,label\na.png,1\nb.png,2\n")
+    assert load("data.csv", labels=["normal", "sick", "unclear"]).info.notes == (
+        "no sample is labelled 'normal': labels are numbers, which count from 0, and none is 0",
+    )
+    manifest("path,label\na.png,sick\n")
+    assert load("data.csv").info.notes == ("no sample is labelled 'normal'",)
+
+
 def test_labels_that_are_named_with_digits(manifest, load):
     manifest("path,label\na.png,1\nb.png,0\n")
     assert load("data.csv", labels=["1", "0"]).labels.tolist() == [0, 1]
