@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +59,13 @@ def indexes_of(values: object, labels: Sequence[str], what: str) -> Indexes:
     return np.array([index_of(str(value), labels, what) for value in array], np.int64)
 
 
+def as_labelled(name: str, labels: Sequence[str]) -> str:
+    """A name as the policy writes it, of which a source may have letters and their accents apart, as macOS does."""
+    if name in labels or name.isascii():
+        return name
+    return next((label for label in labels if normalize("NFC", label) == normalize("NFC", name)), name)
+
+
 def without_zero(indexes: Sequence[int] | Indexes, labels: Sequence[str]) -> dict[str, str]:
     """Why the first label has no sample, where labels are numbers and none is 0."""
     return {labels[0]: "labels are numbers, which count from 0, and none is 0"} if 0 not in indexes else {}
@@ -69,6 +77,7 @@ def index_of(name: str, labels: Sequence[str], what: str) -> int:
     Raises:
         DataError: the policy has no label of that name.
     """
+    name = as_labelled(name, labels)
     if name not in labels:
         raise DataError(
             f"{what}: the policy has no label {name!r}{did_you_mean(name, labels)}; its labels are {listed(labels)}"

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from unicodedata import normalize
 
 import numpy as np
 
 from robustcheck.data.columns import NAMED, fault_of
 from robustcheck.data.files import SUFFIXES, is_image, take_files
 from robustcheck.data.kinds import SHOWN
-from robustcheck.data.label_names import without_zero
+from robustcheck.data.label_names import as_labelled, without_zero
 from robustcheck.data.multilabel import reading_of, says_none
 from robustcheck.data.reading import check_memory, delimiter_of, normalised, parsing
 from robustcheck.data.samples import Listing, Wanted
@@ -194,10 +195,11 @@ def _label_numbers(rows: Sequence[Row], labels: Sequence[str], mistakes: list[tu
     by_number = _by_number(rows, labels)
     numbers = []
     for row in rows:
+        name = as_labelled(row.label, labels)
         if by_number and len(row.label) < 10 and int(row.label) < len(labels):
             numbers.append(int(row.label))
-        elif row.label in labels:
-            numbers.append(labels.index(row.label))
+        elif name in labels:
+            numbers.append(labels.index(name))
         elif by_number:
             mistakes.append((row.line, f"label {row.label:.40} is out of range: 0 to {len(labels) - 1} are allowed"))
         else:
@@ -243,13 +245,13 @@ def _values(rows: Sequence[Row], columns: Sequence[str], mistakes: list[tuple[in
 
 def _files(rows: Sequence[Row], root: Path, mistakes: list[tuple[int, str]]) -> list[tuple[str, Path]]:
     """Name and path of each row's image, which must lie in `root` after every link was followed."""
-    files, first_line = [], dict[Path, int]()
+    files, first_line, beside = [], dict[Path, int](), dict[Path, dict[str, str]]()
     with parsing(str(root)):
         home = root.resolve()
     for row in rows:
         try:
             resolved = (home / row.path).resolve()
-            mistake = _path_mistake(row.path, resolved, home)
+            mistake = _path_mistake(row.path, resolved, home, beside)
         except (OSError, ValueError, RuntimeError):  # a NUL, a name too long, links in a circle
             mistake = "this path cannot be followed"
         if mistake is None and resolved in first_line:
@@ -262,17 +264,32 @@ def _files(rows: Sequence[Row], root: Path, mistakes: list[tuple[int, str]]) -> 
     return files
 
 
-def _path_mistake(typed: str, resolved: Path, home: Path) -> str | None:
-    """What is wrong with a row's path; None if nothing is."""
+def _path_mistake(typed: str, resolved: Path, home: Path, beside: dict[Path, dict[str, str]]) -> str | None:
+    """What is wrong with a row's path; None if nothing is. `beside` is kept from row to row."""
     if not typed:
         return "the path is empty"
     if PurePosixPath(typed).is_absolute() or PureWindowsPath(typed).drive or not resolved.is_relative_to(home):
         return f"it leaves {home}: a data file cannot escape its folder; data.root names another folder"
     if not resolved.is_file():
-        return f"there is no such file in {home}"
+        return f"there is no such file in {home}{_meant(typed, resolved, beside)}"
     if not is_image(resolved):
         return f"only {', '.join(SUFFIXES)} are read, and DICOM of any name"
     return None
+
+
+def _meant(typed: str, missing: Path, beside: dict[Path, dict[str, str]]) -> str:
+    """How the path of a file that is there may be written, as the end of a sentence."""
+    if "\\" in typed:
+        return "; paths are written with /"
+    folder = missing.parent
+    if folder not in beside:
+        beside[folder] = {_folded(entry.name): entry.name for entry in folder.iterdir()} if folder.is_dir() else {}
+    name = beside[folder].get(_folded(missing.name))
+    return f"; did you mean {str(PurePosixPath(typed).with_name(name))!r}?" if name else ""
+
+
+def _folded(name: str) -> str:
+    return normalize("NFC", name).casefold()
 
 
 def _refuse(mistakes: Sequence[tuple[int, str]], shown: str) -> None:

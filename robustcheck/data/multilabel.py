@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robustcheck.data.label_names import as_labelled
 from robustcheck.data.reading import parsing
 from robustcheck.data.samples import Indexes
 from robustcheck.errors import DataError
@@ -52,6 +53,7 @@ def reading_of(cell: str, labels: Sequence[str]) -> int:
         ValueError: a name that the policy does not have, or one that is there twice; the message is for the user.
     """
     names = [cell] if cell in labels else [] if says_none(cell, labels) else [name.strip() for name in cell.split("|")]
+    names = [as_labelled(name, labels) for name in names]
     for name in names:
         if name not in labels:
             raise ValueError(

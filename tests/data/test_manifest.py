@@ -197,6 +197,27 @@ def test_every_mistake_has_its_line(manifest, load, tmp_path):
         assert lines[line].startswith(f"data.csv:{place}: {what}"), lines[line]
 
 
+def test_paths_that_are_written_otherwise_are_told_how(manifest, load):
+    manifest("path,label\nsub\\c.png,sick\nsub/C.PNG,sick\nsub/d.png,sick\n")
+    with pytest.raises(DataError) as caught:
+        load("data.csv")
+    slash, case, neither = str(caught.value).splitlines()
+    assert slash.startswith(r"data.csv:2: 'sub\\c.png': there is no such file in ")
+    assert slash.endswith("; paths are written with /")
+    assert case.endswith("; did you mean 'sub/c.png'?")
+    assert "; " not in neither
+
+
+def test_accents_that_are_stored_apart_are_the_same_label(manifest, load, save_picture):
+    apart, whole = "O\u0308dem", "\u00d6dem"
+    manifest(f"path,label\na.png,{apart}\nb.png,{whole}\n")
+    assert load("data.csv", labels=["normal", whole]).labels.tolist() == [1, 1]
+    assert load("data.csv", labels=["normal", apart]).labels.tolist() == [1, 1]
+    assert load("data.csv", labels=["normal", whole], task="multilabel").labels.tolist() == [2, 2]
+    save_picture(f"scans/{apart}/a.png", GREY)
+    assert load("scans", labels=["normal", whole]).labels.tolist() == [1]
+
+
 def test_ten_mistakes_are_spelt_out_and_the_rest_counted(manifest, load):
     manifest("path,label\n" + "".join(f"{index}.png,sick\n" for index in range(14)))
     with pytest.raises(DataError) as caught:
