@@ -84,7 +84,8 @@ class BoxTable:
         for path in sorted(self.boxes.keys() - set(names)):
             if (name := meant.get(_folded(path))) is not None:
                 raise DataError(
-                    f"{self.shown}: no sample is called {path!r}, so its boxes would be left out; did you mean {name!r}?"
+                    f"{self.shown}: no sample is called {path!r}, so its boxes would be left out; did you mean "
+                    f"{name!r}?"
                 )
 
     def mask(self, name: str, height: int, width: int) -> Mask:
