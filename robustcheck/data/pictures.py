@@ -27,7 +27,7 @@ from robustcheck.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "TIFF")
-_OTHERS = {b"\0\0\0\x0cjP  ": "JPEG 2000", b"\xff\x4f\xff\x51": "JPEG 2000", b"GIF8": "GIF", b"BM": "BMP"}
+_JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")  # how it begins, in a container and alone
 _TIFF = (b"II", b"MM")  # how it begins, as the EXIF block in other files does
 _ORIENTATION, _TURNS = ExifTags.Base.Orientation, range(2, 9)  # 1 is as it is, and Pillow leaves others alone
 _SIGNED = 2  # of a TIFF's SampleFormat
@@ -124,9 +124,8 @@ def _opened(path: Path, name: str, *, digested: bool = True) -> Iterator[tuple[s
                     warnings.filterwarnings("error", message="Tag data larger than file")  # of each of its tags
                 opened = Image.open(file, formats=_FORMATS)
         except UnidentifiedImageError:
-            for magic, kind in _OTHERS.items():
-                if begin.startswith(magic):
-                    raise DataError(f"{name} is {kind}, whatever it is called: store it as PNG, JPEG or TIFF") from None
+            if begin.startswith(_JPEG_2000):
+                raise DataError(f"{name} is JPEG 2000, whatever it is called: store it as PNG or TIFF") from None
             raise DataError(f"{name} is no PNG, JPEG or TIFF image, or its header is damaged") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise DataError(f"{name} claims more than {MAX_PIXELS} pixels, which is the limit") from None

@@ -280,8 +280,6 @@ def test_a_tiffs_orientation_is_applied_and_its_shape_right(only):
         ("MPO", {"save_all": True, "append_images": [Image.new("L", (4, 3))]}, r"holds several pictures \(MPO, as pho"),
         ("JPEG2000", {}, r"a.png is JPEG 2000, whatever it is called: store it as PNG"),
         ("JPEG2000", {"no_jp2": True}, r"a.png is JPEG 2000, whatever it is called: store it as PNG"),
-        ("GIF", {}, r"a.png is GIF, whatever it is called: store it as PNG"),
-        ("BMP", {}, r"a.png is BMP, whatever it is called: store it as PNG"),
     ],
 )
 def test_other_formats_are_told_whatever_they_are_called(only, kind, options, message):
