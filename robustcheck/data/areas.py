@@ -10,6 +10,7 @@ from fractions import Fraction
 from math import ceil, floor, isfinite
 from pathlib import Path, PurePosixPath
 from typing import Protocol
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +72,21 @@ class BoxTable:
     """The boxes of each sample, in pixels; a sample without any has no such part."""
 
     boxes: dict[str, list[Corners]]
+    shown: str
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Refuse paths that are samples' names but for how they are written; others may be of another split.
+
+        Raises:
+            DataError: there is one.
+        """
+        meant = {_folded(name): name for name in names}
+        for path in sorted(self.boxes.keys() - set(names)):
+            if (name := meant.get(_folded(path))) is not None:
+                raise DataError(
+                    f"{self.shown}: no sample is called {path!r}, so its boxes would be left out; did you mean "
+                    f"{name!r}?"
+                )
 
     def mask(self, name: str, height: int, width: int) -> Mask:
         """Every pixel that one of a sample's boxes touches."""
@@ -176,7 +192,11 @@ def _table(path: Path, shown: str) -> BoxTable:
         boxes.setdefault(normalised(str(cells["path"]).strip()), []).append((left, top, right, bottom))
     if boxes and max(max(box) for own in boxes.values() for box in own) <= 1:
         raise DataError(f"{shown}: no number is above 1; a table's boxes are in pixels, not in shares of the image")
-    return BoxTable(boxes=boxes)
+    return BoxTable(boxes=boxes, shown=shown)
+
+
+def _folded(path: str) -> str:
+    return normalize("NFC", path.replace("\\", "/")).casefold()
 
 
 def _number(cell: str | None, where: str) -> float:

@@ -1,16 +1,18 @@
 """How large a compressed image says it is: read before anything unpacks it, which would trust it.
 
 JPEG (ITU-T T.81, and T.87 for JPEG-LS) says so in its frame header, JPEG 2000 (T.800) in SIZ, and runs of RLE Lossless
-(DICOM PS3.5, annex G) by themselves.
+(DICOM PS3.5, annex G) by themselves. What colours a JPEG is in is read here too: JFIF and Adobe's marker say so.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from itertools import pairwise
 
 _NO_LENGTH = frozenset({0x01, 0xD8, *range(0xD0, 0xD8)})  # markers that stand alone
 _FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # SOF; the three are tables
+_SCAN = 0xDA  # SOS: what follows is compressed
 _SIZ = b"\xff\x4f\xff\x51"
 _RLE_HEADER = 64
 
@@ -44,6 +46,32 @@ def _codestream(content: bytes) -> int | None:
 
 
 def _of_jpeg(content: bytes) -> tuple[int, int, int] | None:
+    for marker, at in _segments(content):
+        if marker in _FRAMES:
+            height, width, channels = struct.unpack_from(">2HB", content, at + 5)
+            return height, width, channels
+    return None
+
+
+def turned_to_rgb(content: bytes) -> bool:
+    """Whether a JPEG of three channels bears Adobe's marker, and libjpeg makes RGB of it.
+
+    Pillow asks libjpeg for the channels as they are stored where there is no such marker only.
+    """
+    jfif, transform = False, None
+    for marker, at in _segments(content):
+        segment = content[at + 4 : at + 2 + int.from_bytes(content[at + 2 : at + 4])]
+        if marker == _SCAN:
+            break
+        if marker == 0xE0 and segment.startswith(b"JFIF\0"):
+            jfif = True
+        if marker == 0xEE and segment.startswith(b"Adobe") and len(segment) >= 12:
+            transform = segment[11]
+    return transform is not None and (jfif or transform != 0)
+
+
+def _segments(content: bytes) -> Iterator[tuple[int, int]]:
+    """The markers of a JPEG that segments follow on, up to where something else stands, and where each is."""
     at = 2
     while at + 10 <= len(content) and content[at] == 0xFF:
         marker = content[at + 1]
@@ -51,14 +79,11 @@ def _of_jpeg(content: bytes) -> tuple[int, int, int] | None:
             at += 1
         elif marker in _NO_LENGTH:
             at += 2
-        elif marker in _FRAMES:
-            height, width, channels = struct.unpack_from(">2HB", content, at + 5)
-            return height, width, channels
         elif marker < 0xC0:  # no segment: decoders would look for the next marker somewhere
-            return None
+            return
         else:
+            yield marker, at
             at += 2 + int.from_bytes(content[at + 2 : at + 4])
-    return None
 
 
 def unpacked_length(content: bytes, most: int) -> int:

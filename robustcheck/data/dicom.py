@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustcheck.data.codestream import size_of, unpacked_length
+from robustcheck.data.codestream import size_of, turned_to_rgb, unpacked_length
 from robustcheck.data.reading import MAX_PIXELS, check_memory, parsing
 from robustcheck.data.samples import Shape
 from robustcheck.errors import DataError
@@ -32,6 +32,7 @@ _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _DECODERS = ("pydicom", "pillow", "gdcm", "pyjpegls", "pylibjpeg")  # in turn, whatever else is installed
 _MOST_READS = 200_000
 _LONGEST = 64  # bytes of a value of `_TAGS`
+_AS_STORED = (1.0, 0.0)  # a slope and an intercept that change nothing
 _RLE_SLACK = 64  # segments are padded
 _OF_PIXELS = ["PixelData", "PlanarConfiguration"]  # one frame needs no table of offsets
 _TAGS = [
@@ -53,7 +54,8 @@ class Scan:
     signed: bool
     inverted: bool  # its largest value is black
     intercept: int | None  # Hounsfield units of a stored 0; None: it has none
-    rescaled: bool  # its header maps values to others, which is not applied
+    rescale: tuple[float, float]  # slope and intercept that its header maps values by
+    mapped: bool  # it maps them to others by these, or by a table, and that is not applied
     padding: tuple[int, int] | None  # of a CT: stored values, both included, that stand where nothing was measured
 
     def holds(self, bits: int) -> bool:
@@ -71,21 +73,28 @@ class Scan:
         return self.intercept is not None
 
     @property
+    def rescaling(self) -> str:
+        """How its header maps values, as a message says it."""
+        slope, intercept = self.rescale
+        return f"{slope:.15g} · value {'-' if intercept < 0 else '+'} {abs(intercept):.15g}"
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What is peculiar to it."""
+        by = f" by {self.rescaling}" if self.rescale != _AS_STORED else ""
         told = {
             "are MONOCHROME1 and inverted, so that larger is brighter": self.inverted,
-            "rescale their values, which is not applied: pixels are as stored": self.rescaled,
-            "have a padding value, which lies at the lowest level where it is below": self.padding is not None,
+            f"rescale their values{by}, which is not applied: pixels are as stored": self.mapped,
+            "have a padding value, which lies at the lowest level where it is outside": self.padding is not None,
         }
         return tuple(note for note, holds in told.items() if holds)
 
     def levels(self, zero: int, bits: int) -> NDArray[Any]:
-        """Its pixels (C, H, W), counted from `zero`, dark to bright; where nothing was measured, none lies below.
+        """Its pixels (C, H, W), counted from `zero`, dark to bright; where nothing was measured, none lies outside.
 
         Args:
             zero: the value that level 0 stands for.
-            bits: of which the largest level is black if it is inverted.
+            bits: how many there are; the largest level is black if it is inverted.
 
         Raises:
             DataError: it cannot be decoded, or changed since it was loaded.
@@ -100,7 +109,7 @@ class Scan:
             levels = (1 << bits) - 1 - levels
         if self.padding is not None:
             blank = (stored >= self.padding[0]) & (stored <= self.padding[1])
-            levels[blank] = levels[blank].clip(min=0)
+            levels[blank & ((levels < 0) | (levels >= 1 << bits))] = 0
         return levels[None] if levels.ndim == 2 else levels.transpose(2, 0, 1)
 
     def measured(self, levels: NDArray[Any], zero: int) -> NDArray[Any]:
@@ -148,7 +157,7 @@ def open_scan(name: str, path: Path) -> Scan:
         if not 0 < height * width <= MAX_PIXELS:
             raise DataError(f"{name} claims {width} x {height} pixels; {MAX_PIXELS} is the limit")
         intercept = _intercept(header) if colours == "MONOCHROME2" else None
-        mapped = (header.get("RescaleSlope", 1), header.get("RescaleIntercept", 0)) != (1, 0)
+        rescale = _rescale(header)
         return Scan(
             name=name,
             path=path,
@@ -158,7 +167,8 @@ def open_scan(name: str, path: Path) -> Scan:
             signed=bool(header.get("PixelRepresentation", 0)),
             inverted=colours == "MONOCHROME1",
             intercept=intercept,
-            rescaled=intercept is None and (mapped or "ModalityLUTSequence" in header),
+            rescale=rescale,
+            mapped=intercept is None and (rescale != _AS_STORED or "ModalityLUTSequence" in header),
             padding=None if intercept is None else _padding(header),
         )
 
@@ -239,12 +249,26 @@ def _intercept(header: Any) -> int | None:
     return int(intercept) if intercept is not None and intercept == int(intercept) else None
 
 
+def _rescale(header: Any) -> tuple[float, float]:
+    """Slope and intercept, of which one that is missing or empty changes nothing."""
+    slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
+    return 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
+
+
 def _padding(header: Any) -> tuple[int, int] | None:
-    value = header.get("PixelPaddingValue")
+    """The stored values between which nothing was measured, both included."""
+    value, limit = header.get("PixelPaddingValue"), header.get("PixelPaddingRangeLimit")
     if not isinstance(value, int):
         return None
-    limit = header.get("PixelPaddingRangeLimit")
-    return (min(value, limit), max(value, limit)) if isinstance(limit, int) else (value, value)
+    ends = [_as_stored(end, header) for end in (value, limit if isinstance(limit, int) else value)]
+    return min(ends), max(ends)
+
+
+def _as_stored(value: int, header: Any) -> int:
+    """A value as pixels are read: some scanners write that of signed pixels without its sign."""
+    depth = header.BitsStored
+    value &= (1 << depth) - 1
+    return value - (value >> depth - 1 << depth) if header.get("PixelRepresentation", 0) else value
 
 
 def _decoder(syntax: str, name: str) -> Any:
@@ -279,25 +303,26 @@ def _decoded(file: BufferedReader, scan: Scan) -> NDArray[np.int32]:
 
 def _values(data: Any, syntax: str, scan: Scan) -> NDArray[Any]:
     """The frame by the first decoder that takes it."""
+    from pydicom.encaps import get_frame
+
     decoder = _decoder(syntax, scan.name)
     if not decoder.is_encapsulated:
         return np.asarray(decoder.as_array(data, index=0)[0])
-    _check_size(data, syntax, scan)
+    frame = get_frame(data.PixelData, 0, number_of_frames=1)
+    _check_size(frame, data, syntax, scan)
     reasons = []
     for plugin in _DECODERS:
         if plugin in decoder.available_plugins:
+            done = plugin == "pillow" and scan.shape[0] == 3 and turned_to_rgb(frame)  # pydicom would turn it once more
             try:
-                return np.asarray(decoder.as_array(data, index=0, decoding_plugin=plugin)[0])
+                return np.asarray(decoder.as_array(data, index=0, decoding_plugin=plugin, raw=done)[0])
             except RuntimeError as error:
                 reasons.append(str(error).splitlines()[-1].strip())
     raise DataError(f"{scan.name}: its pixels cannot be decoded ({'; '.join(reasons):.200}); store it uncompressed")
 
 
-def _check_size(data: Any, syntax: str, scan: Scan) -> None:
+def _check_size(frame: bytes, data: Any, syntax: str, scan: Scan) -> None:
     """Whether compressed pixels are as many as the header says: decoders would unpack however many there are."""
-    from pydicom.encaps import get_frame
-
-    frame = get_frame(data.PixelData, 0, number_of_frames=1)
     channels, height, width = scan.shape
     if syntax == _RLE:
         most = channels * height * width * (data.BitsAllocated // 8)

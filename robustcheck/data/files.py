@@ -57,7 +57,7 @@ class FileImages:
         return () if note is None else (note,)
 
     def _scales(self, file: ImageFile) -> bool:
-        return file.depth < self.space.bits
+        return file.depth < self.space.bits and not isinstance(file, dicom.Scan)
 
     def __len__(self) -> int:
         return len(self.files)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from robustcheck.data.files import KINDS, is_image, take_files
+from robustcheck.data.label_names import as_labelled
 from robustcheck.data.reading import parsing
 from robustcheck.data.samples import Listing, Wanted
 from robustcheck.data.splits import is_split, spelt
@@ -38,7 +39,8 @@ def _listing(root: Path, wanted: Wanted) -> Listing:
         base = root / own
         notes += [f"split {split} is the subfolder {own}"] if own != split else []
     classes = [entry for entry in _visible(base) if entry.is_dir()]
-    unknown = [entry.name for entry in classes if entry.name not in labels]
+    called = {entry: as_labelled(entry.name, labels) for entry in classes}
+    unknown = [name for name in called.values() if name not in labels]
     if split is not None and base == root:
         if any(map(is_split, unknown)):
             raise DataError(f"{root}: it has no subfolder {split!r}; there are {listed(e.name for e in classes)}")
@@ -51,11 +53,11 @@ def _listing(root: Path, wanted: Wanted) -> Listing:
             f"{base}: its subfolders are {listed(entry.name for entry in classes)}, and the policy's labels are "
             f"{listed(labels)}: a subfolder must bear a label's name{advice}"
         )
-    entries = [(entry, label.name, _is_image(entry)) for label in classes for entry in _visible(label)]
+    entries = [(entry, name, _is_image(entry)) for label, name in called.items() for entry in _visible(label)]
     images = [(entry, label) for entry, label, shows in entries if shows]
     others = [(entry, label) for entry, label, shows in entries if not shows]
     notes += _left_out([*(entry for entry, _ in others), *(e for e in _visible(base) if not e.is_dir())], root)
-    absent = {label.name for label in classes} - {label for _, label in images}
+    absent = set(called.values()) - {label for _, label in images}
     files = [(entry.relative_to(root).as_posix(), entry) for entry, _ in images]
     _refuse_escapes(files, root)
     return Listing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,11 @@ def indexes_of(values: object, labels: Sequence[str], what: str) -> Indexes:
     with parsing(what):
         array: NDArray[Any] = np.asarray(values)
     if array.dtype.kind in "iu" and array.dtype.itemsize <= 8:
+        if list(labels) != [str(place) for place in range(len(labels))] and all(map(str.isdecimal, labels)):
+            raise DataError(
+                f"{what} holds integers, which are places in model.labels from 0 on, and {listed(labels)}, which it "
+                "names, are numbers themselves: store the names as text, or have model.labels name them by words"
+            )
         return checked_indexes(array, labels, what)
     if array.dtype.kind not in "UO" or array.ndim != 1 or not all(isinstance(value, str) for value in array):
         columns = f", {array.shape[1]} columns (one-hot?)" if array.ndim == 2 and array.shape[1] > 1 else ""
@@ -53,12 +59,25 @@ def indexes_of(values: object, labels: Sequence[str], what: str) -> Indexes:
     return np.array([index_of(str(value), labels, what) for value in array], np.int64)
 
 
+def as_labelled(name: str, labels: Sequence[str]) -> str:
+    """A name as the policy writes it, of which a source may have letters and their accents apart, as macOS does."""
+    if name in labels or name.isascii():
+        return name
+    return next((label for label in labels if normalize("NFC", label) == normalize("NFC", name)), name)
+
+
+def without_zero(indexes: Sequence[int] | Indexes, labels: Sequence[str]) -> dict[str, str]:
+    """Why the first label has no sample, where labels are numbers and none is 0."""
+    return {labels[0]: "labels are numbers, which count from 0, and none is 0"} if 0 not in indexes else {}
+
+
 def index_of(name: str, labels: Sequence[str], what: str) -> int:
     """The index of a label's name.
 
     Raises:
         DataError: the policy has no label of that name.
     """
+    name = as_labelled(name, labels)
     if name not in labels:
         raise DataError(
             f"{what}: the policy has no label {name!r}{did_you_mean(name, labels)}; its labels are {listed(labels)}"

@@ -64,12 +64,13 @@ def load_samples(data: DataSpec, model: ModelSpec, *, folder: Path, seed: int = 
     called: list[str | list[str]] = [
         names_in(label, model.labels) if multilabel else model.labels[label] for label in labels.tolist()
     ]
+    contents = [images.content_sha256(index) for index in range(len(images))]
     shapes = {images.shape_of(index) for index in range(len(images))}
     bears = has if multilabel else np.equal
     info = DataInfo(
         source=source,
         split=listing.split,
-        sha256=digest(names, called, images, columns),
+        sha256=digest(names, called, images, contents, columns),
         samples=len(names),
         available=len(listing.names),
         by_label={label: int(bears(labels, index).sum()) for index, label in enumerate(model.labels)},
@@ -81,7 +82,13 @@ def load_samples(data: DataSpec, model: ModelSpec, *, folder: Path, seed: int = 
         group=data.group,
         groups=None if groups is None else int(groups.max()) + 1,
         subgroups=counts,
-        notes=(*listing.notes, *images.notes, *_absent(listing, model.labels, multilabel=multilabel), *small),
+        notes=(
+            *listing.notes,
+            *images.notes,
+            *_copies(names, called, contents),
+            *_absent(listing, model.labels, multilabel=multilabel),
+            *small,
+        ),
     )
     return Samples(
         names=names,
@@ -121,8 +128,30 @@ def _absent(listing: Listing, labels: Sequence[str], *, multilabel: bool) -> lis
     ]
 
 
+def _copies(names: Sequence[str], labels: Sequence[str | list[str]], contents: Sequence[str]) -> list[str]:
+    """The notes on samples that store what one before them does: no candidate reads two of them differently."""
+    first: dict[str, int] = {}
+    copies = [(index, first.setdefault(content, index)) for index, content in enumerate(contents)]
+    copies = [(index, origin) for index, origin in copies if index != origin]
+    told = {
+        "that store what one before them does, and count all the same": copies,
+        "that store what one of another label does, so that no candidate reads both right": [
+            (index, origin) for index, origin in copies if labels[index] != labels[origin]
+        ],
+    }
+    return [
+        f"samples {what}: {len(found):,} of {len(names):,}, first {names[found[0][0]]}, as {names[found[0][1]]}"
+        for what, found in told.items()
+        if found
+    ]
+
+
 def digest(
-    names: Sequence[str], labels: Sequence[str | list[str]], images: Images, columns: Mapping[str, Sequence[str]]
+    names: Sequence[str],
+    labels: Sequence[str | list[str]],
+    images: Images,
+    contents: Sequence[str],
+    columns: Mapping[str, Sequence[str]],
 ) -> str:
     """sha256 over one JSON line for each sample, in source order: [name, label, [C, H, W], content's sha256].
 
@@ -138,7 +167,7 @@ def digest(
         whole.update(f"{json.dumps([images.space.bits, images.space.zero])}\n".encode())
     for index, (name, label) in enumerate(zip(names, labels, strict=True)):
         beside = [{column: columns[column][index] for column in sorted(columns)}] if columns else []
-        line = json.dumps([name, label, images.shape_of(index), images.content_sha256(index), *beside])
+        line = json.dumps([name, label, images.shape_of(index), contents[index], *beside])
         whole.update(f"{line}\n".encode())
     return whole.hexdigest()
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from unicodedata import normalize
 
 import numpy as np
 
 from robustcheck.data.columns import NAMED, fault_of
 from robustcheck.data.files import SUFFIXES, is_image, take_files
 from robustcheck.data.kinds import SHOWN
-from robustcheck.data.multilabel import reading_of
+from robustcheck.data.label_names import as_labelled, without_zero
+from robustcheck.data.multilabel import reading_of, says_none
 from robustcheck.data.reading import check_memory, delimiter_of, normalised, parsing
 from robustcheck.data.samples import Listing, Wanted
-from robustcheck.data.splits import spelt
+from robustcheck.data.splits import is_split, spellings, split_of
 from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
 
@@ -44,27 +47,31 @@ def manifest_listing(path: Path, wanted: Wanted, *, root: Path) -> Listing:
     Raises:
         DataError: every mistake of the manifest at once, with its line.
     """
-    split = wanted.split
+    split, text = wanted.split, _text(path)
     rows, mistakes, notes = list[Row](), list[tuple[int, str]](), list[str]()
-    for found in _rows(_text(path), path.name, wanted.columns):
+    for found in _rows(text, path.name, wanted.columns):
         if isinstance(found, Row):
             rows.append(found)
         else:
             mistakes.append(found)
     has_split = any(row.split is not None for row in rows)
+    like = None if has_split or not rows else _like_a_split(text, wanted)
     if split is not None and has_split:
-        splits = sorted({str(row.split) for row in rows})
-        own = spelt(split, splits, f"{path.name}: in its column split")
-        rows = [row for row in rows if row.split == own]
-        if not rows:
-            raise DataError(f"{path.name}: no row's split is {split!r}; the column holds {listed(splits)}")
-        if own != split:
-            notes.append(f"split {split} are the rows of {path.name} whose split is {own!r}")
+        rows, told = _of_split(rows, split, path.name)
+        notes += told
+    elif split is not None and like is not None:
+        name, found_in = like
+        raise DataError(
+            f"{path.name}: data.split is {split}, and no column is called split; {name!r} holds {listed(found_in)}: "
+            "call it split, or leave data.split out if all rows are meant"
+        )
     elif split is not None:
         notes.append(f"{path.name} has no column split: all its rows are one split")
-    elif has_split:
-        notes.append(f"all rows of {path.name} are used, whatever its column split says: data.split names none")
+    elif has_split or like is not None:
+        name = "split" if like is None else repr(like[0])
+        notes.append(f"all rows of {path.name} are used, whatever its column {name} says: data.split names none")
     numbers = (_findings if wanted.multilabel else _label_numbers)(rows, wanted.labels, mistakes)
+    notes += _of_empty_labels(rows, wanted, path.name)
     files = _files(rows, root, mistakes)
     values = _values(rows, wanted.columns, mistakes)
     _refuse(mistakes, path.name)
@@ -74,6 +81,9 @@ def manifest_listing(path: Path, wanted: Wanted, *, root: Path) -> Listing:
         take=lambda indexes: take_files(files, indexes, bits=wanted.bits, hounsfield=wanted.hounsfield),
         split=split if has_split else None,
         notes=tuple(notes),
+        without=without_zero(numbers, wanted.labels)
+        if not wanted.multilabel and _by_number(rows, wanted.labels)
+        else {},
         columns=values,
     )
 
@@ -139,21 +149,67 @@ def _columns(header: Sequence[str], where: str, asked: Sequence[str]) -> dict[st
     return {name: index for index, name in enumerate(names)}
 
 
+def _of_split(rows: Sequence[Row], split: str, shown: str) -> tuple[list[Row], list[str]]:
+    """The rows of a split, and the notes on how it is spelt and on rows that are of none."""
+    splits = sorted({str(row.split) for row in rows})
+    own = spellings(split, splits, f"{shown}: in its column split")
+    if not own:
+        raise DataError(f"{shown}: no row's split is {split!r}; the column holds {listed(splits)}")
+    notes = []
+    if own != [split]:
+        notes.append(f"split {split} are the rows of {shown} whose split is {' or '.join(map(repr, own))}")
+    lost = [row for row in rows if not is_split(str(row.split))]
+    if lost:
+        said = listed(dict.fromkeys(repr(row.split) if row.split else "empty" for row in lost), limit=3)
+        notes.append(
+            f"rows of {shown} whose split is no split's name are left out: {len(lost):,}, first line {lost[0].line} "
+            f"(found {said})"
+        )
+    return [row for row in rows if row.split in own], notes
+
+
+def _like_a_split(text: str, wanted: Wanted) -> tuple[str, list[str]] | None:
+    """A column that seems to say of which split a row is and is not called so, and what it holds; None: there is none.
+
+    It is called split in letters of another case, or most of its cells are splits' names, and not all of one split that
+    may be meant.
+    """
+    with suppress(csv.Error):  # which is said where the rows are read
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True)
+        header, *lines = [[cell.strip() for cell in cells] for cells in reader if any(cell.strip() for cell in cells)]
+        for index, name in enumerate(header):
+            cells = [cells[index] for cells in lines if len(cells) == len(header)]
+            said = [cell for cell in cells if cell]
+            splits = {split_of(cell) for cell in said}
+            all_of_one = len(splits) == 1 and (wanted.split is None or wanted.split in splits)
+            named = name.lower() == "split"
+            if name in ("path", "label") or (name in wanted.columns and not named):
+                continue
+            if named or (2 * sum(map(is_split, said)) > len(said) and not all_of_one):
+                return name, sorted(set(said))
+    return None
+
+
 def _label_numbers(rows: Sequence[Row], labels: Sequence[str], mistakes: list[tuple[int, str]]) -> list[int]:
     """The label of each row, by name; or by number, if every one of them is a number and no name."""
-    by_number = all(row.label not in labels and row.label.isdecimal() for row in rows)
+    by_number = _by_number(rows, labels)
     numbers = []
     for row in rows:
+        name = as_labelled(row.label, labels)
         if by_number and len(row.label) < 10 and int(row.label) < len(labels):
             numbers.append(int(row.label))
-        elif row.label in labels:
-            numbers.append(labels.index(row.label))
+        elif name in labels:
+            numbers.append(labels.index(name))
         elif by_number:
             mistakes.append((row.line, f"label {row.label:.40} is out of range: 0 to {len(labels) - 1} are allowed"))
         else:
             hint = did_you_mean(row.label, labels)
             mistakes.append((row.line, f"the policy has no label {row.label!r:.60}{hint}; it has {listed(labels)}"))
     return numbers
+
+
+def _by_number(rows: Sequence[Row], labels: Sequence[str]) -> bool:
+    return all(row.label not in labels and row.label.isdecimal() for row in rows)
 
 
 def _findings(rows: Sequence[Row], labels: Sequence[str], mistakes: list[tuple[int, str]]) -> list[int]:
@@ -167,6 +223,18 @@ def _findings(rows: Sequence[Row], labels: Sequence[str], mistakes: list[tuple[i
     return readings
 
 
+def _of_empty_labels(rows: Sequence[Row], wanted: Wanted, shown: str) -> list[str]:
+    """The note on cells that are read as no finding and may be missing values, which are written so as well."""
+    labels = wanted.labels
+    empty = [row for row in rows if not row.label]
+    if not wanted.multilabel or not empty or "" in labels:
+        return []
+    others = sorted({row.label for row in rows if row.label not in ("", *labels) and says_none(row.label, labels)})
+    beside = f", as {listed(others)} is in others" if others else ""
+    found = f"{len(empty):,}, first line {empty[0].line}"
+    return [f"rows of {shown} whose label is empty are read as no finding{beside}: {found}"]
+
+
 def _values(rows: Sequence[Row], columns: Sequence[str], mistakes: list[tuple[int, str]]) -> dict[str, tuple[str, ...]]:
     """Each column's values (N,)."""
     for row in rows:
@@ -177,13 +245,13 @@ def _values(rows: Sequence[Row], columns: Sequence[str], mistakes: list[tuple[in
 
 def _files(rows: Sequence[Row], root: Path, mistakes: list[tuple[int, str]]) -> list[tuple[str, Path]]:
     """Name and path of each row's image, which must lie in `root` after every link was followed."""
-    files, first_line = [], dict[Path, int]()
+    files, first_line, beside = [], dict[Path, int](), dict[Path, dict[str, str]]()
     with parsing(str(root)):
         home = root.resolve()
     for row in rows:
         try:
             resolved = (home / row.path).resolve()
-            mistake = _path_mistake(row.path, resolved, home)
+            mistake = _path_mistake(row.path, resolved, home, beside)
         except (OSError, ValueError, RuntimeError):  # a NUL, a name too long, links in a circle
             mistake = "this path cannot be followed"
         if mistake is None and resolved in first_line:
@@ -196,17 +264,32 @@ def _files(rows: Sequence[Row], root: Path, mistakes: list[tuple[int, str]]) -> 
     return files
 
 
-def _path_mistake(typed: str, resolved: Path, home: Path) -> str | None:
-    """What is wrong with a row's path; None if nothing is."""
+def _path_mistake(typed: str, resolved: Path, home: Path, beside: dict[Path, dict[str, str]]) -> str | None:
+    """What is wrong with a row's path; None if nothing is. `beside` is kept from row to row."""
     if not typed:
         return "the path is empty"
     if PurePosixPath(typed).is_absolute() or PureWindowsPath(typed).drive or not resolved.is_relative_to(home):
         return f"it leaves {home}: a data file cannot escape its folder; data.root names another folder"
     if not resolved.is_file():
-        return f"there is no such file in {home}"
+        return f"there is no such file in {home}{_meant(typed, resolved, beside)}"
     if not is_image(resolved):
         return f"only {', '.join(SUFFIXES)} are read, and DICOM of any name"
     return None
+
+
+def _meant(typed: str, missing: Path, beside: dict[Path, dict[str, str]]) -> str:
+    """How the path of a file that is there may be written, as the end of a sentence."""
+    if "\\" in typed:
+        return "; paths are written with /"
+    folder = missing.parent
+    if folder not in beside:
+        beside[folder] = {_folded(entry.name): entry.name for entry in folder.iterdir()} if folder.is_dir() else {}
+    name = beside[folder].get(_folded(missing.name))
+    return f"; did you mean {str(PurePosixPath(typed).with_name(name))!r}?" if name else ""
+
+
+def _folded(name: str) -> str:
+    return normalize("NFC", name).casefold()
 
 
 def _refuse(mistakes: Sequence[tuple[int, str]], shown: str) -> None:

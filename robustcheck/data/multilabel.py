@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robustcheck.data.label_names import as_labelled
 from robustcheck.data.reading import parsing
 from robustcheck.data.samples import Indexes
 from robustcheck.errors import DataError
@@ -51,7 +52,8 @@ def reading_of(cell: str, labels: Sequence[str]) -> int:
     Raises:
         ValueError: a name that the policy does not have, or one that is there twice; the message is for the user.
     """
-    names = [cell] if cell in labels else [] if _is_none(cell, labels) else [name.strip() for name in cell.split("|")]
+    names = [cell] if cell in labels else [] if says_none(cell, labels) else [name.strip() for name in cell.split("|")]
+    names = [as_labelled(name, labels) for name in names]
     for name in names:
         if name not in labels:
             raise ValueError(
@@ -63,7 +65,7 @@ def reading_of(cell: str, labels: Sequence[str]) -> int:
     return sum(1 << labels.index(name) for name in names)
 
 
-def _is_none(cell: str, labels: Sequence[str]) -> bool:
+def says_none(cell: str, labels: Sequence[str]) -> bool:
     """Whether a cell that is no label says that there is no finding."""
     said = cell.lower() == _NO_FINDING and all(label.lower() != _NO_FINDING for label in labels)
     return cell in NONE or said

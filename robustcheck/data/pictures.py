@@ -27,7 +27,9 @@ from robustcheck.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "TIFF")
+_JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")  # how it begins, in a container and alone
 _TIFF = (b"II", b"MM")  # how it begins, as the EXIF block in other files does
+_ORIENTATION, _TURNS = ExifTags.Base.Orientation, range(2, 9)  # 1 is as it is, and Pillow leaves others alone
 _SIGNED = 2  # of a TIFF's SampleFormat
 
 
@@ -41,6 +43,7 @@ class Picture:
     depth: int  # bits that it stores: 1, 2, 4, 8, 12 or 16
     sha256: str
     turned: bool  # its EXIF orientation asks the viewer to turn it, and decoding does not
+    turning: bool  # its TIFF orientation does, and decoding turns it
     inverted: bool  # its largest value is black: Pillow inverts TIFF of 8 bits, and no others
     lowest: int = 0
     hounsfield: bool = False  # no picture says so
@@ -54,6 +57,7 @@ class Picture:
         """What is peculiar to it."""
         told = {
             "have an EXIF orientation, which is not applied": self.turned,
+            "have a TIFF orientation, which is applied": self.turning,
             "are TIFF whose 0 is white, and inverted, so that larger is brighter": self.inverted,
         }
         return tuple(note for note, holds in told.items() if holds)
@@ -90,6 +94,7 @@ def open_picture(name: str, path: Path) -> Picture:
             depth=depth,
             sha256=sha256,
             turned=_turned(opened),
+            turning=isinstance(opened, TiffImageFile) and opened.tag_v2.get(_ORIENTATION) in _TURNS,
             inverted=opened.mode.startswith("I") and _white_is_zero(opened),
         )
 
@@ -110,7 +115,8 @@ def _opened(path: Path, name: str, *, digested: bool = True) -> Iterator[tuple[s
     with parsing(name), path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest() if digested else ""
         file.seek(0)
-        tiff = file.read(2) in _TIFF
+        begin = file.read(8)
+        tiff = begin[:2] in _TIFF
         file.seek(0)
         try:
             with _exif_left_alone():
@@ -118,6 +124,8 @@ def _opened(path: Path, name: str, *, digested: bool = True) -> Iterator[tuple[s
                     warnings.filterwarnings("error", message="Tag data larger than file")  # of each of its tags
                 opened = Image.open(file, formats=_FORMATS)
         except UnidentifiedImageError:
+            if begin.startswith(_JPEG_2000):
+                raise DataError(f"{name} is JPEG 2000, whatever it is called: store it as PNG or TIFF") from None
             raise DataError(f"{name} is no PNG, JPEG or TIFF image, or its header is damaged") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise DataError(f"{name} claims more than {MAX_PIXELS} pixels, which is the limit") from None
@@ -138,6 +146,8 @@ def _exif_left_alone() -> Iterator[None]:
 def _layout(opened: Image.Image, name: str) -> tuple[int, int]:
     """Channels and bits of an image whose header has been read."""
     mode, bits = opened.mode, _bits(opened)
+    if opened.format == "MPO":
+        raise DataError(f"{name} holds several pictures (MPO, as phones write them): save the first alone, as JPEG")
     if getattr(opened, "is_animated", False):
         raise DataError(f"{name} holds several frames: store each as a file of its own")
     if "transparency" in opened.info or mode in ("RGBA", "LA", "PA", "RGBa", "La"):
@@ -178,7 +188,7 @@ def _turned(opened: Image.Image) -> bool:
             exif.load(opened.info.get("exif", b""))
         except (SyntaxError, struct.error):  # what Pillow raises for what is no EXIF block
             return False
-        return bool(exif.get(ExifTags.Base.Orientation, 1) != 1)
+        return bool(exif.get(_ORIENTATION, 1) != 1)
 
 
 def _white_is_zero(opened: Image.Image) -> bool:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from robustcheck.data import dicom
 from robustcheck.data.kinds import Alike, kinds_of
 from robustcheck.data.samples import PixelSpace, Shape
+from robustcheck.data.unused import USUAL_CT
 from robustcheck.errors import DataError
 
 _ONE_SPACE = "a budget means one thing in one pixel space"
@@ -85,6 +86,12 @@ def shared_space(files: Sequence[ImageFile], bits: int | None, hounsfield: int |
                 "data.hounsfield out, or convert the files"
             )
         )
+    rescaled = kinds_of((file for file in files if isinstance(file, dicom.Scan)), lambda file: file.rescaling)
+    if len(rescaled) > 1:
+        raise DataError(
+            f"{_side_by_side(rescaled, verb='maps stored values by')}: {_ONE_SPACE}, and rescaling is not applied; "
+            "convert the files to values of one scale"
+        )
     depths = kinds_of(files, lambda file: file.depth)
     if bits is None and len(depths) > 1:
         raise DataError(f"{_side_by_side(depths, ' bits')}: {_ONE_SPACE}; {_to_one_depth(files)}")
@@ -96,10 +103,10 @@ def shared_space(files: Sequence[ImageFile], bits: int | None, hounsfield: int |
     return PixelSpace(bits=bits, zero=-(1 << bits - 1) if first.lowest < 0 else 0, hounsfield=hounsfield)
 
 
-def _side_by_side(stored: Mapping[Any, Alike], unit: str = "") -> str:
+def _side_by_side(stored: Mapping[Any, Alike], unit: str = "", *, verb: str = "stores") -> str:
     """`a.png stores 8 bits and b.png 12`."""
     (first, few), *others = stored.items()
-    return " and ".join([few.say(f" stores {first}{unit}"), *(alike.say(f" {other}") for other, alike in others)])
+    return " and ".join([few.say(f" {verb} {first}{unit}"), *(alike.say(f" {other}") for other, alike in others)])
 
 
 def _to_one_depth(files: Sequence[ImageFile]) -> str:
@@ -114,30 +121,47 @@ def _to_one_depth(files: Sequence[ImageFile]) -> str:
 
 
 def _of_ct(files: Sequence[ImageFile], bits: int | None, hounsfield: int | None) -> PixelSpace:
-    """The pixel space of CT files, which each of them can store.
+    """The pixel space of CT files.
 
-    Scanners store different ranges, and of 16 signed bits most is never used: a policy may say which part is meant.
+    Scanners store different ranges, and of 16 signed bits most is never used: a policy may say which part is meant. It
+    may be one that some of the files cannot hold: whether their pixels lie in it is seen where they are decoded.
     """
     ranges = kinds_of(files, _span)
-    if bits is not None and hounsfield is not None:
-        space = PixelSpace(bits=bits, zero=hounsfield, hounsfield=hounsfield)
-    else:
+    whole = _whole(list(ranges))
+    if bits is None or hounsfield is None:
         space = _span(files[0])
-        say = "say data.bits and data.hounsfield both, such as 12 and -1024"
+        part = _usual_part(list(ranges)) or whole
+        say = f"say data.bits and data.hounsfield both, such as {part.bits} and {part.zero}"
         if hounsfield not in (None, space.zero) or bits not in (None, space.bits):
             raise DataError(f"{files[0].name} stores {space}; to have a part of that judged, {say}")
         if len(ranges) > 1:
-            raise DataError(f"{_side_by_side(ranges)}: {_ONE_SPACE}; to have the part that they share judged, {say}")
-    unfit = [
-        alike.say(f" stores {own}, and cannot hold {space}, which data.bits and data.hounsfield say")
-        for own, alike in ranges.items()
-        if space.zero < own.zero or space.zero + (1 << space.bits) > own.zero + (1 << own.bits)
-    ]
-    if unfit:
-        raise DataError("\n".join(unfit))
+            raise DataError(f"{_side_by_side(ranges)}: {_ONE_SPACE}; to have one range of all of them judged, {say}")
+        return space
+    space = PixelSpace(bits=bits, zero=hounsfield, hounsfield=hounsfield)
+    if not _holds(whole, space):
+        refused = f"and cannot hold {space}, which data.bits and data.hounsfield say"
+        raise DataError("\n".join(alike.say(f" stores {own}, {refused}") for own, alike in ranges.items()))
     return space
 
 
 def _span(file: ImageFile) -> PixelSpace:
     """The pixel space of all that a CT can store."""
     return PixelSpace(bits=file.depth, zero=file.lowest, hounsfield=file.lowest)
+
+
+def _whole(spans: Sequence[PixelSpace]) -> PixelSpace:
+    """The least pixel space from the lowest value of all on that holds each of them, of at most 16 bits."""
+    zero = min(span.zero for span in spans)
+    count = max(span.zero + (1 << span.bits) for span in spans) - zero
+    return PixelSpace(bits=min((count - 1).bit_length(), 16), zero=zero, hounsfield=zero)
+
+
+def _usual_part(spans: Sequence[PixelSpace]) -> PixelSpace | None:
+    """What CT is usually stored in, if all of them hold it."""
+    zero, bits = USUAL_CT
+    usual = PixelSpace(bits=bits, zero=zero, hounsfield=zero)
+    return usual if all(_holds(span, usual) for span in spans) else None
+
+
+def _holds(whole: PixelSpace, part: PixelSpace) -> bool:
+    return whole.zero <= part.zero and part.zero + (1 << part.bits) <= whole.zero + (1 << whole.bits)

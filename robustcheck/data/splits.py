@@ -11,9 +11,34 @@ from robustcheck.words import listed
 _SPLIT_OF = {word: split for split, words in SPLITS.items() for word in words}
 
 
+def split_of(name: str) -> str | None:
+    """The split that a folder or a row is of by what it is called; None: no split is called so."""
+    return _SPLIT_OF.get(name.lower())
+
+
 def is_split(name: str) -> bool:
     """Whether a folder is called as a split is."""
-    return name.lower() in _SPLIT_OF
+    return split_of(name) is not None
+
+
+def spellings(split: str, names: Iterable[str], what: str) -> list[str]:
+    """How the rows of a table spell a split, which is one word in letters of either case; none if no row does.
+
+    Args:
+        split: as the policy says.
+        names: what the rows say.
+        what: the table, and where in it they say so, as a message has it.
+
+    Raises:
+        DataError: they have several words that may be meant.
+    """
+    found = sorted({name for name in names if _SPLIT_OF.get(name.lower(), name) == split})
+    if len({name.lower() for name in found}) > 1:
+        raise DataError(
+            f"{what} {listed(found)} may all be the split {split}: call the rows that are meant {split}, and others by "
+            "another word"
+        )
+    return found
 
 
 def spelt(split: str, names: Iterable[str], what: str) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from robustcheck.data.samples import PixelSpace
 
 _USUAL = (8, 10, 12, 14)  # bits that devices store
-_USUAL_CT = (-1024, 12)  # Hounsfield units that they begin at, and bits
+USUAL_CT = (-1024, 12)  # Hounsfield units that they begin at, and bits
 
 
 @dataclass(kw_only=True)
@@ -44,7 +44,7 @@ def unused(space: PixelSpace, used: Used) -> str | None:
 def _meant(space: PixelSpace, low: int, high: int) -> tuple[int, int | None]:
     """Bits that hold these values, and what level 0 then is in Hounsfield units, if files say that they are in them."""
     if space.hounsfield is not None and space.hounsfield == space.zero:
-        begin, bits = _USUAL_CT
+        begin, bits = USUAL_CT
         zero = max(space.zero, min(begin, low))
         return max(bits, (high - zero).bit_length()), zero
     needed = max(high.bit_length(), (~low).bit_length()) + 1 if space.zero else high.bit_length()

@@ -133,7 +133,9 @@ def test_another_split(archive, load):
     archive(val_images=np.zeros((1, 2, 2), np.uint8), val_labels=np.array([1]))
     samples = load("data.npz", split="val")
     assert samples.names == ("val/0",)
-    assert samples.info.notes == ("no sample is labelled 'normal'",)
+    assert samples.info.notes == (
+        "no sample is labelled 'normal': labels are numbers, which count from 0, and none is 0",
+    )
 
 
 @pytest.mark.parametrize(
@@ -205,3 +207,27 @@ def test_real_radiographs(xrays, load):
 def test_a_stratified_part_of_real_radiographs(xrays, load):
     samples = load("pneumoniamnist.npz", folder=xrays.parent, labels=["normal", "pneumonia"], samples=500)
     assert samples.info.by_label == {"normal": 188, "pneumonia": 312}
+
+
+def test_integers_where_labels_are_called_by_other_numbers(tmp_path, load):
+    images = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)
+    np.savez(tmp_path / "data.npz", test_images=images, test_labels=[0, 1])
+    for labels in (["1", "0"], ["1", "2"]):
+        with pytest.raises(DataError) as caught:
+            load("data.npz", labels=labels)
+        assert str(caught.value) == (
+            f"data.npz: test_labels holds integers, which are places in model.labels from 0 on, and {labels[0]}, "
+            f"{labels[1]}, which it names, are numbers themselves: store the names as text, or have model.labels name "
+            "them by words"
+        )
+    assert load("data.npz", labels=["0", "1"]).labels.tolist() == [0, 1]
+    np.savez(tmp_path / "data.npz", test_images=images, test_labels=["0", "1"])
+    assert load("data.npz", labels=["1", "0"]).labels.tolist() == [1, 0]
+
+
+def test_integers_that_begin_at_one_are_noted(tmp_path, load):
+    images = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)
+    np.savez(tmp_path / "data.npz", test_images=images, test_labels=[1, 2])
+    assert load("data.npz", labels=["normal", "sick", "unclear"]).info.notes == (
+        "no sample is labelled 'normal': labels are numbers, which count from 0, and none is 0",
+    )

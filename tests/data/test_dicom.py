@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ import pytest
 import torch
 from PIL import Image
 from pydicom.data import get_testdata_file
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.encaps import encapsulate
+from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit
 from rawpng import grey_png
 from scans import CT, open_scan, refusal_of, save_scan
 
+from robustcheck.data import dicom
 from robustcheck.data.files import open_files
 from robustcheck.data.samples import PixelSpace
 from robustcheck.errors import DataError
@@ -48,6 +51,33 @@ def test_signed_and_unsigned_scanners_meet_in_the_part_that_both_store(scan):
     assert (images.image(0) == HU + 1024).all()
 
 
+def test_scanners_that_begin_at_different_units_meet_in_what_the_message_names(scan):
+    stored = np.array([[0, 24, 4095]], np.uint16)
+    named = [("a.dcm", scan(stored, bits=12, **CT | {"RescaleIntercept": -1000}))]
+    named.append(("b.dcm", scan(stored[:, 1:], name="b.dcm", bits=12, **CT)))
+    with pytest.raises(DataError) as caught:
+        open_files(named)
+    assert str(caught.value) == (
+        "b.dcm stores -1024 to 3071 HU and a.dcm -1000 to 3095 HU: a budget means one thing in one pixel space; to "
+        "have one range of all of them judged, say data.bits and data.hounsfield both, such as 13 and -1024"
+    )
+    images = open_files(named, bits=13, hounsfield=-1024)
+    assert [images.image(index).tolist() for index in range(2)] == [[[[24, 48, 4119]]], [[[24, 4095]]]]
+    assert not images.notes
+    fewer = open_files(named, bits=12, hounsfield=-1000)
+    assert fewer.image(1).tolist() == [[[0, 4071]]]
+    assert open_files(named, bits=12, hounsfield=-1024).image(1).tolist() == [[[24, 4095]]]
+    with pytest.raises(DataError, match=r"a\.dcm holds values from -1000 to 3095; with 12 bits, -1024 to 3071 HU are"):
+        open_files(named, bits=12, hounsfield=-1024).image(0)
+    with pytest.raises(DataError, match=r"^b.dcm stores .*, and cannot hold -1025 to .*\na.dcm stores .*, and cannot"):
+        open_files(named, bits=12, hounsfield=-1025)
+
+
+def test_what_a_message_names_fits_a_scanner_that_begins_elsewhere(scan):
+    path = scan(np.zeros((2, 2), np.uint16), bits=12, **CT | {"RescaleIntercept": -1000})
+    assert "data.bits and data.hounsfield both, such as 12 and -1000" in refusal_of(path, bits=11)
+
+
 def test_a_part_that_a_ct_does_not_store_isrefusal_of(scan):
     path = scan((HU + 1024).astype(np.uint16), bits=12, **CT)
     for options in ({"hounsfield": -1025}, {"hounsfield": 0}, {"hounsfield": -1024, "bits": 13}):
@@ -69,21 +99,68 @@ def test_padding_is_cut_off_and_nothing_else_is(scan):
     assert "holds values from -3024 to 0; with 12 bits, -1024 to 3071 HU" in refusal_of(scan(padded, **CT), **part)
 
 
+def test_padding_above_is_the_lowest_level_as_well(scan):
+    padded = scan(np.array([[0, 1024, 4095, 65535]], np.uint16), **CT, PixelPaddingValue=65535)
+    images = open_scan(padded, bits=12, hounsfield=-1024)
+    assert images.image(0).tolist() == [[[0, 1024, 4095, 0]]]
+    assert images.notes == (
+        "1 files, first a.dcm, have a padding value, which lies at the lowest level where it is outside",
+    )
+    assert "holds values from -1024 to 64510; with 12 bits" in refusal_of(
+        scan(np.array([[0, 65534]], np.uint16), **CT, PixelPaddingValue=65535), bits=12, hounsfield=-1024
+    )
+
+
+@pytest.mark.parametrize("limit", [None, 63534])
+def test_padding_of_signed_pixels_is_found_where_it_is_written_without_its_sign(scan, limit):
+    stored = np.array([[-2000, 24, 1024]], np.int16)
+    path = scan(stored, **CT)
+    data = pydicom.dcmread(path)
+    data.add_new("PixelPaddingValue", "US", 63536)
+    if limit:
+        data.add_new("PixelPaddingRangeLimit", "US", limit)
+    data.save_as(path)
+    assert open_scan(path, bits=12, hounsfield=-1024).image(0).tolist() == [[[0, 24, 1024]]]
+
+
 @pytest.mark.parametrize(
-    "header",
+    ("header", "rescaling"),
     [
-        {"Modality": "MR"},
-        {"RescaleSlope": 2},
-        {"RescaleIntercept": -1024.5},
-        {"RescaleType": "OD"},
-        {"PhotometricInterpretation": "MONOCHROME1"},
+        ({"Modality": "MR"}, "1 · value - 1024"),
+        ({"RescaleSlope": 2}, "2 · value - 1024"),
+        ({"RescaleIntercept": -1024.5}, "1 · value - 1024.5"),
+        ({"RescaleType": "OD", "RescaleIntercept": 3}, "1 · value + 3"),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, "1 · value - 1024"),
     ],
 )
-def test_what_only_looks_like_a_ct_is_as_it_is_stored(header, scan):
+def test_what_only_looks_like_a_ct_is_as_it_is_stored(header, rescaling, scan):
     images = open_scan(scan(np.array([[0, 7]], np.uint16), bits=12, **(CT | header)))
     assert images.space.hounsfield is None
     assert images.image(0).tolist() == ([[[4095, 4088]]] if "PhotometricInterpretation" in header else [[[0, 7]]])
-    assert images.notes[-1] == "1 files, first a.dcm, rescale their values, which is not applied: pixels are as stored"
+    assert images.notes[-1] == (
+        f"1 files, first a.dcm, rescale their values by {rescaling}, which is not applied: pixels are as stored"
+    )
+
+
+def test_files_whose_stored_values_mean_different_things(scan):
+    stored = np.array([[0, 700]], np.uint16)
+    slopes = {"a.dcm": "0.5", "b.dcm": "7.25", "c.dcm": "0.50", "d.dcm": None}
+    headers = {
+        name: {} if slope is None else {"RescaleSlope": slope, "RescaleIntercept": "0"}
+        for name, slope in slopes.items()
+    }
+    named = [(name, scan(stored, name=name, Modality="PT", **header)) for name, header in headers.items()]
+    with pytest.raises(DataError) as caught:
+        open_files(named[:3])
+    assert str(caught.value) == (
+        "b.dcm maps stored values by 7.25 · value + 0 and a.dcm, like 1 other, 0.5 · value + 0: a budget means one "
+        "thing in one pixel space, and rescaling is not applied; convert the files to values of one scale"
+    )
+    with pytest.raises(DataError, match=r"^d\.dcm maps stored values by 1 · value \+ 0 and b\.dcm 7\.25 · value"):
+        open_files(named[1::2], bits=12)
+    assert open_files(named[::2]).notes == (
+        "2 files, first a.dcm, rescale their values by 0.5 · value + 0, which is not applied: pixels are as stored",
+    )
 
 
 def test_signed_values_begin_at_the_lowest(scan):
@@ -129,7 +206,7 @@ def test_padding_is_read_with_its_sign_where_headers_have_no_types(scan):
     images = open_scan(path, bits=12, hounsfield=-1024)
     assert images.image(0).tolist() == [[[0, 24, 1024]]]
     assert images.notes == (
-        "1 files, first a.dcm, have a padding value, which lies at the lowest level where it is below",
+        "1 files, first a.dcm, have a padding value, which lies at the lowest level where it is outside",
     )
 
 
@@ -144,6 +221,30 @@ def test_colour(scan):
     images = open_scan(scan(stored))
     assert (images.space.bits, images.shape_of(0)) == (8, (3, 2, 3))
     assert (images.image(0) == stored.transpose(2, 0, 1)).all()
+
+
+RED = (200, 30, 60)
+JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"  # and then 0: as they are, 1: YCbCr
+
+
+@pytest.mark.parametrize("plugin", ["pillow", "gdcm"])
+@pytest.mark.parametrize(
+    "marked", [JFIF, b"", ADOBE + b"\1", JFIF + ADOBE + b"\1", ADOBE + b"\0", JFIF + ADOBE + b"\0"]
+)
+def test_colours_of_a_jpeg_are_turned_once(scan, monkeypatch, plugin, marked):
+    """Pillow's plugin turns them itself where the JPEG bears Adobe's marker, and pydicom goes by DICOM's header."""
+    pytest.importorskip(plugin if plugin == "gdcm" else "PIL")
+    monkeypatch.setattr(dicom, "_DECODERS", (plugin,))
+    red = np.full((16, 16, 3), RED, np.uint8)
+    written = BytesIO()
+    Image.fromarray(red).save(written, "JPEG", quality=95, subsampling=0)
+    jpeg = written.getvalue()
+    assert jpeg[2:20] == JFIF
+    frame = encapsulate([jpeg[:2] + marked + jpeg[20:]])
+    options = {"TransferSyntaxUID": JPEGBaseline8Bit, "PhotometricInterpretation": "YBR_FULL_422", "PixelData": frame}
+    image = open_scan(scan(red, **options)).image(0)
+    assert np.abs(image[:, 0, 0].astype(int) - RED).max() <= 1
 
 
 OWN_FILES = [  # of pydicom's tests: other people's, in ten transfer syntaxes

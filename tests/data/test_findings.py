@@ -85,6 +85,16 @@ def test_manifests_have_names_in_one_cell(manifest, findings):
     assert samples.names == ("0.png", "1.png", "2.png", "3.png", "4.png")
 
 
+def test_an_empty_cell_may_be_a_missing_label(manifest, findings):
+    manifest("effusion", "", "mass", "")
+    note = "rows of data.csv whose label is empty are read as no finding: 2, first line 3"
+    assert findings("data.csv").info.notes == (note, "no sample is labelled 'nodule'")
+    manifest("effusion|mass|nodule", "-", "", "No Finding")
+    assert findings("data.csv").info.notes == (
+        "rows of data.csv whose label is empty are read as no finding, as -, No Finding is in others: 1, first line 4",
+    )
+
+
 def test_a_label_may_look_like_a_separator(manifest, findings):
     manifest("a|b", "-", "")
     assert findings("data.csv", labels=["a|b", "-"]).labels.tolist() == [0b01, 0b10, 0]

@@ -12,9 +12,9 @@ GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
 
 @pytest.fixture
 def classes(save_picture):
-    """`scans/` with two normal and three sick images of one size."""
-    for name in ("normal/b.png", "normal/a.PNG", "sick/3.tif", "sick/1.png", "sick/2.tiff"):
-        save_picture(f"scans/{name}", GREY)
+    """`scans/` with two normal and three sick images of one size, of which no two are alike."""
+    for index, name in enumerate(("sick/2.tiff", "normal/b.png", "normal/a.PNG", "sick/3.tif", "sick/1.png")):
+        save_picture(f"scans/{name}", GREY + index)
 
 
 def test_classes(classes, load):
@@ -121,6 +121,19 @@ def test_a_label_whose_images_lie_deeper_or_are_of_another_format(classes, load,
         f"no sample is labelled 'other': {file}",
         "no sample is labelled 'empty': its folder is empty",
         "no sample is labelled 'none'",
+    )
+
+
+def test_copies_are_counted_and_those_that_are_labelled_otherwise_as_well(classes, save_picture, load):
+    save_picture("scans/normal/c.png", GREY + 1)
+    save_picture("scans/sick/9.png", GREY + 1)
+    samples = load("scans")
+    assert len(samples) == 7
+    assert samples.info.notes == (
+        "samples that store what one before them does, and count all the same: 2 of 7, first normal/c.png, as "
+        "normal/b.png",
+        "samples that store what one of another label does, so that no candidate reads both right: 1 of 7, first "
+        "sick/9.png, as normal/b.png",
     )
 
 

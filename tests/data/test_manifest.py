@@ -47,6 +47,15 @@ def test_labels_by_number(manifest, load):
     assert load("data.csv").labels.tolist() == [1, 0]
 
 
+def test_numbers_that_begin_at_one_are_noted(manifest, load):
+    manifest("path,label\na.png,1\nb.png,2\n")
+    assert load("data.csv", labels=["normal", "sick", "unclear"]).info.notes == (
+        "no sample is labelled 'normal': labels are numbers, which count from 0, and none is 0",
+    )
+    manifest("path,label\na.png,sick\n")
+    assert load("data.csv").info.notes == ("no sample is labelled 'normal'",)
+
+
 def test_labels_that_are_named_with_digits(manifest, load):
     manifest("path,label\na.png,1\nb.png,0\n")
     assert load("data.csv", labels=["1", "0"]).labels.tolist() == [0, 1]
@@ -78,6 +87,54 @@ def test_splits_of_other_names(manifest, load):
     with pytest.raises(
         DataError, match=r"data.csv: in its column split dev, validation may all be the split val: call the"
     ):
+        load("data.csv", split="val")
+
+
+def test_a_split_in_letters_of_either_case_is_one(manifest, load):
+    manifest("path,label,split\na.png,sick,test\nb.png,sick,Test\nsub/c.png,normal,TEST\nmissing.png,odd,Train\n")
+    samples = load("data.csv", split="test")
+    assert samples.names == ("a.png", "b.png", "sub/c.png")
+    assert samples.info.notes == ("split test are the rows of data.csv whose split is 'TEST' or 'Test' or 'test'",)
+
+
+def test_two_words_for_a_split_are_never_one_of_them_alone(manifest, load):
+    manifest("path,label,split\na.png,sick,test\nb.png,sick,testing\n")
+    with pytest.raises(DataError) as caught:
+        load("data.csv", split="test")
+    assert str(caught.value) == (
+        "data.csv: in its column split test, testing may all be the split test: call the rows that are meant test, and "
+        "others by another word"
+    )
+
+
+def test_rows_of_no_split_are_counted(manifest, load):
+    manifest("path,label,split\na.png,sick,test\nb.png,sick,\nsub/c.png,normal,holdout\nd.png,normal,train\n")
+    samples = load("data.csv", split="test")
+    assert samples.names == ("a.png",)
+    assert samples.info.notes[0] == (
+        "rows of data.csv whose split is no split's name are left out: 2, first line 3 (found empty, 'holdout')"
+    )
+
+
+@pytest.mark.parametrize("header", ["Split", "SPLIT", "subset", "fold"])
+def test_a_split_column_that_is_called_otherwise(manifest, load, header):
+    manifest(f"path,label,{header}\na.png,sick,train\nb.png,sick,test\nsub/c.png,normal,\n")
+    with pytest.raises(DataError) as caught:
+        load("data.csv", split="test")
+    assert str(caught.value) == (
+        f"data.csv: data.split is test, and no column is called split; {header!r} holds test, train: call it split, or "
+        "leave data.split out if all rows are meant"
+    )
+    assert load("data.csv").info.notes == (
+        f"all rows of data.csv are used, whatever its column {header!r} says: data.split names none",
+    )
+
+
+def test_columns_that_only_look_like_a_split(manifest, load):
+    manifest("path,label,part,dev,fold\na.png,sick,test,train,1\nb.png,sick,test,x,2\nsub/c.png,normal,test,y,3\n")
+    assert load("data.csv", split="test").info.notes == ("data.csv has no column split: all its rows are one split",)
+    assert load("data.csv").info.notes == ()
+    with pytest.raises(DataError, match=r"^data.csv: data.split is val, and .*; 'part' holds test: call it split"):
         load("data.csv", split="val")
 
 
@@ -138,6 +195,27 @@ def test_every_mistake_has_its_line(manifest, load, tmp_path):
         (9, 13, "'a\\x00.png': "),
     ]:
         assert lines[line].startswith(f"data.csv:{place}: {what}"), lines[line]
+
+
+def test_paths_that_are_written_otherwise_are_told_how(manifest, load):
+    manifest("path,label\nsub\\c.png,sick\nsub/C.PNG,sick\nsub/d.png,sick\n")
+    with pytest.raises(DataError) as caught:
+        load("data.csv")
+    slash, case, neither = str(caught.value).splitlines()
+    assert slash.startswith(r"data.csv:2: 'sub\\c.png': there is no such file in ")
+    assert slash.endswith("; paths are written with /")
+    assert case.endswith("; did you mean 'sub/c.png'?")
+    assert "; " not in neither
+
+
+def test_accents_that_are_stored_apart_are_the_same_label(manifest, load, save_picture):
+    apart, whole = "O\u0308dem", "\u00d6dem"
+    manifest(f"path,label\na.png,{apart}\nb.png,{whole}\n")
+    assert load("data.csv", labels=["normal", whole]).labels.tolist() == [1, 1]
+    assert load("data.csv", labels=["normal", apart]).labels.tolist() == [1, 1]
+    assert load("data.csv", labels=["normal", whole], task="multilabel").labels.tolist() == [2, 2]
+    save_picture(f"scans/{apart}/a.png", GREY)
+    assert load("scans", labels=["normal", whole]).labels.tolist() == [1]
 
 
 def test_ten_mistakes_are_spelt_out_and_the_rest_counted(manifest, load):

@@ -12,7 +12,7 @@ from robustcheck.errors import DataError, MissingExtraError
 
 def save_archive(path: Path, value: int) -> None:
     path.parent.mkdir(exist_ok=True)
-    images = np.full((2, 4, 4), value, np.uint8)
+    images = np.full((2, 4, 4), value, np.uint8) + np.arange(2, dtype=np.uint8)[:, None, None]
     np.savez(
         path,
         **{

@@ -271,7 +271,20 @@ def test_a_tiffs_orientation_is_applied_and_its_shape_right(only):
     exif[0x0112] = 6
     samples = only("a.tif", GREY, exif=exif)
     assert samples.shape_of(0) == samples.image(0).shape == (1, 4, 3)
-    assert samples.images.notes == ()
+    assert samples.images.notes == ("1 files, first normal/a.tif, have a TIFF orientation, which is applied",)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("MPO", {"save_all": True, "append_images": [Image.new("L", (4, 3))]}, r"holds several pictures \(MPO, as pho"),
+        ("JPEG2000", {}, r"a.png is JPEG 2000, whatever it is called: store it as PNG"),
+        ("JPEG2000", {"no_jp2": True}, r"a.png is JPEG 2000, whatever it is called: store it as PNG"),
+    ],
+)
+def test_other_formats_are_told_whatever_they_are_called(only, kind, options, message):
+    with pytest.raises(DataError, match=message):
+        only("a.png", Image.new("L", (4, 3)), format=kind, **options)
 
 
 @pytest.mark.parametrize(

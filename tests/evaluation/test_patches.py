@@ -184,6 +184,13 @@ def test_images_without_room_are_not_trained_on_and_what_names_nothing_is_refuse
     assert gate.error == (
         "attack.keep_out names no part of any of the 6 samples that are attacked; they are called test/0 and so on"
     )
+    for path in ("Test/3", r"test\3"):
+        (patched / "boxes.csv").write_text(header + f"train/0,3,3,13,13\ntest/2,0,0,4,16\n{path},0,0,4,16\n")
+        (gate,) = run_patches(patched, attack)
+        assert gate.verdict == "error"
+        assert gate.error == (
+            f"boxes.csv: no sample is called {path!r}, so its boxes would be left out; did you mean 'test/3'?"
+        )
 
 
 def test_what_is_judged_is_not_trained_on_though_it_is_in_both_splits(patched):

@@ -12,6 +12,7 @@ import torch
 
 from robustcheck.attacks.draws import key
 from robustcheck.data import Area, load_area
+from robustcheck.data.areas import BoxTable
 from robustcheck.data.subset import as_groups, spread, stratified
 from robustcheck.errors import DataError
 from robustcheck.evaluation.adversary import goal_of
@@ -114,13 +115,15 @@ class PatchTask:
         """Refuse what could not be judged, before anything is trained.
 
         Raises:
-            DataError: `keep_out` names no pixel of any attacked sample, so that it is misspelt, or leaves no place on
-                one of them.
+            DataError: `keep_out` names no pixel of any attacked sample, so that it is misspelt, or a sample otherwise
+                than it is called, or leaves no place on one of them.
             EvaluationError: a patch is larger than one of them.
         """
         if not self.attacked:
             return
         samples = self.setting.samples
+        if isinstance(self.keep_out, BoxTable):
+            self.keep_out.check_names(samples.names)
         masks = map(self.pool.mask, range(len(self.pool)))
         if self.keep_out is not None and not any(mask is not None and mask.any() for mask in masks):
             raise DataError(
