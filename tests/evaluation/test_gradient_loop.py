@@ -165,7 +165,7 @@ def test_neighbours_are_looked_at_only_where_the_search_came_near_the_border():
 class Wandering(PGD):
     """Goes to images that are so many grey levels brighter, wherever gradients lead."""
 
-    levels = (1.3, 27.2, 3.3)
+    levels = (27.2, 1.3, 3.3)
 
     def step(self, state, told, clean, ball, draws):
         return {"images": clean + torch.tensor(self.levels)[told.step].view(-1, 1, 1, 1) / ball.maximum}
