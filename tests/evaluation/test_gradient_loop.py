@@ -183,6 +183,21 @@ def test_a_search_that_came_near_and_went_away_again_gets_its_second_look(near, 
     assert meter.forward - meter.gradient == looks
 
 
+class Brightening(Wandering):
+    levels = tuple(range(1, 9))
+
+
+def test_the_last_quarter_of_eight_steps_are_two():
+    """Points are asked about before each step: the clean image, and 1 to 7 levels beside it."""
+    images, truth = np.full((1, 1, 6, 6), 100, dtype=np.uint8), torch.zeros(1, dtype=torch.int64)
+    attack = Brightening(objective=objective("margin", Goal(labels=2)), steps=8, restarts=1, step_share=0.0)
+    clean = Bright()(torch.from_numpy(images).float() / 255)
+    run = search(attack, Bright(), images, truth, LinfBall(levels=30, maximum=255), count=2, clean_logits=clean)
+    rise = run.engine.task.trace.rises[0]["pgd"]
+    told = [(loss + 100 * 27.5 / 255) / (100 / 255) for loss in (rise.began, rise.earlier, rise.highest)]
+    assert told == pytest.approx([0, 5, 7], abs=1e-3)
+
+
 class Bright(torch.nn.Module):
     """Is turned by a mean of half the range: a margin of 1 is 1 % of it."""
 
