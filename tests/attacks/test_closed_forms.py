@@ -238,14 +238,23 @@ def test_verdicts_on_small_networks_are_those_of_looking_at_every_image_of_the_b
     ball = (
         LinfBall(levels=levels, maximum=maximum) if norm == "linf" else L2Ball(levels=Fraction(levels), maximum=maximum)
     )
-    goal, broken = Goal(labels=labels), set[int]()
-    specs = (EnsembleSpec(name="ensemble", queries=500), PGDSpec(name="pgd", restarts=100, steps=20))
-    for attack in (attack for spec in specs for attack in build(spec, ball, goal)):
-        hits = search(attack, network, images, truth, ball, count=labels, aim=_aims(truth, labels)).hits
-        broken |= {sample for sample, hit in hits.items() if hit.distance <= levels}
+    goal = Goal(labels=labels)
+
+    def turned(spec):
+        found = set[int]()
+        for attack in build(spec, ball, goal):
+            hits = search(attack, network, images, truth, ball, count=labels, aim=_aims(truth, labels)).hits
+            found |= {sample for sample, hit in hits.items() if hit.distance <= levels}
+        return found
+
+    alone = turned(EnsembleSpec(name="ensemble", queries=500))
+    broken = alone | turned(PGDSpec(name="pgd", restarts=100, steps=20))
     assert broken <= fragile
     assert 0 < len(fragile) < 40
-    # A handful of images in a thousand times as many can escape random starts on a surface with kinks; no more may.
     share = (read != truth[:, None]).double().mean(dim=1)
+    # Each search of an ensemble starts once, and a surface with kinks may lead it astray from what is a little more.
+    assert all(share[sample] < 0.02 for sample in fragile - alone)
+    assert len(fragile - alone) <= 4
+    # A handful of images in a thousand times as many can escape random starts on a surface with kinks; no more may.
     assert all(share[sample] < 0.001 for sample in fragile - broken)
     assert len(fragile - broken) <= 1

@@ -73,6 +73,26 @@ def test_hopskipjump_knows_a_border_better_for_what_it_keeps_of_it():
     assert _cosine_of_normals(momentum=0.9, blur=0) > 1.3 * _cosine_of_normals(momentum=0, blur=0)
 
 
+def test_hopskipjump_learns_from_answers_by_how_unusual_they_are():
+    """Off the border most answers are one (equation 16): their mean is no direction, but as they are it weighs most."""
+    border = Border(L2_BALL, momentum=0, blur=0)
+    state, plain, agreeing = border.estimating(), torch.zeros_like(border.images), []
+    off = border.attack._delta(state, border.clean, border.ball).mean() / 14  # about a deviation of where offsets lead
+    state |= {"images": border.images + off * border.weight / border.weight.norm()}
+    while (state["phase"] == _ESTIMATING).all():
+        queries = border.attack.ask(state, border.clean, border.ball, border.draws)
+        answers = (border.margins(queries.images) > 0).float() * 2 - 1
+        plain += torch.einsum("nq,nqchw->nchw", queries.table(answers), queries.noise)
+        agreeing.append(answers.mean().abs() / 2 + 0.5)
+        state = border.turn(state)
+    assert 0.8 < torch.stack(agreeing).mean() < 0.9
+    true = border.across(border.weight)
+    told, known = (
+        torch.nn.functional.cosine_similarity(border.across(found), true).mean() for found in (plain, state["normal"])
+    )
+    assert known > 1.15 * told
+
+
 def test_hopskipjump_asks_nothing_along_the_way_to_the_sample():
     border = Border(L2_BALL)
     queries = border.attack.ask(border.estimating(), border.clean, border.ball, border.draws)

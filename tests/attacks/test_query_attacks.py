@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from searching import search
 from test_closed_forms import DEEP, _problem
@@ -201,21 +201,29 @@ def test_queries_that_are_rounded_to_grey_levels_turn_samples_too(name):
 
 
 @pytest.mark.parametrize("name", ASKING)
-@settings(max_examples=8)
-@given(seed=st.integers(0, 1000), levels=st.integers(1, 20), queries=st.integers(130, 500))
-def test_counterexamples_lie_in_the_ball_and_no_sample_costs_more_than_its_limit(name, seed, levels, queries):
-    network, images, truth, _ = _problem(labels=2, seed=seed, count=6)
-    if len(truth.unique()) < 2:
-        return  # nothing to start from
-    ball = LinfBall(levels=levels, maximum=255)
-    found = search(_attack(name, ball, queries), network, images, truth, ball, count=2, queries=queries)
-    counts = found.engine.oracle.counts
-    assert (counts <= queries).all()
-    for sample, hit in found.hits.items():
-        assert np.abs(hit.stored.astype(int) - images[sample].astype(int)).max() <= levels
-        assert 1 <= hit.queries <= counts[sample]
-        assert hit.queries == counts[sample] or name == "noise", "which asks no less in a turn that found something"
-        assert hit.decision != truth[sample]
+def test_counterexamples_lie_in_the_ball_and_no_sample_costs_more_than_its_limit(name):
+    hits = 0
+
+    @settings(max_examples=8)
+    @given(seed=st.integers(0, 1000), levels=st.integers(1, 20), queries=st.integers(130, 500))
+    @example(seed=2, levels=20, queries=500)
+    def holds(seed, levels, queries):
+        nonlocal hits
+        network, images, truth, _ = _problem(labels=2, seed=seed, count=6)
+        assume(len(truth.unique()) == 2)  # else there is nothing to start from
+        ball = LinfBall(levels=levels, maximum=255)
+        found = search(_attack(name, ball, queries), network, images, truth, ball, count=2, queries=queries)
+        counts = found.engine.oracle.counts
+        assert (counts <= queries).all()
+        hits += len(found.hits)
+        for sample, hit in found.hits.items():
+            assert np.abs(hit.stored.astype(int) - images[sample].astype(int)).max() <= levels
+            assert 1 <= hit.queries <= counts[sample]
+            assert hit.queries == counts[sample] or name == "noise", "which asks no less in a turn that found something"
+            assert hit.decision != truth[sample]
+
+    holds()
+    assert hits
 
 
 @pytest.mark.parametrize("name", ["nes", "partial_information", "label_only", "hopskipjump"])

@@ -162,6 +162,50 @@ def test_neighbours_are_looked_at_only_where_the_search_came_near_the_border():
     assert looks[0] == 50 < looks[1]
 
 
+class Wandering(PGD):
+    """Goes to images that are so many grey levels brighter, wherever gradients lead."""
+
+    levels = (27.2, 1.3, 3.3)
+
+    def step(self, state, told, clean, ball, draws):
+        return {"images": clean + torch.tensor(self.levels)[told.step].view(-1, 1, 1, 1) / ball.maximum}
+
+
+@pytest.mark.parametrize(("near", "looks"), [(0.15, 2), (0.1, 1)])
+def test_a_search_that_came_near_and_went_away_again_gets_its_second_look(near, looks):
+    """At its second point its margin is .12."""
+    images, truth = np.full((1, 1, 6, 6), 100, dtype=np.uint8), torch.zeros(1, dtype=torch.int64)
+    attack = Wandering(objective=objective("margin", Goal(labels=2)), steps=3, restarts=1, step_share=0.0)
+    ball = LinfBall(levels=30, maximum=255)
+    run = search(attack, Bright(), images, truth, ball, count=2, near=near)
+    assert not run.hits
+    meter = run.engine.task.candidate.meter
+    assert meter.forward - meter.gradient == looks
+
+
+class Brightening(Wandering):
+    levels = tuple(range(1, 9))
+
+
+def test_the_last_quarter_of_eight_steps_are_two():
+    """Points are asked about before each step: the clean image, and 1 to 7 levels beside it."""
+    images, truth = np.full((1, 1, 6, 6), 100, dtype=np.uint8), torch.zeros(1, dtype=torch.int64)
+    attack = Brightening(objective=objective("margin", Goal(labels=2)), steps=8, restarts=1, step_share=0.0)
+    clean = Bright()(torch.from_numpy(images).float() / 255)
+    run = search(attack, Bright(), images, truth, LinfBall(levels=30, maximum=255), count=2, clean_logits=clean)
+    rise = run.engine.task.trace.rises[0]["pgd"]
+    told = [(loss + 100 * 27.5 / 255) / (100 / 255) for loss in (rise.began, rise.earlier, rise.highest)]
+    assert told == pytest.approx([0, 5, 7], abs=1e-3)
+
+
+class Bright(torch.nn.Module):
+    """Is turned by a mean of half the range: a margin of 1 is 1 % of it."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        excess = 50 * (image.mean((1, 2, 3)) - 0.5)
+        return torch.stack([-excess, excess], dim=1)
+
+
 def test_the_batch_is_full_until_the_last_samples():
     run = _run(batch=16, restarts=1)
     calls = [seen for seen in run.engine.task.candidate.network.forward.seen if seen > 1]

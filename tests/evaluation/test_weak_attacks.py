@@ -10,6 +10,7 @@ from building import brightness_gates, brightness_project
 from chest import POLICIES, gates_on_xrays
 from masks import masked_gates
 
+from robustcheck.evaluation.health.checks import gradients
 from robustcheck.evaluation.health.examination import Examination
 from robustcheck.evaluation.health.probing import Probed, ProbeResult
 from robustcheck.evaluation.search.found import Found, Rise, Trace
@@ -168,6 +169,8 @@ def _course(began, earlier, highest):
         (_course(-9, -5, -3), _course(-0.9, -0.5, -0.49), ("sound", "suspect")),
         (_course(-9, -9, -9), _course(-0.9, -0.5, -0.49), ("sound", "sound")),
         (_course(-9, -9, -9), _course(-0.9, -0.9, -0.9), ("broken", "not examined")),
+        (_course(-9, -9, -9), _course(-0.9, -0.86, -0.85), ("sound", "suspect")),
+        (_course(-9, -9, -9), _course(-0.9, -0.9, -0.9 + 1e-7), ("broken", "not examined")),  # the same in float32
     ],
 )
 def test_members_of_an_ensemble_have_courses_of_their_own(margin, dlr, outcomes):
@@ -175,6 +178,17 @@ def test_members_of_an_ensemble_have_courses_of_their_own(margin, dlr, outcomes)
     courses = {"apgd-ce": margin, "apgd-dlr-targeted": dlr}
     found = _probed(found=Found(trace=Trace(rises=dict.fromkeys(range(60), courses))))
     assert (found["loss-rises"], found["enough-steps"]) == outcomes
+
+
+@pytest.mark.parametrize(("risen", "outcome"), [(29, "broken"), (30, "sound")])
+def test_the_loss_has_to_rise_on_half_of_the_samples(risen, outcome):
+    rises = {sample: {"pgd": _course(-9, -5, -5 if sample < risen else -9)} for sample in range(60)}
+    assert _probed(found=Found(trace=Trace(rises=rises)))["loss-rises"] == outcome
+
+
+@pytest.mark.parametrize(("vanished", "outcome"), [(50, "sound"), (51, "suspect")])
+def test_more_than_half_of_the_gradients_have_to_lead_somewhere(vanished, outcome):
+    assert gradients(Trace(asked=100, vanished=vanished), set()).outcome == outcome
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_the_process_is_left_as_it_was(gradients):
         before = _state()
         learn(*data(30, "multiclass"), model(), epochs=1)
         assert _state() == before
-        with pytest.raises(CandidateError):
+        with pytest.raises(CandidateError, match="ran away"):
             learn(*data(30, "multiclass"), model(), epochs=1, architecture="test_training:Exploding")
         assert _state() == before
 

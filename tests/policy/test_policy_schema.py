@@ -102,7 +102,7 @@ def test_several_findings(write, model, fits):
     assert accepts(policy) == fits
     path = write(json.dumps(policy))
     if not fits:
-        with pytest.raises(PolicyError):
+        with pytest.raises(PolicyError, match=rf"\bmodel\.({'|'.join(MULTILABEL | model)})\b"):
             load_policy(path)
         return
     point = model.get("operating_point")
@@ -138,7 +138,7 @@ def test_columns_and_prevalence(write, model, data, fits):
     assert accepts(policy) == fits
     path = write(json.dumps(policy))
     if not fits:
-        with pytest.raises(PolicyError):
+        with pytest.raises(PolicyError, match=rf"\bdata\.({'|'.join(data)})\b"):
             load_policy(path)
         return
     loaded = load_policy(path).data

@@ -70,7 +70,7 @@ def test_what_is_no_range_is_refused(value):
     if value is None:
         assert ConditionsSpec(rotation=None).rotation is None
         return
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=r"^1 validation error for ConditionsSpec\nrotation"):
         ConditionsSpec(rotation=value)
 
 

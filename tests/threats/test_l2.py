@@ -82,6 +82,14 @@ def test_changes_of_equal_size_below_half_a_level_take_the_room_that_there_is(pa
     assert torch.equal(stored[0], stored[1])
 
 
+def test_of_pixels_that_could_all_grow_those_grow_that_change_most():
+    """Half of the pixels change by .499 level more than a whole, half by .499: for all of them there is no room."""
+    ball, clean = L2Ball(levels=Fraction(6), maximum=255), torch.full((1, 1, 1, 24), 100 / 255)
+    change = torch.tensor([0.499] * 12 + [1.497] * 12).view(clean.shape)
+    stored = to_stored(ball.nearest(clean + change / 255, clean), 255) - to_stored(clean, 255)
+    assert stored.flatten().tolist() == [0] * 12 + [2] * 5 + [1] * 7
+
+
 @given(balls, seeds, st.integers(1, 8))
 def test_what_takes_room_stays_in_the_ball(ball, seed, sizes):
     clean, _ = _points(ball, seed, 0)

@@ -58,6 +58,15 @@ def test_storable_neighbours_lie_in_the_ball_on_the_side_of_the_direction(ball, 
     assert moved.abs().max() <= 1.02
 
 
+def test_outward_lie_the_corners_of_the_smallest_ball_of_whole_levels():
+    """A pixel that went at least half as far as the farthest keeps its side; else the direction decides."""
+    ball, clean = LinfBall(levels=255, maximum=255), torch.full((2, 1, 1, 3), 100 / 255)
+    change = torch.tensor([[3.0, 1.0, 0.0], [2.4, -1.6, 1.4]]).view(2, 1, 1, 3)
+    corners = ball.outward(clean + change / 255, clean, torch.full_like(clean, -1.0))
+    moved = to_stored(corners, 255) - to_stored(clean, 255)
+    assert moved.flatten(1).tolist() == [[3, -3, -3], [3, -3, -3]]
+
+
 def test_one_level_too_far_is_outside_and_so_is_what_cannot_be_stored():
     ball = LinfBall(levels=2, maximum=255)
     clean = torch.tensor([[[[0, 100, 255]]]] * 4)

@@ -29,3 +29,12 @@ def test_only_what_lies_inside_may_change(tmp_path):
         assert torch.equal(inside[..., 3:], (clean / 255)[..., 3:])
         assert 0.25 <= inside[..., :3].min() < inside[..., :3].max() <= 0.5
     assert np.array_equal(region.mask(4, 6).numpy(), np.arange(24).reshape(4, 6) % 6 < 3)
+
+
+def test_within_a_radius_pixels_of_the_region_stay_near_their_own_values(tmp_path):
+    region = Region(area=load_area([(0.0, 0.0, 0.5, 1.0)], tmp_path), maximum=255)
+    clean = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.1, 0.5, 0.5, 0.5]]).view(2, 1, 1, 4)
+    wild = torch.tensor([[0.9, 0.6, 0.9, 0.1], [-0.4, 0.0, 0.9, 0.1]]).view(2, 1, 1, 4)
+    near = region.within(wild, clean, torch.tensor([0.2, 0.3]))
+    expected = torch.tensor([[0.7, 0.6, 0.5, 0.5], [0.0, 0.2, 0.5, 0.5]])
+    torch.testing.assert_close(near.flatten(1), expected)
