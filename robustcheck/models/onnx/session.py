@@ -72,6 +72,7 @@ class Session:
         )
         self.flat = len(self.takes) == 2
         self.whole = self._type == torch.uint8
+        self.half = torch.float16 in (self._type, self._answer_type)
         self.on_cpu = self._device.type == "cpu"
         self.notes.append(f"ONNX Runtime on {session.get_providers()[0]}")
         self.notes += [note] if note else []
