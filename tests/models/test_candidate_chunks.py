@@ -19,6 +19,8 @@ ERRORS = (
     lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
     lambda: RuntimeError("Failed to allocate memory for requested buffer of size 8000000000000"),
     lambda: RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+    lambda: RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    lambda: RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
     lambda: RuntimeError("std::bad_alloc"),
     lambda: RuntimeError("Available memory of 0 is smaller than requested bytes of 8000000000000"),
     lambda: MemoryError(),
@@ -80,9 +82,17 @@ def test_other_errors_pass(error):
     assert chunks.halved_to is None
 
 
-@pytest.mark.parametrize("mode", ["GET was", "FIND was"])
-def test_an_engine_that_cudnn_does_not_find_may_be_one_that_does_not_fit(mode):
-    error = RuntimeError(f"{mode} unable to find an engine to execute this computation")
+@pytest.mark.parametrize(
+    "message",
+    [
+        "GET was unable to find an engine to execute this computation",
+        "FIND was unable to find an engine to execute this computation",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+    ],
+)
+def test_what_is_not_there_may_be_what_does_not_fit(message):
+    error = RuntimeError(message)
 
     def fail():
         raise error
@@ -92,7 +102,7 @@ def test_an_engine_that_cudnn_does_not_find_may_be_one_that_does_not_fit(mode):
     assert chunks.halved_to == 2
     with pytest.raises(RuntimeError) as caught:
         chunks(Greedy(0, fail), torch.zeros(8))
-    assert caught.value is error  # there is none for this convolution
+    assert caught.value is error  # there is none for this convolution, or no device
 
 
 def test_an_interrupt_is_no_lack_of_memory():
