@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from robustcheck.data import Area
+from robustcheck.models.batches import shares_of
 from robustcheck.threats.ball import ByLargestChange, per_row
 
 
@@ -60,7 +61,7 @@ class Region(ByLargestChange):
 
     def nearest(self, images: torch.Tensor, _clean: torch.Tensor) -> torch.Tensor:
         """The nearest storable images, as shares of the range."""
-        return (images * self.maximum).round_() / self.maximum
+        return shares_of((images * self.maximum).round_(), self.maximum)
 
     def aside(self, images: torch.Tensor, clean: torch.Tensor, _direction: torch.Tensor) -> torch.Tensor:
         """Where values are free a grey level decides nothing: the nearest again."""

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import grid_sample
 
+from robustcheck.models.batches import shares_of
 from robustcheck.policy import ConditionsSpec
 from robustcheck.threats.ball import per_row
 
@@ -245,7 +246,7 @@ def _compressed(images: torch.Tensor, quality: torch.Tensor, black: float, white
     shown = ((images - black) / (white - black)).clamp(0, 1)
     levels = (shown * 255).round().byte().cpu().numpy()
     read = [_through_jpeg(image, int(value)) for image, value in zip(levels, quality.tolist(), strict=True)]
-    return black + (white - black) * (torch.from_numpy(np.stack(read)).to(images.device).float() / 255)
+    return black + (white - black) * shares_of(torch.from_numpy(np.stack(read)).to(images.device), 255)
 
 
 def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
