@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from robustcheck.errors import CandidateError, NoMemoryError
 from robustcheck.models.batches import batches
 from robustcheck.models.memory import Chunks, is_out_of_memory
+from robustcheck.models.trial import _batch_size
 
 ERRORS = (
     lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
@@ -195,6 +196,18 @@ def test_few_images_at_once_where_what_is_stored_is_large(side, limit, tmp_path,
     tiny.save_safetensors(net, tmp_path / "net.safetensors")
     candidate, _ = tiny.load(tmp_path / "net.safetensors", Large(), preprocess={"resize": [6, 5]})
     assert candidate.chunks.limit == limit
+
+
+@pytest.mark.parametrize(("free", "limit"), [(139, 445), (64, 445), (16, 111), (0.5, 8)])
+@pytest.mark.parametrize("kept", [0, 4])
+def test_fewer_images_at_once_on_a_gpu_of_which_less_is_free(kept, free, limit, monkeypatch):
+    """GiB; what a search holds besides is not halved where memory runs out. What torch keeps to hand out is free."""
+    gib = 2**30
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (int((free - kept) * gib), 139 * gib))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _device: (kept + 1) * gib)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _device: gib)
+    shape, spec = (3, 224, 224), tiny.spec("net.onnx")
+    assert _batch_size(spec, shape, shape, torch.device("cuda:0")) == limit
 
 
 def _margin(logits, labels, _aims):
