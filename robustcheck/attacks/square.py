@@ -65,8 +65,8 @@ class Square(QueryAttack):
         colour = torch.where(drawn[:, 2:] < 0.5, -1.0, 1.0)[:, :, None, None]
         change = torch.where(inside[:, None], 2 * ball.radius * colour, 0)
         changed = ball.project(best + change, clean)
-        if (same := (changed == best).flatten(1).all(dim=1)).any():
-            changed[same] = ball.project(best[same] - change[same], clean[same])
+        same = (changed == best).flatten(1).all(dim=1)  # chosen among all rows: a GPU would be waited for to pick some
+        changed = torch.where(per_row(same), ball.project(best - change, clean), changed)
         return {"images": changed, "best": best, "best_loss": best_loss, "asked": asked}
 
     def best(self, state: State) -> torch.Tensor:

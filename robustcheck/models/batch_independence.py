@@ -14,7 +14,7 @@ Ask = Callable[[torch.Tensor, Chunks], torch.Tensor]
 """Raw scores (N, K) of images (N, C, H, W), in batches that fit."""
 
 _TOLERANCE = 1e-3  # of the largest score, or of 1
-_ROUNDINGS = 4  # steps of the type that scores are in, where those are larger
+_ROUNDINGS = 4  # steps of the type that scores are in, or were computed in, where those are larger
 _UNTESTED = "whether its scores on one image depend on others, as in training mode, could not be tried: "
 _TOO_LARGE, _ONE = "two at once do not fit in memory", "it takes one at a time"
 _TOGETHER = (
@@ -24,7 +24,11 @@ _TOGETHER = (
 
 
 def check_evaluation_mode(
-    ask: Ask, images: torch.Tensor, limit: int, in_training: str | None
+    ask: Ask,
+    images: torch.Tensor,
+    limit: int,
+    in_training: str | None,
+    precision: torch.dtype = torch.float32,
 ) -> tuple[float | None, tuple[str, ...]]:
     """Ask about the same images together, again, and one by one: no other image may decide the scores.
 
@@ -33,6 +37,7 @@ def check_evaluation_mode(
         images: (N, C, H, W).
         limit: how many images the gates' batches have; here it is two at least, or nothing would show.
         in_training: what is known to be in training mode.
+        precision: that scores were computed in, whatever type they have now.
 
     Returns:
         How far two identical calls differ, if they do and nothing is known to be in training mode; and notes.
@@ -58,7 +63,8 @@ def check_evaluation_mode(
     if in_training is not None:
         notes = (*notes, f"{in_training} is in training mode")
     alone = _one_by_one(ask, images, chunks)
-    allowed = max(_TOLERANCE, _ROUNDINGS * torch.finfo(once.dtype).eps) * max(1.0, float(once.abs().max()))
+    step = max(torch.finfo(kind).eps for kind in (once.dtype, precision))
+    allowed = max(_TOLERANCE, _ROUNDINGS * step) * max(1.0, float(once.abs().max()))
     chance, by_company = _apart(once, again), _apart(once, alone)
     if chance <= allowed < by_company:  # one that draws among a few answers may give the same one twice
         chance = _apart(alone, _one_by_one(ask, images, chunks))

@@ -46,4 +46,12 @@ def as_shares(samples: StoredSamples, indexes: list[int], device: torch.device) 
     stored = torch.from_numpy(np.stack([samples.image(index) for index in indexes]))
     if device.type == "cuda":  # as integers, and while the GPU works on
         stored = stored.pin_memory().to(device, non_blocking=True)
-    return stored.float() / samples.maximum
+    return shares_of(stored, samples.maximum)
+
+
+def shares_of(levels: torch.Tensor, maximum: int) -> torch.Tensor:
+    """Grey levels as float32 shares of the full range, which are the same wherever they are computed.
+
+    Divided by a number, on a GPU they would be multiplied by its reciprocal: of 16 bits, 512 levels get another share.
+    """
+    return levels.float() / torch.full((), maximum, dtype=torch.float32, device=levels.device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import log
 from typing import ClassVar, Literal
 
@@ -46,7 +47,13 @@ def all_finite(logits: torch.Tensor) -> torch.Tensor:
 
 def of_labels(raw: torch.Tensor, places: tuple[int, ...] | None) -> torch.Tensor:
     """The labels' scores (N, K) among a network's (N, …), by their places; all scores if no places are given."""
-    return raw if places is None else raw[:, list(places)]
+    return raw if places is None else raw[:, _index(places, raw.device)]
+
+
+@lru_cache(maxsize=8)
+def _index(places: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Places (K,) on a device, which is copied there once."""
+    return torch.tensor(places, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,9 @@ def load_candidate(
         torch.manual_seed(seed)
         raw, some = trial.all_scores(progress), trial.load(trial.alike[:_PROBED])
         head = read_head(spec, raw, lambda: trial.beyond(some))
-        randomness, probe_notes = check_evaluation_mode(trial.ask, some, chunks.limit, network.in_training)
+        randomness, probe_notes = check_evaluation_mode(
+            trial.ask, some, chunks.limit, network.in_training, network.precision
+        )
         logits = head.logits(raw)
         if randomness is not None:
             others = [head.logits(trial.all_scores(progress)) for _ in range(stochastic.CALLS - 1)]

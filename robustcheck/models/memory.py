@@ -17,10 +17,12 @@ _SIGNS = (
     "bad allocation",
     "bad_alloc",
     "alloc_failed",
+    "allocation_failed",
     "is smaller than requested bytes",
 )
-# What cuDNN's convolutions say where their workspace does not fit, and where there are none of that kind.
-_CUDNN_SIGN = "unable to find an engine to execute this computation"
+# What cuDNN's convolutions say where their workspace does not fit, and where there are none of that kind; and what the
+# libraries say where they do not fit themselves, and where there is no device.
+_AMBIGUOUS_SIGNS = ("unable to find an engine to execute this computation", "_status_not_initialized")
 
 
 def is_out_of_memory(error: BaseException, *, rows: int = 1) -> bool:
@@ -32,7 +34,7 @@ def is_out_of_memory(error: BaseException, *, rows: int = 1) -> bool:
     """
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    signs = (*_SIGNS, *[_CUDNN_SIGN] * (rows > 1))
+    signs = (*_SIGNS, *(_AMBIGUOUS_SIGNS if rows > 1 else ()))
     return isinstance(error, Exception) and any(sign in str(error).lower() for sign in signs)
 
 

@@ -48,6 +48,7 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
         device=device,
         module=answering if dtype == torch.float32 else None,
         convolves_as_laid_out=dtype == torch.float32 and any(isinstance(part, _Conv) for part in module.modules()),
+        precision=dtype,
         takes=takes(module),
         whole=whole,
         sources=tuple(sources),

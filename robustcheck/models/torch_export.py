@@ -19,7 +19,7 @@ from torch.export.passes import move_to_device_pass
 
 from robustcheck.errors import CandidateError
 from robustcheck.models.artefact import check_archive, checked_copy
-from robustcheck.models.network import Network, first_line, freeze, in_batches, in_dtype
+from robustcheck.models.network import Network, dtype_of, first_line, freeze, in_batches, in_dtype
 from robustcheck.models.output_selection import scores_in
 from robustcheck.models.torch_export_graph import ON_CPU, UnsafeGraphError, cleaned
 from robustcheck.words import printable, shown
@@ -84,6 +84,7 @@ def load_exported(path: Path, device: torch.device, output: str | None = None) -
         forward=forward,
         device=device,
         convolves_as_laid_out=image.dtype == torch.float32 and not in_parts,  # torch.cat joins parts in its own layout
+        precision=dtype_of(module),
         takes=takes,
         notes=notes,
         in_training=_in_training(program),

@@ -18,6 +18,7 @@ from robustcheck.models.preprocess import Preprocess
 from robustcheck.policy import ModelSpec
 
 _FAR = 1000.0  # times as bright as an image
+_ROOMY = 64 * 2**30  # bytes: with as much free memory, a GPU is given batches of the whole budget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +113,15 @@ def _batch_size(
     """How many images (C, H, W) of the network's size, and as they are stored, are worked on at once."""
     if spec.batch_size != "auto":
         return spec.batch_size
-    # Activations are some hundred times an input: about 1.5 GB on a CPU, 16 times that on a GPU. Memory that runs out
-    # halves it, and no verdict depends on it.
-    budget = 2**26 if device.type == "cuda" else 2**22
+    # Activations are some hundred times an input: about 1.5 GB on a CPU, 16 times that on a GPU of much memory. Memory
+    # that runs out halves it, and no verdict depends on it; but what a search holds besides is not halved.
+    budget = int(2**26 * min(1.0, _free(device) / _ROOMY)) if device.type == "cuda" else 2**22
     by_network = max(8, min(1024 if device.type == "cuda" else 128, budget // prod(shape)))
     # What is stored may be much larger than what a network is shown, and a search has a dozen copies of it.
     return min(by_network, max(1, 8 * budget // prod(stored)))
+
+
+def _free(device: torch.device) -> int:
+    """Bytes of a GPU's memory that nothing holds, or torch for whoever asks next, once the network is there."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from robustcheck.models.batches import shares_of
+
 BORDER = 1e-5  # of the radius: what float32 points at a ball's border may be off it by
 ROUNDING = 2.0**-22  # of the full range: the same, where a ball is so small that a pixel's rounding is more
 
@@ -107,7 +109,7 @@ class ByLargestChange(Ball):
 
     def nearest(self, images: torch.Tensor, _clean: torch.Tensor) -> torch.Tensor:
         """The nearest storable images, as shares of the range: the border is on whole levels."""
-        return (images * self.maximum).round_() / self.maximum
+        return shares_of((images * self.maximum).round_(), self.maximum)
 
     def distance(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """Largest change (N,) in grey levels of stored integer images (N, C, H, W) from the clean ones."""

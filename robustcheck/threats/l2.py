@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from robustcheck.errors import EvaluationError
+from robustcheck.models.batches import shares_of
 from robustcheck.policy import Quantity
 from robustcheck.threats.ball import Ball, per_row
 
@@ -126,7 +127,7 @@ class L2Ball(Ball):
             left, clean = change[short], reference[short]
             filled = self._filled(stored[short], self._scaled(left, high[short], clean), left, clean, squares[short])
             stored = stored.index_copy(0, short, filled)
-        return stored / self.maximum
+        return shares_of(stored, self.maximum)
 
     def _filled(
         self,

@@ -8,6 +8,7 @@ from math import floor
 import torch
 
 from robustcheck.errors import EvaluationError
+from robustcheck.models.batches import shares_of
 from robustcheck.policy import Quantity
 from robustcheck.threats.ball import ByLargestChange, per_row
 
@@ -82,7 +83,7 @@ class LinfBall(ByLargestChange):
         nearest = levels.round()
         off_level = (levels - nearest).abs() > _ON_LEVEL
         aside = torch.where(direction > 0, levels.ceil(), levels.floor())
-        return torch.where(off_level & (direction != 0), aside, nearest) / self.maximum
+        return shares_of(torch.where(off_level & (direction != 0), aside, nearest), self.maximum)
 
     def outward(self, images: torch.Tensor, clean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
         """Corners of the smallest balls of whole levels, and of one at least, that hold points.
@@ -94,7 +95,7 @@ class LinfBall(ByLargestChange):
         change = images * self.maximum - reference
         levels = per_row((self.norm(change) - _ON_LEVEL).ceil().clamp_min(1))
         side = torch.where(2 * change.abs() < levels, direction, change).sign()
-        return (reference + side * levels).clamp_(0, self.maximum) / self.maximum
+        return shares_of((reference + side * levels).clamp_(0, self.maximum), self.maximum)
 
     def contains(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """Which (N,) of the stored integer images lie in the ball, exactly."""

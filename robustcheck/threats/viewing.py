@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from math import radians
 
 import numpy as np
@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import grid_sample
 
+from robustcheck.models.batches import shares_of
 from robustcheck.policy import ConditionsSpec
 from robustcheck.threats.ball import per_row
 
@@ -189,8 +190,10 @@ def _matrix(rows: list[list[torch.Tensor]]) -> torch.Tensor:
 
 def _along_axes(images: torch.Tensor, matrices: Callable[[int], torch.Tensor]) -> torch.Tensor:
     """Images (N, C, H, W) after what matrices (N, length, length), of an axis of so many pixels, do along each axis."""
-    height, width = map(matrices, images.shape[2:])
-    return height[:, None] @ images @ width[:, None].transpose(-1, -2)
+    height, width = images.shape[2:]
+    along = matrices(height)
+    across = along if width == height else matrices(width)
+    return along[:, None] @ images @ across[:, None].transpose(-1, -2)
 
 
 def _means(widths: torch.Tensor, length: int) -> torch.Tensor:
@@ -209,8 +212,7 @@ def _optics(looks: Looks, length: int, device: torch.device) -> torch.Tensor:
     matrices: list[torch.Tensor] = []
     if looks.resampling is not None:
         sizes = (looks.resampling * length).round().clamp(1, length).int().tolist()
-        resampled = _resampling(length)
-        matrices.append(torch.stack([resampled(size).to(device) for size in sizes]))
+        matrices.append(torch.stack(list(map(_resampling(length, device), sizes))))
     if looks.blur is not None:
         places = torch.arange(length, device=device, dtype=torch.float32)
         apart = (places[:, None] - places[None, :]).square()
@@ -220,9 +222,11 @@ def _optics(looks: Looks, length: int, device: torch.device) -> torch.Tensor:
 
 
 @lru_cache(maxsize=8)
-def _resampling(length: int) -> Callable[[int], torch.Tensor]:
-    """`_resampled` of an axis, which keeps the latest matrices, within so many bytes."""
-    return lru_cache(maxsize=max(1, _KEPT_BYTES // (4 * length**2)))(partial(_resampled, length))
+def _resampling(length: int, device: torch.device) -> Callable[[int], torch.Tensor]:
+    """`_resampled` of an axis, which keeps the latest matrices on the device, within so many bytes."""
+    return lru_cache(maxsize=max(1, _KEPT_BYTES // (4 * length**2)))(
+        lambda size: _resampled(length, size).to(device)  # to a GPU, each copy is waited for
+    )
 
 
 def _resampled(length: int, size: int) -> torch.Tensor:
@@ -242,7 +246,7 @@ def _compressed(images: torch.Tensor, quality: torch.Tensor, black: float, white
     shown = ((images - black) / (white - black)).clamp(0, 1)
     levels = (shown * 255).round().byte().cpu().numpy()
     read = [_through_jpeg(image, int(value)) for image, value in zip(levels, quality.tolist(), strict=True)]
-    return black + (white - black) * (torch.from_numpy(np.stack(read)).to(images.device).float() / 255)
+    return black + (white - black) * shares_of(torch.from_numpy(np.stack(read)).to(images.device), 255)
 
 
 def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from searching import search
 from test_closed_forms import DEEP, _problem
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from robustcheck.attacks import Answers, build
 from robustcheck.attacks.draws import Draws
@@ -172,6 +173,34 @@ def test_three_labels_are_turned_within_half_the_optimum(name):
     assert len(required) >= 20
     assert required <= set(found.hits)
     assert not set(found.hits) & {row for row in range(40) if smallest[row] > 16}
+
+
+class Reads(TorchDispatchMode):
+    """Operators whose answers, or their shapes, Python reads: a GPU is waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = list[str]()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        masked = name in ("index", "index_put_") and any(place.dtype == torch.bool for place in args[1])
+        if masked or name in ("_local_scalar_dense", "nonzero", "equal"):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_square_waits_for_no_gpu_between_two_questions():
+    attack, draws = _attack("square", SMALL, 50), Draws.of(list(range(8)), torch.device("cpu"))
+    clean = torch.rand(8, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    with Reads() as reads:
+        state = attack.start(clean, clean, SMALL, draws)
+        for _ in range(3):
+            queries = attack.ask(state, clean, SMALL, draws)
+            loss = state["images"].sum(dim=(1, 2, 3))
+            answers = Answers(loss=loss, fooled=loss < -1, shown=loss < -1)
+            state = attack.learn(state, queries, answers, clean, SMALL, draws)
+    assert reads.found == []
 
 
 @pytest.mark.parametrize("name", ["nes", "square", "label_only", "hopskipjump", "partial_information"])

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import count
+
+import numpy as np
+import onnx
 import pytest
 import tiny_models as tiny
 import torch
+from onnx import TensorProto, helper
 from torch import nn
 
 from robustcheck.errors import CandidateError
 from robustcheck.models.batch_independence import check_evaluation_mode
+from robustcheck.models.onnx.session import Session
 
 
 class Sensitive(nn.Module):
@@ -132,12 +138,68 @@ def test_a_few_steps_of_the_type_of_scores_are_the_image_s_own(kind, steps, allo
     def ask(images, _chunks):
         return torch.full((len(images), 2), 1 + steps * torch.finfo(kind).eps * (len(images) == 1), dtype=kind)
 
+    def widened(images, chunks):
+        return ask(images, chunks).float()
+
     images = tiny.pictures(2).shares()
-    if allowed:
-        assert check_evaluation_mode(ask, images, 8, None) == (None, ())
+    for given in ((ask, images, 8, None), (widened, images, 8, None, kind)):
+        if allowed:
+            assert check_evaluation_mode(*given) == (None, ())
+        else:
+            with pytest.raises(CandidateError, match="depend on the other images in the batch"):
+                check_evaluation_mode(*given)
+
+
+class Halves(Sensitive):
+    """Works in float16, and answers in float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.half()
+
+    def forward(self, image):
+        scores = self.fc(self.drop(self.bn(self.conv(image)).abs().mean((2, 3)))).float()
+        return scores + 3 / 1024 * (torch.ones_like(scores).sum() < 3)  # three steps, of a single image
+
+
+@pytest.mark.parametrize("name", ["net.safetensors", "net.ts", "net.pt2"])
+def test_networks_of_halves_that_answer_in_float32(name, tmp_path):
+    """A single image is multiplied by another kernel."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        net = Halves().eval()
+    tiny.SAVERS[name](net, tmp_path / name)
+    options = {"architecture": "test_batch_independence:Halves"} if name == "net.safetensors" else {}
+    tiny.load(tmp_path / name, **options)
+
+
+@pytest.mark.parametrize("steps", [3, 6])
+@pytest.mark.parametrize("answer", [TensorProto.FLOAT16, TensorProto.FLOAT])
+@pytest.mark.parametrize("drawing", [False, True])
+def test_graphs_of_halves_as_a_gpu_computes_them(drawing, answer, steps, tmp_path, monkeypatch):
+    """Their scores come as float32, and differ by steps of float16 with the batch, or from call to call."""
+    weights = np.random.default_rng(0).normal(size=(tiny.HEIGHT * tiny.WIDTH, 2)).astype(np.float32)
+    model = tiny.save_linear_onnx(tmp_path / "net.onnx", weights, kind=TensorProto.FLOAT16)
+    if answer == TensorProto.FLOAT:
+        model.graph.node[-1].output[0] = "half"
+        model.graph.node.append(helper.make_node("Cast", ["half"], ["scores"], to=TensorProto.FLOAT))
+        model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+        onnx.save(model, tmp_path / "net.onnx")
+    call, calls = Session.__call__, count()
+
+    def as_on_a_gpu(self, inputs):
+        scores = call(self, inputs)
+        moved = next(calls) % 2 if drawing else len(inputs) == 1
+        return scores * (1 + moved * steps * torch.finfo(torch.float16).eps)
+
+    monkeypatch.setattr(Session, "__call__", as_on_a_gpu)
+    if steps == 3:
+        assert tiny.load(tmp_path / "net.onnx")[0].randomness is None
+    elif drawing:
+        assert tiny.load(tmp_path / "net.onnx")[0].randomness > 0
     else:
         with pytest.raises(CandidateError, match="depend on the other images in the batch"):
-            check_evaluation_mode(ask, images, 8, None)
+            tiny.load(tmp_path / "net.onnx")
 
 
 class DroppingLast(Sensitive):

@@ -13,12 +13,15 @@ from onnx import TensorProto, helper, numpy_helper
 from robustcheck.errors import CandidateError, NoMemoryError
 from robustcheck.models.batches import batches
 from robustcheck.models.memory import Chunks, is_out_of_memory
+from robustcheck.models.trial import _batch_size
 
 ERRORS = (
     lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
     lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
     lambda: RuntimeError("Failed to allocate memory for requested buffer of size 8000000000000"),
     lambda: RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+    lambda: RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    lambda: RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
     lambda: RuntimeError("std::bad_alloc"),
     lambda: RuntimeError("Available memory of 0 is smaller than requested bytes of 8000000000000"),
     lambda: MemoryError(),
@@ -80,9 +83,17 @@ def test_other_errors_pass(error):
     assert chunks.halved_to is None
 
 
-@pytest.mark.parametrize("mode", ["GET was", "FIND was"])
-def test_an_engine_that_cudnn_does_not_find_may_be_one_that_does_not_fit(mode):
-    error = RuntimeError(f"{mode} unable to find an engine to execute this computation")
+@pytest.mark.parametrize(
+    "message",
+    [
+        "GET was unable to find an engine to execute this computation",
+        "FIND was unable to find an engine to execute this computation",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+    ],
+)
+def test_what_is_not_there_may_be_what_does_not_fit(message):
+    error = RuntimeError(message)
 
     def fail():
         raise error
@@ -92,7 +103,7 @@ def test_an_engine_that_cudnn_does_not_find_may_be_one_that_does_not_fit(mode):
     assert chunks.halved_to == 2
     with pytest.raises(RuntimeError) as caught:
         chunks(Greedy(0, fail), torch.zeros(8))
-    assert caught.value is error  # there is none for this convolution
+    assert caught.value is error  # there is none for this convolution, or no device
 
 
 def test_an_interrupt_is_no_lack_of_memory():
@@ -185,6 +196,18 @@ def test_few_images_at_once_where_what_is_stored_is_large(side, limit, tmp_path,
     tiny.save_safetensors(net, tmp_path / "net.safetensors")
     candidate, _ = tiny.load(tmp_path / "net.safetensors", Large(), preprocess={"resize": [6, 5]})
     assert candidate.chunks.limit == limit
+
+
+@pytest.mark.parametrize(("free", "limit"), [(139, 445), (64, 445), (16, 111), (0.5, 8)])
+@pytest.mark.parametrize("kept", [0, 4])
+def test_fewer_images_at_once_on_a_gpu_of_which_less_is_free(kept, free, limit, monkeypatch):
+    """GiB; what a search holds besides is not halved where memory runs out. What torch keeps to hand out is free."""
+    gib = 2**30
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (int((free - kept) * gib), 139 * gib))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _device: (kept + 1) * gib)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _device: gib)
+    shape, spec = (3, 224, 224), tiny.spec("net.onnx")
+    assert _batch_size(spec, shape, shape, torch.device("cuda:0")) == limit
 
 
 def _margin(logits, labels, _aims):

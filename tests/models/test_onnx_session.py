@@ -102,7 +102,12 @@ def test_a_gpu_answers_alike_from_run_to_run(model, monkeypatch):
     monkeypatch.setattr("onnxruntime.preload_dlls", lambda: None)
     (name, settings), _ = _providers(torch.device("cuda:1"))
     assert name == "CUDAExecutionProvider"
-    assert settings == {"device_id": 1, "use_tf32": 0, "cudnn_conv_algo_search": "DEFAULT"}
+    assert settings == {
+        "device_id": 1,
+        "use_tf32": 0,
+        "cudnn_conv_algo_search": "DEFAULT",
+        "arena_extend_strategy": "kSameAsRequested",
+    }
     assert Session(model, tiny.CPU)._session.get_session_options().use_deterministic_compute
 
 
@@ -147,6 +152,49 @@ def test_a_session_does_not_leave_its_provider(model, monkeypatch):
     with pytest.raises(RuntimeError, match=full) as caught:
         session(tiny.pictures(2).shares())
     assert is_out_of_memory(caught.value)
+
+
+def _out_of_memory(session, monkeypatch, answer, *, times):
+    """How many images each try had, through memory that is shared; so many find none before there is an answer."""
+    tried = list[int]()
+
+    def fails(values, _row):
+        tried.append(len(values))
+        if len(tried) <= times:
+            raise RuntimeError("Failed to allocate memory for requested buffer of size 8000000000000")
+        return answer[: len(values)]
+
+    monkeypatch.setattr(session, "_bound", fails)
+    monkeypatch.setattr(session, "_first", lambda _values: pytest.fail("it asked again, through the host"))
+    return tried
+
+
+def test_a_batch_that_does_not_fit_is_not_asked_again_through_the_host(model, monkeypatch):
+    session, images = Session(model, tiny.CPU), tiny.pictures(4).shares()
+    expected = session(images)
+    tried = _out_of_memory(session, monkeypatch, expected, times=1)
+    with pytest.raises(RuntimeError, match="Failed to allocate memory") as caught:
+        session(images)
+    assert is_out_of_memory(caught.value)
+    assert torch.equal(session(images[:2]), expected[:2])
+    assert tried == [4, 2]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_memory_that_torch_keeps_is_given_back_before_a_batch_does_not_fit(times, model, monkeypatch):
+    """Of a GPU: the two libraries share it."""
+    session, images = Session(model, tiny.CPU), tiny.pictures(4).shares()
+    expected, given_back = session(images), []
+    tried = _out_of_memory(session, monkeypatch, expected, times=times)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given_back.append(len(tried)))
+    monkeypatch.setattr(session, "_as_taken", lambda inputs: inputs)
+    session._device = torch.device("cuda:0")
+    if times == 1:
+        assert torch.equal(session(images), expected)
+    else:
+        with pytest.raises(RuntimeError, match="Failed to allocate memory"):
+            session(images)
+    assert (tried, given_back) == ([4, 4], [1])
 
 
 def test_a_library_of_operators_that_is_none(model, tmp_path):

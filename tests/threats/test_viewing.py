@@ -11,7 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustcheck.policy import ConditionsSpec
-from robustcheck.threats.viewing import LOOK_DRAWS, Conditions, Looks, _resampled, _resampling, cells, repeated, see
+from robustcheck.threats.viewing import (
+    LOOK_DRAWS,
+    Conditions,
+    Looks,
+    _optics,
+    _resampled,
+    _resampling,
+    cells,
+    repeated,
+    see,
+)
+
+CPU = torch.device("cpu")
 
 
 def _random(*shape, seed=0):
@@ -194,7 +206,16 @@ def test_resampling_goes_down_by_means_and_up_by_straight_lines(length):
 
 def test_large_images_do_not_fill_the_memory_with_matrices():
     for length in (28, 512, 2048):
-        kept = _resampling(length).cache_info().maxsize
+        kept = _resampling(length, CPU).cache_info().maxsize
         assert kept >= 1
         assert kept * 4 * length**2 <= 2**26
-    assert _resampling(28)(14) is _resampling(28)(14)
+    for device in (CPU, torch.device("meta")):  # where images lie, or each would be copied there anew
+        assert _resampling(28, device)(14) is _resampling(28, device)(14)
+        assert _resampling(28, device)(14).device == device
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 6), (6, 4), (4, 6)])
+def test_optics_work_along_each_axis_in_its_own_length(height, width):
+    looks, image = _one(resampling=0.5, blur=0.8), _random(1, 1, height, width)
+    along, across = (_optics(looks, length, CPU) for length in (height, width))
+    assert torch.equal(see(image, looks), (along[:, None] @ image @ across[:, None].transpose(-1, -2)).clamp(0, 1))

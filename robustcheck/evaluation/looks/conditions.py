@@ -14,6 +14,7 @@ from robustcheck.attacks import Objective
 from robustcheck.attacks.draws import Draws, key
 from robustcheck.evaluation.looks.look import Gradients, Seen, Tally, confirmed, looks_needed, read
 from robustcheck.models import Candidate
+from robustcheck.models.batches import shares_of
 from robustcheck.threats import Goal
 from robustcheck.threats.viewing import LOOK_DRAWS, Conditions, Looks, repeated, see, seen_from
 
@@ -35,7 +36,7 @@ class _Camera:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Readings, whether they are wanted, and scores, (N, L) each, of `count` looks at each image (N, C, H, W)."""
         seen = see(images.repeat_interleave(count, dim=0), looks, grain, self.conditions.exported)
-        stored = (seen * self.maximum).round() / self.maximum
+        stored = shares_of((seen * self.maximum).round(), self.maximum)
         each, shape = read(self.candidate, self.goal, stored, labels.repeat_interleave(count)), (len(images), count)
         scores = None if each.score is None else each.score.view(shape)
         return each.decision.view(shape), each.wanted.view(shape), scores

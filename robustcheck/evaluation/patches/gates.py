@@ -23,6 +23,7 @@ from robustcheck.evaluation.search.ledger import UNKNOWN, Entry
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.standing import Standing
 from robustcheck.models import Surrogates
+from robustcheck.models.batches import shares_of
 from robustcheck.policy import Gate
 from robustcheck.results import Control, GateResult
 
@@ -165,7 +166,7 @@ def _pieces(task: PatchTask) -> Textures | None:
         cut = torch.from_numpy(image[:, top : top + side, left : left + side].astype(np.float32))
         return cut if side == largest else interpolate(cut[None], largest, mode="bilinear")[0]
 
-    return lambda places: torch.stack([piece(place) for place in places]).to(task.device) / samples.maximum
+    return lambda places: shares_of(torch.stack([piece(place) for place in places]).to(task.device), samples.maximum)
 
 
 def _side_of(task: PatchTask, shape: tuple[int, ...]) -> int:

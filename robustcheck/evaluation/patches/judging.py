@@ -14,7 +14,7 @@ from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.patches.training import Pool
 from robustcheck.evaluation.search.adjudication import finite, keep_worst, on_host, to_stored
 from robustcheck.models import Surrogates
-from robustcheck.models.batches import batches
+from robustcheck.models.batches import batches, shares_of
 from robustcheck.models.memory import Chunks
 from robustcheck.threats import Goal
 from robustcheck.threats.patch import PLACEMENT_DRAWS, Outline, Placements, Placing, covered, place
@@ -88,7 +88,7 @@ class Judge:
         maximum = self.pool.samples.maximum
         stored, reference = to_stored(images, maximum), to_stored(clean, maximum)
         admissible = lies_under(stored, reference, at, self.placing.outline, self.pool.masks(numbers, self.device))
-        shown = stored.float() / maximum
+        shown = shares_of(stored, maximum)
         seen = self.viewer(shown, labels, draws, torch.full((len(numbers),), attempt, device=self.device))
         if self.surrogates is not None:
             misread = self.goal.met(self.surrogates.decide(shown), labels)
@@ -136,7 +136,9 @@ def constant(texture: torch.Tensor) -> Textures:
 
 def own(textures: dict[int, np.ndarray], maximum: int, device: torch.device) -> Textures:
     """A patch of its own, in stored integers (C, S, S), for each image."""
-    return lambda places: torch.from_numpy(np.stack([textures[place] for place in places])).to(device).float() / maximum
+    return lambda places: shares_of(
+        torch.from_numpy(np.stack([textures[place] for place in places])).to(device), maximum
+    )
 
 
 def discard(_place: int, _stored: np.ndarray) -> tuple[str | None, str]:

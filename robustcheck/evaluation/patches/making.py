@@ -23,7 +23,7 @@ from robustcheck.evaluation.search.adjudication import on_host, to_stored
 from robustcheck.evaluation.search.found import Trace
 from robustcheck.evaluation.surrogates.lessons import apart_from
 from robustcheck.models import Surrogates, WhiteBox
-from robustcheck.models.batches import batches
+from robustcheck.models.batches import batches, shares_of
 from robustcheck.results import Patch
 
 _FINER = 2  # times attack.resolution, from which a given patch is shrunk to that
@@ -167,7 +167,7 @@ def _filed(task: PatchTask, texture: torch.Tensor, origin: str) -> Patch:
 
 
 def _rounded(task: PatchTask, textures: torch.Tensor) -> torch.Tensor:
-    return to_stored(textures, task.setting.samples.maximum).float() / task.setting.samples.maximum
+    return shares_of(to_stored(textures, task.setting.samples.maximum), task.setting.samples.maximum)
 
 
 def _stored(task: PatchTask, textures: torch.Tensor) -> np.ndarray:

@@ -18,7 +18,7 @@ from robustcheck.errors import DataError, EvaluationError
 from robustcheck.evaluation.looks.conditions import ConditionsEOT
 from robustcheck.evaluation.looks.look import Gradients
 from robustcheck.evaluation.search.found import Trace
-from robustcheck.models.batches import batches
+from robustcheck.models.batches import batches, shares_of
 from robustcheck.models.memory import Chunks
 from robustcheck.threats.patch import PLACEMENT_DRAWS, NoPlaceError, Placements, Placing, place
 
@@ -89,7 +89,7 @@ class Pool:
     def batch(self, places: Sequence[int], device: torch.device) -> torch.Tensor:
         """Images of one shape (M, C, H, W), as shares of the range."""
         images = [self._keep("image", place, lambda at: self.samples.image(self.numbers[at])) for place in places]
-        return torch.from_numpy(np.stack(images)).to(device).float() / self.samples.maximum
+        return shares_of(torch.from_numpy(np.stack(images)).to(device), self.samples.maximum)
 
     def _keep(self, what: str, place: int, load: Callable[[int], np.ndarray]) -> np.ndarray:
         if (known := self._kept.get((what, place))) is not None:

@@ -37,7 +37,7 @@ from robustcheck.evaluation.replay.recounting import REL_TOLERANCE, forged, is_a
 from robustcheck.evaluation.replay.restating import NEAR
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models.artefact import digest
-from robustcheck.models.batches import batches
+from robustcheck.models.batches import batches, shares_of
 from robustcheck.models.process import full_precision, left_as_found
 from robustcheck.policy import Gate, PatchSpec, Policy, RP2Spec
 from robustcheck.results import AuditReport, GateResult, Outcome
@@ -278,7 +278,7 @@ class _Reader:
 
     def _readings(self, rows: Sequence[_Row], levels: torch.Tensor) -> Iterator[str]:
         candidate, labels = self._setting.candidate, self._setting.labels[[place for _, place in rows]]
-        images = levels.to(candidate.device) / self._setting.samples.maximum
+        images = shares_of(levels.to(candidate.device), self._setting.samples.maximum)
         none = torch.zeros(len(rows), dtype=torch.int64, device=candidate.device)  # a look that is not drawn
         seen = self.viewer(images, labels.to(candidate.device), Draws(keys=none), none)
         self.read += len(rows)

@@ -13,6 +13,7 @@ import torch
 
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.looks.look import Viewer
+from robustcheck.models.batches import shares_of
 from robustcheck.threats import Ball
 
 
@@ -56,7 +57,7 @@ def adjudicate(
     distance = ball.distance(stored, reference)
     # The clean image is no counterexample to itself, even if float reassociation reads it differently in this batch.
     admissible = ball.contains(stored, reference) & (distance > 0)
-    seen = viewer(stored.float() / ball.maximum, labels, draws, at)
+    seen = viewer(shares_of(stored, ball.maximum), labels, draws, at)
     return Adjudicated(
         broken=(admissible & seen.wanted).cpu().numpy(),
         stored=on_host(stored, ball.maximum),

@@ -156,7 +156,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
     def _proposing(self, rows: GradientRows, images: torch.Tensor, told: Told) -> np.ndarray:
         """Places of the rows whose points are worth adjudicating now."""
         worth = told.fooled
-        if self.attack.minimum_norm and worth.any():
+        if self.attack.minimum_norm:
             distance = self.ball.norm(images - rows.clean)
             worth = worth & (distance < _NEARER * rows.proposed)
         return np.flatnonzero(worth.cpu().numpy())

@@ -135,6 +135,7 @@ class Loop(ABC, Generic[AttackT, RowsT]):
         if verdict.cells is not None:
             self.task.trace.cells.update(zip(rows.sample.tolist(), verdict.cells, strict=True))
         self._remember_scores(rows.sample.tolist(), verdict)
+        steps = rows.step.tolist() if verdict.broken.any() else []
         for row in np.flatnonzero(verdict.broken).tolist():
             sample, distance = int(rows.sample[row]), float(verdict.distance[row])
             self._distances[sample] = min(distance, self._distances.get(sample, inf))
@@ -149,7 +150,7 @@ class Loop(ABC, Generic[AttackT, RowsT]):
                     score=finite(verdict.score, row),
                     chances=None if verdict.chances is None else verdict.chances[row].copy(),
                     restart=int(rows.restart[row]),
-                    step=int(rows.step[row]),
+                    step=steps[row],
                     queries=None if asked is None else asked - beyond,
                     share=None if verdict.share is None else float(verdict.share[row]),
                 )

@@ -19,6 +19,7 @@ from robustcheck.attacks.base import one_a_row
 from robustcheck.evaluation.search.loop import Loop, Start
 from robustcheck.evaluation.search.rows import QueryRows, Rows
 from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle, WhiteBox
+from robustcheck.models.batches import shares_of
 from robustcheck.threats.ball import BORDER, ROUNDING, per_row
 
 _BATCHES = (4, 12)  # a turn's images, in batches, at least and at most: few of them are left half empty
@@ -224,7 +225,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         maximum = self.ball.maximum
         rounded = (images * maximum).round()
         inside = self.ball.contains(rounded.int(), (clean * maximum).round().int())
-        return torch.where(per_row(inside), rounded / maximum, fitted)
+        return torch.where(per_row(inside), shares_of(rounded, maximum), fitted)
 
     def _retire(self, samples: np.ndarray) -> None:
         if not isinstance(self.oracle, WhiteBox):

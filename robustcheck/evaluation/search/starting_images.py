@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 from robustcheck.attacks.draws import Draws, key
 from robustcheck.data import Samples, in_random_order
 from robustcheck.data.samples import Shape, Stored
+from robustcheck.models.batches import shares_of
 from robustcheck.threats import Goal
 
 MOST_IMAGES = 100  # of a reading that are looked through
@@ -62,7 +63,7 @@ class StartingImages:
             order = self._order(sample, alike)
             if place < len(order):
                 image = torch.from_numpy(_of_shape(self._image(order[place]), shape))
-                return (image.float() / self._samples.maximum).to(self._device)
+                return shares_of(image, self._samples.maximum).to(self._device)
             place -= len(order)
         draws = Draws.of([key(self._seed, self._name, self._samples.names[sample], -1)], self._device)
         return draws.uniform(shape, at=attempt)[0]

@@ -51,7 +51,8 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
     if session.flat:
         order = "last" if spec.preprocess.layout == "NHWC" else "first"
         notes.append(f"it takes rows of numbers: images are given to it a row each, channels {order}")
-    if session.on_cpu and any(tensor.data_type == TensorProto.FLOAT16 for tensor in tensors):
+    half = session.half or any(tensor.data_type == TensorProto.FLOAT16 for tensor in tensors)
+    if half and session.on_cpu:
         notes.append("what of it is in float16, ONNX Runtime mostly computes in float32 on a CPU")
     batched: Callable[[Forward], Forward] = _as_it_is
     if batch := session.takes[0] if session.takes else None:
@@ -64,6 +65,7 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
     network = Network(
         forward=batched(session),
         device=device,
+        precision=torch.float16 if half else torch.float32,
         takes=session.takes,
         in_training=left_in_training(nodes, tensors),
         sources=tuple(libraries),

@@ -12,6 +12,7 @@ import onnxruntime
 import torch
 
 from robustcheck.errors import CandidateError
+from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import Takes, first_line
 from robustcheck.words import listed, printable
 
@@ -72,6 +73,7 @@ class Session:
         )
         self.flat = len(self.takes) == 2
         self.whole = self._type == torch.uint8
+        self.half = torch.float16 in (self._type, self._answer_type)
         self.on_cpu = self._device.type == "cpu"
         self.notes.append(f"ONNX Runtime on {session.get_providers()[0]}")
         self.notes += [note] if note else []
@@ -90,11 +92,22 @@ class Session:
         return answer.float().to(inputs.device)
 
     def _answer(self, values: torch.Tensor) -> torch.Tensor:
+        try:
+            return self._tried(values)
+        except Exception as error:
+            if self._device.type != "cuda" or not is_out_of_memory(error, rows=len(values)):
+                raise
+        torch.cuda.empty_cache()  # what torch keeps for itself is no other library's
+        return self._tried(values)
+
+    def _tried(self, values: torch.Tensor) -> torch.Tensor:
         if self._row is not None and len(values):
             try:
                 return self._bound(values, self._row)
-            except Exception:  # noqa: BLE001 (an answer of another shape, as of networks that squeeze; or a real failure)
-                self._row = None
+            except Exception as error:
+                if is_out_of_memory(error, rows=len(values)):
+                    raise
+                self._row = None  # an answer of another shape, as of networks that squeeze; or a real failure
         return self._first(values)
 
     def _as_taken(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -197,7 +210,12 @@ def _providers(device: torch.device) -> list[Any]:
         return ["CPUExecutionProvider"]
     onnxruntime.preload_dlls()  # the CUDA libraries that torch's wheels brought
     # Convolutions are chosen by the clock otherwise, and one network would answer otherwise from run to run.
-    settings = {"device_id": device.index or 0, "use_tf32": 0, "cudnn_conv_algo_search": "DEFAULT"}
+    settings = {
+        "device_id": device.index or 0,
+        "use_tf32": 0,
+        "cudnn_conv_algo_search": "DEFAULT",
+        "arena_extend_strategy": "kSameAsRequested",  # it would double what it holds, and torch needs some, too
+    }
     return [("CUDAExecutionProvider", settings), "CPUExecutionProvider"]
 
 
