@@ -79,9 +79,12 @@ class L2Ball(Ball):
         return nn.functional.normalize(flat, dim=1).view_as(gradient)
 
     def norm(self, change: torch.Tensor) -> torch.Tensor:
-        """L2 norms (N,) of changes (N, C, H, W)."""
-        length: torch.Tensor = torch.linalg.vector_norm(change, dim=(1, 2, 3))
-        return length
+        """L2 norms (N,) of changes (N, C, H, W).
+
+        Line by line first: summed at once in float32, the squares of millions of pixels are off by a thousandth.
+        """
+        lines = torch.linalg.vector_norm(change, dim=3).flatten(1)
+        return torch.linalg.vector_norm(lines, dim=1, dtype=torch.float64).to(change.dtype)
 
     def norm_of_ones(self, pixels: int) -> float:
         """The root of their number."""
