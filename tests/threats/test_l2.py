@@ -37,15 +37,16 @@ def test_what_is_projected_lies_in_the_ball_and_stays_there(ball, seed, shift):
     torch.testing.assert_close(ball.project(projected, clean), projected)
 
 
+@pytest.mark.parametrize("levels", [5, 100])
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 1024, 1024), (1, 300, 4000)])
-def test_of_images_of_any_size_what_is_brought_to_the_border_is_measured_there(shape):
-    ball = L2Ball(levels=Fraction(255, 2), maximum=255)
+def test_of_images_of_any_size_what_is_brought_to_the_border_is_measured_there(shape, levels):
+    ball = L2Ball(levels=Fraction(levels), maximum=255)
     clean = torch.full((1, *shape), 100 / 255)
     for change in (torch.full(clean.shape, 0.37), torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))):
         assert ball.norm(change).item() == pytest.approx(change.double().norm().item(), rel=1e-5)
         points = ball.project(clean + change, clean)
         assert ball.norm(points - clean).item() <= ball.radius + ball.slack(clean[0].numel())
-        assert ball.norm(points - clean).item() == pytest.approx(ball.radius, rel=1e-3)
+        assert ball.norm(points - clean).item() == pytest.approx(ball.radius, rel=0.01)
 
 
 @given(balls, seeds, st.floats(-3, 3))
