@@ -36,8 +36,8 @@ class L2Ball(Ball):
         levels = budget.in_levels(bits)
         if levels < 1:
             raise EvaluationError(
-                f"epsilon {budget.text} is {float(levels):.3g} of a grey level in L2 and admits no change to these "
-                f"images of {bits} bits; one pixel changed by one level is 1/{2**bits - 1}"
+                f"epsilon {budget.text} is {budget.levels_in_words(bits)} of a grey level in L2 and admits no change to "
+                f"these images of {bits} bits; one pixel changed by one level is 1/{2**bits - 1}"
             )
         return cls(levels=levels, maximum=2**bits - 1)
 
