@@ -36,8 +36,8 @@ class L2Ball(Ball):
         levels = budget.in_levels(bits)
         if levels < 1:
             raise EvaluationError(
-                f"epsilon {budget.text} is {budget.levels_in_words(bits)} of a grey level in L2 and admits no change to "
-                f"these images of {bits} bits; one pixel changed by one level is 1/{2**bits - 1}"
+                f"epsilon {budget.text} is {budget.levels_in_words(bits)} of a grey level in L2 and admits no change "
+                f"to these images of {bits} bits; one pixel changed by one level is 1/{2**bits - 1}"
             )
         return cls(levels=levels, maximum=2**bits - 1)
 
@@ -120,7 +120,9 @@ class L2Ball(Ball):
         Pixels that changed alike are rounded alike at every scale, all or none of them. Where that leaves room, they
         take it one by one.
         """
-        squares = self._squares(change).clamp(1, floor(self.levels**2))
+        whole, squares = floor(self.levels**2), self._squares(change)
+        at_border = squares.sqrt() >= float(self.levels) - self.slack(change[0].numel()) * self.maximum
+        squares = torch.where(at_border, whole, squares.clamp(1, whole))  # of which float32 may have taken a little
         low = torch.zeros_like(squares)
         high = torch.full_like(squares, _LARGEST_SCALE)
         for _ in range(_HALVINGS):

@@ -60,6 +60,19 @@ def test_storable_images_lie_in_the_ball_exactly(ball, seed, shift):
         assert ball.contains(whole, to_stored(clean, ball.maximum)).all()
 
 
+@pytest.mark.parametrize("maximum", [255, 4095])
+@pytest.mark.parametrize("levels", [2, 3, 5, 7])
+def test_at_the_border_all_of_the_budget_is_stored(levels, maximum):
+    """In float32 the squares of a point at the border add up to a little less, or more, than a whole number."""
+    ball, generator = L2Ball(levels=Fraction(levels), maximum=maximum), torch.Generator().manual_seed(levels)
+    clean = torch.randint(maximum // 4, 3 * maximum // 4, (100, 1, 28, 28), generator=generator) / maximum
+    points = ball.sample(clean, torch.rand(clean.shape, generator=generator))
+    stored = to_stored(ball.nearest(points, clean), maximum)
+    assert set(ball.distance(stored, to_stored(clean, maximum)).tolist()) == {levels}
+    half = to_stored(ball.nearest((points + clean) / 2, clean), maximum)
+    assert ball.distance(half, to_stored(clean, maximum)).max() <= levels / 2
+
+
 def test_a_change_of_less_than_half_a_level_a_pixel_is_stored_where_it_is_largest():
     ball = L2Ball(levels=Fraction(10), maximum=255)
     clean = torch.full((1, 1, 40, 40), 100 / 255)
