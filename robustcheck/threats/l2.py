@@ -84,7 +84,8 @@ class L2Ball(Ball):
         Line by line first: summed at once in float32, the squares of millions of pixels are off by a thousandth.
         """
         lines = torch.linalg.vector_norm(change, dim=3).flatten(1)
-        return torch.linalg.vector_norm(lines, dim=1, dtype=torch.float64).to(change.dtype)
+        length: torch.Tensor = torch.linalg.vector_norm(lines, dim=1, dtype=torch.float64).to(change.dtype)
+        return length
 
     def norm_of_ones(self, pixels: int) -> float:
         """The root of their number."""
