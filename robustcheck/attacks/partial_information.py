@@ -17,7 +17,7 @@ from robustcheck.attacks.base import Answers, Queries, QueryAttack, State, joine
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.estimate import Estimate
 from robustcheck.threats import Ball
-from robustcheck.threats.ball import BORDER, ROUNDING, per_row
+from robustcheck.threats.ball import per_row
 
 _LEAST_GAIN = 0.02  # of the radius: what a smaller ball gains beyond ε
 _SMALLEST_STEP = 2.0**-4  # of the first
@@ -108,7 +108,7 @@ class PartialInformation(QueryAttack):
         radius = torch.where(held, ball.norm(ahead - clean).clamp_min(ball.radius), state["radius"])
         left = radius - ball.radius  # what the ball may still lose
         least = torch.minimum(_LEAST_GAIN * radius, left)
-        arrived = left <= max(BORDER * ball.radius, ROUNDING)
+        arrived = left <= ball.slack(clean[0].numel())
 
         gain = torch.where(held, 2 * state["gain"], state["gain"] / 2)
         gives_up = ~held & ((gain < least) | arrived)

@@ -35,9 +35,17 @@ class AgainstAll:
         return self.loss(logits, labels, aims)
 
 
-def log_odds_of(probability: float) -> float:
-    """The log-odds of one probability."""
-    return log(probability) - log(1 - probability)
+def asked_odds(threshold: float, *, of_probabilities: bool) -> float:
+    """The log-odds from which on a label is read at a threshold on its probability.
+
+    Where a network gives probabilities, a score that is the threshold is read: so what is asked are the odds of the
+    lowest probability that the float32 logarithm does not tell from it.
+    """
+    if of_probabilities:
+        float32 = torch.finfo(torch.float32)
+        threshold = max(torch.tensor(threshold, dtype=torch.float32).item(), float32.tiny)
+        threshold *= 1 - float32.eps * max(1.0, -log(threshold))
+    return log(threshold) - log(1 - threshold)
 
 
 def all_finite(logits: torch.Tensor) -> torch.Tensor:
@@ -90,11 +98,18 @@ class Head:
             decision = logits.argmax(dim=1)
         else:
             assert self.positive is not None
-            others = logits.clone()
+            others = logits.double()
+            odds = others[:, self.positive].clone()
             others[:, self.positive] = -torch.inf
-            odds = logits[:, self.positive] - others.logsumexp(dim=1)
-            decision = torch.where(odds >= log_odds_of(self.operating_point), self.positive, others.argmax(dim=1))
+            odds -= others.logsumexp(dim=1)
+            decision = torch.where(odds >= self._asked, self.positive, others.argmax(dim=1))
         return torch.where(all_finite(logits), decision, NO_ANSWER)
+
+    @property
+    def _asked(self) -> float:
+        """The log-odds that the operating point asks of the positive label."""
+        assert self.operating_point is not None
+        return asked_odds(self.operating_point, of_probabilities=self.outputs_probabilities)
 
     def name(self, reading: int) -> str:
         """What a reading is called."""
@@ -121,7 +136,7 @@ class Head:
             return logits
         assert self.positive is not None
         positive = torch.arange(logits.shape[1], device=logits.device) == self.positive
-        asked: torch.Tensor | float = log_odds_of(self.operating_point)
+        asked: torch.Tensor | float = self._asked
         if logits.shape[1] > 2 and not isinstance(objective, AgainstAll):
             others = logits.masked_fill(positive, -torch.inf)
             asked = asked + (others.logsumexp(dim=1) - others.amax(dim=1)).nan_to_num(0)[:, None]
@@ -132,8 +147,8 @@ class Head:
         return None if self.positive is None else self.chances(logits)[:, self.positive]
 
     def chances(self, logits: torch.Tensor) -> torch.Tensor:
-        """Probability (N, K) of each label."""
-        return logits.softmax(dim=1)
+        """Probability (N, K) of each label, in float64: it orders those samples, too, of which a network is sure."""
+        return logits.double().softmax(dim=1)
 
     def oracle_scores(self, logits: torch.Tensor) -> torch.Tensor:
         """What an oracle tells of logits: log-probabilities (N, K), which are logits too."""

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, TypeAlias
 import torch
 
 from robustcheck.data.multilabel import names_in
-from robustcheck.models.head import NO_ANSWER, NO_ANSWER_NAME, Head, Objective, all_finite, log_odds_of, of_labels
+from robustcheck.models.head import NO_ANSWER, NO_ANSWER_NAME, Head, Objective, all_finite, asked_odds, of_labels
 
 NO_FINDING_NAME = "(no finding)"
 AND = " + "  # between findings in the name of a reading
@@ -40,7 +40,7 @@ class FindingsHead:
 
     def decide(self, logits: torch.Tensor) -> torch.Tensor:
         """Readings (N,) at the operating point; `NO_ANSWER` where a logit is not finite."""
-        present = self.at_operating_point(logits) >= 0
+        present = self.at_operating_point(logits.double()) >= 0
         readings = (present.long() << torch.arange(len(self.labels), device=logits.device)).sum(dim=1)
         return torch.where(all_finite(logits), readings, NO_ANSWER)
 
@@ -64,15 +64,16 @@ class FindingsHead:
 
     def at_operating_point(self, logits: torch.Tensor, _objective: Objective | None = None) -> torch.Tensor:
         """Logits (N, K) less each finding's threshold: a finding is present from 0 on."""
-        return logits - torch.tensor([log_odds_of(point) for point in self.operating_point], device=logits.device)
+        asked = [asked_odds(point, of_probabilities=self.outputs_probabilities) for point in self.operating_point]
+        return logits - torch.tensor(asked, dtype=logits.dtype, device=logits.device)
 
     def positive_probability(self, logits: torch.Tensor) -> torch.Tensor | None:
         """Probability (N,) of the positive finding; None if the policy names none."""
         return None if self.positive is None else self.chances(logits)[:, self.positive]
 
     def chances(self, logits: torch.Tensor) -> torch.Tensor:
-        """Probability (N, K) of each finding."""
-        return logits.sigmoid()
+        """Probability (N, K) of each finding, in float64: it orders those samples, too, of which a network is sure."""
+        return logits.double().sigmoid()
 
     def oracle_scores(self, logits: torch.Tensor) -> torch.Tensor:
         """What an oracle tells of logits: the same log-odds (N, K), which probabilities become without loss."""

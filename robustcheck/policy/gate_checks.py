@@ -131,11 +131,13 @@ def _admits(quantity: Quantity, bits: int, where: KeyPath, *, l2: bool) -> Fault
     if levels < 1:
         yield (
             where,
-            f"found {quantity.text}, {float(levels):.3g} of a grey level: it admits no change to an image of {bits} "
-            f"bits; one level is 1/{most}",
+            f"found {quantity.text}, {quantity.levels_in_words(bits)} of a grey level: it admits no change to an image "
+            f"of {bits} bits; one level is 1/{most}",
         )
     elif levels > most and not l2:
         yield where, f"found {quantity.text}; an image of {bits} bits has {most}"
+    elif not l2 and (mistaken := quantity.a_hair_less(bits)):
+        yield where, f"found {quantity.text}, {mistaken}"
 
 
 def _goal(gate: dict[str, Any], at: KeyPath, model: dict[str, Any], *, has_positive: bool) -> Faults:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil, floor
 
 from robustcheck.words import shown
 
@@ -22,6 +23,8 @@ _HOUNSFIELD = re.compile(rf"({_NUMBER})\s*HU", re.ASCII | re.IGNORECASE)
 PATTERN = r"^\s*\d*\.?\d+([eE][-+]?\d+)?(\s*/\s*\d+|\s*levels?)?\s*$"
 BUDGET_PATTERN = PATTERN.replace("levels?", "levels?|\\s*[hH][uU]")
 
+_HAIR = Fraction(1, 50)  # of a level
+_MOST_MISSED = 255  # levels, of more than which one more or less is nothing
 _DEEPEST = 16  # bits
 _MOST_LEVELS = 2**_DEEPEST - 1
 SAY_HOUNSFIELD = "say data.hounsfield, what level 0 is in Hounsfield units, if it does"
@@ -47,6 +50,29 @@ class Quantity:
             return self.levels
         assert self.share is not None
         return self.share * Fraction(2**bits - 1)
+
+    def levels_in_words(self, bits: int) -> str:
+        """`7.99999`: these levels with as many digits, from three, as show that they are fewer than the next number."""
+        levels = self.in_levels(bits)
+        written = (f"{float(levels):.{digits}g}" for digits in range(3, 18))
+        least = ceil(levels)
+        return next((text for text in written if levels == least or float(text) < least), f"just less than {least}")
+
+    def a_hair_less(self, bits: int) -> str | None:
+        """What to say of a decimal that a fraction such as 8/255 was cut or rounded to, if it is a hair less than that.
+
+        As what is stored are whole levels, it would be one less than was meant.
+        """
+        levels, most = self.in_levels(bits), 2**bits - 1
+        short = ceil(levels) - levels
+        if self.share is None or "/" in self.text or not 0 < short < _HAIR or levels > _MOST_MISSED:
+            return None
+        mantissa, _, exponent = self.text.lower().partition("e")
+        if short / most >= Fraction(10) ** (int(exponent or 0) - len(mantissa.partition(".")[2])):
+            return None
+        left = f"{floor(levels)} level{'s' if levels >= 2 else ''}"
+        found = f"{self.levels_in_words(bits)} grey levels, of which {floor(levels)} can be stored"
+        return f"{found}; did you mean {ceil(levels)}/{most}? give '{left}' if not"
 
     @classmethod
     def parse(cls, value: object, *, length: bool = False) -> Quantity:

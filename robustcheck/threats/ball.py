@@ -14,8 +14,8 @@ import torch
 
 from robustcheck.models.batches import shares_of
 
-BORDER = 1e-5  # of the radius: what float32 points at a ball's border may be off it by
-ROUNDING = 2.0**-22  # of the full range: the same, where a ball is so small that a pixel's rounding is more
+_BORDER = 1e-5  # of the radius: what float32 points at a ball's border may be off it by
+_ROUNDING = 2.0**-22  # of the full range: the same, of each pixel, which is more where a ball is small or images large
 
 
 class Ball(ABC):
@@ -63,6 +63,10 @@ class Ball(ABC):
     @abstractmethod
     def norm_of_ones(self, pixels: int) -> float:
         """The norm of a change by 1 of each of so many pixels."""
+
+    def slack(self, pixels: int) -> float:
+        """How far beyond the radius points of float32 of so many pixels may lie that were brought to the border."""
+        return _BORDER * self.radius + _ROUNDING * self.norm_of_ones(pixels)
 
     @abstractmethod
     def dual_norm(self, gradient: torch.Tensor) -> torch.Tensor:

@@ -37,8 +37,8 @@ class L2Ball(Ball):
         levels = budget.in_levels(bits)
         if levels < 1:
             raise EvaluationError(
-                f"epsilon {budget.text} is {float(levels):.3g} of a grey level in L2 and admits no change to these "
-                f"images of {bits} bits; one pixel changed by one level is 1/{2**bits - 1}"
+                f"epsilon {budget.text} is {budget.levels_in_words(bits)} of a grey level in L2 and admits no change "
+                f"to these images of {bits} bits; one pixel changed by one level is 1/{2**bits - 1}"
             )
         return cls(levels=levels, maximum=2**bits - 1)
 
@@ -80,8 +80,12 @@ class L2Ball(Ball):
         return nn.functional.normalize(flat, dim=1).view_as(gradient)
 
     def norm(self, change: torch.Tensor) -> torch.Tensor:
-        """L2 norms (N,) of changes (N, C, H, W)."""
-        length: torch.Tensor = torch.linalg.vector_norm(change, dim=(1, 2, 3))
+        """L2 norms (N,) of changes (N, C, H, W).
+
+        Line by line first: summed at once in float32, the squares of millions of pixels are off by a thousandth.
+        """
+        lines = torch.linalg.vector_norm(change, dim=3).flatten(1)
+        length: torch.Tensor = torch.linalg.vector_norm(lines, dim=1, dtype=torch.float64).to(change.dtype)
         return length
 
     def norm_of_ones(self, pixels: int) -> float:
@@ -114,7 +118,9 @@ class L2Ball(Ball):
         Pixels that changed alike are rounded alike at every scale, all or none of them. Where that leaves room, they
         take it one by one.
         """
-        squares = self._squares(change).clamp(1, floor(self.levels**2))  # a change shorter than a level gets one
+        whole, squares = floor(self.levels**2), self._squares(change)
+        at_border = squares.sqrt() >= float(self.levels) - self.slack(change[0].numel()) * self.maximum
+        squares = torch.where(at_border, whole, squares.clamp(1, whole))  # of which float32 may have taken a little
         low = torch.zeros_like(squares)
         high = torch.full_like(squares, _LARGEST_SCALE)
         for _ in range(_HALVINGS):

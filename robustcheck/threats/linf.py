@@ -27,16 +27,18 @@ class LinfBall(ByLargestChange):
         """The ball that a budget admits at a stored depth. A fraction of a level admits no more than the whole ones.
 
         Raises:
-            EvaluationError: it admits no change at all, or is more than the range.
+            EvaluationError: it admits no change at all, is more than the range, or is a fraction of it that was cut.
         """
         levels = floor(budget.in_levels(bits))
         if levels < 1:
             raise EvaluationError(
-                f"epsilon {budget.text} is {float(budget.in_levels(bits)):.3g} of a grey level and admits no change to "
+                f"epsilon {budget.text} is {budget.levels_in_words(bits)} of a grey level and admits no change to "
                 f"these images of {bits} bits; one level is 1/{2**bits - 1}"
             )
         if levels > 2**bits - 1:
             raise EvaluationError(f"epsilon: found {budget.text}; an image of {bits} bits has {2**bits - 1}")
+        if (mistaken := budget.a_hair_less(bits)) is not None:
+            raise EvaluationError(f"epsilon {budget.text} is {mistaken}")
         return cls(levels=levels, maximum=2**bits - 1)
 
     @property

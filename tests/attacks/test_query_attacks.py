@@ -99,9 +99,26 @@ def test_in_a_ball_of_few_levels_of_many_what_is_found_is_judged_at_once(name):
     assert max(hit.queries for hit in found.hits.values()) < 600
 
 
-def test_in_l2_what_a_stored_oracle_reads_as_wanted_is_what_is_judged(monkeypatch):
-    network, images, truth, smallest = _problem(labels=2, seed=2, dual=2)
-    ball = L2Ball(levels=Fraction(int(1.2 * np.median(smallest))), maximum=255)
+class Wrong(torch.nn.Module):
+    """Reads any image as the first of two labels."""
+
+    def forward(self, image):
+        return torch.tensor([[1.0, 0.0]]).expand(len(image), 2)
+
+
+def test_of_large_images_what_was_asked_about_at_the_border_is_judged():
+    """Squares of three million pixels do not add up in float32."""
+    images, truth = np.full((1, 3, 1024, 1024), 100, np.uint8), torch.ones(1, dtype=torch.int64)
+    ball = L2Ball(levels=Fraction(255, 2), maximum=255)
+    found = search(_attack("noise", ball, 3), Wrong(), images, truth, ball, count=2, queries=3)
+    assert found.hits[0].queries == 1
+
+
+@pytest.mark.parametrize(("name", "norm"), [("hopskipjump", "l2"), ("label_only", "l2"), ("label_only", "linf")])
+def test_what_a_stored_oracle_reads_as_wanted_is_what_is_judged(name, norm, monkeypatch):
+    network, images, truth, smallest = _problem(labels=2, seed=2, dual=2 if norm == "l2" else 1)
+    levels = int(1.2 * np.median(smallest))
+    ball = L2Ball(levels=Fraction(levels), maximum=255) if norm == "l2" else LinfBall(levels=levels, maximum=255)
     clean, done, seen = torch.from_numpy(images.astype(np.int32)), set(), []
     labels = LabelOracle.labels
 
@@ -114,7 +131,7 @@ def test_in_l2_what_a_stored_oracle_reads_as_wanted_is_what_is_judged(monkeypatc
         return read
 
     monkeypatch.setattr(LabelOracle, "labels", watched)
-    attack = _attack("hopskipjump", ball, 1000, stored=True)
+    attack = _attack(name, ball, 1000, stored=True)
     found = search(attack, network, images, truth, ball, count=2, queries=1000, stored=True)
     assert len(done) >= 10
     assert done <= set(found.hits)

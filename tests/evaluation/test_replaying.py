@@ -69,6 +69,24 @@ def _broken(report, gate):
     )
 
 
+def test_areas_of_a_candidate_that_is_sure_are_those_of_its_log_odds_and_agree(tmp_path):
+    """All levels are so bright that in float32 their probabilities would be 1."""
+    brightness_project(tmp_path)
+    flat_images(tmp_path, (240, 244, 251, 253), [0, 0, 1, 1])
+    gates = """
+  - {id: clean, require: {auroc: 1}}
+  - {id: higher, attack: {name: pgd, steps: 2}, epsilon: 3/255, require: {auroc: 1}}
+  - {id: over, attack: {name: pgd, steps: 2}, epsilon: 9/255, goal: missed_finding, require: {auroc: 0.5}}
+"""
+    (tmp_path / "policy.yaml").write_text(brightness_policy(gates))
+    CliRunner().invoke(main, ["run", str(tmp_path / "policy.yaml"), "-o", str(tmp_path / "out")])
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [gate["metrics"]["auroc"]["value"] for gate in report["gates"]] == [1, 1, 0.625]
+    assert len({outcome["score"] for outcome in report["gates"][0]["samples"]}) == 4
+    result = _replay(tmp_path)
+    assert result.output.splitlines()[-1].startswith("AGREES"), result.output
+
+
 def _altered(folder, gate, **changes):
     """The report, with something else said of a gate's first broken sample."""
     path = folder / "out" / "report.json"

@@ -313,11 +313,43 @@ def test_probabilities_that_are_no_numbers_are_no_answer():
 def test_the_positive_labels_probability():
     logits = _logits_of([0.5, 0.3, 0.2])
     assert _head(labels=THREE).positive_probability(logits) is None
-    torch.testing.assert_close(_head(labels=THREE, positive=2).positive_probability(logits), torch.tensor([0.2]))
-    torch.testing.assert_close(_head(labels=THREE, positive=0).positive_probability(logits), torch.tensor([0.5]))
+    for positive, probability in ((2, 0.2), (0, 0.5)):
+        shown = _head(labels=THREE, positive=positive).positive_probability(logits).float()
+        torch.testing.assert_close(shown, torch.tensor([probability]))
     binary = _head(binary=True, positive=0)
     shown = binary.positive_probability(binary.logits(torch.tensor([[log(3)]])))
-    torch.testing.assert_close(shown, torch.tensor([0.25]))
+    torch.testing.assert_close(shown.float(), torch.tensor([0.25]))
+
+
+def test_of_samples_that_a_network_is_sure_of_the_surer_one_has_the_higher_probability():
+    sure = torch.arange(-35.0, 36)[:, None]
+    for head in (_head(binary=True, positive=1), _head(positive=1)):
+        logits = sure if head.binary else torch.cat([-sure / 2, sure / 2], dim=1)
+        assert (head.positive_probability(head.logits(logits)).diff() > 0).all()
+
+
+THRESHOLDS = [number / 1000 for number in range(1, 1000)]
+
+
+def test_a_probability_that_is_the_operating_point_is_positive():
+    """As where it is compared with the threshold itself; what is lower by more than float32's error is not."""
+    at = torch.tensor(THRESHOLDS)
+    for share, read in ((1, 1), (1 - 3e-6, 0)):
+        scores = (at.double() * share).float()
+        two = torch.stack([1 - scores.double(), scores.double()], dim=1).float()
+        three = torch.stack([0.3 * two[:, 0], scores, 0.7 * two[:, 0]], dim=1)
+        for labels, raws in ((TWO, scores[:, None]), (TWO, two), (THREE, three)):
+            options = {"labels": labels, "binary": raws.shape[1] == 1, "outputs_probabilities": True, "positive": 1}
+            heads = [_head(**options, operating_point=point) for point in THRESHOLDS]
+            positive = [int(head.decide(head.logits(raw[None]))) for head, raw in zip(heads, raws, strict=True)]
+            assert [point for point, label in zip(THRESHOLDS, positive, strict=True) if (label == 1) != read] == []
+
+
+@pytest.mark.parametrize("point", [1e-30, 1e-50, 1 - 1e-9])
+def test_an_operating_point_at_an_end(point):
+    head = _head(binary=True, outputs_probabilities=True, positive=1, operating_point=point)
+    assert head.decide(head.logits(torch.tensor([[0.0], [1.0]]))).tolist()[1] == 1
+    assert head.at_operating_point(head.logits(torch.tensor([[0.5]]))).isfinite().all()
 
 
 def test_a_head_is_read_from_the_policy():

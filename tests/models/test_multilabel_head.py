@@ -84,7 +84,7 @@ def test_operating_points(written, read):
 def test_probabilities_become_the_logits_that_they_came_from():
     torch.testing.assert_close(_head(outputs_probabilities=True).logits(RAW.sigmoid()), RAW)
     torch.testing.assert_close(_head().logits(RAW.double()), RAW)
-    torch.testing.assert_close(_head().chances(RAW), RAW.sigmoid())
+    torch.testing.assert_close(_head().chances(RAW).float(), RAW.sigmoid())
 
 
 def test_certainty_stays_finite():
@@ -103,6 +103,22 @@ def test_the_gradient_of_a_sure_sigmoid_head_does_not_vanish():
 
 
 # --- decisions -----------------------------------------------------------------------------------------------------
+
+
+def test_a_probability_that_is_the_operating_point_is_present():
+    points = tuple(number / 1000 for number in range(1, 1000))
+    for start in range(0, 999, 37):  # so many fit into a reading
+        some = points[start : start + 37]
+        head = _head(labels=tuple(map(str, some)), outputs_probabilities=True, operating_point=some)
+        at = torch.tensor([some])
+        present = head.decide(head.logits(torch.cat([at, at * (1 - 3e-6)]))).tolist()
+        assert present == [2 ** len(some) - 1, 0], some
+
+
+def test_of_samples_that_a_network_is_sure_of_the_surer_one_has_the_higher_probability():
+    sure = torch.arange(-35.0, 36)[:, None].expand(-1, 3)
+    assert (_head(positive=1).positive_probability(sure).diff() > 0).all()
+    assert (_head().chances(sure).diff(dim=0) > 0).all()
 
 
 def test_a_reading_is_a_set_of_findings():
@@ -160,7 +176,7 @@ def test_scores_that_are_no_numbers_are_no_answer(value):
 
 def test_the_positive_findings_probability():
     assert _head().positive_probability(RAW) is None
-    torch.testing.assert_close(_head(positive=2).positive_probability(RAW), RAW[:, 2].sigmoid())
+    torch.testing.assert_close(_head(positive=2).positive_probability(RAW).float(), RAW[:, 2].sigmoid())
 
 
 # --- the candidate -------------------------------------------------------------------------------------------------

@@ -79,5 +79,5 @@ def test_ordinal_logits(tmp_path):
     torch.save(net.state_dict(), tmp_path / "net.pt")
     candidate, logits = tiny.load(tmp_path / "net.pt", architecture="networks:ordinal", labels=tuple("01234"))
     more = net(tiny.pictures().shares()).sigmoid().detach()
-    chances = candidate.head.chances(logits)
+    chances = candidate.head.chances(logits).float()
     torch.testing.assert_close(chances.flip(1).cumsum(1)[:, :4].flip(1), more, rtol=1e-3, atol=1e-4)

@@ -38,6 +38,47 @@ def test_a_float_is_not_rounded_to_what_it_was_not_made_of():
     assert Quantity.parse("0.0313725").in_levels(8) < 8
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("0.0313725", "7.99999 grey levels, of which 7 can be stored; did you mean 8/255? give '7 levels' if not"),
+        ("0.00784", "1.999 grey levels, of which 1 can be stored; did you mean 2/255? give '1 level' if not"),
+        (".031372549", "7.99999999 grey levels, of which 7 can be stored; did you mean 8/255? give '7 levels' if not"),
+        ("3.137e-2", "7.999 grey levels, of which 7 can be stored; did you mean 8/255? give '7 levels' if not"),
+        ("0.0313", "7.98 grey levels, of which 7 can be stored; did you mean 8/255? give '7 levels' if not"),
+        (0.0078, "1.99 grey levels, of which 1 can be stored; did you mean 2/255? give '1 level' if not"),
+        (8 / 255, None),
+        ("0.031373", None),  # 8.0001
+        ("0.031", None),
+        ("0.01", None),
+        ("0.03130", None),  # nobody cuts 8/255 to this
+        ("7.999 levels", None),
+        ("7.999/255", None),
+        (1.0, None),
+    ],
+)
+def test_a_fraction_that_was_cut_to_a_decimal_below_it_is_seen(written, meant):
+    assert Quantity.parse(written).a_hair_less(8) == meant
+
+
+@given(st.integers(1, 255), st.integers(2, 12))
+def test_what_is_left_of_a_fraction_by_rounding_is_no_level_less_unseen(levels, digits):
+    quantity = Quantity.parse(f"{levels / 255:.{digits}f}") if round(levels / 255, digits) else None
+    assume(quantity is not None)
+    in_levels = quantity.in_levels(8)
+    assert (
+        in_levels >= levels or levels - in_levels >= Fraction(1, 50) or f"mean {levels}/255?" in quantity.a_hair_less(8)
+    )
+
+
+@given(st.fractions(0, 300), BITS)
+def test_levels_in_words_are_never_rounded_up_to_a_whole_number(levels, bits):
+    assume(levels > 0)
+    quantity = Quantity(text="", levels=levels)
+    told = quantity.levels_in_words(bits)
+    assert told.startswith("just less than") or Fraction(told) == levels or Fraction(told) < -(-levels // 1)
+
+
 @given(st.integers(1, 10**9 - 1), st.integers(1, 10**9 - 1))
 def test_any_fraction_up_to_the_full_range_is_itself(numerator, divisor):
     assume(numerator <= divisor)

@@ -37,6 +37,18 @@ def test_what_is_projected_lies_in_the_ball_and_stays_there(ball, seed, shift):
     torch.testing.assert_close(ball.project(projected, clean), projected)
 
 
+@pytest.mark.parametrize("levels", [5, 100])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 1024, 1024), (1, 300, 4000)])
+def test_of_images_of_any_size_what_is_brought_to_the_border_is_measured_there(shape, levels):
+    ball = L2Ball(levels=Fraction(levels), maximum=255)
+    clean = torch.full((1, *shape), 100 / 255)
+    for change in (torch.full(clean.shape, 0.37), torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))):
+        assert ball.norm(change).item() == pytest.approx(change.double().norm().item(), rel=1e-5)
+        points = ball.project(clean + change, clean)
+        assert ball.norm(points - clean).item() <= ball.radius + ball.slack(clean[0].numel())
+        assert ball.norm(points - clean).item() == pytest.approx(ball.radius, rel=0.01)
+
+
 @given(balls, seeds, st.floats(-3, 3))
 def test_storable_images_lie_in_the_ball_exactly(ball, seed, shift):
     clean, wild = _points(ball, seed, shift)
@@ -46,6 +58,19 @@ def test_storable_images_lie_in_the_ball_exactly(ball, seed, shift):
         whole = to_stored(stored, ball.maximum)
         assert torch.allclose(whole / ball.maximum, stored, atol=1e-6)
         assert ball.contains(whole, to_stored(clean, ball.maximum)).all()
+
+
+@pytest.mark.parametrize("maximum", [255, 4095])
+@pytest.mark.parametrize("levels", [2, 3, 5, 7])
+def test_at_the_border_all_of_the_budget_is_stored(levels, maximum):
+    """In float32 the squares of a point at the border add up to a little less, or more, than a whole number."""
+    ball, generator = L2Ball(levels=Fraction(levels), maximum=maximum), torch.Generator().manual_seed(levels)
+    clean = torch.randint(maximum // 4, 3 * maximum // 4, (100, 1, 28, 28), generator=generator) / maximum
+    points = ball.sample(clean, torch.rand(clean.shape, generator=generator))
+    stored = to_stored(ball.nearest(points, clean), maximum)
+    assert set(ball.distance(stored, to_stored(clean, maximum)).tolist()) == {levels}
+    half = to_stored(ball.nearest((points + clean) / 2, clean), maximum)
+    assert ball.distance(half, to_stored(clean, maximum)).max() <= levels / 2
 
 
 def test_a_change_of_less_than_half_a_level_a_pixel_is_stored_where_it_is_largest():

@@ -86,6 +86,14 @@ def test_a_budget_admits_whole_levels_only(budget, bits, levels):
 def test_a_budget_below_one_level_is_refused_with_a_sentence():
     with pytest.raises(EvaluationError, match=r"0\.5/255 is 0\.5 of a grey level .* 8 bits; one level is 1/255"):
         LinfBall.of(Quantity.parse("0.5/255"), 8)
+    with pytest.raises(EvaluationError, match=r"0\.0039215 is 0\.99998 of a grey level"):
+        LinfBall.of(Quantity.parse("0.0039215"), 8)
+
+
+def test_a_fraction_that_was_cut_to_a_decimal_is_refused_with_what_was_perhaps_meant():
+    with pytest.raises(EvaluationError, match=r"epsilon 0\.00784 is 1\.999 grey levels, .*; did you mean 2/255\? give"):
+        LinfBall.of(Quantity.parse("0.00784"), 8)
+    assert LinfBall.of(Quantity.parse("0.00784"), 12).levels == 32
 
 
 def test_a_budget_above_the_range_is_refused_and_the_whole_range_is_none():

@@ -204,7 +204,7 @@ class Tally:
         return Seen(
             decision=kinds[table.argmax(dim=1)],
             wanted=met,
-            score=(self.score / self.looks).float() if self.scored else None,
+            score=self.score / self.looks if self.scored else None,
             share=self.wanted.double() / self.looks,
             cells=cells,
         )

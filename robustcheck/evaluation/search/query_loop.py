@@ -20,7 +20,7 @@ from robustcheck.evaluation.search.loop import Loop, Start
 from robustcheck.evaluation.search.rows import QueryRows, Rows
 from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle, WhiteBox
 from robustcheck.models.batches import shares_of
-from robustcheck.threats.ball import BORDER, ROUNDING, per_row
+from robustcheck.threats.ball import per_row
 
 _BATCHES = (4, 12)  # a turn's images, in batches, at least and at most: few of them are left half empty
 _BYTES = 64 * 1024**2  # of a turn's images, above which the batches are few
@@ -169,8 +169,10 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
             return broken
         asking = queries.rows
         fooled = answers.fooled.nonzero().flatten()
-        distance = self.ball.norm(queries.images[fooled] - rows.clean[asking[fooled]])
-        inside = distance <= self.ball.radius * (1 + BORDER) + ROUNDING
+        told, clean = queries.images[fooled], rows.clean[asking[fooled]]
+        inside = self.ball.norm(told - clean) <= self.ball.radius + self.ball.slack(self.pixels)
+        if self.stored:
+            inside |= self._seen(told.clamp(0, 1), clean)[1]
         hits = fooled[inside]
         if not len(hits):
             return broken
@@ -222,10 +224,14 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         fitted = self.ball.nearest(images, clean)
         if not self.stored:
             return fitted
+        seen, inside = self._seen(images, clean)
+        return torch.where(per_row(inside), seen, fitted)
+
+    def _seen(self, images: torch.Tensor, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images (N, C, H, W) as an oracle of stored ones sees them, and which (N,) of those lie in the ball."""
         maximum = self.ball.maximum
         rounded = (images * maximum).round()
-        inside = self.ball.contains(rounded.int(), (clean * maximum).round().int())
-        return torch.where(per_row(inside), shares_of(rounded, maximum), fitted)
+        return shares_of(rounded, maximum), self.ball.contains(rounded.int(), (clean * maximum).round().int())
 
     def _retire(self, samples: np.ndarray) -> None:
         if not isinstance(self.oracle, WhiteBox):
