@@ -102,7 +102,7 @@ def _theirs(job: QueryJob, candidate: Candidate, pair: Pair) -> QueryMeasurement
     # As ours: what is returned is taken into the ball, stored in whole grey levels, and read in float32.
     inside = ball.norm(attacked - images) <= ball.radius * (1 + _ROUNDING)
     held_as_floats = int((~inside | (read_by(network, attacked, job.batch) == labels)).sum())
-    stored = ball.nearest(ball.project(attacked, images), images)
+    stored = ball.rounded(ball.project(attacked, images), images)
     assert ball.contains((stored * 255).round().int(), (images * 255).round().int()).all()
     held = int((read_by(network, stored, job.batch) == labels).sum())
     return QueryMeasurement(

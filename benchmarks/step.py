@@ -28,7 +28,7 @@ from benchmarks.ours import WAYS, pgd_gates
 from benchmarks.page import provenance, publish
 from benchmarks.results import table
 from robustcheck import load_policy
-from robustcheck.evaluation.adversary import ball_for, goal_of
+from robustcheck.evaluation.adversary import ball_of_gate, goal_of
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.search.searching import Search
 from robustcheck.models.process import freed_memory_kept
@@ -98,7 +98,7 @@ def _step(images: Path, folder: Path, steps: int, batch: int, seed: int) -> Step
 def _engine(images: Path, folder: Path, steps: int, batch: int, seed: int) -> float:
     policy = load_policy(_policy(folder, images, level=LEVEL, steps=steps, batch=batch, seed=seed))
     setting, gate = Evaluation(policy).setting, policy.gates[-1]
-    ball, goal = ball_for(gate, setting), goal_of(gate, setting)
+    ball, goal = ball_of_gate(gate, setting), goal_of(gate, setting)
     search = Search(gate=gate, setting=setting, ball=ball, goal=goal, family=gate.id)
     meter = setting.candidate.meter
     before = meter.gradient

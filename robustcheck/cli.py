@@ -76,9 +76,9 @@ def run_command(policy: Path, output: Path, *, quiet: bool) -> None:
         loaded = _load(policy)
     except PolicyError:
         if output.exists() and policy.exists():  # else it is a slip of whoever typed it, and may cost no report
-            from robustcheck.report.output import take_away_earlier
+            from robustcheck.report.output import try_to_remove_earlier
 
-            take_away_earlier(output, [policy])
+            try_to_remove_earlier(output, [policy])
         raise
     from robustcheck.report.output import outputs
 
@@ -255,11 +255,11 @@ def qualify_command(output: Path) -> None:
     from robustcheck.report.qualification import (
         qualification_line,
         qualification_table,
-        take_away_earlier,
+        remove_earlier_qualification,
         write_qualification,
     )
 
-    take_away_earlier(output)
+    remove_earlier_qualification(output)
     with Bars(quiet=False, counted="candidates") as bars:
         from robustcheck.qualification import qualify
 

@@ -250,7 +250,7 @@ class GatePlugin:
             terminalreporter.write(as_output(warnings_text(report)))
             terminalreporter.write_line(as_output(summary_line(report)))
             for file in files:
-                terminalreporter.write_line(f"  {shown(file, self._config.invocation_params.dir)}")
+                terminalreporter.write_line(f"  {relative_to_start(file, self._config.invocation_params.dir)}")
         for failure in self._failures:
             terminalreporter.write_line(as_output(f"ERROR: {failure}"), red=True, bold=True)
 
@@ -261,7 +261,7 @@ def _collector(path: Path, run: PolicyRun, parent: pytest.Collector) -> PolicyCo
     return collector
 
 
-def shown(path: Path, start: Path) -> str:
+def relative_to_start(path: Path, start: Path) -> str:
     """A path as it is seen from where pytest was started."""
     return str(path.relative_to(start)) if path.is_relative_to(start) else str(path)
 

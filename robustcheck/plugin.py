@@ -59,15 +59,15 @@ def pytest_configure(config: pytest.Config) -> None:
     asked = [start / path for path in typed.robustcheck]
     # Paths that addopts adds to every run are seen from the ini file, as those of the ini key are.
     ini_folder = config.inipath.parent if config.inipath else start
-    standing = ini_key + [ini_folder / path for path in named_options if path not in typed.robustcheck]
-    paths = {path.resolve(): path for path in asked + standing}
+    configured = ini_key + [ini_folder / path for path in named_options if path not in typed.robustcheck]
+    paths = {path.resolve(): path for path in asked + configured}
     _refuse_policies_among(_files(config.args, start) - paths.keys())
-    from robustcheck.gate_hooks import GatePlugin, shown
+    from robustcheck.gate_hooks import GatePlugin, relative_to_start
     from robustcheck.gate_items import warnings_stay_warnings
 
     folder = _output_folder(config, typed.robustcheck_output, start if asked else ini_folder)
     with warnings_stay_warnings():
-        policies = _loaded({path: shown(path, start) for path in paths}, config, folder)
+        policies = _loaded({path: relative_to_start(path, start) for path in paths}, config, folder)
     # Without a path on the command line pytest would also collect the project's own tests; naming a policy is a path.
     alone = asked and config.args_source is not pytest.Config.ArgsSource.ARGS
     arguments = [] if alone else list(config.args)
@@ -89,8 +89,8 @@ def _output_folder(config: pytest.Config, typed: str | None, default: Path) -> P
     if typed:
         return start / typed
     keys = [config.getoption("robustcheck_output")] + [config.getini(f"robustcheck{sign}output") for sign in "_-"]
-    standing = next((str(folder) for folder in keys if folder), None)
-    return (config.inipath.parent if config.inipath else start) / standing if standing else default / _REPORTS
+    configured = next((str(folder) for folder in keys if folder), None)
+    return (config.inipath.parent if config.inipath else start) / configured if configured else default / _REPORTS
 
 
 def _files(arguments: Sequence[str], start: Path) -> set[Path]:
@@ -140,8 +140,8 @@ def _loaded(paths: Mapping[Path, str], config: pytest.Config, folder: Path) -> d
 
         # A path at which there is nothing is a slip of whoever typed it, and may cost them no report.
         if folder.exists() and all(path.exists() for path in paths) and writes_reports(config):
-            from robustcheck.report.output import take_away_earlier
+            from robustcheck.report.output import try_to_remove_earlier
 
-            take_away_earlier(folder, list(paths))
+            try_to_remove_earlier(folder, list(paths))
         raise pytest.UsageError("\n".join(mistakes))
     return policies

@@ -57,7 +57,7 @@ def search(
     order: Sequence[int] | None = None,
     aim: Callable[[int, int], int] | None = None,
     warm: Callable | None = None,
-    near: float | None = None,
+    doubtful_margin: float | None = None,
     clean_logits: torch.Tensor | None = None,
     stored: bool = False,
     k: int = 1,
@@ -85,7 +85,7 @@ def search(
         labels=labels,
         load=load,
         key=lambda sample, restart: key(0, "gate", str(sample), restart),
-        found=found,
+        on_hit=found,
         progress=Progress(tell=lambda done, _of: searched.done.append(done), of=len(images)),
     )
     if aim is not None:
@@ -98,7 +98,7 @@ def search(
             ball=ball.widest(images.shape[1:]) if attack.minimum_norm else ball,
             held=held,
             clean_logits=None if clean_logits is None else lambda rows: clean_logits[rows.sample],
-            near=near,
+            doubtful_margin=doubtful_margin,
             **({"warm": warm} if warm else {}),
         )
     else:

@@ -7,7 +7,7 @@ numbers, `estimate` what stands for a gradient. `searches` makes those of a poli
 """
 
 from robustcheck.attacks.apgd import APGD
-from robustcheck.attacks.base import Answers, Attack, GradientAttack, Queries, QueryAttack, State, Told
+from robustcheck.attacks.base import Answers, Asked, Attack, GradientAttack, QueryAttack, State, Told
 from robustcheck.attacks.fgsm import FGSM
 from robustcheck.attacks.fmn import FMN
 from robustcheck.attacks.hopskipjump import HopSkipJump
@@ -28,6 +28,7 @@ __all__ = [
     "NES",
     "PGD",
     "Answers",
+    "Asked",
     "Attack",
     "DiversePGD",
     "GradientAttack",
@@ -35,7 +36,6 @@ __all__ = [
     "Noise",
     "Objective",
     "PartialInformation",
-    "Queries",
     "QueryAttack",
     "RayS",
     "Square",

@@ -32,7 +32,7 @@ class Told:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Queries:
+class Asked:
     """Images that rows ask about in one turn, in the order of the rows; a row may ask about several."""
 
     images: torch.Tensor  # (M, C, H, W); an oracle sees what of them lies in the range
@@ -116,12 +116,12 @@ class QueryAttack(Attack):
         """How many images a row may ask about in a turn."""
 
     @abstractmethod
-    def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
+    def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Asked:
         """What rows ask about next."""
 
     @abstractmethod
     def learn(
-        self, state: State, queries: Queries, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
+        self, state: State, queries: Asked, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
     ) -> State:
         """Where the answers lead."""
 
@@ -149,12 +149,12 @@ def halfway(low: torch.Tensor, high: torch.Tensor, level: float = 0.0) -> torch.
     return (middle / level + 0.5).floor() * level if level else middle
 
 
-def one_a_row(images: torch.Tensor) -> Queries:
+def one_a_row(images: torch.Tensor) -> Asked:
     """One image a row (N, C, H, W)."""
-    return Queries(images=images, asked=torch.ones(len(images), 1, dtype=torch.bool, device=images.device))
+    return Asked(images=images, asked=torch.ones(len(images), 1, dtype=torch.bool, device=images.device))
 
 
-def joined(*parts: tuple[torch.Tensor, Queries]) -> Queries:
+def joined(*parts: tuple[torch.Tensor, Asked]) -> Asked:
     """Merge queries of disjoint row masks (N,) into one; noise is the last part's."""
     if len(parts) == 1:
         return parts[0][1]
@@ -166,4 +166,4 @@ def joined(*parts: tuple[torch.Tensor, Queries]) -> Queries:
     images = last.images.new_empty(int(asked.sum()), *last.images.shape[1:])
     for rows, one in parts:
         images[number[rows][asked[rows]]] = one.images
-    return Queries(images=images, asked=asked, noise=last.noise)
+    return Asked(images=images, asked=asked, noise=last.noise)

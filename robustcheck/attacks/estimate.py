@@ -11,7 +11,7 @@ from math import ceil
 
 import torch
 
-from robustcheck.attacks.base import Queries, State
+from robustcheck.attacks.base import Asked, State
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.smooth import smooth_normal
 from robustcheck.threats.ball import per_row
@@ -78,7 +78,7 @@ class Estimate:
 
 def around(
     point: torch.Tensor, noise: torch.Tensor, sigma: float, *, centre: torch.Tensor, pairs: torch.Tensor
-) -> Queries:
+) -> Asked:
     """Queries about a point itself, and about pairs around it.
 
     Args:
@@ -92,4 +92,4 @@ def around(
     images = torch.cat([point[:, None], point[:, None] + offset, point[:, None] - offset], dim=1)
     asked = torch.cat([centre[:, None], pairs, pairs], dim=1)
     flat = images.flatten(0, 1)
-    return Queries(images=flat if asked.all() else flat[asked.flatten()], asked=asked, noise=noise)
+    return Asked(images=flat if asked.all() else flat[asked.flatten()], asked=asked, noise=noise)

@@ -24,7 +24,7 @@ import torch
 from robustcheck.attacks.base import (
     A_LEVEL,
     Answers,
-    Queries,
+    Asked,
     QueryAttack,
     State,
     halfway,
@@ -89,9 +89,9 @@ class HopSkipJump(QueryAttack):
             "normal": torch.zeros_like(images),  # the decaying sum of its estimates, and what is added along the way
         }
 
-    def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
+    def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Asked:
         """One image, or a turn's part of an estimate."""
-        estimating, parts = state["phase"] == _ESTIMATING, list[tuple[torch.Tensor, Queries]]()
+        estimating, parts = state["phase"] == _ESTIMATING, list[tuple[torch.Tensor, Asked]]()
         if not estimating.all():
             one = ~estimating
             parts.append((one, one_a_row(self._single(of_rows(state, one), clean[one], ball))))
@@ -101,7 +101,7 @@ class HopSkipJump(QueryAttack):
         return joined(*parts)
 
     def learn(
-        self, state: State, queries: Queries, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
+        self, state: State, queries: Asked, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
     ) -> State:
         """Where the answers lead, phase by phase."""
         fooled, before = queries.table(answers.fooled), state["phase"]
@@ -210,7 +210,7 @@ class HopSkipJump(QueryAttack):
 
     # --- the border's normal ---
 
-    def _around(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
+    def _around(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Asked:
         shape = (_AT_ONCE, *clean.shape[1:])
         if isinstance(ball, LinfBall) and not self.blur:
             drawn = 2 * draws.uniform(shape, at=state["turn"]) - 1
@@ -223,7 +223,7 @@ class HopSkipJump(QueryAttack):
         left = self._samples(state) - state["asked"]
         asked = torch.arange(_AT_ONCE, device=left.device) < left[:, None]
         seen = (images - state["images"][:, None]) / delta  # the directions that are left of those at the range's ends
-        return Queries(images=images.flatten(0, 1)[asked.flatten()], asked=asked, noise=seen)
+        return Asked(images=images.flatten(0, 1)[asked.flatten()], asked=asked, noise=seen)
 
     def _estimated(
         self,

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import torch
 
-from robustcheck.attacks.base import Answers, Queries, QueryAttack, State
+from robustcheck.attacks.base import Answers, Asked, QueryAttack, State
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.estimate import Estimate, around
 from robustcheck.threats import Ball
@@ -65,7 +65,7 @@ class NES(QueryAttack):
             **self._estimate.start(images),
         }
 
-    def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
+    def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Asked:
         """The point, once a step, and pairs around it."""
         noise, centre = self._estimate.noise(state, draws), state["pairs"] == 0
         left = self.queries - state["asked"] - centre.long()
@@ -73,7 +73,7 @@ class NES(QueryAttack):
         return around(state["images"], noise, self.sigma, centre=centre, pairs=pairs)
 
     def learn(
-        self, state: State, queries: Queries, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
+        self, state: State, queries: Asked, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
     ) -> State:
         """A step, in the rows that have all answers of an estimate."""
         assert queries.noise is not None

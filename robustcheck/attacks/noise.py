@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import torch
 
-from robustcheck.attacks.base import Answers, Queries, QueryAttack, State
+from robustcheck.attacks.base import Answers, Asked, QueryAttack, State
 from robustcheck.attacks.draws import Draws
 from robustcheck.threats import Ball
 
@@ -28,17 +28,17 @@ class Noise(QueryAttack):
         """The state: how many turns there were."""
         return {"images": clean, "turn": torch.zeros(len(clean), dtype=torch.int64, device=clean.device)}
 
-    def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
+    def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Asked:
         """Points at the border."""
         direction = draws.normal((self.images_per_turn, *clean.shape[1:]), at=state["turn"]).flatten(0, 1)
         beside = clean.repeat_interleave(self.images_per_turn, dim=0)
         left = self.queries - state["turn"] * self.images_per_turn
         asked = torch.arange(self.images_per_turn, device=clean.device) < left.clamp_min(1)[:, None]
         images = ball.project(beside + ball.radius * ball.steepest(direction), beside)
-        return Queries(images=images[asked.flatten()], asked=asked)
+        return Asked(images=images[asked.flatten()], asked=asked)
 
     def learn(
-        self, state: State, queries: Queries, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
+        self, state: State, queries: Asked, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
     ) -> State:
         """Count the turn; nothing is learned."""
         return {"images": state["images"], "turn": state["turn"] + 1}

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import torch
 
-from robustcheck.attacks.base import Answers, Queries, QueryAttack, State, joined, of_rows, one_a_row, with_rows
+from robustcheck.attacks.base import Answers, Asked, QueryAttack, State, joined, of_rows, one_a_row, with_rows
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.estimate import Estimate
 from robustcheck.threats import Ball
@@ -68,9 +68,9 @@ class PartialInformation(QueryAttack):
             **self._estimate.start(images),
         }
 
-    def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
+    def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Asked:
         """One image of a smaller ball, or a turn's part of an estimate."""
-        trying, parts = state["trying"], list[tuple[torch.Tensor, Queries]]()
+        trying, parts = state["trying"], list[tuple[torch.Tensor, Asked]]()
         if trying.any():
             parts.append((trying, one_a_row(self._ahead(of_rows(state, trying), clean[trying], ball))))
         if not trying.all():
@@ -78,7 +78,7 @@ class PartialInformation(QueryAttack):
         return joined(*parts)
 
     def learn(
-        self, state: State, queries: Queries, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
+        self, state: State, queries: Asked, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
     ) -> State:
         """Move where a try was read as wanted; take an estimate's answers in."""
         trying, told = state["trying"], queries.table(answers.loss)
@@ -127,7 +127,7 @@ class PartialInformation(QueryAttack):
 
     # --- estimates ---
 
-    def _around(self, state: State, ball: Ball, draws: Draws) -> Queries:
+    def _around(self, state: State, ball: Ball, draws: Draws) -> Asked:
         """Pairs around the point, each with its noisy copies."""
         noise, pairs = self._estimate.noise(state, draws), self._estimate.asked(state)
         offset = torch.cat([noise, -noise], dim=1) * self._size(self.sigma, state, ball)
@@ -136,7 +136,7 @@ class PartialInformation(QueryAttack):
             copies = draws.uniform(images.shape[1:], at=-1 - state["turn"])
             images = images + (2 * copies - 1) * self._size(self.radius, state, ball)
         asked = torch.cat([pairs, pairs], dim=1).repeat_interleave(self.copies, dim=1)
-        return Queries(images=images.flatten(0, 1)[asked.flatten()], asked=asked, noise=noise)
+        return Asked(images=images.flatten(0, 1)[asked.flatten()], asked=asked, noise=noise)
 
     def _size(self, given: float | None, state: State, ball: Ball) -> float:
         """How large a pixel's offset is, as a share of the full range."""

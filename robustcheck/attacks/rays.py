@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import torch
 
-from robustcheck.attacks.base import A_LEVEL, Answers, Queries, QueryAttack, State, halfway, one_a_row
+from robustcheck.attacks.base import A_LEVEL, Answers, Asked, QueryAttack, State, halfway, one_a_row
 from robustcheck.attacks.draws import Draws
 from robustcheck.threats import Ball
 from robustcheck.threats.ball import per_row
@@ -47,14 +47,14 @@ class RayS(QueryAttack):
             "place": nothing,
         }
 
-    def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
+    def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Asked:
         """A point on the ray that is tried."""
         middle = halfway(state["low"], state["high"], self.grey_level)
         reach = torch.where(state["bisecting"], middle, state["distance"])
         return one_a_row((clean + per_row(reach) * state["tried"]).clamp_(0, 1))
 
     def learn(
-        self, state: State, queries: Queries, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
+        self, state: State, queries: Asked, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
     ) -> State:
         """Halve the interval in which the border lies, or go on to the next block."""
         fooled, bisecting = answers.fooled, state["bisecting"]

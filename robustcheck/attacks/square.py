@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import torch
 
-from robustcheck.attacks.base import Answers, Queries, QueryAttack, State, one_a_row
+from robustcheck.attacks.base import Answers, Asked, QueryAttack, State, one_a_row
 from robustcheck.attacks.draws import Draws
 from robustcheck.threats import Ball
 from robustcheck.threats.ball import per_row
@@ -43,12 +43,12 @@ class Square(QueryAttack):
             "asked": torch.zeros(len(clean), dtype=torch.int64, device=clean.device),
         }
 
-    def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Queries:
+    def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Asked:
         """One image a row."""
         return one_a_row(state["images"])
 
     def learn(
-        self, state: State, queries: Queries, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
+        self, state: State, queries: Asked, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
     ) -> State:
         """Keep the image if it is better than the best so far, and try a square on that."""
         better = answers.loss > state["best_loss"]

@@ -26,12 +26,12 @@ class Account:
         meters = (setting.candidate.meter, *(one.candidate.meter for one in surrogates))
         return cls(meters=meters, before=tuple(replace(meter) for meter in meters))
 
-    def cost(self, queries: Queries, *, searched: Cost | None = None) -> Cost:
-        """The cost so far. `searched`: the searches' part; the rest is health."""
+    def cost(self, queries: Queries, *, of_searches: Cost | None = None) -> Cost:
+        """The cost so far. `of_searches`: the searches' part; the rest is health."""
         pairs = list(zip(self.meters, self.before, strict=True))
         forward = sum(now.forward - then.forward for now, then in pairs)
         gradient = sum(now.gradient - then.gradient for now, then in pairs)
-        own = searched or Cost(forward=forward, gradient=gradient)
+        own = of_searches or Cost(forward=forward, gradient=gradient)
         return Cost(
             seconds=round(time.perf_counter() - self.began, 3),
             forward=own.forward,

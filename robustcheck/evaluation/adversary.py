@@ -22,7 +22,7 @@ def goal_of(gate: Gate, setting: Setting) -> Goal:
     )
 
 
-def ball_for(gate: Gate, setting: Setting) -> Ball:
+def ball_of_gate(gate: Gate, setting: Setting) -> Ball:
     """Where a gate's counterexamples may lie.
 
     Raises:

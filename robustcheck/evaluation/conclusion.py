@@ -23,7 +23,7 @@ from robustcheck.evaluation.outcomes import outcomes, readings, undefined
 from robustcheck.evaluation.search.ledger import Entry, unknown
 from robustcheck.evaluation.standing import Standing
 from robustcheck.evaluation.surrogates.standing_in import as_reported
-from robustcheck.evaluation.threat import threat
+from robustcheck.evaluation.threat import threat_of
 from robustcheck.policy import Gate
 from robustcheck.results import Control, Cost, Finding, GateResult, HealthCheck, Metric, Verdict
 from robustcheck.words import listed, plural
@@ -47,7 +47,7 @@ def conclude(
         health = examine(standing, searched_for)
     else:
         health = () if drawn is None else (same_answers(drawn),)
-    return _result(standing, account.cost(standing.queries, searched=searched_for), health)
+    return _result(standing, account.cost(standing.queries, of_searches=searched_for), health)
 
 
 def checks_of(gate: Gate, drawn: float | None) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ def _result(standing: Standing, cost: Cost, health: tuple[HealthCheck, ...]) -> 
     measurement = standing.measurement(standing.broken)
     metrics = measurement.metrics(gate.bounds)
     requirements = compare(gate.bounds, metrics, standing.rule)
-    surrogates = as_reported(standing.surrogates, setting, standing.goal, standing.attacked, standing.found)
+    surrogates = as_reported(standing.loaded_surrogates, setting, standing.goal, standing.attacked, standing.found)
     undercut, by_metrics = _undercut(standing), judge(requirements, metrics)
     idle = idle_in(standing) if by_metrics == "pass" else None
     verdict, error = judged_as(standing, by_metrics, metrics, health, undercut, idle)
@@ -78,7 +78,7 @@ def _result(standing: Standing, cost: Cost, health: tuple[HealthCheck, ...]) -> 
         id=gate.id,
         attack=gate.attack_name,
         parameters=gate.parameters,
-        threat=threat(gate, setting.samples.bits),
+        threat=threat_of(gate, setting.samples.bits),
         verdict=verdict,
         metrics=metrics,
         slices=measurement.slices(),

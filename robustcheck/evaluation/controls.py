@@ -64,7 +64,7 @@ def plain_stickers(gate: Gate, setting: Setting, viewer: Viewer, region: Region,
 
 
 def _covered(region: Region, value: float, clean: torch.Tensor) -> torch.Tensor:
-    return region.nearest(region.project(torch.full_like(clean, value), clean), clean)
+    return region.rounded(region.project(torch.full_like(clean, value), clean), clean)
 
 
 def _controlled(name: str, turned: Mapping[int, Entry], samples: Sequence[int], setting: Setting) -> Controlled:

@@ -19,7 +19,7 @@ from robustcheck.evaluation.image_files import ImageWriter
 from robustcheck.evaluation.opening import Opening
 from robustcheck.evaluation.progress import Listener, silent
 from robustcheck.evaluation.setting import Setting
-from robustcheck.evaluation.threat import threat
+from robustcheck.evaluation.threat import threat_of
 from robustcheck.models.process import freed_memory_kept, left_as_found
 from robustcheck.policy import Gate, Policy
 from robustcheck.results import DataInfo, GateResult, ModelInfo
@@ -65,8 +65,8 @@ class Evaluation:
         for gate in self.ladder(gate_id):
             if gate.id not in self._results and (selected is None or gate.id in selected or gate.id == gate_id):
                 self._results[gate.id] = self._evaluate(gate)
-                if isinstance(self._setting, Setting):
-                    self._setting.memory.warm_starts.through(gate.entry)
+                if isinstance(self._setting_or_error, Setting):
+                    self._setting_or_error.memory.warm_starts.through(gate.entry)
             if gate.id == gate_id:
                 break
         if gate_id not in self._compared:
@@ -113,7 +113,7 @@ class Evaluation:
         own = self._asked(gate_id)
         isolated = self.policy.evidence == "isolated"
         others = [gate for gate in self.policy.gates if comparable(own, gate, isolated=isolated)]
-        setting = self._setting
+        setting = self._setting_or_error
         if not others or isinstance(setting, EvaluationError):
             return []
         return [gate for gate in others if gate.levels(setting.samples.bits) <= own.levels(setting.samples.bits)]
@@ -132,11 +132,11 @@ class Evaluation:
 
     def ladder(self, gate_id: str) -> list[Gate]:
         """The same gates in the order in which they are evaluated."""
-        return sorted(self.family(gate_id), key=self._budget)
+        return sorted(self.family(gate_id), key=self._rung)
 
-    def _budget(self, gate: Gate) -> Fraction:
+    def _rung(self, gate: Gate) -> Fraction:
         """A sort key in grey levels: equal ones keep the policy's order, and ladders go down before others go up."""
-        setting = self._setting  # files alone may say how deep they are, and so which budget is the larger
+        setting = self._setting_or_error  # files alone may say how deep they are, and so which budget is the larger
         if gate.epsilon is None or isinstance(setting, EvaluationError):
             return Fraction(0)
         levels = gate.levels(setting.samples.bits)
@@ -160,7 +160,7 @@ class Evaluation:
         Raises:
             EvaluationError: they cannot be; the message is for the person who typed the policy.
         """
-        return raise_if_error(self._setting)
+        return raise_if_error(self._setting_or_error)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -169,7 +169,7 @@ class Evaluation:
         return environment(None if candidate is None else candidate.device)
 
     def _evaluate(self, gate: Gate) -> GateResult:
-        setting = self._setting
+        setting = self._setting_or_error
         if isinstance(setting, EvaluationError):
             return self._error(gate, str(setting))
         self._running = gate.id
@@ -191,11 +191,11 @@ class Evaluation:
             id=gate.id,
             attack=gate.attack_name,
             parameters=gate.parameters,
-            threat=threat(gate, bits) if bits and gate.attack else None,
+            threat=threat_of(gate, bits) if bits and gate.attack else None,
             verdict="error",
             error=message,
         )
 
     @property
-    def _setting(self) -> Setting | EvaluationError:
+    def _setting_or_error(self) -> Setting | EvaluationError:
         return self._opening.setting

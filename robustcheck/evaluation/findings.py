@@ -142,9 +142,9 @@ def _of_the_search(found: Found) -> Iterator[Finding]:
             "infinity, which was not followed"
         )
         yield Finding(code="gradient-not-finite", severity="warning", message=message)
-    if trace.unstorable:
+    if trace.refuted:
         message = (
-            f"{trace.unstorable} proposals that the search saw read wrongly were not, once rounded to the stored depth "
+            f"{trace.refuted} proposals that the search saw read wrongly were not, once rounded to the stored depth "
             "and read by the artefact in full precision; the search went on"
         )
         yield Finding(code="lost-in-rounding", severity="note", message=message)

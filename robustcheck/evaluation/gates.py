@@ -48,12 +48,12 @@ def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     with full_precision(setting.candidate.device):
         if isinstance(gate.attack, PatchSpec):
             return run_patch_gate(gate, setting)
-        return _searched(gate, setting, shared=shared)
+        return _run_searched_gate(gate, setting, shared=shared)
 
 
-def _searched(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
+def _run_searched_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
     """Search until it is decided, conclude, examine, judge, and add what the report draws."""
-    loaded = setting.surrogates(gate.surrogates) if gate.surrogates else ()
+    loaded = setting.load_surrogates(gate.surrogates) if gate.surrogates else ()
     account = Account.open(setting, loaded)
     surrogates = Surrogates([one.candidate for one in loaded]) if loaded else None
     search = Search.of(gate, setting, shared=shared, surrogates=surrogates)
@@ -107,9 +107,9 @@ def _known(search: Search, found: Found, attackable: np.ndarray, loaded: Sequenc
         scores=most_adverse(setting, verified, broken) if told else None,
         chances=_chances(search, found, broken) if told else None,
         found=found,
-        surrogates=loaded,
+        loaded_surrogates=loaded,
         controlled=(),
-        intervals=setting.sequential,
+        intervals=setting.anytime_intervals,
         rule=setting.rule,
     )
 

@@ -80,7 +80,7 @@ class Opening:
             rule=policy.decision.rule,
             strict=policy.health == "strict",
             intervals=intervals,
-            sequential=intervals if policy.decision.stop == "never" else replace(intervals, kind="anytime"),
+            anytime_intervals=intervals if policy.decision.stop == "never" else replace(intervals, kind="anytime"),
             stop=policy.decision.stop,
             order=_order(policy, samples),
             memory=Memory(
@@ -92,7 +92,7 @@ class Opening:
             ),
             images=self.images,
             progress=self.progress,
-            surrogates=lambda attack: self._surrogates(attack, candidate, samples),
+            load_surrogates=lambda attack: self._surrogates(attack, candidate, samples),
             train_split=partial(self._train_split, FOR_PATCHES, samples),
             folder=policy.folder,
         )

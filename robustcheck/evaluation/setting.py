@@ -66,13 +66,13 @@ class Setting:
     rule: Rule  # how metrics are judged
     strict: bool  # an attack that is shown to be broken passes nothing
     intervals: Intervals
-    sequential: Intervals  # of gates that may stop before the last sample
+    anytime_intervals: Intervals  # of gates that may stop before the last sample
     stop: Literal["never", "early", "determined"]
     order: np.ndarray  # (N,) in which samples are taken
     memory: Memory
     images: ImageWriter
     progress: Tell  # in samples
-    surrogates: Callable[[SurrogatesEntry], Sequence[LoadedSurrogate]]  # of an attack, loaded or trained once
+    load_surrogates: Callable[[SurrogatesEntry], Sequence[LoadedSurrogate]]  # of an attack, loaded or trained once
     train_split: Callable[[], Samples]  # of the data, loaded once
     folder: Path  # the policy's, from which its paths start
 

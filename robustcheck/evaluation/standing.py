@@ -42,7 +42,7 @@ class Standing:
     scores: np.ndarray | None  # (N,) of all samples, under the attack
     chances: np.ndarray | None = None  # (N, K) the same of each of several findings, if it is known
     found: Found
-    surrogates: Sequence[LoadedSurrogate]
+    loaded_surrogates: Sequence[LoadedSurrogate]
     controlled: tuple[Controlled, ...]
     intervals: Intervals
     rule: Rule
@@ -82,8 +82,10 @@ class Standing:
     @property
     def blind(self) -> set[int]:
         """Samples that held while no search ever had anything to follow."""
-        moved = self.found.trace.moved | {sample for sample, moved in self.found.inherited.items() if moved}
-        return {sample for sample in self.held if sample not in moved}
+        followable = self.found.trace.followable | {
+            sample for sample, followable in self.found.inherited.items() if followable
+        }
+        return {sample for sample in self.held if sample not in followable}
 
     @property
     def held(self) -> list[int]:

@@ -10,7 +10,7 @@ from robustcheck.policy import Gate, RP2Spec
 from robustcheck.results import Threat
 
 
-def threat(gate: Gate, bits: int) -> Threat:
+def threat_of(gate: Gate, bits: int) -> Threat:
     """The threat model of a gate with an attack, on images of so many bits."""
     common = Threat(
         goal=gate.goal,

@@ -48,8 +48,8 @@ class WhiteBox:
     @property
     def error(self) -> float:
         """How far margins that it shows are from the artefact's."""
-        searched = self._candidate.searched
-        return 0.0 if self._exact or searched is None else searched.error
+        form = self._candidate.search_form
+        return 0.0 if self._exact or form is None else form.error
 
 
 class Surrogates:
@@ -104,7 +104,7 @@ class _Oracle:
         # A closure, not an attribute: an attack that holds the oracle does not hold the candidate.
         head = candidate.head
         self.__ask: Callable[[torch.Tensor], torch.Tensor] = lambda images: head.oracle_scores(
-            candidate.answers(images)
+            candidate.oracle_logits(images)
         )
         self.__decide: Callable[[torch.Tensor], torch.Tensor] = head.decide
         self.__counts = torch.zeros(samples, dtype=torch.int64)

@@ -36,7 +36,7 @@ class Meter:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Searched:
+class SearchForm:
     """The form of the network that searches ask, and how it is read."""
 
     forward: Forward
@@ -53,8 +53,8 @@ class Candidate:
     head: AnyHead
     info: ModelInfo
     chunks: Chunks
-    searched: Searched | None = None  # None: the artefact, or its twin
-    bare: Searched | None = None  # the same without a last softmax or sigmoid, in float32; None: nothing was left off
+    search_form: SearchForm | None = None  # None: the artefact, or its twin
+    bare: SearchForm | None = None  # the same without a last softmax or sigmoid, in float32; None: nothing was left off
     asked_channels_last: bool = False  # oracles hand the artefact its inputs so
     fused: FusedLayers = field(default_factory=FusedLayers)  # stand in for its layers while oracles ask
     randomness: float | None = None  # largest difference of scores between two identical calls; None: there is none
@@ -69,7 +69,7 @@ class Candidate:
         """Logits (N, K) of images (N, C, H, W), shares of the full range in [0, 1]: the artefact's, full precision."""
         return self._logits(self.network.forward, images)
 
-    def answers(self, images: torch.Tensor) -> torch.Tensor:
+    def oracle_logits(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, K) as oracles see them: those of `logits`, but for their last bits where `layout` asks faster."""
         if not self.asked_channels_last:
             return self.logits(images)
@@ -83,8 +83,8 @@ class Candidate:
     def search_logits(self, images: torch.Tensor, *, exact: bool = False) -> torch.Tensor:
         """Logits (N, K) as searches see them, or exact ones: no verdict rests on them."""
         self.meter.forward += len(images)
-        searched = self._exact if exact else self._searched
-        return searched.head.logits(raw_scores(searched.forward, self.network, self.preprocess, self.chunks, images))
+        form = self._exact if exact else self._form_or_exact
+        return form.head.logits(raw_scores(form.forward, self.network, self.preprocess, self.chunks, images))
 
     def gradient(
         self,
@@ -115,12 +115,12 @@ class Candidate:
             raise AccessError(self.network.no_gradients)
         self.meter.forward += len(images)
         self.meter.gradient += len(images)
-        searched = self._exact if exact else self._searched
+        form = self._exact if exact else self._form_or_exact
 
         def step(chunk: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             chunk = chunk.detach().requires_grad_()
             with torch.enable_grad():
-                logits = searched.head.logits(rows(searched.forward(self.preprocess(chunk)), len(chunk)))
+                logits = form.head.logits(rows(form.forward(self.preprocess(chunk)), len(chunk)))
                 # A sum, not a mean: a sample's gradient must not depend on how many are beside it.
                 loss = objective(self.head.at_operating_point(logits, objective), *others)
                 total = loss.sum()
@@ -140,16 +140,16 @@ class Candidate:
 
     def asks_artefact(self, *, exact: bool = False) -> bool:
         """Whether searches, or exact ones, see its own logits to the last bit."""
-        return (self._exact if exact else self._searched).forward is self.network.forward
+        return (self._exact if exact else self._form_or_exact).forward is self.network.forward
 
     @property
-    def _searched(self) -> Searched:
-        return self.searched or self._exact
+    def _form_or_exact(self) -> SearchForm:
+        return self.search_form or self._exact
 
     @property
-    def _exact(self) -> Searched:
+    def _exact(self) -> SearchForm:
         """No faster form: the artefact, or of a graph that has no gradients its twin."""
-        return self.bare or Searched(forward=self.network.twin or self.network.forward, head=self.head, error=0.0)
+        return self.bare or SearchForm(forward=self.network.twin or self.network.forward, head=self.head, error=0.0)
 
 
 def raw_scores(

@@ -45,7 +45,7 @@ def as_oracles_ask(candidate: Candidate, batches: Iterable[torch.Tensor]) -> Can
         return candidate
     compared = tuple(batches)
     for other in _faster(candidate):
-        if all(alike(candidate.logits, other.answers, images) for images in compared):
+        if all(alike(candidate.logits, other.oracle_logits, images) for images in compared):
             return other
     return candidate
 

@@ -16,7 +16,7 @@ from robustcheck.errors import CandidateError, NoMemoryError
 from robustcheck.models import artefact, devices, stochastic
 from robustcheck.models.batch_independence import check_evaluation_mode
 from robustcheck.models.batches import StoredSamples
-from robustcheck.models.candidate import Candidate, Searched
+from robustcheck.models.candidate import Candidate, SearchForm
 from robustcheck.models.layout import as_oracles_ask
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.multilabel_head import AnyHead
@@ -85,8 +85,8 @@ def load_candidate(
             if network.settle_on:
                 network = network.settle_on([*compared, *map(preprocess, trial.other_shapes())])
             # Another form of a network that draws would draw otherwise, or once for all calls.
-            searched, bare, search_notes = (
-                _searched(spec, network, head, compared) if randomness is None else (None, None, ())
+            search_form, bare, search_notes = (
+                _search_forms(spec, network, head, compared) if randomness is None else (None, None, ())
             )
     sha256, infos = artefact.digest([*files, *network.sources], path.parent)
     if infos[: len(before)] != before:
@@ -107,7 +107,7 @@ def load_candidate(
         info=_model_info(spec, network, head, sha256, infos, notes),
         chunks=chunks,
         meter=trial.meter,
-        searched=searched,
+        search_form=search_form,
         bare=bare,
         randomness=randomness,
     )
@@ -141,9 +141,9 @@ def _model_info(
     )
 
 
-def _searched(
+def _search_forms(
     spec: ModelSpec, network: Network, head: AnyHead, example: Sequence[torch.Tensor]
-) -> tuple[Searched | None, Searched | None, tuple[str, ...]]:
+) -> tuple[SearchForm | None, SearchForm | None, tuple[str, ...]]:
     """The form of the network that searches ask, the one without an ending, and what the reader should know of them."""
     module = network.module
     if module is None:
@@ -151,12 +151,12 @@ def _searched(
     from robustcheck.models import fast_form  # torch.fx takes a moment to import
 
     notes = list[str]()
-    searched = bare = None
+    search_form = bare = None
     form = module
     if head.outputs_probabilities and (without := fast_form.leave_off(module, head.ending)) is not None:
         logits = replace(head, outputs_probabilities=False)
         if fast_form.alike(module, without, example, _scale(head), _scale(logits)):
-            form, searched = without, (bare := Searched(forward=without, head=logits, error=0.0))
+            form, search_form = without, (bare := SearchForm(forward=without, head=logits, error=0.0))
             notes.append(f"searches look at what goes into its last {head.ending}, where gradients do not vanish")
     seen = head if bare is None else bare.head
     if spec.precision == "auto" and (found := fast_form.faster(form, example, _scale(seen))) is not None:
@@ -164,9 +164,9 @@ def _searched(
         if network.twin is not None:
             most = _SURE if head.outputs_probabilities else inf
             error += fast_form.margin_error(network.forward, network.twin, example, _scale(head), most=most)
-        searched = Searched(forward=found.forward, head=seen, error=error)
+        search_form = SearchForm(forward=found.forward, head=seen, error=error)
         notes.append(f"searches ask a faster form of it ({found.words}); verdicts are its own, in float32")
-    return searched, bare, tuple(notes)
+    return search_form, bare, tuple(notes)
 
 
 def _scale(head: AnyHead) -> fast_form.ScoreScale:

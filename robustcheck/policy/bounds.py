@@ -23,7 +23,7 @@ NEEDS_CONTROLS = frozenset({"control_success", "excess_success"})
 NEEDS_ATTACK = frozenset({"attack_success"}) | NEEDS_CONTROLS
 LOWER_IS_BETTER = NEEDS_ATTACK  # for the candidate: what an adversary achieves
 
-WITHOUT_EARLY = frozenset({"auroc"})  # metrics that have no interval in gates that stop early
+NO_ANYTIME_INTERVAL = frozenset({"auroc"})  # metrics that have no interval in gates that stop early
 
 _NUMBER = r"\d{0,20}\.?\d{1,40}"
 _BOUND = re.compile(rf"(>=|<=)\s*({_NUMBER})", re.ASCII)

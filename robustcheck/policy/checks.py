@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from robustcheck.policy import gate_checks, model_checks
-from robustcheck.policy.bounds import NEEDS_CONTROLS, WITHOUT_EARLY, WORST_FINDING, WORST_SUBGROUP
+from robustcheck.policy.bounds import NEEDS_CONTROLS, NO_ANYTIME_INTERVAL, WORST_FINDING, WORST_SUBGROUP
 from robustcheck.policy.fields import as_list
 from robustcheck.policy.gate_checks import NO_CT, may_stop
 from robustcheck.policy.model_checks import CALLABLE, not_there
@@ -127,7 +127,7 @@ def _decision(data: dict[str, Any], _: Path) -> Faults:
             where = f"gates[{index}].require.{metric}"
             if metric in NEEDS_CONTROLS:  # which a gate sees after its last sample
                 late.append(where)
-            elif stop == "early" and metric.rpartition(".")[2] in WITHOUT_EARLY:
+            elif stop == "early" and metric.rpartition(".")[2] in NO_ANYTIME_INTERVAL:
                 endless.append(where)
     reasons = []
     if endless:

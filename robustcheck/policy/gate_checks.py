@@ -40,8 +40,8 @@ def find(data: dict[str, Any], folder: Path) -> Faults:
     first: dict[str, int] = {}
     for index, gate in _gates(data):
         at: KeyPath = ("gates", index)
-        yield from _budget(gate, at)
-        yield from _budgets(gate, at, bits, no_ct)
+        yield from _budget_beside_attack(gate, at)
+        yield from _each_budget(gate, at, bits, no_ct)
         yield from _goal(gate, at, model, has_positive=has_positive)
         yield from query_checks.find(gate, at, model)
         yield from transfer_checks.find(gate, at, data, folder)
@@ -86,7 +86,7 @@ def _gates(data: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
             yield index, gate
 
 
-def _budget(gate: dict[str, Any], at: KeyPath) -> Faults:
+def _budget_beside_attack(gate: dict[str, Any], at: KeyPath) -> Faults:
     """An attack needs a budget, and a budget an attack."""
     attack = gate.get("attack")
     named = (isinstance(attack, str) and attack.lower() not in NO_ATTACK) or (
@@ -100,7 +100,7 @@ def _budget(gate: dict[str, Any], at: KeyPath) -> Faults:
         yield (*at, "epsilon"), "is the budget of an attack, and this gate names none"
 
 
-def _budgets(gate: dict[str, Any], at: KeyPath, bits: int | None, no_ct: str | None) -> Faults:
+def _each_budget(gate: dict[str, Any], at: KeyPath, bits: int | None, no_ct: str | None) -> Faults:
     """Each budget is one of these images and admits a change, and none is listed twice."""
     seen: dict[object, str] = {}
     l2 = gate.get("norm") == "l2"

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from robustcheck.report.queries import smaller_limits_text, success_text
 from robustcheck.report.text import (
     cost_text,
-    counts_text,
-    level,
     needed_text,
     parameters_text,
+    percent,
     seconds,
+    status_text,
 )
 from robustcheck.report.threat import CAPABILITIES, GOALS, KNOWLEDGE, NORMS, explained, threat_text
 from robustcheck.results import AuditReport, DataInfo, GateResult, ModelInfo, Patch
@@ -32,7 +32,7 @@ def gate_facts(gate: GateResult) -> Facts:
     facts = {
         "Attack": (gate.attack or "none (clean images)") + parameters,
         "Threat model": threat_text(gate.threat) if gate.threat else "",
-        "Samples": counts_text(gate) if gate.samples else "",
+        "Samples": status_text(gate) if gate.samples else "",
         "Samples needed": needed_text(gate),
         "Evidence": _evidence(gate),
         "Found by": _found_by(gate),
@@ -101,7 +101,7 @@ def _decision(report: AuditReport) -> str:
         kind = (
             f"beta-mixture, valid at every number of samples, for rates of gates that stop {report.stop}; else {kind}"
         )
-    intervals = f"{level(report.confidence)} intervals ({kind})"
+    intervals = f"{percent(report.confidence)} intervals ({kind})"
     if report.decision != "confident":
         early = "gates that stopped early were decided by the interval, the others by the estimate; "
         return f"{report.decision}; {early if report.stop == 'early' else ''}{intervals} are reported"

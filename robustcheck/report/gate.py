@@ -8,14 +8,14 @@ from robustcheck.report.facts import gate_facts
 from robustcheck.report.queries import queries_text
 from robustcheck.report.text import (
     bound_of,
-    count_of,
     interval,
-    level,
     measured_value,
     metric_text,
     number,
     one_line,
+    percent,
     support,
+    support_count,
 )
 from robustcheck.results import Finding, GateResult, Metric, Outcome, Requirement, Surrogate, Verdict
 from robustcheck.words import behind_bars, plural
@@ -58,10 +58,10 @@ def requirement_sentence(requirement: Requirement, metric: Metric, *, undecided:
     value = measured_value(requirement, metric)
     if undecided or requirement.met is None:
         if not (ends := interval(metric, requirement)):
-            return f"{name} {value} has no interval that could decide the required {bound} ({count_of(metric)})"
+            return f"{name} {value} has no interval that could decide the required {bound} ({support_count(metric)})"
         return (
-            f"{name} {value}: its {level(metric.confidence)} interval, {ends}, contains the required "
-            f"{bound.lstrip('<>= ')} ({count_of(metric)}); more samples are needed (robustcheck plan)"
+            f"{name} {value}: its {percent(metric.confidence)} interval, {ends}, contains the required "
+            f"{bound.lstrip('<>= ')} ({support_count(metric)}); more samples are needed (robustcheck plan)"
         )
     limit = bound_of(requirement)
     relation = "meets" if requirement.met else "is above" if limit and limit[0] == "<" else "is below"
@@ -189,7 +189,7 @@ def _slice_lines(gate: GateResult) -> list[str]:
 
 def _counted(metric: Metric) -> str:
     """`0.333 (3 of 9)`."""
-    return number(metric.value) + ("" if metric.successes is None else f" ({count_of(metric)})")
+    return number(metric.value) + ("" if metric.successes is None else f" ({support_count(metric)})")
 
 
 def _control_lines(gate: GateResult) -> list[str]:

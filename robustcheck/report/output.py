@@ -87,7 +87,7 @@ class Output:
             self._lock.release()
         shutil.rmtree(self.scratch, ignore_errors=True)
 
-    def take_away_earlier(self) -> None:
+    def remove_earlier(self) -> None:
         """Remove an earlier run's reports, and what a killed one left.
 
         Raises:
@@ -109,7 +109,7 @@ def refuse_what_is_not_ours(folder: Path, names: Sequence[str] = _PUBLISHED) -> 
         )
 
 
-def take_away_earlier(folder: Path, policies: Sequence[Path]) -> None:
+def try_to_remove_earlier(folder: Path, policies: Sequence[Path]) -> None:
     """Remove earlier reports though no run can begin: they say nothing of policies that cannot be used.
 
     Where that cannot be done they stay; why the run cannot begin is what has to be told.
@@ -134,7 +134,7 @@ def outputs(folder: Path, policies: Sequence[Path]) -> list[Output]:
         # One by one: if one is refused, those before it are discarded.
         made.extend(Output(folder / name) for name in names)
         for output in made:
-            output.take_away_earlier()
+            output.remove_earlier()
         if len(names) > 1 and _is_ours(folder / _OWNED_BY):  # written by an earlier run of one policy
             _take_away_reports(folder)
     except BaseException:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from robustcheck.report.cells import Required
-from robustcheck.report.text import level, number, one_line, seconds
+from robustcheck.report.text import number, one_line, percent, seconds
 from robustcheck.results.plan import GatePlan, Plan, RequirementPlan
 from robustcheck.words import plural
 
@@ -40,11 +40,11 @@ def _listed(gates: Sequence[str]) -> str:
 
 def _head(plan: Plan) -> Iterator[RenderableType]:
     yield Text(one_line(plan.name), style="bold")
-    rule = f"{level(plan.confidence)} intervals ({plan.interval})" if plan.rule == "confident" else "point estimates"
+    rule = f"{percent(plan.confidence)} intervals ({plan.interval})" if plan.rule == "confident" else "point estimates"
     yield Text(
         f"Needed: samples of its kind with which a requirement whose true value is {plan.margin:g} better than its "
-        f"bound is met with a power of {level(plan.power)}, by {rule}. Interval: how wide it would be with those that "
-        "there are. Times assume that no sample breaks; broken samples stop early, so runs are usually faster."
+        f"bound is met with a power of {percent(plan.power)}, by {rule}. Interval: how wide it would be with those "
+        "that there are. Times assume that no sample breaks; broken samples stop early, so runs are usually faster."
     )
     if plan.groups is not None:
         yield Text(

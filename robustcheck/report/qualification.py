@@ -20,7 +20,7 @@ from robustcheck.words import plural, visible
 FILES = ("qualification.html", "qualification.json")
 
 
-def take_away_earlier(folder: Path) -> None:
+def remove_earlier_qualification(folder: Path) -> None:
     """Remove an earlier qualification: it must not be taken for one that does not come to its end.
 
     Raises:

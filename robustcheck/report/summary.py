@@ -13,7 +13,7 @@ from rich.text import Text
 
 from robustcheck.report.cells import Required
 from robustcheck.report.gate import VERDICT_WORDS, metric_of, warning_lines
-from robustcheck.report.text import counts, interval, measured_value, one_line
+from robustcheck.report.text import interval, measured_value, one_line, status_counts
 from robustcheck.report.threat import short_budget
 from robustcheck.results import AuditReport, GateResult, Requirement, Verdict
 from robustcheck.words import as_output, plural
@@ -88,7 +88,7 @@ def _on_data(report: AuditReport) -> str:
 
 def _rows(gate: GateResult) -> Iterator[list[RenderableType]]:
     """A row for each requirement; what is about the gate as a whole stands in the first one."""
-    found = counts(gate)
+    found = status_counts(gate)
     broken = "-" if gate.attack is None else f"{found['broken']}"
     about = [
         one_line(gate.id),

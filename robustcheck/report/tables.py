@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from robustcheck.report.text import count_of, interval, level_of, number
+from robustcheck.report.text import confidence_of, interval, number, support_count
 from robustcheck.results import GateResult, Metric, Slice, Surrogate
 from robustcheck.words import plural
 
@@ -57,7 +57,7 @@ def surrogate_view(surrogate: Surrogate) -> SurrogateView:
 
 
 def _measured(metric: Metric | None) -> MeasuredCell:
-    return ("", "", "") if metric is None else (number(metric.value), interval(metric), count_of(metric))
+    return ("", "", "") if metric is None else (number(metric.value), interval(metric), support_count(metric))
 
 
 def control_views(gate: GateResult) -> Iterator[ControlView]:
@@ -68,7 +68,10 @@ def control_views(gate: GateResult) -> Iterator[ControlView]:
     attack = "the patch" if gate.threat and gate.threat.capability == "patch" else "the attack"
     for name, metric in [(attack, success), *((one.name, one.success) for one in gate.controls)]:
         yield ControlView(
-            name=name, value=number(metric.value), interval=interval(metric) or "not computed", count=count_of(metric)
+            name=name,
+            value=number(metric.value),
+            interval=interval(metric) or "not computed",
+            count=support_count(metric),
         )
 
 
@@ -100,8 +103,8 @@ def slices_views(gate: GateResult) -> Iterator[SlicesView]:
         if kind == "finding":
             title, worst, several = "By finding", "worst_finding", "all findings"
         note = (
-            f"Each of these intervals is one of {level_of(gate)}. That of {worst}, where it is required, holds for "
-            f"{several} together and is wider."
+            f"Each of these intervals is one of {confidence_of(gate)}. That of {worst}, where it is required, holds "
+            f"for {several} together and is wider."
         )
         yield SlicesView(title=title, note=note, metrics=names, rows=tuple(rows))
 
@@ -114,4 +117,4 @@ def _cell(metric: Metric | None) -> MeasuredCell:
     """A metric's value, interval and count; one that is no rate is of as many samples as the row says."""
     if metric is None:
         return "", "", ""
-    return number(metric.value), interval(metric), "" if metric.successes is None else count_of(metric)
+    return number(metric.value), interval(metric), "" if metric.successes is None else support_count(metric)

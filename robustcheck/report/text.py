@@ -108,7 +108,7 @@ def interval(metric: Metric, requirement: Requirement | None = None) -> str:
     return f"{_number_beside(bound, metric.low)} to {_number_beside(bound, metric.high)}"
 
 
-def count_of(metric: Metric) -> str:
+def support_count(metric: Metric) -> str:
     """`305 of 500`, or `500 samples` for metrics that are no rate; `of 210 groups` if they do not stand alone."""
     of = plural(metric.samples, "sample") if metric.successes is None else f"{metric.successes:,} of {metric.samples:,}"
     in_groups = "" if metric.groups is None else f", of {plural(metric.groups, 'group')}"
@@ -119,18 +119,18 @@ def count_of(metric: Metric) -> str:
 def support(metric: Metric, requirement: Requirement | None = None) -> str:
     """What a value rests on: `305 of 500; 95 % interval 0.566 to 0.653`."""
     if not (ends := interval(metric, requirement)):
-        return count_of(metric)
-    return f"{count_of(metric)}; {level(metric.confidence)} interval {ends}"
+        return support_count(metric)
+    return f"{support_count(metric)}; {percent(metric.confidence)} interval {ends}"
 
 
-def level(confidence: float) -> str:
+def percent(confidence: float) -> str:
     """`95 %`."""
     return f"{100 * confidence:.6g} %"
 
 
-def level_of(gate: GateResult) -> str:
+def confidence_of(gate: GateResult) -> str:
     """The confidence of a gate's intervals, such as `95 %`."""
-    return level(next((metric.confidence for metric in gate.metrics.values()), 0.95))
+    return percent(next((metric.confidence for metric in gate.metrics.values()), 0.95))
 
 
 def metric_text(name: str, metric: Metric) -> str:
@@ -138,7 +138,7 @@ def metric_text(name: str, metric: Metric) -> str:
     return f"{one_line(name)} {number(metric.value)} ({support(metric)})"
 
 
-def counts(gate: GateResult) -> Counter[Status | Literal["not attacked"]]:
+def status_counts(gate: GateResult) -> Counter[Status | Literal["not attacked"]]:
     """How many samples were broken, held, wrong before the attack, or not attacked: the goal is not about them."""
     return Counter(
         "not attacked" if gate.attack and outcome.status == "held" and outcome.evidence is None else outcome.status
@@ -146,9 +146,9 @@ def counts(gate: GateResult) -> Counter[Status | Literal["not attacked"]]:
     )
 
 
-def counts_text(gate: GateResult) -> str:
+def status_text(gate: GateResult) -> str:
     """`90 broken, 305 held, 105 wrong before the attack`."""
-    found = counts(gate)
+    found = status_counts(gate)
     if gate.attack is None:
         return f"{found['held']:,} right, {found['wrong']:,} wrong"
     spared = f"{found['not attacked']:,} not attacked, " if found["not attacked"] else ""

@@ -25,17 +25,17 @@ from robustcheck.report.tables import (
     surrogate_view,
 )
 from robustcheck.report.text import (
-    count_of,
-    counts,
-    counts_text,
+    confidence_of,
     date_text,
     interval,
-    level,
-    level_of,
     meaning_of,
     measured_value,
     number,
+    percent,
     seconds,
+    status_counts,
+    status_text,
+    support_count,
 )
 from robustcheck.report.threat import budget_text
 from robustcheck.results import AuditReport, GateResult, Verdict
@@ -101,7 +101,7 @@ class GateView:
 
     anchor: str
     gate: GateResult
-    level: str  # of its intervals
+    confidence: str  # of its intervals
     attack: str
     budget: str
     sentence: str
@@ -135,7 +135,7 @@ class ReportView:
     query_plot: Plot | None
     gates: tuple[GateView, ...]
     not_tried: tuple[str, ...]
-    level: str
+    confidence: str
     run: Facts
     model: Facts
     data: Facts
@@ -173,7 +173,7 @@ def report_view(report: AuditReport, folder: Path | None) -> ReportView:
             for order, (gate, patch) in enumerate(zip(report.gates, patches_shown, strict=True), 1)
         ),
         not_tried=tuple(not_tried(report)),
-        level=level(report.confidence),
+        confidence=percent(report.confidence),
         run=run_facts(report),
         model=model_facts(report.model) if report.model else (),
         data=data_facts(report.data) if report.data else (),
@@ -204,12 +204,12 @@ def _gate(gate: GateResult, anchor: str, patch: PatchPicture, pictures: Gallery)
     return GateView(
         anchor=anchor,
         gate=gate,
-        level=level_of(gate),
+        confidence=confidence_of(gate),
         attack=gate.attack or "no attack",
         budget=budget_text(gate.threat) if gate.threat else "",
         sentence=verdict_sentence(gate),
         error="\n".join(visible(gate.error).strip().splitlines()[1:]) if gate.error else "",
-        counts=counts_text(gate).removesuffix(" before the attack") if gate.samples else "",
+        counts=status_text(gate).removesuffix(" before the attack") if gate.samples else "",
         seconds=seconds(gate.cost.seconds),
         requirements=_requirements(gate),
         metrics=_metrics(gate),
@@ -246,7 +246,7 @@ def _metrics(gate: GateResult) -> tuple[MetricView, ...]:
             meaning=meaning_of(name),
             value=measured_value(required[name], metric) if name in required else number(metric.value),
             interval=interval(metric, required.get(name)) or "not computed",
-            count=count_of(metric),
+            count=support_count(metric),
             required=required[name].bound if name in required else "",
             state=requirement_state(gate, required[name]) if name in required else "",
         )
@@ -276,7 +276,7 @@ def _example(example: Example) -> ExampleView:
 
 
 def _examples_note(gate: GateResult, pictures: Gallery) -> str:
-    broken = counts(gate)["broken"]
+    broken = status_counts(gate)["broken"]
     notes = []
     if pictures.examples:
         notes.append(f"{len(pictures.examples)} of {plural(broken, 'broken sample')}; report.json lists all of them.")

@@ -75,7 +75,7 @@ class Ball(ABC):
     # --- the world of stored images: whole grey levels ---
 
     @abstractmethod
-    def nearest(self, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+    def rounded(self, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """Storable images of it, as shares of the range, for points of it."""
 
     @abstractmethod
@@ -111,7 +111,7 @@ class ByLargestChange(Ball):
         """The largest of them, which is 1."""
         return 1.0
 
-    def nearest(self, images: torch.Tensor, _clean: torch.Tensor) -> torch.Tensor:
+    def rounded(self, images: torch.Tensor, _clean: torch.Tensor) -> torch.Tensor:
         """The nearest storable images, as shares of the range: the border is on whole levels."""
         return shares_of((images * self.maximum).round_(), self.maximum)
 

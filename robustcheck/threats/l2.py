@@ -98,7 +98,7 @@ class L2Ball(Ball):
 
     # --- the world of stored images: whole grey levels ---
 
-    def nearest(self, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+    def rounded(self, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """Storable images of the ball in the direction of points of it, as shares of the range."""
         reference = (clean * self.maximum).round()
         return self._fitted(images * self.maximum - reference, reference)

@@ -60,7 +60,7 @@ class Region(ByLargestChange):
 
     def aside(self, images: torch.Tensor, clean: torch.Tensor, _direction: torch.Tensor) -> torch.Tensor:
         """Where values are free a grey level decides nothing: the nearest again."""
-        return self.nearest(images, clean)
+        return self.rounded(images, clean)
 
     def contains(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """Which (N,) of the stored integer images lie in the region, exactly."""

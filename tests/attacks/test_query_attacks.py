@@ -243,7 +243,7 @@ def test_queries_that_are_rounded_to_grey_levels_turn_samples_too(name):
     easy = {row for row in range(40) if smallest[row] * 2 <= 12}
     assert easy
     assert easy <= set(found.hits)
-    assert found.engine.task.trace.unstorable == 0, "what was asked about is what was judged"
+    assert found.engine.task.trace.refuted == 0, "what was asked about is what was judged"
 
 
 @pytest.mark.parametrize("name", ASKING)
@@ -415,7 +415,7 @@ def test_what_the_last_query_finds_to_start_from_is_no_start(name):
         )  # fmt: skip
         assert not found.hits
         assert len(found.engine.task.trace.unstarted) == expected
-        assert len(found.engine.task.trace.moved) == len(images) - expected
+        assert len(found.engine.task.trace.followable) == len(images) - expected
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

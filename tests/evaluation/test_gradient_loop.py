@@ -54,7 +54,17 @@ ATTACKS = {
 
 
 def _run(
-    *, batch=16, steps=6, restarts=2, levels=3, count=50, order=None, network=None, attack=None, near=None, rises=False
+    *,
+    batch=16,
+    steps=6,
+    restarts=2,
+    levels=3,
+    count=50,
+    order=None,
+    network=None,
+    attack=None,
+    doubtful_margin=None,
+    rises=False,
 ) -> Searched:
     network = network or Counting()
     rng = np.random.default_rng(0)
@@ -71,7 +81,7 @@ def _run(
         count=3,
         batch=batch,
         order=order,
-        near=near,
+        doubtful_margin=doubtful_margin,
         clean_logits=logits if rises else None,
         aim=lambda sample, rank: [label for label in range(3) if label != int(labels[sample])][rank],
     )
@@ -126,7 +136,7 @@ def test_the_meter_counts_what_really_reached_the_network():
 
 def test_nothing_is_computed_for_a_sample_once_it_is_broken():
     run = _run(batch=1, restarts=1, steps=6)
-    looks = 50 + run.engine.task.trace.unstorable  # each at the image, and at its neighbour if that is another
+    looks = 50 + run.engine.task.trace.refuted  # each at the image, and at its neighbour if that is another
     gradients = 0
     for sample in range(50):
         hit = run.hits.get(sample)
@@ -143,7 +153,7 @@ def test_a_sample_that_holds_costs_its_steps_and_at_most_two_looks_a_restart():
     alone = _run(levels=1, count=8, restarts=3, steps=4, order=held)
     assert alone.engine.task.candidate.meter.gradient == len(held) * 3 * 4
     looks = alone.engine.task.candidate.meter.forward - alone.engine.task.candidate.meter.gradient
-    least = len(held) * 3 + alone.engine.task.trace.unstorable
+    least = len(held) * 3 + alone.engine.task.trace.refuted
     assert least < looks <= 2 * least  # a border's corner is its own neighbour
 
 
@@ -156,7 +166,7 @@ def test_an_image_that_is_its_own_neighbour_is_looked_at_once():
 
 
 def test_neighbours_are_looked_at_only_where_the_search_came_near_the_border():
-    far, close = _run(restarts=1, near=0.0), _run(restarts=1, near=1e9)
+    far, close = _run(restarts=1, doubtful_margin=0.0), _run(restarts=1, doubtful_margin=1e9)
     assert far.found == close.found
     looks = [run.engine.task.candidate.meter.forward - run.engine.task.candidate.meter.gradient for run in (far, close)]
     assert looks[0] == 50 < looks[1]
@@ -172,12 +182,12 @@ class Wandering(PGD):
 
 
 @pytest.mark.parametrize(("near", "looks"), [(0.15, 2), (0.1, 1)])
-def test_a_search_that_came_near_and_went_away_again_gets_its_second_look(near, looks):
+def test_a_search_that_came_near_and_went_away_again_gets_its_second_look(doubtful_margin, looks):
     """At its second point its margin is .12."""
     images, truth = np.full((1, 1, 6, 6), 100, dtype=np.uint8), torch.zeros(1, dtype=torch.int64)
     attack = Wandering(objective=objective("margin", Goal(labels=2)), steps=3, restarts=1, step_share=0.0)
     ball = LinfBall(levels=30, maximum=255)
-    run = search(attack, Bright(), images, truth, ball, count=2, near=near)
+    run = search(attack, Bright(), images, truth, ball, count=2, doubtful_margin=doubtful_margin)
     assert not run.hits
     meter = run.engine.task.candidate.meter
     assert meter.forward - meter.gradient == looks
@@ -244,7 +254,7 @@ def test_a_proposal_that_rounding_undoes_is_searched_on_and_not_counted():
     labels = torch.zeros(4, dtype=torch.int64)
     run = search(attack, Fine(), images, labels, LinfBall(levels=2, maximum=255), count=2)
     assert run.hits == {}
-    assert run.engine.task.trace.unstorable > 0
+    assert run.engine.task.trace.refuted > 0
     assert run.engine.task.candidate.meter.gradient == 16
 
 
@@ -305,7 +315,7 @@ def test_gradients_that_are_nan_are_noted_and_not_followed():
     run = _run(network=NotANumber(), restarts=1)
     assert run.engine.task.trace.not_finite == set(range(50))
     assert run.engine.task.trace.gradients_not_finite == 50 * 6
-    assert run.engine.task.trace.moved == set()
+    assert run.engine.task.trace.followable == set()
 
 
 def test_proposals_of_many_are_judged_as_those_of_one():
@@ -342,9 +352,9 @@ def test_each_gradient_is_followed_that_is_finite_and_not_zero():
     run = _run(network=OfSizes(), count=6, levels=1, steps=2, restarts=1)
     assert not run.hits  # all rows stay where they are
     trace = run.engine.task.trace
-    assert trace.moved == {0, 4, 5}  # squares of 1e-30 are 0, and of 1e30 infinite
+    assert trace.followable == {0, 4, 5}  # squares of 1e-30 are 0, and of 1e30 infinite
     assert trace.not_finite == {2, 3}
-    assert (trace.asked, trace.vanished, trace.gradients_not_finite) == (12, 2, 4)
+    assert (trace.gradients, trace.gradients_zero, trace.gradients_not_finite) == (12, 2, 4)
 
 
 class InDoubles(Counting):

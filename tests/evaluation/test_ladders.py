@@ -11,7 +11,7 @@ from building import accuracy_at, brightness_policy, brightness_project
 
 from robustcheck import load_policy, run
 from robustcheck.attacks import PGD, GradientAttack, build, objective
-from robustcheck.evaluation.adversary import ball_for, goal_of
+from robustcheck.evaluation.adversary import ball_of_gate, goal_of
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.opening import searches_from_ends
 from robustcheck.evaluation.search import searching
@@ -225,7 +225,7 @@ def test_searches_that_begin_where_others_ended_are_as_many_as_memory_is_planned
     evaluation = Evaluation(load_policy(project / "policy.yaml"))
     gate, setting = evaluation.policy.gates[0], evaluation.setting
     search = Search(
-        gate=gate, setting=setting, ball=ball_for(gate, setting), goal=goal_of(gate, setting), family=gate.family
+        gate=gate, setting=setting, ball=ball_of_gate(gate, setting), goal=goal_of(gate, setting), family=gate.family
     )
     begin = [one for one in search.attacks if isinstance(one, GradientAttack) and begins_anywhere(one)]
     assert len(begin) <= searches_from_ends(gate)

@@ -65,7 +65,7 @@ def _gates(project, gates: str, *, by: float = 0.0, error: float, form=None):
     def searched(candidate: Candidate) -> Candidate:
         network = candidate.network.forward
         asked = Shifted(network, by) if form is None else form(network)
-        return replace(candidate, searched=candidates.Searched(forward=asked, head=candidate.head, error=error))
+        return replace(candidate, search_form=candidates.SearchForm(forward=asked, head=candidate.head, error=error))
 
     evaluation = evaluation_of(project / "policy.yaml", project / "out", searched)
     return [evaluation.gate(gate.id) for gate in evaluation.policy.gates]
@@ -132,13 +132,13 @@ def test_ends_take_a_byte_a_pixel_and_are_kept_for_some_samples_at_a_time(projec
 
 @pytest.mark.parametrize("attack", ["{name: pgd, steps: 5}", "fmn"])
 def test_counterexamples_are_recorded_as_their_samples_leave(project, monkeypatch, attack):
-    most, found = list[int](), Recorder.found
+    most, found = list[int](), Recorder.keep
 
     def watched(nearest, hit):
         found(nearest, hit)
         most.append(len(nearest.hits))
 
-    monkeypatch.setattr(Recorder, "found", watched)
+    monkeypatch.setattr(Recorder, "keep", watched)
     gates = f"\n  - {{id: gate, attack: {attack}, epsilon: 32/255, require: {{accuracy: 0}}}}\n"
     (gate,) = brightness_gates(project, gates, model="batch_size: 2")
     assert gate.metrics["accuracy"].value == 0

@@ -52,7 +52,7 @@ def test_where_the_twin_is_wrong_the_search_goes_on_and_the_report_counts(projec
     def shifted(candidate: Candidate) -> Candidate:
         network, twin = candidate.network, candidate.network.twin
         wrong = replace(network, twin=lambda image: twin(image) + torch.tensor([-by / 2, by / 2]))
-        return replace(candidate, network=wrong, searched=None)
+        return replace(candidate, network=wrong, search_form=None)
 
     evaluation = evaluation_of(project / "policy.yaml", project / "out", shifted)
     gates = [evaluation.gate(gate.id) for gate in evaluation.policy.gates]

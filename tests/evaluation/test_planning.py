@@ -9,7 +9,7 @@ from building import LEVELS, brightness_policy, brightness_project, flat_images
 from patching import FIXED, patch_policy
 
 from robustcheck import load_policy, run
-from robustcheck.evaluation.adversary import ball_for, goal_of
+from robustcheck.evaluation.adversary import ball_of_gate, goal_of
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.planning.planning import plan
 from robustcheck.evaluation.planning.stepping import Stopwatch
@@ -105,7 +105,7 @@ def holding(folder, attacked):
     """What a gate's searches cost if nothing breaks and nothing is refuted, and what they did cost."""
     policy = load_policy(folder / "policy.yaml")
     (gate,), setting = policy.gates, Evaluation(policy).setting
-    ball, goal = ball_for(gate, setting), goal_of(gate, setting)
+    ball, goal = ball_of_gate(gate, setting), goal_of(gate, setting)
     search = Search(gate=gate, setting=setting, ball=ball, goal=goal, family=gate.id)
     return replace(of_search(search, attacked), refuted=Work()), run(policy).gates[0].cost
 
@@ -149,8 +149,10 @@ def test_the_time_is_that_of_the_images_and_of_health_checks(tmp_path, a_second_
     [("square", ", queries: 50", True), ("{name: ensemble, steps: 5, queries: 50}", "", False), ("fgsm", "", False)],
 )
 def test_questions_are_timed_as_they_are_asked(monkeypatch, tmp_path, attack, more, counted):
-    asked, answers = list[int](), Candidate.answers
-    monkeypatch.setattr(Candidate, "answers", lambda self, images: asked.append(len(images)) or answers(self, images))
+    asked, answers = list[int](), Candidate.oracle_logits
+    monkeypatch.setattr(
+        Candidate, "oracle_logits", lambda self, images: asked.append(len(images)) or answers(self, images)
+    )
     brightness_project(tmp_path)
     as_it_is = "precision: full"  # or it could be asked at load, to compare layouts
     planned(tmp_path, brightness_policy(gate_text(attack, more=f"epsilon: 3/255{more}"), model=as_it_is))

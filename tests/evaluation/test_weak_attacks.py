@@ -188,7 +188,7 @@ def test_the_loss_has_to_rise_on_half_of_the_samples(risen, outcome):
 
 @pytest.mark.parametrize(("vanished", "outcome"), [(50, "sound"), (51, "suspect")])
 def test_more_than_half_of_the_gradients_have_to_lead_somewhere(vanished, outcome):
-    assert gradients(Trace(asked=100, vanished=vanished), set()).outcome == outcome
+    assert gradients(Trace(gradients=100, gradients_zero=vanished), set()).outcome == outcome
 
 
 @pytest.mark.parametrize(

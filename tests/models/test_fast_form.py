@@ -118,7 +118,7 @@ def test_the_faster_form_says_what_it_is_and_agrees(tmp_path):
     exact_logits, exact_loss, exact = candidate.gradient(images, labels, labels, LOSS, exact=True)
     assert logits.dtype == loss.dtype == gradient.dtype == torch.float32
     torch.testing.assert_close(logits, exact_logits, rtol=0.05, atol=0.02)
-    assert (loss - exact_loss).abs().max() <= 3 * candidate.searched.error + 1e-6
+    assert (loss - exact_loss).abs().max() <= 3 * candidate.search_form.error + 1e-6
     assert cosine_similarity(gradient.flatten(1), exact.flatten(1)).min() > 0.95
 
 
@@ -128,9 +128,9 @@ def test_where_nobody_measured_the_layout_it_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr(fast_form, "_gains_by_layout", lambda _device: False)
     candidate = _saved(tmp_path, Wide())
     assert "searches ask a faster form of it (batch norm folded)" in _notes(candidate)
-    assert candidate.searched.forward(tiny.pictures(9).shares()).shape == (9, 2)
-    assert all(weights.is_contiguous() for weights in candidate.searched.forward.parameters())
-    assert _saved(tmp_path, Branching()).searched is None  # there is nothing to gain
+    assert candidate.search_form.forward(tiny.pictures(9).shares()).shape == (9, 2)
+    assert all(weights.is_contiguous() for weights in candidate.search_form.forward.parameters())
+    assert _saved(tmp_path, Branching()).search_form is None  # there is nothing to gain
 
 
 def test_a_gpus_layout_is_not_measured():
@@ -152,7 +152,7 @@ def test_verdicts_are_the_artefacts_own_to_the_last_bit(tmp_path):
 
 def test_precision_full_asks_the_artefact(tmp_path):
     candidate = _saved(tmp_path, Wide(), precision="full")
-    assert candidate.searched is None
+    assert candidate.search_form is None
     assert "faster" not in _notes(candidate)
 
 
@@ -169,7 +169,7 @@ def test_what_cannot_be_traced_or_does_not_gain_is_left_as_it_is(tmp_path, modul
 
 def test_a_network_that_relies_on_its_layout_is_asked_as_it_is(tmp_path):
     candidate = _saved(tmp_path, Viewing())
-    assert candidate.searched is None
+    assert candidate.search_form is None
     assert not candidate.info.notes
 
 
@@ -184,8 +184,8 @@ def test_the_comparison_does_not_depend_on_the_batch(monkeypatch, tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "all").mkdir()
     one, every = _saved(tmp_path / "one", Wide(), batch_size=1), _saved(tmp_path / "all", Wide(), batch_size=16)
-    assert one.searched.error > 1e-4
-    assert one.searched.error == pytest.approx(every.searched.error, rel=1e-3)
+    assert one.search_form.error > 1e-4
+    assert one.search_form.error == pytest.approx(every.search_form.error, rel=1e-3)
 
 
 def test_how_far_a_twin_is_from_its_graph_is_part_of_the_error(monkeypatch, tmp_path):
@@ -193,7 +193,7 @@ def test_how_far_a_twin_is_from_its_graph_is_part_of_the_error(monkeypatch, tmp_
     monkeypatch.setattr(fast_form, "_multiplies_bfloat16", lambda _device: False)
     tiny.save_onnx_old(tiny.tiny_net(), tmp_path / "net.onnx")
     candidate, logits = tiny.load(tmp_path / "net.onnx", precision="auto")
-    assert candidate.searched.error < 1e-5
+    assert candidate.search_form.error < 1e-5
     make = convert.converted
 
     def larger(model):
@@ -204,7 +204,7 @@ def test_how_far_a_twin_is_from_its_graph_is_part_of_the_error(monkeypatch, tmp_
         return module
 
     monkeypatch.setattr(convert, "converted", larger)
-    error = tiny.load(tmp_path / "net.onnx", precision="auto")[0].searched.error
+    error = tiny.load(tmp_path / "net.onnx", precision="auto")[0].search_form.error
     assert error == pytest.approx(5e-4 * float((logits[:, 0] - logits[:, 1]).abs().max()), rel=0.05)
 
 
@@ -235,7 +235,7 @@ def test_a_peeled_form_that_reads_otherwise_is_not_used(monkeypatch, tmp_path):
 
 
 def test_a_network_without_convolutions_has_no_faster_form(tmp_path):
-    assert _saved(tmp_path, Shallow()).searched is None
+    assert _saved(tmp_path, Shallow()).search_form is None
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_a_sigmoid_that_is_sure_is_left_off(tmp_path):
 def test_a_form_that_disagrees_is_not_used(monkeypatch, tmp_path):
     monkeypatch.setattr(fast_form, "fuse", lambda traced, **_: nn.Sequential(traced, Negated()))
     candidate = _saved(tmp_path, Wide())
-    assert candidate.searched is None
+    assert candidate.search_form is None
     assert "faster" not in _notes(candidate)
 
 
@@ -301,7 +301,7 @@ def test_a_form_whose_gradients_are_useless_on_some_images_is_not_used(monkeypat
         architecture_args={"ending": nn.Identity()},
         precision="auto",
     )
-    assert (found.searched is not None) == used
+    assert (found.search_form is not None) == used
 
 
 class Bright(nn.Module):
@@ -334,7 +334,7 @@ def test_forms_are_compared_on_images_of_every_reading(monkeypatch, tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_on_a_gpu_the_faster_form_agrees_as_well(tmp_path):
     candidate = _saved(tmp_path, Wide(), device="cuda")
-    assert candidate.searched is not None
+    assert candidate.search_form is not None
     assert ("bfloat16" in _notes(candidate)) == (torch.cuda.get_device_capability() >= (8, 0))
     images = tiny.pictures(9).shares().cuda()
     labels = torch.zeros(9, dtype=torch.int64, device="cuda")

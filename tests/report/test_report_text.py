@@ -28,7 +28,7 @@ from report_builder import (
 from robustcheck.report import gate_text, render, summary_line, summary_table
 from robustcheck.report.gate import verdict_sentence
 from robustcheck.report.summary import warnings_text
-from robustcheck.report.text import counts_text, measured_value, moment, one_line, seconds
+from robustcheck.report.text import measured_value, moment, one_line, seconds, status_text
 from robustcheck.report.threat import threat_text
 from robustcheck.results import Finding, Metric, Requirement
 from robustcheck.words import distinct, visible
@@ -182,7 +182,7 @@ def test_a_threat_model_of_unknown_words_is_still_told():
 
 def test_samples_that_the_goal_spares_did_not_hold():
     samples = [replace(one, evidence=None) if index % 2 else one for index, one in enumerate(outcomes(0, 6, 1))]
-    assert counts_text(gate(samples=tuple(samples))) == "0 broken, 3 held, 3 not attacked, 1 wrong before the attack"
+    assert status_text(gate(samples=tuple(samples))) == "0 broken, 3 held, 3 not attacked, 1 wrong before the attack"
 
 
 def test_an_interval_s_end_is_not_rounded_across_the_bound():
@@ -205,7 +205,7 @@ def test_what_is_said_against_a_pass_stands_below_the_table():
 
 
 def test_without_an_attack_samples_are_right_or_wrong():
-    assert counts_text(clean_gate()) == "430 right, 70 wrong"
+    assert status_text(clean_gate()) == "430 right, 70 wrong"
 
 
 @pytest.mark.parametrize(

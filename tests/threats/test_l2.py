@@ -54,7 +54,7 @@ def test_storable_images_lie_in_the_ball_exactly(ball, seed, shift):
     clean, wild = _points(ball, seed, shift)
     points = ball.project(wild, clean)
     direction = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed + 1))
-    for stored in (ball.nearest(points, clean), ball.aside(points, clean, direction)):
+    for stored in (ball.rounded(points, clean), ball.aside(points, clean, direction)):
         whole = to_stored(stored, ball.maximum)
         assert torch.allclose(whole / ball.maximum, stored, atol=1e-6)
         assert ball.contains(whole, to_stored(clean, ball.maximum)).all()
@@ -67,9 +67,9 @@ def test_at_the_border_all_of_the_budget_is_stored(levels, maximum):
     ball, generator = L2Ball(levels=Fraction(levels), maximum=maximum), torch.Generator().manual_seed(levels)
     clean = torch.randint(maximum // 4, 3 * maximum // 4, (100, 1, 28, 28), generator=generator) / maximum
     points = ball.sample(clean, torch.rand(clean.shape, generator=generator))
-    stored = to_stored(ball.nearest(points, clean), maximum)
+    stored = to_stored(ball.rounded(points, clean), maximum)
     assert set(ball.distance(stored, to_stored(clean, maximum)).tolist()) == {levels}
-    half = to_stored(ball.nearest((points + clean) / 2, clean), maximum)
+    half = to_stored(ball.rounded((points + clean) / 2, clean), maximum)
     assert ball.distance(half, to_stored(clean, maximum)).max() <= levels / 2
 
 
@@ -79,7 +79,7 @@ def test_a_change_of_less_than_half_a_level_a_pixel_is_stored_where_it_is_larges
     change = torch.rand(clean.shape, generator=torch.Generator().manual_seed(0))
     change = change / ball.norm(change) * ball.radius
     assert (change * 255).max() < 0.5  # rounding alone would leave nothing
-    stored = to_stored(ball.nearest(clean + change, clean), 255) - to_stored(clean, 255)
+    stored = to_stored(ball.rounded(clean + change, clean), 255) - to_stored(clean, 255)
     assert 0.9 * 100 <= int((stored**2).sum()) <= 100
     moved = stored.flatten() != 0
     assert change.flatten()[moved].min() >= change.flatten()[~moved].max() - 1e-6
@@ -96,7 +96,7 @@ def test_changes_of_equal_size_below_half_a_level_take_the_room_that_there_is(pa
         change[..., :20] = 0.5
     change = change / ball.norm(change).view(-1, 1, 1, 1) * ball.radius
     assert (change.abs() * 255).max() < 0.5
-    stored = to_stored(ball.nearest(clean + change, clean), 255) - to_stored(clean, 255)
+    stored = to_stored(ball.rounded(clean + change, clean), 255) - to_stored(clean, 255)
     assert stored.flatten(1).square().sum(dim=1).tolist() == [100, 100]
     moved = stored != 0
     assert (stored[moved].sign() == change[moved].sign()).all()
@@ -111,7 +111,7 @@ def test_of_pixels_that_could_all_grow_those_grow_that_change_most():
     """Half of the pixels change by .499 level more than a whole, half by .499: for all of them there is no room."""
     ball, clean = L2Ball(levels=Fraction(6), maximum=255), torch.full((1, 1, 1, 24), 100 / 255)
     change = torch.tensor([0.499] * 12 + [1.497] * 12).view(clean.shape)
-    stored = to_stored(ball.nearest(clean + change / 255, clean), 255) - to_stored(clean, 255)
+    stored = to_stored(ball.rounded(clean + change / 255, clean), 255) - to_stored(clean, 255)
     assert stored.flatten().tolist() == [0] * 12 + [2] * 5 + [1] * 7
 
 
@@ -120,7 +120,7 @@ def test_what_takes_room_stays_in_the_ball(ball, seed, sizes):
     clean, _ = _points(ball, seed, 0)
     change = torch.randint(-sizes, sizes + 1, clean.shape, generator=torch.Generator().manual_seed(seed)).float()
     length = ball.norm(change).clamp_min(1e-6).view(-1, 1, 1, 1)
-    stored = to_stored(ball.nearest(clean + change / length * ball.radius, clean), ball.maximum)
+    stored = to_stored(ball.rounded(clean + change / length * ball.radius, clean), ball.maximum)
     assert ball.contains(stored, to_stored(clean, ball.maximum)).all()
 
 

@@ -84,8 +84,8 @@ def in_turn(samples: Sequence[int], gate: Gate, setting: Setting) -> list[int]:
 
 def gradients(trace: Trace, blind: Set[int]) -> HealthCheck:
     """Whether there was anything to follow."""
-    share = trace.vanished / trace.asked if trace.asked else 0.0
-    zero = f"of {trace.asked:,} gradients {trace.vanished:,} were zero, and " if trace.asked else ""
+    share = trace.gradients_zero / trace.gradients if trace.gradients else 0.0
+    zero = f"of {trace.gradients:,} gradients {trace.gradients_zero:,} were zero, and " if trace.gradients else ""
     evidence = (
         f"{zero}{trace.gradients_not_finite:,} had NaN or infinity; {plural(len(blind), 'sample')} held where none "
         "could be followed"

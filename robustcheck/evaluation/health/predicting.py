@@ -128,7 +128,7 @@ class Prediction:
         """
         candidate, raised = self.setting.candidate, objective("margin", self.goal)
         white_box = WhiteBox(candidate, exact=True)
-        other = as_searched and candidate.searched is not None
+        other = as_searched and candidate.search_form is not None
         followed = WhiteBox(candidate) if other else white_box
         told = [followed.gradient(images, labels, labels, raised) for _ in range(_GRADIENTS if self.draws else 1)]
         gradient = torch.stack([one[2] for one in told]).mean(dim=0)

@@ -36,7 +36,7 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
             place for it on an image.
         EvaluationError: it is larger than an image, or there are no gradients to train it with.
     """
-    loaded = setting.surrogates(gate.surrogates) if gate.surrogates else ()
+    loaded = setting.load_surrogates(gate.surrogates) if gate.surrogates else ()
     account = Account.open(setting, loaded)
     surrogates = Surrogates([one.candidate for one in loaded]) if loaded else None
     task = PatchTask.of(gate, setting)
@@ -61,7 +61,7 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
         broken=broken,
         scores=most_adverse(setting, [scores], broken),
         found=Found(trace=_trace(task, made, judgement), searched=set(attacked)),
-        surrogates=loaded,
+        loaded_surrogates=loaded,
         controlled=controls,
         intervals=setting.intervals,
         rule=setting.rule,
@@ -74,7 +74,7 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
 def _trace(task: PatchTask, made: Made, judgement: Judgement) -> Trace:
     return replace(
         made.trace,
-        moved={sample for place, sample in enumerate(task.attacked) if place not in made.unmoved},
+        followable={sample for place, sample in enumerate(task.attacked) if place not in made.unmoved},
         turned={task.attacked[place] for place in judgement.surrogates_turned},
     )
 

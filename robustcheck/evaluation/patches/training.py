@@ -247,8 +247,8 @@ class Trainer:
         """
         steepness = gradients.flatten(1).abs().amax(dim=1)
         finite = steepness.isfinite()
-        self.trace.asked += len(places)
-        self.trace.vanished += int(((steepness == 0) & (losses < log(0.5))).sum())
+        self.trace.gradients += len(places)
+        self.trace.gradients_zero += int(((steepness == 0) & (losses < log(0.5))).sum())
         if not finite.all():
             self.trace.gradients_not_finite += int((~finite).sum())
             lost = (~finite).tolist()

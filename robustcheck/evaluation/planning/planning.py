@@ -109,7 +109,7 @@ class _Planner:
         try:
             with as_evaluation_error():
                 scope = self._scope(gate)
-                intervals = self.setting.sequential if gate.may_stop_early else self.setting.intervals
+                intervals = self.setting.anytime_intervals if gate.may_stop_early else self.setting.intervals
                 requirements = tuple(self._requirement(bound, scope, intervals) for bound in gate.bounds)
                 planned = replace(planned, attacked=len(scope.attacked), requirements=requirements)
                 if gate.attack is None:
@@ -220,7 +220,7 @@ class _Planner:
             if setting.candidate.network.no_gradients:
                 return replace(planned, seconds=None, notes=(_UNTRAINED, _UNTIMED))
         elif gate.surrogates is not None:
-            surrogates = Surrogates([one.candidate for one in setting.surrogates(gate.surrogates)])
+            surrogates = Surrogates([one.candidate for one in setting.load_surrogates(gate.surrogates)])
         timing = Timing(work=work, bill=bill, attacked=scope.attacked, surrogates=surrogates)
         overhead = float(OVERHEAD) if examined(gate) else 0.0
         return replace(planned, seconds=(1 + overhead) * timing.seconds(self.watch))

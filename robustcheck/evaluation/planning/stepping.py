@@ -81,7 +81,7 @@ def training(task: PatchTask, surrogates: Surrogates | None) -> Turn:
 
 def asking(candidate: Candidate, attack: QueryAttack, ball: Ball, *, counted: bool) -> Turn:
     """A turn of an attack that asks: an oracle, which counts, or a white box."""
-    ask = candidate.answers if counted else candidate.search_logits
+    ask = candidate.oracle_logits if counted else candidate.search_logits
 
     def turn(images: torch.Tensor, _labels: torch.Tensor) -> int:
         draws = _draws(images)

@@ -19,7 +19,7 @@ from robustcheck.evaluation.metrics.verdicts import compare, judge
 from robustcheck.evaluation.replay.restating import among, may_stop, measurement, restated
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.standing import Standing
-from robustcheck.evaluation.threat import threat
+from robustcheck.evaluation.threat import threat_of
 from robustcheck.models.multilabel_head import AND, AnyHead
 from robustcheck.policy import Gate, Policy
 from robustcheck.results import AuditReport, GateResult, Metric, Slice
@@ -88,7 +88,7 @@ def forged(policy: Policy, report: AuditReport) -> str | None:
 
 def is_as_asked(gate: Gate, result: GateResult, setting: Setting) -> bool:
     """Whether attack, parameters and threat model are those of the policy's gate; one that crashed has none."""
-    limits = None if gate.attack is None else threat(gate, setting.samples.bits)
+    limits = None if gate.attack is None else threat_of(gate, setting.samples.bits)
     asked = _plain([gate.attack_name, gate.parameters, limits])
     return bool(asked == _plain([result.attack, result.parameters, result.threat]))
 

@@ -22,7 +22,7 @@ import torch
 from robustcheck.attacks.draws import Draws
 from robustcheck.digests import pixels_sha256
 from robustcheck.errors import ReportError
-from robustcheck.evaluation.adversary import ball_for, goal_of
+from robustcheck.evaluation.adversary import ball_of_gate, goal_of
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.failures import as_evaluation_error
 from robustcheck.evaluation.looks.choice import viewer_of
@@ -198,7 +198,7 @@ class _Reader:
 
     def __init__(self, gate: Gate, setting: Setting, stored: ReadStored) -> None:
         self._setting, self._stored, self._gate = setting, stored, gate
-        self._ball: Ball | None = None if gate.size is not None or gate.attack is None else ball_for(gate, setting)
+        self._ball: Ball | None = None if gate.size is not None or gate.attack is None else ball_of_gate(gate, setting)
         goal, maximum = goal_of(gate, setting), setting.samples.maximum
         self.viewer: Viewer = viewer_of(gate, setting.candidate, goal, maximum=maximum)
         self.read = 0

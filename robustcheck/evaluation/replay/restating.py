@@ -47,7 +47,7 @@ def restated(gate: Gate, result: GateResult, setting: Setting) -> Standing:
     attacked = [number for number, one in outcomes.items() if one.evidence is not None]
     unstarted = {number for number in attacked if outcomes[number].evidence == "unstarted"}
     searched = {number for number in attacked if outcomes[number].evidence in ("searched", "unstarted")}
-    found = Found(trace=Trace(moved={*attacked} - unstarted, unstarted=unstarted), searched=searched)
+    found = Found(trace=Trace(followable={*attacked} - unstarted, unstarted=unstarted), searched=searched)
     decided = result.stopped is not None and result.stopped.decided and may_stop(gate, setting)
     return Standing(
         gate=gate,
@@ -64,9 +64,9 @@ def restated(gate: Gate, result: GateResult, setting: Setting) -> Standing:
         scores=_scores(outcomes, setting, clean),
         chances=_chances(setting),
         found=found,
-        surrogates=(),
+        loaded_surrogates=(),
         controlled=tuple(Controlled(control=one, turned={}, admitted="none") for one in result.controls),
-        intervals=setting.sequential if may_stop(gate, setting) else setting.intervals,
+        intervals=setting.anytime_intervals if may_stop(gate, setting) else setting.intervals,
         rule="confident" if decided and setting.stop == "early" else setting.rule,
     )
 

@@ -25,15 +25,15 @@ class Trace:
 
     scores: dict[int, float] = field(default_factory=dict)  # most adverse admissible probability of the positive label
     chances: dict[int, np.ndarray] = field(default_factory=dict)  # the same of each of several findings, (K,)
-    moved: set[int] = field(default_factory=set)  # samples for which there was something to follow at least once
+    followable: set[int] = field(default_factory=set)  # samples for which there was something to follow at least once
     unstarted: set[int] = field(default_factory=set)  # samples for which no image to start from was found
     turned: set[int] = field(default_factory=set)  # samples that a surrogate misreads where the search on it ended
     not_finite: set[int] = field(default_factory=set)  # samples that had a NaN or infinite gradient
     gradients_not_finite: int = 0  # how many gradients had
-    asked: int = 0  # gradients
-    vanished: int = 0  # how many of them were zero
+    gradients: int = 0  # how many were computed
+    gradients_zero: int = 0  # how many of them were zero
     rises: dict[int, dict[str, Rise]] = field(default_factory=dict)  # of samples whose searches ended: each's highest
-    unstorable: int = 0  # proposals that the search saw read wrongly, and the artefact on the stored image did not
+    refuted: int = 0  # proposals that the search saw read wrongly, and the artefact on the stored image did not
     disagreed: int = 0  # of those, how many the twin of an ONNX graph sees read wrongly as they are stored
     lapsed: int = 0  # proposals that held on enough looks of a step, and on too few fresh ones
     cells: dict[int, np.ndarray] = field(default_factory=dict)  # looks of a grid on which a search's end holds
@@ -52,7 +52,7 @@ class Found:
     @property
     def inherited(self) -> dict[int, bool]:
         """Samples that were not searched, because a search that stands for this one settled them."""
-        return {sample: moved for sample, moved in self.settled.items() if sample not in self.searched}
+        return {sample: followable for sample, followable in self.settled.items() if sample not in self.searched}
 
     @property
     def queries(self) -> np.ndarray | None:

@@ -49,7 +49,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
     warm: Warm = anew
     held: Held
     clean_logits: Callable[[GradientRows], torch.Tensor] | None  # (N, K) as `access` sees them, if losses count
-    near: float | None = None  # to 0: the artefact may read such margins otherwise, so neighbours are tried; None: all
+    doubtful_margin: float | None = None  # this near 0 the artefact may read otherwise: neighbours are tried; None: all
     enough: float = -1.0  # grey levels: a counterexample as near as this ends a minimum-norm search
     eot: EOT | None = None  # over looks, if images are seen under conditions, or over a candidate's draws
     only_ends: bool = False  # nothing but the end of a search is proposed
@@ -96,7 +96,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
             if self.attack.minimum_norm:
                 told = self._learn(rows, images, told, proposing, broken)
                 broken &= np.array(
-                    [self._near_enough(sample) for sample in rows.sample[proposing].tolist()], dtype=bool
+                    [self._distance_suffices(sample) for sample in rows.sample[proposing].tolist()], dtype=bool
                 )
             gone[proposing[broken]] = True
             self._done += int(broken.sum())
@@ -116,27 +116,27 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
             logits, loss, gradient = self.eot.gradient(self.access, *given, rows.draws, rows.step)
         least, most = torch.stack(torch.linalg.vector_norm(gradient, dim=(1, 2, 3)).aminmax()).tolist()
         if least > 0 and most < inf:  # neither holds for a NaN
-            rows.moved.fill_(True)
+            rows.followable.fill_(True)
         else:
             gradient = self._usable(rows, gradient)
-        self.task.trace.asked += len(rows)
+        self.task.trace.gradients += len(rows)
         if self._tracks_loss:
             rows.first = torch.where(rows.step == 0, loss, rows.first)
             rows.highest = torch.fmax(rows.highest, loss)
             if self._turn in self._marked:
                 index = torch.from_numpy(rows.ends - self._turn == self._last_quarter).to(images.device)
                 rows.earlier[index] = rows.highest[index]
-        if self.near is not None:
+        if self.doubtful_margin is not None:
             margin = self._margin(self.task.candidate.head.at_operating_point(logits), rows.label, rows.aim)
-            rows.nearest = torch.maximum(rows.nearest, margin.nan_to_num(nan=torch.inf))  # it may be anywhere
+            rows.best_margin = torch.maximum(rows.best_margin, margin.nan_to_num(nan=torch.inf))  # it may be anywhere
         return Told(step=rows.step, loss=loss, fooled=self._fooled(logits, rows.label), gradient=gradient)
 
     def _usable(self, rows: GradientRows, gradient: torch.Tensor) -> torch.Tensor:
         """Note which gradients are 0, NaN or infinite; returns them (N, C, H, W) with 0 for what is not finite."""
         steepness = gradient.flatten(1).abs().amax(dim=1)  # not the L2 norm, whose squares round to 0 or to infinity
         finite = steepness.isfinite()
-        rows.moved |= finite & (steepness > 0)
-        self.task.trace.vanished += int((steepness == 0).sum())
+        rows.followable |= finite & (steepness > 0)
+        self.task.trace.gradients_zero += int((steepness == 0).sum())
         if finite.all():
             return gradient
         self.task.trace.not_finite.update(rows.sample[~finite.cpu().numpy()].tolist())
@@ -173,7 +173,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         fooled[index[~verified]] = False
         return replace(told, fooled=fooled)
 
-    def _near_enough(self, sample: int) -> bool:
+    def _distance_suffices(self, sample: int) -> bool:
         """Whether nothing depends any more on how near a counterexample of this sample can be."""
         return self._distances.get(sample, inf) <= self.enough
 
@@ -189,7 +189,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         holding = np.flatnonzero(~broken)
         on = ~broken
         if self.attack.minimum_norm:
-            on = np.array([not self._near_enough(sample) for sample in rows.sample.tolist()], dtype=bool)
+            on = np.array([not self._distance_suffices(sample) for sample in rows.sample.tolist()], dtype=bool)
         self._again(rows, on, waiting)
         if len(holding):
             self._record_rises(rows.take(holding))
@@ -240,25 +240,25 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
             places: (M,).
             fooled: the search saw them read wrongly.
         """
-        nearest = self.ball.nearest(images, rows.clean)
-        broken = self._propose(rows, nearest)
+        rounded = self.ball.rounded(images, rows.clean)
+        broken = self._propose(rows, rounded)
         if fooled and not broken.all():
             if self.eot is not None:
                 self.task.trace.lapsed += int((~broken).sum())
             else:
                 refuted = torch.from_numpy(~broken).to(images.device)
-                self._note_refuted(nearest[refuted], rows.label[refuted], twin=True)
+                self._note_refuted(rounded[refuted], rows.label[refuted], twin=True)
         if self.only_ends or self.eot is not None:
             return broken
         worth = ~broken
-        if self.near is not None:
-            worth &= (rows.nearest >= -self.near).cpu().numpy()
+        if self.doubtful_margin is not None:
+            worth &= (rows.best_margin >= -self.doubtful_margin).cpu().numpy()
         if len(rest := np.flatnonzero(worth)):
             left, there = rows.take(rest), torch.from_numpy(rest).to(images.device)
             direction = told.gradient[torch.from_numpy(places[rest]).to(images.device)]
             beside = self.ball.outward if self.attack.minimum_norm else self.ball.aside
             neighbours = beside(images[there], left.clean, direction)
-            other = (neighbours != nearest[there]).flatten(1).any(dim=1).cpu().numpy()
+            other = (neighbours != rounded[there]).flatten(1).any(dim=1).cpu().numpy()
             if other.any():
                 index = torch.from_numpy(np.flatnonzero(other)).to(images.device)
                 broken[rest[other]] = self._propose(left.take(np.flatnonzero(other)), neighbours[index])
@@ -274,7 +274,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         if self.eot is not None:
             left.step = left.step + 1  # it is looked at as the best point was not
         after = broken.copy()
-        after[places] = self._propose(left, self.ball.nearest(images[index], left.clean))
+        after[places] = self._propose(left, self.ball.rounded(images[index], left.clean))
         return after
 
     def _warmed(self, images: torch.Tensor, clean: torch.Tensor, entering: list[Start]) -> torch.Tensor:

@@ -81,13 +81,15 @@ class Ledger:
         Where it found something at all, that is an entry; within `levels` there is nothing else to find.
         """
         settled = self._settled.setdefault(search, {})
-        for sample, moved in samples.items():
-            if levels >= settled.get(sample, (0.0, moved))[0]:
-                settled[sample] = levels, moved
+        for sample, followable in samples.items():
+            if levels >= settled.get(sample, (0.0, followable))[0]:
+                settled[sample] = levels, followable
 
     def settled(self, search: Hashable, levels: float) -> dict[int, bool]:
         """Samples, turned or not, that this search settled up to `levels` or more; whether it could follow anything."""
-        return {sample: moved for sample, (upto, moved) in self._settled.get(search, {}).items() if upto >= levels}
+        return {
+            sample: followable for sample, (upto, followable) in self._settled.get(search, {}).items() if upto >= levels
+        }
 
     def add_scores(
         self, family: Hashable, levels: float, scores: dict[int, float], chances: dict[int, np.ndarray]

@@ -66,9 +66,9 @@ class Task:
     labels: torch.Tensor  # (all samples,) true readings, on the CPU
     load: Callable[[list[int]], torch.Tensor]  # sample numbers to clean images on the candidate's device
     key: Callable[[int, int], int]  # of the draws of a sample's restart
-    found: Callable[[Hit], None]
+    on_hit: Callable[[Hit], None]
     progress: Progress  # in samples of this search
-    left: Callable[[Sequence[int]], None] = lambda _samples: None  # of which restarts are over, whatever was found
+    on_leave: Callable[[Sequence[int]], None] = lambda _samples: None  # of which restarts are over, whatever was found
     aim: Callable[[int, int], int] = lambda _sample, _rank: 0  # the label of that rank among a sample's others
     trace: Trace = field(default_factory=Trace)
 
@@ -114,8 +114,8 @@ class Loop(ABC, Generic[AttackT, RowsT]):
                 self._turn += 1
                 free = self._advance(rows, waiting)
                 if len(free):
-                    self.task.trace.moved.update(rows.sample[free][rows.moved.cpu().numpy()[free]].tolist())
-                    self.task.left(rows.sample[free].tolist())
+                    self.task.trace.followable.update(rows.sample[free][rows.followable.cpu().numpy()[free]].tolist())
+                    self.task.on_leave(rows.sample[free].tolist())
                     rows = self._refill(rows, free, waiting)
                 if len(free) or self._turn % _SIGN_OF_LIFE == 0:
                     self.task.progress.done(self._done)
@@ -140,7 +140,7 @@ class Loop(ABC, Generic[AttackT, RowsT]):
             sample, distance = int(rows.sample[row]), float(verdict.distance[row])
             self._distances[sample] = min(distance, self._distances.get(sample, inf))
             asked, beyond = self._queries(sample), 0 if after is None else int(after[row])
-            self.task.found(
+            self.task.on_hit(
                 Hit(
                     sample=sample,
                     attack=self.attack.name,
@@ -159,7 +159,7 @@ class Loop(ABC, Generic[AttackT, RowsT]):
 
     def _note_refuted(self, stored: torch.Tensor, labels: torch.Tensor, *, twin: bool) -> None:
         """Count proposals (M, C, H, W) that the artefact refuted; of a twin's, those that are not lost in rounding."""
-        self.task.trace.unstorable += len(stored)
+        self.task.trace.refuted += len(stored)
         if twin and self.task.candidate.network.twin is not None:
             decisions = self.task.candidate.head.decide(self.task.candidate.search_logits(stored, exact=True))
             self.task.trace.disagreed += int(self.task.goal.met(decisions, labels).sum())
@@ -220,6 +220,6 @@ class Loop(ABC, Generic[AttackT, RowsT]):
             clean=clean,
             # Clones: rows are replaced in place, and a state may name one tensor twice.
             state={name: values.clone() for name, values in state.items()},
-            moved=torch.zeros(len(entering), dtype=torch.bool, device=device),
+            followable=torch.zeros(len(entering), dtype=torch.bool, device=device),
         )
         return self._entering(rows)

@@ -14,7 +14,7 @@ from math import ceil, inf
 import numpy as np
 import torch
 
-from robustcheck.attacks import Answers, Queries, QueryAttack
+from robustcheck.attacks import Answers, Asked, QueryAttack
 from robustcheck.attacks.base import one_a_row
 from robustcheck.evaluation.search.loop import Loop, Start
 from robustcheck.evaluation.search.rows import QueryRows, Rows
@@ -56,7 +56,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         under_way = np.flatnonzero(rows.attempt < 0)
         if len(under_way):
             active = rows if len(under_way) == len(rows) else rows.take(under_way)
-            gone[under_way] |= self._search(active, waiting)
+            gone[under_way] |= self._take_turn(active, waiting)
             if active is not rows:
                 rows.put(under_way, active)
         return np.flatnonzero(gone)
@@ -86,7 +86,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
             trying.aim = torch.where(fooled, readings, trying.aim)
             late = trying.step >= self.attack.queries  # from what the last query finds nothing is searched
             self.task.trace.unstarted.update(trying.sample[(fooled & late).cpu().numpy()].tolist())
-            trying.moved = trying.moved | (fooled & ~late)
+            trying.followable = trying.followable | (fooled & ~late)
             state = self.attack.start(images, trying.clean, self.ball, trying.draws)
             trying.state = {name: values.clone() for name, values in state.items()}
             rows.put(places, trying)
@@ -104,7 +104,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
 
     # --- the search ---
 
-    def _search(self, rows: QueryRows, waiting: deque[Start]) -> np.ndarray:
+    def _take_turn(self, rows: QueryRows, waiting: deque[Start]) -> np.ndarray:
         """Take a turn of rows that are under way; returns which of them (N,) leave."""
         queries = self.attack.ask(rows.state, rows.clean, self.ball, rows.draws)
         gone = (rows.step + queries.counts > self.attack.queries).cpu().numpy()
@@ -113,17 +113,17 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
             stay = np.flatnonzero(~gone)
             if len(stay):
                 left = rows.take(stay)
-                gone[stay] = self._search(left, waiting)
+                gone[stay] = self._take_turn(left, waiting)
                 rows.put(stay, left)
             return gone
-        answers = self._ask(rows, queries)
+        answers = self._ask_oracle(rows, queries)
         broken = self._judge(rows, queries, answers)
         rows.step = rows.step + queries.counts
         self._done += int(broken.sum())
         rows.state = self.attack.learn(rows.state, queries, answers, rows.clean, self.ball, rows.draws)
         return broken
 
-    def _ask(self, rows: QueryRows, queries: Queries) -> Answers:
+    def _ask_oracle(self, rows: QueryRows, queries: Asked) -> Answers:
         """Query the oracle about a turn's images."""
         images, asking = queries.images, queries.rows
         samples = torch.from_numpy(rows.sample)[asking.cpu()]
@@ -140,26 +140,26 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
             logits = self.oracle.scores(samples, images)
             fooled = shown = self.task.goal.met(head.decide(logits), label)
             loss = self.attack.objective(head.at_operating_point(logits, self.attack.objective), label, aim)
-        self._note_moved(rows, queries, loss)
+        self._note_followable(rows, queries, loss)
         return Answers(loss=loss, fooled=fooled, shown=shown)
 
-    def _note_moved(self, rows: QueryRows, queries: Queries, loss: torch.Tensor) -> None:
+    def _note_followable(self, rows: QueryRows, queries: Asked, loss: torch.Tensor) -> None:
         """Note which rows have something to follow: their answers change. A white box shows that by gradients alone."""
-        if isinstance(self.oracle, WhiteBox) or rows.moved.all():
+        if isinstance(self.oracle, WhiteBox) or rows.followable.all():
             return
         if not self.attack.adaptive:
-            rows.moved |= True
+            rows.followable |= True
             return
         told = queries.table(loss)
         finite = queries.asked & told.isfinite()
         high = told.masked_fill(~finite, -inf).amax(dim=1)
         low = told.masked_fill(~finite, inf).amin(dim=1)
         last = rows.last_loss
-        rows.moved |= (high > low) & finite.any(dim=1)
-        rows.moved |= finite.any(dim=1) & last.isfinite() & ((high != last) | (low != last))
+        rows.followable |= (high > low) & finite.any(dim=1)
+        rows.followable |= finite.any(dim=1) & last.isfinite() & ((high != last) | (low != last))
         rows.last_loss = torch.where(finite.any(dim=1), high, last)
 
-    def _judge(self, rows: QueryRows, queries: Queries, answers: Answers) -> np.ndarray:
+    def _judge(self, rows: QueryRows, queries: Asked, answers: Answers) -> np.ndarray:
         """Adjudicate, of each row, the most adverse image that is read as wanted and admissible; which rows broke.
 
         Of an attack that follows nothing it is the first one, and what the turn asked about after it was not needed.
@@ -221,7 +221,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
 
         A change of less than half a level a pixel, about which others may ask, has to grow in L2 to be stored at all.
         """
-        fitted = self.ball.nearest(images, clean)
+        fitted = self.ball.rounded(images, clean)
         if not self.stored:
             return fitted
         seen, inside = self._seen(images, clean)

@@ -25,18 +25,18 @@ class Recorder:
     warm: Sequence[str]  # attacks that begin on the way to what is found here
     hits: dict[int, Hit] = field(default_factory=dict)
 
-    def found(self, hit: Hit) -> None:
+    def keep(self, hit: Hit) -> None:
         """Keep it if it is the nearest of its sample."""
         if hit.sample not in self.hits or hit.distance < self.hits[hit.sample].distance:
             self.hits[hit.sample] = hit
 
-    def left(self, samples: Sequence[int]) -> None:
+    def record(self, samples: Sequence[int]) -> None:
         """Record what was found of these."""
         for sample in samples:
             if sample in self.hits:
-                self._record(self.hits.pop(sample))
+                self._add_to_ledger(self.hits.pop(sample))
 
-    def _record(self, hit: Hit) -> None:
+    def _add_to_ledger(self, hit: Hit) -> None:
         gate, setting = self.gate, self.setting
         if not setting.memory.ledger.improves(self.family, hit.sample, hit.distance):
             return
@@ -56,4 +56,4 @@ def recording(gate: Gate, setting: Setting, family: Hashable, warm: Sequence[str
     try:
         yield recorder
     finally:
-        recorder.left(list(recorder.hits))
+        recorder.record(list(recorder.hits))

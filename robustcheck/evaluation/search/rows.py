@@ -26,7 +26,7 @@ class Rows:
     keys: torch.Tensor  # of the row's draws
     clean: torch.Tensor
     state: State
-    moved: torch.Tensor  # bool: there was something to follow at least once
+    followable: torch.Tensor  # bool: there was something to follow at least once
 
     def __len__(self) -> int:
         return len(self.sample)
@@ -40,7 +40,7 @@ class Rows:
         """The rows at these places (M,)."""
         index = torch.from_numpy(places).to(self.clean.device)
         given: dict[str, Any] = {}
-        for name, values in self._fields():
+        for name, values in self.parts():
             if isinstance(values, dict):
                 given[name] = {part: rows[index] for part, rows in values.items()}
             else:
@@ -50,19 +50,19 @@ class Rows:
     def put(self, places: np.ndarray, others: Self) -> None:
         """Let other rows (M) take these places (M,)."""
         index = torch.from_numpy(places).to(self.clean.device)
-        for (_, mine), (_, theirs) in zip(self._fields(), others._fields(), strict=True):
+        for (_, mine), (_, theirs) in zip(self.parts(), others.parts(), strict=True):
             if isinstance(mine, dict):
                 for part, rows in theirs.items():
                     mine[part][index] = rows
             else:
                 mine[places if isinstance(mine, np.ndarray) else index] = theirs
 
-    def _fields(self) -> Iterator[tuple[str, Any]]:
+    def parts(self) -> Iterator[tuple[str, Any]]:
         """All that is known, by its name: arrays, tensors, and the state, which has several."""
         for one in fields(self):
             yield one.name, getattr(self, one.name)
 
-    def _all(self, value: float) -> torch.Tensor:
+    def filled(self, value: float) -> torch.Tensor:
         """A number (N,) for each row."""
         return torch.full((len(self),), value, device=self.clean.device)
 
@@ -75,7 +75,7 @@ class GradientRows(Rows):
     first: torch.Tensor  # loss at the first point
     highest: torch.Tensor  # loss that was told so far
     earlier: torch.Tensor  # the same, before the last quarter of the steps
-    nearest: torch.Tensor  # the largest margin of the goal that the search has seen, if it looks at margins
+    best_margin: torch.Tensor  # the largest margin of the goal that the search has seen, if it looks at margins
     proposed: torch.Tensor  # minimum-norm searches: how far the last verified proposal is from the clean image
 
     @classmethod
@@ -84,11 +84,11 @@ class GradientRows(Rows):
         return cls(
             **vars(rows),
             ends=np.full(len(rows), ends),
-            first=rows._all(-inf),
-            highest=rows._all(-inf),
-            earlier=rows._all(-inf),
-            nearest=rows._all(-inf),
-            proposed=rows._all(inf),
+            first=rows.filled(-inf),
+            highest=rows.filled(-inf),
+            earlier=rows.filled(-inf),
+            best_margin=rows.filled(-inf),
+            proposed=rows.filled(inf),
         )
 
 
@@ -102,4 +102,4 @@ class QueryRows(Rows):
     @classmethod
     def entering(cls, rows: Rows, *, attempt: int) -> QueryRows:
         """Rows before their first query."""
-        return cls(**vars(rows), attempt=np.full(len(rows), attempt), last_loss=rows._all(inf))
+        return cls(**vars(rows), attempt=np.full(len(rows), attempt), last_loss=rows.filled(inf))

@@ -16,7 +16,7 @@ from robustcheck.attacks.base import closer
 from robustcheck.attacks.draws import key
 from robustcheck.attacks.objectives import margins_of_findings
 from robustcheck.attacks.searches import Searches
-from robustcheck.evaluation.adversary import ball_for, goal_of
+from robustcheck.evaluation.adversary import ball_of_gate, goal_of
 from robustcheck.evaluation.looks.choice import eot_of, viewer_of
 from robustcheck.evaluation.looks.look import EOT, Gradients, Viewer
 from robustcheck.evaluation.progress import SILENT, Progress
@@ -56,7 +56,7 @@ class Search:
         return cls(
             gate=gate,
             setting=setting,
-            ball=ball_for(gate, setting),
+            ball=ball_of_gate(gate, setting),
             goal=goal_of(gate, setting),
             family=gate.family if shared and gate.family else gate.id,
             surrogates=surrogates,
@@ -75,7 +75,7 @@ class Search:
             search_key, memory = self.key(attack), setting.memory
             settled = memory.ledger.settled(search_key, self.levels) if search_key in memory.examined else {}
             # A minimum-norm search of its own is asked for distances, also where a counterexample is known.
-            left = samples if attack.minimum_norm and len(attacks) == 1 else self._standing(samples)
+            left = samples if attack.minimum_norm and len(attacks) == 1 else self._unbroken(samples)
             if isinstance(attack, QueryAttack) and found.oracle is None:
                 found.asked_last |= dict.fromkeys(left, attack.name)
             found.settled |= {sample: settled[sample] for sample in left if sample in settled}
@@ -84,9 +84,9 @@ class Search:
             progress = whole.after((number + 1) * len(samples) - len(left))
             nearest = len(attacks) == 1 and self.to_the_nearest
             if isinstance(attack, GradientAttack):
-                self._search(attack, left, trace, progress, enough=-1.0 if nearest else self.levels)
+                self._run_gradient_attack(attack, left, trace, progress, enough=-1.0 if nearest else self.levels)
             else:
-                self._ask(attack, found.oracle or WhiteBox(setting.candidate), left, trace, progress)
+                self._run_query_attack(attack, found.oracle or WhiteBox(setting.candidate), left, trace, progress)
             self._remember(attack, left, trace, nearest=nearest)
 
     @property
@@ -120,7 +120,7 @@ class Search:
         """What gradients are means over, if anything is drawn."""
         return eot_of(self.gate, self.setting.candidate)
 
-    def _standing(self, samples: Sequence[int]) -> list[int]:
+    def _unbroken(self, samples: Sequence[int]) -> list[int]:
         """The samples without a known counterexample."""
         known = self.setting.memory.ledger.within(self.family, self.levels)
         return [sample for sample in samples if sample not in known]
@@ -150,16 +150,16 @@ class Search:
         If it ended with the first counterexample within the budget, it stands where it found none.
         """
         if attack.minimum_norm:
-            settled, levels = searched if nearest else self._standing(searched), inf
+            settled, levels = searched if nearest else self._unbroken(searched), inf
         elif self.gate.descending:
-            settled = [sample for sample in self._standing(searched) if sample not in trace.unstarted]
+            settled = [sample for sample in self._unbroken(searched) if sample not in trace.unstarted]
             levels = self.levels
         else:
             return
-        moved = {sample: sample in trace.moved for sample in settled}
-        self.setting.memory.ledger.settle(self.key(attack), levels, moved)
+        followable = {sample: sample in trace.followable for sample in settled}
+        self.setting.memory.ledger.settle(self.key(attack), levels, followable)
 
-    def _search(
+    def _run_gradient_attack(
         self,
         attack: GradientAttack,
         samples: Sequence[int],
@@ -176,7 +176,7 @@ class Search:
         candidate = self.setting.candidate
         white_box = WhiteBox(candidate, exact=attack.minimum_norm)
         closely = white_box.error > 0 and self.surrogates is None and self.eot is None
-        near = _NEAR * white_box.error if closely else None
+        doubtful_margin = _NEAR * white_box.error if closely else None
         for part in Ends.parts(samples, self.setting.samples.shape_of) if closely else [samples]:
             ends = Ends()
             self._run(
@@ -186,14 +186,14 @@ class Search:
                 trace,
                 progress,
                 warm=partial(self._warm, attack),
-                held=partial(self._held, attack, ends, near),
-                near=near,
+                held=partial(self._held, attack, ends, doubtful_margin),
+                doubtful_margin=doubtful_margin,
                 enough=enough,
             )
             self._run(
                 closer(attack),
                 WhiteBox(candidate, exact=True),
-                [(sample, ends.restart(sample)) for sample in self._standing(part) if sample in ends],
+                [(sample, ends.restart(sample)) for sample in self._unbroken(part) if sample in ends],
                 trace,
                 SILENT,
                 warm=ends.known if attack.steps > 1 else anew,  # a single step is one from the image
@@ -211,7 +211,7 @@ class Search:
         *,
         warm: Warm,
         held: Held = forget,
-        near: float | None = None,
+        doubtful_margin: float | None = None,
         enough: float,
     ) -> None:
         clean_logits = partial(self._clean_logits, access) if isinstance(access, WhiteBox) else None
@@ -225,14 +225,14 @@ class Search:
                     ball=self.ball.widest(shape) if attack.minimum_norm else self.ball,
                     warm=warm,
                     held=held,
-                    near=near,
+                    doubtful_margin=doubtful_margin,
                     enough=enough,
                     clean_logits=clean_logits,
                     eot=self.eot,
                     only_ends=isinstance(access, Surrogates) or isinstance(self.gate.attack, RP2Spec),
                 ).run(group)
 
-    def _ask(
+    def _run_query_attack(
         self,
         attack: QueryAttack,
         oracle: Oracle,
@@ -284,8 +284,8 @@ class Search:
             labels=setting.labels,
             load=lambda numbers: as_shares(setting.samples, numbers, setting.candidate.device),
             key=lambda sample, restart: key(setting.seed, f"{gate.id}/{attack.name}", names[sample], restart),
-            found=recorder.found,
-            left=recorder.left,
+            on_hit=recorder.keep,
+            on_leave=recorder.record,
             progress=progress,
             aim=self._aim,
             trace=trace,
@@ -311,17 +311,22 @@ class Search:
         return self.setting.memory.warm_starts.known(self.gate.entry, attack.name, first)
 
     def _held(
-        self, attack: GradientAttack, ends: Ends, near: float | None, rows: GradientRows, images: torch.Tensor
+        self,
+        attack: GradientAttack,
+        ends: Ends,
+        doubtful_margin: float | None,
+        rows: GradientRows,
+        images: torch.Tensor,
     ) -> None:
-        changes, margins = images - rows.clean, rows.nearest.tolist()
+        changes, margins = images - rows.clean, rows.best_margin.tolist()
         if begins_anywhere(attack):
             first = np.flatnonzero(rows.restart == 0)  # later restarts may have other aims
             self.setting.memory.warm_starts.keep(
                 self.gate.entry, attack.name, rows.sample[first], changes[torch.from_numpy(first)]
             )
-        if near is not None:
+        if doubtful_margin is not None:
             for row, (sample, restart) in enumerate(zip(rows.sample.tolist(), rows.restart.tolist(), strict=True)):
-                if margins[row] >= -near:
+                if margins[row] >= -doubtful_margin:
                     ends.keep(sample, restart, margins[row], changes[row])
 
     def _clean_logits(self, access: WhiteBox, rows: GradientRows) -> torch.Tensor:
