@@ -97,7 +97,7 @@ def _places(module: nn.Module, nodes: list[fx.Node]) -> Iterator[_Place]:
             continue
         last, after = node, _sole_user(node)
         norm = layer_of(after, nn.BatchNorm2d)
-        if after is not None and isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+        if after is not None and isinstance(norm, nn.BatchNorm2d) and _is_constant(norm):
             yield place(after, nn.Identity())
             last, after = after, _sole_user(after)
         else:
@@ -117,6 +117,10 @@ def _sole_user(node: fx.Node) -> fx.Node | None:
 
 def _is_plain(layer: nn.Conv2d) -> bool:
     return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+
+
+def _is_constant(norm: nn.BatchNorm2d) -> bool:
+    return norm.running_mean is not None and not norm.training
 
 
 class _Convolution(nn.Module):

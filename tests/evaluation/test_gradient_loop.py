@@ -181,7 +181,7 @@ class Wandering(PGD):
         return {"images": clean + torch.tensor(self.levels)[told.step].view(-1, 1, 1, 1) / ball.maximum}
 
 
-@pytest.mark.parametrize(("near", "looks"), [(0.15, 2), (0.1, 1)])
+@pytest.mark.parametrize(("doubtful_margin", "looks"), [(0.15, 2), (0.1, 1)])
 def test_a_search_that_came_near_and_went_away_again_gets_its_second_look(doubtful_margin, looks):
     """At its second point its margin is .12."""
     images, truth = np.full((1, 1, 6, 6), 100, dtype=np.uint8), torch.zeros(1, dtype=torch.int64)

@@ -142,6 +142,13 @@ def test_they_answer_as_the_networks_own(monkeypatch, module, replaced, packs):
     assert torch.equal(module(IMAGES), before)
 
 
+def test_a_norm_of_what_is_asked_about_together_stays():
+    module = _drawn(_row(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)))
+    assert len(fuse(module)) == 2
+    module[1].train()
+    assert len(fuse(module)) == 1
+
+
 def test_a_network_that_cannot_be_followed_keeps_its_layers():
     class Branching(nn.Sequential):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
