@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +13,8 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside a file's own, to write to: in the end it takes the file's name, so that no reader meets half of it.
 
-    If writing fails, nothing is left there. No two writers have the same path, whatever machine they run on.
+    If writing fails, nothing is left there; what a writer leaves who is killed, `leftovers` finds. No two writers have
+    the same path, whatever machine they run on.
     """
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -21,3 +23,8 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """What writers of a file left who were killed, or still write."""
+    return sorted(path.parent.glob(f".{glob.escape(path.name)}.*.part"))

@@ -82,10 +82,8 @@ class Standing:
     @property
     def blind(self) -> set[int]:
         """Samples that held while no search ever had anything to follow."""
-        followable = self.found.trace.followable | {
-            sample for sample, followable in self.found.inherited.items() if followable
-        }
-        return {sample for sample in self.held if sample not in followable}
+        inherited = {sample for sample, followable in self.found.inherited.items() if followable}
+        return set(self.held) - self.found.trace.followable - inherited
 
     @property
     def held(self) -> list[int]:

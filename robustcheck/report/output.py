@@ -96,7 +96,7 @@ class Output:
         for left in _scratch_folders(self.folder):
             if left != self.scratch and _is_left(left, self.scratch):
                 shutil.rmtree(left, ignore_errors=True)
-        _take_away_reports(self.folder)
+        _remove_reports(self.folder)
 
 
 def refuse_what_is_not_ours(folder: Path, names: Sequence[str] = _PUBLISHED) -> None:
@@ -136,7 +136,7 @@ def outputs(folder: Path, policies: Sequence[Path]) -> list[Output]:
         for output in made:
             output.remove_earlier()
         if len(names) > 1 and _is_ours(folder / _OWNED_BY):  # written by an earlier run of one policy
-            _take_away_reports(folder)
+            _remove_reports(folder)
     except BaseException:
         for output in made:
             output.discard()
@@ -205,7 +205,7 @@ def _is_held(scratch: Path) -> bool:
     return False
 
 
-def _take_away_reports(folder: Path) -> None:
+def _remove_reports(folder: Path) -> None:
     try:
         if (folder / COUNTEREXAMPLES).exists():
             shutil.rmtree(folder / COUNTEREXAMPLES)

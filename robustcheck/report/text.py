@@ -169,10 +169,10 @@ def _parameter(value: Any) -> str:
 
 
 def cost_text(cost: Cost) -> str:
-    """`12.3 s; 20,480 images through the network, 18,211 of them with a gradient; no queries`."""
+    """`12.3 s; 20,480 forward passes, 18,211 of them with a gradient; no queries`."""
     asked = cost.queries
     queries = f"{asked.total:,} queries (most {asked.max:,}, median {asked.median:,g} a sample)"
-    passes = f"{cost.forward:,} images through the network, {cost.gradient:,} of them with a gradient"
+    passes = f"{cost.forward:,} forward passes, {cost.gradient:,} of them with a gradient"
     health = f"; {cost.health_forward:,} more to examine the attack" if cost.health_forward else ""
     return f"{seconds(cost.seconds)}; {passes}; {queries if asked.total else 'no queries'}{health}"
 

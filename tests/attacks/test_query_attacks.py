@@ -201,7 +201,9 @@ class Reads(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
-        masked = name in ("index", "index_put_") and any(place.dtype == torch.bool for place in args[1])
+        masked = name in ("index", "index_put_") and any(
+            place is not None and place.dtype == torch.bool for place in args[1]
+        )
         if masked or name in ("_local_scalar_dense", "nonzero", "equal"):
             self.found.append(name)
         return func(*args, **(kwargs or {}))

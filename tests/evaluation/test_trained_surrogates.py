@@ -211,6 +211,16 @@ def test_a_training_that_is_cut_short_leaves_nothing(project):
     assert [path.suffix for path in left] == [".lock"]
 
 
+def test_what_a_training_that_was_killed_left_is_taken_away(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = kept("other", lambda: {"weight": torch.ones(3)}).parent
+    for name in (".name.safetensors.0123abcd.part", ".other.safetensors.0123abcd.part"):
+        (folder / name).write_bytes(b"half")
+    kept("name", lambda: {"weight": torch.ones(3)})
+    left = {path.name for path in folder.iterdir() if path.suffix != ".lock"}
+    assert left == {"name.safetensors", "other.safetensors", ".other.safetensors.0123abcd.part"}
+
+
 def test_of_two_that_want_it_at_once_one_makes_it(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made = []

@@ -111,7 +111,7 @@ def test_the_text_holds_thresholds_threat_cost_findings_and_files():
     assert "also measured: sensitivity 0.800 (200 of 250" in text
     assert "attack: pgd (steps 40, restarts 2, step_size default, random_start yes)" in text
     assert "change each stored value by at most 2 grey levels (ε = 2/255, L∞)" in text
-    assert "cost: 12.3 s; 20,480 images through the network, 18,211 of them with a gradient; no queries" in text
+    assert "cost: 12.3 s; 20,480 forward passes, 18,211 of them with a gradient; no queries" in text
     assert "samples: 175 broken, 305 held, 20 wrong before the attack" in text
     assert "note: memory ran out [batch-halved]" in text
     assert "broken samples (first 5 of 175):" in text

@@ -318,6 +318,7 @@ class Search:
         rows: GradientRows,
         images: torch.Tensor,
     ) -> None:
+        """Keep where rows that held ended: for larger budgets, and, unless the margin is None, for a closer look."""
         changes, margins = images - rows.clean, rows.best_margin.tolist()
         if begins_anywhere(attack):
             first = np.flatnonzero(rows.restart == 0)  # later restarts may have other aims

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 
 from robustcheck.errors import CandidateError
-from robustcheck.whole_files import replacing
+from robustcheck.whole_files import leftovers, replacing
 
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -37,6 +37,9 @@ def kept(name: str, make: Callable[[], dict[str, torch.Tensor]]) -> Path:
     with _locked(folder, name) as private:
         if not (_is_own(path, private=private) and _is_whole(path)):
             weights = make()
+            for left in leftovers(path):  # nobody else writes there: this process has the lock
+                with suppress(OSError):
+                    left.unlink()
             with _kept_in(folder), replacing(path) as part:
                 save_file(weights, part, metadata={"sha256": _digest(weights)})
                 with suppress(OSError):  # a disk without modes
