@@ -256,19 +256,20 @@ def _rescale(header: Any) -> tuple[float, float]:
 
 
 def _padding(header: Any) -> tuple[int, int] | None:
-    """The stored values between which nothing was measured, both included."""
+    """The stored values between which nothing was measured, both included; None where none can be stored.
+
+    Some scanners write that of signed pixels without its sign.
+    """
     value, limit = header.get("PixelPaddingValue"), header.get("PixelPaddingRangeLimit")
     if not isinstance(value, int):
         return None
-    ends = [_as_stored(end, header) for end in (value, limit if isinstance(limit, int) else value)]
-    return min(ends), max(ends)
-
-
-def _as_stored(value: int, header: Any) -> int:
-    """A value as pixels are read: some scanners write that of signed pixels without its sign."""
-    depth = header.BitsStored
-    value &= (1 << depth) - 1
-    return value - (value >> depth - 1 << depth) if header.get("PixelRepresentation", 0) else value
+    signed, depth, allocated = bool(header.get("PixelRepresentation", 0)), header.BitsStored, header.BitsAllocated
+    ends = [end & (1 << allocated) - 1 for end in (value, limit if isinstance(limit, int) else value)]
+    if signed:
+        ends = [end - (end >> allocated - 1 << allocated) for end in ends]
+    lowest = -(1 << depth - 1) if signed else 0
+    first, last = max(min(ends), lowest), min(max(ends), lowest + (1 << depth) - 1)
+    return (first, last) if first <= last else None
 
 
 def _decoder(syntax: str, name: str) -> Any:

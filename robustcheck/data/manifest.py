@@ -171,8 +171,8 @@ def _of_split(rows: Sequence[Row], split: str, shown: str) -> tuple[list[Row], l
 def _like_a_split(text: str, wanted: Wanted) -> tuple[str, list[str]] | None:
     """A column that seems to say of which split a row is and is not called so, and what it holds; None: there is none.
 
-    It is called split in letters of another case, or most of its cells are splits' names, and not all of one split that
-    may be meant.
+    Most of its cells are splits' names, or some are and it is called split in letters of another case; and they are not
+    all of one split that may be meant.
     """
     with suppress(csv.Error):  # which is said where the rows are read
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True)
@@ -185,7 +185,8 @@ def _like_a_split(text: str, wanted: Wanted) -> tuple[str, list[str]] | None:
             named = name.lower() == "split"
             if name in ("path", "label") or (name in wanted.columns and not named):
                 continue
-            if named or (2 * sum(map(is_split, said)) > len(said) and not all_of_one):
+            count = sum(map(is_split, said))
+            if not all_of_one and count > (0 if named else len(cells) / 2):
                 return name, sorted(set(said))
     return None
 
@@ -281,9 +282,12 @@ def _meant(typed: str, missing: Path, beside: dict[Path, dict[str, str]]) -> str
     """How the path of a file that is there may be written, as the end of a sentence."""
     if "\\" in typed:
         return "; paths are written with /"
+    if missing.is_dir():
+        return "; it is a folder"
     folder = missing.parent
     if folder not in beside:
-        beside[folder] = {_folded(entry.name): entry.name for entry in folder.iterdir()} if folder.is_dir() else {}
+        entries = folder.iterdir() if folder.is_dir() else ()
+        beside[folder] = {_folded(entry.name): entry.name for entry in entries if entry.is_file()}
     name = beside[folder].get(_folded(missing.name))
     return f"; did you mean {str(PurePosixPath(typed).with_name(name))!r}?" if name else ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -130,7 +131,7 @@ def _of_ct(files: Sequence[ImageFile], bits: int | None, hounsfield: int | None)
     whole = _whole(list(ranges))
     if bits is None or hounsfield is None:
         space = _span(files[0])
-        part = _usual_part(list(ranges)) or whole
+        part = _usual_part(list(ranges)) or replace(whole, bits=min(whole.bits, 16))
         say = f"say data.bits and data.hounsfield both, such as {part.bits} and {part.zero}"
         if hounsfield not in (None, space.zero) or bits not in (None, space.bits):
             raise DataError(f"{files[0].name} stores {space}; to have a part of that judged, {say}")
@@ -150,10 +151,10 @@ def _span(file: ImageFile) -> PixelSpace:
 
 
 def _whole(spans: Sequence[PixelSpace]) -> PixelSpace:
-    """The least pixel space from the lowest value of all on that holds each of them, of at most 16 bits."""
+    """The least pixel space from the lowest value of all on that holds each of them, be it of more than 16 bits."""
     zero = min(span.zero for span in spans)
     count = max(span.zero + (1 << span.bits) for span in spans) - zero
-    return PixelSpace(bits=min((count - 1).bit_length(), 16), zero=zero, hounsfield=zero)
+    return PixelSpace(bits=(count - 1).bit_length(), zero=zero, hounsfield=zero)
 
 
 def _usual_part(spans: Sequence[PixelSpace]) -> PixelSpace | None:

@@ -52,6 +52,6 @@ def as_shares(samples: StoredSamples, indexes: list[int], device: torch.device) 
 def shares_of(levels: torch.Tensor, maximum: int) -> torch.Tensor:
     """Grey levels as float32 shares of the full range, which are the same wherever they are computed.
 
-    Divided by a number, on a GPU they would be multiplied by its reciprocal: of 16 bits, 512 levels get another share.
+    Divided by a number, on a GPU they would be multiplied by its reciprocal: 126 of 256 levels get another last bit.
     """
     return levels.float() / torch.full((), maximum, dtype=torch.float32, device=levels.device)

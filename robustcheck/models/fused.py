@@ -139,14 +139,14 @@ class _Convolution(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Its answer (N, K, H', W') to inputs (N, C, H, W)."""
-        if self._packs:
-            then = "relu" if self._rectifies else "none"
-            packed: Tensor = torch.ops.mkldnn._convolution_pointwise(
-                inputs, self._weight, self._bias, *self._where, then, [], ""
+        answer: Tensor
+        if self._packs:  # oneDNN's own ReLU would make 0 of a NaN, and an answer of none
+            answer = torch.ops.mkldnn._convolution_pointwise(
+                inputs, self._weight, self._bias, *self._where, "none", [], ""
             )
-            return packed
-        padding, stride, dilation, groups = self._where
-        answer = nn.functional.conv2d(inputs, self._weight, self._bias, stride, padding, dilation, groups)
+        else:
+            padding, stride, dilation, groups = self._where
+            answer = nn.functional.conv2d(inputs, self._weight, self._bias, stride, padding, dilation, groups)
         return answer.relu_() if self._rectifies else answer
 
 

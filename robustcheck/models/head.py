@@ -38,8 +38,8 @@ class AgainstAll:
 def asked_odds(threshold: float, *, of_probabilities: bool) -> float:
     """The log-odds from which on a label is read at a threshold on its probability.
 
-    Where a network gives probabilities, a score that is the threshold is read: so what is asked are the odds of the
-    lowest probability that the float32 logarithm does not tell from it.
+    Where a network gives probabilities, a score that is the threshold is read. Its odds are off by what float32's
+    logarithms round, and so those of a probability a few of float32's steps lower are asked.
     """
     if of_probabilities:
         float32 = torch.finfo(torch.float32)
@@ -98,7 +98,7 @@ class Head:
             decision = logits.argmax(dim=1)
         else:
             assert self.positive is not None
-            others = logits.double()
+            others = logits.to(torch.float64, copy=True)
             odds = others[:, self.positive].clone()
             others[:, self.positive] = -torch.inf
             odds -= others.logsumexp(dim=1)

@@ -24,7 +24,10 @@ _ATTENTION = (
 
 
 def share_of_convolutions(forward: Forward, inputs: torch.Tensor) -> float:
-    """Convolutions' share of all multiplications that a network does for some inputs; 0 where it does none."""
+    """Convolutions' share of the multiplications that a network does for some inputs; 0 where it does none.
+
+    What torch runs as one operator, as its own transformer layers in evaluation, is not counted.
+    """
     with _Counter() as counter, torch.no_grad():  # type: ignore[no-untyped-call] # torch's own
         forward(inputs)
     total = counter.convolutions + counter.products

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from math import prod
+from math import ceil, log2, prod
 
 import torch
 
@@ -115,7 +115,8 @@ def _batch_size(
         return spec.batch_size
     # Activations are some hundred times an input: about 1.5 GB on a CPU, 16 times that on a GPU of much memory. Memory
     # that runs out halves it, and no verdict depends on it; but what a search holds besides is not halved.
-    budget = int(2**26 * min(1.0, _free(device) / _ROOMY)) if device.type == "cuda" else 2**22
+    # Halved and not scaled: a neighbour on the GPU changes what is free, and batches of another size last bits.
+    budget = 2**26 >> max(0, ceil(log2(_ROOMY / max(1, _free(device))))) if device.type == "cuda" else 2**22
     by_network = max(8, min(1024 if device.type == "cuda" else 128, budget // prod(shape)))
     # What is stored may be much larger than what a network is shown, and a search has a dozen copies of it.
     return min(by_network, max(1, 8 * budget // prod(stored)))

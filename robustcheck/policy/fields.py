@@ -64,7 +64,8 @@ def allowed(schema: Mapping[str, Any]) -> str:
         words = list(dict.fromkeys(map(allowed, kinds)))
         return " or ".join(words) if all(words) else ""
     if "items" in schema:
-        return allowed(schema["items"])
+        each = allowed(schema["items"])
+        return f"{each} each" if each else ""
     if "enum" in schema or "const" in schema:
         return ", ".join(map(str, schema.get("enum", [schema.get("const")])))
     least, most = schema.get("minimum"), schema.get("maximum")

@@ -68,7 +68,8 @@ class Quantity:
         if self.share is None or "/" in self.text or not 0 < short < _HAIR or levels > _MOST_MISSED:
             return None
         mantissa, _, exponent = self.text.lower().partition("e")
-        if short / most >= Fraction(10) ** (int(exponent or 0) - len(mantissa.partition(".")[2])):
+        last_digit = Fraction(10) ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
+        if short / most >= last_digit or last_digit * most >= 1:  # another digit would have said which level is meant
             return None
         left = f"{floor(levels)} level{'s' if levels >= 2 else ''}"
         found = f"{self.levels_in_words(bits)} grey levels, of which {floor(levels)} can be stored"

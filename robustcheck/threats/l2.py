@@ -16,6 +16,7 @@ from robustcheck.threats.ball import Ball, per_row
 
 _TINY = 1e-12
 _HALVINGS = 20  # of the search for the scale at which a rounded change fits
+_AT_BORDER = 0.01  # of the radius: at most so much counts as float32's error
 _FULL = 0.99  # of the squares aimed at: a stored change that has fewer leaves room for pixels of its own
 _LARGEST_SCALE = 64.0  # of it: a change of which every pixel is below half a level has to grow to be stored at all
 
@@ -119,7 +120,8 @@ class L2Ball(Ball):
         take it one by one.
         """
         whole, squares = floor(self.levels**2), self._squares(change)
-        at_border = squares.sqrt() >= float(self.levels) - self.slack(change[0].numel()) * self.maximum
+        slack = min(self.slack(change[0].numel()) * self.maximum, _AT_BORDER * float(self.levels))
+        at_border = squares.sqrt() >= float(self.levels) - slack
         squares = torch.where(at_border, whole, squares.clamp(1, whole))  # of which float32 may have taken a little
         low = torch.zeros_like(squares)
         high = torch.full_like(squares, _LARGEST_SCALE)

@@ -124,6 +124,36 @@ def test_padding_of_signed_pixels_is_found_where_it_is_written_without_its_sign(
 
 
 @pytest.mark.parametrize(
+    ("signed", "value", "limit", "pixels", "shown"),
+    [
+        (False, 63536, None, [2096, 1048], None),  # not what 12 bits are left of it, which is bone
+        (True, -32768, -1025, [-2000, 24], [0, 1048]),
+    ],
+)
+def test_padding_that_12_bits_cannot_hold(scan, signed, value, limit, pixels, shown):
+    kind = np.int16 if signed else np.uint16
+    path = scan(np.array([pixels], kind), bits=12, **CT | {"RescaleIntercept": 0 if signed else -1024})
+    data = pydicom.dcmread(path)
+    data.add_new("PixelPaddingValue", "SS" if signed else "US", value)
+    if limit:
+        data.add_new("PixelPaddingRangeLimit", "SS", limit)
+    data.save_as(path)
+    if shown is None:
+        assert "holds values from 24 to 1072" in refusal_of(path, bits=11, hounsfield=-1024)
+    else:
+        assert open_scan(path, bits=11, hounsfield=-1024).image(0).tolist() == [[shown]]
+
+
+def test_files_whose_units_need_more_than_16_bits_together_can_be_judged_in_one_range(scan):
+    named = []
+    for name, intercept in (("a.dcm", -1024), ("b.dcm", -33792)):
+        stored = np.array([[-intercept, 7 - intercept]], np.uint16)
+        named.append((name, scan(stored, name=name, **CT | {"RescaleIntercept": intercept})))
+    images = open_files(named, bits=16, hounsfield=-1024)
+    assert [images.image(index).tolist() for index in range(2)] == [[[[1024, 1031]]]] * 2
+
+
+@pytest.mark.parametrize(
     ("header", "rescaling"),
     [
         ({"Modality": "MR"}, "1 · value - 1024"),

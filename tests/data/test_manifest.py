@@ -138,6 +138,18 @@ def test_columns_that_only_look_like_a_split(manifest, load):
         load("data.csv", split="val")
 
 
+@pytest.mark.parametrize(
+    ("header", "cells"),
+    [("comment", "test,,"), ("Split", "left,right,"), ("SPLIT", ",,"), ("SPLIT", "val,val,val")],
+)
+def test_a_column_that_says_of_hardly_any_row_which_split_it_is_in_is_none(manifest, load, header, cells):
+    rows = zip(["a.png", "b.png", "sub/c.png"], cells.split(","), strict=True)
+    manifest(f"path,label,{header}\n" + "".join(f"{path},sick,{cell}\n" for path, cell in rows))
+    samples = load("data.csv", split="val")
+    assert len(samples) == 3
+    assert "data.csv has no column split: all its rows are one split" in samples.info.notes
+
+
 def test_a_split_column_that_is_not_asked_for_is_noted(manifest, load):
     manifest("path,label,split\na.png,sick,train\nb.png,normal,test\n")
     samples = load("data.csv")
@@ -198,14 +210,16 @@ def test_every_mistake_has_its_line(manifest, load, tmp_path):
 
 
 def test_paths_that_are_written_otherwise_are_told_how(manifest, load):
-    manifest("path,label\nsub\\c.png,sick\nsub/C.PNG,sick\nsub/d.png,sick\n")
+    manifest("path,label\nsub\\c.png,sick\nsub/C.PNG,sick\nsub/d.png,sick\nsub,sick\nsub/..,sick\n")
     with pytest.raises(DataError) as caught:
         load("data.csv")
-    slash, case, neither = str(caught.value).splitlines()
+    slash, case, neither, *folders = str(caught.value).splitlines()
     assert slash.startswith(r"data.csv:2: 'sub\\c.png': there is no such file in ")
     assert slash.endswith("; paths are written with /")
     assert case.endswith("; did you mean 'sub/c.png'?")
     assert "; " not in neither
+    assert all(folder.endswith("; it is a folder") for folder in folders)
+    assert len(folders) == 2
 
 
 def test_accents_that_are_stored_apart_are_the_same_label(manifest, load, save_picture):

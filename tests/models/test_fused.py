@@ -157,6 +157,17 @@ def test_a_network_that_cannot_be_followed_keeps_its_layers():
     assert not fuse(Branching(nn.Conv2d(4, 4, 1)).eval())
 
 
+@pytest.mark.parametrize("packs", [True, False])
+def test_what_is_no_number_stays_none(monkeypatch, packs):
+    monkeypatch.setattr(fused, "_can_pack", lambda: packs)
+    module, images = _drawn(_row(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU())), IMAGES.clone()
+    images[1] = torch.nan
+    with fuse(module):
+        answer = module(images)
+    assert answer[1].isnan().all()
+    assert answer[[0, 2]].isfinite().all()
+
+
 def test_its_own_layers_are_back_whatever_happens():
     module = _drawn(_row(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU()))
     layers, stand_ins = list(module), fuse(module)

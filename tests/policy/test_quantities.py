@@ -61,6 +61,11 @@ def test_a_fraction_that_was_cut_to_a_decimal_below_it_is_seen(written, meant):
     assert Quantity.parse(written).a_hair_less(8) == meant
 
 
+@pytest.mark.parametrize(("written", "bits"), [("0.13", 10), ("0.021", 12), ("0.37", 7)])
+def test_round_shares_of_deeper_images_are_meant_as_they_are(written, bits):
+    assert Quantity.parse(written).a_hair_less(bits) is None
+
+
 @given(st.integers(1, 255), st.integers(2, 12))
 def test_what_is_left_of_a_fraction_by_rounding_is_no_level_less_unseen(levels, digits):
     quantity = Quantity.parse(f"{levels / 255:.{digits}f}") if round(levels / 255, digits) else None

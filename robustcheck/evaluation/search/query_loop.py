@@ -169,10 +169,10 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
             return broken
         asking = queries.rows
         fooled = answers.fooled.nonzero().flatten()
-        told, clean = queries.images[fooled], rows.clean[asking[fooled]]
-        inside = self.ball.norm(told - clean) <= self.ball.radius + self.ball.slack(self.pixels)
+        images, clean = queries.images[fooled], rows.clean[asking[fooled]]
+        inside = self.ball.norm(images - clean) <= self.ball.radius + self.ball.slack(self.pixels)
         if self.stored:
-            inside |= self._seen(told.clamp(0, 1), clean)[1]
+            inside |= self._seen(images.clamp(0, 1), clean)[1]
         hits = fooled[inside]
         if not len(hits):
             return broken
