@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+_LEAK = 1e-30  # slope of a ReLU below 0: oneDNN's plain one makes 0 of a NaN, and so an answer where there is none
+
 
 @dataclass(frozen=True)
 class _Place:
@@ -139,14 +141,14 @@ class _Convolution(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Its answer (N, K, H', W') to inputs (N, C, H, W)."""
-        answer: Tensor
-        if self._packs:  # oneDNN's own ReLU would make 0 of a NaN, and an answer of none
-            answer = torch.ops.mkldnn._convolution_pointwise(
-                inputs, self._weight, self._bias, *self._where, "none", [], ""
+        if self._packs:
+            then = ("leaky_relu", [_LEAK]) if self._rectifies else ("none", [])
+            packed: Tensor = torch.ops.mkldnn._convolution_pointwise(
+                inputs, self._weight, self._bias, *self._where, *then, ""
             )
-        else:
-            padding, stride, dilation, groups = self._where
-            answer = nn.functional.conv2d(inputs, self._weight, self._bias, stride, padding, dilation, groups)
+            return packed
+        padding, stride, dilation, groups = self._where
+        answer = nn.functional.conv2d(inputs, self._weight, self._bias, stride, padding, dilation, groups)
         return answer.relu_() if self._rectifies else answer
 
 
