@@ -9,45 +9,25 @@ from building import brightness_gates, brightness_policy, brightness_project, ca
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torch import nn
+from seeing import GOAL, LEVELS, Brightness, conditions_of, draws_of
 
 from robustcheck import load_policy, run
 from robustcheck.attacks import objective
-from robustcheck.attacks.draws import Draws, key
 from robustcheck.evaluation.looks.conditions import ConditionsEOT, RandomLooks
 from robustcheck.evaluation.looks.look import Once
 from robustcheck.evaluation.planning.planning import plan
 from robustcheck.models import WhiteBox
-from robustcheck.policy import ConditionsSpec
-from robustcheck.threats import Goal
 from robustcheck.threats.viewing import Conditions
-
-GOAL = Goal(labels=2)
-LEVELS = (60, 90, 100, 118, 137, 155, 165, 200)
-
-
-class Brightness(nn.Module):
-    def forward(self, image):
-        excess = (image.flatten(1).mean(dim=1) - 0.5) * 20
-        return torch.stack([-excess, excess], dim=1)
-
-
-def _rows(count, gate="gate"):
-    return Draws.of([key(0, gate, str(row), 0) for row in range(count)], torch.device("cpu"))
-
-
-def _conditions(**ranges):
-    return Conditions(spec=ConditionsSpec(**ranges))
 
 
 def test_gradients_and_losses_are_means_over_looks():
     """A contrast drawn from 0 to 2 has a mean of 1, and the loss is linear: its gradient is 40 / pixels on average."""
-    eot = ConditionsEOT(conditions=_conditions(contrast=[0.2, 1.8]), count=512)
+    eot = ConditionsEOT(conditions=conditions_of(contrast=[0.2, 1.8]), count=512)
     box = WhiteBox(candidate(Brightness()))
     images, labels = torch.full((3, 1, 4, 4), 0.4), torch.tensor([0, 0, 1])
     given_ = (images, labels, labels, objective("margin", GOAL))
     at = torch.zeros(3, dtype=torch.int64)
-    logits, loss, gradient = eot.gradient(box, *given_, _rows(3), at)
+    logits, loss, gradient = eot.gradient(box, *given_, draws_of(3), at)
     assert logits.shape == (3, 512, 2)
     assert torch.allclose(
         loss,
@@ -55,8 +35,8 @@ def test_gradients_and_losses_are_means_over_looks():
     )
     expected = torch.tensor([40 / 16, 40 / 16, -40 / 16]).view(3, 1, 1, 1).expand(3, 1, 4, 4)
     assert torch.allclose(gradient, expected, rtol=0.1)
-    again = eot.gradient(box, *given_, _rows(3), at)[2]
-    other = eot.gradient(box, *given_, _rows(3), at + 1)[2]
+    again = eot.gradient(box, *given_, draws_of(3), at)[2]
+    other = eot.gradient(box, *given_, draws_of(3), at + 1)[2]
     assert torch.equal(gradient, again)
     assert not torch.equal(gradient, other)
 
@@ -65,13 +45,13 @@ def test_gradients_and_losses_are_means_over_looks():
 @given(level=st.floats(0.3, 0.7), holds_on=st.floats(0.05, 1), judged_on=st.integers(1, 70))
 def test_what_is_judged_early_is_judged_the_same(level, holds_on, judged_on):
     asked = candidate(Brightness())
-    conditions = _conditions(brightness=0.2, judged_on=judged_on, holds_on=holds_on)
+    conditions = conditions_of(brightness=0.2, judged_on=judged_on, holds_on=holds_on)
     images, labels = torch.full((4, 1, 3, 3), level), torch.zeros(4, dtype=torch.int64)
     at = torch.zeros(4, dtype=torch.int64)
-    seen = RandomLooks(candidate=asked, goal=GOAL, conditions=conditions, maximum=255)(images, labels, _rows(4), at)
+    seen = RandomLooks(candidate=asked, goal=GOAL, conditions=conditions, maximum=255)(images, labels, draws_of(4), at)
     lenient = Conditions(spec=conditions.spec.model_copy(update={"holds_on": 1e-9}))
     everything = RandomLooks(candidate=asked, goal=GOAL, conditions=lenient, maximum=255)
-    first, second = (everything.look(images, labels, _rows(4).apart(purpose), at).share for purpose in (2, 3))
+    first, second = (everything.look(images, labels, draws_of(4).apart(purpose), at).share for purpose in (2, 3))
     needed = holds_on * judged_on - 1e-6
     assert seen.wanted.tolist() == ((first * judged_on >= needed) & (second * judged_on >= needed)).tolist()
     assert torch.equal(seen.share[seen.wanted], second[seen.wanted])
@@ -82,10 +62,12 @@ def test_fresh_looks_are_stored_images_and_each_proposal_has_its_own():
     asked, seen = candidate(Brightness()), []
     forward = asked.network.forward
     object.__setattr__(asked.network, "forward", lambda inputs: (seen.append(inputs), forward(inputs))[1])
-    look = RandomLooks(candidate=asked, goal=GOAL, conditions=_conditions(noise=[0.05, 0.05], judged_on=6), maximum=255)
+    look = RandomLooks(
+        candidate=asked, goal=GOAL, conditions=conditions_of(noise=[0.05, 0.05], judged_on=6), maximum=255
+    )
     images, labels = torch.full((2, 1, 3, 3), 0.6), torch.zeros(2, dtype=torch.int64)
     for at in (0, 0, 1):
-        look(images, labels, _rows(2), torch.full((2,), at))
+        look(images, labels, draws_of(2), torch.full((2,), at))
     (first, confirmed), (again, _), (other, _) = zip(seen[::2], seen[1::2], strict=True)
     assert not torch.equal(first, confirmed), "what holds is looked at by others once more"
     levels = first * 255
@@ -97,7 +79,7 @@ def test_fresh_looks_are_stored_images_and_each_proposal_has_its_own():
 
 def test_a_look_that_is_wanted_on_none_counts_as_none():
     seen = Once(candidate=candidate(Brightness()), goal=GOAL)(
-        torch.full((1, 1, 2, 2), 0.2), torch.tensor([0]), _rows(1), torch.zeros(1, dtype=torch.int64)
+        torch.full((1, 1, 2, 2), 0.2), torch.tensor([0]), draws_of(1), torch.zeros(1, dtype=torch.int64)
     )
     assert not seen.wanted.any()
     assert seen.share is None

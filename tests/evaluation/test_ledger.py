@@ -7,8 +7,8 @@ from robustcheck.evaluation.search.ledger import Ledger
 
 def test_the_widest_search_says_up_to_where_a_sample_is_settled():
     ledger = Ledger()
-    for levels, moved in ((4, True), (8, False), (2, True)):
-        ledger.settle("pgd", levels, {7: moved})
+    for levels, followable in ((4, True), (8, False), (2, True)):
+        ledger.settle("pgd", levels, {7: followable})
     assert ledger.settled("pgd", 8) == {7: False}
     assert ledger.settled("pgd", 2) == {7: False}
     assert ledger.settled("pgd", 9) == {}

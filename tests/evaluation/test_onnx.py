@@ -12,6 +12,7 @@ import yaml
 from building import accuracy_at, brightness_policy, brightness_project, evaluation_of
 from onnxruntime import quantization
 from safetensors.torch import load_file
+from seeing import Brightness
 
 from robustcheck import load_policy, run
 from robustcheck.models import Candidate
@@ -19,12 +20,6 @@ from robustcheck.models.twin import make_twin
 
 POLICIES = Path(__file__).parents[2] / "policies"
 GATES = "\n  - {id: gate, attack: {name: pgd, steps: 5}, epsilon: [1/255, 2/255, 4/255], require: {accuracy: 0}}\n"
-
-
-class Brightness(torch.nn.Module):
-    def forward(self, image):
-        excess = (image.flatten(1).mean(dim=1) - 0.5) * 20
-        return torch.stack([-excess, excess], dim=1)
 
 
 def _export(network, example, path):

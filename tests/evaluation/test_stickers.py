@@ -7,34 +7,17 @@ import pytest
 import torch
 from building import ARCHITECTURE, brightness_gates, brightness_project, candidate, flat_images
 from PIL import Image
-from torch import nn
+from seeing import GOAL, LEVELS, Brightness, draws_of
 
 from robustcheck.attacks import objective, rp2
 from robustcheck.attacks.adam import ascend, moments
 from robustcheck.attacks.base import Told
-from robustcheck.attacks.draws import Draws, key
+from robustcheck.attacks.draws import Draws
 from robustcheck.data import load_area
 from robustcheck.evaluation.looks.conditions import Grid
 from robustcheck.policy import ConditionsSpec, RP2Spec
-from robustcheck.threats import Goal, Region
+from robustcheck.threats import Region
 from robustcheck.threats.viewing import Conditions, cells
-
-GOAL = Goal(labels=2)
-LEVELS = (60, 90, 100, 118, 137, 155, 165, 200)
-
-
-class Brightness(nn.Module):
-    def forward(self, image):
-        excess = (image.flatten(1).mean(dim=1) - 0.5) * 20
-        return torch.stack([-excess, excess], dim=1)
-
-
-def _conditions(**ranges):
-    return Conditions(spec=ConditionsSpec(**ranges))
-
-
-def _rows(count):
-    return Draws.of([key(0, "gate", str(row), 0) for row in range(count)], torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +105,7 @@ def test_what_no_cell_sets_is_drawn_evenly_for_each_and_for_all_images_alike(pla
     seen, asked = [], grid.candidate.network.forward
     object.__setattr__(grid.candidate.network, "forward", lambda inputs: (seen.append(inputs), asked(inputs))[1])
     images, labels = torch.full((2, 1, 3, 3), 0.5), torch.zeros(2, dtype=torch.int64)
-    result = grid(images, labels, _rows(2), torch.zeros(2, dtype=torch.int64))
+    result = grid(images, labels, draws_of(2), torch.zeros(2, dtype=torch.int64))
     assert len(seen) == looks
     middles = torch.stack([one.view(2, grid.count, 3, 3)[:, :, 1, 1] for one in seen])  # of the images
     assert torch.equal(middles[:, 0], middles[:, 1])
@@ -130,13 +113,13 @@ def test_what_no_cell_sets_is_drawn_evenly_for_each_and_for_all_images_alike(pla
     assert -0.01 * looks < parts.min() < parts.max() < 1 + 0.01 * looks
     if grid.count == 1:
         assert result.share.tolist() == pytest.approx([0.5, 0.5], abs=0.02)
-    again = grid(images[1:], labels[1:], _rows(2).rows(torch.tensor([1])), torch.ones(1, dtype=torch.int64))
+    again = grid(images[1:], labels[1:], draws_of(2).rows(torch.tensor([1])), torch.ones(1, dtype=torch.int64))
     assert again.share.tolist() == result.share[1:].tolist(), "however it is looked at again"
 
 
 def test_a_grid_of_which_nothing_else_varies_is_looked_at_once():
     grid = _grid({"distances": [1, 2]})
-    result = grid(torch.full((1, 1, 4, 4), 0.9), torch.tensor([0]), _rows(1), torch.zeros(1, dtype=torch.int64))
+    result = grid(torch.full((1, 1, 4, 4), 0.9), torch.tensor([0]), draws_of(1), torch.zeros(1, dtype=torch.int64))
     assert grid.conditions.spec.looks_from(grid.count) == 1
     assert result.cells.tolist() == [[True] * 5 + [False] * 5], "half as large on black it is dark"
     assert result.share.tolist() == [0.5]

@@ -186,9 +186,9 @@ def test_the_loss_has_to_rise_on_half_of_the_samples(risen, outcome):
     assert _probed(found=Found(trace=Trace(rises=rises)))["loss-rises"] == outcome
 
 
-@pytest.mark.parametrize(("vanished", "outcome"), [(50, "sound"), (51, "suspect")])
-def test_more_than_half_of_the_gradients_have_to_lead_somewhere(vanished, outcome):
-    assert gradients(Trace(gradients=100, gradients_zero=vanished), set()).outcome == outcome
+@pytest.mark.parametrize(("gradients_zero", "outcome"), [(50, "sound"), (51, "suspect")])
+def test_more_than_half_of_the_gradients_have_to_lead_somewhere(gradients_zero, outcome):
+    assert gradients(Trace(gradients=100, gradients_zero=gradients_zero), set()).outcome == outcome
 
 
 @pytest.mark.parametrize(
