@@ -19,13 +19,16 @@ from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 
 from robustcheck.models.growing import let_grow
+from robustcheck.models.joined import join
 from robustcheck.models.multiplications import share_of_convolutions
 from robustcheck.models.network import Forward, freeze
+from robustcheck.models.packed import can_pack
 from robustcheck.models.pre_activation import shift_pre_activations
 from robustcheck.models.tidying import tidy
-from robustcheck.models.unfolded import Unfolded, can_unfold
+from robustcheck.models.two_parts import InTwoParts
 
 _WORK_IN_CONVOLUTIONS = 0.8  # share of the multiplications, from which bfloat16 pays on a CPU
+_MANY_WEIGHTS = 2**20  # in convolutions, from which laying them out once pays (ARCHITECTURE.md)
 _PROBABILITIES_AGREE = 0.05  # the largest difference
 _GRADIENTS_AGREE = 0.8  # cosine, in the mean over samples; a ResNet-50 has .88, small CNNs .99
 _MOST_AGREE = 0.5  # the same, of all samples but one in eight: a mean hides some whose gradient is useless
@@ -127,15 +130,18 @@ def _faster(module: nn.Module, example: Sequence[torch.Tensor], scale: ScoreScal
     freeze(folded)
     words = [] if traced is None else ["batch norm folded"]
     if _multiplies_bfloat16(device) and _convolves(folded, image):
-        # Code that was not traced may look at its layers, such as at their weights.
-        unfold = traced is not None and _multiplies_tiles(device)
         laid_out = copy.deepcopy(folded).to(memory_format=torch.channels_last)
-        forward = _channels_last(_in_bfloat16(laid_out, image, unfold=unfold))
+        forward = _channels_last(_in_bfloat16(laid_out, image))
         if (error := _difference(module, forward, example, scale)) is not None:
             return Faster(forward=forward, words=", ".join([*words, "channels-last", "bfloat16"]), error=error)
     forward = folded
     if _gains_by_layout(device):
-        forward = _channels_last(folded.to(memory_format=torch.channels_last))
+        folded = folded.to(memory_format=torch.channels_last)
+        import os
+
+        if isinstance(folded, fx.GraphModule) and device.type == "cpu" and os.environ.get("JOIN32"):
+            join(folded, unfold=False)
+        forward = _channels_last(folded)
         words.append("channels-last")
     error = _difference(module, forward, example, scale) if words else None
     return None if error is None else Faster(forward=forward, words=", ".join(words), error=error)
@@ -199,7 +205,7 @@ def _convolves(module: nn.Module, image: torch.Tensor) -> bool:
     return share_of_convolutions(module, image) >= _WORK_IN_CONVOLUTIONS
 
 
-def _in_bfloat16(module: nn.Module, image: torch.Tensor, *, unfold: bool) -> Forward:
+def _in_bfloat16(module: nn.Module, image: torch.Tensor) -> Forward:
     """Convolutions in bfloat16; on a GPU the linear layers too. Images and the last layer stay in float32."""
     device = image.device.type
     order = _order(module, image)
@@ -207,13 +213,15 @@ def _in_bfloat16(module: nn.Module, image: torch.Tensor, *, unfold: bool) -> For
         if not isinstance(layer, _Layers):
             continue
         if layer is order[0] is not order[-1] and isinstance(layer, nn.Conv2d) and layer.groups == 1:
-            _replace(module, name, _InTwoParts(layer))
+            _replace(module, name, InTwoParts(layer))
         elif layer in (order[0], order[-1]) or (device == "cpu" and isinstance(layer, nn.Linear)):
             _replace(module, name, _Float32(layer, device))
         else:
             layer.to(torch.bfloat16)
-            if unfold and can_unfold(layer):
-                _replace(module, name, Unfolded(layer))
+    import os
+
+    if device == "cpu" and isinstance(module, fx.GraphModule) and can_pack() and not os.environ.get("NOJOIN"):
+        join(module, unfold=_multiplies_tiles(image.device))
 
     def forward(inputs: torch.Tensor, /) -> torch.Tensor:
         with torch.autocast(device, dtype=torch.bfloat16, cache_enabled=False):
@@ -221,6 +229,11 @@ def _in_bfloat16(module: nn.Module, image: torch.Tensor, *, unfold: bool) -> For
         return scores
 
     return forward
+
+
+def _is_large(module: nn.Module) -> bool:
+    """Whether the weights of its convolutions are more than stay in a core's cache from one call to the next."""
+    return sum(layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Conv2d)) >= _MANY_WEIGHTS
 
 
 def _order(module: nn.Module, image: torch.Tensor) -> list[nn.Module]:
@@ -238,29 +251,6 @@ def _order(module: nn.Module, image: torch.Tensor) -> list[nn.Module]:
         for hook in hooks:
             hook.remove()
     return list(asked)
-
-
-class _InTwoParts(nn.Module):
-    """A first convolution that works in bfloat16 and still sees images as they are.
-
-    Near 1.0 a bfloat16 has steps of a grey level. So each value goes in as the sum of two, what bfloat16 holds of it
-    and what that leaves; the convolution adds them up in float32. The gradient is the first part's alone: both
-    would be twice what it is.
-    """
-
-    def __init__(self, layer: nn.Conv2d) -> None:
-        super().__init__()
-        self.layer = layer.to(torch.bfloat16)
-        twice = torch.cat([layer.weight, layer.weight], dim=1).contiguous(memory_format=torch.channels_last)
-        self.layer.weight = nn.Parameter(twice, requires_grad=False)
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The layer's answer, in bfloat16."""
-        held = inputs.to(torch.bfloat16)
-        left = (inputs.detach() - held.detach()).to(torch.bfloat16)
-        both = torch.cat([held, left], dim=1).contiguous(memory_format=torch.channels_last)
-        answer: torch.Tensor = self.layer(both)
-        return answer
 
 
 class _Float32(nn.Module):

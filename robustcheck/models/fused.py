@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-_LEAK = 1e-30  # slope of a ReLU below 0: oneDNN's plain one makes 0 of a NaN, and so an answer where there is none
+from robustcheck.models.packed import Packed, can_pack, is_plain
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _places(module: nn.Module, nodes: list[fx.Node]) -> Iterator[_Place]:
 
     for node in nodes:
         convolution = layer_of(node, nn.Conv2d)
-        if not isinstance(convolution, nn.Conv2d) or not _is_plain(convolution):
+        if not isinstance(convolution, nn.Conv2d) or not is_plain(convolution):
             continue
         last, after = node, _sole_user(node)
         norm = layer_of(after, nn.BatchNorm2d)
@@ -117,10 +117,6 @@ def _sole_user(node: fx.Node) -> fx.Node | None:
     return users[0] if len(users) == 1 and users[0].all_input_nodes == [node] else None
 
 
-def _is_plain(layer: nn.Conv2d) -> bool:
-    return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-
-
 def _is_constant(norm: nn.BatchNorm2d) -> bool:
     return norm.running_mean is not None and not norm.training
 
@@ -131,24 +127,19 @@ class _Convolution(nn.Module):
     def __init__(self, layer: nn.Conv2d, norm: nn.BatchNorm2d | None, *, rectifies: bool) -> None:
         super().__init__()
         self.weight, self.bias = layer.weight, layer.bias  # code may look at them; what is multiplied is below
-        weight, self._bias = _with_norm(layer, norm)
+        self._rectifies, (weight, bias) = rectifies, _with_norm(layer, norm)
+        self._packed = Packed.of(layer, weight, bias) if can_pack() else None
         assert not isinstance(layer.padding, str)
-        self._where = list(layer.padding), list(layer.stride), list(layer.dilation), layer.groups
-        self._rectifies, self._packs = rectifies, _can_pack()
-        self._weight = weight.contiguous(memory_format=torch.channels_last)
-        if self._packs:
-            self._weight = torch.ops.mkldnn._reorder_convolution_weight(self._weight, *self._where)
+        self._plain = (
+            weight.contiguous(memory_format=torch.channels_last),
+            *(bias, layer.stride, layer.padding, layer.dilation, layer.groups),
+        )
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Its answer (N, K, H', W') to inputs (N, C, H, W)."""
-        if self._packs:
-            then = ("leaky_relu", [_LEAK]) if self._rectifies else ("none", [])
-            packed: Tensor = torch.ops.mkldnn._convolution_pointwise(
-                inputs, self._weight, self._bias, *self._where, *then, ""
-            )
-            return packed
-        padding, stride, dilation, groups = self._where
-        answer = nn.functional.conv2d(inputs, self._weight, self._bias, stride, padding, dilation, groups)
+        if self._packed is not None:
+            return self._packed(inputs, rectifies=self._rectifies)
+        answer = nn.functional.conv2d(inputs, *self._plain)
         return answer.relu_() if self._rectifies else answer
 
 
@@ -166,8 +157,3 @@ def _with_norm(layer: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, T
     if norm.bias is not None:
         bias = bias + norm.bias.detach().double()
     return (layer.weight.detach().double() * scale[:, None, None, None]).float(), bias.float()
-
-
-def _can_pack() -> bool:
-    """Whether torch has oneDNN's convolutions, whose weights can be laid out beforehand."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-_RELUS: tuple[Any, ...] = (nn.functional.relu, torch.relu, torch.relu_, "relu", "relu_")
+from robustcheck.models.nodes import is_relu, module_of
 
 
 def shift_pre_activations(traced: fx.GraphModule) -> None:
@@ -23,7 +23,7 @@ def shift_pre_activations(traced: fx.GraphModule) -> None:
     """
     for norm, relu, behind in list(_pre_activations(traced)):
         name = f"{norm.name}_shifted"
-        traced.add_submodule(name, _shifted(_module(traced, norm), [_module(traced, node) for node in behind]))
+        traced.add_submodule(name, _shifted(module_of(traced, norm), [module_of(traced, node) for node in behind]))
         with traced.graph.inserting_before(norm):
             relu.replace_all_uses_with(traced.graph.call_module(name, (norm.all_input_nodes[0],)))
         traced.graph.erase_node(relu)
@@ -68,26 +68,18 @@ def _pre_activations(traced: fx.GraphModule) -> Iterator[tuple[fx.Node, fx.Node,
     """Batch norms whose only user is a ReLU, and the convolutions, asked once each, that alone use that."""
     asked = [node.target for node in traced.graph.nodes if node.op == "call_module"]
     for norm in traced.graph.nodes:
-        layer = _module(traced, norm)
+        layer = module_of(traced, norm)
         if type(layer) is not nn.BatchNorm2d or layer.training or layer.running_mean is None or len(norm.users) != 1:
             continue
         (relu,) = norm.users
         behind = list(relu.users)
-        layers = [_module(traced, node) for node in behind]
+        layers = [module_of(traced, node) for node in behind]
         if (
-            _is_relu(traced, relu)
+            is_relu(traced, relu)
             and all(type(layer) is nn.Conv2d and layer.groups == 1 for layer in layers)
             and all(asked.count(node.target) == 1 for node in behind)
         ):
             yield norm, relu, behind
-
-
-def _is_relu(traced: fx.GraphModule, node: fx.Node) -> bool:
-    return type(_module(traced, node)) is nn.ReLU or (node.op != "call_module" and node.target in _RELUS)
-
-
-def _module(traced: fx.GraphModule, node: fx.Node) -> Any:
-    return traced.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
 def _shifted(norm: nn.BatchNorm2d, behind: Sequence[nn.Conv2d]) -> Shifted:

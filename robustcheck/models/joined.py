@@ -1,0 +1,208 @@
+"""Convolutions with the sum and the ReLU behind them, and their gradients, in place of a traced network's layers.
+
+A ReLU of its own reads and writes a whole map to change half of it, and a residual network has one behind each
+convolution and a sum behind every third. Weights are laid out once, too; small batches wait for that otherwise.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from robustcheck.models.nodes import is_relu, module_of
+from robustcheck.models.packed import Packed, answer_size, is_plain
+from robustcheck.models.two_parts import InTwoParts
+from robustcheck.models.unfolded import Unfolded, can_unfold
+
+_SUMS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
+_IN_PLACE: tuple[Any, ...] = (operator.iadd, "add_")
+
+
+def join(traced: fx.GraphModule, *, unfold: bool) -> None:
+    """Let each convolution do what is done to its answer alone, and what is done to its input besides.
+
+    Args:
+        traced: frozen, on a CPU, channels last; it is changed.
+        unfold: whether convolutions of small maps are matrix products.
+    """
+    asked = Counter(module_of(traced, node) for node in traced.graph.nodes)
+    for node in list(traced.graph.nodes):
+        layer = module_of(traced, node)
+        own = layer.layer if isinstance(layer, InTwoParts) else layer
+        if asked[layer] == 1 and isinstance(own, nn.Conv2d) and _is_frozen(own):
+            _join(traced, _Place.of(traced, node), layer, own, unfold=unfold)
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+
+
+class Joined(nn.Module):
+    """A frozen convolution on a CPU, and what is done with its answer.
+
+    Args:
+        layer: a plain one, in float32 or bfloat16.
+        rectifies: whether a ReLU is behind it, and behind the sum if there is one.
+        unfold: whether small maps are matrix products.
+        forks: whether what it is given is used once more, behind it: then it passes that on, and adds up the gradients.
+    """
+
+    def __init__(self, layer: nn.Conv2d, *, rectifies: bool, unfold: bool, forks: bool) -> None:
+        super().__init__()
+        weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+        self.layer, self.rectifies, self.forks = layer, rectifies, forks
+        self._packed, self._packed_gradient = Packed.of(layer, weight, bias), _packed_gradient(layer, weight)
+        self._unfolded = Unfolded(layer) if unfold and can_unfold(layer) else None
+
+    def forward(self, inputs: Tensor, other: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """The answer (N, K, H', W') to inputs (N, C, H, W) with another one added; and the inputs, where they fork."""
+        answer: Tensor
+        given = inputs.to(self.layer.weight.dtype)
+        if other is None or (other.dtype, other.shape) == (given.dtype, answer_size(self.layer, given.shape)):
+            answer, same = _Convolved.apply(given, other, self, self.rectifies)
+        else:  # it is spread out, or of another type
+            answer, same = _Convolved.apply(given, None, self, False)
+            answer = (answer + other).relu() if self.rectifies else answer + other
+        if not self.forks:
+            return answer
+        return answer, (same if given is inputs else inputs)
+
+    def answer(self, inputs: Tensor, other: Tensor | None, *, rectifies: bool) -> Tensor:
+        """The same without a gradient."""
+        if self._unfolded is not None and self._unfolded.suits(inputs):
+            answer = self._unfolded(inputs)
+            if other is not None:
+                answer = answer.add_(other)
+        elif other is None:
+            return self._packed(inputs, rectifies=rectifies)
+        else:
+            answer = self._packed.plus(inputs, other)
+        return answer.relu_() if rectifies else answer  # oneDNN's ReLU, behind a sum, makes 0 of a NaN
+
+    def gradient(self, gradient: Tensor, inputs: Tensor, other: Tensor | None) -> Tensor:
+        """That of inputs (N, C, H, W), given the one of their answer; and another one of theirs, which is added."""
+        if self._unfolded is not None and self._unfolded.suits(inputs):
+            answer = self._unfolded.gradient(gradient, inputs)
+        elif self._packed_gradient is not None:
+            if other is None:
+                return self._packed_gradient(gradient)
+            return self._packed_gradient.plus(gradient, other)
+        else:
+            layer, nothing = self.layer, [0, 0]
+            answer = torch.ops.aten.convolution_backward(
+                *(gradient, inputs, layer.weight, None, layer.stride, layer.padding, layer.dilation),
+                *(False, nothing, layer.groups, [True, False, False]),
+            )[0]
+        return answer if other is None else answer.add_(other)
+
+
+def _packed_gradient(layer: nn.Conv2d, weight: Tensor) -> Packed | None:
+    """The convolution of an answer's gradient whose answer is the inputs'; None where it is none of stride 1."""
+    assert not isinstance(layer.padding, str)
+    parts = zip(layer.dilation, layer.kernel_size, layer.padding, strict=True)
+    padding = tuple(dilation * (kernel - 1) - pad for dilation, kernel, pad in parts)
+    if layer.stride != (1, 1) or layer.groups != 1 or min(padding) < 0:
+        return None
+    return Packed(weight.flip(2, 3).transpose(0, 1), None, padding=padding, dilation=layer.dilation)
+
+
+class _Convolved(torch.autograd.Function):
+    """The answer of a joined convolution, and its inputs once more."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, other: Tensor | None, of: Joined, rectifies: bool) -> tuple[Tensor, Tensor]:
+        answer = of.answer(inputs, other, rectifies=rectifies)
+        ctx.of = of
+        ctx.set_materialize_grads(False)  # zeros for what nobody uses
+        ctx.save_for_backward(inputs, answer if rectifies else None)
+        return answer, inputs
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None, other: Tensor | None) -> tuple[Tensor | None, ...]:
+        inputs, answer = ctx.saved_tensors
+        if gradient is None:
+            return other, None, None, None
+        if answer is not None:
+            gradient = torch.ops.aten.threshold_backward(gradient, answer, 0)
+        assert gradient is not None
+        given = ctx.of.gradient(gradient, inputs, other) if ctx.needs_input_grad[0] else None
+        return given, gradient if ctx.needs_input_grad[1] else None, None, None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A convolution in a graph, and what it can do besides."""
+
+    nodes: tuple[fx.Node, ...]  # the convolution first
+    other: fx.Node | None  # what is added to its answer
+    rectifies: bool
+    skip: fx.Node | None  # the only other one that uses what the convolution is given
+
+    @classmethod
+    def of(cls, traced: fx.GraphModule, node: fx.Node) -> _Place:
+        nodes, other = [node], None
+        after = _sole_user(node)
+        # Nothing may be between the two: it might write into what is added, or into what is convolved.
+        if after is not None and after is node.next and (other := _added(traced, after, node)) is not None:
+            nodes.append(after)
+            after = _sole_user(after)
+        rectifies = after is not None and is_relu(traced, after)
+        if rectifies:
+            assert after is not None
+            nodes.append(after)
+        return cls(tuple(nodes), other, rectifies, _skip(traced, node, nodes))
+
+
+def _sole_user(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _added(traced: fx.GraphModule, node: fx.Node, convolution: fx.Node) -> fx.Node | None:
+    """What a node adds to a convolution's answer; None if it does something else, or writes into that."""
+    if node.target not in _SUMS or len(node.args) != 2 or node.kwargs:
+        return None
+    first, second = node.args
+    other = second if first is convolution else first
+    if not isinstance(other, fx.Node) or other is convolution:
+        return None
+    # A convolution's answer is its own memory; if this alone uses it, nobody sees whether it was written over.
+    fresh = isinstance(module_of(traced, other), (Joined, nn.Conv2d)) and _sole_user(other) is node
+    return other if node.target not in _IN_PLACE or first is convolution or fresh else None
+
+
+def _skip(traced: fx.GraphModule, node: fx.Node, nodes: list[fx.Node]) -> fx.Node | None:
+    """The other one that uses what a convolution is given, if it comes later, and writes into nothing."""
+    (given,) = node.all_input_nodes
+    others = [user for user in given.users if user is not node]
+    if len(others) != 1 or given.op == "placeholder" or others[0] in nodes or others[0] < node:
+        return None
+    (other,) = others
+    convolves = isinstance(module_of(traced, other), (Joined, nn.Conv2d))
+    return other if convolves or (other.target in _SUMS and other.target not in _IN_PLACE) else None
+
+
+def _join(traced: fx.GraphModule, place: _Place, layer: nn.Module | None, own: nn.Conv2d, *, unfold: bool) -> None:
+    node, skip = place.nodes[0], place.skip
+    joined = Joined(own, rectifies=place.rectifies, unfold=unfold, forks=skip is not None)
+    if isinstance(layer, InTwoParts):
+        layer.layer = joined
+    name = f"{node.name}_joined"
+    traced.add_submodule(name, layer if isinstance(layer, InTwoParts) else joined)
+    (given,) = node.all_input_nodes
+    with traced.graph.inserting_before(node):
+        answer = traced.graph.call_module(name, (given,) if place.other is None else (given, place.other))
+        if skip is not None:
+            both = answer
+            answer, same = (traced.graph.call_function(operator.getitem, (both, part)) for part in (0, 1))
+            skip.replace_input_with(given, same)
+    place.nodes[-1].replace_all_uses_with(answer)
+    for done in reversed(place.nodes):
+        traced.graph.erase_node(done)
+
+
+def _is_frozen(layer: nn.Conv2d) -> bool:
+    """Whether nothing but its weights says what it answers."""
+    return type(layer) is nn.Conv2d and is_plain(layer) and not (layer._forward_hooks or layer._forward_pre_hooks)

@@ -1,0 +1,20 @@
+"""What the nodes of a traced network do, for the passes over it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+_RELUS: tuple[Any, ...] = (nn.functional.relu, torch.relu, torch.relu_, "relu", "relu_")
+
+
+def module_of(traced: fx.GraphModule, node: fx.Node) -> Any:
+    """The layer that a node asks; None if it does something else."""
+    return traced.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def is_relu(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node is a ReLU, however it was written."""
+    return type(module_of(traced, node)) is nn.ReLU or (node.op != "call_module" and node.target in _RELUS)
