@@ -136,12 +136,7 @@ def _faster(module: nn.Module, example: Sequence[torch.Tensor], scale: ScoreScal
             return Faster(forward=forward, words=", ".join([*words, "channels-last", "bfloat16"]), error=error)
     forward = folded
     if _gains_by_layout(device):
-        folded = folded.to(memory_format=torch.channels_last)
-        import os
-
-        if isinstance(folded, fx.GraphModule) and device.type == "cpu" and os.environ.get("JOIN32"):
-            join(folded, unfold=False)
-        forward = _channels_last(folded)
+        forward = _channels_last(folded.to(memory_format=torch.channels_last))
         words.append("channels-last")
     error = _difference(module, forward, example, scale) if words else None
     return None if error is None else Faster(forward=forward, words=", ".join(words), error=error)
@@ -218,9 +213,8 @@ def _in_bfloat16(module: nn.Module, image: torch.Tensor) -> Forward:
             _replace(module, name, _Float32(layer, device))
         else:
             layer.to(torch.bfloat16)
-    import os
-
-    if device == "cpu" and isinstance(module, fx.GraphModule) and can_pack() and not os.environ.get("NOJOIN"):
+    # Code that was not traced may look at its layers, such as at their weights.
+    if device == "cpu" and isinstance(module, fx.GraphModule) and can_pack() and _is_large(module):
         join(module, unfold=_multiplies_tiles(image.device))
 
     def forward(inputs: torch.Tensor, /) -> torch.Tensor:

@@ -181,7 +181,8 @@ def _skip(traced: fx.GraphModule, node: fx.Node, nodes: list[fx.Node]) -> fx.Nod
         return None
     (other,) = others
     convolves = isinstance(module_of(traced, other), (Joined, nn.Conv2d))
-    return other if convolves or (other.target in _SUMS and other.target not in _IN_PLACE) else None
+    adds = other.target in _SUMS and (other.target not in _IN_PLACE or other.args[0] is not given)
+    return other if convolves or adds else None
 
 
 def _join(traced: fx.GraphModule, place: _Place, layer: nn.Module | None, own: nn.Conv2d, *, unfold: bool) -> None:

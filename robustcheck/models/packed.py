@@ -85,6 +85,9 @@ class Packed:
         twice the time for it. There are many sizes, a batch being of any number, and few layouts.
         """
         if (found := self._by_size.get(size)) is None:
+            groups = self._where[-1]
+            if size[1] != (wanted := groups * self._weight.shape[1]):
+                raise RuntimeError(f"a convolution of {wanted} channels was given {size[1]}")
             laid_out = torch.ops.mkldnn._reorder_convolution_weight(self._weight, *self._where, size)
             layout = torch.ops.mkldnn._get_mkldnn_serialized_md(laid_out).numpy().tobytes()
             found = self._by_size[size] = self._by_layout.setdefault(layout, laid_out)

@@ -130,7 +130,7 @@ def _hooked() -> nn.Module:
 )
 def test_they_answer_as_the_networks_own(monkeypatch, module, replaced, packs):
     if not packs:
-        monkeypatch.setattr(fused, "_can_pack", lambda: False)
+        monkeypatch.setattr(fused, "can_pack", lambda: False)
     _drawn(module)
     before, layers = module(IMAGES), list(module.modules())
     stand_ins = fuse(module)
@@ -159,7 +159,7 @@ def test_a_network_that_cannot_be_followed_keeps_its_layers():
 
 @pytest.mark.parametrize("packs", [True, False])
 def test_what_is_no_number_stays_none(monkeypatch, packs):
-    monkeypatch.setattr(fused, "_can_pack", lambda: packs)
+    monkeypatch.setattr(fused, "can_pack", lambda: packs)
     module, images = _drawn(_row(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU())), IMAGES.clone()
     images[1] = torch.nan
     with fuse(module):
