@@ -7,9 +7,9 @@ and `score_kind` say which of its outputs are scores, and whether those are logi
 its input, `head` or `multilabel_head` reads its scores, and `candidate` joins the three, in `batches` that fit
 (`memory`) and in a process that is left as it was (`process`). `batch_independence` and `stochastic` tell candidates in
 training mode from those that draw by design. `fast_form` makes faster forms of a network for searches (with `tidying`,
-`pre_activation`, `growing` and, in bfloat16, `two_parts`, `joined`, `packed` and `unfolded`; `nodes` says what they look
-for), and `layout` says how images lie in memory for those who ask (with `fused`). `access` is what an attack gets: a
-white box, or an oracle that counts; `means` are those of the gradients of several networks, or calls.
+`pre_activation`, `growing` and, in bfloat16, `two_parts`, `joined`, `packed` and `unfolded`; `nodes` tells what a step
+of a traced network is), and `layout` says how images lie in memory for those who ask (with `fused`). `access` is what
+an attack gets: a white box, or an oracle that counts; `means` are those of the gradients of several networks, or calls.
 """
 
 from robustcheck.models.access import LabelOracle, Meter, ScoreOracle, Surrogates, TopKOracle, WhiteBox

@@ -35,7 +35,7 @@ def join(traced: fx.GraphModule, *, unfold: bool) -> None:
         layer = module_of(traced, node)
         own = layer.layer if isinstance(layer, InTwoParts) else layer
         if asked[layer] == 1 and isinstance(own, nn.Conv2d) and _is_frozen(own):
-            _join(traced, _Place.of(traced, node), layer, own, unfold=unfold)
+            _join(traced, _Place.of(traced, node, alone=own is not layer), layer, own, unfold=unfold)
     traced.delete_all_unused_submodules()
     traced.recompile()
 
@@ -142,18 +142,22 @@ class _Place:
     skip: fx.Node | None  # the only other one that uses what the convolution is given
 
     @classmethod
-    def of(cls, traced: fx.GraphModule, node: fx.Node) -> _Place:
+    def of(cls, traced: fx.GraphModule, node: fx.Node, *, alone: bool) -> _Place:
+        """That of a node; `alone` if what it asks takes and answers one tensor."""
         nodes, other = [node], None
         after = _sole_user(node)
         # Nothing may be between the two: it might write into what is added, or into what is convolved.
-        if after is not None and after is node.next and (other := _added(traced, after, node)) is not None:
+        if not alone and after is node.next and after is not None:
+            other = _added(traced, after, node)
+        if other is not None:
+            assert after is not None
             nodes.append(after)
             after = _sole_user(after)
         rectifies = after is not None and is_relu(traced, after)
         if rectifies:
             assert after is not None
             nodes.append(after)
-        return cls(tuple(nodes), other, rectifies, _skip(traced, node, nodes))
+        return cls(tuple(nodes), other, rectifies, None if alone else _skip(traced, node, nodes))
 
 
 def _sole_user(node: fx.Node) -> fx.Node | None:

@@ -225,17 +225,39 @@ def test_in_bfloat16(name):
     assert torch.nn.functional.cosine_similarity(gradient.flatten(), wanted.flatten().float(), dim=0) > 0.99
 
 
-def test_a_first_layer_in_two_parts():
-    module = _row(nn.Conv2d(4, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3)).requires_grad_(False)
+class First(nn.Module):
+    """The first layer's answer is added to what it is given, which is used once more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        given = image - 0.25
+        answer = torch.relu(self.first(given))
+        return torch.relu(self.second(answer) + given)
+
+
+class Added(First):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        given = image - 0.25
+        return self.second(torch.relu(self.first(given) + given))
+
+
+@pytest.mark.parametrize(("make", "rectifies"), [(First, True), (Added, False)])
+def test_a_first_layer_in_two_parts(make, rectifies):
+    torch.manual_seed(0)
+    module = make().requires_grad_(False)
     joined = fx.symbolic_trace(copy.deepcopy(module))
-    joined.add_module("0", InTwoParts(joined.get_submodule("0")))
-    joined.get_submodule("2").to(torch.bfloat16)
+    joined.add_module("first", InTwoParts(joined.first))
+    joined.second.to(torch.bfloat16)
     join(joined, unfold=False)
-    first = next(layer for layer in joined.modules() if isinstance(layer, InTwoParts))
+    (first,) = (layer for layer in joined.modules() if isinstance(layer, InTwoParts))
     assert isinstance(first.layer, Joined)
-    assert first.layer.rectifies
+    assert first.layer.rectifies is rectifies
     expected, wanted = _answer(module, IMAGES)
-    answer, gradient = _answer(joined, IMAGES)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        answer, gradient = _answer(joined, IMAGES)
     torch.testing.assert_close(answer.float(), expected, rtol=0.05, atol=0.05)
     assert torch.nn.functional.cosine_similarity(gradient.flatten(), wanted.flatten(), dim=0) > 0.99
 
