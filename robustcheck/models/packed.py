@@ -73,7 +73,7 @@ class Packed:
     def plus(self, inputs: Tensor, other: Tensor) -> Tensor:
         """The answer and another (N, K, H', W') of the same type, added before either is rounded."""
         answer: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
-            *(_laid_out(inputs), _laid_out(other), self._for(inputs.shape), self._bias, *self._where),
+            *(_laid_out(inputs), other, self._for(inputs.shape), self._bias, *self._where),
             *("add", 1.0, None, [], ""),
         )
         return answer
@@ -95,4 +95,5 @@ class Packed:
 
 
 def _laid_out(maps: Tensor) -> Tensor:
+    """Channels last, as the answer is then."""
     return maps.contiguous(memory_format=torch.channels_last)

@@ -89,6 +89,65 @@ class Spread(nn.Module):
         return torch.relu(self.conv(image) + other).to(image.dtype)
 
 
+class Upwards(nn.Module):
+    """The answer is one number a channel, and what is added is a map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 5)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.conv(image[:, :, :5, :5]) + image)
+
+
+class Itself(nn.Module):
+    """What the convolution is given is added to its answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        given = image * 2
+        return torch.relu(given + self.conv(given))
+
+
+class Before(nn.Module):
+    """The shortcut comes first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shortcut, self.conv = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        given = image * 2
+        past = self.shortcut(given)
+        return self.conv(given) * past
+
+
+class Sooner(Before):
+    """Something else is made of what the convolution is given, before."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        given = image * 2
+        past = given + 1
+        return self.conv(given) * past
+
+
+class Into(nn.Module):
+    """The answer is added to something else in place, which is used once more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        other = image * 2
+        answer = self.conv(image)
+        total = other.add_(answer)
+        return torch.sin(total) * 2 + other
+
+
 class Expanded(nn.Module):
     """What is added has the size of the answer, and the memory of a channel's mean."""
 
@@ -155,6 +214,11 @@ MODULES = {
     "spread out": Spread("spread"),
     "another type": Spread("double"),
     "expanded": Expanded(),
+    "upwards": Upwards(),
+    "itself": Itself(),
+    "before": Before(),
+    "sooner": Sooner(),
+    "into": Into(),
     "tied": Tied(),
     "no gradient": Unused(),
 }
@@ -185,6 +249,10 @@ def test_the_same_answers_and_gradients(name, unfold):
         ("written over between", [""], 4),
         ("used twice", [""], 3),
         ("tied", [], 3),
+        ("itself", ["relu+sum"], 1),
+        ("before", ["fork", ""], 2),
+        ("sooner", [""], 3),
+        ("into", [""], 5),
     ],
 )
 def test_what_is_joined(name, joined, left):
@@ -242,6 +310,21 @@ class Added(First):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         given = image - 0.25
         return self.second(torch.relu(self.first(given) + given))
+
+
+def test_what_goes_past_keeps_its_type():
+    """In float32, as the network has it."""
+    torch.manual_seed(0)
+    module = First().requires_grad_(False)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected, wanted = _answer(module, IMAGES)
+    joined = _joined(copy.deepcopy(module).to(torch.bfloat16))
+    assert any(isinstance(layer, Joined) and layer.forks for layer in joined.modules())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        answer, gradient = _answer(joined, IMAGES)
+    assert answer.dtype == expected.dtype == torch.float32
+    torch.testing.assert_close(answer, expected, rtol=0.02, atol=0.01)
+    torch.testing.assert_close(gradient, wanted, rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize(("make", "rectifies"), [(First, True), (Added, False)])
