@@ -92,6 +92,50 @@ class ShatteredAndNoisy(Shattered):
         return logits + 0.5 * torch.randn_like(logits)
 
 
+class Partial(Masked):  # three pixels in four are read, and have no gradient
+    def before(self, pixels):
+        followed = torch.rand(pixels.shape[1:], generator=torch.Generator().manual_seed(1)) < 0.25
+        return torch.where(followed, pixels, pixels.detach())
+
+
+class Averaged(Masked):  # the gradient is that of the means of 7x7 pixels
+    def before(self, pixels):
+        means = nn.functional.interpolate(nn.functional.avg_pool2d(pixels, 7), scale_factor=7.0)
+        return means + (pixels - means).detach()
+
+
+class Turned(Masked):  # by a hook: of three signs in ten
+    def before(self, pixels):
+        signs = torch.where(torch.rand(pixels.shape[1:], generator=torch.Generator().manual_seed(2)) < 0.3, -1.0, 1.0)
+        pixels = pixels + 0
+        if pixels.requires_grad:
+            pixels.register_hook(lambda gradient: gradient * signs)
+        return pixels
+
+
+class StraightThrough(Masked):  # steps of four grey levels, with the gradient of what is rounded: it hides nothing
+    def before(self, pixels):
+        return pixels + ((pixels * 63.75).round() / 63.75 - pixels).detach()
+
+
+class Bent(Masked):  # smooth, the same readings, exact gradients
+    def after(self, logits):
+        margin = self.bend(logits[:, 1] - logits[:, 0])
+        return torch.stack([-margin, margin], dim=1) / 2
+
+
+class Moat(Bent):  # a wall of scores before the border
+    def bend(self, margin):
+        size = margin.abs()
+        wall = 2.5 * torch.exp(-(((size - 1.2) / 0.5) ** 2)) - 2.5 * math.exp(-((1.2 / 0.5) ** 2)) * torch.exp(-size)
+        return margin.sign() * (size + wall)
+
+
+class Waves(Bent):
+    def bend(self, margin):
+        return margin + 0.6 * torch.sin(2 * margin)
+
+
 class Noisy(Masked):
     def before(self, pixels):
         return pixels + 0.05 * torch.randn_like(pixels)

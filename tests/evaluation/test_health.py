@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from robustcheck import load_policy, run
 from robustcheck.errors import EvaluationError
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.health import probing
+from robustcheck.evaluation.health.checks import MEANINGS, explains, predicts
 from robustcheck.evaluation.health.examination import Examination
+from robustcheck.evaluation.health.explaining import Explained
 
 PGD = "- {id: pgd, attack: {name: pgd, steps: 10}, epsilon: 4/255, require: {accuracy: 0.3}}"
 
@@ -41,6 +44,78 @@ def test_candidates_that_hide_their_gradients_do_not_pass(mask, by, tmp_path, xr
     assert gate.metrics["accuracy"].value > 0.6  # the attack failed, and without these checks the gate had passed
     assert gate.verdict == "error"
     assert by in _suspected(gate)
+
+
+@pytest.mark.xrays
+@pytest.mark.parametrize(
+    ("mask", "by"),
+    [
+        ("Partial", "gradient-explains"),
+        ("Averaged", "gradient-explains"),
+        ("Turned", "gradient-explains"),
+        ("Moat", "beats-single-steps"),
+        ("Waves", "beats-single-steps"),
+    ],
+)
+def test_gradients_that_are_right_as_far_as_they_go(mask, by, tmp_path, xrays):
+    """A step along them brings what they promise."""
+    gate = "- {id: pgd, attack: {name: pgd, steps: 40}, epsilon: 4/255, require: {accuracy: 0.5}}"
+    (gate,) = masked_gates(tmp_path, xrays, mask, gate, samples=64)
+    assert gate.metrics["accuracy"].value > 0.5
+    assert gate.verdict == "error"
+    assert [check.name for check in gate.health if check.outcome == "broken"] == [by]
+    assert MEANINGS[by] in gate.error
+
+
+@pytest.mark.xrays
+@pytest.mark.parametrize(("mask", "where"), [("Partial", "error"), ("Base", "pass")])
+def test_one_step_along_a_part_of_the_gradient_passes_nothing(mask, where, tmp_path, xrays):
+    """Whatever it costs, of gates of a hundred passes and more."""
+    fgsm = "- {id: fgsm, attack: fgsm, epsilon: 2/255, require: {accuracy: 0.3}}"
+    mask, kind = ("Masked", "hardened") if mask == "Base" else (mask, "standard")
+    (gate,) = masked_gates(tmp_path, xrays, mask, fgsm, kind=kind)
+    assert gate.verdict == where
+    assert gate.cost.health_forward <= 12 + 40 * (1 + (where == "error"))
+
+
+@pytest.mark.xrays
+def test_pixels_that_are_rounded_within_are_tried_with_larger_changes(tmp_path, xrays):
+    """One level more or less is nothing to a network that reads 16 of them, or a jump."""
+    fgsm = "- {id: fgsm, attack: fgsm, epsilon: 2/255, require: {accuracy: 0}}"
+    (gate,) = masked_gates(tmp_path, xrays, "StraightThrough", fgsm)
+    (check,) = [check for check in gate.health if check.name == "gradient-explains"]
+    assert check.outcome in ("sound", "suspect")
+    assert "random patterns of 4.0 grey levels" in check.evidence
+
+
+@pytest.mark.xrays
+def test_few_samples_are_asked_about_often_before_many_are(tmp_path, xrays):
+    gate = [{"id": "gate", "attack": {"name": "pgd", "steps": 20}, "epsilon": "2/255"}]
+    found = gates_on_xrays(tmp_path, xrays, "hardened", gate, samples=300)["gate"]
+    (check,) = [check for check in found.health if check.name == "beats-searches-without-gradients"]
+    queries, tried = map(
+        int, re.search(r"square with (\d+) queries turned 0 of (\d+) that held", check.evidence).groups()
+    )
+    assert check.outcome == "sound"
+    assert tried >= 3
+    assert queries >= 40
+    assert tried == 3 or queries >= 150
+
+
+@pytest.mark.parametrize(
+    ("share", "outcome"),
+    [(0.51, "sound"), (0.49, "suspect"), (0.32, "broken"), (1.9, "sound"), (2.1, "suspect"), (3.1, "broken")],
+)
+def test_how_much_of_what_is_promised_has_to_come(share, outcome):
+    assert predicts([1.0] * 3, [share] * 3, "one grey level", None, attacked=9).outcome == outcome
+    assert predicts([share] * 3, [], "one grey level", None, attacked=9).outcome == outcome
+
+
+@pytest.mark.parametrize(("share", "outcome"), [(0.61, "sound"), (0.59, "suspect"), (0.39, "broken"), (-2.0, "broken")])
+def test_how_much_has_to_be_explained(share, outcome):
+    check = explains(Explained(share=share, change="one grey level"), None, attacked=9, few_passes=False)
+    assert check.outcome == outcome
+    assert f"the gradient explains {share:.0%} " in check.evidence
 
 
 @pytest.mark.xrays
@@ -76,7 +151,7 @@ def test_what_an_ensembles_square_turns_hides_no_mask(tmp_path, xrays):
     """It turns many of the samples whose gradients are zero; those that are left are blind all the same."""
     ensemble = "{name: ensemble, steps: 8, queries: 150}"
     gate = f"- {{id: all, attack: {ensemble}, epsilon: 8/255, require: {{accuracy: 0.05}}}}"
-    (found,) = masked_gates(tmp_path, xrays, "HalfQuantised", gate, samples=48)
+    (found,) = masked_gates(tmp_path, xrays, "HalfQuantised", gate, samples=96)
     assert found.metrics["accuracy"].value > 0.05
     assert found.verdict == "error"
     assert "the attack had nothing to follow on" in found.error
@@ -90,7 +165,7 @@ def test_what_an_ensembles_square_turns_hides_no_mask(tmp_path, xrays):
 def test_one_step_is_examined_too(tmp_path, xrays):
     fgsm = "- {id: fgsm, attack: fgsm, epsilon: 4/255, require: {accuracy: 0.3}}"
     (gate,) = masked_gates(tmp_path, xrays, "Shattered", fgsm)
-    assert (gate.verdict, _suspected(gate)) == ("error", {"gradient-predicts"})
+    assert (gate.verdict, _suspected(gate)) == ("error", {"gradient-predicts", "gradient-explains"})
 
 
 @pytest.mark.xrays
@@ -98,7 +173,7 @@ def test_warn_only_says_it(tmp_path, xrays):
     (gate,) = masked_gates(tmp_path, xrays, "Shattered", PGD, extra="health: warn")
     assert gate.verdict == "pass"
     errors = {finding.code for finding in gate.findings if finding.severity == "error"}
-    assert {"gradient-predicts"} <= errors <= {"gradient-predicts", "loss-rises"}
+    assert {"gradient-predicts"} <= errors <= {"gradient-predicts", "gradient-explains", "loss-rises"}
 
 
 @pytest.mark.parametrize("health", ["strict", "warn"])
@@ -206,7 +281,7 @@ def test_who_would_inherit_from_a_search_that_was_not_examined_searches_itself(a
 def test_patches_follow_gradients_too(tmp_path, xrays):
     patch = "- {id: patch, attack: {name: patch, steps: 5, train: samples}, size: 10%, require: {accuracy: 0.3}}"
     (gate,) = masked_gates(tmp_path, xrays, "Shattered", patch.replace(", train: samples", ""), samples=20)
-    assert (gate.verdict, _suspected(gate)) == ("error", {"gradient-predicts"})
+    assert (gate.verdict, _suspected(gate)) == ("error", {"gradient-predicts", "gradient-explains"})
 
 
 @pytest.mark.xrays

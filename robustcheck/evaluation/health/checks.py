@@ -8,6 +8,14 @@ from statistics import median
 from typing import Literal
 
 from robustcheck.attacks.draws import key
+from robustcheck.evaluation.health.explaining import (
+    DOUBTFUL,
+    EXAMINED,
+    LEAST_EXPLAINED,
+    Explained,
+    Explanation,
+    is_small,
+)
 from robustcheck.evaluation.health.predicting import MIN_EXAMINED, Prediction
 from robustcheck.evaluation.search.found import Trace
 from robustcheck.evaluation.setting import Setting
@@ -20,6 +28,9 @@ MEANINGS = {
     "gradients": "the attack had little to follow",
     "loss-rises": "the search did not raise the loss: its gradients lead nowhere",
     "gradient-predicts": "the gradient does not tell what a small change does",
+    "gradient-explains": "the gradient leaves out most of what small changes do",
+    "beats-single-steps": "single steps along the gradient turned what this search left: it stops before a barrier of "
+    "scores, or is too weak",
     "enough-steps": "the search has too few steps, or too small ones",
     "beats-searches-without-gradients": "a search without gradients turned what this one left: it is too weak, or its "
     "gradients are masked",
@@ -35,14 +46,16 @@ MEANINGS = {
 }
 """What it means if a check is not sound."""
 
-OF_GRADIENTS = ("gradients", "gradient-predicts", "same-answers")
+OF_GRADIENTS = ("gradients", "gradient-predicts", "gradient-explains", "same-answers")
 """Names of the checks of patches and stickers of a white box, as `of_gradients` makes them."""
 
 OF_BALLS = (
     "gradients",
     "loss-rises",
     "gradient-predicts",
+    "gradient-explains",
     "enough-steps",
+    "beats-single-steps",
     "beats-searches-without-gradients",
     "falls-as-budget-grows",
     "same-answers",
@@ -59,6 +72,7 @@ _STRENGTHEN = "raise its steps and restarts, or replace it by a stronger attack,
 ADVICE = {
     "enough-steps": "raise its steps, or leave step_size to its default",
     "beats-searches-without-gradients": _STRENGTHEN + MEND,
+    "beats-single-steps": _STRENGTHEN + MEND,
     "as-strong-as-others": _STRENGTHEN + MEND,
     "holds-against-others": _STRENGTHEN + MEND,
 }
@@ -71,6 +85,7 @@ TRAIN_LONGER = "raise its steps, draws or restarts"
 """The same, of a patch."""
 
 LEAST_SHARE, MOST_SHARE = 1 / 3, 3.0  # of what the gradient promises, that a change along it has to bring
+DOUBTFUL_SHARE = 1 / 2  # and its inverse: beyond, the gradient is doubted
 MOST_OUTDONE = 0.1  # of the samples that held: what who knows less may turn
 _ZERO = 0.5  # share of the gradients that are zero, from which on they are suspect
 _RANK: dict[HealthOutcome, int] = {"not examined": 0, "sound": 1, "suspect": 2, "broken": 3}
@@ -120,8 +135,41 @@ def predicts(
         f"a change of {change} along the gradient raises the margin {middles[0]:.2f} times as much as the gradient "
         f"says (median of {len(at_images)} samples; {LEAST_SHARE:.2f} to {MOST_SHARE:g} is sound){inside}"
     )
-    sound = all(LEAST_SHARE <= middle <= MOST_SHARE for middle in middles)
-    return HealthCheck(name=name, outcome="sound" if sound else "broken", evidence=evidence)
+    outcome: HealthOutcome = "sound"
+    if not all(DOUBTFUL_SHARE <= middle <= 1 / DOUBTFUL_SHARE for middle in middles):
+        outcome = "suspect"
+    if not all(LEAST_SHARE <= middle <= MOST_SHARE for middle in middles):
+        outcome = "broken"
+    return HealthCheck(name=name, outcome=outcome, evidence=evidence)
+
+
+def explains(explained: Explained | None, drawn: float | None, *, attacked: int, few_passes: bool) -> HealthCheck:
+    """The check that compares what random patterns do with what the gradient says of them.
+
+    Args:
+        explained: what was seen; None if nothing was.
+        drawn: how far two answers of the candidate were apart; None if it does not draw.
+        attacked: how many samples were attacked.
+        few_passes: whether the gate is too small for it.
+    """
+    name = "gradient-explains"
+    if explained is None:
+        why = "nothing that was tried moves the margin"
+        if drawn is not None:
+            why = "not tried where gradients are means over many"
+        elif attacked < EXAMINED:
+            why = f"{plural(attacked, 'sample')} attacked, which is too few"
+        elif few_passes:
+            why = "a tenth of what the gate cost does not pay for it"
+        return HealthCheck(name=name, outcome="not examined", evidence=why)
+    outcome: HealthOutcome = "suspect" if explained.share < DOUBTFUL else "sound"
+    if explained.share < LEAST_EXPLAINED:
+        outcome = "broken"
+    evidence = (
+        f"of what random patterns of {explained.change} do to the margin the gradient explains {explained.share:.0%} "
+        f"(of the squares, {EXAMINED} samples; less than {LEAST_EXPLAINED:.0%} is broken)"
+    )
+    return HealthCheck(name=name, outcome=outcome, evidence=evidence)
 
 
 def same_answers(difference: float | None) -> HealthCheck:
@@ -149,10 +197,13 @@ def of_gradients(
         cost: of its searches; a tenth of it may be spent.
     """
     prediction, drawn = Prediction(setting=setting, goal=goal), setting.candidate.randomness
-    at_images = prediction.at_images(attacked, prediction.tried(cost))
+    explanation = Explanation(setting=setting, goal=goal)
+    at_images = prediction.at_images(attacked, prediction.tried(cost, explanation.expected(attacked, cost)))
+    explained = explanation.of(attacked, cost)
     return (
         gradients(trace, blind),
         predicts(at_images, (), prediction.change, drawn, attacked=len(attacked)),
+        explains(explained, drawn, attacked=len(attacked), few_passes=is_small(cost)),
         same_answers(drawn),
     )
 

@@ -14,7 +14,8 @@ from math import ceil
 from statistics import median
 
 from robustcheck.attacks.searches import QUICK
-from robustcheck.evaluation.health.checks import MOST_OUTDONE, gradients, predicts, same_answers
+from robustcheck.evaluation.health.checks import MOST_OUTDONE, explains, gradients, predicts, same_answers
+from robustcheck.evaluation.health.explaining import is_small
 from robustcheck.evaluation.health.predicting import MIN_EXAMINED
 from robustcheck.evaluation.health.probing import FEWEST_STEPS, ProbeResult, Probes
 from robustcheck.evaluation.search.found import Found, Rise
@@ -54,7 +55,14 @@ class Examination:
                 self.setting.candidate.randomness,
                 attacked=len(probes.attacked),
             ),
+            explains(
+                probed.explained,
+                self.setting.candidate.randomness,
+                attacked=len(probes.attacked),
+                few_passes=is_small(cost),
+            ),
             self._longer(probes, steps, probed.longer),
+            self._single_steps(probes, probed.single_steps),
             self._without_gradients(probes, probed.without_gradients),
             self._grown(probes, probed.unbounded),
             same_answers(self.setting.candidate.randomness),
@@ -125,13 +133,25 @@ class Examination:
             [f"{one.how} turned {len(one.turned)} of {one.of} that the searches before it left" for one in own]
             + [f"{rival.how} turned {len(rival.turned)} of {rival.of} that held" for rival in rivals]
         )
+        outcome = self._outdone(probes, rivals, own)
+        return HealthCheck(name="beats-searches-without-gradients", outcome=outcome, evidence=evidence)
+
+    def _single_steps(self, probes: Probes, steps: ProbeResult) -> HealthCheck:
+        name = "beats-single-steps"
+        if steps.of < MIN_EXAMINED:
+            return HealthCheck(name=name, outcome="not examined", evidence=self._too_little(probes))
+        evidence = f"{steps.how} turned {len(steps.turned)} of {steps.of} that held"
+        return HealthCheck(name=name, outcome=self._outdone(probes, [steps]), evidence=evidence)
+
+    def _outdone(self, probes: Probes, rivals: Sequence[ProbeResult], own: Sequence[ProbeResult] = ()) -> HealthOutcome:
+        """What follows from what rivals turned of the samples that held, and a member of the attack's own of others."""
         every = {sample: entry for rival in rivals for sample, entry in rival.turned.items()}
         undermined = any(_outdoes(rival) and self._undermines(rival) for rival in rivals)
         outcome: HealthOutcome = "suspect" if any(map(_outdoes, (*own, *rivals))) else "sound"
         # What was turned is verified, and in the gate's own ball: however little it is, it may be what decides.
         if (outcome == "suspect" and probes.iterates) or undermined or (every and self.undermined_by(every)):
-            outcome = "broken"
-        return HealthCheck(name="beats-searches-without-gradients", outcome=outcome, evidence=evidence)
+            return "broken"
+        return outcome
 
     def _member_that_asks(self, probes: Probes) -> list[ProbeResult]:
         """What an ensemble's own member without gradients turned of what those with gradients left; it is counted."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from math import isclose
 
 import torch
@@ -24,6 +23,7 @@ from robustcheck.threats import Ball, Goal, L2Ball, LinfBall
 
 OVERHEAD = Fraction(1, 10)  # of what the gate's own searches put through the network: what all of health may cost
 MIN_EXAMINED, MAX_EXAMINED = 3, 16  # samples from which on anything is concluded, and that are tried at most
+_FEW = 6  # samples that other checks of a tenth too small for both leave to this one
 PASSES_PER_SAMPLE = 2  # forward ones, of which one has a gradient
 _STEP = 1 / 255  # of what is visible, or one grey level where that is more, and no more than searches may change
 _LEVELS_IF_DRAWN = 4  # so that more than chance is promised
@@ -43,7 +43,7 @@ class Prediction:
     def change(self) -> str:
         """Says how much every pixel is changed."""
         maximum = self.setting.samples.maximum
-        each = "one grey level" if isclose(self._step * maximum, 1) else f"{_rounded(self._step * maximum)} grey levels"
+        each = in_grey_levels(self._step * maximum)
         return each if self._longest is None else f"{each}, of {_rounded(self._longest * maximum)} in L2 at most,"
 
     @property
@@ -56,10 +56,16 @@ class Prediction:
         each = self.price(1)
         return max(0, min(forward // each[0], gradient // each[1]))
 
-    def tried(self, cost: Cost) -> int:
-        """How many samples it is tried on where searches cost so much: a tenth pays for it, but for a few of them."""
-        paid = self.affordable(int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD))
-        return max(MIN_EXAMINED, min(MAX_EXAMINED, paid))
+    def tried(self, cost: Cost, besides: tuple[int, int]) -> int:
+        """How many samples it is tried on where searches cost so much: a tenth pays for it, but for a few of them.
+
+        Args:
+            cost: of the gate's searches.
+            besides: forward passes and gradients that the tenth pays for as well, where it can.
+        """
+        forward, gradients = int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD)
+        least = max(MIN_EXAMINED, min(_FEW, self.affordable(forward, gradients)))
+        return max(least, min(MAX_EXAMINED, self.affordable(forward - besides[0], gradients - besides[1])))
 
     def price(self, samples: int) -> tuple[int, int]:
         """Returns how many forward passes and gradients so many samples take."""
@@ -95,8 +101,7 @@ class Prediction:
 
         Where means are compared, a smaller one would promise no more than chance.
         """
-        low, high = self.setting.candidate.preprocess.visible
-        step = max(_STEP * (high - low), 1 / self.setting.samples.maximum)
+        step = small_change(self.setting)
         if self.draws:
             return _LEVELS_IF_DRAWN * step
         return min(step, self.ball.radius) if isinstance(self.ball, LinfBall) else step
@@ -139,10 +144,8 @@ class Prediction:
         moved = (images + change).clamp(0, 1)
 
         def margins(asked: torch.Tensor) -> torch.Tensor:
-            # The artefact's own, unless its last softmax is left off, behind which gradients may be zero.
-            ask = candidate.logits if candidate.bare is None else partial(white_box.scores, samples)
-            logits = (ask(asked) for _ in range(_CALLS if self.draws else 1))
-            return torch.stack([raised(candidate.head.at_operating_point(one), labels, labels) for one in logits])
+            calls = range(_CALLS if self.draws else 1)
+            return torch.stack([artefact_margins(self.setting, self.goal, samples, asked, labels) for _ in calls])
 
         before, after = margins(images) if self.draws or other else told[0][1][None], margins(moved)
         promised = ((moved - images) * gradient).flatten(1).sum(dim=1)
@@ -153,6 +156,32 @@ class Prediction:
             usable &= promised > _CERTAIN * error
         shares = rise / promised
         return [share if there else None for share, there in zip(shares.tolist(), usable.tolist(), strict=True)]
+
+
+def small_change(setting: Setting) -> float:
+    """A change of a pixel, as a share of the full range: a 255th of what is visible, and a grey level at least."""
+    low, high = setting.candidate.preprocess.visible
+    return max(_STEP * (high - low), 1 / setting.samples.maximum)
+
+
+def artefact_margins(
+    setting: Setting, goal: Goal, samples: torch.Tensor, images: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    """How far samples with these numbers, images (N, C, H, W) and true readings are past the border, (N,).
+
+    As the artefact itself answers, unless its last softmax is left off, behind which gradients may be zero.
+    """
+    candidate = setting.candidate
+    if candidate.bare is None:
+        logits = candidate.logits(images)
+    else:
+        logits = WhiteBox(candidate, exact=True).scores(samples, images)
+    return objective("margin", goal)(candidate.head.at_operating_point(logits), labels, labels)
+
+
+def in_grey_levels(size: float) -> str:
+    """The size of a change in words."""
+    return "one grey level" if isclose(size, 1) else f"{_rounded(size)} grey levels"
 
 
 def _rounded(levels: float) -> str:

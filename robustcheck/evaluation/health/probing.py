@@ -11,6 +11,9 @@ from fractions import Fraction
 from math import prod, sqrt
 
 from robustcheck.attacks import GradientAttack, build
+from robustcheck.attacks.searches import Searches
+from robustcheck.attacks.single_steps import SingleSteps
+from robustcheck.evaluation.health.explaining import Explained, Explanation
 from robustcheck.evaluation.health.predicting import MAX_EXAMINED, MIN_EXAMINED, OVERHEAD, Prediction
 from robustcheck.evaluation.image_files import ImageWriter
 from robustcheck.evaluation.progress import silent
@@ -18,18 +21,30 @@ from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.search.searching import Search
 from robustcheck.evaluation.setting import Memory, Setting
 from robustcheck.models import Meter
-from robustcheck.policy import APGDSpec, EnsembleSpec, FMNSpec, NESSpec, NoiseSpec, PGDSpec, Quantity, SquareSpec
+from robustcheck.policy import (
+    APGDSpec,
+    EnsembleSpec,
+    FGSMSpec,
+    FMNSpec,
+    NESSpec,
+    NoiseSpec,
+    PGDSpec,
+    Quantity,
+    SquareSpec,
+)
 from robustcheck.policy.attack_specs import AttackSpec
 from robustcheck.results import Cost
 from robustcheck.threats import Ball
 from robustcheck.words import plural
 
-_FOR_UNBOUNDED, _FOR_LONGER = 0.4, 0.5  # of that, at most; searches without gradients get the rest
+_FOR_UNBOUNDED, _FOR_LONGER = 0.5, 0.5  # of that, at most; searches without gradients get the rest
 _MOST_PROBED = 20  # samples that a rival is tried on
-_MOST_QUERIES, _LEAST_QUERIES = 200, 20  # of a rival, a sample
+_MOST_QUERIES, _LEAST_QUERIES = 200, 50  # of a rival, a sample: fewer find nothing anywhere
 _NOISE = 0.2  # of a rival's queries
 _ENDS = 4  # of its images that are adjudicated beside, a sample
 _MOST_UNBOUNDED, _UNBOUNDED_STEPS, _UNBOUNDED_COST = 10, 25, 2.2  # samples, steps, forward passes a step
+_FEW_SINGLE = 5  # samples that get single steps where a third of what is left pays for them
+_FOR_SINGLE, _SINGLE_FORWARD = 0.1, 7  # of what is left, at most; passes a sample of four single steps, with verdicts
 _FINDINGS = 3  # of several, that it goes for in turn
 # Its first step, a pixel, in shares of the range and of what the gate's ball admits, whichever is more. All steps
 # together go 13 times as far: half of the range, and three times the ball. One of the range, which is the former at
@@ -56,6 +71,8 @@ class Probed:
     at_images: Sequence[float] = ()  # shares of what the gradient promises, that a small change along it brought
     in_ball: Sequence[float] = ()  # the same at points of the ball
     change: str = ""  # how small
+    explained: Explained | None = None  # of what random patterns do, by the gradient
+    single_steps: ProbeResult = ProbeResult()
     without_gradients: Sequence[ProbeResult] = ()
     unbounded: ProbeResult = ProbeResult()
     longer: ProbeResult = ProbeResult()
@@ -82,13 +99,21 @@ class Probes:
         forward, gradients = int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD)
         # First, because these show most for what they cost; a few of them whatever they cost. They have their price
         # also where another gate has paid for them: what is examined must not depend on which gates were run.
-        count = prediction.tried(cost)
+        explanation = Explanation(setting=search.setting, goal=search.goal)
+        count = prediction.tried(cost, explanation.expected(self.attacked, cost))
         at_images, price = prediction.at_images(self.attacked, count), prediction.price(count)
-        forward, gradients, before = forward - price[0], gradients - price[1], replace(meter)
+        forward, gradients = forward - price[0], gradients - price[1]
+        if (explained := explanation.of(self.attacked, cost)) is not None:
+            price = explanation.price(explained.tries)
+            forward, gradients = max(0, forward - price[0]), max(0, gradients - price[1])
+        before = replace(meter)
         inside = self.held[: min(MAX_EXAMINED // 2, prediction.affordable(forward // 2, gradients))]
         in_ball = prediction.in_ball(inside, search.gate.id) if len(inside) >= MIN_EXAMINED else []
         forward -= meter.forward - before.forward
         gradients -= meter.gradient - before.gradient
+        single_steps = self._single_steps(forward, gradients)
+        forward -= single_steps.of * _SINGLE_FORWARD
+        gradients -= single_steps.of * SingleSteps.steps
         each = _UNBOUNDED_STEPS * build(self._nearest(pixels=1), search.ball, search.goal)[0].restarts  # of any size
         paid = forward * _FOR_UNBOUNDED / (each * _UNBOUNDED_COST)
         unbounded = min(_MOST_UNBOUNDED, int(paid), gradients // 2 // each)
@@ -101,6 +126,8 @@ class Probes:
             at_images=at_images,
             in_ball=in_ball,
             change=prediction.change,
+            explained=explained,
+            single_steps=single_steps,
             without_gradients=self._without_gradients(int(forward - unbounded * each * _UNBOUNDED_COST - longer)),
             unbounded=self._unbounded(unbounded),
             longer=self._longer(longer, least),
@@ -145,13 +172,23 @@ class Probes:
             f"{float(ball.levels):.3g} grey levels that epsilon admits"
         )
 
+    def _single_steps(self, forward: int, gradients: int) -> ProbeResult:
+        """Tries single steps along the gradient and against it, at the gate's own budget."""
+        paid = min(forward // _SINGLE_FORWARD, gradients // SingleSteps.steps)
+        count = min(_MOST_PROBED, len(self.held), max(int(paid * _FOR_SINGLE), min(_FEW_SINGLE, paid // 3)))
+        if self.uses_eot or count < MIN_EXAMINED:
+            return ProbeResult()
+        how = "single steps along the gradient, and against it,"
+        return self._turned(FGSMSpec(name="fgsm"), how, count, instead=(SingleSteps.toward(self.search.goal),))
+
     def _without_gradients(self, budget: int) -> list[ProbeResult]:
         """Tries random search and noise, at the gate's own budget."""
         gate = self.search.gate
-        count = min(_MOST_PROBED, len(self.held), budget // (_LEAST_QUERIES + _ENDS))
-        if self.uses_eot or count < MIN_EXAMINED:
+        # Few samples in depth before many: what shows that a network is masked takes a hundred queries and more.
+        count = min(_MOST_PROBED, len(self.held), max(MIN_EXAMINED, budget // (_MOST_QUERIES + _ENDS)))
+        queries = min(_MOST_QUERIES, budget // max(1, count) - _ENDS)
+        if self.uses_eot or count < MIN_EXAMINED or queries < _LEAST_QUERIES:
             return []
-        queries = min(_MOST_QUERIES, budget // count - _ENDS)
         noise = max(1, int(queries * _NOISE))
         # An ensemble has asked Square about these more often than a probe could.
         square = gate.norm == "linf" and not isinstance(gate.attack, EnsembleSpec)
@@ -193,7 +230,14 @@ class Probes:
         return self._turned(more, f"{steps} steps", count) if count >= MIN_EXAMINED else ProbeResult()
 
     def _turned(
-        self, spec: AttackSpec, how: str, count: int, *, queries: int | None = None, ball: Ball | None = None
+        self,
+        spec: AttackSpec,
+        how: str,
+        count: int,
+        *,
+        queries: int | None = None,
+        ball: Ball | None = None,
+        instead: Searches = (),
     ) -> ProbeResult:
         """Tries what another attack turns of the first samples that held; nothing of it is kept."""
         own, samples = self.search.setting, self.held[:count]
@@ -204,7 +248,8 @@ class Probes:
             progress=silent,
         )
         gate = replace(self.search.gate, attack=spec, queries=queries, oracle="float", descending=False)
-        search = replace(self.search, gate=gate, setting=setting, ball=ball or self.search.ball, to_the_nearest=False)
+        ball = ball or self.search.ball
+        search = replace(self.search, gate=gate, setting=setting, ball=ball, instead=instead, to_the_nearest=False)
         search.run(samples, search.begin())
         turned = setting.memory.ledger.within(search.family, search.levels)
         return ProbeResult(how=how, turned=turned, of=len(samples))

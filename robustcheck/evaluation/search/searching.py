@@ -48,6 +48,7 @@ class Search:
     goal: Goal
     family: Hashable  # gates that share counterexamples; the gate's own if it shares none
     surrogates: Surrogates | None = None  # that are searched in the candidate's place
+    instead: Searches = ()  # of the gate's own attacks
     to_the_nearest: bool = True  # a minimum-norm search goes on from one counterexample to nearer ones
 
     @classmethod
@@ -97,6 +98,8 @@ class Search:
     @cached_property
     def attacks(self) -> Searches:
         """The attacks of the gate, in the order in which they run."""
+        if self.instead:
+            return self.instead
         gate = self.gate
         assert gate.attack is not None
         attacks = build(
