@@ -51,7 +51,7 @@ def test_margins_are_exact():
 def test_every_known_answer_comes_out(tmp_path):
     done = CliRunner().invoke(main, ["qualify", "-o", str(tmp_path / "filed")])
     assert done.exit_code == 0, done.output
-    assert done.stdout.splitlines()[-1].startswith("qualified: all 26 known answers")
+    assert done.stdout.splitlines()[-1].startswith("qualified: all 27 known answers")
     filed = json.loads((tmp_path / "filed" / "qualification.json").read_text())
     assert filed["qualified"] is True
     assert {answer["candidate"] for answer in filed["answers"]} == {known.name for known in KNOWN}
@@ -110,7 +110,7 @@ def test_what_did_not_catch_a_masked_candidate_is_named():
     assert (answer.agrees, answer.expected) == (False, "no pass, caught by no gradient")
     line = qualification_line(found)
     assert "expected no pass, caught by no gradient, found error, 1.000, caught by " in line
-    assert line.endswith("gradient-predicts")
+    assert line.endswith("gradient-predicts, gradient-explains")
 
 
 def test_one_that_was_interrupted_qualifies_nothing_and_an_earlier_one_does_not_outlive_it(tmp_path, monkeypatch):

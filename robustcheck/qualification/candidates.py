@@ -98,6 +98,16 @@ class Shattered(Template):
         return super().excess(image + 1.5 / _MAXIMUM * torch.sin(2 * pi * 450 * image))
 
 
+class PartlyFollowed(Template):
+    """One pixel in ten has a gradient: along itself it is right."""
+
+    def excess(self, image: Tensor) -> Tensor:
+        """Grey levels (N,) of the image."""
+        generator = torch.Generator().manual_seed(5)
+        followed = torch.rand(image.shape[1:], generator=generator).to(image.device) < 0.1
+        return super().excess(torch.where(followed, image, image.detach()))
+
+
 class WinnersTakeAll(Template):
     """k-winners-take-all (Xiao, Zhong, Zheng 2020): of many noisy copies of the measurement the largest decide.
 

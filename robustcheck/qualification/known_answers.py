@@ -113,5 +113,6 @@ KNOWN: tuple[Known, ...] = (
         "random transformation", "images are scaled and brightened by chance", "RandomlyShifted", ATTACK, draws=True
     ),
     _masked("shattered gradient", "a ripple too fast to follow lies on every pixel", "Shattered", "gradient-predicts"),
+    _masked("partial gradient", "one pixel in ten has a gradient", "PartlyFollowed", "gradient-explains"),
     _masked("k-winners-take-all", "which features decide depends on the image", "WinnersTakeAll", NOTHING_TO_FOLLOW),
 )
