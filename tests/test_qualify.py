@@ -19,7 +19,6 @@ from robustcheck.qualification.known_answers import KNOWN, LEVELS, true_accuracy
 from robustcheck.report.qualification import qualification_line
 from robustcheck.results import AuditReport
 
-
 FRAGILE = next(known for known in KNOWN if known.name == "fragile, ONNX")
 
 
