@@ -18,7 +18,8 @@ if find_spec("hypothesis"):
     settings.load_profile("robustcheck")
 
 
-# Files that take a minute or more. Processes that share the files begin with these, or one of them ends alone.
+# Files that take a minute or more, or half a minute and would come last. Processes that share the files begin with
+# these, or one of them ends alone.
 LONG = (
     "test_gates",
     "test_collecting",
@@ -26,6 +27,7 @@ LONG = (
     "test_same_answer",
     "test_closed_forms",
     "test_policies",
+    "test_qualify",
 )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from robustcheck import load_policy, run
 from robustcheck.models.layout import NOTE
+from robustcheck.results import AuditReport
 
 POLICIES = Path(__file__).parents[1] / "policies"
 # Of their card: clean, and what PGD-40 leaves at 1, 2, 4 and 8 /255; processors differ by a few X-rays of 624.
@@ -30,13 +31,29 @@ def test_twins_ask_the_same():
         assert one.model.path != other.model.path
 
 
-def test_the_quickstart_passes_and_its_twin_fails():
+@pytest.fixture(scope="module")
+def quickstarts() -> tuple[AuditReport, AuditReport]:
+    """The reports of the quickstart and of its twin."""
     hardened, standard = (run(load_policy(POLICIES / f"quickstart{twin}.yaml")) for twin in ("", "_standard"))
+    return hardened, standard
+
+
+def test_the_quickstart_passes_and_its_twin_fails(quickstarts):
+    hardened, standard = quickstarts
     assert hardened.verdict == "pass"
     assert hardened.data.synthetic
     assert NOTE in hardened.model.notes  # its convolutions answer oracles channels last
     assert standard.verdict == "fail"
     assert standard.gates[0].verdict == "pass"  # on clean images nothing is wrong with it
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["quickstart.yaml", "quickstart_standard.yaml"])
+@pytest.mark.parametrize("gate", ["fgsm", "pgd[2/255]"])
+def test_plain_candidates_on_phantoms_are_not_accused(gate, which, quickstarts):
+    (result,) = (one for one in quickstarts[which].gates if one.id == gate)
+    assert result.health
+    assert not [check for check in result.health if check.outcome in ("suspect", "broken")]
+    assert not [finding for finding in result.findings if finding.severity != "note"]
 
 
 @pytest.mark.xrays

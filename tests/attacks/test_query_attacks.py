@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -290,21 +291,23 @@ def test_directions_that_are_smooth_at_this_size_turn_samples_whatever_the_batch
     assert run(3) == expected
 
 
+@cache
+def _found_of_twelve(name, batch, *, backwards=False):
+    """What is found of twelve samples, and after how many queries each."""
+    network, images, truth, _ = _problem(labels=2, seed=5, count=12)
+    ball, order = LinfBall(levels=14, maximum=255), range(11, -1, -1) if backwards else None
+    attack = _attack(name, ball, 600)
+    found = search(attack, network, images, truth, ball, count=2, queries=600, batch=batch, order=order)
+    return found.found, found.engine.oracle.counts.tolist()
+
+
 @pytest.mark.parametrize("batch", [1, 5, 64])
 @pytest.mark.parametrize("name", ASKING)
 def test_neither_batch_nor_order_nor_a_second_run_changes_a_counterexample(name, batch):
-    network, images, truth, _ = _problem(labels=2, seed=5, count=12)
-    ball = LinfBall(levels=14, maximum=255)
-
-    def run(batch, order=None):
-        attack = _attack(name, ball, 600)
-        found = search(attack, network, images, truth, ball, count=2, queries=600, batch=batch, order=order)
-        return found.found, found.engine.oracle.counts.tolist()
-
-    expected = run(16)
+    expected = _found_of_twelve(name, 16)
     assert expected[0] or name == "noise"
-    assert run(batch) == expected
-    assert run(16, order=list(reversed(range(12)))) == expected
+    assert _found_of_twelve(name, batch) == expected
+    assert _found_of_twelve(name, 16, backwards=True) == expected
 
 
 @pytest.mark.parametrize("name", SEARCHING)

@@ -102,7 +102,7 @@ def test_the_export_gets_the_verdicts_of_the_pytorch_file(kind, xrays, tmp_path,
             "model": {**model, **file},
             "data": {"source": str(xrays)},
             "gates": [
-                {"id": "pgd", "attack": {"name": "pgd", "steps": 20}, "epsilon": ["2/255", "4/255"],
+                {"id": "pgd", "attack": {"name": "pgd", "steps": 10}, "epsilon": ["2/255", "4/255"],
                  "require": {"accuracy": 0}},
             ],
         }  # fmt: skip

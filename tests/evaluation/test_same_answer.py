@@ -16,7 +16,7 @@ from robustcheck.evaluation.search.searching import Search
 from robustcheck.threats import Goal, LinfBall
 
 POLICIES = Path(__file__).parents[2] / "policies"
-GATE = "gates:\n  - {id: pgd, attack: {name: pgd, steps: 20}, epsilon: 4/255, require: {accuracy: 0}}\n"
+GATE = "gates:\n  - {id: pgd, attack: {name: pgd, steps: 10}, epsilon: 4/255, require: {accuracy: 0}}\n"
 
 
 def _policy(folder: Path, archive: Path, batch: int) -> Path:
