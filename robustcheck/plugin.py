@@ -21,9 +21,8 @@ _REPORTS = "robustcheck-report"
 _BEGINNING = 65536  # bytes of a file
 
 
-def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the options and ini keys."""
-    _keep_as_compiled(pluginmanager)
     group = parser.getgroup("robustcheck", "adversarial robustness gates (robustcheck)")
     group.addoption(
         "--robustcheck",
@@ -42,15 +41,6 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     parser.addini("robustcheck", "robustcheck policies to run in every pytest run", type="paths", default=[])
     for name in ("robustcheck_output", "robustcheck-output"):
         parser.addini(name, "folder for robustcheck's reports (default: robustcheck-report)", default="")
-
-
-def _keep_as_compiled(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Have pytest import robustcheck as Python does.
-
-    It reads and compiles a plugin's whole package anew, so that assertions in it tell more: on a fresh machine, where
-    nothing of that is cached, the better part of a second in each process. Those here are about ourselves, not tests.
-    """
-    getattr(pluginmanager.rewrite_hook, "_must_rewrite", set[str]()).discard("robustcheck")
 
 
 def pytest_configure(config: pytest.Config) -> None:
