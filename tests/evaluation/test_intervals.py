@@ -243,6 +243,16 @@ def test_the_worst_slice_is_named_and_the_interval_is_of_the_worst_of_all():
     assert Intervals().worst({"only": slices["many"]})[1] == Intervals().rate(hits["many"])
 
 
+def test_a_slice_of_which_nothing_is_known_may_be_the_worst():
+    """The intervals of both hold together: where nothing is known, that is from 0 to 1."""
+    slices = {"seen": lambda at: at.rate(_hits(800, 1000))}
+    seen = Intervals(confidence=0.975).rate(_hits(800, 1000))
+    name, worst = Intervals().worst(slices, unseen=1)
+    assert (name, worst.value, worst.low, worst.high) == ("seen", 0.8, 0, pytest.approx(seen.high))
+    name, worst = Intervals().worst(slices, largest=True, unseen=1)
+    assert (name, worst.value, worst.low, worst.high) == ("seen", 0.8, pytest.approx(seen.low), 1)
+
+
 def test_the_worst_of_eight_subgroups_is_covered():
     dice, covered, draws = np.random.default_rng(6), 0, 400
     for _ in range(draws):
