@@ -178,6 +178,15 @@ def test_what_is_made_of_two_rates_covers_by_patient():
     assert (covered / gates >= 0.95).all()
 
 
+def test_a_mean_of_rates_lies_between_the_means_of_their_ends():
+    hits = _hits(3, 4), _hits(800, 1000)
+    few, many = (Intervals(confidence=0.975).rate(own) for own in hits)
+    mean = Intervals().mean(hits, samples=1004)
+    assert (mean.value, mean.low, mean.high) == pytest.approx(
+        (0.775, (few.low + many.low) / 2, (few.high + many.high) / 2)
+    )
+
+
 def test_who_takes_the_largest_of_several_controls_is_less_sure_of_it():
     """The larger of two that are alike is so by chance: its interval has to hold for whichever is truly larger."""
     success, few, most = (Intervals().rate(_hits(hits, 40)) for hits in (35, 8, 10))
