@@ -178,6 +178,17 @@ def test_tries_of_a_ball_of_few_levels_arrive_and_estimates_follow(k, monkeypatc
     assert sum(estimates) >= 20 * 3
 
 
+@pytest.mark.parametrize("name", ["partial_information", "label_only"])
+def test_estimates_ask_about_files_that_are_others(name):
+    """A quarter of a level, which is a quarter of the ball, changes nearly no pixel of a file."""
+    ball = LinfBall(levels=1, maximum=255)
+    attack, draws = _attack(name, ball, 600, stored=True), Draws.of(list(range(8)), torch.device("cpu"))
+    clean = torch.full((8, 1, 6, 6), 128 / 255)
+    state = attack.start(clean, clean, ball, draws) | {"trying": torch.zeros(8, dtype=torch.bool)}
+    asked = attack.ask(state, clean, ball, draws)
+    assert ((asked.images * 255).round() != 128).float().mean() > 0.25
+
+
 def test_noisy_copies_lie_on_all_sides_of_the_point_that_they_are_about():
     """A share of copies that lie to one side would be the score of another point."""
     attack, draws = _attack("label_only", SMALL, 600, copies=20), Draws.of(list(range(8)), torch.device("cpu"))
