@@ -93,6 +93,19 @@ def test_counterexamples_of_other_gates_decide_if_they_would_change_the_verdict(
         assert "other turned 3 of 50 samples that held in this gate, which is failed with these" in found["pgd"].error
 
 
+@pytest.mark.parametrize(("bound", "verdict"), [(0.95, "error"), (0.9, "pass")])
+def test_what_others_turned_into_the_target_counts_for_who_wants_it(bound, verdict, tmp_path):
+    brightness_project(tmp_path)
+    flat_images(tmp_path, [160] * 37 + [130] * 3 + [60] * 7 + [125] * 3, [1] * 40 + [0] * 10)
+    other = "  - {id: other, attack: square, queries: 200, epsilon: 6/255, require: {accuracy: 0}}\n"
+    own = FEW_BROKEN.replace("BOUND", str(bound)).replace("epsilon", "goal: targeted\n    target: dark\n    epsilon")
+    found = {gate.id: gate for gate in brightness_gates(tmp_path, other + own)}
+    assert found["other"].metrics["attack_success"].successes == 6  # of which three are taken for bright
+    assert found["pgd"].verdict == verdict
+    if verdict == "error":
+        assert "other turned 3 of 40 samples that held in this gate, which is failed with these" in found["pgd"].error
+
+
 @pytest.mark.parametrize(
     "other",
     [
