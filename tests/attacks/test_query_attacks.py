@@ -217,6 +217,17 @@ def test_a_point_s_score_is_the_share_of_all_its_copies_that_are_read_as_wanted(
     assert ((state["mean"] * asked.noise[:, 0]).flatten(1).sum(dim=1) > 0).all()
 
 
+@pytest.mark.parametrize("name", ["partial_information", "label_only"])
+def test_an_estimate_that_tells_nothing_leaves_a_part_of_those_before(name):
+    attack = _attack(name, SMALL, 600, samples=2, momentum=0.75)
+    clean, draws = torch.full((8, 1, 6, 6), 0.5), Draws.of(list(range(8)), torch.device("cpu"))
+    known = {"trying": torch.zeros(8, dtype=torch.bool), "mean": torch.ones_like(clean)}
+    state = attack.start(clean, clean, SMALL, draws) | known
+    asked, same = attack.ask(state, clean, SMALL, draws), torch.zeros(16)
+    answers = Answers(loss=same, fooled=same > 0, shown=same > 0)
+    assert (attack.learn(state, asked, answers, clean, SMALL, draws)["mean"] == 0.75).all()
+
+
 @pytest.mark.parametrize("name", SEARCHING)
 def test_three_labels_are_turned_within_half_the_optimum(name):
     network, images, truth, smallest = _problem(labels=3, seed=3, count=40)
