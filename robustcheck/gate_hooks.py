@@ -148,7 +148,7 @@ class GatePlugin:
         """Collect answers; on xdist's controller too, which never sees the items."""
         if self._worker:
             return
-        if report.when != "setup" or not report.passed:
+        if report.when != "setup":  # which a teardown follows, however it ended
             self._ended.add(report.nodeid)
         if (carried := getattr(report, "robustcheck", None)) is not None:
             self._runs[Path(carried["policy"])].note_answer(carried["gate"], carried["answer"])

@@ -34,7 +34,7 @@ class PolicyRun:
     scratch: Path | None = None  # where counterexamples lie until they are published, and workers share answers
     selected: list[str] = field(default_factory=list)  # gates; others are not evaluated on the way to them
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)  # by gate; builtins, as test reports carry them
-    crashed: dict[str, GateResult] = field(default_factory=dict)  # by gate: its test ended without an answer
+    crashed: dict[str, GateResult] = field(default_factory=dict)  # by gate: a test ended without an answer
     evaluation: Evaluation | None = None  # once a gate was asked for
     verdict: Verdict | None = None  # of the report, once it is written
 
@@ -59,14 +59,13 @@ class PolicyRun:
     def note_answer(self, gate: str, answer: dict[str, Any]) -> None:
         """Keep the answer that a gate's test report carried."""
         self.answers[gate] = answer
-        self.crashed.pop(gate, None)
 
     def note_crash(self, gate: str, report: pytest.TestReport) -> None:
         """Keep why a gate's test ended without an answer: its worker died, or something else stopped it."""
         from robustcheck.results import GateResult
 
         asked = next((one for one in self.policy.gates if one.id == gate), None)
-        if asked is not None and gate not in self.answers:
+        if asked is not None:
             self.crashed[gate] = GateResult(
                 id=gate,
                 attack=asked.attack_name,
@@ -87,6 +86,7 @@ class PolicyRun:
 
         answers = [Answer.from_builtins(value) for value in self.answers.values()]
         known = next((answer for answer in answers if answer.model), answers[0] if answers else None)
+        # A test may be run again, or end so after its answer has come: the answer counts.
         results = self.crashed | {answer.gate.id: answer.gate for answer in answers}
         return assemble(
             self.policy,

@@ -179,6 +179,56 @@ def test_tries_of_a_ball_of_few_levels_arrive_and_estimates_follow(k, monkeypatc
     assert sum(estimates) >= 20 * 3
 
 
+@pytest.mark.parametrize("name", ["partial_information", "label_only"])
+def test_estimates_ask_about_files_that_are_others(name):
+    """A quarter of a level, which is a quarter of the ball, changes nearly no pixel of a file."""
+    ball = LinfBall(levels=1, maximum=255)
+    attack, draws = _attack(name, ball, 600, stored=True), Draws.of(list(range(8)), torch.device("cpu"))
+    clean = torch.full((8, 1, 6, 6), 128 / 255)
+    state = attack.start(clean, clean, ball, draws) | {"trying": torch.zeros(8, dtype=torch.bool)}
+    asked = attack.ask(state, clean, ball, draws)
+    assert ((asked.images * 255).round() != 128).float().mean() > 0.25
+
+
+def test_noisy_copies_lie_on_all_sides_of_the_point_that_they_are_about():
+    """A share of copies that lie to one side would be the score of another point."""
+    attack, draws = _attack("label_only", SMALL, 600, copies=20), Draws.of(list(range(8)), torch.device("cpu"))
+    clean = torch.full((8, 1, 6, 6), 0.5)
+    state = attack.start(clean, clean, SMALL, draws)
+    asked = attack.ask(state | {"trying": torch.zeros(8, dtype=torch.bool)}, clean, SMALL, draws)
+    offset = asked.images - 0.5  # pairs, whose own cancel, each with its copies
+    assert len(offset) == 8 * 2 * 20
+    assert offset.mean().abs() < SMALL.radius / 100
+    assert offset.std() > SMALL.radius / 10
+
+
+def test_a_point_s_score_is_the_share_of_all_its_copies_that_are_read_as_wanted():
+    """All but the first copy are so on one side, and none on the other: that is where the slope leads."""
+    attack, draws = (
+        _attack("label_only", SMALL, 600, copies=20, samples=2),
+        Draws.of(list(range(8)), torch.device("cpu")),
+    )
+    clean = torch.full((8, 1, 6, 6), 0.5)
+    state = attack.start(clean, clean, SMALL, draws) | {"trying": torch.zeros(8, dtype=torch.bool)}
+    asked = attack.ask(state, clean, SMALL, draws)
+    wanted = torch.zeros(8, 2, attack.copies, dtype=torch.bool)
+    wanted[:, 0, 1:] = True
+    answers = Answers(loss=torch.where(wanted, 1.0, -1.0).flatten(), fooled=wanted.flatten(), shown=wanted.flatten())
+    state = attack.learn(state, asked, answers, clean, SMALL, draws)
+    assert ((state["mean"] * asked.noise[:, 0]).flatten(1).sum(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("name", ["partial_information", "label_only"])
+def test_an_estimate_that_tells_nothing_leaves_a_part_of_those_before(name):
+    attack = _attack(name, SMALL, 600, samples=2, momentum=0.75)
+    clean, draws = torch.full((8, 1, 6, 6), 0.5), Draws.of(list(range(8)), torch.device("cpu"))
+    known = {"trying": torch.zeros(8, dtype=torch.bool), "mean": torch.ones_like(clean)}
+    state = attack.start(clean, clean, SMALL, draws) | known
+    asked, same = attack.ask(state, clean, SMALL, draws), torch.zeros(16)
+    answers = Answers(loss=same, fooled=same > 0, shown=same > 0)
+    assert (attack.learn(state, asked, answers, clean, SMALL, draws)["mean"] == 0.75).all()
+
+
 @pytest.mark.parametrize("name", SEARCHING)
 def test_three_labels_are_turned_within_half_the_optimum(name):
     network, images, truth, smallest = _problem(labels=3, seed=3, count=40)

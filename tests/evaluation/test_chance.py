@@ -53,11 +53,25 @@ def test_health_warn_only_tells(tmp_path):
     assert (missed.verdict, SKILL in codes(missed)) == ("pass", True)
 
 
+def test_it_is_told_of_a_gate_that_few_samples_decided(tmp_path):
+    project(tmp_path, threshold=-9.0)
+    (gate,) = brightness_gates(tmp_path, GATES.splitlines()[-1], extra="decision: {stop: early}")
+    assert gate.stopped.needed < 20
+    assert SKILL in codes(gate)
+
+
 def test_labels_in_the_wrong_order_are_worse_than_chance(tmp_path):
     project(tmp_path, threshold=0.5, labels=[1] * 10 + [0] * 10)
     (gate,) = brightness_gates(tmp_path, "  - {id: clean, require: {accuracy: 0.9}}\n")
     (finding,) = [finding for finding in gate.findings if finding.code == SKILL]
     assert "reads 0 of 20 samples rightly, which is worse than chance (Youden's index -1.00)" in finding.message
+
+
+def test_a_little_worse_than_chance_is_no_better(tmp_path):
+    project(tmp_path, threshold=0.5, levels=[60] * 5 + [200] * 14 + [60] * 11, labels=[0] * 10 + [1] * 20)
+    (gate,) = brightness_gates(tmp_path, "  - {id: clean, require: {accuracy: 0}}\n")
+    (finding,) = [finding for finding in gate.findings if finding.code == SKILL]
+    assert "reads 14 of 30 samples rightly, which is no better than chance (Youden's index -0.05)" in finding.message
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from building import brightness_gates, brightness_policy, brightness_project, flat_images
 
 from robustcheck import load_policy
 from robustcheck.attacks.base import one_a_row
 from robustcheck.attacks.square import Square
+from robustcheck.data import in_random_order
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.health.comparing import compared
 
@@ -91,6 +93,19 @@ def test_counterexamples_of_other_gates_decide_if_they_would_change_the_verdict(
         assert "other turned 3 of 50 samples that held in this gate, which is failed with these" in found["pgd"].error
 
 
+@pytest.mark.parametrize(("bound", "verdict"), [(0.95, "error"), (0.9, "pass")])
+def test_what_others_turned_into_the_target_counts_for_who_wants_it(bound, verdict, tmp_path):
+    brightness_project(tmp_path)
+    flat_images(tmp_path, [160] * 37 + [130] * 3 + [60] * 7 + [125] * 3, [1] * 40 + [0] * 10)
+    other = "  - {id: other, attack: square, queries: 200, epsilon: 6/255, require: {accuracy: 0}}\n"
+    own = FEW_BROKEN.replace("BOUND", str(bound)).replace("epsilon", "goal: targeted\n    target: dark\n    epsilon")
+    found = {gate.id: gate for gate in brightness_gates(tmp_path, other + own)}
+    assert found["other"].metrics["attack_success"].successes == 6  # of which three are taken for bright
+    assert found["pgd"].verdict == verdict
+    if verdict == "error":
+        assert "other turned 3 of 40 samples that held in this gate, which is failed with these" in found["pgd"].error
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -120,6 +135,37 @@ def test_what_others_turned_counts_as_it_was_read_and_not_as_no_answer(first, tm
     assert found["other"].metrics["attack_success"].successes == 1
     assert found["other"].metrics["auroc"].value == found["pgd"].metrics["auroc"].value == 1
     assert found["pgd"].verdict == "pass", found["pgd"].error
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_others_turned_counts_with_its_score(first, tmp_path):
+    """All bright images are turned, and none is above a dark one then."""
+    brightness_project(tmp_path)
+    flat_images(tmp_path, [126] * 10 + [130] * 10, [0] * 10 + [1] * 10)
+    other = "attack: square, queries: 200, epsilon: 6/255, goal: missed_finding"
+    other = f"  - {{id: other, {other}, require: {{sensitivity: 0}}}}\n"
+    own = FEW_BROKEN.replace("accuracy: BOUND", "auroc: 0.97")
+    found = {gate.id: gate for gate in brightness_gates(tmp_path, other + own if first else own + other)}
+    assert found["other"].metrics["attack_success"].successes == 10
+    assert found["pgd"].metrics["auroc"].value == 1
+    assert found["pgd"].verdict == "error"
+    assert "other turned 10 of 20 samples that held in this gate, which is failed with these" in found["pgd"].error
+
+
+def test_a_gate_that_has_just_been_decided_is_not_undone_by_one_sample(tmp_path):
+    """With one more that is broken its interval would not have decided yet."""
+    brightness_project(tmp_path)
+    levels = np.full(100, 160)
+    levels[in_random_order([f"test/{number}" for number in range(100)], seed=0)[0]] = 130
+    flat_images(tmp_path, levels.tolist(), [1] * 100)
+    other = "  - {id: other, attack: square, queries: 200, epsilon: 6/255, require: {accuracy: 0.6}}\n"
+    gates = brightness_gates(tmp_path, other + FEW_BROKEN.replace("BOUND", "0.6"), extra="decision: {stop: early}")
+    assert [gate.metrics["attack_success"].successes for gate in gates] == [1, 0]
+    assert gates[1].stopped.decided
+    assert gates[1].verdict == "pass", gates[1].error
+    (check,) = [check for check in gates[1].health if check.name == "holds-against-others"]
+    assert check.outcome == "suspect"
+    assert check.evidence.endswith("samples that held in this gate, which is inconclusive with these")
 
 
 def test_only_samples_that_both_looked_at_are_compared(tmp_path):

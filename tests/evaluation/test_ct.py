@@ -46,6 +46,16 @@ def project(tmp_path):
     return tmp_path
 
 
+@pytest.mark.parametrize(("model", "told"), [(WINDOW, False), ("", True)])
+def test_how_much_of_their_range_files_use_is_told_where_no_window_says_what_is_seen(model, told, project):
+    for level in (100, 155):
+        path = project / "signed" / ("bright" if level > 127.5 else "dark") / f"{level}.dcm"
+        save_scan(path, np.full((8, 8), level + 1024, np.int16), bits=16, **CT)
+    report = _report(project, "source: signed", "  - {id: clean, require: {accuracy: 0}}", model)
+    assert report.data is not None, report.gates[0].error
+    assert any("which budgets and brightness are shares of" in note for note in report.data.notes) == told
+
+
 @pytest.mark.parametrize("source", ["scans", "ct.npz"])
 def test_hounsfield_units_are_the_closed_form(source, project):
     report = _report(project, f"source: {source}, bits: 12, hounsfield: -1024")

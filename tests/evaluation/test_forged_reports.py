@@ -7,7 +7,7 @@ import shutil
 from functools import partial
 
 import pytest
-from building import brightness_manifest, brightness_policy, brightness_project
+from building import brightness_manifest, brightness_policy, brightness_project, flat_images
 from click.testing import CliRunner
 from patching import FIXED, patch_archive
 
@@ -151,6 +151,32 @@ def test_a_candidate_that_reads_all_samples_alike_passes_nothing(alike):
     assert said in _amiss(alike, alter)
 
 
+def test_a_gate_whose_samples_were_not_attacked_shows_nothing(ran):
+    def alter(_report, gates):
+        for one in gates["pgd[4/255]"]["samples"]:
+            one |= {"evidence": None, "status": "held", "attacked": one["clean"]}
+
+    assert "pgd[4/255]: its verdict is pass, and nothing was attacked" in _amiss(ran, alter)
+
+
+@pytest.mark.parametrize("health", ["strict", "warn"])
+def test_requirements_that_no_attack_can_fail_are_missed(health, tmp_path):
+    """Of two bright images among forty, either may be missed."""
+    brightness_project(tmp_path)
+    flat_images(tmp_path, [60] * 38 + [160] * 2, [0] * 38 + [1] * 2)
+    gate = "attack: {name: pgd, steps: 4}, epsilon: 2/255, goal: missed_finding, require: {accuracy: 0.8}"
+    _ran(tmp_path, f"  - {{id: pgd, {gate}}}", extra=f"health: {health}")
+    assert _amiss(tmp_path) == ""
+
+    def alter(_report, gates):
+        gates["pgd"] |= {"verdict": "pass", "error": None, "findings": []}
+
+    amiss = _amiss(tmp_path, alter)
+    assert "pgd: holds-whatever-is-turned is not among its findings" in amiss
+    passed = "pgd: its verdict is pass, and with what it states it is error: the gate passes whatever the attack does"
+    assert (passed in amiss) == (health == "strict")
+
+
 def test_warnings_that_follow_from_the_samples_are_missed(alike, ran):
     def alter(_report, gates):
         for gate in gates.values():
@@ -229,6 +255,19 @@ def test_what_a_smaller_budget_broke_holds_at_no_larger_one(ran):
         assert said in amiss
 
 
+def test_a_counterexample_at_the_border_of_a_budget_lies_within_it(ran):
+    def alter(_report, gates):
+        one = _broken_in(gates, "pgd[2/255]")[0]
+        one["distance_levels"] = 4
+        (same,) = [other for other in gates["pgd[4/255]"]["samples"] if other["sample"] == one["sample"]]
+        same |= {"status": "held", "evidence": "searched", "attacked": same["clean"]}
+        named.append(one["sample"])
+
+    named = []
+    amiss = _amiss(ran, alter)
+    assert f"pgd[4/255]: {named[0]}: it is held, and pgd[2/255] has a counterexample within this budget" in amiss
+
+
 def test_what_a_larger_budget_found_later_is_held_against_no_smaller_one(ran):
     """Its counterexample may lie nearer than its budget lets it."""
 
@@ -305,6 +344,16 @@ def test_who_found_a_counterexample_is_a_gate_that_came_before(ran, finder):
     assert "what is said of who found its counterexample cannot be" in _amiss(ran, alter)
 
 
+@pytest.mark.parametrize(("gate", "evidence"), [("pgd[2/255]", "inherited"), ("pgd[4/255]", "searched")])
+def test_a_gate_searched_what_it_found_itself_and_nothing_else(ran, gate, evidence):
+    def alter(_report, gates):
+        one = next(one for one in _broken_in(gates, gate) if one["found_by"] == "pgd[2/255]")
+        one["evidence"] = evidence
+
+    assert f"{gate}: " in (amiss := _amiss(ran, alter))
+    assert "what is said of who found its counterexample cannot be" in amiss
+
+
 # --- candidates that draw --------------------------------------------------------------------------------------------
 
 
@@ -356,6 +405,21 @@ def _other_counterexample(_report, gates):
         one["score"] = 0.5
 
 
+def _relabelled(_report, gates):
+    gates["pgd[4/255]"]["samples"][0]["label"] = "bright"
+
+
+def _of_the_other_half(_report, gates):
+    listed = {one["sample"] for one in gates["patch"]["samples"]}
+    gates["patch"]["samples"][0]["sample"] = next(
+        one["sample"] for one in gates["clean"]["samples"] if one["sample"] not in listed
+    )
+
+
+def _laid_at(place):
+    return lambda _report, gates: _broken_in(gates, "patch")[0].update(restart=place)
+
+
 def _area_without_scores(_report, gates):
     for one in gates["clean"]["samples"]:
         one["score"] = None
@@ -366,6 +430,8 @@ def _area_without_scores(_report, gates):
     [
         (_metrics("pgd[4/255]", "accuracy", confidence=0.5), "the interval of accuracy is stated to hold with 0.5"),
         (_metrics("pgd[4/255]", "accuracy", effective=None), "accuracy is stated to rest on None independent samples"),
+        (_metrics("pgd[4/255]", "accuracy", groups=12), "accuracy is stated about other samples than it is"),
+        (_metrics("pgd[4/255]", "accuracy", slice="F"), "accuracy is stated about other samples than it is"),
         (_metrics("pgd[4/255]", "certainty"), "certainty is stated, and is none of this gate's metrics"),
         (
             _metrics("clean", "attack_success", value=0.0),
@@ -379,6 +445,11 @@ def _area_without_scores(_report, gates):
         (_metrics("pgd[4/255]", "auroc", value=1.0), "pgd[4/255]: auroc is stated as 1.0, and is at most"),
         (_higher_scores, "the clean image has the score 0.7032, and the report says 1"),
         (_other_counterexample, "its counterexample has the score 0.4"),
+        (_relabelled, "its label is dark, and the report says bright"),
+        (_of_the_other_half, ", which is not among the samples that it is about"),
+        (_laid_at(None), "it does not say in which of its places the patch lies"),
+        (_laid_at(-1), "it does not say in which of its places the patch lies"),
+        (_laid_at(1), "it does not say in which of its places the patch lies"),  # of one, which is the first
     ],
 )
 def test_figures_that_no_run_states_are_amiss(ran, alter, said):

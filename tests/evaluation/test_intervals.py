@@ -178,6 +178,15 @@ def test_what_is_made_of_two_rates_covers_by_patient():
     assert (covered / gates >= 0.95).all()
 
 
+def test_a_mean_of_rates_lies_between_the_means_of_their_ends():
+    hits = _hits(3, 4), _hits(800, 1000)
+    few, many = (Intervals(confidence=0.975).rate(own) for own in hits)
+    mean = Intervals().mean(hits, samples=1004)
+    assert (mean.value, mean.low, mean.high) == pytest.approx(
+        (0.775, (few.low + many.low) / 2, (few.high + many.high) / 2)
+    )
+
+
 def test_who_takes_the_largest_of_several_controls_is_less_sure_of_it():
     """The larger of two that are alike is so by chance: its interval has to hold for whichever is truly larger."""
     success, few, most = (Intervals().rate(_hits(hits, 40)) for hits in (35, 8, 10))
@@ -241,6 +250,16 @@ def test_the_worst_slice_is_named_and_the_interval_is_of_the_worst_of_all():
     assert Intervals().worst({"none": slices["none"]}) is None
     assert Intervals().worst({}) is None
     assert Intervals().worst({"only": slices["many"]})[1] == Intervals().rate(hits["many"])
+
+
+def test_a_slice_of_which_nothing_is_known_may_be_the_worst():
+    """The intervals of both hold together: where nothing is known, that is from 0 to 1."""
+    slices = {"seen": lambda at: at.rate(_hits(800, 1000))}
+    seen = Intervals(confidence=0.975).rate(_hits(800, 1000))
+    name, worst = Intervals().worst(slices, unseen=1)
+    assert (name, worst.value, worst.low, worst.high) == ("seen", 0.8, 0, pytest.approx(seen.high))
+    name, worst = Intervals().worst(slices, largest=True, unseen=1)
+    assert (name, worst.value, worst.low, worst.high) == ("seen", 0.8, pytest.approx(seen.low), 1)
 
 
 def test_the_worst_of_eight_subgroups_is_covered():

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from building import accuracy_at, brightness_policy, brightness_project
+from building import accuracy_at, brightness_policy, brightness_project, flat_images
 
 from robustcheck import load_policy, run
 from robustcheck.attacks import PGD, GradientAttack, build, objective
@@ -119,6 +119,24 @@ def test_going_down_what_the_policy_has_begin_at_the_image_begins_there(project,
     )
     _gates(project, "descending", gates=GATES.replace("{name: pgd, steps: 5}", attack))
     assert kept == warm
+
+
+def test_going_down_what_was_followed_at_a_larger_budget_was_followed(project):
+    gates, _ = _gates(project, "descending", gates=GATES.replace("accuracy: 0", "accuracy: [0.8, 0.6, 0.4, 0.2]"))
+    assert [gate.verdict for gate in gates] == ["pass"] * 4
+    assert not [finding for gate in gates for finding in gate.findings if finding.severity != "note"]
+
+
+def test_going_down_what_could_not_be_followed_at_a_larger_budget_passes_nothing(project):
+    """The dark half has no gradient."""
+    flat_images(project, (60, 70, 80, 90, 100, 129, 160, 170, 180, 190), [0] * 5 + [1] * 5)
+    network = project / "brightness.py"
+    network.write_text(network.read_text().replace("excess = (", "image = image.clamp_min(0.5)\n        excess = ("))
+    small, large = _gates(project, "descending", gates=GATES.replace(", 4/255, 8/255", "").replace(": 0}", ": 0.6}"))[0]
+    assert {one.evidence for one in small.samples if one.label == "dark"} == {"inherited"}
+    for gate in (small, large):
+        assert gate.verdict == "error"
+        assert "the attack had nothing to follow on 5 of the samples that held" in gate.error
 
 
 def test_going_up_a_single_step_is_one_from_the_image(project, monkeypatch):

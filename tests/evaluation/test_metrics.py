@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 
 from robustcheck.evaluation.metrics.intervals import Intervals
-from robustcheck.evaluation.metrics.readings import Readings, of_all
+from robustcheck.evaluation.metrics.readings import Readings, of_all, of_finding
 from robustcheck.evaluation.metrics.verdicts import compare, judge
 from robustcheck.evaluation.search.ledger import Entry, Ledger
 from robustcheck.policy import Bound
@@ -77,6 +79,13 @@ def test_no_answer_is_neither_a_positive_nor_a_negative_read(findings):
     metrics = measure(_readings(labels, labels, [-1, -1], findings=findings), attacked=None, intervals=Intervals())
     assert metrics["sensitivity"].value == metrics["specificity"].value == metrics["accuracy"].value == 0
     assert metrics["balanced_accuracy"].value == 0
+
+
+def test_a_finding_without_an_answer_is_scored_as_wrong_as_can_be():
+    """Of the pairs of one image that has it and one that has it not, one is ordered rightly: that which was read."""
+    readings = _readings([1, 1, 0, 0], [1, 1, 0, 0], [1, -1, 0, -1], findings=1)
+    area = of_finding(replace(readings, chances=np.array([[0.9], [0.9], [0.1], [0.1]])), 0)["auroc"]
+    assert area(Intervals()).value == 1 / 4
 
 
 def test_metrics_of_several_findings_by_hand():

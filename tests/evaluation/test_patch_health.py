@@ -198,3 +198,27 @@ def test_a_grey_patch_is_a_patch_for_all_images(bound, verdict, patched):
         assert gate.error.startswith(
             "grey patch, which the adversary may lay on all images as well, turned 3 of 40 samp"
         )
+
+
+def test_what_a_grey_patch_turns_is_not_added_to_what_the_attack_turned(patched):
+    """Black turns those above the threshold, and grey those just below it: one patch is laid, not both."""
+    brightness_project(patched, threshold=0.45)
+    patch_archive(patched, test=[112] * 3 + [130] * 3 + [20] * 34, train=(160, 190))
+    gate = _required(patched, f"{FIXED}}}", 0.9)
+    assert {one.name: one.success.successes for one in gate.controls}["grey patch"] == 3
+    assert gate.metrics["attack_success"].successes == 3
+    assert gate.verdict == "pass", gate.error
+
+
+@pytest.mark.parametrize(
+    ("attack", "control", "level"),
+    [(f"{FIXED}}}", "grey patch", 121), (f"{WEAK}, universal: false}}", "natural patch", 117)],
+)
+def test_what_fails_anyway_is_undercut_by_nobody(attack, control, level, patched):
+    """One is misread before the attack, which is one too many."""
+    brightness_project(patched, threshold=0.48)
+    patch_archive(patched, test=[level] * 3 + [125] + [20] * 36 + [240], train=(160, 190))
+    gate = _required(patched, attack, 0.99)
+    assert control in [one.name for one in gate.controls if one.success.successes == 3]
+    assert gate.verdict == "fail"
+    assert "undercut-by-control" not in [one.code for one in gate.findings]

@@ -84,6 +84,13 @@ def test_the_counts_are_the_images_that_really_reached_the_artefact(name, oracle
     assert min(counts) >= 1
 
 
+def test_samples_that_nobody_asks_about_are_no_part_of_the_median(project):
+    flat_images(project, (100, 101, 40, 41, 42), [0, 0, 1, 1, 1])  # three are misread before
+    (gate,) = brightness_gates(project, _gate("square", queries=50, epsilon="1/255"))
+    assert [outcome.queries for outcome in gate.samples] == [50, 50, None, None, None]
+    assert gate.cost.queries.median == 50
+
+
 @pytest.mark.parametrize("name", ["nes", "square", "noise"])
 def test_each_sample_is_counted_for_itself(name, project, reached):
     rng = np.random.default_rng(0)

@@ -175,6 +175,31 @@ def test_an_image_beyond_the_budget_is_none_whatever_its_digest(project):
     assert "its counterexample lies outside of the budget" in result.output
 
 
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.full((8, 8), 121, np.uint8), "is read as dark, which is not what the adversary wants"),
+        (np.full((4, 16), 130, np.uint8), "has another shape, or other levels, than samples have"),
+        (np.full((8, 8), 256, np.uint16), "has another shape, or other levels, than samples have"),
+    ],
+    ids=["right", "shape", "levels"],
+)
+def test_an_image_that_is_no_counterexample_is_none(image, said, project):
+    file = "counterexamples/other.png"
+    Image.fromarray(image).save(project / "out" / file)
+    path = project / "out" / "report.json"
+    report = json.loads(path.read_text())
+    (gate,) = [one for one in report["gates"] if one["id"] == "pgd[4/255]"]
+    held = gate["samples"][1]
+    assert (held["clean"], held["status"]) == ("dark", "held")  # of level 120
+    held |= {"status": "broken", "counterexample": file, "sha256": pixels_sha256(image[None])}
+    held |= {"found_by": "pgd[4/255]", "restart": 0, "step": 1, "distance_levels": 1}
+    path.write_text(json.dumps(report))
+    result = _replay(project)
+    assert result.exit_code == 1
+    assert f"test/1: its counterexample {said}" in " ".join(result.output.split())
+
+
 def _said(folder, alter):
     """What is said of a report that was altered."""
     path = folder / "out" / "report.json"
@@ -220,6 +245,11 @@ def _of(folder, gate):
 
 def test_an_emptied_report_does_not_agree(project):
     said = _said(project, lambda report, _gates: report.update(gates=[]))
+    assert "the report: its gates, and those that were not run, are not the policy's, each once" in said
+
+
+def test_a_gate_that_was_run_is_none_that_was_not(project):
+    said = _said(project, lambda report, _gates: report.update(not_run=["clean"]))
     assert "the report: its gates, and those that were not run, are not the policy's, each once" in said
 
 

@@ -47,6 +47,13 @@ def test_who_ends_pytest_with_0_after_a_gate_failed_does_not(pytester, project):
     assert pytester.runpytest("--robustcheck", "policy.yaml", "policy.yaml", "test_own.py").ret == 1
 
 
+def test_who_ends_pytest_interrupts_it(pytester, project):
+    pytester.makepyfile(test_own="import pytest\n\ndef test_own():\n    pytest.exit('enough')\n")
+    assert pytester.runpytest(*PASSING, "passing.yaml", "test_own.py").ret == 2
+    report = brightness_report(project)
+    assert (len(report["gates"]), report["interrupted"], report["verdict"]) == (4, True, "error")
+
+
 def test_sigterm_reports_what_was_finished(pytester, project):
     pytester.makepyfile(test_own="import os, signal\n\ndef test_own():\n    os.kill(os.getpid(), signal.SIGTERM)\n")
     pytester.makeconftest(TERMINATED_AGAIN)

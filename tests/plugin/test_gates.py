@@ -348,3 +348,14 @@ def test_an_inconclusive_gate_fails_or_is_skipped_as_the_policy_says(
         "95 % intervals (clopper-pearson for rates) decide"
         in (project / "robustcheck-report" / "report.html").read_text()
     )
+
+
+def test_a_policy_that_allows_inconclusive_gates_lets_no_failed_one_through(pytester, project):
+    gates = DOUBTFUL.replace("accuracy: 0.4", "accuracy: 0.95")
+    extra = "decision: {rule: confident, inconclusive: allow}"
+    (project / "policy.yaml").write_text(brightness_policy(gates, extra=extra))
+    result = pytester.runpytest("--robustcheck", "policy.yaml", "--junitxml", "own.xml")
+    assert result.ret == 1
+    result.assert_outcomes(passed=1, failed=1)
+    for file in (project / "own.xml", project / "robustcheck-report" / "junit.xml"):
+        assert _cases(file)["pgd"].find("failure") is not None

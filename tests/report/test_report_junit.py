@@ -25,7 +25,7 @@ from report_builder import (
 
 from robustcheck.report.gate import gate_text, metrics_line
 from robustcheck.report.junit import RUN, gate_properties, junit_xml
-from robustcheck.results import Finding, PolicyInfo
+from robustcheck.results import Cost, Finding, Metric, PolicyInfo
 
 REPORTS = {
     "pass": report(clean_gate(), gate()),
@@ -40,6 +40,7 @@ REPORTS = {
     "mixed": mixed(),
     "asking": asking(),
     "hostile": hostile(),
+    "no time": report(gate(cost=Cost(seconds=float("nan")))),
 }
 
 
@@ -98,6 +99,15 @@ def test_a_failure_says_required_and_measured_without_properties():
     assert "counterexamples/pgd-2-255/00000.png" in failure.text
 
 
+def test_an_error_says_where_it_came_from():
+    _, cases = parsed(report(erring(), verdict="error"))
+    (error,) = cases["nes"].result
+
+    assert error.message == "could not be evaluated: the candidate gave NaN on 3 samples"
+    assert error.text == gate_text(erring())
+    assert "Traceback (most recent call last):" in error.text
+
+
 def test_a_passing_case_says_what_was_measured():
     _, cases = parsed(REPORTS["pass"])
 
@@ -146,6 +156,16 @@ def test_a_red_run_whose_gates_are_green_has_a_case_of_its_own(one, message):
     assert error.message == message
 
 
+def test_that_a_run_was_interrupted_is_an_error_beside_a_gate_that_failed():
+    suite, cases = parsed(report(failing(), verdict="error", interrupted=True, not_run=("late",)))
+    (error,) = cases[RUN].result
+
+    assert (suite.failures, suite.errors) == (1, 1)
+    assert error.message == "interrupted: 1 of 2 gates were evaluated"
+    (line,) = error.text.splitlines()[1:]
+    assert line == "ERROR (interrupted): 0 gates passed, 1 failed, 1 not run, on 500 of 624 samples"
+
+
 def test_a_run_whose_gates_say_it_all_has_no_case_of_its_own():
     assert RUN not in parsed(mixed())[1]
 
@@ -156,6 +176,18 @@ def test_an_inconclusive_gate_that_the_policy_allows_is_not_red():
 
     assert suite.failures == suite.errors == 0
     assert skipped.message.startswith("inconclusive, which the policy allows: accuracy 0.690: its 95 % interval")
+
+
+def test_a_policy_that_allows_inconclusive_gates_allows_no_others():
+    suite, cases = parsed(report(gate(), failing(), inconclusive(), erring(), verdict="error", inconclusive="allow"))
+
+    assert {name: [type(result) for result in case.result] for name, case in cases.items()} == {
+        "pgd[2/255]": [],
+        "pgd[4/255]": [Failure],
+        "fgsm": [Skipped],
+        "nes": [Error],
+    }
+    assert (suite.tests, suite.failures, suite.errors, suite.skipped) == (4, 1, 1, 1)
 
 
 def test_the_suite_carries_digests_versions_and_no_hostname():
@@ -200,6 +232,12 @@ def test_real_data_are_not_called_synthetic():
     assert {item.name: item.value for item in suite.properties()}["data.synthetic"] == "no"
 
 
+def test_a_suite_has_a_name_though_the_policy_has_none():
+    suite, _ = parsed(report(gate(), policy=PolicyInfo(path="./gates/a.yaml", name="", sha256="s")))
+
+    assert suite.name == "gates/a.yaml"
+
+
 @pytest.mark.parametrize(
     ("path", "name"),
     [(".", "policy"), ("/", "policy"), ("../a.yaml", "a"), ("v1.2.yml", "v1_2"), ("/gates/a.yaml", "gates.a")],
@@ -216,6 +254,7 @@ def test_the_class_name_is_the_same_on_every_system(path):
     _, cases = parsed(report(gate(), policy=policy))
 
     assert cases["pgd[2/255]"].classname == "policies.a"
+    assert cases["pgd[2/255]"]._elem.get("file") == "policies/a.yaml"
 
 
 def test_what_xml_cannot_hold_is_shown_as_an_escape():
@@ -244,8 +283,14 @@ def test_gate_properties_are_builtins_and_unrounded():
 
     assert properties["measured.accuracy"] == repr(2 / 3)
     assert properties["required.accuracy"] == ">= 0.7"
-    assert properties["threat.epsilon"] == "2/255"
+    assert (properties["threat.epsilon"], properties["threat.norm"]) == ("2/255", "linf")
+    assert (properties["cost.forward"], properties["cost.gradient"]) == ("20480", "18211")
     assert {type(value) for item in properties.items() for value in item} == {str}
+
+
+def test_a_metric_that_is_undefined_is_said_to_be():
+    unknown = {"balanced_accuracy": Metric(value=None, samples=500)}
+    assert dict(gate_properties(gate(metrics=unknown)))["measured.balanced_accuracy"] == "undefined"
 
 
 def test_gate_properties_hold_the_limit_and_what_was_asked_of_an_oracle():

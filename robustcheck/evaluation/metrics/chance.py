@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from robustcheck.evaluation.metrics.readings import Readings
-from robustcheck.models.head import NO_ANSWER
 
 LEAST_SAMPLES = 20
 LEAST_OTHERWISE = 10  # samples that should be read otherwise than all are: fewer may be missed by a sound candidate,
@@ -23,7 +22,7 @@ _LOOK = (
 def read_alike(read: Readings) -> str | None:
     """Why nothing that holds shows robustness, where all samples are read alike and should not be; else None."""
     common = read.before[:1]
-    if not len(common) or common[0] == NO_ANSWER or (read.before != common).any():
+    if not len(common) or (read.before != common).any():
         return None
     otherwise, every = int((read.labels != common).sum()), len(read.labels)
     if every < LEAST_SAMPLES or otherwise < min(LEAST_OTHERWISE, SHARE_OTHERWISE * every):
