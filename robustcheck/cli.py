@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 import sys
@@ -189,7 +190,7 @@ def plan_command(policy: Path, *, margin: float, power: float, as_json: bool) ->
         return
     from robustcheck.report.plan import plan_line, plan_tables
 
-    _print_table(plan_tables(planned))
+    _print_table(plan_tables(planned), least=80)
     click.echo(plan_line(planned))
 
 
@@ -264,7 +265,7 @@ def qualify_command(output: Path) -> None:
         from robustcheck.qualification import qualify
 
         found = qualify(progress=bars.update)
-    _print_table(qualification_table(found))
+    _print_table(qualification_table(found), least=80)
     for file in write_qualification(found, output):
         click.echo(f"  {file}")
     click.echo(qualification_line(found))
@@ -346,9 +347,16 @@ def _load(policy: Path) -> Policy:
     return load_policy(policy)
 
 
-def _print_table(table: RenderableType) -> None:
-    """Print a table as wide as the terminal, within reason, and in colour on a terminal alone."""
+def _print_table(table: RenderableType, *, least: int = 0) -> None:
+    """Print a table as wide as the terminal, within reason, and `least` columns where its figures need them."""
     from robustcheck.report.summary import render
 
-    width = max(80, min(160, shutil.get_terminal_size().columns))
-    click.echo(as_output(render(table, width=width, color=sys.stdout.isatty())), nl=False)
+    width, color = max(least, min(160, shutil.get_terminal_size().columns)), _in_colour()
+    click.echo(as_output(render(table, width=width, color=color)), nl=False, color=color)
+
+
+def _in_colour() -> bool:
+    """Whether tables are: NO_COLOR and FORCE_COLOR are heeded as pytest heeds them, and else it is for terminals."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (sys.stdout.isatty() and os.environ.get("TERM") != "dumb")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -158,3 +159,42 @@ def test_quiet_is_one_line(project):
     done = _run(project, CLEAN, "", "--quiet")
     assert (done.exit_code, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 1
+
+
+class _Output(io.StringIO):
+    def __init__(self, *, terminal):
+        super().__init__()
+        self._terminal = terminal
+
+    def isatty(self):
+        return self._terminal
+
+
+@pytest.mark.parametrize(
+    ("terminal", "asked", "coloured"),
+    [
+        (True, {}, True),
+        (False, {}, False),
+        (True, {"NO_COLOR": "1"}, False),
+        (True, {"NO_COLOR": ""}, True),  # no-color.org: it counts when it is not empty
+        (False, {"FORCE_COLOR": "1"}, True),
+        (True, {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        (True, {"TERM": "dumb"}, False),
+    ],
+)
+def test_colours_are_for_terminals_and_who_asks_otherwise_is_heeded(terminal, asked, coloured, project, monkeypatch):
+    for name, value in {"NO_COLOR": "", "FORCE_COLOR": "", "TERM": "xterm", **asked}.items():
+        monkeypatch.setenv(name, value)
+    (project / "policy.yaml").write_text(brightness_policy(CLEAN))
+    monkeypatch.setattr(sys, "stdout", output := _Output(terminal=terminal))
+    with pytest.raises(SystemExit):
+        main(["run", "policy.yaml"])
+
+    assert ("\x1b[" in output.getvalue()) == coloured
+    assert output.getvalue().splitlines()[-1].startswith("PASS")
+
+
+def test_a_narrow_terminal_loses_no_verdict(project, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    header = _run(project, CLEAN).stdout.splitlines()[2]
+    assert header.split()[-1] == "verdict"

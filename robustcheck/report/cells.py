@@ -1,8 +1,9 @@
-"""Cells of tables that break between words."""
+"""Cells of tables that break between words, and how wide a table's columns are then."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
@@ -10,55 +11,77 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.text import Text
 
-from robustcheck.report.text import one_line
+from robustcheck.report.text import name_pieces, one_line
 
 _PIECES = re.compile(r"[^._]*[._]+|[^._]+")
 
 
 @dataclass(frozen=True)
-class Required:
-    """A metric and its bound: where they are too long for one line they break after dots and underscores."""
+class Words:
+    """Words, and the pieces of each: lines end between words, and between pieces of a word that is longer than one."""
 
-    metric: str
-    bound: str
+    words: tuple[tuple[str, ...], ...]
+    style: str = ""
 
-    @property
-    def pieces(self) -> tuple[str, ...]:
-        """What stays whole. Without its space the bound does, too."""
-        return (*_PIECES.findall(one_line(self.metric)), f" {one_line(self.bound).replace(' ', '')}")
+    def __str__(self) -> str:
+        return "".join(map("".join, self.words))
 
     @property
     def narrowest(self) -> int:
         """The width of the longest piece."""
-        return max(cell_len(piece.strip()) for piece in self.pieces)
+        return max((cell_len(piece.strip()) for word in self.words for piece in word), default=0)
+
+    @property
+    def longest(self) -> int:
+        """The width of the longest word."""
+        return max((cell_len("".join(word).strip()) for word in self.words), default=0)
 
     @property
     def widest(self) -> int:
         """The width of all on one line."""
-        return cell_len("".join(self.pieces))
+        return cell_len(str(self))
 
     def __rich_measure__(self, _console: Console, options: ConsoleOptions) -> Measurement:
         """The widths that the cell can have."""
         return Measurement(self.narrowest, self.widest).with_maximum(options.max_width)
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
-        """Lines of as many pieces as fit; what stands between the dots of a name stays together if it can."""
+        """Lines of as many words, or pieces of them, as fit."""
         lines = [""]
-        for piece in self._within(options.max_width):
-            if cell_len(lines[-1] + piece) <= options.max_width or not lines[-1]:
-                lines[-1] += piece
-            else:
-                lines.append(piece.lstrip())
-        yield Text("\n".join(lines), overflow="fold")
+        for word in self.words:
+            unbroken = "".join(word)
+            for part in [unbroken] if cell_len(unbroken.strip()) <= options.max_width else word:
+                if cell_len(lines[-1] + part) <= options.max_width or not lines[-1]:
+                    lines[-1] += part
+                else:
+                    lines.append(part.lstrip())
+        yield Text("\n".join(lines), style=self.style, overflow="fold")
 
-    def _within(self, width: int) -> list[str]:
-        """Pieces for lines of this width: what ends with a dot stays whole if it can."""
-        whole = [""]
-        for piece in self.pieces:
-            whole[-1] += piece
-            if piece.endswith("."):
-                whole.append("")
-        *before, last = whole
-        bound = self.pieces[-1]
-        words = [*before, last.removesuffix(bound), bound]
-        return [part for word in words for part in ([word] if cell_len(word) <= width else _PIECES.findall(word))]
+
+def whole(text: str, style: str = "") -> Words:
+    """One word that is never broken."""
+    return Words(((text,),), style)
+
+
+def required(metric: str, bound: str) -> Words:
+    """A metric and its bound: what stands between the dots of a name stays together if it can, and so does a bound."""
+    parts = [[""]]
+    for piece in _PIECES.findall(one_line(metric)):
+        parts[-1].append(piece)
+        if piece.endswith("."):
+            parts.append([""])
+    return Words((*(tuple(filter(None, part)) for part in parts), (f" {one_line(bound).replace(' ', '')}",)))
+
+
+def named(text: str) -> Words:
+    """A name that somebody gave, such as a gate's id."""
+    return Words(tuple((piece,) for piece in name_pieces(one_line(text))))
+
+
+def fitted(narrowest: Sequence[int], widest: Sequence[int], room: int) -> list[int] | None:
+    """Widths of columns that have so much room together: what is short is taken from the widest. None: too little."""
+    for most in range(max(widest), -1, -1):
+        widths = [max(least, min(wish, most)) for least, wish in zip(narrowest, widest, strict=True)]
+        if sum(widths) <= room:
+            return widths
+    return None

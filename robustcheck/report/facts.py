@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from robustcheck.report.queries import smaller_limits_text, success_text
 from robustcheck.report.text import (
@@ -125,9 +125,14 @@ def model_facts(model: ModelInfo) -> Facts:
         "Scores of the labels": ", ".join(map(str, model.scores or ())),
         "Preprocessing": parameters_text(model.preprocess or {}),
         "Precision of searches": model.precision or "",
-        "Notes": " ".join(model.notes),
+        "Notes": _notes(model.notes),
     }
     return _with_values(facts)
+
+
+def _notes(notes: Sequence[str]) -> str:
+    """Notes on one line, with or without full stops."""
+    return "; ".join(note.removesuffix(".") for note in notes)
 
 
 def _architecture(model: ModelInfo) -> str:
@@ -163,7 +168,7 @@ def data_facts(data: DataInfo) -> Facts:
         "Stored depth": plural(data.bits, "bit") + _values(data),
         "Shape": " × ".join(map(str, data.shape)) + " (channels, height, width)" if data.shape else "images differ",
         "Synthetic": "yes" if data.synthetic else "no",
-        "Notes": " ".join(data.notes),
+        "Notes": _notes(data.notes),
     }
     return _with_values(facts)
 

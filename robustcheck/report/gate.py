@@ -9,6 +9,7 @@ from robustcheck.report.queries import queries_text
 from robustcheck.report.text import (
     bound_of,
     interval,
+    levels,
     measured_value,
     metric_text,
     number,
@@ -221,7 +222,7 @@ def _broken_lines(gate: GateResult) -> list[str]:
 def _broken_line(gate: GateResult, outcome: Outcome) -> str:
     parts = [f"{one_line(outcome.sample)}: {one_line(outcome.clean)} -> {one_line(outcome.attacked)}"]
     if outcome.distance_levels is not None:
-        parts.append(f"{outcome.distance_levels:g} levels")
+        parts.append(levels(outcome.distance_levels))
     if outcome.found_by and outcome.found_by != gate.id:
         parts.append(f"found by {one_line(outcome.found_by)}")
     if outcome.found_after is not None:

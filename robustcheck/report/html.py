@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from robustcheck.report.as_json import json_text
+from robustcheck.report.pictures import content_of
+from robustcheck.report.text import name_pieces, one_line
 from robustcheck.report.view import report_view
 from robustcheck.results import AuditReport
 from robustcheck.words import visible
 
+_LONGEST_IN_MARGIN = 80  # characters of the policy's name, at the foot of a printed page
 
-def html(report: AuditReport, folder: Path | None) -> str:
-    """The report as a page; examples are shown from the counterexample files in `folder`, if one is given."""
+
+def html(report: AuditReport, folder: Path | None, beside: bool = True) -> str:
+    """The report as a page; examples are shown from the counterexample files in `folder`, if one is given.
+
+    Where the page will lie `beside` these files, it links to them.
+    """
     template = environment().get_template("report.html.j2")
-    return template.render(view=report_view(report, folder)) + "\n"
+    digest = _digest(report, folder) if folder else None
+    return template.render(view=report_view(report, folder), beside=beside, digest=digest) + "\n"
+
+
+def _digest(report: AuditReport, folder: Path) -> str | None:
+    """The sha256 of the folder's `report.json`, if that is this very report, as this version writes it."""
+    text = json_text(report).encode()
+    return hashlib.sha256(text).hexdigest() if content_of(folder, "report.json", len(text)) == text else None
 
 
 def environment() -> Environment:
     """Templates in which every text is made visible, and escaped."""
-    return Environment(
+    made = Environment(
         loader=PackageLoader("robustcheck.report"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -28,6 +44,15 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters |= {"pieces": lambda name: name_pieces(visible(name)), "in_css": _in_css}
+    return made
+
+
+def _in_css(text: str) -> str:
+    """A text for a quoted string in a style sheet, cut to what a margin has room for; letters and digits stay."""
+    line = one_line(text)
+    cut = line if len(line) <= _LONGEST_IN_MARGIN else line[:_LONGEST_IN_MARGIN] + "…"
+    return "".join(letter if letter.isascii() and letter.isalnum() else f"\\{ord(letter):06x}" for letter in cut)
 
 
 def _shown(value: Any) -> Any:

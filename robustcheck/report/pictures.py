@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,7 @@ class Example:
     """One sample before and after; the pictures are data URIs."""
 
     outcome: Outcome
+    clean_file: str  # the unattacked image's, as the outcome names the counterexample's
     clean: str
     attacked: str
     difference: str
@@ -106,7 +108,7 @@ def gallery(gate: GateResult, album: Album, most: int) -> Gallery:
         if len(shown) == most or not album.room:
             break
         pair = _pair(album, outcome.counterexample or "")
-        if pair and outcome.sha256 not in (None, pixels_sha256(pair[1])):
+        if pair and outcome.sha256 not in (None, pixels_sha256(pair[2])):
             not_as_judged += 1
         elif pair:
             shown.append(_example(outcome, *pair, bits=album.bits, span=span))
@@ -132,14 +134,20 @@ def patch_picture(gate: GateResult, album: Album) -> PatchPicture:
     return PatchPicture(picture=_data_uri(shares))
 
 
-def _pair(album: Album, name: str) -> tuple[Stored, Stored] | None:
-    """The clean and the attacked image of a sample, if both are there and are alike in shape and depth."""
+def link_to(name: str) -> str:
+    """A link to a file in the folder that the page lies in: whatever its name is, it leads nowhere else."""
+    return "./" + quote(name, errors="surrogateescape")
+
+
+def _pair(album: Album, name: str) -> tuple[str, Stored, Stored] | None:
+    """A sample's clean image, with its file, and the attacked one, if both are there and alike in shape and depth."""
     # Most broken samples have no clean picture: ask for it first.
-    clean = next((image for path in _clean_names(name) if (image := album.read(path)) is not None), None)
+    found = ((path, image) for path in _clean_names(name) if (image := album.read(path)) is not None)
+    path, clean = next(found, ("", None))
     attacked = album.read(name) if clean is not None else None
     if clean is None or attacked is None or clean.shape != attacked.shape or clean.dtype != attacked.dtype:
         return None
-    return clean, attacked
+    return path, clean, attacked
 
 
 def _clean_names(counterexample: str) -> Iterator[str]:
@@ -218,7 +226,9 @@ def _decode_npy(content: bytes, most_pixels: int) -> Stored | None:
     return values.reshape(channels, height, width)
 
 
-def _example(outcome: Outcome, clean: Stored, attacked: Stored, *, bits: int | None, span: int) -> Example:
+def _example(
+    outcome: Outcome, clean_file: str, clean: Stored, attacked: Stored, *, bits: int | None, span: int
+) -> Example:
     low, full = _shown_range(clean, bits)
     change = attacked.astype(np.int64) - clean.astype(np.int64)
     largest = int(np.abs(change).max())
@@ -227,6 +237,7 @@ def _example(outcome: Outcome, clean: Stored, attacked: Stored, *, bits: int | N
     step = _reduction(clean)
     return Example(
         outcome=outcome,
+        clean_file=clean_file,
         clean=_data_uri((_reduced(clean, step) - low) / full),
         attacked=_data_uri((_reduced(attacked, step) - low) / full),
         # Every step-th pixel, not a mean over them: a mean would hide most of a noise-like change.

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from robustcheck.report.cells import Required
+from robustcheck.report.cells import required
 from robustcheck.report.text import number, one_line, percent, seconds
 from robustcheck.results.plan import GatePlan, Plan, RequirementPlan
 from robustcheck.words import plural
@@ -71,14 +71,14 @@ def _gate(gate: GatePlan, *, grouped: bool) -> Iterator[RenderableType]:
         yield Text(one_line(note))
     if gate.requirements:
         table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
-        required = [Required(one.metric, one.bound) for one in gate.requirements]
-        widest = max(_REQUIRED, *(cell.narrowest for cell in required))
-        table.add_column("required", width=min(widest, max(8, *(cell.widest for cell in required))))
+        named = [required(one.metric, one.bound) for one in gate.requirements]
+        widest = max(_REQUIRED, *(cell.narrowest for cell in named))
+        table.add_column("required", width=min(widest, max(8, *(cell.widest for cell in named))))
         numbers = ("needed", "has", "worth", "power", "interval", "clean")
         for column in (column for column in numbers if grouped or column != "worth"):
             table.add_column(column, justify="right", no_wrap=True)
         table.add_column("", overflow="fold")
-        for name, requirement in zip(required, gate.requirements, strict=True):
+        for name, requirement in zip(named, gate.requirements, strict=True):
             table.add_row(name, *_row(requirement, grouped=grouped))
         yield table
 

@@ -21,6 +21,14 @@ _DOWN = "\x1bD\x1b[A\x1b7\x1b[B\r"
 _UP = "\r\x1b[K\x1b8"
 
 
+def _on_terminal() -> bool:
+    """Whether standard error is a terminal whose cursor can be moved.
+
+    Rich's own answer is yes under FORCE_COLOR, too, with which CI servers ask for colours in a log.
+    """
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
 class Line:
     """One line below the one that pytest is writing, which is left as it was.
 
@@ -35,7 +43,7 @@ class Line:
     @classmethod
     def on_terminal(cls) -> Line | None:
         """A line on standard error as it is now (pytest captures it later), if that is a terminal."""
-        if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        if not _on_terminal():
             return None
         return cls(os.fdopen(os.dup(sys.stderr.fileno()), "w"))
 
@@ -72,7 +80,7 @@ class Bars:
             TimeElapsedColumn(),
             console=console,
             transient=True,
-            disable=quiet or not console.is_terminal,
+            disable=quiet or not _on_terminal(),
         )
         self._tasks: dict[str, TaskID] = {}
 

@@ -5,18 +5,34 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Iterator
+from copy import copy
+from dataclasses import replace
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.table import Column, Table
 from rich.text import Text
 
-from robustcheck.report.cells import Required
+from robustcheck.report.cells import Words, fitted, named, required, whole
 from robustcheck.report.gate import VERDICT_WORDS, metric_of, warning_lines
 from robustcheck.report.text import interval, measured_value, one_line, status_counts
 from robustcheck.report.threat import short_budget
 from robustcheck.results import AuditReport, GateResult, Requirement, Verdict
-from robustcheck.words import as_output, plural
+from robustcheck.words import plural
+
+LEAST_COLUMNS = 60  # in less room a table is as wide all the same: lines that a terminal breaks lose nothing
+
+_NAMES = ("gate", "attack", "threat", "required")  # columns of words that others chose
+_LONGEST_PIECE = 14  # columns that a piece of such a word may take before it is broken anywhere
+_TIME = "time/s"
+# The columns that are left out, and whether figures break, too.
+_EVER_NARROWER = (
+    ((), False),
+    ((_TIME,), False),
+    ((_TIME,), True),
+    ((_TIME, "attack"), True),
+    ((_TIME, "attack", "threat"), True),
+)
 
 STYLES: dict[Verdict, str] = {
     "pass": "bold green",
@@ -44,30 +60,58 @@ def warnings_text(report: AuditReport) -> str:
 
 
 def summary_table(report: AuditReport) -> Table:
-    """The gates as a table for the terminal, with a row for each requirement."""
+    """The gates as a table for the terminal, with a row for each requirement; it takes the room that it is given."""
     title = Text(one_line(report.policy.name))
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False, padding=0)
-    # With these widths 80 columns are enough: names and numbers break between words.
-    for name, least in {"gate": 10, "attack": 4, "threat": 5, "required": 11, "measured": 13}.items():
-        table.add_column(name, overflow="fold", min_width=least)
-    table.add_column("broken/\nheld/wrong", justify="right", no_wrap=True)
-    table.add_column("time/s", justify="right", no_wrap=True)
-    table.add_column(
-        "verdict", no_wrap=True, min_width=max(map(len, ["verdict", *(gate.verdict for gate in report.gates)]))
-    )
+    table = _Gates(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False, padding=0)
+    for heading in (*_NAMES, "measured"):
+        table.add_column(whole(heading))
+    table.add_column(Words((("broken/",), ("held/", "wrong"))), justify="right")
+    table.add_column(whole(_TIME), justify="right")
+    table.add_column(whole("verdict"))
     for gate in report.gates:
         for row in _rows(gate):
             table.add_row(*row)
     for gate_id in report.not_run:
-        table.add_row(Text(one_line(gate_id)), *[""] * 6, Text("not run", style="dim"))
+        table.add_row(named(gate_id), *[whole("")] * 6, whole("not run", "dim"))
     return table
 
 
+class _Gates(Table):
+    """A table of gates that fits: nothing on its right is cut off, least of all the verdict.
+
+    Where it is too wide, names break between their words; then time is left out; then figures break between their
+    parts; then the attack is left out, and the threat.
+    """
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table in so much room."""
+        shown = copy(self)
+        for left_out, breaking in _EVER_NARROWER:
+            columns = [column for column in self.columns if str(column.header) not in left_out]
+            narrowest, widest = zip(*(_widths(column, breaking=breaking) for column in columns), strict=True)
+            room = options.max_width - (len(columns) - 1)  # between them stands a blank
+            if (widths := fitted(narrowest, widest, room)) is not None:
+                break
+        else:
+            widths = list(narrowest)
+        shown.columns = [replace(column, width=width) for column, width in zip(columns, widths, strict=True)]
+        yield from Table.__rich_console__(shown, console, options)
+
+
+def _widths(column: Column, *, breaking: bool) -> tuple[int, int]:
+    """The least width that a column needs, and the one that it would like."""
+    heading, *cells = (cell for cell in (column.header, *column.cells) if isinstance(cell, Words))
+    widest = max(heading.longest, *(cell.widest for cell in cells)) if cells else heading.longest
+    if str(heading) in _NAMES:
+        return min(_LONGEST_PIECE, max(cell.narrowest for cell in (heading, *cells))), widest
+    return max(cell.narrowest if breaking else cell.longest for cell in (heading, *cells)), widest
+
+
 def render(renderable: RenderableType, *, width: int, color: bool) -> str:
-    """Text of anything that rich can show, `width` columns wide, with or without colours."""
+    """Text of anything that rich can show, `width` columns wide but not fewer than 60, with or without colours."""
     console = Console(
         file=io.StringIO(),
-        width=width,
+        width=max(LEAST_COLUMNS, width),
         force_terminal=color,
         color_system="standard" if color else None,
         no_color=not color,
@@ -81,33 +125,29 @@ def _on_data(report: AuditReport) -> str:
     data = report.data
     if data is None:
         return ""
-    some = f"{data.samples:,} of {data.available:,}" if data.samples < data.available else f"{data.samples:,}"
+    of = f"{data.samples:,} of " if data.samples < data.available else ""
     synthetic = " (SYNTHETIC data: says nothing about any patient)" if data.synthetic else ""
-    return f", on {some} samples{synthetic}"
+    return f", on {of}{plural(max(data.samples, data.available), 'sample')}{synthetic}"
 
 
-def _rows(gate: GateResult) -> Iterator[list[RenderableType]]:
+def _rows(gate: GateResult) -> Iterator[list[Words]]:
     """A row for each requirement; what is about the gate as a whole stands in the first one."""
     found = status_counts(gate)
     broken = "-" if gate.attack is None else f"{found['broken']}"
-    about = [
-        one_line(gate.id),
-        one_line(gate.attack) if gate.attack else "none",
-        as_output(short_budget(gate.threat)) if gate.threat else "",
-    ]
-    outcome = [f"{broken}/{found['held']}/{found['wrong']}" if gate.samples else "", f"{gate.cost.seconds:.1f}"]
-    verdict = Text(gate.verdict, style=STYLES[gate.verdict])
-    cells: list[tuple[RenderableType, Text]] = [
-        (Required(item.metric, item.bound), Text(_measured_cell(gate, item))) for item in gate.requirements
-    ]
-    for order, (required, measured) in enumerate(cells or [(Text(), Text())]):
-        if order:
-            yield [*map(Text, ["", "", ""]), required, measured, *map(Text, ["", "", ""])]
-        else:
-            yield [*map(Text, about), required, measured, *map(Text, outcome), verdict]
+    counts = (f"{broken}/", f"{found['held']}/", f"{found['wrong']}") if gate.samples else ("",)
+    about = [named(gate.id), named(gate.attack or "none"), named(short_budget(gate.threat) if gate.threat else "")]
+    outcome = [Words((counts,)), whole(f"{gate.cost.seconds:.1f}"), whole(gate.verdict, STYLES[gate.verdict])]
+    empty = whole("")
+    cells = [(required(item.metric, item.bound), _measured_cell(gate, item)) for item in gate.requirements]
+    for order, (bound, measured) in enumerate(cells or [(empty, empty)]):
+        yield [empty] * 3 + [bound, measured] + [empty] * 3 if order else [*about, bound, measured, *outcome]
 
 
-def _measured_cell(gate: GateResult, requirement: Requirement) -> str:
+def _measured_cell(gate: GateResult, requirement: Requirement) -> Words:
+    """A value, and its interval behind it or below it."""
     metric = metric_of(gate, requirement)
     value, ends = measured_value(requirement, metric), interval(metric, requirement)
-    return f"{value} ({ends.replace(' to ', '-')})" if ends else value
+    if not ends:
+        return whole(value)
+    low, high = ends.split(" to ")
+    return Words(((value,), (f" ({low}-", f"{high})")))

@@ -18,6 +18,8 @@ from typing import Any, Literal
 from robustcheck.results import METRICS, Cost, GateResult, Metric, Requirement, Status
 from robustcheck.words import plural, visible
 
+# Where a name may break: after what joins its words, and before a gate's parameters in brackets, which stay whole.
+_NAME = re.compile(r"\[[^\[\]]{1,24}\]|\s*[^_.\-\[\s]*[_.\-]+|\s*[^_.\-\[\s]+|\[|\s+")
 _BOUND = re.compile(r"\s*([<>])=?\s*([-+.\deE]+)\s*")
 
 
@@ -39,6 +41,17 @@ def meaning_of(name: str) -> str:
 def one_line(text: str) -> str:
     """The text made visible, on one line."""
     return " ".join(visible(text).split())
+
+
+def name_pieces(name: str) -> list[str]:
+    """`white_`, `box_`, `pgd`, `[2/255]`: what of a name stays on one line if it can."""
+    return _NAME.findall(name)
+
+
+def levels(value: float) -> str:
+    """`1 level`, `1.5 levels`."""
+    shown = f"{value:.4g}"
+    return f"{shown} level" if shown == "1" else f"{shown} levels"
 
 
 def number(value: float | None, digits: int = 3) -> str:

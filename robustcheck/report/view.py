@@ -9,7 +9,7 @@ from pathlib import Path
 from robustcheck.report.canvas import Plot
 from robustcheck.report.facts import Facts, data_facts, gate_facts, model_facts, not_tried, patch_facts, run_facts
 from robustcheck.report.gate import metric_of, requirement_state, verdict_sentence
-from robustcheck.report.pictures import Album, Example, Gallery, PatchPicture, gallery, patch_picture
+from robustcheck.report.pictures import Album, Example, Gallery, PatchPicture, gallery, link_to, patch_picture
 from robustcheck.report.plot import plots
 from robustcheck.report.queries import queries_text
 from robustcheck.report.query_plot import query_plot
@@ -28,6 +28,7 @@ from robustcheck.report.text import (
     confidence_of,
     date_text,
     interval,
+    levels,
     meaning_of,
     measured_value,
     number,
@@ -42,7 +43,11 @@ from robustcheck.results import AuditReport, GateResult, Verdict
 from robustcheck.words import plural, visible
 
 EXAMPLES_A_GATE = 6
+REASONS = 5  # gates that are named at once, with why they are no passes
 PICTURES_IN_ALL = 60  # examples, at most half a MB each, and patches
+
+_COLUMN = 150  # CSS pixels that a picture has where two examples stand side by side
+_HEAVIEST_FIRST: tuple[Verdict, ...] = ("error", "fail", "inconclusive")
 
 BANNERS: dict[Verdict, tuple[str, str]] = {
     "pass": ("Pass", "Every gate that was run met its requirements."),
@@ -93,6 +98,10 @@ class ExampleView:
     title: str
     amplified: str
     details: str
+    file: str  # the counterexample's
+    clean_link: str
+    attacked_link: str
+    wide: bool  # it has more pixels than a column has room for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +123,7 @@ class GateView:
     surrogates: tuple[SurrogateView, ...]
     controls: tuple[ControlView, ...]
     patch: PatchPicture
+    patch_link: str
     patch_facts: Facts
     grid: GridView | None
     slices: tuple[SlicesView, ...]
@@ -134,6 +144,8 @@ class ReportView:
     plots: tuple[Plot, ...]
     query_plot: Plot | None
     gates: tuple[GateView, ...]
+    reasons: tuple[GateView, ...]  # the first of the gates that are no passes
+    more_reasons: int
     not_tried: tuple[str, ...]
     confidence: str
     run: Facts
@@ -159,6 +171,11 @@ def report_view(report: AuditReport, folder: Path | None) -> ReportView:
     album = Album(folder, bits, PICTURES_IN_ALL) if folder else None
     # First, so that samples have what room they leave.
     patches_shown = [patch_picture(gate, album) if album else PatchPicture() for gate in report.gates]
+    gates = tuple(
+        _gate(gate, f"gate-{order}", patch, gallery(gate, album, most) if album else Gallery())
+        for order, (gate, patch) in enumerate(zip(report.gates, patches_shown, strict=True), 1)
+    )
+    reasons = [item for verdict in _HEAVIEST_FIRST for item in gates if item.gate.verdict == verdict]
     return ReportView(
         report=report,
         banner=banner,
@@ -168,10 +185,9 @@ def report_view(report: AuditReport, folder: Path | None) -> ReportView:
         notices=tuple(_notices(report)),
         plots=tuple(plots(report)),
         query_plot=query_plot(report),
-        gates=tuple(
-            _gate(gate, f"gate-{order}", patch, gallery(gate, album, most) if album else Gallery())
-            for order, (gate, patch) in enumerate(zip(report.gates, patches_shown, strict=True), 1)
-        ),
+        gates=gates,
+        reasons=tuple(reasons[:REASONS]),
+        more_reasons=len(reasons[REASONS:]),
         not_tried=tuple(not_tried(report)),
         confidence=percent(report.confidence),
         run=run_facts(report),
@@ -217,6 +233,7 @@ def _gate(gate: GateResult, anchor: str, patch: PatchPicture, pictures: Gallery)
         surrogates=tuple(surrogate_view(surrogate) for surrogate in gate.surrogates),
         controls=tuple(control_views(gate)),
         patch=patch,
+        patch_link=link_to(gate.patch.picture or gate.patch.array or "") if gate.patch else "",
         patch_facts=patch_facts(gate.patch) if gate.patch else (),
         grid=grid_view(gate),
         slices=tuple(slices_views(gate)),
@@ -258,7 +275,7 @@ def _example(example: Example) -> ExampleView:
     outcome = example.outcome
     details = [f"labelled {outcome.label}", f"largest change {plural(example.changed_levels, 'grey level')}"]
     if outcome.distance_levels is not None and outcome.distance_levels != example.changed_levels:
-        details.append(f"distance {outcome.distance_levels:.4g} levels")
+        details.append(f"distance {levels(outcome.distance_levels)}")
     if outcome.score is not None:
         details.append(f"probability of the positive label {number(outcome.score)}")
     if outcome.share is not None:
@@ -272,6 +289,10 @@ def _example(example: Example) -> ExampleView:
         title=outcome.sample,
         amplified=f"×{example.amplification:.3g}",
         details=", ".join(details),
+        file=outcome.counterexample or "",
+        clean_link=link_to(example.clean_file),
+        attacked_link=link_to(outcome.counterexample or ""),
+        wide=max(example.width, example.height) > _COLUMN,
     )
 
 

@@ -153,3 +153,11 @@ def test_a_terminal_without_our_letters_gets_lines_all_the_same(pytester, projec
     result.stdout.fnmatch_lines(["*(eps = 4/255, Linf)*", "gate *attack *threat*", "-----*", "pgd*4/255 Linf*fail *"])
     assert len({line.index("accuracy") for line in result.outlines if "Linf accuracy" in line}) == 1
     assert not [line for line in result.outlines if r"\n" in line or r"\u" in line]
+
+
+def test_a_narrow_terminal_loses_no_verdict(pytester, project, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    result = pytester.runpytest(*PASSING)
+    heading = next(line.split() for line in result.outlines if line.startswith("gate "))
+    assert heading[-1] == "verdict"
+    result.stdout.fnmatch_lines(["clean * pass*"])

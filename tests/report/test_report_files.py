@@ -15,10 +15,11 @@ from report_builder import SCRIPT, asking, failing, hostile, mixed, report, synt
 
 from robustcheck.errors import ReportError
 from robustcheck.report import loading, read_report, write_reports
+from robustcheck.report.as_json import json_text
 from robustcheck.report.html import html
 from robustcheck.report.junit import junit_xml
 from robustcheck.report.schema import FILE, schema_text
-from robustcheck.report.writing import json_text, render_reports, write_whole
+from robustcheck.report.writing import render_reports, write_whole
 from robustcheck.results import AuditReport
 
 ROOT = Path(__file__).parents[2]

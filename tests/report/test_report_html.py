@@ -1,7 +1,9 @@
 """The page: whole, self-contained, escaped, and saying what was required and measured."""
 
 import base64
+import hashlib
 import io
+import itertools
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -29,12 +31,13 @@ from report_builder import (
     with_pictures,
 )
 
-from robustcheck.report import pictures
-from robustcheck.report.facts import model_facts, not_tried
+from robustcheck.report import pictures, render_reports, write_reports
+from robustcheck.report.facts import data_facts, model_facts, not_tried
 from robustcheck.report.html import html
+from robustcheck.report.text import one_line
 from robustcheck.results import AuditReport, GateResult
 
-VOID = {"meta", "img", "br", "hr", "link", "input"}
+VOID = {"meta", "img", "br", "hr", "link", "input", "wbr"}
 CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -102,10 +105,13 @@ def test_its_tags_match_and_nothing_is_loaded_from_anywhere(one, tmp_path):
 
     assert [one["content"] for one in parsed.of("meta", **{"http-equiv": "Content-Security-Policy"})] == [CSP]
     assert not {tag for tag, _ in parsed.elements} & {"script", "link", "iframe", "object", "embed", "form", "base"}
-    for _, attributes in parsed.elements:
+    for tag, attributes in parsed.elements:
         assert not [name for name in attributes if name.startswith("on")]
         for name in ("src", "href", "srcset", "data", "action", "xlink:href", "poster"):
-            assert re.match(r"#gate-\d+$|data:image/png;base64,", attributes.get(name) or "#gate-1")
+            if (tag, name) == ("a", "href"):  # loads nothing until it is followed, and leads to files beside the page
+                assert re.match(r"#gate-\d+$|\./counterexamples/[\w/.-]+$", attributes["href"])
+            else:
+                assert re.match(r"data:image/png;base64,", attributes.get(name) or "data:image/png;base64,")
     style = text[text.index("<style>") : text.index("</style>")]
     assert "url(" not in style
     assert "@import" not in style
@@ -293,6 +299,96 @@ def test_an_error_keeps_its_trace():
     assert "Traceback (most recent call last):\n  second line" in page(mixed()).text
 
 
+def test_gates_that_are_no_passes_are_named_at_once_with_why():
+    parsed = page(report(*(gate(id=f"ok{one}") for one in range(30)), inconclusive(), failing(), verdict="fail"))
+    first, second = parsed.of("a")[:2]
+    above = " ".join(parsed.text.partition("Gates\n")[0].split())
+
+    assert (first["href"], second["href"]) == ("#gate-32", "#gate-31"), "the heaviest comes first"
+    assert "pgd[4/255] fail accuracy 0.610 is below the required >= 0.7 (305 of 500;" in above
+    assert "fgsm inconclusive accuracy 0.690: its 95 % interval" in above
+    assert "ok0" not in above
+    assert "more" not in above.partition("more samples are needed")[2]
+    assert not page(report(gate())).of("section", **{"class": "reasons"})
+
+
+def test_of_many_gates_that_failed_five_are_named_at_once():
+    parsed = page(report(*(failing(id=f"bad{one}") for one in range(9)), verdict="fail"))
+    above = parsed.text.partition("Gates\n")[0]
+
+    assert [f"bad{one}" in above for one in range(9)] == [True] * 5 + [False] * 4
+    assert "and 4 more" in above
+
+
+@pytest.mark.parametrize(
+    ("one", "state"),
+    [
+        (failing(), "not met"),
+        (inconclusive(), "undecided"),
+        (inconclusive(metrics={"accuracy": replace(metric(1), value=None, low=None, high=None)}), "undefined"),
+        (gate(), ""),
+    ],
+)
+def test_the_overview_says_in_words_how_a_requirement_stands(one, state):
+    overview = page(report(one)).text.partition("Gates\n")[2].partition("Intervals say")[0]
+
+    assert [word for word in ("not met", "undecided", "undefined") if word in overview] == ([state] if state else [])
+    assert overview.count("undefined") <= 1
+
+
+def test_the_policy_is_printed_however_its_reader_left_it():
+    one = mixed()
+    text = html(replace(one, policy=replace(one.policy, text="robustcheck: 1\n")), None)
+
+    assert text.count("robustcheck: 1\n") == 1
+    assert "open" in Page(text).of("details")[0], "a browser prints nothing of what is closed"
+    printed = text[text.index("@media print") : text.index("</style>")]
+    assert "details::details-content { content-visibility: visible;" in printed
+
+
+@pytest.mark.parametrize("name", [HOSTILE, '"; } </style><b>', "\\", "*/ /* url(x) @import", "Röntgen"])
+def test_the_policy_s_name_at_the_foot_of_printed_pages_stays_text(name):
+    one = mixed()
+    text = html(replace(one, policy=replace(one.policy, name=name)), None)
+    (foot,) = re.findall(r'@bottom-left \{ content: "(.*)"; font', text)
+
+    assert re.fullmatch(r"[A-Za-z0-9]*(\\[0-9a-f]{6}[A-Za-z0-9]*)*", foot)
+    read = re.sub(r"\\([0-9a-f]{6})", lambda found: chr(int(found[1], 16)), foot)
+    assert read.removesuffix("…") == one_line(name)[: len(read.removesuffix("…"))]
+    assert text.count("</style>") == 1
+
+
+def test_names_break_between_their_words_and_not_within_their_parameters():
+    text = html(report(gate(id="white_box_pgd-x[2/255]"), not_run=("a_b",)), None)
+
+    assert '<bdi>white_<wbr>box_<wbr>pgd-<wbr>x<wbr><span class="nowrap">[2/255]</span></bdi></a>' in text
+    assert '<h3><bdi>white_<wbr>box_<wbr>pgd-<wbr>x<wbr><span class="nowrap">[2/255]</span></bdi></h3>' in text
+    assert "<bdi>a_<wbr>b</bdi>" in text
+
+
+def test_notes_do_not_run_into_one_another():
+    model = replace(mixed().model, notes=("verdicts are its own, in float32", "It is read. Slowly.", "last"))
+    assert dict(model_facts(model))["Notes"] == "verdicts are its own, in float32; It is read. Slowly; last"
+    data = replace(DATA, notes=("one", "two."))
+    assert dict(data_facts(data))["Notes"] == "one; two"
+
+
+def test_headings_skip_no_level():
+    levels = [int(tag[1]) for tag, _ in page(mixed()).elements if re.fullmatch(r"h\d", tag)]
+
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_the_page_states_the_digest_of_the_report_that_it_was_made_from(tmp_path):
+    write_reports(mixed(), tmp_path)
+    stated = hashlib.sha256((tmp_path / "report.json").read_bytes()).hexdigest()
+    assert stated in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+    (tmp_path / "report.json").write_text((tmp_path / "report.json").read_text() + " ")
+    assert "Its sha256" not in html(mixed(), tmp_path), "it is another file than this report would be"
+    assert "Its sha256" not in html(mixed(), None)
+
+
 # --- pictures ---------------------------------------------------------------------------------------------------
 
 
@@ -312,6 +408,46 @@ def test_examples_are_shown_before_after_and_changed(shown, tmp_path):
     assert re.search(r"Before: normal\s*Attacked: pneumonia\s*Difference ×31.9", parsed.text)
     assert "largest change 4 grey levels" in parsed.text
     assert all(one["class"] == "sharp" for one in parsed.of("img"))
+
+
+def test_examples_name_their_files_and_digests_and_lead_to_them(shown, tmp_path):
+    one = report(shown, verdict="fail")
+    parsed = page(one, tmp_path)
+    links = [link["href"] for link in parsed.of("a") if link["href"].startswith("./")]
+
+    assert links[:2] == ["./counterexamples/clean/00000.png", "./counterexamples/pgd-2-255/00000.png"]
+    assert all((tmp_path / link).is_file() for link in links)
+    assert shown.samples[0].sha256
+    assert f"counterexamples/pgd-2-255/00000.pngsha256 of its pixels {shown.samples[0].sha256}" in parsed.text
+    alone = tmp_path / "elsewhere"
+    render_reports(one, alone, images=tmp_path)
+    away = (alone / "report.html").read_text(encoding="utf-8")
+    assert shown.samples[0].sha256 in away
+    assert 'href="./' not in away, "there is nothing beside it to lead to"
+
+
+def test_what_a_picture_shows_is_told_to_who_does_not_see_it(shown, tmp_path):
+    told = [one["alt"] for one in page(report(shown, verdict="fail"), tmp_path).of("img")]
+
+    assert told[:3] == [
+        "test/00000 before the attack, read as normal",
+        "test/00000 attacked, read as pneumonia",
+        "test/00000, what the attack changed, ×31.9",
+    ]
+    assert len(told) == len(set(told))
+
+
+@pytest.mark.parametrize(("name", "link"), [("javascript:alert(1)", "./javascript%3Aalert%281%29"), ('a"b', "./a%22b")])
+def test_a_link_to_a_file_leads_nowhere_else(name, link):
+    assert pictures.link_to(name) == link
+
+
+@pytest.mark.parametrize(("side", "kind"), [(28, "example"), (150, "example"), (224, "example wide")])
+def test_pictures_of_large_images_have_a_row_of_their_own(side, kind, tmp_path):
+    shown = with_pictures(failing(), tmp_path, most=1, side=side)
+    parsed = page(report(shown, verdict="fail"), tmp_path)
+
+    assert [one["class"] for one in parsed.of("div") if "example " in f"{one['class']} "] == [kind]
 
 
 def test_at_most_six_examples_a_gate(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from report_builder import (
+    DATA,
     clean_gate,
     erring,
     failing,
@@ -28,9 +29,9 @@ from report_builder import (
 from robustcheck.report import gate_text, render, summary_line, summary_table
 from robustcheck.report.gate import verdict_sentence
 from robustcheck.report.summary import warnings_text
-from robustcheck.report.text import measured_value, moment, one_line, seconds, status_text
+from robustcheck.report.text import measured_value, moment, name_pieces, one_line, seconds, status_text
 from robustcheck.report.threat import threat_text
-from robustcheck.results import Finding, Metric, Requirement
+from robustcheck.results import Cost, Finding, Metric, Requirement
 from robustcheck.words import distinct, visible
 
 BIDIRECTIONAL_CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -222,6 +223,14 @@ def test_without_an_attack_samples_are_right_or_wrong():
             "PASS: 1 gate passed, 0 failed, on 500 of 624 samples (SYNTHETIC data: says nothing about any patient)",
         ),
         (
+            report(gate(), data=replace(DATA, samples=1, available=1)),
+            "PASS: 1 gate passed, 0 failed, on 1 sample",
+        ),
+        (
+            report(gate(), data=replace(DATA, samples=1, available=624)),
+            "PASS: 1 gate passed, 0 failed, on 1 of 624 samples",
+        ),
+        (
             report(verdict="error", interrupted=True, not_run=("a",), data=None),
             "ERROR (interrupted): 0 gates passed, 0 failed, 1 not run",
         ),
@@ -249,6 +258,54 @@ def test_no_number_and_no_verdict_is_cut_off_on_a_narrow_terminal(width):
     for whole in ("0.610", "(0.570-0.650)", "175/305/20", "pgd[4/255]", ">=0.7", "fail", "error"):
         assert whole in text
     assert "…" not in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_however_long_names_and_counts_are_the_verdict_is_whole_and_no_number_breaks(width):
+    long = inconclusive(id="white_box_pgd_missed[2/255]", samples=outcomes(12_000, 12_500, 500))
+    worst = Requirement(metric="worst_subgroup.balanced_accuracy", bound=">= 0.7", met=True)
+    gates = (replace(long, cost=Cost(seconds=12_345.6)), gate(), gate(id="worst", requirements=(worst,)))
+    text = render(summary_table(report(*gates, verdict="inconclusive")), width=width, color=False)
+    lines = text.splitlines()
+
+    assert max(map(len, lines)) <= width
+    assert [line.split()[-1] for line in lines if "0.690" in line] == ["inconclusive"]
+    assert [line.split()[-1] for line in lines if "undefined" in line] == ["pass"]
+    for whole in ("verdict", "white_", "[2/255]", "12000/", "12500/", "500", "worst_", "balanced_", ">=0.7"):
+        assert whole in text
+    assert ("12345.6" in text) == (width == 100), "where there is no room, time is what is left out"
+    assert ("fgsm" in text) == (width >= 80)
+
+
+def test_decisions_and_their_samples_fit_in_80_columns():
+    few = inconclusive(samples=outcomes(10, 30, 8), metrics={"accuracy": metric(30, 48, width=0.14)})
+    text = render(summary_table(report(few, verdict="inconclusive")), width=80, color=False)
+
+    assert "verdict" in text
+    assert "inconclusive" in text
+    assert "10/30/8" in text
+
+
+def test_a_terminal_that_is_too_narrow_for_any_table_breaks_its_lines_and_loses_nothing():
+    assert render(summary_table(mixed()), width=40, color=False) == render(
+        summary_table(mixed()), width=60, color=False
+    )
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=40))
+def test_a_name_is_its_pieces(name):
+    assert "".join(name_pieces(name)) == name
+
+
+def test_a_name_breaks_between_its_words_and_not_within_its_parameters():
+    assert name_pieces("white_box.pgd-x[2/255]") == ["white_", "box.", "pgd-", "x", "[2/255]"]
+    assert name_pieces("2/255 L∞") == ["2/255", " L∞"]
+
+
+@pytest.mark.parametrize(("distance", "told"), [(1.0, "1 level,"), (2.0, "2 levels,"), (1.5, "1.5 levels,")])
+def test_one_level_is_no_levels(distance, told):
+    row = replace(outcomes(1, 0, 0)[0], distance_levels=distance)
+    assert f", {told}" in gate_text(failing(samples=(row,)))
 
 
 def test_colours_are_there_only_when_asked():

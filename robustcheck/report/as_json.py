@@ -1,0 +1,37 @@
+"""A report as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from robustcheck.results import AuditReport
+from robustcheck.words import visible
+
+
+def json_text(report: AuditReport) -> str:
+    """The report as JSON, also where a file name that is not UTF-8 got into it, which JSON cannot hold as it is."""
+    try:
+        return report.to_json()
+    except ValueError:
+        shown: AuditReport = _showable(report)
+        text = report.policy.text
+        if text is not None and text.encode(errors="replace").decode() == text:
+            # It is UTF-8, as policies are, and its digest stands beside it: it stays as it is.
+            shown = dataclasses.replace(shown, policy=dataclasses.replace(shown.policy, text=text))
+        return shown.to_json()
+
+
+def _showable(value: Any) -> Any:
+    """Data with every text in them made visible."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, dict):
+        return {_showable(key): _showable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_showable(item) for item in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.replace(
+            value, **{field.name: _showable(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        )
+    return value
