@@ -21,6 +21,7 @@ from robustcheck.errors import CandidateError, RobustcheckError
 from robustcheck.importing import import_callable, modules_beside
 from robustcheck.models.artefact import check_archive
 from robustcheck.models.checkpoint import Weights, chosen, weights_in, without_wrapping
+from robustcheck.models.hyper_parameters import compared
 from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
 from robustcheck.models.output_selection import Answering
 from robustcheck.policy import ModelSpec
@@ -73,7 +74,11 @@ def _network(
     notes: tuple[str, ...] = (f"its weights are those under {key!r} in the file",) if key else ()
     if not isinstance(weights, torch.nn.Module):
         assert built is not None
-        return built[0], False, built[1], notes + _fill(built[0], weights, path, spec)
+        assert spec.architecture is not None
+        make = import_callable(spec.architecture, folder=folder)
+        said = compared(content, key, make, spec.architecture_args, names=(spec.architecture, path))
+        said += _fill(built[0], weights, path, spec)
+        return built[0], False, built[1], notes + said
     if spec.architecture is not None:
         notes += (f"the file holds the network itself: {spec.architecture}, the architecture, is not used",)
     return weights, True, own_sources(layer_modules(weights), folder=folder), notes
