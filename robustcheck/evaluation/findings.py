@@ -30,6 +30,7 @@ def findings(
         *_outdone(success, standing.controls),
         *_not_aimed_at(gate, setting),
         *_poor(surrogates, len(found.searched)),
+        *(Finding(code="range-unused", severity="warning", message=note) for note in setting.unused),
         *_of_the_search(found),
         *_of_the_machine(setting),
     )
