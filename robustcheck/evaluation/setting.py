@@ -102,6 +102,8 @@ class Setting:
             intervals=intervals,
             controls=controls,
             among=among,
+            absent=self.samples.absent,
+            unused=self.unused,
         )
 
     def groups_of(self, samples: Sequence[int]) -> np.ndarray | None:
