@@ -117,7 +117,7 @@ def test_the_policy_about_several_findings_runs(tmp_path, monkeypatch):
     weights = torch.eye(3).repeat_interleave(27, dim=1)  # each finding has a third of the image
     save_file({"1.weight": weights, "1.bias": -weights.sum(dim=1) / 2}, "candidate.safetensors")
     present = np.arange(8)[:, None] >> np.arange(3) & 1  # each finding with each other, and without
-    images = np.repeat(np.where(present, 129, 60).astype(np.uint8), 27, axis=1).reshape(8, 9, 9)
+    images = np.repeat(np.where(present, [125, 160, 160], 60).astype(np.uint8), 27, axis=1).reshape(8, 9, 9)
     np.savez("images.npz", test_images=images, test_labels=present ^ [0, 1, 0])  # no sample is right as a whole
     clean, missed, alarm = run(load_policy(Path("policy.yaml"))).gates
     assert (clean.verdict, missed.verdict, alarm.verdict) == ("pass", "pass", "pass")
