@@ -29,6 +29,10 @@ from robustcheck.policy.model_spec import whole_model
 from robustcheck.sources import own_sources, written_in
 
 _MOST_NAMED = 3
+_OTHER_NAMES = (
+    "; save_pretrained of transformers gives weights other names than the network: save the state_dict() of what "
+    "from_pretrained makes of its folder"
+)
 _WHOLE = (torch.int64, torch.bool)  # of Python's own numbers, not of quantisation
 _Conv = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
 
@@ -175,11 +179,18 @@ def _fill(module: torch.nn.Module, weights: Mapping[str, torch.Tensor], path: Pa
             f"{path.name} holds the weights of {spec.architecture} under {part!r}, and beside them {_some(beside)}; "
             "name the architecture that all of it belongs to, or save the state dict of that part alone"
         )
+    if wanted and unexpected and not missing and not reshaped:
+        raise CandidateError(
+            f"{path.name} holds all weights of {spec.architecture}, and beside them {_some(unexpected)}, for which "
+            "there is no place as it is built; build it with one, in a function beside the policy (docs/policy.md, "
+            "'Networks of other packages'): to leave them out of the file may make another model"
+        )
     if found:
+        other_names = _OTHER_NAMES if type(module).__module__.startswith("transformers.") else ""
         arguments = f" with {spec.architecture_args}" if spec.architecture_args else ""
         raise CandidateError(
             f"the weights in {path.name} are not those of {spec.architecture}{arguments} ({'; '.join(found)}); "
-            "check model.architecture and architecture_args"
+            f"check model.architecture and architecture_args{other_names}"
         )
     if packed := [
         f"{name} ({_kind(weights[name])})" for name in wanted if name in weights and _packed(weights, wanted, name)
