@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from building import accuracy_at, brightness_policy, brightness_project
 from PIL import Image
+from safetensors.torch import save_file
 
 from robustcheck import load_policy, run
 from robustcheck.errors import PolicyError
@@ -104,6 +106,22 @@ def test_the_program_that_checks_a_report_without_robustcheck_tells_what_was_cha
     Image.fromarray(pixels).save(file)
     with pytest.raises(AssertionError):
         exec(program, {})
+
+
+def test_the_policy_about_several_findings_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (text,) = (text for text in _blocks("docs/first-weeks.md", "yaml") if "multilabel" in text)
+    Path("policy.yaml").write_text(text, encoding="utf-8")
+    net = "torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(81, 3))"
+    Path("networks.py").write_text(f"import torch\n\ndef of_findings():\n    return {net}\n")
+    weights = torch.eye(3).repeat_interleave(27, dim=1)  # each finding has a third of the image
+    save_file({"1.weight": weights, "1.bias": -weights.sum(dim=1) / 2}, "candidate.safetensors")
+    present = np.arange(8)[:, None] >> np.arange(3) & 1  # each finding with each other, and without
+    images = np.repeat(np.where(present, [125, 160, 160], 60).astype(np.uint8), 27, axis=1).reshape(8, 9, 9)
+    np.savez("images.npz", test_images=images, test_labels=present ^ [0, 1, 0])  # no sample is right as a whole
+    clean, missed, alarm = run(load_policy(Path("policy.yaml"))).gates
+    assert (clean.verdict, missed.verdict, alarm.verdict) == ("pass", "pass", "pass")
+    assert (missed.metrics["sensitivity"].value, alarm.metrics["specificity"].value) == (0.0, 1.0)
 
 
 def test_the_program_that_compares_two_reports_says_what_has_changed(tmp_path, monkeypatch, capsys):

@@ -53,7 +53,7 @@ class FileImages:
     @property
     def late_notes(self) -> tuple[str, ...]:
         """What is known once they are decoded: that they use little of the range, unless the policy says `bits`."""
-        note = None if self.stated else unused(self.space, self.used)
+        note = None if self.stated else unused(self.space, self.used, inverted=any(one.inverted for one in self.files))
         return () if note is None else (note,)
 
     def _scales(self, file: ImageFile) -> bool:

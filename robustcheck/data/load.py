@@ -67,6 +67,7 @@ def load_samples(data: DataSpec, model: ModelSpec, *, folder: Path, seed: int = 
     contents = [images.content_sha256(index) for index in range(len(images))]
     shapes = {images.shape_of(index) for index in range(len(images))}
     bears = has if multilabel else np.equal
+    absent = [label for index, label in enumerate(model.labels) if not bears(listing.labels, index).any()]
     info = DataInfo(
         source=source,
         split=listing.split,
@@ -86,7 +87,7 @@ def load_samples(data: DataSpec, model: ModelSpec, *, folder: Path, seed: int = 
             *listing.notes,
             *images.notes,
             *_copies(names, called, contents),
-            *_absent(listing, model.labels, multilabel=multilabel),
+            *_untold(listing, absent),
             *small,
         ),
     )
@@ -98,6 +99,7 @@ def load_samples(data: DataSpec, model: ModelSpec, *, folder: Path, seed: int = 
         groups=groups,
         group_names=None if data.group is None else columns[data.group],
         subgroups=subgroups,
+        absent=tuple(absent),
     )
 
 
@@ -118,13 +120,11 @@ def _chosen(listing: Listing, data: DataSpec, seed: int, *, multilabel: bool) ->
     return (spread if multilabel else stratified)(listing.names, listing.labels, samples=samples, seed=seed)
 
 
-def _absent(listing: Listing, labels: Sequence[str], *, multilabel: bool) -> list[str]:
+def _untold(listing: Listing, absent: Sequence[str]) -> list[str]:
     """A note on each label that no sample of the source bears."""
-    bears = has if multilabel else np.equal
     return [
         f"no sample is labelled {label!r}{f': {listing.without[label]}' if label in listing.without else ''}"
-        for index, label in enumerate(labels)
-        if not bears(listing.labels, index).any()
+        for label in absent
     ]
 
 

@@ -58,7 +58,8 @@ def reading_of(cell: str, labels: Sequence[str]) -> int:
         if name not in labels:
             raise ValueError(
                 f"the policy has no label {name!r:.60}{did_you_mean(name, labels)}; it has {listed(labels)}, "
-                "separated by | where there are several; nothing, or -, stands for none"
+                "separated by | where there are several; nothing, or -, stands for none; take out findings that the "
+                "model does not tell"
             )
         if names.count(name) > 1:
             raise ValueError(f"the label {name!r} is there twice")

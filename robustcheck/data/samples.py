@@ -108,6 +108,7 @@ class Samples:
             where the policy names no column that says so.
         group_names: (N,) what the source calls the group of each; None without groups.
         subgroups: the columns that the policy names, in its order, with the value of each sample (N,).
+        absent: labels that no sample of the whole source bears, of which these may be a subset.
     """
 
     names: tuple[str, ...]
@@ -117,6 +118,7 @@ class Samples:
     groups: Indexes | None = None
     group_names: tuple[str, ...] | None = None
     subgroups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)

@@ -23,8 +23,14 @@ class Used:
         self.highest = high if self.highest is None else max(self.highest, high)
 
 
-def unused(space: PixelSpace, used: Used) -> str | None:
-    """A note if at most a quarter of a range of more than eight bits is used; None elsewhere."""
+def unused(space: PixelSpace, used: Used, *, inverted: bool = False) -> str | None:
+    """A note if at most a quarter of a range of more than eight bits is used; None elsewhere.
+
+    Args:
+        space: what can be stored.
+        used: what is.
+        inverted: the highest values are the darkest in some of the files.
+    """
     low, high = used.lowest, used.highest
     if low is None or high is None or space.bits <= 8:
         return None
@@ -35,10 +41,18 @@ def unused(space: PixelSpace, used: Used) -> str | None:
     if space.zero:
         found = f"all values lie from {low} to {high} of {space}"
     hounsfield = "" if zero is None else f" and data.hounsfield: {zero}"
+    seen = "" if inverted else f"; without preprocess.window the candidate is shown {_brightness(space, low, high)}"
     return (
-        f"{found}, which budgets and brightness are shares of: if {bits} bits are meant, say data.bits: {bits}"
+        f"{found}, which budgets and brightness are shares of{seen}: if {bits} bits are meant, say data.bits: {bits}"
         f"{hounsfield}"
     )
+
+
+def _brightness(space: PixelSpace, low: int, high: int) -> str:
+    darkest, brightest = ((value - space.zero) / ((1 << space.bits) - 1) for value in (low, high))
+    if space.zero:
+        return f"images of {darkest:.0%} to {brightest:.0%} of full brightness".replace("%", " %")
+    return f"images of at most about {brightest:.0%} of full brightness".replace("%", " %")
 
 
 def _meant(space: PixelSpace, low: int, high: int) -> tuple[int, int | None]:

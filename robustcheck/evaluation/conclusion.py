@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from robustcheck.evaluation.account import Account
-from robustcheck.evaluation.findings import findings
+from robustcheck.evaluation.findings import findings, nothing_right
 from robustcheck.evaluation.health.checks import (
     MEND,
     OF_BALLS,
@@ -113,7 +113,7 @@ def judged_as(
     if verdict == "fail":  # what was found is verified, whatever was not
         return verdict, None
     if not standing.goal.open(setting.decisions, setting.labels)[standing.among].any():
-        return "error", _nothing_right_to_attack(gate)
+        return "error", nothing_right(gate, setting)
     if verdict == "error":
         return verdict, undefined(gate, metrics)
     # Before what the attack had to follow: a candidate that is fed wrongly often gives it nothing.
@@ -211,11 +211,6 @@ def _nothing_to_attack(gate: Gate) -> str:
     if gate.target is not None:
         return f"every sample is labelled {gate.target}, which is the target: nothing was attacked"
     return f"no sample is of the kind that the goal {gate.goal} is about: nothing was attacked"
-
-
-def _nothing_right_to_attack(gate: Gate) -> str:
-    about = "" if gate.goal == "untargeted" else f" that the goal {gate.goal} is about"
-    return f"no sample{about} is read rightly before the attack: nothing was attacked"
 
 
 def _lesson(gate: Gate, *, unstarted: bool) -> str:

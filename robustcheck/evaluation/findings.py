@@ -16,6 +16,8 @@ from robustcheck.words import listed, plural
 NOTHING_TO_FOLLOW = "no-usable-gradient"  # said in place of what health checks say of gradients
 
 LEAST_TURNED = 0.5  # of the attacked samples: a surrogate that the attack turns less often than so is no guide
+LEAST_RIGHT = 0.1  # of the samples: where fewer are right in all findings, few are attacked
+_ONE_FINDING = "; name a finding as model.positive, with goal: missed_finding or false_alarm, to attack it alone"
 LEAST_AGREEMENT = 0.75  # of the samples: a surrogate that reads fewer as the candidate does is another model
 
 
@@ -28,6 +30,7 @@ def findings(
         *_unsearched(gate, setting, found, blind),
         *as_findings([check for check in health if not (blind and _said(check))]),
         *_outdone(success, standing.controls),
+        *_hardly_attacked(standing),
         *_not_aimed_at(gate, setting),
         *_poor(surrogates, len(found.searched)),
         *_of_the_search(found),
@@ -67,6 +70,33 @@ def _outdone(success: Metric, controls: tuple[Control, ...]) -> Iterator[Finding
                 f"attack {success.successes}: it is weak, or its search was too short"
             )
             yield Finding(code="outdone-by-control", severity="warning", message=message)
+
+
+def nothing_right(gate: Gate, setting: Setting) -> str:
+    """Why nothing was attacked where no sample is worth it, and of several findings what may be done."""
+    about = "" if gate.goal == "untargeted" else f" that the goal {gate.goal} is about"
+    return f"no sample{about} is read rightly before the attack{_at_once(gate, setting)}: nothing was attacked" + (
+        _ONE_FINDING if _at_once(gate, setting) else ""
+    )
+
+
+def _at_once(gate: Gate, setting: Setting) -> str:
+    """In how many findings a sample has to be right to be attacked; "" where that is one."""
+    head = setting.candidate.head
+    several = head.multilabel and len(head.labels) > 1 and gate.goal == "untargeted"
+    return f" in all {len(head.labels)} findings at once" if several else ""
+
+
+def _hardly_attacked(standing: Standing) -> Iterator[Finding]:
+    """Warn where so few samples are right in every finding that an attack on those says little about the candidate."""
+    gate, setting = standing.gate, standing.setting
+    attacked, judged = len(standing.attacked), len(standing.judged)
+    if (at_once := _at_once(gate, setting)) and 0 < attacked < LEAST_RIGHT * judged:
+        message = (
+            f"only {attacked} of {plural(judged, 'sample')} are read rightly before the attack{at_once}: the others "
+            f"were not attacked{_ONE_FINDING}"
+        )
+        yield Finding(code="few-attacked", severity="warning", message=message)
 
 
 def _not_aimed_at(gate: Gate, setting: Setting) -> Iterator[Finding]:

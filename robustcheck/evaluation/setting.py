@@ -63,6 +63,7 @@ class Setting:
     decisions: torch.Tensor  # (N,) of the candidate on the clean images
     scores: torch.Tensor | None  # (N,) clean probability of the positive label
     prevalence: tuple[float, ...] | None  # of the positive label, or of each of several, where it will be used
+    unused: tuple[str, ...]  # what is to be said of a range of which the samples use little
     seed: int
     rule: Rule  # how metrics are judged
     strict: bool  # an attack that is shown to be broken passes nothing
@@ -102,6 +103,8 @@ class Setting:
             intervals=intervals,
             controls=controls,
             among=among,
+            absent=self.samples.absent,
+            unused=self.unused,
         )
 
     def groups_of(self, samples: Sequence[int]) -> np.ndarray | None:

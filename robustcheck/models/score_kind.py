@@ -16,6 +16,7 @@ _ROUNDED_SUM_TOLERANCE = 0.05  # ten labels in steps of 1/127 sum to 1 ± .04
 _ROUNDED_LABEL = 1 / 500  # of each of many labels in steps of 1/255, half of one may be lost
 _SLACK = 1e-5  # sums of float32 weights may leave [0, 1] by so much
 _END = 0.01  # a probability so near to 0 or 1 is at an end
+_GROWN = 100.0  # inputs that are 1,000 times as bright give logits about as much larger, and probabilities none
 _UNLESS_TOLD = 0.5  # the operating point of findings
 _OTHERWISE = "a network whose scores are others is wrapped (docs/policy.md, 'Scores that are not the labels')"
 
@@ -45,9 +46,13 @@ def read_head(spec: ModelSpec, raw: torch.Tensor, beyond: Callable[[], torch.Ten
     looks = _look_like_probabilities(raw, lambda: _of_labels(beyond(), spec), competing=competing)
     if looks is None and competing and spec.scores is not None:  # of a softmax all scores sum to 1, and some do not
         looks = _look_like_probabilities(whole.float(), beyond, competing=True) or None
+    if looks is None and not competing and spec.output == "auto" and _at_both_ends(raw):
+        looks = True
     _check_output(spec, raw, looks)
-    # What may be either is read as what it mostly is: the scores of one label as its probability.
-    probabilities = (looks or (looks is None and not competing)) if spec.output == "auto" else spec.output != "logits"
+    if spec.output == "auto" and competing and spec.operating_point and looks is False:
+        _check_sign(raw, _of_labels(beyond(), spec))
+    # Of labels that compete the highest score decides, whatever the scores are.
+    probabilities = bool(looks) if spec.output == "auto" else spec.output != "logits"
     kind = "probabilities" if probabilities else "logits"
     known = f"told from {len(raw)} samples" if spec.output == "auto" else "as the policy says"
     if looks is False and probabilities:
@@ -116,6 +121,12 @@ def _check_output(spec: ModelSpec, raw: torch.Tensor, looks: bool | None) -> Non
             "model.operating_point is a threshold on; say model.output: probabilities (they are divided by their sum) "
             "or logits"
         )
+    if spec.output == "auto" and looks is None and not competing:
+        raise CandidateError(
+            f"the scores on all {len(raw)} samples lie between 0 and 1, and far brighter inputs do not show whether "
+            "they have to, so that nothing tells what they are; say model.output: probabilities if the network ends "
+            "in a sigmoid, or else logits"
+        )
     if spec.output == "probabilities" and not _inside(raw):
         raise CandidateError(
             "model.output says probabilities, but the scores on the samples "
@@ -126,6 +137,21 @@ def _check_output(spec: ModelSpec, raw: torch.Tensor, looks: bool | None) -> Non
             f"model.output says logits, but the scores on all {len(raw)} samples lie between 0 and 1 and "
             f"{'sum to 1' if competing else 'stay there on far brighter inputs'}, as probabilities do; "
             "say probabilities, or auto"
+        )
+
+
+def _check_sign(raw: torch.Tensor, far: torch.Tensor | None) -> None:
+    """Refuse scores that may be probabilities with weights; the logits of labels that compete take either sign."""
+    if far is not None:
+        far = far[far.isfinite().all(dim=1)].float()
+        if bool((far < -_SLACK).any()) or float(far.amax() if len(far) else 0) > _GROWN * float(raw.amax()):
+            return
+    if bool((raw >= -_SLACK).all()):
+        raise CandidateError(
+            f"the scores on all {len(raw)} samples are never negative and do not sum to 1, so that nothing tells what "
+            "model.operating_point is a threshold on; say model.output: logits, or, if they are probabilities that "
+            "were multiplied by something, have the network divide them by their sum (docs/policy.md, 'Scores that "
+            "are not the labels')"
         )
 
 
@@ -152,6 +178,11 @@ def _look_like_probabilities(
 
 def _inside(scores: torch.Tensor) -> bool:
     return bool(((scores >= -_SLACK) & (scores <= 1 + _SLACK)).all())
+
+
+def _at_both_ends(scores: torch.Tensor) -> bool:
+    """Whether some are near to 0 and others near to 1, and none beyond: as a sigmoid's that is sure, and no logits."""
+    return float(scores.min()) <= _END and float(scores.max()) >= 1 - _END
 
 
 def _rounded(scores: torch.Tensor) -> float:

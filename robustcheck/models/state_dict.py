@@ -21,6 +21,7 @@ from robustcheck.errors import CandidateError, RobustcheckError
 from robustcheck.importing import import_callable, modules_beside
 from robustcheck.models.artefact import check_archive
 from robustcheck.models.checkpoint import Weights, chosen, weights_in, without_wrapping
+from robustcheck.models.hyper_parameters import compared
 from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
 from robustcheck.models.output_selection import Answering
 from robustcheck.policy import ModelSpec
@@ -28,6 +29,10 @@ from robustcheck.policy.model_spec import whole_model
 from robustcheck.sources import own_sources, written_in
 
 _MOST_NAMED = 3
+_OTHER_NAMES = (
+    "; save_pretrained of transformers gives weights other names than the network: save the state_dict() of what "
+    "from_pretrained makes of its folder"
+)
 _WHOLE = (torch.int64, torch.bool)  # of Python's own numbers, not of quantisation
 _Conv = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
 
@@ -73,7 +78,11 @@ def _network(
     notes: tuple[str, ...] = (f"its weights are those under {key!r} in the file",) if key else ()
     if not isinstance(weights, torch.nn.Module):
         assert built is not None
-        return built[0], False, built[1], notes + _fill(built[0], weights, path, spec)
+        assert spec.architecture is not None
+        make = import_callable(spec.architecture, folder=folder)
+        said = compared(content, key, make, spec.architecture_args, names=(spec.architecture, path))
+        said += _fill(built[0], weights, path, spec)
+        return built[0], False, built[1], notes + said
     if spec.architecture is not None:
         notes += (f"the file holds the network itself: {spec.architecture}, the architecture, is not used",)
     return weights, True, own_sources(layer_modules(weights), folder=folder), notes
@@ -170,11 +179,18 @@ def _fill(module: torch.nn.Module, weights: Mapping[str, torch.Tensor], path: Pa
             f"{path.name} holds the weights of {spec.architecture} under {part!r}, and beside them {_some(beside)}; "
             "name the architecture that all of it belongs to, or save the state dict of that part alone"
         )
+    if wanted and unexpected and not missing and not reshaped:
+        raise CandidateError(
+            f"{path.name} holds all weights of {spec.architecture}, and beside them {_some(unexpected)}, for which "
+            "there is no place as it is built; build it with one, in a function beside the policy (docs/policy.md, "
+            "'Networks of other packages'): to leave them out of the file may make another model"
+        )
     if found:
+        other_names = _OTHER_NAMES if type(module).__module__.startswith("transformers.") else ""
         arguments = f" with {spec.architecture_args}" if spec.architecture_args else ""
         raise CandidateError(
             f"the weights in {path.name} are not those of {spec.architecture}{arguments} ({'; '.join(found)}); "
-            "check model.architecture and architecture_args"
+            f"check model.architecture and architecture_args{other_names}"
         )
     if packed := [
         f"{name} ({_kind(weights[name])})" for name in wanted if name in weights and _packed(weights, wanted, name)

@@ -38,6 +38,13 @@ def artefact(model: dict[str, Any], at: KeyPath, folder: Path, spec: type[BaseMo
     if not isinstance(path, str) or not path:
         return
     suffix = Path(path).suffix.lower()
+    if _is_pretrained(folder / path):
+        yield (
+            (*at, "path"),
+            f"found {shown(path)}, which is a folder of transformers' save_pretrained; save the state dict of the "
+            "network that from_pretrained makes of it, and name that (docs/policy.md, 'Networks of other packages')",
+        )
+        return
     if suffix not in FORMATS:
         yield (
             (*at, "path"),
@@ -57,9 +64,11 @@ def artefact(model: dict[str, Any], at: KeyPath, folder: Path, spec: type[BaseMo
 def _architecture(model: dict[str, Any], at: KeyPath, suffix: str, *, built: bool) -> Faults:
     """Whether the file and the network's source fit each other."""
     if suffix in STATE_DICTS and not built:
+        whole = f"; or, if it is a whole network of torch.save that you trust, {_named(at)}.trust: pickle"
         yield (
             (*at, "path"),
-            f"a state dict ({suffix}) needs {_named(at)}.architecture, the 'module:callable' that builds its network",
+            f"a state dict ({suffix}) needs {_named(at)}.architecture, the 'module:callable' that builds its network"
+            f"{whole if suffix != '.safetensors' else ''}",
         )
     for key in ("architecture", "architecture_args"):
         if suffix in WHOLE_MODELS and key in model:
@@ -68,6 +77,14 @@ def _architecture(model: dict[str, Any], at: KeyPath, suffix: str, *, built: boo
         yield (*at, "weights"), f"found it beside a {suffix} file; it is about checkpoints, which torch.save writes"
     if suffix != ".onnx" and "operators" in model:
         yield (*at, "operators"), f"found it beside a {suffix} file; it is about .onnx files"
+
+
+def _is_pretrained(path: Path) -> bool:
+    """Whether it is a folder that says with what configuration a network is built."""
+    try:
+        return path.is_dir() and (path / "config.json").is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _names_in(path: Path) -> list[str]:

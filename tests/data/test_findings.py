@@ -105,6 +105,7 @@ def test_every_mistake_of_a_manifest_has_its_line(manifest, findings):
     with pytest.raises(DataError) as caught:
         findings("data.csv")
     several = "it has effusion, nodule, mass, separated by | where there are several; nothing, or -, stands for none"
+    several += "; take out findings that the model does not tell"
     assert str(caught.value).splitlines() == [
         f"data.csv:2: the policy has no label 'nodul'; did you mean 'nodule'?; {several}",
         "data.csv:4: the label 'mass' is there twice",

@@ -81,7 +81,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _report(project: Path, gates: str, *, model: str = "", source: str = "bands.npz") -> AuditReport:
+def _report(project: Path, gates: str, *, model: str = "", source: str = "bands.npz", data: str = "") -> AuditReport:
     (project / "policy.yaml").write_text(f"""
 robustcheck: 1
 model:
@@ -91,7 +91,7 @@ model:
   labels: [{", ".join(LABELS)}]
   operating_point: [{", ".join(map(str, POINTS))}]
   {model}
-data: {{source: {source}}}
+data: {{source: {source}, {data}}}
 gates:
 {gates}
 """)
@@ -175,6 +175,27 @@ def test_a_surrogate_is_compared_in_what_the_goal_is_about(project, goal):
     attacked = _turnable(goal, 1).any(axis=1)
     assert surrogate.agreement_attacked.value == pytest.approx(alike[attacked].mean())
     assert ("poor-surrogate" in [finding.code for finding in gate.findings]) == (goal == "untargeted")
+
+
+@pytest.mark.parametrize("right", [0, 1, 2])
+def test_where_hardly_a_sample_is_right_in_every_finding_it_is_said_what_to_attack(project, right):
+    labels = PRESENT.copy()
+    labels[right:, 2] ^= True
+    images = np.load(project / "bands.npz")["test_images"]
+    np.savez(project / "bands.npz", test_images=images, test_labels=labels.astype(np.uint8))
+    gates = f"{_gate('fgsm', 1)}\n{_gate('fgsm', 1, ', goal: missed_finding').replace('id: gate', 'id: missed')}"
+    gate, missed = _report(project, gates, model="positive: nodule").gates
+    told = [finding.message for finding in gate.findings if finding.code == "few-attacked"]
+    advice = "name a finding as model.positive, with goal: missed_finding or false_alarm, to attack it alone"
+    before = "read rightly before the attack in all 3 findings at once"
+    if right == 0:
+        assert gate.error == f"no sample is {before}: nothing was attacked; {advice}"
+    else:
+        assert gate.error is None
+    expected = f"only 1 of 12 samples are {before}: the others were not attacked; {advice}"
+    assert told == ([expected] if right == 1 else [])
+    assert missed.error is None
+    assert "few-attacked" not in [finding.code for finding in missed.findings]
 
 
 def test_no_answer_is_like_no_reading():
@@ -426,3 +447,17 @@ def test_a_finding_that_no_sample_has_is_told(project):
         "model.scores"
     )
     assert gate.verdict == "pass"
+
+
+def test_a_finding_that_the_subset_alone_lacks_is_not_to_be_taken_out(project):
+    images = np.load(project / "bands.npz")["test_images"]
+    rare = PRESENT.copy()
+    rare[:, 2] = False
+    rare[-1] = True  # one sample of a combination of its own, which few draws take
+    np.savez(project / "bands.npz", test_images=images, test_labels=rare.astype(np.uint8))
+    (gate,) = _report(project, "  - {id: clean, require: {accuracy: 0}}", data="samples: 2").gates
+    (finding,) = [finding for finding in gate.findings if finding.code == "label-without-samples"]
+    assert finding.message == (
+        "no sample that was drawn has the label mass: where the candidate sees it, that is a false alarm, and nothing "
+        "else is measured of it; the data have such samples: raise data.samples"
+    )

@@ -63,6 +63,18 @@ def test_one_probability_is_told(output):
     assert read_head(_spec(task="binary", output=output), torch.tensor([[0.0], [0.7], [1.0]])).outputs_probabilities
 
 
+@pytest.mark.parametrize("far", [None, [[torch.nan], [torch.nan]], [[0.1], [0.7]], [[0.3], [0.3]]])
+def test_one_score_that_nothing_tells_is_asked_about(far):
+    """As of a network that looks at each image by its own range, or takes no such inputs."""
+    raw, beyond = torch.tensor([[0.1], [0.7]]), lambda: None if far is None else torch.tensor(far)
+    with pytest.raises(CandidateError, match=r"all 2 samples lie between 0 and 1, and .*; say model\.output: probab"):
+        read_head(_spec(task="binary"), raw, beyond)
+    assert read_head(_spec(task="binary", output="probabilities"), raw, beyond).outputs_probabilities
+    assert not read_head(_spec(task="binary", output="logits"), raw, beyond).outputs_probabilities
+    sure = torch.tensor([[0.1], [0.002], [0.999]])
+    assert read_head(_spec(task="binary"), sure, beyond).outputs_probabilities
+
+
 def test_one_logit_that_may_be_a_probability_is_what_the_policy_says():
     assert not read_head(_spec(task="binary", output="logits"), torch.tensor([[0.1], [0.7]])).outputs_probabilities
 
@@ -114,6 +126,27 @@ def test_an_operating_point_on_what_nothing_tells():
     assert "on far brighter inputs they leave 0 to 1" in told.found
     with pytest.raises(CandidateError, match=r"range from 0\.3 to 2\.7; say logits, or auto"):
         read_head(_spec(**options, output="probabilities"), 3 * raw, lambda: far)
+
+
+WEIGHTS = torch.tensor([3.0, 1.0, 0.2])
+
+
+@pytest.mark.parametrize("far", [torch.eye(3) * WEIGHTS, torch.full((2, 3), torch.nan), None])
+@pytest.mark.parametrize("share", [1.0, 0.3])  # beyond 1, and between 0 and 1
+def test_an_operating_point_on_probabilities_with_weights(far, share):
+    raw = share * WEIGHTS * RAW.softmax(dim=1)
+    options = {"labels": THREE, "positive": "benign", "operating_point": 0.4}
+    with pytest.raises(CandidateError, match=r"do not sum to 1, so that nothing tells what model\.operating_point is"):
+        read_head(_spec(**options), raw, lambda: far)
+    assert not read_head(_spec(labels=THREE), raw, lambda: far).outputs_probabilities
+    assert not read_head(_spec(**options, output="logits"), raw, lambda: far).outputs_probabilities
+    assert read_head(_spec(**options), raw / raw.sum(dim=1, keepdim=True), lambda: far).outputs_probabilities
+
+
+@pytest.mark.parametrize("far", [1000 * RAW.abs(), -RAW.abs()])
+def test_scores_that_grow_with_brightness_or_change_their_sign_there_are_logits(far):
+    options = {"labels": THREE, "positive": "benign", "operating_point": 0.4}
+    assert not read_head(_spec(**options), RAW.abs(), lambda: far).outputs_probabilities
 
 
 @pytest.mark.parametrize("far", [[[1.0], [1.0]], [[0.0], [0.4]]])

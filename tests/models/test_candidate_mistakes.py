@@ -148,6 +148,31 @@ def test_a_wrong_architecture(options, match, tmp_path, net):
         tiny.load(tmp_path / "net.safetensors", **options)
 
 
+class Renamed(tiny.TinyNet):
+    """As a network of transformers, whose files have other names."""
+
+    __module__ = "transformers.models.tiny"
+
+
+def test_names_that_save_pretrained_gives_are_told(tmp_path, net):
+    renamed = {name.replace("conv", "vit.embeddings"): value for name, value in net.state_dict().items()}
+    torch.save(renamed, tmp_path / "net.pt")
+    told = "; save_pretrained of transformers gives weights other names than the network"
+    for architecture, is_told in (("test_candidate_mistakes:Renamed", True), ("tiny_models:TinyNet", False)):
+        with pytest.raises(CandidateError, match=r"2 missing: conv\.weight, conv\.bias; 2 not in it: vit") as caught:
+            tiny.load(tmp_path / "net.pt", architecture=architecture)
+        assert (told in str(caught.value)) == is_told
+
+
+def test_what_a_file_holds_beside_all_weights_may_be_part_of_the_network(tmp_path, net):
+    torch.save(net.state_dict() | {"op_threshs": torch.ones(2)}, tmp_path / "net.pt")
+    match = (
+        r"^net\.pt holds all weights of tiny_models:TinyNet, and beside them op_threshs, for which there is no place"
+    )
+    with pytest.raises(CandidateError, match=match):
+        tiny.load(tmp_path / "net.pt")
+
+
 def test_weights_that_are_part_of_a_whole(tmp_path, net):
     """A training wrapper's own tensors may matter: nothing is left out in silence."""
     whole = {f"model.{name}": value for name, value in net.state_dict().items()}

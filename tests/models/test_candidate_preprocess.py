@@ -308,6 +308,28 @@ def test_images_of_several_sizes(tmp_path, net):
     torch.testing.assert_close(logits, expected.detach(), rtol=1e-5, atol=1e-6)
 
 
+class ChannelsLast(tiny.TinyNet):
+    def forward(self, image):
+        return super().forward(image.permute(0, 3, 1, 2) / 255 - 0.5)
+
+
+@pytest.mark.parametrize(
+    ("net", "options", "advice"),
+    [
+        (tiny.TinyNet(3), {}, r"set model\.preprocess\.channels: 3"),
+        (ChannelsLast(3), {"channels": 3}, r"set model\.preprocess\.layout: NHWC"),
+        (ChannelsLast(3), {"layout": "NHWC"}, r"set model\.preprocess\.channels: 3"),
+    ],
+)
+def test_a_graph_that_leaves_its_channels_open_tells_them_by_its_first_convolution(net, options, advice, tmp_path):
+    image = torch.rand(2, 6, 5, 3) if isinstance(net, ChannelsLast) else torch.rand(2, 3, 6, 5)
+    axes = {"image": dict(enumerate("nabc")), "scores": {0: "n"}}
+    names = {"input_names": ["image"], "output_names": ["scores"], "dynamic_axes": axes}
+    tiny.quietly(torch.onnx.export, net.eval(), (image,), str(tmp_path / "net.onnx"), dynamo=False, **names)
+    with pytest.raises(CandidateError, match=f"does not take inputs of .*; {advice} "):
+        tiny.load(tmp_path / "net.onnx", preprocess=options)
+
+
 @pytest.mark.parametrize("name", ["net.safetensors", "net.onnx"])
 def test_candidates_behind_every_step(name, tmp_path):
     """Images of several sizes become one: scores and gradients are those of torchvision's steps before the network."""

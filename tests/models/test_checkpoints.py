@@ -105,6 +105,82 @@ def test_the_keys_are_told_where_no_weights_are(tmp_path):
     )
 
 
+# --- what a checkpoint was built with ----------------------------------------------------------------------------
+
+
+class Scaled(tiny.TinyNet):
+    """Its weights are those of a `TinyNet`, whatever its arguments."""
+
+    def __init__(self, temperature=1.0, prior=(0, 0), act="relu", **others):
+        super().__init__()
+        self.temperature, self.prior = temperature, torch.tensor(prior)
+        self.act, self.others = act, others
+
+    def forward(self, image):
+        return super().forward(image) / self.temperature + self.prior
+
+
+def scaled_as_trained():
+    return Scaled(temperature=0.05)
+
+
+def _checkpoint(path, saved, *, key="hyper_parameters", nested=False):
+    held = {"state_dict": MODEL.state_dict(), key: saved}
+    torch.save({"run": held} if nested else {"epoch": 3, **held}, path)
+    return path
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("key", ["hyper_parameters", "hparams"])
+def test_weights_of_a_network_with_other_arguments_are_not_judged(key, nested, tmp_path):
+    path = _checkpoint(tmp_path / "net.ckpt", {"temperature": 0.05, "prior": [0, -2]}, key=key, nested=nested)
+    assert _said(path, architecture="test_checkpoints:Scaled") == (
+        "net.ckpt was saved with temperature=0.05, prior=[0, -2], and test_checkpoints:Scaled is built with "
+        "temperature=1.0, prior=[0, 0]; say in model.architecture_args what it is to be built with"
+    )
+    arguments = {"temperature": 0.05, "prior": [0, -2]}
+    candidate, logits = tiny.load(path, architecture="test_checkpoints:Scaled", architecture_args=arguments)
+    expected = MODEL(tiny.pictures().shares()).detach() / 0.05 + torch.tensor([0, -2])
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+    assert not [note for note in candidate.info.notes if "saved with" in note]
+
+
+@pytest.mark.parametrize("value", [None, True, 2, "gelu", 1.5, [0.0, 1]])
+def test_any_plain_value_counts(value, tmp_path):
+    path = _checkpoint(tmp_path / "net.ckpt", {"act": value})
+    told = "[0.0, 1]" if isinstance(value, list) else repr(value)
+    assert f"saved with act={told}, and test_checkpoints:Scaled is built with act='relu'" in _said(
+        path, architecture="test_checkpoints:Scaled"
+    )
+
+
+def test_the_same_arguments_are_not_noted(tmp_path):
+    path = _checkpoint(tmp_path / "net.ckpt", {"temperature": 1, "prior": [0, 0], "act": "relu"})
+    candidate, _ = tiny.load(path, architecture="test_checkpoints:Scaled")
+    assert candidate.info.notes == ("its weights are those under 'state_dict' in the file",)
+
+
+def test_a_policy_may_say_otherwise_and_it_is_noted(tmp_path):
+    path = _checkpoint(tmp_path / "net.ckpt", {"temperature": 0.05, "act": "relu"})
+    candidate, logits = tiny.load(
+        path, architecture="test_checkpoints:Scaled", architecture_args={"temperature": 1.0, "act": "relu"}
+    )
+    _is(logits, MODEL)
+    note = "the file was saved with temperature=0.05, and the policy says temperature=1.0"
+    assert note in candidate.info.notes
+
+
+@pytest.mark.parametrize("architecture", ["Scaled", "scaled_as_trained"])
+def test_what_nothing_compares_is_noted(architecture, tmp_path):
+    saved = {"lr": 0.1, "pos_weight": torch.ones(1)}
+    path = _checkpoint(tmp_path / "net.ckpt", saved)
+    candidate, _ = tiny.load(path, architecture=f"test_checkpoints:{architecture}")
+    assert candidate.info.notes[1:] == (
+        "the file was saved with 2 arguments that nothing compares with what "
+        f"test_checkpoints:{architecture} is built with: lr, pos_weight",
+    )
+
+
 # --- whole networks ----------------------------------------------------------------------------------------------
 
 NETS = "import our_layers\n\nclass Net(our_layers.Base):\n    pass\n"

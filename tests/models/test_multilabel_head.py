@@ -50,7 +50,7 @@ def test_logits_are_told(output):
 
 @pytest.mark.parametrize("output", ["auto", "probabilities"])
 def test_probabilities_need_not_sum_to_1(output):
-    assert read_head(_spec(output=output), RAW.sigmoid()).outputs_probabilities
+    assert read_head(_spec(output=output), RAW.sigmoid(), lambda: torch.eye(3)).outputs_probabilities
 
 
 def test_logits_that_lie_between_0_and_1_on_every_sample_leave_that_beyond():
@@ -58,6 +58,8 @@ def test_logits_that_lie_between_0_and_1_on_every_sample_leave_that_beyond():
     assert not read_head(_spec(), unsure, lambda: 1000 * unsure).outputs_probabilities
     assert read_head(_spec(), unsure, lambda: torch.ones(2, 3)).outputs_probabilities
     assert not read_head(_spec(output="logits"), unsure).outputs_probabilities
+    with pytest.raises(CandidateError, match=r"all 2 samples lie between 0 and 1, and .*; say model\.output: probab"):
+        read_head(_spec(), unsure, lambda: unsure)
 
 
 def test_mistakes():

@@ -47,6 +47,27 @@ def test_what_training_scripts_save(name, folder, write):
         load_policy(write(POLICY.format(path=name, more="")))
 
 
+def test_a_pickle_may_be_a_whole_network(folder, write):
+    (folder / "net.safetensors").touch()
+    _archive(folder / "net.pt", "net/data.pkl", "net/data/0")
+    for name, told in (("net.pt", True), ("net.safetensors", False)):
+        with pytest.raises(PolicyError, match=r"needs model\.architecture") as caught:
+            load_policy(write(POLICY.format(path=name, more="")))
+        whole = "; or, if it is a whole network of torch.save that you trust, model.trust: pickle"
+        assert str(caught.value).endswith(whole) == told
+
+
+@pytest.mark.parametrize("name", ["our-vit", "our-vit/", "vit.onnx"])
+def test_a_folder_of_transformers(name, folder, write):
+    (folder / name).mkdir()
+    (folder / name / "config.json").touch()
+    with pytest.raises(
+        PolicyError, match=r"is a folder of transformers' save_pretrained; save the state dict"
+    ) as caught:
+        load_policy(write(POLICY.format(path=name, more="")))
+    assert len(caught.value.problems) == 1
+
+
 def test_a_file_that_is_no_archive_is_left_to_loading(folder, write):
     (folder / "net.pt").write_bytes(b"PK\x03\x04 cut short")
     assert load_policy(write(POLICY.format(path="net.pt", more="architecture: 'nets:net'"))).gates

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -38,6 +38,8 @@ class Measurement:
     intervals: Intervals  # that metrics have
     controls: Sequence[Control] = ()  # beside the attack
     among: np.ndarray | None = None  # numbers of all samples that these are the first of; None: no more may follow
+    absent: Collection[str] = ()  # labels that no sample of the whole source has
+    unused: Sequence[str] = ()  # what is to be said of a range of which the samples use little
 
     @cached_property
     def plain(self) -> Mapping[str, Measure]:
@@ -91,27 +93,35 @@ class Measurement:
         return slices(self.by_subgroup, self.by_label, self.intervals)
 
     def findings(self, bounds: Sequence[Bound]) -> tuple[Finding, ...]:
-        """No skill, labels without samples, and what the worst that bounds ask for is not about."""
+        """No skill, labels without samples, an unused range, and what the worst that bounds ask for is not about."""
         found = list[Finding]()
         if message := no_better_than_chance(self.readings, self.labels):
             found.append(Finding(code="no-better-than-chance", severity="warning", message=message))
-        if self.unseen_labels:
-            which = f"no sample has the label {listed(self.unseen_labels)}"
-            message = (
-                f"{which}: how the candidate reads it is not measured, and balanced_accuracy is undefined; add such "
-                "samples, or take it out of model.labels if the candidate does not know it"
-            )
-            if self.readings.finding_count is not None:
-                message = (
-                    f"{which}: where the candidate sees it, that is a false alarm, and nothing else is measured of it; "
-                    "add such samples, or take it out of model.labels and name the scores of the others in model.scores"
-                )
-            found.append(Finding(code="label-without-samples", severity="warning", message=message))
+        found.extend(
+            Finding(code="label-without-samples", severity="warning", message=one) for one in self._of_unseen_labels()
+        )
+        found.extend(Finding(code="range-unused", severity="warning", message=one) for one in self.unused)
         for bound in bounds:
             if names := left_out(bound, *self._parts(bound), self.intervals):
                 message = f"{bound.metric} is not about {listed(names)}: {bound.of[1]} is undefined on their samples"
                 found.append(Finding(code="part-not-measured", severity="warning", message=message))
         return tuple(found)
+
+    def _of_unseen_labels(self) -> Iterator[str]:
+        """What follows of labels that no sample has, and what to do: draw more where the source has some."""
+        several = self.readings.finding_count is not None
+        unmeasured = "how the candidate reads it is not measured, and balanced_accuracy is undefined"
+        without = "take it out of model.labels if the candidate does not know it"
+        if several:
+            unmeasured = "where the candidate sees it, that is a false alarm, and nothing else is measured of it"
+            without = "take it out of model.labels and name the scores of the others in model.scores"
+        if names := [label for label in self.unseen_labels if label in self.absent]:
+            yield f"no sample has the label {listed(names)}: {unmeasured}; add such samples, or {without}"
+        if names := [label for label in self.unseen_labels if label not in self.absent]:
+            yield (
+                f"no sample that was drawn has the label {listed(names)}: {unmeasured}; the data have such samples: "
+                "raise data.samples"
+            )
 
     def _parts(self, bound: Bound) -> tuple[Subgroups, LabelParts]:
         """Parts that a bound may be about: those that it is not about are not measured for it."""

@@ -28,6 +28,11 @@ _MOST_IN_ALL = 2**33  # of all tensors; a ResNet-152 on an image of a megapixel 
 _MOST_TOLD = 100  # letters of a name that a file holds
 _OF_THE_RUNTIME = {"LayerNormalization": 17, "SimplifiedLayerNormalization": inf}  # until so many opsets
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
+_CONVOLVE = ("Conv", "ConvInteger", "FusedConv")  # an image with their second input, (channels out, in, …)
+_TO_NCHW = [0, 3, 1, 2]
+_KEEP_CHANNELS = frozenset(
+    {"Add", "Cast", "Clip", "DequantizeLinear", "Div", "Identity", "Mul", "Pad", "QuantizeLinear", "Resize", "Sub"}
+)
 
 
 def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
@@ -114,6 +119,37 @@ def _read_by(node: onnx.NodeProto) -> set[str]:
 def parts_of(path: Path) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """Every node and tensor of a checked file, those of subgraphs and functions too."""
     return _parts(onnx.load(path, load_external_data=False))
+
+
+def with_channels(
+    takes: tuple[int | None, ...], image: str, nodes: Sequence[onnx.NodeProto], tensors: Sequence[onnx.TensorProto]
+) -> tuple[int | None, ...]:
+    """What a graph says that it takes, (N, …), and where it leaves channels open, as many as its first convolution has.
+
+    Args:
+        takes: what it says.
+        image: the name of its input.
+        nodes: of the file.
+        tensors: of the file.
+    """
+    sizes = {tensor.name: list(tensor.dims) for tensor in tensors}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in nodes:
+        readers.setdefault(next(iter(node.input), ""), []).append(node)
+    waiting, seen = [(image, 1)], {image}  # a name, and which axis of the input its channels are
+    while waiting and len(takes) == 4:
+        name, axis = waiting.pop()
+        for node in readers.get(name, []):
+            settings = {attribute.name: attribute for attribute in node.attribute}
+            weights = sizes.get(node.input[1], []) if len(node.input) > 1 else []
+            if node.op_type in _CONVOLVE and len(weights) == 4:
+                channels = weights[1] * (settings["group"].i if "group" in settings else 1)
+                return tuple(channels if place == axis and size is None else size for place, size in enumerate(takes))
+            last = node.op_type == "Transpose" and "perm" in settings and list(settings["perm"].ints) == _TO_NCHW
+            if (last or node.op_type in _KEEP_CHANNELS) and not seen.issuperset(node.output):
+                seen.update(node.output)
+                waiting.append((node.output[0], 3 if last else axis))
+    return takes
 
 
 def left_in_training(nodes: Sequence[onnx.NodeProto], tensors: Sequence[onnx.TensorProto]) -> str | None:

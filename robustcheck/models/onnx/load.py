@@ -15,7 +15,7 @@ from robustcheck.errors import CandidateError, NoMemoryError
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import Forward, Network, first_line, in_batches
 from robustcheck.models.onnx import agreement
-from robustcheck.models.onnx.file import left_in_training, parts_of
+from robustcheck.models.onnx.file import left_in_training, parts_of, with_channels
 from robustcheck.models.onnx.session import Session
 from robustcheck.models.twin import ROUNDED_OPERATORS, NoTwinError, Twin, TwinFailsError, make_twin, telling
 from robustcheck.policy import ModelSpec, PreprocessSpec
@@ -66,7 +66,7 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
         forward=batched(session),
         device=device,
         precision=torch.float16 if half else torch.float32,
-        takes=session.takes,
+        takes=with_channels(session.takes, session.input, nodes, tensors),
         in_training=left_in_training(nodes, tensors),
         sources=tuple(libraries),
         notes=tuple(notes),

@@ -61,7 +61,8 @@ class Session:
             raise CandidateError(
                 f"{path.name} takes {inputs[0].type}; float, float16, double and uint8 inputs can be given"
             )
-        self._session, self._input, self._type = session, inputs[0].name, _TYPES[inputs[0].type]
+        self._session, self._type = session, _TYPES[inputs[0].type]
+        self.input: str = inputs[0].name
         scores = _choose(path.name, outputs, output)
         self.output: str = scores.name
         if output is None and len(outputs) > 1:
@@ -120,7 +121,7 @@ class Session:
 
     def _first(self, values: torch.Tensor) -> torch.Tensor:
         """An answer of any shape; it tells what the next ones will need."""
-        (scores,) = self._session.run([self.output], {self._input: values.cpu().numpy()})
+        (scores,) = self._session.run([self.output], {self.input: values.cpu().numpy()})
         answer = torch.from_numpy(np.asarray(scores)).to(self._device)
         one = len(values) == 1 and answer.ndim == 2  # a row, as it seems: binding shows if it is something else
         if answer.ndim and len(answer) == len(values) and (one or len(values) > 1):
@@ -134,7 +135,7 @@ class Session:
         if kind == "cuda":
             # The two libraries' streams know nothing of another. What a CPU operator reads is copied as it is bound.
             torch.cuda.current_stream(self._device).synchronize()
-        binding.bind_input(self._input, kind, index, _NUMPY[values.dtype], tuple(values.shape), values.data_ptr())
+        binding.bind_input(self.input, kind, index, _NUMPY[values.dtype], tuple(values.shape), values.data_ptr())
         binding.bind_output(self.output, kind, index, _NUMPY[answer.dtype], tuple(answer.shape), answer.data_ptr())
         self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()

@@ -1,0 +1,94 @@
+"""What a checkpoint says that its network was built with, beside what the policy builds it with.
+
+Weights of a network with another scale or temperature fit, and make another network.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from robustcheck.errors import CandidateError
+from robustcheck.words import listed, plural, shown
+
+_KEYS = ("hyper_parameters", "hparams")  # Lightning's `save_hyperparameters`, and what scripts of one's own write
+
+
+def compared(
+    content: Any, key: str, make: Callable[..., Any], arguments: Mapping[str, Any], *, names: tuple[str, Path]
+) -> tuple[str, ...]:
+    """What the reader of a report should know of a checkpoint's own arguments.
+
+    A policy may say otherwise, as of `pretrained`; what it leaves to a default has to be what was saved.
+
+    Args:
+        content: all of the file.
+        key: under which the weights to judge are.
+        make: builds the architecture.
+        arguments: `model.architecture_args`.
+        names: `model.architecture`, and the file.
+
+    Raises:
+        CandidateError: a default of the architecture is not what was saved.
+    """
+    architecture, path = names
+    saved, built = _saved(content, key), _defaults(make) | dict(arguments)
+    known = {name: value for name, value in saved.items() if name in built and _plain(value)}
+    other = {name: value for name, value in known.items() if not _alike(value, built[name])}
+    if unsaid := [name for name in other if name not in arguments]:
+        raise CandidateError(
+            f"{path.name} was saved with {_told(saved, unsaid)}, and {architecture} is built with "
+            f"{_told(built, unsaid)}; say in model.architecture_args what it is to be built with"
+        )
+    notes = list[str]()
+    if other:
+        notes.append(f"the file was saved with {_told(saved, other)}, and the policy says {_told(built, other)}")
+    if unknown := [name for name in saved if name not in known]:
+        notes.append(
+            f"the file was saved with {plural(len(unknown), 'argument')} that nothing compares with what "
+            f"{architecture} is built with: {listed(unknown)}"
+        )
+    return tuple(notes)
+
+
+def _saved(content: Any, key: str) -> dict[str, Any]:
+    """The arguments beside the weights under this key, or else beside what holds those."""
+    if not isinstance(content, Mapping):
+        return {}
+    holders = [held for name, held in content.items() if key.startswith(f"{name}.") and isinstance(held, Mapping)]
+    found = (holder[name] for holder in (*holders, content) for name in _KEYS if isinstance(holder.get(name), Mapping))
+    return {str(name): value for name, value in next(found, {}).items()}
+
+
+def _defaults(make: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):  # written in C
+        return {}
+    return {one.name: one.default for one in parameters if one.default is not inspect.Parameter.empty}
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _alike(saved: Any, built: Any) -> bool:
+    """Whether a plain value is what a network is built with; a list and a tuple of the same are."""
+    if isinstance(saved, (list, tuple)) and isinstance(built, (list, tuple)):
+        return len(saved) == len(built) and all(map(_alike, saved, built))
+    return _plain(built) and bool(saved == built)
+
+
+def _told(values: Mapping[str, Any], names: Iterable[str]) -> str:
+    return listed(f"{name}={_short(values[name])}" for name in names)
+
+
+def _short(value: Any) -> str:
+    """A value as Python writes it."""
+    if isinstance(value, (list, tuple)):
+        return f"[{listed(map(_short, value))}]"
+    return str(value) if value is None or isinstance(value, bool) else shown(value)
