@@ -19,6 +19,7 @@ from rawpng import grey_png
 from robustcheck import load_policy, run
 from robustcheck.cli import main
 from robustcheck.evaluation.evaluation import Evaluation
+from robustcheck.evaluation.sharing import shared_answer
 from robustcheck.report.writing import write_reports
 from robustcheck.results import AuditReport
 
@@ -255,6 +256,31 @@ def test_the_architecture_s_source_is_part_of_the_candidate(project):
 
 
 # --- gates that cannot be evaluated ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (NotImplementedError("no flock"), "this disk has no locks"),
+        (OSError(errno.ENOLCK, "No locks available"), "No locks available"),
+    ],
+)
+def test_workers_on_a_disk_without_locks_say_so(project, monkeypatch, raised, said):
+    def refuse(*_given, **_more):
+        raise raised
+
+    monkeypatch.setattr("robustcheck.evaluation.sharing.FileLock.acquire", refuse)
+    (project / "policy.yaml").write_text(brightness_policy(LADDER))
+    evaluation, folder = Evaluation(load_policy(project / "policy.yaml")), project / "answers"
+    gate = shared_answer(evaluation, "pgd[2/255]", selected=["pgd[2/255]"], folder=folder).gate
+    assert (gate.id, gate.verdict) == ("pgd[2/255]", "error")
+    assert gate.error == (
+        f"workers cannot share results in {folder}: {said}; name a folder on a local disk with --robustcheck-output, "
+        "or run without -n"
+    )
+    monkeypatch.undo()
+    answered = shared_answer(evaluation, "pgd[2/255]", selected=["pgd[2/255]"], folder=folder)
+    assert answered.gate.verdict == "pass"
 
 
 def _errors(report: AuditReport) -> str:
