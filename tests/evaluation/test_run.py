@@ -20,6 +20,7 @@ from robustcheck import load_policy, run
 from robustcheck.cli import main
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.sharing import shared_answer
+from robustcheck.models.process import left_as_found
 from robustcheck.report.writing import write_reports
 from robustcheck.results import AuditReport
 
@@ -194,6 +195,16 @@ def test_nothing_global_is_left_changed(project):
     _report(project, LADDER)
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
     assert (torch.get_num_threads(), torch.is_grad_enabled()) == (threads, grad)
+
+
+def test_the_report_says_how_many_threads_fitted(project, monkeypatch):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTEST_XDIST_WORKER_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("robustcheck.resources.processors", lambda: 2)
+    with left_as_found():
+        torch.set_num_threads(3)
+        assert _report(project, LADDER).environment["threads"] == "2"
+        assert torch.get_num_threads() == 3
 
 
 def test_a_gate_asked_for_late_is_evaluated_after_those_that_it_inherits_from(project):
