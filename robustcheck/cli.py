@@ -249,7 +249,7 @@ def qualify_command(output: Path) -> None:
     Exit codes:
       0  every known answer came out as it has to
       1  one did not: do not rely on this installation
-      2  the report cannot be written
+      2  the report cannot be written, or there is no temporary folder
       130  interrupted
     """
     from robustcheck.report.progress import Bars

@@ -42,16 +42,18 @@ class PolicyRun:
         """The answer of a gate: evaluated here, or by another worker."""
         from robustcheck.evaluation.evaluation import Evaluation
         from robustcheck.evaluation.sharing import answer, shared_answer
+        from robustcheck.models.process import fitting_threads
 
         if self.evaluation is None:
             progress = self.line.update if self.line else None
             self.evaluation = Evaluation(self.policy, folder=self.scratch, progress=progress)
         try:
-            if self.worker:
-                assert self.scratch is not None
-                folder = self.scratch / "answers"
-                return shared_answer(self.evaluation, gate, selected=self.selected, folder=folder)
-            return answer(self.evaluation, gate, selected=self.selected)
+            with fitting_threads():
+                if self.worker:
+                    assert self.scratch is not None
+                    folder = self.scratch / "answers"
+                    return shared_answer(self.evaluation, gate, selected=self.selected, folder=folder)
+                return answer(self.evaluation, gate, selected=self.selected)
         finally:
             if self.line:
                 self.line.clear()

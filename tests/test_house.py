@@ -91,6 +91,7 @@ def test_every_dependency_is_written_as_installers_read_it():
     [
         (("linux", "x86_64"), "onnxruntime-gpu"),
         (("win32", "AMD64"), "onnxruntime-gpu"),
+        (("win32", "ARM64"), "onnxruntime"),
         (("linux", "aarch64"), "onnxruntime"),
         (("darwin", "arm64"), "onnxruntime"),
     ],

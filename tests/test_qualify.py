@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 
@@ -56,6 +57,19 @@ def test_margins_are_exact():
     far, _ = far_images()
     assert len(far) == len(pixels) // 4
     assert true_accuracy("pgd-2") == robust_share(2)
+
+
+def test_without_a_temporary_folder_nothing_is_qualified_and_it_is_said(tmp_path, monkeypatch):
+    def none(**_):
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(qualifying, "TemporaryDirectory", none)
+    done = CliRunner().invoke(main, ["qualify", "-o", str(tmp_path / "filed")])
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-1] == (
+        "the known answers need a temporary folder for their policies and weights, and there is none: No usable "
+        "temporary directory found in ['/tmp']; set TMPDIR to a folder that can be written"
+    )
 
 
 def test_every_known_answer_comes_out(tmp_path):

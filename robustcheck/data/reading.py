@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from unicodedata import category
 
+from robustcheck import resources
 from robustcheck.errors import DataError, RobustcheckError
 from robustcheck.words import did_you_mean, last_line
 
 MAX_PIXELS = 1 << 26  # of an image: 8192 x 8192, above any radiograph, below a decompression bomb
 _MEMORY_IF_UNKNOWN = 4 << 30
-_CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))  # versions 2 and 1
 
 
 @contextmanager
@@ -66,26 +65,21 @@ def storable(text: str) -> bool:
 
 
 def memory_limit() -> int:
-    """Bytes that one array may take: half of the machine's memory, so that a lying header cannot take it all."""
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on Windows
-        return _MEMORY_IF_UNKNOWN
-    return min([memory, *_container_limits()]) // 2
-
-
-def _container_limits() -> Iterator[int]:
-    """What a container may take of the machine's memory, where one says so."""
-    for file in _CGROUPS:
-        with suppress(OSError, ValueError):  # there is none, or it says "max"
-            yield int(file.read_text())
+    """Bytes that one array may take: half of the memory there is, so that a lying header cannot take it all."""
+    known = resources.memory()
+    return _MEMORY_IF_UNKNOWN if known is None else known // 2
 
 
 def check_memory(needed: int, what: str) -> None:
     """Raise a `DataError` if `needed` bytes pass the limit."""
     limit = memory_limit()
     if needed > limit:
+        allowed = f"{limit / 2**30:.1f} GiB"
+        if resources.memory() is None:
+            allowed = f"{allowed} is allowed where a machine does not say how much it has"
+        else:
+            allowed = f"half of what this process may have, {allowed}, is allowed"
         raise DataError(
-            f"{what}: it would take {needed / 2**30:.1f} GiB of memory, and half of this machine's, "
-            f"{limit / 2**30:.1f} GiB, is allowed; store it as a folder of files, which are read one at a time"
+            f"{what}: it would take {needed / 2**30:.1f} GiB of memory, and {allowed}; store it as a folder of files, "
+            "which are read one at a time"
         )

@@ -185,6 +185,10 @@ class Evaluation:
             self._results[gate.id] = self._error(gate, f"it was stopped: {last_line(error)}")
             raise
 
+    def not_evaluated(self, gate_id: str, why: str) -> GateResult:
+        """The result of a gate that something beside it kept from being evaluated; it is not remembered."""
+        return self._error(self._asked(gate_id), why)
+
     def _error(self, gate: Gate, message: str) -> GateResult:
         bits = self.data.bits if self.data else self.policy.data.bits
         return GateResult(

@@ -9,10 +9,12 @@ from pathlib import Path
 from robustcheck.evaluation.assembly import assemble
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.progress import Listener
+from robustcheck.models.process import fitting_threads
 from robustcheck.policy import Policy
 from robustcheck.results import AuditReport, GateResult
 
 
+@fitting_threads()
 def run(
     policy: Policy,
     *,

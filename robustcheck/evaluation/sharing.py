@@ -27,8 +27,7 @@ def answer(
     elsewhere: Callable[[str], GateResult] | None = None,
 ) -> Answer:
     """A gate's result, evaluated in this process, with what it was measured on."""
-    gate = evaluation.gate(gate_id, selected=selected, elsewhere=elsewhere)
-    return Answer(gate=gate, model=evaluation.model, data=evaluation.data, environment=evaluation.environment)
+    return _answer(evaluation, evaluation.gate(gate_id, selected=selected, elsewhere=elsewhere))
 
 
 def shared_answer(evaluation: Evaluation, gate_id: str, *, selected: Sequence[str], folder: Path) -> Answer:
@@ -42,7 +41,19 @@ def shared_answer(evaluation: Evaluation, gate_id: str, *, selected: Sequence[st
         """The result of a gate that this one is compared with, and which never waits for this one."""
         return shared_answer(evaluation, other, selected=selected, folder=folder).gate
 
-    with FileLock(folder / f"family-{order.index(family[0])}.lock"):
+    try:
+        lock = FileLock(folder / f"family-{order.index(family[0])}.lock").acquire()
+    except (OSError, NotImplementedError) as error:  # the latter is filelock's word for a disk without locks
+        reason = getattr(error, "strerror", None) or "this disk has no locks"
+        return _answer(
+            evaluation,
+            evaluation.not_evaluated(
+                gate_id,
+                f"workers cannot share results in {folder}: {reason}; name a folder on a local disk with "
+                "--robustcheck-output, or run without -n",
+            ),
+        )
+    with lock:
         if not files[gate_id].exists():
             for name in family:
                 if name in selected or name == gate_id:
@@ -50,3 +61,7 @@ def shared_answer(evaluation: Evaluation, gate_id: str, *, selected: Sequence[st
                     with replacing(files[name]) as part:
                         part.write_text(json.dumps(own.to_builtins()))
     return Answer.from_builtins(json.loads(files[gate_id].read_bytes()))
+
+
+def _answer(evaluation: Evaluation, gate: GateResult) -> Answer:
+    return Answer(gate=gate, model=evaluation.model, data=evaluation.data, environment=evaluation.environment)

@@ -21,7 +21,7 @@ from robustcheck.models.layout import as_oracles_ask
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.multilabel_head import AnyHead
 from robustcheck.models.network import Network
-from robustcheck.models.process import full_precision, left_as_found
+from robustcheck.models.process import check_convolutions, full_precision, left_as_found
 from robustcheck.models.score_kind import read_head
 from robustcheck.models.trial import Trial
 from robustcheck.policy import ModelSpec
@@ -59,9 +59,12 @@ def load_candidate(
 
     Raises:
         CandidateError: it cannot be loaded, does not take the samples, or gives answers that cannot be judged.
+        EvaluationError: this machine's convolutions are not in float32.
     """
     path = folder / spec.path
     device, device_notes = devices.chosen(spec.device)
+    if device.type == "cpu":
+        check_convolutions()
     files = _files(path, spec)
     before = artefact.digest(files, path.parent)[1]
     with left_as_found():

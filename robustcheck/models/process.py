@@ -13,11 +13,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import conv2d
+
+from robustcheck import resources
+from robustcheck.errors import EvaluationError
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # parameters of mallopt(3)
 _KEEPING = {_TRIM_THRESHOLD: -1, _MMAP_MAX: 0}  # the heap does not shrink, and holds large tensors, too
 _USUAL = {_TRIM_THRESHOLD: 64 << 20, _MMAP_THRESHOLD: 32 << 20, _MMAP_MAX: 65536}  # glibc's, at their largest
 _CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES")
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_PRECISIONS = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")  # oneDNN's, above which torch has no say
+_OFF = 1e-4  # of the largest answer: float32 is off by 4e-7, float16 and TF32 by 3e-4, bfloat16 by 3e-3
 
 
 @contextmanager
@@ -46,6 +53,28 @@ def full_precision(device: torch.device) -> Iterator[None]:
         for place in lower:  # at last: `allow_tf32` sets two of them, too
             place.fp32_precision = "ieee"
         yield
+
+
+@cache
+def check_convolutions() -> None:
+    """See that a CPU's convolutions are in float32, once a process: an environment may say otherwise.
+
+    Raises:
+        EvaluationError: they are not, whatever `full_precision` sets.
+    """
+    draws = torch.Generator().manual_seed(0)
+    images = torch.rand(4, 32, 16, 16, generator=draws, dtype=torch.float32)  # enough for torch to hand it to oneDNN
+    kernels = torch.rand(32, 32, 3, 3, generator=draws, dtype=torch.float32) - 0.5
+    with torch.no_grad(), full_precision(torch.device("cpu")):
+        exact = conv2d(images.double(), kernels.double())
+        off = float((conv2d(images, kernels) - exact).abs().max() / exact.abs().max())
+    if off <= _OFF:
+        return
+    named = [f"{name}={os.environ[name]}" for name in _PRECISIONS if name in os.environ]
+    raise EvaluationError(
+        f"this machine's convolutions are not in float32 ({', '.join(named) or f'they are off by {off:.1e}'}), and a "
+        f"verdict would not be either; {'unset it' if named else 'use another machine, or another build of torch'}"
+    )
 
 
 def _allows_tf32() -> bool:
@@ -104,6 +133,30 @@ def _glibc() -> ctypes.CDLL | None:
         return None
     library.mallopt.argtypes, library.malloc_trim.argtypes = (ctypes.c_int, ctypes.c_int), (ctypes.c_size_t,)
     return library
+
+
+@contextmanager
+def fitting_threads() -> Iterator[None]:
+    """No more of torch's threads than can run at once; as many as before, afterwards.
+
+    torch takes one a processor of the machine. In a container it may have a few of them, and xdist's workers have them
+    together: what is more waits for the others at each step. Where the environment says how many, that is how many.
+    """
+    before = torch.get_num_threads()
+    most = before if any(name in os.environ for name in _THREADS) else max(1, resources.processors() // _workers())
+    try:
+        if before > most:
+            torch.set_num_threads(most)
+        yield
+    finally:
+        if before > most:
+            torch.set_num_threads(before)
+
+
+def _workers() -> int:
+    """Of pytest-xdist, this process being one of them."""
+    count = os.environ.get("PYTEST_XDIST_WORKER_COUNT", "")
+    return max(1, int(count)) if count.isdecimal() else 1
 
 
 @contextmanager

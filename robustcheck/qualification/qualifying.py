@@ -13,6 +13,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 
+from robustcheck.errors import ReportError
 from robustcheck.evaluation.progress import Listener, silent
 from robustcheck.evaluation.run import run
 from robustcheck.policy import Policy, load_policy
@@ -43,13 +44,14 @@ def qualify(known: tuple[Known, ...] = KNOWN, *, progress: Listener = silent) ->
 
     Raises:
         KeyboardInterrupt: it was interrupted: what is known so far qualifies nothing.
+        ReportError: there is no temporary folder.
     """
     started, began = datetime.now(UTC), time.perf_counter()
     answers, environment = list[KnownAnswer](), dict[str, str]()
     policies, reports = list[Policy](), list[AuditReport]()
     for number, one in enumerate(known):
         progress("qualifying", number, len(known))
-        with TemporaryDirectory(prefix="robustcheck-qualify-") as folder:
+        with _temporary_folder() as folder:
             policies.append(load_policy(_write(one, Path(folder)), shown="policy.yaml"))
             report = run(policies[-1])
         if report.interrupted:
@@ -68,6 +70,16 @@ def qualify(known: tuple[Known, ...] = KNOWN, *, progress: Listener = silent) ->
         answers=tuple(answers),
         not_covered=tuple(not_covered(policies, reports)),
     )
+
+
+def _temporary_folder() -> TemporaryDirectory[str]:
+    try:
+        return TemporaryDirectory(prefix="robustcheck-qualify-")
+    except OSError as error:
+        raise ReportError(
+            "the known answers need a temporary folder for their policies and weights, and there is none: "
+            f"{error.strerror or error}; set TMPDIR to a folder that can be written"
+        ) from None
 
 
 def _answer(known: Known, gate: GateResult, report: AuditReport) -> KnownAnswer:

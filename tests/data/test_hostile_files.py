@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from numpy.lib import format as npy
 from PIL import Image
 
+from robustcheck import resources
 from robustcheck.data import reading
 from robustcheck.data.pictures import open_picture
 from robustcheck.errors import DataError
@@ -88,12 +89,29 @@ def test_labels_that_would_grow_beyond_memory_as_they_are_read(forged, load, mon
 
 def test_what_a_container_may_take_counts_and_not_what_the_machine_has(tmp_path, monkeypatch):
     said = tmp_path / "memory.max"
-    monkeypatch.setattr(reading, "_CGROUPS", (tmp_path / "none", said))
+    monkeypatch.setattr(resources, "_TREE", tmp_path)
+    monkeypatch.setattr(resources, "_OWN_GROUPS", tmp_path / "none")
     whole = reading.memory_limit()
     said.write_text("1048576\n")
     assert reading.memory_limit() == 524_288
     said.write_text("max\n")
     assert reading.memory_limit() == whole > 524_288
+
+
+def test_half_of_what_the_process_may_have_is_allowed(forged, load, monkeypatch):
+    forged(npy_bytes((6, 2, 2), body=b"\0" * 24))
+    monkeypatch.setattr("robustcheck.resources.memory", lambda: 191)  # six labels take 96
+    with pytest.raises(DataError, match=r"GiB of memory, and half of what this process may have, 0\.0 GiB, is allowed"):
+        load("data.npz")
+    monkeypatch.setattr("robustcheck.resources.memory", lambda: 192)
+    load("data.npz")
+
+
+def test_where_a_machine_does_not_say_how_much_it_has(monkeypatch):
+    monkeypatch.setattr("robustcheck.resources.memory", lambda: None)
+    reading.check_memory(4 << 30, "scan")
+    with pytest.raises(DataError, match=r"scan: .* memory, and 4\.0 GiB is allowed where a machine does not say how"):
+        reading.check_memory((4 << 30) + 1, "scan")
 
 
 def test_a_pickled_archive_runs_nothing(tmp_path, load):

@@ -19,6 +19,8 @@ from rawpng import grey_png
 from robustcheck import load_policy, run
 from robustcheck.cli import main
 from robustcheck.evaluation.evaluation import Evaluation
+from robustcheck.evaluation.sharing import shared_answer
+from robustcheck.models.process import left_as_found
 from robustcheck.report.writing import write_reports
 from robustcheck.results import AuditReport
 
@@ -195,6 +197,16 @@ def test_nothing_global_is_left_changed(project):
     assert (torch.get_num_threads(), torch.is_grad_enabled()) == (threads, grad)
 
 
+def test_the_report_says_how_many_threads_fitted(project, monkeypatch):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTEST_XDIST_WORKER_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("robustcheck.resources.processors", lambda: 2)
+    with left_as_found():
+        torch.set_num_threads(3)
+        assert _report(project, LADDER).environment["threads"] == "2"
+        assert torch.get_num_threads() == 3
+
+
 def test_a_gate_asked_for_late_is_evaluated_after_those_that_it_inherits_from(project):
     (project / "policy.yaml").write_text(brightness_policy(LADDER))
     policy = load_policy(project / "policy.yaml")
@@ -255,6 +267,31 @@ def test_the_architecture_s_source_is_part_of_the_candidate(project):
 
 
 # --- gates that cannot be evaluated ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (NotImplementedError("no flock"), "this disk has no locks"),
+        (OSError(errno.ENOLCK, "No locks available"), "No locks available"),
+    ],
+)
+def test_workers_on_a_disk_without_locks_say_so(project, monkeypatch, raised, said):
+    def refuse(*_given, **_more):
+        raise raised
+
+    monkeypatch.setattr("robustcheck.evaluation.sharing.FileLock.acquire", refuse)
+    (project / "policy.yaml").write_text(brightness_policy(LADDER))
+    evaluation, folder = Evaluation(load_policy(project / "policy.yaml")), project / "answers"
+    gate = shared_answer(evaluation, "pgd[2/255]", selected=["pgd[2/255]"], folder=folder).gate
+    assert (gate.id, gate.verdict) == ("pgd[2/255]", "error")
+    assert gate.error == (
+        f"workers cannot share results in {folder}: {said}; name a folder on a local disk with --robustcheck-output, "
+        "or run without -n"
+    )
+    monkeypatch.undo()
+    answered = shared_answer(evaluation, "pgd[2/255]", selected=["pgd[2/255]"], folder=folder)
+    assert answered.gate.verdict == "pass"
 
 
 def _errors(report: AuditReport) -> str:

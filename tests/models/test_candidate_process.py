@@ -12,7 +12,7 @@ import torch
 
 from robustcheck.attacks import objective
 from robustcheck.models import devices
-from robustcheck.models.process import left_as_found
+from robustcheck.models.process import fitting_threads, left_as_found
 from robustcheck.threats import Goal
 
 IMAGES = tiny.pictures().shares()
@@ -86,6 +86,35 @@ def test_after_an_error_too():
     with pytest.raises(ZeroDivisionError), left_as_found():
         _disturb_and_fail()
     assert _state() == before
+
+
+@pytest.mark.parametrize(
+    ("processors", "environment", "threads"),
+    [
+        (8, {}, 4),
+        (3, {}, 3),  # of a container
+        (8, {"PYTEST_XDIST_WORKER_COUNT": "4"}, 2),
+        (8, {"PYTEST_XDIST_WORKER_COUNT": "16"}, 1),
+        (64, {"PYTEST_XDIST_WORKER_COUNT": "4"}, 4),  # the user's own four for each of them
+        (3, {"PYTEST_XDIST_WORKER_COUNT": "many"}, 3),
+        (1, {"OMP_NUM_THREADS": "4"}, 4),
+        (1, {"MKL_NUM_THREADS": "4", "PYTEST_XDIST_WORKER_COUNT": "4"}, 4),
+    ],
+)
+def test_threads_fit_what_the_process_may_have(monkeypatch, processors, environment, threads):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTEST_XDIST_WORKER_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("robustcheck.resources.processors", lambda: processors)
+    with left_as_found():
+        torch.set_num_threads(4)
+        with fitting_threads(), fitting_threads():
+            assert torch.get_num_threads() == threads
+        assert torch.get_num_threads() == 4
+        with pytest.raises(ZeroDivisionError), fitting_threads():
+            _ = 1 / 0
+        assert torch.get_num_threads() == 4
 
 
 # --- precision -----------------------------------------------------------------------------------------------------

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import pytest
 import tiny_models as tiny
 import torch
+from torch.nn.functional import conv2d
 
 from robustcheck.attacks import objective
+from robustcheck.errors import EvaluationError
+from robustcheck.models import process
 from robustcheck.models.process import full_precision
 from robustcheck.threats import Goal
 
@@ -63,6 +69,49 @@ def test_full_precision_inside_and_what_was_before_outside(low_precision):
         assert [backend.fp32_precision for backend in backends] == before
     finally:
         mkldnn.conv.fp32_precision = "none"
+
+
+ASKED_OF_ONEDNN = """
+import torch
+from torch.nn.functional import conv2d
+from robustcheck.errors import EvaluationError
+from robustcheck.models.process import check_convolutions
+images, kernels = torch.rand(4, 32, 16, 16), torch.rand(32, 32, 3, 3)
+exact = conv2d(images.double(), kernels.double())
+print((conv2d(images, kernels) - exact).abs().max().item() > 1e-4 * exact.max().item())
+try:
+    print(check_convolutions())
+except EvaluationError as error:
+    print(error)
+"""
+
+
+def test_convolutions_that_an_environment_sets_to_bfloat16_are_told():
+    """In a process of its own, as oneDNN reads it once; it has no bfloat16 on processors without."""
+    environment = os.environ | {"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}
+    run = subprocess.run(
+        [sys.executable, "-c", ASKED_OF_ONEDNN], env=environment, capture_output=True, text=True, check=True
+    )
+    lower, told = run.stdout.splitlines()
+    not_float32 = (
+        "this machine's convolutions are not in float32 (ONEDNN_DEFAULT_FPMATH_MODE=BF16), and a verdict would not be "
+        "either; unset it"
+    )
+    assert told == (not_float32 if lower == "True" else "None")
+
+
+def test_a_candidate_on_such_a_machine_is_not_judged(tmp_path, net, monkeypatch):
+    def in_bfloat16(images, kernels):
+        lower = torch.bfloat16 if images.dtype == torch.float32 else images.dtype
+        return conv2d(images.to(lower), kernels.to(lower)).to(images.dtype)
+
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    monkeypatch.setattr(process, "conv2d", in_bfloat16)
+    process.check_convolutions.cache_clear()
+    with pytest.raises(EvaluationError, match=r"not in float32 \(they are off by 3\..e-03\)"):
+        tiny.load(tmp_path / "net.safetensors")
+    monkeypatch.undo()
+    tiny.load(tmp_path / "net.safetensors")
 
 
 def _precisions():

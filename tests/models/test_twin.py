@@ -54,6 +54,16 @@ def test_a_network_of_tf2onnx(tmp_path):
     torch.testing.assert_close(candidate.search_logits(images).softmax(1), logits.softmax(1), rtol=1e-4, atol=1e-6)
 
 
+def test_without_a_temporary_folder_a_graph_is_converted_as_it_is(tmp_path, monkeypatch):
+    def none(**_):
+        raise FileNotFoundError("No usable temporary directory found in ['/tmp']")
+
+    onnx.save(_as_tf2onnx(), tmp_path / "keras.onnx")
+    monkeypatch.setattr("tempfile.TemporaryDirectory", none)
+    candidate, _ = tiny.load(tmp_path / "keras.onnx", tiny.pictures(7, channels=3), preprocess={"layout": "NHWC"})
+    assert candidate.network.no_gradients is None
+
+
 @pytest.mark.parametrize("opset", range(9, 13))
 def test_softmax_of_old_opsets_is_left_off_too(opset, tmp_path):
     held = (("w", drawn(tiny.HEIGHT * tiny.WIDTH, 2)),)

@@ -33,7 +33,7 @@ from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.search.searching import Search
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import Surrogates
-from robustcheck.models.process import freed_memory_kept, full_precision, left_as_found
+from robustcheck.models.process import fitting_threads, freed_memory_kept, full_precision, left_as_found
 from robustcheck.policy import Bound, Gate, PatchSpec, Policy
 from robustcheck.results import Metric
 from robustcheck.results.plan import GatePlan, Plan, RequirementPlan
@@ -43,6 +43,7 @@ _UNTIMED = "the candidate has no gradients, so no step could be timed"
 _UNDEFINED = Metric(value=None, samples=0)
 
 
+@fitting_threads()
 def plan(policy: Policy, *, margin: float = 0.05, power: float = 0.9, progress: Listener | None = None) -> Plan:
     """Plan every gate of a policy: the samples are read and the candidate is asked about them, and nothing is attacked.
 

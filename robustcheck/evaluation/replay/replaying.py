@@ -38,7 +38,7 @@ from robustcheck.evaluation.replay.restating import NEAR
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models.artefact import digest
 from robustcheck.models.batches import batches, shares_of
-from robustcheck.models.process import full_precision, left_as_found
+from robustcheck.models.process import fitting_threads, full_precision, left_as_found
 from robustcheck.policy import Gate, PatchSpec, Policy, RP2Spec
 from robustcheck.results import AuditReport, GateResult, Outcome
 from robustcheck.results.replay import GateReplay, Replay
@@ -55,6 +55,7 @@ _DRAWS = "the candidate draws, and reads an image differently each time"
 _Row = tuple[Outcome, int]  # a broken sample, and its number in the data
 
 
+@fitting_threads()
 def replay(policy: Policy, report: AuditReport, stored: ReadStored, *, progress: Listener | None = None) -> Replay:
     """Check a report against its policy, candidate and data.
 

@@ -25,17 +25,17 @@ def folded(path: Path) -> ModelProto:
     model = onnx.load(path)
     if bytes_of(model) > _FOLDABLE_BYTES:
         return model
-    with tempfile.TemporaryDirectory(prefix="robustcheck-") as folder:
-        written = Path(folder) / "folded.onnx"
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(written)
-        try:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    try:
+        with tempfile.TemporaryDirectory(prefix="robustcheck-") as folder:  # a container may have no room for one
+            written = Path(folder) / "folded.onnx"
+            options.optimized_model_filepath = str(written)
             onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             return onnx.load(written)
-        except Exception:  # noqa: BLE001 (then the graph is converted as it is)
-            return model
+    except Exception:  # noqa: BLE001 (then the graph is converted as it is)
+        return model
 
 
 def bytes_of(model: ModelProto) -> int:
