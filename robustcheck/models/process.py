@@ -139,11 +139,12 @@ def _glibc() -> ctypes.CDLL | None:
 def fitting_threads() -> Iterator[None]:
     """No more of torch's threads than can run at once; as many as before, afterwards.
 
-    torch takes one a processor of the machine. In a container it may have a few of them, and xdist's workers have them
-    together: what is more waits for the others at each step. Where the environment says how many, that is how many.
+    torch takes one a processor of the machine. In a container it may have a few of them: what is more waits for the
+    others at each step. Where the environment says how many, that is how many. Whether a worker of xdist's computes
+    must not matter: the number of threads decides last bits.
     """
     before = torch.get_num_threads()
-    most = before if any(name in os.environ for name in _THREADS) else max(1, resources.processors() // _workers())
+    most = before if any(name in os.environ for name in _THREADS) else resources.processors()
     try:
         if before > most:
             torch.set_num_threads(most)
@@ -151,12 +152,6 @@ def fitting_threads() -> Iterator[None]:
     finally:
         if before > most:
             torch.set_num_threads(before)
-
-
-def _workers() -> int:
-    """Of pytest-xdist, this process being one of them."""
-    count = os.environ.get("PYTEST_XDIST_WORKER_COUNT", "")
-    return max(1, int(count)) if count.isdecimal() else 1
 
 
 @contextmanager
