@@ -47,6 +47,7 @@ class Memory:
     ledger: Ledger = field(default_factory=Ledger)
     warm_starts: WarmStarts = field(default_factory=WarmStarts)
     predicted: dict[Hashable, dict[int, float | None]] = field(default_factory=dict)  # see `predicting`
+    gradients: dict[Hashable, torch.Tensor] = field(default_factory=dict)  # see `predicting`; of a few samples
     explained: dict[Hashable, dict[int, tuple[float, float]]] = field(default_factory=dict)  # see `explaining`
     examined: dict[Hashable, tuple[HealthCheck, ...]] = field(default_factory=dict)  # health of searches, by their key
     verdict_if: dict[str, VerdictIf] = field(default_factory=dict)  # of gates that were examined

@@ -27,6 +27,7 @@ _FEW = 6  # samples that other checks of a tenth too small for both leave to thi
 PASSES_PER_SAMPLE = 2  # forward ones, of which one has a gradient
 _STEP = 1 / 255  # of what is visible, or one grey level where that is more, and no more than searches may change
 _LEVELS_IF_DRAWN = 4  # so that more than chance is promised
+_KEPT = 2**20  # numbers of a gradient that is kept, of at most `MAX_EXAMINED` a goal
 _GRADIENTS, _CALLS = 8, 20  # of a candidate that draws: of which means are taken
 _CERTAIN = 4.0  # standard errors of the means that a promised rise has to be
 
@@ -137,6 +138,8 @@ class Prediction:
         followed = WhiteBox(candidate) if other else white_box
         told = [followed.gradient(images, labels, labels, raised) for _ in range(_GRADIENTS if self.draws else 1)]
         gradient = torch.stack([one[2] for one in told]).mean(dim=0)
+        if not as_searched:
+            self._keep(samples, gradient)
         change = self._step * gradient.sign()
         if self._longest is not None:
             length = torch.linalg.vector_norm(change, dim=(1, 2, 3), keepdim=True)
@@ -156,6 +159,12 @@ class Prediction:
             usable &= promised > _CERTAIN * error
         shares = rise / promised
         return [share if there else None for share, there in zip(shares.tolist(), usable.tolist(), strict=True)]
+
+    def _keep(self, samples: torch.Tensor, gradient: torch.Tensor) -> None:
+        """Remember gradients (N, C, H, W) at clean images for who wants them as well, if they are small."""
+        if gradient[0].numel() <= _KEPT:
+            kept = self.setting.memory.gradients
+            kept |= {(self.goal, sample): one for sample, one in zip(samples.tolist(), gradient, strict=True)}
 
 
 def small_change(setting: Setting) -> float:
