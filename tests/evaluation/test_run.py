@@ -198,7 +198,7 @@ def test_nothing_global_is_left_changed(project):
 
 
 def test_the_report_says_how_many_threads_fitted(project, monkeypatch):
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTEST_XDIST_WORKER_COUNT"):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("robustcheck.resources.processors", lambda: 2)
     with left_as_found():

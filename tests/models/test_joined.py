@@ -367,7 +367,7 @@ def test_weights_are_laid_out_once_for_all_sizes_that_want_them_so(monkeypatch):
         images = torch.rand(count, 128, 6, 7)
         torch.testing.assert_close(weights(images), layer(images), rtol=1e-4, atol=1e-5)
     assert len(counted) == 3
-    assert 1 <= len(weights._by_layout) <= 3
+    assert len(weights._by_layout) < 3
 
 
 class Large(nn.Module):

@@ -11,9 +11,11 @@ import sys
 import xml.etree.ElementTree as ET
 
 import pytest
+import torch
 from building import brightness_policy, brightness_report
 
 from robustcheck.evaluation import evaluation
+from robustcheck.models.process import left_as_found
 
 # pytest 8 has the name alone there: it takes reasons from exceptions, and not from what a test says itself.
 WHY = " - accuracy 0.400 is below*" if pytest.version_tuple >= (9,) else ""
@@ -88,9 +90,11 @@ def test_there_are_no_more_threads_than_can_run_at_once(pytester, project, monke
     """Of the environment's number these tests are run with nothing is known here."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("robustcheck.resources.processors", lambda: 1)
-    pytester.runpytest("--robustcheck", "policy.yaml")
-    assert brightness_report(project)["environment"]["threads"] == "1"
+    monkeypatch.setattr("robustcheck.resources.processors", lambda: 2)
+    with left_as_found():
+        torch.set_num_threads(3)
+        pytester.runpytest("--robustcheck", "policy.yaml")
+    assert brightness_report(project)["environment"]["threads"] == "2"
 
 
 def test_a_candidate_that_cannot_be_loaded_is_an_error_and_not_a_failure(pytester, project, plain_or_worker):

@@ -9,7 +9,6 @@ from typing import Literal
 
 from robustcheck.attacks.draws import key
 from robustcheck.evaluation.health.explaining import (
-    DOUBTFUL,
     EXAMINED,
     LEAST_EXPLAINED,
     Explained,
@@ -153,16 +152,16 @@ def explains(explained: Explained | None, drawn: float | None, *, attacked: int,
         few_passes: whether the gate is too small for it.
     """
     name = "gradient-explains"
-    if explained is None:
-        why = "nothing that was tried moves the margin"
+    if explained is None or explained.share is None:
+        why = "no random pattern that was tried moves the margin"
         if drawn is not None:
             why = "not tried where gradients are means over many"
         elif attacked < EXAMINED:
             why = f"{plural(attacked, 'sample')} attacked, which is too few"
         elif few_passes:
-            why = "a tenth of what the gate cost does not pay for it"
+            why = "a gate of so few passes through the network is too small for it"
         return HealthCheck(name=name, outcome="not examined", evidence=why)
-    outcome: HealthOutcome = "suspect" if explained.share < DOUBTFUL else "sound"
+    outcome: HealthOutcome = "suspect" if explained.doubtful else "sound"
     if explained.share < LEAST_EXPLAINED:
         outcome = "broken"
     evidence = (

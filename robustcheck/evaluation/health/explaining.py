@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import ceil
+from math import ceil, inf, sqrt
 
 import torch
 
@@ -22,11 +22,11 @@ from robustcheck.evaluation.setting import Setting
 from robustcheck.models import WhiteBox
 from robustcheck.models.batches import as_shares, batches
 from robustcheck.results import Cost
-from robustcheck.threats import Goal
+from robustcheck.threats import Ball, Goal, L2Ball, LinfBall
 
 EXAMINED = 8  # samples, with two patterns each
 _FEWEST_PASSES = 100  # of a gate, from which on they are tried, whatever that costs
-LEAST_EXPLAINED = 0.4  # of the squares; a ResNet-50 at 224x224 has .70 to .86, others .94 and more, masked ones .3
+LEAST_EXPLAINED = 0.5  # of the squares; a ResNet-50 at 224x224 has .70 to .86, others .94 and more
 DOUBTFUL = 0.6
 _PARTS = (14, 7)  # of the shorter side, that a pattern's blocks are: finer ones curve more than they move
 _LARGER = 4  # times the change, tried where the small one is not explained: pixels may be rounded within
@@ -36,17 +36,23 @@ _LARGER = 4  # times the change, tried where the small one is not explained: pix
 class Explained:
     """How much of what patterns did to the margin its gradient explains."""
 
-    share: float  # of the sum of squares
+    share: float | None  # of the sum of squares; None where no pattern did anything
     change: str  # how far each pixel went
     tries: int = 1  # with changes of different sizes
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it is little, and may be too little."""
+        return self.share is not None and self.share < DOUBTFUL
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """Tries it, of one goal's margin."""
+    """Tries it, of one goal's margin, with changes that a ball admits if there is one."""
 
     setting: Setting
     goal: Goal
+    ball: Ball | None = None
 
     @staticmethod
     def price(tries: int) -> tuple[int, int]:
@@ -61,7 +67,7 @@ class Explanation:
         return self.setting.candidate.randomness is None and len(samples) >= EXAMINED and not is_small(cost)
 
     def of(self, samples: Sequence[int], cost: Cost) -> Explained | None:
-        """What is explained on the first of these samples; None if there is too little of them, or of what moves.
+        """What is explained on the first of these samples; None if they are too few, or the gate is too small.
 
         Args:
             samples: that may be tried, in an order that depends on the goal alone.
@@ -69,26 +75,31 @@ class Explanation:
         """
         if not self._is_tried(samples, cost):
             return None
+        step, longest = small_change(self.setting), inf
+        if isinstance(self.ball, LinfBall):
+            step = min(step, self.ball.radius)
+        elif isinstance(self.ball, L2Ball):
+            longest = self.ball.radius
         chosen = samples[:EXAMINED]
-        found = self._tried(chosen, small_change(self.setting))
-        if found is None or found.share >= DOUBTFUL:
+        found = self._tried(chosen, step, longest)
+        if found.share is not None and not found.doubtful:
             return found
-        larger = self._tried(chosen, _LARGER * small_change(self.setting))
-        return replace(max((found, larger or found), key=lambda one: one.share), tries=2)
+        larger = self._tried(chosen, _LARGER * step, _LARGER * longest)
+        return replace(max(found, larger, key=lambda one: -inf if one.share is None else one.share), tries=2)
 
-    def _tried(self, samples: Sequence[int], step: float) -> Explained | None:
-        known = self.setting.memory.explained.setdefault((self.goal, step), {})
+    def _tried(self, samples: Sequence[int], step: float, longest: float) -> Explained:
+        known = self.setting.memory.explained.setdefault((self.goal, step, longest), {})
         new = [sample for sample in samples if sample not in known]
         for numbers in batches(new, self.setting.samples.shape_of):
-            known.update(zip(numbers, self._squares(numbers, step), strict=True))
+            known.update(zip(numbers, self._squares(numbers, step, longest), strict=True))
         seen = [known[sample] for sample in samples]
         whole = sum(one[0] for one in seen)
-        if not whole:
-            return None
-        share = 1 - sum(one[1] for one in seen) / whole
-        return Explained(share=share, change=in_grey_levels(step * self.setting.samples.maximum))
+        return Explained(
+            share=1 - sum(one[1] for one in seen) / whole if whole else None,
+            change=in_grey_levels(step * self.setting.samples.maximum),
+        )
 
-    def _squares(self, numbers: list[int], step: float) -> list[tuple[float, float]]:
+    def _squares(self, numbers: list[int], step: float, longest: float) -> list[tuple[float, float]]:
         """Of each sample the sum of the squares of what patterns did, and of what the gradient leaves of it."""
         setting, raised = self.setting, objective("margin", self.goal)
         images = as_shares(setting.samples, numbers, setting.candidate.device)
@@ -104,7 +115,7 @@ class Explanation:
         draws = Draws.of(keys, images.device)
         did, left = torch.zeros(len(images)).double(), torch.zeros(len(images)).double()
         for number, parts in enumerate(_PARTS):
-            change = step * _pattern(images, parts, draws, number)
+            change = min(step, longest / sqrt(images[0].numel())) * _pattern(images, parts, draws, number)
             above, below = (images + change).clamp(0, 1), (images - change).clamp(0, 1)
             moved = (margins(above) - margins(below)).double().cpu()
             told = ((above - below) * gradient).flatten(1).sum(dim=1).double().cpu()

@@ -40,6 +40,7 @@ from robustcheck.words import plural
 _FOR_UNBOUNDED, _FOR_LONGER = 0.5, 0.5  # of that, at most; searches without gradients get the rest
 _MOST_PROBED = 20  # samples that a rival is tried on
 _MOST_QUERIES, _LEAST_QUERIES = 200, 50  # of a rival, a sample: fewer find nothing anywhere
+_IF_DOUBTFUL = 5  # samples that it is tried on whatever that costs, if the gradient explains little
 _NOISE = 0.2  # of a rival's queries
 _ENDS = 4  # of its images that are adjudicated beside, a sample
 _MOST_UNBOUNDED, _UNBOUNDED_STEPS, _UNBOUNDED_COST = 10, 25, 2.2  # samples, steps, forward passes a step
@@ -99,7 +100,7 @@ class Probes:
         forward, gradients = int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD)
         # First, because these show most for what they cost; a few of them whatever they cost. They have their price
         # also where another gate has paid for them: what is examined must not depend on which gates were run.
-        explanation = Explanation(setting=search.setting, goal=search.goal)
+        explanation = Explanation(setting=search.setting, goal=search.goal, ball=search.ball)
         count = prediction.tried(cost, explanation.expected(self.attacked, cost))
         at_images, price = prediction.at_images(self.attacked, count), prediction.price(count)
         forward, gradients = forward - price[0], gradients - price[1]
@@ -122,13 +123,16 @@ class Probes:
         longer = int(min(forward * _FOR_LONGER, gradients * _FOR_LONGER)) if more_steps else 0
         # Of a search of two or three steps a tenth pays for nothing, and nothing else shows whether they are enough.
         least = _MOST_LONGER if more_steps and self.short else 0
+        rest = int(forward - unbounded * each * _UNBOUNDED_COST - longer)
+        # Where the gradient may leave out half of the image, a search without one is what tells.
+        doubtful = _IF_DOUBTFUL * (_MOST_QUERIES + _ENDS) if explained is not None and explained.doubtful else 0
         return Probed(
             at_images=at_images,
             in_ball=in_ball,
             change=prediction.change,
             explained=explained,
             single_steps=single_steps,
-            without_gradients=self._without_gradients(int(forward - unbounded * each * _UNBOUNDED_COST - longer)),
+            without_gradients=self._without_gradients(max(rest, doubtful)),
             unbounded=self._unbounded(unbounded),
             longer=self._longer(longer, least),
         )
