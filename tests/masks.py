@@ -38,6 +38,15 @@ class Masked(nn.Module):
         return logits
 
 
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = chest_cnn()
+
+    def forward(self, image):
+        return self.network(image)
+
+
 class Quantised(Masked):  # Guo et al. 2018: bit depth reduction
     def before(self, pixels):
         return (pixels * 15).round() / 15
@@ -98,6 +107,12 @@ class Partial(Masked):  # three pixels in four are read, and have no gradient
         return torch.where(followed, pixels, pixels.detach())
 
 
+class Half(Masked):  # every other pixel has a gradient
+    def before(self, pixels):
+        rows, columns = torch.meshgrid(*(torch.arange(size) for size in pixels.shape[2:]), indexing="ij")
+        return torch.where((rows + columns) % 2 == 0, pixels, pixels.detach())
+
+
 class Averaged(Masked):  # the gradient is that of the means of 7x7 pixels
     def before(self, pixels):
         means = nn.functional.interpolate(nn.functional.avg_pool2d(pixels, 7), scale_factor=7.0)
@@ -152,6 +167,8 @@ def masked_gates(
     extra: str = "",
     kind: str = "standard",
     path: str | None = None,
+    preprocess: str = "{mean: 0.5, std: 0.25}",
+    bits: int = 8,
 ) -> tuple[GateResult, ...]:
     """The results of gates of the standard candidate behind a mask; `gates` is the text below `gates:`.
 
@@ -169,9 +186,9 @@ model:
   task: multiclass
   labels: [normal, pneumonia]
   positive: pneumonia
-  preprocess: {{mean: 0.5, std: 0.25}}
+  preprocess: {preprocess}
   device: cpu
-data: {{source: '{xrays}', samples: {samples}}}
+data: {{source: '{xrays}', samples: {samples}, bits: {bits}}}
 gates:
 {textwrap.indent(textwrap.dedent(gates), "  ")}
 {extra}

@@ -52,7 +52,8 @@ def _brightness(space: PixelSpace, low: int, high: int) -> str:
     darkest, brightest = ((value - space.zero) / ((1 << space.bits) - 1) for value in (low, high))
     if space.zero:
         return f"images of {darkest:.0%} to {brightest:.0%} of full brightness".replace("%", " %")
-    return f"images of at most about {brightest:.0%} of full brightness".replace("%", " %")
+    share = f"{brightest:.0%}" if brightest >= 0.01 or not brightest else f"{brightest:.1%}"
+    return f"images of at most about {share} of full brightness".replace("%", " %")
 
 
 def _meant(space: PixelSpace, low: int, high: int) -> tuple[int, int | None]:

@@ -15,6 +15,12 @@ from robustcheck.words import listed, plural, shown
 
 _KEYS = ("hyper_parameters", "hparams")  # Lightning's `save_hyperparameters`, and what scripts of one's own write
 
+_TRAINING = (
+    *("lr", "learning_rate", "decay", "momentum", "optimizer", "scheduler", "epochs", "batch_size", "workers", "seed"),
+    *("dir", "path", "root", "fold", "gpus", "devices", "patience", "monitor", "verbose", "progress", "pretrained"),
+)
+"""What names of arguments end in that change no answer: another learning rate is no other network."""
+
 
 def compared(
     content: Any, key: str, make: Callable[..., Any], arguments: Mapping[str, Any], *, names: tuple[str, Path]
@@ -35,16 +41,21 @@ def compared(
     """
     architecture, path = names
     saved, built = _saved(content, key), _defaults(make) | dict(arguments)
-    known = {name: value for name, value in saved.items() if name in built and _plain(value)}
+    known = {name: value for name, value in saved.items() if name in built and _plain(value) and _plain(built[name])}
     other = {name: value for name, value in known.items() if not _alike(value, built[name])}
-    if unsaid := [name for name in other if name not in arguments]:
+    if unsaid := [name for name in other if name not in arguments and not _of_training(name)]:
         raise CandidateError(
             f"{path.name} was saved with {_told(saved, unsaid)}, and {architecture} is built with "
             f"{_told(built, unsaid)}; say in model.architecture_args what it is to be built with"
         )
     notes = list[str]()
-    if other:
-        notes.append(f"the file was saved with {_told(saved, other)}, and the policy says {_told(built, other)}")
+    if said := [name for name in other if name in arguments]:
+        notes.append(f"the file was saved with {_told(saved, said)}, and the policy says {_told(built, said)}")
+    if of_training := [name for name in other if name not in arguments]:
+        notes.append(
+            f"the file was saved with {_told(saved, of_training)}, and {architecture} is built with "
+            f"{_told(built, of_training)}, which by their names training alone needs"
+        )
     if unknown := [name for name in saved if name not in known]:
         notes.append(
             f"the file was saved with {plural(len(unknown), 'argument')} that nothing compares with what "
@@ -70,6 +81,11 @@ def _defaults(make: Callable[..., Any]) -> dict[str, Any]:
     return {one.name: one.default for one in parameters if one.default is not inspect.Parameter.empty}
 
 
+def _of_training(name: str) -> bool:
+    """Whether a name is that of something that a network is trained with, and that is no part of it."""
+    return any(name.lower() == word or name.lower().endswith(f"_{word}") for word in _TRAINING)
+
+
 def _plain(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return all(map(_plain, value))
@@ -80,7 +96,7 @@ def _alike(saved: Any, built: Any) -> bool:
     """Whether a plain value is what a network is built with; a list and a tuple of the same are."""
     if isinstance(saved, (list, tuple)) and isinstance(built, (list, tuple)):
         return len(saved) == len(built) and all(map(_alike, saved, built))
-    return _plain(built) and bool(saved == built)
+    return bool(saved == built) or (saved != saved and built != built)  # NaN is like NaN
 
 
 def _told(values: Mapping[str, Any], names: Iterable[str]) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from itertools import count
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, fx, nn
@@ -57,18 +58,23 @@ class Joined(nn.Module):
         self._packed, self._packed_gradient = Packed.of(layer, weight, bias), _packed_gradient(layer, weight)
         self._unfolded = Unfolded(layer) if unfold and can_unfold(layer) else None
 
-    def forward(self, inputs: Tensor, other: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, inputs: Tensor, other: Tensor | float | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """The answer (N, K, H', W') to inputs (N, C, H, W) with another one added; and the inputs, where they fork."""
         answer: Tensor
         given = inputs.to(self.layer.weight.dtype)
-        if other is None or (other.dtype, other.shape) == (given.dtype, answer_size(self.layer, given.shape)):
+        if other is None or self._is_like_answer(other, given):
             answer, same = _Convolved.apply(given, other, self, self.rectifies)
-        else:  # it is spread out, or of another type
+        else:  # it is spread out, of another type, or a number
             answer, same = _Convolved.apply(given, None, self, False)
             answer = (answer + other).relu() if self.rectifies else answer + other
         if not self.forks:
             return answer
         return answer, (same if given is inputs else inputs)
+
+    def _is_like_answer(self, other: Tensor | float, inputs: Tensor) -> TypeGuard[Tensor]:
+        if not isinstance(other, Tensor):
+            return False
+        return (other.dtype, other.shape) == (inputs.dtype, answer_size(self.layer, inputs.shape))
 
     def answer(self, inputs: Tensor, other: Tensor | None, *, rectifies: bool) -> Tensor:
         """The same without a gradient."""
@@ -160,13 +166,17 @@ class _Place:
         return cls(tuple(nodes), other, rectifies, None if alone else _skip(traced, node, nodes))
 
 
+def _is_sum(node: fx.Node) -> bool:
+    return node.op != "call_module" and node.target in _SUMS
+
+
 def _sole_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
 def _added(traced: fx.GraphModule, node: fx.Node, convolution: fx.Node) -> fx.Node | None:
     """What a node adds to a convolution's answer; None if it does something else, or writes into that."""
-    if node.target not in _SUMS or len(node.args) != 2 or node.kwargs:
+    if not _is_sum(node) or len(node.args) != 2 or node.kwargs:
         return None
     first, second = node.args
     other = second if first is convolution else first
@@ -185,7 +195,7 @@ def _skip(traced: fx.GraphModule, node: fx.Node, nodes: list[fx.Node]) -> fx.Nod
         return None
     (other,) = others
     convolves = isinstance(module_of(traced, other), (Joined, nn.Conv2d))
-    adds = other.target in _SUMS and (other.target not in _IN_PLACE or other.args[0] is not given)
+    adds = _is_sum(other) and (other.target not in _IN_PLACE or other.args[0] is not given)
     return other if convolves or adds else None
 
 
@@ -194,7 +204,8 @@ def _join(traced: fx.GraphModule, place: _Place, layer: nn.Module | None, own: n
     joined = Joined(own, rectifies=place.rectifies, unfold=unfold, forks=skip is not None)
     if isinstance(layer, InTwoParts):
         layer.layer = joined
-    name = f"{node.name}_joined"
+    taken = {name for name, _ in traced.named_modules()}
+    name = next(name for number in count() if (name := f"{node.name}_joined_{number}") not in taken)
     traced.add_submodule(name, layer if isinstance(layer, InTwoParts) else joined)
     (given,) = node.all_input_nodes
     with traced.graph.inserting_before(node):

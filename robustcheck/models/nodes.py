@@ -16,5 +16,8 @@ def module_of(traced: fx.GraphModule, node: fx.Node) -> Any:
 
 
 def is_relu(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node is a ReLU, however it was written."""
-    return type(module_of(traced, node)) is nn.ReLU or (node.op != "call_module" and node.target in _RELUS)
+    """Whether a node is a ReLU, however it was written, and nothing else."""
+    if node.op != "call_module":
+        return node.target in _RELUS
+    layer = module_of(traced, node)
+    return type(layer) is nn.ReLU and not (layer._forward_hooks or layer._forward_pre_hooks)

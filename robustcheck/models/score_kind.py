@@ -49,7 +49,7 @@ def read_head(spec: ModelSpec, raw: torch.Tensor, beyond: Callable[[], torch.Ten
     if looks is None and not competing and spec.output == "auto" and _at_both_ends(raw):
         looks = True
     _check_output(spec, raw, looks)
-    if spec.output == "auto" and competing and spec.operating_point and looks is False:
+    if spec.output == "auto" and competing and spec.operating_point and looks is False and (raw >= -_SLACK).all():
         _check_sign(raw, _of_labels(beyond(), spec))
     # Of labels that compete the highest score decides, whatever the scores are.
     probabilities = bool(looks) if spec.output == "auto" else spec.output != "logits"
@@ -141,18 +141,20 @@ def _check_output(spec: ModelSpec, raw: torch.Tensor, looks: bool | None) -> Non
 
 
 def _check_sign(raw: torch.Tensor, far: torch.Tensor | None) -> None:
-    """Refuse scores that may be probabilities with weights; the logits of labels that compete take either sign."""
+    """Refuse scores, none of them negative, that may be probabilities with weights.
+
+    The logits of labels that compete take either sign.
+    """
     if far is not None:
         far = far[far.isfinite().all(dim=1)].float()
         if bool((far < -_SLACK).any()) or float(far.amax() if len(far) else 0) > _GROWN * float(raw.amax()):
             return
-    if bool((raw >= -_SLACK).all()):
-        raise CandidateError(
-            f"the scores on all {len(raw)} samples are never negative and do not sum to 1, so that nothing tells what "
-            "model.operating_point is a threshold on; say model.output: logits, or, if they are probabilities that "
-            "were multiplied by something, have the network divide them by their sum (docs/policy.md, 'Scores that "
-            "are not the labels')"
-        )
+    raise CandidateError(
+        f"the scores on all {len(raw)} samples are never negative and do not sum to 1, so that nothing tells what "
+        "model.operating_point is a threshold on; say model.output: logits, or, if they are probabilities that "
+        "were multiplied by something, have the network divide them by their sum (docs/policy.md, 'Scores that "
+        "are not the labels')"
+    )
 
 
 def _look_like_probabilities(

@@ -49,7 +49,8 @@ class Unfolded:
     def __call__(self, inputs: Tensor) -> Tensor:
         """The answer (N, K, H', W') to inputs (N, C, H, W), channels last."""
         rows = nn.functional.linear(_unfold(inputs, self._kernel, self._padding), self._weight, self._layer.bias)
-        return _maps(rows, answer_size(self._layer, inputs.shape))
+        # No view of the rows, in autograd's eyes: layers behind may write into it.
+        return _maps(rows, answer_size(self._layer, inputs.shape)).detach()
 
     def gradient(self, gradient: Tensor, inputs: Tensor) -> Tensor:
         """That of inputs (N, C, H, W), given the one of their answer."""

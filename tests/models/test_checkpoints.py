@@ -154,6 +154,26 @@ def test_any_plain_value_counts(value, tmp_path):
     )
 
 
+class Trained(tiny.TinyNet):
+    """With arguments of its training, and one whose default no policy can write."""
+
+    def __init__(self, lr: float = 0.1, data_dir: str = "a", clr: int = 1, act: type = torch.nn.ReLU) -> None:
+        super().__init__()
+
+
+def test_what_training_alone_needs_and_what_cannot_be_compared_is_noted(tmp_path):
+    arguments = {"lr": 0.001, "data_dir": "/scratch", "act": "relu", "clr": 1}
+    path = _checkpoint(tmp_path / "net.ckpt", arguments)
+    candidate, _ = tiny.load(path, architecture="test_checkpoints:Trained")
+    notes = [note for note in candidate.info.notes if "saved with" in note]
+    assert len(notes) == 2
+    assert "saved with lr=0.001, data_dir='/scratch', and test_checkpoints:Trained is built with lr=0.1" in notes[0]
+    assert notes[0].endswith("which by their names training alone needs")
+    assert notes[1].endswith("is built with: act")
+    _checkpoint(path, {**arguments, "clr": 2})
+    assert "saved with clr=2, and" in _said(path, architecture="test_checkpoints:Trained")
+
+
 def test_the_same_arguments_are_not_noted(tmp_path):
     path = _checkpoint(tmp_path / "net.ckpt", {"temperature": 1, "prior": [0, 0], "act": "relu"})
     candidate, _ = tiny.load(path, architecture="test_checkpoints:Scaled")

@@ -134,6 +134,42 @@ class Sooner(Before):
         return self.conv(given) * past
 
 
+class Over(nn.Module):
+    """What convolutions answer is written over by layers that are not joined."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        given = nn.functional.leaky_relu(self.first(image), inplace=True)
+        return nn.functional.silu(self.second(given), inplace=True) + given
+
+
+class Sized(nn.Module):
+    """A number is added, which the graph has from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        size = image.size(1)
+        return torch.relu(self.conv(image) + size)
+
+
+class Named(nn.Module):
+    """Its layers have the names that joined ones would get, and those of sums."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.add = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1)
+        self.conv_joined_0 = nn.Sigmoid()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.add(self.conv_joined_0(self.conv(image)))
+
+
 class Into(nn.Module):
     """The answer is added to something else in place, which is used once more."""
 
@@ -219,6 +255,9 @@ MODULES = {
     "before": Before(),
     "sooner": Sooner(),
     "into": Into(),
+    "over": Over(),
+    "sized": Sized(),
+    "named": Named(),
     "tied": Tied(),
     "no gradient": Unused(),
 }
@@ -343,6 +382,13 @@ def test_a_first_layer_in_two_parts(make, rectifies):
         answer, gradient = _answer(joined, IMAGES)
     torch.testing.assert_close(answer.float(), expected, rtol=0.05, atol=0.05)
     assert torch.nn.functional.cosine_similarity(gradient.flatten(), wanted.flatten(), dim=0) > 0.99
+
+
+def test_a_relu_whose_answer_others_change_stays():
+    module = _row(nn.Conv2d(4, 4, 1), nn.ReLU()).requires_grad_(False)
+    module[1].register_forward_hook(lambda _layer, _given, answer: answer * 2)
+    expected = _answer(module, IMAGES)
+    torch.testing.assert_close(_answer(_joined(module), IMAGES), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_layers_that_others_change_stay_the_network_s_own():

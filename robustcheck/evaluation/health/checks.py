@@ -161,14 +161,11 @@ def explains(explained: Explained | None, drawn: float | None, *, attacked: int,
         elif few_passes:
             why = "a gate of so few passes through the network is too small for it"
         return HealthCheck(name=name, outcome="not examined", evidence=why)
-    outcome: HealthOutcome = "suspect" if explained.doubtful else "sound"
-    if explained.share < LEAST_EXPLAINED:
-        outcome = "broken"
     evidence = (
         f"of what random patterns of {explained.change} do to the margin the gradient explains {explained.share:.0%} "
         f"(of the squares, {EXAMINED} samples; less than {LEAST_EXPLAINED:.0%} is broken)"
     )
-    return HealthCheck(name=name, outcome=outcome, evidence=evidence)
+    return HealthCheck(name=name, outcome=explained.outcome, evidence=evidence)
 
 
 def same_answers(difference: float | None) -> HealthCheck:

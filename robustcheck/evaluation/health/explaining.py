@@ -21,7 +21,7 @@ from robustcheck.evaluation.health.predicting import artefact_margins, in_grey_l
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import WhiteBox
 from robustcheck.models.batches import as_shares, batches
-from robustcheck.results import Cost
+from robustcheck.results import Cost, HealthOutcome
 from robustcheck.threats import Ball, Goal, L2Ball, LinfBall
 
 EXAMINED = 8  # samples, with two patterns each
@@ -41,9 +41,13 @@ class Explained:
     tries: int = 1  # with changes of different sizes
 
     @property
-    def doubtful(self) -> bool:
-        """Whether it is little, and may be too little."""
-        return self.share is not None and self.share < DOUBTFUL
+    def outcome(self) -> HealthOutcome:
+        """What it shows of the gradient."""
+        if self.share is None:
+            return "not examined"
+        if self.share < LEAST_EXPLAINED:
+            return "broken"
+        return "suspect" if self.share < DOUBTFUL else "sound"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,7 @@ class Explanation:
             longest = self.ball.radius
         chosen = samples[:EXAMINED]
         found = self._tried(chosen, step, longest)
-        if found.share is not None and not found.doubtful:
+        if found.outcome == "sound":
             return found
         larger = self._tried(chosen, _LARGER * step, _LARGER * longest)
         return replace(max(found, larger, key=lambda one: -inf if one.share is None else one.share), tries=2)

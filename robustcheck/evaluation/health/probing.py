@@ -40,7 +40,7 @@ from robustcheck.words import plural
 _FOR_UNBOUNDED, _FOR_LONGER = 0.5, 0.5  # of that, at most; searches without gradients get the rest
 _MOST_PROBED = 20  # samples that a rival is tried on
 _MOST_QUERIES, _LEAST_QUERIES = 200, 50  # of a rival, a sample: fewer find nothing anywhere
-_IF_DOUBTFUL = 5  # samples that it is tried on whatever that costs, if the gradient explains little
+_IF_DOUBTFUL = 5  # samples that it is tried on whatever that costs, where the gradient may leave out half
 _NOISE = 0.2  # of a rival's queries
 _ENDS = 4  # of its images that are adjudicated beside, a sample
 _MOST_UNBOUNDED, _UNBOUNDED_STEPS, _UNBOUNDED_COST = 10, 25, 2.2  # samples, steps, forward passes a step
@@ -125,14 +125,15 @@ class Probes:
         least = _MOST_LONGER if more_steps and self.short else 0
         rest = int(forward - unbounded * each * _UNBOUNDED_COST - longer)
         # Where the gradient may leave out half of the image, a search without one is what tells.
-        doubtful = _IF_DOUBTFUL * (_MOST_QUERIES + _ENDS) if explained is not None and explained.doubtful else 0
+        doubtful = explained is not None and explained.outcome == "suspect"
+        rest = max(rest, _IF_DOUBTFUL * (_MOST_QUERIES + _ENDS)) if doubtful else rest
         return Probed(
             at_images=at_images,
             in_ball=in_ball,
             change=prediction.change,
             explained=explained,
             single_steps=single_steps,
-            without_gradients=self._without_gradients(max(rest, doubtful)),
+            without_gradients=self._without_gradients(rest),
             unbounded=self._unbounded(unbounded),
             longer=self._longer(longer, least),
         )
