@@ -18,7 +18,7 @@ from robustcheck.words import visible
 _LONGEST_IN_MARGIN = 80  # characters of the policy's name, at the foot of a printed page
 
 
-def html(report: AuditReport, folder: Path | None, beside: bool = True) -> str:
+def html(report: AuditReport, folder: Path | None, *, beside: bool) -> str:
     """The report as a page; examples are shown from the counterexample files in `folder`, if one is given.
 
     Where the page will lie `beside` these files, it links to them.

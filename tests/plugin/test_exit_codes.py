@@ -139,7 +139,7 @@ def test_facts_of_several_policies_do_not_contradict_one_another(pytester, proje
 
 
 def test_a_report_that_a_defect_keeps_from_being_written_leaves_pytest_s_own(pytester, project, monkeypatch):
-    monkeypatch.setattr("robustcheck.report.writing.html", lambda *_: 1 / 0)
+    monkeypatch.setattr("robustcheck.report.writing.html", lambda *_, **__: 1 / 0)
     result = pytester.runpytest(*PASSING, "--junitxml", "own.xml")
     assert result.ret == 3
     result.stdout.fnmatch_lines(["*ZeroDivisionError: division by zero"])
