@@ -366,6 +366,15 @@ def test_names_break_between_their_words_and_not_within_their_parameters():
     assert "<bdi>a_<wbr>b</bdi>" in text
 
 
+def test_a_piece_of_a_name_that_is_longer_than_a_column_breaks_anywhere():
+    text = html(report(gate(id=f"fourteenletter_{'x' * 40}[2/255]"), not_run=("y" * 14,)), None, beside=True)
+
+    long = [f'<span class="long">{piece}</span>' for piece in ("fourteenletter_", "x" * 40)]
+    assert f'<bdi>{"<wbr>".join(long)}<wbr><span class="nowrap">[2/255]</span></bdi>' in text
+    assert f"<bdi>{'y' * 14}</bdi>" in text
+    assert ".long { overflow-wrap: anywhere; }" in text
+
+
 def test_notes_do_not_run_into_one_another():
     model = replace(mixed().model, notes=("verdicts are its own, in float32", "It is read. Slowly.", "last"))
     assert dict(model_facts(model))["Notes"] == "verdicts are its own, in float32; It is read. Slowly; last"
