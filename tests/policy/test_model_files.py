@@ -82,7 +82,7 @@ def test_a_folder_of_transformers_hides_no_other_mistake(weights, folder, write)
 def test_a_folder_with_a_configuration_alone_is_not_of_transformers(folder, write):
     (folder / "our-app").mkdir()
     (folder / "our-app" / "config.json").touch()
-    with pytest.raises(PolicyError, match="found 'our-app'; a candidate is .onnx") as caught:
+    with pytest.raises(PolicyError, match=r"found 'our-app'; a candidate is \.onnx") as caught:
         load_policy(write(POLICY.format(path="our-app", more="")))
     assert "transformers" not in str(caught.value)
 
