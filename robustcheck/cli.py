@@ -333,7 +333,7 @@ def replay_command(report: Path, policy: Path) -> None:
         from robustcheck.evaluation.replay.replaying import replay
 
         found = replay(loaded, stated, partial(read_stored, report.parent), progress=bars.update)
-    found = with_files(found, stated, report.parent)
+    found = with_files(found, stated, report)
     _print_table(replay_table(found))
     click.echo(replay_text(found), nl=False)
     click.echo(replay_line(found))

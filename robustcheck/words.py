@@ -74,8 +74,17 @@ def as_output(text: str) -> str:
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        return text.translate(_SPELT).encode(encoding, errors="backslashreplace").decode(encoding)
+        return "".join(_spelt(letter, encoding) for letter in text)
     return text
+
+
+def _spelt(letter: str, encoding: str) -> str:
+    """A letter itself where the encoding has it: the parts of a text are then shown as the whole is."""
+    try:
+        letter.encode(encoding)
+    except UnicodeEncodeError:
+        return letter.translate(_SPELT).encode(encoding, errors="backslashreplace").decode(encoding)
+    return letter
 
 
 def last_line(error: BaseException) -> str:

@@ -20,6 +20,7 @@ from robustcheck.words import did_you_mean, plural, shown
 
 CALLABLE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
+_PRETRAINED = ("model*.safetensors", "pytorch_model*.bin")  # of several parts, if they are large
 _MOST_BESIDE = 2000  # files of a folder that are looked through for what was meant
 
 
@@ -44,8 +45,7 @@ def artefact(model: dict[str, Any], at: KeyPath, folder: Path, spec: type[BaseMo
             f"found {shown(path)}, which is a folder of transformers' save_pretrained; save the state dict of the "
             "network that from_pretrained makes of it, and name that (docs/policy.md, 'Networks of other packages')",
         )
-        return
-    if suffix not in FORMATS:
+    elif suffix not in FORMATS:
         yield (
             (*at, "path"),
             f"found {shown(path)}; a candidate is .onnx (which Keras and others export), .pt2 (torch.export), "
@@ -73,16 +73,18 @@ def _architecture(model: dict[str, Any], at: KeyPath, suffix: str, *, built: boo
     for key in ("architecture", "architecture_args"):
         if suffix in WHOLE_MODELS and key in model:
             yield (*at, key), f"a {suffix} file holds its own architecture; leave this out"
+    file = f"a {suffix} file" if suffix else "a path without an ending"
     if "weights" in model and (suffix in WHOLE_MODELS or suffix == ".safetensors"):
-        yield (*at, "weights"), f"found it beside a {suffix} file; it is about checkpoints, which torch.save writes"
+        yield (*at, "weights"), f"found it beside {file}; it is about checkpoints, which torch.save writes"
     if suffix != ".onnx" and "operators" in model:
-        yield (*at, "operators"), f"found it beside a {suffix} file; it is about .onnx files"
+        yield (*at, "operators"), f"found it beside {file}; it is about .onnx files"
 
 
 def _is_pretrained(path: Path) -> bool:
-    """Whether it is a folder that says with what configuration a network is built."""
+    """Whether it is a folder with the configuration that a network is built with, and its weights."""
     try:
-        return path.is_dir() and (path / "config.json").is_file()
+        written = (path / "config.json").is_file()
+        return written and any(any(path.glob(weights)) for weights in _PRETRAINED)
     except (OSError, ValueError):
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import re
 from dataclasses import replace
@@ -14,25 +15,43 @@ from robustcheck.results import AuditReport
 from robustcheck.results.replay import Replay
 
 _PICTURE = re.compile(rb"data:image/png;base64,[\w+/=]*")  # compressed as the machine's Pillow does it
+_DIGEST = re.compile(rb' Its sha256: <span class="digest">([0-9a-f]{64})</span>(?=</footer>)')
 _MOST = 1 << 20  # bytes more than what is rendered, of which no more is read
 
 
-def with_files(replay: Replay, report: AuditReport, folder: Path) -> Replay:
-    """A replay, and what came of comparing `junit.xml` and `report.html`, as far as they lie in the report's folder."""
+def with_files(replay: Replay, report: AuditReport, file: Path) -> Replay:
+    """A replay, and what came of comparing `junit.xml` and `report.html`, as far as they lie beside the report's file.
+
+    A page may have been written beside the pictures or elsewhere, where it has no links. The digest that it states is
+    compared by itself: only a `report.json` that is byte for byte what this version writes has one rendered.
+    """
+    folder = file.parent
     there = [name for name in ("junit.xml", "report.html") if (folder / name).exists()]
     if report.environment.get("robustcheck") != version("pytest-robustcheck"):
         return replace(replay, not_compared=tuple(f"{name} (of another version of robustcheck)" for name in there))
     same = report.environment.get("pillow") == version("pillow")
     same = same and report.environment.get("platform") == platform.platform()
-    texts = {name: text for name, text in rendered(report, images=folder).items() if name in there}
+    renderings = [rendered(report, images=folder, beside=beside) for beside in (True, False)] if there else []
     amiss, left = list[str](), list[str]()
-    for name, text in texts.items():
-        here = text.encode()
-        stated = content_of(folder, name, len(here) + _MOST)
-        if stated == here:
-            continue
-        if stated is not None and not same and _PICTURE.sub(b"", stated) == _PICTURE.sub(b"", here):
-            left.append(f"pictures in {name} (of another machine)")
-        else:
+    for name in there:
+        wanted = [_DIGEST.sub(b"", texts[name].encode()) for texts in renderings]
+        stated = content_of(folder, name, max(map(len, wanted)) + _MOST) or b""
+        here = _DIGEST.sub(b"", stated)
+        pictures_aside = [_PICTURE.sub(b"", text) for text in wanted]
+        if here not in wanted and (same or _PICTURE.sub(b"", here) not in pictures_aside):
             amiss.append(f"{name} beside it is not what it renders to: write it again with robustcheck render")
+            continue
+        if here not in wanted:
+            left.append(f"pictures in {name} (of another machine)")
+        digest = _DIGEST.search(stated)
+        if digest is not None and digest[1].decode() != _sha256(file):
+            amiss.append(f"{name} states the sha256 of another report.json")
     return replace(replay, amiss=(*replay.amiss, *amiss), not_compared=tuple(left))
+
+
+def _sha256(file: Path) -> str:
+    """The digest of a file's bytes; empty if it cannot be read any more."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""

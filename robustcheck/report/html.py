@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from robustcheck.report.as_json import json_text
 from robustcheck.report.pictures import content_of
-from robustcheck.report.text import name_pieces, one_line
+from robustcheck.report.text import LONGEST_PIECE, name_pieces, one_line
 from robustcheck.report.view import report_view
 from robustcheck.results import AuditReport
 from robustcheck.words import visible
@@ -18,7 +18,7 @@ from robustcheck.words import visible
 _LONGEST_IN_MARGIN = 80  # characters of the policy's name, at the foot of a printed page
 
 
-def html(report: AuditReport, folder: Path | None, beside: bool = True) -> str:
+def html(report: AuditReport, folder: Path | None, *, beside: bool) -> str:
     """The report as a page; examples are shown from the counterexample files in `folder`, if one is given.
 
     Where the page will lie `beside` these files, it links to them.
@@ -45,6 +45,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"pieces": lambda name: name_pieces(visible(name)), "in_css": _in_css}
+    made.globals["longest_piece"] = LONGEST_PIECE
     return made
 
 

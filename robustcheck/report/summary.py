@@ -15,15 +15,14 @@ from rich.text import Text
 
 from robustcheck.report.cells import Words, fitted, named, required, whole
 from robustcheck.report.gate import VERDICT_WORDS, metric_of, warning_lines
-from robustcheck.report.text import interval, measured_value, one_line, status_counts
+from robustcheck.report.text import LONGEST_PIECE, interval, measured_value, one_line, status_counts
 from robustcheck.report.threat import short_budget
 from robustcheck.results import AuditReport, GateResult, Requirement, Verdict
-from robustcheck.words import plural
+from robustcheck.words import as_output, plural
 
 LEAST_COLUMNS = 60  # in less room a table is as wide all the same: lines that a terminal breaks lose nothing
 
 _NAMES = ("gate", "attack", "threat", "required")  # columns of words that others chose
-_LONGEST_PIECE = 14  # columns that a piece of such a word may take before it is broken anywhere
 _TIME = "time/s"
 # The columns that are left out, and whether figures break, too.
 _EVER_NARROWER = (
@@ -60,8 +59,11 @@ def warnings_text(report: AuditReport) -> str:
 
 
 def summary_table(report: AuditReport) -> Table:
-    """The gates as a table for the terminal, with a row for each requirement; it takes the room that it is given."""
-    title = Text(one_line(report.policy.name))
+    """The gates as a table for the terminal, with a row for each requirement; it takes the room that it is given.
+
+    Its words are spelt as the process's output can show them, before anything is measured.
+    """
+    title = Text(as_output(one_line(report.policy.name)))
     table = _Gates(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False, padding=0)
     for heading in (*_NAMES, "measured"):
         table.add_column(whole(heading))
@@ -72,7 +74,7 @@ def summary_table(report: AuditReport) -> Table:
         for row in _rows(gate):
             table.add_row(*row)
     for gate_id in report.not_run:
-        table.add_row(named(gate_id), *[whole("")] * 6, whole("not run", "dim"))
+        table.add_row(named(as_output(gate_id)), *[whole("")] * 6, whole("not run", "dim"))
     return table
 
 
@@ -103,7 +105,7 @@ def _widths(column: Column, *, breaking: bool) -> tuple[int, int]:
     heading, *cells = (cell for cell in (column.header, *column.cells) if isinstance(cell, Words))
     widest = max(heading.longest, *(cell.widest for cell in cells)) if cells else heading.longest
     if str(heading) in _NAMES:
-        return min(_LONGEST_PIECE, max(cell.narrowest for cell in (heading, *cells))), widest
+        return min(LONGEST_PIECE, max(cell.narrowest for cell in (heading, *cells))), widest
     return max(cell.narrowest if breaking else cell.longest for cell in (heading, *cells)), widest
 
 
@@ -135,10 +137,14 @@ def _rows(gate: GateResult) -> Iterator[list[Words]]:
     found = status_counts(gate)
     broken = "-" if gate.attack is None else f"{found['broken']}"
     counts = (f"{broken}/", f"{found['held']}/", f"{found['wrong']}") if gate.samples else ("",)
-    about = [named(gate.id), named(gate.attack or "none"), named(short_budget(gate.threat) if gate.threat else "")]
+    names = (gate.id, gate.attack or "none", short_budget(gate.threat) if gate.threat else "")
+    about = [named(as_output(name)) for name in names]
     outcome = [Words((counts,)), whole(f"{gate.cost.seconds:.1f}"), whole(gate.verdict, STYLES[gate.verdict])]
     empty = whole("")
-    cells = [(required(item.metric, item.bound), _measured_cell(gate, item)) for item in gate.requirements]
+    cells = [
+        (required(as_output(item.metric), as_output(item.bound)), _measured_cell(gate, item))
+        for item in gate.requirements
+    ]
     for order, (bound, measured) in enumerate(cells or [(empty, empty)]):
         yield [empty] * 3 + [bound, measured] + [empty] * 3 if order else [*about, bound, measured, *outcome]
 

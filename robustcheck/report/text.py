@@ -20,6 +20,7 @@ from robustcheck.words import plural, visible
 
 # Where a name may break: after what joins its words, and before a gate's parameters in brackets, which stay whole.
 _NAME = re.compile(r"\[[^\[\]]{1,24}\]|\s*[^_.\-\[\s]*[_.\-]+|\s*[^_.\-\[\s]+|\[|\s+")
+LONGEST_PIECE = 14  # letters, or columns, that a piece of a name may take before it is broken anywhere
 _BOUND = re.compile(r"\s*([<>])=?\s*([-+.\deE]+)\s*")
 
 

@@ -44,9 +44,9 @@ def render_reports(report: AuditReport, folder: Path, *, images: Path) -> list[P
     return [write_whole(folder / name, text) for name, text in texts.items()]
 
 
-def rendered(report: AuditReport, *, images: Path, beside: bool = True) -> dict[str, str]:
+def rendered(report: AuditReport, *, images: Path, beside: bool) -> dict[str, str]:
     """What `render_reports` writes, by the file's name; `beside` its pictures, it links to them."""
-    return {"junit.xml": junit_xml(report), "report.html": html(report, images, beside)}
+    return {"junit.xml": junit_xml(report), "report.html": html(report, images, beside=beside)}
 
 
 def write_whole(path: Path, text: str) -> Path:

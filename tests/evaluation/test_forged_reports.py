@@ -518,6 +518,26 @@ def test_a_page_that_was_edited_is_not_what_the_report_renders_to(project, name,
     assert _replayed(project)[0] == 0
 
 
+def test_a_page_that_was_rendered_elsewhere_has_no_links_and_is_the_report_s_all_the_same(project):
+    out, elsewhere = project / "out", project / "elsewhere"
+    assert CliRunner().invoke(main, ["render", str(out / "report.json"), "-o", str(elsewhere)]).exit_code == 0
+    assert (elsewhere / "report.html").read_text() != (out / "report.html").read_text()
+    for name in ("report.html", "junit.xml"):
+        (elsewhere / name).replace(out / name)
+    assert _replayed(project)[0] == 0
+
+
+def test_a_page_of_a_report_in_other_bytes_states_another_s_digest_and_is_no_other_page(project):
+    path = project / "out" / "report.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=3))
+    code, said = _replayed(project)
+    assert code == 1
+    assert "the report: report.html states the sha256 of another report.json" in said
+    assert "renders to" not in said
+    assert CliRunner().invoke(main, ["render", str(path)]).exit_code == 0
+    assert _replayed(project)[0] == 0
+
+
 def test_pages_of_another_version_are_not_looked_at(project):
     _rewritten(project, lambda report: report["environment"].update(robustcheck="0.0.1"))
     (project / "out" / "report.html").write_text("robust")

@@ -139,19 +139,25 @@ def test_facts_of_several_policies_do_not_contradict_one_another(pytester, proje
 
 
 def test_a_report_that_a_defect_keeps_from_being_written_leaves_pytest_s_own(pytester, project, monkeypatch):
-    monkeypatch.setattr("robustcheck.report.writing.html", lambda *_: 1 / 0)
+    monkeypatch.setattr("robustcheck.report.writing.html", lambda *_, **__: 1 / 0)
     result = pytester.runpytest(*PASSING, "--junitxml", "own.xml")
     assert result.ret == 3
     result.stdout.fnmatch_lines(["*ZeroDivisionError: division by zero"])
     assert "writing the reports" in [case.get("name") for case in ET.parse(project / "own.xml").iter("testcase")]
 
 
-def test_a_terminal_without_our_letters_gets_lines_all_the_same(pytester, project, monkeypatch):
-    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_terminal_without_our_letters_gets_lines_all_the_same(pytester, project, monkeypatch, encoding):
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    monkeypatch.setenv("COLUMNS", "80")
     result = pytester.run(sys.executable, "-m", "pytest", "--robustcheck", "policy.yaml", "-p", "no:cacheprovider")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*(eps = 4/255, Linf)*", "gate *attack *threat*", "-----*", "pgd*4/255 Linf*fail *"])
-    assert len({line.index("accuracy") for line in result.outlines if "Linf accuracy" in line}) == 1
+    rows = [line for line in result.outlines if "Linf accuracy" in line]
+    heading = next(line for line in result.outlines if line.startswith("gate "))
+    assert rows
+    assert {line.index("accuracy") for line in rows} == {heading.index("required")}
+    assert max(map(len, (heading, *rows))) <= 80
     assert not [line for line in result.outlines if r"\n" in line or r"\u" in line]
 
 

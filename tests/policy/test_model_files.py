@@ -61,11 +61,30 @@ def test_a_pickle_may_be_a_whole_network(folder, write):
 def test_a_folder_of_transformers(name, folder, write):
     (folder / name).mkdir()
     (folder / name / "config.json").touch()
+    (folder / name / "model.safetensors").touch()
     with pytest.raises(
         PolicyError, match=r"is a folder of transformers' save_pretrained; save the state dict"
     ) as caught:
         load_policy(write(POLICY.format(path=name, more="")))
     assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize("weights", ["pytorch_model.bin", "model-00001-of-00002.safetensors"])
+def test_a_folder_of_transformers_hides_no_other_mistake(weights, folder, write):
+    (folder / "our-vit").mkdir()
+    for file in ("config.json", weights):
+        (folder / "our-vit" / file).touch()
+    with pytest.raises(PolicyError, match=r"is a folder of transformers' save_pretrained") as caught:
+        load_policy(write(POLICY.format(path="our-vit", more="operators: [ops.so]")))
+    assert "operators: found it beside a path without an ending; it is about .onnx files" in str(caught.value)
+
+
+def test_a_folder_with_a_configuration_alone_is_not_of_transformers(folder, write):
+    (folder / "our-app").mkdir()
+    (folder / "our-app" / "config.json").touch()
+    with pytest.raises(PolicyError, match=r"found 'our-app'; a candidate is \.onnx") as caught:
+        load_policy(write(POLICY.format(path="our-app", more="")))
+    assert "transformers" not in str(caught.value)
 
 
 def test_a_file_that_is_no_archive_is_left_to_loading(folder, write):

@@ -33,7 +33,7 @@ def test_all_reports_are_written_whole(tmp_path):
     assert sorted(folder.iterdir()) == sorted(files)
     assert (folder / "report.json").read_text(encoding="utf-8") == mixed().to_json()
     assert (folder / "junit.xml").read_text(encoding="utf-8") == junit_xml(mixed())
-    assert (folder / "report.html").read_text(encoding="utf-8") == html(mixed(), folder)
+    assert (folder / "report.html").read_text(encoding="utf-8") == html(mixed(), folder, beside=True)
 
 
 def test_an_earlier_report_is_replaced(tmp_path):
@@ -136,7 +136,7 @@ def test_numbers_that_no_report_has_are_shown_all_the_same(tmp_path, what, chang
 
 
 def test_nothing_is_written_where_one_of_the_files_cannot_be_made(tmp_path, monkeypatch):
-    def fails(*_):
+    def fails(*_, **__):
         raise ZeroDivisionError
 
     monkeypatch.setattr("robustcheck.report.writing.html", fails)

@@ -81,7 +81,7 @@ class Page(HTMLParser):
 
 
 def page(one: AuditReport, folder=None) -> Page:
-    return Page(html(one, folder))
+    return Page(html(one, folder, beside=True))
 
 
 def with_file(result: GateResult, **changes) -> GateResult:
@@ -100,7 +100,7 @@ def shown(tmp_path):
 )
 def test_its_tags_match_and_nothing_is_loaded_from_anywhere(one, tmp_path):
     shown = with_pictures(failing(), tmp_path)
-    text = html(replace(one, gates=(*one.gates, shown)), tmp_path)
+    text = html(replace(one, gates=(*one.gates, shown)), tmp_path, beside=True)
     parsed = Page(text)
 
     assert [one["content"] for one in parsed.of("meta", **{"http-equiv": "Content-Security-Policy"})] == [CSP]
@@ -127,7 +127,7 @@ def test_each_anchor_that_is_linked_is_there_once(one):
 
 
 def test_hostile_text_stays_text():
-    text = html(hostile(), None)
+    text = html(hostile(), None, beside=True)
 
     assert "<script" not in text
     assert "\x00" not in text
@@ -338,7 +338,7 @@ def test_the_overview_says_in_words_how_a_requirement_stands(one, state):
 
 def test_the_policy_is_printed_however_its_reader_left_it():
     one = mixed()
-    text = html(replace(one, policy=replace(one.policy, text="robustcheck: 1\n")), None)
+    text = html(replace(one, policy=replace(one.policy, text="robustcheck: 1\n")), None, beside=True)
 
     assert text.count("robustcheck: 1\n") == 1
     assert "open" in Page(text).of("details")[0], "a browser prints nothing of what is closed"
@@ -349,7 +349,7 @@ def test_the_policy_is_printed_however_its_reader_left_it():
 @pytest.mark.parametrize("name", [HOSTILE, '"; } </style><b>', "\\", "*/ /* url(x) @import", "Röntgen"])
 def test_the_policy_s_name_at_the_foot_of_printed_pages_stays_text(name):
     one = mixed()
-    text = html(replace(one, policy=replace(one.policy, name=name)), None)
+    text = html(replace(one, policy=replace(one.policy, name=name)), None, beside=True)
     (foot,) = re.findall(r'@bottom-left \{ content: "(.*)"; font', text)
 
     assert re.fullmatch(r"[A-Za-z0-9]*(\\[0-9a-f]{6}[A-Za-z0-9]*)*", foot)
@@ -359,11 +359,20 @@ def test_the_policy_s_name_at_the_foot_of_printed_pages_stays_text(name):
 
 
 def test_names_break_between_their_words_and_not_within_their_parameters():
-    text = html(report(gate(id="white_box_pgd-x[2/255]"), not_run=("a_b",)), None)
+    text = html(report(gate(id="white_box_pgd-x[2/255]"), not_run=("a_b",)), None, beside=True)
 
     assert '<bdi>white_<wbr>box_<wbr>pgd-<wbr>x<wbr><span class="nowrap">[2/255]</span></bdi></a>' in text
     assert '<h3><bdi>white_<wbr>box_<wbr>pgd-<wbr>x<wbr><span class="nowrap">[2/255]</span></bdi></h3>' in text
     assert "<bdi>a_<wbr>b</bdi>" in text
+
+
+def test_a_piece_of_a_name_that_is_longer_than_a_column_breaks_anywhere():
+    text = html(report(gate(id=f"fourteenletter_{'x' * 40}[2/255]"), not_run=("y" * 14,)), None, beside=True)
+
+    long = [f'<span class="long">{piece}</span>' for piece in ("fourteenletter_", "x" * 40)]
+    assert f'<bdi>{"<wbr>".join(long)}<wbr><span class="nowrap">[2/255]</span></bdi>' in text
+    assert f"<bdi>{'y' * 14}</bdi>" in text
+    assert ".long { overflow-wrap: anywhere; }" in text
 
 
 def test_notes_do_not_run_into_one_another():
@@ -385,8 +394,8 @@ def test_the_page_states_the_digest_of_the_report_that_it_was_made_from(tmp_path
     assert stated in (tmp_path / "report.html").read_text(encoding="utf-8")
 
     (tmp_path / "report.json").write_text((tmp_path / "report.json").read_text() + " ")
-    assert "Its sha256" not in html(mixed(), tmp_path), "it is another file than this report would be"
-    assert "Its sha256" not in html(mixed(), None)
+    assert "Its sha256" not in html(mixed(), tmp_path, beside=True), "it is another file than this report would be"
+    assert "Its sha256" not in html(mixed(), None, beside=True)
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------

@@ -96,17 +96,17 @@ def test_the_patch_is_shown_if_its_file_is_the_one_that_was_judged(tmp_path):
     folder.mkdir(parents=True)
     Image.fromarray(PIXELS[0]).save(folder / "sticker.png")
     shown = 'alt="the patch"'
-    assert shown in html(report(patched()), tmp_path)
-    assert shown not in html(report(patched()), None)
+    assert shown in html(report(patched()), tmp_path, beside=True)
+    assert shown not in html(report(patched()), None, beside=True)
     Image.fromarray(PIXELS[0] + 1).save(folder / "sticker.png")
-    assert shown not in html(report(patched()), tmp_path)
+    assert shown not in html(report(patched()), tmp_path, beside=True)
     np.save(folder / "sticker.npy", PIXELS)
     only = replace(patched().patch, picture=None)
-    assert shown in html(report(patched(patch=only)), tmp_path)
-    many = html(report(*(patched(id=f"p{number}", patch=only) for number in range(70))), tmp_path)
+    assert shown in html(report(patched(patch=only)), tmp_path, beside=True)
+    many = html(report(*(patched(id=f"p{number}", patch=only) for number in range(70))), tmp_path, beside=True)
     assert many.count(shown) == 60
     away = replace(patched().patch, picture="../../etc/passwd")
-    assert shown not in html(report(patched(patch=away)), tmp_path)
+    assert shown not in html(report(patched(patch=away)), tmp_path, beside=True)
 
 
 def test_a_patch_without_a_picture_says_why(tmp_path):
@@ -131,7 +131,7 @@ def test_patches_have_room_before_samples(tmp_path):
     folder.mkdir(parents=True)
     Image.fromarray(PIXELS[0]).save(folder / "sticker.png")
     both = replace(with_pictures(failing(), tmp_path, most=2), patch=patched().patch)
-    many = html(report(*(replace(both, id=f"p{number}") for number in range(45))), tmp_path)
+    many = html(report(*(replace(both, id=f"p{number}") for number in range(45))), tmp_path, beside=True)
     assert many.count('alt="the patch"') == 45
     assert many.count(" attacked, read as ") == 15
 

@@ -31,14 +31,16 @@ def _words(page):
 
 def test_each_cell_has_its_count_and_each_table_says_at_what_level():
     grouped = replace(metric(3, 9), groups=4)
-    page = html(report(_with(_part("F", accuracy=grouped, auroc=AREA), _part("M", accuracy=metric(1, 2)))), None)
+    page = html(
+        report(_with(_part("F", accuracy=grouped, auroc=AREA), _part("M", accuracy=metric(1, 2)))), None, beside=True
+    )
     assert '<span class="line small soft">3 of 9, of 4 groups</span>' in page
     assert "1 of 2</span>" in page
     assert "By sex Each of these intervals is one of 95 %. That of worst_subgroup, where it is required" in _words(page)
 
 
 def test_findings_are_told_from_subgroups():
-    page = _words(html(report(_with(_part("nodule", None, sensitivity=metric(3, 9)))), None))
+    page = _words(html(report(_with(_part("nodule", None, sensitivity=metric(3, 9)))), None, beside=True))
     assert "By finding Each of these intervals is one of 95 %. That of worst_finding, where" in page
 
 
@@ -49,7 +51,9 @@ def test_a_metric_says_of_what_part_it_is():
     assert meaning_of("worst_finding.auroc") == "of the worst finding: area under the ROC curve of its probability"
     assert meaning_of("grade 2.5.npv").startswith("of grade 2.5: ")
     assert meaning_of("nodule.unknown") == ""
-    page = html(report(gate(metrics={f"{SCRIPT}.npv": metric(3, 9), "worst_subgroup.npv": metric(3, 9)})), None)
+    page = html(
+        report(gate(metrics={f"{SCRIPT}.npv": metric(3, 9), "worst_subgroup.npv": metric(3, 9)})), None, beside=True
+    )
     assert SCRIPT not in page
     assert "in the worst subgroup: share of the negatives among" in page
 
@@ -88,4 +92,4 @@ def test_reports_from_before_attacks_were_examined_do_not_say_that_they_were():
     name = "Attacks that are shown to be broken"
     assert name not in dict(run_facts(report(gate())))
     assert dict(run_facts(report(gate(), health="warn")))[name] == "are reported only"
-    assert "strict" not in html(report(gate()), None)
+    assert "strict" not in html(report(gate()), None, beside=True)
