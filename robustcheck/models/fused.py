@@ -128,12 +128,10 @@ class _Convolution(nn.Module):
         super().__init__()
         self.weight, self.bias = layer.weight, layer.bias  # code may look at them; what is multiplied is below
         self._rectifies, (weight, bias) = rectifies, _with_norm(layer, norm)
+        weight = weight.contiguous(memory_format=torch.channels_last)
         self._packed = Packed.of(layer, weight, bias) if can_pack() else None
         assert not isinstance(layer.padding, str)
-        self._plain = (
-            weight.contiguous(memory_format=torch.channels_last),
-            *(bias, layer.stride, layer.padding, layer.dilation, layer.groups),
-        )
+        self._plain = weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Its answer (N, K, H', W') to inputs (N, C, H, W)."""

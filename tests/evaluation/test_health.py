@@ -105,6 +105,16 @@ def test_patterns_change_no_more_than_the_ball_admits(tmp_path, xrays):
 
 
 @pytest.mark.xrays
+def test_in_l2_patterns_are_as_long_as_the_ball_admits_and_said_to_be(tmp_path, xrays):
+    """Over 28x28 pixels 0.05 of the range is 0.46 levels each."""
+    gate = [{"id": "l2", "attack": {"name": "pgd", "steps": 5}, "norm": "l2", "epsilon": 0.05}]
+    found = gates_on_xrays(tmp_path, xrays, "standard", gate, samples=40)["l2"]
+    (check,) = [check for check in found.health if check.name == "gradient-explains"]
+    assert check.outcome == "sound"
+    assert "random patterns of 0.46 grey levels" in check.evidence
+
+
+@pytest.mark.xrays
 def test_pixels_that_are_rounded_within_are_tried_with_larger_changes(tmp_path, xrays):
     """One level more or less is nothing to a network that reads steps of four, or a jump."""
     fgsm = "- {id: fgsm, attack: fgsm, epsilon: 2/255, require: {accuracy: 0}}"

@@ -11,18 +11,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import ceil, inf, sqrt
+from math import ceil, inf, prod, sqrt
 
 import torch
 
 from robustcheck.attacks import objective
 from robustcheck.attacks.draws import Draws, key
-from robustcheck.evaluation.health.predicting import artefact_margins, in_grey_levels, small_change
+from robustcheck.evaluation.health.predicting import artefact_margins, in_grey_levels, keep_gradients, small_change
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import WhiteBox
 from robustcheck.models.batches import as_shares, batches
 from robustcheck.results import Cost, HealthOutcome
-from robustcheck.threats import Ball, Goal, L2Ball, LinfBall
+from robustcheck.threats import Ball, Goal, L2Ball
 
 EXAMINED = 8  # samples, with two patterns each
 _FEWEST_PASSES = 100  # of a gate, from which on they are tried, whatever that costs
@@ -79,11 +79,8 @@ class Explanation:
         """
         if not self._is_tried(samples, cost):
             return None
-        step, longest = small_change(self.setting), inf
-        if isinstance(self.ball, LinfBall):
-            step = min(step, self.ball.radius)
-        elif isinstance(self.ball, L2Ball):
-            longest = self.ball.radius
+        step = small_change(self.setting, self.ball)
+        longest = self.ball.radius if isinstance(self.ball, L2Ball) else inf
         chosen = samples[:EXAMINED]
         found = self._tried(chosen, step, longest)
         if found.outcome == "sound":
@@ -97,10 +94,10 @@ class Explanation:
         for numbers in batches(new, self.setting.samples.shape_of):
             known.update(zip(numbers, self._squares(numbers, step, longest), strict=True))
         seen = [known[sample] for sample in samples]
-        whole = sum(one[0] for one in seen)
+        whole, maximum = sum(one[0] for one in seen), self.setting.samples.maximum
         return Explained(
             share=1 - sum(one[1] for one in seen) / whole if whole else None,
-            change=in_grey_levels(step * self.setting.samples.maximum),
+            change=in_grey_levels(_size(step, longest, self.setting.samples.shape_of(samples[0])) * maximum),
         )
 
     def _squares(self, numbers: list[int], step: float, longest: float) -> list[tuple[float, float]]:
@@ -113,13 +110,14 @@ class Explanation:
             gradient = torch.stack([one for one in kept if one is not None])
         else:
             _, _, gradient = WhiteBox(setting.candidate, exact=True).gradient(images, labels, labels, raised)
+            keep_gradients(setting, self.goal, numbers, gradient)
         margins = partial(artefact_margins, setting, self.goal, torch.tensor(numbers), labels=labels)
         names = (setting.samples.names[number] for number in numbers)
         keys = [key(setting.seed, f"health/{self.goal}/explaining", name, 0) for name in names]
         draws = Draws.of(keys, images.device)
         did, left = torch.zeros(len(images)).double(), torch.zeros(len(images)).double()
         for number, parts in enumerate(_PARTS):
-            change = min(step, longest / sqrt(images[0].numel())) * _pattern(images, parts, draws, number)
+            change = _size(step, longest, images.shape[1:]) * _pattern(images, parts, draws, number)
             above, below = (images + change).clamp(0, 1), (images - change).clamp(0, 1)
             moved = (margins(above) - margins(below)).double().cpu()
             told = ((above - below) * gradient).flatten(1).sum(dim=1).double().cpu()
@@ -127,6 +125,11 @@ class Explanation:
             did += torch.where(usable, moved**2, 0.0)
             left += torch.where(usable, (moved - told) ** 2, 0.0)
         return list(zip(did.tolist(), left.tolist(), strict=True))
+
+
+def _size(step: float, longest: float, shape: Sequence[int]) -> float:
+    """How far each pixel of an image goes, where all of them together go no farther than `longest` in L2."""
+    return min(step, longest / sqrt(prod(shape)))
 
 
 def is_small(cost: Cost) -> bool:

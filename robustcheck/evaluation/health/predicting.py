@@ -102,10 +102,9 @@ class Prediction:
 
         Where means are compared, a smaller one would promise no more than chance.
         """
-        step = small_change(self.setting)
         if self.draws:
-            return _LEVELS_IF_DRAWN * step
-        return min(step, self.ball.radius) if isinstance(self.ball, LinfBall) else step
+            return _LEVELS_IF_DRAWN * small_change(self.setting, None)
+        return small_change(self.setting, self.ball)
 
     @property
     def _longest(self) -> float | None:
@@ -139,7 +138,7 @@ class Prediction:
         told = [followed.gradient(images, labels, labels, raised) for _ in range(_GRADIENTS if self.draws else 1)]
         gradient = torch.stack([one[2] for one in told]).mean(dim=0)
         if not as_searched:
-            self._keep(samples, gradient)
+            keep_gradients(self.setting, self.goal, samples.tolist(), gradient)
         change = self._step * gradient.sign()
         if self._longest is not None:
             length = torch.linalg.vector_norm(change, dim=(1, 2, 3), keepdim=True)
@@ -160,17 +159,22 @@ class Prediction:
         shares = rise / promised
         return [share if there else None for share, there in zip(shares.tolist(), usable.tolist(), strict=True)]
 
-    def _keep(self, samples: torch.Tensor, gradient: torch.Tensor) -> None:
-        """Remember gradients (N, C, H, W) at clean images for who wants them as well, if they are small."""
-        if gradient[0].numel() <= _KEPT:
-            kept = self.setting.memory.gradients
-            kept |= {(self.goal, sample): one for sample, one in zip(samples.tolist(), gradient, strict=True)}
+
+def keep_gradients(setting: Setting, goal: Goal, samples: Sequence[int], gradient: torch.Tensor) -> None:
+    """Remember gradients (N, C, H, W) of a goal's margin at clean images for who wants them as well, if small."""
+    if gradient[0].numel() <= _KEPT:
+        kept = setting.memory.gradients
+        kept |= {(goal, sample): one for sample, one in zip(samples, gradient, strict=True)}
 
 
-def small_change(setting: Setting) -> float:
-    """A change of a pixel, as a share of the full range: a 255th of what is visible, and a grey level at least."""
+def small_change(setting: Setting, ball: Ball | None) -> float:
+    """A change of a pixel, as a share of the full range.
+
+    A 255th of what is visible, a grey level at least, and no more than an L∞ ball admits.
+    """
     low, high = setting.candidate.preprocess.visible
-    return max(_STEP * (high - low), 1 / setting.samples.maximum)
+    step = max(_STEP * (high - low), 1 / setting.samples.maximum)
+    return min(step, ball.radius) if isinstance(ball, LinfBall) else step
 
 
 def artefact_margins(
