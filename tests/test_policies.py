@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from robustcheck import load_policy, run
-from robustcheck.models.layout import NOTE
+from robustcheck.models.fast.layout import NOTE
 from robustcheck.results import AuditReport
 
 POLICIES = Path(__file__).parents[1] / "policies"

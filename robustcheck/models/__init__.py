@@ -1,15 +1,13 @@
 """The candidate: loading it, asking it, and the access levels that attacks are handed.
 
-`loading` turns an artefact of any format (`state_dict` with `checkpoint`, `torchscript` with `torchscript_tensors`,
-`torch_export` with `torch_export_graph`, `onnx` with its `twin`; of torch's operators `torch_operators` are run) into a
-`Network`, with the digest of every file of it (`artefact`), which a `trial` asks about the samples; `output_selection`
-and `score_kind` say which of its outputs are scores, and whether those are logits. `preprocess` maps stored pixels to
-its input, `head` or `multilabel_head` reads its scores, and `candidate` joins the three, in `batches` that fit
-(`memory`) and in a process that is left as it was (`process`). `batch_independence` and `stochastic` tell candidates in
-training mode from those that draw by design. `fast_form` makes faster forms of a network for searches (with `tidying`,
-`pre_activation`, `growing` and, in bfloat16, `two_parts`, `joined`, `packed` and `unfolded`; `nodes` tells what a step
-of a traced network is), and `layout` says how images lie in memory for those who ask (with `fused`). `access` is what
-an attack gets: a white box, or an oracle that counts; `means` are those of the gradients of several networks, or calls.
+`loading` turns an artefact of any format (`pytorch`, `onnx` with its `twin`) into a `Network`, with the digest of every
+file of it (`artefact`), which a `trial` asks about the samples; `output_selection` and `score_kind` say which of its
+outputs are scores, and whether those are logits. `preprocess` maps stored pixels to its input, `head` or
+`multilabel_head` reads its scores, and `candidate` joins the three, in `batches` that fit (`memory`) and in a process
+that is left as it was (`process`). `batch_independence` and `stochastic` tell candidates in training mode from those
+that draw by design. `fast` has the forms of a network that answer sooner. `access` is what an attack gets: a white box,
+or an oracle that counts; `means` are those of the gradients of several networks, or calls. `training` trains networks
+of the adversary's own.
 """
 
 from robustcheck.models.access import LabelOracle, Meter, ScoreOracle, Surrogates, TopKOracle, WhiteBox

@@ -1,7 +1,7 @@
 """The candidate: network, preprocessing and head as one.
 
 Verdicts ask the artefact in full precision, and so do oracles, which may lay images out as suits the machine
-(`layout`). Searches that follow gradients may ask another form of it (`fast_form`).
+(`fast.layout`). Searches that follow gradients may ask another form of it (`fast.fast_form`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import torch
 
 from robustcheck.errors import AccessError, CandidateError, EvaluationError
-from robustcheck.models.fused import FusedLayers
+from robustcheck.models.fast.fused import FusedLayers
+from robustcheck.models.fast.layout import channels_last
 from robustcheck.models.head import Objective
-from robustcheck.models.layout import channels_last
 from robustcheck.models.memory import Chunks
 from robustcheck.models.multilabel_head import AnyHead
 from robustcheck.models.network import Forward, Network, first_line, rows
@@ -70,7 +70,7 @@ class Candidate:
         return self._logits(self.network.forward, images)
 
     def oracle_logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (N, K) as oracles see them: those of `logits`, but for their last bits where `layout` asks faster."""
+        """Logits (N, K) as oracles see them: those of `logits`, but for their last bits (`fast.layout`)."""
         if not self.asked_channels_last:
             return self.logits(images)
         with self.fused:

@@ -17,7 +17,7 @@ from robustcheck.models import artefact, devices, stochastic
 from robustcheck.models.batch_independence import check_evaluation_mode
 from robustcheck.models.batches import StoredSamples
 from robustcheck.models.candidate import Candidate, SearchForm
-from robustcheck.models.layout import as_oracles_ask
+from robustcheck.models.fast.layout import as_oracles_ask
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.multilabel_head import AnyHead
 from robustcheck.models.network import Network
@@ -29,7 +29,7 @@ from robustcheck.policy.model_spec import FORMATS
 from robustcheck.results import FileInfo, ModelInfo
 
 if TYPE_CHECKING:
-    from robustcheck.models import fast_form
+    from robustcheck.models.fast import fast_form
 
 _PROBED = 4  # samples that are asked about twice, together and alone
 _COMPARED = 16  # samples on which another form of the network, or another layout, is compared with it
@@ -151,7 +151,7 @@ def _search_forms(
     module = network.module
     if module is None:
         return None, None, ()
-    from robustcheck.models import fast_form  # torch.fx takes a moment to import
+    from robustcheck.models.fast import fast_form  # torch.fx takes a moment to import
 
     notes = list[str]()
     search_form = bare = None
@@ -173,7 +173,7 @@ def _search_forms(
 
 
 def _scale(head: AnyHead) -> fast_form.ScoreScale:
-    from robustcheck.models import fast_form
+    from robustcheck.models.fast import fast_form
 
     return fast_form.ScoreScale(
         probabilities=lambda raw: head.chances(head.logits(raw)),
@@ -223,13 +223,13 @@ def _load(path: Path, spec: ModelSpec, folder: Path, device: torch.device) -> Ne
 
         return load_onnx(path, spec, libraries_of(spec, folder), device)
     if suffix == ".ts":
-        from robustcheck.models.torchscript import load_torchscript
+        from robustcheck.models.pytorch.torchscript import load_torchscript
 
         return load_torchscript(path, device, spec.output_name)
     if suffix == ".pt2":
-        from robustcheck.models.torch_export import load_exported
+        from robustcheck.models.pytorch.torch_export import load_exported
 
         return load_exported(path, device, spec.output_name)
-    from robustcheck.models.state_dict import load_state_dict
+    from robustcheck.models.pytorch.state_dict import load_state_dict
 
     return load_state_dict(path, spec, folder, device)

@@ -28,7 +28,7 @@ from robustcheck.models.network import first_line
 from robustcheck.models.output_selection import scores_in
 from robustcheck.models.preprocess import Preprocess
 from robustcheck.models.process import full_precision, left_as_found
-from robustcheck.models.state_dict import build, layer_modules, takes
+from robustcheck.models.pytorch.state_dict import build, layer_modules, takes
 from robustcheck.policy import ModelSpec, TrainSpec
 from robustcheck.sources import written_in
 

@@ -24,8 +24,9 @@ from robustcheck import load_policy, run
 from robustcheck.evaluation.search import warm_starts
 from robustcheck.evaluation.search.recording import Recorder
 from robustcheck.evaluation.search.warm_starts import Ends
-from robustcheck.models import Candidate, fast_form
+from robustcheck.models import Candidate
 from robustcheck.models import candidate as candidates
+from robustcheck.models.fast import fast_form
 
 POLICIES = Path(__file__).parents[2] / "policies"
 LADDER = """gates:

@@ -11,10 +11,10 @@ import torch
 from torch import fx, nn
 from torchvision.models.densenet import DenseNet
 
-from robustcheck.models import fast_form
-from robustcheck.models.fast_form import ScoreScale, faster
-from robustcheck.models.growing import Grown, Room, let_grow
-from robustcheck.models.pre_activation import Shifted, shift_pre_activations
+from robustcheck.models.fast import fast_form
+from robustcheck.models.fast.fast_form import ScoreScale, faster
+from robustcheck.models.fast.growing import Grown, Room, let_grow
+from robustcheck.models.fast.pre_activation import Shifted, shift_pre_activations
 from robustcheck.models.twin import converted
 
 

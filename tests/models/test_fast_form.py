@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn.functional import cosine_similarity
 
 from robustcheck.attacks import objective
-from robustcheck.models import WhiteBox, fast_form, load_candidate
+from robustcheck.models import WhiteBox, load_candidate
+from robustcheck.models.fast import fast_form
 from robustcheck.models.head import Head
 from robustcheck.models.twin import convert
 from robustcheck.threats import Goal

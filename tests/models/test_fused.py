@@ -7,9 +7,10 @@ import tiny_models as tiny
 import torch
 from torch import nn
 
-from robustcheck.models import ScoreOracle, fused
-from robustcheck.models.fused import fuse
-from robustcheck.models.layout import FUSED, NOTE
+from robustcheck.models import ScoreOracle
+from robustcheck.models.fast import fused
+from robustcheck.models.fast.fused import fuse
+from robustcheck.models.fast.layout import FUSED, NOTE
 
 IMAGES = torch.rand(3, 4, 9, 9, generator=torch.Generator().manual_seed(0))
 

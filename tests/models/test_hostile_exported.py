@@ -12,8 +12,8 @@ import torch
 import torchvision
 from tiny_models import Payload
 
-from robustcheck.models.torch_export import load_exported
-from robustcheck.models.torch_export_graph import UnsafeGraphError, cleaned
+from robustcheck.models.pytorch.torch_export import load_exported
+from robustcheck.models.pytorch.torch_export_graph import UnsafeGraphError, cleaned
 
 PROGRAM, WEIGHTS, CONSTANTS = "models/model.json", "model_weights_config.json", "model_constants_config.json"
 
@@ -105,7 +105,7 @@ def test_loading_unpickles_nothing(exported, monkeypatch, net):
     def fail(*_arguments, **_options):
         raise AssertionError("unpickled")
 
-    monkeypatch.setattr("robustcheck.models.torch_export._check_sample_inputs", lambda *_: None)
+    monkeypatch.setattr("robustcheck.models.pytorch.torch_export._check_sample_inputs", lambda *_: None)
     monkeypatch.setattr(torch, "load", fail)
     monkeypatch.setattr(pickle, "loads", fail)
     _, logits = tiny.load(exported)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import fx, nn
 
-from robustcheck.models import fast_form, packed
-from robustcheck.models.fast_form import ScoreScale, faster
-from robustcheck.models.joined import Joined, join
-from robustcheck.models.packed import Packed
-from robustcheck.models.two_parts import InTwoParts
+from robustcheck.models.fast import fast_form, packed
+from robustcheck.models.fast.fast_form import ScoreScale, faster
+from robustcheck.models.fast.joined import Joined, join
+from robustcheck.models.fast.packed import Packed
+from robustcheck.models.fast.two_parts import InTwoParts
 
 IMAGES = torch.rand(3, 4, 9, 9, generator=torch.Generator().manual_seed(0))
 SCALE = ScoreScale(probabilities=lambda scores: scores.softmax(1), margins=lambda scores: scores - scores.flip(1))

@@ -13,7 +13,7 @@ from torch import nn
 
 from robustcheck.errors import CandidateError
 from robustcheck.models import ScoreOracle
-from robustcheck.models.layout import NOTE, alike, as_oracles_ask, channels_last
+from robustcheck.models.fast.layout import NOTE, alike, as_oracles_ask, channels_last
 
 IMAGES = tiny.pictures(5).shares()
 LARGE = np.zeros((1, 9, 8), dtype=np.uint8)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from robustcheck.models.multiplications import share_of_convolutions
+from robustcheck.models.fast.multiplications import share_of_convolutions
 
 
 class Attending(nn.Module):

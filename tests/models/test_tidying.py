@@ -9,8 +9,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from robustcheck.models.fast_form import ScoreScale, faster, leave_off
-from robustcheck.models.tidying import tidy
+from robustcheck.models.fast.fast_form import ScoreScale, faster, leave_off
+from robustcheck.models.fast.tidying import tidy
 
 SCALE = ScoreScale(probabilities=lambda scores: scores.softmax(1), margins=lambda scores: scores - scores.flip(1))
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from robustcheck.models.fast_form import ScoreScale, faster
-from robustcheck.models.unfolded import Unfolded, can_unfold
+from robustcheck.models.fast.fast_form import ScoreScale, faster
+from robustcheck.models.fast.unfolded import Unfolded, can_unfold
 
 
 def both(layer: nn.Conv2d, inputs: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -72,8 +72,8 @@ def test_what_stays_as_it_is(layer):
 def test_searches_ask_them_where_tiles_are_multiplied(monkeypatch):
     """Machines without AMX make the same form here, slowly: whether they would choose it is not asked."""
     for name in ("_multiplies_bfloat16", "_multiplies_tiles"):
-        monkeypatch.setattr(f"robustcheck.models.fast_form.{name}", lambda _device: True)
-    monkeypatch.setattr("robustcheck.models.fast_form._MANY_WEIGHTS", 0)
+        monkeypatch.setattr(f"robustcheck.models.fast.fast_form.{name}", lambda _device: True)
+    monkeypatch.setattr("robustcheck.models.fast.fast_form._MANY_WEIGHTS", 0)
     asked, answer = [], Unfolded.__call__
     monkeypatch.setattr(Unfolded, "__call__", lambda self, inputs: asked.append(inputs.shape) or answer(self, inputs))
     torch.manual_seed(0)

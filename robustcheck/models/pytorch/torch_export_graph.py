@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from robustcheck.models.torch_operators import is_refused
+from robustcheck.models.pytorch.torch_operators import is_refused
 
 _NAME = re.compile(r"[A-Za-z0-9_.+-]*")  # no quote, bracket, blank or '=': nothing can be called with these
 _QUOTES = re.compile(r"['\"\\\x00-\x1f\x7f-\x9f\u2028\u2029]")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from robustcheck.models.nodes import is_relu, module_of
+from robustcheck.models.fast.nodes import is_relu, module_of
 
 
 def shift_pre_activations(traced: fx.GraphModule) -> None:

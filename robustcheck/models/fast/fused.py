@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from robustcheck.models.packed import Packed, can_pack, is_plain
+from robustcheck.models.fast.packed import Packed, can_pack, is_plain
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from robustcheck.models.pre_activation import Shifted
+from robustcheck.models.fast.pre_activation import Shifted
 
 
 def let_grow(traced: fx.GraphModule, image: torch.Tensor) -> None:

@@ -18,14 +18,14 @@ import torch
 from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 
-from robustcheck.models.growing import let_grow
-from robustcheck.models.joined import join
-from robustcheck.models.multiplications import share_of_convolutions
+from robustcheck.models.fast.growing import let_grow
+from robustcheck.models.fast.joined import join
+from robustcheck.models.fast.multiplications import share_of_convolutions
+from robustcheck.models.fast.packed import can_pack
+from robustcheck.models.fast.pre_activation import shift_pre_activations
+from robustcheck.models.fast.tidying import tidy
+from robustcheck.models.fast.two_parts import InTwoParts
 from robustcheck.models.network import Forward, freeze
-from robustcheck.models.packed import can_pack
-from robustcheck.models.pre_activation import shift_pre_activations
-from robustcheck.models.tidying import tidy
-from robustcheck.models.two_parts import InTwoParts
 
 _WORK_IN_CONVOLUTIONS = 0.8  # share of the multiplications, from which bfloat16 pays on a CPU
 _MANY_WEIGHTS = 2**20  # in convolutions, from which laying them out once pays (ARCHITECTURE.md)

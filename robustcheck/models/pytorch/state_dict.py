@@ -20,10 +20,10 @@ from torch.nn.parameter import is_lazy
 from robustcheck.errors import CandidateError, RobustcheckError
 from robustcheck.importing import import_callable, modules_beside
 from robustcheck.models.artefact import check_archive
-from robustcheck.models.checkpoint import Weights, chosen, weights_in, without_wrapping
-from robustcheck.models.hyper_parameters import compared
 from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
 from robustcheck.models.output_selection import Answering
+from robustcheck.models.pytorch.checkpoint import Weights, chosen, weights_in, without_wrapping
+from robustcheck.models.pytorch.hyper_parameters import compared
 from robustcheck.policy import ModelSpec
 from robustcheck.policy.model_spec import whole_model
 from robustcheck.sources import own_sources, written_in

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robustcheck.models.packed import answer_size
+from robustcheck.models.fast.packed import answer_size
 
 _MOST_POSITIONS = 25  # of a map; above it the copies cost more than they save (ARCHITECTURE.md)
 

@@ -15,8 +15,8 @@ from robustcheck.errors import CandidateError
 from robustcheck.models.artefact import check_archive, checked_copy
 from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
 from robustcheck.models.output_selection import Answering
-from robustcheck.models.torch_operators import is_refused
-from robustcheck.models.torchscript_tensors import TensorOutsideError, check_tensors
+from robustcheck.models.pytorch.torch_operators import is_refused
+from robustcheck.models.pytorch.torchscript_tensors import TensorOutsideError, check_tensors
 from robustcheck.words import shown
 
 # TorchScript is a language of tensors, but these operators of it reach files. A function can be renamed

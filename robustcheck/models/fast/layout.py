@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from robustcheck.errors import CandidateError
-from robustcheck.models.fused import fuse
+from robustcheck.models.fast.fused import fuse
 
 if TYPE_CHECKING:
     from robustcheck.models.candidate import Candidate

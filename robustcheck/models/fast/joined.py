@@ -15,10 +15,10 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, fx, nn
 
-from robustcheck.models.nodes import is_relu, module_of
-from robustcheck.models.packed import Packed, answer_size, is_plain
-from robustcheck.models.two_parts import InTwoParts
-from robustcheck.models.unfolded import Unfolded, can_unfold
+from robustcheck.models.fast.nodes import is_relu, module_of
+from robustcheck.models.fast.packed import Packed, answer_size, is_plain
+from robustcheck.models.fast.two_parts import InTwoParts
+from robustcheck.models.fast.unfolded import Unfolded, can_unfold
 
 _SUMS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
 _IN_PLACE: tuple[Any, ...] = (operator.iadd, "add_")

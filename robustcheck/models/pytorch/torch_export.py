@@ -21,7 +21,7 @@ from robustcheck.errors import CandidateError
 from robustcheck.models.artefact import check_archive, checked_copy
 from robustcheck.models.network import Network, dtype_of, first_line, freeze, in_batches, in_dtype
 from robustcheck.models.output_selection import scores_in
-from robustcheck.models.torch_export_graph import ON_CPU, UnsafeGraphError, cleaned
+from robustcheck.models.pytorch.torch_export_graph import ON_CPU, UnsafeGraphError, cleaned
 from robustcheck.words import printable, shown
 
 _MAX_JSON_BYTES = 256 * 1024 * 1024

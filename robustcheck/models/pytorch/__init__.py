@@ -1,0 +1,6 @@
+"""PyTorch candidates: files are looked at before anything of them is run.
+
+`state_dict` puts weights into an architecture of the user's: which of a `checkpoint` those are, and what it says that
+the network was built with (`hyper_parameters`). `torchscript` and `torch_export` load whole networks, of which
+`torchscript_tensors` and `torch_export_graph` say what they may hold, and `torch_operators` what they may call.
+"""
