@@ -6,7 +6,9 @@ Verdicts ask the artefact in full precision, and so do oracles, which may lay im
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 import torch
 
@@ -42,6 +44,11 @@ class SearchForm:
     forward: Forward
     head: AnyHead
     error: float  # how far margins that it shows are from the artefact's
+    steepness: Mapping[str, float] = field(default_factory=dict)  # by a ball's norm: of margins, a unit of its radius
+
+    def resolves(self, norm: str, radius: float) -> bool:
+        """Whether margins change by more within a ball (its radius is a share of the full range) than they are off."""
+        return radius * self.steepness.get(norm, inf) > self.error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from robustcheck.models.fast.layout import as_oracles_ask
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.multilabel_head import AnyHead
 from robustcheck.models.network import Network
+from robustcheck.models.preprocess import Preprocess
 from robustcheck.models.process import check_convolutions, full_precision, left_as_found
 from robustcheck.models.score_kind import read_head
 from robustcheck.models.trial import Trial
@@ -91,6 +92,9 @@ def load_candidate(
             search_form, bare, search_notes = (
                 _search_forms(spec, network, head, compared) if randomness is None else (None, None, ())
             )
+            if search_form is not None and search_form.error > 0:
+                steepness = _steepness(search_form, preprocess, torch.split(first, chunks.limit))
+                search_form = replace(search_form, steepness=steepness)
     sha256, infos = artefact.digest([*files, *network.sources], path.parent)
     if infos[: len(before)] != before:
         raise CandidateError(f"{path.name} changed while it was loaded; what was judged has no digest")
@@ -170,6 +174,21 @@ def _search_forms(
         search_form = SearchForm(forward=found.forward, head=seen, error=error)
         notes.append(f"searches ask a faster form of it ({found.words}); verdicts are its own, in float32")
     return search_form, bare, tuple(notes)
+
+
+def _steepness(form: SearchForm, preprocess: Preprocess, images: Sequence[torch.Tensor]) -> dict[str, float]:
+    """How much the nearest margin changes a unit of a ball's radius, by its norm: medians over images (N, C, H, W).
+
+    To first order that is the dual norm of the gradient.
+    """
+    gradients = []
+    for some in images:
+        inputs = some.detach().requires_grad_()
+        with torch.enable_grad():
+            margins = form.head.margins(form.head.logits(form.forward(preprocess(inputs)).float()))
+            gradients.append(torch.autograd.grad(margins.abs().amin(dim=1).sum(), inputs)[0].flatten(1))
+    every = torch.cat(gradients)
+    return {norm: float(every.norm(p=dual, dim=1).median()) for norm, dual in (("linf", 1), ("l2", 2))}
 
 
 def _scale(head: AnyHead) -> fast_form.ScoreScale:

@@ -60,13 +60,14 @@ class Misled(torch.nn.Module):
         return self.network(image).detach() + (other - other.detach())
 
 
-def _gates(project, gates: str, *, by: float = 0.0, error: float, form=None):
+def _gates(project, gates: str, *, by: float = 0.0, error: float, form=None, steepness=None):
     (project / "policy.yaml").write_text(brightness_policy(gates))
 
     def searched(candidate: Candidate) -> Candidate:
         network = candidate.network.forward
         asked = Shifted(network, by) if form is None else form(network)
-        return replace(candidate, search_form=candidates.SearchForm(forward=asked, head=candidate.head, error=error))
+        shown = candidates.SearchForm(forward=asked, head=candidate.head, error=error, steepness=steepness or {})
+        return replace(candidate, search_form=shown)
 
     evaluation = evaluation_of(project / "policy.yaml", project / "out", searched)
     return [evaluation.gate(gate.id) for gate in evaluation.policy.gates]
@@ -185,6 +186,14 @@ def test_what_is_far_from_the_border_is_not_searched_again(project):
     (closer,) = _gates(project, gates, by=0.0, error=0.06)
     # At ε of a level, 129 and 126 come within half a level of the border, which is worth 0.08 logits: 3 · 0.06 is near.
     assert closer.cost.gradient == plain.cost.gradient + 2 * 5
+
+
+# Three levels are worth .47 of the margin. A form that is off by .2 may be wrong about all of it.
+@pytest.mark.parametrize(("error", "follows"), [(0.2, "artefact"), (0.013, "form")])
+def test_where_margins_hardly_change_the_artefact_itself_is_followed(project, error, follows):
+    gates = "\n  - {id: gate, attack: {name: pgd, steps: 5}, epsilon: 3/255, require: {accuracy: 0}}\n"
+    (gate,) = _gates(project, gates, error=error, form=Misled, steepness={"linf": 40.0, "l2": 0.0})
+    assert gate.metrics["accuracy"].value == (accuracy_at(3) if follows == "artefact" else 1), gate.metrics
 
 
 def test_minimum_norm_searches_follow_the_artefact_itself(project):

@@ -189,6 +189,19 @@ def test_the_comparison_does_not_depend_on_the_batch(monkeypatch, tmp_path):
     assert one.search_form.error == pytest.approx(every.search_form.error, rel=1e-3)
 
 
+def test_how_steep_margins_are_is_told_a_unit_of_a_ball_s_radius(monkeypatch, tmp_path):
+    monkeypatch.setattr(fast_form, "_multiplies_bfloat16", lambda _device: True)
+    candidate = _saved(tmp_path, Wide(), preprocess={"mean": 0.5, "std": 0.25})
+    images = tiny.pictures(9).shares().requires_grad_()
+    scores = candidate.network.module(candidate.preprocess(images))
+    (gradient,) = torch.autograd.grad((scores[:, 0] - scores[:, 1]).abs().sum(), images)
+    told = candidate.search_form.steepness
+    assert told["linf"] == pytest.approx(float(gradient.flatten(1).norm(p=1, dim=1).median()), rel=0.05)
+    assert told["l2"] == pytest.approx(float(gradient.flatten(1).norm(p=2, dim=1).median()), rel=0.05)
+    radius = candidate.search_form.error / told["linf"]
+    assert [candidate.search_form.resolves("linf", share * radius) for share in (0.9, 1.1)] == [False, True]
+
+
 def test_how_far_a_twin_is_from_its_graph_is_part_of_the_error(monkeypatch, tmp_path):
     """What the faster form shows is to be looked at where either of the two may be wrong."""
     monkeypatch.setattr(fast_form, "_multiplies_bfloat16", lambda _device: False)

@@ -64,7 +64,8 @@ class Timing:
             return
 
         images = {"gradient": gradients, "exact": holding.exact, "query": holding.query}
-        for name, attack in {column(attack): attack for attack in reversed(work.attacks)}.items():  # the first of each
+        first_of_each = {column(attack, work): attack for attack in reversed(work.attacks)}
+        for name, attack in first_of_each.items():
             step: str = "exact gradient" if name == "exact" else name
             if isinstance(attack, GradientAttack):
                 looks = 1 if work.eot is None else work.eot.count

@@ -109,11 +109,11 @@ class LookCounts:
         )
 
 
-def column(attack: GradientAttack | QueryAttack) -> Literal["gradient", "exact", "query"]:
-    """Where its steps count, of `Work`'s: minimum-norm searches live at the border, and follow the artefact itself."""
+def column(attack: GradientAttack | QueryAttack, search: Search) -> Literal["gradient", "exact", "query"]:
+    """Where its steps count, of `Work`'s."""
     if isinstance(attack, QueryAttack):
         return "query"
-    return "exact" if attack.minimum_norm else "gradient"
+    return "exact" if search.follows_artefact(attack) else "gradient"
 
 
 def of_search(search: Search, attacked: int) -> Bill:
@@ -143,7 +143,7 @@ def _following(attack: GradientAttack, search: Search, looks: LookCounts) -> Bil
     gradients = points * looks.searching
     by_surrogates = ends * _models(gate) if gate.surrogates is not None else 0
     total = looks.seen(ends * (1 + twice + attack.keeps_best)) + Bill(
-        holding=Work(forward=by_surrogates, **{column(attack): gradients})
+        holding=Work(forward=by_surrogates, **{column(attack, search): gradients})
     )
     if only_ends:
         return total
@@ -157,7 +157,7 @@ def _following(attack: GradientAttack, search: Search, looks: LookCounts) -> Bil
     told = plain and candidate.randomness is None
     asked = int(told and begins_anywhere(attack) and not candidate.asks_artefact())
     total += Bill(holding=Work(forward=ends * asked), refuted=Work(forward=points * (looks.most + beside)))
-    if plain and WhiteBox(candidate).error > 0:
+    if plain and WhiteBox(candidate, exact=search.follows_artefact(attack)).error > 0:
         steps = closer(attack).steps
         looked = (steps + 1) * (1 + beside)
         again = int(told and not candidate.asks_artefact(exact=True))

@@ -123,6 +123,15 @@ class Search:
         """What gradients are means over, if anything is drawn."""
         return eot_of(self.gate, self.setting.candidate)
 
+    def follows_artefact(self, attack: GradientAttack) -> bool:
+        """Whether an attack follows the artefact from the beginning, and no faster form.
+
+        Minimum-norm searches live at the border; and within a ball in which margins hardly change, a faster form shows
+        its own rounding and nothing else.
+        """
+        form = self.setting.candidate.search_form
+        return attack.minimum_norm or (form is not None and not form.resolves(self.gate.norm, self.ball.radius / _NEAR))
+
     def _unbroken(self, samples: Sequence[int]) -> list[int]:
         """The samples without a known counterexample."""
         known = self.setting.memory.ledger.within(self.family, self.levels)
@@ -174,10 +183,10 @@ class Search:
         """Run one attack; then again, with the artefact's own gradients, where it came near.
 
         Near is what a faster form and the artefact may differ by: there the faster form can be wrong about which side a
-        point is on. Minimum-norm searches live there, so they follow the artefact from the beginning.
+        point is on.
         """
         candidate = self.setting.candidate
-        white_box = WhiteBox(candidate, exact=attack.minimum_norm)
+        white_box = WhiteBox(candidate, exact=self.follows_artefact(attack))
         closely = white_box.error > 0 and self.surrogates is None and self.eot is None
         doubtful_margin = _NEAR * white_box.error if closely else None
         for part in Ends.parts(samples, self.setting.samples.shape_of) if closely else [samples]:
