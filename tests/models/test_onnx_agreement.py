@@ -26,6 +26,24 @@ def test_where_probabilities_are_at_an_end_their_logarithms_are_compared():
     assert "its gradient differs" in agreement.compare(ask, other, images, agreement.FLOAT).wrong
 
 
+@pytest.mark.parametrize("logit", [-20.0, -18.2, -17.9, -17.0, -16.0, -14.0])
+def test_a_sigmoid_that_is_rounded_to_steps_from_1_is_no_witness_against_the_twin(logit):
+    """ONNX Runtime's is 0 from -18 down, and a few steps high before."""
+    shift = torch.tensor([logit, 0.0, 1.0, -1.0]).view(-1, 1)
+    weights = torch.rand(12, 1, generator=_seeded()) * 4
+    images = torch.full((4, 1, 3, 4), 0.5)
+
+    def twin(x):
+        return (((x - 0.5).flatten(1) @ weights) + shift[: len(x)]).sigmoid()
+
+    def artefact(x):
+        return (twin(x) / 2**-24).floor() * 2**-24
+
+    assert agreement.compare(artefact, twin, [images], agreement.FLOAT).wrong is None
+    other = _straightened(twin, lambda x: (((x - 0.5).flatten(1) @ weights.flip(0)) + shift[: len(x)]).sigmoid())
+    assert "its gradient differs" in agreement.compare(artefact, other, [images], agreement.FLOAT).wrong
+
+
 def test_scores_that_do_not_move_tell_nothing():
     found = agreement.compare(_constant, _constant, [torch.rand(4, 1, 3, 4)], agreement.FLOAT)
     assert found == agreement.Agreement(wrong=None, told=False)

@@ -49,8 +49,7 @@ class Agreement:
 class _Slope:
     """The slope of a twin at some images."""
 
-    scores: torch.Tensor  # (N, K), as they are read
-    gradient: torch.Tensor  # (N, …) of their sum with the weights
+    gradient: torch.Tensor  # (N, …) of the sum of the scores, as they are read, with the weights
     weights: torch.Tensor  # (K,)
 
 
@@ -133,9 +132,15 @@ def _scores_differ(artefact: Forward, twin: Forward, images: torch.Tensor, what:
 def _read(scores: torch.Tensor) -> torch.Tensor:
     """Scores (N, K) to look at slopes of: of probabilities the logarithm, which moves where they are at an end."""
     scores = scores.float().flatten(1)
-    if bool(((scores >= 0) & (scores <= 1)).all()):
-        return scores.clamp_min(torch.finfo(torch.float32).tiny).log()
-    return scores
+    return scores.clamp_min(torch.finfo(torch.float32).tiny).log() if _are_probabilities(scores) else scores
+
+
+def _are_probabilities(scores: torch.Tensor) -> bool:
+    return bool(((scores >= 0) & (scores <= 1)).all())
+
+
+def _sum_to_one(scores: torch.Tensor) -> bool:
+    return scores.shape[1] > 1 and bool(((scores.sum(dim=1) - 1).abs() < _SMALL).all())
 
 
 def _apart(
@@ -150,18 +155,20 @@ def _apart(
     And of which images (N,) bool neither score nor twin moves at all, though the image does.
     """
     gradient, weights = slope.gradient, slope.weights
-    seen, told = [], []
+    seen, told, rounding = [], [], []
     moved = torch.ones(len(images), dtype=torch.bool)
     for direction in _directions(gradient):
         ahead, behind = holds(images + step * direction), holds(images - step * direction)
         moved &= (ahead != behind).flatten(1).any(dim=1).cpu() | ~direction.flatten(1).any(dim=1).cpu()
         with torch.no_grad():
-            above, below = (_read(artefact(moved).cpu()) @ weights for moved in (ahead, behind))
+            answers = [artefact(moved).cpu() for moved in (ahead, behind)]
+        above, below = (_read(raw) @ weights for raw in answers)
         seen.append(above - below)
+        rounding += [_rounding(raw, weights) for raw in answers]
         told.append((gradient * (ahead - behind)).flatten(1).sum(dim=1).cpu())
     rises, expected = torch.stack(seen), torch.stack(told)
     size = torch.maximum(rises.norm(dim=0), expected.norm(dim=0))
-    noise = 16 * _FLOAT32 * slope.scores.abs().amax(dim=1).clamp_min(_SMALL) * weights.norm() * len(rises) ** 0.5
+    noise = torch.stack(rounding).amax(dim=0) * len(rises) ** 0.5
     return torch.where(size > noise, (rises - expected).norm(dim=0) / size, torch.nan), moved & (size == 0)
 
 
@@ -193,7 +200,19 @@ def _slope(twin: Forward, images: torch.Tensor) -> _Slope:
         scores = _read(twin(inputs))
         weights = torch.randn(scores.shape[1], generator=torch.Generator().manual_seed(1))
         (gradient,) = torch.autograd.grad((scores @ weights.to(scores)).sum(), inputs)
-    return _Slope(scores=scores.detach().cpu(), gradient=gradient, weights=weights)
+    return _Slope(gradient=gradient, weights=weights)
+
+
+def _rounding(raw: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """How far off (N,) the weighted sum of scores may be that are read of ONNX Runtime's raw ones (N, …).
+
+    A softmax is right to a share of itself. A sigmoid is right to a step from 1, however small it is: 0 from -18 down.
+    """
+    scores, raw = _read(raw), raw.float().flatten(1)
+    rounding: torch.Tensor = 16 * _FLOAT32 * scores.abs().amax(dim=1).clamp_min(_SMALL) * weights.norm()
+    if _are_probabilities(raw) and not _sum_to_one(raw):
+        rounding = rounding + (weights * _FLOAT32 / raw).norm(dim=1)
+    return rounding
 
 
 def _directions(gradient: torch.Tensor) -> list[torch.Tensor]:
