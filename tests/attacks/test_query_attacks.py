@@ -98,6 +98,7 @@ def test_in_a_ball_of_few_levels_of_many_what_is_found_is_judged_at_once(name):
     found = search(attack, network, images, truth, SMALL, count=2, queries=600, elsewhere=network.below)
     assert len(found.hits) >= 15
     assert max(hit.queries for hit in found.hits.values()) < 600
+    assert found.done[-1] == len(images), "as far as progress is told"
 
 
 class Wrong(torch.nn.Module):
@@ -113,6 +114,36 @@ def test_of_large_images_what_was_asked_about_at_the_border_is_judged():
     ball = L2Ball(levels=Fraction(255, 2), maximum=255)
     found = search(_attack("noise", ball, 3), Wrong(), images, truth, ball, count=2, queries=3)
     assert found.hits[0].queries == 1
+
+
+class Overflowing(torch.nn.Module):
+    """Has no answer to images that are brighter than half the range."""
+
+    def __init__(self, score: float) -> None:
+        super().__init__()
+        self.score = score
+
+    def forward(self, image):
+        scores = torch.tensor([1.0, 0.0]).repeat(len(image), 1)
+        scores[image.mean(dim=(1, 2, 3)) > 0.5, 1] = self.score
+        return scores
+
+
+@pytest.mark.parametrize("name", ["square", "nes"])
+def test_scores_are_followed_that_change(name):
+    network, images, truth = _bright(400)  # more than the ball has, so that all hold
+    found = search(_attack(name, SMALL, 60), network, images, truth, SMALL, count=2, queries=60)
+    assert found.engine.task.trace.followable == set(range(20))
+    same = torch.zeros_like(truth)
+    found = search(_attack(name, SMALL, 60), Wrong(), images, same, SMALL, count=2, queries=60)
+    assert not found.engine.task.trace.followable
+
+
+@pytest.mark.parametrize("score", [np.nan, -np.inf])
+def test_of_a_turn_s_images_one_without_an_answer_is_judged_before_those_that_are_read_rightly(score):
+    images, truth = np.full((4, 1, 6, 6), 32767, np.uint16), torch.zeros(4, dtype=torch.int64)
+    found = search(_attack("nes", SMALL, 60), Overflowing(score), images, truth, SMALL, count=2, queries=60)
+    assert {sample: hit.queries for sample, hit in found.hits.items()} == dict.fromkeys(range(4), 51)  # a turn
 
 
 @pytest.mark.parametrize(("name", "norm"), [("hopskipjump", "l2"), ("label_only", "l2"), ("label_only", "linf")])

@@ -239,6 +239,7 @@ def test_every_counterexample_is_stored_admissible_and_read_wrongly_by_the_artef
     run = _run()
     for hit in run.hits.values():
         assert hit.stored.dtype == np.uint8
+        assert hit.stored.base is None, "a view would keep the whole turn's images in memory"
         logits = run.engine.task.candidate.network.forward(torch.from_numpy(hit.stored[None]).float() / 255)
         assert int(logits.argmax()) == hit.decision != int(run.engine.task.labels[hit.sample])
         assert hit.distance <= 3
