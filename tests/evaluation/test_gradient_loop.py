@@ -280,6 +280,7 @@ class Cheating(PGD):
 def test_no_attack_is_believed_that_leaves_the_ball():
     run = _run(attack=Cheating(**vars(_pgd(restarts=1))))
     assert run.hits == {}
+    assert run.engine.task.trace.scores == {}
 
 
 def test_a_row_that_leaves_makes_room_in_place_and_the_others_do_not_move():
@@ -347,6 +348,13 @@ def test_proposals_of_many_are_judged_as_those_of_one():
         False,
     ]  # the clean image is none, nor is one beyond 3
     assert not judged.broken[4]
+
+
+def test_scores_are_those_of_the_budget_and_so_none_of_a_search_that_goes_on_to_the_nearest():
+    assert len(_run(levels=1).engine.task.trace.scores) > 20
+    nearest = _run(attack=ATTACKS["fmn"], levels=1)
+    assert max(hit.distance for hit in nearest.hits.values()) > 1
+    assert not nearest.engine.task.trace.scores
 
 
 class OfSizes(Counting):

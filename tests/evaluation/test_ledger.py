@@ -92,8 +92,12 @@ def test_what_lies_no_nearer_than_what_is_known_gets_no_file(setting):
 
 
 def test_what_was_found_before_an_interruption_is_recorded(setting):
-    with pytest.raises(KeyboardInterrupt), _recording(setting) as recorder:
-        recorder.keep(_hit(3))
-        raise KeyboardInterrupt
+    def interrupted():
+        with _recording(setting) as recorder:
+            recorder.keep(_hit(3))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert setting.memory.ledger.nearest("linf")[7].distance == 3
     assert setting.written == [("gate", 7, 3)]
