@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -355,6 +356,17 @@ def test_scores_are_those_of_the_budget_and_so_none_of_a_search_that_goes_on_to_
     nearest = _run(attack=ATTACKS["fmn"], levels=1)
     assert max(hit.distance for hit in nearest.hits.values()) > 1
     assert not nearest.engine.task.trace.scores
+
+
+def test_of_all_restarts_the_score_is_kept_that_hurts_most():
+    staying = replace(_pgd(), step_share=0.0)  # where it begins: at random
+    first, both = (_run(attack=replace(staying, restarts=count), network=InDoubles()).engine.task for count in (1, 2))
+    hurts = {
+        sample: (score - both.trace.scores[sample]) * (1 if both.labels[sample] == 2 else -1)
+        for sample, score in first.trace.scores.items()
+    }
+    assert min(hurts.values()) > -1e-6
+    assert max(hurts.values()) > 1e-3
 
 
 class OfSizes(Counting):
