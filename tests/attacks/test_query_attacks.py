@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 from itertools import pairwise
@@ -9,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from building import candidate
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from searching import search
@@ -98,6 +100,7 @@ def test_in_a_ball_of_few_levels_of_many_what_is_found_is_judged_at_once(name):
     found = search(attack, network, images, truth, SMALL, count=2, queries=600, elsewhere=network.below)
     assert len(found.hits) >= 15
     assert max(hit.queries for hit in found.hits.values()) < 600
+    assert found.done[-1] == len(images), "as far as progress is told"
 
 
 class Wrong(torch.nn.Module):
@@ -115,10 +118,75 @@ def test_of_large_images_what_was_asked_about_at_the_border_is_judged():
     assert found.hits[0].queries == 1
 
 
+class Overflowing(torch.nn.Module):
+    """Has no answer to images that are brighter than half the range."""
+
+    def __init__(self, score: float) -> None:
+        super().__init__()
+        self.score = score
+
+    def forward(self, image):
+        scores = torch.tensor([1.0, 0.0]).repeat(len(image), 1)
+        scores[image.mean(dim=(1, 2, 3)) > 0.5, 1] = self.score
+        return scores
+
+
+@pytest.mark.parametrize(("name", "stored"), [("square", True), ("nes", False)])
+def test_it_is_counted_what_a_twin_alone_reads_as_wanted_and_what_of_that_can_be_stored(name, stored, monkeypatch):
+    """Of two samples out of four it reads what the artefact reads; of the others all, or what lies between levels."""
+
+    def with_twin(network, **more):
+        asked = candidate(network, **more)
+
+        def twin(image):
+            between = (image * 65535 - (image * 65535).round()).abs().amax(dim=(1, 2, 3)) > 0.1
+            other = (image.mean(dim=(1, 2, 3)) < 0.25) & (between | stored)
+            return torch.where(other[:, None], network(image).flip(1), network(image))
+
+        return replace(asked, network=replace(asked.network, twin=twin))
+
+    monkeypatch.setattr("searching.candidate", with_twin)
+    images, truth = np.full((4, 1, 6, 6), 30_000, np.uint16), torch.zeros(4, dtype=torch.int64)
+    images[2:] = 10_000
+    found = search(_attack(name, SMALL, 60), Wrong(), images, truth, SMALL, count=2)
+    assert not found.hits
+    refuted = found.engine.task.trace.refuted
+    assert refuted == 2 * 60 if stored else refuted > 0
+    assert found.engine.task.trace.disagreed == (refuted if stored else 0)
+
+
+def test_what_held_is_searched_again_with_the_queries_that_its_first_search_left():
+    network, images, truth = _bright(400)  # more than the ball has, so that all hold
+    found = search(_attack("square", SMALL, 60, restarts=2), network, images, truth, SMALL, count=2, queries=60)
+    assert not found.hits
+    assert found.engine.oracle.counts.tolist() == [60] * 20
+
+
+@pytest.mark.parametrize("name", ["square", "nes"])
+def test_scores_are_followed_that_change(name):
+    network, images, truth = _bright(400)  # more than the ball has, so that all hold
+    found = search(_attack(name, SMALL, 60), network, images, truth, SMALL, count=2, queries=60)
+    assert found.engine.task.trace.followable == set(range(20))
+    same = torch.zeros_like(truth)
+    found = search(_attack(name, SMALL, 60), Wrong(), images, same, SMALL, count=2, queries=60)
+    assert not found.engine.task.trace.followable
+
+
+@pytest.mark.parametrize("score", [np.nan, -np.inf])
+def test_of_a_turn_s_images_one_without_an_answer_is_judged_before_those_that_are_read_rightly(score):
+    images, truth = np.full((4, 1, 6, 6), 32767, np.uint16), torch.zeros(4, dtype=torch.int64)
+    found = search(_attack("nes", SMALL, 60), Overflowing(score), images, truth, SMALL, count=2, queries=60)
+    assert {sample: hit.queries for sample, hit in found.hits.items()} == dict.fromkeys(range(4), 51)  # a turn
+
+
+@pytest.mark.parametrize("white", [False, True])
 @pytest.mark.parametrize(("name", "norm"), [("hopskipjump", "l2"), ("label_only", "l2"), ("label_only", "linf")])
-def test_what_a_stored_oracle_reads_as_wanted_is_what_is_judged(name, norm, monkeypatch):
+def test_what_a_stored_oracle_reads_as_wanted_is_what_is_judged(name, norm, white, monkeypatch):
     network, images, truth, smallest = _problem(labels=2, seed=2, dual=2 if norm == "l2" else 1)
-    levels = int(1.2 * np.median(smallest))
+    if white:  # in every other column, from where attacks ask beyond the range
+        images[..., ::2] = 255
+        truth = network(torch.from_numpy(images.astype(np.float32)) / 255).argmax(dim=1)
+    levels = int((2 if white else 1.2) * np.median(smallest))
     ball = L2Ball(levels=Fraction(levels), maximum=255) if norm == "l2" else LinfBall(levels=levels, maximum=255)
     clean, done, seen = torch.from_numpy(images.astype(np.int32)), set(), []
     labels = LabelOracle.labels
@@ -126,7 +194,7 @@ def test_what_a_stored_oracle_reads_as_wanted_is_what_is_judged(name, norm, monk
     def watched(oracle, samples, asked):
         read = labels(oracle, samples, asked)
         assert not done & set(samples.tolist())  # a counterexample that was asked about ends its search
-        there = ball.contains((asked * 255).round().int(), clean[samples]) & (read != truth[samples])
+        there = ball.contains((asked.clamp(0, 1) * 255).round().int(), clean[samples]) & (read != truth[samples])
         done.update(samples[there].tolist())
         seen.append(int(there.sum()))
         return read

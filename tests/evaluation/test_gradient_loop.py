@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -239,6 +240,7 @@ def test_every_counterexample_is_stored_admissible_and_read_wrongly_by_the_artef
     run = _run()
     for hit in run.hits.values():
         assert hit.stored.dtype == np.uint8
+        assert hit.stored.base is None, "a view would keep the whole turn's images in memory"
         logits = run.engine.task.candidate.network.forward(torch.from_numpy(hit.stored[None]).float() / 255)
         assert int(logits.argmax()) == hit.decision != int(run.engine.task.labels[hit.sample])
         assert hit.distance <= 3
@@ -279,6 +281,7 @@ class Cheating(PGD):
 def test_no_attack_is_believed_that_leaves_the_ball():
     run = _run(attack=Cheating(**vars(_pgd(restarts=1))))
     assert run.hits == {}
+    assert run.engine.task.trace.scores == {}
 
 
 def test_a_row_that_leaves_makes_room_in_place_and_the_others_do_not_move():
@@ -346,6 +349,24 @@ def test_proposals_of_many_are_judged_as_those_of_one():
         False,
     ]  # the clean image is none, nor is one beyond 3
     assert not judged.broken[4]
+
+
+def test_scores_are_those_of_the_budget_and_so_none_of_a_search_that_goes_on_to_the_nearest():
+    assert len(_run(levels=1).engine.task.trace.scores) > 20
+    nearest = _run(attack=ATTACKS["fmn"], levels=1)
+    assert max(hit.distance for hit in nearest.hits.values()) > 1
+    assert not nearest.engine.task.trace.scores
+
+
+def test_of_all_restarts_the_score_is_kept_that_hurts_most():
+    staying = replace(_pgd(), step_share=0.0)  # where it begins: at random
+    first, both = (_run(attack=replace(staying, restarts=count), network=InDoubles()).engine.task for count in (1, 2))
+    hurts = {
+        sample: (score - both.trace.scores[sample]) * (1 if both.labels[sample] == 2 else -1)
+        for sample, score in first.trace.scores.items()
+    }
+    assert min(hurts.values()) > -1e-6
+    assert max(hurts.values()) > 1e-3
 
 
 class OfSizes(Counting):

@@ -23,7 +23,7 @@ from building import (
 from robustcheck import load_policy, run
 from robustcheck.evaluation.search import warm_starts
 from robustcheck.evaluation.search.recording import Recorder
-from robustcheck.evaluation.search.warm_starts import Ends
+from robustcheck.evaluation.search.warm_starts import Ends, WarmStarts
 from robustcheck.models import Candidate
 from robustcheck.models import candidate as candidates
 from robustcheck.models.fast import fast_form
@@ -130,6 +130,24 @@ def test_ends_take_a_byte_a_pixel_and_are_kept_for_some_samples_at_a_time(projec
     assert max(kept) == 64
     assert in_parts.samples == together.samples
     assert in_parts.cost.gradient == together.cost.gradient
+
+
+def test_parts_are_as_large_as_memory_is_meant_for(monkeypatch):
+    monkeypatch.setattr(warm_starts, "MOST_ENDS", 128)  # pixels, of two images
+    assert list(Ends.parts([3, 5, 1, 7, 2], lambda _: (1, 8, 8))) == [[3, 5], [1, 7], [2]]
+    shapes = {3: (1, 8, 8), 5: (3, 8, 8), 1: (1, 4, 8), 7: (1, 8, 8), 2: (1, 4, 8)}
+    assert list(Ends.parts(list(shapes), shapes.__getitem__)) == [[3], [5], [1, 7, 2]]
+
+
+def test_an_end_keeps_no_other_of_its_batch_in_memory():
+    ends, changes = Ends(), torch.ones(4, 1, 8, 8)
+    for row in range(4):
+        ends.keep(row, restart=0, margin=0.0, change=changes[row])
+    starts = WarmStarts(pixels=4 * 64, budgets={"entry": 2})
+    starts.keep("entry", "pgd", np.arange(4), changes)
+    kept = [*(change for *_, change in ends._ends.values()), *starts._changes["entry"]["pgd"].values()]
+    assert len(kept) == 8
+    assert all(change.base is None for change in kept), "a view would keep all of them"
 
 
 @pytest.mark.parametrize("attack", ["{name: pgd, steps: 5}", "fmn"])

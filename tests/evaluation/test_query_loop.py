@@ -217,7 +217,8 @@ def test_a_ladder_carries_what_was_found_up_with_the_queries_that_it_took(projec
         assert outcome.found_after == by_name[outcome.sample].queries
 
 
-def test_broken_samples_are_retired_and_asking_about_them_again_is_refused(project, monkeypatch):
+@pytest.mark.parametrize("queries", [51, 1000])  # the fewest let most be turned by what is submitted unasked
+def test_broken_samples_are_retired_and_asking_about_them_again_is_refused(project, monkeypatch, queries):
     retired = []
     retire = ScoreOracle.retire
 
@@ -226,7 +227,7 @@ def test_broken_samples_are_retired_and_asking_about_them_again_is_refused(proje
         retire(oracle, samples)
 
     monkeypatch.setattr("robustcheck.models.access._Oracle.retire", note)
-    (gate,) = brightness_gates(project, _gate("nes", queries=1000))
+    (gate,) = brightness_gates(project, _gate("nes", queries=queries))
     broken = [index for index, outcome in enumerate(gate.samples) if outcome.status == "broken"]
     assert broken
     assert sorted(retired) == broken

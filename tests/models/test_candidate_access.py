@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import tiny_models as tiny
 import torch
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustcheck.errors import AccessError, CandidateError, QueryLimitError
-from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle, WhiteBox
+from robustcheck.models import LabelOracle, ScoreOracle, Surrogates, TopKOracle, WhiteBox
 
 SAMPLES = 4
 
@@ -201,6 +203,11 @@ def test_a_white_box_gives_gradients_and_no_limit(candidate):
     torch.testing.assert_close(logits, candidate.logits(_images(4)))
     assert gradient.shape == (4, 1, 6, 5)
     assert (candidate.meter.forward, candidate.meter.gradient) == (before[0] + 8, before[1] + 4)
+
+
+def test_surrogates_see_what_any_of_them_sees():
+    seen = [SimpleNamespace(preprocess=SimpleNamespace(visible=visible)) for visible in ((0.1, 0.8), (0.0, 0.6))]
+    assert Surrogates(seen).visible == (0.0, 0.8)
 
 
 def _first(logits, _labels, _aims):

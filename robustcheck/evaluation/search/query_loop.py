@@ -87,8 +87,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
             late = trying.step >= self.attack.queries  # from what the last query finds nothing is searched
             self.task.trace.unstarted.update(trying.sample[(fooled & late).cpu().numpy()].tolist())
             trying.followable = trying.followable | (fooled & ~late)
-            state = self.attack.start(images, trying.clean, self.ball, trying.draws)
-            trying.state = {name: values.clone() for name, values in state.items()}
+            trying.state = self.attack.start(images, trying.clean, self.ball, trying.draws)
             rows.put(places, trying)
         return gone
 
@@ -171,8 +170,11 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         fooled = answers.fooled.nonzero().flatten()
         images, clean = queries.images[fooled], rows.clean[asking[fooled]]
         inside = self.ball.norm(images - clean) <= self.ball.radius + self.ball.slack(self.pixels)
-        if self.stored:
-            inside |= self._seen(images.clamp(0, 1), clean)[1]
+        if self.stored:  # how that is read is known which was seen in the ball, and not what another is fitted to
+            seen = self._seen(images.clamp(0, 1), clean)[1]
+            known = torch.zeros(len(rows), dtype=torch.bool, device=seen.device)
+            known[asking[fooled[seen]]] = True
+            inside = torch.where(known[asking[fooled]], seen, inside)
         hits = fooled[inside]
         if not len(hits):
             return broken
@@ -200,7 +202,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
     @property
     def _in_turn(self) -> bool:
         """Whether the first hit of a turn counts, and not the most adverse one: no later question depended on it."""
-        return not self.attack.adaptive and not isinstance(self.oracle, WhiteBox)
+        return not self.attack.adaptive
 
     def _finish(self, rows: QueryRows, waiting: deque[Start]) -> None:
         """Adjudicate the best points of rows whose restart may ask no more, and where their last steps led."""
