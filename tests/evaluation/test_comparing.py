@@ -13,7 +13,7 @@ from robustcheck.attacks.base import one_a_row
 from robustcheck.attacks.square import Square
 from robustcheck.data import in_random_order
 from robustcheck.evaluation.evaluation import Evaluation
-from robustcheck.evaluation.health.comparing import compared
+from robustcheck.evaluation.health.comparing import comparable, compared
 
 SHORT = """
   - id: pgd
@@ -33,6 +33,49 @@ def test_an_attack_with_gradients_that_one_without_outdoes_passes_nothing(gates,
     (check,) = [check for check in found["pgd"].health if check.name == "as-strong-as-others"]
     assert (check.outcome, check.evidence) == ("broken", "square turned 6 of 8 samples that held in this gate")
     assert "turned what this one left" in found["pgd"].error
+
+
+def test_gates_wait_for_those_whose_adversaries_may_do_no_more(tmp_path):
+    """A single step is not held to what other goals find, and does what it does where evidence is not shared."""
+    brightness_project(tmp_path)
+    pgd, stolen = "attack: {name: pgd, steps: 4}", "attack: {name: transfer, surrogate: brightness.safetensors}"
+    gates = {
+        "pgd": pgd,
+        "missed": f"{pgd}, goal: missed_finding",
+        "l2": f"{pgd}, norm: l2",
+        "seen": f"{pgd}, conditions: {{brightness: 0.1}}",
+        "step": "attack: {name: pgd, steps: 1}",
+        "step_missed": "attack: fgsm, goal: missed_finding",
+        "scores": "attack: square, queries: 100",
+        "best": "attack: partial_information, queries: 100",
+        "label": "attack: hopskipjump, queries: 100",
+        "noise": "attack: noise, queries: 100",
+        "noise_missed": "attack: noise, queries: 100, goal: missed_finding",
+        "longer_noise": "attack: noise, queries: 101",
+        "transfer": stolen,
+        "transfer_seen": f"{stolen}, conditions: {{brightness: 0.1}}",
+    }
+    entries = "".join(
+        f"  - {{id: {name}, {what}, epsilon: 2/255, require: {{accuracy: 0}}}}\n" for name, what in gates.items()
+    )
+    (tmp_path / "policy.yaml").write_text(brightness_policy(entries))
+    every = load_policy(tmp_path / "policy.yaml").gates
+
+    def waits(*, isolated):
+        return {own.id: {one.id for one in every if comparable(own, one, isolated=isolated)} for own in every}
+
+    less = {"scores", "best", "label", "noise", "longer_noise", "transfer"}
+    shared = {
+        "pgd": less | {"missed", "step_missed", "noise_missed"},
+        "missed": less | {"noise_missed"},
+        "seen": {"transfer_seen"},
+        "step": less,
+        "step_missed": {"noise_missed"},
+        **dict.fromkeys(("scores", "best", "label"), {"noise"}),
+        **{name: set() for name in ("l2", "noise", "noise_missed", "longer_noise", "transfer", "transfer_seen")},
+    }
+    assert waits(isolated=False) == shared
+    assert waits(isolated=True) == shared | {"missed": shared["missed"] | {"step_missed"}}
 
 
 def test_what_failed_waits_for_nobody(tmp_path):

@@ -233,6 +233,35 @@ def test_a_patch_that_is_larger_than_the_image_is_refused(size, scale):
         placing.draw(_random(1, PLACEMENT_DRAWS), 20, 60)
 
 
+@pytest.mark.parametrize(
+    ("size", "more", "why"),
+    [
+        ("1.42 px", {"rotation": 45.0}, None),
+        ("1.41 px", {"rotation": 45.0}, "covering none"),
+        ("1.5 px", {"rotation": 45.0, "scale": 0.1}, "covering none"),
+        ("14 px", {"rotation": 45.0}, None),
+        ("15 px", {"rotation": 45.0}, "pixels wide at its largest scale, turned, and"),
+        ("15 px", {"rotation": 80.0}, "pixels wide at its largest scale, turned, and"),  # which turns it by 45, too
+        ("15 px", {"rotation": 80.0, "outline": "circle"}, None),
+        ("8 px", {"location": (0.1, 0.2)}, None),
+        ("8 px", {"location": (0.9, 0.8)}, None),
+        ("8 px", {"location": (0.09, 0.5)}, "does not lie on"),
+        ("8 px", {"location": (0.91, 0.5)}, "does not lie on"),
+        ("8 px", {"location": (0.5, 0.19)}, "does not lie on"),
+        ("8 px", {"location": (0.5, 0.81)}, "does not lie on"),
+        ("8 px", {"location": (0.1, 0.5), "scale": 0.1}, "does not lie on"),
+        ("8 px", {"location": (0.1, 0.5), "rotation": 5.0}, "does not lie on"),
+    ],
+)
+def test_a_patch_is_refused_where_a_draw_would_not_lie_on_the_image_or_cover_nothing(size, more, why):
+    placing = Placing(**{"size": Size.parse(size), "outline": "square", **more})
+    if why is None:
+        assert placing.side(20, 40) == float(size.split()[0])
+    else:
+        with pytest.raises(EvaluationError, match=why):
+            placing.side(20, 40)
+
+
 @pytest.mark.parametrize(("length", "finest"), [(40, 20), (20, 10)])
 def test_on_smaller_images_a_texture_is_seen_as_what_each_pixel_covers(length, finest):
     """A fine check of black and white is grey from afar; on the image that it was made for it is what it is."""
