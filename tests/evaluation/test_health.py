@@ -15,9 +15,10 @@ from masks import masked_gates
 from robustcheck import load_policy, run
 from robustcheck.errors import EvaluationError
 from robustcheck.evaluation.health import probing
-from robustcheck.evaluation.health.checks import MEANINGS, explains, predicts
+from robustcheck.evaluation.health.checks import MEANINGS, as_findings, explains, predicts, with_inherited
 from robustcheck.evaluation.health.examination import Examination
 from robustcheck.evaluation.health.explaining import Explained
+from robustcheck.results import HealthCheck
 
 PGD = "- {id: pgd, attack: {name: pgd, steps: 10}, epsilon: 4/255, require: {accuracy: 0.3}}"
 
@@ -145,6 +146,14 @@ def test_few_samples_are_asked_about_often_before_many_are(tmp_path, xrays):
 def test_how_much_of_what_is_promised_has_to_come(share, outcome):
     assert predicts([1.0] * 3, [share] * 3, "one grey level", None, attacked=9).outcome == outcome
     assert predicts([share] * 3, [], "one grey level", None, attacked=9).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("at_images", "in_ball", "outcome"),
+    [([1.0] * 2, [0.1] * 3, "not examined"), ([1.0] * 3, [0.1] * 2, "sound"), ([0.1] * 3, [1.0] * 3, "broken")],
+)
+def test_of_two_samples_nothing_is_concluded(at_images, in_ball, outcome):
+    assert predicts(at_images, in_ball, "one grey level", None, attacked=9).outcome == outcome
 
 
 @pytest.mark.parametrize(("share", "outcome"), [(0.61, "sound"), (0.59, "suspect"), (0.49, "broken"), (-2.0, "broken")])
@@ -308,6 +317,39 @@ def test_who_would_inherit_from_a_search_that_was_not_examined_searches_itself(a
     first, second = sorted(brightness_gates(tmp_path, gates), key=lambda gate: gate.verdict != "error")
     assert (first.verdict, second.verdict) == ("error", "pass")
     assert "inherited" not in {outcome.evidence for outcome in second.samples if outcome.status == "held"}
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "outcome", "whose"),
+    [
+        ("sound", "broken", "broken", "other"),
+        ("suspect", "broken", "broken", "other"),
+        ("not examined", "sound", "sound", "other"),
+        ("broken", "suspect", "broken", "own"),
+        ("sound", "sound", "sound", "own"),
+        (None, "sound", "sound", "other"),
+    ],
+)
+def test_of_a_check_that_is_inherited_the_one_counts_that_weighs_more(own, other, outcome, whose):
+    mine = () if own is None else (HealthCheck(name="gradients", outcome=own, evidence="own"),)
+    (found,) = with_inherited(mine, (HealthCheck(name="gradients", outcome=other, evidence="other"),))
+    assert (found.outcome, found.evidence.split()[0]) == (outcome, whose)
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "severities"),
+    [
+        ("gradients", "sound", []),
+        ("gradients", "not examined", []),
+        ("gradients", "suspect", ["warning"]),
+        ("gradients", "broken", ["error"]),
+        ("gradient-predicts", "not examined", ["warning"]),  # the sharpest of them: that it is missing is told
+    ],
+)
+def test_what_is_told_of_a_check(name, outcome, severities):
+    found = [*as_findings([HealthCheck(name=name, outcome=outcome, evidence="seen")])]
+    assert [finding.severity for finding in found] == severities
+    assert all(finding.code == name and finding.message.endswith("; seen") for finding in found)
 
 
 # --- patches and small gates -----------------------------------------------------------------------------------------

@@ -106,6 +106,19 @@ def test_room_is_looked_for_where_a_patch_has_to_lie():
         Placing(size=Size.parse("21 px"), outline="square").check_room(20, 30)
 
 
+def test_room_is_looked_for_between_the_angles_that_are_tried():
+    """One pixel that a corner reaches between two of them, and on neither."""
+    keep_out = torch.zeros(20, 20, dtype=torch.bool)
+    keep_out[3, 7] = True
+    placing = Placing(size=Size.parse("10 px"), outline="square", rotation=45, location=(0.5, 0.5))
+    draws = torch.full((1001, PLACEMENT_DRAWS), 0.5)
+    draws[:, 0] = torch.linspace(0, 1, 1001)
+    with pytest.raises(NoPlaceError):
+        placing.draw(draws, 20, 20, keep_out.expand(1001, -1, -1))
+    with pytest.raises(NoPlaceError):
+        placing.check_room(20, 20, keep_out)
+
+
 def test_a_quarter_turn_turns_it_clockwise():
     image, patch = torch.zeros(1, 1, 12, 12), _random(1, 1, 6, 6)
     placed = place(patch, image, _at(6.0, 6.0, 6.0, radians(90)), "square")[0, 0, 3:9, 3:9]
