@@ -400,9 +400,9 @@ def test_what_held_because_a_larger_search_held_is_worth_what_that_one_was(stric
 @pytest.mark.parametrize(
     ("goal", "became", "multilabel", "counts"),
     [
-        ("untargeted", "dark", False, True),
-        ("untargeted", "dark", True, True),
-        ("missed_finding", "dark", False, True),
+        ("untargeted", "dim", False, True),
+        ("untargeted", "dim", True, True),
+        ("missed_finding", "dim", False, True),
         ("missed_finding", "dark", True, False),  # of several findings another one may be what was missed
         ("targeted", "dark", False, True),
         ("targeted", "dim", False, False),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from building import brightness_gates, brightness_policy, brightness_project, flat_images
+from building import ARCHITECTURE, brightness_gates, brightness_policy, brightness_project, flat_images
 from chest import gates_on_xrays
 from masks import masked_gates
 
@@ -283,6 +283,52 @@ def test_health_of_the_smallest_gates_stays_small(tmp_path, xrays):
     gate = [{"id": "fgsm", "attack": "fgsm", "epsilon": "2/255"}]
     found = gates_on_xrays(tmp_path, xrays, "hardened", gate, samples=20)["fgsm"]
     assert (found.cost.health_forward, found.cost.health_gradient) == (6, 3)
+
+
+# --- whose gradients are looked at, and where ------------------------------------------------------------------------
+
+BOTH = "torch.stack([-excess, excess], dim=1)"
+TOO_STEEP = "(10 * excess - 9 * excess.detach())"  # its gradient promises ten times what comes
+PGD_FORTY = "attack: {name: pgd, steps: 40}, epsilon: 2/255, require: {accuracy: 0}"
+
+
+def _checks(folder, gates, *, excess="excess", logits=BOTH, levels=range(20, 60), labels="[dark, bright]"):
+    """What is concluded of gates on `brightness_project`'s network with another excess and other logits."""
+    brightness_project(folder)
+    source = ARCHITECTURE.replace(f"return {BOTH}", f"excess = {excess}\n        return {logits}")
+    (folder / "brightness.py").write_text(source)
+    flat_images(folder, levels, [0] * len(levels))
+    (folder / "policy.yaml").write_text(brightness_policy(gates).replace("[dark, bright]", labels))
+    found = run(load_policy(folder / "policy.yaml")).gates
+    return [{check.name: check for check in gate.health} for gate in found]
+
+
+@pytest.mark.parametrize("goals", [("dim", "bright"), ("bright", "dim")])
+def test_what_is_seen_of_one_goal_s_gradient_is_not_said_of_another_s(goals, tmp_path):
+    gates = [f"  - {{id: {goal}, goal: targeted, target: {goal}, {PGD_FORTY}}}\n" for goal in goals]
+    logits = f"torch.stack([0 * excess, excess - 1, {TOO_STEEP} - 30], dim=1)"
+    found = _checks(tmp_path, "".join(gates), logits=logits, labels="[dark, dim, bright]")
+    for goal, checks in zip(goals, found, strict=True):
+        outcomes = {checks[name].outcome for name in ("gradient-predicts", "gradient-explains")}
+        assert outcomes == {"sound" if goal == "dim" else "broken"}
+
+
+def test_a_gradient_that_is_right_at_images_alone_is_seen_around_them(tmp_path):
+    """It is where all pixels are alike that it is."""
+    excess = f"torch.where(image.flatten(1).std(dim=1) < 1e-4, excess, {TOO_STEEP})"
+    (checks,) = _checks(tmp_path, f"  - {{id: pgd, {PGD_FORTY}}}\n", excess=excess)
+    check = checks["gradient-predicts"]
+    assert check.outcome == "broken"
+    assert "raises the margin 1.00 times as much as the gradient says" in check.evidence
+    assert "and 0.10 times at points of the ball" in check.evidence
+
+
+def test_an_image_without_a_finite_gradient_says_nothing_of_how_much_is_explained(tmp_path):
+    marked = "(image[:, 0, 0, 0] == image.new_tensor(20 / 255)).float()"
+    excess = f"excess + 0 * (image.flatten(1).mean(dim=1) * (1 - {marked})).sqrt()"
+    (checks,) = _checks(tmp_path, f"  - {{id: pgd, {PGD_FORTY}}}\n", excess=excess, levels=range(20, 28))
+    assert checks["gradient-explains"].outcome == "sound"
+    assert "the gradient explains 100% " in checks["gradient-explains"].evidence
 
 
 # --- what is inherited -----------------------------------------------------------------------------------------------

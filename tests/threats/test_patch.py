@@ -249,6 +249,9 @@ def test_a_patch_that_is_larger_than_the_image_is_refused(size, scale):
 @pytest.mark.parametrize(
     ("size", "more", "why"),
     [
+        ("1 px", {}, None),
+        ("1 px", {"scale": 0.01}, "covering none"),
+        ("1 px", {"outline": "circle"}, "covering none"),
         ("1.42 px", {"rotation": 45.0}, None),
         ("1.41 px", {"rotation": 45.0}, "covering none"),
         ("1.5 px", {"rotation": 45.0, "scale": 0.1}, "covering none"),
