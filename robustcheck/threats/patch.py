@@ -93,7 +93,7 @@ class Placing:
                 between the middles of pixels, and cover none.
         """
         side = self.nominal(height, width)
-        # An unturned square covers a pixel wherever it lies, see `covered`; what is round or turned, by its inner circle.
+        # An unturned square covers a pixel wherever it lies (see `covered`), others where the circle in them does.
         least = 1 if self.outline == "square" and not self.rotation else sqrt(2)
         if (smallest := side * (1 - self.scale)) < least:
             raise EvaluationError(
