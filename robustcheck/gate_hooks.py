@@ -31,7 +31,6 @@ _RUNS_NOTHING = (
     "showfixtures",
     "show_fixtures_per_test",
     "setuponly",
-    "setupplan",
     "cacheshow",
     "markers",
 )

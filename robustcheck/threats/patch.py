@@ -93,7 +93,9 @@ class Placing:
                 between the middles of pixels, and cover none.
         """
         side = self.nominal(height, width)
-        if (smallest := side * (1 - self.scale)) < sqrt(2):
+        # An unturned square covers a pixel wherever it lies (see `covered`), others where the circle in them does.
+        least = 1 if self.outline == "square" and not self.rotation else sqrt(2)
+        if (smallest := side * (1 - self.scale)) < least:
             raise EvaluationError(
                 f"a patch of {self.size.text} is {smallest:.2g} pixels wide at its smallest scale on an image of "
                 f"{height}×{width} (height × width), and may lie between them, covering none; give a larger size"

@@ -13,7 +13,8 @@ from robustcheck.attacks.base import one_a_row
 from robustcheck.attacks.square import Square
 from robustcheck.data import in_random_order
 from robustcheck.evaluation.evaluation import Evaluation
-from robustcheck.evaluation.health.comparing import compared
+from robustcheck.evaluation.health.comparing import comparable, compared
+from robustcheck.results import GateResult, HealthCheck, Outcome, Threat
 
 SHORT = """
   - id: pgd
@@ -33,6 +34,49 @@ def test_an_attack_with_gradients_that_one_without_outdoes_passes_nothing(gates,
     (check,) = [check for check in found["pgd"].health if check.name == "as-strong-as-others"]
     assert (check.outcome, check.evidence) == ("broken", "square turned 6 of 8 samples that held in this gate")
     assert "turned what this one left" in found["pgd"].error
+
+
+def test_gates_wait_for_those_whose_adversaries_may_do_no_more(tmp_path):
+    """A single step is not held to what other goals find, and does what it does where evidence is not shared."""
+    brightness_project(tmp_path)
+    pgd, stolen = "attack: {name: pgd, steps: 4}", "attack: {name: transfer, surrogate: brightness.safetensors}"
+    gates = {
+        "pgd": pgd,
+        "missed": f"{pgd}, goal: missed_finding",
+        "l2": f"{pgd}, norm: l2",
+        "seen": f"{pgd}, conditions: {{brightness: 0.1}}",
+        "step": "attack: {name: pgd, steps: 1}",
+        "step_missed": "attack: fgsm, goal: missed_finding",
+        "scores": "attack: square, queries: 100",
+        "best": "attack: partial_information, queries: 100",
+        "label": "attack: hopskipjump, queries: 100",
+        "noise": "attack: noise, queries: 100",
+        "noise_missed": "attack: noise, queries: 100, goal: missed_finding",
+        "longer_noise": "attack: noise, queries: 101",
+        "transfer": stolen,
+        "transfer_seen": f"{stolen}, conditions: {{brightness: 0.1}}",
+    }
+    entries = "".join(
+        f"  - {{id: {name}, {what}, epsilon: 2/255, require: {{accuracy: 0}}}}\n" for name, what in gates.items()
+    )
+    (tmp_path / "policy.yaml").write_text(brightness_policy(entries))
+    every = load_policy(tmp_path / "policy.yaml").gates
+
+    def waits(*, isolated):
+        return {own.id: {one.id for one in every if comparable(own, one, isolated=isolated)} for own in every}
+
+    less = {"scores", "best", "label", "noise", "longer_noise", "transfer"}
+    shared = {
+        "pgd": less | {"missed", "step_missed", "noise_missed"},
+        "missed": less | {"noise_missed"},
+        "seen": {"transfer_seen"},
+        "step": less,
+        "step_missed": {"noise_missed"},
+        **{name: {"noise"} for name in ("scores", "best", "label")},
+        **{name: set() for name in ("l2", "noise", "noise_missed", "longer_noise", "transfer", "transfer_seen")},
+    }
+    assert waits(isolated=False) == shared
+    assert waits(isolated=True) == shared | {"missed": shared["missed"] | {"step_missed"}}
 
 
 def test_what_failed_waits_for_nobody(tmp_path):
@@ -284,3 +328,99 @@ def test_luck_of_noise_is_not_held_against_who_turns_as_many(tmp_path):
     assert result.verdict == "error"
     (check,) = compared(own, [replace(other, samples=())], [], verdict_if=lambda *_, **__: "pass", **options).health
     assert (check.outcome, check.evidence) == ("not examined", "noise attacked no sample that this gate did")
+
+
+# --- results alone ---------------------------------------------------------------------------------------------------
+
+
+def _result(name, statuses, *, goal="untargeted", became="dark", health=()):
+    """A white-box gate whose samples, all bright, had these statuses; `attacked` is what the broken ones became."""
+    samples = [
+        Outcome(
+            sample=f"test/{number}",
+            label="bright",
+            clean="bright",
+            attacked=became if status == "broken" else "bright",
+            status="held" if status == "unstarted" else status,
+            evidence="unstarted" if status == "unstarted" else "searched",
+        )
+        for number, status in enumerate(statuses)
+    ]
+    threat = Threat(goal=goal, knowledge="white-box")
+    return GateResult(id=name, attack="pgd", threat=threat, verdict="pass", samples=tuple(samples), health=health)
+
+
+def _compared(own, others=(), larger=(), *, allowed=0, strict=True, wanted=None, multilabel=False):
+    """A gate beside others, that passes if no more than so many samples are turned."""
+    return compared(
+        own,
+        others,
+        larger,
+        strict=strict,
+        verdict_if=lambda lost, **_: "fail" if len(lost) > allowed else "pass",
+        wanted=wanted,
+        multilabel=multilabel,
+    )
+
+
+HELD = ["held"] * 20
+
+
+@pytest.mark.parametrize(
+    ("theirs", "outcome"),
+    [
+        (["broken"] * 1 + ["held"] * 2, "sound"),  # one may be luck
+        (["broken"] * 2 + ["held"] * 18, "broken"),
+        (["broken"] * 2 + ["held"] * 17 + ["unstarted"], "broken"),  # of nineteen
+        (["broken"] * 1 + ["held"] * 19, "sound"),
+        (["broken"] * 2, "not examined"),
+        (["unstarted"] * 20, "not examined"),
+    ],
+)
+def test_how_much_another_attack_has_to_turn(theirs, outcome):
+    (check,) = _compared(_result("own", HELD), [_result("other", theirs)], allowed=20).health
+    assert (check.name, check.outcome) == ("as-strong-as-others", outcome)
+
+
+def test_two_of_more_than_twenty_are_less_than_a_tenth():
+    own, other = _result("own", ["held"] * 21), _result("other", ["broken"] * 2 + ["held"] * 19)
+    assert [check.outcome for check in _compared(own, [other], allowed=20).health] == ["sound"]
+
+
+@pytest.mark.parametrize(("strict", "verdict"), [(True, "error"), (False, "pass")])
+def test_what_held_because_a_larger_search_held_is_worth_what_that_one_was(strict, verdict):
+    outdone = HealthCheck(name="as-strong-as-others", outcome="broken", evidence="square turned 9 of 20")
+    larger = _result("larger", HELD, health=(outdone,))
+    found = _compared(_result("own", HELD), larger=[larger], strict=strict)
+    assert found.verdict == verdict
+    assert [check.outcome for check in found.health] == ["broken"]
+    assert "as-strong-as-others" in [finding.code for finding in found.findings]
+
+
+@pytest.mark.parametrize(
+    ("goal", "became", "multilabel", "counts"),
+    [
+        ("untargeted", "dim", False, True),
+        ("untargeted", "dim", True, True),
+        ("missed_finding", "dim", False, True),
+        ("missed_finding", "dark", True, False),  # of several findings another one may be what was missed
+        ("targeted", "dark", False, True),
+        ("targeted", "dim", False, False),
+        ("targeted", "dark", True, False),
+    ],
+)
+def test_what_another_goal_turned_counts_if_it_is_what_this_adversary_wants(goal, became, multilabel, counts):
+    """One sample decides; how strong the attack was is compared with those of its own goal alone."""
+    own = _result("own", HELD, goal=goal)
+    other = _result("other", ["broken", *HELD[1:]], goal="false_alarm", became=became)
+    found = _compared(own, [other], wanted="dark", multilabel=multilabel)
+    assert [check.name for check in found.health] == ["holds-against-others"] * counts
+    assert found.verdict == ("error" if counts else "pass")
+
+
+def test_who_was_undecided_before_is_not_undone_by_what_leaves_it_so():
+    own, other = _result("own", HELD), _result("other", ["broken"] * 2 + HELD[2:], goal="targeted")
+    found = compared(
+        own, [other], [], strict=True, verdict_if=lambda *_, **__: "inconclusive", wanted=None, multilabel=False
+    )
+    assert found.health == ()

@@ -129,6 +129,7 @@ def test_gates_wait_for_those_that_may_do_no_more_and_for_none_that_waits_for_th
     }
     gates = [_gate(name, attack) for name, attack in attacks.items()]
     gates += [_gate("less", f"{FIXED}, target: dark}}", size="7 px"), _gate("share", f"{FIXED}}}", size="10%")]
+    gates += [_gate("less-share", f"{FIXED}}}", size="9%"), _gate("more-share", f"{FIXED}}}", size="11%")]
     gates += [_gate("seen", f"{FIXED}}}", more=", conditions: {brightness: 0.1}")]
     (laid / "policy.yaml").write_text(brightness_policy("".join(gates)))
     every = load_policy(laid / "policy.yaml").gates
@@ -143,7 +144,9 @@ def test_gates_wait_for_those_that_may_do_no_more_and_for_none_that_waits_for_th
         "given": set(),
         "stolen": set(),
         "often": targeted | {"given", "any"},
-        **{name: set() for name in ("round", "half", "less", "share", "seen")},
+        "share": {"less-share"},
+        "more-share": {"share", "less-share"},
+        **{name: set() for name in ("round", "half", "less", "less-share", "seen")},
     }
     for one, other in permutations(waits, 2):
         assert not (one in waits[other] and other in waits[one])

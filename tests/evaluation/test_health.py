@@ -8,16 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from building import brightness_gates, brightness_policy, brightness_project, flat_images
+from building import ARCHITECTURE, brightness_gates, brightness_policy, brightness_project, flat_images
 from chest import gates_on_xrays
 from masks import masked_gates
 
 from robustcheck import load_policy, run
 from robustcheck.errors import EvaluationError
 from robustcheck.evaluation.health import probing
-from robustcheck.evaluation.health.checks import MEANINGS, explains, predicts
+from robustcheck.evaluation.health.checks import MEANINGS, as_findings, explains, predicts, with_inherited
 from robustcheck.evaluation.health.examination import Examination
 from robustcheck.evaluation.health.explaining import Explained
+from robustcheck.results import HealthCheck
 
 PGD = "- {id: pgd, attack: {name: pgd, steps: 10}, epsilon: 4/255, require: {accuracy: 0.3}}"
 
@@ -145,6 +146,14 @@ def test_few_samples_are_asked_about_often_before_many_are(tmp_path, xrays):
 def test_how_much_of_what_is_promised_has_to_come(share, outcome):
     assert predicts([1.0] * 3, [share] * 3, "one grey level", None, attacked=9).outcome == outcome
     assert predicts([share] * 3, [], "one grey level", None, attacked=9).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("at_images", "in_ball", "outcome"),
+    [([1.0] * 2, [0.1] * 3, "not examined"), ([1.0] * 3, [0.1] * 2, "sound"), ([0.1] * 3, [1.0] * 3, "broken")],
+)
+def test_of_two_samples_nothing_is_concluded(at_images, in_ball, outcome):
+    assert predicts(at_images, in_ball, "one grey level", None, attacked=9).outcome == outcome
 
 
 @pytest.mark.parametrize(("share", "outcome"), [(0.61, "sound"), (0.59, "suspect"), (0.49, "broken"), (-2.0, "broken")])
@@ -276,6 +285,52 @@ def test_health_of_the_smallest_gates_stays_small(tmp_path, xrays):
     assert (found.cost.health_forward, found.cost.health_gradient) == (6, 3)
 
 
+# --- whose gradients are looked at, and where ------------------------------------------------------------------------
+
+BOTH = "torch.stack([-excess, excess], dim=1)"
+TOO_STEEP = "(10 * excess - 9 * excess.detach())"  # its gradient promises ten times what comes
+PGD_FORTY = "attack: {name: pgd, steps: 40}, epsilon: 2/255, require: {accuracy: 0}"
+
+
+def _checks(folder, gates, *, excess="excess", logits=BOTH, levels=range(20, 60), labels="[dark, bright]"):
+    """What is concluded of gates on `brightness_project`'s network with another excess and other logits."""
+    brightness_project(folder)
+    source = ARCHITECTURE.replace(f"return {BOTH}", f"excess = {excess}\n        return {logits}")
+    (folder / "brightness.py").write_text(source)
+    flat_images(folder, levels, [0] * len(levels))
+    (folder / "policy.yaml").write_text(brightness_policy(gates).replace("[dark, bright]", labels))
+    found = run(load_policy(folder / "policy.yaml")).gates
+    return [{check.name: check for check in gate.health} for gate in found]
+
+
+@pytest.mark.parametrize("goals", [("dim", "bright"), ("bright", "dim")])
+def test_what_is_seen_of_one_goal_s_gradient_is_not_said_of_another_s(goals, tmp_path):
+    gates = [f"  - {{id: {goal}, goal: targeted, target: {goal}, {PGD_FORTY}}}\n" for goal in goals]
+    logits = f"torch.stack([0 * excess, excess - 1, {TOO_STEEP} - 30], dim=1)"
+    found = _checks(tmp_path, "".join(gates), logits=logits, labels="[dark, dim, bright]")
+    for goal, checks in zip(goals, found, strict=True):
+        outcomes = {checks[name].outcome for name in ("gradient-predicts", "gradient-explains")}
+        assert outcomes == {"sound" if goal == "dim" else "broken"}
+
+
+def test_a_gradient_that_is_right_at_images_alone_is_seen_around_them(tmp_path):
+    """It is where all pixels are alike that it is."""
+    excess = f"torch.where(image.flatten(1).std(dim=1) < 1e-4, excess, {TOO_STEEP})"
+    (checks,) = _checks(tmp_path, f"  - {{id: pgd, {PGD_FORTY}}}\n", excess=excess)
+    check = checks["gradient-predicts"]
+    assert check.outcome == "broken"
+    assert "raises the margin 1.00 times as much as the gradient says" in check.evidence
+    assert "and 0.10 times at points of the ball" in check.evidence
+
+
+def test_an_image_without_a_finite_gradient_says_nothing_of_how_much_is_explained(tmp_path):
+    marked = "(image[:, 0, 0, 0] == image.new_tensor(20 / 255)).float()"
+    excess = f"excess + 0 * (image.flatten(1).mean(dim=1) * (1 - {marked})).sqrt()"
+    (checks,) = _checks(tmp_path, f"  - {{id: pgd, {PGD_FORTY}}}\n", excess=excess, levels=range(20, 28))
+    assert checks["gradient-explains"].outcome == "sound"
+    assert "the gradient explains 100% " in checks["gradient-explains"].evidence
+
+
 # --- what is inherited -----------------------------------------------------------------------------------------------
 
 
@@ -308,6 +363,39 @@ def test_who_would_inherit_from_a_search_that_was_not_examined_searches_itself(a
     first, second = sorted(brightness_gates(tmp_path, gates), key=lambda gate: gate.verdict != "error")
     assert (first.verdict, second.verdict) == ("error", "pass")
     assert "inherited" not in {outcome.evidence for outcome in second.samples if outcome.status == "held"}
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "outcome", "whose"),
+    [
+        ("sound", "broken", "broken", "other"),
+        ("suspect", "broken", "broken", "other"),
+        ("not examined", "sound", "sound", "other"),
+        ("broken", "suspect", "broken", "own"),
+        ("sound", "sound", "sound", "own"),
+        (None, "sound", "sound", "other"),
+    ],
+)
+def test_of_a_check_that_is_inherited_the_one_counts_that_weighs_more(own, other, outcome, whose):
+    mine = () if own is None else (HealthCheck(name="gradients", outcome=own, evidence="own"),)
+    (found,) = with_inherited(mine, (HealthCheck(name="gradients", outcome=other, evidence="other"),))
+    assert (found.outcome, found.evidence.split()[0]) == (outcome, whose)
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "severities"),
+    [
+        ("gradients", "sound", []),
+        ("gradients", "not examined", []),
+        ("gradients", "suspect", ["warning"]),
+        ("gradients", "broken", ["error"]),
+        ("gradient-predicts", "not examined", ["warning"]),  # the sharpest of them: that it is missing is told
+    ],
+)
+def test_what_is_told_of_a_check(name, outcome, severities):
+    found = [*as_findings([HealthCheck(name=name, outcome=outcome, evidence="seen")])]
+    assert [finding.severity for finding in found] == severities
+    assert all(finding.code == name and finding.message.endswith("; seen") for finding in found)
 
 
 # --- patches and small gates -----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from building import brightness_gates, brightness_project
 from chest import POLICIES, gates_on_xrays
 from masks import masked_gates
 
+from robustcheck.attacks.searches import QUICK
 from robustcheck.evaluation.health.checks import gradients
 from robustcheck.evaluation.health.examination import Examination
 from robustcheck.evaluation.health.probing import Probed, ProbeResult
@@ -123,15 +124,15 @@ def test_what_one_sample_shows_is_not_said_of_all():
     assert not judged(set(), allowed=0)
 
 
-def _probed(*, iterates=True, allowed=60, found=None, attacked=60, **results):
+def _probed(*, iterates=True, allowed=60, found=None, attacked=60, held=60, short=None, unreached=None, **results):
     """The outcomes of checks, by name, of sixty samples that held and what probes of twenty of them came to."""
     probes = SimpleNamespace(
-        attacked=range(attacked), iterates=iterates, uses_eot=False, short=None, unreached=None,
+        attacked=range(attacked), iterates=iterates, uses_eot=False, short=short, unreached=unreached,
         run=lambda _cost, more_steps: Probed(**results),
     )  # fmt: skip
     examination = Examination(
         setting=SimpleNamespace(candidate=SimpleNamespace(randomness=None)), found=found or Found(),
-        held=range(60), blind=set(), undermined_by=lambda lost: len(lost) > allowed,
+        held=range(held), blind=set(), undermined_by=lambda lost: len(lost) > allowed,
     )  # fmt: skip
     return {check.name: check.outcome for check in examination.checks(probes, Cost())}
 
@@ -157,8 +158,53 @@ def test_searches_without_gradients_that_do_better(turned, of, more, outcome):
     assert found["beats-searches-without-gradients"] == outcome
 
 
-def _course(began, earlier, highest):
-    return Rise(began=began, earlier=earlier, highest=highest, steps=100)
+@pytest.mark.parametrize(
+    ("turned", "of", "more", "outcome"),
+    [
+        (2, 2, {}, "not examined"),
+        (1, 20, {}, "sound"),
+        (2, 20, {}, "broken"),
+        (2, 20, {"iterates": False}, "suspect"),
+        (1, 20, {"allowed": 0}, "broken"),
+    ],
+)
+def test_single_steps_that_do_better(turned, of, more, outcome):
+    assert _probed(single_steps=_turning(turned, of), **more)["beats-single-steps"] == outcome
+
+
+@pytest.mark.parametrize(
+    ("weakness", "turned", "of", "more", "outcome"),
+    [
+        ({"short": "few"}, 0, 10, {}, "sound"),
+        ({"short": "few"}, 1, 10, {}, "suspect"),
+        ({"short": "few"}, 0, 0, {}, "suspect"),  # nothing was tried
+        ({"short": "few"}, 2, 10, {"allowed": 11}, "broken"),  # of all sixty as many would be twelve
+        ({"short": "few", "unreached": "far"}, 0, 10, {}, "suspect"),  # nor does a longer search begin elsewhere
+        ({"unreached": "far"}, 0, 10, {}, "suspect"),
+        ({"unreached": "far"}, 1, 10, {"allowed": 0}, "broken"),
+        ({"unreached": "far"}, 0, 0, {"held": 2}, "not examined"),
+    ],
+)
+def test_more_steps_clear_a_search_that_was_short_and_no_other(weakness, turned, of, more, outcome):
+    assert _probed(longer=_turning(turned, of), **weakness, **more)["enough-steps"] == outcome
+
+
+def _course(began, earlier, highest, steps=100):
+    return Rise(began=began, earlier=earlier, highest=highest, steps=steps)
+
+
+@pytest.mark.parametrize(
+    ("courses", "outcomes"),
+    [
+        ({"pgd": _course(-9, -5, -4.9), QUICK: _course(-9, -9, -5)}, ("sound", "sound")),
+        ({QUICK: _course(-9, -9, -5)}, ("sound", "not examined")),
+        ({"pgd": _course(-9, -9, -5, steps=3)}, ("not examined", "not examined")),
+    ],
+    ids=["before another", "alone", "short"],
+)
+def test_large_steps_that_come_first_and_searches_of_few_steps_need_no_course(courses, outcomes):
+    found = _probed(found=Found(trace=Trace(rises=dict.fromkeys(range(60), courses))))
+    assert (found["loss-rises"], found["enough-steps"]) == outcomes
 
 
 @pytest.mark.parametrize(
@@ -186,9 +232,11 @@ def test_the_loss_has_to_rise_on_half_of_the_samples(risen, outcome):
     assert _probed(found=Found(trace=Trace(rises=rises)))["loss-rises"] == outcome
 
 
-@pytest.mark.parametrize(("gradients_zero", "outcome"), [(50, "sound"), (51, "suspect")])
-def test_more_than_half_of_the_gradients_have_to_lead_somewhere(gradients_zero, outcome):
-    assert gradients(Trace(gradients=100, gradients_zero=gradients_zero), set()).outcome == outcome
+@pytest.mark.parametrize(
+    ("gradients_zero", "blind", "outcome"), [(50, set(), "sound"), (51, set(), "suspect"), (0, {3}, "suspect")]
+)
+def test_more_than_half_of_the_gradients_have_to_lead_somewhere_and_some_on_each_sample(gradients_zero, blind, outcome):
+    assert gradients(Trace(gradients=100, gradients_zero=gradients_zero), blind).outcome == outcome
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,17 @@ from __future__ import annotations
 import json
 import sys
 import xml.etree.ElementTree as ET
+from datetime import UTC, datetime
 
 import pytest
 import torch
 from building import brightness_policy, brightness_report
 
+from robustcheck import load_policy
 from robustcheck.evaluation import evaluation
 from robustcheck.models.process import left_as_found
+from robustcheck.policy_run import PolicyRun
+from robustcheck.results import Answer, GateResult
 
 # pytest 8 has the name alone there: it takes reasons from exceptions, and not from what a test says itself.
 WHY = " - accuracy 0.400 is below*" if pytest.version_tuple >= (9,) else ""
@@ -180,6 +184,14 @@ def test_a_folder_of_someone_else_s_counterexamples_is_not_deleted(pytester, pro
     assert theirs.read_text() == "keep"
 
 
+def test_who_stops_a_run_before_its_first_gate_has_a_report_that_says_so(pytester, project):
+    (project / "test_own.py").write_text("import pytest\n\ndef test_own():\n    pytest.exit('enough')\n")
+    result = pytester.runpytest("--robustcheck", "passing.yaml", "test_own.py", "passing.yaml")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    report = brightness_report(project)
+    assert (report["verdict"], report["interrupted"], report["not_run"]) == ("error", True, NAMES)
+
+
 def test_ctrl_c_reports_what_was_finished(pytester, project):
     (project / "conftest.py").write_text(
         "import pytest\n"
@@ -228,6 +240,51 @@ def test_gates_that_another_test_s_failure_kept_from_running_leave_no_pass(pytes
     assert (report["verdict"], report["interrupted"]) == ("error", True)
 
 
+@pytest.mark.parametrize(
+    ("verdicts", "left", "verdict", "interrupted"),
+    [
+        (["pass", "inconclusive"], [], "pass", False),
+        (["pass", "inconclusive"], ["policy.yaml::pgd[1/255]"], "error", True),
+        (["pass"], ["other.yaml::clean", "test_own.py::test_own"], "pass", False),
+        (["pass", "fail"], ["policy.yaml::pgd[1/255]"], "fail", False),  # what ended the run is told already
+        (["pass", "error"], ["policy.yaml::pgd[1/255]"], "error", False),
+    ],
+)
+def test_a_pass_needs_all_of_a_policy_s_own_gates_that_were_to_run(project, verdicts, left, verdict, interrupted):
+    text = (project / "policy.yaml").read_text() + "decision: {rule: confident, inconclusive: allow}\n"
+    (project / "policy.yaml").write_text(text)
+    policy = load_policy(project / "policy.yaml")
+    run = PolicyRun(policy=policy, nodeid="policy.yaml", started=datetime.now(UTC), worker=False)
+    for gate, found in zip(NAMES, verdicts, strict=False):
+        result = GateResult(id=gate, attack=None, threat=None, verdict=found)
+        run.note_answer(gate, Answer(gate=result, model=None, data=None, environment={}).to_builtins())
+    report = run.report(interrupted=False, left=set(left))
+    assert (report.verdict, report.interrupted) == (verdict, interrupted)
+
+
+STOPPED = """
+import pytest
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_PHASE(item):
+    yield
+    if item.name == "fgsm":
+        raise RuntimeError("no room on the disk")
+"""
+
+
+@pytest.mark.parametrize(("phase", "verdict"), [("setup", "error"), ("teardown", "pass")])
+def test_a_gate_that_never_began_is_an_error_and_what_comes_after_its_answer_is_none(pytester, project, phase, verdict):
+    (project / "conftest.py").write_text(STOPPED.replace("PHASE", phase))
+    result = pytester.runpytest("--robustcheck", "passing.yaml")
+    assert result.ret == 1
+    report = brightness_report(project)
+    assert (report["verdict"], report["not_run"]) == (verdict, [])
+    (gate,) = [gate for gate in report["gates"] if gate["id"] == "fgsm"]
+    assert gate["verdict"] == verdict
+    assert ("no room on the disk" in (gate["error"] or "")) == (verdict == "error")
+
+
 def test_a_worker_that_another_test_kills_keeps_no_gate_from_running(pytester, project):
     (project / "test_own.py").write_text("import os\n\ndef test_own():\n    os._exit(1)\n")
     order = "def pytest_collection_modifyitems(items):\n    items.sort(key=lambda item: item.name != 'clean')\n"
@@ -249,7 +306,9 @@ def test_gates_that_were_deselected_or_skipped_were_not_kept_from_running(pytest
     assert (report["verdict"], report["interrupted"]) == ("pass", False)
 
 
-@pytest.mark.parametrize("option", ["--help", "--markers", "--fixtures"])
+@pytest.mark.parametrize(
+    "option", ["--help", "--markers", "--fixtures", "--fixtures-per-test", "--setup-only", "--setup-plan"]
+)
 def test_asking_pytest_about_itself_touches_nobrightness_report(pytester, project, option):
     pytester.makeini("[pytest]\nrobustcheck = passing.yaml\n")
     pytester.runpytest()

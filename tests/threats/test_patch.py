@@ -106,6 +106,19 @@ def test_room_is_looked_for_where_a_patch_has_to_lie():
         Placing(size=Size.parse("21 px"), outline="square").check_room(20, 30)
 
 
+def test_room_is_looked_for_between_the_angles_that_are_tried():
+    """One pixel that a corner reaches between two of them, and on neither."""
+    keep_out = torch.zeros(20, 20, dtype=torch.bool)
+    keep_out[3, 7] = True
+    placing = Placing(size=Size.parse("10 px"), outline="square", rotation=45, location=(0.5, 0.5))
+    draws = torch.full((1001, PLACEMENT_DRAWS), 0.5)
+    draws[:, 0] = torch.linspace(0, 1, 1001)
+    with pytest.raises(NoPlaceError):
+        placing.draw(draws, 20, 20, keep_out.expand(1001, -1, -1))
+    with pytest.raises(NoPlaceError):
+        placing.check_room(20, 20, keep_out)
+
+
 def test_a_quarter_turn_turns_it_clockwise():
     image, patch = torch.zeros(1, 1, 12, 12), _random(1, 1, 6, 6)
     placed = place(patch, image, _at(6.0, 6.0, 6.0, radians(90)), "square")[0, 0, 3:9, 3:9]
@@ -231,6 +244,38 @@ def test_a_patch_that_is_larger_than_the_image_is_refused(size, scale):
     placing = Placing(size=Size.parse(size), outline="square", scale=scale)
     with pytest.raises(EvaluationError, match=r"has no room for it; give a smaller size or scale"):
         placing.draw(_random(1, PLACEMENT_DRAWS), 20, 60)
+
+
+@pytest.mark.parametrize(
+    ("size", "more", "why"),
+    [
+        ("1 px", {}, None),
+        ("1 px", {"scale": 0.01}, "covering none"),
+        ("1 px", {"outline": "circle"}, "covering none"),
+        ("1.42 px", {"rotation": 45.0}, None),
+        ("1.41 px", {"rotation": 45.0}, "covering none"),
+        ("1.5 px", {"rotation": 45.0, "scale": 0.1}, "covering none"),
+        ("14 px", {"rotation": 45.0}, None),
+        ("15 px", {"rotation": 45.0}, "pixels wide at its largest scale, turned, and"),
+        ("15 px", {"rotation": 80.0}, "pixels wide at its largest scale, turned, and"),  # which turns it by 45, too
+        ("15 px", {"rotation": 80.0, "outline": "circle"}, None),
+        ("8 px", {"location": (0.1, 0.2)}, None),
+        ("8 px", {"location": (0.9, 0.8)}, None),
+        ("8 px", {"location": (0.09, 0.5)}, "does not lie on"),
+        ("8 px", {"location": (0.91, 0.5)}, "does not lie on"),
+        ("8 px", {"location": (0.5, 0.19)}, "does not lie on"),
+        ("8 px", {"location": (0.5, 0.81)}, "does not lie on"),
+        ("8 px", {"location": (0.1, 0.5), "scale": 0.1}, "does not lie on"),
+        ("8 px", {"location": (0.1, 0.5), "rotation": 5.0}, "does not lie on"),
+    ],
+)
+def test_a_patch_is_refused_where_a_draw_would_not_lie_on_the_image_or_cover_nothing(size, more, why):
+    placing = Placing(**{"size": Size.parse(size), "outline": "square", **more})
+    if why is None:
+        assert placing.side(20, 40) == float(size.split()[0])
+    else:
+        with pytest.raises(EvaluationError, match=why):
+            placing.side(20, 40)
 
 
 @pytest.mark.parametrize(("length", "finest"), [(40, 20), (20, 10)])

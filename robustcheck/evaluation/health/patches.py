@@ -11,7 +11,8 @@ from robustcheck.policy.sizes import Size
 from robustcheck.results import GateResult, HealthCheck, Outcome
 from robustcheck.words import plural
 
-_ALIKE = ("shape", "location", "rotation", "scale", "keep_out")  # of how patches are laid
+# How patches are laid, and which samples are left to judge them on: all, unless one for all was trained on a share.
+_ALIKE = ("shape", "location", "rotation", "scale", "keep_out", "train_on")
 
 
 def comparable_patches(own: Gate, other: Gate) -> bool:
@@ -25,7 +26,7 @@ def comparable_patches(own: Gate, other: Gate) -> bool:
     assert isinstance(theirs, PatchSpec)
     assert own.size is not None
     assert other.size is not None
-    if own.knowledge != "white-box" or own.conditions != other.conditions or _judged(mine) != _judged(theirs):
+    if own.knowledge != "white-box" or own.conditions != other.conditions:
         return False
     if any(getattr(mine, name) != getattr(theirs, name) for name in _ALIKE):
         return False
@@ -49,11 +50,6 @@ def _smaller(one: Size, other: Size) -> bool:
     if one.area is not None and other.area is not None:
         return one.area < other.area
     return one.pixels is not None and other.pixels is not None and one.pixels < other.pixels
-
-
-def _judged(spec: PatchSpec) -> object:
-    """Which of the samples gates with patches are about."""
-    return "train" if spec.patch is not None or not spec.universal else spec.train_on
 
 
 def beside_patches(own: GateResult, others: Sequence[GateResult], verdict_if: VerdictIf) -> tuple[HealthCheck, ...]:
