@@ -14,6 +14,7 @@ from junit_xml import TestCase, TestSuite, to_xml_report_string
 from robustcheck.report.gate import gate_text, metrics_line, verdict_sentence, warning_lines
 from robustcheck.report.summary import summary_line
 from robustcheck.report.text import moment, one_line
+from robustcheck.report.threat import threat_text
 from robustcheck.results import AuditReport, GateResult
 
 RUN = "[run]"
@@ -55,7 +56,8 @@ def _gate_case(gate: GateResult, *, allowed: bool) -> TestCase:
     case = _case(gate.id, gate.cost.seconds)
     sentence, text = verdict_sentence(gate), gate_text(gate)
     if gate.verdict == "pass":
-        case.stdout = "\n".join([metrics_line(gate), *warning_lines(gate)])
+        asked = [f"threat model: {threat_text(gate.threat)}"] if gate.threat else []
+        case.stdout = "\n".join([metrics_line(gate), *asked, *warning_lines(gate)])
     elif gate.verdict == "error":
         case.add_error_info(sentence, text, "error")
     elif gate.verdict == "inconclusive" and allowed:

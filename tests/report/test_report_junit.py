@@ -21,10 +21,12 @@ from report_builder import (
     queried,
     report,
     synthetic,
+    threat,
 )
 
 from robustcheck.report.gate import gate_text, metrics_line
 from robustcheck.report.junit import RUN, gate_properties, junit_xml
+from robustcheck.report.threat import threat_text
 from robustcheck.results import Cost, Finding, Metric, PolicyInfo
 
 REPORTS = {
@@ -108,10 +110,14 @@ def test_an_error_says_where_it_came_from():
     assert "Traceback (most recent call last):" in error.text
 
 
-def test_a_passing_case_says_what_was_measured():
+def test_a_passing_case_says_what_was_measured_and_against_whom():
     _, cases = parsed(REPORTS["pass"])
 
-    assert cases["pgd[2/255]"].system_out == metrics_line(gate())
+    assert cases["clean"].system_out == metrics_line(clean_gate())
+    assert cases["pgd[2/255]"].system_out.splitlines() == [
+        metrics_line(gate()),
+        f"threat model: {threat_text(threat())}",
+    ]
     assert "accuracy 0.810 (405 of 500; 95 % interval 0.770 to 0.850)" in cases["pgd[2/255]"].system_out
     assert cases["pgd[2/255]"].time == 12.34
 
@@ -121,6 +127,7 @@ def test_a_passing_case_says_what_is_said_against_it():
     _, cases = parsed(report(gate(findings=(finding,))))
     assert cases["pgd[2/255]"].system_out.splitlines() == [
         metrics_line(gate()),
+        f"threat model: {threat_text(threat())}",
         "pgd[2/255]: warning: the surrogate is another model [poor-surrogate]",
     ]
 
