@@ -38,7 +38,7 @@ from robustcheck.report.text import (
     status_text,
     support_count,
 )
-from robustcheck.report.threat import budget_text
+from robustcheck.report.threat import budget_text, unlike_most
 from robustcheck.results import AuditReport, GateResult, Verdict
 from robustcheck.words import plural, visible
 
@@ -222,7 +222,7 @@ def _gate(gate: GateResult, anchor: str, patch: PatchPicture, pictures: Gallery)
         gate=gate,
         confidence=confidence_of(gate),
         attack=gate.attack or "no attack",
-        budget=budget_text(gate.threat) if gate.threat else "",
+        budget=", ".join((budget_text(gate.threat), *unlike_most(gate.threat))) if gate.threat else "",
         sentence=verdict_sentence(gate),
         error="\n".join(visible(gate.error).strip().splitlines()[1:]) if gate.error else "",
         counts=status_text(gate).removesuffix(" before the attack") if gate.samples else "",
