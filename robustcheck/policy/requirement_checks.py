@@ -42,6 +42,12 @@ def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], *, has_positiv
             f"holds whatever the adversary does: {spared} is about {kind}, which this goal does not touch; require "
             f"{other} or accuracy, or give the gate another goal",
         )
+    if set(require) == {"control_success"} and _has_controls(gate):
+        yield (
+            (*at, "require"),
+            "no attack can fail it: control_success is about what is turned without one; require something of the "
+            "attack as well, such as accuracy or attack_success",
+        )
     for metric, values in require.items():
         where = (*at, "require", metric)
         about, _, plain = metric.rpartition(".")
@@ -54,10 +60,16 @@ def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], *, has_positiv
             yield where, "needs data.prevalence: how common the finding is where the candidate will be used"
         if plain in NEEDS_ATTACK and not stands("attack", gate, GateSpec):
             yield where, "needs an attack, and this gate names none"
-        elif metric in NEEDS_CONTROLS and attack_name(gate) != "patch" and not stands("conditions", gate, GateSpec):
+        elif metric in NEEDS_CONTROLS and not _has_controls(gate):
             yield where, "needs controls, which a gate with a patch or with conditions has"
         yield from _bounds(metric, values, where)
         yield from _one_each(values, "size" if attack_name(gate) == "patch" else "epsilon", gate, where)
+
+
+def _has_controls(gate: dict[str, Any]) -> bool:
+    """Whether there is something that turns samples of an attacked gate without its attack."""
+    seen = stands("conditions", gate, GateSpec)
+    return stands("attack", gate, GateSpec) and (attack_name(gate) == "patch" or seen)
 
 
 def _spared(gate: dict[str, Any], model: dict[str, Any]) -> str | None:

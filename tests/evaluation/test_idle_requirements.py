@@ -157,7 +157,7 @@ def test_controls_alone_are_no_attack(tmp_path):
     gates = "\n".join(
         f"  - {{id: {name}, attack: {{name: pgd, steps: 3}}, epsilon: 2/255, goal: missed_finding, {seen}, "
         f"require: {{control_success: '<= 0.5'{more}}}}}"
-        for name, more in (("alone", ""), ("beside", ", accuracy: 0.8"))
+        for name, more in (("alone", ", attack_success: '<= 1'"), ("beside", ", accuracy: 0.8"))
     )
     alone, beside = _gates(tmp_path, gates)
     assert (alone.verdict, _told(alone)) == ("pass", [])
