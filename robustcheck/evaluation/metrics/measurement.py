@@ -96,7 +96,7 @@ class Measurement:
         return slices(self.by_subgroup, self.by_label, self.intervals)
 
     def findings(self, bounds: Sequence[Bound]) -> tuple[Finding, ...]:
-        """No skill, labels without samples, repeated images, an unused range, and what the worst that bounds ask for is not about."""
+        """What is to be said of the samples and of their figures, and what the worst of parts is not about."""
         found = list[Finding]()
         if message := no_better_than_chance(self.readings, self.labels):
             found.append(Finding(code="no-better-than-chance", severity="warning", message=message))
