@@ -182,7 +182,7 @@ class GatePlugin:
                 self._fail(run, "judging the gates", why)
                 if session.exitstatus == pytest.ExitCode.OK:
                     session.exitstatus = pytest.ExitCode.TESTS_FAILED
-            elif session.exitstatus in _SELECTED and run.verdict is None and not self._selected_of(run):
+            elif session.exitstatus in _SELECTED and run.written is None and not self._selected_of(run):
                 self._unselected.append(run)
 
     @warnings_stay_warnings()
@@ -197,7 +197,7 @@ class GatePlugin:
                 self._note_in_junit(output.folder.name, suite_properties(report))
                 files = output.publish(report)
                 self._reports.append((report, files))
-                run.verdict = report.verdict
+                run.written = report
         except ReportError as error:
             return str(error)
         except Exception:  # noqa: BLE001 - whatever it is, pytest's own reports have still to be written
@@ -221,10 +221,12 @@ class GatePlugin:
         Tests may be skipped, or be expected to fail, by a project's own hooks; of gates that would be a green which
         means nothing. Some may be deselected or skipped: they are in the report as gates that were not run.
         """
-        if run.verdict is None:
+        if run.written is None:
             selected = self._selected_of(run)
             return f"none of {selected} selected gates was run: all were skipped; deselect them" if selected else None
-        return None if run.verdict == "pass" else f"the verdict is {run.verdict}, and pytest would have exited with 0"
+        if run.written.green:
+            return None
+        return f"the verdict is {run.written.verdict}, and pytest would have exited with 0"
 
     def _selected_of(self, run: PolicyRun) -> int:
         """How many gates of a policy were to run."""

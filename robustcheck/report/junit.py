@@ -22,7 +22,7 @@ RUN = "[run]"
 
 
 def junit_xml(report: AuditReport) -> str:
-    """The report as JUnit XML; a report that is not a pass never gives a file without a failure or an error."""
+    """The report as JUnit XML; a report that is not green never gives a file without a failure or an error."""
     cases = [_gate_case(gate, allowed=report.inconclusive == "allow") for gate in report.gates]
     cases += [_not_run_case(gate_id, interrupted=report.interrupted) for gate_id in report.not_run]
     if _needs_run_case(report, cases):
@@ -75,7 +75,7 @@ def _not_run_case(gate_id: str, *, interrupted: bool) -> TestCase:
 
 
 def _needs_run_case(report: AuditReport, cases: list[TestCase]) -> bool:
-    if report.verdict == "pass":
+    if report.green:
         return False
     red = any(case.is_failure() or case.is_error() for case in cases)
     return report.interrupted or not report.gates or not red

@@ -45,7 +45,12 @@ def summary_line(report: AuditReport) -> str:
     """One sentence: how many gates ended how, and on what data."""
     found = Counter(gate.verdict for gate in report.gates)
     parts = [f"{plural(found['pass'], 'gate')} passed", f"{found['fail']} failed"]
-    parts += [f"{found[rare]} {VERDICT_WORDS[rare]}" for rare in ("inconclusive", "error") if found[rare]]
+    allowed = {"inconclusive": " (allowed)"} if report.inconclusive == "allow" else {}
+    parts += [
+        f"{found[rare]} {VERDICT_WORDS[rare]}{allowed.get(rare, '')}"
+        for rare in ("inconclusive", "error")
+        if found[rare]
+    ]
     if report.not_run:
         parts.append(f"{len(report.not_run)} not run")
     interrupted = " (interrupted)" if report.interrupted else ""

@@ -157,8 +157,9 @@ def report_view(report: AuditReport, folder: Path | None) -> ReportView:
     """Compute the page; pictures come from `folder`, and there are none without one."""
     banner, explanation = BANNERS[report.verdict]
     undecided = sum(gate.verdict == "inconclusive" for gate in report.gates)
-    if report.verdict == "pass" and undecided:
-        explanation = f"{plural(undecided, 'gate')} could not be decided, which the policy allows; no gate failed."
+    if report.green and undecided:
+        rest = "no gate failed" if report.verdict == "pass" else "no gate passed, and none failed"
+        explanation = f"{plural(undecided, 'gate')} could not be decided, which the policy allows; {rest}."
     failed = sum(gate.verdict == "fail" for gate in report.gates)
     if report.verdict == "error" and failed:
         others = any(gate.verdict == "error" for gate in report.gates)

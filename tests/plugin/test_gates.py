@@ -392,6 +392,19 @@ def test_an_inconclusive_gate_fails_or_is_skipped_as_the_policy_says(
     )
 
 
+def test_where_every_gate_is_open_and_allowed_to_be_the_run_goes_on_and_is_no_pass(pytester, project, plain_or_worker):
+    (_, doubtful) = DOUBTFUL.split("  - id: pgd")
+    extra = "decision: {rule: confident, inconclusive: allow}"
+    (project / "policy.yaml").write_text(brightness_policy(f"\n  - id: pgd{doubtful}", extra=extra))
+    result = pytester.runpytest("--robustcheck", "policy.yaml", *plain_or_worker)
+    assert result.ret == 0
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["INCONCLUSIVE: 0 gates passed, 0 failed, 1 inconclusive (allowed), on 10 samples"])
+    assert brightness_report(project)["verdict"] == "inconclusive"
+    suite = ET.parse(project / "robustcheck-report" / "junit.xml").getroot().find("testsuite")
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("1", "0", "0")
+
+
 def test_a_policy_that_allows_inconclusive_gates_lets_no_failed_one_through(pytester, project):
     gates = DOUBTFUL.replace("accuracy: 0.4", "accuracy: 0.95")
     extra = "decision: {rule: confident, inconclusive: allow}"

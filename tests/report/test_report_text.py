@@ -232,6 +232,10 @@ def test_without_an_attack_samples_are_right_or_wrong():
             "PASS: 1 gate passed, 0 failed, on 1 of 624 samples",
         ),
         (
+            report(inconclusive(), verdict="inconclusive", inconclusive="allow", data=None),
+            "INCONCLUSIVE: 0 gates passed, 0 failed, 1 inconclusive (allowed)",
+        ),
+        (
             report(verdict="error", interrupted=True, not_run=("a",), data=None),
             "ERROR (interrupted): 0 gates passed, 0 failed, 1 not run",
         ),
