@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from robustcheck.errors import PolicyError, ReportError
-from robustcheck.exit_codes import EXIT_CODES, INTERRUPTED, Commands
+from robustcheck.exit_codes import EXIT_CODES, Commands, exit_code
 from robustcheck.interrupts import sigterm_interrupts
 from robustcheck.words import as_output, plural, visible
 
@@ -64,7 +64,7 @@ def run_command(policy: Path, output: Path, *, quiet: bool) -> None:
 
     \b
     Exit codes:
-      0  every gate passed
+      0  every gate passed, or is inconclusive where the policy allows that
       1  a gate failed
       2  the policy, or the command, cannot be used
       3  a gate could not be evaluated (its verdict is error), or the reports could not be written
@@ -109,7 +109,7 @@ def run_command(policy: Path, output: Path, *, quiet: bool) -> None:
     if unwritten is not None:
         click.echo(visible(str(unwritten)), err=True)
         sys.exit(EXIT_CODES["error"])
-    sys.exit(INTERRUPTED if report.interrupted else EXIT_CODES[report.verdict])
+    sys.exit(exit_code(report))
 
 
 @main.command("validate")

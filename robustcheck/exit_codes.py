@@ -6,16 +6,26 @@ import errno
 import os
 import sys
 import traceback
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from robustcheck.errors import EvaluationError, PolicyError, ReportError
 from robustcheck.words import behind_bars, visible
 
+if TYPE_CHECKING:
+    from robustcheck.results import AuditReport
+
 EXIT_CODES = {"pass": 0, "fail": 1, "error": 3, "inconclusive": 4}  # of a report's verdict
 USAGE_ERROR = 2
 INTERRUPTED = 130
+
+
+def exit_code(report: AuditReport) -> int:
+    """What a run that came to this report ends with."""
+    if report.interrupted:
+        return INTERRUPTED
+    return EXIT_CODES["pass" if report.green else report.verdict]
 
 
 class Commands(click.Group):

@@ -34,6 +34,8 @@ _RUNS_NOTHING = (
     "cacheshow",
     "markers",
 )
+# Ends of runs that know which tests were selected: those that a wrong argument ended came to none.
+_SELECTED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 class GatePlugin:
@@ -46,6 +48,7 @@ class GatePlugin:
         self._selected: set[str] = set()  # node ids of all tests that will run, the project's own too
         self._ended: set[str] = set()  # of those that have run, or were skipped
         self._reports: list[tuple[AuditReport, list[Path]]] = []
+        self._unselected: list[PolicyRun] = []  # policies none of whose gates was asked for
         self._failures: list[str] = []  # what is amiss beside gates, such as reports that could not be written
         self._interrupted = False
         self._until_the_end = ExitStack()
@@ -178,6 +181,8 @@ class GatePlugin:
                 self._fail(run, "judging the gates", why)
                 if session.exitstatus == pytest.ExitCode.OK:
                     session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            elif session.exitstatus in _SELECTED and run.written is None and not self._selected_of(run):
+                self._unselected.append(run)
 
     @warnings_stay_warnings()
     def _publish(self, run: PolicyRun, output: Output) -> str | None:
@@ -191,7 +196,7 @@ class GatePlugin:
                 self._note_in_junit(output.folder.name, suite_properties(report))
                 files = output.publish(report)
                 self._reports.append((report, files))
-                run.verdict = report.verdict
+                run.written = report
         except ReportError as error:
             return str(error)
         except Exception:  # noqa: BLE001 - whatever it is, pytest's own reports have still to be written
@@ -215,10 +220,16 @@ class GatePlugin:
         Tests may be skipped, or be expected to fail, by a project's own hooks; of gates that would be a green which
         means nothing. Some may be deselected or skipped: they are in the report as gates that were not run.
         """
-        if run.verdict is None:
-            selected = sum(test.partition("::")[0] == run.nodeid for test in self._selected)
+        if run.written is None:
+            selected = self._selected_of(run)
             return f"none of {selected} selected gates was run: all were skipped; deselect them" if selected else None
-        return None if run.verdict == "pass" else f"the verdict is {run.verdict}, and pytest would have exited with 0"
+        if run.written.green:
+            return None
+        return f"the verdict is {run.written.verdict}, and pytest would have exited with 0"
+
+    def _selected_of(self, run: PolicyRun) -> int:
+        """How many gates of a policy were to run."""
+        return sum(test.partition("::")[0] == run.nodeid for test in self._selected)
 
     def _fail(self, run: PolicyRun, name: str, why: str) -> None:
         """Make a failed test case of what is amiss with a policy's run: a JUnit file beside a red exit is not green.
@@ -250,6 +261,11 @@ class GatePlugin:
             terminalreporter.write_line(as_output(summary_line(report)))
             for file in files:
                 terminalreporter.write_line(f"  {relative_to_start(file, self._config.invocation_params.dir)}")
+        for run in self._unselected:
+            terminalreporter.section(as_output(f"robustcheck: {run.policy.name}"))
+            gates = len(run.policy.gates)
+            none = "its gate was not selected" if gates == 1 else f"none of its {gates} gates was selected"
+            terminalreporter.write_line(as_output(f"NOT RUN: {run.nodeid}: {none}, so there is no report on it"))
         for failure in self._failures:
             terminalreporter.write_line(as_output(f"ERROR: {failure}"), red=True, bold=True)
 

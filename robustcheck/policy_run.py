@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from robustcheck.policy import Policy
     from robustcheck.report.output import Output
     from robustcheck.report.progress import Line
-    from robustcheck.results import Answer, AuditReport, GateResult, Verdict
+    from robustcheck.results import Answer, AuditReport, GateResult
 
 
 @dataclass(kw_only=True)
@@ -36,7 +36,7 @@ class PolicyRun:
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)  # by gate; builtins, as test reports carry them
     crashed: dict[str, GateResult] = field(default_factory=dict)  # by gate: a test ended without an answer
     evaluation: Evaluation | None = None  # once a gate was asked for
-    verdict: Verdict | None = None  # of the report, once it is written
+    written: AuditReport | None = None  # the report, once it is
 
     def evaluate(self, gate: str) -> Answer:
         """The answer of a gate: evaluated here, or by another worker."""

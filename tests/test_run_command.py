@@ -51,7 +51,13 @@ def _report(folder):
         (CLEAN, "", 0, "PASS"),
         (_gate("{accuracy: 0.5}"), "", 1, "FAIL"),
         (CLEAN.replace("1}", "0.7}"), CONFIDENT, 4, "INCONCLUSIVE"),
-        (CLEAN.replace("1}", "0.7}"), CONFIDENT.replace("}", ", inconclusive: allow}"), 0, "PASS"),
+        (CLEAN.replace("1}", "0.7}"), CONFIDENT.replace("}", ", inconclusive: allow}"), 0, "INCONCLUSIVE"),
+        (
+            CLEAN.replace("1}", "0.7}") + CLEAN.replace("1}", "0.1}").replace("clean", "low"),
+            CONFIDENT.replace("}", ", inconclusive: allow}"),
+            0,
+            "PASS",
+        ),
     ],
 )
 def test_the_exit_code_tells_the_verdict(gates, extra, code, word, project):

@@ -94,6 +94,7 @@ def load_samples(data: DataSpec, model: ModelSpec, *, folder: Path, seed: int = 
     return Samples(
         names=names,
         labels=labels,
+        contents=numbered(contents),
         images=images,
         info=info,
         groups=groups,

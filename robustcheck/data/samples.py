@@ -102,6 +102,7 @@ class Samples:
     Attributes:
         names: of each sample in its source, such as `test/17` or `normal/img3.png`; the same in every subset.
         labels: (N,) int64, true readings: indexes into the policy's labels, or of several the sum of 2**k; read-only.
+        contents: (N,) int64, which samples store the same: numbers from 0 in order of first appearance; read-only.
         images: the images; `image` and `shape_of` are short for its methods.
         info: for the report.
         groups: (N,) int64, which samples belong together: numbers from 0 in order of first appearance; read-only. None
@@ -113,6 +114,7 @@ class Samples:
 
     names: tuple[str, ...]
     labels: Indexes
+    contents: Indexes
     images: Images
     info: DataInfo
     groups: Indexes | None = None

@@ -9,7 +9,7 @@ from robustcheck.evaluation.search.found import Found
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.standing import Standing
 from robustcheck.policy import Gate
-from robustcheck.policy.bounds import NEEDS_POSITIVE, WORST_FINDING, WORST_SUBGROUP
+from robustcheck.policy.bounds import LOWER_IS_BETTER, NEEDS_POSITIVE, WORST_FINDING, WORST_SUBGROUP
 from robustcheck.results import Control, Finding, HealthCheck, Metric, Surrogate
 from robustcheck.words import listed, plural
 
@@ -17,6 +17,7 @@ NOTHING_TO_FOLLOW = "no-usable-gradient"  # said in place of what health checks 
 
 LEAST_TURNED = 0.5  # of the attacked samples: a surrogate that the attack turns less often than so is no guide
 LEAST_RIGHT = 0.1  # of the samples: where fewer are right in all findings, few are attacked
+FEW = 10  # attacked samples, where they are less than half of all: else the policy has no more to be judged on
 _ONE_FINDING = "; name a finding as model.positive, with goal: missed_finding or false_alarm, to attack it alone"
 LEAST_AGREEMENT = 0.75  # of the samples: a surrogate that reads fewer as the candidate does is another model
 
@@ -31,6 +32,7 @@ def findings(
         *as_findings([check for check in health if not (blind and _said(check))]),
         *_outdone(success, standing.controls),
         *_hardly_attacked(standing),
+        *_by_weakness(gate),
         *_not_aimed_at(gate, setting),
         *_poor(surrogates, len(found.searched)),
         *_of_the_search(found),
@@ -88,15 +90,39 @@ def _at_once(gate: Gate, setting: Setting) -> str:
 
 
 def _hardly_attacked(standing: Standing) -> Iterator[Finding]:
-    """Warn where so few samples are right in every finding that an attack on those says little about the candidate."""
+    """Warn where so few samples are attacked that what is left of them says little about the candidate."""
     gate, setting = standing.gate, standing.setting
     attacked, judged = len(standing.attacked), len(standing.judged)
-    if (at_once := _at_once(gate, setting)) and 0 < attacked < LEAST_RIGHT * judged:
+    at_once = _at_once(gate, setting)
+    few = attacked < FEW and 2 * attacked < judged
+    if not attacked or not (few or (at_once and attacked < LEAST_RIGHT * judged)):
+        return
+    if at_once:
         message = (
             f"only {attacked} of {plural(judged, 'sample')} are read rightly before the attack{at_once}: the others "
             f"were not attacked{_ONE_FINDING}"
         )
-        yield Finding(code="few-attacked", severity="warning", message=message)
+    else:
+        spared = int((~standing.goal.applies(setting.labels))[standing.judged].sum())
+        wrong = judged - spared - attacked
+        why = [f"{spared} that the goal {gate.goal} is not about"] if spared else []
+        why += [f"{wrong} that {'is' if wrong == 1 else 'are'} read wrongly before it"] if wrong else []
+        message = (
+            f"the attack had only {attacked} of {plural(judged, 'sample')} to turn, without {' and '.join(why)}: what "
+            "becomes of so few says little"
+        )
+    yield Finding(code="few-attacked", severity="warning", message=message)
+
+
+def _by_weakness(gate: Gate) -> Iterator[Finding]:
+    """Warn where all that is required is that the attack has enough success."""
+    asked = [bound for bound in gate.bounds if not bound.always_met and bound.of[1] != "control_success"]
+    if asked and all(bound.at_least == (bound.of[1] in LOWER_IS_BETTER) for bound in asked):
+        message = (
+            f"{listed(f'{bound.metric} {bound}' for bound in asked)} is met by a candidate that the attack breaks, and "
+            "not by one that holds: a pass shows no robustness; to require some, turn the bound round"
+        )
+        yield Finding(code="met-by-weakness", severity="warning", message=message)
 
 
 def _not_aimed_at(gate: Gate, setting: Setting) -> Iterator[Finding]:

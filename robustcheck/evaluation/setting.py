@@ -104,6 +104,7 @@ class Setting:
             intervals=intervals,
             controls=controls,
             among=among,
+            contents=self.samples.contents,
             absent=self.samples.absent,
             unused=self.unused,
         )

@@ -32,8 +32,8 @@ def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], *, has_positiv
     require = gate.get("require")
     if not isinstance(require, dict):
         return
-    if not require:
-        yield (*at, "require"), f"is empty: the gate could never fail; name at least one of {', '.join(METRICS)}"
+    if wrong := _never_failed(require, gate):
+        yield (*at, "require"), wrong
     spared = _spared(gate, section(data, "model"))
     if spared is not None and {metric.rpartition(".")[2] for metric in require} == {spared}:
         kind, other = ("negatives", "sensitivity") if spared == "specificity" else ("positives", "specificity")
@@ -54,10 +54,28 @@ def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], *, has_positiv
             yield where, "needs data.prevalence: how common the finding is where the candidate will be used"
         if plain in NEEDS_ATTACK and not stands("attack", gate, GateSpec):
             yield where, "needs an attack, and this gate names none"
-        elif metric in NEEDS_CONTROLS and attack_name(gate) != "patch" and not stands("conditions", gate, GateSpec):
+        elif metric in NEEDS_CONTROLS and not _has_controls(gate):
             yield where, "needs controls, which a gate with a patch or with conditions has"
         yield from _bounds(metric, values, where)
         yield from _one_each(values, "size" if attack_name(gate) == "patch" else "epsilon", gate, where)
+
+
+def _never_failed(require: dict[str, Any], gate: dict[str, Any]) -> str | None:
+    """Why no attack can fail a gate that requires this, as far as its metrics' names show it."""
+    if not require:
+        return f"is empty: the gate could never fail; name at least one of {', '.join(METRICS)}"
+    if set(require) == {"control_success"} and _has_controls(gate):
+        return (
+            "no attack can fail it: control_success is about what is turned without one; require something of the "
+            "attack as well, such as accuracy or attack_success"
+        )
+    return None
+
+
+def _has_controls(gate: dict[str, Any]) -> bool:
+    """Whether there is something that turns samples of an attacked gate without its attack."""
+    seen = stands("conditions", gate, GateSpec)
+    return stands("attack", gate, GateSpec) and (attack_name(gate) == "patch" or seen)
 
 
 def _spared(gate: dict[str, Any], model: dict[str, Any]) -> str | None:

@@ -14,6 +14,7 @@ from rich.text import Text
 from robustcheck.report.text import name_pieces, one_line
 
 _PIECES = re.compile(r"[^._]*[._]+|[^._]+")
+_PHRASES = re.compile(r".+?,(?= )|.+")
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,11 @@ def required(metric: str, bound: str) -> Words:
 def named(text: str) -> Words:
     """A name that somebody gave, such as a gate's id."""
     return Words(tuple((piece,) for piece in name_pieces(one_line(text))))
+
+
+def phrases(text: str) -> Words:
+    """Phrases with commas between them: lines end behind these if they can, and else as those of a name do."""
+    return Words(tuple(tuple(name_pieces(phrase)) for phrase in _PHRASES.findall(one_line(text))))
 
 
 def fitted(narrowest: Sequence[int], widest: Sequence[int], room: int) -> list[int] | None:

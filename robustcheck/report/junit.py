@@ -14,6 +14,7 @@ from junit_xml import TestCase, TestSuite, to_xml_report_string
 from robustcheck.report.gate import gate_text, metrics_line, verdict_sentence, warning_lines
 from robustcheck.report.summary import summary_line
 from robustcheck.report.text import moment, one_line
+from robustcheck.report.threat import threat_text
 from robustcheck.results import AuditReport, GateResult
 
 RUN = "[run]"
@@ -21,7 +22,7 @@ RUN = "[run]"
 
 
 def junit_xml(report: AuditReport) -> str:
-    """The report as JUnit XML; a report that is not a pass never gives a file without a failure or an error."""
+    """The report as JUnit XML; a report that is not green never gives a file without a failure or an error."""
     cases = [_gate_case(gate, allowed=report.inconclusive == "allow") for gate in report.gates]
     cases += [_not_run_case(gate_id, interrupted=report.interrupted) for gate_id in report.not_run]
     if _needs_run_case(report, cases):
@@ -55,7 +56,8 @@ def _gate_case(gate: GateResult, *, allowed: bool) -> TestCase:
     case = _case(gate.id, gate.cost.seconds)
     sentence, text = verdict_sentence(gate), gate_text(gate)
     if gate.verdict == "pass":
-        case.stdout = "\n".join([metrics_line(gate), *warning_lines(gate)])
+        asked = [f"threat model: {threat_text(gate.threat)}"] if gate.threat else []
+        case.stdout = "\n".join([metrics_line(gate), *asked, *warning_lines(gate)])
     elif gate.verdict == "error":
         case.add_error_info(sentence, text, "error")
     elif gate.verdict == "inconclusive" and allowed:
@@ -73,7 +75,7 @@ def _not_run_case(gate_id: str, *, interrupted: bool) -> TestCase:
 
 
 def _needs_run_case(report: AuditReport, cases: list[TestCase]) -> bool:
-    if report.verdict == "pass":
+    if report.green:
         return False
     red = any(case.is_failure() or case.is_error() for case in cases)
     return report.interrupted or not report.gates or not red

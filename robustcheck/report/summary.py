@@ -13,10 +13,10 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Column, Table
 from rich.text import Text
 
-from robustcheck.report.cells import Words, fitted, named, required, whole
+from robustcheck.report.cells import Words, fitted, named, phrases, required, whole
 from robustcheck.report.gate import VERDICT_WORDS, metric_of, warning_lines
 from robustcheck.report.text import LONGEST_PIECE, interval, measured_value, one_line, status_counts
-from robustcheck.report.threat import short_budget
+from robustcheck.report.threat import short_budget, unlike_most
 from robustcheck.results import AuditReport, GateResult, Requirement, Verdict
 from robustcheck.words import as_output, plural
 
@@ -45,7 +45,12 @@ def summary_line(report: AuditReport) -> str:
     """One sentence: how many gates ended how, and on what data."""
     found = Counter(gate.verdict for gate in report.gates)
     parts = [f"{plural(found['pass'], 'gate')} passed", f"{found['fail']} failed"]
-    parts += [f"{found[rare]} {VERDICT_WORDS[rare]}" for rare in ("inconclusive", "error") if found[rare]]
+    allowed = {"inconclusive": " (allowed)"} if report.inconclusive == "allow" else {}
+    parts += [
+        f"{found[rare]} {VERDICT_WORDS[rare]}{allowed.get(rare, '')}"
+        for rare in ("inconclusive", "error")
+        if found[rare]
+    ]
     if report.not_run:
         parts.append(f"{len(report.not_run)} not run")
     interrupted = " (interrupted)" if report.interrupted else ""
@@ -137,8 +142,8 @@ def _rows(gate: GateResult) -> Iterator[list[Words]]:
     found = status_counts(gate)
     broken = "-" if gate.attack is None else f"{found['broken']}"
     counts = (f"{broken}/", f"{found['held']}/", f"{found['wrong']}") if gate.samples else ("",)
-    names = (gate.id, gate.attack or "none", short_budget(gate.threat) if gate.threat else "")
-    about = [named(as_output(name)) for name in names]
+    threat = ", ".join((short_budget(gate.threat), *unlike_most(gate.threat))) if gate.threat else ""
+    about = [named(as_output(gate.id)), named(as_output(gate.attack or "none")), phrases(as_output(threat))]
     outcome = [Words((counts,)), whole(f"{gate.cost.seconds:.1f}"), whole(gate.verdict, STYLES[gate.verdict])]
     empty = whole("")
     cells = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 
+from robustcheck.report.queries import queries_text
 from robustcheck.report.text import one_line
 from robustcheck.results import Threat
 from robustcheck.words import listed, plural
@@ -52,6 +53,22 @@ def short_budget(threat: Threat) -> str:
     if ball is None:
         return one_line(threat.size if threat.size is not None else threat.capability)
     return f"{one_line(ball.epsilon)} {norm_text(ball.norm)}"
+
+
+def unlike_most(threat: Threat) -> tuple[str, ...]:
+    """`missed finding`, `≤1,000 queries`: what beside its budget sets a threat apart from most.
+
+    These are any wrong answer, to images as they are, with nobody counting queries, and of patches the ones that were
+    searched for.
+    """
+    given = threat.capability == "patch" and threat.knowledge == "none"
+    told = (
+        "" if threat.goal == "untargeted" else one_line(threat.goal.replace("_", " ")),
+        "given" if given else "",
+        "under conditions" if threat.conditions else "",
+        "" if threat.queries is None else f"≤{queries_text(threat.queries)}",
+    )
+    return tuple(filter(None, told))
 
 
 def conditions_text(threat: Threat) -> str:

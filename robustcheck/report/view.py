@@ -38,7 +38,7 @@ from robustcheck.report.text import (
     status_text,
     support_count,
 )
-from robustcheck.report.threat import budget_text
+from robustcheck.report.threat import budget_text, unlike_most
 from robustcheck.results import AuditReport, GateResult, Verdict
 from robustcheck.words import plural, visible
 
@@ -157,8 +157,9 @@ def report_view(report: AuditReport, folder: Path | None) -> ReportView:
     """Compute the page; pictures come from `folder`, and there are none without one."""
     banner, explanation = BANNERS[report.verdict]
     undecided = sum(gate.verdict == "inconclusive" for gate in report.gates)
-    if report.verdict == "pass" and undecided:
-        explanation = f"{plural(undecided, 'gate')} could not be decided, which the policy allows; no gate failed."
+    if report.green and undecided:
+        rest = "no gate failed" if report.verdict == "pass" else "no gate passed, and none failed"
+        explanation = f"{plural(undecided, 'gate')} could not be decided, which the policy allows; {rest}."
     failed = sum(gate.verdict == "fail" for gate in report.gates)
     if report.verdict == "error" and failed:
         others = any(gate.verdict == "error" for gate in report.gates)
@@ -222,7 +223,7 @@ def _gate(gate: GateResult, anchor: str, patch: PatchPicture, pictures: Gallery)
         gate=gate,
         confidence=confidence_of(gate),
         attack=gate.attack or "no attack",
-        budget=budget_text(gate.threat) if gate.threat else "",
+        budget=", ".join((budget_text(gate.threat), *unlike_most(gate.threat))) if gate.threat else "",
         sentence=verdict_sentence(gate),
         error="\n".join(visible(gate.error).strip().splitlines()[1:]) if gate.error else "",
         counts=status_text(gate).removesuffix(" before the attack") if gate.samples else "",

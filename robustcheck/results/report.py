@@ -106,6 +106,11 @@ class AuditReport:
     not_run: tuple[str, ...] = ()  # gates of the policy that were deselected or not reached
     gates: tuple[GateResult, ...] = ()
 
+    @property
+    def green(self) -> bool:
+        """Whether the build may go on: it passed, or the policy allows what is left open."""
+        return self.verdict == "pass" or (self.verdict == "inconclusive" and self.inconclusive == "allow")
+
     def to_json(self) -> str:
         """JSON text, indented by one space, ending in a newline."""
         return adapter().dump_json(self, indent=1).decode() + "\n"
@@ -153,12 +158,12 @@ def overall(verdicts: Sequence[Verdict], *, interrupted: bool = False, allow: bo
     Args:
         verdicts: of the gates that were evaluated.
         interrupted: not all were that should have been.
-        allow: inconclusive gates stand in nobody's way.
+        allow: inconclusive gates stand in the way of no pass; where nothing passed there is none.
     """
     if interrupted or not verdicts:
         return "error"
     heaviest = min(verdicts, key=VERDICTS_BY_WEIGHT.index)
-    return "pass" if allow and heaviest == "inconclusive" else heaviest
+    return "pass" if allow and heaviest == "inconclusive" and "pass" in verdicts else heaviest
 
 
 @cache

@@ -129,6 +129,7 @@ def test_copies_are_counted_and_those_that_are_labelled_otherwise_as_well(classe
     save_picture("scans/sick/9.png", GREY + 1)
     samples = load("scans")
     assert len(samples) == 7
+    assert samples.contents.tolist() == [0, 1, 1, 2, 3, 4, 1]
     assert samples.info.notes == (
         "samples that store what one before them does, and count all the same: 2 of 7, first normal/c.png, as "
         "normal/b.png",

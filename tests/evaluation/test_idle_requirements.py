@@ -157,7 +157,7 @@ def test_controls_alone_are_no_attack(tmp_path):
     gates = "\n".join(
         f"  - {{id: {name}, attack: {{name: pgd, steps: 3}}, epsilon: 2/255, goal: missed_finding, {seen}, "
         f"require: {{control_success: '<= 0.5'{more}}}}}"
-        for name, more in (("alone", ""), ("beside", ", accuracy: 0.8"))
+        for name, more in (("alone", ", attack_success: '<= 1'"), ("beside", ", accuracy: 0.8"))
     )
     alone, beside = _gates(tmp_path, gates)
     assert (alone.verdict, _told(alone)) == ("pass", [])
@@ -172,3 +172,81 @@ def test_of_three_labels_only_the_positives_count(tmp_path):
     (result,) = run(load_policy(tmp_path / "policy.yaml")).gates
     assert result.verdict == "error"
     assert "with every attacked sample turned (1) accuracy would be 0.400" in result.error
+
+
+def _warned(gate, code):
+    return [one.message for one in gate.findings if (one.code, one.severity) == (code, "warning")]
+
+
+@pytest.mark.parametrize(
+    ("require", "named"),
+    [
+        ("accuracy: '<= 1', attack_success: '>= 0'", None),
+        ("accuracy: '<= 0.9'", "accuracy <= 0.9 is met"),
+        ("attack_success: '>= 0.5', accuracy: 0", "attack_success >= 0.5 is met"),
+        ("sensitivity: '<= 0.9', attack_success: '>= 0.5'", "sensitivity <= 0.9, attack_success >= 0.5 is met"),
+        ("accuracy: '<= 0.9', attack_success: '<= 1'", "accuracy <= 0.9 is met"),
+        ("accuracy: 0.2", None),
+        ("accuracy: '<= 0.9', sensitivity: 0.1", None),
+        ("attack_success: '<= 0.9'", None),
+    ],
+)
+def test_a_pass_that_is_earned_by_weakness_is_said_to_be(require, named, tmp_path):
+    half = [60] * 4 + [126] * 4 + [129] * 4 + [160] * 4
+    gate = _gate(tmp_path, require, goal="untargeted", levels=half)
+    assert gate.verdict == "pass"
+    told = _warned(gate, "met-by-weakness")
+    assert bool(told) == (named is not None)
+    if named is not None:
+        assert told == [
+            f"{named} by a candidate that the attack breaks, and not by one that holds: a pass shows no robustness; to "
+            "require some, turn the bound round"
+        ]
+
+
+def test_without_an_attack_a_bound_from_above_is_no_weakness(tmp_path):
+    (gate,) = _gates(tmp_path, "  - {id: gate, require: {accuracy: '<= 1', sensitivity: '<= 1'}}")
+    assert gate.findings == ()
+
+
+def _aimed(folder, goal, labels):
+    """A gate on images of which half are dark and half bright, of a candidate that reads them so."""
+    brightness_project(folder)
+    count = len(labels) // 2
+    flat_images(folder, [60] * count + [160] * count, labels)
+    asked = f"attack: {{name: pgd, steps: 3}}, epsilon: 2/255, goal: {goal}, require: {{attack_success: '<= 0.5'}}"
+    policy = brightness_policy(f"  - {{id: gate, {asked}}}", data="source: flat.npz")
+    (folder / "policy.yaml").write_text(policy)
+    (result,) = run(load_policy(folder / "policy.yaml")).gates
+    return result
+
+
+@pytest.mark.parametrize(
+    ("goal", "labels", "why"),
+    [
+        (
+            "untargeted",
+            [1] * 20 + [0] * 11 + [1] * 9,
+            "9 of 40 samples to turn, without 31 that are read wrongly before it",
+        ),
+        (
+            "missed_finding",
+            [0] * 13 + [1] * 7 + [0] * 18 + [1] * 2,
+            "2 of 40 samples to turn, without 31 that the goal missed_finding is not about and 7 that are read wrongly "
+            "before it",
+        ),
+        (
+            "false_alarm",
+            [1] * 11 + [0] * 9 + [1] * 19 + [0],
+            "9 of 40 samples to turn, without 30 that the goal false_alarm is not about and 1 that is read wrongly "
+            "before it",
+        ),
+        ("untargeted", [1] * 20 + [0] * 10 + [1] * 10, None),  # ten
+        ("missed_finding", [0] * 6 + [1] * 6, None),  # half
+    ],
+)
+def test_few_attacked_samples_are_told_with_why_they_are_few(goal, labels, why, tmp_path):
+    gate = _aimed(tmp_path, goal, labels)
+    assert gate.verdict == "pass"
+    told = [] if why is None else [f"the attack had only {why}: what becomes of so few says little"]
+    assert _warned(gate, "few-attacked") == told

@@ -162,6 +162,22 @@ def test_the_heaviest_verdict_is_the_report_s(verdicts, whole):
     assert overall(verdicts, interrupted=True) == "error"
 
 
+@pytest.mark.parametrize(
+    ("verdicts", "whole"),
+    [
+        (["pass", "inconclusive"], "pass"),
+        (["inconclusive", "inconclusive"], "inconclusive"),
+        (["fail", "inconclusive"], "fail"),
+        (["error", "inconclusive"], "error"),
+        (["pass"], "pass"),
+        ([], "error"),
+    ],
+)
+def test_where_open_gates_are_allowed_a_report_is_a_pass_only_if_a_gate_is(verdicts, whole):
+    assert overall(verdicts, allow=True) == whole
+    assert overall(verdicts, allow=True, interrupted=True) == "error"
+
+
 def _entry(distance, gate="pgd"):
     return Entry(
         decision=1, distance=distance, score=None, found_by=gate, attack="", restart=0, step=0, file=None, sha256=""

@@ -177,11 +177,14 @@ def test_a_surrogate_is_compared_in_what_the_goal_is_about(project, goal):
     assert ("poor-surrogate" in [finding.code for finding in gate.findings]) == (goal == "untargeted")
 
 
-@pytest.mark.parametrize("right", [0, 1, 2])
-def test_where_hardly_a_sample_is_right_in_every_finding_it_is_said_what_to_attack(project, right):
-    labels = PRESENT.copy()
+@pytest.mark.parametrize(
+    ("times", "right", "few"),
+    [(1, 0, False), (1, 1, True), (1, 5, True), (1, 6, False), (10, 11, True), (10, 12, False)],
+)
+def test_where_hardly_a_sample_is_right_in_every_finding_it_is_said_what_to_attack(project, times, right, few):
+    labels = np.tile(PRESENT, (times, 1))
     labels[right:, 2] ^= True
-    images = np.load(project / "bands.npz")["test_images"]
+    images = np.tile(np.load(project / "bands.npz")["test_images"], (times, 1, 1))
     np.savez(project / "bands.npz", test_images=images, test_labels=labels.astype(np.uint8))
     gates = f"{_gate('fgsm', 1)}\n{_gate('fgsm', 1, ', goal: missed_finding').replace('id: gate', 'id: missed')}"
     gate, missed = _report(project, gates, model="positive: nodule").gates
@@ -192,8 +195,8 @@ def test_where_hardly_a_sample_is_right_in_every_finding_it_is_said_what_to_atta
         assert gate.error == f"no sample is {before}: nothing was attacked; {advice}"
     else:
         assert gate.error is None
-    expected = f"only 1 of 12 samples are {before}: the others were not attacked; {advice}"
-    assert told == ([expected] if right == 1 else [])
+    expected = f"only {right} of {12 * times} samples are {before}: the others were not attacked; {advice}"
+    assert told == ([expected] if few else [])
     assert missed.error is None
     assert "few-attacked" not in [finding.code for finding in missed.findings]
 

@@ -278,6 +278,8 @@ def _never_attacked(_report, gates):
     """What was broken, said to have been none of the goal's business."""
     broken = next(one for one in gates["l2"]["samples"] if one["status"] == "broken")
     broken |= {"status": "held", "attacked": broken["clean"], "evidence": None}
+    # Four of ten samples are left to attack, which has to be said.
+    gates["l2"]["findings"].append({"code": "few-attacked", "severity": "warning", "message": "only four"})
 
 
 def _unmeasured(_report, gates):

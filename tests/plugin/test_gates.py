@@ -168,6 +168,35 @@ def test_several_policies_write_to_a_folder_each(pytester, project, plain_or_two
     assert verdicts == {"policy": "fail", "passing": "pass"}
 
 
+def test_a_policy_of_which_no_gate_was_selected_is_told_and_leaves_no_earlier_report(pytester, project, plain_or_two):
+    (project / "other.yaml").write_text(brightness_policy(ONE_GATE))
+    both = ("--robustcheck", "passing.yaml", "--robustcheck", "other.yaml")
+    earlier = project / "robustcheck-report" / "other"
+    pytester.runpytest(*both).assert_outcomes(passed=5)
+    assert (earlier / "report.json").exists()
+
+    result = pytester.runpytest(*both, "-k", "clean", *plain_or_two)
+    assert result.ret == 0
+    assert (earlier.with_name("passing") / "report.json").exists()
+    assert list(earlier.iterdir()) == []
+    result.stdout.fnmatch_lines(["NOT RUN: other.yaml: its gate was not selected, so there is no report on it"])
+
+    result = pytester.runpytest(*both, "-k", "lonely", *plain_or_two)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        ["NOT RUN: passing.yaml: none of its 4 gates was selected, so there is no report on it"]
+    )
+
+
+def test_of_a_run_that_selected_nothing_for_its_own_mistake_nothing_is_told(pytester, project):
+    result = pytester.runpytest("--robustcheck", "passing.yaml", "no_such_test.py")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stdout.no_fnmatch_line("NOT RUN*")
+
+
+ONE_GATE = """
+  - {id: lonely, attack: fgsm, epsilon: 2/255, require: {accuracy: 0.6}}
+"""
 GATES_THAT_FAIL_FIRST = """
   - {id: first, attack: fgsm, epsilon: 8/255, require: {accuracy: 1}}
   - {id: second, attack: fgsm, epsilon: 1/255, require: {accuracy: 0}}
@@ -420,6 +449,19 @@ def test_an_inconclusive_gate_fails_or_is_skipped_as_the_policy_says(
         "95 % intervals (clopper-pearson for rates) decide"
         in (project / "robustcheck-report" / "report.html").read_text()
     )
+
+
+def test_where_every_gate_is_open_and_allowed_to_be_the_run_goes_on_and_is_no_pass(pytester, project, plain_or_worker):
+    (_, doubtful) = DOUBTFUL.split("  - id: pgd")
+    extra = "decision: {rule: confident, inconclusive: allow}"
+    (project / "policy.yaml").write_text(brightness_policy(f"\n  - id: pgd{doubtful}", extra=extra))
+    result = pytester.runpytest("--robustcheck", "policy.yaml", *plain_or_worker)
+    assert result.ret == 0
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["INCONCLUSIVE: 0 gates passed, 0 failed, 1 inconclusive (allowed), on 10 samples"])
+    assert brightness_report(project)["verdict"] == "inconclusive"
+    suite = ET.parse(project / "robustcheck-report" / "junit.xml").getroot().find("testsuite")
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("1", "0", "0")
 
 
 def test_a_policy_that_allows_inconclusive_gates_lets_no_failed_one_through(pytester, project):

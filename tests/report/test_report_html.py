@@ -155,6 +155,13 @@ def test_the_balanced_accuracy_of_a_finding_is_no_mean_over_labels():
     assert "of nodule: (sensitivity + specificity) / 2" in text
 
 
+def test_where_nothing_passed_the_page_does_not_say_pass_though_the_build_goes_on():
+    allowed = page(report(inconclusive(), verdict="inconclusive", inconclusive="allow"))
+    assert "Inconclusive: Chest X-ray gate" in allowed.text  # its title
+    assert "1 gate could not be decided, which the policy allows; no gate passed, and none failed." in allowed.text
+    assert not re.search(r"\bpass\b", allowed.text.partition("What was not tried")[0], re.IGNORECASE)
+
+
 def test_what_the_policy_allows_is_not_said_to_have_met_its_requirements():
     allowed = report(inconclusive(), inconclusive(id="pgd[4/255]"), verdict="pass", inconclusive="allow")
     text = page(allowed).text

@@ -21,16 +21,19 @@ from report_builder import (
     queried,
     report,
     synthetic,
+    threat,
 )
 
 from robustcheck.report.gate import gate_text, metrics_line
 from robustcheck.report.junit import RUN, gate_properties, junit_xml
+from robustcheck.report.threat import threat_text
 from robustcheck.results import Cost, Finding, Metric, PolicyInfo
 
 REPORTS = {
     "pass": report(clean_gate(), gate()),
     "fail": report(gate(), failing(), verdict="fail"),
     "inconclusive": report(inconclusive(), verdict="inconclusive"),
+    "allowed": report(inconclusive(), verdict="inconclusive", inconclusive="allow"),
     "error": report(erring(), verdict="error"),
     "interrupted": report(gate(), verdict="error", interrupted=True, not_run=("late",)),
     "nothing run": report(verdict="error", not_run=("a", "b")),
@@ -68,7 +71,8 @@ def test_the_same_report_gives_the_same_bytes(name):
 def test_it_is_red_exactly_when_the_report_is(name):
     suite, _ = parsed(REPORTS[name])
 
-    assert (suite.failures + suite.errors > 0) == (REPORTS[name].verdict != "pass")
+    green = REPORTS[name].verdict == "pass" or name == "allowed"
+    assert (suite.failures + suite.errors > 0) == (not green) == (not REPORTS[name].green)
 
 
 def test_each_verdict_has_its_element():
@@ -108,10 +112,14 @@ def test_an_error_says_where_it_came_from():
     assert "Traceback (most recent call last):" in error.text
 
 
-def test_a_passing_case_says_what_was_measured():
+def test_a_passing_case_says_what_was_measured_and_against_whom():
     _, cases = parsed(REPORTS["pass"])
 
-    assert cases["pgd[2/255]"].system_out == metrics_line(gate())
+    assert cases["clean"].system_out == metrics_line(clean_gate())
+    assert cases["pgd[2/255]"].system_out.splitlines() == [
+        metrics_line(gate()),
+        f"threat model: {threat_text(threat())}",
+    ]
     assert "accuracy 0.810 (405 of 500; 95 % interval 0.770 to 0.850)" in cases["pgd[2/255]"].system_out
     assert cases["pgd[2/255]"].time == 12.34
 
@@ -121,6 +129,7 @@ def test_a_passing_case_says_what_is_said_against_it():
     _, cases = parsed(report(gate(findings=(finding,))))
     assert cases["pgd[2/255]"].system_out.splitlines() == [
         metrics_line(gate()),
+        f"threat model: {threat_text(threat())}",
         "pgd[2/255]: warning: the surrogate is another model [poor-surrogate]",
     ]
 
@@ -171,7 +180,7 @@ def test_a_run_whose_gates_say_it_all_has_no_case_of_its_own():
 
 
 def test_an_inconclusive_gate_that_the_policy_allows_is_not_red():
-    suite, cases = parsed(report(inconclusive(), verdict="pass", inconclusive="allow"))
+    suite, cases = parsed(report(gate(), inconclusive(), verdict="pass", inconclusive="allow"))
     (skipped,) = cases["fgsm"].result
 
     assert suite.failures == suite.errors == 0

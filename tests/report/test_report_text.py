@@ -31,6 +31,7 @@ from robustcheck.report.gate import verdict_sentence
 from robustcheck.report.summary import warnings_text
 from robustcheck.report.text import measured_value, moment, name_pieces, one_line, seconds, status_text
 from robustcheck.report.threat import threat_text
+from robustcheck.report.view import report_view
 from robustcheck.results import Cost, Finding, Metric, Requirement
 from robustcheck.words import distinct, visible
 
@@ -231,6 +232,10 @@ def test_without_an_attack_samples_are_right_or_wrong():
             "PASS: 1 gate passed, 0 failed, on 1 of 624 samples",
         ),
         (
+            report(inconclusive(), verdict="inconclusive", inconclusive="allow", data=None),
+            "INCONCLUSIVE: 0 gates passed, 0 failed, 1 inconclusive (allowed)",
+        ),
+        (
             report(verdict="error", interrupted=True, not_run=("a",), data=None),
             "ERROR (interrupted): 0 gates passed, 0 failed, 1 not run",
         ),
@@ -248,6 +253,49 @@ def test_the_table_has_a_row_a_gate_with_required_and_measured():
     assert " ".join(failed) == "pgd[4/255] pgd 2/255 L∞ accuracy >=0.7 0.610 (0.570-0.650) 175/305/20 12.3 fail"
     assert next(row for row in rows if row[:1] == ["clean"])[-3] == "-/430/70"
     assert ["late", "not", "run"] in rows
+
+
+@pytest.mark.parametrize(
+    ("told", "changes"),
+    [
+        ("", {}),
+        ("", {"knowledge": "label"}),  # which the attack's name says
+        (", missed finding", {"goal": "missed_finding"}),
+        (", targeted", {"goal": "targeted", "target": "normal"}),
+        (", under conditions", {"conditions": {"rotation": [-10.0, 10.0]}}),
+        (", ≤1,000 queries", {"queries": 1000}),
+        (", ≤1 query", {"queries": 1}),
+        (
+            ", false alarm, under conditions, ≤50 queries",
+            {"goal": "false_alarm", "conditions": {"a": 1}, "queries": 50},
+        ),
+    ],
+)
+def test_what_sets_a_threat_apart_stands_beside_its_budget(told, changes):
+    one = report(gate(threat=threat(8, **changes)))
+
+    assert str(next(iter(summary_table(one).columns[2].cells))) == f"8/255 L∞{told}"
+    assert report_view(one, None).gates[0].budget == f"ε = 8/255, L∞{told}"
+
+
+def test_what_sets_a_threat_apart_fits_in_80_columns_in_whole_words():
+    apart = threat(goal="missed_finding", conditions={"rotation": [-10.0, 10.0]}, queries=12_000)
+    text = render(summary_table(report(gate(id="white_box_pgd_missed[2/255]", threat=apart))), width=80, color=False)
+
+    assert max(map(len, text.splitlines())) <= 80
+    for whole in (
+        "2/255 L∞,",
+        "missed",
+        "finding,",
+        "under",
+        "conditions,",
+        "≤12,000",
+        "queries",
+        "(0.770-0.850)",
+        "time/s",
+        "pass",
+    ):
+        assert whole in text
 
 
 @pytest.mark.parametrize("width", [80, 100, 140])

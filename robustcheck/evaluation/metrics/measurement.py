@@ -25,6 +25,8 @@ from robustcheck.policy.bounds import WORST_SUBGROUP
 from robustcheck.results import Control, Finding, Metric, Slice
 from robustcheck.words import listed
 
+REPEATED = 0.05  # of the samples: as many as may store what others do with little effect on intervals
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
@@ -33,6 +35,7 @@ class Measurement:
     readings: Readings  # of all samples
     labels: Sequence[str]  # the policy's, which readings are indexes into
     members: Mapping[tuple[str, str], np.ndarray]  # which of all samples (N,) are of each subgroup, by column and value
+    contents: np.ndarray  # (N,) which of all samples store the same
     judged: np.ndarray  # (M,) numbers of those that are measured
     attacked: np.ndarray | None = None  # which of all samples (N,) the adversary was after; None without an attack
     intervals: Intervals  # that metrics have
@@ -93,19 +96,33 @@ class Measurement:
         return slices(self.by_subgroup, self.by_label, self.intervals)
 
     def findings(self, bounds: Sequence[Bound]) -> tuple[Finding, ...]:
-        """No skill, labels without samples, an unused range, and what the worst that bounds ask for is not about."""
+        """What is to be said of the samples and of their figures, and what the worst of parts is not about."""
         found = list[Finding]()
         if message := no_better_than_chance(self.readings, self.labels):
             found.append(Finding(code="no-better-than-chance", severity="warning", message=message))
         found.extend(
             Finding(code="label-without-samples", severity="warning", message=one) for one in self._of_unseen_labels()
         )
+        if (repeated := self._repeated) > REPEATED * len(self.judged):
+            message = (
+                f"{repeated:,} of {len(self.judged):,} samples repeat another's image: intervals take them as "
+                "independent, and are too narrow; leave them out, or name a column as data.group that joins them"
+            )
+            found.append(Finding(code="repeated-images", severity="warning", message=message))
         found.extend(Finding(code="range-unused", severity="warning", message=one) for one in self.unused)
         for bound in bounds:
             if names := left_out(bound, *self._parts(bound), self.intervals):
                 message = f"{bound.metric} is not about {listed(names)}: {bound.of[1]} is undefined on their samples"
                 found.append(Finding(code="part-not-measured", severity="warning", message=message))
         return tuple(found)
+
+    @property
+    def _repeated(self) -> int:
+        """How many samples store what one before them does and are of another group: those of one count together."""
+        _, first, which = np.unique(self.contents[self.judged], return_index=True, return_inverse=True)
+        origin, groups = first[which], self._read.groups
+        apart = origin != np.arange(len(origin)) if groups is None else groups[origin] != groups
+        return int(apart.sum())
 
     def _of_unseen_labels(self) -> Iterator[str]:
         """What follows of labels that no sample has, and what to do: draw more where the source has some."""
