@@ -34,7 +34,7 @@ def weak_passes(standing: Standing, health: Sequence[HealthCheck], cost: Cost) -
     gate = standing.gate
     messages = {
         "tiny-budget": _tiny(standing),
-        "few-queries": _few_queries(gate),
+        "few-queries": _few_queries(standing),
         "enough-steps": _hardly_trained(gate),
         "hardly-examined": _hardly_examined(standing, health, cost),
     }
@@ -76,8 +76,11 @@ def _visible_levels(gate: Gate, setting: Setting) -> float:
     return 255 * float(gate.epsilon.in_levels(setting.samples.bits)) / setting.samples.maximum / (high - low)
 
 
-def _few_queries(gate: Gate) -> str | None:
+def _few_queries(standing: Standing) -> str | None:
+    gate, held = standing.gate, set(standing.held)
     if gate.queries is None or gate.attack is None:
+        return None
+    if held and held <= standing.found.trace.unstarted:  # which says to raise queries
         return None
     steps = gate.queries // gate.attack.queries_a_step
     if steps >= FEWEST_STEPS:
@@ -118,6 +121,8 @@ def _hardly_examined(standing: Standing, health: Sequence[HealthCheck], cost: Co
     # A single step is weak by design. An attack that turned half of what it was about has shown that it works, and of
     # next to no samples it is said already that they are too few.
     if isinstance(gate.attack, FGSMSpec) or 2 * held <= attacked or held < MIN_EXAMINED:
+        return None
+    if not standing.found.searched.issuperset(standing.held):  # the search that stands for this one is told of
         return None
     outcomes = {check.name: check.outcome for check in health}
     if any(outcomes.get(name) != "not examined" for name in _MASKED) or not (is_small(cost) or attacked < EXAMINED):

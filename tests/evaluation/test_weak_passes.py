@@ -10,6 +10,7 @@ from building import ARCHITECTURE, brightness_gates, brightness_policy, brightne
 from patching import FIXED, run_patches
 
 from robustcheck import load_policy, run
+from robustcheck.evaluation.search.found import Found
 from robustcheck.evaluation.weak_passes import weak_passes
 from robustcheck.policy import ATTACKS, FGSMSpec, PatchSpec, PGDSpec, Quantity, RP2Spec
 from robustcheck.results import Cost, HealthCheck
@@ -94,7 +95,7 @@ def test_a_gate_too_small_to_be_examined_is_told_once(tmp_path):
     assert "gradient-explains" in [one.code for one in more.findings]
 
 
-def _standing(*, attack=None, attacked=12, held=12, **gate):
+def _standing(*, attack=None, attacked=12, held=12, searched=12, **gate):
     """A gate that passes, on images of 32x32 in 8 bits, unless it says otherwise."""
     bits, shape, visible, randomness = (gate.pop(name, usual) for name, usual in _IMAGES.items())
     preprocess = SimpleNamespace(visible=visible)
@@ -110,6 +111,7 @@ def _standing(*, attack=None, attacked=12, held=12, **gate):
         ),
         attacked=list(range(attacked)),
         held=list(range(held)),
+        found=Found(searched=set(range(searched))),
     )
 
 
@@ -132,6 +134,7 @@ def _codes(standing, *, forward=1000, examined=()):
         (1000, {"attacked": 7, "held": 7}, (), True),  # on eight samples
         (99, {"held": 7}, (), True),
         (99, {"held": 6}, (), False),  # what turned half of them works
+        (99, {"searched": 11}, (), False),  # another search stands for this one
         (99, {"attacked": 2, "held": 2}, (), False),  # which gradient-predicts tells
         (99, {}, ("gradient-explains",), False),
         (99, {}, ("beats-searches-without-gradients",), False),
