@@ -24,6 +24,7 @@ from robustcheck.evaluation.search.ledger import Entry, unknown
 from robustcheck.evaluation.standing import Standing
 from robustcheck.evaluation.surrogates.standing_in import as_reported
 from robustcheck.evaluation.threat import threat_of
+from robustcheck.evaluation.weak_passes import weak_passes
 from robustcheck.policy import Gate
 from robustcheck.results import Control, Cost, Finding, GateResult, HealthCheck, Metric, Verdict
 from robustcheck.words import listed, plural
@@ -88,6 +89,7 @@ def _result(standing: Standing, cost: Cost, health: tuple[HealthCheck, ...]) -> 
             *([Finding(code="undercut-by-control", severity="error", message=undercut)] if undercut else ()),
             *([idle.finding(standing.goal)] if idle else ()),
             *findings(standing, surrogates=surrogates, success=metrics["attack_success"], health=health),
+            *(weak_passes(standing, health, cost) if verdict == "pass" else ()),
             *measurement.findings(gate.bounds),
         ),
         health=health,

@@ -24,6 +24,11 @@ class AttackEntry(Section):
         """What a sample's first step costs: a limit below it admits no search at all."""
         return 0
 
+    @property
+    def queries_a_step(self) -> int:
+        """What a step that goes by answers costs, at least: with fewer than some a search is none."""
+        return 1
+
 
 LossField = Literal["cross_entropy", "margin", "dlr"]
 LOSS = "what is raised: cross_entropy, margin, or dlr (the margin, free of the logits' scale)"

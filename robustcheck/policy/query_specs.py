@@ -58,6 +58,11 @@ class NESSpec(_Estimating):
         """The point and an estimate around it."""
         return 1 + self.samples
 
+    @property
+    def queries_a_step(self) -> int:
+        """The same."""
+        return self.least_queries
+
 
 class SquareSpec(AttackEntry):
     """Random search that asks for scores only."""
@@ -78,6 +83,11 @@ class SquareSpec(AttackEntry):
         """Stripes and a square for each restart."""
         return 2 * self.restarts
 
+    @property
+    def queries_a_step(self) -> int:
+        """A square for each restart."""
+        return self.restarts
+
 
 class PartialInformationSpec(_Shrinking):
     """From an image of the wanted label to the sample, seeing the scores of the best few labels."""
@@ -95,6 +105,11 @@ class PartialInformationSpec(_Shrinking):
     def least_queries(self) -> int:
         """A start, tries of a smaller ball that all fail, an estimate, and a try along it."""
         return 2 + _FAILED_TRIES + self.samples
+
+    @property
+    def queries_a_step(self) -> int:
+        """An estimate, and one try along it: others along the same one go by no other answers."""
+        return 1 + self.samples
 
 
 class LabelOnlySpec(_Shrinking):
@@ -116,6 +131,11 @@ class LabelOnlySpec(_Shrinking):
     def least_queries(self) -> int:
         """The same."""
         return 2 + _FAILED_TRIES + self.samples * self.copies
+
+    @property
+    def queries_a_step(self) -> int:
+        """The same, each score of which is one of so many copies."""
+        return 1 + self.samples * self.copies
 
 
 class HopSkipJumpSpec(AttackEntry):
@@ -143,6 +163,11 @@ class HopSkipJumpSpec(AttackEntry):
     def least_queries(self) -> int:
         """A start, a binary search, an estimate and a step."""
         return 22 + self.samples
+
+    @property
+    def queries_a_step(self) -> int:
+        """An iteration: the first, without the start; of later ones the estimates grow."""
+        return self.least_queries - 1
 
 
 class RaySSpec(AttackEntry):

@@ -177,6 +177,24 @@ def test_requirements_that_no_attack_can_fail_are_missed(health, tmp_path):
     assert (passed in amiss) == (health == "strict")
 
 
+def test_a_pass_that_shows_little_says_so(tmp_path):
+    brightness_project(tmp_path)
+    gates = """
+  - {id: asked, attack: noise, queries: 3, epsilon: 2/255, require: {accuracy: 0.5}}
+  - {id: small, attack: {name: pgd, steps: 4}, epsilon: 1/255, norm: l2, require: {accuracy: 0.5}}
+"""
+    _ran(tmp_path, gates)
+    assert _amiss(tmp_path) == ""
+
+    def alter(_report, gates):
+        for gate in gates.values():
+            gate["findings"] = []
+
+    amiss = _amiss(tmp_path, alter)
+    for gate, code in (("asked", "few-queries"), ("small", "tiny-budget"), ("small", "hardly-examined")):
+        assert f"{gate}: {code} is not among its findings, and what it states calls for it" in amiss
+
+
 def test_warnings_that_follow_from_the_samples_are_missed(alike, ran):
     def alter(_report, gates):
         for gate in gates.values():

@@ -98,6 +98,65 @@ def test_steps_that_do_not_reach_the_border_are_told(tmp_path):
     assert [one.message for one in found.findings if one.code == "enough-steps" and one.message.startswith(message)]
 
 
+@pytest.mark.parametrize("random_start", ["true", "false"])
+def test_a_step_that_leads_nowhere_near_the_border_is_tried_with_more(random_start, tmp_path):
+    brightness_project(tmp_path)
+    attack = f"{{name: pgd, steps: 1, step_size: 1/255, random_start: {random_start}}}"
+    gate = f"  - {{id: pgd, attack: {attack}, epsilon: 8/255, require: {{accuracy: 0.4}}}}\n"
+    (found,) = brightness_gates(tmp_path, gate)
+    (check,) = [check for check in found.health if check.name == "enough-steps"]
+    start = "a random start" if random_start == "true" else "the image"
+    assert check.evidence.startswith(
+        "a search of 1 step has no course that shows whether it is enough, and 1 step of 1/255 from "
+        f"{start} reaches 1 of the 8 grey levels that epsilon admits; 4 steps turned "
+    )
+    assert check.outcome in ("suspect", "broken")
+    assert "enough-steps" in [one.code for one in found.findings]
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "{name: pgd, steps: 1, step_size: 8/255, random_start: false}",
+        "{name: pgd, steps: 1}",
+        "{name: pgd, steps: 8, step_size: 1/255}",
+        "{name: apgd, steps: 1}",
+        "{name: fmn, steps: 4}",
+        "pgd",
+        "fgsm",
+    ],
+)
+def test_steps_that_reach_the_border_are_not_called_few(attack, tmp_path):
+    brightness_project(tmp_path)
+    (found,) = brightness_gates(
+        tmp_path, f"  - {{id: few, attack: {attack}, epsilon: 8/255, require: {{accuracy: 0}}}}\n"
+    )
+    (check,) = [check for check in found.health if check.name == "enough-steps"]
+    assert "no course that shows" not in check.evidence
+    assert "reach" not in check.evidence
+
+
+def test_steps_from_a_random_start_that_do_not_go_as_far_as_epsilon_are_told(tmp_path):
+    brightness_project(tmp_path)
+    attack = "{name: pgd, steps: 6, step_size: 1/255}"
+    (found,) = brightness_gates(
+        tmp_path, f"  - {{id: pgd, attack: {attack}, epsilon: 8/255, require: {{accuracy: 0}}}}\n"
+    )
+    (message,) = [one.message for one in found.findings if one.code == "enough-steps"]
+    assert message.endswith("; 6 steps of 1/255 from a random start reach 6 of the 8 grey levels that epsilon admits")
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_search_for_the_nearest_of_a_few_steps_is_told(steps, tmp_path):
+    brightness_project(tmp_path)
+    attack = f"{{name: fmn, steps: {steps}, step_size: 1/255}}"
+    gate = f"  - {{id: fmn, attack: {attack}, epsilon: 8/255, require: {{accuracy: 0.6}}}}\n"
+    (found,) = brightness_gates(tmp_path, gate)
+    assert found.verdict == "pass"  # the toy would be left with 0.4
+    (message,) = [one.message for one in found.findings if one.code == "enough-steps"]
+    assert f"a search of {steps} step{'s' if steps > 1 else ''} has no course that shows whether " in message
+
+
 def test_an_ensemble_is_tried_with_more_steps(tmp_path):
     brightness_project(tmp_path)
     attack = "{name: ensemble, steps: 2, queries: 1}"

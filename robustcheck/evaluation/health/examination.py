@@ -91,8 +91,8 @@ class Examination:
         )
 
     def _steps(self, probes: Probes) -> HealthCheck:
-        if len(self.held) >= MIN_EXAMINED and (weakness := probes.unreached or probes.short):
-            return HealthCheck(name="enough-steps", outcome="suspect", evidence=weakness)
+        if len(self.held) >= MIN_EXAMINED and (weaknesses := [one for one in (probes.short, probes.unreached) if one]):
+            return HealthCheck(name="enough-steps", outcome="suspect", evidence=", and ".join(weaknesses))
         by_attack = dict[str, list[float]]()
         for one in self._courses:
             for name, rise in one.items():

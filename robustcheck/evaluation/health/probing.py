@@ -156,24 +156,36 @@ class Probes:
 
     @property
     def short(self) -> str | None:
-        """Why the course of the gate's own search shows nothing, if it has several steps, but too few."""
+        """Why the course of the gate's own search shows nothing: it has too few steps.
+
+        A single step to the border of the ball is another attack, and weak by design: of a search for the nearest
+        counterexample, and of a step that leads nowhere near, one is too few as well.
+        """
         spec = self.search.gate.attack
-        if not isinstance(spec, PGDSpec | APGDSpec | EnsembleSpec) or not 1 < spec.steps < FEWEST_STEPS:
+        if not isinstance(spec, PGDSpec | APGDSpec | EnsembleSpec | FMNSpec) or spec.steps >= FEWEST_STEPS:
             return None
-        return f"a search of {spec.steps} steps has no course that shows whether they are enough"
+        if spec.steps == 1 and not isinstance(spec, FMNSpec) and not self.unreached:
+            return None
+        enough = "it is" if spec.steps == 1 else "they are"
+        return f"a search of {plural(spec.steps, 'step')} has no course that shows whether {enough} enough"
 
     @property
     def unreached(self) -> str | None:
-        """Why a part of the ball lies beyond all steps together, from the image itself."""
+        """Why a part of the ball lies beyond all steps together, from the image itself or from where they start.
+
+        Of the ball's points some lie 2 ε from where a search starts at random: what does not go as far as ε misses most
+        of them.
+        """
         spec, ball = self.search.gate.attack, self.search.ball
         # Going down a ladder begins with steps as large as the ball, whatever the policy's own are.
-        if not isinstance(spec, PGDSpec) or spec.random_start or spec.step_size is None or len(self.search.attacks) > 1:
+        if not isinstance(spec, PGDSpec) or spec.step_size is None or len(self.search.attacks) > 1:
             return None
         reach = spec.steps * spec.step_size.in_levels(ball.maximum.bit_length())
         if reach + Fraction(1, 2) > ball.levels:  # what is proposed is rounded to whole levels
             return None
+        start, verb = "a random start" if spec.random_start else "the image", "reach" if spec.steps > 1 else "reaches"
         return (
-            f"{plural(spec.steps, 'step')} of {spec.step_size.text} from the image reach {float(reach):.3g} of the "
+            f"{plural(spec.steps, 'step')} of {spec.step_size.text} from {start} {verb} {float(reach):.3g} of the "
             f"{float(ball.levels):.3g} grey levels that epsilon admits"
         )
 

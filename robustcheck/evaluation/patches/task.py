@@ -32,6 +32,11 @@ _STEPS, _STEPS_EACH = 500, 100
 _DRAWS, _DRAWS_EACH = 64, 16
 
 
+def training_steps(spec: PatchSpec) -> int:
+    """How many steps a patch is trained for."""
+    return spec.steps or (_STEPS if spec.universal else _STEPS_EACH)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PatchTask:
     """What one gate with a patch asks of one candidate."""
@@ -93,7 +98,7 @@ class PatchTask:
     @property
     def steps(self) -> int:
         """Steps of training."""
-        return self.spec.steps or (_STEPS if self.spec.universal else _STEPS_EACH)
+        return training_steps(self.spec)
 
     @property
     def draws(self) -> int:

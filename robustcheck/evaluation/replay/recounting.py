@@ -20,6 +20,7 @@ from robustcheck.evaluation.replay.restating import among, may_stop, measurement
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.standing import Standing
 from robustcheck.evaluation.threat import threat_of
+from robustcheck.evaluation.weak_passes import weak_passes
 from robustcheck.models.multilabel_head import AND, AnyHead
 from robustcheck.policy import Gate, Policy
 from robustcheck.results import AuditReport, GateResult, Metric, Slice
@@ -235,6 +236,8 @@ def _of_warnings(result: GateResult, standing: Standing) -> Iterator[str]:
         passed = judge(compare(gate.bounds, result.metrics, standing.rule), result.metrics) == "pass"
         if passed and (idle := idle_in(standing)) is not None:
             here += (idle.finding(standing.goal),)
+        if result.verdict == "pass":
+            here += tuple(weak_passes(standing, result.health, result.cost))
     if NOTHING_TO_FOLLOW in told:  # which is said in place of what these checks say
         told.update(OF_GRADIENTS)
     warned = dict.fromkeys(one.code for one in here if one.severity != "note")  # notes may be about the machine

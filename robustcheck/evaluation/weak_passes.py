@@ -1,0 +1,134 @@
+"""Passes that show little: of a budget that changes next to nothing, or of an attack that was hardly one.
+
+They stay passes, since that is what was asked; a warning says how little it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import prod, sqrt
+
+from robustcheck.evaluation.health.checks import MEANINGS
+from robustcheck.evaluation.health.explaining import EXAMINED, is_small
+from robustcheck.evaluation.health.predicting import MIN_EXAMINED
+from robustcheck.evaluation.patches.task import training_steps
+from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.standing import Standing
+from robustcheck.policy import FGSMSpec, Gate, PatchSpec, RP2Spec
+from robustcheck.results import Cost, Finding, HealthCheck
+from robustcheck.words import plural
+
+LEAST_LEVELS = 0.25  # of 255 that are visible, in every pixel: what changes less is next to no change
+FEWEST_STEPS = 10  # of a search that asks
+_MASKED = ("gradient-explains", "beats-searches-without-gradients")  # which tell that a gradient leaves something out
+
+
+def weak_passes(standing: Standing, health: Sequence[HealthCheck], cost: Cost) -> Iterator[Finding]:
+    """Warnings about a gate that passes.
+
+    Args:
+        standing: what the searches came to.
+        health: what was examined of them.
+        cost: of the searches.
+    """
+    gate = standing.gate
+    messages = {
+        "tiny-budget": _tiny(standing),
+        "few-queries": _few_queries(standing),
+        "enough-steps": _hardly_trained(gate),
+        "hardly-examined": _hardly_examined(standing, health, cost),
+    }
+    for code, message in messages.items():
+        if message is not None:
+            yield Finding(code=code, severity="warning", message=message)
+
+
+def _tiny(standing: Standing) -> str | None:
+    gate, setting = standing.gate, standing.setting
+    if gate.epsilon is None or not standing.attacked:
+        return None
+    if gate.norm == "linf" and gate.epsilon.hounsfield:  # a unit of its own, and not of what files can store
+        return None
+    levels = _visible_levels(gate, setting)
+    if gate.norm == "linf":
+        return (
+            f"epsilon {gate.epsilon.text} is {levels:.2g} of one of 255 grey levels: a change as small as that shows "
+            "next to nothing; write it as a share of the range, such as 8/255, or say in data.bits how many bits are "
+            "used"
+            if levels < LEAST_LEVELS
+            else None
+        )
+    values = min(prod(setting.samples.shape_of(sample)) for sample in standing.attacked)
+    each = levels / sqrt(values)
+    if each >= LEAST_LEVELS:
+        return None
+    return (
+        f"epsilon {gate.epsilon.text} is in L2 a budget of the whole image: over {values:,} values it is a change of "
+        f"{each:.2g} of one of 255 grey levels each (RMS), which shows next to nothing; raise it (0.5 is common on "
+        "32×32 colour images, and larger ones take more), or leave norm out if it is meant in L∞, as 8/255 is"
+    )
+
+
+def _visible_levels(gate: Gate, setting: Setting) -> float:
+    """The budget in grey levels of 255 that the candidate's window shows."""
+    assert gate.epsilon is not None
+    low, high = setting.candidate.preprocess.visible
+    return 255 * float(gate.epsilon.in_levels(setting.samples.bits)) / setting.samples.maximum / (high - low)
+
+
+def _few_queries(standing: Standing) -> str | None:
+    gate, held = standing.gate, set(standing.held)
+    if gate.queries is None or gate.attack is None:
+        return None
+    if held and held <= standing.found.trace.unstarted:  # which says to raise queries
+        return None
+    steps = gate.queries // gate.attack.queries_a_step
+    if steps >= FEWEST_STEPS:
+        return None
+    return (
+        f"queries: {gate.queries} pays for {plural(steps, 'step')} of {gate.attack_name} at most: what holds is shown "
+        "for an adversary who may ask no more than that, not for the network; unless nobody can ask more, give "
+        f"{gate.attack.queries_a_step * FEWEST_STEPS} (ten steps) or more"
+    )
+
+
+def _hardly_trained(gate: Gate) -> str | None:
+    """Why patches or stickers are nearly what they were before their training."""
+    spec = gate.attack
+    if isinstance(spec, PatchSpec):
+        if spec.patch is not None:
+            return None
+        steps, what = training_steps(spec), "a patch"
+    elif isinstance(spec, RP2Spec):
+        steps, what = spec.steps, "stickers"
+    else:
+        return None
+    reach = steps * spec.step_size
+    if reach >= 1:
+        return None
+    return (
+        f"{MEANINGS['enough-steps']}; {plural(steps, 'step')} of {spec.step_size:g} can change no pixel of {what} by "
+        f"more than {reach:.2g} of what is visible, so that none can cross it; raise steps, or leave step_size to its "
+        "default"
+    )
+
+
+def _hardly_examined(standing: Standing, health: Sequence[HealthCheck], cost: Cost) -> str | None:
+    """Why nothing looked for what the gradient may leave out, of a gate that is too small for it."""
+    gate, attacked, held = standing.gate, len(standing.attacked), len(standing.held)
+    if gate.knowledge != "white-box" or gate.epsilon is None or standing.setting.candidate.randomness is not None:
+        return None
+    # A single step is weak by design. An attack that turned half of what it was about has shown that it works, and of
+    # next to no samples it is said already that they are too few.
+    if isinstance(gate.attack, FGSMSpec) or 2 * held <= attacked or held < MIN_EXAMINED:
+        return None
+    if not standing.found.searched.issuperset(standing.held):  # the search that stands for this one is told of
+        return None
+    outcomes = {check.name: check.outcome for check in health}
+    if any(outcomes.get(name) != "not examined" for name in _MASKED) or not (is_small(cost) or attacked < EXAMINED):
+        return None
+    return (
+        f"the gate passes on {plural(attacked, 'sample')} and {cost.forward:,} passes through the network, too few to "
+        f"pay for {' and '.join(_MASKED)}: whether the gradient leaves out what would turn them is not known; more "
+        "samples, or more steps, pay for these checks"
+    )
