@@ -5,6 +5,7 @@ What is heavy is imported inside the hooks: each of xdist's workers loads this, 
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from robustcheck.gate_items import GateItem, PolicyCollector, warnings_stay_warnings
-from robustcheck.interrupts import sigterm_interrupts
+from robustcheck.interrupts import interrupts_ignored, sigterm_interrupts
 from robustcheck.policy_run import PolicyRun
 from robustcheck.words import as_output
 
@@ -57,10 +58,15 @@ class GatePlugin:
             from robustcheck.report.progress import Line
 
             line = Line.on_terminal()
-        started = datetime.now(UTC)
+        started, began = datetime.now(UTC), time.monotonic()
         self._runs = {
             path: PolicyRun(
-                policy=policy, nodeid=self._nodeid(path), started=started, worker=worker is not None, line=line
+                policy=policy,
+                nodeid=self._nodeid(path),
+                started=started,
+                began=began,
+                worker=worker is not None,
+                line=line,
             )
             for path, policy in policies.items()
         }
@@ -171,7 +177,8 @@ class GatePlugin:
         for run in self._runs.values():
             if run.output is None:
                 continue
-            why = self._publish(run, run.output)
+            with interrupts_ignored(self._interrupted):
+                why = self._publish(run, run.output)
             if why is not None:
                 self._fail(run, "writing the reports", why)
                 session.exitstatus = pytest.ExitCode.INTERNAL_ERROR

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import xml.etree.ElementTree as ET
 
 import pytest
 from building import brightness_report
+
+from robustcheck.report import output
 
 PASSING = ("--robustcheck", "passing.yaml")
 TERMINATED_AGAIN = """
@@ -52,6 +56,19 @@ def test_who_ends_pytest_interrupts_it(pytester, project):
     assert pytester.runpytest(*PASSING, "passing.yaml", "test_own.py").ret == 2
     report = brightness_report(project)
     assert (len(report["gates"]), report["interrupted"], report["verdict"]) == (4, True, "error")
+
+
+def test_a_second_ctrl_c_costs_nothing_that_was_finished(pytester, project, monkeypatch):
+    write = output.write_json
+
+    def impatient(*given):
+        os.kill(os.getpid(), signal.SIGINT)
+        return write(*given)
+
+    monkeypatch.setattr(output, "write_json", impatient)
+    pytester.makepyfile(test_own="import pytest\n\ndef test_own():\n    pytest.exit('enough')\n")
+    assert pytester.runpytest(*PASSING, "passing.yaml", "test_own.py").ret == 2
+    assert (len(brightness_report(project)["gates"]), brightness_report(project)["interrupted"]) == (4, True)
 
 
 def test_sigterm_reports_what_was_finished(pytester, project):
