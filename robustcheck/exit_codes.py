@@ -72,8 +72,8 @@ def _of_standard_output(error: OSError) -> bool:
 
 def _give_up_if_unwritable(stream: TextIO | None) -> None:
     """Flush a stream, and what it then still holds to nobody: Python would try once more, and end with 120."""
-    try:
-        if stream is not None and not stream.closed:
+    if stream is not None and not stream.closed:
+        try:
             stream.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

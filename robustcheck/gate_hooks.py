@@ -5,6 +5,7 @@ What is heavy is imported inside the hooks: each of xdist's workers loads this, 
 
 from __future__ import annotations
 
+import argparse
 import time
 import traceback
 from collections.abc import Generator, Sequence
@@ -77,13 +78,16 @@ class GatePlugin:
     def _nodeid(self, path: Path) -> str:
         """A policy's part of its gates' node ids: as pytest's own below the root folder, and not empty elsewhere."""
         root = self._config.rootpath
-        return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+        nodeid = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+        if "::" in nodeid:
+            raise pytest.UsageError(f"{nodeid}: pytest takes :: in a path for names of tests; use `robustcheck run`")
+        return nodeid
 
     @pytest.hookimpl(tryfirst=True)
     @warnings_stay_warnings()
     def pytest_sessionstart(self) -> None:
         """Take away earlier reports and make room for new ones, in runs that will write some."""
-        if not writes_reports(self._config):
+        if not writes_reports(self._config, self._config.option):
             return
         # Until the reports are written; workers are stopped by their controller.
         self._config.add_cleanup(self._until_the_end.close)
@@ -273,6 +277,6 @@ def relative_to_start(path: Path, start: Path) -> str:
     return str(path.relative_to(start)) if path.is_relative_to(start) else str(path)
 
 
-def writes_reports(config: pytest.Config) -> bool:
+def writes_reports(config: pytest.Config, options: argparse.Namespace) -> bool:
     """Whether a process of pytest writes any: not one of xdist's workers, nor one that only lists what there is."""
-    return not hasattr(config, "workerinput") and not any(config.getoption(name, False) for name in _RUNS_NOTHING)
+    return not hasattr(config, "workerinput") and not any(getattr(options, name, False) for name in _RUNS_NOTHING)

@@ -163,9 +163,9 @@ def _of_several(folder: Path) -> Iterator[Path]:
     for report in folder.glob(f"*/{_OWNED_BY}"):
         policy = _stated(report).get("policy")
         path = policy.get("path") if isinstance(policy, dict) else None
-        if isinstance(path, str) and not report.parent.is_symlink():
-            if re.fullmatch(rf"{re.escape(Path(path).stem)}(-\d+)?", report.parent.name):
-                yield report.parent
+        named = isinstance(path, str) and re.fullmatch(rf"{re.escape(Path(path).stem)}(-\d+)?", report.parent.name)
+        if named and not report.parent.is_symlink():
+            yield report.parent
 
 
 def _refuse_if_in_use(folder: Path, *, excepted: Path | None = None) -> None:

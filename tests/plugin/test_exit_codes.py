@@ -99,6 +99,29 @@ def test_a_policy_with_mistakes_takes_an_earlier_green_report_away(pytester, pro
     assert list((project / "robustcheck-report").iterdir()) == []
 
 
+def test_a_conftest_that_ends_the_run_takes_an_earlier_green_report_away(pytester, project):
+    reports = project / "robustcheck-report"
+    assert pytester.runpytest(*PASSING).ret == 0
+    pytester.makeconftest("import no_such_module")
+    for others in (["--collect-only"], ["--version"], ["--robustcheck", "no_such.yaml"]):
+        pytester.runpytest(*PASSING, *others)
+        assert (reports / "report.json").exists(), others
+    result = pytester.runpytest(*PASSING)
+    assert result.ret == 4
+    assert result.errlines[-1] == "E   ModuleNotFoundError: No module named 'no_such_module'"  # pytest's own message
+    assert list(reports.iterdir()) == []
+
+
+@pytest.mark.parametrize("ini", ["robustcheck = passing.yaml\nrobustcheck_output = out", BOTH])
+def test_a_conftest_that_ends_the_run_does_so_for_policies_of_an_ini_file(pytester, project, monkeypatch, ini):
+    pytester.makeini(f"[pytest]\n{ini}\n")
+    assert pytester.runpytest().ret == 0
+    pytester.makeconftest("import no_such_module")
+    monkeypatch.chdir(pytester.mkdir("below"))
+    assert pytester.runpytest().ret == 4
+    assert list((project / "out").iterdir()) == []
+
+
 @pytest.mark.parametrize("arguments", [["policy.yaml"], [*PASSING, "policy.yaml"]])
 def test_a_policy_among_pytest_s_files_is_told_how_to_be_run(pytester, project, arguments):
     result = pytester.runpytest(*arguments)

@@ -32,7 +32,7 @@ class Gone(Terminal):
         return not isinstance(self.why, BrokenPipeError)
 
 
-GONE = [BrokenPipeError(32, "Broken pipe"), OSError(28, "No space left on device"), OSError(5, "EIO"), ValueError("closed")]
+GONE = [BrokenPipeError(32, "no reader"), OSError(28, "no space left"), OSError(5, "no terminal"), ValueError("closed")]
 
 
 def _shown(stream, monkeypatch):
