@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import click
 
 from robustcheck.errors import PolicyError, ReportError
-from robustcheck.exit_codes import EXIT_CODES, Commands, exit_code
-from robustcheck.interrupts import sigterm_interrupts
+from robustcheck.exit_codes import EXIT_CODES, Commands, exit_code, last_words, tell
+from robustcheck.interrupts import interrupts_ignored, sigterm_interrupts
 from robustcheck.words import as_output, plural, visible
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def run_command(policy: Path, output: Path, *, quiet: bool) -> None:
       0  every gate passed, or is inconclusive where the policy allows that
       1  a gate failed
       2  the policy, or the command, cannot be used
-      3  a gate could not be evaluated (its verdict is error), or the reports could not be written
+      3  a gate could not be evaluated (its verdict is error), or the reports or the output could not be written
       4  only inconclusive gates stand between it and a pass
       130  interrupted (Ctrl-C, SIGTERM); the reports hold what was finished
 
@@ -92,24 +92,24 @@ def run_command(policy: Path, output: Path, *, quiet: bool) -> None:
 
             with Bars(quiet=quiet) as bars:
                 report = run(loaded, folder=place.scratch, progress=bars.update, finished=bars.finished)
-            try:
-                files = place.publish(report)
-            except ReportError as error:
-                unwritten = error
+                with interrupts_ignored(report.interrupted):  # before the bars are taken away, which takes a moment
+                    try:
+                        files = place.publish(report)
+                    except ReportError as error:
+                        unwritten = error
         finally:
             place.discard()
     from robustcheck.report.summary import summary_line, summary_table, warnings_text
 
-    if not quiet:
-        _print_table(summary_table(report))
-        click.echo(warnings_text(report), nl=False)
-        for file in files:
-            click.echo(f"  {output / file.relative_to(place.folder)}")
-    click.echo(summary_line(report))
-    if unwritten is not None:
-        click.echo(visible(str(unwritten)), err=True)
-        sys.exit(EXIT_CODES["error"])
-    sys.exit(exit_code(report))
+    with last_words(exit_code(report) if unwritten is None else EXIT_CODES["error"]):
+        if not quiet:
+            _print_table(summary_table(report))
+            click.echo(warnings_text(report), nl=False)
+            for file in files:
+                click.echo(f"  {output / file.relative_to(place.folder)}")
+        click.echo(summary_line(report))
+        if unwritten is not None:
+            tell(visible(str(unwritten)))
 
 
 @main.command("validate")
@@ -175,7 +175,7 @@ def plan_command(policy: Path, *, margin: float, power: float, as_json: bool) ->
     Exit codes:
       0  planned, whether or not the samples are enough
       2  the policy, or the command, cannot be used
-      3  the samples or the candidate cannot be loaded
+      3  the samples or the candidate cannot be loaded, or the output cannot be written
       130  interrupted
     """
     loaded = _load(policy)
@@ -318,7 +318,7 @@ def replay_command(report: Path, policy: Path) -> None:
       0  nothing is amiss
       1  something is
       2  the report or the policy cannot be used, or the one is not about the other
-      3  candidate or data cannot be loaded
+      3  candidate or data cannot be loaded, or the output cannot be written
       130  interrupted
     """
     loaded = _load(policy)
@@ -334,10 +334,10 @@ def replay_command(report: Path, policy: Path) -> None:
 
         found = replay(loaded, stated, partial(read_stored, report.parent), progress=bars.update)
     found = with_files(found, stated, report)
-    _print_table(replay_table(found))
-    click.echo(replay_text(found), nl=False)
-    click.echo(replay_line(found))
-    sys.exit(0 if found.agrees else 1)
+    with last_words(0 if found.agrees else 1):
+        _print_table(replay_table(found))
+        click.echo(replay_text(found), nl=False)
+        click.echo(replay_line(found))
 
 
 def _load(policy: Path) -> Policy:
@@ -359,4 +359,5 @@ def _in_colour() -> bool:
     """Whether tables are: NO_COLOR and FORCE_COLOR are heeded as pytest heeds them, and else it is for terminals."""
     if os.environ.get("NO_COLOR"):
         return False
-    return bool(os.environ.get("FORCE_COLOR")) or (sys.stdout.isatty() and os.environ.get("TERM") != "dumb")
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()  # None where it is closed
+    return bool(os.environ.get("FORCE_COLOR")) or (on_terminal and os.environ.get("TERM") != "dumb")

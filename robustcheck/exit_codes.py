@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
-from typing import IO, TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -42,25 +43,47 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
         except (PolicyError, ReportError) as error:
-            raise _UsageError(visible(str(error))) from None
+            tell(visible(str(error)))  # as `file:line: …`, which editors and CI make a link of
+            sys.exit(USAGE_ERROR)
         except EvaluationError as error:
-            click.echo("\n".join(behind_bars(str(error))), err=True)
+            tell("\n".join(behind_bars(str(error))))
             sys.exit(EXIT_CODES["error"])
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except Exception as error:  # noqa: BLE001 - of robustcheck itself, or of what it is installed with
-            if isinstance(error, OSError) and error.errno == errno.EPIPE:  # whoever read the output has gone
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed to nobody
-                sys.exit(EXIT_CODES["error"])
-            click.echo("\n".join(behind_bars(traceback.format_exc())), err=True)
+            if not (isinstance(error, OSError) and _of_standard_output(error)):
+                tell("\n".join(behind_bars(traceback.format_exc())))
+            elif not isinstance(error, BrokenPipeError):  # then whoever read the output has gone
+                tell(f"standard output cannot be written: {error.strerror or error}")
             sys.exit(EXIT_CODES["error"])
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                _give_up_if_unwritable(stream)
 
 
-class _UsageError(click.ClickException):
-    """The mistake is in a file, not in the command: said as `file:line: …`, which editors and CI make a link of."""
+@contextmanager
+def last_words(code: int) -> Iterator[None]:
+    """What a command prints once its exit code is known, with which it then ends, whether or not somebody reads."""
+    with suppress(BrokenPipeError):
+        yield
+    sys.exit(code)
 
-    exit_code = USAGE_ERROR
 
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Print the message and nothing around it."""
-        click.echo(self.format_message(), file=file, err=file is None)
+def tell(text: str) -> None:
+    """Print a message on standard error, if that can be done: what it is about has an exit code as well."""
+    with suppress(OSError):
+        click.echo(text, err=True)
+
+
+def _of_standard_output(error: OSError) -> bool:
+    """Whether printing raised an error; what `tell` prints raises none."""
+    return any(frame.f_code is click.echo.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _give_up_if_unwritable(stream: TextIO | None) -> None:
+    """Flush a stream, and what it then still holds to nobody: Python would try once more, and end with 120."""
+    if stream is not None and not stream.closed:
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

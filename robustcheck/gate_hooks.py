@@ -5,6 +5,8 @@ What is heavy is imported inside the hooks: each of xdist's workers loads this, 
 
 from __future__ import annotations
 
+import argparse
+import time
 import traceback
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from robustcheck.gate_items import GateItem, PolicyCollector, warnings_stay_warnings
-from robustcheck.interrupts import sigterm_interrupts
+from robustcheck.interrupts import interrupts_ignored, sigterm_interrupts
 from robustcheck.policy_run import PolicyRun
 from robustcheck.words import as_output
 
@@ -59,10 +61,15 @@ class GatePlugin:
             from robustcheck.report.progress import Line
 
             line = Line.on_terminal()
-        started = datetime.now(UTC)
+        started, began = datetime.now(UTC), time.monotonic()
         self._runs = {
             path: PolicyRun(
-                policy=policy, nodeid=self._nodeid(path), started=started, worker=worker is not None, line=line
+                policy=policy,
+                nodeid=self._nodeid(path),
+                started=started,
+                began=began,
+                worker=worker is not None,
+                line=line,
             )
             for path, policy in policies.items()
         }
@@ -73,13 +80,16 @@ class GatePlugin:
     def _nodeid(self, path: Path) -> str:
         """A policy's part of its gates' node ids: as pytest's own below the root folder, and not empty elsewhere."""
         root = self._config.rootpath
-        return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+        nodeid = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+        if "::" in nodeid:
+            raise pytest.UsageError(f"{nodeid}: pytest takes :: in a path for names of tests; use `robustcheck run`")
+        return nodeid
 
     @pytest.hookimpl(tryfirst=True)
     @warnings_stay_warnings()
     def pytest_sessionstart(self) -> None:
         """Take away earlier reports and make room for new ones, in runs that will write some."""
-        if not writes_reports(self._config):
+        if not writes_reports(self._config, self._config.option):
             return
         # Until the reports are written; workers are stopped by their controller.
         self._config.add_cleanup(self._until_the_end.close)
@@ -173,7 +183,8 @@ class GatePlugin:
         for run in self._runs.values():
             if run.output is None:
                 continue
-            why = self._publish(run, run.output)
+            with interrupts_ignored(self._interrupted):
+                why = self._publish(run, run.output)
             if why is not None:
                 self._fail(run, "writing the reports", why)
                 session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
@@ -281,6 +292,6 @@ def relative_to_start(path: Path, start: Path) -> str:
     return str(path.relative_to(start)) if path.is_relative_to(start) else str(path)
 
 
-def writes_reports(config: pytest.Config) -> bool:
+def writes_reports(config: pytest.Config, options: argparse.Namespace) -> bool:
     """Whether a process of pytest writes any: not one of xdist's workers, nor one that only lists what there is."""
-    return not hasattr(config, "workerinput") and not any(config.getoption(name, False) for name in _RUNS_NOTHING)
+    return not hasattr(config, "workerinput") and not any(getattr(options, name, False) for name in _RUNS_NOTHING)

@@ -1,4 +1,4 @@
-"""SIGTERM as an interrupt: whoever stops a run with it is told what was finished, as after Ctrl-C."""
+"""How a run is interrupted: whoever stops it, by Ctrl-C or SIGTERM, is told what was finished."""
 
 from __future__ import annotations
 
@@ -37,3 +37,23 @@ def sigterm_interrupts() -> Iterator[None]:
     finally:
         if signal.getsignal(signal.SIGTERM) in (interrupt, signal.SIG_IGN):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def interrupts_ignored(when: bool) -> Iterator[None]:
+    """While this lasts, SIGINT and SIGTERM change nothing, if `when` says so: a run was interrupted, and reports on it.
+
+    Whoever is impatient presses Ctrl-C twice, and CI servers send one signal after the other. Outside the main thread,
+    signals mean what they did.
+    """
+    handlers = {}
+    if when and threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    kept = {number: handler for number, handler in handlers.items() if handler is not None}  # those that Python knows
+    for number in kept:
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

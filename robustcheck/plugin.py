@@ -6,9 +6,12 @@ plugin (`gate_hooks`) is imported once a policy was named.
 
 from __future__ import annotations
 
+import argparse
+import os
 import re
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,42 +58,95 @@ def pytest_configure(config: pytest.Config) -> None:
     if not named_options and not ini_key:
         _refuse_policies_among(_files(config.args, start))
         return
+    paths, folder, typed = _asked(config, config.option)
+    _refuse_policies_among(_files(config.args, start) - set(paths))
+    from robustcheck.gate_hooks import GatePlugin, relative_to_start
+    from robustcheck.gate_items import warnings_stay_warnings
+
+    with warnings_stay_warnings():
+        policies = _loaded({path: relative_to_start(path, start) for path in paths}, config)
+    plugin = GatePlugin(config, policies, folder)
+    # Without a path on the command line pytest would also collect the project's own tests; naming a policy is a path.
+    alone = typed and config.args_source is not pytest.Config.ArgsSource.ARGS
+    arguments = [] if alone else list(config.args)
+    named = _files(arguments, start)
+    # Not those in named folders: pytest 8, given a folder and a file in it, collects the file alone.
+    added = [path for path in policies if named.isdisjoint([path, *path.parents])]
+    config.args = arguments + [_argument(path, start) for path in added]
+    config.pluginmanager.register(plugin, "robustcheck-gates")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, object, object]:
+    """Take earlier reports away where a `conftest.py` ends a run before it begins: a green would outlive it."""
+    try:
+        return (yield)
+    except BaseException:  # it may skip, or exit
+        with suppress(Exception):  # what pytest has to tell is why it ends
+            _remove_earlier(early_config, early_config.known_args_namespace)
+        raise
+
+
+def _remove_earlier(config: pytest.Config, options: argparse.Namespace) -> None:
+    """Take earlier reports away in a run that writes some and cannot begin."""
+    if not (options.robustcheck or config.getini("robustcheck")) or options.help or options.version:
+        return
+    paths, folder, _ = _asked(config, options)
+    from robustcheck.gate_hooks import writes_reports
+
+    # A path at which there is nothing is a slip of whoever typed it, and may cost them no report.
+    if folder.exists() and all(path.exists() for path in paths) and writes_reports(config, options):
+        from robustcheck.report.output import try_to_remove_earlier
+
+        try_to_remove_earlier(folder, list(paths))
+
+
+def _asked(config: pytest.Config, options: argparse.Namespace) -> tuple[list[Path], Path, bool]:
+    """Which policies are to be run, where their reports go, and whether a policy was typed.
+
+    Args:
+        config: pytest's.
+        options: what the command line says, with what addopts adds to it.
+    """
+    start = config.invocation_params.dir
     typed = config._parser.parse_known_args(list(config.invocation_params.args))
     asked = [start / path for path in typed.robustcheck]
     # Paths that addopts adds to every run are seen from the ini file, as those of the ini key are.
     ini_folder = config.inipath.parent if config.inipath else start
-    configured = ini_key + [ini_folder / path for path in named_options if path not in typed.robustcheck]
-    paths = {path.resolve(): path for path in asked + configured}
-    _refuse_policies_among(_files(config.args, start) - paths.keys())
-    from robustcheck.gate_hooks import GatePlugin, relative_to_start
-    from robustcheck.gate_items import warnings_stay_warnings
-
-    folder = _output_folder(config, typed.robustcheck_output, start if asked else ini_folder)
-    with warnings_stay_warnings():
-        policies = _loaded({path: relative_to_start(path, start) for path in paths}, config, folder)
-    # Without a path on the command line pytest would also collect the project's own tests; naming a policy is a path.
-    alone = asked and config.args_source is not pytest.Config.ArgsSource.ARGS
-    arguments = [] if alone else list(config.args)
-    named = _files(arguments, start)
-    # Not those in named folders: pytest 8, given a folder and a file in it, collects the file alone.
-    config.args = arguments + [str(path) for path in policies if named.isdisjoint([path, *path.parents])]
-    config.pluginmanager.register(GatePlugin(config, policies, folder), "robustcheck-gates")
+    configured = [Path(path) for path in config.getini("robustcheck")]
+    configured += [ini_folder / path for path in options.robustcheck if path not in typed.robustcheck]
+    paths = list(dict.fromkeys(path.resolve() for path in asked + configured))
+    default = start if asked else ini_folder
+    return paths, _output_folder(config, options, typed.robustcheck_output, default), bool(asked)
 
 
-def _output_folder(config: pytest.Config, typed: str | None, default: Path) -> Path:
+def _output_folder(config: pytest.Config, options: argparse.Namespace, typed: str | None, default: Path) -> Path:
     """Where reports go: what was typed is seen from where pytest was started, an ini file's from that file.
 
     Args:
         config: pytest's.
+        options: of the command line and addopts.
         typed: what the command line says, if it does.
         default: the folder in which reports lie if nobody says where.
     """
     start = config.invocation_params.dir
     if typed:
         return start / typed
-    keys = [config.getoption("robustcheck_output")] + [config.getini(f"robustcheck{sign}output") for sign in "_-"]
+    keys = [options.robustcheck_output] + [config.getini(f"robustcheck{sign}output") for sign in "_-"]
     configured = next((str(folder) for folder in keys if folder), None)
     return (config.inipath.parent if config.inipath else start) / configured if configured else default / _REPORTS
+
+
+def _argument(path: Path, start: Path) -> str:
+    """A policy as pytest's argument: its whole path, or the way from `start` to it where the whole path means tests."""
+    ways = [str(path)] + ([os.path.relpath(path, start)] if path.drive == start.drive else [])
+    way = next((way for way in ways if "[" not in way and "::" not in way), None)
+    if way is None:
+        raise pytest.UsageError(
+            f"{path}: pytest takes [ and :: in a path for names of tests; start it in the folder of the policy, or use "
+            "`robustcheck run`"
+        )
+    return way
 
 
 def _files(arguments: Sequence[str], start: Path) -> set[Path]:
@@ -122,10 +178,10 @@ def _refuse_policies_among(paths: Collection[Path]) -> None:
                 raise pytest.UsageError(f"{path} is a policy: say --robustcheck before it, and before each other one")
 
 
-def _loaded(paths: Mapping[Path, str], config: pytest.Config, folder: Path) -> dict[Path, Policy]:
+def _loaded(paths: Mapping[Path, str], config: pytest.Config) -> dict[Path, Policy]:
     """The policies at these paths, which messages call by what each is mapped to; all mistakes are told at once.
 
-    Where there are any, earlier reports in `folder` are taken away all the same.
+    Where there are any, earlier reports are taken away all the same.
     """
     from robustcheck.errors import PolicyError
     from robustcheck.policy import load_policy
@@ -138,12 +194,6 @@ def _loaded(paths: Mapping[Path, str], config: pytest.Config, folder: Path) -> d
         except PolicyError as error:
             mistakes.append(str(error))
     if mistakes:
-        from robustcheck.gate_hooks import writes_reports
-
-        # A path at which there is nothing is a slip of whoever typed it, and may cost them no report.
-        if folder.exists() and all(path.exists() for path in paths) and writes_reports(config):
-            from robustcheck.report.output import try_to_remove_earlier
-
-            try_to_remove_earlier(folder, list(paths))
+        _remove_earlier(config, config.option)
         raise pytest.UsageError("\n".join(mistakes))
     return policies

@@ -5,6 +5,7 @@ What is heavy is imported inside the methods: each of xdist's workers loads this
 
 from __future__ import annotations
 
+import time
 from collections.abc import Set
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,6 +29,7 @@ class PolicyRun:
     policy: Policy
     nodeid: str  # of its file, with which those of its gates begin
     started: datetime
+    began: float  # the same, as time.monotonic() has it
     worker: bool  # one of xdist's, which shares answers with the others
     line: Line | None = None  # where progress is shown
     output: Output | None = None  # where the reports go; None where none are written
@@ -97,6 +99,7 @@ class PolicyRun:
             data=known.data if known else None,
             environment=known.environment if known else {},
             started=self.started,
+            seconds=time.monotonic() - self.began,
             interrupted=interrupted or self._cut_short(results, left),
         )
 

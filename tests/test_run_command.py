@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
+from datetime import datetime, timedelta
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 from building import ARCHITECTURE, brightness_policy, brightness_project
@@ -86,6 +90,48 @@ def test_an_interrupt_keeps_what_was_finished(project):
     assert (project / "robustcheck-report" / "junit.xml").is_file()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("where", ["robustcheck.evaluation.run.assemble", "robustcheck.report.output.write_json"])
+def test_a_second_interrupt_costs_nothing_that_was_finished(number, where, project, monkeypatch):
+    """Whoever presses Ctrl-C twice, or is followed by a SIGTERM, while the first has its reports written."""
+
+    def impatient(*given, **more):
+        os.kill(os.getpid(), number)
+        return does(*given, **more)
+
+    does = getattr(import_module(where.rpartition(".")[0]), where.rpartition(".")[2])
+    monkeypatch.setattr(where, impatient)
+    (project / "brightness.py").write_text(_doing("raise KeyboardInterrupt"))
+    before = signal.getsignal(number)
+    assert _run(project, _gate("{accuracy: 0.5}")).exit_code == 130
+    assert [gate["id"] for gate in _report(project)["gates"]] == ["clean"]
+    assert (project / "robustcheck-report" / "junit.xml").is_file()
+    assert signal.getsignal(number) is before
+
+
+def test_an_interrupt_while_a_finished_run_is_written_is_one(project, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("robustcheck.report.output.write_json", interrupted)
+    assert _run(project, CLEAN).exit_code == 130
+
+
+def test_a_clock_that_is_set_back_makes_no_run_end_before_it_began(project, monkeypatch):
+    class Clock(datetime):
+        hours = 0
+
+        @classmethod
+        def now(cls, tz=None):
+            cls.hours -= 1
+            return datetime.now(tz) + timedelta(hours=cls.hours)
+
+    for module in ("run", "assembly"):
+        monkeypatch.setattr(f"robustcheck.evaluation.{module}.datetime", Clock)
+    assert _run(project, CLEAN).exit_code == 0
+    assert 0 <= _report(project)["seconds"] < 60
+
+
 def test_sigterm_keeps_what_was_finished_and_is_handled_as_before_afterwards(project):
     """As `timeout` and CI servers end a job; a second one does not disturb what follows from the first."""
     term = "__import__('os').kill(__import__('os').getpid(), __import__('signal').SIGTERM)"
@@ -142,11 +188,84 @@ def test_a_path_at_which_there_is_no_policy_costs_no_report(project):
 
 
 def test_who_no_longer_reads_makes_no_failed_gate_of_a_pass(project):
+    """As a terminal that is closed: both streams end, and the exit code is the verdict's."""
     (project / "policy.yaml").write_text(brightness_policy(CLEAN))
-    program = "from robustcheck.cli import main; main(['run', 'policy.yaml'])"
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as run:
+    command = [sys.executable, "-c", "from robustcheck.cli import main; main(['run', 'policy.yaml'])"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
         run.stdout.close()
-        assert run.wait() == 3
+        run.stderr.close()
+        assert run.wait() == 0
+    assert _report(project)["verdict"] == "pass"
+
+
+FULL = Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
+
+
+@needs_full
+def test_messages_that_cannot_be_written_make_no_failed_gate_of_a_pass(project):
+    (project / "policy.yaml").write_text(brightness_policy(CLEAN))
+    command = [sys.executable, "-c", "from robustcheck.cli import main; main(['run', 'policy.yaml'])"]
+    with FULL.open("w") as full:
+        assert subprocess.run(command, stdout=subprocess.DEVNULL, stderr=full, check=False).returncode == 0
+
+
+def _ends(arguments):
+    """The exit code, where streams are as they were set."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    return end.value.code
+
+
+REPLAY = ["replay", "robustcheck-report/report.json", "policy.yaml"]
+OF_EACH = [(["run", "policy.yaml"], 1), (REPLAY, 0), (["plan", "policy.yaml"], 0)]
+
+
+def test_who_no_longer_reads_gets_the_exit_code_that_is_known(project, monkeypatch):
+    """As of `| head -1`, and of `| tee log`, which ends with the Ctrl-C that interrupts the run."""
+    assert _run(project, _gate("{accuracy: 0.9}")).exit_code == 1
+    interrupted = ["run", "interrupted.yaml", "-o", "interrupted"]
+    (project / "interrupting.py").write_text(_doing("raise KeyboardInterrupt"))
+    text = (project / "policy.yaml").read_text().replace("brightness:", "interrupting:")
+    (project / "interrupted.yaml").write_text(text)
+    for arguments, code in (*OF_EACH[:2], (interrupted, 130)):
+        reads, writes = os.pipe()
+        os.close(reads)
+        with os.fdopen(writes, "w") as nobody, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", nobody)
+            assert _ends(arguments) == code, arguments
+
+
+@needs_full
+def test_output_that_cannot_be_written_is_told_in_a_sentence(project, monkeypatch, capsys):
+    assert _run(project, _gate("{accuracy: 0.9}")).exit_code == 1
+    for arguments, _ in OF_EACH:
+        with FULL.open("w") as full, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", full)
+            assert _ends(arguments) == 3
+        *gates, told = capsys.readouterr().err.splitlines()
+        assert told == "standard output cannot be written: No space left on device"
+        assert len(gates) == (2 if arguments[0] == "run" else 0)
+
+
+def test_streams_that_are_closed_change_no_exit_code(project, monkeypatch):
+    """Python has none for them then."""
+    assert _run(project, _gate("{accuracy: 0.9}")).exit_code == 1
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    for arguments, code in OF_EACH:
+        assert _ends(arguments) == code
+    (project / "policy.yaml").write_text("no policy")
+    assert _ends(["run", "policy.yaml"]) == 2
+
+
+@needs_full
+def test_a_mistake_that_cannot_be_told_is_one(project, monkeypatch):
+    with FULL.open("w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        assert _ends(["run", "no_such.yaml"]) == 2
+        monkeypatch.setattr("robustcheck.policy.load_policy", lambda _: 1 / 0)
+        assert _ends(["run", "no_such.yaml"]) == 3
 
 
 def test_render_replaces_nobody_else_s_files(project):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from robustcheck.evaluation.assembly import assemble
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.progress import Listener
+from robustcheck.interrupts import interrupts_ignored
 from robustcheck.models.process import fitting_threads
 from robustcheck.policy import Policy
 from robustcheck.results import AuditReport, GateResult
@@ -37,7 +39,7 @@ def run(
         The report. After Ctrl-C it holds the gates that were finished, names the others as not run, and its verdict is
         `error`.
     """
-    started = datetime.now(UTC)
+    started, began = datetime.now(UTC), time.monotonic()
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     evaluation = Evaluation(policy, folder=folder, progress=progress)
@@ -50,12 +52,14 @@ def run(
                 finished(results[gate.id])
     except KeyboardInterrupt:
         interrupted = True
-    return assemble(
-        policy,
-        results,
-        model=evaluation.model,
-        data=evaluation.data,
-        environment=evaluation.environment,
-        started=started,
-        interrupted=interrupted,
-    )
+    with interrupts_ignored(interrupted):
+        return assemble(
+            policy,
+            results,
+            model=evaluation.model,
+            data=evaluation.data,
+            environment=evaluation.environment,
+            started=started,
+            seconds=time.monotonic() - began,
+            interrupted=interrupted,
+        )

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -115,7 +117,8 @@ def try_to_remove_earlier(folder: Path, policies: Sequence[Path]) -> None:
     Where that cannot be done they stay; why the run cannot begin is what has to be told.
     """
     with suppress(ReportError):
-        if any(_is_ours(folder / name / _OWNED_BY) for name in (".", *_folders(policies))):
+        own = any(_is_ours(folder / name / _OWNED_BY) for name in (".", *_folders(policies)))
+        if own or any(_of_several(folder)):
             for output in outputs(folder, policies):
                 output.discard()
 
@@ -137,6 +140,9 @@ def outputs(folder: Path, policies: Sequence[Path]) -> list[Output]:
             output.remove_earlier()
         if len(names) > 1 and _is_ours(folder / _OWNED_BY):  # written by an earlier run of one policy
             _remove_reports(folder)
+        for left in _of_several(folder):  # of policies that this run has not
+            if not any(_is_held(scratch) for scratch in _scratch_folders(left)):
+                _remove_reports(left)
     except BaseException:
         for output in made:
             output.discard()
@@ -147,6 +153,19 @@ def outputs(folder: Path, policies: Sequence[Path]) -> list[Output]:
 def _folders(policies: Sequence[Path]) -> list[str]:
     """Where each policy's reports lie in the output folder; no two names differ in the case of their letters alone."""
     return ["."] if len(policies) == 1 else distinct(policy.stem for policy in policies)
+
+
+def _of_several(folder: Path) -> Iterator[Path]:
+    """The folders in this one that hold reports of a run of several policies: each is named after its report's policy.
+
+    Reports that somebody keeps in another folder here are theirs; and a link may lead anywhere.
+    """
+    for report in folder.glob(f"*/{_OWNED_BY}"):
+        policy = _stated(report).get("policy")
+        path = policy.get("path") if isinstance(policy, dict) else None
+        named = isinstance(path, str) and re.fullmatch(rf"{re.escape(Path(path).stem)}(-\d+)?", report.parent.name)
+        if named and not report.parent.is_symlink():
+            yield report.parent
 
 
 def _refuse_if_in_use(folder: Path, *, excepted: Path | None = None) -> None:
@@ -227,8 +246,14 @@ def _marked(path: Path) -> bool:
 
 
 def _is_ours(report: Path) -> bool:
+    return bool(_stated(report))
+
+
+def _stated(report: Path) -> dict[str, Any]:
+    """What a report says; nothing where it is not robustcheck's."""
     try:
-        schema = json.loads(report.read_bytes()).get("schema", "")
+        stated = json.loads(report.read_bytes())
+        schema = stated.get("schema", "")
     except (OSError, ValueError, AttributeError, RecursionError):
-        return False
-    return isinstance(schema, str) and schema.startswith("robustcheck/report/")
+        return {}
+    return stated if isinstance(schema, str) and schema.startswith("robustcheck/report/") else {}

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -26,7 +26,38 @@ def _on_terminal() -> bool:
 
     Rich's own answer is yes under FORCE_COLOR, too, with which CI servers ask for colours in a log.
     """
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+class _Decoration:
+    """A stream for what no run depends on: once it cannot be written (nobody reads, a disk is full), it is silent.
+
+    It stands below Rich, which draws in a thread of its own, too, and ends a process whose reader has gone with 1.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._silent = stream is None
+
+    def write(self, text: str) -> int:
+        """Write a text, if that can be done."""
+        self._try("write", text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Show what was written, if that can be done."""
+        self._try("flush")
+
+    def _try(self, method: str, *given: str) -> None:
+        if not self._silent:
+            try:
+                getattr(self._stream, method)(*given)
+            except (OSError, ValueError):  # the latter where it was closed
+                self._silent = True
+
+    def __getattr__(self, name: str) -> Any:
+        """What Rich asks a stream about: its encoding, and whether it is a terminal."""
+        return getattr(self._stream, name)
 
 
 class Line:
@@ -36,7 +67,7 @@ class Line:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self._stream = _Decoration(stream)
         self._shown = False
         self._last = 0.0
 
@@ -69,7 +100,7 @@ class Bars:
     """A bar for each gate on a terminal; in a log, a line for each gate that is finished."""
 
     def __init__(self, *, quiet: bool, counted: str = "samples") -> None:
-        console = Console(stderr=True)
+        console = Console(file=cast("TextIO", _Decoration(sys.stderr)), stderr=True)
         self._quiet = quiet
         self._console = console
         self._progress = Progress(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shlex
 
 import pytest
@@ -178,3 +180,36 @@ def test_a_policy_outside_the_root_folder_reports_as_any_other(pytester, project
     assert result.ret == 1
     report = json.loads((elsewhere / "out" / "report.json").read_text())
     assert [gate["verdict"] for gate in report["gates"]] == ["pass", "pass", "pass", "fail"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("name", ["old[2]", "a::b"])
+def test_a_project_in_a_folder_whose_name_looks_like_tests_runs(pytester, project, monkeypatch, plain_or_worker, name):
+    _copied(project, project / name / "here")
+    (project / name / "there").mkdir()
+    for start, policy in (("here", "passing.yaml"), ("there", "../here/passing.yaml")):
+        (project / name / start / "pytest.ini").write_text("[pytest]\n")
+        monkeypatch.chdir(project / name / start)
+        result = pytester.runpytest("--rootdir", str(project / name), "--robustcheck", policy, *plain_or_worker)
+        result.assert_outcomes(passed=4)
+        assert brightness_report(project / name / start)["verdict"] == "pass"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize(
+    ("name", "start", "told"),
+    [
+        ("old[2]", ".", r"old\[2\]/passing.yaml: pytest takes \[ and :: in a path .*; start it in the folder of"),
+        ("a::b", ".", "a::b/passing.yaml: pytest takes :: in a path for names of tests; use `robustcheck run`"),
+        ("a::b", "a::b", "a::b/passing.yaml: pytest takes :: in a path for names of tests; use `robustcheck run`"),
+    ],
+)
+def test_a_policy_whose_path_looks_like_tests_is_told_how_to_be_run(pytester, project, monkeypatch, name, start, told):
+    _copied(project, project / name)
+    pytester.makeini("[pytest]\n")
+    monkeypatch.chdir(project / start)
+    result = pytester.runpytest("--robustcheck", str(project / name / "passing.yaml"))
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in result.errlines if line]
+    assert re.search(told, line)
+    assert not list(project.rglob("report.json"))

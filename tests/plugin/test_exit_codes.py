@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import xml.etree.ElementTree as ET
 
 import pytest
 from building import brightness_report
+
+from robustcheck.report import output
 
 PASSING = ("--robustcheck", "passing.yaml")
 TERMINATED_AGAIN = """
@@ -54,6 +58,19 @@ def test_who_ends_pytest_interrupts_it(pytester, project):
     assert (len(report["gates"]), report["interrupted"], report["verdict"]) == (4, True, "error")
 
 
+def test_a_second_ctrl_c_costs_nothing_that_was_finished(pytester, project, monkeypatch):
+    write = output.write_json
+
+    def impatient(*given):
+        os.kill(os.getpid(), signal.SIGINT)
+        return write(*given)
+
+    monkeypatch.setattr(output, "write_json", impatient)
+    pytester.makepyfile(test_own="import pytest\n\ndef test_own():\n    pytest.exit('enough')\n")
+    assert pytester.runpytest(*PASSING, "passing.yaml", "test_own.py").ret == 2
+    assert (len(brightness_report(project)["gates"]), brightness_report(project)["interrupted"]) == (4, True)
+
+
 def test_sigterm_reports_what_was_finished(pytester, project):
     pytester.makepyfile(test_own="import os, signal\n\ndef test_own():\n    os.kill(os.getpid(), signal.SIGTERM)\n")
     pytester.makeconftest(TERMINATED_AGAIN)
@@ -80,6 +97,29 @@ def test_a_policy_with_mistakes_takes_an_earlier_green_report_away(pytester, pro
     assert sorted(path.name for path in (project / "robustcheck-report").iterdir()) != []
     assert pytester.runpytest(*PASSING).ret == 4
     assert list((project / "robustcheck-report").iterdir()) == []
+
+
+def test_a_conftest_that_ends_the_run_takes_an_earlier_green_report_away(pytester, project):
+    reports = project / "robustcheck-report"
+    assert pytester.runpytest(*PASSING).ret == 0
+    pytester.makeconftest("import no_such_module")
+    for others in (["--collect-only"], ["--version"], ["--robustcheck", "no_such.yaml"]):
+        pytester.runpytest(*PASSING, *others)
+        assert (reports / "report.json").exists(), others
+    result = pytester.runpytest(*PASSING)
+    assert result.ret == 4
+    assert result.errlines[-1] == "E   ModuleNotFoundError: No module named 'no_such_module'"  # pytest's own message
+    assert list(reports.iterdir()) == []
+
+
+@pytest.mark.parametrize("ini", ["robustcheck = passing.yaml\nrobustcheck_output = out", BOTH])
+def test_a_conftest_that_ends_the_run_does_so_for_policies_of_an_ini_file(pytester, project, monkeypatch, ini):
+    pytester.makeini(f"[pytest]\n{ini}\n")
+    assert pytester.runpytest().ret == 0
+    pytester.makeconftest("import no_such_module")
+    monkeypatch.chdir(pytester.mkdir("below"))
+    assert pytester.runpytest().ret == 4
+    assert list((project / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments", [["policy.yaml"], [*PASSING, "policy.yaml"]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from report_builder import mixed
 
 from robustcheck.errors import ReportError
 from robustcheck.report import outputs
-from robustcheck.report.output import Output
+from robustcheck.report.output import Output, try_to_remove_earlier
 from robustcheck.report.writing import render_reports
 
 REPORTS = ["junit.xml", "report.html", "report.json"]
@@ -22,9 +23,14 @@ def _names(folder):
 
 
 def _published(folder, *policies):
-    for output in outputs(folder, [Path(policy) for policy in policies or ("a.yaml",)]):
-        output.publish(mixed())
+    paths = [Path(policy) for policy in policies or ("a.yaml",)]
+    for path, output in zip(paths, outputs(folder, paths), strict=True):
+        output.publish(_about(path))
         output.discard()
+
+
+def _about(policy):
+    return replace(mixed(), policy=replace(mixed().policy, path=str(policy)))
 
 
 def _of_long_ago(folder):
@@ -105,6 +111,55 @@ def test_the_report_of_one_policy_does_not_stand_above_those_of_several(tmp_path
     _published(tmp_path, "a.yaml", "b.yaml")
     assert _names(tmp_path) == ["a", "b"]
     assert _names(tmp_path / "a") == _names(tmp_path / "b") == REPORTS
+
+
+@pytest.mark.parametrize(
+    ("policies", "left"),
+    [
+        (["c.yaml"], {"a": [], "b": [], "b-2": [], ".": REPORTS}),
+        (["a.yaml"], {"a": [], "b": [], "b-2": [], ".": REPORTS}),
+        (["a.yaml", "b.yaml"], {"a": REPORTS, "b": REPORTS, "b-2": [], ".": []}),
+        (["b.yaml", "c.yaml"], {"a": [], "b": REPORTS, "b-2": [], "c": REPORTS, ".": []}),
+    ],
+)
+def test_no_report_of_a_policy_stands_beside_a_later_run_without_it(tmp_path, policies, left):
+    _published(tmp_path, "here/a.yaml", "b.yaml", "there/b.yaml")
+    _published(tmp_path, *policies)
+    for name, files in left.items():
+        assert [path.name for path in sorted((tmp_path / name).iterdir()) if path.is_file()] == files, name
+
+
+def test_no_report_of_a_policy_stands_where_a_later_run_cannot_begin(tmp_path):
+    _published(tmp_path, "a.yaml", "b.yaml")
+    try_to_remove_earlier(tmp_path, [Path("c.yaml")])
+    assert _names(tmp_path / "a") == _names(tmp_path / "b") == []
+
+
+def test_what_lies_below_a_run_s_folder_and_is_not_of_a_run_of_several_stays(tmp_path):
+    """Someone else's files; reports that somebody keeps under a name of their own; what a link leads to."""
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "out"
+    _published(folder / "kept" / "a")
+    _published(folder / "release-1")
+    _published(elsewhere / "a")
+    (folder / "a").symlink_to(elsewhere / "a")
+    for name, text in {"b": "{}", "c": "[]", "d": "no JSON", "e": '{"schema": "robustcheck/report/1"}'}.items():
+        (folder / name).mkdir()
+        (folder / name / "report.json").write_text(text)
+        (folder / name / "junit.xml").write_text("theirs")
+    _published(folder, "z.yaml")
+    for kept in (folder / "kept" / "a", folder / "release-1", elsewhere / "a"):
+        assert _names(kept) == REPORTS
+    for name in "bcde":
+        assert _names(folder / name) == ["junit.xml", "report.json"]
+
+
+def test_what_a_run_that_goes_on_holds_below_stays(tmp_path):
+    _published(tmp_path, "a.yaml", "b.yaml")
+    running = Output(tmp_path / "a")
+    _published(tmp_path, "c.yaml")
+    running.discard()
+    assert _names(tmp_path / "a") == REPORTS
+    assert _names(tmp_path / "b") == []
 
 
 def test_someone_elses_files_above_the_reports_of_several_stay(tmp_path):

@@ -14,6 +14,27 @@ class Terminal(io.StringIO):
         return True
 
 
+class Gone(Terminal):
+    """A terminal that is closed, or a disk that is full, after some of it was written."""
+
+    def __init__(self, why):
+        super().__init__()
+        self.why = why
+        self.tried = 0
+
+    def write(self, text):
+        self.tried += 1
+        if self.tried > 1:
+            raise self.why
+        return super().write(text)
+
+    def isatty(self):
+        return not isinstance(self.why, BrokenPipeError)
+
+
+GONE = [BrokenPipeError(32, "no reader"), OSError(28, "no space left"), OSError(5, "no terminal"), ValueError("closed")]
+
+
 def _shown(stream, monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)
     with Bars(quiet=False) as bars:
@@ -57,3 +78,31 @@ def test_quiet_is_quiet(monkeypatch):
     with Bars(quiet=True) as bars:
         bars.finished(gate())
     assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize("why", GONE)
+def test_a_bar_that_nobody_can_see_any_more_ends_no_run(why, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", stream := Gone(why))
+    with Bars(quiet=False) as bars:
+        for done in range(4):
+            bars.update("pgd", done, 3)
+            bars.finished(failing())
+    assert stream.tried == 2  # and it is not tried again
+
+
+@pytest.mark.parametrize("why", GONE)
+def test_a_line_that_nobody_can_see_any_more_ends_no_gate(why, monkeypatch):
+    monkeypatch.setattr("robustcheck.report.progress._SECONDS_BETWEEN", 0)
+    line = Line(stream := Gone(why))
+    for done in range(4):
+        line.update("pgd", done, 3)
+    line.clear()
+    assert stream.tried == 2
+
+
+def test_where_there_is_no_standard_error_nothing_is_shown(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    with Bars(quiet=False) as bars:
+        bars.update("pgd", 1, 3)
+        bars.finished(failing())
+    assert Line.on_terminal() is None

@@ -41,6 +41,7 @@ def of_report(evaluation: Evaluation, report: AuditReport) -> Iterator[str]:
         data=evaluation.data,
         environment={},
         started=datetime.now(UTC),
+        seconds=report.seconds,
         interrupted=report.interrupted,
     )
     if here.verdict != report.verdict:
