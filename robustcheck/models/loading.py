@@ -92,7 +92,7 @@ def load_candidate(
                 _search_forms(spec, network, head, compared) if randomness is None else (None, None, ())
             )
     sha256, infos = artefact.digest([*files, *network.sources], path.parent)
-    if infos[: len(before)] != before:
+    if (*infos[: len(before)], *(one.sha256 for one in infos[len(before) :])) != (*before, *network.sources.values()):
         raise CandidateError(f"{path.name} changed while it was loaded; what was judged has no digest")
     notes = (
         *device_notes,

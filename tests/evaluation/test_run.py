@@ -266,6 +266,23 @@ def test_the_architecture_s_source_is_part_of_the_candidate(project):
     assert _report(project, LADDER).model.sha256 != before.sha256
 
 
+def test_code_that_was_edited_since_an_earlier_run_is_what_is_judged(project):
+    assert _report(project, LADDER).gates[0].metrics["accuracy"].value == 1.0
+    source = project / "brightness.py"
+    source.write_text(source.read_text().replace("return", "return -1 *"))
+    report = _report(project, LADDER)
+    assert report.gates[0].metrics["accuracy"].value == 0.0
+    assert report.model.files[1].sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
+
+
+def test_code_that_is_edited_while_it_is_loaded_has_no_digest(project):
+    source = project / "brightness.py"
+    edit = "with open(__file__, 'a') as file: file.write('#')"
+    source.write_text(source.read_text().replace("        return", f"        {edit}\n        return"))
+    (error,) = {gate.error for gate in _report(project, LADDER).gates}
+    assert error.endswith("changed while it was loaded; what was judged has no digest")
+
+
 # --- gates that cannot be evaluated ---------------------------------------------------------------------------------
 
 
