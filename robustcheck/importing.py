@@ -3,25 +3,38 @@
 A module beside the policy file comes before one of the same name elsewhere, and may import its siblings at its top.
 Python knows one module a name and process; two policies in two folders may each have a `networks.py`. So a folder's
 modules are in `sys.modules` under their plain names only while one of them is imported, and afterwards on a shelf
-there, from which the next import from the same folder takes them again. They are compiled from their source each time,
-whose digest stands for them: what Python keeps in `__pycache__` may be of another source. Not safe while other threads
-import.
+there, from which the next import from the same folder takes them again, unless a file of them was edited since. They
+are compiled from their source each time, whose digest stands for them: what Python keeps in `__pycache__` may be of
+another source. Not safe while other threads import.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib.machinery import SOURCE_SUFFIXES, FileFinder, ModuleSpec, PathFinder, SourceFileLoader, all_suffixes
+from importlib.machinery import (
+    SOURCE_SUFFIXES,
+    FileFinder,
+    ModuleSpec,
+    PathFinder,
+    SourceFileLoader,
+    SourcelessFileLoader,
+    all_suffixes,
+)
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from robustcheck.errors import UserCodeError
 from robustcheck.words import did_you_mean, last_line, listed
+
+_MADE_FROM = "_robustcheck_made_from"  # kept on a module's spec, which is another once it was reloaded
 
 
 def import_callable(reference: str, *, folder: Path) -> Callable[..., Any]:
@@ -87,10 +100,14 @@ class _FromSource:
 class _SourceLoader(SourceFileLoader):
     """Compiles the source itself: a cache beside it may hold other code, and say that it need not be compared."""
 
+    sha256 = ""  # of what was compiled
+
     def get_code(self, fullname: str) -> CodeType:
         """Of a module."""
         path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), path)
+        source = self.get_data(path)
+        self.sha256 = hashlib.sha256(source).hexdigest()
+        return self.source_to_code(source, path)
 
 
 @contextmanager
@@ -112,7 +129,13 @@ def modules_beside(folder: Path, wanted: str | None = None) -> Iterator[None]:
     hidden = {name: module for name, module in before.items() if not lies_beside(module, name, home)}
     for name in hidden:
         del sys.modules[name]
-    waiting = shelf(home)
+    waiting, met = shelf(home), _users(home)
+    users = {name: made_from(module) for name, module in before.items() if name not in hidden}
+    # What was imported from a file that was edited, or from a module that was reloaded, is imported anew.
+    edited = any(has_changed(module) for module in waiting.values())
+    if edited or not users.keys().isdisjoint(waiting) or any(met.get(name, now) != now for name, now in users.items()):
+        waiting.clear()
+    met.update(users)
     sys.modules.update({name: module for name, module in waiting.items() if name not in sys.modules})
     sys.path.insert(0, str(home))
     finder = _FromSource(home, own)
@@ -128,6 +151,7 @@ def modules_beside(folder: Path, wanted: str | None = None) -> Iterator[None]:
         for name, module in _loaded(own).items():
             if lies_beside(module, name, home) and before.get(name) is not module:
                 waiting[name] = sys.modules.pop(name)
+                made_from(module)
         sys.modules.update(hidden)
 
 
@@ -143,9 +167,86 @@ def lies_beside(module: ModuleType, name: str, home: Path) -> bool:
 
 def shelf(home: Path) -> dict[str, ModuleType]:
     """Where a folder's modules wait between imports."""
-    name = "_robustcheck_beside_" + hashlib.sha256(str(home).encode(errors="surrogateescape")).hexdigest()[:16]
-    waiting: dict[str, ModuleType] = sys.modules.setdefault(name, ModuleType(name)).__dict__.setdefault("modules", {})
+    waiting: dict[str, ModuleType] = _kept_for(home).setdefault("modules", {})
     return waiting
+
+
+def _users(home: Path) -> dict[str, str]:
+    """What those of a folder's modules were made from that the user's own code had imported, by name."""
+    met: dict[str, str] = _kept_for(home).setdefault("users", {})
+    return met
+
+
+def _kept_for(home: Path) -> dict[str, Any]:
+    name = "_robustcheck_beside_" + hashlib.sha256(str(home).encode(errors="surrogateescape")).hexdigest()[:16]
+    return sys.modules.setdefault(name, ModuleType(name)).__dict__
+
+
+def has_changed(module: ModuleType) -> bool:
+    """Whether a module's file is not what the module was made from, or is gone."""
+    content = _content(module)
+    return made_from(module) != ("" if content is None else hashlib.sha256(content).hexdigest())
+
+
+def made_from(module: ModuleType) -> str:
+    """The sha256 of a module's file as it was compiled; of what Python itself imported, as it was when first met here.
+
+    Empty: there is no such file, or what it was is not known, only that it was another.
+    """
+    spec = getattr(module, "__spec__", None)
+    if isinstance(loader := getattr(spec, "loader", None), _SourceLoader):
+        return loader.sha256
+    known: str = getattr(spec, _MADE_FROM, "")
+    content = None if known else _content(module)
+    if content is not None and not (spec is not None and _is_of_another(module, spec, content)):
+        known = hashlib.sha256(content).hexdigest()
+        if spec is not None:
+            setattr(spec, _MADE_FROM, known)
+    return known
+
+
+def _content(module: ModuleType) -> bytes | None:
+    try:
+        return Path(str(module.__file__)).read_bytes()
+    except (AttributeError, OSError, ValueError):  # a folder, or from an archive
+        return None
+
+
+def _is_of_another(module: ModuleType, spec: ModuleSpec, source: bytes) -> bool:
+    """Whether code of a module that Python imported is not that of a source; Python doesn't say what it compiled.
+
+    The code of the whole is in Python's cache, if that was written when the module was imported; of functions it is in
+    the module.
+    """
+    if type(spec.loader) is not SourceFileLoader:  # pytest's, say, compiles something else
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            code = compile(source, str(module.__file__), "exec", dont_inherit=True)
+    except (SyntaxError, ValueError):
+        return True
+    parts, waiting = set[CodeType](), [code]
+    while waiting:
+        parts.add(part := waiting.pop())
+        waiting += [constant for constant in part.co_consts if isinstance(constant, CodeType)]
+    holders: list[Mapping[str, object]] = [vars(module)]
+    holders += [vars(one) for one in holders[0].values() if isinstance(one, type) and one.__module__ == module.__name__]
+    held = {one.__code__ for holder in holders for one in holder.values() if isinstance(one, FunctionType)}
+    own = {one for one in held if one.co_filename == code.co_filename}
+    return _cached(spec) not in (None, code) or not own <= parts
+
+
+def _cached(spec: ModuleSpec) -> CodeType | None:
+    """The code that Python keeps of a module, where it writes that whenever it imports the module anew."""
+    if spec.cached is None or sys.dont_write_bytecode or not os.access(Path(spec.cached).parent, os.W_OK):
+        return None
+    reader = SourcelessFileLoader(spec.name, spec.cached)
+    try:
+        by_time = reader.get_data(spec.cached).startswith(MAGIC_NUMBER + bytes(4))
+        return reader.get_code(spec.name) if by_time else None
+    except (OSError, ImportError, EOFError, ValueError, TypeError):  # there is none, or half of one
+        return None
 
 
 def _own_names(folder: Path) -> set[str]:

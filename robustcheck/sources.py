@@ -12,7 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from robustcheck.importing import lies_beside, shelf
+from robustcheck.errors import UserCodeError
+from robustcheck.importing import has_changed, lies_beside, made_from, shelf
 
 _INSTALLED = {"site-packages", "dist-packages"}  # folders of what has a version
 
@@ -24,17 +25,30 @@ def written_in(reference: str, function: Callable[..., Any]) -> list[str]:
     return [reference.partition(":")[0], str(getattr(function, "__module__", None))]
 
 
-def own_sources(modules: Iterable[str], *, folder: Path) -> list[Path]:
-    """The files beside the policy that modules of these names, and the siblings that they use, are written in."""
+def own_sources(modules: Iterable[str], *, folder: Path) -> dict[Path, str]:
+    """The files beside the policy that modules of these names, and the siblings that they use, are written in.
+
+    Returns:
+        The sha256 of each: of what was compiled.
+
+    Raises:
+        UserCodeError: the user's own code has imported one of them, and it was edited since.
+    """
     home = folder.resolve()
     files, _ = _followed(modules, home, lambda name, module: lies_beside(module, name, home))
     return files
 
 
-def all_sources(modules: Iterable[str], *, folder: Path) -> tuple[list[Path], list[str]]:
+def all_sources(modules: Iterable[str], *, folder: Path) -> tuple[dict[Path, str], list[str]]:
     """The files that modules of these names, and all that they use, are written in; what is installed is its version.
 
     Of what is installed without one, such as a package's checkout that is worked on, there are both.
+
+    Returns:
+        The sha256 of each file, of what was compiled; and the versions.
+
+    Raises:
+        UserCodeError: one of them was edited since it was imported.
     """
     packages = packages_distributions()
     files, names = _followed(modules, folder.resolve(), lambda name, module: not _is_installed(name, module, packages))
@@ -44,12 +58,12 @@ def all_sources(modules: Iterable[str], *, folder: Path) -> tuple[list[Path], li
 
 def _followed(
     modules: Iterable[str], home: Path, wanted: Callable[[str, ModuleType], bool]
-) -> tuple[list[Path], set[str]]:
+) -> tuple[dict[Path, str], set[str]]:
     """The files of modules of these names and of those that they import, if they are wanted; and all names met."""
     beside = shelf(home)
     waiting = list(modules)
     met = set[str]()
-    files = set[Path]()
+    files = dict[Path, str]()
     while waiting:
         if (name := waiting.pop()) in met:
             continue
@@ -59,9 +73,13 @@ def _followed(
         place = getattr(module, "__file__", None)
         # A module may say that it is from a file that there is not, such as one in an archive.
         if module is not None and place is not None and wanted(name, module) and Path(place).is_file():
-            files.add(Path(place).resolve())
+            if has_changed(module):
+                raise UserCodeError(
+                    f"{Path(place).name} changed since it was imported; restart the kernel, or reload it"
+                )
+            files[Path(place).resolve()] = made_from(module)
             waiting += _imported(Path(place), module)
-    return sorted(files), met
+    return dict(sorted(files.items())), met
 
 
 def _imported(file: Path, module: ModuleType) -> Iterator[str]:

@@ -53,13 +53,44 @@ def test_the_public_names():
         "GateResult",
         "Policy",
         "PolicyError",
+        "ReportError",
+        "RobustcheckError",
+        "__version__",
         "load_policy",
+        "read_report",
         "run",
         "write_reports",
     ]
     assert all(getattr(robustcheck, name) for name in robustcheck.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = robustcheck.nothing
+
+
+def test_the_version_is_the_package_s():
+    document = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    assert robustcheck.__version__ == document["project"]["version"]
+
+
+def test_type_checkers_are_told_of_the_public_names_and_no_others(tmp_path):
+    (tmp_path / "user.py").write_text(
+        "import robustcheck\n"
+        + "".join(f"robustcheck.{name}\n" for name in robustcheck.__all__)
+        + "robustcheck.write_reprots\n"
+    )
+    package = str(Path(robustcheck.__file__))  # alone: all that it imports would take a minute
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=skip", "user.py", package]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    line = len(robustcheck.__all__) + 2
+    assert f'user.py:{line}: error: Module has no attribute "write_reprots"' in done.stdout
+    assert "Found 1 error" in done.stdout
+
+
+def test_a_public_name_draws_nothing_from_the_users_random_numbers():
+    code = "import random, robustcheck\nrandom.seed(0)\nbefore = random.getstate()\n"
+    code += "\n".join(f"robustcheck.{name}" for name in robustcheck.__all__)
+    code += "\nassert random.getstate() == before"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_attack_of_the_schema_can_be_built_and_no_other():

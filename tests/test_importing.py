@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import os
 import py_compile
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -196,7 +199,7 @@ def test_a_cache_that_says_it_need_not_be_compared_is_not_run(write, tmp_path):
     py_compile.compile(str(other), cfile=cache, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
     build = import_callable("our_nets:build", folder=folder)
     assert build() == "source"
-    assert own_sources(written_in("our_nets:build", build), folder=folder) == [folder / "our_nets.py"]
+    assert list(own_sources(written_in("our_nets:build", build), folder=folder)) == [folder / "our_nets.py"]
 
 
 def test_a_submodule_is_compiled_from_its_source_too(write):
@@ -220,7 +223,9 @@ def test_a_module_without_its_source_has_a_digest(write, tmp_path):
     py_compile.compile(str(other), cfile=str(tmp_path / "a/our_nets.pyc"))
     build = import_callable("our_nets:build", folder=tmp_path / "a")
     assert build() == "compiled"
-    assert own_sources(written_in("our_nets:build", build), folder=tmp_path / "a") == [tmp_path / "a/our_nets.pyc"]
+    assert list(own_sources(written_in("our_nets:build", build), folder=tmp_path / "a")) == [
+        tmp_path / "a/our_nets.pyc"
+    ]
 
 
 def test_a_module_without_its_source_has_siblings(write, tmp_path):
@@ -237,7 +242,7 @@ def test_a_module_of_no_file_is_passed_over(monkeypatch, tmp_path):
     module = ModuleType("our_archive")
     module.__file__ = str(tmp_path / "our.zip" / "our_archive.py")
     monkeypatch.setitem(sys.modules, "our_archive", module)
-    assert all_sources(["our_archive"], folder=tmp_path) == ([], [])
+    assert all_sources(["our_archive"], folder=tmp_path) == ({}, [])
 
 
 def test_a_module_that_is_a_link_has_the_digest_of_where_it_leads(write):
@@ -245,7 +250,7 @@ def test_a_module_that_is_a_link_has_the_digest_of_where_it_leads(write):
     folder = write("a/our_helper.py", "")
     (folder / "our_nets.py").symlink_to(elsewhere / "real.py")
     build = import_callable("our_nets:build", folder=folder)
-    assert own_sources(written_in("our_nets:build", build), folder=folder) == [elsewhere / "real.py"]
+    assert list(own_sources(written_in("our_nets:build", build), folder=folder)) == [elsewhere / "real.py"]
 
 
 def test_a_standard_module_is_not_replaced(write, monkeypatch):
@@ -260,3 +265,119 @@ def test_a_folder_of_the_name_of_a_standard_module_does_not_replace_it(name, wri
     module, folder = sys.modules[name], write(f"a/{name}/our_nets.py", "")
     with modules_beside(folder):
         assert sys.modules.get(name) is module
+
+
+# --- what is edited between two runs of one process --------------------------------------------------------------
+
+
+def _digests(folder, reference):
+    found = own_sources(written_in(reference, import_callable(reference, folder=folder)), folder=folder)
+    return {path.name: sha256 for path, sha256 in found.items()}
+
+
+def _sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["our_nets.py", "our_helper.py"])
+def test_code_that_was_edited_is_imported_anew(write, name):
+    written = {
+        "our_helper.py": "VALUE = 1\n",
+        "our_nets.py": "from our_helper import VALUE\n\ndef build(): return VALUE\n",
+    }
+    for one, text in written.items():
+        folder = write(f"a/{one}", text)
+    before = import_callable("our_nets:build", folder=folder)
+    assert import_callable("our_nets:build", folder=folder) is before
+    write(f"a/{name}", written[name].replace("1", "2").replace("return VALUE", "return VALUE + 1"))
+    assert (before(), import_callable("our_nets:build", folder=folder)()) == (1, 2)
+    assert _digests(folder, "our_nets:build") == {one: _sha256(folder / one) for one in sorted(written, reverse=True)}
+
+
+def test_a_module_that_was_taken_away_is_not_used_any_more(write):
+    folder = write("a/our_nets.py", "def build(): pass\n")
+    import_callable("our_nets:build", folder=folder)
+    (folder / "our_nets.py").unlink()
+    with pytest.raises(UserCodeError, match="no module 'our_nets'"):
+        import_callable("our_nets:build", folder=folder)
+
+
+def test_code_that_is_edited_while_it_is_used_has_not_the_digest_of_what_was_compiled(write):
+    folder = write("a/our_nets.py", "def build(): return 1\n")
+    build = import_callable("our_nets:build", folder=folder)
+    write("a/our_nets.py", "def build(): return 2\n")
+    with pytest.raises(UserCodeError, match=r"^our_nets\.py changed since it was imported"):
+        own_sources(written_in("our_nets:build", build), folder=folder)
+
+
+@pytest.fixture
+def notebook(write, monkeypatch):
+    """What a notebook has imported from the policy's folder itself: `our_nets`, which imports `our_helper`."""
+    write("a/our_helper.py", "WIDTH = 1\n\ndef helped(x): return x\n")
+    folder = write("a/our_nets.py", "import our_helper\n\nclass Net:\n    def of(self): return our_helper.WIDTH\n")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    yield importlib.import_module("our_nets")
+    for name in ("our_nets", "our_helper"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("met", [True, False])
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("our_nets", "return our_helper.WIDTH", "return -our_helper.WIDTH"),  # a method
+        ("our_helper", "return x", "return -x"),  # a function
+        ("our_helper", "WIDTH = 1", "WIDTH = 22"),  # what no function shows
+    ],
+)
+def test_what_a_notebook_imported_and_edited_is_refused_until_it_is_reloaded(notebook, write, name, old, new, met):
+    path = Path(notebook.__file__).with_name(f"{name}.py")
+    if met:  # in a run before
+        assert set(_digests(path.parent, "our_nets:Net")) == {"our_nets.py", "our_helper.py"}
+    before = path.read_text()
+    path.write_text(before.replace(old, new))
+    with pytest.raises(UserCodeError) as caught:
+        _digests(path.parent, "our_nets:Net")
+    assert str(caught.value) == f"{name}.py changed since it was imported; restart the kernel, or reload it"
+    importlib.reload(sys.modules[name])
+    assert _digests(path.parent, "our_nets:Net")[path.name] == _sha256(path)
+
+
+def test_what_a_notebook_imported_without_a_cache_shows_by_its_functions(notebook, monkeypatch):
+    path = Path(notebook.__file__)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    path.write_text(path.read_text().replace("return", "return 2 *"))
+    with pytest.raises(UserCodeError, match="changed since it was imported"):
+        _digests(path.parent, "our_nets:Net")
+
+
+def test_what_a_notebook_imported_and_only_touched_is_used(notebook):
+    path = Path(notebook.__file__)
+    path.write_text(path.read_text())
+    os.utime(path, (1, 1))
+    assert import_callable("our_nets:Net", folder=path.parent) is notebook.Net
+    assert _digests(path.parent, "our_nets:Net")["our_nets.py"] == _sha256(path)
+
+
+def test_what_is_imported_from_a_module_that_a_notebook_reloaded_is_imported_anew(notebook, write):
+    folder = write("a/our_data.py", "from our_helper import WIDTH\n\ndef load(): return WIDTH\n")
+    assert import_callable("our_data:load", folder=folder)() == 1
+    write("a/our_helper.py", "WIDTH = 22\n")
+    importlib.reload(sys.modules["our_helper"])
+    assert import_callable("our_data:load", folder=folder)() == 22
+
+
+def test_what_a_notebook_imports_after_a_run_is_used_from_then_on(write, monkeypatch):
+    folder = write("a/our_nets.py", "class Net:\n    def of(self): return 1\n")
+    import_callable("our_nets:Net", folder=folder)
+    write("a/our_nets.py", "class Net:\n    def of(self): return 22\n")
+    monkeypatch.syspath_prepend(folder)
+    own = importlib.import_module("our_nets")
+    try:
+        write("a/our_nets.py", "class Net:\n    def of(self): return 1\n")  # as it is on the shelf
+        assert import_callable("our_nets:Net", folder=folder) is own.Net
+        with pytest.raises(UserCodeError, match="changed since it was imported"):
+            _digests(folder, "our_nets:Net")
+    finally:
+        del sys.modules["our_nets"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from stat import S_ISREG
 from unicodedata import normalize
 
 import numpy as np
@@ -22,6 +24,8 @@ from robustcheck.data.samples import Listing, Wanted
 from robustcheck.data.splits import is_split, spellings, split_of
 from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
+
+_NO_IMAGE = f"only {', '.join(SUFFIXES)} are read, and DICOM of any name"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,12 +251,14 @@ def _values(rows: Sequence[Row], columns: Sequence[str], mistakes: list[tuple[in
 def _files(rows: Sequence[Row], root: Path, mistakes: list[tuple[int, str]]) -> list[tuple[str, Path]]:
     """Name and path of each row's image, which must lie in `root` after every link was followed."""
     files, first_line, beside = [], dict[Path, int](), dict[Path, dict[str, str]]()
+    folders = dict[str, Path | None]()
     with parsing(str(root)):
         home = root.resolve()
     for row in rows:
         try:
-            resolved = (home / row.path).resolve()
-            mistake = _path_mistake(row.path, resolved, home, beside)
+            plain = _plain_file(row.path, home, folders)
+            resolved = plain or (home / row.path).resolve()
+            mistake = _path_mistake(row.path, resolved, home, beside, looked_at=plain is not None)
         except (OSError, ValueError, RuntimeError):  # a NUL, a name too long, links in a circle
             mistake = "this path cannot be followed"
         if mistake is None and resolved in first_line:
@@ -265,17 +271,39 @@ def _files(rows: Sequence[Row], root: Path, mistakes: list[tuple[int, str]]) -> 
     return files
 
 
-def _path_mistake(typed: str, resolved: Path, home: Path, beside: dict[Path, dict[str, str]]) -> str | None:
+def _plain_file(typed: str, home: Path, folders: dict[str, Path | None]) -> Path | None:
+    """The file that a row's path leads to, if it is one and in `home`; None: look closer.
+
+    On a file server each look costs: folders are followed once, and kept from row to row, and a file is looked at once.
+    """
+    above, _, name = typed.rpartition("/")
+    if os.name == "nt" or "\\" in typed or ":" in typed or typed.startswith("/") or name in ("", ".", ".."):
+        return None
+    if above not in folders:
+        folder = (home / above).resolve()
+        folders[above] = folder if folder.is_relative_to(home) else None
+    if (known := folders[above]) is None:
+        return None
+    path = known / name
+    try:
+        return path if S_ISREG(path.lstat().st_mode) else None
+    except OSError:
+        return None
+
+
+def _path_mistake(
+    typed: str, resolved: Path, home: Path, beside: dict[Path, dict[str, str]], *, looked_at: bool
+) -> str | None:
     """What is wrong with a row's path; None if nothing is. `beside` is kept from row to row."""
+    if looked_at:
+        return None if is_image(resolved) else _NO_IMAGE
     if not typed:
         return "the path is empty"
     if PurePosixPath(typed).is_absolute() or PureWindowsPath(typed).drive or not resolved.is_relative_to(home):
         return f"it leaves {home}: a data file cannot escape its folder; data.root names another folder"
     if not resolved.is_file():
         return f"there is no such file in {home}{_meant(typed, resolved, beside)}"
-    if not is_image(resolved):
-        return f"only {', '.join(SUFFIXES)} are read, and DICOM of any name"
-    return None
+    return None if is_image(resolved) else _NO_IMAGE
 
 
 def _meant(typed: str, missing: Path, beside: dict[Path, dict[str, str]]) -> str:

@@ -18,6 +18,7 @@ from robustcheck.data.reading import parsing
 from robustcheck.data.samples import Listing, Wanted
 from robustcheck.errors import DataError
 from robustcheck.importing import import_callable
+from robustcheck.sources import own_sources, written_in
 from robustcheck.words import did_you_mean, last_line, listed
 
 
@@ -31,12 +32,13 @@ def callable_listing(reference: str, wanted: Wanted, *, folder: Path) -> Listing
         folder: the policy's, where the module may lie.
 
     Raises:
-        UserCodeError: there is no such function.
+        UserCodeError: there is no such function, or the user's own code has imported it, and it was edited since.
         DataError: it raises, or what it returns is not (images, labels) of a shape and type that can be judged, or not
             (images, labels, columns) where columns are asked for.
     """
     split = wanted.split
     function = import_callable(reference, folder=folder)
+    own_sources(written_in(reference, function), folder=folder)  # old code is not asked
     try:
         returned = function(split)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's function may raise anything

@@ -16,6 +16,36 @@ def silent(*_told: object) -> None:
     """Nobody wants to know."""
 
 
+class ListenerError(BaseException):
+    """What a listener has raised, past all that makes results of errors.
+
+    Args:
+        raised: the listener's own.
+    """
+
+    def __init__(self, raised: BaseException) -> None:
+        super().__init__(str(raised))
+        self.raised = raised
+
+
+def ending(listener: Listener) -> Listener:
+    """A listener whose errors are no candidate's: they end the work. Ctrl-C stays what it is.
+
+    Raises:
+        ListenerError: it raises anything.
+    """
+
+    def tell(what: str, done: int, of: int) -> None:
+        try:
+            listener(what, done, of)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise ListenerError(error) from error
+
+    return tell
+
+
 @dataclass(frozen=True, kw_only=True)
 class Progress:
     """What a part of some work tells: how much of the whole is done."""

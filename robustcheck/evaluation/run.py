@@ -9,7 +9,7 @@ from pathlib import Path
 
 from robustcheck.evaluation.assembly import assemble
 from robustcheck.evaluation.evaluation import Evaluation
-from robustcheck.evaluation.progress import Listener
+from robustcheck.evaluation.progress import Listener, ListenerError, ending
 from robustcheck.interrupts import interrupts_ignored
 from robustcheck.models.process import fitting_threads
 from robustcheck.policy import Policy
@@ -20,7 +20,7 @@ from robustcheck.results import AuditReport, GateResult
 def run(
     policy: Policy,
     *,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     progress: Listener | None = None,
     finished: Callable[[GateResult], None] | None = None,
 ) -> AuditReport:
@@ -32,19 +32,21 @@ def run(
     Args:
         policy: what is asked.
         folder: where counterexamples are written; None writes none.
-        progress: told how far long work is.
-        finished: told each gate's result as it comes.
+        progress: told how far long work is: what is being done (a gate's id, or "loading"), how many samples are done,
+            and of how many. What it raises ends the run and is raised here, such as where somebody cancels.
+        finished: told each gate's result as it comes. What it raises is raised here, too.
 
     Returns:
         The report. After Ctrl-C it holds the gates that were finished, names the others as not run, and its verdict is
         `error`.
     """
     started, began = datetime.now(UTC), time.monotonic()
+    folder = None if folder is None else Path(folder)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    evaluation = Evaluation(policy, folder=folder, progress=progress)
+    evaluation = Evaluation(policy, folder=folder, progress=progress and ending(progress))
     results: dict[str, GateResult] = {}
-    interrupted = False
+    interrupted, raised = False, None
     try:
         for gate in policy.gates:
             results[gate.id] = evaluation.gate(gate.id)
@@ -52,6 +54,10 @@ def run(
                 finished(results[gate.id])
     except KeyboardInterrupt:
         interrupted = True
+    except ListenerError as error:
+        raised = error.raised
+    if raised is not None:  # out of the `except`, in which it would get a context
+        raise raised
     with interrupts_ignored(interrupted):
         return assemble(
             policy,

@@ -96,7 +96,7 @@ def load_candidate(
                 steepness = _steepness(search_form, preprocess, torch.split(first, chunks.limit))
                 search_form = replace(search_form, steepness=steepness)
     sha256, infos = artefact.digest([*files, *network.sources], path.parent)
-    if infos[: len(before)] != before:
+    if (*infos[: len(before)], *(one.sha256 for one in infos[len(before) :])) != (*before, *network.sources.values()):
         raise CandidateError(f"{path.name} changed while it was loaded; what was judged has no digest")
     notes = (
         *device_notes,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -36,7 +36,7 @@ class Network:
     in_training: str | None = None  # what of it is in training mode, such as dropout; None: nothing is known
     takes: Takes | None = None  # as far as it tells; what it is asked shows the rest
     whole: bool = False  # the file of a state dict holds the network itself, and no other architecture is used
-    sources: tuple[Path, ...] = ()  # code beside the policy that is part of the candidate
+    sources: Mapping[Path, str] = field(default_factory=dict)  # code beside the policy that is part of it, by sha256
     notes: tuple[str, ...] = ()
     settle_on: Callable[[Sequence[torch.Tensor]], Network] | None = None
     """Tries inputs (batches of (N, …)), and says what network is to be used; None if there is nothing left to try."""

@@ -65,7 +65,7 @@ def check_convolutions() -> None:
     draws = torch.Generator().manual_seed(0)
     images = torch.rand(4, 32, 16, 16, generator=draws, dtype=torch.float32)  # enough for torch to hand it to oneDNN
     kernels = torch.rand(32, 32, 3, 3, generator=draws, dtype=torch.float32) - 0.5
-    with torch.no_grad(), full_precision(torch.device("cpu")):
+    with left_as_found(), torch.no_grad(), full_precision(torch.device("cpu")):
         exact = conv2d(images.double(), kernels.double())
         off = float((conv2d(images, kernels) - exact).abs().max() / exact.abs().max())
     if off <= _OFF:
@@ -156,12 +156,16 @@ def fitting_threads() -> Iterator[None]:
 
 @contextmanager
 def left_as_found() -> Iterator[None]:
-    """Undo what building and trying a candidate does to random states, threads, grad mode and the default dtype."""
+    """Torch's own defaults inside, and afterwards what was before.
+
+    Undone is what building and trying a candidate does to random states, threads, grad mode and the default dtype.
+    """
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     threads, gradients, dtype = torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype()
     try:
-        yield
+        with _torchs_defaults():
+            yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
@@ -172,3 +176,24 @@ def left_as_found() -> Iterator[None]:
         torch.set_default_dtype(dtype)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
+
+
+@contextmanager
+def _torchs_defaults() -> Iterator[None]:
+    """float32, on the CPU, without autocast and inference mode: what a caller has set for its own work decides nothing.
+
+    A candidate's code may set them again, and does where it opens an autocast of its own.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(mode=False))
+        for kind in ("cpu", "cuda"):
+            stack.callback(torch.set_autocast_enabled, kind, torch.is_autocast_enabled(kind))
+            torch.set_autocast_enabled(kind, False)
+        # An autocast inside another one keeps its casts of weights, though these are trained meanwhile.
+        while torch.autocast_decrement_nesting() >= 0:
+            stack.callback(torch.autocast_increment_nesting)
+        torch.autocast_increment_nesting()
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        torch.set_default_dtype(torch.float32)
+        yield

@@ -11,12 +11,13 @@ from robustcheck.results import AuditReport
 MOST_BYTES = 1 << 30
 
 
-def read_report(path: Path) -> AuditReport:
+def read_report(path: Path | str) -> AuditReport:
     """Read a `report.json`.
 
     Raises:
         ReportError: there is no such file, it is too large, or it is not a robustcheck report of this format.
     """
+    path = Path(path)
     try:
         if not path.is_file():
             raise ReportError(f"{path}: {'is not a file' if path.exists() else 'there is no such file'}")

@@ -12,7 +12,7 @@ from robustcheck.results import AuditReport
 from robustcheck.whole_files import replacing
 
 
-def write_reports(report: AuditReport, folder: Path) -> list[Path]:
+def write_reports(report: AuditReport, folder: Path | str) -> list[Path]:
     """Write `report.json`, `junit.xml` and `report.html` into a folder, which is made if it is not there.
 
     The JSON comes first: the other two can be made from it again.
@@ -20,6 +20,7 @@ def write_reports(report: AuditReport, folder: Path) -> list[Path]:
     Raises:
         ReportError: a file cannot be written.
     """
+    folder = Path(folder)
     return [write_json(report, folder), *render_reports(report, folder, images=folder)]
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -248,6 +250,50 @@ def test_links_out_of_the_folder_are_refused(manifest, load, tmp_path, save_pict
     manifest("path,label\nx.png,sick\n")
     with pytest.raises(DataError, match=r"data.csv:2: 'x.png': it leaves .*a data file cannot escape its folder"):
         load("data.csv", root="inside")
+
+
+@pytest.mark.parametrize(
+    ("link", "to", "row", "mistake"),
+    [
+        ("inside/folder", "secret", "folder/x.png", "it leaves "),
+        ("inside/folder", "inside/own", "folder/x.png", None),
+        ("inside/folder", "inside/own", "folder/../own/x.png", None),
+        ("inside/own/link.png", "inside/own/x.png", "own/link.png", None),
+        ("inside/own/link.png", "secret/x.png", "own/link.png", "it leaves "),
+        ("inside/own/link.png", "secret", "own/link.png", "it leaves "),
+        ("inside/own/link.png", "inside/own", "own/link.png", "there is no such file in "),
+        ("inside/own/link.png", "inside/gone.png", "own/link.png", "there is no such file in "),
+    ],
+)
+def test_links_are_followed_wherever_they_stand(manifest, load, tmp_path, save_picture, link, to, row, mistake):
+    for index, name in enumerate(("secret/x.png", "inside/own/x.png", "inside/own/y.png")):
+        save_picture(name, GREY + index)
+    (tmp_path / link).symlink_to(tmp_path / to)
+    manifest(f"path,label\nown/y.png,normal\n{row},sick\n")
+    if mistake is None:
+        assert (load("data.csv", root="inside").image(1) == GREY + 1).all()
+        return
+    with pytest.raises(DataError, match=f"^data.csv:3: {row!r}: {mistake}"):
+        load("data.csv", root="inside")
+
+
+def test_a_file_that_two_paths_lead_to_is_there_twice(manifest, load, tmp_path):
+    (tmp_path / "folder").symlink_to(tmp_path / "sub")
+    (tmp_path / "link.png").symlink_to(tmp_path / "sub/c.png")
+    for row in ("folder/c.png", "link.png", "./sub//c.png"):
+        manifest(f"path,label\nsub/c.png,normal\n{row},sick\n")
+        with pytest.raises(DataError, match=f"^data.csv:3: {row!r}: the same file as in line 2"):
+            load("data.csv")
+
+
+def test_a_folder_is_followed_once_however_many_files_are_in_it(manifest, load, save_picture, monkeypatch):
+    followed, resolve = [], Path.resolve
+    monkeypatch.setattr(Path, "resolve", lambda path, **options: followed.append(path) or resolve(path, **options))
+    for index in range(20):
+        save_picture(f"many/{index}.png", GREY + index)
+    manifest("path,label\n" + "".join(f"many/{index}.png,sick\n" for index in range(20)))
+    assert len(load("data.csv")) == 20
+    assert len(followed) < 10
 
 
 def test_absolute_paths_are_refused_wherever_they_lead(manifest, load, tmp_path):

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import importlib
+import sys
+
 import numpy as np
 import pytest
 
@@ -102,3 +105,23 @@ def test_no_such_function(module, load):
 def test_neither_a_folder_nor_a_module(load):
     with pytest.raises(DataError, match=r"there is no such folder, and it is none of .npz, .csv"):
         load("C:\\scans")
+
+
+def test_a_function_that_was_imported_before_and_edited_is_not_asked(module, load, tmp_path, monkeypatch):
+    module("return np.zeros((2, 3, 3), np.uint8), [0, 1]")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("scans_of_ours")
+    try:
+        assert load("scans_of_ours:images").labels.tolist() == [0, 1]
+        module("return np.zeros((2, 3, 3), np.uint8), [1, 0]")
+        with pytest.raises(UserCodeError, match=r"^scans_of_ours\.py changed since it was imported; restart"):
+            load("scans_of_ours:images")
+    finally:
+        del sys.modules["scans_of_ours"]
+
+
+def test_a_function_that_was_edited_since_it_was_asked_is_asked_anew(module, load):
+    module("return np.zeros((2, 3, 3), np.uint8), [0, 1]")
+    assert load("scans_of_ours:images").labels.tolist() == [0, 1]
+    module("return np.zeros((2, 3, 3), np.uint8), [1, 0]")
+    assert load("scans_of_ours:images").labels.tolist() == [1, 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import random
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +17,11 @@ from click.testing import CliRunner
 from PIL import Image
 from rawpng import grey_png
 
-from robustcheck import load_policy, run
+from robustcheck import load_policy, read_report, run
 from robustcheck.cli import main
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.sharing import shared_answer
-from robustcheck.models.process import left_as_found
+from robustcheck.models.process import check_convolutions, left_as_found
 from robustcheck.report.writing import write_reports
 from robustcheck.results import AuditReport
 
@@ -197,6 +198,55 @@ def test_nothing_global_is_left_changed(project):
     assert (torch.get_num_threads(), torch.is_grad_enabled()) == (threads, grad)
 
 
+@contextmanager
+def _default(setter, value, before):
+    setter(value)
+    try:
+        yield
+    finally:
+        setter(before)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+        lambda: _default(torch.set_default_dtype, torch.float64, torch.float32),
+        lambda: _default(torch.set_default_device, "meta", None),
+        lambda: torch.device("meta"),
+        torch.inference_mode,
+        torch.no_grad,
+    ],
+    ids=["autocast", "float64", "default device", "device", "inference mode", "no_grad"],
+)
+def test_what_the_caller_has_set_of_torch_changes_no_answer(project, around):
+    source = project / "brightness.py"  # with a product of matrices, which autocast rounds
+    text = source.read_text().replace("image.flatten(1).mean(dim=1)", "image.flatten(1) @ torch.full((64,), 1 / 64)")
+    source.write_text(text)
+    gates = LADDER.replace("[1/255, 2/255, 4/255, 8/255]", "2/255").replace("[0.8, 0.6, 0.5, 0.1]", "0.6")
+    plain = _report(project, gates)
+    check_convolutions.cache_clear()  # asked once a process
+    with around():
+        before = (torch.is_autocast_enabled("cpu"), torch.get_default_dtype(), torch.get_default_device())
+        modes = (torch.is_inference_mode_enabled(), torch.is_grad_enabled())
+        report = _report(project, gates)
+        assert (torch.is_autocast_enabled("cpu"), torch.get_default_dtype(), torch.get_default_device()) == before
+        assert (torch.is_inference_mode_enabled(), torch.is_grad_enabled()) == modes
+    assert _plain(report) == _plain(plain)
+    assert report.model == plain.model
+
+
+def test_an_autocast_of_the_candidate_s_own_is_kept(project):
+    source = project / "brightness.py"
+    said = "assert torch.mm(torch.ones(1, 1), torch.ones(1, 1)).dtype == torch.bfloat16\n            return"
+    opened = f"with torch.autocast('cpu', dtype=torch.bfloat16):\n            {said}"
+    source.write_text(source.read_text().replace("return", opened))
+    plain = _report(project, LADDER)
+    assert plain.gates[0].verdict == "pass"
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert _plain(_report(project, LADDER)) == _plain(plain)
+
+
 def test_the_report_says_how_many_threads_fitted(project, monkeypatch):
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
@@ -242,6 +292,30 @@ def test_a_progress_listener_sees_loading_and_every_gate(project):
     assert all(0 <= done <= of for _, done, of in seen)
 
 
+def test_folders_and_files_may_be_named_by_texts(project):
+    (project / "policy.yaml").write_text(brightness_policy(LADDER))
+    folder = f"{project}/new"
+    report = run(load_policy(f"{project}/policy.yaml"), folder=folder)
+    write_reports(report, folder)
+    assert read_report(f"{folder}/report.json") == report
+    assert (project / "new" / "counterexamples").is_dir()
+
+
+@pytest.mark.parametrize("at", ["loading", "pgd[2/255]"])
+@pytest.mark.parametrize("error", [ValueError("enough"), SystemExit(3)])
+def test_what_a_progress_listener_raises_ends_the_run(project, at, error):
+    (project / "policy.yaml").write_text(brightness_policy(LADDER))
+
+    def cancel(what, _done, _of):
+        if what == at:
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        run(load_policy(project / "policy.yaml"), progress=cancel)
+    assert caught.value is error
+    assert error.__context__ is None
+
+
 def test_ctrl_c_keeps_what_was_finished(project):
     (project / "policy.yaml").write_text(brightness_policy(LADDER))
 
@@ -264,6 +338,23 @@ def test_the_architecture_s_source_is_part_of_the_candidate(project):
     assert [file.path for file in before.files] == ["brightness.safetensors", "brightness.py", "sibling.py"]
     (project / "brightness.py").write_text("import sibling\n" + source + "\n# another network\n")
     assert _report(project, LADDER).model.sha256 != before.sha256
+
+
+def test_code_that_was_edited_since_an_earlier_run_is_what_is_judged(project):
+    assert _report(project, LADDER).gates[0].metrics["accuracy"].value == 1.0
+    source = project / "brightness.py"
+    source.write_text(source.read_text().replace("return", "return -1 *"))
+    report = _report(project, LADDER)
+    assert report.gates[0].metrics["accuracy"].value == 0.0
+    assert report.model.files[1].sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
+
+
+def test_code_that_is_edited_while_it_is_loaded_has_no_digest(project):
+    source = project / "brightness.py"
+    edit = "with open(__file__, 'a') as file: file.write('#')"
+    source.write_text(source.read_text().replace("        return", f"        {edit}\n        return"))
+    (error,) = {gate.error for gate in _report(project, LADDER).gates}
+    assert error.endswith("changed while it was loaded; what was judged has no digest")
 
 
 # --- gates that cannot be evaluated ---------------------------------------------------------------------------------

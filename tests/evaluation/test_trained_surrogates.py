@@ -108,7 +108,12 @@ def checkout(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(package.parent)
     yield package
-    for name in [name for name in sys.modules if name.startswith("our_checkout")]:
+    _forget("our_checkout")
+
+
+def _forget(package):
+    """Its modules are imported anew, as in another process."""
+    for name in [name for name in sys.modules if name.startswith(package)]:
         del sys.modules[name]
 
 
@@ -118,6 +123,9 @@ def test_so_does_the_code_of_a_package_that_is_worked_on(project, trainings, che
     for name in ("layers", "nets"):
         file = checkout / f"{name}.py"
         file.write_text(f"{file.read_text()}\n")
+        with pytest.raises(CandidateError, match=rf"{name}\.py changed since it was imported; restart the kernel"):
+            project.load(train=spec)
+        _forget("our_checkout")
         project.load(train=spec)
     project.load(train=spec)
     assert len(trainings) == len(project.files) == 3

@@ -114,6 +114,21 @@ def test_threads_fit_what_the_process_may_have(monkeypatch, processors, environm
         assert torch.get_num_threads() == 4
 
 
+def test_an_autocast_of_a_network_that_is_trained_casts_the_weights_that_it_has_now():
+    weight, one = torch.ones(1, 1, requires_grad=True), torch.ones(1, 1)
+
+    def ask():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return torch.mm(one, weight).item()
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with left_as_found():
+            assert ask() == 1
+            weight.data.fill_(2)
+            assert ask() == 2
+        assert torch.mm(one, one).dtype == torch.bfloat16
+
+
 # --- counting and freezing -----------------------------------------------------------------------------------------
 
 

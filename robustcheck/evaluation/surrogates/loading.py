@@ -191,7 +191,8 @@ def _origin(spec: TrainSpec, folder: Path) -> list[object]:
     files, packages = all_sources(made_of.modules, folder=folder)
     return [
         made_of.values,
-        *(hashlib.sha256(file.read_bytes()).hexdigest() for file in (*files, Path(training.__file__))),
+        *files.values(),
+        hashlib.sha256(Path(training.__file__).read_bytes()).hexdigest(),
         *packages,
         f"torch {torch.__version__}",
         f"robustcheck {environment(None)['robustcheck']}",

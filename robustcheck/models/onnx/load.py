@@ -12,6 +12,7 @@ import torch
 from onnx import TensorProto
 
 from robustcheck.errors import CandidateError, NoMemoryError
+from robustcheck.models.artefact import digest
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import Forward, Network, first_line, in_batches
 from robustcheck.models.onnx import agreement
@@ -43,6 +44,7 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
     nodes, tensors = parts_of(path)
     operators = {node.op_type for node in nodes}
     draws = bool(operators & _DRAW)
+    sources = dict(zip(libraries, (one.sha256 for one in digest(libraries, path.parent)[1]), strict=True))
     start = partial(Session, path, device, output=spec.output_name, operators=libraries, draws=draws)
     session = start()
     if session.whole:
@@ -68,7 +70,7 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
         precision=torch.float16 if half else torch.float32,
         takes=with_channels(session.takes, session.input, nodes, tensors),
         in_training=left_in_training(nodes, tensors),
-        sources=tuple(libraries),
+        sources=sources,
         notes=tuple(notes),
     )
     twin: Twin | None = None

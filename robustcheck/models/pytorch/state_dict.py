@@ -56,17 +56,17 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
         precision=dtype,
         takes=takes(module),
         whole=whole,
-        sources=tuple(sources),
+        sources=sources,
         notes=notes,
     )
 
 
 def _network(
     content: Any, path: Path, spec: ModelSpec, folder: Path
-) -> tuple[torch.nn.Module, bool, list[Path], tuple[str, ...]]:
+) -> tuple[torch.nn.Module, bool, dict[Path, str], tuple[str, ...]]:
     """The network, whether the file holds it as a whole, the files that it is written in, and notes."""
     found: Mapping[str, Weights] = weights_in(content)
-    built: tuple[torch.nn.Module, list[Path]] | None = None
+    built: tuple[torch.nn.Module, dict[Path, str]] | None = None
     if spec.architecture is None:
         found = {key: weights for key, weights in found.items() if isinstance(weights, torch.nn.Module)}
         if not found:
@@ -124,8 +124,8 @@ def _is_pickle(path: Path) -> bool:
 
 def build(
     reference: str, arguments: Mapping[str, Any], folder: Path, *, key: str = "model.architecture"
-) -> tuple[torch.nn.Module, list[Path]]:
-    """A network without its weights, and the files beside the policy that it is written in.
+) -> tuple[torch.nn.Module, dict[Path, str]]:
+    """A network without its weights, and the files beside the policy that it is written in, with their sha256.
 
     Args:
         reference: `module:callable`.
@@ -135,7 +135,7 @@ def build(
 
     Raises:
         CandidateError: it fails, or makes something else.
-        UserCodeError: there is no such callable.
+        UserCodeError: there is no such callable, or the user's own code has imported it, and it was edited since.
     """
     make = import_callable(reference, folder=folder)
     try:
