@@ -19,7 +19,8 @@ from robustcheck.results import Cost, Finding, HealthCheck
 from robustcheck.words import plural
 
 LEAST_LEVELS = 0.25  # of 255 that are visible, in every pixel: what changes less is next to no change
-FEWEST_STEPS = 10  # of a search that asks
+FEWEST_STEPS = 10  # of a search that asks, and of a patch's training
+LEAST_REACH = 0.5  # of what is visible: from grey, which patches begin as, to an end
 _MASKED = ("gradient-explains", "beats-searches-without-gradients")  # which tell that a gradient leaves something out
 
 
@@ -82,6 +83,8 @@ def _few_queries(standing: Standing) -> str | None:
         return None
     if held and held <= standing.found.trace.unstarted:  # which says to raise queries
         return None
+    if _has_worked(standing):
+        return None
     steps = gate.queries // gate.attack.queries_a_step
     if steps >= FEWEST_STEPS:
         return None
@@ -93,7 +96,7 @@ def _few_queries(standing: Standing) -> str | None:
 
 
 def _hardly_trained(gate: Gate) -> str | None:
-    """Why patches or stickers are nearly what they were before their training."""
+    """Why patches or stickers are not what a training makes of them."""
     spec = gate.attack
     if isinstance(spec, PatchSpec):
         if spec.patch is not None:
@@ -103,13 +106,13 @@ def _hardly_trained(gate: Gate) -> str | None:
         steps, what = spec.steps, "stickers"
     else:
         return None
-    reach = steps * spec.step_size
-    if reach >= 1:
+    reach = spec.step_size * (steps + 1) / 2  # as steps fall to 0 along half a cosine
+    if steps >= FEWEST_STEPS and reach >= LEAST_REACH:
         return None
     return (
-        f"{MEANINGS['enough-steps']}; {plural(steps, 'step')} of {spec.step_size:g} can change no pixel of {what} by "
-        f"more than {reach:.2g} of what is visible, so that none can cross it; raise steps, or leave step_size to its "
-        "default"
+        f"{MEANINGS['enough-steps']}; {plural(steps, 'step')} of {spec.step_size:g}, which fall to 0, change a pixel "
+        f"of {what} by {min(reach, 1):.2g} of what is visible at most: fewer than {FEWEST_STEPS} steps, or less than the "
+        f"{LEAST_REACH:g} from grey to black or white, are no training; raise steps, or leave step_size to its default"
     )
 
 
@@ -118,17 +121,25 @@ def _hardly_examined(standing: Standing, health: Sequence[HealthCheck], cost: Co
     gate, attacked, held = standing.gate, len(standing.attacked), len(standing.held)
     if gate.knowledge != "white-box" or gate.epsilon is None or standing.setting.candidate.randomness is not None:
         return None
-    # A single step is weak by design. An attack that turned half of what it was about has shown that it works, and of
-    # next to no samples it is said already that they are too few.
-    if isinstance(gate.attack, FGSMSpec) or 2 * held <= attacked or held < MIN_EXAMINED:
+    # A single step is weak by design, and of next to no samples it is said already that they are too few.
+    if isinstance(gate.attack, FGSMSpec) or _has_worked(standing) or held < MIN_EXAMINED:
         return None
     if not standing.found.searched.issuperset(standing.held):  # the search that stands for this one is told of
         return None
     outcomes = {check.name: check.outcome for check in health}
     if any(outcomes.get(name) != "not examined" for name in _MASKED) or not (is_small(cost) or attacked < EXAMINED):
         return None
+    if attacked < EXAMINED:
+        few, more = f"fewer than the {EXAMINED}", "add samples"
+    else:
+        few, more = f"with {cost.forward:,} passes through the network, too few", "add samples, or steps"
+    checks = _MASKED[:1] if gate.conditions is not None else _MASKED  # others are never tried under conditions
     return (
-        f"the gate passes on {plural(attacked, 'sample')} and {cost.forward:,} passes through the network, too few to "
-        f"pay for {' and '.join(_MASKED)}: whether the gradient leaves out what would turn them is not known; more "
-        "samples, or more steps, pay for these checks"
+        f"the gate passes on {plural(attacked, 'sample')}, {few} for {' and '.join(checks)}: whether the gradient "
+        f"leaves out what would turn them is not known; {more}"
     )
+
+
+def _has_worked(standing: Standing) -> bool:
+    """Whether the attack turned half of what it was about: then it works, whatever else is said of it."""
+    return 2 * len(standing.held) <= len(standing.attacked)

@@ -61,6 +61,12 @@ def test_a_limit_of_a_few_steps_is_told(attack, queries, steps, enough, tmp_path
     assert (more.verdict, _told(more)) == ("pass", {})
 
 
+def test_an_attack_that_turned_half_of_what_it_was_about_is_not_told_of_its_limit(tmp_path):
+    found = _gate(tmp_path, "square", epsilon="60/255", more=", queries: 9")
+    assert (found.verdict, _told(found)) == ("pass", {})
+    assert sum(outcome.status == "broken" for outcome in found.samples) >= 6
+
+
 def test_a_gate_that_fails_is_not_told_of_its_limit(tmp_path):
     found = _gate(tmp_path, "noise", more=", queries: 1", require="{accuracy: 1}", epsilon="8/255")
     assert (found.verdict, _told(found)) == ("fail", {})
@@ -85,9 +91,9 @@ def test_a_gate_too_small_to_be_examined_is_told_once(tmp_path):
     (found,) = brightness_gates(tmp_path, gate)
     assert (found.verdict, found.metrics["accuracy"].value) == ("pass", 1)
     assert _told(found) == {
-        "hardly-examined": f"the gate passes on 12 samples and {found.cost.forward} passes through the network, too "
-        "few to pay for gradient-explains and beats-searches-without-gradients: whether the gradient leaves out what "
-        "would turn them is not known; more samples, or more steps, pay for these checks"
+        "hardly-examined": f"the gate passes on 12 samples, with {found.cost.forward} passes through the network, too "
+        "few for gradient-explains and beats-searches-without-gradients: whether the gradient leaves out what would "
+        "turn them is not known; add samples, or steps"
     }
     assert found.cost.forward < 100
     (more,) = brightness_gates(tmp_path, gate.replace("steps: 5", "steps: 40"))
@@ -101,7 +107,8 @@ def _standing(*, attack=None, attacked=12, held=12, searched=12, **gate):
     preprocess = SimpleNamespace(visible=visible)
     samples = SimpleNamespace(bits=bits, maximum=2**bits - 1, shape_of=lambda _: shape)
     attack = attack or PGDSpec(name="pgd", steps=5)
-    asked = {"epsilon": "8/255", "norm": "linf", "queries": None, "knowledge": "white-box"} | gate
+    usual = {"epsilon": "8/255", "norm": "linf", "queries": None, "knowledge": "white-box", "conditions": None}
+    asked = usual | gate
     if asked["epsilon"]:
         asked["epsilon"] = Quantity.parse(asked["epsilon"], length=asked["norm"] == "l2")
     return SimpleNamespace(
@@ -118,12 +125,24 @@ def _standing(*, attack=None, attacked=12, held=12, searched=12, **gate):
 _IMAGES = {"bits": 8, "shape": (3, 32, 32), "visible": (0.0, 1.0), "randomness": None}
 
 
-def _codes(standing, *, forward=1000, examined=()):
+def test_what_would_pay_for_an_examination_is_told():
+    of_seven, seen = _standing(attacked=7, held=7), _standing(attacked=7, held=7, conditions="turned")
+    ((_, of_few), (_, under_conditions)) = (_messages(one)[0] for one in (of_seven, seen))
+    assert "7 samples, fewer than the 8 for gradient-explains and beats-searches-without-gradients" in of_few
+    assert of_few.endswith("not known; add samples")
+    assert "fewer than the 8 for gradient-explains: whether" in under_conditions  # no other is tried there
+
+
+def _codes(standing, **more):
+    return [code for code, _ in _messages(standing, **more)]
+
+
+def _messages(standing, *, forward=1000, examined=()):
     names = ("gradient-explains", "beats-searches-without-gradients")
     health = [
         HealthCheck(name=name, outcome="sound" if name in examined else "not examined", evidence="") for name in names
     ]
-    return [one.code for one in weak_passes(standing, health, Cost(forward=forward))]
+    return [(one.code, one.message) for one in weak_passes(standing, health, Cost(forward=forward))]
 
 
 @pytest.mark.parametrize(
@@ -212,9 +231,9 @@ def test_a_patch_that_was_hardly_trained_is_told(universal, patched):
     (found,) = run_patches(patched, weak)
     assert found.verdict == "pass"
     assert _told(found) == {
-        "enough-steps": "the search has too few steps, or too small ones; 1 step of 0.001 can change no pixel of a "
-        "patch by more than 0.001 of what is visible, so that none can cross it; raise steps, or leave step_size to "
-        "its default"
+        "enough-steps": "the search has too few steps, or too small ones; 1 step of 0.001, which fall to 0, change a "
+        "pixel of a patch by 0.001 of what is visible at most: fewer than 10 steps, or less than the 0.5 from grey to "
+        "black or white, are no training; raise steps, or leave step_size to its default"
     }
     (found,) = run_patches(patched, f"{FIXED}, universal: {universal}}}")
     assert (found.verdict, _told(found)) == ("pass", {})
@@ -227,8 +246,10 @@ def test_a_patch_that_was_hardly_trained_is_told(universal, patched):
         (PatchSpec(name="patch", universal=False), False),
         (PatchSpec(name="patch", universal=False, step_size=0.009), True),  # a hundred steps
         (PatchSpec(name="patch", step_size=0.009), False),  # five hundred
-        (PatchSpec(name="patch", steps=19), True),
-        (PatchSpec(name="patch", steps=19, patch="given.png"), False),
+        (PatchSpec(name="patch", steps=18), True),
+        (PatchSpec(name="patch", steps=19), False),
+        (PatchSpec(name="patch", steps=9, step_size=1), True),
+        (PatchSpec(name="patch", steps=18, patch="given.png"), False),
         (RP2Spec(name="rp2", stickers=[0, 0, 1, 1]), False),
         (RP2Spec(name="rp2", stickers=[0, 0, 1, 1], steps=10), True),
     ],

@@ -44,6 +44,23 @@ def test_a_sigmoid_that_is_rounded_to_steps_from_1_is_no_witness_against_the_twi
     assert "its gradient differs" in agreement.compare(artefact, other, [images], agreement.FLOAT).wrong
 
 
+@pytest.mark.parametrize("logit", [-20.0, -17.0, -14.0])
+def test_a_sigmoid_that_is_lost_in_rounding_hides_no_other(logit):
+    weights = torch.rand(12, 4, generator=_seeded()) * 4
+    shift = torch.tensor([0.0, 1.0, -1.0, logit])
+
+    def twin(x):
+        return (((x - 0.5).flatten(1) @ weights) + shift).sigmoid()
+
+    def artefact(x):
+        return (twin(x) / 2**-24).floor() * 2**-24
+
+    images = [torch.full((4, 1, 3, 4), 0.5)]
+    assert agreement.compare(artefact, twin, images, agreement.FLOAT) == agreement.Agreement(wrong=None)
+    other = _straightened(twin, lambda x: (((x - 0.5).flatten(1) @ -weights) + shift).sigmoid())
+    assert "its gradient differs" in agreement.compare(artefact, other, images, agreement.FLOAT).wrong
+
+
 def test_scores_that_do_not_move_tell_nothing():
     found = agreement.compare(_constant, _constant, [torch.rand(4, 1, 3, 4)], agreement.FLOAT)
     assert found == agreement.Agreement(wrong=None, told=False)

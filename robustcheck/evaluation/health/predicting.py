@@ -39,6 +39,7 @@ class Prediction:
     setting: Setting
     goal: Goal
     ball: Ball | None = None
+    exact: bool = False  # searches follow the artefact itself, and no faster form
 
     @property
     def change(self) -> str:
@@ -133,7 +134,7 @@ class Prediction:
         """
         candidate, raised = self.setting.candidate, objective("margin", self.goal)
         white_box = WhiteBox(candidate, exact=True)
-        other = as_searched and candidate.search_form is not None
+        other = as_searched and not self.exact and candidate.search_form is not None
         followed = WhiteBox(candidate) if other else white_box
         told = [followed.gradient(images, labels, labels, raised) for _ in range(_GRADIENTS if self.draws else 1)]
         gradient = torch.stack([one[2] for one in told]).mean(dim=0)

@@ -96,7 +96,7 @@ class Probes:
     def run(self, cost: Cost, *, more_steps: bool) -> Probed:
         """Probes as much as a tenth of this cost allows."""
         search, meter = self.search, self._meter
-        prediction = Prediction(setting=search.setting, goal=search.goal, ball=search.ball)
+        prediction = Prediction(setting=search.setting, goal=search.goal, ball=search.ball, exact=search.too_fine)
         forward, gradients = int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD)
         # First, because these show most for what they cost; a few of them whatever they cost. They have their price
         # also where another gate has paid for them: what is examined must not depend on which gates were run.
@@ -120,6 +120,7 @@ class Probes:
         unbounded = min(_MOST_UNBOUNDED, int(paid), gradients // 2 // each)
         if unbounded < MIN_EXAMINED or self.uses_eot:  # what is averaged costs many times as much
             unbounded = 0
+        more_steps = more_steps and self._longer_form is not None
         longer = int(min(forward * _FOR_LONGER, gradients * _FOR_LONGER)) if more_steps else 0
         # Of a search of two or three steps a tenth pays for nothing, and nothing else shows whether they are enough.
         least = _MOST_LONGER if more_steps and self.short else 0
@@ -159,12 +160,12 @@ class Probes:
         """Why the course of the gate's own search shows nothing: it has too few steps.
 
         A single step to the border of the ball is another attack, and weak by design: of a search for the nearest
-        counterexample, and of a step that leads nowhere near, one is too few as well.
+        counterexample, of a cascade, and of a step that leads nowhere near, one is too few as well.
         """
         spec = self.search.gate.attack
         if not isinstance(spec, PGDSpec | APGDSpec | EnsembleSpec | FMNSpec) or spec.steps >= FEWEST_STEPS:
             return None
-        if spec.steps == 1 and not isinstance(spec, FMNSpec) and not self.unreached:
+        if spec.steps == 1 and isinstance(spec, PGDSpec | APGDSpec) and not self.unreached:
             return None
         enough = "it is" if spec.steps == 1 else "they are"
         return f"a search of {plural(spec.steps, 'step')} has no course that shows whether {enough} enough"
@@ -234,10 +235,8 @@ class Probes:
 
     def _longer(self, budget: int, least: int) -> ProbeResult:
         """Tries the gate's own attack with more steps, of an ensemble its first member, on `least` samples at least."""
-        spec = self.search.gate.attack
-        if isinstance(spec, EnsembleSpec):
-            spec = APGDSpec(name="apgd", steps=spec.steps)
-        if not isinstance(spec, PGDSpec | APGDSpec) or self.uses_eot:
+        spec = self._longer_form
+        if spec is None:
             return ProbeResult()
         steps = _LONGER * spec.steps
         more = spec.model_copy(update={"steps": steps, "restarts": 1})
@@ -245,6 +244,14 @@ class Probes:
         count = max(least, min(_MOST_LONGER, budget // (attack.restarts * (steps + 3))))
         count = min(count, len(self.held))
         return self._turned(more, f"{steps} steps", count) if count >= MIN_EXAMINED else ProbeResult()
+
+    @property
+    def _longer_form(self) -> PGDSpec | APGDSpec | None:
+        """The attack of which more steps can be tried; None if there is none."""
+        spec = self.search.gate.attack
+        if isinstance(spec, EnsembleSpec):
+            spec = APGDSpec(name="apgd", steps=spec.steps)
+        return spec if isinstance(spec, PGDSpec | APGDSpec) and not self.uses_eot else None
 
     def _turned(
         self,

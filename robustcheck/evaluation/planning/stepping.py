@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import median
 
 import torch
@@ -79,9 +80,9 @@ def training(task: PatchTask, surrogates: Surrogates | None) -> Turn:
     return turn
 
 
-def asking(candidate: Candidate, attack: QueryAttack, ball: Ball, *, counted: bool) -> Turn:
+def asking(candidate: Candidate, attack: QueryAttack, ball: Ball, *, counted: bool, exact: bool) -> Turn:
     """A turn of an attack that asks: an oracle, which counts, or a white box."""
-    ask = candidate.oracle_logits if counted else candidate.search_logits
+    ask = candidate.oracle_logits if counted else partial(candidate.search_logits, exact=exact)
 
     def turn(images: torch.Tensor, _labels: torch.Tensor) -> int:
         draws = _draws(images)

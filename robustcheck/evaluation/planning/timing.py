@@ -79,5 +79,5 @@ class Timing:
                 rows = min(at_most, rows_in_flight(attack, limit, pixels))
                 counted = work.gate.queries is not None
                 step = name if counted else "white-box query"
-                turn = asking(candidate, attack, work.ball, counted=counted)
+                turn = asking(candidate, attack, work.ball, counted=counted, exact=work.too_fine)
             yield StepKind(name=f"{attack.name} {step}{seen}", images=images[name], rows=rows, turn=turn)

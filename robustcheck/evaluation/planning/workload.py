@@ -155,9 +155,10 @@ def _following(attack: GradientAttack, search: Search, looks: LookCounts) -> Bil
     # How far losses rose is told from clean images, which are asked about where a search sees another form than the
     # artefact, and may begin elsewhere.
     told = plain and candidate.randomness is None
-    asked = int(told and begins_anywhere(attack) and not candidate.asks_artefact())
+    exact = search.follows_artefact(attack)
+    asked = int(told and begins_anywhere(attack) and not candidate.asks_artefact(exact=exact))
     total += Bill(holding=Work(forward=ends * asked), refuted=Work(forward=points * (looks.most + beside)))
-    if plain and WhiteBox(candidate, exact=search.follows_artefact(attack)).error > 0:
+    if plain and WhiteBox(candidate, exact=exact).error > 0:
         steps = closer(attack).steps
         looked = (steps + 1) * (1 + beside)
         again = int(told and not candidate.asks_artefact(exact=True))

@@ -201,8 +201,11 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
 
     @property
     def _in_turn(self) -> bool:
-        """Whether the first hit of a turn counts, and not the most adverse one: no later question depended on it."""
-        return not self.attack.adaptive
+        """Whether the first hit of a turn counts, and not the most adverse one: no later question depended on it.
+
+        A white box counts nothing, and its first hit may be one that the artefact refutes.
+        """
+        return not self.attack.adaptive and not isinstance(self.oracle, WhiteBox)
 
     def _finish(self, rows: QueryRows, waiting: deque[Start]) -> None:
         """Adjudicate the best points of rows whose restart may ask no more, and where their last steps led."""

@@ -87,7 +87,8 @@ class Search:
             if isinstance(attack, GradientAttack):
                 self._run_gradient_attack(attack, left, trace, progress, enough=-1.0 if nearest else self.levels)
             else:
-                self._run_query_attack(attack, found.oracle or WhiteBox(setting.candidate), left, trace, progress)
+                oracle = found.oracle or WhiteBox(setting.candidate, exact=self.too_fine)
+                self._run_query_attack(attack, oracle, left, trace, progress)
             self._remember(attack, left, trace, nearest=nearest)
 
     @property
@@ -124,13 +125,14 @@ class Search:
         return eot_of(self.gate, self.setting.candidate)
 
     def follows_artefact(self, attack: GradientAttack) -> bool:
-        """Whether an attack follows the artefact from the beginning, and no faster form.
+        """Whether an attack follows the artefact from the beginning: minimum-norm searches live at the border."""
+        return self.gate.surrogates is None and (attack.minimum_norm or self.too_fine)
 
-        Minimum-norm searches live at the border; and within a ball in which margins hardly change, a faster form shows
-        its own rounding and nothing else.
-        """
+    @property
+    def too_fine(self) -> bool:
+        """Whether margins change so little within the ball that a faster form shows nothing but its own rounding."""
         form = self.setting.candidate.search_form
-        return attack.minimum_norm or (form is not None and not form.resolves(self.gate.norm, self.ball.radius / _NEAR))
+        return form is not None and not form.resolves(self.gate.norm, self.ball.radius / _NEAR)
 
     def _unbroken(self, samples: Sequence[int]) -> list[int]:
         """The samples without a known counterexample."""

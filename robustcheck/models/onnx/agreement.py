@@ -22,6 +22,7 @@ _WORST = 5.0  # times what is allowed in the mean over images is allowed in one 
 _SEEN = 1e-3  # of the range: what moves a score, does so at such a step, and is not lost in the score's rounding
 _SMALL = 0.1  # a score, whose rounding is that of what it is the sum of
 _FLOAT32 = 1.2e-7  # the smallest step from 1
+_DROWNED = 0.1  # of a sigmoid: what rounding is more of than this says nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class _Slope:
     """The slope of a twin at some images."""
 
     gradient: torch.Tensor  # (N, …) of the sum of the scores, as they are read, with the weights
-    weights: torch.Tensor  # (K,)
+    weights: torch.Tensor  # (N, K)
 
 
 def compare(
@@ -162,7 +163,7 @@ def _apart(
         moved &= (ahead != behind).flatten(1).any(dim=1).cpu() | ~direction.flatten(1).any(dim=1).cpu()
         with torch.no_grad():
             answers = [artefact(moved).cpu() for moved in (ahead, behind)]
-        above, below = (_read(raw) @ weights for raw in answers)
+        above, below = ((_read(raw) * weights).sum(dim=1) for raw in answers)
         seen.append(above - below)
         rounding += [_rounding(raw, weights) for raw in answers]
         told.append((gradient * (ahead - behind)).flatten(1).sum(dim=1).cpu())
@@ -187,7 +188,8 @@ def _leads_astray(
     for step in (share * span for share in _ROUNDED_STEPS):
         with torch.no_grad():
             ahead, behind = (
-                _read(artefact(holds(images + sign * step * gradient.sign())).cpu()) @ weights for sign in (1, -1)
+                (_read(artefact(holds(images + sign * step * gradient.sign())).cpu()) * weights).sum(dim=1)
+                for sign in (1, -1)
             )
         rises.append(float((ahead - behind).sum()))
     seen = [rise for rise in rises if rise]  # the others are lost in rounding
@@ -197,22 +199,30 @@ def _leads_astray(
 def _slope(twin: Forward, images: torch.Tensor) -> _Slope:
     inputs = images.detach().requires_grad_()
     with torch.enable_grad():
-        scores = _read(twin(inputs))
-        weights = torch.randn(scores.shape[1], generator=torch.Generator().manual_seed(1))
-        (gradient,) = torch.autograd.grad((scores @ weights.to(scores)).sum(), inputs)
-    return _Slope(gradient=gradient, weights=weights)
+        raw = twin(inputs)
+        scores = _read(raw)
+        weights = torch.randn(scores.shape[1], generator=torch.Generator().manual_seed(1)).to(scores)
+        weights = weights * (_steps_from_one(raw.detach()) < _DROWNED)
+        (gradient,) = torch.autograd.grad((scores * weights).sum(), inputs)
+    return _Slope(gradient=gradient, weights=weights.cpu())
 
 
 def _rounding(raw: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """How far off (N,) the weighted sum of scores may be that are read of ONNX Runtime's raw ones (N, …).
+    """How far off (N,) the weighted sum of scores may be that are read of ONNX Runtime's raw ones (N, …)."""
+    relative: torch.Tensor = 16 * _FLOAT32 * _read(raw).abs().amax(dim=1).clamp_min(_SMALL) * weights.norm(dim=1)
+    absolute: torch.Tensor = torch.where(weights == 0, 0.0, weights * _steps_from_one(raw)).norm(dim=1)
+    return relative + absolute
 
-    A softmax is right to a share of itself. A sigmoid is right to a step from 1, however small it is: 0 from -18 down.
+
+def _steps_from_one(raw: torch.Tensor) -> torch.Tensor:
+    """How large (N, K) a step from 1 is beside sigmoids (N, …), which are right to that; 0 of all else.
+
+    ONNX Runtime's sigmoid is 0 from -18 down. A softmax is right to a share of itself.
     """
-    scores, raw = _read(raw), raw.float().flatten(1)
-    rounding: torch.Tensor = 16 * _FLOAT32 * scores.abs().amax(dim=1).clamp_min(_SMALL) * weights.norm()
+    raw = raw.float().flatten(1)
     if _are_probabilities(raw) and not _sum_to_one(raw):
-        rounding = rounding + (weights * _FLOAT32 / raw).norm(dim=1)
-    return rounding
+        return _FLOAT32 / raw
+    return torch.zeros_like(raw)
 
 
 def _directions(gradient: torch.Tensor) -> list[torch.Tensor]:
