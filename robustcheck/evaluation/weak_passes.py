@@ -111,8 +111,9 @@ def _hardly_trained(gate: Gate) -> str | None:
         return None
     return (
         f"{MEANINGS['enough-steps']}; {plural(steps, 'step')} of {spec.step_size:g}, which fall to 0, change a pixel "
-        f"of {what} by {min(reach, 1):.2g} of what is visible at most: fewer than {FEWEST_STEPS} steps, or less than the "
-        f"{LEAST_REACH:g} from grey to black or white, are no training; raise steps, or leave step_size to its default"
+        f"of {what} by {min(reach, 1):.2g} of what is visible at most: fewer than {FEWEST_STEPS} steps, or less than "
+        f"the {LEAST_REACH:g} from grey to black or white, are no training; raise steps, or leave step_size to its "
+        "default"
     )
 
 

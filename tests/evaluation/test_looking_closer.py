@@ -21,12 +21,16 @@ from building import (
 )
 
 from robustcheck import load_policy, run
+from robustcheck.attacks import build
+from robustcheck.evaluation.planning.workload import column
 from robustcheck.evaluation.search import warm_starts
 from robustcheck.evaluation.search.recording import Recorder
+from robustcheck.evaluation.search.searching import Search
 from robustcheck.evaluation.search.warm_starts import Ends, WarmStarts
 from robustcheck.models import Candidate
 from robustcheck.models import candidate as candidates
 from robustcheck.models.fast import fast_form
+from robustcheck.policy import NoiseSpec
 
 POLICIES = Path(__file__).parents[2] / "policies"
 LADDER = """gates:
@@ -212,6 +216,74 @@ def test_where_margins_hardly_change_the_artefact_itself_is_followed(project, er
     gates = "\n  - {id: gate, attack: {name: pgd, steps: 5}, epsilon: 3/255, require: {accuracy: 0}}\n"
     (gate,) = _gates(project, gates, error=error, form=Misled, steepness={"linf": 40.0, "l2": 0.0})
     assert gate.metrics["accuracy"].value == (accuracy_at(3) if follows == "artefact" else 1), gate.metrics
+
+
+class Refusing(Shifted):
+    """Must not be asked."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("a form was asked that shows nothing here")
+
+
+@pytest.mark.parametrize("attack", ["{name: ensemble, steps: 5, queries: 20}", "{name: pgd, steps: 200}"])
+def test_where_margins_hardly_change_nobody_asks_another_form(project, attack):
+    """Neither do searches without gradients, nor what examines the gradient within the ball."""
+    gates = f"\n  - {{id: gate, attack: {attack}, epsilon: 3/255, require: {{accuracy: 0.1}}}}\n"
+    (gate,) = _gates(project, gates, error=0.2, form=partial(Refusing, by=0.0), steepness={"linf": 40.0})
+    assert (gate.verdict, gate.error) == ("pass", None)
+    outcomes = {check.name: check.outcome for check in gate.health}
+    assert outcomes["gradient-predicts"] == "sound"
+
+
+@pytest.mark.parametrize(
+    ("attack", "follows"),
+    [
+        ("pgd", True),
+        # Who follows other models sees neither the artefact nor a form of it.
+        ("{name: transfer, surrogate: {path: brightness.safetensors, architecture: 'brightness:Brightness'}}", False),
+    ],
+)
+def test_plans_know_who_follows_the_artefact(project, attack, follows):
+    gates = f"\n  - {{id: gate, attack: {attack}, epsilon: 3/255, require: {{accuracy: 0}}}}\n"
+    (project / "policy.yaml").write_text(brightness_policy(gates))
+
+    def searched(candidate: Candidate) -> Candidate:
+        form = candidates.SearchForm(
+            forward=candidate.network.forward, head=candidate.head, error=0.2, steepness={"linf": 40.0}
+        )
+        return replace(candidate, search_form=form)
+
+    evaluation = evaluation_of(project / "policy.yaml", project / "out", searched)
+    search = Search.of(evaluation.policy.gates[0], evaluation.setting, shared=False)
+    assert search.follows_artefact(search.attacks[0]) == follows
+    assert column(search.attacks[0], search) == ("exact" if follows else "gradient")
+
+
+def test_of_what_a_form_reads_as_wanted_the_most_adverse_is_judged(project):
+    """An image that the artefact refutes hides no other of its turn."""
+    gates = "\n  - {id: gate, attack: {name: pgd, steps: 5}, epsilon: 8/255, require: {accuracy: 0}}\n"
+    (project / "policy.yaml").write_text(brightness_policy(gates))
+    turned = []
+    for by in (0.0, 0.15, -0.15):
+
+        def searched(candidate: Candidate, by: float = by) -> Candidate:
+            shown = candidates.SearchForm(
+                forward=Shifted(candidate.network.forward, by), head=candidate.head, error=0.1
+            )
+            return replace(candidate, search_form=shown)
+
+        evaluation = evaluation_of(project / "policy.yaml", project / "out", searched)
+        search = Search.of(evaluation.policy.gates[0], evaluation.setting, shared=False)
+        noise = build(NoiseSpec(name="noise"), search.ball, search.goal, queries=40)
+        found = search.begin()
+        replace(search, instead=noise).run(range(len(LEVELS)), found)
+        turned.append(set(evaluation.setting.memory.ledger.within("gate", 8)))
+    plain, brighter, darker = turned
+    dark = {sample for sample in plain if LEVELS[sample] < 127.5}
+    assert dark
+    assert plain - dark
+    assert dark <= brighter
+    assert plain - dark <= darker
 
 
 def test_minimum_norm_searches_follow_the_artefact_itself(project):

@@ -136,6 +136,16 @@ def test_steps_that_reach_the_border_are_not_called_few(attack, tmp_path):
     assert "reach" not in check.evidence
 
 
+def test_a_cascade_of_single_steps_is_short(tmp_path):
+    brightness_project(tmp_path)
+    attack = "{name: ensemble, steps: 1, queries: 1}"
+    (found,) = brightness_gates(
+        tmp_path, f"  - {{id: few, attack: {attack}, epsilon: 3/255, require: {{accuracy: 0}}}}\n"
+    )
+    (check,) = [check for check in found.health if check.name == "enough-steps"]
+    assert "a search of 1 step has no course" in check.evidence
+
+
 def test_steps_from_a_random_start_that_do_not_go_as_far_as_epsilon_are_told(tmp_path):
     brightness_project(tmp_path)
     attack = "{name: pgd, steps: 6, step_size: 1/255}"
