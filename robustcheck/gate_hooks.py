@@ -32,6 +32,7 @@ _RUNS_NOTHING = (
     "showfixtures",
     "show_fixtures_per_test",
     "setuponly",
+    "setupplan",  # of which pytest makes the one above, once conftest files are loaded and policies were read
     "cacheshow",
     "markers",
 )
