@@ -101,6 +101,8 @@ def run_command(policy: Path, output: Path, *, quiet: bool) -> None:
             place.discard()
     from robustcheck.report.summary import summary_line, summary_table, warnings_text
 
+    if unwritten is not None:
+        tell(visible(str(unwritten)))
     with last_words(exit_code(report) if unwritten is None else EXIT_CODES["error"]):
         if not quiet:
             _print_table(summary_table(report))
@@ -108,8 +110,6 @@ def run_command(policy: Path, output: Path, *, quiet: bool) -> None:
             for file in files:
                 click.echo(f"  {output / file.relative_to(place.folder)}")
         click.echo(summary_line(report))
-        if unwritten is not None:
-            tell(visible(str(unwritten)))
 
 
 @main.command("validate")
@@ -117,15 +117,16 @@ def run_command(policy: Path, output: Path, *, quiet: bool) -> None:
 def validate_command(policy: Path) -> None:
     """Print every mistake in POLICY; no model is loaded.
 
-    Exits with 0 if it can be used and with 2 if it cannot (130: interrupted).
+    Exits with 0 if it can be used and with 2 if it cannot (3: the output cannot be written; 130: interrupted).
     """
     loaded = _load(policy)
-    click.echo(f"{policy}: {plural(len(loaded.gates), 'gate')}")
-    for gate in loaded.gates:
-        attack = gate.attack_name or "no attack"
-        attack += f" at {gate.epsilon.text}" if gate.epsilon else f" of {gate.size.text}" if gate.size else ""
-        bounds = ", ".join(f"{bound.metric} {bound}" for bound in gate.bounds)
-        click.echo(f"  {gate.id}: {attack}; requires {bounds}")
+    with last_words(0):
+        click.echo(f"{policy}: {plural(len(loaded.gates), 'gate')}")
+        for gate in loaded.gates:
+            attack = gate.attack_name or "no attack"
+            attack += f" at {gate.epsilon.text}" if gate.epsilon else f" of {gate.size.text}" if gate.size else ""
+            bounds = ", ".join(f"{bound.metric} {bound}" for bound in gate.bounds)
+            click.echo(f"  {gate.id}: {attack}; requires {bounds}")
 
 
 def _not_nan(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
@@ -250,6 +251,7 @@ def qualify_command(output: Path) -> None:
       0  every known answer came out as it has to
       1  one did not: do not rely on this installation
       2  the report cannot be written, or there is no temporary folder
+      3  the output cannot be written
       130  interrupted
     """
     from robustcheck.report.progress import Bars
@@ -265,11 +267,12 @@ def qualify_command(output: Path) -> None:
         from robustcheck.qualification import qualify
 
         found = qualify(progress=bars.update)
-    _print_table(qualification_table(found), least=80)
-    for file in write_qualification(found, output):
-        click.echo(f"  {file}")
-    click.echo(qualification_line(found))
-    sys.exit(0 if found.qualified else 1)
+    files = write_qualification(found, output)
+    with last_words(0 if found.qualified else 1):
+        _print_table(qualification_table(found), least=80)
+        for file in files:
+            click.echo(f"  {file}")
+        click.echo(qualification_line(found))
 
 
 @main.command("render")

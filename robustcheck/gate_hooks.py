@@ -6,7 +6,6 @@ What is heavy is imported inside the hooks: each of xdist's workers loads this, 
 from __future__ import annotations
 
 import argparse
-import time
 import traceback
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
@@ -33,6 +32,7 @@ _RUNS_NOTHING = (
     "showfixtures",
     "show_fixtures_per_test",
     "setuponly",
+    "setupplan",  # of which pytest makes the one above, once conftest files are loaded and policies were read
     "cacheshow",
     "markers",
 )
@@ -61,13 +61,12 @@ class GatePlugin:
             from robustcheck.report.progress import Line
 
             line = Line.on_terminal()
-        started, began = datetime.now(UTC), time.monotonic()
+        started = datetime.now(UTC)
         self._runs = {
             path: PolicyRun(
                 policy=policy,
                 nodeid=self._nodeid(path),
                 started=started,
-                began=began,
                 worker=worker is not None,
                 line=line,
             )

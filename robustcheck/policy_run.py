@@ -29,8 +29,8 @@ class PolicyRun:
     policy: Policy
     nodeid: str  # of its file, with which those of its gates begin
     started: datetime
-    began: float  # the same, as time.monotonic() has it
     worker: bool  # one of xdist's, which shares answers with the others
+    began: float = field(default_factory=time.monotonic)  # as `started`, by a clock that nobody sets
     line: Line | None = None  # where progress is shown
     output: Output | None = None  # where the reports go; None where none are written
     scratch: Path | None = None  # where counterexamples lie until they are published, and workers share answers

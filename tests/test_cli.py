@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
@@ -160,7 +161,8 @@ def test_an_interrupt_is_no_failed_gate(folder, monkeypatch, arguments, where):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("robustcheck.qualification.qualify", lambda **_: None)
+    monkeypatch.setattr("robustcheck.qualification.qualify", lambda **_: SimpleNamespace(qualified=True))
+    monkeypatch.setattr("robustcheck.report.qualification.write_qualification", lambda *_: [])
     monkeypatch.setattr(where, interrupted)
     done = command(*arguments)
     assert (done.exit_code, done.stdout, done.stderr) == (130, "", "")

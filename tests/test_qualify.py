@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -155,6 +158,20 @@ def test_a_gate_without_an_answer_qualifies_nothing(fragile_report, monkeypatch)
         ("fgsm", True), ("pgd", True), ("square", False)
     ]  # fmt: skip
     assert not found.qualified
+
+
+@pytest.mark.parametrize(("gates", "code"), [(None, 0), (-1, 1)])
+def test_who_no_longer_reads_has_it_filed_and_gets_its_exit_code(fragile_report, tmp_path, monkeypatch, gates, code):
+    monkeypatch.setattr(qualifying, "run", lambda _policy: replace(fragile_report, gates=fragile_report.gates[:gates]))
+    monkeypatch.setattr("robustcheck.qualification.qualify", partial(qualify, (FRAGILE,)))
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "w") as nobody, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", nobody)
+        with pytest.raises(SystemExit) as end:
+            main(["qualify", "-o", str(tmp_path)])
+    assert end.value.code == code
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["qualification.html", "qualification.json"]
 
 
 def test_help_says_what_it_shows():

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +19,7 @@ from click.testing import CliRunner
 
 from robustcheck.cli import main
 from robustcheck.errors import ReportError
+from robustcheck.report.writing import write_json
 
 CLEAN = "\n  - {id: clean, require: {accuracy: 1}}\n"
 CONFIDENT = "decision: {rule: confident}"
@@ -110,8 +112,9 @@ def test_a_second_interrupt_costs_nothing_that_was_finished(number, where, proje
 
 
 def test_an_interrupt_while_a_finished_run_is_written_is_one(project, monkeypatch):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
+    def interrupted(*given):
+        os.kill(os.getpid(), signal.SIGINT)
+        return write_json(*given)
 
     monkeypatch.setattr("robustcheck.report.output.write_json", interrupted)
     assert _run(project, CLEAN).exit_code == 130
@@ -152,11 +155,12 @@ def test_a_defect_of_ours_has_not_the_code_of_a_failed_gate(project, monkeypatch
     assert "ZeroDivisionError: division by zero" in done.stderr
 
 
-def test_what_was_found_is_told_though_it_cannot_be_written(project, monkeypatch):
-    def full(*_):
-        raise ReportError("report.json: cannot be written: No space left on device")
+def _full(*_):
+    raise ReportError("report.json: cannot be written: No space left on device")
 
-    monkeypatch.setattr("robustcheck.report.output.write_json", full)
+
+def test_what_was_found_is_told_though_it_cannot_be_written(project, monkeypatch):
+    monkeypatch.setattr("robustcheck.report.output.write_json", _full)
     done = _run(project, _gate("{accuracy: 0.5}"))
     assert done.exit_code == 3
     assert done.stdout.splitlines()[-1].startswith("FAIL: 1 gate passed, 1 failed")
@@ -217,23 +221,38 @@ def _ends(arguments):
     return end.value.code
 
 
+@contextmanager
+def _nobody_reads():
+    """Standard output is a pipe whose other end is closed."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "w") as nobody, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", nobody)
+        yield
+
+
 REPLAY = ["replay", "robustcheck-report/report.json", "policy.yaml"]
 OF_EACH = [(["run", "policy.yaml"], 1), (REPLAY, 0), (["plan", "policy.yaml"], 0)]
 
 
-def test_who_no_longer_reads_gets_the_exit_code_that_is_known(project, monkeypatch):
+def test_who_no_longer_reads_gets_the_exit_code_that_is_known(project):
     """As of `| head -1`, and of `| tee log`, which ends with the Ctrl-C that interrupts the run."""
     assert _run(project, _gate("{accuracy: 0.9}")).exit_code == 1
     interrupted = ["run", "interrupted.yaml", "-o", "interrupted"]
     (project / "interrupting.py").write_text(_doing("raise KeyboardInterrupt"))
     text = (project / "policy.yaml").read_text().replace("brightness:", "interrupting:")
     (project / "interrupted.yaml").write_text(text)
-    for arguments, code in (*OF_EACH[:2], (interrupted, 130)):
-        reads, writes = os.pipe()
-        os.close(reads)
-        with os.fdopen(writes, "w") as nobody, monkeypatch.context() as patch:
-            patch.setattr(sys, "stdout", nobody)
+    for arguments, code in (*OF_EACH[:2], (interrupted, 130), (["validate", "policy.yaml"], 0)):
+        with _nobody_reads():
             assert _ends(arguments) == code, arguments
+
+
+def test_who_no_longer_reads_is_told_that_reports_cannot_be_written(project, monkeypatch, capsys):
+    (project / "policy.yaml").write_text(brightness_policy(CLEAN))
+    monkeypatch.setattr("robustcheck.report.output.write_json", _full)
+    with _nobody_reads():
+        assert _ends(["run", "policy.yaml"]) == 3
+    assert capsys.readouterr().err.splitlines()[-1] == "report.json: cannot be written: No space left on device"
 
 
 @needs_full

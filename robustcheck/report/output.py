@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import stat
 import tempfile
@@ -21,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from robustcheck.errors import ReportError
-from robustcheck.report.writing import render_reports, write_json
+from robustcheck.report.writing import render_reports, write_json, write_whole
 from robustcheck.results import AuditReport
 from robustcheck.words import distinct
 
@@ -30,6 +29,7 @@ _SCRATCH = ".running-"
 _LOCK = ".lock"  # in a scratch folder
 _MOMENT = 10.0  # seconds from a scratch folder to its lock, at most
 _OWNED_BY = "report.json"  # says whose the folder is, so it is written first and taken away last
+_SEVERAL = ".robustcheck-several"  # names the folders that runs of several policies made beside it
 RENDERED = ("junit.xml", "report.html")
 _PUBLISHED = (COUNTEREXAMPLES, *RENDERED, _OWNED_BY)
 # What `robustcheck render` writes lies in a folder without report.json; these marks near its beginning say whose it is.
@@ -118,13 +118,15 @@ def try_to_remove_earlier(folder: Path, policies: Sequence[Path]) -> None:
     """
     with suppress(ReportError):
         own = any(_is_ours(folder / name / _OWNED_BY) for name in (".", *_folders(policies)))
-        if own or any(_of_several(folder)):
+        if own or _of_several(folder):
             for output in outputs(folder, policies):
                 output.discard()
 
 
 def outputs(folder: Path, policies: Sequence[Path]) -> list[Output]:
     """A place for each policy: the folder itself for one, a folder in it named after each for more.
+
+    Folders that a run of several left and this one has no use for are emptied, as far as that can be done.
 
     Raises:
         ReportError: one of them cannot be written to, and nothing was removed; or an earlier report cannot be removed.
@@ -136,13 +138,14 @@ def outputs(folder: Path, policies: Sequence[Path]) -> list[Output]:
             _refuse_if_in_use(folder)
         # One by one: if one is refused, those before it are discarded.
         made.extend(Output(folder / name) for name in names)
+        below = names if len(names) > 1 else []
+        left = [name for name in _of_several(folder) if name not in names]  # of policies that this run has not
+        _note_several(folder, [*below, *left])
         for output in made:
             output.remove_earlier()
-        if len(names) > 1 and _is_ours(folder / _OWNED_BY):  # written by an earlier run of one policy
+        if below and _is_ours(folder / _OWNED_BY):  # written by an earlier run of one policy
             _remove_reports(folder)
-        for left in _of_several(folder):  # of policies that this run has not
-            if not any(_is_held(scratch) for scratch in _scratch_folders(left)):
-                _remove_reports(left)
+        _note_several(folder, [*below, *(name for name in left if not _is_emptied(folder / name))])
     except BaseException:
         for output in made:
             output.discard()
@@ -155,17 +158,48 @@ def _folders(policies: Sequence[Path]) -> list[str]:
     return ["."] if len(policies) == 1 else distinct(policy.stem for policy in policies)
 
 
-def _of_several(folder: Path) -> Iterator[Path]:
-    """The folders in this one that hold reports of a run of several policies: each is named after its report's policy.
+def _of_several(folder: Path) -> list[str]:
+    """The folders in this one that runs of several policies made, as they noted; a link may lead anywhere.
 
-    Reports that somebody keeps in another folder here are theirs; and a link may lead anywhere.
+    Reports in other folders here are kept by somebody, whatever the names.
     """
-    for report in folder.glob(f"*/{_OWNED_BY}"):
-        policy = _stated(report).get("policy")
-        path = policy.get("path") if isinstance(policy, dict) else None
-        named = isinstance(path, str) and re.fullmatch(rf"{re.escape(Path(path).stem)}(-\d+)?", report.parent.name)
-        if named and not report.parent.is_symlink():
-            yield report.parent
+    try:
+        noted = json.loads((folder / _SEVERAL).read_bytes())
+        below = [path.name for path in sorted(folder.iterdir()) if path.is_dir() and not path.is_symlink()]
+    except (OSError, ValueError, RecursionError):
+        return []
+    return [name for name in below if name in noted] if isinstance(noted, list) else []
+
+
+def _note_several(folder: Path, names: Sequence[str]) -> None:
+    """Note which folders in this one are those of runs of several policies.
+
+    Raises:
+        ReportError: that cannot be done.
+    """
+    note = folder / _SEVERAL
+    if names:
+        write_whole(note, json.dumps(names) + "\n")
+        return
+    try:
+        note.unlink(missing_ok=True)
+    except OSError as error:
+        raise ReportError(f"cannot remove {note}: {error.strerror or error}") from None
+
+
+def _is_emptied(folder: Path) -> bool:
+    """Remove reports of policies that a run has not; whether that is done, or they turn out to be someone else's.
+
+    A run that goes on keeps its own; and what cannot be removed keeps no run from beginning: a later one tries again.
+    """
+    if any(_is_held(scratch) for scratch in _scratch_folders(folder)):
+        return False
+    try:
+        if _is_ours(folder / _OWNED_BY):
+            _remove_reports(folder)
+    except ReportError:
+        return False
+    return True
 
 
 def _refuse_if_in_use(folder: Path, *, excepted: Path | None = None) -> None:

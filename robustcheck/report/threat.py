@@ -56,14 +56,15 @@ def short_budget(threat: Threat) -> str:
 
 
 def unlike_most(threat: Threat) -> tuple[str, ...]:
-    """`missed finding`, `≤1,000 queries`: what beside its budget sets a threat apart from most.
+    """`missed finding`, `targeted: normal`, `≤1,000 queries`: what beside its budget sets a threat apart from most.
 
     These are any wrong answer, to images as they are, with nobody counting queries, and of patches the ones that were
     searched for.
     """
+    goal = "" if threat.goal == "untargeted" else one_line(threat.goal.replace("_", " "))
     given = threat.capability == "patch" and threat.knowledge == "none"
     told = (
-        "" if threat.goal == "untargeted" else one_line(threat.goal.replace("_", " ")),
+        f"{goal}: {one_line(threat.target)}" if goal and threat.target is not None else goal,
         "given" if given else "",
         "under conditions" if threat.conditions else "",
         "" if threat.queries is None else f"≤{queries_text(threat.queries)}",

@@ -103,7 +103,7 @@ def test_a_conftest_that_ends_the_run_takes_an_earlier_green_report_away(pyteste
     reports = project / "robustcheck-report"
     assert pytester.runpytest(*PASSING).ret == 0
     pytester.makeconftest("import no_such_module")
-    for others in (["--collect-only"], ["--version"], ["--robustcheck", "no_such.yaml"]):
+    for others in (["--collect-only"], ["--setup-plan"], ["--version"], ["--robustcheck", "no_such.yaml"]):
         pytester.runpytest(*PASSING, *others)
         assert (reports / "report.json").exists(), others
     result = pytester.runpytest(*PASSING)

@@ -16,6 +16,7 @@ from robustcheck.report.output import Output, try_to_remove_earlier
 from robustcheck.report.writing import render_reports
 
 REPORTS = ["junit.xml", "report.html", "report.json"]
+NOTE = ".robustcheck-several"
 
 
 def _names(folder):
@@ -75,7 +76,7 @@ def test_several_policies_are_refused_where_a_run_goes_on_and_nothing_is_lost(tm
     with pytest.raises(ReportError, match=r"another run writes its reports to "):
         outputs(tmp_path, [Path("a.yaml"), Path("b.yaml")])
     first.discard()
-    assert _names(tmp_path) == ["a", "b"]
+    assert _names(tmp_path) == [NOTE, "a", "b"]
     assert _names(tmp_path / "a") == _names(tmp_path / "b") == REPORTS
 
 
@@ -109,7 +110,7 @@ def test_the_folder_of_a_run_that_begins_is_left_to_it(tmp_path):
 def test_the_report_of_one_policy_does_not_stand_above_those_of_several(tmp_path):
     _published(tmp_path)
     _published(tmp_path, "a.yaml", "b.yaml")
-    assert _names(tmp_path) == ["a", "b"]
+    assert _names(tmp_path) == [NOTE, "a", "b"]
     assert _names(tmp_path / "a") == _names(tmp_path / "b") == REPORTS
 
 
@@ -118,8 +119,8 @@ def test_the_report_of_one_policy_does_not_stand_above_those_of_several(tmp_path
     [
         (["c.yaml"], {"a": [], "b": [], "b-2": [], ".": REPORTS}),
         (["a.yaml"], {"a": [], "b": [], "b-2": [], ".": REPORTS}),
-        (["a.yaml", "b.yaml"], {"a": REPORTS, "b": REPORTS, "b-2": [], ".": []}),
-        (["b.yaml", "c.yaml"], {"a": [], "b": REPORTS, "b-2": [], "c": REPORTS, ".": []}),
+        (["a.yaml", "b.yaml"], {"a": REPORTS, "b": REPORTS, "b-2": [], ".": [NOTE]}),
+        (["b.yaml", "c.yaml"], {"a": [], "b": REPORTS, "b-2": [], "c": REPORTS, ".": [NOTE]}),
     ],
 )
 def test_no_report_of_a_policy_stands_beside_a_later_run_without_it(tmp_path, policies, left):
@@ -153,6 +154,52 @@ def test_what_lies_below_a_run_s_folder_and_is_not_of_a_run_of_several_stays(tmp
         assert _names(folder / name) == ["junit.xml", "report.json"]
 
 
+@pytest.mark.parametrize("policies", [["chest.yaml"], ["chest.yaml", "hand.yaml"]])
+def test_reports_of_runs_of_one_that_somebody_keeps_below_stay(tmp_path, policies):
+    """By date, or a folder for each policy; those that a run of several made beside them are not kept."""
+    _published(tmp_path, "old.yaml", "older.yaml")
+    for kept in ("foot", "chest-20261129"):
+        _published(tmp_path / kept, f"{kept.partition('-')[0]}.yaml")
+    _published(tmp_path, *policies)
+    try_to_remove_earlier(tmp_path, [Path(policy) for policy in policies])
+    for kept in ("foot", "chest-20261129"):
+        assert _names(tmp_path / kept) == REPORTS
+    assert _names(tmp_path / "old") == _names(tmp_path / "older") == []
+
+
+@pytest.mark.parametrize(
+    "noted", ['[".."]', '["../kept", "kept/a", "/", 1, null, "link"]', '"kept"', "{", "[" * 100000]
+)
+def test_a_note_that_is_no_list_of_folders_costs_nobody_a_report(tmp_path, noted):
+    folder = tmp_path / "out"
+    for kept in (tmp_path, tmp_path / "kept", folder / "kept" / "a"):
+        _published(kept)
+    (folder / "link").symlink_to(tmp_path / "kept")
+    (folder / NOTE).write_text(noted)
+    _published(folder)
+    for kept in (tmp_path, tmp_path / "kept", folder / "kept" / "a"):
+        assert set(_names(kept)) >= set(REPORTS)
+    assert _names(folder) == [*REPORTS[:1], "kept", "link", *REPORTS[1:]]
+
+
+def test_what_is_left_below_and_cannot_be_removed_keeps_no_run_from_beginning(tmp_path, monkeypatch):
+    def refused(path, **more):
+        if path.parent == tmp_path / "a":
+            raise PermissionError(13, "Permission denied")
+        return unlink(path, **more)
+
+    _published(tmp_path, "a.yaml", "b.yaml")
+    unlink = Path.unlink
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refused)
+        _published(tmp_path, "c.yaml")
+    assert _names(tmp_path) == [NOTE, "a", "b", *REPORTS]
+    assert _names(tmp_path / "a") == REPORTS
+    _published(tmp_path, "c.yaml")
+    assert _names(tmp_path / "a") == []
+    assert _names(tmp_path) == ["a", "b", *REPORTS]
+
+
 def test_what_a_run_that_goes_on_holds_below_stays(tmp_path):
     _published(tmp_path, "a.yaml", "b.yaml")
     running = Output(tmp_path / "a")
@@ -160,6 +207,8 @@ def test_what_a_run_that_goes_on_holds_below_stays(tmp_path):
     running.discard()
     assert _names(tmp_path / "a") == REPORTS
     assert _names(tmp_path / "b") == []
+    _published(tmp_path, "c.yaml")
+    assert _names(tmp_path / "a") == []
 
 
 def test_someone_elses_files_above_the_reports_of_several_stay(tmp_path):
@@ -171,7 +220,7 @@ def test_someone_elses_files_above_the_reports_of_several_stay(tmp_path):
 
 def test_policies_whose_names_differ_by_case_alone_have_folders_on_any_system(tmp_path):
     _published(tmp_path, "here/A.yaml", "there/a.yaml")
-    assert _names(tmp_path) == ["A", "a-2"]
+    assert _names(tmp_path) == [NOTE, "A", "a-2"]
 
 
 def test_a_run_whose_reports_could_not_be_written_does_not_keep_the_next_one_from_its_folder(tmp_path, monkeypatch):

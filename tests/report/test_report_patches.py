@@ -155,7 +155,7 @@ def test_other_reports_name_the_size():
     assert ("threat.size", "10%") in gate_properties(patched())
     assert not [name for name, _ in gate_properties(stickers()) if name in ("threat.epsilon", "threat.size")]
     given = patched(threat=replace(PATCH, knowledge="none", goal="untargeted"))
-    budgets = ((patched(), "10%, targeted"), (given, "10%, given"), (stickers(), "stickers, under conditions"))
+    budgets = ((patched(), "10%, targeted: normal"), (given, "10%, given"), (stickers(), "stickers, under conditions"))
     for one, budget in budgets:
         assert budget in [str(cell) for cell in summary_table(report(one)).columns[2].cells]
 

@@ -261,7 +261,7 @@ def test_the_table_has_a_row_a_gate_with_required_and_measured():
         ("", {}),
         ("", {"knowledge": "label"}),  # which the attack's name says
         (", missed finding", {"goal": "missed_finding"}),
-        (", targeted", {"goal": "targeted", "target": "normal"}),
+        (", targeted: normal", {"goal": "targeted", "target": "normal"}),
         (", under conditions", {"conditions": {"rotation": [-10.0, 10.0]}}),
         (", ≤1,000 queries", {"queries": 1000}),
         (", ≤1 query", {"queries": 1}),
