@@ -49,6 +49,7 @@ class GatePlugin:
         self._folder = folder
         self._selected: set[str] = set()  # node ids of all tests that will run, the project's own too
         self._ended: set[str] = set()  # of those that have run, or were skipped
+        self._node_ends: set[int | None] = set()  # exit codes of xdist's workers; None of those that died
         self._reports: list[tuple[AuditReport, list[Path]]] = []
         self._unselected: list[PolicyRun] = []  # policies none of whose gates was asked for
         self._failures: list[str] = []  # what is amiss beside gates, such as reports that could not be written
@@ -138,6 +139,11 @@ class GatePlugin:
         """The same for xdist's controller, which has no items."""
         self._selected.update(ids)
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Note how an xdist worker ended: the controller's exit code tells not that none could collect."""
+        self._node_ends.add(getattr(node, "workeroutput", {}).get("exitstatus"))
+
     # --- running ------------------------------------------------------------------------------------------------
 
     @pytest.hookimpl(optionalhook=True)
@@ -191,8 +197,12 @@ class GatePlugin:
                 self._fail(run, "judging the gates", why)
                 if session.exitstatus == pytest.ExitCode.OK:
                     session.exitstatus = pytest.ExitCode.TESTS_FAILED
-            elif session.exitstatus in _SELECTED and run.written is None and not self._selected_of(run):
+            elif self._knows_selected(session.exitstatus) and run.written is None and not self._selected_of(run):
                 self._unselected.append(run)
+
+    def _knows_selected(self, exitstatus: int) -> bool:
+        """Whether a run that ends so knows which tests were selected: with xdist, as far as one worker came to know."""
+        return exitstatus in _SELECTED and (not self._node_ends or not self._node_ends.isdisjoint(_SELECTED))
 
     @warnings_stay_warnings()
     def _publish(self, run: PolicyRun, output: Output) -> str | None:
@@ -204,8 +214,9 @@ class GatePlugin:
             if run.answers or run.crashed or self._interrupted:
                 report = run.report(interrupted=self._interrupted, left=self._selected - self._ended)
                 self._note_in_junit(output.folder.name, suite_properties(report))
-                files = output.publish(report)
-                self._reports.append((report, files))
+                files = list[Path]()
+                self._reports.append((report, files))  # what was found is told, though it may not be written
+                files += output.publish(report)
                 run.written = report
         except ReportError as error:
             return str(error)

@@ -188,9 +188,17 @@ def test_a_policy_of_which_no_gate_was_selected_is_told_and_leaves_no_earlier_re
     )
 
 
-def test_of_a_run_that_selected_nothing_for_its_own_mistake_nothing_is_told(pytester, project):
-    result = pytester.runpytest("--robustcheck", "passing.yaml", "no_such_test.py")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
+def test_of_a_run_that_selected_nothing_for_its_own_mistake_nothing_is_told(pytester, project, plain_or_two):
+    result = pytester.runpytest("--robustcheck", "passing.yaml", "no_such_test.py", *plain_or_two)
+    xdist_s = pytest.ExitCode.NO_TESTS_COLLECTED  # whatever its workers ended with
+    assert result.ret == (xdist_s if plain_or_two == ["-n2"] else pytest.ExitCode.USAGE_ERROR)
+    result.stdout.no_fnmatch_line("NOT RUN*")
+
+
+def test_of_a_run_whose_worker_dies_while_it_collects_nothing_is_told(pytester, project):
+    (project / "test_own.py").write_text("import os\nos._exit(3)\n")
+    result = pytester.runpytest("--robustcheck", "passing.yaml", "test_own.py", "-n1")
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
     result.stdout.no_fnmatch_line("NOT RUN*")
 
 
@@ -356,7 +364,7 @@ def test_reports_that_cannot_be_written_turn_the_run_red_and_are_told(pytester, 
     )
     result = pytester.runpytest("--robustcheck", "passing.yaml", "--junitxml", "own.xml", *plain_or_worker)
     assert result.ret == pytest.ExitCode.INTERNAL_ERROR
-    result.stdout.fnmatch_lines(["*ERROR: *report.html*"])
+    result.stdout.fnmatch_lines(["*clean*accuracy*pass*", "PASS: 4 gates passed*", "*ERROR: *report.html*"])
     case = _cases(project / "own.xml")["writing the reports"]
     assert "report.html: cannot be written" in case.find("error").get("message")
     result.assert_outcomes(passed=4, errors=1)
