@@ -92,6 +92,7 @@ def test_an_interrupt_keeps_what_was_finished(project):
     assert (project / "robustcheck-report" / "junit.xml").is_file()
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("where", ["robustcheck.evaluation.run.assemble", "robustcheck.report.output.write_json"])
 def test_a_second_interrupt_costs_nothing_that_was_finished(number, where, project, monkeypatch):
@@ -111,6 +112,7 @@ def test_a_second_interrupt_costs_nothing_that_was_finished(number, where, proje
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_while_a_finished_run_is_written_is_one(project, monkeypatch):
     def interrupted(*given):
         os.kill(os.getpid(), signal.SIGINT)

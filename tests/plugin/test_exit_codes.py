@@ -58,6 +58,7 @@ def test_who_ends_pytest_interrupts_it(pytester, project):
     assert (len(report["gates"]), report["interrupted"], report["verdict"]) == (4, True, "error")
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_ctrl_c_costs_nothing_that_was_finished(pytester, project, monkeypatch):
     write = output.write_json
 
