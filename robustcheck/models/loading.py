@@ -18,7 +18,7 @@ from robustcheck.models.batch_independence import check_evaluation_mode
 from robustcheck.models.batches import StoredSamples
 from robustcheck.models.candidate import Candidate, SearchForm
 from robustcheck.models.fast.layout import as_oracles_ask
-from robustcheck.models.memory import is_out_of_memory
+from robustcheck.models.memory import Chunks, is_out_of_memory
 from robustcheck.models.multilabel_head import AnyHead
 from robustcheck.models.network import Network
 from robustcheck.models.preprocess import Preprocess
@@ -93,8 +93,7 @@ def load_candidate(
                 _search_forms(spec, network, head, compared) if randomness is None else (None, None, ())
             )
             if search_form is not None and search_form.error > 0:
-                steepness = _steepness(search_form, preprocess, torch.split(first, chunks.limit))
-                search_form = replace(search_form, steepness=steepness)
+                search_form = replace(search_form, steepness=_steepness(search_form, preprocess, chunks, first))
     sha256, infos = artefact.digest([*files, *network.sources], path.parent)
     if (*infos[: len(before)], *(one.sha256 for one in infos[len(before) :])) != (*before, *network.sources.values()):
         raise CandidateError(f"{path.name} changed while it was loaded; what was judged has no digest")
@@ -176,18 +175,19 @@ def _search_forms(
     return search_form, bare, tuple(notes)
 
 
-def _steepness(form: SearchForm, preprocess: Preprocess, images: Sequence[torch.Tensor]) -> dict[str, float]:
+def _steepness(form: SearchForm, preprocess: Preprocess, chunks: Chunks, images: torch.Tensor) -> dict[str, float]:
     """How much the nearest margin changes a unit of a ball's radius, by its norm: medians over images (N, C, H, W).
 
     To first order that is the dual norm of the gradient.
     """
-    gradients = []
-    for some in images:
-        inputs = some.detach().requires_grad_()
+
+    def gradient(some: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        some = some.detach().requires_grad_()
         with torch.enable_grad():
-            margins = form.head.margins(form.head.logits(form.forward(preprocess(inputs)).float()))
-            gradients.append(torch.autograd.grad(margins.abs().amin(dim=1).sum(), inputs)[0].flatten(1))
-    every = torch.cat(gradients)
+            margins = form.head.margins(form.head.logits(form.forward(preprocess(some)).float()))
+            return torch.autograd.grad(margins.abs().amin(dim=1).sum(), some)
+
+    every = chunks(gradient, images)[0].flatten(1)
     return {norm: float(every.norm(p=dual, dim=1).median()) for norm, dual in (("linf", 1), ("l2", 2))}
 
 
