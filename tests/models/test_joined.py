@@ -244,6 +244,8 @@ MODULES = {
     "no ReLU": _row(nn.Conv2d(4, 6, 3), nn.Sigmoid()),
     "surroundings": _row(nn.Conv2d(4, 6, (3, 2), padding=(0, 1), dilation=(2, 1), bias=False), nn.ReLU()),
     "more surroundings than kernel": _row(nn.Conv2d(4, 6, 1, padding=2), nn.ReLU()),
+    "pixels left out": _row(nn.Conv2d(4, 6, 1, stride=(3, 2)), nn.ReLU(), nn.Conv2d(6, 4, 1, stride=2, bias=False)),
+    "surroundings, and pixels left out": _row(nn.Conv2d(4, 6, 1, stride=2, padding=1), nn.ReLU()),
     "groups": _row(nn.Conv2d(4, 8, 3, groups=4), nn.ReLU(), nn.Conv2d(8, 4, 3, stride=3, groups=2)),
     "written over between": Between(),
     "used twice": Kept(),

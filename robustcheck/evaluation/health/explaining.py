@@ -105,12 +105,15 @@ class Explanation:
         setting, raised = self.setting, objective("margin", self.goal)
         images = as_shares(setting.samples, numbers, setting.candidate.device)
         labels = setting.labels[numbers].to(images.device)
-        kept = [setting.memory.gradients.get((self.goal, number)) for number in numbers]
-        if all(one is not None for one in kept):
-            gradient = torch.stack([one for one in kept if one is not None])
-        else:
-            _, _, gradient = WhiteBox(setting.candidate, exact=True).gradient(images, labels, labels, raised)
-            keep_gradients(setting, self.goal, numbers, gradient)
+        kept = {number: setting.memory.gradients.get((self.goal, number)) for number in numbers}
+        missing = [place for place, number in enumerate(numbers) if kept[number] is None]
+        if missing:
+            white_box, asked = WhiteBox(setting.candidate, exact=True), labels[missing]
+            _, _, found = white_box.gradient(images[missing], asked, asked, raised)
+            new = [numbers[place] for place in missing]
+            keep_gradients(setting, self.goal, new, found)
+            kept |= dict(zip(new, found, strict=True))
+        gradient = torch.stack([one for one in kept.values() if one is not None])
         margins = partial(artefact_margins, setting, self.goal, torch.tensor(numbers), labels=labels)
         names = (setting.samples.names[number] for number in numbers)
         keys = [key(setting.seed, f"health/{self.goal}/explaining", name, 0) for name in names]

@@ -92,10 +92,14 @@ class Joined(nn.Module):
         """That of inputs (N, C, H, W), given the one of their answer; and another one of theirs, which is added."""
         if self._unfolded is not None and self._unfolded.suits(inputs):
             answer = self._unfolded.gradient(gradient, inputs)
-        elif self._packed_gradient is not None:
+        elif self._packed_gradient is not None and self.layer.stride == (1, 1):
             if other is None:
                 return self._packed_gradient(gradient)
             return self._packed_gradient.plus(gradient, other)
+        elif self._packed_gradient is not None:  # each of so many pixels alone was looked at
+            down, across = self.layer.stride
+            answer = torch.zeros_like(inputs)
+            answer[:, :, ::down, ::across] = self._packed_gradient(gradient)
         else:
             layer, nothing = self.layer, [0, 0]
             answer = torch.ops.aten.convolution_backward(
@@ -106,11 +110,15 @@ class Joined(nn.Module):
 
 
 def _packed_gradient(layer: nn.Conv2d, weight: Tensor) -> Packed | None:
-    """The convolution of an answer's gradient whose answer is the inputs'; None where it is none of stride 1."""
+    """The convolution of an answer's gradient whose answer is the inputs', where they were looked at.
+
+    None where it is none: where the layer's stride leaves some pixels out and its kernel looks at several.
+    """
     assert not isinstance(layer.padding, str)
     parts = zip(layer.dilation, layer.kernel_size, layer.padding, strict=True)
     padding = tuple(dilation * (kernel - 1) - pad for dilation, kernel, pad in parts)
-    if layer.stride != (1, 1) or layer.groups != 1 or min(padding) < 0:
+    alone = layer.stride == (1, 1) or (layer.kernel_size == (1, 1) and padding == (0, 0))
+    if not alone or layer.groups != 1 or min(padding) < 0:
         return None
     return Packed(weight.flip(2, 3).transpose(0, 1), None, padding=padding, dilation=layer.dilation)
 
