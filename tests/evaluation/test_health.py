@@ -285,6 +285,15 @@ def test_health_of_the_smallest_gates_stays_small(tmp_path, xrays):
     assert (found.cost.health_forward, found.cost.health_gradient) == (6, 3)
 
 
+@pytest.mark.xrays
+def test_gradients_that_are_known_are_not_asked_for_again(tmp_path, xrays):
+    """Three are known of `gradient-predicts`, and `gradient-explains` is about eight, those three among them."""
+    gate = [{"id": "fgsm", "attack": "fgsm", "epsilon": "2/255"}]
+    found = gates_on_xrays(tmp_path, xrays, "hardened", gate, samples=60)["fgsm"]
+    assert {check.outcome for check in found.health if check.name.startswith("gradient-")} == {"sound"}
+    assert found.cost.health_gradient == 8
+
+
 # --- whose gradients are looked at, and where ------------------------------------------------------------------------
 
 BOTH = "torch.stack([-excess, excess], dim=1)"
