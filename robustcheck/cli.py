@@ -287,6 +287,8 @@ def render_command(report: Path, output: Path | None) -> None:
     """Write junit.xml and report.html again.
 
     REPORT is a report.json of any age, which stays as it is.
+
+    Exit codes: 0 written, 2 the report cannot be read, or the pages cannot be written.
     """
     from robustcheck.report import read_report, render_reports
     from robustcheck.report.output import RENDERED, refuse_what_is_not_ours

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from safetensors.torch import save_file
 
 from robustcheck import load_policy, run
 from robustcheck.errors import PolicyError
+from robustcheck.evaluation.health.checks import MEANINGS
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -31,6 +34,34 @@ gates:
 
 def _blocks(file: str, language: str) -> list[str]:
     return [text for kind, text in BLOCK.findall((ROOT / file).read_text(encoding="utf-8")) if kind == language]
+
+
+def test_every_key_of_a_report_is_described():
+    schema = (ROOT / "robustcheck" / "report" / "report.schema.json").read_text(encoding="utf-8")
+    keys = set(_keys(json.loads(schema)))
+    assert {"found_by", "health_forward", "distance_levels"} <= keys
+    page = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    assert keys == {key for key in keys if re.search(rf"`([a-z]+\.)?{key}`", page)}
+
+
+def _keys(schema: object) -> Iterator[str]:
+    if isinstance(schema, dict):
+        yield from schema.get("properties", ())
+    for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        yield from _keys(part)
+
+
+def test_every_finding_is_described():
+    sources = [file.read_text(encoding="utf-8") for file in (ROOT / "robustcheck").rglob("*.py")]
+    told = {code for text in sources for code in re.findall(r'Finding\(code="([a-z-]+)"', text)}
+    assert {"batch-halved", "few-attacked"} <= told
+    (table,) = re.findall(
+        r"^## Findings\n(.*?)^## ", (ROOT / "docs" / "report.md").read_text(encoding="utf-8"), re.M | re.S
+    )
+    described = set(re.findall(r"`([a-z-]+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.M))))
+    assert told <= described
+    health = (ROOT / "docs" / "health.md").read_text(encoding="utf-8")
+    assert {name for name in MEANINGS if f"| `{name}` |" in health} == set(MEANINGS)
 
 
 @pytest.fixture
