@@ -11,15 +11,16 @@ from robustcheck.evaluation.health.checks import (
     MEND,
     OF_BALLS,
     OF_GRADIENTS,
-    in_turn,
+    in_examination_order,
     not_relied_on,
     of_gradients,
     same_answers,
 )
+from robustcheck.evaluation.health.comparing import is_compared
 from robustcheck.evaluation.idle import Idle
 from robustcheck.evaluation.metrics.chance import read_alike
 from robustcheck.evaluation.metrics.verdicts import compare, judge
-from robustcheck.evaluation.outcomes import outcomes, readings, undefined
+from robustcheck.evaluation.outcomes import keep_examples, outcomes, readings, undefined
 from robustcheck.evaluation.search.ledger import Entry, unknown
 from robustcheck.evaluation.standing import Standing
 from robustcheck.evaluation.surrogates.standing_in import as_reported
@@ -35,16 +36,20 @@ _STRENGTHEN = "raise its steps or draws"
 def conclude(
     standing: Standing, account: Account, examine: Callable[[Standing, Cost], tuple[HealthCheck, ...]]
 ) -> GateResult:
-    """Examine the attack, then judge the gate; health is costed apart from the search.
+    """Keep what others want of it, examine the attack, then judge the gate; health is costed apart from the search.
 
     Args:
         standing: what the searches came to.
         account: opened before them.
         examine: whether an attack that follows the candidate's own gradients worked, after searches of this cost.
     """
+    gate, setting = standing.gate, standing.setting
+    keep_examples(gate, setting, standing.broken)
+    if is_compared(gate):
+        setting.memory.verdict_if[gate.id] = standing.verdict_if_read
     searched_for = account.cost(standing.queries)
-    drawn = standing.setting.candidate.randomness
-    if standing.gate.knowledge == "white-box":
+    drawn = setting.candidate.randomness
+    if gate.knowledge == "white-box":
         health = examine(standing, searched_for)
     else:
         health = () if drawn is None else (same_answers(drawn),)
@@ -60,7 +65,7 @@ def checks_of(gate: Gate, drawn: float | None) -> tuple[str, ...]:
 
 def examine_gradients(standing: Standing, cost: Cost) -> tuple[HealthCheck, ...]:
     """Whether the gradients of patches and stickers mean anything; the controls beside them show the rest."""
-    attacked = in_turn(standing.attacked, standing.gate, standing.setting)
+    attacked = in_examination_order(standing.attacked, standing.gate, standing.setting)
     return of_gradients(standing.setting, standing.goal, standing.found.trace, attacked, standing.blind, cost)
 
 

@@ -12,14 +12,12 @@ from robustcheck.evaluation.account import Account
 from robustcheck.evaluation.conclusion import conclude, examine_gradients
 from robustcheck.evaluation.controls import Controlled, grid_of, plain_stickers, seen_unattacked
 from robustcheck.evaluation.curves import budget_curve, query_curve
-from robustcheck.evaluation.health.checks import in_turn, with_inherited
-from robustcheck.evaluation.health.comparing import is_compared
+from robustcheck.evaluation.health.checks import in_examination_order, with_inherited
 from robustcheck.evaluation.health.examination import Examination
 from robustcheck.evaluation.health.probing import Probes
 from robustcheck.evaluation.looks.look import Once
 from robustcheck.evaluation.metrics.verdicts import Rule, compare, judge
 from robustcheck.evaluation.outcomes import (
-    keep_examples,
     most_adverse,
     most_adverse_chances,
     outcomes,
@@ -116,15 +114,11 @@ def _known(search: Search, found: Found, attackable: np.ndarray, loaded: Sequenc
 
 def _with_controls(search: Search, stopping: Stopping) -> tuple[Standing, tuple[Cell, ...]]:
     """Restrict to the samples that were needed; add controls and, for stickers, the grid."""
-    gate, setting, known = search.gate, search.setting, stopping.known
-    standing = known.about(np.sort(setting.order[: stopping.needed]))
-    keep_examples(gate, setting, standing.broken)
+    known = stopping.known
+    standing = known.about(np.sort(search.setting.order[: stopping.needed]))
     controls, cells = _controls(search, known.found, standing.attacked)
     rule: Rule = "confident" if stopping.by_interval else known.rule
-    standing = replace(standing, controlled=controls, rule=rule)
-    if is_compared(gate):
-        setting.memory.verdict_if[gate.id] = standing.verdict_if_read
-    return standing, cells
+    return replace(standing, controlled=controls, rule=rule), cells
 
 
 def _chances(search: Search, found: Found, broken: dict[int, Entry]) -> np.ndarray | None:
@@ -140,7 +134,7 @@ def _health(search: Search, standing: Standing, cost: Cost) -> tuple[HealthCheck
     gate, setting = standing.gate, standing.setting
     if gate.epsilon is None:  # stickers
         return examine_gradients(standing, cost)
-    attacked, held = (in_turn(samples, gate, setting) for samples in (standing.attacked, standing.held))
+    attacked, held = (in_examination_order(samples, gate, setting) for samples in (standing.attacked, standing.held))
     judged = standing.by_estimate
     examination = Examination(
         setting=setting,

@@ -28,7 +28,7 @@ class Idle:
     bounds: tuple[Bound, ...]
     every: bool  # whether no other requirement of the gate could have been failed, either
     turned: Mapping[str, Metric]  # what is measured if everything is turned
-    attacked: int  # samples that are, then
+    attacked_count: int  # samples that are, then
 
     @classmethod
     def among(
@@ -56,7 +56,7 @@ class Idle:
         met = [bound for bound, before, after in both if before.met and after.met]
         if not met:
             return None
-        return cls(bounds=tuple(met), every=len(met) == len(asked), turned=turned, attacked=len(attacked))
+        return cls(bounds=tuple(met), every=len(met) == len(asked), turned=turned, attacked_count=len(attacked))
 
     def finding(self, goal: Goal) -> Finding:
         """The finding that reports them: an error if the gate has no other requirements."""
@@ -70,8 +70,8 @@ class Idle:
         then = listed(f"{one.metric} would be {self.turned[one.metric].value:.3f} ({one})" for one in self.bounds)
         instead = [one for one in dict.fromkeys((_fallen(goal), "attack_success")) if one not in named]
         return (
-            f"{what} whatever the attack does: with every attacked sample turned ({self.attacked:,}) {then}; require "
-            f"{' or '.join(instead) or 'another metric'}, or a bound that is not met then"
+            f"{what} whatever the attack does: with every attacked sample turned ({self.attacked_count:,}) {then}; "
+            f"require {' or '.join(instead) or 'another metric'}, or a bound that is not met then"
         )
 
 

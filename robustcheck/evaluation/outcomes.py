@@ -162,10 +162,10 @@ def _evidence(sample: int, found: Found) -> Evidence:
     return "inherited" if sample in found.inherited else "searched"
 
 
-def _broken_outcome(outcome: Outcome, entry: Entry, attacked: str, gate: Gate) -> Outcome:
+def _broken_outcome(outcome: Outcome, entry: Entry, read_as: str, gate: Gate) -> Outcome:
     return replace(
         outcome,
-        attacked=attacked,
+        attacked=read_as,
         status="broken",
         evidence="searched" if entry.found_by == gate.id else "inherited",
         score=entry.score,

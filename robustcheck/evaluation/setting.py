@@ -90,7 +90,7 @@ class Setting:
         judged: np.ndarray,
         intervals: Intervals,
         *,
-        attacked: np.ndarray | None = None,
+        attackable: np.ndarray | None = None,
         controls: Sequence[Control] = (),
         among: np.ndarray | None = None,
     ) -> Measurement:
@@ -100,7 +100,7 @@ class Setting:
             labels=self.candidate.head.labels,
             members=self.members,
             judged=judged,
-            attacked=attacked,
+            attackable=attackable,
             intervals=intervals,
             controls=controls,
             among=among,

@@ -98,7 +98,7 @@ class Standing:
             readings(self.setting, broken, self.scores, self.chances),
             self.judged,
             self.intervals,
-            attacked=attackable,
+            attackable=attackable,
             controls=self.controls,
             among=None if len(self.judged) == len(self.among) else self.among,
         )

@@ -37,7 +37,7 @@ class Measurement:
     members: Mapping[tuple[str, str], np.ndarray]  # which of all samples (N,) are of each subgroup, by column and value
     contents: np.ndarray  # (N,) which of all samples store the same
     judged: np.ndarray  # (M,) numbers of those that are measured
-    attacked: np.ndarray | None = None  # which of all samples (N,) the adversary was after; None without an attack
+    attackable: np.ndarray | None = None  # which of all samples (N,) the adversary was after; None without an attack
     intervals: Intervals  # that metrics have
     controls: Sequence[Control] = ()  # beside the attack
     among: np.ndarray | None = None  # numbers of all samples that these are the first of; None: no more may follow
@@ -47,7 +47,7 @@ class Measurement:
     @cached_property
     def plain(self) -> Mapping[str, Measure]:
         """Metrics of all of them."""
-        attackable = None if self.attacked is None else self.attacked[self.judged]
+        attackable = None if self.attackable is None else self.attackable[self.judged]
         plain = of_all(self._read, attackable, self._every)
         if self.unseen_labels and self.readings.finding_count is None:
             plain["balanced_accuracy"] = lambda intervals: intervals.mean((), samples=len(self.judged))
@@ -70,7 +70,7 @@ class Measurement:
     @cached_property
     def by_subgroup(self) -> Subgroups:
         """Metrics of each subgroup."""
-        return parts_by_subgroup(self.readings, self.members, self.attacked, self.judged, self.among)
+        return parts_by_subgroup(self.readings, self.members, self.attackable, self.judged, self.among)
 
     @cached_property
     def by_label(self) -> LabelParts:

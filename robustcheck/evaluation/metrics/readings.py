@@ -75,12 +75,12 @@ class Readings:
         return None if self.groups is None else (self.groups[has], self.groups[~has])
 
 
-def of_all(readings: Readings, attacked: np.ndarray | None, among: Readings | None = None) -> dict[str, Measure]:
+def of_all(readings: Readings, attackable: np.ndarray | None, among: Readings | None = None) -> dict[str, Measure]:
     """Every metric that these readings define.
 
     Args:
         readings: of N samples.
-        attacked: which of them (N,) the adversary was after; None without an attack.
+        attackable: which of them (N,) the adversary was after; None without an attack.
         among: of all samples that these are the first of, if more may follow: a mean over labels is undefined until
             each of theirs was seen.
     """
@@ -92,10 +92,10 @@ def of_all(readings: Readings, attacked: np.ndarray | None, among: Readings | No
         found |= _of_label(readings, positive)
         if (scores := readings.scores) is not None:
             found["auroc"] = lambda intervals: intervals.auroc(scores, readings.positives, readings.groups)
-    if attacked is not None:
+    if attackable is not None:
         # Only a counterexample changes what a sample is read as.
-        turned = (readings.after != readings.before)[attacked]
-        found["attack_success"] = lambda intervals: intervals.rate(turned, readings.group_of(attacked))
+        turned = (readings.after != readings.before)[attackable]
+        found["attack_success"] = lambda intervals: intervals.rate(turned, readings.group_of(attackable))
     return found
 
 

@@ -144,11 +144,11 @@ class _Planner:
     def _idle(self, gate: Gate, scope: _Scope, intervals: Intervals) -> Iterator[str]:
         """Requirements that no attack can fail."""
         setting, every = self.setting, scope.every
-        attacked = np.isin(np.arange(len(setting.labels)), scope.attacked)
+        attackable = np.isin(np.arange(len(setting.labels)), scope.attacked)
 
         def required(lost: Mapping[int, Entry]) -> Mapping[str, Metric]:
             read = readings(setting, dict(lost), every.scores, every.chances)
-            return setting.measurement(read, scope.judged, intervals, attacked=attacked).required(gate.bounds)
+            return setting.measurement(read, scope.judged, intervals, attackable=attackable).required(gate.bounds)
 
         if idle := Idle.among(gate.bounds, required, scope.attacked, setting.rule):
             yield idle.message(goal_of(gate, setting))

@@ -72,10 +72,10 @@ def training(task: PatchTask, surrogates: Surrogates | None) -> Turn:
     def turn(images: torch.Tensor, _labels: torch.Tensor) -> int:
         if task.spec.universal:
             step.for_all(task.shape, 0)
-            return step.draws
+            return step.placements
         places = alike[: len(images)]
         step.for_each(task.shape, places)
-        return step.draws * len(places)
+        return step.placements * len(places)
 
     return turn
 

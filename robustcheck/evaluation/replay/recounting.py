@@ -31,7 +31,7 @@ REL_TOLERANCE = 1e-6  # a report's numbers are decimal
 _AREA = "auroc"  # the most adverse scores of a search are not all stated
 
 
-def of_gate(gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting) -> Iterator[str]:
+def faults_of_gate(gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting) -> Iterator[str]:
     """What is amiss with a gate's samples, figures, requirements, health, findings and verdict.
 
     Args:
@@ -81,7 +81,7 @@ def not_counted(gate: Gate, result: GateResult, setting: Setting, *, beside: boo
     return listed(figures) if figures else ""
 
 
-def forged(policy: Policy, report: AuditReport) -> str | None:
+def unknown_gate(policy: Policy, report: AuditReport) -> str | None:
     """The id of a reported gate that the policy does not define; None if all are defined."""
     known = {gate.id for gate in policy.gates}
     return next((shown(gate.id) for gate in report.gates if gate.id not in known), None)

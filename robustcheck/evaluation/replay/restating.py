@@ -74,7 +74,7 @@ def restated(gate: Gate, result: GateResult, setting: Setting) -> Standing:
 def measurement(standing: Standing) -> Measurement:
     """What is measured of it, without an attack or under one."""
     measured = standing.measurement(standing.broken)
-    return measured if standing.gate.attack is not None else replace(measured, attacked=None, controls=())
+    return measured if standing.gate.attack is not None else replace(measured, attackable=None, controls=())
 
 
 def _scores(outcomes: Mapping[int, Outcome], setting: Setting, clean: torch.Tensor) -> np.ndarray | None:

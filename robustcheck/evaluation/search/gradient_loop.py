@@ -182,7 +182,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         images = self.attack.best(rows.state)
         if isinstance(self.access, Surrogates):
             turned = self.task.goal.met(self.access.decide(images), rows.label).cpu().numpy()
-            self.task.trace.turned.update(rows.sample[turned].tolist())
+            self.task.trace.surrogates_turned.update(rows.sample[turned].tolist())
         broken = self._judge(rows, images, told, places, fooled=False)
         if self.attack.keeps_best:
             broken = self._judge_last(rows, images, broken)

@@ -179,7 +179,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         if not len(hits):
             return broken
         worth = torch.full_like(answers.loss, -inf)
-        worth[hits] = -hits.to(worth.dtype) if self._in_turn else answers.loss[hits].nan_to_num(inf)
+        worth[hits] = -hits.to(worth.dtype) if self._first_hit_counts else answers.loss[hits].nan_to_num(inf)
         table = queries.table(worth).masked_fill(~queries.asked, -inf)
         best = table.argmax(dim=1)
         admissible = torch.zeros(len(answers.loss), dtype=torch.bool, device=worth.device)
@@ -190,7 +190,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         places = proposing.cpu().numpy()
         proposed = rows.take(places)
         stored = self._stored(images, proposed.clean)
-        after = queries.counts - 1 - best if self._in_turn else torch.zeros_like(best)
+        after = queries.counts - 1 - best if self._first_hit_counts else torch.zeros_like(best)
         verdict = self._propose(proposed, stored, after[proposing].cpu().numpy())
         if not verdict.all():
             refuted = torch.from_numpy(~verdict).to(images.device)
@@ -200,7 +200,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         return broken
 
     @property
-    def _in_turn(self) -> bool:
+    def _first_hit_counts(self) -> bool:
         """Whether the first hit of a turn counts, and not the most adverse one: no later question depended on it.
 
         A white box counts nothing, and its first hit may be one that the artefact refutes.
