@@ -137,13 +137,12 @@ def _health(search: Search, standing: Standing, cost: Cost) -> tuple[HealthCheck
     attacked, held = (in_examination_order(samples, gate, setting) for samples in (standing.attacked, standing.held))
     judged = standing.by_estimate
     examination = Examination(
-        setting=setting,
+        probes=Probes(search=search, attacked=attacked, held=held),
         found=standing.found,
-        held=held,
         blind=standing.blind,
         undermined_by=lambda lost: judged.verdict_if(lost) != judged.verdict_if({}),
     )
-    own = examination.checks(Probes(search=search, attacked=attacked, held=held), cost)
+    own = examination.checks(cost)
     return _with_inherited(own, standing, search)
 
 

@@ -65,10 +65,10 @@ class Opening:
             progress=partial(self.listener, "loading"),
         )
         self.candidate = candidate
-        unused = samples.images.late_notes
+        range_notes = samples.images.late_notes
         if samples.hounsfield is not None and policy.model.preprocess.window:  # which says what of CT is seen
-            unused = ()
-        self.data = replace(self.data, notes=(*self.data.notes, *unused))
+            range_notes = ()
+        self.data = replace(self.data, notes=(*self.data.notes, *range_notes))
         intervals = Intervals(confidence=policy.decision.confidence, kind=policy.decision.interval)
         return Setting(
             candidate=candidate,
@@ -78,7 +78,7 @@ class Opening:
             decisions=candidate.head.decide(logits),
             scores=candidate.head.positive_probability(logits),
             prevalence=policy.data.prevalence,
-            unused=unused,
+            range_notes=range_notes,
             seed=policy.seed,
             rule=policy.decision.rule,
             strict=policy.health == "strict",

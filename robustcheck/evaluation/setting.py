@@ -64,7 +64,7 @@ class Setting:
     decisions: torch.Tensor  # (N,) of the candidate on the clean images
     scores: torch.Tensor | None  # (N,) clean probability of the positive label
     prevalence: tuple[float, ...] | None  # of the positive label, or of each of several, where it will be used
-    unused: tuple[str, ...]  # what is to be said of a range of which the samples use little
+    range_notes: tuple[str, ...]  # what is to be said of a range of which the samples use little
     seed: int
     rule: Rule  # how metrics are judged
     strict: bool  # an attack that is shown to be broken passes nothing
@@ -106,7 +106,7 @@ class Setting:
             among=among,
             contents=self.samples.contents,
             absent=self.samples.absent,
-            unused=self.unused,
+            range_notes=self.range_notes,
         )
 
     def groups_of(self, samples: Sequence[int]) -> np.ndarray | None:

@@ -117,26 +117,26 @@ class Probes:
         gradients -= single_steps.of * SingleSteps.steps
         each = _UNBOUNDED_STEPS * build(self._nearest(pixels=1), search.ball, search.goal)[0].restarts  # of any size
         paid = forward * _FOR_UNBOUNDED / (each * _UNBOUNDED_COST)
-        unbounded = min(_MOST_UNBOUNDED, int(paid), gradients // 2 // each)
-        if unbounded < MIN_EXAMINED or self.uses_eot:  # what is averaged costs many times as much
-            unbounded = 0
+        unbounded_count = min(_MOST_UNBOUNDED, int(paid), gradients // 2 // each)
+        if unbounded_count < MIN_EXAMINED or self.uses_eot:  # what is averaged costs many times as much
+            unbounded_count = 0
         more_steps = more_steps and self._longer_form is not None
-        longer = int(min(forward * _FOR_LONGER, gradients * _FOR_LONGER)) if more_steps else 0
+        longer_budget = int(min(forward * _FOR_LONGER, gradients * _FOR_LONGER)) if more_steps else 0
         # Of a search of two or three steps a tenth pays for nothing, and nothing else shows whether they are enough.
-        least = _MOST_LONGER if more_steps and self.short else 0
-        rest = int(forward - unbounded * each * _UNBOUNDED_COST - longer)
+        least_count = _MOST_LONGER if more_steps and self.short else 0
+        rest_budget = int(forward - unbounded_count * each * _UNBOUNDED_COST - longer_budget)
         # Where the gradient may leave out half of the image, a search without one is what tells.
         doubtful = explained is not None and explained.outcome == "suspect"
-        rest = max(rest, _IF_DOUBTFUL * (_MOST_QUERIES + _ENDS)) if doubtful else rest
+        rest_budget = max(rest_budget, _IF_DOUBTFUL * (_MOST_QUERIES + _ENDS)) if doubtful else rest_budget
         return Probed(
             at_images=at_images,
             in_ball=in_ball,
             change=prediction.change,
             explained=explained,
             single_steps=single_steps,
-            without_gradients=self._without_gradients(rest),
-            unbounded=self._unbounded(unbounded),
-            longer=self._longer(longer, least),
+            without_gradients=self._without_gradients(rest_budget),
+            unbounded=self._unbounded(unbounded_count),
+            longer=self._longer(longer_budget, least_count),
         )
 
     @property

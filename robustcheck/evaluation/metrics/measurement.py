@@ -42,7 +42,7 @@ class Measurement:
     controls: Sequence[Control] = ()  # beside the attack
     among: np.ndarray | None = None  # numbers of all samples that these are the first of; None: no more may follow
     absent: Collection[str] = ()  # labels that no sample of the whole source has
-    unused: Sequence[str] = ()  # what is to be said of a range of which the samples use little
+    range_notes: Sequence[str] = ()  # what is to be said of a range of which the samples use little
 
     @cached_property
     def plain(self) -> Mapping[str, Measure]:
@@ -109,7 +109,7 @@ class Measurement:
                 "independent, and are too narrow; leave them out, or name a column as data.group that joins them"
             )
             found.append(Finding(code="repeated-images", severity="warning", message=message))
-        found.extend(Finding(code="range-unused", severity="warning", message=one) for one in self.unused)
+        found.extend(Finding(code="range-unused", severity="warning", message=one) for one in self.range_notes)
         for bound in bounds:
             if names := left_out(bound, *self._parts(bound), self.intervals):
                 message = f"{bound.metric} is not about {listed(names)}: {bound.of[1]} is undefined on their samples"

@@ -109,8 +109,8 @@ def _part(
     if plain in NEEDS_ATTACK:
         which = np.isin(numbers, attacked)
     samples, positives = int(which.sum()), int(has.sum())
-    groups = (positives, len(numbers) - positives) if of_finding else tuple(map(len, of_each_label(part)[0]))
-    kinds = Kinds(samples=samples, positives=positives, groups=groups)
+    class_sizes = (positives, len(numbers) - positives) if of_finding else tuple(map(len, of_each_label(part)[0]))
+    kinds = Kinds(samples=samples, positives=positives, class_sizes=class_sizes)
     if plain in NEEDS_PREVALENCE and label is not None:
         hits = part.hits(label)
         clean = (float(hits[0].mean()), float(hits[1].mean())) if all(map(len, hits)) else None

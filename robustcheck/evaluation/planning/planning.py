@@ -22,7 +22,13 @@ from robustcheck.evaluation.metrics.readings import Readings
 from robustcheck.evaluation.metrics.verdicts import Rule
 from robustcheck.evaluation.outcomes import most_adverse, most_adverse_chances, readings
 from robustcheck.evaluation.patches.task import PatchTask
-from robustcheck.evaluation.planning.expectation import MAX_ABOUT, NO_RATES, PREDICTIVE, approximate_samples, predictive
+from robustcheck.evaluation.planning.expectation import (
+    MAX_APPROXIMATE,
+    NO_RATES,
+    PREDICTIVE,
+    approximate_samples,
+    predictive,
+)
 from robustcheck.evaluation.planning.parts import PlannedPart, part_of
 from robustcheck.evaluation.planning.power import MAX_SAMPLES, Power, never_met, supposed
 from robustcheck.evaluation.planning.stepping import Stopwatch
@@ -208,7 +214,7 @@ class _Planner:
         elif not math.isclose(abs(true - bound.value), self.margin):
             yield f"{true:g} is supposed: no true value is {self.margin:g} from the bound"
         if part.defined and needed is None and not never:
-            yield f"more than {MAX_ABOUT if metric in NO_RATES else MAX_SAMPLES:,} samples are needed"
+            yield f"more than {MAX_APPROXIMATE if metric in NO_RATES else MAX_SAMPLES:,} samples are needed"
 
     # --- time ---
 
