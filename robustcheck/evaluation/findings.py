@@ -9,8 +9,9 @@ from robustcheck.evaluation.search.found import Found
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.standing import Standing
 from robustcheck.policy import Gate
-from robustcheck.policy.bounds import LOWER_IS_BETTER, NEEDS_POSITIVE, WORST_FINDING, WORST_SUBGROUP
+from robustcheck.policy.bounds import LOWER_IS_BETTER, NEEDS_POSITIVE
 from robustcheck.results import Control, Finding, HealthCheck, Metric, Surrogate
+from robustcheck.results.agreed import WORST_FINDING, WORST_SUBGROUP
 from robustcheck.words import listed, plural
 
 NOTHING_TO_FOLLOW = "no-usable-gradient"  # said in place of what health checks say of gradients

@@ -15,6 +15,7 @@ from robustcheck.evaluation.search.ledger import Entry, unknown
 from robustcheck.policy import Bound
 from robustcheck.policy.bounds import NEEDS_CONTROLS
 from robustcheck.results import Finding, Metric
+from robustcheck.results.agreed import WORST_FINDING
 from robustcheck.threats import Goal
 from robustcheck.words import listed
 
@@ -83,4 +84,4 @@ def _fallen(goal: Goal) -> str:
         plain = "specificity"
     else:
         return "attack_success"
-    return f"worst_finding.{plain}" if goal.multilabel and goal.positive is None else plain
+    return f"{WORST_FINDING}.{plain}" if goal.multilabel and goal.positive is None else plain

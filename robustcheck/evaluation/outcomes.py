@@ -16,8 +16,7 @@ from robustcheck.evaluation.setting import Setting
 from robustcheck.models.head import NO_ANSWER
 from robustcheck.policy import Gate
 from robustcheck.results import Evidence, Metric, Outcome
-
-EXAMPLES = 6  # samples a gate whose clean image is kept for the report
+from robustcheck.results.agreed import EXAMPLES_A_GATE
 
 _NONE_OF_THE_KIND = "none of them is of the kind that it is about"
 _NOT_KNOWN = "it was not followed on this candidate, such as probabilities of one that draws"
@@ -30,7 +29,7 @@ _UNDEFINED = {
 
 def keep_examples(gate: Gate, setting: Setting, broken: dict[int, Entry]) -> None:
     """Put the clean images of a few of a gate's own counterexamples beside them."""
-    for sample in sorted(sample for sample, entry in broken.items() if entry.found_by == gate.id)[:EXAMPLES]:
+    for sample in sorted(sample for sample, entry in broken.items() if entry.found_by == gate.id)[:EXAMPLES_A_GATE]:
         setting.images.clean(sample, setting.samples.image(sample))
 
 

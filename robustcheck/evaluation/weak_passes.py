@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from math import prod, sqrt
 
 from robustcheck.evaluation.health.checks import MEANINGS
-from robustcheck.evaluation.health.explaining import EXAMINED, is_small
+from robustcheck.evaluation.health.explaining import EXPLAINED_ON, is_small
 from robustcheck.evaluation.health.predicting import MIN_EXAMINED
 from robustcheck.evaluation.patches.task import training_steps
 from robustcheck.evaluation.setting import Setting
@@ -129,11 +129,11 @@ def _hardly_examined(standing: Standing, health: Sequence[HealthCheck], cost: Co
         return None
     outcomes = {check.name: check.outcome for check in health}
     if any(outcomes.get(name) != "not examined" for name in _MASKED) or not (
-        is_small(cost) or attacked_count < EXAMINED
+        is_small(cost) or attacked_count < EXPLAINED_ON
     ):
         return None
-    if attacked_count < EXAMINED:
-        few, more = f"fewer than the {EXAMINED}", "add samples"
+    if attacked_count < EXPLAINED_ON:
+        few, more = f"fewer than the {EXPLAINED_ON}", "add samples"
     else:
         few, more = f"with {cost.forward:,} passes through the network, too few", "add samples, or steps"
     checks = _MASKED[:1] if gate.conditions is not None else _MASKED  # others are never tried under conditions

@@ -9,7 +9,7 @@ from typing import Literal
 
 from robustcheck.attacks.draws import key
 from robustcheck.evaluation.health.explaining import (
-    EXAMINED,
+    EXPLAINED_ON,
     LEAST_EXPLAINED,
     Explained,
     Explanation,
@@ -156,14 +156,14 @@ def explains(explained: Explained | None, drawn: float | None, *, attacked_count
         why = "no random pattern that was tried moves the margin"
         if drawn is not None:
             why = "not tried where gradients are means over many"
-        elif attacked_count < EXAMINED:
+        elif attacked_count < EXPLAINED_ON:
             why = f"{plural(attacked_count, 'sample')} attacked, which is too few"
         elif few_passes:
             why = "a gate of so few passes through the network is too small for it"
         return HealthCheck(name=name, outcome="not examined", evidence=why)
     evidence = (
         f"of what random patterns of {explained.change} do to the margin the gradient explains {explained.share:.0%} "
-        f"(of the squares, {EXAMINED} samples; less than {LEAST_EXPLAINED:.0%} is broken)"
+        f"(of the squares, {EXPLAINED_ON} samples; less than {LEAST_EXPLAINED:.0%} is broken)"
     )
     return HealthCheck(name=name, outcome=explained.outcome, evidence=evidence)
 

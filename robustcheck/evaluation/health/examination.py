@@ -214,6 +214,6 @@ def _outdoes(rival: ProbeResult) -> bool:
     return len(rival.turned) >= 2 and len(rival.turned) >= MOST_OUTDONE * rival.of
 
 
-def examined(gate: Gate) -> bool:
+def is_examined(gate: Gate) -> bool:
     """Whether a gate's attack is examined by probes: those who only ask have no gradients to be masked."""
     return gate.knowledge == "white-box" and gate.epsilon is not None

@@ -21,8 +21,8 @@ from robustcheck.evaluation.metrics.slices import (
     slices,
 )
 from robustcheck.policy import Bound
-from robustcheck.policy.bounds import WORST_SUBGROUP
 from robustcheck.results import Control, Finding, Metric, Slice
+from robustcheck.results.agreed import WORST_SUBGROUP
 from robustcheck.words import listed
 
 REPEATED = 0.05  # of the samples: as many as may store what others do with little effect on intervals

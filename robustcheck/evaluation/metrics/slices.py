@@ -11,15 +11,9 @@ from robustcheck.data import Samples
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.readings import Measure, Readings, of_all, of_finding
 from robustcheck.policy import Bound
-from robustcheck.policy.bounds import (
-    LOWER_IS_BETTER,
-    NEEDS_PREVALENCE,
-    OF_FINDINGS,
-    OF_SUBGROUPS,
-    WORST_FINDING,
-    WORST_SUBGROUP,
-)
+from robustcheck.policy.bounds import LOWER_IS_BETTER, NEEDS_PREVALENCE, OF_FINDINGS, OF_SUBGROUPS
 from robustcheck.results import Metric, Slice
+from robustcheck.results.agreed import WORST_FINDING, WORST_SUBGROUP
 
 
 @dataclass(frozen=True, kw_only=True)

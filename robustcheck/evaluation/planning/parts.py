@@ -14,8 +14,9 @@ from robustcheck.evaluation.metrics.readings import Readings, of_each_label
 from robustcheck.evaluation.planning.expectation import NO_RATES, Kinds, expected
 from robustcheck.evaluation.setting import Setting
 from robustcheck.policy import Bound
-from robustcheck.policy.bounds import NEEDS_ATTACK, NEEDS_PREVALENCE, WORST_FINDING, WORST_SUBGROUP
+from robustcheck.policy.bounds import NEEDS_ATTACK, NEEDS_PREVALENCE
 from robustcheck.results import Metric
+from robustcheck.results.agreed import WORST_FINDING, WORST_SUBGROUP
 
 _SOME = 0.5  # a value: whether a metric is defined does not depend on it
 

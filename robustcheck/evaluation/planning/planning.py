@@ -14,7 +14,7 @@ from robustcheck.errors import EvaluationError
 from robustcheck.evaluation.adversary import goal_of
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.failures import as_evaluation_error
-from robustcheck.evaluation.health.examination import examined
+from robustcheck.evaluation.health.examination import is_examined
 from robustcheck.evaluation.health.predicting import OVERHEAD
 from robustcheck.evaluation.idle import Idle
 from robustcheck.evaluation.metrics.intervals import Intervals
@@ -229,7 +229,7 @@ class _Planner:
         elif gate.surrogates is not None:
             surrogates = Surrogates([one.candidate for one in setting.load_surrogates(gate.surrogates)])
         timing = Timing(work=work, bill=bill, attacked=scope.attacked, surrogates=surrogates)
-        overhead = float(OVERHEAD) if examined(gate) else 0.0
+        overhead = float(OVERHEAD) if is_examined(gate) else 0.0
         return replace(planned, seconds=(1 + overhead) * timing.seconds(self.watch))
 
 

@@ -90,7 +90,8 @@ def replay(policy: Policy, report: AuditReport, stored: ReadStored, *, progress:
             progress("reading again", number, len(report.gates))
         weaker = [(gate, results[gate.id]) for gate in evaluation.weaker(result.id) if gate.id in results]
         others = [other for gate, other in weaker if is_as_asked(gate, other, setting)]
-        gate = _gate(gates[result.id], result, others, setting, stored)
+        with as_evaluation_error(), left_as_found(), full_precision(setting.candidate.device):
+            gate = _read_again(gates[result.id], result, others, setting, stored)
         found.append(replace(gate, amiss=(*gate.amiss, *faults_of_ladder(evaluation, result.id, results))))
     return Replay(
         gates=tuple(found),
@@ -124,13 +125,6 @@ def _same_files(policy: Policy, report: AuditReport) -> None:
                 f"the report is about another candidate: the sha256 of {shown(stated.path)} is {shown(stated.sha256)}, "
                 f"and here it is {here}"
             )
-
-
-def _gate(
-    gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting, stored: ReadStored
-) -> GateReplay:
-    with as_evaluation_error(), left_as_found(), full_precision(setting.candidate.device):
-        return _read_again(gate, result, others, setting, stored)
 
 
 def _read_again(
