@@ -17,14 +17,14 @@ from robustcheck.evaluation.health.checks import (
     same_answers,
 )
 from robustcheck.evaluation.health.comparing import is_compared
-from robustcheck.evaluation.idle import Idle
 from robustcheck.evaluation.metrics.chance import read_alike
 from robustcheck.evaluation.metrics.verdicts import compare, judge
 from robustcheck.evaluation.outcomes import keep_examples, outcomes, readings, undefined
 from robustcheck.evaluation.search.ledger import Entry, unknown
 from robustcheck.evaluation.standing import Standing
-from robustcheck.evaluation.surrogates.standing_in import as_reported
+from robustcheck.evaluation.surrogates.fidelity import as_reported
 from robustcheck.evaluation.threat import threat_of
+from robustcheck.evaluation.vacuous import Vacuous
 from robustcheck.evaluation.weak_passes import weak_passes
 from robustcheck.policy import Gate
 from robustcheck.results import Control, Cost, Finding, GateResult, HealthCheck, Metric, Verdict
@@ -77,8 +77,8 @@ def _result(standing: Standing, cost: Cost, health: tuple[HealthCheck, ...]) -> 
     requirements = compare(gate.bounds, metrics, standing.rule)
     surrogates = as_reported(standing.loaded_surrogates, setting, standing.goal, standing.attacked, standing.found)
     undercut, by_metrics = _undercut(standing), judge(requirements, metrics)
-    idle = idle_in(standing) if by_metrics == "pass" else None
-    verdict, error = judged_as(standing, by_metrics, metrics, health, undercut, idle)
+    vacuous = vacuous_in(standing) if by_metrics == "pass" else None
+    verdict, error = judged_as(standing, by_metrics, metrics, health, undercut, vacuous)
     every = outcomes(gate, setting, standing.broken, standing.scores, standing.found, set(standing.attacked))
     return GateResult(
         id=gate.id,
@@ -92,7 +92,7 @@ def _result(standing: Standing, cost: Cost, health: tuple[HealthCheck, ...]) -> 
         cost=cost,
         findings=(
             *([Finding(code="undercut-by-control", severity="error", message=undercut)] if undercut else ()),
-            *([idle.finding(standing.goal)] if idle else ()),
+            *([vacuous.finding(standing.goal)] if vacuous else ()),
             *findings(standing, surrogates=surrogates, success=metrics["attack_success"], health=health),
             *(weak_passes(standing, health, cost) if verdict == "pass" else ()),
             *measurement.findings(gate.bounds),
@@ -111,7 +111,7 @@ def judged_as(
     metrics: Mapping[str, Metric],
     health: Sequence[HealthCheck],
     undercut: str | None,
-    idle: Idle | None,
+    vacuous: Vacuous | None,
 ) -> tuple[Verdict, str | None]:
     """The verdict, given what the metrics alone would say; and the reason, if it is an error."""
     gate, setting, blind = standing.gate, standing.setting, standing.blind
@@ -126,8 +126,8 @@ def judged_as(
     # Before what the attack had to follow: a candidate that is fed wrongly often gives it nothing.
     if setting.strict and (alike := read_alike(readings(setting, {}, None))):
         return "error", alike
-    if setting.strict and idle and idle.every:
-        return "error", idle.message(standing.goal)
+    if setting.strict and vacuous and vacuous.every:
+        return "error", vacuous.message(standing.goal)
     # Nothing was searched there, which no policy may overlook.
     if blind and standing.verdict_if(unknown(blind)) != verdict:
         return "error", (
@@ -174,7 +174,7 @@ def _undercut_as_a_whole(standing: Standing) -> str | None:
     return None
 
 
-def idle_in(standing: Standing) -> Idle | None:
+def vacuous_in(standing: Standing) -> Vacuous | None:
     """Requirements that no attack could fail, over all samples the gate may look at."""
     setting, bounds = standing.setting, standing.gate.bounds
     attackable = standing.goal.open(setting.decisions, setting.labels).numpy()[standing.among]
@@ -183,7 +183,7 @@ def idle_in(standing: Standing) -> Idle | None:
     def required(lost: Mapping[int, Entry]) -> Mapping[str, Metric]:
         return every.measurement(dict(lost)).required(bounds)
 
-    return Idle.among(bounds, required, every.attacked, setting.rule)
+    return Vacuous.among(bounds, required, every.attacked, setting.rule)
 
 
 def _distrusted(

@@ -61,8 +61,8 @@ class Standing:
     def by_estimate(self) -> Standing:
         """The same, judged by the point estimate if the gate may stop early.
 
-        It is used to ask whether further broken samples would flip the verdict. A gate that stopped early has just been
-        decided by its interval: one sample less, and it would not be yet.
+        It is used to ask whether further broken samples would flip the verdict. With one sample fewer the interval of a
+        gate that stopped early had not decided it, so one more broken sample always would undo it.
         """
         return replace(self, rule="estimate") if self.setting.stop == "early" else self
 

@@ -194,7 +194,7 @@ def of_gradients(
     """
     prediction, drawn = Prediction(setting=setting, goal=goal), setting.candidate.randomness
     explanation = Explanation(setting=setting, goal=goal)
-    at_images = prediction.at_images(attacked, prediction.tried(cost, explanation.expected(attacked, cost)))
+    at_images = prediction.at_images(attacked, prediction.count_to_try(cost, explanation.expected(attacked, cost)))
     explained = explanation.of(attacked, cost)
     return (
         gradients(trace, blind),

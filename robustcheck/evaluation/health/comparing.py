@@ -116,7 +116,7 @@ def _single(gate: GateResult) -> bool:
 
 
 def _lost(own: GateResult, other: GateResult, *, wanted: str | None, multilabel: bool) -> dict[str, Outcome]:
-    """What another gate turned samples that held in this one into, by name, if this gate's adversary wants it."""
+    """Samples that held here and another gate broke, by name, with its outcome, if this gate's adversary wants that."""
     held = {sample.sample for sample in own.samples if sample.status == "held" and sample.evidence is not None}
     broken = {sample.sample: sample for sample in other.samples if sample.status == "broken" and sample.sample in held}
     if _goal(own) == _goal(other):

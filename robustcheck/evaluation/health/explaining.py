@@ -52,7 +52,10 @@ class Explained:
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """Tries it, of one goal's margin, with changes that a ball admits if there is one."""
+    """Measures how much of what random patterns do to one goal's margin the gradient explains.
+
+    Where there is a ball, patterns stay in it.
+    """
 
     setting: Setting
     goal: Goal

@@ -58,8 +58,8 @@ class Prediction:
         each = self.price(1)
         return max(0, min(forward // each[0], gradient // each[1]))
 
-    def tried(self, cost: Cost, besides: tuple[int, int]) -> int:
-        """How many samples it is tried on where searches cost so much: a tenth pays for it, but for a few of them.
+    def count_to_try(self, cost: Cost, besides: tuple[int, int]) -> int:
+        """As many samples as a tenth of what searches cost pays for, and a few whatever they cost.
 
         Args:
             cost: of the gate's searches.

@@ -37,7 +37,9 @@ from robustcheck.results import Cost
 from robustcheck.threats import Ball
 from robustcheck.words import plural
 
-_FOR_UNBOUNDED, _FOR_LONGER = 0.5, 0.5  # of that, at most; searches without gradients get the rest
+# Of what the checks before have left of the tenth that health may cost, at most; the rest is for searches without
+# gradients.
+_FOR_UNBOUNDED, _FOR_LONGER = 0.5, 0.5
 _MOST_PROBED = 20  # samples that a rival is tried on
 _MOST_QUERIES, _LEAST_QUERIES = 200, 50  # of a rival, a sample: fewer find nothing anywhere
 _IF_DOUBTFUL = 5  # samples that it is tried on whatever that costs, where the gradient may leave out half
@@ -85,8 +87,8 @@ class Probes:
 
     Args:
         search: the gate's own.
-        attacked: all samples that it was about, in such an order.
-        held: samples that held, in the order in which they are probed.
+        attacked: all samples that the gate attacked, in the order in which they are examined.
+        held: those of them that held, in that order.
     """
 
     search: Search
@@ -101,7 +103,7 @@ class Probes:
         # First, because these show most for what they cost; a few of them whatever they cost. They have their price
         # also where another gate has paid for them: what is examined must not depend on which gates were run.
         explanation = Explanation(setting=search.setting, goal=search.goal, ball=search.ball)
-        count = prediction.tried(cost, explanation.expected(self.attacked, cost))
+        count = prediction.count_to_try(cost, explanation.expected(self.attacked, cost))
         at_images, price = prediction.at_images(self.attacked, count), prediction.price(count)
         forward, gradients = forward - price[0], gradients - price[1]
         if (explained := explanation.of(self.attacked, cost)) is not None:

@@ -16,7 +16,7 @@ from scipy.special import logit, ndtri
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.verdicts import Rule
 from robustcheck.evaluation.planning.power import never_met
-from robustcheck.evaluation.planning.predictive import Predictive
+from robustcheck.evaluation.planning.predictive_values import Predictive
 from robustcheck.policy import Bound
 from robustcheck.results import Metric
 
@@ -52,7 +52,7 @@ def expected(metric: str, value: float, kinds: Kinds, intervals: Intervals) -> M
     """A plain metric of these samples if it has this value, 0 to 1; undefined where they do not define it.
 
     For `excess_success`, the attack and its control are as uncertain as they can be with that difference; what
-    predictive values suppose is said at `predictive`.
+    predictive values suppose is said at `predictive_values`.
     """
     if metric in PREDICTIVE:
         return predictive(metric, value, kinds).expected(kinds.positives, kinds.samples - kinds.positives, intervals)

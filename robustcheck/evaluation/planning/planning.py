@@ -16,7 +16,6 @@ from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.failures import as_evaluation_error
 from robustcheck.evaluation.health.examination import is_examined
 from robustcheck.evaluation.health.predicting import OVERHEAD
-from robustcheck.evaluation.idle import Idle
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.readings import Readings
 from robustcheck.evaluation.metrics.verdicts import Rule
@@ -38,6 +37,7 @@ from robustcheck.evaluation.progress import Listener
 from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.search.searching import Search
 from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.vacuous import Vacuous
 from robustcheck.models import Surrogates
 from robustcheck.models.process import fitting_threads, freed_memory_kept, full_precision, left_as_found
 from robustcheck.policy import Bound, Gate, PatchSpec, Policy
@@ -124,7 +124,7 @@ class _Planner:
                 if not scope.attacked:
                     return replace(planned, notes=("no sample is right and of the kind that its goal is about",))
                 costed = self._costed(gate, scope, planned)
-                return replace(costed, notes=(*self._idle(gate, scope, intervals), *costed.notes))
+                return replace(costed, notes=(*self._vacuous(gate, scope, intervals), *costed.notes))
         except EvaluationError as error:
             return replace(planned, error=str(error), seconds=None)
 
@@ -147,7 +147,7 @@ class _Planner:
 
     # --- samples ---
 
-    def _idle(self, gate: Gate, scope: _Scope, intervals: Intervals) -> Iterator[str]:
+    def _vacuous(self, gate: Gate, scope: _Scope, intervals: Intervals) -> Iterator[str]:
         """Requirements that no attack can fail."""
         setting, every = self.setting, scope.every
         attackable = np.isin(np.arange(len(setting.labels)), scope.attacked)
@@ -156,8 +156,8 @@ class _Planner:
             read = readings(setting, dict(lost), every.scores, every.chances)
             return setting.measurement(read, scope.judged, intervals, attackable=attackable).required(gate.bounds)
 
-        if idle := Idle.among(gate.bounds, required, scope.attacked, setting.rule):
-            yield idle.message(goal_of(gate, setting))
+        if vacuous := Vacuous.among(gate.bounds, required, scope.attacked, setting.rule):
+            yield vacuous.message(goal_of(gate, setting))
 
     def _requirement(self, bound: Bound, scope: _Scope, intervals: Intervals) -> RequirementPlan:
         rule, metric = self.setting.rule, bound.of[1]

@@ -48,7 +48,7 @@ class Found:
     trace: Trace = field(default_factory=Trace)
     searched: set[int] = field(default_factory=set)  # samples that a search of this gate was about
     settled: dict[int, bool] = field(default_factory=dict)  # by an earlier search; could it follow anything
-    asked_last: dict[int, str] = field(default_factory=dict)  # samples that gradients left to a search that asks: which
+    asked_last: dict[int, str] = field(default_factory=dict)  # what gradients left to a query attack: that one's name
     oracle: ScoreOracle | TopKOracle | LabelOracle | None = None  # that was asked
 
     @property

@@ -64,7 +64,7 @@ class Search:
         )
 
     def begin(self) -> Found:
-        """What was found before the first search: nothing."""
+        """An empty record, with a fresh oracle that counts this gate's queries."""
         return Found(oracle=oracle_of(self.gate, self.setting))
 
     def run(self, samples: Sequence[int], found: Found) -> None:

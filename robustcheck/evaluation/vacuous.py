@@ -23,7 +23,7 @@ _OF_CONTROLS = NEEDS_CONTROLS - {"excess_success"}  # about controls alone: no a
 
 
 @dataclass(frozen=True, kw_only=True)
-class Idle:
+class Vacuous:
     """Requirements of a gate that no attack could have failed."""
 
     bounds: tuple[Bound, ...]
@@ -38,7 +38,7 @@ class Idle:
         required: Callable[[Mapping[int, Entry]], Mapping[str, Metric]],
         attacked: Sequence[int],
         rule: Rule,
-    ) -> Idle | None:
+    ) -> Vacuous | None:
         """Those of a gate's requirements; None if there are none.
 
         What any value meets, such as `accuracy: 0`, is there to be measured.
