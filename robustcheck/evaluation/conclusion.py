@@ -79,7 +79,9 @@ def _result(standing: Standing, cost: Cost, health: tuple[HealthCheck, ...]) -> 
     undercut, by_metrics = _undercut(standing), judge(requirements, metrics)
     vacuous = vacuous_in(standing) if by_metrics == "pass" else None
     verdict, error = judged_as(standing, by_metrics, metrics, health, undercut, vacuous)
-    every = outcomes(gate, setting, standing.broken, standing.scores, standing.found, set(standing.attacked))
+    every = outcomes(
+        gate, setting, standing.broken, standing.positive_probabilities, standing.found, set(standing.attacked)
+    )
     return GateResult(
         id=gate.id,
         attack=gate.attack_name,

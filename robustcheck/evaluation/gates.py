@@ -102,8 +102,8 @@ def _known(search: Search, found: Found, attackable: np.ndarray, loaded: Sequenc
         judged=setting.order,
         attacked=setting.order[attackable[setting.order]].tolist(),
         broken=broken,
-        scores=most_adverse(setting, verified, broken) if told else None,
-        chances=_chances(search, found, broken) if told else None,
+        positive_probabilities=most_adverse(setting, verified, broken) if told else None,
+        finding_probabilities=_finding_probabilities(search, found, broken) if told else None,
         found=found,
         loaded_surrogates=loaded,
         controlled=(),
@@ -121,7 +121,7 @@ def _with_controls(search: Search, stopping: Stopping) -> tuple[Standing, tuple[
     return replace(standing, controlled=controls, rule=rule), cells
 
 
-def _chances(search: Search, found: Found, broken: dict[int, Entry]) -> np.ndarray | None:
+def _finding_probabilities(search: Search, found: Found, broken: dict[int, Entry]) -> np.ndarray | None:
     """Most adverse probabilities (N, K) of several findings, where images are looked at once and as they are."""
     if not isinstance(search.viewer, Once):
         return None
@@ -175,9 +175,9 @@ def _controls(search: Search, found: Found, attacked: list[int]) -> tuple[tuple[
 
 
 def _unattacked(gate: Gate, setting: Setting) -> GateResult:
-    scores = most_adverse(setting, [], {})
+    positive_probabilities = most_adverse(setting, [], {})
     every = np.arange(len(setting.labels))
-    read = readings(setting, {}, scores, most_adverse_chances(setting, [], {}))
+    read = readings(setting, {}, positive_probabilities, most_adverse_chances(setting, [], {}))
     measurement = setting.measurement(read, every, setting.intervals)
     metrics = measurement.metrics(gate.bounds)
     requirements = compare(gate.bounds, metrics, setting.rule)
@@ -191,6 +191,6 @@ def _unattacked(gate: Gate, setting: Setting) -> GateResult:
         slices=measurement.slices(),
         requirements=requirements,
         findings=measurement.findings(gate.bounds),
-        samples=outcomes(gate, setting, {}, scores),
+        samples=outcomes(gate, setting, {}, positive_probabilities),
         error=undefined(gate, metrics) if verdict == "error" else None,
     )

@@ -76,7 +76,7 @@ class Opening:
             labels=torch.tensor(samples.labels, dtype=torch.int64),
             logits=logits,
             decisions=candidate.head.decide(logits),
-            scores=candidate.head.positive_probability(logits),
+            positive_probabilities=candidate.head.positive_probability(logits),
             prevalence=policy.data.prevalence,
             range_notes=range_notes,
             seed=policy.seed,

@@ -35,18 +35,18 @@ def keep_examples(gate: Gate, setting: Setting, broken: dict[int, Entry]) -> Non
 
 def most_adverse(setting: Setting, verified: list[dict[int, float]], broken: dict[int, Entry]) -> np.ndarray | None:
     """Probability (N,) of the positive label at each sample's most adverse verified image; the clean one is one."""
-    if setting.scores is None:
+    if setting.positive_probabilities is None:
         return None
-    scores = setting.scores.numpy().astype(np.float64)
+    probabilities = setting.positive_probabilities.numpy().astype(np.float64)
     counterexamples = {sample: entry.score for sample, entry in broken.items() if entry.score is not None}
     for search in (*verified, counterexamples):
-        scores = scores_with(setting, scores, search)
-    return scores
+        probabilities = scores_with(setting, probabilities, search)
+    return probabilities
 
 
-def scores_with(setting: Setting, scores: np.ndarray, verified: Mapping[int, float]) -> np.ndarray:
+def scores_with(setting: Setting, probabilities: np.ndarray, verified: Mapping[int, float]) -> np.ndarray:
     """Probabilities (N,) of the positive label where these are known, too, of some samples."""
-    worse = scores.copy()
+    worse = probabilities.copy()
     for sample, score in verified.items():
         positive = setting.candidate.head.is_positive(int(setting.labels[sample]))
         worse[sample] = more_adverse(worse[sample], score, positive=positive)
@@ -85,7 +85,10 @@ def chances_with(setting: Setting, chances: np.ndarray, verified: Mapping[int, n
 
 
 def readings(
-    setting: Setting, broken: dict[int, Entry], scores: np.ndarray | None, chances: np.ndarray | None = None
+    setting: Setting,
+    broken: dict[int, Entry],
+    positive_probabilities: np.ndarray | None,
+    finding_probabilities: np.ndarray | None = None,
 ) -> Readings:
     """How all samples are read where these counterexamples are known."""
     after = setting.decisions.numpy().copy()
@@ -96,18 +99,18 @@ def readings(
         labels=setting.labels.numpy(),
         before=setting.decisions.numpy(),
         after=after,
-        scores=scores,
-        chances=chances,
+        positive_probabilities=positive_probabilities,
+        finding_probabilities=finding_probabilities,
         positive=head.positive,
         finding_count=len(head.labels) if head.multilabel else None,
         groups=setting.samples.groups,
         prevalence=setting.prevalence,
     )
-    if scores is None:
+    if positive_probabilities is None:
         return read
     # No answer has no score: as wrong as can be.
     worst = np.where(read.positives, 0.0, 1.0)
-    return replace(read, scores=np.where(after == NO_ANSWER, worst, scores))
+    return replace(read, positive_probabilities=np.where(after == NO_ANSWER, worst, positive_probabilities))
 
 
 def undefined(gate: Gate, metrics: Mapping[str, Metric]) -> str:
@@ -128,7 +131,7 @@ def outcomes(
     gate: Gate,
     setting: Setting,
     broken: dict[int, Entry],
-    scores: np.ndarray | None,
+    positive_probabilities: np.ndarray | None,
     found: Found | None = None,
     attacked: Set[int] = frozenset(),
 ) -> tuple[Outcome, ...]:
@@ -141,7 +144,7 @@ def outcomes(
             clean=head.name(clean),
             attacked=head.name(clean),
             status="held" if label == clean else "wrong",
-            score=None if scores is None else float(scores[sample]),
+            score=None if positive_probabilities is None else float(positive_probabilities[sample]),
         )
         if found is not None and sample in attacked:
             queries = None if found.queries is None else int(found.queries[sample])

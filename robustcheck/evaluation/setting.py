@@ -62,7 +62,7 @@ class Setting:
     labels: torch.Tensor  # (N,) true readings
     logits: torch.Tensor  # (N, K) of the candidate on the clean images
     decisions: torch.Tensor  # (N,) of the candidate on the clean images
-    scores: torch.Tensor | None  # (N,) clean probability of the positive label
+    positive_probabilities: torch.Tensor | None  # (N,) clean ones of the positive label
     prevalence: tuple[float, ...] | None  # of the positive label, or of each of several, where it will be used
     range_notes: tuple[str, ...]  # what is to be said of a range of which the samples use little
     seed: int

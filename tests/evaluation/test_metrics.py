@@ -18,7 +18,7 @@ from robustcheck.policy import Bound
 from robustcheck.results import Requirement, overall
 
 
-def _readings(labels, before, after, scores=None, positive=1, findings=None):
+def _readings(labels, before, after, positive_probabilities=None, positive=1, findings=None):
     def array(values):
         return None if values is None else np.array(values)
 
@@ -26,7 +26,7 @@ def _readings(labels, before, after, scores=None, positive=1, findings=None):
         labels=array(labels),
         before=array(before),
         after=array(after),
-        scores=array(scores),
+        positive_probabilities=array(positive_probabilities),
         positive=positive,
         finding_count=findings,
     )
@@ -43,7 +43,7 @@ def test_metrics_of_a_small_case_by_hand():
             labels=[1, 1, 1, 1, 0, 0],
             before=[1, 1, 1, 0, 0, 0],
             after=[1, 0, 0, 0, 0, 1],
-            scores=[0.9, 0.4, 0.3, 0.2, 0.3, 0.8],
+            positive_probabilities=[0.9, 0.4, 0.3, 0.2, 0.3, 0.8],
         ),
         attackable=np.array([True, True, True, False, True, True]),
         intervals=Intervals(),
@@ -84,7 +84,7 @@ def test_no_answer_is_neither_a_positive_nor_a_negative_read(findings):
 def test_a_finding_without_an_answer_is_scored_as_wrong_as_can_be():
     """Of the pairs of one image that has it and one that has it not, one is ordered rightly: that which was read."""
     readings = _readings([1, 1, 0, 0], [1, 1, 0, 0], [1, -1, 0, -1], findings=1)
-    area = of_finding(replace(readings, chances=np.array([[0.9], [0.9], [0.1], [0.1]])), 0)["auroc"]
+    area = of_finding(replace(readings, finding_probabilities=np.array([[0.9], [0.9], [0.1], [0.1]])), 0)["auroc"]
     assert area(Intervals()).value == 1 / 4
 
 
@@ -94,7 +94,7 @@ def test_metrics_of_several_findings_by_hand():
             labels=[0b011, 0b010, 0b001, 0b000, 0b110],
             before=[0b011, 0b010, 0b101, 0b000, 0b110],
             after=[0b001, 0b010, 0b101, 0b010, -1],
-            scores=[0.2, 0.9, 0.1, 0.8, 0.0],
+            positive_probabilities=[0.2, 0.9, 0.1, 0.8, 0.0],
             findings=3,
         ),
         attackable=np.array([True, True, True, True, True]),

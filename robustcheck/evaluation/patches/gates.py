@@ -57,7 +57,7 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
         judged=task.judged,
         attacked=attacked,
         broken=broken,
-        scores=most_adverse(setting, [scores], broken),
+        positive_probabilities=most_adverse(setting, [scores], broken),
         found=Found(trace=_trace(task, made, judgement), searched=set(attacked)),
         loaded_surrogates=loaded,
         controlled=controls,

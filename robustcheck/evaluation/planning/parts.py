@@ -116,8 +116,8 @@ def _part(
         hits = part.hits(label)
         clean = (float(hits[0].mean()), float(hits[1].mean())) if all(map(len, hits)) else None
         kinds = replace(kinds, prevalence=readings.prevalence_of(label), clean=clean)
-    scores = readings.chances if of_finding else readings.scores
-    scored = plain != "auroc" or scores is not None
+    probabilities = readings.finding_probabilities if of_finding else readings.positive_probabilities
+    scored = plain != "auroc" or probabilities is not None
     whole = PlannedPart(
         kinds=kinds,
         worth=samples,

@@ -153,7 +153,7 @@ class _Planner:
         attackable = np.isin(np.arange(len(setting.labels)), scope.attacked)
 
         def required(lost: Mapping[int, Entry]) -> Mapping[str, Metric]:
-            read = readings(setting, dict(lost), every.scores, every.chances)
+            read = readings(setting, dict(lost), every.positive_probabilities, every.finding_probabilities)
             return setting.measurement(read, scope.judged, intervals, attackable=attackable).required(gate.bounds)
 
         if vacuous := Vacuous.among(gate.bounds, required, scope.attacked, setting.rule):

@@ -186,8 +186,8 @@ def _unattacked(gate: Gate, outcome: Outcome, place: int, setting: Setting) -> I
     elif not attackable and (outcome.status == "wrong") != (label != clean):
         read = "rightly" if label == clean else "wrongly"
         yield f"the clean image is read {read}, and the report says that it is not"
-    elif setting.scores is not None and outcome.score is not None and outcome.status != "broken":
-        score, positive = float(setting.scores[place]), head.is_positive(int(setting.labels[place]))
+    elif setting.positive_probabilities is not None and outcome.score is not None and outcome.status != "broken":
+        score, positive = float(setting.positive_probabilities[place]), head.is_positive(int(setting.labels[place]))
         better = outcome.score - score if positive else score - outcome.score
         # An attack leaves none that is better than that of the clean image, and without an attack there is no other.
         if better > NEAR or (better < -NEAR and outcome.evidence is None):
