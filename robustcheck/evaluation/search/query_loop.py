@@ -170,9 +170,9 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         fooled = answers.fooled.nonzero().flatten()
         images, clean = queries.images[fooled], rows.clean[asking[fooled]]
         inside = self.ball.norm(images - clean) <= self.ball.radius + self.ball.slack(self.pixels)
+        # The oracle answered about the rounded image. If that lies in the ball, its reading is known; an image that is
+        # fitted to the ball may be read otherwise.
         if self.stored:
-            # The oracle answered about the rounded image. If that lies in the ball, its reading is known; an image that
-            # is fitted to the ball may be read otherwise.
             seen = self._seen(images.clamp(0, 1), clean)[1]
             known = torch.zeros(len(rows), dtype=torch.bool, device=seen.device)
             known[asking[fooled[seen]]] = True
