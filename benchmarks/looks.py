@@ -31,7 +31,7 @@ from robustcheck.models import WhiteBox, load_candidate
 from robustcheck.models.batches import as_shares
 from robustcheck.policy import ConditionsSpec, DataSpec, ModelSpec, Size
 from robustcheck.threats import Goal
-from robustcheck.threats.patch import PLACEMENT_DRAWS, Placing, place
+from robustcheck.threats.patch import PLACEMENT_DRAWS, Placing, lay
 from robustcheck.threats.viewing import LOOK_DRAWS, Conditions, see
 
 CONDITIONS: dict[str, Any] = {
@@ -146,7 +146,7 @@ def _costs(loaded: Loaded, samples: Samples, given: argparse.Namespace) -> str:
     def patch() -> None:
         texture = torch.full((1, images.shape[1], 20, 20), 0.5, requires_grad=True)
         numbers = draws.uniform((DRAWS, PLACEMENT_DRAWS)).flatten(0, 1)
-        placed = place(texture.expand(len(many), -1, -1, -1), many, placing.draw(numbers, *images.shape[2:]), "circle")
+        placed = lay(texture.expand(len(many), -1, -1, -1), many, placing.draw(numbers, *images.shape[2:]), "circle")
         _, _, gradient = box.gradient(placed.detach(), several, several, loss)
         torch.autograd.grad(placed, texture, gradient)
 

@@ -37,7 +37,7 @@ _RUNS_NOTHING = (
     "markers",
 )
 # Ends of runs that know which tests were selected: those that a wrong argument ended came to none.
-_SELECTED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
+_COLLECTED_EXITS = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 class GatePlugin:
@@ -202,7 +202,9 @@ class GatePlugin:
 
     def _knows_selected(self, exitstatus: int) -> bool:
         """Whether a run that ends so knows which tests were selected: with xdist, as far as one worker came to know."""
-        return exitstatus in _SELECTED and (not self._node_ends or not self._node_ends.isdisjoint(_SELECTED))
+        return exitstatus in _COLLECTED_EXITS and (
+            not self._node_ends or not self._node_ends.isdisjoint(_COLLECTED_EXITS)
+        )
 
     @warnings_stay_warnings()
     def _publish(self, run: PolicyRun, output: Output) -> str | None:

@@ -56,7 +56,7 @@ def search(
     queries: int | None = None,
     order: Sequence[int] | None = None,
     aim: Callable[[int, int], int] | None = None,
-    warm: Callable | None = None,
+    known_starts: Callable | None = None,
     doubtful_margin: float | None = None,
     clean_logits: torch.Tensor | None = None,
     stored: bool = False,
@@ -72,7 +72,7 @@ def search(
         if hit.sample not in searched.hits or hit.distance < searched.hits[hit.sample].distance:
             searched.hits[hit.sample] = hit
 
-    def held(rows: GradientRows, points: torch.Tensor) -> None:
+    def on_hold(rows: GradientRows, points: torch.Tensor) -> None:
         searched.held.update(zip(rows.sample.tolist(), points, strict=True))
 
     def load(numbers: list[int]) -> torch.Tensor:
@@ -96,10 +96,10 @@ def search(
             task=task,
             access=WhiteBox(asked),
             ball=ball.widest(images.shape[1:]) if attack.minimum_norm else ball,
-            held=held,
+            on_hold=on_hold,
             clean_logits=None if clean_logits is None else lambda rows: clean_logits[rows.sample],
             doubtful_margin=doubtful_margin,
-            **({"warm": warm} if warm else {}),
+            **({"known_starts": known_starts} if known_starts else {}),
         )
     else:
         others = [np.flatnonzero(labels.numpy() != label) for label in labels.tolist()]

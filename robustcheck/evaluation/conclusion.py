@@ -11,19 +11,20 @@ from robustcheck.evaluation.health.checks import (
     MEND,
     OF_BALLS,
     OF_GRADIENTS,
-    in_turn,
+    in_examination_order,
     not_relied_on,
     of_gradients,
     same_answers,
 )
-from robustcheck.evaluation.idle import Idle
+from robustcheck.evaluation.health.comparing import is_compared
 from robustcheck.evaluation.metrics.chance import read_alike
 from robustcheck.evaluation.metrics.verdicts import compare, judge
-from robustcheck.evaluation.outcomes import outcomes, readings, undefined
+from robustcheck.evaluation.outcomes import keep_examples, outcomes, readings, undefined
 from robustcheck.evaluation.search.ledger import Entry, unknown
 from robustcheck.evaluation.standing import Standing
-from robustcheck.evaluation.surrogates.standing_in import as_reported
+from robustcheck.evaluation.surrogates.fidelity import as_reported
 from robustcheck.evaluation.threat import threat_of
+from robustcheck.evaluation.vacuous import Vacuous
 from robustcheck.evaluation.weak_passes import weak_passes
 from robustcheck.policy import Gate
 from robustcheck.results import Control, Cost, Finding, GateResult, HealthCheck, Metric, Verdict
@@ -35,16 +36,20 @@ _STRENGTHEN = "raise its steps or draws"
 def conclude(
     standing: Standing, account: Account, examine: Callable[[Standing, Cost], tuple[HealthCheck, ...]]
 ) -> GateResult:
-    """Examine the attack, then judge the gate; health is costed apart from the search.
+    """Keep what others want of it, examine the attack, then judge the gate; health is costed apart from the search.
 
     Args:
         standing: what the searches came to.
         account: opened before them.
         examine: whether an attack that follows the candidate's own gradients worked, after searches of this cost.
     """
+    gate, setting = standing.gate, standing.setting
+    keep_examples(gate, setting, standing.broken)
+    if is_compared(gate):
+        setting.memory.verdict_if[gate.id] = standing.verdict_if_read
     searched_for = account.cost(standing.queries)
-    drawn = standing.setting.candidate.randomness
-    if standing.gate.knowledge == "white-box":
+    drawn = setting.candidate.randomness
+    if gate.knowledge == "white-box":
         health = examine(standing, searched_for)
     else:
         health = () if drawn is None else (same_answers(drawn),)
@@ -60,7 +65,7 @@ def checks_of(gate: Gate, drawn: float | None) -> tuple[str, ...]:
 
 def examine_gradients(standing: Standing, cost: Cost) -> tuple[HealthCheck, ...]:
     """Whether the gradients of patches and stickers mean anything; the controls beside them show the rest."""
-    attacked = in_turn(standing.attacked, standing.gate, standing.setting)
+    attacked = in_examination_order(standing.attacked, standing.gate, standing.setting)
     return of_gradients(standing.setting, standing.goal, standing.found.trace, attacked, standing.blind, cost)
 
 
@@ -72,9 +77,11 @@ def _result(standing: Standing, cost: Cost, health: tuple[HealthCheck, ...]) -> 
     requirements = compare(gate.bounds, metrics, standing.rule)
     surrogates = as_reported(standing.loaded_surrogates, setting, standing.goal, standing.attacked, standing.found)
     undercut, by_metrics = _undercut(standing), judge(requirements, metrics)
-    idle = idle_in(standing) if by_metrics == "pass" else None
-    verdict, error = judged_as(standing, by_metrics, metrics, health, undercut, idle)
-    every = outcomes(gate, setting, standing.broken, standing.scores, standing.found, set(standing.attacked))
+    vacuous = vacuous_in(standing) if by_metrics == "pass" else None
+    verdict, error = judged_as(standing, by_metrics, metrics, health, undercut, vacuous)
+    every = outcomes(
+        gate, setting, standing.broken, standing.positive_probabilities, standing.found, set(standing.attacked)
+    )
     return GateResult(
         id=gate.id,
         attack=gate.attack_name,
@@ -87,7 +94,7 @@ def _result(standing: Standing, cost: Cost, health: tuple[HealthCheck, ...]) -> 
         cost=cost,
         findings=(
             *([Finding(code="undercut-by-control", severity="error", message=undercut)] if undercut else ()),
-            *([idle.finding(standing.goal)] if idle else ()),
+            *([vacuous.finding(standing.goal)] if vacuous else ()),
             *findings(standing, surrogates=surrogates, success=metrics["attack_success"], health=health),
             *(weak_passes(standing, health, cost) if verdict == "pass" else ()),
             *measurement.findings(gate.bounds),
@@ -106,7 +113,7 @@ def judged_as(
     metrics: Mapping[str, Metric],
     health: Sequence[HealthCheck],
     undercut: str | None,
-    idle: Idle | None,
+    vacuous: Vacuous | None,
 ) -> tuple[Verdict, str | None]:
     """The verdict, given what the metrics alone would say; and the reason, if it is an error."""
     gate, setting, blind = standing.gate, standing.setting, standing.blind
@@ -121,8 +128,8 @@ def judged_as(
     # Before what the attack had to follow: a candidate that is fed wrongly often gives it nothing.
     if setting.strict and (alike := read_alike(readings(setting, {}, None))):
         return "error", alike
-    if setting.strict and idle and idle.every:
-        return "error", idle.message(standing.goal)
+    if setting.strict and vacuous and vacuous.every:
+        return "error", vacuous.message(standing.goal)
     # Nothing was searched there, which no policy may overlook.
     if blind and standing.verdict_if(unknown(blind)) != verdict:
         return "error", (
@@ -169,7 +176,7 @@ def _undercut_as_a_whole(standing: Standing) -> str | None:
     return None
 
 
-def idle_in(standing: Standing) -> Idle | None:
+def vacuous_in(standing: Standing) -> Vacuous | None:
     """Requirements that no attack could fail, over all samples the gate may look at."""
     setting, bounds = standing.setting, standing.gate.bounds
     attackable = standing.goal.open(setting.decisions, setting.labels).numpy()[standing.among]
@@ -178,7 +185,7 @@ def idle_in(standing: Standing) -> Idle | None:
     def required(lost: Mapping[int, Entry]) -> Mapping[str, Metric]:
         return every.measurement(dict(lost)).required(bounds)
 
-    return Idle.among(bounds, required, every.attacked, setting.rule)
+    return Vacuous.among(bounds, required, every.attacked, setting.rule)
 
 
 def _distrusted(

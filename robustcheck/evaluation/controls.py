@@ -98,7 +98,7 @@ def _turned(
 
 def grid_of(
     spec: RP2Spec,
-    attacked: np.ndarray,
+    cells_attacked: np.ndarray,
     unattacked: np.ndarray,
     intervals: Intervals,
     groups: np.ndarray | None,
@@ -109,7 +109,7 @@ def grid_of(
         Cell(
             distance=distance,
             angle=angle,
-            success=intervals.rate(attacked[:, cell], groups),
+            success=intervals.rate(cells_attacked[:, cell], groups),
             control=intervals.rate(unattacked[:, cell], groups),
         )
         for cell, (distance, angle) in enumerate(places)

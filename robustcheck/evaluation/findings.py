@@ -9,8 +9,9 @@ from robustcheck.evaluation.search.found import Found
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.standing import Standing
 from robustcheck.policy import Gate
-from robustcheck.policy.bounds import LOWER_IS_BETTER, NEEDS_POSITIVE, WORST_FINDING, WORST_SUBGROUP
+from robustcheck.policy.bounds import LOWER_IS_BETTER, NEEDS_POSITIVE
 from robustcheck.results import Control, Finding, HealthCheck, Metric, Surrogate
+from robustcheck.results.agreed import WORST_FINDING, WORST_SUBGROUP
 from robustcheck.words import listed, plural
 
 NOTHING_TO_FOLLOW = "no-usable-gradient"  # said in place of what health checks say of gradients
@@ -92,24 +93,24 @@ def _at_once(gate: Gate, setting: Setting) -> str:
 def _hardly_attacked(standing: Standing) -> Iterator[Finding]:
     """Warn where so few samples are attacked that what is left of them says little about the candidate."""
     gate, setting = standing.gate, standing.setting
-    attacked, judged = len(standing.attacked), len(standing.judged)
+    attacked_count, judged_count = len(standing.attacked), len(standing.judged)
     at_once = _at_once(gate, setting)
-    few = attacked < FEW and 2 * attacked < judged
-    if not attacked or not (few or (at_once and attacked < LEAST_RIGHT * judged)):
+    few = attacked_count < FEW and 2 * attacked_count < judged_count
+    if not attacked_count or not (few or (at_once and attacked_count < LEAST_RIGHT * judged_count)):
         return
     if at_once:
         message = (
-            f"only {attacked} of {plural(judged, 'sample')} are read rightly before the attack{at_once}: the others "
-            f"were not attacked{_ONE_FINDING}"
+            f"only {attacked_count} of {plural(judged_count, 'sample')} are read rightly before the attack{at_once}: "
+            f"the others were not attacked{_ONE_FINDING}"
         )
     else:
         spared = int((~standing.goal.applies(setting.labels))[standing.judged].sum())
-        wrong = judged - spared - attacked
+        wrong = judged_count - spared - attacked_count
         why = [f"{spared} that the goal {gate.goal} is not about"] if spared else []
         why += [f"{wrong} that {'is' if wrong == 1 else 'are'} read wrongly before it"] if wrong else []
         message = (
-            f"the attack had only {attacked} of {plural(judged, 'sample')} to turn, without {' and '.join(why)}: what "
-            "becomes of so few says little"
+            f"the attack had only {attacked_count} of {plural(judged_count, 'sample')} to turn, without "
+            f"{' and '.join(why)}: what becomes of so few says little"
         )
     yield Finding(code="few-attacked", severity="warning", message=message)
 

@@ -12,14 +12,12 @@ from robustcheck.evaluation.account import Account
 from robustcheck.evaluation.conclusion import conclude, examine_gradients
 from robustcheck.evaluation.controls import Controlled, grid_of, plain_stickers, seen_unattacked
 from robustcheck.evaluation.curves import budget_curve, query_curve
-from robustcheck.evaluation.health.checks import in_turn, with_inherited
-from robustcheck.evaluation.health.comparing import is_compared
+from robustcheck.evaluation.health.checks import in_examination_order, with_inherited
 from robustcheck.evaluation.health.examination import Examination
 from robustcheck.evaluation.health.probing import Probes
 from robustcheck.evaluation.looks.look import Once
 from robustcheck.evaluation.metrics.verdicts import Rule, compare, judge
 from robustcheck.evaluation.outcomes import (
-    keep_examples,
     most_adverse,
     most_adverse_chances,
     outcomes,
@@ -104,8 +102,8 @@ def _known(search: Search, found: Found, attackable: np.ndarray, loaded: Sequenc
         judged=setting.order,
         attacked=setting.order[attackable[setting.order]].tolist(),
         broken=broken,
-        scores=most_adverse(setting, verified, broken) if told else None,
-        chances=_chances(search, found, broken) if told else None,
+        positive_probabilities=most_adverse(setting, verified, broken) if told else None,
+        finding_probabilities=_finding_probabilities(search, found, broken) if told else None,
         found=found,
         loaded_surrogates=loaded,
         controlled=(),
@@ -116,18 +114,14 @@ def _known(search: Search, found: Found, attackable: np.ndarray, loaded: Sequenc
 
 def _with_controls(search: Search, stopping: Stopping) -> tuple[Standing, tuple[Cell, ...]]:
     """Restrict to the samples that were needed; add controls and, for stickers, the grid."""
-    gate, setting, known = search.gate, search.setting, stopping.known
-    standing = known.about(np.sort(setting.order[: stopping.needed]))
-    keep_examples(gate, setting, standing.broken)
+    known = stopping.known
+    standing = known.about(np.sort(search.setting.order[: stopping.needed]))
     controls, cells = _controls(search, known.found, standing.attacked)
     rule: Rule = "confident" if stopping.by_interval else known.rule
-    standing = replace(standing, controlled=controls, rule=rule)
-    if is_compared(gate):
-        setting.memory.verdict_if[gate.id] = standing.verdict_if_read
-    return standing, cells
+    return replace(standing, controlled=controls, rule=rule), cells
 
 
-def _chances(search: Search, found: Found, broken: dict[int, Entry]) -> np.ndarray | None:
+def _finding_probabilities(search: Search, found: Found, broken: dict[int, Entry]) -> np.ndarray | None:
     """Most adverse probabilities (N, K) of several findings, where images are looked at once and as they are."""
     if not isinstance(search.viewer, Once):
         return None
@@ -140,16 +134,15 @@ def _health(search: Search, standing: Standing, cost: Cost) -> tuple[HealthCheck
     gate, setting = standing.gate, standing.setting
     if gate.epsilon is None:  # stickers
         return examine_gradients(standing, cost)
-    attacked, held = (in_turn(samples, gate, setting) for samples in (standing.attacked, standing.held))
+    attacked, held = (in_examination_order(samples, gate, setting) for samples in (standing.attacked, standing.held))
     judged = standing.by_estimate
     examination = Examination(
-        setting=setting,
+        probes=Probes(search=search, attacked=attacked, held=held),
         found=standing.found,
-        held=held,
         blind=standing.blind,
         undermined_by=lambda lost: judged.verdict_if(lost) != judged.verdict_if({}),
     )
-    own = examination.checks(Probes(search=search, attacked=attacked, held=held), cost)
+    own = examination.checks(cost)
     return _with_inherited(own, standing, search)
 
 
@@ -182,9 +175,9 @@ def _controls(search: Search, found: Found, attacked: list[int]) -> tuple[tuple[
 
 
 def _unattacked(gate: Gate, setting: Setting) -> GateResult:
-    scores = most_adverse(setting, [], {})
+    positive_probabilities = most_adverse(setting, [], {})
     every = np.arange(len(setting.labels))
-    read = readings(setting, {}, scores, most_adverse_chances(setting, [], {}))
+    read = readings(setting, {}, positive_probabilities, most_adverse_chances(setting, [], {}))
     measurement = setting.measurement(read, every, setting.intervals)
     metrics = measurement.metrics(gate.bounds)
     requirements = compare(gate.bounds, metrics, setting.rule)
@@ -198,6 +191,6 @@ def _unattacked(gate: Gate, setting: Setting) -> GateResult:
         slices=measurement.slices(),
         requirements=requirements,
         findings=measurement.findings(gate.bounds),
-        samples=outcomes(gate, setting, {}, scores),
+        samples=outcomes(gate, setting, {}, positive_probabilities),
         error=undefined(gate, metrics) if verdict == "error" else None,
     )

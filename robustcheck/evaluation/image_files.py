@@ -11,12 +11,11 @@ from PIL import Image
 
 from robustcheck.digests import pixels_sha256
 from robustcheck.errors import EvaluationError
+from robustcheck.results.agreed import CLEAN, COUNTEREXAMPLES
 from robustcheck.whole_files import replacing
 from robustcheck.words import distinct
 
-FOLDER = "counterexamples"
 PATCHES = "patches"
-CLEAN = "clean"
 
 
 class ImageWriter:
@@ -44,13 +43,13 @@ class ImageWriter:
             Its picture, if there can be one, and its array, relative to the report's folder; and its pixels' sha256.
         """
         name = self._names[gate] if sample is None else f"{self._names[gate]}/{sample:05d}"
-        array, picture = self._save(f"{FOLDER}/{PATCHES}/{name}", stored, None), None
+        array, picture = self._save(f"{COUNTEREXAMPLES}/{PATCHES}/{name}", stored, None), None
         if (image := _picture(stored)) is not None:
-            picture = self._save(f"{FOLDER}/{PATCHES}/{name}", stored, image)
+            picture = self._save(f"{COUNTEREXAMPLES}/{PATCHES}/{name}", stored, image)
         return picture, array, pixels_sha256(stored)
 
     def _write(self, folder: str, sample: int, stored: np.ndarray) -> str | None:
-        return self._save(f"{FOLDER}/{folder}/{sample:05d}", stored, _picture(stored))
+        return self._save(f"{COUNTEREXAMPLES}/{folder}/{sample:05d}", stored, _picture(stored))
 
     def _save(self, name: str, stored: np.ndarray, image: Image.Image | None) -> str | None:
         """Write a picture, or without one the array, under a name without its ending.
@@ -73,7 +72,7 @@ class ImageWriter:
                     image.save(file, format="PNG")
         except OSError as error:
             why = (error.strerror or str(error)).lower()
-            raise EvaluationError(f"cannot write counterexamples to {self._folder / FOLDER}: {why}") from None
+            raise EvaluationError(f"cannot write counterexamples to {self._folder / COUNTEREXAMPLES}: {why}") from None
         return name
 
 

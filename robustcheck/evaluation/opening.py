@@ -18,7 +18,7 @@ from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.progress import Listener, Tell
 from robustcheck.evaluation.search.warm_starts import WarmStarts
 from robustcheck.evaluation.setting import Memory, Setting
-from robustcheck.evaluation.surrogates.lessons import FOR_PATCHES, FOR_SURROGATES, Need, train_split
+from robustcheck.evaluation.surrogates.lessons import FOR_PATCHES, FOR_SURROGATES, Need, check_channels, train_split
 from robustcheck.evaluation.surrogates.loading import LoadedSurrogate, load_surrogates
 from robustcheck.models import Candidate, load_candidate
 from robustcheck.models.process import freed_memory_kept, left_as_found
@@ -65,10 +65,10 @@ class Opening:
             progress=partial(self.listener, "loading"),
         )
         self.candidate = candidate
-        unused = samples.images.late_notes
+        range_notes = samples.images.late_notes
         if samples.hounsfield is not None and policy.model.preprocess.window:  # which says what of CT is seen
-            unused = ()
-        self.data = replace(self.data, notes=(*self.data.notes, *unused))
+            range_notes = ()
+        self.data = replace(self.data, notes=(*self.data.notes, *range_notes))
         intervals = Intervals(confidence=policy.decision.confidence, kind=policy.decision.interval)
         return Setting(
             candidate=candidate,
@@ -76,9 +76,9 @@ class Opening:
             labels=torch.tensor(samples.labels, dtype=torch.int64),
             logits=logits,
             decisions=candidate.head.decide(logits),
-            scores=candidate.head.positive_probability(logits),
+            positive_probabilities=candidate.head.positive_probability(logits),
             prevalence=policy.data.prevalence,
-            unused=unused,
+            range_notes=range_notes,
             seed=policy.seed,
             rule=policy.decision.rule,
             strict=policy.health == "strict",
@@ -101,10 +101,11 @@ class Opening:
         )
 
     def _train_split(self, need: Need, judged: Samples) -> Samples:
-        """What surrogates and patches learn from, read once."""
+        """What surrogates and patches learn from, read once, and fit for who needs it now."""
+        data = self.policy.data
         if self._train_samples is None:
-            data, model, folder = self.policy.data, self.policy.model, self.policy.folder
-            self._train_samples = train_split(data, model, folder, need, judged)
+            self._train_samples = train_split(data, self.policy.model, self.policy.folder, need, judged)
+        check_channels(data, self._train_samples, need, judged)
         return self._train_samples
 
     def _surrogates(self, attack: SurrogatesEntry, candidate: Candidate, samples: Samples) -> list[LoadedSurrogate]:

@@ -16,8 +16,7 @@ from robustcheck.evaluation.setting import Setting
 from robustcheck.models.head import NO_ANSWER
 from robustcheck.policy import Gate
 from robustcheck.results import Evidence, Metric, Outcome
-
-EXAMPLES = 6  # samples a gate whose clean image is kept for the report
+from robustcheck.results.agreed import EXAMPLES_A_GATE
 
 _NONE_OF_THE_KIND = "none of them is of the kind that it is about"
 _NOT_KNOWN = "it was not followed on this candidate, such as probabilities of one that draws"
@@ -30,24 +29,24 @@ _UNDEFINED = {
 
 def keep_examples(gate: Gate, setting: Setting, broken: dict[int, Entry]) -> None:
     """Put the clean images of a few of a gate's own counterexamples beside them."""
-    for sample in sorted(sample for sample, entry in broken.items() if entry.found_by == gate.id)[:EXAMPLES]:
+    for sample in sorted(sample for sample, entry in broken.items() if entry.found_by == gate.id)[:EXAMPLES_A_GATE]:
         setting.images.clean(sample, setting.samples.image(sample))
 
 
 def most_adverse(setting: Setting, verified: list[dict[int, float]], broken: dict[int, Entry]) -> np.ndarray | None:
     """Probability (N,) of the positive label at each sample's most adverse verified image; the clean one is one."""
-    if setting.scores is None:
+    if setting.positive_probabilities is None:
         return None
-    scores = setting.scores.numpy().astype(np.float64)
+    probabilities = setting.positive_probabilities.numpy().astype(np.float64)
     counterexamples = {sample: entry.score for sample, entry in broken.items() if entry.score is not None}
     for search in (*verified, counterexamples):
-        scores = scores_with(setting, scores, search)
-    return scores
+        probabilities = scores_with(setting, probabilities, search)
+    return probabilities
 
 
-def scores_with(setting: Setting, scores: np.ndarray, verified: Mapping[int, float]) -> np.ndarray:
+def scores_with(setting: Setting, probabilities: np.ndarray, verified: Mapping[int, float]) -> np.ndarray:
     """Probabilities (N,) of the positive label where these are known, too, of some samples."""
-    worse = scores.copy()
+    worse = probabilities.copy()
     for sample, score in verified.items():
         positive = setting.candidate.head.is_positive(int(setting.labels[sample]))
         worse[sample] = more_adverse(worse[sample], score, positive=positive)
@@ -86,7 +85,10 @@ def chances_with(setting: Setting, chances: np.ndarray, verified: Mapping[int, n
 
 
 def readings(
-    setting: Setting, broken: dict[int, Entry], scores: np.ndarray | None, chances: np.ndarray | None = None
+    setting: Setting,
+    broken: dict[int, Entry],
+    positive_probabilities: np.ndarray | None,
+    finding_probabilities: np.ndarray | None = None,
 ) -> Readings:
     """How all samples are read where these counterexamples are known."""
     after = setting.decisions.numpy().copy()
@@ -97,18 +99,18 @@ def readings(
         labels=setting.labels.numpy(),
         before=setting.decisions.numpy(),
         after=after,
-        scores=scores,
-        chances=chances,
+        positive_probabilities=positive_probabilities,
+        finding_probabilities=finding_probabilities,
         positive=head.positive,
         finding_count=len(head.labels) if head.multilabel else None,
         groups=setting.samples.groups,
         prevalence=setting.prevalence,
     )
-    if scores is None:
+    if positive_probabilities is None:
         return read
     # No answer has no score: as wrong as can be.
     worst = np.where(read.positives, 0.0, 1.0)
-    return replace(read, scores=np.where(after == NO_ANSWER, worst, scores))
+    return replace(read, positive_probabilities=np.where(after == NO_ANSWER, worst, positive_probabilities))
 
 
 def undefined(gate: Gate, metrics: Mapping[str, Metric]) -> str:
@@ -129,7 +131,7 @@ def outcomes(
     gate: Gate,
     setting: Setting,
     broken: dict[int, Entry],
-    scores: np.ndarray | None,
+    positive_probabilities: np.ndarray | None,
     found: Found | None = None,
     attacked: Set[int] = frozenset(),
 ) -> tuple[Outcome, ...]:
@@ -142,7 +144,7 @@ def outcomes(
             clean=head.name(clean),
             attacked=head.name(clean),
             status="held" if label == clean else "wrong",
-            score=None if scores is None else float(scores[sample]),
+            score=None if positive_probabilities is None else float(positive_probabilities[sample]),
         )
         if found is not None and sample in attacked:
             queries = None if found.queries is None else int(found.queries[sample])
@@ -162,10 +164,10 @@ def _evidence(sample: int, found: Found) -> Evidence:
     return "inherited" if sample in found.inherited else "searched"
 
 
-def _broken_outcome(outcome: Outcome, entry: Entry, attacked: str, gate: Gate) -> Outcome:
+def _broken_outcome(outcome: Outcome, entry: Entry, read_as: str, gate: Gate) -> Outcome:
     return replace(
         outcome,
-        attacked=attacked,
+        attacked=read_as,
         status="broken",
         evidence="searched" if entry.found_by == gate.id else "inherited",
         score=entry.score,

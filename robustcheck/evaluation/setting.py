@@ -62,9 +62,9 @@ class Setting:
     labels: torch.Tensor  # (N,) true readings
     logits: torch.Tensor  # (N, K) of the candidate on the clean images
     decisions: torch.Tensor  # (N,) of the candidate on the clean images
-    scores: torch.Tensor | None  # (N,) clean probability of the positive label
+    positive_probabilities: torch.Tensor | None  # (N,) clean ones of the positive label
     prevalence: tuple[float, ...] | None  # of the positive label, or of each of several, where it will be used
-    unused: tuple[str, ...]  # what is to be said of a range of which the samples use little
+    range_notes: tuple[str, ...]  # what is to be said of a range of which the samples use little
     seed: int
     rule: Rule  # how metrics are judged
     strict: bool  # an attack that is shown to be broken passes nothing
@@ -90,7 +90,7 @@ class Setting:
         judged: np.ndarray,
         intervals: Intervals,
         *,
-        attacked: np.ndarray | None = None,
+        attackable: np.ndarray | None = None,
         controls: Sequence[Control] = (),
         among: np.ndarray | None = None,
     ) -> Measurement:
@@ -100,13 +100,13 @@ class Setting:
             labels=self.candidate.head.labels,
             members=self.members,
             judged=judged,
-            attacked=attacked,
+            attackable=attackable,
             intervals=intervals,
             controls=controls,
             among=among,
             contents=self.samples.contents,
             absent=self.samples.absent,
-            unused=self.unused,
+            range_notes=self.range_notes,
         )
 
     def groups_of(self, samples: Sequence[int]) -> np.ndarray | None:

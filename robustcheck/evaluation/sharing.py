@@ -1,9 +1,10 @@
 """Several worker processes, one policy, the same answers as one process.
 
 The gates of one family inherit from one another, so whichever worker first needs one of them evaluates the family
-under a lock; the others wait and read. Families run side by side, but for gates that are compared: a gate waits for
-gates with a narrower goal, less knowledge or a single step, one that asks for noise, and one with a patch for patches
-that may do no more, or are smaller; never the reverse, so workers cannot deadlock.
+under a lock; the others wait and read. Families run side by side, but for gates that are compared. A white-box gate
+waits for gates with a narrower goal, less knowledge or a single step; a gate that queries an oracle waits for `noise`
+gates; a patch gate waits for smaller patches, and for those that may do no more. Never the reverse, so workers cannot
+deadlock.
 """
 
 from __future__ import annotations

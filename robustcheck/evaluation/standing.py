@@ -39,8 +39,8 @@ class Standing:
     judged: np.ndarray  # (M,) of those that it is about
     attacked: list[int]  # those of them that were worth attacking
     broken: dict[int, Entry]
-    scores: np.ndarray | None  # (N,) of all samples, under the attack
-    chances: np.ndarray | None = None  # (N, K) the same of each of several findings, if it is known
+    positive_probabilities: np.ndarray | None  # (N,) of the positive label on all samples, under the attack
+    finding_probabilities: np.ndarray | None = None  # (N, K) the same of each of several findings, if it is known
     found: Found
     loaded_surrogates: Sequence[LoadedSurrogate]
     controlled: tuple[Controlled, ...]
@@ -61,8 +61,8 @@ class Standing:
     def by_estimate(self) -> Standing:
         """The same, judged by the point estimate if the gate may stop early.
 
-        It is used to ask whether further broken samples would flip the verdict. A gate that stopped early has just been
-        decided by its interval: one sample less, and it would not be yet.
+        It is used to ask whether further broken samples would flip the verdict. With one sample fewer the interval of a
+        gate that stopped early had not decided it, so one more broken sample always would undo it.
         """
         return replace(self, rule="estimate") if self.setting.stop == "early" else self
 
@@ -95,10 +95,10 @@ class Standing:
         attackable = np.zeros(len(self.setting.labels), bool)
         attackable[self.attacked] = True
         return self.setting.measurement(
-            readings(self.setting, broken, self.scores, self.chances),
+            readings(self.setting, broken, self.positive_probabilities, self.finding_probabilities),
             self.judged,
             self.intervals,
-            attacked=attackable,
+            attackable=attackable,
             controls=self.controls,
             among=None if len(self.judged) == len(self.among) else self.among,
         )
@@ -110,23 +110,32 @@ class Standing:
         known = {  # of several findings a report does not say how likely each was
             sample: replace(UNKNOWN, decision=decision, score=one.score)
             for sample, one in more.items()
-            if self.chances is None and (decision := head.named(one.attacked)) is not None
+            if self.finding_probabilities is None and (decision := head.named(one.attacked)) is not None
         }
         before = self.without_its_attack() if instead else self
         return (before.by_estimate if by_estimate else before).verdict_if(unknown(more) | known)
 
     def without_its_attack(self) -> Standing:
         """The same, had the attack turned nothing and raised no score."""
-        scores, chances = most_adverse(self.setting, [], {}), most_adverse_chances(self.setting, [], {})
-        return replace(self, broken={}, scores=scores, chances=chances if self.chances is not None else None)
+        several = None if self.finding_probabilities is None else most_adverse_chances(self.setting, [], {})
+        return replace(
+            self,
+            broken={},
+            positive_probabilities=most_adverse(self.setting, [], {}),
+            finding_probabilities=several,
+        )
 
     def verdict_if(self, broken_too: Mapping[int, Entry]) -> Verdict:
         """The verdict if these counterexamples were known as well; see `unknown`."""
         known, chances = self, chances_of(broken_too)
         scores = {sample: entry.score for sample, entry in broken_too.items() if entry.score is not None}
-        if self.scores is not None and scores:
-            known = replace(known, scores=scores_with(self.setting, self.scores, scores))
-        if self.chances is not None and chances:
-            known = replace(known, chances=chances_with(self.setting, self.chances, chances))
+        if self.positive_probabilities is not None and scores:
+            known = replace(
+                known, positive_probabilities=scores_with(self.setting, self.positive_probabilities, scores)
+            )
+        if self.finding_probabilities is not None and chances:
+            known = replace(
+                known, finding_probabilities=chances_with(self.setting, self.finding_probabilities, chances)
+            )
         metrics = known.measurement(self.broken | dict(broken_too)).required(self.gate.bounds)
         return judge(compare(self.gate.bounds, metrics, self.rule), metrics)

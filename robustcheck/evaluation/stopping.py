@@ -15,8 +15,7 @@ from robustcheck.evaluation.standing import Standing
 from robustcheck.results import Stopped
 
 _FIRST = 16  # samples of the first stage; each stage after it doubles what was looked at
-
-_LOOKS = 500  # at most, in a stage, at what an interval decides
+_MOST_CHECKS = 500  # sample counts of a stage at which the interval is computed
 _DECIDED = ("pass", "fail")
 
 
@@ -63,7 +62,7 @@ class Stopping:
 def _needed(known: Standing, before: int, until: int) -> int | None:
     setting = known.setting
     if setting.stop == "early":
-        counts = [*range(before + 1, until, max(1, until // _LOOKS)), until]
+        counts = [*range(before + 1, until, max(1, until // _MOST_CHECKS)), until]
         return next((count for count in counts if _decided_by_interval(known, count)), None)
     if setting.stop == "never" or not _whatever_follows(known, until):
         return None

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from math import prod, sqrt
 
 from robustcheck.evaluation.health.checks import MEANINGS
-from robustcheck.evaluation.health.explaining import EXAMINED, is_small
+from robustcheck.evaluation.health.explaining import EXPLAINED_ON, is_small
 from robustcheck.evaluation.health.predicting import MIN_EXAMINED
 from robustcheck.evaluation.patches.task import training_steps
 from robustcheck.evaluation.setting import Setting
@@ -119,25 +119,27 @@ def _hardly_trained(gate: Gate) -> str | None:
 
 def _hardly_examined(standing: Standing, health: Sequence[HealthCheck], cost: Cost) -> str | None:
     """Why nothing looked for what the gradient may leave out, of a gate that is too small for it."""
-    gate, attacked, held = standing.gate, len(standing.attacked), len(standing.held)
+    gate, attacked_count, held_count = standing.gate, len(standing.attacked), len(standing.held)
     if gate.knowledge != "white-box" or gate.epsilon is None or standing.setting.candidate.randomness is not None:
         return None
     # A single step is weak by design, and of next to no samples it is said already that they are too few.
-    if isinstance(gate.attack, FGSMSpec) or _has_worked(standing) or held < MIN_EXAMINED:
+    if isinstance(gate.attack, FGSMSpec) or _has_worked(standing) or held_count < MIN_EXAMINED:
         return None
     if not standing.found.searched.issuperset(standing.held):  # the search that stands for this one is told of
         return None
     outcomes = {check.name: check.outcome for check in health}
-    if any(outcomes.get(name) != "not examined" for name in _MASKED) or not (is_small(cost) or attacked < EXAMINED):
+    if any(outcomes.get(name) != "not examined" for name in _MASKED) or not (
+        is_small(cost) or attacked_count < EXPLAINED_ON
+    ):
         return None
-    if attacked < EXAMINED:
-        few, more = f"fewer than the {EXAMINED}", "add samples"
+    if attacked_count < EXPLAINED_ON:
+        few, more = f"fewer than the {EXPLAINED_ON}", "add samples"
     else:
         few, more = f"with {cost.forward:,} passes through the network, too few", "add samples, or steps"
     checks = _MASKED[:1] if gate.conditions is not None else _MASKED  # others are never tried under conditions
     return (
-        f"the gate passes on {plural(attacked, 'sample')}, {few} for {' and '.join(checks)}: whether the gradient "
-        f"leaves out what would turn them is not known; {more}"
+        f"the gate passes on {plural(attacked_count, 'sample')}, {few} for {' and '.join(checks)}: whether the "
+        f"gradient leaves out what would turn them is not known; {more}"
     )
 
 

@@ -26,7 +26,10 @@ class AttackEntry(Section):
 
     @property
     def queries_a_step(self) -> int:
-        """What a step that goes by answers costs, at least: with fewer than some a search is none."""
+        """The least that one step costs whose direction depends on answers.
+
+        A limit of a few such steps is hardly a search.
+        """
         return 1
 
 

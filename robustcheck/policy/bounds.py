@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
+from robustcheck.results.agreed import WORST_FINDING, WORST_SUBGROUP
 from robustcheck.words import shown
 
-WORST_SUBGROUP, WORST_FINDING = "worst_subgroup", "worst_finding"
 OF_SUBGROUPS = (
     "accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "auroc", "attack_success",
 )  # fmt: skip

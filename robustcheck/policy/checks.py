@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from robustcheck.policy import gate_checks, model_checks
-from robustcheck.policy.bounds import NEEDS_CONTROLS, NO_ANYTIME_INTERVAL, WORST_FINDING, WORST_SUBGROUP
+from robustcheck.policy.bounds import NEEDS_CONTROLS, NO_ANYTIME_INTERVAL
 from robustcheck.policy.fields import as_list
 from robustcheck.policy.gate_checks import NO_CT, may_stop
 from robustcheck.policy.model_checks import CALLABLE, not_there
 from robustcheck.policy.model_spec import MOST_FINDINGS, ModelSpec
 from robustcheck.policy.sections import Faults, is_name, one_of_labels, placed_entries, section, stands
 from robustcheck.policy.tree import KeyPath, Mistake, show
+from robustcheck.results.agreed import WORST_FINDING, WORST_SUBGROUP
 from robustcheck.words import COLUMNS_FROM, FINDINGS_FROM, listed, plural, shown
 
 PHANTOMS = ("nodule",)

@@ -179,7 +179,7 @@ BudgetsField = Annotated[
     WithJsonSchema(one_or_many(_BUDGET_SCHEMA)),
 ]
 
-SizesField = Annotated[
+PatchSizesField = Annotated[
     tuple[Annotated[Size, BeforeValidator(Size.parse), _size_as_text], ...],
     BeforeValidator(as_list),
     Field(min_length=1),
@@ -211,8 +211,8 @@ BatchSizeField = Annotated[
 ]
 
 _Side = Annotated[StrictInt, Field(ge=1, le=_LARGEST_SIDE)]
-SizeField = Annotated[tuple[_Side, _Side], Field(strict=False)]
-SideOrSizeField = Annotated[_Side | SizeField, BeforeValidator(_side_or_size)]
+HeightWidthField = Annotated[tuple[_Side, _Side], Field(strict=False)]
+SideOrSizeField = Annotated[_Side | HeightWidthField, BeforeValidator(_side_or_size)]
 PlacesField = Annotated[
     tuple[Annotated[StrictInt, Field(ge=0, lt=100_000)], ...], Field(min_length=1, max_length=10_000, strict=False)
 ]

@@ -103,9 +103,8 @@ def _sentence(found: ErrorDetails, path: KeyPath, data: dict[str, Any]) -> str:
     wanted = _TYPES.get(kind.removesuffix("_type"))
     if wanted:
         return _wrong_type(given, wanted, description)
-    limit = (
-        _limit(kind, context, _range(path, data)) or f"allowed: {description}" if description else found["msg"].lower()
-    )
+    allowed = f"allowed: {description}" if description else found["msg"].lower()
+    limit = _limit(kind, context, _range(path, data)) or allowed
     return f"found {shown(given)}; {limit}"
 
 

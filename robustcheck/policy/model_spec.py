@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, StrictStr
 
 from robustcheck.policy.fields import (
     BatchSizeField,
+    HeightWidthField,
     Label,
     Number,
     NumbersField,
@@ -18,7 +19,6 @@ from robustcheck.policy.fields import (
     PositiveNumbersField,
     Section,
     SideOrSizeField,
-    SizeField,
     one_label,
     whole,
 )
@@ -62,7 +62,7 @@ class PreprocessSpec(Section):
     antialias: StrictBool = Field(
         True, description="of resize: where it shrinks, every pixel has a say; false: those next to a place alone"
     )
-    crop: SizeField | None = Field(None, description="[height, width] of the middle, after resize")
+    crop: HeightWidthField | None = Field(None, description="[height, width] of the middle, after resize")
     window: tuple[Number, Number] | None = Field(
         None,
         description="what is dark and what is bright, in Hounsfield units or stored values; what lies outside is cut "

@@ -122,10 +122,6 @@ class PatchSpec(SurrogatesEntry):
     )
 
 
-def _paints(value: Any) -> Any:
-    return tuple(as_list(value))
-
-
 class RP2Spec(AttackEntry):
     """Stickers on each image, painted so that they turn it however it is seen."""
 
@@ -145,7 +141,7 @@ class RP2Spec(AttackEntry):
     printability: Annotated[Number, Field(ge=0)] = Field(4.0, description="weight of the mean distance from an ink")
     printable: Annotated[
         tuple[Annotated[Number, Field(ge=0, le=1)], ...],
-        BeforeValidator(_paints),
+        BeforeValidator(as_list),
         Field(min_length=1, max_length=256),
         WithJsonSchema(one_or_many(_SHARE)),
     ] = Field(
@@ -154,13 +150,13 @@ class RP2Spec(AttackEntry):
     )
     distances: Annotated[
         tuple[Annotated[Number, Field(gt=0, le=20)], ...],
-        BeforeValidator(_paints),
+        BeforeValidator(as_list),
         Field(min_length=1, max_length=16),
         WithJsonSchema(one_or_many({"type": "number", "exclusiveMinimum": 0, "maximum": 20})),
     ] = Field((1.0, 1.5, 2.0), description="of the grid that it is judged on; at 1 the image fills the view")
     angles: Annotated[
         tuple[Annotated[Number, Field(ge=-80, le=80)], ...],
-        BeforeValidator(_paints),
+        BeforeValidator(as_list),
         Field(min_length=1, max_length=16),
         WithJsonSchema(one_or_many({"type": "number", "minimum": -80, "maximum": 80})),
     ] = Field((-30.0, -15.0, 0.0, 15.0, 30.0), description="of the grid, degrees off the normal, to the side")

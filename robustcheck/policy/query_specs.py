@@ -35,6 +35,21 @@ class _Shrinking(_Estimating):
         0.25, description="size of a step, as a share of the radius of the ball, which shrinks to epsilon"
     )
 
+    @property
+    def queries_an_estimate(self) -> int:
+        """A score for each image of its pairs."""
+        return self.samples
+
+    @property
+    def least_queries(self) -> int:
+        """A start, tries of a smaller ball that all fail, an estimate, and a try along it."""
+        return 2 + _FAILED_TRIES + self.queries_an_estimate
+
+    @property
+    def queries_a_step(self) -> int:
+        """An estimate, and one try along it: others along the same one go by no other answers."""
+        return 1 + self.queries_an_estimate
+
 
 class NESSpec(_Estimating):
     """Gradient ascent on estimates of the gradient."""
@@ -60,7 +75,7 @@ class NESSpec(_Estimating):
 
     @property
     def queries_a_step(self) -> int:
-        """The same."""
+        """The point, and an estimate around it."""
         return self.least_queries
 
 
@@ -101,16 +116,6 @@ class PartialInformationSpec(_Shrinking):
     k: Annotated[StrictInt, Field(ge=1, le=10_000)] = Field(1, description="how many labels an answer shows")
     sigma: QuantityField | None = Field(None, description=f"{_SIGMA}; default 0.001")
 
-    @property
-    def least_queries(self) -> int:
-        """A start, tries of a smaller ball that all fail, an estimate, and a try along it."""
-        return 2 + _FAILED_TRIES + self.samples
-
-    @property
-    def queries_a_step(self) -> int:
-        """An estimate, and one try along it: others along the same one go by no other answers."""
-        return 1 + self.samples
-
 
 class LabelOnlySpec(_Shrinking):
     """As partial_information, seeing labels only."""
@@ -128,14 +133,9 @@ class LabelOnlySpec(_Shrinking):
     sigma: QuantityField | None = Field(None, description=f"{_SIGMA}; default epsilon / 4")
 
     @property
-    def least_queries(self) -> int:
-        """The same."""
-        return 2 + _FAILED_TRIES + self.samples * self.copies
-
-    @property
-    def queries_a_step(self) -> int:
-        """The same, each score of which is one of so many copies."""
-        return 1 + self.samples * self.copies
+    def queries_an_estimate(self) -> int:
+        """As many for each score as there are copies."""
+        return self.samples * self.copies
 
 
 class HopSkipJumpSpec(AttackEntry):

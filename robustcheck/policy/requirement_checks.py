@@ -13,8 +13,6 @@ from robustcheck.policy.bounds import (
     OF_FINDINGS,
     OF_SUBGROUPS,
     SLICED,
-    WORST_FINDING,
-    WORST_SUBGROUP,
     Bound,
 )
 from robustcheck.policy.fields import as_list
@@ -22,6 +20,7 @@ from robustcheck.policy.schema import GateSpec
 from robustcheck.policy.sections import Faults, attack_name, placed_entries, section, stands
 from robustcheck.policy.tree import KeyPath
 from robustcheck.results import METRICS
+from robustcheck.results.agreed import WORST_FINDING, WORST_SUBGROUP
 from robustcheck.words import did_you_mean, listed, plural, shown
 
 _OF_NEGATIVES = ("specificity", "ppv", "npv", "auroc")  # metrics that negatives count in

@@ -19,9 +19,9 @@ from robustcheck.policy.fields import (
     Label,
     Number,
     OpenSharesField,
+    PatchSizesField,
     QueriesField,
     Section,
-    SizesField,
     as_list,
     one_or_many,
     whole,
@@ -108,7 +108,7 @@ class GateSpec(Section):
     epsilon: BudgetsField | None = Field(
         None, description="the adversary's budget, such as 2/255, 0.01 or '3 levels', or a list of them"
     )
-    size: SizesField | None = Field(
+    size: PatchSizesField | None = Field(
         None, description="how large a patch is: 10% of the image's area, or '32 px' (its side), or a list of them"
     )
     conditions: ConditionsSpec | None = Field(

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, StrictInt, WithJsonSchema
 
 from robustcheck.policy.fields import Section, ShareField, is_number
+from robustcheck.results.agreed import SET_BY_A_GRID
 from robustcheck.words import shown
 
 Range = tuple[float, float]
@@ -109,5 +110,4 @@ class ConditionsSpec(Section):
         return max(0.0, min(*sources, *visible)), min(1.0, max(*sources, *visible))
 
 
-SET_BY_A_GRID = ("scale", "perspective")
 CONDITIONS = tuple(name for name in ConditionsSpec.model_fields if name not in ("draws", "judged_on", "holds_on"))

@@ -15,16 +15,15 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from robustcheck.errors import ReportError
 from robustcheck.report.writing import render_reports, write_json, write_whole
 from robustcheck.results import AuditReport
+from robustcheck.results.agreed import COUNTEREXAMPLES
 from robustcheck.words import distinct
 
-COUNTEREXAMPLES = "counterexamples"
 _SCRATCH = ".running-"
 _LOCK = ".lock"  # in a scratch folder
 _MOMENT = 10.0  # seconds from a scratch folder to its lock, at most
@@ -280,14 +279,9 @@ def _marked(path: Path) -> bool:
 
 
 def _is_ours(report: Path) -> bool:
-    return bool(_stated(report))
-
-
-def _stated(report: Path) -> dict[str, Any]:
-    """What a report says; nothing where it is not robustcheck's."""
+    """Whether a file is a report of robustcheck's."""
     try:
-        stated = json.loads(report.read_bytes())
-        schema = stated.get("schema", "")
+        schema = json.loads(report.read_bytes()).get("schema")
     except (OSError, ValueError, AttributeError, RecursionError):
-        return {}
-    return stated if isinstance(schema, str) and schema.startswith("robustcheck/report/") else {}
+        return False
+    return isinstance(schema, str) and schema.startswith("robustcheck/report/")

@@ -21,6 +21,7 @@ from PIL import Image
 
 from robustcheck.digests import pixels_sha256
 from robustcheck.results import GateResult, Outcome
+from robustcheck.results.agreed import CLEAN
 
 MOST_BYTES = 16 << 20
 MOST_PIXELS = 1 << 24
@@ -153,7 +154,7 @@ def _pair(album: Album, name: str) -> tuple[str, Stored, Stored] | None:
 def _clean_names(counterexample: str) -> Iterator[str]:
     path = PurePosixPath(counterexample)
     for suffix in dict.fromkeys((path.suffix, ".png", ".npy")):
-        yield str(path.parent.parent / "clean" / f"{path.stem}{suffix}")
+        yield str(path.parent.parent / CLEAN / f"{path.stem}{suffix}")
 
 
 def read_stored(folder: Path, name: str, most_values: int | None = None) -> Stored | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from robustcheck.report.text import confidence_of, interval, number, support_count
 from robustcheck.results import GateResult, Metric, Slice, Surrogate
+from robustcheck.results.agreed import WORST_FINDING, WORST_SUBGROUP
 from robustcheck.words import plural
 
 MeasuredCell = tuple[str, str, str]
@@ -99,9 +100,9 @@ def slices_views(gate: GateResult) -> Iterator[SlicesView]:
         parts = [part for part in gate.slices if (part.kind, part.column) == (kind, column)]
         names = tuple(dict.fromkeys(name for part in parts for name in part.metrics))
         rows = ((part.name, _size(part), tuple(_cell(part.metrics.get(name)) for name in names)) for part in parts)
-        title, worst, several = f"By {column}", "worst_subgroup", "all subgroups of all columns"
+        title, worst, several = f"By {column}", WORST_SUBGROUP, "all subgroups of all columns"
         if kind == "finding":
-            title, worst, several = "By finding", "worst_finding", "all findings"
+            title, worst, several = "By finding", WORST_FINDING, "all findings"
         note = (
             f"Each of these intervals is one of {confidence_of(gate)}. That of {worst}, where it is required, holds "
             f"for {several} together and is wider."

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from robustcheck.results import METRICS, Cost, GateResult, Metric, Requirement, Status
+from robustcheck.results.agreed import WORST_FINDING, WORST_SUBGROUP
 from robustcheck.words import plural, visible
 
 # Where a name may break: after what joins its words, and before a gate's parameters in brackets, which stay whole.
@@ -30,9 +31,9 @@ def meaning_of(name: str) -> str:
     meaning = METRICS.get(plain, "")
     if not about or not meaning:
         return meaning
-    if about == "worst_subgroup":
+    if about == WORST_SUBGROUP:
         return f"in the worst subgroup: {meaning}"
-    finding = "the worst finding" if about == "worst_finding" else one_line(about)
+    finding = "the worst finding" if about == WORST_FINDING else one_line(about)
     if plain == "balanced_accuracy":
         return f"of {finding}: (sensitivity + specificity) / 2"
     its = meaning.replace("the positive label's", "its")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from robustcheck.report.queries import queries_text
 from robustcheck.report.text import one_line
 from robustcheck.results import Threat
+from robustcheck.results.agreed import SET_BY_A_GRID
 from robustcheck.words import listed, plural
 
 NORMS = {"linf": "L∞", "l2": "L2"}
@@ -30,7 +31,6 @@ CAPABILITIES = {
     "patch": "a patch on the image",
     "stickers": "anything inside a mask",
 }
-_SET_BY_A_GRID = ("scale", "perspective")  # as distances and angles
 ORACLES = {"stored": ", each rounded to the stored depth", "float": ", none rounded to the stored depth"}
 
 
@@ -103,7 +103,7 @@ def _holds(threat: Threat) -> str:
     count = looks if isinstance(looks, int) else "the"
     if threat.capability != "stickers":
         return f"{share} of {count} fresh looks, and of as many others"
-    drawn = [one_line(name) for name in _ranges(threat) if name not in _SET_BY_A_GRID]
+    drawn = [one_line(name) for name in _ranges(threat) if name not in SET_BY_A_GRID]
     if not drawn:
         return f"{share} of the cells of its grid"
     return f"{share} of {count} looks, from each cell of its grid (distance and angle) under draws of {listed(drawn)}"

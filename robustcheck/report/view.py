@@ -40,9 +40,9 @@ from robustcheck.report.text import (
 )
 from robustcheck.report.threat import budget_text, unlike_most
 from robustcheck.results import AuditReport, GateResult, Verdict
+from robustcheck.results.agreed import EXAMPLES_A_GATE
 from robustcheck.words import plural, visible
 
-EXAMPLES_A_GATE = 6
 REASONS = 5  # gates that are named at once, with why they are no passes
 PICTURES_IN_ALL = 60  # examples, at most half a MB each, and patches
 

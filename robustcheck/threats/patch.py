@@ -36,7 +36,7 @@ class Placements:
     finest: int | None = None  # pixels of a texture, along its side, that these images show; None: all
 
 
-def place(textures: torch.Tensor, images: torch.Tensor, at: Placements, outline: Outline) -> torch.Tensor:
+def lay(textures: torch.Tensor, images: torch.Tensor, at: Placements, outline: Outline) -> torch.Tensor:
     """Images (N, C, H, W) with textures (N, C, S, S) on them: bilinear between a texture's pixels, sharp at its edge.
 
     Differentiable in the textures. A texture of S pixels that lies unturned on S whole pixels is copied. One that is

@@ -294,7 +294,7 @@ def test_a_search_begins_where_a_smaller_budget_ended():
     far = torch.ones(1, 1, 6, 6)
     begun: list[int] = []
 
-    def warm(starts):
+    def known_starts(starts):
         begun.extend(sample for sample, _ in starts)
         which = np.array([place for place, (sample, _) in enumerate(starts) if sample == 7], dtype=np.int64)
         return (which, far) if len(which) else None
@@ -306,7 +306,7 @@ def test_a_search_begins_where_a_smaller_budget_ended():
         random_start=True,
     )  # fmt: skip
     ball = LinfBall(levels=5, maximum=255)
-    run = search(attack, Steady(), images, labels, ball, count=2, warm=warm)
+    run = search(attack, Steady(), images, labels, ball, count=2, known_starts=known_starts)
     assert sorted(begun) == list(range(9))
     assert torch.allclose(run.held[7] * 255, torch.full((1, 6, 6), 105.0))
     assert all((run.held[sample] * 255 - 105).abs().max() > 1 for sample in range(9) if sample != 7)
@@ -433,7 +433,7 @@ def test_what_began_where_another_search_ended_rose_above_the_image():
     truth = logits.argmax(dim=1)
     run = search(
         _pgd(levels=1, restarts=1), network, images, truth, LinfBall(levels=1, maximum=255), count=3,
-        warm=lambda starts: (np.arange(len(starts)), torch.ones(len(starts), 1, 6, 6)), clean_logits=logits,
+        known_starts=lambda starts: (np.arange(len(starts)), torch.ones(len(starts), 1, 6, 6)), clean_logits=logits,
     )  # fmt: skip
     losses = objective("cross_entropy", GOAL)(logits, truth, truth)
     assert len(run.engine.task.trace.rises) > 20

@@ -144,8 +144,8 @@ def test_few_samples_are_asked_about_often_before_many_are(tmp_path, xrays):
     [(0.51, "sound"), (0.49, "suspect"), (0.32, "broken"), (1.9, "sound"), (2.1, "suspect"), (3.1, "broken")],
 )
 def test_how_much_of_what_is_promised_has_to_come(share, outcome):
-    assert predicts([1.0] * 3, [share] * 3, "one grey level", None, attacked=9).outcome == outcome
-    assert predicts([share] * 3, [], "one grey level", None, attacked=9).outcome == outcome
+    assert predicts([1.0] * 3, [share] * 3, "one grey level", None, attacked_count=9).outcome == outcome
+    assert predicts([share] * 3, [], "one grey level", None, attacked_count=9).outcome == outcome
 
 
 @pytest.mark.parametrize(
@@ -153,12 +153,12 @@ def test_how_much_of_what_is_promised_has_to_come(share, outcome):
     [([1.0] * 2, [0.1] * 3, "not examined"), ([1.0] * 3, [0.1] * 2, "sound"), ([0.1] * 3, [1.0] * 3, "broken")],
 )
 def test_of_two_samples_nothing_is_concluded(at_images, in_ball, outcome):
-    assert predicts(at_images, in_ball, "one grey level", None, attacked=9).outcome == outcome
+    assert predicts(at_images, in_ball, "one grey level", None, attacked_count=9).outcome == outcome
 
 
 @pytest.mark.parametrize(("share", "outcome"), [(0.61, "sound"), (0.59, "suspect"), (0.49, "broken"), (-2.0, "broken")])
 def test_how_much_has_to_be_explained(share, outcome):
-    check = explains(Explained(share=share, change="one grey level"), None, attacked=9, few_passes=False)
+    check = explains(Explained(share=share, change="one grey level"), None, attacked_count=9, few_passes=False)
     assert check.outcome == outcome
     assert f"the gradient explains {share:.0%} " in check.evidence
 

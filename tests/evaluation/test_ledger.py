@@ -59,7 +59,7 @@ def setting():
 
 
 def _recording(setting):
-    return recording(SimpleNamespace(id="gate"), setting, "linf", warm=())
+    return recording(SimpleNamespace(id="gate"), setting, "linf", warm_starts_of=())
 
 
 def _hit(distance, *, sample=7, restart=0):

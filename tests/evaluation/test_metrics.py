@@ -18,7 +18,7 @@ from robustcheck.policy import Bound
 from robustcheck.results import Requirement, overall
 
 
-def _readings(labels, before, after, scores=None, positive=1, findings=None):
+def _readings(labels, before, after, positive_probabilities=None, positive=1, findings=None):
     def array(values):
         return None if values is None else np.array(values)
 
@@ -26,15 +26,15 @@ def _readings(labels, before, after, scores=None, positive=1, findings=None):
         labels=array(labels),
         before=array(before),
         after=array(after),
-        scores=array(scores),
+        positive_probabilities=array(positive_probabilities),
         positive=positive,
         finding_count=findings,
     )
 
 
-def measure(readings, *, attacked, intervals):
+def measure(readings, *, attackable, intervals):
     """Every metric that these readings define, with these intervals."""
-    return {name: one(intervals) for name, one in of_all(readings, attacked).items()}
+    return {name: one(intervals) for name, one in of_all(readings, attackable).items()}
 
 
 def test_metrics_of_a_small_case_by_hand():
@@ -43,9 +43,9 @@ def test_metrics_of_a_small_case_by_hand():
             labels=[1, 1, 1, 1, 0, 0],
             before=[1, 1, 1, 0, 0, 0],
             after=[1, 0, 0, 0, 0, 1],
-            scores=[0.9, 0.4, 0.3, 0.2, 0.3, 0.8],
+            positive_probabilities=[0.9, 0.4, 0.3, 0.2, 0.3, 0.8],
         ),
-        attacked=np.array([True, True, True, False, True, True]),
+        attackable=np.array([True, True, True, False, True, True]),
         intervals=Intervals(),
     )
     assert metrics["accuracy"].value == pytest.approx(2 / 6)
@@ -62,7 +62,7 @@ def test_metrics_of_a_small_case_by_hand():
 def test_auroc_is_the_share_of_pairs_in_order(samples):
     labels = [int(positive) for positive, _ in samples]
     scores = [score / 5 for _, score in samples]
-    value = measure(_readings(labels, labels, labels, scores), attacked=None, intervals=Intervals())["auroc"].value
+    value = measure(_readings(labels, labels, labels, scores), attackable=None, intervals=Intervals())["auroc"].value
     pairs = [
         (p > n) + (p == n) / 2
         for p, a in zip(scores, labels, strict=True)
@@ -76,7 +76,7 @@ def test_auroc_is_the_share_of_pairs_in_order(samples):
 @pytest.mark.parametrize("findings", [None, 2])
 def test_no_answer_is_neither_a_positive_nor_a_negative_read(findings):
     labels = [1, 0] if findings is None else [0b11, 0b01]
-    metrics = measure(_readings(labels, labels, [-1, -1], findings=findings), attacked=None, intervals=Intervals())
+    metrics = measure(_readings(labels, labels, [-1, -1], findings=findings), attackable=None, intervals=Intervals())
     assert metrics["sensitivity"].value == metrics["specificity"].value == metrics["accuracy"].value == 0
     assert metrics["balanced_accuracy"].value == 0
 
@@ -84,7 +84,7 @@ def test_no_answer_is_neither_a_positive_nor_a_negative_read(findings):
 def test_a_finding_without_an_answer_is_scored_as_wrong_as_can_be():
     """Of the pairs of one image that has it and one that has it not, one is ordered rightly: that which was read."""
     readings = _readings([1, 1, 0, 0], [1, 1, 0, 0], [1, -1, 0, -1], findings=1)
-    area = of_finding(replace(readings, chances=np.array([[0.9], [0.9], [0.1], [0.1]])), 0)["auroc"]
+    area = of_finding(replace(readings, finding_probabilities=np.array([[0.9], [0.9], [0.1], [0.1]])), 0)["auroc"]
     assert area(Intervals()).value == 1 / 4
 
 
@@ -94,10 +94,10 @@ def test_metrics_of_several_findings_by_hand():
             labels=[0b011, 0b010, 0b001, 0b000, 0b110],
             before=[0b011, 0b010, 0b101, 0b000, 0b110],
             after=[0b001, 0b010, 0b101, 0b010, -1],
-            scores=[0.2, 0.9, 0.1, 0.8, 0.0],
+            positive_probabilities=[0.2, 0.9, 0.1, 0.8, 0.0],
             findings=3,
         ),
-        attacked=np.array([True, True, True, True, True]),
+        attackable=np.array([True, True, True, True, True]),
         intervals=Intervals(),
     )
     assert (metrics["accuracy"].successes, metrics["accuracy"].samples) == (1, 5)  # every finding right
@@ -112,10 +112,10 @@ def test_metrics_of_several_findings_by_hand():
 def test_findings_that_all_samples_have_or_none_are_left_out_of_balanced_accuracy():
     readings = _readings([0b011, 0b010], [0b011, 0b010], [0b010, 0b000], findings=3)
     assert (
-        measure(readings, attacked=None, intervals=Intervals())["balanced_accuracy"].value == 1 / 2
+        measure(readings, attackable=None, intervals=Intervals())["balanced_accuracy"].value == 1 / 2
     )  # finding 0: 0 of 1 and 1 of 1
     everywhere = _readings([0b1, 0b1], [0b1, 0b1], [0b1, 0b1], positive=None, findings=1)
-    assert measure(everywhere, attacked=None, intervals=Intervals())["balanced_accuracy"].value is None
+    assert measure(everywhere, attackable=None, intervals=Intervals())["balanced_accuracy"].value is None
 
 
 @given(st.integers(1, 500), st.floats(0, 1))
@@ -128,7 +128,7 @@ def test_intervals_are_clopper_pearson(samples, share):
 
 
 def test_a_metric_without_samples_is_undefined_and_its_gate_an_error():
-    metrics = measure(_readings([0, 0], [0, 0], [0, 0]), attacked=None, intervals=Intervals())
+    metrics = measure(_readings([0, 0], [0, 0], [0, 0]), attackable=None, intervals=Intervals())
     assert metrics["sensitivity"].value is None
     requirements = compare([Bound.parse("sensitivity", 0.5), Bound.parse("accuracy", 0.5)], metrics)
     assert [requirement.met for requirement in requirements] == [None, True]
@@ -202,5 +202,5 @@ def test_the_nearest_counterexample_is_kept_in_whatever_order_gates_run():
 def test_a_mean_that_meets_its_bound_exactly_is_not_failed_by_rounding():
     labels = [0] * 10 + [1] * 10
     after = [0] * 1 + [1] * 9 + [1] * 7 + [0] * 3  # recalls of .1 and .7, whose floats average to less than .4
-    metrics = measure(_readings(labels, labels, after), attacked=None, intervals=Intervals())
+    metrics = measure(_readings(labels, labels, after), attackable=None, intervals=Intervals())
     assert compare([Bound.parse("balanced_accuracy", 0.4)], metrics)[0].met

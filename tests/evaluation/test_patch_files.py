@@ -62,8 +62,8 @@ def test_a_picture_of_eight_bits_is_judged_as_whole_levels_of_deeper_images(patc
     (patched / "policy.yaml").write_text(text.replace("flat.npz", "flat.npz, bits: 12"))
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        whole = judging.place
-        patch.setattr(judging, "place", lambda *given: (seen.append(given[0]), whole(*given))[1])
+        whole = judging.lay
+        patch.setattr(judging, "lay", lambda *given: (seen.append(given[0]), whole(*given))[1])
         (gate,) = run(load_policy(patched / "policy.yaml"), folder=patched / "out").gates
     assert gate.error is None
     levels = seen[0][0].numpy() * 4095

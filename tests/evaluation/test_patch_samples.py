@@ -13,7 +13,7 @@ from robustcheck import load_policy, run
 from robustcheck.evaluation.patches import judging, training
 from robustcheck.evaluation.patches.judging import lies_under
 from robustcheck.evaluation.patches.training import Trainer
-from robustcheck.threats.patch import Placements, place
+from robustcheck.threats.patch import Placements, lay
 
 
 def _run(folder, text):
@@ -93,11 +93,11 @@ def test_where_memory_runs_out_fewer_are_laid_on_at_a_time(kind, patched, monkey
     def short(textures, *given):
         if len(textures) > 2:
             raise torch.OutOfMemoryError("out of memory")
-        return place(textures, *given)
+        return lay(textures, *given)
 
-    for laid in (place, short):
+    for laid in (lay, short):
         for room in (training, judging):
-            monkeypatch.setattr(room, "place", laid)
+            monkeypatch.setattr(room, "lay", laid)
         (gate,) = run_patches(patched, attack)
         assert gate.error is None
         ends.append([(outcome.status, outcome.sha256) for outcome in gate.samples])

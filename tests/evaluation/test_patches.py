@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from building import ARCHITECTURE, brightness_policy
+from building import ARCHITECTURE, brightness_gates, brightness_policy
 from patching import BRIGHT, DARK, FIXED, patch_archive, patch_policy, run_patches, turned
 from PIL import Image
 from safetensors.torch import save_file
@@ -269,14 +269,34 @@ def test_without_a_train_split_it_says_what_to_do(patched):
 
 
 def test_a_train_split_of_other_channels_makes_no_patch(patched):
-    patch_archive(patched, train=DARK + BRIGHT)
-    with np.load(patched / "flat.npz") as found:
-        stored = dict(found)
-    stored["train_images"] = np.repeat(stored["train_images"][..., None], 3, axis=-1)
-    np.savez(patched / "flat.npz", **stored)
+    coloured_train_split(patched)
     (gate,) = run_patches(patched, "{name: patch, target: bright}")
     assert gate.verdict == "error"
     assert "its images have 3 channels, and those that are judged 1; convert the files" in gate.error
+
+
+def test_a_train_split_of_other_channels_makes_none_after_a_surrogate_that_learned_from_it(patched, monkeypatch):
+    """What is laid on the judged images needs their channels, whoever read the split first."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(patched / "cache"))
+    coloured_train_split(patched)
+    transfer = "{name: transfer, steps: 1, train: {architecture: 'brightness:Brightness', epochs: 1}}"
+    entries = f"""
+  - {{id: learned, attack: {transfer}, epsilon: 2/255, require: {{attack_success: '<= 1'}}}}
+  - {{id: laid, attack: {{name: patch, target: bright}}, size: 8 px, require: {{attack_success: '<= 1'}}}}
+"""
+    learned, laid = brightness_gates(patched, entries)
+    assert learned.verdict == "pass", learned.error
+    assert laid.verdict == "error"
+    assert "its images have 3 channels, and those that are judged 1; convert the files" in laid.error
+
+
+def coloured_train_split(folder):
+    """Write the archive anew, with a train split in colour."""
+    patch_archive(folder, train=DARK + BRIGHT)
+    with np.load(folder / "flat.npz") as found:
+        stored = dict(found)
+    stored["train_images"] = np.repeat(stored["train_images"][..., None], 3, axis=-1)
+    np.savez(folder / "flat.npz", **stored)
 
 
 def test_no_sample_is_left_to_judge_or_to_train(patched):

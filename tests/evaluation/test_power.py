@@ -15,7 +15,7 @@ from robustcheck.policy import Bound
 
 RULES = [("confident", "clopper-pearson"), ("confident", "wilson"), ("estimate", "wilson")]
 BOUNDS = [">= 0.7", "<= 0.2", ">= 0.95", "<= 0.03", ">= 0.5", ">= 0", "<= 1"]
-BALANCED = Kinds(samples=100, positives=50, groups=(50, 50))
+BALANCED = Kinds(samples=100, positives=50, class_sizes=(50, 50))
 
 
 def bound_of(text, metric="accuracy"):
@@ -116,7 +116,7 @@ def test_more_than_ten_million_is_not_told():
 
 @pytest.mark.parametrize("rule", ["confident", "estimate"])
 def test_a_mean_of_one_group_needs_about_what_a_rate_does(rule):
-    kinds = Kinds(samples=100, positives=50, groups=(100,))
+    kinds = Kinds(samples=100, positives=50, class_sizes=(100,))
     bound = bound_of(">= 0.7", "balanced_accuracy")
     needed = approximate_samples(bound, 0.75, kinds, power=0.9, rule=rule, intervals=Intervals())
     assert needed == pytest.approx(rate(">= 0.7", rule=rule).needed(0.9), rel=0.15)
@@ -150,7 +150,7 @@ def test_about_what_is_needed_grows_as_the_margin_shrinks(metric):
     assert needed(0.1) < needed(0.05) < needed(0.02)
     assert needed(0.05, rule="estimate") < needed(0.05)
     assert needed(0.05, power=0.5) < needed(0.05)
-    rare = Kinds(samples=100, positives=5, groups=(95, 5))
+    rare = Kinds(samples=100, positives=5, class_sizes=(95, 5))
     assert metric == "excess_success" or needed(0.05, rare) > needed(0.05)
 
 
@@ -169,14 +169,14 @@ def test_ends_of_the_range_of_what_is_no_rate(metric):
 
 
 def test_without_a_label_nothing_is_said_about_it():
-    kinds = Kinds(samples=10, positives=0, groups=(10,))
+    kinds = Kinds(samples=10, positives=0, class_sizes=(10,))
     given = {"power": 0.9, "rule": "confident", "intervals": Intervals()}
     assert approximate_samples(bound_of(">= 0.7", "auroc"), 0.75, kinds, **given) is None
 
 
 @pytest.mark.parametrize("area", [0.55, 0.8, 0.97])
 def test_expected_scores_have_the_area_that_is_supposed(area):
-    kinds = Kinds(samples=400, positives=150, groups=(150, 250))
+    kinds = Kinds(samples=400, positives=150, class_sizes=(150, 250))
     metric = expected("auroc", area, kinds, Intervals())
     assert metric.value == pytest.approx(area, abs=0.01)
     assert metric.low < area < metric.high
@@ -201,7 +201,7 @@ PREDICTED = [
 @pytest.mark.parametrize(("metric", "text", "prevalence", "positives"), PREDICTED)
 def test_predictive_values_of_simulated_samples_have_about_the_power(metric, text, prevalence, positives, rule):
     bound, intervals = bound_of(text, metric), Intervals()
-    kinds = Kinds(samples=600, positives=positives, groups=(), prevalence=prevalence, clean=(0.95, 0.9))
+    kinds = Kinds(samples=600, positives=positives, class_sizes=(), prevalence=prevalence, clean=(0.95, 0.9))
     true = supposed(bound, 0.05)
     needed = approximate_samples(bound, true, kinds, power=0.9, rule=rule, intervals=intervals)
     sensitivity, specificity = predictive(metric, true, kinds).rates
@@ -219,7 +219,7 @@ def test_predictive_values_of_simulated_samples_have_about_the_power(metric, tex
     ("metric", "value", "prevalence"), [("npv", 0.95, 0.02), ("npv", 0.8, 0.15), ("ppv", 0.1, 0.2), ("ppv", 0.6, 0.1)]
 )
 def test_the_supposed_rates_have_the_supposed_value(metric, value, prevalence):
-    kinds = Kinds(samples=400, positives=200, groups=(), prevalence=prevalence, clean=(0.9, 0.8))
+    kinds = Kinds(samples=400, positives=200, class_sizes=(), prevalence=prevalence, clean=(0.9, 0.8))
     one = predictive(metric, value, kinds)
     sensitivity, specificity = one.rates
     assert 0 <= sensitivity <= 1
@@ -233,7 +233,7 @@ def test_the_supposed_rates_have_the_supposed_value(metric, value, prevalence):
 
 
 def test_where_equal_rates_would_be_worse_than_chance_one_stays_as_it_is():
-    kinds = Kinds(samples=400, positives=200, groups=(), prevalence=0.15, clean=(0.9, 0.8))
+    kinds = Kinds(samples=400, positives=200, class_sizes=(), prevalence=0.15, clean=(0.9, 0.8))
     one = predictive("npv", 0.83, kinds)
     assert one.rates == (pytest.approx(0.0716, abs=1e-3), 0.8)
     assert "better than chance" in one.note
@@ -244,7 +244,7 @@ def test_where_equal_rates_would_be_worse_than_chance_one_stays_as_it_is():
 
 @pytest.mark.parametrize(("metric", "text", "prevalence"), [("npv", ">= 0.9", 0.02), ("auroc", ">= 0.3", None)])
 def test_a_handful_of_samples_is_never_called_enough(metric, text, prevalence):
-    kinds = Kinds(samples=80, positives=40, groups=(40, 40), prevalence=prevalence, clean=(0.9, 0.9))
+    kinds = Kinds(samples=80, positives=40, class_sizes=(40, 40), prevalence=prevalence, clean=(0.9, 0.9))
     bound = bound_of(text, metric)
     needed = approximate_samples(bound, bound.value + 0.05, kinds, power=0.9, rule="confident", intervals=Intervals())
     assert needed > 80

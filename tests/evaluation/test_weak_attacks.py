@@ -182,7 +182,10 @@ def test_what_one_sample_shows_is_not_said_of_all():
     def judged(turned: set[int], *, allowed: int) -> bool:
         found = Found()
         examination = Examination(
-            setting=None, found=found, held=range(60), blind=set(), undermined_by=lambda lost: len(lost) > allowed
+            probes=SimpleNamespace(held=range(60)),
+            found=found,
+            blind=set(),
+            undermined_by=lambda lost: len(lost) > allowed,
         )
         return examination._undermines(ProbeResult(turned=dict.fromkeys(turned, UNKNOWN), of=6))
 
@@ -196,14 +199,14 @@ def test_what_one_sample_shows_is_not_said_of_all():
 def _probed(*, iterates=True, allowed=60, found=None, attacked=60, held=60, short=None, unreached=None, **results):
     """The outcomes of checks, by name, of sixty samples that held and what probes of twenty of them came to."""
     probes = SimpleNamespace(
-        attacked=range(attacked), iterates=iterates, uses_eot=False, short=short, unreached=unreached,
+        search=SimpleNamespace(setting=SimpleNamespace(candidate=SimpleNamespace(randomness=None))),
+        attacked=range(attacked), held=range(held), iterates=iterates, uses_eot=False, short=short, unreached=unreached,
         run=lambda _cost, more_steps: Probed(**results),
     )  # fmt: skip
     examination = Examination(
-        setting=SimpleNamespace(candidate=SimpleNamespace(randomness=None)), found=found or Found(),
-        held=range(held), blind=set(), undermined_by=lambda lost: len(lost) > allowed,
+        probes=probes, found=found or Found(), blind=set(), undermined_by=lambda lost: len(lost) > allowed,
     )  # fmt: skip
-    return {check.name: check.outcome for check in examination.checks(probes, Cost())}
+    return {check.name: check.outcome for check in examination.checks(Cost())}
 
 
 def _turning(count, of=20):

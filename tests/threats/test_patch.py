@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from robustcheck.errors import EvaluationError
 from robustcheck.policy import PatchSpec, Size
-from robustcheck.threats.patch import PLACEMENT_DRAWS, NoPlaceError, Placements, Placing, covered, place
+from robustcheck.threats.patch import PLACEMENT_DRAWS, NoPlaceError, Placements, Placing, covered, lay
 
 shapes = st.tuples(st.integers(1, 3), st.integers(12, 30), st.integers(12, 30))
 seeds = st.integers(0, 2**31)
@@ -30,7 +30,7 @@ def _at(x, y, side, angle=0.0):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_unturned_patch_on_whole_pixels_is_copied(left, top, channels):
     image, patch = _random(1, channels, 14, 19), _random(1, channels, 8, 8, seed=1)
-    placed = place(patch, image, _at(left + 4.0, top + 4.0, 8.0), "square")
+    placed = lay(patch, image, _at(left + 4.0, top + 4.0, 8.0), "square")
     expected = image.clone()
     expected[..., top : top + 8, left : left + 8] = patch
     assert torch.allclose(placed, expected, atol=1e-5)
@@ -38,7 +38,7 @@ def test_an_unturned_patch_on_whole_pixels_is_copied(left, top, channels):
     outside[top : top + 8, left : left + 8] = False
     assert torch.equal(placed[..., outside], image[..., outside])
     stored = (patch * 255).round() / 255
-    back = place(stored, image, _at(left + 4.0, top + 4.0, 8.0), "square")[..., top : top + 8, left : left + 8]
+    back = lay(stored, image, _at(left + 4.0, top + 4.0, 8.0), "square")[..., top : top + 8, left : left + 8]
     assert torch.equal((back * 255).round(), (stored * 255).round())
 
 
@@ -121,14 +121,14 @@ def test_room_is_looked_for_between_the_angles_that_are_tried():
 
 def test_a_quarter_turn_turns_it_clockwise():
     image, patch = torch.zeros(1, 1, 12, 12), _random(1, 1, 6, 6)
-    placed = place(patch, image, _at(6.0, 6.0, 6.0, radians(90)), "square")[0, 0, 3:9, 3:9]
+    placed = lay(patch, image, _at(6.0, 6.0, 6.0, radians(90)), "square")[0, 0, 3:9, 3:9]
     assert torch.allclose(placed, torch.from_numpy(np.rot90(patch[0, 0].numpy(), k=-1).copy()), atol=1e-5)
 
 
 def test_twice_the_side_shows_each_pixel_twice_as_large():
     image, patch = torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 2, 2)
     patch[0, 0, 0, 1] = 1.0
-    placed = place(patch, image, _at(8.0, 8.0, 8.0), "square")[0, 0]
+    placed = lay(patch, image, _at(8.0, 8.0, 8.0), "square")[0, 0]
     assert placed[4:6, 10:12].min() == 1
     assert placed[10:12].max() == 0
     assert placed.sum() == pytest.approx(16, rel=0.01)
@@ -142,7 +142,7 @@ def test_only_what_lies_under_it_changes_and_it_lies_on_the_image(outline, shape
     placing = Placing(size=Size.parse("12%"), outline=outline, rotation=30, scale=0.1)
     at = placing.draw(_random(16, PLACEMENT_DRAWS, seed=seed), height, width)
     images, patches = _random(16, *shape, seed=seed), 2 + _random(16, channels, 5, 5, seed=seed + 1)
-    placed = place(patches, images, at, outline)
+    placed = lay(patches, images, at, outline)
     under = covered(images.shape, at, outline)
     assert torch.equal((placed != images).any(dim=1), under)
     reach = at.side / 2 if outline == "circle" else at.side / 2 * (at.angle.cos().abs() + at.angle.sin().abs())
@@ -179,16 +179,16 @@ def test_it_is_differentiable_as_finite_differences_say(outline):
         _random(3, PLACEMENT_DRAWS, seed=3), 12, 15
     )
     at = Placements(**{name: getattr(at, name).double() for name in ("x", "y", "side", "angle")})
-    assert torch.autograd.gradcheck(lambda p: (place(p, images, at, outline) * weights).sum(), patches)
+    assert torch.autograd.gradcheck(lambda p: (lay(p, images, at, outline) * weights).sum(), patches)
 
 
 def test_a_batch_is_what_its_images_are_alone():
     patches, images = _random(5, 1, 6, 6), _random(5, 1, 20, 20, seed=1)
     at = Placing(size=Size.parse("8%"), rotation=20, scale=0.1).draw(_random(5, PLACEMENT_DRAWS), 20, 20)
-    together = place(patches, images, at, "circle")
+    together = lay(patches, images, at, "circle")
     for row in range(5):
         alone = Placements(**{name: getattr(at, name)[row : row + 1] for name in ("x", "y", "side", "angle")})
-        assert torch.equal(place(patches[row : row + 1], images[row : row + 1], alone, "circle")[0], together[row])
+        assert torch.equal(lay(patches[row : row + 1], images[row : row + 1], alone, "circle")[0], together[row])
 
 
 @pytest.mark.parametrize("outline", ["circle", "square"])
@@ -289,8 +289,8 @@ def test_on_smaller_images_a_texture_is_seen_as_what_each_pixel_covers(length, f
     assert at.finest == finest
     check = ((torch.arange(20)[:, None] + torch.arange(20)) % 2).float()[None, None].requires_grad_()
     image = torch.full((1, 1, length, length), 0.5)
-    seen = place(check, image, at, "square")
-    whole = place(check, image, Placements(x=at.x, y=at.y, side=at.side, angle=at.angle), "square")
+    seen = lay(check, image, at, "square")
+    whole = lay(check, image, Placements(x=at.x, y=at.y, side=at.side, angle=at.angle), "square")
     if length == 40:
         assert torch.equal(seen, whole)
     else:

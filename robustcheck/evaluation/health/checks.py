@@ -9,7 +9,7 @@ from typing import Literal
 
 from robustcheck.attacks.draws import key
 from robustcheck.evaluation.health.explaining import (
-    EXAMINED,
+    EXPLAINED_ON,
     LEAST_EXPLAINED,
     Explained,
     Explanation,
@@ -90,7 +90,7 @@ _ZERO = 0.5  # share of the gradients that are zero, from which on they are susp
 _RANK: dict[HealthOutcome, int] = {"not examined": 0, "sound": 1, "suspect": 2, "broken": 3}
 
 
-def in_turn(samples: Sequence[int], gate: Gate, setting: Setting) -> list[int]:
+def in_examination_order(samples: Sequence[int], gate: Gate, setting: Setting) -> list[int]:
     """Samples in the order in which they are examined, which depends on the seed and the goal alone."""
     names = setting.samples.names
     return sorted(samples, key=lambda sample: key(setting.seed, f"health/{gate.goal}", names[sample], 0))
@@ -108,7 +108,7 @@ def gradients(trace: Trace, blind: Set[int]) -> HealthCheck:
 
 
 def predicts(
-    at_images: Sequence[float], in_ball: Sequence[float], change: str, drawn: float | None, *, attacked: int
+    at_images: Sequence[float], in_ball: Sequence[float], change: str, drawn: float | None, *, attacked_count: int
 ) -> HealthCheck:
     """The check that compares observed with predicted changes of the margin.
 
@@ -117,16 +117,16 @@ def predicts(
         in_ball: the same at points of the ball.
         change: how large the changes of the image were, in words.
         drawn: how far two answers of the candidate were apart; None if it does not draw.
-        attacked: how many samples were attacked.
+        attacked_count: how many samples were attacked.
     """
     name = "gradient-predicts"
     if len(at_images) < MIN_EXAMINED:
         why = "no more than chance is promised" if drawn is not None else "nothing is promised"
-        few = f"{plural(attacked, 'sample')} attacked, which is too few"
+        few = f"{plural(attacked_count, 'sample')} attacked, which is too few"
         return HealthCheck(
             name=name,
             outcome="not examined",
-            evidence=few if attacked < MIN_EXAMINED else f"{why} on all but {len(at_images)} of those tried",
+            evidence=few if attacked_count < MIN_EXAMINED else f"{why} on all but {len(at_images)} of those tried",
         )
     middles = [median(shares) for shares in (at_images, in_ball) if len(shares) >= MIN_EXAMINED]
     inside = f", and {middles[1]:.2f} times at points of the ball ({len(in_ball)} samples)" if len(middles) > 1 else ""
@@ -142,13 +142,13 @@ def predicts(
     return HealthCheck(name=name, outcome=outcome, evidence=evidence)
 
 
-def explains(explained: Explained | None, drawn: float | None, *, attacked: int, few_passes: bool) -> HealthCheck:
+def explains(explained: Explained | None, drawn: float | None, *, attacked_count: int, few_passes: bool) -> HealthCheck:
     """The check that compares what random patterns do with what the gradient says of them.
 
     Args:
         explained: what was seen; None if nothing was.
         drawn: how far two answers of the candidate were apart; None if it does not draw.
-        attacked: how many samples were attacked.
+        attacked_count: how many samples were attacked.
         few_passes: whether the gate is too small for it.
     """
     name = "gradient-explains"
@@ -156,14 +156,14 @@ def explains(explained: Explained | None, drawn: float | None, *, attacked: int,
         why = "no random pattern that was tried moves the margin"
         if drawn is not None:
             why = "not tried where gradients are means over many"
-        elif attacked < EXAMINED:
-            why = f"{plural(attacked, 'sample')} attacked, which is too few"
+        elif attacked_count < EXPLAINED_ON:
+            why = f"{plural(attacked_count, 'sample')} attacked, which is too few"
         elif few_passes:
             why = "a gate of so few passes through the network is too small for it"
         return HealthCheck(name=name, outcome="not examined", evidence=why)
     evidence = (
         f"of what random patterns of {explained.change} do to the margin the gradient explains {explained.share:.0%} "
-        f"(of the squares, {EXAMINED} samples; less than {LEAST_EXPLAINED:.0%} is broken)"
+        f"(of the squares, {EXPLAINED_ON} samples; less than {LEAST_EXPLAINED:.0%} is broken)"
     )
     return HealthCheck(name=name, outcome=explained.outcome, evidence=evidence)
 
@@ -194,12 +194,12 @@ def of_gradients(
     """
     prediction, drawn = Prediction(setting=setting, goal=goal), setting.candidate.randomness
     explanation = Explanation(setting=setting, goal=goal)
-    at_images = prediction.at_images(attacked, prediction.tried(cost, explanation.expected(attacked, cost)))
+    at_images = prediction.at_images(attacked, prediction.count_to_try(cost, explanation.expected(attacked, cost)))
     explained = explanation.of(attacked, cost)
     return (
         gradients(trace, blind),
-        predicts(at_images, (), prediction.change, drawn, attacked=len(attacked)),
-        explains(explained, drawn, attacked=len(attacked), few_passes=is_small(cost)),
+        predicts(at_images, (), prediction.change, drawn, attacked_count=len(attacked)),
+        explains(explained, drawn, attacked_count=len(attacked), few_passes=is_small(cost)),
         same_answers(drawn),
     )
 

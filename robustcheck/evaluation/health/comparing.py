@@ -17,12 +17,12 @@ from robustcheck.evaluation.health.checks import (
     with_inherited,
 )
 from robustcheck.evaluation.health.deciding import decisive
-from robustcheck.evaluation.health.examination import examined
+from robustcheck.evaluation.health.examination import is_examined
 from robustcheck.evaluation.health.patches import beside_patches, comparable_patches
 from robustcheck.evaluation.health.predicting import MIN_EXAMINED
 from robustcheck.evaluation.setting import VerdictIf
 from robustcheck.policy import FGSMSpec, Gate, NoiseSpec, PatchSpec
-from robustcheck.results import GateResult, HealthCheck, Outcome, Threat
+from robustcheck.results import GateResult, HealthCheck, Outcome
 from robustcheck.words import plural
 
 _NAME = "as-strong-as-others"
@@ -31,7 +31,7 @@ _NOISE = "as-strong-as-noise"
 
 def is_compared(gate: Gate) -> bool:
     """Whether a gate may be put beside others that might do no more than its adversary may."""
-    return examined(gate) or gate.asks or (isinstance(gate.attack, PatchSpec) and gate.knowledge == "white-box")
+    return is_examined(gate) or gate.asks or (isinstance(gate.attack, PatchSpec) and gate.knowledge == "white-box")
 
 
 def comparable(own: Gate, other: Gate, *, isolated: bool) -> bool:
@@ -116,12 +116,13 @@ def _single(gate: GateResult) -> bool:
 
 
 def _lost(own: GateResult, other: GateResult, *, wanted: str | None, multilabel: bool) -> dict[str, Outcome]:
-    """What another gate turned samples that held in this one into, by name, if this gate's adversary wants it."""
+    """Samples that held here and another gate broke, by name, with its outcome, if this gate's adversary wants that."""
     held = {sample.sample for sample in own.samples if sample.status == "held" and sample.evidence is not None}
     broken = {sample.sample: sample for sample in other.samples if sample.status == "broken" and sample.sample in held}
     if _goal(own) == _goal(other):
         return broken
-    any_will_do = _aim(own.threat) == "untargeted" or (_aim(own.threat) == "missed_finding" and not multilabel)
+    goal = None if own.threat is None else own.threat.goal
+    any_will_do = goal == "untargeted" or (goal == "missed_finding" and not multilabel)
     return {
         name: sample for name, sample in broken.items() if any_will_do or (not multilabel and sample.attacked == wanted)
     }
@@ -129,10 +130,6 @@ def _lost(own: GateResult, other: GateResult, *, wanted: str | None, multilabel:
 
 def _asks(gate: GateResult) -> bool:
     return gate.threat is not None and gate.threat.queries is not None
-
-
-def _aim(threat: Threat | None) -> str | None:
-    return None if threat is None else threat.goal
 
 
 def _beside(own: GateResult, other: GateResult) -> HealthCheck:

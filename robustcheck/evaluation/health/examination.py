@@ -20,7 +20,6 @@ from robustcheck.evaluation.health.predicting import MIN_EXAMINED
 from robustcheck.evaluation.health.probing import FEWEST_STEPS, ProbeResult, Probes
 from robustcheck.evaluation.search.found import Found, Rise
 from robustcheck.evaluation.search.ledger import Entry, unknown
-from robustcheck.evaluation.setting import Setting
 from robustcheck.policy import Gate
 from robustcheck.results import Cost, HealthCheck, HealthOutcome
 from robustcheck.words import plural
@@ -35,16 +34,15 @@ _TOLERANCE = 1e-6  # of a loss: what float32 does not tell apart
 class Examination:
     """What is examined, and how its gate would be judged if more were broken."""
 
-    setting: Setting
+    probes: Probes
     found: Found
-    held: Sequence[int]  # samples that held
-    blind: Set[int]  # of these, where there never was anything to follow
+    blind: Set[int]  # samples that held where there never was anything to follow
     undermined_by: Callable[[Mapping[int, Entry]], bool]  # whether the gate would be judged otherwise with these, too
 
-    def checks(self, probes: Probes, cost: Cost) -> tuple[HealthCheck, ...]:
+    def checks(self, cost: Cost) -> tuple[HealthCheck, ...]:
         """Makes all checks; the last ones within a tenth of the gate's cost."""
-        steps = self._steps(probes)
-        probed = probes.run(cost, more_steps=steps.outcome == "suspect")
+        steps = self._steps()
+        probed = self.probes.run(cost, more_steps=steps.outcome == "suspect")
         return (
             gradients(self.found.trace, self.blind),
             self._rises(),
@@ -52,21 +50,26 @@ class Examination:
                 probed.at_images,
                 probed.in_ball,
                 probed.change,
-                self.setting.candidate.randomness,
-                attacked=len(probes.attacked),
+                self._drawn,
+                attacked_count=len(self.probes.attacked),
             ),
             explains(
                 probed.explained,
-                self.setting.candidate.randomness,
-                attacked=len(probes.attacked),
+                self._drawn,
+                attacked_count=len(self.probes.attacked),
                 few_passes=is_small(cost),
             ),
-            self._longer(probes, steps, probed.longer),
-            self._single_steps(probes, probed.single_steps),
-            self._without_gradients(probes, probed.without_gradients),
-            self._grown(probes, probed.unbounded),
-            same_answers(self.setting.candidate.randomness),
+            self._longer(steps, probed.longer),
+            self._single_steps(probed.single_steps),
+            self._without_gradients(probed.without_gradients),
+            self._grown(probed.unbounded),
+            same_answers(self._drawn),
         )
+
+    @property
+    def _drawn(self) -> float | None:
+        """How far two answers of the candidate were apart; None if it does not draw."""
+        return self.probes.search.setting.candidate.randomness
 
     # --- what the searches saw ---
 
@@ -76,7 +79,7 @@ class Examination:
         rises = self.found.trace.rises
         courses = (
             {name: rise for name, rise in rises.get(sample, {}).items() if rise.steps >= FEWEST_STEPS}
-            for sample in self.held
+            for sample in self.probes.held
         )
         return [one for one in courses if one]
 
@@ -90,8 +93,9 @@ class Examination:
             name="loss-rises", outcome="broken" if 2 * risen < len(courses) else "sound", evidence=evidence
         )
 
-    def _steps(self, probes: Probes) -> HealthCheck:
-        if len(self.held) >= MIN_EXAMINED and (weaknesses := [one for one in (probes.short, probes.unreached) if one]):
+    def _steps(self) -> HealthCheck:
+        weaknesses = [one for one in (self.probes.short, self.probes.unreached) if one]
+        if len(self.probes.held) >= MIN_EXAMINED and weaknesses:
             return HealthCheck(name="enough-steps", outcome="suspect", evidence=", and ".join(weaknesses))
         by_attack = dict[str, list[float]]()
         for one in self._courses:
@@ -114,65 +118,65 @@ class Examination:
 
     # --- what probes saw ---
 
-    def _longer(self, probes: Probes, steps: HealthCheck, longer: ProbeResult) -> HealthCheck:
+    def _longer(self, steps: HealthCheck, longer: ProbeResult) -> HealthCheck:
         if steps.outcome != "suspect" or not longer.of:
             return steps
         evidence = f"{steps.evidence}; {longer.how} turned {len(longer.turned)} of {longer.of} that held"
         if self._undermines(longer):
             return HealthCheck(name="enough-steps", outcome="broken", evidence=evidence)
-        cleared = probes.short and not probes.unreached and not longer.turned
+        cleared = self.probes.short and not self.probes.unreached and not longer.turned
         return HealthCheck(name="enough-steps", outcome="sound" if cleared else "suspect", evidence=evidence)
 
-    def _without_gradients(self, probes: Probes, rivals: Sequence[ProbeResult]) -> HealthCheck:
-        own = self._member_that_asks(probes)
+    def _without_gradients(self, rivals: Sequence[ProbeResult]) -> HealthCheck:
+        own = self._member_that_asks()
         if not own and not rivals:
             return HealthCheck(
-                name="beats-searches-without-gradients", outcome="not examined", evidence=self._too_little(probes)
+                name="beats-searches-without-gradients", outcome="not examined", evidence=self._too_little()
             )
         evidence = " and ".join(
             [f"{one.how} turned {len(one.turned)} of {one.of} that the searches before it left" for one in own]
             + [f"{rival.how} turned {len(rival.turned)} of {rival.of} that held" for rival in rivals]
         )
-        outcome = self._outdone(probes, rivals, own)
+        outcome = self._outdone(rivals, own)
         return HealthCheck(name="beats-searches-without-gradients", outcome=outcome, evidence=evidence)
 
-    def _single_steps(self, probes: Probes, steps: ProbeResult) -> HealthCheck:
+    def _single_steps(self, steps: ProbeResult) -> HealthCheck:
         name = "beats-single-steps"
         if steps.of < MIN_EXAMINED:
-            return HealthCheck(name=name, outcome="not examined", evidence=self._too_little(probes))
+            return HealthCheck(name=name, outcome="not examined", evidence=self._too_little())
         evidence = f"{steps.how} turned {len(steps.turned)} of {steps.of} that held"
-        return HealthCheck(name=name, outcome=self._outdone(probes, [steps]), evidence=evidence)
+        return HealthCheck(name=name, outcome=self._outdone([steps]), evidence=evidence)
 
-    def _outdone(self, probes: Probes, rivals: Sequence[ProbeResult], own: Sequence[ProbeResult] = ()) -> HealthOutcome:
+    def _outdone(self, rivals: Sequence[ProbeResult], own: Sequence[ProbeResult] = ()) -> HealthOutcome:
         """What follows from what rivals turned of the samples that held, and a member of the attack's own of others."""
         every = {sample: entry for rival in rivals for sample, entry in rival.turned.items()}
         undermined = any(_outdoes(rival) and self._undermines(rival) for rival in rivals)
         outcome: HealthOutcome = "suspect" if any(map(_outdoes, (*own, *rivals))) else "sound"
         # What was turned is verified, and in the gate's own ball: however little it is, it may be what decides.
-        if (outcome == "suspect" and probes.iterates) or undermined or (every and self.undermined_by(every)):
+        if (outcome == "suspect" and self.probes.iterates) or undermined or (every and self.undermined_by(every)):
             return "broken"
         return outcome
 
-    def _member_that_asks(self, probes: Probes) -> list[ProbeResult]:
+    def _member_that_asks(self) -> list[ProbeResult]:
         """What an ensemble's own member without gradients turned of what those with gradients left; it is counted."""
-        asked, held = self.found.asked_last, set(self.held)
-        left = [sample for sample in probes.attacked if sample in asked]
+        asked, held = self.found.asked_last, set(self.probes.held)
+        left = [sample for sample in self.probes.attacked if sample in asked]
         if len(left) < MIN_EXAMINED:
             return []
         turned = unknown(sample for sample in left if sample not in held)
         return [ProbeResult(how=asked[left[0]], turned=turned, of=len(left))]
 
-    def _grown(self, probes: Probes, unbounded: ProbeResult) -> HealthCheck:
+    def _grown(self, unbounded: ProbeResult) -> HealthCheck:
         if unbounded.of < MIN_EXAMINED:
-            return HealthCheck(name="falls-as-budget-grows", outcome="not examined", evidence=self._too_little(probes))
+            return HealthCheck(name="falls-as-budget-grows", outcome="not examined", evidence=self._too_little())
         evidence = f"{unbounded.how} turned {len(unbounded.turned)} of {unbounded.of} that held"
         outcome: HealthOutcome = "broken" if len(unbounded.turned) < LEAST_GROWN * unbounded.of else "sound"
         return HealthCheck(name="falls-as-budget-grows", outcome=outcome, evidence=evidence)
 
     def _too_few(self, risen: int) -> str:
         """Why losses say nothing."""
-        if len(self.held) < MIN_EXAMINED:
-            return f"{plural(len(self.held), 'sample')} held"
+        if len(self.probes.held) < MIN_EXAMINED:
+            return f"{plural(len(self.probes.held), 'sample')} held"
         every = (rise for courses in self.found.trace.rises.values() for rise in courses.values())
         steps = max((rise.steps for rise in every), default=0)
         if 0 < steps < FEWEST_STEPS:
@@ -181,11 +185,11 @@ class Examination:
             f"losses of {risen} samples that held can be compared; of means, and of searches for the nearest, none can"
         )
 
-    def _too_little(self, probes: Probes) -> str:
+    def _too_little(self) -> str:
         """Why nothing was tried."""
-        if len(self.held) < MIN_EXAMINED:
-            return f"{plural(len(self.held), 'sample')} held"
-        if probes.uses_eot:
+        if len(self.probes.held) < MIN_EXAMINED:
+            return f"{plural(len(self.probes.held), 'sample')} held"
+        if self.probes.uses_eot:
             return "not tried where gradients are means over many"
         return "a tenth of what the gate cost does not pay for it"
 
@@ -196,8 +200,8 @@ class Examination:
         """
         lost = dict(probe.turned)
         if len(lost) >= _LEAST_SHARE:
-            others = [sample for sample in self.held if sample not in lost]
-            lost |= unknown(others[: ceil(len(lost) / probe.of * len(self.held)) - len(lost)])
+            others = [sample for sample in self.probes.held if sample not in lost]
+            lost |= unknown(others[: ceil(len(lost) / probe.of * len(self.probes.held)) - len(lost)])
         return bool(lost) and self.undermined_by(lost)
 
 
@@ -210,6 +214,6 @@ def _outdoes(rival: ProbeResult) -> bool:
     return len(rival.turned) >= 2 and len(rival.turned) >= MOST_OUTDONE * rival.of
 
 
-def examined(gate: Gate) -> bool:
+def is_examined(gate: Gate) -> bool:
     """Whether a gate's attack is examined by probes: those who only ask have no gradients to be masked."""
     return gate.knowledge == "white-box" and gate.epsilon is not None

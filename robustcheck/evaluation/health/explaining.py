@@ -24,7 +24,7 @@ from robustcheck.models.batches import as_shares, batches
 from robustcheck.results import Cost, HealthOutcome
 from robustcheck.threats import Ball, Goal, L2Ball
 
-EXAMINED = 8  # samples, with two patterns each
+EXPLAINED_ON = 8  # samples, with two patterns each
 _FEWEST_PASSES = 100  # of a gate, from which on they are tried, whatever that costs
 LEAST_EXPLAINED = 0.5  # of the squares; a ResNet-50 at 224x224 has .70 to .86, others .94 and more
 DOUBTFUL = 0.6
@@ -52,7 +52,10 @@ class Explained:
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """Tries it, of one goal's margin, with changes that a ball admits if there is one."""
+    """Measures how much of what random patterns do to one goal's margin the gradient explains.
+
+    Where there is a ball, patterns stay in it.
+    """
 
     setting: Setting
     goal: Goal
@@ -61,14 +64,14 @@ class Explanation:
     @staticmethod
     def price(tries: int) -> tuple[int, int]:
         """Returns how many forward passes and gradients so many tries take."""
-        return tries * EXAMINED * (1 + 2 * len(_PARTS)), tries * EXAMINED
+        return tries * EXPLAINED_ON * (1 + 2 * len(_PARTS)), tries * EXPLAINED_ON
 
     def expected(self, samples: Sequence[int], cost: Cost) -> tuple[int, int]:
         """Returns how many forward passes and gradients it will take if all is well."""
         return self.price(1) if self._is_tried(samples, cost) else (0, 0)
 
     def _is_tried(self, samples: Sequence[int], cost: Cost) -> bool:
-        return self.setting.candidate.randomness is None and len(samples) >= EXAMINED and not is_small(cost)
+        return self.setting.candidate.randomness is None and len(samples) >= EXPLAINED_ON and not is_small(cost)
 
     def of(self, samples: Sequence[int], cost: Cost) -> Explained | None:
         """What is explained on the first of these samples; None if they are too few, or the gate is too small.
@@ -81,7 +84,7 @@ class Explanation:
             return None
         step = small_change(self.setting, self.ball)
         longest = self.ball.radius if isinstance(self.ball, L2Ball) else inf
-        chosen = samples[:EXAMINED]
+        chosen = samples[:EXPLAINED_ON]
         found = self._tried(chosen, step, longest)
         if found.outcome == "sound":
             return found

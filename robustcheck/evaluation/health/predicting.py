@@ -49,7 +49,7 @@ class Prediction:
         return each if self._longest is None else f"{each}, of {_rounded(self._longest * maximum)} in L2 at most,"
 
     @property
-    def draws(self) -> bool:
+    def averages_calls(self) -> bool:
         """Whether means over calls are compared."""
         return self.setting.candidate.randomness is not None
 
@@ -58,8 +58,8 @@ class Prediction:
         each = self.price(1)
         return max(0, min(forward // each[0], gradient // each[1]))
 
-    def tried(self, cost: Cost, besides: tuple[int, int]) -> int:
-        """How many samples it is tried on where searches cost so much: a tenth pays for it, but for a few of them.
+    def count_to_try(self, cost: Cost, besides: tuple[int, int]) -> int:
+        """As many samples as a tenth of what searches cost pays for, and a few whatever they cost.
 
         Args:
             cost: of the gate's searches.
@@ -71,7 +71,7 @@ class Prediction:
 
     def price(self, samples: int) -> tuple[int, int]:
         """Returns how many forward passes and gradients so many samples take."""
-        if self.draws:
+        if self.averages_calls:
             return samples * (_GRADIENTS + 2 * _CALLS), samples * _GRADIENTS
         return samples * PASSES_PER_SAMPLE, samples
 
@@ -103,14 +103,14 @@ class Prediction:
 
         Where means are compared, a smaller one would promise no more than chance.
         """
-        if self.draws:
+        if self.averages_calls:
             return _LEVELS_IF_DRAWN * small_change(self.setting, None)
         return small_change(self.setting, self.ball)
 
     @property
     def _longest(self) -> float | None:
         """The longest change in L2, as a share of the full range, if the ball bounds it."""
-        return self.ball.radius if isinstance(self.ball, L2Ball) and not self.draws else None
+        return self.ball.radius if isinstance(self.ball, L2Ball) and not self.averages_calls else None
 
     def _shares(self, samples: Sequence[int], ball: Ball | None, gate: str) -> list[float | None]:
         """Shares in the samples' order; None where nothing is promised, or no more than chance is."""
@@ -136,7 +136,9 @@ class Prediction:
         white_box = WhiteBox(candidate, exact=True)
         other = as_searched and not self.exact and candidate.search_form is not None
         followed = WhiteBox(candidate) if other else white_box
-        told = [followed.gradient(images, labels, labels, raised) for _ in range(_GRADIENTS if self.draws else 1)]
+        told = [
+            followed.gradient(images, labels, labels, raised) for _ in range(_GRADIENTS if self.averages_calls else 1)
+        ]
         gradient = torch.stack([one[2] for one in told]).mean(dim=0)
         if not as_searched:
             keep_gradients(self.setting, self.goal, samples.tolist(), gradient)
@@ -147,14 +149,14 @@ class Prediction:
         moved = (images + change).clamp(0, 1)
 
         def margins(asked: torch.Tensor) -> torch.Tensor:
-            calls = range(_CALLS if self.draws else 1)
+            calls = range(_CALLS if self.averages_calls else 1)
             return torch.stack([artefact_margins(self.setting, self.goal, samples, asked, labels) for _ in calls])
 
-        before, after = margins(images) if self.draws or other else told[0][1][None], margins(moved)
+        before, after = margins(images) if self.averages_calls or other else told[0][1][None], margins(moved)
         promised = ((moved - images) * gradient).flatten(1).sum(dim=1)
         rise = after.mean(dim=0) - before.mean(dim=0)
         usable = (promised > 0) & promised.isfinite() & rise.isfinite()
-        if self.draws:
+        if self.averages_calls:
             error = ((before.var(dim=0) + after.var(dim=0)) / _CALLS).sqrt()
             usable &= promised > _CERTAIN * error
         shares = rise / promised

@@ -37,7 +37,9 @@ from robustcheck.results import Cost
 from robustcheck.threats import Ball
 from robustcheck.words import plural
 
-_FOR_UNBOUNDED, _FOR_LONGER = 0.5, 0.5  # of that, at most; searches without gradients get the rest
+# Of what the checks before have left of the tenth that health may cost, at most; the rest is for searches without
+# gradients.
+_FOR_UNBOUNDED, _FOR_LONGER = 0.5, 0.5
 _MOST_PROBED = 20  # samples that a rival is tried on
 _MOST_QUERIES, _LEAST_QUERIES = 200, 50  # of a rival, a sample: fewer find nothing anywhere
 _IF_DOUBTFUL = 5  # samples that it is tried on whatever that costs, where the gradient may leave out half
@@ -85,8 +87,8 @@ class Probes:
 
     Args:
         search: the gate's own.
-        attacked: all samples that it was about, in such an order.
-        held: samples that held, in the order in which they are probed.
+        attacked: all samples that the gate attacked, in the order in which they are examined.
+        held: those of them that held, in that order.
     """
 
     search: Search
@@ -101,7 +103,7 @@ class Probes:
         # First, because these show most for what they cost; a few of them whatever they cost. They have their price
         # also where another gate has paid for them: what is examined must not depend on which gates were run.
         explanation = Explanation(setting=search.setting, goal=search.goal, ball=search.ball)
-        count = prediction.tried(cost, explanation.expected(self.attacked, cost))
+        count = prediction.count_to_try(cost, explanation.expected(self.attacked, cost))
         at_images, price = prediction.at_images(self.attacked, count), prediction.price(count)
         forward, gradients = forward - price[0], gradients - price[1]
         if (explained := explanation.of(self.attacked, cost)) is not None:
@@ -117,26 +119,26 @@ class Probes:
         gradients -= single_steps.of * SingleSteps.steps
         each = _UNBOUNDED_STEPS * build(self._nearest(pixels=1), search.ball, search.goal)[0].restarts  # of any size
         paid = forward * _FOR_UNBOUNDED / (each * _UNBOUNDED_COST)
-        unbounded = min(_MOST_UNBOUNDED, int(paid), gradients // 2 // each)
-        if unbounded < MIN_EXAMINED or self.uses_eot:  # what is averaged costs many times as much
-            unbounded = 0
+        unbounded_count = min(_MOST_UNBOUNDED, int(paid), gradients // 2 // each)
+        if unbounded_count < MIN_EXAMINED or self.uses_eot:  # what is averaged costs many times as much
+            unbounded_count = 0
         more_steps = more_steps and self._longer_form is not None
-        longer = int(min(forward * _FOR_LONGER, gradients * _FOR_LONGER)) if more_steps else 0
+        longer_budget = int(min(forward * _FOR_LONGER, gradients * _FOR_LONGER)) if more_steps else 0
         # Of a search of two or three steps a tenth pays for nothing, and nothing else shows whether they are enough.
-        least = _MOST_LONGER if more_steps and self.short else 0
-        rest = int(forward - unbounded * each * _UNBOUNDED_COST - longer)
+        least_count = _MOST_LONGER if more_steps and self.short else 0
+        rest_budget = int(forward - unbounded_count * each * _UNBOUNDED_COST - longer_budget)
         # Where the gradient may leave out half of the image, a search without one is what tells.
         doubtful = explained is not None and explained.outcome == "suspect"
-        rest = max(rest, _IF_DOUBTFUL * (_MOST_QUERIES + _ENDS)) if doubtful else rest
+        rest_budget = max(rest_budget, _IF_DOUBTFUL * (_MOST_QUERIES + _ENDS)) if doubtful else rest_budget
         return Probed(
             at_images=at_images,
             in_ball=in_ball,
             change=prediction.change,
             explained=explained,
             single_steps=single_steps,
-            without_gradients=self._without_gradients(rest),
-            unbounded=self._unbounded(unbounded),
-            longer=self._longer(longer, least),
+            without_gradients=self._without_gradients(rest_budget),
+            unbounded=self._unbounded(unbounded_count),
+            longer=self._longer(longer_budget, least_count),
         )
 
     @property

@@ -21,8 +21,8 @@ from robustcheck.evaluation.metrics.slices import (
     slices,
 )
 from robustcheck.policy import Bound
-from robustcheck.policy.bounds import WORST_SUBGROUP
 from robustcheck.results import Control, Finding, Metric, Slice
+from robustcheck.results.agreed import WORST_SUBGROUP
 from robustcheck.words import listed
 
 REPEATED = 0.05  # of the samples: as many as may store what others do with little effect on intervals
@@ -37,17 +37,17 @@ class Measurement:
     members: Mapping[tuple[str, str], np.ndarray]  # which of all samples (N,) are of each subgroup, by column and value
     contents: np.ndarray  # (N,) which of all samples store the same
     judged: np.ndarray  # (M,) numbers of those that are measured
-    attacked: np.ndarray | None = None  # which of all samples (N,) the adversary was after; None without an attack
+    attackable: np.ndarray | None = None  # which of all samples (N,) the adversary was after; None without an attack
     intervals: Intervals  # that metrics have
     controls: Sequence[Control] = ()  # beside the attack
     among: np.ndarray | None = None  # numbers of all samples that these are the first of; None: no more may follow
     absent: Collection[str] = ()  # labels that no sample of the whole source has
-    unused: Sequence[str] = ()  # what is to be said of a range of which the samples use little
+    range_notes: Sequence[str] = ()  # what is to be said of a range of which the samples use little
 
     @cached_property
     def plain(self) -> Mapping[str, Measure]:
         """Metrics of all of them."""
-        attackable = None if self.attacked is None else self.attacked[self.judged]
+        attackable = None if self.attackable is None else self.attackable[self.judged]
         plain = of_all(self._read, attackable, self._every)
         if self.unseen_labels and self.readings.finding_count is None:
             plain["balanced_accuracy"] = lambda intervals: intervals.mean((), samples=len(self.judged))
@@ -70,7 +70,7 @@ class Measurement:
     @cached_property
     def by_subgroup(self) -> Subgroups:
         """Metrics of each subgroup."""
-        return parts_by_subgroup(self.readings, self.members, self.attacked, self.judged, self.among)
+        return parts_by_subgroup(self.readings, self.members, self.attackable, self.judged, self.among)
 
     @cached_property
     def by_label(self) -> LabelParts:
@@ -109,7 +109,7 @@ class Measurement:
                 "independent, and are too narrow; leave them out, or name a column as data.group that joins them"
             )
             found.append(Finding(code="repeated-images", severity="warning", message=message))
-        found.extend(Finding(code="range-unused", severity="warning", message=one) for one in self.unused)
+        found.extend(Finding(code="range-unused", severity="warning", message=one) for one in self.range_notes)
         for bound in bounds:
             if names := left_out(bound, *self._parts(bound), self.intervals):
                 message = f"{bound.metric} is not about {listed(names)}: {bound.of[1]} is undefined on their samples"

@@ -23,9 +23,9 @@ class Readings:
     labels: np.ndarray  # (N,) true
     before: np.ndarray  # (N,) decided on the clean image
     after: np.ndarray  # (N,) decided under the attack
-    scores: np.ndarray | None  # (N,) probability of the positive label under the attack
+    positive_probabilities: np.ndarray | None  # (N,) of the positive label, under the attack
     positive: int | None
-    chances: np.ndarray | None = None  # (N, K) the same of each of several findings
+    finding_probabilities: np.ndarray | None = None  # (N, K) the same of each of several findings
     finding_count: int | None  # how many labels may be present together; None: each sample has one
     groups: np.ndarray | None = None  # (N,) which samples belong together; None: each is its own
     prevalence: tuple[float, ...] | None = None  # of the positive label, or of each finding, where it will be used
@@ -48,8 +48,10 @@ class Readings:
             labels=self.labels[samples],
             before=self.before[samples],
             after=self.after[samples],
-            scores=None if self.scores is None else self.scores[samples],
-            chances=None if self.chances is None else self.chances[samples],
+            positive_probabilities=None
+            if self.positive_probabilities is None
+            else self.positive_probabilities[samples],
+            finding_probabilities=None if self.finding_probabilities is None else self.finding_probabilities[samples],
             groups=None if self.groups is None else self.groups[samples],
         )
 
@@ -75,12 +77,12 @@ class Readings:
         return None if self.groups is None else (self.groups[has], self.groups[~has])
 
 
-def of_all(readings: Readings, attacked: np.ndarray | None, among: Readings | None = None) -> dict[str, Measure]:
+def of_all(readings: Readings, attackable: np.ndarray | None, among: Readings | None = None) -> dict[str, Measure]:
     """Every metric that these readings define.
 
     Args:
         readings: of N samples.
-        attacked: which of them (N,) the adversary was after; None without an attack.
+        attackable: which of them (N,) the adversary was after; None without an attack.
         among: of all samples that these are the first of, if more may follow: a mean over labels is undefined until
             each of theirs was seen.
     """
@@ -90,12 +92,12 @@ def of_all(readings: Readings, attacked: np.ndarray | None, among: Readings | No
     }
     if (positive := readings.positive) is not None:
         found |= _of_label(readings, positive)
-        if (scores := readings.scores) is not None:
-            found["auroc"] = lambda intervals: intervals.auroc(scores, readings.positives, readings.groups)
-    if attacked is not None:
+        if (probabilities := readings.positive_probabilities) is not None:
+            found["auroc"] = lambda intervals: intervals.auroc(probabilities, readings.positives, readings.groups)
+    if attackable is not None:
         # Only a counterexample changes what a sample is read as.
-        turned = (readings.after != readings.before)[attacked]
-        found["attack_success"] = lambda intervals: intervals.rate(turned, readings.group_of(attacked))
+        turned = (readings.after != readings.before)[attackable]
+        found["attack_success"] = lambda intervals: intervals.rate(turned, readings.group_of(attackable))
     return found
 
 
@@ -103,10 +105,10 @@ def of_finding(readings: Readings, label: int) -> dict[str, Measure]:
     """What is defined of one of several findings."""
     found = _of_label(readings, label)
     hits, groups = readings.hits(label), readings.groups_of_hits(label)
-    if (chances := readings.chances) is not None:
+    if (probabilities := readings.finding_probabilities) is not None:
         has = readings.has(readings.labels, label)
         # No answer has no score: as wrong as can be.
-        scores = np.where(readings.after == NO_ANSWER, np.where(has, 0.0, 1.0), chances[:, label])
+        scores = np.where(readings.after == NO_ANSWER, np.where(has, 0.0, 1.0), probabilities[:, label])
         found["auroc"] = lambda intervals: intervals.auroc(scores, has, readings.groups)
     both = all(map(len, hits))
     found["balanced_accuracy"] = lambda intervals: intervals.mean(

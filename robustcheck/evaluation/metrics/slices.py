@@ -11,15 +11,9 @@ from robustcheck.data import Samples
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.readings import Measure, Readings, of_all, of_finding
 from robustcheck.policy import Bound
-from robustcheck.policy.bounds import (
-    LOWER_IS_BETTER,
-    NEEDS_PREVALENCE,
-    OF_FINDINGS,
-    OF_SUBGROUPS,
-    WORST_FINDING,
-    WORST_SUBGROUP,
-)
+from robustcheck.policy.bounds import LOWER_IS_BETTER, NEEDS_PREVALENCE, OF_FINDINGS, OF_SUBGROUPS
 from robustcheck.results import Metric, Slice
+from robustcheck.results.agreed import WORST_FINDING, WORST_SUBGROUP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +59,7 @@ def members_of(samples: Samples) -> dict[tuple[str, str], np.ndarray]:
 def parts_by_subgroup(
     readings: Readings,
     members: Mapping[tuple[str, str], np.ndarray],
-    attacked: np.ndarray | None,
+    attackable: np.ndarray | None,
     judged: np.ndarray,
     among: np.ndarray | None,
 ) -> Subgroups:
@@ -74,14 +68,14 @@ def parts_by_subgroup(
     Args:
         readings: of all samples (N,).
         members: which of them (N,) are of each subgroup.
-        attacked: which of them (N,) the adversary was after; None without an attack.
+        attackable: which of them (N,) the adversary was after; None without an attack.
         judged: numbers (M,) of those that were looked at.
         among: numbers of those that may be; None: of no others.
     """
 
     def metrics(own: np.ndarray, every: np.ndarray | None) -> dict[str, Measure]:
-        attackable = None if attacked is None else attacked[own]
-        return of_all(readings.at(own), attackable, None if every is None else readings.at(every))
+        of_part = None if attackable is None else attackable[own]
+        return of_all(readings.at(own), of_part, None if every is None else readings.at(every))
 
     found = dict[tuple[str, str], Part]()
     for name, which in members.items():

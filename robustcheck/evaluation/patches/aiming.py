@@ -96,7 +96,7 @@ def strongest(task: PatchTask, pool: Pool, surrogates: Surrogates | None, textur
     judge, few = task.patch_judge(discard), pool.some(COMPARED)
     # Who follows other models may not ask the candidate which patch is the best.
     viewer = judge.viewer if surrogates is None else SurrogateViewer(surrogates=surrogates, goal=task.goal)
-    judge = replace(judge, pool=few, viewer=viewer, places=1, key=lambda name: task.key(f"compared/{name}", 0))
+    judge = replace(judge, pool=few, viewer=viewer, tries=1, key=lambda name: task.key(f"compared/{name}", 0))
     weights = _weights(task, few)
 
     def turned(number: int) -> Fraction:

@@ -13,8 +13,7 @@ from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.account import Account
 from robustcheck.evaluation.conclusion import conclude, examine_gradients
 from robustcheck.evaluation.controls import Admitted, Controlled, seen_unattacked
-from robustcheck.evaluation.health.comparing import is_compared
-from robustcheck.evaluation.outcomes import keep_examples, most_adverse
+from robustcheck.evaluation.outcomes import most_adverse
 from robustcheck.evaluation.patches.judging import Judgement, Textures, constant, discard
 from robustcheck.evaluation.patches.making import Made, make
 from robustcheck.evaluation.patches.task import PatchTask
@@ -49,7 +48,6 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
         controls = _controls(task)
     attacked = task.attacked
     broken = {attacked[place]: _entry(task, place, judgement, made) for place in sorted(judgement.turned)}
-    keep_examples(gate, setting, broken)
     scores = {attacked[place]: score for place, score in judgement.scores.items()}
     standing = Standing(
         gate=gate,
@@ -59,15 +57,13 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
         judged=task.judged,
         attacked=attacked,
         broken=broken,
-        scores=most_adverse(setting, [scores], broken),
+        positive_probabilities=most_adverse(setting, [scores], broken),
         found=Found(trace=_trace(task, made, judgement), searched=set(attacked)),
         loaded_surrogates=loaded,
         controlled=controls,
         intervals=setting.intervals,
         rule=setting.rule,
     )
-    if is_compared(gate):
-        setting.memory.verdict_if[gate.id] = standing.verdict_if_read
     return replace(conclude(standing, account, examine_gradients), patch=made.patch)
 
 
@@ -75,7 +71,7 @@ def _trace(task: PatchTask, made: Made, judgement: Judgement) -> Trace:
     return replace(
         made.trace,
         followable={sample for place, sample in enumerate(task.attacked) if place not in made.unmoved},
-        turned={task.attacked[place] for place in judgement.surrogates_turned},
+        surrogates_turned={task.attacked[place] for place in judgement.surrogates_turned},
     )
 
 

@@ -17,7 +17,7 @@ from robustcheck.models import Surrogates
 from robustcheck.models.batches import batches, shares_of
 from robustcheck.models.memory import Chunks
 from robustcheck.threats import Goal
-from robustcheck.threats.patch import PLACEMENT_DRAWS, Outline, Placements, Placing, covered, place
+from robustcheck.threats.patch import PLACEMENT_DRAWS, Outline, Placements, Placing, covered, lay
 
 Textures = Callable[[list[int]], torch.Tensor]
 """Gives the patch (N, C, S, S) that lies on each of some images of one shape, by their place in the pool."""
@@ -56,7 +56,7 @@ class Judge:
     placing: Placing
     viewer: Viewer
     goal: Goal
-    places: int
+    tries: int  # places of a patch on each image
     key: Callable[[str], int]  # of an image's name
     is_positive: Callable[[int], bool]
     keep: Callable[[int, np.ndarray], tuple[str | None, str]]  # writes the turned image at a place: its file and digest
@@ -70,7 +70,7 @@ class Judge:
         judgement, done = Judgement(), 0
         for standing in batches(range(len(self.pool)), self.pool.shape, self.chunks.limit):
             done += len(standing)
-            for attempt in range(self.places):
+            for attempt in range(self.tries):
                 if standing:
                     self.chunks(partial(self._try, textures, attempt, judgement), torch.tensor(standing))
                     standing = [number for number in standing if number not in judgement.turned]
@@ -84,7 +84,7 @@ class Judge:
         draws = Draws.of([self.key(self.pool.name(number)) for number in numbers], self.device)
         at = self.pool.placements(numbers, self.placing, draws.uniform((PLACEMENT_DRAWS,), at=attempt))
         clean, labels = self.pool.batch(numbers, self.device), self.pool.labels[numbers].to(self.device)
-        images = place(textures(numbers), clean, at, self.placing.outline)
+        images = lay(textures(numbers), clean, at, self.placing.outline)
         maximum = self.pool.samples.maximum
         stored, reference = to_stored(images, maximum), to_stored(clean, maximum)
         admissible = lies_under(stored, reference, at, self.placing.outline, self.pool.masks(numbers, self.device))

@@ -88,7 +88,7 @@ def _for_all(task: PatchTask, surrogates: Surrogates | None) -> Made:
 
 def _for_each(task: PatchTask, surrogates: Surrogates | None) -> Made:
     trainer = trainer_of(task, task.pool, surrogates)
-    rows = max(1, task.setting.candidate.chunks.limit // trainer.draws)
+    rows = max(1, task.setting.candidate.chunks.limit // trainer.placements)
     textures = dict[int, np.ndarray]()
     for places in batches(range(len(task.pool)), task.pool.shape, rows):
         textures.update(zip(places, _stored(task, trainer.for_each(task.shape, places)), strict=True))
@@ -147,7 +147,7 @@ def trainer_of(task: PatchTask, pool: Pool, surrogates: Surrogates | None) -> Tr
         eot=None if conditions is None else ConditionsEOT(conditions=conditions, count=1),
         pool=pool,
         device=task.device,
-        draws=task.draws,
+        placements=task.placements,
         chunks=task.setting.candidate.chunks,
         key=lambda name, slot: task.key(f"patch/{name}", slot),
         progress=task.setting.progress,

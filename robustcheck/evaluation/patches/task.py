@@ -101,7 +101,7 @@ class PatchTask:
         return training_steps(self.spec)
 
     @property
-    def draws(self) -> int:
+    def placements(self) -> int:
         """Placements a step and patch."""
         return self.spec.draws or (_DRAWS if self.spec.universal else _DRAWS_EACH)
 
@@ -193,7 +193,7 @@ class PatchTask:
             placing=self.placing,
             viewer=self.viewer,
             goal=self.goal,
-            places=self.spec.worst_of,
+            tries=self.spec.worst_of,
             key=lambda name: self.key(f"judged/{name}", 0),
             is_positive=candidate.head.is_positive,
             keep=keep,

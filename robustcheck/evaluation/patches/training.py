@@ -20,7 +20,7 @@ from robustcheck.evaluation.looks.look import Gradients
 from robustcheck.evaluation.search.found import Trace
 from robustcheck.models.batches import batches, shares_of
 from robustcheck.models.memory import Chunks
-from robustcheck.threats.patch import PLACEMENT_DRAWS, NoPlaceError, Placements, Placing, place
+from robustcheck.threats.patch import PLACEMENT_DRAWS, NoPlaceError, Placements, Placing, lay
 
 _KEPT_BYTES = 1 << 30  # of images and masks, so that files are not decoded in every step
 
@@ -144,7 +144,7 @@ class Trainer:
     eot: ConditionsEOT | None  # one look at each placement, if images are seen under conditions
     pool: Pool
     device: torch.device
-    draws: int  # placements a step and patch
+    placements: int  # a step and patch
     chunks: Chunks  # of them, that are laid on images together
     key: Callable[[str, int], int]  # of the draws of a patch's name, in a slot of its batch
     progress: Callable[[int, int], None]  # steps made, of
@@ -164,8 +164,8 @@ class Trainer:
         """
         name = f"{toward}restart {restart}"
         among = range(len(self.pool)) if places is None else places
-        draws = Draws.of([self.key(name, slot) for slot in range(self.draws)], self.device)
-        one = torch.zeros(self.draws, dtype=torch.int64, device=self.device)
+        draws = Draws.of([self.key(name, slot) for slot in range(self.placements)], self.device)
+        one = torch.zeros(self.placements, dtype=torch.int64, device=self.device)
 
         def chosen(numbers: torch.Tensor) -> list[int]:
             chosen: list[int] = (numbers * len(among)).long().clamp_max(len(among) - 1).tolist()
@@ -176,9 +176,9 @@ class Trainer:
     def for_each(self, shape: Shape, numbers: Sequence[int]) -> torch.Tensor:
         """A patch (N, C, S, S) for each of these images of the pool, of one shape."""
         names = [self.pool.name(number) for number in numbers]
-        draws = Draws.of([self.key(name, slot) for name in names for slot in range(self.draws)], self.device)
-        own = torch.arange(len(numbers), device=self.device).repeat_interleave(self.draws)
-        each = [number for number in numbers for _ in range(self.draws)]
+        draws = Draws.of([self.key(name, slot) for name in names for slot in range(self.placements)], self.device)
+        own = torch.arange(len(numbers), device=self.device).repeat_interleave(self.placements)
+        each = [number for number in numbers for _ in range(self.placements)]
         return self._train(shape, draws, own, lambda _uniform: each, names, 0)
 
     def _train(
@@ -223,7 +223,7 @@ class Trainer:
             at = self.pool.placements(members, self.placing, uniform[slots])
             textures = patches.detach()[owner[slots]].requires_grad_()
             with torch.enable_grad():
-                placed = place(textures, images, at, self.placing.outline)
+                placed = lay(textures, images, at, self.placing.outline)
             given = (placed.detach(), labels, labels, self.attack.objective)
             if self.eot is None:
                 _, loss, gradient = self.access.gradient(*given)

@@ -16,13 +16,13 @@ from scipy.special import logit, ndtri
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.verdicts import Rule
 from robustcheck.evaluation.planning.power import never_met
-from robustcheck.evaluation.planning.predictive import Predictive
+from robustcheck.evaluation.planning.predictive_values import Predictive
 from robustcheck.policy import Bound
 from robustcheck.results import Metric
 
 PREDICTIVE = frozenset({"ppv", "npv"})
 NO_RATES = PREDICTIVE | {"balanced_accuracy", "auroc", "excess_success"}
-MAX_ABOUT = 1_000_000  # samples that are asked about
+MAX_APPROXIMATE = 1_000_000  # samples: where no tail is summed up, what needs more is told as that
 _NEAR = 0.25  # of the margin: how far an expected metric may be from what is supposed
 _APART = 12.0  # standard deviations, at most, between the scores of two labels
 
@@ -33,7 +33,7 @@ class Kinds:
 
     samples: int
     positives: int
-    groups: tuple[int, ...]  # sizes of those whose rates `balanced_accuracy` is the mean of
+    class_sizes: tuple[int, ...]  # samples of each label whose rates `balanced_accuracy` is the mean of
     prevalence: float | None = None  # that predictive values are about
     clean: tuple[float, float] | None = None  # sensitivity and specificity unattacked, where there is a prevalence
 
@@ -44,7 +44,7 @@ class Kinds:
             self,
             samples=samples,
             positives=min(max(1, round(self.positives * ratio)), samples - 1),
-            groups=tuple(max(1, round(group * ratio)) for group in self.groups),
+            class_sizes=tuple(max(1, round(size * ratio)) for size in self.class_sizes),
         )
 
 
@@ -52,14 +52,14 @@ def expected(metric: str, value: float, kinds: Kinds, intervals: Intervals) -> M
     """A plain metric of these samples if it has this value, 0 to 1; undefined where they do not define it.
 
     For `excess_success`, the attack and its control are as uncertain as they can be with that difference; what
-    predictive values suppose is said at `predictive`.
+    predictive values suppose is said at `predictive_values`.
     """
     if metric in PREDICTIVE:
         return predictive(metric, value, kinds).expected(kinds.positives, kinds.samples - kinds.positives, intervals)
     if metric == "balanced_accuracy":
-        if not all(kinds.groups):
+        if not all(kinds.class_sizes):
             return intervals.mean((), samples=kinds.samples)
-        return intervals.mean([_hits(value, size) for size in kinds.groups], samples=kinds.samples)
+        return intervals.mean([_hits(value, size) for size in kinds.class_sizes], samples=kinds.samples)
     if metric == "excess_success":
         control = (1 - value) / 2
         return intervals.difference(
@@ -73,7 +73,7 @@ def expected(metric: str, value: float, kinds: Kinds, intervals: Intervals) -> M
 def approximate_samples(
     bound: Bound, true: float, kinds: Kinds, *, power: float, rule: Rule, intervals: Intervals
 ) -> int | None:
-    """About how many samples a metric that is no rate needs; None if more than `MAX_ABOUT`, or undefined on these.
+    """About how many samples a metric that is no rate needs; None if more than `MAX_APPROXIMATE`, or undefined.
 
     The measured value may miss the true one by as many standard errors as the power asks for, and what is left of the
     margin has to hold the expected interval's reach toward the bound (`confident`).
@@ -103,9 +103,9 @@ def approximate_samples(
 
     enough = 2
     while not narrow(enough):
-        if enough >= MAX_ABOUT:
+        if enough >= MAX_APPROXIMATE:
             return None
-        enough = min(2 * enough, MAX_ABOUT)
+        enough = min(2 * enough, MAX_APPROXIMATE)
     too_few = enough // 2
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
@@ -127,7 +127,7 @@ def _error(metric: str, value: float, kinds: Kinds, reach: float, intervals: Int
     if metric in PREDICTIVE:
         return predictive(metric, value, kinds).error(kinds.positives, kinds.samples - kinds.positives)
     if metric == "balanced_accuracy":
-        return sqrt(value * (1 - value) * sum(1 / group for group in kinds.groups)) / len(kinds.groups)
+        return sqrt(value * (1 - value) * sum(1 / size for size in kinds.class_sizes)) / len(kinds.class_sizes)
     if metric == "excess_success":
         return sqrt((1 - value**2) / 2 / kinds.samples)  # p (1 - p) of both is (1 + value) (1 - value) / 4
     return reach / float(ndtri((1 + intervals.confidence) / 2))

@@ -14,8 +14,9 @@ from robustcheck.evaluation.metrics.readings import Readings, of_each_label
 from robustcheck.evaluation.planning.expectation import NO_RATES, Kinds, expected
 from robustcheck.evaluation.setting import Setting
 from robustcheck.policy import Bound
-from robustcheck.policy.bounds import NEEDS_ATTACK, NEEDS_PREVALENCE, WORST_FINDING, WORST_SUBGROUP
+from robustcheck.policy.bounds import NEEDS_ATTACK, NEEDS_PREVALENCE
 from robustcheck.results import Metric
+from robustcheck.results.agreed import WORST_FINDING, WORST_SUBGROUP
 
 _SOME = 0.5  # a value: whether a metric is defined does not depend on it
 
@@ -109,14 +110,14 @@ def _part(
     if plain in NEEDS_ATTACK:
         which = np.isin(numbers, attacked)
     samples, positives = int(which.sum()), int(has.sum())
-    groups = (positives, len(numbers) - positives) if of_finding else tuple(map(len, of_each_label(part)[0]))
-    kinds = Kinds(samples=samples, positives=positives, groups=groups)
+    class_sizes = (positives, len(numbers) - positives) if of_finding else tuple(map(len, of_each_label(part)[0]))
+    kinds = Kinds(samples=samples, positives=positives, class_sizes=class_sizes)
     if plain in NEEDS_PREVALENCE and label is not None:
         hits = part.hits(label)
         clean = (float(hits[0].mean()), float(hits[1].mean())) if all(map(len, hits)) else None
         kinds = replace(kinds, prevalence=readings.prevalence_of(label), clean=clean)
-    scores = readings.chances if of_finding else readings.scores
-    scored = plain != "auroc" or scores is not None
+    probabilities = readings.finding_probabilities if of_finding else readings.positive_probabilities
+    scored = plain != "auroc" or probabilities is not None
     whole = PlannedPart(
         kinds=kinds,
         worth=samples,

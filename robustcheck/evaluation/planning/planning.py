@@ -14,15 +14,20 @@ from robustcheck.errors import EvaluationError
 from robustcheck.evaluation.adversary import goal_of
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.failures import as_evaluation_error
-from robustcheck.evaluation.health.examination import examined
+from robustcheck.evaluation.health.examination import is_examined
 from robustcheck.evaluation.health.predicting import OVERHEAD
-from robustcheck.evaluation.idle import Idle
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.readings import Readings
 from robustcheck.evaluation.metrics.verdicts import Rule
 from robustcheck.evaluation.outcomes import most_adverse, most_adverse_chances, readings
 from robustcheck.evaluation.patches.task import PatchTask
-from robustcheck.evaluation.planning.expectation import MAX_ABOUT, NO_RATES, PREDICTIVE, approximate_samples, predictive
+from robustcheck.evaluation.planning.expectation import (
+    MAX_APPROXIMATE,
+    NO_RATES,
+    PREDICTIVE,
+    approximate_samples,
+    predictive,
+)
 from robustcheck.evaluation.planning.parts import PlannedPart, part_of
 from robustcheck.evaluation.planning.power import MAX_SAMPLES, Power, never_met, supposed
 from robustcheck.evaluation.planning.stepping import Stopwatch
@@ -32,6 +37,7 @@ from robustcheck.evaluation.progress import Listener
 from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.search.searching import Search
 from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.vacuous import Vacuous
 from robustcheck.models import Surrogates
 from robustcheck.models.process import fitting_threads, freed_memory_kept, full_precision, left_as_found
 from robustcheck.policy import Bound, Gate, PatchSpec, Policy
@@ -118,7 +124,7 @@ class _Planner:
                 if not scope.attacked:
                     return replace(planned, notes=("no sample is right and of the kind that its goal is about",))
                 costed = self._costed(gate, scope, planned)
-                return replace(costed, notes=(*self._idle(gate, scope, intervals), *costed.notes))
+                return replace(costed, notes=(*self._vacuous(gate, scope, intervals), *costed.notes))
         except EvaluationError as error:
             return replace(planned, error=str(error), seconds=None)
 
@@ -141,17 +147,17 @@ class _Planner:
 
     # --- samples ---
 
-    def _idle(self, gate: Gate, scope: _Scope, intervals: Intervals) -> Iterator[str]:
+    def _vacuous(self, gate: Gate, scope: _Scope, intervals: Intervals) -> Iterator[str]:
         """Requirements that no attack can fail."""
         setting, every = self.setting, scope.every
-        attacked = np.isin(np.arange(len(setting.labels)), scope.attacked)
+        attackable = np.isin(np.arange(len(setting.labels)), scope.attacked)
 
         def required(lost: Mapping[int, Entry]) -> Mapping[str, Metric]:
-            read = readings(setting, dict(lost), every.scores, every.chances)
-            return setting.measurement(read, scope.judged, intervals, attacked=attacked).required(gate.bounds)
+            read = readings(setting, dict(lost), every.positive_probabilities, every.finding_probabilities)
+            return setting.measurement(read, scope.judged, intervals, attackable=attackable).required(gate.bounds)
 
-        if idle := Idle.among(gate.bounds, required, scope.attacked, setting.rule):
-            yield idle.message(goal_of(gate, setting))
+        if vacuous := Vacuous.among(gate.bounds, required, scope.attacked, setting.rule):
+            yield vacuous.message(goal_of(gate, setting))
 
     def _requirement(self, bound: Bound, scope: _Scope, intervals: Intervals) -> RequirementPlan:
         rule, metric = self.setting.rule, bound.of[1]
@@ -208,7 +214,7 @@ class _Planner:
         elif not math.isclose(abs(true - bound.value), self.margin):
             yield f"{true:g} is supposed: no true value is {self.margin:g} from the bound"
         if part.defined and needed is None and not never:
-            yield f"more than {MAX_ABOUT if metric in NO_RATES else MAX_SAMPLES:,} samples are needed"
+            yield f"more than {MAX_APPROXIMATE if metric in NO_RATES else MAX_SAMPLES:,} samples are needed"
 
     # --- time ---
 
@@ -223,7 +229,7 @@ class _Planner:
         elif gate.surrogates is not None:
             surrogates = Surrogates([one.candidate for one in setting.load_surrogates(gate.surrogates)])
         timing = Timing(work=work, bill=bill, attacked=scope.attacked, surrogates=surrogates)
-        overhead = float(OVERHEAD) if examined(gate) else 0.0
+        overhead = float(OVERHEAD) if is_examined(gate) else 0.0
         return replace(planned, seconds=(1 + overhead) * timing.seconds(self.watch))
 
 

@@ -72,10 +72,10 @@ def training(task: PatchTask, surrogates: Surrogates | None) -> Turn:
     def turn(images: torch.Tensor, _labels: torch.Tensor) -> int:
         if task.spec.universal:
             step.for_all(task.shape, 0)
-            return step.draws
+            return step.placements
         places = alike[: len(images)]
         step.for_each(task.shape, places)
-        return step.draws * len(places)
+        return step.placements * len(places)
 
     return turn
 
@@ -137,8 +137,8 @@ class Stopwatch:
             return time.perf_counter() - began, asked
 
         end, size = time.perf_counter() + _SECONDS, 1
-        took, asked = timed(1)  # what later ones do not take is in it
-        if took < _SECONDS:
+        took, asked = timed(1)
+        if took < _SECONDS:  # the first call includes warm-up
             took, asked = timed(1)
         slope = took  # seconds a row more
         # Large networks on small machines are measured in smaller batches.

@@ -59,7 +59,7 @@ class Timing:
         access = self.surrogates or WhiteBox(candidate)
         if isinstance(work, PatchTask):
             if gradients:  # it is not given
-                turn, rows = training(work, self.surrogates), max(1, min(at_most, limit // work.draws))
+                turn, rows = training(work, self.surrogates), max(1, min(at_most, limit // work.placements))
                 yield StepKind(name=f"patch gradient{seen}", images=gradients, rows=rows, turn=turn)
             return
 

@@ -116,7 +116,7 @@ def column(attack: GradientAttack | QueryAttack, search: Search) -> Literal["gra
     return "exact" if search.follows_artefact(attack) else "gradient"
 
 
-def of_search(search: Search, attacked: int) -> Bill:
+def of_search(search: Search, attacked_count: int) -> Bill:
     """What the searches of a gate cost on so many samples."""
     looks = LookCounts.of(search.gate, search.setting.candidate)
     total = Bill(holding=Work(), models=_models(search.gate))
@@ -128,7 +128,7 @@ def of_search(search: Search, attacked: int) -> Bill:
     if search.gate.conditions is not None:
         spec = search.gate.attack
         total += looks.seen(1 + (len(spec.plain_inks) if isinstance(spec, RP2Spec) else 0))  # the controls
-    return total * attacked
+    return total * attacked_count
 
 
 def _following(attack: GradientAttack, search: Search, looks: LookCounts) -> Bill:
@@ -182,14 +182,14 @@ def _asking(attack: QueryAttack, search: Search, looks: LookCounts) -> Bill:
 
 def of_patch(task: PatchTask) -> Bill:
     """What a gate with a patch costs: training, comparing, judging, and its controls."""
-    spec, attacked, looks = task.spec, len(task.attacked), LookCounts.of(task.gate, task.setting.candidate)
+    spec, attacked_count, looks = task.spec, len(task.attacked), LookCounts.of(task.gate, task.setting.candidate)
     models, follows = _models(task.gate), task.gate.surrogates is not None
-    if not attacked:
+    if not attacked_count:
         return Bill(holding=Work())
-    total, placed = Bill(holding=Work(), models=models), attacked * spec.worst_of
+    total, placed = Bill(holding=Work(), models=models), attacked_count * spec.worst_of
     if spec.patch is None:
-        patches = spec.restarts * most_aims(task) if spec.universal else attacked
-        total += Bill(holding=Work(gradient=patches * task.steps * task.draws))
+        patches = spec.restarts * most_aims(task) if spec.universal else attacked_count
+        total += Bill(holding=Work(gradient=patches * task.steps * task.placements))
         if spec.universal and ranks_labels(task):
             total += Bill(holding=Work(gradient=COMPARED))
         if spec.universal and patches > 1:
@@ -198,7 +198,7 @@ def of_patch(task: PatchTask) -> Bill:
     if follows:
         total += Bill(holding=Work(forward=placed * models))
     if task.gate.conditions is not None:
-        total += looks.seen(attacked)  # without a patch
+        total += looks.seen(attacked_count)  # without a patch
     return total + looks.seen(3 * placed)
 
 

@@ -26,7 +26,7 @@ def as_stated(evaluation: Evaluation, report: AuditReport) -> tuple[str, ...]:
     return tuple(f"{key} (here also: {more})" if more and key == "model.notes" else key for key in _AS_STATED)
 
 
-def of_report(evaluation: Evaluation, report: AuditReport) -> Iterator[str]:
+def faults_of_report(evaluation: Evaluation, report: AuditReport) -> Iterator[str]:
     """What is amiss with the report as a whole; its gates are the policy's."""
     policy = evaluation.policy
     if report.policy.text not in (None, policy.text):  # whose digest was compared

@@ -8,7 +8,7 @@ from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.results import GateResult
 
 
-def of_ladder(evaluation: Evaluation, gate_id: str, results: Mapping[str, GateResult]) -> Iterator[str]:
+def faults_of_ladder(evaluation: Evaluation, gate_id: str, results: Mapping[str, GateResult]) -> Iterator[str]:
     """What in a gate contradicts the counterexamples that were known when it was concluded.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from robustcheck.evaluation.conclusion import checks_of, idle_in, judged_as
+from robustcheck.evaluation.conclusion import checks_of, judged_as, vacuous_in
 from robustcheck.evaluation.findings import NOTHING_TO_FOLLOW, findings
 from robustcheck.evaluation.health.checks import OF_GRADIENTS, same_answers
 from robustcheck.evaluation.health.comparing import compared, is_compared
@@ -31,7 +31,7 @@ REL_TOLERANCE = 1e-6  # a report's numbers are decimal
 _AREA = "auroc"  # the most adverse scores of a search are not all stated
 
 
-def of_gate(gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting) -> Iterator[str]:
+def faults_of_gate(gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting) -> Iterator[str]:
     """What is amiss with a gate's samples, figures, requirements, health, findings and verdict.
 
     Args:
@@ -81,7 +81,7 @@ def not_counted(gate: Gate, result: GateResult, setting: Setting, *, beside: boo
     return listed(figures) if figures else ""
 
 
-def forged(policy: Policy, report: AuditReport) -> str | None:
+def unknown_gate(policy: Policy, report: AuditReport) -> str | None:
     """The id of a reported gate that the policy does not define; None if all are defined."""
     known = {gate.id for gate in policy.gates}
     return next((shown(gate.id) for gate in report.gates if gate.id not in known), None)
@@ -234,8 +234,8 @@ def _of_warnings(result: GateResult, standing: Standing) -> Iterator[str]:
         success = measured.plain["attack_success"](setting.intervals)
         here += findings(standing, surrogates=result.surrogates, success=success, health=result.health)
         passed = judge(compare(gate.bounds, result.metrics, standing.rule), result.metrics) == "pass"
-        if passed and (idle := idle_in(standing)) is not None:
-            here += (idle.finding(standing.goal),)
+        if passed and (vacuous := vacuous_in(standing)) is not None:
+            here += (vacuous.finding(standing.goal),)
         if result.verdict == "pass":
             here += tuple(weak_passes(standing, result.health, result.cost))
     if NOTHING_TO_FOLLOW in told:  # which is said in place of what these checks say
@@ -295,8 +295,8 @@ def _of_verdict(gate: Gate, result: GateResult, setting: Setting, standing: Stan
         yield f"its verdict is {result.verdict}, and by its requirements it is {verdict}"
     elif standing is not None and gate.attack is not None:
         undercut = next((one.message for one in result.findings if one.code == "undercut-by-control"), None)
-        idle = idle_in(standing) if verdict == "pass" else None
-        verdict, why = judged_as(standing, verdict, result.metrics, result.health, undercut, idle)
+        vacuous = vacuous_in(standing) if verdict == "pass" else None
+        verdict, why = judged_as(standing, verdict, result.metrics, result.health, undercut, vacuous)
         if why is not None:
             yield f"its verdict is {result.verdict}, and with what it states it is {verdict}: {why}"
 

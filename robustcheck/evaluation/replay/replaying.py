@@ -31,9 +31,15 @@ from robustcheck.evaluation.patches.judging import discard, lies_under
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.patches.training import Pool
 from robustcheck.evaluation.progress import Listener
-from robustcheck.evaluation.replay.heading import as_stated, of_report
-from robustcheck.evaluation.replay.ladders import of_ladder
-from robustcheck.evaluation.replay.recounting import REL_TOLERANCE, forged, is_as_asked, not_counted, of_gate
+from robustcheck.evaluation.replay.heading import as_stated, faults_of_report
+from robustcheck.evaluation.replay.ladders import faults_of_ladder
+from robustcheck.evaluation.replay.recounting import (
+    REL_TOLERANCE,
+    faults_of_gate,
+    is_as_asked,
+    not_counted,
+    unknown_gate,
+)
 from robustcheck.evaluation.replay.restating import NEAR
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models.artefact import digest
@@ -75,7 +81,7 @@ def replay(policy: Policy, report: AuditReport, stored: ReadStored, *, progress:
     setting = evaluation.setting
     _same("candidate", *(one.sha256 if one else None for one in (report.model, evaluation.model)))
     _same("data", *(one.sha256 if one else None for one in (report.data, evaluation.data)))
-    if (name := forged(policy, report)) is not None:
+    if (name := unknown_gate(policy, report)) is not None:
         raise ReportError(f"the report has a gate {name}, which its policy has not")
     gates, found = {gate.id: gate for gate in policy.gates}, list[GateReplay]()
     results = {result.id: result for result in report.gates}
@@ -84,11 +90,12 @@ def replay(policy: Policy, report: AuditReport, stored: ReadStored, *, progress:
             progress("reading again", number, len(report.gates))
         weaker = [(gate, results[gate.id]) for gate in evaluation.weaker(result.id) if gate.id in results]
         others = [other for gate, other in weaker if is_as_asked(gate, other, setting)]
-        gate = _gate(gates[result.id], result, others, setting, stored)
-        found.append(replace(gate, amiss=(*gate.amiss, *of_ladder(evaluation, result.id, results))))
+        with as_evaluation_error(), left_as_found(), full_precision(setting.candidate.device):
+            gate = _read_again(gates[result.id], result, others, setting, stored)
+        found.append(replace(gate, amiss=(*gate.amiss, *faults_of_ladder(evaluation, result.id, results))))
     return Replay(
         gates=tuple(found),
-        amiss=tuple(of_report(evaluation, report)),
+        amiss=tuple(faults_of_report(evaluation, report)),
         not_run=report.not_run,
         as_stated=as_stated(evaluation, report),
     )
@@ -120,17 +127,10 @@ def _same_files(policy: Policy, report: AuditReport) -> None:
             )
 
 
-def _gate(
-    gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting, stored: ReadStored
-) -> GateReplay:
-    with as_evaluation_error(), left_as_found(), full_precision(setting.candidate.device):
-        return _read_again(gate, result, others, setting, stored)
-
-
 def _read_again(
     gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting, stored: ReadStored
 ) -> GateReplay:
-    amiss, rows = list(of_gate(gate, result, others, setting)), list[_Row]()
+    amiss, rows = list(faults_of_gate(gate, result, others, setting)), list[_Row]()
     places = {name: place for place, name in enumerate(setting.samples.names)}
     for outcome in result.samples:
         place = places.get(outcome.sample)
@@ -149,13 +149,13 @@ def _read_again(
         read=reader.read,
         amiss=tuple(amiss),
         not_read=reader.not_read if rows else "",
-        not_compared=_as_stated(result, places, setting) if setting.candidate.randomness is not None else "",
+        not_compared=_read_otherwise(result, places, setting) if setting.candidate.randomness is not None else "",
         held=sum(one.status == "held" and one.evidence is not None for one in result.samples),
         not_counted=not_counted(gate, result, setting, beside=bool(others)),
     )
 
 
-def _as_stated(result: GateResult, places: Mapping[str, int], setting: Setting) -> str:
+def _read_otherwise(result: GateResult, places: Mapping[str, int], setting: Setting) -> str:
     """How many clean readings of a candidate that draws differ from the report's."""
     head, clean = setting.candidate.head, {one.sample: one.clean for one in result.samples if one.sample in places}
     others = sum(head.name(int(setting.decisions[places[name]])) != stated for name, stated in clean.items())
@@ -186,8 +186,8 @@ def _unattacked(gate: Gate, outcome: Outcome, place: int, setting: Setting) -> I
     elif not attackable and (outcome.status == "wrong") != (label != clean):
         read = "rightly" if label == clean else "wrongly"
         yield f"the clean image is read {read}, and the report says that it is not"
-    elif setting.scores is not None and outcome.score is not None and outcome.status != "broken":
-        score, positive = float(setting.scores[place]), head.is_positive(int(setting.labels[place]))
+    elif setting.positive_probabilities is not None and outcome.score is not None and outcome.status != "broken":
+        score, positive = float(setting.positive_probabilities[place]), head.is_positive(int(setting.labels[place]))
         better = outcome.score - score if positive else score - outcome.score
         # An attack leaves none that is better than that of the clean image, and without an attack there is no other.
         if better > NEAR or (better < -NEAR and outcome.evidence is None):
@@ -266,7 +266,7 @@ class _Reader:
         task = PatchTask.of(gate, setting)
         judge = task.patch_judge(discard)
         for (outcome, number), stored in zip(rows, levels, strict=True):
-            if outcome.restart is None or not 0 <= outcome.restart < judge.places:
+            if outcome.restart is None or not 0 <= outcome.restart < judge.tries:
                 yield f"{outcome.sample}: it does not say in which of its places the patch lies"
                 continue
             pool = Pool.of(setting.samples, [number], task.keep_out)

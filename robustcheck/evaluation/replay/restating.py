@@ -61,8 +61,8 @@ def restated(gate: Gate, result: GateResult, setting: Setting) -> Standing:
             for number, one in outcomes.items()
             if one.status == "broken"
         },
-        scores=_scores(outcomes, setting, clean),
-        chances=_chances(setting),
+        positive_probabilities=_scores(outcomes, setting, clean),
+        finding_probabilities=_chances(setting),
         found=found,
         loaded_surrogates=(),
         controlled=tuple(Controlled(control=one, turned={}, admitted="none") for one in result.controls),
@@ -74,14 +74,14 @@ def restated(gate: Gate, result: GateResult, setting: Setting) -> Standing:
 def measurement(standing: Standing) -> Measurement:
     """What is measured of it, without an attack or under one."""
     measured = standing.measurement(standing.broken)
-    return measured if standing.gate.attack is not None else replace(measured, attacked=None, controls=())
+    return measured if standing.gate.attack is not None else replace(measured, attackable=None, controls=())
 
 
 def _scores(outcomes: Mapping[int, Outcome], setting: Setting, clean: torch.Tensor) -> np.ndarray | None:
     """Probabilities (N,) of the positive label as they are stated; None where one that there has to be is not."""
-    if setting.scores is None:
+    if setting.positive_probabilities is None:
         return None
-    scores = setting.scores.numpy().astype(np.float64)
+    scores = setting.positive_probabilities.numpy().astype(np.float64)
     for number, one in outcomes.items():
         if one.score is not None:
             scores[number] = one.score

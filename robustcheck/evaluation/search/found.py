@@ -27,7 +27,7 @@ class Trace:
     chances: dict[int, np.ndarray] = field(default_factory=dict)  # the same of each of several findings, (K,)
     followable: set[int] = field(default_factory=set)  # samples for which there was something to follow at least once
     unstarted: set[int] = field(default_factory=set)  # samples for which no image to start from was found
-    turned: set[int] = field(default_factory=set)  # samples that a surrogate misreads where the search on it ended
+    surrogates_turned: set[int] = field(default_factory=set)  # samples that one misreads where the search on it ended
     not_finite: set[int] = field(default_factory=set)  # samples that had a NaN or infinite gradient
     gradients_not_finite: int = 0  # how many gradients had
     gradients: int = 0  # how many were computed
@@ -46,7 +46,7 @@ class Found:
     trace: Trace = field(default_factory=Trace)
     searched: set[int] = field(default_factory=set)  # samples that a search of this gate was about
     settled: dict[int, bool] = field(default_factory=dict)  # by an earlier search; could it follow anything
-    asked_last: dict[int, str] = field(default_factory=dict)  # samples that gradients left to a search that asks: which
+    asked_last: dict[int, str] = field(default_factory=dict)  # what gradients left to a query attack: that one's name
     oracle: ScoreOracle | TopKOracle | LabelOracle | None = None  # that was asked
 
     @property

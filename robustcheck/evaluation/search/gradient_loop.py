@@ -20,13 +20,13 @@ from robustcheck.evaluation.search.loop import Loop, Start
 from robustcheck.evaluation.search.rows import GradientRows, Rows
 from robustcheck.models import Surrogates
 
-Warm = Callable[[Sequence[Start]], tuple[np.ndarray, torch.Tensor] | None]
+KnownStarts = Callable[[Sequence[Start]], tuple[np.ndarray, torch.Tensor] | None]
 """Says which places (M,) of some starts have a known better point, and the changes (M, C, H, W), largest pixel 1."""
 
 _NEARER = 0.98  # of the last verified proposal's distance, from which a minimum-norm search proposes again
 
 
-class Held(Protocol):
+class OnHold(Protocol):
     """Takes the rows (M) that hold when they have made their steps, and their best points (M, C, H, W)."""
 
     def __call__(self, rows: GradientRows, images: torch.Tensor, /) -> None:
@@ -46,8 +46,8 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
     """A search that follows gradients."""
 
     access: Gradients
-    warm: Warm = anew
-    held: Held
+    known_starts: KnownStarts = anew
+    on_hold: OnHold
     clean_logits: Callable[[GradientRows], torch.Tensor] | None  # (N, K) as `access` sees them, if losses count
     doubtful_margin: float | None = None  # this near 0 the artefact may read otherwise: neighbours are tried; None: all
     enough: float = -1.0  # grey levels: a counterexample as near as this ends a minimum-norm search
@@ -69,9 +69,9 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
 
     def _entering(self, rows: Rows) -> GradientRows:
         """As in `Loop`; the turns are marked after which they have made their steps, or a quarter of them is left."""
-        ends = self._turn + self.attack.steps
-        self._marked |= {ends - self._last_quarter, ends}
-        return GradientRows.entering(rows, ends=ends)
+        last_turn = self._turn + self.attack.steps
+        self._marked |= {last_turn - self._last_quarter, last_turn}
+        return GradientRows.entering(rows, last_turn=last_turn)
 
     @property
     def _last_quarter(self) -> int:
@@ -102,7 +102,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
             self._done += int(broken.sum())
         rows.state = self.attack.step(rows.state, told, rows.clean, self.ball, rows.draws)
         rows.step = rows.step + 1
-        if self._turn in self._marked and len(ending := np.flatnonzero((rows.ends <= self._turn) & ~gone)):
+        if self._turn in self._marked and len(ending := np.flatnonzero((rows.last_turn <= self._turn) & ~gone)):
             self._finish(rows.take(ending), told, ending, waiting)
             gone[ending] = True
         return np.flatnonzero(gone)
@@ -124,7 +124,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
             rows.first = torch.where(rows.step == 0, loss, rows.first)
             rows.highest = torch.fmax(rows.highest, loss)
             if self._turn in self._marked:
-                index = torch.from_numpy(rows.ends - self._turn == self._last_quarter).to(images.device)
+                index = torch.from_numpy(rows.last_turn - self._turn == self._last_quarter).to(images.device)
                 rows.earlier[index] = rows.highest[index]
         if self.doubtful_margin is not None:
             margin = self._margin(self.task.candidate.head.at_operating_point(logits), rows.label, rows.aim)
@@ -182,7 +182,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         images = self.attack.best(rows.state)
         if isinstance(self.access, Surrogates):
             turned = self.task.goal.met(self.access.decide(images), rows.label).cpu().numpy()
-            self.task.trace.turned.update(rows.sample[turned].tolist())
+            self.task.trace.surrogates_turned.update(rows.sample[turned].tolist())
         broken = self._judge(rows, images, told, places, fooled=False)
         if self.attack.keeps_best:
             broken = self._judge_last(rows, images, broken)
@@ -193,7 +193,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         self._again(rows, on, waiting)
         if len(holding):
             self._record_rises(rows.take(holding))
-            self.held(rows.take(holding), images[torch.from_numpy(holding).to(images.device)])
+            self.on_hold(rows.take(holding), images[torch.from_numpy(holding).to(images.device)])
 
     @property
     def _tracks_loss(self) -> bool:
@@ -279,7 +279,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
 
     def _warmed(self, images: torch.Tensor, clean: torch.Tensor, entering: list[Start]) -> torch.Tensor:
         """Move starts to where other searches ended, if that is known: their changes are scaled to ε."""
-        known = self.warm(entering)
+        known = self.known_starts(entering)
         if known is None:
             return images
         which, changes = known

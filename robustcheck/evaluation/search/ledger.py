@@ -78,7 +78,7 @@ class Ledger:
     def settle(self, search: Hashable, levels: float, samples: dict[int, bool]) -> None:
         """Remember samples that a search within `levels` settled, and whether it had anything to follow in them.
 
-        Where it found something at all, that is an entry; within `levels` there is nothing else to find.
+        What it found is in the ledger already; within `levels` nothing more is to be found.
         """
         settled = self._settled.setdefault(search, {})
         for sample, followable in samples.items():

@@ -129,7 +129,11 @@ class Loop(ABC, Generic[AttackT, RowsT]):
     def _propose(self, rows: Rows, images: torch.Tensor, after: np.ndarray | None = None) -> np.ndarray:
         """Adjudicate storable images of rows, report the counterexamples; returns which rows (N,) are broken.
 
-        An image has cost so many queries less than its sample as its turn asked about `after` it (N,).
+        Args:
+            rows: (N,) of them.
+            images: (N, C, H, W) of theirs.
+            after: (N,) how many images the same turn asked about after this one, which are not counted as its cost;
+                none by default.
         """
         verdict = adjudicate(self.task.viewer, self.ball, images, rows.clean, rows.label, rows.draws, rows.step)
         if verdict.cells is not None:

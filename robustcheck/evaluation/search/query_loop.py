@@ -170,7 +170,9 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         fooled = answers.fooled.nonzero().flatten()
         images, clean = queries.images[fooled], rows.clean[asking[fooled]]
         inside = self.ball.norm(images - clean) <= self.ball.radius + self.ball.slack(self.pixels)
-        if self.stored:  # how that is read is known which was seen in the ball, and not what another is fitted to
+        # The oracle answered about the rounded image. If that lies in the ball, its reading is known; an image that is
+        # fitted to the ball may be read otherwise.
+        if self.stored:
             seen = self._seen(images.clamp(0, 1), clean)[1]
             known = torch.zeros(len(rows), dtype=torch.bool, device=seen.device)
             known[asking[fooled[seen]]] = True
@@ -179,7 +181,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         if not len(hits):
             return broken
         worth = torch.full_like(answers.loss, -inf)
-        worth[hits] = -hits.to(worth.dtype) if self._in_turn else answers.loss[hits].nan_to_num(inf)
+        worth[hits] = -hits.to(worth.dtype) if self._first_hit_counts else answers.loss[hits].nan_to_num(inf)
         table = queries.table(worth).masked_fill(~queries.asked, -inf)
         best = table.argmax(dim=1)
         admissible = torch.zeros(len(answers.loss), dtype=torch.bool, device=worth.device)
@@ -190,7 +192,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         places = proposing.cpu().numpy()
         proposed = rows.take(places)
         stored = self._stored(images, proposed.clean)
-        after = queries.counts - 1 - best if self._in_turn else torch.zeros_like(best)
+        after = queries.counts - 1 - best if self._first_hit_counts else torch.zeros_like(best)
         verdict = self._propose(proposed, stored, after[proposing].cpu().numpy())
         if not verdict.all():
             refuted = torch.from_numpy(~verdict).to(images.device)
@@ -200,7 +202,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         return broken
 
     @property
-    def _in_turn(self) -> bool:
+    def _first_hit_counts(self) -> bool:
         """Whether the first hit of a turn counts, and not the most adverse one: no later question depended on it.
 
         A white box counts nothing, and its first hit may be one that the artefact refutes.

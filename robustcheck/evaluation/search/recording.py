@@ -22,7 +22,7 @@ class Recorder:
     gate: Gate
     setting: Setting
     family: Hashable  # gates that share counterexamples
-    warm: Sequence[str]  # attacks that begin on the way to what is found here
+    warm_starts_of: Sequence[str]  # attacks that begin on the way to what is found here
     hits: dict[int, Hit] = field(default_factory=dict)
 
     def keep(self, hit: Hit) -> None:
@@ -43,16 +43,16 @@ class Recorder:
         file, sha256 = setting.images.counterexample(gate.id, hit.sample, hit.stored)
         found = {one.name: getattr(hit, one.name) for one in fields(Counterexample)}
         setting.memory.ledger.add(self.family, hit.sample, Entry(found_by=gate.id, file=file, sha256=sha256, **found))
-        if self.warm:
+        if self.warm_starts_of:
             change = torch.from_numpy(hit.stored.astype(np.float32) - setting.samples.image(hit.sample))[None]
-            for attack in self.warm:
+            for attack in self.warm_starts_of:
                 setting.memory.warm_starts.keep(gate.entry, attack, np.array([hit.sample]), change)
 
 
 @contextmanager
-def recording(gate: Gate, setting: Setting, family: Hashable, warm: Sequence[str]) -> Iterator[Recorder]:
+def recording(gate: Gate, setting: Setting, family: Hashable, warm_starts_of: Sequence[str]) -> Iterator[Recorder]:
     """Take hits, and put the nearest of each sample into the ledger; after an interruption too."""
-    recorder = Recorder(gate=gate, setting=setting, family=family, warm=warm)
+    recorder = Recorder(gate=gate, setting=setting, family=family, warm_starts_of=warm_starts_of)
     try:
         yield recorder
     finally:

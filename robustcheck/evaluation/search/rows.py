@@ -71,7 +71,7 @@ class Rows:
 class GradientRows(Rows):
     """Rows of a search that follows gradients."""
 
-    ends: np.ndarray  # the turn after which the row has made its steps
+    last_turn: np.ndarray  # the turn after which the row has made its steps
     first: torch.Tensor  # loss at the first point
     highest: torch.Tensor  # loss that was told so far
     earlier: torch.Tensor  # the same, before the last quarter of the steps
@@ -79,11 +79,11 @@ class GradientRows(Rows):
     proposed: torch.Tensor  # minimum-norm searches: how far the last verified proposal is from the clean image
 
     @classmethod
-    def entering(cls, rows: Rows, *, ends: int) -> GradientRows:
+    def entering(cls, rows: Rows, *, last_turn: int) -> GradientRows:
         """Rows before their first gradient."""
         return cls(
             **vars(rows),
-            ends=np.full(len(rows), ends),
+            last_turn=np.full(len(rows), last_turn),
             first=rows.filled(-inf),
             highest=rows.filled(-inf),
             earlier=rows.filled(-inf),

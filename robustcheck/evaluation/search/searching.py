@@ -21,7 +21,7 @@ from robustcheck.evaluation.looks.choice import eot_of, viewer_of
 from robustcheck.evaluation.looks.look import EOT, Gradients, Viewer
 from robustcheck.evaluation.progress import SILENT, Progress
 from robustcheck.evaluation.search.found import Found, Trace
-from robustcheck.evaluation.search.gradient_loop import GradientLoop, Held, Warm, anew, forget
+from robustcheck.evaluation.search.gradient_loop import GradientLoop, KnownStarts, OnHold, anew, forget
 from robustcheck.evaluation.search.loop import Start, Task
 from robustcheck.evaluation.search.oracles import oracle_of
 from robustcheck.evaluation.search.query_loop import Oracle, QueryLoop
@@ -64,7 +64,7 @@ class Search:
         )
 
     def begin(self) -> Found:
-        """What was found before the first search: nothing."""
+        """An empty record, with a fresh oracle that counts this gate's queries."""
         return Found(oracle=oracle_of(self.gate, self.setting))
 
     def run(self, samples: Sequence[int], found: Found) -> None:
@@ -199,8 +199,8 @@ class Search:
                 [(sample, 0) for sample in part],
                 trace,
                 progress,
-                warm=partial(self._warm, attack),
-                held=partial(self._held, attack, ends, doubtful_margin),
+                known_starts=partial(self._known_starts, attack),
+                on_hold=partial(self._on_hold, attack, ends, doubtful_margin),
                 doubtful_margin=doubtful_margin,
                 enough=enough,
             )
@@ -210,7 +210,7 @@ class Search:
                 [(sample, ends.restart(sample)) for sample in self._unbroken(part) if sample in ends],
                 trace,
                 SILENT,
-                warm=ends.known if attack.steps > 1 else anew,  # a single step is one from the image
+                known_starts=ends.known if attack.steps > 1 else anew,  # a single step is one from the image
                 enough=enough,
             )
             progress = progress.after(len(part))
@@ -223,8 +223,8 @@ class Search:
         trace: Trace,
         progress: Progress,
         *,
-        warm: Warm,
-        held: Held = forget,
+        known_starts: KnownStarts,
+        on_hold: OnHold = forget,
         doubtful_margin: float | None = None,
         enough: float,
     ) -> None:
@@ -237,8 +237,8 @@ class Search:
                     task=self._task(attack, trace, recorder, told),
                     access=access,
                     ball=self.ball.widest(shape) if attack.minimum_norm else self.ball,
-                    warm=warm,
-                    held=held,
+                    known_starts=known_starts,
+                    on_hold=on_hold,
                     doubtful_margin=doubtful_margin,
                     enough=enough,
                     clean_logits=clean_logits,
@@ -319,12 +319,14 @@ class Search:
         order = logits[0].argsort(descending=True, stable=True)
         return int(order[order != label][rank])
 
-    def _warm(self, attack: GradientAttack, entering: Sequence[Start]) -> tuple[np.ndarray, torch.Tensor] | None:
+    def _known_starts(
+        self, attack: GradientAttack, entering: Sequence[Start]
+    ) -> tuple[np.ndarray, torch.Tensor] | None:
         """First restarts begin where the same attack ended at another budget."""
         first = [sample if restart == 0 else None for sample, restart in entering]
         return self.setting.memory.warm_starts.known(self.gate.entry, attack.name, first)
 
-    def _held(
+    def _on_hold(
         self,
         attack: GradientAttack,
         ends: Ends,

@@ -100,8 +100,7 @@ def train_split(data: DataSpec, model: ModelSpec, folder: Path, need: Need, judg
     """All samples of the train split of a policy's data.
 
     Raises:
-        DataError: there is none, it cannot be read, or its levels, or the channels that are needed, are not
-            those of the samples that are judged.
+        DataError: there is none, it cannot be read, or its levels are not those of the samples that are judged.
     """
     whole = data.model_copy(update={"split": "train", "samples": None, "subgroups": ()})
     try:
@@ -113,11 +112,19 @@ def train_split(data: DataSpec, model: ModelSpec, folder: Path, need: Need, judg
     if samples.images.space != judged.images.space:
         why = f"its images store {samples.images.space}, and those that are judged {judged.images.space}"
         raise DataError(_no_split(data, f"{why}; say data.bits, and of CT data.hounsfield", need))
-    channels, own = judged.shape_of(0)[0], samples.shape_of(0)[0]
+    return samples
+
+
+def check_channels(data: DataSpec, split: Samples, need: Need, judged: Samples) -> None:
+    """That the train split has as many channels as the judged samples, for those who need it.
+
+    Raises:
+        DataError: it has not.
+    """
+    channels, own = judged.shape_of(0)[0], split.shape_of(0)[0]
     if need.on_judged and channels != own:
         why = f"its images have {plural(own, 'channel')}, and those that are judged {channels}"
         raise DataError(_no_split(data, f"{why}; convert the files", need))
-    return samples
 
 
 def _with_groups(whole: DataSpec, model: ModelSpec, folder: Path) -> Samples:

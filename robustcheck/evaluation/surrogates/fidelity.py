@@ -52,5 +52,5 @@ def _turned(loaded: Sequence[LoadedSurrogate], setting: Setting, goal: Goal, fou
         read = Surrogates([one.candidate for one in loaded]).read([one.logits for one in loaded])
         before = goal.met(read, setting.labels)
     searched = [sample for sample in sorted(found.searched) if not before[sample]]
-    turned = torch.tensor([sample in found.trace.turned for sample in searched], dtype=torch.bool)
+    turned = torch.tensor([sample in found.trace.surrogates_turned for sample in searched], dtype=torch.bool)
     return setting.intervals.rate(turned.numpy(), setting.groups_of(searched))

@@ -15,6 +15,7 @@ from robustcheck.evaluation.search.ledger import Entry, unknown
 from robustcheck.policy import Bound
 from robustcheck.policy.bounds import NEEDS_CONTROLS
 from robustcheck.results import Finding, Metric
+from robustcheck.results.agreed import WORST_FINDING
 from robustcheck.threats import Goal
 from robustcheck.words import listed
 
@@ -22,13 +23,13 @@ _OF_CONTROLS = NEEDS_CONTROLS - {"excess_success"}  # about controls alone: no a
 
 
 @dataclass(frozen=True, kw_only=True)
-class Idle:
+class Vacuous:
     """Requirements of a gate that no attack could have failed."""
 
     bounds: tuple[Bound, ...]
     every: bool  # whether no other requirement of the gate could have been failed, either
     turned: Mapping[str, Metric]  # what is measured if everything is turned
-    attacked: int  # samples that are, then
+    attacked_count: int  # samples that are, then
 
     @classmethod
     def among(
@@ -37,7 +38,7 @@ class Idle:
         required: Callable[[Mapping[int, Entry]], Mapping[str, Metric]],
         attacked: Sequence[int],
         rule: Rule,
-    ) -> Idle | None:
+    ) -> Vacuous | None:
         """Those of a gate's requirements; None if there are none.
 
         What any value meets, such as `accuracy: 0`, is there to be measured.
@@ -56,7 +57,7 @@ class Idle:
         met = [bound for bound, before, after in both if before.met and after.met]
         if not met:
             return None
-        return cls(bounds=tuple(met), every=len(met) == len(asked), turned=turned, attacked=len(attacked))
+        return cls(bounds=tuple(met), every=len(met) == len(asked), turned=turned, attacked_count=len(attacked))
 
     def finding(self, goal: Goal) -> Finding:
         """The finding that reports them: an error if the gate has no other requirements."""
@@ -70,8 +71,8 @@ class Idle:
         then = listed(f"{one.metric} would be {self.turned[one.metric].value:.3f} ({one})" for one in self.bounds)
         instead = [one for one in dict.fromkeys((_fallen(goal), "attack_success")) if one not in named]
         return (
-            f"{what} whatever the attack does: with every attacked sample turned ({self.attacked:,}) {then}; require "
-            f"{' or '.join(instead) or 'another metric'}, or a bound that is not met then"
+            f"{what} whatever the attack does: with every attacked sample turned ({self.attacked_count:,}) {then}; "
+            f"require {' or '.join(instead) or 'another metric'}, or a bound that is not met then"
         )
 
 
@@ -83,4 +84,4 @@ def _fallen(goal: Goal) -> str:
         plain = "specificity"
     else:
         return "attack_success"
-    return f"worst_finding.{plain}" if goal.multilabel and goal.positive is None else plain
+    return f"{WORST_FINDING}.{plain}" if goal.multilabel and goal.positive is None else plain

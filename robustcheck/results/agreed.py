@@ -1,0 +1,12 @@
+"""What those who write results and those who show them have to agree on, beside the results' data."""
+
+from __future__ import annotations
+
+# --- in the folder of a report ---
+COUNTEREXAMPLES = "counterexamples"  # the folder of all images
+CLEAN = "clean"  # the folder in it of the clean ones
+EXAMPLES_A_GATE = 6  # counterexamples whose clean images are kept, and that the page shows
+
+# --- in results ---
+WORST_SUBGROUP, WORST_FINDING = "worst_subgroup", "worst_finding"  # before a metric's name, and a dot
+SET_BY_A_GRID = ("scale", "perspective")  # conditions that distances and angles set
