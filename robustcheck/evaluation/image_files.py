@@ -17,6 +17,7 @@ from robustcheck.words import distinct
 FOLDER = "counterexamples"
 PATCHES = "patches"
 CLEAN = "clean"
+_COMPRESSED = 1  # of 9: X-rays take a third of the time, and 3 to 15 % more room
 
 
 class ImageWriter:
@@ -70,7 +71,7 @@ class ImageWriter:
                 if image is None:
                     np.save(file, stored, allow_pickle=False)
                 else:
-                    image.save(file, format="PNG")
+                    image.save(file, format="PNG", compress_level=_COMPRESSED)
         except OSError as error:
             why = (error.strerror or str(error)).lower()
             raise EvaluationError(f"cannot write counterexamples to {self._folder / FOLDER}: {why}") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -38,6 +39,7 @@ _MARKS = {
     "report.html": b'<meta name="generator" content="robustcheck">',
 }
 _BEGINNING = 8192  # bytes
+_OURS = re.compile(rb'\s*{\s*"schema"\s*:\s*"robustcheck/report/')
 
 
 class Output:
@@ -280,6 +282,13 @@ def _marked(path: Path) -> bool:
 
 
 def _is_ours(report: Path) -> bool:
+    """Whether a report says that robustcheck wrote it: a large one is not read whole for that."""
+    try:
+        with report.open("rb") as file:
+            if _OURS.match(file.read(_BEGINNING)):
+                return True
+    except OSError:
+        return False
     return bool(_stated(report))
 
 
