@@ -16,7 +16,7 @@ from robustcheck.evaluation.health.checks import (
     of_gradients,
     same_answers,
 )
-from robustcheck.evaluation.idle import Idle
+from robustcheck.evaluation.idle import Idle, turned_in_a_finding
 from robustcheck.evaluation.metrics.chance import read_alike
 from robustcheck.evaluation.metrics.verdicts import compare, judge
 from robustcheck.evaluation.outcomes import outcomes, readings, undefined
@@ -178,7 +178,8 @@ def idle_in(standing: Standing) -> Idle | None:
     def required(lost: Mapping[int, Entry]) -> Mapping[str, Metric]:
         return every.measurement(dict(lost)).required(bounds)
 
-    return Idle.among(bounds, required, every.attacked, setting.rule)
+    in_a_finding = turned_in_a_finding(standing.goal, setting, every.attacked)
+    return Idle.among(bounds, required, every.attacked, setting.rule, in_a_finding=in_a_finding)
 
 
 def _distrusted(

@@ -16,7 +16,7 @@ from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.failures import as_evaluation_error
 from robustcheck.evaluation.health.examination import examined
 from robustcheck.evaluation.health.predicting import OVERHEAD
-from robustcheck.evaluation.idle import Idle
+from robustcheck.evaluation.idle import Idle, turned_in_a_finding
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.readings import Readings
 from robustcheck.evaluation.metrics.verdicts import Rule
@@ -150,8 +150,11 @@ class _Planner:
             read = readings(setting, dict(lost), every.scores, every.chances)
             return setting.measurement(read, scope.judged, intervals, attacked=attacked).required(gate.bounds)
 
-        if idle := Idle.among(gate.bounds, required, scope.attacked, setting.rule):
-            yield idle.message(goal_of(gate, setting))
+        goal = goal_of(gate, setting)
+        in_a_finding = turned_in_a_finding(goal, setting, scope.attacked)
+        idle = Idle.among(gate.bounds, required, scope.attacked, setting.rule, in_a_finding=in_a_finding)
+        if idle is not None:
+            yield idle.message(goal)
 
     def _requirement(self, bound: Bound, scope: _Scope, intervals: Intervals) -> RequirementPlan:
         rule, metric = self.setting.rule, bound.of[1]
