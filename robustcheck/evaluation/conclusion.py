@@ -24,7 +24,7 @@ from robustcheck.evaluation.search.ledger import Entry, unknown
 from robustcheck.evaluation.standing import Standing
 from robustcheck.evaluation.surrogates.fidelity import as_reported
 from robustcheck.evaluation.threat import threat_of
-from robustcheck.evaluation.vacuous import Vacuous
+from robustcheck.evaluation.vacuous import Vacuous, turned_in_a_finding
 from robustcheck.evaluation.weak_passes import weak_passes
 from robustcheck.policy import Gate
 from robustcheck.results import Control, Cost, Finding, GateResult, HealthCheck, Metric, Verdict
@@ -185,7 +185,8 @@ def vacuous_in(standing: Standing) -> Vacuous | None:
     def required(lost: Mapping[int, Entry]) -> Mapping[str, Metric]:
         return every.measurement(dict(lost)).required(bounds)
 
-    return Vacuous.among(bounds, required, every.attacked, setting.rule)
+    in_a_finding = turned_in_a_finding(standing.goal, setting, every.attacked)
+    return Vacuous.among(bounds, required, every.attacked, setting.rule, in_a_finding=in_a_finding)
 
 
 def _distrusted(

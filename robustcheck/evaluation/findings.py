@@ -139,7 +139,7 @@ def _not_aimed_at(gate: Gate, setting: Setting) -> Iterator[Finding]:
     for bound in gate.bounds:
         about, plain = bound.of
         one = positive if about in ("", WORST_SUBGROUP) and plain in NEEDS_POSITIVE else about
-        if one in (*head.labels, WORST_FINDING) and (one != aimed or plain == spared):
+        if bound.averages_findings or (one in (*head.labels, WORST_FINDING) and (one != aimed or plain == spared)):
             named.append(bound.metric)
     if named:
         about = "" if aimed is None else f", which is about {aimed},"

@@ -149,7 +149,7 @@ def _health(search: Search, standing: Standing, cost: Cost) -> tuple[HealthCheck
 def _with_inherited(own: tuple[HealthCheck, ...], standing: Standing, search: Search) -> tuple[HealthCheck, ...]:
     """Merge in the health of the searches that samples were inherited from."""
     examined, keys = standing.setting.memory.examined, [search.key(attack) for attack in search.attacks]
-    if any(sample in standing.found.inherited for sample in standing.held):
+    if not standing.found.inherited.keys().isdisjoint(standing.held):
         for one in keys:
             own = with_inherited(own, examined.get(one, ()))
     return own

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Container, Mapping, Set
 from dataclasses import replace
 
 import numpy as np
@@ -137,6 +137,7 @@ def outcomes(
 ) -> tuple[Outcome, ...]:
     """What happened to each sample; without `found`, nothing did."""
     every, head = list[Outcome](), setting.candidate.head
+    inherited = {} if found is None else found.inherited
     for sample, (label, clean) in enumerate(zip(setting.labels.tolist(), setting.decisions.tolist(), strict=True)):
         outcome = Outcome(
             sample=setting.samples.names[sample],
@@ -152,16 +153,16 @@ def outcomes(
             if (entry := broken.get(sample)) is not None:
                 outcome = _broken_outcome(outcome, entry, head.name(entry.decision), gate)
             else:
-                outcome = replace(outcome, status="held", evidence=_evidence(sample, found))
+                outcome = replace(outcome, status="held", evidence=_evidence(sample, found, inherited))
         every.append(outcome)
     return tuple(every)
 
 
-def _evidence(sample: int, found: Found) -> Evidence:
+def _evidence(sample: int, found: Found, inherited: Container[int]) -> Evidence:
     """What speaks for a sample that held."""
     if sample in found.trace.unstarted:
         return "unstarted"
-    return "inherited" if sample in found.inherited else "searched"
+    return "inherited" if sample in inherited else "searched"
 
 
 def _broken_outcome(outcome: Outcome, entry: Entry, read_as: str, gate: Gate) -> Outcome:

@@ -11,12 +11,14 @@ from math import prod, sqrt
 from robustcheck.evaluation.health.checks import MEANINGS
 from robustcheck.evaluation.health.explaining import EXPLAINED_ON, is_small
 from robustcheck.evaluation.health.predicting import MIN_EXAMINED
+from robustcheck.evaluation.metrics.verdicts import compare
 from robustcheck.evaluation.patches.task import training_steps
+from robustcheck.evaluation.search.ledger import unknown
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.standing import Standing
 from robustcheck.policy import FGSMSpec, Gate, PatchSpec, RP2Spec
 from robustcheck.results import Cost, Finding, HealthCheck
-from robustcheck.words import plural
+from robustcheck.words import listed, plural
 
 LEAST_LEVELS = 0.25  # of 255 that are visible, in every pixel: what changes less is next to no change
 FEWEST_STEPS = 10  # of a search that asks, and of a patch's training
@@ -38,6 +40,7 @@ def weak_passes(standing: Standing, health: Sequence[HealthCheck], cost: Cost) -
         "few-queries": _few_queries(standing),
         "enough-steps": _hardly_trained(gate),
         "hardly-examined": _hardly_examined(standing, health, cost),
+        "area-at-most": _area_at_most(standing),
     }
     for code, message in messages.items():
         if message is not None:
@@ -140,6 +143,24 @@ def _hardly_examined(standing: Standing, health: Sequence[HealthCheck], cost: Co
     return (
         f"the gate passes on {plural(attacked_count, 'sample')}, {few} for {' and '.join(checks)}: whether the "
         f"gradient leaves out what would turn them is not known; {more}"
+    )
+
+
+def _area_at_most(standing: Standing) -> str | None:
+    """Why an area under the curve rests on how far searches went on with what they had turned."""
+    asked = [bound for bound in standing.gate.bounds if bound.of[1] == "auroc" and bound.at_least]
+    if not asked or not standing.broken:
+        return None
+    least = standing.measurement(unknown(standing.broken)).required(asked)
+    if all(one.met for one in compare(asked, least, standing.rule)):
+        return None
+    each = listed(
+        f"{one.metric} ({one}) {value:.3f}" for one in asked if (value := least[one.metric].value) is not None
+    )
+    return (
+        f"searches stop at a sample's first counterexample, just across the operating point, so an area is the most "
+        f"that may be left: with the {plural(len(standing.broken), 'sample')} that were turned as far across as can be "
+        f"it would be: {each}; require sensitivity, specificity or attack_success beside it"
     )
 
 

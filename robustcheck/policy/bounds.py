@@ -63,6 +63,12 @@ class Bound:
         about, _, plain = self.metric.rpartition(".")
         return about, plain
 
+    @property
+    def averages_findings(self) -> bool:
+        """Whether it is about the mean over several findings, of all samples or of a subgroup."""
+        about, plain = self.of
+        return plain == "balanced_accuracy" and about in ("", WORST_SUBGROUP)
+
     @classmethod
     def parse(cls, metric: str, value: object) -> Bound:
         """Read one requirement.

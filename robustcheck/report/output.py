@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -37,6 +38,7 @@ _MARKS = {
     "report.html": b'<meta name="generator" content="robustcheck">',
 }
 _BEGINNING = 8192  # bytes
+_OURS = re.compile(rb'\s*{\s*"schema"\s*:\s*"robustcheck/report/')
 
 
 class Output:
@@ -279,9 +281,13 @@ def _marked(path: Path) -> bool:
 
 
 def _is_ours(report: Path) -> bool:
-    """Whether a file is a report of robustcheck's."""
+    """Whether a file is a report of robustcheck's; a large one is not read whole for that."""
     try:
-        schema = json.loads(report.read_bytes()).get("schema")
+        with report.open("rb") as file:
+            beginning = file.read(_BEGINNING)
+            if _OURS.match(beginning):
+                return True
+            schema = json.loads(beginning + file.read()).get("schema")
     except (OSError, ValueError, AttributeError, RecursionError):
         return False
     return isinstance(schema, str) and schema.startswith("robustcheck/report/")

@@ -15,6 +15,7 @@ from robustcheck.evaluation.adversary import ball_of_gate, goal_of
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.opening import searches_from_ends
 from robustcheck.evaluation.search import searching
+from robustcheck.evaluation.search.found import Found
 from robustcheck.evaluation.search.searching import Search
 from robustcheck.evaluation.search.warm_starts import WarmStarts, begins_anywhere
 from robustcheck.policy import FMNSpec
@@ -54,6 +55,14 @@ def test_both_ways_measure_the_closed_form(project, ladder):
 def test_where_the_last_step_led_is_judged_too(project, attack):
     gates, _ = _gates(project, "ascending", gates=GATES.replace("{name: pgd, steps: 5}", attack))
     assert [gate.metrics["accuracy"].value for gate in gates] == [accuracy_at(levels) for levels in (1, 2, 4, 8)]
+
+
+def test_what_was_inherited_is_not_gathered_anew_for_each_sample(project, monkeypatch):
+    gathered, inherited = [], Found.inherited.fget
+    monkeypatch.setattr(Found, "inherited", property(lambda found: gathered.append(found) or inherited(found)))
+    gates, _ = _gates(project, "descending")
+    assert sum(sample.evidence == "inherited" for sample in gates[0].samples if sample.status == "held") > 5
+    assert len(gathered) <= 6 * len(gates)
 
 
 def test_going_down_what_survives_is_not_searched_again(project):

@@ -423,6 +423,9 @@ def test_figures_of_findings_are_counted_again(project):
         ("missed_finding", "nodule", "mass.sensitivity", True),
         ("missed_finding", "nodule", "worst_finding.sensitivity", True),
         ("false_alarm", "nodule", "nodule.specificity", False),
+        ("false_alarm", "nodule", "nodule.sensitivity", True),
+        ("missed_finding", "nodule", "balanced_accuracy", True),  # the mean over all
+        ("untargeted", None, "balanced_accuracy", True),
     ],
 )
 def test_what_is_required_of_a_finding_that_nobody_goes_for_is_told(project, goal, positive, require, accidental):
@@ -435,6 +438,43 @@ def test_what_is_required_of_a_finding_that_nobody_goes_for_is_told(project, goa
     assert len(messages) == accidental
     if accidental:
         assert messages[0].startswith(f"{require} may look better than it is: under goal {goal}")
+
+
+@pytest.mark.parametrize(
+    ("goal", "positive"),
+    [("missed_finding", 1), ("false_alarm", 1), ("missed_finding", None), ("false_alarm", None), ("untargeted", None)],
+)
+def test_a_mean_over_findings_that_is_met_with_one_of_them_turned_everywhere_is_no_pass(project, goal, positive):
+    model = "" if positive is None else f"positive: {LABELS[positive]}"
+    left = _balanced(goal, positive)
+
+    def judged(bound):
+        asked = f"epsilon: 80 levels, goal: {goal}, require: {{{bound}}}"
+        gate = f"  - {{id: gate, attack: {{name: pgd, steps: 20}}, {asked}}}"
+        return _report(project, gate, model=model).gates[0]
+
+    gate = judged("balanced_accuracy: 0.4")
+    assert gate.metrics["attack_success"].value == 1
+    assert gate.verdict == "error"
+    turned = sum(one.status == "broken" for one in gate.samples)
+    assert (
+        "whatever the attack does: with every attacked sample turned in the finding that is nearest to its threshold "
+        f"({turned}) balanced_accuracy would be {left:.3f} (>= 0.4); require "
+    ) in gate.error
+    assert "worst_finding" not in gate.error
+    assert judged("balanced_accuracy: 0.9").verdict == "fail"
+
+
+def _balanced(goal, positive):
+    """The mean over findings of sensitivity and specificity, with the nearest turned wherever one may be."""
+    turnable = _turnable(goal, positive)
+    nearest = np.where(turnable, DISTANCE, np.inf).argmin(axis=1)
+    after = PRESENT.copy()
+    for row in np.flatnonzero(turnable.any(axis=1)):
+        after[row, nearest[row]] ^= True
+    right = after == PRESENT
+    each = zip(right.T, PRESENT.T, strict=True)
+    return np.mean([(here[there].mean() + here[~there].mean()) / 2 for here, there in each])
 
 
 def test_a_finding_that_no_sample_has_is_told(project):

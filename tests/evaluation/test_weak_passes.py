@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from building import ARCHITECTURE, brightness_gates, brightness_policy, brightness_project
+from building import ARCHITECTURE, brightness_gates, brightness_policy, brightness_project, flat_images
 from patching import FIXED, run_patches
 
 from robustcheck import load_policy, run
@@ -15,7 +15,7 @@ from robustcheck.evaluation.weak_passes import weak_passes
 from robustcheck.policy import ATTACKS, FGSMSpec, PatchSpec, PGDSpec, Quantity, RP2Spec
 from robustcheck.results import Cost, HealthCheck
 
-CODES = {"tiny-budget", "few-queries", "enough-steps", "hardly-examined"}
+CODES = {"tiny-budget", "few-queries", "enough-steps", "hardly-examined", "area-at-most"}
 ONE_PIXEL = ARCHITECTURE.replace(
     "        excess = (image.flatten(1)",
     "        image = torch.cat([image.flatten(1)[:, :1], image.flatten(1)[:, 1:].detach()], dim=1)\n"
@@ -112,11 +112,12 @@ def _standing(*, attack=None, attacked=12, held=12, searched=12, **gate):
     if asked["epsilon"]:
         asked["epsilon"] = Quantity.parse(asked["epsilon"], length=asked["norm"] == "l2")
     return SimpleNamespace(
-        gate=SimpleNamespace(attack=attack, attack_name=attack.name, **asked),
+        gate=SimpleNamespace(attack=attack, attack_name=attack.name, bounds=(), **asked),
         setting=SimpleNamespace(
             samples=samples, candidate=SimpleNamespace(randomness=randomness, preprocess=preprocess)
         ),
         attacked=list(range(attacked)),
+        broken={},
         held=list(range(held)),
         found=Found(searched=set(range(searched))),
     )
@@ -165,6 +166,35 @@ def _messages(standing, *, forward=1000, examined=()):
 )
 def test_which_gates_are_hardly_examined(forward, more, examined, told):
     assert _codes(_standing(**more), forward=forward, examined=examined) == ["hardly-examined"] * told
+
+
+# --- areas ---
+
+
+@pytest.mark.parametrize(
+    ("require", "told"),
+    [
+        ("{auroc: 0.9}", True),
+        ("{auroc: 0.9, sensitivity: 0}", True),
+        ("{auroc: 0.7}", False),  # what is left if those that turned go as far as can be
+        ("{auroc: '<= 1'}", False),
+        ("{sensitivity: 0.5}", False),
+    ],
+)
+def test_an_area_that_rests_on_where_searches_stopped_is_told(require, told, tmp_path):
+    """Bright images end just below the middle, and still above all dark ones."""
+    brightness_project(tmp_path)
+    flat_images(tmp_path, [*[60] * 10, *[129] * 2, *[200] * 8], [*[0] * 10, *[1] * 10])
+    gate = f"attack: {{name: pgd, steps: 40}}, epsilon: 4/255, goal: missed_finding, require: {require}"
+    (tmp_path / "policy.yaml").write_text(brightness_policy(f"  - {{id: gate, {gate}}}", data="source: flat.npz"))
+    (gate,) = run(load_policy(tmp_path / "policy.yaml")).gates
+    assert (gate.verdict, gate.metrics["auroc"].value, gate.metrics["sensitivity"].value) == ("pass", 1, 0.8)
+    message = _told(gate).get("area-at-most", "")
+    assert bool(message) == told
+    if told:
+        assert (
+            "with the 2 samples that were turned as far across as can be it would be: auroc (>= 0.9) 0.800" in message
+        )
 
 
 # --- budgets ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -245,6 +246,14 @@ def test_a_file_of_someone_else_s_is_not_taken_for_a_report(tmp_path, name):
         outputs(tmp_path, [Path("a.yaml")])
     assert _names(tmp_path) == [name]
     assert (tmp_path / name).read_text() == "{}"
+
+
+def test_a_large_report_is_not_read_whole_to_see_whose_it_is(tmp_path, monkeypatch):
+    _published(tmp_path)
+    (tmp_path / "junit.xml").write_text("<testsuites/>")  # nothing else says so
+    monkeypatch.setattr(json, "loads", lambda *_: pytest.fail("it was read"))
+    _published(tmp_path)
+    assert _names(tmp_path) == REPORTS
 
 
 def test_what_was_rendered_alone_is_ours(tmp_path):

@@ -37,7 +37,7 @@ from robustcheck.evaluation.progress import Listener
 from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.search.searching import Search
 from robustcheck.evaluation.setting import Setting
-from robustcheck.evaluation.vacuous import Vacuous
+from robustcheck.evaluation.vacuous import Vacuous, turned_in_a_finding
 from robustcheck.models import Surrogates
 from robustcheck.models.process import fitting_threads, freed_memory_kept, full_precision, left_as_found
 from robustcheck.policy import Bound, Gate, PatchSpec, Policy
@@ -156,8 +156,11 @@ class _Planner:
             read = readings(setting, dict(lost), every.positive_probabilities, every.finding_probabilities)
             return setting.measurement(read, scope.judged, intervals, attackable=attackable).required(gate.bounds)
 
-        if vacuous := Vacuous.among(gate.bounds, required, scope.attacked, setting.rule):
-            yield vacuous.message(goal_of(gate, setting))
+        goal = goal_of(gate, setting)
+        in_a_finding = turned_in_a_finding(goal, setting, scope.attacked)
+        vacuous = Vacuous.among(gate.bounds, required, scope.attacked, setting.rule, in_a_finding=in_a_finding)
+        if vacuous is not None:
+            yield vacuous.message(goal)
 
     def _requirement(self, bound: Bound, scope: _Scope, intervals: Intervals) -> RequirementPlan:
         rule, metric = self.setting.rule, bound.of[1]
