@@ -39,9 +39,10 @@ def readings_of(values: object, labels: Sequence[str], what: str) -> Indexes:
     wrong = np.argwhere((array != 0) & (array != 1))
     if len(wrong):
         row, column = wrong[0]
+        uncertain = "; -1 often stands for uncertain, which cannot be judged: decide, or leave such samples out"
         raise DataError(
             f"{what} holds {array[row, column]} (first at index {row}, column {column}, {labels[column]!r}); "
-            "1 (present) and 0 (absent) are allowed"
+            f"1 (present) and 0 (absent) are allowed{uncertain if array[row, column] == -1 else ''}"
         )
     return np.asarray((array.astype(np.int64) << np.arange(count)).sum(axis=1), np.int64)
 
