@@ -1,4 +1,4 @@
-"""Candidates that draw one of two networks in each call, whose logits are of unlike scale; or one answer for a batch."""
+"""Candidates that draw one of two networks in each call, whose logits are of unlike scale, or an answer for a batch."""
 
 from __future__ import annotations
 
@@ -33,23 +33,43 @@ class Brightness(torch.nn.Module):  # bright along one of two templates, of whic
 """
 
 
+def _project(folder, loudness):
+    """Two images, 2 levels beyond the border of both templates."""
+    (folder / "brightness.py").write_text(SOURCE)
+    across, down = torch.ones(8, 8), torch.ones(8, 8)
+    across[:, 1::2] = down[1::2] = -1
+    save_file({"templates": torch.stack([20 * across, loudness * down])}, folder / "brightness.safetensors")
+    apart = 2 * (across + down).numpy()
+    images = np.stack([128 + apart, 128 - apart]).astype(np.uint8)
+    np.savez(folder / "flat.npz", test_images=images, test_labels=np.array([[1], [0]]))
+
+
 @pytest.mark.parametrize("attack", ["{name: pgd, steps: 20}", "{name: apgd, steps: 20}", "{name: fmn, steps: 40}"])
 @pytest.mark.parametrize("loudness", [1.0, 1000.0])
 @pytest.mark.parametrize("seen", ["", ", conditions: {contrast: 0.01, holds_on: 0.51}"])
 def test_what_most_calls_read_is_turned_however_loud_the_others_are(attack, loudness, seen, tmp_path):
     """The templates agree on half of the pixels: along the second one alone the first is not turned at all."""
-    (tmp_path / "brightness.py").write_text(SOURCE)
-    across, down = torch.ones(8, 8), torch.ones(8, 8)
-    across[:, 1::2] = down[1::2] = -1
-    save_file({"templates": torch.stack([20 * across, loudness * down])}, tmp_path / "brightness.safetensors")
-    apart = 2 * (across + down).numpy()  # 2 levels beyond the border of both
-    images = np.stack([128 + apart, 128 - apart]).astype(np.uint8)
-    np.savez(tmp_path / "flat.npz", test_images=images, test_labels=np.array([[1], [0]]))
+    _project(tmp_path, loudness)
     gate = f"  - {{id: gate, attack: {attack}, epsilon: 6/255, require: {{accuracy: 0}}{seen}}}\n"
     (tmp_path / "policy.yaml").write_text(brightness_policy(gate))
     policy = load_policy(tmp_path / "policy.yaml")
     (planned,), (found,) = plan(policy).gates, run(policy, folder=tmp_path / "out").gates
     assert found.metrics["accuracy"].value == 0
+    assert found.cost.forward <= planned.forward
+
+
+@pytest.mark.parametrize(("holds_on", "left"), [(0.51, 0), (0.9, 0.5)])
+def test_stickers_turn_what_they_turn_on_enough_of_the_calls(holds_on, left, tmp_path):
+    """In three calls of ten the other template, which is all zeros, reads whatever it is shown as dark."""
+    _project(tmp_path, 0.0)
+    attack = "{name: rp2, stickers: [0, 0, 1, 1], steps: 20, step_size: 0.1, distances: 1, angles: 0}"
+    conditions = f"{{perspective: 0.001, holds_on: {holds_on}, draws: 4}}"
+    gate = f"  - {{id: gate, attack: {attack}, conditions: {conditions}, require: {{accuracy: 0}}}}\n"
+    (tmp_path / "policy.yaml").write_text(brightness_policy(gate))
+    policy = load_policy(tmp_path / "policy.yaml")
+    (planned,), (found,) = plan(policy).gates, run(policy, folder=tmp_path / "out").gates
+    assert found.error is None
+    assert found.metrics["accuracy"].value == left
     assert found.cost.forward <= planned.forward
 
 
