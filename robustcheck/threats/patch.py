@@ -22,7 +22,7 @@ Outline = Literal["square", "circle"]
 
 PLACEMENT_DRAWS = 5  # uniform ones, of which a placement is made
 _APART = radians(5)  # between two angles at which room is looked for
-_TEXELS = 2  # pixels of a texture, along a side, of which one of an image shows the mean, read at its centre
+_TEXELS = 2  # pixels of a texture, along a side, for one of an image, which shows the mean of what is about its centre
 _SPARE = 1 / 3  # share of these by which a texture may be finer, as where a scale makes it smaller, and stay as it is
 _EDGE = 2**-10  # pixels by which squares are shifted: more than coordinates are rounded by
 
@@ -49,13 +49,14 @@ def place(textures: torch.Tensor, images: torch.Tensor, at: Placements, outline:
         textures = interpolate(textures, at.finest, mode="area")
     right, down = _on_patch(images.shape, at)
     grid = torch.stack([right, down], dim=-1) / per_row(at.side / 2)
-    times = (textures.shape[-1] / at.side / _TEXELS - _SPARE).ceil().clamp_min(1)
-    if bool((times > 1).any()):
+    side, shown = textures.shape[-1], (_TEXELS * at.side).ceil().int()
+    too_fine = side > shown * (1 + _SPARE)
+    if bool(too_fine.any()):
         seen = torch.empty_like(images)
-        for fewer in times.unique().tolist():
-            rows = (times == fewer).nonzero().flatten()
-            coarse = interpolate(textures[rows], max(1, round(textures.shape[-1] / fewer)), mode="area")
-            seen = seen.index_copy(0, rows, _read(coarse, grid[rows]))
+        sides = torch.where(too_fine, shown, side)
+        for fewer in sides.unique().tolist():
+            rows = (sides == fewer).nonzero().flatten()
+            seen = seen.index_copy(0, rows, _read(interpolate(textures[rows], fewer, mode="area"), grid[rows]))
     else:
         seen = _read(textures, grid)
     return torch.where(_inside(right, down, at, outline)[:, None], seen, images)
