@@ -86,7 +86,7 @@ def _result(standing: Standing, cost: Cost, health: tuple[HealthCheck, ...]) -> 
         id=gate.id,
         attack=gate.attack_name,
         parameters=gate.parameters,
-        threat=threat_of(gate, setting.samples.bits),
+        threat=threat_of(gate, setting.samples.bits, drawing=setting.candidate.randomness is not None),
         verdict=verdict,
         metrics=metrics,
         slices=measurement.slices(),

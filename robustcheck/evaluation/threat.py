@@ -10,13 +10,13 @@ from robustcheck.policy import Gate, RP2Spec
 from robustcheck.results import Threat
 
 
-def threat_of(gate: Gate, bits: int) -> Threat:
-    """The threat model of a gate with an attack, on images of so many bits."""
+def threat_of(gate: Gate, bits: int, *, drawing: bool = False) -> Threat:
+    """The threat model of a gate with an attack, on images of so many bits; whether the candidate is one that draws."""
     common = Threat(
         goal=gate.goal,
         target=gate.target,
         knowledge=gate.knowledge,
-        conditions=_conditions(gate),
+        conditions=_conditions(gate, drawing),
         queries=gate.queries,
         oracle=gate.oracle if gate.asks else None,
         top_k=gate.top_k,
@@ -35,11 +35,12 @@ def threat_of(gate: Gate, bits: int) -> Threat:
     )
 
 
-def _conditions(gate: Gate) -> dict[str, Any] | None:
+def _conditions(gate: Gate, drawing: bool) -> dict[str, Any] | None:
     """How images are seen; stickers are judged on as many looks as their grid has."""
     if gate.conditions is None:
         return None
     written = gate.conditions.model_dump(mode="json", exclude_none=True)
+    written["judged_on"] = gate.conditions.fresh_looks(drawing=drawing)
     if isinstance(gate.attack, RP2Spec):
-        written["judged_on"] = gate.attack.cells * gate.conditions.looks_from(gate.attack.cells)
+        written["judged_on"] = gate.attack.cells * gate.conditions.looks_from(gate.attack.cells, drawing=drawing)
     return written

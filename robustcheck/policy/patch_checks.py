@@ -121,7 +121,8 @@ def _grid(gate: dict[str, Any], at: KeyPath) -> Faults:
         ("distances", [1 / distance for distance in spec.distances], seen.scale or (1.0, 1.0), "scale"),
         ("angles", list(spec.angles), seen.perspective or (0.0, 0.0), "perspective"),
     ):
-        outside = [value for value in values if not ends[0] - 1e-6 <= value <= ends[1] + 1e-6]
+        low, high = _magnitudes(ends)  # tilts are drawn to all sides: stickers are painted for -20 where for 20
+        outside = [value for value in values if not low - 1e-6 <= abs(value) <= high + 1e-6]
         if outside:
             written = getattr(spec, key)[values.index(outside[0])]
             yield (
@@ -130,6 +131,12 @@ def _grid(gate: dict[str, Any], at: KeyPath) -> Faults:
                 f"{ends[1]:g}: stickers would be judged where they are not painted for; widen conditions.{what}, or "
                 f"give other {key}",
             )
+
+
+def _magnitudes(ends: tuple[float, float]) -> tuple[float, float]:
+    """The least and the largest absolute value of what lies between two numbers."""
+    low, high = sorted(map(abs, ends))
+    return (0.0 if ends[0] <= 0 <= ends[1] else low), high
 
 
 def _out_of_view(spec: ConditionsSpec) -> bool:

@@ -14,7 +14,7 @@ from robustcheck.words import shown
 
 Range = tuple[float, float]
 
-_LEAST_ON_A_GRID, _LEAST_FROM_A_PLACE = 100, 10  # looks, where something is drawn for them
+_LEAST, _LEAST_FROM_A_PLACE = 100, 10  # looks, where something is drawn for them that no place of a grid sets
 
 _NUMBER: dict[str, Any] = {"type": "number"}
 _SCHEMA = WithJsonSchema({"anyOf": [_NUMBER, {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2}]})
@@ -97,9 +97,13 @@ class ConditionsSpec(Section):
         """The conditions that are drawn for each look from a grid of distances and angles, which sets the others."""
         return tuple(name for name in CONDITIONS if name not in SET_BY_A_GRID and getattr(self, name) is not None)
 
-    def looks_from(self, places: int) -> int:
-        """Looks from each of so many places of a grid: one, if nothing is drawn there."""
-        return max(_LEAST_FROM_A_PLACE, ceil(_LEAST_ON_A_GRID / places)) if self.drawn_on_a_grid else 1
+    def looks_from(self, places: int, *, drawing: bool = False) -> int:
+        """Looks from each of so many places of a grid: one, if nothing is drawn there, nor by the candidate."""
+        return max(_LEAST_FROM_A_PLACE, ceil(_LEAST / places)) if self.drawn_on_a_grid or drawing else 1
+
+    def fresh_looks(self, *, drawing: bool) -> int:
+        """Looks that a counterexample is judged on; of a candidate that draws, each of them is a call of its own."""
+        return max(self.judged_on, _LEAST) if drawing else self.judged_on
 
     def reach(self, visible: Range) -> Range:
         """The shares of the full range, from the lowest to the highest, that some look brings to what is visible."""

@@ -22,6 +22,8 @@ Outline = Literal["square", "circle"]
 
 PLACEMENT_DRAWS = 5  # uniform ones, of which a placement is made
 _APART = radians(5)  # between two angles at which room is looked for
+_TEXELS = 2  # pixels of a texture, along a side, for one of an image, which shows the mean of what is about its centre
+_SPARE = 1 / 3  # share of these by which a texture may be finer, as where a scale makes it smaller, and stay as it is
 _EDGE = 2**-10  # pixels by which squares are shifted: more than coordinates are rounded by
 
 
@@ -40,14 +42,28 @@ def lay(textures: torch.Tensor, images: torch.Tensor, at: Placements, outline: O
     """Images (N, C, H, W) with textures (N, C, S, S) on them: bilinear between a texture's pixels, sharp at its edge.
 
     Differentiable in the textures. A texture of S pixels that lies unturned on S whole pixels is copied. One that is
-    finer than these images show is shrunk (means): it would be seen at single points, and not as what a pixel covers.
+    finer than these images show is shrunk (means), and so is what is still far finer where it lies: either would be
+    seen at single points, and not as what a pixel covers.
     """
     if at.finest is not None and textures.shape[-1] > at.finest:
         textures = interpolate(textures, at.finest, mode="area")
     right, down = _on_patch(images.shape, at)
     grid = torch.stack([right, down], dim=-1) / per_row(at.side / 2)
-    seen = grid_sample(textures, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    side, shown = textures.shape[-1], (_TEXELS * at.side).ceil().int()
+    too_fine = side > shown * (1 + _SPARE)
+    if bool(too_fine.any()):
+        seen = torch.empty_like(images)
+        sides = torch.where(too_fine, shown, side)
+        for fewer in sides.unique().tolist():
+            rows = (sides == fewer).nonzero().flatten()
+            seen = seen.index_copy(0, rows, _read(interpolate(textures[rows], fewer, mode="area"), grid[rows]))
+    else:
+        seen = _read(textures, grid)
     return torch.where(_inside(right, down, at, outline)[:, None], seen, images)
+
+
+def _read(textures: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    return grid_sample(textures, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def covered(shape: torch.Size, at: Placements, outline: Outline) -> torch.Tensor:

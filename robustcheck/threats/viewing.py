@@ -3,7 +3,7 @@
 Expectation over transformation (Athalye, Engstrom, Ilyas, Kwok 2018, arXiv 1707.07397, section 2.1) averages over
 draws of it. An image is turned, scaled, shifted and tilted in one step (a homography), resampled and blurred in one
 more (a matrix along each axis), then its contrast and brightness change, grain comes in, and it is compressed.
-From afar each pixel is the mean of what it covers. Conditions that are not given cost nothing.
+From afar, and from the side, each pixel is the mean of what it covers. Conditions that are not given cost nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from robustcheck.threats.ball import per_row
 LOOK_DRAWS = 12  # uniform ones, of which a look is made
 
 _CAMERA = 4.0  # its distance at scale 1, in halves of the image's longer side
+_SPARE = 1 / 3  # of a pixel, by which what is read linearly may lie further apart than pixels do
 _TINY = 1e-3
 _KEPT_BYTES = 1 << 26  # of the matrices that resample axes of one length
 
@@ -69,7 +70,7 @@ class Conditions:
             right=_between(spec.translation, uniform[:, 2]),
             down=_between(spec.translation, uniform[:, 3]),
             tilt=_between(spec.perspective, uniform[:, 4], radians(1)),
-            axis=_between(None if spec.perspective is None else (0.0, 180.0), uniform[:, 5], radians(1)),
+            axis=_between(None if spec.perspective is None else (0.0, 360.0), uniform[:, 5], radians(1)),
             resampling=_between(spec.resampling, uniform[:, 6]),
             blur=_between(spec.blur, uniform[:, 7]),
             contrast=_between(spec.contrast, uniform[:, 8]),
@@ -122,7 +123,7 @@ def see(
         # Each pixel of a look is the mean of what it covers: read at single points, most of that would not count.
         seen = _along_axes(seen, lambda length: _means(1 / scale, length))
     if any(value is not None for value in (looks.rotation, looks.scale, looks.right, looks.down, looks.tilt)):
-        seen = grid_sample(seen, _homography(images, looks), mode="bilinear", padding_mode="zeros", align_corners=False)
+        seen = _moved(seen, looks)
     if looks.resampling is not None or looks.blur is not None:
         seen = _along_axes(seen, lambda length: _optics(looks, length, images.device))
     if looks.contrast is not None:
@@ -141,14 +142,37 @@ def _between(ends: tuple[float, float] | None, uniform: torch.Tensor, unit: floa
     return None if ends is None else (ends[0] + (ends[1] - ends[0]) * uniform) * unit
 
 
-def _homography(images: torch.Tensor, looks: Looks) -> torch.Tensor:
-    """Where on the image (N, H, W, 2), from -1 to 1, each pixel of a look lies.
+def _moved(images: torch.Tensor, looks: Looks) -> torch.Tensor:
+    """Images (N, C, H, W), turned, scaled, shifted and tilted.
+
+    A pixel of a tilted one is the mean of as many points, evenly over it, as it covers of the image's pixels.
+    """
+    shape = images.shape[2:]
+    there = _homography(shape, looks, len(images), images.device)
+    back = torch.linalg.inv(there)
+    seen = _read(images, back)
+    if looks.tilt is None:
+        return seen
+    points = (_covers(shape, looks, there, back) - _SPARE).ceil().clamp_min(1).int()
+    for across, along in points[(points > 1).any(dim=1)].unique(dim=0).tolist():
+        rows = ((points[:, 0] == across) & (points[:, 1] == along)).nonzero().flatten()
+        total = torch.zeros_like(images[rows])
+        for right in range(across):
+            for down in range(along):
+                off_centre = (right + 0.5) / across - 0.5, (down + 0.5) / along - 0.5
+                total = total + _read(images[rows], back[rows], off_centre)
+        seen = seen.index_copy(0, rows, total / (across * along))
+    return seen
+
+
+def _homography(shape: torch.Size, looks: Looks, count: int, device: torch.device) -> torch.Tensor:
+    """Where points of images of a shape (H, W) are seen, as matrices M (N, 3, 3).
 
     The image is a plane that turns about its middle, in front of a pinhole camera. In halves of its longer side, a
     point p of it is seen at (x, y) / w, with (x, y, w) = M p.
     """
-    count, _, height, width = images.shape
-    device, long = images.device, max(height, width) / 2
+    height, width = shape
+    long = max(height, width) / 2
     zero = torch.zeros(count, device=device)
     one = torch.ones(count, device=device)
     turn = zero if looks.rotation is None else looks.rotation
@@ -170,18 +194,52 @@ def _homography(images: torch.Tensor, looks: Looks) -> torch.Tensor:
         ]
     )
     shifted = _matrix([[one, zero, right], [zero, one, down], [zero, zero, one]])
-    seen_from = shifted @ tilted @ rotation
-    across = ((torch.arange(width, device=device) + 0.5) - width / 2) / long
-    along = ((torch.arange(height, device=device) + 0.5) - height / 2) / long
+    return shifted @ tilted @ rotation
+
+
+def _read(images: torch.Tensor, back: torch.Tensor, off_centre: tuple[float, float] = (0.0, 0.0)) -> torch.Tensor:
+    """Images (N, C, H, W) at the point of each pixel of a look that is so far, in pixels, off its centre.
+
+    Args:
+        images: that are looked at.
+        back: from where points are seen to where they lie (N, 3, 3).
+        off_centre: right and down.
+    """
+    count, _, height, width = images.shape
+    device, long = images.device, max(height, width) / 2
+    across = ((torch.arange(width, device=device) + (0.5 + off_centre[0])) - width / 2) / long
+    along = ((torch.arange(height, device=device) + (0.5 + off_centre[1])) - height / 2) / long
     pixels = torch.stack(
         [across.expand(height, width), along[:, None].expand(height, width), torch.ones(height, width, device=device)],
         dim=-1,
     ).view(1, -1, 3)
-    points = pixels @ torch.linalg.inv(seen_from).transpose(-1, -2)
+    points = pixels @ back.transpose(-1, -2)
     depth = points[..., 2:]  # 1 / w: what is behind the camera is not seen
     grid = points[..., :2] / depth.abs().clamp_min(1e-9)
     grid = torch.where(depth > 0, grid * torch.tensor([long / (width / 2), long / (height / 2)], device=device), 9.0)
-    return grid.view(count, height, width, 2)
+    grid = grid.view(count, height, width, 2)
+    return grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _covers(shape: torch.Size, looks: Looks, there: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+    """Pixels of images (H, W) that one of a look covers at most, across and along (N, 2): at the corner furthest away.
+
+    From afar images are means already (`_means`): what counts is by how much more than these they are narrowed.
+
+    Args:
+        shape: of the images.
+        looks: at them.
+        there: from where points lie to where they are seen (N, 3, 3).
+        back: the other way (N, 3, 3).
+    """
+    high, wide = (length / max(shape) for length in shape)
+    corners = torch.tensor([[x, y, 1] for x in (-wide, wide) for y in (-high, high)], device=back.device)
+    depth = (corners @ there[:, 2, :, None]).clamp_min(0)  # (N, 4, 1): w; none of what is behind the camera
+    # Of p, at (x, y) / w, the derivatives by x and by y, (N, 4, 2, 2).
+    slopes = depth[..., None] * (back[:, None, :2, :2] - corners[:, :2, None] * back[:, None, 2:, :2])
+    means = torch.ones_like(back[:, 0, 0]) if looks.scale is None else (1 / looks.scale).clamp_min(1)
+    most: torch.Tensor = torch.linalg.vector_norm(slopes, dim=2).amax(dim=1)
+    return most / means[:, None]
 
 
 def _matrix(rows: list[list[torch.Tensor]]) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from robustcheck.policy import ConditionsSpec, Size
+from robustcheck.policy.patch_checks import find
 
 
 @given(st.decimals(min_value="0.001", max_value="99.999", places=3))
@@ -87,3 +89,26 @@ def test_what_is_no_range_is_refused(value):
 )
 def test_what_a_look_may_bring_into_a_window(conditions, reach):
     assert ConditionsSpec(**conditions).reach((0.2, 0.3)) == pytest.approx(reach)
+
+
+@pytest.mark.parametrize(
+    ("perspective", "angles", "outside"),
+    [
+        (30, [-30, 0, 30], None),
+        ([10, 30], [-30, -10, 10, 30], None),
+        ([-30, -10], [-30, 10, 30], None),
+        ([-10, 30], [-30, 0, 30], None),
+        (30, [-40], -40),
+        ([10, 30], [-20, 5], 5),
+        ([10, 30], [-20, 0], 0),
+        ([-10, 30], [-31], -31),
+    ],
+)
+def test_a_grid_s_angles_to_either_side_are_those_that_stickers_are_painted_for(perspective, angles, outside):
+    attack = {"name": "rp2", "stickers": [0, 0, 0.5, 1], "distances": 1, "angles": angles}
+    gate = {"id": "gate", "attack": attack, "conditions": {"perspective": perspective}, "require": {"accuracy": 0}}
+    faults = [words for where, words in find(gate, (), {}, Path()) if where == ("attack", "angles")]
+    if outside is None:
+        assert faults == []
+    else:
+        assert [words.split(",")[0] for words in faults] == [f"found {outside}"]

@@ -291,13 +291,55 @@ def test_on_smaller_images_a_texture_is_seen_as_what_each_pixel_covers(length, f
     image = torch.full((1, 1, length, length), 0.5)
     seen = lay(check, image, at, "square")
     whole = lay(check, image, Placements(x=at.x, y=at.y, side=at.side, angle=at.angle), "square")
+    assert torch.equal(seen, whole), "so it is, too, where nobody has said how fine images show it"
     if length == 40:
-        assert torch.equal(seen, whole)
+        assert (seen - 0.5).abs().max() > 0.4
     else:
         assert torch.allclose(seen, image)
-        assert (whole - 0.5).abs().max() > 0.4
         (gradient,) = torch.autograd.grad(seen.sum(), check)
         assert (gradient > 0).float().mean() > 0.8
+
+
+def _lie(resolution, given="", **more):
+    """Sixty-four placements of a patch of 8 pixels, and the number of its texture's."""
+    entry = {"name": "patch", "shape": "square", "resolution": resolution, **more} | ({"patch": given} if given else {})
+    at = Placing.of(PatchSpec.model_validate(entry), Size.parse("8 px")).draw(_random(64, PLACEMENT_DRAWS), 24, 24)
+    return at, 8 * resolution * (2 if given else 1)
+
+
+@pytest.mark.parametrize("scale", [0, 0.1, 0.5])
+@pytest.mark.parametrize(("resolution", "given"), [(2, "a.png"), (4, ""), (4, "a.png"), (16, ""), (16, "a.png")])
+def test_however_fine_a_patch_is_what_a_pixel_covers_is_what_is_seen(resolution, given, scale):
+    """One white texel in every pixel's worth of black ones is next to nothing, wherever it lies."""
+    at, side = _lie(resolution, given, scale=scale, rotation=0)
+    texels = side // 8
+    dots = torch.zeros(64, 1, side, side)
+    dots[..., texels // 2 :: texels, texels // 2 :: texels] = 1
+    seen = lay(dots, torch.zeros(64, 1, 24, 24), at, "square")
+    most = (4 / 3 * (1 + scale) / (texels // 2)) ** 2  # of the quarter of a pixel that a centre may show at its largest
+    assert seen.amax(dim=(1, 2, 3)).max() <= most
+    assert seen.mean() > 0
+
+
+@pytest.mark.parametrize("resolution", [4, 16])
+def test_every_pixel_of_a_fine_patch_is_trained_in_each_look(resolution):
+    at, side = _lie(resolution)
+    fine = torch.full((64, 1, side, side), 0.5).requires_grad_()
+    (gradient,) = torch.autograd.grad(lay(fine, torch.zeros(64, 1, 24, 24), at, "square").sum(), fine)
+    assert (gradient > 0).float().mean() > 0.8
+
+
+def test_how_often_it_is_shrunk_is_each_placement_s_own_and_never_at_what_is_usual():
+    at, side = _lie(4, scale=0.7)
+    fine, images = _random(64, 1, side, side, seed=1), torch.zeros(64, 1, 24, 24)
+    together = lay(fine, images, at, "square")
+    for row in range(64):
+        one = slice(row, row + 1)
+        alone = Placements(x=at.x[one], y=at.y[one], side=at.side[one], angle=at.angle[one], finest=at.finest)
+        assert torch.equal(lay(fine[one], images[one], alone, "square")[0], together[row])
+    at, side = _lie(2)  # copied where it lies on whole pixels, it is read at points everywhere
+    dots = (torch.arange(side) % 2).float()[:, None].expand(64, 1, side, side)
+    assert lay(dots, images, at, "square").amax(dim=(1, 2, 3)).max() > 0.9
 
 
 def test_a_given_patch_is_shown_as_fine_as_it_may_be():

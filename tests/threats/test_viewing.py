@@ -15,6 +15,8 @@ from robustcheck.threats.viewing import (
     LOOK_DRAWS,
     Conditions,
     Looks,
+    _covers,
+    _homography,
     _optics,
     _resampled,
     _resampling,
@@ -83,6 +85,71 @@ def test_a_tilt_about_the_vertical_axis_narrows_and_brings_one_side_nearer():
     assert torch.allclose(seen, mirrored.flip(1), atol=1e-3)
 
 
+@pytest.mark.parametrize("perspective", [[10, 30], [-30, -10], 30])
+def test_tilts_are_drawn_to_all_sides_alike(perspective):
+    looks = Conditions(spec=ConditionsSpec(perspective=perspective)).draw(_random(4000, LOOK_DRAWS))
+    nearer_right, nearer_below = looks.axis.sin() * looks.tilt > 0, looks.axis.cos() * looks.tilt < 0
+    for right in (True, False):
+        for below in (True, False):
+            share = ((nearer_right == right) & (nearer_below == below)).float().mean()
+            assert share.item() == pytest.approx(0.25, abs=0.03)
+
+
+@pytest.mark.parametrize("scale", [1, 0.5])
+@pytest.mark.parametrize(("tilt", "axis"), [(60, 90), (-60, 90), (60, 0), (60, 45), (75, 90)])
+def test_from_the_side_a_pixel_is_the_mean_of_what_it_covers(tilt, axis, scale):
+    """Stripes of one pixel, or a check, that the image is narrowed across: they are grey in the middle."""
+    across, along = (torch.arange(64) % 2).expand(64, 64), (torch.arange(64) % 2)[:, None].expand(64, 64)
+    stripes = {90: across, 0: along, 45: across ^ along}[axis].float()[None, None]
+    looks = _one(tilt=radians(tilt), axis=radians(axis), scale=scale)
+    seen, covered = see(stripes, looks)[0, 0], see(torch.ones_like(stripes), looks)[0, 0]
+    middle = torch.zeros(64, 64, dtype=torch.bool)
+    middle[28:36, 28:36] = True
+    assert (middle & (covered > 0.999)).sum() > 8
+    assert seen[middle & (covered > 0.999)].std() < 0.08
+    assert seen[middle & (covered > 0.999)].mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_batch_of_tilts_is_what_each_of_them_is_alone():
+    spec = ConditionsSpec(perspective=75, scale=[0.3, 1.5], rotation=180)
+    looks, images = Conditions(spec=spec).draw(_random(24, LOOK_DRAWS)), _random(24, 1, 20, 28)
+    together = see(images, looks)
+    for row in range(24):
+        alone = Looks(
+            **{name: getattr(looks, name)[row : row + 1] for name in ("rotation", "scale", "tilt", "axis")},
+        )
+        assert torch.equal(see(images[row : row + 1], alone)[0], together[row])
+
+
+def _covered(shape, looks):
+    there = _homography(shape, looks, len(looks.tilt), CPU)
+    return _covers(shape, looks, there, torch.linalg.inv(there))
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 2**31))
+def test_no_pixel_covers_more_than_is_said_and_some_corner_covers_that(seed):
+    spec = ConditionsSpec(perspective=75, scale=[0.3, 1.5], rotation=180)
+    looks, shape = Conditions(spec=spec).draw(_random(1, LOOK_DRAWS, seed=seed)), torch.Size((40, 56))
+    (there,) = _homography(shape, looks, 1, CPU).double()
+    lie = torch.cartesian_prod(torch.linspace(-1, 1, 41), torch.linspace(-1, 1, 41)) * torch.tensor([1, 40 / 56])
+
+    def seen(points):
+        x, y, depth = (torch.cat([points, torch.ones(len(points), 1)], dim=1).double() @ there.T).unbind(dim=1)
+        return torch.stack([x / depth, y / depth], dim=1)
+
+    beside = (torch.tensor([1e-3, 0.0]), torch.tensor([0.0, 1e-3]))
+    slopes = torch.stack([(seen(lie + step) - seen(lie - step)) / 2e-3 for step in beside], dim=2)
+    most = torch.linalg.inv(slopes).norm(dim=1).amax(dim=0) / max(1.0, 1 / looks.scale.item())
+    assert _covered(shape, looks)[0].tolist() == pytest.approx(most.tolist(), rel=1e-2)
+
+
+def test_small_tilts_need_no_means():
+    spec = ConditionsSpec(perspective=15, scale=[0.3, 1], rotation=180)
+    looks = Conditions(spec=spec).draw(_random(1000, LOOK_DRAWS))
+    assert _covered(torch.Size((28, 28)), looks).max() < 4 / 3
+
+
 @pytest.mark.parametrize("distance", [2, 3, 5])
 def test_from_afar_a_pixel_is_the_mean_of_what_it_covers(distance):
     """A pattern on the pixels that single points would read is diluted, and seen alike wherever it lies."""
@@ -148,10 +215,11 @@ def test_compression_loses_more_at_lower_quality_and_passes_gradients(channels):
     assert torch.equal(gradient, torch.ones_like(gradient))
 
 
+@pytest.mark.parametrize("tilt", [15, [40, 70]])
 @settings(max_examples=15)
 @given(seed=st.integers(0, 2**31))
-def test_gradients_are_what_finite_differences_say(seed):
-    ranges = {"rotation": 20, "scale": 0.2, "translation": 0.1, "perspective": 15, "resampling": 0.5, "blur": 1}
+def test_gradients_are_what_finite_differences_say(tilt, seed):
+    ranges = {"rotation": 20, "scale": 0.2, "translation": 0.1, "perspective": tilt, "resampling": 0.5, "blur": 1}
     spec = ConditionsSpec(**ranges, contrast=[0.6, 1])  # more would leave the range, and be cut off
     looks = Conditions(spec=spec).draw(_random(2, LOOK_DRAWS, seed=seed))
     images = 0.3 + 0.4 * _random(2, 1, 7, 9, seed=seed + 1)
@@ -170,7 +238,7 @@ def test_draws_lie_in_their_ranges_and_reach_their_ends():
     looks = Conditions(spec=spec).draw(_random(4000, LOOK_DRAWS))
     ends = {
         "rotation": (radians(-30), radians(30)), "scale": (0.5, 1), "right": (-0.2, 0.2), "down": (-0.2, 0.2),
-        "tilt": (radians(-10), radians(10)), "axis": (0, radians(180)), "resampling": (0.25, 1), "blur": (0, 2),
+        "tilt": (radians(-10), radians(10)), "axis": (0, radians(360)), "resampling": (0.25, 1), "blur": (0, 2),
         "contrast": (0.7, 1.3), "brightness": (0, 0.1), "noise": (0, 0.05), "jpeg": (40, 100),
     }  # fmt: skip
     for name, (low, high) in ends.items():

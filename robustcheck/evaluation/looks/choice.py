@@ -32,7 +32,8 @@ def viewer_of(gate: Gate, candidate: Candidate, goal: Goal, *, maximum: int) -> 
 
 def eot_of(gate: Gate, candidate: Candidate) -> EOT | None:
     """What a gate's gradients are means over: looks, or calls of a candidate that draws; None if nothing is drawn."""
+    drawing = candidate.randomness is not None and gate.surrogates is None
     if gate.conditions is not None:
         conditions = Conditions(spec=gate.conditions, exported=candidate.preprocess.exported)
-        return ConditionsEOT(conditions=conditions, count=gate.conditions.draws)
-    return StochasticEOT() if candidate.randomness is not None and gate.surrogates is None else None
+        return ConditionsEOT(conditions=conditions, count=gate.conditions.draws, drawing=drawing)
+    return StochasticEOT() if drawing else None

@@ -2,6 +2,8 @@
 
 Searches follow the mean of the gradients (expectation over transformation; Athalye et al. 2018, arXiv 1707.07397). Each
 proposal of a sample is judged on looks of its own.
+
+Of a candidate that draws, too, all looks at an image are calls of their own: a defence may draw once for a whole batch.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from robustcheck.attacks.draws import Draws, key
 from robustcheck.evaluation.looks.look import Gradients, Seen, Tally, confirmed, looks_needed, read
 from robustcheck.models import Candidate
 from robustcheck.models.batches import shares_of
+from robustcheck.models.means import mean_of_gradients
 from robustcheck.threats import Goal
 from robustcheck.threats.viewing import LOOK_DRAWS, Conditions, Looks, repeated, see, seen_from
 
@@ -31,15 +34,26 @@ class _Camera:
     conditions: Conditions
     maximum: int  # largest value that can be stored
 
+    @property
+    def _drawing(self) -> bool:
+        """Whether the candidate draws."""
+        return self.candidate.randomness is not None
+
     def _read(
         self, images: torch.Tensor, labels: torch.Tensor, looks: Looks, grain: torch.Tensor | None, count: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Readings, whether they are wanted, and scores, (N, L) each, of `count` looks at each image (N, C, H, W)."""
         seen = see(images.repeat_interleave(count, dim=0), looks, grain, self.conditions.exported)
         stored = shares_of((seen * self.maximum).round(), self.maximum)
-        each, shape = read(self.candidate, self.goal, stored, labels.repeat_interleave(count)), (len(images), count)
-        scores = None if each.score is None else each.score.view(shape)
-        return each.decision.view(shape), each.wanted.view(shape), scores
+        shape = len(images), 1 if self._drawing else count  # of a call's looks
+        calls = [
+            read(self.candidate, self.goal, one.flatten(0, 1), labels.repeat_interleave(shape[1]))
+            for one in stored.unflatten(0, (len(images), count)).split(shape[1], dim=1)
+        ]
+        decisions = torch.cat([call.decision.view(shape) for call in calls], dim=1)
+        wanted = torch.cat([call.wanted.view(shape) for call in calls], dim=1)
+        scores = [call.score.view(shape) for call in calls if call.score is not None]
+        return decisions, wanted, torch.cat(scores, dim=1) if scores else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +67,11 @@ class RandomLooks(_Camera):
     @property
     def at_once(self) -> int:
         """A block of them."""
-        return min(_BLOCK, self.conditions.spec.judged_on)
+        return min(_BLOCK, self._total)
+
+    @property
+    def _total(self) -> int:
+        return self.conditions.spec.fresh_looks(drawing=self._drawing)
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, draws: Draws, at: torch.Tensor) -> Seen:
         """Twice as many looks as the policy says, or until too few of those to come could hold."""
@@ -64,7 +82,7 @@ class RandomLooks(_Camera):
 
     def look(self, images: torch.Tensor, labels: torch.Tensor, draws: Draws, at: torch.Tensor) -> Seen:
         """As many looks as the policy says, or until too few of those to come could hold."""
-        total = self.conditions.spec.judged_on
+        total = self._total
         needed = looks_needed(self.conditions.spec.holds_on, total)
         numbers = _numbers(draws, total, at)
         rows = torch.arange(len(images), device=images.device)
@@ -86,7 +104,8 @@ class Grid(_Camera):
     """Looks from a grid of places, the same ones each time: some from each, if conditions vary that no place sets.
 
     These are drawn once for all samples, evenly over their ranges at each place, and whatever the policy's seed: no
-    search has had them, and a counterexample that is looked at again is seen as it was.
+    search has had them, and a counterexample that is looked at again is seen as it was. Where the candidate draws, what
+    holds is looked at once more: other calls see the same.
     """
 
     places: Looks
@@ -99,8 +118,13 @@ class Grid(_Camera):
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, _draws: Draws, _at: torch.Tensor) -> Seen:
         """From each place as many looks; the images hold in its cell if they do on the share of these that it takes."""
+        first = self._look(images, labels)
+        return confirmed(first, lambda held: self._look(images[held], labels[held])) if self._drawing else first
+
+    def _look(self, images: torch.Tensor, labels: torch.Tensor) -> Seen:
         tally, rows = Tally.of(len(images), images.device), torch.arange(len(images), device=images.device)
-        rounds, share = self.conditions.spec.looks_from(self.count), self.conditions.spec.holds_on
+        spec = self.conditions.spec
+        rounds, share = spec.looks_from(self.count, drawing=self._drawing), spec.holds_on
         drawn = Draws.of([key(0, "grid", "", 0)], images.device)
         numbers, held = _even(drawn, self.count, rounds), torch.zeros(len(rows), self.count, device=images.device)
         for number in range(rounds):
@@ -118,11 +142,12 @@ class ConditionsEOT:
 
     conditions: Conditions
     count: int  # looks a step
+    drawing: bool = False  # the candidate draws as well: each look is a call of its own
 
     @property
     def at_once(self) -> int:
-        """All of a step's looks."""
-        return self.count
+        """All of a step's looks, if they share a call."""
+        return 1 if self.drawing else self.count
 
     @property
     def holds_on(self) -> float:
@@ -139,18 +164,44 @@ class ConditionsEOT:
         draws: Draws,
         at: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits (N, L, K) on L looks; mean losses (N,); gradients (N, C, H, W) of those in the images as they are."""
+        """Logits (N, L, K) on L looks; mean losses (N,); gradients (N, C, H, W) of those in the images as they are.
+
+        Of a candidate that draws each look's gradient weighs the same, as each call's does where images are seen as
+        they are (`StochasticEOT`).
+        """
         rows = torch.arange(len(images), device=images.device)
-        looks = self.conditions.draw(_numbers(draws.apart(_SEARCHING), self.count, at).flatten(0, 1))
+        numbers = _numbers(draws.apart(_SEARCHING), self.count, at)
         grain = _grain(self.conditions, draws.apart(_SEARCHING), rows, images, self.count, at)
+        asked = images, labels, aims
+        if not self.drawing:
+            return self._follow(access, objective, asked, numbers, grain)
+        grains = [None] * self.count if grain is None else grain.unflatten(0, numbers.shape[:2]).unbind(dim=1)
+        calls = [
+            self._follow(access, objective, asked, one, of_one)
+            for one, of_one in zip(numbers.split(1, dim=1), grains, strict=True)
+        ]
+        logits, losses, gradients = zip(*calls, strict=True)
+        return torch.cat(logits, dim=1), torch.stack(losses, dim=1).mean(dim=1), mean_of_gradients(gradients)
+
+    def _follow(
+        self,
+        access: Gradients,
+        objective: Objective,
+        asked: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        numbers: torch.Tensor,
+        grain: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What `gradient` says, in one call, on looks made of numbers (N, L, 12)."""
+        images, labels, aims = asked
+        shape = numbers.shape[:2]
         images = images.detach().requires_grad_()
         with torch.enable_grad():
-            seen = see(images.repeat_interleave(self.count, dim=0), looks, grain, self.conditions.exported)
+            looks = self.conditions.draw(numbers.flatten(0, 1))
+            seen = see(images.repeat_interleave(shape[1], dim=0), looks, grain, self.conditions.exported)
         logits, loss, gradient = access.gradient(
-            seen.detach(), labels.repeat_interleave(self.count), aims.repeat_interleave(self.count), objective
+            seen.detach(), labels.repeat_interleave(shape[1]), aims.repeat_interleave(shape[1]), objective
         )
-        (own,) = torch.autograd.grad(seen, images, gradient / self.count)
-        shape = (len(images), self.count)
+        (own,) = torch.autograd.grad(seen, images, gradient / shape[1])
         return logits.view(*shape, -1), loss.view(shape).mean(dim=1), own
 
 

@@ -34,13 +34,14 @@ class Seen:
 
     def updated(self, rows: torch.Tensor, again: Seen) -> Seen:
         """Replace these rows (M,) by what a second showing saw."""
-        score, share = self.score, self.share
+        score, share, cells = self.score, self.share, self.cells
         return replace(
             self,
             decision=self.decision.index_copy(0, rows, again.decision),
             wanted=self.wanted.index_copy(0, rows, again.wanted),
             score=None if score is None or again.score is None else score.index_copy(0, rows, again.score),
             share=None if share is None or again.share is None else share.index_copy(0, rows, again.share),
+            cells=None if cells is None or again.cells is None else cells.index_copy(0, rows, again.cells),
         )
 
 

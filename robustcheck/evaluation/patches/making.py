@@ -61,7 +61,7 @@ def _given(task: PatchTask, name: str) -> Made:
     shares = read_patch(name, task.setting.folder, bits=samples.bits, channels=task.channels)
     texture, origin = torch.from_numpy(shares)[None].to(task.device), f"given: {name}"
     if (stored := texture.shape[-1]) > _FINER * (side := task.shape[-1]):
-        # Far finer than the image, it would be seen at single points, and not as what a pixel covers.
+        # Far finer than the image, of which each pixel shows the mean of what it covers.
         texture = interpolate(texture, side, mode="area")
         origin += f", shrunk from {stored} pixels a side to {side} (means): it covers few of the image's"
     texture = _rounded(task, texture)

@@ -91,16 +91,17 @@ class LookCounts:
     @classmethod
     def of(cls, gate: Gate, candidate: Candidate) -> LookCounts:
         """Once, as `conditions` say, or as often as a candidate that draws is asked (`stochastic`)."""
-        spec = gate.conditions
-        if spec is None and candidate.randomness is None:
+        spec, drawing = gate.conditions, candidate.randomness is not None
+        if spec is None and not drawing:
             return cls(searching=1, judging=1, most=1)
         if spec is None:
             draws = DRAWS if gate.surrogates is None else 1
             return cls(searching=draws, judging=JUDGED_ON, most=2 * JUDGED_ON)
         if isinstance(gate.attack, RP2Spec):
-            looks = gate.attack.cells * spec.looks_from(gate.attack.cells)
-            return cls(searching=spec.draws, judging=looks, most=looks)
-        return cls(searching=spec.draws, judging=spec.judged_on, most=2 * spec.judged_on)
+            looks = gate.attack.cells * spec.looks_from(gate.attack.cells, drawing=drawing)
+            return cls(searching=spec.draws, judging=looks, most=2 * looks if drawing else looks)
+        looks = spec.fresh_looks(drawing=drawing)
+        return cls(searching=spec.draws, judging=looks, most=2 * looks)
 
     def seen(self, images: int) -> Bill:
         """What it costs to judge images."""

@@ -89,7 +89,8 @@ def unknown_gate(policy: Policy, report: AuditReport) -> str | None:
 
 def is_as_asked(gate: Gate, result: GateResult, setting: Setting) -> bool:
     """Whether attack, parameters and threat model are those of the policy's gate; one that crashed has none."""
-    limits = None if gate.attack is None else threat_of(gate, setting.samples.bits)
+    drawing = setting.candidate.randomness is not None
+    limits = None if gate.attack is None else threat_of(gate, setting.samples.bits, drawing=drawing)
     asked = _plain([gate.attack_name, gate.parameters, limits])
     return bool(asked == _plain([result.attack, result.parameters, result.threat]))
 
