@@ -113,7 +113,10 @@ def test_a_report_that_nobody_altered_agrees(ran):
     assert "pgd[4/255]: as stated, not counted again: auroc (but that it is no larger)" in result.output
     assert "clean: as stated" not in result.output
     said = " ".join(result.output.split())
-    assert "the report: as stated, not compared: environment, model.notes, started, seconds, interrupted" in said
+    assert (
+        "the report: as stated, not compared: environment, policy.path, model.notes, started, seconds, interrupted"
+        in said
+    )
 
 
 def test_all_of_it_is_in_full_precision(project, monkeypatch):

@@ -35,6 +35,10 @@ class Area:
         delong = sum(float(shares.var(ddof=1)) / len(shares) for shares in parts)
         return max(delong, _exponential(float(self.value), *map(len, parts)))
 
+    def least_variance(self) -> float:
+        """What `variance` and `variance_by` are at least, whatever the scores are that have this area."""
+        return _exponential(float(self.value), len(self.of_positives), len(self.of_negatives))
+
     def variance_by(self, positives: NDArray[np.intp], negatives: NDArray[np.intp], groups: int) -> float:
         """The variance where samples come in groups: Obuchowski's (1997, Biometrics 53, equation 3) in DeLong's place.
 

@@ -1,0 +1,112 @@
+"""Metrics as they are stated, beside what is counted again; areas under attack beside the most that they may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from robustcheck.evaluation.replay.restating import AREA
+from robustcheck.policy.bounds import WORST_FINDING, WORST_SUBGROUP
+from robustcheck.results import Metric
+
+REL_TOLERANCE = 1e-6  # a report's numbers are decimal
+
+
+def is_area(metric: str) -> bool:
+    """Whether a metric is an area under an ROC curve, of all samples or of a part."""
+    return metric.rpartition(".")[2] == AREA
+
+
+def compared_metrics(
+    here: Mapping[str, Metric],
+    stated: Mapping[str, Metric],
+    surest: Mapping[str, Metric] | None,
+    *,
+    parts: Mapping[str, Mapping[str, Metric]],
+    drawn: bool,
+) -> Iterator[str]:
+    """What is amiss with metrics. Areas of a candidate that draws follow from draws of its own, and are not compared.
+
+    Args:
+        here: as they are counted again; areas are the largest that they may be.
+        stated: in the report.
+        surest: the same with areas that vary as little as they may; None if areas are known exactly.
+        parts: metrics of each part, which the worst of them are among.
+        drawn: whether the candidate draws.
+    """
+    yield from (f"{name} is stated, and is none of this gate's metrics" for name in stated if name not in here)
+    for name, metric in here.items():
+        if drawn and is_area(name):
+            continue
+        told = stated.get(name)
+        if surest is not None and is_area(name):
+            if told is not None:  # of searches that others stand for, scores are not known
+                yield from _beyond(name, told, metric, surest[name], parts)
+        elif told is None:
+            yield f"{name} is not stated"
+        elif (sentence := differs(name, told, metric)) is not None:
+            yield sentence
+
+
+def _beyond(
+    name: str, told: Metric, most: Metric, surest: Metric, parts: Mapping[str, Mapping[str, Metric]]
+) -> Iterator[str]:
+    """What is amiss with an area that is stated, by the largest that it may be, and how little that may vary."""
+    if told.value is None or most.value is None:
+        if told.value is not most.value:
+            yield f"{name} is stated as {told.value}, and is at most {most.value} with the scores that are known"
+    elif not told.value <= most.value + REL_TOLERANCE:
+        yield f"{name} is stated as {told.value}, and is at most {most.value} with the scores that are known"
+    if told.confidence != most.confidence:
+        yield f"the interval of {name} is stated to hold with {told.confidence}, and does with {most.confidence}"
+    if not _holds(told, surest):
+        most_low = "not known" if surest.low is None else f"at most {surest.low} to no less than its value"
+        yield f"the interval of {name} is stated as {told.low} to {told.high}, and is {most_low}"
+    about: Metric | None = most
+    if told.slice != most.slice:  # with other scores another part may be the worst
+        of_worst = name.partition(".")[0] in (WORST_FINDING, WORST_SUBGROUP)
+        about = parts.get(told.slice or "", {}).get(AREA) if of_worst else None
+    if about is None or _number(told) != _number(about):
+        yield f"{name} is stated about other samples than it is"
+
+
+def _number(metric: Metric) -> tuple[int | None, ...]:
+    """How many samples a metric is about."""
+    return metric.samples, metric.groups, metric.successes
+
+
+def _holds(told: Metric, surest: Metric) -> bool:
+    """Whether the interval that is stated of an area is about its value, and begins no higher than it may."""
+    if told.low is None or told.high is None or told.value is None or surest.low is None:
+        return told.low is told.high is None and (told.value is None or surest.low is None)
+    return told.low <= min(told.value, surest.low) + REL_TOLERANCE and told.value <= told.high + REL_TOLERANCE
+
+
+def differs(name: str, told: Metric, here: Metric) -> str | None:
+    """What is stated of a metric that can be counted again, and is otherwise; None: nothing."""
+    if (told.successes, told.samples) != (here.successes, here.samples) and here.successes is not None:
+        return counted(name, told, here.successes, here.samples)
+    if not _same(told.value, here.value):
+        is_there = here.value if here.successes is None else f"{here.successes} of {here.samples}"
+        return f"{name} is stated as {told.value}, and is {is_there}"
+    if told.confidence != here.confidence:
+        return f"the interval of {name} is stated to hold with {told.confidence}, and does with {here.confidence}"
+    if not _same(told.low, here.low) or not _same(told.high, here.high):
+        return f"the interval of {name} is stated as {told.low} to {told.high}, and is {here.low} to {here.high}"
+    if not _same(told.effective, here.effective):
+        return f"{name} is stated to rest on {told.effective} independent samples, and rests on {here.effective}"
+    if (_number(told), told.slice) != (_number(here), here.slice):
+        return f"{name} is stated about other samples than it is"
+    return None
+
+
+def counted(name: str, metric: Metric, successes: int, samples: int) -> str:
+    """What is said of a rate that is another one by its samples."""
+    stated = f"{metric.successes} of {metric.samples}"
+    return f"{name} is stated as {stated}, and by its samples it is {successes} of {samples}"
+
+
+def _same(stated: float | None, here: float | None) -> bool:
+    if stated is None or here is None:
+        return stated is here
+    return math.isclose(stated, here, rel_tol=REL_TOLERANCE, abs_tol=REL_TOLERANCE)
