@@ -40,7 +40,7 @@ class Intervals:
 
     confidence: float = 0.95
     kind: IntervalKind = "clopper-pearson"
-    least_variance: bool = False  # of areas: as little as any of their value may vary, whatever the scores are
+    area: float | None = None  # in place of each that is measured: one that varies as little as it may
 
     def rate(self, hits: np.ndarray, groups: np.ndarray | None = None) -> Metric:
         """Share of true values (N,); undefined (value None) for none."""
@@ -190,7 +190,7 @@ class Intervals:
         undefined = Metric(value=None, samples=len(scores), confidence=self.confidence, groups=number)
         if positive.all() or not positive.any():
             return undefined
-        area = Area.under(scores, positive)
+        area = Area.under(scores, positive) if self.area is None else Area.steadiest(self.area, positive)
         defined = replace(undefined, value=float(area.value))
         if self.kind == "anytime":
             return defined
@@ -211,10 +211,7 @@ class Intervals:
             return least, most
         if smaller == 1:
             return 0.0, 1.0
-        if self.least_variance:
-            variance = area.least_variance()
-        else:
-            variance = area.variance() if groups is None else area.variance_by(own, others, len(sizes))
+        variance = area.variance() if groups is None else area.variance_by(own, others, len(sizes))
         # Of one huge group beside small ones there is less than one degree: the interval is then nearly all there is.
         reach = float(stdtrit(smaller - 1, (1 + self.confidence) / 2)) * sqrt(variance) / (value * (1 - value))
         middle = float(logit(value))

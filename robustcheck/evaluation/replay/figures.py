@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
+from robustcheck.evaluation.metrics.intervals import Intervals
+from robustcheck.evaluation.metrics.readings import Measure
 from robustcheck.evaluation.replay.restating import AREA
 from robustcheck.policy.bounds import WORST_FINDING, WORST_SUBGROUP
 from robustcheck.results import Metric
@@ -20,9 +23,9 @@ def is_area(metric: str) -> bool:
 def compared_metrics(
     here: Mapping[str, Metric],
     stated: Mapping[str, Metric],
-    surest: Mapping[str, Metric] | None,
+    areas: Mapping[str, Measure] | None,
+    intervals: Intervals,
     *,
-    parts: Mapping[str, Mapping[str, Metric]],
     drawn: bool,
 ) -> Iterator[str]:
     """What is amiss with metrics. Areas of a candidate that draws follow from draws of its own, and are not compared.
@@ -30,8 +33,8 @@ def compared_metrics(
     Args:
         here: as they are counted again; areas are the largest that they may be.
         stated: in the report.
-        surest: the same with areas that vary as little as they may; None if areas are known exactly.
-        parts: metrics of each part, which the worst of them are among.
+        areas: what measures them on all samples (""), and on each part; None if areas are known exactly.
+        intervals: that metrics have.
         drawn: whether the candidate draws.
     """
     yield from (f"{name} is stated, and is none of this gate's metrics" for name in stated if name not in here)
@@ -39,47 +42,46 @@ def compared_metrics(
         if drawn and is_area(name):
             continue
         told = stated.get(name)
-        if surest is not None and is_area(name):
+        if areas is not None and is_area(name):
             if told is not None:  # of searches that others stand for, scores are not known
-                yield from _beyond(name, told, metric, surest[name], parts)
+                yield from _beyond(name, told, metric, areas, intervals)
         elif told is None:
             yield f"{name} is not stated"
         elif (sentence := differs(name, told, metric)) is not None:
             yield sentence
 
 
-def _beyond(
-    name: str, told: Metric, most: Metric, surest: Metric, parts: Mapping[str, Mapping[str, Metric]]
-) -> Iterator[str]:
-    """What is amiss with an area that is stated, by the largest that it may be, and how little that may vary."""
-    if told.value is None or most.value is None:
+def _beyond(name: str, told: Metric, most: Metric, areas: Mapping[str, Measure], intervals: Intervals) -> Iterator[str]:
+    """What is amiss with an area that is stated, by the largest that it may be, and how little one of its value varies.
+
+    With other scores another part may be the worst of all.
+    """
+    if told.value is None or most.value is None or not 0 <= told.value <= most.value + REL_TOLERANCE:
         if told.value is not most.value:
             yield f"{name} is stated as {told.value}, and is at most {most.value} with the scores that are known"
-    elif not told.value <= most.value + REL_TOLERANCE:
-        yield f"{name} is stated as {told.value}, and is at most {most.value} with the scores that are known"
+        return
     if told.confidence != most.confidence:
         yield f"the interval of {name} is stated to hold with {told.confidence}, and does with {most.confidence}"
-    if not _holds(told, surest):
-        most_low = "not known" if surest.low is None else f"at most {surest.low} to no less than its value"
-        yield f"the interval of {name} is stated as {told.low} to {told.high}, and is {most_low}"
-    about: Metric | None = most
-    if told.slice != most.slice:  # with other scores another part may be the worst
-        of_worst = name.partition(".")[0] in (WORST_FINDING, WORST_SUBGROUP)
-        about = parts.get(told.slice or "", {}).get(AREA) if of_worst else None
-    if about is None or _number(told) != _number(about):
+    worst = name.partition(".")[0] in (WORST_FINDING, WORST_SUBGROUP)
+    measure = areas.get(told.slice or "") if worst or told.slice == most.slice else None
+    steadiest = None if measure is None else measure(replace(intervals, area=told.value))
+    if steadiest is None or _number(told) != _number(steadiest):
         yield f"{name} is stated about other samples than it is"
+    elif not _holds(told, steadiest.low):
+        begins = "not known" if steadiest.low is None else f"{min(steadiest.low, told.value):.6g} or lower"
+        yield f"the interval of {name} is stated as {told.low} to {told.high}, and is one around it from {begins}"
+
+
+def _holds(told: Metric, most_low: float | None) -> bool:
+    """Whether the interval that is stated of an area is about its value, and begins no higher than it may."""
+    if told.low is None or told.high is None or told.value is None or most_low is None:
+        return told.low is told.high is most_low is None
+    return told.low <= min(told.value, most_low) + REL_TOLERANCE and told.value <= told.high + REL_TOLERANCE
 
 
 def _number(metric: Metric) -> tuple[int | None, ...]:
     """How many samples a metric is about."""
     return metric.samples, metric.groups, metric.successes
-
-
-def _holds(told: Metric, surest: Metric) -> bool:
-    """Whether the interval that is stated of an area is about its value, and begins no higher than it may."""
-    if told.low is None or told.high is None or told.value is None or surest.low is None:
-        return told.low is told.high is None and (told.value is None or surest.low is None)
-    return told.low <= min(told.value, surest.low) + REL_TOLERANCE and told.value <= told.high + REL_TOLERANCE
 
 
 def differs(name: str, told: Metric, here: Metric) -> str | None:

@@ -149,23 +149,24 @@ def _of_figures(result: GateResult, standing: Standing) -> Iterator[str]:
         metric = result.metrics.get(name)
         if metric is not None and (metric.successes, metric.samples) != (successes, samples):
             yield counted(name, metric, successes, samples)
-    measured, drawn = measurement(standing), setting.candidate.randomness is not None
-    # As little as areas may vary: those under attack are of scores that are not all stated.
-    surest = measurement(replace(standing, intervals=replace(standing.intervals, least_variance=True)))
-    exact = _knows_scores(gate, setting)
+    measured, intervals = measurement(standing), standing.intervals
+    drawn, exact = setting.candidate.randomness is not None, _knows_scores(gate, setting)
+    of_label = {label: part.metrics for label, part in measured.by_label.items()}
+    of_subgroup = {f"{column}={name}": part.metrics for (column, name), part in measured.by_subgroup.items()}
+    every_part = {"": measured.plain} | of_label | of_subgroup
+    measures = {name: metrics[AREA] for name, metrics in every_part.items() if AREA in metrics}
+    every = measured.metrics(gate.bounds)
+    yield from compared_metrics(every, result.metrics, None if exact else measures, intervals, drawn=drawn)
     here = {_part(one): one.metrics for one in measured.slices()}
     stated = {_part(one): one.metrics for one in result.slices}
-    most = None if exact else surest.metrics(gate.bounds)
-    yield from compared_metrics(measured.metrics(gate.bounds), result.metrics, most, parts=here, drawn=drawn)
     yield from (f"{part} is stated, and is no part of this gate's samples" for part in stated if part not in here)
     kinds, kinds_here = (
         Counter((one.kind, _part(one)) for one in parts) for parts in (result.slices, measured.slices())
     )
     yield from (f"{part} is stated once too often, as a {kind}" for kind, part in kinds - kinds_here if part in here)
-    of_parts_most = {_part(one): one.metrics for one in surest.slices()}
     for part, metrics in here.items():
-        most = None if exact else of_parts_most[part]
-        sentences = compared_metrics(metrics, stated.get(part, {}), most, parts={}, drawn=drawn)
+        own = {"": measures[part]} if part in measures else {}
+        sentences = compared_metrics(metrics, stated.get(part, {}), None if exact else own, intervals, drawn=drawn)
         yield from (f"{part}: {sentence}" for sentence in sentences)
 
 
