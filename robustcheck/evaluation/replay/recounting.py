@@ -23,7 +23,6 @@ from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.standing import Standing
 from robustcheck.evaluation.threat import threat_of
 from robustcheck.models.head import NO_ANSWER_NAME
-from robustcheck.models.multilabel_head import AND, AnyHead
 from robustcheck.policy import Gate, Policy
 from robustcheck.results import AuditReport, GateResult, Outcome, Slice
 from robustcheck.words import listed, shown
@@ -48,7 +47,7 @@ def of_gate(
     sample_faults = list(_of_samples(gate, result, setting))
     yield from sample_faults
     standing = None
-    if result.samples and not sample_faults and _readable(setting.candidate.head):
+    if result.samples and not sample_faults:
         standing = restated(gate, result, setting)
         yield from dict.fromkeys(_of_figures(result, standing))
         yield from of_parts(result, standing)
@@ -69,8 +68,6 @@ def not_counted(gate: Gate, result: GateResult, setting: Setting, *, beside: boo
     """
     if not result.samples:
         return "it lists no samples" if result.metrics else ""
-    if not _readable(setting.candidate.head):
-        return f"all figures, as the names of labels have {AND.strip()} in them"
     figures = list[str]()
     if setting.candidate.randomness is not None:
         figures += sorted(name for name in result.metrics if is_area(name))
@@ -128,10 +125,9 @@ def _of_samples(gate: Gate, result: GateResult, setting: Setting) -> Iterator[st
     for outcome in result.samples:
         yield from _of_shares(outcome)
     head = setting.candidate.head
-    if _readable(head):
-        for outcome in result.samples:
-            if head.named(outcome.clean) is None or head.named(outcome.attacked) is None:
-                yield f"{outcome.sample}: it is read as what the candidate cannot say"
+    for outcome in result.samples:
+        if head.named(outcome.clean) is None or head.named(outcome.attacked) is None:
+            yield f"{outcome.sample}: it is read as what the candidate cannot say"
 
 
 def _of_shares(outcome: Outcome) -> Iterator[str]:
@@ -246,8 +242,3 @@ def _of_verdict(gate: Gate, result: GateResult, setting: Setting, standing: Stan
         verdict, why = judged_as(standing, verdict, result.metrics, result.health, undercut, idle)
         if why is not None:
             yield f"its verdict is {result.verdict}, and with what it states it is {verdict}: {why}"
-
-
-def _readable(head: AnyHead) -> bool:
-    """Whether the names of readings tell which they are."""
-    return not head.multilabel or not any(AND in label for label in head.labels)
