@@ -252,7 +252,7 @@ def test_a_gate_stops_where_its_rule_lets_it(amiss, known, tmp_path, rule):
         amiss(tmp_path, lambda gates: gates["pgd"].update(stopped=None))
     )
     decided = amiss(tmp_path, _prefix(known, tmp_path, 1, rule, decided=True))
-    assert "pgd: it is stated to be decided with 1 sample, which do not decide it" in decided
+    assert "pgd: it is stated to be decided with 1 sample, and by what it states is not" in decided
 
 
 def test_a_gate_that_goes_on_does_not_stop(amiss, ran):
