@@ -246,6 +246,10 @@ def test_a_gate_stops_where_its_rule_lets_it(amiss, known, tmp_path, rule):
     assert f"pgd: it is stated to be decided by the rule {other} with 1 of 12 samples, which under" in (
         amiss(tmp_path, _prefix(known, tmp_path, 1, other, decided=True))
     )
+    for needed in (0, -1):
+        stopped = {"rule": rule, "needed": needed, "of": 12, "decided": True}
+        said = amiss(tmp_path, lambda gates, stopped=stopped: gates["pgd"].update(stopped=stopped))
+        assert f"with {needed} of 12 samples, which under" in said
     beyond = _prefix(known, tmp_path, 13, rule, decided=False)
     assert "with 13 of 12 samples, which under" in amiss(tmp_path, beyond)
     assert "pgd: it does not state with how many samples it was decided" in (

@@ -47,7 +47,7 @@ def _standing_in(
     """
     *before, own = ladder
     attacks = () if own.epsilon is None else Search.of(own, evaluation.setting, shared=True).attacks
-    nearest = any(attack.minimum_norm for attack in attacks)
+    nearest = len(attacks) == 1 and attacks[0].minimum_norm
     earlier = [
         results[gate.id]
         for gate in before
