@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from robustcheck import load_policy, run
 from robustcheck.errors import PolicyError
+from robustcheck.evaluation.findings import CODES
 from robustcheck.evaluation.health.checks import MEANINGS
 
 ROOT = Path(__file__).parents[1]
@@ -52,14 +53,11 @@ def _keys(schema: object) -> Iterator[str]:
 
 
 def test_every_finding_is_described():
-    sources = [file.read_text(encoding="utf-8") for file in (ROOT / "robustcheck").rglob("*.py")]
-    told = {code for text in sources for code in re.findall(r'Finding\(code="([a-z-]+)"', text)}
-    assert {"batch-halved", "few-attacked"} <= told
     (table,) = re.findall(
         r"^## Findings\n(.*?)^## ", (ROOT / "docs" / "report.md").read_text(encoding="utf-8"), re.M | re.S
     )
     described = set(re.findall(r"`([a-z-]+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.M))))
-    assert told <= described
+    assert CODES - set(MEANINGS) <= described
     health = (ROOT / "docs" / "health.md").read_text(encoding="utf-8")
     assert {name for name in MEANINGS if f"| `{name}` |" in health} == set(MEANINGS)
 

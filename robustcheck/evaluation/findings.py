@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from robustcheck.evaluation.health.checks import as_findings
+from robustcheck.evaluation.health.checks import MEANINGS, as_findings
 from robustcheck.evaluation.search.found import Found
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.standing import Standing
@@ -15,6 +15,34 @@ from robustcheck.results.agreed import WORST_FINDING, WORST_SUBGROUP
 from robustcheck.words import listed, plural
 
 NOTHING_TO_FOLLOW = "no-usable-gradient"  # said in place of what health checks say of gradients
+
+CODES = frozenset(MEANINGS) | {
+    "area-at-most",
+    "batch-halved",
+    "few-attacked",
+    "few-queries",
+    "finding-not-aimed-at",
+    "gradient-not-finite",
+    "hardly-examined",
+    "holds-whatever-is-turned",
+    "label-without-samples",
+    "lost-in-rounding",
+    "lost-on-fresh-looks",
+    "met-by-weakness",
+    "no-better-than-chance",
+    "no-start",
+    NOTHING_TO_FOLLOW,
+    "outdone-by-control",
+    "part-not-measured",
+    "poor-surrogate",
+    "range-unused",
+    "repeated-images",
+    "surrogate-not-turned",
+    "tiny-budget",
+    "twin-disagreed",
+    "undercut-by-control",
+}
+"""Codes of all findings of gates, whoever tells them; those of health checks are the checks' names."""
 
 LEAST_TURNED = 0.5  # of the attacked samples: a surrogate that the attack turns less often than so is no guide
 LEAST_RIGHT = 0.1  # of the samples: where fewer are right in all findings, few are attacked
@@ -30,7 +58,7 @@ def findings(
     gate, setting, found, blind = standing.gate, standing.setting, standing.found, standing.blind
     return (
         *_unsearched(gate, setting, found, blind),
-        *as_findings([check for check in health if not (blind and _said(check))]),
+        *as_findings([check for check in health if not (blind and says_no_more(check))]),
         *_outdone(success, standing.controls),
         *_hardly_attacked(standing),
         *_by_weakness(gate),
@@ -41,7 +69,7 @@ def findings(
     )
 
 
-def _said(check: HealthCheck) -> bool:
+def says_no_more(check: HealthCheck) -> bool:
     """Whether it says no more than that there was nothing to follow."""
     return check.name == "gradients" or (check.name, check.outcome) == ("gradient-predicts", "not examined")
 

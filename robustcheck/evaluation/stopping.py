@@ -59,6 +59,12 @@ class Stopping:
         return setting.stop == "early" and self.needed is not None and self.needed < len(setting.order)
 
 
+def is_decided(known: Standing, count: int) -> bool:
+    """Whether so many samples, in the setting's order, decide what their policy lets be decided before the last."""
+    by_interval = known.setting.stop == "early"
+    return _decided_by_interval(known, count) if by_interval else _whatever_follows(known, count)
+
+
 def _needed(known: Standing, before: int, until: int) -> int | None:
     setting = known.setting
     if setting.stop == "early":

@@ -152,11 +152,12 @@ def _area_at_most(standing: Standing) -> str | None:
     if not asked or not standing.broken:
         return None
     least = standing.measurement(unknown(standing.broken)).required(asked)
-    if all(one.met for one in compare(asked, least, standing.rule)):
+    known = {
+        bound: value for bound in asked if bound.metric in least and (value := least[bound.metric].value) is not None
+    }
+    if all(one.met for one in compare(list(known), least, standing.rule)):
         return None
-    each = listed(
-        f"{one.metric} ({one}) {value:.3f}" for one in asked if (value := least[one.metric].value) is not None
-    )
+    each = listed(f"{bound.metric} ({bound}) {value:.3f}" for bound, value in known.items())
     return (
         f"searches stop at a sample's first counterexample, just across the operating point, so an area is the most "
         f"that may be left: with the {plural(len(standing.broken), 'sample')} that were turned as far across as can be "

@@ -12,9 +12,7 @@ import torch
 
 from robustcheck.data.multilabel import names_in
 from robustcheck.models.head import NO_ANSWER, NO_ANSWER_NAME, Head, Objective, all_finite, asked_odds, of_labels
-
-NO_FINDING_NAME = "(no finding)"
-AND = " + "  # between findings in the name of a reading
+from robustcheck.policy.model_spec import AND, NO_FINDING_NAME
 
 
 @dataclass(frozen=True, kw_only=True)

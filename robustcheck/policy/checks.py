@@ -15,7 +15,7 @@ from robustcheck.policy.bounds import NEEDS_CONTROLS, NO_ANYTIME_INTERVAL
 from robustcheck.policy.fields import as_list
 from robustcheck.policy.gate_checks import NO_CT, may_stop
 from robustcheck.policy.model_checks import CALLABLE, not_there
-from robustcheck.policy.model_spec import MOST_FINDINGS, ModelSpec
+from robustcheck.policy.model_spec import AND, MOST_FINDINGS, NO_FINDING_NAME, ModelSpec
 from robustcheck.policy.sections import Faults, is_name, one_of_labels, placed_entries, section, stands
 from robustcheck.policy.tree import KeyPath, Mistake, show
 from robustcheck.results.agreed import WORST_FINDING, WORST_SUBGROUP
@@ -64,13 +64,21 @@ def _labels(data: dict[str, Any], _: Path) -> Faults:
         yield ("model", "labels"), wrong
     if sound and model.get("task") == "multilabel":
         for index, label in enumerate(labels):
-            if label in (WORST_SUBGROUP, WORST_FINDING):
-                yield (
-                    ("model", "labels", index),
-                    f"found {shown(label)}, which gates require metrics of under that name; give the finding another",
-                )
+            if wrong := _no_finding(label):
+                yield ("model", "labels", index), f"found {shown(label)}, {wrong}"
     if sound:
         yield from one_of_labels(model.get("positive"), ("model", "positive"), model)
+
+
+def _no_finding(label: str) -> str | None:
+    """Why a finding cannot be called so."""
+    if label in (WORST_SUBGROUP, WORST_FINDING):
+        return "which gates require metrics of under that name; give the finding another"
+    if label == NO_FINDING_NAME:
+        return "as reports call an image without findings; give the finding another name"
+    if AND in f" {label} ":  # at an end it would be one with what is joined
+        return f"and reports join the findings of an image by {AND!r}; give the finding another name"
+    return None
 
 
 def _scores(data: dict[str, Any], _: Path) -> Faults:

@@ -96,6 +96,8 @@ def steps_beside(written: Mapping[str, Any], candidate: Mapping[str, Any]) -> di
 
 
 MOST_FINDINGS = 62  # a sample's findings are the bits of one int64
+NO_FINDING_NAME = "(no finding)"  # what reports call a reading without any
+AND = " + "  # between findings in the name of a reading
 
 _BY_TASK: dict[str, Any] = {
     "if": {"properties": {"task": {"const": "multilabel"}}, "required": ["task"]},

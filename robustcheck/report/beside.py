@@ -13,9 +13,11 @@ from robustcheck.report.pictures import content_of
 from robustcheck.report.writing import rendered
 from robustcheck.results import AuditReport
 from robustcheck.results.replay import Replay
+from robustcheck.words import plural
 
 _PICTURE = re.compile(rb"data:image/png;base64,[\w+/=]*")  # compressed as the machine's Pillow does it
 _DIGEST = re.compile(rb' Its sha256: <span class="digest">([0-9a-f]{64})</span>(?=</footer>)')
+_FOLDER, _BESIDE = "counterexamples", ("clean", "patches")
 _MOST = 1 << 20  # bytes more than what is rendered, of which no more is read
 
 
@@ -26,9 +28,11 @@ def with_files(replay: Replay, report: AuditReport, file: Path) -> Replay:
     compared by itself: only a `report.json` that is byte for byte what this version writes has one rendered.
     """
     folder = file.parent
+    replay = replace(replay, not_compared=(*replay.not_compared, *_not_named(report, folder)))
     there = [name for name in ("junit.xml", "report.html") if (folder / name).exists()]
     if report.environment.get("robustcheck") != version("pytest-robustcheck"):
-        return replace(replay, not_compared=tuple(f"{name} (of another version of robustcheck)" for name in there))
+        others = (f"{name} (of another version of robustcheck)" for name in there)
+        return replace(replay, not_compared=(*replay.not_compared, *others))
     same = report.environment.get("pillow") == version("pillow")
     same = same and report.environment.get("platform") == platform.platform()
     renderings = [rendered(report, images=folder, beside=beside) for beside in (True, False)] if there else []
@@ -46,7 +50,19 @@ def with_files(replay: Replay, report: AuditReport, file: Path) -> Replay:
         digest = _DIGEST.search(stated)
         if digest is not None and digest[1].decode() != _sha256(file):
             amiss.append(f"{name} states the sha256 of another report.json")
-    return replace(replay, amiss=(*replay.amiss, *amiss), not_compared=tuple(left))
+    return replace(replay, amiss=(*replay.amiss, *amiss), not_compared=(*replay.not_compared, *left))
+
+
+def _not_named(report: AuditReport, folder: Path) -> tuple[str, ...]:
+    """How many counterexamples lie in the folder of which the report tells nothing; none if there are none.
+
+    A run leaves such where a gate ended in an error, was decided before its last sample, or found something beyond its
+    budget.
+    """
+    named = {one.counterexample for gate in report.gates for one in gate.samples}
+    files = (file.relative_to(folder) for file in (folder / _FOLDER).rglob("*") if file.is_file())
+    count = sum(file.parts[1] not in _BESIDE and file.as_posix() not in named for file in files)
+    return (f"{plural(count, 'counterexample')} beside it that it does not name",) if count else ()
 
 
 def _sha256(file: Path) -> str:

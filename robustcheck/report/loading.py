@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from robustcheck import resources
 from robustcheck.errors import ReportError
 from robustcheck.report.text import one_line
 from robustcheck.results import AuditReport
 
-MOST_BYTES = 1 << 30
+_BECOME = 11  # bytes of memory that a byte of a file may take, of brackets alone; an honest report takes five
+_MEMORY_IF_UNKNOWN = 12 << 30
 
 
 def read_report(path: Path | str) -> AuditReport:
@@ -21,12 +23,16 @@ def read_report(path: Path | str) -> AuditReport:
     try:
         if not path.is_file():
             raise ReportError(f"{path}: {'is not a file' if path.exists() else 'there is no such file'}")
+        most = (resources.memory() or _MEMORY_IF_UNKNOWN) // 2 // _BECOME
         with path.open("rb") as file:
-            text = file.read(MOST_BYTES + 1)
+            text = file.read(most + 1)
     except OSError as error:
         raise ReportError(f"{path}: cannot be read: {error.strerror or error}") from None
-    if len(text) > MOST_BYTES:
-        raise ReportError(f"{path}: larger than {MOST_BYTES >> 20} MiB, which no report is")
+    if len(text) > most:
+        raise ReportError(
+            f"{path}: larger than {most / 2**20:.3g} MiB; to read more could take more than half of the memory that this "
+            "process may have: read it on a machine with more"
+        )
     try:
         return AuditReport.from_json(text)
     except ReportError as error:

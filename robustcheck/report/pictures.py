@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import quote
@@ -21,7 +20,6 @@ from PIL import Image
 
 from robustcheck.digests import pixels_sha256
 from robustcheck.results import GateResult, Outcome
-from robustcheck.results.agreed import CLEAN
 
 MOST_BYTES = 16 << 20
 MOST_PIXELS = 1 << 24
@@ -108,7 +106,7 @@ def gallery(gate: GateResult, album: Album, most: int) -> Gallery:
     for outcome in broken[:MOST_TRIED]:
         if len(shown) == most or not album.room:
             break
-        pair = _pair(album, outcome.counterexample or "")
+        pair = _pair(album, outcome)
         if pair and outcome.sha256 not in (None, pixels_sha256(pair[2])):
             not_as_judged += 1
         elif pair:
@@ -140,21 +138,15 @@ def link_to(name: str) -> str:
     return "./" + quote(name, errors="surrogateescape")
 
 
-def _pair(album: Album, name: str) -> tuple[str, Stored, Stored] | None:
+def _pair(album: Album, outcome: Outcome) -> tuple[str, Stored, Stored] | None:
     """A sample's clean image, with its file, and the attacked one, if both are there and alike in shape and depth."""
     # Most broken samples have no clean picture: ask for it first.
-    found = ((path, image) for path in _clean_names(name) if (image := album.read(path)) is not None)
+    found = ((path, image) for path in outcome.clean_files if (image := album.read(path)) is not None)
     path, clean = next(found, ("", None))
-    attacked = album.read(name) if clean is not None else None
+    attacked = album.read(outcome.counterexample or "") if clean is not None else None
     if clean is None or attacked is None or clean.shape != attacked.shape or clean.dtype != attacked.dtype:
         return None
     return path, clean, attacked
-
-
-def _clean_names(counterexample: str) -> Iterator[str]:
-    path = PurePosixPath(counterexample)
-    for suffix in dict.fromkeys((path.suffix, ".png", ".npy")):
-        yield str(path.parent.parent / CLEAN / f"{path.stem}{suffix}")
 
 
 def read_stored(folder: Path, name: str, most_values: int | None = None) -> Stored | None:

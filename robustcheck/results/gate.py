@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
+from robustcheck.results.agreed import CLEAN
 from robustcheck.results.measured import Metric, Requirement, Slice
 
 Verdict = Literal["pass", "fail", "inconclusive", "error"]
@@ -114,6 +116,15 @@ class Outcome:
     share: float | None = None  # of the looks on which the counterexample holds, if it is seen under conditions
     patch: str | None = None  # file of the sample's own patch, relative to the report's folder
     found_after: int | None = None  # queries that had been asked, here or where it was found, when it was found
+
+    @property
+    def clean_files(self) -> tuple[str, ...]:
+        """Files beside its counterexample's in which its clean image may lie, relative to the report's folder."""
+        if self.counterexample is None:
+            return ()
+        path = PurePosixPath(self.counterexample)
+        endings = dict.fromkeys((path.suffix, ".png", ".npy"))
+        return tuple(str(path.parent.parent / CLEAN / f"{path.stem}{ending}") for ending in endings)
 
 
 @dataclass(frozen=True, kw_only=True)

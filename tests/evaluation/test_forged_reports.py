@@ -564,6 +564,16 @@ def test_pages_of_another_version_are_not_looked_at(project):
     assert "interrupted, junit.xml (of another version of robustcheck), report.html (of another version of" in said
 
 
+def test_counterexamples_of_which_the_report_says_nothing_are_counted(project):
+    assert "that it does not name" not in _replayed(project)[1]
+    folder = project / "out" / "counterexamples"
+    for name in ("pgd-2-255/99999.png", "pgd-2-255/99998.png", "clean/99999.png"):
+        shutil.copy(next(folder.glob("pgd-2-255/*.png")), folder / name)
+    code, said = _replayed(project)
+    assert code == 0
+    assert "interrupted, 2 counterexamples beside it that it does not name" in said
+
+
 def test_pictures_of_another_machine_are_not_compared(project):
     _rewritten(project, lambda report: report["environment"].update(platform="another"))
     page = project / "out" / "report.html"

@@ -13,8 +13,9 @@ import pydantic
 import pytest
 from report_builder import SCRIPT, asking, failing, hostile, mixed, report, synthetic, with_pictures
 
+from robustcheck import resources
 from robustcheck.errors import ReportError
-from robustcheck.report import loading, read_report, write_reports
+from robustcheck.report import read_report, write_reports
 from robustcheck.report.as_json import json_text
 from robustcheck.report.html import html
 from robustcheck.report.junit import junit_xml
@@ -188,13 +189,16 @@ def test_a_folder_is_no_report(tmp_path):
 
 def test_a_huge_file_is_not_parsed(tmp_path, monkeypatch):
     path = write_whole(tmp_path / "report.json", mixed().to_json())
-    monkeypatch.setattr(loading, "MOST_BYTES", 1000)
-    with pytest.raises(ReportError, match="larger than"):
+    taken = 22 * path.stat().st_size  # at most, by half of the memory
+    monkeypatch.setattr(resources, "memory", lambda: taken)
+    assert read_report(path) == mixed()
+    monkeypatch.setattr(resources, "memory", lambda: taken - 22)
+    with pytest.raises(ReportError, match="larger than .* MiB; to read more could take more than half of the memory"):
         read_report(path)
 
 
 RENDER_WITHOUT_TORCH = """
-ALLOWED = {"errors", "words", "digests", "whole_files", "results", "report"}
+ALLOWED = {"errors", "words", "digests", "whole_files", "resources", "results", "report"}
 import sys
 from pathlib import Path
 
@@ -203,7 +207,7 @@ class Refuse:
         if name.partition(".")[0] in {"torch", "torchvision", "onnx", "onnxruntime", "scipy"}:
             raise ImportError(f"{name} is not installed")
         if name.startswith("robustcheck.") and name.split(".")[1] not in ALLOWED:
-            raise ImportError(f"reports need results, errors, words, digests and whole files only, not {name}")
+            raise ImportError(f"reports need results, errors, words, digests, whole files and resources only, not {name}")
 
 sys.meta_path.insert(0, Refuse())
 from robustcheck.report import read_report, render, summary_table, write_reports

@@ -40,6 +40,7 @@ class Intervals:
 
     confidence: float = 0.95
     kind: IntervalKind = "clopper-pearson"
+    area: float | None = None  # in place of each that is measured: one that varies as little as it may
 
     def rate(self, hits: np.ndarray, groups: np.ndarray | None = None) -> Metric:
         """Share of true values (N,); undefined (value None) for none."""
@@ -189,7 +190,7 @@ class Intervals:
         undefined = Metric(value=None, samples=len(scores), confidence=self.confidence, groups=number)
         if positive.all() or not positive.any():
             return undefined
-        area = Area.under(scores, positive)
+        area = Area.under(scores, positive) if self.area is None else Area.steadiest(self.area, positive)
         defined = replace(undefined, value=float(area.value))
         if self.kind == "anytime":
             return defined

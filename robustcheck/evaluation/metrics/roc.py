@@ -29,6 +29,16 @@ class Area:
             of_negatives=1 - (ranks[~positive] - _twice_mean_ranks(scores[~positive])) / (2 * positives),
         )
 
+    @classmethod
+    def steadiest(cls, value: float, positive: NDArray[np.bool_]) -> Area:
+        """An area of this value whose variance is the least that scores of so many samples (N,) may have."""
+        positives, negatives = int(positive.sum()), int((~positive).sum())
+        return cls(
+            value=Fraction(value).limit_denominator(2 * positives * negatives),
+            of_positives=np.full(positives, value),
+            of_negatives=np.full(negatives, value),
+        )
+
     def variance(self) -> float:
         """The larger of DeLong's (1988) and Hanley, McNeil's (1982); there are two of each kind."""
         parts = (self.of_positives, self.of_negatives)

@@ -116,6 +116,12 @@ def _controls(task: PatchTask) -> tuple[Controlled, ...]:
     return tuple(found)
 
 
+def names_of_controls(task: PatchTask) -> tuple[str, ...]:
+    """Names of the controls that a gate makes if it attacks any sample."""
+    natural = () if _donors(task) is None else ("natural patch",)
+    return (*natural, "grey patch", *(() if task.gate.conditions is None else ("no attack",)))
+
+
 def _admitted(task: PatchTask, if_trained: Admitted) -> Admitted:
     """Whether the adversary may do what a control does; a patch that is given is the only one."""
     return "none" if task.spec.patch is not None else if_trained
@@ -134,9 +140,9 @@ def _controlled(task: PatchTask, name: str, judged: Judgement, admitted: Admitte
     )
 
 
-def _pieces(task: PatchTask) -> Textures | None:
-    """A piece of another sample, labelled as the adversary wants, for each; None if there is none for one of them."""
-    samples, labels = task.setting.samples, task.setting.labels
+def _donors(task: PatchTask) -> Callable[[int], torch.Tensor] | None:
+    """Other samples, labelled as the adversary wants of a sample; None if there are none for one of them."""
+    labels = task.setting.labels
     wanted = {
         int(label): torch.nonzero(task.goal.met(labels, label.expand(len(labels)))).flatten()
         for label in labels[task.attacked].unique()
@@ -146,7 +152,13 @@ def _pieces(task: PatchTask) -> Textures | None:
         every = wanted[int(labels[sample])]
         return every[every != sample]
 
-    if not all(len(donors(sample)) for sample in task.attacked):
+    return donors if all(len(donors(sample)) for sample in task.attacked) else None
+
+
+def _pieces(task: PatchTask) -> Textures | None:
+    """A piece of another sample, labelled as the adversary wants, for each; None if there is none for one of them."""
+    samples, donors = task.setting.samples, _donors(task)
+    if donors is None:
         return None
     # Of images of different sizes: enlarged to the largest of them, so that they make a batch.
     largest = max(_side_of(task, samples.shape_of(number)) for number in range(len(samples)))

@@ -57,6 +57,16 @@ def make(task: PatchTask, surrogates: Surrogates | None) -> Made:
 
 
 def _given(task: PatchTask, name: str) -> Made:
+    texture, origin = given(task, name)
+    return Made(textures=constant(texture), patch=_filed(task, texture, origin))
+
+
+def given(task: PatchTask, name: str) -> tuple[torch.Tensor, str]:
+    """A patch (1, C, S, S) that the policy names, as it is laid on images; and how it came about.
+
+    Raises:
+        DataError: the file is none that fits.
+    """
     samples = task.setting.samples
     shares = read_patch(name, task.setting.folder, bits=samples.bits, channels=task.channels)
     texture, origin = torch.from_numpy(shares)[None].to(task.device), f"given: {name}"
@@ -64,8 +74,7 @@ def _given(task: PatchTask, name: str) -> Made:
         # Far finer than the image, of which each pixel shows the mean of what it covers.
         texture = interpolate(texture, side, mode="area")
         origin += f", shrunk from {stored} pixels a side to {side} (means): it covers few of the image's"
-    texture = _rounded(task, texture)
-    return Made(textures=constant(texture), patch=_filed(task, texture, origin))
+    return _rounded(task, texture), origin
 
 
 def _for_all(task: PatchTask, surrogates: Surrogates | None) -> Made:

@@ -13,8 +13,8 @@ from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.results import AuditReport
 from robustcheck.words import shown
 
-_AS_STATED = ("environment", "model.notes", "started", "seconds", "interrupted")
-"""What tells of the machine and the time of the run. Notes on a candidate tell which faster forms the machine has."""
+_AS_STATED = ("environment", "policy.path", "model.notes", "started", "seconds", "interrupted")
+"""What tells of the machine and of the place and time of the run. Notes on a candidate tell of faster forms there."""
 
 _COMPARED_OTHERWISE = ("schema", "verdict", "policy", "not_run", "gates")
 

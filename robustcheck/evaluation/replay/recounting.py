@@ -5,33 +5,32 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
-from robustcheck.evaluation.conclusion import checks_of, judged_as, vacuous_in
-from robustcheck.evaluation.findings import NOTHING_TO_FOLLOW, findings
-from robustcheck.evaluation.health.checks import OF_GRADIENTS, same_answers
+from robustcheck.evaluation.conclusion import judged_as, vacuous_in
 from robustcheck.evaluation.health.comparing import compared, is_compared
 from robustcheck.evaluation.metrics.verdicts import compare, judge
-from robustcheck.evaluation.replay.restating import among, may_stop, measurement, restated
+from robustcheck.evaluation.replay.attendance import of_decision, of_parts, of_stop
+from robustcheck.evaluation.replay.figures import compared_metrics, counted, is_area
+from robustcheck.evaluation.replay.restating import AREA, among, may_stop, measurement, restated
+from robustcheck.evaluation.replay.telling import of_warnings, of_words
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.standing import Standing
 from robustcheck.evaluation.threat import threat_of
-from robustcheck.evaluation.weak_passes import weak_passes
-from robustcheck.models.multilabel_head import AND, AnyHead
+from robustcheck.models.head import NO_ANSWER_NAME
 from robustcheck.policy import Gate, Policy
-from robustcheck.results import AuditReport, GateResult, Metric, Slice
+from robustcheck.results import AuditReport, GateResult, Outcome, Slice
 from robustcheck.words import listed, shown
 
-REL_TOLERANCE = 1e-6  # a report's numbers are decimal
 
-_AREA = "auroc"  # the most adverse scores of a search are not all stated
-
-
-def faults_of_gate(gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting) -> Iterator[str]:
+def faults_of_gate(
+    gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting, *, worded: bool
+) -> Iterator[str]:
     """What is amiss with a gate's samples, figures, requirements, health, findings and verdict.
 
     Args:
@@ -39,16 +38,21 @@ def faults_of_gate(gate: Gate, result: GateResult, others: Sequence[GateResult],
         result: what is stated of it.
         others: what is stated of gates that it is compared with.
         setting: of the policy.
+        worded: whether this version of robustcheck worded what it says.
     """
     if result.verdict != "error" and not is_as_asked(gate, result, setting):
         yield "its attack, parameters or threat model are not those of the policy"
+    yield from of_stop(gate, result, setting)
+    yield from of_words(result)
     sample_faults = list(_of_samples(gate, result, setting))
     yield from sample_faults
     standing = None
-    if result.samples and not sample_faults and _readable(setting.candidate.head):
+    if result.samples and not sample_faults:
         standing = restated(gate, result, setting)
         yield from dict.fromkeys(_of_figures(result, standing))
-        yield from _of_warnings(result, standing)
+        yield from of_parts(result, standing)
+        yield from of_decision(result, standing)
+        yield from of_warnings(result, standing, worded=worded)
         yield from _beside_others(result, others, standing)
     yield from _of_verdict(gate, result, setting, standing)
 
@@ -64,15 +68,13 @@ def not_counted(gate: Gate, result: GateResult, setting: Setting, *, beside: boo
     """
     if not result.samples:
         return "it lists no samples" if result.metrics else ""
-    if not _readable(setting.candidate.head):
-        return f"all figures, as the names of labels have {AND.strip()} in them"
     figures = list[str]()
     if setting.candidate.randomness is not None:
-        figures += sorted(name for name in result.metrics if _is_area(name))
+        figures += sorted(name for name in result.metrics if is_area(name))
     elif not _knows_scores(gate, setting):
-        figures += sorted(f"{name} (but that it is no larger)" for name in result.metrics if _is_area(name))
-        if any(_is_area(name) for part in result.slices for name in part.metrics):
-            figures.append(f"{_AREA} of parts of the samples (but that it is no larger)")
+        figures += sorted(f"{name} (but that it is no larger)" for name in result.metrics if is_area(name))
+        if any(is_area(name) for part in result.slices for name in part.metrics):
+            figures.append(f"{AREA} of parts of the samples (but that it is no larger)")
     figures += [f"{one.name} (a control)" for one in result.controls]
     if beside and is_compared(gate) and not _is_put_beside(gate, setting):
         figures.append("how it stands beside the policy's other gates")
@@ -121,11 +123,20 @@ def _of_samples(gate: Gate, result: GateResult, setting: Setting) -> Iterator[st
         yield f"it has {len(names)} samples, and is about {len(about)}"
     elif others := {known[name] for name in names if name in known} - set(about.tolist()):
         yield f"it has {setting.samples.names[min(others)]}, which is not among the samples that it is about"
+    for outcome in result.samples:
+        yield from _of_shares(outcome)
     head = setting.candidate.head
-    if _readable(head):
-        for outcome in result.samples:
-            if head.named(outcome.clean) is None or head.named(outcome.attacked) is None:
-                yield f"{outcome.sample}: it is read as what the candidate cannot say"
+    for outcome in result.samples:
+        if head.named(outcome.clean) is None or head.named(outcome.attacked) is None:
+            yield f"{outcome.sample}: it is read as what the candidate cannot say"
+
+
+def _of_shares(outcome: Outcome) -> Iterator[str]:
+    """What is amiss with a sample's score and share of looks, which is none where there was no answer."""
+    for key, stated in (("score", outcome.score), ("share", outcome.share)):
+        none = stated is None or (math.isnan(stated) and outcome.attacked == NO_ANSWER_NAME)
+        if not none and not 0 <= (stated or 0) <= 1:
+            yield f"{outcome.sample}: its {key} is stated as {stated}, which it cannot be"
 
 
 def _of_figures(result: GateResult, standing: Standing) -> Iterator[str]:
@@ -134,15 +145,25 @@ def _of_figures(result: GateResult, standing: Standing) -> Iterator[str]:
     for name, (successes, samples) in _by_status(gate, result, setting).items():
         metric = result.metrics.get(name)
         if metric is not None and (metric.successes, metric.samples) != (successes, samples):
-            yield _counted(name, metric, successes, samples)
-    measured, exact = measurement(standing), _knows_scores(gate, setting)
-    drawn = setting.candidate.randomness is not None
-    yield from _compared(measured.metrics(gate.bounds), result.metrics, exact=exact, drawn=drawn)
+            yield counted(name, metric, successes, samples)
+    measured, intervals = measurement(standing), standing.intervals
+    drawn, exact = setting.candidate.randomness is not None, _knows_scores(gate, setting)
+    of_label = {label: part.metrics for label, part in measured.by_label.items()}
+    of_subgroup = {f"{column}={name}": part.metrics for (column, name), part in measured.by_subgroup.items()}
+    every_part = {"": measured.plain} | of_label | of_subgroup
+    measures = {name: metrics[AREA] for name, metrics in every_part.items() if AREA in metrics}
+    every = measured.metrics(gate.bounds)
+    yield from compared_metrics(every, result.metrics, None if exact else measures, intervals, drawn=drawn)
     here = {_part(one): one.metrics for one in measured.slices()}
     stated = {_part(one): one.metrics for one in result.slices}
     yield from (f"{part} is stated, and is no part of this gate's samples" for part in stated if part not in here)
+    kinds, kinds_here = (
+        Counter((one.kind, _part(one)) for one in parts) for parts in (result.slices, measured.slices())
+    )
+    yield from (f"{part} is stated once too often, as a {kind}" for kind, part in kinds - kinds_here if part in here)
     for part, metrics in here.items():
-        sentences = _compared(metrics, stated.get(part, {}), exact=exact, drawn=drawn)
+        own = {"": measures[part]} if part in measures else {}
+        sentences = compared_metrics(metrics, stated.get(part, {}), None if exact else own, intervals, drawn=drawn)
         yield from (f"{part}: {sentence}" for sentence in sentences)
 
 
@@ -150,62 +171,9 @@ def _part(part: Slice) -> str:
     return part.name if part.column is None else f"{part.column}={part.name}"
 
 
-def _is_area(metric: str) -> bool:
-    return metric.rpartition(".")[2] == _AREA
-
-
 def _knows_scores(gate: Gate, setting: Setting) -> bool:
     """Whether all scores that areas follow from are stated."""
     return gate.attack is None and not setting.candidate.head.multilabel
-
-
-def _compared(here: Mapping[str, Metric], stated: Mapping[str, Metric], *, exact: bool, drawn: bool) -> Iterator[str]:
-    """What is amiss with metrics, of which areas are the largest that they may be unless they are `exact`.
-
-    Those of a candidate that draws follow from draws of its own, and are not compared.
-    """
-    yield from (f"{name} is stated, and is none of this gate's metrics" for name in stated if name not in here)
-    for name, metric in here.items():
-        if drawn and _is_area(name):
-            continue
-        at_most, told = _is_area(name) and not exact, stated.get(name)
-        if told is None:
-            if not at_most:  # of searches that others stand for, scores are not known
-                yield f"{name} is not stated"
-        elif at_most and not _same(told.value, metric.value):
-            if told.value is not None and (metric.value is None or told.value > metric.value):
-                yield f"{name} is stated as {told.value}, and is at most {metric.value} with the scores that are known"
-        elif (sentence := _differs(name, told, metric)) is not None:
-            yield sentence
-
-
-def _differs(name: str, told: Metric, here: Metric) -> str | None:
-    """What is stated of a metric that can be counted again, and is otherwise; None: nothing."""
-    if (told.successes, told.samples) != (here.successes, here.samples) and here.successes is not None:
-        return _counted(name, told, here.successes, here.samples)
-    if not _same(told.value, here.value):
-        is_there = here.value if here.successes is None else f"{here.successes} of {here.samples}"
-        return f"{name} is stated as {told.value}, and is {is_there}"
-    if told.confidence != here.confidence:
-        return f"the interval of {name} is stated to hold with {told.confidence}, and does with {here.confidence}"
-    if not _same(told.low, here.low) or not _same(told.high, here.high):
-        return f"the interval of {name} is stated as {told.low} to {told.high}, and is {here.low} to {here.high}"
-    if (told.samples, told.groups, told.slice) != (here.samples, here.groups, here.slice):
-        return f"{name} is stated about other samples than it is"
-    if not _same(told.effective, here.effective):
-        return f"{name} is stated to rest on {told.effective} independent samples, and rests on {here.effective}"
-    return None
-
-
-def _counted(name: str, metric: Metric, successes: int, samples: int) -> str:
-    stated = f"{metric.successes} of {metric.samples}"
-    return f"{name} is stated as {stated}, and by its samples it is {successes} of {samples}"
-
-
-def _same(stated: float | None, here: float | None) -> bool:
-    if stated is None or here is None:
-        return stated is here
-    return math.isclose(stated, here, rel_tol=REL_TOLERANCE, abs_tol=REL_TOLERANCE)
 
 
 def _by_status(gate: Gate, result: GateResult, setting: Setting) -> dict[str, tuple[int, int]]:
@@ -218,31 +186,6 @@ def _by_status(gate: Gate, result: GateResult, setting: Setting) -> dict[str, tu
         right = [one for one in outcomes if one.status == "held" and one.attacked == one.label]
         found["accuracy"] = len(right), len(outcomes)
     return found
-
-
-def _of_warnings(result: GateResult, standing: Standing) -> Iterator[str]:
-    """Health checks and findings that a run states of such samples, and that are not there."""
-    gate, setting = standing.gate, standing.setting
-    measured, told = measurement(standing), {one.code for one in result.findings}
-    here = measured.findings(gate.bounds)
-    if gate.attack is not None:
-        drawn, examined = setting.candidate.randomness, {check.name: check.outcome for check in result.health}
-        wanted = checks_of(gate, drawn)
-        yield from (f"its health check {name} is missing" for name in wanted if name not in examined)
-        answers = same_answers(drawn)
-        if answers.name in wanted and examined.get(answers.name, answers.outcome) != answers.outcome:
-            yield f"its health check {answers.name} is stated as {examined[answers.name]}, and is {answers.outcome}"
-        success = measured.plain["attack_success"](setting.intervals)
-        here += findings(standing, surrogates=result.surrogates, success=success, health=result.health)
-        passed = judge(compare(gate.bounds, result.metrics, standing.rule), result.metrics) == "pass"
-        if passed and (vacuous := vacuous_in(standing)) is not None:
-            here += (vacuous.finding(standing.goal),)
-        if result.verdict == "pass":
-            here += tuple(weak_passes(standing, result.health, result.cost))
-    if NOTHING_TO_FOLLOW in told:  # which is said in place of what these checks say
-        told.update(OF_GRADIENTS)
-    warned = dict.fromkeys(one.code for one in here if one.severity != "note")  # notes may be about the machine
-    yield from (f"{code} is not among its findings, and what it states calls for it" for code in warned.keys() - told)
 
 
 def _beside_others(result: GateResult, others: Sequence[GateResult], standing: Standing) -> Iterator[str]:
@@ -271,7 +214,7 @@ def _beside_others(result: GateResult, others: Sequence[GateResult], standing: S
 
 def _is_put_beside(gate: Gate, setting: Setting) -> bool:
     """Whether a gate is compared with others, and how it would be judged then is known from what is stated."""
-    known = not setting.candidate.head.multilabel and not any(_is_area(bound.metric) for bound in gate.bounds)
+    known = not setting.candidate.head.multilabel and not any(is_area(bound.metric) for bound in gate.bounds)
     return is_compared(gate) and known
 
 
@@ -300,8 +243,3 @@ def _of_verdict(gate: Gate, result: GateResult, setting: Setting, standing: Stan
         verdict, why = judged_as(standing, verdict, result.metrics, result.health, undercut, vacuous)
         if why is not None:
             yield f"its verdict is {result.verdict}, and with what it states it is {verdict}: {why}"
-
-
-def _readable(head: AnyHead) -> bool:
-    """Whether the names of readings tell which they are."""
-    return not head.multilabel or not any(AND in label for label in head.labels)

@@ -14,6 +14,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -27,20 +28,14 @@ from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.failures import as_evaluation_error
 from robustcheck.evaluation.looks.choice import viewer_of
 from robustcheck.evaluation.looks.look import Once, Viewer
-from robustcheck.evaluation.patches.judging import discard, lies_under
 from robustcheck.evaluation.patches.task import PatchTask
-from robustcheck.evaluation.patches.training import Pool
 from robustcheck.evaluation.progress import Listener
+from robustcheck.evaluation.replay.figures import REL_TOLERANCE
 from robustcheck.evaluation.replay.heading import as_stated, faults_of_report
 from robustcheck.evaluation.replay.ladders import faults_of_ladder
-from robustcheck.evaluation.replay.recounting import (
-    REL_TOLERANCE,
-    faults_of_gate,
-    is_as_asked,
-    not_counted,
-    unknown_gate,
-)
-from robustcheck.evaluation.replay.restating import NEAR
+from robustcheck.evaluation.replay.patches import Row, given_patch, places
+from robustcheck.evaluation.replay.recounting import faults_of_gate, is_as_asked, not_counted, unknown_gate
+from robustcheck.evaluation.replay.restating import NEAR, better_by
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models.artefact import digest
 from robustcheck.models.batches import batches, shares_of
@@ -49,7 +44,6 @@ from robustcheck.policy import Gate, PatchSpec, Policy, RP2Spec
 from robustcheck.results import AuditReport, GateResult, Outcome
 from robustcheck.results.replay import GateReplay, Replay
 from robustcheck.threats import Ball
-from robustcheck.threats.patch import PLACEMENT_DRAWS
 from robustcheck.words import plural, shown
 
 ReadStored = Callable[[str, int], np.ndarray | None]
@@ -57,8 +51,6 @@ ReadStored = Callable[[str, int], np.ndarray | None]
 most. None if it is not there, or no stored image."""
 
 _DRAWS = "the candidate draws, and reads an image differently each time"
-
-_Row = tuple[Outcome, int]  # a broken sample, and its number in the data
 
 
 @fitting_threads()
@@ -83,6 +75,7 @@ def replay(policy: Policy, report: AuditReport, stored: ReadStored, *, progress:
     _same("data", *(one.sha256 if one else None for one in (report.data, evaluation.data)))
     if (name := unknown_gate(policy, report)) is not None:
         raise ReportError(f"the report has a gate {name}, which its policy has not")
+    worded = report.environment.get("robustcheck") == version("pytest-robustcheck")
     gates, found = {gate.id: gate for gate in policy.gates}, list[GateReplay]()
     results = {result.id: result for result in report.gates}
     for number, result in enumerate(report.gates):
@@ -91,7 +84,7 @@ def replay(policy: Policy, report: AuditReport, stored: ReadStored, *, progress:
         weaker = [(gate, results[gate.id]) for gate in evaluation.weaker(result.id) if gate.id in results]
         others = [other for gate, other in weaker if is_as_asked(gate, other, setting)]
         with as_evaluation_error(), left_as_found(), full_precision(setting.candidate.device):
-            gate = _read_again(gates[result.id], result, others, setting, stored)
+            gate = _read_again(gates[result.id], result, others, setting, stored, worded=worded)
         found.append(replace(gate, amiss=(*gate.amiss, *faults_of_ladder(evaluation, result.id, results))))
     return Replay(
         gates=tuple(found),
@@ -128,12 +121,13 @@ def _same_files(policy: Policy, report: AuditReport) -> None:
 
 
 def _read_again(
-    gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting, stored: ReadStored
+    gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting, stored: ReadStored, *, worded: bool
 ) -> GateReplay:
-    amiss, rows = list(faults_of_gate(gate, result, others, setting)), list[_Row]()
-    places = {name: place for place, name in enumerate(setting.samples.names)}
+    amiss, rows = list(faults_of_gate(gate, result, others, setting, worded=worded)), list[Row]()
+    amiss += given_patch(gate, result, setting)
+    numbers = {name: place for place, name in enumerate(setting.samples.names)}
     for outcome in result.samples:
-        place = places.get(outcome.sample)
+        place = numbers.get(outcome.sample)
         if place is None:
             continue  # which was said
         amiss += [f"{outcome.sample}: {sentence}" for sentence in _unattacked(gate, outcome, place, setting)]
@@ -149,7 +143,7 @@ def _read_again(
         read=reader.read,
         amiss=tuple(amiss),
         not_read=reader.not_read if rows else "",
-        not_compared=_read_otherwise(result, places, setting) if setting.candidate.randomness is not None else "",
+        not_compared=_read_otherwise(result, numbers, setting) if setting.candidate.randomness is not None else "",
         held=sum(one.status == "held" and one.evidence is not None for one in result.samples),
         not_counted=not_counted(gate, result, setting, beside=bool(others)),
     )
@@ -188,10 +182,15 @@ def _unattacked(gate: Gate, outcome: Outcome, place: int, setting: Setting) -> I
         yield f"the clean image is read {read}, and the report says that it is not"
     elif setting.positive_probabilities is not None and outcome.score is not None and outcome.status != "broken":
         score, positive = float(setting.positive_probabilities[place]), head.is_positive(int(setting.labels[place]))
-        better = outcome.score - score if positive else score - outcome.score
+        better = better_by(outcome.score, score, positive=positive)
         # An attack leaves none that is better than that of the clean image, and without an attack there is no other.
-        if better > NEAR or (better < -NEAR and outcome.evidence is None):
+        if math.isfinite(score) and (not better <= NEAR or (better < -NEAR and outcome.evidence is None)):
             yield f"the clean image has the score {score:.4g}, and the report says {outcome.score:.4g}"
+
+
+def _alike(score: float, stated: float | None) -> bool:
+    """Whether a score is as it is stated, which one that is no number is not."""
+    return not math.isfinite(score) if stated is None else abs(score - stated) <= NEAR
 
 
 class _Reader:
@@ -211,9 +210,9 @@ class _Reader:
             return "they hold on a share of looks, each under conditions of its own"
         return _DRAWS if self._setting.candidate.randomness is not None else ""
 
-    def amiss(self, rows: Sequence[_Row]) -> list[str]:
+    def amiss(self, rows: Sequence[Row]) -> list[str]:
         """What is amiss with counterexamples of samples of one shape."""
-        found, known, images = list[str](), list[_Row](), list[np.ndarray]()
+        found, known, images = list[str](), list[Row](), list[np.ndarray]()
         for outcome, place in rows:
             image = self._image(outcome, place)
             if isinstance(image, str):
@@ -221,10 +220,12 @@ class _Reader:
             else:
                 known.append((outcome, place))
                 images.append(image)
+                found += self._clean(outcome, place)
         if known:
             levels = torch.from_numpy(np.stack(images).astype(np.int32))
             found += self._distances(known, levels)
-            found += self._places(known, levels)
+            if isinstance(self._gate.attack, PatchSpec):
+                found += places(PatchTask.of(self._gate, self._setting), known, levels)
             if not self.not_read:
                 found += self._readings(known, levels)
         return found
@@ -241,7 +242,15 @@ class _Reader:
             return "its counterexample has another shape, or other levels, than samples have"
         return image
 
-    def _distances(self, rows: Sequence[_Row], levels: torch.Tensor) -> Iterator[str]:
+    def _clean(self, outcome: Outcome, place: int) -> Iterator[str]:
+        """What is amiss with the picture that a page shows beside a counterexample, where there is one."""
+        image = self._setting.samples.image(place)
+        for name in outcome.clean_files:
+            shown_beside = self._stored(name, image.size)
+            if shown_beside is not None and not np.array_equal(shown_beside, image):
+                yield f"{outcome.sample}: the clean image in {shown(name)} is not the sample's"
+
+    def _distances(self, rows: Sequence[Row], levels: torch.Tensor) -> Iterator[str]:
         if self._ball is None:
             return
         clean = np.stack([self._setting.samples.image(place) for _, place in rows]).astype(np.int32)
@@ -255,29 +264,7 @@ class _Reader:
                 told = "nothing" if stated is None else f"{stated:g}"
                 yield f"{outcome.sample}: its counterexample lies {distance:g} levels off, and the report says {told}"
 
-    def _places(self, rows: Sequence[_Row], levels: torch.Tensor) -> Iterator[str]:
-        """What differs elsewhere than under a patch, which lies where the seed and the number of its place say.
-
-        How the patch looks is in its own file, and whether it is what lies there is not compared.
-        """
-        gate, setting = self._gate, self._setting
-        if not isinstance(gate.attack, PatchSpec):
-            return
-        task = PatchTask.of(gate, setting)
-        judge = task.patch_judge(discard)
-        for (outcome, number), stored in zip(rows, levels, strict=True):
-            if outcome.restart is None or not 0 <= outcome.restart < judge.tries:
-                yield f"{outcome.sample}: it does not say in which of its places the patch lies"
-                continue
-            pool = Pool.of(setting.samples, [number], task.keep_out)
-            numbers = Draws.of([judge.key(outcome.sample)], task.device).uniform((PLACEMENT_DRAWS,), at=outcome.restart)
-            at = pool.placements([0], judge.placing, numbers)
-            clean = torch.from_numpy(setting.samples.image(number).astype(np.int32))
-            pair = stored[None].to(task.device), clean[None].to(task.device)
-            if not bool(lies_under(*pair, at, judge.placing.outline, pool.masks([0], task.device))):
-                yield f"{outcome.sample}: its counterexample differs from the sample where the patch does not lie"
-
-    def _readings(self, rows: Sequence[_Row], levels: torch.Tensor) -> Iterator[str]:
+    def _readings(self, rows: Sequence[Row], levels: torch.Tensor) -> Iterator[str]:
         candidate, labels = self._setting.candidate, self._setting.labels[[place for _, place in rows]]
         images = shares_of(levels.to(candidate.device), self._setting.samples.maximum)
         none = torch.zeros(len(rows), dtype=torch.int64, device=candidate.device)  # a look that is not drawn
@@ -293,6 +280,7 @@ class _Reader:
                 yield f"{outcome.sample}: its counterexample is read as {name}, and the report says {outcome.attacked}"
             elif not wanted:
                 yield f"{outcome.sample}: its counterexample is read as {name}, which is not what the adversary wants"
-            elif score is not None and outcome.score is not None and not abs(score - outcome.score) <= NEAR:
-                told = f"the score {score:.4g}, and the report says {outcome.score:.4g}"
+            elif score is not None and not _alike(score, outcome.score):
+                stated = "nothing" if outcome.score is None else f"{outcome.score:.4g}"
+                told = f"the score {score:.4g}, and the report says {stated}"
                 yield f"{outcome.sample}: its counterexample has {told}"

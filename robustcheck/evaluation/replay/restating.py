@@ -25,6 +25,7 @@ from robustcheck.models.head import NO_ANSWER
 from robustcheck.policy import Gate, PatchSpec
 from robustcheck.results import GateResult, Outcome
 
+AREA = "auroc"  # the metric whose scores, under an attack, are not all stated
 NEAR = 1e-3  # of a probability: what another machine's last bits may make of it
 
 
@@ -61,7 +62,7 @@ def restated(gate: Gate, result: GateResult, setting: Setting) -> Standing:
             for number, one in outcomes.items()
             if one.status == "broken"
         },
-        positive_probabilities=_scores(outcomes, setting, clean),
+        positive_probabilities=_scores(gate, outcomes, setting, clean),
         finding_probabilities=_chances(setting),
         found=found,
         loaded_surrogates=(),
@@ -77,17 +78,32 @@ def measurement(standing: Standing) -> Measurement:
     return measured if standing.gate.attack is not None else replace(measured, attackable=None, controls=())
 
 
-def _scores(outcomes: Mapping[int, Outcome], setting: Setting, clean: torch.Tensor) -> np.ndarray | None:
-    """Probabilities (N,) of the positive label as they are stated; None where one that there has to be is not."""
+def _scores(gate: Gate, outcomes: Mapping[int, Outcome], setting: Setting, clean: torch.Tensor) -> np.ndarray | None:
+    """Probabilities (N,) of the positive label as they are stated; None where one that there has to be is not.
+
+    Under an attack none is better than that of the clean image, which the adversary may leave as it is.
+    """
     if setting.positive_probabilities is None:
         return None
-    scores = setting.positive_probabilities.numpy().astype(np.float64)
+    scores, head = setting.positive_probabilities.numpy().astype(np.float64), setting.candidate.head
+    drawn = setting.candidate.randomness is not None
+    once = gate.conditions is None and not drawn  # of the looks that a mean is over any may have had no answer
     for number, one in outcomes.items():
         if one.score is not None:
-            scores[number] = one.score
-        elif one.status != "broken" and clean[number] != NO_ANSWER:
+            better = better_by(one.score, scores[number], positive=head.is_positive(int(setting.labels[number])))
+            if gate.attack is None or drawn or not better > NEAR:
+                scores[number] = one.score
+        elif one.status == "broken":
+            if once and head.named(one.attacked) != NO_ANSWER:
+                return None
+        elif clean[number] != NO_ANSWER:
             return None
     return scores
+
+
+def better_by(score: float, than: float, *, positive: bool) -> float:
+    """How much better for the candidate a probability of the positive label is."""
+    return score - than if positive else than - score
 
 
 def _chances(setting: Setting) -> np.ndarray | None:
