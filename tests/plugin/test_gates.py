@@ -142,6 +142,13 @@ def test_k_selects_and_the_rest_is_said_not_to_have_run(pytester, project, plain
     assert case.find("skipped") is not None
 
 
+def test_a_gate_that_was_not_selected_is_not_evaluated_on_the_way(pytester, project, plain_or_worker):
+    """Of the ladder's first gate this one would have inherited what that one turned."""
+    pytester.runpytest("--robustcheck", "policy.yaml", "policy.yaml::pgd[4/255]", *plain_or_worker)
+    (gate,) = brightness_report(project)["gates"]
+    assert {sample["evidence"] for sample in gate["samples"]} == {"searched"}
+
+
 def test_an_earlier_green_report_does_not_outlive_a_run_that_wrote_none(pytester, project):
     pytester.runpytest("--robustcheck", "passing.yaml")
     result = pytester.runpytest("--robustcheck", "passing.yaml", "-k", "nothing_of_that_name")
