@@ -212,6 +212,17 @@ def test_a_gate_that_has_just_been_decided_is_not_undone_by_one_sample(tmp_path)
     assert check.evidence.endswith("samples that held in this gate, which is inconclusive with these")
 
 
+def test_who_passes_undecided_is_undone_by_what_would_have_failed_it(tmp_path):
+    brightness_project(tmp_path)
+    flat_images(tmp_path, [160] * 47 + [130] * 3, [1] * 50)
+    other = "  - {id: other, attack: square, queries: 200, epsilon: 6/255, require: {accuracy: 0}}\n"
+    decision = "decision: {rule: confident, inconclusive: allow}"
+    own = FEW_BROKEN.replace("BOUND", "0.99")
+    alone, both = (brightness_gates(tmp_path, own + more, extra=decision)[0] for more in ("", other))
+    assert (alone.verdict, both.verdict) == ("inconclusive", "error")
+    assert "other turned 3 of 50 samples that held in this gate, which is failed with these" in both.error
+
+
 def test_only_samples_that_both_looked_at_are_compared(tmp_path):
     brightness_project(tmp_path)
     flat_images(tmp_path, [130] * 100, [1] * 100)

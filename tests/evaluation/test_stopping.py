@@ -9,7 +9,9 @@ from building import brightness_gates, brightness_project, flat_images
 from robustcheck import load_policy, run
 from robustcheck.data import in_random_order
 from robustcheck.errors import PolicyError
+from robustcheck.evaluation.health.probing import Probed, ProbeResult, Probes
 from robustcheck.evaluation.metrics import anytime
+from robustcheck.evaluation.search.ledger import UNKNOWN
 
 SAMPLES = 300
 
@@ -224,3 +226,19 @@ def test_what_held_for_want_of_anything_to_follow_decides_nothing_early(tmp_path
         gate = "  - {id: gate, attack: {name: pgd, steps: 4}, epsilon: 8/255, require: {accuracy: 0.6}}\n"
         (result,) = brightness_gates(tmp_path, gate, extra=f"seed: {seed}\ndecision: {{stop: early}}")
         assert (result.verdict, result.stopped.decided) == ("pass", True)
+
+
+def test_a_gate_that_has_just_been_decided_is_not_undone_by_one_sample_that_a_probe_turned(tmp_path, monkeypatch):
+    """With one more that is broken its interval would not have decided yet."""
+
+    def turns_one(probes, *_, **__):
+        steps = ProbeResult(how="single steps", turned={probes.held[0]: UNKNOWN}, of=20)
+        return Probed(at_images=[1.0, 1.0, 1.0], single_steps=steps)
+
+    monkeypatch.setattr(Probes, "run", turns_one)
+    _project(tmp_path, 1.0)
+    gate = _gate(tmp_path, "{stop: early}", attack="{name: pgd, steps: 4}")
+    assert gate.stopped.decided
+    assert gate.verdict == "pass", gate.error
+    (check,) = [check for check in gate.health if check.name == "beats-single-steps"]
+    assert (check.outcome, check.evidence) == ("sound", "single steps turned 1 of 20 that held")
