@@ -98,6 +98,23 @@ def test_another_seed_is_another_order():
     assert [names[::-1][place] for place in shuffled] == [names[place] for place in orders[0]]
 
 
+@pytest.mark.parametrize("attack", ["nes, queries: 100", "{name: fmn, steps: 40}"])
+def test_curves_are_about_the_samples_that_were_needed(attack, tmp_path):
+    """From their own clean accuracy down to what is left of them; FMN turns them all, farther away."""
+    _project(tmp_path, 0.05, wrong=90)
+    gate = _gate(tmp_path, "{stop: early}", attack=attack)
+    order = in_random_order([f"test/{index}" for index in range(SAMPLES)], seed=0)
+    needed = gate.stopped.needed
+    clean = (order[:needed] < SAMPLES - 90).mean()
+    assert needed < 16  # of the first stage, which was searched
+    assert clean not in (0.7, 1)
+    if "fmn" in attack:
+        assert (gate.curve[0].accuracy, gate.curve[-1].accuracy) == (clean, 0)
+    else:
+        curve = gate.query_curve
+        assert (curve[0].accuracy, curve[-1].accuracy) == (clean, gate.metrics["accuracy"].value)
+
+
 # --- determined ------------------------------------------------------------------------------------------------------
 
 

@@ -366,6 +366,15 @@ def test_forms_are_compared_on_images_of_every_reading(monkeypatch, tmp_path):
     assert not torch.equal(first, other)
 
 
+def test_forms_are_compared_on_images_of_one_shape(tmp_path):
+    """Whatever shapes lie between them."""
+    tiny.save_safetensors(tiny.tiny_net(), tmp_path / "net.safetensors")
+    small, large = tiny.pictures(4), tiny.pictures(4, height=8, width=9)
+    mixed = [one.image(index) for index in range(4) for one in (small, large)]
+    candidate, _ = tiny.load(tmp_path / "net.safetensors", tiny.Pictures(mixed), precision="auto")
+    assert candidate.search_form is not None
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_on_a_gpu_the_faster_form_agrees_as_well(tmp_path):
