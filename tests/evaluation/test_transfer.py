@@ -83,7 +83,7 @@ def test_a_surrogate_that_the_attack_does_not_turn_is_no_sign_of_a_robust_candid
 
 
 def test_of_a_ladder_each_rung_counts_what_it_searched(project):
-    """What the first one turned on the candidate the second one leaves; on the surrogate that did not turn it either."""
+    """The second one leaves what the first one turned on the candidate, though not on the surrogate."""
     flat_images(project, (60, 70, 126, 126, 180, 200), [0, 0, 0, 0, 1, 1])
     gate = (
         "  - {id: gate, attack: {name: transfer, surrogate: high.safetensors}, epsilon: [2/255, 8/255], require: R}\n"

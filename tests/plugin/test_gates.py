@@ -290,6 +290,7 @@ def test_gates_that_another_test_s_failure_kept_from_running_leave_no_pass(pytes
         (["pass", "inconclusive"], [], "pass", False),
         (["pass", "inconclusive"], ["policy.yaml::pgd[1/255]"], "error", True),
         (["pass"], ["other.yaml::clean", "test_own.py::test_own"], "pass", False),
+        (["pass"], ["policy.yaml.d/test_own.py::test_own"], "pass", False),
         (["pass", "fail"], ["policy.yaml::pgd[1/255]"], "fail", False),  # what ended the run is told already
         (["pass", "error"], ["policy.yaml::pgd[1/255]"], "error", False),
     ],
