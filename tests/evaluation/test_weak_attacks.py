@@ -99,12 +99,19 @@ def test_steps_that_do_not_reach_the_border_are_told(tmp_path):
     assert [one.message for one in found.findings if one.code == "enough-steps" and one.message.startswith(message)]
 
 
+GOING_DOWN = """
+  - id: pgd
+    attack: {name: pgd, steps: 5, step_size: 1/2550, random_start: false}
+    epsilon: [4/255, 8/255]
+    ladder: descending
+    require: {accuracy: 0}
+"""
+
+
 def test_going_down_large_steps_reach_the_border(tmp_path):
     """However small those are that come after them."""
     brightness_project(tmp_path)
-    attack = "{name: pgd, steps: 5, step_size: 1/2550, random_start: false}"
-    gates = f"  - {{id: pgd, attack: {attack}, epsilon: [4/255, 8/255], ladder: descending, require: {{accuracy: 0}}}}\n"
-    for found in brightness_gates(tmp_path, gates):
+    for found in brightness_gates(tmp_path, GOING_DOWN):
         assert not [one for one in found.findings if "grey levels that epsilon admits" in one.message]
 
 
@@ -118,9 +125,7 @@ def test_going_down_more_steps_are_tried_without_the_large_ones(tmp_path, monkey
     monkeypatch.setattr(searching, "build", noted)
     brightness_project(tmp_path)
     flat_images(tmp_path, [160] * 300, [1] * 300)
-    attack = "{name: pgd, steps: 5, step_size: 1/2550, random_start: false}"
-    gates = f"  - {{id: pgd, attack: {attack}, epsilon: [4/255, 8/255], ladder: descending, require: {{accuracy: 0}}}}\n"
-    brightness_gates(tmp_path, gates)
+    brightness_gates(tmp_path, GOING_DOWN)
     assert (5, True) in tried
     assert {quick for steps, quick in tried if steps == 20} == {False}
 
