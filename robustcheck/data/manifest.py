@@ -277,7 +277,7 @@ def _plain_file(typed: str, home: Path, folders: dict[str, Path | None]) -> Path
     On a file server each look costs: folders are followed once, and kept from row to row, and a file is looked at once.
     """
     above, _, name = typed.rpartition("/")
-    if os.name == "nt" or "\\" in typed or ":" in typed or typed.startswith("/") or name in ("", ".", ".."):
+    if os.name == "nt" or "\\" in typed or ":" in typed or typed.startswith("/"):
         return None
     if above not in folders:
         folder = (home / above).resolve()

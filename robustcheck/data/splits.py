@@ -32,7 +32,7 @@ def spellings(split: str, names: Iterable[str], what: str) -> list[str]:
     Raises:
         DataError: they have several words that may be meant.
     """
-    found = sorted({name for name in names if _SPLIT_OF.get(name.lower(), name) == split})
+    found = sorted({name for name in names if split_of(name) == split})
     if len({name.lower() for name in found}) > 1:
         raise DataError(
             f"{what} {listed(found)} may all be the split {split}: call the rows that are meant {split}, and others by "
@@ -52,7 +52,7 @@ def spelt(split: str, names: Iterable[str], what: str) -> str | None:
     Raises:
         DataError: several of the names may be meant.
     """
-    found = sorted({name for name in names if _SPLIT_OF.get(name.lower(), name) == split})
+    found = sorted({name for name in names if split_of(name) == split})
     if split in found:
         return split
     if len(found) > 1:

@@ -84,7 +84,7 @@ def _few_queries(standing: Standing) -> str | None:
     gate, held = standing.gate, set(standing.held)
     if gate.queries is None or gate.attack is None:
         return None
-    if held and held <= standing.found.trace.unstarted:  # which says to raise queries
+    if held <= standing.found.trace.unstarted:  # which says to raise queries
         return None
     if _has_worked(standing):
         return None

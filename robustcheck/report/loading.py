@@ -30,8 +30,8 @@ def read_report(path: Path | str) -> AuditReport:
         raise ReportError(f"{path}: cannot be read: {error.strerror or error}") from None
     if len(text) > most:
         raise ReportError(
-            f"{path}: larger than {most / 2**20:.3g} MiB; to read more could take more than half of the memory that this "
-            "process may have: read it on a machine with more"
+            f"{path}: larger than {most / 2**20:.3g} MiB; to read more could take more than half of the memory that "
+            "this process may have: read it on a machine with more"
         )
     try:
         return AuditReport.from_json(text)

@@ -277,6 +277,7 @@ def test_labels_without_bytes_may_not_claim_any_number(archive, load, tmp_path):
         ),
         ("patient_id,age", f"data.csv:1: no column 'sex'{NAMED}; the header is path, label, patient_id, age"),
         ("patient_id,sex,sex", "data.csv:1: the column 'sex' is there twice"),
+        ("patient_id,sex,split,split", "data.csv:1: the column 'split' is there twice"),
     ],
 )
 def test_headers(manifest, load, header, message):

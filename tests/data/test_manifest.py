@@ -243,6 +243,28 @@ def test_ten_mistakes_are_spelt_out_and_the_rest_counted(manifest, load):
     assert lines[-1] == "data.csv: 4 more of 14 mistakes"
 
 
+def test_ten_mistakes_are_all(manifest, load):
+    manifest("path,label\n" + "".join(f"{index}.png,sick\n" for index in range(10)))
+    with pytest.raises(DataError) as caught:
+        load("data.csv")
+    assert [line.partition(":")[2][:2].rstrip(":") for line in str(caught.value).splitlines()] == [
+        str(number) for number in range(2, 12)
+    ]
+
+
+def test_a_manifest_that_memory_would_not_hold(manifest, load, monkeypatch):
+    text = "path,label\na.png,sick\n"
+    manifest(text)
+    monkeypatch.setattr("robustcheck.data.reading.memory_limit", lambda: 8 * len(text) - 1)
+    with pytest.raises(DataError, match=r"^data.csv: it would take .* GiB of memory"):
+        load("data.csv")
+
+
+def test_an_image_is_called_by_its_path_at_its_shortest(manifest, load):
+    manifest("path,label\n./sub//c.png,sick\nsub/../a.png,sick\n")
+    assert load("data.csv").names == ("sub/c.png", "a.png")
+
+
 def test_links_out_of_the_folder_are_refused(manifest, load, tmp_path, save_picture):
     outside = save_picture("secret/x.png", GREY)
     (tmp_path / "inside").mkdir()
@@ -322,6 +344,7 @@ def test_links_in_a_circle(manifest, load, tmp_path):
         ),
         ("a.png,sick\n", "data.csv:1: no column 'path'"),
         ("path,label,path\n", "data.csv:1: the column 'path' is there twice"),
+        ("path,label\na.png,\u00b2\n", "data.csv:2: the policy has no label '\u00b2'"),
         ("path,label\na.png,7\n", "data.csv:2: label 7 is out of range: 0 to 1 are allowed"),
         ("path,label\na.png," + "9" * 5000, "data.csv:2: label 9+ is out of range"),
         (b"path,label\na.png,\xff\n", "data.csv:2: it is not UTF-8; save it as CSV UTF-8"),

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustcheck.data.subset import as_groups, shares, spread, stratified
+from robustcheck.data.subset import as_groups, in_random_order, shares, spread, stratified
 
 label_counts = st.lists(st.integers(1, 60), min_size=1, max_size=8)
 
@@ -88,6 +88,14 @@ def test_the_seed_chooses():
     assert len(subsets) == 20
     subsets = {tuple(spread(names, labels, samples=10, seed=seed).tolist()) for seed in range(20)}
     assert len(subsets) == 20
+
+
+def test_the_same_samples_are_chosen_by_every_version():
+    """Else verdicts on a subset would change, and no report could say why."""
+    names, labels = [f"x/{index}" for index in range(30)], np.arange(30) % 3
+    assert stratified(names, labels, samples=8, seed=7).tolist() == [0, 1, 3, 5, 16, 17, 19, 24]
+    assert spread(names, labels, samples=8, seed=7).tolist() == [5, 8, 11, 12, 13, 15, 22, 24]
+    assert in_random_order(names[:8], seed=7).tolist() == [1, 4, 3, 6, 0, 2, 7, 5]
 
 
 def test_a_group_has_the_reading_that_most_of_it_has():

@@ -9,6 +9,7 @@ import pytest
 from building import brightness_gates, brightness_policy, brightness_project, flat_images
 
 from robustcheck import load_policy
+from robustcheck.attacks import searches
 from robustcheck.attacks.base import one_a_row
 from robustcheck.attacks.square import Square
 from robustcheck.data import in_random_order
@@ -212,6 +213,17 @@ def test_a_gate_that_has_just_been_decided_is_not_undone_by_one_sample(tmp_path)
     assert check.evidence.endswith("samples that held in this gate, which is inconclusive with these")
 
 
+def test_who_passes_undecided_is_undone_by_what_would_have_failed_it(tmp_path):
+    brightness_project(tmp_path)
+    flat_images(tmp_path, [160] * 47 + [130] * 3, [1] * 50)
+    other = "  - {id: other, attack: square, queries: 200, epsilon: 6/255, require: {accuracy: 0}}\n"
+    decision = "decision: {rule: confident, inconclusive: allow}"
+    own = FEW_BROKEN.replace("BOUND", "0.99")
+    alone, both = (brightness_gates(tmp_path, own + more, extra=decision)[0] for more in ("", other))
+    assert (alone.verdict, both.verdict) == ("inconclusive", "error")
+    assert "other turned 3 of 50 samples that held in this gate, which is failed with these" in both.error
+
+
 def test_only_samples_that_both_looked_at_are_compared(tmp_path):
     brightness_project(tmp_path)
     flat_images(tmp_path, [130] * 100, [1] * 100)
@@ -254,6 +266,45 @@ def test_an_interrupted_comparison_is_made_again(tmp_path, monkeypatch):
         with pytest.raises(pytest.fail.Exception):
             evaluation.gate("pgd")
     assert evaluation.gate("pgd").verdict == "error"
+
+
+TWO_LADDERS = (
+    SHORT.replace("epsilon: 8/255", "epsilon: [4/255, 8/255]\n    ladder: descending")
+    .replace("0.5", "0")
+    .replace("steps: 2", "steps: 5")
+    + "  - {id: apgd, attack: {name: apgd, steps: 5}, epsilon: [2/255, 4/255], ladder: descending, "
+    + "require: {accuracy: 0}}\n"
+    + SQUARE
+)
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Going down, no large steps come first, which would turn what a feeble search leaves."""
+    monkeypatch.setattr(searches, "QUICK_STEPS", 5)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_ladder_going_down_has_the_weakness_of_its_own_larger_rungs_alone(tmp_path):
+    brightness_project(tmp_path)
+    found = {gate.id: gate for gate in brightness_gates(tmp_path, TWO_LADDERS)}
+    weak = {name for name, gate in found.items() for one in gate.health if one.name == "as-strong-as-others"}
+    assert weak == {"pgd[4/255]", "pgd[8/255]"}
+    assert "inherited" in {one.evidence for one in found["apgd[2/255]"].samples if one.status == "held"}
+    assert {name: gate.verdict for name, gate in found.items()} == {
+        name: "error" if name in weak else "pass" for name in found
+    }
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_rung_of_which_nothing_held_by_a_larger_one_has_not_its_weakness(tmp_path):
+    """What the larger rung left another ladder turned in between."""
+    brightness_project(tmp_path, levels=(124, 125, 126, 129, 130, 131))
+    pgd, apgd = TWO_LADDERS.split("  - {id: apgd")
+    found = {gate.id: gate for gate in brightness_gates(tmp_path, f"  - {{id: apgd{apgd}{pgd}")}
+    small, large = found["pgd[4/255]"], found["pgd[8/255]"]
+    assert {(one.status, one.evidence) for one in small.samples} == {("broken", "inherited")}
+    assert (small.verdict, large.verdict) == ("pass", "error")
 
 
 NOISE = "  - {id: noise, attack: noise, epsilon: 8/255, queries: 200, require: {accuracy: 0}}\n"

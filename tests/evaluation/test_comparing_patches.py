@@ -15,6 +15,8 @@ from PIL import Image
 
 from robustcheck import load_policy, run
 from robustcheck.evaluation.health.comparing import comparable
+from robustcheck.evaluation.health.patches import beside_patches
+from robustcheck.results import GateResult, Metric, Outcome, Threat
 
 SHORT = FIXED.replace("steps: 20, draws: 8, step_size: 0.3", "steps: 1, draws: 1, step_size: 0.001")
 GIVEN = FIXED.replace("steps: 20, draws: 8, step_size: 0.3", "patch: white.png")
@@ -150,3 +152,90 @@ def test_gates_wait_for_those_that_may_do_no_more_and_for_none_that_waits_for_th
     }
     for one, other in permutations(waits, 2):
         assert not (one in waits[other] and other in waits[one])
+
+
+# --- results alone ---------------------------------------------------------------------------------------------------
+
+
+def _result(name, statuses, success=None, *, size="8 px", universal=True):
+    """A gate of a patch whose samples had these statuses: None was not attacked; `success` is of those that were."""
+    samples = tuple(
+        Outcome(
+            sample=f"test/{number}",
+            label="bright",
+            clean="bright",
+            attacked="dark" if status == "broken" else "bright",
+            status=status or "wrong",
+            evidence=None if status is None else "searched",
+        )
+        for number, status in enumerate(statuses)
+    )
+    return GateResult(
+        id=name,
+        attack="patch",
+        parameters={"universal": universal},
+        threat=Threat(goal="untargeted", knowledge="white-box", capability="patch", size=size),
+        verdict="pass",
+        metrics={} if success is None else {"attack_success": success},
+        samples=samples,
+    )
+
+
+def _turned(turned, of):
+    """Statuses of which so many were turned."""
+    return ["broken"] * turned + ["held"] * (of - turned)
+
+
+def _checked(own, other):
+    """The checks of a gate beside another one, which would fail with any sample more."""
+    checks = beside_patches(own, [other], lambda lost, **_: "fail" if lost else "pass")
+    return {check.name: (check.outcome, check.evidence) for check in checks}
+
+
+OURS = Metric(value=0.15, low=0.05, high=0.36, successes=3, samples=20)
+
+
+@pytest.mark.parametrize(("size", "name"), [("8 px", "as-strong-as-other-patches"), ("7 px", "grows-with-size")])
+@pytest.mark.parametrize(
+    ("low", "value", "turned", "of", "more"),
+    [
+        (0.37, 0.5, 10, 20, True),
+        (0.35, 0.5, 10, 20, False),  # its low end is above what this gate turned, and not above its high end
+        (0.37, 0.5, 3, 20, False),  # no more than this gate turned
+        (0.73, 0.8, 8, 10, True),  # of half of the samples: it is as if the others had been left
+        (0.71, 0.8, 8, 10, False),
+        (0.40, 1.0, 4, 4, False),
+    ],
+)
+def test_how_much_another_patch_has_to_turn(low, value, turned, of, more, size, name):
+    success = Metric(value=value, low=low, high=1.0, successes=turned, samples=of)
+    checks = _checked(_result("own", _turned(3, 20), OURS), _result("other", _turned(turned, of), success, size=size))
+    evidence = f"other turned {turned} of 20 samples that this gate attacked, and this gate 3"
+    assert checks[name] == ((("broken" if size == "8 px" else "suspect") if more else "sound"), evidence)
+
+
+def test_what_another_patch_turned_elsewhere_is_not_counted():
+    """Of samples that are wrong before, or that this gate does not attack."""
+    own, theirs = _result("own", [*_turned(3, 20), *[None] * 10], OURS), _turned(3, 20) + _turned(10, 10)
+    success = Metric(value=0.43, low=0.4, high=0.6, successes=13, samples=30)
+    outcome, evidence = _checked(own, _result("other", theirs, success))["as-strong-as-other-patches"]
+    assert outcome == "sound"
+    assert evidence.startswith("other turned 3 of 20 samples that this gate attacked")
+
+
+def test_with_a_patch_for_each_image_what_both_turned_is_no_news():
+    same, more = (_result("other", _turned(count, 20), OURS, universal=False) for count in (3, 4))
+    own = _result("own", _turned(3, 20), OURS, universal=False)
+    assert "holds-against-others" not in _checked(own, same)
+    assert _checked(own, more)["holds-against-others"] == (
+        "broken",
+        "other turned 1 of 17 samples that held in this gate, which is failed with these",
+    )
+
+
+@pytest.mark.parametrize("nothing", [None, Metric(value=None, samples=0), Metric(value=0.5, samples=20, successes=10)])
+@pytest.mark.parametrize("whose", ["own", "other"])
+def test_a_patch_of_which_nothing_was_measured_is_not_examined(nothing, whose):
+    own = _result("own", _turned(0, 20), nothing if whose == "own" else OURS)
+    other = _result("other", _turned(0, 20), nothing if whose == "other" else OURS)
+    assert _checked(own, other) == {"as-strong-as-other-patches": ("not examined", "other attacked no sample")}

@@ -6,6 +6,7 @@ threshold. The smallest perturbation that turns it is the distance to that, in e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from math import log
@@ -81,15 +82,24 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _report(project: Path, gates: str, *, model: str = "", source: str = "bands.npz", data: str = "") -> AuditReport:
+def _report(
+    project: Path,
+    gates: str,
+    *,
+    model: str = "",
+    labels: Sequence[str] = LABELS,
+    points: Sequence[float] = POINTS,
+    source: str = "bands.npz",
+    data: str = "",
+) -> AuditReport:
     (project / "policy.yaml").write_text(f"""
 robustcheck: 1
 model:
   path: bands.safetensors
   architecture: bands:Bands
   task: multilabel
-  labels: [{", ".join(LABELS)}]
-  operating_point: [{", ".join(map(str, POINTS))}]
+  labels: [{", ".join(labels)}]
+  operating_point: [{", ".join(map(str, points))}]
   {model}
 data: {{source: {source}, {data}}}
 gates:
@@ -426,13 +436,19 @@ def test_figures_of_findings_are_counted_again(project):
         ("false_alarm", "nodule", "nodule.sensitivity", True),
         ("missed_finding", "nodule", "balanced_accuracy", True),  # the mean over all
         ("untargeted", None, "balanced_accuracy", True),
+        ("untargeted", "nodule", "worst_subgroup.sensitivity", True),
+        ("missed_finding", "nodule", "worst_subgroup.sensitivity", False),
+        ("missed_finding", "nodule", "worst_subgroup.specificity", True),
     ],
 )
 def test_what_is_required_of_a_finding_that_nobody_goes_for_is_told(project, goal, positive, require, accidental):
+    with np.load(project / "bands.npz") as members:
+        np.savez(project / "bands.npz", **members, test_sex=np.array(["F", "M"] * 6))
     gates = f"""
   - {{id: clean, require: {{{require}: 0}}}}
   - {{id: gate, attack: fgsm, epsilon: 3 levels, goal: {goal}, require: {{{require}: 0}}}}"""
-    clean, gate = _report(project, gates, model=f"positive: {positive}" if positive else "").gates
+    model = f"positive: {positive}" if positive else ""
+    clean, gate = _report(project, gates, model=model, data="subgroups: sex").gates
     assert "finding-not-aimed-at" not in [finding.code for finding in clean.findings]
     messages = [finding.message for finding in gate.findings if finding.code == "finding-not-aimed-at"]
     assert len(messages) == accidental
@@ -475,6 +491,37 @@ def _balanced(goal, positive):
     right = after == PRESENT
     each = zip(right.T, PRESENT.T, strict=True)
     return np.mean([(here[there].mean() + here[~there].mean()) / 2 for here, there in each])
+
+
+def test_what_to_require_instead_is_of_the_finding_that_is_gone_for(project):
+    gate = "  - {id: gate, attack: fgsm, epsilon: 3 levels, goal: missed_finding, require: {accuracy: 0.01}}"
+    (gate,) = _report(project, gate, model="positive: nodule").gates
+    assert gate.verdict == "error"
+    assert "; require sensitivity or attack_success, " in gate.error
+
+
+def test_where_there_is_one_finding_alone_it_is_the_one_that_turns_first(project):
+    with np.load(project / "bands.npz") as members:
+        images = members["test_images"]
+    np.savez(project / "bands.npz", test_images=images, test_labels=PRESENT[:, 1:2].astype(np.uint8))
+    gate = "  - {id: gate, attack: fgsm, epsilon: 3 levels, require: {nodule.sensitivity: 0}}"
+    (gate,) = _report(project, gate, model="scores: [1]", labels=LABELS[1:2], points=POINTS[1:2]).gates
+    assert gate.metrics["accuracy"].successes == (DISTANCE[:, 1] > 3).sum()
+    assert "finding-not-aimed-at" not in [finding.code for finding in gate.findings]
+
+
+def test_other_findings_that_another_gate_turned_are_not_what_this_one_goes_for(project):
+    """No nodule is missed within the budget, and every effusion is."""
+    images = np.repeat(np.array([[130, 200, 60]] * 12, np.uint8), 2, axis=1)[:, :, None].repeat(6, axis=2)
+    np.savez(project / "bands.npz", test_images=images, test_labels=np.array([[1, 1, 0]] * 12, np.uint8))
+    gates = """
+  - {id: any, attack: square, epsilon: 5 levels, queries: 100, require: {accuracy: 0}}
+  - {id: missed, attack: {name: pgd, steps: 10}, goal: missed_finding, epsilon: 5 levels, require: {accuracy: 0.9}}"""
+    other, missed = _report(project, gates, model="positive: nodule").gates
+    assert other.metrics["attack_success"].successes == 12
+    assert missed.metrics["attack_success"].successes == 0
+    assert missed.verdict == "pass", missed.error
+    assert "holds-against-others" not in [check.name for check in missed.health]
 
 
 def test_a_finding_that_no_sample_has_is_told(project):

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
-from building import ARCHITECTURE, brightness_gates, brightness_project, candidate, flat_images
+from building import (
+    ARCHITECTURE,
+    brightness_gates,
+    brightness_manifest,
+    brightness_policy,
+    brightness_project,
+    candidate,
+    flat_images,
+)
 from PIL import Image
 from seeing import GOAL, LEVELS, Brightness, draws_of
 
+from robustcheck import load_policy, run
 from robustcheck.attacks import objective, rp2
 from robustcheck.attacks.adam import ascend, moments
 from robustcheck.attacks.base import Told
 from robustcheck.attacks.draws import Draws
 from robustcheck.data import load_area
+from robustcheck.evaluation import conclusion
+from robustcheck.evaluation.controls import Controlled
 from robustcheck.evaluation.looks.conditions import Grid
+from robustcheck.evaluation.search.ledger import UNKNOWN
 from robustcheck.policy import ConditionsSpec, RP2Spec
+from robustcheck.results import Control, Metric
 from robustcheck.threats import Region
 from robustcheck.threats.viewing import Conditions, cells
 
@@ -150,6 +166,42 @@ def test_stickers_of_one_ink_decide_if_they_would_change_the_verdict(bound, verd
     assert gate.verdict == verdict
     if verdict == "error":
         assert gate.error.startswith("plain stickers turned 3 of 40 samples that held, which the adversary may do as ")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["no attack"], "no attack turned 1 of 2 samples that held, which the adversary may do as well, and without "
+         "them the gate would not pass; the conditions alone do it"),
+        (["no attack", "plain stickers"], "no attack, plain stickers turned 1 of 2 samples that held, which the "
+         f"adversary may do as well, and without them the gate would not pass; {conclusion._STRENGTHEN}"),
+    ],
+)  # fmt: skip
+def test_what_conditions_alone_turn_is_mended_otherwise_than_what_ink_does(names, said):
+    control = Control(name="", success=Metric(value=0.5, samples=2))
+    standing = SimpleNamespace(
+        held=[0, 1],
+        by_estimate=SimpleNamespace(verdict_if=lambda lost: "fail" if lost else "pass"),
+        controlled=[
+            Controlled(control=replace(control, name=name), turned={1: UNKNOWN, 2: UNKNOWN}, admitted="each")
+            for name in names
+        ],
+    )
+    assert conclusion._undercut_sample_by_sample(standing) == said
+
+
+def test_the_table_counts_patients(tmp_path):
+    brightness_project(tmp_path)
+    brightness_manifest(tmp_path, [(90, "a", "f"), (100, "b", "f"), (150, "c", "m"), (160, "d", "m")], images=2)
+    attack = RP2.replace("DISTANCES", "1").replace("ANGLES", "0").replace("steps: 60", "steps: 1")
+    gate = (
+        f"  - {{id: rp2, attack: {attack}, conditions: {{contrast: [0.99, 1.01], draws: 2}}, require: {{accuracy: 0}}}}"
+    )
+    policy = brightness_policy(gate, data="source: patients.csv, group: patient")
+    (tmp_path / "policy.yaml").write_text(policy)
+    (gate,) = run(load_policy(tmp_path / "policy.yaml")).gates
+    (cell,) = gate.cells
+    assert [(one.samples, one.groups) for one in (cell.success, cell.control)] == [(8, 4)] * 2
 
 
 @pytest.mark.parametrize("sharpness", [0.4, 1e-6, 400.0])

@@ -9,7 +9,9 @@ from building import brightness_gates, brightness_project, flat_images
 from robustcheck import load_policy, run
 from robustcheck.data import in_random_order
 from robustcheck.errors import PolicyError
+from robustcheck.evaluation.health.probing import Probed, ProbeResult, Probes
 from robustcheck.evaluation.metrics import anytime
+from robustcheck.evaluation.search.ledger import UNKNOWN
 
 SAMPLES = 300
 
@@ -94,6 +96,23 @@ def test_another_seed_is_another_order():
     assert sorted(orders[2]) == list(range(50))
     shuffled = in_random_order(names[::-1], seed=0)
     assert [names[::-1][place] for place in shuffled] == [names[place] for place in orders[0]]
+
+
+@pytest.mark.parametrize("attack", ["nes, queries: 100", "{name: fmn, steps: 40}"])
+def test_curves_are_about_the_samples_that_were_needed(attack, tmp_path):
+    """From their own clean accuracy down to what is left of them; FMN turns them all, farther away."""
+    _project(tmp_path, 0.05, wrong=90)
+    gate = _gate(tmp_path, "{stop: early}", attack=attack)
+    order = in_random_order([f"test/{index}" for index in range(SAMPLES)], seed=0)
+    needed = gate.stopped.needed
+    clean = (order[:needed] < SAMPLES - 90).mean()
+    assert needed < 16  # of the first stage, which was searched
+    assert clean not in (0.7, 1)
+    if "fmn" in attack:
+        assert (gate.curve[0].accuracy, gate.curve[-1].accuracy) == (clean, 0)
+    else:
+        curve = gate.query_curve
+        assert (curve[0].accuracy, curve[-1].accuracy) == (clean, gate.metrics["accuracy"].value)
 
 
 # --- determined ------------------------------------------------------------------------------------------------------
@@ -224,3 +243,19 @@ def test_what_held_for_want_of_anything_to_follow_decides_nothing_early(tmp_path
         gate = "  - {id: gate, attack: {name: pgd, steps: 4}, epsilon: 8/255, require: {accuracy: 0.6}}\n"
         (result,) = brightness_gates(tmp_path, gate, extra=f"seed: {seed}\ndecision: {{stop: early}}")
         assert (result.verdict, result.stopped.decided) == ("pass", True)
+
+
+def test_a_gate_that_has_just_been_decided_is_not_undone_by_one_sample_that_a_probe_turned(tmp_path, monkeypatch):
+    """With one more that is broken its interval would not have decided yet."""
+
+    def turns_one(probes, *_, **__):
+        steps = ProbeResult(how="single steps", turned={probes.held[0]: UNKNOWN}, of=20)
+        return Probed(at_images=[1.0, 1.0, 1.0], single_steps=steps)
+
+    monkeypatch.setattr(Probes, "run", turns_one)
+    _project(tmp_path, 1.0)
+    gate = _gate(tmp_path, "{stop: early}", attack="{name: pgd, steps: 4}")
+    assert gate.stopped.decided
+    assert gate.verdict == "pass", gate.error
+    (check,) = [check for check in gate.health if check.name == "beats-single-steps"]
+    assert (check.outcome, check.evidence) == ("sound", "single steps turned 1 of 20 that held")

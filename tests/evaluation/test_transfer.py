@@ -82,6 +82,37 @@ def test_a_surrogate_that_the_attack_does_not_turn_is_no_sign_of_a_robust_candid
     assert "turned 0 of 4 samples on the surrogate far.safetensors itself" in finding.message
 
 
+def test_of_a_ladder_each_rung_counts_what_it_searched(project):
+    """The second one leaves what the first one turned on the candidate, though not on the surrogate."""
+    flat_images(project, (60, 70, 126, 126, 180, 200), [0, 0, 0, 0, 1, 1])
+    gate = (
+        "  - {id: gate, attack: {name: transfer, surrogate: high.safetensors}, epsilon: [2/255, 8/255], require: R}\n"
+    )
+    gates = brightness_gates(project, gate.replace("R}", "{accuracy: 0}}"))
+    assert [gate.metrics["attack_success"].successes for gate in gates] == [2, 2]
+    told = [one.message.partition(" on ")[0] for gate in gates for one in gate.findings if "not-turned" in one.code]
+    assert told == ["the attack turned 0 of 6 samples", "the attack turned 0 of 4 samples"]
+
+
+@pytest.mark.parametrize(
+    ("surrogate", "levels", "code"),
+    [
+        ("other", (60, 126, 129, 200), None),  # two of four are turned
+        ("other", (60, 70, 126, 129, 200), "surrogate-not-turned"),
+        ("high", (124, 126, 130, 145), None),  # three of four are read alike
+        ("high", (126, 130, 145), "poor-surrogate"),
+    ],
+)
+def test_a_surrogate_may_just_be_good_enough(surrogate, levels, code, project):
+    flat_images(project, levels, [int(level > 127.5) for level in levels])
+    (gate,) = _gates(
+        project,
+        f"{{name: transfer, surrogate: {surrogate}.safetensors}}",
+        epsilon="20/255" if surrogate == "high" else "4/255",
+    )
+    assert [one.code for one in gate.findings if "surrogate" in one.code] == ([] if code is None else [code])
+
+
 RARE = (60, 70, 80, 90, 100, 105, 110, 113, 116, 118, 120, 121, 122, 123, 124, 125, 126, 129, 131)
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import onnx
 import pytest
-from building import brightness_gates, brightness_project
+from building import brightness_gates, brightness_project, flat_images
 from chest import POLICIES, gates_on_xrays
 from masks import masked_gates
 
@@ -14,6 +14,7 @@ from robustcheck.attacks.searches import QUICK
 from robustcheck.evaluation.health.checks import gradients
 from robustcheck.evaluation.health.examination import Examination
 from robustcheck.evaluation.health.probing import Probed, ProbeResult
+from robustcheck.evaluation.search import searching
 from robustcheck.evaluation.search.found import Found, Rise, Trace
 from robustcheck.evaluation.search.ledger import UNKNOWN
 from robustcheck.results import Cost
@@ -96,6 +97,37 @@ def test_steps_that_do_not_reach_the_border_are_told(tmp_path):
     )
     assert found.verdict == "pass"
     assert [one.message for one in found.findings if one.code == "enough-steps" and one.message.startswith(message)]
+
+
+GOING_DOWN = """
+  - id: pgd
+    attack: {name: pgd, steps: 5, step_size: 1/2550, random_start: false}
+    epsilon: [4/255, 8/255]
+    ladder: descending
+    require: {accuracy: 0}
+"""
+
+
+def test_going_down_large_steps_reach_the_border(tmp_path):
+    """However small those are that come after them."""
+    brightness_project(tmp_path)
+    for found in brightness_gates(tmp_path, GOING_DOWN):
+        assert not [one for one in found.findings if "grey levels that epsilon admits" in one.message]
+
+
+def test_going_down_more_steps_are_tried_without_the_large_ones(tmp_path, monkeypatch):
+    tried, build = [], searching.build
+
+    def noted(spec, *given, **options):
+        tried.append((getattr(spec, "steps", None), options["quick_first"]))
+        return build(spec, *given, **options)
+
+    monkeypatch.setattr(searching, "build", noted)
+    brightness_project(tmp_path)
+    flat_images(tmp_path, [160] * 300, [1] * 300)
+    brightness_gates(tmp_path, GOING_DOWN)
+    assert (5, True) in tried
+    assert {quick for steps, quick in tried if steps == 20} == {False}
 
 
 @pytest.mark.parametrize("random_start", ["true", "false"])

@@ -198,6 +198,33 @@ def test_few_images_at_once_where_what_is_stored_is_large(side, limit, tmp_path,
     assert candidate.chunks.limit == limit
 
 
+def test_one_image_at_once_however_large_it_is_stored():
+    assert _batch_size(tiny.spec("net.onnx"), (3, 224, 224), (3, 4000, 3000), tiny.CPU) == 1
+
+
+@pytest.mark.parametrize("sides", [(4, 3000), (3000, 4)])
+def test_the_largest_image_says_how_many_go_at_once(sides, tmp_path, net):
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    samples = tiny.Pictures([np.zeros((1, side, side), np.uint8) for side in sides])
+    candidate, _ = tiny.load(tmp_path / "net.safetensors", samples, preprocess={"resize": [6, 5]})
+    assert candidate.chunks.limit == 3
+
+
+def test_what_halves_within_another_is_not_undone_by_it():
+    chunks, sizes = Chunks(16), []
+
+    def outer(rows):
+        sizes.append(len(rows))
+        if len(sizes) == 1:
+            chunks(Greedy(2), torch.zeros(16))
+            raise ERRORS[0]()
+        return (rows,)
+
+    chunks(outer, torch.zeros(16))
+    assert sizes == [16] + [2] * 8
+    assert (chunks.limit, chunks.halved_to) == (2, 2)
+
+
 @pytest.mark.parametrize(("free", "limit"), [(139, 445), (64, 445), (16, 111), (0.5, 8)])
 @pytest.mark.parametrize("kept", [0, 4])
 def test_fewer_images_at_once_on_a_gpu_of_which_less_is_free(kept, free, limit, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import log
 
+import numpy as np
 import pytest
 import tiny_models as tiny
 import torch
@@ -103,6 +104,14 @@ def test_rounded_probabilities_are_told(output):
     assert head.decide(head.logits(torch.tensor([[0.75, 0.25, 0.0], [0.5, 0.375, 0.125]]))).tolist() == [0, 1]
     with pytest.raises(CandidateError, match=r"output says logits, but .* sum to 1, as probabilities do"):
         read_head(_spec(labels=THREE, output="logits"), ROUNDED, lambda: ENDS)
+
+
+def test_black_images_tell_by_what_white_ones_would_give(tmp_path):
+    """A thousand times as bright as black is black."""
+    tiny.save_linear_onnx(tmp_path / "net.onnx", np.full((tiny.HEIGHT * tiny.WIDTH, 1), 0.1, np.float32))
+    black = tiny.Pictures([np.zeros((1, tiny.HEIGHT, tiny.WIDTH), np.uint8)] * 3)
+    candidate, _ = tiny.load(tmp_path / "net.onnx", black, task="binary")
+    assert not candidate.head.outputs_probabilities
 
 
 @pytest.mark.parametrize("far", [1000 * ROUNDED, ENDS * 0.5, torch.full((2, 3), torch.nan), None])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -202,6 +203,18 @@ def test_how_steep_margins_are_is_told_a_unit_of_a_ball_s_radius(monkeypatch, tm
     assert [candidate.search_form.resolves("linf", share * radius) for share in (0.9, 1.1)] == [False, True]
 
 
+def test_how_steep_margins_are_is_told_of_the_nearest(monkeypatch, tmp_path):
+    """Of three labels the third one's margin is another, and the farthest."""
+    monkeypatch.setattr(fast_form, "_multiplies_bfloat16", lambda _device: True)
+    candidate = _saved(tmp_path, Wide(outputs=3), labels=("healthy", "ill", "worse"))
+    images = tiny.pictures(9).shares().requires_grad_()
+    first, second, _ = candidate.network.module(images).sort(dim=1, descending=True).values.unbind(dim=1)
+    (gradient,) = torch.autograd.grad((first - second).sum(), images)
+    told = candidate.search_form.steepness
+    assert told["linf"] == pytest.approx(float(gradient.flatten(1).norm(p=1, dim=1).median()), rel=0.05)
+    assert told["l2"] == pytest.approx(float(gradient.flatten(1).norm(p=2, dim=1).median()), rel=0.05)
+
+
 def test_how_far_a_twin_is_from_its_graph_is_part_of_the_error(monkeypatch, tmp_path):
     """What the faster form shows is to be looked at where either of the two may be wrong."""
     monkeypatch.setattr(fast_form, "_multiplies_bfloat16", lambda _device: False)
@@ -220,6 +233,15 @@ def test_how_far_a_twin_is_from_its_graph_is_part_of_the_error(monkeypatch, tmp_
     monkeypatch.setattr(convert, "converted", larger)
     error = tiny.load(tmp_path / "net.onnx", precision="auto")[0].search_form.error
     assert error == pytest.approx(5e-4 * float((logits[:, 0] - logits[:, 1]).abs().max()), rel=0.05)
+
+
+def test_the_errors_of_a_twin_and_of_its_faster_form_add_up(monkeypatch, tmp_path):
+    monkeypatch.setattr(fast_form, "_multiplies_bfloat16", lambda _device: False)
+    faster = fast_form.faster
+    monkeypatch.setattr(fast_form, "faster", lambda *given: replace(faster(*given), error=0.5))
+    monkeypatch.setattr(fast_form, "margin_error", lambda *_, **__: 0.25)
+    tiny.save_onnx_old(tiny.tiny_net(), tmp_path / "net.onnx")
+    assert tiny.load(tmp_path / "net.onnx", precision="auto")[0].search_form.error == 0.75
 
 
 def test_probabilities_that_round_to_an_end_are_no_distance():
@@ -342,6 +364,15 @@ def test_forms_are_compared_on_images_of_every_reading(monkeypatch, tmp_path):
     assert 0 < (first >= 200).sum() < 16
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_forms_are_compared_on_images_of_one_shape(tmp_path):
+    """Whatever shapes lie between them."""
+    tiny.save_safetensors(tiny.tiny_net(), tmp_path / "net.safetensors")
+    small, large = tiny.pictures(4), tiny.pictures(4, height=8, width=9)
+    mixed = [one.image(index) for index in range(4) for one in (small, large)]
+    candidate, _ = tiny.load(tmp_path / "net.safetensors", tiny.Pictures(mixed), precision="auto")
+    assert candidate.search_form is not None
 
 
 @pytest.mark.gpu

@@ -123,11 +123,13 @@ def test_a_conftest_that_ends_the_run_does_so_for_policies_of_an_ini_file(pytest
     assert list((project / "out").iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [["policy.yaml"], [*PASSING, "policy.yaml"]])
-def test_a_policy_among_pytest_s_files_is_told_how_to_be_run(pytester, project, arguments):
-    result = pytester.runpytest(*arguments)
+@pytest.mark.parametrize("name", ["policy.yaml", "policy.yml"])
+@pytest.mark.parametrize("arguments", [[], PASSING])
+def test_a_policy_among_pytest_s_files_is_told_how_to_be_run(pytester, project, arguments, name):
+    (project / "policy.yaml").rename(project / name)
+    result = pytester.runpytest(*arguments, name)
     assert result.ret == 4
-    result.stderr.fnmatch_lines(["*policy.yaml is a policy: say --robustcheck before it, and before each other one"])
+    result.stderr.fnmatch_lines([f"*{name} is a policy: say --robustcheck before it, and before each other one"])
     assert not (project / "robustcheck-report").exists()
 
 

@@ -142,6 +142,13 @@ def test_k_selects_and_the_rest_is_said_not_to_have_run(pytester, project, plain
     assert case.find("skipped") is not None
 
 
+def test_a_gate_that_was_not_selected_is_not_evaluated_on_the_way(pytester, project, plain_or_worker):
+    """Of the ladder's first gate this one would have inherited what that one turned."""
+    pytester.runpytest("--robustcheck", "policy.yaml", "policy.yaml::pgd[4/255]", *plain_or_worker)
+    (gate,) = brightness_report(project)["gates"]
+    assert {sample["evidence"] for sample in gate["samples"]} == {"searched"}
+
+
 def test_an_earlier_green_report_does_not_outlive_a_run_that_wrote_none(pytester, project):
     pytester.runpytest("--robustcheck", "passing.yaml")
     result = pytester.runpytest("--robustcheck", "passing.yaml", "-k", "nothing_of_that_name")
@@ -283,6 +290,7 @@ def test_gates_that_another_test_s_failure_kept_from_running_leave_no_pass(pytes
         (["pass", "inconclusive"], [], "pass", False),
         (["pass", "inconclusive"], ["policy.yaml::pgd[1/255]"], "error", True),
         (["pass"], ["other.yaml::clean", "test_own.py::test_own"], "pass", False),
+        (["pass"], ["policy.yaml.d/test_own.py::test_own"], "pass", False),
         (["pass", "fail"], ["policy.yaml::pgd[1/255]"], "fail", False),  # what ended the run is told already
         (["pass", "error"], ["policy.yaml::pgd[1/255]"], "error", False),
     ],

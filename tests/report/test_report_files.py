@@ -193,7 +193,7 @@ def test_a_huge_file_is_not_parsed(tmp_path, monkeypatch):
     monkeypatch.setattr(resources, "memory", lambda: taken)
     assert read_report(path) == mixed()
     monkeypatch.setattr(resources, "memory", lambda: taken - 22)
-    with pytest.raises(ReportError, match="larger than .* MiB; to read more could take more than half of the memory"):
+    with pytest.raises(ReportError, match=r"larger than .* MiB; to read more could take more than half of the memory"):
         read_report(path)
 
 
@@ -207,7 +207,7 @@ class Refuse:
         if name.partition(".")[0] in {"torch", "torchvision", "onnx", "onnxruntime", "scipy"}:
             raise ImportError(f"{name} is not installed")
         if name.startswith("robustcheck.") and name.split(".")[1] not in ALLOWED:
-            raise ImportError(f"reports need results, errors, words, digests, whole files and resources only, not {name}")
+            raise ImportError(f"reports need {sorted(ALLOWED)} only, not {name}")
 
 sys.meta_path.insert(0, Refuse())
 from robustcheck.report import read_report, render, summary_table, write_reports
