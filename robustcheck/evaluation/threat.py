@@ -43,4 +43,6 @@ def _conditions(gate: Gate, drawing: bool) -> dict[str, Any] | None:
     written["judged_on"] = gate.conditions.fresh_looks(drawing=drawing)
     if isinstance(gate.attack, RP2Spec):
         written["judged_on"] = gate.attack.cells * gate.conditions.looks_from(gate.attack.cells, drawing=drawing)
+    if drawing:
+        written["candidate_draws"] = True  # then each look is a call of its own, and what holds is looked at twice
     return written

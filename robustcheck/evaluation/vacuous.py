@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from robustcheck.attacks.objectives import margins_of_findings
 from robustcheck.evaluation.metrics.verdicts import Rule, compare
 from robustcheck.evaluation.search.ledger import UNKNOWN, Entry, unknown
 from robustcheck.evaluation.setting import Setting
@@ -51,8 +50,8 @@ class Vacuous:
             required: measures what these ask for where counterexamples are known.
             attacked: samples that the adversary is after.
             rule: by which they are judged.
-            in_a_finding: of several findings, the same samples with one of theirs turned, which is what a
-                counterexample does: a mean over findings hardly falls by that.
+            in_a_finding: where the goal is about one of several findings, the same samples with that one turned: a mean
+                over all hardly falls by that.
         """
         asked = [bound for bound in bounds if not bound.always_met and bound.of[1] not in _OF_CONTROLS]
         if not asked or not attacked:
@@ -76,11 +75,15 @@ class Vacuous:
         """What they are, and what to require of an adversary of this goal."""
         named = [bound.metric for bound in self.bounds]
         what = "the gate passes" if self.every else f"what is required of {listed(named)} is met"
-        then = listed(f"{one.metric} would be {self.turned[one.metric].value:.3f} ({one})" for one in self.bounds)
+        in_one = goal.multilabel and goal.positive is not None
+        spared = {one: "; the other findings as they are" for one in self.bounds if in_one and one.averages_findings}
+        then = listed(
+            f"{one.metric} would be {self.turned[one.metric].value:.3f} ({one}{spared.get(one, '')})"
+            for one in self.bounds
+        )
         instead = [one for one in dict.fromkeys((_fallen(goal), "attack_success")) if one not in named]
-        turned = "turned in the finding that is nearest to its threshold" if goal.multilabel else "turned"
         return (
-            f"{what} whatever the attack does: with every attacked sample {turned} ({self.attacked_count:,}) {then}; "
+            f"{what} whatever the attack does: with every attacked sample turned ({self.attacked_count:,}) {then}; "
             f"require {' or '.join(instead) or 'another metric'}, or a bound that is not met then"
         )
 
@@ -97,12 +100,13 @@ def _fallen(goal: Goal) -> str:
 
 
 def turned_in_a_finding(goal: Goal, setting: Setting, attacked: Sequence[int]) -> dict[int, Entry] | None:
-    """Attacked samples with the finding turned that is nearest to its threshold; None where there is one label each."""
-    if not goal.multilabel or not attacked:
+    """Attacked samples with the finding turned that the goal is about; None where it is about no single one of several.
+
+    About any of several, an adversary chooses, and which choice costs a mean most is not known.
+    """
+    if not goal.multilabel or goal.positive is None or goal.kind == "untargeted":
         return None
-    logits, labels = setting.candidate.head.at_operating_point(setting.logits[attacked]), setting.labels[attacked]
-    nearest = margins_of_findings(goal, logits, labels).argmax(dim=1)
-    readings = setting.decisions[attacked] ^ (1 << nearest.to(setting.decisions.device))
+    readings = setting.decisions[attacked] ^ (1 << goal.positive)
     return {
         sample: replace(UNKNOWN, decision=reading) for sample, reading in zip(attacked, readings.tolist(), strict=True)
     }

@@ -18,6 +18,7 @@ from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.standing import Standing
 from robustcheck.policy import FGSMSpec, Gate, PatchSpec, RP2Spec
 from robustcheck.results import Cost, Finding, HealthCheck
+from robustcheck.results.agreed import WORST_SUBGROUP
 from robustcheck.words import listed, plural
 
 LEAST_LEVELS = 0.25  # of 255 that are visible, in every pixel: what changes less is next to no change
@@ -148,9 +149,13 @@ def _hardly_examined(standing: Standing, health: Sequence[HealthCheck], cost: Co
 
 def _area_at_most(standing: Standing) -> str | None:
     """Why an area under the curve rests on how far searches went on with what they had turned."""
-    asked = [bound for bound in standing.gate.bounds if bound.of[1] == "auroc" and bound.at_least]
-    if not asked or not standing.broken:
+    if not standing.broken:
         return None
+    goal = standing.goal
+    if goal.multilabel and (goal.positive is None or goal.kind == "untargeted"):  # any finding may be what turned
+        return None
+    areas = [one for one in standing.gate.bounds if one.of[1] == "auroc" and one.of[0] in ("", WORST_SUBGROUP)]
+    asked = [bound for bound in areas if bound.at_least]
     least = standing.measurement(unknown(standing.broken)).required(asked)
     known = {
         bound: value for bound in asked if bound.metric in least and (value := least[bound.metric].value) is not None

@@ -101,12 +101,15 @@ def _holds(threat: Threat) -> str:
     share = f"{100 * conditions['holds_on']:g} %" if isinstance(conditions.get("holds_on"), float) else "most"
     looks = conditions.get("judged_on")
     count = looks if isinstance(looks, int) else "the"
+    calls = conditions.get("candidate_draws") is True
     if threat.capability != "stickers":
-        return f"{share} of {count} fresh looks, and of as many others"
+        return f"{share} of {count} fresh looks{', each a call of its own' if calls else ''}, and of as many others"
     drawn = [one_line(name) for name in _ranges(threat) if name not in SET_BY_A_GRID]
-    if not drawn:
+    if not drawn and not calls:
         return f"{share} of the cells of its grid"
-    return f"{share} of {count} looks, from each cell of its grid (distance and angle) under draws of {listed(drawn)}"
+    under = f" under draws of {listed(drawn)}" if drawn else ""
+    grid = f"{share} of {count} looks, from each cell of its grid (distance and angle){under}"
+    return f"{grid}, each a call of its own, and of as many other calls" if calls else grid
 
 
 def _capability(threat: Threat) -> str:

@@ -12,7 +12,7 @@ from math import ceil, cos, pi, radians, sin, sqrt
 from typing import Literal
 
 import torch
-from torch.nn.functional import grid_sample, interpolate
+from torch.nn.functional import grid_sample
 
 from robustcheck.errors import EvaluationError
 from robustcheck.policy import PatchSpec, Size
@@ -46,7 +46,7 @@ def lay(textures: torch.Tensor, images: torch.Tensor, at: Placements, outline: O
     seen at single points, and not as what a pixel covers.
     """
     if at.finest is not None and textures.shape[-1] > at.finest:
-        textures = interpolate(textures, at.finest, mode="area")
+        textures = shrunk(textures, at.finest)
     right, down = _on_patch(images.shape, at)
     grid = torch.stack([right, down], dim=-1) / per_row(at.side / 2)
     side, shown = textures.shape[-1], (_TEXELS * at.side).ceil().int()
@@ -56,10 +56,20 @@ def lay(textures: torch.Tensor, images: torch.Tensor, at: Placements, outline: O
         sides = torch.where(too_fine, shown, side)
         for fewer in sides.unique().tolist():
             rows = (sides == fewer).nonzero().flatten()
-            seen = seen.index_copy(0, rows, _read(interpolate(textures[rows], fewer, mode="area"), grid[rows]))
+            seen = seen.index_copy(0, rows, _read(shrunk(textures[rows], fewer), grid[rows]))
     else:
         seen = _read(textures, grid)
     return torch.where(_inside(right, down, at, outline)[:, None], seen, images)
+
+
+def shrunk(textures: torch.Tensor, side: int) -> torch.Tensor:
+    """Textures (N, C, S, S) with fewer pixels, (N, C, side, side), each the mean of what it covers, parts included."""
+    length = textures.shape[-1]
+    ends = torch.arange(side + 1, dtype=torch.float64) * (length / side)
+    pixels = torch.arange(length, dtype=torch.float64)
+    overlaps = torch.minimum(ends[1:, None], pixels + 1) - torch.maximum(ends[:-1, None], pixels)
+    means = (overlaps.clamp_min(0) * (side / length)).to(textures)
+    return means @ textures @ means.T
 
 
 def _read(textures: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:

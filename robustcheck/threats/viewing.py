@@ -96,6 +96,12 @@ def seen_from(places: Looks, looks: Looks) -> Looks:
     return replace(looks, scale=places.scale, tilt=places.tilt, axis=places.axis)
 
 
+def some(looks: Looks, places: slice) -> Looks:
+    """A part of them."""
+    values = {field.name: getattr(looks, field.name) for field in fields(looks)}
+    return Looks(**{name: None if value is None else value[places] for name, value in values.items()})
+
+
 def repeated(looks: Looks, times: int) -> Looks:
     """The same looks at each of so many images, all at the first image first."""
     values = {field.name: getattr(looks, field.name) for field in fields(looks)}

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from building import brightness_manifest, brightness_policy, brightness_project, flat_images
-from click.testing import CliRunner
+from building import brightness_manifest, brightness_project, flat_images
+from forging import run_in
 from PIL import Image
 
 import robustcheck
 from robustcheck import load_policy
-from robustcheck.cli import main
 from robustcheck.evaluation import weak_passes
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.findings import CODES, NOTHING_TO_FOLLOW
@@ -48,13 +47,6 @@ LADDERS = """
 """
 
 
-def _ran(folder, gates, **policy):
-    (folder / "policy.yaml").write_text(brightness_policy(gates, **policy))
-    result = CliRunner().invoke(main, ["run", str(folder / "policy.yaml"), "-o", str(folder / "out")])
-    assert (folder / "out" / "report.json").exists(), result.output
-    return folder
-
-
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """A project whose policy was run."""
@@ -63,13 +55,13 @@ def ran(tmp_path_factory):
     rows = [(level, f"p{number}", "FM"[number % 2]) for number, level in enumerate((90, 121, 126, 129, 133, 200))]
     brightness_manifest(folder, rows, images=2)
     Image.fromarray(np.full((8, 8), 255, np.uint8)).save(folder / "given.png")
-    return _ran(folder, GATES, data="source: patients.csv, subgroups: [sex]")
+    return run_in(folder, GATES, data="source: patients.csv, subgroups: [sex]")
 
 
 def _run_of(tmp_path_factory, name, gates, **policy):
     folder = tmp_path_factory.mktemp(name)
     brightness_project(folder)
-    return _ran(folder, gates, **policy)
+    return run_in(folder, gates, **policy)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +184,7 @@ def test_under_conditions_a_counterexample_scores_no_better_than_the_clean_image
     labels = np.array([0, 0, 0, 0, 1, 1, 1])
     flat_images(tmp_path, (100, 120, 126, 131, 129, 140, 160), labels)
     gate = "{name: pgd, steps: 4}, epsilon: 8/255, conditions: {brightness: 0.001}, require: {accuracy: 0}"
-    _ran(tmp_path, f"  - {{id: seen, attack: {gate}}}")
+    run_in(tmp_path, f"  - {{id: seen, attack: {gate}}}")
     assert amiss(tmp_path) == ""
 
     def alter(gates):
@@ -238,7 +230,7 @@ def _prefix(known, folder, needed, rule, *, decided):
 def test_a_gate_stops_where_its_rule_lets_it(amiss, known, tmp_path, rule):
     brightness_project(tmp_path, levels=(100, 110, 120, 121, 122, 126, 129, 133, 135, 140, 150, 160))
     gates = "  - {id: pgd, attack: {name: pgd, steps: 6}, epsilon: 4/255, require: {accuracy: 0.9}}"
-    _ran(tmp_path, gates, extra=f"decision: {{stop: {rule}}}")
+    run_in(tmp_path, gates, extra=f"decision: {{stop: {rule}}}")
     assert amiss(tmp_path) == ""
     undecided = amiss(tmp_path, _prefix(known, tmp_path, 3, rule, decided=False))
     assert f"pgd: it is stated to be not decided by the rule {rule} with 3 of 12 samples, which under stop: {rule}" in (

@@ -13,6 +13,7 @@ from seeing import GOAL, conditions_of, draws_of
 
 from robustcheck import load_policy, run
 from robustcheck.attacks import objective
+from robustcheck.evaluation.looks.choice import eot_of
 from robustcheck.evaluation.looks.conditions import ConditionsEOT, Grid, RandomLooks
 from robustcheck.evaluation.planning.planning import plan
 from robustcheck.models import WhiteBox
@@ -46,7 +47,7 @@ def _project(folder, loudness):
 
 @pytest.mark.parametrize("attack", ["{name: pgd, steps: 20}", "{name: apgd, steps: 20}", "{name: fmn, steps: 40}"])
 @pytest.mark.parametrize("loudness", [1.0, 1000.0])
-@pytest.mark.parametrize("seen", ["", ", conditions: {contrast: 0.01, holds_on: 0.51}"])
+@pytest.mark.parametrize("seen", ["", ", conditions: {contrast: 0.01, holds_on: 0.51, judged_on: 10}"])
 def test_what_most_calls_read_is_turned_however_loud_the_others_are(attack, loudness, seen, tmp_path):
     """The templates agree on half of the pixels: along the second one alone the first is not turned at all."""
     _project(tmp_path, loudness)
@@ -56,6 +57,10 @@ def test_what_most_calls_read_is_turned_however_loud_the_others_are(attack, loud
     (planned,), (found,) = plan(policy).gates, run(policy, folder=tmp_path / "out").gates
     assert found.metrics["accuracy"].value == 0
     assert found.cost.forward <= planned.forward
+    if seen:
+        assert (found.threat.conditions["judged_on"], found.threat.conditions["candidate_draws"]) == (100, True)
+        drawing = replace(candidate(torch.nn.Flatten()), randomness=1.0)
+        assert eot_of(policy.gates[0], drawing).at_once == 1
 
 
 @pytest.mark.parametrize(("holds_on", "left"), [(0.51, 0), (0.9, 0.5)])
@@ -126,6 +131,35 @@ def test_on_a_grid_so_is_each_look_from_each_place(conditions, calls, holds_on, 
     assert seen.cells.tolist() == [[True, False, True, False]] * 3, "of each cell every other call"
 
 
+def test_cells_are_those_of_the_calls_that_confirm():
+    """Of seven places fifteen times a hundred and five: the second time begins on the coin's other side."""
+    asked, made = _coin()
+    places = cells((1.0,), (0.0,) * 7, torch.device("cpu"))
+    conditions = conditions_of(brightness=0.1, holds_on=0.5)
+    grid = Grid(candidate=asked, goal=GOAL, maximum=255, places=places, count=7, conditions=conditions)
+    seen = grid(IMAGES, LABELS, draws_of(3), AT)
+    assert len(made) == 210
+    assert seen.wanted.tolist() == [False] * 3
+    assert seen.cells.tolist() == [[False, True, False, True, False, True, False]] * 3
+
+
+def test_of_a_candidate_that_draws_batches_are_as_large_as_without_conditions():
+    asked, _ = _coin()
+    conditions = conditions_of(brightness=0.1)
+    viewers = (
+        RandomLooks(candidate=asked, goal=GOAL, conditions=conditions, maximum=255),
+        Grid(
+            candidate=asked,
+            goal=GOAL,
+            maximum=255,
+            places=cells((1.0,), (0.0,), torch.device("cpu")),
+            count=1,
+            conditions=conditions,
+        ),
+    )
+    assert [viewer.at_once for viewer in viewers] == [1, 1]
+
+
 def test_searches_ask_each_look_in_a_call_of_its_own():
     asked, made = _coin()
     eot = ConditionsEOT(conditions=conditions_of(brightness=0.1, noise=0.01), count=8, drawing=True)
@@ -139,7 +173,7 @@ def test_searches_ask_each_look_in_a_call_of_its_own():
 def test_looks_are_the_same_whether_they_share_a_call_or_not():
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
     given = (WhiteBox(candidate(network)), torch.rand(3, 1, 4, 4), LABELS, LABELS, objective("margin", GOAL))
-    conditions = conditions_of(brightness=0.1, noise=0.01, rotation=10)
+    conditions = conditions_of(brightness=0.1, rotation=10)  # noise is drawn look by look, so that none is kept
     together, apart = (
         ConditionsEOT(conditions=conditions, count=4, drawing=drawing).gradient(*given, draws_of(3), AT)
         for drawing in (False, True)

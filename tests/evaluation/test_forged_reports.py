@@ -7,8 +7,9 @@ import shutil
 from functools import partial
 
 import pytest
-from building import brightness_manifest, brightness_policy, brightness_project, flat_images
+from building import brightness_manifest, brightness_project, flat_images
 from click.testing import CliRunner
+from forging import run_in
 from patching import FIXED, patch_archive
 
 from robustcheck import load_policy
@@ -27,13 +28,6 @@ GATES = """
 """
 
 
-def _ran(folder, gates, **policy):
-    (folder / "policy.yaml").write_text(brightness_policy(gates, **policy))
-    result = CliRunner().invoke(main, ["run", str(folder / "policy.yaml"), "-o", str(folder / "out")])
-    assert (folder / "out" / "report.json").exists(), result.output
-    return folder
-
-
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """A project whose policy was run, and passed."""
@@ -41,7 +35,7 @@ def ran(tmp_path_factory):
     brightness_project(folder)
     rows = [(level, f"p{number}", "FM"[number % 2]) for number, level in enumerate((90, 121, 126, 129, 133, 200))]
     brightness_manifest(folder, rows, images=2)
-    return _ran(folder, GATES, data="source: patients.csv, group: patient, subgroups: [sex], prevalence: 0.1")
+    return run_in(folder, GATES, data="source: patients.csv, group: patient, subgroups: [sex], prevalence: 0.1")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +47,7 @@ def alike(tmp_path_factory):
   - {id: clean, require: {accuracy: 0.3}}
   - {id: pgd, attack: {name: pgd, steps: 4}, epsilon: 1/255, require: {accuracy: 0.3}}
 """
-    return _ran(folder, gates)
+    return run_in(folder, gates)
 
 
 def _amiss(folder, alter=None):
@@ -165,7 +159,7 @@ def test_requirements_that_no_attack_can_fail_are_missed(health, tmp_path):
     brightness_project(tmp_path)
     flat_images(tmp_path, [60] * 38 + [160] * 2, [0] * 38 + [1] * 2)
     gate = "attack: {name: pgd, steps: 4}, epsilon: 2/255, goal: missed_finding, require: {accuracy: 0.8}"
-    _ran(tmp_path, f"  - {{id: pgd, {gate}}}", extra=f"health: {health}")
+    run_in(tmp_path, f"  - {{id: pgd, {gate}}}", extra=f"health: {health}")
     assert _amiss(tmp_path) == ""
 
     def alter(_report, gates):
@@ -183,7 +177,7 @@ def test_a_pass_that_shows_little_says_so(tmp_path):
   - {id: asked, attack: noise, queries: 3, epsilon: 2/255, require: {accuracy: 0.5}}
   - {id: small, attack: {name: pgd, steps: 4}, epsilon: 1/255, norm: l2, require: {accuracy: 0.5}}
 """
-    _ran(tmp_path, gates)
+    run_in(tmp_path, gates)
     assert _amiss(tmp_path) == ""
 
     def alter(_report, gates):
@@ -317,7 +311,7 @@ def test_an_attack_that_another_gate_outdoes_passes_nothing(tmp_path):
   - {{id: pgd, attack: {short}, epsilon: 8/255, require: {{accuracy: 0.5}}}}
   - {{id: square, attack: square, epsilon: 8/255, queries: 200, require: {{accuracy: 0}}}}
 """
-    _ran(tmp_path, gates)
+    run_in(tmp_path, gates)
     assert _amiss(tmp_path) == ""
     amiss = _amiss(tmp_path, _let_pass("pgd", "as-strong-as-others", "holds-against-others"))
     outdone = "square turned 6 of 8 samples that held in this gate"
@@ -332,7 +326,7 @@ def test_a_patch_that_another_gates_patch_outdoes_passes_nothing(patched):
   - {{id: own, attack: {weak}}}, size: 8 px, require: {{accuracy: 0.7}}}}
   - {{id: other, attack: {FIXED}, target: bright}}, size: 8 px, require: {{attack_success: '<= 1'}}}}
 """
-    _ran(patched, gates)
+    run_in(patched, gates)
     assert _amiss(patched) == ""
     amiss = _amiss(patched, _let_pass("own", "as-strong-as-other-patches", "holds-against-others"))
     assert "own: its verdict is pass, and beside other gates it is error" in amiss
@@ -345,7 +339,7 @@ def test_transfer_at_several_budgets_agrees(tmp_path):
   - {id: pgd, attack: {name: transfer, surrogate: brightness.safetensors}, epsilon: [3/255, 9/255],
      require: {accuracy: 0}}
 """
-    _ran(tmp_path, gates)
+    run_in(tmp_path, gates)
     report = AuditReport.from_json((tmp_path / "out" / "report.json").read_text())
     larger = report.gates[1]
     searched = [outcome for outcome in larger.samples if outcome.evidence == "searched"]
@@ -379,7 +373,7 @@ def test_how_many_clean_readings_of_a_candidate_that_draws_are_others_is_told(tm
     brightness_project(tmp_path)
     module = tmp_path / "brightness.py"
     module.write_text(module.read_text().replace("excess = (", "excess = (1e-3 * torch.randn(len(image)) + "))
-    _ran(tmp_path, "  - {id: clean, require: {accuracy: 0.5}}")
+    run_in(tmp_path, "  - {id: clean, require: {accuracy: 0.5}}")
     said = "clean: clean readings are as stated: the candidate draws, and reads an image differently each time; of 10"
     assert f"{said} samples 0 are read otherwise here" in _replayed(tmp_path)[1]
 

@@ -456,41 +456,28 @@ def test_what_is_required_of_a_finding_that_nobody_goes_for_is_told(project, goa
         assert messages[0].startswith(f"{require} may look better than it is: under goal {goal}")
 
 
-@pytest.mark.parametrize(
-    ("goal", "positive"),
-    [("missed_finding", 1), ("false_alarm", 1), ("missed_finding", None), ("false_alarm", None), ("untargeted", None)],
-)
-def test_a_mean_over_findings_that_is_met_with_one_of_them_turned_everywhere_is_no_pass(project, goal, positive):
-    model = "" if positive is None else f"positive: {LABELS[positive]}"
-    left = _balanced(goal, positive)
+@pytest.mark.parametrize("goal", ["missed_finding", "false_alarm"])
+def test_a_mean_over_findings_that_is_met_with_one_turned_everywhere_is_no_pass(project, goal):
+    turnable = _turnable(goal, 1)
+    right = (PRESENT ^ turnable) == PRESENT
+    each = zip(right.T, PRESENT.T, strict=True)
+    left = np.mean([(here[there].mean() + here[~there].mean()) / 2 for here, there in each])
 
-    def judged(bound):
-        asked = f"epsilon: 80 levels, goal: {goal}, require: {{{bound}}}"
+    def judged(require, model="positive: nodule"):
+        asked = f"epsilon: 80 levels, goal: {goal}, require: {{{require}}}"
         gate = f"  - {{id: gate, attack: {{name: pgd, steps: 20}}, {asked}}}"
         return _report(project, gate, model=model).gates[0]
 
     gate = judged("balanced_accuracy: 0.4")
-    assert gate.metrics["attack_success"].value == 1
-    assert gate.verdict == "error"
-    turned = sum(one.status == "broken" for one in gate.samples)
+    assert (gate.verdict, gate.metrics["attack_success"].value) == ("error", 1)
     assert (
-        "whatever the attack does: with every attacked sample turned in the finding that is nearest to its threshold "
-        f"({turned}) balanced_accuracy would be {left:.3f} (>= 0.4); require "
+        f"whatever the attack does: with every attacked sample turned ({turnable.any(axis=1).sum()}) balanced_accuracy "
+        f"would be {left:.3f} (>= 0.4; the other findings as they are); require "
     ) in gate.error
-    assert "worst_finding" not in gate.error
     assert judged("balanced_accuracy: 0.9").verdict == "fail"
-
-
-def _balanced(goal, positive):
-    """The mean over findings of sensitivity and specificity, with the nearest turned wherever one may be."""
-    turnable = _turnable(goal, positive)
-    nearest = np.where(turnable, DISTANCE, np.inf).argmin(axis=1)
-    after = PRESENT.copy()
-    for row in np.flatnonzero(turnable.any(axis=1)):
-        after[row, nearest[row]] ^= True
-    right = after == PRESENT
-    each = zip(right.T, PRESENT.T, strict=True)
-    return np.mean([(here[there].mean() + here[~there].mean()) / 2 for here, there in each])
+    of_any = judged("balanced_accuracy: 0.4", model="")  # which the adversary chooses: it may cost more
+    assert of_any.verdict == "pass"
+    assert "finding-not-aimed-at" in [one.code for one in of_any.findings]
 
 
 def test_what_to_require_instead_is_of_the_finding_that_is_gone_for(project):

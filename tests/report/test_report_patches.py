@@ -74,6 +74,18 @@ def test_conditions_are_told_as_ranges():
     )
     places = replace(STICKERS, conditions={key: ends for key, ends in STICKERS.conditions.items() if key != "rotation"})
     assert threat_text(places).endswith("scale 0.5 to 1; a counterexample holds on 90 % of the cells of its grid.")
+    calls = replace(STICKERS, conditions={**STICKERS.conditions, "candidate_draws": True})
+    assert threat_text(calls).endswith(
+        "holds on 90 % of 100 looks, from each cell of its grid (distance and angle) under draws of rotation, each a "
+        "call of its own, and of as many other calls."
+    )
+    of_places = replace(places, conditions={**places.conditions, "candidate_draws": True})
+    assert threat_text(of_places).endswith(
+        "90 % of 100 looks, from each cell of its grid (distance and angle), each a call of its own, and of as many "
+        "other calls."
+    )
+    drawn = replace(threat(), conditions={**STICKERS.conditions, "candidate_draws": True})
+    assert threat_text(drawn).endswith("90 % of 100 fresh looks, each a call of its own, and of as many others.")
     seen = replace(threat(), conditions=STICKERS.conditions)
     assert threat_text(seen).endswith("a counterexample holds on 90 % of 100 fresh looks, and of as many others.")
     assert "paint anything inside a mask" in threat_text(STICKERS)

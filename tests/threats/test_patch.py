@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from robustcheck.errors import EvaluationError
 from robustcheck.policy import PatchSpec, Size
-from robustcheck.threats.patch import PLACEMENT_DRAWS, NoPlaceError, Placements, Placing, covered, lay
+from robustcheck.threats.patch import PLACEMENT_DRAWS, NoPlaceError, Placements, Placing, covered, lay, shrunk
 
 shapes = st.tuples(st.integers(1, 3), st.integers(12, 30), st.integers(12, 30))
 seeds = st.integers(0, 2**31)
@@ -319,6 +319,21 @@ def test_however_fine_a_patch_is_what_a_pixel_covers_is_what_is_seen(resolution,
     most = (4 / 3 * (1 + scale) / (texels // 2)) ** 2  # of the quarter of a pixel that a centre may show at its largest
     assert seen.amax(dim=(1, 2, 3)).max() <= most
     assert seen.mean() > 0
+
+
+@pytest.mark.parametrize(("side", "fewer"), [(27, 18), (30, 20), (32, 8), (7, 5)])
+def test_what_is_shrunk_is_the_mean_of_what_each_pixel_covers(side, fewer):
+    """No pixel counts more than another: each stripe of one of three, wherever it lies, leaves a third as much."""
+    for phase in range(3):
+        stripes = (torch.arange(side) % 3 == phase).float()
+        seen = shrunk(stripes.expand(2, 1, side, side), fewer)
+        assert seen.shape == (2, 1, fewer, fewer)
+        assert torch.allclose(seen.mean(), stripes.mean(), atol=1e-6)
+    one = torch.eye(side)[:, None, :, None] * torch.eye(side)[:, None, None, :]  # each pixel of the diagonal alone
+    assert torch.allclose(shrunk(one, fewer).sum(dim=(1, 2, 3)), torch.tensor((fewer / side) ** 2), atol=1e-6)
+    if side % fewer == 0:
+        fine = _random(2, 3, side, side)
+        assert torch.allclose(shrunk(fine, fewer), torch.nn.functional.avg_pool2d(fine, side // fewer), atol=1e-6)
 
 
 @pytest.mark.parametrize("resolution", [4, 16])

@@ -148,6 +148,8 @@ def test_small_tilts_need_no_means():
     spec = ConditionsSpec(perspective=15, scale=[0.3, 1], rotation=180)
     looks = Conditions(spec=spec).draw(_random(1000, LOOK_DRAWS))
     assert _covered(torch.Size((28, 28)), looks).max() < 4 / 3
+    from_aside = Conditions(spec=ConditionsSpec(perspective=[26, 26])).draw(_random(100, LOOK_DRAWS))
+    assert _covered(torch.Size((28, 28)), from_aside).amax(dim=1).max() > 4 / 3
 
 
 @pytest.mark.parametrize("distance", [2, 3, 5])

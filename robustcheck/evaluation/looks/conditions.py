@@ -17,9 +17,9 @@ from robustcheck.attacks.draws import Draws, key
 from robustcheck.evaluation.looks.look import Gradients, Seen, Tally, confirmed, looks_needed, read
 from robustcheck.models import Candidate
 from robustcheck.models.batches import shares_of
-from robustcheck.models.means import mean_of_gradients
+from robustcheck.models.means import MeanOfGradients
 from robustcheck.threats import Goal
-from robustcheck.threats.viewing import LOOK_DRAWS, Conditions, Looks, repeated, see, seen_from
+from robustcheck.threats.viewing import LOOK_DRAWS, Conditions, Looks, repeated, see, seen_from, some
 
 _SEARCHING, _JUDGING, _CONFIRMING, _GRAIN = 1, 2, 3, 4  # draws of a row are for one purpose each
 _BLOCK = 20  # looks at an image, after which it is asked whether the others can still matter
@@ -45,15 +45,9 @@ class _Camera:
         """Readings, whether they are wanted, and scores, (N, L) each, of `count` looks at each image (N, C, H, W)."""
         seen = see(images.repeat_interleave(count, dim=0), looks, grain, self.conditions.exported)
         stored = shares_of((seen * self.maximum).round(), self.maximum)
-        shape = len(images), 1 if self._drawing else count  # of a call's looks
-        calls = [
-            read(self.candidate, self.goal, one.flatten(0, 1), labels.repeat_interleave(shape[1]))
-            for one in stored.unflatten(0, (len(images), count)).split(shape[1], dim=1)
-        ]
-        decisions = torch.cat([call.decision.view(shape) for call in calls], dim=1)
-        wanted = torch.cat([call.wanted.view(shape) for call in calls], dim=1)
-        scores = [call.score.view(shape) for call in calls if call.score is not None]
-        return decisions, wanted, torch.cat(scores, dim=1) if scores else None
+        one = read(self.candidate, self.goal, stored, labels.repeat_interleave(count))
+        shape = len(images), count
+        return one.decision.view(shape), one.wanted.view(shape), None if one.score is None else one.score.view(shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +60,8 @@ class RandomLooks(_Camera):
 
     @property
     def at_once(self) -> int:
-        """A block of them."""
-        return min(_BLOCK, self._total)
+        """A block of them; of a candidate that draws one."""
+        return 1 if self._drawing else min(_BLOCK, self._total)
 
     @property
     def _total(self) -> int:
@@ -87,11 +81,13 @@ class RandomLooks(_Camera):
         numbers = _numbers(draws, total, at)
         rows = torch.arange(len(images), device=images.device)
         tally = Tally.of(len(images), images.device)
-        for start in range(0, total, _BLOCK):
-            size = min(_BLOCK, total - start)
+        for start in range(0, total, self.at_once):
+            size = min(self.at_once, total - start)
             looks = self.conditions.draw(numbers[rows, start : start + size].flatten(0, 1))
             grain = _grain(self.conditions, draws, rows, images, size, at[rows] * total + start)
             tally.add(rows, *self._read(images[rows], labels[rows], looks, grain, size))
+            if (start + size) % _BLOCK:
+                continue
             possible = tally.wanted[rows] + (total - start - size)
             rows = rows[possible >= needed]
             if not len(rows):
@@ -113,8 +109,8 @@ class Grid(_Camera):
 
     @property
     def at_once(self) -> int:
-        """One from each place."""
-        return self.count
+        """One from each place; of a candidate that draws one from one of them."""
+        return 1 if self._drawing else self.count
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, _draws: Draws, _at: torch.Tensor) -> Seen:
         """From each place as many looks; the images hold in its cell if they do on the share of these that it takes."""
@@ -123,16 +119,19 @@ class Grid(_Camera):
 
     def _look(self, images: torch.Tensor, labels: torch.Tensor) -> Seen:
         tally, rows = Tally.of(len(images), images.device), torch.arange(len(images), device=images.device)
-        spec = self.conditions.spec
+        spec, size = self.conditions.spec, self.at_once
         rounds, share = spec.looks_from(self.count, drawing=self._drawing), spec.holds_on
         drawn = Draws.of([key(0, "grid", "", 0)], images.device)
         numbers, held = _even(drawn, self.count, rounds), torch.zeros(len(rows), self.count, device=images.device)
         for number in range(rounds):
-            looks = repeated(seen_from(self.places, self.conditions.draw(numbers[number])), len(images))
-            grain = _grain(self.conditions, drawn, torch.zeros_like(rows), images, self.count, number)
-            decisions, wanted, scores = self._read(images, labels, looks, grain, self.count)
-            tally.add(rows, decisions, wanted, scores)
-            held += wanted
+            every = seen_from(self.places, self.conditions.draw(numbers[number]))
+            for place in range(0, self.count, size):
+                looks = repeated(some(every, slice(place, place + size)), len(images))
+                at = (number * self.count + place) // size
+                grain = _grain(self.conditions, drawn, torch.zeros_like(rows), images, size, at)
+                decisions, wanted, scores = self._read(images, labels, looks, grain, size)
+                tally.add(rows, decisions, wanted, scores)
+                held[:, place : place + size] += wanted
         return tally.seen(looks_needed(share, self.count * rounds), cells=held >= looks_needed(share, rounds))
 
 
@@ -169,19 +168,19 @@ class ConditionsEOT:
         Of a candidate that draws each look's gradient weighs the same, as each call's does where images are seen as
         they are (`StochasticEOT`).
         """
-        rows = torch.arange(len(images), device=images.device)
-        numbers = _numbers(draws.apart(_SEARCHING), self.count, at)
-        grain = _grain(self.conditions, draws.apart(_SEARCHING), rows, images, self.count, at)
-        asked = images, labels, aims
+        rows, own = torch.arange(len(images), device=images.device), draws.apart(_SEARCHING)
+        numbers, asked = _numbers(own, self.count, at), (images, labels, aims)
         if not self.drawing:
+            grain = _grain(self.conditions, own, rows, images, self.count, at)
             return self._follow(access, objective, asked, numbers, grain)
-        grains = [None] * self.count if grain is None else grain.unflatten(0, numbers.shape[:2]).unbind(dim=1)
-        calls = [
-            self._follow(access, objective, asked, one, of_one)
-            for one, of_one in zip(numbers.split(1, dim=1), grains, strict=True)
-        ]
-        logits, losses, gradients = zip(*calls, strict=True)
-        return torch.cat(logits, dim=1), torch.stack(losses, dim=1).mean(dim=1), mean_of_gradients(gradients)
+        logits, losses, mean = list[torch.Tensor](), list[torch.Tensor](), MeanOfGradients(self.count)
+        for number, one in enumerate(numbers.split(1, dim=1)):
+            grain = _grain(self.conditions, own, rows, images, 1, at * self.count + number)
+            scores, loss, gradient = self._follow(access, objective, asked, one, grain)
+            logits.append(scores)
+            losses.append(loss)
+            mean.add(gradient)
+        return torch.cat(logits, dim=1), torch.stack(losses, dim=1).mean(dim=1), mean.value
 
     def _follow(
         self,

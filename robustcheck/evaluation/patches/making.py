@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch.nn.functional import interpolate
 
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.objectives import log_probability
@@ -25,6 +24,7 @@ from robustcheck.evaluation.surrogates.lessons import apart_from
 from robustcheck.models import Surrogates, WhiteBox
 from robustcheck.models.batches import batches, shares_of
 from robustcheck.results import Patch
+from robustcheck.threats.patch import shrunk
 
 _FINER = 2  # times attack.resolution, from which a given patch is shrunk to that
 
@@ -72,7 +72,7 @@ def given(task: PatchTask, name: str) -> tuple[torch.Tensor, str]:
     texture, origin = torch.from_numpy(shares)[None].to(task.device), f"given: {name}"
     if (stored := texture.shape[-1]) > _FINER * (side := task.shape[-1]):
         # Far finer than the image, of which each pixel shows the mean of what it covers.
-        texture = interpolate(texture, side, mode="area")
+        texture = shrunk(texture, side)
         origin += f", shrunk from {stored} pixels a side to {side} (means): it covers few of the image's"
     return _rounded(task, texture), origin
 

@@ -16,6 +16,8 @@ from robustcheck.words import shown
 
 _OF_SEARCHES = frozenset({"hardly-examined", "holds-whatever-is-turned", "no-start", "surrogate-not-turned"})
 """Codes whose messages also tell what searches saw, or areas."""
+_OF_ALL = frozenset({"holds-whatever-is-turned", "no-better-than-chance"})
+"""Codes that are about the clean readings of all samples, of which a gate may list a part."""
 
 
 def of_words(result: GateResult) -> Iterator[str]:
@@ -46,6 +48,8 @@ def of_warnings(result: GateResult, standing: Standing, *, worded: bool) -> Iter
     excused = set[str]()
     if (NOTHING_TO_FOLLOW, "warning") in graves:  # which is said in place of what these checks say
         excused = {check.name for check in result.health if says_no_more(check)}
+    if setting.candidate.randomness is not None and len(result.samples) < len(setting.labels):
+        excused |= _OF_ALL  # it reads those that are not listed differently each time
     here = [one for one in _findings(result, standing) if one.severity != "note" and one.code not in excused]
     codes, messages = {one.code for one in result.findings}, {(one.code, one.message) for one in result.findings}
     for code, severity in dict.fromkeys((one.code, one.severity) for one in here):  # notes may be about the machine
