@@ -144,6 +144,23 @@ def test_the_time_is_that_of_the_images_and_of_health_checks(tmp_path, a_second_
     assert seconds("square", "epsilon: 3/255, queries: 50") == 10 * (50 + 1)  # who asks is not examined
 
 
+@pytest.mark.parametrize(("conditions", "rows"), [("", 10), (", conditions: {brightness: 0.1, draws: 4}", 2)])
+def test_steps_are_timed_with_as_many_rows_as_a_search_has(conditions, rows, tmp_path, monkeypatch):
+    """Twenty looks at a row go through the network together where one that is seen under conditions is judged."""
+    timed = dict[str, int]()
+
+    def seconds(_watch, name, _of, _turn, at_once, _attacked):
+        timed[name] = at_once
+        return 1.0
+
+    monkeypatch.setattr(Stopwatch, "seconds", seconds)
+    brightness_project(tmp_path)
+    gate = gate_text("{name: pgd, steps: 5}", more=f"epsilon: 3/255{conditions}")
+    planned(tmp_path, brightness_policy(gate, model="batch_size: 40"))
+    assert len(timed) == 2
+    assert set(timed.values()) == {rows}
+
+
 @pytest.mark.parametrize(
     ("attack", "more", "counted"),
     [("square", ", queries: 50", True), ("{name: ensemble, steps: 5, queries: 50}", "", False), ("fgsm", "", False)],

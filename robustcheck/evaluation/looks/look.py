@@ -161,6 +161,11 @@ class EOT(Protocol):
         """
 
 
+def images_a_row(viewer: Viewer, eot: EOT | None) -> int:
+    """How many images of a row go through the network together, where a search follows means or a proposal is seen."""
+    return viewer.at_once if eot is None else max(eot.at_once, viewer.at_once)
+
+
 def looks_needed(share: float, looks: int) -> int:
     """How many of `looks` make up `share`; at least one."""
     return max(1, ceil(share * looks - _TOLERANCE))

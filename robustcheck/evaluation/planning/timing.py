@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from robustcheck.attacks import GradientAttack
+from robustcheck.evaluation.looks.look import images_a_row
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.planning.stepping import Stopwatch, Turn, asking, following, judging, training
 from robustcheck.evaluation.planning.workload import Bill, column
@@ -68,8 +69,7 @@ class Timing:
         for name, attack in first_of_each.items():
             step: str = "exact gradient" if name == "exact" else name
             if isinstance(attack, GradientAttack):
-                looks = 1 if work.eot is None else work.eot.count
-                rows = min(at_most, max(1, limit // looks))
+                rows = min(at_most, max(1, limit // images_a_row(work.viewer, work.eot)))
                 shape = work.setting.samples.shape_of(self.attacked[0])
                 ball = work.ball.widest(shape) if attack.minimum_norm else work.ball
                 asked = WhiteBox(candidate, exact=True) if name == "exact" else access

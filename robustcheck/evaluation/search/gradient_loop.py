@@ -14,7 +14,7 @@ import torch
 
 from robustcheck.attacks import GradientAttack, Objective, Told, objective
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.looks.look import EOT, Gradients, looks_needed
+from robustcheck.evaluation.looks.look import EOT, Gradients, images_a_row, looks_needed
 from robustcheck.evaluation.search.found import Rise
 from robustcheck.evaluation.search.loop import Loop, Start
 from robustcheck.evaluation.search.rows import GradientRows, Rows
@@ -64,8 +64,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
     @property
     def limit(self) -> int:
         """As many rows as go through the network together."""
-        looks = self.task.viewer.at_once if self.eot is None else max(self.eot.at_once, self.task.viewer.at_once)
-        return max(1, self.task.candidate.chunks.limit // looks)
+        return max(1, self.task.candidate.chunks.limit // images_a_row(self.task.viewer, self.eot))
 
     def _entering(self, rows: Rows) -> GradientRows:
         """As in `Loop`; the turns are marked after which they have made their steps, or a quarter of them is left."""
