@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from building import brightness_policy
+from building import brightness_manifest, brightness_policy, brightness_project
 from click.testing import CliRunner
 
 from robustcheck.cli import main
@@ -15,4 +15,12 @@ def run_in(folder: Path, gates: str, **policy: str) -> Path:
     (folder / "policy.yaml").write_text(brightness_policy(gates, **policy))
     result = CliRunner().invoke(main, ["run", str(folder / "policy.yaml"), "-o", str(folder / "out")])
     assert (folder / "out" / "report.json").exists(), result.output
+    return folder
+
+
+def patients_project(folder: Path) -> Path:
+    """The brightness project in a folder, and two images of each of six patients, of either sex, in `patients.csv`."""
+    brightness_project(folder)
+    rows = [(level, f"p{number}", "FM"[number % 2]) for number, level in enumerate((90, 121, 126, 129, 133, 200))]
+    brightness_manifest(folder, rows, images=2)
     return folder

@@ -75,8 +75,8 @@ class Vacuous:
         """What they are, and what to require of an adversary of this goal."""
         named = [bound.metric for bound in self.bounds]
         what = "the gate passes" if self.every else f"what is required of {listed(named)} is met"
-        in_one = goal.multilabel and goal.positive is not None
-        spared = {one: "; the other findings as they are" for one in self.bounds if in_one and one.averages_findings}
+        averages = [one for one in self.bounds if one.averages_findings and goal.finding is not None]
+        spared = dict.fromkeys(averages, "; the other findings as they are")
         then = listed(
             f"{one.metric} would be {self.turned[one.metric].value:.3f} ({one}{spared.get(one, '')})"
             for one in self.bounds
@@ -90,7 +90,7 @@ class Vacuous:
 
 def _fallen(goal: Goal) -> str:
     """The metric that nothing is left of if an adversary reaches its goal everywhere, where there is one."""
-    if goal.multilabel and goal.positive is None:  # those of a finding that the goal is not about fall by accident
+    if goal.multilabel and goal.finding is None:  # those of a finding that the goal is not about fall by accident
         return "attack_success"
     if goal.kind == "missed_finding":
         return "sensitivity"
@@ -104,9 +104,9 @@ def turned_in_a_finding(goal: Goal, setting: Setting, attacked: Sequence[int]) -
 
     About any of several, an adversary chooses, and which choice costs a mean most is not known.
     """
-    if not goal.multilabel or goal.positive is None or goal.kind == "untargeted":
+    if goal.finding is None:
         return None
-    readings = setting.decisions[attacked] ^ (1 << goal.positive)
+    readings = setting.decisions[attacked] ^ (1 << goal.finding)
     return {
         sample: replace(UNKNOWN, decision=reading) for sample, reading in zip(attacked, readings.tolist(), strict=True)
     }

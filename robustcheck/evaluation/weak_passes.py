@@ -149,10 +149,7 @@ def _hardly_examined(standing: Standing, health: Sequence[HealthCheck], cost: Co
 
 def _area_at_most(standing: Standing) -> str | None:
     """Why an area under the curve rests on how far searches went on with what they had turned."""
-    if not standing.broken:
-        return None
-    goal = standing.goal
-    if goal.multilabel and (goal.positive is None or goal.kind == "untargeted"):  # any finding may be what turned
+    if not standing.broken or (standing.goal.multilabel and standing.goal.finding is None):  # any may be what turned
         return None
     areas = [one for one in standing.gate.bounds if one.of[1] == "auroc" and one.of[0] in ("", WORST_SUBGROUP)]
     asked = [bound for bound in areas if bound.at_least]

@@ -104,6 +104,11 @@ class Goal:
         return wanted & (torch.arange(self.labels, device=labels.device) == self.positive)
 
     @property
+    def finding(self) -> int | None:
+        """The one of several findings that it is about; None if any of them will do, or where images have one label."""
+        return self.positive if self.multilabel and self.kind != "untargeted" else None
+
+    @property
     def _findings(self) -> int:
         """The findings that it is about, as a reading."""
         return (1 << self.labels) - 1 if self.positive is None else 1 << self.positive

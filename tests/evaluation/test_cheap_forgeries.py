@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from building import brightness_manifest, brightness_project, flat_images
-from forging import run_in
+from building import brightness_project, flat_images
+from forging import patients_project, run_in
 from PIL import Image
 
 import robustcheck
@@ -50,10 +50,7 @@ LADDERS = """
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """A project whose policy was run."""
-    folder = tmp_path_factory.mktemp("ran")
-    brightness_project(folder)
-    rows = [(level, f"p{number}", "FM"[number % 2]) for number, level in enumerate((90, 121, 126, 129, 133, 200))]
-    brightness_manifest(folder, rows, images=2)
+    folder = patients_project(tmp_path_factory.mktemp("ran"))
     Image.fromarray(np.full((8, 8), 255, np.uint8)).save(folder / "given.png")
     return run_in(folder, GATES, data="source: patients.csv, subgroups: [sex]")
 

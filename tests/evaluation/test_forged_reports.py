@@ -7,9 +7,9 @@ import shutil
 from functools import partial
 
 import pytest
-from building import brightness_manifest, brightness_project, flat_images
+from building import brightness_project, flat_images
 from click.testing import CliRunner
-from forging import run_in
+from forging import patients_project, run_in
 from patching import FIXED, patch_archive
 
 from robustcheck import load_policy
@@ -31,10 +31,7 @@ GATES = """
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """A project whose policy was run, and passed."""
-    folder = tmp_path_factory.mktemp("ran")
-    brightness_project(folder)
-    rows = [(level, f"p{number}", "FM"[number % 2]) for number, level in enumerate((90, 121, 126, 129, 133, 200))]
-    brightness_manifest(folder, rows, images=2)
+    folder = patients_project(tmp_path_factory.mktemp("ran"))
     return run_in(folder, GATES, data="source: patients.csv, group: patient, subgroups: [sex], prevalence: 0.1")
 
 

@@ -538,3 +538,17 @@ def test_a_finding_that_the_subset_alone_lacks_is_not_to_be_taken_out(project):
         "no sample that was drawn has the label mass: where the candidate sees it, that is a false alarm, and nothing "
         "else is measured of it; the data have such samples: raise data.samples"
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "positive", "multilabel", "finding"),
+    [
+        ("missed_finding", 1, True, 1),
+        ("false_alarm", 1, True, 1),
+        ("untargeted", 1, True, None),
+        ("missed_finding", None, True, None),
+        ("missed_finding", 1, False, None),
+    ],
+)
+def test_which_one_of_several_findings_a_goal_is_about(kind, positive, multilabel, finding):
+    assert Goal(kind=kind, labels=3, positive=positive, multilabel=multilabel).finding == finding
