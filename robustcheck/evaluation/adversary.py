@@ -7,11 +7,12 @@ from robustcheck.errors import DataError
 from robustcheck.evaluation.setting import Setting
 from robustcheck.policy import Gate, RP2Spec
 from robustcheck.policy.quantities import SAY_HOUNSFIELD
+from robustcheck.results import Threat
 from robustcheck.threats import Ball, Goal, Region, ball_of
 
 
 def goal_of(gate: Gate, setting: Setting) -> Goal:
-    """What a gate's adversary wants of this candidate."""
+    """What a gate's adversary wants of this candidate, in a setting that is about the gate's finding."""
     head = setting.candidate.head
     return Goal(
         kind=gate.goal,
@@ -20,6 +21,13 @@ def goal_of(gate: Gate, setting: Setting) -> Goal:
         positive=head.positive,
         multilabel=head.multilabel,
     )
+
+
+def wants_more(own: Gate | Threat, other: Gate | Threat) -> bool:
+    """Whether one adversary wants all that another does, and more: any wrong reading, or any of several findings."""
+    if own.goal != other.goal:
+        return own.goal == "untargeted"
+    return own.finding is None and other.finding is not None
 
 
 def ball_of_gate(gate: Gate, setting: Setting) -> Ball:

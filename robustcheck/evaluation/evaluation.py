@@ -88,7 +88,8 @@ class Evaluation:
         if not others and not larger:
             return own
         setting = self.setting
-        goal, head = goal_of(self._asked(own.id), setting), setting.candidate.head
+        asked, head = self._asked(own.id), setting.candidate.head
+        goal = goal_of(asked, setting.about(asked.finding))
         return compared(
             own,
             others,
@@ -176,7 +177,7 @@ class Evaluation:
         try:
             with as_evaluation_error(), left_as_found(), freed_memory_kept():  # a candidate may draw, and set threads
                 torch.manual_seed(key(setting.seed, gate.id, "chance", 0))  # of what candidates and surrogates draw
-                return run_gate(gate, setting, shared=self.policy.evidence == "shared")
+                return run_gate(gate, setting.about(gate.finding), shared=self.policy.evidence == "shared")
         except EvaluationError as error:
             return self._error(gate, str(error))
         except KeyboardInterrupt:

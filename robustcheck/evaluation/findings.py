@@ -47,7 +47,7 @@ CODES = frozenset(MEANINGS) | {
 LEAST_TURNED = 0.5  # of the attacked samples: a surrogate that the attack turns less often than so is no guide
 LEAST_RIGHT = 0.1  # of the samples: where fewer are right in all findings, few are attacked
 FEW = 10  # attacked samples, where they are less than half of all: else the policy has no more to be judged on
-_ONE_FINDING = "; name a finding as model.positive, with goal: missed_finding or false_alarm, to attack it alone"
+_ONE_FINDING = "; a gate with a finding, and goal: missed_finding or false_alarm, attacks that one alone"
 LEAST_AGREEMENT = 0.75  # of the samples: a surrogate that reads fewer as the candidate does is another model
 
 
@@ -156,12 +156,10 @@ def _by_weakness(gate: Gate) -> Iterator[Finding]:
 
 def _not_aimed_at(gate: Gate, setting: Setting) -> Iterator[Finding]:
     """Warn about requirements on findings that this goal does not attack."""
-    head, aimed = setting.candidate.head, None
+    head = setting.candidate.head
     if not head.multilabel or len(head.labels) == 1:
         return
-    positive = None if head.positive is None else head.labels[head.positive]
-    if gate.goal != "untargeted":
-        aimed = positive
+    positive, aimed = None if head.positive is None else head.labels[head.positive], gate.finding
     spared = {"missed_finding": "specificity", "false_alarm": "sensitivity"}.get(gate.goal)
     named = list[str]()
     for bound in gate.bounds:
@@ -173,8 +171,8 @@ def _not_aimed_at(gate: Gate, setting: Setting) -> Iterator[Finding]:
         about = "" if aimed is None else f", which is about {aimed},"
         message = (
             f"{listed(named)} may look better than it is: under goal {gate.goal}{about} a search ends with whichever "
-            "finding turns first, and others turn by accident; to require something of a finding, write a policy with "
-            "it as model.positive, and goal: missed_finding for its sensitivity, or false_alarm for its specificity"
+            "finding turns first, and others turn by accident; to require something of a finding, give it a gate of "
+            "its own, with finding, and goal: missed_finding for its sensitivity, or false_alarm for its specificity"
         )
         yield Finding(code="finding-not-aimed-at", severity="warning", message=message)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
@@ -83,6 +83,16 @@ class Setting:
     def members(self) -> dict[tuple[str, str], np.ndarray]:
         """Which samples (N,) are of each subgroup, by column and value."""
         return members_of(self.samples)
+
+    def about(self, finding: str | None) -> Setting:
+        """The same where this finding, of several, is the positive one; None: the one that the policy names, if any."""
+        head = self.candidate.head
+        if finding is None or head.labels.index(finding) == head.positive:
+            return self
+        head = replace(head, positive=head.labels.index(finding))
+        positive_probabilities = head.positive_probability(self.logits)
+        candidate = replace(self.candidate, head=head)
+        return replace(self, candidate=candidate, positive_probabilities=positive_probabilities)
 
     def measurement(
         self,

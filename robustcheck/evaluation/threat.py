@@ -15,6 +15,7 @@ def threat_of(gate: Gate, bits: int, *, drawing: bool = False) -> Threat:
     common = Threat(
         goal=gate.goal,
         target=gate.target,
+        finding=gate.finding,
         knowledge=gate.knowledge,
         conditions=_conditions(gate, drawing),
         queries=gate.queries,

@@ -13,7 +13,7 @@ from robustcheck.policy.gradient_specs import FGSMSpec, PGDSpec
 from robustcheck.policy.model_spec import ModelSpec
 from robustcheck.policy.quantities import SAY_HOUNSFIELD, Quantity
 from robustcheck.policy.query_specs import NoiseSpec, SquareSpec
-from robustcheck.policy.schema import GateSpec
+from robustcheck.policy.schema import ABOUT_DISEASE, GateSpec
 from robustcheck.policy.sections import (
     NO_ATTACK,
     Faults,
@@ -43,6 +43,7 @@ def find(data: dict[str, Any], folder: Path) -> Faults:
         yield from _budget_beside_attack(gate, at)
         yield from _each_budget(gate, at, bits, no_ct)
         yield from _goal(gate, at, model, has_positive=has_positive)
+        yield from _finding(gate, at, model)
         yield from query_checks.find(gate, at, model)
         yield from transfer_checks.find(gate, at, data, folder)
         yield from patch_checks.find(gate, at, data, folder)
@@ -50,7 +51,8 @@ def find(data: dict[str, Any], folder: Path) -> Faults:
         yield from _square(gate, at)
         yield from _ladder(gate, at, data)
         yield from _restarts(gate, at)
-        yield from requirement_checks.find(gate, at, data, has_positive=has_positive)
+        named = has_positive or stands("finding", gate, GateSpec)
+        yield from requirement_checks.find(gate, at, data, has_positive=named)
         name = gate.get("id")
         if isinstance(name, str) and first.setdefault(name, index) != index:
             yield (*at, "id"), f"found {shown(name)}, which gates[{first[name]}] has already; ids are unique"
@@ -143,20 +145,31 @@ def _admits(quantity: Quantity, bits: int, where: KeyPath, *, l2: bool) -> Fault
 def _goal(gate: dict[str, Any], at: KeyPath, model: dict[str, Any], *, has_positive: bool) -> Faults:
     """What a goal needs beside it: an attack, a target, a positive label."""
     goal, several = gate.get("goal"), model.get("task") == "multilabel"
-    for key in ("goal", "norm", "target", "queries", "oracle", "ladder", "size", "conditions"):
+    for key in ("goal", "norm", "target", "finding", "queries", "oracle", "ladder", "size", "conditions"):
         if key in gate and not stands("attack", gate, GateSpec):
             yield (*at, key), "is about an attack, and this gate names none"
     if goal == "targeted" and not stands("target", gate, GateSpec):
         yield (*at, "goal"), "targeted needs target beside it, the label that the adversary wants to be read"
     if goal == "targeted" and several:
         yield (*at, "goal"), "targeted is not for multilabel tasks; missed_finding and false_alarm are"
-    if goal in ("missed_finding", "false_alarm") and not has_positive and not several:
+    if goal in ABOUT_DISEASE and not has_positive and not several:
         yield (*at, "goal"), f"{goal} needs model.positive: which label is disease"
     if "target" not in gate:
         return
     if goal != "targeted":
         yield (*at, "target"), "is for goal: targeted"
     yield from one_of_labels(gate["target"], (*at, "target"), model)
+
+
+def _finding(gate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Faults:
+    """A gate is about one finding where there may be several, and its goal is about one."""
+    if "finding" not in gate:
+        return
+    if model.get("task") != "multilabel":
+        yield (*at, "finding"), "is for task: multilabel; where labels exclude one another, model.positive is disease"
+    elif gate.get("goal") not in ABOUT_DISEASE and stands("attack", gate, GateSpec):
+        yield (*at, "finding"), f"is for goal: {' or goal: '.join(ABOUT_DISEASE)}; any finding will do for the others"
+    yield from one_of_labels(gate["finding"], (*at, "finding"), model)
 
 
 def _norm(gate: dict[str, Any], at: KeyPath) -> Faults:

@@ -22,7 +22,7 @@ from robustcheck.policy.model_spec import ModelSpec
 from robustcheck.policy.patch_specs import PatchSpec
 from robustcheck.policy.quantities import Quantity
 from robustcheck.policy.query_specs import NoiseSpec, PartialInformationSpec
-from robustcheck.policy.schema import DataSpec, DecisionSpec, GateSpec, PolicyFile
+from robustcheck.policy.schema import ABOUT_DISEASE, DataSpec, DecisionSpec, GateSpec, PolicyFile
 from robustcheck.policy.sizes import Size
 from robustcheck.policy.transfer_spec import SurrogatesEntry
 from robustcheck.policy.tree import Mistake, Tree
@@ -42,6 +42,7 @@ class Gate:
     norm: Literal["linf", "l2"]
     goal: Literal["untargeted", "targeted", "missed_finding", "false_alarm"]
     target: str | None
+    finding: str | None  # the one of several that its goal is about; None: any, or labels exclude one another
     queries: int | None
     oracle: Literal["float", "stored"]
     descending: bool  # what survives a larger budget of its entry stands for this one
@@ -112,7 +113,12 @@ class Gate:
             own += (self.surrogates.model_dump_json(include={"surrogate", "train"}),)
         if self.conditions is not None:
             own += (self.conditions.model_dump_json(exclude={"draws"}),)
-        return (self.goal, self.target or "", self.knowledge, self.norm, *own)
+        return (*self.wanted, self.knowledge, self.norm, *own)
+
+    @property
+    def wanted(self) -> tuple[str, str | None]:
+        """What its adversary wants: a goal, and the label or the finding that it is about."""
+        return self.goal, self.target or self.finding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,9 +207,16 @@ def _expand(spec: GateSpec, model: ModelSpec, *, listed: bool) -> Iterator[Gate]
             norm=spec.norm,
             goal="targeted" if target else spec.goal,
             target=target,
+            finding=_finding(spec, model),
             queries=spec.queries,
             oracle=spec.oracle,
             descending=spec.ladder == "descending",
             entry=spec.id,
             bounds=spec.bounds(index),
         )
+
+
+def _finding(spec: GateSpec, model: ModelSpec) -> str | None:
+    """The finding that a gate is about, where an image may have several and its goal is about one of them."""
+    about_one = model.task == "multilabel" and spec.goal in ABOUT_DISEASE
+    return (spec.finding or model.positive) if about_one else None

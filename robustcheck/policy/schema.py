@@ -98,6 +98,9 @@ _REQUIRE_SCHEMA: dict[str, Any] = {
 BoundList = Annotated[tuple[Any, ...], BeforeValidator(as_list)]
 
 
+ABOUT_DISEASE = ("missed_finding", "false_alarm")  # goals for which one label, or finding, is disease
+
+
 class GateSpec(Section):
     """A threat model, an attack, and a requirement on metrics. A list makes one gate an entry."""
 
@@ -120,6 +123,11 @@ class GateSpec(Section):
         description="what the adversary wants: any wrong label, the target, disease read as none, or the reverse",
     )
     target: Label | None = Field(None, description="the label that a targeted adversary wants to be read")
+    finding: Label | None = Field(
+        None,
+        description="multilabel: the finding that missed_finding or false_alarm is about, and with it sensitivity, "
+        "specificity and AUROC (default: model.positive)",
+    )
     queries: QueriesField | None = Field(None, description="how often a sample may be asked about, a hard limit")
     oracle: Literal["float", "stored"] = Field(
         "float", description="what is asked about: images of floats, or each rounded to the stored depth, as a file is"

@@ -93,6 +93,7 @@ def _adversary(measured: _Measured) -> tuple[str, ...]:
     followed = (one.path + (f" ({one.trained})" if one.trained else "") for one in measured.gate.surrogates)
     return (
         threat.goal,
+        threat.wanted[1] or "",
         threat.knowledge,
         "no query limit" if threat.queries is None else f"{threat.queries:,} queries",
         f"{threat.oracle} oracle" if threat.oracle else "",

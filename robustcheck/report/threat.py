@@ -62,9 +62,9 @@ def unlike_most(threat: Threat) -> tuple[str, ...]:
     searched for.
     """
     goal = "" if threat.goal == "untargeted" else one_line(threat.goal.replace("_", " "))
-    given = threat.capability == "patch" and threat.knowledge == "none"
+    given, about = threat.capability == "patch" and threat.knowledge == "none", threat.wanted[1]
     told = (
-        f"{goal}: {one_line(threat.target)}" if goal and threat.target is not None else goal,
+        f"{goal}: {one_line(about)}" if goal and about is not None else goal,
         "given" if given else "",
         "under conditions" if threat.conditions else "",
         "" if threat.queries is None else f"≤{queries_text(threat.queries)}",
@@ -88,8 +88,8 @@ def _ranges(threat: Threat) -> dict[str, Sequence[float]]:
 def threat_text(threat: Threat) -> str:
     """The threat model in words: goal, knowledge, capability, query limit."""
     goal, knowledge = explained(GOALS, threat.goal), _knowledge(threat)
-    if threat.target is not None:
-        goal += f", {one_line(threat.target)}"
+    if (about := threat.wanted[1]) is not None:
+        goal += f", {one_line(about)}"
     seen = conditions_text(threat)
     return f"Goal: {goal}. Knowledge: {knowledge}. Capability: {_capability(threat)}. Queries: {_queries(threat)}." + (
         f" Seen with: {seen}; a counterexample holds on {_holds(threat)}." if seen else ""

@@ -83,6 +83,12 @@ class Threat:
     oracle: Literal["float", "stored"] | None = None  # what a query is: an image of floats, or rounded as if stored
     top_k: int | None = None  # how many labels' scores an answer has, where it is not all or none
     target: str | None = None  # the label that a targeted adversary wants
+    finding: str | None = None  # the one of several findings that a goal is about
+
+    @property
+    def wanted(self) -> tuple[str, str | None]:
+        """What the adversary wanted: a goal, and the label or the finding that it is about."""
+        return self.goal, self.target or self.finding
 
     @property
     def ball(self) -> Budget | None:

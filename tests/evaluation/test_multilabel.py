@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from robustcheck import load_policy, run
 from robustcheck.attacks import build
+from robustcheck.evaluation.planning.planning import plan
 from robustcheck.evaluation.replay.replaying import replay
 from robustcheck.policy import APGDSpec, EnsembleSpec
 from robustcheck.report.facts import model_facts
@@ -167,6 +168,55 @@ def test_metrics_are_about_findings(project):
     assert alarm.metrics["sensitivity"].value == 1.0
 
 
+_ONE = """
+  - {{id: missed-{0}, attack: {{name: pgd, steps: 10}}, epsilon: 3 levels, goal: missed_finding{1},
+     require: {{sensitivity: 0.1, auroc: 0}}}}
+  - {{id: alarm-{0}, attack: fmn, epsilon: 3 levels, goal: false_alarm{1}, require: {{specificity: 0.1, ppv: 0}}}}
+"""
+
+
+def test_gates_of_one_policy_are_about_findings_of_their_own(project):
+    """Each has the answer that it has in a policy where its finding is the positive one."""
+    prevalence = "prevalence: [0.1, 0.2, 0.3]"
+    gates = "".join(_ONE.format(label, f", finding: {label}") for label in LABELS)
+    together = _report(project, gates, model="positive: mass", data=prevalence)
+    policy = load_policy(project / "policy.yaml")
+    assert not [
+        gate.amiss for gate in replay(policy, together, partial(read_stored, project / "out")).gates if gate.amiss
+    ]
+    planned = {gate.id: gate for gate in plan(policy, margin=0.1).gates}
+    for number, label in enumerate(LABELS):
+        alone = _report(project, _ONE.format(label, ""), model=f"positive: {label}", data=prevalence)
+        for own, gate in zip(alone.gates, together.gates[2 * number : 2 * number + 2], strict=True):
+            assert (gate.id, gate.verdict, gate.metrics) == (own.id, own.verdict, own.metrics)
+            assert [replace(one, counterexample=None) for one in gate.samples] == [
+                replace(one, counterexample=None) for one in own.samples
+            ]
+            assert gate.threat == own.threat
+            assert (gate.threat.finding, gate.metrics["attack_success"].successes > 0) == (label, True)
+            (sensitivity, *_) = planned[gate.id].requirements
+            assert sensitivity.clean == pytest.approx(1.0)
+            there = int(PRESENT[:, number].sum())
+            assert sensitivity.samples == (there if gate.threat.goal == "missed_finding" else 12 - there)
+            assert planned[gate.id].attacked == sensitivity.samples
+
+
+@pytest.mark.parametrize("goal", ["missed_finding", "untargeted"])
+def test_what_turns_one_finding_is_held_against_a_gate_for_which_any_will_do(project, goal):
+    """A single weak step against any, beside a search for each: what those turn is within its budget."""
+    gates = f"""
+  - {{id: any, attack: {{name: pgd, steps: 2, step_size: 0.1 levels, random_start: false}}, epsilon: 9 levels,
+     goal: {goal}, require: {{accuracy: 0.8}}}}
+  - {{id: nodule, attack: {{name: pgd, steps: 10}}, epsilon: 9 levels, goal: missed_finding, finding: nodule,
+     require: {{sensitivity: 0}}}}
+"""
+    weak, nodule = _report(project, gates).gates
+    assert nodule.metrics["attack_success"].successes > 3
+    assert weak.metrics["attack_success"].successes == 0
+    assert weak.verdict == "error"
+    assert "nodule" in weak.error
+
+
 _OTHERWISE = """
 class Otherwise(Bands):  # reads masses the wrong way round
     def forward(self, image):
@@ -199,7 +249,7 @@ def test_where_hardly_a_sample_is_right_in_every_finding_it_is_said_what_to_atta
     gates = f"{_gate('fgsm', 1)}\n{_gate('fgsm', 1, ', goal: missed_finding').replace('id: gate', 'id: missed')}"
     gate, missed = _report(project, gates, model="positive: nodule").gates
     told = [finding.message for finding in gate.findings if finding.code == "few-attacked"]
-    advice = "name a finding as model.positive, with goal: missed_finding or false_alarm, to attack it alone"
+    advice = "a gate with a finding, and goal: missed_finding or false_alarm, attacks that one alone"
     before = "read rightly before the attack in all 3 findings at once"
     if right == 0:
         assert gate.error == f"no sample is {before}: nothing was attacked; {advice}"

@@ -113,9 +113,15 @@ def test_query_limits_tell_lines_apart():
     [
         ({"oracle": "float"}, {"oracle": "stored"}, ["pgd, float oracle", "pgd, stored oracle"]),
         ({"top_k": 1}, {"top_k": 2}, ["pgd, top 1", "pgd, top 2"]),
+        ({"goal": "targeted", "target": "a"}, {"goal": "targeted", "target": "b"}, ["pgd, a", "pgd, b"]),
+        (
+            {"goal": "missed_finding", "finding": "mass"},
+            {"goal": "missed_finding", "finding": "nodule"},
+            ["pgd, mass", "pgd, nodule"],
+        ),
     ],
 )
-def test_what_a_query_answers_tells_lines_apart(one, other, names):
+def test_what_a_query_answers_and_what_is_wanted_tell_lines_apart(one, other, names):
     plot = only(gate(id="a", threat=threat(**one)), gate(id="b", threat=threat(**other)))
 
     assert [series.name for series in plot.series] == names

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from robustcheck.evaluation.adversary import wants_more
 from robustcheck.evaluation.health.checks import (
     ASK_MORE,
     MOST_OUTDONE,
@@ -37,8 +38,7 @@ def is_compared(gate: Gate) -> bool:
 def comparable(own: Gate, other: Gate, *, isolated: bool) -> bool:
     """Whether another gate's counterexamples may be this one's, and are to be known first; budgets are for the caller.
 
-    Its adversary knows less, or this gate is untargeted and the other's goal is narrower. Who may only ask is compared
-    with noise.
+    Its adversary knows less, or wants something narrower. Who may only ask is compared with noise.
 
     Args:
         own: a gate.
@@ -51,7 +51,7 @@ def comparable(own: Gate, other: Gate, *, isolated: bool) -> bool:
         return False
     if (own.norm, own.conditions) != (other.norm, other.conditions):
         return False
-    alike = (own.goal, own.target) == (other.goal, other.target)
+    alike = own.wanted == other.wanted
     if own.asks:
         noise = not isinstance(own.attack, NoiseSpec) and isinstance(other.attack, NoiseSpec)
         return noise and alike and (other.queries or 0) <= (own.queries or 0)
@@ -61,7 +61,7 @@ def comparable(own: Gate, other: Gate, *, isolated: bool) -> bool:
         return True
     if not alike and getattr(own.attack, "steps", 1) == 1:
         return False  # a single step is weak by design: what other goals find is not held against it
-    if own.goal == "untargeted" != other.goal and other.knowledge == "white-box":
+    if wants_more(own, other) and other.knowledge == "white-box":
         return True
     return other.knowledge in ("scores", "top-k", "label", "transfer")
 
@@ -94,7 +94,7 @@ def compared(
     elif _asks(own):
         checks = tuple(check for noise in others for check in _beside_noise(own, noise, lost[noise.id], verdict_if))
     else:
-        rivals = [other for other in others if _goal(own) == _goal(other)]
+        rivals = [other for other in others if _wanted(own) == _wanted(other)]
         checks = (*(_beside(own, other) for other in rivals), *with_inherited((), theirs))
         # They are verified, and in this gate's own threat model: however few they are, they may be what decides.
         checks += () if _single(own) else decisive(own, lost, verdict_if)
@@ -106,8 +106,8 @@ def compared(
     return replace(result, verdict="error", error=not_relied_on(broken, advice))
 
 
-def _goal(gate: GateResult) -> tuple[str, str | None] | None:
-    return None if gate.threat is None else (gate.threat.goal, gate.threat.target)
+def _wanted(gate: GateResult) -> tuple[str, str | None] | None:
+    return None if gate.threat is None else gate.threat.wanted
 
 
 def _single(gate: GateResult) -> bool:
@@ -119,10 +119,9 @@ def _lost(own: GateResult, other: GateResult, *, wanted: str | None, multilabel:
     """Samples that held here and another gate broke, by name, with its outcome, if this gate's adversary wants that."""
     held = {sample.sample for sample in own.samples if sample.status == "held" and sample.evidence is not None}
     broken = {sample.sample: sample for sample in other.samples if sample.status == "broken" and sample.sample in held}
-    if _goal(own) == _goal(other):
+    if own.threat is None or other.threat is None or own.threat.wanted == other.threat.wanted:
         return broken
-    goal = None if own.threat is None else own.threat.goal
-    any_will_do = goal == "untargeted" or (goal == "missed_finding" and not multilabel)
+    any_will_do = wants_more(own.threat, other.threat) or (own.threat.goal == "missed_finding" and not multilabel)
     return {
         name: sample for name, sample in broken.items() if any_will_do or (not multilabel and sample.attacked == wanted)
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from robustcheck.evaluation.adversary import wants_more
 from robustcheck.evaluation.health.deciding import decisive
 from robustcheck.evaluation.setting import VerdictIf
 from robustcheck.policy import Gate, PatchSpec
@@ -30,8 +31,8 @@ def comparable_patches(own: Gate, other: Gate) -> bool:
         return False
     if any(getattr(mine, name) != getattr(theirs, name) for name in _ALIKE):
         return False
-    alike = (own.goal, own.target) == (other.goal, other.target)
-    if not (alike or own.goal == "untargeted") or theirs.worst_of > mine.worst_of or mine.universal > theirs.universal:
+    alike = own.wanted == other.wanted
+    if not (alike or wants_more(own, other)) or theirs.worst_of > mine.worst_of or mine.universal > theirs.universal:
         return False
     equal = alike and (own.knowledge, mine.worst_of, mine.universal) == (
         other.knowledge,

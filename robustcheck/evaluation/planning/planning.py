@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -65,9 +64,9 @@ def plan(policy: Policy, *, margin: float = 0.05, power: float = 0.9, progress: 
     began = time.perf_counter()
     setting = Evaluation(policy, progress=progress).setting
     loading = time.perf_counter() - began
-    planner = _Planner(setting=setting, margin=margin, power=power)
+    planner = _Planner(setting=setting, margin=margin, power=power, watch=Stopwatch(setting=setting))
     with left_as_found(), freed_memory_kept(), full_precision(setting.candidate.device):
-        gates = tuple(planner.gate(gate) for gate in policy.gates)
+        gates = tuple(replace(planner, setting=setting.about(gate.finding)).gate(gate) for gate in policy.gates)
     return Plan(
         name=policy.name,
         margin=margin,
@@ -99,10 +98,7 @@ class _Planner:
     setting: Setting
     margin: float
     power: float
-
-    @cached_property
-    def watch(self) -> Stopwatch:
-        return Stopwatch(setting=self.setting)
+    watch: Stopwatch
 
     def gate(self, gate: Gate) -> GatePlan:
         """One gate; what keeps it from being evaluated is said, as its result would say it."""

@@ -83,8 +83,9 @@ def replay(policy: Policy, report: AuditReport, stored: ReadStored, *, progress:
             progress("reading again", number, len(report.gates))
         weaker = [(gate, results[gate.id]) for gate in evaluation.weaker(result.id) if gate.id in results]
         others = [other for gate, other in weaker if is_as_asked(gate, other, setting)]
+        asked = gates[result.id]
         with as_evaluation_error(), left_as_found(), full_precision(setting.candidate.device):
-            gate = _read_again(gates[result.id], result, others, setting, stored, worded=worded)
+            gate = _read_again(asked, result, others, setting.about(asked.finding), stored, worded=worded)
         found.append(replace(gate, amiss=(*gate.amiss, *faults_of_ladder(evaluation, result.id, results))))
     return Replay(
         gates=tuple(found),
