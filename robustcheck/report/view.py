@@ -209,8 +209,8 @@ def _notices(report: AuditReport) -> Iterator[Notice]:
         yield Notice(kind="inconclusive", title="Partial", text=text)
     warnings = sum(finding.severity != "note" for gate in report.gates for finding in gate.findings)
     if warnings:
-        text = f"{plural(warnings, 'finding')} about the gates should be read before the verdict is relied on."
-        yield Notice(kind="inconclusive", title="Findings", text=text)
+        text = f"{plural(warnings, 'warning')} about the gates should be read before the verdict is relied on."
+        yield Notice(kind="inconclusive", title="Warnings", text=text)
 
 
 def _were(items: Sequence[object]) -> str:

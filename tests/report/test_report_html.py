@@ -30,6 +30,7 @@ from robustcheck.report import write_reports
 from robustcheck.report.facts import data_facts, model_facts, not_tried
 from robustcheck.report.html import html
 from robustcheck.report.text import one_line
+from robustcheck.results import Finding
 
 CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -63,6 +64,21 @@ def test_each_anchor_that_is_linked_is_there_once(one):
 
     assert len(anchors) == len(set(anchors))
     assert {link["href"] for link in parsed.of("a")} <= {f"#{anchor}" for anchor in anchors}
+
+
+@pytest.mark.parametrize(
+    ("severities", "told"),
+    [
+        (("note",), None),
+        (("note", "warning"), "1 warning about the gates should be read before the verdict is relied on."),
+        (("warning", "error"), "2 warnings about the gates should be read before the verdict is relied on."),
+    ],
+)
+def test_the_page_says_on_top_how_many_warnings_there_are(severities, told):
+    found = tuple(Finding(code="x", severity=severity, message="read this") for severity in severities)
+    text = html(report(gate(findings=found)), None, beside=True)
+
+    assert ("<b>Warnings" in text, told is None or told in text) == (told is not None, True)
 
 
 def test_hostile_text_stays_text():
