@@ -75,7 +75,7 @@ def _until_decided(search: Search, loaded: Sequence[LoadedSurrogate]) -> Stoppin
     setting = search.setting
     found = search.begin()
     searched = 0
-    attackable = search.goal.open(setting.decisions, setting.labels).numpy()
+    attackable = search.goal.attackable(setting.decisions, setting.labels).numpy()
     for end in stages(setting):
         search.run([sample for sample in setting.order[searched:end].tolist() if attackable[sample]], found)
         stopping = Stopping.after(_known(search, found, attackable, loaded), searched, end)

@@ -4,10 +4,9 @@
 file of it (`artefact`), which a `trial` asks about the samples; `output_selection` and `score_kind` say which of its
 outputs are scores, and whether those are logits. `preprocess` maps stored pixels to its input, `head` or
 `multilabel_head` reads its scores, and `candidate` joins the three, in `batches` that fit (`memory`) and in a process
-that is left as it was (`process`). `batch_independence` and `stochastic` tell candidates in training mode from those
-that draw by design. `fast` has the forms of a network that answer sooner. `access` is what an attack gets: a white box,
-or an oracle that counts; `means` are those of the gradients of several networks, or calls. `training` trains networks
-of the adversary's own.
+that is left as it was (`process`). `evaluation_mode` tells candidates in training mode from those that draw by design,
+which `stochastic` is about. `fast` has the forms of a network that answer sooner. `access` is what an attack gets: a
+white box, or an oracle that counts; `means` are those of the gradients of several networks, or calls.
 """
 
 from robustcheck.models.access import LabelOracle, Meter, ScoreOracle, Surrogates, TopKOracle, WhiteBox

@@ -14,9 +14,9 @@ import torch
 from robustcheck.data.subset import spread, stratified
 from robustcheck.errors import CandidateError, NoMemoryError
 from robustcheck.models import artefact, devices, stochastic
-from robustcheck.models.batch_independence import check_evaluation_mode
 from robustcheck.models.batches import StoredSamples
 from robustcheck.models.candidate import Candidate, SearchForm
+from robustcheck.models.evaluation_mode import check_evaluation_mode
 from robustcheck.models.fast.layout import as_oracles_ask
 from robustcheck.models.memory import Chunks, is_out_of_memory
 from robustcheck.models.multilabel_head import AnyHead

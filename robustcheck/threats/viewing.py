@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import grid_sample
 
-from robustcheck.models.batches import shares_of
+from robustcheck.models.grey_levels import shares_of
 from robustcheck.policy import ConditionsSpec
 from robustcheck.threats.ball import per_row
 

@@ -16,7 +16,7 @@ from robustcheck.attacks import Objective
 from robustcheck.attacks.draws import Draws, key
 from robustcheck.evaluation.looks.look import Gradients, Seen, Tally, confirmed, looks_needed, read
 from robustcheck.models import Candidate
-from robustcheck.models.batches import shares_of
+from robustcheck.models.grey_levels import nearest_levels, shares_of
 from robustcheck.models.means import MeanOfGradients
 from robustcheck.threats import Goal
 from robustcheck.threats.viewing import LOOK_DRAWS, Conditions, Looks, repeated, see, seen_from, some
@@ -44,7 +44,7 @@ class _Camera:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Readings, whether they are wanted, and scores, (N, L) each, of `count` looks at each image (N, C, H, W)."""
         seen = see(images.repeat_interleave(count, dim=0), looks, grain, self.conditions.exported)
-        stored = shares_of((seen * self.maximum).round(), self.maximum)
+        stored = shares_of(nearest_levels(seen, self.maximum), self.maximum)
         one = read(self.candidate, self.goal, stored, labels.repeat_interleave(count))
         shape = len(images), count
         return one.decision.view(shape), one.wanted.view(shape), None if one.score is None else one.score.view(shape)

@@ -22,7 +22,7 @@ from robustcheck.evaluation.search.ledger import UNKNOWN, Entry
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.standing import Standing
 from robustcheck.models import Surrogates
-from robustcheck.models.batches import shares_of
+from robustcheck.models.grey_levels import shares_of
 from robustcheck.policy import Gate
 from robustcheck.results import Control, GateResult
 

@@ -12,9 +12,10 @@ import torch
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.patches.training import Pool
-from robustcheck.evaluation.search.adjudication import finite, keep_worst, on_host, to_stored
+from robustcheck.evaluation.search.adjudication import finite, keep_worst
 from robustcheck.models import Surrogates
-from robustcheck.models.batches import batches, shares_of
+from robustcheck.models.batches import batches
+from robustcheck.models.grey_levels import on_host, shares_of, to_stored
 from robustcheck.models.memory import Chunks
 from robustcheck.threats import Goal
 from robustcheck.threats.patch import PLACEMENT_DRAWS, Outline, Placements, Placing, covered, lay

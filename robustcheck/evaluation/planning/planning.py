@@ -134,7 +134,7 @@ class _Planner:
         if gate.attack is None:
             return _Scope(every=every, judged=np.arange(len(setting.labels)), attacked=[])
         if not isinstance(gate.attack, PatchSpec):
-            attackable = goal_of(gate, setting).open(setting.decisions, setting.labels)
+            attackable = goal_of(gate, setting).attackable(setting.decisions, setting.labels)
             attacked = attackable.nonzero().flatten().tolist()
             return _Scope(every=every, judged=np.arange(len(setting.labels)), attacked=attacked)
         task = PatchTask.of(gate, setting)

@@ -13,7 +13,7 @@ import torch
 
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.looks.look import Viewer
-from robustcheck.models.batches import shares_of
+from robustcheck.models.grey_levels import on_host, shares_of, to_stored
 from robustcheck.threats import Ball
 
 
@@ -69,16 +69,6 @@ def adjudicate(
         share=None if seen.share is None else seen.share.cpu().numpy(),
         cells=None if seen.cells is None else seen.cells.cpu().numpy(),
     )
-
-
-def to_stored(images: torch.Tensor, maximum: int) -> torch.Tensor:
-    """Shares of the full range to whole grey levels, to the nearest: truncation would darken every image."""
-    return (images * maximum).round_().int()
-
-
-def on_host(stored: torch.Tensor, maximum: int) -> np.ndarray:
-    """Stored integers as they would be in a file: uint8, or uint16 where more than eight bits are stored."""
-    return stored.cpu().numpy().astype(np.uint8 if maximum <= np.iinfo(np.uint8).max else np.uint16)
 
 
 def finite(scores: torch.Tensor | None, row: int) -> float | None:
