@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from robustcheck.data.files import KINDS, is_image, take_files
+from robustcheck.data.escapes import NO_ESCAPE, Home
 from robustcheck.data.label_names import as_labelled
 from robustcheck.data.reading import parsing
 from robustcheck.data.samples import Listing, Wanted
@@ -97,10 +98,8 @@ def _is_image(entry: Path) -> bool:
 
 
 def _refuse_escapes(files: Sequence[tuple[str, Path]], root: Path) -> None:
-    home = root.resolve()
-    linked_folders = {
-        parent for parent in {path.parent for _, path in files} if not parent.resolve().is_relative_to(home)
-    }
+    home = Home.of(root)
     for name, path in files:
-        if path.parent in linked_folders or (path.is_symlink() and not path.resolve().is_relative_to(home)):
-            raise DataError(f"{name} is a link out of {root}: a data file cannot escape its folder; copy it there")
+        inside = home.folder(path.parent.relative_to(root).as_posix())
+        if inside is None or (path.is_symlink() and not home.holds(path.resolve())):
+            raise DataError(f"{name} is a link out of {root}: {NO_ESCAPE}; copy it there")
