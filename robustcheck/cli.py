@@ -328,7 +328,7 @@ def replay_command(report: Path, policy: Path) -> None:
     """
     loaded = _load(policy)
     from robustcheck.report import read_report
-    from robustcheck.report.beside import with_files
+    from robustcheck.report.file_comparison import with_files
     from robustcheck.report.pictures import read_stored
     from robustcheck.report.progress import Bars
     from robustcheck.report.replay import replay_line, replay_table, replay_text

@@ -13,7 +13,7 @@ import torch
 
 from robustcheck.attacks.base import Asked, State
 from robustcheck.attacks.draws import Draws
-from robustcheck.attacks.smooth import smooth_normal
+from robustcheck.attacks.smooth_directions import smooth_normal
 from robustcheck.threats.ball import per_row
 
 

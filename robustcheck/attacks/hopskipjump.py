@@ -2,8 +2,9 @@
 
 Chen, Jordan, Wainwright 2020, arXiv 1904.02144, algorithms 1 and 2, for L2 and L∞. What is not the paper's:
 
-- Directions are smooth (`smooth.py`), and perpendicular to the way from the sample to the image. How fast scores change
-  along the way does not matter, as the next binary search goes back along it; but it would drown what does.
+- Directions are smooth (`smooth_directions.py`), and perpendicular to the way from the sample to the image. How fast
+  scores change along the way does not matter, as the next binary search goes back along it; but it would drown what
+  does.
 - In L∞ a step moves all pixels as far. Those that are where they should be stay there because half as much as was found
   across the way is added along it. In L2 that makes no difference.
 - A normal is a decaying sum of its estimates, which are made of fewer queries.
@@ -34,7 +35,7 @@ from robustcheck.attacks.base import (
     with_rows,
 )
 from robustcheck.attacks.draws import Draws
-from robustcheck.attacks.smooth import smooth_normal
+from robustcheck.attacks.smooth_directions import smooth_normal
 from robustcheck.threats import Ball, LinfBall
 from robustcheck.threats.ball import per_row
 

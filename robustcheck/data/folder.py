@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from robustcheck.data.files import KINDS, is_image, take_files
 from robustcheck.data.escapes import NO_ESCAPE, Home
+from robustcheck.data.files import KINDS, is_image, take_files
 from robustcheck.data.label_names import as_labelled
 from robustcheck.data.reading import parsing
 from robustcheck.data.samples import Listing, Wanted

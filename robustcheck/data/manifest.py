@@ -14,9 +14,9 @@ from stat import S_ISREG
 import numpy as np
 
 from robustcheck.data.columns import NAMED, fault_of
-from robustcheck.data.files import SUFFIXES, is_image, take_files
 from robustcheck.data.escapes import NO_ESCAPE, Home
-from robustcheck.data.kinds import SHOWN
+from robustcheck.data.files import SUFFIXES, is_image, take_files
+from robustcheck.data.grouped_faults import SHOWN
 from robustcheck.data.label_names import as_labelled, without_zero
 from robustcheck.data.multilabel import reading_of, says_none
 from robustcheck.data.reading import check_memory, delimiter_of, folded, normalised, parsing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from robustcheck.evaluation.account import Account
+from robustcheck.evaluation.cost import Account
 from robustcheck.evaluation.findings import findings, nothing_right
 from robustcheck.evaluation.health.checks import (
     MEND,

@@ -8,9 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from robustcheck.evaluation.account import Account
 from robustcheck.evaluation.conclusion import conclude, examine_gradients
 from robustcheck.evaluation.controls import Controlled, grid_of, plain_stickers, seen_unattacked
+from robustcheck.evaluation.cost import Account
 from robustcheck.evaluation.curves import budget_curve, query_curve
 from robustcheck.evaluation.health.checks import in_examination_order, with_inherited
 from robustcheck.evaluation.health.examination import Examination
@@ -33,7 +33,7 @@ from robustcheck.evaluation.standing import Standing
 from robustcheck.evaluation.stopping import Stopping, stages
 from robustcheck.evaluation.surrogates.loading import LoadedSurrogate
 from robustcheck.models import Surrogates
-from robustcheck.models.process import full_precision
+from robustcheck.models.process_settings import full_precision
 from robustcheck.policy import FMNSpec, Gate, PatchSpec, RP2Spec
 from robustcheck.results import Cell, Cost, GateResult, HealthCheck
 from robustcheck.threats import Region

@@ -21,7 +21,7 @@ from robustcheck.models.memory import Chunks
 from robustcheck.models.multilabel_head import AnyHead
 from robustcheck.models.network import Forward, Network, first_line, rows
 from robustcheck.models.preprocess import Preprocess
-from robustcheck.models.process import full_precision
+from robustcheck.models.process_settings import full_precision
 from robustcheck.results import ModelInfo
 
 _NO_GRADIENT = (

@@ -22,7 +22,7 @@ from robustcheck.models.memory import Chunks, is_out_of_memory
 from robustcheck.models.multilabel_head import AnyHead
 from robustcheck.models.network import Network
 from robustcheck.models.preprocess import Preprocess
-from robustcheck.models.process import check_convolutions, full_precision, left_as_found
+from robustcheck.models.process_settings import check_convolutions, full_precision, left_as_found
 from robustcheck.models.score_kind import read_head
 from robustcheck.models.trial import Trial
 from robustcheck.policy import ModelSpec

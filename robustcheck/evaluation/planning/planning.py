@@ -38,7 +38,7 @@ from robustcheck.evaluation.search.searching import Search
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.vacuous import Vacuous, turned_in_a_finding
 from robustcheck.models import Surrogates
-from robustcheck.models.process import fitting_threads, freed_memory_kept, full_precision, left_as_found
+from robustcheck.models.process_settings import fitting_threads, freed_memory_kept, full_precision, left_as_found
 from robustcheck.policy import Bound, Gate, PatchSpec, Policy
 from robustcheck.results import Metric
 from robustcheck.results.plan import GatePlan, Plan, RequirementPlan

@@ -40,7 +40,7 @@ from robustcheck.evaluation.setting import Setting
 from robustcheck.models.artefact import digest
 from robustcheck.models.batches import batches
 from robustcheck.models.grey_levels import shares_of
-from robustcheck.models.process import fitting_threads, full_precision, left_as_found
+from robustcheck.models.process_settings import fitting_threads, full_precision, left_as_found
 from robustcheck.policy import Gate, PatchSpec, Policy, RP2Spec
 from robustcheck.results import AuditReport, GateResult, Outcome
 from robustcheck.results.replay import GateReplay, Replay

@@ -36,7 +36,7 @@ from robustcheck.evaluation.search.found import Trace
 from robustcheck.evaluation.search.ledger import Counterexample
 from robustcheck.evaluation.search.rows import Rows
 from robustcheck.models import Candidate
-from robustcheck.models.process import full_precision
+from robustcheck.models.process_settings import full_precision
 from robustcheck.threats import Ball, Goal
 
 Start = tuple[int, int]

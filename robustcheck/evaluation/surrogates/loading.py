@@ -22,7 +22,7 @@ from robustcheck.evaluation.surrogates.lessons import Lessons, left_to_training,
 from robustcheck.evaluation.surrogates.weight_cache import kept
 from robustcheck.models import Candidate, load_candidate
 from robustcheck.policy import ModelSpec, SurrogatesEntry, SurrogateSpec, TrainSpec
-from robustcheck.sources import all_sources
+from robustcheck.user_code_files import all_sources
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,7 @@ from robustcheck.models.twin.graph import (
     take_apart,
     widen,
 )
-from robustcheck.models.twin.packed import unpack
+from robustcheck.models.twin.weight_only import unpack
 
 # Importing these registers their operators with onnx2fx; the name keeps the imports.
 _REGISTERED = (layers, rounding, quantised, resize, attention, standard, sizes, linear_models, fused)
