@@ -1,4 +1,6 @@
-"""How the adversary searches: one file an attack, pure functions over tensors.
+"""How the adversary searches: pure functions over tensors.
+
+One file an attack, but for `label_only` (in `partial_information`) and `ensemble` (in `searches`).
 
 An attack never judges its own work and never loops: it says where to start and how to go on, a row a sample, and the
 evaluation keeps the rows, asks about their points, adjudicates and restarts (`base` has the protocols: attacks that

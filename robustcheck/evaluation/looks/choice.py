@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from robustcheck.evaluation.looks.conditions import ConditionsEOT, Grid, RandomLooks
-from robustcheck.evaluation.looks.look import EOT, Once, Viewer
+from robustcheck.evaluation.looks.eot import EOT
+from robustcheck.evaluation.looks.look import Once, Viewer
 from robustcheck.evaluation.looks.stochastic import RepeatedCalls, StochasticEOT
 from robustcheck.models import Candidate
 from robustcheck.policy import Gate, RP2Spec
