@@ -63,9 +63,8 @@ class HopSkipJump(QueryAttack):
     momentum: float  # share of the earlier normal that is kept
     blur: float  # of the directions, as a share of the image's shorter side; 0: all pixels are independent
     least_offset: float = 1e-5  # of a pixel, from the point to where an estimate asks: what float32 can tell apart
-    grey_level: float = (
-        0.0  # of the full range, to which images of L∞ are rounded before they are asked about; 0: to none
-    )
+    # Of the full range, to which images of L∞ are rounded before they are asked about; 0: to none.
+    grey_level: float = 0.0
     name: str = "hopskipjump"
     images_per_turn: ClassVar[int] = _AT_ONCE
     starts_misread: ClassVar[bool] = True
@@ -148,7 +147,7 @@ class HopSkipJump(QueryAttack):
         return ball.norm(state["images"] - clean).clamp_min(_NOTHING)
 
     def _at(self, share: torch.Tensor, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
-        """The image of a ball that is smaller, by a share (N,), than the one that the image lies on."""
+        """The image drawn in to a share (N,) of its distance from the sample."""
         return ball.within(state["images"], clean, share * ball.norm(state["images"] - clean))
 
     def _at_border(self, high: torch.Tensor, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:

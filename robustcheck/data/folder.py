@@ -12,7 +12,7 @@ from robustcheck.data.files import KINDS, is_image, take_files
 from robustcheck.data.label_names import as_labelled
 from robustcheck.data.reading import parsing
 from robustcheck.data.samples import Listing, Wanted
-from robustcheck.data.splits import is_split, spelt
+from robustcheck.data.splits import folder_of_split, is_split
 from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
 
@@ -35,7 +35,7 @@ def _listing(root: Path, wanted: Wanted) -> Listing:
     labels, split = wanted.labels, wanted.split
     notes, base = list[str](), root
     folders = [entry.name for entry in _visible(root) if entry.is_dir() and entry.name not in labels]
-    own = None if split is None else spelt(split, folders, f"{root}: the subfolders")
+    own = None if split is None else folder_of_split(split, folders, f"{root}: the subfolders")
     if own is not None:
         base = root / own
         notes += [f"split {split} is the subfolder {own}"] if own != split else []

@@ -17,11 +17,11 @@ from robustcheck.data.columns import NAMED, fault_of
 from robustcheck.data.escapes import NO_ESCAPE, Home
 from robustcheck.data.files import SUFFIXES, is_image, take_files
 from robustcheck.data.grouped_faults import SHOWN
-from robustcheck.data.label_names import as_labelled, without_zero
+from robustcheck.data.label_names import as_labelled, why_first_is_absent
 from robustcheck.data.multilabel import reading_of, says_none
 from robustcheck.data.reading import check_memory, delimiter_of, folded, normalised, parsing
 from robustcheck.data.samples import Listing, Wanted
-from robustcheck.data.splits import is_split, spellings, split_of
+from robustcheck.data.splits import is_split, split_of, values_of_split
 from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
 
@@ -85,7 +85,7 @@ def manifest_listing(path: Path, wanted: Wanted, *, root: Path) -> Listing:
         take=lambda indexes: take_files(files, indexes, bits=wanted.bits, hounsfield=wanted.hounsfield),
         split=split if has_split else None,
         notes=tuple(notes),
-        without=without_zero(numbers, wanted.labels)
+        without=why_first_is_absent(numbers, wanted.labels)
         if not wanted.multilabel and _by_number(rows, wanted.labels)
         else {},
         columns=values,
@@ -156,7 +156,7 @@ def _columns(header: Sequence[str], where: str, asked: Sequence[str]) -> dict[st
 def _of_split(rows: Sequence[Row], split: str, shown: str) -> tuple[list[Row], list[str]]:
     """The rows of a split, and the notes on how it is spelt and on rows that are of none."""
     splits = sorted({str(row.split) for row in rows})
-    own = spellings(split, splits, f"{shown}: in its column split")
+    own = values_of_split(split, splits, f"{shown}: in its column split")
     if not own:
         raise DataError(f"{shown}: no row's split is {split!r}; the column holds {listed(splits)}")
     notes = []

@@ -9,7 +9,7 @@ from robustcheck.evaluation.looks.stochastic import RepeatedCalls, StochasticEOT
 from robustcheck.models import Candidate
 from robustcheck.policy import Gate, RP2Spec
 from robustcheck.threats import Goal
-from robustcheck.threats.viewing import Conditions, cells
+from robustcheck.threats.viewing import Conditions, grid_looks
 
 
 def viewer_of(gate: Gate, candidate: Candidate, goal: Goal, *, maximum: int) -> Viewer:
@@ -23,7 +23,7 @@ def viewer_of(gate: Gate, candidate: Candidate, goal: Goal, *, maximum: int) -> 
         return Grid(
             candidate=candidate,
             goal=goal,
-            places=cells(spec.distances, spec.angles, candidate.device),
+            places=grid_looks(spec.distances, spec.angles, candidate.device),
             count=spec.cells,
             conditions=conditions,
             maximum=maximum,

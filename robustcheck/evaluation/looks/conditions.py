@@ -21,7 +21,7 @@ from robustcheck.models import Candidate
 from robustcheck.models.grey_levels import nearest_levels, shares_of
 from robustcheck.models.means import MeanOfGradients
 from robustcheck.threats import Goal
-from robustcheck.threats.viewing import LOOK_DRAWS, Conditions, Looks, repeated, see, seen_from, some
+from robustcheck.threats.viewing import LOOK_DRAWS, Conditions, Looks, see, seen_from
 
 _SEARCHING, _JUDGING, _CONFIRMING, _GRAIN = 1, 2, 3, 4  # draws of a row are for one purpose each
 _BLOCK = 20  # looks at an image, after which it is asked whether the others can still matter
@@ -128,7 +128,7 @@ class Grid(_Camera):
         for number in range(rounds):
             every = seen_from(self.places, self.conditions.draw(numbers[number]))
             for place in range(0, self.count, size):
-                looks = repeated(some(every, slice(place, place + size)), len(images))
+                looks = every.some(slice(place, place + size)).repeated(len(images))
                 at = (number * self.count + place) // size
                 grain = _grain(self.conditions, drawn, torch.zeros_like(rows), images, size, at)
                 decisions, wanted, scores = self._read(images, labels, looks, grain, size)

@@ -69,19 +69,17 @@ class Judge:
     def judge(self, textures: Textures) -> Judgement:
         """Lay these patches on the pool's images, at several places each, and adjudicate."""
         judgement, done = Judgement(), 0
-        for standing in batches(range(len(self.pool)), self.pool.shape, self.chunks.limit):
-            done += len(standing)
+        for left in batches(range(len(self.pool)), self.pool.shape, self.chunks.limit):
+            done += len(left)
             for attempt in range(self.tries):
-                if standing:
-                    self.chunks(partial(self._try, textures, attempt, judgement), torch.tensor(standing))
-                    standing = [number for number in standing if number not in judgement.turned]
+                if left:
+                    self.chunks(partial(self._try, textures, attempt, judgement), torch.tensor(left))
+                    left = [number for number in left if number not in judgement.turned]
             self.progress(done, len(self.pool))
         return judgement
 
-    def _try(
-        self, textures: Textures, attempt: int, judgement: Judgement, standing: torch.Tensor
-    ) -> tuple[torch.Tensor]:
-        numbers: list[int] = standing.tolist()
+    def _try(self, textures: Textures, attempt: int, judgement: Judgement, left: torch.Tensor) -> tuple[torch.Tensor]:
+        numbers: list[int] = left.tolist()
         draws = Draws.of([self.key(self.pool.name(number)) for number in numbers], self.device)
         at = self.pool.placements(numbers, self.placing, draws.uniform((PLACEMENT_DRAWS,), at=attempt))
         clean, labels = self.pool.batch(numbers, self.device), self.pool.labels[numbers].to(self.device)
@@ -113,7 +111,7 @@ class Judge:
                     share=None if shares is None else shares[row],
                     largest=largest[row],
                 )
-        return (standing,)
+        return (left,)
 
 
 def lies_under(
