@@ -19,7 +19,7 @@ from robustcheck.evaluation.looks.look import Once
 from robustcheck.evaluation.metrics.verdicts import Rule, compare, judge
 from robustcheck.evaluation.outcomes import (
     most_adverse,
-    most_adverse_chances,
+    most_adverse_of_findings,
     outcomes,
     readings,
     undefined,
@@ -82,7 +82,8 @@ def _until_decided(search: Search, loaded: Sequence[LoadedSurrogate]) -> Stoppin
         if stopping.needed is not None:
             break
         searched = end
-    setting.memory.ledger.add_scores(search.family, search.levels, found.trace.scores, found.trace.chances)
+    trace = found.trace
+    setting.memory.ledger.add_scores(search.family, search.levels, trace.scores, trace.finding_probabilities)
     return stopping
 
 
@@ -125,8 +126,8 @@ def _finding_probabilities(search: Search, found: Found, broken: dict[int, Entry
     """Most adverse probabilities (N, K) of several findings, where images are looked at once and as they are."""
     if not isinstance(search.viewer, Once):
         return None
-    verified = search.setting.memory.ledger.chances_within(search.family, search.levels)
-    return most_adverse_chances(search.setting, [*verified, found.trace.chances], broken)
+    verified = search.setting.memory.ledger.finding_probabilities_within(search.family, search.levels)
+    return most_adverse_of_findings(search.setting, [*verified, found.trace.finding_probabilities], broken)
 
 
 def _health(search: Search, standing: Standing, cost: Cost) -> tuple[HealthCheck, ...]:
@@ -177,7 +178,7 @@ def _controls(search: Search, found: Found, attacked: list[int]) -> tuple[tuple[
 def _unattacked(gate: Gate, setting: Setting) -> GateResult:
     positive_probabilities = most_adverse(setting, [], {})
     every = np.arange(len(setting.labels))
-    read = readings(setting, {}, positive_probabilities, most_adverse_chances(setting, [], {}))
+    read = readings(setting, {}, positive_probabilities, most_adverse_of_findings(setting, [], {}))
     measurement = setting.measurement(read, every, setting.intervals)
     metrics = measurement.metrics(gate.bounds)
     requirements = compare(gate.bounds, metrics, setting.rule)

@@ -195,7 +195,7 @@ def _scale(head: AnyHead) -> fast_form.ScoreScale:
     from robustcheck.models.fast import fast_form
 
     return fast_form.ScoreScale(
-        probabilities=lambda raw: head.chances(head.logits(raw)),
+        probabilities=lambda raw: head.probabilities(head.logits(raw)),
         margins=lambda raw: head.margins(head.logits(raw)),
     )
 

@@ -250,7 +250,8 @@ def test_probabilities_that_round_to_an_end_are_no_distance():
         labels=("a", "b"), binary=True, outputs_probabilities=True, positive=None, operating_point=None, found=""
     )
     scale = fast_form.ScoreScale(
-        probabilities=lambda raw: head.chances(head.logits(raw)), margins=lambda raw: head.margins(head.logits(raw))
+        probabilities=lambda raw: head.probabilities(head.logits(raw)),
+        margins=lambda raw: head.margins(head.logits(raw)),
     )
     almost = 1 - 2.0**-24
     scores = [torch.tensor([[almost], [0.5]])]

@@ -20,7 +20,7 @@ class Seen:
     decision: torch.Tensor  # (N,) readings; of several looks the most frequent one, of the wanted ones if it was met
     wanted: torch.Tensor  # (N,) bool: read as the adversary wants, on as many looks as it takes
     score: torch.Tensor | None  # (N,) probability of the positive label, the mean over looks
-    chances: torch.Tensor | None = None  # (N, K) of each finding, if there are several, and one look
+    finding_probabilities: torch.Tensor | None = None  # (N, K) of each finding, if there are several, and one look
     share: torch.Tensor | None = None  # (N,) of the looks, read as the adversary wants
     cells: torch.Tensor | None = None  # (N, L) bool: each look of a grid
 
@@ -45,7 +45,7 @@ def read(candidate: Candidate, goal: Goal, images: torch.Tensor, labels: torch.T
         decision=decision,
         wanted=goal.met(decision, labels),
         score=head.positive_probability(logits),
-        chances=head.chances(logits) if head.multilabel else None,
+        finding_probabilities=head.probabilities(logits) if head.multilabel else None,
     )
 
 
