@@ -309,7 +309,7 @@ def test_a_sigmoid_that_is_sure_is_left_off(tmp_path):
 
 
 def test_a_form_that_disagrees_is_not_used(monkeypatch, tmp_path):
-    monkeypatch.setattr(fast_form, "fuse", lambda traced, **_: nn.Sequential(traced, Negated()))
+    monkeypatch.setattr(fast_form, "with_batch_norms_folded", lambda traced, **_: nn.Sequential(traced, Negated()))
     candidate = _saved(tmp_path, Wide())
     assert candidate.search_form is None
     assert "faster" not in _notes(candidate)

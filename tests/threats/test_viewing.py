@@ -15,7 +15,7 @@ from robustcheck.threats.viewing import (
     LOOK_DRAWS,
     Conditions,
     Looks,
-    _covers,
+    _footprint,
     _homography,
     _optics,
     _resampled,
@@ -122,7 +122,7 @@ def test_a_batch_of_tilts_is_what_each_of_them_is_alone():
 
 def _covered(shape, looks):
     there = _homography(shape, looks, len(looks.tilt), CPU)
-    return _covers(shape, looks, there, torch.linalg.inv(there))
+    return _footprint(shape, looks, there, torch.linalg.inv(there))
 
 
 @settings(max_examples=30)
