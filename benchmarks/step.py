@@ -31,7 +31,7 @@ from robustcheck import load_policy
 from robustcheck.evaluation.adversary import ball_of_gate, goal_of
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.search.searching import Search
-from robustcheck.models.process import freed_memory_kept
+from robustcheck.models.process_settings import freed_memory_kept
 
 CANDIDATE = CANDIDATES["cnn-hardened"]
 BATCHES = (1, 8, 32, 128, 256)

@@ -23,7 +23,7 @@ from benchmarks.images import LABELS, Split
 from benchmarks.page import provenance, publish
 from benchmarks.results import table
 from benchmarks.training import ensure
-from robustcheck.models.training import train
+from robustcheck.evaluation.surrogates.training import train
 from robustcheck.policy import ModelSpec, TrainSpec
 
 EPOCHS, SEED = 10, 1

@@ -288,7 +288,12 @@ def render_command(report: Path, output: Path | None) -> None:
 
     REPORT is a report.json of any age, which stays as it is.
 
-    Exit codes: 0 written, 2 the report cannot be read, or the pages cannot be written.
+    \b
+    Exit codes:
+      0  written
+      2  the report cannot be read, or junit.xml and report.html cannot be written
+      3  the output cannot be written
+      130  interrupted
     """
     from robustcheck.report import read_report, render_reports
     from robustcheck.report.output import RENDERED, refuse_what_is_not_ours
@@ -328,7 +333,7 @@ def replay_command(report: Path, policy: Path) -> None:
     """
     loaded = _load(policy)
     from robustcheck.report import read_report
-    from robustcheck.report.beside import with_files
+    from robustcheck.report.file_comparison import with_files
     from robustcheck.report.pictures import read_stored
     from robustcheck.report.progress import Bars
     from robustcheck.report.replay import replay_line, replay_table, replay_text

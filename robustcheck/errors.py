@@ -1,4 +1,4 @@
-"""Everything robustcheck raises on purpose.
+"""The errors that users of robustcheck may catch.
 
     RobustcheckError
     ├── PolicyError           the policy cannot be used: pytest exit 4, `robustcheck` exit 2

@@ -44,7 +44,7 @@ class PolicyRun:
         """The answer of a gate: evaluated here, or by another worker."""
         from robustcheck.evaluation.evaluation import Evaluation
         from robustcheck.evaluation.sharing import answer, shared_answer
-        from robustcheck.models.process import fitting_threads
+        from robustcheck.models.process_settings import fitting_threads
 
         if self.evaluation is None:
             progress = self.line.update if self.line else None

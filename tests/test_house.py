@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -91,6 +93,17 @@ def test_a_public_name_draws_nothing_from_the_users_random_numbers():
     code += "\nassert random.getstate() == before"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_folder_says_what_lives_there():
+    from robustcheck.policy import ATTACKS
+
+    for init in Path(robustcheck.__file__).parent.rglob("*/__init__.py"):
+        folder, said = init.parent, re.findall(r"`(\w+)(?:\.\w+)?`", ast.get_docstring(ast.parse(init.read_text())))
+        files, rooms = folder.glob("[!_]*.py"), folder.glob("*/__init__.py")
+        there = {*(path.stem for path in files), *(path.parent.name for path in rooms)}
+        one_file_each = ATTACKS if folder.name == "attacks" else ()
+        assert not there - {*said, *one_file_each}, f"{folder} does not say what they are"
 
 
 def test_every_attack_of_the_schema_can_be_built_and_no_other():

@@ -12,7 +12,7 @@ import pytest
 
 from robustcheck.errors import EvaluationError, UserCodeError
 from robustcheck.importing import import_callable, modules_beside
-from robustcheck.sources import all_sources, own_sources, written_in
+from robustcheck.user_code_files import all_sources, own_sources, written_in
 
 
 @pytest.fixture

@@ -1,9 +1,12 @@
-"""How the adversary searches: one file an attack, pure functions over tensors.
+"""How the adversary searches: pure functions over tensors.
+
+One file an attack, but for `label_only` (in `partial_information`) and `ensemble` (in `searches`).
 
 An attack never judges its own work and never loops: it says where to start and how to go on, a row a sample, and the
 evaluation keeps the rows, asks about their points, adjudicates and restarts (`base` has the protocols: attacks that
 follow gradients, and attacks that ask an oracle). `objectives` are the losses that are raised, `draws` the random
-numbers, `estimate` what stands for a gradient. `searches` makes those of a policy's entry.
+numbers, `adam` Adam's steps, `estimate` what stands for a gradient, along `smooth_directions`; `single_steps` are a
+search that examines others. `searches` makes those of a policy's entry.
 """
 
 from robustcheck.attacks.apgd import APGD

@@ -1,4 +1,4 @@
-"""Random numbers that depend on (seed, gate, sample, restart) and on nothing else.
+"""Random numbers: a function of (seed, purpose, sample, restart), the draw's number and the place in it, no more.
 
 Batch size, order of the samples, and number of workers or devices change no draw; nor does one draw change another. A
 batch's rows have a key each, and number k of a row is a function of its key and k: rows that are at different steps
@@ -22,9 +22,9 @@ _APART = 0x2545F4914F6CDD1D  # flips half of the bits of a key
 _STREAM = 2**40  # numbers of a row that belong to one draw of a search
 
 
-def key(seed: int, gate: str, sample: str, restart: int) -> int:
-    """What tells the draws of one restart of one sample in one gate from all others: 64 bits, signed."""
-    digest = hashlib.sha256(f"{seed}\0{gate}\0{sample}\0{restart}".encode()).digest()
+def key(seed: int, purpose: str, sample: str, restart: int) -> int:
+    """What tells the draws of a restart of a sample for a purpose, such as a gate, from all others: 64 bits, signed."""
+    digest = hashlib.sha256(f"{seed}\0{purpose}\0{sample}\0{restart}".encode()).digest()
     return int.from_bytes(digest[:8], "little", signed=True)
 
 

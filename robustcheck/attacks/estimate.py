@@ -13,7 +13,7 @@ import torch
 
 from robustcheck.attacks.base import Asked, State
 from robustcheck.attacks.draws import Draws
-from robustcheck.attacks.smooth import smooth_normal
+from robustcheck.attacks.smooth_directions import smooth_normal
 from robustcheck.threats.ball import per_row
 
 
@@ -30,7 +30,7 @@ class Estimate:
     at_once: int = 32  # pairs of a row in one turn, at most
 
     @property
-    def most(self) -> int:
+    def pairs_per_turn(self) -> int:
         """Pairs in one turn."""
         return ceil(self.pairs / ceil(self.pairs / self.at_once))
 
@@ -39,14 +39,14 @@ class Estimate:
         nothing = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         return {"sum": torch.zeros_like(images), "pairs": nothing, "turn": nothing}
 
-    def asked(self, state: State, most: torch.Tensor | None = None) -> torch.Tensor:
-        """Which (N, `most`) of a turn's pairs to query, where a row can pay for so many pairs (N,)."""
-        place, left = torch.arange(self.most, device=state["pairs"].device), self.pairs - state["pairs"]
-        return place < (left if most is None else torch.minimum(left, most))[:, None]
+    def asked(self, state: State, affordable: torch.Tensor | None = None) -> torch.Tensor:
+        """Which (N, `pairs_per_turn`) of a turn's pairs to query, where a row can pay for `affordable` (N,)."""
+        place, left = torch.arange(self.pairs_per_turn, device=state["pairs"].device), self.pairs - state["pairs"]
+        return place < (left if affordable is None else torch.minimum(left, affordable))[:, None]
 
     def noise(self, state: State, draws: Draws) -> torch.Tensor:
-        """The directions u (N, `most`, C, H, W) of this turn."""
-        return smooth_normal(draws, (self.most, *state["sum"].shape[1:]), blur=self.blur, at=state["turn"])
+        """The directions u (N, `pairs_per_turn`, C, H, W) of this turn."""
+        return smooth_normal(draws, (self.pairs_per_turn, *state["sum"].shape[1:]), blur=self.blur, at=state["turn"])
 
     def add(
         self, state: State, noise: torch.Tensor, difference: torch.Tensor, asked: torch.Tensor | None = None
@@ -55,19 +55,19 @@ class Estimate:
 
         Args:
             state: what `start` made, or this.
-            noise: u (N, `most`, C, H, W).
-            difference: f(x + σu) - f(x - σu), (N, `most`), 0 where nothing was asked.
-            asked: which (N, `most`) pairs were asked about (default: all that were to be).
+            noise: u (N, `pairs_per_turn`, C, H, W).
+            difference: f(x + σu) - f(x - σu), (N, `pairs_per_turn`), 0 where nothing was asked.
+            asked: which (N, `pairs_per_turn`) pairs were asked about (default: all that were to be).
 
         Returns:
-            The state, and which rows (N,) have their estimate: it is in `state["sum"]`, until `again`.
+            The state, and which rows (N,) have their estimate: it is in `state["sum"]`, until `restarted`.
         """
         weighed = torch.einsum("np,npchw->nchw", difference.nan_to_num(0, 0, 0), noise)
         total = state["sum"] + weighed / (2 * self.sigma * self.pairs)
         pairs = state["pairs"] + (self.asked(state) if asked is None else asked).sum(dim=1)
         return {"sum": total, "pairs": pairs, "turn": state["turn"] + 1}, pairs >= self.pairs
 
-    def again(self, state: State, rows: torch.Tensor) -> State:
+    def restarted(self, state: State, rows: torch.Tensor) -> State:
         """Begin anew in these rows (N,), at other draws."""
         return {
             "sum": torch.where(per_row(rows), 0, state["sum"]),

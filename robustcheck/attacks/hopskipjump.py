@@ -2,8 +2,9 @@
 
 Chen, Jordan, Wainwright 2020, arXiv 1904.02144, algorithms 1 and 2, for L2 and L∞. What is not the paper's:
 
-- Directions are smooth (`smooth.py`), and perpendicular to the way from the sample to the image. How fast scores change
-  along the way does not matter, as the next binary search goes back along it; but it would drown what does.
+- Directions are smooth (`smooth_directions.py`), and perpendicular to the way from the sample to the image. How fast
+  scores change along the way does not matter, as the next binary search goes back along it; but it would drown what
+  does.
 - In L∞ a step moves all pixels as far. Those that are where they should be stay there because half as much as was found
   across the way is added along it. In L2 that makes no difference.
 - A normal is a decaying sum of its estimates, which are made of fewer queries.
@@ -34,7 +35,7 @@ from robustcheck.attacks.base import (
     with_rows,
 )
 from robustcheck.attacks.draws import Draws
-from robustcheck.attacks.smooth import smooth_normal
+from robustcheck.attacks.smooth_directions import smooth_normal
 from robustcheck.threats import Ball, LinfBall
 from robustcheck.threats.ball import per_row
 
@@ -62,9 +63,8 @@ class HopSkipJump(QueryAttack):
     momentum: float  # share of the earlier normal that is kept
     blur: float  # of the directions, as a share of the image's shorter side; 0: all pixels are independent
     least_offset: float = 1e-5  # of a pixel, from the point to where an estimate asks: what float32 can tell apart
-    grey_level: float = (
-        0.0  # of the full range, to which images of L∞ are rounded before they are asked about; 0: to none
-    )
+    # Of the full range, to which images of L∞ are rounded before they are asked about; 0: to none.
+    grey_level: float = 0.0
     name: str = "hopskipjump"
     images_per_turn: ClassVar[int] = _AT_ONCE
     starts_misread: ClassVar[bool] = True
@@ -147,7 +147,7 @@ class HopSkipJump(QueryAttack):
         return ball.norm(state["images"] - clean).clamp_min(_NOTHING)
 
     def _at(self, share: torch.Tensor, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
-        """The image of a ball that is smaller, by a share (N,), than the one that the image lies on."""
+        """The image drawn in to a share (N,) of its distance from the sample."""
         return ball.within(state["images"], clean, share * ball.norm(state["images"] - clean))
 
     def _at_border(self, high: torch.Tensor, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:

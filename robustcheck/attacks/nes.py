@@ -47,7 +47,7 @@ class NES(QueryAttack):
     @property
     def images_per_turn(self) -> int:
         """The images of a turn."""
-        return 2 * self._estimate.most
+        return 2 * self._estimate.pairs_per_turn
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """Starts at the image."""
@@ -69,7 +69,7 @@ class NES(QueryAttack):
         """The point, once a step, and pairs around it."""
         noise, centre = self._estimate.noise(state, draws), state["pairs"] == 0
         left = self.queries - state["asked"] - centre.long()
-        pairs = self._estimate.asked(state, most=(left // 2).clamp_min(1))
+        pairs = self._estimate.asked(state, affordable=(left // 2).clamp_min(1))
         return around(state["images"], noise, self.sigma, centre=centre, pairs=pairs)
 
     def learn(
@@ -102,7 +102,7 @@ class NES(QueryAttack):
             "best": torch.where(per_row(better), state["images"], state["best"]),
             "best_loss": torch.where(better, loss, state["best_loss"]),
             "asked": asked,
-            **self._estimate.again(estimate, ready),
+            **self._estimate.restarted(estimate, ready),
         }
 
     def best(self, state: State) -> torch.Tensor:

@@ -53,7 +53,7 @@ class PartialInformation(QueryAttack):
     @property
     def images_per_turn(self) -> int:
         """The most images of a turn."""
-        return 2 * self._estimate.most * self.copies
+        return 2 * self._estimate.pairs_per_turn * self.copies
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """Starts at an image that is read as wanted, with tries of a smaller ball: nothing is known about the slope."""
@@ -144,7 +144,7 @@ class PartialInformation(QueryAttack):
         return max(self.least_offset, even / 4 if given is None else given)
 
     def _estimated(self, state: State, told: torch.Tensor, noise: torch.Tensor, ball: Ball) -> State:
-        width = 2 * self._estimate.most * self.copies
+        width = 2 * self._estimate.pairs_per_turn * self.copies
         scores = told[:, :width].view(len(told), -1, self.copies).mean(dim=2)
         plus, minus = scores.chunk(2, dim=1)
         estimate, ready = self._estimate.add(state, noise, plus - minus)
@@ -154,5 +154,5 @@ class PartialInformation(QueryAttack):
             "mean": torch.where(per_row(ready), mean, state["mean"]),
             "trying": ready,
             "gain": torch.where(ready, gain, state["gain"]),
-            **self._estimate.again(estimate, ready),
+            **self._estimate.restarted(estimate, ready),
         }

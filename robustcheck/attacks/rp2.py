@@ -57,12 +57,12 @@ class RP2(GradientAttack):
         low, high = ball.visible
         with torch.enable_grad():
             seen, before = ((values - low) / (high - low) for values in (images, ball.project(clean, clean)))
-            fault = self.fault(seen, before, mask).sum()
+            penalty = self.penalty(seen, before, mask).sum()
         inside = told.gradient * mask
         steepest = torch.maximum(state["steepest"], inside.abs().flatten(1).sum(dim=1) * (high - low))
         # Divided first: the largest float32 is no more than 40 times the inverse of the smallest. A zero stays one.
         scaled = inside / per_row(steepest.clamp_min(torch.finfo(steepest.dtype).tiny)) * _STEEPEST
-        gradient = scaled - torch.autograd.grad(fault, images)[0] * mask
+        gradient = scaled - torch.autograd.grad(penalty, images)[0] * mask
         change, learned = ascend(state, gradient, told.step, size=self.step_size * (high - low), steps=self.steps)
         return {"images": ball.project(images.detach() + change, clean), "steepest": steepest, **learned}
 
@@ -70,7 +70,7 @@ class RP2(GradientAttack):
         """The last point."""
         return state["images"]
 
-    def fault(self, images: torch.Tensor, clean: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def penalty(self, images: torch.Tensor, clean: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """What stickers on images (N, C, H, W), in a mask (H, W), should not be, (N,): large, rough, far from inks."""
         pixels = mask.sum() * images.shape[1]
         size = ((images - clean).abs() * mask).flatten(1).sum(dim=1) / pixels

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from robustcheck.data.arrays import array_listing
 from robustcheck.data.columns import NAMED, texts_of
-from robustcheck.data.label_names import indexes_of, without_zero
+from robustcheck.data.label_names import indexes_of, why_first_is_absent
 from robustcheck.data.multilabel import readings_of
 from robustcheck.data.reading import check_memory, parsing
 from robustcheck.data.samples import Listing, Wanted
@@ -29,7 +29,7 @@ _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
 
 
 def archive_listing(path: Path, wanted: Wanted) -> Listing:
-    """The samples of one split, `test` if none is named; sample i is called `test/i`.
+    """The samples of one split, `test` if none is named; sample i is called `SPLIT/i`.
 
     Args:
         path: the archive.
@@ -53,7 +53,7 @@ def archive_listing(path: Path, wanted: Wanted) -> Listing:
     listing = array_listing(images, indexes, wanted, names=names, split=split, what=f"{shown}: {split}_images")
     texts = {column: texts_of(found, len(names), f"{shown}: {split}_{column}") for column, found in values.items()}
     by_number = not wanted.multilabel and numbers.dtype.kind in "iu"
-    return replace(listing, columns=texts, without=without_zero(indexes, wanted.labels) if by_number else {})
+    return replace(listing, columns=texts, without=why_first_is_absent(indexes, wanted.labels) if by_number else {})
 
 
 def _column(archive: zipfile.ZipFile, key: str, shown: str) -> NDArray[Any]:

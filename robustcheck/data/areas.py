@@ -10,13 +10,12 @@ from fractions import Fraction
 from math import ceil, floor, isfinite
 from pathlib import Path, PurePosixPath
 from typing import Protocol
-from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robustcheck.data.files import open_files
-from robustcheck.data.reading import check_memory, delimiter_of, existing_file, normalised, parsing
+from robustcheck.data.reading import check_memory, delimiter_of, existing_file, folded, normalised, parsing
 from robustcheck.errors import DataError
 
 Mask = NDArray[np.bool_]
@@ -80,9 +79,9 @@ class BoxTable:
         Raises:
             DataError: there is one.
         """
-        meant = {_folded(name): name for name in names}
+        meant = {folded(name): name for name in names}
         for path in sorted(self.boxes.keys() - set(names)):
-            if (name := meant.get(_folded(path))) is not None:
+            if (name := meant.get(folded(path))) is not None:
                 raise DataError(
                     f"{self.shown}: no sample is called {path!r}, so its boxes would be left out; did you mean "
                     f"{name!r}?"
@@ -193,10 +192,6 @@ def _table(path: Path, shown: str) -> BoxTable:
     if boxes and max(max(box) for own in boxes.values() for box in own) <= 1:
         raise DataError(f"{shown}: no number is above 1; a table's boxes are in pixels, not in shares of the image")
     return BoxTable(boxes=boxes, shown=shown)
-
-
-def _folded(path: str) -> str:
-    return normalize("NFC", path.replace("\\", "/")).casefold()
 
 
 def _number(cell: str | None, where: str) -> float:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustcheck.data import dicom, pictures
-from robustcheck.data.kinds import Faults, kinds_of
+from robustcheck.data.grouped_faults import Faults, kinds_of
 from robustcheck.data.samples import Indexes, PixelSpace, Shape, Stored
 from robustcheck.data.spaces import ImageFile, shared_space
-from robustcheck.data.unused import Used, unused
+from robustcheck.data.used_range import Used, unused
 from robustcheck.errors import DataError
 from robustcheck.words import plural
 

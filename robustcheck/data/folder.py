@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from robustcheck.data.escapes import NO_ESCAPE, Home
 from robustcheck.data.files import KINDS, is_image, take_files
 from robustcheck.data.label_names import as_labelled
 from robustcheck.data.reading import parsing
 from robustcheck.data.samples import Listing, Wanted
-from robustcheck.data.splits import is_split, spelt
+from robustcheck.data.splits import folder_of_split, is_split
 from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
 
@@ -34,7 +35,7 @@ def _listing(root: Path, wanted: Wanted) -> Listing:
     labels, split = wanted.labels, wanted.split
     notes, base = list[str](), root
     folders = [entry.name for entry in _visible(root) if entry.is_dir() and entry.name not in labels]
-    own = None if split is None else spelt(split, folders, f"{root}: the subfolders")
+    own = None if split is None else folder_of_split(split, folders, f"{root}: the subfolders")
     if own is not None:
         base = root / own
         notes += [f"split {split} is the subfolder {own}"] if own != split else []
@@ -97,10 +98,8 @@ def _is_image(entry: Path) -> bool:
 
 
 def _refuse_escapes(files: Sequence[tuple[str, Path]], root: Path) -> None:
-    home = root.resolve()
-    linked_folders = {
-        parent for parent in {path.parent for _, path in files} if not parent.resolve().is_relative_to(home)
-    }
+    home = Home.of(root)
     for name, path in files:
-        if path.parent in linked_folders or (path.is_symlink() and not path.resolve().is_relative_to(home)):
-            raise DataError(f"{name} is a link out of {root}: a data file cannot escape its folder; copy it there")
+        inside = home.folder(path.parent.relative_to(root).as_posix())
+        if inside is None or (path.is_symlink() and not home.holds(path.resolve())):
+            raise DataError(f"{name} is a link out of {root}: {NO_ESCAPE}; copy it there")

@@ -19,7 +19,7 @@ from robustcheck.data.files import FileImages
 from robustcheck.data.folder import folder_listing
 from robustcheck.data.manifest import manifest_listing
 from robustcheck.data.medmnist_archive import medmnist_listing
-from robustcheck.data.multilabel import has, names_in
+from robustcheck.data.multilabel import has_finding, names_in
 from robustcheck.data.reading import check_memory, existing_file, parsing, storable
 from robustcheck.data.samples import Images, Indexes, Listing, Samples, Wanted
 from robustcheck.data.subset import spread, stratified
@@ -66,7 +66,7 @@ def load_samples(data: DataSpec, model: ModelSpec, *, folder: Path, seed: int = 
     ]
     contents = [images.content_sha256(index) for index in range(len(images))]
     shapes = {images.shape_of(index) for index in range(len(images))}
-    bears = has if multilabel else np.equal
+    bears = has_finding if multilabel else np.equal
     absent = [label for index, label in enumerate(model.labels) if not bears(listing.labels, index).any()]
     info = DataInfo(
         source=source,

@@ -10,18 +10,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from stat import S_ISREG
-from unicodedata import normalize
 
 import numpy as np
 
 from robustcheck.data.columns import NAMED, fault_of
+from robustcheck.data.escapes import NO_ESCAPE, Home
 from robustcheck.data.files import SUFFIXES, is_image, take_files
-from robustcheck.data.kinds import SHOWN
-from robustcheck.data.label_names import as_labelled, without_zero
+from robustcheck.data.grouped_faults import SHOWN
+from robustcheck.data.label_names import as_labelled, why_first_is_absent
 from robustcheck.data.multilabel import reading_of, says_none
-from robustcheck.data.reading import check_memory, delimiter_of, normalised, parsing
+from robustcheck.data.reading import check_memory, delimiter_of, folded, normalised, parsing
 from robustcheck.data.samples import Listing, Wanted
-from robustcheck.data.splits import is_split, spellings, split_of
+from robustcheck.data.splits import is_split, split_of, values_of_split
 from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
 
@@ -85,7 +85,7 @@ def manifest_listing(path: Path, wanted: Wanted, *, root: Path) -> Listing:
         take=lambda indexes: take_files(files, indexes, bits=wanted.bits, hounsfield=wanted.hounsfield),
         split=split if has_split else None,
         notes=tuple(notes),
-        without=without_zero(numbers, wanted.labels)
+        without=why_first_is_absent(numbers, wanted.labels)
         if not wanted.multilabel and _by_number(rows, wanted.labels)
         else {},
         columns=values,
@@ -156,7 +156,7 @@ def _columns(header: Sequence[str], where: str, asked: Sequence[str]) -> dict[st
 def _of_split(rows: Sequence[Row], split: str, shown: str) -> tuple[list[Row], list[str]]:
     """The rows of a split, and the notes on how it is spelt and on rows that are of none."""
     splits = sorted({str(row.split) for row in rows})
-    own = spellings(split, splits, f"{shown}: in its column split")
+    own = values_of_split(split, splits, f"{shown}: in its column split")
     if not own:
         raise DataError(f"{shown}: no row's split is {split!r}; the column holds {listed(splits)}")
     notes = []
@@ -251,13 +251,12 @@ def _values(rows: Sequence[Row], columns: Sequence[str], mistakes: list[tuple[in
 def _files(rows: Sequence[Row], root: Path, mistakes: list[tuple[int, str]]) -> list[tuple[str, Path]]:
     """Name and path of each row's image, which must lie in `root` after every link was followed."""
     files, first_line, beside = [], dict[Path, int](), dict[Path, dict[str, str]]()
-    folders = dict[str, Path | None]()
     with parsing(str(root)):
-        home = root.resolve()
+        home = Home.of(root)
     for row in rows:
         try:
-            plain = _plain_file(row.path, home, folders)
-            resolved = plain or (home / row.path).resolve()
+            plain = _plain_file(row.path, home)
+            resolved = plain or (home.path / row.path).resolve()
             mistake = _path_mistake(row.path, resolved, home, beside, looked_at=plain is not None)
         except (OSError, ValueError, RuntimeError):  # a NUL, a name too long, links in a circle
             mistake = "this path cannot be followed"
@@ -271,18 +270,15 @@ def _files(rows: Sequence[Row], root: Path, mistakes: list[tuple[int, str]]) -> 
     return files
 
 
-def _plain_file(typed: str, home: Path, folders: dict[str, Path | None]) -> Path | None:
+def _plain_file(typed: str, home: Home) -> Path | None:
     """The file that a row's path leads to, if it is one and in `home`; None: look closer.
 
-    On a file server each look costs: folders are followed once, and kept from row to row, and a file is looked at once.
+    On a file server each look costs: folders are followed once, and a file is looked at once.
     """
     above, _, name = typed.rpartition("/")
     if os.name == "nt" or "\\" in typed or ":" in typed or typed.startswith("/"):
         return None
-    if above not in folders:
-        folder = (home / above).resolve()
-        folders[above] = folder if folder.is_relative_to(home) else None
-    if (known := folders[above]) is None:
+    if (known := home.folder(above)) is None:
         return None
     path = known / name
     try:
@@ -292,17 +288,17 @@ def _plain_file(typed: str, home: Path, folders: dict[str, Path | None]) -> Path
 
 
 def _path_mistake(
-    typed: str, resolved: Path, home: Path, beside: dict[Path, dict[str, str]], *, looked_at: bool
+    typed: str, resolved: Path, home: Home, beside: dict[Path, dict[str, str]], *, looked_at: bool
 ) -> str | None:
     """What is wrong with a row's path; None if nothing is. `beside` is kept from row to row."""
     if looked_at:
         return None if is_image(resolved) else _NO_IMAGE
     if not typed:
         return "the path is empty"
-    if PurePosixPath(typed).is_absolute() or PureWindowsPath(typed).drive or not resolved.is_relative_to(home):
-        return f"it leaves {home}: a data file cannot escape its folder; data.root names another folder"
+    if PurePosixPath(typed).is_absolute() or PureWindowsPath(typed).drive or not home.holds(resolved):
+        return f"it leaves {home.path}: {NO_ESCAPE}; data.root names another folder"
     if not resolved.is_file():
-        return f"there is no such file in {home}{_meant(typed, resolved, beside)}"
+        return f"there is no such file in {home.path}{_meant(typed, resolved, beside)}"
     return None if is_image(resolved) else _NO_IMAGE
 
 
@@ -315,13 +311,9 @@ def _meant(typed: str, missing: Path, beside: dict[Path, dict[str, str]]) -> str
     folder = missing.parent
     if folder not in beside:
         entries = folder.iterdir() if folder.is_dir() else ()
-        beside[folder] = {_folded(entry.name): entry.name for entry in entries if entry.is_file()}
-    name = beside[folder].get(_folded(missing.name))
+        beside[folder] = {folded(entry.name): entry.name for entry in entries if entry.is_file()}
+    name = beside[folder].get(folded(missing.name))
     return f"; did you mean {str(PurePosixPath(typed).with_name(name))!r}?" if name else ""
-
-
-def _folded(name: str) -> str:
-    return normalize("NFC", name).casefold()
 
 
 def _refuse(mistakes: Sequence[tuple[int, str]], shown: str) -> None:

@@ -73,7 +73,7 @@ def says_none(cell: str, labels: Sequence[str]) -> bool:
     return cell in NONE or said
 
 
-def has(readings: Indexes, label: int) -> NDArray[np.bool_]:
+def has_finding(readings: Indexes, label: int) -> NDArray[np.bool_]:
     """Which of the readings (N,) have a label."""
     return np.asarray(readings >> label & 1, bool)
 

@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from unicodedata import category
+from unicodedata import category, normalize
 
 from robustcheck import resources
 from robustcheck.errors import DataError, RobustcheckError
@@ -52,6 +52,11 @@ def delimiter_of(table: str) -> str:
     """What parts the columns of a .csv: a comma, or what the spreadsheets of some countries write."""
     header = next((line for line in table.splitlines() if line.strip()), "")
     return max(",;\t", key=header.count)
+
+
+def folded(path: str) -> str:
+    """A path in one of the ways in which it may be written: in small letters, composed accents, and with /."""
+    return normalize("NFC", path.replace("\\", "/")).casefold()
 
 
 def normalised(path: str) -> str:

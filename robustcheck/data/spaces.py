@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from robustcheck.data import dicom
-from robustcheck.data.kinds import Alike, kinds_of
+from robustcheck.data.grouped_faults import Alike, kinds_of
 from robustcheck.data.samples import PixelSpace, Shape
-from robustcheck.data.unused import USUAL_CT
+from robustcheck.data.used_range import USUAL_CT
 from robustcheck.errors import DataError
 
 _ONE_SPACE = "a budget means one thing in one pixel space"

@@ -21,8 +21,8 @@ def is_split(name: str) -> bool:
     return split_of(name) is not None
 
 
-def spellings(split: str, names: Iterable[str], what: str) -> list[str]:
-    """How the rows of a table spell a split, which is one word in letters of either case; none if no row does.
+def values_of_split(split: str, names: Iterable[str], what: str) -> list[str]:
+    """What rows of a table say that are of a split: one word, in letters of either case; none if no row is.
 
     Args:
         split: as the policy says.
@@ -41,12 +41,12 @@ def spellings(split: str, names: Iterable[str], what: str) -> list[str]:
     return found
 
 
-def spelt(split: str, names: Iterable[str], what: str) -> str | None:
-    """How a source spells a split: as the policy does, or else in the one other way that is there; None: it has none.
+def folder_of_split(split: str, names: Iterable[str], what: str) -> str | None:
+    """The folder of a split: called as the policy says, or else in the one other way that is there; None if none is.
 
     Args:
         split: as the policy says.
-        names: what the source has.
+        names: of the folders that there are.
         what: the source, and what the names are, as a message says it.
 
     Raises:

@@ -17,7 +17,7 @@ def stratified(names: Sequence[str], labels: Indexes, *, samples: int, seed: int
     """
     present, counts = np.unique(labels, return_counts=True)
     kept: list[int] = []
-    for label, count in zip(present, shares(counts.tolist(), samples), strict=True):
+    for label, count in zip(present, allocation(counts.tolist(), samples), strict=True):
         members = np.flatnonzero(labels == label).tolist()
         members.sort(key=lambda index: _rank(seed, names[index]))
         kept += members[:count]
@@ -52,7 +52,7 @@ def _rank(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
 
 
-def shares(counts: Sequence[int], samples: int) -> list[int]:
+def allocation(counts: Sequence[int], samples: int) -> list[int]:
     """How many of each label: proportional by largest remainder, and at least one of each where `samples` allows it.
 
     Args:

@@ -18,7 +18,7 @@ from robustcheck.data.reading import parsing
 from robustcheck.data.samples import Listing, Wanted
 from robustcheck.errors import DataError
 from robustcheck.importing import import_callable
-from robustcheck.sources import own_sources, written_in
+from robustcheck.user_code_files import own_sources, written_in
 from robustcheck.words import did_you_mean, last_line, listed
 
 

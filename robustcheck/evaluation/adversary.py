@@ -1,10 +1,14 @@
-"""A gate's adversary, for this candidate and these samples: what it wants, and where its counterexamples may lie."""
+"""A gate's adversary, for this candidate and these samples.
+
+What it wants, what it may ask, and where its counterexamples may lie.
+"""
 
 from __future__ import annotations
 
 from robustcheck.data import load_area
 from robustcheck.errors import DataError
 from robustcheck.evaluation.setting import Setting
+from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle
 from robustcheck.policy import Gate, RP2Spec
 from robustcheck.policy.quantities import SAY_HOUNSFIELD
 from robustcheck.results import Threat
@@ -28,6 +32,18 @@ def wants_more(own: Gate | Threat, other: Gate | Threat) -> bool:
     if own.goal != other.goal:
         return own.goal == "untargeted"
     return own.finding is None and other.finding is not None
+
+
+def oracle_of(gate: Gate, setting: Setting) -> ScoreOracle | TopKOracle | LabelOracle | None:
+    """An oracle that has counted nothing yet; None for a gate whose adversary asks nothing, or without a limit."""
+    if gate.queries is None:
+        return None
+    candidate, samples, limit = setting.candidate, len(setting.samples), gate.queries
+    maximum = setting.samples.maximum if gate.oracle == "stored" else None
+    if gate.top_k is not None:
+        return TopKOracle(candidate, samples=samples, limit=limit, maximum=maximum, k=gate.top_k)
+    kind = LabelOracle if gate.knowledge == "label" else ScoreOracle
+    return kind(candidate, samples=samples, limit=limit, maximum=maximum)
 
 
 def ball_of_gate(gate: Gate, setting: Setting) -> Ball:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from robustcheck.evaluation.account import Account
+from robustcheck.evaluation.cost import Account
 from robustcheck.evaluation.findings import findings, nothing_right
 from robustcheck.evaluation.health.checks import (
     MEND,
@@ -121,7 +121,7 @@ def judged_as(
         return "error", _nothing_to_attack(gate)
     if verdict == "fail":  # what was found is verified, whatever was not
         return verdict, None
-    if not standing.goal.open(setting.decisions, setting.labels)[standing.among].any():
+    if not standing.goal.attackable(setting.decisions, setting.labels)[standing.among].any():
         return "error", nothing_right(gate, setting)
     if verdict == "error":
         return verdict, undefined(gate, metrics)
@@ -179,7 +179,7 @@ def _undercut_as_a_whole(standing: Standing) -> str | None:
 def vacuous_in(standing: Standing) -> Vacuous | None:
     """Requirements that no attack could fail, over all samples the gate may look at."""
     setting, bounds = standing.setting, standing.gate.bounds
-    attackable = standing.goal.open(setting.decisions, setting.labels).numpy()[standing.among]
+    attackable = standing.goal.attackable(setting.decisions, setting.labels).numpy()[standing.among]
     every = replace(standing, judged=standing.among, attacked=standing.among[attackable].tolist())
 
     def required(lost: Mapping[int, Entry]) -> Mapping[str, Metric]:

@@ -20,7 +20,7 @@ from robustcheck.evaluation.opening import Opening
 from robustcheck.evaluation.progress import Listener, silent
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.threat import threat_of
-from robustcheck.models.process import freed_memory_kept, left_as_found
+from robustcheck.models.process_settings import freed_memory_kept, left_as_found
 from robustcheck.policy import Gate, Policy
 from robustcheck.results import DataInfo, GateResult, ModelInfo
 from robustcheck.words import last_line

@@ -54,7 +54,10 @@ LEAST_AGREEMENT = 0.75  # of the samples: a surrogate that reads fewer as the ca
 def findings(
     standing: Standing, *, surrogates: tuple[Surrogate, ...], success: Metric, health: tuple[HealthCheck, ...]
 ) -> tuple[Finding, ...]:
-    """All of them, what weighs most first."""
+    """Those about how it was searched, what weighs most first.
+
+    Those about metrics, requirements and passes are `measurement`'s, `vacuous`'s and `weak_passes`'.
+    """
     gate, setting, found, blind = standing.gate, standing.setting, standing.found, standing.blind
     return (
         *_unsearched(gate, setting, found, blind),

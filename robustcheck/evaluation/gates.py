@@ -8,9 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from robustcheck.evaluation.account import Account
 from robustcheck.evaluation.conclusion import conclude, examine_gradients
 from robustcheck.evaluation.controls import Controlled, grid_of, plain_stickers, seen_unattacked
+from robustcheck.evaluation.cost import Account
 from robustcheck.evaluation.curves import budget_curve, query_curve
 from robustcheck.evaluation.health.checks import in_examination_order, with_inherited
 from robustcheck.evaluation.health.examination import Examination
@@ -19,7 +19,7 @@ from robustcheck.evaluation.looks.look import Once
 from robustcheck.evaluation.metrics.verdicts import Rule, compare, judge
 from robustcheck.evaluation.outcomes import (
     most_adverse,
-    most_adverse_chances,
+    most_adverse_of_findings,
     outcomes,
     readings,
     undefined,
@@ -33,7 +33,7 @@ from robustcheck.evaluation.standing import Standing
 from robustcheck.evaluation.stopping import Stopping, stages
 from robustcheck.evaluation.surrogates.loading import LoadedSurrogate
 from robustcheck.models import Surrogates
-from robustcheck.models.process import full_precision
+from robustcheck.models.process_settings import full_precision
 from robustcheck.policy import FMNSpec, Gate, PatchSpec, RP2Spec
 from robustcheck.results import Cell, Cost, GateResult, HealthCheck
 from robustcheck.threats import Region
@@ -75,14 +75,15 @@ def _until_decided(search: Search, loaded: Sequence[LoadedSurrogate]) -> Stoppin
     setting = search.setting
     found = search.begin()
     searched = 0
-    attackable = search.goal.open(setting.decisions, setting.labels).numpy()
+    attackable = search.goal.attackable(setting.decisions, setting.labels).numpy()
     for end in stages(setting):
         search.run([sample for sample in setting.order[searched:end].tolist() if attackable[sample]], found)
         stopping = Stopping.after(_known(search, found, attackable, loaded), searched, end)
         if stopping.needed is not None:
             break
         searched = end
-    setting.memory.ledger.add_scores(search.family, search.levels, found.trace.scores, found.trace.chances)
+    trace = found.trace
+    setting.memory.ledger.add_scores(search.family, search.levels, trace.scores, trace.finding_probabilities)
     return stopping
 
 
@@ -125,8 +126,8 @@ def _finding_probabilities(search: Search, found: Found, broken: dict[int, Entry
     """Most adverse probabilities (N, K) of several findings, where images are looked at once and as they are."""
     if not isinstance(search.viewer, Once):
         return None
-    verified = search.setting.memory.ledger.chances_within(search.family, search.levels)
-    return most_adverse_chances(search.setting, [*verified, found.trace.chances], broken)
+    verified = search.setting.memory.ledger.finding_probabilities_within(search.family, search.levels)
+    return most_adverse_of_findings(search.setting, [*verified, found.trace.finding_probabilities], broken)
 
 
 def _health(search: Search, standing: Standing, cost: Cost) -> tuple[HealthCheck, ...]:
@@ -177,7 +178,7 @@ def _controls(search: Search, found: Found, attacked: list[int]) -> tuple[tuple[
 def _unattacked(gate: Gate, setting: Setting) -> GateResult:
     positive_probabilities = most_adverse(setting, [], {})
     every = np.arange(len(setting.labels))
-    read = readings(setting, {}, positive_probabilities, most_adverse_chances(setting, [], {}))
+    read = readings(setting, {}, positive_probabilities, most_adverse_of_findings(setting, [], {}))
     measurement = setting.measurement(read, every, setting.intervals)
     metrics = measurement.metrics(gate.bounds)
     requirements = compare(gate.bounds, metrics, setting.rule)

@@ -11,11 +11,10 @@ from PIL import Image
 
 from robustcheck.digests import pixels_sha256
 from robustcheck.errors import EvaluationError
-from robustcheck.results.agreed import CLEAN, COUNTEREXAMPLES
+from robustcheck.results.agreed import CLEAN, COUNTEREXAMPLES, PATCHES
 from robustcheck.whole_files import replacing
 from robustcheck.words import distinct
 
-PATCHES = "patches"
 _COMPRESSED = 1  # of 9: X-rays take a third of the time, and 3 to 15 % more room
 
 

@@ -21,7 +21,7 @@ from robustcheck.evaluation.setting import Memory, Setting
 from robustcheck.evaluation.surrogates.lessons import FOR_PATCHES, FOR_SURROGATES, Need, check_channels, train_split
 from robustcheck.evaluation.surrogates.loading import LoadedSurrogate, load_surrogates
 from robustcheck.models import Candidate, load_candidate
-from robustcheck.models.process import freed_memory_kept, left_as_found
+from robustcheck.models.process_settings import freed_memory_kept, left_as_found
 from robustcheck.policy import APGDSpec, EnsembleSpec, Gate, PGDSpec, Policy, SurrogatesEntry, TransferSpec
 from robustcheck.results import DataInfo
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from robustcheck.data.multilabel import present
 from robustcheck.evaluation.metrics.readings import Readings
-from robustcheck.evaluation.search.adjudication import more_adverse, more_adverse_chances
+from robustcheck.evaluation.search.adjudication import more_adverse, more_adverse_of_findings
 from robustcheck.evaluation.search.found import Found
 from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.setting import Setting
@@ -53,34 +53,36 @@ def scores_with(setting: Setting, probabilities: np.ndarray, verified: Mapping[i
     return worse
 
 
-def most_adverse_chances(
+def most_adverse_of_findings(
     setting: Setting, verified: list[dict[int, np.ndarray]], broken: dict[int, Entry]
 ) -> np.ndarray | None:
     """Most adverse probabilities (N, K) of each of several findings; None for a task that has one label per image."""
     head = setting.candidate.head
     if not head.multilabel:
         return None
-    chances = head.chances(setting.logits).cpu().numpy().astype(np.float64)
-    for search in (*verified, chances_of(broken)):
-        chances = chances_with(setting, chances, search)
-    return chances
+    probabilities = head.probabilities(setting.logits).cpu().numpy().astype(np.float64)
+    for search in (*verified, finding_probabilities_of(broken)):
+        probabilities = finding_probabilities_with(setting, probabilities, search)
+    return probabilities
 
 
-def chances_of(broken: Mapping[int, Entry]) -> dict[int, np.ndarray]:
+def finding_probabilities_of(broken: Mapping[int, Entry]) -> dict[int, np.ndarray]:
     """The probabilities (K,) of counterexamples, where they are known."""
     return {
-        sample: entry.chances
+        sample: entry.finding_probabilities
         for sample, entry in broken.items()
-        if entry.chances is not None and np.isfinite(entry.chances).all()
+        if entry.finding_probabilities is not None and np.isfinite(entry.finding_probabilities).all()
     }
 
 
-def chances_with(setting: Setting, chances: np.ndarray, verified: Mapping[int, np.ndarray]) -> np.ndarray:
+def finding_probabilities_with(
+    setting: Setting, probabilities: np.ndarray, verified: Mapping[int, np.ndarray]
+) -> np.ndarray:
     """Probabilities (N, K) of each finding where these (K,) are known, too, of some samples."""
-    worse = chances.copy()
-    there = present(setting.labels.numpy(), chances.shape[1])
+    worse = probabilities.copy()
+    there = present(setting.labels.numpy(), probabilities.shape[1])
     for sample, found in verified.items():
-        worse[sample] = more_adverse_chances(worse[sample], found, there[sample])
+        worse[sample] = more_adverse_of_findings(worse[sample], found, there[sample])
     return worse
 
 

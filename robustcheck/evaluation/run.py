@@ -11,7 +11,7 @@ from robustcheck.evaluation.assembly import assemble
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.progress import Listener, ListenerError, ending
 from robustcheck.interrupts import interrupts_ignored
-from robustcheck.models.process import fitting_threads
+from robustcheck.models.process_settings import fitting_threads
 from robustcheck.policy import Policy
 from robustcheck.results import AuditReport, GateResult
 

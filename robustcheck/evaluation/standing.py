@@ -12,10 +12,10 @@ from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.measurement import Measurement
 from robustcheck.evaluation.metrics.verdicts import Rule, compare, judge
 from robustcheck.evaluation.outcomes import (
-    chances_of,
-    chances_with,
+    finding_probabilities_of,
+    finding_probabilities_with,
     most_adverse,
-    most_adverse_chances,
+    most_adverse_of_findings,
     readings,
     scores_with,
 )
@@ -117,7 +117,7 @@ class Standing:
 
     def without_its_attack(self) -> Standing:
         """The same, had the attack turned nothing and raised no score."""
-        several = None if self.finding_probabilities is None else most_adverse_chances(self.setting, [], {})
+        several = None if self.finding_probabilities is None else most_adverse_of_findings(self.setting, [], {})
         return replace(
             self,
             broken={},
@@ -127,15 +127,14 @@ class Standing:
 
     def verdict_if(self, broken_too: Mapping[int, Entry]) -> Verdict:
         """The verdict if these counterexamples were known as well; see `unknown`."""
-        known, chances = self, chances_of(broken_too)
+        known, probabilities = self, finding_probabilities_of(broken_too)
         scores = {sample: entry.score for sample, entry in broken_too.items() if entry.score is not None}
         if self.positive_probabilities is not None and scores:
             known = replace(
                 known, positive_probabilities=scores_with(self.setting, self.positive_probabilities, scores)
             )
-        if self.finding_probabilities is not None and chances:
-            known = replace(
-                known, finding_probabilities=chances_with(self.setting, self.finding_probabilities, chances)
-            )
+        if self.finding_probabilities is not None and probabilities:
+            worse = finding_probabilities_with(self.setting, self.finding_probabilities, probabilities)
+            known = replace(known, finding_probabilities=worse)
         metrics = known.measurement(self.broken | dict(broken_too)).required(self.gate.bounds)
         return judge(compare(self.gate.bounds, metrics, self.rule), metrics)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from robustcheck.errors import AccessError, QueryLimitError
-from robustcheck.models.batches import shares_of
 from robustcheck.models.candidate import Candidate, Meter
+from robustcheck.models.grey_levels import nearest_levels, shares_of
 from robustcheck.models.head import Objective
 from robustcheck.models.means import mean_of_gradients
 
@@ -142,7 +142,7 @@ class _Oracle:
         self.__counts = after
         images = images.detach().clamp(0, 1)
         if self.__maximum is not None:
-            images = shares_of((images * self.__maximum).round(), self.__maximum)
+            images = shares_of(nearest_levels(images, self.__maximum), self.__maximum)
         return self.__ask(images)
 
     def _decide(self, scores: torch.Tensor) -> torch.Tensor:

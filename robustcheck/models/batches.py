@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from robustcheck.data.samples import Shape
+from robustcheck.models.grey_levels import shares_of
 from robustcheck.models.preprocess import Levels
 
 Member = TypeVar("Member")
@@ -47,11 +48,3 @@ def as_shares(samples: StoredSamples, indexes: list[int], device: torch.device) 
     if device.type == "cuda":  # as integers, and while the GPU works on
         stored = stored.pin_memory().to(device, non_blocking=True)
     return shares_of(stored, samples.maximum)
-
-
-def shares_of(levels: torch.Tensor, maximum: int) -> torch.Tensor:
-    """Grey levels as float32 shares of the full range, which are the same wherever they are computed.
-
-    Divided by a number, on a GPU they would be multiplied by its reciprocal: 126 of 256 levels get another last bit.
-    """
-    return levels.float() / torch.full((), maximum, dtype=torch.float32, device=levels.device)

@@ -1,7 +1,8 @@
 """The candidate: network, preprocessing and head as one.
 
-Verdicts ask the artefact in full precision, and so do oracles, which may lay images out as suits the machine
-(`fast.layout`). Searches that follow gradients may ask another form of it (`fast.fast_form`).
+Verdicts ask the artefact in full precision, and so do oracles; these may lay images out as suits the machine, with some
+of its layers fused (`fast.layout`), and only last bits of scores differ. Searches that follow gradients may ask another
+form of it (`fast.fast_form`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from robustcheck.models.memory import Chunks
 from robustcheck.models.multilabel_head import AnyHead
 from robustcheck.models.network import Forward, Network, first_line, rows
 from robustcheck.models.preprocess import Preprocess
-from robustcheck.models.process import full_precision
+from robustcheck.models.process_settings import full_precision
 from robustcheck.results import ModelInfo
 
 _NO_GRADIENT = (
@@ -60,7 +61,7 @@ class Candidate:
     head: AnyHead
     info: ModelInfo
     chunks: Chunks
-    search_form: SearchForm | None = None  # None: the artefact, or its twin
+    search_form: SearchForm | None = None  # None: `_exact`
     bare: SearchForm | None = None  # the same without a last softmax or sigmoid, in float32; None: nothing was left off
     asked_channels_last: bool = False  # oracles hand the artefact its inputs so
     fused: FusedLayers = field(default_factory=FusedLayers)  # stand in for its layers while oracles ask
@@ -155,7 +156,7 @@ class Candidate:
 
     @property
     def _exact(self) -> SearchForm:
-        """No faster form: the artefact, or of a graph that has no gradients its twin."""
+        """No faster form: the artefact, or of a graph its twin, without a last softmax or sigmoid that was left off."""
         return self.bare or SearchForm(forward=self.network.twin or self.network.forward, head=self.head, error=0.0)
 
 

@@ -14,15 +14,15 @@ import torch
 from robustcheck.data.subset import spread, stratified
 from robustcheck.errors import CandidateError, NoMemoryError
 from robustcheck.models import artefact, devices, stochastic
-from robustcheck.models.batch_independence import check_evaluation_mode
 from robustcheck.models.batches import StoredSamples
 from robustcheck.models.candidate import Candidate, SearchForm
+from robustcheck.models.evaluation_mode import check_evaluation_mode
 from robustcheck.models.fast.layout import as_oracles_ask
 from robustcheck.models.memory import Chunks, is_out_of_memory
 from robustcheck.models.multilabel_head import AnyHead
 from robustcheck.models.network import Network
 from robustcheck.models.preprocess import Preprocess
-from robustcheck.models.process import check_convolutions, full_precision, left_as_found
+from robustcheck.models.process_settings import check_convolutions, full_precision, left_as_found
 from robustcheck.models.score_kind import read_head
 from robustcheck.models.trial import Trial
 from robustcheck.policy import ModelSpec
@@ -195,7 +195,7 @@ def _scale(head: AnyHead) -> fast_form.ScoreScale:
     from robustcheck.models.fast import fast_form
 
     return fast_form.ScoreScale(
-        probabilities=lambda raw: head.chances(head.logits(raw)),
+        probabilities=lambda raw: head.probabilities(head.logits(raw)),
         margins=lambda raw: head.margins(head.logits(raw)),
     )
 

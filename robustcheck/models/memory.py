@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from robustcheck.errors import NoMemoryError
-from robustcheck.models.process import give_back_freed_memory
+from robustcheck.models.process_settings import give_back_freed_memory
 
 _SIGNS = (
     "out of memory",

@@ -67,9 +67,9 @@ class FindingsHead:
 
     def positive_probability(self, logits: torch.Tensor) -> torch.Tensor | None:
         """Probability (N,) of the positive finding; None if the policy names none."""
-        return None if self.positive is None else self.chances(logits)[:, self.positive]
+        return None if self.positive is None else self.probabilities(logits)[:, self.positive]
 
-    def chances(self, logits: torch.Tensor) -> torch.Tensor:
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Probability (N, K) of each finding, in float64: it orders those samples, too, of which a network is sure."""
         return logits.double().sigmoid()
 

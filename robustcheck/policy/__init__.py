@@ -1,11 +1,13 @@
 """What is asked: the policy file, read, checked and expanded into gates.
 
-`load_policy` is the only way in. `yamltext` and `yamltree` read YAML safely into a `tree` that remembers places;
-`schema` says what may be written, of the kinds in `fields`: the candidate in `model_spec`, how images are seen in
-`viewing_spec`, the attacks in `attack_specs`, from those that follow gradients, ask, follow another model, or lie on a
-part of the image; `quantities`, `sizes` and `bounds` read the small languages inside it (`2/255`, `10%`, `>= 0.7`);
-`checks` and the files `…_checks` look at what no single field shows, with what they share in `sections`; `mistakes`
-turns what pydantic found into sentences. No torch here: validating a policy takes milliseconds.
+`load_policy` (`loader`) is the only way in. `yamltext` and `yamltree` read YAML safely into a `tree` that remembers
+places; `schema` says what may be written, of the kinds in `fields`: the candidate in `model_spec`, how images are seen
+in `viewing_spec`, the attacks in `attack_specs`, of which each is an `attack_entry`: those that follow gradients
+(`gradient_specs`), ask (`query_specs`), follow another model (`transfer_spec`), or lie on a part of the image
+(`patch_specs`). `quantities`, `sizes` and `bounds` read the small languages inside it (`2/255`, `10%`, `>= 0.7`).
+`checks` looks at what no single field shows, with `model_checks`, `gate_checks`, `query_checks`, `transfer_checks`,
+`patch_checks` and `requirement_checks`, and with what these share in `sections`; `mistakes` turns what pydantic found
+into sentences. No torch here: validating a policy takes milliseconds.
 """
 
 from robustcheck.policy.attack_specs import ATTACKS, AttackSpec

@@ -23,7 +23,7 @@ def html(report: AuditReport, folder: Path | None, *, beside: bool) -> str:
 
     Where the page will lie `beside` these files, it links to them.
     """
-    template = environment().get_template("report.html.j2")
+    template = templates().get_template("report.html.j2")
     digest = _digest(report, folder) if folder else None
     return template.render(view=report_view(report, folder), beside=beside, digest=digest) + "\n"
 
@@ -34,7 +34,7 @@ def _digest(report: AuditReport, folder: Path) -> str | None:
     return hashlib.sha256(text).hexdigest() if content_of(folder, "report.json", len(text)) == text else None
 
 
-def environment() -> Environment:
+def templates() -> Environment:
     """Templates in which every text is made visible, and escaped."""
     made = Environment(
         loader=PackageLoader("robustcheck.report"),

@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from robustcheck.report.cells import required
 from robustcheck.report.text import number, one_line, percent, seconds
+from robustcheck.report.wrapping import required
 from robustcheck.results.plan import GatePlan, Plan, RequirementPlan
 from robustcheck.words import plural
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from robustcheck.errors import ReportError
-from robustcheck.report.html import environment
+from robustcheck.report.html import templates
 from robustcheck.report.text import date_text
 from robustcheck.report.writing import write_whole
 from robustcheck.results.qualification import Qualification
@@ -39,7 +39,7 @@ def write_qualification(qualification: Qualification, folder: Path) -> list[Path
     Raises:
         ReportError: a file cannot be written.
     """
-    page = environment().get_template("qualification.html.j2")
+    page = templates().get_template("qualification.html.j2")
     texts = {
         "qualification.json": json.dumps(asdict(qualification), indent=1) + "\n",
         "qualification.html": page.render(

@@ -10,7 +10,7 @@ from robustcheck.report.text import one_line
 from robustcheck.results.replay import GateReplay, Replay
 from robustcheck.words import listed, plural
 
-LISTED = 5  # of what is amiss, a gate
+MOST_AMISS_SHOWN = 5  # of what is amiss, a gate
 
 
 def replay_table(replay: Replay) -> Table:
@@ -51,8 +51,8 @@ def _lines(gate: GateReplay) -> list[str]:
         "as stated, not counted again": gate.not_counted,
     }
     lines = [f"{name}: {what}: {one_line(words)}" for what, words in left.items() if words]
-    lines += [f"{name}: {one_line(sentence)}" for sentence in gate.amiss[:LISTED]]
-    more = len(gate.amiss) - LISTED
+    lines += [f"{name}: {one_line(sentence)}" for sentence in gate.amiss[:MOST_AMISS_SHOWN]]
+    more = len(gate.amiss) - MOST_AMISS_SHOWN
     return [*lines, f"{name}: … and {more:,} more"] if more > 0 else lines
 
 

@@ -13,10 +13,10 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Column, Table
 from rich.text import Text
 
-from robustcheck.report.cells import Words, fitted, named, phrases, required, whole
 from robustcheck.report.gate import VERDICT_WORDS, metric_of, warning_lines
 from robustcheck.report.text import LONGEST_PIECE, interval, measured_value, one_line, status_counts
 from robustcheck.report.threat import short_budget, unlike_most
+from robustcheck.report.wrapping import Words, fitted, named, phrases, required, whole
 from robustcheck.results import AuditReport, GateResult, Requirement, Verdict
 from robustcheck.words import as_output, plural
 

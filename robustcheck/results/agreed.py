@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # --- in the folder of a report ---
 COUNTEREXAMPLES = "counterexamples"  # the folder of all images
-CLEAN = "clean"  # the folder in it of the clean ones
+CLEAN, PATCHES = "clean", "patches"  # the folders in it of the clean ones, and of patches
 EXAMPLES_A_GATE = 6  # counterexamples whose clean images are kept, and that the page shows
 
 # --- in results ---

@@ -1,4 +1,4 @@
-"""What a plan says, before anything is run: plain frozen data, as `results` are."""
+"""What `robustcheck plan` answers: whether the samples are enough for each requirement, and what a run would cost."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """What the adversary may do, and what it wants.
 
-A ball projects a search back into itself, samples its starts, and, in whole grey levels, says whether a stored image
-belongs to it; a region does the same inside a mask. A patch lies where its placing lets it, and conditions say how
-images are seen. A goal says which samples it is about and which readings of them are a success.
+A `ball` (`linf`, `l2`) projects a search back into itself, samples its starts, and, in whole grey levels, says whether
+a stored image belongs to it; a `region` does the same inside a mask. A `patch` lies where its placing lets it, and
+conditions (`viewing`) say how images are seen. One of the `goals` says which samples it is about and which readings of
+them are a success.
 """
 
 from __future__ import annotations

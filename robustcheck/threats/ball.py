@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from robustcheck.models.batches import shares_of
+from robustcheck.models.grey_levels import nearest_levels, shares_of
 
 _BORDER = 1e-5  # of the radius: what float32 points at a ball's border may be off it by
 _ROUNDING = 2.0**-22  # of the full range: the same, of each pixel, which is more where a ball is small or images large
@@ -113,7 +113,7 @@ class ByLargestChange(Ball):
 
     def rounded(self, images: torch.Tensor, _clean: torch.Tensor) -> torch.Tensor:
         """The nearest storable images, as shares of the range: the border is on whole levels."""
-        return shares_of((images * self.maximum).round_(), self.maximum)
+        return shares_of(nearest_levels(images, self.maximum), self.maximum)
 
     def distance(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """Largest change (N,) in grey levels of stored integer images (N, C, H, W) from the clean ones."""

@@ -57,7 +57,7 @@ class Goal:
             return present != (0 if self.kind == "missed_finding" else self._findings)
         return labels.eq(self.positive or 0) if self.kind == "missed_finding" else labels.ne(self.toward or 0)
 
-    def open(self, decisions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def attackable(self, decisions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Which samples (N,) are worth attacking: it is about them, and they are right.
 
         What is right is what specificity, or sensitivity, counts as right. Whoever wants disease to be read attacks a

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from robustcheck.errors import EvaluationError
-from robustcheck.models.batches import shares_of
+from robustcheck.models.grey_levels import nearest_levels, shares_of
 from robustcheck.policy import Quantity
 from robustcheck.threats.ball import Ball, per_row
 
@@ -101,12 +101,12 @@ class L2Ball(Ball):
 
     def rounded(self, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """Storable images of the ball in the direction of points of it, as shares of the range."""
-        reference = (clean * self.maximum).round()
+        reference = nearest_levels(clean, self.maximum)
         return self._fitted(images * self.maximum - reference, reference)
 
     def aside(self, images: torch.Tensor, clean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
         """Storable images beside points of the ball: half a level towards `direction` before they are rounded."""
-        reference = (clean * self.maximum).round()
+        reference = nearest_levels(clean, self.maximum)
         return self._fitted(images * self.maximum + direction.sign() / 2 - reference, reference)
 
     def _fitted(self, change: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

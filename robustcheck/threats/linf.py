@@ -8,7 +8,7 @@ from math import floor
 import torch
 
 from robustcheck.errors import EvaluationError
-from robustcheck.models.batches import shares_of
+from robustcheck.models.grey_levels import nearest_levels, shares_of
 from robustcheck.policy import Quantity
 from robustcheck.threats.ball import ByLargestChange, per_row
 
@@ -93,7 +93,7 @@ class LinfBall(ByLargestChange):
         For minimum-norm searches, whose ball has no border. Pixels that went less than half way go to the side that
         `direction` has, the others to the side that they are on.
         """
-        reference = (clean * self.maximum).round()
+        reference = nearest_levels(clean, self.maximum)
         change = images * self.maximum - reference
         levels = per_row((self.norm(change) - _ON_LEVEL).ceil().clamp_min(1))
         side = torch.where(2 * change.abs() < levels, direction, change).sign()

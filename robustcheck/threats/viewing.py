@@ -19,13 +19,13 @@ import torch
 from PIL import Image
 from torch.nn.functional import grid_sample
 
-from robustcheck.models.batches import shares_of
+from robustcheck.models.grey_levels import shares_of
 from robustcheck.policy import ConditionsSpec
 from robustcheck.threats.ball import per_row
 
 LOOK_DRAWS = 12  # uniform ones, of which a look is made
 
-_CAMERA = 4.0  # its distance at scale 1, in halves of the image's longer side
+_CAMERA_DISTANCE = 4.0  # at scale 1, in halves of the image's longer side
 _SPARE = 1 / 3  # of a pixel, by which what is read linearly may lie further apart than pixels do
 _TINY = 1e-3
 _KEPT_BYTES = 1 << 26  # of the matrices that resample axes of one length
@@ -47,6 +47,18 @@ class Looks:
     brightness: torch.Tensor | None = None  # (N,) share of the full range
     noise: torch.Tensor | None = None  # (N,) standard deviation, share of the full range
     jpeg: torch.Tensor | None = None  # (N,) quality
+
+    def some(self, places: slice) -> Looks:
+        """A part of them."""
+        return self._each(lambda values: values[places])
+
+    def repeated(self, times: int) -> Looks:
+        """The same looks at each of so many images, all at the first image first."""
+        return self._each(lambda values: values.repeat(times))
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Looks:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Looks(**{name: None if value is None else change(value) for name, value in values.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +93,7 @@ class Conditions:
         return looks if quality is None else replace(looks, jpeg=quality.round())
 
 
-def cells(distances: tuple[float, ...], angles: tuple[float, ...], device: torch.device) -> Looks:
+def grid_looks(distances: tuple[float, ...], angles: tuple[float, ...], device: torch.device) -> Looks:
     """Looks from each distance at each angle to the side, distance by distance."""
     pairs = torch.tensor([(distance, angle) for distance in distances for angle in angles], device=device)
     return Looks(
@@ -94,18 +106,6 @@ def cells(distances: tuple[float, ...], angles: tuple[float, ...], device: torch
 def seen_from(places: Looks, looks: Looks) -> Looks:
     """The looks from these places: what sets the places, of all else what was drawn."""
     return replace(looks, scale=places.scale, tilt=places.tilt, axis=places.axis)
-
-
-def some(looks: Looks, places: slice) -> Looks:
-    """A part of them."""
-    values = {field.name: getattr(looks, field.name) for field in fields(looks)}
-    return Looks(**{name: None if value is None else value[places] for name, value in values.items()})
-
-
-def repeated(looks: Looks, times: int) -> Looks:
-    """The same looks at each of so many images, all at the first image first."""
-    values = {field.name: getattr(looks, field.name) for field in fields(looks)}
-    return Looks(**{name: None if value is None else value.repeat(times) for name, value in values.items()})
 
 
 def see(
@@ -129,7 +129,7 @@ def see(
         # Each pixel of a look is the mean of what it covers: read at single points, most of that would not count.
         seen = _along_axes(seen, lambda length: _means(1 / scale, length))
     if any(value is not None for value in (looks.rotation, looks.scale, looks.right, looks.down, looks.tilt)):
-        seen = _moved(seen, looks)
+        seen = _warped(seen, looks)
     if looks.resampling is not None or looks.blur is not None:
         seen = _along_axes(seen, lambda length: _optics(looks, length, images.device))
     if looks.contrast is not None:
@@ -148,7 +148,7 @@ def _between(ends: tuple[float, float] | None, uniform: torch.Tensor, unit: floa
     return None if ends is None else (ends[0] + (ends[1] - ends[0]) * uniform) * unit
 
 
-def _moved(images: torch.Tensor, looks: Looks) -> torch.Tensor:
+def _warped(images: torch.Tensor, looks: Looks) -> torch.Tensor:
     """Images (N, C, H, W), turned, scaled, shifted and tilted.
 
     A pixel of a tilted one is the mean of as many points, evenly over it, as it covers of the image's pixels.
@@ -156,17 +156,17 @@ def _moved(images: torch.Tensor, looks: Looks) -> torch.Tensor:
     shape = images.shape[2:]
     there = _homography(shape, looks, len(images), images.device)
     back = torch.linalg.inv(there)
-    seen = _read(images, back)
+    seen = _sampled(images, back)
     if looks.tilt is None:
         return seen
-    points = (_covers(shape, looks, there, back) - _SPARE).ceil().clamp_min(1).int()
+    points = (_footprint(shape, looks, there, back) - _SPARE).ceil().clamp_min(1).int()
     for across, along in points[(points > 1).any(dim=1)].unique(dim=0).tolist():
         rows = ((points[:, 0] == across) & (points[:, 1] == along)).nonzero().flatten()
         total = torch.zeros_like(images[rows])
         for right in range(across):
             for down in range(along):
                 off_centre = (right + 0.5) / across - 0.5, (down + 0.5) / along - 0.5
-                total = total + _read(images[rows], back[rows], off_centre)
+                total = total + _sampled(images[rows], back[rows], off_centre)
         seen = seen.index_copy(0, rows, total / (across * along))
     return seen
 
@@ -191,7 +191,7 @@ def _homography(shape: torch.Size, looks: Looks, count: int, device: torch.devic
     rotation = _matrix([[turn.cos(), -turn.sin(), zero], [turn.sin(), turn.cos(), zero], [zero, zero, one]])
     # A rotation in space by `tilt` about an axis in the plane (Rodrigues), of which the plane needs two columns.
     x, y, less = axis.cos(), axis.sin(), 1 - tilt.cos()
-    away = _CAMERA
+    away = _CAMERA_DISTANCE
     tilted = _matrix(
         [
             [tilt.cos() + x * x * less, x * y * less, zero],
@@ -203,7 +203,7 @@ def _homography(shape: torch.Size, looks: Looks, count: int, device: torch.devic
     return shifted @ tilted @ rotation
 
 
-def _read(images: torch.Tensor, back: torch.Tensor, off_centre: tuple[float, float] = (0.0, 0.0)) -> torch.Tensor:
+def _sampled(images: torch.Tensor, back: torch.Tensor, off_centre: tuple[float, float] = (0.0, 0.0)) -> torch.Tensor:
     """Images (N, C, H, W) at the point of each pixel of a look that is so far, in pixels, off its centre.
 
     Args:
@@ -227,7 +227,7 @@ def _read(images: torch.Tensor, back: torch.Tensor, off_centre: tuple[float, flo
     return grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _covers(shape: torch.Size, looks: Looks, there: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+def _footprint(shape: torch.Size, looks: Looks, there: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
     """Pixels of images (H, W) that one of a look covers at most, across and along (N, 2): at the corner furthest away.
 
     From afar images are means already (`_means`): what counts is by how much more than these they are narrowed.

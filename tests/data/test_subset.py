@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustcheck.data.subset import as_groups, in_random_order, shares, spread, stratified
+from robustcheck.data.subset import allocation, as_groups, in_random_order, spread, stratified
 
 label_counts = st.lists(st.integers(1, 60), min_size=1, max_size=8)
 
@@ -18,7 +18,7 @@ def requests(draw):
 @given(requests())
 def test_shares_add_up_and_are_proportional(request_):
     counts, samples = request_
-    result = shares(counts, samples)
+    result = allocation(counts, samples)
     assert sum(result) == samples
     assert all(0 <= share <= count for share, count in zip(result, counts, strict=True))
     if samples >= len(counts):
@@ -31,10 +31,10 @@ def test_shares_add_up_and_are_proportional(request_):
 
 
 def test_shares_by_hand():
-    assert shares([234, 390], 500) == [188, 312]  # 187.5 and 312.5: the tie goes to the first
-    assert shares([1000, 1, 1], 10) == [8, 1, 1]
-    assert shares([5, 5, 5], 2) == [1, 1, 0]
-    assert shares([3], 3) == [3]
+    assert allocation([234, 390], 500) == [188, 312]  # 187.5 and 312.5: the tie goes to the first
+    assert allocation([1000, 1, 1], 10) == [8, 1, 1]
+    assert allocation([5, 5, 5], 2) == [1, 1, 0]
+    assert allocation([3], 3) == [3]
 
 
 @st.composite

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 
 from robustcheck.evaluation.metrics.intervals import Intervals
-from robustcheck.evaluation.metrics.roc import Area, _exponential
+from robustcheck.evaluation.metrics.roc import RocArea, _exponential
 
 
 @pytest.mark.parametrize("positives", [8, 40, 200])
@@ -134,7 +134,7 @@ def test_the_interval_of_the_roc_area_by_patient_covers_it(sizes, mixed):
 def test_the_roc_area_s_variance_by_patient_is_obuchowski_s():
     """Three patients by hand: scores 1 2 | 3 0 | 2 4, labels 1 0 | 1 0 | 0 1."""
     labels, groups = np.array([1, 0, 1, 0, 0, 1], bool), np.array([0, 0, 1, 1, 2, 2])
-    area = Area.under(np.array([1.0, 2, 3, 0, 2, 4]), labels)
+    area = RocArea.under(np.array([1.0, 2, 3, 0, 2, 4]), labels)
     assert area.value == Fraction(7, 9)
     own, other = np.array([1 / 3, 1, 1]) - 7 / 9, np.array([2 / 3, 1, 2 / 3]) - 7 / 9
     expected = (own @ own + other @ other + 2 * own @ other) * 3 / 2 / 9

@@ -17,7 +17,7 @@ from robustcheck.evaluation.looks.choice import eot_of
 from robustcheck.evaluation.looks.conditions import ConditionsEOT, Grid, RandomLooks
 from robustcheck.evaluation.planning.planning import plan
 from robustcheck.models import WhiteBox
-from robustcheck.threats.viewing import cells
+from robustcheck.threats.viewing import grid_looks
 
 SOURCE = """
 import torch
@@ -120,7 +120,7 @@ def test_on_a_grid_so_is_each_look_from_each_place(conditions, calls, holds_on, 
         candidate=asked,
         goal=GOAL,
         maximum=255,
-        places=cells((1.0, 2.0), (0.0, 0.0), torch.device("cpu")),
+        places=grid_looks((1.0, 2.0), (0.0, 0.0), torch.device("cpu")),
         count=4,
         conditions=conditions_of(**conditions, holds_on=holds_on),
     )
@@ -134,7 +134,7 @@ def test_on_a_grid_so_is_each_look_from_each_place(conditions, calls, holds_on, 
 def test_cells_are_those_of_the_calls_that_confirm():
     """Of seven places fifteen times a hundred and five: the second time begins on the coin's other side."""
     asked, made = _coin()
-    places = cells((1.0,), (0.0,) * 7, torch.device("cpu"))
+    places = grid_looks((1.0,), (0.0,) * 7, torch.device("cpu"))
     conditions = conditions_of(brightness=0.1, holds_on=0.5)
     grid = Grid(candidate=asked, goal=GOAL, maximum=255, places=places, count=7, conditions=conditions)
     seen = grid(IMAGES, LABELS, draws_of(3), AT)
@@ -152,7 +152,7 @@ def test_of_a_candidate_that_draws_batches_are_as_large_as_without_conditions():
             candidate=asked,
             goal=GOAL,
             maximum=255,
-            places=cells((1.0,), (0.0,), torch.device("cpu")),
+            places=grid_looks((1.0,), (0.0,), torch.device("cpu")),
             count=1,
             conditions=conditions,
         ),

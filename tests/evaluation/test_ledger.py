@@ -38,7 +38,7 @@ def test_scores_count_within_the_budget_that_they_were_searched_in_and_every_lar
     assert ledger.scores_within("linf", 2) == [small]
     assert ledger.scores_within("linf", 3) == [small]
     assert ledger.scores_within("linf", 4) == [small, large]
-    assert len(ledger.chances_within("linf", 2)) == 1
+    assert len(ledger.finding_probabilities_within("linf", 2)) == 1
     assert ledger.scores_within("l2", 4) == []
 
 

@@ -21,7 +21,7 @@ from robustcheck import load_policy, read_report, run
 from robustcheck.cli import main
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.sharing import shared_answer
-from robustcheck.models.process import check_convolutions, left_as_found
+from robustcheck.models.process_settings import check_convolutions, left_as_found
 from robustcheck.report.writing import write_reports
 from robustcheck.results import AuditReport
 

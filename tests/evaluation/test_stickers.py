@@ -33,7 +33,7 @@ from robustcheck.evaluation.search.ledger import UNKNOWN
 from robustcheck.policy import ConditionsSpec, RP2Spec
 from robustcheck.results import Control, Metric
 from robustcheck.threats import Region
-from robustcheck.threats.viewing import Conditions, cells
+from robustcheck.threats.viewing import Conditions, grid_looks
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def _grid(places, **ranges):
         candidate=candidate(Brightness()),
         goal=GOAL,
         maximum=255,
-        places=cells(grid.distances, grid.angles, torch.device("cpu")),
+        places=grid_looks(grid.distances, grid.angles, torch.device("cpu")),
         count=grid.cells,
         conditions=Conditions(spec=spec),
     )
@@ -249,7 +249,7 @@ def test_what_stickers_should_not_be_is_counted_inside_the_mask():
     images = torch.tensor([[[[0.3, 0.8, 0.1]]]])
     mask = torch.tensor([[True, True, False]])
     fault = 100 * 0.4 / 2 + 10 * 0.5 / 2**0.5 + (0.3 + 0.2) / 2
-    assert attack.fault(images, clean, mask).item() == pytest.approx(fault)
+    assert attack.penalty(images, clean, mask).item() == pytest.approx(fault)
 
 
 @pytest.mark.parametrize("weight", ["size_weight", "smoothness", "printability"])
@@ -265,7 +265,7 @@ def test_what_stickers_should_not_be_weighs_as_much_however_large_they_are_store
         return values.repeat_interleave(times, dim=-1).repeat_interleave(times, dim=-2)
 
     larger = [enlarged(values).expand(-1, channels, -1, -1) for values in (images, clean)]
-    torch.testing.assert_close(attack.fault(*larger, enlarged(mask)), attack.fault(images, clean, mask))
+    torch.testing.assert_close(attack.penalty(*larger, enlarged(mask)), attack.penalty(images, clean, mask))
 
 
 @pytest.mark.parametrize("weight", ["size_weight", "printability"])

@@ -16,8 +16,8 @@ from halves import NETS, SMALL, Project, agreement, halves_project
 from safetensors.torch import load_file, save, save_file
 
 from robustcheck.errors import CandidateError
+from robustcheck.evaluation.surrogates import training
 from robustcheck.evaluation.surrogates.weight_cache import kept
-from robustcheck.models import training
 
 
 @pytest.fixture

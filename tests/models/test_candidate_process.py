@@ -12,7 +12,7 @@ import torch
 
 from robustcheck.attacks import objective
 from robustcheck.models import devices
-from robustcheck.models.process import fitting_threads, left_as_found
+from robustcheck.models.process_settings import fitting_threads, left_as_found
 from robustcheck.threats import Goal
 
 IMAGES = tiny.pictures().shares()

@@ -250,7 +250,8 @@ def test_probabilities_that_round_to_an_end_are_no_distance():
         labels=("a", "b"), binary=True, outputs_probabilities=True, positive=None, operating_point=None, found=""
     )
     scale = fast_form.ScoreScale(
-        probabilities=lambda raw: head.chances(head.logits(raw)), margins=lambda raw: head.margins(head.logits(raw))
+        probabilities=lambda raw: head.probabilities(head.logits(raw)),
+        margins=lambda raw: head.margins(head.logits(raw)),
     )
     almost = 1 - 2.0**-24
     scores = [torch.tensor([[almost], [0.5]])]
@@ -308,7 +309,7 @@ def test_a_sigmoid_that_is_sure_is_left_off(tmp_path):
 
 
 def test_a_form_that_disagrees_is_not_used(monkeypatch, tmp_path):
-    monkeypatch.setattr(fast_form, "fuse", lambda traced, **_: nn.Sequential(traced, Negated()))
+    monkeypatch.setattr(fast_form, "with_batch_norms_folded", lambda traced, **_: nn.Sequential(traced, Negated()))
     candidate = _saved(tmp_path, Wide())
     assert candidate.search_form is None
     assert "faster" not in _notes(candidate)

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from robustcheck.models import process
+from robustcheck.models import process_settings
 from robustcheck.models.memory import Chunks
-from robustcheck.models.process import _CHOSEN, _glibc, freed_memory_kept
+from robustcheck.models.process_settings import _CHOSEN, _glibc, freed_memory_kept
 
 _KEEPS = _glibc() is not None and not any(name in os.environ for name in _CHOSEN)
 keeps = pytest.mark.skipif(not _KEEPS, reason="needs glibc, with its memory thresholds not set in the environment")
@@ -78,7 +78,7 @@ def test_what_is_kept_is_given_back_when_a_batch_does_not_fit():
 def test_thresholds_that_the_user_chose_are_left_alone(monkeypatch):
     asked = list[int]()
     library = SimpleNamespace(mallopt=lambda parameter, _value: asked.append(parameter), malloc_trim=lambda _pad: None)
-    monkeypatch.setattr(process, "_glibc", lambda: library)
+    monkeypatch.setattr(process_settings, "_glibc", lambda: library)
     for name in _CHOSEN:
         monkeypatch.delenv(name, raising=False)
     with freed_memory_kept():

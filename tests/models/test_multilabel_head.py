@@ -86,7 +86,7 @@ def test_operating_points(written, read):
 def test_probabilities_become_the_logits_that_they_came_from():
     torch.testing.assert_close(_head(outputs_probabilities=True).logits(RAW.sigmoid()), RAW)
     torch.testing.assert_close(_head().logits(RAW.double()), RAW)
-    torch.testing.assert_close(_head().chances(RAW).float(), RAW.sigmoid())
+    torch.testing.assert_close(_head().probabilities(RAW).float(), RAW.sigmoid())
 
 
 def test_certainty_stays_finite():
@@ -120,7 +120,7 @@ def test_a_probability_that_is_the_operating_point_is_present():
 def test_of_samples_that_a_network_is_sure_of_the_surer_one_has_the_higher_probability():
     sure = torch.arange(-35.0, 36)[:, None].expand(-1, 3)
     assert (_head(positive=1).positive_probability(sure).diff() > 0).all()
-    assert (_head().chances(sure).diff(dim=0) > 0).all()
+    assert (_head().probabilities(sure).diff(dim=0) > 0).all()
 
 
 def test_a_reading_is_a_set_of_findings():

@@ -15,8 +15,8 @@ from torch.nn.functional import conv2d
 
 from robustcheck.attacks import objective
 from robustcheck.errors import EvaluationError
-from robustcheck.models import process
-from robustcheck.models.process import full_precision
+from robustcheck.models import process_settings
+from robustcheck.models.process_settings import full_precision
 from robustcheck.threats import Goal
 
 IMAGES = tiny.pictures().shares()
@@ -75,7 +75,7 @@ ASKED_OF_ONEDNN = """
 import torch
 from torch.nn.functional import conv2d
 from robustcheck.errors import EvaluationError
-from robustcheck.models.process import check_convolutions
+from robustcheck.models.process_settings import check_convolutions
 images, kernels = torch.rand(4, 32, 16, 16), torch.rand(32, 32, 3, 3)
 exact = conv2d(images.double(), kernels.double())
 print((conv2d(images, kernels) - exact).abs().max().item() > 1e-4 * exact.max().item())
@@ -106,8 +106,8 @@ def test_a_candidate_on_such_a_machine_is_not_judged(tmp_path, net, monkeypatch)
         return conv2d(images.to(lower), kernels.to(lower)).to(images.dtype)
 
     tiny.save_safetensors(net, tmp_path / "net.safetensors")
-    monkeypatch.setattr(process, "conv2d", in_bfloat16)
-    process.check_convolutions.cache_clear()
+    monkeypatch.setattr(process_settings, "conv2d", in_bfloat16)
+    process_settings.check_convolutions.cache_clear()
     with pytest.raises(EvaluationError, match=r"not in float32 \(they are off by 3\..e-03\)"):
         tiny.load(tmp_path / "net.safetensors")
     monkeypatch.undo()

@@ -7,7 +7,8 @@ import pytest
 import tiny_models as tiny
 import torch
 
-from robustcheck.models.batches import as_shares, shares_of
+from robustcheck.models.batches import as_shares
+from robustcheck.models.grey_levels import shares_of
 
 BITS = [8, 10, 12, 16]
 

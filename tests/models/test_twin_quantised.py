@@ -110,7 +110,7 @@ def test_a_softmax_of_bytes_gives_probabilities(tmp_path):
     onnx.save(model_of(nodes, held=held, domains=["com.microsoft"]), tmp_path / "bytes.onnx")
     candidate, logits = tiny.load(tmp_path / "bytes.onnx", IMAGES, positive="ill", operating_point=0.25)
     assert candidate.info.output == "probabilities (told from 7 samples)"
-    chances = (IMAGES.shares().flatten(1) @ torch.from_numpy(weights)).softmax(dim=1)[:, 1]
-    assert ((chances - 0.25).abs() > 0.02).all()
-    assert 0 < (chances > 0.25).sum() < 7
-    assert candidate.head.decide(logits).tolist() == (chances > 0.25).int().tolist()
+    probabilities = (IMAGES.shares().flatten(1) @ torch.from_numpy(weights)).softmax(dim=1)[:, 1]
+    assert ((probabilities - 0.25).abs() > 0.02).all()
+    assert 0 < (probabilities > 0.25).sum() < 7
+    assert candidate.head.decide(logits).tolist() == (probabilities > 0.25).int().tolist()

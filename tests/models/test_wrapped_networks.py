@@ -56,8 +56,8 @@ def test_steps_before_a_network(precision, tmp_path):
 def test_grades_that_are_joined(tmp_path):
     net, candidate, logits = _load("referable", tmp_path, 5, labels=("healthy", "referable"), positive="referable")
     images = tiny.pictures().shares()
-    chances = net(images).softmax(dim=1)
-    torch.testing.assert_close(logits.softmax(dim=1)[:, 1], chances[:, 2:].sum(dim=1).detach())
+    probabilities = net(images).softmax(dim=1)
+    torch.testing.assert_close(logits.softmax(dim=1)[:, 1], probabilities[:, 2:].sum(dim=1).detach())
     _, _, gradient = candidate.gradient(images, ZEROS, ZEROS, lambda logits, *_: logits[:, 1] - logits[:, 0])
     assert gradient.flatten(1).any(dim=1).all()
 
@@ -79,5 +79,5 @@ def test_ordinal_logits(tmp_path):
     torch.save(net.state_dict(), tmp_path / "net.pt")
     candidate, logits = tiny.load(tmp_path / "net.pt", architecture="networks:ordinal", labels=tuple("01234"))
     more = net(tiny.pictures().shares()).sigmoid().detach()
-    chances = candidate.head.chances(logits).float()
-    torch.testing.assert_close(chances.flip(1).cumsum(1)[:, :4].flip(1), more, rtol=1e-3, atol=1e-4)
+    probabilities = candidate.head.probabilities(logits).float()
+    torch.testing.assert_close(probabilities.flip(1).cumsum(1)[:, :4].flip(1), more, rtol=1e-3, atol=1e-4)

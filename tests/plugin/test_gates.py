@@ -17,7 +17,7 @@ from building import brightness_policy, brightness_report
 
 from robustcheck import load_policy
 from robustcheck.evaluation import evaluation
-from robustcheck.models.process import left_as_found
+from robustcheck.models.process_settings import left_as_found
 from robustcheck.policy_run import PolicyRun
 from robustcheck.results import Answer, GateResult
 

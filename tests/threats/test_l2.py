@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robustcheck.errors import EvaluationError
-from robustcheck.evaluation.search.adjudication import to_stored
+from robustcheck.models.grey_levels import to_stored
 from robustcheck.policy import Quantity
 from robustcheck.threats import L2Ball, ball_of
 

@@ -15,13 +15,12 @@ from robustcheck.threats.viewing import (
     LOOK_DRAWS,
     Conditions,
     Looks,
-    _covers,
+    _footprint,
     _homography,
     _optics,
     _resampled,
     _resampling,
-    cells,
-    repeated,
+    grid_looks,
     see,
 )
 
@@ -123,7 +122,7 @@ def test_a_batch_of_tilts_is_what_each_of_them_is_alone():
 
 def _covered(shape, looks):
     there = _homography(shape, looks, len(looks.tilt), CPU)
-    return _covers(shape, looks, there, torch.linalg.inv(there))
+    return _footprint(shape, looks, there, torch.linalg.inv(there))
 
 
 @settings(max_examples=30)
@@ -252,11 +251,11 @@ def test_draws_lie_in_their_ranges_and_reach_their_ends():
 
 
 def test_a_grid_has_each_distance_at_each_angle():
-    looks = cells((1.0, 2.0), (-30.0, 0.0, 30.0), torch.device("cpu"))
+    looks = grid_looks((1.0, 2.0), (-30.0, 0.0, 30.0), torch.device("cpu"))
     assert looks.scale.tolist() == [1, 1, 1, 0.5, 0.5, 0.5]
     assert torch.rad2deg(looks.tilt).round().tolist() == [-30, 0, 30] * 2
     assert torch.allclose(see(IMAGE, _first(looks, 1)), IMAGE, atol=1e-5)
-    assert repeated(looks, 3).scale.tolist() == looks.scale.tolist() * 3
+    assert looks.repeated(3).scale.tolist() == looks.scale.tolist() * 3
 
 
 def _first(looks, place):

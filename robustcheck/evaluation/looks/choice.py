@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from robustcheck.evaluation.looks.conditions import ConditionsEOT, Grid, RandomLooks
-from robustcheck.evaluation.looks.look import EOT, Once, Viewer
+from robustcheck.evaluation.looks.eot import EOT
+from robustcheck.evaluation.looks.look import Once, Viewer
 from robustcheck.evaluation.looks.stochastic import RepeatedCalls, StochasticEOT
 from robustcheck.models import Candidate
 from robustcheck.policy import Gate, RP2Spec
 from robustcheck.threats import Goal
-from robustcheck.threats.viewing import Conditions, cells
+from robustcheck.threats.viewing import Conditions, grid_looks
 
 
 def viewer_of(gate: Gate, candidate: Candidate, goal: Goal, *, maximum: int) -> Viewer:
@@ -22,7 +23,7 @@ def viewer_of(gate: Gate, candidate: Candidate, goal: Goal, *, maximum: int) -> 
         return Grid(
             candidate=candidate,
             goal=goal,
-            places=cells(spec.distances, spec.angles, candidate.device),
+            places=grid_looks(spec.distances, spec.angles, candidate.device),
             count=spec.cells,
             conditions=conditions,
             maximum=maximum,

@@ -14,12 +14,14 @@ import torch
 
 from robustcheck.attacks import Objective
 from robustcheck.attacks.draws import Draws, key
-from robustcheck.evaluation.looks.look import Gradients, Seen, Tally, confirmed, looks_needed, read
+from robustcheck.evaluation.looks.eot import Gradients
+from robustcheck.evaluation.looks.look import Seen, confirmed, read
+from robustcheck.evaluation.looks.tally import Tally, looks_needed
 from robustcheck.models import Candidate
-from robustcheck.models.batches import shares_of
+from robustcheck.models.grey_levels import nearest_levels, shares_of
 from robustcheck.models.means import MeanOfGradients
 from robustcheck.threats import Goal
-from robustcheck.threats.viewing import LOOK_DRAWS, Conditions, Looks, repeated, see, seen_from, some
+from robustcheck.threats.viewing import LOOK_DRAWS, Conditions, Looks, see, seen_from
 
 _SEARCHING, _JUDGING, _CONFIRMING, _GRAIN = 1, 2, 3, 4  # draws of a row are for one purpose each
 _BLOCK = 20  # looks at an image, after which it is asked whether the others can still matter
@@ -44,7 +46,7 @@ class _Camera:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Readings, whether they are wanted, and scores, (N, L) each, of `count` looks at each image (N, C, H, W)."""
         seen = see(images.repeat_interleave(count, dim=0), looks, grain, self.conditions.exported)
-        stored = shares_of((seen * self.maximum).round(), self.maximum)
+        stored = shares_of(nearest_levels(seen, self.maximum), self.maximum)
         one = read(self.candidate, self.goal, stored, labels.repeat_interleave(count))
         shape = len(images), count
         return one.decision.view(shape), one.wanted.view(shape), None if one.score is None else one.score.view(shape)
@@ -126,7 +128,7 @@ class Grid(_Camera):
         for number in range(rounds):
             every = seen_from(self.places, self.conditions.draw(numbers[number]))
             for place in range(0, self.count, size):
-                looks = repeated(some(every, slice(place, place + size)), len(images))
+                looks = every.some(slice(place, place + size)).repeated(len(images))
                 at = (number * self.count + place) // size
                 grain = _grain(self.conditions, drawn, torch.zeros_like(rows), images, size, at)
                 decisions, wanted, scores = self._read(images, labels, looks, grain, size)

@@ -53,7 +53,7 @@ def _skill(read: Readings, labels: Sequence[str]) -> float | None:
     """Sensitivity + specificity - 1, mean over the labels that samples both have and lack (Youden 1950)."""
     indexes = list[float]()
     for number in range(len(labels)):
-        truly, said = read.has(read.labels, number), read.has(read.before, number)
+        truly, said = read.has_label(read.labels, number), read.has_label(read.before, number)
         if truly.any() and not truly.all():
             indexes.append(float(said[truly].mean() - said[~truly].mean()))
     return float(np.mean(indexes)) if indexes else None

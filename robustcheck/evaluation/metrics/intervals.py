@@ -22,7 +22,7 @@ from scipy.special import betaincinv, expit, logit, ndtri, stdtrit  # scipy.stat
 
 from robustcheck.evaluation.metrics import anytime
 from robustcheck.evaluation.metrics.clusters import effective_size, group_sizes, kish_size
-from robustcheck.evaluation.metrics.roc import Area
+from robustcheck.evaluation.metrics.roc import RocArea
 from robustcheck.results import Metric
 
 _FEW, _NEAR = 4, 0.15  # areas near 1: pairs amiss, of as many as the smaller class has samples, and their share
@@ -190,14 +190,14 @@ class Intervals:
         undefined = Metric(value=None, samples=len(scores), confidence=self.confidence, groups=number)
         if positive.all() or not positive.any():
             return undefined
-        area = Area.under(scores, positive) if self.area is None else Area.steadiest(self.area, positive)
+        area = RocArea.under(scores, positive) if self.area is None else RocArea.steadiest(self.area, positive)
         defined = replace(undefined, value=float(area.value))
         if self.kind == "anytime":
             return defined
         low, high = self._around(area, positive, groups)
         return replace(defined, low=low, high=high)
 
-    def _around(self, area: Area, positive: np.ndarray, groups: np.ndarray | None) -> tuple[float, float]:
+    def _around(self, area: RocArea, positive: np.ndarray, groups: np.ndarray | None) -> tuple[float, float]:
         value = float(area.value)
         if groups is None:
             smaller: float = min(int(positive.sum()), int((~positive).sum()))

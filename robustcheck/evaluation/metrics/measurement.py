@@ -57,7 +57,7 @@ class Measurement:
     def unseen_labels(self) -> list[str]:
         """The policy's labels that no sample has."""
         every = self._every or self._read
-        return [label for number, label in enumerate(self.labels) if not every.has(every.labels, number).any()]
+        return [label for number, label in enumerate(self.labels) if not every.has_label(every.labels, number).any()]
 
     @cached_property
     def _read(self) -> Readings:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from robustcheck.data.multilabel import has
+from robustcheck.data.multilabel import has_finding
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.models.head import NO_ANSWER
 from robustcheck.results import Control, Metric
@@ -33,13 +33,13 @@ class Readings:
     @property
     def positives(self) -> np.ndarray:
         """Which samples (N,) have the positive label."""
-        return np.zeros(len(self.labels), bool) if self.positive is None else self.has(self.labels, self.positive)
+        return np.zeros(len(self.labels), bool) if self.positive is None else self.has_label(self.labels, self.positive)
 
-    def has(self, readings: np.ndarray, label: int) -> np.ndarray:
+    def has_label(self, readings: np.ndarray, label: int) -> np.ndarray:
         """Which readings (N,) have a label. No answer has none."""
         if self.finding_count is None:
             return np.asarray(readings == label)
-        return np.asarray((readings != NO_ANSWER) & has(readings, label))
+        return np.asarray((readings != NO_ANSWER) & has_finding(readings, label))
 
     def at(self, samples: np.ndarray) -> Readings:
         """The readings of some samples (M,), by number."""
@@ -67,14 +67,14 @@ class Readings:
 
     def hits(self, label: int) -> tuple[np.ndarray, np.ndarray]:
         """Which of the samples that have a label are read so, and which of the others are not."""
-        has, read = self.has(self.labels, label), self.has(self.after, label)
+        has_it, read = self.has_label(self.labels, label), self.has_label(self.after, label)
         answered = self.after != NO_ANSWER  # no answer is no negative read
-        return read[has], (~read & answered)[~has]
+        return read[has_it], (~read & answered)[~has_it]
 
     def groups_of_hits(self, label: int) -> tuple[np.ndarray, np.ndarray] | None:
         """The groups of the samples that `hits` are about."""
-        has = self.has(self.labels, label)
-        return None if self.groups is None else (self.groups[has], self.groups[~has])
+        has_it = self.has_label(self.labels, label)
+        return None if self.groups is None else (self.groups[has_it], self.groups[~has_it])
 
 
 def of_all(readings: Readings, attackable: np.ndarray | None, among: Readings | None = None) -> dict[str, Measure]:
@@ -106,10 +106,10 @@ def of_finding(readings: Readings, label: int) -> dict[str, Measure]:
     found = _of_label(readings, label)
     hits, groups = readings.hits(label), readings.groups_of_hits(label)
     if (probabilities := readings.finding_probabilities) is not None:
-        has = readings.has(readings.labels, label)
+        has_it = readings.has_label(readings.labels, label)
         # No answer has no score: as wrong as can be.
-        scores = np.where(readings.after == NO_ANSWER, np.where(has, 0.0, 1.0), probabilities[:, label])
-        found["auroc"] = lambda intervals: intervals.auroc(scores, has, readings.groups)
+        scores = np.where(readings.after == NO_ANSWER, np.where(has_it, 0.0, 1.0), probabilities[:, label])
+        found["auroc"] = lambda intervals: intervals.auroc(scores, has_it, readings.groups)
     both = all(map(len, hits))
     found["balanced_accuracy"] = lambda intervals: intervals.mean(
         hits if both else (), samples=len(readings.labels), groups=groups if both and groups else None
@@ -173,8 +173,8 @@ def of_each_label(readings: Readings, among: Readings | None = None) -> tuple[li
         members = [labels == label for label in np.unique(every_label)]
         return [(readings.after == labels)[one] for one in members], [every[one] for one in members]
     for finding in range(readings.finding_count):
-        has, there = readings.has(labels, finding), readings.has(every_label, finding)
+        has_it, there = readings.has_label(labels, finding), readings.has_label(every_label, finding)
         if there.any() and not there.all():
             shares += readings.hits(finding)
-            groups += [every[has], every[~has]]
+            groups += [every[has_it], every[~has_it]]
     return shares, groups

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
-class Area:
+class RocArea:
     """Share of the pairs of P positives and M negatives that a score orders rightly, ties counted half."""
 
     value: Fraction
@@ -18,7 +18,7 @@ class Area:
     of_negatives: NDArray[np.float64]  # (M,)
 
     @classmethod
-    def under(cls, scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> Area:
+    def under(cls, scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> RocArea:
         """The area of scores (N,), where `positive` (N,) bool marks the positives; both kinds have to occur."""
         positives, negatives = int(positive.sum()), int((~positive).sum())
         ranks = _twice_mean_ranks(scores)
@@ -30,7 +30,7 @@ class Area:
         )
 
     @classmethod
-    def steadiest(cls, value: float, positive: NDArray[np.bool_]) -> Area:
+    def steadiest(cls, value: float, positive: NDArray[np.bool_]) -> RocArea:
         """An area of this value whose variance is the least that scores of so many samples (N,) may have."""
         positives, negatives = int(positive.sum()), int((~positive).sum())
         return cls(

@@ -10,9 +10,9 @@ import torch
 from torch.nn.functional import interpolate
 
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.account import Account
 from robustcheck.evaluation.conclusion import conclude, examine_gradients
 from robustcheck.evaluation.controls import Admitted, Controlled, seen_unattacked
+from robustcheck.evaluation.cost import Account
 from robustcheck.evaluation.outcomes import most_adverse
 from robustcheck.evaluation.patches.judging import Judgement, Textures, constant, discard
 from robustcheck.evaluation.patches.making import Made, make
@@ -22,7 +22,7 @@ from robustcheck.evaluation.search.ledger import UNKNOWN, Entry
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.standing import Standing
 from robustcheck.models import Surrogates
-from robustcheck.models.batches import shares_of
+from robustcheck.models.grey_levels import shares_of
 from robustcheck.policy import Gate
 from robustcheck.results import Control, GateResult
 

@@ -12,9 +12,10 @@ import torch
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.patches.training import Pool
-from robustcheck.evaluation.search.adjudication import finite, keep_worst, on_host, to_stored
+from robustcheck.evaluation.search.adjudication import finite, keep_worst
 from robustcheck.models import Surrogates
-from robustcheck.models.batches import batches, shares_of
+from robustcheck.models.batches import batches
+from robustcheck.models.grey_levels import on_host, shares_of, to_stored
 from robustcheck.models.memory import Chunks
 from robustcheck.threats import Goal
 from robustcheck.threats.patch import PLACEMENT_DRAWS, Outline, Placements, Placing, covered, lay
@@ -68,19 +69,17 @@ class Judge:
     def judge(self, textures: Textures) -> Judgement:
         """Lay these patches on the pool's images, at several places each, and adjudicate."""
         judgement, done = Judgement(), 0
-        for standing in batches(range(len(self.pool)), self.pool.shape, self.chunks.limit):
-            done += len(standing)
+        for left in batches(range(len(self.pool)), self.pool.shape, self.chunks.limit):
+            done += len(left)
             for attempt in range(self.tries):
-                if standing:
-                    self.chunks(partial(self._try, textures, attempt, judgement), torch.tensor(standing))
-                    standing = [number for number in standing if number not in judgement.turned]
+                if left:
+                    self.chunks(partial(self._try, textures, attempt, judgement), torch.tensor(left))
+                    left = [number for number in left if number not in judgement.turned]
             self.progress(done, len(self.pool))
         return judgement
 
-    def _try(
-        self, textures: Textures, attempt: int, judgement: Judgement, standing: torch.Tensor
-    ) -> tuple[torch.Tensor]:
-        numbers: list[int] = standing.tolist()
+    def _try(self, textures: Textures, attempt: int, judgement: Judgement, left: torch.Tensor) -> tuple[torch.Tensor]:
+        numbers: list[int] = left.tolist()
         draws = Draws.of([self.key(self.pool.name(number)) for number in numbers], self.device)
         at = self.pool.placements(numbers, self.placing, draws.uniform((PLACEMENT_DRAWS,), at=attempt))
         clean, labels = self.pool.batch(numbers, self.device), self.pool.labels[numbers].to(self.device)
@@ -112,7 +111,7 @@ class Judge:
                     share=None if shares is None else shares[row],
                     largest=largest[row],
                 )
-        return (standing,)
+        return (left,)
 
 
 def lies_under(

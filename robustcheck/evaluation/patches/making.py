@@ -18,11 +18,11 @@ from robustcheck.evaluation.patches.files import read_patch
 from robustcheck.evaluation.patches.judging import Textures, constant, own
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.patches.training import Pool, Trainer
-from robustcheck.evaluation.search.adjudication import on_host, to_stored
 from robustcheck.evaluation.search.found import Trace
 from robustcheck.evaluation.surrogates.lessons import apart_from
 from robustcheck.models import Surrogates, WhiteBox
-from robustcheck.models.batches import batches, shares_of
+from robustcheck.models.batches import batches
+from robustcheck.models.grey_levels import on_host, shares_of, to_stored
 from robustcheck.results import Patch
 from robustcheck.threats.patch import shrunk
 

@@ -87,7 +87,7 @@ class PatchTask:
     @cached_property
     def attacked(self) -> list[int]:
         """Numbers of the judged samples that are worth attacking."""
-        attackable = self.goal.open(self.setting.decisions, self.setting.labels)[self.judged]
+        attackable = self.goal.attackable(self.setting.decisions, self.setting.labels)[self.judged]
         return [int(sample) for sample in self.judged[attackable.numpy()]]
 
     @cached_property

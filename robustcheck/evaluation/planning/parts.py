@@ -105,7 +105,7 @@ def _part(
     plain: str, readings: Readings, numbers: np.ndarray, attacked: Sequence[int], label: int | None, *, of_finding: bool
 ) -> PlannedPart:
     part = readings.at(numbers)
-    has = np.zeros(len(numbers), bool) if label is None else part.has(part.labels, label)
+    has = np.zeros(len(numbers), bool) if label is None else part.has_label(part.labels, label)
     which = {"sensitivity": has, "specificity": ~has}.get(plain, np.ones(len(numbers), bool))
     if plain in NEEDS_ATTACK:
         which = np.isin(numbers, attacked)

@@ -18,7 +18,7 @@ from robustcheck.evaluation.health.predicting import OVERHEAD
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.readings import Readings
 from robustcheck.evaluation.metrics.verdicts import Rule
-from robustcheck.evaluation.outcomes import most_adverse, most_adverse_chances, readings
+from robustcheck.evaluation.outcomes import most_adverse, most_adverse_of_findings, readings
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.planning.expectation import (
     MAX_APPROXIMATE,
@@ -38,7 +38,7 @@ from robustcheck.evaluation.search.searching import Search
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.vacuous import Vacuous, turned_in_a_finding
 from robustcheck.models import Surrogates
-from robustcheck.models.process import fitting_threads, freed_memory_kept, full_precision, left_as_found
+from robustcheck.models.process_settings import fitting_threads, freed_memory_kept, full_precision, left_as_found
 from robustcheck.policy import Bound, Gate, PatchSpec, Policy
 from robustcheck.results import Metric
 from robustcheck.results.plan import GatePlan, Plan, RequirementPlan
@@ -129,12 +129,12 @@ class _Planner:
         # The area of a finding is measured where images are looked at once, and as they are.
         seen = gate.attack is None or (setting.candidate.randomness is None and gate.conditions is None)
         known = seen and not isinstance(gate.attack, PatchSpec)
-        chances = most_adverse_chances(setting, [], {}) if known else None
-        every = readings(setting, {}, most_adverse(setting, [], {}), chances)
+        probabilities = most_adverse_of_findings(setting, [], {}) if known else None
+        every = readings(setting, {}, most_adverse(setting, [], {}), probabilities)
         if gate.attack is None:
             return _Scope(every=every, judged=np.arange(len(setting.labels)), attacked=[])
         if not isinstance(gate.attack, PatchSpec):
-            attackable = goal_of(gate, setting).open(setting.decisions, setting.labels)
+            attackable = goal_of(gate, setting).attackable(setting.decisions, setting.labels)
             attacked = attackable.nonzero().flatten().tolist()
             return _Scope(every=every, judged=np.arange(len(setting.labels)), attacked=attacked)
         task = PatchTask.of(gate, setting)

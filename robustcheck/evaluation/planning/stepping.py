@@ -12,7 +12,8 @@ import torch
 
 from robustcheck.attacks import Answers, GradientAttack, QueryAttack, Told
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.looks.look import EOT, Gradients, Viewer
+from robustcheck.evaluation.looks.eot import EOT, Gradients
+from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.patches.making import trainer_of
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.progress import silent

@@ -12,8 +12,8 @@ from robustcheck.evaluation.patches.judging import discard, lies_under
 from robustcheck.evaluation.patches.making import given
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.patches.training import Pool
-from robustcheck.evaluation.search.adjudication import on_host, to_stored
 from robustcheck.evaluation.setting import Setting
+from robustcheck.models.grey_levels import on_host, to_stored
 from robustcheck.policy import Gate, PatchSpec
 from robustcheck.results import GateResult, Outcome
 from robustcheck.threats.patch import PLACEMENT_DRAWS, lay

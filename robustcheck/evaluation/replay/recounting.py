@@ -15,10 +15,10 @@ import numpy as np
 from robustcheck.evaluation.conclusion import judged_as, vacuous_in
 from robustcheck.evaluation.health.comparing import compared, is_compared
 from robustcheck.evaluation.metrics.verdicts import compare, judge
-from robustcheck.evaluation.replay.attendance import of_decision, of_parts, of_stop
+from robustcheck.evaluation.replay.checks_and_findings import of_warnings, of_words
+from robustcheck.evaluation.replay.completeness import of_decision, of_parts, of_stop
 from robustcheck.evaluation.replay.figures import compared_metrics, counted, is_area
 from robustcheck.evaluation.replay.restating import AREA, among, may_stop, measurement, restated
-from robustcheck.evaluation.replay.telling import of_warnings, of_words
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.standing import Standing
 from robustcheck.evaluation.threat import threat_of

@@ -38,8 +38,9 @@ from robustcheck.evaluation.replay.recounting import faults_of_gate, is_as_asked
 from robustcheck.evaluation.replay.restating import NEAR, better_by
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models.artefact import digest
-from robustcheck.models.batches import batches, shares_of
-from robustcheck.models.process import fitting_threads, full_precision, left_as_found
+from robustcheck.models.batches import batches
+from robustcheck.models.grey_levels import shares_of
+from robustcheck.models.process_settings import fitting_threads, full_precision, left_as_found
 from robustcheck.policy import Gate, PatchSpec, Policy, RP2Spec
 from robustcheck.results import AuditReport, GateResult, Outcome
 from robustcheck.results.replay import GateReplay, Replay
@@ -172,7 +173,7 @@ def _unattacked(gate: Gate, outcome: Outcome, place: int, setting: Setting) -> I
         return
     at = slice(place, place + 1)
     attackable = gate.attack is not None and bool(
-        goal_of(gate, setting).open(setting.decisions[at], setting.labels[at])
+        goal_of(gate, setting).attackable(setting.decisions[at], setting.labels[at])
     )
     if (outcome.evidence is not None and not attackable) or (outcome.status == "broken" and not attackable):
         yield "it was not to be attacked: the clean image is read as the adversary wants, or the goal spares it"

@@ -63,7 +63,7 @@ def restated(gate: Gate, result: GateResult, setting: Setting) -> Standing:
             if one.status == "broken"
         },
         positive_probabilities=_scores(gate, outcomes, setting, clean),
-        finding_probabilities=_chances(setting),
+        finding_probabilities=_finding_probabilities(setting),
         found=found,
         loaded_surrogates=(),
         controlled=tuple(Controlled(control=one, turned={}, admitted="none") for one in result.controls),
@@ -106,7 +106,7 @@ def better_by(score: float, than: float, *, positive: bool) -> float:
     return score - than if positive else than - score
 
 
-def _chances(setting: Setting) -> np.ndarray | None:
+def _finding_probabilities(setting: Setting) -> np.ndarray | None:
     """Probabilities (N, K) of each of several findings on clean images, no worse than they may be.
 
     What an attack makes of them is not stated.
@@ -114,6 +114,6 @@ def _chances(setting: Setting) -> np.ndarray | None:
     head = setting.candidate.head
     if not head.multilabel:
         return None
-    chances = head.chances(setting.logits).cpu().numpy().astype(np.float64)
-    there = present(setting.labels.numpy(), chances.shape[1])
-    return np.asarray(chances + np.where(there, NEAR, -NEAR))
+    probabilities = head.probabilities(setting.logits).cpu().numpy().astype(np.float64)
+    there = present(setting.labels.numpy(), probabilities.shape[1])
+    return np.asarray(probabilities + np.where(there, NEAR, -NEAR))

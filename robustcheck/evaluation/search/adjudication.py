@@ -13,7 +13,7 @@ import torch
 
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.looks.look import Viewer
-from robustcheck.models.batches import shares_of
+from robustcheck.models.grey_levels import on_host, shares_of, to_stored
 from robustcheck.threats import Ball
 
 
@@ -26,7 +26,7 @@ class Adjudicated:
     decision: np.ndarray  # (N,) readings
     distance: np.ndarray  # (N,) grey levels from the clean image, in the threat model's norm
     score: torch.Tensor | None  # (N,) probability of the positive label
-    chances: np.ndarray | None  # (N, K) probability of each of several findings
+    finding_probabilities: np.ndarray | None  # (N, K) probability of each of several findings
     admissible: np.ndarray  # (N,) bool
     share: np.ndarray | None  # (N,) of the looks on which it is read as the adversary wants, if there are several
     cells: np.ndarray | None  # (N, L) on which looks of a grid it is
@@ -64,21 +64,11 @@ def adjudicate(
         decision=seen.decision.cpu().numpy(),
         distance=distance.cpu().numpy(),
         score=None if seen.score is None else seen.score.cpu(),
-        chances=None if seen.chances is None else seen.chances.cpu().numpy(),
+        finding_probabilities=None if seen.finding_probabilities is None else seen.finding_probabilities.cpu().numpy(),
         admissible=admissible.cpu().numpy(),
         share=None if seen.share is None else seen.share.cpu().numpy(),
         cells=None if seen.cells is None else seen.cells.cpu().numpy(),
     )
-
-
-def to_stored(images: torch.Tensor, maximum: int) -> torch.Tensor:
-    """Shares of the full range to whole grey levels, to the nearest: truncation would darken every image."""
-    return (images * maximum).round_().int()
-
-
-def on_host(stored: torch.Tensor, maximum: int) -> np.ndarray:
-    """Stored integers as they would be in a file: uint8, or uint16 where more than eight bits are stored."""
-    return stored.cpu().numpy().astype(np.uint8 if maximum <= np.iinfo(np.uint8).max else np.uint16)
 
 
 def finite(scores: torch.Tensor | None, row: int) -> float | None:
@@ -97,6 +87,6 @@ def keep_worst(scores: dict[int, float], sample: int, found: float, *, positive:
     scores[sample] = more_adverse(scores.get(sample, found), found, positive=positive)
 
 
-def more_adverse_chances(known: np.ndarray, found: np.ndarray, present: np.ndarray) -> np.ndarray:
+def more_adverse_of_findings(known: np.ndarray, found: np.ndarray, present: np.ndarray) -> np.ndarray:
     """The probability that hurts more of each of several findings (K,), which are `present` or not."""
     return np.asarray(np.where(present, np.minimum(known, found), np.maximum(known, found)))

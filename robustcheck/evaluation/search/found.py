@@ -24,7 +24,7 @@ class Trace:
     """What loops record of a gate's searches as they run."""
 
     scores: dict[int, float] = field(default_factory=dict)  # most adverse admissible probability of the positive label
-    chances: dict[int, np.ndarray] = field(default_factory=dict)  # the same of each of several findings, (K,)
+    finding_probabilities: dict[int, np.ndarray] = field(default_factory=dict)  # the same, (K,) of several findings
     followable: set[int] = field(default_factory=set)  # samples for which there was something to follow at least once
     unstarted: set[int] = field(default_factory=set)  # samples for which no image to start from was found
     surrogates_turned: set[int] = field(default_factory=set)  # samples that one misreads where the search on it ended

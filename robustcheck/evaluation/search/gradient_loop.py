@@ -14,7 +14,8 @@ import torch
 
 from robustcheck.attacks import GradientAttack, Objective, Told, objective
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.looks.look import EOT, Gradients, images_a_row, looks_needed
+from robustcheck.evaluation.looks.eot import EOT, Gradients, images_a_row
+from robustcheck.evaluation.looks.tally import looks_needed
 from robustcheck.evaluation.search.found import Rise
 from robustcheck.evaluation.search.loop import Loop, Start
 from robustcheck.evaluation.search.rows import GradientRows, Rows

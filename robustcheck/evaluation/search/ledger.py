@@ -17,7 +17,7 @@ class Counterexample:
     decision: int  # reading, or NO_ANSWER
     distance: float  # grey levels, in the family's norm
     score: float | None
-    chances: np.ndarray | None = None  # (K,) of each of several findings
+    finding_probabilities: np.ndarray | None = None  # (K,) of each of several findings
     attack: str
     restart: int
     step: int
@@ -54,7 +54,7 @@ class Ledger:
     def __init__(self) -> None:
         self._entries: dict[Hashable, dict[int, Entry]] = {}
         self._scores: dict[Hashable, list[tuple[float, dict[int, float]]]] = {}
-        self._chances: dict[Hashable, list[tuple[float, dict[int, np.ndarray]]]] = {}
+        self._finding_probabilities: dict[Hashable, list[tuple[float, dict[int, np.ndarray]]]] = {}
         self._settled: dict[Hashable, dict[int, tuple[float, bool]]] = {}
 
     def add(self, family: Hashable, sample: int, entry: Entry) -> None:
@@ -92,16 +92,16 @@ class Ledger:
         }
 
     def add_scores(
-        self, family: Hashable, levels: float, scores: dict[int, float], chances: dict[int, np.ndarray]
+        self, family: Hashable, levels: float, scores: dict[int, float], probabilities: dict[int, np.ndarray]
     ) -> None:
         """Remember the most adverse scores that a search within `levels` has verified, by sample; (K,) of findings."""
         self._scores.setdefault(family, []).append((levels, scores))
-        self._chances.setdefault(family, []).append((levels, chances))
+        self._finding_probabilities.setdefault(family, []).append((levels, probabilities))
 
     def scores_within(self, family: Hashable, levels: float) -> list[dict[int, float]]:
         """The verified scores of all searches within at most `levels`."""
         return [scores for searched, scores in self._scores.get(family, []) if searched <= levels]
 
-    def chances_within(self, family: Hashable, levels: float) -> list[dict[int, np.ndarray]]:
+    def finding_probabilities_within(self, family: Hashable, levels: float) -> list[dict[int, np.ndarray]]:
         """The verified probabilities (K,) of each of several findings, of all searches within at most `levels`."""
-        return [chances for searched, chances in self._chances.get(family, []) if searched <= levels]
+        return [each for searched, each in self._finding_probabilities.get(family, []) if searched <= levels]

@@ -30,13 +30,13 @@ from robustcheck.evaluation.search.adjudication import (
     adjudicate,
     finite,
     keep_worst,
-    more_adverse_chances,
+    more_adverse_of_findings,
 )
 from robustcheck.evaluation.search.found import Trace
 from robustcheck.evaluation.search.ledger import Counterexample
 from robustcheck.evaluation.search.rows import Rows
 from robustcheck.models import Candidate
-from robustcheck.models.process import full_precision
+from robustcheck.models.process_settings import full_precision
 from robustcheck.threats import Ball, Goal
 
 Start = tuple[int, int]
@@ -139,7 +139,7 @@ class Loop(ABC, Generic[AttackT, RowsT]):
         if verdict.cells is not None:
             self.task.trace.cells.update(zip(rows.sample.tolist(), verdict.cells, strict=True))
         self._remember_scores(rows.sample.tolist(), verdict)
-        steps = rows.step.tolist() if verdict.broken.any() else []
+        steps, findings = rows.step.tolist() if verdict.broken.any() else [], verdict.finding_probabilities
         for row in np.flatnonzero(verdict.broken).tolist():
             sample, distance = int(rows.sample[row]), float(verdict.distance[row])
             self._distances[sample] = min(distance, self._distances.get(sample, inf))
@@ -152,7 +152,7 @@ class Loop(ABC, Generic[AttackT, RowsT]):
                     decision=int(verdict.decision[row]),
                     distance=distance,
                     score=finite(verdict.score, row),
-                    chances=None if verdict.chances is None else verdict.chances[row].copy(),
+                    finding_probabilities=None if findings is None else findings[row].copy(),
                     restart=int(rows.restart[row]),
                     step=steps[row],
                     queries=None if asked is None else asked - beyond,
@@ -172,8 +172,8 @@ class Loop(ABC, Generic[AttackT, RowsT]):
         """Keep, for AUROC, the score that hurts most."""
         if self.attack.minimum_norm:  # whose proposals lie at any distance
             return
-        if verdict.chances is not None:
-            self._remember_chances(samples, verdict.chances, verdict.admissible)
+        if verdict.finding_probabilities is not None:
+            self._remember_finding_probabilities(samples, verdict.finding_probabilities, verdict.admissible)
         if verdict.score is None:
             return
         for row, sample in enumerate(samples):
@@ -182,12 +182,15 @@ class Loop(ABC, Generic[AttackT, RowsT]):
                 positive = self.task.candidate.head.is_positive(int(self.task.labels[sample]))
                 keep_worst(self.task.trace.scores, sample, score, positive=positive)
 
-    def _remember_chances(self, samples: list[int], chances: np.ndarray, admissible: np.ndarray) -> None:
+    def _remember_finding_probabilities(
+        self, samples: list[int], probabilities: np.ndarray, admissible: np.ndarray
+    ) -> None:
         """Keep the probability (N, K) of each of several findings that hurts most."""
-        there = present(self.task.labels[samples].numpy(), chances.shape[1])
-        for row in np.flatnonzero(admissible & np.isfinite(chances).all(axis=1)).tolist():
-            known = self.task.trace.chances.get(samples[row], chances[row])
-            self.task.trace.chances[samples[row]] = more_adverse_chances(known, chances[row], there[row])
+        worst = self.task.trace.finding_probabilities
+        there = present(self.task.labels[samples].numpy(), probabilities.shape[1])
+        for row in np.flatnonzero(admissible & np.isfinite(probabilities).all(axis=1)).tolist():
+            known = worst.get(samples[row], probabilities[row])
+            worst[samples[row]] = more_adverse_of_findings(known, probabilities[row], there[row])
 
     def _refill(self, rows: RowsT, free: np.ndarray, waiting: deque[Start]) -> RowsT:
         """Put waiting searches into the places that rows left; with none left, the batch shrinks."""

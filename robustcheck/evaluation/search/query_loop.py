@@ -19,7 +19,7 @@ from robustcheck.attacks.base import one_a_row
 from robustcheck.evaluation.search.loop import Loop, Start
 from robustcheck.evaluation.search.rows import QueryRows, Rows
 from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle, WhiteBox
-from robustcheck.models.batches import shares_of
+from robustcheck.models.grey_levels import shares_of, to_stored
 from robustcheck.threats.ball import per_row
 
 _BATCHES = (4, 12)  # a turn's images, in batches, at least and at most: few of them are left half empty
@@ -237,8 +237,8 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
     def _seen(self, images: torch.Tensor, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Images (N, C, H, W) as an oracle of stored ones sees them, and which (N,) of those lie in the ball."""
         maximum = self.ball.maximum
-        rounded = (images * maximum).round()
-        return shares_of(rounded, maximum), self.ball.contains(rounded.int(), (clean * maximum).round().int())
+        stored = to_stored(images, maximum)
+        return shares_of(stored, maximum), self.ball.contains(stored, to_stored(clean, maximum))
 
     def _retire(self, samples: np.ndarray) -> None:
         if not isinstance(self.oracle, WhiteBox):

@@ -16,14 +16,14 @@ from robustcheck.attacks.base import closer
 from robustcheck.attacks.draws import key
 from robustcheck.attacks.objectives import margins_of_findings
 from robustcheck.attacks.searches import Searches
-from robustcheck.evaluation.adversary import ball_of_gate, goal_of
+from robustcheck.evaluation.adversary import ball_of_gate, goal_of, oracle_of
 from robustcheck.evaluation.looks.choice import eot_of, viewer_of
-from robustcheck.evaluation.looks.look import EOT, Gradients, Viewer
+from robustcheck.evaluation.looks.eot import EOT, Gradients
+from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.progress import SILENT, Progress
 from robustcheck.evaluation.search.found import Found, Trace
 from robustcheck.evaluation.search.gradient_loop import GradientLoop, KnownStarts, OnHold, anew, forget
 from robustcheck.evaluation.search.loop import Start, Task
-from robustcheck.evaluation.search.oracles import oracle_of
 from robustcheck.evaluation.search.query_loop import Oracle, QueryLoop
 from robustcheck.evaluation.search.recording import Recorder, recording
 from robustcheck.evaluation.search.rows import GradientRows

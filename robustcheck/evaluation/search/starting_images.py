@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 from robustcheck.attacks.draws import Draws, key
 from robustcheck.data import Samples, in_random_order
 from robustcheck.data.samples import Shape, Stored
-from robustcheck.models.batches import shares_of
+from robustcheck.models.grey_levels import shares_of
 from robustcheck.threats import Goal
 
 MOST_IMAGES = 100  # of a reading that are looked through

@@ -27,7 +27,7 @@ def as_reported(
 
     def reported(one: LoadedSurrogate) -> Surrogate:
         own, info = one.candidate.head.decide(one.logits), one.candidate.info
-        apart = goal.open(own, labels)[list(attacked)]
+        apart = goal.attackable(own, labels)[list(attacked)]
         return Surrogate(
             path=one.path,
             format=info.format,

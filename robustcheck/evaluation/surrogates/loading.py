@@ -17,11 +17,12 @@ from robustcheck.data import Samples
 from robustcheck.errors import CandidateError, DataError, EvaluationError
 from robustcheck.evaluation.environment import environment
 from robustcheck.evaluation.progress import Tell
+from robustcheck.evaluation.surrogates import training
 from robustcheck.evaluation.surrogates.lessons import Lessons, left_to_training, lessons, not_judged
 from robustcheck.evaluation.surrogates.weight_cache import kept
-from robustcheck.models import Candidate, load_candidate, training
+from robustcheck.models import Candidate, load_candidate
 from robustcheck.policy import ModelSpec, SurrogatesEntry, SurrogateSpec, TrainSpec
-from robustcheck.sources import all_sources
+from robustcheck.user_code_files import all_sources
 
 
 @dataclass(frozen=True, kw_only=True)

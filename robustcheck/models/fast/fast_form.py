@@ -3,8 +3,9 @@
 A copy of the network is traced; its batch norms are folded into the convolutions beside them, its convolutions work
 channels-last, and in bfloat16 where the machine multiplies that; a last softmax or sigmoid is left off, because its
 gradient is zero where the network is sure. On a GPU convolutions that stay in float32 keep their layout: nobody has
-measured another. Images, the last layer and all losses stay in float32. The copy only searches: each verdict is the
-shipped artefact's, in full precision. A copy that does not agree with the artefact is not used.
+measured another. Images go in as the sum of two bfloat16 parts where the first layer is a plain convolution, and in
+float32 elsewhere; the last layer and all losses stay in float32. The copy only searches: each verdict is the shipped
+artefact's, in full precision. A copy that does not agree with the artefact is not used.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 from torch import fx, nn
-from torch.fx.experimental.optimization import fuse
+from torch.fx.experimental.optimization import fuse as with_batch_norms_folded
 
 from robustcheck.models.fast.growing import let_grow
 from robustcheck.models.fast.joined import join
@@ -145,7 +146,7 @@ def _faster(module: nn.Module, example: Sequence[torch.Tensor], scale: ScoreScal
 def _folded(traced: fx.GraphModule, image: torch.Tensor) -> fx.GraphModule:
     """The same without the batch norms that can be had otherwise, and, on CPUs, with less memory written."""
     tidy(traced, image)
-    folded = fuse(traced, no_trace=True)
+    folded = with_batch_norms_folded(traced, no_trace=True)
     assert isinstance(folded, fx.GraphModule)
     if image.device.type == "cpu":  # on GPUs nobody has measured it
         shift_pre_activations(folded)
@@ -201,7 +202,10 @@ def _convolves(module: nn.Module, image: torch.Tensor) -> bool:
 
 
 def _in_bfloat16(module: nn.Module, image: torch.Tensor) -> Forward:
-    """Convolutions in bfloat16; on a GPU the linear layers too. Images and the last layer stay in float32."""
+    """Convolutions in bfloat16; on a GPU the linear layers too. The last layer stays in float32.
+
+    So does the first one, unless it is a plain convolution, which is given images in two parts.
+    """
     device = image.device.type
     order = _order(module, image)
     for name, layer in list(module.named_modules()):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from robustcheck.models.fast.nodes import only_follower
 from robustcheck.models.fast.packed import Packed, can_pack, is_plain
 
 
@@ -97,11 +98,11 @@ def _places(module: nn.Module, nodes: list[fx.Node]) -> Iterator[_Place]:
         convolution = layer_of(node, nn.Conv2d)
         if not isinstance(convolution, nn.Conv2d) or not is_plain(convolution):
             continue
-        last, after = node, _sole_user(node)
+        last, after = node, only_follower(node)
         norm = layer_of(after, nn.BatchNorm2d)
         if after is not None and isinstance(norm, nn.BatchNorm2d) and _is_constant(norm):
             yield place(after, nn.Identity())
-            last, after = after, _sole_user(after)
+            last, after = after, only_follower(after)
         else:
             norm = None
         if after is not None and layer_of(after, nn.ReLU) is not None:
@@ -109,12 +110,6 @@ def _places(module: nn.Module, nodes: list[fx.Node]) -> Iterator[_Place]:
             last = after
         rectifies = last is after
         yield place(node, _Convolution(convolution, norm, rectifies=rectifies))
-
-
-def _sole_user(node: fx.Node) -> fx.Node | None:
-    """What is done with a node's answer, if it is one thing, and only with it."""
-    users = list(node.users)
-    return users[0] if len(users) == 1 and users[0].all_input_nodes == [node] else None
 
 
 def _is_constant(norm: nn.BatchNorm2d) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, fx, nn
 
-from robustcheck.models.fast.nodes import is_relu, module_of
+from robustcheck.models.fast.nodes import is_relu, module_of, only_user
 from robustcheck.models.fast.packed import Packed, answer_size, is_plain
 from robustcheck.models.fast.two_parts import InTwoParts
 from robustcheck.models.fast.unfolded import Unfolded, can_unfold
@@ -159,14 +159,14 @@ class _Place:
     def of(cls, traced: fx.GraphModule, node: fx.Node, *, alone: bool) -> _Place:
         """That of a node; `alone` if what it asks takes and answers one tensor."""
         nodes, other = [node], None
-        after = _sole_user(node)
+        after = only_user(node)
         # Nothing may be between the two: it might write into what is added, or into what is convolved.
         if not alone and after is node.next and after is not None:
             other = _added(traced, after, node)
         if other is not None:
             assert after is not None
             nodes.append(after)
-            after = _sole_user(after)
+            after = only_user(after)
         rectifies = after is not None and is_relu(traced, after)
         if rectifies:
             assert after is not None
@@ -178,10 +178,6 @@ def _is_sum(node: fx.Node) -> bool:
     return node.op != "call_module" and node.target in _SUMS
 
 
-def _sole_user(node: fx.Node) -> fx.Node | None:
-    return next(iter(node.users)) if len(node.users) == 1 else None
-
-
 def _added(traced: fx.GraphModule, node: fx.Node, convolution: fx.Node) -> fx.Node | None:
     """What a node adds to a convolution's answer; None if it does something else, or writes into that."""
     if not _is_sum(node) or len(node.args) != 2 or node.kwargs:
@@ -191,7 +187,7 @@ def _added(traced: fx.GraphModule, node: fx.Node, convolution: fx.Node) -> fx.No
     if not isinstance(other, fx.Node) or other is convolution:
         return None
     # A convolution's answer is its own memory; if this alone uses it, nobody sees whether it was written over.
-    fresh = isinstance(module_of(traced, other), (Joined, nn.Conv2d)) and _sole_user(other) is node
+    fresh = isinstance(module_of(traced, other), (Joined, nn.Conv2d)) and only_user(other) is node
     return other if node.target not in _IN_PLACE or first is convolution or fresh else None
 
 

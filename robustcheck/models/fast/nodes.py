@@ -15,6 +15,17 @@ def module_of(traced: fx.GraphModule, node: fx.Node) -> Any:
     return traced.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
+def only_user(node: fx.Node) -> fx.Node | None:
+    """The one node that is given a node's answer; None if none is, or several are."""
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def only_follower(node: fx.Node) -> fx.Node | None:
+    """The same, if it is given nothing else."""
+    user = only_user(node)
+    return user if user is not None and user.all_input_nodes == [node] else None
+
+
 def is_relu(traced: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a node is a ReLU, however it was written, and nothing else."""
     if node.op != "call_module":

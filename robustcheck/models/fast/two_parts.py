@@ -1,4 +1,4 @@
-"""Images in a network that works in bfloat16."""
+"""Images go into a network that works in bfloat16 as the sum of two parts, where a plain convolution comes first."""
 
 from __future__ import annotations
 

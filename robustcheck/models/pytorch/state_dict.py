@@ -26,7 +26,7 @@ from robustcheck.models.pytorch.checkpoint import Weights, chosen, weights_in, w
 from robustcheck.models.pytorch.hyper_parameters import compared
 from robustcheck.policy import ModelSpec
 from robustcheck.policy.model_spec import whole_model
-from robustcheck.sources import own_sources, written_in
+from robustcheck.user_code_files import own_sources, written_in
 
 _MOST_NAMED = 3
 _OTHER_NAMES = (

@@ -22,7 +22,7 @@ from robustcheck.models.network import Forward, first_line, freeze
 from robustcheck.models.onnx.file import in_order
 from robustcheck.models.twin import (
     attention,
-    fused,
+    contrib,
     layers,
     linear_models,
     quantised,
@@ -43,10 +43,10 @@ from robustcheck.models.twin.graph import (
     take_apart,
     widen,
 )
-from robustcheck.models.twin.packed import unpack
+from robustcheck.models.twin.weight_only import unpack
 
 # Importing these registers their operators with onnx2fx; the name keeps the imports.
-_REGISTERED = (layers, rounding, quantised, resize, attention, standard, sizes, linear_models, fused)
+_REGISTERED = (layers, rounding, quantised, resize, attention, standard, sizes, linear_models, contrib)
 
 _ADVICE = (
     "export the network again with other operators, or use an attack that only asks (square, nes, label_only) or "

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from robustcheck.attacks.draws import Draws
-from robustcheck.attacks.smooth import smooth_normal
+from robustcheck.attacks.smooth_directions import smooth_normal
 
 ROWS = 400
 

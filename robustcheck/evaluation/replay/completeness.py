@@ -124,7 +124,7 @@ def of_decision(result: GateResult, standing: Standing) -> Iterator[str]:
         return
     if setting.candidate.randomness is not None:
         return
-    attackable = standing.goal.open(setting.decisions, setting.labels).numpy()
+    attackable = standing.goal.attackable(setting.decisions, setting.labels).numpy()
     known = replace(
         standing,
         judged=setting.order,

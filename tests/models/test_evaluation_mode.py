@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from robustcheck.errors import CandidateError
-from robustcheck.models.batch_independence import check_evaluation_mode
+from robustcheck.models.evaluation_mode import check_evaluation_mode
 from robustcheck.models.onnx.session import Session
 
 
@@ -169,7 +169,7 @@ def test_networks_of_halves_that_answer_in_float32(name, tmp_path):
         torch.manual_seed(2)
         net = Halves().eval()
     tiny.SAVERS[name](net, tmp_path / name)
-    options = {"architecture": "test_batch_independence:Halves"} if name == "net.safetensors" else {}
+    options = {"architecture": "test_evaluation_mode:Halves"} if name == "net.safetensors" else {}
     tiny.load(tmp_path / name, **options)
 
 
@@ -255,7 +255,7 @@ def test_a_network_that_fails_on_one_image(tmp_path):
 
 def test_state_dicts_are_set_to_evaluation_mode(tmp_path):
     torch.save(_sensitive().train().state_dict(), tmp_path / "net.pt")
-    _, logits = tiny.load(tmp_path / "net.pt", architecture="test_batch_independence:Sensitive")
+    _, logits = tiny.load(tmp_path / "net.pt", architecture="test_evaluation_mode:Sensitive")
     torch.testing.assert_close(logits, _sensitive()(tiny.pictures().shares()).detach())
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from robustcheck.report.pictures import content_of
 from robustcheck.report.writing import rendered
 from robustcheck.results import AuditReport
+from robustcheck.results.agreed import CLEAN, COUNTEREXAMPLES, PATCHES
 from robustcheck.results.replay import Replay
 from robustcheck.words import plural
 
 _PICTURE = re.compile(rb"data:image/png;base64,[\w+/=]*")  # compressed as the machine's Pillow does it
 _DIGEST = re.compile(rb' Its sha256: <span class="digest">([0-9a-f]{64})</span>(?=</footer>)')
-_FOLDER, _BESIDE = "counterexamples", ("clean", "patches")
 _MOST = 1 << 20  # bytes more than what is rendered, of which no more is read
 
 
@@ -60,8 +60,8 @@ def _not_named(report: AuditReport, folder: Path) -> tuple[str, ...]:
     budget.
     """
     named = {one.counterexample for gate in report.gates for one in gate.samples}
-    files = (file.relative_to(folder) for file in (folder / _FOLDER).rglob("*") if file.is_file())
-    count = sum(file.parts[1] not in _BESIDE and file.as_posix() not in named for file in files)
+    files = (file.relative_to(folder) for file in (folder / COUNTEREXAMPLES).rglob("*") if file.is_file())
+    count = sum(file.parts[1] not in (CLEAN, PATCHES) and file.as_posix() not in named for file in files)
     return (f"{plural(count, 'counterexample')} beside it that it does not name",) if count else ()
 
 

@@ -27,10 +27,10 @@ from robustcheck.models.multilabel_head import present
 from robustcheck.models.network import first_line
 from robustcheck.models.output_selection import scores_in
 from robustcheck.models.preprocess import Preprocess
-from robustcheck.models.process import full_precision, left_as_found
+from robustcheck.models.process_settings import full_precision, left_as_found
 from robustcheck.models.pytorch.state_dict import build, layer_modules, takes
 from robustcheck.policy import ModelSpec, TrainSpec
-from robustcheck.sources import written_in
+from robustcheck.user_code_files import written_in
 
 _KEY = "train.architecture"
 _WEIGHT_DECAY = 0.05

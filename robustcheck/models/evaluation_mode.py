@@ -1,4 +1,7 @@
-"""Whether an image's scores are its own. In training mode other images of the batch decide, or chance does."""
+"""Whether a candidate is in evaluation mode: in training mode other images of the batch decide the scores, or chance.
+
+So does chance where a candidate draws by design; how far its answers differ is said then.
+"""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from robustcheck.errors import CandidateError, NoMemoryError, UserCodeError
+from robustcheck.evaluation.surrogates.training import _another_exposure, _range_used, train
 from robustcheck.models.preprocess import Preprocess
-from robustcheck.models.training import _another_exposure, _range_used, train
 from robustcheck.policy import ModelSpec, TrainSpec
 
 CPU = torch.device("cpu")
@@ -280,7 +280,10 @@ MISTAKES = {
         CandidateError,
         r"^train.architecture: test_training:failing\(scores=3\) failed: ValueError: no such w",
     ),
-    "no_network": (CandidateError, r"^train.architecture: test_training:no_network made a int, not a torch.nn.Module"),
+    "no_network": (
+        CandidateError,
+        r"^train.architecture: test_training:no_network made a int, not a torch.nn.Module",
+    ),
     "Smal": (UserCodeError, r"^train.architecture: 'test_training:Smal': .* did you mean 'Small'\?"),
 }
 
