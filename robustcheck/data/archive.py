@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from robustcheck.data.arrays import array_listing
 from robustcheck.data.columns import NAMED, texts_of
-from robustcheck.data.label_names import indexes_of, why_first_is_absent
+from robustcheck.data.label_names import are_places, indexes_of
 from robustcheck.data.multilabel import readings_of
 from robustcheck.data.reading import check_memory, parsing
 from robustcheck.data.samples import Listing, Wanted
@@ -52,8 +52,7 @@ def archive_listing(path: Path, wanted: Wanted) -> Listing:
     names = [f"{split}/{index}" for index in range(len(indexes))]
     listing = array_listing(images, indexes, wanted, names=names, split=split, what=f"{shown}: {split}_images")
     texts = {column: texts_of(found, len(names), f"{shown}: {split}_{column}") for column, found in values.items()}
-    by_number = not wanted.multilabel and numbers.dtype.kind in "iu"
-    return replace(listing, columns=texts, without=why_first_is_absent(indexes, wanted.labels) if by_number else {})
+    return replace(listing, columns=texts, by_number=not wanted.multilabel and are_places(numbers))
 
 
 def _column(archive: zipfile.ZipFile, key: str, shown: str) -> NDArray[Any]:

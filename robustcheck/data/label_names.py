@@ -66,9 +66,9 @@ def as_labelled(name: str, labels: Sequence[str]) -> str:
     return next((label for label in labels if normalize("NFC", label) == normalize("NFC", name)), name)
 
 
-def why_first_is_absent(indexes: Sequence[int] | Indexes, labels: Sequence[str]) -> dict[str, str]:
-    """Why the first label has no sample, where labels are numbers and none is 0."""
-    return {labels[0]: "labels are numbers, which count from 0, and none is 0"} if 0 not in indexes else {}
+def are_places(values: object) -> bool:
+    """Whether what `indexes_of` takes are places in the policy's labels, and no names."""
+    return np.asarray(values).dtype.kind in "iu"
 
 
 def index_of(name: str, labels: Sequence[str], what: str) -> int:

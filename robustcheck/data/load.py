@@ -27,7 +27,7 @@ from robustcheck.data.user_callable import callable_listing
 from robustcheck.errors import DataError
 from robustcheck.policy import DataSpec, ModelSpec
 from robustcheck.results import DataInfo
-from robustcheck.words import COLUMNS_FROM, FINDINGS_FROM, did_you_mean, listed
+from robustcheck.words import COLUMNS_FROM, FINDINGS_FROM, did_you_mean, listed, plural
 
 _KINDS = ".npz, .csv, a folder of classes, medmnist:NAME, phantom:nodule or module:callable"
 
@@ -87,7 +87,8 @@ def load_samples(data: DataSpec, model: ModelSpec, *, folder: Path, seed: int = 
             *listing.notes,
             *images.notes,
             *_copies(names, called, contents),
-            *_untold(listing, absent),
+            *_by_number(listing, labels, model.labels),
+            *_untold(listing, absent, model.labels[0]),
             *small,
         ),
     )
@@ -121,12 +122,25 @@ def _chosen(listing: Listing, data: DataSpec, seed: int, *, multilabel: bool) ->
     return (spread if multilabel else stratified)(listing.names, listing.labels, samples=samples, seed=seed)
 
 
-def _untold(listing: Listing, absent: Sequence[str]) -> list[str]:
-    """A note on each label that no sample of the source bears."""
-    return [
-        f"no sample is labelled {label!r}{f': {listing.without[label]}' if label in listing.without else ''}"
-        for label in absent
-    ]
+def _by_number(listing: Listing, chosen: Indexes, labels: Sequence[str]) -> list[str]:
+    """The note on what a source's numbers are taken for: that they are meant so, nothing else shows.
+
+    Labels that are these numbers themselves need none.
+    """
+    if not listing.by_number or list(labels) == [str(place) for place in range(len(labels))]:
+        return []
+    counts = np.bincount(chosen, minlength=len(labels)).tolist()
+    told = listed(
+        f"{place} is {label} ({plural(count, 'sample')})"
+        for place, (label, count) in enumerate(zip(labels, counts, strict=True))
+    )
+    return [f"labels are numbers, places in model.labels from 0: {told}"]
+
+
+def _untold(listing: Listing, absent: Sequence[str], first: str) -> list[str]:
+    """A note on each label that no sample of the source bears, and why where that shows."""
+    why = {first: "labels are numbers, which count from 0, and none is 0"} if listing.by_number else listing.without
+    return [f"no sample is labelled {label!r}{f': {why[label]}' if label in why else ''}" for label in absent]
 
 
 def _copies(names: Sequence[str], labels: Sequence[str | list[str]], contents: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from robustcheck.data.columns import NAMED, fault_of
 from robustcheck.data.escapes import NO_ESCAPE, Home
 from robustcheck.data.files import SUFFIXES, is_image, take_files
 from robustcheck.data.grouped_faults import SHOWN
-from robustcheck.data.label_names import as_labelled, why_first_is_absent
+from robustcheck.data.label_names import as_labelled
 from robustcheck.data.multilabel import reading_of, says_none
 from robustcheck.data.reading import check_memory, delimiter_of, folded, normalised, parsing
 from robustcheck.data.samples import Listing, Wanted
@@ -85,9 +85,7 @@ def manifest_listing(path: Path, wanted: Wanted, *, root: Path) -> Listing:
         take=lambda indexes: take_files(files, indexes, bits=wanted.bits, hounsfield=wanted.hounsfield),
         split=split if has_split else None,
         notes=tuple(notes),
-        without=why_first_is_absent(numbers, wanted.labels)
-        if not wanted.multilabel and _by_number(rows, wanted.labels)
-        else {},
+        by_number=not wanted.multilabel and _by_number(rows, wanted.labels),
         columns=values,
     )
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import io
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from robustcheck.data.archive import archive_listing
@@ -25,7 +28,8 @@ def medmnist_listing(name: str, wanted: Wanted, *, folder: Path | None) -> Listi
         folder: where the archive may lie already; the package is not imported if it does.
 
     Raises:
-        DataError: no such data set, no such split, the download fails, or the archive does not fit the policy.
+        DataError: no such data set, no such split, the download fails, the archive does not fit the policy, or this has
+            the labels' names in another order.
         MissingExtraError: the package is needed and not installed.
     """
     source = f"medmnist:{name}"
@@ -36,6 +40,7 @@ def medmnist_listing(name: str, wanted: Wanted, *, folder: Path | None) -> Listi
         raise DataError(
             f"{source}: {name!r} is no name of a MedMNIST data set, such as pneumoniamnist or bloodmnist_64"
         )
+    _check_order(wanted.labels, _names_of(name.partition("_")[0]), source)
     notes = []
     if folder is not None:
         path = folder / f"{name}.npz"
@@ -47,6 +52,37 @@ def medmnist_listing(name: str, wanted: Wanted, *, folder: Path | None) -> Listi
     path = _downloaded(name, source, split, folder)
     listing = archive_listing(path, wanted)
     return replace(listing, notes=tuple(notes))
+
+
+def _names_of(flag: str) -> list[str]:
+    """What the package calls a data set's labels, by number; none where it is not installed.
+
+    It is read and not imported, which would take long and make a folder.
+    """
+    try:
+        spec = find_spec("medmnist")
+        if spec is None or spec.origin is None:
+            return []
+        code = ast.parse(Path(spec.origin).with_name("info.py").read_text("utf-8"))
+        lines = [line for line in code.body if isinstance(line, ast.Assign)]
+        said = next(line.value for line in lines if ast.unparse(line.targets[0]) == "INFO")
+        names: dict[str, str] = ast.literal_eval(said)[flag]["label"]
+        return [names[str(number)] for number in range(len(names))]
+    except Exception:  # noqa: BLE001 - another version of it may say so elsewhere, or otherwise
+        return []
+
+
+def _check_order(labels: Sequence[str], names: Sequence[str], source: str) -> None:
+    """Refuse labels that are the data set's own names in another order: numbers would be taken for other labels."""
+    ours, theirs = [name.casefold() for name in labels], [name.casefold() for name in names]
+    if ours != theirs and sorted(ours) == sorted(theirs):
+        place = next(place for place, name in enumerate(ours) if name != theirs[place])
+        order = sorted(labels, key=lambda name: theirs.index(name.casefold()))
+        raise DataError(
+            f"{source}: label {place} is {names[place]} there, and model.labels has {labels[place]} at place {place}, "
+            f"from 0; write them in the order {listed(order, limit=30)}, and where the network's "
+            "scores are in another one, say so in model.scores"
+        )
 
 
 def _downloaded(name: str, source: str, split: str, folder: Path | None) -> Path:

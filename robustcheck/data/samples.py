@@ -89,6 +89,7 @@ class Listing:
     labels: Indexes  # (N,)
     take: Callable[[Indexes], Images]  # the images of these samples, checked
     split: str | None  # None where the source has no splits
+    by_number: bool = False  # the source calls labels by their places in the policy's, from 0, and not by names
     synthetic: bool = False
     notes: tuple[str, ...] = ()
     without: Mapping[str, str] = field(default_factory=dict)  # why labels have no sample, where the source shows it

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from robustcheck.data.arrays import array_listing
 from robustcheck.data.columns import NAMED, texts_of
-from robustcheck.data.label_names import indexes_of
+from robustcheck.data.label_names import are_places, indexes_of
 from robustcheck.data.multilabel import readings_of
 from robustcheck.data.reading import parsing
 from robustcheck.data.samples import Listing, Wanted
@@ -56,7 +56,8 @@ def callable_listing(reference: str, wanted: Wanted, *, folder: Path) -> Listing
         raise DataError(f"{reference}: its images are {type(returned[0]).__name__}; an array (N, H, W) is needed")
     names = [f"{split}/{index}" if split else str(index) for index in range(len(indexes))]
     listing = array_listing(images, indexes, wanted, names=names, split=split, what=f"{reference}: its images")
-    return replace(listing, columns=_columns(returned[2:], wanted.columns, len(names), reference))
+    columns = _columns(returned[2:], wanted.columns, len(names), reference)
+    return replace(listing, columns=columns, by_number=not wanted.multilabel and are_places(returned[1]))
 
 
 def _columns(beside: Sequence[Any], asked: Sequence[str], count: int, reference: str) -> dict[str, list[str]]:

@@ -36,7 +36,9 @@ def test_grey_images(archive, load):
     assert samples.info.by_label == {"normal": 3, "sick": 3}
     assert (samples.info.available, samples.info.shape, samples.info.split) == (6, (1, 5, 4), "test")
     assert not samples.info.synthetic
-    assert samples.info.notes == ()
+    assert samples.info.notes == (
+        "labels are numbers, places in model.labels from 0: 0 is normal (3 samples), 1 is sick (3 samples)",
+    )
 
 
 def test_colour_images_come_channels_first(archive, load):
@@ -134,6 +136,7 @@ def test_another_split(archive, load):
     samples = load("data.npz", split="val")
     assert samples.names == ("val/0",)
     assert samples.info.notes == (
+        "labels are numbers, places in model.labels from 0: 0 is normal (0 samples), 1 is sick (1 sample)",
         "no sample is labelled 'normal': labels are numbers, which count from 0, and none is 0",
     )
 
@@ -191,7 +194,7 @@ def test_a_missing_archive_has_a_neighbour(archive, load):
 
 def test_an_unused_root_is_noted(archive, load):
     archive()
-    assert load("data.npz", root="x").info.notes == ("data.root is not used: it is about medmnist and .csv sources",)
+    assert load("data.npz", root="x").info.notes[0] == "data.root is not used: it is about medmnist and .csv sources"
 
 
 @pytest.mark.xrays
@@ -229,5 +232,7 @@ def test_integers_that_begin_at_one_are_noted(tmp_path, load):
     images = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)
     np.savez(tmp_path / "data.npz", test_images=images, test_labels=[1, 2])
     assert load("data.npz", labels=["normal", "sick", "unclear"]).info.notes == (
+        "labels are numbers, places in model.labels from 0: 0 is normal (0 samples), 1 is sick (1 sample), "
+        "2 is unclear (1 sample)",
         "no sample is labelled 'normal': labels are numbers, which count from 0, and none is 0",
     )

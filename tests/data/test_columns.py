@@ -102,7 +102,7 @@ def test_integers_are_told_apart_as_they_are_written(archive, load):
 
 def test_none_are_named(archive, load):
     archive(test_sex=np.array(SEX))
-    samples = load("data.npz")
+    samples = load("data.npz", labels=["0", "1"])
     assert samples.groups is None
     assert samples.subgroups == {} == samples.info.subgroups
     assert samples.info.group is samples.info.groups is None

@@ -46,12 +46,18 @@ def test_spreadsheets_dialects(manifest, load, encoding, delimiter, newline):
 
 def test_labels_by_number(manifest, load):
     manifest("path,label\na.png,1\nb.png,0\n")
-    assert load("data.csv").labels.tolist() == [1, 0]
+    samples = load("data.csv")
+    assert samples.labels.tolist() == [1, 0]
+    assert samples.info.notes == (
+        "labels are numbers, places in model.labels from 0: 0 is normal (1 sample), 1 is sick (1 sample)",
+    )
 
 
 def test_numbers_that_begin_at_one_are_noted(manifest, load):
     manifest("path,label\na.png,1\nb.png,2\n")
     assert load("data.csv", labels=["normal", "sick", "unclear"]).info.notes == (
+        "labels are numbers, places in model.labels from 0: 0 is normal (0 samples), 1 is sick (1 sample), "
+        "2 is unclear (1 sample)",
         "no sample is labelled 'normal': labels are numbers, which count from 0, and none is 0",
     )
     manifest("path,label\na.png,sick\n")

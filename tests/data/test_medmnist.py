@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from robustcheck.errors import DataError, MissingExtraError
+
+NUMBERS = "labels are numbers, places in model.labels from 0: 0 is normal (1 sample), 1 is sick (1 sample)"
 
 
 def save_archive(path: Path, value: int) -> None:
@@ -55,7 +58,7 @@ def test_an_archive_that_is_there_needs_no_package(load, tmp_path, no_package):
     samples = load("medmnist:chestmnist", root="here", split="val")
     assert samples.names == ("val/0", "val/1")
     assert (samples.image(0) == 9).all()
-    assert samples.info.notes == ()
+    assert samples.info.notes == (NUMBERS,)
     assert samples.info.source == "medmnist:chestmnist"
 
 
@@ -63,14 +66,14 @@ def test_an_archive_that_is_there_needs_no_package(load, tmp_path, no_package):
 def test_the_package_downloads_in_silence(load, package, capsys, name, size):
     samples = load(f"medmnist:{name}")
     assert (samples.image(0) == size).all()
-    assert samples.info.notes == ()
+    assert samples.info.notes == (NUMBERS,)
     assert capsys.readouterr().out == ""
 
 
 def test_a_root_without_the_archive_is_noted(load, package, tmp_path):
     samples = load("medmnist:chestmnist", root="here")
     note = f"root {tmp_path / 'here'} holds no chestmnist.npz, so the medmnist package's own folder was used"
-    assert samples.info.notes == (note,)
+    assert samples.info.notes == (note, NUMBERS)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +121,40 @@ def test_the_download_fails(load, package, monkeypatch):
 def test_mistakes(load, package, source, options, message):
     with pytest.raises(DataError, match=message):
         load(source, **options)
+
+
+@pytest.fixture
+def written_package(tmp_path, monkeypatch):
+    """The package's files, where importing it fails."""
+    own = tmp_path / "site" / "medmnist"
+    own.mkdir(parents=True)
+    (own / "__init__.py").write_text("raise RuntimeError('this takes long')")
+    (own / "info.py").write_text("INFO = {'chestmnist': {'label': {'0': 'normal', '1': 'Sick'}}}")
+    monkeypatch.delitem(sys.modules, "medmnist", raising=False)
+    monkeypatch.syspath_prepend(own.parent)
+    return own
+
+
+def test_the_data_sets_own_names_in_another_order(load, tmp_path, written_package):
+    save_archive(tmp_path / "here" / "chestmnist_64.npz", 9)
+    message = (
+        "medmnist:chestmnist_64: label 0 is normal there, and model.labels has sick at place 0, from 0; write them in "
+        "the order normal, sick, and where the network's scores are in another one, say so in model.scores"
+    )
+    with pytest.raises(DataError, match=re.escape(message)):
+        load("medmnist:chestmnist_64", root="here", labels=["sick", "normal"])
+
+
+@pytest.mark.parametrize("labels", [["normal", "sick"], ["ill", "well"], ["sick", "healthy"]])
+def test_the_data_sets_own_order_and_names_of_ones_own(load, tmp_path, written_package, labels):
+    save_archive(tmp_path / "here" / "chestmnist.npz", 9)
+    assert load("medmnist:chestmnist", root="here", labels=labels).labels.tolist() == [0, 1]
+
+
+def test_a_package_that_says_its_names_elsewhere(load, tmp_path, written_package):
+    (written_package / "info.py").write_text("INFO = read()")
+    save_archive(tmp_path / "here" / "chestmnist.npz", 9)
+    assert load("medmnist:chestmnist", root="here", labels=["sick", "normal"]).labels.tolist() == [0, 1]
 
 
 @pytest.mark.xrays

@@ -57,7 +57,10 @@ def test_the_split_is_handed_on(module, load, split, name):
 )
 def test_labels(module, load, labels):
     module(f"return np.zeros((2, 3, 3), np.uint8), {labels}")
-    assert load("scans_of_ours:images").labels.tolist() == [0, 1]
+    samples = load("scans_of_ours:images")
+    assert samples.labels.tolist() == [0, 1]
+    told = "labels are numbers, places in model.labels from 0: 0 is normal (1 sample), 1 is sick (1 sample)"
+    assert samples.info.notes.count(told) == ("normal" not in labels)
 
 
 @pytest.mark.parametrize(("bits", "dtype"), [(8, np.uint8), (12, np.uint16)])
