@@ -24,10 +24,13 @@ from robustcheck.models.preprocess import Preprocess
 from robustcheck.models.process_settings import full_precision
 from robustcheck.results import ModelInfo
 
+_ASKING = "use an attack that only asks (square, nes, label_only)"
 _NO_GRADIENT = (
     "the candidate's scores do not depend differentiably on its input: it has no gradient, as quantised "
-    "networks have none; use an attack that only asks (square, nes, label_only), or transfer from the float network"
+    f"networks have none, and those with a step in numpy or behind detach(); {_ASKING}, write that step in torch, or "
+    "transfer from the float network"
 )
+_NOT_COMPUTED = "the candidate's gradient cannot be computed: "
 
 
 @dataclass(kw_only=True)
@@ -143,7 +146,7 @@ class Candidate:
         except EvaluationError:
             raise
         except Exception as error:  # as in `raw_scores`
-            raise AccessError(f"the candidate's gradient cannot be computed: {first_line(error)}") from error
+            raise AccessError(f"{_NOT_COMPUTED}{_why(error)}") from error
         return logits, loss, gradient
 
     def asks_artefact(self, *, exact: bool = False) -> bool:
@@ -158,6 +161,14 @@ class Candidate:
     def _exact(self) -> SearchForm:
         """No faster form: the artefact, or of a graph its twin, without a last softmax or sigmoid that was left off."""
         return self.bare or SearchForm(forward=self.network.twin or self.network.forward, head=self.head, error=0.0)
+
+
+def _why(error: Exception) -> str:
+    """Why a network's code gives no gradient, and what to do: not what torch advises, which gives none either."""
+    reason = first_line(error)
+    if "numpy()" not in reason:
+        return reason
+    return f"{reason.partition('. Use ')[0]} (detach() would leave none, either); {_ASKING}, or write that step in torch"
 
 
 def raw_scores(

@@ -346,15 +346,17 @@ def test_scores_without_a_gradient(tmp_path, net, monkeypatch):
         return whole(self, image.detach()) + torch.zeros(1, requires_grad=True)
 
     monkeypatch.setattr(tiny.TinyNet, "forward", unused)
-    with pytest.raises(AccessError, match=r"it has no gradient, as quantised networks .* only asks \(square,"):
+    with pytest.raises(AccessError, match=r"as quantised networks have none, and those with .* numpy .* only asks \(square,"):
         candidate.gradient(images, labels, labels, lambda logits, *_: logits[:, 0])
 
     def broken(self, image):
         return whole(self, image) + torch.from_numpy(image.numpy()).sum()
 
     monkeypatch.setattr(tiny.TinyNet, "forward", broken)
-    with pytest.raises(AccessError, match=r"gradient cannot be computed: Can't call numpy\(\) on Tensor"):
+    with pytest.raises(AccessError, match=r"gradient cannot be computed: Can't call numpy\(\) on Tensor") as caught:
         candidate.gradient(images, labels, labels, lambda logits, *_: logits[:, 0])
+    assert "Use tensor.detach()" not in str(caught.value)
+    assert str(caught.value).endswith("(square, nes, label_only), or write that step in torch")
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:7"])
