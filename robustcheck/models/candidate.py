@@ -168,7 +168,8 @@ def _why(error: Exception) -> str:
     reason = first_line(error)
     if "numpy()" not in reason:
         return reason
-    return f"{reason.partition('. Use ')[0]} (detach() would leave none, either); {_ASKING}, or write that step in torch"
+    reason = reason.partition(". Use ")[0]
+    return f"{reason} (detach() would leave none, either); {_ASKING}, or write that step in torch"
 
 
 def raw_scores(

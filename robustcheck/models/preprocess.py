@@ -13,12 +13,16 @@ import torch
 from torch.nn.functional import interpolate
 
 from robustcheck.errors import CandidateError
-from robustcheck.models.network import Takes, first_line
+from robustcheck.models.network import Takes
+from robustcheck.models.refusals import not_one_image, reason_of
 from robustcheck.policy import PreprocessSpec
 
 _NEAR = 0.1  # of a window's width: a gradient reaches so far beyond its ends
 _ANYTHING = "set model.preprocess"
-_SHAPES = re.compile(r"shape|size|dim(ension)?s?\b|channel|height|width|kernel|_features|must match", re.IGNORECASE)
+_ASSERTED = "set model.preprocess.resize, if that is about their size"
+_SHAPES = re.compile(
+    r"shape|size|dim(ension)?s?\b|channel|height|width|kernel|_features|must match|[1-9]\s?[x×]\s?\d", re.IGNORECASE
+)
 _IN_CODE = (ArithmeticError, AttributeError, ImportError, KeyError, NameError, NotImplementedError, TypeError)
 """Errors of a network's own code, whatever it is given; torch raises IndexError about dimensions, too."""
 
@@ -162,8 +166,12 @@ class Preprocess:
     def refused(self, who: str, takes: Takes | None, stored: tuple[int, ...], error: Exception) -> str:
         """The sentence about a network that failed on images of a stored (C, H, W), and what to set if that helps."""
         shape = self.shape(stored)
-        told, reason = f"inputs of {'×'.join(map(str, shape))} (channels × height × width)", first_line(error)
+        told, reason = f"inputs of {'×'.join(map(str, shape))} (channels × height × width)", reason_of(error)
+        if other := not_one_image(error):
+            return f"{who} fails on {told}: {reason}; {other}"
         advice = self.advice(takes, shape)
+        if advice == _ANYTHING and isinstance(error, AssertionError) and (_about_shapes(error) or not str(error)):
+            advice = _ASSERTED
         if advice is None:
             return f"{who} fails on {told}, the shape that it takes: {reason}"
         if advice == _ANYTHING and not _about_shapes(error):

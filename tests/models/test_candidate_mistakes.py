@@ -66,6 +66,79 @@ class Careless(nn.Module):
         raise KeyError("no such thing")
 
 
+class WithAge(tiny.TinyNet):
+    def forward(self, image, age):
+        return super().forward(image) * age
+
+
+def test_a_network_of_more_than_an_image(tmp_path):
+    net = WithAge().eval()
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    trace = tiny.quietly(torch.jit.trace, net, (tiny.image_for(net), torch.ones(1, 1)))
+    tiny.quietly(torch.jit.save, trace, str(tmp_path / "net.ts"))
+    for name, options in (("net.safetensors", {"architecture": "test_candidate_mistakes:WithAge"}), ("net.ts", {})):
+        with pytest.raises(CandidateError) as caught:
+            tiny.load(tmp_path / name, **options)
+        assert str(caught.value).startswith("the candidate fails on inputs of 1×6×5 (channels × height × width): ")
+        assert "a candidate takes one image alone: a network that takes more is wrapped" in str(caught.value)
+
+
+class Convolved(nn.Module):
+    """Of volumes, as its layer's weights show."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv3d(1, 2, 3)
+
+    def forward(self, volume):
+        return self.layer(volume).mean((2, 3, 4))
+
+
+class Views(tiny.TinyNet):
+    def forward(self, images):
+        count, views, channels, height, width = images.shape
+        each = super().forward(images.reshape(count * views, channels, height, width))
+        return each.unflatten(0, (count, views)).mean(1)
+
+
+@pytest.mark.parametrize("kind", [Convolved, Views])
+def test_a_network_of_volumes_or_views(kind, tmp_path):
+    tiny.save_safetensors(kind(), tmp_path / "net.safetensors")
+    with pytest.raises(CandidateError, match=r"; a candidate takes one image of two dimensions: volumes and several"):
+        tiny.load(tmp_path / "net.safetensors", architecture=f"test_candidate_mistakes:{kind.__name__}")
+
+
+STRICT = """
+import tiny_models
+
+
+class Strict(tiny_models.TinyNet):
+    def forward(self, image):
+        assert image.shape[-2:] == (512, 512){}
+"""
+
+
+def test_an_assertion_that_says_nothing_is_told_by_its_line(tmp_path, net):
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    (tmp_path / "strict_nets.py").write_text(STRICT.format(""))  # not here: pytest has assertions say more
+    match = (
+        r"does not take inputs of 1×6×5 .*; set model\.preprocess\.resize, if that is about their size "
+        r"\(assert image\.shape\[-2:\] == \(512, 512\), in strict_nets\.py, line 7\)$"
+    )
+    with pytest.raises(CandidateError, match=match):
+        tiny.load(tmp_path / "net.safetensors", architecture="strict_nets:Strict")
+
+
+@pytest.mark.parametrize(("words", "advised"), [("expected 512x512 got (6, 5)", True), ("no licence", False)])
+def test_an_assertion_that_says_why(words, advised, tmp_path, net):
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    (tmp_path / "strict_nets.py").write_text(STRICT.format(f", {words!r}"))
+    with pytest.raises(CandidateError) as caught:
+        tiny.load(tmp_path / "net.safetensors", architecture="strict_nets:Strict")
+    assert words in str(caught.value)
+    assert ("set model.preprocess.resize" in str(caught.value)) == advised
+
+
 class OfVolumes(nn.Module):
     """Looks at a dimension that images do not have."""
 
@@ -346,7 +419,7 @@ def test_scores_without_a_gradient(tmp_path, net, monkeypatch):
         return whole(self, image.detach()) + torch.zeros(1, requires_grad=True)
 
     monkeypatch.setattr(tiny.TinyNet, "forward", unused)
-    with pytest.raises(AccessError, match=r"as quantised networks have none, and those with .* numpy .* only asks \(square,"):
+    with pytest.raises(AccessError, match=r"as quantised networks have none, .* in numpy .* only asks \(square,"):
         candidate.gradient(images, labels, labels, lambda logits, *_: logits[:, 0])
 
     def broken(self, image):

@@ -15,11 +15,24 @@ ZEROS = torch.zeros(6, dtype=torch.int64)
 TINY = "import tiny_models\n\ndef resnet18(num_classes):\n    return tiny_models.TinyNet(labels=num_classes)\n"
 
 
+AGED = """
+import tiny_models
+
+
+class ImageAndAge(tiny_models.TinyNet):
+    def forward(self, image, age):
+        return super().forward(image) * age
+"""
+
+
 def _shown(function: str) -> str:
     """The program of the documentation that has a function, around a tiny network."""
     programs = re.findall(r"^```python\n(.*?)^```", DOCS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    (program,) = (text for text in programs if f"def {function}(" in text and "resnet18" in text)
-    return program.replace("from torchvision.models import resnet18\n", TINY)
+    networks = {"from torchvision.models import resnet18\n": TINY, "from ours import ImageAndAge\n": AGED}
+    ((program, named),) = (
+        (text, named) for text in programs for named in networks if f"def {function}(" in text and named in text
+    )
+    return program.replace(named, networks[named])
 
 
 def _load(function, folder, scores, **options):
@@ -51,6 +64,18 @@ def test_steps_before_a_network(precision, tmp_path):
     assert gradient.flatten(1).any(dim=1).all()
     searched = candidate.search_logits(images.detach())
     torch.testing.assert_close(searched, scores.detach(), rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("precision", ["full", "auto"])
+def test_an_age_that_is_filled_in(precision, tmp_path):
+    net, candidate, logits = _load("at_sixty", tmp_path, 2, precision=precision)
+    images = tiny.pictures().shares().requires_grad_()
+    scores = net(images) * 60
+    torch.testing.assert_close(logits, scores.detach())
+    (wanted,) = torch.autograd.grad(scores[:, 0].sum(), images)
+    _, _, gradient = candidate.gradient(images.detach(), ZEROS, ZEROS, lambda logits, *_: logits[:, 0], exact=True)
+    torch.testing.assert_close(gradient, wanted)
+    torch.testing.assert_close(candidate.search_logits(images.detach()), scores.detach(), rtol=0.05, atol=0.05)
 
 
 def test_grades_that_are_joined(tmp_path):

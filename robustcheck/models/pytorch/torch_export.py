@@ -149,7 +149,10 @@ def _input(program: torch.export.ExportedProgram, path: Path) -> tuple[torch.Ten
     """What stands for its one input, and the fewest and the most images that it takes at once."""
     names = program.graph_signature.user_inputs
     if len(names) != 1:
-        raise CandidateError(f"{path.name} has {len(names)} inputs ({', '.join(map(str, names))}); one image is needed")
+        raise CandidateError(
+            f"{path.name} has {len(names)} inputs ({', '.join(map(str, names))}); one image is needed: export a "
+            "wrapper that takes the image alone"
+        )
     image = next(node.meta["val"] for node in program.graph.nodes if node.name == names[0])
     if not isinstance(image, torch.Tensor) or not image.is_floating_point() or image.ndim == 0:
         raise CandidateError(f"{path.name} takes {getattr(image, 'dtype', image)}; one image of floats is needed")

@@ -1,0 +1,35 @@
+"""What a network's own exception says of the inputs that it is made for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from traceback import extract_tb
+
+from robustcheck.models.network import first_line
+
+_OTHERS_MISSING = re.compile(r"forward\(\) (missing \d+ required|is missing value for argument)")
+# Of three-dimensional convolutions, and of code that takes five sizes from a shape.
+_MORE_AXES = re.compile(r"weight of size \[\d+(, \d+){4}\]|\bconv3d\b|\(expected 5, got 4\)")
+
+
+def not_one_image(error: Exception) -> str | None:
+    """What to know about a network that takes more than one image, or more than two dimensions; None if it does not."""
+    reason = str(error)
+    if _OTHERS_MISSING.search(reason):
+        return (
+            "a candidate takes one image alone: a network that takes more is wrapped in one that fills in the rest "
+            "(docs/policy.md, 'Networks of more than an image')"
+        )
+    if _MORE_AXES.search(reason):
+        return "a candidate takes one image of two dimensions: volumes and several views are not judged"
+    return None
+
+
+def reason_of(error: Exception) -> str:
+    """What is wrong, in a few words; of an assertion that says nothing, itself and where it stands."""
+    frames = extract_tb(error.__traceback__)
+    if str(error) or not isinstance(error, AssertionError) or not frames:
+        return first_line(error)
+    code = (frames[-1].line or "an assertion fails").strip()
+    return f"{code[:200]}, in {Path(frames[-1].filename).name}, line {frames[-1].lineno}"
