@@ -32,6 +32,14 @@ _LIMITS = {
     "less_than": ("less than", "lt"),
     "less_than_equal": ("at most", "le"),
 }
+_OF_A_NUMBER = (
+    "of a number that is no probability the network takes the threshold off (docs/policy.md, 'Scores that are not the "
+    "labels')"
+)
+_OTHER_TASKS = {
+    **dict.fromkeys(("regression", "survival", "ordinal"), f"; {_OF_A_NUMBER}"),
+    **{task: f"; {task} is not judged" for task in ("segmentation", "detection")},
+}
 
 
 def find(error: ValidationError, data: dict[str, Any]) -> list[Mistake]:
@@ -105,7 +113,8 @@ def _sentence(found: ErrorDetails, path: KeyPath, data: dict[str, Any]) -> str:
         return _wrong_type(given, wanted, description)
     allowed = f"allowed: {description}" if description else found["msg"].lower()
     limit = _limit(kind, context, _range(path, data)) or allowed
-    return f"found {shown(given)}; {limit}"
+    hint = f"; {_OF_A_NUMBER}" if path[:2] == ("model", "operating_point") and kind in _LIMITS else ""
+    return f"found {shown(given)}; {limit}{hint}"
 
 
 def _limit(kind: str, context: Mapping[str, Any], allowed: Mapping[str, Any]) -> str:
@@ -138,7 +147,8 @@ def _other_word(given: Any, expected: str, path: KeyPath) -> str:
     meant = [split for split, words in SPLITS.items() if path == ("data", "split") and str(given).lower() in words]
     if meant:
         return f"found {shown(given)}; allowed: {expected}; write {meant[0]}, also where folders or rows say {given}"
-    return f"found {shown(given)}; allowed: {expected}{did_you_mean(str(given), _words(expected))}"
+    hint = next((hint for task, hint in _OTHER_TASKS.items() if path[-1:] == ("task",) and task in str(given)), "")
+    return f"found {shown(given)}; allowed: {expected}{hint or did_you_mean(str(given), _words(expected))}"
 
 
 def _unknown_key(path: KeyPath, data: dict[str, Any]) -> str:
