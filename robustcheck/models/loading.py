@@ -28,6 +28,7 @@ from robustcheck.models.trial import Trial
 from robustcheck.policy import ModelSpec
 from robustcheck.policy.model_spec import FORMATS
 from robustcheck.results import FileInfo, ModelInfo
+from robustcheck.words import listed, printable
 
 if TYPE_CHECKING:
     from robustcheck.models.fast import fast_form
@@ -102,6 +103,7 @@ def load_candidate(
         *([devices.NOTE] if network.device.type == "cuda" else []),
         *([preprocess.note] if preprocess.note else []),
         *network.notes,
+        *_negatives(spec),
         *probe_notes,
         *search_notes,
         *([stochastic.NOTE] if randomness is not None else []),
@@ -121,6 +123,14 @@ def load_candidate(
         with left_as_found():
             candidate = as_oracles_ask(candidate, chain([first], trial.other_shapes()))
     return candidate, logits
+
+
+def _negatives(spec: ModelSpec) -> list[str]:
+    """The note on what is no disease beside one label of three or more, which of grades may not be what is meant."""
+    if spec.positive is None or spec.task == "multilabel" or len(spec.labels) < 3:
+        return []
+    others = listed(label for label in spec.labels if label != spec.positive)
+    return [f"all labels but {printable(spec.positive)} are negatives: {others}"]
 
 
 def _model_info(

@@ -19,6 +19,7 @@ _END = 0.01  # a probability so near to 0 or 1 is at an end
 _GROWN = 100.0  # inputs that are 1,000 times as bright give logits about as much larger, and probabilities none
 _UNLESS_TOLD = 0.5  # the operating point of findings
 _OTHERWISE = "a network whose scores are others is wrapped (docs/policy.md, 'Scores that are not the labels')"
+_OR_FEATURES = "or, if these are features, put the head on (docs/policy.md, 'Scores that are not the labels')"
 
 
 def read_head(spec: ModelSpec, raw: torch.Tensor, beyond: Callable[[], torch.Tensor | None] = lambda: None) -> AnyHead:
@@ -98,14 +99,16 @@ def _check_shape(spec: ModelSpec, raw: torch.Tensor) -> None:
             )
         return  # a policy's own checks have seen that they are as many as the labels take
     if spec.task == "binary" and shape[1] != 1:
-        hint = "did you mean task: multiclass?" if shape[1] == labels else "say which one in model.scores"
+        hint = f"say which one in model.scores, {_OR_FEATURES}"
+        if shape[1] == labels:
+            hint = "did you mean task: multiclass?"
         raise CandidateError(f"a binary task has one score a sample; the candidate gives {shape[1]}; {hint}")
     if spec.task != "binary" and shape[1] != labels:
         hint = _OTHERWISE
         if shape[1] == 1 and labels == 2:
             hint = "did you mean task: binary?"
         elif shape[1] > labels:
-            hint = "say in model.scores which of them are the labels', from 0"
+            hint = f"say in model.scores which of them are the labels', from 0, {_OR_FEATURES}"
         raise CandidateError(
             f"the candidate gives {shape[1]} scores a sample, and model.labels names {labels} "
             f"({', '.join(spec.labels[:6])}{', …' if labels > 6 else ''}); {hint}"

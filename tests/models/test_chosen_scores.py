@@ -61,7 +61,8 @@ def test_what_is_not_chosen_does_not_matter(unknown, tmp_path):
     tiny.save_safetensors(net, tmp_path / "net.safetensors")
     options = {"architecture": "test_chosen_scores:Findings", "architecture_args": {"unknown": unknown}}
     options |= {"task": "multilabel", "labels": ("effusion", "mass", "nodule"), "output": "probabilities"}
-    with pytest.raises(CandidateError, match=r"gives 4 scores a sample, .* names 3 .*; say in model\.scores which"):
+    match = r"gives 4 scores a sample, .* names 3 .*; say in model\.scores which .* put the head on"
+    with pytest.raises(CandidateError, match=match):
         tiny.load(tmp_path / "net.safetensors", **options)
     _, logits = tiny.load(tmp_path / "net.safetensors", scores=(3, 2, 0), **options)
     told = net.net(tiny.pictures().shares()).detach()
@@ -83,7 +84,8 @@ def test_one_logit_of_several(tmp_path):
     net = tiny.tiny_net(labels=4)
     tiny.save_safetensors(net, tmp_path / "net.safetensors")
     options = {"architecture_args": {"labels": 4}, "task": "binary"}
-    with pytest.raises(CandidateError, match=r"one score a sample; the candidate gives 4; say .* model\.scores"):
+    match = r"one score a sample; the candidate gives 4; say .* model\.scores, or, if .* features, put the head on"
+    with pytest.raises(CandidateError, match=match):
         tiny.load(tmp_path / "net.safetensors", **options)
     _, logits = tiny.load(tmp_path / "net.safetensors", scores=(1,), **options)
     torch.testing.assert_close(logits[:, 1], net(tiny.pictures().shares())[:, 1].detach())
@@ -133,3 +135,22 @@ class Probable(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         told = self.net(image).softmax(dim=1)
         return torch.cat([told, torch.full_like(told[:, :1], torch.nan)], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "positive", "noted"),
+    [
+        (
+            ("none", "mild", "moderate", "severe"),
+            "moderate",
+            ["all labels but moderate are negatives: none, mild, severe"],
+        ),
+        (("none", "mild", "moderate", "severe"), None, []),
+        (("healthy", "ill"), "ill", []),
+    ],
+)
+def test_what_is_negative_among_grades_is_noted(labels, positive, noted, tmp_path):
+    tiny.save_safetensors(tiny.tiny_net(labels=len(labels)), tmp_path / "net.safetensors")
+    options = {"architecture_args": {"labels": len(labels)}, "labels": labels, "positive": positive}
+    notes = tiny.load(tmp_path / "net.safetensors", **options)[0].info.notes
+    assert [note for note in notes if "negatives" in note] == noted

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import runpy
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import tiny_models as tiny
 import torch
@@ -23,12 +27,27 @@ class ImageAndAge(tiny_models.TinyNet):
     def forward(self, image, age):
         return super().forward(image) * age
 """
+EMBEDDING = """import torch
+
+
+class Embedding(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(30, 64)
+
+    def forward(self, image):
+        return self.layer(image.flatten(1))
+"""
 
 
 def _shown(function: str) -> str:
     """The program of the documentation that has a function, around a tiny network."""
     programs = re.findall(r"^```python\n(.*?)^```", DOCS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    networks = {"from torchvision.models import resnet18\n": TINY, "from ours import ImageAndAge\n": AGED}
+    networks = {
+        "from torchvision.models import resnet18\n": TINY,
+        "from ours import ImageAndAge\n": AGED,
+        "from ours import Embedding\n": EMBEDDING,
+    }
     ((program, named),) = (
         (text, named) for text in programs for named in networks if f"def {function}(" in text and named in text
     )
@@ -106,3 +125,20 @@ def test_ordinal_logits(tmp_path):
     more = net(tiny.pictures().shares()).sigmoid().detach()
     probabilities = candidate.head.probabilities(logits).float()
     torch.testing.assert_close(probabilities.flip(1).cumsum(1)[:, :4].flip(1), more, rtol=1e-3, atol=1e-4)
+
+
+def test_a_head_of_scikit_learn(tmp_path, monkeypatch):
+    (tmp_path / "networks.py").write_text(_shown("with_head"))
+    monkeypatch.chdir(tmp_path)
+    head = SimpleNamespace(coef_=np.random.default_rng(0).normal(size=(1, 64)), intercept_=np.array([0.25]))
+    joblib = ModuleType("joblib")
+    joblib.__dict__["load"] = {"head.joblib": head}.__getitem__
+    monkeypatch.setitem(sys.modules, "joblib", joblib)
+    embedding = runpy.run_path("networks.py")["Embedding"]()
+    torch.save(embedding.state_dict(), "embedding.pt")
+    runpy.run_path("networks.py", run_name="__main__")
+    _, logits = tiny.load(tmp_path / "net.safetensors", architecture="networks:with_head", task="binary")
+    with torch.no_grad():
+        features = embedding(tiny.pictures().shares()).double()
+    expected = features @ torch.tensor(head.coef_[0]) + 0.25
+    torch.testing.assert_close(logits[:, 1], expected.float(), rtol=1e-4, atol=1e-5)
