@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
 
 _NO_IMAGE = f"only {', '.join(SUFFIXES)} are read, and DICOM of any name"
+
+_SEPARATOR = re.compile(r"\Asep=[,;\t](?=\r?\n)", re.IGNORECASE)  # a first line that is for Excel alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +98,7 @@ def _text(path: Path) -> str:
         check_memory(8 * path.stat().st_size, path.name)
         data = path.read_bytes()
         try:
-            return data.decode("utf-8-sig")
+            return _SEPARATOR.sub("", data.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start) + 1
             raise DataError(f"{path.name}:{line}: it is not UTF-8; save it as CSV UTF-8") from None
@@ -293,8 +296,10 @@ def _path_mistake(
         return None if is_image(resolved) else _NO_IMAGE
     if not typed:
         return "the path is empty"
-    if PurePosixPath(typed).is_absolute() or PureWindowsPath(typed).drive or not home.holds(resolved):
-        return f"it leaves {home.path}: {NO_ESCAPE}; data.root names another folder"
+    absolute = PurePosixPath(typed).is_absolute() or PureWindowsPath(typed).drive
+    if absolute or not home.holds(resolved):
+        advice = "write it relative to data.root, with /" if absolute else "data.root names another folder"
+        return f"it leaves {home.path}: {NO_ESCAPE}; {advice}"
     if not resolved.is_file():
         return f"there is no such file in {home.path}{_meant(typed, resolved, beside)}"
     return None if is_image(resolved) else _NO_IMAGE

@@ -215,6 +215,21 @@ def test_every_mistake_has_its_line(manifest, load, tmp_path):
         (9, 13, "'a\\x00.png': "),
     ]:
         assert lines[line].startswith(f"data.csv:{place}: {what}"), lines[line]
+    for line, advice in [
+        (2, "; write it relative to data.root, with /"),
+        (3, "; data.root names another folder"),
+        (4, "; write it relative to data.root, with /"),
+    ]:
+        assert lines[line].endswith(advice), lines[line]
+
+
+@pytest.mark.parametrize("first", ["sep=,\r\n", "SEP=;\n"])
+def test_excels_line_about_what_separates_is_no_header(manifest, load, first):
+    manifest(f"{first}path,label\na.png,sick\nb.png,sik\n")
+    with pytest.raises(DataError, match=r"^data\.csv:4: the policy has no label 'sik'"):
+        load("data.csv")
+    manifest(f"{first}path,label\na.png,sick\nb.png,normal\n")
+    assert load("data.csv").names == ("a.png", "b.png")
 
 
 def test_paths_that_are_written_otherwise_are_told_how(manifest, load):
