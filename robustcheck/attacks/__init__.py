@@ -16,7 +16,7 @@ from robustcheck.attacks.fmn import FMN
 from robustcheck.attacks.hopskipjump import HopSkipJump
 from robustcheck.attacks.nes import NES
 from robustcheck.attacks.noise import Noise
-from robustcheck.attacks.objectives import Objective, objective
+from robustcheck.attacks.objectives import Objective, nearest_border, objective
 from robustcheck.attacks.partial_information import PartialInformation
 from robustcheck.attacks.pgd import PGD
 from robustcheck.attacks.rays import RayS
@@ -45,5 +45,6 @@ __all__ = [
     "State",
     "Told",
     "build",
+    "nearest_border",
     "objective",
 ]

@@ -10,6 +10,7 @@ does not kill their gradient.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -42,6 +43,21 @@ def objective(loss: Loss, goal: Goal, *, aimed: bool = False) -> Objective:
     else:
         raised = _untargeted(loss)
     return AgainstAll(raised) if loss == "cross_entropy" else raised
+
+
+def nearest_border(goal: Goal, logits: torch.Tensor, labels: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The margin that is the smallest at these logits (N, K), as a function of other logits, to margins (N,).
+
+    It is `margin`'s there. Elsewhere another label, or another finding, may be nearer: `margin` turns over to that one
+    and has a kink, and this has none.
+    """
+    if goal.multilabel:
+        nearest = margins_of_findings(goal, logits, labels).argmax(dim=1)
+        return lambda others: _of(margins_of_findings(goal, others, labels), nearest)
+    wanted = None if goal.toward is None else torch.full_like(labels, goal.toward)
+    best = _others(logits, labels if wanted is None else wanted).argmax(dim=1)
+    first, second = (labels, best) if wanted is None else (best, wanted)
+    return lambda others: _margin_to(others, first, second)
 
 
 def log_probability(goal: Goal) -> Objective:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import kstest, norm
 from torch.nn.functional import cross_entropy
 
-from robustcheck.attacks import objective
+from robustcheck.attacks import nearest_border, objective
 from robustcheck.attacks.draws import Draws, _quantiles, key
 from robustcheck.attacks.objectives import dlr, log_odds, log_probability, margin
 from robustcheck.models.head import NO_ANSWER, Head
@@ -41,6 +41,23 @@ def test_log_odds_rise_in_the_direction_of_cross_entropy(labels, seed):
 def test_log_odds_of_two_labels_are_the_margin_between_them():
     logits = torch.tensor([[2.0, -1.0], [0.0, 50.0]])
     torch.testing.assert_close(log_odds(logits, torch.tensor([0, 1])), torch.tensor([-3.0, -50.0]))
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("labels", [2, 3, 5])
+@given(seed=seeds)
+def test_the_nearest_border_is_the_margins_there_and_none_nearer_elsewhere(labels, multilabel, seed):
+    logits, others = _logits(seed, labels, 30), _logits(seed + 1, labels, 30)
+    readings = 2**labels if multilabel else labels
+    truth = torch.randint(0, readings, (30,), generator=torch.Generator().manual_seed(seed))
+    kinds = [("untargeted", None), ("missed_finding", 0), ("false_alarm", labels - 1), ("targeted", None)]
+    for kind, positive in kinds[: 3 if multilabel else 4]:
+        goal = Goal(kind=kind, positive=positive, target=1, labels=labels, multilabel=multilabel)
+        about = goal.applies(truth)
+        raised, border = objective("margin", goal), nearest_border(goal, logits, truth)
+        torch.testing.assert_close(border(logits)[about], raised(logits, truth, truth)[about])
+        further = raised(others, truth, truth)[about] - border(others)[about]
+        assert (further <= 1e-9 if goal.toward is not None else further >= -1e-9).all()
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "margin", "dlr"])

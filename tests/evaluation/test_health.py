@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from building import ARCHITECTURE, brightness_gates, brightness_policy, brightness_project, flat_images
 from chest import gates_on_xrays
 from masks import masked_gates
+from safetensors.torch import save_file
 
 from robustcheck import load_policy, run
 from robustcheck.errors import EvaluationError
@@ -338,6 +340,47 @@ def test_an_image_without_a_finite_gradient_says_nothing_of_how_much_is_explaine
     (checks,) = _checks(tmp_path, f"  - {{id: pgd, {PGD_FORTY}}}\n", excess=excess, levels=range(20, 28))
     assert checks["gradient-explains"].outcome == "sound"
     assert "the gradient explains 100% " in checks["gradient-explains"].evidence
+
+
+_SENSES = """
+import torch
+
+class Senses(torch.nn.Module):  # the first finding, or label, is near and hardly moves; the second is far and moves
+    def __init__(self):
+        super().__init__()
+        self.slow = torch.nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, image):
+        signs = torch.where((torch.arange(196) * 7919 + torch.arange(196) ** 2 * 31) % 5 < 2, 1.0, -1.0)
+        pixels = image.flatten(1) - 0.5
+        slow, quick = self.slow * pixels.mean(dim=1), (pixels * (signs - signs.mean())).mean(dim=1)
+        return torch.stack([0.5 + slow, 0.505 + 60 * quick]{more}, dim=1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "more"),
+    [("multilabel", "slow, quick", ""), ("multiclass", "slow, quick, right", " + [torch.full((len(image),), 1.005)]")],
+)
+def test_what_is_nearest_elsewhere_is_not_held_against_the_gradient(task, labels, more, tmp_path):
+    """A random pattern turns over to the finding, or the label, that moves: the margin of the nearest has a kink."""
+    (tmp_path / "senses.py").write_text(_SENSES.format(more=more))
+    save_file({"slow": torch.tensor(0.1)}, tmp_path / "senses.safetensors")
+    levels = np.arange(100, 124, 2, dtype=np.uint8)
+    wanted = np.ones((len(levels), 2), np.uint8) if task == "multilabel" else np.full((len(levels), 1), 2)
+    images = np.broadcast_to(levels[:, None, None], (len(levels), 14, 14))
+    np.savez(tmp_path / "levels.npz", test_images=images, test_labels=wanted)
+    (tmp_path / "policy.yaml").write_text(f"""
+robustcheck: 1
+model: {{path: senses.safetensors, architecture: "senses:Senses", task: {task}, labels: [{labels}], output: logits}}
+data: {{source: levels.npz}}
+gates:
+  - {{id: pgd, attack: pgd, epsilon: 1/255, require: {{accuracy: 0.5}}}}
+""")
+    (gate,) = run(load_policy(tmp_path / "policy.yaml")).gates
+    (check,) = [check for check in gate.health if check.name == "gradient-explains"]
+    assert check.outcome == "sound", check.evidence
+    assert "explains 100% " in check.evidence
 
 
 # --- what is inherited -----------------------------------------------------------------------------------------------

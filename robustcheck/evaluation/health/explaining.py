@@ -15,9 +15,9 @@ from math import ceil, inf, prod, sqrt
 
 import torch
 
-from robustcheck.attacks import objective
+from robustcheck.attacks import nearest_border, objective
 from robustcheck.attacks.draws import Draws, key
-from robustcheck.evaluation.health.predicting import artefact_margins, in_grey_levels, keep_gradients, small_change
+from robustcheck.evaluation.health.predicting import artefact_logits, in_grey_levels, keep_gradients, small_change
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import WhiteBox
 from robustcheck.models.batches import as_shares, batches
@@ -61,10 +61,10 @@ class Explanation:
     goal: Goal
     ball: Ball | None = None
 
-    @staticmethod
-    def price(tries: int) -> tuple[int, int]:
+    def price(self, tries: int) -> tuple[int, int]:
         """Returns how many forward passes and gradients so many tries take."""
-        return tries * EXPLAINED_ON * (1 + 2 * len(_PARTS)), tries * EXPLAINED_ON
+        clean = 0 if self.setting.candidate.bare is None else 1
+        return tries * EXPLAINED_ON * (1 + clean + 2 * len(_PARTS)), tries * EXPLAINED_ON
 
     def expected(self, samples: Sequence[int], cost: Cost) -> tuple[int, int]:
         """Returns how many forward passes and gradients it will take if all is well."""
@@ -117,7 +117,12 @@ class Explanation:
             keep_gradients(setting, self.goal, new, found)
             kept |= dict(zip(new, found, strict=True))
         gradient = torch.stack([one for one in kept.values() if one is not None])
-        margins = partial(artefact_margins, setting, self.goal, torch.tensor(numbers), labels=labels)
+        answers = partial(artefact_logits, setting, torch.tensor(numbers))
+        if setting.candidate.bare is None:
+            clean = setting.candidate.head.at_operating_point(setting.logits[numbers].to(images.device))
+        else:
+            clean = answers(images)
+        margins = nearest_border(self.goal, clean, labels)
         names = (setting.samples.names[number] for number in numbers)
         keys = [key(setting.seed, f"health/{self.goal}/explaining", name, 0) for name in names]
         draws = Draws.of(keys, images.device)
@@ -125,7 +130,7 @@ class Explanation:
         for number, parts in enumerate(_PARTS):
             change = _size(step, longest, images.shape[1:]) * _pattern(images, parts, draws, number)
             above, below = (images + change).clamp(0, 1), (images - change).clamp(0, 1)
-            moved = (margins(above) - margins(below)).double().cpu()
+            moved = (margins(answers(above)) - margins(answers(below))).double().cpu()
             told = ((above - below) * gradient).flatten(1).sum(dim=1).double().cpu()
             usable = moved.isfinite() & told.isfinite()
             did += torch.where(usable, moved**2, 0.0)

@@ -183,7 +183,12 @@ def small_change(setting: Setting, ball: Ball | None) -> float:
 def artefact_margins(
     setting: Setting, goal: Goal, samples: torch.Tensor, images: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:
-    """How far samples with these numbers, images (N, C, H, W) and true readings are past the border, (N,).
+    """How far samples with these numbers, images (N, C, H, W) and true readings are past the border, (N,)."""
+    return objective("margin", goal)(artefact_logits(setting, samples, images), labels, labels)
+
+
+def artefact_logits(setting: Setting, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Logits (N, K) of samples with these numbers and images (N, C, H, W), of which the largest is what is decided.
 
     As the artefact itself answers, unless its last softmax is left off, behind which gradients may be zero.
     """
@@ -192,7 +197,7 @@ def artefact_margins(
         logits = candidate.logits(images)
     else:
         logits = WhiteBox(candidate, exact=True).scores(samples, images)
-    return objective("margin", goal)(candidate.head.at_operating_point(logits), labels, labels)
+    return candidate.head.at_operating_point(logits)
 
 
 def in_grey_levels(size: float) -> str:
