@@ -24,6 +24,8 @@ from robustcheck.models.network import Network, Takes, dtype_of, first_line, fre
 from robustcheck.models.output_selection import Answering
 from robustcheck.models.pytorch.checkpoint import Weights, chosen, weights_in, without_wrapping
 from robustcheck.models.pytorch.hyper_parameters import compared
+from robustcheck.models.pytorch.unregistered import first_in_training, unregistered
+from robustcheck.models.pytorch.unregistered import note as unregistered_note
 from robustcheck.policy import ModelSpec
 from robustcheck.policy.model_spec import whole_model
 from robustcheck.user_code_files import own_sources, written_in
@@ -47,6 +49,9 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
     module, whole, sources, notes = _network(content, path, spec, folder)
     module.eval().to(device)
     freeze(module)
+    unseen = unregistered(module)
+    if not whole and (said := unregistered_note(unseen)):
+        notes = (*notes, said)
     dtype, answering = dtype_of(module), Answering(module, spec.output_name)
     return Network(
         forward=in_dtype(answering, dtype),
@@ -54,6 +59,8 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
         module=answering if dtype == torch.float32 else None,
         convolves_as_laid_out=dtype == torch.float32 and any(isinstance(part, _Conv) for part in module.modules()),
         precision=dtype,
+        has_mode=False,
+        in_training=first_in_training(unseen),
         takes=takes(module),
         whole=whole,
         sources=sources,
