@@ -34,11 +34,11 @@ def first_in_training(held: Mapping[str, nn.Module]) -> str | None:
     for where, module in held.items():
         for name, layer in module.named_modules(prefix=where):
             if layer.training and isinstance(layer, (_BatchNorm, _DropoutNd)):
-                return name
+                return str(name)
     return None
 
 
-def note(held: Mapping[str, nn.Module]) -> str | None:
+def unregistered_note(held: Mapping[str, nn.Module]) -> str | None:
     """What the reader of a report should know of their weights; None if they have none."""
     first = next((where for where, module in held.items() if next(module.parameters(), None) is not None), None)
     if first is None:
