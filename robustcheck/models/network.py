@@ -74,7 +74,10 @@ def rows(answer: object, count: int) -> torch.Tensor:
     """
     if not isinstance(answer, torch.Tensor) or not answer.is_floating_point():
         found = answer.dtype if isinstance(answer, torch.Tensor) else type(answer).__name__
-        raise CandidateError(f"the candidate answers with {found}, not with one tensor of scores")
+        raise CandidateError(
+            f"the candidate answers with {found}, not with one tensor of scores: have forward return the logits, "
+            "a tensor of floats with a row for each image"
+        )
     if answer.ndim < 2 and count == 1:  # networks that squeeze lose the batch's axis, too
         answer = answer.reshape(1, -1)
     if answer.ndim == 0 or len(answer) != count:
