@@ -160,7 +160,7 @@ def test_a_name_for_the_only_output(tmp_path):
         tiny.load(tmp_path / "net.safetensors", output_name="scores")
 
 
-@pytest.mark.parametrize("form", ["one", "dictionary", "pair", "named", "fields", "lone"])
+@pytest.mark.parametrize("form", ["one", "dictionary", "pair", "named", "fields"])
 def test_searches_ask_a_faster_form_all_the_same(form, tmp_path):
     candidate, _ = _load("net.safetensors", form, tmp_path, output_name=CHOSEN.get(form), precision="auto")
     assert any("batch norm folded" in note for note in candidate.info.notes)
