@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest, norm
 from torch.nn.functional import cross_entropy
@@ -45,6 +45,7 @@ def test_log_odds_of_two_labels_are_the_margin_between_them():
 
 @pytest.mark.parametrize("multilabel", [False, True])
 @pytest.mark.parametrize("labels", [2, 3, 5])
+@settings(max_examples=15)
 @given(seed=seeds)
 def test_the_nearest_border_is_the_margins_there_and_none_nearer_elsewhere(labels, multilabel, seed):
     logits, others = _logits(seed, labels, 30), _logits(seed + 1, labels, 30)
