@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from robustcheck.models.network import Forward
+from robustcheck.models.network import Forward, rows
 
 _SLOPES = 4  # images whose gradients are compared
 _STEPS = (1e-3, 1e-2, 3e-3, 2e-3, 1e-4, 3e-4, 3e-2)  # of the inputs' range: kinks spoil large ones, rounding small ones
@@ -70,6 +70,7 @@ def compare(
         allowed: how far the two may be apart.
         holds: inputs as the artefact holds them, such as whole numbers.
     """
+    artefact, twin = _in_rows(artefact), _in_rows(twin)
     generator = torch.Generator().manual_seed(0)
     first = images[0]
     low, high = float(first.min()), float(first.max())
@@ -101,6 +102,11 @@ def compare(
         wrong=f"its gradient differs from differences of ONNX Runtime's output by {float(told.mean()):.0%} in the mean "
         f"and {float(told.max()):.0%} at most (allowed: {allowed.slopes:.0%} and {_WORST * allowed.slopes:.0%})"
     )
+
+
+def _in_rows(forward: Forward) -> Forward:
+    """A network whose scores may be (N,), as one that answers with a row for each image."""
+    return lambda inputs: rows(forward(inputs), len(inputs))
 
 
 def _close(apart: torch.Tensor, allowed: float) -> bool:
