@@ -14,6 +14,7 @@ import torch
 from robustcheck.errors import CandidateError
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import Takes, first_line
+from robustcheck.models.onnx.axes import with_axes
 from robustcheck.words import listed, printable
 
 _FLOATS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
@@ -72,7 +73,7 @@ class Session:
         self.takes: Takes = tuple(
             size if isinstance(size, int) and size > 0 else None for size in inputs[0].shape or ()
         )
-        self.flat = len(self.takes) == 2
+        self.axes = len(self.takes)
         self.whole = self._type == torch.uint8
         self.half = torch.float16 in (self._type, self._answer_type)
         self.on_cpu = self._device.type == "cpu"
@@ -112,9 +113,7 @@ class Session:
         return self._first(values)
 
     def _as_taken(self, inputs: torch.Tensor) -> torch.Tensor:
-        inputs = inputs.to(self._device)
-        if self.flat:
-            inputs = inputs.flatten(1)
+        inputs = with_axes(inputs.to(self._device), self.axes)
         if self._type == torch.uint8:
             inputs = inputs.round().clamp(0, 255)
         return inputs.to(self._type).contiguous()
