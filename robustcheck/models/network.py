@@ -66,7 +66,7 @@ def first_line(error: BaseException) -> str:
 
 
 def rows(answer: object, count: int) -> torch.Tensor:
-    """The scores (N, …) in what a network answered about so many images.
+    """The scores (N, …) in what a network answered about so many images; (N, K) where no two axes are longer than 1.
 
     Raises:
         CandidateError: it is not one tensor with a row for each image.
@@ -81,7 +81,9 @@ def rows(answer: object, count: int) -> torch.Tensor:
             f"the candidate answers {count} images with scores of shape {tuple(answer.shape)}; "
             "the first axis has to be the images'"
         )
-    return answer.unsqueeze(1) if answer.ndim == 1 else answer
+    if answer.ndim == 1:
+        return answer.unsqueeze(1)
+    return answer.flatten(1) if sum(size != 1 for size in answer.shape[1:]) <= 1 else answer
 
 
 def in_batches(forward: Forward, *, least: int, most: int | None, copies: bool = False) -> Forward:

@@ -312,7 +312,7 @@ def test_several_inputs_are_refused(tmp_path):
 
 def test_an_input_of_another_type_is_refused(tmp_path):
     tiny.save_linear_onnx(tmp_path / "whole.onnx", WEIGHTS, kind=TensorProto.INT32)
-    with pytest.raises(CandidateError, match=r"takes tensor\(int32\); float, float16, double and uint8"):
+    with pytest.raises(CandidateError, match=r"takes tensor\(int32\); float, float16, double and uint8 .*: keep .* Cast"):
         tiny.load(tmp_path / "whole.onnx")
 
 
@@ -324,6 +324,17 @@ def test_an_answer_that_is_the_decided_label_is_refused(tmp_path):
     (tmp_path / "label.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(CandidateError, match=r"answers with tensor\(int64\) in label, not with scores"):
         tiny.load(tmp_path / "label.onnx")
+
+
+def test_quantised_scores_are_refused(tmp_path):
+    model = tiny.save_linear_onnx(tmp_path / "bytes.onnx", WEIGHTS)
+    model.graph.node.append(onnx.helper.make_node("Cast", ["scores"], ["bytes"], to=TensorProto.INT8))
+    del model.graph.output[:]
+    model.graph.output.append(onnx.helper.make_tensor_value_info("bytes", TensorProto.INT8, ["n", 2]))
+    (tmp_path / "bytes.onnx").write_bytes(model.SerializeToString())
+    match = r"answers with tensor\(int8\) in bytes, not with scores; keep float ones .* DequantizeLinear behind these"
+    with pytest.raises(CandidateError, match=match):
+        tiny.load(tmp_path / "bytes.onnx")
 
 
 def test_operators_in_any_order(tmp_path, net):

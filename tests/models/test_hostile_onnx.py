@@ -223,6 +223,13 @@ def test_old_files_whose_weights_are_no_inputs_as_optimisers_leave_them(model, s
     refused(store(model), r"net\.onnx is not valid ONNX: .*NoSuchOperator")
 
 
+@pytest.mark.parametrize("which", ["input", "output"])
+def test_a_value_without_a_shape_is_named(which, model, store, refused):
+    (value,) = getattr(model.graph, which)
+    value.type.tensor_type.ClearField("shape")
+    refused(store(model), rf"net\.onnx is not valid ONNX: it gives no shape of {value.name}; export it with one")
+
+
 def test_an_operator_that_does_not_exist(model, store, refused):
     model.graph.node[-1].op_type = "NoSuchOperator"
     refused(store(model), r"net\.onnx is not valid ONNX: .*NoSuchOperator")

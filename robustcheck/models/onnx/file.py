@@ -64,6 +64,11 @@ def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
             f"{path.name} uses custom operators ({listed(foreign)}), which need code that is not run; if you trust "
             "the library that has them, name it in model.operators"
         )
+    if unknown := [value.name for value in (*model.graph.input, *model.graph.output) if _lacks_shape(value)]:
+        raise CandidateError(
+            f"{path.name} is not valid ONNX: it gives no shape of {listed(unknown)}; export it with one, whose sizes "
+            "may be symbolic"
+        )
     external = sorted({_location(tensor, path) for tensor in tensors if uses_external_data(tensor)})
     files = [path, *(_inside(location, path) for location in external)]
     try:
@@ -100,6 +105,10 @@ def _to_check(
     if all(opset.domain != "com.microsoft" for opset in copy.opset_import):
         copy.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     return copy
+
+
+def _lacks_shape(value: onnx.ValueInfoProto) -> bool:
+    return value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
 
 
 def in_order(graph: onnx.GraphProto) -> list[onnx.NodeProto] | None:

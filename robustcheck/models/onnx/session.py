@@ -19,7 +19,9 @@ from robustcheck.words import listed, printable
 
 _FLOATS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
 _TYPES = {**_FLOATS, "tensor(uint8)": torch.uint8}
+_QUANTISED = frozenset({"tensor(uint8)", "tensor(int8)", "tensor(uint16)", "tensor(int16)"})
 _NUMPY = {torch.float32: np.float32, torch.float16: np.float16, torch.float64: np.float64, torch.uint8: np.uint8}
+_FLOAT_INPUT = ": keep a float one when you convert the network, or put a Cast or QuantizeLinear behind one in the graph"
 
 
 class Session:
@@ -59,8 +61,9 @@ class Session:
                 f"{path.name} has {len(inputs)} inputs ({listed(i.name for i in inputs)}); one image is needed{remedy}"
             )
         if inputs[0].type not in _TYPES:
+            remedy = "" if "string" in inputs[0].type else _FLOAT_INPUT
             raise CandidateError(
-                f"{path.name} takes {inputs[0].type}; float, float16, double and uint8 inputs can be given"
+                f"{path.name} takes {inputs[0].type}; float, float16, double and uint8 inputs can be given{remedy}"
             )
         self._session, self._type = session, _TYPES[inputs[0].type]
         self.input: str = inputs[0].name
@@ -235,9 +238,11 @@ def _choose(name: str, outputs: Sequence[Any], wanted: str | None) -> Any:
         found = numbers or list(outputs)
     if found[0].type not in _FLOATS:
         hint = " (skl2onnx: export with options={'zipmap': False})" if found[0].type.startswith("seq") else ""
+        remedy = f"name another output in model.output_name, or export it with the scores{hint}"
+        if found[0].type in _QUANTISED:
+            remedy = "keep float ones when you convert the network, or put a DequantizeLinear behind these in the graph"
         raise CandidateError(
-            f"{name} answers with {found[0].type} in {printable(found[0].name)}, not with scores; "
-            f"name another output in model.output_name, or export it with the scores{hint}"
+            f"{name} answers with {found[0].type} in {printable(found[0].name)}, not with scores; {remedy}"
         )
     return found[0]
 
