@@ -54,7 +54,8 @@ _ADVICE = (
     "transfer"
 )
 _SMALLER = "export it in float16, or use an attack that only asks (square, nes, label_only) or transfer"
-_BLOCKED = "com.microsoft.nchwc"  # the domain of what ONNX Runtime makes when it optimises all that it can
+_LAID_OUT = ("com.microsoft.nchwc.", "com.microsoft.Nhwc", "com.microsoft.QLinearConv")
+"""How operators' names begin that ONNX Runtime makes when it optimises all that it can."""
 ROUNDED_OPERATORS = frozenset(
     {
         "QuantizeLinear",
@@ -157,10 +158,10 @@ def converted(model: ModelProto) -> fx.GraphModule:
         finally:
             at = builder.at
     except Exception as error:  # noqa: BLE001 (a converter's code meets any graph there is)
-        if _BLOCKED in at:
+        if any(name in at for name in _LAID_OUT):
             raise NoTwinError(
-                f"its {at} has weights in the order that suits one kind of processor; save the graph with at "
-                "most ORT_ENABLE_EXTENDED, or use an attack that only asks (square, nes, label_only) or transfer"
+                f"its {at} is laid out for one kind of processor; save the graph with at most "
+                "ORT_ENABLE_EXTENDED, or use an attack that only asks (square, nes, label_only) or transfer"
             ) from None
         why = "" if isinstance(error, UnsupportedOpError) else f" ({first_line(error)})"
         raise NoTwinError(f"its {at} has no differentiable form here{why}; {_ADVICE}") from None
