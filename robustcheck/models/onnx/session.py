@@ -21,7 +21,7 @@ _FLOATS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "te
 _TYPES = {**_FLOATS, "tensor(uint8)": torch.uint8}
 _QUANTISED = frozenset({"tensor(uint8)", "tensor(int8)", "tensor(uint16)", "tensor(int16)"})
 _NUMPY = {torch.float32: np.float32, torch.float16: np.float16, torch.float64: np.float64, torch.uint8: np.uint8}
-_FLOAT_INPUT = ": keep a float one when you convert the network, or put a Cast or QuantizeLinear behind one in the graph"
+_FLOAT_INPUT = ": keep a float one when you convert the network, or put a Cast or QuantizeLinear behind one"
 
 
 class Session:
@@ -237,7 +237,8 @@ def _choose(name: str, outputs: Sequence[Any], wanted: str | None) -> Any:
     else:
         found = numbers or list(outputs)
     if found[0].type not in _FLOATS:
-        hint = " (skl2onnx: export with options={'zipmap': False})" if found[0].type.startswith("seq") else ""
+        zipped = any(output.type.startswith("seq(map") for output in outputs)  # as ZipMap leaves probabilities
+        hint = " (skl2onnx: export with options={'zipmap': False}; onnxmltools: with zipmap=False)" if zipped else ""
         remedy = f"name another output in model.output_name, or export it with the scores{hint}"
         if found[0].type in _QUANTISED:
             remedy = "keep float ones when you convert the network, or put a DequantizeLinear behind these in the graph"
