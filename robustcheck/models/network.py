@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,12 @@ from robustcheck.errors import CandidateError
 
 Takes: TypeAlias = tuple[int | None, ...]
 """The shape of an input, (N, …); None where any size will do, or where it is not known."""
+
+_LONGEST = 300  # letters of a library's message; what was wrong often stands at its end
+_IN_RUNTIME = re.compile(
+    r"\s*/\S+/onnxruntime/core/\S+:\d+ [^(]*\((?:[^()]|\([^()]*\))*\)(?: const)?(?: \[with [^]]*\])? "
+)
+"""Where in ONNX Runtime's own code an error was raised: the file, the line, and the function with its types."""
 
 
 class Forward(Protocol):
@@ -62,7 +69,8 @@ def first_line(error: BaseException) -> str:
     """The line of a library's message that says what is wrong: enough for a sentence."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # TorchScript begins with where it happened and ends with what.
-    return lines[-1 if "TorchScript interpreter" in lines[0] else 0].strip()[:300]
+    line = _IN_RUNTIME.sub(" ", lines[-1 if "TorchScript interpreter" in lines[0] else 0]).strip()
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} … {line[3 - _LONGEST // 2 :]}"
 
 
 def rows(answer: object, count: int) -> torch.Tensor:
