@@ -19,15 +19,10 @@ from robustcheck.models.fast.layout import channels_last
 from robustcheck.models.head import Objective
 from robustcheck.models.memory import Chunks
 from robustcheck.models.multilabel_head import AnyHead
-from robustcheck.models.network import Forward, Network, first_line, rows
+from robustcheck.models.network import NO_GRADIENT, Forward, Network, first_line, rows
 from robustcheck.models.preprocess import Preprocess
 from robustcheck.models.process_settings import full_precision
 from robustcheck.results import ModelInfo
-
-_NO_GRADIENT = (
-    "the candidate's scores do not depend differentiably on its input: it has no gradient, as quantised "
-    "networks have none; use an attack that only asks (square, nes, label_only), or transfer from the float network"
-)
 
 
 @dataclass(kw_only=True)
@@ -134,7 +129,7 @@ class Candidate:
                 total = loss.sum()
             gradient = torch.autograd.grad(total, chunk, allow_unused=True)[0] if total.requires_grad else None
             if gradient is None:
-                raise AccessError(_NO_GRADIENT)
+                raise AccessError(NO_GRADIENT)
             return logits.detach(), loss.detach(), gradient
 
         try:

@@ -17,9 +17,17 @@ Takes: TypeAlias = tuple[int | None, ...]
 
 _LONGEST = 300  # letters of a library's message; what was wrong often stands at its end
 _IN_RUNTIME = re.compile(
-    r"\s*/\S+/onnxruntime/core/\S+:\d+ [^(]*\((?:[^()]|\([^()]*\))*\)(?: const)?(?: \[with [^]]*\])? "
+    r"\s?/\S{1,99}/onnxruntime/core/\S{1,99}:\d+ [^(]{1,999}\((?:[^()]|\([^()]{,999}\)){,999}\)"
+    r"(?: const)?(?: \[with [^]]{,999}\])? "
 )
-"""Where in ONNX Runtime's own code an error was raised: the file, the line, and the function with its types."""
+"""Where in ONNX Runtime's own code an error was raised: the file, the line, and the function with its types. All of it
+is bounded, so that no hostile message takes long."""
+
+NO_GRADIENT = (
+    "the candidate's scores do not depend differentiably on its input: it has no gradient, as quantised "
+    "networks have none; use an attack that only asks (square, nes, label_only), or transfer from the float network"
+)
+"""Of a network that answers with its decision, or with anything else that no gradient passes."""
 
 
 class Forward(Protocol):

@@ -210,9 +210,7 @@ def test_a_file_that_is_newer_than_the_runtime_is_told_so_and_not_where_that_is_
     newer = onnx.load(model)
     newer.ir_version = 99
     model.write_bytes(newer.SerializeToString())
-    with pytest.raises(
-        CandidateError, match=r"failed: Unsupported model IR version: 99, max supported.*: \d+$"
-    ) as caught:
+    with pytest.raises(CandidateError, match=r"failed: Unsupported model IR version: 99, max .*: \d+$") as caught:
         Session(model, tiny.CPU)
     assert "onnxruntime" not in str(caught.value)
 

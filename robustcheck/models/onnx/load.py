@@ -14,7 +14,7 @@ from onnx import TensorProto
 from robustcheck.errors import CandidateError, NoMemoryError
 from robustcheck.models.artefact import digest
 from robustcheck.models.memory import is_out_of_memory
-from robustcheck.models.network import Forward, Network, first_line, in_batches
+from robustcheck.models.network import NO_GRADIENT, Forward, Network, first_line, in_batches
 from robustcheck.models.onnx import agreement
 from robustcheck.models.onnx.axes import GREY, ROWS, with_a_channel
 from robustcheck.models.onnx.file import left_in_training, parts_of, with_channels
@@ -134,6 +134,8 @@ def _with_twin(network: Network, twin: Twin, images: Sequence[torch.Tensor]) -> 
         words.append(f"it takes batches of {twin.batch}, as the graph does")
     if found.wrong:
         return replace(network, no_gradients=f"{_NO_TWIN}its differentiable twin is wrong, {found.wrong}; {_REFUSED}")
+    if not found.differentiable:
+        return replace(network, no_gradients=NO_GRADIENT)
     if twin.rounded:
         words.append("gradients go straight through its rounding")
     elif not found.told:
