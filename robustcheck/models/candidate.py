@@ -19,17 +19,11 @@ from robustcheck.models.fast.layout import channels_last
 from robustcheck.models.head import Objective
 from robustcheck.models.memory import Chunks
 from robustcheck.models.multilabel_head import AnyHead
-from robustcheck.models.network import Forward, Network, first_line, rows
+from robustcheck.models.network import NO_GRADIENT, ONLY_ASKS, Forward, Network, first_line, rows
 from robustcheck.models.preprocess import Preprocess
 from robustcheck.models.process_settings import full_precision
 from robustcheck.results import ModelInfo
 
-_ASKING = "use an attack that only asks (square, nes, label_only)"
-_NO_GRADIENT = (
-    "the candidate's scores do not depend differentiably on its input: it has no gradient, as quantised "
-    f"networks have none, and those with a step in numpy or behind detach(); {_ASKING}, write that step in torch, or "
-    "transfer from the float network"
-)
 _NOT_COMPUTED = "the candidate's gradient cannot be computed: "
 
 
@@ -137,7 +131,7 @@ class Candidate:
                 total = loss.sum()
             gradient = torch.autograd.grad(total, chunk, allow_unused=True)[0] if total.requires_grad else None
             if gradient is None:
-                raise AccessError(_NO_GRADIENT)
+                raise AccessError(NO_GRADIENT)
             return logits.detach(), loss.detach(), gradient
 
         try:
@@ -169,7 +163,7 @@ def _why(error: Exception) -> str:
     if "numpy()" not in reason:
         return reason
     reason = reason.partition(". Use ")[0]
-    return f"{reason} (detach() would leave none, either); {_ASKING}, or write that step in torch"
+    return f"{reason} (detach() would leave none, either); {ONLY_ASKS}, or write that step in torch"
 
 
 def raw_scores(

@@ -20,7 +20,7 @@ from robustcheck.models.evaluation_mode import check_evaluation_mode
 from robustcheck.models.fast.layout import as_oracles_ask
 from robustcheck.models.memory import Chunks, is_out_of_memory
 from robustcheck.models.multilabel_head import AnyHead
-from robustcheck.models.network import Network
+from robustcheck.models.network import Network, rows
 from robustcheck.models.preprocess import Preprocess
 from robustcheck.models.process_settings import check_convolutions, full_precision, left_as_found
 from robustcheck.models.score_kind import read_head
@@ -194,7 +194,8 @@ def _steepness(form: SearchForm, preprocess: Preprocess, chunks: Chunks, images:
     def gradient(some: torch.Tensor) -> tuple[torch.Tensor, ...]:
         some = some.detach().requires_grad_()
         with torch.enable_grad():
-            margins = form.head.margins(form.head.logits(form.forward(preprocess(some)).float()))
+            raw = rows(form.forward(preprocess(some)), len(some))
+            margins = form.head.margins(form.head.logits(raw.float()))
             return torch.autograd.grad(margins.abs().amin(dim=1).sum(), some)
 
     every = chunks(gradient, images)[0].flatten(1)
@@ -205,8 +206,8 @@ def _scale(head: AnyHead) -> fast_form.ScoreScale:
     from robustcheck.models.fast import fast_form
 
     return fast_form.ScoreScale(
-        probabilities=lambda raw: head.probabilities(head.logits(raw)),
-        margins=lambda raw: head.margins(head.logits(raw)),
+        probabilities=lambda raw: head.probabilities(head.logits(rows(raw, len(raw)))),
+        margins=lambda raw: head.margins(head.logits(rows(raw, len(raw)))),
     )
 
 

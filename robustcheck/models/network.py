@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,22 @@ from robustcheck.errors import CandidateError
 
 Takes: TypeAlias = tuple[int | None, ...]
 """The shape of an input, (N, …); None where any size will do, or where it is not known."""
+
+_LONGEST = 300  # letters of a library's message; what was wrong often stands at its end
+_IN_RUNTIME = re.compile(
+    r"\s?/\S{1,99}/onnxruntime/core/\S{1,99}:\d+ [^(]{1,999}\((?:[^()]|\([^()]{,999}\)){,999}\)"
+    r"(?: const)?(?: \[with [^]]{,999}\])? "
+)
+"""Where in ONNX Runtime's own code an error was raised: the file, the line, and the function with its types. All of it
+is bounded, so that no hostile message takes long."""
+
+ONLY_ASKS = "use an attack that only asks (square, nes, label_only)"
+NO_GRADIENT = (
+    "the candidate's scores do not depend differentiably on its input: it has no gradient, as quantised "
+    f"networks have none, and those with a step in numpy or behind detach(); {ONLY_ASKS}, write that step in torch, or "
+    "transfer from the float network"
+)
+"""Of a network that answers with its decision, or with anything else that no gradient passes."""
 
 
 class Forward(Protocol):
@@ -63,11 +80,12 @@ def first_line(error: BaseException) -> str:
     """The line of a library's message that says what is wrong: enough for a sentence."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # TorchScript begins with where it happened and ends with what.
-    return lines[-1 if "TorchScript interpreter" in lines[0] else 0].strip()[:300]
+    line = _IN_RUNTIME.sub(" ", lines[-1 if "TorchScript interpreter" in lines[0] else 0]).strip()
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} … {line[3 - _LONGEST // 2 :]}"
 
 
 def rows(answer: object, count: int) -> torch.Tensor:
-    """The scores (N, …) in what a network answered about so many images.
+    """The scores (N, …) in what a network answered about so many images; (N, K) where no two axes are longer than 1.
 
     Raises:
         CandidateError: it is not one tensor with a row for each image.
@@ -85,7 +103,9 @@ def rows(answer: object, count: int) -> torch.Tensor:
             f"the candidate answers {count} images with scores of shape {tuple(answer.shape)}; "
             "the first axis has to be the images'"
         )
-    return answer.unsqueeze(1) if answer.ndim == 1 else answer
+    if answer.ndim == 1:
+        return answer.unsqueeze(1)
+    return answer.flatten(1) if sum(size != 1 for size in answer.shape[1:]) <= 1 else answer
 
 
 def in_batches(forward: Forward, *, least: int, most: int | None, copies: bool = False) -> Forward:

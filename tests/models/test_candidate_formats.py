@@ -312,7 +312,7 @@ def test_several_inputs_are_refused(tmp_path):
 
 def test_an_input_of_another_type_is_refused(tmp_path):
     tiny.save_linear_onnx(tmp_path / "whole.onnx", WEIGHTS, kind=TensorProto.INT32)
-    with pytest.raises(CandidateError, match=r"takes tensor\(int32\); float, float16, double and uint8"):
+    with pytest.raises(CandidateError, match=r"takes tensor\(int32\); float, float16, double and uint8 inputs .* Cast"):
         tiny.load(tmp_path / "whole.onnx")
 
 
@@ -352,6 +352,42 @@ def test_an_answer_that_is_the_decided_label_is_refused(tmp_path):
     (tmp_path / "label.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(CandidateError, match=r"answers with tensor\(int64\) in label, not with scores"):
         tiny.load(tmp_path / "label.onnx")
+
+
+@pytest.mark.parametrize("kinds", ["map", "tensor"])
+def test_probabilities_that_are_a_table_an_image_are_told_how_to_be_exported(kinds, tmp_path):
+    """As skl2onnx writes them by default, the label first; other sequences are none of its."""
+    model = tiny.save_linear_onnx(tmp_path / "zipped.onnx", WEIGHTS)
+    zipped = {"domain": "ai.onnx.ml", "classlabels_int64s": [0, 1]}
+    last = [
+        onnx.helper.make_node("ZipMap", ["scores"], ["tables"], **zipped)
+        if kinds == "map"
+        else onnx.helper.make_node("SequenceConstruct", ["scores"], ["tables"]),
+        onnx.helper.make_node("ArgMax", ["scores"], ["label"], axis=1, keepdims=0),
+    ]
+    inner = onnx.helper.make_tensor_type_proto(TensorProto.FLOAT, [] if kinds == "map" else None)
+    table = onnx.helper.make_map_type_proto(TensorProto.INT64, inner) if kinds == "map" else inner
+    model.graph.node.extend(last)
+    model.opset_import.append(onnx.helper.make_opsetid("ai.onnx.ml", 1))
+    del model.graph.output[:]
+    model.graph.output.append(onnx.helper.make_tensor_value_info("label", TensorProto.INT64, ["n"]))
+    tables = onnx.helper.make_sequence_type_proto(table)
+    model.graph.output.append(onnx.helper.make_value_info("tables", tables))
+    (tmp_path / "zipped.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(CandidateError, match=r"answers with tensor\(int64\) in label, not with scores") as caught:
+        tiny.load(tmp_path / "zipped.onnx")
+    assert ("(skl2onnx: export with options={'zipmap': False}" in str(caught.value)) is (kinds == "map")
+
+
+def test_quantised_scores_are_refused(tmp_path):
+    model = tiny.save_linear_onnx(tmp_path / "bytes.onnx", WEIGHTS)
+    model.graph.node.append(onnx.helper.make_node("Cast", ["scores"], ["bytes"], to=TensorProto.INT8))
+    del model.graph.output[:]
+    model.graph.output.append(onnx.helper.make_tensor_value_info("bytes", TensorProto.INT8, ["n", 2]))
+    (tmp_path / "bytes.onnx").write_bytes(model.SerializeToString())
+    match = r"answers with tensor\(int8\) in bytes, not with scores; keep float ones .* DequantizeLinear behind these"
+    with pytest.raises(CandidateError, match=match):
+        tiny.load(tmp_path / "bytes.onnx")
 
 
 def test_operators_in_any_order(tmp_path, net):

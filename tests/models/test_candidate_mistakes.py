@@ -351,6 +351,19 @@ def test_answers_that_are_no_rows_of_scores(answer, match, tmp_path, net, monkey
         tiny.load(tmp_path / "net.safetensors")
 
 
+@pytest.mark.parametrize("shape", [(2, 1, 1), (1, 2), (2, 1)])
+def test_axes_of_one_place_are_no_part_of_the_scores(shape, tmp_path, net, monkeypatch):
+    """As convolutions leave them that stand for a last linear layer."""
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    whole = tiny.TinyNet.forward
+    monkeypatch.setattr(tiny.TinyNet, "forward", lambda self, image: whole(self, image).unflatten(1, shape))
+    candidate, logits = tiny.load(tmp_path / "net.safetensors")
+    images = tiny.pictures().shares()
+    torch.testing.assert_close(logits, whole(net, images).detach())
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    assert candidate.gradient(images, labels, labels, lambda scores, *_: scores[:, 0])[2].any()
+
+
 @pytest.mark.parametrize("squeeze", [lambda scores: scores.squeeze(), lambda scores: scores.squeeze(1), lambda s: (s,)])
 def test_answers_that_are_squeezed_or_wrapped(squeeze, tmp_path, net, monkeypatch):
     """`scores.squeeze()` is (N,), and () for one image."""

@@ -124,6 +124,13 @@ def test_the_faster_form_says_what_it_is_and_agrees(tmp_path):
     assert cosine_similarity(gradient.flatten(1), exact.flatten(1)).min() > 0.95
 
 
+def test_one_score_an_image_without_an_axis_of_its_own_has_a_faster_form_too(tmp_path):
+    candidate = _saved(tmp_path, Wide(nn.Flatten(0), outputs=1), task="binary")
+    assert "searches ask a faster form of it" in _notes(candidate)
+    labels = torch.zeros(9, dtype=torch.int64)
+    assert candidate.gradient(tiny.pictures(9).shares(), labels, labels, LOSS)[2].any()
+
+
 def test_where_nobody_measured_the_layout_it_is_left(tmp_path, monkeypatch):
     """As on a GPU that does not multiply bfloat16."""
     monkeypatch.setattr(fast_form, "_multiplies_bfloat16", lambda _device: False)

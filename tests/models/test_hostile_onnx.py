@@ -215,6 +215,21 @@ def test_functions_of_the_file_itself_are_fine(model, store):
     np.testing.assert_allclose(logits, 2 * (tiny.pictures().shares().flatten(1).numpy() @ WEIGHTS), rtol=1e-5)
 
 
+def test_old_files_whose_weights_are_no_inputs_as_optimisers_leave_them(model, store, refused):
+    model.ir_version, model.opset_import[0].version = 3, 9
+    expected = tiny.pictures().shares().flatten(1).numpy() @ WEIGHTS
+    np.testing.assert_allclose(tiny.load(store(model))[1], expected, rtol=1e-5)
+    model.graph.node[-1].op_type = "NoSuchOperator"
+    refused(store(model), r"net\.onnx is not valid ONNX: .*NoSuchOperator")
+
+
+@pytest.mark.parametrize("which", ["input", "output"])
+def test_a_value_without_a_shape_is_named(which, model, store, refused):
+    (value,) = getattr(model.graph, which)
+    value.type.tensor_type.ClearField("shape")
+    refused(store(model), rf"net\.onnx is not valid ONNX: it gives no shape of {value.name}; export it with one")
+
+
 def test_an_operator_that_does_not_exist(model, store, refused):
     model.graph.node[-1].op_type = "NoSuchOperator"
     refused(store(model), r"net\.onnx is not valid ONNX: .*NoSuchOperator")

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 from robustcheck.errors import CandidateError
 from robustcheck.models.memory import is_out_of_memory
+from robustcheck.models.network import first_line
 from robustcheck.models.onnx.session import Session, _providers
 
 WEIGHTS = np.random.default_rng(0).normal(size=(tiny.HEIGHT * tiny.WIDTH, 2)).astype(np.float32)
@@ -203,6 +204,30 @@ def test_a_library_of_operators_that_is_none(model, tmp_path):
         tiny.load(model, operators=("operators.so",))
     with pytest.raises(CandidateError, match=r"model\.operators: there is no file .*missing\.so"):
         tiny.load(model, operators=("missing.so",))
+
+
+def test_a_file_that_is_newer_than_the_runtime_is_told_so_and_not_where_that_is_found_out(model):
+    newer = onnx.load(model)
+    newer.ir_version = 99
+    model.write_bytes(newer.SerializeToString())
+    with pytest.raises(CandidateError, match=r"failed: Unsupported model IR version: 99, max .*: \d+$") as caught:
+        Session(model, tiny.CPU)
+    assert "onnxruntime" not in str(caught.value)
+
+
+def test_what_fails_in_a_node_is_told_and_not_where_that_is_found_out(tmp_path):
+    nodes = [helper.make_node("Reshape", ["image", "shape"], ["scores"])]
+    onnx.save(model_of(nodes, held=[("shape", np.array([-1, 7]))]), tmp_path / "net.onnx")
+    with pytest.raises(CandidateError, match=r"requested shape:\{-1,7\}") as caught:
+        tiny.load(tmp_path / "net.onnx")
+    assert "onnxruntime" not in str(caught.value)
+
+
+def test_of_a_long_message_the_end_is_kept_too():
+    told = first_line(ValueError(f"It begins. {'x' * 1000} It ends."))
+    assert told.startswith("It begins. xxx")
+    assert told.endswith("xxx It ends.")
+    assert len(told) == 300
 
 
 @pytest.mark.gpu

@@ -11,6 +11,8 @@ from graphs import IMAGES, ZEROS, drawn, gradient_of, model_of, refused_by
 from onnx import TensorProto, helper
 from torch import nn
 
+from robustcheck.errors import CandidateError
+
 
 def _as_tf2onnx(*, opset=13):
     """NHWC, SAME padding with a stride, an uneven pad, softmax at the end: what tf2onnx makes of a Keras network."""
@@ -134,6 +136,17 @@ def test_one_logit_and_a_sigmoid(tmp_path, net):
         assert candidate.gradient(IMAGES.shares(), ZEROS, ZEROS, lambda x, *_: x[:, 1] - x[:, 0])[2].any()
 
 
+def test_one_score_an_image_without_an_axis_of_its_own(tmp_path):
+    one = tiny.tiny_net(labels=1)
+    tiny.save_onnx_old(nn.Sequential(one, nn.Flatten(0)).eval(), tmp_path / "net.onnx")
+    candidate, logits = tiny.load(tmp_path / "net.onnx", IMAGES, task="binary")
+    wanted = IMAGES.shares().requires_grad_()
+    scores = one(wanted)[:, 0]
+    torch.testing.assert_close(logits[:, 1], scores.detach(), rtol=1e-4, atol=1e-5)
+    gradient = candidate.gradient(IMAGES.shares(), ZEROS, ZEROS, lambda x, *_: x[:, 1])[2]
+    torch.testing.assert_close(gradient, torch.autograd.grad(scores.sum(), wanted)[0], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("batch", ["n", 1, 4])
 @pytest.mark.parametrize(
     ("kind", "tolerance"),
@@ -171,6 +184,22 @@ def test_rows_of_numbers_as_scikit_learn_takes_them(tmp_path):
     assert any("rows of numbers: images are given to it a row each, channels first" in n for n in candidate.info.notes)
     nhwc, _ = tiny.load(tmp_path / "logistic.onnx", IMAGES, output_name="scores", preprocess={"layout": "NHWC"})
     assert any("a row each, channels last" in note for note in nhwc.info.notes)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_grey_images_without_an_axis_of_channels(layout, tmp_path):
+    weights = drawn(tiny.HEIGHT * tiny.WIDTH, 2)
+    tiny.save_linear_onnx(tmp_path / "net.onnx", weights, shape=("n", tiny.HEIGHT, tiny.WIDTH))
+    options = {"preprocess": {"layout": layout}}
+    candidate, logits = tiny.load(tmp_path / "net.onnx", IMAGES, **options)
+    torch.testing.assert_close(logits, IMAGES.shares().flatten(1) @ torch.from_numpy(weights), rtol=1e-4, atol=1e-5)
+    expected = torch.from_numpy(weights)[:, 0].reshape(1, 1, tiny.HEIGHT, tiny.WIDTH).expand(7, -1, -1, -1)
+    torch.testing.assert_close(gradient_of(candidate), expected, rtol=1e-4, atol=1e-5)
+    assert "it takes grey images without an axis of channels, and is given them so" in candidate.info.notes
+    with pytest.raises(CandidateError, match=r"3×6×5 .*; it takes grey images \(its input has three axes, which are"):
+        tiny.load(tmp_path / "net.onnx", tiny.pictures(7, channels=3), **options)
+    with pytest.raises(CandidateError, match=r"1×9×5 .*; set model\.preprocess\.resize: \[6, 5\]"):
+        tiny.load(tmp_path / "net.onnx", tiny.pictures(7, height=9), **options)
 
 
 def test_trees_are_named_and_still_predict(tmp_path):

@@ -35,12 +35,16 @@ def whole_numbers(tmp_path_factory, net):
     static(folder / "qdq-channels.onnx", _Calibration(), quant_format=formats.QDQ, per_channel=True)
     signed = {"activation_type": kinds.QInt8, "weight_type": kinds.QInt8}
     static(folder / "qdq-signed.onnx", _Calibration(), **signed, extra_options={"ActivationSymmetric": True})
+    static(folder / "qdq-runtime.onnx", _Calibration(), extra_options={"UseQDQContribOps": True})
+    static(folder / "qdq-four-bits.onnx", _Calibration(), weight_type=kinds.QInt4)  # to operators of the runtime's own
     static(folder / "operators.onnx", _Calibration(), quant_format=formats.QOperator, activation_type=kinds.QUInt8)
     quantization.quantize_dynamic(folder / "float.onnx", folder / "dynamic.onnx", weight_type=kinds.QUInt8)
     return folder
 
 
-@pytest.mark.parametrize("name", ["qdq", "qdq-channels", "qdq-signed", "operators", "dynamic"])
+@pytest.mark.parametrize(
+    "name", ["qdq", "qdq-channels", "qdq-signed", "qdq-runtime", "qdq-four-bits", "operators", "dynamic"]
+)
 def test_quantised_graphs_are_followed_through_their_rounding(name, whole_numbers, net):
     candidate, _ = tiny.load(whole_numbers / f"{name}.onnx", IMAGES)
     assert any("straight through its rounding" in note for note in candidate.info.notes)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from robustcheck.models.network import Forward
+from robustcheck.models.network import Forward, rows
 
 _SLOPES = 4  # images whose gradients are compared
 _STEPS = (1e-3, 1e-2, 3e-3, 2e-3, 1e-4, 3e-4, 3e-2)  # of the inputs' range: kinks spoil large ones, rounding small ones
@@ -44,6 +44,7 @@ class Agreement:
 
     wrong: str | None  # what differs, by how much; None if nothing does
     told: bool = True  # whether the gradient could be compared: scores that hardly move tell nothing
+    differentiable: bool = True  # whether there is a gradient at all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,15 +71,19 @@ def compare(
         allowed: how far the two may be apart.
         holds: inputs as the artefact holds them, such as whole numbers.
     """
+    artefact, twin = _in_rows(artefact), _in_rows(twin)
     generator = torch.Generator().manual_seed(0)
     first = images[0]
     low, high = float(first.min()), float(first.max())
     noise = holds(torch.rand(first.shape, generator=generator).to(first) * (high - low) + low)
-    for batch, what in (*((some, "the samples") for some in images), (noise, "noise")):
-        if (wrong := _scores_differ(artefact, twin, batch, what, allowed.scores)) is not None:
-            return Agreement(wrong=wrong)
+    batches = [*((some, "the samples") for some in images), (noise, "noise")]
+    differ = (_scores_differ(artefact, twin, batch, what, allowed.scores) for batch, what in batches)
+    if (wrong := next(filter(None, differ), None)) is not None:
+        return Agreement(wrong=wrong)
     some, span = first[:_SLOPES], (high - low) or 1.0
     slope = _slope(twin, some)
+    if slope is None:
+        return Agreement(wrong=None, told=False, differentiable=False)
     if not bool(slope.gradient.isfinite().all()):
         return Agreement(wrong="its gradient is not finite")
     if allowed.slopes is None:
@@ -101,6 +106,11 @@ def compare(
         wrong=f"its gradient differs from differences of ONNX Runtime's output by {float(told.mean()):.0%} in the mean "
         f"and {float(told.max()):.0%} at most (allowed: {allowed.slopes:.0%} and {_WORST * allowed.slopes:.0%})"
     )
+
+
+def _in_rows(forward: Forward) -> Forward:
+    """A network whose scores may be (N,), as one that answers with a row for each image."""
+    return lambda inputs: rows(forward(inputs), len(inputs))
 
 
 def _close(apart: torch.Tensor, allowed: float) -> bool:
@@ -196,10 +206,13 @@ def _leads_astray(
     return "ONNX Runtime's scores fall along its gradient" if seen and max(seen) < 0 else None
 
 
-def _slope(twin: Forward, images: torch.Tensor) -> _Slope:
+def _slope(twin: Forward, images: torch.Tensor) -> _Slope | None:
+    """The slope at some images (N, …); None if no gradient passes from them to the scores."""
     inputs = images.detach().requires_grad_()
     with torch.enable_grad():
         raw = twin(inputs)
+        if not raw.requires_grad:
+            return None
         scores = _read(raw)
         weights = torch.randn(scores.shape[1], generator=torch.Generator().manual_seed(1)).to(scores)
         weights = weights * (_steps_from_one(raw.detach()) < _DROWNED)

@@ -28,6 +28,7 @@ _MOST_IN_ALL = 2**33  # of all tensors; a ResNet-152 on an image of a megapixel 
 _MOST_TOLD = 100  # letters of a name that a file holds
 _OF_THE_RUNTIME = {"LayerNormalization": 17, "SimplifiedLayerNormalization": inf}  # until so many opsets
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
+_WEIGHTS_ALONE = 4  # the version of files from which weights need not be inputs, too
 _CONVOLVE = ("Conv", "ConvInteger", "FusedConv")  # an image with their second input, (channels out, in, …)
 _TO_NCHW = [0, 3, 1, 2]
 _KEEP_CHANNELS = frozenset(
@@ -63,6 +64,11 @@ def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
             f"{path.name} uses custom operators ({listed(foreign)}), which need code that is not run; if you trust "
             "the library that has them, name it in model.operators"
         )
+    if unknown := [value.name for value in (*model.graph.input, *model.graph.output) if _lacks_shape(value)]:
+        raise CandidateError(
+            f"{path.name} is not valid ONNX: it gives no shape of {listed(unknown)}; export it with one, whose sizes "
+            "may be symbolic"
+        )
     external = sorted({_location(tensor, path) for tensor in tensors if uses_external_data(tensor)})
     files = [path, *(_inside(location, path) for location in external)]
     try:
@@ -77,24 +83,32 @@ def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
 def _to_check(
     found: onnx.ModelProto | str, model: onnx.ModelProto, nodes: list[onnx.NodeProto]
 ) -> onnx.ModelProto | str:
-    """What was found; or a copy whose operators are in their own domains, where ONNX Runtime wrote some into the
-    standard's.
+    """What was found; or a copy as ONNX Runtime reads it.
 
-    The checker lets operators of domains pass that it does not know. Of a copy it would find no external data.
+    Operators that it wrote into the standard's domain are in its own there: the checker lets those of domains pass that
+    it does not know. And weights need not be inputs, too, as the oldest files have them and optimisers leave them.
+    Of a copy the checker would find no external data.
     """
     standard = max((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), default=1)
     theirs = {name for name, since in _OF_THE_RUNTIME.items() if standard < since}
     mixed = any(node.op_type in theirs and not node.domain for node in nodes)
-    if not mixed:
+    if not mixed and model.ir_version >= _WEIGHTS_ALONE:
         return found
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    copy.ir_version = max(copy.ir_version, _WEIGHTS_ALONE)
+    if not mixed:
+        return copy
     for node in _parts(copy)[0]:
         if node.op_type in theirs and not node.domain:
             node.domain = "com.microsoft"
     if all(opset.domain != "com.microsoft" for opset in copy.opset_import):
         copy.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     return copy
+
+
+def _lacks_shape(value: onnx.ValueInfoProto) -> bool:
+    return value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
 
 
 def in_order(graph: onnx.GraphProto) -> list[onnx.NodeProto] | None:

@@ -14,8 +14,9 @@ from onnx import TensorProto
 from robustcheck.errors import CandidateError, NoMemoryError
 from robustcheck.models.artefact import digest
 from robustcheck.models.memory import is_out_of_memory
-from robustcheck.models.network import Forward, Network, first_line, in_batches
+from robustcheck.models.network import NO_GRADIENT, Forward, Network, first_line, in_batches
 from robustcheck.models.onnx import agreement
+from robustcheck.models.onnx.axes import GREY, ROWS, with_a_channel
 from robustcheck.models.onnx.file import left_in_training, parts_of, with_channels
 from robustcheck.models.onnx.session import Session
 from robustcheck.models.twin import ROUNDED_OPERATORS, NoTwinError, Twin, TwinFailsError, make_twin, telling
@@ -50,9 +51,12 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
     if session.whole:
         _check_whole(path, spec.preprocess)
     notes = list(session.notes)
-    if session.flat:
-        order = "last" if spec.preprocess.layout == "NHWC" else "first"
+    channels_last = spec.preprocess.layout == "NHWC"
+    if session.axes == ROWS:
+        order = "last" if channels_last else "first"
         notes.append(f"it takes rows of numbers: images are given to it a row each, channels {order}")
+    elif session.axes == GREY:
+        notes.append("it takes grey images without an axis of channels, and is given them so")
     half = session.half or any(tensor.data_type == TensorProto.FLOAT16 for tensor in tensors)
     if half and session.on_cpu:
         notes.append("what of it is in float16, ONNX Runtime mostly computes in float32 on a CPU")
@@ -64,18 +68,19 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
         batched = partial(in_batches, least=batch or 1, most=1, copies=True)
         notes.append("it quantises a whole batch by its range: images are given to it one by one")
 
+    takes = with_a_channel(session.takes, last=channels_last)
     network = Network(
         forward=batched(session),
         device=device,
         precision=torch.float16 if half else torch.float32,
-        takes=with_channels(session.takes, session.input, nodes, tensors),
+        takes=with_channels(takes, session.input, nodes, tensors),
         in_training=left_in_training(nodes, tensors),
         sources=sources,
         notes=tuple(notes),
     )
     twin: Twin | None = None
     try:
-        twin = make_twin(path, session.output, device, flat=session.flat)
+        twin = make_twin(path, session.output, device, axes=session.axes)
     except NoTwinError as reason:
         network = replace(network, no_gradients=f"{_NO_TWIN}{reason}")
     on_bytes = device.type == "cpu" and bool(operators & ROUNDED_OPERATORS)
@@ -129,6 +134,8 @@ def _with_twin(network: Network, twin: Twin, images: Sequence[torch.Tensor]) -> 
         words.append(f"it takes batches of {twin.batch}, as the graph does")
     if found.wrong:
         return replace(network, no_gradients=f"{_NO_TWIN}its differentiable twin is wrong, {found.wrong}; {_REFUSED}")
+    if not found.differentiable:
+        return replace(network, no_gradients=NO_GRADIENT)
     if twin.rounded:
         words.append("gradients go straight through its rounding")
     elif not found.told:

@@ -14,11 +14,14 @@ import torch
 from robustcheck.errors import CandidateError
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import Takes, first_line
+from robustcheck.models.onnx.axes import with_axes
 from robustcheck.words import listed, printable
 
 _FLOATS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
 _TYPES = {**_FLOATS, "tensor(uint8)": torch.uint8}
+_QUANTISED = frozenset({"tensor(uint8)", "tensor(int8)", "tensor(uint16)", "tensor(int16)"})
 _NUMPY = {torch.float32: np.float32, torch.float16: np.float16, torch.float64: np.float64, torch.uint8: np.uint8}
+_FLOAT_INPUT = ": keep a float one when you convert the network, or put a Cast or QuantizeLinear behind one"
 
 
 class Session:
@@ -58,8 +61,9 @@ class Session:
                 f"{path.name} has {len(inputs)} inputs ({listed(i.name for i in inputs)}); one image is needed{remedy}"
             )
         if inputs[0].type not in _TYPES:
+            remedy = "" if "string" in inputs[0].type else _FLOAT_INPUT
             raise CandidateError(
-                f"{path.name} takes {inputs[0].type}; float, float16, double and uint8 inputs can be given"
+                f"{path.name} takes {inputs[0].type}; float, float16, double and uint8 inputs can be given{remedy}"
             )
         self._session, self._type = session, _TYPES[inputs[0].type]
         self.input: str = inputs[0].name
@@ -72,7 +76,7 @@ class Session:
         self.takes: Takes = tuple(
             size if isinstance(size, int) and size > 0 else None for size in inputs[0].shape or ()
         )
-        self.flat = len(self.takes) == 2
+        self.axes = len(self.takes)
         self.whole = self._type == torch.uint8
         self.half = torch.float16 in (self._type, self._answer_type)
         self.on_cpu = self._device.type == "cpu"
@@ -112,9 +116,7 @@ class Session:
         return self._first(values)
 
     def _as_taken(self, inputs: torch.Tensor) -> torch.Tensor:
-        inputs = inputs.to(self._device)
-        if self.flat:
-            inputs = inputs.flatten(1)
+        inputs = with_axes(inputs.to(self._device), self.axes)
         if self._type == torch.uint8:
             inputs = inputs.round().clamp(0, 255)
         return inputs.to(self._type).contiguous()
@@ -235,10 +237,13 @@ def _choose(name: str, outputs: Sequence[Any], wanted: str | None) -> Any:
     else:
         found = numbers or list(outputs)
     if found[0].type not in _FLOATS:
-        hint = " (skl2onnx: export with options={'zipmap': False})" if found[0].type.startswith("seq") else ""
+        zipped = any(output.type.startswith("seq(map") for output in outputs)  # as ZipMap leaves probabilities
+        hint = " (skl2onnx: export with options={'zipmap': False}; onnxmltools: with zipmap=False)" if zipped else ""
+        remedy = f"name another output in model.output_name, or export it with the scores{hint}"
+        if found[0].type in _QUANTISED:
+            remedy = "keep float ones when you convert the network, or put a DequantizeLinear behind these in the graph"
         raise CandidateError(
-            f"{name} answers with {found[0].type} in {printable(found[0].name)}, not with scores; "
-            f"name another output in model.output_name, or export it with the scores{hint}"
+            f"{name} answers with {found[0].type} in {printable(found[0].name)}, not with scores; {remedy}"
         )
     return found[0]
 

@@ -19,6 +19,7 @@ from torch import fx
 
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import Forward, first_line, freeze
+from robustcheck.models.onnx.axes import GREY, ROWS, with_axes
 from robustcheck.models.onnx.file import in_order
 from robustcheck.models.twin import (
     attention,
@@ -53,7 +54,8 @@ _ADVICE = (
     "transfer"
 )
 _SMALLER = "export it in float16, or use an attack that only asks (square, nes, label_only) or transfer"
-_BLOCKED = "com.microsoft.nchwc"  # the domain of what ONNX Runtime makes when it optimises all that it can
+_LAID_OUT = ("com.microsoft.nchwc.", "com.microsoft.Nhwc", "com.microsoft.QLinearConv")
+"""How operators' names begin that ONNX Runtime makes when it optimises all that it can."""
 ROUNDED_OPERATORS = frozenset(
     {
         "QuantizeLinear",
@@ -83,14 +85,14 @@ class Twin:
     halves: bool  # it works in float16 somewhere, and its twin in float32
 
 
-def make_twin(path: Path, output: str, device: torch.device, *, flat: bool = False) -> Twin:
+def make_twin(path: Path, output: str, device: torch.device, *, axes: int | None = None) -> Twin:
     """Convert the graph of a checked file.
 
     Args:
         path: the .onnx file.
         output: which of its outputs are the scores.
         device: where the twin is to live.
-        flat: it takes a row of numbers for an image.
+        axes: how many its input has; None: as many as images.
 
     Raises:
         NoTwinError: it cannot be converted.
@@ -100,7 +102,7 @@ def make_twin(path: Path, output: str, device: torch.device, *, flat: bool = Fal
 
     def make(model: ModelProto) -> fx.GraphModule:
         module = converted(model)
-        _adapt_inputs(module, kind, flat=flat)
+        _adapt_inputs(module, kind, axes)
         module.graph.eliminate_dead_code()
         module = fx.GraphModule(module, module.graph)  # which takes along what its graph still reads
         freeze(module)
@@ -156,10 +158,10 @@ def converted(model: ModelProto) -> fx.GraphModule:
         finally:
             at = builder.at
     except Exception as error:  # noqa: BLE001 (a converter's code meets any graph there is)
-        if _BLOCKED in at:
+        if any(name in at for name in _LAID_OUT):
             raise NoTwinError(
-                f"its {at} has weights in the order that suits one kind of processor; save the graph with at "
-                "most ORT_ENABLE_EXTENDED, or use an attack that only asks (square, nes, label_only) or transfer"
+                f"its {at} is laid out for one kind of processor; save the graph with at most "
+                "ORT_ENABLE_EXTENDED, or use an attack that only asks (square, nes, label_only) or transfer"
             ) from None
         why = "" if isinstance(error, UnsupportedOpError) else f" ({first_line(error)})"
         raise NoTwinError(f"its {at} has no differentiable form here{why}; {_ADVICE}") from None
@@ -243,22 +245,20 @@ class _Builder(GraphBuilder):
             self._register_outputs(node, made, domain)
 
 
-def _adapt_inputs(module: fx.GraphModule, kind: int, *, flat: bool) -> None:
-    """Images as the file's own input holds them: whole numbers, halves, or rows."""
+def _adapt_inputs(module: fx.GraphModule, kind: int, axes: int | None) -> None:
+    """Images as the file's own input holds them: whole numbers, halves, or of fewer axes."""
     image = held = next(node for node in module.graph.nodes if node.op == "placeholder")
     users = list(image.users)
-    steps = [_HELD_AS[kind]] if kind in _HELD_AS else []
-    if flat:
-        steps.append(_as_rows)
-    for step in steps:
+    steps: list[tuple[Callable[..., torch.Tensor], tuple[Any, ...]]] = []
+    if kind in _HELD_AS:
+        steps.append((_HELD_AS[kind], ()))
+    if axes in (ROWS, GREY):
+        steps.append((with_axes, (axes,)))
+    for step, settings in steps:
         with module.graph.inserting_after(held):
-            held = module.graph.call_function(step, (held,))
+            held = module.graph.call_function(step, (held, *settings))
     for user in users:
         user.replace_input_with(image, held)
-
-
-def _as_rows(values: torch.Tensor) -> torch.Tensor:
-    return values.flatten(1)
 
 
 def _as_bytes(values: torch.Tensor) -> torch.Tensor:

@@ -79,6 +79,7 @@ def _dequantise(values: Tensor, scale: Tensor, zero: Tensor | None, axis: int = 
 
 
 @computes("QuantizeLinear")
+@computes("QuantizeLinear", domain=RUNTIME)
 def _quantize_linear(builder: Builder, node: NodeProto) -> fx.Node:
     code = attribute(node, "output_dtype", 0)
     kind = torch_type(code) if code else None
@@ -90,6 +91,7 @@ def _quantize_linear(builder: Builder, node: NodeProto) -> fx.Node:
 
 
 @computes("DequantizeLinear")
+@computes("DequantizeLinear", domain=RUNTIME)
 def _dequantize_linear(builder: Builder, node: NodeProto) -> fx.Node:
     settings = (attribute(node, "axis", 1), attribute(node, "block_size", 0))
     return builder.call_function(_dequantise, args=(*inputs_of(builder, node, 3), *settings))

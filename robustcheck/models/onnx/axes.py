@@ -1,0 +1,31 @@
+"""Images as inputs that have fewer axes than they: rows of numbers, and grey ones without an axis of channels."""
+
+from __future__ import annotations
+
+import torch
+
+ROWS, GREY = 2, 3  # axes of (N, C·H·W), and of (N, H, W)
+
+
+def with_axes(images: torch.Tensor, axes: int | None) -> torch.Tensor:
+    """Images (N, C, H, W), or with their channels last, as an input of so many axes; as they are if it is another.
+
+    Raises:
+        ValueError: they are not grey, and the input has no axis of channels.
+    """
+    if axes == ROWS:
+        return images.flatten(1)
+    if axes == GREY:
+        channels = next((axis for axis in (1, -1) if images.shape[axis] == 1), None)
+        if channels is None:
+            raise ValueError("its input has three axes, which are taken for (N, H, W)")
+        return images.squeeze(channels)
+    return images
+
+
+def with_a_channel(takes: tuple[int | None, ...], *, last: bool) -> tuple[int | None, ...]:
+    """What a graph says that it takes, as images that `with_axes` makes such inputs of."""
+    if len(takes) != GREY:
+        return takes
+    batch, height, width = takes
+    return (batch, height, width, 1) if last else (batch, 1, height, width)
