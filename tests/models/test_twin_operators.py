@@ -61,6 +61,24 @@ def test_gradients_pass_through_rounding():
     assert _cast_to(values.detach(), torch.int64).dtype == torch.int64
 
 
+@pytest.mark.parametrize("name", ["Round", "Floor", "Ceil"])
+def test_gradients_pass_through_an_operator_that_rounds(name):
+    inputs = {"x": np.float32([-1.7, 0.2, 0.7, 3.4])}
+    model = one_node(helper.make_node(name, ["x"], ["y"]), inputs, {"y": TensorProto.FLOAT})
+    agrees_with_runtime(model, inputs, atol=0)
+    values = torch.from_numpy(inputs["x"]).requires_grad_()
+    assert torch.autograd.grad(converted(model).forward(values).sum(), values)[0].tolist() == [1.0] * 4
+
+
+def test_what_floor_leaves_of_a_number_rises_as_the_number_does():
+    inputs = {"x": np.float32([-1.7, 0.2, 0.7, 3.4])}
+    model = one_node(helper.make_node("Floor", ["x"], ["f"]), inputs, {"y": TensorProto.FLOAT})
+    model.graph.node.append(helper.make_node("Sub", ["x", "f"], ["y"]))
+    agrees_with_runtime(model, inputs, atol=1e-7)
+    values = torch.from_numpy(inputs["x"]).requires_grad_()
+    assert torch.autograd.grad(converted(model).forward(values).sum(), values)[0].tolist() == [1.0] * 4
+
+
 def test_what_is_true_or_false_has_no_gradient():
     values = torch.tensor([0.0, -0.25, 1.5], requires_grad=True)
     answer = _cast_to(values, torch.bool)
