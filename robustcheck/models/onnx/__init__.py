@@ -1,2 +1,3 @@
 """ONNX candidates: the bytes are checked (`file`), judged by ONNX Runtime (`session`), and searched through a twin
-(`robustcheck.models.twin`) that has to agree with it (`agreement`). `load` puts them together."""
+(`robustcheck.models.twin`) that has to agree with it (`agreement`). A label that a file names itself has to be what
+its scores say (`labels`). `load` puts them together."""

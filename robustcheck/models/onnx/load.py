@@ -15,7 +15,7 @@ from robustcheck.errors import CandidateError, NoMemoryError
 from robustcheck.models.artefact import digest
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import Forward, Network, first_line, in_batches
-from robustcheck.models.onnx import agreement
+from robustcheck.models.onnx import agreement, labels
 from robustcheck.models.onnx.file import left_in_training, parts_of, with_channels
 from robustcheck.models.onnx.session import Session
 from robustcheck.models.twin import ROUNDED_OPERATORS, NoTwinError, Twin, TwinFailsError, make_twin, telling
@@ -82,6 +82,11 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
 
     def settle_on(images: Sequence[torch.Tensor]) -> Network:
         seen = _note_overflow(network, lambda: batched(start(exact=False)), images) if on_bytes else network
+        if session.label is not None and spec.task == "multiclass" and not draws:
+            labels_of = batched(lambda inputs: session.labels(inputs, spec.labels))
+            names = {"output": session.output, "label": session.label}
+            if note := labels.differing(seen.forward, labels_of, images, spec, **names):
+                seen = replace(seen, notes=(*seen.notes, note))
         return seen if twin is None else _with_twin(seen, twin, images)
 
     return replace(network, settle_on=settle_on)
