@@ -8,7 +8,7 @@ import pytest
 import tiny_models as tiny
 import torch
 from graphs import IMAGES, ZEROS, drawn, gradient_of, model_of, refused_by
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 
@@ -122,6 +122,23 @@ def test_the_only_output_of_floats_is_taken(tmp_path):
     candidate, logits = tiny.load(tmp_path / "net.onnx", IMAGES)
     torch.testing.assert_close(logits, IMAGES.shares().flatten(1) @ torch.from_numpy(weights), rtol=1e-4, atol=1e-5)
     assert "of its outputs, scores alone can have the scores" in candidate.info.notes
+
+
+@pytest.mark.parametrize("places", ["of all", "of rows"])
+def test_sparse_weights(places, tmp_path):
+    weights = drawn(tiny.HEIGHT * tiny.WIDTH, 2) * (drawn(tiny.HEIGHT * tiny.WIDTH, 2, seed=1) > 0)
+    model = tiny.save_linear_onnx(tmp_path / "net.onnx", weights)
+    del model.graph.initializer[:]
+    found = np.argwhere(weights) if places == "of rows" else np.flatnonzero(weights)
+    values = numpy_helper.from_array(weights[weights != 0], "w")
+    model.graph.sparse_initializer.append(
+        helper.make_sparse_tensor(values, numpy_helper.from_array(found.astype(np.int64), "places"), weights.shape)
+    )
+    onnx.save(model, tmp_path / "net.onnx")
+    candidate, logits = tiny.load(tmp_path / "net.onnx", IMAGES)
+    torch.testing.assert_close(logits, IMAGES.shares().flatten(1) @ torch.from_numpy(weights), rtol=1e-4, atol=1e-5)
+    expected = torch.from_numpy(weights)[:, 0].reshape(1, 1, tiny.HEIGHT, tiny.WIDTH).expand(7, -1, -1, -1)
+    torch.testing.assert_close(gradient_of(candidate), expected)
 
 
 def test_one_logit_and_a_sigmoid(tmp_path, net):

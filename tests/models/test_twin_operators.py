@@ -79,6 +79,34 @@ def test_what_floor_leaves_of_a_number_rises_as_the_number_does():
     assert torch.autograd.grad(converted(model).forward(values).sum(), values)[0].tolist() == [1.0] * 4
 
 
+@pytest.mark.parametrize("scan", [False, True])
+def test_a_loop_of_one_answer(scan):
+    body = helper.make_graph(
+        [
+            helper.make_node("Mul", ["before", "before"], ["after"]),
+            helper.make_node("Identity", ["go"], ["on"]),
+            *([helper.make_node("Identity", ["after"], ["seen"])] if scan else []),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("before", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", TensorProto.FLOAT, None),
+            *([helper.make_tensor_value_info("seen", TensorProto.FLOAT, None)] if scan else []),
+        ],
+    )
+    inputs = {"x": drawn(3)}
+    loop = helper.make_node("Loop", ["times", "", "x"], ["last", *(["all"] if scan else [])], body=body)
+    model = one_node(loop, inputs, {"y": TensorProto.FLOAT})
+    model.graph.node.append(helper.make_node("Neg", ["all" if scan else "last"], ["y"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(2), "times"))
+    agrees_with_runtime(model, inputs, atol=1e-6)
+
+
 def test_what_is_true_or_false_has_no_gradient():
     values = torch.tensor([0.0, -0.25, 1.5], requires_grad=True)
     answer = _cast_to(values, torch.bool)

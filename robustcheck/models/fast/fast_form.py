@@ -175,7 +175,7 @@ def _keeps_probabilities(node: fx.Node) -> bool:
     """Whether a step leaves probabilities what they are, but for cutting off their ends or rounding them."""
     if node.op not in ("call_function", "call_method") or not node.args:
         return False
-    return node.target in _CUTS or node.meta.get("onnx_op_type") in _ROUNDS
+    return node.target in _CUTS or node.meta.get("operator") in _ROUNDS
 
 
 def _kind(traced: fx.GraphModule, node: fx.Node) -> Ending | None:

@@ -39,6 +39,7 @@ from robustcheck.models.twin.graph import (
     folded,
     free_batch,
     keep_only,
+    make_dense,
     nodes,
     take_apart,
     widen,
@@ -123,6 +124,7 @@ def _prepared(path: Path, output: str) -> tuple[ModelProto, bool, bool, int]:
         if (order := in_order(model.graph)) is not None:
             del model.graph.node[:]
             model.graph.node.extend(order)
+        make_dense(model.graph)
         keep_only(model.graph, output)
         rounded = any(node.op_type in ROUNDED_OPERATORS for node in nodes(model.graph))
         cut_resized_bytes(model)
@@ -240,6 +242,8 @@ class _Builder(GraphBuilder):
             handler, domain, _ = self._resolve_handler(node)
             made = handler(self, node)
             self._tag_operator_node(node, made, domain)
+            if isinstance(made, fx.Node):
+                made.meta["operator"] = node.op_type  # whose answer it is, for forms that leave some off
             self._register_outputs(node, made, domain)
 
 
