@@ -190,6 +190,30 @@ def test_rows_of_numbers_as_scikit_learn_takes_them(tmp_path):
     assert any("a row each, channels last" in note for note in nhwc.info.notes)
 
 
+def test_a_logistic_regression_that_is_sure_is_attacked_by_its_margin(tmp_path):
+    """As skl2onnx writes it: rows of coefficients that are each other's negatives, and a sigmoid of each score."""
+    weights = drawn(tiny.HEIGHT * tiny.WIDTH, seed=2)
+    node = helper.make_node(
+        "LinearClassifier", ["image"], ["label", "probabilities"], domain="ai.onnx.ml", classlabels_ints=[0, 1],
+        coefficients=[*-weights, *weights], intercepts=[-25.0, 25.0], post_transform="LOGISTIC",
+    )  # fmt: skip
+    graph = helper.make_graph(
+        [node],
+        "logistic",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", weights.size])],
+        [
+            helper.make_tensor_value_info("label", TensorProto.INT64, ["n"]),
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 2]),
+        ],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "net.onnx")
+    candidate, _ = tiny.load(tmp_path / "net.onnx", IMAGES)
+    assert any("searches look at what goes into its last softmax" in note for note in candidate.info.notes)
+    expected = -torch.from_numpy(weights).reshape(1, 1, tiny.HEIGHT, tiny.WIDTH).expand(7, -1, -1, -1) / 2
+    torch.testing.assert_close(gradient_of(candidate), expected)
+
+
 def test_trees_are_named_and_still_predict(tmp_path):
     tree = helper.make_node(
         "TreeEnsembleClassifier", ["image"], ["label", "scores"], domain="ai.onnx.ml",

@@ -240,7 +240,10 @@ class _Builder(GraphBuilder):
         """Convert nodes as they stand, which is in order: onnx2fx would compare each with all others to sort them."""
         for node in self.model.graph.node:
             handler, domain, _ = self._resolve_handler(node)
-            made = handler(self, node)
+            made: fx.Node | tuple[fx.Node, ...] = handler(self, node)
+            if isinstance(made, tuple):  # a step for each answer
+                self.env.update(zip(node.output, made, strict=True))
+                continue
             self._tag_operator_node(node, made, domain)
             if isinstance(made, fx.Node):
                 made.meta["operator"] = node.op_type  # whose answer it is, for forms that leave some off
