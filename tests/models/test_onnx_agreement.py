@@ -26,6 +26,40 @@ def test_where_probabilities_are_at_an_end_their_logarithms_are_compared():
     assert "its gradient differs" in agreement.compare(ask, other, images, agreement.FLOAT).wrong
 
 
+@pytest.mark.parametrize("margin", [82.88, 87.32, 87.34, 87.36, 88.0, 100.0])
+def test_a_probability_that_float32_hardly_holds_is_no_witness_against_the_twin(margin):
+    """Its logarithm stops to move in the twin and moves on at a step, or the other way round."""
+    weights = 4 * torch.randn(12, 2, generator=_seeded())
+    margins = torch.tensor([margin, margin, margin, 2.0])
+    images = torch.full((4, 1, 3, 4), 0.5)
+    images[3, 0, 0, :2] = torch.tensor([0.0, 1.0])  # which the range is taken from
+
+    def logits(x, sign=1):
+        shift = torch.stack([margins[: len(x)], torch.zeros(len(x))], dim=1)
+        return sign * ((x - 0.5).flatten(1) @ weights) + shift
+
+    def ask(x):
+        return logits(x).softmax(dim=1)
+
+    assert agreement.compare(ask, ask, [images], agreement.FLOAT) == agreement.Agreement(wrong=None)
+    turned = _straightened(ask, lambda x: logits(x, sign=-1).softmax(dim=1))
+    assert "its gradient differs" in agreement.compare(ask, turned, [images], agreement.FLOAT).wrong
+
+
+def test_a_probability_that_vanishes_in_the_twin_alone_is_a_witness():
+    weights = torch.randn(12, 2, generator=_seeded())
+
+    def ask(x):
+        return ((x.flatten(1) @ weights) + torch.tensor([9.0, 0.0])).softmax(dim=1)
+
+    def cut(x):
+        probabilities = ask(x)
+        return torch.where(probabilities < 1e-3, 0.0, probabilities)
+
+    found = agreement.compare(ask, cut, [torch.rand(4, 1, 3, 4, generator=_seeded())], agreement.FLOAT)
+    assert "its gradient differs" in found.wrong
+
+
 @pytest.mark.parametrize("logit", [-20.0, -18.2, -17.9, -17.0, -16.0, -14.0])
 def test_a_sigmoid_that_is_rounded_to_steps_from_1_is_no_witness_against_the_twin(logit):
     """ONNX Runtime's is 0 from -18 down, and a few steps high before."""

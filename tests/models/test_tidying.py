@@ -139,6 +139,18 @@ def test_a_last_softmax_alone_is_left_off():
     torch.testing.assert_close(without(images.clone()).softmax(dim=1), network(images.clone()))
 
 
+@pytest.mark.parametrize("cut", [lambda x: x.clamp(1e-3, 1 - 1e-3), lambda x: torch.clip(x, 0.0, 1.0)])
+def test_a_last_softmax_is_left_off_with_what_cuts_its_ends(cut):
+    class Probable(InPlace):
+        def forward(self, inputs):
+            return cut(super().forward(inputs).softmax(dim=1))
+
+    network, images = made(Probable()), torch.rand(2, 1, 6, 6)
+    without = leave_off(network, "softmax")
+    torch.testing.assert_close(cut(without(images.clone()).softmax(dim=1)), network(images.clone()))
+    assert not {"softmax", "clamp", torch.clip} & {node.target for node in without.graph.nodes}
+
+
 def test_what_only_looks_is_left_out():
     class Looking(Network):
         def forward(self, inputs):

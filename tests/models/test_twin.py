@@ -8,7 +8,7 @@ import pytest
 import tiny_models as tiny
 import torch
 from graphs import IMAGES, ZEROS, drawn, gradient_of, model_of, refused_by
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from robustcheck.errors import CandidateError
@@ -126,6 +126,23 @@ def test_the_only_output_of_floats_is_taken(tmp_path):
     assert "of its outputs, scores alone can have the scores" in candidate.info.notes
 
 
+@pytest.mark.parametrize("places", ["of all", "of rows"])
+def test_sparse_weights(places, tmp_path):
+    weights = drawn(tiny.HEIGHT * tiny.WIDTH, 2) * (drawn(tiny.HEIGHT * tiny.WIDTH, 2, seed=1) > 0)
+    model = tiny.save_linear_onnx(tmp_path / "net.onnx", weights)
+    del model.graph.initializer[:]
+    found = np.argwhere(weights) if places == "of rows" else np.flatnonzero(weights)
+    values = numpy_helper.from_array(weights[weights != 0], "w")
+    model.graph.sparse_initializer.append(
+        helper.make_sparse_tensor(values, numpy_helper.from_array(found.astype(np.int64), "places"), weights.shape)
+    )
+    onnx.save(model, tmp_path / "net.onnx")
+    candidate, logits = tiny.load(tmp_path / "net.onnx", IMAGES)
+    torch.testing.assert_close(logits, IMAGES.shares().flatten(1) @ torch.from_numpy(weights), rtol=1e-4, atol=1e-5)
+    expected = torch.from_numpy(weights)[:, 0].reshape(1, 1, tiny.HEIGHT, tiny.WIDTH).expand(7, -1, -1, -1)
+    torch.testing.assert_close(gradient_of(candidate), expected)
+
+
 def test_one_logit_and_a_sigmoid(tmp_path, net):
     for name, ending in (("logit", nn.Identity()), ("sigmoid", nn.Sigmoid())):
         one = nn.Sequential(tiny.tiny_net(labels=1), ending).eval()
@@ -200,6 +217,30 @@ def test_grey_images_without_an_axis_of_channels(layout, tmp_path):
         tiny.load(tmp_path / "net.onnx", tiny.pictures(7, channels=3), **options)
     with pytest.raises(CandidateError, match=r"1×9×5 .*; set model\.preprocess\.resize: \[6, 5\]"):
         tiny.load(tmp_path / "net.onnx", tiny.pictures(7, height=9), **options)
+
+
+def test_a_logistic_regression_that_is_sure_is_attacked_by_its_margin(tmp_path):
+    """As skl2onnx writes it: rows of coefficients that are each other's negatives, and a sigmoid of each score."""
+    weights = drawn(tiny.HEIGHT * tiny.WIDTH, seed=2)
+    node = helper.make_node(
+        "LinearClassifier", ["image"], ["label", "probabilities"], domain="ai.onnx.ml", classlabels_ints=[0, 1],
+        coefficients=[*-weights, *weights], intercepts=[-25.0, 25.0], post_transform="LOGISTIC",
+    )  # fmt: skip
+    graph = helper.make_graph(
+        [node],
+        "logistic",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", weights.size])],
+        [
+            helper.make_tensor_value_info("label", TensorProto.INT64, ["n"]),
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 2]),
+        ],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "net.onnx")
+    candidate, _ = tiny.load(tmp_path / "net.onnx", IMAGES)
+    assert any("searches look at what goes into its last softmax" in note for note in candidate.info.notes)
+    expected = -torch.from_numpy(weights).reshape(1, 1, tiny.HEIGHT, tiny.WIDTH).expand(7, -1, -1, -1) / 2
+    torch.testing.assert_close(gradient_of(candidate), expected)
 
 
 def test_trees_are_named_and_still_predict(tmp_path):

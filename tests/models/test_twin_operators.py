@@ -61,6 +61,52 @@ def test_gradients_pass_through_rounding():
     assert _cast_to(values.detach(), torch.int64).dtype == torch.int64
 
 
+@pytest.mark.parametrize("name", ["Round", "Floor", "Ceil"])
+def test_gradients_pass_through_an_operator_that_rounds(name):
+    inputs = {"x": np.float32([-1.7, 0.2, 0.7, 3.4])}
+    model = one_node(helper.make_node(name, ["x"], ["y"]), inputs, {"y": TensorProto.FLOAT})
+    agrees_with_runtime(model, inputs, atol=0)
+    values = torch.from_numpy(inputs["x"]).requires_grad_()
+    assert torch.autograd.grad(converted(model).forward(values).sum(), values)[0].tolist() == [1.0] * 4
+
+
+def test_what_floor_leaves_of_a_number_rises_as_the_number_does():
+    inputs = {"x": np.float32([-1.7, 0.2, 0.7, 3.4])}
+    model = one_node(helper.make_node("Floor", ["x"], ["f"]), inputs, {"y": TensorProto.FLOAT})
+    model.graph.node.append(helper.make_node("Sub", ["x", "f"], ["y"]))
+    agrees_with_runtime(model, inputs, atol=1e-7)
+    values = torch.from_numpy(inputs["x"]).requires_grad_()
+    assert torch.autograd.grad(converted(model).forward(values).sum(), values)[0].tolist() == [1.0] * 4
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_a_loop_of_one_answer(scan):
+    body = helper.make_graph(
+        [
+            helper.make_node("Mul", ["before", "before"], ["after"]),
+            helper.make_node("Identity", ["go"], ["on"]),
+            *([helper.make_node("Identity", ["after"], ["seen"])] if scan else []),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("before", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", TensorProto.FLOAT, None),
+            *([helper.make_tensor_value_info("seen", TensorProto.FLOAT, None)] if scan else []),
+        ],
+    )
+    inputs = {"x": drawn(3)}
+    loop = helper.make_node("Loop", ["times", "", "x"], ["last", *(["all"] if scan else [])], body=body)
+    model = one_node(loop, inputs, {"y": TensorProto.FLOAT})
+    model.graph.node.append(helper.make_node("Neg", ["all" if scan else "last"], ["y"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(2), "times"))
+    agrees_with_runtime(model, inputs, atol=1e-6)
+
+
 def test_what_is_true_or_false_has_no_gradient():
     values = torch.tensor([0.0, -0.25, 1.5], requires_grad=True)
     answer = _cast_to(values, torch.bool)

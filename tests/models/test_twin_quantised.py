@@ -118,3 +118,44 @@ def test_a_softmax_of_bytes_gives_probabilities(tmp_path):
     assert ((probabilities - 0.25).abs() > 0.02).all()
     assert 0 < (probabilities > 0.25).sum() < 7
     assert candidate.head.decide(logits).tolist() == (probabilities > 0.25).int().tolist()
+
+
+_QUANTISED = {
+    "QuantizeLinear": [
+        helper.make_node("Softmax", ["logits"], ["soft"], axis=1),
+        helper.make_node("QuantizeLinear", ["soft", "step", "zero"], ["p"]),
+        helper.make_node("DequantizeLinear", ["p", "step", "zero"], ["scores"]),
+    ],
+    "QLinearSoftmax": [
+        helper.make_node("QuantizeLinear", ["logits", "tenth", "middle"], ["q"]),
+        helper.make_node(
+            "QLinearSoftmax", ["q", "tenth", "middle", "step", "zero"], ["p"], domain="com.microsoft", axis=1, opset=13
+        ),
+        helper.make_node("DequantizeLinear", ["p", "step", "zero"], ["scores"]),
+    ],
+    "Clip": [
+        helper.make_node("Softmax", ["logits"], ["soft"], axis=1),
+        helper.make_node("Clip", ["soft", "least", "most"], ["scores"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("ending", _QUANTISED)
+def test_a_softmax_that_is_rounded_or_cut_is_left_off(ending, tmp_path):
+    """The network is sure of each image: what is rounded or cut does not move."""
+    weights = drawn(tiny.HEIGHT * tiny.WIDTH, 2)
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w", "b"], ["logits"]),
+        *_QUANTISED[ending],
+    ]
+    held = [
+        ("w", weights), ("b", np.float32([11, 0])), ("tenth", np.float32(0.15)), ("middle", np.uint8(128)),
+        ("step", np.float32(1 / 256)), ("zero", np.uint8(0)), ("least", np.float32(0.01)), ("most", np.float32(0.99)),
+    ]  # fmt: skip
+    model = model_of(nodes, held=held, domains=["com.microsoft"])
+    onnx.save(model, tmp_path / "net.onnx")
+    candidate, _ = tiny.load(tmp_path / "net.onnx", IMAGES)
+    assert any("searches look at what goes into its last softmax" in note for note in candidate.info.notes)
+    expected = torch.from_numpy(weights)[:, 0].reshape(1, 1, tiny.HEIGHT, tiny.WIDTH).expand(7, -1, -1, -1)
+    torch.testing.assert_close(gradient_of(candidate), expected)

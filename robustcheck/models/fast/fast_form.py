@@ -46,6 +46,8 @@ _ENDINGS: dict[Any, Ending] = {
     "softmax": "softmax",
     "sigmoid": "sigmoid",
 }
+_CUTS: frozenset[Any] = frozenset({torch.clamp, torch.clip, "clamp", "clip"})
+_ROUNDS = frozenset({"Clip", "QuantizeLinear", "DequantizeLinear", "QLinearSoftmax", "QLinearSigmoid"})  # in a twin
 _Layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
 
 
@@ -73,11 +75,16 @@ def leave_off(module: nn.Module, ending: Ending) -> nn.Module | None:
         return None
     output = next(node for node in traced.graph.nodes if node.op == "output")
     last = output.args[0]
+    after = list[fx.Node]()  # what cuts or rounds its probabilities
+    while isinstance(last, fx.Node) and _keeps_probabilities(last):
+        after.append(last)
+        last = last.args[0]
     if not isinstance(last, fx.Node) or _kind(traced, last) != ending or len(last.all_input_nodes) != 1:
         return None
-    output.replace_input_with(last, last.all_input_nodes[0])
-    if not last.users:  # nothing else goes: a statement whose answer nobody takes may write into its input
-        traced.graph.erase_node(last)
+    output.replace_input_with(after[0] if after else last, last.all_input_nodes[0])
+    for node in [*after, last]:  # nothing else goes: a statement whose answer nobody takes may write into its input
+        if not node.users:
+            traced.graph.erase_node(node)
     traced.recompile()
     return traced
 
@@ -162,6 +169,13 @@ def _traced(module: nn.Module) -> fx.GraphModule | None:
         return fx.symbolic_trace(copy.deepcopy(module))
     except Exception:  # noqa: BLE001 (a network's code may do anything; what cannot be traced is asked as it is)
         return None
+
+
+def _keeps_probabilities(node: fx.Node) -> bool:
+    """Whether a step leaves probabilities what they are, but for cutting off their ends or rounding them."""
+    if node.op not in ("call_function", "call_method") or not node.args:
+        return False
+    return node.target in _CUTS or node.meta.get("operator") in _ROUNDS
 
 
 def _kind(traced: fx.GraphModule, node: fx.Node) -> Ending | None:

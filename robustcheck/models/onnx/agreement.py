@@ -22,6 +22,7 @@ _WORST = 5.0  # times what is allowed in the mean over images is allowed in one 
 _SEEN = 1e-3  # of the range: what moves a score, does so at such a step, and is not lost in the score's rounding
 _SMALL = 0.1  # a score, whose rounding is that of what it is the sum of
 _FLOAT32 = 1.2e-7  # the smallest step from 1
+_VANISHING = 1e-36  # a probability: not far below is what float32 cannot hold, and no logarithm moves
 _DROWNED = 0.1  # of a sigmoid: what rounding is more of than this says nothing
 
 
@@ -81,7 +82,7 @@ def compare(
     if (wrong := next(filter(None, differ), None)) is not None:
         return Agreement(wrong=wrong)
     some, span = first[:_SLOPES], (high - low) or 1.0
-    slope = _slope(twin, some)
+    slope = _slope(artefact, twin, some)
     if slope is None:
         return Agreement(wrong=None, told=False, differentiable=False)
     if not bool(slope.gradient.isfinite().all()):
@@ -150,6 +151,15 @@ def _are_probabilities(scores: torch.Tensor) -> bool:
     return bool(((scores >= 0) & (scores <= 1)).all())
 
 
+def _vanish(raw: torch.Tensor) -> torch.Tensor:
+    """Which probabilities (N, K) of raw scores (N, …) are so small that their logarithms stop to move; none of others.
+
+    One where the artefact's vanishes says nothing about its twin, whose own logarithm may stop a little earlier.
+    """
+    raw = raw.float().flatten(1)
+    return (raw < _VANISHING) & _are_probabilities(raw)
+
+
 def _sum_to_one(scores: torch.Tensor) -> bool:
     return scores.shape[1] > 1 and bool(((scores.sum(dim=1) - 1).abs() < _SMALL).all())
 
@@ -206,8 +216,10 @@ def _leads_astray(
     return "ONNX Runtime's scores fall along its gradient" if seen and max(seen) < 0 else None
 
 
-def _slope(twin: Forward, images: torch.Tensor) -> _Slope | None:
+def _slope(artefact: Forward, twin: Forward, images: torch.Tensor) -> _Slope | None:
     """The slope at some images (N, …); None if no gradient passes from them to the scores."""
+    with torch.no_grad():
+        lost = _vanish(artefact(images))
     inputs = images.detach().requires_grad_()
     with torch.enable_grad():
         raw = twin(inputs)
@@ -215,7 +227,7 @@ def _slope(twin: Forward, images: torch.Tensor) -> _Slope | None:
             return None
         scores = _read(raw)
         weights = torch.randn(scores.shape[1], generator=torch.Generator().manual_seed(1)).to(scores)
-        weights = weights * (_steps_from_one(raw.detach()) < _DROWNED)
+        weights = weights * (_steps_from_one(raw.detach()) < _DROWNED) * ~lost.to(raw.device)
         (gradient,) = torch.autograd.grad((scores * weights).sum(), inputs)
     return _Slope(gradient=gradient, weights=weights.cpu())
 

@@ -15,7 +15,7 @@ from robustcheck.errors import CandidateError, NoMemoryError
 from robustcheck.models.artefact import digest
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import NO_GRADIENT, Forward, Network, first_line, in_batches
-from robustcheck.models.onnx import agreement
+from robustcheck.models.onnx import agreement, labels
 from robustcheck.models.onnx.axes import GREY, ROWS, with_a_channel
 from robustcheck.models.onnx.file import left_in_training, parts_of, with_channels
 from robustcheck.models.onnx.session import Session
@@ -52,11 +52,7 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
         _check_whole(path, spec.preprocess)
     notes = list(session.notes)
     channels_last = spec.preprocess.layout == "NHWC"
-    if session.axes == ROWS:
-        order = "last" if channels_last else "first"
-        notes.append(f"it takes rows of numbers: images are given to it a row each, channels {order}")
-    elif session.axes == GREY:
-        notes.append("it takes grey images without an axis of channels, and is given them so")
+    notes += _of_axes(session, last=channels_last)
     half = session.half or any(tensor.data_type == TensorProto.FLOAT16 for tensor in tensors)
     if half and session.on_cpu:
         notes.append("what of it is in float16, ONNX Runtime mostly computes in float32 on a CPU")
@@ -87,9 +83,23 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
 
     def settle_on(images: Sequence[torch.Tensor]) -> Network:
         seen = _note_overflow(network, lambda: batched(start(exact=False)), images) if on_bytes else network
+        if session.label is not None and spec.task == "multiclass" and not draws:
+            labels_of = batched(lambda inputs: session.labels(inputs, spec.labels))
+            names = {"output": session.output, "label": session.label}
+            if note := labels.differing(seen.forward, labels_of, images, spec, **names):
+                seen = replace(seen, notes=(*seen.notes, note))
         return seen if twin is None else _with_twin(seen, twin, images)
 
     return replace(network, settle_on=settle_on)
+
+
+def _of_axes(session: Session, *, last: bool) -> Sequence[str]:
+    """What is said of an input that has fewer axes than images; `last` is where these have their channels."""
+    if session.axes == ROWS:
+        return (f"it takes rows of numbers: images are given to it a row each, channels {'last' if last else 'first'}",)
+    if session.axes == GREY:
+        return ("it takes grey images without an axis of channels, and is given them so",)
+    return ()
 
 
 def _as_it_is(forward: Forward) -> Forward:

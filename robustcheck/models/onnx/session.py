@@ -15,11 +15,13 @@ from robustcheck.errors import CandidateError
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import Takes, first_line
 from robustcheck.models.onnx.axes import with_axes
+from robustcheck.models.onnx.labels import places_of
 from robustcheck.words import listed, printable
 
 _FLOATS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
 _TYPES = {**_FLOATS, "tensor(uint8)": torch.uint8}
 _QUANTISED = frozenset({"tensor(uint8)", "tensor(int8)", "tensor(uint16)", "tensor(int16)"})
+_LABELS = {"tensor(int64)", "tensor(int32)", "tensor(string)"}
 _NUMPY = {torch.float32: np.float32, torch.float16: np.float16, torch.float64: np.float64, torch.uint8: np.uint8}
 _FLOAT_INPUT = ": keep a float one when you convert the network, or put a Cast or QuantizeLinear behind one"
 
@@ -72,6 +74,8 @@ class Session:
         if output is None and len(outputs) > 1:
             self.notes.append(f"of its outputs, {scores.name} alone can have the scores")
         self._answer_type = _FLOATS[scores.type]
+        labels = [found.name for found in outputs if found.type in _LABELS and len(found.shape or ()) == 1]
+        self.label = labels[0] if len(labels) == 1 else None  # what names a label, beside the scores
         self._row: tuple[int, ...] | None = None  # the shape of one image's scores, once it is known
         self.takes: Takes = tuple(
             size if isinstance(size, int) and size > 0 else None for size in inputs[0].shape or ()
@@ -95,6 +99,12 @@ class Session:
         except Exception as error:  # noqa: BLE001 (ONNX Runtime's exceptions share no base but Exception)
             raise RuntimeError(" ".join(str(error).split())) from None  # the numbers stand in its further lines
         return answer.float().to(inputs.device)
+
+    def labels(self, inputs: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
+        """The places (N, 1) of the labels that it names itself for inputs (N, …), among those of the policy."""
+        assert self.label is not None
+        (answer,) = self._session.run([self.label], {self.input: self._as_taken(inputs).cpu().numpy()})
+        return torch.tensor(places_of(np.asarray(answer).tolist(), names))[:, None]
 
     def _answer(self, values: torch.Tensor) -> torch.Tensor:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 import onnx
 import torch
@@ -43,12 +43,14 @@ class Builder(Protocol):
 
 
 Handler: TypeAlias = Callable[[Builder, NodeProto], fx.Node]
+_AnyHandler = TypeVar("_AnyHandler", bound=Callable[[Builder, NodeProto], fx.Node | tuple[fx.Node, ...]])
+"""Gives a step, or one for each answer of the operator."""
 
 
-def computes(name: str, *, domain: str = "", since: int = 1) -> Callable[[Handler], Handler]:
+def computes(name: str, *, domain: str = "", since: int = 1) -> Callable[[_AnyHandler], _AnyHandler]:
     """Register a handler of an operator, from an opset on, in place of onnx2fx's own."""
 
-    def register(handler: Handler) -> Handler:
+    def register(handler: _AnyHandler) -> _AnyHandler:
         register_op(name, cast("Any", handler), domain=domain, since_version=since)
         return handler
 

@@ -40,6 +40,7 @@ from robustcheck.models.twin.graph import (
     folded,
     free_batch,
     keep_only,
+    make_dense,
     nodes,
     take_apart,
     widen,
@@ -125,6 +126,7 @@ def _prepared(path: Path, output: str) -> tuple[ModelProto, bool, bool, int]:
         if (order := in_order(model.graph)) is not None:
             del model.graph.node[:]
             model.graph.node.extend(order)
+        make_dense(model.graph)
         keep_only(model.graph, output)
         rounded = any(node.op_type in ROUNDED_OPERATORS for node in nodes(model.graph))
         cut_resized_bytes(model)
@@ -240,8 +242,13 @@ class _Builder(GraphBuilder):
         """Convert nodes as they stand, which is in order: onnx2fx would compare each with all others to sort them."""
         for node in self.model.graph.node:
             handler, domain, _ = self._resolve_handler(node)
-            made = handler(self, node)
+            made: fx.Node | tuple[fx.Node, ...] = handler(self, node)
+            if isinstance(made, tuple):  # a step for each answer
+                self.env.update(zip(node.output, made, strict=True))
+                continue
             self._tag_operator_node(node, made, domain)
+            if isinstance(made, fx.Node):
+                made.meta["operator"] = node.op_type  # whose answer it is, for forms that leave some off
             self._register_outputs(node, made, domain)
 
 

@@ -63,6 +63,19 @@ def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
             yield from _graphs(inner)
 
 
+def make_dense(graph: GraphProto) -> None:
+    """Weights of which a file holds only those that are not zero, as it holds others."""
+    for sparse in graph.sparse_initializer:
+        values, places = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+        dense = np.zeros(list(sparse.dims), values.dtype)
+        if places.ndim == 1:
+            dense.reshape(-1)[places] = values
+        else:
+            dense[tuple(places.T)] = values
+        graph.initializer.append(numpy_helper.from_array(dense, sparse.values.name))
+    del graph.sparse_initializer[:]
+
+
 def keep_only(graph: GraphProto, output: str) -> None:
     """Drop the other outputs, and what only they need."""
     wanted, kept = {output}, list[NodeProto]()

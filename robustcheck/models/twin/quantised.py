@@ -223,17 +223,18 @@ def _quantised(name: str, function: Callable[..., Tensor], tensors: int, *attrib
         attributes: their names and defaults.
     """
 
-    def compute(settings: tuple[Any, ...], *values: Any) -> Tensor:
-        parts = [_dequantise(*values[3 * place : 3 * place + 3]) for place in range(tensors)]
-        scale, zero = values[3 * tensors : 3 * tensors + 2]
-        return _quantise(function(*parts, *settings), scale, zero)
-
     @computes(name, domain=RUNTIME)
     def _handle(builder: Builder, node: NodeProto) -> fx.Node:
         if attribute(node, "channels_last", 0):
             raise NotFollowedError("with its channels last")
         settings = tuple(attribute(node, key, default) for key, default in attributes)
-        return builder.call_function(compute, args=(settings, *inputs_of(builder, node, 3 * tensors + 2)))
+        values = inputs_of(builder, node, 3 * tensors + 2)
+        # Three steps, so that a last softmax or sigmoid is found and left off.
+        parts = [
+            builder.call_function(_dequantise, args=values[start : start + 3]) for start in range(0, 3 * tensors, 3)
+        ]
+        answer = builder.call_function(function, args=(*parts, *settings))
+        return builder.call_function(_quantise, args=(answer, *values[3 * tensors :]))
 
 
 _quantised("QLinearAdd", torch.add, 2)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from onnx import NodeProto
 from torch import Tensor, fx
 
-from robustcheck.models.twin.builder import Builder, attribute, computes, input_of, torch_type
+from robustcheck.models.twin.builder import (
+    Builder,
+    attribute,
+    computes,
+    input_of,
+    inputs_of,
+    theirs,
+    torch_type,
+)
 
 
 def straight_through(values: Tensor, rounded: Tensor) -> Tensor:
@@ -14,9 +24,43 @@ def straight_through(values: Tensor, rounded: Tensor) -> Tensor:
     return values + (rounded - values).detach() if values.requires_grad else rounded
 
 
-@computes("Round")
-def _round(builder: Builder, node: NodeProto) -> fx.Node:
-    return builder.call_function(lambda x: straight_through(x, x.round()), args=(input_of(builder, node, 0),))
+_their_subtraction = theirs("Sub")
+
+
+def _rounds(name: str, function: Callable[[Tensor], Tensor]) -> None:
+    @computes(name)
+    def _handle(builder: Builder, node: NodeProto) -> fx.Node:
+        return builder.call_function(function, args=(input_of(builder, node, 0),))
+
+
+def _round(values: Tensor) -> Tensor:
+    return straight_through(values, values.round())
+
+
+def _floor(values: Tensor) -> Tensor:
+    return straight_through(values, values.floor())
+
+
+def _ceil(values: Tensor) -> Tensor:
+    return straight_through(values, values.ceil())
+
+
+def _fraction(values: Tensor) -> Tensor:
+    return values - values.floor()
+
+
+_rounds("Round", _round)
+_rounds("Floor", _floor)
+_rounds("Ceil", _ceil)
+
+
+@computes("Sub")
+def _subtract(builder: Builder, node: NodeProto) -> fx.Node:
+    """What floor leaves of a number rises as the number does: it would not, if gradients went through both."""
+    number, floor = inputs_of(builder, node, 2)
+    if floor is not None and (floor.target, floor.args) == (_floor, (number,)):
+        return builder.call_function(_fraction, args=(number,))
+    return _their_subtraction(builder, node)
 
 
 def _cast_to(values: Tensor, kind: torch.dtype) -> Tensor:

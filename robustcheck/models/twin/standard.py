@@ -18,6 +18,7 @@ from robustcheck.models.twin.builder import (
     attribute,
     computes,
     constant,
+    first_or_all,
     given,
     input_of,
     inputs_of,
@@ -248,6 +249,14 @@ def _recurs(name: str, usual: tuple[str, ...]) -> None:
 _recurs("LSTM", ("Sigmoid", "Tanh", "Tanh"))
 _recurs("GRU", ("Sigmoid", "Tanh"))
 _recurs("RNN", ("Tanh",))
+
+
+_their_loop = theirs("Loop")
+
+
+@computes("Loop")
+def _loop(builder: Builder, node: NodeProto) -> fx.Node:
+    return first_or_all(builder, node, _their_loop(builder, node))
 
 
 @computes("Concat")

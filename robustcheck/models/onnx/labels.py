@@ -1,0 +1,67 @@
+"""Whether the label that a file answers beside its scores is the one that these are highest for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from robustcheck.errors import CandidateError
+from robustcheck.models.head import of_labels
+from robustcheck.models.network import Forward
+from robustcheck.policy import ModelSpec
+from robustcheck.words import printable
+
+UNKNOWN = -1
+"""The place of a label that the policy does not name."""
+_MOST = 0.5  # of the samples: where more are read otherwise, the scores stand in another order, or are something else
+
+
+def places_of(answer: Sequence[object], names: Sequence[str]) -> list[float]:
+    """Which of the policy's labels each of a file's answers is, a name or a place; `UNKNOWN` where it is neither."""
+    known = {name: float(place) for place, name in enumerate(names)}
+    return [float(one) if isinstance(one, int) else known.get(str(one), float(UNKNOWN)) for one in answer]
+
+
+def differing(
+    scores_of: Forward, labels_of: Forward, images: Sequence[torch.Tensor], spec: ModelSpec, *, output: str, label: str
+) -> str | None:
+    """What to note where labels and scores read samples otherwise; None if they do not, or nothing can be told.
+
+    Args:
+        scores_of: the network; raw scores (N, …).
+        labels_of: of the same inputs, the places (N, 1) of the labels that the file answers.
+        images: batches of inputs (N, …), the gate's samples.
+        spec: of the candidate, whose task has labels that compete.
+        output: the name of the scores.
+        label: that of the labels.
+
+    Raises:
+        CandidateError: most samples are read otherwise.
+    """
+    told = torch.cat([labels_of(some).flatten().cpu() for some in images])
+    rows = [scores_of(some).flatten(1).cpu() for some in images]
+    if {row.shape[1] for row in rows} != {len(spec.labels)}:
+        return None
+    raw = torch.cat(rows)
+    if len(told.unique()) == 1 or not bool(((told >= 0) & (told < raw.shape[1])).all()):
+        return None  # it may count something
+    otherwise = torch.stack([_below_the_highest(scores, told) for scores in (raw, of_labels(raw, spec.scores))])
+    count, number = int(otherwise.sum(dim=1).amin()), len(raw)
+    if not count:
+        return None
+    apart = (
+        f"its output {printable(label)} names another label than the one that {printable(output)} is highest for, on "
+        f"{count} of {number} samples"
+    )
+    if count <= _MOST * number:
+        return f"{apart}: what is judged is {printable(output)}"
+    raise CandidateError(
+        f"{apart}; say the order of its scores in model.scores (docs/onnx.md), or export the scores that the label is "
+        "read from"
+    )
+
+
+def _below_the_highest(scores: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+    """Which rows (N,) of scores (N, K) are higher for another label than the told one; a tie is not."""
+    return scores.gather(1, told.long()[:, None])[:, 0] < scores.amax(dim=1)
