@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
+
+_PATIENCE = 8.0  # seconds; Docker ends a container 10 after SIGTERM
+_INTERRUPTED = 130  # exit_codes has it too, and imports click, which pytest plugins do without
+_HEARD = b"\0"  # no signal has this number
 
 
 @contextmanager
@@ -16,6 +24,10 @@ def sigterm_interrupts() -> Iterator[None]:
 
     CI servers, `timeout` and Kubernetes end a job with it, and would lose hours of work. Where somebody handles it
     already, outside the main thread, and in processes that are forked meanwhile, it means what it did.
+
+    Python hears signals between its own instructions only, and a network may keep a library's code busy for ever: where
+    SIGTERM, or a second Ctrl-C, is not heard for some seconds, the process ends with 130 there and then, after one
+    sentence on standard error as it is when this begins (pytest captures it later).
     """
     in_charge = threading.current_thread() is threading.main_thread()
     if not in_charge or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
@@ -28,15 +40,101 @@ def sigterm_interrupts() -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
             return
+        heard()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    def ctrl_c(_number: int, _frame: FrameType | None) -> None:
+        if os.getpid() == process:
+            heard()
+        raise KeyboardInterrupt
+
+    with _unheard_ends({interrupt, ctrl_c}) as heard:
+        signal.signal(signal.SIGTERM, interrupt)
+        if own := signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, ctrl_c)
+        try:
+            yield
+        finally:
+            if signal.getsignal(signal.SIGTERM) in (interrupt, signal.SIG_IGN):
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            if own and signal.getsignal(signal.SIGINT) is ctrl_c:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def _unheard_ends(handlers: Collection[object]) -> Iterator[Callable[[], object]]:
+    """End the process where signals with these handlers come, and none of them calls what this yields, as they have to.
+
+    Python writes each signal's number to a socket at once, whatever the main thread is at. Whoever reads such numbers
+    already goes on doing so; then, nothing is ended.
+    """
+    numbers, written = socket.socketpair()
+    written.setblocking(False)
+    before = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+    if before != -1:
+        signal.set_wakeup_fd(before)
+
+    def leave() -> None:
+        if written.fileno() != -1 and (found := signal.set_wakeup_fd(-1)) != written.fileno():
+            signal.set_wakeup_fd(found)  # somebody else's
+
+    def heard() -> None:
+        with suppress(OSError):  # full of signals
+            written.send(_HEARD)
+
+    if hasattr(os, "register_at_fork"):  # signals to children are not to this process
+        os.register_at_fork(after_in_child=leave)
+    stderr = _standard_error()
+    watcher = threading.Thread(target=_watch, args=(numbers, handlers, stderr), name="robustcheck-signals", daemon=True)
+    watcher.start()
     try:
-        yield
+        yield heard
     finally:
-        if signal.getsignal(signal.SIGTERM) in (interrupt, signal.SIG_IGN):
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        leave()
+        written.close()
+        watcher.join()
+        numbers.close()
+        os.close(stderr)
+
+
+def _watch(numbers: socket.socket, handlers: Collection[object], stderr: int) -> None:
+    """Read signals' numbers until no more can come, and end the process once they are not heard for too long."""
+    unheard, deadline = 0, None
+    while True:
+        numbers.settimeout(None if deadline is None else max(deadline - time.monotonic(), 0.001))
+        try:
+            number = numbers.recv(1)
+        except TimeoutError:
+            text = f"ended without reports: {_busy()} did not let a signal through for {_PATIENCE:.0f} seconds"
+            with suppress(OSError):  # there may be nobody to tell
+                os.write(stderr, b"\n" + text.encode("unicode_escape") + b"\n")
+            os._exit(_INTERRUPTED)
+        if not number:
+            return
+        if number == _HEARD:
+            unheard, deadline = 0, None
+        elif signal.getsignal(number[0]) in handlers:  # others of them are nobody's business here
+            unheard += 1
+            if deadline is None and (unheard > 1 or number[0] == signal.SIGTERM):
+                deadline = time.monotonic() + _PATIENCE
+
+
+def _standard_error() -> int:
+    """A descriptor of its own, or of nothing where standard error is closed."""
+    try:
+        return os.dup(2)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY)
+
+
+def _busy() -> str:
+    """What the main thread is at: the function that called a library's code."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    if frame is None:
+        return "a library's code"
+    code = frame.f_code
+    return f"what {code.co_name} ({Path(code.co_filename).name}, line {frame.f_lineno}) called"
 
 
 @contextmanager

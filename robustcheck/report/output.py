@@ -38,6 +38,7 @@ _MARKS = {
     "report.html": b'<meta name="generator" content="robustcheck">',
 }
 _BEGINNING = 8192  # bytes
+_MOST = 64 << 20  # bytes that are read to see whose a file is; robustcheck's own say it in their first ones
 _OURS = re.compile(rb'\s*{\s*"schema"\s*:\s*"robustcheck/report/')
 
 
@@ -165,7 +166,7 @@ def _of_several(folder: Path) -> list[str]:
     Reports in other folders here are kept by somebody, whatever the names.
     """
     try:
-        noted = json.loads((folder / _SEVERAL).read_bytes())
+        noted = json.loads(_bytes_of(folder / _SEVERAL, _MOST))
         below = [path.name for path in sorted(folder.iterdir()) if path.is_dir() and not path.is_symlink()]
     except (OSError, ValueError, RecursionError):
         return []
@@ -274,8 +275,7 @@ def _marked(path: Path) -> bool:
     if path.name not in _MARKS:
         return False
     try:
-        with path.open("rb") as file:
-            return _MARKS[path.name] in file.read(_BEGINNING)
+        return _MARKS[path.name] in _bytes_of(path, _BEGINNING)
     except OSError:
         return False
 
@@ -283,11 +283,21 @@ def _marked(path: Path) -> bool:
 def _is_ours(report: Path) -> bool:
     """Whether a file is a report of robustcheck's; a large one is not read whole for that."""
     try:
-        with report.open("rb") as file:
-            beginning = file.read(_BEGINNING)
-            if _OURS.match(beginning):
-                return True
-            schema = json.loads(beginning + file.read()).get("schema")
+        if _OURS.match(_bytes_of(report, _BEGINNING)):
+            return True
+        schema = json.loads(_bytes_of(report, _MOST)).get("schema")
     except (OSError, ValueError, AttributeError, RecursionError):
         return False
     return isinstance(schema, str) and schema.startswith("robustcheck/report/")
+
+
+def _bytes_of(path: Path, most: int) -> bytes:
+    """The first bytes of a file.
+
+    Raises:
+        OSError: it cannot be read, or is no file: opening a pipe would not end, nor reading a device.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    with path.open("rb") as file:
+        return file.read(most)

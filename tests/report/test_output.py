@@ -58,6 +58,20 @@ def owned_by(monkeypatch):
     return build
 
 
+@pytest.fixture
+def unopened(monkeypatch):
+    """Let the test fail where a path is opened."""
+
+    def build(kept):
+        def open_but(path, *given, **more):
+            return pytest.fail("it was opened") if path == kept else opened_before(path, *given, **more)
+
+        opened_before = Path.open
+        monkeypatch.setattr(Path, "open", open_but)
+
+    return build
+
+
 def test_a_second_run_into_one_folder_is_refused_and_harms_nothing(tmp_path):
     first = Output(tmp_path)
     (first.scratch / "counterexamples").mkdir()
@@ -338,3 +352,53 @@ def test_a_lock_that_is_no_file_is_not_opened(tmp_path, monkeypatch, lock):
     _published(tmp_path / "out")
     assert left not in opened
     assert (tmp_path / "precious").read_text() == "theirs"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", REPORTS)
+@pytest.mark.parametrize("policies", [["a.yaml"], ["a.yaml", "b.yaml"]])
+def test_what_stands_for_a_report_and_is_no_file_is_not_opened(tmp_path, unopened, name, policies):
+    """Opening a pipe does not end, and reading a device takes all memory; a repository may hold a link to one."""
+    for folder in (tmp_path, tmp_path / "a"):
+        folder.mkdir(exist_ok=True)
+        os.mkfifo(folder / name)
+        unopened(folder / name)
+    with pytest.raises(ReportError, match=rf"{name} is there, and .*move it away, or choose another output folder"):
+        outputs(tmp_path, [Path(policy) for policy in policies])
+    try_to_remove_earlier(tmp_path, [Path(policy) for policy in policies])
+    assert (tmp_path / name).is_fifo()
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_link_to_a_device_that_stands_for_a_report_is_not_read(tmp_path, unopened, name):
+    (tmp_path / name).symlink_to(os.devnull)
+    unopened(tmp_path / name)
+    with pytest.raises(ReportError, match=rf"{name} is there, and .*move it away, or choose another output folder"):
+        outputs(tmp_path, [Path("a.yaml")])
+
+
+def test_a_note_that_is_no_file_is_not_read(tmp_path, unopened):
+    (tmp_path / NOTE).symlink_to(os.devnull)
+    unopened(tmp_path / NOTE)
+    _published(tmp_path)
+    assert _names(tmp_path) == REPORTS
+
+
+def test_a_link_to_a_report_of_ours_says_so_as_the_report_does(tmp_path):
+    """As of files that DVC keeps in its cache."""
+    _published(tmp_path / "kept")
+    (tmp_path / "report.json").symlink_to(tmp_path / "kept" / "report.json")
+    _published(tmp_path)
+    assert _names(tmp_path / "kept") == REPORTS
+    assert not (tmp_path / "report.json").is_symlink()
+
+
+def test_a_report_whose_keys_were_sorted_is_ours_and_only_so_much_of_it_is_read(tmp_path, monkeypatch):
+    sorted_keys = json.dumps({"policy": "x" * 10_000, "schema": "robustcheck/report/1"})
+    (tmp_path / "report.json").write_text(sorted_keys)
+    monkeypatch.setattr("robustcheck.report.output._MOST", len(sorted_keys) - 1)
+    with pytest.raises(ReportError, match=r"report\.json is there, and "):
+        outputs(tmp_path, [Path("a.yaml")])
+    monkeypatch.setattr("robustcheck.report.output._MOST", len(sorted_keys))
+    _published(tmp_path)
+    assert _names(tmp_path) == REPORTS
