@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from robustcheck.evaluation.metrics.prefixes import may_decide
 from robustcheck.evaluation.search.ledger import unknown
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.standing import Standing
@@ -68,8 +71,9 @@ def is_decided(known: Standing, count: int) -> bool:
 def _needed(known: Standing, before: int, until: int) -> int | None:
     setting = known.setting
     if setting.stop == "early":
-        counts = [*range(before + 1, until, max(1, until // _MOST_CHECKS)), until]
-        return next((count for count in counts if _decided_by_interval(known, count)), None)
+        counts = np.array([*range(before + 1, until, max(1, until // _MOST_CHECKS)), until])
+        looked_at = counts[may_decide(known.measurement(known.broken), known.gate.bounds, counts)]
+        return next((count for count in looked_at.tolist() if _decided_by_interval(known, count)), None)
     if setting.stop == "never" or not _whatever_follows(known, until):
         return None
     low, high = before, until  # what no sample can change any more stays so

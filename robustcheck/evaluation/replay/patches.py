@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 
@@ -14,8 +15,8 @@ from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.patches.training import Pool
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models.grey_levels import on_host, to_stored
-from robustcheck.policy import Gate, PatchSpec
-from robustcheck.results import GateResult, Outcome
+from robustcheck.policy import Gate
+from robustcheck.results import Outcome, Patch
 from robustcheck.threats.patch import PLACEMENT_DRAWS, lay
 
 Row = tuple[Outcome, int]
@@ -24,46 +25,62 @@ Row = tuple[Outcome, int]
 _ROUNDED = 1  # level: a patch is turned and scaled to fit, which other machines may round otherwise
 
 
-def given_patch(gate: Gate, result: GateResult, setting: Setting) -> Iterator[str]:
-    """What is amiss with what is stated of a patch that the policy names.
+class Patched:
+    """A gate with a patch: whether one that is given is what is stated of it, and lies where it has to."""
 
-    Raises:
-        DataError: its file is not there, or none that fits.
-    """
-    if not isinstance(gate.attack, PatchSpec) or gate.attack.patch is None or result.patch is None:
-        return
-    texture, origin = given(PatchTask.of(gate, setting), gate.attack.patch)
-    stored = on_host(to_stored(texture, setting.samples.maximum), setting.samples.maximum)[0]
-    here = {"sha256": pixels_sha256(stored), "side": stored.shape[-1], "origin": origin}
-    for key, value in here.items():
-        if (stated := getattr(result.patch, key)) != value:
-            yield f"its patch is stated to have the {key} {stated}, and the one that the policy names has {value}"
+    def __init__(self, gate: Gate, setting: Setting) -> None:
+        self._task = PatchTask.of(gate, setting)
+        self._judge = self._task.patch_judge(discard)
 
+    @cached_property
+    def _given(self) -> tuple[torch.Tensor, str] | None:
+        """The patch (1, C, S, S) that the policy names, as it is laid on images, and how it came about; None: none.
 
-def places(task: PatchTask, rows: Sequence[Row], levels: torch.Tensor) -> Iterator[str]:
-    """What differs elsewhere than under a patch, which lies where the seed and the number of its place say.
+        Raises:
+            DataError: its file is not there, or none that fits.
+        """
+        name = self._task.spec.patch
+        return None if name is None else given(self._task, name)
 
-    How a patch that was trained looks is in its own file, and whether it is what lies there is not compared.
+    def faults_of_given(self, stated: Patch | None) -> Iterator[str]:
+        """What is amiss with what is stated of a patch that the policy names.
 
-    Args:
-        task: the gate's.
-        rows: samples of one shape.
-        levels: (N, C, H, W) their counterexamples.
-    """
-    setting, judge, name = task.setting, task.patch_judge(discard), task.spec.patch
-    texture = None if name is None else given(task, name)[0]
-    for (outcome, number), stored in zip(rows, levels, strict=True):
+        Raises:
+            DataError: its file is not there, or none that fits.
+        """
+        if stated is None or self._given is None:
+            return
+        texture, origin = self._given
+        maximum = self._task.setting.samples.maximum
+        stored = on_host(to_stored(texture, maximum), maximum)[0]
+        here = {"sha256": pixels_sha256(stored), "side": stored.shape[-1], "origin": origin}
+        for key, value in here.items():
+            if (said := getattr(stated, key)) != value:
+                yield f"its patch is stated to have the {key} {said}, and the one that the policy names has {value}"
+
+    def faults_of_place(self, outcome: Outcome, place: int, levels: torch.Tensor) -> Iterator[str]:
+        """What differs elsewhere than under a patch, which lies where the seed and the number of its place say.
+
+        How a patch that was trained looks is in its own file, and whether it is what lies there is not compared.
+
+        Args:
+            outcome: of a broken sample.
+            place: its number in the data.
+            levels: (1, C, H, W) its counterexample.
+        """
+        task, judge = self._task, self._judge
         if outcome.restart is None or not 0 <= outcome.restart < judge.tries:
             yield f"{outcome.sample}: it does not say in which of its places the patch lies"
-            continue
-        pool = Pool.of(setting.samples, [number], task.keep_out)
+            return
+        pool = Pool.of(task.setting.samples, [place], task.keep_out)
         numbers = Draws.of([judge.key(outcome.sample)], task.device).uniform((PLACEMENT_DRAWS,), at=outcome.restart)
         at = pool.placements([0], judge.placing, numbers)
-        clean = pool.batch([0], task.device)
-        shown, reference = stored[None].to(task.device), to_stored(clean, setting.samples.maximum)
+        clean, maximum = pool.batch([0], task.device), task.setting.samples.maximum
+        shown, reference = levels.to(task.device), to_stored(clean, maximum)
         if not bool(lies_under(shown, reference, at, judge.placing.outline, pool.masks([0], task.device))):
             yield f"{outcome.sample}: its counterexample differs from the sample where the patch does not lie"
-        elif texture is not None:
-            wanted = to_stored(lay(texture, clean, at, judge.placing.outline), setting.samples.maximum)
+        elif self._given is not None:
+            wanted = to_stored(lay(self._given[0], clean, at, judge.placing.outline), maximum)
             if float((shown - wanted).abs().max()) > _ROUNDED:
+                name = task.spec.patch
                 yield f"{outcome.sample}: under the patch its counterexample is not what {name} looks like there"
