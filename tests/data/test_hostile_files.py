@@ -63,7 +63,7 @@ def forged(tmp_path):
         (npy_bytes((6, 2, 2), version=(3, 0)), r"npy version \(3, 0\); 1.0 and 2.0 are allowed"),
         (pickle.dumps(np.zeros(3)), "test_images: it cannot be read"),
         (b"", "test_images: it cannot be read"),
-        (b"\x93NUMPY\x01\x00\xff\xff{", "test_images: it cannot be read"),
+        (b"\x93NUMPY\x01\x00\xff\x00{", "test_images: it cannot be read"),
         (b"\x93NUMPY\x01\x00" + struct.pack("<H", 9000) + b"(" * 9000, "test_images: it cannot be read"),
     ],
 )
@@ -144,6 +144,23 @@ def test_a_damaged_body(forged, load):
     data[1000] ^= 255
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"test_images: it cannot be read: .*Bad CRC-32"):
+        load("data.npz")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_that_would_be_unpacked_without_a_limit(forged, load, method):
+    forged(npy_bytes((6, 2, 2), body=bytes(24)), method)
+    with pytest.raises(DataError, match=r"^data.npz: test_images is neither stored nor deflated, as numpy writes it: "):
+        load("data.npz")
+
+
+@pytest.mark.parametrize(("version", "size"), [((1, 0), "<H"), ((2, 0), "<I")])
+def test_a_header_that_is_longer_than_any_array_needs(forged, load, version, size):
+    head, begin = npy_bytes((6, 2, 2))[10:].strip(), b"\x93NUMPY" + bytes(version)
+    forged(begin + struct.pack(size, 10_000) + head.ljust(9999) + b"\n" + bytes(24))
+    assert len(load("data.npz")) == 6
+    forged(begin + struct.pack(size, 10_001) + head.ljust(10_000) + b"\n" + bytes(24))
+    with pytest.raises(DataError, match=r"^data.npz: test_images: its header has 10001 bytes, more than an array"):
         load("data.npz")
 
 
