@@ -19,7 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
-from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TiffImageFile
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    PHOTOMETRIC_INTERPRETATION,
+    SAMPLEFORMAT,
+    TILELENGTH,
+    TILEWIDTH,
+    TiffImageFile,
+)
 
 from robustcheck.data.reading import MAX_PIXELS, parsing
 from robustcheck.data.samples import Shape
@@ -132,7 +139,18 @@ def _opened(path: Path, name: str, *, digested: bool = True) -> Iterator[tuple[s
         with opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise DataError(f"{name} claims {opened.width} x {opened.height} pixels; {MAX_PIXELS} is the limit")
+            if isinstance(opened, TiffImageFile):
+                _check_tile(opened, name)
             yield sha256, opened
+
+
+def _check_tile(opened: TiffImageFile, name: str) -> None:
+    """Whether one tile can be unpacked: libtiff takes the memory for the whole of it, however small the image is."""
+    width, height = (opened.tag_v2.get(tag, 0) for tag in (TILEWIDTH, TILELENGTH))
+    if not isinstance(width, int) or not isinstance(height, int):
+        raise DataError(f"{name}: the size of its tiles is no whole number: the file is damaged or forged")
+    if width * height > MAX_PIXELS:
+        raise DataError(f"{name} has tiles of {width} x {height} pixels; {MAX_PIXELS} is the limit")
 
 
 @contextmanager

@@ -244,6 +244,28 @@ def test_no_image_at_all_whatever_its_name(picture, load, data):
         load("scans")
 
 
+def tiled(width, length, kind=4):
+    """A TIFF of 8 x 8 grey pixels in a deflated tile of 16 x 16, which says that it is of another size."""
+    body = zlib.compress(bytes(256))
+    tags = {256: 8, 257: 8, 258: 8, 259: 8, 262: 1, 277: 1, 322: width, 323: length, 324: 8, 325: len(body)}
+    entries = [struct.pack("<HHLL", tag, kind if tag == 323 else 4, 1, value) for tag, value in tags.items()]
+    directory = struct.pack("<H", len(tags)) + b"".join(entries) + struct.pack("<L", 0)
+    return b"II*\0" + struct.pack("<L", 8 + len(body)) + body + directory
+
+
+def test_a_tile_that_is_larger_than_any_image(picture, load):
+    picture(tiled(16, 16), "a.tif")
+    assert not load("scans").image(0).any()
+    picture(tiled(8192, 8192), "a.tif")
+    assert load("scans").shape_of(0) == (1, 8, 8)
+    picture(tiled(8192, 8208), "a.tif")
+    with pytest.raises(DataError, match=r"^normal/a.tif has tiles of 8192 x 8208 pixels; 67108864 is the limit$"):
+        load("scans")
+    picture(tiled(16, 0, kind=11), "a.tif")
+    with pytest.raises(DataError, match=r"^normal/a.tif: the size of its tiles is no whole number"):
+        load("scans")
+
+
 def test_an_image_under_another_formats_name(picture, load):
     picture(saved("PNG"), "a.tif")
     assert load("scans").shape_of(0) == (1, 40, 30)
