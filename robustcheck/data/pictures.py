@@ -7,6 +7,7 @@ What Pillow would change on the way (16-bit colour cut to 8, signs, transparency
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import struct
 import warnings
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,8 @@ from PIL.TiffImagePlugin import (
     TiffImageFile,
 )
 
-from robustcheck.data.reading import MAX_PIXELS, parsing
+from robustcheck.data.decoding_work import check_work
+from robustcheck.data.reading import MAX_PIXELS, check_memory, parsing
 from robustcheck.data.samples import Shape
 from robustcheck.errors import DataError
 
@@ -141,7 +143,15 @@ def _opened(path: Path, name: str, *, digested: bool = True) -> Iterator[tuple[s
                 raise DataError(f"{name} claims {opened.width} x {opened.height} pixels; {MAX_PIXELS} is the limit")
             if isinstance(opened, TiffImageFile):
                 _check_tile(opened, name)
+            if opened.format == "JPEG" and digested:
+                _check_work(file, name)
             yield sha256, opened
+
+
+def _check_work(file: BinaryIO, name: str) -> None:
+    check_memory(2 * os.fstat(file.fileno()).st_size, name)
+    file.seek(0)
+    check_work(file.read(), name)
 
 
 def _check_tile(opened: TiffImageFile, name: str) -> None:
