@@ -10,7 +10,7 @@ import math
 import zipfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from numpy.lib import format as npy
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
 
 _WIDENED = 16  # bytes of a label once it is read: an index, and what is compared with it
+_PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others are unpacked without a limit on what comes out
+_LONGEST_HEADER = 10_000  # bytes: numpy's own limit, which it looks at after it has read them
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
@@ -79,6 +81,10 @@ def _member(archive: zipfile.ZipFile, key: str, shown: str, *, widened: int = 0)
         raise DataError(f"{shown} has no {key!r}; it holds {listed(found)}")
     with parsing(what):
         info = archive.getinfo(f"{key}.npy")
+        if info.compress_type not in _PLAIN:
+            raise DataError(
+                f"{what} is neither stored nor deflated, as numpy writes it: save the archive with savez_compressed"
+            )
         with archive.open(info) as member:
             _check_header(member, info.file_size, what, widened)
         with archive.open(info) as member:
@@ -86,11 +92,14 @@ def _member(archive: zipfile.ZipFile, key: str, shown: str, *, widened: int = 0)
             return array
 
 
-def _check_header(member: BinaryIO | Any, size: int, what: str, widened: int) -> None:
+def _check_header(member: Any, size: int, what: str, widened: int) -> None:
     """Raise a `DataError` unless a member of this many bytes holds the plain array that its header claims."""
     version = npy.read_magic(member)
     if version not in _HEADERS:
         raise DataError(f"{what}: it is of npy version {version}; 1.0 and 2.0 are allowed")
+    length = int.from_bytes(member.peek(4)[: 2 if version == (1, 0) else 4], "little")
+    if length > _LONGEST_HEADER:
+        raise DataError(f"{what}: its header has {length} bytes, more than an array needs: it is damaged or forged")
     shape, _, dtype = _HEADERS[version](member)
     if dtype.hasobject or dtype.names is not None:
         raise DataError(f"{what} holds {dtype}: only plain arrays are read, pickled objects never; store integers")

@@ -21,16 +21,21 @@ def size_of(content: bytes) -> tuple[int, int, int] | None:
     """Height, width and channels of a JPEG, JPEG-LS or JPEG 2000 image; None if it is none, or does not say."""
     if content.startswith(b"\xff\xd8"):
         return _of_jpeg(content)
-    start = 0 if content.startswith(_SIZ) else _codestream(content)
-    if start is None or not content.startswith(_SIZ, start) or len(content) < start + 42:
+    start = codestream_start(content)
+    if start is None:
         return None
     right, lower, left, upper = struct.unpack_from(">4I", content, start + 8)
     (channels,) = struct.unpack_from(">H", content, start + 40)
     return lower - upper, right - left, channels
 
 
-def _codestream(content: bytes) -> int | None:
-    """Where the first codestream of a JP2 file begins."""
+def codestream_start(content: bytes) -> int | None:
+    """Where a JPEG 2000 codestream begins, alone or as the first of a JP2 file; None if there is none."""
+    start = 0 if content.startswith(_SIZ) else _boxed(content)
+    return start if start is not None and content.startswith(_SIZ, start) and len(content) >= start + 42 else None
+
+
+def _boxed(content: bytes) -> int | None:
     at = 0
     while at + 16 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, at)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustcheck.data.codestream import size_of, turned_to_rgb, unpacked_length
+from robustcheck.data.decoding_work import check_work
 from robustcheck.data.reading import MAX_PIXELS, check_memory, parsing
 from robustcheck.data.samples import Shape
 from robustcheck.errors import DataError
@@ -311,6 +312,8 @@ def _values(data: Any, syntax: str, scan: Scan) -> NDArray[Any]:
         return np.asarray(decoder.as_array(data, index=0)[0])
     frame = get_frame(data.PixelData, 0, number_of_frames=1)
     _check_size(frame, data, syntax, scan)
+    if syntax != _RLE:
+        check_work(frame, scan.name)
     reasons = []
     for plugin in _DECODERS:
         if plugin in decoder.available_plugins:

@@ -7,6 +7,7 @@ What Pillow would change on the way (16-bit colour cut to 8, signs, transparency
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import struct
 import warnings
@@ -14,14 +15,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
-from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TiffImageFile
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    PHOTOMETRIC_INTERPRETATION,
+    SAMPLEFORMAT,
+    TILELENGTH,
+    TILEWIDTH,
+    TiffImageFile,
+)
 
-from robustcheck.data.reading import MAX_PIXELS, parsing
+from robustcheck.data.decoding_work import check_work
+from robustcheck.data.reading import MAX_PIXELS, check_memory, parsing
 from robustcheck.data.samples import Shape
 from robustcheck.errors import DataError
 
@@ -132,7 +141,26 @@ def _opened(path: Path, name: str, *, digested: bool = True) -> Iterator[tuple[s
         with opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise DataError(f"{name} claims {opened.width} x {opened.height} pixels; {MAX_PIXELS} is the limit")
+            if isinstance(opened, TiffImageFile):
+                _check_tile(opened, name)
+            if opened.format == "JPEG" and digested:
+                _check_work(file, name)
             yield sha256, opened
+
+
+def _check_work(file: BinaryIO, name: str) -> None:
+    check_memory(2 * os.fstat(file.fileno()).st_size, name)
+    file.seek(0)
+    check_work(file.read(), name)
+
+
+def _check_tile(opened: TiffImageFile, name: str) -> None:
+    """Whether one tile can be unpacked: libtiff takes the memory for the whole of it, however small the image is."""
+    width, height = (opened.tag_v2.get(tag, 0) for tag in (TILEWIDTH, TILELENGTH))
+    if not isinstance(width, int) or not isinstance(height, int):
+        raise DataError(f"{name}: the size of its tiles is no whole number: the file is damaged or forged")
+    if width * height > MAX_PIXELS:
+        raise DataError(f"{name} has tiles of {width} x {height} pixels; {MAX_PIXELS} is the limit")
 
 
 @contextmanager

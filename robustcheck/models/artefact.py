@@ -13,6 +13,7 @@ from robustcheck.errors import CandidateError
 from robustcheck.results import FileInfo
 from robustcheck.words import shown
 
+_PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others are unpacked without a limit on what comes out
 _SLACK_BYTES = 64 * 1024 * 1024
 
 
@@ -46,15 +47,17 @@ def check_archive(path: Path) -> list[str]:
         return []
     try:
         with zipfile.ZipFile(path) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-            names = archive.namelist()
+            members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise CandidateError(f"{path.name} is a broken archive: {error}") from None
+    if any(member.compress_type not in _PLAIN for member in members):
+        raise CandidateError(f"{path.name} holds what is neither stored nor deflated, as torch does; it is not loaded")
+    unpacked = sum(member.file_size for member in members)
     if unpacked > 2 * path.stat().st_size + _SLACK_BYTES:
         raise CandidateError(
             f"{path.name} holds {path.stat().st_size:,} bytes that claim to unpack to {unpacked:,}; it is not loaded"
         )
-    return names
+    return [member.filename for member in members]
 
 
 def checked_copy(path: Path, look: Callable[[str, bytes], bytes | None]) -> io.BytesIO:
@@ -78,7 +81,8 @@ def checked_copy(path: Path, look: Callable[[str, bytes], bytes | None]) -> io.B
                 if member.filename.casefold() in seen:
                     raise CandidateError(f"{path.name} holds {shown(member.filename)} twice; it is not loaded")
                 seen.add(member.filename.casefold())
-                content = look(member.filename, archive.read(member))
+                with archive.open(member) as opened:  # `archive.read` may unpack two gigabytes, whatever the size is
+                    content = look(member.filename, opened.read(member.file_size))
                 if content is not None:
                     target.writestr(zipfile.ZipInfo(member.filename), content)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:

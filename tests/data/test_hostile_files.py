@@ -63,7 +63,7 @@ def forged(tmp_path):
         (npy_bytes((6, 2, 2), version=(3, 0)), r"npy version \(3, 0\); 1.0 and 2.0 are allowed"),
         (pickle.dumps(np.zeros(3)), "test_images: it cannot be read"),
         (b"", "test_images: it cannot be read"),
-        (b"\x93NUMPY\x01\x00\xff\xff{", "test_images: it cannot be read"),
+        (b"\x93NUMPY\x01\x00\xff\x00{", "test_images: it cannot be read"),
         (b"\x93NUMPY\x01\x00" + struct.pack("<H", 9000) + b"(" * 9000, "test_images: it cannot be read"),
     ],
 )
@@ -147,6 +147,23 @@ def test_a_damaged_body(forged, load):
         load("data.npz")
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_that_would_be_unpacked_without_a_limit(forged, load, method):
+    forged(npy_bytes((6, 2, 2), body=bytes(24)), method)
+    with pytest.raises(DataError, match=r"^data.npz: test_images is neither stored nor deflated, as numpy writes it: "):
+        load("data.npz")
+
+
+@pytest.mark.parametrize(("version", "size"), [((1, 0), "<H"), ((2, 0), "<I")])
+def test_a_header_that_is_longer_than_any_array_needs(forged, load, version, size):
+    head, begin = npy_bytes((6, 2, 2))[10:].strip(), b"\x93NUMPY" + bytes(version)
+    forged(begin + struct.pack(size, 10_000) + head.ljust(9999) + b"\n" + bytes(24))
+    assert len(load("data.npz")) == 6
+    forged(begin + struct.pack(size, 10_001) + head.ljust(10_000) + b"\n" + bytes(24))
+    with pytest.raises(DataError, match=r"^data.npz: test_images: its header has 10001 bytes, more than an array"):
+        load("data.npz")
+
+
 def test_an_encrypted_member(forged, load):
     path = forged(npy_bytes((6, 2, 2), body=bytes(24)))
     data = path.read_bytes()
@@ -224,6 +241,28 @@ def test_a_truncated_png_says_so(picture, load):
 def test_no_image_at_all_whatever_its_name(picture, load, data):
     picture(data)
     with pytest.raises(DataError, match=r"normal/a.png is no PNG, JPEG or TIFF image, or its header is damaged"):
+        load("scans")
+
+
+def tiled(width, length, kind=4):
+    """A TIFF of 8 x 8 grey pixels in a deflated tile of 16 x 16, which says that it is of another size."""
+    body = zlib.compress(bytes(256))
+    tags = {256: 8, 257: 8, 258: 8, 259: 8, 262: 1, 277: 1, 322: width, 323: length, 324: 8, 325: len(body)}
+    entries = [struct.pack("<HHLL", tag, kind if tag == 323 else 4, 1, value) for tag, value in tags.items()]
+    directory = struct.pack("<H", len(tags)) + b"".join(entries) + struct.pack("<L", 0)
+    return b"II*\0" + struct.pack("<L", 8 + len(body)) + body + directory
+
+
+def test_a_tile_that_is_larger_than_any_image(picture, load):
+    picture(tiled(16, 16), "a.tif")
+    assert not load("scans").image(0).any()
+    picture(tiled(8192, 8192), "a.tif")
+    assert load("scans").shape_of(0) == (1, 8, 8)
+    picture(tiled(8192, 8208), "a.tif")
+    with pytest.raises(DataError, match=r"^normal/a.tif has tiles of 8192 x 8208 pixels; 67108864 is the limit$"):
+        load("scans")
+    picture(tiled(16, 0, kind=11), "a.tif")
+    with pytest.raises(DataError, match=r"^normal/a.tif: the size of its tiles is no whole number"):
         load("scans")
 
 

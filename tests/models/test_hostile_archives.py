@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 import zipfile
+import zlib
 
 import pytest
 import tiny_models as tiny
 import torch
 from tiny_models import Payload
+
+from robustcheck.models.artefact import checked_copy
 
 # --- .pt -------------------------------------------------------------------------------------------------------
 
@@ -115,6 +119,33 @@ def test_archives_that_unpack_to_much_more(suffix, tmp_path, refused):
             for _ in range(100):
                 stream.write(bytes(1024 * 1024))
     refused(tmp_path / f"net{suffix}", r"holds \d.* bytes that claim to unpack to 104,857,600; it is not loaded")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".ts", ".pt2"])
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_archives_that_would_be_unpacked_without_a_limit(suffix, method, tmp_path, refused):
+    with zipfile.ZipFile(tmp_path / f"net{suffix}", "w") as archive:
+        for name in ("net/archive_format", "net/constants.pkl", "net/data.pkl"):
+            archive.writestr(name, b"")
+        archive.writestr("net/data/0", bytes(100), method)
+    refused(tmp_path / f"net{suffix}", r"holds what is neither stored nor deflated, as torch does; it is not loaded")
+
+
+def test_a_member_that_unpacks_to_more_than_it_says(tmp_path):
+    """It is read up to its size, and what lies beyond it is not unpacked."""
+    with zipfile.ZipFile(tmp_path / "net.ts", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("net/data/0", bytes(16 * 1024 * 1024))
+        member = archive.getinfo("net/data/0")
+        member.file_size, member.CRC = 100, zlib.crc32(bytes(100))  # of the directory, which is what readers believe
+    seen = []
+    tracemalloc.start()
+    try:
+        checked_copy(tmp_path / "net.ts", lambda _name, content: seen.append(content))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert seen == [bytes(100)]
+    assert peak < 4 * 1024 * 1024
 
 
 def test_there_is_no_such_file(tmp_path, refused):
