@@ -6,6 +6,7 @@ So does chance where a candidate draws by design; how far its answers differ is 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import inf
 
 import torch
@@ -18,11 +19,23 @@ Ask = Callable[[torch.Tensor, Chunks], torch.Tensor]
 
 _TOLERANCE = 1e-3  # of the largest score, or of 1
 _ROUNDINGS = 4  # steps of the type that scores are in, or were computed in, where those are larger
+_CALLS = 20  # about the same images, of a candidate that draws
+_ERRORS = 6.0  # standard errors that means of such calls are apart by; of candidates that draw by design up to 4
+_FAR = 1e30  # for what is no number
 _UNTESTED = "whether its scores on one image depend on others, as in training mode, could not be tried: "
 _TOO_LARGE, _ONE = "two at once do not fit in memory", "it takes one at a time"
 _TOGETHER = (
     "its scores on one image depend on the other images in the batch, as where values are quantised by the range of a "
     "whole batch: images are given to it one by one, as model.batch_size says"
+)
+_EXPORT = "export it after model.eval()"
+_REACH = (
+    "robustcheck calls eval() on it, which reaches no layers in a plain list, tuple or dictionary, nor any that its "
+    "own code sets to training mode: hold them in a torch.nn.ModuleList, or call eval() on them where they are built"
+)
+_MEANT = (
+    "; if that is meant so (values quantised by the range of a batch, statistics of the batch, a fixed seed), say "
+    "model.batch_size: 1"
 )
 
 
@@ -32,6 +45,8 @@ def check_evaluation_mode(
     limit: int,
     in_training: str | None,
     precision: torch.dtype = torch.float32,
+    *,
+    has_mode: bool = True,
 ) -> tuple[float | None, tuple[str, ...]]:
     """Ask about the same images together, again, and one by one: no other image may decide the scores.
 
@@ -41,6 +56,7 @@ def check_evaluation_mode(
         limit: how many images the gates' batches have; here it is two at least, or nothing would show.
         in_training: what is known to be in training mode.
         precision: that scores were computed in, whatever type they have now.
+        has_mode: whether its file says what mode it is in; else it was set to evaluation mode after it was built.
 
     Returns:
         How far two identical calls differ, if they do and nothing is known to be in training mode; and notes.
@@ -48,59 +64,83 @@ def check_evaluation_mode(
     Raises:
         CandidateError: scores depend on other images, or on what is in training mode.
     """
-    company = torch.cat([images, 1 - images])  # even a single image has company that it does not resemble
-    chunks = Chunks(max(2, limit))
-
-    def together() -> torch.Tensor:
-        return ask(company, chunks)[: len(images)]
-
+    probe = _Probe(ask, images, Chunks(max(2, limit)), _EXPORT if has_mode else _REACH)
     try:
-        once = together()
+        once = probe.together()
     except CandidateError:
         if limit > 1:
             raise
-        chunks = Chunks(1)  # some networks take one image at a time, and are given no more
-        once = together()
-    again = together()
-    notes = () if chunks.limit > 1 else (_UNTESTED + (_TOO_LARGE if chunks.halved_to == 1 else _ONE),)
+        probe.chunks = Chunks(1)  # some networks take one image at a time, and are given no more
+        once = probe.together()
+    again, alone = probe.together(), probe.one_by_one()
+    notes = () if probe.chunks.limit > 1 else (_UNTESTED + (_TOO_LARGE if probe.chunks.halved_to == 1 else _ONE),)
+    which = ""
     if in_training is not None:
-        notes = (*notes, f"{in_training} is in training mode")
-    alone = _one_by_one(ask, images, chunks)
+        notes, which = (*notes, f"{in_training} is in training mode"), f" ({in_training} is in training mode)"
     step = max(torch.finfo(kind).eps for kind in (once.dtype, precision))
     allowed = max(_TOLERANCE, _ROUNDINGS * step) * max(1.0, float(once.abs().max()))
     chance, by_company = _apart(once, again), _apart(once, alone)
     if chance <= allowed < by_company:  # one that draws among a few answers may give the same one twice
-        chance = _apart(alone, _one_by_one(ask, images, chunks))
-    if in_training is None:
-        if chance > allowed:
-            return chance, notes  # a defence may draw; whether batches matter, too, cannot be seen then
-        if by_company > allowed and limit == 1:
-            return None, (*notes, _TOGETHER)
-    if max(chance, by_company) > allowed:
-        raise CandidateError(_refusal(by_company) if chance <= allowed else _refusal(chance, in_training))
-    return None, notes
+        chance = _apart(alone, probe.one_by_one())
+    draws = chance > allowed
+    if draws and which:
+        raise CandidateError(_refusal("on chance", f"they differ by {chance:.3g}", which, probe.cure))
+    if draws:
+        by_company = _beyond_chance(probe)
+    if by_company > allowed:
+        if limit > 1 or which:
+            far = f"they differ by {by_company:.3g}" + (f", and by {chance:.3g} by chance" if draws else "")
+            cure = probe.cure if which else probe.cure + _MEANT
+            raise CandidateError(_refusal("on the other images in the batch", far, which, cure))
+        notes = (*notes, _TOGETHER)
+    return chance if draws else None, notes
 
 
-def _refusal(difference: float, in_training: str | None = None) -> str:
-    """Why a candidate is not judged: what is in training mode draws, or other images of the batch decide."""
-    what, which = "on the other images in the batch", ""
-    if in_training is not None:
-        what, which = "on chance", f" ({in_training} is in training mode)"
+@dataclass
+class _Probe:
+    """Images (N, C, H, W) that a candidate is asked about in company, and alone."""
+
+    ask: Ask
+    images: torch.Tensor
+    chunks: Chunks
+    cure: str  # of training mode
+
+    def together(self) -> torch.Tensor:
+        """Raw scores (N, K), asked in batches; even a single image has company that it does not resemble."""
+        return self.ask(torch.cat([self.images, 1 - self.images]), self.chunks)[: len(self.images)]
+
+    def one_by_one(self) -> torch.Tensor:
+        """Raw scores (N, K), asked about one at a time."""
+        try:
+            return torch.cat([self.ask(image[None], self.chunks) for image in self.images])
+        except CandidateError as error:
+            raise CandidateError(
+                "the candidate fails on one image alone, as a model in training mode does (batch normalisation); "
+                f"{self.cure}: {error}"
+            ) from error
+
+
+def _refusal(what: str, far: str, which: str, cure: str) -> str:
+    """Why a candidate is not judged."""
     return (
-        f"the candidate's scores on one image depend {what} (they differ by {difference:.3g}), as those of a model "
-        f"left in training mode do (dropout, batch normalisation){which}; export it after model.eval()"
+        f"the candidate's scores on one image depend {what} ({far}), as those of a model left in training mode do "
+        f"(dropout, batch normalisation){which}; {cure}"
     )
 
 
-def _one_by_one(ask: Ask, images: torch.Tensor, chunks: Chunks) -> torch.Tensor:
-    """Raw scores (N, K) of images (N, C, H, W), asked about one at a time."""
-    try:
-        return torch.cat([ask(image[None], chunks) for image in images])
-    except CandidateError as error:
-        raise CandidateError(
-            "the candidate fails on one image alone, as a model in training mode does (batch normalisation); "
-            f"export it after model.eval(): {error}"
-        ) from error
+def _beyond_chance(probe: _Probe) -> float:
+    """How far means of calls about images together and alone are apart at most, where chance does not explain it.
+
+    A candidate that draws by design draws alike in any company.
+    """
+    pairs = [(probe.together(), probe.one_by_one()) for _ in range(_CALLS)]  # in turn: answers may drift
+    some, others = (
+        torch.stack(calls).double().nan_to_num(nan=_FAR, posinf=_FAR, neginf=-_FAR)
+        for calls in zip(*pairs, strict=True)
+    )
+    apart = (some.mean(dim=0) - others.mean(dim=0)).abs()
+    error = ((some.var(dim=0) + others.var(dim=0)) / _CALLS).sqrt()
+    return float(apart.where(apart > _ERRORS * error, 0.0).max())
 
 
 def _apart(scores: torch.Tensor, others: torch.Tensor) -> float:

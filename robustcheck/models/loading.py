@@ -77,7 +77,7 @@ def load_candidate(
         raw, some = trial.all_scores(progress), trial.load(trial.alike[:_PROBED])
         head = read_head(spec, raw, lambda: trial.beyond(some))
         randomness, probe_notes = check_evaluation_mode(
-            trial.ask, some, chunks.limit, network.in_training, network.precision
+            trial.ask, some, chunks.limit, network.in_training, network.precision, has_mode=network.has_mode
         )
         logits = head.logits(raw)
         if randomness is not None:

@@ -33,6 +33,7 @@ class Network:
     no_gradients: str | None = None  # why it gives none; None if it does
     convolves_as_laid_out: bool = False  # in torch, in float32, as its inputs lie in memory
     precision: torch.dtype = torch.float32  # that it works in, at its coarsest; its scores may be wider
+    has_mode: bool = True  # its file says what mode it is in; else it was set to evaluation mode after it was built
     in_training: str | None = None  # what of it is in training mode, such as dropout; None: nothing is known
     takes: Takes | None = None  # as far as it tells; what it is asked shows the rest
     whole: bool = False  # the file of a state dict holds the network itself, and no other architecture is used
@@ -73,7 +74,10 @@ def rows(answer: object, count: int) -> torch.Tensor:
     """
     if not isinstance(answer, torch.Tensor) or not answer.is_floating_point():
         found = answer.dtype if isinstance(answer, torch.Tensor) else type(answer).__name__
-        raise CandidateError(f"the candidate answers with {found}, not with one tensor of scores")
+        raise CandidateError(
+            f"the candidate answers with {found}, not with one tensor of scores: have forward return the logits, "
+            "a tensor of floats with a row for each image"
+        )
     if answer.ndim < 2 and count == 1:  # networks that squeeze lose the batch's axis, too
         answer = answer.reshape(1, -1)
     if answer.ndim == 0 or len(answer) != count:

@@ -1,8 +1,9 @@
-"""The scores in what a network of torch answers with: a tensor, a tuple, a dictionary, or a class that is one."""
+"""The scores in what a network of torch answers with: a tensor, a tuple, a dictionary, or a class with fields."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -29,7 +30,8 @@ def scores_in(answer: Any, wanted: str | None) -> Any:
 
     Args:
         answer: a network's.
-        wanted: `model.output_name`: a dictionary's key, a named tuple's field, or a place in a tuple, from 0.
+        wanted: `model.output_name`: a dictionary's key, a named tuple's or dataclass's field, or a place in a tuple,
+            from 0.
 
     Raises:
         CandidateError: there is none of that name, or it is not told which of several it is.
@@ -49,6 +51,11 @@ def scores_in(answer: Any, wanted: str | None) -> Any:
         return outputs[wanted]
     numbers = [output for output in outputs.values() if isinstance(output, torch.Tensor) and output.is_floating_point()]
     found = numbers or list(outputs.values())
+    if len(found) > 1 and not numbers:
+        raise CandidateError(
+            f"the candidate has {len(outputs)} outputs ({_told(outputs)}), and none of them is a tensor of scores: "
+            "have forward return the logits, a row for each image; a detector, which answers with boxes, is not judged"
+        )
     if len(found) != 1:
         raise CandidateError(
             f"the candidate has {len(outputs)} outputs ({_told(outputs)}); which one has the scores? "
@@ -64,6 +71,8 @@ def _outputs(answer: Any) -> dict[str, Any] | None:
     if isinstance(answer, (tuple, list)):
         names = getattr(answer, "_fields", range(len(answer)))
         return {str(name): output for name, output in zip(names, answer, strict=True)}
+    if is_dataclass(answer) and not isinstance(answer, type):
+        return {field.name: getattr(answer, field.name) for field in fields(answer)}
     return None
 
 

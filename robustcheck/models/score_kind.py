@@ -91,7 +91,10 @@ def _of_labels(raw: torch.Tensor | None, spec: ModelSpec) -> torch.Tensor | None
 def _check_shape(spec: ModelSpec, raw: torch.Tensor) -> None:
     shape, labels = tuple(raw.shape), len(spec.labels)
     if raw.ndim != 2:
-        raise CandidateError(f"the candidate's scores have shape {shape}; (samples, labels) is needed")
+        hint = ": a map of scores is not judged (segmentation), but what is read from it for the whole image"
+        raise CandidateError(
+            f"the candidate's scores have shape {shape}; (samples, labels) is needed{hint if raw.ndim > 3 else ''}"
+        )
     if spec.scores is not None:
         if (last := max(spec.scores)) >= shape[1]:
             raise CandidateError(

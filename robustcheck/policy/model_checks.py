@@ -22,6 +22,7 @@ CALLABLE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 
 _PRETRAINED = ("model*.safetensors", "pytorch_model*.bin")  # of several parts, if they are large
 _MOST_BESIDE = 2000  # files of a folder that are looked through for what was meant
+_PICKLES = (".pkl", ".pickle", ".joblib")  # of whole objects
 
 
 def artefact(model: dict[str, Any], at: KeyPath, folder: Path, spec: type[BaseModel], *, built: bool = False) -> Faults:
@@ -46,10 +47,12 @@ def artefact(model: dict[str, Any], at: KeyPath, folder: Path, spec: type[BaseMo
             "network that from_pretrained makes of it, and name that (docs/policy.md, 'Networks of other packages')",
         )
     elif suffix not in FORMATS:
+        pickled = "; of a pickle save the state_dict() of the network in it (of fastai: learn.model.state_dict())"
         yield (
             (*at, "path"),
             f"found {shown(path)}; a candidate is .onnx (which Keras and others export), .pt2 (torch.export), "
-            f".ts (TorchScript), .safetensors or .pt (state dict){did_you_mean(suffix, FORMATS)}",
+            f".ts (TorchScript), .safetensors or .pt (state dict)"
+            f"{pickled if suffix in _PICKLES else did_you_mean(suffix, FORMATS)}",
         )
     elif reason := not_there(path, folder, FORMATS, file=True):
         yield (*at, "path"), reason

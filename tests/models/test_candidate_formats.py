@@ -316,6 +316,34 @@ def test_an_input_of_another_type_is_refused(tmp_path):
         tiny.load(tmp_path / "whole.onnx")
 
 
+class OfSoMany(tiny.TinyNet):
+    """The number of images of its trace is a constant of it."""
+
+    def forward(self, image):
+        parts = self.bn(self.conv(image))
+        return self.fc(parts.reshape(int(parts.shape[0]), 3, -1).mean(2))
+
+
+@pytest.mark.parametrize(
+    ("number", "match"),
+    [
+        (
+            2,
+            r"scores of shape \(2, 2\), as one does that was traced for 2 images: .* or trace it for one and say model",
+        ),
+        (1, r"scores of shape \(1, 2\), as one does that was traced for 1 image: .* or say model\.batch_size: 1$"),
+    ],
+)
+def test_a_trace_of_so_many_images(number, match, tmp_path):
+    net = OfSoMany().eval()
+    trace = tiny.quietly(torch.jit.trace, net, tiny.image_for(net, number))
+    tiny.quietly(torch.jit.save, trace, str(tmp_path / "net.ts"))
+    with pytest.raises(CandidateError, match=match):
+        tiny.load(tmp_path / "net.ts")
+    if number == 1:
+        tiny.load(tmp_path / "net.ts", batch_size=1)
+
+
 def test_an_answer_that_is_the_decided_label_is_refused(tmp_path):
     model = tiny.save_linear_onnx(tmp_path / "label.onnx", WEIGHTS)
     model.graph.node.append(onnx.helper.make_node("ArgMax", ["scores"], ["label"], axis=1, keepdims=0))

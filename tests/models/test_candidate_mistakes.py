@@ -332,10 +332,15 @@ def test_labels_that_do_not_match_the_head(tmp_path, net):
 @pytest.mark.parametrize(
     ("answer", "match"),
     [
-        (lambda image: image, r"scores have shape \(6, 1, 6, 5\)"),
+        (lambda image: image, r"scores have shape \(6, 1, 6, 5\); .* a map of scores is not judged"),
         (lambda image: image.mean((2, 3)).sum(0, keepdim=True), r"answers 6 images with scores of shape \(1, 1\)"),
         (lambda image: image.sum(), r"answers 6 images with scores of shape \(\); the first axis"),
-        (lambda image: None, "answers with NoneType, not with one tensor of scores"),
+        (lambda image: None, "answers with NoneType, not with one tensor of scores: have forward return the logits"),
+        (lambda image: image.mean((2, 3)).numpy(), "answers with ndarray, .*: have forward return the logits"),
+        (
+            lambda image: {"out": {"logits": image.mean((2, 3))}},
+            "answers with dict, .*: have forward return the logits",
+        ),
         (lambda image: image[:, 0, 0].argmax(1), r"answers with torch\.int64, not with one tensor of scores"),
     ],
 )

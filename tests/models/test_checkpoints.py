@@ -105,6 +105,77 @@ def test_the_keys_are_told_where_no_weights_are(tmp_path):
     )
 
 
+LIGHTNING = {
+    "StochasticWeightAveraging": ("average_model_state", "callbacks.StochasticWeightAveraging.average_model_state"),
+    "EMA{'decay': 0.99}": ("ema_state_dict", "callbacks.EMA{'decay': 0.99}.ema_state_dict"),
+}
+
+
+@pytest.mark.parametrize("callback", LIGHTNING)
+def test_averages_that_callbacks_keep_are_several_too(callback, tmp_path):
+    name, key = LIGHTNING[callback]
+    held = {
+        "state_dict": {f"model.{name}": value for name, value in MODEL.state_dict().items()},
+        "callbacks": {callback: {name: EMA.state_dict()}, "ModelCheckpoint": {"best_k_models": {"a": torch.ones(1)}}},
+        "optimizer_states": [_optimiser()],
+        "loops": {"fit_loop": {"state_dict": {}, "saved": MODEL.state_dict()}},
+    }
+    torch.save(held, tmp_path / "net.ckpt")
+    assert _said(tmp_path / "net.ckpt").endswith("; say model.weights: which of them is judged")
+    assert "loops" not in _said(tmp_path / "net.ckpt")
+    _is(tiny.load(tmp_path / "net.ckpt", weights=key)[1], EMA)
+    _is(tiny.load(tmp_path / "net.ckpt", weights="state_dict")[1], MODEL)
+
+
+def test_what_is_named_is_found_anywhere(tmp_path):
+    held = {"model": MODEL.state_dict(), "optimizer": {"slow": [{}, {"a.b": EMA.state_dict()}]}}
+    torch.save(held, tmp_path / "net.pt")
+    _is(tiny.load(tmp_path / "net.pt")[1], MODEL)
+    _is(tiny.load(tmp_path / "net.pt", weights="optimizer.slow.1.a.b")[1], EMA)
+
+
+def test_a_list_of_averages_is_noted(tmp_path):
+    held = {"model": MODEL.state_dict(), "ema": {"shadow_params": list(EMA.parameters()), "collected": None}}
+    torch.save(held, tmp_path / "net.pt")
+    candidate, logits = tiny.load(tmp_path / "net.pt")
+    _is(logits, MODEL)
+    (note,) = (note for note in candidate.info.notes if "averages of weights" in note)
+    assert note == (
+        "the file holds tensors of the shapes of its parameters under 'ema.shadow_params', too, as averages of weights "
+        "may be kept; judged are those under 'model'"
+    )
+
+
+@pytest.mark.parametrize("key", [None, "model"])
+@pytest.mark.parametrize(
+    ("name", "value", "cure"),
+    [
+        ("fc._packed_params.dtype", torch.qint8, "(dtype) is quantised weights, which are packed with their scales: "),
+        ("fc.extra", 3, "(int) is no tensor: leave it out where the state dict is saved"),
+    ],
+)
+def test_what_is_nearly_a_state_dict(name, value, cure, key, tmp_path):
+    weights = {**MODEL.state_dict(), name: value}
+    torch.save({key: weights, "epoch": 3} if key else weights, tmp_path / "net.pt")
+    assert f"net.pt would hold a state dict, but '{name}' {cure}" in _said(tmp_path / "net.pt")
+
+
+class Learner:
+    """What fastai exports."""
+
+    def __init__(self, model):
+        self.model = model
+
+
+@pytest.mark.parametrize("architecture", [None, "tiny_models:TinyNet"])
+def test_an_object_that_holds_a_network(architecture, tmp_path):
+    torch.save(Learner(MODEL), tmp_path / "net.pt")
+    assert _said(tmp_path / "net.pt", architecture=architecture, trust="pickle") == (
+        "net.pt holds no state dict (names to tensors), but Learner; save the state_dict() of the network in it "
+        "(of a Learner of fastai: learn.model.state_dict())"
+    )
+
+
 # --- what a checkpoint was built with ----------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import count
+from itertools import chain, count
 
 import numpy as np
 import onnx
@@ -15,6 +15,7 @@ from torch import nn
 from robustcheck.errors import CandidateError
 from robustcheck.models.evaluation_mode import check_evaluation_mode
 from robustcheck.models.onnx.session import Session
+from robustcheck.models.pytorch.unregistered import first_in_training, unregistered
 
 
 class Sensitive(nn.Module):
@@ -51,10 +52,38 @@ def test_one_whose_answer_about_a_single_image_is_no_number_depends_on_the_other
 
 def test_one_that_draws_among_two_answers_may_give_the_same_twice():
     """Of six calls the first two agree, and one of those about single images does not; nor do those, asked again."""
-    answers = iter([0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0])
+    random = np.random.default_rng(0)
+    answers = chain([0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0], (float(random.random() < 0.3) for _ in count()))
     images = tiny.pictures(3).shares()
     found = check_evaluation_mode(lambda some, _chunks: torch.full((len(some), 1), next(answers)), images, 4, None)
     assert found == (1.0, ())
+
+
+@pytest.mark.parametrize("company", [0.05, 1.0])
+def test_one_that_draws_and_reads_an_image_otherwise_in_company(company):
+    """Chance moves it by .01, or by what is far more than a single call in other company differs by."""
+    random = np.random.default_rng(0)
+
+    def ask(images, _chunks):
+        return torch.from_numpy(random.normal(company * (len(images) > 1), company / 5, (len(images), 2)))
+
+    images = tiny.pictures(3).shares()
+    with pytest.raises(CandidateError, match=r"depend on the other images in the batch \(.* by chance\)"):
+        check_evaluation_mode(ask, images, 4, None)
+    found, (note,) = check_evaluation_mode(ask, images, 1, None)
+    assert found > 0
+    assert note.endswith("images are given to it one by one, as model.batch_size says")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_one_that_draws_alike_in_any_company(seed):
+    """Once for all images of a call, and seldom: one call in five is another."""
+    random = np.random.default_rng(seed)
+
+    def ask(images, _chunks):
+        return torch.full((len(images), 2), float(random.random() < 0.2)) + torch.from_numpy(random.normal(0, 0.1, 2))
+
+    assert check_evaluation_mode(ask, tiny.pictures(3).shares(), 4, None)[0] > 0
 
 
 @pytest.mark.parametrize("name", tiny.FORMATS)
@@ -257,6 +286,76 @@ def test_state_dicts_are_set_to_evaluation_mode(tmp_path):
     torch.save(_sensitive().train().state_dict(), tmp_path / "net.pt")
     _, logits = tiny.load(tmp_path / "net.pt", architecture="test_evaluation_mode:Sensitive")
     torch.testing.assert_close(logits, _sensitive()(tiny.pictures().shares()).detach())
+
+
+class Folds(nn.Module):
+    """Torch does not see these: neither does `eval()` reach them, nor are their weights in the state dict."""
+
+    def __init__(self, *, dropout=True, norm=True, meant=False):
+        super().__init__()
+        self.folds = [_sensitive() for _ in range(3)]
+        for fold in self.folds:
+            fold.train()
+            fold.drop = nn.Dropout(0.3 * dropout)
+            fold.bn.train(norm)
+            if meant:
+                fold.eval()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, image):
+        return torch.stack([fold(image) for fold in self.folds]).mean(dim=0) * self.scale
+
+
+@pytest.mark.parametrize(
+    ("options", "what"), [({}, "chance"), ({"norm": False}, "chance"), ({"dropout": False}, "the other images")]
+)
+def test_folds_in_a_plain_list_stay_in_training_mode(options, what, tmp_path):
+    torch.save({"scale": torch.ones(1)}, tmp_path / "net.pt")
+    given = {"architecture": "test_evaluation_mode:Folds", "architecture_args": options}
+    match = (
+        rf"depend on {what}.*\(folds\[0\]\.\w+ is in training mode\); "
+        r"robustcheck calls eval\(\).*a plain list.*ModuleList"
+    )
+    with pytest.raises(CandidateError, match=match):
+        tiny.load(tmp_path / "net.pt", **given)
+    with pytest.raises(CandidateError, match=match):
+        tiny.load(tmp_path / "net.pt", **given, batch_size=1)
+
+
+def test_folds_in_a_plain_list_that_are_in_evaluation_mode(tmp_path):
+    torch.save({"scale": torch.ones(1)}, tmp_path / "net.pt")
+    options = {"architecture": "test_evaluation_mode:Folds", "architecture_args": {"meant": True}}
+    candidate, logits = tiny.load(tmp_path / "net.pt", **options)
+    assert any("the weights of folds[0] are none of the file" in note for note in candidate.info.notes)
+    torch.testing.assert_close(logits, _sensitive()(tiny.pictures().shares()).detach())
+
+
+@pytest.mark.parametrize("hide", [tuple, lambda some: {"a": some}, lambda some: some[0]])
+def test_layers_that_torch_does_not_see(hide):
+    net = tiny.tiny_net()
+    object.__setattr__(net.conv, "hidden", hide([tiny.tiny_net().train()]))
+    net.layers = [net.bn, net.drop]  # its own
+    held = unregistered(net.eval())
+    (where,) = held
+    assert where.startswith("conv.hidden")
+    assert first_in_training(held) == f"{where}.bn"
+    held[where].eval()
+    assert first_in_training(held) is None
+
+
+class OfTheBatch(Sensitive):
+    """Somebody meant it, or forgot the axes."""
+
+    def forward(self, image):
+        return super().forward(image / image.std())
+
+
+def test_who_means_the_batch_to_count_is_told_of_single_images(tmp_path):
+    torch.save(_sensitive().state_dict(), tmp_path / "net.pt")
+    options = {"architecture": "test_evaluation_mode:OfTheBatch"}
+    with pytest.raises(CandidateError, match=r"a plain list.*; if that is meant so .*model\.batch_size: 1$"):
+        tiny.load(tmp_path / "net.pt", **options)
+    tiny.load(tmp_path / "net.pt", **options, batch_size=1)
 
 
 def test_torchscript_is_asked_in_the_mode_it_ships_in(tmp_path):

@@ -22,6 +22,13 @@ class Scored(NamedTuple):
 
 
 @dataclass
+class Fields:
+    loss: None
+    scores: torch.Tensor
+    features: torch.Tensor
+
+
+@dataclass
 class Answer(OrderedDict):
     """As transformers' answers are: a dictionary whose class an exported program names."""
 
@@ -57,12 +64,16 @@ class Net(tiny.TinyNet):
     def forward(self, image):
         scores = super().forward(image)
         features = image.flatten(1)
+        if self.form == "boxes":
+            return [{"boxes": row[None, :4], "scores": row[:1]} for row in features]
         return {
             "dictionary": {"features": features, "scores": scores},
             "one": {"logits": scores},
             "pair": (features, scores),
             "decided": (scores, scores.argmax(1)),
             "hidden": (scores, [features]),
+            "fields": Fields(None, scores, features),
+            "lone": Fields(None, scores, None),
             "named": Scored(scores, features),
             "class": Answer(scores),
         }[self.form]
@@ -80,7 +91,7 @@ def _trace(net, path):
 
 
 SAVERS = {"net.safetensors": tiny.save_safetensors, "net.ts": _trace, "net.pt2": tiny.save_exported}
-CHOSEN = {"dictionary": "scores", "pair": "1", "named": "scores"}
+CHOSEN = {"dictionary": "scores", "pair": "1", "named": "scores", "fields": "scores"}
 ALONE = ["one", "decided", "hidden", "class"]
 
 
@@ -95,7 +106,7 @@ def _load(name, form, tmp_path, net=None, **options):
 @pytest.mark.parametrize(
     ("name", "form"),
     [
-        *(("net.safetensors", form) for form in (*CHOSEN, *ALONE)),
+        *(("net.safetensors", form) for form in (*CHOSEN, *ALONE, "lone")),
         *(("net.ts", form) for form in ("dictionary", "one", "pair", "named")),  # torch saves no others as they are
         *(("net.pt2", form) for form in ("dictionary", "pair", *ALONE)),
     ],
@@ -116,6 +127,7 @@ def test_the_scores_are_found(name, form, tmp_path):
 @pytest.mark.parametrize("form", CHOSEN)
 def test_of_several_outputs_it_is_asked_which(form, tmp_path):
     told = {"dictionary": "features (float32 6×30), scores", "pair": "0 (float32 6×30), 1", "named": "scores (float32"}
+    told["fields"] = "loss (NoneType), scores (float32 6×2), features (float32 6×30)"
     with pytest.raises(CandidateError) as caught:
         _load("net.safetensors", form, tmp_path)
     assert told[form] in str(caught.value)
@@ -130,6 +142,9 @@ def test_of_several_outputs_it_is_asked_which(form, tmp_path):
             "2",
             r"no output '2', which model\.output_name asks for; it has 0 \(float32 6×30\), 1 \(float32 6×2\)",
         ),
+        ("boxes", None, r"has 6 outputs \(0 \(dict\).*none of them is a tensor of scores: .* a detector"),
+        ("boxes", "0", "answers with dict, not with one tensor of scores: have forward return the logits"),
+        ("fields", "logits", r"no output 'logits', which .*; it has loss \(NoneType\), scores"),
         ("hidden", "1", "answers with list, not with one tensor of scores"),
         ("decided", "1", r"answers with torch\.int64, not with one tensor of scores"),
     ],
@@ -145,7 +160,7 @@ def test_a_name_for_the_only_output(tmp_path):
         tiny.load(tmp_path / "net.safetensors", output_name="scores")
 
 
-@pytest.mark.parametrize("form", ["one", "dictionary", "pair", "named"])
+@pytest.mark.parametrize("form", ["one", "dictionary", "pair", "named", "fields"])
 def test_searches_ask_a_faster_form_all_the_same(form, tmp_path):
     candidate, _ = _load("net.safetensors", form, tmp_path, output_name=CHOSEN.get(form), precision="auto")
     assert any("batch norm folded" in note for note in candidate.info.notes)

@@ -1,6 +1,7 @@
 """PyTorch candidates: files are looked at before anything of them is run.
 
-`state_dict` puts weights into an architecture of the user's: which of a `checkpoint` those are, and what it says that
-the network was built with (`hyper_parameters`). `torchscript` and `torch_export` load whole networks, of which
-`torchscript_tensors` and `torch_export_graph` say what they may hold, and `torch_operators` what they may call.
+`state_dict` puts weights into an architecture of the user's: which of a `checkpoint` those are, what it says that the
+network was built with (`hyper_parameters`), and which layers torch does not see (`unregistered`). `torchscript` and
+`torch_export` load whole networks, of which `torchscript_tensors` and `torch_export_graph` say what they may hold, and
+`torch_operators` what they may call.
 """

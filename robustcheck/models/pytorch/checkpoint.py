@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,21 +14,67 @@ from robustcheck.words import listed, shown
 Weights: TypeAlias = torch.nn.Module | Mapping[str, torch.Tensor]
 """A whole network, which only a trusted file has, or names to tensors."""
 
-_DEEPEST = 2  # keys that lead to weights; deeper lie the states of optimisers
+_NEAR = 2  # keys that lead to weights; deeper they count only if they are the architecture's
+_DEEPEST = 6  # such as `callbacks.StochasticWeightAveraging.average_model_state` of Lightning
+_TRAINING = ("optim", "lr_scheduler", "scheduler", "loops")  # keys begin so under which trainers keep their own states
 _COUNT = "n_averaged"  # of what torch's AveragedModel has averaged, beside the network's own weights
+_PACKED = "_packed_params"  # of layers whose weights are quantised
 
 
-def weights_in(content: Any) -> dict[str, Weights]:
-    """All that may be a network's weights, by the keys that lead to it, with dots between; of the file itself none."""
-    return dict(_found(content, ()))
+def weights_in(content: Any, said: str | None = None) -> dict[str, Weights]:
+    """All that may be a network's weights, by the keys that lead to it, with dots between; of the file itself none.
+
+    Args:
+        content: all of the file.
+        said: `model.weights`, which may also lead where nobody would look.
+    """
+    found = dict(_found(content, ()))
+    if said is not None and said not in found:
+        found.update((said, weights) for weights in _at(content, said) if _are_weights(weights))
+    return found
 
 
 def _found(content: Any, keys: tuple[str, ...]) -> Iterator[tuple[str, Weights]]:
-    if isinstance(content, torch.nn.Module) or _is_state_dict(content):
+    if _are_weights(content):
         yield ".".join(keys), content
     elif isinstance(content, Mapping) and len(keys) < _DEEPEST:
         for key, value in content.items():
-            yield from _found(value, (*keys, str(key)))
+            if not str(key).lower().startswith(_TRAINING):
+                yield from _found(value, (*keys, str(key)))
+
+
+def _at(content: Any, path: str) -> Iterator[Any]:
+    """What lies under keys with dots between, some of which may have dots themselves, or be places in a list."""
+    items = content.items() if isinstance(content, Mapping) else enumerate(content) if _is_list(content) else ()
+    for key, value in items:
+        if str(key) == path:
+            yield value
+        elif path.startswith(f"{key}."):
+            yield from _at(value, path.removeprefix(f"{key}."))
+
+
+def lists_beside(content: Any, wanted: Sequence[torch.Tensor], keys: tuple[str, ...] = ()) -> Iterator[str]:
+    """The keys under which a list has a tensor of the shape of each parameter, in order, as averages may be kept.
+
+    Args:
+        content: all of the file.
+        wanted: the parameters of the architecture.
+        keys: that led here.
+    """
+    if isinstance(content, Mapping) and len(keys) < _DEEPEST:
+        for key, value in content.items():
+            if not str(key).lower().startswith(_TRAINING):
+                yield from lists_beside(value, wanted, (*keys, str(key)))
+    elif _is_list(content) and wanted and [getattr(one, "shape", None) for one in content] == [w.shape for w in wanted]:
+        yield ".".join(keys)
+
+
+def _is_list(content: Any) -> bool:
+    return isinstance(content, (list, tuple))
+
+
+def _are_weights(content: Any) -> bool:
+    return isinstance(content, torch.nn.Module) or _is_state_dict(content)
 
 
 def _is_state_dict(content: Any) -> bool:
@@ -63,13 +109,41 @@ def chosen(
         hint = "it is a state dict itself: leave it out" if "" in found else f"there are {_told(found, content)}"
         raise CandidateError(f"{path.name} has no weights under {said!r}, which model.weights asks for; {hint}")
     if not found:
-        raise CandidateError(f"{path.name} holds no state dict (names to tensors), but {_told(found, content)}")
-    fitting = [key for key, weights in found.items() if _has_any_of(weights, wanted)] or list(found)
+        raise CandidateError(_none_in(content, path))
+    near = [key for key in found if key.count(".") < _NEAR] or list(found)
+    fitting = [key for key, weights in found.items() if _has_any_of(weights, wanted)] or near
     if len(fitting) > 1:
         raise CandidateError(
             f"{path.name} holds weights under {listed(map(shown, fitting))}; say model.weights: which of them is judged"
         )
     return fitting[0]
+
+
+def _none_in(content: Any, path: Path) -> str:
+    """Why a file without any state dict is not judged."""
+    if not isinstance(content, Mapping):
+        return holds_other(content, path)
+    for under in (content, *(one for one in content.values() if isinstance(one, Mapping))):
+        others = [name for name, value in under.items() if not isinstance(value, torch.Tensor)]
+        if 2 * len(others) < len(under):  # nearly one
+            name = next((name for name in others if _PACKED in str(name)), others[0])
+            cure = (
+                "quantised weights, which are packed with their scales: save the network as ONNX or .ts"
+                if _PACKED in str(name)
+                else "no tensor: leave it out where the state dict is saved"
+            )
+            return (
+                f"{path.name} would hold a state dict, but {shown(str(name))} ({type(under[name]).__name__}) is {cure}"
+            )
+    return f"{path.name} holds no state dict (names to tensors), but {_told({}, content)}"
+
+
+def holds_other(content: Any, path: Path) -> str:
+    """Why a file is not judged that holds an object of another class than a network's, or a collection's."""
+    return (
+        f"{path.name} holds no state dict (names to tensors), but {type(content).__name__}; save the state_dict() of "
+        "the network in it (of a Learner of fastai: learn.model.state_dict())"
+    )
 
 
 def _told(found: Mapping[str, Weights], content: Any) -> str:

@@ -22,11 +22,20 @@ from robustcheck.importing import import_callable, modules_beside
 from robustcheck.models.artefact import check_archive
 from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
 from robustcheck.models.output_selection import Answering
-from robustcheck.models.pytorch.checkpoint import Weights, chosen, weights_in, without_wrapping
+from robustcheck.models.pytorch.checkpoint import (
+    Weights,
+    chosen,
+    holds_other,
+    lists_beside,
+    weights_in,
+    without_wrapping,
+)
 from robustcheck.models.pytorch.hyper_parameters import compared
+from robustcheck.models.pytorch.unregistered import first_in_training, unregistered, unregistered_note
 from robustcheck.policy import ModelSpec
 from robustcheck.policy.model_spec import whole_model
 from robustcheck.user_code_files import own_sources, written_in
+from robustcheck.words import listed, shown
 
 _MOST_NAMED = 3
 _OTHER_NAMES = (
@@ -47,6 +56,9 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
     module, whole, sources, notes = _network(content, path, spec, folder)
     module.eval().to(device)
     freeze(module)
+    unseen = unregistered(module)
+    if not whole and (said := unregistered_note(unseen)):
+        notes = (*notes, said)
     dtype, answering = dtype_of(module), Answering(module, spec.output_name)
     return Network(
         forward=in_dtype(answering, dtype),
@@ -54,6 +66,8 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
         module=answering if dtype == torch.float32 else None,
         convolves_as_laid_out=dtype == torch.float32 and any(isinstance(part, _Conv) for part in module.modules()),
         precision=dtype,
+        has_mode=False,
+        in_training=first_in_training(unseen),
         takes=takes(module),
         whole=whole,
         sources=sources,
@@ -65,10 +79,12 @@ def _network(
     content: Any, path: Path, spec: ModelSpec, folder: Path
 ) -> tuple[torch.nn.Module, bool, dict[Path, str], tuple[str, ...]]:
     """The network, whether the file holds it as a whole, the files that it is written in, and notes."""
-    found: Mapping[str, Weights] = weights_in(content)
+    found: Mapping[str, Weights] = weights_in(content, spec.weights)
     built: tuple[torch.nn.Module, dict[Path, str]] | None = None
     if spec.architecture is None:
         found = {key: weights for key, weights in found.items() if isinstance(weights, torch.nn.Module)}
+        if not found and not isinstance(content, Mapping):
+            raise CandidateError(holds_other(content, path))
         if not found:
             raise CandidateError("a state dict needs model.architecture, 'module:callable'")
     elif not found or not all(isinstance(weights, torch.nn.Module) for weights in found.values()):
@@ -82,6 +98,11 @@ def _network(
         make = import_callable(spec.architecture, folder=folder)
         said = compared(content, key, make, spec.architecture_args, names=(spec.architecture, path))
         said += _fill(built[0], weights, path, spec)
+        if beside := list(lists_beside(content, list(built[0].parameters()))):
+            said += (
+                f"the file holds tensors of the shapes of its parameters under {listed(map(shown, beside))}, too, as "
+                f"averages of weights may be kept; judged are {f'those under {key!r}' if key else 'the others'}",
+            )
         return built[0], False, built[1], notes + said
     if spec.architecture is not None:
         notes += (f"the file holds the network itself: {spec.architecture}, the architecture, is not used",)

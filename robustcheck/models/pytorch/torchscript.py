@@ -17,7 +17,7 @@ from robustcheck.models.network import Network, Takes, dtype_of, first_line, fre
 from robustcheck.models.output_selection import Answering
 from robustcheck.models.pytorch.torch_operators import is_refused
 from robustcheck.models.pytorch.torchscript_tensors import TensorOutsideError, check_tensors
-from robustcheck.words import shown
+from robustcheck.words import plural, shown
 
 # TorchScript is a language of tensors, but these operators of it reach files. A function can be renamed
 # (`f = torch.save`), and be called as a method (`image.set_`), so words are refused wherever they stand.
@@ -85,7 +85,19 @@ class _Silent(torch.nn.Module):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             answer: torch.Tensor = self.network(inputs)
+        _check_batch(answer, len(inputs))
         return answer
+
+
+def _check_batch(answer: object, count: int) -> None:
+    """Refuse rows of another number of images, which a trace may hold as a constant."""
+    if isinstance(answer, torch.Tensor) and answer.ndim > 1 and len(answer) != count:
+        cure = "or say model.batch_size: 1" if len(answer) == 1 else "or trace it for one and say model.batch_size: 1"
+        raise CandidateError(
+            f"the candidate answers {count} images with scores of shape {tuple(answer.shape)}, as one does that was "
+            f"traced for {plural(len(answer), 'image')}: trace it so that their number may vary (x.shape[0], and no "
+            f"int() of it), {cure}"
+        )
 
 
 def _check_casts(path: Path, module: torch.jit.ScriptModule) -> None:

@@ -1,0 +1,54 @@
+"""Layers that a network holds, but not as its own: torch neither loads their weights nor sets their mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+_DEEPEST = 4  # lists, tuples and dictionaries in one another
+
+
+def unregistered(module: nn.Module) -> dict[str, nn.Module]:
+    """The modules that lie in attributes without being registered, as those in a plain list are.
+
+    Returns:
+        By how the network's own code would name them, such as `nets[0]`.
+    """
+    own = set(module.modules())
+    return {
+        where: held
+        for name, part in module.named_modules()
+        for attribute, value in vars(part).items()
+        if attribute != "_modules"
+        for where, held in _modules_in(value, f"{name}.{attribute}".removeprefix("."))
+        if held not in own
+    }
+
+
+def first_in_training(held: Mapping[str, nn.Module]) -> str | None:
+    """The first layer that training mode changes, and in it, in what `unregistered` has found; None: there is none."""
+    for where, module in held.items():
+        for name, layer in module.named_modules(prefix=where):
+            if layer.training and isinstance(layer, (_BatchNorm, _DropoutNd)):
+                return str(name)
+    return None
+
+
+def unregistered_note(held: Mapping[str, nn.Module]) -> str | None:
+    """What the reader of a report should know of their weights; None if they have none."""
+    first = next((where for where, module in held.items() if next(module.parameters(), None) is not None), None)
+    if first is None:
+        return None
+    return f"the weights of {first} are none of the file, but what its code makes them: torch does not see it there"
+
+
+def _modules_in(value: Any, where: str, depth: int = 0) -> Iterator[tuple[str, nn.Module]]:
+    if isinstance(value, nn.Module):
+        yield where, value
+    elif depth < _DEEPEST and isinstance(value, (list, tuple, set, Mapping)):
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _modules_in(item, f"{where}[{key!r}]", depth + 1)
