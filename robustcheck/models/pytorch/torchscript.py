@@ -16,6 +16,7 @@ from robustcheck.models.artefact import check_archive, checked_copy
 from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
 from robustcheck.models.output_selection import Answering
 from robustcheck.models.pytorch.torch_operators import is_refused
+from robustcheck.models.pytorch.torchscript_depth import is_nested_too_deeply
 from robustcheck.models.pytorch.torchscript_tensors import TensorOutsideError, check_tensors
 from robustcheck.words import plural, shown
 
@@ -158,6 +159,9 @@ def _check_words(path: Path, name: str, source: str) -> None:
     code = _NAMED_OPS.sub("", _STRING.sub("", source))
     if '"""' in source or '"' in code or "'" in code:
         raise CandidateError(f"{path.name} writes strings in {shown(name)} as torch.jit.save does not")
+    if is_nested_too_deeply(code):
+        where = shown(name)
+        raise CandidateError(f"{path.name} nests code in {where} more deeply than any network needs; it is not loaded")
     if match := _FOREIGN.search(code):
         allowed = _NAMESPACES.replace("|", ", ")
         raise CandidateError(
