@@ -157,16 +157,9 @@ def test_there_is_no_such_file(tmp_path, refused):
 # --- TorchScript -----------------------------------------------------------------------------------------------
 
 
-def _code_of(scripted):
-    """The member with the tiny network's code; torch numbers it where the process had a network of that name before."""
-    with zipfile.ZipFile(scripted) as archive:
-        (name,) = (name for name in archive.namelist() if "__torch__/tiny_models" in name and name.endswith(".py"))
-    return name.partition("/")[2]
-
-
 def _script_with(line, scripted, path, extra=()):
     """The tiny network, which runs `line` before anything else."""
-    name = _code_of(scripted)
+    name = tiny.code_of(scripted)
     head, colon, rest = tiny.member(scripted, name).decode().partition("-> Tensor:\n")
     changed = f"{head}{colon}    {line}\n{rest}".encode()
     tiny.rezip(scripted, path, {name: changed, ".debug_pkl": None}, extra)
@@ -294,7 +287,7 @@ def test_words_in_messages_are_no_calls(scripted, tmp_path, net):
 
 @pytest.mark.parametrize("letters", ["tiny", "TINY"])
 def test_two_members_of_one_name(letters, scripted, tmp_path, refused):
-    name = _code_of(scripted)
+    name = tiny.code_of(scripted)
     again = (name.replace("tiny", letters), tiny.member(scripted, name))
     _script_with("_x = image", scripted, tmp_path / "net.ts", [again])
     refused(tmp_path / "net.ts", "twice; it is not loaded")

@@ -220,6 +220,13 @@ def member(path: Path, end: str) -> bytes:
         return archive.read(name)
 
 
+def code_of(scripted: Path) -> str:
+    """The member with the tiny network's code; torch numbers it where the process had a network of that name before."""
+    with zipfile.ZipFile(scripted) as archive:
+        (name,) = (name for name in archive.namelist() if "__torch__/tiny_models" in name and name.endswith(".py"))
+    return name.partition("/")[2]
+
+
 def _old_onnx_as_it_is(net, path):
     mode = torch.onnx.TrainingMode.PRESERVE
     save_onnx_old(net, path, training=mode, do_constant_folding=False)

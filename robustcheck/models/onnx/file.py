@@ -18,6 +18,7 @@ from onnx.external_data_helper import uses_external_data
 
 from robustcheck.data.reading import memory_limit
 from robustcheck.errors import CandidateError
+from robustcheck.models.call_graph import ENDLESS, is_endless
 from robustcheck.models.network import first_line
 from robustcheck.words import listed
 
@@ -69,6 +70,7 @@ def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
             f"{path.name} is not valid ONNX: it gives no shape of {listed(unknown)}; export it with one, whose sizes "
             "may be symbolic"
         )
+    _check_functions(model, path)
     external = sorted({_location(tensor, path) for tensor in tensors if uses_external_data(tensor)})
     files = [path, *(_inside(location, path) for location in external)]
     try:
@@ -78,6 +80,19 @@ def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
         raise CandidateError(f"{path.name} is not valid ONNX: {first_line(error)}") from None
     _check_sizes(model, path)
     return files
+
+
+def _check_functions(model: onnx.ModelProto, path: Path) -> None:
+    """Refuse functions of the file's own that call each other without end, or nearly so."""
+    known = {(function.domain, function.name, function.overload): function for function in model.functions}
+
+    def look(name: tuple[str, str, str] | None) -> tuple[int, list[tuple[str, str, str]]]:
+        nodes, _ = _parts(model.graph if name is None else known[name])
+        called = [(node.domain, node.op_type, node.overload) for node in nodes]
+        return len(nodes), [one for one in called if one in known]
+
+    if model.functions and is_endless(None, look):
+        raise CandidateError(f"{path.name} {ENDLESS}")
 
 
 def _to_check(

@@ -2,6 +2,6 @@
 
 `state_dict` puts weights into an architecture of the user's: which of a `checkpoint` those are, what it says that the
 network was built with (`hyper_parameters`), and which layers torch does not see (`unregistered`). `torchscript` and
-`torch_export` load whole networks, of which `torchscript_tensors` and `torch_export_graph` say what they may hold, and
-`torch_operators` what they may call.
+`torch_export` load whole networks, of which `torchscript_tensors` and `torch_export_graph` say what they may hold,
+`torch_operators` what they may call, and `torchscript_depth` how deeply code may be nested.
 """

@@ -28,19 +28,32 @@ def weights_in(content: Any, said: str | None = None) -> dict[str, Weights]:
         content: all of the file.
         said: `model.weights`, which may also lead where nobody would look.
     """
-    found = dict(_found(content, ()))
+    found = dict(_found(content, (), set()))
     if said is not None and said not in found:
         found.update((said, weights) for weights in _at(content, said) if _are_weights(weights))
     return found
 
 
-def _found(content: Any, keys: tuple[str, ...]) -> Iterator[tuple[str, Weights]]:
+def _found(content: Any, keys: tuple[str, ...], seen: set[tuple[int, int]]) -> Iterator[tuple[str, Weights]]:
     if _are_weights(content):
         yield ".".join(keys), content
-    elif isinstance(content, Mapping) and len(keys) < _DEEPEST:
+        return
+    for value, led in _inside(content, keys, seen):
+        yield from _found(value, led, seen)
+
+
+def _inside(content: Any, keys: tuple[str, ...], seen: set[tuple[int, int]]) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """What a dictionary holds that may have weights in it, and the keys that lead there.
+
+    One that stands under many keys, or holds itself, is looked into once at each depth: thousands of keys for one
+    dictionary of as many are a small file.
+    """
+    place = (id(content), len(keys))
+    if isinstance(content, Mapping) and len(keys) < _DEEPEST and place not in seen:
+        seen.add(place)
         for key, value in content.items():
             if not str(key).lower().startswith(_TRAINING):
-                yield from _found(value, (*keys, str(key)))
+                yield value, (*keys, str(key))
 
 
 def _at(content: Any, path: str) -> Iterator[Any]:
@@ -53,20 +66,26 @@ def _at(content: Any, path: str) -> Iterator[Any]:
             yield from _at(value, path.removeprefix(f"{key}."))
 
 
-def lists_beside(content: Any, wanted: Sequence[torch.Tensor], keys: tuple[str, ...] = ()) -> Iterator[str]:
+def lists_beside(content: Any, wanted: Sequence[torch.Tensor]) -> Iterator[str]:
     """The keys under which a list has a tensor of the shape of each parameter, in order, as averages may be kept.
 
     Args:
         content: all of the file.
         wanted: the parameters of the architecture.
-        keys: that led here.
     """
-    if isinstance(content, Mapping) and len(keys) < _DEEPEST:
-        for key, value in content.items():
-            if not str(key).lower().startswith(_TRAINING):
-                yield from lists_beside(value, wanted, (*keys, str(key)))
-    elif _is_list(content) and wanted and [getattr(one, "shape", None) for one in content] == [w.shape for w in wanted]:
-        yield ".".join(keys)
+    shapes = [parameter.shape for parameter in wanted]
+    return _lists(content, shapes, (), set()) if shapes else iter(())
+
+
+def _lists(
+    content: Any, shapes: Sequence[torch.Size], keys: tuple[str, ...], seen: set[tuple[int, int]]
+) -> Iterator[str]:
+    if _is_list(content) and len(content) == len(shapes):
+        if [getattr(one, "shape", None) for one in content] == shapes:
+            yield ".".join(keys)
+        return
+    for value, led in _inside(content, keys, seen):
+        yield from _lists(value, shapes, led, seen)
 
 
 def _is_list(content: Any) -> bool:

@@ -21,6 +21,9 @@ _TRAINING = (
 )
 """What names of arguments end in that change no answer: another learning rate is no other network."""
 
+_MOST_VALUES = 10_000  # of one argument
+_DEEPEST = 10
+
 
 def compared(
     content: Any, key: str, make: Callable[..., Any], arguments: Mapping[str, Any], *, names: tuple[str, Path]
@@ -87,9 +90,21 @@ def _of_training(name: str) -> bool:
 
 
 def _plain(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(map(_plain, value))
-    return value is None or isinstance(value, (bool, int, float, str))
+    """Whether a value is a number, a text or None, or a list of some of them, no larger than arguments are.
+
+    A list that holds one list twice, which holds another twice, and so on, is small in a file and without end here.
+    """
+    waiting, left = [(value, 0)], _MOST_VALUES
+    while waiting:
+        one, depth = waiting.pop()
+        if isinstance(one, (list, tuple)):
+            if len(one) > left or depth > _DEEPEST:
+                return False
+            waiting.extend((inner, depth + 1) for inner in one)
+            left -= len(one)
+        elif not (one is None or isinstance(one, (bool, int, float, str))):
+            return False
+    return True
 
 
 def _alike(saved: Any, built: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
 from collections.abc import Iterator
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.jit._recursive import wrap_cpp_module
 
 from robustcheck.errors import CandidateError
 from robustcheck.models.artefact import check_archive, checked_copy
+from robustcheck.models.call_graph import ENDLESS, is_endless
 from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
 from robustcheck.models.output_selection import Answering
 from robustcheck.models.pytorch.torch_operators import is_refused
+from robustcheck.models.pytorch.torchscript_depth import is_nested_too_deeply
 from robustcheck.models.pytorch.torchscript_tensors import TensorOutsideError, check_tensors
 from robustcheck.words import plural, shown
 
@@ -53,11 +57,12 @@ def load_torchscript(path: Path, device: torch.device, output: str | None) -> Ne
         copy.seek(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own notice that TorchScript is deprecated
-            module = torch.jit.load(copy, map_location=device)
+            module, unit = _loaded(copy, device)
     except TensorOutsideError as error:
         raise CandidateError(f"{path.name} {error}; it is not loaded") from None
     except Exception as error:  # noqa: BLE001 (torch raises whatever a broken archive makes it raise)
         raise CandidateError(f"{path.name} cannot be loaded as TorchScript: {first_line(error)}") from None
+    _check_calls(path, module, unit)
     if not hasattr(module, "inlined_graph"):
         raise CandidateError(f"{path.name} has no forward, which is what a network is asked by; save one that has")
     _check_casts(path, module)
@@ -71,6 +76,33 @@ def load_torchscript(path: Path, device: torch.device, output: str | None) -> Ne
         takes=_takes(module),
         in_training=next((name for name, part in module.named_modules() if _trains(part)), None),
     )
+
+
+def _loaded(archive: io.BytesIO, device: torch.device) -> tuple[torch.jit.ScriptModule, Any]:
+    """What `torch.jit.load` gives, and what it keeps to itself: the unit that has all functions."""
+    unit = torch._C.CompilationUnit()
+    read: Any = torch._C.import_ir_module_from_buffer  # whose stub says otherwise than it is
+    return wrap_cpp_module(read(unit, archive.read(), device, {}, False)), unit
+
+
+def _check_calls(path: Path, module: torch.jit.ScriptModule, unit: Any) -> None:
+    """Refuse functions that call each other nearly without end, before any graph of them is written out."""
+
+    def look(name: str) -> tuple[int, list[str]]:
+        function = unit.find_function(name)
+        nodes = [] if function is None else list(_nodes(function.graph))
+        return len(nodes), [called for node in nodes if (called := _called(node)) is not None]
+
+    for method in module._c._method_names():
+        if is_endless(f"{module._c.qualified_name}.{method}", look):
+            raise CandidateError(f"{path.name} {ENDLESS}")
+
+
+def _called(node: Any) -> str | None:
+    """The name of the function, or the method, that a node calls."""
+    if node.kind() == "prim::CallMethod":
+        return f"{node.inputsAt(0).type().annotation_str}.{node.s('name')}"
+    return str(node.inputsAt(0).type().annotation_str) if node.kind() == "prim::CallFunction" else None
 
 
 class _Silent(torch.nn.Module):
@@ -158,6 +190,9 @@ def _check_words(path: Path, name: str, source: str) -> None:
     code = _NAMED_OPS.sub("", _STRING.sub("", source))
     if '"""' in source or '"' in code or "'" in code:
         raise CandidateError(f"{path.name} writes strings in {shown(name)} as torch.jit.save does not")
+    if is_nested_too_deeply(code):
+        where = shown(name)
+        raise CandidateError(f"{path.name} nests code in {where} more deeply than any network needs; it is not loaded")
     if match := _FOREIGN.search(code):
         allowed = _NAMESPACES.replace("|", ", ")
         raise CandidateError(

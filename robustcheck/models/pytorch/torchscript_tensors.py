@@ -32,15 +32,15 @@ def check_tensors(archive: io.BytesIO) -> None:
     """
     with zipfile.ZipFile(archive) as opened:
         members = {member.filename.casefold(): member for member in opened.infolist()}  # torch does not mind the case
+        records: dict[str, dict[str, int]] = {}
+        for name, member in members.items():
+            top, _, inner = name.partition("/")
+            what, _, record = inner.partition("/")
+            records.setdefault(f"{top}/{what}", {})[record] = member.file_size
         for name, member in members.items():
             folder, is_pickle, after = name.rpartition(".pkl")
             if is_pickle and not after and folder.partition("/")[2] in _PICKLES:
-                records = {
-                    other.removeprefix(f"{folder}/"): record.file_size
-                    for other, record in members.items()
-                    if other.startswith(f"{folder}/")
-                }
-                _Reader(opened.read(member), records).load()
+                _Reader(opened.read(member), records.get(folder, {})).load()
 
 
 class _Made:
