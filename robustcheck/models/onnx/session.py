@@ -14,7 +14,7 @@ import torch
 from robustcheck.errors import CandidateError
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import Takes, first_line
-from robustcheck.words import listed, printable
+from robustcheck.words import brief, listed, printable
 
 _FLOATS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
 _TYPES = {**_FLOATS, "tensor(uint8)": torch.uint8}
@@ -66,7 +66,7 @@ class Session:
         scores = _choose(path.name, outputs, output)
         self.output: str = scores.name
         if output is None and len(outputs) > 1:
-            self.notes.append(f"of its outputs, {scores.name} alone can have the scores")
+            self.notes.append(f"of its outputs, {brief(scores.name)} alone can have the scores")
         self._answer_type = _FLOATS[scores.type]
         self._row: tuple[int, ...] | None = None  # the shape of one image's scores, once it is known
         self.takes: Takes = tuple(
