@@ -232,6 +232,7 @@ def _files(path: Path, spec: ModelSpec) -> list[Path]:
         from robustcheck.models.onnx.file import onnx_files
 
         return onnx_files(path, operators=bool(spec.operators))
+    artefact.check_beginning(path)
     return [path]
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from pathlib import Path
 
 import pytest
 import tiny_models as tiny
 import torch
 from tiny_models import Payload
+
+from robustcheck.models import artefact
 
 # --- .pt -------------------------------------------------------------------------------------------------------
 
@@ -121,6 +124,21 @@ def test_there_is_no_such_file(tmp_path, refused):
     refused(tmp_path / "net.pt", "there is no file .*net.pt")
     (tmp_path / "net.ts").mkdir()
     refused(tmp_path / "net.ts", r"net\.ts is not a file$")
+
+
+@pytest.mark.parametrize("content", [bytes(8), b"no state dict"])
+def test_what_begins_as_no_state_dict_is_not_read_whole(tmp_path, refused, monkeypatch, content):
+    (tmp_path / "net.pt").write_bytes(content)
+    monkeypatch.setattr(artefact, "digest", lambda *_: pytest.fail("it was read"))
+    refused(tmp_path / "net.pt", r"net\.pt is not a whole file of torch\.save")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+@pytest.mark.parametrize("suffix", [".pt", ".ts", ".pt2", ".safetensors"])
+def test_what_no_disk_holds_is_not_read(tmp_path, refused, monkeypatch, suffix):
+    (tmp_path / f"net{suffix}").symlink_to("/proc/self/maps")
+    monkeypatch.setattr(artefact, "digest", lambda *_: pytest.fail("it was read"))
+    refused(tmp_path / f"net{suffix}", rf"net\{suffix} is not a file that a disk holds$")
 
 
 # --- TorchScript -----------------------------------------------------------------------------------------------
