@@ -11,6 +11,7 @@ from traceback import format_exception_only
 FINDINGS_FROM = ".npz, .csv, medmnist:NAME or module:callable"  # sources that can have several labels an image
 COLUMNS_FROM = ".npz, .csv or module:callable"  # sources that can say more about an image than its label
 _MOST_SHOWN = 60
+_MOST_LISTED = 200  # letters of a name; above those of labels, paths and weights
 # Controls but tab and newline, line separators, bidirectional controls, surrogates, and what XML calls noncharacters.
 _UNSHOWABLE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef"
@@ -28,9 +29,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def listed(words: Iterable[object], *, limit: int = 10) -> str:
     """`a, b, c and 4 more`; `nothing` where there are none."""
-    every = [printable(str(word)) for word in words]
+    every = list(words)
     more = f" and {len(every) - limit} more" if len(every) > limit else ""
-    return (", ".join(every[:limit]) or "nothing") + more
+    return (", ".join(printable(brief(str(word))) for word in every[:limit]) or "nothing") + more
+
+
+def brief(text: str) -> str:
+    """A text, cut where it is longer than any honest name: a file may hold names of megabytes."""
+    return text if len(text) <= _MOST_LISTED else text[:_MOST_LISTED] + "…"
 
 
 def distinct(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:

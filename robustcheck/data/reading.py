@@ -39,11 +39,13 @@ def existing_file(path: Path, source: str) -> Path:
     """The path, if a file is there.
 
     Raises:
-        DataError: there is none; names a file beside it that was perhaps meant.
+        DataError: there is none; names a file beside it that was perhaps meant. Or it is a folder, a pipe, a device.
     """
     with parsing(source):  # a path may hold a NUL, or lie in a folder that may not be searched
         if path.is_file():
             return path
+        if path.exists():
+            raise DataError(f"{source}: {path} is not a file")
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     raise DataError(f"{source}: there is no file {path}{did_you_mean(path.name, beside)}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import pickle
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from robustcheck.results import FileInfo
 from robustcheck.words import shown
 
 _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others are unpacked without a limit on what comes out
+_ZIP = b"PK"
+_OTHERS = (".ts", ".pt2", ".safetensors")  # whose loaders look at the beginning of what they read
 _SLACK_BYTES = 64 * 1024 * 1024
 
 
@@ -35,6 +38,23 @@ def digest(files: Sequence[Path], folder: Path) -> tuple[str, tuple[FileInfo, ..
         whole.update(f"{name}\0{content}\n".encode())
         lines.append(FileInfo(path=name, sha256=content, bytes=file.stat().st_size))
     return whole.hexdigest(), tuple(lines)
+
+
+def check_beginning(path: Path) -> None:
+    """Refuse a file that cannot be a candidate before all of it is read: one of zeros may be of a terabyte.
+
+    Raises:
+        CandidateError: it is none that a disk holds, or begins otherwise than a state dict whose name it has.
+    """
+    try:
+        with path.open("rb") as stream:
+            beginning, size = stream.read(4), os.fstat(stream.fileno()).st_size
+    except OSError as error:
+        raise CandidateError(f"{path.name} cannot be read: {error.strerror or error}") from None
+    if beginning and size == 0:  # as below /proc, where reading may not end
+        raise CandidateError(f"{path} is not a file that a disk holds")
+    if path.suffix.lower() not in _OTHERS and not beginning.startswith((_ZIP, pickle.PROTO)):
+        raise CandidateError(f"{path.name} is not a whole file of torch.save: it is cut short, or something else")
 
 
 def check_archive(path: Path) -> list[str]:

@@ -228,11 +228,12 @@ def _spread(alike: Sequence[int], head: AnyHead, logits: torch.Tensor, seed: int
 
 def _files(path: Path, spec: ModelSpec) -> list[Path]:
     if not path.is_file():
-        raise CandidateError(f"there is no file {path}")
+        raise CandidateError(f"{path} is not a file" if path.exists() else f"there is no file {path}")
     if path.suffix.lower() == ".onnx":
         from robustcheck.models.onnx.file import onnx_files
 
         return onnx_files(path, operators=bool(spec.operators))
+    artefact.check_beginning(path)
     return [path]
 
 

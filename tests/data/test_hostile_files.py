@@ -134,7 +134,7 @@ def test_no_archive_at_all(tmp_path, load, data):
 
 def test_a_directory_that_is_named_like_an_archive(tmp_path, load):
     (tmp_path / "data.npz").mkdir()
-    with pytest.raises(DataError, match=r"there is no file"):
+    with pytest.raises(DataError, match=r"data\.npz: .*data\.npz is not a file$"):
         load("data.npz")
 
 

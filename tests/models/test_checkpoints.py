@@ -98,6 +98,24 @@ def test_weights_that_are_not_there(held, sentence, tmp_path):
     assert _said(tmp_path / "net.pt", weights="ema") == sentence
 
 
+@pytest.mark.parametrize("lost", [(), ("fc.weight",)])
+def test_names_of_any_length_are_told_briefly(lost, tmp_path):
+    """A file of a megabyte would otherwise make a sentence of one."""
+    weights = {name: value for name, value in MODEL.state_dict().items() if name not in lost}
+    for prefix in ("", "x" * 10_000 + "."):
+        held = {prefix + name: value for name, value in weights.items()} | {"y" * 10_000: torch.zeros(1)}
+        torch.save(held, tmp_path / "net.pt")
+        said = _said(tmp_path / "net.pt", architecture="tiny_models:TinyNet")
+        assert "yyy…" in said or "xxx…" in said
+        assert len(said) < 2000
+
+
+def test_a_long_key_that_leads_to_the_weights_is_told_briefly(tmp_path):
+    torch.save({"x" * 10_000: MODEL.state_dict()}, tmp_path / "net.pt")
+    (note,) = tiny.load(tmp_path / "net.pt", architecture="tiny_models:TinyNet")[0].info.notes
+    assert note == f"its weights are those under '{'x' * 200}…' in the file"
+
+
 def test_the_keys_are_told_where_no_weights_are(tmp_path):
     torch.save({"epoch": 3, "best\nof": torch.zeros(1), "optimizer": _optimiser()}, tmp_path / "net.pt")
     assert _said(tmp_path / "net.pt") == (

@@ -6,12 +6,14 @@ import pickle
 import tracemalloc
 import zipfile
 import zlib
+from pathlib import Path
 
 import pytest
 import tiny_models as tiny
 import torch
 from tiny_models import Payload
 
+from robustcheck.models import artefact
 from robustcheck.models.artefact import checked_copy
 
 # --- .pt -------------------------------------------------------------------------------------------------------
@@ -151,7 +153,22 @@ def test_a_member_that_unpacks_to_more_than_it_says(tmp_path):
 def test_there_is_no_such_file(tmp_path, refused):
     refused(tmp_path / "net.pt", "there is no file .*net.pt")
     (tmp_path / "net.ts").mkdir()
-    refused(tmp_path / "net.ts", "there is no file .*net.ts")
+    refused(tmp_path / "net.ts", r"net\.ts is not a file$")
+
+
+@pytest.mark.parametrize("content", [bytes(8), b"no state dict"])
+def test_what_begins_as_no_state_dict_is_not_read_whole(tmp_path, refused, monkeypatch, content):
+    (tmp_path / "net.pt").write_bytes(content)
+    monkeypatch.setattr(artefact, "digest", lambda *_: pytest.fail("it was read"))
+    refused(tmp_path / "net.pt", r"net\.pt is not a whole file of torch\.save")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+@pytest.mark.parametrize("suffix", [".pt", ".ts", ".pt2", ".safetensors"])
+def test_what_no_disk_holds_is_not_read(tmp_path, refused, monkeypatch, suffix):
+    (tmp_path / f"net{suffix}").symlink_to("/proc/self/maps")
+    monkeypatch.setattr(artefact, "digest", lambda *_: pytest.fail("it was read"))
+    refused(tmp_path / f"net{suffix}", rf"net\{suffix} is not a file that a disk holds$")
 
 
 # --- TorchScript -----------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from robustcheck.report.text import measured_value, moment, name_pieces, one_lin
 from robustcheck.report.threat import threat_text
 from robustcheck.report.view import report_view
 from robustcheck.results import Cost, Finding, Metric, Requirement
-from robustcheck.words import distinct, visible
+from robustcheck.words import distinct, listed, visible
 
 BIDIRECTIONAL_CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
@@ -416,3 +416,7 @@ def test_durations_have_the_unit_that_fits(duration, shown):
 def test_times_are_in_utc():
     assert str(moment("2025-11-23T09:10:00+02:00")) == "2025-11-23 07:10:00+00:00"
     assert moment("yesterday") is None
+
+
+def test_names_in_a_list_are_cut_where_no_honest_one_is_so_long():
+    assert listed(["a" * 200, "b" * 201, "c" * 1_000_000]) == f"{'a' * 200}, {'b' * 200}…, {'c' * 200}…"

@@ -16,7 +16,7 @@ from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import Takes, first_line
 from robustcheck.models.onnx.axes import with_axes
 from robustcheck.models.onnx.labels import places_of
-from robustcheck.words import listed, printable
+from robustcheck.words import brief, listed, printable
 
 _FLOATS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
 _TYPES = {**_FLOATS, "tensor(uint8)": torch.uint8}
@@ -72,7 +72,7 @@ class Session:
         scores = _choose(path.name, outputs, output)
         self.output: str = scores.name
         if output is None and len(outputs) > 1:
-            self.notes.append(f"of its outputs, {scores.name} alone can have the scores")
+            self.notes.append(f"of its outputs, {brief(scores.name)} alone can have the scores")
         self._answer_type = _FLOATS[scores.type]
         labels = [found.name for found in outputs if found.type in _LABELS and len(found.shape or ()) == 1]
         self.label = labels[0] if len(labels) == 1 else None  # what names a label, beside the scores

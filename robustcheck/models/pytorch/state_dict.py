@@ -35,7 +35,7 @@ from robustcheck.models.pytorch.unregistered import first_in_training, unregiste
 from robustcheck.policy import ModelSpec
 from robustcheck.policy.model_spec import whole_model
 from robustcheck.user_code_files import own_sources, written_in
-from robustcheck.words import listed, shown
+from robustcheck.words import brief, listed, shown
 
 _MOST_NAMED = 3
 _OTHER_NAMES = (
@@ -91,7 +91,7 @@ def _network(
         built = build(spec.architecture, spec.architecture_args, folder)
     key = chosen(found, spec.weights, built[0].state_dict() if built else {}, content, path)
     weights = found[key]
-    notes: tuple[str, ...] = (f"its weights are those under {key!r} in the file",) if key else ()
+    notes: tuple[str, ...] = (f"its weights are those under {brief(key)!r} in the file",) if key else ()
     if not isinstance(weights, torch.nn.Module):
         assert built is not None
         assert spec.architecture is not None
@@ -197,8 +197,9 @@ def _fill(module: torch.nn.Module, weights: Mapping[str, torch.Tensor], path: Pa
     if found and (part := _part(weights, wanted)):
         beside = [name for name in weights if not name.startswith(part)]
         raise CandidateError(
-            f"{path.name} holds the weights of {spec.architecture} under {part!r}, and beside them {_some(beside)}; "
-            "name the architecture that all of it belongs to, or save the state dict of that part alone"
+            f"{path.name} holds the weights of {spec.architecture} under {brief(part)!r}, and beside them "
+            f"{_some(beside)}; name the architecture that all of it belongs to, or save the state dict of that part "
+            "alone"
         )
     if wanted and unexpected and not missing and not reshaped:
         raise CandidateError(
@@ -262,7 +263,7 @@ def _part(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:_MOST_NAMED]) + (", …" if len(names) > _MOST_NAMED else "")
+    return ", ".join(map(brief, names[:_MOST_NAMED])) + (", …" if len(names) > _MOST_NAMED else "")
 
 
 def takes(module: torch.nn.Module) -> Takes | None:
