@@ -159,16 +159,22 @@ class GatePlugin:
         report = yield
         if isinstance(item, GateItem) and call.when == "call" and item.answer is not None:
             report.robustcheck = {"policy": str(item.path.resolve()), "gate": item.name, "answer": item.answer}
+            item.answer = None  # pytest keeps its items
         return report
 
+    @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Collect answers; on xdist's controller too, which never sees the items."""
+        """Collect answers; on xdist's controller too, which never sees the items.
+
+        They are taken off the reports, which pytest keeps, once others have had them.
+        """
         if self._worker:
             return
         if report.when != "setup":  # which a teardown follows, however it ended
             self._ended.add(report.nodeid)
         if (carried := getattr(report, "robustcheck", None)) is not None:
             self._runs[Path(carried["policy"])].note_answer(carried["gate"], carried["answer"])
+            del report.robustcheck
         elif report.failed:
             policy, _, gate = report.nodeid.partition("::")
             for run in self._runs.values():

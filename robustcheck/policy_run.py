@@ -35,7 +35,8 @@ class PolicyRun:
     output: Output | None = None  # where the reports go; None where none are written
     scratch: Path | None = None  # where counterexamples lie until they are published, and workers share answers
     selected: list[str] = field(default_factory=list)  # gates; others are not evaluated on the way to them
-    answers: dict[str, dict[str, Any]] = field(default_factory=dict)  # by gate; builtins, as test reports carry them
+    answers: dict[str, Answer] = field(default_factory=dict)  # by gate, as test reports carried them
+    own: dict[str, Answer] = field(default_factory=dict)  # by gate: those that this process evaluated
     crashed: dict[str, GateResult] = field(default_factory=dict)  # by gate: a test ended without an answer
     evaluation: Evaluation | None = None  # once a gate was asked for
     written: AuditReport | None = None  # the report, once it is
@@ -55,14 +56,17 @@ class PolicyRun:
                     assert self.scratch is not None
                     folder = self.scratch / "answers"
                     return shared_answer(self.evaluation, gate, selected=self.selected, folder=folder)
-                return answer(self.evaluation, gate, selected=self.selected)
+                self.own[gate] = answer(self.evaluation, gate, selected=self.selected)
+                return self.own[gate]
         finally:
             if self.line:
                 self.line.clear()
 
     def note_answer(self, gate: str, answer: dict[str, Any]) -> None:
-        """Keep the answer that a gate's test report carried."""
-        self.answers[gate] = answer
+        """Keep the answer that a gate's test report carried: of many samples each form of it is large."""
+        from robustcheck.results import Answer
+
+        self.answers[gate] = self.own.get(gate) or Answer.from_builtins(answer)
 
     def note_crash(self, gate: str, report: pytest.TestReport) -> None:
         """Keep why a gate's test ended without an answer: its worker died, or something else stopped it."""
@@ -86,9 +90,8 @@ class PolicyRun:
             left: node ids of the tests that were to run and did not.
         """
         from robustcheck.evaluation.assembly import assemble
-        from robustcheck.results import Answer
 
-        answers = [Answer.from_builtins(value) for value in self.answers.values()]
+        answers = list(self.answers.values())
         known = next((answer for answer in answers if answer.model), answers[0] if answers else None)
         # A test may be run again, or end so after its answer has come: the answer counts.
         results = self.crashed | {answer.gate.id: answer.gate for answer in answers}

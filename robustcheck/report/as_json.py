@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from robustcheck.results import AuditReport
 from robustcheck.words import visible
 
+Made = TypeVar("Made")
+
 
 def json_text(report: AuditReport) -> str:
     """The report as JSON, also where a file name that is not UTF-8 got into it, which JSON cannot hold as it is."""
+    return in_json(report, b"".join).decode()
+
+
+def in_json(report: AuditReport, use: Callable[[Iterator[bytes]], Made]) -> Made:
+    """What is made of the pieces of the same, which nobody has to hold together; `use` may have to begin once more."""
     try:
-        return report.to_json()
+        return use(report.json_pieces())
     except ValueError:
-        shown: AuditReport = _showable(report)
-        text = report.policy.text
-        if text is not None and text.encode(errors="replace").decode() == text:
-            # It is UTF-8, as policies are, and its digest stands beside it: it stays as it is.
-            shown = dataclasses.replace(shown, policy=dataclasses.replace(shown.policy, text=text))
-        return shown.to_json()
+        return use(_in_unicode(report).json_pieces())
+
+
+def _in_unicode(report: AuditReport) -> AuditReport:
+    shown: AuditReport = _showable(report)
+    text = report.policy.text
+    if text is not None and text.encode(errors="replace").decode() == text:
+        # It is UTF-8, as policies are, and its digest stands beside it: it stays as it is.
+        shown = dataclasses.replace(shown, policy=dataclasses.replace(shown.policy, text=text))
+    return shown
 
 
 def _showable(value: Any) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from robustcheck.report.as_json import json_text
-from robustcheck.report.pictures import content_of
+from robustcheck.report.as_json import in_json
+from robustcheck.report.pictures import digest_of
 from robustcheck.report.text import LONGEST_PIECE, name_pieces, one_line
 from robustcheck.report.view import report_view
 from robustcheck.results import AuditReport
@@ -30,8 +31,16 @@ def html(report: AuditReport, folder: Path | None, *, beside: bool) -> str:
 
 def _digest(report: AuditReport, folder: Path) -> str | None:
     """The sha256 of the folder's `report.json`, if that is this very report, as this version writes it."""
-    text = json_text(report).encode()
-    return hashlib.sha256(text).hexdigest() if content_of(folder, "report.json", len(text)) == text else None
+    own, size = in_json(report, _digest_and_size)
+    return own if digest_of(folder, "report.json", size) == own else None
+
+
+def _digest_and_size(pieces: Iterable[bytes]) -> tuple[str, int]:
+    whole, size = hashlib.sha256(), 0
+    for piece in pieces:
+        whole.update(piece)
+        size += len(piece)
+    return whole.hexdigest(), size
 
 
 def templates() -> Environment:

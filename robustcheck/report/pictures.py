@@ -8,6 +8,7 @@ out.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 from dataclasses import dataclass
@@ -174,6 +175,18 @@ def content_of(folder: Path, name: str, most: int) -> bytes | None:
     except _UNREADABLE:
         return None
     return content if len(content) <= most else None
+
+
+def digest_of(folder: Path, name: str, size: int) -> str | None:
+    """The sha256 of a file in the folder; None if it is not there, not inside, or not of so many bytes."""
+    try:
+        path = _inside(folder, name)
+        if path is None or path.stat().st_size != size:
+            return None
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except _UNREADABLE:
+        return None
 
 
 def _decoded(content: bytes, most_pixels: int) -> Stored | None:

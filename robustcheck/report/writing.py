@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from robustcheck.errors import ReportError
-from robustcheck.report.as_json import json_text
+from robustcheck.report.as_json import in_json
 from robustcheck.report.html import html
 from robustcheck.report.junit import junit_xml
 from robustcheck.results import AuditReport
@@ -30,7 +32,7 @@ def write_json(report: AuditReport, folder: Path) -> Path:
     Raises:
         ReportError: it cannot be written.
     """
-    return write_whole(folder / "report.json", json_text(report))
+    return in_json(report, partial(_write, folder / "report.json"))
 
 
 def render_reports(report: AuditReport, folder: Path, *, images: Path) -> list[Path]:
@@ -56,10 +58,19 @@ def write_whole(path: Path, text: str) -> Path:
     Raises:
         ReportError: it cannot be written.
     """
+    return _write(path, [text.encode()])
+
+
+def _write(path: Path, pieces: Iterable[bytes]) -> Path:
+    """Write the pieces of a file, with its folder.
+
+    Raises:
+        ReportError: they cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part, part.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with replacing(path) as part, part.open("xb") as file:
+            file.writelines(pieces)
     except OSError as error:
         raise ReportError(f"{path}: cannot be written: {error.strerror or error}") from None
     return path

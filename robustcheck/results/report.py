@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 SCHEMA: Literal["robustcheck/report/1"] = "robustcheck/report/1"
+
+_NO_GATES = b'"gates": []'
 
 VERDICTS_BY_WEIGHT: tuple[Verdict, ...] = ("error", "fail", "inconclusive", "pass")
 """The heaviest verdict of its gates is a report's verdict: what could not be evaluated outweighs what failed."""
@@ -113,7 +115,25 @@ class AuditReport:
 
     def to_json(self) -> str:
         """JSON text, indented by one space, ending in a newline."""
-        return adapter().dump_json(self, indent=1).decode() + "\n"
+        return b"".join(self.json_pieces()).decode()
+
+    def json_pieces(self) -> Iterator[bytes]:
+        """The same in UTF-8, gate by gate: of many samples the whole of it is hundreds of megabytes.
+
+        Raises:
+            ValueError: a text in it cannot be encoded.
+        """
+        frame = adapter().dump_json(replace(self, gates=()), indent=1)
+        begin, _, end = frame.rpartition(_NO_GATES)  # the last key
+        if not self.gates:
+            yield frame + b"\n"
+            return
+        yield begin + _NO_GATES[:-1]
+        for number, gate in enumerate(self.gates):
+            # Texts have no line breaks in JSON, so each begins a line of its own.
+            lines = _gate_adapter().dump_json(gate, indent=1).replace(b"\n", b"\n  ")
+            yield (b",\n  " if number else b"\n  ") + lines
+        yield b"\n ]" + end + b"\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> AuditReport:
@@ -172,6 +192,13 @@ def adapter() -> TypeAdapter[AuditReport]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(AuditReport)
+
+
+@cache
+def _gate_adapter() -> TypeAdapter[GateResult]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(GateResult)
 
 
 @cache

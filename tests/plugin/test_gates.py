@@ -307,6 +307,41 @@ def test_a_pass_needs_all_of_a_policy_s_own_gates_that_were_to_run(project, verd
     assert (report.verdict, report.interrupted) == (verdict, interrupted)
 
 
+def test_what_this_process_evaluated_is_not_made_again_of_what_its_report_carried(project):
+    policy = load_policy(project / "policy.yaml")
+    run = PolicyRun(policy=policy, nodeid="policy.yaml", started=datetime.now(UTC), worker=False)
+    answer = run.evaluate("clean")
+    run.note_answer("clean", answer.to_builtins())
+    (gate,) = run.report(interrupted=False, left=set()).gates
+    assert gate is answer.gate
+
+
+KEEPING = """
+carried = []
+
+def pytest_runtest_logreport(report):
+    carried.extend([report.nodeid] if hasattr(report, "robustcheck") else [])
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workerinput"):
+        return
+    known = session.config.pluginmanager.get_plugin("terminalreporter").stats.values()
+    assert not [report for reports in known for report in reports if hasattr(report, "robustcheck")]
+    assert not [item for item in getattr(session, "items", ()) if getattr(item, "answer", None)]
+    print("carried:", len(carried))
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["-n1"]])
+def test_answers_are_not_kept_on_what_pytest_keeps(pytester, project, options):
+    """Each is as large as its samples are many. Others see them pass by."""
+    (project / "conftest.py").write_text(KEEPING)
+    result = pytester.runpytest("--robustcheck", "passing.yaml", "-s", *options)
+    assert result.ret == 0
+    gates = len(load_policy(project / "passing.yaml").gates)
+    result.stdout.fnmatch_lines([f"*carried: {gates}"])
+
+
 STOPPED = """
 import pytest
 

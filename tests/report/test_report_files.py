@@ -1,5 +1,6 @@
 """Writing, reading back, the schema, and rendering where no network or torch is."""
 
+import hashlib
 import json
 import math
 import os
@@ -21,7 +22,7 @@ from robustcheck.report.html import html
 from robustcheck.report.junit import junit_xml
 from robustcheck.report.schema import FILE, schema_text
 from robustcheck.report.writing import render_reports, write_whole
-from robustcheck.results import AuditReport
+from robustcheck.results import AuditReport, adapter
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,6 +83,26 @@ def test_json_comes_back_equal(one, tmp_path):
     path = write_whole(tmp_path / "report.json", one.to_json())
 
     assert read_report(path) == one
+
+
+@pytest.mark.parametrize("one", [mixed(), asking(), synthetic(), report(verdict="error", model=None, data=None)])
+def test_json_is_made_gate_by_gate_and_is_what_it_would_be_at_once(one):
+    pieces = list(one.json_pieces())
+
+    assert b"".join(pieces) == adapter().dump_json(one, indent=1) + b"\n"
+    assert len(pieces) >= len(one.gates)
+
+
+def test_the_whole_of_it_is_never_held(tmp_path, monkeypatch):
+    def held(*_: object) -> None:
+        pytest.fail("the whole text was made")
+
+    monkeypatch.setattr(AuditReport, "to_json", held)
+    monkeypatch.setattr("robustcheck.report.as_json.json_text", held)
+    monkeypatch.setattr("robustcheck.report.html.content_of", held, raising=False)
+    write_reports(mixed(), tmp_path)
+
+    assert hashlib.sha256((tmp_path / "report.json").read_bytes()).hexdigest() in (tmp_path / "report.html").read_text()
 
 
 def test_text_that_is_not_unicode_is_written_as_an_escape(tmp_path):
