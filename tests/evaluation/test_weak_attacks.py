@@ -211,10 +211,10 @@ def test_an_ensemble_is_tried_with_more_steps(tmp_path):
 def test_what_one_sample_shows_is_not_said_of_all():
     """One of six may be luck; two are a share of all that held. What was turned counts in any case."""
 
-    def judged(turned: set[int], *, allowed: int) -> bool:
+    def judged(turned: set[int], *, allowed: int, held: int = 60) -> bool:
         found = Found()
         examination = Examination(
-            probes=SimpleNamespace(held=range(60)),
+            probes=SimpleNamespace(held=range(held)),
             found=found,
             blind=set(),
             undermined_by=lambda lost: len(lost) > allowed,
@@ -225,6 +225,7 @@ def test_what_one_sample_shows_is_not_said_of_all():
     assert judged({3}, allowed=0)
     assert judged({3, 4}, allowed=19)
     assert not judged({3, 4}, allowed=20)
+    assert judged({3, 4}, allowed=20, held=61)  # a third of them is more than twenty
     assert not judged(set(), allowed=0)
 
 
@@ -321,6 +322,7 @@ def test_large_steps_that_come_first_and_searches_of_few_steps_need_no_course(co
         (_course(-9, -9, -9), _course(-0.9, -0.9, -0.9), ("broken", "not examined")),
         (_course(-9, -9, -9), _course(-0.9, -0.86, -0.85), ("sound", "suspect")),
         (_course(-9, -9, -9), _course(-0.9, -0.9, -0.9 + 1e-7), ("broken", "not examined")),  # the same in float32
+        (_course(-9e4, -9e4, -9e4 + 0.01), _course(-0.9, -0.9, -0.9), ("broken", "not examined")),  # and these
     ],
 )
 def test_members_of_an_ensemble_have_courses_of_their_own(margin, dlr, outcomes):
@@ -353,6 +355,12 @@ def test_a_member_of_an_ensemble_that_asks_is_a_rival_of_those_before_it(turned,
     for more in ({}, {"without_gradients": [_turning(0)]}):
         outcomes = _probed(found=found, attacked=60 + turned, iterates=iterates, allowed=0, **more)
         assert outcomes["beats-searches-without-gradients"] == outcome
+
+
+@pytest.mark.parametrize(("left", "outcome"), [(2, "not examined"), (3, "broken")])
+def test_what_it_turned_of_two_samples_shows_nothing(left, outcome):
+    found = Found(asked_last=dict.fromkeys(range(60, 60 + left), "square"))
+    assert _probed(found=found, attacked=60 + left)["beats-searches-without-gradients"] == outcome
 
 
 @pytest.mark.parametrize(
