@@ -97,3 +97,11 @@ def test_who_listens_hears_of_the_gate_s_own_search_alone(held):
     own = [(done, of) for what, done, of in told if what == "gate"]
     assert own == sorted(own)
     assert own[-1] == (HELD, HELD)
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_more_steps_are_those_of_one_restart(restarts, held):
+    """Of eight steps, with what looks at their ends: a budget is spent on as many samples."""
+    search = _search(held, f"{{name: pgd, steps: 2, restarts: {restarts}}}")
+    found = Probes(search=search, attacked=range(10), held=range(10))._longer(66, least=0)
+    assert (found.how, found.of) == ("8 steps", 6)

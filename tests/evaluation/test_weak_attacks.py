@@ -229,12 +229,20 @@ def test_what_one_sample_shows_is_not_said_of_all():
     assert not judged(set(), allowed=0)
 
 
-def _probed(*, iterates=True, allowed=60, found=None, attacked=60, held=60, short=None, unreached=None, **results):
+def _probed(
+    *, iterates=True, allowed=60, found=None, attacked=60, held=60, short=None, unreached=None, tried=None, **results
+):
     """The outcomes of checks, by name, of sixty samples that held and what probes of twenty of them came to."""
+
+    def run(_cost, *, more_steps):
+        if tried is not None:
+            tried.append(more_steps)
+        return Probed(**results)
+
     probes = SimpleNamespace(
         search=SimpleNamespace(setting=SimpleNamespace(candidate=SimpleNamespace(randomness=None))),
         attacked=range(attacked), held=range(held), iterates=iterates, uses_eot=False, short=short, unreached=unreached,
-        run=lambda _cost, more_steps: Probed(**results),
+        run=run,
     )  # fmt: skip
     examination = Examination(
         probes=probes, found=found or Found(), blind=set(), undermined_by=lambda lost: len(lost) > allowed,
@@ -304,8 +312,9 @@ def _course(began, earlier, highest, steps=100):
         ({"pgd": _course(-9, -5, -4.9), QUICK: _course(-9, -9, -5)}, ("sound", "sound")),
         ({QUICK: _course(-9, -9, -5)}, ("sound", "not examined")),
         ({"pgd": _course(-9, -9, -5, steps=3)}, ("not examined", "not examined")),
+        ({"pgd": _course(-9, -9, -5, steps=4)}, ("sound", "suspect")),
     ],
-    ids=["before another", "alone", "short"],
+    ids=["before another", "alone", "short", "long enough"],
 )
 def test_large_steps_that_come_first_and_searches_of_few_steps_need_no_course(courses, outcomes):
     found = _probed(found=Found(trace=Trace(rises=dict.fromkeys(range(60), courses))))
@@ -330,6 +339,14 @@ def test_members_of_an_ensemble_have_courses_of_their_own(margin, dlr, outcomes)
     courses = {"apgd-ce": margin, "apgd-dlr-targeted": dlr}
     found = _probed(found=Found(trace=Trace(rises=dict.fromkeys(range(60), courses))))
     assert (found["loss-rises"], found["enough-steps"]) == outcomes
+
+
+@pytest.mark.parametrize(("highest", "more"), [(-4.9, False), (-3, True)])
+def test_more_steps_are_tried_where_the_last_ones_still_brought_something(highest, more):
+    """Elsewhere they would take from what other probes may cost."""
+    tried, courses = [], {"pgd": _course(-9, -5, highest)}
+    _probed(found=Found(trace=Trace(rises=dict.fromkeys(range(60), courses))), tried=tried)
+    assert tried == [more]
 
 
 @pytest.mark.parametrize(("risen", "outcome"), [(29, "broken"), (30, "sound")])
