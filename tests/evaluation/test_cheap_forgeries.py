@@ -225,7 +225,7 @@ def _prefix(known, folder, needed, rule, *, decided):
 
 @pytest.mark.parametrize("rule", ["early", "determined"])
 def test_a_gate_stops_where_its_rule_lets_it(amiss, known, tmp_path, rule):
-    brightness_project(tmp_path, levels=(100, 110, 120, 121, 122, 126, 129, 133, 135, 140, 150, 160))
+    brightness_project(tmp_path, levels=(100, 110, 120, 121, 126, 122, 129, 133, 135, 140, 150, 160))
     gates = "  - {id: pgd, attack: {name: pgd, steps: 6}, epsilon: 4/255, require: {accuracy: 0.9}}"
     run_in(tmp_path, gates, extra=f"decision: {{stop: {rule}}}")
     assert amiss(tmp_path) == ""
@@ -248,6 +248,9 @@ def test_a_gate_stops_where_its_rule_lets_it(amiss, known, tmp_path, rule):
     )
     decided = amiss(tmp_path, _prefix(known, tmp_path, 1, rule, decided=True))
     assert "pgd: it is stated to be decided with 1 sample, and by what it states is not" in decided
+    # Two of eleven are turned: the last sample cannot change the verdict, and no interval has decided it.
+    decided = amiss(tmp_path, _prefix(known, tmp_path, 11, rule, decided=True))
+    assert ("pgd: it is stated to be decided with 11 samples, and by what it states" in decided) == (rule == "early")
 
 
 def test_a_gate_that_goes_on_does_not_stop(amiss, ran):

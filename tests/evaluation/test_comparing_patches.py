@@ -5,6 +5,7 @@ A white patch turns the eight dark images, a black one the twelve bright ones, a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -128,6 +129,7 @@ def test_gates_wait_for_those_that_may_do_no_more_and_for_none_that_waits_for_th
         "often": f"{FIXED}, worst_of: 3}}",
         "round": f"{FIXED.replace('square', 'circle')}}}",
         "half": f"{FIXED}, train_on: 0.5}}",
+        "out": f"{FIXED}, keep_out: [[0, 0, 0.1, 0.1]]}}",
     }
     gates = [_gate(name, attack) for name, attack in attacks.items()]
     gates += [_gate("less", f"{FIXED}, target: dark}}", size="7 px"), _gate("share", f"{FIXED}}}", size="10%")]
@@ -148,7 +150,7 @@ def test_gates_wait_for_those_that_may_do_no_more_and_for_none_that_waits_for_th
         "often": targeted | {"given", "any"},
         "share": {"less-share"},
         "more-share": {"share", "less-share"},
-        **{name: set() for name in ("round", "half", "less", "less-share", "seen")},
+        **{name: set() for name in ("round", "half", "out", "less", "less-share", "seen")},
     }
     for one, other in permutations(waits, 2):
         assert not (one in waits[other] and other in waits[one])
@@ -233,9 +235,22 @@ def test_with_a_patch_for_each_image_what_both_turned_is_no_news():
     )
 
 
+def test_with_one_patch_for_all_images_what_another_turned_is_told_in_place_of_its_own():
+    own, other = (_result(name, _turned(count, 20), OURS) for name, count in (("own", 3), ("other", 4)))
+    assert _checked(own, other)["holds-against-others"] == (
+        "broken",
+        "other turned 4 of 20 samples that this gate attacked, and with these in place of its own it is failed",
+    )
+
+
 @pytest.mark.parametrize("nothing", [None, Metric(value=None, samples=0), Metric(value=0.5, samples=20, successes=10)])
 @pytest.mark.parametrize("whose", ["own", "other"])
 def test_a_patch_of_which_nothing_was_measured_is_not_examined(nothing, whose):
     own = _result("own", _turned(0, 20), nothing if whose == "own" else OURS)
     other = _result("other", _turned(0, 20), nothing if whose == "other" else OURS)
     assert _checked(own, other) == {"as-strong-as-other-patches": ("not examined", "other attacked no sample")}
+
+
+def test_a_patch_whose_gate_ended_before_anything_was_known_of_it_is_no_measure():
+    other = replace(_result("other", _turned(9, 20), OURS), threat=None)
+    assert _checked(_result("own", _turned(0, 20), OURS), other) == {}

@@ -104,10 +104,12 @@ def test_no_sample_holds_because_the_searched_form_is_wrong_near_the_border(proj
 
 
 def test_whether_gradients_predict_is_told_of_those_that_searches_follow(project):
+    """What comes is the artefact's, also where the form is off by two levels."""
+    by = 0.3
     gates = "\n  - {id: gate, attack: {name: pgd, steps: 100}, epsilon: 4/255, require: {accuracy: 0.5}}\n"
     outcomes = {}
-    for form in (Misled, partial(Shifted, by=0.0)):
-        (gate,) = _gates(project, gates, error=1e-6, form=form)
+    for form in (lambda network: Misled(Shifted(network, by)), partial(Shifted, by=by)):
+        (gate,) = _gates(project, gates, error=by, form=form)
         outcomes[form] = gate.verdict, {check.name: check for check in gate.health}["gradient-predicts"]
     (misled, check), (led, sound) = outcomes.values()
     assert (misled, check.outcome) == ("error", "broken"), check.evidence

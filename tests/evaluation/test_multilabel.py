@@ -439,14 +439,15 @@ def test_roc_areas_of_findings_know_what_a_minimum_norm_search_found(project):
     assert min(part.metrics["auroc"].value for part in fmn.slices) < 1
 
 
-def test_nothing_is_determined_where_an_attack_may_mend_another_finding(project):
-    """Whoever hides one finding may turn another one right."""
-    text = "  - {id: gate, attack: {name: pgd, steps: 20}, epsilon: 20 levels, goal: missed_finding, require: REQUIRE}"
-    gate = text.replace("REQUIRE", "{nodule.sensitivity: 0.05}")
+@pytest.mark.parametrize(("goal", "decided"), [("missed_finding", False), ("untargeted", True)])
+def test_nothing_is_determined_where_an_attack_may_mend_another_finding(goal, decided, project):
+    """Whoever hides one finding may turn another one right; whoever wants any reading but the right one may not."""
+    text = f"  - {{id: gate, attack: {{name: pgd, steps: 20}}, epsilon: 20 levels, goal: {goal}, require: REQUIRE}}"
+    gate = text.replace("REQUIRE", "{nodule.sensitivity: 0.05}" if goal == "missed_finding" else "{accuracy: 0.9}")
     (never,) = _report(project, gate, model="positive: effusion").gates
     (project / "policy.yaml").write_text((project / "policy.yaml").read_text() + "decision: {stop: determined}\n")
     (determined,) = run(load_policy(project / "policy.yaml")).gates
-    assert determined.stopped.decided is False
+    assert determined.stopped.decided is decided
     assert determined.verdict == never.verdict
 
 

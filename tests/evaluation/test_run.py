@@ -285,11 +285,12 @@ def test_auroc_falls_under_the_attack(project):
 
 
 def test_a_progress_listener_sees_loading_and_every_gate(project):
-    (project / "policy.yaml").write_text(brightness_policy(LADDER))
+    (project / "policy.yaml").write_text(brightness_policy(LADDER, model="batch_size: 4"))
     seen = []
     run(load_policy(project / "policy.yaml"), progress=lambda *step: seen.append(step))
     assert {what for what, _, _ in seen} == {"loading", "pgd[1/255]", "pgd[2/255]", "pgd[4/255]", "pgd[8/255]"}
     assert all(0 <= done <= of for _, done, of in seen)
+    assert [(done, of) for what, done, of in seen if what == "loading"][-3:] == [(4, 10), (8, 10), (10, 10)]
 
 
 def test_folders_and_files_may_be_named_by_texts(project):
@@ -355,6 +356,24 @@ def test_code_that_is_edited_while_it_is_loaded_has_no_digest(project):
     source.write_text(source.read_text().replace("        return", f"        {edit}\n        return"))
     (error,) = {gate.error for gate in _report(project, LADDER).gates}
     assert error.endswith("changed while it was loaded; what was judged has no digest")
+
+
+# --- several workers -------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_leaves_the_selected_gates_of_a_family_to_the_others(project, monkeypatch):
+    """And those alone, but for one that it is asked for."""
+    (project / "policy.yaml").write_text(brightness_policy(LADDER))
+    policy, folder = load_policy(project / "policy.yaml"), project / "answers"
+    selected = ["clean", "pgd[1/255]", "pgd[4/255]"]
+    first = shared_answer(Evaluation(policy), "pgd[4/255]", selected=selected, folder=folder)
+    assert [path.stem for path in sorted(folder.glob("*.json"))] == ["answer-1", "answer-3"]
+    with monkeypatch.context() as known:
+        known.setattr("robustcheck.evaluation.sharing.answer", lambda *_, **__: pytest.fail("it is known"))
+        assert shared_answer(Evaluation(policy), "pgd[4/255]", selected=selected, folder=folder) == first
+        assert shared_answer(Evaluation(policy), "pgd[1/255]", selected=selected, folder=folder).gate.verdict == "pass"
+    asked = shared_answer(Evaluation(policy), "pgd[8/255]", selected=selected, folder=folder)
+    assert (asked.gate.id, asked.gate.verdict) == ("pgd[8/255]", "fail")
 
 
 # --- gates that cannot be evaluated ---------------------------------------------------------------------------------

@@ -139,6 +139,15 @@ def test_what_no_sample_can_change_is_not_looked_for(robust, verdict, wrong, tmp
     assert gate.metrics["accuracy"].samples == needed
 
 
+def test_what_is_certain_is_looked_for_until_the_samples_that_were_seen_show_it(tmp_path):
+    """After 87 too many are broken, or wrong among those to come; of the 87 themselves more hold than have to."""
+    _project(tmp_path, 0.58, wrong=119)
+    gate = _gate(tmp_path, "{stop: determined}")
+    assert 87 < gate.stopped.needed < SAMPLES
+    assert gate.verdict == "fail"
+    assert gate.metrics["accuracy"].value < 0.6
+
+
 def test_a_verdict_may_be_certain_before_a_sample_that_the_goal_is_about(tmp_path):
     brightness_project(tmp_path)
     flat_images(tmp_path, [60] * 270 + [130] * 30, [0] * 270 + [1] * 30)

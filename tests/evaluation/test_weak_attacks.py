@@ -211,10 +211,10 @@ def test_an_ensemble_is_tried_with_more_steps(tmp_path):
 def test_what_one_sample_shows_is_not_said_of_all():
     """One of six may be luck; two are a share of all that held. What was turned counts in any case."""
 
-    def judged(turned: set[int], *, allowed: int) -> bool:
+    def judged(turned: set[int], *, allowed: int, held: int = 60) -> bool:
         found = Found()
         examination = Examination(
-            probes=SimpleNamespace(held=range(60)),
+            probes=SimpleNamespace(held=range(held)),
             found=found,
             blind=set(),
             undermined_by=lambda lost: len(lost) > allowed,
@@ -225,15 +225,24 @@ def test_what_one_sample_shows_is_not_said_of_all():
     assert judged({3}, allowed=0)
     assert judged({3, 4}, allowed=19)
     assert not judged({3, 4}, allowed=20)
+    assert judged({3, 4}, allowed=20, held=61)  # a third of them is more than twenty
     assert not judged(set(), allowed=0)
 
 
-def _probed(*, iterates=True, allowed=60, found=None, attacked=60, held=60, short=None, unreached=None, **results):
+def _probed(
+    *, iterates=True, allowed=60, found=None, attacked=60, held=60, short=None, unreached=None, tried=None, **results
+):
     """The outcomes of checks, by name, of sixty samples that held and what probes of twenty of them came to."""
+
+    def run(_cost, *, more_steps):
+        if tried is not None:
+            tried.append(more_steps)
+        return Probed(**results)
+
     probes = SimpleNamespace(
         search=SimpleNamespace(setting=SimpleNamespace(candidate=SimpleNamespace(randomness=None))),
         attacked=range(attacked), held=range(held), iterates=iterates, uses_eot=False, short=short, unreached=unreached,
-        run=lambda _cost, more_steps: Probed(**results),
+        run=run,
     )  # fmt: skip
     examination = Examination(
         probes=probes, found=found or Found(), blind=set(), undermined_by=lambda lost: len(lost) > allowed,
@@ -303,8 +312,9 @@ def _course(began, earlier, highest, steps=100):
         ({"pgd": _course(-9, -5, -4.9), QUICK: _course(-9, -9, -5)}, ("sound", "sound")),
         ({QUICK: _course(-9, -9, -5)}, ("sound", "not examined")),
         ({"pgd": _course(-9, -9, -5, steps=3)}, ("not examined", "not examined")),
+        ({"pgd": _course(-9, -9, -5, steps=4)}, ("sound", "suspect")),
     ],
-    ids=["before another", "alone", "short"],
+    ids=["before another", "alone", "short", "long enough"],
 )
 def test_large_steps_that_come_first_and_searches_of_few_steps_need_no_course(courses, outcomes):
     found = _probed(found=Found(trace=Trace(rises=dict.fromkeys(range(60), courses))))
@@ -321,6 +331,7 @@ def test_large_steps_that_come_first_and_searches_of_few_steps_need_no_course(co
         (_course(-9, -9, -9), _course(-0.9, -0.9, -0.9), ("broken", "not examined")),
         (_course(-9, -9, -9), _course(-0.9, -0.86, -0.85), ("sound", "suspect")),
         (_course(-9, -9, -9), _course(-0.9, -0.9, -0.9 + 1e-7), ("broken", "not examined")),  # the same in float32
+        (_course(-9e4, -9e4, -9e4 + 0.01), _course(-0.9, -0.9, -0.9), ("broken", "not examined")),  # and these
     ],
 )
 def test_members_of_an_ensemble_have_courses_of_their_own(margin, dlr, outcomes):
@@ -328,6 +339,14 @@ def test_members_of_an_ensemble_have_courses_of_their_own(margin, dlr, outcomes)
     courses = {"apgd-ce": margin, "apgd-dlr-targeted": dlr}
     found = _probed(found=Found(trace=Trace(rises=dict.fromkeys(range(60), courses))))
     assert (found["loss-rises"], found["enough-steps"]) == outcomes
+
+
+@pytest.mark.parametrize(("highest", "more"), [(-4.9, False), (-3, True)])
+def test_more_steps_are_tried_where_the_last_ones_still_brought_something(highest, more):
+    """Elsewhere they would take from what other probes may cost."""
+    tried, courses = [], {"pgd": _course(-9, -5, highest)}
+    _probed(found=Found(trace=Trace(rises=dict.fromkeys(range(60), courses))), tried=tried)
+    assert tried == [more]
 
 
 @pytest.mark.parametrize(("risen", "outcome"), [(29, "broken"), (30, "sound")])
@@ -353,6 +372,12 @@ def test_a_member_of_an_ensemble_that_asks_is_a_rival_of_those_before_it(turned,
     for more in ({}, {"without_gradients": [_turning(0)]}):
         outcomes = _probed(found=found, attacked=60 + turned, iterates=iterates, allowed=0, **more)
         assert outcomes["beats-searches-without-gradients"] == outcome
+
+
+@pytest.mark.parametrize(("left", "outcome"), [(2, "not examined"), (3, "broken")])
+def test_what_it_turned_of_two_samples_shows_nothing(left, outcome):
+    found = Found(asked_last=dict.fromkeys(range(60, 60 + left), "square"))
+    assert _probed(found=found, attacked=60 + left)["beats-searches-without-gradients"] == outcome
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,9 @@ def test_probabilities_are_told(labels, output):
 
 
 @pytest.mark.parametrize("output", ["auto", "logits"])
-def test_one_logit_is_told(output):
-    head = read_head(_spec(task="binary", output=output), torch.tensor([[0.3], [-2.0]]))
+@pytest.mark.parametrize("other", [-2.0, 1.5])
+def test_one_logit_is_told(output, other):
+    head = read_head(_spec(task="binary", output=output), torch.tensor([[0.3], [other]]))
     assert head.binary
     assert not head.outputs_probabilities
 
@@ -74,6 +75,17 @@ def test_one_score_that_nothing_tells_is_asked_about(far):
     assert not read_head(_spec(task="binary", output="logits"), raw, beyond).outputs_probabilities
     sure = torch.tensor([[0.1], [0.002], [0.999]])
     assert read_head(_spec(task="binary"), sure, beyond).outputs_probabilities
+
+
+@pytest.mark.parametrize("raw", [[[0.002], [0.7]], [[0.1], [0.999]]])
+def test_scores_at_one_end_are_not_those_of_a_sure_sigmoid(raw):
+    with pytest.raises(CandidateError, match=r"nothing tells what they are; say model\.output"):
+        read_head(_spec(task="binary"), torch.tensor(raw))
+
+
+def test_scores_at_both_ends_are_logits_if_the_policy_says_so():
+    sure = torch.tensor([[0.1], [0.002], [0.999]])
+    assert not read_head(_spec(task="binary", output="logits"), sure).outputs_probabilities
 
 
 def test_one_logit_that_may_be_a_probability_is_what_the_policy_says():
@@ -104,6 +116,23 @@ def test_rounded_probabilities_are_told(output):
     assert head.decide(head.logits(torch.tensor([[0.75, 0.25, 0.0], [0.5, 0.375, 0.125]]))).tolist() == [0, 1]
     with pytest.raises(CandidateError, match=r"output says logits, but .* sum to 1, as probabilities do"):
         read_head(_spec(labels=THREE, output="logits"), ROUNDED, lambda: ENDS)
+
+
+@pytest.mark.parametrize(("labels", "steps", "told"), [(10, 127, True), (100, 255, True), (10, 28, False)])
+def test_how_much_the_sum_of_rounded_probabilities_may_miss(labels, steps, told):
+    """By 3 hundredths of ten labels, and 19 of a hundred; by 7 of ten they are something else."""
+    raw = (torch.full((2, labels), 1 / labels) * steps).round() / steps
+    raw[0, 0] += 0.001  # as two samples differ
+    head = read_head(_spec(labels=tuple(map(str, range(labels)))), raw, lambda: torch.eye(labels))
+    assert head.outputs_probabilities is told
+
+
+def test_sums_of_weights_in_float32_may_leave_0_to_1():
+    for options, raw in (
+        ({"labels": THREE}, torch.eye(3) * (1 + 2e-6)),
+        ({"task": "binary"}, torch.eye(2)[:, :1] - 2e-6),
+    ):
+        assert read_head(_spec(**options), raw).outputs_probabilities
 
 
 def test_black_images_tell_by_what_white_ones_would_give(tmp_path):

@@ -33,6 +33,31 @@ def test_images_of_another_size(name, tmp_path, net):
         tiny.load(tmp_path / name, tiny.pictures(height=9, width=8))
 
 
+def test_one_image_that_is_smaller_than_the_crop_is_told_before_the_network_is_asked(tmp_path, net):
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    images = tiny.Pictures([np.zeros((1, height, 5), np.uint8) for height in (6, 7, 5)])
+    with pytest.raises(CandidateError, match=r"images of 5×5 are 5×5 before it; nothing is padded: crop less"):
+        tiny.load(tmp_path / "net.safetensors", images, preprocess={"crop": [6, 5]})
+
+
+class Unpooled(nn.Module):
+    """A score for each row and finding: two of images of two rows, and four of images of four."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Conv2d(1, 1, (1, 5))
+
+    def forward(self, image):
+        return self.last(image).flatten(1)
+
+
+def test_scores_of_different_shapes_for_images_of_different_sizes(tmp_path):
+    tiny.save_safetensors(Unpooled(), tmp_path / "net.safetensors")
+    images = tiny.Pictures([np.zeros((1, height, 5), np.uint8) for height in (2, 4)])
+    with pytest.raises(CandidateError, match="gives scores of different shapes for different samples"):
+        tiny.load(tmp_path / "net.safetensors", images, architecture="test_candidate_mistakes:Unpooled")
+
+
 @pytest.mark.parametrize("name", ["net.ts", "net.pt2", "old.onnx"])
 def test_channels_last_for_a_network_that_has_them_first(name, tmp_path):
     tiny.FORMATS[name](tiny.tiny_net(3), tmp_path / name)

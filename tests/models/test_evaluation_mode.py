@@ -86,6 +86,12 @@ def test_one_that_draws_alike_in_any_company(seed):
     assert check_evaluation_mode(ask, tiny.pictures(3).shares(), 4, None)[0] > 0
 
 
+def test_what_is_in_training_mode_and_changes_nothing_is_noted():
+    images = tiny.pictures(2).shares()
+    found = check_evaluation_mode(lambda some, _chunks: some.flatten(1)[:, :2], images, 4, "bn")
+    assert found == (None, ("bn is in training mode",))
+
+
 @pytest.mark.parametrize("name", tiny.FORMATS)
 def test_in_evaluation_mode(name, tmp_path):
     tiny.FORMATS[name](_sensitive(), tmp_path / name)
@@ -136,6 +142,23 @@ def test_one_image_at_a_time_where_two_do_not_fit(tmp_path):
     found, (note,) = check_evaluation_mode(_ask_in(sizes, most=1), images, 1, None)
     assert found is None
     assert note.endswith("could not be tried: two at once do not fit in memory")
+
+
+def test_one_that_takes_a_single_image_is_refused_where_the_gates_give_it_several():
+    def ask(images, _chunks):
+        if len(images) > 1:
+            raise CandidateError("one at a time")
+        return images.flatten(1)[:, :2]
+
+    def chunked(images, chunks):
+        return chunks(lambda some: (ask(some, chunks),), images)[0]
+
+    images = tiny.pictures(2).shares()
+    found, (note,) = check_evaluation_mode(chunked, images, 1, None)
+    assert found is None
+    assert note.endswith("could not be tried: it takes one at a time")
+    with pytest.raises(CandidateError, match="one at a time"):
+        check_evaluation_mode(chunked, images, 4, None)
 
 
 class Noisy(Sensitive):

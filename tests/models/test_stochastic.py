@@ -11,6 +11,8 @@ from graphs import IMAGES, drawn, model_of
 from onnx import helper
 
 from robustcheck.models import load_candidate
+from robustcheck.models.head import Head
+from robustcheck.models.stochastic import usual
 
 
 @pytest.fixture
@@ -59,3 +61,11 @@ def test_a_graph_that_draws_nothing_leaves_the_runtime_s_seed_alone(tmp_path, mo
     monkeypatch.setattr("onnxruntime.set_seed", lambda _seed: pytest.fail("it was set"))
     tiny.save_linear_onnx(tmp_path / "net.onnx", np.ones((tiny.HEIGHT * tiny.WIDTH, 2), np.float32))
     tiny.load(tmp_path / "net.onnx")
+
+
+def test_what_is_usual_is_the_mean_of_the_calls_that_read_a_sample_as_most_do():
+    head = Head(
+        labels=("dark", "bright"), binary=False, outputs_probabilities=False, positive=1, operating_point=None, found=""
+    )
+    calls = torch.tensor([[[2.0, 0], [1, 3]], [[4, 0], [9, 0]], [[0, 9], [1, 5]]])  # (calls, samples, labels)
+    assert usual(head, calls).tolist() == [[3, 0], [1, 4]]

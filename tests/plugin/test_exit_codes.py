@@ -189,6 +189,18 @@ def test_a_report_that_a_defect_keeps_from_being_written_leaves_pytest_s_own(pyt
     assert "writing the reports" in [case.get("name") for case in ET.parse(project / "own.xml").iter("testcase")]
 
 
+def test_what_is_amiss_with_one_policy_hides_nothing_of_another(pytester, project, monkeypatch):
+    """The worse exit code stays, and each is told."""
+    pytester.makeconftest(_skipping("if item.path.name == 'other.yaml': item.add_marker(pytest.mark.skip)"))
+    (project / "other.yaml").write_text((project / "passing.yaml").read_text())
+    monkeypatch.setattr("robustcheck.report.writing.html", lambda *_, **__: 1 / 0)
+    result = pytester.runpytest(*PASSING, "--robustcheck", "other.yaml")
+    assert result.ret == 3
+    result.stdout.fnmatch_lines(
+        ["*ZeroDivisionError: division by zero", "ERROR: none of 4 selected gates was run: all were skipped*"]
+    )
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_a_terminal_without_our_letters_gets_lines_all_the_same(pytester, project, monkeypatch, encoding):
     monkeypatch.setenv("PYTHONIOENCODING", encoding)

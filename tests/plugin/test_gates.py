@@ -10,6 +10,8 @@ import json
 import sys
 import xml.etree.ElementTree as ET
 from datetime import UTC, datetime
+from time import monotonic
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,9 +19,10 @@ from building import brightness_policy, brightness_report
 
 from robustcheck import load_policy
 from robustcheck.evaluation import evaluation
+from robustcheck.gate_hooks import GatePlugin
 from robustcheck.models.process_settings import left_as_found
 from robustcheck.policy_run import PolicyRun
-from robustcheck.results import Answer, GateResult
+from robustcheck.results import Answer, GateResult, ModelInfo
 
 # pytest 8 has the name alone there: it takes reasons from exceptions, and not from what a test says itself.
 WHY = " - accuracy 0.400 is below*" if pytest.version_tuple >= (9,) else ""
@@ -188,8 +191,9 @@ def test_a_policy_of_which_no_gate_was_selected_is_told_and_leaves_no_earlier_re
     assert list(earlier.iterdir()) == []
     result.stdout.fnmatch_lines(["NOT RUN: other.yaml: its gate was not selected, so there is no report on it"])
 
-    result = pytester.runpytest(*both, "-k", "lonely", *plain_or_two)
-    assert result.ret == 0
+    (project / "test_own.py").write_text("def test_own():\n    assert False\n")  # nor does it matter how the run ends
+    result = pytester.runpytest(*both, ".", "-k", "lonely or own", *plain_or_two)
+    assert result.ret == 1
     result.stdout.fnmatch_lines(
         ["NOT RUN: passing.yaml: none of its 4 gates was selected, so there is no report on it"]
     )
@@ -299,12 +303,37 @@ def test_a_pass_needs_all_of_a_policy_s_own_gates_that_were_to_run(project, verd
     text = (project / "policy.yaml").read_text() + "decision: {rule: confident, inconclusive: allow}\n"
     (project / "policy.yaml").write_text(text)
     policy = load_policy(project / "policy.yaml")
-    run = PolicyRun(policy=policy, nodeid="policy.yaml", started=datetime.now(UTC), worker=False)
+    began = monotonic() - 5
+    run = PolicyRun(policy=policy, nodeid="policy.yaml", started=datetime.now(UTC), worker=False, began=began)
     for gate, found in zip(NAMES, verdicts, strict=False):
         result = GateResult(id=gate, attack=None, threat=None, verdict=found)
         run.note_answer(gate, Answer(gate=result, model=None, data=None, environment={}).to_builtins())
     report = run.report(interrupted=False, left=set(left))
     assert (report.verdict, report.interrupted) == (verdict, interrupted)
+    assert 5 <= report.seconds < 60
+
+
+def test_what_was_judged_is_known_from_whichever_answer_tells(project):
+    """A gate that a worker could not evaluate may be answered first, by one that has loaded nothing."""
+    run = PolicyRun(
+        policy=load_policy(project / "policy.yaml"), nodeid="policy.yaml", started=datetime.now(UTC), worker=False
+    )
+    model = ModelInfo(
+        path="net.onnx", format="onnx", sha256="", task="binary", labels=("dark", "bright"), positive="bright",
+        operating_point=None,
+    )  # fmt: skip
+    for gate, loaded in (("fgsm", None), ("clean", model)):
+        result = GateResult(id=gate, attack=None, threat=None, verdict="pass")
+        run.note_answer(gate, Answer(gate=result, model=loaded, data=None, environment={}).to_builtins())
+    assert run.report(interrupted=False, left=set()).model == model
+
+
+def test_a_gate_of_which_only_the_setup_is_known_was_kept_from_running(project):
+    """As where another worker's failure ends a run under -x."""
+    plugin = GatePlugin(SimpleNamespace(rootpath=project), {}, project)
+    for phase, ended in (("setup", set()), ("call", {"policy.yaml::clean"}), ("teardown", {"policy.yaml::clean"})):
+        plugin.pytest_runtest_logreport(SimpleNamespace(when=phase, nodeid="policy.yaml::clean", failed=False))
+        assert plugin._ended == ended
 
 
 def test_what_this_process_evaluated_is_not_made_again_of_what_its_report_carried(project):
