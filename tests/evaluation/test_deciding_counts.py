@@ -54,7 +54,7 @@ def _standing(setting, gate, random):
     kind = "missed_finding" if random.random() < 0.2 else "untargeted"
     gate = replace(gate, bounds=tuple(_bound(random, metric) for metric in metrics), goal=kind)
     goal = goal_of(gate, setting)
-    attackable = goal.open(decisions, setting.labels).numpy()
+    attackable = goal.attackable(decisions, setting.labels).numpy()
     attacked = setting.order[attackable[setting.order]].tolist()
     turned = [sample for sample in attacked if random.random() > holds]
     none = random.random(SAMPLES) < 0.4

@@ -20,7 +20,7 @@ GOAL = Goal(labels=2)
 
 def _setting(*, randomness=None, visible=(0.0, 1.0), maximum=255):
     """As much of a setting as says how much is changed, and on how many samples."""
-    candidate = SimpleNamespace(randomness=randomness, preprocess=SimpleNamespace(visible=visible))
+    candidate = SimpleNamespace(randomness=randomness, bare=None, preprocess=SimpleNamespace(visible=visible))
     return SimpleNamespace(candidate=candidate, samples=SimpleNamespace(maximum=maximum))
 
 
@@ -201,4 +201,6 @@ def test_of_small_and_larger_patterns_those_count_that_are_explained_better(smal
     found = explanation.of(range(20), Cost(forward=100))
     assert (found.share, found.tries) == (share, tries)
     assert tried == [(1, 13), (4, 52)][:tries]
-    assert Explanation.price(tries) == (40 * tries, 8 * tries)
+    assert explanation.price(tries) == (40 * tries, 8 * tries)
+    explanation.setting.candidate.bare = "a last softmax was left off: clean images are asked about as well"
+    assert explanation.price(tries) == (48 * tries, 8 * tries)
