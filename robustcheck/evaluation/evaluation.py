@@ -98,6 +98,7 @@ class Evaluation:
             verdict_if=setting.memory.verdict_if[own.id],
             wanted=None if goal.toward is None else head.name(goal.toward),
             multilabel=goal.multilabel,
+            positive=None if head.positive is None else head.labels[head.positive],
         )
 
     def _stand_for(self, own: GateResult) -> list[str]:

@@ -39,7 +39,7 @@ from robustcheck.report.text import (
     support_count,
 )
 from robustcheck.report.threat import budget_text, unlike_most
-from robustcheck.results import AuditReport, GateResult, Verdict
+from robustcheck.results import AuditReport, GateResult, Threat, Verdict
 from robustcheck.results.agreed import EXAMPLES_A_GATE
 from robustcheck.words import plural, visible
 
@@ -207,7 +207,7 @@ def _notices(report: AuditReport) -> Iterator[Notice]:
     if report.not_run:
         text = f"{plural(len(report.not_run), 'gate')} of the policy {_were(report.not_run)} not run."
         yield Notice(kind="inconclusive", title="Partial", text=text)
-    warnings = sum(finding.severity != "note" for gate in report.gates for finding in gate.findings)
+    warnings = sum(finding.severity == "warning" for gate in report.gates for finding in gate.findings)
     if warnings:
         text = f"{plural(warnings, 'warning')} about the gates should be read before the verdict is relied on."
         yield Notice(kind="inconclusive", title="Warnings", text=text)
@@ -238,7 +238,7 @@ def _gate(gate: GateResult, anchor: str, patch: PatchPicture, pictures: Gallery)
         patch_facts=patch_facts(gate.patch) if gate.patch else (),
         grid=grid_view(gate),
         slices=tuple(slices_views(gate)),
-        examples=tuple(_example(example) for example in pictures.examples),
+        examples=tuple(_example(example, gate.threat) for example in pictures.examples),
         examples_note=_examples_note(gate, pictures),
     )
 
@@ -272,13 +272,14 @@ def _metrics(gate: GateResult) -> tuple[MetricView, ...]:
     )
 
 
-def _example(example: Example) -> ExampleView:
+def _example(example: Example, threat: Threat | None) -> ExampleView:
     outcome = example.outcome
     details = [f"labelled {outcome.label}", f"largest change {plural(example.changed_levels, 'grey level')}"]
     if outcome.distance_levels is not None and outcome.distance_levels != example.changed_levels:
         details.append(f"distance {levels(outcome.distance_levels)}")
     if outcome.score is not None:
-        details.append(f"probability of the positive label {number(outcome.score)}")
+        about = "the positive label" if threat is None or threat.finding is None else visible(threat.finding)
+        details.append(f"probability of {about} {number(outcome.score)}")
     if outcome.share is not None:
         details.append(f"holds on {number(outcome.share)} of the looks")
     if outcome.found_by:

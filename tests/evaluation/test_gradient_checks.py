@@ -10,8 +10,11 @@ import pytest
 from building import ARCHITECTURE, brightness_policy, brightness_project
 
 from robustcheck import load_policy, run
+from robustcheck.evaluation.evaluation import Evaluation
+from robustcheck.evaluation.health.checks import of_gradients
 from robustcheck.evaluation.health.explaining import Explained, Explanation
 from robustcheck.evaluation.health.predicting import Prediction
+from robustcheck.evaluation.search.found import Trace
 from robustcheck.results import Cost
 from robustcheck.threats import Goal, L2Ball, LinfBall
 
@@ -157,6 +160,16 @@ def test_images_of_which_nothing_can_be_said_count_neither_way(excess, tmp_path)
 def test_on_as_many_samples_as_a_tenth_pays_for(forward, gradient, besides, count):
     prediction = Prediction(setting=_setting(), goal=GOAL)
     assert prediction.count_to_try(Cost(forward=forward, gradient=gradient), besides) == count
+
+
+def test_what_patches_and_stickers_are_examined_by_shares_a_tenth(tmp_path):
+    """As that of searches in balls does: what random patterns cost leaves ten of sixteen."""
+    brightness_project(tmp_path, levels=range(40, 80))
+    (tmp_path / "policy.yaml").write_text(brightness_policy("  - {id: clean, require: {accuracy: 0}}"))
+    setting = Evaluation(load_policy(tmp_path / "policy.yaml"), folder=tmp_path).setting
+    checks = of_gradients(setting, GOAL, Trace(), range(40), set(), Cost(forward=600, gradient=600))
+    (evidence,) = [check.evidence for check in checks if check.name == "gradient-predicts"]
+    assert "(median of 10 samples" in evidence
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,20 @@ def test_gates_of_one_policy_are_about_findings_of_their_own(project):
             assert planned[gate.id].attacked == sensitivity.samples
 
 
+def test_scores_of_another_finding_are_not_held_against_a_gate(project):
+    """Under conditions areas are of the positive finding alone, and the other gate's scores are of a nodule."""
+    looks = "conditions: {noise: 0.001, draws: 2}, epsilon: 9 levels"
+    gates = f"""
+  - {{id: any, attack: {{name: pgd, steps: 2, step_size: 0.1 levels, random_start: false}}, {looks},
+     require: {{auroc: 0.999}}}}
+  - {{id: nodule, attack: {{name: pgd, steps: 10}}, {looks}, goal: missed_finding, finding: nodule,
+     require: {{attack_success: "<= 1"}}}}
+"""
+    weak, nodule = _report(project, gates, model="positive: effusion").gates
+    assert nodule.metrics["attack_success"].successes > 3
+    assert (weak.verdict, weak.error) == ("pass", None)
+
+
 @pytest.mark.parametrize("goal", ["missed_finding", "untargeted"])
 def test_what_turns_one_finding_is_held_against_a_gate_for_which_any_will_do(project, goal):
     """A single weak step against any, beside a search for each: what those turn is within its budget."""

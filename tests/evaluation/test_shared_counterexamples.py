@@ -164,3 +164,15 @@ def test_a_patch_that_is_given_is_read_once_a_gate(ran, monkeypatch):
     monkeypatch.setattr(making, "read_patch", reading)
     assert _replayed(ran)["given"].stated > 2  # more than are asked about together
     assert read == ["given.png"]
+
+
+def test_a_gate_with_a_patch_that_could_not_be_evaluated_keeps_nothing_from_being_read(tmp_path):
+    brightness_project(tmp_path)
+    patch = "{name: patch, train_on: 0.001}, size: 20%"
+    gates = f"""
+  - {{id: pgd, attack: pgd, epsilon: 4/255, require: {{accuracy: 0}}}}
+  - {{id: patch, attack: {patch}, require: {{accuracy: 0}}}}
+"""
+    found = _replayed(run_in(tmp_path, gates))
+    assert found["pgd"].read > 0
+    assert [gate.amiss for gate in found.values()] == [(), ()]

@@ -123,6 +123,23 @@ def test_the_keys_are_told_where_no_weights_are(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("held", "keys"), [({0: torch.ones(1), 1: torch.ones(1)}, "'0', '1'"), ({"state": {0: torch.ones(1)}}, "'state'")]
+)
+def test_keys_that_are_no_names_are_told(held, keys, tmp_path):
+    torch.save(held, tmp_path / "net.pt")
+    assert _said(tmp_path / "net.pt").endswith(f"holds no state dict (names to tensors), but the keys {keys}")
+
+
+@pytest.mark.parametrize("state", [{"opt": {"state": {"a": {"b": None}}}}, {"trained": {"adamw": {"exp_avg": None}}}])
+def test_what_optimisers_keep_by_the_names_of_weights_is_no_average(state, tmp_path):
+    def filled(part):
+        return MODEL.state_dict() if part is None else {key: filled(value) for key, value in part.items()}
+
+    torch.save({"model": MODEL.state_dict()} | filled(state), tmp_path / "net.pt")
+    _is(tiny.load(tmp_path / "net.pt")[1], MODEL)
+
+
 LIGHTNING = {
     "StochasticWeightAveraging": ("average_model_state", "callbacks.StochasticWeightAveraging.average_model_state"),
     "EMA{'decay': 0.99}": ("ema_state_dict", "callbacks.EMA{'decay': 0.99}.ema_state_dict"),

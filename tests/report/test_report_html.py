@@ -71,7 +71,7 @@ def test_each_anchor_that_is_linked_is_there_once(one):
     [
         (("note",), None),
         (("note", "warning"), "1 warning about the gates should be read before the verdict is relied on."),
-        (("warning", "error"), "2 warnings about the gates should be read before the verdict is relied on."),
+        (("warning", "error", "warning"), "2 warnings about the gates should be read before the verdict is relied on."),
     ],
 )
 def test_the_page_says_on_top_how_many_warnings_there_are(severities, told):

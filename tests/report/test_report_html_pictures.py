@@ -197,3 +197,12 @@ def test_large_pictures_are_reduced_and_it_says_so(tmp_path):
     assert {picture.shape for picture in parsed.pictures()} == {(267, 267)}
     assert {one["class"] for one in parsed.of("img")} == {"smooth"}
     assert "shown smaller than they are stored" in parsed.text
+
+
+def test_a_probability_is_of_the_gates_own_finding(tmp_path):
+    for finding, about in ((None, "the positive label"), ("nodule", "nodule")):
+        shown = with_pictures(failing(), tmp_path)
+        scored = tuple(replace(row, score=0.25) for row in shown.samples)
+        of_finding = replace(shown.threat, finding=finding)
+        parsed = page(report(replace(shown, samples=scored, threat=of_finding)), tmp_path)
+        assert f"probability of {about} 0.250" in parsed.text

@@ -75,6 +75,7 @@ def compared(
     verdict_if: VerdictIf,
     wanted: str | None,
     multilabel: bool,
+    positive: str | None = None,
 ) -> GateResult:
     """A gate that would have passed, beside what those turned who may do no more.
 
@@ -86,7 +87,9 @@ def compared(
         verdict_if: this gate's.
         wanted: the reading that its adversary wants, if only one will do.
         multilabel: several findings may be present together.
+        positive: the label that scores are about, of gates that name no finding of their own.
     """
+    others = [_with_scores_for(own, other, positive) for other in others]
     theirs = [one for gate in larger for one in gate.health if (one.name, one.outcome) == (_NAME, "broken")]
     lost = {other.id: _lost(own, other, wanted=wanted, multilabel=multilabel) for other in others}
     if own.attack == "patch":
@@ -104,6 +107,14 @@ def compared(
         return result
     advice = TRAIN_LONGER if own.attack == "patch" else ASK_MORE if _asks(own) else None
     return replace(result, verdict="error", error=not_relied_on(broken, advice))
+
+
+def _with_scores_for(own: GateResult, other: GateResult, positive: str | None) -> GateResult:
+    """Another gate, whose scores are none of this one's where they are about another finding."""
+    about, elsewhere = (positive if one.threat is None else one.threat.finding or positive for one in (own, other))
+    if about == elsewhere:
+        return other
+    return replace(other, samples=tuple(replace(sample, score=None) for sample in other.samples))
 
 
 def _wanted(gate: GateResult) -> tuple[str, str | None] | None:

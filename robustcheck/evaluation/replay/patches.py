@@ -9,7 +9,7 @@ import torch
 
 from robustcheck.attacks.draws import Draws
 from robustcheck.digests import pixels_sha256
-from robustcheck.evaluation.patches.judging import discard, lies_under
+from robustcheck.evaluation.patches.judging import Judge, discard, lies_under
 from robustcheck.evaluation.patches.making import given
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.patches.training import Pool
@@ -30,7 +30,11 @@ class Patched:
 
     def __init__(self, gate: Gate, setting: Setting) -> None:
         self._task = PatchTask.of(gate, setting)
-        self._judge = self._task.patch_judge(discard)
+
+    @cached_property
+    def _judge(self) -> Judge:
+        """Where its patches lie; of a gate that could not be evaluated there may be none."""
+        return self._task.patch_judge(discard)
 
     @cached_property
     def _given(self) -> tuple[torch.Tensor, str] | None:

@@ -14,19 +14,22 @@ from robustcheck.words import printable
 
 UNKNOWN = -1
 """The place of a label that the policy does not name."""
-_MOST = 0.5  # of the samples: where more are read otherwise, the scores stand in another order, or are something else
+_MOST = 0.5  # of those compared: where more are read otherwise, scores stand in another order, or are something else
 
 
 def places_of(answer: Sequence[object], names: Sequence[str]) -> list[float]:
     """Which of the policy's labels each of a file's answers is, a name or a place; `UNKNOWN` where it is neither."""
     known = {name: float(place) for place, name in enumerate(names)}
-    return [float(one) if isinstance(one, int) else known.get(str(one), float(UNKNOWN)) for one in answer]
+    return [known.get(str(one), float(one if isinstance(one, int) else UNKNOWN)) for one in answer]
 
 
 def differing(
     scores_of: Forward, labels_of: Forward, images: Sequence[torch.Tensor], spec: ModelSpec, *, output: str, label: str
 ) -> str | None:
     """What to note where labels and scores read samples otherwise; None if they do not, or nothing can be told.
+
+    Labels by number count from 0, or from 1 where 0 is none of them. At an operating point labels need not be those
+    of the highest scores.
 
     Args:
         scores_of: the network; raw scores (N, …).
@@ -39,20 +42,24 @@ def differing(
     Raises:
         CandidateError: most samples are read otherwise.
     """
+    if spec.operating_point is not None:
+        return None
     told = torch.cat([labels_of(some).flatten().cpu() for some in images])
     rows = [scores_of(some).flatten(1).cpu() for some in images]
     if {row.shape[1] for row in rows} != {len(spec.labels)}:
         return None
     raw = torch.cat(rows)
-    if len(told.unique()) == 1 or not bool(((told >= 0) & (told < raw.shape[1])).all()):
+    meant = [one for one in (told, told - 1) if bool(((one >= 0) & (one < raw.shape[1])).all())]
+    if len(told.unique()) == 1 or not meant:
         return None  # it may count something
-    otherwise = torch.stack([_below_the_highest(scores, told) for scores in (raw, of_labels(raw, spec.scores))])
+    ordered = (raw, of_labels(raw, spec.scores))
+    otherwise = torch.stack([_below_the_highest(scores, one) for scores in ordered for one in meant])
     count, number = int(otherwise.sum(dim=1).amin()), len(raw)
     if not count:
         return None
     apart = (
         f"its output {printable(label)} names another label than the one that {printable(output)} is highest for, on "
-        f"{count} of {number} samples"
+        f"{count} of {number} samples that were compared"
     )
     if count <= _MOST * number:
         return f"{apart}: what is judged is {printable(output)}"

@@ -15,7 +15,7 @@ from robustcheck.errors import CandidateError
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import Takes, first_line
 from robustcheck.models.onnx.axes import with_axes
-from robustcheck.models.onnx.labels import places_of
+from robustcheck.models.onnx.labels import UNKNOWN, places_of
 from robustcheck.words import brief, listed, printable
 
 _FLOATS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
@@ -101,10 +101,14 @@ class Session:
         return answer.float().to(inputs.device)
 
     def labels(self, inputs: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
-        """The places (N, 1) of the labels that it names itself for inputs (N, …), among those of the policy."""
+        """The places (N, 1) of the labels that it names itself for inputs (N, …), among those of the policy.
+
+        An answer that is not one for each input is about something else: then none is known.
+        """
         assert self.label is not None
         (answer,) = self._session.run([self.label], {self.input: self._as_taken(inputs).cpu().numpy()})
-        return torch.tensor(places_of(np.asarray(answer).tolist(), names))[:, None]
+        places = places_of(np.atleast_1d(answer).tolist(), names)
+        return torch.tensor(places if len(places) == len(inputs) else [float(UNKNOWN)] * len(inputs))[:, None]
 
     def _answer(self, values: torch.Tensor) -> torch.Tensor:
         try:

@@ -16,7 +16,8 @@ Weights: TypeAlias = torch.nn.Module | Mapping[str, torch.Tensor]
 
 _NEAR = 2  # keys that lead to weights; deeper they count only if they are the architecture's
 _DEEPEST = 6  # such as `callbacks.StochasticWeightAveraging.average_model_state` of Lightning
-_TRAINING = ("optim", "lr_scheduler", "scheduler", "loops")  # keys begin so under which trainers keep their own states
+_TRAINING = ("opt", "lr_scheduler", "scheduler", "loops")  # keys begin so under which trainers keep their own states
+_MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "grads")  # of optimisers, by names of weights
 _COUNT = "n_averaged"  # of what torch's AveragedModel has averaged, beside the network's own weights
 _PACKED = "_packed_params"  # of layers whose weights are quantised
 
@@ -52,7 +53,7 @@ def _inside(content: Any, keys: tuple[str, ...], seen: set[tuple[int, int]]) -> 
     if isinstance(content, Mapping) and len(keys) < _DEEPEST and place not in seen:
         seen.add(place)
         for key, value in content.items():
-            if not str(key).lower().startswith(_TRAINING):
+            if not str(key).lower().startswith(_TRAINING) and key not in _MOMENTS:
                 yield value, (*keys, str(key))
 
 
@@ -144,7 +145,7 @@ def _none_in(content: Any, path: Path) -> str:
         return holds_other(content, path)
     for under in (content, *(one for one in content.values() if isinstance(one, Mapping))):
         others = [name for name, value in under.items() if not isinstance(value, torch.Tensor)]
-        if 2 * len(others) < len(under):  # nearly one
+        if 0 < 2 * len(others) < len(under):  # nearly one
             name = next((name for name in others if _PACKED in str(name)), others[0])
             cure = (
                 "quantised weights, which are packed with their scales: save the network as ONNX or .ts"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 _DEEPEST = 4  # lists, tuples and dictionaries in one another
+_PLAIN = (list, tuple, set, dict, OrderedDict)
 
 
 def unregistered(module: nn.Module) -> dict[str, nn.Module]:
@@ -49,6 +51,6 @@ def unregistered_note(held: Mapping[str, nn.Module]) -> str | None:
 def _modules_in(value: Any, where: str, depth: int = 0) -> Iterator[tuple[str, nn.Module]]:
     if isinstance(value, nn.Module):
         yield where, value
-    elif depth < _DEEPEST and isinstance(value, (list, tuple, set, Mapping)):
-        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+    elif depth < _DEEPEST and type(value) in _PLAIN:  # others may do anything when they are looked through
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _modules_in(item, f"{where}[{key!r}]", depth + 1)
