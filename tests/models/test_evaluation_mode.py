@@ -387,3 +387,15 @@ def test_torchscript_is_asked_in_the_mode_it_ships_in(tmp_path):
     tiny.save_script(net, tmp_path / "net.ts")
     _, logits = tiny.load(tmp_path / "net.ts")
     torch.testing.assert_close(logits, net(tiny.pictures().shares()).detach())
+
+
+def test_what_is_no_plain_list_or_dictionary_is_not_looked_through():
+    """As a configuration whose values are looked up when they are asked for."""
+
+    class Lazy(dict):
+        def items(self):
+            raise KeyError("unresolved")
+
+    net = torch.nn.Linear(2, 2)
+    net.config, net.held = Lazy(a=1), {"a": [torch.nn.Linear(1, 1)]}
+    assert list(unregistered(net)) == ["held['a'][0]"]
