@@ -76,7 +76,8 @@ def _needed(known: Standing, before: int, until: int) -> int | None:
         return next((count for count in looked_at.tolist() if _decided_by_interval(known, count)), None)
     if setting.stop == "never" or not _whatever_follows(known, until):
         return None
-    low, high = before, until  # what no sample can change any more stays so
+    # An early number that this passes over costs a few samples more that are listed, and no verdict.
+    low, high = before, until
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if _whatever_follows(known, middle) else (middle, high)

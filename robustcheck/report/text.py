@@ -25,10 +25,17 @@ LONGEST_PIECE = 14  # letters, or columns, that a piece of a name may take befor
 _BOUND = re.compile(r"\s*([<>])=?\s*([-+.\deE]+)\s*")
 
 
-def meaning_of(name: str) -> str:
-    """The meaning of a metric, and the part of the samples that it is about; nothing if it is not known."""
+def meaning_of(name: str, finding: str | None = None) -> str:
+    """The meaning of a metric, and the part of the samples that it is about; nothing if it is not known.
+
+    Args:
+        name: the metric's.
+        finding: that the gate is about, in the place of the policy's positive label.
+    """
     about, _, plain = name.rpartition(".")
     meaning = METRICS.get(plain, "")
+    if finding is not None and about in ("", WORST_SUBGROUP):
+        meaning = meaning.replace("the positive label's", f"{one_line(finding)}'s")
     if not about or not meaning:
         return meaning
     if about == WORST_SUBGROUP:

@@ -261,7 +261,7 @@ def _metrics(gate: GateResult) -> tuple[MetricView, ...]:
     return tuple(
         MetricView(
             name=name,
-            meaning=meaning_of(name),
+            meaning=meaning_of(name, None if gate.threat is None else gate.threat.finding),
             value=measured_value(required[name], metric) if name in required else number(metric.value),
             interval=interval(metric, required.get(name)) or "not computed",
             count=support_count(metric),

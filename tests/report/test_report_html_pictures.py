@@ -8,6 +8,7 @@ import pytest
 from report_builder import (
     DATA,
     failing,
+    metric,
     report,
     save,
     threat,
@@ -204,5 +205,7 @@ def test_a_probability_is_of_the_gates_own_finding(tmp_path):
         shown = with_pictures(failing(), tmp_path)
         scored = tuple(replace(row, score=0.25) for row in shown.samples)
         of_finding = replace(shown.threat, finding=finding)
-        parsed = page(report(replace(shown, samples=scored, threat=of_finding)), tmp_path)
+        metrics = shown.metrics | {"auroc": metric(400)}
+        parsed = page(report(replace(shown, samples=scored, threat=of_finding, metrics=metrics)), tmp_path)
         assert f"probability of {about} 0.250" in parsed.text
+        assert f"area under the ROC curve of {about}'s probability" in parsed.text

@@ -49,6 +49,8 @@ def test_a_metric_says_of_what_part_it_is():
     assert meaning_of("worst_subgroup.accuracy").startswith("in the worst subgroup: share of the samples")
     assert meaning_of("nodule.sensitivity") == "of nodule: share of the positives that are read as positive"
     assert meaning_of("worst_finding.auroc") == "of the worst finding: area under the ROC curve of its probability"
+    assert meaning_of("auroc", "mass") == "area under the ROC curve of mass's probability"
+    assert meaning_of("nodule.auroc", "mass") == "of nodule: area under the ROC curve of its probability"
     assert meaning_of("grade 2.5.npv").startswith("of grade 2.5: ")
     assert meaning_of("nodule.unknown") == ""
     page = html(

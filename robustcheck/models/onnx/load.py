@@ -13,10 +13,10 @@ from onnx import TensorProto
 
 from robustcheck.errors import CandidateError, NoMemoryError
 from robustcheck.models.artefact import digest
+from robustcheck.models.axes import GREY, ROWS, with_a_channel
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import NO_GRADIENT, Forward, Network, first_line, in_batches
 from robustcheck.models.onnx import agreement, labels
-from robustcheck.models.onnx.axes import GREY, ROWS, with_a_channel
 from robustcheck.models.onnx.file import left_in_training, parts_of, with_channels
 from robustcheck.models.onnx.session import Session
 from robustcheck.models.twin import ROUNDED_OPERATORS, NoTwinError, Twin, TwinFailsError, make_twin, telling

@@ -12,9 +12,9 @@ import onnxruntime
 import torch
 
 from robustcheck.errors import CandidateError
+from robustcheck.models.axes import with_axes
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import Takes, first_line
-from robustcheck.models.onnx.axes import with_axes
 from robustcheck.models.onnx.labels import UNKNOWN, places_of
 from robustcheck.words import brief, listed, printable
 

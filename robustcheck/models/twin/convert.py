@@ -17,9 +17,9 @@ from onnx2fx.exceptions import UnsupportedOpError
 from onnx2fx.graph_builder import GraphBuilder
 from torch import fx
 
+from robustcheck.models.axes import GREY, ROWS, with_axes
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import Forward, first_line, freeze
-from robustcheck.models.onnx.axes import GREY, ROWS, with_axes
 from robustcheck.models.onnx.file import in_order
 from robustcheck.models.twin import (
     attention,
