@@ -45,6 +45,7 @@ def load_candidate(
     folder: Path,
     samples: StoredSamples,
     seed: int = 0,
+    oracles: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Candidate, torch.Tensor]:
     """Load the artefact and ask it about every sample, unattacked: that shows what its scores are.
@@ -54,6 +55,7 @@ def load_candidate(
         folder: from which its path starts.
         samples: that it is asked about.
         seed: of what it draws itself, if it does.
+        oracles: whether any will ask it: the fastest way for them is found out by trying.
         progress: told how many samples are done, and of how many.
 
     Returns:
@@ -119,7 +121,7 @@ def load_candidate(
         bare=bare,
         randomness=randomness,
     )
-    if spec.precision == "auto" and len(trial.sizes) <= _MOST_SHAPES:
+    if oracles and spec.precision == "auto" and len(trial.sizes) <= _MOST_SHAPES:
         with left_as_found():
             candidate = as_oracles_ask(candidate, chain([first], trial.other_shapes()))
     return candidate, logits
