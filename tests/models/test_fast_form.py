@@ -186,6 +186,32 @@ def test_a_softmax_by_keyword_is_left_off_as_well(tmp_path):
     assert "searches look at what goes into its last softmax" in _notes(_saved(tmp_path, Keyword()))
 
 
+class Squeezed(Wide):
+    """One probability an image, of a network that is sure: a shape that many scripts end in."""
+
+    def __init__(self) -> None:
+        super().__init__(outputs=1, gain=500)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(super().forward(image)).squeeze(1)
+
+
+@pytest.mark.parametrize(
+    ("module", "ending", "task"),
+    [
+        (Squeezed(), "sigmoid", "binary"),
+        (Wide(nn.Sequential(nn.Sigmoid(), nn.Flatten(0)), outputs=1, gain=500), "sigmoid", "binary"),
+        (Wide(nn.Sequential(nn.Softmax(dim=1), nn.Identity()), gain=500), "softmax", "multiclass"),
+    ],
+)
+def test_an_ending_is_left_off_from_before_a_change_of_shape(module, ending, task, tmp_path):
+    candidate = _saved(tmp_path, module, task=task)
+    assert f"searches look at what goes into its last {ending}" in _notes(candidate)
+    images, labels = tiny.pictures(9).shares(), torch.zeros(9, dtype=torch.int64)
+    gradient = candidate.gradient(images, labels, labels, lambda logits, *_: logits[:, -1])[2]
+    assert gradient.flatten(1).any(dim=1).all()
+
+
 def test_the_comparison_does_not_depend_on_the_batch(monkeypatch, tmp_path):
     monkeypatch.setattr(
         fast_form, "_multiplies_bfloat16", lambda _device: True

@@ -47,7 +47,15 @@ _ENDINGS: dict[Any, Ending] = {
     "sigmoid": "sigmoid",
 }
 _CUTS: frozenset[Any] = frozenset({torch.clamp, torch.clip, "clamp", "clip"})
-_ROUNDS = frozenset({"Clip", "QuantizeLinear", "DequantizeLinear", "QLinearSoftmax", "QLinearSigmoid"})  # in a twin
+_RESHAPES: frozenset[Any] = frozenset(
+    {torch.squeeze, torch.flatten, torch.reshape, "squeeze", "flatten", "reshape", "view"}
+)
+_IN_A_TWIN = frozenset(  # what cuts, rounds and reshapes there
+    {
+        *("Clip", "QuantizeLinear", "DequantizeLinear", "QLinearSoftmax", "QLinearSigmoid"),
+        *("Squeeze", "Flatten", "Reshape", "Identity"),
+    }
+)
 _Layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
 
 
@@ -75,8 +83,8 @@ def leave_off(module: nn.Module, ending: Ending) -> nn.Module | None:
         return None
     output = next(node for node in traced.graph.nodes if node.op == "output")
     last = output.args[0]
-    after = list[fx.Node]()  # what cuts or rounds its probabilities
-    while isinstance(last, fx.Node) and _keeps_probabilities(last):
+    after = list[fx.Node]()  # what cuts, rounds or reshapes its probabilities
+    while isinstance(last, fx.Node) and _keeps_probabilities(traced, last):
         after.append(last)
         last = last.args[0]
     if not isinstance(last, fx.Node) or _kind(traced, last) != ending or len(last.all_input_nodes) != 1:
@@ -171,11 +179,13 @@ def _traced(module: nn.Module) -> fx.GraphModule | None:
         return None
 
 
-def _keeps_probabilities(node: fx.Node) -> bool:
-    """Whether a step leaves probabilities what they are, but for cutting off their ends or rounding them."""
-    if node.op not in ("call_function", "call_method") or not node.args:
+def _keeps_probabilities(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a step leaves probabilities what they are, but for their ends, their last bits and their shape."""
+    if not node.args:
         return False
-    return node.target in _CUTS or node.meta.get("operator") in _ROUNDS
+    if node.op == "call_module":
+        return isinstance(traced.get_submodule(str(node.target)), nn.Flatten | nn.Identity)
+    return node.target in _CUTS | _RESHAPES or node.meta.get("operator") in _IN_A_TWIN
 
 
 def _kind(traced: fx.GraphModule, node: fx.Node) -> Ending | None:
