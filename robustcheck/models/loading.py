@@ -166,12 +166,12 @@ def _search_forms(
     module = network.module
     if module is None:
         return None, None, ()
-    from robustcheck.models.fast import fast_form  # torch.fx takes a moment to import
+    from robustcheck.models.fast import endings, fast_form  # torch.fx takes a moment to import
 
     notes = list[str]()
     search_form = bare = None
     form = module
-    if head.outputs_probabilities and (without := fast_form.leave_off(module, head.ending)) is not None:
+    if head.outputs_probabilities and (without := endings.leave_off(module, head.ending)) is not None:
         logits = replace(head, outputs_probabilities=False)
         if fast_form.alike(module, without, example, _scale(head), _scale(logits)):
             form, search_form = without, (bare := SearchForm(forward=without, head=logits, error=0.0))
