@@ -11,6 +11,7 @@ import tiny_models as tiny
 import torch
 from graphs import model_of
 from onnx import TensorProto, helper
+from simulated_gpu import GPU, simulated_gpu
 
 from robustcheck.errors import CandidateError
 from robustcheck.models.memory import is_out_of_memory
@@ -228,6 +229,18 @@ def test_of_a_long_message_the_end_is_kept_too():
     assert told.startswith("It begins. xxx")
     assert told.endswith("xxx It ends.")
     assert len(told) == 300
+
+
+def test_on_a_simulated_gpu_nothing_goes_through_the_host(model):
+    """From the second answer on: what the first is like is not known before."""
+    images = tiny.pictures(5).shares()
+    with simulated_gpu() as memory:
+        session, there = Session(model, GPU), images.to(GPU)
+        first, before = session(there), (memory.copied_here, memory.copied_there)
+        again = session(there)
+        assert (memory.copied_here, memory.copied_there) == before
+        assert again.device == first.device == GPU
+        torch.testing.assert_close(again.cpu(), images.flatten(1) @ torch.from_numpy(WEIGHTS))
 
 
 @pytest.mark.gpu

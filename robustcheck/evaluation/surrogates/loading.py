@@ -128,7 +128,7 @@ def _load(
     progress: Tell | None,
 ) -> LoadedSurrogate:
     try:
-        own, logits = load_candidate(described, folder=folder, samples=samples, progress=progress)
+        own, logits = load_candidate(described, folder=folder, samples=samples, oracles=False, progress=progress)
     except CandidateError as error:
         raise CandidateError(_of_surrogate(str(error))) from error
     if own.network.no_gradients:
