@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -256,3 +259,19 @@ def test_on_a_gpu_it_reads_and_writes_where_torch_does(model, monkeypatch):
         assert answer.device.type == "cuda"
         torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
     assert asked == [5]  # the second time, and it came back
+
+
+def test_the_runtime_reports_nothing(model, tmp_path):
+    """Where nothing says that this is CI, its wheels keep an identifier of the machine, and send what they did."""
+    code = (
+        "import sys, torch; from pathlib import Path; from robustcheck.models.onnx.session import Session; "
+        "Session(Path(sys.argv[1]), torch.device('cpu'))(torch.zeros(1, 1, int(sys.argv[2]), int(sys.argv[3])))"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    known = {name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH", "SYSTEMROOT")}
+    subprocess.run(
+        [sys.executable, "-c", code, str(model), str(tiny.HEIGHT), str(tiny.WIDTH)],
+        env={**known, "HOME": str(home)}, check=True,
+    )  # fmt: skip
+    assert not list(home.rglob("*onnxruntime*"))
