@@ -12,17 +12,17 @@ _SPLIT_OF = {word: split for split, words in SPLITS.items() for word in words}
 
 
 def split_of(name: str) -> str | None:
-    """The split that a folder or a row is of by what it is called; None: no split is called so."""
+    """The split that the name of a folder, or a row, means; None if no split is called that."""
     return _SPLIT_OF.get(name.lower())
 
 
 def is_split(name: str) -> bool:
-    """Whether a folder is called as a split is."""
+    """Whether a folder has the name of a split."""
     return split_of(name) is not None
 
 
 def values_of_split(split: str, names: Iterable[str], what: str) -> list[str]:
-    """What rows of a table say that are of a split: one word, in letters of either case; none if no row is.
+    """What the rows of a split say in a table: one word, in upper or lower case; empty if there are no such rows.
 
     Args:
         split: as the policy says.
@@ -35,14 +35,14 @@ def values_of_split(split: str, names: Iterable[str], what: str) -> list[str]:
     found = sorted({name for name in names if split_of(name) == split})
     if len({name.lower() for name in found}) > 1:
         raise DataError(
-            f"{what} {listed(found)} may all be the split {split}: call the rows that are meant {split}, and others by "
-            "another word"
+            f"{what} {listed(found)} may all mean the split {split}: call the rows that you mean {split}, and the "
+            "others something else"
         )
     return found
 
 
 def folder_of_split(split: str, names: Iterable[str], what: str) -> str | None:
-    """The folder of a split: called as the policy says, or else in the one other way that is there; None if none is.
+    """The folder of a split: called as the policy says, or else by the only other name that is there; None if none is.
 
     Args:
         split: as the policy says.
@@ -56,5 +56,5 @@ def folder_of_split(split: str, names: Iterable[str], what: str) -> str | None:
     if split in found:
         return split
     if len(found) > 1:
-        raise DataError(f"{what} {listed(found)} may all be the split {split}: call the one that is meant {split}")
+        raise DataError(f"{what} {listed(found)} may all mean the split {split}: call the one that you mean {split}")
     return found[0] if found else None
