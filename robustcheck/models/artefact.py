@@ -1,4 +1,4 @@
-"""The bytes of a candidate: which files it consists of, one digest over all of them, and archives looked through."""
+"""The bytes of a candidate: which files it consists of, one digest over all of them, and archives checked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from robustcheck.words import shown
 
 _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others are unpacked without a limit on what comes out
 _ZIP = b"PK"
-_OTHERS = (".ts", ".pt2", ".safetensors")  # whose loaders look at the beginning of what they read
+_OTHERS = (".ts", ".pt2", ".safetensors")  # whose loaders check how their files begin
 _SLACK_BYTES = 64 * 1024 * 1024
 
 
@@ -41,10 +41,10 @@ def digest(files: Sequence[Path], folder: Path) -> tuple[str, tuple[FileInfo, ..
 
 
 def check_beginning(path: Path) -> None:
-    """Refuse a file that cannot be a candidate before all of it is read: one of zeros may be of a terabyte.
+    """Refuse a file that cannot be a candidate before all of it is read: one of zeros may have a terabyte.
 
     Raises:
-        CandidateError: it is none that a disk holds, or begins otherwise than a state dict whose name it has.
+        CandidateError: it is not a regular file, or does not begin like the state dict that its name says.
     """
     try:
         with path.open("rb") as stream:
@@ -52,9 +52,9 @@ def check_beginning(path: Path) -> None:
     except OSError as error:
         raise CandidateError(f"{path.name} cannot be read: {error.strerror or error}") from None
     if beginning and size == 0:  # as below /proc, where reading may not end
-        raise CandidateError(f"{path} is not a file that a disk holds")
+        raise CandidateError(f"{path} is not a regular file")
     if path.suffix.lower() not in _OTHERS and not beginning.startswith((_ZIP, pickle.PROTO)):
-        raise CandidateError(f"{path.name} is not a whole file of torch.save: it is cut short, or something else")
+        raise CandidateError(f"{path.name} is not a complete torch.save file: it is cut short, or something else")
 
 
 def check_archive(path: Path) -> list[str]:
@@ -71,7 +71,7 @@ def check_archive(path: Path) -> list[str]:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise CandidateError(f"{path.name} is a broken archive: {error}") from None
     if any(member.compress_type not in _PLAIN for member in members):
-        raise CandidateError(f"{path.name} holds what is neither stored nor deflated, as torch does; it is not loaded")
+        raise CandidateError(f"{path.name} holds what is neither stored nor deflated, unlike torch's; it is not loaded")
     unpacked = sum(member.file_size for member in members)
     if unpacked > 2 * path.stat().st_size + _SLACK_BYTES:
         raise CandidateError(
@@ -81,10 +81,10 @@ def check_archive(path: Path) -> list[str]:
 
 
 def checked_copy(path: Path, look: Callable[[str, bytes], bytes | None]) -> io.BytesIO:
-    """A copy of an archive in memory that holds what was looked at and nothing else.
+    """A copy in memory of an archive that holds what was checked and nothing else.
 
     Two readers can see different files in one archive (two members of one name, names that differ by case, a second
-    directory, a file that is replaced in between), and torch does not read with Python's reader, which looks here.
+    directory, a file that is replaced in between), and torch does not read with Python's reader, which checks here.
 
     Args:
         path: a zip archive that `check_archive` has passed.

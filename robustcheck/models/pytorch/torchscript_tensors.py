@@ -1,7 +1,7 @@
 """The tensors of a TorchScript archive.
 
-Its pickles say where each lies in a record of the archive: at which place, of which sizes and strides. torch takes that
-as it is, and reads whatever lies there; so it is computed before.
+Its pickles say where each lies in a record of the archive: at which place, of which sizes and strides. torch trusts
+that and reads whatever lies there, so it is checked before.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class TensorOutsideError(ValueError):
 
 
 def check_tensors(archive: io.BytesIO) -> None:
-    """Compute where the tensors of an archive lie.
+    """Check where the tensors of an archive lie.
 
     Raises:
-        TensorOutsideError: one lies outside of its record, or is of a kind that is not saved so.
+        TensorOutsideError: one lies outside its record, or is of a kind that is not saved this way.
         pickle.UnpicklingError: or another error: the pickles are broken.
     """
     with zipfile.ZipFile(archive) as opened:
@@ -86,7 +86,7 @@ class _Reader(pickle._Unpickler):  # the one in C takes as much memory as a pick
 
 
 def _check(stored: int, offset: int, sizes: Sequence[int], strides: Sequence[int], *_more: Any) -> _Made:
-    """Look whether a tensor lies within so many numbers."""
+    """Check that a tensor lies within so many numbers."""
     last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
     if min([offset, *sizes, *strides]) < 0 or (0 not in sizes and last >= stored):
         raise TensorOutsideError(

@@ -1,4 +1,4 @@
-"""What handlers of operators ask of an ONNX node and of onnx2fx's builder."""
+"""What handlers of operators need of an ONNX node and of onnx2fx's builder."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Builder(Protocol):
         """Put a function into the graph."""
 
     def register_submodule(self, name: str, module: nn.Module) -> str:
-        """Keep a module; returns what it is called."""
+        """Keep a module; returns its name."""
 
     def call_module(self, module_name: str, args: Sequence[Any] = ()) -> fx.Node:
         """Put a module into the graph."""
@@ -87,7 +87,7 @@ def constant(builder: Builder, node: NodeProto, place: int) -> Tensor | None:
 
 
 def whole_numbers(builder: Builder, node: NodeProto, place: int) -> list[int] | fx.Node | None:
-    """An input of sizes or axes: Python's own where the graph holds them, which no pass over a GPU has to wait for."""
+    """An input of sizes or axes: Python numbers if the graph holds them, which no pass over a GPU has to wait for."""
     held = constant(builder, node, place)
     return input_of(builder, node, place) if held is None else [int(number) for number in held.flatten().tolist()]
 

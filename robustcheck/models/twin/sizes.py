@@ -1,4 +1,4 @@
-"""Sizes, and tensors that are made of sizes: on the device of what they are asked about.
+"""Sizes, and tensors that are made of sizes: on the device of the tensor that they are asked about.
 
 onnx2fx makes them on the CPU. With a twin on a GPU they meet constants of the graph, which lie there, and torch neither
 joins the two nor looks one up by the other.
@@ -56,6 +56,6 @@ def _range(builder: Builder, node: NodeProto) -> fx.Node:
 
 
 def _counted(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
-    """Nothing where the limit lies behind the start."""
+    """Empty if the limit lies before the start."""
     count = max(0, ceil((limit.item() - start.item()) / delta.item()))
     return start + delta * torch.arange(count, dtype=start.dtype, device=start.device)
