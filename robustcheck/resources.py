@@ -1,4 +1,4 @@
-"""What of a machine this process may have: containers, batch schedulers and affinities leave it less than there is."""
+"""How much of a machine this process may use: containers, batch schedulers and affinities may allow only a part."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def memory() -> int | None:
-    """Bytes; None where nobody says how many, as on Windows."""
+    """Bytes of memory; None if the system does not say, as on Windows."""
     try:
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
