@@ -298,7 +298,10 @@ def test_the_attacks_with_what_they_take_and_cite():
         ("hopskipjump", "momentum: share of the earlier estimates that is kept (in the paper none); at least 0, less"),
         ("patch", 'shape: its outline; circle, square (default: "circle")'),
         ("rp2", "size_weight: weight of the mean absolute change (λ); at least 0 (default: 0.4)"),
-        ("rp2", "distances: distances of the grid that it is judged on; at 1 the image fills the view; more than 0, at"),
+        (
+            "rp2",
+            "distances: distances of the grid that it is judged on; at 1 the image fills the view; more than 0, at",
+        ),
     ],
 )
 def test_the_attacks_with_what_each_value_may_be(attack, takes):
