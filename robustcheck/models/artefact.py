@@ -18,6 +18,7 @@ _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others are unpacked witho
 _ZIP = b"PK"
 _OTHERS = (".ts", ".pt2", ".safetensors")  # whose loaders look at the beginning of what they read
 _SLACK_BYTES = 64 * 1024 * 1024
+PICKLE_SLACK_BYTES = 1024 * 1024  # each of which may come to some hundred when it is unpickled
 
 
 def digest(files: Sequence[Path], folder: Path) -> tuple[str, tuple[FileInfo, ...]]:
@@ -72,11 +73,11 @@ def check_archive(path: Path) -> list[str]:
         raise CandidateError(f"{path.name} is a broken archive: {error}") from None
     if any(member.compress_type not in _PLAIN for member in members):
         raise CandidateError(f"{path.name} holds what is neither stored nor deflated, as torch does; it is not loaded")
+    size = path.stat().st_size
     unpacked = sum(member.file_size for member in members)
-    if unpacked > 2 * path.stat().st_size + _SLACK_BYTES:
-        raise CandidateError(
-            f"{path.name} holds {path.stat().st_size:,} bytes that claim to unpack to {unpacked:,}; it is not loaded"
-        )
+    pickled = sum(member.file_size for member in members if member.filename.lower().endswith(".pkl"))
+    if unpacked > 2 * size + _SLACK_BYTES or pickled > size + PICKLE_SLACK_BYTES:
+        raise CandidateError(f"{path.name} holds {size:,} bytes that claim to unpack to {unpacked:,}; it is not loaded")
     return [member.filename for member in members]
 
 
