@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from robustcheck import resources
 from robustcheck.errors import CandidateError
 from robustcheck.results import FileInfo
 from robustcheck.words import shown
@@ -45,7 +46,8 @@ def check_beginning(path: Path) -> None:
     """Refuse a file that cannot be a candidate before all of it is read: one of zeros may be of a terabyte.
 
     Raises:
-        CandidateError: it is none that a disk holds, or begins otherwise than a state dict whose name it has.
+        CandidateError: it is none that a disk holds or that memory does, or begins otherwise than a state dict whose
+            name it has.
     """
     try:
         with path.open("rb") as stream:
@@ -54,6 +56,11 @@ def check_beginning(path: Path) -> None:
         raise CandidateError(f"{path.name} cannot be read: {error.strerror or error}") from None
     if beginning and size == 0:  # as below /proc, where reading may not end
         raise CandidateError(f"{path} is not a file that a disk holds")
+    memory = resources.memory()
+    if memory is not None and size > memory:
+        raise CandidateError(
+            f"{path.name} is of {size:,} bytes, and this process may have {memory:,} bytes of memory; it is not loaded"
+        )
     if path.suffix.lower() not in _OTHERS and not beginning.startswith((_ZIP, pickle.PROTO)):
         raise CandidateError(f"{path.name} is not a whole file of torch.save: it is cut short, or something else")
 
