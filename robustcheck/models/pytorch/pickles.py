@@ -1,6 +1,6 @@
 """Pickles looked through, and not made.
 
-One of a kilobyte can ask for all memory, or for ever: for a memo of four milliards of places, or for the hash of a
+One of a kilobyte can ask for all memory, or for ever: for a memo of four billion places, or for the hash of a
 tuple that holds another twice, which holds a third twice, and so on. So what torch is going to be asked for is counted
 before it is asked.
 """
