@@ -1,8 +1,8 @@
 """What a file of torch.save asks for, before torch is asked for it.
 
 With weights only, torch runs no code of a file; yet it calls what it has a list of with whatever a file says:
-`bytearray(12_000_000_000)`, a set of the numbers of a tensor that is one number repeated a billion times, or a frame of a
-traceback, which reads the file that it is said to be of. Here what torch.save writes is let pass, each call with what
+`bytearray(12_000_000_000)`, a set of the numbers of a tensor that is one number repeated a billion times, or a frame of
+a traceback, which reads the file that it is said to be of. Here what torch.save writes is let pass, each call with what
 torch.save gives it.
 """
 
