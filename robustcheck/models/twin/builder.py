@@ -45,6 +45,7 @@ class Builder(Protocol):
 Handler: TypeAlias = Callable[[Builder, NodeProto], fx.Node]
 _AnyHandler = TypeVar("_AnyHandler", bound=Callable[[Builder, NodeProto], fx.Node | tuple[fx.Node, ...]])
 """Gives a step, or one for each answer of the operator."""
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def computes(name: str, *, domain: str = "", since: int = 1) -> Callable[[_AnyHandler], _AnyHandler]:
@@ -53,6 +54,30 @@ def computes(name: str, *, domain: str = "", since: int = 1) -> Callable[[_AnyHa
     def register(handler: _AnyHandler) -> _AnyHandler:
         register_op(name, cast("Any", handler), domain=domain, since_version=since)
         return handler
+
+    return register
+
+
+def function_for(
+    name: str, inputs: int, /, *, domain: str = "", since: int = 1, **attributes: Any
+) -> Callable[[_Function], _Function]:
+    """Register a function as an operator: of its first inputs, None for those left out, and then of attributes.
+
+    Args:
+        name: the operator's.
+        inputs: how many.
+        domain: the operator's.
+        since: the opset from which on it is this one.
+        attributes: the names of attributes, in the function's order, and their defaults.
+    """
+
+    def register(function: _Function) -> _Function:
+        @computes(name, domain=domain, since=since)
+        def handler(builder: Builder, node: NodeProto) -> fx.Node:
+            settings = [attribute(node, key, default) for key, default in attributes.items()]
+            return builder.call_function(function, args=(*inputs_of(builder, node, inputs), *settings))
+
+        return function
 
     return register
 
