@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from robustcheck.data.samples import Samples
 from robustcheck.data.subset import spread, stratified
 from robustcheck.errors import CandidateError, NoMemoryError
 from robustcheck.models import artefact, devices, stochastic
-from robustcheck.models.batches import StoredSamples
 from robustcheck.models.candidate import Candidate, SearchForm
 from robustcheck.models.evaluation_mode import check_evaluation_mode
 from robustcheck.models.fast.layout import as_oracles_ask
@@ -43,7 +43,7 @@ def load_candidate(
     spec: ModelSpec,
     *,
     folder: Path,
-    samples: StoredSamples,
+    samples: Samples,
     seed: int = 0,
     oracles: bool = True,
     progress: Callable[[int, int], None] | None = None,

@@ -14,10 +14,10 @@ import torch
 
 from robustcheck.attacks import Objective
 from robustcheck.attacks.draws import Draws, key
-from robustcheck.evaluation.looks.eot import Gradients
 from robustcheck.evaluation.looks.look import Seen, confirmed, read
 from robustcheck.evaluation.looks.tally import Tally, looks_needed
 from robustcheck.models import Candidate
+from robustcheck.models.access import Gradients
 from robustcheck.models.grey_levels import nearest_levels, shares_of
 from robustcheck.models.means import MeanOfGradients
 from robustcheck.threats import Goal

@@ -12,13 +12,14 @@ import torch
 
 from robustcheck.attacks import Answers, GradientAttack, QueryAttack, Told
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.looks.eot import EOT, Gradients
+from robustcheck.evaluation.looks.choice import EOT
 from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.patches.making import trainer_of
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.progress import silent
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import Candidate, Surrogates
+from robustcheck.models.access import Gradients
 from robustcheck.models.batches import as_shares, batches
 from robustcheck.results.plan import Step
 from robustcheck.threats import Ball

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from robustcheck.attacks import GradientAttack
-from robustcheck.evaluation.looks.eot import images_a_row
+from robustcheck.evaluation.looks.choice import images_a_row
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.planning.stepping import Stopwatch, Turn, asking, following, judging, training
 from robustcheck.evaluation.planning.workload import Bill, column

@@ -17,8 +17,7 @@ from robustcheck.attacks.draws import key
 from robustcheck.attacks.objectives import margins_of_findings
 from robustcheck.attacks.searches import Searches
 from robustcheck.evaluation.adversary import ball_of_gate, goal_of, oracle_of
-from robustcheck.evaluation.looks.choice import eot_of, viewer_of
-from robustcheck.evaluation.looks.eot import EOT, Gradients
+from robustcheck.evaluation.looks.choice import EOT, eot_of, viewer_of
 from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.progress import SILENT, Progress
 from robustcheck.evaluation.search.found import Found, Trace
@@ -31,6 +30,7 @@ from robustcheck.evaluation.search.starting_images import StartingImages
 from robustcheck.evaluation.search.warm_starts import Ends, begins_anywhere
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import Surrogates, WhiteBox
+from robustcheck.models.access import Gradients
 from robustcheck.models.batches import as_shares, batches
 from robustcheck.policy import Gate, RP2Spec
 from robustcheck.threats import Ball, Goal
