@@ -217,10 +217,10 @@ def _origin(spec: TrainSpec, folder: Path) -> list[object]:
         CandidateError: the architecture cannot be built.
         UserCodeError: there is no such architecture.
     """
-    made_of = training.origin(spec, folder)
-    files, packages = all_sources(made_of.modules, folder=folder)
+    modules, values = training.origin(spec, folder)
+    files, packages = all_sources(modules, folder=folder)
     return [
-        made_of.values,
+        values,
         *files.values(),
         hashlib.sha256(Path(training.__file__).read_bytes()).hexdigest(),
         *packages,
