@@ -51,14 +51,6 @@ def _up_to(most: float) -> Range:
     return 0.0, most
 
 
-def _down_to(least: float) -> Range:
-    return least, 1.0
-
-
-def _quality_from(least: float) -> Range:
-    return least, 100.0
-
-
 Degrees = Annotated[Range, _range(-180, 180, _each_way, "degrees each way such as 15"), _SCHEMA]
 Scale = Annotated[Range, _range(0.05, 20, _around_one, "a share each way such as 0.1, which is [0.9, 1.1]"), _SCHEMA]
 Shift = Annotated[Range, _range(-10, 10, _each_way, "a share of the image's sides each way such as 0.1"), _SCHEMA]
@@ -69,8 +61,10 @@ Blur = Annotated[Range, _range(0, 1000, _up_to, "the largest standard deviation 
 NoiseLevel = Annotated[
     Range, _range(0, 1, _up_to, "the largest standard deviation, a share of the range such as 0.02"), _SCHEMA
 ]
-Resampling = Annotated[Range, _range(0.01, 1, _down_to, "the smallest share of the resolution such as 0.5"), _SCHEMA]
-Quality = Annotated[Range, _range(1, 100, _quality_from, "the lowest quality such as 50"), _SCHEMA]
+Resampling = Annotated[
+    Range, _range(0.01, 1, lambda least: (least, 1.0), "the smallest share of the resolution such as 0.5"), _SCHEMA
+]
+Quality = Annotated[Range, _range(1, 100, lambda least: (least, 100.0), "the lowest quality such as 50"), _SCHEMA]
 
 
 class ConditionsSpec(Section):

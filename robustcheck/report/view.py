@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -205,16 +205,13 @@ def _notices(report: AuditReport) -> Iterator[Notice]:
         text = "The run was stopped before its end. Gates below were finished; the others were not reached."
         yield Notice(kind="error", title="Interrupted", text=text)
     if report.not_run:
-        text = f"{plural(len(report.not_run), 'gate')} of the policy {_were(report.not_run)} not run."
+        were = "was" if len(report.not_run) == 1 else "were"
+        text = f"{plural(len(report.not_run), 'gate')} of the policy {were} not run."
         yield Notice(kind="inconclusive", title="Partial", text=text)
     warnings = sum(finding.severity == "warning" for gate in report.gates for finding in gate.findings)
     if warnings:
         text = f"{plural(warnings, 'warning')} about the gates should be read before you rely on the verdict."
         yield Notice(kind="inconclusive", title="Warnings", text=text)
-
-
-def _were(items: Sequence[object]) -> str:
-    return "was" if len(items) == 1 else "were"
 
 
 def _gate(gate: GateResult, anchor: str, patch: PatchPicture, pictures: Gallery) -> GateView:

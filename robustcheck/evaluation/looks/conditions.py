@@ -221,6 +221,6 @@ def _grain(
     conditions: Conditions, draws: Draws, rows: torch.Tensor, images: torch.Tensor, looks: int, at: int | torch.Tensor
 ) -> torch.Tensor | None:
     """Normal numbers (M · looks, C, H, W) for these rows (M,), if the conditions have noise."""
-    if not conditions.grainy:
+    if conditions.spec.noise is None:
         return None
     return draws.apart(_GRAIN).rows(rows).normal((looks, *images.shape[1:]), at).flatten(0, 1)
