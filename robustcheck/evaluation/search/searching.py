@@ -174,13 +174,7 @@ class Search:
         self.setting.memory.ledger.settle(self.key(attack), levels, followable)
 
     def _run_gradient_attack(
-        self,
-        attack: GradientAttack,
-        samples: Sequence[int],
-        trace: Trace,
-        progress: Progress,
-        *,
-        enough: float,
+        self, attack: GradientAttack, samples: Sequence[int], trace: Trace, progress: Progress, *, enough: float
     ) -> None:
         """Run one attack; then again, with the artefact's own gradients, where it came near.
 
@@ -247,12 +241,7 @@ class Search:
                 ).run(group)
 
     def _run_query_attack(
-        self,
-        attack: QueryAttack,
-        oracle: Oracle,
-        samples: Sequence[int],
-        trace: Trace,
-        progress: Progress,
+        self, attack: QueryAttack, oracle: Oracle, samples: Sequence[int], trace: Trace, progress: Progress
     ) -> None:
         """Run one attack that asks an oracle."""
         for group, told in self._groups([(sample, 0) for sample in samples], progress):
@@ -282,13 +271,7 @@ class Search:
         ]
         return recording(self.gate, self.setting, self.family, keep)
 
-    def _task(
-        self,
-        attack: GradientAttack | QueryAttack,
-        trace: Trace,
-        recorder: Recorder,
-        progress: Progress,
-    ) -> Task:
+    def _task(self, attack: GradientAttack | QueryAttack, trace: Trace, recorder: Recorder, progress: Progress) -> Task:
         """What every loop is given."""
         setting, gate, names = self.setting, self.gate, self.setting.samples.names
         return Task(
