@@ -233,13 +233,9 @@ def _scale(head: AnyHead) -> fast_form.ScoreScale:
 
 
 def _spread(alike: Sequence[int], head: AnyHead, logits: torch.Tensor, seed: int) -> list[int]:
-    """A subset of these samples covering every reading; sources are often sorted by label.
+    """A few of these samples, of one shape, that cover every reading by the logits (N, K) of all samples.
 
-    Args:
-        alike: numbers of samples of one shape.
-        head: reads logits.
-        logits: (N, K) of all samples.
-        seed: of which are taken.
+    The first ones would not do: sources are often sorted by label.
     """
     choose = spread if head.multilabel else stratified
     readings, names = head.decide(logits[list(alike)]).numpy(), [str(sample) for sample in alike]

@@ -181,10 +181,7 @@ class Intervals:
         four are, and the area is near 1, the near end is the nearer to 1. Without groups, no far end is nearer than
         where all pairs are ordered alike. There is no interval that holds at every number of samples (`anytime`).
 
-        Args:
-            scores: (N,).
-            positive: (N,) bool.
-            groups: (N,).
+        Scores, positives (bool) and groups are (N,) each.
         """
         number = None if groups is None else len(np.unique(groups))
         undefined = Metric(value=None, samples=len(scores), confidence=self.confidence, groups=number)

@@ -111,8 +111,7 @@ class Stopwatch:
         Args:
             kind: of step, for people.
             named: what tells the turn from others of its kind.
-            turn: that is made.
-            rows: of a batch.
+            turn, rows: what is made, and with how many images at once.
             samples: numbers of those that are asked about; of several shapes the most frequent one is measured.
 
         Raises:

@@ -207,10 +207,10 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
                 courses[self.attack.name] = Rise(began=began, earlier=earlier, highest=highest, steps=self.attack.steps)
 
     def _began(self, rows: GradientRows) -> torch.Tensor:
-        """The losses (N,) that rows began with, as they were searched: no other form of the network's.
+        """The losses (N,) that rows began with, by the form of the network that was searched.
 
-        Of a random start that is the higher one of its own and the image's, as no search has raised what chance did.
-        What began where another search ended rises above the image.
+        After a random start it is the start's own loss or the clean image's, whichever is higher: what chance raised
+        no search did. After a start where another search ended it is the clean image's.
         """
         if self.clean_logits is None or not (self.attack.random_start or self._known):
             return rows.first

@@ -59,8 +59,7 @@ def load_surrogates(
         split: the train split, which is learned from; asked for once it is needed.
         candidate: is asked, if its answers are what is learned.
         answers: what it has answered about the train split, by number; each image is asked about once.
-        samples: the gate's.
-        folder: the policy's.
+        samples, folder: the gate's, and the policy's.
         progress: told how far loading (samples), asking (images) or training (steps) is.
 
     Raises:

@@ -30,11 +30,7 @@ class _Place:
 
 
 class FusedLayers:
-    """Layers that stand in for a module's own for as long as this is entered.
-
-    Args:
-        places: where, and which.
-    """
+    """Layers that stand in for a module's own, at these places, for as long as this is entered."""
 
     def __init__(self, *places: _Place) -> None:
         self._places = places

@@ -155,11 +155,7 @@ def with_channels(
 ) -> tuple[int | None, ...]:
     """What a graph says that it takes, (N, …), and where it leaves channels open, as many as its first convolution has.
 
-    Args:
-        takes: what it says.
-        image: the name of its input.
-        nodes: of the file.
-        tensors: of the file.
+    `image` is the name of its input; nodes and tensors are those of the file.
     """
     sizes = {tensor.name: list(tensor.dims) for tensor in tensors}
     readers: dict[str, list[onnx.NodeProto]] = {}

@@ -61,14 +61,10 @@ def computes(name: str, *, domain: str = "", since: int = 1) -> Callable[[_AnyHa
 def function_for(
     name: str, inputs: int, /, *, domain: str = "", since: int = 1, **attributes: Any
 ) -> Callable[[_Function], _Function]:
-    """Register a function as an operator: of its first inputs, None for those left out, and then of attributes.
+    """Register a function as an operator.
 
-    Args:
-        name: the operator's.
-        inputs: how many.
-        domain: the operator's.
-        since: the opset from which on it is this one.
-        attributes: the names of attributes, in the function's order, and their defaults.
+    It is given the operator's first inputs, of which those that a node leaves out are None, and then the attributes
+    that are named here, in this order, with these defaults.
     """
 
     def register(function: _Function) -> _Function:
