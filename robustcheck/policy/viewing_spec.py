@@ -86,14 +86,10 @@ class ConditionsSpec(Section):
     )
     holds_on: ShareField = Field(0.9, description="share of them that it has to hold on")
 
-    @property
-    def drawn_on_a_grid(self) -> tuple[str, ...]:
-        """The conditions that are drawn for each look from a grid of distances and angles, which sets the others."""
-        return tuple(name for name in CONDITIONS if name not in SET_BY_A_GRID and getattr(self, name) is not None)
-
     def looks_from(self, places: int, *, drawing: bool = False) -> int:
         """Looks from each of so many places of a grid: one, if nothing is drawn there, nor by the candidate."""
-        return max(_LEAST_FROM_A_PLACE, ceil(_LEAST / places)) if self.drawn_on_a_grid or drawing else 1
+        drawn = any(getattr(self, name) is not None for name in CONDITIONS if name not in SET_BY_A_GRID)
+        return max(_LEAST_FROM_A_PLACE, ceil(_LEAST / places)) if drawn or drawing else 1
 
     def fresh_looks(self, *, drawing: bool) -> int:
         """Looks that a counterexample is judged on; of a candidate that draws, each of them is a call of its own."""
