@@ -24,7 +24,7 @@ def print_table(table: RenderableType, *, least: int = 0) -> None:
 
 
 def _in_colour() -> bool:
-    """Whether tables are: NO_COLOR and FORCE_COLOR are heeded as pytest heeds them, and else it is for terminals."""
+    """Whether tables are coloured: as NO_COLOR and FORCE_COLOR say, like pytest, and otherwise only on a terminal."""
     if os.environ.get("NO_COLOR"):
         return False
     on_terminal = sys.stdout is not None and sys.stdout.isatty()  # None where it is closed

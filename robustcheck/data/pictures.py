@@ -161,7 +161,7 @@ def _check_tile(opened: TiffImageFile, name: str) -> None:
 
 @contextmanager
 def _exif_left_alone() -> Iterator[None]:
-    """Without a word about a damaged EXIF block, which decides no pixel: Pillow reads a JPEG's on the way."""
+    """Keep Pillow, which reads a JPEG's EXIF block on the way, from warning of a damaged one: it decides no pixel."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
         yield

@@ -111,7 +111,7 @@ def _span(file: ImageFile) -> PixelSpace:
 
 
 def _whole(spans: Sequence[PixelSpace]) -> PixelSpace:
-    """The least pixel space from the lowest value of all on that holds each of them, be it of more than 16 bits."""
+    """The smallest pixel space that holds all of them, from their lowest value on; it may need more than 16 bits."""
     zero = min(span.zero for span in spans)
     count = max(span.zero + (1 << span.bits) for span in spans) - zero
     return PixelSpace(bits=(count - 1).bit_length(), zero=zero, hounsfield=zero)

@@ -94,7 +94,7 @@ def _few_queries(standing: Standing) -> str | None:
 
 
 def _hardly_trained(gate: Gate) -> str | None:
-    """Why patches or stickers are not what a training makes of them."""
+    """Why patches or stickers were hardly trained; None if they were."""
     spec = gate.attack
     if isinstance(spec, PatchSpec):
         if spec.patch is not None:

@@ -92,7 +92,7 @@ def _answer(known: Known, gate: GateResult, report: AuditReport) -> KnownAnswer:
 
 
 def _of_known_accuracy(known: Known, gate: GateResult, *, images: int) -> KnownAnswer:
-    """Whether a gate left as much of the candidate's accuracy as is known to be left, and judged that right."""
+    """Whether a gate left as much of the candidate's accuracy as is known to be left, and judged that rightly."""
     measured, required = _accuracy(gate), known.gates[gate.id]
     accused = [*_codes(gate, "error"), *_codes(gate, "warning")]
     true = 1.0 if known.images == "far_images" else true_accuracy(gate.id)

@@ -281,6 +281,6 @@ def _share(rate: Metric) -> Fraction:
 
 
 def bayes(found: Fraction, spared: Fraction, prior: Fraction) -> Fraction | None:
-    """Share of true alarms: a share `prior` is there, `found` of it is seen, and of the rest all but `spared`."""
+    """Share of alarms that are true: of the share `prior` that has it, `found` alarm; of the rest, all but `spared`."""
     true, false = found * prior, (1 - spared) * (1 - prior)
     return true / (true + false) if true + false else None

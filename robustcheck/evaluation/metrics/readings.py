@@ -158,7 +158,7 @@ def _balanced(readings: Readings, among: Readings, intervals: Intervals) -> Metr
 
 
 def of_each_label(readings: Readings, among: Readings | None = None) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Which samples are right, a label each, and their groups; of findings, of those that have one and have it not.
+    """For each label, which of its samples are right, and their groups; for a finding, also of those without it.
 
     Labels that are not `among` the samples (default: these) are left out, as are findings that all of those have, or
     none.

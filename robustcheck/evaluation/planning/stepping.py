@@ -65,7 +65,7 @@ def following(
 
 
 def training(task: PatchTask, surrogates: Surrogates | None) -> Turn:
-    """A step of training a patch: on the images that it will be judged on, which are not read for it twice."""
+    """A step of training a patch: on the images that it will be judged on, so that no others have to be read."""
     pool = task.pool
     trainer = trainer_of(task, pool, surrogates)
     step = replace(trainer, attack=replace(trainer.attack, steps=1), progress=silent)

@@ -100,9 +100,9 @@ def _to_check(
 ) -> onnx.ModelProto | str:
     """What was found; or a copy as ONNX Runtime reads it.
 
-    Operators that it wrote into the standard's domain are in its own there: the checker lets those of domains pass that
-    it does not know. And weights need not be inputs, too, as the oldest files have them and optimisers leave them.
-    Of a copy the checker would find no external data.
+    In the copy, operators of ONNX Runtime's that stand in the standard's domain are moved to its own: the checker lets
+    domains pass that it does not know. And weights need not be inputs as well, as in the oldest files and what
+    optimisers leave. Of a copy the checker would find no external data.
     """
     standard = max((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), default=1)
     theirs = {name for name, since in _OF_THE_RUNTIME.items() if standard < since}

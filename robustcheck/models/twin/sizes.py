@@ -43,6 +43,6 @@ def _filled(shape: Tensor, value: float, kind: torch.dtype) -> Tensor:
 
 @function_for("Range", 3)
 def _counted(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
-    """Nothing where the limit lies behind the start."""
+    """A range; empty where the limit lies before the start."""
     count = max(0, ceil((limit.item() - start.item()) / delta.item()))
     return start + delta * torch.arange(count, dtype=start.dtype, device=start.device)
