@@ -180,7 +180,7 @@ def _of_split(rows: Sequence[Row], split: str, shown: str) -> tuple[list[Row], l
 
 
 def _like_a_split(text: str, wanted: Wanted) -> tuple[str, list[str]] | None:
-    """A column that seems to say of which split a row is and is not called so, and what it holds; None: there is none.
+    """A column of another name that seems to hold each row's split, and what it holds; None if there is none.
 
     Most of its cells are splits' names, or some are and it is called split in letters of another case; and they are not
     all of one split that may be meant.
