@@ -33,16 +33,16 @@ def main() -> None:
     """Gate medical image models on adversarial robustness.
 
     A policy (YAML) names a candidate model, the samples it is judged on, and gates: what an adversary may do, how it
-    searches, and what has to be left of the candidate's accuracy.
+    searches, and how much of the candidate's accuracy has to be left.
 
     \b
     Begin with:
-      robustcheck validate policy.yaml     is the policy right?
-      robustcheck plan policy.yaml         are the samples enough, and how long will it take?
+      robustcheck validate policy.yaml     can the policy be used?
+      robustcheck plan policy.yaml         are there enough samples, and how long will it take?
       robustcheck run policy.yaml          run its gates
       pytest --robustcheck policy.yaml     the same, as tests
-      robustcheck qualify                  does this installation come to known answers?
-      robustcheck replay report.json policy.yaml    is the evidence what the report says?
+      robustcheck qualify                  does this installation find known answers?
+      robustcheck replay report.json policy.yaml    does the evidence match the report?
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # not every console has an ε, and none is worth a traceback
@@ -64,14 +64,14 @@ def run_command(policy: Path, output: Path, *, quiet: bool) -> None:
 
     \b
     Exit codes:
-      0  every gate passed, or is inconclusive where the policy allows that
+      0  every gate passed, or is inconclusive and the policy allows that
       1  a gate failed
       2  the policy, or the command, cannot be used
       3  a gate could not be evaluated (its verdict is error), or the reports or the output could not be written
-      4  only inconclusive gates stand between it and a pass
-      130  interrupted (Ctrl-C, SIGTERM); the reports hold what was finished
+      4  only inconclusive gates keep the run from passing
+      130  interrupted (Ctrl-C, SIGTERM); the reports contain what was finished
 
-    Of several verdicts the heaviest counts: error > fail > inconclusive > pass.
+    The heaviest verdict counts: error > fail > inconclusive > pass.
     """
     try:
         loaded = _load(policy)
@@ -117,7 +117,7 @@ def run_command(policy: Path, output: Path, *, quiet: bool) -> None:
 def validate_command(policy: Path) -> None:
     """Print every mistake in POLICY; no model is loaded.
 
-    Exits with 0 if it can be used and with 2 if it cannot (3: the output cannot be written; 130: interrupted).
+    The exit code is 0 if it can be used and 2 if it cannot (3: the output cannot be written; 130: interrupted).
     """
     loaded = _load(policy)
     with last_words(0):
@@ -143,7 +143,7 @@ def _not_nan(_context: click.Context, _parameter: click.Parameter, value: float)
     default=0.05,
     show_default=True,
     callback=_not_nan,
-    help="How far from its bound, on its good side, a metric's true value is supposed to be.",
+    help="How far a metric's true value is assumed to lie on the good side of its bound.",
 )
 @click.option(
     "--power",
@@ -151,20 +151,20 @@ def _not_nan(_context: click.Context, _parameter: click.Parameter, value: float)
     default=0.9,
     show_default=True,
     callback=_not_nan,
-    help="How likely a requirement is then to be met.",
+    help="The probability with which a requirement should then be met.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, for programs.")
 def plan_command(policy: Path, *, margin: float, power: float, as_json: bool) -> None:
     """Say what POLICY needs: samples and time.
 
-    Nothing is attacked and no file is written: the samples are read, the candidate is asked about each of them as it
-    is, and its steps are timed on this machine.
+    Nothing is attacked and no file is written: the samples are read, the candidate is asked about each unattacked
+    one, and its steps are timed on this machine.
 
-    For each requirement you are told how many samples its rule needs, so that a candidate whose true value is a
-    margin better than the bound passes with the power that you ask for; how many there are of the kind that the
-    metric is about (positives for sensitivity, right ones for attack_success); how likely it passes with those, and
-    how wide its interval will be. With too few samples, a good candidate fails by chance (rule: estimate) or is
-    inconclusive (rule: confident).
+    For each requirement the plan says how many samples its rule needs, so that a candidate whose true value is a
+    margin better than the bound passes with the power that you ask for; how many samples there are of the kind that
+    the metric is about (positives for sensitivity, those read right for attack_success); how likely these are to
+    pass, and how wide the interval will be. With too few samples, a good candidate fails by chance (rule: estimate)
+    or is inconclusive (rule: confident).
 
     \b
     Examples:
@@ -174,7 +174,7 @@ def plan_command(policy: Path, *, margin: float, power: float, as_json: bool) ->
 
     \b
     Exit codes:
-      0  planned, whether or not the samples are enough
+      0  planned, whether or not there are enough samples
       2  the policy, or the command, cannot be used
       3  the samples or the candidate cannot be loaded, or the output cannot be written
       130  interrupted
@@ -196,7 +196,7 @@ def plan_command(policy: Path, *, margin: float, power: float, as_json: bool) ->
 
 
 @main.command("schema")
-@click.option("--report", is_flag=True, help="The schema of report.json instead of the policy's.")
+@click.option("--report", is_flag=True, help="Print the schema of report.json instead of the policy's.")
 def schema_command(*, report: bool) -> None:
     """Print the JSON Schema of a policy, for editors and other tools."""
     if report:
@@ -241,15 +241,15 @@ def attacks_command() -> None:
 def qualify_command(output: Path) -> None:
     """Check this installation on known answers.
 
-    Runs gates on candidates whose robustness is known: robust and fragile ones must get their accuracy and its
-    verdict, those that hide their gradients must not pass. So it shows that this installation, on this machine, comes
-    to their answers; the report lists what that does not cover. Takes ten to twenty seconds on an idle machine, needs
-    no network, and writes a report that a quality system can file.
+    Runs gates on candidates whose robustness is known. Robust and fragile ones must get their known accuracy and the
+    verdict that follows from it; those that hide their gradients must not pass. This shows that this installation, on
+    this machine, finds these answers; the report lists what that does not cover. Takes ten to twenty seconds on an
+    idle machine, needs no network connection, and writes a report for a quality system to file.
 
     \b
     Exit codes:
-      0  every known answer came out as it has to
-      1  one did not: do not rely on this installation
+      0  every known answer was found
+      1  one was not: do not rely on this installation
       2  the report cannot be written, or there is no temporary folder
       3  the output cannot be written
       130  interrupted
@@ -310,18 +310,18 @@ def render_command(report: Path, output: Path | None) -> None:
 def replay_command(report: Path, policy: Path) -> None:
     """Show a report's counterexamples to the candidate again.
 
-    REPORT is a report.json, with counterexamples/ beside it, and POLICY the policy that it is about, with candidate and
-    data. Nothing is searched, so it takes seconds. Each counterexample must be the image whose digest is stated, lie
-    within the budget, as far from the sample as is stated, and be read as is stated. So must the clean images be read.
-    A gate must list all samples that it is about; metrics, their intervals, requirements and verdicts must be those of
-    the samples and of what is stated of the attack's health, and what is not counted again is named. What is said of
-    policy, candidate and data must be what they are, and junit.xml and report.html beside it what it renders to. Of
-    counterexamples that were seen under viewing conditions (stickers aside) and of those of candidates that draw, only
-    file and distance are compared; only running the policy again shows that a sample held.
+    REPORT is a report.json, with counterexamples/ beside it. POLICY is the policy that it is about, with candidate and
+    data. Nothing is searched, so a replay takes seconds. Each counterexample must be the image whose digest is stated,
+    lie within the budget, be as far from the sample as stated, and be read as stated; clean images must be read as
+    stated too. A gate must list all samples that it is about. Metrics, their intervals, requirements and verdicts must
+    follow from the samples and from what is stated about the attack's health; anything not counted again is named.
+    Statements about policy, candidate and data must be true, and junit.xml and report.html beside the report must be
+    what it renders to. For counterexamples under viewing conditions (except stickers) and those of candidates that
+    draw, only file and distance are compared. Only running the policy again shows that a sample held.
 
-    A policy names code (an architecture, trust: pickle, operators, module:callable), which is run as in any run. Files
-    of the candidate that are not those of the report are refused before; who made both can have made them agree, so
-    replay what strangers send you in a container.
+    A policy names code (an architecture, trust: pickle, operators, module:callable), which is executed as in any run.
+    Files of the candidate that do not match the report are refused first; but someone who made both can have made them
+    agree, so replay a stranger's policy in a container.
 
     \b
     Exit codes:
@@ -351,14 +351,14 @@ def replay_command(report: Path, policy: Path) -> None:
 
 
 def _load(policy: Path) -> Policy:
-    """Read the policy, first of all: its mistakes are told before anything heavy is imported."""
+    """Read the policy first, so that its mistakes are reported before anything heavy is imported."""
     from robustcheck.policy import load_policy
 
     return load_policy(policy)
 
 
 def _print_table(table: RenderableType, *, least: int = 0) -> None:
-    """Print a table as wide as the terminal, within reason, and `least` columns where its figures need them."""
+    """Print a table as wide as the terminal, within reason, and at least `least` columns wide for its figures."""
     from robustcheck.report.summary import render
 
     width, color = max(least, min(160, shutil.get_terminal_size().columns)), _in_colour()
@@ -366,7 +366,7 @@ def _print_table(table: RenderableType, *, least: int = 0) -> None:
 
 
 def _in_colour() -> bool:
-    """Whether tables are: NO_COLOR and FORCE_COLOR are heeded as pytest heeds them, and else it is for terminals."""
+    """Whether tables are coloured: as NO_COLOR and FORCE_COLOR say, like pytest, and otherwise only on a terminal."""
     if os.environ.get("NO_COLOR"):
         return False
     on_terminal = sys.stdout is not None and sys.stdout.isatty()  # None where it is closed

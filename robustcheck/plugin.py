@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="POLICY",
         action="append",
         default=[],
-        help="run the gates of a robustcheck policy (YAML); each gate is a test. One gate alone: "
+        help="run the gates of a robustcheck policy (YAML); each gate is a test. To run one gate: "
         "--robustcheck policy.yaml 'policy.yaml::GATE-ID'. May be given more than once",
     )
     group.addoption(
@@ -50,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Load the policies that were asked for; without one, nothing else happens."""
     named_options: list[str] = config.getoption("robustcheck")
     ini_key = [Path(path) for path in config.getini("robustcheck")]
-    config.addinivalue_line("markers", "robustcheck: a gate of a policy (given to each; not to be set by hand)")
+    config.addinivalue_line("markers", "robustcheck: a gate of a policy (every gate has it; do not set it by hand)")
     if config.option.help:
         return  # parsing once more would print pytest 8's help, and end there
     start = config.invocation_params.dir

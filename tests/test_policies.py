@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from robustcheck import load_policy, run
+from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.models.fast.layout import NOTE
 from robustcheck.results import AuditReport
 
@@ -42,7 +43,7 @@ def test_the_quickstart_passes_and_its_twin_fails(quickstarts):
     hardened, standard = quickstarts
     assert hardened.verdict == "pass"
     assert hardened.data.synthetic
-    assert NOTE in hardened.model.notes  # its convolutions answer oracles channels last
+    assert NOTE not in hardened.model.notes  # its convolutions would answer oracles channels last, but none asks
     assert standard.verdict == "fail"
     assert standard.gates[0].verdict == "pass"  # on clean images nothing is wrong with it
 
@@ -71,3 +72,14 @@ def test_candidates_are_small_and_on_their_card(path):
     assert path.stat().st_size < 1_000_000
     if path.suffix != ".md":
         assert hashlib.sha256(path.read_bytes()).hexdigest() in (POLICIES / "candidates" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "square", ["", "{id: asked, attack: square, epsilon: 2/255, queries: 9, require: {accuracy: 0}}"]
+)
+def test_how_oracles_ask_it_is_found_out_where_one_will(square, tmp_path):
+    text = (POLICIES / "quickstart.yaml").read_text().replace("path: candidates", f"path: {POLICIES}/candidates")
+    (tmp_path / "policy.yaml").write_text(text + (f"\n  - {square}\n" if square else ""))
+    (tmp_path / "networks.py").write_text((POLICIES / "networks.py").read_text())
+    setting = Evaluation(load_policy(tmp_path / "policy.yaml")).setting
+    assert (NOTE in setting.candidate.info.notes) == bool(square)

@@ -62,6 +62,7 @@ class Opening:
             folder=policy.folder,
             samples=samples,
             seed=policy.seed,
+            oracles=any(gate.queries is not None for gate in policy.gates),
             progress=partial(self.listener, "loading"),
         )
         self.candidate = candidate

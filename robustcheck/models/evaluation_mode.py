@@ -19,6 +19,7 @@ Ask = Callable[[torch.Tensor, Chunks], torch.Tensor]
 
 _TOLERANCE = 1e-3  # of the largest score, or of 1
 _ROUNDINGS = 4  # steps of the type that scores are in, or were computed in, where those are larger
+_MORE_CALLS = 3  # about images alone, before company is taken to decide: of two answers each may come up by chance
 _CALLS = 20  # about the same images, of a candidate that draws
 _ERRORS = 6.0  # standard errors that means of such calls are apart by; of candidates that draw by design up to 4
 _FAR = 1e30  # for what is no number
@@ -48,7 +49,7 @@ def check_evaluation_mode(
     *,
     has_mode: bool = True,
 ) -> tuple[float | None, tuple[str, ...]]:
-    """Ask about the same images together, again, and one by one: no other image may decide the scores.
+    """Ask about the same images together, and one by one, each twice: no other image may decide the scores.
 
     Args:
         ask: raw scores (N, K) of images, in batches that fit.
@@ -72,16 +73,16 @@ def check_evaluation_mode(
             raise
         probe.chunks = Chunks(1)  # some networks take one image at a time, and are given no more
         once = probe.together()
-    again, alone = probe.together(), probe.one_by_one()
+    again, alone, alone_again = probe.together(), probe.one_by_one(), probe.one_by_one()
     notes = () if probe.chunks.limit > 1 else (_UNTESTED + (_TOO_LARGE if probe.chunks.halved_to == 1 else _ONE),)
     which = ""
     if in_training is not None:
         notes, which = (*notes, f"{in_training} is in training mode"), f" ({in_training} is in training mode)"
     step = max(torch.finfo(kind).eps for kind in (once.dtype, precision))
     allowed = max(_TOLERANCE, _ROUNDINGS * step) * max(1.0, float(once.abs().max()))
-    chance, by_company = _apart(once, again), _apart(once, alone)
-    if chance <= allowed < by_company:  # one that draws among a few answers may give the same one twice
-        chance = _apart(alone, probe.one_by_one())
+    chance, by_company = max(_apart(once, again), _apart(alone, alone_again)), _apart(once, alone)
+    if chance <= allowed < by_company:  # one that draws among a few answers may give the same one several times
+        chance = max(_apart(alone, probe.one_by_one()) for _ in range(_MORE_CALLS))
     draws = chance > allowed
     if draws and which:
         raise CandidateError(_refusal("on chance", f"they differ by {chance:.3g}", which, probe.cure))

@@ -45,6 +45,7 @@ def load_candidate(
     folder: Path,
     samples: StoredSamples,
     seed: int = 0,
+    oracles: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Candidate, torch.Tensor]:
     """Load the artefact and ask it about every sample, unattacked: that shows what its scores are.
@@ -54,6 +55,7 @@ def load_candidate(
         folder: from which its path starts.
         samples: that it is asked about.
         seed: of what it draws itself, if it does.
+        oracles: whether any will ask it: the fastest way for them is found out by trying.
         progress: told how many samples are done, and of how many.
 
     Returns:
@@ -119,7 +121,7 @@ def load_candidate(
         bare=bare,
         randomness=randomness,
     )
-    if spec.precision == "auto" and len(trial.sizes) <= _MOST_SHAPES:
+    if oracles and spec.precision == "auto" and len(trial.sizes) <= _MOST_SHAPES:
         with left_as_found():
             candidate = as_oracles_ask(candidate, chain([first], trial.other_shapes()))
     return candidate, logits
@@ -164,12 +166,12 @@ def _search_forms(
     module = network.module
     if module is None:
         return None, None, ()
-    from robustcheck.models.fast import fast_form  # torch.fx takes a moment to import
+    from robustcheck.models.fast import endings, fast_form  # torch.fx takes a moment to import
 
     notes = list[str]()
     search_form = bare = None
     form = module
-    if head.outputs_probabilities and (without := fast_form.leave_off(module, head.ending)) is not None:
+    if head.outputs_probabilities and (without := endings.leave_off(module, head.ending)) is not None:
         logits = replace(head, outputs_probabilities=False)
         if fast_form.alike(module, without, example, _scale(head), _scale(logits)):
             form, search_form = without, (bare := SearchForm(forward=without, head=logits, error=0.0))

@@ -48,6 +48,7 @@ class Series:
     style: int  # from 1
     line: str  # SVG path
     points: tuple[Point, ...]
+    lower: str | None = None  # SVG path of what the line may be at the least, where that is known to be less
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,8 +104,8 @@ def slices_views(gate: GateResult) -> Iterator[SlicesView]:
         if kind == "finding":
             title, worst, several = "By finding", WORST_FINDING, "all findings"
         note = (
-            f"Each of these intervals is one of {confidence_of(gate)}. That of {worst}, where it is required, holds "
-            f"for {several} together and is wider."
+            f"Each of these is a {confidence_of(gate)} interval. The interval of {worst}, if it is required, holds for "
+            f"{several} together and is wider."
         )
         yield SlicesView(title=title, note=note, metrics=names, rows=tuple(rows))
 

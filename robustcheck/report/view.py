@@ -52,8 +52,8 @@ _HEAVIEST_FIRST: tuple[Verdict, ...] = ("error", "fail", "inconclusive")
 BANNERS: dict[Verdict, tuple[str, str]] = {
     "pass": ("Pass", "Every gate that was run met its requirements."),
     "fail": ("Fail", "At least one gate did not meet its requirements."),
-    "inconclusive": ("Inconclusive", "At least one gate could not be decided with the confidence that is asked."),
-    "error": ("Error", "Not everything could be evaluated, so nothing is shown about the candidate as a whole."),
+    "inconclusive": ("Inconclusive", "At least one gate could not be decided with the required confidence."),
+    "error": ("Error", "Not everything could be evaluated, so the run shows nothing about the candidate as a whole."),
 }
 
 
@@ -209,7 +209,7 @@ def _notices(report: AuditReport) -> Iterator[Notice]:
         yield Notice(kind="inconclusive", title="Partial", text=text)
     warnings = sum(finding.severity == "warning" for gate in report.gates for finding in gate.findings)
     if warnings:
-        text = f"{plural(warnings, 'warning')} about the gates should be read before the verdict is relied on."
+        text = f"{plural(warnings, 'warning')} about the gates should be read before you rely on the verdict."
         yield Notice(kind="inconclusive", title="Warnings", text=text)
 
 
@@ -303,13 +303,13 @@ def _examples_note(gate: GateResult, pictures: Gallery) -> str:
     notes = []
     if pictures.examples:
         notes.append(f"{len(pictures.examples)} of {plural(broken, 'broken sample')}; report.json lists all of them.")
-        notes.append("In the difference, mid-grey is no change.")
+        notes.append("In the difference, mid-grey means no change.")
     if any(example.reduced for example in pictures.examples):
-        notes.append("Pictures are shown smaller than they are stored; the files beside this report are not.")
+        notes.append("Pictures are shown smaller than they are stored; the files beside this report are full size.")
     if any(example.stretched for example in pictures.examples):
-        notes.append("Images that use few of their levels are shown from their darkest to their brightest one.")
+        notes.append("Images that use few of their levels are stretched from their darkest to their brightest level.")
     if pictures.full:
-        notes.append(f"A page shows {PICTURES_IN_ALL} pictures of samples and patches: others are left out.")
+        notes.append(f"A page shows {PICTURES_IN_ALL} pictures of samples and patches at most; others are left out.")
     if pictures.not_as_judged:
         left_out = plural(pictures.not_as_judged, "picture")
         notes.append(f"{left_out} left out: the file is not the one that was judged (its digest differs).")

@@ -9,7 +9,7 @@ from torch import nn
 
 from robustcheck.errors import CandidateError
 from robustcheck.models import LabelOracle, ScoreOracle
-from robustcheck.models.fast.fast_form import leave_off
+from robustcheck.models.fast.endings import leave_off
 
 PLACES = (3, 0)
 ZEROS = torch.zeros(6, dtype=torch.int64)

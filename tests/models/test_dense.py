@@ -14,6 +14,7 @@ from torchvision.models.densenet import DenseNet
 from robustcheck.models.fast import fast_form
 from robustcheck.models.fast.fast_form import ScoreScale, faster
 from robustcheck.models.fast.growing import Grown, Room, let_grow
+from robustcheck.models.fast.nodes import traced_copy
 from robustcheck.models.fast.pre_activation import Shifted, shift_pre_activations
 from robustcheck.models.twin import converted
 
@@ -283,7 +284,7 @@ def test_the_twin_of_a_densenet_is_written_so_as_well(save, grown, tmp_path):
     network, images = settled(torchvision_densenet()).float(), torch.rand(2, 3, 32, 32)
     save(network, tmp_path / "dense.onnx")
     twin = converted(onnx.load(tmp_path / "dense.onnx"))
-    folded = fast_form._folded(fast_form._traced(twin), images[:1])
+    folded = fast_form._folded(traced_copy(twin), images[:1])
     assert len(layers(folded, Shifted)) == 3 + 1 + 2
     assert sum(type(folded.get_submodule(node.target)) is Grown for node in calls(folded)) == grown
     torch.testing.assert_close(answer(folded, images), answer(network, images), rtol=1e-3, atol=1e-4)

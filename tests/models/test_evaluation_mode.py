@@ -51,12 +51,32 @@ def test_one_whose_answer_about_a_single_image_is_no_number_depends_on_the_other
 
 
 def test_one_that_draws_among_two_answers_may_give_the_same_twice():
-    """Of six calls the first two agree, and one of those about single images does not; nor do those, asked again."""
+    """Of eight calls the first two agree, and one about single images does not, twice; a third time it does."""
     random = np.random.default_rng(0)
-    answers = chain([0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0], (float(random.random() < 0.3) for _ in count()))
+    alone = [0.0, 0.0, 1.0]
+    answers = chain([0.0, 0.0, *alone, *alone, *alone, 0.0, 0.0, 0.0], (float(random.random() < 0.3) for _ in count()))
     images = tiny.pictures(3).shares()
     found = check_evaluation_mode(lambda some, _chunks: torch.full((len(some), 1), next(answers)), images, 4, None)
     assert found == (1.0, ())
+
+
+@pytest.mark.parametrize("members", [2, 3])
+def test_one_of_a_few_networks_is_drawn_at_each_call(members):
+    """It is never taken to depend on company, and hardly ever to draw nothing: by chance one in 2 ** 9 of two."""
+    images = tiny.pictures(4).shares()
+    unnoticed = 0
+    for seed in range(500):
+        random = np.random.default_rng(seed)
+        scores = torch.from_numpy(random.normal(size=(members, 1, 2)))
+        found, notes = check_evaluation_mode(
+            lambda some, _chunks, scores=scores, random=random: scores[random.integers(members)].expand(len(some), -1),
+            images,
+            4,
+            None,
+        )
+        assert notes == ()
+        unnoticed += found is None
+    assert unnoticed <= 4
 
 
 @pytest.mark.parametrize("company", [0.05, 1.0])

@@ -15,7 +15,7 @@ from torch.nn.functional import cosine_similarity
 
 from robustcheck.attacks import objective
 from robustcheck.models import WhiteBox, load_candidate
-from robustcheck.models.fast import fast_form
+from robustcheck.models.fast import endings, fast_form
 from robustcheck.models.head import Head
 from robustcheck.models.twin import convert
 from robustcheck.threats import Goal
@@ -70,11 +70,6 @@ class Viewing(Wide):
 class Negated(nn.Module):
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         return -scores
-
-
-class Keyword(Wide):
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return torch.softmax(input=super().forward(image), dim=1)
 
 
 class Shallow(nn.Module):
@@ -182,10 +177,6 @@ def test_a_network_that_relies_on_its_layout_is_asked_as_it_is(tmp_path):
     assert not candidate.info.notes
 
 
-def test_a_softmax_by_keyword_is_left_off_as_well(tmp_path):
-    assert "searches look at what goes into its last softmax" in _notes(_saved(tmp_path, Keyword()))
-
-
 def test_the_comparison_does_not_depend_on_the_batch(monkeypatch, tmp_path):
     monkeypatch.setattr(
         fast_form, "_multiplies_bfloat16", lambda _device: True
@@ -274,7 +265,7 @@ def test_a_peeled_form_that_reads_otherwise_is_not_used(monkeypatch, tmp_path):
         module.network.ending, module.network.gain = nn.Identity(), -1.0
         return module
 
-    monkeypatch.setattr(fast_form, "leave_off", other)
+    monkeypatch.setattr(endings, "leave_off", other)
     assert "last softmax" not in _notes(_saved(tmp_path, Wide(nn.Softmax(dim=1))))
 
 

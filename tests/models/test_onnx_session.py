@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +14,7 @@ import tiny_models as tiny
 import torch
 from graphs import model_of
 from onnx import TensorProto, helper
+from simulated_gpu import GPU, simulated_gpu
 
 from robustcheck.errors import CandidateError
 from robustcheck.models.memory import is_out_of_memory
@@ -230,6 +234,18 @@ def test_of_a_long_message_the_end_is_kept_too():
     assert len(told) == 300
 
 
+def test_on_a_simulated_gpu_nothing_goes_through_the_host(model):
+    """From the second answer on: what the first is like is not known before."""
+    images = tiny.pictures(5).shares()
+    with simulated_gpu() as memory:
+        session, there = Session(model, GPU), images.to(GPU)
+        first, before = session(there), (memory.copied_here, memory.copied_there)
+        again = session(there)
+        assert (memory.copied_here, memory.copied_there) == before
+        assert again.device == first.device == GPU
+        torch.testing.assert_close(again.cpu(), images.flatten(1) @ torch.from_numpy(WEIGHTS))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_on_a_gpu_it_reads_and_writes_where_torch_does(model, monkeypatch):
@@ -243,3 +259,19 @@ def test_on_a_gpu_it_reads_and_writes_where_torch_does(model, monkeypatch):
         assert answer.device.type == "cuda"
         torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
     assert asked == [5]  # the second time, and it came back
+
+
+def test_the_runtime_reports_nothing(model, tmp_path):
+    """Where nothing says that this is CI, its wheels keep an identifier of the machine, and send what they did."""
+    code = (
+        "import sys, torch; from pathlib import Path; from robustcheck.models.onnx.session import Session; "
+        "Session(Path(sys.argv[1]), torch.device('cpu'))(torch.zeros(1, 1, int(sys.argv[2]), int(sys.argv[3])))"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    known = {name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH", "SYSTEMROOT")}
+    subprocess.run(
+        [sys.executable, "-c", code, str(model), str(tiny.HEIGHT), str(tiny.WIDTH)],
+        env={**known, "HOME": str(home)}, check=True,
+    )  # fmt: skip
+    assert not list(home.rglob("*onnxruntime*"))

@@ -137,11 +137,16 @@ _QUANTISED = {
         helper.make_node("Softmax", ["logits"], ["soft"], axis=1),
         helper.make_node("Clip", ["soft", "least", "most"], ["scores"]),
     ],
+    "Squeeze": [
+        helper.make_node("Unsqueeze", ["logits", "last"], ["columns"]),
+        helper.make_node("Softmax", ["columns"], ["soft"], axis=1),
+        helper.make_node("Squeeze", ["soft", "last"], ["scores"]),
+    ],
 }
 
 
 @pytest.mark.parametrize("ending", _QUANTISED)
-def test_a_softmax_that_is_rounded_or_cut_is_left_off(ending, tmp_path):
+def test_a_softmax_that_is_rounded_cut_or_reshaped_is_left_off(ending, tmp_path):
     """The network is sure of each image: what is rounded or cut does not move."""
     weights = drawn(tiny.HEIGHT * tiny.WIDTH, 2)
     nodes = [
@@ -152,6 +157,7 @@ def test_a_softmax_that_is_rounded_or_cut_is_left_off(ending, tmp_path):
     held = [
         ("w", weights), ("b", np.float32([11, 0])), ("tenth", np.float32(0.15)), ("middle", np.uint8(128)),
         ("step", np.float32(1 / 256)), ("zero", np.uint8(0)), ("least", np.float32(0.01)), ("most", np.float32(0.99)),
+        ("last", np.int64([2])),
     ]  # fmt: skip
     model = model_of(nodes, held=held, domains=["com.microsoft"])
     onnx.save(model, tmp_path / "net.onnx")

@@ -108,7 +108,7 @@ def test_more_gates_than_a_page_has_room_for(tmp_path):
     parsed = page(many, tmp_path)
 
     assert len(parsed.pictures()) == 60 * 3
-    assert parsed.text.count("A page shows 60 pictures of samples and patches: others are left out.") == 10
+    assert parsed.text.count("A page shows 60 pictures of samples and patches at most; others are left out.") == 10
 
 
 def test_a_report_that_names_one_picture_ever_again_has_it_decoded_so_often(shown, tmp_path, monkeypatch):

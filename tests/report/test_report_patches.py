@@ -98,9 +98,9 @@ def test_the_patch_stands_beside_its_controls():
     assert "the patch0.6000.560 to 0.640300 of 500" in text
     assert "natural patch0.1000.060 to 0.14050 of 500" in text
     assert "grey patch0.080" in text
-    assert "What a control turns as well is occlusion or viewing, not the attack." in text
+    assert "What a control turns too is due to occlusion or viewing, not to the attack." in text
     assert "trained here for 500 steps" in text
-    assert "Beside its controls" not in page(report(gate())).text
+    assert "Compared with its controls" not in page(report(gate())).text
 
 
 def test_the_patch_is_shown_if_its_file_is_the_one_that_was_judged(tmp_path):

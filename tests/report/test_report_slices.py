@@ -36,12 +36,12 @@ def test_each_cell_has_its_count_and_each_table_says_at_what_level():
     )
     assert '<span class="line small soft">3 of 9, of 4 groups</span>' in page
     assert "1 of 2</span>" in page
-    assert "By sex Each of these intervals is one of 95 %. That of worst_subgroup, where it is required" in _words(page)
+    assert "By sex Each of these is a 95 % interval. The interval of worst_subgroup, if it is required" in _words(page)
 
 
 def test_findings_are_told_from_subgroups():
     page = _words(html(report(_with(_part("nodule", None, sensitivity=metric(3, 9)))), None, beside=True))
-    assert "By finding Each of these intervals is one of 95 %. That of worst_finding, where" in page
+    assert "By finding Each of these is a 95 % interval. The interval of worst_finding, if" in page
 
 
 def test_a_metric_says_of_what_part_it_is():

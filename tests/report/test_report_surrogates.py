@@ -32,7 +32,7 @@ def test_it_says_what_a_poor_surrogate_means():
     text = page(report(transferred())).text
 
     assert re.search(r"agrees little with the candidate, or .* says nothing about the candidate\.", text)
-    assert "that the surrogates together read rightly before, the share that they misread where the search" in text
+    assert "that the surrogates together read right before, the share that they misread where the search" in text
 
 
 def test_without_surrogates_there_is_no_such_table():

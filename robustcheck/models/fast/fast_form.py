@@ -1,11 +1,11 @@
 """The network as searches ask it: the same function, faster, and logits where the artefact ends in probabilities.
 
 A copy of the network is traced; its batch norms are folded into the convolutions beside them, its convolutions work
-channels-last, and in bfloat16 where the machine multiplies that; a last softmax or sigmoid is left off, because its
-gradient is zero where the network is sure. On a GPU convolutions that stay in float32 keep their layout: nobody has
-measured another. Images go in as the sum of two bfloat16 parts where the first layer is a plain convolution, and in
-float32 elsewhere; the last layer and all losses stay in float32. The copy only searches: each verdict is the shipped
-artefact's, in full precision. A copy that does not agree with the artefact is not used.
+channels-last, and in bfloat16 where the machine multiplies that; its last softmax or sigmoid was left off before
+(`endings`). On a GPU convolutions that stay in float32 keep their layout: nobody has measured another. Images go in as
+the sum of two bfloat16 parts where the first layer is a plain convolution, and in float32 elsewhere; the last layer and
+all losses stay in float32. The copy only searches: each verdict is the shipped artefact's, in full precision. A copy
+that does not agree with the artefact is not used.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import torch
 from torch import fx, nn
@@ -22,6 +21,7 @@ from torch.fx.experimental.optimization import fuse as with_batch_norms_folded
 from robustcheck.models.fast.growing import let_grow
 from robustcheck.models.fast.joined import join
 from robustcheck.models.fast.multiplications import share_of_convolutions
+from robustcheck.models.fast.nodes import traced_copy
 from robustcheck.models.fast.packed import can_pack
 from robustcheck.models.fast.pre_activation import shift_pre_activations
 from robustcheck.models.fast.tidying import tidy
@@ -35,19 +35,6 @@ _GRADIENTS_AGREE = 0.8  # cosine, in the mean over samples; a ResNet-50 has .88,
 _MOST_AGREE = 0.5  # the same, of all samples but one in eight: a mean hides some whose gradient is useless
 _LEFT_OUT = 8  # one in so many
 
-Ending = Literal["softmax", "sigmoid"]
-_ENDINGS: dict[Any, Ending] = {
-    torch.softmax: "softmax",
-    nn.functional.softmax: "softmax",
-    nn.Softmax: "softmax",
-    torch.sigmoid: "sigmoid",
-    nn.functional.sigmoid: "sigmoid",
-    nn.Sigmoid: "sigmoid",
-    "softmax": "softmax",
-    "sigmoid": "sigmoid",
-}
-_CUTS: frozenset[Any] = frozenset({torch.clamp, torch.clip, "clamp", "clip"})
-_ROUNDS = frozenset({"Clip", "QuantizeLinear", "DequantizeLinear", "QLinearSoftmax", "QLinearSigmoid"})  # in a twin
 _Layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
 
 
@@ -66,27 +53,6 @@ class Faster:
     forward: Forward
     words: str  # what it is
     error: float  # the largest difference of its margins from those of the network
-
-
-def leave_off(module: nn.Module, ending: Ending) -> nn.Module | None:
-    """A traced copy of a network without its last softmax or sigmoid; None if that is not what it ends in."""
-    traced = _traced(module)
-    if traced is None:
-        return None
-    output = next(node for node in traced.graph.nodes if node.op == "output")
-    last = output.args[0]
-    after = list[fx.Node]()  # what cuts or rounds its probabilities
-    while isinstance(last, fx.Node) and _keeps_probabilities(last):
-        after.append(last)
-        last = last.args[0]
-    if not isinstance(last, fx.Node) or _kind(traced, last) != ending or len(last.all_input_nodes) != 1:
-        return None
-    output.replace_input_with(after[0] if after else last, last.all_input_nodes[0])
-    for node in [*after, last]:  # nothing else goes: a statement whose answer nobody takes may write into its input
-        if not node.users:
-            traced.graph.erase_node(node)
-    traced.recompile()
-    return traced
 
 
 def alike(
@@ -133,7 +99,7 @@ def _faster(module: nn.Module, example: Sequence[torch.Tensor], scale: ScoreScal
     if not any(isinstance(layer, _Layers) and not isinstance(layer, nn.Linear) for layer in module.modules()):
         return None
     device, image = example[0].device, example[0][:1].clone()  # some networks write into what they are given
-    traced = _traced(module)
+    traced = traced_copy(module)
     folded = copy.deepcopy(module) if traced is None else _folded(traced, image)
     freeze(folded)
     words = [] if traced is None else ["batch norm folded"]
@@ -159,29 +125,6 @@ def _folded(traced: fx.GraphModule, image: torch.Tensor) -> fx.GraphModule:
         shift_pre_activations(folded)
         let_grow(folded, image)
     return folded
-
-
-def _traced(module: nn.Module) -> fx.GraphModule | None:
-    """A copy as a graph; None if its code cannot be followed."""
-    if isinstance(module, fx.GraphModule):
-        return copy.deepcopy(module)
-    try:
-        return fx.symbolic_trace(copy.deepcopy(module))
-    except Exception:  # noqa: BLE001 (a network's code may do anything; what cannot be traced is asked as it is)
-        return None
-
-
-def _keeps_probabilities(node: fx.Node) -> bool:
-    """Whether a step leaves probabilities what they are, but for cutting off their ends or rounding them."""
-    if node.op not in ("call_function", "call_method") or not node.args:
-        return False
-    return node.target in _CUTS or node.meta.get("operator") in _ROUNDS
-
-
-def _kind(traced: fx.GraphModule, node: fx.Node) -> Ending | None:
-    if node.op == "call_module":
-        return _ENDINGS.get(type(traced.get_submodule(str(node.target))))
-    return _ENDINGS.get(node.target) if node.op in ("call_function", "call_method") else None
 
 
 def _channels_last(forward: Forward) -> Forward:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 _RELUS: tuple[Any, ...] = (nn.functional.relu, torch.relu, torch.relu_, "relu", "relu_")
+
+
+def traced_copy(module: nn.Module) -> fx.GraphModule | None:
+    """A copy as a graph; None if its code cannot be followed."""
+    if isinstance(module, fx.GraphModule):
+        return copy.deepcopy(module)
+    try:
+        return fx.symbolic_trace(copy.deepcopy(module))
+    except Exception:  # noqa: BLE001 (a network's code may do anything; what cannot be traced is asked as it is)
+        return None
 
 
 def module_of(traced: fx.GraphModule, node: fx.Node) -> Any:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 
 from robustcheck.errors import CandidateError
@@ -16,6 +15,7 @@ from robustcheck.models.axes import with_axes
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import Takes, first_line
 from robustcheck.models.onnx.labels import UNKNOWN, places_of
+from robustcheck.models.onnx.runtime import onnxruntime
 from robustcheck.words import brief, listed, printable
 
 _FLOATS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
+from robustcheck.models.onnx.runtime import onnxruntime
 from robustcheck.models.twin.builder import RUNTIME
 
 LARGEST_BYTES = 2**31 - 2**20  # of weights: a graph is prepared as one message, which can have 2 GiB
