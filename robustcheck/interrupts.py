@@ -64,7 +64,7 @@ def sigterm_interrupts() -> Iterator[None]:
 
 @contextmanager
 def _unheard_ends(handlers: Collection[object]) -> Iterator[Callable[[], object]]:
-    """End the process if a signal with one of these handlers comes and its handler does not call what this yields.
+    """End the process if a signal comes and its handler, one of these, does not run: each has to call what this yields.
 
     Python writes each signal's number to a socket at once, whatever the main thread is doing. If something else
     already reads such numbers, it goes on doing so, and nothing is ended.

@@ -100,12 +100,11 @@ class Candidate:
         *,
         exact: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What searches see at images (N, C, H, W), for true readings and aims (N,).
+        """What searches see at images (N, C, H, W), shares of the full range, of true readings (N,).
 
         Args:
-            images: shares of the full range.
-            labels: true readings.
-            aims: labels that rows are to be turned to.
+            images, labels: the images and their readings.
+            aims: (N,) labels that rows are to be turned to.
             objective: the loss to raise.
             exact: ask the artefact or its twin, not a faster form; without a last softmax or sigmoid, if it was left
                 off.

@@ -74,7 +74,7 @@ NAMED = {
         {"path": "other.safetensors", "task": "binary"},
         r"a binary task has one score per sample; the surrogate gives 2",
     ),
-    "several": ({"path": "both.pt"}, r"holds weights under 'model', 'ema'; name the one to judge in surrogate\.weights"),
+    "several": ({"path": "both.pt"}, r"under 'model', 'ema'; name the one to judge in surrogate\.weights"),
     "places": (
         {"path": "other.safetensors", "scores": [0, 2]},
         r"surrogate\.scores names place 2, but the surrogate gives 2 scores",
@@ -109,6 +109,37 @@ def test_a_surrogate_that_cannot_be_used(name, project):
     with pytest.raises(CandidateError, match=rf"^surrogate {entry['path']}: .*{sentence}") as caught:
         project.load(surrogate=entry)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def without_gradient(project):
+    """Networks of the project that a gradient does not pass, or passes as zero."""
+    save_file({"weight": torch.ones(1)}, project.folder / "stopped.safetensors")
+    (project.folder / "stopped.py").write_text("""
+import nets
+
+class Detached(nets.Halves):
+    def forward(self, image):
+        return super().forward(image.detach())
+
+class Rounding(nets.Halves):
+    def forward(self, image):
+        return super().forward((image * 255).round() / 255)
+""")
+    return lambda name: {"path": "stopped.safetensors", "architecture": f"stopped:{name}"}
+
+
+def test_a_surrogate_that_no_gradient_passes_is_seen_before_it_is_followed(project, without_gradient):
+    match = "^surrogate stopped.safetensors: the surrogate's scores do not depend differentiably on its input"
+    with pytest.raises(CandidateError, match=match):
+        project.load(surrogate=without_gradient("Detached"))
+
+
+def test_among_others_a_surrogate_whose_gradient_is_zero_would_go_unnoticed(project, without_gradient):
+    entry = without_gradient("Rounding")
+    assert len(project.load(surrogate=entry)) == 1  # alone, the checks of health see that nothing is followed
+    with pytest.raises(CandidateError, match=r"^surrogate stopped.safetensors: its gradient is zero on .* samples, "):
+        project.load(surrogate=["other.safetensors", entry])
 
 
 def test_a_surrogate_without_gradients(project, monkeypatch):

@@ -320,6 +320,24 @@ def test_a_folder_that_cannot_be_used(project, monkeypatch):
         project.load(train=SMALL)
 
 
+def test_a_folder_in_the_place_of_the_weights_is_seen_before_they_are_trained(project, trainings):
+    project.load(train=SMALL)
+    (path,) = project.files
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(CandidateError, match=r"trained weights cannot be kept: .*safetensors is a folder; delete it$"):
+        project.load(train=SMALL)
+    assert len(trainings) == 1
+
+
+def test_a_relative_cache_folder_is_none(tmp_path, monkeypatch):
+    """It would be another one for each folder that a run starts in."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    path = kept("name", lambda: {"weight": torch.ones(1)})
+    assert path == tmp_path / ".cache" / "robustcheck" / "surrogates" / "name.safetensors"
+
+
 TRAINED = {
     "softmax": (
         {"architecture_args": {"softmax": True}},

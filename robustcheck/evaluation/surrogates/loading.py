@@ -8,21 +8,26 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from robustcheck.data import Samples
-from robustcheck.errors import CandidateError, DataError, EvaluationError
+from robustcheck.errors import AccessError, CandidateError, DataError, EvaluationError
 from robustcheck.evaluation.environment import environment
 from robustcheck.evaluation.progress import Tell
 from robustcheck.evaluation.surrogates import training
 from robustcheck.evaluation.surrogates.lessons import Lessons, left_to_training, lessons, not_judged
 from robustcheck.evaluation.surrogates.weight_cache import kept
 from robustcheck.models import Candidate, load_candidate
+from robustcheck.models.batches import as_shares, batches
 from robustcheck.policy import ModelSpec, SurrogatesEntry, SurrogateSpec, TrainSpec
 from robustcheck.user_code_files import all_sources
+from robustcheck.words import plural
+
+_TRIED = 16  # samples on which a surrogate's gradient is seen before it is followed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +59,7 @@ def load_surrogates(
         split: the train split, which is learned from; asked for once it is needed.
         candidate: is asked, if its answers are what is learned.
         answers: what it has answered about the train split, by number; each image is asked about once.
-        samples: the gate's.
-        folder: the policy's.
+        samples, folder: the gate's, and the policy's.
         progress: told how far loading (samples), asking (images) or training (steps) is.
 
     Raises:
@@ -63,11 +67,13 @@ def load_surrogates(
             candidate; the message begins with which one it is.
         DataError: there is no train split to learn from.
     """
+    several = len(attack.surrogate) + len(attack.train) > 1
+    load = partial(_load, folder=folder, samples=samples, among_others=several, progress=progress)
     loaded = []
     for given in attack.surrogate:
         with _about(given.path, given):
             described = _described(given, model)
-            loaded.append(_load(described, given.path, folder=folder, samples=samples, progress=progress))
+            loaded.append(load(described, given.path))
     for spec in attack.train:
         with _about(spec.architecture, spec):
             described, origin = _described(spec, model), _origin(spec, folder)
@@ -77,9 +83,7 @@ def load_surrogates(
             weights = _trained(spec, described, taught, origin, folder, candidate.device, progress)
             described = described.model_copy(update={"path": str(weights)})
             trained = f"trained here for {spec.epochs} {'epoch' if spec.epochs == 1 else 'epochs'} {taught.words}"
-            loaded.append(
-                _load(described, spec.architecture, trained, folder=folder, samples=samples, progress=progress)
-            )
+            loaded.append(load(described, spec.architecture, trained))
     return loaded
 
 
@@ -125,6 +129,7 @@ def _load(
     *,
     folder: Path,
     samples: Samples,
+    among_others: bool,
     progress: Tell | None,
 ) -> LoadedSurrogate:
     try:
@@ -133,11 +138,34 @@ def _load(
         raise CandidateError(_of_surrogate(str(error))) from error
     if own.network.no_gradients:
         raise CandidateError(_of_surrogate(own.network.no_gradients))
+    gradient = _some_gradients(own, samples, logits)
+    if among_others and not gradient.any():
+        raise CandidateError(
+            f"its gradient is zero on {plural(len(gradient), 'sample')}, as where a network rounds: beside others it "
+            "would go unnoticed that the attack does not follow it; leave it out"
+        )
     if trained and own.head.outputs_probabilities:
         raise CandidateError(
             f"train.architecture: it ends in probabilities, and logits are trained; leave the {own.head.ending} off"
         )
     return LoadedSurrogate(path=name, candidate=own, logits=logits, trained=trained)
+
+
+def _some_gradients(own: Candidate, samples: Samples, logits: torch.Tensor) -> torch.Tensor:
+    """Of a surrogate's scores (N, K), on a few samples of one shape: (M, C, H, W).
+
+    Raises:
+        CandidateError: it has none.
+    """
+    first = next(batches(range(len(samples)), samples.shape_of, limit=_TRIED))
+    readings = own.head.decide(logits[first]).to(own.device)
+    try:
+        # Squared, because scores of two labels may be opposite, and their sum moves with nothing.
+        return own.gradient(
+            as_shares(samples, first, own.device), readings, readings, lambda scores, *_: scores.square().sum(dim=1)
+        )[2]
+    except AccessError as error:
+        raise CandidateError(_of_surrogate(str(error))) from error
 
 
 def _of_surrogate(message: str) -> str:
@@ -188,10 +216,10 @@ def _origin(spec: TrainSpec, folder: Path) -> list[object]:
         CandidateError: the architecture cannot be built.
         UserCodeError: there is no such architecture.
     """
-    made_of = training.origin(spec, folder)
-    files, packages = all_sources(made_of.modules, folder=folder)
+    modules, values = training.origin(spec, folder)
+    files, packages = all_sources(modules, folder=folder)
     return [
-        made_of.values,
+        values,
         *files.values(),
         hashlib.sha256(Path(training.__file__).read_bytes()).hexdigest(),
         *packages,

@@ -36,6 +36,8 @@ def kept(name: str, make: Callable[[], dict[str, torch.Tensor]]) -> Path:
     path = folder / f"{name}.safetensors"
     with _locked(folder, name) as private:
         if not (_is_own(path, private=private) and _is_whole(path)):
+            if path.is_dir() and not path.is_symlink():
+                raise CandidateError(f"trained weights cannot be kept: {path} is a folder; delete it")
             weights = make()
             for left in leftovers(path):  # nobody else writes there: this process has the lock
                 with suppress(OSError):
@@ -65,14 +67,16 @@ def _locked(folder: Path, name: str) -> Iterator[bool]:
 
 
 def _folder() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        if not cache.is_absolute():  # the XDG Base Directory Specification has such a value ignored
+            cache = Path.home() / ".cache"
     except RuntimeError:  # a user without a home, as containers have
         raise CandidateError(
             "trained weights have no place to be kept: there is no home folder; set XDG_CACHE_HOME to a folder that "
             "can be written"
         ) from None
-    return Path(cache) / "robustcheck" / "surrogates"
+    return cache / "robustcheck" / "surrogates"
 
 
 @contextmanager
