@@ -59,7 +59,7 @@ def check_beginning(path: Path) -> None:
     memory = resources.memory()
     if memory is not None and size > memory:
         raise CandidateError(
-            f"{path.name} is of {size:,} bytes, and this process may have {memory:,} bytes of memory; it is not loaded"
+            f"{path.name} has {size:,} bytes, but this process may use {memory:,} bytes of memory; it is not loaded"
         )
     if path.suffix.lower() not in _OTHERS and not beginning.startswith((_ZIP, pickle.PROTO)):
         raise CandidateError(f"{path.name} is not a complete torch.save file: it is cut short, or something else")

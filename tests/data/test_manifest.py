@@ -307,7 +307,7 @@ def test_a_manifest_of_wrong_rows_is_not_read_on(manifest, load, monkeypatch, ro
         load("data.csv")
     lines = str(caught.value).splitlines()
     assert len(lines) == 11
-    assert lines[-1] == "data.csv: more than 20 mistakes; it is not read on"
+    assert lines[-1] == "data.csv: more than 20 mistakes; the rest is not read"
     assert len(asked) <= 21
 
 
