@@ -178,9 +178,7 @@ def test_what_no_memory_holds_is_not_read(suffix, tmp_path, refused, monkeypatch
     SAVE[suffix](net, tmp_path / f"net{suffix}")
     os.truncate(tmp_path / f"net{suffix}", 10**12)
     monkeypatch.setattr(artefact, "digest", lambda *_: pytest.fail("it was read"))
-    refused(
-        tmp_path / f"net{suffix}", rf"net\{suffix} has 1,000,000,000,000 bytes, but this process may use .* of mem"
-    )
+    refused(tmp_path / f"net{suffix}", rf"net\{suffix} has 1,000,000,000,000 bytes, but this process may use .* of mem")
 
 
 # --- TorchScript -----------------------------------------------------------------------------------------------
