@@ -74,7 +74,10 @@ NAMED = {
         {"path": "other.safetensors", "task": "binary"},
         r"a binary task has one score per sample; the surrogate gives 2",
     ),
-    "several": ({"path": "both.pt"}, r"under 'model', 'ema'; name the one to judge in surrogate\.weights"),
+    "several": (
+        {"path": "both.pt"},
+        r"holds weights under 'model', 'ema'; name the one to judge in surrogate\.weights",
+    ),
     "places": (
         {"path": "other.safetensors", "scores": [0, 2]},
         r"surrogate\.scores names place 2, but the surrogate gives 2 scores",
