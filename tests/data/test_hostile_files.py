@@ -101,7 +101,8 @@ def test_what_a_container_may_take_counts_and_not_what_the_machine_has(tmp_path,
 def test_half_of_what_the_process_may_have_is_allowed(forged, load, monkeypatch):
     forged(npy_bytes((6, 2, 2), body=b"\0" * 24))
     monkeypatch.setattr("robustcheck.resources.memory", lambda: 191)  # six labels take 96
-    with pytest.raises(
+    match = r"GiB of memory, but only half of what this process may have, 0\.0 GiB, is allowed"
+    with pytest.raises(DataError, match=match):
         DataError, match=r"GiB of memory, but only half of what this process may have, 0\.0 GiB, is allowed"
     ):
         load("data.npz")
