@@ -103,8 +103,6 @@ def test_half_of_what_the_process_may_have_is_allowed(forged, load, monkeypatch)
     monkeypatch.setattr("robustcheck.resources.memory", lambda: 191)  # six labels take 96
     match = r"GiB of memory, but only half of what this process may have, 0\.0 GiB, is allowed"
     with pytest.raises(DataError, match=match):
-        DataError, match=r"GiB of memory, but only half of what this process may have, 0\.0 GiB, is allowed"
-    ):
         load("data.npz")
     monkeypatch.setattr("robustcheck.resources.memory", lambda: 192)
     load("data.npz")
