@@ -192,7 +192,7 @@ def test_what_is_judged_is_not_learned_from(project):
     _patients(project.folder)
     own = _project_on(project, DataSpec(source="scans.csv"))
     match = (
-        "^train: every image of the train split is judged as well, and what is judged must not be learned from: set "
+        "^train: every image of the train split is also judged, but what is judged must not be learned from: set "
         "data.split: test, or leave train out"
     )
     with pytest.raises(DataError, match=match):
@@ -212,7 +212,7 @@ def test_nor_what_belongs_to_the_same_patient(project):
     left_out = sum(name in judged for name in split.group_names)
     assert 0 < left_out < 12
     assert surrogate.trained.endswith(
-        f"about {12 - left_out} images; {left_out} of the train split are judged, or of a group that is, and were left "
+        f"about {12 - left_out} images; {left_out} of the train split are judged, or of a group that is, and are left "
         "out"
     )
 

@@ -1,4 +1,4 @@
-"""Whose gradients searches follow, and what means over draws are: expectation over transformation (EOT)."""
+"""Whose gradients searches follow, and how they are averaged over draws: expectation over transformation (EOT)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Gradients(Protocol):
 
 
 class EOT(Protocol):
-    """Expectation over transformation: losses and gradients as means over what is drawn."""
+    """Expectation over transformation: losses and gradients as means over draws."""
 
     @property
     def at_once(self) -> int:
@@ -49,7 +49,7 @@ class EOT(Protocol):
         """Logits (N, L, K) on L draws, mean losses (N,) and gradients (N, C, H, W) at images (N, C, H, W).
 
         Args:
-            access: whose.
+            access: the model whose they are.
             images: that are asked about.
             labels: true readings (N,).
             aims: of their rows (N,).
@@ -60,5 +60,5 @@ class EOT(Protocol):
 
 
 def images_a_row(viewer: Viewer, eot: EOT | None) -> int:
-    """How many images of a row go through the network together, where a search follows means or a proposal is seen."""
+    """How many images of a row go through the network together, in a search that follows means or for a proposal."""
     return viewer.at_once if eot is None else max(eot.at_once, viewer.at_once)

@@ -48,7 +48,7 @@ def following(
     attack: GradientAttack,
     ball: Ball,
 ) -> Turn:
-    """Asks for a gradient, over looks if there are several, and makes the attack's step."""
+    """Asks for a gradient, averaged over looks if there are several, and makes the attack's step."""
 
     def turn(images: torch.Tensor, labels: torch.Tensor) -> int:
         given, at = (images, labels, labels, attack.objective), torch.zeros_like(labels)
@@ -109,7 +109,7 @@ class Stopwatch:
 
         Args:
             kind: of step, for people.
-            named: what tells the turn from others of its kind.
+            named: what distinguishes the turn from others of its kind.
             turn: that is made.
             rows: of a batch.
             samples: numbers of those that are asked about; of several shapes the most frequent one is measured.
