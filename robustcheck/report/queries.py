@@ -57,7 +57,7 @@ def smaller_limits_text(gate: GateResult) -> str:
     reasons = ["square spreads its steps, and its restarts, over the whole limit"] if gate.attack == "square" else []
     if any(outcome.status == "broken" and outcome.evidence == "inherited" for outcome in gate.samples):
         reasons.append("other gates found some of these, at their own pace")
-    return f"{said} (or less, as {', and '.join(reasons)})" if said and reasons else said
+    return f"{said} (or less, because {', and '.join(reasons)})" if said and reasons else said
 
 
 def success_text(gate: GateResult) -> str:

@@ -92,9 +92,9 @@ def test_where_a_smaller_limit_would_have_left_less_that_is_said():
 
     why = "square spreads its steps, and its restarts, over the whole limit"
     others = "other gates found some of these, at their own pace"
-    assert smaller_limits_text(square) == f"0.700 at 100, 0.700 at 500 (or less, as {why})"
-    assert smaller_limits_text(replace(square, samples=inherited)).endswith(f" (or less, as {why}, and {others})")
-    assert smaller_limits_text(curved((0, 0.9), samples=inherited)).endswith(f" (or less, as {others})")
+    assert smaller_limits_text(square) == f"0.700 at 100, 0.700 at 500 (or less, because {why})"
+    assert smaller_limits_text(replace(square, samples=inherited)).endswith(f" (or less, because {why}, and {others})")
+    assert smaller_limits_text(curved((0, 0.9), samples=inherited)).endswith(f" (or less, because {others})")
 
 
 @pytest.mark.parametrize(
