@@ -251,7 +251,7 @@ def test_a_gate_stops_where_its_rule_lets_it(amiss, known, tmp_path, rule):
     assert "pgd: it is stated to be decided with 1 sample, but by what it states it is not" in decided
     # Two of eleven are turned: the last sample cannot change the verdict, and no interval has decided it.
     decided = amiss(tmp_path, _prefix(known, tmp_path, 11, rule, decided=True))
-    assert ("pgd: it is stated to be decided with 11 samples, and by what it states" in decided) == (rule == "early")
+    assert ("pgd: it is stated to be decided with 11 samples, but by what it states" in decided) == (rule == "early")
 
 
 def test_a_gate_that_goes_on_does_not_stop(amiss, ran):
@@ -356,7 +356,7 @@ def _with_warning(gates):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"severity": "note"}, "its finding met-by-weakness is stated as no warning, but is one"),
+        ({"severity": "note"}, "its finding met-by-weakness should have the severity warning"),
         (
             {"message": "all is well"},
             "its finding met-by-weakness is stated in other words than: attack_success >= 0.1 is",
@@ -411,8 +411,8 @@ def test_a_patch_that_the_policy_names_is_the_one_that_was_judged(amiss, project
     assert re.search(r"given: its patch is stated to have the sha256 \w+, but the one that the policy names has", said)
     assert "under the patch its counterexample is not what given.png looks like there" in said
     other = amiss(project, lambda gates: gates["given"]["patch"].update(origin="given: other.png", side=7))
-    assert "given: its patch is stated to have the origin given: other.png, and the one" in other
-    assert "given: its patch is stated to have the side 7, and the one" in other
+    assert "given: its patch is stated to have the origin given: other.png, but the one" in other
+    assert "given: its patch is stated to have the side 7, but the one" in other
 
 
 def test_a_clean_image_beside_a_counterexample_is_the_sample_s(amiss, project):

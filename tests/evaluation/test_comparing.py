@@ -34,7 +34,7 @@ def test_an_attack_with_gradients_that_one_without_outdoes_passes_nothing(gates,
     assert found["pgd"].verdict == "error"
     (check,) = [check for check in found["pgd"].health if check.name == "as-strong-as-others"]
     assert (check.outcome, check.evidence) == ("broken", "square turned 6 of 8 samples that held in this gate")
-    assert "turned what this one left" in found["pgd"].error
+    assert "turned samples that this one did not" in found["pgd"].error
 
 
 def test_gates_wait_for_those_whose_adversaries_may_do_no_more(tmp_path):

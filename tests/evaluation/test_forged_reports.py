@@ -220,7 +220,7 @@ def test_warnings_that_follow_from_the_samples_are_missed(alike, ran):
         ("model.positive", "dark", "model.positive is stated as 'dark', but is 'bright'"),
         ("model.operating_point", 0.9, "model.operating_point is stated as 0.9, but is nothing"),
         ("model.labels", ["bright", "dark"], "model.labels is stated as"),
-        ("model.preprocess", None, "model.preprocess is stated as nothing, and is"),
+        ("model.preprocess", None, "model.preprocess is stated as nothing, but is"),
         ("model.precision", "full", "model.precision is stated as 'full', but is 'auto'"),
         ("data.synthetic", True, "data.synthetic is stated as true, but is false"),
         ("data.available", 9, "data.available is stated as 9, but is 12"),

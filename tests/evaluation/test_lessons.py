@@ -165,9 +165,7 @@ WITHOUT = {
 @pytest.mark.parametrize("make", WITHOUT, ids=lambda make: make.__name__)
 def test_a_source_without_a_train_split(make, project):
     source = make(project.folder)
-    match = (
-        rf"^train: needs a train split of {source} .*{WITHOUT[make]}.*; or leave train out, and name a model in surr"
-    )
+    match = rf"^train: needs a train split of {source} .*{WITHOUT[make]}.*; or leave train out and name a model in surr"
     with pytest.raises(DataError, match=match):
         project.load(train=SMALL, data=DataSpec(source=source))
 
@@ -231,7 +229,7 @@ def test_a_split_that_does_not_say_what_belongs_together_is_known_by_its_images(
         "    arrays = np.load('" + str(project.folder / "halves.npz") + "')\n"
         "    return arrays['train_images'], arrays['train_labels']\n"
     )
-    with pytest.raises(DataError, match="every image of the train split is judged as well"):
+    with pytest.raises(DataError, match="every image of the train split is also judged"):
         _project_on(project, DataSpec(source="mine:load")).load(train=SMALL)
 
 

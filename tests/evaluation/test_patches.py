@@ -169,7 +169,7 @@ def test_it_is_not_laid_where_it_may_not(patched):
     (none,) = run_patches(patched, attack.replace("KEPT", "[0.3, 0, 0.7, 1]"))
     assert none.verdict == "error"
     assert none.error.startswith("a patch of 8 px has no place on test/0 ")
-    assert "without covering what attack.keep_out says it may not" in none.error
+    assert "without covering what attack.keep_out protects" in none.error
 
 
 def test_images_without_room_are_not_trained_on_and_what_names_nothing_is_refused(patched):
@@ -200,7 +200,7 @@ def test_what_is_judged_is_not_trained_on_though_it_is_in_both_splits(patched):
     patch_archive(patched, train=DARK)
     (gate,) = run_patches(patched, f"{FIXED}, target: bright}}")
     assert gate.verdict == "error"
-    assert gate.error.startswith("every image of the train split is judged as well")
+    assert gate.error.startswith("every image of the train split is also judged")
 
 
 def test_a_patch_that_its_controls_outdo_is_no_evidence(patched):
@@ -307,7 +307,7 @@ def test_no_sample_is_left_to_judge_or_to_train(patched):
         "attack.train_on: 0.01 of 12 samples leaves none to train the patch on; add samples, or"
     )
     (gate,) = run_patches(patched, "{name: patch, target: bright, train_on: 0.99}")
-    assert "leaves none to judge it on" in gate.error
+    assert "leaves none to judge the patch on" in gate.error
 
 
 def test_where_every_sample_is_of_the_target_there_is_nothing_to_turn(patched):

@@ -182,8 +182,8 @@ def test_an_image_beyond_the_budget_is_none_whatever_its_digest(project):
     ("image", "said"),
     [
         (np.full((8, 8), 121, np.uint8), "is read as dark, which is not what the adversary wants"),
-        (np.full((4, 16), 130, np.uint8), "has another shape, or other levels, than samples have"),
-        (np.full((8, 8), 256, np.uint16), "has another shape, or other levels, than samples have"),
+        (np.full((4, 16), 130, np.uint8), "has another shape, or other levels, than the samples"),
+        (np.full((8, 8), 256, np.uint16), "has another shape, or other levels, than the samples"),
     ],
     ids=["right", "shape", "levels"],
 )

@@ -164,7 +164,7 @@ def test_steps_that_reach_the_border_are_not_called_few(attack, tmp_path):
         tmp_path, f"  - {{id: few, attack: {attack}, epsilon: 8/255, require: {{accuracy: 0}}}}\n"
     )
     (check,) = [check for check in found.health if check.name == "enough-steps"]
-    assert "no course that shows" not in check.evidence
+    assert "too short to show" not in check.evidence
     assert "reach" not in check.evidence
 
 
